@@ -1,0 +1,1 @@
+"""Runs the training that a plan describes."""

@@ -1,0 +1,55 @@
+"""Every error a user can cause and act on.
+
+* UserError                     exit 2  the request was wrong or cannot be met
+  - UnknownNameError            a model, card or recipe that no preset has
+  - InvalidFileError            a file that breaks its schema: file, line, key, reason
+  - InvalidRequestError         options that make no sense, alone or together
+  - NothingFitsError            every candidate is over the memory budget
+  - UnwritableError             the result cannot be written
+
+Anything else that escapes is a bug and keeps its traceback.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Base class: the command line prints the message on one line, without a traceback."""
+
+    exit_code = 2
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest known name as a question, or the whole list where none is near."""
+    names = sorted(known)
+    nearest = get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    return f"Did you mean {nearest[0]!r}?" if nearest else f"Known: {', '.join(names)}."
+
+
+class UnknownNameError(UserError):
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"no {kind} is named {name!r}. {did_you_mean(name, known)}")
+
+
+class InvalidFileError(UserError):
+    """A file that cannot be used as it is; the message starts with ``file:line:``."""
+
+    def __init__(self, path: Path, line: int | None, reason: str) -> None:
+        place = f"{path}:{line}" if line is not None else f"{path}"
+        super().__init__(f"{place}: {reason}")
+
+
+class InvalidRequestError(UserError):
+    """Options that contradict each other or the machine; the message says which and what to do."""
+
+
+class NothingFitsError(UserError):
+    """No candidate is within the budget; the message names the shortfall and the way out."""
+
+
+class UnwritableError(UserError):
+    def __init__(self, path: Path, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        super().__init__(f"cannot write {path}: {reason}. Choose another place with -o.")

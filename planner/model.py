@@ -1,0 +1,123 @@
+"""The shape of a decoder-only transformer, and how many parameters it has.
+
+Names are those of Hugging Face's ``config.json``. A parameter count is made of matrices
+(`Linear`), so that quantization, LoRA and FLOPs all count from the same list.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from pydantic import model_validator
+
+from planner.spec import Spec
+
+Mlp = Literal["swiglu", "fused-swiglu"]
+"""``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """One ``nn.Linear``: ``in_features x out_features``, bias beside it."""
+
+    name: str
+    in_features: int
+    out_features: int
+    bias: bool = False
+
+    @property
+    def weight_params(self) -> int:
+        return self.in_features * self.out_features
+
+    @property
+    def num_params(self) -> int:
+        return self.weight_params + (self.out_features if self.bias else 0)
+
+
+class ModelSpec(Spec):
+    """The numbers of one model's shape, as its own configuration states them."""
+
+    model_type: str
+    """transformers' name of the architecture that the launcher builds (``glm`` for ChatGLM3)."""
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    max_position_embeddings: int
+    qkv_bias: bool = False
+    output_bias: bool = False
+    tied_embeddings: bool = False
+    mlp: Mlp = "swiglu"
+    rotary_fraction: float = 1.0
+    """Share of each head's dimensions that rotate."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "ModelSpec":
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "
+                f"num_key_value_heads ({self.num_key_value_heads})"
+            )
+        return self
+
+    @property
+    def query_size(self) -> int:
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def key_value_size(self) -> int:
+        """Width of the keys alone, equal to that of the values."""
+        return self.num_key_value_heads * self.head_dim
+
+    @cached_property
+    def layer_linears(self) -> tuple[Linear, ...]:
+        """Matrices of one layer, in forward order."""
+        h, i = self.hidden_size, self.intermediate_size
+        q, kv = self.query_size, self.key_value_size
+        attention = (
+            Linear(name="q_proj", in_features=h, out_features=q, bias=self.qkv_bias),
+            Linear(name="k_proj", in_features=h, out_features=kv, bias=self.qkv_bias),
+            Linear(name="v_proj", in_features=h, out_features=kv, bias=self.qkv_bias),
+            Linear(name="o_proj", in_features=q, out_features=h, bias=self.output_bias),
+        )
+        if self.mlp == "fused-swiglu":
+            up = (Linear(name="gate_up_proj", in_features=h, out_features=2 * i),)
+        else:
+            up = (
+                Linear(name="gate_proj", in_features=h, out_features=i),
+                Linear(name="up_proj", in_features=h, out_features=i),
+            )
+        return (*attention, *up, Linear(name="down_proj", in_features=i, out_features=h))
+
+    @property
+    def layer_linear_params(self) -> int:
+        """Weights of one layer's matrices, biases left out."""
+        return sum(linear.weight_params for linear in self.layer_linears)
+
+    @property
+    def layer_params(self) -> int:
+        """Matrices with their biases, and two RMSNorm weights."""
+        return sum(linear.num_params for linear in self.layer_linears) + 2 * self.hidden_size
+
+    @property
+    def embedding_params(self) -> int:
+        """The token embedding alone; the head has as many again unless it is tied."""
+        return self.vocab_size * self.hidden_size
+
+    @property
+    def head_params(self) -> int:
+        return 0 if self.tied_embeddings else self.embedding_params
+
+    @property
+    def num_params(self) -> int:
+        """All parameters, a tied matrix counted once."""
+        layers = self.num_layers * self.layer_params
+        return layers + self.hidden_size + self.embedding_params + self.head_params
+
+    @property
+    def unquantized_params(self) -> int:
+        """What stays in 16 bit under bitsandbytes: embeddings, head, norms and biases."""
+        return self.num_params - self.num_layers * self.layer_linear_params

@@ -1,0 +1,220 @@
+"""``plan.yaml``: everything a launch needs, and the prediction it will be held against.
+
+The types below are the file's schema. A plan that reads without an error is complete and
+free of contradictions; nothing later has to check it again.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from planner.gpu import Device
+from planner.spec import Spec
+
+SCHEMA_VERSION = 1
+
+Method = Literal["qlora", "lora", "full"]
+Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3"]
+ZeroStage = Literal[0, 1, 2, 3]
+Precision = Literal["bf16", "fp16", "fp32"]
+Loss = Literal["fused", "standard"]
+
+METHODS: tuple[Method, ...] = ("qlora", "lora", "full")
+"""Leanest first."""
+
+ZERO_STAGE: dict[Strategy, ZeroStage] = {
+    "single": 0,
+    "ddp": 0,
+    "zero1": 1,
+    "zero2": 2,
+    "zero3": 3,
+}
+
+
+class ModelSection(Spec):
+    name: str
+    source: str
+    """Hub id or local directory of the checkpoint."""
+    revision: str | None = None
+    model_type: str
+    num_params: int
+    trainable_params: int
+
+
+class HardwareSection(Spec):
+    device: Device
+    gpu: str
+    """Preset name, or the size of a card nobody named, or ``cpu``."""
+    device_name: str
+    capacity_bytes: int
+    """Of one device."""
+    budget_bytes: int
+    """What the plan may use of one device."""
+
+
+class AdapterSection(Spec):
+    rank: int = Field(ge=1)
+    alpha: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
+    target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class QuantizationSection(Spec):
+    quant_type: Literal["nf4"]
+    double_quant: bool
+
+
+class PrecisionSection(Spec):
+    """Where each kind of parameter lives between steps, and what matrices are multiplied in."""
+
+    compute: Precision
+    frozen: Precision
+    trainable: Precision
+    """Under DeepSpeed a 16-bit trainable parameter has an fp32 master in the optimizer."""
+
+
+class BatchSection(Spec):
+    micro_batch_size: int = Field(ge=1)
+    gradient_accumulation_steps: int = Field(ge=1)
+    global_batch_size: int = Field(ge=1)
+    sequence_length: int = Field(ge=1)
+    packing: bool = False
+
+
+class ZeroSection(Spec):
+    """DeepSpeed's sizes, in elements: they bound its buffers, so the memory model reads them."""
+
+    reduce_bucket_size: int = Field(ge=1)
+    allgather_bucket_size: int = Field(ge=1)
+    prefetch_bucket_size: int = Field(ge=0)
+    max_live_parameters: int = Field(ge=0)
+    param_persistence_threshold: int = Field(ge=0)
+
+
+class ParallelSection(Spec):
+    strategy: Strategy
+    zero_stage: ZeroStage
+    offload: Literal["none"] = "none"
+    num_nodes: int = Field(ge=1)
+    gpus_per_node: int = Field(ge=1)
+    world_size: int = Field(ge=1)
+    zero: ZeroSection | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "ParallelSection":
+        if self.world_size != self.num_nodes * self.gpus_per_node:
+            raise ValueError(
+                f"world_size ({self.world_size}) must be num_nodes * gpus_per_node "
+                f"({self.num_nodes} * {self.gpus_per_node})"
+            )
+        if self.zero_stage != ZERO_STAGE[self.strategy]:
+            raise ValueError(
+                f"strategy {self.strategy} means zero_stage {ZERO_STAGE[self.strategy]}, "
+                f"not {self.zero_stage}"
+            )
+        if (self.strategy == "single") != (self.world_size == 1):
+            raise ValueError(f"strategy {self.strategy} cannot run on world_size {self.world_size}")
+        if (self.zero is None) != (self.zero_stage == 0):
+            raise ValueError("zero (DeepSpeed's sizes) belongs to the ZeRO strategies, and to all")
+        return self
+
+
+class OptimizerSection(Spec):
+    name: Literal["adamw_torch_fused"]
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(gt=0)
+
+
+class ScheduleSection(Spec):
+    kind: Literal["cosine", "linear", "constant"]
+    warmup_ratio: float = Field(ge=0, lt=1)
+
+
+class DataSection(Spec):
+    source: str | None
+    """A file, or ``demo`` for the data set that comes with the package."""
+    loss_on: Literal["answers", "everything"] = "answers"
+
+
+class TrainingSection(Spec):
+    epochs: float | None = Field(default=None, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    seed: int = 42
+    logging_steps: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainingSection":
+        if (self.epochs is None) == (self.max_steps is None):
+            raise ValueError("give epochs or max_steps, one of the two")
+        return self
+
+
+class OutputSection(Spec):
+    directory: str
+
+
+class PredictionSection(Spec):
+    """Per device, bytes; the most loaded rank."""
+
+    peak_phase: str
+    peak_allocated_bytes: int
+    low_bytes: int
+    high_bytes: int
+    host_ram_bytes: int
+    disk_bytes: int
+    step_time_s: float | None
+    tokens_per_second: float | None
+
+
+class Fallback(Spec):
+    """What to try next on out of memory; the global batch stays the same."""
+
+    micro_batch_size: int = Field(ge=1)
+    gradient_accumulation_steps: int = Field(ge=1)
+    activation_checkpointing: bool
+    strategy: Strategy
+    peak_allocated_bytes: int
+
+
+class Plan(Spec):
+    schema_version: Literal[1]
+    model: ModelSection
+    hardware: HardwareSection
+    method: Method
+    adapter: AdapterSection | None
+    quantization: QuantizationSection | None
+    precision: PrecisionSection
+    batch: BatchSection
+    parallel: ParallelSection
+    activation_checkpointing: bool
+    attention: Literal["sdpa", "eager"]
+    loss: Loss
+    optimizer: OptimizerSection
+    schedule: ScheduleSection
+    data: DataSection
+    training: TrainingSection
+    output: OutputSection
+    prediction: PredictionSection
+    fallbacks: tuple[Fallback, ...] = Field(strict=False)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Plan":
+        batch, ranks = self.batch, self.parallel.world_size
+        product = batch.micro_batch_size * batch.gradient_accumulation_steps * ranks
+        if product != batch.global_batch_size:
+            raise ValueError(
+                f"global_batch_size ({batch.global_batch_size}) must be micro_batch_size * "
+                f"gradient_accumulation_steps * world_size ({batch.micro_batch_size} * "
+                f"{batch.gradient_accumulation_steps} * {ranks} = {product})"
+            )
+        if (self.adapter is None) != (self.method == "full"):
+            raise ValueError(f"method {self.method} and adapter contradict each other")
+        if (self.quantization is None) != (self.method != "qlora"):
+            raise ValueError(f"method {self.method} and quantization contradict each other")
+        return self
+
+
+def plan_json_schema() -> dict[str, Any]:
+    """JSON Schema of ``plan.yaml``, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Plan.model_json_schema()}

@@ -1,0 +1,65 @@
+"""Names to files in ``presets/``, and what there is."""
+
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from planner.errors import UnknownNameError
+from planner.gpu import GpuSpec
+from planner.model import ModelSpec
+from planner.spec import Spec, parse_yaml, read_spec, read_text
+
+Kind = Literal["models", "gpus", "recipes"]
+ROOT = Path(str(files("presets")))
+
+
+class Source(Spec):
+    """Where a group of facts was read."""
+
+    title: str
+    url: str
+    note: str | None = None
+
+
+class ModelPreset(Spec):
+    """A model people fine-tune: where it lives, its shape, and its published size."""
+
+    name: str
+    hub_id: str
+    source: Source
+    native_class: str | None
+    """The transformers class the launcher builds; nothing where only remote code exists."""
+    expected_params: int
+    expected_params_source: str
+    spec: ModelSpec
+
+
+def preset_names(kind: Kind) -> list[str]:
+    return sorted(path.stem for path in (ROOT / kind).glob("*.yaml"))
+
+
+@cache
+def aliases(kind: Kind) -> dict[str, str]:
+    """Every short name and the preset it stands for."""
+    table: dict[str, dict[str, str]] = parse_yaml(
+        read_text(ROOT / "aliases.yaml"), ROOT / "aliases.yaml"
+    )
+    return table.get(kind, {})
+
+
+def resolve_name(kind: Kind, noun: str, name: str) -> str:
+    """The preset's own name, or an error that suggests one."""
+    wanted = name.lower()
+    wanted = aliases(kind).get(wanted, wanted)
+    if not (ROOT / kind / f"{wanted}.yaml").is_file() or "/" in wanted:
+        raise UnknownNameError(noun, name, [*preset_names(kind), *aliases(kind)])
+    return wanted
+
+
+def load_model(name: str) -> ModelPreset:
+    return read_spec(ModelPreset, ROOT / "models" / f"{resolve_name('models', 'model', name)}.yaml")
+
+
+def load_gpu(name: str) -> GpuSpec:
+    return read_spec(GpuSpec, ROOT / "gpus" / f"{resolve_name('gpus', 'card', name)}.yaml")

@@ -1,0 +1,141 @@
+"""The one way a file becomes an object."""
+
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from planner.errors import InvalidFileError, did_you_mean
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """libyaml's safe loader where it is built, reading ``2e-4`` as a number, as YAML 1.2 does."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+"),
+    list("-+0123456789"),
+)
+
+Location = tuple[int | str, ...]
+
+
+class Spec(BaseModel):
+    """What a YAML file holds: immutable, no unknown keys, no silent conversions.
+
+    Strictness matters: YAML 1.1 reads ``no`` as false and ``1:30`` as 90, so a lenient
+    reader would plan with something the author did not write.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+def read_spec(kind: type[SpecT], path: Path) -> SpecT:
+    """The object in a YAML file, or an error with file, line, key and reason."""
+    text = read_text(path)
+    return parse_spec(kind, text, path)
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidFileError(path, None, "is not UTF-8 text") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InvalidFileError(path, None, f"cannot be read ({reason})") from error
+
+
+def parse_spec(kind: type[SpecT], text: str, path: Path) -> SpecT:
+    """As :func:`read_spec`, for text already read; ``path`` is for messages only."""
+    content = parse_yaml(text, path)
+    if not isinstance(content, dict):
+        raise InvalidFileError(path, 1, f"holds {_describe(content)} where keys are expected")
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise _first_error(kind, error, text, path) from error
+
+
+def parse_yaml(text: str, path: Path) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        reason = error.problem or error.context or "cannot be parsed"
+        raise InvalidFileError(path, mark.line + 1 if mark else None, f"not YAML: {reason}") from (
+            error
+        )
+    except yaml.YAMLError as error:
+        raise InvalidFileError(path, None, f"not YAML: {error}") from error
+
+
+def _first_error(
+    kind: type[BaseModel], error: ValidationError, text: str, path: Path
+) -> InvalidFileError:
+    details = error.errors()
+    # An unknown key is usually the cause of a missing one beside it: name it first.
+    first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
+    location = tuple(first["loc"])
+    key = ".".join(map(str, location))
+    line = _line_of(text, location)
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(kind, location[:-1])
+        return InvalidFileError(path, line, f"unknown key {key!r}. {did_you_mean(key, known)}")
+    reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        reason = "this key is missing"
+    elif "input" in first and not isinstance(first["input"], dict | list):
+        reason = f"{reason}, not {_describe(first['input'])}"
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return InvalidFileError(path, line, f"{key}: {reason}{more}" if key else f"{reason}{more}")
+
+
+def _describe(value: object) -> str:
+    if value is None:
+        return "nothing"
+    kinds = {bool: "the truth value", int: "the number", float: "the number", str: "the text"}
+    return f"{kinds.get(type(value), type(value).__name__)} {value!r}"
+
+
+def _keys_at(kind: type[BaseModel], location: Location) -> list[str]:
+    """Names of the fields that are allowed in the mapping at ``location``."""
+    for step in location:
+        field = kind.model_fields.get(str(step))
+        if field is None:
+            continue
+        inner = [t for t in _types_in(field.annotation) if issubclass(t, BaseModel)]
+        if inner:
+            kind = inner[0]
+    return list(kind.model_fields)
+
+
+def _types_in(annotation: Any) -> list[type]:
+    arguments = getattr(annotation, "__args__", ())
+    found = [t for argument in arguments for t in _types_in(argument)]
+    return [annotation, *found] if isinstance(annotation, type) and not arguments else found
+
+
+def _line_of(text: str, location: Location) -> int | None:
+    """The line of the deepest key of ``location`` that the text holds."""
+    node = yaml.compose(text, Loader=_Loader)
+    line = node.start_mark.line + 1 if node is not None and location else None
+    for step in location:
+        if isinstance(node, yaml.MappingNode):
+            match = [(k, v) for k, v in node.value if k.value == str(step)]
+            if not match:
+                return line
+            key_node, node = match[-1]
+            line = key_node.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line

@@ -1,0 +1,79 @@
+"""Units at the edges: the only conversions between bytes and what people read or write."""
+
+import re
+
+KIB = 2**10
+MIB = 2**20
+GIB = 2**30
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GiB|MiB|G|M)", re.IGNORECASE)
+
+
+def ceil_div(numerator: int, denominator: int) -> int:
+    """Division rounded up: the most loaded rank decides.
+
+    >>> ceil_div(7, 2)
+    4
+    """
+    return -(-numerator // denominator)
+
+
+def round_up(number: int, multiple: int) -> int:
+    """The smallest multiple of ``multiple`` that is not below ``number``.
+
+    >>> round_up(513, 512)
+    1024
+    """
+    return ceil_div(number, multiple) * multiple
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size as people write it; ``G`` means GiB, as on a card's label.
+
+    >>> parse_size("22GiB") == parse_size("22G") == 22 * GIB
+    True
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write for example 24G or 22.5GiB")
+    unit = GIB if match[2].lower().startswith("g") else MIB
+    return round(float(match[1]) * unit)
+
+
+def format_gib(num_bytes: int, digits: int = 2) -> str:
+    """
+    >>> format_gib(3 * GIB // 2)
+    '1.50'
+    """
+    return f"{num_bytes / GIB:,.{digits}f}"
+
+
+def format_count(number: float) -> str:
+    """A decimal count with three significant digits.
+
+    >>> format_count(6_243_584_000), format_count(14_823_424), format_count(950)
+    ('6.24 B', '14.8 M', '950')
+    """
+    for size, suffix in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if number >= size:
+            value = number / size
+            digits = 2 if value < 10 else 1 if value < 100 else 0
+            return f"{value:.{digits}f}{suffix}"
+    return f"{number:.0f}"
+
+
+def format_duration(seconds: float) -> str:
+    """
+    >>> format_duration(0.25), format_duration(75), format_duration(7_500), format_duration(200_000)
+    ('0.25 s', '1 min 15 s', '2 h 05 min', '2 d 07 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours:02d} h"

@@ -1,0 +1,1 @@
+"""Data only: models, GPUs, recipes, tiers, rules and the demo data set."""
