@@ -89,6 +89,7 @@ class ZeroSection(Spec):
     prefetch_bucket_size: int = Field(ge=0)
     max_live_parameters: int = Field(ge=0)
     param_persistence_threshold: int = Field(ge=0)
+    sub_group_size: int = Field(ge=1)
 
 
 class ParallelSection(Spec):

@@ -51,10 +51,15 @@ def aliases(kind: Kind) -> dict[str, str]:
 def resolve_name(kind: Kind, noun: str, name: str) -> str:
     """The preset's own name, or an error that suggests one."""
     wanted = name.lower()
-    wanted = aliases(kind).get(wanted, wanted)
-    if not (ROOT / kind / f"{wanted}.yaml").is_file() or "/" in wanted:
-        raise UnknownNameError(noun, name, [*preset_names(kind), *aliases(kind)])
-    return wanted
+    if _is_preset(kind, wanted):
+        return wanted
+    if wanted in aliases(kind):
+        return aliases(kind)[wanted]
+    raise UnknownNameError(noun, name, [*preset_names(kind), *aliases(kind)])
+
+
+def _is_preset(kind: Kind, name: str) -> bool:
+    return "/" not in name and (ROOT / kind / f"{name}.yaml").is_file()
 
 
 def load_model(name: str) -> ModelPreset:

@@ -1,0 +1,51 @@
+"""Which dtype each kind of tensor has: the launcher's conventions, as bytes.
+
+Trainable parameters always have an fp32 home.
+
+    where it trains              frozen    trainable   gradient   master   residual stream
+    one device or DDP, 16 bit    16 bit    fp32        fp32       -        16 bit (LoRA)
+                                                                           fp32 (full)
+    DeepSpeed (ZeRO), 16 bit     16 bit    16 bit      16 bit     fp32     16 bit
+    fp32                         fp32      fp32        fp32       -        fp32
+
+On one device and under DDP matrices are multiplied under autocast, which casts fp32
+weights and inputs to 16 bit. The residual stream has the dtype of the token embedding.
+Other trainers keep other conventions; that is most of why estimates of one request
+differ by a factor of three.
+"""
+
+from dataclasses import dataclass
+
+from planner.plan import Method, Precision, ZeroStage
+
+BYTES: dict[Precision, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numerics:
+    """Bytes per element, for one method under one strategy."""
+
+    compute: int
+    frozen: int
+    trainable: int
+    gradient: int
+    master: int
+    """fp32 copy of a trainable parameter inside the optimizer; 0 where it is its own master."""
+    residual: int
+    autocast: bool
+
+
+def numerics(*, method: Method, compute: Precision, zero_stage: ZeroStage) -> Numerics:
+    """The table at the top of this module."""
+    width = BYTES[compute]
+    autocast = width < 4 and zero_stage == 0
+    trainable = 4 if zero_stage == 0 else width
+    return Numerics(
+        compute=width,
+        frozen=width,
+        trainable=trainable,
+        gradient=trainable,
+        master=4 if trainable < 4 else 0,
+        residual=trainable if method == "full" else width,
+        autocast=autocast,
+    )

@@ -1,0 +1,80 @@
+"""What is trained and how, apart from the machine: the settings that a recipe file holds."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from planner.model import Linear, ModelSpec
+from planner.plan import (
+    AdapterSection,
+    DataSection,
+    Loss,
+    Method,
+    OptimizerSection,
+    Precision,
+    QuantizationSection,
+    ScheduleSection,
+)
+from planner.presets import ROOT, Source, resolve_name
+from planner.spec import Spec, read_spec
+
+
+class Recipe(Spec):
+    """Training settings with their source. A plan keeps them and adds the machine's part."""
+
+    name: str
+    source: Source
+    method: Method
+    adapter: AdapterSection | None = None
+    quantization: QuantizationSection | None = None
+    global_batch_size: int = Field(ge=1)
+    sequence_length: int = Field(ge=1)
+    optimizer: OptimizerSection
+    schedule: ScheduleSection
+    epochs: float = Field(gt=0)
+    data: DataSection
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    loss: Loss = "fused"
+
+
+class Workload(Spec):
+    """A recipe made concrete for one model and one kind of device."""
+
+    model: ModelSpec
+    recipe: Recipe
+    compute: Precision
+    """What matrices are multiplied in: bf16, fp16 on cards without bf16, fp32 on the CPU."""
+
+    @property
+    def method(self) -> Method:
+        return self.recipe.method
+
+    @property
+    def adapted(self) -> tuple[Linear, ...]:
+        """Matrices of one layer that carry an adapter."""
+        if self.recipe.adapter is None:
+            return ()
+        targets = self.recipe.adapter.target_modules
+        linears = self.model.layer_linears
+        return tuple(x for x in linears if targets == "all-linear" or x.name in targets)
+
+    @property
+    def adapter_params(self) -> int:
+        """LoRA's two matrices beside each target: ``r (in + out)`` (arXiv:2106.09685, 4.1)."""
+        if self.recipe.adapter is None:
+            return 0
+        rank = self.recipe.adapter.rank
+        layer = sum(rank * (x.in_features + x.out_features) for x in self.adapted)
+        return self.model.num_layers * layer
+
+    @property
+    def trainable_params(self) -> int:
+        return self.model.num_params if self.method == "full" else self.adapter_params
+
+    @property
+    def frozen_params(self) -> int:
+        return 0 if self.method == "full" else self.model.num_params
+
+
+def load_recipe(name: str) -> Recipe:
+    return read_spec(Recipe, ROOT / "recipes" / f"{resolve_name('recipes', 'recipe', name)}.yaml")

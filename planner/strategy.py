@@ -1,0 +1,52 @@
+"""How a workload is laid out on a cluster, and every layout there is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from planner.plan import ZERO_STAGE, Strategy, ZeroStage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One point of the search space. Says what to do, nothing about what it costs."""
+
+    strategy: Strategy
+    world_size: int
+    micro_batch_size: int
+    gradient_accumulation_steps: int
+    activation_checkpointing: bool
+
+    @property
+    def zero_stage(self) -> ZeroStage:
+        return ZERO_STAGE[self.strategy]
+
+    @property
+    def global_batch_size(self) -> int:
+        return self.micro_batch_size * self.gradient_accumulation_steps * self.world_size
+
+
+def divisors(number: int) -> Iterator[int]:
+    """Ascending.
+
+    >>> list(divisors(12))
+    [1, 2, 3, 4, 6, 12]
+    """
+    return (candidate for candidate in range(1, number + 1) if number % candidate == 0)
+
+
+def layouts(*, samples_per_rank: int, world_size: int) -> Iterator[Layout]:
+    """Every layout that gives each rank exactly ``samples_per_rank`` samples a step."""
+    strategies: tuple[Strategy, ...] = (
+        ("single",) if world_size == 1 else ("ddp", "zero1", "zero2", "zero3")
+    )
+    for strategy, micro_batch_size, checkpointing in product(
+        strategies, divisors(samples_per_rank), (False, True)
+    ):
+        yield Layout(
+            strategy=strategy,
+            world_size=world_size,
+            micro_batch_size=micro_batch_size,
+            gradient_accumulation_steps=samples_per_rank // micro_batch_size,
+            activation_checkpointing=checkpointing,
+        )
