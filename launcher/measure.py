@@ -1,0 +1,64 @@
+"""What a run really took: memory of each rank, time of each step."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+
+_KIB = 2**10
+STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankMemory:
+    """Bytes at the worst moment of one rank."""
+
+    rank: int
+    peak_allocated_bytes: int | None
+    """``torch.cuda.max_memory_allocated``; nothing on the CPU."""
+    peak_reserved_bytes: int | None
+    peak_resident_bytes: int
+    """Resident memory of the process, libraries and mapped files included."""
+    resident_before_model_bytes: int
+    """The same before the model was loaded: interpreter, libraries, process group."""
+
+
+def resident_bytes() -> int:
+    return _status_bytes("VmRSS")
+
+
+def rank_memory(*, rank: int, resident_before_model_bytes: int, device: torch.device) -> RankMemory:
+    on_gpu = device.type == "cuda"
+    return RankMemory(
+        rank=rank,
+        peak_allocated_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
+        peak_reserved_bytes=torch.cuda.max_memory_reserved(device) if on_gpu else None,
+        peak_resident_bytes=_status_bytes("VmHWM"),
+        resident_before_model_bytes=resident_before_model_bytes,
+    )
+
+
+def gather(own: Any) -> list[Any]:
+    """One object a rank, in rank order, on every rank."""
+    if not torch.distributed.is_initialized():
+        return [own]
+    everyone: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everyone, own)
+    return everyone
+
+
+def typical_step_time_s(step_times: Sequence[float]) -> float:
+    """Median without the first step, which compiles and allocates."""
+    return statistics.median(step_times[1:] or step_times)
+
+
+def _status_bytes(field: str) -> int:
+    for line in STATUS.read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * _KIB
+    raise KeyError(f"{STATUS} has no {field}")

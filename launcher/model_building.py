@@ -1,0 +1,90 @@
+"""A plan's model: loaded, quantized, with its adapter, every parameter in its planned precision.
+
+The conventions are the ones that the memory model counts:
+
+* without DeepSpeed, frozen parameters stay in 16 bit, trainable ones in fp32, and matrices
+  are multiplied under autocast;
+* with DeepSpeed all floating parameters are in the compute precision, and the fp32 master
+  of the trainable ones lives in DeepSpeed's optimizer;
+* quantized weights are never "prepared for k-bit training": embeddings, norms and head stay
+  in 16 bit.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from planner.plan import AdapterSection, Plan, Precision
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
+
+
+def build_model(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
+    """The model that is trained, adapter included."""
+    model = load_base(plan, checkpoint, device)
+    if plan.adapter is None:
+        return model
+    fp32_adapter = plan.precision.trainable == "fp32"
+    return get_peft_model(
+        model, lora_config(plan.adapter), autocast_adapter_dtype=fp32_adapter
+    )
+
+
+def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
+    precision = plan.precision.trainable if plan.adapter is None else plan.precision.frozen
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint,
+        dtype=DTYPES[precision],
+        attn_implementation=plan.attention,
+        quantization_config=quantization_config(plan),
+        device_map=_device_map(plan, device),
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    model.config.use_cache = False
+    return model
+
+
+def quantization_config(plan: Plan) -> BitsAndBytesConfig | None:
+    if plan.quantization is None:
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=plan.quantization.quant_type,
+        bnb_4bit_use_double_quant=plan.quantization.double_quant,
+        bnb_4bit_compute_dtype=DTYPES[plan.precision.compute],
+        bnb_4bit_quant_storage=torch.uint8,
+    )
+
+
+def lora_config(adapter: AdapterSection) -> LoraConfig:
+    targets = adapter.target_modules
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        bias="none",
+    )
+
+
+def _device_map(plan: Plan, device: torch.device) -> dict[str, torch.device] | None:
+    """Straight to this rank's device; ZeRO-3 places its own shards of an unquantized model."""
+    if plan.parallel.zero_stage == 3 and plan.quantization is None:
+        return None
+    return {"": device}
+
+
+def cast_trainable(model: Any, precision: Precision) -> None:
+    """Put trainable parameters where the plan wants them; a trainer may have moved them."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype != DTYPES[precision]:
+            parameter.data = parameter.data.to(DTYPES[precision])

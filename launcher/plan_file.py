@@ -1,0 +1,77 @@
+"""``plan.yaml`` and what the command line changes of it, through the same strict schema."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from planner.errors import InvalidFileError, InvalidRequestError
+from planner.plan import Plan
+from planner.spec import parse_spec, parse_yaml, read_text
+
+_CHANGED = Path("settings")
+_PLACE = re.compile(rf"{_CHANGED}(:\d+)?: ")
+_LENGTHS = {"training.max_steps": "epochs", "training.epochs": "max_steps"}
+"""A plan has one length: setting one of the two unsets the other."""
+
+
+def read_plan(
+    path: Path,
+    *,
+    settings: Sequence[str] = (),
+    data: Path | None = None,
+    output: Path | None = None,
+) -> Plan:
+    """The plan in ``path`` with ``KEY=VALUE`` settings, data file and run directory put in."""
+    text = read_text(path)
+    plan = parse_spec(Plan, text, path)
+    changes = dict(_parse_setting(setting) for setting in settings)
+    if data is not None:
+        changes["data.source"] = str(data)
+    if output is not None:
+        changes["output.directory"] = str(output)
+    if not changes:
+        return plan
+    content = parse_yaml(text, path)
+    for key, value in changes.items():
+        _set(content, key, value)
+        if key in _LENGTHS and f"training.{_LENGTHS[key]}" not in changes:
+            _set(content, f"training.{_LENGTHS[key]}", None)
+    try:
+        return parse_spec(Plan, dump_mapping(content), _CHANGED)
+    except InvalidFileError as error:
+        asked = " ".join(f"--set {setting}" for setting in settings)
+        raise InvalidRequestError(f"{asked}: {_PLACE.sub('', str(error))}") from error
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan as a file again."""
+    return dump_mapping(plan.model_dump(mode="json"))
+
+
+def dump_mapping(content: dict[str, Any]) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _parse_setting(setting: str) -> tuple[str, Any]:
+    key, equals, value = setting.partition("=")
+    if not key or not equals:
+        raise InvalidRequestError(
+            f"--set {setting}: write KEY=VALUE, for example --set training.max_steps=12"
+        )
+    try:
+        return key, parse_yaml(value, _CHANGED)
+    except InvalidFileError as error:
+        reason = _PLACE.sub("", str(error))
+        raise InvalidRequestError(f"--set {setting}: the value is {reason}") from error
+
+
+def _set(content: dict[str, Any], dotted_key: str, value: Any) -> None:
+    *sections, last = dotted_key.split(".")
+    for name in sections:
+        if not isinstance(content.get(name), dict):
+            content[name] = {}
+        content = content[name]
+    content[last] = value

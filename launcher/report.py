@@ -1,0 +1,74 @@
+"""``report.json``: what was predicted beside what was measured."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from launcher.checks import Setup
+from launcher.measure import RankMemory, typical_step_time_s
+from launcher.prepare import Inputs
+from launcher.run_directory import RunDirectory, write_json
+from planner.plan import Plan
+
+REPORT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How the training went, as rank 0 saw it."""
+
+    num_steps: int
+    losses: Sequence[float]
+    """Of every logged step."""
+    tokens_per_second: Sequence[float]
+    step_times_s: Sequence[float]
+    run_time_s: float
+
+
+def write_report(
+    run: RunDirectory,
+    plan: Plan,
+    *,
+    inputs: Inputs,
+    setup: Setup,
+    training: Training,
+    ranks: Sequence[RankMemory],
+) -> None:
+    write_json(
+        run.report,
+        {
+            "report_version": REPORT_VERSION,
+            "status": "finished",
+            "predicted": plan.prediction.model_dump(mode="json"),
+            "measured": measured(training, ranks),
+            "training": {
+                "num_steps": training.num_steps,
+                "first_loss": training.losses[0],
+                "last_loss": training.losses[-1],
+            },
+            "setup": asdict(setup),
+            "inputs": asdict(inputs),
+            "result": run.result(plan).name,
+        },
+    )
+
+
+def measured(training: Training, ranks: Sequence[RankMemory]) -> dict[str, Any]:
+    """The most loaded rank decides; the first step, which sets everything up, is left out."""
+    return {
+        "peak_allocated_bytes": _most(rank.peak_allocated_bytes for rank in ranks),
+        "peak_reserved_bytes": _most(rank.peak_reserved_bytes for rank in ranks),
+        "peak_resident_bytes": _most(rank.peak_resident_bytes for rank in ranks),
+        "step_time_s": typical_step_time_s(training.step_times_s),
+        "tokens_per_second": statistics.median(
+            training.tokens_per_second[1:] or training.tokens_per_second
+        ),
+        "run_time_s": training.run_time_s,
+        "ranks": [asdict(rank) for rank in ranks],
+    }
+
+
+def _most(values: Any) -> int | None:
+    known = [value for value in values if value is not None]
+    return max(known) if known else None

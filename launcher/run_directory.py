@@ -1,0 +1,144 @@
+"""The folder that one run writes to: where each file is, and whether it may be written."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from planner.errors import InvalidFileError, InvalidRequestError
+from planner.plan import Plan
+from planner.spec import read_text
+from planner.units import format_gib
+
+_PROBE_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.yaml"
+
+    @property
+    def deepspeed(self) -> Path:
+        return self.path / "deepspeed.json"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def inputs(self) -> Path:
+        """What was prepared: the checkpoint's place and the data set's size."""
+        return self.path / "inputs.json"
+
+    @property
+    def data(self) -> Path:
+        """The tokenized data set."""
+        return self.path / "data"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """Written last: a run with a report is a finished one."""
+        return self.path / "report.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def launcher_log(self) -> Path:
+        return self.logs / "launcher.log"
+
+    @property
+    def preparation_log(self) -> Path:
+        return self.logs / "prepare.log"
+
+    def rank_log(self, rank: int) -> Path:
+        return self.logs / f"rank-{rank}.log"
+
+    def result(self, plan: Plan) -> Path:
+        """The trained adapter, or the trained model."""
+        return self.path / ("model" if plan.adapter is None else "adapter")
+
+
+def check_may_run_in(path: Path) -> None:
+    """Refuse a folder whose content a run would mix with or replace."""
+    run = RunDirectory(path)
+    if run.report.exists():
+        raise InvalidRequestError(
+            f"{path} already holds a finished run. "
+            "Choose another place with --output DIR, or move that one away."
+        )
+    if path.exists() and not path.is_dir():
+        raise InvalidRequestError(f"{path} is a file. Choose a folder with --output DIR.")
+    if path.is_dir() and any(path.iterdir()) and not run.plan.exists():
+        raise InvalidRequestError(
+            f"{path} is not empty and holds no run. Choose another place with --output DIR."
+        )
+
+
+def create(path: Path, *, needed_bytes: int) -> RunDirectory:
+    """Make the folder and prove that it can be written, before anything expensive starts."""
+    run = RunDirectory(path)
+    probe = path / ".probe"
+    try:
+        run.logs.mkdir(parents=True, exist_ok=True)
+        with probe.open("wb") as file:
+            file.write(b"\0" * _PROBE_BYTES)
+            file.flush()
+            os.fsync(file.fileno())
+        probe.unlink()
+        free_bytes = shutil.disk_usage(path).free
+    except OSError as error:
+        probe.unlink(missing_ok=True) if probe.is_file() else None
+        reason = error.strerror or str(error)
+        raise InvalidRequestError(
+            f"cannot write {path}: {reason}. Choose another place with --output DIR."
+        ) from error
+    if free_bytes < needed_bytes:
+        raise InvalidRequestError(
+            f"{path} has {format_gib(free_bytes)} GiB of free disk and the run needs about "
+            f"{format_gib(needed_bytes)} GiB. Make room, or choose another place with --output DIR."
+        )
+    return run
+
+
+@contextmanager
+def locked(run: RunDirectory) -> Iterator[None]:
+    """Hold the folder for one launch at a time; the lock goes with the process."""
+    with (run.path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InvalidRequestError(
+                f"another launch is running in {run.path}. "
+                "Wait for it, or choose another place with --output DIR."
+            ) from error
+        yield
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Whole or not at all: a reader never sees half a file."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InvalidFileError(path, error.lineno, f"is not JSON ({error.msg})") from error
+    return content

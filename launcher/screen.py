@@ -1,0 +1,29 @@
+"""Keeps the terminal for what a person wants to see: libraries print into a log file."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+
+def redirect_output(log_file: Path) -> TextIO:
+    """Send all that this process prints, C libraries included, to a file.
+
+    Gives what standard output was before, for our own lines.
+    """
+    screen = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    return screen
+
+
+def tail(log_file: Path, num_lines: int) -> list[str]:
+    """The last lines of a log that say something."""
+    if not log_file.is_file():
+        return []
+    lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line for line in lines if line.strip()][-num_lines:]

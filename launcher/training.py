@@ -1,0 +1,130 @@
+"""trl's trainer set up as the plan says, no more and no less."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer
+from trl import SFTConfig, SFTTrainer
+
+from launcher.deepspeed_config import deepspeed_config
+from planner.plan import Plan
+
+
+def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
+    """Built before the model: it forms the process group, and ZeRO-3 shards while loading."""
+    on_cpu = plan.hardware.device == "cpu"
+    return SFTConfig(
+        output_dir=str(run_directory / "trainer"),
+        use_cpu=on_cpu,
+        ddp_backend="gloo" if on_cpu else None,
+        ddp_find_unused_parameters=False,
+        deepspeed=deepspeed_config(plan),
+        bf16=plan.precision.compute == "bf16",
+        fp16=plan.precision.compute == "fp16",
+        **_length(plan),
+        **_optimization(plan),
+        **_activation_checkpointing(plan),
+        max_length=plan.batch.sequence_length,
+        packing=plan.batch.packing,
+        dataset_kwargs=None if plan.batch.packing else {"skip_prepare_dataset": True},
+        dataloader_pin_memory=not on_cpu,
+        logging_strategy="steps",
+        logging_steps=plan.training.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=plan.training.seed,
+        data_seed=plan.training.seed,
+    )
+
+
+def _length(plan: Plan) -> dict[str, Any]:
+    length: dict[str, Any] = {
+        "per_device_train_batch_size": plan.batch.micro_batch_size,
+        "gradient_accumulation_steps": plan.batch.gradient_accumulation_steps,
+    }
+    if plan.training.epochs is not None:
+        length["num_train_epochs"] = plan.training.epochs
+    if plan.training.max_steps is not None:
+        length["max_steps"] = plan.training.max_steps
+    return length
+
+
+def _optimization(plan: Plan) -> dict[str, Any]:
+    warm_up = plan.schedule.warmup_ratio
+    kind: str = plan.schedule.kind
+    if kind == "constant" and warm_up > 0:
+        kind = "constant_with_warmup"
+    return {
+        "optim": plan.optimizer.name,
+        "learning_rate": plan.optimizer.learning_rate,
+        "weight_decay": plan.optimizer.weight_decay,
+        "max_grad_norm": plan.optimizer.max_grad_norm,
+        "lr_scheduler_type": kind,
+        "warmup_steps": warm_up,  # below 1 it is a share of all steps
+    }
+
+
+def _activation_checkpointing(plan: Plan) -> dict[str, Any]:
+    """Non-reentrant, but for adapters under ZeRO-3, whose gathered weights it cannot recompute."""
+    if not plan.activation_checkpointing:
+        return {"gradient_checkpointing": False}
+    reentrant = plan.adapter is not None and plan.parallel.zero_stage == 3
+    return {
+        "gradient_checkpointing": True,
+        "gradient_checkpointing_kwargs": {"use_reentrant": reentrant},
+    }
+
+
+class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
+    """trl's trainer with its fused loss head; counts tokens and times steps."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._tokens = torch.zeros((), dtype=torch.int64, device=self.args.device)
+        self._logged_at = time.perf_counter()
+        self._logged_step = 0
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        self._tokens += _num_tokens(inputs)
+        return super().training_step(model, inputs, *rest, **named)
+
+    def restart_clock(self) -> None:
+        self._tokens.zero_()
+        self._logged_at = time.perf_counter()
+        self._logged_step = self.state.global_step
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the speed since the last logged step to every log of a loss."""
+        if "loss" in logs:
+            tokens = self.accelerator.reduce(self._tokens, reduction="sum").item()
+            seconds = time.perf_counter() - self._logged_at
+            steps = max(1, self.state.global_step - self._logged_step)
+            logs["tokens_per_second"] = tokens / seconds
+            logs["step_time_s"] = seconds / steps
+            self.restart_clock()
+        super().log(logs, start_time)
+
+
+class StandardLossTrainer(PlannedTrainer):
+    """The model's own cross-entropy, on logits of the whole vocabulary."""
+
+    def compute_loss(self, *inputs: Any, **options: Any) -> Any:
+        return Trainer.compute_loss(self, *inputs, **options)
+
+
+def trainer_class(plan: Plan) -> type[PlannedTrainer]:
+    return PlannedTrainer if plan.loss == "fused" else StandardLossTrainer
+
+
+def _num_tokens(inputs: dict[str, Any]) -> torch.Tensor:
+    """Tokens of a batch without its padding; a packed batch has none."""
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        return torch.tensor(inputs["input_ids"].numel(), device=inputs["input_ids"].device)
+    total: torch.Tensor = mask.sum()
+    return total

@@ -1,0 +1,128 @@
+"""A decision as a plan: every key filled in, so that a launch has nothing left to decide."""
+
+from planner.choose import Decision
+from planner.host import disk_bytes, host_ram_bytes
+from planner.memory import zero_section
+from planner.numerics import numerics
+from planner.plan import (
+    SCHEMA_VERSION,
+    BatchSection,
+    Fallback,
+    HardwareSection,
+    ModelSection,
+    OutputSection,
+    ParallelSection,
+    Plan,
+    Precision,
+    PrecisionSection,
+    PredictionSection,
+    TrainingSection,
+)
+from planner.search import Candidate
+
+DTYPE: dict[int, Precision] = {4: "fp32"}
+
+
+def plan_of(decision: Decision) -> Plan:
+    """The plan file's content."""
+    chosen = decision.chosen
+    recipe = chosen.workload.recipe
+    return Plan(
+        schema_version=SCHEMA_VERSION,
+        model=_model(decision),
+        hardware=_hardware(decision),
+        method=chosen.method,
+        adapter=recipe.adapter,
+        quantization=recipe.quantization,
+        precision=_precision(chosen),
+        batch=BatchSection(
+            micro_batch_size=chosen.layout.micro_batch_size,
+            gradient_accumulation_steps=chosen.layout.gradient_accumulation_steps,
+            global_batch_size=chosen.layout.global_batch_size,
+            sequence_length=recipe.sequence_length,
+        ),
+        parallel=_parallel(chosen),
+        activation_checkpointing=chosen.layout.activation_checkpointing,
+        attention=recipe.attention,
+        loss=recipe.loss,
+        optimizer=recipe.optimizer,
+        schedule=recipe.schedule,
+        data=recipe.data,
+        training=TrainingSection(epochs=recipe.epochs),
+        output=OutputSection(directory=f"runs/{decision.request.model.name}-{chosen.method}"),
+        prediction=prediction_of(chosen),
+        fallbacks=tuple(_fallback(candidate) for candidate in decision.fallbacks),
+    )
+
+
+def _model(decision: Decision) -> ModelSection:
+    model = decision.request.model
+    return ModelSection(
+        name=model.name,
+        source=model.hub_id,
+        model_type=model.spec.model_type,
+        num_params=model.spec.num_params,
+        trainable_params=decision.chosen.workload.trainable_params,
+    )
+
+
+def _hardware(decision: Decision) -> HardwareSection:
+    cluster = decision.request.cluster
+    return HardwareSection(
+        device=cluster.device,
+        gpu=cluster.accelerator.label,
+        device_name=cluster.accelerator.device_name,
+        capacity_bytes=cluster.accelerator.capacity_bytes,
+        budget_bytes=decision.request.budget_bytes,
+    )
+
+
+def _precision(chosen: Candidate) -> PrecisionSection:
+    compute = chosen.workload.compute
+    kinds = numerics(method=chosen.method, compute=compute, zero_stage=chosen.layout.zero_stage)
+    return PrecisionSection(
+        compute=compute,
+        frozen=DTYPE.get(kinds.frozen, compute),
+        trainable=DTYPE.get(kinds.trainable, compute),
+    )
+
+
+def _parallel(chosen: Candidate) -> ParallelSection:
+    cluster = chosen.cluster
+    return ParallelSection(
+        strategy=chosen.layout.strategy,
+        zero_stage=chosen.layout.zero_stage,
+        num_nodes=cluster.num_nodes,
+        gpus_per_node=cluster.gpus_per_node,
+        world_size=cluster.world_size,
+        zero=zero_section(chosen.workload, chosen.layout),
+    )
+
+
+def prediction_of(chosen: Candidate) -> PredictionSection:
+    memory = chosen.memory
+    return PredictionSection(
+        peak_phase=chosen.footprint.peak_phase,
+        peak_allocated_bytes=memory.peak_allocated_bytes,
+        low_bytes=memory.low_bytes,
+        high_bytes=memory.high_bytes,
+        host_ram_bytes=host_ram_bytes(chosen),
+        disk_bytes=disk_bytes(chosen),
+        step_time_s=_rounded(chosen.step_time_s),
+        tokens_per_second=_rounded(chosen.tokens_per_second),
+    )
+
+
+def _rounded(number: float | None) -> float | None:
+    """Three significant digits are more than the model of speed can claim."""
+    return None if number is None else float(f"{number:.3g}")
+
+
+def _fallback(candidate: Candidate) -> Fallback:
+    return Fallback(
+        micro_batch_size=candidate.layout.micro_batch_size,
+        gradient_accumulation_steps=candidate.layout.gradient_accumulation_steps,
+        activation_checkpointing=candidate.layout.activation_checkpointing,
+        strategy=candidate.layout.strategy,
+        peak_allocated_bytes=candidate.memory.peak_allocated_bytes,
+    )

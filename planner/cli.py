@@ -1,0 +1,169 @@
+"""``plan``: options to a request, a request to a decision, a decision to a report and a file."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from planner.assemble import plan_of
+from planner.choose import decide
+from planner.detect import detect, parse_gpus
+from planner.document import document
+from planner.errors import InvalidRequestError, UserError
+from planner.gpu import Cluster
+from planner.listing import listing
+from planner.model_config import load_model_dir
+from planner.plan import Method
+from planner.plan_file import render, write
+from planner.presets import Kind, ModelPreset, load_model
+from planner.recipe import load_recipe
+from planner.report import print_report
+from planner.request import Prefer, Request
+from planner.units import parse_size
+
+ZeroStageOption = Literal["0", "1", "2", "3"]
+
+
+def plan(
+    model: Annotated[
+        str | None, typer.Option(help="Preset name, or a directory with config.json.")
+    ] = None,
+    gpus: Annotated[
+        str, typer.Option(help="auto, cpu, 24G, 2x24G, or a card: rtx-4090, 8xh100.")
+    ] = "auto",
+    recipe: Annotated[str | None, typer.Option(help="Training settings by name.")] = None,
+    data: Annotated[str | None, typer.Option(help="Training data, or demo.")] = None,
+    method: Annotated[
+        Literal["auto", "qlora", "lora", "full"], typer.Option(help="How to fine-tune.")
+    ] = "auto",
+    prefer: Annotated[Prefer, typer.Option(help="What decides where a choice is left.")] = "tiers",
+    sequence_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a training sample.")
+    ] = None,
+    global_batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples of an optimizer step, over all devices.")
+    ] = None,
+    micro_batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples of one forward pass on one device.")
+    ] = None,
+    zero_stage: Annotated[
+        ZeroStageOption | None, typer.Option(help="DeepSpeed ZeRO stage; 0 is DDP.")
+    ] = None,
+    activation_checkpointing: Annotated[
+        bool | None,
+        typer.Option(
+            "--activation-checkpointing/--no-activation-checkpointing",
+            help="Recompute activations in backward.",
+        ),
+    ] = None,
+    lora_rank: Annotated[int | None, typer.Option(min=1, help="Rank of the adapters.")] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(help="Use at most this of each device, such as 22GiB.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the plan goes; - prints it.")
+    ] = Path("plan.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace an edited plan.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    list_kind: Annotated[
+        Kind | None, typer.Option("--list", help="Show the presets of a kind.")
+    ] = None,
+) -> None:
+    """Choose how to fine-tune MODEL on the GPUs at hand, and write plan.yaml."""
+    console = Console(highlight=False)
+    if list_kind is not None:
+        console.print(listing(list_kind))
+        return
+    if model is None:
+        raise InvalidRequestError("--model is missing: name one (plan --list models shows them)")
+    decision = decide(
+        Request(
+            model=find_model(model),
+            cluster=find_cluster(gpus),
+            prefer=prefer,
+            recipe=load_recipe(recipe) if recipe is not None else None,
+            method=_open(method),
+            sequence_length=sequence_length,
+            global_batch_size=global_batch_size,
+            micro_batch_size=micro_batch_size,
+            zero_stage=_STAGES[zero_stage] if zero_stage is not None else None,
+            activation_checkpointing=activation_checkpointing,
+            lora_rank=lora_rank,
+            memory_limit_bytes=_size(memory_limit),
+            data_source=_data_source(data),
+        )
+    )
+    made = plan_of(decision)
+    text = render(made, command=shlex.join(["plan", *sys.argv[1:]]))
+    if str(output) == "-":
+        print(text, end="")
+        return
+    if as_json:
+        if _names_output():
+            write(text, output, force=force)
+        print(json.dumps(document(decision, made), indent=2))
+        return
+    write(text, output, force=force)
+    print_report(console, decision, _next_steps(output, made.data.source))
+
+
+_STAGES: dict[ZeroStageOption, Literal[0, 1, 2, 3]] = {"0": 0, "1": 1, "2": 2, "3": 3}
+
+
+def find_model(name: str) -> ModelPreset:
+    """A directory where there is one, else a preset."""
+    path = Path(name)
+    return load_model_dir(path) if path.is_dir() else load_model(name)
+
+
+def find_cluster(spec: str) -> Cluster:
+    return detect(os.environ) if spec == "auto" else parse_gpus(spec)
+
+
+def _open(method: Literal["auto", "qlora", "lora", "full"]) -> Method | None:
+    return None if method == "auto" else method
+
+
+def _size(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise InvalidRequestError(f"--memory-limit: {error}") from error
+
+
+def _data_source(data: str | None) -> str | None:
+    if data is not None and data != "demo" and not Path(data).exists():
+        raise InvalidRequestError(f"--data {data}: there is no such file or directory")
+    return data
+
+
+def _names_output() -> bool:
+    """With --json a file is written only where one was asked for."""
+    return any(x == "-o" or x.startswith("--output") for x in sys.argv[1:])
+
+
+def _next_steps(output: Path, data_source: str | None) -> list[str]:
+    command = f"launch {shlex.quote(str(output))}"
+    return [command if data_source is not None else f"{command} --data FILE"]
+
+
+def main() -> None:
+    """The console script: a user's mistake is one line, a bug keeps its traceback."""
+    run(plan)
+
+
+def run(command: object) -> None:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(command)  # type: ignore[type-var]
+    try:
+        app()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(error.exit_code) from error

@@ -1,0 +1,82 @@
+"""The ``--json`` document: the plan, its prediction in full, and the ways not taken."""
+
+from typing import Any
+
+from planner.alternatives import Alternative
+from planner.choose import Decision
+from planner.gpu import Cluster
+from planner.host import disk_bytes, host_ram_bytes
+from planner.plan import SCHEMA_VERSION, Plan
+from planner.search import Candidate
+
+
+def document(decision: Decision, plan: Plan) -> dict[str, Any]:
+    """Everything the report shows, as plain data; bytes are integers."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "plan": plan.model_dump(mode="json"),
+        "prediction": _prediction(decision),
+        "model": {
+            "num_params": plan.model.num_params,
+            "trainable_params": plan.model.trainable_params,
+        },
+        "hardware": _hardware(decision.request.cluster),
+        "why": decision.why,
+        "tight": decision.tight,
+        "alternatives": [_alternative(each) for each in decision.alternatives],
+        "rejected": dict(decision.rejected),
+        "richer_method": decision.richer,
+    }
+
+
+def _prediction(decision: Decision) -> dict[str, Any]:
+    chosen, memory = decision.chosen, decision.chosen.memory
+    return {
+        "per_gpu": {
+            "phases": chosen.footprint.phases,
+            "peak_phase": chosen.footprint.peak_phase,
+            "peak_allocated_bytes": memory.peak_allocated_bytes,
+            "peak_reserved_bytes": memory.peak_reserved_bytes,
+            "context_bytes": memory.context_bytes,
+            "device_used_bytes": memory.device_used_bytes,
+            "low_bytes": memory.low_bytes,
+            "high_bytes": memory.high_bytes,
+            "budget_bytes": decision.request.budget_bytes,
+            "capacity_bytes": chosen.cluster.accelerator.capacity_bytes,
+        },
+        "host_ram_bytes": host_ram_bytes(chosen),
+        "disk_bytes": disk_bytes(chosen),
+        "step_time_s": chosen.step_time_s,
+        "tokens_per_second": chosen.tokens_per_second,
+        "run_time_s": None,
+    }
+
+
+def _hardware(cluster: Cluster) -> dict[str, Any]:
+    accelerator = cluster.accelerator
+    return {
+        "device": cluster.device,
+        "gpu": accelerator.label,
+        "device_name": accelerator.device_name,
+        "capacity_bytes": accelerator.capacity_bytes,
+        "free_bytes": accelerator.free_bytes,
+        "gpus_per_node": cluster.gpus_per_node,
+        "num_nodes": cluster.num_nodes,
+        "link": cluster.link,
+        "host_ram_bytes": cluster.host_ram_bytes,
+        "notes": list(cluster.notes),
+    }
+
+
+def _alternative(alternative: Alternative) -> dict[str, Any]:
+    candidate: Candidate = alternative.candidate
+    return {
+        "method": candidate.method,
+        "strategy": candidate.layout.strategy,
+        "micro_batch_size": candidate.layout.micro_batch_size,
+        "activation_checkpointing": candidate.layout.activation_checkpointing,
+        "fits": alternative.fits,
+        "peak_allocated_bytes": candidate.memory.peak_allocated_bytes,
+        "tokens_per_second": candidate.tokens_per_second,
+        "reason": alternative.reason,
+    }

@@ -1,0 +1,62 @@
+"""What presets there are, as tables."""
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from planner.presets import Kind, aliases, load_gpu, load_model, preset_names
+from planner.recipe import load_recipe
+from planner.units import MIB, format_count, format_gib
+
+
+def listing(kind: Kind) -> RenderableType:
+    """Every preset of one kind, a line each."""
+    tables = {"models": _models, "gpus": _gpus, "recipes": _recipes}
+    return Group(tables[kind]())
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(
+            name, justify="right" if name in ("parameters", "GiB", "TFLOPS") else "left"
+        )
+    return table
+
+
+def _short_names(kind: Kind, name: str) -> str:
+    return ", ".join(sorted(a for a, n in aliases(kind).items() if n == name and "/" not in a))
+
+
+def _models() -> Table:
+    table = _table("model", "parameters", "hub id", "also")
+    for name in preset_names("models"):
+        model = load_model(name)
+        count = format_count(model.spec.num_params)
+        table.add_row(name, count, model.hub_id, _short_names("models", name))
+    return table
+
+
+def _gpus() -> Table:
+    table = _table("card", "GiB", "TFLOPS", "device name", "also")
+    for name in preset_names("gpus"):
+        card = load_gpu(name)
+        rate = card.dense_bf16_flops_per_s
+        visible = (card.torch_visible_mib or card.nvml_total_mib) * MIB
+        table.add_row(
+            name,
+            format_gib(visible, 1),
+            "-" if rate is None else f"{rate / 1e12:.0f}",
+            card.device_name,
+            _short_names("gpus", name),
+        )
+    return table
+
+
+def _recipes() -> Table:
+    table = _table("recipe", "method", "learning rate", "source")
+    for name in preset_names("recipes"):
+        recipe = load_recipe(name)
+        rate = f"{recipe.optimizer.learning_rate:g}"
+        table.add_row(name, recipe.method, rate, recipe.source.title)
+    return table

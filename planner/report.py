@@ -1,0 +1,260 @@
+"""Tables for people. Takes finished results, computes nothing but their layout."""
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from planner.choose import Decision
+from planner.gpu import Cluster
+from planner.host import disk_bytes, host_ram_bytes
+from planner.memory import PARTS, PHASES, Phase
+from planner.overheads import overheads
+from planner.search import Candidate
+from planner.step_time import utilisation
+from planner.units import format_count, format_duration, format_gib
+
+PHASE_TITLES: dict[Phase, str] = {
+    "load": "load",
+    "forward": "forward",
+    "backward": "backward",
+    "optimizer_step": "step",
+    "save": "save",
+}
+STRATEGY_TITLES = {
+    "single": "one device",
+    "ddp": "DDP",
+    "zero1": "ZeRO-1",
+    "zero2": "ZeRO-2",
+    "zero3": "ZeRO-3",
+}
+METHOD_TITLES = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
+
+
+def report(decision: Decision, *, width: int, next_steps: list[str]) -> Group:
+    """The whole report, top to bottom, for a terminal of ``width`` columns."""
+    parts: list[RenderableType] = [
+        _machine(decision),
+        _plan(decision),
+        _memory(decision),
+        _against_the_card(decision, width),
+        _costs(decision),
+        _alternatives(decision),
+    ]
+    if decision.richer is not None:
+        parts.append(_facts([("Richer method", decision.richer)]))
+    parts.append(_facts([("Next", "\n".join(next_steps))]))
+    return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts[:-1]), parts[-1])
+
+
+def print_report(console: Console, decision: Decision, next_steps: list[str]) -> None:
+    console.print(report(decision, width=console.width, next_steps=next_steps))
+
+
+def _facts(rows: list[tuple[str, RenderableType]]) -> Table:
+    """Names at the left, what they are at the right."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True, min_width=13)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def machine_lines(cluster: Cluster) -> str:
+    accelerator = cluster.accelerator
+    count = f"{cluster.world_size} x " if cluster.world_size > 1 else ""
+    free = ""
+    if accelerator.in_use_bytes:
+        free = f", {format_gib(accelerator.free_bytes)} GiB free"
+    each = " each" if cluster.world_size > 1 and cluster.device == "cuda" else ""
+    link = {"nvlink": ", NVLink", "pcie": ", PCIe", "none": ""}[cluster.link]
+    size = format_gib(accelerator.capacity_bytes)
+    return f"{count}{accelerator.device_name}, {size} GiB{each}{free}{link}"
+
+
+def _machine(decision: Decision) -> Table:
+    cluster = decision.request.cluster
+    rows: list[tuple[str, RenderableType]] = [("Machine", machine_lines(cluster))]
+    if cluster.host_ram_bytes is not None and cluster.device == "cuda":
+        rows.append(("", f"{format_gib(cluster.host_ram_bytes, 0)} GiB of host memory"))
+    rows += [("", Text(note, style="dim")) for note in cluster.notes]
+    return _facts(rows)
+
+
+def _plan(decision: Decision) -> Table:
+    chosen = decision.chosen
+    model = decision.request.model
+    params = format_count(model.spec.num_params)
+    trained = format_count(chosen.workload.trainable_params)
+    rows: list[tuple[str, RenderableType]] = [
+        ("Model", f"{model.name}, {params} parameters, {trained} of them trained"),
+        ("Plan", Text(_headline(chosen), style="bold green")),
+        ("", _batch_line(chosen)),
+        ("Why", decision.why + (" (tight)" if decision.tight else "")),
+    ]
+    if model.native_class is None:
+        warning = "transformers builds this model from remote code only: launch will not train it"
+        rows.append(("Note", Text(warning, style="yellow")))
+    return _facts(rows)
+
+
+def _headline(chosen: Candidate) -> str:
+    ranks = chosen.layout.world_size
+    where = STRATEGY_TITLES[chosen.layout.strategy]
+    where = f"{where} over {ranks}" if ranks > 1 else where
+    kept = "recomputed" if chosen.layout.activation_checkpointing else "kept"
+    return f"{METHOD_TITLES[chosen.method]}, {where}, {_precision(chosen)}, activations {kept}"
+
+
+def _precision(chosen: Candidate) -> str:
+    base = "4-bit base, " if chosen.workload.recipe.quantization is not None else ""
+    return f"{base}{chosen.workload.compute}"
+
+
+def _batch_line(chosen: Candidate) -> str:
+    layout = chosen.layout
+    ranks = f" x {layout.world_size} devices" if layout.world_size > 1 else ""
+    return (
+        f"micro-batch {layout.micro_batch_size} x accumulation "
+        f"{layout.gradient_accumulation_steps}{ranks} = global batch {layout.global_batch_size}, "
+        f"{chosen.workload.recipe.sequence_length:,} tokens a sample"
+    )
+
+
+def _memory(decision: Decision) -> Table:
+    footprint = decision.chosen.footprint
+    unit = "device" if decision.request.cluster.device == "cpu" else "GPU"
+    table = Table(
+        title=f"Memory per {unit}, GiB",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        show_footer=True,
+        pad_edge=False,
+    )
+    table.add_column("part", footer="allocated", min_width=16)
+    for phase in PHASES:
+        peak = phase == footprint.peak_phase
+        total = format_gib(footprint.total_bytes(phase))
+        table.add_column(
+            PHASE_TITLES[phase] + (" peak" if peak else ""),
+            footer=Text(total, style="bold green" if peak else "bold"),
+            justify="right",
+            style="green" if peak else "",
+            header_style="bold green" if peak else "bold",
+        )
+    for part in PARTS:
+        sizes = [footprint.phases[phase].get(part, 0) for phase in PHASES]
+        if any(sizes):
+            table.add_row(part.replace("_", " "), *(_cell(size) for size in sizes))
+    return table
+
+
+def _cell(num_bytes: int) -> str:
+    """Nothing is a dash; less than a hundredth is said to be so."""
+    if num_bytes == 0:
+        return "-"
+    text = format_gib(num_bytes)
+    return "<0.01" if text == "0.00" else text
+
+
+def _against_the_card(decision: Decision, width: int) -> Table:
+    memory = decision.chosen.memory
+    budget = decision.request.budget_bytes
+    accelerator = decision.request.cluster.accelerator
+    range_text = (
+        f"low {format_gib(memory.low_bytes)}   expected {format_gib(memory.device_used_bytes)}"
+        f"   high {format_gib(memory.high_bytes)} GiB"
+    )
+    spare = format_gib(budget - memory.high_bytes)
+    against = (
+        f"{format_gib(budget)} GiB usable of {format_gib(accelerator.capacity_bytes)}; "
+        f"{spare} GiB to spare at the high end"
+    )
+    rows: list[tuple[str, RenderableType]] = [
+        ("In use", Text(range_text, style="bold")),
+        ("", _bar(memory.low_bytes, memory.high_bytes, budget, min(width, 100) - 18)),
+        ("Of", against),
+    ]
+    if decision.request.cluster.device == "cuda":
+        ratio = overheads().reserved_over_allocated
+        source = (
+            f"context {format_gib(memory.context_bytes)} GiB; reserved over allocated "
+            f"{ratio.low:.2f} to {ratio.high:.2f} in {ratio.readings} published readings"
+        )
+        rows.append(("", Text(source, style="dim")))
+    return _facts(rows)
+
+
+def _bar(low: int, high: int, budget: int, width: int) -> Text:
+    """Used for certain, used perhaps, free."""
+    certain = round(width * low / budget)
+    perhaps = max(1, round(width * high / budget) - certain)
+    free = max(0, width - certain - perhaps)
+    return Text.assemble(("█" * certain, "green"), ("▒" * perhaps, "yellow"), ("·" * free, "dim"))
+
+
+def _costs(decision: Decision) -> Table:
+    chosen = decision.chosen
+    rows: list[tuple[str, RenderableType]] = [
+        (
+            "Host",
+            f"{format_gib(host_ram_bytes(chosen), 1)} GiB of memory on each node, "
+            f"{format_gib(disk_bytes(chosen))} GiB of disk for what is saved",
+        ),
+        ("Speed", _speed(decision)),
+    ]
+    return _facts(rows)
+
+
+def _speed(decision: Decision) -> str:
+    chosen = decision.chosen
+    if chosen.step_time_s is None or chosen.tokens_per_second is None:
+        return "unknown: no published rates for this device"
+    reached = utilisation(chosen.workload)
+    slow = chosen.step_time_s * reached.expected / reached.low
+    quick = chosen.step_time_s * reached.expected / reached.high
+    return (
+        f"about {format_duration(chosen.step_time_s)} a step "
+        f"({format_duration(quick)} to {format_duration(slow)}), "
+        f"{format_count(chosen.tokens_per_second)} tokens/s in all"
+    )
+
+
+def _alternatives(decision: Decision) -> Table:
+    table = Table(
+        title="Alternatives",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    table.add_column("method", no_wrap=True)
+    table.add_column("strategy", no_wrap=True)
+    table.add_column("batch", justify="right", no_wrap=True)
+    table.add_column("GiB", justify="right", no_wrap=True)
+    table.add_column("tokens/s", justify="right", no_wrap=True)
+    table.add_column("why not", overflow="fold")
+    for alternative in decision.alternatives:
+        candidate = alternative.candidate
+        speed = candidate.tokens_per_second
+        table.add_row(
+            candidate.method,
+            STRATEGY_TITLES[candidate.layout.strategy],
+            str(candidate.layout.micro_batch_size),
+            format_gib(candidate.memory.device_used_bytes, 1),
+            "-" if speed is None or not alternative.fits else format_count(speed),
+            _reason(alternative.reason, candidate),
+            style="" if alternative.fits else "dim",
+        )
+    return table
+
+
+def _reason(reason: str, candidate: Candidate) -> str:
+    if candidate.layout.activation_checkpointing and "checkpointing" not in reason:
+        return f"{reason} (recomputes)"
+    return reason

@@ -1,0 +1,170 @@
+"""What the user asked for, checked, and the workloads and layouts it allows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from planner.errors import InvalidRequestError
+from planner.gpu import Cluster
+from planner.plan import METHODS, AdapterSection, Method, Precision, ZeroStage
+from planner.presets import ModelPreset
+from planner.recipe import Recipe, Workload, load_recipe
+from planner.search import SearchResult, search
+from planner.strategy import Layout, layouts
+from planner.units import format_gib, round_up
+
+Prefer = Literal["tiers", "quality", "speed", "memory"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A model, a machine, and what is pinned; everything left open is chosen."""
+
+    model: ModelPreset
+    cluster: Cluster
+    prefer: Prefer = "tiers"
+    recipe: Recipe | None = None
+    method: Method | None = None
+    sequence_length: int | None = None
+    global_batch_size: int | None = None
+    micro_batch_size: int | None = None
+    zero_stage: ZeroStage | None = None
+    activation_checkpointing: bool | None = None
+    lora_rank: int | None = None
+    memory_limit_bytes: int | None = None
+    data_source: str | None = None
+
+    @property
+    def budget_bytes(self) -> int:
+        """What a plan may use of one device: what is free, or less where a limit is set."""
+        free = self.cluster.accelerator.free_bytes
+        return free if self.memory_limit_bytes is None else min(free, self.memory_limit_bytes)
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """Methods open to choice, leanest first."""
+        if self.recipe is not None:
+            return (self.recipe.method,)
+        return METHODS if self.method is None else (self.method,)
+
+    @property
+    def compute(self) -> Precision:
+        if self.cluster.device == "cpu":
+            return "fp32"
+        return "bf16" if self.cluster.accelerator.supports_bf16 else "fp16"
+
+
+def check(request: Request) -> None:
+    """Raises where options contradict each other, the model or the machine."""
+    ranks = request.cluster.world_size
+    if request.recipe is not None and request.method not in (None, request.recipe.method):
+        raise InvalidRequestError(
+            f"--recipe {request.recipe.name} trains by {request.recipe.method}, "
+            f"not --method {request.method}: leave one of the two out"
+        )
+    if request.zero_stage and ranks == 1:
+        raise InvalidRequestError(
+            f"--zero-stage {request.zero_stage} shards over several GPUs and there is one: "
+            "leave it out, or name more with --gpus"
+        )
+    if request.lora_rank is not None and request.methods == ("full",):
+        raise InvalidRequestError("--lora-rank has no meaning with full fine-tuning: leave it out")
+    _check_length(request)
+    _check_batch(request, ranks)
+
+
+def _check_length(request: Request) -> None:
+    longest = request.model.spec.max_position_embeddings
+    if request.sequence_length is not None and request.sequence_length > longest:
+        raise InvalidRequestError(
+            f"--sequence-length {request.sequence_length} is beyond the {longest} positions "
+            f"of {request.model.name}: choose at most {longest}"
+        )
+
+
+def _check_batch(request: Request, ranks: int) -> None:
+    total, micro = request.global_batch_size, request.micro_batch_size
+    if total is not None and total % ranks:
+        below, above = total - total % ranks, round_up(total, ranks)
+        choices = f"{below} or {above}" if below else f"{above}"
+        raise InvalidRequestError(
+            f"--global-batch-size {total} cannot be shared equally by {ranks} GPUs: "
+            f"choose a multiple of {ranks}, such as {choices}"
+        )
+    if micro is not None and total is not None and total % (micro * ranks):
+        raise InvalidRequestError(
+            f"--global-batch-size {total} is not a multiple of --micro-batch-size {micro} "
+            f"times {ranks} GPU{'s' if ranks > 1 else ''}: "
+            f"choose {round_up(total, micro * ranks)}, or another micro-batch size"
+        )
+
+
+def global_batch_size(request: Request, recipe: Recipe) -> int:
+    """As pinned, or the recipe's, rounded up until every rank gets an equal share."""
+    if request.global_batch_size is not None:
+        return request.global_batch_size
+    share = request.cluster.world_size * (request.micro_batch_size or 1)
+    return round_up(recipe.global_batch_size, share)
+
+
+def workload(request: Request, method: Method) -> Workload:
+    """The method's recipe with the user's settings put in."""
+    recipe = request.recipe or load_recipe(method)
+    length = request.sequence_length or min(
+        recipe.sequence_length, request.model.spec.max_position_embeddings
+    )
+    changes: dict[str, object] = {
+        "sequence_length": length,
+        "global_batch_size": global_batch_size(request, recipe),
+    }
+    if recipe.adapter is not None and request.lora_rank is not None:
+        changes["adapter"] = AdapterSection(
+            **{**recipe.adapter.model_dump(), "rank": request.lora_rank}
+        )
+    if request.data_source is not None:
+        changes["data"] = recipe.data.model_copy(update={"source": request.data_source})
+    return Workload(
+        model=request.model.spec,
+        recipe=recipe.model_copy(update=changes),
+        compute=request.compute,
+    )
+
+
+def allowed_layouts(request: Request, work: Workload) -> Iterator[Layout]:
+    """Every layout of the workload that agrees with what is pinned."""
+    ranks = request.cluster.world_size
+    for layout in layouts(
+        samples_per_rank=work.recipe.global_batch_size // ranks, world_size=ranks
+    ):
+        if request.micro_batch_size not in (None, layout.micro_batch_size):
+            continue
+        if request.zero_stage not in (None, layout.zero_stage):
+            continue
+        if request.activation_checkpointing not in (None, layout.activation_checkpointing):
+            continue
+        yield layout
+
+
+Results = dict[Method, SearchResult]
+
+
+def search_method(request: Request, method: Method) -> SearchResult:
+    """Every candidate of one method for a request."""
+    work = workload(request, method)
+    return search(
+        work,
+        request.cluster,
+        allowed_layouts(request, work),
+        budget_bytes=request.budget_bytes,
+        strategy_pinned=request.zero_stage is not None,
+    )
+
+
+def search_methods(request: Request) -> Results:
+    return {method: search_method(request, method) for method in request.methods}
+
+
+def describe_budget(request: Request) -> str:
+    """For messages: ``23.45 GiB of each GPU``."""
+    unit = "memory" if request.cluster.device == "cpu" else "each GPU"
+    return f"{format_gib(request.budget_bytes)} GiB of {unit}"

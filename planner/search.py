@@ -1,0 +1,123 @@
+"""Enumerate, price, keep what fits, rank. Each step is one function."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from planner.gpu import Cluster
+from planner.memory import Footprint, footprint
+from planner.overheads import DeviceMemory, device_memory
+from planner.plan import Method
+from planner.recipe import Workload
+from planner.rules import broken_rule
+from planner.step_time import NOMINAL, rates, step_time
+from planner.strategy import Layout
+
+OVER_BUDGET = "over the memory budget"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A workload laid out on a cluster, with what it costs."""
+
+    workload: Workload
+    layout: Layout
+    cluster: Cluster
+
+    @property
+    def method(self) -> Method:
+        return self.workload.method
+
+    @cached_property
+    def footprint(self) -> Footprint:
+        return footprint(self.workload, self.layout, self.cluster.device)
+
+    @cached_property
+    def memory(self) -> DeviceMemory:
+        return device_memory(self.footprint, self.cluster)
+
+    @cached_property
+    def step_time_s(self) -> float | None:
+        """Seconds of one optimizer step, or nothing where the card's rates are unknown."""
+        speed = rates(self.cluster)
+        if speed is None:
+            return None
+        return step_time(self.workload, self.layout, self.cluster, speed).total_s
+
+    @cached_property
+    def ranking_time_s(self) -> float:
+        """As above, on a nominal card where the real one is unknown."""
+        speed = rates(self.cluster) or NOMINAL
+        return step_time(self.workload, self.layout, self.cluster, speed).total_s
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.layout.global_batch_size * self.workload.recipe.sequence_length
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return self.tokens_per_step / self.step_time_s if self.step_time_s else None
+
+    @property
+    def rank(self) -> tuple[float, int, int]:
+        """Faster first; among equals the leaner, then the one with fewer moving parts."""
+        return (
+            round(self.ranking_time_s, 9),
+            self.memory.peak_allocated_bytes,
+            self.layout.zero_stage,
+        )
+
+    def fits(self, budget_bytes: int) -> bool:
+        return self.memory.high_bytes <= budget_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """Every candidate of one method, fitting ones ranked, and why the rest was left out."""
+
+    fitting: list[Candidate]
+    too_large: list[Candidate]
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def best(self) -> Candidate | None:
+        return self.fitting[0] if self.fitting else None
+
+    @property
+    def leanest(self) -> Candidate | None:
+        """The smallest peak of all, fitting or not."""
+        every = [*self.fitting, *self.too_large]
+        return min(every, key=lambda c: c.memory.high_bytes, default=None)
+
+
+def candidates(
+    workload: Workload, cluster: Cluster, allowed: Iterable[Layout], *, strategy_pinned: bool
+) -> tuple[list[Candidate], Counter[str]]:
+    """Every allowed layout that no rule forbids, and the count of those that one does."""
+    kept: list[Candidate] = []
+    rejected: Counter[str] = Counter()
+    for layout in allowed:
+        rule = broken_rule(workload.method, layout.strategy, pinned=strategy_pinned)
+        if rule is None:
+            kept.append(Candidate(workload=workload, layout=layout, cluster=cluster))
+        else:
+            rejected[rule.reason] += 1
+    return kept, rejected
+
+
+def search(
+    workload: Workload,
+    cluster: Cluster,
+    allowed: Iterable[Layout],
+    *,
+    budget_bytes: int,
+    strategy_pinned: bool,
+) -> SearchResult:
+    """The fastest that fit first."""
+    priced, rejected = candidates(workload, cluster, allowed, strategy_pinned=strategy_pinned)
+    fitting = sorted((c for c in priced if c.fits(budget_bytes)), key=lambda c: c.rank)
+    too_large = [c for c in priced if not c.fits(budget_bytes)]
+    if too_large:
+        rejected[OVER_BUDGET] += len(too_large)
+    return SearchResult(fitting=fitting, too_large=too_large, rejected=rejected)

@@ -1,0 +1,119 @@
+"""Every preset's shape against the model that transformers builds from it, without memory."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from planner.model import ModelSpec
+from planner.model_config import spec_from_config
+from planner.presets import ModelPreset, load_model, preset_names
+
+transformers = pytest.importorskip("transformers")
+
+PRESETS = [load_model(name) for name in preset_names("models")]
+NATIVE = [pytest.param(preset, id=preset.name) for preset in PRESETS if preset.native_class]
+
+
+def config_of(spec: ModelSpec) -> Any:
+    """transformers' configuration of a shape."""
+    sizes: dict[str, Any] = {
+        "num_hidden_layers": spec.num_layers,
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "num_attention_heads": spec.num_attention_heads,
+        "num_key_value_heads": spec.num_key_value_heads,
+        "head_dim": spec.head_dim,
+        "vocab_size": spec.vocab_size,
+        "max_position_embeddings": spec.max_position_embeddings,
+        "tie_word_embeddings": spec.tied_embeddings,
+        "pad_token_id": None,
+    }
+    if spec.model_type in ("llama", "glm"):
+        sizes["attention_bias"] = spec.qkv_bias
+    if spec.model_type == "glm":
+        sizes["rope_parameters"] = {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "partial_rotary_factor": spec.rotary_fraction,
+        }
+    return transformers.AutoConfig.for_model(spec.model_type, **sizes)
+
+
+def meta_model(preset: ModelPreset) -> torch.nn.Module:
+    model_class = getattr(transformers, str(preset.native_class))
+    with torch.device("meta"):
+        model: torch.nn.Module = model_class(config_of(preset.spec))
+    return model
+
+
+@pytest.mark.parametrize("preset", NATIVE)
+def test_meta_model(preset: ModelPreset) -> None:
+    model = meta_model(preset)
+    assert sum(parameter.numel() for parameter in model.parameters()) == preset.expected_params
+    layers = [
+        {
+            name.rpartition(".")[2]: (linear.in_features, linear.out_features, _biased(linear))
+            for name, linear in layer.named_modules()
+            if isinstance(linear, torch.nn.Linear)
+        }
+        for layer in model.get_submodule("model.layers").children()
+    ]
+    ours = {x.name: (x.in_features, x.out_features, x.bias) for x in preset.spec.layer_linears}
+    assert layers == [ours] * preset.spec.num_layers
+    assert isinstance(model.get_submodule("lm_head"), torch.nn.Linear)
+
+
+def _biased(linear: torch.nn.Linear) -> bool:
+    return linear.bias is not None
+
+
+@pytest.mark.parametrize(
+    "preset", [pytest.param(p, id=p.name) for p in PRESETS if p.native_class is None]
+)
+def test_remote_code_only(preset: ModelPreset) -> None:
+    """InternLM2 and Baichuan2 are Llamas with one query-key-value matrix: as many parameters."""
+    llama = preset.model_copy(
+        update={
+            "native_class": "LlamaForCausalLM",
+            "spec": preset.spec.model_copy(update={"model_type": "llama"}),
+        }
+    )
+    parameters = meta_model(llama).parameters()
+    assert sum(parameter.numel() for parameter in parameters) == preset.expected_params
+
+
+def test_chatglm3_6b() -> None:
+    """The number that the model's own index, less its buffers, comes to."""
+    [preset] = [preset for preset in PRESETS if preset.name == "chatglm3-6b"]
+    parameters = list(meta_model(preset).parameters())
+    assert sum(parameter.numel() for parameter in parameters) == 6_243_584_000
+
+
+@pytest.mark.parametrize("preset", NATIVE)
+def test_config_json_round_trip(preset: ModelPreset, tmp_path: Path) -> None:
+    """As a program that keeps everything in memory, and as the file on disk, which is sparser."""
+    config = config_of(preset.spec)
+    config.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    assert spec_from_config(config.to_dict(), path) == preset.spec
+    assert spec_from_config(json.loads(path.read_text()), path) == preset.spec
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "glm"])
+def test_class_defaults(model_type: str, tmp_path: Path) -> None:
+    """A key that a file leaves out has the value that transformers gives it."""
+    full = transformers.AutoConfig.for_model(model_type).to_dict()
+    required = (
+        "model_type",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "vocab_size",
+        "max_position_embeddings",
+    )
+    sparse = {key: full[key] for key in required}
+    assert spec_from_config(sparse, tmp_path) == spec_from_config(full, tmp_path)
