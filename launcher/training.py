@@ -18,7 +18,7 @@ def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
     return SFTConfig(
         output_dir=str(run_directory / "trainer"),
         use_cpu=on_cpu,
-        ddp_backend="gloo" if on_cpu else None,
+        ddp_backend="gloo" if on_cpu and plan.parallel.world_size > 1 else None,
         ddp_find_unused_parameters=False,
         deepspeed=deepspeed_config(plan),
         bf16=plan.precision.compute == "bf16",

@@ -12,9 +12,10 @@ from rich.console import Console
 
 from planner.assemble import plan_of
 from planner.choose import decide
+from planner.command_line import run
 from planner.detect import detect, parse_gpus
 from planner.document import document
-from planner.errors import InvalidRequestError, UserError
+from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
 from planner.listing import listing
 from planner.model_config import load_model_dir
@@ -155,15 +156,5 @@ def _next_steps(output: Path, data_source: str | None) -> list[str]:
 
 
 def main() -> None:
-    """The console script: a user's mistake is one line, a bug keeps its traceback."""
+    """The console script."""
     run(plan)
-
-
-def run(command: object) -> None:
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(command)  # type: ignore[type-var]
-    try:
-        app()
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(error.exit_code) from error

@@ -38,16 +38,17 @@ def traffic(workload: Workload, layout: Layout, numerics: Numerics) -> Traffic:
     gradients = workload.trainable_params * numerics.gradient
     updated = workload.trainable_params * numerics.trainable
     parameters = workload.model.num_params * numerics.compute
-    first_gather = (
-        workload.model.embedding_params + workload.model.layer_params
-    ) * numerics.compute
+    first_params = workload.model.embedding_params + workload.model.layer_params
     micro_batches = layout.gradient_accumulation_steps
     overlapped, exposed = {
         "single": (0, 0),
         "ddp": (2 * gradients, 2 * min(gradients, DDP_BUCKET_BYTES)),
         "zero1": (gradients, updated),
         "zero2": (micro_batches * gradients, updated),
-        "zero3": (micro_batches * (2 * parameters + gradients), micro_batches * 2 * first_gather),
+        "zero3": (
+            micro_batches * (2 * parameters + gradients),
+            micro_batches * 2 * first_params * numerics.compute,
+        ),
     }[layout.strategy]
     return Traffic(
         overlapped_bytes=overlapped * (ranks - 1) // ranks,

@@ -95,6 +95,7 @@ def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates
     batch = micro_batch(workload, layout, cluster.device)
     flops = micro_batch_flops(workload, batch, checkpointing=layout.activation_checkpointing)
     micro_batches = layout.gradient_accumulation_steps
+    sent = traffic(workload, layout, kinds)
     reached = speed.flops_per_s * utilisation(workload).expected
     return StepTime(
         compute_s=micro_batches * flops.hardware / reached,
@@ -102,9 +103,7 @@ def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates
             micro_batches * _dequantized_bytes(workload, layout) / speed.bandwidth_bytes_per_s
         ),
         update_s=_updated_bytes(workload, layout, kinds) / speed.bandwidth_bytes_per_s,
-        exposed_communication_s=_exposed_s(
-            traffic(workload, layout, kinds), layout, flops, speed, reached
-        ),
+        exposed_communication_s=_exposed_s(sent, layout, flops, speed, reached),
     )
 
 

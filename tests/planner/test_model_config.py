@@ -1,0 +1,235 @@
+"""Configuration files as they are published, and as people break them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.errors import InvalidFileError
+from planner.model_config import load_model_dir, spec_from_config
+from planner.presets import load_model
+
+CHATGLM3_6B: dict[str, Any] = {
+    "model_type": "chatglm",
+    "architectures": ["ChatGLMModel"],
+    "add_bias_linear": False,
+    "add_qkv_bias": True,
+    "apply_query_key_layer_scaling": True,
+    "ffn_hidden_size": 13696,
+    "hidden_size": 4096,
+    "kv_channels": 128,
+    "layernorm_epsilon": 1e-05,
+    "multi_query_attention": True,
+    "multi_query_group_num": 2,
+    "num_attention_heads": 32,
+    "num_layers": 28,
+    "original_rope": True,
+    "padded_vocab_size": 65024,
+    "post_layer_norm": True,
+    "pre_seq_len": None,
+    "quantization_bit": 0,
+    "rmsnorm": True,
+    "seq_length": 8192,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float16",
+    "transformers_version": "4.30.2",
+}
+LLAMA_2_7B: dict[str, Any] = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "max_position_embeddings": 4096,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 32,
+    "pretraining_tp": 1,
+    "rope_scaling": None,
+    "tie_word_embeddings": False,
+    "vocab_size": 32000,
+}
+SMOLLM2_135M: dict[str, Any] = {
+    "model_type": "llama",
+    "attention_bias": False,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "is_llama_config": True,
+    "max_position_embeddings": 8192,
+    "mlp_bias": False,
+    "num_attention_heads": 9,
+    "num_hidden_layers": 30,
+    "num_key_value_heads": 3,
+    "rope_interleaved": False,
+    "rope_theta": 100000,
+    "tie_word_embeddings": True,
+    "vocab_size": 49152,
+}
+LLAMA_3_2_3B: dict[str, Any] = {
+    "model_type": "llama",
+    "attention_bias": False,
+    "head_dim": 128,
+    "hidden_size": 3072,
+    "intermediate_size": 8192,
+    "max_position_embeddings": 131072,
+    "mlp_bias": False,
+    "num_attention_heads": 24,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 8,
+    "rope_scaling": {"factor": 32.0, "rope_type": "llama3"},
+    "tie_word_embeddings": True,
+    "vocab_size": 128256,
+}
+MISTRAL_7B: dict[str, Any] = {
+    "model_type": "mistral",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 32768,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "vocab_size": 32768,
+}
+QWEN_2_5_0_5B: dict[str, Any] = {
+    "model_type": "qwen2",
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 24,
+    "num_attention_heads": 14,
+    "num_hidden_layers": 24,
+    "num_key_value_heads": 2,
+    "sliding_window": 32768,
+    "tie_word_embeddings": True,
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
+GLM_4_9B: dict[str, Any] = {
+    "model_type": "glm",
+    "attention_bias": True,
+    "head_dim": 128,
+    "hidden_size": 4096,
+    "intermediate_size": 13696,
+    "max_position_embeddings": 8192,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 40,
+    "num_key_value_heads": 2,
+    "partial_rotary_factor": 0.5,
+    "tie_word_embeddings": False,
+    "vocab_size": 151552,
+}
+PATH = Path("config.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("chatglm3-6b", CHATGLM3_6B),
+        ("llama-2-7b", LLAMA_2_7B),
+        ("llama-3.2-3b", LLAMA_3_2_3B),
+        ("smollm2-135m", SMOLLM2_135M),
+        ("mistral-7b", MISTRAL_7B),
+        ("qwen2.5-0.5b", QWEN_2_5_0_5B),
+        ("glm-4-9b", GLM_4_9B),
+    ],
+)
+def test_published_files_are_the_presets(name: str, config: dict[str, Any]) -> None:
+    assert spec_from_config(config, PATH) == load_model(name).spec
+
+
+def test_old_files_have_no_grouped_heads() -> None:
+    first_llama = {key: LLAMA_2_7B[key] for key in LLAMA_2_7B if key != "num_key_value_heads"}
+    assert spec_from_config(first_llama, PATH).num_key_value_heads == 32
+
+
+def test_null_is_a_key_left_out() -> None:
+    spec = spec_from_config(MISTRAL_7B | {"head_dim": None, "num_key_value_heads": None}, PATH)
+    assert (spec.head_dim, spec.num_key_value_heads) == (128, 32)
+
+
+def test_llama_biases_cover_the_output_projection() -> None:
+    spec = spec_from_config(LLAMA_2_7B | {"attention_bias": True}, PATH)
+    assert (spec.qkv_bias, spec.output_bias) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("rope", "fraction"),
+    [
+        ({"partial_rotary_factor": 0.25}, 0.25),
+        ({"rope_parameters": {"partial_rotary_factor": 0.25}}, 0.25),
+        ({"partial_rotary_factor": 0.5, "rope_parameters": {"partial_rotary_factor": 0.25}}, 0.25),
+        ({"rope_parameters": {"rope_type": "default"}}, 1.0),
+    ],
+)
+def test_rotary_fraction(rope: dict[str, Any], fraction: float) -> None:
+    assert spec_from_config(LLAMA_2_7B | rope, PATH).rotary_fraction == fraction
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "the key 'model_type' is missing"),
+        ({"model_type": 3}, "model_type: 3 is not text"),
+        ({"model_type": "gpt2"}, "'gpt2' is an architecture that cannot be planned. Take one of"),
+        ({"model_type": "llama"}, "the key 'hidden_size' is missing. Copy the model's own"),
+        (LLAMA_2_7B | {"vocab_size": "32000"}, "vocab_size: '32000' is not a whole number"),
+        (LLAMA_2_7B | {"vocab_size": 0}, "vocab_size: 0 is not a whole number above 0"),
+        (LLAMA_2_7B | {"vocab_size": True}, "vocab_size: True is not a whole number"),
+        (LLAMA_2_7B | {"tie_word_embeddings": "no"}, "'no' is neither true nor false"),
+        (LLAMA_2_7B | {"partial_rotary_factor": 2}, "2 is not a number from 0 to 1"),
+        (LLAMA_2_7B | {"rope_parameters": 1e4}, "rope_parameters: 10000.0 is not a mapping"),
+        (LLAMA_2_7B | {"num_key_value_heads": 5}, "must be a multiple of num_key_value_heads"),
+        (LLAMA_2_7B | {"mlp_bias": True}, "mlp_bias: True cannot be planned"),
+        (LLAMA_2_7B | {"quantization_config": {"bits": 4}}, "its weights are quantized"),
+        (CHATGLM3_6B | {"quantization_bit": 4}, "its weights are quantized"),
+        (CHATGLM3_6B | {"add_bias_linear": True}, "add_bias_linear: True cannot be planned"),
+        (CHATGLM3_6B | {"rmsnorm": False}, "rmsnorm: False cannot be planned"),
+        (CHATGLM3_6B | {"multi_query_attention": False}, "multi_query_attention: it must be true"),
+        ({"model_type": "chatglm", "multi_query_attention": True}, "'num_layers' is missing"),
+    ],
+)
+def test_errors_are_one_line_with_the_file(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidFileError) as caught:
+        spec_from_config(config, PATH)
+    text = str(caught.value)
+    assert message in text
+    assert text.startswith("config.json: ")
+    assert "\n" not in text
+
+
+def test_a_directory_is_read_like_a_preset(tmp_path: Path) -> None:
+    directory = tmp_path / "my-chatglm"
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(CHATGLM3_6B))
+    preset = load_model_dir(directory)
+    assert preset.name == "my-chatglm"
+    assert preset.hub_id == str(directory)
+    assert preset.native_class == "GlmForCausalLM"
+    assert preset.expected_params == preset.spec.num_params == 6_243_584_000
+
+
+def test_the_current_directory_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SMOLLM2_135M))
+    monkeypatch.chdir(tmp_path)
+    assert load_model_dir(Path()).name == tmp_path.name
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "holds no config.json. Name a model's directory or a preset"),
+        ('{\n  "model_type": "llama",\n}', "config.json:3: not JSON: "),
+        ("", "config.json:1: not JSON: "),
+        ("[]", "config.json: holds no keys"),
+        (b"\xff\xfe", "config.json: is not UTF-8 text"),
+    ],
+)
+def test_broken_directories(tmp_path: Path, text: str | bytes | None, message: str) -> None:
+    if text is not None:
+        content = text if isinstance(text, bytes) else text.encode()
+        (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(InvalidFileError) as caught:
+        load_model_dir(tmp_path)
+    assert message in str(caught.value)

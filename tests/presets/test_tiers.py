@@ -1,0 +1,15 @@
+"""The tiers: three methods in order, for a model that is a preset."""
+
+from planner.presets import ROOT, load_model
+from planner.spec import parse_yaml, read_text
+
+PATH = ROOT / "tiers.yaml"
+TIERS = parse_yaml(read_text(PATH), PATH)
+
+
+def test_tiers() -> None:
+    assert TIERS["total_gpu_memory_gib"] == {"qlora": 24, "lora": 48, "full": 120}
+
+
+def test_reference_model() -> None:
+    assert TIERS["reference_params"] == load_model(TIERS["reference_model"]).spec.num_params
