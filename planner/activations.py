@@ -17,6 +17,7 @@ What makes the ledgers differ from the closed forms in the literature:
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from planner.model import Linear
 from planner.numerics import Numerics
@@ -60,11 +61,26 @@ def total_bytes(ledger: Ledger) -> int:
     return sum(row.num_bytes for row in ledger)
 
 
-def layer_ledger(workload: Workload, batch: Batch, numerics: Numerics) -> Ledger:
-    """All that one decoder layer keeps when nothing is recomputed."""
+def layer_ledger(
+    workload: Workload, batch: Batch, numerics: Numerics, *, input_needs_gradient: bool = True
+) -> Ledger:
+    """All that one decoder layer keeps when nothing is recomputed.
+
+    The first layer's input needs no gradient where the embedding is frozen: its norm keeps
+    nothing then, and dropout before its first adapters no mask. (Checkpointing makes the
+    input require one.)
+    """
+    before = _norm("input norm", workload, batch, numerics) if input_needs_gradient else ()
     return (
-        *_norm("input norm", workload, batch, numerics),
-        *_linear_inputs("input norm", ("q_proj", "k_proj", "v_proj"), workload, batch, numerics),
+        *before,
+        *_linear_inputs(
+            "input norm",
+            ("q_proj", "k_proj", "v_proj"),
+            workload,
+            batch,
+            numerics,
+            needs_gradient=input_needs_gradient,
+        ),
         *_attention(workload, batch, numerics),
         *_linear_inputs("attention", ("o_proj",), workload, batch, numerics),
         *_norm("post-attention norm", workload, batch, numerics),
@@ -111,7 +127,13 @@ def _norm(name: str, workload: Workload, batch: Batch, numerics: Numerics) -> Le
 
 
 def _linear_inputs(
-    source: str, names: tuple[str, ...], workload: Workload, batch: Batch, numerics: Numerics
+    source: str,
+    names: tuple[str, ...],
+    workload: Workload,
+    batch: Batch,
+    numerics: Numerics,
+    *,
+    needs_gradient: bool = True,
 ) -> Ledger:
     """What the linear layers that share one input keep of it, by the rules below.
 
@@ -128,7 +150,14 @@ def _linear_inputs(
     if workload.method == "full":
         return _trained_inputs(source, workload.model.model_type, linears, batch, numerics)
     adapted = [x for x in workload.adapted if x.name in names]
-    return _adapter_inputs(source, adapted, workload, batch, numerics)
+    rows = _adapter_inputs(source, adapted, workload, batch, numerics)
+    if not needs_gradient:
+        return rows
+    return (
+        *rows,
+        *_dropout_masks(adapted, workload, batch, numerics),
+        *_cast_adapters("lora_A", adapted, workload, numerics),
+    )
 
 
 def _shares_attention_output(source: str, model_type: str) -> bool:
@@ -161,21 +190,43 @@ def _adapter_inputs(
         return ()
     width = numerics.compute
     elements = batch.tokens * adapted[0].in_features
-    rows = []
-    if adapter.dropout > 0:
-        mask = batch.dropout_mask_bytes or _dropout_dtype_bytes(workload, numerics)
-        rows.append(
-            SavedTensor(f"{_names(adapted)}: dropout masks", len(adapted) * elements * mask)
-        )
     own_copy = adapter.dropout > 0 or _casts_to_fp32(workload, numerics)
     shared = 0 if _shares_attention_output(source, workload.model.model_type) else 1
     copies = len(adapted) if own_copy else shared
-    rows.append(SavedTensor(f"{source}: input of lora_A", copies * elements * width))
-    rows.append(SavedTensor("output of lora_A", len(adapted) * batch.tokens * adapter.rank * width))
-    if numerics.autocast:
-        weights = sum(adapter.rank * (x.in_features + x.out_features) for x in adapted)
-        rows.append(SavedTensor(f"{_names(adapted)}: adapters cast", weights * width))
-    return tuple(rows)
+    outputs = len(adapted) * batch.tokens * adapter.rank
+    return (
+        SavedTensor(f"{source}: input of lora_A", copies * elements * width),
+        SavedTensor("output of lora_A", outputs * width),
+        *_cast_adapters("lora_B", adapted, workload, numerics),
+    )
+
+
+def _cast_adapters(
+    matrix: Literal["lora_A", "lora_B"],
+    adapted: list[Linear],
+    workload: Workload,
+    numerics: Numerics,
+) -> Ledger:
+    """Autocast's 16-bit copy of a matrix, kept for the gradient of its input."""
+    adapter = workload.recipe.adapter
+    if adapter is None or not numerics.autocast:
+        return ()
+    widths = sum(x.in_features if matrix == "lora_A" else x.out_features for x in adapted)
+    name = f"{_names(adapted)}: {matrix} cast"
+    return (SavedTensor(name, adapter.rank * widths * numerics.compute),)
+
+
+def _dropout_masks(
+    adapted: list[Linear], workload: Workload, batch: Batch, numerics: Numerics
+) -> Ledger:
+    adapter = workload.recipe.adapter
+    if adapter is None or adapter.dropout == 0 or not adapted:
+        return ()
+    mask = batch.dropout_mask_bytes
+    if mask is None:
+        mask = FP32_BYTES if _casts_to_fp32(workload, numerics) else numerics.compute
+    elements = len(adapted) * batch.tokens * adapted[0].in_features
+    return (SavedTensor(f"{_names(adapted)}: dropout masks", elements * mask),)
 
 
 def _casts_to_fp32(workload: Workload, numerics: Numerics) -> bool:
@@ -185,10 +236,6 @@ def _casts_to_fp32(workload: Workload, numerics: Numerics) -> bool:
     Linear4bit.forward does not under autocast.
     """
     return numerics.autocast and workload.method == "lora"
-
-
-def _dropout_dtype_bytes(workload: Workload, numerics: Numerics) -> int:
-    return FP32_BYTES if _casts_to_fp32(workload, numerics) else numerics.compute
 
 
 def _attention(workload: Workload, batch: Batch, numerics: Numerics) -> Ledger:

@@ -33,7 +33,9 @@ def fused_loss_forward(workload: Workload, batch: Batch, numerics: Numerics) -> 
     """trl's fused head: tiles of logits instead of all of them, and the selected inputs."""
     hidden = batch.tokens * workload.model.hidden_size
     selected = hidden * numerics.residual
-    return selected + _fused_tile(workload, batch, numerics) + _head_casts(workload, numerics)
+    return (
+        selected + _fused_tile(workload, batch, numerics) + _head_casts(workload, batch, numerics)
+    )
 
 
 def fused_loss_backward(workload: Workload, batch: Batch, numerics: Numerics) -> int:
@@ -50,7 +52,7 @@ def fused_loss_backward(workload: Workload, batch: Batch, numerics: Numerics) ->
         if numerics.gradient != FP32_BYTES:
             head += workload.model.embedding_params * numerics.gradient
     selected = hidden * numerics.residual
-    tile = _fused_tile(workload, batch, numerics) + _head_casts(workload, numerics)
+    tile = _fused_tile(workload, batch, numerics) + _head_casts(workload, batch, numerics)
     return selected + tile + gradients + head
 
 
@@ -60,12 +62,13 @@ def _fused_tile(workload: Workload, batch: Batch, numerics: Numerics) -> int:
     return tile + batch.tokens * FUSED_LOSS_STATISTICS * FP32_BYTES
 
 
-def _head_casts(workload: Workload, numerics: Numerics) -> int:
+def _head_casts(workload: Workload, batch: Batch, numerics: Numerics) -> int:
     """16-bit copies of a slice of an fp32 head and of its input, under autocast."""
     if not (numerics.autocast and workload.method == "full"):
         return 0
     rows = min(workload.model.vocab_size, FUSED_LOSS_VOCABULARY)
-    return (rows + FUSED_LOSS_TOKENS) * workload.model.hidden_size * numerics.compute
+    tokens = min(batch.tokens, FUSED_LOSS_TOKENS)
+    return (rows + tokens) * workload.model.hidden_size * numerics.compute
 
 
 def standard_loss_forward(workload: Workload, batch: Batch, numerics: Numerics) -> int:
@@ -81,21 +84,29 @@ def standard_loss_backward(workload: Workload, batch: Batch, numerics: Numerics)
     return logits * numerics.compute + 3 * logits * FP32_BYTES
 
 
+def layer_forward(workload: Workload, batch: Batch, numerics: Numerics) -> int:
+    """Tensors alive at once in the MLP of a layer whose activations are not kept.
+
+    Gate, up, silu(gate) and their product; adapters on fp32 cast that once more.
+    """
+    wide = batch.tokens * workload.model.intermediate_size
+    adapters = wide * FP32_BYTES if numerics.autocast and workload.method == "lora" else 0
+    return 4 * wide * numerics.compute + adapters
+
+
 def layer_backward(workload: Workload, batch: Batch, numerics: Numerics) -> int:
     """Gradients alive at once while the MLP of one layer is differentiated.
 
-    The gradient of the layer's output and of the residual, that of SwiGLU's product, and
-    of gate and up; a 16-bit base with fp32 adapters under dropout holds one more fp32 copy
-    of the widest input, forward and back.
+    Beside the gradients of the layer's output and of its residual there are two as wide as
+    SwiGLU's product: what is kept for the product goes as they come. A 16-bit base with fp32
+    adapters holds two more in fp32: lora_A's gradient as cast, and before dropout.
     """
-    model, c = workload.model, numerics.compute
-    stream = 2 * batch.tokens * model.hidden_size * numerics.residual
-    wide = batch.tokens * model.intermediate_size
-    factors = 3 if model.mlp == "swiglu" else 5
+    stream = 2 * batch.tokens * workload.model.hidden_size * numerics.residual
+    wide = batch.tokens * workload.model.intermediate_size
     adapters = 0
     if numerics.autocast and workload.method == "lora":
-        adapters = wide * (2 * FP32_BYTES)
-    return stream + max(factors * wide * c, wide * c + adapters)
+        adapters = 2 * wide * FP32_BYTES
+    return stream + 2 * wide * numerics.compute + adapters
 
 
 def dequantization_workspace(workload: Workload, numerics: Numerics) -> int:

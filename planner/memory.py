@@ -31,6 +31,7 @@ from planner.buffers import (
     fused_loss_forward,
     largest_linear,
     layer_backward,
+    layer_forward,
     standard_loss_backward,
     standard_loss_forward,
     zero3_gathered,
@@ -190,9 +191,12 @@ def _load(step: _Step) -> Parts:
 def _kept(step: _Step) -> int:
     """Activations of all layers between forward and backward."""
     arguments = (step.workload, step.batch, step.numerics)
-    ledger = checkpointed_layer_ledger if step.layout.activation_checkpointing else layer_ledger
-    layers = step.workload.model.num_layers * total_bytes(ledger(*arguments))
-    return layers + total_bytes(model_ledger(*arguments))
+    num_layers = step.workload.model.num_layers
+    outside = total_bytes(model_ledger(*arguments))
+    if step.layout.activation_checkpointing:
+        return num_layers * total_bytes(checkpointed_layer_ledger(*arguments)) + outside
+    first = layer_ledger(*arguments, input_needs_gradient=step.workload.method == "full")
+    return total_bytes(first) + (num_layers - 1) * total_bytes(layer_ledger(*arguments)) + outside
 
 
 def _earlier_gradients(step: _Step) -> int:
@@ -203,14 +207,20 @@ def _earlier_gradients(step: _Step) -> int:
 
 
 def _forward(step: _Step) -> Parts:
+    """The larger of: the last layer in flight, the loss."""
+    arguments = (step.workload, step.batch, step.numerics)
     loss = fused_loss_forward if step.workload.recipe.loss == "fused" else standard_loss_forward
-    return {
+    in_layer = layer_forward(*arguments) if step.layout.activation_checkpointing else 0
+    in_loss = loss(*arguments)
+    parts: Parts = {
         **_resident(step),
         "gradients": _earlier_gradients(step),
         "activations": _kept(step) + _autocast_cache(step),
-        "loss": loss(step.workload, step.batch, step.numerics),
         "workspace": step.workspace_bytes,
     }
+    if in_loss >= in_layer:
+        return {**parts, "loss": in_loss}
+    return {**parts, "activations": parts["activations"] + in_layer}
 
 
 def _autocast_cache(step: _Step) -> int:
@@ -235,7 +245,7 @@ def _backward_start(step: _Step) -> Parts:
     )
     in_layer = recomputed + layer_backward(*arguments)
     in_loss = loss(*arguments)
-    parts = {
+    parts: Parts = {
         **_resident(step),
         "gradients": _earlier_gradients(step),
         "activations": _kept(step),
@@ -247,15 +257,34 @@ def _backward_start(step: _Step) -> Parts:
 
 
 def _backward_end(step: _Step) -> Parts:
-    """All gradients, and the first layer being differentiated."""
+    """The larger of: the first layer being differentiated, its gradients still to come; all
+    gradients there, and the gradient of the embedding's output."""
     arguments = (step.workload, step.batch, step.numerics)
-    first_layer = total_bytes(layer_ledger(*arguments)) + layer_backward(*arguments)
+    outside = total_bytes(model_ledger(*arguments))
+    in_layer = total_bytes(layer_ledger(*arguments)) + layer_backward(*arguments) + outside
+    output_gradient = step.batch.tokens * step.workload.model.hidden_size * step.numerics.residual
+    all_gradients = step.states.gradients_bytes
+    coming = min(all_gradients, _last_gradients(step))
+    gradients, activations = max(
+        (all_gradients - coming, in_layer), (all_gradients, outside + 2 * output_gradient), key=sum
+    )
     return {
         **_resident(step),
-        "gradients": step.states.gradients_bytes,
-        "activations": first_layer + total_bytes(model_ledger(*arguments)),
+        "gradients": gradients,
+        "activations": activations,
         "workspace": step.workspace_bytes,
     }
+
+
+def _last_gradients(step: _Step) -> int:
+    """Gradients of the first layer and of the embedding, which backward reaches last."""
+    if _earlier_gradients(step):
+        return 0
+    model = step.workload.model
+    if step.workload.method != "full":
+        return step.workload.adapter_params // model.num_layers * step.numerics.gradient
+    embedding = 0 if model.tied_embeddings else model.embedding_params
+    return (model.layer_params + embedding) * step.numerics.gradient
 
 
 def _optimizer_step(step: _Step) -> Parts:

@@ -1,0 +1,108 @@
+"""Small real models, built and given dtypes and adapters as the launcher does."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from planner.model import ModelSpec
+from planner.numerics import numerics
+from planner.plan import AdapterSection, Method, Precision, ZeroStage
+from planner.recipe import Workload, load_recipe
+
+peft = pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+SHAPES = {
+    "llama": ModelSpec(
+        model_type="llama",
+        num_layers=2,
+        hidden_size=64,
+        intermediate_size=160,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        vocab_size=128,
+        max_position_embeddings=256,
+    ),
+    "qwen2": ModelSpec(
+        model_type="qwen2",
+        num_layers=2,
+        hidden_size=64,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=16,
+        vocab_size=128,
+        max_position_embeddings=256,
+        qkv_bias=True,
+    ),
+    "glm": ModelSpec(
+        model_type="glm",
+        num_layers=2,
+        hidden_size=64,
+        intermediate_size=160,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        vocab_size=128,
+        max_position_embeddings=256,
+        qkv_bias=True,
+        mlp="fused-swiglu",
+        rotary_fraction=0.5,
+    ),
+}
+
+
+def build(spec: ModelSpec) -> Any:
+    settings = {
+        "vocab_size": spec.vocab_size,
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "num_hidden_layers": spec.num_layers,
+        "num_attention_heads": spec.num_attention_heads,
+        "num_key_value_heads": spec.num_key_value_heads,
+        "head_dim": spec.head_dim,
+        "attention_bias": spec.qkv_bias,
+        "max_position_embeddings": spec.max_position_embeddings,
+        "pad_token_id": 0,
+        "attn_implementation": "sdpa",
+    }
+    if spec.rotary_fraction < 1:
+        settings["rope_parameters"] = {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": spec.rotary_fraction,
+        }
+    config = transformers.AutoConfig.for_model(spec.model_type, **settings)
+    return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
+    """Dtypes and adapters as the launcher gives them."""
+    kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=zero_stage)
+    if workload.method == "full":
+        return model.to(torch.float32 if kinds.trainable == 4 else torch.bfloat16)
+    model = model.to(DTYPES[workload.compute])
+    adapter = workload.recipe.adapter
+    assert adapter is not None
+    config = peft.LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.target_modules
+        if isinstance(adapter.target_modules, str)
+        else list(adapter.target_modules),
+    )
+    return peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
+
+
+def workload_of(
+    spec: ModelSpec, method: Method, compute: Precision, dropout: float, targets: Any
+) -> Workload:
+    recipe = load_recipe(method)
+    if recipe.adapter is not None:
+        adapter = AdapterSection(rank=8, alpha=16, dropout=dropout, target_modules=targets)
+        recipe = recipe.model_copy(update={"adapter": adapter})
+    return Workload(model=spec, recipe=recipe, compute=compute)
