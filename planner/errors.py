@@ -15,6 +15,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 
+MAX_NAMES_SHOWN = 24
+
+
 class UserError(Exception):
     """Base class: the command line prints the message on one line, without a traceback."""
 
@@ -22,15 +25,18 @@ class UserError(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest known name as a question, or the whole list where none is near."""
+    """The nearest known name as a question; where none is near, the names if they are few."""
     names = sorted(known)
     nearest = get_close_matches(name.lower(), names, n=1, cutoff=0.6)
-    return f"Did you mean {nearest[0]!r}?" if nearest else f"Known: {', '.join(names)}."
+    if nearest:
+        return f"Did you mean {nearest[0]!r}?"
+    return f"Known: {', '.join(names)}." if len(names) <= MAX_NAMES_SHOWN else ""
 
 
 class UnknownNameError(UserError):
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"no {kind} is named {name!r}. {did_you_mean(name, known)}")
+    def __init__(self, noun: str, name: str, known: Iterable[str], *, see: str) -> None:
+        hint = did_you_mean(name, known) or f"{see} shows all."
+        super().__init__(f"no {noun} is named {name!r}. {hint}")
 
 
 class InvalidFileError(UserError):

@@ -55,7 +55,8 @@ def resolve_name(kind: Kind, noun: str, name: str) -> str:
         return wanted
     if wanted in aliases(kind):
         return aliases(kind)[wanted]
-    raise UnknownNameError(noun, name, [*preset_names(kind), *aliases(kind)])
+    known = [*preset_names(kind), *aliases(kind)]
+    raise UnknownNameError(noun, name, known, see=f"plan --list {kind}")
 
 
 def _is_preset(kind: Kind, name: str) -> bool:

@@ -30,7 +30,7 @@ class Spec(BaseModel):
     reader would plan with something the author did not write.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 SpecT = TypeVar("SpecT", bound=Spec)
@@ -87,7 +87,8 @@ def _first_error(
     line = _line_of(text, location)
     if first["type"] == "extra_forbidden":
         known = _keys_at(kind, location[:-1])
-        return InvalidFileError(path, line, f"unknown key {key!r}. {did_you_mean(key, known)}")
+        hint = did_you_mean(str(location[-1]), known)
+        return InvalidFileError(path, line, f"unknown key {key!r}. {hint}")
     reason = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         reason = "this key is missing"

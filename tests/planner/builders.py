@@ -1,0 +1,29 @@
+"""Machines and requests for the tests, without touching this machine's hardware."""
+
+from typing import Any
+
+from planner.gpu import Accelerator, Cluster
+from planner.presets import load_gpu, load_model
+from planner.request import Request
+from planner.units import GIB, MIB
+
+CONTEXT_BYTES = 560 * MIB
+
+
+def cards(count: int, gib: int, *, speed: str | None = None, in_use_gib: int = 0) -> Cluster:
+    """``count`` cards of ``gib`` GiB whose speed is that of a named card, or unknown."""
+    accelerator = Accelerator(
+        label=f"{gib}G",
+        device_name=f"{gib} GiB card",
+        nominal_gib=gib,
+        capacity_bytes=gib * GIB,
+        in_use_bytes=in_use_gib * GIB,
+        context_bytes=CONTEXT_BYTES,
+        speed=load_gpu(speed) if speed is not None else None,
+    )
+    link: Any = "pcie" if count > 1 else "none"
+    return Cluster(device="cuda", accelerator=accelerator, gpus_per_node=count, link=link)
+
+
+def request(cluster: Cluster, *, model: str = "chatglm3-6b-base", **pinned: Any) -> Request:
+    return Request(model=load_model(model), cluster=cluster, **pinned)

@@ -1,0 +1,152 @@
+"""The choice of method: the customer's tiers, preferences, pins, and what is said of the rest."""
+
+import pytest
+
+from planner.choose import decide
+from planner.errors import InvalidRequestError, NothingFitsError
+from planner.plan import METHODS, Method
+from planner.request import Prefer
+from planner.units import GIB
+from tests.planner.builders import cards, request
+
+
+@pytest.mark.parametrize(
+    ("count", "gib", "method", "strategies"),
+    [
+        (1, 24, "qlora", {"single"}),
+        (1, 16, "qlora", {"single"}),
+        (1, 12, "qlora", {"single"}),
+        (2, 24, "lora", {"ddp", "zero3"}),
+        (1, 48, "lora", {"single"}),
+        (8, 24, "full", {"zero1", "zero2", "zero3"}),
+        (4, 40, "full", {"zero1", "zero2", "zero3"}),
+        (2, 80, "full", {"zero1", "zero2", "zero3"}),
+    ],
+)
+def test_the_customers_tiers(count: int, gib: int, method: Method, strategies: set[str]) -> None:
+    decision = decide(request(cards(count, gib)))
+    assert decision.chosen.method == method
+    assert decision.chosen.layout.strategy in strategies
+    assert decision.chosen.memory.high_bytes <= gib * GIB
+    assert decision.tight == (count * gib < 24)
+
+
+def test_alternatives_say_when_a_richer_method_also_fits() -> None:
+    decision = decide(request(cards(1, 24)))
+    richer = [x for x in decision.alternatives if x.candidate.method == "lora" and x.fits]
+    assert richer
+    assert "--method lora" in richer[0].reason
+    assert "activation checkpointing" in richer[0].reason
+
+
+def test_what_the_next_richer_method_lacks_is_said() -> None:
+    richer = decide(request(cards(1, 24))).richer
+    assert richer is not None
+    assert richer.startswith("full lacks")
+
+
+@pytest.mark.parametrize(
+    ("prefer", "method"), [("tiers", "qlora"), ("quality", "lora"), ("memory", "qlora")]
+)
+def test_preferences(prefer: Prefer, method: Method) -> None:
+    assert decide(request(cards(1, 24), prefer=prefer)).chosen.method == method
+
+
+def test_speed_takes_the_most_tokens_per_second() -> None:
+    decision = decide(request(cards(1, 48, speed="rtx-a6000"), prefer="speed"))
+    others = [x.candidate.tokens_per_second or 0 for x in decision.alternatives if x.fits]
+    assert (decision.chosen.tokens_per_second or 0) >= max(others)
+
+
+def test_memory_takes_the_smallest_peak() -> None:
+    decision = decide(request(cards(1, 24), prefer="memory"))
+    for other in decision.alternatives:
+        assert (
+            decision.chosen.memory.peak_allocated_bytes
+            <= other.candidate.memory.peak_allocated_bytes
+        )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pinned_method_is_obeyed(method: Method) -> None:
+    assert decide(request(cards(8, 80), method=method)).chosen.method == method
+
+
+def test_pinned_settings_are_obeyed() -> None:
+    decision = decide(
+        request(
+            cards(4, 80),
+            method="full",
+            zero_stage=3,
+            micro_batch_size=2,
+            global_batch_size=32,
+            activation_checkpointing=True,
+            sequence_length=1024,
+        )
+    )
+    layout = decision.chosen.layout
+    assert layout.strategy == "zero3"
+    assert (layout.micro_batch_size, layout.gradient_accumulation_steps) == (2, 4)
+    assert layout.activation_checkpointing
+    assert decision.chosen.workload.recipe.sequence_length == 1024
+
+
+def test_a_discouraged_strategy_is_taken_where_it_is_pinned() -> None:
+    assert decide(request(cards(2, 24), method="lora", zero_stage=2)).chosen.layout.zero_stage == 2
+
+
+def test_rejections_are_counted_with_their_reason() -> None:
+    rejected = decide(request(cards(2, 24))).rejected
+    assert rejected["over the memory budget"] > 0
+    assert any("4-bit" in reason for reason in rejected)
+
+
+def test_the_plan_is_for_what_is_free() -> None:
+    whole = decide(request(cards(1, 24)))
+    half = decide(request(cards(1, 24, in_use_gib=12)))
+    assert half.request.budget_bytes == 12 * GIB
+    assert half.chosen.memory.high_bytes <= 12 * GIB < whole.chosen.memory.high_bytes
+
+
+def test_the_global_batch_is_rounded_up_to_equal_shares() -> None:
+    layout = decide(request(cards(3, 48))).chosen.layout
+    assert layout.global_batch_size == 18
+
+
+def test_fallbacks_get_leaner_and_keep_the_global_batch() -> None:
+    decision = decide(request(cards(1, 24)))
+    peaks = [decision.chosen.memory.peak_allocated_bytes]
+    for candidate in decision.fallbacks:
+        assert candidate.layout.global_batch_size == decision.chosen.layout.global_batch_size
+        peaks.append(candidate.memory.peak_allocated_bytes)
+    assert len(peaks) > 1
+    assert peaks == sorted(peaks, reverse=True)
+
+
+def test_the_shortfall_and_the_way_out_are_named() -> None:
+    with pytest.raises(NothingFitsError, match=r"full needs .* GiB short\. --method qlora fits"):
+        decide(request(cards(1, 24), method="full"))
+    with pytest.raises(NothingFitsError, match="--sequence-length 1024 fits"):
+        decide(request(cards(1, 8)))
+    with pytest.raises(NothingFitsError, match="such cards would carry it"):
+        decide(request(cards(1, 24), model="llama-2-70b", recipe=None, sequence_length=128))
+
+
+@pytest.mark.parametrize(
+    ("pinned", "message"),
+    [
+        ({"global_batch_size": 10}, "multiple of 4, such as 8 or 12"),
+        ({"global_batch_size": 3}, "such as 4"),
+        ({"global_batch_size": 24, "micro_batch_size": 4}, "not a multiple"),
+        ({"sequence_length": 9000}, "choose at most 8192"),
+        ({"method": "full", "lora_rank": 8}, "--lora-rank has no meaning"),
+    ],
+)
+def test_contradictions(pinned: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        decide(request(cards(4, 24), **pinned))
+
+
+def test_zero_needs_several_devices() -> None:
+    with pytest.raises(InvalidRequestError, match="there is one"):
+        decide(request(cards(1, 80), zero_stage=2))

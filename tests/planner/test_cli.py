@@ -1,0 +1,167 @@
+"""The command as a user runs it: exit codes, one-line errors, files, and what it imports."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from planner.plan import Plan
+from planner.spec import read_spec
+
+TIERS = {
+    "24G": "qlora",
+    "16G": "qlora",
+    "12G": "qlora",
+    "2x24G": "lora",
+    "48G": "lora",
+    "8x24G": "full",
+    "4x40G": "full",
+    "2x80G": "full",
+}
+
+
+def plan(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "planner", *arguments],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "80", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def error_of(*arguments: str, cwd: Path) -> str:
+    """The one line that a mistake prints; nothing else may be said."""
+    result = plan(*arguments, cwd=cwd)
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize("spec", TIERS)
+def test_json_for_the_customers_machines(spec: str, tmp_path: Path) -> None:
+    result = plan("--model", "chatglm3-6b-base", "--gpus", spec, "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    per_gpu = document["prediction"]["per_gpu"]
+    assert document["plan"]["method"] == TIERS[spec]
+    assert document["model"]["num_params"] == 6_243_584_000
+    assert per_gpu["low_bytes"] <= per_gpu["device_used_bytes"] <= per_gpu["high_bytes"]
+    assert per_gpu["high_bytes"] <= per_gpu["budget_bytes"] <= per_gpu["capacity_bytes"]
+    peak = per_gpu["phases"][per_gpu["peak_phase"]]
+    assert sum(peak.values()) == per_gpu["peak_allocated_bytes"]
+    assert not list(tmp_path.iterdir()), "--json alone writes no file"
+
+
+def test_the_plan_written_is_the_plan_printed(tmp_path: Path) -> None:
+    arguments = ("--model", "chatglm3-6b-base", "--gpus", "24G")
+    assert plan(*arguments, cwd=tmp_path).returncode == 0
+    written = read_spec(Plan, tmp_path / "plan.yaml")
+    document = json.loads(plan(*arguments, "--json", cwd=tmp_path).stdout)
+    assert written.model_dump(mode="json") == document["plan"]
+
+
+def test_an_edited_plan_is_never_lost(tmp_path: Path) -> None:
+    arguments = ("--model", "chatglm3-6b-base", "--gpus", "24G")
+    file = tmp_path / "plan.yaml"
+    assert plan(*arguments, cwd=tmp_path).returncode == 0
+    assert plan(*arguments, cwd=tmp_path).returncode == 0, "an untouched plan is replaced"
+    edited = file.read_text().replace("seed: 42", "seed: 43")
+    file.write_text(edited)
+    assert "--force" in error_of(*arguments, cwd=tmp_path)
+    assert file.read_text() == edited
+    assert plan(*arguments, "--force", cwd=tmp_path).returncode == 0
+    assert "seed: 42" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "chatglm3-6b-bsae"], "Did you mean 'chatglm3-6b-base'?"),
+        (["--model", "llama-2-7b", "--gpus", "rtx-4099"], "Did you mean 'rtx-4090'?"),
+        (["--model", "llama-2-7b", "--gpus", "2x"], "2x"),
+        (["--gpus", "24G"], "--model"),
+        (["--model", "llama-2-7b", "--gpus", "4x24G", "--global-batch-size", "6"], "4 or 8"),
+        (["--model", "llama-2-7b", "--gpus", "24G", "--memory-limit", "lots"], "24G or 22.5GiB"),
+        (["--model", "llama-2-7b", "--gpus", "24G", "--data", "no.jsonl"], "no.jsonl"),
+        (["--model", "llama-2-70b", "--gpus", "24G", "--method", "full"], "GiB short"),
+        (["--model", "llama-2-7b", "--sequence-length", "many"], "--sequence-length"),
+        (["--model", "llama-2-7b", "--zero-stages", "2"], "--zero-stage"),
+        (["--model", "llama-2-7b", "--gpus", "24G", "-o", "no/such/plan.yaml"], "cannot write"),
+        (["--model", "llama-2-7b", "--gpus", "24G", "--recipe", "quora"], "qlora"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    assert message in error_of(*arguments, cwd=tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_keeps_the_plan_that_was_there(tmp_path: Path) -> None:
+    arguments = ("--model", "chatglm3-6b-base", "--gpus", "24G")
+    assert plan(*arguments, cwd=tmp_path).returncode == 0
+    before = (tmp_path / "plan.yaml").read_text()
+    (tmp_path / ".plan.yaml.partial").symlink_to("/dev/full")
+    assert "No space left" in error_of(*arguments, "--method", "lora", cwd=tmp_path)
+    assert (tmp_path / "plan.yaml").read_text() == before
+
+
+def test_a_directory_with_a_configuration_is_a_model(tmp_path: Path) -> None:
+    config = {
+        "model_type": "llama",
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+    }
+    directory = tmp_path / "model"
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(config))
+    result = plan("--model", "model", "--gpus", "24G", "--json", cwd=tmp_path)
+    assert json.loads(result.stdout)["model"]["num_params"] == 134_515_008
+
+
+def test_the_plan_goes_to_stdout_on_request(tmp_path: Path) -> None:
+    result = plan("--model", "chatglm3-6b-base", "--gpus", "24G", "-o", "-", cwd=tmp_path)
+    assert "schema_version: 1" in result.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["models", "gpus", "recipes"])
+def test_presets_are_listed(kind: str, tmp_path: Path) -> None:
+    result = plan("--list", kind, cwd=tmp_path, COLUMNS="140")
+    assert result.returncode == 0
+    assert {"models": "chatglm3-6b-base", "gpus": "rtx-4090", "recipes": "qlora"}[kind] in (
+        result.stdout
+    )
+
+
+def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
+    result = plan("--model", "chatglm3-6b-base", "--gpus", "24G", cwd=tmp_path)
+    assert "\x1b" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_planning_imports_no_training_stack(tmp_path: Path) -> None:
+    probe = (
+        "import sys\n"
+        "from planner.cli import main\n"
+        "sys.argv = ['plan', '--model', 'chatglm3-6b-base', '--gpus', 'auto', '-o', '-']\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "print(*sys.modules, file=sys.stderr)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    loaded = set(result.stderr.split())
+    assert loaded.isdisjoint({"torch", "transformers", "numpy", "launcher", "peft", "deepspeed"})

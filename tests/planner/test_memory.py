@@ -1,0 +1,119 @@
+"""The memory model: the ZeRO paper's figure, published weights, and laws."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.memory import PHASES, footprint
+from planner.model_states import frozen_bytes, model_states
+from planner.numerics import Numerics, numerics
+from planner.plan import METHODS, Method, Strategy, ZeroStage
+from planner.presets import load_model
+from planner.recipe import Workload, load_recipe
+from planner.strategy import Layout
+from planner.units import GIB
+
+GB = 10**9  # the paper counts in powers of ten
+CHATGLM3 = load_model("chatglm3-6b-base").spec
+
+
+def workload(method: Method, *, sequence_length: int = 2048) -> Workload:
+    recipe = load_recipe(method).model_copy(update={"sequence_length": sequence_length})
+    return Workload(model=CHATGLM3, recipe=recipe, compute="bf16")
+
+
+def layout(
+    *,
+    strategy: Strategy = "single",
+    world_size: int = 1,
+    micro_batch_size: int = 1,
+    steps: int = 1,
+    checkpointing: bool = False,
+) -> Layout:
+    return Layout(
+        strategy=strategy,
+        world_size=world_size,
+        micro_batch_size=micro_batch_size,
+        gradient_accumulation_steps=steps,
+        activation_checkpointing=checkpointing,
+    )
+
+
+@pytest.mark.parametrize(("zero_stage", "printed_gb"), [(0, 120), (1, 31.4), (2, 16.6), (3, 1.9)])
+def test_zero_figure_1(zero_stage: ZeroStage, printed_gb: float) -> None:
+    """arXiv:1910.02054, Figure 1: Psi = 7.5e9, N_d = 64, K = 12."""
+    states = model_states(
+        frozen_bytes=0,
+        trainable_params=7_500_000_000,
+        numerics=Numerics(
+            compute=2, frozen=2, trainable=2, gradient=2, master=4, residual=2, autocast=False
+        ),
+        zero_stage=zero_stage,
+        data_parallel_size=64,
+    )
+    assert states.total_bytes / GB == pytest.approx(printed_gb, abs=0.05)
+
+
+@pytest.mark.parametrize(("method", "printed_gib"), [("qlora", 3.74), ("lora", 11.63)])
+def test_chatglm3_weights(method: Method, printed_gib: float) -> None:
+    """12,487,168,064 bytes of the published checkpoint in 16 bit; 4-bit layers of it."""
+    kinds = numerics(method=method, compute="bf16", zero_stage=0)
+    assert frozen_bytes(workload(method), kinds) / GIB == pytest.approx(printed_gib, abs=0.005)
+
+
+def test_full_fine_tuning_states_are_16_bytes_a_parameter() -> None:
+    """fp32 weights, gradients and two moments (arXiv:1910.02054, section 3.1)."""
+    parts = footprint(workload("full"), layout(), "cuda").phases["optimizer_step"]
+    states = parts["weights"] + parts["gradients"] + parts["optimizer_states"]
+    assert states == 16 * CHATGLM3.num_params
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_peak_is_the_largest_phase(method: Method) -> None:
+    result = footprint(workload(method), layout(), "cuda")
+    totals = [result.total_bytes(phase) for phase in PHASES]
+    assert result.peak_allocated_bytes == max(totals)
+    assert result.total_bytes(result.peak_phase) == max(totals)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    method=st.sampled_from(METHODS),
+    length=st.sampled_from([128, 512, 1024, 4096]),
+    micro_batch_size=st.sampled_from([1, 2, 4, 8]),
+    checkpointing=st.booleans(),
+)
+def test_more_tokens_never_need_less(
+    method: Method, length: int, micro_batch_size: int, checkpointing: bool
+) -> None:
+    def peak(sequence_length: int, samples: int) -> int:
+        return footprint(
+            workload(method, sequence_length=sequence_length),
+            layout(micro_batch_size=samples, checkpointing=checkpointing),
+            "cuda",
+        ).peak_allocated_bytes
+
+    here = peak(length, micro_batch_size)
+    assert peak(2 * length, micro_batch_size) >= here
+    assert peak(length, 2 * micro_batch_size) >= here
+
+
+@settings(max_examples=40, deadline=None)
+@given(ranks=st.sampled_from([2, 4, 8, 64]), steps=st.sampled_from([1, 4]))
+def test_each_zero_stage_keeps_no_more_states_than_the_one_before(ranks: int, steps: int) -> None:
+    def states(strategy: Strategy) -> int:
+        parts = footprint(
+            workload("full"), layout(strategy=strategy, world_size=ranks, steps=steps), "cuda"
+        ).phases["backward"]
+        return parts["weights"] + parts["gradients"] + parts["optimizer_states"]
+
+    stages = [states("zero1"), states("zero2"), states("zero3")]
+    assert stages == sorted(stages, reverse=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("length", [512, 2048, 8192])
+def test_checkpointing_never_costs_memory(method: Method, length: int) -> None:
+    work = workload(method, sequence_length=length)
+    kept = footprint(work, layout(), "cuda").peak_allocated_bytes
+    assert footprint(work, layout(checkpointing=True), "cuda").peak_allocated_bytes <= kept
