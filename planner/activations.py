@@ -19,6 +19,7 @@ What makes the ledgers differ from the closed forms in the literature:
 from dataclasses import dataclass
 from typing import Literal
 
+from planner.gpu import Device
 from planner.model import Linear
 from planner.numerics import Numerics
 from planner.recipe import Workload
@@ -49,8 +50,7 @@ class Batch:
     sequence_length: int
     padded: bool = False
     """Shorter samples are padded, so attention takes a mask and every head its own keys."""
-    dropout_mask_bytes: int | None = CUDA_DROPOUT_MASK_BYTES
-    """Per element; nothing means the input's own dtype, as on the CPU."""
+    device: Device = "cuda"
 
     @property
     def tokens(self) -> int:
@@ -222,8 +222,8 @@ def _dropout_masks(
     adapter = workload.recipe.adapter
     if adapter is None or adapter.dropout == 0 or not adapted:
         return ()
-    mask = batch.dropout_mask_bytes
-    if mask is None:
+    mask = CUDA_DROPOUT_MASK_BYTES
+    if batch.device == "cpu":
         mask = FP32_BYTES if _casts_to_fp32(workload, numerics) else numerics.compute
     elements = len(adapted) * batch.tokens * adapted[0].in_features
     return (SavedTensor(f"{_names(adapted)}: dropout masks", elements * mask),)

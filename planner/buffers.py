@@ -3,6 +3,8 @@
 t  tokens of a micro-batch     h  hidden_size     V  vocab_size
 """
 
+from typing import Literal
+
 from planner.activations import Batch
 from planner.model import Linear
 from planner.numerics import Numerics
@@ -19,6 +21,10 @@ FUSED_LOSS_VOCABULARY = 32768
 FUSED_LOSS_STATISTICS = 12
 """fp32 values per token: seven running ones and the outputs; same file."""
 
+TORCH_TILE_BYTES = {"forward": 3 * FP32_BYTES + 1, "backward": 7 * FP32_BYTES + 1}
+"""Per logit of a tile where there is no Triton, as on the CPU: fp32 copies and a mask; same
+file, _forward_tile and _backward_tile. The Triton kernels work inside the tile."""
+
 CUBLAS_WORKSPACE_BYTES = round_up(8 * MIB + 128 * 1024, 512)
 """read: aten/src/ATen/cuda/CUDABlas.cpp, parseChosenWorkspaceSize: 2 x 4096 KiB + 8 x 16 KiB."""
 CUBLAS_WORKSPACES = 2
@@ -31,11 +37,11 @@ of a step stay small; DeepSpeed's own default is ten times as many."""
 
 def fused_loss_forward(workload: Workload, batch: Batch, numerics: Numerics) -> int:
     """trl's fused head: tiles of logits instead of all of them, and the selected inputs."""
-    hidden = batch.tokens * workload.model.hidden_size
-    selected = hidden * numerics.residual
-    return (
-        selected + _fused_tile(workload, batch, numerics) + _head_casts(workload, batch, numerics)
+    selected = batch.tokens * workload.model.hidden_size * numerics.residual
+    tile = _fused_tile(workload, batch, numerics, "forward") + _head_casts(
+        workload, batch, numerics
     )
+    return selected + tile
 
 
 def fused_loss_backward(workload: Workload, batch: Batch, numerics: Numerics) -> int:
@@ -52,14 +58,25 @@ def fused_loss_backward(workload: Workload, batch: Batch, numerics: Numerics) ->
         if numerics.gradient != FP32_BYTES:
             head += workload.model.embedding_params * numerics.gradient
     selected = hidden * numerics.residual
-    tile = _fused_tile(workload, batch, numerics) + _head_casts(workload, batch, numerics)
+    tile = _fused_tile(workload, batch, numerics, "backward") + _head_casts(
+        workload, batch, numerics
+    )
     return selected + tile + gradients + head
 
 
-def _fused_tile(workload: Workload, batch: Batch, numerics: Numerics) -> int:
+def _fused_tile(
+    workload: Workload,
+    batch: Batch,
+    numerics: Numerics,
+    direction: Literal["forward", "backward"],
+) -> int:
     tokens = min(batch.tokens, FUSED_LOSS_TOKENS)
     tile = tokens * FUSED_LOSS_VOCABULARY * numerics.compute
-    return tile + batch.tokens * FUSED_LOSS_STATISTICS * FP32_BYTES
+    copies = 0
+    if batch.device == "cpu":
+        used = tokens * min(workload.model.vocab_size, FUSED_LOSS_VOCABULARY)
+        copies = used * TORCH_TILE_BYTES[direction]
+    return tile + copies + batch.tokens * FUSED_LOSS_STATISTICS * FP32_BYTES
 
 
 def _head_casts(workload: Workload, batch: Batch, numerics: Numerics) -> int:

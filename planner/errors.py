@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-
 MAX_NAMES_SHOWN = 24
 
 

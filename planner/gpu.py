@@ -1,5 +1,6 @@
 """What a plan runs on: one card's facts, and the machine made of them."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,6 +9,30 @@ from planner.units import GIB
 
 Device = Literal["cuda", "cpu"]
 Link = Literal["nvlink", "pcie", "none"]
+
+PCIE_LANE_BYTES_PER_S = {
+    1: 250_000_000,
+    2: 500_000_000,
+    3: 8_000_000_000 * 128 // 130 // 8,
+    4: 16_000_000_000 * 128 // 130 // 8,
+    5: 32_000_000_000 * 128 // 130 // 8,
+    6: 64_000_000_000 * 242 // 256 // 8,
+}
+"""By generation: one direction of one lane, its line code taken off and packet headers not.
+
+PCI Express Base Specification: 2.5 and 5 GT/s with 8b/10b; 8, 16 and 32 GT/s with
+128b/130b; 64 GT/s in flits of 256 bytes, 242 of them for packets.
+"""
+
+
+def pcie_bytes_per_s(generation: int, lanes: int) -> int | None:
+    """One direction of a slot, or nothing for a generation that is not listed.
+
+    >>> pcie_bytes_per_s(4, 16)
+    31507692304
+    """
+    lane = PCIE_LANE_BYTES_PER_S.get(generation)
+    return None if lane is None else lane * lanes
 
 
 class GpuSpec(Spec):
@@ -34,6 +59,8 @@ class GpuSpec(Spec):
     memory_bandwidth_bytes_per_s: int | None = None
     nvlink_bytes_per_s: int = 0
     """NVLink in one direction; 0 where the card has none."""
+    nvlink_needs_bridge: bool = False
+    """Whether two cards are joined by a part that is bought apart, so that many are not."""
     pcie: str | None = None
     tdp_watts: int | None = None
     source: str
@@ -44,6 +71,21 @@ class GpuSpec(Spec):
     def supports_bf16(self) -> bool:
         """bf16 tensor cores come with compute capability 8.0; below it is emulated."""
         return float(self.compute_capability) >= 8.0
+
+    @property
+    def pcie_bytes_per_s(self) -> int | None:
+        """One direction, where ``pcie`` names a generation and a width."""
+        slot = re.fullmatch(r"PCIe (\d)\.0 x(\d+)", self.pcie or "")
+        return pcie_bytes_per_s(int(slot[1]), int(slot[2])) if slot else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Another process that has memory of a device."""
+
+    pid: int
+    used_bytes: int | None
+    """Nothing where the driver does not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +100,9 @@ class Accelerator:
     """What the driver lets one process use when nobody else does."""
     in_use_bytes: int = 0
     """Held by other processes now."""
+    holders: tuple[Holder, ...] = ()
+    """Those of them that can be seen from here."""
+    power_limit_watts: int | None = None
     context_bytes: int
     """Taken before the first tensor: CUDA context and libraries."""
     supports_bf16: bool = True
@@ -81,6 +126,11 @@ class Cluster:
     link_bytes_per_s: int | None = None
     """One direction, between two devices of a node."""
     host_ram_bytes: int | None = None
+    cores: int | None = None
+    """Of this host, as far as this process may use them."""
+    driver_version: str | None = None
+    cuda_version: str | None = None
+    """The newest that the driver can run."""
     notes: tuple[str, ...] = ()
     """What a person should know of how this was found, a sentence each."""
 

@@ -10,18 +10,20 @@ trl 1.16, peft 0.21, bitsandbytes 0.50 and DeepSpeed 0.19, and nothing else (Lin
 
 
 def host_ram_bytes(candidate: Candidate) -> int:
-    """Resident memory of all ranks of one node.
+    """Resident memory of all ranks of one node, at its largest.
 
-    On the CPU that is where the tensors are. DeepSpeed's stages 1 and 2 build the model in
-    host memory before they move it, a whole 16-bit copy on each rank; stage 3 and the other
-    strategies load straight to the device, a shard file at a time.
+    On the CPU that is where the tensors are. Elsewhere a rank loads its weights straight to
+    its device, a tensor at a time; but DeepSpeed's stages 1 and 2 take the trainable
+    parameters to host memory once, to flatten them.
+    read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, move_to_cpu.
     """
     ranks = candidate.cluster.gpus_per_node
     if candidate.cluster.device == "cpu":
         return ranks * (candidate.memory.peak_allocated_bytes + PROCESS_BYTES)
-    whole = candidate.workload.model.num_params * BYTES[candidate.workload.compute]
-    staged = whole if candidate.layout.zero_stage in (1, 2) else 0
-    return ranks * (PROCESS_BYTES + staged)
+    flattened = 0
+    if candidate.layout.zero_stage in (1, 2):
+        flattened = candidate.workload.trainable_params * BYTES[candidate.workload.compute]
+    return ranks * (PROCESS_BYTES + flattened)
 
 
 def disk_bytes(candidate: Candidate) -> int:

@@ -110,7 +110,7 @@ def micro_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
         micro_batch_size=layout.micro_batch_size,
         sequence_length=workload.recipe.sequence_length,
         padded=layout.micro_batch_size > 1,
-        dropout_mask_bytes=1 if device == "cuda" else None,
+        device=device,
     )
 
 

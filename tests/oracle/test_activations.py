@@ -101,9 +101,7 @@ def test_layer_keeps_what_the_ledger_says(
     targets: Any,
 ) -> None:
     workload = workload_of(SHAPES[name], method, compute, dropout, targets)
-    batch = Batch(
-        micro_batch_size=shape[0], sequence_length=shape[1], padded=padded, dropout_mask_bytes=None
-    )
+    batch = Batch(micro_batch_size=shape[0], sequence_length=shape[1], padded=padded, device="cpu")
     kinds = numerics(method=method, compute=compute, zero_stage=zero_stage)
     last = layer_bytes(workload, batch, zero_stage=zero_stage, index=-1)
     assert total_bytes(layer_ledger(workload, batch, kinds)) == last

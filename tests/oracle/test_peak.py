@@ -92,6 +92,7 @@ def tile_width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """trl's own tile, where the loss is the peak, and a narrow one, where a layer is."""
     monkeypatch.setattr(trl_utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", request.param)
     monkeypatch.setattr("planner.buffers.FUSED_LOSS_VOCABULARY", request.param)
+    monkeypatch.setattr("planner.buffers.TORCH_TILE_BYTES", {"forward": 0, "backward": 0})
     monkeypatch.setattr(trl_utils, "_use_triton", lambda _device: True)
     for name in ("_forward_tile", "_backward_tile", "_addmm_fp32"):
         monkeypatch.setattr(chunked_logprob, name, lambda *_args, **_kwargs: None)

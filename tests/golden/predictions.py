@@ -1,0 +1,60 @@
+"""Predictions over a fixed grid: ``python -m tests.golden.predictions`` accepts a change.
+
+The file is not the truth: it shows in a diff which predictions a change has moved.
+"""
+
+import csv
+import io
+from pathlib import Path
+
+from planner.choose import decide
+from planner.errors import NothingFitsError
+from planner.plan import METHODS, Method
+from planner.presets import preset_names
+from tests.planner.builders import cards, request
+
+FILE = Path(__file__).with_name("predictions.csv")
+MACHINES = ((1, 24), (2, 24), (8, 80))
+COLUMNS = (
+    "model",
+    "gpus",
+    "method",
+    "strategy",
+    "micro_batch_size",
+    "checkpointing",
+    "peak_phase",
+    "peak_allocated_bytes",
+    "high_bytes",
+)
+
+
+def predictions() -> str:
+    """One row a model, machine and method; what does not fit says so."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for model in preset_names("models"):
+        for count, gib in MACHINES:
+            for method in METHODS:
+                writer.writerow([model, f"{count}x{gib}G", method, *_row(model, count, gib, method)])
+    return text.getvalue()
+
+
+def _row(model: str, count: int, gib: int, method: Method) -> list[object]:
+    try:
+        chosen = decide(request(cards(count, gib), model=model, method=method)).chosen
+    except NothingFitsError:
+        return ["does not fit"]
+    layout = chosen.layout
+    return [
+        layout.strategy,
+        layout.micro_batch_size,
+        layout.activation_checkpointing,
+        chosen.footprint.peak_phase,
+        chosen.memory.peak_allocated_bytes,
+        chosen.memory.high_bytes,
+    ]
+
+
+if __name__ == "__main__":
+    FILE.write_text(predictions(), encoding="utf-8")
