@@ -1,0 +1,75 @@
+"""The arrows of the architecture, read from the source: who may import whom."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TRAINING_STACK = {"torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "datasets"}
+LAUNCHER_MAY_USE = {
+    "planner.command_line",
+    "planner.errors",
+    "planner.gpu",
+    "planner.plan",
+    "planner.spec",
+    "planner.units",
+}
+PURE = {
+    "activations",
+    "assemble",
+    "alternatives",
+    "buffers",
+    "choose",
+    "communication",
+    "flops",
+    "memory",
+    "model",
+    "model_states",
+    "numerics",
+    "quantization",
+    "search",
+    "step_time",
+    "strategy",
+    "units",
+}
+EDGES = {"os", "subprocess", "pynvml", "rich", "typer", "sys"}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).glob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+@pytest.mark.parametrize("path", modules("planner"), ids=lambda path: path.stem)
+def test_the_planner_knows_no_launcher_and_no_training_stack(path: Path) -> None:
+    assert {top(name) for name in imports(path)}.isdisjoint(TRAINING_STACK | {"launcher"})
+
+
+@pytest.mark.parametrize("path", modules("launcher"), ids=lambda path: path.stem)
+def test_the_launcher_knows_the_plan_and_not_how_it_was_made(path: Path) -> None:
+    used = {name for name in imports(path) if top(name) == "planner"}
+    assert used <= LAUNCHER_MAY_USE
+
+
+@pytest.mark.parametrize("path", modules("presets"), ids=lambda path: path.stem)
+def test_presets_import_nothing(path: Path) -> None:
+    assert not list(imports(path))
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_the_core_touches_no_edge(name: str) -> None:
+    path = ROOT / "planner" / f"{name}.py"
+    assert {top(module) for module in imports(path)}.isdisjoint(EDGES)
