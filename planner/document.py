@@ -1,5 +1,6 @@
 """The ``--json`` document: the plan, its prediction in full, and the ways not taken."""
 
+from dataclasses import asdict
 from typing import Any
 
 from planner.alternatives import Alternative
@@ -62,8 +63,14 @@ def _hardware(cluster: Cluster) -> dict[str, Any]:
         "free_bytes": accelerator.free_bytes,
         "gpus_per_node": cluster.gpus_per_node,
         "num_nodes": cluster.num_nodes,
+        "holders": [asdict(holder) for holder in accelerator.holders],
+        "power_limit_watts": accelerator.power_limit_watts,
         "link": cluster.link,
+        "link_bytes_per_s": cluster.link_bytes_per_s,
         "host_ram_bytes": cluster.host_ram_bytes,
+        "cores": cluster.cores,
+        "driver_version": cluster.driver_version,
+        "cuda_version": cluster.cuda_version,
         "notes": list(cluster.notes),
     }
 

@@ -2,7 +2,6 @@
 
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -42,10 +41,12 @@ def report(decision: Decision, *, width: int, next_steps: list[str]) -> Group:
         _costs(decision),
         _alternatives(decision),
     ]
+    last: list[tuple[str, RenderableType]] = []
     if decision.richer is not None:
-        parts.append(_facts([("Richer method", decision.richer)]))
-    parts.append(_facts([("Next", "\n".join(next_steps))]))
-    return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts[:-1]), parts[-1])
+        last.append(("Richer method", decision.richer))
+    last.append(("Next", Text("\n".join(next_steps), style="bold")))
+    apart = [item for part in parts for item in (part, Text(""))]
+    return Group(*apart, _facts(last))
 
 
 def print_report(console: Console, decision: Decision, next_steps: list[str]) -> None:
@@ -77,10 +78,27 @@ def machine_lines(cluster: Cluster) -> str:
 def _machine(decision: Decision) -> Table:
     cluster = decision.request.cluster
     rows: list[tuple[str, RenderableType]] = [("Machine", machine_lines(cluster))]
-    if cluster.host_ram_bytes is not None and cluster.device == "cuda":
-        rows.append(("", f"{format_gib(cluster.host_ram_bytes, 0)} GiB of host memory"))
+    host = _host_line(cluster)
+    if host:
+        rows.append(("", host))
     rows += [("", Text(note, style="dim")) for note in cluster.notes]
     return _facts(rows)
+
+
+def _host_line(cluster: Cluster) -> str:
+    """What stands around the cards, as far as it was read."""
+    known = []
+    if cluster.driver_version is not None:
+        known.append(f"driver {cluster.driver_version}")
+    if cluster.cuda_version is not None:
+        known.append(f"CUDA up to {cluster.cuda_version}")
+    if cluster.accelerator.power_limit_watts is not None:
+        known.append(f"{cluster.accelerator.power_limit_watts} W power limit")
+    if cluster.cores is not None:
+        known.append(f"{cluster.cores} cores")
+    if cluster.host_ram_bytes is not None and cluster.device == "cuda":
+        known.append(f"{format_gib(cluster.host_ram_bytes, 0)} GiB of host memory")
+    return ", ".join(known)
 
 
 def _plan(decision: Decision) -> Table:

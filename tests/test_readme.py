@@ -1,0 +1,38 @@
+"""What the README shows is what the program does, and its links lead somewhere."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.planner.test_cli import plan as run_plan
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [path for path in ROOT.glob("**/*.md") if ".venv" not in path.parts]
+
+
+def test_the_worked_example_is_real(tmp_path: Path) -> None:
+    block = re.search(r"```console\n\$ plan (.*?)\n(.*?)```", README, re.DOTALL)
+    assert block is not None
+    result = run_plan(*shlex.split(block[1]), cwd=tmp_path, COLUMNS="88")
+    printed = "\n".join(line.rstrip() for line in result.stdout.splitlines())
+    assert block[2].strip() == printed.strip()
+
+
+def test_every_option_is_documented() -> None:
+    help_text = subprocess.run(
+        [sys.executable, "-m", "planner", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    options = set(re.findall(r"--[a-z][a-z-]+", help_text)) - {"--help"}
+    assert {option for option in options if option not in README} <= {"--output", "--gpus"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
