@@ -1,5 +1,7 @@
 """The choice of method: the customer's tiers, preferences, pins, and what is said of the rest."""
 
+from typing import Any
+
 import pytest
 
 from planner.choose import decide
@@ -142,7 +144,7 @@ def test_the_shortfall_and_the_way_out_are_named() -> None:
         ({"method": "full", "lora_rank": 8}, "--lora-rank has no meaning"),
     ],
 )
-def test_contradictions(pinned: dict[str, object], message: str) -> None:
+def test_contradictions(pinned: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         decide(request(cards(4, 24), **pinned))
 
