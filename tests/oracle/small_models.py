@@ -10,6 +10,7 @@ from planner.numerics import numerics
 from planner.plan import AdapterSection, Method, Precision, ZeroStage
 from planner.recipe import Workload, load_recipe
 
+bitsandbytes = pytest.importorskip("bitsandbytes")
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
@@ -80,11 +81,13 @@ def build(spec: ModelSpec) -> Any:
 
 
 def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
-    """Dtypes and adapters as the launcher gives them."""
+    """Dtypes, quantization and adapters as the launcher gives them."""
     kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=zero_stage)
     if workload.method == "full":
         return model.to(torch.float32 if kinds.trainable == 4 else torch.bfloat16)
     model = model.to(DTYPES[workload.compute])
+    if workload.recipe.quantization is not None:
+        quantize(model, workload)
     adapter = workload.recipe.adapter
     assert adapter is not None
     config = peft.LoraConfig(
@@ -96,6 +99,26 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
         else list(adapter.target_modules),
     )
     return peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
+
+
+def quantize(model: Any, workload: Workload) -> None:
+    """Put bitsandbytes' 4-bit layers in the place of every matrix but the head."""
+    names = {linear.name for linear in workload.model.layer_linears}
+    for parent in list(model.modules()):
+        for name, old in list(parent.named_children()):
+            if name not in names:
+                continue
+            new = bitsandbytes.nn.Linear4bit(
+                old.in_features,
+                old.out_features,
+                bias=old.bias is not None,
+                compute_dtype=DTYPES[workload.compute],
+                quant_type="nf4",
+                compress_statistics=True,
+            )
+            new.load_state_dict(old.state_dict())
+            setattr(parent, name, new.to("cpu").requires_grad_(requires_grad=False))
+    model.is_loaded_in_4bit = True
 
 
 def workload_of(

@@ -88,6 +88,10 @@ def layer_bytes(workload: Workload, batch: Batch, *, zero_stage: ZeroStage, inde
         ("lora", "bf16", 2, 0.05, "all-linear"),
         ("lora", "fp32", 0, 0.05, "all-linear"),
         ("lora", "fp32", 0, 0.0, ("q_proj", "k_proj", "down_proj")),
+        ("qlora", "fp32", 0, 0.0, "all-linear"),
+        ("qlora", "fp32", 0, 0.05, "all-linear"),
+        ("qlora", "bf16", 2, 0.0, "all-linear"),
+        ("qlora", "bf16", 2, 0.05, "all-linear"),
     ],
 )
 def test_layer_keeps_what_the_ledger_says(
