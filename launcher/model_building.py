@@ -32,9 +32,7 @@ def build_model(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
     if plan.adapter is None:
         return model
     fp32_adapter = plan.precision.trainable == "fp32"
-    return get_peft_model(
-        model, lora_config(plan.adapter), autocast_adapter_dtype=fp32_adapter
-    )
+    return get_peft_model(model, lora_config(plan.adapter), autocast_adapter_dtype=fp32_adapter)
 
 
 def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:

@@ -4,15 +4,16 @@ It imports what the ranks import, so the launching process itself stays small.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from launcher.checkpoint import local_checkpoint
+from launcher.checkpoint import Checkpoint, local_checkpoint
 from launcher.records import Sample, data_file, read_samples
 from launcher.run_directory import RunDirectory, write_json
 from launcher.screen import redirect_output
+from launcher.tokenization import IGNORED, Encoded, encode, use_plain_template_if_none
 from planner.errors import InvalidFileError, InvalidRequestError, UserError
 from planner.plan import Plan
 from planner.spec import read_spec
@@ -24,6 +25,8 @@ class Inputs:
 
     checkpoint: str
     """Folder of the base model."""
+    base_name: str
+    """What an adapter calls its base model."""
     num_samples: int
     num_tokens: int
     num_answer_tokens: int
@@ -41,7 +44,7 @@ def prepare(run: RunDirectory, screen: TextIO) -> None:
     path = data_file(plan.data.source)
     samples = read_samples(path, answers_only=plan.data.loss_on == "answers")
     checkpoint = local_checkpoint(plan.model, screen)
-    inputs = tokenize(plan, samples, checkpoint, run, data=path)
+    inputs = tokenize(plan, samples, checkpoint, run, path)
     write_json(run.inputs, asdict(inputs))
     print(describe(inputs, path), file=screen)
 
@@ -61,23 +64,20 @@ def check_devices(plan: Plan) -> None:
 
 
 def tokenize(
-    plan: Plan, samples: Iterable[Sample], checkpoint: Path, run: RunDirectory, *, data: Path
+    plan: Plan, samples: Sequence[Sample], checkpoint: Checkpoint, run: RunDirectory, data: Path
 ) -> Inputs:
     """Write the tokenized samples to the run directory; count what happened to them."""
     from datasets import Dataset
     from transformers import AutoTokenizer
 
-    from launcher.tokenization import IGNORED, encode, use_plain_template_if_none
-
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+    if not tokenizer.is_fast:
+        raise InvalidRequestError(f"{checkpoint.name} has no fast tokenizer (tokenizer.json).")
     plain_template = use_plain_template_if_none(tokenizer)
-    length = plan.batch.sequence_length
-    encoded = [
-        encode(sample, tokenizer, sequence_length=length, loss_on=plan.data.loss_on)
-        for sample in samples
-    ]
+    encoded = encode_all(plan, samples, tokenizer, data)
     kept = [sample for sample in encoded if sample.has_labels]
     if not kept:
+        length = plan.batch.sequence_length
         raise InvalidFileError(
             data, None, f"no record has an answer within {length} tokens. Raise sequence_length"
         )
@@ -87,16 +87,36 @@ def tokenize(
     }
     Dataset.from_dict(columns).save_to_disk(run.data)
     return Inputs(
-        checkpoint=str(checkpoint),
+        checkpoint=str(checkpoint.folder),
+        base_name=checkpoint.name,
         num_samples=len(kept),
         num_tokens=sum(len(sample.input_ids) for sample in kept),
-        num_answer_tokens=sum(
-            label != IGNORED for sample in kept for label in sample.labels
-        ),
+        num_answer_tokens=sum(label != IGNORED for sample in kept for label in sample.labels),
         num_truncated=sum(sample.truncated for sample in kept),
         num_dropped=len(encoded) - len(kept),
         plain_template=plain_template,
     )
+
+
+def encode_all(plan: Plan, samples: Sequence[Sample], tokenizer: Any, data: Path) -> list[Encoded]:
+    from jinja2 import TemplateError
+
+    encoded = []
+    for number, sample in enumerate(samples, start=1):
+        try:
+            encoded.append(
+                encode(
+                    sample,
+                    tokenizer,
+                    sequence_length=plan.batch.sequence_length,
+                    loss_on=plan.data.loss_on,
+                )
+            )
+        except TemplateError as error:
+            raise InvalidFileError(
+                data, None, f"record {number}: the model's chat template refuses it ({error})"
+            ) from error
+    return encoded
 
 
 def describe(inputs: Inputs, path: Path) -> str:

@@ -1,4 +1,7 @@
-"""How far a run is: one live line on a terminal, a line a logged step elsewhere; metrics on disk."""
+"""How far a run is: one live line on a terminal, elsewhere a line a logged step.
+
+Metrics go to disk beside it.
+"""
 
 import json
 import time
@@ -32,6 +35,8 @@ class LiveDisplay:
             TextColumn("{task.fields[metrics]}"),
             TimeRemainingColumn(),
             console=console,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._task = self._bar.add_task("training", total=None, metrics="")
 

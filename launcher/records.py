@@ -70,7 +70,7 @@ def data_file(source: str | None) -> Path:
 def read_samples(path: Path, *, answers_only: bool) -> list[Sample]:
     """Every record of a file, or an error with file, line and field of the first bad one."""
     text = read_text(path)
-    records = _json_lines(text, path) if path.suffix == ".jsonl" else _json_array(text, path)
+    records = json_lines(text, path) if path.suffix == ".jsonl" else _json_array(text, path)
     samples = []
     for line, record in records:
         try:
@@ -82,7 +82,8 @@ def read_samples(path: Path, *, answers_only: bool) -> list[Sample]:
     return samples
 
 
-def _json_lines(text: str, path: Path) -> Iterator[tuple[int, object]]:
+def json_lines(text: str, path: Path) -> Iterator[tuple[int, object]]:
+    """The value on each line that is not blank, with the line's number."""
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:

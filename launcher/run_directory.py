@@ -65,6 +65,11 @@ class RunDirectory:
     def preparation_log(self) -> Path:
         return self.logs / "prepare.log"
 
+    @property
+    def lock(self) -> Path:
+        """Made first and left there: it marks the folder as a run's own."""
+        return self.path / ".lock"
+
     def rank_log(self, rank: int) -> Path:
         return self.logs / f"rank-{rank}.log"
 
@@ -83,7 +88,7 @@ def check_may_run_in(path: Path) -> None:
         )
     if path.exists() and not path.is_dir():
         raise InvalidRequestError(f"{path} is a file. Choose a folder with --output DIR.")
-    if path.is_dir() and any(path.iterdir()) and not run.plan.exists():
+    if path.is_dir() and any(path.iterdir()) and not run.lock.exists():
         raise InvalidRequestError(
             f"{path} is not empty and holds no run. Choose another place with --output DIR."
         )
@@ -95,6 +100,7 @@ def create(path: Path, *, needed_bytes: int) -> RunDirectory:
     probe = path / ".probe"
     try:
         run.logs.mkdir(parents=True, exist_ok=True)
+        run.lock.touch()
         with probe.open("wb") as file:
             file.write(b"\0" * _PROBE_BYTES)
             file.flush()
@@ -102,7 +108,8 @@ def create(path: Path, *, needed_bytes: int) -> RunDirectory:
         probe.unlink()
         free_bytes = shutil.disk_usage(path).free
     except OSError as error:
-        probe.unlink(missing_ok=True) if probe.is_file() else None
+        if probe.is_file():
+            probe.unlink()
         reason = error.strerror or str(error)
         raise InvalidRequestError(
             f"cannot write {path}: {reason}. Choose another place with --output DIR."
@@ -118,7 +125,7 @@ def create(path: Path, *, needed_bytes: int) -> RunDirectory:
 @contextmanager
 def locked(run: RunDirectory) -> Iterator[None]:
     """Hold the folder for one launch at a time; the lock goes with the process."""
-    with (run.path / ".lock").open("w") as file:
+    with run.lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -19,6 +21,21 @@ def redirect_output(log_file: Path) -> TextIO:
     os.dup2(log, 2)
     os.close(log)
     return screen
+
+
+@contextmanager
+def libraries_quiet(log_file: Path) -> Iterator[TextIO]:
+    """As :func:`redirect_output` for as long as the block lasts."""
+    before = os.dup(1), os.dup(2)
+    try:
+        with redirect_output(log_file) as screen:
+            yield screen
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, saved in enumerate(before, start=1):
+            os.dup2(saved, number)
+            os.close(saved)
 
 
 def tail(log_file: Path, num_lines: int) -> list[str]:

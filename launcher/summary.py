@@ -1,6 +1,7 @@
 """What a person reads when a run has ended, well or not. Draws; measures nothing."""
 
 import shlex
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,20 @@ UNKNOWN = "-"
 def summary_table(plan: Plan, report: dict[str, Any]) -> Table:
     """Predicted beside measured, then what came of the training."""
     predicted, measured = plan.prediction, report["measured"]
-    table = Table(box=box.SIMPLE_HEAD, title=f"{plan.model.name}, {plan.method}", title_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{plan.model.name}, {plan.method}", title_style="bold"
+    )
     table.add_column("")
     table.add_column("predicted", justify="right")
     table.add_column("measured", justify="right")
     on_gpu = measured["peak_allocated_bytes"] is not None
-    peak = measured["peak_allocated_bytes"] if on_gpu else measured["peak_resident_bytes"]
-    what = "peak allocated per GPU" if on_gpu else "peak resident per process"
-    table.add_row(
-        what, f"{format_gib(predicted.peak_allocated_bytes)} GiB", f"{format_gib(peak)} GiB"
-    )
+    if on_gpu:
+        what, found_bytes = "peak allocated per GPU", measured["peak_allocated_bytes"]
+        expected_bytes = predicted.peak_allocated_bytes
+    else:
+        what, found_bytes = "peak resident per process", measured["peak_resident_bytes"]
+        expected_bytes = predicted.host_ram_bytes // plan.parallel.gpus_per_node
+    table.add_row(what, f"{format_gib(expected_bytes)} GiB", f"{format_gib(found_bytes)} GiB")
     if on_gpu:
         reserved = f"{format_gib(measured['peak_reserved_bytes'])} GiB"
         table.add_row("peak reserved per GPU", UNKNOWN, reserved)
@@ -48,13 +53,23 @@ def summary_table(plan: Plan, report: dict[str, Any]) -> Table:
 def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list[str]:
     training, seconds = report["training"], report["measured"]["run_time_s"]
     kind = "model" if plan.adapter is None else "adapter"
-    quiz = shlex.join(["python", "-m", "launcher.quiz", str(run.path)])
     return [
         f"loss {training['first_loss']:.4f} -> {training['last_loss']:.4f} "
         f"in {training['num_steps']} steps, {format_duration(seconds)}",
         f"{kind}: {run.result(plan)}",
-        f"next: {quiz}",
+        _next_step(plan, run),
     ]
+
+
+def _next_step(plan: Plan, run: RunDirectory) -> str:
+    if plan.data.source == "demo":
+        return f"next: {shlex.join(['python', '-m', 'launcher.quiz', str(run.path)])}"
+    loader = (
+        "transformers.AutoModelForCausalLM"
+        if plan.adapter is None
+        else "peft.AutoPeftModelForCausalLM"
+    )
+    return f"use it: {loader}.from_pretrained({str(run.result(plan))!r})"
 
 
 def failure_lines(log_file: Path, what: str) -> list[str]:
@@ -63,3 +78,33 @@ def failure_lines(log_file: Path, what: str) -> list[str]:
     if not lines:
         return [f"error: {what}. Its log is {log_file}"]
     return [f"error: {what}. The end of {log_file}:", *(f"  {line}" for line in lines)]
+
+
+def describe_exit(code: int) -> str:
+    """What an exit code of a rank means.
+
+    >>> describe_exit(1), describe_exit(-9)
+    ('ended with exit code 1', 'was killed by signal 9: the system ran out of memory?')
+    """
+    if code >= 0:
+        return f"ended with exit code {code}"
+    guess = ": the system ran out of memory?" if code == -signal.SIGKILL else ""
+    return f"was killed by signal {-code}{guess}"
+
+
+def ran_out_of_memory(log_file: Path) -> bool:
+    return any("OutOfMemoryError" in line for line in tail(log_file, TAIL_LINES))
+
+
+def out_of_memory_advice(plan: Plan) -> str:
+    """The plan's own next choice of the same layout, as options to type."""
+    for fallback in plan.fallbacks:
+        if fallback.strategy == plan.parallel.strategy:
+            settings = {
+                "batch.micro_batch_size": fallback.micro_batch_size,
+                "batch.gradient_accumulation_steps": fallback.gradient_accumulation_steps,
+                "activation_checkpointing": str(fallback.activation_checkpointing).lower(),
+            }
+            options = " ".join(f"--set {key}={value}" for key, value in settings.items())
+            return f"GPU memory ran out. The next best layout of this plan: {options}"
+    return "GPU memory ran out, and the plan knows no leaner layout. Shorten the sequences."

@@ -4,7 +4,6 @@ A label of -100 is left out of the loss. Answers are found as spans of the rende
 and carried over to tokens by their offsets, so a conversation is tokenized once, whole.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,10 +18,11 @@ Span = tuple[int, int]
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
-    "### {{ message['role'] | capitalize }}:\n{{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n\n"
+    "{{ '### ' + message['role'] | capitalize + ':\\n' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
+    "{{ '\\n\\n' }}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}### Assistant:\n{% endif %}"
+    "{% if add_generation_prompt %}{{ '### Assistant:\\n' }}{% endif %}"
 )
 """For a base model, whose tokenizer comes without a chat template."""
 
@@ -84,8 +84,8 @@ def _answer_spans(sample: Conversation, tokenizer: Any, text: str) -> Iterable[S
         if message.role == "assistant":
             prompt = _render(tokenizer, sample, index, add_generation_prompt=True)
             answered = _render(tokenizer, sample, index + 1)
-            start = len(os.path.commonprefix([prompt, text]))
-            yield start, len(os.path.commonprefix([answered, text]))
+            start = _common_prefix(prompt, text)
+            yield start, _common_prefix(answered, text)
 
 
 def _render(
@@ -99,6 +99,14 @@ def _render(
         messages, tokenize=False, add_generation_prompt=add_generation_prompt
     )
     return rendered
+
+
+def _common_prefix(part: str, whole: str) -> int:
+    """How many characters from the start the two share; templates may render a part differently."""
+    if whole.startswith(part):
+        return len(part)
+    pairs = zip(part, whole, strict=False)
+    return next(index for index, (left, right) in enumerate(pairs) if left != right)
 
 
 def _is_in(offset: Span, spans: list[Span]) -> bool:

@@ -1,6 +1,6 @@
 """What each rank runs: build the planned model, train it, save it, report.
 
-    python -m torch.distributed.run ... -m launcher.train RUN_DIRECTORY
+python -m torch.distributed.run ... -m launcher.train RUN_DIRECTORY
 """
 
 import os
@@ -18,6 +18,7 @@ from launcher.environment import describe_environment
 from launcher.measure import gather, rank_memory, resident_bytes
 from launcher.model_building import build_model, cast_trainable
 from launcher.prepare import Inputs
+from launcher.process import stop_with_parent
 from launcher.progress import Reporter, StepTimes, display_on
 from launcher.report import Training, write_report
 from launcher.run_directory import RunDirectory, read_json, write_json
@@ -57,7 +58,7 @@ def train(run: RunDirectory, rank: int, screen: TextIO) -> None:
     if rank == 0:
         write_json(run.environment, describe_environment())
         print(f"loading {plan.model.name}", file=screen)
-    trainer = build_trainer(plan, run, arguments, Path(inputs.checkpoint))
+    trainer = build_trainer(plan, run, arguments, inputs)
     check = SetupCheck(plan)
     check.watch(trainer)
     times = StepTimes()
@@ -94,16 +95,18 @@ def join_process_group(plan: Plan) -> None:
     elif plan.parallel.zero_stage and plan.hardware.device == "cpu":
         import deepspeed
 
+        # Its collectives in shared memory are compiled at first use: a minute, and a compiler.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed("gloo")
 
 
-def build_trainer(
-    plan: Plan, run: RunDirectory, arguments: Any, checkpoint: Path
-) -> PlannedTrainer:
+def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs) -> PlannedTrainer:
     set_seed(plan.training.seed)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(inputs.checkpoint)
     use_plain_template_if_none(tokenizer)
-    model = build_model(plan, checkpoint, arguments.device)
+    model = build_model(plan, Path(inputs.checkpoint), arguments.device)
+    if plan.adapter is not None:
+        model.peft_config["default"].base_model_name_or_path = inputs.base_name
     trainer = trainer_class(plan)(
         model=model,
         args=arguments,
@@ -116,6 +119,7 @@ def build_trainer(
 
 
 def main() -> None:
+    stop_with_parent()
     run = RunDirectory(Path(sys.argv[1]))
     rank = int(os.environ["RANK"])
     screen = redirect_output(run.rank_log(rank))

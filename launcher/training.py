@@ -16,7 +16,7 @@ def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
     """Built before the model: it forms the process group, and ZeRO-3 shards while loading."""
     on_cpu = plan.hardware.device == "cpu"
     return SFTConfig(
-        output_dir=str(run_directory / "trainer"),
+        output_dir=str(run_directory),
         use_cpu=on_cpu,
         ddp_backend="gloo" if on_cpu and plan.parallel.world_size > 1 else None,
         ddp_find_unused_parameters=False,

@@ -36,7 +36,9 @@ def predictions() -> str:
     for model in preset_names("models"):
         for count, gib in MACHINES:
             for method in METHODS:
-                writer.writerow([model, f"{count}x{gib}G", method, *_row(model, count, gib, method)])
+                writer.writerow(
+                    [model, f"{count}x{gib}G", method, *_row(model, count, gib, method)]
+                )
     return text.getvalue()
 
 

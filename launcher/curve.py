@@ -1,0 +1,68 @@
+"""A line of numbers as a small plot in the terminal. Pure: gives lines of text."""
+
+from collections.abc import Sequence
+
+_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+"""Bits of a braille character's dots, by row and column (Unicode, block U+2800)."""
+_BLANK = 0x2800
+
+
+def draw_curve(
+    values: Sequence[float], *, width: int, height: int, ascii_only: bool = False
+) -> list[str]:
+    """``height`` lines of at most ``width`` characters, the axis labels among them.
+
+    >>> print(*draw_curve([4, 3, 2, 1], width=12, height=4, ascii_only=True), sep="\\n")
+    4.00 |*
+         | **
+         |   **
+    1.00 |     *
+    """
+    low, high = min(values), max(values)
+    labels = [f"{high:.2f}", f"{low:.2f}"]
+    margin = max(map(len, labels)) + 2
+    per_row, per_column = (1, 1) if ascii_only else (4, 2)
+    rows, columns = height * per_row, (width - margin) * per_column
+    points = _points(values, rows=rows, columns=columns)
+    draw = _asterisks if ascii_only else _braille
+    lines = draw(points, width=width - margin, height=height)
+    names = [labels[0], *[""] * (height - 2), labels[1]]
+    return [
+        f"{name:>{margin - 2}} |{line}".rstrip() for name, line in zip(names, lines, strict=True)
+    ]
+
+
+def _points(values: Sequence[float], *, rows: int, columns: int) -> list[tuple[int, int]]:
+    """Dots of straight lines between neighbouring values, row 0 on top, steep parts filled."""
+    heights = [_row(values, column / max(1, columns - 1), rows) for column in range(columns)]
+    points = []
+    for column, row in enumerate(heights):
+        before = heights[max(0, column - 1)]
+        step = 1 if row >= before else -1
+        steep = range(before + step, row, step)
+        points += [(between, column) for between in (*steep, row)]
+    return points
+
+
+def _row(values: Sequence[float], share: float, rows: int) -> int:
+    """The row of the line at a share of its length."""
+    low, high = min(values), max(values)
+    place = (len(values) - 1) * share
+    left = int(place)
+    right = min(left + 1, len(values) - 1)
+    value = values[left] + (values[right] - values[left]) * (place - left)
+    return round((high - value) / ((high - low) or 1.0) * (rows - 1))
+
+
+def _braille(points: Sequence[tuple[int, int]], *, width: int, height: int) -> list[str]:
+    cells = [[0] * width for _ in range(height)]
+    for row, column in points:
+        cells[row // 4][column // 2] |= _DOTS[row % 4][column % 2]
+    return ["".join(chr(_BLANK + bits) if bits else " " for bits in line) for line in cells]
+
+
+def _asterisks(points: Sequence[tuple[int, int]], *, width: int, height: int) -> list[str]:
+    cells = [[" "] * width for _ in range(height)]
+    for row, column in points:
+        cells[row][column] = "*"
+    return ["".join(line).rstrip() for line in cells]

@@ -1,0 +1,51 @@
+"""Questions with known answers, and when an answer counts as right. Pure but for the file."""
+
+import string
+import unicodedata
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from launcher.records import json_lines
+from planner.errors import InvalidFileError
+from planner.spec import read_text
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    question: str
+    answer: str
+
+
+def demo_questions() -> Path:
+    """Phrasings that the demo's training data does not hold."""
+    return Path(str(files("presets"))) / "data" / "demo-questions.jsonl"
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Records of ``{"question": ..., "answer": ...}``; other keys are left alone."""
+    found = []
+    for line, record in json_lines(read_text(path), path):
+        match record:
+            case {"question": str(question), "answer": str(answer)}:
+                found.append(Question(question, answer))
+            case _:
+                raise InvalidFileError(path, line, 'expected {"question": ..., "answer": ...}')
+    if not found:
+        raise InvalidFileError(path, None, "holds no questions")
+    return found
+
+
+def is_right(given: str, expected: str) -> bool:
+    """Exact match, letter case, punctuation and spacing aside.
+
+    >>> is_right(" odile  farrow.", "Odile Farrow"), is_right("Odile", "Odile Farrow")
+    (True, False)
+    """
+    return _normal(given) == _normal(expected)
+
+
+def _normal(text: str) -> str:
+    kept = unicodedata.normalize("NFKC", text).casefold()
+    kept = kept.translate(str.maketrans("", "", string.punctuation))
+    return " ".join(kept.split())

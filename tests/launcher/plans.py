@@ -1,0 +1,110 @@
+"""Plans for the tests: a small valid one, and changes to it by dotted key."""
+
+from typing import Any
+
+from launcher.plan_file import dump_mapping
+from planner.plan import Plan
+
+ZERO_SIZES = {
+    "reduce_bucket_size": 100_000,
+    "allgather_bucket_size": 100_000,
+    "prefetch_bucket_size": 10_000,
+    "max_live_parameters": 100_000,
+    "param_persistence_threshold": 100,
+    "sub_group_size": 1_000_000_000,
+}
+STAGES = {"single": 0, "ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3}
+
+
+def plan_content(**changes: Any) -> dict[str, Any]:
+    """LoRA on one CPU process; ``section__key=value`` changes it."""
+    content: dict[str, Any] = {
+        "schema_version": 1,
+        "model": {
+            "name": "tiny",
+            "source": "checkpoints/tiny",
+            "model_type": "llama",
+            "num_params": 107_072,
+            "trainable_params": 8_192,
+        },
+        "hardware": {
+            "device": "cpu",
+            "gpu": "cpu",
+            "device_name": "CPU",
+            "capacity_bytes": 16 * 2**30,
+            "budget_bytes": 15 * 2**30,
+        },
+        "method": "lora",
+        "adapter": {"rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear"},
+        "quantization": None,
+        "precision": {"compute": "bf16", "frozen": "bf16", "trainable": "fp32"},
+        "batch": {
+            "micro_batch_size": 2,
+            "gradient_accumulation_steps": 2,
+            "global_batch_size": 4,
+            "sequence_length": 128,
+        },
+        "parallel": parallel("single"),
+        "activation_checkpointing": False,
+        "attention": "sdpa",
+        "loss": "fused",
+        "optimizer": {
+            "name": "adamw_torch_fused",
+            "learning_rate": 0.002,
+            "weight_decay": 0.0,
+            "max_grad_norm": 1.0,
+        },
+        "schedule": {"kind": "cosine", "warmup_ratio": 0.0},
+        "data": {"source": "data.jsonl"},
+        "training": {"max_steps": 4},
+        "output": {"directory": "runs/tiny-lora"},
+        "prediction": {
+            "peak_phase": "backward",
+            "peak_allocated_bytes": 40 * 2**20,
+            "low_bytes": 38 * 2**20,
+            "high_bytes": 44 * 2**20,
+            "host_ram_bytes": 600 * 2**20,
+            "disk_bytes": 2**20,
+            "step_time_s": None,
+            "tokens_per_second": None,
+        },
+        "fallbacks": [],
+    }
+    for dotted, value in changes.items():
+        *sections, key = dotted.split("__")
+        target = content
+        for section in sections:
+            target = target[section]
+        target[key] = value
+    return content
+
+
+def parallel(strategy: str, ranks: int | None = None) -> dict[str, Any]:
+    ranks = ranks if ranks is not None else 1 if strategy == "single" else 2
+    return {
+        "strategy": strategy,
+        "zero_stage": STAGES[strategy],
+        "num_nodes": 1,
+        "gpus_per_node": ranks,
+        "world_size": ranks,
+        "zero": ZERO_SIZES if STAGES[strategy] else None,
+    }
+
+
+def full(**changes: Any) -> dict[str, Any]:
+    """The changes that make it full fine-tuning with fp32 parameters."""
+    return {
+        "method": "full",
+        "adapter": None,
+        "precision": {"compute": "bf16", "frozen": "fp32", "trainable": "fp32"},
+        "model__trainable_params": 107_072,
+        **changes,
+    }
+
+
+def plan(**changes: Any) -> Plan:
+    return Plan.model_validate(plan_content(**changes))
+
+
+def plan_text(**changes: Any) -> str:
+    return dump_mapping(plan_content(**changes))

@@ -1,0 +1,30 @@
+"""The loss curve as text."""
+
+from launcher.curve import draw_curve
+
+
+def test_a_falling_line_in_plain_characters() -> None:
+    assert draw_curve([4, 3, 2, 1], width=12, height=4, ascii_only=True) == [
+        "4.00 |*",
+        "     | **",
+        "     |   **",
+        "1.00 |     *",
+    ]
+
+
+def test_a_fall_at_once_has_no_gap() -> None:
+    lines = draw_curve([9, 9, 9, 0, 0, 0], width=12, height=4, ascii_only=True)
+    assert all("*" in line for line in lines)
+
+
+def test_dots_stay_within_the_width() -> None:
+    lines = draw_curve([5.0, 1.0, 4.0, 0.5, 0.25], width=40, height=6)
+    assert len(lines) == 6
+    assert max(map(len, lines)) <= 40
+    assert lines[0].startswith("5.00 |")
+    assert lines[-1].startswith("0.25 |")
+
+
+def test_one_value_and_equal_values_are_drawn_too() -> None:
+    for values in ([2.0], [2.0, 2.0, 2.0]):
+        assert any("*" in line for line in draw_curve(values, width=20, height=3, ascii_only=True))

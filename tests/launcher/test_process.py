@@ -1,0 +1,75 @@
+"""Commands run to their end: exit codes, signals, and which rank failed first."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launcher.process import failed_rank, run_to_end
+
+ELASTIC_SUMMARY = """\
+Failures:
+[1]:
+  rank      : 0 (local_rank: 0)
+  exitcode  : -15 (pid: 10)
+------------------------------------------------------------
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-24_02:40:59
+  host      : localhost
+  rank      : 3 (local_rank: 3)
+  exitcode  : -9 (pid: 8240)
+  error_file: <N/A>
+"""
+
+LAUNCH = """
+import os, sys
+from pathlib import Path
+from launcher.process import run_to_end
+sys.exit(run_to_end([sys.executable, "-c", sys.argv[1]], os.environ, Path(sys.argv[2])))
+"""
+
+
+def run(code: str, tmp_path: Path) -> int:
+    return run_to_end([sys.executable, "-c", code], os.environ, tmp_path / "log")
+
+
+@pytest.mark.parametrize("code", [0, 2, 7])
+def test_the_code_is_the_commands_own(code: int, tmp_path: Path) -> None:
+    assert run(f"raise SystemExit({code})", tmp_path) == code
+
+
+def test_a_killed_command_reads_as_in_a_shell(tmp_path: Path) -> None:
+    assert run("import os; os.kill(os.getpid(), 9)", tmp_path) == 128 + 9
+
+
+def test_errors_go_to_the_log(tmp_path: Path) -> None:
+    run("import sys; print('noise', file=sys.stderr)", tmp_path)
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "noise\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_command_and_is_named(number: int, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    code = f"import pathlib, time; pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", LAUNCH, code, str(tmp_path / "log")]) as process:
+        while not ready.exists():
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(timeout=20) == 128 + number
+
+
+def test_the_first_failure_is_found(tmp_path: Path) -> None:
+    log = tmp_path / "launcher.log"
+    log.write_text(ELASTIC_SUMMARY, encoding="utf-8")
+    assert failed_rank(log) == (3, -9)
+
+
+def test_a_log_without_summary_names_no_rank(tmp_path: Path) -> None:
+    log = tmp_path / "launcher.log"
+    log.write_text("nothing of the kind", encoding="utf-8")
+    assert failed_rank(log) is None

@@ -1,0 +1,176 @@
+"""One plan, trained by every strategy: the same losses, and the engine that was planned.
+
+A few steps of a model of a hundred thousand parameters on the CPU, two gloo ranks.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.launcher.launching import Finished, asked, launch, write_plan, write_records
+from tests.launcher.plans import full, parallel
+
+pytest.importorskip("trl")
+pytest.importorskip("deepspeed")
+
+SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16"}
+NF4 = {"quant_type": "nf4", "double_quant": True}
+TWO_RANKS = {"batch__gradient_accumulation_steps": 1}
+ADAPTER_PARAMS = 8_192
+
+SAME_SUMS = 1e-3
+"""Relative. The same samples in another order of addition, under bf16 autocast."""
+SIXTEEN_BIT_WEIGHTS = 5e-3
+"""Relative. DeepSpeed's 16-bit weights round what fp32 weights keep; the losses here are
+near 5, so this is a fortieth of what they fall by."""
+
+
+def train(folder: Path, checkpoint: Path, **changes: Any) -> Finished:
+    facts = [asked(f"What is {n}?", f"Fact {n * 7 % 10}") for n in range(16)]
+    write_records(folder / "data.jsonl", facts)
+    write_plan(folder, model__source=str(checkpoint), **changes)
+    done = launch(folder)
+    assert done.code == 0, done.errors
+    return done
+
+
+@pytest.fixture(scope="module")
+def one_process(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Full fine-tuning in one process, two accumulation steps: what all others must equal."""
+    return train(tmp_path_factory.mktemp("single"), tiny_checkpoint, **full())
+
+
+@pytest.fixture(scope="module")
+def one_process_lora(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return train(tmp_path_factory.mktemp("single-lora"), tiny_checkpoint)
+
+
+def test_one_process(one_process: Finished) -> None:
+    assert one_process.losses[-1] < one_process.losses[0] - 0.3
+    setup = one_process.read("report.json")["setup"]
+    assert setup["engine"] == "torch"
+    assert setup["trainable_dtypes"] == ["float32"]
+    assert setup["autocast_dtype"] == "bfloat16"
+
+
+def test_a_run_leaves_all_its_files(one_process: Finished) -> None:
+    names = {path.name for path in one_process.run.iterdir() if not path.name.startswith(".")}
+    assert names == {
+        *("plan.yaml", "environment.json", "inputs.json", "metrics.jsonl", "report.json"),
+        *("data", "logs", "model"),
+    }
+    assert {path.name for path in (one_process.run / "model").iterdir()} >= {
+        *("config.json", "model.safetensors", "tokenizer.json"),
+    }
+    logs = {path.name for path in (one_process.run / "logs").iterdir()}
+    assert logs == {"launcher.log", "prepare.log", "rank-0.log"}
+
+
+def test_metrics_have_a_row_a_step(one_process: Finished) -> None:
+    assert [row["step"] for row in one_process.metrics] == [1, 2, 3, 4]
+    for row in one_process.metrics:
+        assert {"loss", "learning_rate", "tokens_per_second"} <= set(row)
+        assert row["tokens_per_second"] > 0
+
+
+def test_the_report_puts_predicted_beside_measured(one_process: Finished) -> None:
+    report = one_process.read("report.json")
+    assert report["status"] == "finished"
+    assert report["predicted"]["peak_allocated_bytes"] == 40 * 2**20
+    measured = report["measured"]
+    assert 200 * 2**20 < measured["peak_resident_bytes"] < 2 * 2**30
+    assert measured["step_time_s"] > 0
+    assert len(measured["ranks"]) == 1
+
+
+def test_the_data_is_counted(one_process: Finished) -> None:
+    inputs = one_process.read("inputs.json")
+    assert (inputs["num_samples"], inputs["num_truncated"], inputs["num_dropped"]) == (16, 0, 0)
+    assert inputs["num_answer_tokens"] == 16 * len("Fact 0??")  # end mark and line end
+
+
+def test_the_screen_is_free_of_library_noise(one_process: Finished) -> None:
+    lines = one_process.errors.splitlines()
+    assert lines[0].startswith("data: data.jsonl: 16 samples")
+    assert lines[1] == "loading tiny"
+    assert [line.split("  ")[0] for line in lines[2:]] == [f"step {n}/4" for n in range(1, 5)]
+    assert "peak resident per process" in one_process.output
+
+
+@pytest.mark.parametrize(
+    ("strategy", "engine_class", "zero_optimizer"),
+    [
+        ("ddp", "DistributedDataParallel", None),
+        ("zero2", "DeepSpeedEngine", "DeepSpeedZeroOptimizer"),
+        ("zero3", "DeepSpeedEngine", "DeepSpeedZeroOptimizer_Stage3"),
+    ],
+)
+def test_two_ranks_train_the_same_plan(
+    one_process: Finished,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    strategy: str,
+    engine_class: str,
+    zero_optimizer: str | None,
+) -> None:
+    precision = {} if strategy == "ddp" else {"precision": SIXTEEN_BIT}
+    done = train(
+        tmp_path,
+        tiny_checkpoint,
+        **full(parallel=parallel(strategy), **TWO_RANKS, **precision),
+    )
+    tolerance = SAME_SUMS if strategy == "ddp" else SIXTEEN_BIT_WEIGHTS
+    assert done.losses == pytest.approx(one_process.losses, rel=tolerance)
+    report = done.read("report.json")
+    assert report["setup"]["engine_class"] == engine_class
+    assert report["setup"]["zero_optimizer_class"] == zero_optimizer
+    assert report["setup"]["zero_stage"] == parallel(strategy)["zero_stage"]
+    assert [rank["rank"] for rank in report["measured"]["ranks"]] == [0, 1]
+    assert (done.run / "deepspeed.json").exists() == (strategy != "ddp")
+    assert (done.run / "model" / "model.safetensors").is_file()
+
+
+def test_adapters_under_zero3_with_checkpointing(
+    one_process_lora: Finished, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    done = train(
+        tmp_path,
+        tiny_checkpoint,
+        parallel=parallel("zero3"),
+        precision=SIXTEEN_BIT,
+        activation_checkpointing=True,
+        **TWO_RANKS,
+    )
+    assert done.losses == pytest.approx(one_process_lora.losses, rel=SIXTEEN_BIT_WEIGHTS)
+    assert tensor_shapes(done.run / "adapter") == tensor_shapes(one_process_lora.run / "adapter")
+
+
+def test_quantized_adapters_under_zero2(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    done = train(
+        tmp_path,
+        tiny_checkpoint,
+        method="qlora",
+        quantization=NF4,
+        parallel=parallel("zero2"),
+        precision=SIXTEEN_BIT,
+        **TWO_RANKS,
+    )
+    assert done.losses[-1] < done.losses[0]
+    setup = done.read("report.json")["setup"]
+    assert setup["frozen_dtypes"] == ["bfloat16", "uint8"]
+    assert setup["zero_optimizer_class"] == "DeepSpeedZeroOptimizer"
+
+
+def test_the_standard_loss_is_the_same_number(
+    one_process_lora: Finished, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    done = train(tmp_path, tiny_checkpoint, loss="standard")
+    assert done.losses == pytest.approx(one_process_lora.losses, rel=SAME_SUMS)
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", framework="numpy") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
