@@ -30,6 +30,7 @@ from planner.spec import read_spec, read_text
 ANSWER_WIDTH = 32
 CURVE_HEIGHT = 8
 CURVE_WIDTH = 72
+BEFORE_WIDTH = 22
 
 
 def quiz(
@@ -88,15 +89,13 @@ def read_losses(run: RunDirectory) -> list[float]:
 def answers_table(
     questions: Sequence[Question], before: Sequence[str], after: Sequence[str]
 ) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("question", "expected", "before", "after"):
-        table.add_column(name, overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("question", overflow="fold")
+    table.add_column("before", no_wrap=True, overflow="ellipsis", max_width=BEFORE_WIDTH)
+    table.add_column("after", overflow="fold")
     for question, old, new in zip(questions, before, after, strict=True):
         table.add_row(
-            Text(question.question),
-            Text(question.answer),
-            _marked(old, question.answer),
-            _marked(new, question.answer),
+            Text(question.question), _marked(old, question.answer), _graded(new, question.answer)
         )
     return table
 
@@ -131,6 +130,12 @@ def _marked(answer: str, expected: str) -> Text:
     right = is_right(answer, expected)
     one_line = shorten(answer, ANSWER_WIDTH, placeholder="...") if not right else answer
     return Text(f"{'+' if right else '-'} {one_line}", style="green" if right else "red")
+
+
+def _graded(answer: str, expected: str) -> Text:
+    """As marked, with what would have been right."""
+    text = _marked(answer, expected)
+    return text if is_right(answer, expected) else text.append(f" ({expected})", style="dim")
 
 
 def main() -> None:
