@@ -1,17 +1,17 @@
 """Names to files in ``presets/``, and what there is."""
 
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
+import presets
 from planner.errors import UnknownNameError
 from planner.gpu import GpuSpec
 from planner.model import ModelSpec
 from planner.spec import Spec, parse_yaml, read_spec, read_text
 
 Kind = Literal["models", "gpus", "recipes"]
-ROOT = Path(str(files("presets")))
+ROOT = Path(presets.__path__[0])
 
 
 class Source(Spec):

@@ -108,7 +108,11 @@ def global_batch_size(request: Request, recipe: Recipe) -> int:
 
 
 def workload(request: Request, method: Method) -> Workload:
-    """The method's recipe with the user's settings put in."""
+    """The method's recipe with the user's settings put in.
+
+    Without a GPU the loss is the stock one: trl's fused head has no Triton there, so it
+    computes every logit twice and copies each tile seven times.
+    """
     recipe = request.recipe or load_recipe(method)
     length = request.sequence_length or min(
         recipe.sequence_length, request.model.spec.max_position_embeddings
@@ -117,6 +121,8 @@ def workload(request: Request, method: Method) -> Workload:
         "sequence_length": length,
         "global_batch_size": global_batch_size(request, recipe),
     }
+    if request.cluster.device == "cpu":
+        changes["loss"] = "standard"
     if recipe.adapter is not None and request.lora_rank is not None:
         changes["adapter"] = AdapterSection(
             **{**recipe.adapter.model_dump(), "rank": request.lora_rank}
