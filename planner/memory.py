@@ -13,7 +13,7 @@ With gradient accumulation the gradients of earlier micro-batches are alive in f
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from planner.activations import (
     Batch,
@@ -58,17 +58,8 @@ Part = Literal[
     "workspace",
     "communication",
 ]
-PHASES: tuple[Phase, ...] = ("load", "forward", "backward", "optimizer_step", "save")
-PARTS: tuple[Part, ...] = (
-    "weights",
-    "adapters",
-    "gradients",
-    "optimizer_states",
-    "activations",
-    "loss",
-    "workspace",
-    "communication",
-)
+PHASES: tuple[Phase, ...] = get_args(Phase)
+PARTS: tuple[Part, ...] = get_args(Part)
 Parts = dict[Part, int]
 
 

@@ -15,44 +15,23 @@ peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+LLAMA = ModelSpec(
+    model_type="llama",
+    num_layers=2,
+    hidden_size=64,
+    intermediate_size=160,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    vocab_size=128,
+    max_position_embeddings=256,
+)
+QWEN2 = {"model_type": "qwen2", "num_key_value_heads": 4, "qkv_bias": True}
+GLM = {"model_type": "glm", "qkv_bias": True, "mlp": "fused-swiglu", "rotary_fraction": 0.5}
 SHAPES = {
-    "llama": ModelSpec(
-        model_type="llama",
-        num_layers=2,
-        hidden_size=64,
-        intermediate_size=160,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        vocab_size=128,
-        max_position_embeddings=256,
-    ),
-    "qwen2": ModelSpec(
-        model_type="qwen2",
-        num_layers=2,
-        hidden_size=64,
-        intermediate_size=96,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        head_dim=16,
-        vocab_size=128,
-        max_position_embeddings=256,
-        qkv_bias=True,
-    ),
-    "glm": ModelSpec(
-        model_type="glm",
-        num_layers=2,
-        hidden_size=64,
-        intermediate_size=160,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        vocab_size=128,
-        max_position_embeddings=256,
-        qkv_bias=True,
-        mlp="fused-swiglu",
-        rotary_fraction=0.5,
-    ),
+    "llama": LLAMA,
+    "qwen2": LLAMA.model_copy(update=QWEN2),
+    "glm": LLAMA.model_copy(update=GLM),
 }
 
 

@@ -14,12 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from planner.memory import Footprint, Phase, footprint
-from planner.model import ModelSpec
 from planner.numerics import numerics
 from planner.plan import Method, ZeroStage
 from planner.recipe import Workload
 from planner.strategy import Layout
 from planner.units import round_up
+from tests.oracle.small_models import SHAPES as SMALL
 from tests.oracle.small_models import build, prepare, workload_of
 
 trl_utils = pytest.importorskip("trl.trainer.utils")
@@ -58,33 +58,16 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.current_bytes -= self.live.pop(key, 0)
 
 
-SHAPES = {
-    "llama": ModelSpec(
-        model_type="llama",
-        num_layers=4,
-        hidden_size=256,
-        intermediate_size=704,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        head_dim=32,
-        vocab_size=8192,
-        max_position_embeddings=1024,
-    ),
-    "glm": ModelSpec(
-        model_type="glm",
-        num_layers=4,
-        hidden_size=256,
-        intermediate_size=856,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        head_dim=32,
-        vocab_size=8192,
-        max_position_embeddings=1024,
-        qkv_bias=True,
-        mlp="fused-swiglu",
-        rotary_fraction=0.5,
-    ),
+LARGER = {
+    "num_layers": 4,
+    "hidden_size": 256,
+    "intermediate_size": 768,
+    "num_attention_heads": 8,
+    "head_dim": 32,
+    "vocab_size": 8192,
+    "max_position_embeddings": 1024,
 }
+SHAPES = {name: SMALL[name].model_copy(update=LARGER) for name in ("llama", "glm")}
 
 
 @pytest.fixture(params=[32768, 128], ids=["wide-tile", "narrow-tile"])
