@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from launcher.deepspeed_config import deepspeed_config
@@ -80,11 +80,20 @@ def _activation_checkpointing(plan: Plan) -> dict[str, Any]:
     }
 
 
+class EndsLogged(TrainerCallback):  # type: ignore[misc]
+    """Logs the first and the last step too, whatever the plan's interval."""
+
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step in (1, state.max_steps):
+            control.should_log = True
+
+
 class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
     """trl's trainer with its fused loss head; counts tokens and times steps."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.add_callback(EndsLogged())
         self._tokens = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._logged_at = time.perf_counter()
         self._logged_step = 0

@@ -3,6 +3,7 @@
 A few steps of a model of a hundred thousand parameters on the CPU, two gloo ranks.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ pytest.importorskip("deepspeed")
 SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16"}
 NF4 = {"quant_type": "nf4", "double_quant": True}
 TWO_RANKS = {"batch__gradient_accumulation_steps": 1}
-ADAPTER_PARAMS = 8_192
 
 SAME_SUMS = 1e-3
 """Relative. The same samples in another order of addition, under bf16 autocast."""
@@ -72,6 +72,11 @@ def test_metrics_have_a_row_a_step(one_process: Finished) -> None:
     for row in one_process.metrics:
         assert {"loss", "learning_rate", "tokens_per_second"} <= set(row)
         assert row["tokens_per_second"] > 0
+
+
+def test_the_learning_rate_falls_along_a_cosine(one_process: Finished) -> None:
+    rates = [row["learning_rate"] for row in one_process.metrics]
+    assert rates == pytest.approx([0.001 * (1 + math.cos(math.pi * n / 4)) for n in range(4)])
 
 
 def test_the_report_puts_predicted_beside_measured(one_process: Finished) -> None:
@@ -154,8 +159,10 @@ def test_quantized_adapters_under_zero2(tiny_checkpoint: Path, tmp_path: Path) -
         quantization=NF4,
         parallel=parallel("zero2"),
         precision=SIXTEEN_BIT,
+        training={"max_steps": 4, "logging_steps": 3},
         **TWO_RANKS,
     )
+    assert [row["step"] for row in done.metrics] == [1, 3, 4]
     assert done.losses[-1] < done.losses[0]
     setup = done.read("report.json")["setup"]
     assert setup["frozen_dtypes"] == ["bfloat16", "uint8"]
