@@ -1,6 +1,5 @@
 """``plan.yaml`` and what the command line changes of it, through the same strict schema."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from planner.plan import Plan
 from planner.spec import parse_spec, parse_yaml, read_text
 
 _CHANGED = Path("settings")
-_PLACE = re.compile(rf"{_CHANGED}(:\d+)?: ")
 _LENGTHS = {"training.max_steps": "epochs", "training.epochs": "max_steps"}
 """A plan has one length: setting one of the two unsets the other."""
 
@@ -43,7 +41,7 @@ def read_plan(
         return parse_spec(Plan, dump_mapping(content), _CHANGED)
     except InvalidFileError as error:
         asked = " ".join(f"--set {setting}" for setting in settings)
-        raise InvalidRequestError(f"{asked}: {_PLACE.sub('', str(error))}") from error
+        raise InvalidRequestError(f"{asked}: {error.reason}") from error
 
 
 def plan_text(plan: Plan) -> str:
@@ -64,8 +62,7 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
     try:
         return key, parse_yaml(value, _CHANGED)
     except InvalidFileError as error:
-        reason = _PLACE.sub("", str(error))
-        raise InvalidRequestError(f"--set {setting}: the value is {reason}") from error
+        raise InvalidRequestError(f"--set {setting}: the value is {error.reason}") from error
 
 
 def _set(content: dict[str, Any], dotted_key: str, value: Any) -> None:

@@ -190,7 +190,7 @@ def _adapter_inputs(
         return ()
     width = numerics.compute
     elements = batch.tokens * adapted[0].in_features
-    own_copy = adapter.dropout > 0 or _casts_to_fp32(workload, numerics)
+    own_copy = adapter.dropout > 0 or _casts_to_fp32(workload, batch, numerics)
     shared = 0 if _shares_attention_output(source, workload.model.model_type) else 1
     copies = len(adapted) if own_copy else shared
     outputs = len(adapted) * batch.tokens * adapter.rank
@@ -224,18 +224,18 @@ def _dropout_masks(
         return ()
     mask = CUDA_DROPOUT_MASK_BYTES
     if batch.device == "cpu":
-        mask = FP32_BYTES if _casts_to_fp32(workload, numerics) else numerics.compute
+        mask = FP32_BYTES if _casts_to_fp32(workload, batch, numerics) else numerics.compute
     elements = len(adapted) * batch.tokens * adapted[0].in_features
     return (SavedTensor(f"{_names(adapted)}: dropout masks", elements * mask),)
 
 
-def _casts_to_fp32(workload: Workload, numerics: Numerics) -> bool:
+def _casts_to_fp32(workload: Workload, batch: Batch, numerics: Numerics) -> bool:
     """Whether peft casts an adapter's input to the adapter's fp32 first.
 
     read: peft/tuners/lora at 0.21.2: layer.py, Linear.forward always casts; bnb.py,
-    Linear4bit.forward does not under autocast.
+    Linear4bit.forward does not under autocast, but asks for CUDA's alone.
     """
-    return numerics.autocast and workload.method == "lora"
+    return numerics.autocast and (workload.method == "lora" or batch.device == "cpu")
 
 
 def _attention(workload: Workload, batch: Batch, numerics: Numerics) -> Ledger:

@@ -83,9 +83,9 @@ def _leanest_of(every: list[Candidate], key: tuple[str, bool]) -> Candidate:
 
 
 def _slower(candidate: Candidate, chosen: Candidate) -> str:
-    ratio = candidate.ranking_time_s / chosen.ranking_time_s - 1
-    if ratio >= 0.005:
-        return f"fits; {ratio:.0%} slower"
+    longer = candidate.ranking_time_s / chosen.ranking_time_s - 1
+    if longer >= 0.005:
+        return f"fits; a step takes {longer:.0%} longer"
     extra = candidate.memory.peak_allocated_bytes - chosen.memory.peak_allocated_bytes
     if extra > 0:
         return f"fits; as fast, {format_gib(extra)} GiB more"

@@ -21,7 +21,7 @@ from planner.listing import listing
 from planner.model_config import load_model_dir
 from planner.plan import Method
 from planner.plan_file import render, write
-from planner.presets import Kind, ModelPreset, load_model
+from planner.presets import Kind, ModelPreset, load_model, preset_names
 from planner.recipe import load_recipe
 from planner.report import print_report
 from planner.request import Prefer, Request
@@ -78,7 +78,10 @@ def plan(
     """Choose how to fine-tune MODEL on the GPUs at hand, and write plan.yaml."""
     console = Console(highlight=False)
     if list_kind is not None:
-        console.print(listing(list_kind))
+        if as_json:
+            print(json.dumps(preset_names(list_kind)))
+        else:
+            console.print(listing(list_kind))
         return
     if model is None:
         raise InvalidRequestError("--model is missing: name one (plan --list models shows them)")
@@ -101,15 +104,15 @@ def plan(
     )
     made = plan_of(decision)
     text = render(made, command=shlex.join(["plan", *sys.argv[1:]]))
-    if str(output) == "-":
-        print(text, end="")
-        return
+    to_stdout = str(output) == "-"
+    if not to_stdout and (_names_output() or not as_json):
+        write(text, output, force=force)
     if as_json:
-        if _names_output():
-            write(text, output, force=force)
         print(json.dumps(document(decision, made), indent=2))
         return
-    write(text, output, force=force)
+    if to_stdout:
+        print(text, end="")
+        return
     print_report(console, decision, _next_steps(output, made.data.source))
 
 

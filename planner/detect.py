@@ -30,6 +30,10 @@ def parse_gpus(text: str) -> Cluster:
     size = re.fullmatch(r"([1-9][0-9]{0,3}) ?(?:g|gb|gib)", card)
     if size is not None:
         return sized_cluster(int(size[1]), count)
+    if re.fullmatch(r"[0-9.]+ ?(g|gb|gib|m|mb|mib)", card):
+        raise _bad_spec(text, "sizes are whole GiB from 1G to 9999G, such as 24G.")
+    if card == "cpu":
+        raise _bad_spec(text, "the CPU takes no count: write cpu.")
     if card.isdigit() and card not in aliases("gpus"):
         raise _bad_spec(text, f"a size needs its unit, did you mean {card}G?")
     return named_cluster(load_gpu(card), count)
@@ -80,13 +84,15 @@ def read_host(root: Path = Path("/")) -> HostReading:
         (int(memory["MemTotal"]) * KIB, int(memory["MemAvailable"]) * KIB),
         *_control_group_rooms(root),
     ]
-    cpu = re.search(r"^model name\s*:\s*(.+)$", (root / "proc/cpuinfo").read_text(), re.M)
+    processor = (root / "proc/cpuinfo").read_text()
+    cpu = re.search(r"^model name\s*:\s*(.+)$", processor, re.M)
     total = min(limit for limit, _ in rooms)
     return HostReading(
         cpu_name=cpu[1].strip() if cpu is not None else f"{platform.machine()} CPU",
         cores=len(os.sched_getaffinity(0)),
         total_bytes=total,
         available_bytes=max(0, min(total, *(available for _, available in rooms))),
+        multiplies_bf16=re.search(r"\b(avx512_bf16|amx_bf16)\b", processor) is not None,
     )
 
 

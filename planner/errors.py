@@ -44,6 +44,7 @@ class InvalidFileError(UserError):
     def __init__(self, path: Path, line: int | None, reason: str) -> None:
         place = f"{path}:{line}" if line is not None else f"{path}"
         super().__init__(f"{place}: {reason}")
+        self.reason = reason
 
 
 class InvalidRequestError(UserError):

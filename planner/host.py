@@ -27,10 +27,10 @@ def host_ram_bytes(candidate: Candidate) -> int:
 
 
 def disk_bytes(candidate: Candidate) -> int:
-    """The adapter or the model as it is saved at the end."""
+    """What is saved at the end: the model in the compute precision, or the adapter as trained."""
+    workload = candidate.workload
     kinds = numerics(
-        method=candidate.method,
-        compute=candidate.workload.compute,
-        zero_stage=candidate.layout.zero_stage,
+        method=candidate.method, compute=workload.compute, zero_stage=candidate.layout.zero_stage
     )
-    return candidate.workload.trainable_params * kinds.trainable
+    width = kinds.compute if candidate.method == "full" else kinds.trainable
+    return workload.trainable_params * width

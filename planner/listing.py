@@ -15,11 +15,15 @@ def listing(kind: Kind) -> RenderableType:
     return Group(tables[kind]())
 
 
-def _table(*columns: str) -> Table:
+def _table(kind: Kind, *columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         table.add_column(
-            name, justify="right" if name in ("parameters", "GiB", "TFLOPS") else "left"
+            name,
+            justify="right" if name in ("parameters", "GiB", "TFLOPS") else "left",
+            no_wrap=not table.columns,
+            overflow="fold",
+            min_width=max(map(len, preset_names(kind))) if not table.columns else None,
         )
     return table
 
@@ -29,7 +33,7 @@ def _short_names(kind: Kind, name: str) -> str:
 
 
 def _models() -> Table:
-    table = _table("model", "parameters", "hub id", "also")
+    table = _table("models", "model", "parameters", "hub id", "also")
     for name in preset_names("models"):
         model = load_model(name)
         count = format_count(model.spec.num_params)
@@ -38,7 +42,7 @@ def _models() -> Table:
 
 
 def _gpus() -> Table:
-    table = _table("card", "GiB", "TFLOPS", "device name", "also")
+    table = _table("gpus", "card", "GiB", "TFLOPS", "device name", "also")
     for name in preset_names("gpus"):
         card = load_gpu(name)
         rate = card.dense_bf16_flops_per_s
@@ -54,7 +58,7 @@ def _gpus() -> Table:
 
 
 def _recipes() -> Table:
-    table = _table("recipe", "method", "learning rate", "source")
+    table = _table("recipes", "recipe", "method", "learning rate", "source")
     for name in preset_names("recipes"):
         recipe = load_recipe(name)
         rate = f"{recipe.optimizer.learning_rate:g}"

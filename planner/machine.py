@@ -60,6 +60,8 @@ class HostReading:
     total_bytes: int
     """Of the machine, or of the control group around this process where that is less."""
     available_bytes: int
+    multiplies_bf16: bool = False
+    """Whether the processor has instructions for it; without them it is emulated, slowly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +267,7 @@ def cpu_cluster(host: HostReading, note: str | None = None) -> Cluster:
             capacity_bytes=host.total_bytes,
             in_use_bytes=host.total_bytes - host.available_bytes,
             context_bytes=PROCESS_BYTES,
+            supports_bf16=host.multiplies_bf16,
         ),
         gpus_per_node=1,
         host_ram_bytes=host.total_bytes,

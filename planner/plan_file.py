@@ -61,6 +61,8 @@ def is_untouched(text: str) -> bool:
 
 def write(text: str, path: Path, *, force: bool) -> None:
     """Whole or not at all; an existing file goes only if nobody edited it, or by force."""
+    if path.is_dir():
+        raise InvalidRequestError(f"-o {path} is a directory: name a file, such as plan.yaml")
     partial = path.with_name(f".{path.name}.partial")
     try:
         if path.exists() and not force and not is_untouched(path.read_text(encoding="utf-8")):

@@ -29,7 +29,7 @@ def shortfall(request: Request, results: Results) -> str:
 
 def _way_out(request: Request, leanest: Candidate) -> str:
     """The first change that helps: a leaner method, fewer tokens, more cards."""
-    for method in METHODS:
+    for method in reversed(METHODS):
         if request.recipe is None and method not in request.methods:
             other = search_method(replace(request, method=method), method)
             if other.best is not None:

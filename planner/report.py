@@ -12,7 +12,7 @@ from planner.memory import PARTS, PHASES, Phase
 from planner.overheads import overheads
 from planner.search import Candidate
 from planner.step_time import utilisation
-from planner.units import format_count, format_duration, format_gib
+from planner.units import MIB, format_count, format_duration, format_gib
 
 PHASE_TITLES: dict[Phase, str] = {
     "load": "load",
@@ -110,7 +110,7 @@ def _plan(decision: Decision) -> Table:
         ("Model", f"{model.name}, {params} parameters, {trained} of them trained"),
         ("Plan", Text(_headline(chosen), style="bold green")),
         ("", _batch_line(chosen)),
-        ("Why", decision.why + (" (tight)" if decision.tight else "")),
+        ("Why", decision.why),
     ]
     if model.native_class is None:
         warning = "transformers builds this model from remote code only: launch will not train it"
@@ -198,13 +198,23 @@ def _against_the_card(decision: Decision, width: int) -> Table:
         ("Of", against),
     ]
     if decision.request.cluster.device == "cuda":
-        ratio = overheads().reserved_over_allocated
-        source = (
-            f"context {format_gib(memory.context_bytes)} GiB; reserved over allocated "
-            f"{ratio.low:.2f} to {ratio.high:.2f} in {ratio.readings} published readings"
-        )
-        rows.append(("", Text(source, style="dim")))
+        rows.append(("", Text(_range_source(decision), style="dim")))
     return _facts(rows)
+
+
+def _range_source(decision: Decision) -> str:
+    """What lies between allocated and in use, each with its range and readings."""
+    cluster = decision.request.cluster
+    ratio, nccl = overheads().reserved_over_allocated, overheads().nccl_mib
+    text = (
+        f"reserved over allocated {ratio.low:.2f} to {ratio.high:.2f} "
+        f"({ratio.readings} published readings), "
+        f"context {format_gib(cluster.accelerator.context_bytes)} GiB"
+    )
+    if cluster.world_size == 1:
+        return text
+    low, high = format_gib(nccl.low * MIB), format_gib(nccl.high * MIB)
+    return f"{text}, NCCL {low} to {high} GiB ({nccl.readings} readings)"
 
 
 def _bar(low: int, high: int, budget: int, width: int) -> Text:
@@ -254,7 +264,7 @@ def _alternatives(decision: Decision) -> Table:
     table.add_column("method", no_wrap=True)
     table.add_column("strategy", no_wrap=True)
     table.add_column("batch", justify="right", no_wrap=True)
-    table.add_column("GiB", justify="right", no_wrap=True)
+    table.add_column("high GiB", justify="right", no_wrap=True)
     table.add_column("tokens/s", justify="right", no_wrap=True)
     table.add_column("why not", overflow="fold")
     for alternative in decision.alternatives:
@@ -264,7 +274,7 @@ def _alternatives(decision: Decision) -> Table:
             candidate.method,
             STRATEGY_TITLES[candidate.layout.strategy],
             str(candidate.layout.micro_batch_size),
-            format_gib(candidate.memory.device_used_bytes, 1),
+            format_gib(candidate.memory.high_bytes, 1),
             "-" if speed is None or not alternative.fits else format_count(speed),
             _reason(alternative.reason, candidate),
             style="" if alternative.fits else "dim",

@@ -49,9 +49,10 @@ class Request:
 
     @property
     def compute(self) -> Precision:
-        if self.cluster.device == "cpu":
-            return "fp32"
-        return "bf16" if self.cluster.accelerator.supports_bf16 else "fp16"
+        """What matrices are multiplied in: 16 bit where the device can do it at speed."""
+        if self.cluster.accelerator.supports_bf16:
+            return "bf16"
+        return "fp32" if self.cluster.device == "cpu" else "fp16"
 
 
 def check(request: Request) -> None:
@@ -167,7 +168,17 @@ def search_method(request: Request, method: Method) -> SearchResult:
 
 
 def search_methods(request: Request) -> Results:
-    return {method: search_method(request, method) for method in request.methods}
+    """Every method open to choice that the pinned options leave a layout to."""
+    results = {method: search_method(request, method) for method in request.methods}
+    possible = {method: result for method, result in results.items() if result.leanest}
+    if not possible:
+        method, result = next(iter(results.items()))
+        reason = "; ".join(result.rejected) or "no layout agrees with all that is pinned"
+        raise InvalidRequestError(
+            f"--zero-stage {request.zero_stage} does not go with {method}: {reason}. "
+            "Leave it out, or take another --method"
+        )
+    return possible
 
 
 def describe_budget(request: Request) -> str:

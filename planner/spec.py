@@ -14,6 +14,26 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     """libyaml's safe loader where it is built, reading ``2e-4`` as a number, as YAML 1.2 does."""
 
 
+class _DuplicateKeyError(Exception):
+    """YAML itself lets the last one win without a word."""
+
+    def __init__(self, key: str, line: int) -> None:
+        super().__init__(key)
+        self.key = key
+        self.line = line
+
+
+def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[str] = set()
+    for key_node, _ in node.value:
+        if key_node.value in seen:
+            raise _DuplicateKeyError(key_node.value, key_node.start_mark.line + 1)
+        seen.add(key_node.value)
+    content: dict[Any, Any] = loader.construct_mapping(node, deep=True)
+    return content
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+"),
@@ -66,6 +86,8 @@ def parse_spec(kind: type[SpecT], text: str, path: Path) -> SpecT:
 def parse_yaml(text: str, path: Path) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
+    except _DuplicateKeyError as error:
+        raise InvalidFileError(path, error.line, f"the key {error.key!r} is given twice") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = error.problem or error.context or "cannot be parsed"
@@ -89,7 +111,9 @@ def _first_error(
         known = _keys_at(kind, location[:-1])
         hint = did_you_mean(str(location[-1]), known)
         return InvalidFileError(path, line, f"unknown key {key!r}. {hint}")
-    reason = first["msg"].removeprefix("Value error, ")
+    reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+    if first["type"] == "model_type":
+        reason = "it should hold keys of its own"
     if first["type"] == "missing":
         reason = "this key is missing"
     elif "input" in first and not isinstance(first["input"], dict | list):

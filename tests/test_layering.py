@@ -62,6 +62,7 @@ def test_the_planner_knows_no_launcher_and_no_training_stack(path: Path) -> None
 def test_the_launcher_knows_the_plan_and_not_how_it_was_made(path: Path) -> None:
     used = {name for name in imports(path) if top(name) == "planner"}
     assert used <= LAUNCHER_MAY_USE
+    assert "presets" not in {top(name) for name in imports(path)}
 
 
 @pytest.mark.parametrize("path", modules("presets"), ids=lambda path: path.stem)

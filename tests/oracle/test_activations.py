@@ -90,6 +90,8 @@ def layer_bytes(workload: Workload, batch: Batch, *, zero_stage: ZeroStage, inde
         ("lora", "fp32", 0, 0.0, ("q_proj", "k_proj", "down_proj")),
         ("qlora", "fp32", 0, 0.0, "all-linear"),
         ("qlora", "fp32", 0, 0.05, "all-linear"),
+        ("qlora", "bf16", 0, 0.0, "all-linear"),
+        ("qlora", "bf16", 0, 0.05, "all-linear"),
         ("qlora", "bf16", 2, 0.0, "all-linear"),
         ("qlora", "bf16", 2, 0.05, "all-linear"),
     ],

@@ -126,7 +126,7 @@ def test_fallbacks_get_leaner_and_keep_the_global_batch() -> None:
 
 
 def test_the_shortfall_and_the_way_out_are_named() -> None:
-    with pytest.raises(NothingFitsError, match=r"full needs .* GiB short\. --method qlora fits"):
+    with pytest.raises(NothingFitsError, match=r"full needs .* GiB short\. --method lora fits"):
         decide(request(cards(1, 24), method="full"))
     with pytest.raises(NothingFitsError, match="--sequence-length 1024 fits"):
         decide(request(cards(1, 8)))
@@ -147,6 +147,14 @@ def test_the_shortfall_and_the_way_out_are_named() -> None:
 def test_contradictions(pinned: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         decide(request(cards(4, 24), **pinned))
+
+
+def test_a_pinned_stage_leaves_out_the_methods_it_does_not_go_with() -> None:
+    decision = decide(request(cards(2, 80), zero_stage=3))
+    assert decision.chosen.layout.zero_stage == 3
+    assert "qlora" not in {x.candidate.method for x in decision.alternatives}
+    with pytest.raises(InvalidRequestError, match="--zero-stage 3 does not go with qlora"):
+        decide(request(cards(2, 80), zero_stage=3, method="qlora"))
 
 
 def test_zero_needs_several_devices() -> None:

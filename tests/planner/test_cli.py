@@ -96,6 +96,9 @@ def test_an_edited_plan_is_never_lost(tmp_path: Path) -> None:
         (["--model", "llama-2-7b", "--zero-stages", "2"], "--zero-stage"),
         (["--model", "llama-2-7b", "--gpus", "24G", "-o", "no/such/plan.yaml"], "cannot write"),
         (["--model", "llama-2-7b", "--gpus", "24G", "--recipe", "quora"], "qlora"),
+        (["--model", "llama-2-7b", "--gpus", "24G", "-o", "."], "is a directory"),
+        (["--model", "llama-2-7b", "--gpus", "24.5G"], "whole GiB"),
+        (["--model", "llama-2-7b", "--gpus", "2xcpu"], "takes no count"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -135,6 +138,17 @@ def test_the_plan_goes_to_stdout_on_request(tmp_path: Path) -> None:
     result = plan("--model", "chatglm3-6b-base", "--gpus", "24G", "-o", "-", cwd=tmp_path)
     assert "schema_version: 1" in result.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_json_wins_over_the_plan_on_stdout(tmp_path: Path) -> None:
+    arguments = ("--model", "chatglm3-6b-base", "--gpus", "24G", "--json", "-o", "-")
+    assert json.loads(plan(*arguments, cwd=tmp_path).stdout)["schema_version"] == 1
+    names = json.loads(plan("--list", "models", "--json", cwd=tmp_path).stdout)
+    assert "chatglm3-6b-base" in names
+
+
+def test_names_to_type_are_never_cut(tmp_path: Path) -> None:
+    assert "rtx-pro-6000-workstation " in plan("--list", "gpus", cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize("kind", ["models", "gpus", "recipes"])

@@ -107,13 +107,13 @@ class TestNames:
             ("r" * 300, InvalidRequestError, "is no card and no size"),
             ("24", InvalidRequestError, "did you mean 24G?"),
             ("2x24", InvalidRequestError, "did you mean 24G?"),
-            ("0G", UnknownNameError, "no card is named '0g'"),
+            ("0G", InvalidRequestError, "sizes are whole GiB"),
             ("banana", UnknownNameError, "no card is named 'banana'"),
             ("rtx4090", UnknownNameError, "Did you mean 'rtx-4090'?"),
             ("8xh100-sxm-80", UnknownNameError, "Did you mean 'h100-sxm-80gb'?"),
             ("../models/yi-6b", InvalidRequestError, "is no card and no size"),
             ("a/../a10", UnknownNameError, "no card is named 'a/../a10'"),
-            ("2xcpu", UnknownNameError, "no card is named 'cpu'"),
+            ("2xcpu", InvalidRequestError, "the CPU takes no count"),
         ],
     )
     def test_refused(self, text: str, kind: type[UserError], message: str) -> None:

@@ -54,6 +54,7 @@ def test_scientific_notation_is_a_number() -> None:
         ("  world_size: 2", "  world_size: 3", r"world_size \(3\) must be num_nodes"),
         ("  epochs: 3.0", "  epochs: null", r"give epochs or max_steps"),
         ("method: lora", "method: full", r"method full and adapter contradict"),
+        ("  seed: 42", "  seed: 42\n  seed: 43", r"plan\.yaml:\d+: the key 'seed' is given twice"),
         ("  seed: 42", "  seed: no", r"training.seed: .*the truth value False"),
     ],
 )
