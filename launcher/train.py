@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import torch
 from datasets import load_from_disk
@@ -125,7 +125,20 @@ def main() -> None:
     screen = redirect_output(run.rank_log(rank))
     train(run, rank, screen)
     if torch.distributed.is_initialized():
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+    leave(screen)
+
+
+def leave(screen: TextIO) -> NoReturn:
+    """End at once: all is saved, and gloo's threads may still be waiting under DeepSpeed.
+
+    Unwinding the process around such a thread aborts it ("terminate called without an
+    active exception"), and a run that has succeeded would be reported as failed.
+    """
+    for stream in (screen, sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

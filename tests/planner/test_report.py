@@ -12,7 +12,13 @@ from tests.planner.builders import cards, request
 
 def printed(width: int, *, count: int = 2, gib: int = 24, terminal: bool = False) -> str:
     stream = io.StringIO()
-    console = Console(file=stream, width=width, force_terminal=terminal, highlight=False)
+    console = Console(
+        file=stream,
+        width=width,
+        force_terminal=terminal,
+        color_system="standard" if terminal else None,
+        highlight=False,
+    )
     decision = decide(request(cards(count, gib, speed="rtx-3090")))
     print_report(console, decision, ["launch plan.yaml --data FILE"])
     return stream.getvalue()
