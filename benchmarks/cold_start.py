@@ -75,6 +75,7 @@ def main() -> None:
     print(text, end="")
     if options.write:
         file = RESULTS / f"cold-start--{time.strftime('%Y-%m-%d')}.json"
+        RESULTS.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
 
 
