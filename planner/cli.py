@@ -28,6 +28,7 @@ from planner.request import Prefer, Request
 from planner.units import parse_size
 
 ZeroStageOption = Literal["0", "1", "2", "3"]
+DEFAULT_OUTPUT = Path("plan.yaml")
 
 
 def plan(
@@ -67,8 +68,9 @@ def plan(
         str | None, typer.Option(help="Use at most this of each device, such as 22GiB.")
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where the plan goes; - prints it.")
-    ] = Path("plan.yaml"),
+        Path | None,
+        typer.Option("--output", "-o", help="Where the plan goes, plan.yaml by default; - prints."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an edited plan.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     list_kind: Annotated[
@@ -104,16 +106,18 @@ def plan(
     )
     made = plan_of(decision)
     text = render(made, command=shlex.join(["plan", *sys.argv[1:]]))
+    destination = DEFAULT_OUTPUT if output is None else output
     to_stdout = str(output) == "-"
-    if not to_stdout and (_names_output() or not as_json):
-        write(text, output, force=force)
+    # With --json a file is written only where one was asked for.
+    if not to_stdout and (output is not None or not as_json):
+        write(text, destination, force=force)
     if as_json:
         print(json.dumps(document(decision, made), indent=2))
         return
     if to_stdout:
         print(text, end="")
         return
-    print_report(console, decision, _next_steps(output, made.data.source))
+    print_report(console, decision, _next_steps(destination, made.data.source))
 
 
 _STAGES: dict[ZeroStageOption, Literal[0, 1, 2, 3]] = {"0": 0, "1": 1, "2": 2, "3": 3}
@@ -146,11 +150,6 @@ def _data_source(data: str | None) -> str | None:
     if data is not None and data != "demo" and not Path(data).exists():
         raise InvalidRequestError(f"--data {data}: there is no such file or directory")
     return data
-
-
-def _names_output() -> bool:
-    """With --json a file is written only where one was asked for."""
-    return any(x == "-o" or x.startswith("--output") for x in sys.argv[1:])
 
 
 def _next_steps(output: Path, data_source: str | None) -> list[str]:

@@ -110,7 +110,7 @@ def _plan(decision: Decision) -> Table:
         ("Model", f"{model.name}, {params} parameters, {trained} of them trained"),
         ("Plan", Text(_headline(chosen), style="bold green")),
         ("", _batch_line(chosen)),
-        ("Why", decision.why),
+        ("Why", decision.why + (" (tight)" if decision.tight else "")),
     ]
     if model.native_class is None:
         warning = "transformers builds this model from remote code only: launch will not train it"
