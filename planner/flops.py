@@ -9,8 +9,7 @@ forward pass, the gradient of a weight as much again, and a frozen weight has no
 
 from dataclasses import dataclass
 
-from planner.activations import Batch
-from planner.recipe import Workload
+from planner.recipe import Batch, Workload
 
 CAUSAL = 0.5
 """Half of the scores are masked, and the fused kernels skip them."""

@@ -1,9 +1,11 @@
 """What is trained and how, apart from the machine: the settings that a recipe file holds."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
 
+from planner.gpu import Device
 from planner.model import Linear, ModelSpec
 from planner.plan import (
     AdapterSection,
@@ -74,6 +76,21 @@ class Workload(Spec):
     @property
     def frozen_params(self) -> int:
         return 0 if self.method == "full" else self.model.num_params
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One micro-batch on one rank."""
+
+    micro_batch_size: int
+    sequence_length: int
+    padded: bool = False
+    """Shorter samples are padded, so attention takes a mask and every head its own keys."""
+    device: Device = "cuda"
+
+    @property
+    def tokens(self) -> int:
+        return self.micro_batch_size * self.sequence_length
 
 
 def load_recipe(name: str) -> Recipe:

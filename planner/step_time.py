@@ -12,7 +12,7 @@ from functools import cache
 from planner.communication import Traffic, traffic
 from planner.flops import Flops, micro_batch_flops
 from planner.gpu import Cluster
-from planner.memory import micro_batch
+from planner.memory import worst_batch
 from planner.model_states import ADAM_MOMENTS_BYTES
 from planner.numerics import Numerics, numerics
 from planner.presets import ROOT
@@ -92,7 +92,7 @@ def rates(cluster: Cluster) -> Rates | None:
 def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates) -> StepTime:
     """One optimizer step of one rank; all ranks take the same time."""
     kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=layout.zero_stage)
-    batch = micro_batch(workload, layout, cluster.device)
+    batch = worst_batch(workload, layout, cluster.device)
     flops = micro_batch_flops(workload, batch, checkpointing=layout.activation_checkpointing)
     micro_batches = layout.gradient_accumulation_steps
     sent = traffic(workload, layout, kinds)

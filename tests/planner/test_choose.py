@@ -8,7 +8,7 @@ from planner.choose import decide
 from planner.errors import InvalidRequestError, NothingFitsError
 from planner.plan import METHODS, Method
 from planner.request import Prefer
-from planner.units import GIB
+from planner.units import GIB, MIB
 from tests.planner.builders import cards, request
 
 
@@ -129,7 +129,7 @@ def test_the_shortfall_and_the_way_out_are_named() -> None:
     with pytest.raises(NothingFitsError, match=r"full needs .* GiB short\. --method lora fits"):
         decide(request(cards(1, 24), method="full"))
     with pytest.raises(NothingFitsError, match="--sequence-length 1024 fits"):
-        decide(request(cards(1, 8)))
+        decide(request(cards(1, 8), memory_limit_bytes=7800 * MIB))
     with pytest.raises(NothingFitsError, match="such cards would carry it"):
         decide(request(cards(1, 24), model="llama-2-70b", recipe=None, sequence_length=128))
 

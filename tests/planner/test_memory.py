@@ -104,7 +104,7 @@ def test_each_zero_stage_keeps_no_more_states_than_the_one_before(ranks: int, st
     def states(strategy: Strategy) -> int:
         parts = footprint(
             workload("full"), layout(strategy=strategy, world_size=ranks, steps=steps), "cuda"
-        ).phases["backward"]
+        ).phases["optimizer_step"]
         return parts["weights"] + parts["gradients"] + parts["optimizer_states"]
 
     stages = [states("zero1"), states("zero2"), states("zero3")]

@@ -1,0 +1,219 @@
+"""PyTorch's autograd with sizes in the place of values: what is alive, when, and whose it is.
+
+A forward pass written against :class:`Tape` reads like the module it mirrors. Storages come
+and go with Python's own references, as they do under PyTorch, and every arrival and departure
+is logged with its owner; a node keeps what its operator saves, and the backward pass runs
+nodes from the last to the first. Nothing is computed but bytes.
+
+read: torch/csrc/autograd/engine.cpp at 2.13: a node's inputs and outputs are alive together;
+what it saved goes when it has run; gradients that meet are added, in place where nobody else
+holds the first. torch/csrc/autograd/functions/accumulate_grad.h: the first gradient of a
+parameter is kept as it is, later ones are added to it.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from heapq import heappop, heappush
+from sys import getrefcount
+from typing import Literal
+
+from planner.tensors import Backward, Event, Node, Owner, Parameter, Region, Storage, Tensor
+
+GradientSink = Literal["keep", "add", "reduce"]
+"""Where a parameter's gradient goes: it becomes the gradient; it is added to one that was
+there before; DeepSpeed copies it into a bucket. The last two free it at once."""
+
+
+class _RecomputedEnough(Exception):  # noqa: N818 - a signal, not an error
+    """Ends a recomputation when all that backward needs is there again."""
+
+
+class Tape:
+    """One training step: the log of its storages, and the graph as it grows."""
+
+    def __init__(self, *, sink: GradientSink) -> None:
+        self.log: list[Event] = []
+        self.kept_gradients: list[Storage] = []
+        self.borders: list[tuple[int, int]] = []
+        """Where each layer begins: the last node before it, and its place in the log."""
+        self.passed: list[int] = []
+        """Places in the log where backward left a layer, the last layer first."""
+        self._sink = sink
+        self._sequence = 0
+        self._owner: Owner = "activations"
+        self._region: Region | None = None
+        self._refilling = False
+        self._cast_weights: dict[int, tuple[int, Tensor]] = {}
+
+    def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
+        storage = Storage(self.log, elements * width, owner or self._owner, name)
+        return Tensor(elements, width, storage, None)
+
+    def record(
+        self,
+        output: Tensor,
+        inputs: tuple[Tensor, ...],
+        saved: tuple[Tensor, ...],
+        backward: Backward,
+    ) -> Tensor:
+        """Give ``output`` its node, if any input needs a gradient."""
+        nodes = tuple(x.node for x in inputs)
+        if not any(nodes):
+            return output
+        region = self._region
+        if region is not None and self._refilling:
+            return self._refill(region, output, saved)
+        self._sequence += 1
+        node = Node(self._sequence, nodes, backward, unpacks=bool(saved))
+        output.node = node
+        if region is None:
+            node.saved = [x.storage for x in saved if x.storage is not None]
+        else:
+            node.region = region
+            region.nodes.append(node)
+        return output
+
+    def _refill(self, region: Region, output: Tensor, saved: tuple[Tensor, ...]) -> Tensor:
+        node = region.nodes[region.refilled]
+        region.refilled += 1
+        node.saved = [x.storage for x in saved if x.storage is not None]
+        output.node = node
+        if region.refilled == region.last_unpacking:
+            raise _RecomputedEnough
+        return output
+
+    def packs(self, saved: tuple[Tensor, ...]) -> None:
+        """Inputs are saved before an operator runs: the last of a recomputation never does."""
+        region = self._region
+        if region is None or not self._refilling or not saved:
+            return
+        if region.refilled == region.last_unpacking - 1:
+            node = region.nodes[region.refilled]
+            region.refilled += 1
+            node.saved = [x.storage for x in saved if x.storage is not None]
+            raise _RecomputedEnough
+
+    def checkpoint(self, run: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        """Run a region that keeps its input only; backward runs it again."""
+        region = Region(run, given.viewed())
+        self._region = region
+        output = run(given)
+        self._region = None
+        unpacking = [number for number, node in enumerate(region.nodes, 1) if node.unpacks]
+        region.last_unpacking = max(unpacking, default=0)
+        return output
+
+    def _recompute(self, region: Region) -> None:
+        self._region, self._refilling = region, True
+        with suppress(_RecomputedEnough):
+            region.run(region.given.viewed())
+        self._region, self._refilling = None, False
+        self.autocast_ends()
+        region.nodes = []
+
+    def charge(self, owner: Owner) -> None:
+        """From here on what is made belongs to ``owner``."""
+        self._owner = owner
+
+    def cast_once(self, weight: Tensor, cast: Callable[[Tensor], Tensor]) -> Tensor:
+        """Autocast's 16-bit copy of an fp32 leaf, kept until autocast ends."""
+        key = id(weight)
+        if key not in self._cast_weights:
+            self._cast_weights[key] = len(self.borders), cast(weight)
+        return self._cast_weights[key][1]
+
+    def autocast_ends(self) -> list[int]:
+        """Drop the copies; the places in the log where those of each layer are gone."""
+        places = []
+        for layer in range(len(self.borders) + 1):
+            made_here = [key for key, (made, _) in self._cast_weights.items() if made == layer]
+            for key in made_here:
+                del self._cast_weights[key]
+            places.append(len(self.log))
+        return places
+
+    def border(self) -> None:
+        """A layer begins: here in forward, and in backward where its nodes end."""
+        self.borders.append((self._sequence, len(self.log)))
+
+    def backward(self, output: Tensor, gradient: Tensor) -> None:
+        """From ``output`` to every parameter; frees the graph behind it.
+
+        What the caller still holds stays alive, as logits do in a loop that names them.
+        """
+        root = output.node
+        assert isinstance(root, Node)
+        output.node = None
+        arrived: dict[int, Tensor] = {id(root): gradient}
+        queue: list[tuple[int, Node]] = [(-root.sequence, root)]
+        waiting = [sequence for sequence, _ in self.borders]
+        del root, gradient
+        while queue:
+            _, node = heappop(queue)
+            while waiting and node.sequence <= waiting[-1]:
+                waiting.pop()
+                self.charge("activations")
+                self.passed.append(len(self.log))
+            self._differentiate(node, arrived, queue)
+            del node
+        self.passed += [len(self.log)] * len(waiting)
+
+    def _differentiate(
+        self, node: Node, arrived: dict[int, Tensor], queue: list[tuple[int, Node]]
+    ) -> None:
+        region = node.region
+        if region is not None and node.unpacks and not region.refilled:
+            self._recompute(region)
+        node.region = region = None
+        incoming = arrived.pop(id(node))
+        outgoing = list(node.backward(incoming))
+        node.saved = []
+        del incoming
+        for position, edge in enumerate(node.inputs):
+            made, outgoing[position] = outgoing[position], None
+            if edge is None or made is None:
+                continue
+            if isinstance(edge, Parameter):
+                self._accumulate(edge, made)
+            elif id(edge) in arrived:
+                self._join(arrived, id(edge))
+            else:
+                arrived[id(edge)] = made
+                heappush(queue, (-edge.sequence, edge))
+            del made
+
+    def _join(self, arrived: dict[int, Tensor], key: int) -> None:
+        """Gradients of one tensor from two consumers: in place if nobody else holds the first."""
+        old = arrived[key]
+        held_by_the_tensor_and_this_call = 2
+        if getrefcount(old.storage) > held_by_the_tensor_and_this_call:
+            arrived[key] = self.new(old.elements, old.width, "sum of gradients")
+
+    def _accumulate(self, leaf: Parameter, gradient: Tensor) -> None:
+        if self._sink != "keep":
+            return
+        storage = gradient.storage
+        assert storage is not None
+        held_by_the_tensor_and_this_function = 3
+        if getrefcount(storage) > held_by_the_tensor_and_this_function:
+            copy = self.new(gradient.elements, gradient.width, "gradient", leaf.gradient_owner)
+            assert copy.storage is not None
+            storage = copy.storage
+        else:
+            storage.passes_to(leaf.gradient_owner)
+        self.kept_gradients.append(storage)
+
+
+def saved_since(output: Tensor, sequence: int) -> list[Storage]:
+    """Every storage that nodes after ``sequence`` keep for backward, each once."""
+    found: dict[int, Storage] = {}
+    seen: set[int] = set()
+    waiting = [output.node]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, Node) or node.sequence <= sequence or id(node) in seen:
+            continue
+        seen.add(id(node))
+        found |= {id(storage): storage for storage in node.saved}
+        waiting += node.inputs
+    return list(found.values())

@@ -1,0 +1,137 @@
+"""The head and the loss on a tape: trl's fused head, and the stock cross-entropy.
+
+t  tokens of a micro-batch     h  hidden_size     V  vocab_size
+"""
+
+from planner import operators as ops
+from planner.autograd import Tape
+from planner.gpu import Device
+from planner.numerics import Numerics
+from planner.operators import FP32, INT64
+from planner.recipe import Batch
+from planner.tensors import Parameter, Tensor
+
+FUSED_LOSS_TOKENS = 4096
+"""read: trl/kernels/chunked_logprob.py at 1.16.0, TOKEN_CHUNK_SIZE."""
+FUSED_LOSS_VOCABULARY = 32768
+"""read: trl/trainer/utils.py at 1.16.0, _CHUNKED_LOGPROB_CHUNK_SIZE."""
+FUSED_LOSS_STATISTICS = 7
+"""fp32 values per token while the tiles are folded; same file, forward."""
+TORCH_TILE_BYTES = {"forward": 3 * FP32 + 1, "backward": 7 * FP32 + 1}
+"""Per logit of a tile where there is no Triton, as on the CPU: fp32 copies and a mask; same
+file, _forward_tile and _backward_tile. The Triton kernels work inside the tile."""
+
+
+def fused_loss(
+    tape: Tape, hidden: Tensor, head: Parameter, *, batch: Batch, numerics: Numerics
+) -> Tensor:
+    """trl's add_fused_lm_head, _fused_forward: every position but the last of each sample."""
+    h = hidden.elements // batch.tokens
+    scored = batch.tokens - batch.micro_batch_size
+    hidden = ops.slice_of(tape, hidden, scored * h)
+    if batch.device == "cuda":
+        selected = _selected(tape, hidden, scored)
+    elif batch.micro_batch_size > 1:
+        selected = ops.contiguous(tape, hidden, "positions that are scored")
+    else:
+        selected = hidden
+    return _fused_log_probs(
+        tape, selected, head, tokens=scored, numerics=numerics, device=batch.device
+    )
+
+
+def _selected(tape: Tape, hidden: Tensor, tokens: int) -> Tensor:
+    """``hidden[mask]``: the indices are saved; the gradient is scattered into zeros."""
+    elements, width = hidden.elements, hidden.width
+    indices = tape.new(2 * tokens, INT64, "indices of the scored positions")
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(elements, width, "gradient of the selected positions")]
+
+    output = tape.new(elements, width, "positions that are scored")
+    return tape.record(output, (hidden,), (indices,), backward)
+
+
+def _fused_log_probs(
+    tape: Tape, hidden: Tensor, head: Parameter, *, tokens: int, numerics: Numerics, device: Device
+) -> Tensor:
+    """ChunkedLogProbFunction: a tile of logits at a time, made again for the gradient."""
+    vocab = head.elements * tokens // hidden.elements
+    sizes = _TileSizes(tape, hidden, head, tokens, vocab, numerics, device)
+    statistics = [
+        tape.new(tokens, FP32, "running statistics") for _ in range(FUSED_LOSS_STATISTICS)
+    ]
+    tile = sizes.tile("forward")
+    del tile
+    outputs = [tape.new(tokens, FP32, "log-probability and entropy") for _ in range(3)]
+    del statistics
+    elements, width, head_width = hidden.elements, hidden.width, head.width
+    weights, head_trains = head.elements, head.trains
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        of_hidden = tape.new(elements, FP32, "gradient of the hidden states in fp32")
+        of_head = tape.new(weights, FP32, "gradient of the head in fp32") if head_trains else None
+        tile = sizes.tile("backward")
+        made_hidden = ops.as_width(tape, of_hidden, width, elements)
+        made_head = None
+        if of_head is not None:
+            made_head = ops.as_width(tape, of_head, head_width, weights)
+        del tile
+        return [made_hidden, made_head]
+
+    saved = (hidden, head, outputs[0], outputs[1])
+    result = outputs[2]
+    return tape.record(result, (hidden, head), saved, backward)
+
+
+class _TileSizes:
+    """What one tile takes: itself, casts of its operands, and copies where there is no Triton."""
+
+    def __init__(
+        self,
+        tape: Tape,
+        hidden: Tensor,
+        head: Parameter,
+        tokens: int,
+        vocab: int,
+        numerics: Numerics,
+        device: Device,
+    ) -> None:
+        self._tape = tape
+        self._rows = min(tokens, FUSED_LOSS_TOKENS)
+        self._columns = min(vocab, FUSED_LOSS_VOCABULARY)
+        self._width = numerics.compute if numerics.autocast else hidden.width
+        self._hidden_size = head.elements // vocab
+        self._casts = [
+            count * self._hidden_size
+            for count, width in ((self._rows, hidden.width), (self._columns, head.width))
+            if width != self._width
+        ]
+        self._on_cpu = device == "cpu"
+
+    def tile(self, direction: str) -> list[Tensor]:
+        """Everything that is alive while one tile is folded."""
+        new = self._tape.new
+        made = [new(self._rows * FUSED_LOSS_VOCABULARY, self._width, "tile of logits")]
+        made += [
+            new(elements, self._width, "operand of the tile, cast") for elements in self._casts
+        ]
+        if self._on_cpu and TORCH_TILE_BYTES[direction]:
+            copies = self._rows * self._columns * TORCH_TILE_BYTES[direction]
+            made.append(new(copies, 1, "copies of the tile"))
+        return made
+
+
+def cross_entropy(tape: Tape, logits: Tensor) -> Tensor:
+    """ForCausalLMLoss: an fp32 copy of the logits, log-probabilities, and their gradients."""
+    logits = ops.cast(tape, logits, FP32, "logits in fp32")
+    elements = logits.elements
+    log_probs = tape.new(elements, FP32, "log-probabilities")
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        of_log_probs = tape.new(elements, FP32, "gradient of the log-probabilities")
+        made = tape.new(elements, FP32, "gradient of the logits in fp32")
+        del of_log_probs
+        return [made]
+
+    return tape.record(tape.new(1, FP32, "loss"), (logits,), (log_probs,), backward)

@@ -1,0 +1,115 @@
+"""Storages that come and go with Python's own references, tensors that view them, and the
+nodes of the graph behind them."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from planner.units import round_up
+
+ALLOCATOR_BLOCK_BYTES = 512
+"""read: c10/core/AllocatorConfig.h at 2.13, kMinBlockSize: every size is rounded up to it."""
+
+Owner = Literal["activations", "loss", "gradients", "workspace"]
+Event = tuple[int, Owner]
+"""Bytes that arrive, or leave where negative, and whose they are."""
+
+
+class Storage:
+    """Bytes that are alive as long as somebody holds this object."""
+
+    __slots__ = ("block_bytes", "log", "name", "num_bytes", "owner")
+
+    def __init__(self, log: list[Event], num_bytes: int, owner: Owner, name: str) -> None:
+        self.log = log
+        self.num_bytes = num_bytes
+        self.block_bytes = round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
+        self.owner = owner
+        self.name = name
+        log.append((self.block_bytes, owner))
+
+    def __del__(self) -> None:
+        self.log.append((-self.block_bytes, self.owner))
+
+    def passes_to(self, owner: Owner) -> None:
+        """The same bytes under another name."""
+        self.log += [(-self.block_bytes, self.owner), (self.block_bytes, owner)]
+        self.owner = owner
+
+
+class Tensor:
+    """A view of a storage. Without a node it needs no gradient."""
+
+    __slots__ = ("elements", "node", "storage", "width")
+
+    def __init__(
+        self, elements: int, width: int, storage: Storage | None, node: "Node | Parameter | None"
+    ) -> None:
+        self.elements = elements
+        self.width = width
+        self.storage = storage
+        """Nothing for a parameter, whose bytes are counted as model states."""
+        self.node = node
+
+    def viewed(self, elements: int | None = None) -> "Tensor":
+        """The same storage, not held through this object; a view's own node costs nothing."""
+        return Tensor(elements or self.elements, self.width, self.storage, self.node)
+
+    def detached(self) -> "Tensor":
+        return Tensor(self.elements, self.width, self.storage, None)
+
+
+class Parameter(Tensor):
+    """A leaf. A weight's bytes are model states; where it trains its gradient is kept."""
+
+    __slots__ = ("gradient_owner", "trains")
+
+    def __init__(
+        self, elements: int, width: int, *, trains: bool, gradient_owner: Owner = "gradients"
+    ) -> None:
+        super().__init__(elements, width, None, None)
+        self.trains = trains
+        self.gradient_owner: Owner = gradient_owner
+        if trains:
+            self.node = self
+
+
+Backward = Callable[[Tensor], Sequence[Tensor | None]]
+
+
+class Node:
+    """One operator of the graph: what it saved, and how it makes its inputs' gradients."""
+
+    __slots__ = ("backward", "inputs", "region", "saved", "sequence", "unpacks")
+
+    def __init__(
+        self,
+        sequence: int,
+        inputs: tuple["Node | Parameter | None", ...],
+        backward: Backward,
+        *,
+        unpacks: bool,
+    ) -> None:
+        self.sequence = sequence
+        self.inputs = inputs
+        self.backward = backward
+        self.unpacks = unpacks
+        """Whether it saved anything, a weight included."""
+        self.saved: list[Storage] = []
+        self.region: Region | None = None
+
+
+class Region:
+    """A checkpointed part of a model: its input, and the nodes that wait for their tensors.
+
+    read: torch/utils/checkpoint.py at 2.13, non-reentrant: the first node that unpacks has
+    the region run again, which ends at the last tensor that was saved.
+    """
+
+    __slots__ = ("given", "last_unpacking", "nodes", "refilled", "run")
+
+    def __init__(self, run: Callable[[Tensor], Tensor], given: Tensor) -> None:
+        self.run = run
+        self.given = given
+        self.nodes: list[Node] = []
+        self.refilled = 0
+        self.last_unpacking = 0
