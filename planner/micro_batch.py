@@ -14,7 +14,7 @@ from planner.autograd import GradientSink, Tape
 from planner.decoder import Decoder
 from planner.loss import cross_entropy, fused_loss
 from planner.numerics import Numerics
-from planner.operators import INT64, embedding
+from planner.operators import FP32, INT64, embedding
 from planner.recipe import Batch, Workload
 from planner.tensors import Event, Owner, Parameter, Tensor
 
@@ -109,9 +109,11 @@ class _Run:
         self._decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=self._tape)
         self._checkpointing = checkpointing
         self._numerics = numerics
+        self._held: list[Tensor] = []
         output = self._forward()
         self._casts_gone = self._tape.autocast_ends()
-        self._tape.backward(output, self._tape.new(1, 4, "gradient of the loss"))
+        self._tape.backward(output, self._tape.new(1, FP32, "gradient of the loss"))
+        self._held.clear()
         self._finished = len(self._tape.log)
 
     def _forward(self) -> Tensor:
@@ -126,6 +128,8 @@ class _Run:
         if self._workload.recipe.loss == "fused":
             return fused_loss(tape, x, head, batch=batch, numerics=self._numerics)
         logits = self._decoder.product(head, x, model.vocab_size, "lm_head")
+        if self._numerics.keeps_logits:
+            self._held.append(logits.detached())
         return cross_entropy(tape, logits)
 
     def _backbone(self, table: Parameter) -> Tensor:
@@ -142,6 +146,9 @@ class _Run:
         if batch.padded:
             scores = batch.micro_batch_size * batch.sequence_length**2
             shared.append(tape.new(scores, 1, "attention mask"))
+        if self._workload.recipe.attention == "eager":
+            scores = batch.micro_batch_size * batch.sequence_length**2
+            shared.append(tape.new(scores, embeddings.width, "attention mask"))
         tables = self._decoder.rotary_tables(embeddings.width)
         x = embeddings
         for place in ("first", "other"):

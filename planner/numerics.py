@@ -27,12 +27,20 @@ class Numerics:
 
     compute: int
     frozen: int
+    """Frozen matrices of the layers, where they are not quantized."""
+    outside: int
+    """Frozen parameters that are no matrices of layers: embeddings, head, norms, biases. PEFT's
+    prepare_model_for_kbit_training makes them fp32; this launcher leaves them alone."""
     trainable: int
     gradient: int
     master: int
     """fp32 copy of a trainable parameter inside the optimizer; 0 where it is its own master."""
     residual: int
     autocast: bool
+    keeps_logits: bool = False
+    """Whether the training loop holds the model's output until backward has ended."""
+    repeats_heads: bool = False
+    """Whether keys and values of grouped heads are copied for fused attention without a mask."""
 
 
 def numerics(*, method: Method, compute: Precision, zero_stage: ZeroStage) -> Numerics:
@@ -43,6 +51,7 @@ def numerics(*, method: Method, compute: Precision, zero_stage: ZeroStage) -> Nu
     return Numerics(
         compute=width,
         frozen=width,
+        outside=width,
         trainable=trainable,
         gradient=trainable,
         master=4 if trainable < 4 else 0,
