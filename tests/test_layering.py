@@ -18,6 +18,8 @@ LAUNCHER_MAY_USE = {
 }
 PURE = {
     "activations",
+    "allocator",
+    "allocator_pools",
     "assemble",
     "alternatives",
     "buffers",
