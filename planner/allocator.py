@@ -4,7 +4,7 @@ Source: c10/cuda/CUDACachingAllocator.cpp of pytorch/pytorch at 001074d25084
 (``DeviceCachingAllocator`` and the note "Expandable Segments"); the same functions of the
 later revision in ataerabbi-meta/pytorch at ac90d12b0bd4 have the same rules for the default
 pools. The functions here name theirs. Constants: c10/core/AllocatorConfig.h of torch 2.13.0
-(cf30153c4c13).
+(cf30153c4c13), whose compiled allocator agrees event by event (tests/caching_allocator).
 
     request    bytes asked for, rounded up to 512
     block      a run of addresses handed out or free; free neighbours of a segment merge
