@@ -18,7 +18,7 @@ SMALL_SEGMENT_BYTES = 2_097_152
 """Read: kSmallBuffer, a segment of the small pool and a page of its expandable one."""
 
 LARGE_SEGMENT_BYTES = 20_971_520
-"""Read: large_segment_size_ (kLargeBuffer before torch 2.13), a segment that requests below
+"""Read: large_segment_size_ (kLargeBuffer in earlier versions), a segment that requests below
 LARGE_REQUEST_BYTES share and a page of the large pool's expandable one."""
 
 LARGE_REQUEST_BYTES = 10_485_760

@@ -1,6 +1,7 @@
 """The replay of PyTorch's CUDA caching allocator: worked cases, PyTorch's own tests, laws."""
 
 from collections.abc import Sequence
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -120,11 +121,13 @@ def test_the_smallest_free_block_that_is_large_enough() -> None:
 
 
 def test_the_lowest_address_of_equal_free_blocks() -> None:
-    """Two segments, the first's end free as 1 MiB, the second's too: the first is filled,
-    so that the second becomes whole and 2 MiB fit nowhere else once it is free."""
-    events: list[Event] = [*held(MIB, MIB, MIB), Free(1), Allocate(4, MIB), Free(2)]
-    events += [Allocate(5, MIB), Allocate(6, MIB)]
-    assert segments(events).peak_reserved_bytes == 4 * MIB
+    """Half of either small segment is free, and the lower one is filled.
+
+    So the upper one is whole once its other half is freed, and can go back for 20 MiB.
+    """
+    events: list[Event] = [*held(MIB, MIB, MIB, MIB), Free(1), Free(3), Allocate(4, MIB), Free(2)]
+    peak = segments([*events, Allocate(5, 20 * MIB)], 22 * MIB)
+    assert (peak.reserved_bytes[-1], peak.num_retries) == (22 * MIB, 1)
 
 
 @BOTH
@@ -179,6 +182,18 @@ def test_an_iteration_after_the_first_may_reserve_more() -> None:
     assert expandable(again).peak_reserved_bytes == expandable(once).peak_reserved_bytes
 
 
+def test_expandable_segments_may_reserve_more() -> None:
+    """40, 12 and 10 MiB, of which the 12 stay; then 5 and 40.
+
+    The 5 go into the segment of 10 that is free, so the 40 into their own. An expandable
+    segment keeps its end for last: the 5 break the 40, which then need pages at the end.
+    """
+    events = [*held(40 * MIB, 12 * MIB, 10 * MIB), Free(2), Free(0)]
+    events += [Allocate(3, 5 * MIB), Allocate(4, 40 * MIB)]
+    assert segments(events).peak_reserved_bytes == 62 * MIB
+    assert expandable(events).peak_reserved_bytes == 100 * MIB
+
+
 # Running out of memory.
 
 
@@ -210,7 +225,7 @@ def test_pages_go_back_one_by_one() -> None:
     events: list[Event] = [*held(25 * MIB, 5 * MIB, 30 * MIB), Free(0), Free(2)]
     small = [Allocate(("small", number), MIB) for number in range(41)]
     peak = expandable([*events, *small], 60 * MIB)
-    assert peak.reserved_bytes[4 + 1] == 22 * MIB
+    assert peak.reserved_bytes[len(events)] == 22 * MIB
     assert peak.num_retries == 2
     assert peak.out_of_memory is not None
     assert peak.out_of_memory.event_number == len(events) + 40
@@ -414,6 +429,17 @@ def test_less_memory_than_the_requests_runs_out(trace: list[Event]) -> None:
     need = max(rounded(trace), default=0)
     for peak in (segments(trace, need - 1), expandable(trace, need - 1)):
         assert (peak.out_of_memory is None) == (need == 0)
+
+
+@BOTH
+def test_a_long_trace_takes_seconds(expandable_segments: bool) -> None:
+    """200,000 events with 50,000 holes between live blocks."""
+    events: list[Event] = [Allocate(key, 512 * (1 + key % 7)) for key in range(100_000)]
+    events += [Free(key) for key in range(0, 100_000, 2)]
+    events += [Allocate(key, 512 * (1 + key % 11)) for key in range(100_000, 150_000)]
+    started = process_time()
+    replay(events, expandable_segments=expandable_segments)
+    assert process_time() - started < 10
 
 
 def test_a_key_is_allocated_once_and_freed_once() -> None:
