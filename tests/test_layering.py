@@ -25,6 +25,8 @@ PURE = {
     "autograd",
     "attention",
     "activations",
+    "allocator",
+    "allocator_pools",
     "assemble",
     "alternatives",
     "buffers",
