@@ -104,6 +104,32 @@ def eager_attention(
     return contiguous(tape, output, "attention output, made contiguous"), weights
 
 
+def math_attention(
+    tape: Tape,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    shape: HeadShape,
+    device: Device,
+) -> Tensor:
+    """PyTorch's own attention where no fused kernel takes the operands: scores are whole.
+
+    read: aten/src/ATen/native/transformers/attention.cpp, _scaled_dot_product_attention_math:
+    query and key are scaled by the root of the scale before their product.
+    """
+    times = shape.heads // shape.key_value_heads
+    query = unary(tape, query, "query, scaled")
+    key, value = repeat_heads(tape, key, times), repeat_heads(tape, value, times)
+    key = unary(tape, key, "key, scaled")
+    scores = shape.query_rows * shape.length
+    operands = (_batched(tape, query, shape), _batched(tape, key, shape))
+    weights = matmul(tape, *operands, scores, "scores")
+    del operands
+    weights = cast(tape, _softmax(tape, weights, device=device), query.width)
+    return matmul(tape, weights, _batched(tape, value, shape), query.elements, "attention output")
+
+
 def _batched(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
     """Heads and samples as one dimension, which takes a copy where samples are several."""
     return contiguous(tape, x, "operand of a batched product") if shape.batch > 1 else x

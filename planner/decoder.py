@@ -8,7 +8,7 @@ variable that a module still holds is memory. What differs between models is dat
 from dataclasses import dataclass, field, replace
 
 from planner import operators as ops
-from planner.attention import HeadShape, eager_attention, fused_attention
+from planner.attention import HeadShape, eager_attention, fused_attention, math_attention
 from planner.autograd import Tape
 from planner.model import Linear
 from planner.numerics import Numerics
@@ -188,7 +188,10 @@ class Decoder:
     def _fused(self, q: Tensor, k: Tensor, v: Tensor, shape: HeadShape) -> Tensor:
         """sdpa_attention_forward: with a mask every query head has its own keys and values."""
         tape, batch, bias = self.tape, self.batch, None
-        if batch.padded or self.numerics.repeats_heads:
+        grouped = shape.heads != shape.key_value_heads
+        if grouped and self.numerics.grouped_heads == "math" and not batch.padded:
+            return math_attention(tape, q, k, v, shape=shape, device=batch.device)
+        if batch.padded or self.numerics.grouped_heads == "copied":
             times = shape.heads // shape.key_value_heads
             k, v = ops.repeat_heads(tape, k, times), ops.repeat_heads(tape, v, times)
             shape = replace(shape, key_value_heads=shape.heads)

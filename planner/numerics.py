@@ -15,10 +15,16 @@ differ by a factor of three.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from planner.plan import Method, Precision, ZeroStage
 
 BYTES: dict[Precision, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
+
+
+GroupedHeads = Literal["shared", "copied", "math"]
+"""``shared``: the flash kernel reads them as they are. ``copied``: for each query head first.
+``math``: no fused kernel takes them in fp32, so the scores are whole after all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +45,8 @@ class Numerics:
     autocast: bool
     keeps_logits: bool = False
     """Whether the training loop holds the model's output until backward has ended."""
-    repeats_heads: bool = False
-    """Whether keys and values of grouped heads are copied for fused attention without a mask."""
+    grouped_heads: GroupedHeads = "shared"
+    """How fused attention without a mask treats query heads that share keys and values."""
 
 
 def numerics(*, method: Method, compute: Precision, zero_stage: ZeroStage) -> Numerics:

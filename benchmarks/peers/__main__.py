@@ -21,8 +21,8 @@ from benchmarks.peers import environments
 from benchmarks.peers.compare import Comparison, compare, questions
 from benchmarks.peers.express import PEERS
 from benchmarks.peers.model_files import LocalModel, preset_for, write_model
-from benchmarks.peers.rows import TIERS, Row, read_rows
 from benchmarks.peers.table import tables
+from benchmarks.rows import TIERS, Row, read_rows
 
 RESULTS = environments.ROOT / "benchmarks" / "results"
 PIPED_WIDTH = 110

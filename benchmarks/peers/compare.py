@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.errors import ErrorStatistics, error_statistics, relative_error
 from benchmarks.peers.express import Evidence, NotExpressibleError, Peer
 from benchmarks.peers.model_files import LocalModel
-from benchmarks.peers.rows import QUANTITIES, Quantity, Row
+from benchmarks.rows import QUANTITIES, Quantity, Row
 
 NO_CONFIG = "no config.json: the model has no preset"
 

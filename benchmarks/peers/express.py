@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from benchmarks.peers.rows import ALL_LINEAR, Quantity, Row
+from benchmarks.rows import ALL_LINEAR, Quantity, Row
 from planner.errors import UnknownNameError
 from planner.gpu import GpuSpec
 from planner.presets import load_gpu

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.peers.compare import Comparison
-from benchmarks.peers.rows import Quantity
+from benchmarks.rows import Quantity
 
 TITLES: dict[Quantity, str] = {
     "allocated": "allocated",

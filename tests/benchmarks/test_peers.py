@@ -13,8 +13,8 @@ from rich.console import Console
 from benchmarks.peers.compare import NO_CONFIG, Comparison, Question, compare, questions
 from benchmarks.peers.express import PEERS, NotExpressibleError, Peer, check_common
 from benchmarks.peers.model_files import LocalModel, preset_for, write_model
-from benchmarks.peers.rows import parse_row
 from benchmarks.peers.table import tables
+from benchmarks.rows import parse_row
 from planner.model_config import load_model_dir
 from planner.presets import load_model
 from planner.units import GIB
