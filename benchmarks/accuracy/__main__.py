@@ -3,14 +3,20 @@
 import argparse
 from pathlib import Path
 
-from benchmarks.accuracy.predict import predicted, set_aside
+from benchmarks.accuracy.predict import MEASURED_AS, Reading, predicted, set_aside
 from benchmarks.accuracy.table import markdown, with_table
 from benchmarks.errors import relative_error
-from benchmarks.rows import read_rows
-from planner.units import format_gib
+from benchmarks.rows import Row, read_rows
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "measured.csv"
 README = Path(__file__).parent.parent.parent / "README.md"
+
+
+def _error(row: Row, reading: Reading, num_bytes: int) -> str:
+    measured = row.readings.get(MEASURED_AS[reading])
+    if measured is None:
+        return f"{reading}: not measured"
+    return f"{reading} {relative_error(predicted=num_bytes, measured=measured):+.2%}"
 
 
 def main() -> None:
@@ -23,9 +29,10 @@ def main() -> None:
     if options.each:
         for row in rows:
             if set_aside(row) is None:
-                peak, measured = predicted(row), row.readings["allocated"]
-                error = relative_error(predicted=peak, measured=measured)
-                print(f"{row.id:14} {format_gib(peak):>7} {format_gib(measured):>7} {error:+.2%}")
+                print(
+                    row.id,
+                    *(_error(row, reading, size) for reading, size in predicted(row).items()),
+                )
     table = markdown(rows)
     print(table)
     if options.readme:

@@ -38,6 +38,7 @@ class SourceConventions(Spec):
     dropout: float
     optimizer_states: Literal["on the device", "paged"]
     """Paged states are managed memory, which the allocator does not count."""
+    expandable_segments: bool
 
     def numerics(self, method: Method) -> Numerics:
         """The conventions as the memory model takes them; matrices are multiplied in 16 bit."""

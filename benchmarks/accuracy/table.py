@@ -3,20 +3,24 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from benchmarks.accuracy.predict import predicted, set_aside
-from benchmarks.errors import ErrorStatistics, error_statistics, relative_error
+from benchmarks.accuracy.predict import MEASURED_AS, Reading, predicted, set_aside
+from benchmarks.errors import error_statistics, relative_error
 from benchmarks.rows import Row
 
 START, END = "<!-- accuracy -->", "<!-- end of accuracy -->"
 
 
-def errors(rows: Sequence[Row]) -> dict[tuple[str, str], list[float]]:
-    """Signed relative errors of the allocated peak, by source and method."""
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+def errors(rows: Sequence[Row]) -> dict[tuple[Reading, str, str], list[float]]:
+    """Signed relative errors by reading, source and method."""
+    found: dict[tuple[Reading, str, str], list[float]] = defaultdict(list)
     for row in rows:
-        if set_aside(row) is None:
-            error = relative_error(predicted=predicted(row), measured=row.readings["allocated"])
-            found[row.source, row.method].append(error)
+        if set_aside(row) is not None:
+            continue
+        for reading, num_bytes in predicted(row).items():
+            measured = row.readings.get(MEASURED_AS[reading])
+            if measured is not None:
+                error = relative_error(predicted=num_bytes, measured=measured)
+                found[reading, row.source, row.method].append(error)
     return dict(found)
 
 
@@ -27,25 +31,26 @@ def reasons(rows: Sequence[Row]) -> Counter[str]:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table as the README shows it, and a line on what is not in it."""
-    by_kind = errors(rows)
-    every = [error for group in by_kind.values() for error in group]
+    found = errors(rows)
     lines = [
-        "| source | method | rows | median | 95th percentile | worst | predicted too little |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| reading | source | method | rows | median | 95th percentile | worst | too little |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
     ]
-    for (source, method), group in sorted(by_kind.items()):
-        lines.append(_line(source, method, error_statistics(group)))
-    lines.append(_line("all", "", error_statistics(every)))
-    set_asides = reasons(rows)
-    named = "; ".join(f"{reason}: {count}" for reason, count in set_asides.most_common())
-    lines += ["", f"Set aside: {sum(set_asides.values())} rows ({named})."]
+    for reading in MEASURED_AS:
+        kinds = {key[1:]: group for key, group in sorted(found.items()) if key[0] == reading}
+        lines += [_line(reading, *kind, group) for kind, group in kinds.items()]
+        lines.append(_line(reading, "all", "", [e for group in kinds.values() for e in group]))
+    aside = reasons(rows)
+    named = "; ".join(f"{reason}: {count}" for reason, count in aside.most_common())
+    lines += ["", f"Set aside: {sum(aside.values())} rows ({named})."]
     return "\n".join(lines)
 
 
-def _line(source: str, method: str, found: ErrorStatistics) -> str:
+def _line(reading: str, source: str, method: str, group: Sequence[float]) -> str:
+    found = error_statistics(group)
     return (
-        f"| {source} | {method} | {found.count} | {found.median:.2%} | {found.percentile_95:.2%} "
-        f"| {found.worst:+.2%} | {found.under_share:.0%} |"
+        f"| {reading} | {source} | {method} | {found.count} | {found.median:.2%} "
+        f"| {found.percentile_95:.2%} | {found.worst:+.2%} | {found.under_share:.0%} |"
     )
 
 
