@@ -10,7 +10,12 @@ import bitsandbytes
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
-from launcher.model_building import base_dtype, quantization_config, with_adapter
+from launcher.model_building import (
+    base_dtype,
+    cast_trainable,
+    quantization_config,
+    with_adapter,
+)
 from launcher.trace import Part
 from planner.errors import InvalidFileError, InvalidRequestError
 from planner.plan import ModelSection, Plan
@@ -109,6 +114,7 @@ def build_rehearsal_model(plan: Plan, device: torch.device, recorder: Recorder) 
         if settings is not None:
             _replace_linears(base, settings)
         model = with_adapter(plan, base)
+        cast_trainable(model, plan.precision.trainable)
     _materialize(model, device, recorder, with_adapters=plan.adapter is not None)
     return model
 

@@ -104,6 +104,14 @@ def test_ranks_are_traced_one_at_a_time_without_what_they_share() -> None:
     assert parts <= {"activations", "loss", "workspace"}
 
 
+def test_under_deepspeed_adapters_are_16_bit() -> None:
+    made = planned(2, method="lora", zero_stage=2)
+    with quiet_libraries():
+        found = compare(made)
+    adapters = {side.phases["load"]["adapters"] for side in (found.predicted, found.found)}
+    assert adapters == {2 * made.model.trainable_params}
+
+
 def test_the_document_and_nothing_else(tmp_path: Path) -> None:
     made = planned(method="lora", micro_batch_size=1)
     (tmp_path / "plan.yaml").write_text(plan_text(made), encoding="utf-8")
