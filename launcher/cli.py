@@ -43,6 +43,8 @@ def launch(
         raise InvalidRequestError("--json goes with --rehearse: add it, or leave --json out.")
     plan = read_plan(plan_file, settings=settings or [], data=data, output=output)
     if rehearse:
+        if settings:
+            print("note: what is predicted is the plan without --set", file=sys.stderr)
         rehearse_plan(plan, as_json=as_json)
         return
     directory = Path(plan.output.directory)

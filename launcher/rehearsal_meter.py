@@ -9,6 +9,7 @@ import torch
 from launcher.rehearsal_step import rehearse_step
 from launcher.rehearsal_table import Side
 from launcher.trace import Part, Phases
+from planner.errors import UserError
 from planner.plan import Plan
 
 
@@ -50,6 +51,12 @@ def measured(plan: Plan, steps: int) -> Side:
     """A few steps with random weights on the current GPU."""
     device = torch.device("cuda", torch.cuda.current_device())
     meter = Meter(device)
-    rehearse_step(plan, device, meter, steps=steps)
+    try:
+        rehearse_step(plan, device, meter, steps=steps)
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            f"a step of this plan runs out of memory on {torch.cuda.get_device_name(device)}. "
+            "CUDA_VISIBLE_DEVICES= in front of the command traces it without the card."
+        ) from error
     peak = max(found["allocated"] for found in meter.phases.values())
     return Side(peak_allocated_bytes=peak, phases=meter.phases)

@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-import bitsandbytes
+import bitsandbytes  # noqa: F401  registers its operators
 import torch
 from transformers import masking_utils
 from trl.kernels import chunked_logprob
@@ -35,7 +35,7 @@ from launcher.trace import Tracer
 
 Rule = Callable[[Tracer, Any, tuple[Any, ...], dict[str, Any]], Any]
 _ATEN = torch.ops.aten
-_BITSANDBYTES = bitsandbytes.functional and torch.ops.bitsandbytes
+_BITSANDBYTES = torch.ops.bitsandbytes
 
 
 def _scalar(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
