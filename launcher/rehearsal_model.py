@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import bitsandbytes
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from launcher.model_building import (
     base_dtype,
@@ -73,6 +73,11 @@ class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
 
 def model_config(plan: Plan) -> Any:
     """The configuration in the plan's model folder where there is one, else the plan's own."""
+    if plan.model.model_type not in CONFIG_MAPPING:
+        raise InvalidRequestError(
+            f"model_type {plan.model.model_type}: transformers builds it from remote code only, "
+            "and none is run."
+        )
     content = _folder_config(plan.model) or plan.model.config
     if content is None:
         raise InvalidRequestError(

@@ -143,8 +143,9 @@ def test_the_table(tmp_path: Path) -> None:
         ({"model__source": "./gone"}, ["--rehearse"], "model folder gone does not exist."),
         ({"model__source": "a/b"}, ["--rehearse"], "a/b is no folder here and the plan holds no"),
         ({}, ["--json"], "--json goes with --rehearse"),
+        ({"model__model_type": "internlm2"}, ["--rehearse"], "model_type internlm2: transformers"),
         (
-            {"model__config": {"hidden_size": 64}, "model__model_type": "nonsense"},
+            {"model__config": {"rope_parameters": "nonsense"}},
             ["--rehearse"],
             "model.config: transformers refuses it",
         ),

@@ -5,7 +5,6 @@ not as on CUDA is made so: trl's Triton kernels work inside the logits tile, whi
 torch stand-ins allocate copies of it, so those are left out here.
 """
 
-
 import pytest
 import torch
 
