@@ -3,6 +3,8 @@
 t  tokens of a micro-batch     h  hidden_size     V  vocab_size
 """
 
+from typing import Literal
+
 from planner import operators as ops
 from planner.autograd import Tape
 from planner.gpu import Device
@@ -17,7 +19,8 @@ FUSED_LOSS_VOCABULARY = 32768
 """read: trl/trainer/utils.py at 1.16.0, _CHUNKED_LOGPROB_CHUNK_SIZE."""
 FUSED_LOSS_STATISTICS = 7
 """fp32 values per token while the tiles are folded; same file, forward."""
-TORCH_TILE_BYTES = {"forward": 3 * FP32 + 1, "backward": 7 * FP32 + 1}
+Direction = Literal["forward", "backward"]
+TORCH_TILE_BYTES: dict[Direction, int] = {"forward": 3 * FP32 + 1, "backward": 7 * FP32 + 1}
 """Per logit of a tile where there is no Triton, as on the CPU: fp32 copies and a mask; same
 file, _forward_tile and _backward_tile. The Triton kernels work inside the tile."""
 
@@ -85,7 +88,11 @@ def _fused_log_probs(
 
 
 class _TileSizes:
-    """What one tile takes: itself, casts of its operands, and copies where there is no Triton."""
+    """What one tile takes: itself, casts of its operands, and copies where there is no Triton.
+
+    A loop variable holds an operand's cast while the next one is made: two are alive, but for
+    the head's in forward, which no variable holds.
+    """
 
     def __init__(
         self,
@@ -99,27 +106,34 @@ class _TileSizes:
     ) -> None:
         self._tape = tape
         self._rows = min(tokens, FUSED_LOSS_TOKENS)
+        self._next_rows = min(tokens - self._rows, FUSED_LOSS_TOKENS)
         self._columns = min(vocab, FUSED_LOSS_VOCABULARY)
+        self._next_columns = min(vocab - self._columns, FUSED_LOSS_VOCABULARY)
         self._width = numerics.compute if numerics.autocast else hidden.width
         self._hidden_size = head.elements // vocab
-        self._casts = [
-            count * self._hidden_size
-            for count, width in ((self._rows, hidden.width), (self._columns, head.width))
-            if width != self._width
-        ]
+        self._casts_hidden = hidden.width != self._width
+        self._casts_head = head.width != self._width
         self._on_cpu = device == "cpu"
 
-    def tile(self, direction: str) -> list[Tensor]:
+    def tile(self, direction: Direction) -> list[Tensor]:
         """Everything that is alive while one tile is folded."""
         new = self._tape.new
         made = [new(self._rows * FUSED_LOSS_VOCABULARY, self._width, "tile of logits")]
-        made += [
-            new(elements, self._width, "operand of the tile, cast") for elements in self._casts
-        ]
+        for count in self._operands(direction):
+            made.append(new(count * self._hidden_size, self._width, "operand of the tile, cast"))
         if self._on_cpu and TORCH_TILE_BYTES[direction]:
             copies = self._rows * self._columns * TORCH_TILE_BYTES[direction]
             made.append(new(copies, 1, "copies of the tile"))
         return made
+
+    def _operands(self, direction: Direction) -> list[int]:
+        """Rows of every operand's cast that is alive at once."""
+        counts = [self._rows, self._next_rows] if self._casts_hidden else []
+        if self._casts_head:
+            counts.append(self._columns)
+            if direction == "backward":
+                counts.append(self._next_columns)
+        return [count for count in counts if count]
 
 
 def cross_entropy(tape: Tape, logits: Tensor) -> Tensor:

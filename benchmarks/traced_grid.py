@@ -1,0 +1,171 @@
+"""The closed form against the launcher's own traced step, over a grid of real widths and lengths.
+
+python -m benchmarks.traced_grid [--write] [--points N]
+
+Models have their real widths and four of their layers, since all further ones are alike.
+"""
+
+import argparse
+import json
+import platform
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.errors import error_statistics, relative_error
+from launcher.rehearse import compare, quiet_libraries
+from planner.assemble import plan_of
+from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
+from planner.choose import decide
+from planner.gpu import Accelerator, Cluster
+from planner.plan import METHODS, Loss, Method, Plan
+from planner.presets import load_gpu, load_model
+from planner.recipe import load_recipe
+from planner.request import Request
+from planner.units import GIB
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+NUM_LAYERS = 4
+MODELS = (
+    "chatglm3-6b-base",
+    "glm-4-9b-0414",
+    "llama-2-7b",
+    "llama-3.1-8b",
+    "llama-3.2-1b",
+    "mistral-7b",
+    "phi-3-mini-4k-instruct",
+    "phi-4",
+    "qwen2.5-0.5b",
+    "qwen2.5-7b",
+    "qwen3-0.6b",
+    "qwen3-8b",
+    "smollm2-135m",
+    "yi-6b",
+)
+MICRO_BATCHES = (1, 2, 4, 8)
+LENGTHS = (512, 1024, 2048, 4096, 8192)
+LOSSES: tuple[Loss, ...] = ("fused", "standard")
+SEED = 7
+CUBLAS_BYTES = CUBLAS_WORKSPACES * CUBLAS_WORKSPACE_BYTES
+"""Predicted for CUDA; a trace on fake tensors of the CPU has no cuBLAS."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    model: str
+    method: Method
+    checkpointing: bool
+    micro_batch_size: int
+    sequence_length: int
+    loss: Loss
+
+
+def points(count: int) -> list[Point]:
+    """An even draw from the whole grid, the same each time."""
+    every = [
+        Point(
+            model=model,
+            method=method,
+            checkpointing=checkpointing,
+            micro_batch_size=samples,
+            sequence_length=length,
+            loss=loss,
+        )
+        for model, method, checkpointing, samples, length, loss in product(
+            MODELS, METHODS, (False, True), MICRO_BATCHES, LENGTHS, LOSSES
+        )
+        if length <= load_model(model).spec.max_position_embeddings
+    ]
+    return random.Random(SEED).sample(every, min(count, len(every)))
+
+
+def plan_for(point: Point) -> Plan:
+    """A plan of one card that is large enough for anything."""
+    preset = load_model(point.model)
+    spec = preset.spec.model_copy(update={"num_layers": NUM_LAYERS})
+    recipe = load_recipe(point.method)
+    recipe = recipe.model_copy(update={"loss": point.loss})
+    request = Request(
+        model=preset.model_copy(update={"spec": spec}),
+        cluster=_large_card(),
+        recipe=recipe,
+        sequence_length=point.sequence_length,
+        global_batch_size=point.micro_batch_size,
+        micro_batch_size=point.micro_batch_size,
+        activation_checkpointing=point.checkpointing,
+    )
+    return plan_of(decide(request))
+
+
+def _large_card() -> Cluster:
+    size = 9000 * GIB
+    card = Accelerator(
+        label="9000G",
+        device_name="a card without limits",
+        nominal_gib=9000,
+        capacity_bytes=size,
+        in_use_bytes=0,
+        context_bytes=0,
+        speed=load_gpu("h100-sxm-80gb"),
+    )
+    return Cluster(device="cuda", accelerator=card, gpus_per_node=1, link="none")
+
+
+def measure(chosen: list[Point]) -> Iterator[dict[str, Any]]:
+    """Predicted and traced peaks of each point."""
+    for point in chosen:
+        with quiet_libraries():
+            found = compare(plan_for(point))
+        predicted = found.predicted.peak_allocated_bytes - CUBLAS_BYTES
+        traced = found.found.peak_allocated_bytes
+        yield {
+            **{name: getattr(point, name) for name in point.__slots__},
+            "predicted_bytes": predicted,
+            "traced_bytes": traced,
+            "error": round(relative_error(predicted=predicted, measured=traced), 6),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="keep the result in results/")
+    parser.add_argument("--points", type=int, default=320)
+    options = parser.parse_args()
+    rows = []
+    for row in measure(points(options.points)):
+        rows.append(row)
+        print(*row.values(), flush=True)
+    found = error_statistics([row["error"] for row in rows])
+    print(f"median {found.median:.3%}, 95th {found.percentile_95:.3%}, worst {found.worst:+.3%}")
+    document = {
+        "run": {"benchmark": "traced_grid", "num_layers": NUM_LAYERS, "seed": SEED},
+        "measured": {
+            "points": len(rows),
+            "median": found.median,
+            "percentile_95": found.percentile_95,
+            "worst": found.worst,
+            "rows": rows,
+        },
+        "environment": {
+            "system": platform.platform(terse=True),
+            "python": platform.python_version(),
+            "packages": {name: version(name) for name in PACKAGES},
+            "threads": torch.get_num_threads(),
+            "date": time.strftime("%Y-%m-%d"),
+        },
+    }
+    if options.write:
+        file = RESULTS / f"traced-grid--{time.strftime('%Y-%m-%d')}.json"
+        file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
