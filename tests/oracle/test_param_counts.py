@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from planner.model import ModelSpec
-from planner.model_config import spec_from_config
+from planner.model_config import NATIVE_CLASSES, spec_from_config
 from planner.presets import ModelPreset, load_model, preset_names
 
 transformers = pytest.importorskip("transformers")
@@ -31,9 +31,9 @@ def config_of(spec: ModelSpec) -> Any:
         "tie_word_embeddings": spec.tied_embeddings,
         "pad_token_id": None,
     }
-    if spec.model_type in ("llama", "glm"):
+    if spec.model_type in ("llama", "qwen3", "glm", "glm4"):
         sizes["attention_bias"] = spec.qkv_bias
-    if spec.model_type == "glm":
+    if spec.rotary_fraction < 1:
         sizes["rope_parameters"] = {
             "rope_type": "default",
             "rope_theta": 10_000.0,
@@ -102,7 +102,7 @@ def test_config_json_round_trip(preset: ModelPreset, tmp_path: Path) -> None:
     assert spec_from_config(json.loads(path.read_text()), path) == preset.spec
 
 
-@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "glm"])
+@pytest.mark.parametrize("model_type", NATIVE_CLASSES)
 def test_class_defaults(model_type: str, tmp_path: Path) -> None:
     """A key that a file leaves out has the value that transformers gives it."""
     full = transformers.AutoConfig.for_model(model_type).to_dict()
