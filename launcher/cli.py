@@ -1,5 +1,6 @@
 """``launch plan.yaml``: run the training that a plan describes."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -28,13 +29,24 @@ def launch(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be run; write nothing.")
     ] = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Trace a step without data and weights: memory.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --rehearse: as JSON.")] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key: training.max_steps=12."),
     ] = None,
 ) -> None:
     """Train as PLAN says."""
+    if as_json and not rehearse:
+        raise InvalidRequestError("--json goes with --rehearse: add it, or leave --json out.")
     plan = read_plan(plan_file, settings=settings or [], data=data, output=output)
+    if rehearse:
+        if settings:
+            print("note: what is predicted is the plan without --set", file=sys.stderr)
+        rehearse_plan(plan, as_json=as_json)
+        return
     directory = Path(plan.output.directory)
     require_one_node(plan)
     if dry_run:
@@ -46,6 +58,14 @@ def launch(
     with locked(run):
         code = execute(plan, run)
     raise typer.Exit(code)
+
+
+def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
+    """Imports the training stack, which says a lot that is not about this."""
+    logging.disable(logging.WARNING)
+    from launcher.rehearse import rehearse
+
+    rehearse(plan, as_json=as_json)
 
 
 def require_one_node(plan: Plan) -> None:

@@ -28,18 +28,24 @@ DTYPES: dict[Precision, torch.dtype] = {
 
 def build_model(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
     """The model that is trained, adapter included."""
-    model = load_base(plan, checkpoint, device)
+    return with_adapter(plan, load_base(plan, checkpoint, device))
+
+
+def with_adapter(plan: Plan, model: Any) -> Any:
     if plan.adapter is None:
         return model
     fp32_adapter = plan.precision.trainable == "fp32"
     return get_peft_model(model, lora_config(plan.adapter), autocast_adapter_dtype=fp32_adapter)
 
 
+def base_dtype(plan: Plan) -> torch.dtype:
+    return DTYPES[plan.precision.trainable if plan.adapter is None else plan.precision.frozen]
+
+
 def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
-    precision = plan.precision.trainable if plan.adapter is None else plan.precision.frozen
     model = AutoModelForCausalLM.from_pretrained(
         checkpoint,
-        dtype=DTYPES[precision],
+        dtype=base_dtype(plan),
         attn_implementation=plan.attention,
         quantization_config=quantization_config(plan),
         device_map=_device_map(plan, device),

@@ -25,7 +25,7 @@ def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
         fp16=plan.precision.compute == "fp16",
         **_length(plan),
         **_optimization(plan),
-        **_activation_checkpointing(plan),
+        **activation_checkpointing(plan),
         max_length=plan.batch.sequence_length,
         packing=plan.batch.packing,
         dataset_kwargs=None if plan.batch.packing else {"skip_prepare_dataset": True},
@@ -69,7 +69,7 @@ def _optimization(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _activation_checkpointing(plan: Plan) -> dict[str, Any]:
+def activation_checkpointing(plan: Plan) -> dict[str, Any]:
     """Non-reentrant, but for adapters under ZeRO-3, whose gathered weights it cannot recompute."""
     if not plan.activation_checkpointing:
         return {"gradient_checkpointing": False}

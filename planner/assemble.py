@@ -3,6 +3,7 @@
 from planner.choose import Decision
 from planner.host import disk_bytes, host_ram_bytes
 from planner.memory import zero_section
+from planner.model_config import config_from_spec
 from planner.numerics import numerics
 from planner.plan import (
     SCHEMA_VERSION,
@@ -63,6 +64,7 @@ def _model(decision: Decision) -> ModelSection:
         model_type=model.spec.model_type,
         num_params=model.spec.num_params,
         trainable_params=decision.chosen.workload.trainable_params,
+        config=config_from_spec(model.spec),
     )
 
 
@@ -110,6 +112,10 @@ def prediction_of(chosen: Candidate) -> PredictionSection:
         disk_bytes=disk_bytes(chosen),
         step_time_s=_rounded(chosen.step_time_s),
         tokens_per_second=_rounded(chosen.tokens_per_second),
+        phases={
+            phase: {part: size for part, size in parts.items() if size}
+            for phase, parts in chosen.footprint.phases.items()
+        },
     )
 
 

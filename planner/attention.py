@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from planner.autograd import Tape
 from planner.gpu import Device
-from planner.operators import FP32
+from planner.operators import FP32, cast, contiguous, matmul, repeat_heads, unary
 from planner.tensors import Tensor
 from planner.units import round_up
 
@@ -61,9 +61,12 @@ def _attention_workspace(tape: Tape, shape: HeadShape, width: int) -> list[Tenso
 
     read: flash_api.cpp, mha_bwd: dq_accum, softmax_d, dk_expanded, dv_expanded. The memory
     efficient kernel, for masks and older cards, accumulates the query's too
-    (mem_eff_attention/kernel_backward.h, workspace_elements_gq) and sums rows (delta).
+    (mem_eff_attention/kernel_backward.h, workspace_elements_gq) and sums rows (delta); fp32,
+    which flash attention refuses, needs no accumulator.
     """
     rows = shape.batch * shape.heads * round_up(shape.length, FLASH_ROWS)
+    if width == FP32:
+        return [tape.new(rows, FP32, "row sums")]
     made = [
         tape.new(
             rows * round_up(shape.head_dim, FLASH_HEAD), FP32, "gradient of the query in fp32"
@@ -74,3 +77,79 @@ def _attention_workspace(tape: Tape, shape: HeadShape, width: int) -> list[Tenso
         expanded = shape.query_rows * shape.head_dim
         made += [tape.new(expanded, width, "gradient of expanded heads") for _ in range(2)]
     return made
+
+
+def eager_attention(
+    tape: Tape,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    shape: HeadShape,
+    device: Device,
+) -> tuple[Tensor, Tensor]:
+    """transformers' eager_attention_forward: scores are whole. The output, and the weights
+    that the caller holds to the end of its layer."""
+    times = shape.heads // shape.key_value_heads
+    key, value = repeat_heads(tape, key, times), repeat_heads(tape, value, times)
+    scores = shape.query_rows * shape.length
+    weights = matmul(
+        tape, _batched(tape, query, shape), _batched(tape, key, shape), scores, "scores"
+    )
+    weights = unary(tape, weights, "scaled scores")
+    weights = unary(tape, weights, "masked scores")
+    weights = _softmax(tape, weights, device=device)
+    weights = cast(tape, weights, query.width, "attention weights")
+    output = matmul(tape, weights, _batched(tape, value, shape), query.elements, "attention output")
+    return contiguous(tape, output, "attention output, made contiguous"), weights
+
+
+def math_attention(
+    tape: Tape,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    shape: HeadShape,
+    device: Device,
+) -> Tensor:
+    """PyTorch's own attention where no fused kernel takes the operands: scores are whole.
+
+    read: aten/src/ATen/native/transformers/attention.cpp, _scaled_dot_product_attention_math:
+    query and key are scaled by the root of the scale before their product.
+    """
+    times = shape.heads // shape.key_value_heads
+    query = unary(tape, query, "query, scaled")
+    key, value = repeat_heads(tape, key, times), repeat_heads(tape, value, times)
+    key = unary(tape, key, "key, scaled")
+    scores = shape.query_rows * shape.length
+    operands = (_batched(tape, query, shape), _batched(tape, key, shape))
+    weights = matmul(tape, *operands, scores, "scores")
+    del operands
+    weights = cast(tape, _softmax(tape, weights, device=device), query.width)
+    return matmul(tape, weights, _batched(tape, value, shape), query.elements, "attention output")
+
+
+def _batched(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
+    """Heads and samples as one dimension, which takes a copy where samples are several."""
+    return contiguous(tape, x, "operand of a batched product") if shape.batch > 1 else x
+
+
+def _softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
+    """``softmax(dtype=torch.float32)``: the result is saved.
+
+    read: aten/src/ATen/native/cuda/SoftMax.cu: the gradient's kernel makes ``grad * output``
+    first; from fp16 it reads and returns 16 bit. aten/src/ATen/native/SoftMax.cpp: elsewhere
+    a 16-bit input is cast before.
+    """
+    direct = device == "cuda" and scores.width < FP32
+    if not direct:
+        scores = cast(tape, scores, FP32, "scores in fp32")
+    elements, width = scores.elements, scores.width
+    output = tape.new(elements, FP32, "attention weights in fp32")
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        _inside = tape.new(elements, FP32, "gradient x output") if device == "cuda" else None
+        return [tape.new(elements, width, "gradient of the scores")]
+
+    return tape.record(output, (scores,), (output,), backward)

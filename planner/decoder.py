@@ -5,10 +5,10 @@ variable that a module still holds is memory. What differs between models is dat
 :class:`ModelSpec`; what differs between trainers is :class:`Numerics`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from planner import operators as ops
-from planner.attention import HeadShape, fused_attention
+from planner.attention import HeadShape, eager_attention, fused_attention, math_attention
 from planner.autograd import Tape
 from planner.model import Linear
 from planner.numerics import Numerics
@@ -32,11 +32,14 @@ class Decoder:
     def trains_all(self) -> bool:
         return self.workload.method == "full"
 
-    def parameter(self, name: str, elements: int, *, adapter: bool = False) -> Parameter:
+    def parameter(
+        self, name: str, elements: int, *, adapter: bool = False, matrix: bool = False
+    ) -> Parameter:
         """The weight of that name, made once: autocast casts a weight once a forward pass."""
         if name not in self.weights:
             trains = adapter or self.trains_all
-            width = self.numerics.trainable if trains else self.numerics.frozen
+            frozen = self.numerics.frozen if matrix else self.numerics.outside
+            width = self.numerics.trainable if trains else frozen
             self.weights[name] = Parameter(elements, width, trains=trains)
         return self.weights[name]
 
@@ -51,14 +54,8 @@ class Decoder:
 
     def _base(self, name: str, matrix: Linear, x: Tensor) -> Tensor:
         if self.workload.recipe.quantization is not None:
-            return ops.quantized_linear(
-                self.tape,
-                x,
-                in_features=matrix.in_features,
-                out_features=matrix.out_features,
-                name=matrix.name,
-            )
-        weight = self.parameter(name, matrix.weight_params)
+            return self._quantized(matrix, x)
+        weight = self.parameter(name, matrix.weight_params, matrix=True)
         bias = self.parameter(f"{name}.bias", matrix.out_features) if matrix.bias else None
         return self.product(weight, x, matrix.out_features, matrix.name, bias)
 
@@ -87,6 +84,19 @@ class Decoder:
         if not weight.trains:
             return ops.cast(self.tape, weight, width, name)
         return self.tape.cast_once(weight, lambda x: ops.cast(self.tape, x, width, name))
+
+    def _quantized(self, matrix: Linear, x: Tensor) -> Tensor:
+        """bitsandbytes' Linear4bit.forward: in the compute dtype, and back to the input's."""
+        width = x.width
+        x = ops.cast(self.tape, x, self.numerics.compute, f"{matrix.name}: input cast")
+        output = ops.quantized_linear(
+            self.tape,
+            x,
+            in_features=matrix.in_features,
+            out_features=matrix.out_features,
+            name=matrix.name,
+        )
+        return ops.cast(self.tape, output, width, f"{matrix.name}: output cast")
 
     def _adapted(self, name: str, matrix: Linear, x: Tensor) -> Tensor:
         """peft's lora.Linear and lora.Linear4bit, forward."""
@@ -145,18 +155,15 @@ class Decoder:
         weight = self.parameter(name, size)
         return ops.mul(tape, weight, ops.cast(tape, x, width), f"{name}: output")
 
-    def attention(self, place: str, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-        """LlamaAttention.forward with scaled dot product attention."""
-        tape, model = self.tape, self.workload.model
-        matrices = {matrix.name: matrix for matrix in model.layer_linears}
-        whole, q, k, v = self._projected(place, matrices, x)
+    def attention(
+        self, place: str, x: Tensor, tables: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """LlamaAttention.forward; a fused projection is held to its end, as in Phi-3's."""
+        matrices = {matrix.name: matrix for matrix in self.workload.model.layer_linears}
+        _whole, q, k, v = self._projected(place, matrices, x)
         q, k = self.rotated(q, k, tables)
-        attended = self.attend(q, k, v)
-        if model.rotary != "halves":
-            attended = ops.contiguous(tape, attended, "attention output, made contiguous")
-        output = self.linear(place, matrices["o_proj"], attended)
-        del whole
-        return output
+        attended, weights = self.attend(q, k, v)
+        return self.linear(place, matrices["o_proj"], attended), weights
 
     def _projected(
         self, place: str, matrices: dict[str, Linear], x: Tensor
@@ -176,28 +183,40 @@ class Decoder:
             k = self.norm(f"{place}.k_norm", k, model.head_dim)
         return None, q, k, self.linear(place, matrices["v_proj"], x)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The output, and the weights where they are whole."""
+        model, batch = self.workload.model, self.batch
+        shape = HeadShape(
+            batch=batch.micro_batch_size,
+            length=batch.sequence_length,
+            heads=model.num_attention_heads,
+            key_value_heads=model.num_key_value_heads,
+            head_dim=model.head_dim,
+        )
+        if self.workload.recipe.attention == "eager":
+            return eager_attention(self.tape, q, k, v, shape=shape, device=batch.device)
+        return self._fused(q, k, v, shape), None
+
+    def _fused(self, q: Tensor, k: Tensor, v: Tensor, shape: HeadShape) -> Tensor:
         """sdpa_attention_forward: with a mask every query head has its own keys and values."""
-        tape, model, batch = self.tape, self.workload.model, self.batch
-        kv_heads, bias = model.num_key_value_heads, None
-        if batch.padded:
-            times = model.num_attention_heads // kv_heads
+        tape, batch, bias = self.tape, self.batch, None
+        grouped = shape.heads != shape.key_value_heads
+        if grouped and self.numerics.grouped_heads == "math" and not batch.padded:
+            return math_attention(tape, q, k, v, shape=shape, device=batch.device)
+        if batch.padded or self.numerics.grouped_heads == "copied":
+            times = shape.heads // shape.key_value_heads
             k, v = ops.repeat_heads(tape, k, times), ops.repeat_heads(tape, v, times)
-            kv_heads = model.num_attention_heads
+            shape = replace(shape, key_value_heads=shape.heads)
         if self.numerics.autocast:
             width = self.numerics.compute
             q, k, v = (ops.cast(tape, x, width, "16-bit operand of attention") for x in (q, k, v))
         if batch.padded:
             scores = batch.micro_batch_size * batch.sequence_length**2
             bias = tape.new(scores, q.width, "attention mask as a bias")
-        shape = HeadShape(
-            batch=batch.micro_batch_size,
-            length=batch.sequence_length,
-            heads=model.num_attention_heads,
-            key_value_heads=kv_heads,
-            head_dim=model.head_dim,
-        )
-        return fused_attention(tape, q, k, v, bias, shape=shape, device=batch.device)
+        attended = fused_attention(tape, q, k, v, bias, shape=shape, device=batch.device)
+        if self.workload.model.rotary != "halves":
+            attended = ops.contiguous(tape, attended, "attention output, made contiguous")
+        return attended
 
     def rotated(self, q: Tensor, k: Tensor, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """apply_rotary_pos_emb, of Llama, Phi-3 and GLM."""
@@ -262,7 +281,7 @@ class Decoder:
         around = self.workload.model.norms == "around"
         residual = x
         x = self.norm(f"{place}.input_layernorm", x)
-        x = self.attention(place, x, tables)
+        x, _weights = self.attention(place, x, tables)
         if around:
             x = self.norm(f"{place}.post_self_attn_layernorm", x)
         x = ops.add(self.tape, residual, x, "residual after attention")

@@ -99,8 +99,13 @@ def zero_section(workload: Workload, layout: Layout) -> ZeroSection | None:
 
 
 def footprint(workload: Workload, layout: Layout, device: Device) -> Footprint:
-    """Bytes by phase and part for one layout of one workload."""
+    """Bytes by phase and part for one layout of one workload, as this launcher trains it."""
     kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=layout.zero_stage)
+    return footprint_of(workload, layout, worst_batch(workload, layout, device), kinds)
+
+
+def footprint_of(workload: Workload, layout: Layout, batch: Batch, kinds: Numerics) -> Footprint:
+    """As :func:`footprint`, for a micro-batch and conventions of any trainer."""
     step = _Step(
         workload=workload,
         layout=layout,
@@ -113,10 +118,10 @@ def footprint(workload: Workload, layout: Layout, device: Device) -> Footprint:
             data_parallel_size=layout.world_size,
         ),
         zero=zero_section(workload, layout),
-        cublas_bytes=CUBLAS_WORKSPACES * CUBLAS_WORKSPACE_BYTES if device == "cuda" else 0,
+        cublas_bytes=CUBLAS_WORKSPACES * CUBLAS_WORKSPACE_BYTES if batch.device == "cuda" else 0,
         passes=micro_batch(
             workload,
-            worst_batch(workload, layout, device),
+            batch,
             kinds,
             checkpointing=layout.activation_checkpointing,
             sink=_sink(layout),

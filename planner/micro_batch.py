@@ -10,13 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from planner.autograd import GradientSink, Tape
-from planner.decoder import Decoder
-from planner.loss import cross_entropy, fused_loss
+from planner.autograd import GradientSink
+from planner.model_pass import ModelPass
 from planner.numerics import Numerics
-from planner.operators import INT64, embedding
 from planner.recipe import Batch, Workload
-from planner.tensors import Event, Owner, Parameter, Tensor
+from planner.tensors import Event, Owner
 
 Amounts = Counter[Owner]
 
@@ -40,7 +38,7 @@ class Stretch:
 def stretch(events: Sequence[Event]) -> Stretch:
     """The sum and the largest running sum of ``events``."""
     level = best = best_at = 0
-    for number, (num_bytes, _) in enumerate(events, 1):
+    for number, (num_bytes, _, _) in enumerate(events, 1):
         level += num_bytes
         if level > best:
             best, best_at = level, number
@@ -49,7 +47,7 @@ def stretch(events: Sequence[Event]) -> Stretch:
 
 def _sums(events: Iterable[Event]) -> Amounts:
     sums: Amounts = Counter()
-    for num_bytes, owner in events:
+    for num_bytes, owner, _ in events:
         sums[owner] += num_bytes
     return sums
 
@@ -87,100 +85,27 @@ def micro_batch(
     sink: GradientSink,
 ) -> MicroBatch:
     """One forward and backward pass beside the model's states."""
-    run = _Run(workload, batch, numerics, checkpointing=checkpointing, sink=sink)
-    return run.laid_out(workload.model.num_layers)
+    run = ModelPass(workload, batch, numerics, num_layers=2, checkpointing=checkpointing, sink=sink)
+    return _laid_out(run, workload.model.num_layers)
 
 
-class _Run:
-    """The tape of a model of two layers, cut into stretches."""
+def _laid_out(run: ModelPass, num_layers: int) -> MicroBatch:
+    """The two layers' stretches for a model of ``num_layers``."""
+    log, gone = run.tape.log, run.casts_gone
 
-    def __init__(
-        self,
-        workload: Workload,
-        batch: Batch,
-        numerics: Numerics,
-        *,
-        checkpointing: bool,
-        sink: GradientSink,
-    ) -> None:
-        self._workload = workload
-        self._batch = batch
-        self._tape = Tape(sink=sink)
-        self._decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=self._tape)
-        self._checkpointing = checkpointing
-        self._numerics = numerics
-        output = self._forward()
-        self._casts_gone = self._tape.autocast_ends()
-        self._tape.backward(output, self._tape.new(1, 4, "gradient of the loss"))
-        self._finished = len(self._tape.log)
+    def between(start: int, stop: int) -> Stretch:
+        return stretch(log[start:stop])
 
-    def _forward(self) -> Tensor:
-        tape, model, batch = self._tape, self._workload.model, self._batch
-        _inputs = tape.new(3 * batch.tokens, INT64, "token ids, labels and attention mask")
-        table = self._decoder.parameter("embed_tokens", model.embedding_params)
-        x = self._backbone(table)
-        tape.charge("loss")
-        head = table
-        if not model.tied_embeddings:
-            head = self._decoder.parameter("lm_head", model.embedding_params)
-        if self._workload.recipe.loss == "fused":
-            return fused_loss(tape, x, head, batch=batch, numerics=self._numerics)
-        logits = self._decoder.product(head, x, model.vocab_size, "lm_head")
-        return cross_entropy(tape, logits)
-
-    def _backbone(self, table: Parameter) -> Tensor:
-        """LlamaModel.forward; its variables hold the embeddings and the mask to the end."""
-        tape, batch = self._tape, self._batch
-        embeddings = embedding(
-            tape, table, tokens=batch.tokens, hidden_size=self._workload.model.hidden_size
-        )
-        if self._checkpointing and not table.trains:
-            embeddings.node = Parameter(
-                embeddings.elements, embeddings.width, trains=True, gradient_owner="activations"
-            )
-        shared = [tape.new(batch.sequence_length, INT64, "position ids")]
-        if batch.padded:
-            scores = batch.micro_batch_size * batch.sequence_length**2
-            shared.append(tape.new(scores, 1, "attention mask"))
-        tables = self._decoder.rotary_tables(embeddings.width)
-        x = embeddings
-        for place in ("first", "other"):
-            tape.border()
-            x = self._layer(place, x, tables, shared)
-        tape.border()
-        return self._decoder.norm("norm", x)
-
-    def _layer(
-        self, place: str, x: Tensor, tables: tuple[Tensor, Tensor], shared: list[Tensor]
-    ) -> Tensor:
-        if not self._checkpointing:
-            return self._decoder.layer(place, x, tables)
-
-        def run(given: Tensor, _held: list[Tensor] = shared) -> Tensor:
-            """Checkpointing holds every argument of the layer until it has run again."""
-            return self._decoder.layer(place, given, tables)
-
-        return self._tape.checkpoint(run, x)
-
-    def laid_out(self, num_layers: int) -> MicroBatch:
-        """The two layers' stretches for a model of ``num_layers``."""
-        log = self._tape.log
-        places = [place for _, place in self._tape.borders]
-        others = num_layers - 1
-        start = self._between(0, places[0])
-        first, other = (self._between(*places[n : n + 2]) for n in (0, 1))
-        forward_end = self._casts_gone[-1]
-        head = self._between(places[2], self._casts_gone[0])
-        casts = [self._between(*self._casts_gone[n : n + 2]) for n in range(3)]
-        forward = [start, first, *[other] * others, head]
-        ends = [casts[0], *[casts[1]] * others, casts[2]]
-        passed = [forward_end, *self._tape.passed, len(log)]
-        back = [self._between(*passed[n : n + 2]) for n in range(4)]
-        backward = [back[0], *[back[1]] * others, back[2], back[3]]
-        in_forward, level = largest(forward, Counter())
-        _, level = largest(ends, level)
-        in_backward, level = largest(backward, level)
-        return MicroBatch(forward=in_forward, backward=in_backward, after=level)
-
-    def _between(self, start: int, stop: int) -> Stretch:
-        return stretch(self._tape.log[start:stop])
+    places = [place for _, place in run.tape.borders]
+    others = num_layers - 1
+    first, other = (between(*places[n : n + 2]) for n in (0, 1))
+    forward = [between(0, places[0]), first, *[other] * others, between(places[2], gone[0])]
+    casts = [between(*gone[n : n + 2]) for n in range(3)]
+    ends = [casts[0], *[casts[1]] * others, casts[2]]
+    passed = [gone[-1], *run.tape.passed, len(log)]
+    back = [between(*passed[n : n + 2]) for n in range(4)]
+    backward = [back[0], *[back[1]] * others, back[2], back[3]]
+    in_forward, level = largest(forward, Counter())
+    _, level = largest(ends, level)
+    in_backward, level = largest(backward, level)
+    return MicroBatch(forward=in_forward, backward=in_backward, after=level)

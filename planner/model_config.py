@@ -1,4 +1,4 @@
-"""``config.json`` of Hugging Face and THUDM checkpoints -> :class:`ModelSpec`.
+"""``config.json`` of Hugging Face and THUDM checkpoints -> :class:`ModelSpec`, and back.
 
 The only place that knows other people's names for a shape. Defaults are those of the
 configuration classes in transformers 5.23, and of ``configuration_chatglm.py`` at
@@ -230,6 +230,32 @@ def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
         return _READERS[model_type](config)
     except ValidationError as error:
         raise config.error(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+
+
+def config_from_spec(spec: ModelSpec) -> dict[str, Any]:
+    """transformers' keys of a shape: what its configuration class is built from."""
+    config: dict[str, Any] = {
+        "model_type": spec.model_type,
+        "num_hidden_layers": spec.num_layers,
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "num_attention_heads": spec.num_attention_heads,
+        "num_key_value_heads": spec.num_key_value_heads,
+        "head_dim": spec.head_dim,
+        "vocab_size": spec.vocab_size,
+        "max_position_embeddings": spec.max_position_embeddings,
+        "tie_word_embeddings": spec.tied_embeddings,
+        "pad_token_id": None,
+    }
+    if spec.model_type in ("llama", "qwen3", "glm", "glm4"):
+        config["attention_bias"] = spec.qkv_bias
+    if spec.rotary_fraction < 1:
+        config["rope_parameters"] = {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "partial_rotary_factor": spec.rotary_fraction,
+        }
+    return config
 
 
 def load_model_dir(directory: Path) -> ModelPreset:

@@ -79,11 +79,14 @@ def model_states(
 def frozen_bytes(workload: Workload, numerics: Numerics) -> int:
     """All frozen weights on one device, unsharded: 16 bit, or NF4 for the layers' matrices."""
     quantization = workload.recipe.quantization
+    rest = workload.model.unquantized_params * numerics.outside
+    if workload.method == "full":
+        return 0
     if quantization is None:
-        return workload.frozen_params * numerics.frozen
+        matrices = workload.model.num_layers * workload.model.layer_linear_params
+        return matrices * numerics.frozen + rest
     layer = sum(
         nf4_bytes(num_weights=x.weight_params, double_quant=quantization.double_quant)
         for x in workload.model.layer_linears
     )
-    rest = workload.model.unquantized_params * numerics.frozen
     return workload.model.num_layers * layer + rest

@@ -15,10 +15,16 @@ differ by a factor of three.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from planner.plan import Method, Precision, ZeroStage
 
 BYTES: dict[Precision, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
+
+
+GroupedHeads = Literal["shared", "copied", "math"]
+"""``shared``: the flash kernel reads them as they are. ``copied``: for each query head first.
+``math``: no fused kernel takes them in fp32, so the scores are whole after all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +33,20 @@ class Numerics:
 
     compute: int
     frozen: int
+    """Frozen matrices of the layers, where they are not quantized."""
+    outside: int
+    """Frozen parameters that are no matrices of layers: embeddings, head, norms, biases. PEFT's
+    prepare_model_for_kbit_training makes them fp32; this launcher leaves them alone."""
     trainable: int
     gradient: int
     master: int
     """fp32 copy of a trainable parameter inside the optimizer; 0 where it is its own master."""
     residual: int
     autocast: bool
+    keeps_logits: bool = False
+    """Whether the training loop holds the model's output until backward has ended."""
+    grouped_heads: GroupedHeads = "shared"
+    """How fused attention without a mask treats query heads that share keys and values."""
 
 
 def numerics(*, method: Method, compute: Precision, zero_stage: ZeroStage) -> Numerics:
@@ -43,6 +57,7 @@ def numerics(*, method: Method, compute: Precision, zero_stage: ZeroStage) -> Nu
     return Numerics(
         compute=width,
         frozen=width,
+        outside=width,
         trainable=trainable,
         gradient=trainable,
         master=4 if trainable < 4 else 0,

@@ -232,3 +232,13 @@ def repeat_heads(tape: Tape, x: Tensor, times: int) -> Tensor:
         return [tape.new(elements, width, "gradient of repeated heads, summed")]
 
     return tape.record(tape.new(times * elements, width, "repeated heads"), (x,), (), backward)
+
+
+def matmul(tape: Tape, a: Tensor, b: Tensor, elements: int, name: str) -> Tensor:
+    """A product of two activations; both are saved, each for the other's gradient."""
+    sizes = ((a.elements, a.width), (b.elements, b.width))
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(size, width, f"gradient of {name}'s operand") for size, width in sizes]
+
+    return tape.record(tape.new(elements, a.width, name), (a, b), (a, b), backward)

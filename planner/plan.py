@@ -39,6 +39,8 @@ class ModelSection(Spec):
     model_type: str
     num_params: int
     trainable_params: int
+    config: dict[str, Any] | None = None
+    """transformers' configuration of the shape: a rehearsal builds the model from it."""
 
 
 class HardwareSection(Spec):
@@ -166,6 +168,8 @@ class PredictionSection(Spec):
     disk_bytes: int
     step_time_s: float | None
     tokens_per_second: float | None
+    phases: dict[str, dict[str, int]]
+    """Bytes of every part at the largest moment of every phase."""
 
 
 class Fallback(Spec):

@@ -10,8 +10,9 @@ ALLOCATOR_BLOCK_BYTES = 512
 """read: c10/core/AllocatorConfig.h at 2.13, kMinBlockSize: every size is rounded up to it."""
 
 Owner = Literal["activations", "loss", "gradients", "workspace"]
-Event = tuple[int, Owner]
-"""Bytes that arrive, or leave where negative, and whose they are."""
+Event = tuple[int, Owner, int]
+"""Bytes that arrive, or leave where negative; whose they are; which storage, or ``RENAMED``."""
+RENAMED = 0
 
 
 class Storage:
@@ -25,14 +26,14 @@ class Storage:
         self.block_bytes = round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
         self.owner = owner
         self.name = name
-        log.append((self.block_bytes, owner))
+        log.append((self.block_bytes, owner, id(self)))
 
     def __del__(self) -> None:
-        self.log.append((-self.block_bytes, self.owner))
+        self.log.append((-self.block_bytes, self.owner, id(self)))
 
     def passes_to(self, owner: Owner) -> None:
         """The same bytes under another name."""
-        self.log += [(-self.block_bytes, self.owner), (self.block_bytes, owner)]
+        self.log += [(-self.block_bytes, self.owner, RENAMED), (self.block_bytes, owner, RENAMED)]
         self.owner = owner
 
 

@@ -17,6 +17,8 @@ LAUNCHER_MAY_USE = {
     "planner.units",
 }
 PURE = {
+    "model_pass",
+    "allocation",
     "tensors",
     "operators",
     "micro_batch",
@@ -25,6 +27,8 @@ PURE = {
     "autograd",
     "attention",
     "activations",
+    "allocator",
+    "allocator_pools",
     "assemble",
     "alternatives",
     "buffers",

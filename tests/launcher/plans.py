@@ -67,6 +67,13 @@ def plan_content(**changes: Any) -> dict[str, Any]:
             "disk_bytes": 2**20,
             "step_time_s": None,
             "tokens_per_second": None,
+            "phases": {
+                "load": {"weights": 20 * 2**20},
+                "forward": {"weights": 20 * 2**20, "activations": 15 * 2**20},
+                "backward": {"weights": 20 * 2**20, "activations": 20 * 2**20},
+                "optimizer_step": {"weights": 20 * 2**20},
+                "save": {"weights": 20 * 2**20},
+            },
         },
         "fallbacks": [],
     }

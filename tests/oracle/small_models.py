@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from planner.model import ModelSpec
+from planner.model_config import config_from_spec
 from planner.numerics import numerics
 from planner.plan import AdapterSection, Method, Precision, ZeroStage
 from planner.recipe import Workload, load_recipe
@@ -49,26 +50,8 @@ SHAPES = {
 
 
 def build(spec: ModelSpec) -> Any:
-    settings = {
-        "vocab_size": spec.vocab_size,
-        "hidden_size": spec.hidden_size,
-        "intermediate_size": spec.intermediate_size,
-        "num_hidden_layers": spec.num_layers,
-        "num_attention_heads": spec.num_attention_heads,
-        "num_key_value_heads": spec.num_key_value_heads,
-        "head_dim": spec.head_dim,
-        "attention_bias": spec.qkv_bias,
-        "max_position_embeddings": spec.max_position_embeddings,
-        "pad_token_id": 0,
-        "attn_implementation": "sdpa",
-    }
-    if spec.rotary_fraction < 1:
-        settings["rope_parameters"] = {
-            "rope_type": "default",
-            "rope_theta": 10000.0,
-            "partial_rotary_factor": spec.rotary_fraction,
-        }
-    config = transformers.AutoConfig.for_model(spec.model_type, **settings)
+    settings = {**config_from_spec(spec), "attn_implementation": "sdpa"}
+    config = transformers.AutoConfig.for_model(**settings)
     return transformers.AutoModelForCausalLM.from_config(config)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from planner.model import ModelSpec
-from planner.model_config import NATIVE_CLASSES, spec_from_config
+from planner.model_config import NATIVE_CLASSES, config_from_spec, spec_from_config
 from planner.presets import ModelPreset, load_model, preset_names
 
 transformers = pytest.importorskip("transformers")
@@ -19,27 +19,7 @@ NATIVE = [pytest.param(preset, id=preset.name) for preset in PRESETS if preset.n
 
 def config_of(spec: ModelSpec) -> Any:
     """transformers' configuration of a shape."""
-    sizes: dict[str, Any] = {
-        "num_hidden_layers": spec.num_layers,
-        "hidden_size": spec.hidden_size,
-        "intermediate_size": spec.intermediate_size,
-        "num_attention_heads": spec.num_attention_heads,
-        "num_key_value_heads": spec.num_key_value_heads,
-        "head_dim": spec.head_dim,
-        "vocab_size": spec.vocab_size,
-        "max_position_embeddings": spec.max_position_embeddings,
-        "tie_word_embeddings": spec.tied_embeddings,
-        "pad_token_id": None,
-    }
-    if spec.model_type in ("llama", "qwen3", "glm", "glm4"):
-        sizes["attention_bias"] = spec.qkv_bias
-    if spec.rotary_fraction < 1:
-        sizes["rope_parameters"] = {
-            "rope_type": "default",
-            "rope_theta": 10_000.0,
-            "partial_rotary_factor": spec.rotary_fraction,
-        }
-    return transformers.AutoConfig.for_model(spec.model_type, **sizes)
+    return transformers.AutoConfig.for_model(**config_from_spec(spec))
 
 
 def meta_model(preset: ModelPreset) -> torch.nn.Module:

@@ -179,3 +179,4 @@ def test_planning_imports_no_training_stack(tmp_path: Path) -> None:
     )
     loaded = set(result.stderr.split())
     assert loaded.isdisjoint({"torch", "transformers", "numpy", "launcher", "peft", "deepspeed"})
+    assert "planner.allocator" not in loaded, "it replays traces, which a plan has none of"

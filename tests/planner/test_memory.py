@@ -46,7 +46,14 @@ def test_zero_figure_1(zero_stage: ZeroStage, printed_gb: float) -> None:
         frozen_bytes=0,
         trainable_params=7_500_000_000,
         numerics=Numerics(
-            compute=2, frozen=2, trainable=2, gradient=2, master=4, residual=2, autocast=False
+            compute=2,
+            frozen=2,
+            outside=2,
+            trainable=2,
+            gradient=2,
+            master=4,
+            residual=2,
+            autocast=False,
         ),
         zero_stage=zero_stage,
         data_parallel_size=64,

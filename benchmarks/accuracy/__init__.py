@@ -1,0 +1,1 @@
+"""Predicted against measured peaks: published runs, each under its own trainer's conventions."""

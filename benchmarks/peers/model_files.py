@@ -1,0 +1,77 @@
+"""Local copies of what an estimator would fetch from the hub, made from our model presets.
+
+The layout is that of Hugging Face's cache, so that a peer that names a model by its hub id
+finds it offline, and one that reads a directory is given the same one.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from planner.errors import UnknownNameError
+from planner.presets import ModelPreset, load_model
+
+REVISION = "0" * 40
+SAME_SHAPE = {"llama-3-8b": "llama-3.1-8b", "qwen2.5-coder-1.5b": "qwen2.5-1.5b"}
+"""Other weights with the very matrices of a preset."""
+TUNED = re.compile(r"-(instruct|chat|base|hf)(?=-|$)")
+PARAMS_TOLERANCE = 0.005
+"""Rows round their model's size to a million parameters or to 0.01 billion."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    hub_id: str
+    directory: str
+
+
+def preset_for(model: str, params: float | None) -> ModelPreset | None:
+    """The preset whose shape a row's model has; tuned versions share that of their base.
+
+    A name alone is not trusted: the size that the row gives must be the preset's.
+    """
+    name = TUNED.sub("", model.rpartition("/")[2].lower())
+    try:
+        preset = load_model(SAME_SHAPE.get(name, name))
+    except UnknownNameError:
+        return None
+    if params is None or preset.native_class is None:
+        return None
+    near = abs(preset.expected_params - params) <= PARAMS_TOLERANCE * preset.expected_params
+    return preset if near else None
+
+
+def config(preset: ModelPreset) -> dict[str, object]:
+    """The keys of ``config.json`` that say how large a model is."""
+    spec = preset.spec
+    return {
+        "architectures": [preset.native_class],
+        "model_type": spec.model_type,
+        "num_hidden_layers": spec.num_layers,
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "num_attention_heads": spec.num_attention_heads,
+        "num_key_value_heads": spec.num_key_value_heads,
+        "head_dim": spec.head_dim,
+        "vocab_size": spec.vocab_size,
+        "max_position_embeddings": spec.max_position_embeddings,
+        "tie_word_embeddings": spec.tied_embeddings,
+        "torch_dtype": "bfloat16",
+    }
+
+
+def write_model(preset: ModelPreset, hub: Path) -> LocalModel:
+    """``preset`` as a snapshot in the cache below ``hub``; the index tells its exact size."""
+    repository = hub / "hub" / f"models--{preset.hub_id.replace('/', '--')}"
+    snapshot = repository / "snapshots" / REVISION
+    snapshot.mkdir(parents=True, exist_ok=True)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs" / "main").write_text(REVISION, encoding="utf-8")
+    index = {"metadata": {"total_size": 2 * preset.expected_params}, "weight_map": {}}
+    for name, content in (
+        ("config.json", config(preset)),
+        ("model.safetensors.index.json", index),
+    ):
+        (snapshot / name).write_text(json.dumps(content), encoding="utf-8")
+    return LocalModel(hub_id=preset.hub_id, directory=str(snapshot))

@@ -1,0 +1,169 @@
+"""A plan's model with weights that mean nothing: same shapes, dtypes, adapter, 4-bit storages."""
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import bitsandbytes
+import torch
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+
+from launcher.model_building import (
+    base_dtype,
+    cast_trainable,
+    quantization_config,
+    with_adapter,
+)
+from launcher.trace import Part
+from planner.errors import InvalidFileError, InvalidRequestError
+from planner.plan import ModelSection, Plan
+from planner.spec import read_text
+
+
+class Recorder(Protocol):
+    """Who watches a rehearsal: a tracer of fake tensors, or the meter of a GPU."""
+
+    def phase(self, name: str | None) -> AbstractContextManager[None]: ...
+    def part(self, name: Part) -> AbstractContextManager[None]: ...
+    def switch(self, name: Part) -> None: ...
+    def own(self, tensor: torch.Tensor, part: Part) -> None: ...
+
+
+class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
+    """bitsandbytes' layer around a plain parameter: its own does not wrap fake tensors."""
+
+    def __init__(self, linear: torch.nn.Linear, settings: BitsAndBytesConfig) -> None:
+        torch.nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.compute_dtype = settings.bnb_4bit_compute_dtype
+        self.compute_type_is_set = True
+        self.support_avx512bf16_for_cpu = False
+        self.quant_storage = torch.uint8
+        self.settings = settings
+        self.bias = linear.bias
+        self._hold(linear.weight)
+
+    def quantize(self, device: torch.device) -> None:
+        """Give it storages: those of the whole matrix first, as loading does."""
+        whole = torch.zeros(self.weight.shape, dtype=self.weight.dtype, device=device)
+        packed, state = bitsandbytes.functional.quantize_4bit(
+            whole,
+            compress_statistics=self.settings.bnb_4bit_use_double_quant,
+            quant_type=self.settings.bnb_4bit_quant_type,
+        )
+        self._hold(packed)
+        self.weight.quant_state = self.quant_state = state
+
+    @property
+    def storages(self) -> tuple[torch.Tensor, ...]:
+        """What stays of a quantized matrix; one table of scales is shared by all."""
+        state = self.quant_state
+        scales = (state.offset, state.state2.absmax) if state.nested else ()
+        return (self.weight, state.absmax, state.code, *scales)
+
+    def _hold(self, weight: torch.Tensor) -> None:
+        """The attributes are those that peft reads."""
+        held: Any = torch.nn.Parameter(weight.detach(), requires_grad=False)
+        held.compress_statistics = self.settings.bnb_4bit_use_double_quant
+        held.quant_type = self.settings.bnb_4bit_quant_type
+        self.weight = held
+
+
+def model_config(plan: Plan) -> Any:
+    """The configuration in the plan's model folder where there is one, else the plan's own."""
+    if plan.model.model_type not in CONFIG_MAPPING:
+        raise InvalidRequestError(
+            f"model_type {plan.model.model_type}: transformers builds it from remote code only, "
+            "and none is run."
+        )
+    content = _folder_config(plan.model) or plan.model.config
+    if content is None:
+        raise InvalidRequestError(
+            f"{plan.model.source} is no folder here and the plan holds no model.config to build "
+            "the model from. Plan again, or name a local folder: --set model.source=DIR."
+        )
+    keys = {**content, "model_type": plan.model.model_type}
+    try:
+        return AutoConfig.for_model(**keys)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InvalidRequestError(f"model.config: transformers refuses it: {reason}") from error
+
+
+def _folder_config(model: ModelSection) -> dict[str, Any] | None:
+    """Nothing where there is no folder, or its model is built as another architecture."""
+    folder = Path(model.source).expanduser()
+    path = folder / "config.json"
+    if not path.is_file():
+        if model.source.startswith((".", "/", "~")) and not folder.is_dir():
+            raise InvalidRequestError(f"model folder {folder} does not exist.")
+        return None
+    try:
+        content: dict[str, Any] = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InvalidFileError(path, error.lineno, f"not JSON: {error.msg}") from error
+    return content if content.get("model_type") == model.model_type else None
+
+
+def build_rehearsal_model(plan: Plan, device: torch.device, recorder: Recorder) -> Any:
+    """Built without memory, then given storages one module at a time, as loading does."""
+    config = model_config(plan)
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(
+            config, dtype=base_dtype(plan), attn_implementation=plan.attention
+        )
+        base.config.use_cache = False
+        settings = quantization_config(plan)
+        if settings is not None:
+            _replace_linears(base, settings)
+        model = with_adapter(plan, base)
+        cast_trainable(model, plan.precision.trainable)
+    _materialize(model, device, recorder, with_adapters=plan.adapter is not None)
+    return model
+
+
+def _replace_linears(base: Any, settings: BitsAndBytesConfig) -> None:
+    """Every matrix but the head."""
+    head = base.get_output_embeddings()
+    for parent, name, linear in list(_linears(base)):
+        if linear is not head:
+            setattr(parent, name, Packed4bit(linear, settings))
+    base.is_loaded_in_4bit = True
+
+
+def _linears(base: Any) -> Iterator[tuple[Any, str, torch.nn.Linear]]:
+    for parent in base.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, torch.nn.Linear):
+                yield parent, name, child
+
+
+def _materialize(
+    model: Any, device: torch.device, recorder: Recorder, *, with_adapters: bool
+) -> None:
+    """Storages for all that has none; what is tied stays tied."""
+    made: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        if isinstance(module, Packed4bit):
+            with recorder.part("workspace"):
+                module.quantize(device)
+            for tensor in module.storages:
+                recorder.own(tensor, "weights")
+        for owned in (module._parameters, module._buffers):
+            for name, old in owned.items():
+                if old is None or old.device.type != "meta":
+                    continue
+                if id(old) not in made:
+                    adapter = with_adapters and old.requires_grad
+                    with recorder.part("adapters" if adapter else "weights"):
+                        made[id(old)] = _with_storage(old, device)
+                owned[name] = made[id(old)]
+
+
+def _with_storage(old: torch.Tensor, device: torch.device) -> torch.Tensor:
+    new = torch.zeros(old.shape, dtype=old.dtype, device=device)
+    if not isinstance(old, torch.nn.Parameter):
+        return new
+    return torch.nn.Parameter(new, requires_grad=old.requires_grad)

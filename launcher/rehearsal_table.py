@@ -1,0 +1,127 @@
+"""A rehearsal's result, as a table and as JSON. Takes finished figures, computes their layout."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from launcher.trace import Phases
+from planner.plan import Plan
+from planner.units import GIB, MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """Bytes by phase and part, and those of the largest phase."""
+
+    peak_allocated_bytes: int
+    phases: Phases
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    kind: str
+    """``traced`` or ``measured``."""
+    predicted: Side
+    found: Side
+    left_out: tuple[str, ...] = ()
+    """Parts that are predicted only, and in neither sum."""
+
+
+def largest_phase(phases: Phases) -> Side:
+    peak = max((sum(parts.values()) for parts in phases.values()), default=0)
+    return Side(peak_allocated_bytes=peak, phases=phases)
+
+
+def as_document(comparison: Comparison) -> str:
+    return json.dumps(
+        {"predicted": asdict(comparison.predicted), comparison.kind: asdict(comparison.found)}
+    )
+
+
+def print_comparison(console: Console, plan: Plan, comparison: Comparison) -> None:
+    console.print(_table(plan, comparison))
+    console.print()
+    for line in (_verdict(comparison), *_notes(plan, comparison)):
+        console.print(line)
+
+
+def _table(plan: Plan, comparison: Comparison) -> Table:
+    large = comparison.found.peak_allocated_bytes >= GIB
+    unit, unit_bytes = ("GiB", GIB) if large else ("MiB", MIB)
+    table = Table(
+        title=f"{plan.model.name}, {plan.method}: memory of a step, {unit}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    table.add_column("phase", no_wrap=True)
+    table.add_column("part", no_wrap=True)
+    for name in ("predicted", comparison.kind, "difference"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for phase, found in comparison.found.phases.items():
+        predicted = comparison.predicted.phases.get(phase, {})
+        _add_phase(table, phase, predicted, found, unit_bytes)
+    return table
+
+
+def _add_phase(
+    table: Table,
+    phase: str,
+    predicted: Mapping[str, int],
+    found: Mapping[str, int],
+    unit_bytes: int,
+) -> None:
+    title = _words(phase)
+    for part in dict.fromkeys([*predicted, *found]):
+        ours, theirs = predicted.get(part, 0), found.get(part, 0)
+        cells = [_cell(size, unit_bytes) for size in (ours, theirs, ours - theirs)]
+        if any(cell != "-" for cell in cells):
+            table.add_row(title, _words(part), *cells)
+            title = ""
+    ours, theirs = sum(predicted.values()), sum(found.values())
+    cells = [_cell(size, unit_bytes) for size in (ours, theirs, ours - theirs)]
+    table.add_row(title, "together", *cells, style="bold", end_section=True)
+
+
+def _cell(num_bytes: int, unit_bytes: int) -> str:
+    text = f"{num_bytes / unit_bytes:,.2f}"
+    return "-" if float(text.replace(",", "")) == 0 else text
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _verdict(comparison: Comparison) -> Text:
+    ours, theirs = (
+        comparison.predicted.peak_allocated_bytes,
+        comparison.found.peak_allocated_bytes,
+    )
+    off = f"{ours / theirs - 1:+.2%}" if theirs else "nothing to compare with"
+    return Text(
+        f"peak allocated: predicted {ours / GIB:,.3f} GiB, "
+        f"{comparison.kind} {theirs / GIB:,.3f} GiB ({off})",
+        style="bold",
+    )
+
+
+def _notes(plan: Plan, comparison: Comparison) -> list[str]:
+    notes = []
+    if comparison.left_out:
+        parts = ", ".join(_words(part) for part in comparison.left_out)
+        notes.append(
+            f"{plan.parallel.strategy} over {plan.parallel.world_size}: rank 0 is traced alone. "
+            f"Predicted only, and in neither sum: {parts}."
+        )
+    if plan.parallel.zero_stage:
+        notes.append("DeepSpeed's optimizer step and its gathering to save are predicted only.")
+    if comparison.kind == "traced" and plan.hardware.device == "cuda":
+        notes.append("cuBLAS' own workspaces are predicted (as workspace), not traced.")
+    return notes

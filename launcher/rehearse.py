@@ -1,0 +1,105 @@
+"""``launch plan.yaml --rehearse``: a step of this very plan without data and without weights.
+
+Without a GPU the step is traced on fake tensors; nothing is computed, and nothing but the
+sizes is known. With one, for a plan that is for one, a few real steps are measured.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import bitsandbytes
+import torch
+import transformers
+from rich.console import Console
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from launcher.rehearsal_step import rehearse_step
+from launcher.rehearsal_table import Comparison, as_document, largest_phase, print_comparison
+from launcher.trace import Phases, Tracer
+from launcher.trace_rules import CUDA_RULES, FAKE_RULES, replaced_functions
+from planner.plan import Plan, ZeroStage
+
+NOT_TRACED: dict[ZeroStage, tuple[str, ...]] = {
+    0: ("communication",),
+    1: ("communication", "optimizer_states"),
+    2: ("communication", "optimizer_states", "gradients"),
+    3: ("communication", "optimizer_states", "gradients", "weights", "adapters"),
+}
+"""What several ranks share or send is not in one process: predicted, and left out of the sums."""
+
+DEEPSPEED_PHASES = ("load", "forward", "backward")
+"""Its optimizer step and its gathering at the end are its own, so they are not traced."""
+
+MEASURED_STEPS = 3
+
+
+def rehearse(plan: Plan, *, as_json: bool) -> None:
+    """Rehearse and print."""
+    with quiet_libraries():
+        comparison = compare(plan)
+    if as_json:
+        print(as_document(comparison))
+    else:
+        print_comparison(Console(highlight=False), plan, comparison)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Their advice is for training; here it would stand between a person and the figures."""
+    transformers.logging.set_verbosity_error()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def compare(plan: Plan) -> Comparison:
+    """The plan's prediction beside what a step takes here."""
+    left_out = left_out_of(plan)
+    predicted = largest_phase(compared(plan, left_out))
+    on_cuda = plan.hardware.device == "cuda"
+    if on_cuda and torch.cuda.is_available() and plan.parallel.zero_stage == 0:
+        from launcher.rehearsal_meter import measured
+
+        return Comparison("measured", predicted, measured(plan, MEASURED_STEPS), left_out)
+    found = traced_phases(plan, traced(plan).phases)
+    return Comparison("traced", predicted, largest_phase(found), left_out)
+
+
+def left_out_of(plan: Plan) -> tuple[str, ...]:
+    """Parts that the plan predicts and a trace of one process cannot show."""
+    if plan.parallel.world_size == 1:
+        return ()
+    return NOT_TRACED[plan.parallel.zero_stage]
+
+
+def compared(plan: Plan, left_out: tuple[str, ...]) -> Phases:
+    """The prediction without phases and parts that are not traced."""
+    kept = {
+        phase: {part: size for part, size in parts.items() if part not in left_out}
+        for phase, parts in plan.prediction.phases.items()
+    }
+    return traced_phases(plan, kept)
+
+
+def traced_phases(plan: Plan, phases: Phases) -> Phases:
+    known = DEEPSPEED_PHASES if plan.parallel.zero_stage else tuple(phases)
+    return {phase: parts for phase, parts in phases.items() if phase in known and parts}
+
+
+def traced(plan: Plan) -> Tracer:
+    """A step on fake tensors of the CPU: a build of torch without CUDA has no others to train."""
+    on_cuda = plan.hardware.device == "cuda"
+    tracer = Tracer(CUDA_RULES if on_cuda else FAKE_RULES, left_out=left_out_of(plan))
+    _make_shared_tables()
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with replaced_functions(on_cuda=on_cuda), fake, tracer:
+        rehearse_step(plan, torch.device("cpu"), tracer)
+    return tracer
+
+
+def _make_shared_tables() -> None:
+    """bitsandbytes keeps one table for all layers; a fake one must not outlive its mode."""
+    tables = bitsandbytes.functional.name2qmap
+    if "dynamic" not in tables:
+        tables["dynamic"] = bitsandbytes.functional.create_dynamic_map()

@@ -1,0 +1,28 @@
+"""One line of a table of measurements, for tests to change."""
+
+LINE = {
+    "id": "fitcheck-001",
+    "source": "a project data/measurements/sweep.json",
+    "model": "Qwen/Qwen2.5-1.5B-Instruct",
+    "params_b": "1.544",
+    "method": "qlora",
+    "quant": "bnb nf4 (no double quant)",
+    "lora_rank": "32",
+    "lora_targets": "q,k,v,o",
+    "optimizer": "AdamW(torch) fp32 LoRA",
+    "precision": "fp16",
+    "micro_batch": "2",
+    "seq_len": "1024",
+    "grad_ckpt": "yes",
+    "attention": "eager",
+    "loss_kernel": "standard (HF)",
+    "parallel": "single",
+    "gpu_type": "Tesla T4",
+    "offload": "none",
+    "mem_kind": "allocated",
+    "kind": "measured",
+    "notes": "reserved=7548 MiB; context=140.875 MiB; process=7689 MiB",
+    "seq_kind": "exact",
+    "peak_gib_per_gpu": "6.678",
+    "tier": "A1",
+}

@@ -1,0 +1,30 @@
+"""The README's accuracy table is the one that the benchmark makes."""
+
+import pytest
+
+from benchmarks.accuracy.__main__ import PUBLISHED, README
+from benchmarks.accuracy.predict import predicted, set_aside
+from benchmarks.accuracy.sources import sources
+from benchmarks.accuracy.table import markdown, with_table
+from benchmarks.rows import Row, read_rows
+
+ROWS = read_rows(PUBLISHED)
+PREDICTED = [row for row in ROWS if set_aside(row) is None]
+
+
+def test_the_readme_shows_the_table_that_the_benchmark_makes() -> None:
+    readme = README.read_text(encoding="utf-8")
+    assert with_table(readme, markdown(ROWS)) == readme, (
+        "accept with: python -m benchmarks.accuracy --readme"
+    )
+
+
+@pytest.mark.parametrize("name", sources())
+def test_a_declared_source_has_rows(name: str) -> None:
+    assert any(row.source == name for row in PREDICTED)
+
+
+@pytest.mark.parametrize("row", PREDICTED[:8], ids=lambda row: row.id)
+def test_whole_blocks_are_at_least_what_was_asked_for(row: Row) -> None:
+    found = predicted(row)
+    assert found["reserved, replayed"] >= found["allocated, replayed"]

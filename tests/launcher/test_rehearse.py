@@ -1,0 +1,161 @@
+"""Rehearsals of small models: against the prediction, and against steps that were computed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from launcher.plan_file import plan_text
+from launcher.rehearsal_step import rehearse_step
+from launcher.rehearse import compare, quiet_libraries, traced
+from launcher.trace import Tracer
+from launcher.trace_rules import FAKE_RULES
+from planner.assemble import plan_of
+from planner.choose import decide
+from planner.model import ModelSpec
+from planner.plan import Plan
+from planner.presets import load_model
+from planner.request import Request
+from tests.launcher.launching import launch, write_plan
+from tests.launcher.plans import full, plan
+from tests.planner.builders import cards
+
+TOLERANCE = (-0.03, 0.05)
+"""Of the prediction over the trace, cuBLAS' workspaces aside, which are not traced."""
+CUBLAS_BYTES = 2 * (8 * 2**20 + 128 * 2**10)
+SHAPE: dict[str, Any] = {
+    "num_layers": 4,
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "vocab_size": 8192,
+    "max_position_embeddings": 1024,
+}
+PHASES = ["load", "forward", "backward", "optimizer_step", "save"]
+PLANS: list[dict[str, Any]] = [
+    {},
+    {"activation_checkpointing": True},
+    {"loss": "standard"},
+    {"batch__gradient_accumulation_steps": 1, "batch__global_batch_size": 2},
+    full(),
+    full(activation_checkpointing=True),
+    {"method": "qlora", "quantization": {"quant_type": "nf4", "double_quant": True}},
+    {"batch__micro_batch_size": 1, "batch__global_batch_size": 2, "attention": "eager"},
+]
+
+
+def planned(count: int = 1, *, name: str = "chatglm3-6b-base", **pinned: Any) -> Plan:
+    """What plan makes of a small model for cards."""
+    preset = load_model(name)
+    spec: ModelSpec = preset.spec.model_copy(update=SHAPE)
+    request = Request(
+        model=preset.model_copy(update={"spec": spec}),
+        cluster=cards(count, 24),
+        sequence_length=512,
+        global_batch_size=2 * count,
+        **pinned,
+    )
+    return plan_of(decide(request))
+
+
+@pytest.mark.parametrize("name", ["chatglm3-6b-base", "llama-3.1-8b"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("method", ["qlora", "lora", "full"])
+def test_prediction_beside_trace(method: Any, checkpointing: bool, name: str) -> None:
+    made = planned(
+        name=name, method=method, activation_checkpointing=checkpointing, micro_batch_size=1
+    )
+    with quiet_libraries():
+        found = compare(made)
+    assert list(found.found.phases) == PHASES
+    predicted = found.predicted.peak_allocated_bytes
+    assert predicted == made.prediction.peak_allocated_bytes
+    low, high = TOLERANCE
+    ratio = (predicted - CUBLAS_BYTES) / found.found.peak_allocated_bytes
+    assert low <= ratio - 1 <= high
+    for part in ("weights", "adapters", "optimizer_states"):
+        ours, theirs = (side.phases["save"].get(part, 0) for side in (found.predicted, found.found))
+        assert ours == pytest.approx(theirs, rel=0.02)
+
+
+@pytest.mark.parametrize("changes", PLANS, ids=[", ".join(each) or "lora" for each in PLANS])
+def test_a_fake_step_allocates_what_a_computed_one_does(
+    tiny_checkpoint: Path, changes: dict[str, Any]
+) -> None:
+    """For a plan on the CPU the trace must be that of the computed step, storage by storage."""
+    made = plan(model__source=str(tiny_checkpoint), **changes)
+    computed = Tracer(FAKE_RULES)
+    with quiet_libraries(), computed:
+        rehearse_step(made, torch.device("cpu"), computed)
+    with quiet_libraries():
+        assert traced(made).phases == computed.phases
+
+
+def test_ranks_are_traced_one_at_a_time_without_what_they_share() -> None:
+    made = planned(8, method="full", zero_stage=3)
+    with quiet_libraries():
+        found = compare(made)
+    assert list(found.found.phases) == ["forward", "backward"]
+    parts = {part for phase in found.found.phases.values() for part in phase}
+    assert parts <= {"activations", "loss", "workspace"}
+
+
+def test_under_deepspeed_adapters_are_16_bit() -> None:
+    made = planned(2, method="lora", zero_stage=2)
+    with quiet_libraries():
+        found = compare(made)
+    adapters = {side.phases["load"]["adapters"] for side in (found.predicted, found.found)}
+    assert adapters == {2 * made.model.trainable_params}
+
+
+def test_the_document_and_nothing_else(tmp_path: Path) -> None:
+    made = planned(method="lora", micro_batch_size=1)
+    (tmp_path / "plan.yaml").write_text(plan_text(made), encoding="utf-8")
+    done = launch(tmp_path, "--rehearse", "--json", CUDA_VISIBLE_DEVICES="")
+    assert done.code == 0, done.errors
+    document = json.loads(done.output)
+    assert list(document) == ["predicted", "traced"]
+    for side in document.values():
+        assert list(side) == ["peak_allocated_bytes", "phases"]
+        peak = max(sum(parts.values()) for parts in side["phases"].values())
+        assert side["peak_allocated_bytes"] == peak
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.yaml"]
+
+
+def test_the_table(tmp_path: Path) -> None:
+    made = planned(2, method="lora", micro_batch_size=1)
+    (tmp_path / "plan.yaml").write_text(plan_text(made), encoding="utf-8")
+    done = launch(tmp_path, "--rehearse", CUDA_VISIBLE_DEVICES="")
+    assert done.code == 0, done.errors
+    assert "backward" in done.output
+    assert "peak allocated: predicted " in done.output
+    assert "in neither sum: communication." in done.output
+    assert "\x1b" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"model__source": "./gone"}, ["--rehearse"], "model folder gone does not exist."),
+        ({"model__source": "a/b"}, ["--rehearse"], "a/b is no folder here and the plan holds no"),
+        ({}, ["--json"], "--json goes with --rehearse"),
+        ({"model__model_type": "internlm2"}, ["--rehearse"], "model_type internlm2: transformers"),
+        (
+            {"model__config": {"rope_parameters": "nonsense"}},
+            ["--rehearse"],
+            "model.config: transformers refuses it",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(
+    tmp_path: Path, changes: dict[str, Any], options: list[str], message: str
+) -> None:
+    write_plan(tmp_path, **changes)
+    done = launch(tmp_path, *options)
+    assert (done.code, done.output) == (2, "")
+    [line] = done.errors.splitlines()
+    assert line.startswith(f"error: {message}")
