@@ -145,32 +145,44 @@ class Decoder:
 
     # --- parts of a layer -----------------------------------------------------------------
 
-    def norm(self, name: str, x: Tensor) -> Tensor:
-        """LlamaRMSNorm.forward."""
+    def norm(self, name: str, x: Tensor, size: int | None = None) -> Tensor:
+        """LlamaRMSNorm.forward, over ``size`` elements where it is not the hidden size."""
         tape, width = self.tape, x.width
         label = name.rpartition(".")[2]
+        size = size or self.workload.model.hidden_size
         x = ops.cast(tape, x, ops.FP32, f"{label}: input in fp32")
-        variance = ops.mean_square(tape, x, rows=self.batch.tokens)
+        variance = ops.mean_square(tape, x, rows=x.elements // size)
         x = ops.mul(tape, x, ops.reciprocal_root(tape, variance), f"{label}: normalised in fp32")
-        weight = self.parameter(name, self.workload.model.hidden_size)
+        weight = self.parameter(name, size)
         return ops.mul(tape, weight, ops.cast(tape, x, width), f"{label}: output")
 
     def attention(
         self, place: str, x: Tensor, tables: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
-        """LlamaAttention.forward."""
-        model = self.workload.model
-        query, key, value, output = (
-            matrix
-            for matrix in model.layer_linears
-            if matrix.name in ("q_proj", "k_proj", "v_proj", "o_proj")
-        )
-        q = self.linear(place, query, x)
-        k = self.linear(place, key, x)
-        v = self.linear(place, value, x)
+        """LlamaAttention.forward; a fused projection is held to its end, as in Phi-3's."""
+        matrices = {matrix.name: matrix for matrix in self.workload.model.layer_linears}
+        _whole, q, k, v = self._projected(place, matrices, x)
         q, k = self.rotated(q, k, tables)
         attended, weights = self.attend(q, k, v)
-        return self.linear(place, output, attended), weights
+        return self.linear(place, matrices["o_proj"], attended), weights
+
+    def _projected(
+        self, place: str, matrices: dict[str, Linear], x: Tensor
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+        """Query, key and value; before them the tensor that they are parts of, if any."""
+        model = self.workload.model
+        if model.fused_qkv:
+            whole = self.linear(place, matrices["qkv_proj"], x)
+            sizes = (model.query_size, model.key_value_size, model.key_value_size)
+            q, k, v = (ops.slice_of(self.tape, whole, self.batch.tokens * n) for n in sizes)
+            return whole, q, k, v
+        q = self.linear(place, matrices["q_proj"], x)
+        if model.qk_norm:
+            q = self.norm(f"{place}.q_norm", q, model.head_dim)
+        k = self.linear(place, matrices["k_proj"], x)
+        if model.qk_norm:
+            k = self.norm(f"{place}.k_norm", k, model.head_dim)
+        return None, q, k, self.linear(place, matrices["v_proj"], x)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor | None]:
         """The output, and the weights where they are whole."""
@@ -203,15 +215,17 @@ class Decoder:
             scores = batch.micro_batch_size * batch.sequence_length**2
             bias = tape.new(scores, q.width, "attention mask as a bias")
         attended = fused_attention(tape, q, k, v, bias, shape=shape, device=batch.device)
-        if self.workload.model.model_type == "glm":
+        if self.workload.model.rotary != "halves":
             attended = ops.contiguous(tape, attended, "attention output, made contiguous")
         return attended
 
     def rotated(self, q: Tensor, k: Tensor, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """apply_rotary_pos_emb, of Llama and of GLM."""
+        """apply_rotary_pos_emb, of Llama, Phi-3 and GLM."""
         cos, sin = tables
-        if self.workload.model.model_type != "glm":
+        if self.workload.model.rotary == "halves":
             return self._rotate(q, cos, sin), self._rotate(k, cos, sin)
+        if self.workload.model.rotary == "joined":
+            return self._joined(q, cos, sin, "query"), self._joined(k, cos, sin, "key")
         tape, share = self.tape, self.workload.model.rotary_fraction
         cos = tape.new(cos.elements, cos.width, "cosines, interleaved")
         sin = tape.new(sin.elements, sin.width, "sines, interleaved")
@@ -220,6 +234,15 @@ class Decoder:
         q = ops.concatenate(tape, (q_turned, self._part(q, 1 - share)), "query, rotated")
         k = ops.concatenate(tape, (k_turned, self._part(k, 1 - share)), "key, rotated")
         return q, k
+
+    def _joined(self, x: Tensor, cos: Tensor, sin: Tensor, name: str) -> Tensor:
+        """Phi-3's: a slice of the whole is the tensor itself, one of nothing is still a node."""
+        share = self.workload.model.rotary_fraction
+        turning = x if share == 1 else self._part(x, share)
+        passed = self._part(x, 1 - share)
+        return ops.concatenate(
+            self.tape, (self._rotate(turning, cos, sin), passed), f"{name}, rotated"
+        )
 
     def _part(self, x: Tensor, share: float) -> Tensor:
         return ops.slice_of(self.tape, x, int(x.elements * share))
@@ -255,12 +278,17 @@ class Decoder:
         return self.linear(place, down, product)
 
     def layer(self, place: str, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-        """LlamaDecoderLayer.forward."""
+        """LlamaDecoderLayer.forward; Glm4DecoderLayer.forward where norms are around."""
+        around = self.workload.model.norms == "around"
         residual = x
         x = self.norm(f"{place}.input_layernorm", x)
         x, _weights = self.attention(place, x, tables)
+        if around:
+            x = self.norm(f"{place}.post_self_attn_layernorm", x)
         x = ops.add(self.tape, residual, x, "residual after attention")
         residual = x
         x = self.norm(f"{place}.post_attention_layernorm", x)
         x = self.mlp(place, x)
+        if around:
+            x = self.norm(f"{place}.post_mlp_layernorm", x)
         return ops.add(self.tape, residual, x, "residual after the MLP")

@@ -13,6 +13,13 @@ from planner.spec import Spec
 
 Mlp = Literal["swiglu", "fused-swiglu"]
 """``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM)."""
+Rotary = Literal["halves", "joined", "interleaved"]
+"""How queries and keys are turned. ``halves``: each head's first half with its second.
+``joined``: the same, then what rotates and what does not are concatenated (Phi-3).
+``interleaved``: neighbours with each other, then concatenated (GLM)."""
+Norms = Literal["before", "around"]
+"""``before``: attention and MLP each have a norm at their input. ``around``: one at their
+output too, before the residual is added (GLM-4-0414)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +59,12 @@ class ModelSpec(Spec):
     mlp: Mlp = "swiglu"
     rotary_fraction: float = 1.0
     """Share of each head's dimensions that rotate."""
+    rotary: Rotary = "halves"
+    norms: Norms = "before"
+    qk_norm: bool = False
+    """An RMSNorm over each head of queries and of keys (Qwen3)."""
+    fused_qkv: bool = False
+    """One matrix holds query, key and value (Phi-3)."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "ModelSpec":
@@ -76,10 +89,14 @@ class ModelSpec(Spec):
         """Matrices of one layer, in forward order."""
         h, i = self.hidden_size, self.intermediate_size
         q, kv = self.query_size, self.key_value_size
+        widths = {"q_proj": q, "k_proj": kv, "v_proj": kv}
+        if self.fused_qkv:
+            widths = {"qkv_proj": q + 2 * kv}
         attention = (
-            Linear(name="q_proj", in_features=h, out_features=q, bias=self.qkv_bias),
-            Linear(name="k_proj", in_features=h, out_features=kv, bias=self.qkv_bias),
-            Linear(name="v_proj", in_features=h, out_features=kv, bias=self.qkv_bias),
+            *(
+                Linear(name=name, in_features=h, out_features=width, bias=self.qkv_bias)
+                for name, width in widths.items()
+            ),
             Linear(name="o_proj", in_features=q, out_features=h, bias=self.output_bias),
         )
         if self.mlp == "fused-swiglu":
@@ -99,9 +116,15 @@ class ModelSpec(Spec):
         return sum(linear.weight_params for linear in self.layer_linears)
 
     @property
+    def layer_norm_params(self) -> int:
+        """RMSNorm weights of one layer."""
+        across_heads = 2 * self.head_dim if self.qk_norm else 0
+        return (4 if self.norms == "around" else 2) * self.hidden_size + across_heads
+
+    @property
     def layer_params(self) -> int:
-        """Matrices with their biases, and two RMSNorm weights."""
-        return sum(linear.num_params for linear in self.layer_linears) + 2 * self.hidden_size
+        """Matrices with their biases, and norms."""
+        return sum(linear.num_params for linear in self.layer_linears) + self.layer_norm_params
 
     @property
     def embedding_params(self) -> int:

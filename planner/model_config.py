@@ -14,15 +14,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from planner.errors import InvalidFileError
-from planner.model import Mlp, ModelSpec
+from planner.model import Mlp, ModelSpec, Norms, Rotary
 from planner.presets import ModelPreset, Source
 from planner.spec import read_text
 
 NATIVE_CLASSES = {
     "glm": "GlmForCausalLM",
+    "glm4": "Glm4ForCausalLM",
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
+    "phi3": "Phi3ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
 }
 
 
@@ -93,16 +96,42 @@ def _qwen2(config: _Config) -> ModelSpec:
     return _decoder(config, "qwen2", key_value_heads=32, qkv_bias=True)
 
 
-def _glm(config: _Config) -> ModelSpec:
+def _qwen3(config: _Config) -> ModelSpec:
+    config.refuse("use_sliding_window", "its mask is not in the ledger")
+    bias = config.flag("attention_bias")
     return _decoder(
         config,
-        "glm",
+        "qwen3",
+        key_value_heads=32,
+        head_dim=128,
+        qkv_bias=bias,
+        output_bias=bias,
+        qk_norm=True,
+    )
+
+
+def _phi3(config: _Config) -> ModelSpec:
+    for key in ("resid_pdrop", "embd_pdrop", "attention_dropout"):
+        config.refuse(key, "dropout in the model is not in the ledger", ordinary=0.0)
+    return _decoder(config, "phi3", fused_qkv=True, mlp="fused-swiglu", rotary="joined")
+
+
+def _glm(config: _Config, model_type: str = "glm", norms: Norms = "before") -> ModelSpec:
+    return _decoder(
+        config,
+        model_type,
         key_value_heads=2,
         head_dim=128,
+        rotary_fraction=0.5,
         qkv_bias=config.flag("attention_bias", default=True),
         mlp="fused-swiglu",
-        rotary_fraction=0.5,
+        rotary="interleaved",
+        norms=norms,
     )
+
+
+def _glm4(config: _Config) -> ModelSpec:
+    return _glm(config, "glm4", norms="around")
 
 
 def _decoder(
@@ -115,6 +144,10 @@ def _decoder(
     qkv_bias: bool = False,
     output_bias: bool = False,
     mlp: Mlp = "swiglu",
+    rotary: Rotary = "halves",
+    norms: Norms = "before",
+    qk_norm: bool = False,
+    fused_qkv: bool = False,
 ) -> ModelSpec:
     """The names that Llama's descendants share; the keywords are what a class assumes or fixes."""
     hidden_size = config.integer("hidden_size")
@@ -138,6 +171,10 @@ def _decoder(
         tied_embeddings=config.flag("tie_word_embeddings"),
         mlp=mlp,
         rotary_fraction=rope.fraction("partial_rotary_factor", rotary_fraction),
+        rotary=rotary,
+        norms=norms,
+        qk_norm=qk_norm,
+        fused_qkv=fused_qkv,
     )
 
 
@@ -162,15 +199,19 @@ def _chatglm(config: _Config) -> ModelSpec:
         tied_embeddings=config.flag("tie_word_embeddings"),
         mlp="fused-swiglu",
         rotary_fraction=0.5,
+        rotary="interleaved",
     )
 
 
 _READERS: Mapping[str, Callable[[_Config], ModelSpec]] = {
     "chatglm": _chatglm,
     "glm": _glm,
+    "glm4": _glm4,
     "llama": _llama,
     "mistral": _mistral,
+    "phi3": _phi3,
     "qwen2": _qwen2,
+    "qwen3": _qwen3,
 }
 
 
@@ -206,7 +247,7 @@ def config_from_spec(spec: ModelSpec) -> dict[str, Any]:
         "tie_word_embeddings": spec.tied_embeddings,
         "pad_token_id": None,
     }
-    if spec.model_type in ("llama", "glm"):
+    if spec.model_type in ("llama", "qwen3", "glm", "glm4"):
         config["attention_bias"] = spec.qkv_bias
     if spec.rotary_fraction < 1:
         config["rope_parameters"] = {

@@ -28,11 +28,24 @@ LLAMA = ModelSpec(
     max_position_embeddings=256,
 )
 QWEN2 = {"model_type": "qwen2", "num_key_value_heads": 4, "qkv_bias": True}
-GLM = {"model_type": "glm", "qkv_bias": True, "mlp": "fused-swiglu", "rotary_fraction": 0.5}
+GLM = {
+    "model_type": "glm",
+    "qkv_bias": True,
+    "mlp": "fused-swiglu",
+    "rotary_fraction": 0.5,
+    "rotary": "interleaved",
+}
+QWEN3 = {"model_type": "qwen3", "qk_norm": True, "head_dim": 24}
+PHI3 = {"model_type": "phi3", "fused_qkv": True, "mlp": "fused-swiglu", "rotary": "joined"}
+GLM4 = GLM | {"model_type": "glm4", "norms": "around"}
 SHAPES = {
     "llama": LLAMA,
     "qwen2": LLAMA.model_copy(update=QWEN2),
     "glm": LLAMA.model_copy(update=GLM),
+    "qwen3": LLAMA.model_copy(update=QWEN3),
+    "phi3": LLAMA.model_copy(update=PHI3),
+    "phi3-partial": LLAMA.model_copy(update=PHI3 | {"rotary_fraction": 0.75}),
+    "glm4": LLAMA.model_copy(update=GLM4),
 }
 
 
@@ -83,11 +96,22 @@ def quantize(model: Any, workload: Workload) -> None:
     model.is_loaded_in_4bit = True
 
 
+def matrices_that_hold(spec: ModelSpec, targets: Any) -> Any:
+    """The model's own names where one matrix holds several."""
+    if targets == "all-linear" or not spec.fused_qkv:
+        return targets
+    return tuple(
+        dict.fromkeys("qkv_proj" if x in ("q_proj", "k_proj", "v_proj") else x for x in targets)
+    )
+
+
 def workload_of(
     spec: ModelSpec, method: Method, compute: Precision, dropout: float, targets: Any
 ) -> Workload:
     recipe = load_recipe(method)
     if recipe.adapter is not None:
-        adapter = AdapterSection(rank=8, alpha=16, dropout=dropout, target_modules=targets)
+        adapter = AdapterSection(
+            rank=8, alpha=16, dropout=dropout, target_modules=matrices_that_hold(spec, targets)
+        )
         recipe = recipe.model_copy(update={"adapter": adapter})
     return Workload(model=spec, recipe=recipe, compute=compute)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from planner.model import ModelSpec
-from planner.model_config import config_from_spec, spec_from_config
+from planner.model_config import NATIVE_CLASSES, config_from_spec, spec_from_config
 from planner.presets import ModelPreset, load_model, preset_names
 
 transformers = pytest.importorskip("transformers")
@@ -82,7 +82,7 @@ def test_config_json_round_trip(preset: ModelPreset, tmp_path: Path) -> None:
     assert spec_from_config(json.loads(path.read_text()), path) == preset.spec
 
 
-@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "glm"])
+@pytest.mark.parametrize("model_type", NATIVE_CLASSES)
 def test_class_defaults(model_type: str, tmp_path: Path) -> None:
     """A key that a file leaves out has the value that transformers gives it."""
     full = transformers.AutoConfig.for_model(model_type).to_dict()

@@ -37,7 +37,10 @@ LARGER = {
     "vocab_size": 8192,
     "max_position_embeddings": 1024,
 }
-SHAPES = {name: SMALL[name].model_copy(update=LARGER) for name in ("llama", "glm")}
+SHAPES = {
+    name: SMALL[name].model_copy(update=LARGER)
+    for name in ("llama", "glm", "qwen3", "phi3", "glm4")
+}
 
 
 @pytest.fixture(params=[32768, 128], ids=["wide-tile", "narrow-tile"])

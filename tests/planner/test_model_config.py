@@ -120,6 +120,51 @@ GLM_4_9B: dict[str, Any] = {
     "tie_word_embeddings": False,
     "vocab_size": 151552,
 }
+QWEN3_8B: dict[str, Any] = {
+    "model_type": "qwen3",
+    "attention_bias": False,
+    "head_dim": 128,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "max_position_embeddings": 40960,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 36,
+    "num_key_value_heads": 8,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
+PHI_4: dict[str, Any] = {
+    "model_type": "phi3",
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "embd_pdrop": 0.0,
+    "hidden_size": 5120,
+    "intermediate_size": 17920,
+    "max_position_embeddings": 16384,
+    "num_attention_heads": 40,
+    "num_hidden_layers": 40,
+    "num_key_value_heads": 10,
+    "resid_pdrop": 0.0,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "vocab_size": 100352,
+}
+GLM_4_9B_0414: dict[str, Any] = {
+    "model_type": "glm4",
+    "attention_bias": True,
+    "head_dim": 128,
+    "hidden_size": 4096,
+    "intermediate_size": 13696,
+    "max_position_embeddings": 32768,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 40,
+    "num_key_value_heads": 2,
+    "partial_rotary_factor": 0.5,
+    "tie_word_embeddings": False,
+    "vocab_size": 151552,
+}
 PATH = Path("config.json")
 
 
@@ -133,6 +178,9 @@ PATH = Path("config.json")
         ("mistral-7b", MISTRAL_7B),
         ("qwen2.5-0.5b", QWEN_2_5_0_5B),
         ("glm-4-9b", GLM_4_9B),
+        ("glm-4-9b-0414", GLM_4_9B_0414),
+        ("phi-4", PHI_4),
+        ("qwen3-8b", QWEN3_8B),
     ],
 )
 def test_published_files_are_the_presets(name: str, config: dict[str, Any]) -> None:
@@ -182,6 +230,8 @@ def test_rotary_fraction(rope: dict[str, Any], fraction: float) -> None:
         (LLAMA_2_7B | {"rope_parameters": 1e4}, "rope_parameters: 10000.0 is not a mapping"),
         (LLAMA_2_7B | {"num_key_value_heads": 5}, "must be a multiple of num_key_value_heads"),
         (LLAMA_2_7B | {"mlp_bias": True}, "mlp_bias: True cannot be planned"),
+        (PHI_4 | {"resid_pdrop": 0.1}, "resid_pdrop: 0.1 cannot be planned: dropout"),
+        (QWEN3_8B | {"use_sliding_window": True}, "use_sliding_window: True cannot be planned"),
         (LLAMA_2_7B | {"quantization_config": {"bits": 4}}, "its weights are quantized"),
         (CHATGLM3_6B | {"quantization_bit": 4}, "its weights are quantized"),
         (CHATGLM3_6B | {"add_bias_linear": True}, "add_bias_linear: True cannot be planned"),

@@ -14,6 +14,12 @@ def test_the_models_people_ask_for_are_there() -> None:
         *("llama-2-7b", "llama-2-13b", "llama-2-70b", "llama-3.1-8b", "llama-3.1-70b"),
         *("llama-3.2-1b", "llama-3.2-3b", "mistral-7b", "smollm2-135m"),
         *(f"qwen2.5-{size}b" for size in ("0.5", "1.5", "3", "7", "14", "32", "72")),
+        *(f"qwen2.5-{size}b-instruct" for size in ("0.5", "1.5", "3", "7", "14", "32", "72")),
+        *(f"qwen2.5-coder-{size}b" for size in ("0.5", "1.5", "3", "7", "14", "32")),
+        *("llama-3-8b", "llama-3-8b-instruct", "llama-3.1-8b-instruct", "llama-3.3-70b-instruct"),
+        *("codellama-7b", "tinyllama-1.1b", "smollm2-360m", "smollm2-1.7b", "mistral-nemo-12b"),
+        *(f"qwen3-{size}b" for size in ("0.6", "1.7", "4", "8", "14", "32")),
+        *("phi-3-mini-4k-instruct", "phi-4", "phi-4-mini-instruct", "glm-4-9b-0414"),
         *("internlm2-7b", "internlm2-20b", "baichuan2-7b", "baichuan2-13b", "yi-6b", "yi-34b"),
     }
     assert wanted <= set(NAMES)
