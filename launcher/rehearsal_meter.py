@@ -8,9 +8,9 @@ import torch
 
 from launcher.rehearsal_step import rehearse_step
 from launcher.rehearsal_table import Side
-from launcher.trace import Part, Phases
+from launcher.trace import Phases
 from planner.errors import UserError
-from planner.plan import Plan
+from planner.plan import Part, Plan
 
 
 class Meter:

@@ -16,9 +16,8 @@ from launcher.model_building import (
     quantization_config,
     with_adapter,
 )
-from launcher.trace import Part
 from planner.errors import InvalidFileError, InvalidRequestError
-from planner.plan import ModelSection, Plan
+from planner.plan import ModelSection, Part, Plan
 from planner.spec import read_text
 
 

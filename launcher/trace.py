@@ -14,20 +14,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from planner.units import round_up
+from planner.plan import Part
+from planner.units import ALLOCATOR_BLOCK_BYTES, round_up
 
-ALLOCATOR_BLOCK_BYTES = 512
-"""read: c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize."""
-
-Part = Literal[
-    "weights",
-    "adapters",
-    "gradients",
-    "optimizer_states",
-    "activations",
-    "loss",
-    "workspace",
-]
 Phases = dict[str, dict[str, int]]
 
 

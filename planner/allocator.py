@@ -24,7 +24,6 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from planner.allocator_pools import (
-    BLOCK_BYTES,
     SMALL_REQUEST_BYTES,
     Block,
     Driver,
@@ -32,7 +31,7 @@ from planner.allocator_pools import (
     Pool,
     SegmentPool,
 )
-from planner.units import round_up
+from planner.units import ALLOCATOR_BLOCK_BYTES, round_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ class _Allocator:
         if event.num_bytes == 0:  # read: raw_alloc, a null pointer
             self.used[event.key] = None
             return True
-        request_bytes = round_up(event.num_bytes, BLOCK_BYTES)
+        request_bytes = round_up(event.num_bytes, ALLOCATOR_BLOCK_BYTES)
         pool = self.small if request_bytes <= SMALL_REQUEST_BYTES else self.large
         block = self.block(pool, request_bytes)
         if block is None:

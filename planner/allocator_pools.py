@@ -6,10 +6,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
-from planner.units import round_up
-
-BLOCK_BYTES = 512
-"""Read: kMinBlockSize."""
+from planner.units import ALLOCATOR_BLOCK_BYTES, round_up
 
 SMALL_REQUEST_BYTES = 1_048_576
 """Read: kSmallSize, the largest request of the small pool."""
@@ -158,7 +155,7 @@ class SegmentPool(Pool):
     next_address: int = 0
 
     def smallest_rest_bytes(self) -> int:
-        return BLOCK_BYTES if self.small else SMALL_REQUEST_BYTES + BLOCK_BYTES
+        return ALLOCATOR_BLOCK_BYTES if self.small else SMALL_REQUEST_BYTES + ALLOCATOR_BLOCK_BYTES
 
     def grow(self, num_bytes: int) -> Block | None:
         segment_bytes = self.segment_bytes(num_bytes)
@@ -197,7 +194,7 @@ class ExpandablePool(Pool):
         return SMALL_SEGMENT_BYTES if self.small else LARGE_SEGMENT_BYTES
 
     def smallest_rest_bytes(self) -> int:
-        return BLOCK_BYTES
+        return ALLOCATOR_BLOCK_BYTES
 
     def best_fit(self, place: int) -> int:
         """A block counts with the unmapped bytes after it, so that the end is used last."""

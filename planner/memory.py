@@ -13,7 +13,6 @@ With gradient accumulation the gradients of earlier micro-batches are alive in f
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from planner.autograd import GradientSink
 from planner.buffers import (
@@ -30,24 +29,11 @@ from planner.gpu import Device
 from planner.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.model_states import ModelStates, frozen_bytes, model_states
 from planner.numerics import Numerics, numerics
-from planner.plan import ZeroSection
+from planner.plan import PHASES, Part, Phase, ZeroSection
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
 from planner.units import ceil_div
 
-Phase = Literal["load", "forward", "backward", "optimizer_step", "save"]
-Part = Literal[
-    "weights",
-    "adapters",
-    "gradients",
-    "optimizer_states",
-    "activations",
-    "loss",
-    "workspace",
-    "communication",
-]
-PHASES: tuple[Phase, ...] = get_args(Phase)
-PARTS: tuple[Part, ...] = get_args(Part)
 Parts = dict[Part, int]
 
 

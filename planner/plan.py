@@ -4,7 +4,7 @@ The types below are the file's schema. A plan that reads without an error is com
 free of contradictions; nothing later has to check it again.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,20 @@ Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3"]
 ZeroStage = Literal[0, 1, 2, 3]
 Precision = Literal["bf16", "fp16", "fp32"]
 Loss = Literal["fused", "standard"]
+
+Phase = Literal["load", "forward", "backward", "optimizer_step", "save"]
+Part = Literal[
+    "weights",
+    "adapters",
+    "gradients",
+    "optimizer_states",
+    "activations",
+    "loss",
+    "workspace",
+    "communication",
+]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+PARTS: tuple[Part, ...] = get_args(Part)
 
 METHODS: tuple[Method, ...] = ("qlora", "lora", "full")
 """Leanest first."""

@@ -7,8 +7,8 @@ from rich.text import Text
 from planner.choose import Decision
 from planner.gpu import Cluster
 from planner.host import disk_bytes, host_ram_bytes
-from planner.memory import PARTS, PHASES, Phase
 from planner.overheads import overheads
+from planner.plan import PARTS, PHASES, Phase
 from planner.search import Candidate
 from planner.step_time import utilisation
 from planner.tables import plain_table

@@ -4,10 +4,7 @@ nodes of the graph behind them."""
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from planner.units import round_up
-
-ALLOCATOR_BLOCK_BYTES = 512
-"""read: c10/core/AllocatorConfig.h at 2.13, kMinBlockSize: every size is rounded up to it."""
+from planner.units import ALLOCATOR_BLOCK_BYTES, round_up
 
 Owner = Literal["activations", "loss", "gradients", "workspace"]
 Event = tuple[int, Owner, int, str]

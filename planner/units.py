@@ -5,6 +5,9 @@ import re
 KIB = 2**10
 MIB = 2**20
 GIB = 2**30
+ALLOCATOR_BLOCK_BYTES = 512
+"""read: c10/core/AllocatorConfig.h at PyTorch 2.13, kMinBlockSize: the CUDA allocator rounds
+every request up to it."""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GiB|MiB|G|M)", re.IGNORECASE)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from planner.errors import UnknownNameError
+from planner.model_config import config_from_spec
 from planner.presets import ModelPreset, load_model
 
 REVISION = "0" * 40
@@ -44,21 +45,8 @@ def preset_for(model: str, params: float | None) -> ModelPreset | None:
 
 def config(preset: ModelPreset) -> dict[str, object]:
     """The keys of ``config.json`` that say how large a model is."""
-    spec = preset.spec
-    return {
-        "architectures": [preset.native_class],
-        "model_type": spec.model_type,
-        "num_hidden_layers": spec.num_layers,
-        "hidden_size": spec.hidden_size,
-        "intermediate_size": spec.intermediate_size,
-        "num_attention_heads": spec.num_attention_heads,
-        "num_key_value_heads": spec.num_key_value_heads,
-        "head_dim": spec.head_dim,
-        "vocab_size": spec.vocab_size,
-        "max_position_embeddings": spec.max_position_embeddings,
-        "tie_word_embeddings": spec.tied_embeddings,
-        "torch_dtype": "bfloat16",
-    }
+    shape = config_from_spec(preset.spec)
+    return {**shape, "architectures": [preset.native_class], "torch_dtype": "bfloat16"}
 
 
 def write_model(preset: ModelPreset, hub: Path) -> LocalModel:

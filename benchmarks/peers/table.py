@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Group as Lines
 from rich.table import Table
 from rich.text import Text
 
 from benchmarks.peers.compare import Comparison
 from benchmarks.rows import Quantity
+from planner.tables import plain_table
 
 TITLES: dict[Quantity, str] = {
     "allocated": "allocated",
@@ -24,19 +24,8 @@ def tables(comparisons: Sequence[Comparison]) -> Lines:
     return Lines(*(item for part in parts for item in (part, gap)))
 
 
-def _table(title: str) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-    )
-
-
 def _errors(comparisons: Sequence[Comparison]) -> Table:
-    table = _table("Error of the predicted peak, by what was read")
+    table = plain_table("Error of the predicted peak, by what was read")
     for title in ("estimator", "reading", "rows of", "evidence"):
         table.add_column(title, no_wrap=True)
     for title in ("rows", "median", "95th", "worst", "bias", "under"):
@@ -59,7 +48,7 @@ def _errors(comparisons: Sequence[Comparison]) -> Table:
 
 
 def _meanings(comparisons: Sequence[Comparison]) -> Table:
-    table = _table("What is compared with what")
+    table = plain_table("What is compared with what")
     table.add_column("estimator", no_wrap=True)
     table.add_column("reading", no_wrap=True)
     table.add_column("its number", overflow="fold")
@@ -73,7 +62,7 @@ def _meanings(comparisons: Sequence[Comparison]) -> Table:
 
 def _not_expressed(comparisons: Sequence[Comparison]) -> Table:
     """A row a reason, a column an estimator; the most common reason first."""
-    table = _table("Rows by the first reason why an estimator could not be asked")
+    table = plain_table("Rows by the first reason why an estimator could not be asked")
     table.add_column("reason", overflow="fold")
     for comparison in comparisons:
         table.add_column(comparison.peer.name, justify="right", no_wrap=True)

@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from planner.allocator import Allocate, AllocatorPeak, Event, Free, replay
 from planner.allocator_pools import (
-    BLOCK_BYTES,
     LARGE_REQUEST_BYTES,
     LARGE_SEGMENT_BYTES,
     SMALL_REQUEST_BYTES,
     SMALL_SEGMENT_BYTES,
 )
-from planner.units import KIB, MIB, round_up
+from planner.units import ALLOCATOR_BLOCK_BYTES, KIB, MIB, round_up
 
 BOTH = pytest.mark.parametrize("expandable_segments", [False, True])
 
@@ -327,7 +326,7 @@ def rounded(events: Sequence[Event]) -> list[int]:
         if isinstance(event, Free):
             del live[event.key]
         else:
-            live[event.key] = round_up(event.num_bytes, BLOCK_BYTES)
+            live[event.key] = round_up(event.num_bytes, ALLOCATOR_BLOCK_BYTES)
         series.append(sum(live.values()))
     return series
 
@@ -372,7 +371,7 @@ def test_what_was_freed_serves_the_same_again(trace: list[Event]) -> None:
 @given(st.lists(st.integers(1, 64 * MIB), max_size=40))
 def test_without_frees_expandable_segments_waste_less_than_a_page_a_pool(sizes: list[int]) -> None:
     """And so they reserve less than a page a pool more than other segments do."""
-    blocks = [round_up(size, BLOCK_BYTES) for size in sizes]
+    blocks = [round_up(size, ALLOCATOR_BLOCK_BYTES) for size in sizes]
     small = sum(block for block in blocks if block <= SMALL_REQUEST_BYTES)
     large = sum(block for block in blocks if block > SMALL_REQUEST_BYTES)
     reserved = expandable(held(*sizes)).peak_reserved_bytes
@@ -399,7 +398,7 @@ def test_last_in_first_out_leaves_no_holes(moves: list[int | None]) -> None:
         else:
             continue
         small = abs(size) <= SMALL_REQUEST_BYTES
-        live[small] += round_up(size, BLOCK_BYTES) if size > 0 else -round_up(-size, BLOCK_BYTES)
+        live[small] += (1 if size > 0 else -1) * round_up(abs(size), ALLOCATOR_BLOCK_BYTES)
         peak[small] = max(peak[small], live[small])
     assert expandable(events).peak_reserved_bytes == round_up(
         peak[True], SMALL_SEGMENT_BYTES

@@ -6,7 +6,8 @@ import pytest
 
 from planner import operators as ops
 from planner.autograd import GradientSink, Tape, saved_since
-from planner.tensors import ALLOCATOR_BLOCK_BYTES, Parameter, Tensor
+from planner.tensors import Parameter, Tensor
+from planner.units import ALLOCATOR_BLOCK_BYTES
 
 SIZE = 1024
 

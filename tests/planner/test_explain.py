@@ -7,7 +7,7 @@ import pytest
 
 from planner.choose import decide
 from planner.explain import alive_at_the_peak, formulas
-from planner.memory import Part
+from planner.plan import Part
 from tests.planner.builders import cards, request
 from tests.planner.test_cli import plan
 

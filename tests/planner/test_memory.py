@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.memory import PHASES, footprint
+from planner.memory import footprint
 from planner.model_states import frozen_bytes, model_states
 from planner.numerics import Numerics, numerics
-from planner.plan import METHODS, Method, Strategy, ZeroStage
+from planner.plan import METHODS, PHASES, Method, Strategy, ZeroStage
 from planner.presets import load_model
 from planner.recipe import Workload, load_recipe
 from planner.strategy import Layout
