@@ -41,6 +41,7 @@ class Tape:
         self._sink = sink
         self._sequence = 0
         self._owner: Owner = "activations"
+        self._loss_from = 0
         self._region: Region | None = None
         self._refilling = False
         self._cast_weights: dict[int, tuple[int, Tensor]] = {}
@@ -111,9 +112,10 @@ class Tape:
         self.autocast_ends()
         region.nodes = []
 
-    def charge(self, owner: Owner) -> None:
-        """From here on what is made belongs to ``owner``."""
-        self._owner = owner
+    def loss_begins(self) -> None:
+        """From here on, and in backward until here again, what is made belongs to the loss."""
+        self._owner = "loss"
+        self._loss_from = self._sequence
 
     def cast_once(self, weight: Tensor, cast: Callable[[Tensor], Tensor]) -> Tensor:
         """Autocast's 16-bit copy of an fp32 leaf, kept until autocast ends."""
@@ -150,9 +152,10 @@ class Tape:
         del root, gradient
         while queue:
             _, node = heappop(queue)
+            if node.sequence <= self._loss_from:
+                self._owner = "activations"
             while waiting and node.sequence <= waiting[-1]:
                 waiting.pop()
-                self.charge("activations")
                 self.passed.append(len(self.log))
             self._differentiate(node, arrived, queue)
             del node

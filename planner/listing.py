@@ -3,6 +3,7 @@
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from planner.presets import Kind, aliases, load_gpu, load_model, preset_names
 from planner.recipe import load_recipe
@@ -33,11 +34,13 @@ def _short_names(kind: Kind, name: str) -> str:
 
 
 def _models() -> Table:
-    table = _table("models", "model", "parameters", "hub id", "also")
+    table = _table("models", "model", "parameters", "hub id")
     for name in preset_names("models"):
         model = load_model(name)
         count = format_count(model.spec.num_params)
-        table.add_row(name, count, model.hub_id, _short_names("models", name))
+        others = _short_names("models", name)
+        also = f"\n  also {others}" if others else ""
+        table.add_row(Text.assemble(name, (also, "dim")), count, model.hub_id)
     return table
 
 

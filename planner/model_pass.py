@@ -42,7 +42,7 @@ class ModelPass:
         _inputs = tape.new(3 * batch.tokens, INT64, "token ids, labels and attention mask")
         table = self._decoder.parameter("embed_tokens", model.embedding_params)
         x = self._backbone(table)
-        tape.charge("loss")
+        tape.loss_begins()
         head = table
         if not model.tied_embeddings:
             head = self._decoder.parameter("lm_head", model.embedding_params)
