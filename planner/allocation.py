@@ -65,7 +65,7 @@ def _events(step: int, log: list[Logged]) -> list[Event]:
     """Storages by step and identity; an owner's change is none of the allocator's business."""
     return [
         Allocate((step, key), num_bytes) if num_bytes > 0 else Free((step, key))
-        for num_bytes, _, key in log
+        for num_bytes, _, key, _ in log
         if key != RENAMED
     ]
 

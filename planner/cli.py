@@ -73,6 +73,9 @@ def plan(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an edited plan.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show formulas and tensors behind the memory report.")
+    ] = False,
     list_kind: Annotated[
         Kind | None, typer.Option("--list", help="Show the presets of a kind.")
     ] = None,
@@ -117,6 +120,11 @@ def plan(
     if to_stdout:
         print(text, end="")
         return
+    if explain:
+        # Only who asks for it waits for every layer to be run.
+        from planner.explanation import explanation
+
+        console.print(explanation(decision))
     print_report(console, decision, _next_steps(destination, made.data.source))
 
 

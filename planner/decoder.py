@@ -149,11 +149,12 @@ class Decoder:
         """LlamaRMSNorm.forward, over ``size`` elements where it is not the hidden size."""
         tape, width = self.tape, x.width
         size = size or self.workload.model.hidden_size
-        x = ops.cast(tape, x, ops.FP32, f"{name}: input in fp32")
+        label = name.rpartition(".")[2]
+        x = ops.cast(tape, x, ops.FP32, f"{label}: input in fp32")
         variance = ops.mean_square(tape, x, rows=x.elements // size)
-        x = ops.mul(tape, x, ops.reciprocal_root(tape, variance), f"{name}: normalised in fp32")
+        x = ops.mul(tape, x, ops.reciprocal_root(tape, variance), f"{label}: normalised in fp32")
         weight = self.parameter(name, size)
-        return ops.mul(tape, weight, ops.cast(tape, x, width), f"{name}: output")
+        return ops.mul(tape, weight, ops.cast(tape, x, width), f"{label}: output")
 
     def attention(
         self, place: str, x: Tensor, tables: tuple[Tensor, Tensor]

@@ -124,7 +124,7 @@ def footprint_of(workload: Workload, layout: Layout, batch: Batch, kinds: Numeri
             batch,
             kinds,
             checkpointing=layout.activation_checkpointing,
-            sink=_sink(layout),
+            sink=gradient_sink(layout),
         ),
     )
     return Footprint(
@@ -138,7 +138,7 @@ def footprint_of(workload: Workload, layout: Layout, batch: Batch, kinds: Numeri
     )
 
 
-def _sink(layout: Layout) -> GradientSink:
+def gradient_sink(layout: Layout) -> GradientSink:
     """Where gradients go while the worst micro-batch of a step runs."""
     if layout.zero_stage >= 2:
         return "reduce"
@@ -182,7 +182,7 @@ def _load(step: _Step) -> Parts:
 
 def _during(step: _Step, alive: Amounts) -> Parts:
     """One pass: what the step holds anyway, and what the micro-batch adds at its largest."""
-    held = 0 if _sink(step.layout) == "keep" else step.states.gradients_bytes
+    held = 0 if gradient_sink(step.layout) == "keep" else step.states.gradients_bytes
     return {
         **_resident(step),
         "gradients": held + alive["gradients"],

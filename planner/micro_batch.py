@@ -38,7 +38,7 @@ class Stretch:
 def stretch(events: Sequence[Event]) -> Stretch:
     """The sum and the largest running sum of ``events``."""
     level = best = best_at = 0
-    for number, (num_bytes, _, _) in enumerate(events, 1):
+    for number, (num_bytes, *_) in enumerate(events, 1):
         level += num_bytes
         if level > best:
             best, best_at = level, number
@@ -47,7 +47,7 @@ def stretch(events: Sequence[Event]) -> Stretch:
 
 def _sums(events: Iterable[Event]) -> Amounts:
     sums: Amounts = Counter()
-    for num_bytes, owner, _ in events:
+    for num_bytes, owner, _, _ in events:
         sums[owner] += num_bytes
     return sums
 

@@ -1,6 +1,5 @@
 """Tables for people. Takes finished results, computes nothing but their layout."""
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +11,7 @@ from planner.memory import PARTS, PHASES, Phase
 from planner.overheads import overheads
 from planner.search import Candidate
 from planner.step_time import utilisation
+from planner.tables import plain_table
 from planner.units import MIB, format_count, format_duration, format_gib
 
 PHASE_TITLES: dict[Phase, str] = {
@@ -144,15 +144,8 @@ def _batch_line(chosen: Candidate) -> str:
 def _memory(decision: Decision) -> Table:
     footprint = decision.chosen.footprint
     unit = "device" if decision.request.cluster.device == "cpu" else "GPU"
-    table = Table(
-        title=f"Memory per {unit}, GiB",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        show_footer=True,
-        pad_edge=False,
-    )
+    table = plain_table(f"Memory per {unit}, GiB")
+    table.show_footer = True
     table.add_column("part", footer="allocated", min_width=16)
     for phase in PHASES:
         peak = phase == footprint.peak_phase
@@ -253,14 +246,7 @@ def _speed(decision: Decision) -> str:
 
 
 def _alternatives(decision: Decision) -> Table:
-    table = Table(
-        title="Alternatives",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-    )
+    table = plain_table("Alternatives")
     table.add_column("method", no_wrap=True)
     table.add_column("strategy", no_wrap=True)
     table.add_column("batch", justify="right", no_wrap=True)

@@ -10,8 +10,9 @@ ALLOCATOR_BLOCK_BYTES = 512
 """read: c10/core/AllocatorConfig.h at 2.13, kMinBlockSize: every size is rounded up to it."""
 
 Owner = Literal["activations", "loss", "gradients", "workspace"]
-Event = tuple[int, Owner, int]
-"""Bytes that arrive, or leave where negative; whose they are; which storage, or ``RENAMED``."""
+Event = tuple[int, Owner, int, str]
+"""Bytes that arrive, or leave where negative; whose they are; which storage, or ``RENAMED``;
+and its name."""
 RENAMED = 0
 
 
@@ -26,14 +27,17 @@ class Storage:
         self.block_bytes = round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
         self.owner = owner
         self.name = name
-        log.append((self.block_bytes, owner, id(self)))
+        log.append((self.block_bytes, owner, id(self), name))
 
     def __del__(self) -> None:
-        self.log.append((-self.block_bytes, self.owner, id(self)))
+        self.log.append((-self.block_bytes, self.owner, id(self), self.name))
 
     def passes_to(self, owner: Owner) -> None:
         """The same bytes under another name."""
-        self.log += [(-self.block_bytes, self.owner, RENAMED), (self.block_bytes, owner, RENAMED)]
+        self.log += [
+            (-self.block_bytes, self.owner, RENAMED, self.name),
+            (self.block_bytes, owner, RENAMED, self.name),
+        ]
         self.owner = owner
 
 

@@ -17,6 +17,7 @@ LAUNCHER_MAY_USE = {
     "planner.units",
 }
 PURE = {
+    "explain",
     "model_pass",
     "allocation",
     "tensors",

@@ -12,12 +12,12 @@ SIZE = 1024
 
 
 def alive(tape: Tape) -> int:
-    return sum(num_bytes for num_bytes, _, _ in tape.log)
+    return sum(num_bytes for num_bytes, *_ in tape.log)
 
 
 def highest(tape: Tape) -> int:
     level = top = 0
-    for num_bytes, _, _ in tape.log:
+    for num_bytes, *_ in tape.log:
         level += num_bytes
         top = max(top, level)
     return top
@@ -60,7 +60,7 @@ def test_after_backward_only_kept_gradients_are_left(sink: GradientSink, gradien
     tape.backward(output, tape.new(SIZE, 4, "gradient"))
     del output
     assert alive(tape) == gradients * SIZE * SIZE * 4
-    assert sum(n for n, owner, _ in tape.log if owner == "gradients") == alive(tape)
+    assert sum(n for n, owner, _, _ in tape.log if owner == "gradients") == alive(tape)
 
 
 def test_what_the_caller_holds_stays_alive() -> None:

@@ -1,0 +1,59 @@
+"""The tables of ``plan --explain``. Takes finished results, computes nothing but their layout."""
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from planner.choose import Decision
+from planner.explain import AliveTensors, Formula, alive_at_the_peak, formulas
+from planner.tables import plain_table
+from planner.units import MIB
+
+SHOWN = 30
+
+
+def explanation(decision: Decision) -> Group:
+    """Every part that a step always holds by its formula, and every tensor beside them."""
+    chosen = decision.chosen
+    parts: list[RenderableType] = [
+        _formulas(formulas(chosen)),
+        Text(""),
+        _tensors(alive_at_the_peak(chosen)),
+        Text(""),
+    ]
+    return Group(*parts)
+
+
+def _formulas(rows: Sequence[Formula]) -> RenderableType:
+    table = plain_table("What a step always holds")
+    table.add_column("part", no_wrap=True)
+    table.add_column("MiB", justify="right", no_wrap=True)
+    table.add_column("formula, and its source", overflow="fold")
+    for row in rows:
+        text = Text.assemble(row.formula, "\n", (row.source, "dim"))
+        table.add_row(row.part, _mib(row.num_bytes), text)
+    return table
+
+
+def _tensors(rows: Sequence[AliveTensors]) -> RenderableType:
+    table = plain_table("Tensors at the largest moment of a micro-batch")
+    table.add_column("part", no_wrap=True)
+    table.add_column("MiB", justify="right", no_wrap=True)
+    table.add_column("tensors", justify="right", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    for row in rows[:SHOWN]:
+        table.add_row(row.owner, _mib(row.num_bytes), f"{row.count:,}", row.name)
+    if len(rows) > SHOWN:
+        rest = rows[SHOWN:]
+        total, count = sum(row.num_bytes for row in rest), sum(row.count for row in rest)
+        table.add_row("", _mib(total), f"{count:,}", f"{len(rest)} smaller kinds")
+    table.caption = (
+        "made and kept as transformers' forward code does (planner/decoder.py, operators.py)"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / MIB:,.1f}"

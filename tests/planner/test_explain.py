@@ -1,0 +1,53 @@
+"""What ``--explain`` shows adds up to what the report shows."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.choose import decide
+from planner.explain import alive_at_the_peak, formulas
+from planner.memory import Part
+from tests.planner.builders import cards, request
+from tests.planner.test_cli import plan
+
+HELD: tuple[Part, ...] = (
+    "weights",
+    "adapters",
+    "gradients",
+    "optimizer_states",
+    "communication",
+)
+
+
+@pytest.mark.parametrize(
+    ("count", "gib", "pinned"),
+    [
+        (1, 24, {}),
+        (1, 12, {}),
+        (1, 48, {"method": "lora"}),
+        (2, 80, {"method": "full"}),
+        (8, 24, {"method": "full"}),
+        (1, 24, {"micro_batch_size": 4, "activation_checkpointing": True}),
+    ],
+)
+def test_rows_add_up_to_the_report(count: int, gib: int, pinned: dict[str, Any]) -> None:
+    chosen = decide(request(cards(count, gib), **pinned)).chosen
+    parts = chosen.footprint.phases["optimizer_step"]
+    shown = {row.part.replace(" ", "_"): row.num_bytes for row in formulas(chosen)}
+    assert shown == {part: parts[part] for part in HELD if parts.get(part)}
+
+    peak = chosen.footprint.phases[chosen.footprint.peak_phase]
+    made = peak["activations"] + peak["loss"]
+    alive = sum(
+        row.num_bytes for row in alive_at_the_peak(chosen) if row.owner in ("activations", "loss")
+    )
+    assert alive == made
+
+
+def test_the_tables_name_formulas_and_tensors(tmp_path: Path) -> None:
+    result = plan("--model", "chatglm3-6b-base", "--gpus", "24G", "--explain", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for words in ("28 layers x", "arXiv:2305.14314", "silu(gate)", "Memory per GPU, GiB"):
+        assert words in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
