@@ -64,6 +64,9 @@ class Tape:
         region = self._region
         if region is not None and self._refilling:
             return self._refill(region, output, saved)
+        for leaf in nodes:
+            if isinstance(leaf, Parameter):
+                leaf.uses += 1
         self._sequence += 1
         node = Node(self._sequence, nodes, backward, unpacks=bool(saved))
         output.node = node
@@ -176,23 +179,31 @@ class Tape:
             made, outgoing[position] = outgoing[position], None
             if edge is None or made is None:
                 continue
-            if isinstance(edge, Parameter):
-                self._accumulate(edge, made)
-            elif id(edge) in arrived:
+            if id(edge) in arrived:
                 self._join(arrived, id(edge))
             else:
                 arrived[id(edge)] = made
-                heappush(queue, (-edge.sequence, edge))
+                if isinstance(edge, Node):
+                    heappush(queue, (-edge.sequence, edge))
             del made
+            if isinstance(edge, Parameter):
+                self._accumulate(edge, arrived)
 
     def _join(self, arrived: dict[int, Tensor], key: int) -> None:
         """Gradients of one tensor from two consumers: in place if nobody else holds the first."""
         old = arrived[key]
         held_by_the_tensor_and_this_call = 2
-        if getrefcount(old.storage) > held_by_the_tensor_and_this_call:
+        assert old.storage is not None
+        shared = getrefcount(old.storage) > held_by_the_tensor_and_this_call
+        if shared or old.storage.held_by_python:
             arrived[key] = self.new(old.elements, old.width, "sum of gradients")
 
-    def _accumulate(self, leaf: Parameter, gradient: Tensor) -> None:
+    def _accumulate(self, leaf: Parameter, arrived: dict[int, Tensor]) -> None:
+        """Keep a leaf's gradient when all of its uses have sent theirs."""
+        leaf.uses -= 1
+        if leaf.uses:
+            return
+        gradient = arrived.pop(id(leaf))
         if self._sink != "keep":
             return
         storage = gradient.storage

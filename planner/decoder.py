@@ -202,16 +202,16 @@ class Decoder:
         """sdpa_attention_forward: with a mask every query head has its own keys and values."""
         tape, batch, bias = self.tape, self.batch, None
         grouped = shape.heads != shape.key_value_heads
-        if grouped and self.numerics.grouped_heads == "math" and not batch.padded:
+        if grouped and self.numerics.grouped_heads == "math" and not batch.masked:
             return math_attention(tape, q, k, v, shape=shape, device=batch.device)
-        if batch.padded or self.numerics.grouped_heads == "copied":
+        if batch.masked or self.numerics.grouped_heads == "copied":
             times = shape.heads // shape.key_value_heads
             k, v = ops.repeat_heads(tape, k, times), ops.repeat_heads(tape, v, times)
             shape = replace(shape, key_value_heads=shape.heads)
         if self.numerics.autocast:
             width = self.numerics.compute
             q, k, v = (ops.cast(tape, x, width, "16-bit operand of attention") for x in (q, k, v))
-        if batch.padded:
+        if batch.masked:
             scores = batch.micro_batch_size * batch.sequence_length**2
             bias = tape.new(scores, q.width, "attention mask as a bias")
         attended = fused_attention(tape, q, k, v, bias, shape=shape, device=batch.device)

@@ -79,6 +79,8 @@ def _fused_log_probs(
         made_head = None
         if of_head is not None:
             made_head = ops.as_width(tape, of_head, head_width, weights)
+            assert made_head.storage is not None
+            made_head.storage.held_by_python = True
         del tile
         return [made_hidden, made_head]
 
@@ -90,8 +92,8 @@ def _fused_log_probs(
 class _TileSizes:
     """What one tile takes: itself, casts of its operands, and copies where there is no Triton.
 
-    A loop variable holds an operand's cast while the next one is made: two are alive, but for
-    the head's in forward, which no variable holds.
+    A loop variable holds an operand's cast while the next one is made, so that two are alive;
+    the head's cast in forward is held by none.
     """
 
     def __init__(
@@ -106,13 +108,19 @@ class _TileSizes:
     ) -> None:
         self._tape = tape
         self._rows = min(tokens, FUSED_LOSS_TOKENS)
+        self._rows_cast = self._rows
+        self._several_rows = tokens > FUSED_LOSS_TOKENS
         self._next_rows = min(tokens - self._rows, FUSED_LOSS_TOKENS)
         self._columns = min(vocab, FUSED_LOSS_VOCABULARY)
+        self._columns_cast = self._columns
         self._next_columns = min(vocab - self._columns, FUSED_LOSS_VOCABULARY)
+        self._last_columns = (vocab - 1) % FUSED_LOSS_VOCABULARY + 1
         self._width = numerics.compute if numerics.autocast else hidden.width
         self._hidden_size = head.elements // vocab
-        self._casts_hidden = hidden.width != self._width
-        self._casts_head = head.width != self._width
+        if hidden.width == self._width:
+            self._rows_cast = self._next_rows = 0
+        if head.width == self._width:
+            self._columns_cast = self._next_columns = self._last_columns = 0
         self._on_cpu = device == "cpu"
 
     def tile(self, direction: Direction) -> list[Tensor]:
@@ -127,13 +135,17 @@ class _TileSizes:
         return made
 
     def _operands(self, direction: Direction) -> list[int]:
-        """Rows of every operand's cast that is alive at once."""
-        counts = [self._rows, self._next_rows] if self._casts_hidden else []
-        if self._casts_head:
-            counts.append(self._columns)
-            if direction == "backward":
-                counts.append(self._next_columns)
-        return [count for count in counts if count]
+        """Rows of every operand's cast that is alive at once: as the next hidden states are
+        cast, or as the next slice of the head is."""
+        if direction == "forward":
+            moments = ([self._rows_cast, self._next_rows], [self._rows_cast, self._columns_cast])
+        else:
+            before = self._last_columns if self._several_rows else 0
+            moments = (
+                [self._rows_cast, self._next_rows, before],
+                [self._rows_cast, self._columns_cast, max(before, self._next_columns)],
+            )
+        return [count for count in max(moments, key=sum) if count]
 
 
 def cross_entropy(tape: Tape, logits: Tensor) -> Tensor:

@@ -71,10 +71,12 @@ class _Step:
 
 def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
     """The worst micro-batch: full length, padded where samples of other lengths share it."""
+    length, window = workload.recipe.sequence_length, workload.model.sliding_window
+    slides = window is not None and length > window
     return Batch(
         micro_batch_size=layout.micro_batch_size,
-        sequence_length=workload.recipe.sequence_length,
-        padded=layout.micro_batch_size > 1,
+        sequence_length=length,
+        masked=layout.micro_batch_size > 1 or slides,
         device=device,
     )
 

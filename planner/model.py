@@ -53,6 +53,8 @@ class ModelSpec(Spec):
     head_dim: int
     vocab_size: int
     max_position_embeddings: int
+    sliding_window: int | None = None
+    """Positions that attention looks back in every layer; beyond it a mask is needed."""
     qkv_bias: bool = False
     output_bias: bool = False
     tied_embeddings: bool = False

@@ -29,6 +29,10 @@ NATIVE_CLASSES = {
 }
 
 
+WINDOWED = ("mistral", "phi3")
+"""Architectures whose every layer has the window that ``sliding_window`` states."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Config:
     """The keys of one file, read strictly; ``null`` means that a key was left out."""
@@ -76,6 +80,12 @@ class _Config:
             raise self.error(f"{key}: {value!r} is not a mapping")
         return _Config(value, self.path)
 
+    def window(self, ordinary: int | None) -> int | None:
+        """Where the key is there, ``null`` means no window."""
+        if self.content.get("sliding_window", ordinary) is None:
+            return None
+        return self.integer("sliding_window", ordinary)
+
     def refuse(self, key: str, why: str, ordinary: object = False) -> None:
         """Shapes that :class:`ModelSpec` cannot describe must not be miscounted."""
         if self.value(key, ordinary) != ordinary:
@@ -89,7 +99,7 @@ def _llama(config: _Config) -> ModelSpec:
 
 
 def _mistral(config: _Config) -> ModelSpec:
-    return _decoder(config, "mistral", key_value_heads=8)
+    return _decoder(config, "mistral", key_value_heads=8, sliding_window=4096)
 
 
 def _qwen2(config: _Config) -> ModelSpec:
@@ -144,6 +154,7 @@ def _decoder(
     qkv_bias: bool = False,
     output_bias: bool = False,
     mlp: Mlp = "swiglu",
+    sliding_window: int | None = None,
     rotary: Rotary = "halves",
     norms: Norms = "before",
     qk_norm: bool = False,
@@ -166,6 +177,7 @@ def _decoder(
         head_dim=config.integer("head_dim", head_dim or hidden_size // heads),
         vocab_size=config.integer("vocab_size"),
         max_position_embeddings=config.integer("max_position_embeddings"),
+        sliding_window=config.window(sliding_window) if model_type in WINDOWED else None,
         qkv_bias=qkv_bias,
         output_bias=output_bias,
         tied_embeddings=config.flag("tie_word_embeddings"),
@@ -249,6 +261,8 @@ def config_from_spec(spec: ModelSpec) -> dict[str, Any]:
     }
     if spec.model_type in ("llama", "qwen3", "glm", "glm4"):
         config["attention_bias"] = spec.qkv_bias
+    if spec.model_type in WINDOWED:
+        config["sliding_window"] = spec.sliding_window
     if spec.rotary_fraction < 1:
         config["rope_parameters"] = {
             "rope_type": "default",

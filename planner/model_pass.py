@@ -64,7 +64,7 @@ class ModelPass:
                 embeddings.elements, embeddings.width, trains=True, gradient_owner="activations"
             )
         shared = [tape.new(batch.sequence_length, INT64, "position ids")]
-        if batch.padded:
+        if batch.masked:
             scores = batch.micro_batch_size * batch.sequence_length**2
             shared.append(tape.new(scores, 1, "attention mask"))
         if self._workload.recipe.attention == "eager":

@@ -84,8 +84,9 @@ class Batch:
 
     micro_batch_size: int
     sequence_length: int
-    padded: bool = False
-    """Shorter samples are padded, so attention takes a mask and every head its own keys."""
+    masked: bool = False
+    """Attention takes a mask, and every head its own keys: shorter samples are padded, or the
+    model's window slides over longer ones."""
     device: Device = "cuda"
 
     @property

@@ -16,7 +16,7 @@ RENAMED = 0
 class Storage:
     """Bytes that are alive as long as somebody holds this object."""
 
-    __slots__ = ("block_bytes", "log", "name", "num_bytes", "owner")
+    __slots__ = ("block_bytes", "held_by_python", "log", "name", "num_bytes", "owner")
 
     def __init__(self, log: list[Event], num_bytes: int, owner: Owner, name: str) -> None:
         self.log = log
@@ -24,6 +24,8 @@ class Storage:
         self.block_bytes = round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
         self.owner = owner
         self.name = name
+        self.held_by_python = False
+        """Made by an autograd.Function in Python, so that nothing may be added to it in place."""
         log.append((self.block_bytes, owner, id(self), name))
 
     def __del__(self) -> None:
@@ -63,7 +65,7 @@ class Tensor:
 class Parameter(Tensor):
     """A leaf. A weight's bytes are model states; where it trains its gradient is kept."""
 
-    __slots__ = ("gradient_owner", "trains")
+    __slots__ = ("gradient_owner", "trains", "uses")
 
     def __init__(
         self, elements: int, width: int, *, trains: bool, gradient_owner: Owner = "gradients"
@@ -71,6 +73,8 @@ class Parameter(Tensor):
         super().__init__(elements, width, None, None)
         self.trains = trains
         self.gradient_owner: Owner = gradient_owner
+        self.uses = 0
+        """Gradients still to come: a tied weight's two meet before they are kept."""
         if trains:
             self.node = self
 

@@ -53,7 +53,7 @@ def layer_bytes(workload: Workload, batch: Batch, *, zero_stage: ZeroStage, inde
     shape = (batch.micro_batch_size, batch.sequence_length)
     ids = torch.randint(1, workload.model.vocab_size, shape)
     mask = torch.ones_like(ids)
-    if batch.padded:
+    if batch.masked:
         mask[0, -5:] = 0
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     # Shared by all layers, and counted in the model's own ledger.
@@ -107,7 +107,7 @@ def test_layer_keeps_what_the_ledger_says(
     targets: Any,
 ) -> None:
     workload = workload_of(SHAPES[name], method, compute, dropout, targets)
-    batch = Batch(micro_batch_size=shape[0], sequence_length=shape[1], padded=padded, device="cpu")
+    batch = Batch(micro_batch_size=shape[0], sequence_length=shape[1], masked=padded, device="cpu")
     kinds = numerics(method=method, compute=compute, zero_stage=zero_stage)
     for index, first in ((0, True), (-1, False)):
         ledger = layer_ledger(workload, batch, kinds, first=first)
