@@ -10,13 +10,12 @@ from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
 from planner.model_pass import ModelPass
 from planner.model_states import ADAM_MOMENTS_BYTES
 from planner.numerics import Numerics
-from planner.quantization import BLOCK_SIZE, nf4_bytes
+from planner.quantization import BLOCK_SIZE, FP32_BYTES, nf4_bytes
 from planner.recipe import Batch, Workload
 from planner.tensors import RENAMED
 from planner.tensors import Event as Logged
 from planner.units import ceil_div
 
-FP32_BYTES = 4
 STEPS = 2
 """The first makes the optimizer's states, the second is as all later ones."""
 

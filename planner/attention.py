@@ -92,10 +92,7 @@ def eager_attention(
     that the caller holds to the end of its layer."""
     times = shape.heads // shape.key_value_heads
     key, value = repeat_heads(tape, key, times), repeat_heads(tape, value, times)
-    scores = shape.query_rows * shape.length
-    weights = matmul(
-        tape, _batched(tape, query, shape), _batched(tape, key, shape), scores, "scores"
-    )
+    weights = _scores(tape, query, key, shape)
     weights = unary(tape, weights, "scaled scores")
     weights = unary(tape, weights, "masked scores")
     weights = _softmax(tape, weights, device=device)
@@ -122,12 +119,14 @@ def math_attention(
     query = unary(tape, query, "query, scaled")
     key, value = repeat_heads(tape, key, times), repeat_heads(tape, value, times)
     key = unary(tape, key, "key, scaled")
-    scores = shape.query_rows * shape.length
-    operands = (_batched(tape, query, shape), _batched(tape, key, shape))
-    weights = matmul(tape, *operands, scores, "scores")
-    del operands
+    weights = _scores(tape, query, key, shape)
     weights = cast(tape, _softmax(tape, weights, device=device), query.width)
     return matmul(tape, weights, _batched(tape, value, shape), query.elements, "attention output")
+
+
+def _scores(tape: Tape, query: Tensor, key: Tensor, shape: HeadShape) -> Tensor:
+    operands = (_batched(tape, query, shape), _batched(tape, key, shape))
+    return matmul(tape, *operands, shape.query_rows * shape.length, "scores")
 
 
 def _batched(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:

@@ -71,17 +71,14 @@ class Tape:
         node = Node(self._sequence, nodes, backward, unpacks=bool(saved))
         output.node = node
         if region is None:
-            node.saved = [x.storage for x in saved if x.storage is not None]
+            node.saved = _storages(saved)
         else:
             node.region = region
             region.nodes.append(node)
         return output
 
     def _refill(self, region: Region, output: Tensor, saved: tuple[Tensor, ...]) -> Tensor:
-        node = region.nodes[region.refilled]
-        region.refilled += 1
-        node.saved = [x.storage for x in saved if x.storage is not None]
-        output.node = node
+        output.node = _refill_next(region, saved)
         if region.refilled == region.last_unpacking:
             raise _RecomputedEnough
         return output
@@ -92,9 +89,7 @@ class Tape:
         if region is None or not self._refilling or not saved:
             return
         if region.refilled == region.last_unpacking - 1:
-            node = region.nodes[region.refilled]
-            region.refilled += 1
-            node.saved = [x.storage for x in saved if x.storage is not None]
+            _refill_next(region, saved)
             raise _RecomputedEnough
 
     def checkpoint(self, run: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
@@ -216,6 +211,18 @@ class Tape:
         else:
             storage.passes_to(leaf.gradient_owner)
         self.kept_gradients.append(storage)
+
+
+def _refill_next(region: Region, saved: tuple[Tensor, ...]) -> Node:
+    """The next node that waits gets its tensors."""
+    node = region.nodes[region.refilled]
+    region.refilled += 1
+    node.saved = _storages(saved)
+    return node
+
+
+def _storages(tensors: tuple[Tensor, ...]) -> list[Storage]:
+    return [x.storage for x in tensors if x.storage is not None]
 
 
 def saved_since(output: Tensor, sequence: int) -> list[Storage]:

@@ -4,11 +4,11 @@ from planner.model import Linear
 from planner.numerics import Numerics
 from planner.plan import ZeroSection, ZeroStage
 from planner.recipe import Workload
-from planner.units import MIB, round_up
+from planner.units import ALLOCATOR_BLOCK_BYTES, KIB, MIB, round_up
 
 FP32_BYTES = 4
 
-CUBLAS_WORKSPACE_BYTES = round_up(8 * MIB + 128 * 1024, 512)
+CUBLAS_WORKSPACE_BYTES = round_up(8 * MIB + 128 * KIB, ALLOCATOR_BLOCK_BYTES)
 """read: aten/src/ATen/cuda/CUDABlas.cpp, parseChosenWorkspaceSize: 2 x 4096 KiB + 8 x 16 KiB."""
 CUBLAS_WORKSPACES = 2
 """One for the forward thread, one for autograd's."""

@@ -25,6 +25,12 @@ class Decoder:
     numerics: Numerics
     tape: Tape
     weights: dict[str, Parameter] = field(default_factory=dict)
+    matrices: dict[str, Linear] = field(init=False)
+    adapted: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.matrices = {matrix.name: matrix for matrix in self.workload.model.layer_linears}
+        self.adapted = frozenset(matrix.name for matrix in self.workload.adapted)
 
     # --- weights --------------------------------------------------------------------------
 
@@ -48,7 +54,7 @@ class Decoder:
     def linear(self, place: str, matrix: Linear, x: Tensor) -> Tensor:
         """A matrix, with its adapter where it has one."""
         name = f"{place}.{matrix.name}"
-        if any(matrix.name == adapted.name for adapted in self.workload.adapted):
+        if matrix.name in self.adapted:
             return self._adapted(name, matrix, x)
         return self._base(name, matrix, x)
 
@@ -160,17 +166,14 @@ class Decoder:
         self, place: str, x: Tensor, tables: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         """LlamaAttention.forward; a fused projection is held to its end, as in Phi-3's."""
-        matrices = {matrix.name: matrix for matrix in self.workload.model.layer_linears}
-        _whole, q, k, v = self._projected(place, matrices, x)
+        _whole, q, k, v = self._projected(place, x)
         q, k = self.rotated(q, k, tables)
         attended, weights = self.attend(q, k, v)
-        return self.linear(place, matrices["o_proj"], attended), weights
+        return self.linear(place, self.matrices["o_proj"], attended), weights
 
-    def _projected(
-        self, place: str, matrices: dict[str, Linear], x: Tensor
-    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+    def _projected(self, place: str, x: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
         """Query, key and value; before them the tensor that they are parts of, if any."""
-        model = self.workload.model
+        model, matrices = self.workload.model, self.matrices
         if model.fused_qkv:
             whole = self.linear(place, matrices["qkv_proj"], x)
             sizes = (model.query_size, model.key_value_size, model.key_value_size)
@@ -212,8 +215,7 @@ class Decoder:
             width = self.numerics.compute
             q, k, v = (ops.cast(tape, x, width, "16-bit operand of attention") for x in (q, k, v))
         if batch.masked:
-            scores = batch.micro_batch_size * batch.sequence_length**2
-            bias = tape.new(scores, q.width, "attention mask as a bias")
+            bias = tape.new(batch.scores, q.width, "attention mask as a bias")
         attended = fused_attention(tape, q, k, v, bias, shape=shape, device=batch.device)
         if self.workload.model.rotary != "halves":
             attended = ops.contiguous(tape, attended, "attention output, made contiguous")
@@ -261,8 +263,7 @@ class Decoder:
 
     def mlp(self, place: str, x: Tensor) -> Tensor:
         """LlamaMLP.forward; GlmMLP.forward where one matrix holds gate and up."""
-        tape = self.tape
-        matrices = {matrix.name: matrix for matrix in self.workload.model.layer_linears}
+        tape, matrices = self.tape, self.matrices
         down = matrices["down_proj"]
         if self.workload.model.mlp == "fused-swiglu":
             both = self.linear(place, matrices["gate_up_proj"], x)

@@ -8,12 +8,12 @@ from collections import Counter
 from dataclasses import dataclass
 
 from planner.memory import gradient_sink, worst_batch
+from planner.micro_batch import largest_moment
 from planner.model_pass import ModelPass
 from planner.model_states import ADAM_MOMENTS_BYTES
 from planner.numerics import Numerics, numerics
 from planner.quantization import nf4_bytes
 from planner.search import Candidate
-from planner.tensors import Event
 
 STATES_SOURCE = "arXiv:1910.02054, section 3.1 (planner/model_states.py)"
 
@@ -115,7 +115,7 @@ def alive_at_the_peak(candidate: Candidate) -> list[AliveTensors]:
     )
     sizes: Counter[tuple[str, str]] = Counter()
     counts: Counter[tuple[str, str]] = Counter()
-    for num_bytes, owner, _, name in run.tape.log[: _largest_moment(run.tape.log)]:
+    for num_bytes, owner, _, name in run.tape.log[: largest_moment(run.tape.log)]:
         key = (owner, name)
         sizes[key] += num_bytes
         counts[key] += 1 if num_bytes > 0 else -1
@@ -125,16 +125,6 @@ def alive_at_the_peak(candidate: Candidate) -> list[AliveTensors]:
         if size
     ]
     return sorted(found, key=lambda row: -row.num_bytes)
-
-
-def _largest_moment(log: list[Event]) -> int:
-    """How many events lead to the largest sum."""
-    level = best = place = 0
-    for number, event in enumerate(log, 1):
-        level += event[0]
-        if level > best:
-            best, place = level, number
-    return place
 
 
 def _numerics(candidate: Candidate) -> Numerics:

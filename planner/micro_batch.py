@@ -27,22 +27,23 @@ class Stretch:
     top: Amounts
 
     @property
-    def net_bytes(self) -> int:
-        return sum(self.net.values())
-
-    @property
     def top_bytes(self) -> int:
         return sum(self.top.values())
 
 
 def stretch(events: Sequence[Event]) -> Stretch:
     """The sum and the largest running sum of ``events``."""
-    level = best = best_at = 0
+    return Stretch(net=_sums(events), top=_sums(events[: largest_moment(events)]))
+
+
+def largest_moment(events: Sequence[Event]) -> int:
+    """How many events lead to the largest running sum."""
+    level = best = place = 0
     for number, (num_bytes, *_) in enumerate(events, 1):
         level += num_bytes
         if level > best:
-            best, best_at = level, number
-    return Stretch(net=_sums(events), top=_sums(events[:best_at]))
+            best, place = level, number
+    return place
 
 
 def _sums(events: Iterable[Event]) -> Amounts:
@@ -68,11 +69,10 @@ def largest(stretches: Iterable[Stretch], before: Amounts) -> tuple[Amounts, Amo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Bytes by owner at the largest moment of forward and of backward, and after both."""
+    """Bytes by owner at the largest moment of forward and of backward."""
 
     forward: Amounts
     backward: Amounts
-    after: Amounts
 
 
 @cache
@@ -107,5 +107,5 @@ def _laid_out(run: ModelPass, num_layers: int) -> MicroBatch:
     backward = [back[0], *[back[1]] * others, back[2], back[3]]
     in_forward, level = largest(forward, Counter())
     _, level = largest(ends, level)
-    in_backward, level = largest(backward, level)
-    return MicroBatch(forward=in_forward, backward=in_backward, after=level)
+    in_backward, _ = largest(backward, level)
+    return MicroBatch(forward=in_forward, backward=in_backward)

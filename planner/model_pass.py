@@ -65,11 +65,9 @@ class ModelPass:
             )
         shared = [tape.new(batch.sequence_length, INT64, "position ids")]
         if batch.masked:
-            scores = batch.micro_batch_size * batch.sequence_length**2
-            shared.append(tape.new(scores, 1, "attention mask"))
+            shared.append(tape.new(batch.scores, 1, "attention mask"))
         if self._workload.recipe.attention == "eager":
-            scores = batch.micro_batch_size * batch.sequence_length**2
-            shared.append(tape.new(scores, embeddings.width, "attention mask"))
+            shared.append(tape.new(batch.scores, embeddings.width, "attention mask"))
         tables = self._decoder.rotary_tables(embeddings.width)
         x = embeddings
         for number in range(self._num_layers):

@@ -93,6 +93,11 @@ class Batch:
     def tokens(self) -> int:
         return self.micro_batch_size * self.sequence_length
 
+    @property
+    def scores(self) -> int:
+        """Elements of a mask, and of one head's scores."""
+        return self.micro_batch_size * self.sequence_length**2
+
 
 def load_recipe(name: str) -> Recipe:
     return read_spec(Recipe, ROOT / "recipes" / f"{resolve_name('recipes', 'recipe', name)}.yaml")
