@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from planner.errors import InvalidFileError
+from planner.errors import InvalidFileError, NoFormulasError
 from planner.model import ModelSpec
 
 
@@ -65,7 +65,9 @@ class Config:
     def refuse(self, key: str, why: str, ordinary: object = False) -> None:
         """Shapes that :class:`ModelSpec` cannot describe must not be miscounted."""
         if self.value(key, ordinary) != ordinary:
-            raise self.error(f"{key}: {self.content[key]!r} cannot be planned: {why}")
+            raise NoFormulasError(
+                self.path, None, f"{key}: {self.content[key]!r} has no formulas: {why}"
+            )
 
 
 def no_keys(_spec: ModelSpec) -> dict[str, Any]:
