@@ -44,7 +44,7 @@ def plan_of(decision: Decision) -> Plan:
         ),
         parallel=_parallel(chosen),
         activation_checkpointing=chosen.layout.activation_checkpointing,
-        attention=recipe.attention,
+        attention=chosen.workload.attention,
         loss=recipe.loss,
         optimizer=recipe.optimizer,
         schedule=recipe.schedule,
