@@ -62,6 +62,8 @@ class LayerKind:
     """Positions that attention looks back; beyond it a mask is needed."""
     rotates: bool = True
     """Whether queries and keys are turned by their positions."""
+    variety: int = 0
+    """Which of the sets of matrices it has, in a model that is traced."""
 
 
 class ModelSpec(Spec):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from planner.errors import InvalidFileError
+from planner.errors import InvalidFileError, NoFormulasError
 from planner.model import Activation, ModelSpec
 
 ACTIVATIONS: Mapping[str, Activation] = {
@@ -81,9 +81,7 @@ class Config:
     def activation(self, key: str, default: str) -> Activation:
         name = self.text(key, default)
         if name not in ACTIVATIONS:
-            raise self.error(
-                f"{key}: {name!r} cannot be planned. Known are {', '.join(sorted(ACTIVATIONS))}"
-            )
+            raise self.no_formulas(key, "an activation that is not in the ledger")
         return ACTIVATIONS[name]
 
     def part(self, key: str) -> "Config":
@@ -102,7 +100,12 @@ class Config:
     def refuse(self, key: str, why: str, ordinary: object = False) -> None:
         """Shapes that :class:`ModelSpec` cannot describe must not be miscounted."""
         if self.value(key, ordinary) != ordinary:
-            raise self.error(f"{key}: {self.content[key]!r} cannot be planned: {why}")
+            raise self.no_formulas(key, why)
+
+    def no_formulas(self, key: str, why: str) -> NoFormulasError:
+        return NoFormulasError(
+            self.path, None, f"{key}: {self.content[key]!r:.60} has no formulas: {why}"
+        )
 
 
 def no_keys(_spec: ModelSpec) -> dict[str, Any]:
