@@ -227,8 +227,9 @@ def contiguous(tape: Tape, x: Tensor, name: str) -> Tensor:
     return tape.record(tape.new(x.elements, x.width, name), (x,), (), backward)
 
 
-def repeat_heads(tape: Tape, x: Tensor, times: int) -> Tensor:
-    """Keys or values copied for every query head of their group; gradients are summed."""
+def repeat_heads(tape: Tape, x: Tensor, times: int, *, shared: bool) -> Tensor:
+    """Keys or values copied for every query head of their group, a view where one head is
+    shared by all; gradients are summed."""
     if times == 1:
         return x
     elements, width = x.elements, x.width
@@ -236,6 +237,8 @@ def repeat_heads(tape: Tape, x: Tensor, times: int) -> Tensor:
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         return [tape.new(elements, width, "gradient of repeated heads, summed")]
 
+    if shared:
+        return tape.record(Tensor(times * elements, width, x.storage, None), (x,), (), backward)
     return tape.record(tape.new(times * elements, width, "repeated heads"), (x,), (), backward)
 
 

@@ -40,6 +40,7 @@ PHI3 = {"model_type": "phi3", "fused_qkv": True, "mlp": "fused-swiglu", "rotary"
 GLM4 = GLM | {"model_type": "glm4", "norms": "around"}
 GEMMA = {
     "model_type": "gemma",
+    "num_key_value_heads": 1,
     "head_dim": 24,
     "tied_embeddings": True,
     "activation": "gelu-tanh",
@@ -48,6 +49,7 @@ GEMMA = {
 }
 GEMMA2 = GEMMA | {
     "model_type": "gemma2",
+    "num_key_value_heads": 2,
     "norms": "around",
     "sliding_window": 32,
     "full_attention_every": 2,
