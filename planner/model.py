@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import model_validator
 
@@ -16,13 +16,24 @@ from planner.spec import Spec
 
 Mlp = Literal["swiglu", "fused-swiglu"]
 """``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM)."""
-Rotary = Literal["halves", "joined", "interleaved"]
+Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu"]
+"""What the gate goes through. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new`` and
+``gelu-quick`` are made of several operators (transformers' ``gelu_new``, ``quick_gelu``)."""
+Rotary = Literal["halves", "halves-fp32", "joined", "interleaved"]
 """How queries and keys are turned. ``halves``: each head's first half with its second.
-``joined``: the same, then what rotates and what does not are concatenated (Phi-3).
-``interleaved``: neighbours with each other, then concatenated (GLM)."""
-Norms = Literal["before", "around"]
-"""``before``: attention and MLP each have a norm at their input. ``around``: one at their
-output too, before the residual is added (GLM-4-0414)."""
+``halves-fp32``: the same in fp32, then cast back (OLMo-2). ``joined``: as ``halves``, then what
+rotates and what does not are concatenated (Phi-3). ``interleaved``: neighbours with each other,
+then concatenated (GLM)."""
+Norm = Literal["rms", "rms-fp32", "rms-plus-one"]
+"""An RMSNorm is made in fp32. ``rms``: cast back, then scaled by its weight (Llama).
+``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-plus-one``: the same, by one more than its
+weight (Gemma)."""
+Norms = Literal["before", "around", "after"]
+"""``before``: attention and MLP each have a norm at their input. ``after``: at their output,
+before the residual is added (OLMo-2). ``around``: at both (Gemma 2, GLM-4-0414)."""
+QkNorm = Literal["heads", "heads-rotated", "whole"]
+"""Norms of queries and of keys. ``heads``: over each head (Qwen3). ``heads-rotated``: the same,
+once they have been turned (HunYuan). ``whole``: over all heads at once (OLMo-2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +60,8 @@ class LayerKind:
 
     sliding_window: int | None = None
     """Positions that attention looks back; beyond it a mask is needed."""
+    rotates: bool = True
+    """Whether queries and keys are turned by their positions."""
     variety: int = 0
     """Which of the sets of matrices it has, in a model that is traced."""
 
@@ -70,16 +83,31 @@ class ModelSpec(Spec):
     """Positions that attention looks back in the layers that have a window."""
     full_attention_every: int | None = None
     """One layer in so many has no window, the last of them; nothing where all layers have it."""
+    full_attention_first: int = 0
+    """So many layers at the start have no window (Qwen2's ``max_window_layers``)."""
+    unrotated_every: int | None = None
+    """One layer in so many does not turn queries and keys, the last of them (SmolLM3)."""
+    local_rotary: bool = False
+    """Layers with a window have rotary tables of their own (Gemma 3)."""
     qkv_bias: bool = False
     output_bias: bool = False
     tied_embeddings: bool = False
     mlp: Mlp = "swiglu"
+    activation: Activation = "silu"
     rotary_fraction: float = 1.0
     """Share of each head's dimensions that rotate."""
     rotary: Rotary = "halves"
+    norm: Norm = "rms"
     norms: Norms = "before"
-    qk_norm: bool = False
-    """An RMSNorm over each head of queries and of keys (Qwen3)."""
+    qk_norm: QkNorm | None = None
+    scaled_embeddings: bool = False
+    """The token embedding multiplies its rows by a number (Gemma)."""
+    multipliers: bool = False
+    """Embeddings, both blocks' outputs and the logits are multiplied by numbers (Granite)."""
+    attn_logit_softcapping: float | None = None
+    """Where attention's scores are capped by ``tanh``, which no fused kernel does (Gemma 2)."""
+    final_logit_softcapping: float | None = None
+    """Where the logits are (Gemma 2)."""
     fused_qkv: bool = False
     """One matrix holds query, key and value (Phi-3)."""
 
@@ -104,12 +132,22 @@ class ModelSpec(Spec):
     @property
     def layers(self) -> tuple[LayerKind, ...]:
         """The kind of each layer, in forward order."""
-        return _layers(self.num_layers, self.sliding_window, self.full_attention_every)
+        return _layers(self._pattern)
 
     @property
     def kinds(self) -> Mapping[LayerKind, int]:
         """How many layers there are of each kind, in the order in which they first come."""
-        return _counted(self.num_layers, self.sliding_window, self.full_attention_every)
+        return _counted(self._pattern)
+
+    @property
+    def _pattern(self) -> "_Pattern":
+        return _Pattern(
+            self.num_layers,
+            self.sliding_window,
+            self.full_attention_every,
+            self.full_attention_first,
+            self.unrotated_every,
+        )
 
     def linears(self, _kind: LayerKind) -> tuple[Linear, ...]:
         """Matrices of one layer of a kind, in forward order."""
@@ -150,9 +188,13 @@ class ModelSpec(Spec):
 
     @property
     def layer_norm_params(self) -> int:
-        """RMSNorm weights of one layer."""
-        across_heads = 2 * self.head_dim if self.qk_norm else 0
-        return (4 if self.norms == "around" else 2) * self.hidden_size + across_heads
+        """Norms' weights of one layer."""
+        of_queries_and_keys = 0
+        if self.qk_norm == "whole":
+            of_queries_and_keys = self.query_size + self.key_value_size
+        elif self.qk_norm is not None:
+            of_queries_and_keys = 2 * self.head_dim
+        return (4 if self.norms == "around" else 2) * self.hidden_size + of_queries_and_keys
 
     def layer_params(self, kind: LayerKind) -> int:
         """One layer's matrices with their biases, and norms."""
@@ -183,17 +225,33 @@ class ModelSpec(Spec):
         return self.num_params - self.matrix_params
 
 
-@cache
-def _layers(num_layers: int, window: int | None, full_every: int | None) -> tuple[LayerKind, ...]:
-    windowed = LayerKind(sliding_window=window)
-    if full_every is None:
-        return (windowed,) * num_layers
-    full = LayerKind()
-    return tuple(full if n % full_every == 0 else windowed for n in range(1, num_layers + 1))
+class _Pattern(NamedTuple):
+    """What decides the kind of each layer: :class:`ModelSpec`'s fields of these names."""
+
+    num_layers: int
+    window: int | None
+    full_every: int | None
+    full_first: int
+    unrotated_every: int | None
+
+    def kind(self, number: int) -> LayerKind:
+        """Of the layer of that number, the first being 1."""
+        full = number <= self.full_first or _is_last_of(self.full_every, number)
+        return LayerKind(
+            sliding_window=None if full else self.window,
+            rotates=not _is_last_of(self.unrotated_every, number),
+        )
+
+
+def _is_last_of(every: int | None, number: int) -> bool:
+    return every is not None and number % every == 0
 
 
 @cache
-def _counted(
-    num_layers: int, window: int | None, full_every: int | None
-) -> Mapping[LayerKind, int]:
-    return Counter(_layers(num_layers, window, full_every))
+def _layers(pattern: _Pattern) -> tuple[LayerKind, ...]:
+    return tuple(pattern.kind(number) for number in range(1, pattern.num_layers + 1))
+
+
+@cache
+def _counted(pattern: _Pattern) -> Mapping[LayerKind, int]:
+    return Counter(_layers(pattern))

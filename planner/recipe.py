@@ -1,7 +1,6 @@
 """What is trained and how, apart from the machine: the settings that a recipe file holds."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import Field
 
@@ -9,6 +8,7 @@ from planner.gpu import Device
 from planner.model import LayerKind, Linear, ModelSpec
 from planner.plan import (
     AdapterSection,
+    Attention,
     DataSection,
     Loss,
     Method,
@@ -35,7 +35,7 @@ class Recipe(Spec):
     schedule: ScheduleSection
     epochs: float = Field(gt=0)
     data: DataSection
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Attention = "sdpa"
     loss: Loss = "fused"
 
 
@@ -46,6 +46,11 @@ class Workload(Spec):
     recipe: Recipe
     compute: Precision
     """What matrices are multiplied in: bf16, fp16 on cards without bf16, fp32 on the CPU."""
+
+    @property
+    def attention(self) -> Attention:
+        """The recipe's, or eager where scores are capped: transformers refuses any other."""
+        return self.recipe.attention if self.model.attn_logit_softcapping is None else "eager"
 
     @property
     def method(self) -> Method:

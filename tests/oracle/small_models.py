@@ -36,9 +36,51 @@ GLM = {
     "rotary_fraction": 0.5,
     "rotary": "interleaved",
 }
-QWEN3 = {"model_type": "qwen3", "qk_norm": True, "head_dim": 24}
+QWEN3 = {"model_type": "qwen3", "qk_norm": "heads", "head_dim": 24}
 PHI3 = {"model_type": "phi3", "fused_qkv": True, "mlp": "fused-swiglu", "rotary": "joined"}
 GLM4 = GLM | {"model_type": "glm4", "norms": "around"}
+GEMMA = {
+    "model_type": "gemma",
+    "num_key_value_heads": 1,
+    "head_dim": 24,
+    "tied_embeddings": True,
+    "activation": "gelu-tanh",
+    "norm": "rms-plus-one",
+    "scaled_embeddings": True,
+}
+GEMMA2 = GEMMA | {
+    "model_type": "gemma2",
+    "num_key_value_heads": 2,
+    "norms": "around",
+    "sliding_window": 32,
+    "full_attention_every": 2,
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+}
+GEMMA3 = GEMMA | {
+    "model_type": "gemma3_text",
+    "norms": "around",
+    "qk_norm": "heads",
+    "local_rotary": True,
+    "sliding_window": 100,
+    "full_attention_every": 2,
+}
+OLMO2 = {
+    "model_type": "olmo2",
+    "norm": "rms-fp32",
+    "norms": "after",
+    "qk_norm": "whole",
+    "rotary": "halves-fp32",
+}
+EXAONE4 = {
+    "model_type": "exaone4",
+    "norms": "after",
+    "qk_norm": "heads",
+    "sliding_window": 100,
+    "full_attention_every": 2,
+    "unrotated_every": 2,
+}
+WINDOWED = {"sliding_window": 100, "full_attention_first": 1}
 SHAPES = {
     "llama": LLAMA,
     "qwen2": LLAMA.model_copy(update=QWEN2),
@@ -47,11 +89,24 @@ SHAPES = {
     "phi3": LLAMA.model_copy(update=PHI3),
     "phi3-partial": LLAMA.model_copy(update=PHI3 | {"rotary_fraction": 0.75}),
     "glm4": LLAMA.model_copy(update=GLM4),
+    "gemma": LLAMA.model_copy(update=GEMMA),
+    "gemma2": LLAMA.model_copy(update=GEMMA2),
+    "gemma3": LLAMA.model_copy(update=GEMMA3),
+    "qwen2-windows": LLAMA.model_copy(update=QWEN2 | WINDOWED),
+    "qwen3-windows": LLAMA.model_copy(update=QWEN3 | WINDOWED),
+    "olmo2": LLAMA.model_copy(update=OLMO2),
+    "exaone4": LLAMA.model_copy(update=EXAONE4),
+    "granite": LLAMA.model_copy(update={"model_type": "granite", "multipliers": True}),
+    "hunyuan": LLAMA.model_copy(
+        update={"model_type": "hunyuan_v1_dense", "qk_norm": "heads-rotated"}
+    ),
+    "smollm3": LLAMA.model_copy(update={"model_type": "smollm3", "unrotated_every": 2}),
 }
 
 
 def build(spec: ModelSpec) -> Any:
-    settings = {**config_from_spec(spec), "attn_implementation": "sdpa"}
+    kernel = "sdpa" if spec.attn_logit_softcapping is None else "eager"
+    settings = {**config_from_spec(spec), "attn_implementation": kernel}
     config = transformers.AutoConfig.for_model(**settings)
     return transformers.AutoModelForCausalLM.from_config(config)
 

@@ -37,10 +37,11 @@ LARGER = {
     "vocab_size": 8192,
     "max_position_embeddings": 1024,
 }
-SHAPES = {
-    name: SMALL[name].model_copy(update=LARGER)
-    for name in ("llama", "glm", "qwen3", "phi3", "glm4")
-}
+NAMES = (
+    *("llama", "glm", "qwen3", "phi3", "glm4", "gemma", "gemma2", "gemma3", "qwen2-windows"),
+    *("olmo2", "exaone4", "granite", "hunyuan", "smollm3"),
+)
+SHAPES = {name: SMALL[name].model_copy(update=LARGER) for name in NAMES}
 
 
 @pytest.fixture(params=[32768, 128], ids=["wide-tile", "narrow-tile"])
