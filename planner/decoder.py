@@ -62,6 +62,11 @@ class Decoder:
             self.weights[name] = Parameter(elements, width, trains=trains)
         return self.weights[name]
 
+    def expert_parameter(self, layer: Layer, name: str, elements: int) -> Parameter:
+        """A router's or all experts' weight: no ``nn.Linear``, so never quantized."""
+        quantized = self.workload.recipe.quantization is not None
+        return self.parameter(f"{layer.place}.{name}", elements, matrix=not quantized)
+
     # --- linear layers --------------------------------------------------------------------
 
     def linear(self, layer: Layer, name: str, x: Tensor) -> Tensor:

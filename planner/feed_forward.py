@@ -13,6 +13,12 @@ def feed_forward(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
         gate, up = (ops.slice_of(tape, both, both.elements // 2) for _ in range(2))
         up = ops.mul(tape, up, ops.unary(tape, gate, "silu(gate)", saves_input=True), "swiglu")
         return decoder.linear(layer, "down_proj", up)
+    return swiglu_mlp(decoder, layer, x)
+
+
+def swiglu_mlp(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
+    """LlamaMLP.forward: a layer's own, or that of its shared experts."""
+    tape = decoder.tape
     gate = decoder.linear(layer, "gate_proj", x)
     activated = ops.unary(tape, gate, "silu(gate)", saves_input=True)
     del gate

@@ -2,6 +2,7 @@
 
 from planner import operators as ops
 from planner.decoder import Decoder, Layer
+from planner.experts import mixture
 from planner.feed_forward import feed_forward
 from planner.norms import norm
 from planner.rotary import Tables
@@ -21,7 +22,11 @@ def decoder_layer(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> 
     x = ops.add(tape, residual, x, "residual after attention")
     residual = x
     x = norm(decoder, f"{place}.post_attention_layernorm", x)
-    x = feed_forward(decoder, layer, x)
+    experts = decoder.workload.model.experts if layer.kind.routed else None
+    if experts is not None:
+        x = mixture(decoder, layer, x, experts)
+    else:
+        x = feed_forward(decoder, layer, x)
     if around:
         x = norm(decoder, f"{place}.post_mlp_layernorm", x)
     return ops.add(tape, residual, x, "residual after the MLP")

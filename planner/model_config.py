@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from planner.errors import InvalidFileError
+from planner.expert_config import experts_to_config
 from planner.model import Mlp, ModelSpec, Norms, Rotary
 from planner.presets import ModelPreset, Source
 from planner.spec import read_text
@@ -23,13 +24,16 @@ NATIVE_CLASSES = {
     "glm4": "Glm4ForCausalLM",
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
+    "mixtral": "MixtralForCausalLM",
     "phi3": "Phi3ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
 }
 
 
-WINDOWED = ("mistral", "phi3")
+WINDOWED = ("mistral", "mixtral", "phi3")
 """Architectures whose every layer has the window that ``sliding_window`` states."""
 
 
@@ -259,7 +263,7 @@ def config_from_spec(spec: ModelSpec) -> dict[str, Any]:
         "tie_word_embeddings": spec.tied_embeddings,
         "pad_token_id": None,
     }
-    if spec.model_type in ("llama", "qwen3", "glm", "glm4"):
+    if spec.model_type in ("llama", "qwen3", "qwen3_moe", "glm", "glm4"):
         config["attention_bias"] = spec.qkv_bias
     if spec.model_type in WINDOWED:
         config["sliding_window"] = spec.sliding_window
@@ -269,7 +273,7 @@ def config_from_spec(spec: ModelSpec) -> dict[str, Any]:
             "rope_theta": 10_000.0,
             "partial_rotary_factor": spec.rotary_fraction,
         }
-    return config
+    return config | experts_to_config(spec)
 
 
 def load_model_dir(directory: Path) -> ModelPreset:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from planner.adapter_targets import lora_targets
 from planner.gpu import Device
 from planner.model import LayerKind, Linear, ModelSpec
 from planner.plan import (
@@ -55,7 +56,7 @@ class Workload(Spec):
         """Matrices of one layer of a kind that carry an adapter."""
         if self.recipe.adapter is None:
             return ()
-        targets = self.recipe.adapter.target_modules
+        targets = lora_targets(self.model, self.recipe.adapter.target_modules)
         return tuple(
             x for x in self.model.linears(kind) if targets == "all-linear" or x.name in targets
         )

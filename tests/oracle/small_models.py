@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from planner.adapter_targets import lora_targets, misunderstood_targets
+from planner.expert_shape import ExpertsSpec
 from planner.model import ModelSpec
 from planner.model_config import config_from_spec
 from planner.numerics import numerics
@@ -37,6 +39,42 @@ GLM = {
 }
 QWEN3 = {"model_type": "qwen3", "qk_norm": True, "head_dim": 24}
 PHI3 = {"model_type": "phi3", "fused_qkv": True, "mlp": "fused-swiglu", "rotary": "joined"}
+MIXTRAL = {
+    "model_type": "mixtral",
+    "intermediate_size": 96,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=96,
+        router="softmax-fp32",
+        normalized=True,
+    ),
+}
+QWEN3_MOE = QWEN3 | {
+    "model_type": "qwen3_moe",
+    "num_layers": 4,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=3,
+        intermediate_size=32,
+        router="softmax",
+        normalized=True,
+        dense_layers=(2,),
+    ),
+}
+QWEN2_MOE = QWEN2 | {
+    "model_type": "qwen2_moe",
+    "num_layers": 4,
+    "experts": ExpertsSpec(
+        num_experts=6,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="softmax",
+        shared_intermediate_size=64,
+        shared_gate=True,
+        every=2,
+    ),
+}
 GLM4 = GLM | {"model_type": "glm4", "norms": "around"}
 SHAPES = {
     "llama": LLAMA,
@@ -46,6 +84,9 @@ SHAPES = {
     "phi3": LLAMA.model_copy(update=PHI3),
     "phi3-partial": LLAMA.model_copy(update=PHI3 | {"rotary_fraction": 0.75}),
     "glm4": LLAMA.model_copy(update=GLM4),
+    "mixtral": LLAMA.model_copy(update=MIXTRAL),
+    "qwen3-moe": LLAMA.model_copy(update=QWEN3_MOE),
+    "qwen2-moe": LLAMA.model_copy(update=QWEN2_MOE),
 }
 
 
@@ -97,7 +138,10 @@ def quantize(model: Any, workload: Workload) -> None:
 
 
 def matrices_that_hold(spec: ModelSpec, targets: Any) -> Any:
-    """The model's own names where one matrix holds several."""
+    """The model's own names where one matrix holds several; none that means fused experts."""
+    targets = lora_targets(spec, targets)
+    if misunderstood_targets(spec, targets):
+        return tuple(x for x in targets if x not in misunderstood_targets(spec, targets))
     if targets == "all-linear" or not spec.fused_qkv:
         return targets
     return tuple(
