@@ -114,6 +114,7 @@ def mul(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
     elements, width = max(a.elements, b.elements), max(a.width, b.width)
     needed = (a.node is not None, b.node is not None)
     saved = (*((b,) if needed[0] else ()), *((a,) if needed[1] else ()))
+    tape.packs(saved)
     output = tape.new(elements, width, name)
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:

@@ -25,6 +25,7 @@ def top_k(tape: Tape, x: Tensor, elements: int) -> tuple[Tensor, Tensor]:
 def gathered(tape: Tape, x: Tensor, indices: Tensor, elements: int, name: str) -> Tensor:
     """``x[indices]``, rows or single values; its gradient is added into zeros."""
     whole, width = x.elements, x.width
+    tape.packs((indices,))
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         return [tape.new(whole, width, f"gradient of {name}, scattered")]
@@ -94,6 +95,7 @@ def grouped_product(
         offsets,
     )
     weights, weight_width = weight.elements, weight.width
+    tape.packs(saved)
     in_features = weights // (offsets.elements * out_features)
     output = tape.new(elements // in_features * out_features, width, name)
 

@@ -39,7 +39,7 @@ LARGER = {
 }
 SHAPES = {
     name: SMALL[name].model_copy(update=LARGER)
-    for name in ("llama", "glm", "qwen3", "phi3", "glm4")
+    for name in ("llama", "glm", "qwen3", "phi3", "glm4", "mixtral", "qwen2-moe")
 }
 
 
