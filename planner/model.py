@@ -52,6 +52,8 @@ class LayerKind:
     """Positions that attention looks back; beyond it a mask is needed."""
     routed: bool = False
     """Whether tokens go to experts in the place of one MLP."""
+    variety: int = 0
+    """Which of the sets of matrices it has, in a model that is traced."""
 
 
 class ModelSpec(Spec):
