@@ -1,6 +1,6 @@
 """Memory that is neither model state nor activation: workspaces and communication."""
 
-from planner.model import Linear
+from planner.linear import Linear
 from planner.numerics import Numerics
 from planner.plan import ZeroSection, ZeroStage
 from planner.recipe import Workload

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from planner.linear import Linear
 from planner.spec import Spec
 
 Router = Literal["softmax", "softmax-fp32", "fp32-softmax", "sigmoid", "chosen-softmax"]
@@ -14,6 +15,10 @@ in fp32, and so does what they multiply (Mixtral). ``fp32-softmax``: as that, an
 made of operands cast to fp32 (DeepSeek-V2). ``sigmoid``: of the logits made so; experts are
 chosen by corrected scores (DeepSeek-V3, GLM-4.5). ``chosen-softmax``: over the chosen alone
 (gpt-oss)."""
+
+
+def _matrix(name: str, in_features: int, out_features: int, *, bias: bool = False) -> Linear:
+    return Linear(name=name, in_features=in_features, out_features=out_features, bias=bias)
 
 
 class ExpertsSpec(Spec):
@@ -81,6 +86,18 @@ class ExpertsSpec(Spec):
             }
         return tensors
 
+    def shared_matrices(self, hidden_size: int) -> tuple[Linear, ...]:
+        """What every token passes beside its experts."""
+        h, inner = hidden_size, self.shared_intermediate_size
+        if not inner:
+            return ()
+        return (
+            _matrix("gate_proj", h, inner),
+            _matrix("up_proj", h, inner),
+            _matrix("down_proj", inner, h),
+            *((_matrix("shared_expert_gate", h, 1),) if self.shared_gate else ()),
+        )
+
     def params(self, hidden_size: int) -> int:
         """Of one layer's router and routed experts."""
         tensors = self.router_tensors(hidden_size) | self.expert_tensors(hidden_size)
@@ -108,3 +125,26 @@ class LatentAttentionSpec(Spec):
     @property
     def qk_head_dim(self) -> int:
         return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    @property
+    def norm_params(self) -> int:
+        """Of the RMSNorms over the latents."""
+        return self.kv_lora_rank + (self.q_lora_rank or 0)
+
+    def matrices(self, hidden_size: int, heads: int, *, bias: bool) -> tuple[Linear, ...]:
+        """Those of DeepseekV2Attention and DeepseekV3Attention."""
+        h, queries, values = hidden_size, heads * self.qk_head_dim, heads * self.v_head_dim
+        query: tuple[Linear, ...] = (_matrix("q_proj", h, queries),)
+        if self.q_lora_rank is not None:
+            query = (
+                _matrix("q_a_proj", h, self.q_lora_rank, bias=bias),
+                _matrix("q_b_proj", self.q_lora_rank, queries),
+            )
+        rank = self.kv_lora_rank
+        expanded = heads * self.qk_nope_head_dim + values
+        return (
+            *query,
+            _matrix("kv_a_proj_with_mqa", h, rank + self.qk_rope_head_dim, bias=bias),
+            _matrix("kv_b_proj", rank, expanded),
+            _matrix("o_proj", values, h, bias=bias),
+        )

@@ -16,7 +16,7 @@ from planner import routing
 from planner.attention import softmax
 from planner.decoder import Decoder, Layer
 from planner.expert_shape import ExpertsSpec
-from planner.feed_forward import swiglu_mlp
+from planner.feed_forward import activate, gated_mlp
 from planner.tensors import Tensor
 
 
@@ -29,17 +29,19 @@ def mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> 
     routed = grouped_experts(decoder, layer, x, scores, chosen, experts)
     if not experts.shared_intermediate_size:
         return routed
-    shared = swiglu_mlp(decoder, layer, x)
+    shared = gated_mlp(decoder, layer, x)
     return ops.add(decoder.tape, routed, shared, "routed and shared experts")
 
 
 def _gated_mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor:
     """Qwen2MoeSparseMoeBlock.forward."""
     tape = decoder.tape
-    shared = swiglu_mlp(decoder, layer, x)
+    shared = gated_mlp(decoder, layer, x)
     _logits, scores, chosen = router(decoder, layer, x, experts)
     routed = grouped_experts(decoder, layer, x, scores, chosen, experts)
-    gate = routing.sigmoid(tape, decoder.linear(layer, "shared_expert_gate", x))
+    gate = ops.unary(
+        tape, decoder.linear(layer, "shared_expert_gate", x), "sigmoid", saves="output"
+    )
     shared = ops.mul(tape, gate, shared, "shared expert, weighed")
     del gate
     return ops.add(tape, routed, shared, "routed and shared experts")
@@ -111,4 +113,6 @@ def _gated(decoder: Decoder, both: Tensor) -> Tensor:
     """``_default_apply_gate``: ``act_fn(gate) * up``."""
     tape = decoder.tape
     gate, up = routing.halves(tape, both)
-    return ops.mul(tape, ops.unary(tape, gate, "silu(gate)", saves_input=True), up, "swiglu")
+    activation = decoder.workload.model.activation
+    activated = activate(tape, activation, gate, pow_width=decoder.pow_width)
+    return ops.mul(tape, activated, up, "gated product")

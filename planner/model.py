@@ -8,40 +8,34 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import model_validator
 
 from planner.expert_shape import ExpertsSpec, LatentAttentionSpec
+from planner.linear import Linear
 from planner.spec import Spec
 
 Mlp = Literal["swiglu", "fused-swiglu"]
 """``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM)."""
-Rotary = Literal["halves", "joined", "interleaved"]
+Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu"]
+"""What the gate goes through. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new`` and
+``gelu-quick`` are made of several operators (transformers' ``gelu_new``, ``quick_gelu``)."""
+Rotary = Literal["halves", "halves-fp32", "joined", "interleaved"]
 """How queries and keys are turned. ``halves``: each head's first half with its second.
-``joined``: the same, then what rotates and what does not are concatenated (Phi-3).
-``interleaved``: neighbours with each other, then concatenated (GLM)."""
-Norms = Literal["before", "around"]
-"""``before``: attention and MLP each have a norm at their input. ``around``: one at their
-output too, before the residual is added (GLM-4-0414)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Linear:
-    """One ``nn.Linear``: ``in_features x out_features``, bias beside it."""
-
-    name: str
-    in_features: int
-    out_features: int
-    bias: bool = False
-
-    @property
-    def weight_params(self) -> int:
-        return self.in_features * self.out_features
-
-    @property
-    def num_params(self) -> int:
-        return self.weight_params + (self.out_features if self.bias else 0)
+``halves-fp32``: the same in fp32, then cast back (OLMo-2). ``joined``: as ``halves``, then what
+rotates and what does not are concatenated (Phi-3). ``interleaved``: neighbours with each other,
+then concatenated (GLM)."""
+Norm = Literal["rms", "rms-fp32", "rms-plus-one"]
+"""An RMSNorm is made in fp32. ``rms``: cast back, then scaled by its weight (Llama).
+``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-plus-one``: the same, by one more than its
+weight (Gemma)."""
+Norms = Literal["before", "around", "after"]
+"""``before``: attention and MLP each have a norm at their input. ``after``: at their output,
+before the residual is added (OLMo-2). ``around``: at both (Gemma 2, GLM-4-0414)."""
+QkNorm = Literal["heads", "heads-rotated", "whole"]
+"""Norms of queries and of keys. ``heads``: over each head (Qwen3). ``heads-rotated``: the same,
+once they have been turned (HunYuan). ``whole``: over all heads at once (OLMo-2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +48,8 @@ class LayerKind:
     """Whether tokens go to experts in the place of one MLP."""
     variety: int = 0
     """Which of the sets of matrices it has, in a model that is traced."""
+    rotates: bool = True
+    """Whether queries and keys are turned by their positions."""
 
 
 class ModelSpec(Spec):
@@ -73,16 +69,31 @@ class ModelSpec(Spec):
     """Positions that attention looks back in the layers that have a window."""
     full_attention_every: int | None = None
     """One layer in so many has no window, the last of them; nothing where all layers have it."""
+    full_attention_first: int = 0
+    """So many layers at the start have no window (Qwen2's ``max_window_layers``)."""
+    unrotated_every: int | None = None
+    """One layer in so many does not turn queries and keys, the last of them (SmolLM3)."""
+    local_rotary: bool = False
+    """Layers with a window have rotary tables of their own (Gemma 3)."""
     qkv_bias: bool = False
     output_bias: bool = False
     tied_embeddings: bool = False
     mlp: Mlp = "swiglu"
+    activation: Activation = "silu"
     rotary_fraction: float = 1.0
     """Share of each head's dimensions that rotate."""
     rotary: Rotary = "halves"
+    norm: Norm = "rms"
     norms: Norms = "before"
-    qk_norm: bool = False
-    """An RMSNorm over each head of queries and of keys (Qwen3)."""
+    qk_norm: QkNorm | None = None
+    scaled_embeddings: bool = False
+    """The token embedding multiplies its rows by a number (Gemma)."""
+    multipliers: bool = False
+    """Embeddings, both blocks' outputs and the logits are multiplied by numbers (Granite)."""
+    attn_logit_softcapping: float | None = None
+    """Where attention's scores are capped by ``tanh``, which no fused kernel does (Gemma 2)."""
+    final_logit_softcapping: float | None = None
+    """Where the logits are (Gemma 2)."""
     fused_qkv: bool = False
     """One matrix holds query, key and value (Phi-3)."""
     experts: ExpertsSpec | None = None
@@ -118,23 +129,34 @@ class ModelSpec(Spec):
     @property
     def layers(self) -> tuple[LayerKind, ...]:
         """The kind of each layer, in forward order."""
-        return _layers(
-            self.num_layers, self.sliding_window, self.full_attention_every, self.experts
-        )
+        return _layers(self._pattern)
 
     @property
     def kinds(self) -> Mapping[LayerKind, int]:
         """How many layers there are of each kind, in the order in which they first come."""
-        return _counted(
-            self.num_layers, self.sliding_window, self.full_attention_every, self.experts
+        return _counted(self._pattern)
+
+    @property
+    def _pattern(self) -> "_Pattern":
+        return _Pattern(
+            self.num_layers,
+            self.sliding_window,
+            self.full_attention_every,
+            self.full_attention_first,
+            self.unrotated_every,
+            self.experts,
         )
 
     def linears(self, kind: LayerKind) -> tuple[Linear, ...]:
         """Matrices of one layer of a kind, in forward order; routed experts are none."""
-        attention = self._attention if self.latent is None else _latent_attention(self, self.latent)
+        h = self.hidden_size
+        attention, mlp = self._attention, self._mlp
+        if self.latent is not None:
+            heads, bias = self.num_attention_heads, self.qkv_bias
+            attention = self.latent.matrices(h, heads, bias=bias)
         if kind.routed and self.experts is not None:
-            return (*attention, *_shared_experts(self.experts, self.hidden_size))
-        return (*attention, *self._mlp(self.intermediate_size))
+            mlp = self.experts.shared_matrices(h)
+        return (*attention, *mlp)
 
     @property
     def _attention(self) -> tuple[Linear, ...]:
@@ -150,8 +172,9 @@ class ModelSpec(Spec):
             Linear(name="o_proj", in_features=q, out_features=h, bias=self.output_bias),
         )
 
-    def _mlp(self, i: int) -> tuple[Linear, ...]:
-        h = self.hidden_size
+    @property
+    def _mlp(self) -> tuple[Linear, ...]:
+        h, i = self.hidden_size, self.intermediate_size
         if self.mlp == "fused-swiglu":
             up: tuple[Linear, ...] = (
                 Linear(name="gate_up_proj", in_features=h, out_features=2 * i),
@@ -177,12 +200,15 @@ class ModelSpec(Spec):
 
     @property
     def layer_norm_params(self) -> int:
-        """RMSNorm weights of one layer."""
-        across_heads = 2 * self.head_dim if self.qk_norm else 0
-        latents = 0
-        if self.latent is not None:
-            latents = self.latent.kv_lora_rank + (self.latent.q_lora_rank or 0)
-        return (4 if self.norms == "around" else 2) * self.hidden_size + across_heads + latents
+        """Norms' weights of one layer."""
+        of_queries_and_keys = 0
+        if self.qk_norm == "whole":
+            of_queries_and_keys = self.query_size + self.key_value_size
+        elif self.qk_norm is not None:
+            of_queries_and_keys = 2 * self.head_dim
+        of_latents = 0 if self.latent is None else self.latent.norm_params
+        across = of_queries_and_keys + of_latents
+        return (4 if self.norms == "around" else 2) * self.hidden_size + across
 
     def expert_params(self, kind: LayerKind) -> int:
         """One layer's router and routed experts, none in a layer with an ordinary MLP."""
@@ -255,58 +281,35 @@ class ModelSpec(Spec):
         return self.num_params - self.matrix_params
 
 
-def _latent_attention(model: ModelSpec, latent: LatentAttentionSpec) -> tuple[Linear, ...]:
-    """Matrices of DeepseekV2Attention and DeepseekV3Attention."""
-    h, heads, bias = model.hidden_size, model.num_attention_heads, model.qkv_bias
-    queries = heads * latent.qk_head_dim
-    if latent.q_lora_rank is None:
-        query: tuple[Linear, ...] = (Linear(name="q_proj", in_features=h, out_features=queries),)
-    else:
-        rank = latent.q_lora_rank
-        query = (
-            Linear(name="q_a_proj", in_features=h, out_features=rank, bias=bias),
-            Linear(name="q_b_proj", in_features=rank, out_features=queries),
+class _Pattern(NamedTuple):
+    """What decides the kind of each layer: :class:`ModelSpec`'s fields of these names."""
+
+    num_layers: int
+    window: int | None
+    full_every: int | None
+    full_first: int
+    unrotated_every: int | None
+    experts: ExpertsSpec | None
+
+    def kind(self, number: int) -> LayerKind:
+        """Of the layer of that number, the first being 1."""
+        full = number <= self.full_first or _is_last_of(self.full_every, number)
+        return LayerKind(
+            sliding_window=None if full else self.window,
+            rotates=not _is_last_of(self.unrotated_every, number),
+            routed=self.experts is not None and self.experts.routes(number - 1),
         )
-    rank, values = latent.kv_lora_rank, heads * latent.v_head_dim
-    down, up = rank + latent.qk_rope_head_dim, heads * latent.qk_nope_head_dim + values
-    return (
-        *query,
-        Linear(name="kv_a_proj_with_mqa", in_features=h, out_features=down, bias=bias),
-        Linear(name="kv_b_proj", in_features=rank, out_features=up),
-        Linear(name="o_proj", in_features=values, out_features=h, bias=model.output_bias),
-    )
 
 
-def _shared_experts(experts: ExpertsSpec, h: int) -> tuple[Linear, ...]:
-    """Matrices beside the routed experts, which tokens pass in any case."""
-    inner = experts.shared_intermediate_size
-    if not inner:
-        return ()
-    gate = (Linear(name="shared_expert_gate", in_features=h, out_features=1),)
-    return (
-        Linear(name="gate_proj", in_features=h, out_features=inner),
-        Linear(name="up_proj", in_features=h, out_features=inner),
-        Linear(name="down_proj", in_features=inner, out_features=h),
-        *(gate if experts.shared_gate else ()),
-    )
+def _is_last_of(every: int | None, number: int) -> bool:
+    return every is not None and number % every == 0
 
 
 @cache
-def _layers(
-    num_layers: int, window: int | None, full_every: int | None, experts: ExpertsSpec | None
-) -> tuple[LayerKind, ...]:
-    """Made once for a shape."""
-    return tuple(
-        LayerKind(
-            sliding_window=None if full_every and (n + 1) % full_every == 0 else window,
-            routed=experts is not None and experts.routes(n),
-        )
-        for n in range(num_layers)
-    )
+def _layers(pattern: _Pattern) -> tuple[LayerKind, ...]:
+    return tuple(pattern.kind(number) for number in range(1, pattern.num_layers + 1))
 
 
 @cache
-def _counted(
-    num_layers: int, window: int | None, full_every: int | None, experts: ExpertsSpec | None
-) -> Mapping[LayerKind, int]:
-    return Counter(_layers(num_layers, window, full_every, experts))
+def _counted(pattern: _Pattern) -> Mapping[LayerKind, int]:
+    return Counter(_layers(pattern))

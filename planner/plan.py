@@ -18,6 +18,7 @@ Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3"]
 ZeroStage = Literal[0, 1, 2, 3]
 Precision = Literal["bf16", "fp16", "fp32"]
 Loss = Literal["fused", "standard"]
+Attention = Literal["sdpa", "eager"]
 
 Phase = Literal["load", "forward", "backward", "optimizer_step", "save"]
 Part = Literal[
@@ -207,7 +208,7 @@ class Plan(Spec):
     batch: BatchSection
     parallel: ParallelSection
     activation_checkpointing: bool
-    attention: Literal["sdpa", "eager"]
+    attention: Attention
     loss: Loss
     optimizer: OptimizerSection
     schedule: ScheduleSection

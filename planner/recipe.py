@@ -1,15 +1,16 @@
 """What is trained and how, apart from the machine: the settings that a recipe file holds."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import Field
 
 from planner.adapter_targets import lora_targets
 from planner.gpu import Device
-from planner.model import LayerKind, Linear, ModelSpec
+from planner.linear import Linear
+from planner.model import LayerKind, ModelSpec
 from planner.plan import (
     AdapterSection,
+    Attention,
     DataSection,
     Loss,
     Method,
@@ -36,7 +37,7 @@ class Recipe(Spec):
     schedule: ScheduleSection
     epochs: float = Field(gt=0)
     data: DataSection
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Attention = "sdpa"
     loss: Loss = "fused"
 
 
@@ -47,6 +48,11 @@ class Workload(Spec):
     recipe: Recipe
     compute: Precision
     """What matrices are multiplied in: bf16, fp16 on cards without bf16, fp32 on the CPU."""
+
+    @property
+    def attention(self) -> Attention:
+        """The recipe's, or eager where scores are capped: transformers refuses any other."""
+        return self.recipe.attention if self.model.attn_logit_softcapping is None else "eager"
 
     @property
     def method(self) -> Method:

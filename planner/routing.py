@@ -124,14 +124,3 @@ def order_of(tape: Tape, elements: int) -> tuple[Tensor, Tensor]:
         tape.new(elements, INT64, "experts in order"),
         tape.new(elements, INT64, "places in order"),
     )
-
-
-def sigmoid(tape: Tape, x: Tensor) -> Tensor:
-    """The result is saved."""
-    elements, width = x.elements, x.width
-    output = tape.new(elements, width, "sigmoid")
-
-    def backward(_gradient: Tensor) -> list[Tensor | None]:
-        return [tape.new(elements, width, "gradient of a sigmoid")]
-
-    return tape.record(output, (x,), (output,), backward)

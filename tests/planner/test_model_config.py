@@ -231,7 +231,6 @@ def test_rotary_fraction(rope: dict[str, Any], fraction: float) -> None:
         (LLAMA_2_7B | {"num_key_value_heads": 5}, "must be a multiple of num_key_value_heads"),
         (LLAMA_2_7B | {"mlp_bias": True}, "mlp_bias: True has no formulas"),
         (PHI_4 | {"resid_pdrop": 0.1}, "resid_pdrop: 0.1 has no formulas: dropout"),
-        (QWEN3_8B | {"use_sliding_window": True}, "use_sliding_window: True has no formulas"),
         (LLAMA_2_7B | {"quantization_config": {"bits": 4}}, "its weights are quantized"),
         (CHATGLM3_6B | {"quantization_bit": 4}, "its weights are quantized"),
         (CHATGLM3_6B | {"add_bias_linear": True}, "add_bias_linear: True has no formulas"),
