@@ -39,6 +39,7 @@ def _mixtral_keys(spec: ModelSpec) -> dict[str, Any]:
     experts = experts_of(spec)
     return {
         "sliding_window": spec.sliding_window,
+        "intermediate_size": experts.intermediate_size,
         "num_local_experts": experts.num_experts,
         "num_experts_per_tok": experts.experts_per_token,
     }
@@ -141,6 +142,7 @@ def _olmoe(config: Config) -> ModelSpec:
 def _olmoe_keys(spec: ModelSpec) -> dict[str, Any]:
     experts = experts_of(spec)
     return attention_bias(spec) | {
+        "intermediate_size": experts.intermediate_size,
         "num_experts": experts.num_experts,
         "num_experts_per_tok": experts.experts_per_token,
         "norm_topk_prob": experts.normalized,
