@@ -21,6 +21,7 @@ from planner.plan import (
 )
 from planner.presets import ROOT, Source, resolve_name
 from planner.spec import Spec, read_spec
+from planner.units import format_count
 
 
 class Recipe(Spec):
@@ -78,6 +79,17 @@ class Workload(Spec):
             for kind, count in self.model.kinds.items()
             for x in self.adapted(kind)
         )
+
+    @property
+    def experts_note(self) -> str | None:
+        """What is easily overlooked of routed experts that do not train."""
+        params = self.model.routed_params
+        if self.method == "full" or not params:
+            return None
+        frozen = f"{format_count(params)} parameters of routed experts are frozen"
+        if self.method == "lora":
+            return frozen
+        return f"{frozen}, in 16 bit: bitsandbytes quantizes nn.Linear alone, which they are not"
 
     @property
     def trainable_params(self) -> int:
