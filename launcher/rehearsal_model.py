@@ -16,6 +16,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, BitsA
 from launcher.model_building import (
     base_dtype,
     cast_trainable,
+    pin_experts,
     quantization_config,
     with_adapter,
 )
@@ -131,6 +132,7 @@ def build_rehearsal_model(plan: Plan, device: torch.device, recorder: Recorder) 
             config, dtype=base_dtype(plan), attn_implementation=plan.attention
         )
         base.config.use_cache = False
+        pin_experts(base)
         settings = quantization_config(plan)
         if settings is not None:
             _replace_linears(base, settings)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from planner import operators as ops
 from planner.autograd import Tape
 from planner.dora import Adapter, dora
-from planner.model import LayerKind, Linear
+from planner.linear import Linear
+from planner.model import LayerKind
 from planner.numerics import Numerics
 from planner.recipe import Batch, Workload
 from planner.tensors import Parameter, Tensor
@@ -62,6 +63,11 @@ class Decoder:
             width = self.numerics.trainable if trains else frozen
             self.weights[name] = Parameter(elements, width, trains=trains)
         return self.weights[name]
+
+    def expert_parameter(self, layer: Layer, name: str, elements: int) -> Parameter:
+        """A router's or all experts' weight: no ``nn.Linear``, so never quantized."""
+        quantized = self.workload.recipe.quantization is not None
+        return self.parameter(f"{layer.place}.{name}", elements, matrix=not quantized)
 
     # --- linear layers --------------------------------------------------------------------
 

@@ -117,20 +117,14 @@ def add(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
 
 def mul(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
     """Each operand is saved for the other's gradient; a smaller one is broadcast."""
-    shapes = ((a.elements, a.width), (b.elements, b.width))
     elements, width = max(a.elements, b.elements), max(a.width, b.width)
     needed = (a.node is not None, b.node is not None)
     saved = (*((b,) if needed[0] else ()), *((a,) if needed[1] else ()))
+    tape.packs(saved)
     output = tape.new(elements, width, name)
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        whole = [tape.new(elements, width, f"gradient of {name}") if n else None for n in needed]
-        for position, (size, own) in enumerate(shapes):
-            made = whole[position]
-            if made is not None and (size, own) != (elements, width):
-                whole[position] = tape.new(size, own, f"gradient of {name}, reduced")
-            del made
-        return whole
+        return [tape.new(elements, width, f"gradient of {name}") if n else None for n in needed]
 
     return tape.record(output, (a, b), saved, backward)
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from launcher.model_building import cast_trainable
+from planner.adapter_targets import lora_targets, misunderstood_targets
+from planner.expert_shape import ExpertsSpec
 from planner.model import ModelSpec
 from planner.model_config import config_from_spec
 from planner.numerics import numerics
@@ -38,6 +40,50 @@ GLM = {
 }
 QWEN3 = {"model_type": "qwen3", "qk_norm": "heads", "head_dim": 24}
 PHI3 = {"model_type": "phi3", "fused_qkv": True, "mlp": "fused-swiglu", "rotary": "joined"}
+MIXTRAL = {
+    "model_type": "mixtral",
+    "intermediate_size": 96,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=96,
+        router="softmax-fp32",
+        normalized=True,
+    ),
+}
+QWEN3_MOE = QWEN3 | {
+    "model_type": "qwen3_moe",
+    "num_layers": 4,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=3,
+        intermediate_size=32,
+        router="softmax",
+        normalized=True,
+        dense_layers=(2,),
+    ),
+}
+OLMOE = {
+    "model_type": "olmoe",
+    "qk_norm": "whole",
+    "intermediate_size": 48,
+    "experts": ExpertsSpec(
+        num_experts=8, experts_per_token=2, intermediate_size=48, router="softmax"
+    ),
+}
+QWEN2_MOE = QWEN2 | {
+    "model_type": "qwen2_moe",
+    "num_layers": 4,
+    "experts": ExpertsSpec(
+        num_experts=6,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="softmax",
+        shared_intermediate_size=64,
+        shared_gate=True,
+        every=2,
+    ),
+}
 GLM4 = GLM | {"model_type": "glm4", "norms": "around"}
 GEMMA = {
     "model_type": "gemma",
@@ -101,6 +147,10 @@ SHAPES = {
         update={"model_type": "hunyuan_v1_dense", "qk_norm": "heads-rotated"}
     ),
     "smollm3": LLAMA.model_copy(update={"model_type": "smollm3", "unrotated_every": 2}),
+    "olmoe": LLAMA.model_copy(update=OLMOE),
+    "mixtral": LLAMA.model_copy(update=MIXTRAL),
+    "qwen3-moe": LLAMA.model_copy(update=QWEN3_MOE),
+    "qwen2-moe": LLAMA.model_copy(update=QWEN2_MOE),
 }
 
 
@@ -156,7 +206,10 @@ def quantize(model: Any, workload: Workload) -> None:
 
 
 def matrices_that_hold(spec: ModelSpec, targets: Any) -> Any:
-    """The model's own names where one matrix holds several."""
+    """The model's own names where one matrix holds several; none that means fused experts."""
+    targets = lora_targets(spec, targets)
+    if misunderstood_targets(spec, targets):
+        return tuple(x for x in targets if x not in misunderstood_targets(spec, targets))
     if targets == "all-linear" or not spec.fused_qkv:
         return targets
     return tuple(
