@@ -8,6 +8,7 @@ import torch.distributed
 from planner.plan import Plan
 
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+ALONE = dict(zip(RANK_VARIABLES, ("0", "0", "1", "1"), strict=True))
 
 
 def join_process_group(plan: Plan) -> None:
@@ -23,7 +24,8 @@ def join_process_group(plan: Plan) -> None:
 
 
 def join_alone(plan: Plan) -> None:
-    """A group of one rank, without a network."""
+    """A group of one rank, without a network; DeepSpeed looks for its place in the environment."""
+    os.environ.update(ALONE)
     if plan.parallel.zero_stage and plan.hardware.device == "cpu":
         _compile_no_collectives()
     if not torch.distributed.is_initialized():

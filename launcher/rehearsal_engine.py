@@ -47,10 +47,14 @@ def plain_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
 
 
 def data_parallel_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
-    """PyTorch's DDP, with the options that accelerate gives it."""
+    """PyTorch's DDP as accelerate sets it up.
+
+    read: accelerate/accelerator.py at 1.15.0, prepare_model.
+    """
     join_alone(plan)
+    devices = [0] if plan.hardware.device == "cuda" else None
     with recorder.phase(None):
-        wrapped = DistributedDataParallel(model)
+        wrapped = DistributedDataParallel(model, device_ids=devices)
         step = _optimizer_with_states(plan, model, recorder)
     return Engine(wrapped, torch.autograd.backward, step)
 
@@ -66,13 +70,30 @@ def deepspeed_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
     join_alone(plan)
     config = deepspeed_config(plan)
     assert config is not None
-    optimizer: Any = _optimizer(plan, model)
-    offload = config["zero_optimization"].get("offload_optimizer", {"device": "none"})
-    if offload["device"] != "none":
-        optimizer = map_pytorch_optim_to_deepspeed(optimizer)
     with recorder.phase("load"):
+        if plan.parallel.zero_stage == 3 and plan.quantization is None:
+            _shard(model, config)
+        optimizer: Any = _optimizer(plan, model)
+        offload = config["zero_optimization"].get("offload_optimizer", {"device": "none"})
+        if offload["device"] != "none":
+            optimizer = map_pytorch_optim_to_deepspeed(optimizer)
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    assert engine.zero_optimization_stage() == plan.parallel.zero_stage
     return Engine(engine, engine.backward, engine.step)
+
+
+def _shard(model: Any, config: dict[str, Any]) -> None:
+    """As loading does under ZeRO-3: a parameter at a time; what is none of them stays whole.
+
+    read: deepspeed/runtime/zero/partition_parameters.py at 0.19.8, Init; engine.py,
+    _configure_distributed_model, which moves a model whole unless it is sharded already.
+    """
+    import deepspeed
+
+    deepspeed.zero.Init(module=model, config_dict_or_path=config)
+    device = deepspeed.get_accelerator().current_device_name()
+    for buffer in model.buffers():
+        buffer.data = buffer.data.to(device)
 
 
 def engine_of(plan: Plan) -> MakeEngine:

@@ -21,7 +21,7 @@ from planner.units import parse_size
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "measured"
 MATRICES = {"cuda": HERE / "matrix.yaml", "cpu": HERE / "matrix-cpu.yaml"}
-WIDTH = 160
+WIDTH = 140
 
 
 def measure(

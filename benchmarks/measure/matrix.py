@@ -24,6 +24,12 @@ AXES = (
     "offload",
 )
 """The last changes first."""
+USUAL = {
+    "attention": "sdpa",
+    "optimizer": "adamw_torch_fused",
+    "strategy": "single",
+    "offload": "none",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +52,17 @@ class Row:
 
     @property
     def name(self) -> str:
-        """Unlike any other row's, and fit to name a file."""
+        """Unlike any other row's, and fit to name a file; what is usual is left unsaid."""
         layers = "" if self.num_layers is None else f"-{self.num_layers}-layers"
         steps = self.gradient_accumulation_steps
         accumulated = "" if steps == 1 else f"x{steps}"
-        where = self.strategy if self.offload == "none" else f"{self.strategy}-{self.offload}"
         parts = [
             f"{self.model}{layers}",
             self.method,
             f"{self.micro_batch_size}{accumulated}x{self.sequence_length}",
             "checkpointing" if self.activation_checkpointing else "whole",
-            *(self.loss, self.attention, self.optimizer, where),
+            self.loss,
+            *(word for axis, usual in USUAL.items() if (word := getattr(self, axis)) != usual),
         ]
         return "--".join(parts)
 
@@ -74,10 +80,10 @@ class Group(Spec):
     sequence_length: Annotated[tuple[int, ...], Field(strict=False)] = (1024,)
     activation_checkpointing: Annotated[tuple[bool, ...], Field(strict=False)] = (True,)
     loss: Annotated[tuple[Loss, ...], Field(strict=False)] = ("fused",)
-    attention: Annotated[tuple[str, ...], Field(strict=False)] = ("sdpa",)
-    optimizer: Annotated[tuple[str, ...], Field(strict=False)] = ("adamw_torch_fused",)
+    attention: Annotated[tuple[str, ...], Field(strict=False)] = (USUAL["attention"],)
+    optimizer: Annotated[tuple[str, ...], Field(strict=False)] = (USUAL["optimizer"],)
     strategy: Annotated[tuple[Strategy, ...], Field(strict=False)] = ("single",)
-    offload: Annotated[tuple[str, ...], Field(strict=False)] = ("none",)
+    offload: Annotated[tuple[str, ...], Field(strict=False)] = (USUAL["offload"],)
 
     def rows(self) -> Iterator[Row]:
         fixed = {

@@ -83,7 +83,7 @@ def _cells(result: Mapping[str, Any]) -> list[str]:
     measured, predicted = result["measured"], result["predicted"]
     ours = "-" if predicted is None else _gib(predicted["allocated"])
     if measured["status"] != "ok":
-        return [ours, measured["status"], "", "", "", ""]
+        return [ours, measured["status"], _foresight(result), "", "", ""]
     error = error_of(result)
     spread = measured["step_time_s"]
     return [
@@ -94,6 +94,14 @@ def _cells(result: Mapping[str, Any]) -> list[str]:
         _gib(measured["device_used_bytes"]),
         "" if spread is None else f"{spread['median']:.3f}",
     ]
+
+
+def _foresight(result: Mapping[str, Any]) -> str:
+    """Whether the planner would have refused a run that the card had no room for."""
+    if result["measured"]["status"] != "oom" or "device_used" not in result["predicted"]:
+        return ""
+    capacity = result["environment"]["device"]["capacity_bytes"]
+    return "foreseen" if result["predicted"]["device_used"] > capacity else "not foreseen"
 
 
 def _gib(num_bytes: int | None) -> str:
