@@ -31,7 +31,7 @@ def join_alone(plan: Plan) -> None:
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
             "nccl" if plan.hardware.device == "cuda" else "gloo",
-            store=torch.distributed.HashStore(),
+            store=torch.distributed.HashStore(),  # type: ignore[attr-defined]
             rank=0,
             world_size=1,
         )

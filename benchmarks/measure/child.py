@@ -69,10 +69,11 @@ def run_plan(plan: Plan, *, steps: int) -> dict[str, Any]:
     resident_before_bytes = resident_bytes()
     meter = Meter(_counters(device))
     status: Status = "ok"
-    reason = None
+    reason = used_bytes = None
     try:
         with quiet_libraries():
             rehearse_step(plan, device, meter, steps=steps, make_engine=engine_of(plan))
+        used_bytes = driver_used_bytes(device)
     except Exception as error:  # whatever goes wrong is the run's result
         traceback.print_exc()
         status, reason = status_of(error), one_line(error)
@@ -81,7 +82,7 @@ def run_plan(plan: Plan, *, steps: int) -> dict[str, Any]:
         "reason": reason,
         "failed_in": None if status == "ok" else meter.now,
         **_memory(meter, device),
-        "device_used_after_bytes": driver_used_bytes(device),
+        "device_used_after_bytes": used_bytes,
         "peak_resident_bytes": status_bytes("VmHWM"),
         "resident_before_bytes": resident_before_bytes,
         "steps": len(meter.step_times_s),

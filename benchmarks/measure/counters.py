@@ -23,8 +23,12 @@ def driver_used_bytes(device: torch.device) -> int | None:
     """
     if device.type == "cpu":
         return None
-    uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    uuid = str(torch.cuda.get_device_properties(device).uuid)
     for card in read_nvml().devices:
-        if card.uuid == uuid and card.total_bytes is not None and card.free_bytes is not None:
+        if (
+            card.uuid.removeprefix("GPU-") == uuid
+            and card.total_bytes is not None
+            and card.free_bytes is not None
+        ):
             return card.total_bytes - card.reserved_bytes - card.free_bytes
     return None

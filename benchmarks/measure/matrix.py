@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -86,7 +86,7 @@ class Group(Spec):
     offload: Annotated[tuple[str, ...], Field(strict=False)] = (USUAL["offload"],)
 
     def rows(self) -> Iterator[Row]:
-        fixed = {
+        fixed: dict[str, Any] = {
             "num_layers": self.num_layers,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
         }

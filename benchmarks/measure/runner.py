@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure.environment import environment_of
+from benchmarks.measure.environment import ROOT, environment_of
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import NotPlannableError, Planned, plan_row
 from launcher.command import (
@@ -101,6 +101,7 @@ def run_child(plan: Plan, directory: Path, settings: Settings, *, limit_s: float
     with log.open("wb") as errors:
         child = subprocess.Popen(
             command,
+            cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=errors,

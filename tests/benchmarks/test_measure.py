@@ -218,14 +218,17 @@ def test_the_matrix_asks_all_that_it_should() -> None:
     assert planned > 80
 
 
-def test_what_a_plan_knows_no_word_for() -> None:
-    for changes, reason in (
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
         ({"optimizer": "magic"}, "optimizer.name: "),
         ({"attention": "magic"}, "attention: "),
         ({"model": "magic"}, "no model is named 'magic'"),
-    ):
-        with pytest.raises(NotPlannableError, match=reason):
-            plan_row(replace(ROW, **changes), H100)
+    ],
+)
+def test_what_a_plan_knows_no_word_for(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(NotPlannableError, match=reason):
+        plan_row(replace(ROW, **changes), H100)
 
 
 def test_a_mistake_in_a_matrix_names_the_line(tmp_path: Path) -> None:
