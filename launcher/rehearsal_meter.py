@@ -27,9 +27,12 @@ class Counters(Protocol):
 class CudaCounters:
     """PyTorch's allocator since the start of a phase, and the driver at its end.
 
+    ``requested`` is what tensors asked for, ``allocated`` the blocks they were given
+    (``max_memory_allocated``), ``reserved`` what the driver gave (``max_memory_reserved``).
+
     read: torch/cuda/memory.py at 2.13. ``reset_peak_memory_stats`` sets the peaks to what is
-    there now, so what a phase begins with belongs to it; a peak counts when a block is handed
-    out, not when a kernel runs, so waiting for the device is for the clock and for the driver.
+    there now, so what a phase begins with belongs to it. A peak counts when a block is handed
+    out, not when a kernel runs: waiting for the device is for the clock and for the driver.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -42,9 +45,11 @@ class CudaCounters:
     def read(self) -> dict[str, int]:
         torch.cuda.synchronize(self._device)
         free, total = torch.cuda.mem_get_info(self._device)
+        counted = torch.cuda.memory_stats(self._device)
         return {
-            "allocated": torch.cuda.max_memory_allocated(self._device),
-            "reserved": torch.cuda.max_memory_reserved(self._device),
+            "requested": counted["requested_bytes.all.peak"],
+            "allocated": counted["allocated_bytes.all.peak"],
+            "reserved": counted["reserved_bytes.all.peak"],
             "device_used": total - free,
         }
 

@@ -16,7 +16,6 @@ from planner.plan import Plan
 from planner.presets import ModelPreset, load_model
 from planner.recipe import Recipe, load_recipe
 from planner.request import Request, workload
-from planner.rules import broken_rule
 from planner.search import Candidate
 from planner.strategy import Layout
 
@@ -93,9 +92,6 @@ def _candidate(row: Row, cluster: Cluster) -> tuple[Candidate, Request]:
         )
     if row.offload != "none":
         raise NotPlannableError(f"offload: a plan knows none, and not {row.offload}")
-    rule = broken_rule(row.method, row.strategy, pinned=True)
-    if rule is not None:
-        raise NotPlannableError(f"{row.strategy} with {row.method}: {rule.reason}")
     layout = Layout(
         strategy=row.strategy,
         world_size=1,

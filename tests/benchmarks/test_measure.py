@@ -31,6 +31,7 @@ from launcher.rehearsal_meter import CudaCounters, Meter
 from planner.detect import parse_gpus
 from planner.errors import InvalidFileError
 from planner.units import GIB, MIB
+from tests.nvml.stand_in import build, environment
 
 ROOT = Path(__file__).parents[2]
 MATRIX = """
@@ -41,6 +42,15 @@ groups:
     method: [lora]
     sequence_length: [64]
     loss: [standard, fused]
+"""
+ONE_H100 = """
+driver 580.159.04
+cuda 13000
+gpu
+name NVIDIA H100 80GB HBM3
+uuid GPU-00000000-0000-0000-0000-000000000000
+memory_mib 81559 550 81009
+capability 9.0
 """
 CPU = parse_gpus("cpu")
 H100 = parse_gpus("h100-sxm-80gb")
@@ -66,9 +76,13 @@ def settings(results: Path, **changes: Any) -> Settings:
     return replace(base, **changes)
 
 
-def measure(results: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def measure(
+    results: Path, *options: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks.measure", "--results", str(results), *options]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, check=False, env=environment
+    )
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +150,27 @@ def test_the_tables_show_every_row(measured: tuple[Path, str]) -> None:
 def test_what_was_run_is_not_run_again(measured: tuple[Path, str]) -> None:
     row = Row(**by_status(measured[0])["ok"]["run"]["row"])
     assert list(run_rows([row], settings(measured[0]), until_s=time.monotonic() + 999)) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a card the run would not fail")
+def test_a_failure_on_a_card_is_a_result_that_is_kept(tmp_path: Path) -> None:
+    """NVML's stand-in shows a card, and this machine's torch cannot use it."""
+    machine = tmp_path / "one-h100.txt"
+    machine.write_text(ONE_H100, encoding="utf-8")
+    there = environment(build(tmp_path), machine)
+    row = "qwen2.5-0.5b--lora--1x1024--checkpointing--fused"
+    done = measure(tmp_path / "results", "--only", row, environment=there)
+    assert done.returncode == 0, done.stderr
+    [path] = (tmp_path / "results").iterdir()
+    assert path.name == f"{row}--h100-sxm-80gbx1.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document["measured"]["status"] == "failed"
+    assert document["measured"]["failed_in"] == "load"
+    assert document["environment"]["device"]["driver"] == "580.159.04"
+    assert set(document["predicted"]) == {"allocated", "reserved", "device_used"}
+    [reason] = [line for line in done.stdout.splitlines() if line.startswith(f"{row}: failed: ")]
+    assert reason.endswith(document["measured"]["reason"])
+    assert list(own_runs(tmp_path / "results")) == []
 
 
 def test_too_little_memory_is_a_result(tmp_path: Path) -> None:
@@ -316,12 +351,10 @@ class Card:
         self.calls.append("reset")
         self.peak = self.allocated
 
-    def max_memory_allocated(self, _device: Any) -> int:
+    def memory_stats(self, _device: Any) -> dict[str, int]:
         self.calls.append("read")
-        return self.peak
-
-    def max_memory_reserved(self, _device: Any) -> int:
-        return 2 * self.peak
+        kinds = {"requested": self.peak - 1, "allocated": self.peak, "reserved": 2 * self.peak}
+        return {f"{kind}_bytes.all.peak": size for kind, size in kinds.items()}
 
     def mem_get_info(self, _device: Any) -> tuple[int, int]:
         return 100 - 3 * self.peak, 100
@@ -330,10 +363,7 @@ class Card:
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     card = Card()
-    for name in (
-        *("synchronize", "reset_peak_memory_stats", "max_memory_allocated"),
-        *("max_memory_reserved", "mem_get_info"),
-    ):
+    for name in ("synchronize", "reset_peak_memory_stats", "memory_stats", "mem_get_info"):
         monkeypatch.setattr(torch.cuda, name, getattr(card, name))
     return card
 
@@ -352,9 +382,9 @@ def test_a_phase_has_what_it_began_with_and_its_own_largest_moment(card: Card) -
         with meter.phase("backward"):
             pass
     assert meter.phases == {
-        "load": {"allocated": 8, "reserved": 16, "device_used": 24},
-        "forward": {"allocated": 13, "reserved": 26, "device_used": 39},
-        "backward": {"allocated": 8, "reserved": 16, "device_used": 24},
+        "load": {"requested": 7, "allocated": 8, "reserved": 16, "device_used": 24},
+        "forward": {"requested": 12, "allocated": 13, "reserved": 26, "device_used": 39},
+        "backward": {"requested": 7, "allocated": 8, "reserved": 16, "device_used": 24},
     }
     assert meter.largest("reserved") == 26
     assert len(meter.step_times_s) == 3
