@@ -129,5 +129,5 @@ def _optimizer_with_states(plan: Plan, model: Any, recorder: Recorder) -> Callab
 
 
 def _update(plan: Plan, model: Any, optimizer: torch.optim.Optimizer) -> None:
-    torch.nn.utils.clip_grad_norm_(trained(model), plan.optimizer.max_grad_norm)
+    _held = torch.nn.utils.clip_grad_norm_(trained(model), plan.optimizer.max_grad_norm)
     optimizer.step()

@@ -1,4 +1,7 @@
-"""A rehearsal that is measured: memory and time of every phase, by what the device counts."""
+"""A rehearsal that is measured: memory and time of every phase, by what the device counts.
+
+On a GPU it has not been run yet.
+"""
 
 import time
 from collections.abc import Iterator

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.measure.counters import ResidentCounters, driver_used_bytes
+from launcher.command import ALLOCATOR_VARIABLES
 from launcher.environment import describe_environment
 from launcher.measure import resident_bytes, status_bytes
 from launcher.process import stop_with_parent
@@ -36,6 +37,7 @@ OUT_OF_MEMORY = (
 """read: c10/cuda/CUDACachingAllocator.cpp, c10/core/impl/alloc_cpu.cpp; errno 12; and cuBLAS,
 which asks the driver for memory of its own."""
 MAX_REASON = 300
+VARIABLES = (*ALLOCATOR_VARIABLES, "OMP_NUM_THREADS")
 
 
 def main() -> None:
@@ -128,7 +130,8 @@ def one_line(error: BaseException) -> str:
 def described_here() -> dict[str, Any]:
     """Libraries and hardware as this process found them; nothing that names the machine."""
     found = describe_environment()
-    return {key: found[key] for key in ("python", "packages", "variables", "hardware")}
+    kept = {name: value for name, value in found["variables"].items() if name in VARIABLES}
+    return {key: found[key] for key in ("python", "packages", "hardware")} | {"variables": kept}
 
 
 if __name__ == "__main__":
