@@ -9,7 +9,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from launcher.model_building import DTYPES
 from launcher.rehearsal_engine import MakeEngine, drop_gradients, plain_engine, trained
-from launcher.rehearsal_model import Recorder, build_rehearsal_model
+from launcher.rehearsal_model import Recorder, build_rehearsal_model, packed_weights_made_whole
 from launcher.training import activation_checkpointing
 from planner.plan import Plan
 
@@ -26,6 +26,13 @@ def rehearse_step(
     make_engine: MakeEngine = plain_engine,
 ) -> None:
     """Load, forward, backward, optimizer step, what is left to save."""
+    with packed_weights_made_whole():
+        _rehearse(plan, device, recorder, steps, make_engine)
+
+
+def _rehearse(
+    plan: Plan, device: torch.device, recorder: Recorder, steps: int, make_engine: MakeEngine
+) -> None:
     with recorder.phase("load"):
         model = build_rehearsal_model(plan, _first_device(plan, device), recorder).train()
     base = model.get_base_model() if plan.adapter is not None else model
