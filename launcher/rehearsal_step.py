@@ -1,4 +1,4 @@
-"""One training step as the launcher's trainer makes it: the worst micro-batch, then AdamW."""
+"""One training step as the launcher's trainer makes it: the worst micro-batch, then the update."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -7,7 +7,8 @@ import torch
 from accelerate.utils import convert_outputs_to_fp32
 from trl.trainer.utils import add_fused_lm_head
 
-from launcher.model_building import DTYPES
+from launcher.model_building import DTYPES, cast_trainable
+from launcher.optimizer import build_optimizer
 from launcher.rehearsal_model import Recorder, build_rehearsal_model
 from launcher.training import activation_checkpointing
 from planner.plan import Plan
@@ -33,13 +34,18 @@ def rehearse_step(plan: Plan, device: torch.device, recorder: Recorder, *, steps
         recorder.switch("activations")
         if optimizer is not None:
             with recorder.phase("optimizer_step"), recorder.part("workspace"):
-                torch.nn.utils.clip_grad_norm_(_trained(model), plan.optimizer.max_grad_norm)
+                _norm = torch.nn.utils.clip_grad_norm_(
+                    _trained(model), plan.optimizer.max_grad_norm
+                )
                 optimizer.step()
+                del _norm
         if plan.batch.gradient_accumulation_steps == 1:
             _drop_gradients(model)
     _drop_gradients(model)
     with recorder.phase("save"):
-        pass
+        if plan.adapter is None and plan.parallel.zero_stage == 0:
+            with recorder.part("workspace"):
+                cast_trainable(model, plan.precision.compute)
 
 
 def _prepare(plan: Plan, model: Any, base: Any) -> None:
@@ -88,13 +94,8 @@ def _optimizer_with_states(
                 parameter.grad = torch.zeros_like(parameter)
         optimizer = None
         if plan.parallel.zero_stage == 0:
-            optimizer = torch.optim.AdamW(
-                trained,
-                lr=plan.optimizer.learning_rate,
-                weight_decay=plan.optimizer.weight_decay,
-                fused=True,
-            )
             with recorder.part("optimizer_states"):
+                optimizer = build_optimizer(plan.optimizer, model)
                 optimizer.step()
         if plan.batch.gradient_accumulation_steps == 1:
             _drop_gradients(model)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from planner.memory import gradient_sink, worst_batch
 from planner.micro_batch import largest_moment
 from planner.model_pass import ModelPass
-from planner.model_states import ADAM_MOMENTS_BYTES
 from planner.numerics import Numerics, numerics
 from planner.quantization import nf4_bytes
 from planner.search import Candidate
@@ -54,10 +53,7 @@ def formulas(candidate: Candidate) -> list[Formula]:
         ),
         Formula(
             part="optimizer states",
-            formula=(
-                f"{trained:,} trained x ({kinds.master} master + {ADAM_MOMENTS_BYTES} moments) "
-                f"bytes{_shards(candidate, from_stage=1)}"
-            ),
+            formula="TODO",
             num_bytes=parts["optimizer_states"],
             source=STATES_SOURCE,
         ),

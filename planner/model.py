@@ -118,10 +118,14 @@ class ModelSpec(Spec):
         return sum(linear.weight_params for linear in self.layer_linears)
 
     @property
+    def layer_norm_sizes(self) -> tuple[int, ...]:
+        """Elements of each RMSNorm weight of one layer."""
+        across_heads = (self.head_dim,) * 2 if self.qk_norm else ()
+        return (self.hidden_size,) * (4 if self.norms == "around" else 2) + across_heads
+
+    @property
     def layer_norm_params(self) -> int:
-        """RMSNorm weights of one layer."""
-        across_heads = 2 * self.head_dim if self.qk_norm else 0
-        return (4 if self.norms == "around" else 2) * self.hidden_size + across_heads
+        return sum(self.layer_norm_sizes)
 
     @property
     def layer_params(self) -> int:

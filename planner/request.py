@@ -6,7 +6,7 @@ from typing import Literal
 
 from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
-from planner.plan import METHODS, AdapterSection, Method, Precision, ZeroStage
+from planner.plan import METHODS, AdapterSection, Method, OptimizerName, Precision, ZeroStage
 from planner.presets import ModelPreset
 from planner.recipe import Recipe, Workload, load_recipe
 from planner.search import SearchResult, search
@@ -31,6 +31,7 @@ class Request:
     zero_stage: ZeroStage | None = None
     activation_checkpointing: bool | None = None
     lora_rank: int | None = None
+    optimizer: OptimizerName | None = None
     memory_limit_bytes: int | None = None
     data_source: str | None = None
 
@@ -128,6 +129,8 @@ def workload(request: Request, method: Method) -> Workload:
         changes["adapter"] = AdapterSection(
             **{**recipe.adapter.model_dump(), "rank": request.lora_rank}
         )
+    if request.optimizer is not None:
+        changes["optimizer"] = recipe.optimizer.model_copy(update={"name": request.optimizer})
     if request.data_source is not None:
         changes["data"] = recipe.data.model_copy(update={"source": request.data_source})
     return Workload(

@@ -1,0 +1,72 @@
+"""The tensors that a workload trains, in the order in which an optimizer is given them.
+
+An optimizer's states depend on each tensor's shape, and its step on their order:
+transformers' trainer puts those that decay before the others, each in the model's order.
+read: transformers/trainer.py at 5.23.0, create_optimizer and get_decay_parameter_names.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from typing import Literal
+
+from planner.recipe import Workload
+
+Role = Literal["matrix", "embedding", "vector"]
+"""A vector is a norm's weight or a bias: it does not decay."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedTensor:
+    """One parameter that gets a gradient."""
+
+    shape: tuple[int, ...]
+    role: Role = "matrix"
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def decays(self) -> bool:
+        return self.role != "vector"
+
+
+@cache
+def trained_tensors(workload: Workload) -> tuple[TrainedTensor, ...]:
+    """Every trained tensor, a tied one once, in the model's order."""
+    made = _model_tensors(workload) if workload.method == "full" else _adapter_tensors(workload)
+    return tuple(made)
+
+
+@cache
+def counted_tensors(workload: Workload) -> Mapping[TrainedTensor, int]:
+    """How many there are of each shape and role."""
+    return Counter(trained_tensors(workload))
+
+
+def _model_tensors(workload: Workload) -> Iterator[TrainedTensor]:
+    model = workload.model
+    table = (model.vocab_size, model.hidden_size)
+    yield TrainedTensor(table, "embedding")
+    for _ in range(model.num_layers):
+        for matrix in model.layer_linears:
+            yield TrainedTensor((matrix.out_features, matrix.in_features))
+            if matrix.bias:
+                yield TrainedTensor((matrix.out_features,), "vector")
+        for size in model.layer_norm_sizes:
+            yield TrainedTensor((size,), "vector")
+    yield TrainedTensor((model.hidden_size,), "vector")
+    if not model.tied_embeddings:
+        yield TrainedTensor(table)
+
+
+def _adapter_tensors(workload: Workload) -> Iterator[TrainedTensor]:
+    adapter = workload.recipe.adapter
+    assert adapter is not None
+    for _ in range(workload.model.num_layers):
+        for matrix in workload.adapted:
+            yield TrainedTensor((adapter.rank, matrix.in_features))
+            yield TrainedTensor((matrix.out_features, adapter.rank))
