@@ -44,7 +44,9 @@ def test_zero_figure_1(zero_stage: ZeroStage, printed_gb: float) -> None:
     """arXiv:1910.02054, Figure 1: Psi = 7.5e9, N_d = 64, K = 12."""
     states = model_states(
         frozen_bytes=0,
-        trainable_params=7_500_000_000,
+        tensors={TrainedTensor((7_500_000_000,)): 1},
+        optimizer=optimizers()["adamw_torch"],
+        device="cuda",
         numerics=Numerics(
             compute=2,
             frozen=2,
