@@ -50,7 +50,7 @@ def allocator_peak(
         events += _events(number, step.tape.log)
         if number == 0:
             events += _held("state", _state_sizes(workload, batch, numerics))
-        update = step_of(workload, width=numerics.trainable, device=batch.device)
+        update = step_of(workload, width=numerics.home, device=batch.device)
         events += _events(STEPS + number, update.log)
         kept = [id(storage) for storage in step.tape.kept_gradients]
         events += [Free((number, key)) for key in kept]
@@ -64,7 +64,7 @@ def _state_sizes(workload: Workload, batch: Batch, numerics: Numerics) -> list[i
     own = [
         state
         for tensor in tensors
-        for state in tensor_states(optimizer, tensor, width=numerics.trainable, device=batch.device)
+        for state in tensor_states(optimizer, tensor, width=numerics.home, device=batch.device)
     ]
     states = [*shared_states(optimizer, tensors), *own]
     return [state.num_bytes for state in states if not state.paged]

@@ -188,7 +188,7 @@ def _during(step: _Step, alive: Amounts) -> Parts:
 def _optimizer_step(step: _Step) -> Parts:
     """Gradients, optimizer states and what the step makes; no activations."""
     if step.zero is None:
-        made = step_bytes(step.workload, width=step.numerics.trainable, device=step.device)
+        made = step_bytes(step.workload, width=step.numerics.home, device=step.device)
     else:
         made = zero_step_casts(
             shard_params=ceil_div(step.workload.trainable_params, step.layout.world_size),

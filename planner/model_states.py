@@ -75,12 +75,12 @@ def model_states(
 ) -> ModelStates:
     """Bytes by the table at the top of this module."""
     if zero_stage == 0:
-        states = states_bytes(optimizer, tensors, width=numerics.trainable, device=device)
+        states = states_bytes(optimizer, tensors, width=numerics.home, device=device)
         return ModelStates(
             frozen_bytes=frozen_bytes,
             trainable_bytes=blocks_bytes(tensors, numerics.trainable),
             gradients_bytes=blocks_bytes(tensors, numerics.gradient),
-            optimizer_states_bytes=states.on_device,
+            optimizer_states_bytes=blocks_bytes(tensors, numerics.master) + states.on_device,
             paged_bytes=states.paged,
         )
 

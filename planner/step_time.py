@@ -127,7 +127,7 @@ def _updated_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> float
     states = states_bytes(
         optimizers()[workload.recipe.optimizer.name],
         counted_tensors(workload),
-        width=max(kinds.trainable, kinds.master),
+        width=kinds.home,
         device="cuda",
     )
     params = workload.trainable_params * (kinds.master + kinds.trainable)

@@ -51,8 +51,8 @@ def _model_tensors(workload: Workload) -> Iterator[TrainedTensor]:
     model = workload.model
     table = (model.vocab_size, model.hidden_size)
     yield TrainedTensor(table, "embedding")
-    for _ in range(model.num_layers):
-        for matrix in model.layer_linears:
+    for kind in model.layers:
+        for matrix in model.linears(kind):
             yield TrainedTensor((matrix.out_features, matrix.in_features))
             if matrix.bias:
                 yield TrainedTensor((matrix.out_features,), "vector")
@@ -66,7 +66,7 @@ def _model_tensors(workload: Workload) -> Iterator[TrainedTensor]:
 def _adapter_tensors(workload: Workload) -> Iterator[TrainedTensor]:
     adapter = workload.recipe.adapter
     assert adapter is not None
-    for _ in range(workload.model.num_layers):
-        for matrix in workload.adapted:
+    for kind in workload.model.layers:
+        for matrix in workload.adapted(kind):
             yield TrainedTensor((adapter.rank, matrix.in_features))
             yield TrainedTensor((matrix.out_features, adapter.rank))
