@@ -95,7 +95,7 @@ def _sizes(optimizer: OptimizerSpec, tensor: TrainedTensor, width: int) -> _Size
     elements, count = tensor.elements, optimizer.states
     if optimizer.kept_in == "parameter":
         return _Sizes([width * elements] * count, [])
-    if _is_quantized(optimizer, tensor):
+    if is_quantized(optimizer, tensor):
         blocks = ceil_div(elements, QUANTIZED_BLOCK)
         return _Sizes([elements] * count, [FP32 * blocks] * count)
     if optimizer.kept_in == "factored" and len(tensor.shape) > 1:
@@ -105,7 +105,7 @@ def _sizes(optimizer: OptimizerSpec, tensor: TrainedTensor, width: int) -> _Size
     return _Sizes([FP32 * elements] * count, [])
 
 
-def _is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
+def is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
     """read: transformers/trainer.py at 5.23.0, create_optimizer, for the embedding."""
     large = tensor.elements >= SMALLEST_QUANTIZED
     return optimizer.kept_in == "8bit" and large and tensor.role != "embedding"
@@ -113,7 +113,7 @@ def _is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
 
 def shared_states(optimizer: OptimizerSpec, tensors: Iterable[TrainedTensor]) -> list[State]:
     """Tables that all tensors share."""
-    if any(_is_quantized(optimizer, tensor) for tensor in tensors):
+    if any(is_quantized(optimizer, tensor) for tensor in tensors):
         return [State(QUANTIZATION_MAP_BYTES)] * optimizer.states
     return []
 
