@@ -178,10 +178,17 @@ def search_methods(request: Request) -> Results:
         method, result = next(iter(results.items()))
         reason = "; ".join(result.rejected) or "no layout agrees with all that is pinned"
         raise InvalidRequestError(
-            f"--zero-stage {request.zero_stage} does not go with {method}: {reason}. "
+            f"{_pinned_layout(request)} does not go with {method}: {reason}. "
             "Leave it out, or take another --method"
         )
     return possible
+
+
+def _pinned_layout(request: Request) -> str:
+    """The options that rules speak of, as they were given."""
+    given = {"--zero-stage": request.zero_stage, "--optimizer": request.optimizer}
+    options = [f"{option} {value}" for option, value in given.items() if value is not None]
+    return " with ".join(options) or "this machine"
 
 
 def describe_budget(request: Request) -> str:
