@@ -16,6 +16,7 @@ from launcher.run_directory import check_may_run_in, create, locked
 from planner.command_line import run as run_command
 from planner.errors import InvalidRequestError
 from planner.plan import Plan
+from planner.rules import Combination, broken_rule
 
 
 def launch(
@@ -42,6 +43,7 @@ def launch(
     if as_json and not rehearse:
         raise InvalidRequestError("--json goes with --rehearse: add it, or leave --json out.")
     plan = read_plan(plan_file, settings=settings or [], data=data, output=output)
+    require_possible(plan)
     if rehearse:
         if settings:
             print("note: what is predicted is the plan without --set", file=sys.stderr)
@@ -66,6 +68,22 @@ def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
     from launcher.rehearse import rehearse
 
     rehearse(plan, as_json=as_json)
+
+
+def require_possible(plan: Plan) -> None:
+    """A plan that plan itself would not have made: somebody has changed it."""
+    combination = Combination(
+        method=plan.method,
+        strategy=plan.parallel.strategy,
+        optimizer=plan.optimizer.name,
+        device=plan.hardware.device,
+    )
+    rule = broken_rule(combination, pinned=True)
+    if rule is not None:
+        raise InvalidRequestError(
+            f"{plan.method} with {plan.optimizer.name} under {plan.parallel.strategy} on "
+            f"{plan.hardware.device} is refused: {rule.reason}. Plan again."
+        )
 
 
 def require_one_node(plan: Plan) -> None:
