@@ -18,13 +18,13 @@ from planner.autograd import GradientSink
 from planner.buffers import (
     CUBLAS_WORKSPACE_BYTES,
     CUBLAS_WORKSPACES,
-    ddp_buckets,
     largest_linear,
     zero3_gathered,
     zero_gradient_buckets,
     zero_sizes,
     zero_step_casts,
 )
+from planner.ddp import ddp_bytes
 from planner.gpu import Device
 from planner.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.model_states import ModelStates, frozen_bytes, model_states
@@ -156,7 +156,7 @@ def _resident(step: _Step) -> Parts:
 def _communication(step: _Step) -> int:
     strategy = step.layout.strategy
     if strategy == "ddp":
-        return ddp_buckets(step.workload.trainable_params, step.numerics)
+        return ddp_bytes(step.workload, step.numerics.gradient)
     if step.zero is None:
         return 0
     buckets = zero_gradient_buckets(step.zero, step.layout.zero_stage, step.numerics)
