@@ -41,8 +41,6 @@ from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
 from launcher.trace import Tracer
-from planner.optimizer_step import NORM_CHUNK_ELEMENTS
-from planner.optimizers import SMALLEST_PAGED
 from planner.units import ceil_div
 
 Rule = Callable[[Tracer, Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -97,6 +95,10 @@ def _softmax_backward(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: 
     return result
 
 
+NORM_CHUNK_ELEMENTS = 65536
+"""read: aten/src/ATen/native/cuda/MultiTensorApply.cuh, kChunkSize."""
+
+
 def _foreach_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
     for norm in result:
@@ -143,7 +145,7 @@ def _state_buffer(
     optimizer: Any, parameter: torch.Tensor, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
     """Paged states have sizes here and no storage."""
-    if not optimizer.is_paged or parameter.numel() < SMALLEST_PAGED:
+    if not optimizer.is_paged or parameter.numel() < 1e5:
         return torch.zeros_like(parameter, dtype=dtype)
     paged: Any = torch.zeros_like(parameter, dtype=dtype, device="meta")
     paged.is_paged = True
