@@ -112,6 +112,14 @@ def test_no_plan(tmp_path: Path) -> None:
     assert mistake(tmp_path) == "plan.yaml: cannot be read (No such file or directory)"
 
 
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--rehearse"]])
+def test_an_optimizer_that_the_device_cannot_run(tmp_path: Path, options: list[str]) -> None:
+    write_plan(tmp_path, optimizer__name="adamw_8bit")
+    done = launch(tmp_path, *options)
+    assert (done.code, done.output) == (2, "")
+    assert done.errors.startswith("error: lora with adamw_8bit under single on cpu is refused:")
+
+
 def test_several_nodes(tmp_path: Path) -> None:
     nodes = {**parallel("ddp", 4), "num_nodes": 2, "gpus_per_node": 2}
     write_plan(tmp_path, parallel=nodes, batch__global_batch_size=16)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from launcher.trace_rules import FAKE_RULES
 from planner.assemble import plan_of
 from planner.choose import decide
 from planner.model import ModelSpec
-from planner.plan import Plan
+from planner.plan import OptimizerName, Plan
 from planner.presets import load_model
 from planner.request import Request
 from tests.launcher.launching import launch, write_plan
@@ -80,6 +80,21 @@ def test_prediction_beside_trace(method: Any, checkpointing: bool, name: str) ->
     for part in ("weights", "adapters", "optimizer_states"):
         ours, theirs = (side.phases["save"].get(part, 0) for side in (found.predicted, found.found))
         assert ours == pytest.approx(theirs, rel=0.02)
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_the_update_of_every_optimizer(name: OptimizerName) -> None:
+    """What it holds and makes, to the byte, but for a table of Lion's that is on the host."""
+    made = planned(method="lora", micro_batch_size=1, optimizer=name)
+    with quiet_libraries():
+        found = compare(made)
+    parts = ("gradients", "optimizer_states", "workspace")
+    ours, theirs = (
+        sum(side.phases["optimizer_step"].get(part, 0) for part in parts)
+        for side in (found.predicted, found.found)
+    )
+    unused = 1024 if name in ("lion_8bit", "paged_lion_8bit") else 0
+    assert ours - CUBLAS_BYTES == theirs - unused
 
 
 @pytest.mark.parametrize("changes", PLANS, ids=[", ".join(each) or "lora" for each in PLANS])

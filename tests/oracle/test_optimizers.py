@@ -113,6 +113,7 @@ def test_every_state_is_a_tensor_of_the_state_dictionary(name: OptimizerName) ->
     with replaced_functions(on_cuda=False):
         optimizer = build_optimizer(work.recipe.optimizer, model)
         optimizer.step()
+    assert type(optimizer).__name__ == optimizers()[name].class_name
     shared = [table.data_ptr() for table in getattr(optimizer, "name2qmap", {}).values()]
     found = [
         value.nbytes
