@@ -12,6 +12,7 @@ from functools import cache
 from math import prod
 from typing import Literal
 
+from planner.model import LayerKind, ModelSpec
 from planner.recipe import Workload
 
 Role = Literal["matrix", "embedding", "vector"]
@@ -49,18 +50,29 @@ def counted_tensors(workload: Workload) -> Mapping[TrainedTensor, int]:
 
 def _model_tensors(workload: Workload) -> Iterator[TrainedTensor]:
     model = workload.model
-    table = (model.vocab_size, model.hidden_size)
+    table = (model.embedding_params // model.hidden_size, model.hidden_size)
+    inside = sum(count * model.layer_params(kind) for kind, count in model.kinds.items())
     yield TrainedTensor(table, "embedding")
     for kind in model.layers:
-        for matrix in model.linears(kind):
-            yield TrainedTensor((matrix.out_features, matrix.in_features))
-            if matrix.bias:
-                yield TrainedTensor((matrix.out_features,), "vector")
-        for size in model.layer_norm_sizes:
-            yield TrainedTensor((size,), "vector")
-    yield TrainedTensor((model.hidden_size,), "vector")
-    if not model.tied_embeddings:
+        yield from _layer_tensors(model, kind)
+    yield TrainedTensor(
+        (model.num_params - inside - model.embedding_params - model.head_params,), "vector"
+    )
+    if model.head_params:
         yield TrainedTensor(table)
+
+
+def _layer_tensors(model: ModelSpec, kind: LayerKind) -> Iterator[TrainedTensor]:
+    """Matrices with their biases, then norms; of a traced model what is no matrix is one."""
+    matrices = model.linears(kind)
+    for matrix in matrices:
+        yield TrainedTensor((matrix.out_features, matrix.in_features))
+        if matrix.bias:
+            yield TrainedTensor((matrix.out_features,), "vector")
+    rest = model.layer_params(kind) - sum(matrix.num_params for matrix in matrices)
+    sizes = model.layer_norm_sizes
+    for size in sizes if sum(sizes) == rest else (rest,):
+        yield TrainedTensor((size,), "vector")
 
 
 def _adapter_tensors(workload: Workload) -> Iterator[TrainedTensor]:

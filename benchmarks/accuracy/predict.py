@@ -55,7 +55,7 @@ def set_aside(row: Row) -> str | None:
 def predicted(row: Row) -> dict[Reading, int]:
     """Bytes that the allocator's statistics would have said, by what is read and how it is had."""
     source = sources()[row.source]
-    workload = _workload(row, source)
+    workload = row_workload(row, source)
     batch = Batch(micro_batch_size=row.micro_batch_size, sequence_length=row.sequence_length)
     numerics = source.numerics(workload.method)
     checkpointing = row.checkpointing == "yes"
@@ -80,7 +80,7 @@ def predicted(row: Row) -> dict[Reading, int]:
     }
 
 
-def _workload(row: Row, source: SourceConventions) -> Workload:
+def row_workload(row: Row, source: SourceConventions) -> Workload:
     method = _one_of(row.method, get_args(Method))
     recipe = load_recipe(method)
     recipe = recipe.model_copy(

@@ -1,6 +1,8 @@
 """Buckets against the reducer's own account of them: one gloo rank on the CPU."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +19,9 @@ WIDER = {"hidden_size": 512, "intermediate_size": 2048, "vocab_size": 8192, "num
 
 
 @pytest.fixture
-def _one_rank() -> Iterator[None]:
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+def _one_rank(tmp_path: Path) -> Iterator[None]:
+    place = f"file://{tmp_path / 'store'}"
+    distributed.init_process_group("gloo", init_method=place, rank=0, world_size=1)
     yield
     distributed.destroy_process_group()
 
@@ -30,7 +33,7 @@ def _one_rank() -> Iterator[None]:
 def test_buckets_are_the_reducers(name: str, method: Method) -> None:
     spec = SHAPES[name].model_copy(update={**WIDER, "head_dim": 128})
     work = workload_of(spec, method, "fp32", 0.0, "all-linear")
-    model = DistributedDataParallel(prepare(build(spec), work, zero_stage=0))
+    model: Any = DistributedDataParallel(prepare(build(spec), work, zero_stage=0))
     ids = torch.ones((1, 4), dtype=torch.int64)
     for _ in range(3):
         model(input_ids=ids, use_cache=False).logits.sum().backward()

@@ -67,6 +67,7 @@ def traced_step(work: Workload, device: Device) -> tuple[int, int]:
         trained = give_new_weights(model)
         settings = work.recipe.optimizer
         for parameter in trained:
+            assert parameter.grad is not None
             tracer.own(parameter, "weights")
             tracer.own(parameter.grad, "weights")
         with tracer:
