@@ -6,9 +6,11 @@ import pytest
 
 from planner.choose import decide
 from planner.errors import InvalidRequestError, UnknownNameError
+from planner.host import host_ram_bytes
 from planner.memory import footprint
 from planner.optimizers import optimizer_name
 from planner.plan import METHODS, Method, OptimizerName
+from planner.presets import load_model
 from tests.planner.builders import cards, request
 from tests.planner.test_memory import layout, workload
 
@@ -52,6 +54,19 @@ def test_an_unknown_name() -> None:
 def test_the_plan_has_the_optimizer_that_was_asked_for() -> None:
     chosen = decide(request(cards(1, 24), optimizer="paged_adamw_8bit")).chosen
     assert chosen.workload.recipe.optimizer.name == "paged_adamw_8bit"
+
+
+def test_paged_states_are_the_hosts() -> None:
+    """Of an eight-bit optimizer all matrices are paged, two bytes an element."""
+    pinned = {"method": "full", "model": "qwen2.5-0.5b"}
+    plain, paged = (
+        host_ram_bytes(decide(request(cards(1, 24), optimizer=name, **pinned)).chosen)
+        for name in ("adamw_8bit", "paged_adamw_8bit")
+    )
+    model = load_model("qwen2.5-0.5b").spec
+    assert paged - plain == pytest.approx(
+        2 * model.matrix_params + 8 * model.embedding_params, rel=0.01
+    )
 
 
 def test_bitsandbytes_yields_to_a_strategy_that_is_asked_for() -> None:
