@@ -10,6 +10,8 @@ PROCESS_BYTES = 501 * MIB
 """measured: resident memory of a process that has imported torch 2.13, transformers 5.23,
 trl 1.16, peft 0.21, bitsandbytes 0.50 and DeepSpeed 0.19, and nothing else (Linux x86-64)."""
 
+LARGEST_FILE_BYTES = 50 * 10**9
+
 
 def host_ram_bytes(candidate: Candidate) -> int:
     """Resident memory of all ranks of one node, at its largest.
@@ -18,7 +20,9 @@ def host_ram_bytes(candidate: Candidate) -> int:
     its device, a tensor at a time; but DeepSpeed's stages 1 and 2 take the trainable
     parameters to host memory once, to flatten them.
     read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, move_to_cpu. Paged states may be
-    here too, when the device has no room for them.
+    here too, when the device has no room for them. What is saved is copied whole before it is
+    written: safetensors/torch.py at 0.8.0, _flatten_as_ptr; transformers/modeling_utils.py at
+    5.23.0 writes up to 50 GB in one file.
     """
     ranks = candidate.cluster.gpus_per_node
     if candidate.cluster.device == "cpu":
@@ -26,7 +30,9 @@ def host_ram_bytes(candidate: Candidate) -> int:
     flattened = 0
     if candidate.layout.zero_stage in (1, 2):
         flattened = candidate.workload.trainable_params * BYTES[candidate.workload.compute]
-    return ranks * (PROCESS_BYTES + flattened + _paged_bytes(candidate))
+    copied = min(disk_bytes(candidate), LARGEST_FILE_BYTES)
+    resident = PROCESS_BYTES + _paged_bytes(candidate)
+    return ranks * resident + max(ranks * flattened, copied)
 
 
 def _paged_bytes(candidate: Candidate) -> int:

@@ -204,8 +204,8 @@ def _optimizer_step(step: _Step) -> Parts:
 
 
 def _save(step: _Step) -> Parts:
-    """The writer takes tensors to the host one at a time; a full model that trains in fp32 is
-    cast first, a tensor at a time (launcher/saving.py)."""
+    """Tensors are copied to the host, not here; a full model that trains in fp32 is cast
+    first, a tensor at a time (launcher/saving.py)."""
     kinds, cast = step.numerics, 0
     if step.workload.method == "full" and step.zero is None and kinds.compute < kinds.trainable:
         cast = max(tensor.elements for tensor in counted_tensors(step.workload)) * kinds.compute

@@ -43,6 +43,9 @@ PLANS: list[dict[str, Any]] = [
     {"batch__gradient_accumulation_steps": 1, "batch__global_batch_size": 2},
     full(),
     full(activation_checkpointing=True),
+    full(optimizer__name="adafactor"),
+    {"optimizer__name": "adamw_torch"},
+    {"optimizer__name": "sgd"},
     {"method": "qlora", "quantization": {"quant_type": "nf4", "double_quant": True}},
     {"batch__micro_batch_size": 1, "batch__global_batch_size": 2, "attention": "eager"},
 ]
