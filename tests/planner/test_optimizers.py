@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from planner.choose import decide
-from planner.errors import InvalidRequestError, UnknownNameError
+from planner.errors import InvalidRequestError, NothingFitsError, UnknownNameError
 from planner.host import host_ram_bytes
 from planner.memory import footprint
 from planner.optimizers import optimizer_name
@@ -76,6 +76,16 @@ def test_bitsandbytes_yields_to_a_strategy_that_is_asked_for() -> None:
     assert any("untested" in rule or "not tested" in rule for rule in open_choice.rejected)
     asked = decide(request(cards(2, 80), zero_stage=2, **pinned))
     assert asked.chosen.layout.strategy == "zero2"
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("tinyllama-1.1b", "adamw_8bit"), ("smollm2-1.7b", "paged_adamw_8bit")]
+)
+def test_an_optimizer_that_would_fit_is_named(model: str, name: OptimizerName) -> None:
+    pinned = {"model": model, "method": "full", "sequence_length": 512}
+    with pytest.raises(NothingFitsError, match=rf"--optimizer {name} fits\."):
+        decide(request(cards(1, 20), **pinned))
+    assert decide(request(cards(1, 20), optimizer=name, **pinned))
 
 
 def test_adafactor_does_not_go_with_zero() -> None:
