@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from launcher.records import data_file
 from launcher.run_directory import check_may_run_in, create, locked
 from planner.command_line import run as run_command
 from planner.errors import InvalidRequestError
+from planner.optimizers import optimizers
 from planner.plan import Plan
 from planner.rules import Combination, broken_rule
 
@@ -71,7 +73,7 @@ def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
 
 
 def require_possible(plan: Plan) -> None:
-    """A plan that plan itself would not have made: somebody has changed it."""
+    """Refuses what plan would not have made, and what no package here can run."""
     combination = Combination(
         method=plan.method,
         strategy=plan.parallel.strategy,
@@ -83,6 +85,12 @@ def require_possible(plan: Plan) -> None:
         raise InvalidRequestError(
             f"{plan.method} with {plan.optimizer.name} under {plan.parallel.strategy} on "
             f"{plan.hardware.device} is refused: {rule.reason}. Plan again."
+        )
+    library = optimizers()[plan.optimizer.name].library
+    if find_spec(library) is None:
+        raise InvalidRequestError(
+            f"optimizer {plan.optimizer.name} is {library}'s, which is not installed: "
+            f"pip install {library}"
         )
 
 

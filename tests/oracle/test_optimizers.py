@@ -15,7 +15,7 @@ from planner.gpu import Device
 from planner.numerics import numerics
 from planner.optimizer_step import step_bytes
 from planner.optimizers import optimizers, states_bytes, tensor_states
-from planner.plan import Method, OptimizerName
+from planner.plan import Method, OptimizerName, ZeroStage
 from planner.presets import load_model, preset_names
 from planner.recipe import Workload, load_recipe
 from planner.trained_tensors import counted_tensors, trained_tensors
@@ -59,10 +59,10 @@ def give_new_weights(model: Any) -> list[torch.nn.Parameter]:
     return list(made.values())
 
 
-def traced_step(work: Workload, device: Device) -> tuple[int, int]:
+def traced_step(work: Workload, device: Device, zero_stage: ZeroStage = 0) -> tuple[int, int]:
     """Bytes of the states, and of what the second step makes at its largest moment."""
     tracer = Tracer(CUDA_RULES if device == "cuda" else None, left_out=("weights",))
-    model = prepare(build(work.model), work, zero_stage=0)
+    model = prepare(build(work.model), work, zero_stage=zero_stage)
     with world(device):
         trained = give_new_weights(model)
         settings = work.recipe.optimizer
@@ -102,6 +102,18 @@ def test_states_and_step_are_those_of_the_real_optimizer(
     unused = UNUSED_TABLE_BYTES if name in ("lion_8bit", "paged_lion_8bit") else 0
     assert ours.on_device == states - unused
     assert step_bytes(work, width=width, device=device) == made
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+@pytest.mark.parametrize(("name", "device"), CASES)
+def test_weights_of_16_bits(name: OptimizerName, device: Device) -> None:
+    """As other trainers have them on one device, and this one gives them to DeepSpeed."""
+    work = workload(name, "full", "llama", 0.1)
+    states, made = traced_step(work, device, zero_stage=2)
+    ours = states_bytes(optimizers()[name], counted_tensors(work), width=2, device=device)
+    unused = UNUSED_TABLE_BYTES if name in ("lion_8bit", "paged_lion_8bit") else 0
+    assert ours.on_device == states - unused
+    assert step_bytes(work, width=2, device=device) == made
 
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")

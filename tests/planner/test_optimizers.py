@@ -1,6 +1,6 @@
 """Optimizers as data: laws of their states, and combinations that are left out."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -58,7 +58,7 @@ def test_the_plan_has_the_optimizer_that_was_asked_for() -> None:
 
 def test_paged_states_are_the_hosts() -> None:
     """Of an eight-bit optimizer all matrices are paged, two bytes an element."""
-    pinned = {"method": "full", "model": "qwen2.5-0.5b"}
+    pinned: dict[str, Any] = {"method": "full", "model": "qwen2.5-0.5b"}
     plain, paged = (
         host_ram_bytes(decide(request(cards(1, 24), optimizer=name, **pinned)).chosen)
         for name in ("adamw_8bit", "paged_adamw_8bit")
@@ -70,7 +70,7 @@ def test_paged_states_are_the_hosts() -> None:
 
 
 def test_bitsandbytes_yields_to_a_strategy_that_is_asked_for() -> None:
-    pinned = {"method": "full", "model": "qwen2.5-0.5b", "optimizer": "adamw_8bit"}
+    pinned: dict[str, Any] = {"method": "full", "model": "qwen2.5-0.5b", "optimizer": "adamw_8bit"}
     open_choice = decide(request(cards(2, 80), **pinned))
     assert open_choice.chosen.layout.strategy == "ddp"
     assert any("untested" in rule or "not tested" in rule for rule in open_choice.rejected)
@@ -82,7 +82,7 @@ def test_bitsandbytes_yields_to_a_strategy_that_is_asked_for() -> None:
     ("model", "name"), [("tinyllama-1.1b", "adamw_8bit"), ("smollm2-1.7b", "paged_adamw_8bit")]
 )
 def test_an_optimizer_that_would_fit_is_named(model: str, name: OptimizerName) -> None:
-    pinned = {"model": model, "method": "full", "sequence_length": 512}
+    pinned: dict[str, Any] = {"model": model, "method": "full", "sequence_length": 512}
     with pytest.raises(NothingFitsError, match=rf"--optimizer {name} fits\."):
         decide(request(cards(1, 20), **pinned))
     assert decide(request(cards(1, 20), optimizer=name, **pinned))
