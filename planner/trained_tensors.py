@@ -15,7 +15,7 @@ from typing import Literal
 from planner.model import LayerKind, ModelSpec
 from planner.recipe import Workload
 
-Role = Literal["matrix", "embedding", "vector"]
+Role = Literal["weight", "embedding", "vector"]
 """A vector is a norm's weight or a bias: it does not decay."""
 
 
@@ -24,7 +24,7 @@ class TrainedTensor:
     """One parameter that gets a gradient."""
 
     shape: tuple[int, ...]
-    role: Role = "matrix"
+    role: Role = "weight"
 
     @property
     def elements(self) -> int:
@@ -82,3 +82,5 @@ def _adapter_tensors(workload: Workload) -> Iterator[TrainedTensor]:
         for matrix in workload.adapted(kind):
             yield TrainedTensor((adapter.rank, matrix.in_features))
             yield TrainedTensor((matrix.out_features, adapter.rank))
+            if adapter.dora:
+                yield TrainedTensor((matrix.out_features,))

@@ -143,9 +143,9 @@ def test_every_state_is_a_tensor_of_the_state_dictionary(name: OptimizerName) ->
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_trained_tensors_have_the_models_shapes(shape: str, method: Method) -> None:
-    work = workload_of(SHAPES[shape], method, "bf16", 0.0, "all-linear")
+@pytest.mark.parametrize(("method", "dora"), [("full", False), ("lora", False), ("lora", True)])
+def test_trained_tensors_have_the_models_shapes(shape: str, method: Method, dora: bool) -> None:
+    work = workload_of(SHAPES[shape], method, "bf16", 0.0, "all-linear", dora=dora)
     model = prepare(build(work.model), work, zero_stage=0)
     found = sorted(tuple(x.shape) for x in model.parameters() if x.requires_grad)
     assert sorted(tensor.shape for tensor in trained_tensors(work)) == found
