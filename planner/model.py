@@ -199,16 +199,19 @@ class ModelSpec(Spec):
         return sum(count * linear.weight_params for linear, count in self.counted_linears)
 
     @property
+    def layer_norm_sizes(self) -> tuple[int, ...]:
+        """Elements of each norm's weight of one layer."""
+        sizes = (self.hidden_size,) * (4 if self.norms == "around" else 2)
+        if self.qk_norm == "whole":
+            sizes += (self.query_size, self.key_value_size)
+        elif self.qk_norm is not None:
+            sizes += (self.head_dim, self.head_dim)
+        return sizes if self.latent is None else (*sizes, *self.latent.norm_sizes)
+
+    @property
     def layer_norm_params(self) -> int:
         """Norms' weights of one layer."""
-        of_queries_and_keys = 0
-        if self.qk_norm == "whole":
-            of_queries_and_keys = self.query_size + self.key_value_size
-        elif self.qk_norm is not None:
-            of_queries_and_keys = 2 * self.head_dim
-        of_latents = 0 if self.latent is None else self.latent.norm_params
-        across = of_queries_and_keys + of_latents
-        return (4 if self.norms == "around" else 2) * self.hidden_size + across
+        return sum(self.layer_norm_sizes)
 
     def expert_params(self, kind: LayerKind) -> int:
         """One layer's router and routed experts, none in a layer with an ordinary MLP."""
