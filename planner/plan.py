@@ -32,6 +32,7 @@ OptimizerName = Literal[
     "sgd",
 ]
 """transformers' names; presets/optimizers.yaml says what each keeps."""
+Attention = Literal["sdpa", "eager"]
 
 Phase = Literal["load", "forward", "backward", "optimizer_step", "save"]
 Part = Literal[
@@ -147,7 +148,7 @@ class ParallelSection(Spec):
                 f"strategy {self.strategy} means zero_stage {ZERO_STAGE[self.strategy]}, "
                 f"not {self.zero_stage}"
             )
-        if (self.strategy == "single") != (self.world_size == 1):
+        if self.strategy == "single" and self.world_size != 1:
             raise ValueError(f"strategy {self.strategy} cannot run on world_size {self.world_size}")
         if (self.zero is None) != (self.zero_stage == 0):
             raise ValueError("zero (DeepSpeed's sizes) belongs to the ZeRO strategies, and to all")
@@ -225,7 +226,7 @@ class Plan(Spec):
     batch: BatchSection
     parallel: ParallelSection
     activation_checkpointing: bool
-    attention: Literal["sdpa", "eager"]
+    attention: Attention
     loss: Loss
     optimizer: OptimizerSection
     schedule: ScheduleSection

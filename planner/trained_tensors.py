@@ -12,6 +12,7 @@ from functools import cache
 from math import prod
 from typing import Literal
 
+from planner.expert_shape import ExpertsSpec
 from planner.model import LayerKind, ModelSpec
 from planner.recipe import Workload
 
@@ -69,10 +70,29 @@ def _layer_tensors(model: ModelSpec, kind: LayerKind) -> Iterator[TrainedTensor]
         yield TrainedTensor((matrix.out_features, matrix.in_features))
         if matrix.bias:
             yield TrainedTensor((matrix.out_features,), "vector")
-    rest = model.layer_params(kind) - sum(matrix.num_params for matrix in matrices)
+    if kind.routed and model.experts is not None:
+        yield from _expert_tensors(model.experts, model.hidden_size)
+    known = sum(matrix.num_params for matrix in matrices) + model.expert_params(kind)
+    rest = model.layer_params(kind) - known
     sizes = model.layer_norm_sizes
     for size in sizes if sum(sizes) == rest else (rest,):
         yield TrainedTensor((size,), "vector")
+
+
+def _expert_tensors(experts: ExpertsSpec, hidden_size: int) -> Iterator[TrainedTensor]:
+    """The router, and each matrix of all experts as one tensor; gpt-oss has them transposed."""
+    count = experts.num_experts
+    for name, elements in experts.router_tensors(hidden_size).items():
+        is_bias = name.endswith("bias")
+        shape = (count,) if is_bias else (count, elements // count)
+        yield TrainedTensor(shape, "vector" if is_bias else "weight")
+    for name, elements in experts.expert_tensors(hidden_size).items():
+        if name.endswith("bias"):
+            yield TrainedTensor((count, elements // count), "vector")
+            continue
+        sides = (elements // count // hidden_size, hidden_size)
+        turned = name.endswith("down_proj") != experts.biased
+        yield TrainedTensor((count, *(sides[::-1] if turned else sides)))
 
 
 def _adapter_tensors(workload: Workload) -> Iterator[TrainedTensor]:
