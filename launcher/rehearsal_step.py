@@ -1,4 +1,4 @@
-"""One training step as the launcher's trainer makes it: the worst micro-batch, then the update."""
+"""One training step as the launcher's trainer makes it: the worst micro-batch, then an update."""
 
 from contextlib import nullcontext
 from typing import Any

@@ -129,8 +129,8 @@ class LatentAttentionSpec(Spec):
     @property
     def norm_sizes(self) -> tuple[int, ...]:
         """Of the RMSNorms over the latents."""
-        queries = () if self.q_lora_rank is None else (self.q_lora_rank,)
-        return (*queries, self.kv_lora_rank)
+        of_queries = () if self.q_lora_rank is None else (self.q_lora_rank,)
+        return (*of_queries, self.kv_lora_rank)
 
     def matrices(self, hidden_size: int, heads: int, *, bias: bool) -> tuple[Linear, ...]:
         """Those of DeepseekV2Attention and DeepseekV3Attention."""

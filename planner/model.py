@@ -201,16 +201,15 @@ class ModelSpec(Spec):
     @property
     def layer_norm_sizes(self) -> tuple[int, ...]:
         """Elements of each norm's weight of one layer."""
-        sizes = (self.hidden_size,) * (4 if self.norms == "around" else 2)
+        inside: tuple[int, ...] = () if self.latent is None else self.latent.norm_sizes
         if self.qk_norm == "whole":
-            sizes += (self.query_size, self.key_value_size)
+            inside += (self.query_size, self.key_value_size)
         elif self.qk_norm is not None:
-            sizes += (self.head_dim, self.head_dim)
-        return sizes if self.latent is None else (*sizes, *self.latent.norm_sizes)
+            inside += (self.head_dim,) * 2
+        return (self.hidden_size,) * (4 if self.norms == "around" else 2) + inside
 
     @property
     def layer_norm_params(self) -> int:
-        """Norms' weights of one layer."""
         return sum(self.layer_norm_sizes)
 
     def expert_params(self, kind: LayerKind) -> int:

@@ -18,7 +18,6 @@ Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3"]
 ZeroStage = Literal[0, 1, 2, 3]
 Precision = Literal["bf16", "fp16", "fp32"]
 Loss = Literal["fused", "standard"]
-Attention = Literal["sdpa", "eager"]
 OptimizerName = Literal[
     "adamw_torch_fused",
     "adamw_torch",
@@ -33,6 +32,7 @@ OptimizerName = Literal[
     "sgd",
 ]
 """transformers' names; presets/optimizers.yaml says what each keeps."""
+Attention = Literal["sdpa", "eager"]
 
 Phase = Literal["load", "forward", "backward", "optimizer_step", "save"]
 Part = Literal[

@@ -72,25 +72,27 @@ def _layer_tensors(model: ModelSpec, kind: LayerKind) -> Iterator[TrainedTensor]
             yield TrainedTensor((matrix.out_features,), "vector")
     if kind.routed and model.experts is not None:
         yield from _expert_tensors(model.experts, model.hidden_size)
-    rest = model.layer_params(kind) - sum(matrix.num_params for matrix in matrices)
-    rest -= model.expert_params(kind)
+    known = sum(matrix.num_params for matrix in matrices) + model.expert_params(kind)
+    rest = model.layer_params(kind) - known
     sizes = model.layer_norm_sizes
     for size in sizes if sum(sizes) == rest else (rest,):
         yield TrainedTensor((size,), "vector")
 
 
 def _expert_tensors(experts: ExpertsSpec, hidden_size: int) -> Iterator[TrainedTensor]:
-    """The router, then one tensor for all experts of a kind of matrix."""
+    """The router, and each matrix of all experts as one tensor; gpt-oss has them transposed."""
     count = experts.num_experts
-    sizes = experts.router_tensors(hidden_size) | experts.expert_tensors(hidden_size)
-    for name, size in sizes.items():
-        per_expert = size // count
+    for name, elements in experts.router_tensors(hidden_size).items():
+        is_bias = name.endswith("bias")
+        shape = (count,) if is_bias else (count, elements // count)
+        yield TrainedTensor(shape, "vector" if is_bias else "weight")
+    for name, elements in experts.expert_tensors(hidden_size).items():
         if name.endswith("bias"):
-            yield TrainedTensor((count, per_expert) if per_expert > 1 else (count,), "vector")
-        elif per_expert > hidden_size:
-            yield TrainedTensor((count, per_expert // hidden_size, hidden_size))
-        else:
-            yield TrainedTensor((count, per_expert))
+            yield TrainedTensor((count, elements // count), "vector")
+            continue
+        sides = (elements // count // hidden_size, hidden_size)
+        turned = name.endswith("down_proj") != experts.biased
+        yield TrainedTensor((count, *(sides[::-1] if turned else sides)))
 
 
 def _adapter_tensors(workload: Workload) -> Iterator[TrainedTensor]:
