@@ -103,7 +103,7 @@ def eager_attention(
         weights = unary(tape, weights, "capped scores")
     mask = Tensor(weights.elements, mask_width, None, None)
     weights = add(tape, weights, mask, "masked scores")
-    weights = _softmax(tape, weights, device=device)
+    weights = softmax(tape, weights, device=device)
     weights = cast(tape, weights, query.width, "attention weights")
     operands = _operand(tape, weights, compute), _operand(tape, value, compute)
     output = _weighted(tape, *operands, query.elements, shape)
@@ -142,7 +142,7 @@ def math_attention(
     key, value = (repeat_heads(tape, x, times, shared=False) for x in (key, value))
     key = unary(tape, key, "key, scaled")
     weights = _scores(tape, query, key, shape)
-    weights = cast(tape, _softmax(tape, weights, device=device), query.width)
+    weights = cast(tape, softmax(tape, weights, device=device), query.width)
     return _weighted(tape, weights, value, query.elements, shape)
 
 
@@ -168,7 +168,7 @@ def _batched(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
     return contiguous(tape, x, "operand of a batched product") if shape.batch > 1 else x
 
 
-def _softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
+def softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
     """``softmax(dtype=torch.float32)``: the result is saved.
 
     read: aten/src/ATen/native/cuda/SoftMax.cu: the gradient's kernel makes ``grad * output``
@@ -179,7 +179,7 @@ def _softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
     if not direct:
         scores = cast(tape, scores, FP32, "scores in fp32")
     elements, width = scores.elements, scores.width
-    output = tape.new(elements, FP32, "attention weights in fp32")
+    output = tape.new(elements, FP32, "softmax in fp32")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         _inside = tape.new(elements, FP32, "gradient x output") if device == "cuda" else None

@@ -20,6 +20,13 @@ def feed_forward(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
         up = ops.mul(tape, up, activated, "gated product")
         del activated
         return decoder.linear(layer, "down_proj", up)
+    return gated_mlp(decoder, layer, x)
+
+
+def gated_mlp(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
+    """LlamaMLP.forward: a layer's own, or that of its shared experts."""
+    tape, activation = decoder.tape, decoder.workload.model.activation
+    pow_width = decoder.pow_width
     gate = decoder.linear(layer, "gate_proj", x)
     activated = activate(tape, activation, gate, pow_width=pow_width)
     del gate

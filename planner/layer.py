@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from planner import operators as ops
 from planner.decoder import Decoder, Layer
+from planner.experts import mixture
 from planner.feed_forward import feed_forward
 from planner.model import Norms
 from planner.norms import norm
@@ -47,9 +48,16 @@ def decoder_layer(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> 
     x = _added(decoder, residual, x, "residual after attention")
     residual = x
     x = _norm(decoder, layer, names.before_mlp, x)
-    x = feed_forward(decoder, layer, x)
+    x = _mlp(decoder, layer, x)
     x = _norm(decoder, layer, names.after_mlp, x)
     return _added(decoder, residual, x, "residual after the MLP")
+
+
+def _mlp(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
+    experts = decoder.workload.model.experts if layer.kind.routed else None
+    if experts is None:
+        return feed_forward(decoder, layer, x)
+    return mixture(decoder, layer, x, experts)
 
 
 def _norm(decoder: Decoder, layer: Layer, name: str | None, x: Tensor) -> Tensor:

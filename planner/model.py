@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import model_validator
 
+from planner.expert_shape import ExpertsSpec, LatentAttentionSpec
+from planner.linear import Linear
 from planner.spec import Spec
 
 Mlp = Literal["swiglu", "fused-swiglu"]
@@ -37,33 +39,17 @@ once they have been turned (HunYuan). ``whole``: over all heads at once (OLMo-2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Linear:
-    """One ``nn.Linear``: ``in_features x out_features``, bias beside it."""
-
-    name: str
-    in_features: int
-    out_features: int
-    bias: bool = False
-
-    @property
-    def weight_params(self) -> int:
-        return self.in_features * self.out_features
-
-    @property
-    def num_params(self) -> int:
-        return self.weight_params + (self.out_features if self.bias else 0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerKind:
     """What tells one layer of a model from another; layers of one kind are all alike."""
 
     sliding_window: int | None = None
     """Positions that attention looks back; beyond it a mask is needed."""
-    rotates: bool = True
-    """Whether queries and keys are turned by their positions."""
+    routed: bool = False
+    """Whether tokens go to experts in the place of one MLP."""
     variety: int = 0
     """Which of the sets of matrices it has, in a model that is traced."""
+    rotates: bool = True
+    """Whether queries and keys are turned by their positions."""
 
 
 class ModelSpec(Spec):
@@ -110,6 +96,10 @@ class ModelSpec(Spec):
     """Where the logits are (Gemma 2)."""
     fused_qkv: bool = False
     """One matrix holds query, key and value (Phi-3)."""
+    experts: ExpertsSpec | None = None
+    """Mixture of experts; ``intermediate_size`` is then that of the layers without."""
+    latent: LatentAttentionSpec | None = None
+    """Multi-head latent attention; ``head_dim`` is then that of the part that rotates."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "ModelSpec":
@@ -123,6 +113,13 @@ class ModelSpec(Spec):
     @property
     def query_size(self) -> int:
         return self.num_attention_heads * self.head_dim
+
+    @property
+    def scored_size(self) -> int:
+        """Width of the queries and of what attention returns, together."""
+        if self.latent is None:
+            return 2 * self.query_size
+        return self.num_attention_heads * (self.latent.qk_head_dim + self.latent.v_head_dim)
 
     @property
     def key_value_size(self) -> int:
@@ -147,22 +144,37 @@ class ModelSpec(Spec):
             self.full_attention_every,
             self.full_attention_first,
             self.unrotated_every,
+            self.experts,
         )
 
-    def linears(self, _kind: LayerKind) -> tuple[Linear, ...]:
-        """Matrices of one layer of a kind, in forward order."""
-        h, i = self.hidden_size, self.intermediate_size
-        q, kv = self.query_size, self.key_value_size
+    def linears(self, kind: LayerKind) -> tuple[Linear, ...]:
+        """Matrices of one layer of a kind, in forward order; routed experts are none."""
+        h = self.hidden_size
+        attention, mlp = self._attention, self._mlp
+        if self.latent is not None:
+            heads, bias = self.num_attention_heads, self.qkv_bias
+            attention = self.latent.matrices(h, heads, bias=bias)
+        if kind.routed and self.experts is not None:
+            mlp = self.experts.shared_matrices(h)
+        return (*attention, *mlp)
+
+    @property
+    def _attention(self) -> tuple[Linear, ...]:
+        h, q, kv = self.hidden_size, self.query_size, self.key_value_size
         widths = {"q_proj": q, "k_proj": kv, "v_proj": kv}
         if self.fused_qkv:
             widths = {"qkv_proj": q + 2 * kv}
-        attention = (
+        return (
             *(
                 Linear(name=name, in_features=h, out_features=width, bias=self.qkv_bias)
                 for name, width in widths.items()
             ),
             Linear(name="o_proj", in_features=q, out_features=h, bias=self.output_bias),
         )
+
+    @property
+    def _mlp(self) -> tuple[Linear, ...]:
+        h, i = self.hidden_size, self.intermediate_size
         if self.mlp == "fused-swiglu":
             up: tuple[Linear, ...] = (
                 Linear(name="gate_up_proj", in_features=h, out_features=2 * i),
@@ -172,7 +184,7 @@ class ModelSpec(Spec):
                 Linear(name="gate_proj", in_features=h, out_features=i),
                 Linear(name="up_proj", in_features=h, out_features=i),
             )
-        return (*attention, *up, Linear(name="down_proj", in_features=i, out_features=h))
+        return (*up, Linear(name="down_proj", in_features=i, out_features=h))
 
     @property
     def counted_linears(self) -> list[tuple[Linear, int]]:
@@ -194,11 +206,51 @@ class ModelSpec(Spec):
             of_queries_and_keys = self.query_size + self.key_value_size
         elif self.qk_norm is not None:
             of_queries_and_keys = 2 * self.head_dim
-        return (4 if self.norms == "around" else 2) * self.hidden_size + of_queries_and_keys
+        of_latents = 0 if self.latent is None else self.latent.norm_params
+        across = of_queries_and_keys + of_latents
+        return (4 if self.norms == "around" else 2) * self.hidden_size + across
+
+    def expert_params(self, kind: LayerKind) -> int:
+        """One layer's router and routed experts, none in a layer with an ordinary MLP."""
+        if not kind.routed or self.experts is None:
+            return 0
+        return self.experts.params(self.hidden_size)
+
+    @property
+    def routed_params(self) -> int:
+        """All layers' routers and routed experts."""
+        return sum(count * self.expert_params(kind) for kind, count in self.kinds.items())
+
+    @property
+    def largest_matrix_params(self) -> int:
+        """Elements of the largest single parameter; all experts of a layer are one."""
+        sizes = [linear.weight_params for linear, _ in self.counted_linears]
+        if self.experts is not None:
+            sizes += self.experts.expert_tensors(self.hidden_size).values()
+        return max(self.embedding_params, *sizes)
+
+    @property
+    def active_weights(self) -> int:
+        """Weights of all layers' matrices that one token is multiplied with."""
+        routed = sum(count for kind, count in self.kinds.items() if kind.routed)
+        if self.experts is None or not routed:
+            return self.matrix_params
+        return self.matrix_params + routed * self.experts.active_weights(self.hidden_size)
+
+    @property
+    def active_params(self) -> int:
+        """Parameters that one token meets: of the routed experts only those it is sent to."""
+        if self.experts is None:
+            return self.num_params
+        idle = self.experts.num_experts - self.experts.experts_per_token
+        stored = sum(self.experts.expert_tensors(self.hidden_size).values())
+        routed = sum(count for kind, count in self.kinds.items() if kind.routed)
+        return self.num_params - routed * (stored // self.experts.num_experts) * idle
 
     def layer_params(self, kind: LayerKind) -> int:
-        """One layer's matrices with their biases, and norms."""
-        return sum(linear.num_params for linear in self.linears(kind)) + self.layer_norm_params
+        """One layer's matrices with their biases, experts and norms."""
+        linears = sum(linear.num_params for linear in self.linears(kind))
+        return linears + self.expert_params(kind) + self.layer_norm_params
 
     @property
     def largest_layer_params(self) -> int:
@@ -221,7 +273,11 @@ class ModelSpec(Spec):
 
     @property
     def unquantized_params(self) -> int:
-        """What stays in 16 bit under bitsandbytes: embeddings, head, norms and biases."""
+        """What stays in 16 bit under bitsandbytes: embeddings, head, norms, biases, and routed
+        experts, which are no ``nn.Linear``.
+
+        read: transformers/integrations/bitsandbytes.py at 5.23, replace_with_bnb_linear.
+        """
         return self.num_params - self.matrix_params
 
 
@@ -233,6 +289,7 @@ class _Pattern(NamedTuple):
     full_every: int | None
     full_first: int
     unrotated_every: int | None
+    experts: ExpertsSpec | None
 
     def kind(self, number: int) -> LayerKind:
         """Of the layer of that number, the first being 1."""
@@ -240,6 +297,7 @@ class _Pattern(NamedTuple):
         return LayerKind(
             sliding_window=None if full else self.window,
             rotates=not _is_last_of(self.unrotated_every, number),
+            routed=self.experts is not None and self.experts.routes(number - 1),
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.configs import gemma, glm, granite, llama, olmo, smollm
+from planner.configs import gemma, glm, granite, llama, mixture, olmo, smollm
 from planner.configs.keys import Architecture, Config
 from planner.errors import InvalidFileError, NoFormulasError
 from planner.model import ModelSpec
@@ -25,6 +25,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     **glm.ARCHITECTURES,
     **granite.ARCHITECTURES,
     **llama.ARCHITECTURES,
+    **mixture.ARCHITECTURES,
     **olmo.ARCHITECTURES,
     **smollm.ARCHITECTURES,
 }

@@ -73,6 +73,10 @@ class AdapterSection(Spec):
     rank: int = Field(ge=1)
     alpha: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
+    dora: bool = False
+    """Direction and magnitude apart (arXiv:2402.09353): one more trained vector a matrix."""
+    rslora: bool = False
+    """Scaled by alpha over the root of the rank (arXiv:2312.03732), not over the rank."""
     target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(strict=False)]
 
 
@@ -130,7 +134,7 @@ class ParallelSection(Spec):
                 f"strategy {self.strategy} means zero_stage {ZERO_STAGE[self.strategy]}, "
                 f"not {self.zero_stage}"
             )
-        if (self.strategy == "single") != (self.world_size == 1):
+        if self.strategy == "single" and self.world_size != 1:
             raise ValueError(f"strategy {self.strategy} cannot run on world_size {self.world_size}")
         if (self.zero is None) != (self.zero_stage == 0):
             raise ValueError("zero (DeepSpeed's sizes) belongs to the ZeRO strategies, and to all")

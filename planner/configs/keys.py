@@ -78,6 +78,17 @@ class Config:
             raise self.error(f"{key}: it must be a list of one entry for each of {count} layers")
         return value
 
+    def layer_numbers(self, key: str) -> tuple[int, ...]:
+        """Layers counted from 0, none where the key is left out."""
+        value = self.value(key, [])
+        if not isinstance(value, list) or not all(isinstance(x, int) for x in value):
+            raise self.error(f"{key}: {value!r} is not a list of layers")
+        return tuple(value)
+
+    def count(self, key: str, default: int = 0) -> int:
+        """As :meth:`integer`, and may be 0."""
+        return 0 if self.value(key, default) == 0 else self.integer(key, default or None)
+
     def activation(self, key: str, default: str) -> Activation:
         name = self.text(key, default)
         if name not in ACTIVATIONS:

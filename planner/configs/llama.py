@@ -5,6 +5,7 @@ from typing import Any, TypedDict, Unpack
 
 from planner.configs.keys import ACTIVATION_NAMES, Architecture, Config
 from planner.configs.windows import Windows, windows
+from planner.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.model import Activation, Mlp, ModelSpec, Norm, Norms, QkNorm, Rotary
 
 
@@ -29,6 +30,8 @@ class Parts(TypedDict, total=False):
     multipliers: bool
     attn_logit_softcapping: float | None
     final_logit_softcapping: float | None
+    experts: ExpertsSpec | None
+    latent: LatentAttentionSpec | None
 
 
 def decoder(

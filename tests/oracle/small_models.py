@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from launcher.model_building import cast_trainable
+from planner.adapter_targets import lora_targets, misunderstood_targets
+from planner.expert_shape import ExpertsSpec
 from planner.model import ModelSpec
 from planner.model_config import config_from_spec
 from planner.numerics import numerics
@@ -37,6 +40,50 @@ GLM = {
 }
 QWEN3 = {"model_type": "qwen3", "qk_norm": "heads", "head_dim": 24}
 PHI3 = {"model_type": "phi3", "fused_qkv": True, "mlp": "fused-swiglu", "rotary": "joined"}
+MIXTRAL = {
+    "model_type": "mixtral",
+    "intermediate_size": 96,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=96,
+        router="softmax-fp32",
+        normalized=True,
+    ),
+}
+QWEN3_MOE = QWEN3 | {
+    "model_type": "qwen3_moe",
+    "num_layers": 4,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=3,
+        intermediate_size=32,
+        router="softmax",
+        normalized=True,
+        dense_layers=(2,),
+    ),
+}
+OLMOE = {
+    "model_type": "olmoe",
+    "qk_norm": "whole",
+    "intermediate_size": 48,
+    "experts": ExpertsSpec(
+        num_experts=8, experts_per_token=2, intermediate_size=48, router="softmax"
+    ),
+}
+QWEN2_MOE = QWEN2 | {
+    "model_type": "qwen2_moe",
+    "num_layers": 4,
+    "experts": ExpertsSpec(
+        num_experts=6,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="softmax",
+        shared_intermediate_size=64,
+        shared_gate=True,
+        every=2,
+    ),
+}
 GLM4 = GLM | {"model_type": "glm4", "norms": "around"}
 GEMMA = {
     "model_type": "gemma",
@@ -100,6 +147,10 @@ SHAPES = {
         update={"model_type": "hunyuan_v1_dense", "qk_norm": "heads-rotated"}
     ),
     "smollm3": LLAMA.model_copy(update={"model_type": "smollm3", "unrotated_every": 2}),
+    "olmoe": LLAMA.model_copy(update=OLMOE),
+    "mixtral": LLAMA.model_copy(update=MIXTRAL),
+    "qwen3-moe": LLAMA.model_copy(update=QWEN3_MOE),
+    "qwen2-moe": LLAMA.model_copy(update=QWEN2_MOE),
 }
 
 
@@ -124,11 +175,14 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
+        use_dora=adapter.dora,
         target_modules=adapter.target_modules
         if isinstance(adapter.target_modules, str)
         else list(adapter.target_modules),
     )
-    return peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
+    model = peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
+    cast_trainable(model, "fp32" if kinds.trainable == 4 else "bf16")
+    return model
 
 
 def quantize(model: Any, workload: Workload) -> None:
@@ -152,7 +206,10 @@ def quantize(model: Any, workload: Workload) -> None:
 
 
 def matrices_that_hold(spec: ModelSpec, targets: Any) -> Any:
-    """The model's own names where one matrix holds several."""
+    """The model's own names where one matrix holds several; none that means fused experts."""
+    targets = lora_targets(spec, targets)
+    if misunderstood_targets(spec, targets):
+        return tuple(x for x in targets if x not in misunderstood_targets(spec, targets))
     if targets == "all-linear" or not spec.fused_qkv:
         return targets
     return tuple(
@@ -161,12 +218,22 @@ def matrices_that_hold(spec: ModelSpec, targets: Any) -> Any:
 
 
 def workload_of(
-    spec: ModelSpec, method: Method, compute: Precision, dropout: float, targets: Any
+    spec: ModelSpec,
+    method: Method,
+    compute: Precision,
+    dropout: float,
+    targets: Any,
+    *,
+    dora: bool = False,
 ) -> Workload:
     recipe = load_recipe(method)
     if recipe.adapter is not None:
         adapter = AdapterSection(
-            rank=8, alpha=16, dropout=dropout, target_modules=matrices_that_hold(spec, targets)
+            rank=8,
+            alpha=16,
+            dropout=dropout,
+            dora=dora,
+            target_modules=matrices_that_hold(spec, targets),
         )
         recipe = recipe.model_copy(update={"adapter": adapter})
     return Workload(model=spec, recipe=recipe, compute=compute)
