@@ -14,7 +14,7 @@ the literature follows from the operators themselves:
 from planner.autograd import Tape, saved_since
 from planner.decoder import Decoder, Layer
 from planner.layer import decoder_layer
-from planner.model import LayerKind
+from planner.layer_kinds import LayerKind
 from planner.numerics import Numerics
 from planner.operators import embedding
 from planner.recipe import Batch, Workload

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from planner import operators as ops
 from planner.autograd import Tape
 from planner.dora import Adapter, dora
+from planner.layer_kinds import LayerKind
 from planner.linear import Linear
-from planner.model import LayerKind
 from planner.numerics import Numerics
 from planner.recipe import Batch, Workload
 from planner.tensors import Parameter, Tensor

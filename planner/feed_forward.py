@@ -1,5 +1,7 @@
 """The layers' MLPs, as transformers 5.23 writes them, on a tape of sizes."""
 
+from typing import Literal
+
 from planner import operators as ops
 from planner.autograd import Tape
 from planner.decoder import Decoder, Layer
@@ -41,7 +43,8 @@ def activate(tape: Tape, activation: Activation, x: Tensor, *, pow_width: int | 
     if activation == "gelu-quick":
         gate = ops.unary(tape, ops.unary(tape, x, "1.702 x"), "sigmoid", saves="output")
         return ops.mul(tape, x, gate, "quick gelu")
-    return ops.unary(tape, x, activation, saves="output" if activation == "relu" else "input")
+    saves: Literal["input", "output"] = "output" if activation == "relu" else "input"
+    return ops.unary(tape, x, f"{activation}(gate)", saves=saves)
 
 
 def _gelu_new(tape: Tape, x: Tensor, pow_width: int) -> Tensor:

@@ -4,15 +4,13 @@ Names are those of Hugging Face's ``config.json``. A parameter count is made of 
 (`Linear`), so that quantization, LoRA and FLOPs all count from the same list.
 """
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pydantic import model_validator
 
 from planner.expert_shape import ExpertsSpec, LatentAttentionSpec
+from planner.layer_kinds import LayerKind, LayerPattern, counted, layers_of
 from planner.linear import Linear
 from planner.spec import Spec
 
@@ -36,20 +34,6 @@ before the residual is added (OLMo-2). ``around``: at both (Gemma 2, GLM-4-0414)
 QkNorm = Literal["heads", "heads-rotated", "whole"]
 """Norms of queries and of keys. ``heads``: over each head (Qwen3). ``heads-rotated``: the same,
 once they have been turned (HunYuan). ``whole``: over all heads at once (OLMo-2)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerKind:
-    """What tells one layer of a model from another; layers of one kind are all alike."""
-
-    sliding_window: int | None = None
-    """Positions that attention looks back; beyond it a mask is needed."""
-    routed: bool = False
-    """Whether tokens go to experts in the place of one MLP."""
-    variety: int = 0
-    """Which of the sets of matrices it has, in a model that is traced."""
-    rotates: bool = True
-    """Whether queries and keys are turned by their positions."""
 
 
 class ModelSpec(Spec):
@@ -129,16 +113,16 @@ class ModelSpec(Spec):
     @property
     def layers(self) -> tuple[LayerKind, ...]:
         """The kind of each layer, in forward order."""
-        return _layers(self._pattern)
+        return layers_of(self._pattern)
 
     @property
     def kinds(self) -> Mapping[LayerKind, int]:
         """How many layers there are of each kind, in the order in which they first come."""
-        return _counted(self._pattern)
+        return counted(self._pattern)
 
     @property
-    def _pattern(self) -> "_Pattern":
-        return _Pattern(
+    def _pattern(self) -> LayerPattern:
+        return LayerPattern(
             self.num_layers,
             self.sliding_window,
             self.full_attention_every,
@@ -281,37 +265,3 @@ class ModelSpec(Spec):
         read: transformers/integrations/bitsandbytes.py at 5.23, replace_with_bnb_linear.
         """
         return self.num_params - self.matrix_params
-
-
-class _Pattern(NamedTuple):
-    """What decides the kind of each layer: :class:`ModelSpec`'s fields of these names."""
-
-    num_layers: int
-    window: int | None
-    full_every: int | None
-    full_first: int
-    unrotated_every: int | None
-    experts: ExpertsSpec | None
-
-    def kind(self, number: int) -> LayerKind:
-        """Of the layer of that number, the first being 1."""
-        full = number <= self.full_first or _is_last_of(self.full_every, number)
-        return LayerKind(
-            sliding_window=None if full else self.window,
-            rotates=not _is_last_of(self.unrotated_every, number),
-            routed=self.experts is not None and self.experts.routes(number - 1),
-        )
-
-
-def _is_last_of(every: int | None, number: int) -> bool:
-    return every is not None and number % every == 0
-
-
-@cache
-def _layers(pattern: _Pattern) -> tuple[LayerKind, ...]:
-    return tuple(pattern.kind(number) for number in range(1, pattern.num_layers + 1))
-
-
-@cache
-def _counted(pattern: _Pattern) -> Mapping[LayerKind, int]:
-    return Counter(_layers(pattern))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from planner.autograd import GradientSink, Tape
 from planner.decoder import Decoder, Layer
 from planner.layer import decoder_layer
+from planner.layer_kinds import LayerKind
 from planner.loss import cross_entropy, fused_loss
-from planner.model import LayerKind
 from planner.norms import norm
 from planner.numerics import Numerics
 from planner.operators import FP32, INT64, embedding, unary

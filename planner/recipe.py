@@ -6,8 +6,9 @@ from pydantic import Field
 
 from planner.adapter_targets import lora_targets
 from planner.gpu import Device
+from planner.layer_kinds import LayerKind
 from planner.linear import Linear
-from planner.model import LayerKind, ModelSpec
+from planner.model import ModelSpec
 from planner.plan import (
     AdapterSection,
     Attention,

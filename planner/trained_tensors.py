@@ -13,7 +13,8 @@ from math import prod
 from typing import Literal
 
 from planner.expert_shape import ExpertsSpec
-from planner.model import LayerKind, ModelSpec
+from planner.layer_kinds import LayerKind
+from planner.model import ModelSpec
 from planner.recipe import Workload
 
 Role = Literal["weight", "embedding", "vector"]

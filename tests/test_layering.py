@@ -41,6 +41,7 @@ PURE = {
     "communication",
     "flops",
     "memory",
+    "layer_kinds",
     "model",
     "model_states",
     "numerics",
