@@ -9,6 +9,8 @@ packed samples              are not looked for among the positions of a sample:
                             transformers/masking_utils.py, find_packed_sequence_indices
 an index, backward        gradients are added to zeros in place; on fake tensors they are copied first:
                             torch/csrc/autograd/FunctionsManual.cpp, index_backward
+grouped_mm                  takes fp32 too, its meta function does not: pytorch
+                            aten/src/ATen/native/GroupedMMUtils.h, _grouped_mm_validate_inputs
 bitsandbytes gemm_4bit      a weight is dequantized, then multiplied: bitsandbytes/backends/cuda/
                             ops.py at 0.50.2, _dequant_linear_fallback (above 1,536 tokens)
 dropout                     keeps a mask of one byte an element: pytorch
@@ -64,6 +66,13 @@ def _index_put(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any)
     return args[0]
 
 
+def _grouped_mm(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
+    """Rows of every expert with its matrix, or what each expert's matrix has for a gradient."""
+    a, b, offsets = args[:3]
+    experts = (offsets.shape[0],) if b.dim() == 2 else ()
+    return a.new_empty((*experts, a.shape[0], b.shape[-1]))
+
+
 def _workspace(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
     tracer.own(result, "workspace")
@@ -96,6 +105,7 @@ FAKE_RULES: dict[Any, Rule] = {
     _ATEN._local_scalar_dense.default: _scalar,
     _ATEN.index.Tensor: _index,
     _ATEN.index_put.default: _index_put,
+    _ATEN._grouped_mm.default: _grouped_mm,
     _ATEN.masked_select.default: _masked_select,
     _BITSANDBYTES.gemm_4bit.default: _multiply_4bit,
     _BITSANDBYTES.dequantize_4bit.default: _workspace,

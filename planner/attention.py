@@ -23,6 +23,13 @@ class HeadShape:
     heads: int
     key_value_heads: int
     head_dim: int
+    value_dim: int | None = None
+    """Where values have a width of their own, as in latent attention; queries and keys then lie
+    head by head already."""
+
+    @property
+    def output_elements(self) -> int:
+        return self.query_rows * (self.value_dim or self.head_dim)
 
     @property
     def query_rows(self) -> int:
@@ -41,7 +48,7 @@ def fused_attention(
 ) -> Tensor:
     """Scaled dot product attention: scores are never whole, their log-sum-exp is saved."""
     sizes = tuple((x.elements, x.width) for x in (query, key, value))
-    output = tape.new(query.elements, query.width, "attention output")
+    output = tape.new(shape.output_elements, query.width, "attention output")
     statistics = tape.new(shape.query_rows, FP32, "log-sum-exp of the scores")
     saved = (query, key, value, output, statistics, *((bias,) if bias is not None else ()))
 
@@ -107,7 +114,7 @@ def eager_attention(
     weights = softmax(tape, weights, device=device)
     weights = cast(tape, weights, query.width, "attention weights")
     operands = _operand(tape, weights, compute), _operand(tape, value, compute)
-    output = _weighted(tape, *operands, query.elements, shape)
+    output = _weighted(tape, *operands, shape)
     return contiguous(tape, output, "attention output, made contiguous"), weights
 
 
@@ -135,19 +142,20 @@ def math_attention(
     key = unary(tape, key, "key, scaled")
     weights = _scores(tape, query, key, shape)
     weights = cast(tape, softmax(tape, weights, device=device), query.width)
-    return _weighted(tape, weights, value, query.elements, shape)
+    return _weighted(tape, weights, value, shape)
 
 
 def _scores(tape: Tape, query: Tensor, key: Tensor, shape: HeadShape) -> Tensor:
-    operands = (_batched(tape, query, shape), _batched_heads(tape, key, shape))
+    operands = (query, key)
+    if shape.value_dim is None:
+        operands = (_batched(tape, query, shape), _batched_heads(tape, key, shape))
     return matmul(tape, *operands, shape.query_rows * shape.length, "scores")
 
 
-def _weighted(
-    tape: Tape, weights: Tensor, value: Tensor, elements: int, shape: HeadShape
-) -> Tensor:
-    value = _batched_heads(tape, value, shape)
-    return matmul(tape, weights, value, elements, "attention output")
+def _weighted(tape: Tape, weights: Tensor, value: Tensor, shape: HeadShape) -> Tensor:
+    batched = _batched if shape.value_dim is not None else _batched_heads
+    value = batched(tape, value, shape)
+    return matmul(tape, weights, value, shape.output_elements, "attention output")
 
 
 def _batched_heads(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:

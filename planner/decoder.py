@@ -87,14 +87,14 @@ class Decoder:
 
     def product(
         self,
-        weight: Parameter,
+        weight: Tensor,
         x: Tensor,
         out_features: int,
         name: str,
         bias: Parameter | None = None,
     ) -> Tensor:
         """``F.linear``, its operands cast first under autocast."""
-        matrix: Tensor = weight
+        matrix = weight
         if self.numerics.autocast:
             width = self.numerics.compute
             x = ops.cast(self.tape, x, width, f"{name}: input cast")
@@ -105,9 +105,9 @@ class Decoder:
         bias = bias if bias is not None and bias.trains else None
         return ops.linear(self.tape, x, matrix, out_features=out_features, bias=bias, name=name)
 
-    def _cast_weight(self, weight: Parameter, name: str) -> Tensor:
+    def _cast_weight(self, weight: Tensor, name: str) -> Tensor:
         width = self.numerics.compute
-        if not weight.trains:
+        if not isinstance(weight, Parameter) or not weight.trains:
             return ops.cast(self.tape, weight, width, name)
         return self.tape.cast_once(weight, lambda x: ops.cast(self.tape, x, width, name))
 
@@ -193,5 +193,8 @@ class Decoder:
         if model.rotary == "halves-fp32":
             width = ops.FP32
         elements = self.batch.sequence_length * int(model.head_dim * model.rotary_fraction)
+        if model.rotary == "complex":
+            table = self.tape.new(elements, ops.FP32, "rotary frequencies")
+            return table, table
         cos = self.tape.new(elements, width, "rotary cosines")
         return cos, self.tape.new(elements, width, "rotary sines")

@@ -12,12 +12,13 @@ t  tokens     k  experts_per_token     S = t k  rows     E  num_experts     h  h
 """
 
 from planner import operators as ops
-from planner import routing
+from planner import routing, views
 from planner.attention import softmax
+from planner.autograd import Tape
 from planner.decoder import Decoder, Layer
 from planner.expert_shape import ExpertsSpec
 from planner.feed_forward import activate, gated_mlp
-from planner.tensors import Tensor
+from planner.tensors import Parameter, Tensor
 
 
 def mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor:
@@ -55,6 +56,8 @@ def router(
     tape, tokens = decoder.tape, decoder.batch.tokens
     h, count = decoder.workload.model.hidden_size, experts.num_experts
     weight = decoder.expert_parameter(layer, "router", h * count)
+    if experts.router == "fp32-softmax":
+        return _fp32_router(decoder, weight, x, experts)
     logits = decoder.product(weight, x, count, "router logits")
     probabilities = softmax(tape, logits, device=decoder.batch.device)
     scores, chosen = routing.top_k(tape, probabilities, tokens * experts.experts_per_token)
@@ -63,6 +66,33 @@ def router(
     if experts.router == "softmax":
         scores = ops.cast(tape, scores, logits.width, "weights of the chosen experts, cast")
     return logits, scores, chosen
+
+
+def _fp32_router(
+    decoder: Decoder, weight: Parameter, x: Tensor, experts: ExpertsSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """DeepseekV2TopkRouter.forward: autocast takes the operands back to 16 bit."""
+    tape, tokens = decoder.tape, decoder.batch.tokens
+    count = experts.num_experts
+    wide = ops.cast(tape, weight, ops.FP32, "router weight in fp32")
+    x_wide = ops.cast(tape, x, ops.FP32, "router input in fp32")
+    logits = decoder.product(wide, x_wide, count, "router logits")
+    del wide, x_wide
+    scores = softmax(tape, logits, device=decoder.batch.device)
+    if experts.num_groups > 1:
+        scores = _best_groups(tape, scores, tokens, experts)
+    scores, chosen = routing.top_k(tape, scores, tokens * experts.experts_per_token)
+    return logits, ops.unary(tape, scores, "weights of the chosen experts, scaled"), chosen
+
+
+def _best_groups(tape: Tape, scores: Tensor, tokens: int, experts: ExpertsSpec) -> Tensor:
+    """Scores outside the groups of the largest are zero; the groups' maxima are not used again."""
+    groups = tokens * experts.num_groups
+    best = routing.detached_maximum(tape, scores, groups)
+    _chosen = tape.new(tokens * experts.chosen_groups, ops.INT64, "chosen groups")
+    _mask = tape.new(groups, best.width, "mask of the groups")
+    _whole = tape.new(scores.elements, best.width, "mask of the experts")
+    return routing.masked(tape, scores, "scores of the chosen groups")
 
 
 def grouped_experts(
@@ -112,7 +142,7 @@ def _product(
 def _gated(decoder: Decoder, both: Tensor) -> Tensor:
     """``_default_apply_gate``: ``act_fn(gate) * up``."""
     tape = decoder.tape
-    gate, up = routing.halves(tape, both)
+    gate, up = views.split(tape, both, [both.elements // 2] * 2)
     activation = decoder.workload.model.activation
     activated = activate(tape, activation, gate, pow_width=decoder.pow_width)
     return ops.mul(tape, activated, up, "gated product")

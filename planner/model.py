@@ -21,11 +21,11 @@ Mlp = Literal["swiglu", "fused-swiglu"]
 Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu"]
 """What the gate goes through. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new`` and
 ``gelu-quick`` are made of several operators (transformers' ``gelu_new``, ``quick_gelu``)."""
-Rotary = Literal["halves", "halves-fp32", "joined", "interleaved"]
+Rotary = Literal["halves", "halves-fp32", "joined", "interleaved", "complex"]
 """How queries and keys are turned. ``halves``: each head's first half with its second.
 ``halves-fp32``: the same in fp32, then cast back (OLMo-2). ``joined``: as ``halves``, then what
 rotates and what does not are concatenated (Phi-3). ``interleaved``: neighbours with each other,
-then concatenated (GLM)."""
+then concatenated (GLM). ``complex``: neighbours as one complex number (DeepSeek-V2)."""
 Norm = Literal["rms", "rms-fp32", "rms-plus-one"]
 """An RMSNorm is made in fp32. ``rms``: cast back, then scaled by its weight (Llama).
 ``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-plus-one``: the same, by one more than its

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.configs import gemma, glm, granite, llama, mixture, olmo, smollm
+from planner.configs import deepseek, gemma, glm, granite, llama, mixture, olmo, smollm
 from planner.configs.keys import Architecture, Config
 from planner.errors import InvalidFileError, NoFormulasError
 from planner.model import ModelSpec
@@ -21,6 +21,7 @@ from planner.spec import read_text
 from planner.traced_model import TracedSpec
 
 ARCHITECTURES: Mapping[str, Architecture] = {
+    **deepseek.ARCHITECTURES,
     **gemma.ARCHITECTURES,
     **glm.ARCHITECTURES,
     **granite.ARCHITECTURES,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from planner.adapter_targets import lora_targets, misunderstood_targets
-from planner.expert_shape import ExpertsSpec
+from planner.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.model import ModelSpec
 from planner.model_config import config_from_spec
 from planner.numerics import numerics
@@ -60,6 +60,37 @@ QWEN3_MOE = QWEN3 | {
         router="softmax",
         normalized=True,
         dense_layers=(2,),
+    ),
+}
+LATENT = {
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "kv_lora_rank": 32,
+    "v_head_dim": 20,
+}
+DEEPSEEK_V2 = {
+    "model_type": "deepseek_v2",
+    "num_key_value_heads": 4,
+    "head_dim": 8,
+    "rotary": "complex",
+    "latent": LatentAttentionSpec(q_lora_rank=24, **LATENT),
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="fp32-softmax",
+        shared_intermediate_size=64,
+        first_dense_layers=1,
+    ),
+}
+DEEPSEEK_V2_LITE = DEEPSEEK_V2 | {
+    "latent": LatentAttentionSpec(**LATENT),
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="fp32-softmax",
+        shared_intermediate_size=64,
     ),
 }
 OLMOE = {
@@ -144,6 +175,8 @@ SHAPES = {
         update={"model_type": "hunyuan_v1_dense", "qk_norm": "heads-rotated"}
     ),
     "smollm3": LLAMA.model_copy(update={"model_type": "smollm3", "unrotated_every": 2}),
+    "deepseek-v2": LLAMA.model_copy(update=DEEPSEEK_V2),
+    "deepseek-v2-lite": LLAMA.model_copy(update=DEEPSEEK_V2_LITE),
     "olmoe": LLAMA.model_copy(update=OLMOE),
     "mixtral": LLAMA.model_copy(update=MIXTRAL),
     "qwen3-moe": LLAMA.model_copy(update=QWEN3_MOE),
@@ -152,7 +185,7 @@ SHAPES = {
 
 
 def build(spec: ModelSpec) -> Any:
-    kernel = "sdpa" if spec.attn_logit_softcapping is None else "eager"
+    kernel = "sdpa" if spec.attn_logit_softcapping is None and spec.latent is None else "eager"
     settings = {**config_from_spec(spec), "attn_implementation": kernel}
     config = transformers.AutoConfig.for_model(**settings)
     return transformers.AutoModelForCausalLM.from_config(config)
@@ -215,6 +248,8 @@ def workload_of(
     spec: ModelSpec, method: Method, compute: Precision, dropout: float, targets: Any
 ) -> Workload:
     recipe = load_recipe(method)
+    if spec.latent is not None:
+        recipe = recipe.model_copy(update={"attention": "eager"})
     if recipe.adapter is not None:
         adapter = AdapterSection(
             rank=8, alpha=16, dropout=dropout, target_modules=matrices_that_hold(spec, targets)
