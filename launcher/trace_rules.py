@@ -15,6 +15,8 @@ bitsandbytes gemm_4bit      a weight is dequantized, then multiplied: bitsandbyt
                             ops.py at 0.50.2, _dequant_linear_fallback (above 1,536 tokens)
 dropout                     keeps a mask of one byte an element: pytorch
                             aten/src/ATen/native/cuda/Dropout.cu, native_dropout
+values of another width     memory efficient attention: pytorch
+                            aten/src/ATen/native/transformers/cuda/sdp_utils.cpp
 softmax, backward           ``grad * output`` is a tensor: pytorch
                             aten/src/ATen/native/cuda/SoftMax.cu, softmax_backward_cuda_out
 trl's fused loss            Triton kernels work inside the tile of logits:
@@ -39,6 +41,7 @@ from launcher.trace import Tracer
 
 Rule = Callable[[Tracer, Any, tuple[Any, ...], dict[str, Any]], Any]
 _ATEN = torch.ops.aten
+_SCALED_DOT_PRODUCT = torch.nn.functional.scaled_dot_product_attention
 _BITSANDBYTES = torch.ops.bitsandbytes
 
 
@@ -127,6 +130,22 @@ def _autocast_enabled(device_type: str = "cpu") -> bool:
     return torch.is_autocast_cpu_enabled() if device_type == "cpu" else False
 
 
+def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """CUDA's own choice where values have another width; the CPU would make the scores whole."""
+    if query.shape[-1] == value.shape[-1]:
+        return _SCALED_DOT_PRODUCT(query, key, value, *args, **kwargs)
+    bias = kwargs.get("attn_mask")
+    if bias is not None and bias.dtype == torch.bool:
+        bias = torch.zeros_like(bias, dtype=query.dtype)
+    if torch.is_autocast_cpu_enabled():
+        dtype = torch.get_autocast_dtype("cpu")
+        query, key, value = (x.to(dtype) for x in (query, key, value))
+    output, *_ = _ATEN._scaled_dot_product_efficient_attention(
+        query, key, value, bias, True, 0.0, bias is None
+    )
+    return output
+
+
 def _nothing(*_: Any, **__: Any) -> None:
     """In the place of a function that works on memory which is already there."""
 
@@ -135,6 +154,7 @@ _Replaced = tuple[Any, str, Callable[..., Any]]
 _FAKE: tuple[_Replaced, ...] = ((masking_utils, "find_packed_sequence_indices", _nothing),)
 _CUDA: tuple[_Replaced, ...] = (
     (torch.nn.functional, "dropout", _dropout),
+    (torch.nn.functional, "scaled_dot_product_attention", _attention),
     (torch, "is_autocast_enabled", _autocast_enabled),
     (trl_utils, "_use_triton", lambda _device: True),
     (chunked_logprob, "_forward_tile", _nothing),

@@ -51,7 +51,7 @@ def _larger(spec: ModelSpec) -> ModelSpec:
 
 SHAPES = {
     name: _larger(SMALL[name])
-    for name in ("llama", "glm", "qwen3", "phi3", "glm4", "mixtral", "qwen2-moe")
+    for name in ("llama", "glm", "qwen3", "phi3", "glm4", "mixtral", "qwen2-moe", "deepseek-v2")
 }
 
 
