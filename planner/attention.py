@@ -103,7 +103,7 @@ def eager_attention(
     are made in; Gemma 2 caps the scores by ``tanh``."""
     times = shape.heads // shape.key_value_heads
     key, value = repeat_heads(tape, key, times), repeat_heads(tape, value, times)
-    weights = _scores(tape, _operand(tape, query, compute), _operand(tape, key, compute), shape)
+    weights = scores(tape, operand(tape, query, compute), operand(tape, key, compute), shape)
     weights = unary(tape, weights, "scaled scores")
     if capped:
         weights = unary(tape, weights, "scores over their cap")
@@ -113,12 +113,13 @@ def eager_attention(
     weights = add(tape, weights, mask, "masked scores")
     weights = softmax(tape, weights, device=device)
     weights = cast(tape, weights, query.width, "attention weights")
-    operands = _operand(tape, weights, compute), _operand(tape, value, compute)
+    operands = operand(tape, weights, compute), operand(tape, value, compute)
     output = _weighted(tape, *operands, shape)
     return contiguous(tape, output, "attention output, made contiguous"), weights
 
 
-def _operand(tape: Tape, x: Tensor, compute: int | None) -> Tensor:
+def operand(tape: Tape, x: Tensor, compute: int | None) -> Tensor:
+    """As autocast gives it to a product."""
     return x if compute is None else cast(tape, x, compute, "16-bit operand of attention")
 
 
@@ -140,12 +141,13 @@ def math_attention(
     query = unary(tape, query, "query, scaled")
     key, value = repeat_heads(tape, key, times), repeat_heads(tape, value, times)
     key = unary(tape, key, "key, scaled")
-    weights = _scores(tape, query, key, shape)
+    weights = scores(tape, query, key, shape)
     weights = cast(tape, softmax(tape, weights, device=device), query.width)
     return _weighted(tape, weights, value, shape)
 
 
-def _scores(tape: Tape, query: Tensor, key: Tensor, shape: HeadShape) -> Tensor:
+def scores(tape: Tape, query: Tensor, key: Tensor, shape: HeadShape) -> Tensor:
+    """Every query with every key."""
     operands = (query, key)
     if shape.value_dim is None:
         operands = (_batched(tape, query, shape), _batched_heads(tape, key, shape))

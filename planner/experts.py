@@ -18,6 +18,7 @@ from planner.autograd import Tape
 from planner.decoder import Decoder, Layer
 from planner.expert_shape import ExpertsSpec
 from planner.feed_forward import activate, gated_mlp
+from planner.sinks import clamped_gate, same_width_softmax
 from planner.tensors import Parameter, Tensor
 
 
@@ -56,6 +57,8 @@ def router(
     tape, tokens = decoder.tape, decoder.batch.tokens
     h, count = decoder.workload.model.hidden_size, experts.num_experts
     weight = decoder.expert_parameter(layer, "router", h * count)
+    if experts.router == "chosen-softmax":
+        return _chosen_router(decoder, layer, x, experts)
     if experts.router == "fp32-softmax":
         return _fp32_router(decoder, weight, x, experts)
     logits = decoder.product(weight, x, count, "router logits")
@@ -66,6 +69,19 @@ def router(
     if experts.router == "softmax":
         scores = ops.cast(tape, scores, logits.width, "weights of the chosen experts, cast")
     return logits, scores, chosen
+
+
+def _chosen_router(
+    decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """GptOssTopKRouter.forward."""
+    tape, chosen_per_token = decoder.tape, experts.experts_per_token
+    h, count = decoder.workload.model.hidden_size, experts.num_experts
+    weight = decoder.expert_parameter(layer, "router", h * count)
+    bias = decoder.expert_parameter(layer, "router.bias", count)
+    logits = decoder.product(weight, x, count, "router logits", bias)
+    values, chosen = routing.top_k(tape, logits, decoder.batch.tokens * chosen_per_token)
+    return logits, same_width_softmax(tape, values, device=decoder.batch.device), chosen
 
 
 def _fp32_router(
@@ -106,15 +122,19 @@ def grouped_experts(
     """grouped_mm_experts_forward of transformers/integrations/moe.py."""
     tape, h = decoder.tape, decoder.workload.model.hidden_size
     rows, width = chosen.elements, x.width
-    _experts, order = routing.order_of(tape, rows)
+    in_order, order = routing.order_of(tape, rows)
     selected = _selected(decoder, x, rows, h)
     weights = routing.gathered(tape, scores, order, rows, "weights in the experts' order")
     _counted = tape.new(rows, routing.INT32, "experts in order, to count")
     _per_expert = tape.new(experts.num_experts, routing.INT32, "rows of each expert")
     offsets = tape.new(experts.num_experts, routing.INT32, "offsets of the experts' rows")
+    biases = _biases(decoder, layer, "experts.gate_up_proj", in_order, experts)
     output = _product(decoder, layer, "experts.gate_up_proj", selected, offsets, experts)
-    output = _gated(decoder, output)
+    output = output if biases is None else views.added_in_place(tape, output, biases)
+    output = _gated(decoder, output, clamped=experts.biased)
+    biases = _biases(decoder, layer, "experts.down_proj", in_order, experts)
     output = _product(decoder, layer, "experts.down_proj", output, offsets, experts)
+    output = output if biases is None else views.added_in_place(tape, output, biases)
     weighed = ops.mul(tape, output, weights, "experts' outputs, weighed")
     back = tape.new(rows, ops.INT64, "places of the tokens")
     weighed = routing.gathered(tape, weighed, back, rows * h, "experts' outputs by token")
@@ -139,9 +159,23 @@ def _product(
     return routing.grouped_product(decoder.tape, x, weight, offsets, out_features=out, name=name)
 
 
-def _gated(decoder: Decoder, both: Tensor) -> Tensor:
+def _biases(
+    decoder: Decoder, layer: Layer, name: str, in_order: Tensor, experts: ExpertsSpec
+) -> Tensor | None:
+    """``bias[expert_ids]``: one row for each of the tokens' experts."""
+    if not experts.biased:
+        return None
+    elements = experts.expert_tensors(decoder.workload.model.hidden_size)[f"{name}_bias"]
+    bias = decoder.expert_parameter(layer, f"{name}_bias", elements)
+    rows = in_order.elements * elements // experts.num_experts
+    return routing.gathered(decoder.tape, bias, in_order, rows, f"{name}: biases")
+
+
+def _gated(decoder: Decoder, both: Tensor, *, clamped: bool) -> Tensor:
     """``_default_apply_gate``: ``act_fn(gate) * up``."""
     tape = decoder.tape
+    if clamped:
+        return clamped_gate(tape, both)
     gate, up = views.split(tape, both, [both.elements // 2] * 2)
     activation = decoder.workload.model.activation
     activated = activate(tape, activation, gate, pow_width=decoder.pow_width)

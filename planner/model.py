@@ -21,11 +21,12 @@ Mlp = Literal["swiglu", "fused-swiglu"]
 Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu"]
 """What the gate goes through. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new`` and
 ``gelu-quick`` are made of several operators (transformers' ``gelu_new``, ``quick_gelu``)."""
-Rotary = Literal["halves", "halves-fp32", "joined", "interleaved", "complex"]
+Rotary = Literal["halves", "halves-fp32", "joined", "interleaved", "complex", "split"]
 """How queries and keys are turned. ``halves``: each head's first half with its second.
 ``halves-fp32``: the same in fp32, then cast back (OLMo-2). ``joined``: as ``halves``, then what
 rotates and what does not are concatenated (Phi-3). ``interleaved``: neighbours with each other,
-then concatenated (GLM). ``complex``: neighbours as one complex number (DeepSeek-V2)."""
+then concatenated (GLM). ``complex``: neighbours as one complex number (DeepSeek-V2).
+``split``: as ``halves``, each half on its own, then concatenated (gpt-oss)."""
 Norm = Literal["rms", "rms-fp32", "rms-plus-one"]
 """An RMSNorm is made in fp32. ``rms``: cast back, then scaled by its weight (Llama).
 ``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-plus-one``: the same, by one more than its
@@ -94,6 +95,8 @@ class ModelSpec(Spec):
     """Where attention's scores are capped by ``tanh``, which no fused kernel does (Gemma 2)."""
     final_logit_softcapping: float | None = None
     """Where the logits are (Gemma 2)."""
+    attention_sinks: bool = False
+    """Each head has one score more, a parameter, and attention is eager (gpt-oss)."""
     fused_qkv: bool = False
     """One matrix holds query, key and value (Phi-3)."""
     experts: ExpertsSpec | None = None
@@ -200,14 +203,15 @@ class ModelSpec(Spec):
 
     @property
     def layer_norm_params(self) -> int:
-        """Norms' weights of one layer."""
+        """Norms' weights of one layer, and its sinks."""
         of_queries_and_keys = 0
         if self.qk_norm == "whole":
             of_queries_and_keys = self.query_size + self.key_value_size
         elif self.qk_norm is not None:
             of_queries_and_keys = 2 * self.head_dim
         of_latents = 0 if self.latent is None else self.latent.norm_params
-        across = of_queries_and_keys + of_latents
+        of_sinks = self.num_attention_heads if self.attention_sinks else 0
+        across = of_queries_and_keys + of_latents + of_sinks
         return (4 if self.norms == "around" else 2) * self.hidden_size + across
 
     def expert_params(self, kind: LayerKind) -> int:

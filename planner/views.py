@@ -60,3 +60,25 @@ def _copied_into(tape: Tape, whole: Tensor, part: Tensor) -> Tensor:
 
     view = Tensor(elements, width, whole.storage, None)
     return tape.record(view, (whole, part), (), backward)
+
+
+def subtract(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
+    """``a - b``: the second operand's gradient is negated, and reduced where it is broadcast."""
+    elements, width = max(a.elements, b.elements), max(a.width, b.width)
+    needed = (a.node is not None, b.node is not None)
+
+    def backward(gradient: Tensor) -> list[Tensor | None]:
+        negated = tape.new(elements, width, f"gradient of {name}, negated") if needed[1] else None
+        return [gradient.viewed() if needed[0] else None, negated]
+
+    return tape.record(tape.new(elements, width, name), (a, b), (), backward)
+
+
+def added_in_place(tape: Tape, x: Tensor, y: Tensor) -> Tensor:
+    """``x.add_(y)``: both operands get the same gradient."""
+    needed = (x.node is not None, y.node is not None)
+
+    def backward(gradient: Tensor) -> list[Tensor | None]:
+        return [gradient.viewed() if need else None for need in needed]
+
+    return tape.record(Tensor(x.elements, x.width, x.storage, None), (x, y), (), backward)

@@ -62,6 +62,25 @@ QWEN3_MOE = QWEN3 | {
         dense_layers=(2,),
     ),
 }
+GPT_OSS = {
+    "model_type": "gpt_oss",
+    "num_layers": 3,
+    "qkv_bias": True,
+    "output_bias": True,
+    "norm": "rms-fp32",
+    "rotary": "split",
+    "attention_sinks": True,
+    "sliding_window": 100,
+    "full_attention_every": 2,
+    "intermediate_size": 48,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=48,
+        router="chosen-softmax",
+        biased=True,
+    ),
+}
 LATENT = {
     "qk_nope_head_dim": 16,
     "qk_rope_head_dim": 8,
@@ -175,6 +194,7 @@ SHAPES = {
         update={"model_type": "hunyuan_v1_dense", "qk_norm": "heads-rotated"}
     ),
     "smollm3": LLAMA.model_copy(update={"model_type": "smollm3", "unrotated_every": 2}),
+    "gpt-oss": LLAMA.model_copy(update=GPT_OSS),
     "deepseek-v2": LLAMA.model_copy(update=DEEPSEEK_V2),
     "deepseek-v2-lite": LLAMA.model_copy(update=DEEPSEEK_V2_LITE),
     "olmoe": LLAMA.model_copy(update=OLMOE),
@@ -185,7 +205,8 @@ SHAPES = {
 
 
 def build(spec: ModelSpec) -> Any:
-    kernel = "sdpa" if spec.attn_logit_softcapping is None and spec.latent is None else "eager"
+    eager = spec.attn_logit_softcapping is not None or spec.latent is not None
+    kernel = "eager" if eager or spec.attention_sinks else "sdpa"
     settings = {**config_from_spec(spec), "attn_implementation": kernel}
     config = transformers.AutoConfig.for_model(**settings)
     return transformers.AutoModelForCausalLM.from_config(config)
