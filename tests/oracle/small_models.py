@@ -253,16 +253,23 @@ def quantize(model: Any, workload: Workload) -> None:
     model.is_loaded_in_4bit = True
 
 
+LATENT_NAMES = {"q_proj": "q_b_proj", "k_proj": "kv_b_proj", "v_proj": "kv_b_proj"}
+
+
 def matrices_that_hold(spec: ModelSpec, targets: Any) -> Any:
     """The model's own names where one matrix holds several; none that means fused experts."""
     targets = lora_targets(spec, targets)
-    if misunderstood_targets(spec, targets):
-        return tuple(x for x in targets if x not in misunderstood_targets(spec, targets))
-    if targets == "all-linear" or not spec.fused_qkv:
+    if targets == "all-linear":
         return targets
-    return tuple(
-        dict.fromkeys("qkv_proj" if x in ("q_proj", "k_proj", "v_proj") else x for x in targets)
-    )
+    unfit = misunderstood_targets(spec, targets)
+    names = {}
+    if spec.fused_qkv:
+        names = dict.fromkeys(LATENT_NAMES, "qkv_proj")
+    if spec.latent is not None and spec.latent.q_lora_rank is not None:
+        names = LATENT_NAMES
+    elif spec.latent is not None:
+        names = LATENT_NAMES | {"q_proj": "q_proj"}
+    return tuple(dict.fromkeys(names.get(x, x) for x in targets if x not in unfit))
 
 
 def workload_of(

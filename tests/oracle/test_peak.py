@@ -46,12 +46,15 @@ def _larger(spec: ModelSpec) -> ModelSpec:
     if experts is not None:
         shared = LARGER_EXPERTS if experts.shared_intermediate_size else {"intermediate_size": 384}
         experts = experts.model_copy(update=shared)
-    return spec.model_copy(update={**LARGER, "experts": experts})
+    heads = {}
+    if spec.latent is not None:
+        heads = {"num_key_value_heads": 8, "head_dim": spec.latent.qk_rope_head_dim}
+    return spec.model_copy(update={**LARGER, **heads, "experts": experts})
 
 
 SHAPES = {
     name: _larger(SMALL[name])
-    for name in ("llama", "glm", "qwen3", "phi3", "glm4", "mixtral", "qwen2-moe", "deepseek-v2")
+    for name in ("llama", "glm", "qwen3", "phi3", "glm4", "mixtral", "qwen2-moe", "deepseek-v2", "gpt-oss")
 }
 
 
