@@ -46,7 +46,18 @@ def test_meta_model(preset: ModelPreset) -> None:
         for kind in preset.spec.layers
     ]
     assert layers == ours
+    assert routed_params(model) == preset.spec.routed_params
     assert isinstance(model.get_submodule("lm_head"), torch.nn.Linear)
+
+
+def routed_params(model: torch.nn.Module) -> int:
+    """Of routers and routed experts, which are no ``nn.Linear``."""
+    return sum(
+        parameter.numel()
+        for module in model.modules()
+        if type(module).__name__.endswith(("Experts", "TopKRouter", "TopkRouter"))
+        for parameter in module.parameters(recurse=False)
+    )
 
 
 def _biased(linear: torch.nn.Linear) -> bool:
