@@ -7,8 +7,8 @@ a value of a tensor         there is none: a condition is false, a number 1
 selection by a mask         everything is selected, the worst case
 packed samples              are not looked for among the positions of a sample:
                             transformers/masking_utils.py, find_packed_sequence_indices
-an index, backward        gradients are added to zeros in place; on fake tensors they are copied first:
-                            torch/csrc/autograd/FunctionsManual.cpp, index_backward
+an index, backward          gradients are added to zeros, and not to a copy of them as on fake
+                            tensors: pytorch torch/csrc/autograd/FunctionsManual.cpp, index_backward
 grouped_mm                  takes fp32 too, its meta function does not: pytorch
                             aten/src/ATen/native/GroupedMMUtils.h, _grouped_mm_validate_inputs
 bitsandbytes gemm_4bit      a weight is dequantized, then multiplied: bitsandbytes/backends/cuda/
@@ -130,7 +130,7 @@ def _autocast_enabled(device_type: str = "cpu") -> bool:
     return torch.is_autocast_cpu_enabled() if device_type == "cpu" else False
 
 
-def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
     """CUDA's own choice where values have another width; the CPU would make the scores whole."""
     if query.shape[-1] == value.shape[-1]:
         return _SCALED_DOT_PRODUCT(query, key, value, *args, **kwargs)

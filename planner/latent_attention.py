@@ -30,9 +30,7 @@ def latent_attention(
     return decoder.linear(layer, "o_proj", attended), weights
 
 
-def _queries(
-    decoder: Decoder, layer: Layer, x: Tensor, latent: LatentAttentionSpec
-) -> Tensor:
+def _queries(decoder: Decoder, layer: Layer, x: Tensor, latent: LatentAttentionSpec) -> Tensor:
     if latent.q_lora_rank is None:
         return decoder.linear(layer, "q_proj", x)
     x = decoder.linear(layer, "q_a_proj", x)

@@ -225,32 +225,6 @@ class ModelSpec(Spec):
         """All layers' routers and routed experts."""
         return sum(count * self.expert_params(kind) for kind, count in self.kinds.items())
 
-    @property
-    def largest_matrix_params(self) -> int:
-        """Elements of the largest single parameter; all experts of a layer are one."""
-        fused = () if self.experts is None else self.experts.expert_tensors(self.hidden_size)
-        sizes = [fused[name] for name in fused]
-        sizes += [linear.weight_params for linear, _ in self.counted_linears]
-        return max(self.embedding_params, *sizes)
-
-    @property
-    def active_weights(self) -> int:
-        """Weights of all layers' matrices that one token is multiplied with."""
-        routed = sum(count for kind, count in self.kinds.items() if kind.routed)
-        if self.experts is None or not routed:
-            return self.matrix_params
-        return self.matrix_params + routed * self.experts.active_weights(self.hidden_size)
-
-    @property
-    def active_params(self) -> int:
-        """Parameters that one token meets: of the routed experts only those it is sent to."""
-        if self.experts is None:
-            return self.num_params
-        idle = self.experts.num_experts - self.experts.experts_per_token
-        stored = sum(self.experts.expert_tensors(self.hidden_size).values())
-        routed = sum(count for kind, count in self.kinds.items() if kind.routed)
-        return self.num_params - routed * (stored // self.experts.num_experts) * idle
-
     def layer_params(self, kind: LayerKind) -> int:
         """One layer's matrices with their biases, experts and norms."""
         linears = sum(linear.num_params for linear in self.linears(kind))

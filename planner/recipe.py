@@ -52,7 +52,8 @@ class Workload(Spec):
 
     @property
     def attention(self) -> Attention:
-        """The recipe's, or eager where scores are capped or have sinks: transformers refuses any other."""
+        """The recipe's, or eager where scores are capped or have sinks: transformers refuses any
+        other."""
         capped = self.model.attn_logit_softcapping is not None
         return "eager" if capped or self.model.attention_sinks else self.recipe.attention
 

@@ -31,9 +31,7 @@ def _mixtral(config: Config) -> ModelSpec:
         normalized=True,
     )
     window = config.window(None)
-    return decoder(
-        config, "mixtral", key_value_heads=8, sliding_window=window, experts=experts
-    )
+    return decoder(config, "mixtral", key_value_heads=8, sliding_window=window, experts=experts)
 
 
 def _mixtral_keys(spec: ModelSpec) -> dict[str, Any]:
@@ -188,9 +186,7 @@ def _gpt_oss_keys(spec: ModelSpec) -> dict[str, Any]:
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "gpt_oss": Architecture(
-        native_class="GptOssForCausalLM", read=_gpt_oss, written=_gpt_oss_keys
-    ),
+    "gpt_oss": Architecture(native_class="GptOssForCausalLM", read=_gpt_oss, written=_gpt_oss_keys),
     "mixtral": Architecture(
         native_class="MixtralForCausalLM", read=_mixtral, written=_mixtral_keys
     ),

@@ -54,7 +54,17 @@ def _larger(spec: ModelSpec) -> ModelSpec:
 
 SHAPES = {
     name: _larger(SMALL[name])
-    for name in ("llama", "glm", "qwen3", "phi3", "glm4", "mixtral", "qwen2-moe", "deepseek-v2", "gpt-oss")
+    for name in (
+        "llama",
+        "glm",
+        "qwen3",
+        "phi3",
+        "glm4",
+        "mixtral",
+        "qwen2-moe",
+        "deepseek-v2",
+        "gpt-oss",
+    )
 }
 
 
