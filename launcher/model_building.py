@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Mxfp4Config
 
 from planner.plan import AdapterSection, Plan, Precision
 
@@ -53,7 +53,7 @@ def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
         checkpoint,
         dtype=base_dtype(plan),
         attn_implementation=plan.attention,
-        quantization_config=quantization_config(plan),
+        quantization_config=quantization_config(plan) or _undone_mxfp4(plan, checkpoint),
         device_map=_device_map(plan, device),
         use_safetensors=True,
         trust_remote_code=False,
@@ -79,6 +79,14 @@ def quantization_config(plan: Plan) -> BitsAndBytesConfig | None:
         bnb_4bit_compute_dtype=DTYPES[plan.precision.compute],
         bnb_4bit_quant_storage=torch.uint8,
     )
+
+
+def _undone_mxfp4(plan: Plan, checkpoint: Path) -> Mxfp4Config | None:
+    """gpt-oss is published in MXFP4, which nothing trains: its weights are made 16 bit."""
+    if plan.model.model_type != "gpt_oss":
+        return None
+    stored = AutoConfig.from_pretrained(checkpoint).to_dict().get("quantization_config")
+    return Mxfp4Config(dequantize=True) if stored else None
 
 
 def lora_config(adapter: AdapterSection) -> LoraConfig:

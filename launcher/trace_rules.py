@@ -7,12 +7,16 @@ a value of a tensor         there is none: a condition is false, a number 1
 selection by a mask         everything is selected, the worst case
 packed samples              are not looked for among the positions of a sample:
                             transformers/masking_utils.py, find_packed_sequence_indices
-an index, backward          gradients are added to zeros in place; fake ones are copied first:
-                            torch/csrc/autograd/FunctionsManual.cpp, index_backward
+an index, backward          gradients are added to zeros, and not to a copy of them as on fake
+                            tensors: pytorch torch/csrc/autograd/FunctionsManual.cpp, index_backward
+grouped_mm                  takes fp32 too, its meta function does not: pytorch
+                            aten/src/ATen/native/GroupedMMUtils.h, _grouped_mm_validate_inputs
 bitsandbytes gemm_4bit      a weight is dequantized, then multiplied: bitsandbytes/backends/cuda/
                             ops.py at 0.50.2, _dequant_linear_fallback (above 1,536 tokens)
 dropout                     keeps a mask of one byte an element: pytorch
                             aten/src/ATen/native/cuda/Dropout.cu, native_dropout
+values of another width     memory efficient attention: pytorch
+                            aten/src/ATen/native/transformers/cuda/sdp_utils.cpp
 softmax, backward           ``grad * output`` is a tensor: pytorch
                             aten/src/ATen/native/cuda/SoftMax.cu, softmax_backward_cuda_out
 trl's fused loss            Triton kernels work inside the tile of logits:
@@ -47,6 +51,7 @@ from planner.units import ceil_div
 
 Rule = Callable[[Tracer, Any, tuple[Any, ...], dict[str, Any]], Any]
 _ATEN = torch.ops.aten
+_SCALED_DOT_PRODUCT = torch.nn.functional.scaled_dot_product_attention
 _BITSANDBYTES = torch.ops.bitsandbytes
 
 
@@ -72,6 +77,13 @@ def _masked_select(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: 
 def _index_put(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
     """Into the zeros that were made for it."""
     return args[0]
+
+
+def _grouped_mm(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
+    """Rows of every expert with its matrix, or what each expert's matrix has for a gradient."""
+    a, b, offsets = args[:3]
+    experts = (offsets.shape[0],) if b.dim() == 2 else ()
+    return a.new_empty((*experts, a.shape[0], b.shape[-1]))
 
 
 def _workspace(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
@@ -126,6 +138,7 @@ FAKE_RULES: dict[Any, Rule] = {
     _ATEN._local_scalar_dense.default: _scalar,
     _ATEN.index.Tensor: _index,
     _ATEN.index_put.default: _index_put,
+    _ATEN._grouped_mm.default: _grouped_mm,
     _ATEN.masked_select.default: _masked_select,
     _BITSANDBYTES.gemm_4bit.default: _multiply_4bit,
     _BITSANDBYTES.dequantize_4bit.default: _workspace,
@@ -160,6 +173,22 @@ def _state_buffer(
     return paged  # type: ignore[no-any-return]
 
 
+def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+    """CUDA's own choice where values have another width; the CPU would make the scores whole."""
+    if query.shape[-1] == value.shape[-1]:
+        return _SCALED_DOT_PRODUCT(query, key, value, *args, **kwargs)
+    bias = kwargs.get("attn_mask")
+    if bias is not None and bias.dtype == torch.bool:
+        bias = torch.zeros_like(bias, dtype=query.dtype)
+    if torch.is_autocast_cpu_enabled():
+        dtype = torch.get_autocast_dtype("cpu")
+        query, key, value = (x.to(dtype) for x in (query, key, value))
+    output, *_ = _ATEN._scaled_dot_product_efficient_attention(
+        query, key, value, bias, True, 0.0, bias is None
+    )
+    return output
+
+
 def _nothing(*_: Any, **__: Any) -> None:
     """In the place of a function that works on memory which is already there."""
 
@@ -174,6 +203,7 @@ _FAKE: tuple[_Replaced, ...] = (
 )
 _CUDA: tuple[_Replaced, ...] = (
     (torch.nn.functional, "dropout", _dropout),
+    (torch.nn.functional, "scaled_dot_product_attention", _attention),
     (torch, "is_autocast_enabled", _autocast_enabled),
     (torch_optimizer, "_get_foreach_kernels_supported_devices", lambda: ["cpu", "cuda"]),
     (Optimizer8bit, "get_state_buffer", _state_buffer),

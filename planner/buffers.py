@@ -1,5 +1,6 @@
 """Memory that is neither model state nor activation: workspaces and communication."""
 
+from planner.active import largest_parameter
 from planner.linear import Linear
 from planner.numerics import Numerics
 from planner.plan import ZeroSection, ZeroStage
@@ -54,7 +55,7 @@ def zero3_gathered(workload: Workload, zero: ZeroSection, numerics: Numerics) ->
     stops at max_live_parameters.
     """
     model = workload.model
-    largest = model.largest_matrix_params
+    largest = largest_parameter(model)
     live = max(zero.max_live_parameters, largest + zero.prefetch_bucket_size)
     return min(live, model.num_params) * numerics.compute
 

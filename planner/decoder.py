@@ -227,5 +227,10 @@ class Decoder:
         if model.rotary == "halves-fp32":
             width = ops.FP32
         elements = self.batch.sequence_length * int(model.head_dim * model.rotary_fraction)
+        if model.rotary == "split":
+            elements //= 2
+        if model.rotary == "complex":
+            table = self.tape.new(elements, ops.FP32, "rotary frequencies")
+            return table, table
         cos = self.tape.new(elements, width, "rotary cosines")
         return cos, self.tape.new(elements, width, "rotary sines")

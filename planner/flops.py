@@ -11,6 +11,7 @@ forward pass, the gradient of a weight as much again, and a frozen weight has no
 
 from dataclasses import dataclass
 
+from planner.active import active_weights
 from planner.recipe import Batch, Workload
 
 CAUSAL = 0.5
@@ -40,7 +41,7 @@ class Flops:
 def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: bool) -> Flops:
     """Forward, backward and recomputation of one micro-batch at full length."""
     model, tokens = workload.model, batch.tokens
-    matrices = 2 * tokens * model.active_weights
+    matrices = 2 * tokens * active_weights(model)
     scores = 2 * tokens * batch.sequence_length * model.scored_size
     attention = round(model.num_layers * scores * CAUSAL)
     head = 2 * tokens * model.embedding_params

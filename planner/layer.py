@@ -7,6 +7,7 @@ from planner import operators as ops
 from planner.decoder import Decoder, Layer
 from planner.experts import mixture
 from planner.feed_forward import feed_forward
+from planner.latent_attention import latent_attention
 from planner.model import Norms
 from planner.norms import norm
 from planner.rotary import Tables
@@ -43,7 +44,7 @@ def decoder_layer(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> 
     names = NORM_NAMES[decoder.workload.model.norms]
     residual = x
     x = _norm(decoder, layer, names.before_attention, x)
-    x, _weights = self_attention(decoder, layer, x, tables)
+    x, _weights = _attention(decoder, layer, x, tables)
     x = _norm(decoder, layer, names.after_attention, x)
     x = _added(decoder, residual, x, "residual after attention")
     residual = x
@@ -51,6 +52,15 @@ def decoder_layer(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> 
     x = _mlp(decoder, layer, x)
     x = _norm(decoder, layer, names.after_mlp, x)
     return _added(decoder, residual, x, "residual after the MLP")
+
+
+def _attention(
+    decoder: Decoder, layer: Layer, x: Tensor, tables: Tables
+) -> tuple[Tensor, Tensor | None]:
+    latent = decoder.workload.model.latent
+    if latent is None:
+        return self_attention(decoder, layer, x, tables)
+    return latent_attention(decoder, layer, x, tables, latent)
 
 
 def _mlp(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:

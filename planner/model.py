@@ -19,11 +19,12 @@ Mlp = Literal["swiglu", "fused-swiglu"]
 Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu"]
 """What the gate goes through. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new`` and
 ``gelu-quick`` are made of several operators (transformers' ``gelu_new``, ``quick_gelu``)."""
-Rotary = Literal["halves", "halves-fp32", "joined", "interleaved"]
+Rotary = Literal["halves", "halves-fp32", "joined", "interleaved", "complex", "split"]
 """How queries and keys are turned. ``halves``: each head's first half with its second.
 ``halves-fp32``: the same in fp32, then cast back (OLMo-2). ``joined``: as ``halves``, then what
 rotates and what does not are concatenated (Phi-3). ``interleaved``: neighbours with each other,
-then concatenated (GLM)."""
+then concatenated (GLM). ``complex``: neighbours as one complex number (DeepSeek-V2).
+``split``: as ``halves``, each half on its own, then concatenated (gpt-oss)."""
 Norm = Literal["rms", "rms-fp32", "rms-plus-one"]
 """An RMSNorm is made in fp32. ``rms``: cast back, then scaled by its weight (Llama).
 ``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-plus-one``: the same, by one more than its
@@ -78,6 +79,8 @@ class ModelSpec(Spec):
     """Where attention's scores are capped by ``tanh``, which no fused kernel does (Gemma 2)."""
     final_logit_softcapping: float | None = None
     """Where the logits are (Gemma 2)."""
+    attention_sinks: bool = False
+    """Each head has one score more, a parameter, and attention is eager (gpt-oss)."""
     fused_qkv: bool = False
     """One matrix holds query, key and value (Phi-3)."""
     experts: ExpertsSpec | None = None
@@ -184,16 +187,19 @@ class ModelSpec(Spec):
 
     @property
     def layer_norm_sizes(self) -> tuple[int, ...]:
-        """Elements of each norm's weight of one layer."""
+        """Elements of each vector of one layer that is no bias: norms' weights, and sinks."""
         inside: tuple[int, ...] = () if self.latent is None else self.latent.norm_sizes
         if self.qk_norm == "whole":
             inside += (self.query_size, self.key_value_size)
         elif self.qk_norm is not None:
             inside += (self.head_dim,) * 2
+        if self.attention_sinks:
+            inside += (self.num_attention_heads,)
         return (self.hidden_size,) * (4 if self.norms == "around" else 2) + inside
 
     @property
     def layer_norm_params(self) -> int:
+        """Norms' weights of one layer, and its sinks."""
         return sum(self.layer_norm_sizes)
 
     def expert_params(self, kind: LayerKind) -> int:
@@ -206,32 +212,6 @@ class ModelSpec(Spec):
     def routed_params(self) -> int:
         """All layers' routers and routed experts."""
         return sum(count * self.expert_params(kind) for kind, count in self.kinds.items())
-
-    @property
-    def largest_matrix_params(self) -> int:
-        """Elements of the largest single parameter; all experts of a layer are one."""
-        sizes = [linear.weight_params for linear, _ in self.counted_linears]
-        if self.experts is not None:
-            sizes += self.experts.expert_tensors(self.hidden_size).values()
-        return max(self.embedding_params, *sizes)
-
-    @property
-    def active_weights(self) -> int:
-        """Weights of all layers' matrices that one token is multiplied with."""
-        routed = sum(count for kind, count in self.kinds.items() if kind.routed)
-        if self.experts is None or not routed:
-            return self.matrix_params
-        return self.matrix_params + routed * self.experts.active_weights(self.hidden_size)
-
-    @property
-    def active_params(self) -> int:
-        """Parameters that one token meets: of the routed experts only those it is sent to."""
-        if self.experts is None:
-            return self.num_params
-        idle = self.experts.num_experts - self.experts.experts_per_token
-        stored = sum(self.experts.expert_tensors(self.hidden_size).values())
-        routed = sum(count for kind, count in self.kinds.items() if kind.routed)
-        return self.num_params - routed * (stored // self.experts.num_experts) * idle
 
     def layer_params(self, kind: LayerKind) -> int:
         """One layer's matrices with their biases, experts and norms."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.configs import gemma, glm, granite, llama, mixture, olmo, smollm
+from planner.configs import deepseek, gemma, glm, granite, llama, mixture, olmo, smollm
 from planner.configs.keys import Architecture, Config
 from planner.errors import InvalidFileError, NoFormulasError
 from planner.model import ModelSpec
@@ -21,6 +21,7 @@ from planner.spec import read_text
 from planner.traced_model import TracedSpec
 
 ARCHITECTURES: Mapping[str, Architecture] = {
+    **deepseek.ARCHITECTURES,
     **gemma.ARCHITECTURES,
     **glm.ARCHITECTURES,
     **granite.ARCHITECTURES,
@@ -40,12 +41,19 @@ def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
     model_type = config.text("model_type")
     if model_type not in ARCHITECTURES:
         raise NoFormulasError(path, None, f"model_type: no formulas for {model_type!r}")
-    if content.get("quantization_config"):
+    if not _dequantized_at_load(content.get("quantization_config")):
         raise config.error("quantization_config: its weights are quantized. Use the original")
     try:
         return ARCHITECTURES[model_type].read(config)
     except ValidationError as error:
         raise config.error(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+
+
+def _dequantized_at_load(quantization: Any) -> bool:
+    """Nothing, or the MXFP4 of gpt-oss, which the launcher has transformers undo."""
+    if not quantization:
+        return True
+    return isinstance(quantization, dict) and quantization.get("quant_method") == "mxfp4"
 
 
 def config_from_spec(spec: ModelSpec) -> dict[str, Any]:

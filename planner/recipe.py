@@ -53,8 +53,10 @@ class Workload(Spec):
 
     @property
     def attention(self) -> Attention:
-        """The recipe's, or eager where scores are capped: transformers refuses any other."""
-        return self.recipe.attention if self.model.attn_logit_softcapping is None else "eager"
+        """The recipe's, or eager where scores are capped or have sinks: transformers refuses any
+        other."""
+        capped = self.model.attn_logit_softcapping is not None
+        return "eager" if capped or self.model.attention_sinks else self.recipe.attention
 
     @property
     def method(self) -> Method:

@@ -130,7 +130,8 @@ def workload(request: Request, method: Method) -> Workload:
     """The method's recipe with the user's settings put in.
 
     Without a GPU the loss is the stock one: trl's fused head has no Triton there, so it
-    computes every logit twice and copies each tile seven times.
+    computes every logit twice and copies each tile seven times; and latent attention is eager,
+    since no fused kernel takes values of another width.
     """
     recipe = request.recipe or load_recipe(method)
     length = request.sequence_length or min(
@@ -145,6 +146,8 @@ def workload(request: Request, method: Method) -> Workload:
         changes |= {"loss": model.loss, "attention": model.attention}
     if request.cluster.device == "cpu":
         changes["loss"] = "standard"
+        if model.latent is not None:
+            changes["attention"] = "eager"
     if recipe.adapter is not None:
         changes["adapter"] = _adapter(request, recipe.adapter)
     if request.optimizer is not None:

@@ -16,6 +16,7 @@ from planner.attention import (
 from planner.decoder import Decoder, Layer
 from planner.norms import norm
 from planner.rotary import Tables, rotated
+from planner.sinks import sink_attention
 from planner.tensors import Tensor
 
 
@@ -72,6 +73,8 @@ def _attend(
         key_value_heads=model.num_key_value_heads,
         head_dim=model.head_dim,
     )
+    if model.attention_sinks:
+        return _with_sinks(decoder, layer, (q, k, v), shape)
     if decoder.workload.attention == "eager":
         return eager_attention(
             decoder.tape,
@@ -85,6 +88,21 @@ def _attend(
             capped=model.attn_logit_softcapping is not None,
         )
     return _fused(decoder, q, k, v, shape, masked=decoder.masked(layer.kind)), None
+
+
+def _with_sinks(
+    decoder: Decoder, layer: Layer, heads: tuple[Tensor, Tensor, Tensor], shape: HeadShape
+) -> tuple[Tensor, Tensor]:
+    kinds, batch = decoder.numerics, decoder.batch
+    return sink_attention(
+        decoder.tape,
+        *heads,
+        decoder.parameter(f"{layer.place}.sinks", shape.heads),
+        shape=shape,
+        device=batch.device,
+        compute=kinds.compute if kinds.autocast else None,
+        mask_width=decoder.residual_width,
+    )
 
 
 def _fused(

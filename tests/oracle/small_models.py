@@ -7,7 +7,7 @@ import torch
 
 from launcher.model_building import cast_trainable
 from planner.adapter_targets import lora_targets, misunderstood_targets
-from planner.expert_shape import ExpertsSpec
+from planner.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.model import ModelSpec
 from planner.model_config import config_from_spec
 from planner.numerics import numerics
@@ -61,6 +61,56 @@ QWEN3_MOE = QWEN3 | {
         router="softmax",
         normalized=True,
         dense_layers=(2,),
+    ),
+}
+GPT_OSS = {
+    "model_type": "gpt_oss",
+    "num_layers": 3,
+    "qkv_bias": True,
+    "output_bias": True,
+    "norm": "rms-fp32",
+    "rotary": "split",
+    "attention_sinks": True,
+    "sliding_window": 100,
+    "full_attention_every": 2,
+    "intermediate_size": 48,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=48,
+        router="chosen-softmax",
+        biased=True,
+    ),
+}
+LATENT = {
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "kv_lora_rank": 32,
+    "v_head_dim": 20,
+}
+DEEPSEEK_V2 = {
+    "model_type": "deepseek_v2",
+    "num_key_value_heads": 4,
+    "head_dim": 8,
+    "rotary": "complex",
+    "latent": LatentAttentionSpec(q_lora_rank=24, **LATENT),
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="fp32-softmax",
+        shared_intermediate_size=64,
+        first_dense_layers=1,
+    ),
+}
+DEEPSEEK_V2_LITE = DEEPSEEK_V2 | {
+    "latent": LatentAttentionSpec(**LATENT),
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="fp32-softmax",
+        shared_intermediate_size=64,
     ),
 }
 OLMOE = {
@@ -147,6 +197,9 @@ SHAPES = {
         update={"model_type": "hunyuan_v1_dense", "qk_norm": "heads-rotated"}
     ),
     "smollm3": LLAMA.model_copy(update={"model_type": "smollm3", "unrotated_every": 2}),
+    "gpt-oss": LLAMA.model_copy(update=GPT_OSS),
+    "deepseek-v2": LLAMA.model_copy(update=DEEPSEEK_V2),
+    "deepseek-v2-lite": LLAMA.model_copy(update=DEEPSEEK_V2_LITE),
     "olmoe": LLAMA.model_copy(update=OLMOE),
     "mixtral": LLAMA.model_copy(update=MIXTRAL),
     "qwen3-moe": LLAMA.model_copy(update=QWEN3_MOE),
@@ -155,7 +208,8 @@ SHAPES = {
 
 
 def build(spec: ModelSpec) -> Any:
-    kernel = "sdpa" if spec.attn_logit_softcapping is None else "eager"
+    eager = spec.attn_logit_softcapping is not None or spec.latent is not None
+    kernel = "eager" if eager or spec.attention_sinks else "sdpa"
     settings = {**config_from_spec(spec), "attn_implementation": kernel}
     config = transformers.AutoConfig.for_model(**settings)
     return transformers.AutoModelForCausalLM.from_config(config)
@@ -205,16 +259,23 @@ def quantize(model: Any, workload: Workload) -> None:
     model.is_loaded_in_4bit = True
 
 
+LATENT_NAMES = {"q_proj": "q_b_proj", "k_proj": "kv_b_proj", "v_proj": "kv_b_proj"}
+
+
 def matrices_that_hold(spec: ModelSpec, targets: Any) -> Any:
     """The model's own names where one matrix holds several; none that means fused experts."""
     targets = lora_targets(spec, targets)
-    if misunderstood_targets(spec, targets):
-        return tuple(x for x in targets if x not in misunderstood_targets(spec, targets))
-    if targets == "all-linear" or not spec.fused_qkv:
+    if targets == "all-linear":
         return targets
-    return tuple(
-        dict.fromkeys("qkv_proj" if x in ("q_proj", "k_proj", "v_proj") else x for x in targets)
-    )
+    unfit = misunderstood_targets(spec, targets)
+    names = {}
+    if spec.fused_qkv:
+        names = dict.fromkeys(LATENT_NAMES, "qkv_proj")
+    if spec.latent is not None and spec.latent.q_lora_rank is not None:
+        names = LATENT_NAMES
+    elif spec.latent is not None:
+        names = LATENT_NAMES | {"q_proj": "q_proj"}
+    return tuple(dict.fromkeys(names.get(x, x) for x in targets if x not in unfit))
 
 
 def workload_of(
@@ -227,6 +288,8 @@ def workload_of(
     dora: bool = False,
 ) -> Workload:
     recipe = load_recipe(method)
+    if spec.latent is not None:
+        recipe = recipe.model_copy(update={"attention": "eager"})
     if recipe.adapter is not None:
         adapter = AdapterSection(
             rank=8,

@@ -46,7 +46,18 @@ def test_meta_model(preset: ModelPreset) -> None:
         for kind in preset.spec.layers
     ]
     assert layers == ours
+    assert routed_params(model) == preset.spec.routed_params
     assert isinstance(model.get_submodule("lm_head"), torch.nn.Linear)
+
+
+def routed_params(model: torch.nn.Module) -> int:
+    """Of routers and routed experts, which are no ``nn.Linear``."""
+    return sum(
+        parameter.numel()
+        for module in model.modules()
+        if type(module).__name__.endswith(("Experts", "TopKRouter", "TopkRouter"))
+        for parameter in module.parameters(recurse=False)
+    )
 
 
 def _biased(linear: torch.nn.Linear) -> bool:
@@ -88,7 +99,9 @@ def test_config_json_round_trip(preset: ModelPreset, tmp_path: Path) -> None:
 @pytest.mark.parametrize("model_type", NATIVE_CLASSES)
 def test_class_defaults(model_type: str, tmp_path: Path) -> None:
     """A key that a file leaves out has the value that transformers gives it."""
-    full = transformers.AutoConfig.for_model(model_type).to_dict()
+    # The class alone makes no model where it leaves the number of experts to the file.
+    missing = {"num_experts_per_tok": 6} if model_type == "deepseek_v2" else {}
+    full = transformers.AutoConfig.for_model(model_type, **missing).to_dict()
     required = (
         "model_type",
         "hidden_size",
@@ -97,6 +110,7 @@ def test_class_defaults(model_type: str, tmp_path: Path) -> None:
         "num_attention_heads",
         "vocab_size",
         "max_position_embeddings",
+        *missing,
     )
     sparse = {key: full[key] for key in required}
     assert spec_from_config(sparse, tmp_path) == spec_from_config(full, tmp_path)

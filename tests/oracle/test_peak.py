@@ -40,7 +40,17 @@ LARGER = {
 }
 NAMES = (
     *("llama", "glm", "qwen3", "phi3", "glm4", "gemma", "gemma2", "gemma3", "qwen2-windows"),
-    *("olmo2", "exaone4", "granite", "hunyuan", "smollm3", "mixtral", "qwen2-moe"),
+    *(
+        "olmo2",
+        "exaone4",
+        "granite",
+        "hunyuan",
+        "smollm3",
+        "mixtral",
+        "qwen2-moe",
+        "deepseek-v2",
+        "gpt-oss",
+    ),
 )
 LARGER_EXPERTS = {"intermediate_size": 384, "shared_intermediate_size": 512}
 
@@ -50,7 +60,10 @@ def _larger(spec: ModelSpec) -> ModelSpec:
     if experts is not None:
         shared = LARGER_EXPERTS if experts.shared_intermediate_size else {"intermediate_size": 384}
         experts = experts.model_copy(update=shared)
-    return spec.model_copy(update={**LARGER, "experts": experts})
+    heads = {}
+    if spec.latent is not None:
+        heads = {"num_key_value_heads": 8, "head_dim": spec.latent.qk_rope_head_dim}
+    return spec.model_copy(update={**LARGER, **heads, "experts": experts})
 
 
 SHAPES = {name: _larger(SMALL[name]) for name in NAMES}
