@@ -39,10 +39,10 @@ class Decoder:
     def __post_init__(self) -> None:
         model = self.workload.model
         self.matrices = {
-            kind: {matrix.name: matrix for matrix in model.linears(kind)} for kind in model.kinds
+            kind: {matrix.role: matrix for matrix in model.linears(kind)} for kind in model.kinds
         }
         self.adapted = frozenset(
-            matrix.name for kind in model.kinds for matrix in self.workload.adapted(kind)
+            matrix.role for kind in model.kinds for matrix in self.workload.adapted(kind)
         )
 
     # --- weights --------------------------------------------------------------------------
@@ -64,11 +64,11 @@ class Decoder:
 
     # --- linear layers --------------------------------------------------------------------
 
-    def linear(self, layer: Layer, name: str, x: Tensor) -> Tensor:
-        """The layer's matrix of that name, with its adapter where it has one."""
-        matrix = self.matrices[layer.kind][name]
-        name = f"{layer.place}.{name}"
-        if matrix.name in self.adapted:
+    def linear(self, layer: Layer, role: str, x: Tensor) -> Tensor:
+        """The layer's matrix of that role, with its adapter where it has one."""
+        matrix = self.matrices[layer.kind][role]
+        name = f"{layer.place}.{role}"
+        if role in self.adapted:
             return self._adapted(name, matrix, x)
         return self._base(name, matrix, x)
 
@@ -155,6 +155,12 @@ class Decoder:
     def _autocast_is_seen_by_peft(self) -> bool:
         """read: peft/tuners/lora/bnb.py at 0.21.2: it asks for CUDA's autocast alone."""
         return self.numerics.autocast and self.batch.device == "cuda"
+
+    def residual_dropout(self, x: Tensor) -> Tensor:
+        """The model's own, of what a layer adds to the residual stream."""
+        if not self.workload.model.residual_dropout:
+            return x
+        return ops.dropout(self.tape, x, device=self.batch.device)
 
     def masked(self, kind: LayerKind) -> bool:
         """Whether attention takes a mask: samples are padded, or the window is exceeded."""

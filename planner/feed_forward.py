@@ -2,21 +2,31 @@
 
 from planner import operators as ops
 from planner.decoder import Decoder, Layer
+from planner.gelu import activated
 from planner.tensors import Tensor
 
 
 def feed_forward(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
     """LlamaMLP.forward; GlmMLP.forward where one matrix holds gate and up."""
-    tape = decoder.tape
-    if decoder.workload.model.mlp == "fused-swiglu":
+    tape, kind = decoder.tape, decoder.workload.model.mlp
+    if kind == "plain":
+        return _plain(decoder, layer, x)
+    if kind == "fused-swiglu":
         both = decoder.linear(layer, "gate_up_proj", x)
         gate, up = (ops.slice_of(tape, both, both.elements // 2) for _ in range(2))
-        up = ops.mul(tape, up, ops.unary(tape, gate, "silu(gate)", saves_input=True), "swiglu")
+        up = ops.mul(tape, up, activated(decoder, gate), "swiglu")
         return decoder.linear(layer, "down_proj", up)
     gate = decoder.linear(layer, "gate_proj", x)
-    activated = ops.unary(tape, gate, "silu(gate)", saves_input=True)
+    gated = activated(decoder, gate)
     del gate
     up = decoder.linear(layer, "up_proj", x)
-    product = ops.mul(tape, activated, up, "swiglu")
-    del activated, up
+    product = ops.mul(tape, gated, up, "swiglu")
+    del gated, up
     return decoder.linear(layer, "down_proj", product)
+
+
+def _plain(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
+    """PhiMLP.forward."""
+    x = decoder.linear(layer, "up_proj", x)
+    x = activated(decoder, x)
+    return decoder.linear(layer, "down_proj", x)

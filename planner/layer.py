@@ -10,18 +10,54 @@ from planner.tensors import Tensor
 
 
 def decoder_layer(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Tensor:
+    """The layer of the model's line."""
+    residual = decoder.workload.model.residual
+    if residual == "parallel":
+        return _parallel(decoder, layer, x, tables)
+    if residual == "parallel-two-norms":
+        return _parallel_two_norms(decoder, layer, x, tables)
+    return _sequential(decoder, layer, x, tables)
+
+
+def _sequential(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Tensor:
     """LlamaDecoderLayer.forward; Glm4DecoderLayer.forward where norms are around."""
     place, tape = layer.place, decoder.tape
     around = decoder.workload.model.norms == "around"
     residual = x
     x = norm(decoder, f"{place}.input_layernorm", x)
     x, _weights = self_attention(decoder, layer, x, tables)
+    x = decoder.residual_dropout(x)
     if around:
         x = norm(decoder, f"{place}.post_self_attn_layernorm", x)
     x = ops.add(tape, residual, x, "residual after attention")
     residual = x
     x = norm(decoder, f"{place}.post_attention_layernorm", x)
     x = feed_forward(decoder, layer, x)
+    x = decoder.residual_dropout(x)
     if around:
         x = norm(decoder, f"{place}.post_mlp_layernorm", x)
     return ops.add(tape, residual, x, "residual after the MLP")
+
+
+def _parallel(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Tensor:
+    """PhiDecoderLayer.forward."""
+    tape, residual = decoder.tape, x
+    x = norm(decoder, f"{layer.place}.input_layernorm", x)
+    attended, _weights = self_attention(decoder, layer, x, tables)
+    attended = decoder.residual_dropout(attended)
+    fed = decoder.residual_dropout(feed_forward(decoder, layer, x))
+    both = ops.add(tape, attended, fed, "attention + MLP")
+    return ops.add(tape, both, residual, "residual after the layer")
+
+
+def _parallel_two_norms(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Tensor:
+    """GPTNeoXLayer.forward."""
+    place, tape = layer.place, decoder.tape
+    attended, _weights = self_attention(
+        decoder, layer, norm(decoder, f"{place}.input_layernorm", x), tables
+    )
+    attended = decoder.residual_dropout(attended)
+    fed = feed_forward(decoder, layer, norm(decoder, f"{place}.post_attention_layernorm", x))
+    fed = decoder.residual_dropout(fed)
+    both = ops.add(tape, fed, attended, "attention + MLP")
+    return ops.add(tape, both, x, "residual after the layer")

@@ -5,17 +5,29 @@ Names are those of Hugging Face's ``config.json``. A parameter count is made of 
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 from pydantic import model_validator
 
+from planner.module_names import module_names
 from planner.spec import Spec
 
-Mlp = Literal["swiglu", "fused-swiglu"]
-"""``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM)."""
+Activation = Literal["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
+"""transformers' names; ``gelu_new`` is GPT-2's, computed step by step."""
+Mlp = Literal["swiglu", "fused-swiglu", "plain"]
+"""``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM).
+``plain``: no gate, an activation between two matrices (GPT)."""
+Norm = Literal["rms", "layer"]
+"""RMSNorm or LayerNorm."""
+Residual = Literal["sequential", "parallel", "parallel-two-norms"]
+"""``sequential``: the MLP reads what attention has added to. ``parallel``: both read the same
+normalised input (Phi). ``parallel-two-norms``: both read the layer's input, each through its own
+norm (GPT-NeoX)."""
+Positions = Literal["rotary", "learned", "alibi"]
+"""``learned``: a table of vectors added to the embeddings. ``alibi``: a slope on the scores."""
 Rotary = Literal["halves", "joined", "interleaved"]
 """How queries and keys are turned. ``halves``: each head's first half with its second.
 ``joined``: the same, then what rotates and what does not are concatenated (Phi-3).
@@ -30,9 +42,12 @@ class Linear:
     """One ``nn.Linear``: ``in_features x out_features``, bias beside it."""
 
     name: str
+    """What the model calls it."""
     in_features: int
     out_features: int
     bias: bool = False
+    role: str
+    """What Llama calls it."""
 
     @property
     def weight_params(self) -> int:
@@ -71,7 +86,24 @@ class ModelSpec(Spec):
     qkv_bias: bool = False
     output_bias: bool = False
     tied_embeddings: bool = False
+    mlp_bias: bool = False
+    head_bias: bool = False
     mlp: Mlp = "swiglu"
+    activation: Activation = "silu"
+    norm: Norm = "rms"
+    norm_bias: bool = False
+    """Whether LayerNorms have one."""
+    embedding_norm: bool = False
+    """A norm between the embeddings and the first layer (Bloom)."""
+    residual: Residual = "sequential"
+    positions: Positions = "rotary"
+    position_offset: int = 0
+    """Rows of the learned table in front of the first position (OPT)."""
+    embedding_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    """Of what attention and MLP add to the residual stream."""
+    attention_dropout: float = 0.0
+    """Of the attention weights."""
     rotary_fraction: float = 1.0
     """Share of each head's dimensions that rotate."""
     rotary: Rotary = "halves"
@@ -111,28 +143,36 @@ class ModelSpec(Spec):
 
     def linears(self, _kind: LayerKind) -> tuple[Linear, ...]:
         """Matrices of one layer of a kind, in forward order."""
-        h, i = self.hidden_size, self.intermediate_size
-        q, kv = self.query_size, self.key_value_size
+        return (*self._attention_linears(), *self._mlp_linears())
+
+    def _attention_linears(self) -> Iterator[Linear]:
+        h, q, kv = self.hidden_size, self.query_size, self.key_value_size
         widths = {"q_proj": q, "k_proj": kv, "v_proj": kv}
         if self.fused_qkv:
             widths = {"qkv_proj": q + 2 * kv}
-        attention = (
-            *(
-                Linear(name=name, in_features=h, out_features=width, bias=self.qkv_bias)
-                for name, width in widths.items()
-            ),
-            Linear(name="o_proj", in_features=q, out_features=h, bias=self.output_bias),
-        )
+        for role, width in widths.items():
+            yield self._linear(role, h, width, bias=self.qkv_bias)
+        yield self._linear("o_proj", q, h, bias=self.output_bias)
+
+    def _mlp_linears(self) -> Iterator[Linear]:
+        h, i = self.hidden_size, self.intermediate_size
+        widths = {"gate_proj": i, "up_proj": i}
         if self.mlp == "fused-swiglu":
-            up: tuple[Linear, ...] = (
-                Linear(name="gate_up_proj", in_features=h, out_features=2 * i),
-            )
-        else:
-            up = (
-                Linear(name="gate_proj", in_features=h, out_features=i),
-                Linear(name="up_proj", in_features=h, out_features=i),
-            )
-        return (*attention, *up, Linear(name="down_proj", in_features=i, out_features=h))
+            widths = {"gate_up_proj": 2 * i}
+        if self.mlp == "plain":
+            widths = {"up_proj": i}
+        for role, width in widths.items():
+            yield self._linear(role, h, width, bias=self.mlp_bias)
+        yield self._linear("down_proj", i, h, bias=self.mlp_bias)
+
+    def _linear(self, role: str, in_features: int, out_features: int, *, bias: bool) -> Linear:
+        return Linear(
+            name=module_names(self.model_type).matrices.get(role, role),
+            in_features=in_features,
+            out_features=out_features,
+            bias=bias,
+            role=role,
+        )
 
     @property
     def counted_linears(self) -> list[tuple[Linear, int]]:
@@ -147,10 +187,16 @@ class ModelSpec(Spec):
         return sum(count * linear.weight_params for linear, count in self.counted_linears)
 
     @property
+    def norm_params(self) -> int:
+        """One norm over the hidden size."""
+        return (2 if self.norm_bias else 1) * self.hidden_size
+
+    @property
     def layer_norm_params(self) -> int:
-        """RMSNorm weights of one layer."""
+        """Norms of one layer."""
+        count = 1 if self.residual == "parallel" else 2
         across_heads = 2 * self.head_dim if self.qk_norm else 0
-        return (4 if self.norms == "around" else 2) * self.hidden_size + across_heads
+        return (4 if self.norms == "around" else count) * self.norm_params + across_heads
 
     def layer_params(self, kind: LayerKind) -> int:
         """One layer's matrices with their biases, and norms."""
@@ -166,14 +212,23 @@ class ModelSpec(Spec):
         return self.vocab_size * self.hidden_size
 
     @property
+    def position_params(self) -> int:
+        """The table of learned positions, where there is one."""
+        rows = self.max_position_embeddings + self.position_offset
+        return rows * self.hidden_size if self.positions == "learned" else 0
+
+    @property
     def head_params(self) -> int:
-        return 0 if self.tied_embeddings else self.embedding_params
+        weight = 0 if self.tied_embeddings else self.embedding_params
+        return weight + (self.vocab_size if self.head_bias else 0)
 
     @property
     def num_params(self) -> int:
         """All parameters, a tied matrix counted once."""
         layers = sum(count * self.layer_params(kind) for kind, count in self.kinds.items())
-        return layers + self.hidden_size + self.embedding_params + self.head_params
+        norms = (2 if self.embedding_norm else 1) * self.norm_params
+        embeddings = self.embedding_params + self.position_params
+        return layers + norms + embeddings + self.head_params
 
     @property
     def unquantized_params(self) -> int:

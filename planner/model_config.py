@@ -12,14 +12,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.configs import glm, llama
+from planner.configs import glm, gpt, llama
 from planner.configs.keys import Architecture, Config
 from planner.errors import InvalidFileError
 from planner.model import ModelSpec
 from planner.presets import ModelPreset, Source
 from planner.spec import read_text
 
-ARCHITECTURES: Mapping[str, Architecture] = {**glm.ARCHITECTURES, **llama.ARCHITECTURES}
+ARCHITECTURES: Mapping[str, Architecture] = {
+    **glm.ARCHITECTURES,
+    **gpt.ARCHITECTURES,
+    **llama.ARCHITECTURES,
+}
 NATIVE_CLASSES = {
     name: each.native_class for name, each in ARCHITECTURES.items() if each.native_class
 }

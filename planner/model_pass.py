@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from planner.autograd import GradientSink, Tape
 from planner.decoder import Decoder, Layer
+from planner.embeddings import embedded
 from planner.layer import decoder_layer
 from planner.loss import cross_entropy, fused_loss
 from planner.model import LayerKind
 from planner.norms import norm
 from planner.numerics import Numerics
-from planner.operators import FP32, INT64, embedding
+from planner.operators import FP32, INT64
 from planner.recipe import Batch, Workload
 from planner.rotary import Tables
 from planner.tensors import Parameter, Tensor
@@ -49,12 +50,14 @@ class ModelPass:
         table = self._decoder.parameter("embed_tokens", model.embedding_params)
         x = self._backbone(table)
         tape.loss_begins()
-        head = table
+        head, bias = table, None
         if not model.tied_embeddings:
             head = self._decoder.parameter("lm_head", model.embedding_params)
+        if model.head_bias:
+            bias = self._decoder.parameter("lm_head.bias", model.vocab_size)
         if self._workload.recipe.loss == "fused":
-            return fused_loss(tape, x, head, batch=batch, numerics=self._numerics)
-        logits = self._decoder.product(head, x, model.vocab_size, "lm_head")
+            return fused_loss(tape, x, head, bias, batch=batch, numerics=self._numerics)
+        logits = self._decoder.product(head, x, model.vocab_size, "lm_head", bias)
         if self._numerics.keeps_logits:
             self._held.append(logits.detached())
         return cross_entropy(tape, logits)
@@ -62,17 +65,10 @@ class ModelPass:
     def _backbone(self, table: Parameter) -> Tensor:
         """LlamaModel.forward; its variables hold the embeddings and the mask to the end."""
         tape, batch = self.tape, self._batch
-        embeddings = embedding(
-            tape, table, tokens=batch.tokens, hidden_size=self._workload.model.hidden_size
-        )
-        if self._checkpointing and not table.trains:
-            embeddings.node = Parameter(
-                embeddings.elements, embeddings.width, trains=True, gradient_owner="activations"
-            )
+        x, _held = embedded(self._decoder, table, needs_gradient=self._checkpointing)
         shared = [tape.new(batch.sequence_length, INT64, "position ids")]
-        shared += self._masks(embeddings.width)
-        tables = self._decoder.rotary_tables(embeddings.width)
-        x = embeddings
+        shared += self._masks(table.width)
+        tables = self._decoder.rotary_tables(table.width)
         for number, kind in enumerate(self._layers):
             tape.border()
             x = self._layer(Layer(f"layers.{number}", kind), x, tables, shared)

@@ -94,15 +94,20 @@ def embedding(tape: Tape, weight: Parameter, *, tokens: int, hidden_size: int) -
 
 
 def add(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
-    """Saves nothing; both operands get the same gradient."""
-    elements, widths = a.elements, (a.width, b.width)
-    output = tape.new(elements, max(widths), name)
+    """Saves nothing; both operands get the same gradient, summed for one that was broadcast."""
+    elements, operands = a.elements, ((a.elements, a.width), (b.elements, b.width))
+    output = tape.new(elements, max(a.width, b.width), name)
     needed = (a.node is not None, b.node is not None)
+
+    def made(gradient: Tensor, size: int, width: int) -> Tensor:
+        if size < elements:
+            gradient = tape.new(size, gradient.width, f"gradient of {name}, summed")
+        return as_width(tape, gradient.viewed(), width, size)
 
     def backward(gradient: Tensor) -> list[Tensor | None]:
         return [
-            as_width(tape, gradient.viewed(), width, elements) if need else None
-            for width, need in zip(widths, needed, strict=True)
+            made(gradient, *operand) if need else None
+            for operand, need in zip(operands, needed, strict=True)
         ]
 
     return tape.record(output, (a, b), (), backward)
@@ -142,19 +147,22 @@ def unary(tape: Tape, x: Tensor, name: str, *, saves_input: bool = False) -> Ten
 
 def mean_square(tape: Tape, x: Tensor, *, rows: int) -> Tensor:
     """``x.pow(2).mean(-1)``."""
-    return _mean(tape, _square(tape, x), rows=rows)
+    return _mean(tape, power(tape, x, "square"), rows=rows)
 
 
-def _square(tape: Tape, x: Tensor) -> Tensor:
-    """read: FunctionsManual.cpp, pow_backward: ``grad * (2 * x.pow(1))``, each its own tensor."""
+def power(tape: Tape, x: Tensor, name: str) -> Tensor:
+    """``x.pow(n)``.
+
+    read: FunctionsManual.cpp, pow_backward: ``grad * (n * x.pow(n - 1))``, each its own tensor.
+    """
     elements, width = x.elements, x.width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        _power = tape.new(elements, width, "x.pow(1)")
-        _twice = tape.new(elements, width, "2 * x.pow(1)")
-        return [tape.new(elements, width, "gradient of the square")]
+        _lower = tape.new(elements, width, f"{name}: next lower power")
+        _multiple = tape.new(elements, width, f"{name}: its multiple")
+        return [tape.new(elements, width, f"gradient of {name}")]
 
-    return tape.record(tape.new(elements, width, "square"), (x,), (x,), backward)
+    return tape.record(tape.new(elements, width, name), (x,), (x,), backward)
 
 
 def _mean(tape: Tape, x: Tensor, *, rows: int) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 
 from planner.model import ModelSpec
 from planner.model_config import config_from_spec
+from planner.module_names import module_names
 from planner.numerics import numerics
 from planner.plan import AdapterSection, Method, Precision, ZeroStage
 from planner.recipe import Workload, load_recipe
@@ -38,6 +39,38 @@ GLM = {
 QWEN3 = {"model_type": "qwen3", "qk_norm": True, "head_dim": 24}
 PHI3 = {"model_type": "phi3", "fused_qkv": True, "mlp": "fused-swiglu", "rotary": "joined"}
 GLM4 = GLM | {"model_type": "glm4", "norms": "around"}
+GPT = {"norm": "layer", "norm_bias": True}
+PHI = GPT | {
+    "model_type": "phi",
+    "num_key_value_heads": 4,
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "head_bias": True,
+    "mlp": "plain",
+    "activation": "gelu_new",
+    "residual": "parallel",
+    "rotary": "joined",
+    "rotary_fraction": 0.5,
+}
+STABLELM = GPT | {
+    "model_type": "stablelm",
+    "rotary": "joined",
+    "rotary_fraction": 0.25,
+}
+GPT_NEOX = GPT | {
+    "model_type": "gpt_neox",
+    "num_key_value_heads": 4,
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "fused_qkv": True,
+    "mlp": "plain",
+    "activation": "gelu",
+    "residual": "parallel-two-norms",
+    "rotary": "joined",
+    "rotary_fraction": 0.25,
+}
 SHAPES = {
     "llama": LLAMA,
     "qwen2": LLAMA.model_copy(update=QWEN2),
@@ -46,6 +79,14 @@ SHAPES = {
     "phi3": LLAMA.model_copy(update=PHI3),
     "phi3-partial": LLAMA.model_copy(update=PHI3 | {"rotary_fraction": 0.75}),
     "glm4": LLAMA.model_copy(update=GLM4),
+    "phi": LLAMA.model_copy(update=PHI),
+    "phi-dropout": LLAMA.model_copy(update=PHI | {"residual_dropout": 0.1}),
+    "stablelm": LLAMA.model_copy(update=STABLELM),
+    "stablelm-parallel": LLAMA.model_copy(
+        update=STABLELM | {"residual": "parallel", "qkv_bias": True}
+    ),
+    "gpt_neox": LLAMA.model_copy(update=GPT_NEOX),
+    "gpt_neox-sequential": LLAMA.model_copy(update=GPT_NEOX | {"residual": "sequential"}),
 }
 
 
@@ -92,17 +133,19 @@ def quantize(model: Any, workload: Workload) -> None:
                 compress_statistics=True,
             )
             new.load_state_dict(old.state_dict())
+            new.bias = old.bias
             setattr(parent, name, new.to("cpu").requires_grad_(requires_grad=False))
     model.is_loaded_in_4bit = True
 
 
-def matrices_that_hold(spec: ModelSpec, targets: Any) -> Any:
-    """The model's own names where one matrix holds several."""
-    if targets == "all-linear" or not spec.fused_qkv:
+def own_names(spec: ModelSpec, targets: Any) -> Any:
+    """The model's own names of Llama's matrices, and one where one holds several."""
+    if targets == "all-linear":
         return targets
-    return tuple(
-        dict.fromkeys("qkv_proj" if x in ("q_proj", "k_proj", "v_proj") else x for x in targets)
-    )
+    fused = {x: "qkv_proj" for x in ("q_proj", "k_proj", "v_proj")} if spec.fused_qkv else {}
+    names = module_names(spec.model_type).matrices
+    roles = [fused.get(target, target) for target in targets]
+    return tuple(dict.fromkeys(names.get(role, role) for role in roles))
 
 
 def workload_of(
@@ -111,7 +154,7 @@ def workload_of(
     recipe = load_recipe(method)
     if recipe.adapter is not None:
         adapter = AdapterSection(
-            rank=8, alpha=16, dropout=dropout, target_modules=matrices_that_hold(spec, targets)
+            rank=8, alpha=16, dropout=dropout, target_modules=own_names(spec, targets)
         )
         recipe = recipe.model_copy(update={"adapter": adapter})
     return Workload(model=spec, recipe=recipe, compute=compute)

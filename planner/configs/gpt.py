@@ -1,0 +1,158 @@
+"""The GPT line, whose norms are LayerNorms: Phi, StableLM, GPT-NeoX, Falcon, StarCoder2, GPT-2,
+OPT and Bloom."""
+
+from collections.abc import Mapping
+from typing import Any, cast, get_args
+
+from planner.configs.keys import Architecture, Config
+from planner.model import Activation, ModelSpec
+
+NO_PLACE = "it is dropped at a place that the ledger does not know"
+
+
+def _activation(config: Config, key: str, default: Activation) -> Activation:
+    value = config.value(key, default)
+    if value not in get_args(Activation):
+        raise config.error(
+            f"{key}: {value!r} cannot be planned. Take one of {', '.join(get_args(Activation))}"
+        )
+    return cast(Activation, value)
+
+
+def _rotary_fraction(config: Config, default: float, key: str = "partial_rotary_factor") -> float:
+    """Under its own key, or as the checkpoints of transformers 5 hold it."""
+    rope = config.part("rope_parameters")
+    return rope.fraction("partial_rotary_factor", config.fraction(key, default))
+
+
+def _phi(config: Config) -> ModelSpec:
+    config.refuse("qk_layernorm", "norms of queries and keys are not in the ledger")
+    heads = config.integer("num_attention_heads")
+    hidden_size = config.integer("hidden_size")
+    return ModelSpec(
+        model_type="phi",
+        num_layers=config.integer("num_hidden_layers"),
+        hidden_size=hidden_size,
+        intermediate_size=config.integer("intermediate_size"),
+        num_attention_heads=heads,
+        num_key_value_heads=config.integer("num_key_value_heads", heads),
+        head_dim=hidden_size // heads,
+        vocab_size=config.integer("vocab_size"),
+        max_position_embeddings=config.integer("max_position_embeddings", 2048),
+        qkv_bias=True,
+        output_bias=True,
+        mlp_bias=True,
+        head_bias=True,
+        tied_embeddings=config.flag("tie_word_embeddings"),
+        mlp="plain",
+        activation=_activation(config, "hidden_act", "gelu_new"),
+        norm="layer",
+        norm_bias=True,
+        residual="parallel",
+        embedding_dropout=config.fraction("embd_pdrop", 0.0),
+        residual_dropout=config.fraction("resid_pdrop", 0.0),
+        attention_dropout=config.fraction("attention_dropout", 0.0),
+        rotary="joined",
+        rotary_fraction=_rotary_fraction(config, 0.5),
+    )
+
+
+def _phi_keys(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "hidden_act": spec.activation,
+        "embd_pdrop": spec.embedding_dropout,
+        "resid_pdrop": spec.residual_dropout,
+        "attention_dropout": spec.attention_dropout,
+    }
+
+
+def _stablelm(config: Config) -> ModelSpec:
+    config.refuse("qk_layernorm", "norms of queries and keys are not in the ledger")
+    config.refuse("hidden_dropout", NO_PLACE, ordinary=0.0)
+    heads = config.integer("num_attention_heads")
+    hidden_size = config.integer("hidden_size")
+    parallel = config.flag("use_parallel_residual")
+    return ModelSpec(
+        model_type="stablelm",
+        num_layers=config.integer("num_hidden_layers"),
+        hidden_size=hidden_size,
+        intermediate_size=config.integer("intermediate_size"),
+        num_attention_heads=heads,
+        num_key_value_heads=config.integer("num_key_value_heads", 32),
+        head_dim=hidden_size // heads,
+        vocab_size=config.integer("vocab_size"),
+        max_position_embeddings=config.integer("max_position_embeddings", 4096),
+        qkv_bias=config.flag("use_qkv_bias"),
+        tied_embeddings=config.flag("tie_word_embeddings"),
+        activation=_activation(config, "hidden_act", "silu"),
+        norm="layer",
+        norm_bias=True,
+        residual="parallel" if parallel else "sequential",
+        attention_dropout=config.fraction("attention_dropout", 0.0),
+        rotary="joined",
+        rotary_fraction=_rotary_fraction(config, 0.25),
+    )
+
+
+def _stablelm_keys(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "hidden_act": spec.activation,
+        "use_qkv_bias": spec.qkv_bias,
+        "use_parallel_residual": spec.residual == "parallel",
+        "attention_dropout": spec.attention_dropout,
+    }
+
+
+def _gpt_neox(config: Config) -> ModelSpec:
+    heads = config.integer("num_attention_heads")
+    hidden_size = config.integer("hidden_size")
+    bias = config.flag("attention_bias", default=True)
+    parallel = config.flag("use_parallel_residual", default=True)
+    dropout = config.fraction("hidden_dropout", 0.0)
+    return ModelSpec(
+        model_type="gpt_neox",
+        num_layers=config.integer("num_hidden_layers"),
+        hidden_size=hidden_size,
+        intermediate_size=config.integer("intermediate_size"),
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=hidden_size // heads,
+        vocab_size=config.integer("vocab_size"),
+        max_position_embeddings=config.integer("max_position_embeddings", 2048),
+        qkv_bias=bias,
+        output_bias=bias,
+        mlp_bias=True,
+        fused_qkv=True,
+        tied_embeddings=config.flag("tie_word_embeddings"),
+        mlp="plain",
+        activation=_activation(config, "hidden_act", "gelu"),
+        norm="layer",
+        norm_bias=True,
+        residual="parallel-two-norms" if parallel else "sequential",
+        embedding_dropout=dropout,
+        residual_dropout=dropout,
+        attention_dropout=config.fraction("attention_dropout", 0.0),
+        rotary="joined",
+        rotary_fraction=_rotary_fraction(config, 0.25, "rotary_pct"),
+    )
+
+
+def _gpt_neox_keys(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "hidden_act": spec.activation,
+        "attention_bias": spec.qkv_bias,
+        "use_parallel_residual": spec.residual != "sequential",
+        "hidden_dropout": spec.residual_dropout,
+        "attention_dropout": spec.attention_dropout,
+    }
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "gpt_neox": Architecture(
+        native_class="GPTNeoXForCausalLM", read=_gpt_neox, written=_gpt_neox_keys
+    ),
+    "phi": Architecture(native_class="PhiForCausalLM", read=_phi, written=_phi_keys),
+    "stablelm": Architecture(
+        native_class="StableLmForCausalLM", read=_stablelm, written=_stablelm_keys
+    ),
+}
