@@ -11,6 +11,12 @@ bitsandbytes gemm_4bit      a weight is dequantized, then multiplied: bitsandbyt
                             ops.py at 0.50.2, _dequant_linear_fallback (above 1,536 tokens)
 dropout                     keeps a mask of one byte an element: pytorch
                             aten/src/ATen/native/cuda/Dropout.cu, native_dropout
+attention's dropout         is drawn inside the kernel: pytorch aten/src/ATen/native/transformers/
+                            cuda/attention.cu; the CPU's fused kernels have none
+LayerNorm, statistics       are fp32 for 16-bit inputs: pytorch
+                            aten/src/ATen/native/cuda/layer_norm_kernel.cu
+autocast                    has LayerNorm, powers and softmax in fp32, the CPU's has not:
+                            pytorch aten/src/ATen/autocast_mode.h, AT_FORALL_FP32
 softmax, backward           ``grad * output`` is a tensor: pytorch
                             aten/src/ATen/native/cuda/SoftMax.cu, softmax_backward_cuda_out
 trl's fused loss            Triton kernels work inside the tile of logits:
@@ -22,6 +28,7 @@ cuBLAS workspaces           predicted only: aten/src/ATen/cuda/CUDABlas.cpp
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
@@ -85,6 +92,13 @@ def _softmax_backward(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: 
     return result
 
 
+def _layer_norm_statistics(
+    _tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any
+) -> tuple[Any, ...]:
+    output, *statistics = func(*args, **kwargs)
+    return output, *(each.float() for each in statistics)
+
+
 FAKE_RULES: dict[Any, Rule] = {
     _ATEN._local_scalar_dense.default: _scalar,
     _ATEN.index.Tensor: _index,
@@ -96,6 +110,7 @@ FAKE_RULES: dict[Any, Rule] = {
 CUDA_RULES: dict[Any, Rule] = {
     **FAKE_RULES,
     _ATEN._softmax_backward_data.default: _softmax_backward,
+    _ATEN.native_layer_norm.default: _layer_norm_statistics,
 }
 
 
@@ -103,6 +118,22 @@ def _dropout(
     tensor: torch.Tensor, p: float = 0.5, training: bool = True, _inplace: bool = False
 ) -> torch.Tensor:
     return torch.native_dropout(tensor, p, training)[0] if training and p else tensor
+
+
+def _autocast_in_fp32(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function whose tensors autocast makes fp32."""
+
+    @wraps(function)
+    def in_fp32(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_autocast_cpu_enabled():
+            return function(*args, **kwargs)
+        return function(*(x.float() if isinstance(x, torch.Tensor) else x for x in args), **kwargs)
+
+    return in_fp32
+
+
+def _attention(*operands: torch.Tensor, **options: Any) -> Any:
+    return _SDPA(*operands, **{**options, "dropout_p": 0.0})
 
 
 def _autocast_enabled(device_type: str = "cpu") -> bool:
@@ -113,10 +144,15 @@ def _nothing(*_: Any, **__: Any) -> None:
     """In the place of a function that works on memory which is already there."""
 
 
+_SDPA = torch.nn.functional.scaled_dot_product_attention
 _Replaced = tuple[Any, str, Callable[..., Any]]
 _FAKE: tuple[_Replaced, ...] = ((masking_utils, "find_packed_sequence_indices", _nothing),)
 _CUDA: tuple[_Replaced, ...] = (
     (torch.nn.functional, "dropout", _dropout),
+    (torch.nn.functional, "layer_norm", _autocast_in_fp32(torch.nn.functional.layer_norm)),
+    (torch.nn.functional, "scaled_dot_product_attention", _attention),
+    (torch.nn.functional, "softmax", _autocast_in_fp32(torch.nn.functional.softmax)),
+    (torch, "pow", _autocast_in_fp32(torch.pow)),
     (torch, "is_autocast_enabled", _autocast_enabled),
     (trl_utils, "_use_triton", lambda _device: True),
     (chunked_logprob, "_forward_tile", _nothing),

@@ -89,15 +89,15 @@ class Decoder:
     ) -> Tensor:
         """``F.linear``, its operands cast first under autocast."""
         matrix: Tensor = weight
+        added: Tensor | None = bias if bias is not None and bias.trains else None
         if self.numerics.autocast:
             width = self.numerics.compute
             x = ops.cast(self.tape, x, width, f"{name}: input cast")
             if weight.width != width:
                 matrix = self._cast_weight(weight, f"{name}: weight cast")
             if bias is not None and bias.width != width and bias.trains:
-                self._cast_weight(bias, f"{name}: bias cast")
-        bias = bias if bias is not None and bias.trains else None
-        return ops.linear(self.tape, x, matrix, out_features=out_features, bias=bias, name=name)
+                added = self._cast_weight(bias, f"{name}: bias cast")
+        return ops.linear(self.tape, x, matrix, out_features=out_features, bias=added, name=name)
 
     def _cast_weight(self, weight: Parameter, name: str) -> Tensor:
         width = self.numerics.compute

@@ -12,6 +12,8 @@ from planner.tensors import Tensor
 def decoder_layer(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Tensor:
     """The layer of the model's line."""
     residual = decoder.workload.model.residual
+    if decoder.workload.model.model_type == "stablelm":
+        return _stablelm(decoder, layer, x, tables)
     if residual == "parallel":
         return _parallel(decoder, layer, x, tables)
     if residual == "parallel-two-norms":
@@ -61,3 +63,18 @@ def _parallel_two_norms(decoder: Decoder, layer: Layer, x: Tensor, tables: Table
     fed = decoder.residual_dropout(fed)
     both = ops.add(tape, fed, attended, "attention + MLP")
     return ops.add(tape, both, x, "residual after the layer")
+
+
+def _stablelm(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Tensor:
+    """StableLmDecoderLayer.forward, whose variables hold what attention read and wrote."""
+    place, tape, residual = layer.place, decoder.tape, x
+    x = norm(decoder, f"{place}.input_layernorm", x)
+    attended, _weights = self_attention(decoder, layer, x, tables)
+    if decoder.workload.model.residual == "parallel":
+        fed = feed_forward(decoder, layer, x)
+        residual = ops.add(tape, residual, attended, "residual after attention")
+        return ops.add(tape, residual, fed, "residual after the MLP")
+    residual = ops.add(tape, residual, attended, "residual after attention")
+    second = f"{place}.post_attention_layernorm"
+    fed = feed_forward(decoder, layer, norm(decoder, second, residual))
+    return ops.add(tape, residual, fed, "residual after the MLP")

@@ -36,7 +36,7 @@ def as_width(tape: Tape, gradient: Tensor, width: int, elements: int) -> Tensor:
 
 
 def linear(
-    tape: Tape, x: Tensor, weight: Tensor, *, out_features: int, bias: Parameter | None, name: str
+    tape: Tape, x: Tensor, weight: Tensor, *, out_features: int, bias: Tensor | None, name: str
 ) -> Tensor:
     """``x @ weight.T + bias``: the input is saved for a weight that trains, and the weight
     for an input that needs a gradient."""

@@ -142,7 +142,7 @@ def own_names(spec: ModelSpec, targets: Any) -> Any:
     """The model's own names of Llama's matrices, and one where one holds several."""
     if targets == "all-linear":
         return targets
-    fused = {x: "qkv_proj" for x in ("q_proj", "k_proj", "v_proj")} if spec.fused_qkv else {}
+    fused = dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj") if spec.fused_qkv else {}
     names = module_names(spec.model_type).matrices
     roles = [fused.get(target, target) for target in targets]
     return tuple(dict.fromkeys(names.get(role, role) for role in roles))

@@ -13,6 +13,7 @@ import torch
 from launcher.trace import Tracer
 from planner.memory import worst_batch
 from planner.micro_batch import micro_batch
+from planner.model import ModelSpec
 from planner.numerics import numerics
 from planner.plan import Method, ZeroStage
 from planner.recipe import Workload
@@ -37,10 +38,16 @@ LARGER = {
     "vocab_size": 8192,
     "max_position_embeddings": 1024,
 }
-SHAPES = {
-    name: SMALL[name].model_copy(update=LARGER)
-    for name in ("llama", "glm", "qwen3", "phi3", "glm4")
-}
+SHAPED = ("llama", "glm", "qwen3", "phi3", "glm4", "phi", "stablelm", "gpt_neox")
+
+
+def larger(spec: ModelSpec) -> ModelSpec:
+    """As many keys as queries where the small shape has that."""
+    ungrouped = spec.num_key_value_heads == spec.num_attention_heads
+    return spec.model_copy(update=LARGER | ({"num_key_value_heads": 8} if ungrouped else {}))
+
+
+SHAPES = {name: larger(SMALL[name]) for name in SHAPED}
 
 
 @pytest.fixture(params=[32768, 128], ids=["wide-tile", "narrow-tile"])
