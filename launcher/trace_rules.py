@@ -132,6 +132,14 @@ def _autocast_in_fp32(function: Callable[..., Any]) -> Callable[..., Any]:
     return in_fp32
 
 
+def _softmax(
+    x: torch.Tensor, dim: int, _stacklevel: int = 3, dtype: torch.dtype | None = None
+) -> Any:
+    if dtype is None and torch.is_autocast_cpu_enabled():
+        dtype = torch.float32
+    return _SOFTMAX(x, dim, dtype=dtype)
+
+
 def _attention(*operands: torch.Tensor, **options: Any) -> Any:
     return _SDPA(*operands, **{**options, "dropout_p": 0.0})
 
@@ -144,6 +152,7 @@ def _nothing(*_: Any, **__: Any) -> None:
     """In the place of a function that works on memory which is already there."""
 
 
+_SOFTMAX = torch.nn.functional.softmax
 _SDPA = torch.nn.functional.scaled_dot_product_attention
 _Replaced = tuple[Any, str, Callable[..., Any]]
 _FAKE: tuple[_Replaced, ...] = ((masking_utils, "find_packed_sequence_indices", _nothing),)
@@ -151,7 +160,7 @@ _CUDA: tuple[_Replaced, ...] = (
     (torch.nn.functional, "dropout", _dropout),
     (torch.nn.functional, "layer_norm", _autocast_in_fp32(torch.nn.functional.layer_norm)),
     (torch.nn.functional, "scaled_dot_product_attention", _attention),
-    (torch.nn.functional, "softmax", _autocast_in_fp32(torch.nn.functional.softmax)),
+    (torch.nn.functional, "softmax", _softmax),
     (torch, "pow", _autocast_in_fp32(torch.pow)),
     (torch, "is_autocast_enabled", _autocast_enabled),
     (trl_utils, "_use_triton", lambda _device: True),

@@ -34,5 +34,5 @@ def layer_ledger(
     tables = decoder.rotary_tables(table.width)
     tape.border()
     output = decoder_layer(decoder, Layer("layer", kind), x, tables)
-    shared = [table.storage for table in tables]
+    shared = [table.storage for table in tables or ()]
     return [row for row in saved_since(output, tape.borders[0][0]) if row not in shared]

@@ -167,9 +167,11 @@ class Decoder:
         window = kind.sliding_window
         return self.batch.masked or (window is not None and self.batch.sequence_length > window)
 
-    def rotary_tables(self, width: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, made once for all layers."""
+    def rotary_tables(self, width: int) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines, made once for all layers that rotate."""
         model = self.workload.model
+        if model.positions != "rotary":
+            return None
         elements = self.batch.sequence_length * int(model.head_dim * model.rotary_fraction)
         cos = self.tape.new(elements, width, "rotary cosines")
         return cos, self.tape.new(elements, width, "rotary sines")

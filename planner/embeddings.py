@@ -11,12 +11,14 @@ def embedded(
 ) -> tuple[Tensor, list[Tensor]]:
     """The first layer's input, and what the model's forward holds beside it to its end.
 
-    ``needs_gradient`` as peft's enable_input_require_grads makes it.
+    ``needs_gradient`` as peft's enable_input_require_grads makes it: autograd holds such a leaf
+    until its gradient is there.
     """
     model, tape, batch = decoder.workload.model, decoder.tape, decoder.batch
     x = ops.embedding(tape, table, tokens=batch.tokens, hidden_size=model.hidden_size)
     if needs_gradient and not table.trains:
-        x.node = Parameter(x.elements, x.width, trains=True, gradient_owner="activations")
+        leaf = Parameter(x.elements, x.width, trains=True, gradient_owner="activations")
+        x.node, leaf.storage = leaf, x.storage
     held = [x]
     if model.positions == "learned":
         held.append(_positions(decoder))

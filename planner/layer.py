@@ -9,9 +9,11 @@ from planner.self_attention import self_attention
 from planner.tensors import Tensor
 
 
-def decoder_layer(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Tensor:
+def decoder_layer(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
     """The layer of the model's line."""
     residual = decoder.workload.model.residual
+    if decoder.workload.model.model_type == "gpt2":
+        return _gpt2(decoder, layer, x, tables)
     if decoder.workload.model.model_type == "stablelm":
         return _stablelm(decoder, layer, x, tables)
     if residual == "parallel":
@@ -21,7 +23,7 @@ def decoder_layer(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> 
     return _sequential(decoder, layer, x, tables)
 
 
-def _sequential(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Tensor:
+def _sequential(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
     """LlamaDecoderLayer.forward; Glm4DecoderLayer.forward where norms are around."""
     place, tape = layer.place, decoder.tape
     around = decoder.workload.model.norms == "around"
@@ -41,7 +43,7 @@ def _sequential(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Te
     return ops.add(tape, residual, x, "residual after the MLP")
 
 
-def _parallel(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Tensor:
+def _parallel(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
     """PhiDecoderLayer.forward."""
     tape, residual = decoder.tape, x
     x = norm(decoder, f"{layer.place}.input_layernorm", x)
@@ -52,7 +54,7 @@ def _parallel(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Tens
     return ops.add(tape, both, residual, "residual after the layer")
 
 
-def _parallel_two_norms(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Tensor:
+def _parallel_two_norms(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
     """GPTNeoXLayer.forward."""
     place, tape = layer.place, decoder.tape
     attended, _weights = self_attention(
@@ -65,7 +67,7 @@ def _parallel_two_norms(decoder: Decoder, layer: Layer, x: Tensor, tables: Table
     return ops.add(tape, both, x, "residual after the layer")
 
 
-def _stablelm(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Tensor:
+def _stablelm(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
     """StableLmDecoderLayer.forward, whose variables hold what attention read and wrote."""
     place, tape, residual = layer.place, decoder.tape, x
     x = norm(decoder, f"{place}.input_layernorm", x)
@@ -77,4 +79,17 @@ def _stablelm(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Tens
     residual = ops.add(tape, residual, attended, "residual after attention")
     second = f"{place}.post_attention_layernorm"
     fed = feed_forward(decoder, layer, norm(decoder, second, residual))
+    return ops.add(tape, residual, fed, "residual after the MLP")
+
+
+def _gpt2(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
+    """GPT2Block.forward, whose variables hold what attention wrote."""
+    place, tape, residual = layer.place, decoder.tape, x
+    x = norm(decoder, f"{place}.input_layernorm", x)
+    attended, _weights = self_attention(decoder, layer, x, tables)
+    attended = decoder.residual_dropout(attended)
+    x = ops.add(tape, attended, residual, "residual after attention")
+    residual = x
+    x = norm(decoder, f"{place}.post_attention_layernorm", x)
+    fed = decoder.residual_dropout(feed_forward(decoder, layer, x))
     return ops.add(tape, residual, fed, "residual after the MLP")

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.configs import glm, gpt, llama
+from planner.configs import glm, gpt, gpt_learned, llama
 from planner.configs.keys import Architecture, Config
 from planner.errors import InvalidFileError
 from planner.model import ModelSpec
@@ -22,6 +22,7 @@ from planner.spec import read_text
 ARCHITECTURES: Mapping[str, Architecture] = {
     **glm.ARCHITECTURES,
     **gpt.ARCHITECTURES,
+    **gpt_learned.ARCHITECTURES,
     **llama.ARCHITECTURES,
 }
 NATIVE_CLASSES = {

@@ -85,7 +85,9 @@ class ModelPass:
                 masks.append(tape.new(batch.scores, width, "attention mask"))
         return masks
 
-    def _layer(self, layer: Layer, x: Tensor, tables: Tables, shared: list[Tensor]) -> Tensor:
+    def _layer(
+        self, layer: Layer, x: Tensor, tables: Tables | None, shared: list[Tensor]
+    ) -> Tensor:
         if not self._checkpointing:
             return decoder_layer(self._decoder, layer, x, tables)
 

@@ -4,6 +4,8 @@ read: tools/autograd/derivatives.yaml and torch/csrc/autograd/FunctionsManual.cp
 what is saved and made; where a CUDA kernel allocates inside, its own file is named.
 """
 
+from collections.abc import Sequence
+
 from planner.autograd import Tape
 from planner.gpu import Device
 from planner.quantization import BLOCK_SIZE as NF4_BLOCK
@@ -208,6 +210,23 @@ def slice_of(tape: Tape, x: Tensor, elements: int) -> Tensor:
 
     view = Tensor(elements, width, x.storage, None)
     return tape.record(view, (x,), (), backward)
+
+
+def split(tape: Tape, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """``x.split(sizes)``: views, whose gradients wait for each other and are concatenated."""
+    whole, width = x.elements, x.width
+    arrived: list[Tensor] = []
+
+    def backward(gradient: Tensor) -> list[Tensor | None]:
+        arrived.append(gradient)
+        if len(arrived) < len(sizes):
+            return [None]
+        joined = tape.new(whole, width, "gradients of the parts, joined")
+        arrived.clear()
+        return [joined]
+
+    views = [Tensor(size, width, x.storage, None) for size in sizes]
+    return [tape.record(view, (x,), (), backward) for view in views]
 
 
 def concatenate(tape: Tape, parts: tuple[Tensor, ...], name: str) -> Tensor:

@@ -12,13 +12,17 @@ from planner.norms import norm
 from planner.rotary import Tables, rotated
 from planner.tensors import Tensor
 
+SPLIT = ("gpt2", "gpt_neox")
+"""Architectures that split a fused projection at once; the others take slices of it."""
+
 
 def self_attention(
-    decoder: Decoder, layer: Layer, x: Tensor, tables: Tables
+    decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None
 ) -> tuple[Tensor, Tensor | None]:
     """LlamaAttention.forward; a fused projection is held to its end, as in Phi-3's."""
     _whole, q, k, v = _projected(decoder, layer, x)
-    q, k = rotated(decoder.tape, decoder.workload.model, q, k, tables)
+    if tables is not None:
+        q, k = rotated(decoder.tape, decoder.workload.model, q, k, tables)
     attended, weights = _attend(decoder, layer, q, k, v)
     return decoder.linear(layer, "o_proj", attended), weights
 
@@ -30,10 +34,14 @@ def _projected(
     model = decoder.workload.model
     if model.fused_qkv:
         whole = decoder.linear(layer, "qkv_proj", x)
-        sizes = (model.query_size, model.key_value_size, model.key_value_size)
-        q, k, v = (ops.slice_of(decoder.tape, whole, decoder.batch.tokens * n) for n in sizes)
-        return whole, q, k, v
+        widths = (model.query_size, model.key_value_size, model.key_value_size)
+        sizes = [decoder.batch.tokens * width for width in widths]
+        if model.model_type in SPLIT:
+            return whole, *ops.split(decoder.tape, whole, sizes)
+        return whole, *(ops.slice_of(decoder.tape, whole, size) for size in sizes)
     q = decoder.linear(layer, "q_proj", x)
+    if model.model_type == "opt":
+        q = ops.unary(decoder.tape, q, "query, scaled")
     if model.qk_norm:
         q = norm(decoder, f"{layer.place}.q_norm", q, model.head_dim)
     k = decoder.linear(layer, "k_proj", x)

@@ -1,5 +1,4 @@
-"""The GPT line, whose norms are LayerNorms: Phi, StableLM, GPT-NeoX, Falcon, StarCoder2, GPT-2,
-OPT and Bloom."""
+"""Those of the GPT line that rotate: Phi, StableLM, GPT-NeoX, StarCoder2. Norms are LayerNorms."""
 
 from collections.abc import Mapping
 from typing import Any, cast, get_args
@@ -10,7 +9,7 @@ from planner.model import Activation, ModelSpec
 NO_PLACE = "it is dropped at a place that the ledger does not know"
 
 
-def _activation(config: Config, key: str, default: Activation) -> Activation:
+def activation(config: Config, key: str, default: Activation) -> Activation:
     value = config.value(key, default)
     if value not in get_args(Activation):
         raise config.error(
@@ -45,7 +44,7 @@ def _phi(config: Config) -> ModelSpec:
         head_bias=True,
         tied_embeddings=config.flag("tie_word_embeddings"),
         mlp="plain",
-        activation=_activation(config, "hidden_act", "gelu_new"),
+        activation=activation(config, "hidden_act", "gelu_new"),
         norm="layer",
         norm_bias=True,
         residual="parallel",
@@ -84,7 +83,7 @@ def _stablelm(config: Config) -> ModelSpec:
         max_position_embeddings=config.integer("max_position_embeddings", 4096),
         qkv_bias=config.flag("use_qkv_bias"),
         tied_embeddings=config.flag("tie_word_embeddings"),
-        activation=_activation(config, "hidden_act", "silu"),
+        activation=activation(config, "hidden_act", "silu"),
         norm="layer",
         norm_bias=True,
         residual="parallel" if parallel else "sequential",
@@ -125,7 +124,7 @@ def _gpt_neox(config: Config) -> ModelSpec:
         fused_qkv=True,
         tied_embeddings=config.flag("tie_word_embeddings"),
         mlp="plain",
-        activation=_activation(config, "hidden_act", "gelu"),
+        activation=activation(config, "hidden_act", "gelu"),
         norm="layer",
         norm_bias=True,
         residual="parallel-two-norms" if parallel else "sequential",
@@ -147,6 +146,46 @@ def _gpt_neox_keys(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
+def _starcoder2(config: Config) -> ModelSpec:
+    bias = config.flag("use_bias", default=True)
+    heads = config.integer("num_attention_heads")
+    hidden_size = config.integer("hidden_size")
+    return ModelSpec(
+        model_type="starcoder2",
+        num_layers=config.integer("num_hidden_layers"),
+        hidden_size=hidden_size,
+        intermediate_size=config.integer("intermediate_size"),
+        num_attention_heads=heads,
+        num_key_value_heads=config.integer("num_key_value_heads", 2),
+        head_dim=hidden_size // heads,
+        vocab_size=config.integer("vocab_size"),
+        max_position_embeddings=config.integer("max_position_embeddings", 4096),
+        sliding_window=config.window(None),
+        qkv_bias=bias,
+        output_bias=bias,
+        mlp_bias=bias,
+        tied_embeddings=config.flag("tie_word_embeddings", default=True),
+        mlp="plain",
+        activation=activation(config, "hidden_act", "gelu_pytorch_tanh"),
+        norm="layer",
+        norm_bias=True,
+        embedding_dropout=config.fraction("embedding_dropout", 0.0),
+        residual_dropout=config.fraction("residual_dropout", 0.0),
+        attention_dropout=config.fraction("attention_dropout", 0.0),
+    )
+
+
+def _starcoder2_keys(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "hidden_act": spec.activation,
+        "use_bias": spec.mlp_bias,
+        "sliding_window": spec.sliding_window,
+        "embedding_dropout": spec.embedding_dropout,
+        "residual_dropout": spec.residual_dropout,
+        "attention_dropout": spec.attention_dropout,
+    }
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "gpt_neox": Architecture(
         native_class="GPTNeoXForCausalLM", read=_gpt_neox, written=_gpt_neox_keys
@@ -154,5 +193,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "phi": Architecture(native_class="PhiForCausalLM", read=_phi, written=_phi_keys),
     "stablelm": Architecture(
         native_class="StableLmForCausalLM", read=_stablelm, written=_stablelm_keys
+    ),
+    "starcoder2": Architecture(
+        native_class="Starcoder2ForCausalLM", read=_starcoder2, written=_starcoder2_keys
     ),
 }

@@ -31,6 +31,10 @@ class Config:
             raise self.error(f"{key}: {value!r} is not a whole number above 0")
         return value
 
+    def either(self, key: str, other: str, default: int) -> int:
+        """A whole number that files have under either name."""
+        return self.integer(key if key in self.content else other, default)
+
     def flag(self, key: str, default: bool = False) -> bool:
         value = self.value(key, default)
         if not isinstance(value, bool):

@@ -15,6 +15,7 @@ from planner.recipe import Workload, load_recipe
 bitsandbytes = pytest.importorskip("bitsandbytes")
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
+Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 LLAMA = ModelSpec(
@@ -71,6 +72,37 @@ GPT_NEOX = GPT | {
     "rotary": "joined",
     "rotary_fraction": 0.25,
 }
+STARCODER2 = GPT | {
+    "model_type": "starcoder2",
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "mlp": "plain",
+    "activation": "gelu_pytorch_tanh",
+    "residual_dropout": 0.1,
+    "embedding_dropout": 0.1,
+}
+GPT2 = GPT | {
+    "model_type": "gpt2",
+    "num_key_value_heads": 4,
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "fused_qkv": True,
+    "tied_embeddings": True,
+    "mlp": "plain",
+    "activation": "gelu_new",
+    "positions": "learned",
+    "residual_dropout": 0.1,
+    "embedding_dropout": 0.1,
+}
+OPT = GPT2 | {
+    "model_type": "opt",
+    "fused_qkv": False,
+    "activation": "relu",
+    "position_offset": 2,
+    "embedding_dropout": 0.0,
+}
 SHAPES = {
     "llama": LLAMA,
     "qwen2": LLAMA.model_copy(update=QWEN2),
@@ -87,6 +119,9 @@ SHAPES = {
     ),
     "gpt_neox": LLAMA.model_copy(update=GPT_NEOX),
     "gpt_neox-sequential": LLAMA.model_copy(update=GPT_NEOX | {"residual": "sequential"}),
+    "starcoder2": LLAMA.model_copy(update=STARCODER2),
+    "gpt2": LLAMA.model_copy(update=GPT2),
+    "opt": LLAMA.model_copy(update=OPT),
 }
 
 
@@ -113,6 +148,7 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
         target_modules=adapter.target_modules
         if isinstance(adapter.target_modules, str)
         else list(adapter.target_modules),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
     return peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
 
@@ -124,15 +160,18 @@ def quantize(model: Any, workload: Workload) -> None:
         for name, old in list(parent.named_children()):
             if name not in names:
                 continue
+            stored_transposed = isinstance(old, Conv1D)
+            weight = old.weight.T.contiguous() if stored_transposed else old.weight
+            out_features, in_features = weight.shape
             new = bitsandbytes.nn.Linear4bit(
-                old.in_features,
-                old.out_features,
+                in_features,
+                out_features,
                 bias=old.bias is not None,
                 compute_dtype=DTYPES[workload.compute],
                 quant_type="nf4",
                 compress_statistics=True,
             )
-            new.load_state_dict(old.state_dict())
+            new.load_state_dict({"weight": weight}, strict=False)
             new.bias = old.bias
             setattr(parent, name, new.to("cpu").requires_grad_(requires_grad=False))
     model.is_loaded_in_4bit = True

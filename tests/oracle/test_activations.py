@@ -64,8 +64,8 @@ def layer_bytes(workload: Workload, batch: Batch, *, zero_stage: ZeroStage, inde
     def note_tables(_module: object, _inputs: object, outputs: tuple[torch.Tensor, ...]) -> None:
         tables.update(x.untyped_storage().data_ptr() for x in outputs)
 
-    rotary = next(m for m in model.modules() if type(m).__name__.endswith("RotaryEmbedding"))
-    rotary.register_forward_hook(note_tables)
+    for rotary in (m for m in model.modules() if type(m).__name__.endswith("RotaryEmbedding")):
+        rotary.register_forward_hook(note_tables)
     with (
         bytes_kept(layer, parameters) as sizes,
         torch.autocast("cpu", torch.bfloat16, enabled=kinds.autocast),

@@ -38,7 +38,19 @@ LARGER = {
     "vocab_size": 8192,
     "max_position_embeddings": 1024,
 }
-SHAPED = ("llama", "glm", "qwen3", "phi3", "glm4", "phi", "stablelm", "gpt_neox")
+SHAPED = (
+    "llama",
+    "glm",
+    "qwen3",
+    "phi3",
+    "glm4",
+    "phi",
+    "stablelm",
+    "gpt_neox",
+    "starcoder2",
+    "gpt2",
+    "opt",
+)
 
 
 def larger(spec: ModelSpec) -> ModelSpec:
