@@ -17,6 +17,8 @@ LayerNorm, statistics       are fp32 for 16-bit inputs: pytorch
                             aten/src/ATen/native/cuda/layer_norm_kernel.cu
 autocast                    has LayerNorm, powers and softmax in fp32, the CPU's has not:
                             pytorch aten/src/ATen/autocast_mode.h, AT_FORALL_FP32
+softmax of masked scores    which of them are minus infinity, and a second result: pytorch
+                            aten/src/ATen/native/transformers/attention.cpp, _safe_softmax
 softmax, backward           ``grad * output`` is a tensor: pytorch
                             aten/src/ATen/native/cuda/SoftMax.cu, softmax_backward_cuda_out
 trl's fused loss            Triton kernels work inside the tile of logits:
@@ -92,6 +94,13 @@ def _softmax_backward(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: 
     return result
 
 
+def _safe_softmax(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    result = func(*args, **kwargs)
+    tracer._note(result)
+    tracer.transient(result.untyped_storage().nbytes() + result.numel(), "activations")
+    return result
+
+
 def _layer_norm_statistics(
     _tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any
 ) -> tuple[Any, ...]:
@@ -110,6 +119,7 @@ FAKE_RULES: dict[Any, Rule] = {
 CUDA_RULES: dict[Any, Rule] = {
     **FAKE_RULES,
     _ATEN._softmax_backward_data.default: _softmax_backward,
+    _ATEN._safe_softmax.default: _safe_softmax,
     _ATEN.native_layer_norm.default: _layer_norm_statistics,
 }
 

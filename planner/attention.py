@@ -95,7 +95,7 @@ def eager_attention(
     weights = _scores(tape, query, key, shape)
     weights = unary(tape, weights, "scaled scores")
     weights = unary(tape, weights, "masked scores")
-    weights = _softmax(tape, weights, device=device)
+    weights = softmax(tape, weights, device=device)
     weights = cast(tape, weights, query.width, "attention weights")
     output = matmul(tape, weights, _batched(tape, value, shape), query.elements, "attention output")
     return contiguous(tape, output, "attention output, made contiguous"), weights
@@ -120,7 +120,7 @@ def math_attention(
     key, value = repeat_heads(tape, key, times), repeat_heads(tape, value, times)
     key = unary(tape, key, "key, scaled")
     weights = _scores(tape, query, key, shape)
-    weights = cast(tape, _softmax(tape, weights, device=device), query.width)
+    weights = cast(tape, softmax(tape, weights, device=device), query.width)
     return matmul(tape, weights, _batched(tape, value, shape), query.elements, "attention output")
 
 
@@ -134,7 +134,7 @@ def _batched(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
     return contiguous(tape, x, "operand of a batched product") if shape.batch > 1 else x
 
 
-def _softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
+def softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
     """``softmax(dtype=torch.float32)``: the result is saved.
 
     read: aten/src/ATen/native/cuda/SoftMax.cu: the gradient's kernel makes ``grad * output``
@@ -152,3 +152,18 @@ def _softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
         return [tape.new(elements, width, "gradient of the scores")]
 
     return tape.record(output, (scores,), (output,), backward)
+
+
+def safe_softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
+    """``_safe_softmax``: a row that is masked out is zero.
+
+    read: aten/src/ATen/native/transformers/attention.cpp at 2.13: the softmax, which scores are
+    minus infinity, and the result are alive together.
+    """
+    if device == "cuda":
+        _plain = tape.new(scores.elements, scores.width, "softmax")
+        _infinite = tape.new(scores.elements, 1, "masked scores")
+        output = softmax(tape, scores, device=device)
+        del _plain, _infinite
+        return output
+    return softmax(tape, scores, device=device)

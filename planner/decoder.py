@@ -77,7 +77,8 @@ class Decoder:
             return self._quantized(matrix, x)
         weight = self.parameter(name, matrix.weight_params, matrix=True)
         bias = self.parameter(f"{name}.bias", matrix.out_features) if matrix.bias else None
-        return self.product(weight, x, matrix.out_features, matrix.name, bias)
+        cached = self.workload.model.model_type != "falcon"
+        return self.product(weight, x, matrix.out_features, matrix.name, bias, cached=cached)
 
     def product(
         self,
@@ -86,22 +87,25 @@ class Decoder:
         out_features: int,
         name: str,
         bias: Parameter | None = None,
+        *,
+        cached: bool = True,
     ) -> Tensor:
-        """``F.linear``, its operands cast first under autocast."""
+        """``F.linear``, its operands cast first under autocast, which keeps a leaf's cast:
+        ``weight.T`` of a FalconLinear is none."""
         matrix: Tensor = weight
         added: Tensor | None = bias if bias is not None and bias.trains else None
         if self.numerics.autocast:
             width = self.numerics.compute
             x = ops.cast(self.tape, x, width, f"{name}: input cast")
             if weight.width != width:
-                matrix = self._cast_weight(weight, f"{name}: weight cast")
+                matrix = self._cast_weight(weight, f"{name}: weight cast", cached=cached)
             if bias is not None and bias.width != width and bias.trains:
                 added = self._cast_weight(bias, f"{name}: bias cast")
         return ops.linear(self.tape, x, matrix, out_features=out_features, bias=added, name=name)
 
-    def _cast_weight(self, weight: Parameter, name: str) -> Tensor:
+    def _cast_weight(self, weight: Parameter, name: str, *, cached: bool = True) -> Tensor:
         width = self.numerics.compute
-        if not weight.trains:
+        if not weight.trains or not cached:
             return ops.cast(self.tape, weight, width, name)
         return self.tape.cast_once(weight, lambda x: ops.cast(self.tape, x, width, name))
 
@@ -163,8 +167,11 @@ class Decoder:
         return ops.dropout(self.tape, x, device=self.batch.device)
 
     def masked(self, kind: LayerKind) -> bool:
-        """Whether attention takes a mask: samples are padded, or the window is exceeded."""
+        """Whether attention takes a mask: samples are padded, or the window is exceeded.
+        FalconModel.forward always makes one."""
         window = kind.sliding_window
+        if self.workload.model.model_type == "falcon":
+            return True
         return self.batch.masked or (window is not None and self.batch.sequence_length > window)
 
     def rotary_tables(self, width: int) -> tuple[Tensor, Tensor] | None:

@@ -1,8 +1,13 @@
 """Decoder layers, as transformers 5.23 writes them, on a tape of sizes."""
 
+from collections.abc import Callable, Mapping
+
 from planner import operators as ops
+from planner.bloom import bloom_layer
 from planner.decoder import Decoder, Layer
+from planner.falcon import falcon_layer
 from planner.feed_forward import feed_forward
+from planner.model import Residual
 from planner.norms import norm
 from planner.rotary import Tables
 from planner.self_attention import self_attention
@@ -11,16 +16,9 @@ from planner.tensors import Tensor
 
 def decoder_layer(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
     """The layer of the model's line."""
-    residual = decoder.workload.model.residual
-    if decoder.workload.model.model_type == "gpt2":
-        return _gpt2(decoder, layer, x, tables)
-    if decoder.workload.model.model_type == "stablelm":
-        return _stablelm(decoder, layer, x, tables)
-    if residual == "parallel":
-        return _parallel(decoder, layer, x, tables)
-    if residual == "parallel-two-norms":
-        return _parallel_two_norms(decoder, layer, x, tables)
-    return _sequential(decoder, layer, x, tables)
+    model = decoder.workload.model
+    run = OF_THEIR_OWN.get(model.model_type, COMMON[model.residual])
+    return run(decoder, layer, x, tables)
 
 
 def _sequential(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
@@ -93,3 +91,27 @@ def _gpt2(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> T
     x = norm(decoder, f"{place}.post_attention_layernorm", x)
     fed = decoder.residual_dropout(feed_forward(decoder, layer, x))
     return ops.add(tape, residual, fed, "residual after the MLP")
+
+
+def _bloom(decoder: Decoder, layer: Layer, x: Tensor, _tables: Tables | None) -> Tensor:
+    return bloom_layer(decoder, layer, x)
+
+
+def _falcon(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
+    assert tables is not None
+    return falcon_layer(decoder, layer, x, tables)
+
+
+Run = Callable[[Decoder, Layer, Tensor, Tables | None], Tensor]
+COMMON: Mapping[Residual, Run] = {
+    "sequential": _sequential,
+    "parallel": _parallel,
+    "parallel-two-norms": _parallel_two_norms,
+}
+OF_THEIR_OWN: Mapping[str, Run] = {
+    "bloom": _bloom,
+    "falcon": _falcon,
+    "gpt2": _gpt2,
+    "stablelm": _stablelm,
+}
+"""Architectures whose variables hold other tensors than the common ones'."""

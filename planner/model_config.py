@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.configs import glm, gpt, gpt_learned, llama
+from planner.configs import glm, gpt, gpt_fused, gpt_learned, llama
 from planner.configs.keys import Architecture, Config
 from planner.errors import InvalidFileError
 from planner.model import ModelSpec
@@ -22,6 +22,7 @@ from planner.spec import read_text
 ARCHITECTURES: Mapping[str, Architecture] = {
     **glm.ARCHITECTURES,
     **gpt.ARCHITECTURES,
+    **gpt_fused.ARCHITECTURES,
     **gpt_learned.ARCHITECTURES,
     **llama.ARCHITECTURES,
 }
@@ -69,7 +70,10 @@ def config_from_spec(spec: ModelSpec) -> dict[str, Any]:
             "partial_rotary_factor": spec.rotary_fraction,
         }
     architecture = ARCHITECTURES.get(spec.model_type)
-    return config | (architecture.written(spec) if architecture else {})
+    if architecture is None:
+        return config
+    shared = {key: value for key, value in config.items() if key not in architecture.derived}
+    return shared | architecture.written(spec)
 
 
 def load_model_dir(directory: Path) -> ModelPreset:

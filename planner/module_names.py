@@ -6,6 +6,7 @@ output, whatever it is called. peft finds a matrix by the last part of its path.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,10 @@ NAMES: Mapping[str, ModuleNames] = {
     "phi": ModuleNames(matrices={"o_proj": "dense", "up_proj": "fc1", "down_proj": "fc2"}),
     "starcoder2": ModuleNames(matrices={"up_proj": "c_fc", "down_proj": "c_proj"}),
 }
+
+
+ONLY_ATTENTION: Mapping[str, Literal["sdpa", "eager"]] = {"bloom": "eager", "falcon": "sdpa"}
+"""Architectures whose attention is planned in one way: Bloom has no other."""
 
 
 def module_names(model_type: str) -> ModuleNames:

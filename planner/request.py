@@ -6,6 +6,7 @@ from typing import Literal
 
 from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
+from planner.module_names import ONLY_ATTENTION
 from planner.plan import METHODS, AdapterSection, Method, Precision, ZeroStage
 from planner.presets import ModelPreset
 from planner.recipe import Recipe, Workload, load_recipe
@@ -122,6 +123,8 @@ def workload(request: Request, method: Method) -> Workload:
         "sequence_length": length,
         "global_batch_size": global_batch_size(request, recipe),
     }
+    if request.model.spec.model_type in ONLY_ATTENTION:
+        changes["attention"] = ONLY_ATTENTION[request.model.spec.model_type]
     if request.cluster.device == "cpu":
         changes["loss"] = "standard"
     if recipe.adapter is not None and request.lora_rank is not None:

@@ -87,3 +87,5 @@ class Architecture:
     as GLM for ChatGLM."""
     read: Callable[[Config], ModelSpec]
     written: Callable[[ModelSpec], dict[str, Any]] = no_keys
+    derived: tuple[str, ...] = ()
+    """Shared keys that its configuration class works out by itself and refuses to be told."""

@@ -7,7 +7,7 @@ import torch
 
 from planner.model import ModelSpec
 from planner.model_config import config_from_spec
-from planner.module_names import module_names
+from planner.module_names import ONLY_ATTENTION, module_names
 from planner.numerics import numerics
 from planner.plan import AdapterSection, Method, Precision, ZeroStage
 from planner.recipe import Workload, load_recipe
@@ -103,6 +103,29 @@ OPT = GPT2 | {
     "position_offset": 2,
     "embedding_dropout": 0.0,
 }
+FALCON = GPT | {
+    "model_type": "falcon",
+    "num_key_value_heads": 1,
+    "fused_qkv": True,
+    "tied_embeddings": True,
+    "mlp": "plain",
+    "activation": "gelu",
+    "residual": "parallel",
+}
+BLOOM = GPT | {
+    "model_type": "bloom",
+    "intermediate_size": 256,
+    "num_key_value_heads": 4,
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "fused_qkv": True,
+    "tied_embeddings": True,
+    "mlp": "plain",
+    "activation": "gelu_pytorch_tanh",
+    "embedding_norm": True,
+    "positions": "alibi",
+}
 SHAPES = {
     "llama": LLAMA,
     "qwen2": LLAMA.model_copy(update=QWEN2),
@@ -122,11 +145,17 @@ SHAPES = {
     "starcoder2": LLAMA.model_copy(update=STARCODER2),
     "gpt2": LLAMA.model_copy(update=GPT2),
     "opt": LLAMA.model_copy(update=OPT),
+    "falcon": LLAMA.model_copy(update=FALCON),
+    "falcon-grouped": LLAMA.model_copy(
+        update=FALCON | {"num_key_value_heads": 2, "residual": "parallel-two-norms"}
+    ),
+    "bloom": LLAMA.model_copy(update=BLOOM),
 }
 
 
 def build(spec: ModelSpec) -> Any:
-    settings = {**config_from_spec(spec), "attn_implementation": "sdpa"}
+    attention = ONLY_ATTENTION.get(spec.model_type, "sdpa")
+    settings = {**config_from_spec(spec), "attn_implementation": attention}
     config = transformers.AutoConfig.for_model(**settings)
     return transformers.AutoModelForCausalLM.from_config(config)
 
@@ -196,4 +225,6 @@ def workload_of(
             rank=8, alpha=16, dropout=dropout, target_modules=own_names(spec, targets)
         )
         recipe = recipe.model_copy(update={"adapter": adapter})
+    attention = ONLY_ATTENTION.get(spec.model_type, recipe.attention)
+    recipe = recipe.model_copy(update={"attention": attention})
     return Workload(model=spec, recipe=recipe, compute=compute)
