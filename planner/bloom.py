@@ -19,9 +19,9 @@ def bloom_layer(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
     x = norm(decoder, f"{place}.input_layernorm", x)
     attended, _weights = _attention(decoder, layer, x, residual)
     x = norm(decoder, f"{place}.post_attention_layernorm", attended)
-    x = _gelu(tape, decoder.linear(layer, "up_proj", x))
-    x = decoder.residual_dropout(decoder.linear(layer, "down_proj", x))
-    return ops.add(tape, attended, x, "residual after the MLP")
+    fed = _gelu(tape, decoder.linear(layer, "up_proj", x))
+    fed = decoder.residual_dropout(decoder.linear(layer, "down_proj", fed))
+    return ops.add(tape, attended, fed, "residual after the MLP")
 
 
 def _attention(

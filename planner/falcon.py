@@ -13,7 +13,7 @@ from planner.autograd import Tape
 from planner.decoder import Decoder, Layer
 from planner.feed_forward import feed_forward
 from planner.norms import norm
-from planner.operators import FP32
+from planner.operators import FP32, INT64
 from planner.rotary import Tables, rotated
 from planner.tensors import Tensor
 
@@ -96,13 +96,14 @@ def _expanded(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
 
 
 def _picked(tape: Tape, x: Tensor, elements: int) -> Tensor:
-    """``x[..., [i], :]``: a copy, whose gradient is as large as the whole."""
+    """``x[..., [i], :]``: a copy, whose gradient is as large as the whole; the index is saved."""
     whole, width = x.elements, x.width
+    index = tape.new(1, INT64, "index of a head")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         return [tape.new(whole, width, "gradient of a picked head")]
 
-    return tape.record(tape.new(elements, width, "picked head"), (x,), (), backward)
+    return tape.record(tape.new(elements, width, "picked head"), (x,), (index,), backward)
 
 
 def _added_in_place(tape: Tape, x: Tensor, other: Tensor) -> Tensor:

@@ -56,7 +56,9 @@ SHAPED = (
 def larger(spec: ModelSpec) -> ModelSpec:
     """As many keys as queries where the small shape has that."""
     ungrouped = spec.num_key_value_heads == spec.num_attention_heads
-    return spec.model_copy(update=LARGER | ({"num_key_value_heads": 8} if ungrouped else {}))
+    four = {"intermediate_size": 1024} if spec.model_type == "bloom" else {}
+    heads = {"num_key_value_heads": 8} if ungrouped else {}
+    return spec.model_copy(update=LARGER | heads | four)
 
 
 SHAPES = {name: larger(SMALL[name]) for name in SHAPED}
