@@ -98,7 +98,9 @@ def candidates(
     kept: list[Candidate] = []
     rejected: Counter[str] = Counter()
     for layout in allowed:
-        rule = broken_rule(workload.method, layout.strategy, pinned=strategy_pinned)
+        rule = broken_rule(
+            workload.method, layout.strategy, workload.model.model_type, pinned=strategy_pinned
+        )
         if rule is None:
             kept.append(Candidate(workload=workload, layout=layout, cluster=cluster))
         else:
