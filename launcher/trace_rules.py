@@ -90,13 +90,14 @@ def _multiply_4bit(tracer: Tracer, _func: Any, args: tuple[Any, ...], kwargs: An
 
 def _softmax_backward(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
+    tracer.own(result, "activations")
     tracer.transient(result.untyped_storage().nbytes(), "activations")
     return result
 
 
 def _safe_softmax(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
-    tracer._note(result)
+    tracer.own(result, "activations")
     tracer.transient(result.untyped_storage().nbytes() + result.numel(), "activations")
     return result
 
