@@ -37,7 +37,7 @@ class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
     def __init__(self, linear: torch.nn.Linear | Conv1D, settings: BitsAndBytesConfig) -> None:
         torch.nn.Module.__init__(self)
         weight = linear.weight.T if isinstance(linear, Conv1D) else linear.weight
-        self.out_features, self.in_features = weight.shape
+        self.out_features, self.in_features = int(weight.shape[0]), int(weight.shape[1])
         self.compute_dtype = settings.bnb_4bit_compute_dtype
         self.compute_type_is_set = True
         self.support_avx512bf16_for_cpu = False

@@ -151,7 +151,7 @@ def _softmax(
     return _SOFTMAX(x, dim, dtype=dtype)
 
 
-def _attention(*operands: torch.Tensor, **options: Any) -> Any:
+def _attention(*operands: Any, **options: Any) -> Any:
     return _SDPA(*operands, **{**options, "dropout_p": 0.0})
 
 
