@@ -2,7 +2,8 @@
 
 python -m benchmarks.traced_grid [--write] [--points N]
 
-Models have their real widths and four of their layers, since all further ones are alike.
+Models have their real widths and four of their layers, since all further ones are alike: more
+only where a kind of layer comes later, as in Gemma 3.
 """
 
 import argparse
@@ -38,12 +39,17 @@ MODELS = (
     "bloom-560m",
     "chatglm3-6b-base",
     "falcon-7b",
+    "gemma-2-2b",
+    "gemma-2b",
+    "gemma-3-1b-it",
     "glm-4-9b-0414",
     "gpt2-medium",
+    "granite-3.1-2b-instruct",
     "llama-2-7b",
     "llama-3.1-8b",
     "llama-3.2-1b",
     "mistral-7b",
+    "olmo-2-7b",
     "phi-2",
     "phi-3-mini-4k-instruct",
     "phi-4",
@@ -53,6 +59,7 @@ MODELS = (
     "qwen3-0.6b",
     "qwen3-8b",
     "smollm2-135m",
+    "smollm3-3b",
     "stablelm-3b",
     "starcoder2-3b",
     "yi-6b",
@@ -100,7 +107,8 @@ def points(count: int) -> list[Point]:
 def plan_for(point: Point) -> Plan:
     """A plan of one card that is large enough for anything."""
     preset = load_model(point.model)
-    spec = preset.spec.model_copy(update={"num_layers": NUM_LAYERS})
+    num_layers = max(NUM_LAYERS, preset.spec.full_attention_every or 0)
+    spec = preset.spec.model_copy(update={"num_layers": num_layers})
     recipe = load_recipe(point.method)
     recipe = recipe.model_copy(update={"loss": point.loss})
     request = Request(

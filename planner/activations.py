@@ -31,7 +31,7 @@ def layer_ledger(
     x, _held = embedded(decoder, table)
     if not first:
         x.node = Parameter(x.elements, x.width, trains=True)
-    tables = decoder.rotary_tables(table.width)
+    tables = decoder.rotary_tables(table.width)[kind]
     tape.border()
     output = decoder_layer(decoder, Layer("layer", kind), x, tables)
     shared = [table.storage for table in tables or ()]

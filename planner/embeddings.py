@@ -16,9 +16,13 @@ def embedded(
     """
     model, tape, batch = decoder.workload.model, decoder.tape, decoder.batch
     x = ops.embedding(tape, table, tokens=batch.tokens, hidden_size=model.hidden_size)
+    if model.scaled_embeddings:
+        x = ops.unary(tape, x, "embedding, scaled")
     if needs_gradient and not table.trains:
         leaf = Parameter(x.elements, x.width, trains=True, gradient_owner="activations")
         x.node, leaf.storage = leaf, x.storage
+    if model.multipliers:
+        x = ops.unary(tape, x, "embedding, scaled")
     held = [x]
     if model.positions == "learned":
         held.append(_positions(decoder))

@@ -42,7 +42,7 @@ def _attention(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Ten
     if not whole_scores:
         q = ops.contiguous(tape, q, "query, flattened")
         times = model.num_attention_heads // model.num_key_value_heads
-        k, v = ops.repeat_heads(tape, k, times), ops.repeat_heads(tape, v, times)
+        k, v = (ops.repeat_heads(tape, each, times, shared=False) for each in (k, v))
     q, k = rotated(tape, model, q, k, tables)
     if decoder.numerics.autocast:
         width = decoder.numerics.compute
@@ -72,7 +72,8 @@ def _whole_attention(
     q, k = ops.unary(tape, q, "query, scaled"), ops.unary(tape, k, "key, scaled")
     if shape.batch > 1:
         q = ops.contiguous(tape, q, "operand of a batched product")
-    k, v = (_expanded(tape, each, shape) for each in (k, v))
+    one_sample = shape.batch == 1
+    k, v = (ops.repeat_heads(tape, x, shape.heads, shared=one_sample) for x in (k, v))
     weights = ops.matmul(tape, q, k, shape.query_rows * shape.length, "scores")
     weights = ops.add(tape, weights, bias, "masked scores")
     weights = safe_softmax(tape, weights, device=decoder.batch.device)
@@ -80,19 +81,6 @@ def _whole_attention(
     output = ops.matmul(tape, weights, v, q.elements, "attention output in fp32")
     output = ops.cast(tape, output, width, "attention output")
     return ops.contiguous(tape, output, "attention output, made contiguous")
-
-
-def _expanded(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
-    """One head for every query head: a view, or a copy where samples are several."""
-    if shape.batch > 1:
-        return ops.repeat_heads(tape, x, shape.heads)
-    elements, width = x.elements, x.width
-
-    def backward(_gradient: Tensor) -> list[Tensor | None]:
-        return [tape.new(elements, width, "gradient of an expanded head, summed")]
-
-    view = Tensor(shape.heads * elements, width, x.storage, None)
-    return tape.record(view, (x,), (), backward)
 
 
 def _picked(tape: Tape, x: Tensor, elements: int) -> Tensor:

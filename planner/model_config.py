@@ -12,19 +12,36 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.configs import glm, gpt, gpt_fused, gpt_learned, llama
+from planner.configs import (
+    gemma,
+    glm,
+    gpt,
+    gpt_fused,
+    gpt_learned,
+    granite,
+    llama,
+    mixture,
+    olmo,
+    smollm,
+)
 from planner.configs.keys import Architecture, Config
-from planner.errors import InvalidFileError
+from planner.errors import InvalidFileError, NoFormulasError
 from planner.model import ModelSpec
 from planner.presets import ModelPreset, Source
 from planner.spec import read_text
+from planner.traced_model import TracedSpec
 
 ARCHITECTURES: Mapping[str, Architecture] = {
+    **gemma.ARCHITECTURES,
     **glm.ARCHITECTURES,
     **gpt.ARCHITECTURES,
     **gpt_fused.ARCHITECTURES,
     **gpt_learned.ARCHITECTURES,
+    **granite.ARCHITECTURES,
     **llama.ARCHITECTURES,
+    **mixture.ARCHITECTURES,
+    **olmo.ARCHITECTURES,
+    **smollm.ARCHITECTURES,
 }
 NATIVE_CLASSES = {
     name: each.native_class for name, each in ARCHITECTURES.items() if each.native_class
@@ -36,10 +53,7 @@ def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
     config = Config(content, path)
     model_type = config.text("model_type")
     if model_type not in ARCHITECTURES:
-        raise config.error(
-            f"model_type: {model_type!r} is an architecture that cannot be planned. "
-            f"Take one of {', '.join(sorted(ARCHITECTURES))}"
-        )
+        raise NoFormulasError(path, None, f"model_type: no formulas for {model_type!r}")
     if content.get("quantization_config"):
         raise config.error("quantization_config: its weights are quantized. Use the original")
     try:
@@ -50,6 +64,8 @@ def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
 
 def config_from_spec(spec: ModelSpec) -> dict[str, Any]:
     """transformers' keys of a shape: what its configuration class is built from."""
+    if isinstance(spec, TracedSpec):
+        return dict(json.loads(spec.config))
     config: dict[str, Any] = {
         "model_type": spec.model_type,
         "num_hidden_layers": spec.num_layers,
@@ -83,16 +99,28 @@ def load_model_dir(directory: Path) -> ModelPreset:
         raise InvalidFileError(
             directory, None, "holds no config.json. Name a model's directory or a preset"
         )
-    spec = spec_from_config(_read_json(path), path)
+    spec = _spec_or_trace(_read_json(path), path)
     return ModelPreset(
         name=directory.resolve().name,
         hub_id=str(directory),
         source=Source(title="config.json", url=str(path)),
-        native_class=NATIVE_CLASSES[spec.model_type],
+        native_class=(
+            spec.native_class if isinstance(spec, TracedSpec) else NATIVE_CLASSES[spec.model_type]
+        ),
         expected_params=spec.num_params,
         expected_params_source="Derived from the shape in config.json.",
         spec=spec,
     )
+
+
+def _spec_or_trace(content: Mapping[str, Any], path: Path) -> ModelSpec:
+    try:
+        return spec_from_config(content, path)
+    except NoFormulasError as missing:
+        # Only a model that nobody has described waits for the training stack.
+        from planner.tracing import tracing_service
+
+        return tracing_service().shape(content, str(missing))
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

@@ -21,6 +21,8 @@ PURE = {
     "model_pass",
     "allocation",
     "tensors",
+    "traced_model",
+    "sections",
     "operators",
     "micro_batch",
     "loss",

@@ -1,21 +1,12 @@
 """Those of the GPT line that rotate: Phi, StableLM, GPT-NeoX, StarCoder2. Norms are LayerNorms."""
 
 from collections.abc import Mapping
-from typing import Any, cast, get_args
+from typing import Any
 
-from planner.configs.keys import Architecture, Config
-from planner.model import Activation, ModelSpec
+from planner.configs.keys import ACTIVATION_NAMES, Architecture, Config
+from planner.model import ModelSpec
 
 NO_PLACE = "it is dropped at a place that the ledger does not know"
-
-
-def activation(config: Config, key: str, default: Activation) -> Activation:
-    value = config.value(key, default)
-    if value not in get_args(Activation):
-        raise config.error(
-            f"{key}: {value!r} cannot be planned. Take one of {', '.join(get_args(Activation))}"
-        )
-    return cast(Activation, value)
 
 
 def _rotary_fraction(config: Config, default: float, key: str = "partial_rotary_factor") -> float:
@@ -44,7 +35,7 @@ def _phi(config: Config) -> ModelSpec:
         head_bias=True,
         tied_embeddings=config.flag("tie_word_embeddings"),
         mlp="plain",
-        activation=activation(config, "hidden_act", "gelu_new"),
+        activation=config.activation("hidden_act", "gelu_new"),
         norm="layer",
         norm_bias=True,
         residual="parallel",
@@ -58,7 +49,7 @@ def _phi(config: Config) -> ModelSpec:
 
 def _phi_keys(spec: ModelSpec) -> dict[str, Any]:
     return {
-        "hidden_act": spec.activation,
+        "hidden_act": ACTIVATION_NAMES[spec.activation],
         "embd_pdrop": spec.embedding_dropout,
         "resid_pdrop": spec.residual_dropout,
         "attention_dropout": spec.attention_dropout,
@@ -83,7 +74,7 @@ def _stablelm(config: Config) -> ModelSpec:
         max_position_embeddings=config.integer("max_position_embeddings", 4096),
         qkv_bias=config.flag("use_qkv_bias"),
         tied_embeddings=config.flag("tie_word_embeddings"),
-        activation=activation(config, "hidden_act", "silu"),
+        activation=config.activation("hidden_act", "silu"),
         norm="layer",
         norm_bias=True,
         residual="parallel" if parallel else "sequential",
@@ -95,7 +86,7 @@ def _stablelm(config: Config) -> ModelSpec:
 
 def _stablelm_keys(spec: ModelSpec) -> dict[str, Any]:
     return {
-        "hidden_act": spec.activation,
+        "hidden_act": ACTIVATION_NAMES[spec.activation],
         "use_qkv_bias": spec.qkv_bias,
         "use_parallel_residual": spec.residual == "parallel",
         "attention_dropout": spec.attention_dropout,
@@ -124,7 +115,7 @@ def _gpt_neox(config: Config) -> ModelSpec:
         fused_qkv=True,
         tied_embeddings=config.flag("tie_word_embeddings"),
         mlp="plain",
-        activation=activation(config, "hidden_act", "gelu"),
+        activation=config.activation("hidden_act", "gelu"),
         norm="layer",
         norm_bias=True,
         residual="parallel-two-norms" if parallel else "sequential",
@@ -138,7 +129,7 @@ def _gpt_neox(config: Config) -> ModelSpec:
 
 def _gpt_neox_keys(spec: ModelSpec) -> dict[str, Any]:
     return {
-        "hidden_act": spec.activation,
+        "hidden_act": ACTIVATION_NAMES[spec.activation],
         "attention_bias": spec.qkv_bias,
         "use_parallel_residual": spec.residual != "sequential",
         "hidden_dropout": spec.residual_dropout,
@@ -166,7 +157,7 @@ def _starcoder2(config: Config) -> ModelSpec:
         mlp_bias=bias,
         tied_embeddings=config.flag("tie_word_embeddings", default=True),
         mlp="plain",
-        activation=activation(config, "hidden_act", "gelu_pytorch_tanh"),
+        activation=config.activation("hidden_act", "gelu_pytorch_tanh"),
         norm="layer",
         norm_bias=True,
         embedding_dropout=config.fraction("embedding_dropout", 0.0),
@@ -177,7 +168,7 @@ def _starcoder2(config: Config) -> ModelSpec:
 
 def _starcoder2_keys(spec: ModelSpec) -> dict[str, Any]:
     return {
-        "hidden_act": spec.activation,
+        "hidden_act": ACTIVATION_NAMES[spec.activation],
         "use_bias": spec.mlp_bias,
         "sliding_window": spec.sliding_window,
         "embedding_dropout": spec.embedding_dropout,

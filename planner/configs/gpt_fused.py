@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from planner.configs.gpt import activation
-from planner.configs.keys import Architecture, Config
+from planner.configs.keys import ACTIVATION_NAMES, Architecture, Config
 from planner.model import ModelSpec
 
 
@@ -33,7 +32,7 @@ def _falcon(config: Config) -> ModelSpec:
         fused_qkv=True,
         tied_embeddings=config.flag("tie_word_embeddings", default=True),
         mlp="plain",
-        activation=activation(config, "activation", "gelu"),
+        activation=config.activation("activation", "gelu"),
         norm="layer",
         norm_bias=True,
         residual="parallel-two-norms" if grouped and norms > 1 else "parallel",
@@ -44,7 +43,7 @@ def _falcon_keys(spec: ModelSpec) -> dict[str, Any]:
     grouped = spec.num_key_value_heads > 1
     return {
         "ffn_hidden_size": spec.intermediate_size,
-        "activation": spec.activation,
+        "activation": ACTIVATION_NAMES[spec.activation],
         "new_decoder_architecture": grouped,
         "num_ln_in_parallel_attn": 1 if spec.residual == "parallel" else 2,
         **({"num_kv_heads": spec.num_key_value_heads} if grouped else {}),
@@ -73,7 +72,7 @@ def _bloom(config: Config) -> ModelSpec:
         fused_qkv=True,
         tied_embeddings=config.flag("tie_word_embeddings", default=True),
         mlp="plain",
-        activation="gelu_pytorch_tanh",
+        activation="gelu-tanh",
         norm="layer",
         norm_bias=True,
         embedding_norm=True,

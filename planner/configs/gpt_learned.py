@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from planner.configs.gpt import activation
-from planner.configs.keys import Architecture, Config
+from planner.configs.keys import ACTIVATION_NAMES, Architecture, Config
 from planner.model import ModelSpec
 
 
@@ -28,7 +27,7 @@ def _gpt2(config: Config) -> ModelSpec:
         fused_qkv=True,
         tied_embeddings=config.flag("tie_word_embeddings", default=True),
         mlp="plain",
-        activation=activation(config, "activation_function", "gelu_new"),
+        activation=config.activation("activation_function", "gelu_new"),
         norm="layer",
         norm_bias=True,
         positions="learned",
@@ -41,7 +40,7 @@ def _gpt2(config: Config) -> ModelSpec:
 def _gpt2_keys(spec: ModelSpec) -> dict[str, Any]:
     return {
         "n_inner": spec.intermediate_size,
-        "activation_function": spec.activation,
+        "activation_function": ACTIVATION_NAMES[spec.activation],
         "embd_pdrop": spec.embedding_dropout,
         "resid_pdrop": spec.residual_dropout,
         "attn_pdrop": spec.attention_dropout,
@@ -72,7 +71,7 @@ def _opt(config: Config) -> ModelSpec:
         mlp_bias=bias,
         tied_embeddings=config.flag("tie_word_embeddings", default=True),
         mlp="plain",
-        activation=activation(config, "activation_function", "relu"),
+        activation=config.activation("activation_function", "relu"),
         norm="layer",
         norm_bias=True,
         positions="learned",
@@ -85,7 +84,7 @@ def _opt(config: Config) -> ModelSpec:
 def _opt_keys(spec: ModelSpec) -> dict[str, Any]:
     return {
         "ffn_dim": spec.intermediate_size,
-        "activation_function": spec.activation,
+        "activation_function": ACTIVATION_NAMES[spec.activation],
         "enable_bias": spec.mlp_bias,
         "dropout": spec.residual_dropout,
         "attention_dropout": spec.attention_dropout,

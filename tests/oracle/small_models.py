@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from launcher.model_building import cast_trainable
+from planner.adapter_targets import lora_targets, misunderstood_targets
+from planner.expert_shape import ExpertsSpec
 from planner.model import ModelSpec
 from planner.model_config import config_from_spec
 from planner.module_names import ONLY_ATTENTION, module_names
@@ -37,8 +40,52 @@ GLM = {
     "rotary_fraction": 0.5,
     "rotary": "interleaved",
 }
-QWEN3 = {"model_type": "qwen3", "qk_norm": True, "head_dim": 24}
+QWEN3 = {"model_type": "qwen3", "qk_norm": "heads", "head_dim": 24}
 PHI3 = {"model_type": "phi3", "fused_qkv": True, "mlp": "fused-swiglu", "rotary": "joined"}
+MIXTRAL = {
+    "model_type": "mixtral",
+    "intermediate_size": 96,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=96,
+        router="softmax-fp32",
+        normalized=True,
+    ),
+}
+QWEN3_MOE = QWEN3 | {
+    "model_type": "qwen3_moe",
+    "num_layers": 4,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=3,
+        intermediate_size=32,
+        router="softmax",
+        normalized=True,
+        dense_layers=(2,),
+    ),
+}
+OLMOE = {
+    "model_type": "olmoe",
+    "qk_norm": "whole",
+    "intermediate_size": 48,
+    "experts": ExpertsSpec(
+        num_experts=8, experts_per_token=2, intermediate_size=48, router="softmax"
+    ),
+}
+QWEN2_MOE = QWEN2 | {
+    "model_type": "qwen2_moe",
+    "num_layers": 4,
+    "experts": ExpertsSpec(
+        num_experts=6,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="softmax",
+        shared_intermediate_size=64,
+        shared_gate=True,
+        every=2,
+    ),
+}
 GLM4 = GLM | {"model_type": "glm4", "norms": "around"}
 GPT = {"norm": "layer", "norm_bias": True}
 PHI = GPT | {
@@ -49,7 +96,7 @@ PHI = GPT | {
     "mlp_bias": True,
     "head_bias": True,
     "mlp": "plain",
-    "activation": "gelu_new",
+    "activation": "gelu-new",
     "residual": "parallel",
     "rotary": "joined",
     "rotary_fraction": 0.5,
@@ -78,7 +125,7 @@ STARCODER2 = GPT | {
     "output_bias": True,
     "mlp_bias": True,
     "mlp": "plain",
-    "activation": "gelu_pytorch_tanh",
+    "activation": "gelu-tanh",
     "residual_dropout": 0.1,
     "embedding_dropout": 0.1,
 }
@@ -91,7 +138,7 @@ GPT2 = GPT | {
     "fused_qkv": True,
     "tied_embeddings": True,
     "mlp": "plain",
-    "activation": "gelu_new",
+    "activation": "gelu-new",
     "positions": "learned",
     "residual_dropout": 0.1,
     "embedding_dropout": 0.1,
@@ -122,10 +169,52 @@ BLOOM = GPT | {
     "fused_qkv": True,
     "tied_embeddings": True,
     "mlp": "plain",
-    "activation": "gelu_pytorch_tanh",
+    "activation": "gelu-tanh",
     "embedding_norm": True,
     "positions": "alibi",
 }
+GEMMA = {
+    "model_type": "gemma",
+    "num_key_value_heads": 1,
+    "head_dim": 24,
+    "tied_embeddings": True,
+    "activation": "gelu-tanh",
+    "norm": "rms-plus-one",
+    "scaled_embeddings": True,
+}
+GEMMA2 = GEMMA | {
+    "model_type": "gemma2",
+    "num_key_value_heads": 2,
+    "norms": "around",
+    "sliding_window": 32,
+    "full_attention_every": 2,
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+}
+GEMMA3 = GEMMA | {
+    "model_type": "gemma3_text",
+    "norms": "around",
+    "qk_norm": "heads",
+    "local_rotary": True,
+    "sliding_window": 100,
+    "full_attention_every": 2,
+}
+OLMO2 = {
+    "model_type": "olmo2",
+    "norm": "rms-fp32",
+    "norms": "after",
+    "qk_norm": "whole",
+    "rotary": "halves-fp32",
+}
+EXAONE4 = {
+    "model_type": "exaone4",
+    "norms": "after",
+    "qk_norm": "heads",
+    "sliding_window": 100,
+    "full_attention_every": 2,
+    "unrotated_every": 2,
+}
+WINDOWED = {"sliding_window": 100, "full_attention_first": 1}
 SHAPES = {
     "llama": LLAMA,
     "qwen2": LLAMA.model_copy(update=QWEN2),
@@ -150,12 +239,29 @@ SHAPES = {
         update=FALCON | {"num_key_value_heads": 2, "residual": "parallel-two-norms"}
     ),
     "bloom": LLAMA.model_copy(update=BLOOM),
+    "gemma": LLAMA.model_copy(update=GEMMA),
+    "gemma2": LLAMA.model_copy(update=GEMMA2),
+    "gemma3": LLAMA.model_copy(update=GEMMA3),
+    "qwen2-windows": LLAMA.model_copy(update=QWEN2 | WINDOWED),
+    "qwen3-windows": LLAMA.model_copy(update=QWEN3 | WINDOWED),
+    "olmo2": LLAMA.model_copy(update=OLMO2),
+    "exaone4": LLAMA.model_copy(update=EXAONE4),
+    "granite": LLAMA.model_copy(update={"model_type": "granite", "multipliers": True}),
+    "hunyuan": LLAMA.model_copy(
+        update={"model_type": "hunyuan_v1_dense", "qk_norm": "heads-rotated"}
+    ),
+    "smollm3": LLAMA.model_copy(update={"model_type": "smollm3", "unrotated_every": 2}),
+    "olmoe": LLAMA.model_copy(update=OLMOE),
+    "mixtral": LLAMA.model_copy(update=MIXTRAL),
+    "qwen3-moe": LLAMA.model_copy(update=QWEN3_MOE),
+    "qwen2-moe": LLAMA.model_copy(update=QWEN2_MOE),
 }
 
 
 def build(spec: ModelSpec) -> Any:
-    attention = ONLY_ATTENTION.get(spec.model_type, "sdpa")
-    settings = {**config_from_spec(spec), "attn_implementation": attention}
+    only = ONLY_ATTENTION.get(spec.model_type, "sdpa")
+    kernel = only if spec.attn_logit_softcapping is None else "eager"
+    settings = {**config_from_spec(spec), "attn_implementation": kernel}
     config = transformers.AutoConfig.for_model(**settings)
     return transformers.AutoModelForCausalLM.from_config(config)
 
@@ -174,12 +280,15 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
+        use_dora=adapter.dora,
         target_modules=adapter.target_modules
         if isinstance(adapter.target_modules, str)
         else list(adapter.target_modules),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
-    return peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
+    model = peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
+    cast_trainable(model, "fp32" if kinds.trainable == 4 else "bf16")
+    return model
 
 
 def quantize(model: Any, workload: Workload) -> None:
@@ -207,7 +316,11 @@ def quantize(model: Any, workload: Workload) -> None:
 
 
 def own_names(spec: ModelSpec, targets: Any) -> Any:
-    """The model's own names of Llama's matrices, and one where one holds several."""
+    """The model's own names of Llama's matrices, and one where one holds several; none that
+    means fused experts."""
+    targets = lora_targets(spec, targets)
+    if misunderstood_targets(spec, targets):
+        return tuple(x for x in targets if x not in misunderstood_targets(spec, targets))
     if targets == "all-linear":
         return targets
     fused = dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj") if spec.fused_qkv else {}
@@ -217,14 +330,22 @@ def own_names(spec: ModelSpec, targets: Any) -> Any:
 
 
 def workload_of(
-    spec: ModelSpec, method: Method, compute: Precision, dropout: float, targets: Any
+    spec: ModelSpec,
+    method: Method,
+    compute: Precision,
+    dropout: float,
+    targets: Any,
+    *,
+    dora: bool = False,
 ) -> Workload:
     recipe = load_recipe(method)
     if recipe.adapter is not None:
         adapter = AdapterSection(
-            rank=8, alpha=16, dropout=dropout, target_modules=own_names(spec, targets)
+            rank=8,
+            alpha=16,
+            dropout=dropout,
+            dora=dora,
+            target_modules=own_names(spec, targets),
         )
         recipe = recipe.model_copy(update={"adapter": adapter})
-    attention = ONLY_ATTENTION.get(spec.model_type, recipe.attention)
-    recipe = recipe.model_copy(update={"attention": attention})
     return Workload(model=spec, recipe=recipe, compute=compute)

@@ -38,30 +38,31 @@ LARGER = {
     "vocab_size": 8192,
     "max_position_embeddings": 1024,
 }
-SHAPED = (
-    "llama",
-    "glm",
-    "qwen3",
-    "phi3",
-    "glm4",
-    "phi",
-    "stablelm",
-    "gpt_neox",
-    "starcoder2",
-    "gpt2",
-    "opt",
+NAMES = (
+    *("llama", "glm", "qwen3", "phi3", "glm4", "gemma", "gemma2", "gemma3", "qwen2-windows"),
+    *("olmo2", "exaone4", "granite", "hunyuan", "smollm3", "mixtral", "qwen2-moe"),
+    *("phi", "stablelm", "gpt_neox", "starcoder2", "gpt2", "opt"),
+    *("falcon", "falcon-grouped", "bloom"),
 )
+LARGER_EXPERTS = {"intermediate_size": 384, "shared_intermediate_size": 512}
 
 
-def larger(spec: ModelSpec) -> ModelSpec:
-    """As many keys as queries where the small shape has that."""
-    ungrouped = spec.num_key_value_heads == spec.num_attention_heads
-    four = {"intermediate_size": 1024} if spec.model_type == "bloom" else {}
-    heads = {"num_key_value_heads": 8} if ungrouped else {}
-    return spec.model_copy(update=LARGER | heads | four)
+def _larger(spec: ModelSpec) -> ModelSpec:
+    """As many keys as queries where the small shape has that; Bloom's MLP is four times as wide."""
+    experts, changes = spec.experts, dict(LARGER)
+    if experts is not None:
+        shared = LARGER_EXPERTS if experts.shared_intermediate_size else {"intermediate_size": 384}
+        experts = experts.model_copy(update=shared)
+    if spec.fused_qkv and spec.num_key_value_heads == spec.num_attention_heads:
+        changes["num_key_value_heads"] = LARGER["num_attention_heads"]
+    if spec.positions == "learned":
+        changes["num_key_value_heads"] = LARGER["num_attention_heads"]
+    if spec.model_type == "bloom":
+        changes["intermediate_size"] = 4 * LARGER["hidden_size"]
+    return spec.model_copy(update={**changes, "experts": experts})
 
 
-SHAPES = {name: larger(SMALL[name]) for name in SHAPED}
+SHAPES = {name: _larger(SMALL[name]) for name in NAMES}
 
 
 @pytest.fixture(params=[32768, 128], ids=["wide-tile", "narrow-tile"])

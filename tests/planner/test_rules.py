@@ -25,4 +25,4 @@ def test_what_no_layout_allows_says_why() -> None:
 
 def test_bloom_has_one_kind_of_attention() -> None:
     request = Request(model=load_model("bloom-560m"), cluster=cards(1, 24), method="lora")
-    assert decide(request).chosen.workload.recipe.attention == "eager"
+    assert decide(request).chosen.workload.attention == "eager"
