@@ -46,8 +46,10 @@ def _projected(
         widths = (model.query_size, model.key_value_size, model.key_value_size)
         sizes = [decoder.batch.tokens * width for width in widths]
         if model.model_type in SPLIT:
-            return whole, *ops.split(decoder.tape, whole, sizes)
-        return whole, *(ops.slice_of(decoder.tape, whole, size) for size in sizes)
+            q, k, v = ops.split(decoder.tape, whole, sizes)
+        else:
+            q, k, v = (ops.slice_of(decoder.tape, whole, size) for size in sizes)
+        return whole, q, k, v
     q = decoder.linear(layer, "q_proj", x)
     if model.model_type == "opt":
         q = ops.unary(decoder.tape, q, "query, scaled")
