@@ -90,6 +90,7 @@ def require_possible(plan: Plan) -> None:
         strategy=plan.parallel.strategy,
         optimizer=plan.optimizer.name,
         device=plan.hardware.device,
+        model_type=plan.model.model_type,
     )
     rule = broken_rule(combination, pinned=True)
     if rule is not None:

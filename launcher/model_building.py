@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Mxfp4Config
+from transformers.pytorch_utils import Conv1D
 
 from planner.plan import AdapterSection, Plan, Precision
 
@@ -41,7 +42,13 @@ def with_adapter(plan: Plan, model: Any) -> Any:
     if plan.adapter is None:
         return model
     fp32_adapter = plan.precision.trainable == "fp32"
-    return get_peft_model(model, lora_config(plan.adapter), autocast_adapter_dtype=fp32_adapter)
+    settings = lora_config(plan.adapter, transposed=stores_transposed(model))
+    return get_peft_model(model, settings, autocast_adapter_dtype=fp32_adapter)
+
+
+def stores_transposed(model: Any) -> bool:
+    """Whether the matrices are GPT-2's Conv1D, which peft must be told."""
+    return any(isinstance(module, Conv1D) for module in model.modules())
 
 
 def base_dtype(plan: Plan) -> torch.dtype:
@@ -89,7 +96,7 @@ def _undone_mxfp4(plan: Plan, checkpoint: Path) -> Mxfp4Config | None:
     return Mxfp4Config(dequantize=True) if stored else None
 
 
-def lora_config(adapter: AdapterSection) -> LoraConfig:
+def lora_config(adapter: AdapterSection, *, transposed: bool) -> LoraConfig:
     targets = adapter.target_modules
     return LoraConfig(
         task_type="CAUSAL_LM",
@@ -100,6 +107,7 @@ def lora_config(adapter: AdapterSection) -> LoraConfig:
         use_rslora=adapter.rslora,
         target_modules=targets if isinstance(targets, str) else list(targets),
         bias="none",
+        fan_in_fan_out=transposed,
     )
 
 

@@ -17,6 +17,14 @@ dropout                     keeps a mask of one byte an element: pytorch
                             aten/src/ATen/native/cuda/Dropout.cu, native_dropout
 values of another width     memory efficient attention: pytorch
                             aten/src/ATen/native/transformers/cuda/sdp_utils.cpp
+attention's dropout         is drawn inside the kernel: pytorch aten/src/ATen/native/transformers/
+                            cuda/attention.cu; the CPU's fused kernels have none
+LayerNorm, statistics       are fp32 for 16-bit inputs: pytorch
+                            aten/src/ATen/native/cuda/layer_norm_kernel.cu
+autocast                    has LayerNorm, powers and softmax in fp32, the CPU's has not:
+                            pytorch aten/src/ATen/autocast_mode.h, AT_FORALL_FP32
+softmax of masked scores    which of them are minus infinity, and a second result: pytorch
+                            aten/src/ATen/native/transformers/attention.cpp, _safe_softmax
 softmax, backward           ``grad * output`` is a tensor: pytorch
                             aten/src/ATen/native/cuda/SoftMax.cu, softmax_backward_cuda_out
 trl's fused loss            Triton kernels work inside the tile of logits:
@@ -33,6 +41,7 @@ cuBLAS workspaces           predicted only: aten/src/ATen/cuda/CUDABlas.cpp
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
@@ -110,6 +119,7 @@ def _multiply_4bit(tracer: Tracer, _func: Any, args: tuple[Any, ...], kwargs: An
 
 def _softmax_backward(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
+    tracer.own(result, "activations")
     tracer.transient(result.untyped_storage().nbytes(), "activations")
     return result
 
@@ -134,6 +144,20 @@ def _from_python(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) 
     return result
 
 
+def _safe_softmax(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    result = func(*args, **kwargs)
+    tracer.own(result, "activations")
+    tracer.transient(result.untyped_storage().nbytes() + result.numel(), "activations")
+    return result
+
+
+def _layer_norm_statistics(
+    _tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any
+) -> tuple[Any, ...]:
+    output, *statistics = func(*args, **kwargs)
+    return output, *(each.float() for each in statistics)
+
+
 FAKE_RULES: dict[Any, Rule] = {
     _ATEN._local_scalar_dense.default: _scalar,
     _ATEN.index.Tensor: _index,
@@ -149,6 +173,8 @@ CUDA_RULES: dict[Any, Rule] = {
     _ATEN._softmax_backward_data.default: _softmax_backward,
     _ATEN._foreach_norm.Scalar: _foreach_norm,
     _ATEN.lift_fresh.default: _from_python,
+    _ATEN._safe_softmax.default: _safe_softmax,
+    _ATEN.native_layer_norm.default: _layer_norm_statistics,
 }
 
 
@@ -156,6 +182,26 @@ def _dropout(
     tensor: torch.Tensor, p: float = 0.5, training: bool = True, _inplace: bool = False
 ) -> torch.Tensor:
     return torch.native_dropout(tensor, p, training)[0] if training and p else tensor
+
+
+def _autocast_in_fp32(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function whose tensors autocast makes fp32."""
+
+    @wraps(function)
+    def in_fp32(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_autocast_cpu_enabled():
+            return function(*args, **kwargs)
+        return function(*(x.float() if isinstance(x, torch.Tensor) else x for x in args), **kwargs)
+
+    return in_fp32
+
+
+def _softmax(
+    x: torch.Tensor, dim: int, _stacklevel: int = 3, dtype: torch.dtype | None = None
+) -> Any:
+    if dtype is None and torch.is_autocast_cpu_enabled():
+        dtype = torch.float32
+    return _SOFTMAX(x, dim, dtype=dtype)
 
 
 def _autocast_enabled(device_type: str = "cpu") -> bool:
@@ -174,9 +220,10 @@ def _state_buffer(
 
 
 def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
-    """CUDA's own choice where values have another width; the CPU would make the scores whole."""
+    """Dropout is drawn inside CUDA's kernels; where values have another width one of them takes
+    them, and the CPU would make the scores whole."""
     if query.shape[-1] == value.shape[-1]:
-        return _SCALED_DOT_PRODUCT(query, key, value, *args, **kwargs)
+        return _SCALED_DOT_PRODUCT(query, key, value, *args, **{**kwargs, "dropout_p": 0.0})
     bias = kwargs.get("attn_mask")
     if bias is not None and bias.dtype == torch.bool:
         bias = torch.zeros_like(bias, dtype=query.dtype)
@@ -201,9 +248,13 @@ _FAKE: tuple[_Replaced, ...] = (
     (torch_optimizer, "_foreach_supported_types", _WITH_FOREACH),
     (GlobalOptimManager, "_instance", None),
 )
+_SOFTMAX = torch.nn.functional.softmax
 _CUDA: tuple[_Replaced, ...] = (
     (torch.nn.functional, "dropout", _dropout),
+    (torch.nn.functional, "layer_norm", _autocast_in_fp32(torch.nn.functional.layer_norm)),
     (torch.nn.functional, "scaled_dot_product_attention", _attention),
+    (torch.nn.functional, "softmax", _softmax),
+    (torch, "pow", _autocast_in_fp32(torch.pow)),
     (torch, "is_autocast_enabled", _autocast_enabled),
     (torch_optimizer, "_get_foreach_kernels_supported_devices", lambda: ["cpu", "cuda"]),
     (Optimizer8bit, "get_state_buffer", _state_buffer),

@@ -196,3 +196,18 @@ def softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
         return [tape.new(elements, width, "gradient of the scores")]
 
     return tape.record(output, (scores,), (output,), backward)
+
+
+def safe_softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
+    """``_safe_softmax``: a row that is masked out is zero.
+
+    read: aten/src/ATen/native/transformers/attention.cpp at 2.13: the softmax, which scores are
+    minus infinity, and the result are alive together.
+    """
+    if device == "cuda":
+        _plain = tape.new(scores.elements, scores.width, "softmax")
+        _infinite = tape.new(scores.elements, 1, "masked scores")
+        output = softmax(tape, scores, device=device)
+        del _plain, _infinite
+        return output
+    return softmax(tape, scores, device=device)

@@ -13,6 +13,8 @@ def feed_forward(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
     """LlamaMLP.forward; GlmMLP.forward where one matrix holds gate and up."""
     tape, activation = decoder.tape, decoder.workload.model.activation
     pow_width = decoder.pow_width
+    if decoder.workload.model.mlp == "plain":
+        return _plain(decoder, layer, x)
     if decoder.workload.model.mlp == "fused-swiglu":
         both = decoder.linear(layer, "gate_up_proj", x)
         gate, up = (ops.slice_of(tape, both, both.elements // 2) for _ in range(2))
@@ -34,6 +36,14 @@ def gated_mlp(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
     product = ops.mul(tape, activated, up, "gated product")
     del activated, up
     return decoder.linear(layer, "down_proj", product)
+
+
+def _plain(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
+    """PhiMLP.forward."""
+    activation, pow_width = decoder.workload.model.activation, decoder.pow_width
+    x = decoder.linear(layer, "up_proj", x)
+    x = activate(decoder.tape, activation, x, pow_width=pow_width)
+    return decoder.linear(layer, "down_proj", x)
 
 
 def activate(tape: Tape, activation: Activation, x: Tensor, *, pow_width: int | None) -> Tensor:

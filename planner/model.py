@@ -12,10 +12,12 @@ from pydantic import model_validator
 from planner.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.layer_kinds import LayerKind, LayerPattern, counted, layers_of
 from planner.linear import Linear
+from planner.module_names import module_names
 from planner.spec import Spec
 
-Mlp = Literal["swiglu", "fused-swiglu"]
-"""``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM)."""
+Mlp = Literal["swiglu", "fused-swiglu", "plain"]
+"""``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM).
+``plain``: no gate, an activation between two matrices (GPT)."""
 Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu"]
 """What the gate goes through. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new`` and
 ``gelu-quick`` are made of several operators (transformers' ``gelu_new``, ``quick_gelu``)."""
@@ -25,16 +27,22 @@ Rotary = Literal["halves", "halves-fp32", "joined", "interleaved", "complex", "s
 rotates and what does not are concatenated (Phi-3). ``interleaved``: neighbours with each other,
 then concatenated (GLM). ``complex``: neighbours as one complex number (DeepSeek-V2).
 ``split``: as ``halves``, each half on its own, then concatenated (gpt-oss)."""
-Norm = Literal["rms", "rms-fp32", "rms-plus-one"]
+Norm = Literal["rms", "rms-fp32", "rms-plus-one", "layer"]
 """An RMSNorm is made in fp32. ``rms``: cast back, then scaled by its weight (Llama).
 ``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-plus-one``: the same, by one more than its
-weight (Gemma)."""
+weight (Gemma). ``layer``: LayerNorm (GPT)."""
 Norms = Literal["before", "around", "after"]
 """``before``: attention and MLP each have a norm at their input. ``after``: at their output,
 before the residual is added (OLMo-2). ``around``: at both (Gemma 2, GLM-4-0414)."""
 QkNorm = Literal["heads", "heads-rotated", "whole"]
 """Norms of queries and of keys. ``heads``: over each head (Qwen3). ``heads-rotated``: the same,
 once they have been turned (HunYuan). ``whole``: over all heads at once (OLMo-2)."""
+Residual = Literal["sequential", "parallel", "parallel-two-norms"]
+"""``sequential``: the MLP reads what attention has added to. ``parallel``: both read the same
+normalised input (Phi). ``parallel-two-norms``: both read the layer's input, each through its own
+norm (GPT-NeoX)."""
+Positions = Literal["rotary", "learned", "alibi"]
+"""``learned``: a table of vectors added to the embeddings. ``alibi``: a slope on the scores."""
 
 
 class ModelSpec(Spec):
@@ -63,8 +71,23 @@ class ModelSpec(Spec):
     qkv_bias: bool = False
     output_bias: bool = False
     tied_embeddings: bool = False
+    mlp_bias: bool = False
+    head_bias: bool = False
     mlp: Mlp = "swiglu"
     activation: Activation = "silu"
+    norm_bias: bool = False
+    """Whether LayerNorms have one."""
+    embedding_norm: bool = False
+    """A norm between the embeddings and the first layer (Bloom)."""
+    residual: Residual = "sequential"
+    positions: Positions = "rotary"
+    position_offset: int = 0
+    """Rows of the learned table in front of the first position (OPT)."""
+    embedding_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    """Of what attention and MLP add to the residual stream."""
+    attention_dropout: float = 0.0
+    """Of the attention weights."""
     rotary_fraction: float = 1.0
     """Share of each head's dimensions that rotate."""
     rotary: Rotary = "halves"
@@ -152,26 +175,31 @@ class ModelSpec(Spec):
         if self.fused_qkv:
             widths = {"qkv_proj": q + 2 * kv}
         return (
-            *(
-                Linear(name=name, in_features=h, out_features=width, bias=self.qkv_bias)
-                for name, width in widths.items()
-            ),
-            Linear(name="o_proj", in_features=q, out_features=h, bias=self.output_bias),
+            *(self._linear(role, h, width, bias=self.qkv_bias) for role, width in widths.items()),
+            self._linear("o_proj", q, h, bias=self.output_bias),
         )
 
     @property
     def _mlp(self) -> tuple[Linear, ...]:
         h, i = self.hidden_size, self.intermediate_size
+        widths = {"gate_proj": i, "up_proj": i}
         if self.mlp == "fused-swiglu":
-            up: tuple[Linear, ...] = (
-                Linear(name="gate_up_proj", in_features=h, out_features=2 * i),
-            )
-        else:
-            up = (
-                Linear(name="gate_proj", in_features=h, out_features=i),
-                Linear(name="up_proj", in_features=h, out_features=i),
-            )
-        return (*up, Linear(name="down_proj", in_features=i, out_features=h))
+            widths = {"gate_up_proj": 2 * i}
+        if self.mlp == "plain":
+            widths = {"up_proj": i}
+        return (
+            *(self._linear(role, h, width, bias=self.mlp_bias) for role, width in widths.items()),
+            self._linear("down_proj", i, h, bias=self.mlp_bias),
+        )
+
+    def _linear(self, role: str, in_features: int, out_features: int, *, bias: bool) -> Linear:
+        return Linear(
+            name=module_names(self.model_type).matrices.get(role, role),
+            in_features=in_features,
+            out_features=out_features,
+            bias=bias,
+            role=role,
+        )
 
     @property
     def counted_linears(self) -> list[tuple[Linear, int]]:
@@ -186,8 +214,13 @@ class ModelSpec(Spec):
         return sum(count * linear.weight_params for linear, count in self.counted_linears)
 
     @property
+    def norm_params(self) -> int:
+        """One norm over the hidden size."""
+        return (2 if self.norm_bias else 1) * self.hidden_size
+
+    @property
     def layer_norm_sizes(self) -> tuple[int, ...]:
-        """Elements of each vector of one layer that is no bias: norms' weights, and sinks."""
+        """Elements of each vector of one layer that belongs to no matrix: norms and sinks."""
         inside: tuple[int, ...] = () if self.latent is None else self.latent.norm_sizes
         if self.qk_norm == "whole":
             inside += (self.query_size, self.key_value_size)
@@ -195,11 +228,14 @@ class ModelSpec(Spec):
             inside += (self.head_dim,) * 2
         if self.attention_sinks:
             inside += (self.num_attention_heads,)
-        return (self.hidden_size,) * (4 if self.norms == "around" else 2) + inside
+        count = 1 if self.residual == "parallel" else 2
+        if self.norms == "around":
+            count = 4
+        return (self.hidden_size,) * (count * (2 if self.norm_bias else 1)) + inside
 
     @property
     def layer_norm_params(self) -> int:
-        """Norms' weights of one layer, and its sinks."""
+        """Norms of one layer, and its sinks."""
         return sum(self.layer_norm_sizes)
 
     def expert_params(self, kind: LayerKind) -> int:
@@ -228,14 +264,23 @@ class ModelSpec(Spec):
         return self.vocab_size * self.hidden_size
 
     @property
+    def position_params(self) -> int:
+        """The table of learned positions, where there is one."""
+        rows = self.max_position_embeddings + self.position_offset
+        return rows * self.hidden_size if self.positions == "learned" else 0
+
+    @property
     def head_params(self) -> int:
-        return 0 if self.tied_embeddings else self.embedding_params
+        weight = 0 if self.tied_embeddings else self.embedding_params
+        return weight + (self.vocab_size if self.head_bias else 0)
 
     @property
     def num_params(self) -> int:
         """All parameters, a tied matrix counted once."""
         layers = sum(count * self.layer_params(kind) for kind, count in self.kinds.items())
-        return layers + self.hidden_size + self.embedding_params + self.head_params
+        norms = (2 if self.embedding_norm else 1) * self.norm_params
+        embeddings = self.embedding_params + self.position_params
+        return layers + norms + embeddings + self.head_params
 
     @property
     def unquantized_params(self) -> int:

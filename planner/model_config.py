@@ -12,7 +12,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.configs import deepseek, gemma, glm, granite, llama, mixture, olmo, smollm
+from planner.configs import (
+    deepseek,
+    gemma,
+    glm,
+    gpt,
+    gpt_fused,
+    gpt_learned,
+    granite,
+    llama,
+    mixture,
+    olmo,
+    smollm,
+)
 from planner.configs.keys import Architecture, Config
 from planner.errors import InvalidFileError, NoFormulasError
 from planner.model import ModelSpec
@@ -24,6 +36,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     **deepseek.ARCHITECTURES,
     **gemma.ARCHITECTURES,
     **glm.ARCHITECTURES,
+    **gpt.ARCHITECTURES,
+    **gpt_fused.ARCHITECTURES,
+    **gpt_learned.ARCHITECTURES,
     **granite.ARCHITECTURES,
     **llama.ARCHITECTURES,
     **mixture.ARCHITECTURES,
@@ -80,7 +95,10 @@ def config_from_spec(spec: ModelSpec) -> dict[str, Any]:
             "partial_rotary_factor": spec.rotary_fraction,
         }
     architecture = ARCHITECTURES.get(spec.model_type)
-    return config | (architecture.written(spec) if architecture else {})
+    if architecture is None:
+        return config
+    shared = {key: value for key, value in config.items() if key not in architecture.derived}
+    return shared | architecture.written(spec)
 
 
 def load_model_dir(directory: Path) -> ModelPreset:

@@ -9,6 +9,7 @@ from planner.gpu import Device
 from planner.layer_kinds import LayerKind
 from planner.linear import Linear
 from planner.model import ModelSpec
+from planner.module_names import ONLY_ATTENTION
 from planner.plan import (
     AdapterSection,
     Attention,
@@ -53,10 +54,11 @@ class Workload(Spec):
 
     @property
     def attention(self) -> Attention:
-        """The recipe's, or eager where scores are capped or have sinks: transformers refuses any
-        other."""
-        capped = self.model.attn_logit_softcapping is not None
-        return "eager" if capped or self.model.attention_sinks else self.recipe.attention
+        """The recipe's, or the only one that transformers has for the model: eager where scores
+        are capped or have sinks."""
+        if self.model.attn_logit_softcapping is not None or self.model.attention_sinks:
+            return "eager"
+        return ONLY_ATTENTION.get(self.model.model_type, self.recipe.attention)
 
     @property
     def method(self) -> Method:

@@ -205,6 +205,10 @@ def search_methods(request: Request) -> Results:
     if not possible:
         method, result = next(iter(results.items()))
         reason = "; ".join(result.rejected) or "no layout agrees with all that is pinned"
+        if request.zero_stage is None:
+            raise InvalidRequestError(
+                f"{method} does not go with {request.model.name}: {reason}. Take another --method"
+            )
         raise InvalidRequestError(
             f"{_pinned_layout(request)} does not go with {method}: {reason}. "
             "Leave it out, or take another --method"

@@ -17,6 +17,7 @@ class When(Spec):
     strategy: list[Strategy] | None = None
     optimizer: list[OptimizerName] | None = None
     device: list[Device] | None = None
+    model_type: list[str] | None = None
 
     def applies(self, combination: "Combination") -> bool:
         pairs = (
@@ -24,6 +25,7 @@ class When(Spec):
             (self.strategy, combination.strategy),
             (self.optimizer, combination.optimizer),
             (self.device, combination.device),
+            (self.model_type, combination.model_type),
         )
         return all(listed is None or found in listed for listed, found in pairs)
 
@@ -36,6 +38,7 @@ class Combination:
     strategy: Strategy
     optimizer: OptimizerName
     device: Device
+    model_type: str
 
 
 class Rule(Spec):

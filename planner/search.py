@@ -103,6 +103,7 @@ def candidates(
             strategy=layout.strategy,
             optimizer=workload.recipe.optimizer.name,
             device=cluster.device,
+            model_type=workload.model.model_type,
         )
         rule = broken_rule(combination, pinned=strategy_pinned)
         if rule is None:

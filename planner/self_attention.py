@@ -19,13 +19,16 @@ from planner.rotary import Tables, rotated
 from planner.sinks import sink_attention
 from planner.tensors import Tensor
 
+SPLIT = ("gpt2", "gpt_neox")
+"""Architectures that split a fused projection at once; the others take slices of it."""
+
 
 def self_attention(
-    decoder: Decoder, layer: Layer, x: Tensor, tables: Tables
+    decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None
 ) -> tuple[Tensor, Tensor | None]:
     """LlamaAttention.forward; a fused projection is held to its end, as in Phi-3's."""
     _whole, q, k, v = _projected(decoder, layer, x)
-    if layer.kind.rotates:
+    if tables is not None and layer.kind.rotates:
         q, k = rotated(decoder.tape, decoder.workload.model, q, k, tables)
     if decoder.workload.model.qk_norm == "heads-rotated":
         q = _normed(decoder, layer, "query_layernorm", q)
@@ -41,10 +44,16 @@ def _projected(
     model = decoder.workload.model
     if model.fused_qkv:
         whole = decoder.linear(layer, "qkv_proj", x)
-        sizes = (model.query_size, model.key_value_size, model.key_value_size)
-        q, k, v = (ops.slice_of(decoder.tape, whole, decoder.batch.tokens * n) for n in sizes)
+        widths = (model.query_size, model.key_value_size, model.key_value_size)
+        sizes = [decoder.batch.tokens * width for width in widths]
+        if model.model_type in SPLIT:
+            q, k, v = ops.split(decoder.tape, whole, sizes)
+        else:
+            q, k, v = (ops.slice_of(decoder.tape, whole, size) for size in sizes)
         return whole, q, k, v
     q = decoder.linear(layer, "q_proj", x)
+    if model.model_type == "opt":
+        q = ops.unary(decoder.tape, q, "query, scaled")
     if model.qk_norm in ("heads", "whole"):
         q = _normed(decoder, layer, "q_norm", q)
     k = decoder.linear(layer, "k_proj", x)
