@@ -232,17 +232,20 @@ class ModelSpec(Spec):
         return (2 if self.norm_bias else 1) * self.hidden_size
 
     @property
-    def layer_norm_params(self) -> int:
-        """Norms' weights of one layer."""
-        of_queries_and_keys = 0
+    def layer_norm_sizes(self) -> tuple[int, ...]:
+        """Elements of each norm's weight of one layer."""
+        inside: tuple[int, ...] = () if self.latent is None else self.latent.norm_sizes
         if self.qk_norm == "whole":
-            of_queries_and_keys = self.query_size + self.key_value_size
+            inside += (self.query_size, self.key_value_size)
         elif self.qk_norm is not None:
-            of_queries_and_keys = 2 * self.head_dim
-        of_latents = 0 if self.latent is None else self.latent.norm_params
-        across = of_queries_and_keys + of_latents
+            inside += (self.head_dim,) * 2
         count = 1 if self.residual == "parallel" else 2
-        return (4 if self.norms == "around" else count) * self.norm_params + across
+        around = (self.hidden_size,) * (4 if self.norms == "around" else count)
+        return around * (2 if self.norm_bias else 1) + inside
+
+    @property
+    def layer_norm_params(self) -> int:
+        return sum(self.layer_norm_sizes)
 
     def expert_params(self, kind: LayerKind) -> int:
         """One layer's router and routed experts, none in a layer with an ordinary MLP."""

@@ -18,6 +18,20 @@ Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3"]
 ZeroStage = Literal[0, 1, 2, 3]
 Precision = Literal["bf16", "fp16", "fp32"]
 Loss = Literal["fused", "standard"]
+OptimizerName = Literal[
+    "adamw_torch_fused",
+    "adamw_torch",
+    "adamw_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "lion_8bit",
+    "lion_32bit",
+    "paged_lion_8bit",
+    "paged_lion_32bit",
+    "adafactor",
+    "sgd",
+]
+"""transformers' names; presets/optimizers.yaml says what each keeps."""
 Attention = Literal["sdpa", "eager"]
 
 Phase = Literal["load", "forward", "backward", "optimizer_step", "save"]
@@ -142,7 +156,7 @@ class ParallelSection(Spec):
 
 
 class OptimizerSection(Spec):
-    name: Literal["adamw_torch_fused"]
+    name: OptimizerName
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)

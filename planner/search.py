@@ -10,7 +10,7 @@ from planner.memory import Footprint, footprint
 from planner.overheads import DeviceMemory, device_memory
 from planner.plan import Method
 from planner.recipe import Workload
-from planner.rules import broken_rule
+from planner.rules import Combination, broken_rule
 from planner.step_time import NOMINAL, rates, step_time
 from planner.strategy import Layout
 
@@ -98,9 +98,14 @@ def candidates(
     kept: list[Candidate] = []
     rejected: Counter[str] = Counter()
     for layout in allowed:
-        rule = broken_rule(
-            workload.method, layout.strategy, workload.model.model_type, pinned=strategy_pinned
+        combination = Combination(
+            method=workload.method,
+            strategy=layout.strategy,
+            optimizer=workload.recipe.optimizer.name,
+            device=cluster.device,
+            model_type=workload.model.model_type,
         )
+        rule = broken_rule(combination, pinned=strategy_pinned)
         if rule is None:
             kept.append(Candidate(workload=workload, layout=layout, cluster=cluster))
         else:

@@ -3,7 +3,7 @@
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from launcher.trace_rules import FAKE_RULES
 from planner.assemble import plan_of
 from planner.choose import decide
 from planner.model import ModelSpec
-from planner.plan import Plan
+from planner.plan import OptimizerName, Plan
 from planner.presets import load_model
 from planner.recipe import load_recipe
 from planner.request import Request
@@ -53,6 +53,9 @@ PLANS: list[dict[str, Any]] = [
     {"batch__gradient_accumulation_steps": 1, "batch__global_batch_size": 2},
     full(),
     full(activation_checkpointing=True),
+    full(optimizer__name="adafactor"),
+    {"optimizer__name": "adamw_torch"},
+    {"optimizer__name": "sgd"},
     NF4,
     DORA,
     DORA | NF4,
@@ -113,6 +116,21 @@ def test_the_gpt_line_in_4_bit(name: str) -> None:
     for part in ("weights", "adapters"):
         ours, theirs = (side.phases["save"][part] for side in (found.predicted, found.found))
         assert ours == pytest.approx(theirs, rel=0.01)
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_the_update_of_every_optimizer(name: OptimizerName) -> None:
+    """What it holds and makes, to the byte, but for a table of Lion's that is on the host."""
+    made = planned(method="lora", micro_batch_size=1, optimizer=name)
+    with quiet_libraries():
+        found = compare(made)
+    parts = ("gradients", "optimizer_states", "workspace")
+    ours, theirs = (
+        sum(side.phases["optimizer_step"].get(part, 0) for part in parts)
+        for side in (found.predicted, found.found)
+    )
+    unused = 1024 if name in ("lion_8bit", "paged_lion_8bit") else 0
+    assert ours - CUBLAS_BYTES == theirs - unused
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

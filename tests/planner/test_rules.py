@@ -1,20 +1,29 @@
 """Combinations that the rules leave out."""
 
+from dataclasses import replace
+
 import pytest
 
 from planner.choose import decide
 from planner.errors import InvalidRequestError
 from planner.presets import load_model
 from planner.request import Request
-from planner.rules import broken_rule
+from planner.rules import Combination, broken_rule
 from tests.planner.builders import cards
 
 
 def test_falcon_is_not_quantized() -> None:
     """Its linear layers are a class of their own, which transformers leaves in 16 bit."""
-    assert broken_rule("qlora", "single", "falcon", pinned=False) is not None
-    assert broken_rule("lora", "single", "falcon", pinned=False) is None
-    assert broken_rule("qlora", "single", "llama", pinned=False) is None
+    falcon = Combination(
+        method="qlora",
+        strategy="single",
+        optimizer="adamw_torch_fused",
+        device="cuda",
+        model_type="falcon",
+    )
+    assert broken_rule(falcon, pinned=False) is not None
+    assert broken_rule(replace(falcon, method="lora"), pinned=False) is None
+    assert broken_rule(replace(falcon, model_type="llama"), pinned=False) is None
 
 
 def test_what_no_layout_allows_says_why() -> None:
