@@ -7,8 +7,8 @@ a value of a tensor         there is none: a condition is false, a number 1
 selection by a mask         everything is selected, the worst case
 packed samples              are not looked for among the positions of a sample:
                             transformers/masking_utils.py, find_packed_sequence_indices
-an index, backward          gradients are added to zeros, and not to a copy of them as on fake
-                            tensors: pytorch torch/csrc/autograd/FunctionsManual.cpp, index_backward
+an index, backward          gradients are added to zeros in place; fake ones are copied first:
+                            torch/csrc/autograd/FunctionsManual.cpp, index_backward
 grouped_mm                  takes fp32 too, its meta function does not: pytorch
                             aten/src/ATen/native/GroupedMMUtils.h, _grouped_mm_validate_inputs
 bitsandbytes gemm_4bit      a weight is dequantized, then multiplied: bitsandbytes/backends/cuda/
@@ -22,6 +22,11 @@ softmax, backward           ``grad * output`` is a tensor: pytorch
 trl's fused loss            Triton kernels work inside the tile of logits:
                             trl/kernels/chunked_logprob.py at 1.16.0; so its copies are not made
 autocast in peft            peft asks whether CUDA's is on: peft/tuners/lora/bnb.py at 0.21.2
+norms of gradients          norms of chunks come first: pytorch
+                            aten/src/ATen/native/cuda/ForeachReduceOp.cu
+foreach kernels             are CUDA's default: torch/optim/optimizer.py at 2.13.0
+a scalar from Python        is on the host, as AdamW's counters are: torch/optim/adam.py
+paged optimizer states      are managed memory: bitsandbytes/optim/optimizer.py at 0.50.2
 cuBLAS workspaces           predicted only: aten/src/ATen/cuda/CUDABlas.cpp
 ==========================  =====================================================================
 """
@@ -31,13 +36,18 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-import bitsandbytes  # noqa: F401  registers its operators
+import bitsandbytes
 import torch
+import torch.optim.optimizer as torch_optimizer
+from bitsandbytes.optim.optimizer import GlobalOptimManager, Optimizer8bit
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils import _foreach_utils as foreach_utils
 from transformers import masking_utils
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
 from launcher.trace import Tracer
+from planner.units import ceil_div
 
 Rule = Callable[[Tracer, Any, tuple[Any, ...], dict[str, Any]], Any]
 _ATEN = torch.ops.aten
@@ -104,6 +114,26 @@ def _softmax_backward(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: 
     return result
 
 
+NORM_CHUNK_ELEMENTS = 65536
+"""read: aten/src/ATen/native/cuda/MultiTensorApply.cuh, kChunkSize."""
+
+
+def _foreach_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    result = func(*args, **kwargs)
+    for norm in result:
+        tracer.own(norm, "workspace")
+    chunks = ceil_div(max(tensor.numel() for tensor in args[0]), NORM_CHUNK_ELEMENTS)
+    tracer.transient(len(result) * chunks * torch.float32.itemsize, "workspace")
+    return result
+
+
+def _from_python(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    result = func(*args, **kwargs)
+    if result.dim() == 0:
+        tracer.elsewhere(result)
+    return result
+
+
 FAKE_RULES: dict[Any, Rule] = {
     _ATEN._local_scalar_dense.default: _scalar,
     _ATEN.index.Tensor: _index,
@@ -117,6 +147,8 @@ FAKE_RULES: dict[Any, Rule] = {
 CUDA_RULES: dict[Any, Rule] = {
     **FAKE_RULES,
     _ATEN._softmax_backward_data.default: _softmax_backward,
+    _ATEN._foreach_norm.Scalar: _foreach_norm,
+    _ATEN.lift_fresh.default: _from_python,
 }
 
 
@@ -146,16 +178,36 @@ def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> A
     return output
 
 
+def _state_buffer(
+    optimizer: Any, parameter: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Paged states have sizes here and no storage."""
+    if not optimizer.is_paged or parameter.numel() < 1e5:
+        return torch.zeros_like(parameter, dtype=dtype)
+    paged: Any = torch.zeros_like(parameter, dtype=dtype, device="meta")
+    paged.is_paged = True
+    return paged  # type: ignore[no-any-return]
+
+
 def _nothing(*_: Any, **__: Any) -> None:
     """In the place of a function that works on memory which is already there."""
 
 
-_Replaced = tuple[Any, str, Callable[..., Any]]
-_FAKE: tuple[_Replaced, ...] = ((masking_utils, "find_packed_sequence_indices", _nothing),)
+_Replaced = tuple[Any, str, Any]
+_WITH_FOREACH = [torch.Tensor, torch.nn.Parameter, FakeTensor]
+_FAKE: tuple[_Replaced, ...] = (
+    (masking_utils, "find_packed_sequence_indices", _nothing),
+    (foreach_utils, "_foreach_supported_types", _WITH_FOREACH),
+    (torch_optimizer, "_foreach_supported_types", _WITH_FOREACH),
+    (GlobalOptimManager, "_instance", None),
+)
 _CUDA: tuple[_Replaced, ...] = (
     (torch.nn.functional, "dropout", _dropout),
     (torch.nn.functional, "scaled_dot_product_attention", _attention),
     (torch, "is_autocast_enabled", _autocast_enabled),
+    (torch_optimizer, "_get_foreach_kernels_supported_devices", lambda: ["cpu", "cuda"]),
+    (Optimizer8bit, "get_state_buffer", _state_buffer),
+    (bitsandbytes.functional, "prefetch_tensor", _nothing),
     (trl_utils, "_use_triton", lambda _device: True),
     (chunked_logprob, "_forward_tile", _nothing),
     (chunked_logprob, "_backward_tile", _nothing),
@@ -165,7 +217,11 @@ _CUDA: tuple[_Replaced, ...] = (
 
 @contextmanager
 def replaced_functions(*, on_cuda: bool) -> Iterator[None]:
-    """What the table names and is not an operator, replaced while this is open."""
+    """What the table names and is not an operator, replaced while this is open.
+
+    bitsandbytes remembers embeddings by their address for as long as a process lives: its
+    memory of them starts anew.
+    """
     with ExitStack() as stack:
         for owner, name, replacement in (*_FAKE, *(_CUDA if on_cuda else ())):
             stack.enter_context(patch.object(owner, name, replacement))

@@ -101,8 +101,7 @@ def eager_attention(
     """transformers' eager_attention_forward: scores are whole. The output, and the weights
     that the caller holds to the end of its layer. Under autocast ``compute`` is what products
     are made in; Gemma 2 caps the scores by ``tanh``."""
-    times = shape.heads // shape.key_value_heads
-    key, value = repeat_heads(tape, key, times), repeat_heads(tape, value, times)
+    key, value = repeated_heads(tape, key, value, shape)
     weights = scores(tape, operand(tape, query, compute), operand(tape, key, compute), shape)
     weights = unary(tape, weights, "scaled scores")
     if capped:
@@ -116,6 +115,15 @@ def eager_attention(
     operands = operand(tape, weights, compute), operand(tape, value, compute)
     output = _weighted(tape, *operands, shape)
     return contiguous(tape, output, "attention output, made contiguous"), weights
+
+
+def repeated_heads(
+    tape: Tape, key: Tensor, value: Tensor, shape: HeadShape
+) -> tuple[Tensor, Tensor]:
+    """transformers' repeat_kv of both."""
+    times, shared = shape.heads // shape.key_value_heads, shape.key_value_heads == 1
+    key = repeat_heads(tape, key, times, shared=shared)
+    return key, repeat_heads(tape, value, times, shared=shared)
 
 
 def operand(tape: Tape, x: Tensor, compute: int | None) -> Tensor:
@@ -139,7 +147,7 @@ def math_attention(
     """
     times = shape.heads // shape.key_value_heads
     query = unary(tape, query, "query, scaled")
-    key, value = repeat_heads(tape, key, times), repeat_heads(tape, value, times)
+    key, value = (repeat_heads(tape, x, times, shared=False) for x in (key, value))
     key = unary(tape, key, "key, scaled")
     weights = scores(tape, query, key, shape)
     weights = cast(tape, softmax(tape, weights, device=device), query.width)
@@ -162,7 +170,7 @@ def _weighted(tape: Tape, weights: Tensor, value: Tensor, shape: HeadShape) -> T
 
 def _batched_heads(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
     """Keys and values that were copied for every query head lie in that order already."""
-    return x if shape.heads != shape.key_value_heads else _batched(tape, x, shape)
+    return x if 1 < shape.key_value_heads < shape.heads else _batched(tape, x, shape)
 
 
 def _batched(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:

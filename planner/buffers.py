@@ -26,15 +26,6 @@ def largest_linear(workload: Workload) -> Linear:
     )
 
 
-def ddp_buckets(trainable_params: int, numerics: Numerics) -> int:
-    """DDP copies every gradient into flat buckets before it reduces them.
-
-    read: torch/csrc/distributed/c10d/reducer.cpp; accelerate leaves
-    gradient_as_bucket_view off.
-    """
-    return trainable_params * numerics.gradient
-
-
 def zero_gradient_buckets(zero: ZeroSection, stage: ZeroStage, numerics: Numerics) -> int:
     """Contiguous gradients on their way: two buckets to overlap in stages 1 and 2, one in 3.
 

@@ -202,17 +202,18 @@ class ModelSpec(Spec):
         return sum(count * linear.weight_params for linear, count in self.counted_linears)
 
     @property
-    def layer_norm_params(self) -> int:
-        """Norms' weights of one layer, and its sinks."""
-        of_queries_and_keys = 0
+    def layer_norm_sizes(self) -> tuple[int, ...]:
+        """Elements of each norm's weight of one layer, and of its sinks."""
+        inside: tuple[int, ...] = () if self.latent is None else self.latent.norm_sizes
         if self.qk_norm == "whole":
-            of_queries_and_keys = self.query_size + self.key_value_size
+            inside += (self.query_size, self.key_value_size)
         elif self.qk_norm is not None:
-            of_queries_and_keys = 2 * self.head_dim
-        of_latents = 0 if self.latent is None else self.latent.norm_params
-        of_sinks = self.num_attention_heads if self.attention_sinks else 0
-        across = of_queries_and_keys + of_latents + of_sinks
-        return (4 if self.norms == "around" else 2) * self.hidden_size + across
+            inside += (self.head_dim,) * 2
+        return (self.hidden_size,) * (4 if self.norms == "around" else 2) + inside
+
+    @property
+    def layer_norm_params(self) -> int:
+        return sum(self.layer_norm_sizes)
 
     def expert_params(self, kind: LayerKind) -> int:
         """One layer's router and routed experts, none in a layer with an ordinary MLP."""

@@ -78,6 +78,8 @@ class ModelPass:
         shared = [tape.new(batch.sequence_length, INT64, "position ids")]
         shared += self._masks(embeddings.width)
         tables = self._decoder.rotary_tables(embeddings.width)
+        if self._workload.model.local_rotary:
+            self._held += [table for pair in tables.values() for table in pair]
         x = embeddings
         for number, kind in enumerate(self._layers):
             tape.border()
@@ -86,24 +88,32 @@ class ModelPass:
         return norm(self._decoder, "norm", x)
 
     def _embeddings(self, table: Parameter) -> Tensor:
-        """Rows of the table, which peft makes a leaf where layers are checkpointed."""
+        """Rows of the table, which peft makes a leaf where layers are checkpointed. The graph
+        holds its leaves."""
         tape, model = self.tape, self._workload.model
         x = embedding(tape, table, tokens=self._batch.tokens, hidden_size=model.hidden_size)
         if model.scaled_embeddings:
             x = unary(tape, x, "embedding, scaled")
         if self._checkpointing and not table.trains:
-            x.node = Parameter(x.elements, x.width, trains=True, gradient_owner="activations")
+            leaf = Parameter(x.elements, x.width, trains=True, gradient_owner="activations")
+            leaf.storage = x.storage
+            x.node = leaf
         return unary(tape, x, "embedding, scaled") if model.multipliers else x
 
     def _masks(self, width: int) -> list[Tensor]:
-        """One for each kind of window; eager attention adds to the scores, so always has one."""
-        tape, batch, masks = self.tape, self._batch, []
-        for kind in self._workload.model.kinds:
-            if self._decoder.masked(kind):
-                masks.append(tape.new(batch.scores, 1, "attention mask"))
-            if self._workload.attention == "eager":
-                masks.append(tape.new(batch.scores, width, "attention mask"))
-        return masks
+        """One for each kind of window; eager attention adds it to the scores, so always has one.
+
+        read: transformers/masking_utils.py at 5.23, sdpa_mask and eager_mask. The layers of a
+        kind have run again before the first layer has, but all masks are kept until then here:
+        one run stands for all layers of a kind, and cannot free what they share.
+        """
+        eager = self._workload.attention == "eager"
+        kinds = {kind.sliding_window: kind for kind in self._workload.model.kinds}.values()
+        return [
+            self.tape.new(self._batch.scores, width if eager else 1, "attention mask")
+            for kind in kinds
+            if eager or self._decoder.masked(kind)
+        ]
 
     def _layer(self, layer: Layer, x: Tensor, tables: Tables, shared: list[Tensor]) -> Tensor:
         if not self._checkpointing:

@@ -18,6 +18,20 @@ Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3"]
 ZeroStage = Literal[0, 1, 2, 3]
 Precision = Literal["bf16", "fp16", "fp32"]
 Loss = Literal["fused", "standard"]
+OptimizerName = Literal[
+    "adamw_torch_fused",
+    "adamw_torch",
+    "adamw_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "lion_8bit",
+    "lion_32bit",
+    "paged_lion_8bit",
+    "paged_lion_32bit",
+    "adafactor",
+    "sgd",
+]
+"""transformers' names; presets/optimizers.yaml says what each keeps."""
 Attention = Literal["sdpa", "eager"]
 
 Phase = Literal["load", "forward", "backward", "optimizer_step", "save"]
@@ -73,6 +87,10 @@ class AdapterSection(Spec):
     rank: int = Field(ge=1)
     alpha: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
+    dora: bool = False
+    """Direction and magnitude apart (arXiv:2402.09353): one more trained vector a matrix."""
+    rslora: bool = False
+    """Scaled by alpha over the root of the rank (arXiv:2312.03732), not over the rank."""
     target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(strict=False)]
 
 
@@ -130,7 +148,7 @@ class ParallelSection(Spec):
                 f"strategy {self.strategy} means zero_stage {ZERO_STAGE[self.strategy]}, "
                 f"not {self.zero_stage}"
             )
-        if (self.strategy == "single") != (self.world_size == 1):
+        if self.strategy == "single" and self.world_size != 1:
             raise ValueError(f"strategy {self.strategy} cannot run on world_size {self.world_size}")
         if (self.zero is None) != (self.zero_stage == 0):
             raise ValueError("zero (DeepSpeed's sizes) belongs to the ZeRO strategies, and to all")
@@ -138,7 +156,7 @@ class ParallelSection(Spec):
 
 
 class OptimizerSection(Spec):
-    name: Literal["adamw_torch_fused"]
+    name: OptimizerName
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)

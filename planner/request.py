@@ -7,7 +7,7 @@ from typing import Literal
 from planner.adapter_targets import lora_targets, misunderstood_targets
 from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
-from planner.plan import METHODS, AdapterSection, Method, Precision, ZeroStage
+from planner.plan import METHODS, AdapterSection, Method, OptimizerName, Precision, ZeroStage
 from planner.presets import ModelPreset
 from planner.recipe import Recipe, Workload, load_recipe
 from planner.search import SearchResult, search
@@ -33,6 +33,7 @@ class Request:
     zero_stage: ZeroStage | None = None
     activation_checkpointing: bool | None = None
     lora_rank: int | None = None
+    optimizer: OptimizerName | None = None
     memory_limit_bytes: int | None = None
     data_source: str | None = None
 
@@ -149,6 +150,8 @@ def workload(request: Request, method: Method) -> Workload:
             changes["attention"] = "eager"
     if recipe.adapter is not None:
         changes["adapter"] = _adapter(request, recipe.adapter)
+    if request.optimizer is not None:
+        changes["optimizer"] = recipe.optimizer.model_copy(update={"name": request.optimizer})
     if request.data_source is not None:
         changes["data"] = recipe.data.model_copy(update={"source": request.data_source})
     return Workload(
@@ -203,10 +206,17 @@ def search_methods(request: Request) -> Results:
         method, result = next(iter(results.items()))
         reason = "; ".join(result.rejected) or "no layout agrees with all that is pinned"
         raise InvalidRequestError(
-            f"--zero-stage {request.zero_stage} does not go with {method}: {reason}. "
+            f"{_pinned_layout(request)} does not go with {method}: {reason}. "
             "Leave it out, or take another --method"
         )
     return possible
+
+
+def _pinned_layout(request: Request) -> str:
+    """The options that rules speak of, as they were given."""
+    given = {"--zero-stage": request.zero_stage, "--optimizer": request.optimizer}
+    options = [f"{option} {value}" for option, value in given.items() if value is not None]
+    return " with ".join(options) or "this machine"
 
 
 def describe_budget(request: Request) -> str:

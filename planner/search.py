@@ -10,7 +10,7 @@ from planner.memory import Footprint, footprint
 from planner.overheads import DeviceMemory, device_memory
 from planner.plan import Method
 from planner.recipe import Workload
-from planner.rules import broken_rule
+from planner.rules import Combination, broken_rule
 from planner.step_time import NOMINAL, rates, step_time
 from planner.strategy import Layout
 
@@ -98,7 +98,13 @@ def candidates(
     kept: list[Candidate] = []
     rejected: Counter[str] = Counter()
     for layout in allowed:
-        rule = broken_rule(workload.method, layout.strategy, pinned=strategy_pinned)
+        combination = Combination(
+            method=workload.method,
+            strategy=layout.strategy,
+            optimizer=workload.recipe.optimizer.name,
+            device=cluster.device,
+        )
+        rule = broken_rule(combination, pinned=strategy_pinned)
         if rule is None:
             kept.append(Candidate(workload=workload, layout=layout, cluster=cluster))
         else:
@@ -110,12 +116,15 @@ def _split(
     every: list[Candidate], budget_bytes: int
 ) -> tuple[list[Candidate], list[Candidate], int]:
     """What fits, what does not, and how many were not priced: memory only grows with the
-    micro-batch, so nothing beyond the first that is too large can fit."""
+    micro-batch, so nothing beyond the first that is too large can fit. One micro-batch a step is
+    apart, since no gradients wait for it."""
     fitting: list[Candidate] = []
-    too_large: dict[tuple[str, bool], Candidate] = {}
+    too_large: dict[tuple[str, bool, bool], Candidate] = {}
     hopeless = 0
     for candidate in sorted(every, key=lambda c: c.layout.micro_batch_size):
-        key = (candidate.layout.strategy, candidate.layout.activation_checkpointing)
+        layout = candidate.layout
+        accumulates = layout.gradient_accumulation_steps > 1
+        key = (layout.strategy, layout.activation_checkpointing, accumulates)
         if key in too_large:
             hopeless += 1
         elif candidate.fits(budget_bytes):

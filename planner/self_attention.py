@@ -6,7 +6,13 @@ The kernels that they call are in planner/attention.py.
 from dataclasses import replace
 
 from planner import operators as ops
-from planner.attention import HeadShape, eager_attention, fused_attention, math_attention
+from planner.attention import (
+    HeadShape,
+    eager_attention,
+    fused_attention,
+    math_attention,
+    repeated_heads,
+)
 from planner.decoder import Decoder, Layer
 from planner.norms import norm
 from planner.rotary import Tables, rotated
@@ -108,8 +114,7 @@ def _fused(
     if grouped and kinds.grouped_heads == "math" and not masked:
         return math_attention(tape, q, k, v, shape=shape, device=batch.device)
     if masked or kinds.grouped_heads == "copied":
-        times = shape.heads // shape.key_value_heads
-        k, v = ops.repeat_heads(tape, k, times), ops.repeat_heads(tape, v, times)
+        k, v = repeated_heads(tape, k, v, shape)
         shape = replace(shape, key_value_heads=shape.heads)
     if kinds.autocast:
         width = kinds.compute

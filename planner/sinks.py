@@ -2,7 +2,7 @@
 
 from planner import operators as ops
 from planner import views
-from planner.attention import HeadShape, operand, scores
+from planner.attention import HeadShape, operand, repeated_heads, scores
 from planner.autograd import Tape
 from planner.gpu import Device
 from planner.tensors import Tensor
@@ -23,8 +23,7 @@ def sink_attention(
     """eager_attention_forward of modeling_gpt_oss.py: each head's sink is one score more, which
     is dropped after the softmax. transformers has no other attention for it but kernels of the
     hub."""
-    times = shape.heads // shape.key_value_heads
-    key, value = ops.repeat_heads(tape, key, times), ops.repeat_heads(tape, value, times)
+    key, value = repeated_heads(tape, key, value, shape)
     weights = scores(tape, operand(tape, query, compute), operand(tape, key, compute), shape)
     weights = ops.unary(tape, weights, "scaled scores")
     mask = Tensor(weights.elements, mask_width, None, None)

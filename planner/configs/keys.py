@@ -92,9 +92,7 @@ class Config:
     def activation(self, key: str, default: str) -> Activation:
         name = self.text(key, default)
         if name not in ACTIVATIONS:
-            raise self.error(
-                f"{key}: {name!r} cannot be planned. Known are {', '.join(sorted(ACTIVATIONS))}"
-            )
+            raise self.no_formulas(key, "an activation that is not in the ledger")
         return ACTIVATIONS[name]
 
     def part(self, key: str) -> "Config":
@@ -113,9 +111,12 @@ class Config:
     def refuse(self, key: str, why: str, ordinary: object = False) -> None:
         """Shapes that :class:`ModelSpec` cannot describe must not be miscounted."""
         if self.value(key, ordinary) != ordinary:
-            raise NoFormulasError(
-                self.path, None, f"{key}: {self.content[key]!r} has no formulas: {why}"
-            )
+            raise self.no_formulas(key, why)
+
+    def no_formulas(self, key: str, why: str) -> NoFormulasError:
+        return NoFormulasError(
+            self.path, None, f"{key}: {self.content[key]!r:.60} has no formulas: {why}"
+        )
 
 
 def no_keys(_spec: ModelSpec) -> dict[str, Any]:

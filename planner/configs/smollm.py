@@ -33,7 +33,7 @@ def _unrotated_every(config: Config) -> int | None:
         return None
     every = turned.index(0) + 1
     if turned != [int(number % every != 0) for number in range(1, count + 1)]:
-        raise config.error("no_rope_layers: such an order of layers cannot be planned")
+        raise config.no_formulas("no_rope_layers", "such an order of layers")
     return every
 
 

@@ -34,9 +34,7 @@ def windows(
         return {"sliding_window": window, "full_attention_first": len(full)}
     every = full[0] if full else 0
     if types != [SLIDING if number % every else FULL for number in range(1, count + 1)]:
-        raise config.error(
-            "layer_types: such an order of layers with and without a window cannot be planned"
-        )
+        raise config.no_formulas("layer_types", "such an order of windows")
     return {"sliding_window": window, "full_attention_every": every}
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from launcher.model_building import cast_trainable
 from planner.adapter_targets import lora_targets, misunderstood_targets
 from planner.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.model import ModelSpec
@@ -136,6 +137,7 @@ QWEN2_MOE = QWEN2 | {
 GLM4 = GLM | {"model_type": "glm4", "norms": "around"}
 GEMMA = {
     "model_type": "gemma",
+    "num_key_value_heads": 1,
     "head_dim": 24,
     "tied_embeddings": True,
     "activation": "gelu-tanh",
@@ -144,6 +146,7 @@ GEMMA = {
 }
 GEMMA2 = GEMMA | {
     "model_type": "gemma2",
+    "num_key_value_heads": 2,
     "norms": "around",
     "sliding_window": 32,
     "full_attention_every": 2,
@@ -226,11 +229,14 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
+        use_dora=adapter.dora,
         target_modules=adapter.target_modules
         if isinstance(adapter.target_modules, str)
         else list(adapter.target_modules),
     )
-    return peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
+    model = peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
+    cast_trainable(model, "fp32" if kinds.trainable == 4 else "bf16")
+    return model
 
 
 def quantize(model: Any, workload: Workload) -> None:
@@ -273,14 +279,24 @@ def matrices_that_hold(spec: ModelSpec, targets: Any) -> Any:
 
 
 def workload_of(
-    spec: ModelSpec, method: Method, compute: Precision, dropout: float, targets: Any
+    spec: ModelSpec,
+    method: Method,
+    compute: Precision,
+    dropout: float,
+    targets: Any,
+    *,
+    dora: bool = False,
 ) -> Workload:
     recipe = load_recipe(method)
     if spec.latent is not None:
         recipe = recipe.model_copy(update={"attention": "eager"})
     if recipe.adapter is not None:
         adapter = AdapterSection(
-            rank=8, alpha=16, dropout=dropout, target_modules=matrices_that_hold(spec, targets)
+            rank=8,
+            alpha=16,
+            dropout=dropout,
+            dora=dora,
+            target_modules=matrices_that_hold(spec, targets),
         )
         recipe = recipe.model_copy(update={"adapter": adapter})
     return Workload(model=spec, recipe=recipe, compute=compute)

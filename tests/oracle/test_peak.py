@@ -38,6 +38,11 @@ LARGER = {
     "vocab_size": 8192,
     "max_position_embeddings": 1024,
 }
+NAMES = (
+    *("llama", "glm", "qwen3", "phi3", "glm4", "gemma", "gemma2", "gemma3", "qwen2-windows"),
+    *("olmo2", "exaone4", "granite", "hunyuan", "smollm3", "mixtral", "qwen2-moe"),
+    *("deepseek-v2", "gpt-oss"),
+)
 LARGER_EXPERTS = {"intermediate_size": 384, "shared_intermediate_size": 512}
 
 
@@ -52,20 +57,7 @@ def _larger(spec: ModelSpec) -> ModelSpec:
     return spec.model_copy(update={**LARGER, **heads, "experts": experts})
 
 
-SHAPES = {
-    name: _larger(SMALL[name])
-    for name in (
-        "llama",
-        "glm",
-        "qwen3",
-        "phi3",
-        "glm4",
-        "mixtral",
-        "qwen2-moe",
-        "deepseek-v2",
-        "gpt-oss",
-    )
-}
+SHAPES = {name: _larger(SMALL[name]) for name in NAMES}
 
 
 @pytest.fixture(params=[32768, 128], ids=["wide-tile", "narrow-tile"])
