@@ -209,6 +209,8 @@ class ModelSpec(Spec):
             inside += (self.query_size, self.key_value_size)
         elif self.qk_norm is not None:
             inside += (self.head_dim,) * 2
+        if self.attention_sinks:
+            inside += (self.num_attention_heads,)
         return (self.hidden_size,) * (4 if self.norms == "around" else 2) + inside
 
     @property
