@@ -83,6 +83,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._count(part, event.num_bytes)
         self._look()
 
+    def replaces(self, tensor: torch.Tensor) -> None:
+        """A storage that is one of those before it, unless something still holds that one."""
+        self._note(tensor, looks=False)
+
     def elsewhere(self, tensor: torch.Tensor) -> None:
         """A storage that is on the host where the plan's tensors are on a device."""
         self._note(tensor, num_bytes=0)
@@ -103,7 +107,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tree_map_only(torch.Tensor, self._note, result)
         return result
 
-    def _note(self, tensor: torch.Tensor, num_bytes: int | None = None) -> None:
+    def _note(
+        self, tensor: torch.Tensor, num_bytes: int | None = None, *, looks: bool = True
+    ) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._owned or tensor.device.type == "meta":
@@ -113,7 +119,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         event = Event("alloc", self._number(), size, self._phase, self._part)
         self._owned[key] = event
         self._watched[key] = weakref.ref(storage, lambda _: self._forget(key))
-        self._alloc(event)
+        self._alloc(event, looks=looks)
 
     def _forget(self, key: int) -> None:
         del self._watched[key]
@@ -123,10 +129,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._num_storages += 1
         return self._num_storages
 
-    def _alloc(self, event: Event) -> None:
+    def _alloc(self, event: Event, *, looks: bool = True) -> None:
         self.events.append(event)
         self._count(event.part, event.num_bytes)
-        self._look()
+        if looks:
+            self._look()
 
     def _free(self, event: Event) -> None:
         self.events.append(event._replace(kind="free", phase=self._phase))
