@@ -185,9 +185,11 @@ def _layer_norm_statistics(
     return output, *(each.float() for each in statistics)
 
 
+ENGINE_RULES: dict[Any, Rule] = {_ATEN.add.Tensor: _sum}
+"""What a trace of computed steps must be told, too."""
 FAKE_RULES: dict[Any, Rule] = {
+    **ENGINE_RULES,
     _ATEN._local_scalar_dense.default: _scalar,
-    _ATEN.add.Tensor: _sum,
     _ATEN.index.Tensor: _index,
     _ATEN.index_put.default: _index_put,
     _ATEN._grouped_mm.default: _grouped_mm,

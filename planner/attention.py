@@ -182,10 +182,10 @@ def softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
     """``softmax(dtype=torch.float32)``: the result is saved.
 
     read: aten/src/ATen/native/cuda/SoftMax.cu: the gradient's kernel makes ``grad * output``
-    first; from fp16 it reads and returns 16 bit. aten/src/ATen/native/SoftMax.cpp: elsewhere
-    a 16-bit input is cast before.
+    first. aten/src/ATen/native/SoftMax.cpp, softmax: on CUDA it reads fp16 and returns it as the
+    gradient; bf16, and fp16 elsewhere, is cast before.
     """
-    direct = device == "cuda" and scores.width < FP32
+    direct = device == "cuda" and tape.fp16 and scores.width < FP32
     if not direct:
         scores = cast(tape, scores, FP32, "scores in fp32")
     elements, width = scores.elements, scores.width

@@ -33,13 +33,15 @@ class _RecomputedEnough(Exception):  # noqa: N818 - a signal, not an error
 class Tape:
     """One training step: the log of its storages, and the graph as it grows."""
 
-    def __init__(self, *, sink: GradientSink) -> None:
+    def __init__(self, *, sink: GradientSink, fp16: bool = False) -> None:
         self.log: list[Event] = []
         self.kept_gradients: list[Storage] = []
         self.borders: list[tuple[int, int]] = []
         """Where each layer begins: the last node before it, and its place in the log."""
         self.passed: list[int] = []
         """Places in the log where backward left a layer, the last layer first."""
+        self.fp16 = fp16
+        """Whether 16-bit numbers are fp16, for which some kernels are others."""
         self._sink = sink
         self._sequence = 0
         self._owner: Owner = "activations"
@@ -207,7 +209,7 @@ class Tape:
         held_by_the_tensor_and_this_call = 2
         assert old.storage is not None
         shared = getrefcount(old.storage) > held_by_the_tensor_and_this_call
-        if shared or old.storage.held_by_python:
+        if shared:
             arrived[key] = self.new(old.elements, old.width, "sum of gradients")
 
     def _accumulate(self, leaf: Parameter, arrived: dict[int, Tensor]) -> None:

@@ -226,7 +226,7 @@ class Decoder:
         window = kind.sliding_window
         if self.workload.model.model_type == "falcon":
             return True
-        return self.batch.masked or (window is not None and self.batch.sequence_length > window)
+        return self.batch.masked or (window is not None and self.batch.sequence_length >= window)
 
     def rotary_tables(self, width: int) -> dict[LayerKind, tuple[Tensor, Tensor] | None]:
         """Cosines and sines, made once for all layers, or once for each kind of them; none

@@ -93,26 +93,18 @@ def _fused_log_probs(
         ]
         tile = sizes.tile("backward")
         made: list[Tensor | None] = [ops.as_width(tape, of_hidden, width, elements)]
-        made += [_from_python(tape, *pair) for pair in zip(summed, sizes_of, strict=True)]
+        made += [
+            None
+            if gradient is None or size is None
+            else ops.as_width(tape, gradient, size[1], size[0])
+            for gradient, size in zip(summed, sizes_of, strict=True)
+        ]
         del tile
         return made
 
     saved = (hidden, *parameters, outputs[0], outputs[1])
     result = outputs[2]
     return tape.record(result, (hidden, *parameters), saved, backward)
-
-
-def _from_python(
-    tape: Tape, gradient: Tensor | None, size: tuple[int, int] | None
-) -> Tensor | None:
-    """A parameter's gradient in its dtype, as an autograd.Function in Python returns it."""
-    if gradient is None or size is None:
-        return None
-    elements, width = size
-    made = ops.as_width(tape, gradient, width, elements)
-    assert made.storage is not None
-    made.storage.held_by_python = True
-    return made
 
 
 class _TileSizes:

@@ -32,7 +32,7 @@ class ModelPass:
         self._workload = workload
         self._batch = batch
         self._layers = layers
-        self.tape = Tape(sink=sink)
+        self.tape = Tape(sink=sink, fp16=workload.compute == "fp16")
         self._decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
         self._checkpointing = checkpointing
         self._numerics = numerics

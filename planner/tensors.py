@@ -17,7 +17,7 @@ RENAMED = 0
 class Storage:
     """Bytes that are alive as long as somebody holds this object."""
 
-    __slots__ = ("block_bytes", "held_by_python", "log", "name", "num_bytes", "owner")
+    __slots__ = ("block_bytes", "log", "name", "num_bytes", "owner")
 
     def __init__(self, log: list[Event], num_bytes: int, owner: Owner, name: str) -> None:
         self.log = log
@@ -25,8 +25,6 @@ class Storage:
         self.block_bytes = round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
         self.owner = owner
         self.name = name
-        self.held_by_python = False
-        """Made by an autograd.Function in Python, so that nothing may be added to it in place."""
         log.append((self.block_bytes, owner, id(self), name))
 
     def __del__(self) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from launcher.trace import Tracer
+from launcher.trace_rules import ENGINE_RULES
 from planner.memory import worst_batch
 from planner.micro_batch import micro_batch
 from planner.model import ModelSpec
@@ -93,7 +94,7 @@ def traced_peak(work: Workload, layout: Layout, *, zero_stage: ZeroStage) -> int
         base.enable_input_require_grads()
     kinds = numerics(method=work.method, compute=work.compute, zero_stage=zero_stage)
     shape = (layout.micro_batch_size, SEQUENCE_LENGTH)
-    tracer = Tracer(left_out=("weights",))
+    tracer = Tracer(ENGINE_RULES, left_out=("weights",))
     for tensor in (*model.parameters(), *model.buffers()):
         tracer.own(tensor, "weights")
     with tracer, tracer.phase("backward"):
