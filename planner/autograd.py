@@ -6,7 +6,7 @@ is logged with its owner; a node keeps what its operator saves, and the backward
 nodes from the last to the first. Nothing is computed but bytes.
 
 read: torch/csrc/autograd/engine.cpp at 2.13: a node's inputs and outputs are alive together;
-what it saved goes when it has run; then validate_outputs gives each gradient the shape and
+what it saved goes when its outputs have their shapes and dtypes; then validate_outputs gives each gradient the shape and
 dtype of what it is the gradient of; gradients that meet are added, in place where nobody else
 holds the first. torch/csrc/autograd/functions/accumulate_grad.h: the first gradient of a
 parameter is kept as it is, later ones are added to it.
@@ -174,11 +174,14 @@ class Tape:
         region = node.region
         if region is not None and node.unpacks and not region.refilled:
             self._recompute(region)
+        recomputed = region is not None
         node.region = region = None
         incoming = arrived.pop(id(node))
         outgoing = list(node.backward(incoming))
-        node.saved = []
+        if recomputed:
+            node.saved = []  # checkpointing hands them out once, and they end with the node's work
         self._validate(outgoing, node)
+        node.saved = []
         del incoming
         for position, edge in enumerate(node.inputs):
             made, outgoing[position] = outgoing[position], None
