@@ -11,6 +11,8 @@ an index, backward          gradients are added to zeros in place; fake ones are
                             torch/csrc/autograd/FunctionsManual.cpp, index_backward
 bitsandbytes gemm_4bit      a weight is dequantized, then multiplied: bitsandbytes/backends/cuda/
                             ops.py at 0.50.2, _dequant_linear_fallback (above 1,536 tokens)
+bitsandbytes int8 products  run as on CUDA, each step traced; what is made whole from int8 is a
+                            workspace: bitsandbytes/backends/cuda/ops.py and default/ops.py
 dropout                     keeps a mask of one byte an element: pytorch
                             aten/src/ATen/native/cuda/Dropout.cu, native_dropout
 softmax, backward           ``grad * output`` is a tensor: pytorch
@@ -27,8 +29,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-import bitsandbytes  # noqa: F401  registers its operators
+import bitsandbytes
 import torch
+from bitsandbytes.autograd._functions import MatMul8bitLt
 from transformers import masking_utils
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
@@ -86,6 +89,35 @@ def _multiply_4bit(tracer: Tracer, _func: Any, args: tuple[Any, ...], kwargs: An
         return torch.nn.functional.linear(inputs, weight, kwargs.get("bias"))
 
 
+def _quantize_to_int8(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """The steps on CUDA, each traced; no column holds an outlier."""
+    threshold = kwargs.get("threshold", args[1] if len(args) > 1 else 0.0)
+    if threshold == 0.0:
+        return func(*args, **kwargs)
+    tensor = args[0]
+    with tracer:
+        scales = tensor.new_empty(tensor.numel() // tensor.shape[-1], dtype=torch.float32)
+        codes = torch.empty_like(tensor, dtype=torch.int8)
+        outliers = tensor.abs() >= threshold
+        del outliers
+        return codes, scales, tensor.new_empty(0, dtype=torch.int64)
+
+
+def _multiply_int8(tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
+    """The steps on CUDA, each traced, without outliers."""
+    inputs, codes, weight = args[:3]
+    with tracer:
+        product = _BITSANDBYTES.int8_linear_matmul(codes, weight)
+        return torch.empty_like(product, dtype=torch.float16).to(inputs.dtype), inputs.new_empty(0)
+
+
+def _cast(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    result = func(*args, **kwargs)
+    if args[0].dtype == torch.int8:
+        tracer.own(result, "workspace")
+    return result
+
+
 def _softmax_backward(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
     tracer.transient(result.untyped_storage().nbytes(), "activations")
@@ -98,11 +130,14 @@ FAKE_RULES: dict[Any, Rule] = {
     _ATEN.index_put.default: _index_put,
     _ATEN.masked_select.default: _masked_select,
     _BITSANDBYTES.gemm_4bit.default: _multiply_4bit,
+    _ATEN._to_copy.default: _cast,
     _BITSANDBYTES.dequantize_4bit.default: _workspace,
     _BITSANDBYTES.dequantize_blockwise.default: _workspace,
 }
 CUDA_RULES: dict[Any, Rule] = {
     **FAKE_RULES,
+    _BITSANDBYTES.int8_vectorwise_quant.default: _quantize_to_int8,
+    _BITSANDBYTES.int8_mixed_scaled_mm.default: _multiply_int8,
     _ATEN._softmax_backward_data.default: _softmax_backward,
 }
 
@@ -117,6 +152,19 @@ def _autocast_enabled(device_type: str = "cpu") -> bool:
     return torch.is_autocast_cpu_enabled() if device_type == "cpu" else False
 
 
+def _multiply_8bit(
+    inputs: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor | None = None,
+    state: Any = None,
+    threshold: float = 0.0,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    state.threshold = threshold or state.threshold
+    result: torch.Tensor = MatMul8bitLt.apply(inputs, weight, out, bias, state)
+    return result
+
+
 def _nothing(*_: Any, **__: Any) -> None:
     """In the place of a function that works on memory which is already there."""
 
@@ -125,6 +173,7 @@ _Replaced = tuple[Any, str, Callable[..., Any]]
 _FAKE: tuple[_Replaced, ...] = ((masking_utils, "find_packed_sequence_indices", _nothing),)
 _CUDA: tuple[_Replaced, ...] = (
     (torch.nn.functional, "dropout", _dropout),
+    (bitsandbytes, "matmul", _multiply_8bit),
     (torch, "is_autocast_enabled", _autocast_enabled),
     (trl_utils, "_use_triton", lambda _device: True),
     (chunked_logprob, "_forward_tile", _nothing),

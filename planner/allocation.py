@@ -10,11 +10,10 @@ from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
 from planner.model_pass import ModelPass
 from planner.model_states import ADAM_MOMENTS_BYTES
 from planner.numerics import Numerics
-from planner.quantization import BLOCK_SIZE, FP32_BYTES, nf4_bytes
+from planner.quantization import FP32_BYTES, quantized_tensors
 from planner.recipe import Batch, Workload
 from planner.tensors import RENAMED
 from planner.tensors import Event as Logged
-from planner.units import ceil_div
 
 STEPS = 2
 """The first makes the optimizer's states, the second is as all later ones."""
@@ -74,13 +73,9 @@ def _quantized_sizes(workload: Workload) -> list[int]:
     quantization = workload.recipe.quantization
     if quantization is None:
         return []
-    sizes = []
-    model = workload.model
-    for matrix in (matrix for kind in model.layers for matrix in model.linears(kind)):
-        packed = ceil_div(matrix.weight_params, 2)
-        scales = ceil_div(matrix.weight_params, BLOCK_SIZE)
-        if not quantization.double_quant:
-            scales *= FP32_BYTES
-        whole = nf4_bytes(num_weights=matrix.weight_params, double_quant=quantization.double_quant)
-        sizes += [packed, scales, whole - packed - scales]
-    return sizes
+    return [
+        size
+        for kind in workload.model.layers
+        for matrix in workload.model.linears(kind)
+        for size in quantized_tensors(matrix, quantization)
+    ]

@@ -26,6 +26,11 @@ GradientSink = Literal["keep", "add", "reduce"]
 there before; DeepSpeed copies it into a bucket. The last two free it at once."""
 
 
+Arrived = dict[int, Tensor]
+"""Gradients that wait for their node, by its identity."""
+Queue = list[tuple[int, Node]]
+
+
 class _RecomputedEnough(Exception):  # noqa: N818 - a signal, not an error
     """Ends a recomputation when all that backward needs is there again."""
 
@@ -46,6 +51,7 @@ class Tape:
         self._loss_from = 0
         self._region: Region | None = None
         self._refilling = False
+        self._without_graph = False
         self._cast_weights: dict[int, tuple[int, Tensor]] = {}
 
     def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
@@ -61,7 +67,7 @@ class Tape:
     ) -> Tensor:
         """Give ``output`` its node, if any input needs a gradient."""
         nodes = tuple(x.node for x in inputs)
-        if not any(nodes):
+        if self._without_graph or not any(nodes):
             return output
         region = self._region
         if region is not None and self._refilling:
@@ -108,6 +114,28 @@ class Tape:
         self._region = None
         return output
 
+    def checkpoint_reentrant(self, run: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        """Run a region without a graph; backward runs it again with one, and goes through that.
+
+        read: torch/utils/checkpoint.py at 2.13, CheckpointFunction: its own backward holds the
+        incoming gradient, the input and the output until all of the region has been passed.
+        """
+        self._without_graph = True
+        output = run(given.detached())
+        self._without_graph = False
+        kept = given.detached()
+
+        def backward(gradient: Tensor) -> list[Tensor | None]:
+            arrived: list[Tensor] = []
+            leaf = kept.viewed()
+            leaf.node = Node(0, (), (), lambda x: [arrived.append(x)], unpacks=False)
+            _output = run(leaf)
+            self.autocast_ends()
+            self._pass_back(*_begin(_output, gradient), [])
+            return [arrived.pop()]
+
+        return self.record(output, (given,), (given,), backward)
+
     def _recompute(self, region: Region) -> None:
         self._region, self._refilling = region, True
         with suppress(_RecomputedEnough):
@@ -147,14 +175,14 @@ class Tape:
 
         What the caller still holds stays alive, as logits do in a loop that names them.
         """
-        root = output.node
-        assert isinstance(root, Node)
-        output.node = None
-        _count_uses(root)
-        arrived: dict[int, Tensor] = {id(root): gradient}
-        queue: list[tuple[int, Node]] = [(-root.sequence, root)]
         waiting = [sequence for sequence, _ in self.borders]
-        del root, gradient
+        arrived, queue = _begin(output, gradient)
+        del gradient
+        self._pass_back(arrived, queue, waiting)
+        self.passed += [len(self.log)] * len(waiting)
+
+    def _pass_back(self, arrived: Arrived, queue: Queue, waiting: list[int]) -> None:
+        """The last node first; ``waiting`` loses the borders that are passed."""
         while queue:
             _, node = heappop(queue)
             if node.sequence <= self._loss_from:
@@ -164,11 +192,8 @@ class Tape:
                 self.passed.append(len(self.log))
             self._differentiate(node, arrived, queue)
             del node
-        self.passed += [len(self.log)] * len(waiting)
 
-    def _differentiate(
-        self, node: Node, arrived: dict[int, Tensor], queue: list[tuple[int, Node]]
-    ) -> None:
+    def _differentiate(self, node: Node, arrived: Arrived, queue: Queue) -> None:
         region = node.region
         if region is not None and node.unpacks and not region.refilled:
             self._recompute(region)
@@ -201,7 +226,7 @@ class Tape:
             outgoing[position] = self.new(elements, width, "gradient reduced, or cast")
             del made
 
-    def _join(self, arrived: dict[int, Tensor], key: int) -> None:
+    def _join(self, arrived: Arrived, key: int) -> None:
         """Gradients of one tensor from two consumers: in place if nobody else holds the first."""
         old = arrived[key]
         held_by_the_tensor_and_this_call = 2
@@ -210,7 +235,7 @@ class Tape:
         if shared or old.storage.held_by_python:
             arrived[key] = self.new(old.elements, old.width, "sum of gradients")
 
-    def _accumulate(self, leaf: Parameter, arrived: dict[int, Tensor]) -> None:
+    def _accumulate(self, leaf: Parameter, arrived: Arrived) -> None:
         """Keep a leaf's gradient when all of its uses have sent theirs."""
         leaf.uses -= 1
         if leaf.uses:
@@ -228,6 +253,14 @@ class Tape:
         else:
             storage.passes_to(leaf.gradient_owner)
         self.kept_gradients.append(storage)
+
+
+def _begin(output: Tensor, gradient: Tensor) -> tuple[Arrived, Queue]:
+    root = output.node
+    assert isinstance(root, Node)
+    output.node = None
+    _count_uses(root)
+    return {id(root): gradient}, [(-root.sequence, root)]
 
 
 def _count_uses(root: Node) -> None:
@@ -257,18 +290,3 @@ def _refill_next(region: Region, saved: tuple[Tensor, ...]) -> Node | None:
 
 def _storages(tensors: tuple[Tensor, ...]) -> list[Storage]:
     return [x.storage for x in tensors if x.storage is not None]
-
-
-def saved_since(output: Tensor, sequence: int) -> list[Storage]:
-    """Every storage that nodes after ``sequence`` keep for backward, each once."""
-    found: dict[int, Storage] = {}
-    seen: set[int] = set()
-    waiting = [output.node]
-    while waiting:
-        node = waiting.pop()
-        if not isinstance(node, Node) or node.sequence <= sequence or id(node) in seen:
-            continue
-        seen.add(id(node))
-        found |= {id(storage): storage for storage in node.saved}
-        waiting += node.inputs
-    return list(found.values())

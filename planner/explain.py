@@ -12,10 +12,14 @@ from planner.micro_batch import largest_moment
 from planner.model_pass import ModelPass
 from planner.model_states import ADAM_MOMENTS_BYTES
 from planner.numerics import Numerics, numerics
-from planner.quantization import nf4_bytes
+from planner.quantization import quantized_bytes
 from planner.search import Candidate
 
 STATES_SOURCE = "arXiv:1910.02054, section 3.1 (planner/model_states.py)"
+QUANTIZATION_SOURCES = {
+    "nf4": "arXiv:2305.14314, section 3 (planner/quantization.py)",
+    "int8": "arXiv:2208.07339, section 3 (planner/quantization.py)",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +87,11 @@ def _weights(candidate: Candidate, kinds: Numerics) -> list[Formula]:
     held = f"{model.matrix_params:,} x {kinds.frozen} bytes"
     if quantization is not None:
         packed = sum(
-            count * nf4_bytes(num_weights=x.weight_params, double_quant=quantization.double_quant)
-            for x, count in model.counted_linears
+            count * quantized_bytes(matrix, quantization)
+            for matrix, count in model.counted_linears
         )
-        held = f"{model.matrix_params:,} weights as {packed:,} bytes of NF4"
-        source = "arXiv:2305.14314, section 3 (planner/quantization.py)"
+        held = f"{model.matrix_params:,} weights as {packed:,} bytes of {quantization.quant_type.upper()}"
+        source = QUANTIZATION_SOURCES[quantization.quant_type]
     text = f"{held} + {model.unquantized_params:,} x {kinds.outside} bytes{shard}"
     adapters = f"{workload.adapter_params:,} x {kinds.trainable} bytes{shard}"
     return [

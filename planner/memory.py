@@ -30,6 +30,7 @@ from planner.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.model_states import ModelStates, frozen_bytes, model_states
 from planner.numerics import Numerics, numerics
 from planner.plan import PHASES, Part, Phase, ZeroSection
+from planner.quantization import loading_copy_width
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
 from planner.units import ceil_div
@@ -160,9 +161,10 @@ def _communication(step: _Step) -> int:
 
 def _load(step: _Step) -> Parts:
     parts = _weights(step)
-    if step.workload.method == "qlora":
-        whole = largest_linear(step.workload).weight_params * step.numerics.compute
-        parts["workspace"] = whole
+    quantization = step.workload.recipe.quantization
+    if quantization is not None:
+        width = step.numerics.compute + loading_copy_width(quantization)
+        parts["workspace"] = largest_linear(step.workload).weight_params * width
     return parts
 
 

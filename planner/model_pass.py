@@ -123,4 +123,7 @@ class ModelPass:
             """Checkpointing holds every argument of the layer until it has run again."""
             return decoder_layer(self._decoder, layer, given, tables)
 
+        quantization = self._workload.recipe.quantization
+        if quantization is not None and quantization.hides_inputs:
+            return self.tape.checkpoint_reentrant(run, x)
         return self.tape.checkpoint(run, x)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from planner.numerics import Numerics
 from planner.plan import ZeroStage
-from planner.quantization import nf4_bytes
+from planner.quantization import quantized_bytes
 from planner.recipe import Workload
 from planner.units import ceil_div
 
@@ -77,7 +77,7 @@ def model_states(
 
 
 def frozen_bytes(workload: Workload, numerics: Numerics) -> int:
-    """All frozen weights on one device, unsharded: 16 bit, or NF4 for the layers' matrices."""
+    """All frozen weights on one device, unsharded: 16 bit, or quantized for the layers' matrices."""
     quantization, model = workload.recipe.quantization, workload.model
     rest = model.unquantized_params * numerics.outside
     if workload.method == "full":
@@ -86,7 +86,6 @@ def frozen_bytes(workload: Workload, numerics: Numerics) -> int:
         experts = model.routed_params * (numerics.frozen - numerics.outside)
         return model.matrix_params * numerics.frozen + rest + experts
     packed = sum(
-        count * nf4_bytes(num_weights=x.weight_params, double_quant=quantization.double_quant)
-        for x, count in model.counted_linears
+        count * quantized_bytes(matrix, quantization) for matrix, count in model.counted_linears
     )
     return packed + rest

@@ -81,8 +81,33 @@ class AdapterSection(Spec):
 
 
 class QuantizationSection(Spec):
-    quant_type: Literal["nf4"]
-    double_quant: bool
+    quant_type: Literal["nf4", "int8"]
+    double_quant: bool = False
+    """Scales of 4-bit blocks are quantized too."""
+
+    @property
+    def hides_inputs(self) -> bool:
+        """Whether products hold their inputs beside autograd's saved tensors, where checkpointing
+        cannot drop them unless it is reentrant, and so has no graph until it runs again.
+
+        read: bitsandbytes/autograd/_functions.py at 0.50.2, MatMul8bitLt and MatMul8bitFp.
+        """
+        return self.quant_type == "int8"
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "QuantizationSection":
+        if self.quant_type == "int8" and self.double_quant:
+            raise ValueError("double_quant belongs to nf4: int8 has one scale a row, in fp32")
+        return self
+
+
+def refuse_dora_on_int8(
+    adapter: AdapterSection | None, quantization: QuantizationSection | None
+) -> None:
+    """peft makes every int8 matrix whole in fp32 for a norm of its rows: not modelled."""
+    if adapter is not None and quantization is not None:
+        if adapter.dora and quantization.quant_type == "int8":
+            raise ValueError("adapter.dora does not go with quantization int8: take nf4, or no DoRA")
 
 
 class PrecisionSection(Spec):
@@ -236,6 +261,7 @@ class Plan(Spec):
             raise ValueError(f"method {self.method} and adapter contradict each other")
         if (self.quantization is None) != (self.method != "qlora"):
             raise ValueError(f"method {self.method} and quantization contradict each other")
+        refuse_dora_on_int8(self.adapter, self.quantization)
         return self
 
 

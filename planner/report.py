@@ -29,6 +29,7 @@ STRATEGY_TITLES = {
     "zero2": "ZeRO-2",
     "zero3": "ZeRO-3",
 }
+BASE_TITLES = {"nf4": "4-bit", "int8": "8-bit"}
 METHOD_TITLES = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
 
 
@@ -133,7 +134,8 @@ def _headline(chosen: Candidate) -> str:
 
 
 def _precision(chosen: Candidate) -> str:
-    base = "4-bit base, " if chosen.workload.recipe.quantization is not None else ""
+    quantization = chosen.workload.recipe.quantization
+    base = "" if quantization is None else f"{BASE_TITLES[quantization.quant_type]} base, "
     return f"{base}{chosen.workload.compute}"
 
 

@@ -129,8 +129,12 @@ def _updated_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> float
 
 
 def _dequantized_bytes(workload: Workload, layout: Layout) -> float:
-    """Each pass reads every 4-bit weight, writes it in 16 bit and reads that again."""
-    if workload.recipe.quantization is None:
+    """Each pass reads every 4-bit weight, writes it in 16 bit and reads that again; int8 weights
+    are multiplied as they are in forward."""
+    quantization = workload.recipe.quantization
+    if quantization is None:
         return 0
-    passes = 3 if layout.activation_checkpointing else 2
-    return passes * workload.model.matrix_params * (0.5 + 2 + 2)
+    forwards = 2 if layout.activation_checkpointing else 1
+    if quantization.quant_type == "int8":
+        return workload.model.matrix_params * (forwards * 1 + (1 + 2 + 2))
+    return (forwards + 1) * workload.model.matrix_params * (0.5 + 2 + 2)

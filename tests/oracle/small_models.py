@@ -186,23 +186,28 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
 
 
 def quantize(model: Any, workload: Workload) -> None:
-    """Put bitsandbytes' 4-bit layers in the place of every matrix but the head."""
+    """Put bitsandbytes' layers in the place of every matrix but the head."""
+    quantization = workload.recipe.quantization
+    assert quantization is not None
+    in_8bit = quantization.quant_type == "int8"
     names = {linear.name for linear, _ in workload.model.counted_linears}
     for parent in list(model.modules()):
         for name, old in list(parent.named_children()):
             if name not in names:
                 continue
-            new = bitsandbytes.nn.Linear4bit(
-                old.in_features,
-                old.out_features,
-                bias=old.bias is not None,
-                compute_dtype=DTYPES[workload.compute],
-                quant_type="nf4",
-                compress_statistics=True,
-            )
+            new = quantized_layer(old, workload.compute, in_8bit=in_8bit)
             new.load_state_dict(old.state_dict())
             setattr(parent, name, new.to("cpu").requires_grad_(requires_grad=False))
-    model.is_loaded_in_4bit = True
+    model.is_loaded_in_4bit, model.is_loaded_in_8bit = not in_8bit, in_8bit
+
+
+def quantized_layer(old: torch.nn.Linear, compute: Precision, *, in_8bit: bool) -> Any:
+    sizes = (old.in_features, old.out_features, old.bias is not None)
+    if in_8bit:
+        return bitsandbytes.nn.Linear8bitLt(*sizes, has_fp16_weights=False, threshold=6.0)
+    return bitsandbytes.nn.Linear4bit(
+        *sizes, compute_dtype=DTYPES[compute], quant_type="nf4", compress_statistics=True
+    )
 
 
 def matrices_that_hold(spec: ModelSpec, targets: Any) -> Any:
@@ -225,8 +230,10 @@ def workload_of(
     targets: Any,
     *,
     dora: bool = False,
+    recipe: str | None = None,
 ) -> Workload:
-    recipe = load_recipe(method)
+    """The method's recipe, or the one named."""
+    recipe = load_recipe(recipe or method)
     if recipe.adapter is not None:
         adapter = AdapterSection(
             rank=8,
