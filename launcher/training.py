@@ -77,10 +77,10 @@ def activation_checkpointing(plan: Plan) -> dict[str, Any]:
     reentrant = plan.adapter is not None and plan.parallel.zero_stage == 3
     if plan.quantization is not None and plan.quantization.hides_inputs:
         reentrant = True
-    return {
-        "gradient_checkpointing": True,
-        "gradient_checkpointing_kwargs": {"use_reentrant": reentrant},
-    }
+    settings: dict[str, Any] = {"use_reentrant": reentrant}
+    if plan.checkpoint_every > 1:
+        settings["every_n_layers"] = plan.checkpoint_every
+    return {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": settings}
 
 
 class EndsLogged(TrainerCallback):  # type: ignore[misc]

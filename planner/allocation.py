@@ -7,7 +7,7 @@ order in which storages come and go, so every layer is run here and not two of t
 
 from planner.allocator import Allocate, AllocatorPeak, Event, Free, replay
 from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
-from planner.model_pass import ModelPass
+from planner.model_pass import ModelPass, passed_layers
 from planner.model_states import ADAM_MOMENTS_BYTES
 from planner.numerics import Numerics
 from planner.quantization import FP32_BYTES, quantized_tensors
@@ -24,7 +24,7 @@ def allocator_peak(
     batch: Batch,
     numerics: Numerics,
     *,
-    checkpointing: bool,
+    checkpointing: int,
     expandable_segments: bool,
     states_on_device: bool,
 ) -> AllocatorPeak:
@@ -34,8 +34,7 @@ def allocator_peak(
             workload,
             batch,
             numerics,
-            layers=workload.model.layers,
-            checkpointing=checkpointing,
+            layers=passed_layers(workload.model, checkpointing),
             sink="keep",
         )
         for _ in range(STEPS)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from planner.memory import gradient_sink, worst_batch
 from planner.micro_batch import largest_moment
-from planner.model_pass import ModelPass
+from planner.model_pass import ModelPass, passed_layers
 from planner.model_states import ADAM_MOMENTS_BYTES
 from planner.numerics import Numerics, numerics
 from planner.quantization import quantized_bytes
@@ -112,8 +112,7 @@ def alive_at_the_peak(candidate: Candidate) -> list[AliveTensors]:
         workload,
         worst_batch(workload, layout, candidate.cluster.device),
         _numerics(candidate),
-        layers=workload.model.layers,
-        checkpointing=layout.activation_checkpointing,
+        layers=passed_layers(workload.model, layout.checkpointing),
         sink=gradient_sink(layout),
     )
     sizes: Counter[tuple[str, str]] = Counter()

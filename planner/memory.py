@@ -110,7 +110,7 @@ def footprint_of(workload: Workload, layout: Layout, batch: Batch, kinds: Numeri
             workload,
             batch,
             kinds,
-            checkpointing=layout.activation_checkpointing,
+            checkpointing=layout.checkpointing,
             sink=gradient_sink(layout),
         ),
     )

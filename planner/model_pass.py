@@ -1,12 +1,13 @@
 """A whole model's forward and backward pass on a tape, as LlamaForCausalLM runs."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from planner.autograd import GradientSink, Tape
 from planner.decoder import Decoder, Layer
 from planner.layer import decoder_layer
 from planner.loss import cross_entropy, fused_loss
-from planner.model import LayerKind
+from planner.model import LayerKind, ModelSpec
 from planner.norms import norm
 from planner.numerics import Numerics
 from planner.operators import FP32, INT64, embedding, unary
@@ -15,8 +16,26 @@ from planner.rotary import Tables
 from planner.tensors import Parameter, Tensor
 
 
+class PassedLayer(NamedTuple):
+    """One layer of a pass: its kind, and whether its activations are recomputed."""
+
+    kind: LayerKind
+    recomputed: bool
+
+
+def passed_layers(model: ModelSpec, checkpointing: int) -> list[PassedLayer]:
+    """All layers in order, every ``checkpointing``-th recomputed, from the first on; 0: none.
+
+    read: transformers/modeling_utils.py at 5.23, _set_gradient_checkpointing.
+    """
+    return [
+        PassedLayer(kind, checkpointing > 0 and number % checkpointing == 0)
+        for number, kind in enumerate(model.layers)
+    ]
+
+
 class ModelPass:
-    """Forward and backward pass of one micro-batch through layers of the given kinds."""
+    """Forward and backward pass of one micro-batch through the given layers."""
 
     def __init__(
         self,
@@ -24,8 +43,7 @@ class ModelPass:
         batch: Batch,
         numerics: Numerics,
         *,
-        layers: Sequence[LayerKind],
-        checkpointing: bool,
+        layers: Sequence[PassedLayer],
         sink: GradientSink,
     ) -> None:
         self._workload = workload
@@ -33,7 +51,7 @@ class ModelPass:
         self._layers = layers
         self.tape = Tape(sink=sink)
         self._decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
-        self._checkpointing = checkpointing
+        self._checkpointing = any(layer.recomputed for layer in layers)
         self._numerics = numerics
         self._held: list[Tensor] = []
         output = self._forward()
@@ -81,9 +99,13 @@ class ModelPass:
         if self._workload.model.local_rotary:
             self._held += [table for pair in tables.values() for table in pair]
         x = embeddings
-        for number, kind in enumerate(self._layers):
+        for number, (kind, recomputed) in enumerate(self._layers):
             tape.border()
-            x = self._layer(Layer(f"layers.{number}", kind), x, tables[kind], shared)
+            layer = Layer(f"layers.{number}", kind)
+            if recomputed:
+                x = self._checkpointed(layer, x, tables[kind], shared)
+            else:
+                x = decoder_layer(self._decoder, layer, x, tables[kind])
         tape.border()
         return norm(self._decoder, "norm", x)
 
@@ -115,10 +137,9 @@ class ModelPass:
             if eager or self._decoder.masked(kind)
         ]
 
-    def _layer(self, layer: Layer, x: Tensor, tables: Tables, shared: list[Tensor]) -> Tensor:
-        if not self._checkpointing:
-            return decoder_layer(self._decoder, layer, x, tables)
-
+    def _checkpointed(
+        self, layer: Layer, x: Tensor, tables: Tables, shared: list[Tensor]
+    ) -> Tensor:
         def run(given: Tensor, _held: list[Tensor] = shared) -> Tensor:
             """Checkpointing holds every argument of the layer until it has run again."""
             return decoder_layer(self._decoder, layer, given, tables)

@@ -222,6 +222,7 @@ class Fallback(Spec):
     micro_batch_size: int = Field(ge=1)
     gradient_accumulation_steps: int = Field(ge=1)
     activation_checkpointing: bool
+    checkpoint_every: int = Field(default=1, ge=1)
     strategy: Strategy
     peak_allocated_bytes: int
 
@@ -237,6 +238,8 @@ class Plan(Spec):
     batch: BatchSection
     parallel: ParallelSection
     activation_checkpointing: bool
+    checkpoint_every: int = Field(default=1, ge=1)
+    """Which layers recompute their activations: those whose number it divides."""
     attention: Attention
     loss: Loss
     optimizer: OptimizerSection
@@ -262,6 +265,11 @@ class Plan(Spec):
         if (self.quantization is None) != (self.method != "qlora"):
             raise ValueError(f"method {self.method} and quantization contradict each other")
         refuse_dora_on_int8(self.adapter, self.quantization)
+        if self.checkpoint_every > 1 and not self.activation_checkpointing:
+            raise ValueError(
+                f"checkpoint_every ({self.checkpoint_every}) says which layers are recomputed, and "
+                "activation_checkpointing is false: make it true, or checkpoint_every 1"
+            )
         return self
 
 

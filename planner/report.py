@@ -129,7 +129,8 @@ def _headline(chosen: Candidate) -> str:
     ranks = chosen.layout.world_size
     where = STRATEGY_TITLES[chosen.layout.strategy]
     where = f"{where} over {ranks}" if ranks > 1 else where
-    kept = "recomputed" if chosen.layout.activation_checkpointing else "kept"
+    recomputed = chosen.layout.recomputed
+    kept = f"recomputed in {recomputed}" if recomputed else "kept"
     return f"{METHOD_TITLES[chosen.method]}, {where}, {_precision(chosen)}, activations {kept}"
 
 
@@ -277,6 +278,7 @@ def _alternatives(decision: Decision) -> Table:
 
 
 def _reason(reason: str, candidate: Candidate) -> str:
-    if candidate.layout.activation_checkpointing and "checkpointing" not in reason:
-        return f"{reason} (recomputes)"
+    recomputed = candidate.layout.recomputed
+    if recomputed and "checkpointing" not in reason:
+        return f"{reason} (recomputes {recomputed})"
     return reason
