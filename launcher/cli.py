@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,9 @@ from launcher.records import data_file
 from launcher.run_directory import check_may_run_in, create, locked
 from planner.command_line import run as run_command
 from planner.errors import InvalidRequestError
+from planner.optimizers import optimizers
 from planner.plan import Plan
+from planner.rules import Combination, broken_rule
 
 
 def launch(
@@ -48,6 +51,7 @@ def launch(
     if as_json and not rehearse:
         raise InvalidRequestError("--json goes with --rehearse: add it, or leave --json out.")
     plan = read_plan(plan_file, settings=settings or [], data=data, output=output)
+    require_possible(plan)
     if rehearse:
         if settings:
             print("note: what is predicted is the plan without --set", file=sys.stderr)
@@ -77,6 +81,29 @@ def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
     from launcher.rehearse import rehearse
 
     rehearse(plan, as_json=as_json)
+
+
+def require_possible(plan: Plan) -> None:
+    """Refuses what plan would not have made, and what no package here can run."""
+    combination = Combination(
+        method=plan.method,
+        strategy=plan.parallel.strategy,
+        optimizer=plan.optimizer.name,
+        device=plan.hardware.device,
+        model_type=plan.model.model_type,
+    )
+    rule = broken_rule(combination, pinned=True)
+    if rule is not None:
+        raise InvalidRequestError(
+            f"{plan.method} with {plan.optimizer.name} under {plan.parallel.strategy} on "
+            f"{plan.hardware.device} is refused: {rule.reason}. Plan again."
+        )
+    library = optimizers()[plan.optimizer.name].library
+    if find_spec(library) is None:
+        raise InvalidRequestError(
+            f"optimizer {plan.optimizer.name} is {library}'s, which is not installed: "
+            f"pip install {library}"
+        )
 
 
 def require_one_node(plan: Plan) -> None:

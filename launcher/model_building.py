@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Mxfp4Config
+from transformers.pytorch_utils import Conv1D
 
 from planner.plan import AdapterSection, Plan, Precision
 
@@ -50,7 +51,13 @@ def with_adapter(plan: Plan, model: Any) -> Any:
     if plan.adapter is None:
         return model
     fp32_adapter = plan.precision.trainable == "fp32"
-    return get_peft_model(model, lora_config(plan.adapter), autocast_adapter_dtype=fp32_adapter)
+    settings = lora_config(plan.adapter, transposed=stores_transposed(model))
+    return get_peft_model(model, settings, autocast_adapter_dtype=fp32_adapter)
+
+
+def stores_transposed(model: Any) -> bool:
+    """Whether the matrices are GPT-2's Conv1D, which peft must be told."""
+    return any(isinstance(module, Conv1D) for module in model.modules())
 
 
 def base_dtype(plan: Plan) -> torch.dtype:
@@ -62,7 +69,7 @@ def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
         checkpoint,
         dtype=base_dtype(plan),
         attn_implementation=plan.attention,
-        quantization_config=quantization_config(plan),
+        quantization_config=quantization_config(plan) or _undone_mxfp4(plan, checkpoint),
         device_map=_device_map(plan, device),
         use_safetensors=True,
         trust_remote_code=False,
@@ -92,7 +99,15 @@ def quantization_config(plan: Plan) -> BitsAndBytesConfig | None:
     )
 
 
-def lora_config(adapter: AdapterSection) -> LoraConfig:
+def _undone_mxfp4(plan: Plan, checkpoint: Path) -> Mxfp4Config | None:
+    """gpt-oss is published in MXFP4, which nothing trains: its weights are made 16 bit."""
+    if plan.model.model_type != "gpt_oss":
+        return None
+    stored = AutoConfig.from_pretrained(checkpoint).to_dict().get("quantization_config")
+    return Mxfp4Config(dequantize=True) if stored else None
+
+
+def lora_config(adapter: AdapterSection, *, transposed: bool) -> LoraConfig:
     targets = adapter.target_modules
     return LoraConfig(
         task_type="CAUSAL_LM",
@@ -103,6 +118,7 @@ def lora_config(adapter: AdapterSection) -> LoraConfig:
         use_rslora=adapter.rslora,
         target_modules=targets if isinstance(targets, str) else list(targets),
         bias="none",
+        fan_in_fan_out=transposed,
     )
 
 

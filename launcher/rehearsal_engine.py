@@ -13,6 +13,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from launcher.deepspeed_config import deepspeed_config
+from launcher.optimizer import build_optimizer
 from launcher.process_group import join_alone
 from launcher.rehearsal_model import Recorder
 from planner.plan import Plan
@@ -73,7 +74,7 @@ def deepspeed_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
     with recorder.phase("load"):
         if plan.parallel.zero_stage == 3 and plan.quantization is None:
             _shard(model, config)
-        optimizer: Any = _optimizer(plan, model)
+        optimizer: Any = build_optimizer(plan.optimizer, model)
         offload = config["zero_optimization"].get("offload_optimizer", {"device": "none"})
         if offload["device"] != "none":
             optimizer = map_pytorch_optim_to_deepspeed(optimizer)
@@ -103,15 +104,6 @@ def engine_of(plan: Plan) -> MakeEngine:
     return deepspeed_engine if plan.parallel.zero_stage else data_parallel_engine
 
 
-def _optimizer(plan: Plan, model: Any) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        trained(model),
-        lr=plan.optimizer.learning_rate,
-        weight_decay=plan.optimizer.weight_decay,
-        fused=True,
-    )
-
-
 def _optimizer_with_states(plan: Plan, model: Any, recorder: Recorder) -> Callable[[], None] | None:
     """As after a first step; gradients stay where earlier micro-batches would have left some."""
     with recorder.part("gradients"):
@@ -119,8 +111,8 @@ def _optimizer_with_states(plan: Plan, model: Any, recorder: Recorder) -> Callab
             parameter.grad = torch.zeros_like(parameter)
     update = None
     if plan.parallel.zero_stage == 0:
-        optimizer = _optimizer(plan, model)
         with recorder.part("optimizer_states"):
+            optimizer = build_optimizer(plan.optimizer, model)
             optimizer.step()
         update = partial(_update, plan, model, optimizer)
     if plan.batch.gradient_accumulation_steps == 1:

@@ -1,4 +1,4 @@
-"""A plan's model with weights that mean nothing: same shapes, dtypes, adapter, quantized storages."""
+"""A plan's model with weights that mean nothing: its shapes, dtypes, adapter, packed matrices."""
 
 import json
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ import torch
 from peft.tuners.lora import dora
 from peft.utils.integrations import dequantize_module_weight
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
 
 from launcher.model_building import (
     base_dtype,
@@ -40,9 +41,10 @@ class Recorder(Protocol):
 class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
     """bitsandbytes' layer around a plain parameter: its own does not wrap fake tensors."""
 
-    def __init__(self, linear: torch.nn.Linear, settings: BitsAndBytesConfig) -> None:
+    def __init__(self, linear: torch.nn.Linear | Conv1D, settings: BitsAndBytesConfig) -> None:
         torch.nn.Module.__init__(self)
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.T if isinstance(linear, Conv1D) else linear.weight
+        self.out_features, self.in_features = int(weight.shape[0]), int(weight.shape[1])
         self.compute_dtype = settings.bnb_4bit_compute_dtype
         self.compute_type_is_set = True
         self.support_avx512bf16_for_cpu = False
@@ -50,7 +52,7 @@ class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
         self.quant_state: Any = None
         self.settings = settings
         self.bias = linear.bias
-        self._hold(linear.weight)
+        self._hold(weight)
 
     def quantize(self, device: torch.device) -> None:
         """Give it storages: those of the whole matrix first, as loading does."""
@@ -81,15 +83,16 @@ class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
 class PackedInt8(bitsandbytes.nn.Linear8bitLt):  # type: ignore[misc]
     """bitsandbytes' int8 layer around a plain parameter, as above."""
 
-    def __init__(self, linear: torch.nn.Linear, settings: BitsAndBytesConfig) -> None:
+    def __init__(self, linear: torch.nn.Linear | Conv1D, settings: BitsAndBytesConfig) -> None:
         torch.nn.Module.__init__(self)
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.T if isinstance(linear, Conv1D) else linear.weight
+        self.out_features, self.in_features = int(weight.shape[0]), int(weight.shape[1])
         self.index = None
         self.state = bitsandbytes.MatmulLtState()
         self.state.has_fp16_weights = False
         self.state.threshold = settings.llm_int8_threshold
         self.bias = linear.bias
-        self._hold(linear.weight)
+        self._hold(weight)
 
     def quantize(self, device: torch.device) -> None:
         """Give it storages: those of the whole matrix first, and of its copy in fp16."""
@@ -178,7 +181,11 @@ def build_rehearsal_model(plan: Plan, device: torch.device, recorder: Recorder) 
 
 
 def _replace_linears(base: Any, settings: BitsAndBytesConfig) -> None:
-    """Every matrix but the head."""
+    """Every matrix but the head.
+
+    read: transformers/integrations/bitsandbytes.py at 5.23, replace_with_bnb_linear: GPT-2's
+    Conv1D and nn.Linear itself, none of its subclasses.
+    """
     packed = PackedInt8 if settings.load_in_8bit else Packed4bit
     head = base.get_output_embeddings()
     for parent, name, linear in list(_linears(base)):
@@ -188,10 +195,10 @@ def _replace_linears(base: Any, settings: BitsAndBytesConfig) -> None:
     base.is_loaded_in_8bit = settings.load_in_8bit
 
 
-def _linears(base: Any) -> Iterator[tuple[Any, str, torch.nn.Linear]]:
+def _linears(base: Any) -> Iterator[tuple[Any, str, torch.nn.Linear | Conv1D]]:
     for parent in base.modules():
         for name, child in parent.named_children():
-            if isinstance(child, torch.nn.Linear):
+            if type(child) in (torch.nn.Linear, Conv1D):
                 yield parent, name, child
 
 

@@ -7,7 +7,7 @@ import torch
 from accelerate.utils import convert_outputs_to_fp32
 from trl.trainer.utils import add_fused_lm_head
 
-from launcher.model_building import DTYPES
+from launcher.model_building import DTYPES, cast_trainable
 from launcher.rehearsal_engine import MakeEngine, drop_gradients, plain_engine, trained
 from launcher.rehearsal_model import Recorder, build_rehearsal_model, packed_weights_made_whole
 from launcher.training import activation_checkpointing
@@ -53,7 +53,9 @@ def _rehearse(
             drop_gradients(model)
     drop_gradients(model)
     with recorder.phase("save"):
-        pass
+        if plan.adapter is None and plan.parallel.zero_stage == 0:
+            with recorder.part("workspace"):
+                cast_trainable(model, plan.precision.compute)
 
 
 def _first_device(plan: Plan, device: torch.device) -> torch.device:

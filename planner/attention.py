@@ -23,6 +23,13 @@ class HeadShape:
     heads: int
     key_value_heads: int
     head_dim: int
+    value_dim: int | None = None
+    """Where values have a width of their own, as in latent attention; queries and keys then lie
+    head by head already."""
+
+    @property
+    def output_elements(self) -> int:
+        return self.query_rows * (self.value_dim or self.head_dim)
 
     @property
     def query_rows(self) -> int:
@@ -41,7 +48,7 @@ def fused_attention(
 ) -> Tensor:
     """Scaled dot product attention: scores are never whole, their log-sum-exp is saved."""
     sizes = tuple((x.elements, x.width) for x in (query, key, value))
-    output = tape.new(query.elements, query.width, "attention output")
+    output = tape.new(shape.output_elements, query.width, "attention output")
     statistics = tape.new(shape.query_rows, FP32, "log-sum-exp of the scores")
     saved = (query, key, value, output, statistics, *((bias,) if bias is not None else ()))
 
@@ -95,7 +102,7 @@ def eager_attention(
     that the caller holds to the end of its layer. Under autocast ``compute`` is what products
     are made in; Gemma 2 caps the scores by ``tanh``."""
     key, value = repeated_heads(tape, key, value, shape)
-    weights = _scores(tape, _operand(tape, query, compute), _operand(tape, key, compute), shape)
+    weights = scores(tape, operand(tape, query, compute), operand(tape, key, compute), shape)
     weights = unary(tape, weights, "scaled scores")
     if capped:
         weights = unary(tape, weights, "scores over their cap")
@@ -105,8 +112,8 @@ def eager_attention(
     weights = add(tape, weights, mask, "masked scores")
     weights = softmax(tape, weights, device=device)
     weights = cast(tape, weights, query.width, "attention weights")
-    operands = _operand(tape, weights, compute), _operand(tape, value, compute)
-    output = _weighted(tape, *operands, query.elements, shape)
+    operands = operand(tape, weights, compute), operand(tape, value, compute)
+    output = _weighted(tape, *operands, shape)
     return contiguous(tape, output, "attention output, made contiguous"), weights
 
 
@@ -119,7 +126,8 @@ def repeated_heads(
     return key, repeat_heads(tape, value, times, shared=shared)
 
 
-def _operand(tape: Tape, x: Tensor, compute: int | None) -> Tensor:
+def operand(tape: Tape, x: Tensor, compute: int | None) -> Tensor:
+    """As autocast gives it to a product."""
     return x if compute is None else cast(tape, x, compute, "16-bit operand of attention")
 
 
@@ -141,21 +149,23 @@ def math_attention(
     query = unary(tape, query, "query, scaled")
     key, value = (repeat_heads(tape, x, times, shared=False) for x in (key, value))
     key = unary(tape, key, "key, scaled")
-    weights = _scores(tape, query, key, shape)
+    weights = scores(tape, query, key, shape)
     weights = cast(tape, softmax(tape, weights, device=device), query.width)
-    return _weighted(tape, weights, value, query.elements, shape)
+    return _weighted(tape, weights, value, shape)
 
 
-def _scores(tape: Tape, query: Tensor, key: Tensor, shape: HeadShape) -> Tensor:
-    operands = (_batched(tape, query, shape), _batched_heads(tape, key, shape))
+def scores(tape: Tape, query: Tensor, key: Tensor, shape: HeadShape) -> Tensor:
+    """Every query with every key."""
+    operands = (query, key)
+    if shape.value_dim is None:
+        operands = (_batched(tape, query, shape), _batched_heads(tape, key, shape))
     return matmul(tape, *operands, shape.query_rows * shape.length, "scores")
 
 
-def _weighted(
-    tape: Tape, weights: Tensor, value: Tensor, elements: int, shape: HeadShape
-) -> Tensor:
-    value = _batched_heads(tape, value, shape)
-    return matmul(tape, weights, value, elements, "attention output")
+def _weighted(tape: Tape, weights: Tensor, value: Tensor, shape: HeadShape) -> Tensor:
+    batched = _batched if shape.value_dim is not None else _batched_heads
+    value = batched(tape, value, shape)
+    return matmul(tape, weights, value, shape.output_elements, "attention output")
 
 
 def _batched_heads(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
@@ -186,3 +196,18 @@ def softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
         return [tape.new(elements, width, "gradient of the scores")]
 
     return tape.record(output, (scores,), (output,), backward)
+
+
+def safe_softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
+    """``_safe_softmax``: a row that is masked out is zero.
+
+    read: aten/src/ATen/native/transformers/attention.cpp at 2.13: the softmax, which scores are
+    minus infinity, and the result are alive together.
+    """
+    if device == "cuda":
+        _plain = tape.new(scores.elements, scores.width, "softmax")
+        _infinite = tape.new(scores.elements, 1, "masked scores")
+        output = softmax(tape, scores, device=device)
+        del _plain, _infinite
+        return output
+    return softmax(tape, scores, device=device)

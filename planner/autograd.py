@@ -241,6 +241,7 @@ class Tape:
         if leaf.uses:
             return
         gradient = arrived.pop(id(leaf))
+        leaf.storage = None  # a leaf is its own node, so that references alone never end it
         if self._sink != "keep":
             return
         storage = gradient.storage

@@ -1,5 +1,6 @@
 """Memory that is neither model state nor activation: workspaces and communication."""
 
+from planner.active import largest_parameter
 from planner.linear import Linear
 from planner.numerics import Numerics
 from planner.plan import ZeroSection, ZeroStage
@@ -23,15 +24,6 @@ def largest_linear(workload: Workload) -> Linear:
         (linear for linear, _ in workload.model.counted_linears),
         key=lambda linear: linear.weight_params,
     )
-
-
-def ddp_buckets(trainable_params: int, numerics: Numerics) -> int:
-    """DDP copies every gradient into flat buckets before it reduces them.
-
-    read: torch/csrc/distributed/c10d/reducer.cpp; accelerate leaves
-    gradient_as_bucket_view off.
-    """
-    return trainable_params * numerics.gradient
 
 
 def zero_gradient_buckets(zero: ZeroSection, stage: ZeroStage, numerics: Numerics) -> int:
@@ -63,7 +55,7 @@ def zero3_gathered(workload: Workload, zero: ZeroSection, numerics: Numerics) ->
     stops at max_live_parameters.
     """
     model = workload.model
-    largest = model.largest_matrix_params
+    largest = largest_parameter(model)
     live = max(zero.max_live_parameters, largest + zero.prefetch_bucket_size)
     return min(live, model.num_params) * numerics.compute
 

@@ -12,8 +12,8 @@ from planner import operators as ops
 from planner.autograd import Tape
 from planner.dora import Adapter, dora
 from planner.int8 import int8_linear
+from planner.layer_kinds import LayerKind
 from planner.linear import Linear
-from planner.model import LayerKind
 from planner.numerics import Numerics
 from planner.recipe import Batch, Workload
 from planner.tensors import Parameter, Tensor
@@ -42,10 +42,10 @@ class Decoder:
     def __post_init__(self) -> None:
         model = self.workload.model
         self.matrices = {
-            kind: {matrix.name: matrix for matrix in model.linears(kind)} for kind in model.kinds
+            kind: {matrix.key: matrix for matrix in model.linears(kind)} for kind in model.kinds
         }
         self.adapted = frozenset(
-            matrix.name for kind in model.kinds for matrix in self.workload.adapted(kind)
+            matrix.key for kind in model.kinds for matrix in self.workload.adapted(kind)
         )
 
     # --- weights --------------------------------------------------------------------------
@@ -72,11 +72,11 @@ class Decoder:
 
     # --- linear layers --------------------------------------------------------------------
 
-    def linear(self, layer: Layer, name: str, x: Tensor) -> Tensor:
-        """The layer's matrix of that name, with its adapter where it has one."""
-        matrix = self.matrices[layer.kind][name]
-        name = f"{layer.place}.{name}"
-        if matrix.name in self.adapted:
+    def linear(self, layer: Layer, role: str, x: Tensor) -> Tensor:
+        """The layer's matrix of that role, with its adapter where it has one."""
+        matrix = self.matrices[layer.kind][role]
+        name = f"{layer.place}.{role}"
+        if role in self.adapted:
             return self._adapted(name, matrix, x)
         return self._base(name, matrix, x)
 
@@ -85,7 +85,8 @@ class Decoder:
             return self._quantized(matrix, x)
         weight = self.parameter(name, matrix.weight_params, matrix=True)
         bias = self.parameter(f"{name}.bias", matrix.out_features) if matrix.bias else None
-        return self.product(weight, x, matrix.out_features, matrix.name, bias)
+        cached = self.workload.model.model_type != "falcon"
+        return self.product(weight, x, matrix.out_features, matrix.name, bias, cached=cached)
 
     def product(
         self,
@@ -94,23 +95,26 @@ class Decoder:
         out_features: int,
         name: str,
         bias: Parameter | None = None,
+        *,
+        cached: bool = True,
     ) -> Tensor:
-        """``F.linear``, its operands cast first under autocast."""
-        matrix = weight
+        """``F.linear``, its operands cast first under autocast, which keeps a leaf's cast:
+        ``weight.T`` of a FalconLinear is none."""
+        matrix: Tensor = weight
+        added: Tensor | None = bias if bias is not None and bias.trains else None
         if self.numerics.autocast:
             width = self.numerics.compute
             x = ops.cast(self.tape, x, width, f"{name}: input cast")
             if weight.width != width:
-                matrix = self._cast_weight(weight, f"{name}: weight cast")
+                matrix = self._cast_weight(weight, f"{name}: weight cast", cached=cached)
             if bias is not None and bias.width != width and bias.trains:
-                self._cast_weight(bias, f"{name}: bias cast")
-        bias = bias if bias is not None and bias.trains else None
-        return ops.linear(self.tape, x, matrix, out_features=out_features, bias=bias, name=name)
+                added = self._cast_weight(bias, f"{name}: bias cast")
+        return ops.linear(self.tape, x, matrix, out_features=out_features, bias=added, name=name)
 
-    def _cast_weight(self, weight: Tensor, name: str) -> Tensor:
+    def _cast_weight(self, weight: Tensor, name: str, *, cached: bool = True) -> Tensor:
         """Autocast keeps the copies of leaves that train until it ends."""
         width = self.numerics.compute
-        if not isinstance(weight, Parameter) or not weight.trains:
+        if not cached or not isinstance(weight, Parameter) or not weight.trains:
             return ops.cast(self.tape, weight, width, name)
         return self.tape.cast_once(weight, lambda x: ops.cast(self.tape, x, width, name))
 
@@ -206,6 +210,12 @@ class Decoder:
         """read: peft/tuners/lora/bnb.py at 0.21.2: it asks for CUDA's autocast alone."""
         return self.numerics.autocast and self.batch.device == "cuda"
 
+    def residual_dropout(self, x: Tensor) -> Tensor:
+        """The model's own, of what a layer adds to the residual stream."""
+        if not self.workload.model.residual_dropout:
+            return x
+        return ops.dropout(self.tape, x, device=self.batch.device)
+
     @property
     def residual_width(self) -> int:
         """Of the embeddings, and so of masks that are added to scores."""
@@ -221,13 +231,19 @@ class Decoder:
         return ops.FP32 if on_cuda else None
 
     def masked(self, kind: LayerKind) -> bool:
-        """Whether attention takes a mask: samples are padded, or the window is exceeded."""
+        """Whether attention takes a mask: samples are padded, or the window is exceeded.
+        FalconModel.forward always makes one."""
         window = kind.sliding_window
+        if self.workload.model.model_type == "falcon":
+            return True
         return self.batch.masked or (window is not None and self.batch.sequence_length > window)
 
-    def rotary_tables(self, width: int) -> dict[LayerKind, tuple[Tensor, Tensor]]:
-        """Cosines and sines, made once for all layers, or once for each kind of them."""
+    def rotary_tables(self, width: int) -> dict[LayerKind, tuple[Tensor, Tensor] | None]:
+        """Cosines and sines, made once for all layers, or once for each kind of them; none
+        where nothing rotates."""
         kinds = self.workload.model.kinds
+        if self.workload.model.positions != "rotary":
+            return dict.fromkeys(kinds)
         if self.workload.model.local_rotary:
             return {kind: self._rotary_tables(width) for kind in kinds}
         return dict.fromkeys(kinds, self._rotary_tables(width))
@@ -237,5 +253,10 @@ class Decoder:
         if model.rotary == "halves-fp32":
             width = ops.FP32
         elements = self.batch.sequence_length * int(model.head_dim * model.rotary_fraction)
+        if model.rotary == "split":
+            elements //= 2
+        if model.rotary == "complex":
+            table = self.tape.new(elements, ops.FP32, "rotary frequencies")
+            return table, table
         cos = self.tape.new(elements, width, "rotary cosines")
         return cos, self.tape.new(elements, width, "rotary sines")

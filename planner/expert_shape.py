@@ -127,9 +127,10 @@ class LatentAttentionSpec(Spec):
         return self.qk_nope_head_dim + self.qk_rope_head_dim
 
     @property
-    def norm_params(self) -> int:
+    def norm_sizes(self) -> tuple[int, ...]:
         """Of the RMSNorms over the latents."""
-        return self.kv_lora_rank + (self.q_lora_rank or 0)
+        of_queries = () if self.q_lora_rank is None else (self.q_lora_rank,)
+        return (*of_queries, self.kv_lora_rank)
 
     def matrices(self, hidden_size: int, heads: int, *, bias: bool) -> tuple[Linear, ...]:
         """Those of DeepseekV2Attention and DeepseekV3Attention."""

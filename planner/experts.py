@@ -12,12 +12,14 @@ t  tokens     k  experts_per_token     S = t k  rows     E  num_experts     h  h
 """
 
 from planner import operators as ops
-from planner import routing
+from planner import routing, views
 from planner.attention import softmax
+from planner.autograd import Tape
 from planner.decoder import Decoder, Layer
 from planner.expert_shape import ExpertsSpec
 from planner.feed_forward import activate, gated_mlp
-from planner.tensors import Tensor
+from planner.sinks import clamped_gate, same_width_softmax
+from planner.tensors import Parameter, Tensor
 
 
 def mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor:
@@ -55,6 +57,10 @@ def router(
     tape, tokens = decoder.tape, decoder.batch.tokens
     h, count = decoder.workload.model.hidden_size, experts.num_experts
     weight = decoder.expert_parameter(layer, "router", h * count)
+    if experts.router == "chosen-softmax":
+        return _chosen_router(decoder, layer, x, experts)
+    if experts.router == "fp32-softmax":
+        return _fp32_router(decoder, weight, x, experts)
     logits = decoder.product(weight, x, count, "router logits")
     probabilities = softmax(tape, logits, device=decoder.batch.device)
     scores, chosen = routing.top_k(tape, probabilities, tokens * experts.experts_per_token)
@@ -63,6 +69,46 @@ def router(
     if experts.router == "softmax":
         scores = ops.cast(tape, scores, logits.width, "weights of the chosen experts, cast")
     return logits, scores, chosen
+
+
+def _chosen_router(
+    decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """GptOssTopKRouter.forward."""
+    tape, chosen_per_token = decoder.tape, experts.experts_per_token
+    h, count = decoder.workload.model.hidden_size, experts.num_experts
+    weight = decoder.expert_parameter(layer, "router", h * count)
+    bias = decoder.expert_parameter(layer, "router.bias", count)
+    logits = decoder.product(weight, x, count, "router logits", bias)
+    values, chosen = routing.top_k(tape, logits, decoder.batch.tokens * chosen_per_token)
+    return logits, same_width_softmax(tape, values, device=decoder.batch.device), chosen
+
+
+def _fp32_router(
+    decoder: Decoder, weight: Parameter, x: Tensor, experts: ExpertsSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """DeepseekV2TopkRouter.forward: autocast takes the operands back to 16 bit."""
+    tape, tokens = decoder.tape, decoder.batch.tokens
+    count = experts.num_experts
+    wide = ops.cast(tape, weight, ops.FP32, "router weight in fp32")
+    x_wide = ops.cast(tape, x, ops.FP32, "router input in fp32")
+    logits = decoder.product(wide, x_wide, count, "router logits")
+    del wide, x_wide
+    scores = softmax(tape, logits, device=decoder.batch.device)
+    if experts.num_groups > 1:
+        scores = _best_groups(tape, scores, tokens, experts)
+    scores, chosen = routing.top_k(tape, scores, tokens * experts.experts_per_token)
+    return logits, ops.unary(tape, scores, "weights of the chosen experts, scaled"), chosen
+
+
+def _best_groups(tape: Tape, scores: Tensor, tokens: int, experts: ExpertsSpec) -> Tensor:
+    """Scores outside the groups of the largest are zero; the groups' maxima are not used again."""
+    groups = tokens * experts.num_groups
+    best = routing.detached_maximum(tape, scores, groups)
+    _chosen = tape.new(tokens * experts.chosen_groups, ops.INT64, "chosen groups")
+    _mask = tape.new(groups, best.width, "mask of the groups")
+    _whole = tape.new(scores.elements, best.width, "mask of the experts")
+    return routing.masked(tape, scores, "scores of the chosen groups")
 
 
 def grouped_experts(
@@ -76,15 +122,19 @@ def grouped_experts(
     """grouped_mm_experts_forward of transformers/integrations/moe.py."""
     tape, h = decoder.tape, decoder.workload.model.hidden_size
     rows, width = chosen.elements, x.width
-    _experts, order = routing.order_of(tape, rows)
+    in_order, order = routing.order_of(tape, rows)
     selected = _selected(decoder, x, rows, h)
     weights = routing.gathered(tape, scores, order, rows, "weights in the experts' order")
     _counted = tape.new(rows, routing.INT32, "experts in order, to count")
     _per_expert = tape.new(experts.num_experts, routing.INT32, "rows of each expert")
     offsets = tape.new(experts.num_experts, routing.INT32, "offsets of the experts' rows")
+    biases = _biases(decoder, layer, "experts.gate_up_proj", in_order, experts)
     output = _product(decoder, layer, "experts.gate_up_proj", selected, offsets, experts)
-    output = _gated(decoder, output)
+    output = output if biases is None else views.added_in_place(tape, output, biases)
+    output = _gated(decoder, output, clamped=experts.biased)
+    biases = _biases(decoder, layer, "experts.down_proj", in_order, experts)
     output = _product(decoder, layer, "experts.down_proj", output, offsets, experts)
+    output = output if biases is None else views.added_in_place(tape, output, biases)
     weighed = ops.mul(tape, output, weights, "experts' outputs, weighed")
     back = tape.new(rows, ops.INT64, "places of the tokens")
     weighed = routing.gathered(tape, weighed, back, rows * h, "experts' outputs by token")
@@ -109,10 +159,24 @@ def _product(
     return routing.grouped_product(decoder.tape, x, weight, offsets, out_features=out, name=name)
 
 
-def _gated(decoder: Decoder, both: Tensor) -> Tensor:
+def _biases(
+    decoder: Decoder, layer: Layer, name: str, in_order: Tensor, experts: ExpertsSpec
+) -> Tensor | None:
+    """``bias[expert_ids]``: one row for each of the tokens' experts."""
+    if not experts.biased:
+        return None
+    elements = experts.expert_tensors(decoder.workload.model.hidden_size)[f"{name}_bias"]
+    bias = decoder.expert_parameter(layer, f"{name}_bias", elements)
+    rows = in_order.elements * elements // experts.num_experts
+    return routing.gathered(decoder.tape, bias, in_order, rows, f"{name}: biases")
+
+
+def _gated(decoder: Decoder, both: Tensor, *, clamped: bool) -> Tensor:
     """``_default_apply_gate``: ``act_fn(gate) * up``."""
     tape = decoder.tape
-    gate, up = routing.halves(tape, both)
+    if clamped:
+        return clamped_gate(tape, both)
+    gate, up = views.split(tape, both, [both.elements // 2] * 2)
     activation = decoder.workload.model.activation
     activated = activate(tape, activation, gate, pow_width=decoder.pow_width)
     return ops.mul(tape, activated, up, "gated product")

@@ -5,15 +5,20 @@ the largest moment of a step, found by running every layer on the tape.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.memory import gradient_sink, worst_batch
 from planner.micro_batch import largest_moment
 from planner.model_pass import ModelPass, passed_layers
-from planner.model_states import ADAM_MOMENTS_BYTES
 from planner.numerics import Numerics, numerics
+from planner.optimizer_formula import states_formula
+from planner.optimizer_step import step_of
+from planner.optimizers import optimizers
 from planner.quantization import quantized_bytes
 from planner.search import Candidate
+from planner.tensors import Event
+from planner.trained_tensors import trained_tensors
 
 STATES_SOURCE = "arXiv:1910.02054, section 3.1 (planner/model_states.py)"
 QUANTIZATION_SOURCES = {
@@ -56,23 +61,48 @@ def formulas(candidate: Candidate) -> list[Formula]:
             num_bytes=parts["gradients"],
             source=STATES_SOURCE,
         ),
-        Formula(
-            part="optimizer states",
-            formula=(
-                f"{trained:,} trained x ({kinds.master} master + {ADAM_MOMENTS_BYTES} moments) "
-                f"bytes{_shards(candidate, from_stage=1)}"
-            ),
-            num_bytes=parts["optimizer_states"],
-            source=STATES_SOURCE,
-        ),
+        _optimizer_states(candidate, kinds),
         Formula(
             part="communication",
             formula="buckets and gathered parameters of the strategy",
             num_bytes=parts["communication"],
             source="DeepSpeed 0.19.8, torch's reducer.cpp (planner/buffers.py)",
         ),
+        _step_workspace(candidate, kinds),
     ]
     return [row for row in (*_weights(candidate, kinds), *rows) if row.num_bytes]
+
+
+def _optimizer_states(candidate: Candidate, kinds: Numerics) -> Formula:
+    workload = candidate.workload
+    optimizer = optimizers()[workload.recipe.optimizer.name]
+    text = states_formula(optimizer, trained_tensors(workload), kinds.home)
+    if kinds.master:
+        text = f"{workload.trainable_params:,} x {kinds.master} master; {text}"
+    return Formula(
+        part="optimizer states",
+        formula=f"{text}{_shards(candidate, from_stage=1)}",
+        num_bytes=candidate.footprint.phases["optimizer_step"]["optimizer_states"],
+        source=f"{optimizer.source} (presets/optimizers.yaml)",
+    )
+
+
+def _step_workspace(candidate: Candidate, kinds: Numerics) -> Formula:
+    """What the update adds at its largest moment."""
+    parts = candidate.footprint.phases["optimizer_step"]
+    text = "cuBLAS workspaces" if candidate.cluster.device == "cuda" else "nothing of cuBLAS"
+    if candidate.layout.zero_stage:
+        text = f"{text}, fp32 gradients of the shard"
+    else:
+        step = step_of(candidate.workload, width=kinds.home, device=candidate.cluster.device)
+        made = [f"{row.count:,} x {row.name}, {row.num_bytes:,} bytes" for row in _alive(step.log)]
+        text = "; ".join([text, *made])
+    return Formula(
+        part="workspace",
+        formula=f"at the update: {text}",
+        num_bytes=parts["workspace"],
+        source="CUDABlas.cpp, clip_grad.py and the optimizer (planner/optimizer_step.py)",
+    )
 
 
 def _weights(candidate: Candidate, kinds: Numerics) -> list[Formula]:
@@ -87,10 +117,10 @@ def _weights(candidate: Candidate, kinds: Numerics) -> list[Formula]:
     held = f"{model.matrix_params:,} x {kinds.frozen} bytes"
     if quantization is not None:
         packed = sum(
-            count * quantized_bytes(matrix, quantization)
-            for matrix, count in model.counted_linears
+            count * quantized_bytes(matrix, quantization) for matrix, count in model.counted_linears
         )
-        held = f"{model.matrix_params:,} weights as {packed:,} bytes of {quantization.quant_type.upper()}"
+        code = quantization.quant_type.upper()
+        held = f"{model.matrix_params:,} weights as {packed:,} bytes of {code}"
         source = QUANTIZATION_SOURCES[quantization.quant_type]
     text = f"{held} + {model.unquantized_params:,} x {kinds.outside} bytes{shard}"
     adapters = f"{workload.adapter_params:,} x {kinds.trainable} bytes{shard}"
@@ -115,9 +145,14 @@ def alive_at_the_peak(candidate: Candidate) -> list[AliveTensors]:
         layers=passed_layers(workload.model, layout.checkpointing),
         sink=gradient_sink(layout),
     )
+    return _alive(run.tape.log)
+
+
+def _alive(log: Sequence[Event]) -> list[AliveTensors]:
+    """What the largest moment of a log is made of, largest first."""
     sizes: Counter[tuple[str, str]] = Counter()
     counts: Counter[tuple[str, str]] = Counter()
-    for num_bytes, owner, _, name in run.tape.log[: largest_moment(run.tape.log)]:
+    for num_bytes, owner, _, name in log[: largest_moment(log)]:
         key = (owner, name)
         sizes[key] += num_bytes
         counts[key] += 1 if num_bytes > 0 else -1

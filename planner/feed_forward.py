@@ -1,5 +1,7 @@
 """The layers' MLPs, as transformers 5.23 writes them, on a tape of sizes."""
 
+from typing import Literal
+
 from planner import operators as ops
 from planner.autograd import Tape
 from planner.decoder import Decoder, Layer
@@ -11,6 +13,8 @@ def feed_forward(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
     """LlamaMLP.forward; GlmMLP.forward where one matrix holds gate and up."""
     tape, activation = decoder.tape, decoder.workload.model.activation
     pow_width = decoder.pow_width
+    if decoder.workload.model.mlp == "plain":
+        return _plain(decoder, layer, x)
     if decoder.workload.model.mlp == "fused-swiglu":
         both = decoder.linear(layer, "gate_up_proj", x)
         gate, up = (ops.slice_of(tape, both, both.elements // 2) for _ in range(2))
@@ -34,6 +38,14 @@ def gated_mlp(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
     return decoder.linear(layer, "down_proj", product)
 
 
+def _plain(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
+    """PhiMLP.forward."""
+    activation, pow_width = decoder.workload.model.activation, decoder.pow_width
+    x = decoder.linear(layer, "up_proj", x)
+    x = activate(decoder.tape, activation, x, pow_width=pow_width)
+    return decoder.linear(layer, "down_proj", x)
+
+
 def activate(tape: Tape, activation: Activation, x: Tensor, *, pow_width: int | None) -> Tensor:
     """transformers/activations.py at 5.23: one operator of PyTorch, or several in Python."""
     if activation == "gelu-new":
@@ -41,7 +53,8 @@ def activate(tape: Tape, activation: Activation, x: Tensor, *, pow_width: int | 
     if activation == "gelu-quick":
         gate = ops.unary(tape, ops.unary(tape, x, "1.702 x"), "sigmoid", saves="output")
         return ops.mul(tape, x, gate, "quick gelu")
-    return ops.unary(tape, x, activation, saves="output" if activation == "relu" else "input")
+    saves: Literal["input", "output"] = "output" if activation == "relu" else "input"
+    return ops.unary(tape, x, f"{activation}(gate)", saves=saves)
 
 
 def _gelu_new(tape: Tape, x: Tensor, pow_width: int) -> Tensor:

@@ -11,6 +11,7 @@ forward pass, the gradient of a weight as much again, and a frozen weight has no
 
 from dataclasses import dataclass
 
+from planner.active import active_weights
 from planner.recipe import Batch, Workload
 from planner.units import ceil_div
 
@@ -51,7 +52,7 @@ def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: int) -
     """Forward, backward and recomputation of one micro-batch at full length; every
     ``checkpointing``-th layer is recomputed, none where it is 0."""
     model, tokens = workload.model, batch.tokens
-    matrices = 2 * tokens * model.active_weights
+    matrices = 2 * tokens * active_weights(model)
     scores = 2 * tokens * batch.sequence_length * model.scored_size
     attention = round(model.num_layers * scores * CAUSAL)
     head = 2 * tokens * model.embedding_params

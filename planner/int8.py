@@ -15,9 +15,7 @@ INT8, HALF, INT32 = 1, 2, 4
 """Bytes an element."""
 
 
-def int8_linear(
-    tape: Tape, x: Tensor, matrix: Linear, *, batch: Batch, is_half: bool
-) -> Tensor:
+def int8_linear(tape: Tape, x: Tensor, matrix: Linear, *, batch: Batch, is_half: bool) -> Tensor:
     """A product with an int8 matrix, which is made whole for backward, on the CPU for both.
 
     ``is_half``: the input is in fp16, so that nothing is cast.

@@ -8,9 +8,16 @@ class Linear:
     """One ``nn.Linear``: ``in_features x out_features``, bias beside it."""
 
     name: str
+    """What the model calls it."""
     in_features: int
     out_features: int
     bias: bool = False
+    role: str | None = None
+    """What Llama calls it, where the model calls it otherwise."""
+
+    @property
+    def key(self) -> str:
+        return self.role or self.name
 
     @property
     def weight_params(self) -> int:

@@ -18,21 +18,24 @@ from planner.autograd import GradientSink
 from planner.buffers import (
     CUBLAS_WORKSPACE_BYTES,
     CUBLAS_WORKSPACES,
-    ddp_buckets,
     largest_linear,
     zero3_gathered,
     zero_gradient_buckets,
     zero_sizes,
     zero_step_casts,
 )
+from planner.ddp import ddp_bytes
 from planner.gpu import Device
 from planner.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.model_states import ModelStates, frozen_bytes, model_states
 from planner.numerics import Numerics, numerics
+from planner.optimizer_step import step_bytes
+from planner.optimizers import optimizers
 from planner.plan import PHASES, Part, Phase, ZeroSection
 from planner.quantization import loading_copy_width
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
+from planner.trained_tensors import counted_tensors
 from planner.units import ceil_div
 
 Parts = dict[Part, int]
@@ -64,6 +67,7 @@ class _Step:
     workload: Workload
     layout: Layout
     numerics: Numerics
+    device: Device
     states: ModelStates
     zero: ZeroSection | None
     cublas_bytes: int
@@ -97,12 +101,15 @@ def footprint_of(workload: Workload, layout: Layout, batch: Batch, kinds: Numeri
         workload=workload,
         layout=layout,
         numerics=kinds,
+        device=batch.device,
         states=model_states(
             frozen_bytes=frozen_bytes(workload, kinds),
-            trainable_params=workload.trainable_params,
+            tensors=counted_tensors(workload),
+            optimizer=optimizers()[workload.recipe.optimizer.name],
             numerics=kinds,
             zero_stage=layout.zero_stage,
             data_parallel_size=layout.world_size,
+            device=batch.device,
         ),
         zero=zero_section(workload, layout),
         cublas_bytes=CUBLAS_WORKSPACES * CUBLAS_WORKSPACE_BYTES if batch.device == "cuda" else 0,
@@ -150,7 +157,7 @@ def _resident(step: _Step) -> Parts:
 def _communication(step: _Step) -> int:
     strategy = step.layout.strategy
     if strategy == "ddp":
-        return ddp_buckets(step.workload.trainable_params, step.numerics)
+        return ddp_bytes(step.workload, step.numerics.gradient)
     if step.zero is None:
         return 0
     buckets = zero_gradient_buckets(step.zero, step.layout.zero_stage, step.numerics)
@@ -181,10 +188,11 @@ def _during(step: _Step, alive: Amounts) -> Parts:
 
 
 def _optimizer_step(step: _Step) -> Parts:
-    """Gradients and optimizer states, no activations."""
-    casts = 0
-    if step.zero is not None:
-        casts = zero_step_casts(
+    """Gradients, optimizer states and what the step makes; no activations."""
+    if step.zero is None:
+        made = step_bytes(step.workload, width=step.numerics.home, device=step.device)
+    else:
+        made = zero_step_casts(
             shard_params=ceil_div(step.workload.trainable_params, step.layout.world_size),
             zero=step.zero,
             stage=step.layout.zero_stage,
@@ -193,9 +201,14 @@ def _optimizer_step(step: _Step) -> Parts:
     return {
         **_resident(step),
         "gradients": step.states.gradients_bytes,
-        "workspace": step.cublas_bytes + casts,
+        "workspace": step.cublas_bytes + made,
     }
 
 
 def _save(step: _Step) -> Parts:
-    return _resident(step)
+    """Tensors are copied to the host, not here; a full model that trains in fp32 is cast
+    first, a tensor at a time (launcher/saving.py)."""
+    kinds, cast = step.numerics, 0
+    if step.workload.method == "full" and step.zero is None and kinds.compute < kinds.trainable:
+        cast = max(tensor.elements for tensor in counted_tensors(step.workload)) * kinds.compute
+    return {**_resident(step), "workspace": step.cublas_bytes + cast}

@@ -1,7 +1,8 @@
 """One micro-batch through a whole model: what is alive in forward and in backward, by owner.
 
 The tape runs the first layer, whose input may need no gradient, and one of each kind among
-the others, recomputed or not; the log between their borders is laid end to end for all layers of the model.
+the others, recomputed or not; the log between their borders is laid end to end for all
+layers of the model.
 """
 
 from collections import Counter

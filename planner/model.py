@@ -4,52 +4,45 @@ Names are those of Hugging Face's ``config.json``. A parameter count is made of 
 (`Linear`), so that quantization, LoRA and FLOPs all count from the same list.
 """
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pydantic import model_validator
 
 from planner.expert_shape import ExpertsSpec, LatentAttentionSpec
+from planner.layer_kinds import LayerKind, LayerPattern, counted, layers_of
 from planner.linear import Linear
+from planner.module_names import module_names
 from planner.spec import Spec
 
-Mlp = Literal["swiglu", "fused-swiglu"]
-"""``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM)."""
+Mlp = Literal["swiglu", "fused-swiglu", "plain"]
+"""``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM).
+``plain``: no gate, an activation between two matrices (GPT)."""
 Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu"]
 """What the gate goes through. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new`` and
 ``gelu-quick`` are made of several operators (transformers' ``gelu_new``, ``quick_gelu``)."""
-Rotary = Literal["halves", "halves-fp32", "joined", "interleaved"]
+Rotary = Literal["halves", "halves-fp32", "joined", "interleaved", "complex", "split"]
 """How queries and keys are turned. ``halves``: each head's first half with its second.
 ``halves-fp32``: the same in fp32, then cast back (OLMo-2). ``joined``: as ``halves``, then what
 rotates and what does not are concatenated (Phi-3). ``interleaved``: neighbours with each other,
-then concatenated (GLM)."""
-Norm = Literal["rms", "rms-fp32", "rms-plus-one"]
+then concatenated (GLM). ``complex``: neighbours as one complex number (DeepSeek-V2).
+``split``: as ``halves``, each half on its own, then concatenated (gpt-oss)."""
+Norm = Literal["rms", "rms-fp32", "rms-plus-one", "layer"]
 """An RMSNorm is made in fp32. ``rms``: cast back, then scaled by its weight (Llama).
 ``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-plus-one``: the same, by one more than its
-weight (Gemma)."""
+weight (Gemma). ``layer``: LayerNorm (GPT)."""
 Norms = Literal["before", "around", "after"]
 """``before``: attention and MLP each have a norm at their input. ``after``: at their output,
 before the residual is added (OLMo-2). ``around``: at both (Gemma 2, GLM-4-0414)."""
 QkNorm = Literal["heads", "heads-rotated", "whole"]
 """Norms of queries and of keys. ``heads``: over each head (Qwen3). ``heads-rotated``: the same,
 once they have been turned (HunYuan). ``whole``: over all heads at once (OLMo-2)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerKind:
-    """What tells one layer of a model from another; layers of one kind are all alike."""
-
-    sliding_window: int | None = None
-    """Positions that attention looks back; beyond it a mask is needed."""
-    routed: bool = False
-    """Whether tokens go to experts in the place of one MLP."""
-    variety: int = 0
-    """Which of the sets of matrices it has, in a model that is traced."""
-    rotates: bool = True
-    """Whether queries and keys are turned by their positions."""
+Residual = Literal["sequential", "parallel", "parallel-two-norms"]
+"""``sequential``: the MLP reads what attention has added to. ``parallel``: both read the same
+normalised input (Phi). ``parallel-two-norms``: both read the layer's input, each through its own
+norm (GPT-NeoX)."""
+Positions = Literal["rotary", "learned", "alibi"]
+"""``learned``: a table of vectors added to the embeddings. ``alibi``: a slope on the scores."""
 
 
 class ModelSpec(Spec):
@@ -78,8 +71,23 @@ class ModelSpec(Spec):
     qkv_bias: bool = False
     output_bias: bool = False
     tied_embeddings: bool = False
+    mlp_bias: bool = False
+    head_bias: bool = False
     mlp: Mlp = "swiglu"
     activation: Activation = "silu"
+    norm_bias: bool = False
+    """Whether LayerNorms have one."""
+    embedding_norm: bool = False
+    """A norm between the embeddings and the first layer (Bloom)."""
+    residual: Residual = "sequential"
+    positions: Positions = "rotary"
+    position_offset: int = 0
+    """Rows of the learned table in front of the first position (OPT)."""
+    embedding_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    """Of what attention and MLP add to the residual stream."""
+    attention_dropout: float = 0.0
+    """Of the attention weights."""
     rotary_fraction: float = 1.0
     """Share of each head's dimensions that rotate."""
     rotary: Rotary = "halves"
@@ -94,6 +102,8 @@ class ModelSpec(Spec):
     """Where attention's scores are capped by ``tanh``, which no fused kernel does (Gemma 2)."""
     final_logit_softcapping: float | None = None
     """Where the logits are (Gemma 2)."""
+    attention_sinks: bool = False
+    """Each head has one score more, a parameter, and attention is eager (gpt-oss)."""
     fused_qkv: bool = False
     """One matrix holds query, key and value (Phi-3)."""
     experts: ExpertsSpec | None = None
@@ -129,16 +139,16 @@ class ModelSpec(Spec):
     @property
     def layers(self) -> tuple[LayerKind, ...]:
         """The kind of each layer, in forward order."""
-        return _layers(self._pattern)
+        return layers_of(self._pattern)
 
     @property
     def kinds(self) -> Mapping[LayerKind, int]:
         """How many layers there are of each kind, in the order in which they first come."""
-        return _counted(self._pattern)
+        return counted(self._pattern)
 
     @property
-    def _pattern(self) -> "_Pattern":
-        return _Pattern(
+    def _pattern(self) -> LayerPattern:
+        return LayerPattern(
             self.num_layers,
             self.sliding_window,
             self.full_attention_every,
@@ -165,26 +175,31 @@ class ModelSpec(Spec):
         if self.fused_qkv:
             widths = {"qkv_proj": q + 2 * kv}
         return (
-            *(
-                Linear(name=name, in_features=h, out_features=width, bias=self.qkv_bias)
-                for name, width in widths.items()
-            ),
-            Linear(name="o_proj", in_features=q, out_features=h, bias=self.output_bias),
+            *(self._linear(role, h, width, bias=self.qkv_bias) for role, width in widths.items()),
+            self._linear("o_proj", q, h, bias=self.output_bias),
         )
 
     @property
     def _mlp(self) -> tuple[Linear, ...]:
         h, i = self.hidden_size, self.intermediate_size
+        widths = {"gate_proj": i, "up_proj": i}
         if self.mlp == "fused-swiglu":
-            up: tuple[Linear, ...] = (
-                Linear(name="gate_up_proj", in_features=h, out_features=2 * i),
-            )
-        else:
-            up = (
-                Linear(name="gate_proj", in_features=h, out_features=i),
-                Linear(name="up_proj", in_features=h, out_features=i),
-            )
-        return (*up, Linear(name="down_proj", in_features=i, out_features=h))
+            widths = {"gate_up_proj": 2 * i}
+        if self.mlp == "plain":
+            widths = {"up_proj": i}
+        return (
+            *(self._linear(role, h, width, bias=self.mlp_bias) for role, width in widths.items()),
+            self._linear("down_proj", i, h, bias=self.mlp_bias),
+        )
+
+    def _linear(self, role: str, in_features: int, out_features: int, *, bias: bool) -> Linear:
+        return Linear(
+            name=module_names(self.model_type).matrices.get(role, role),
+            in_features=in_features,
+            out_features=out_features,
+            bias=bias,
+            role=role,
+        )
 
     @property
     def counted_linears(self) -> list[tuple[Linear, int]]:
@@ -199,16 +214,29 @@ class ModelSpec(Spec):
         return sum(count * linear.weight_params for linear, count in self.counted_linears)
 
     @property
-    def layer_norm_params(self) -> int:
-        """Norms' weights of one layer."""
-        of_queries_and_keys = 0
+    def norm_params(self) -> int:
+        """One norm over the hidden size."""
+        return (2 if self.norm_bias else 1) * self.hidden_size
+
+    @property
+    def layer_norm_sizes(self) -> tuple[int, ...]:
+        """Elements of each vector of one layer that belongs to no matrix: norms and sinks."""
+        inside: tuple[int, ...] = () if self.latent is None else self.latent.norm_sizes
         if self.qk_norm == "whole":
-            of_queries_and_keys = self.query_size + self.key_value_size
+            inside += (self.query_size, self.key_value_size)
         elif self.qk_norm is not None:
-            of_queries_and_keys = 2 * self.head_dim
-        of_latents = 0 if self.latent is None else self.latent.norm_params
-        across = of_queries_and_keys + of_latents
-        return (4 if self.norms == "around" else 2) * self.hidden_size + across
+            inside += (self.head_dim,) * 2
+        if self.attention_sinks:
+            inside += (self.num_attention_heads,)
+        count = 1 if self.residual == "parallel" else 2
+        if self.norms == "around":
+            count = 4
+        return (self.hidden_size,) * (count * (2 if self.norm_bias else 1)) + inside
+
+    @property
+    def layer_norm_params(self) -> int:
+        """Norms of one layer, and its sinks."""
+        return sum(self.layer_norm_sizes)
 
     def expert_params(self, kind: LayerKind) -> int:
         """One layer's router and routed experts, none in a layer with an ordinary MLP."""
@@ -220,32 +248,6 @@ class ModelSpec(Spec):
     def routed_params(self) -> int:
         """All layers' routers and routed experts."""
         return sum(count * self.expert_params(kind) for kind, count in self.kinds.items())
-
-    @property
-    def largest_matrix_params(self) -> int:
-        """Elements of the largest single parameter; all experts of a layer are one."""
-        sizes = [linear.weight_params for linear, _ in self.counted_linears]
-        if self.experts is not None:
-            sizes += self.experts.expert_tensors(self.hidden_size).values()
-        return max(self.embedding_params, *sizes)
-
-    @property
-    def active_weights(self) -> int:
-        """Weights of all layers' matrices that one token is multiplied with."""
-        routed = sum(count for kind, count in self.kinds.items() if kind.routed)
-        if self.experts is None or not routed:
-            return self.matrix_params
-        return self.matrix_params + routed * self.experts.active_weights(self.hidden_size)
-
-    @property
-    def active_params(self) -> int:
-        """Parameters that one token meets: of the routed experts only those it is sent to."""
-        if self.experts is None:
-            return self.num_params
-        idle = self.experts.num_experts - self.experts.experts_per_token
-        stored = sum(self.experts.expert_tensors(self.hidden_size).values())
-        routed = sum(count for kind, count in self.kinds.items() if kind.routed)
-        return self.num_params - routed * (stored // self.experts.num_experts) * idle
 
     def layer_params(self, kind: LayerKind) -> int:
         """One layer's matrices with their biases, experts and norms."""
@@ -262,14 +264,23 @@ class ModelSpec(Spec):
         return self.vocab_size * self.hidden_size
 
     @property
+    def position_params(self) -> int:
+        """The table of learned positions, where there is one."""
+        rows = self.max_position_embeddings + self.position_offset
+        return rows * self.hidden_size if self.positions == "learned" else 0
+
+    @property
     def head_params(self) -> int:
-        return 0 if self.tied_embeddings else self.embedding_params
+        weight = 0 if self.tied_embeddings else self.embedding_params
+        return weight + (self.vocab_size if self.head_bias else 0)
 
     @property
     def num_params(self) -> int:
         """All parameters, a tied matrix counted once."""
         layers = sum(count * self.layer_params(kind) for kind, count in self.kinds.items())
-        return layers + self.hidden_size + self.embedding_params + self.head_params
+        norms = (2 if self.embedding_norm else 1) * self.norm_params
+        embeddings = self.embedding_params + self.position_params
+        return layers + norms + embeddings + self.head_params
 
     @property
     def unquantized_params(self) -> int:
@@ -279,37 +290,3 @@ class ModelSpec(Spec):
         read: transformers/integrations/bitsandbytes.py at 5.23, replace_with_bnb_linear.
         """
         return self.num_params - self.matrix_params
-
-
-class _Pattern(NamedTuple):
-    """What decides the kind of each layer: :class:`ModelSpec`'s fields of these names."""
-
-    num_layers: int
-    window: int | None
-    full_every: int | None
-    full_first: int
-    unrotated_every: int | None
-    experts: ExpertsSpec | None
-
-    def kind(self, number: int) -> LayerKind:
-        """Of the layer of that number, the first being 1."""
-        full = number <= self.full_first or _is_last_of(self.full_every, number)
-        return LayerKind(
-            sliding_window=None if full else self.window,
-            rotates=not _is_last_of(self.unrotated_every, number),
-            routed=self.experts is not None and self.experts.routes(number - 1),
-        )
-
-
-def _is_last_of(every: int | None, number: int) -> bool:
-    return every is not None and number % every == 0
-
-
-@cache
-def _layers(pattern: _Pattern) -> tuple[LayerKind, ...]:
-    return tuple(pattern.kind(number) for number in range(1, pattern.num_layers + 1))
-
-
-@cache
-def _counted(pattern: _Pattern) -> Mapping[LayerKind, int]:
-    return Counter(_layers(pattern))

@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 from planner.autograd import GradientSink, Tape
 from planner.decoder import Decoder, Layer
+from planner.embeddings import embedded
 from planner.layer import decoder_layer
+from planner.layer_kinds import LayerKind
 from planner.loss import cross_entropy, fused_loss
-from planner.model import LayerKind, ModelSpec
+from planner.model import ModelSpec
 from planner.norms import norm
 from planner.numerics import Numerics
-from planner.operators import FP32, INT64, embedding, unary
+from planner.operators import FP32, INT64, unary
 from planner.recipe import Batch, Workload
 from planner.rotary import Tables
 from planner.tensors import Parameter, Tensor
@@ -67,20 +69,22 @@ class ModelPass:
         table = self._decoder.parameter("embed_tokens", model.embedding_params)
         x = self._backbone(table)
         tape.loss_begins()
-        head = table
+        head, bias = table, None
         if not model.tied_embeddings:
             head = self._decoder.parameter("lm_head", model.embedding_params)
+        if model.head_bias:
+            bias = self._decoder.parameter("lm_head.bias", model.vocab_size)
         if self._workload.recipe.loss == "fused":
-            return fused_loss(tape, x, head, batch=batch, numerics=self._numerics)
-        logits = self._logits(head, x)
+            return fused_loss(tape, x, head, bias, batch=batch, numerics=self._numerics)
+        logits = self._logits(head, bias, x)
         if self._numerics.keeps_logits:
             self._held.append(logits.detached())
         return cross_entropy(tape, logits)
 
-    def _logits(self, head: Parameter, x: Tensor) -> Tensor:
+    def _logits(self, head: Parameter, bias: Parameter | None, x: Tensor) -> Tensor:
         """The head; Granite divides what it gives, Gemma 2 caps it."""
         tape, model = self.tape, self._workload.model
-        logits = self._decoder.product(head, x, model.vocab_size, "lm_head")
+        logits = self._decoder.product(head, x, model.vocab_size, "lm_head", bias)
         if model.multipliers:
             logits = unary(tape, logits, "logits, scaled")
         if model.final_logit_softcapping is not None:
@@ -92,13 +96,14 @@ class ModelPass:
     def _backbone(self, table: Parameter) -> Tensor:
         """LlamaModel.forward; its variables hold the embeddings and the mask to the end."""
         tape, batch = self.tape, self._batch
-        embeddings = self._embeddings(table)
-        shared = [tape.new(batch.sequence_length, INT64, "position ids")]
-        shared += self._masks(embeddings.width)
-        tables = self._decoder.rotary_tables(embeddings.width)
+        x, _held = embedded(self._decoder, table, needs_gradient=self._checkpointing)
+        position_ids = tape.new(batch.sequence_length, INT64, "position ids")
+        masks = self._masks(table.width)
+        windows = {layer.kind.sliding_window for layer in self._layers if layer.recomputed}
+        shared = [position_ids, *(mask for window, mask in masks.items() if window in windows)]
+        tables = self._decoder.rotary_tables(table.width)
         if self._workload.model.local_rotary:
-            self._held += [table for pair in tables.values() for table in pair]
-        x = embeddings
+            self._held += [table for pair in tables.values() if pair for table in pair]
         for number, (kind, recomputed) in enumerate(self._layers):
             tape.border()
             layer = Layer(f"layers.{number}", kind)
@@ -109,36 +114,23 @@ class ModelPass:
         tape.border()
         return norm(self._decoder, "norm", x)
 
-    def _embeddings(self, table: Parameter) -> Tensor:
-        """Rows of the table, which peft makes a leaf where layers are checkpointed. The graph
-        holds its leaves."""
-        tape, model = self.tape, self._workload.model
-        x = embedding(tape, table, tokens=self._batch.tokens, hidden_size=model.hidden_size)
-        if model.scaled_embeddings:
-            x = unary(tape, x, "embedding, scaled")
-        if self._checkpointing and not table.trains:
-            leaf = Parameter(x.elements, x.width, trains=True, gradient_owner="activations")
-            leaf.storage = x.storage
-            x.node = leaf
-        return unary(tape, x, "embedding, scaled") if model.multipliers else x
-
-    def _masks(self, width: int) -> list[Tensor]:
-        """One for each kind of window; eager attention adds it to the scores, so always has one.
+    def _masks(self, width: int) -> dict[int | None, Tensor]:
+        """By window, one for each kind of window; eager attention adds it to the scores, so always has one.
 
         read: transformers/masking_utils.py at 5.23, sdpa_mask and eager_mask. The layers of a
-        kind have run again before the first layer has, but all masks are kept until then here:
+        kind have run again before the first layer has, but their masks are kept until then here:
         one run stands for all layers of a kind, and cannot free what they share.
         """
         eager = self._workload.attention == "eager"
-        kinds = {kind.sliding_window: kind for kind in self._workload.model.kinds}.values()
-        return [
-            self.tape.new(self._batch.scores, width if eager else 1, "attention mask")
-            for kind in kinds
+        kinds = {kind.sliding_window: kind for kind in self._workload.model.kinds}
+        return {
+            window: self.tape.new(self._batch.scores, width if eager else 1, "attention mask")
+            for window, kind in kinds.items()
             if eager or self._decoder.masked(kind)
-        ]
+        }
 
     def _checkpointed(
-        self, layer: Layer, x: Tensor, tables: Tables, shared: list[Tensor]
+        self, layer: Layer, x: Tensor, tables: Tables | None, shared: list[Tensor]
     ) -> Tensor:
         def run(given: Tensor, _held: list[Tensor] = shared) -> Tensor:
             """Checkpointing holds every argument of the layer until it has run again."""

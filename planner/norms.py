@@ -2,12 +2,15 @@
 
 from planner import operators as ops
 from planner.decoder import Decoder
+from planner.layer_norm import layer_norm
 from planner.tensors import Tensor
 
 
 def norm(decoder: Decoder, name: str, x: Tensor, size: int | None = None) -> Tensor:
     """A norm over ``size`` elements where it is not the hidden size."""
     size = size or decoder.workload.model.hidden_size
+    if decoder.workload.model.norm == "layer":
+        return layer_norm(decoder, name, x, size)
     if decoder.workload.model.norm == "rms-plus-one":
         return _gemma_norm(decoder, name, x, size)
     return _rms_norm(decoder, name, x, size)

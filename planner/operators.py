@@ -4,6 +4,7 @@ read: tools/autograd/derivatives.yaml and torch/csrc/autograd/FunctionsManual.cp
 what is saved and made; where a CUDA kernel allocates inside, its own file is named.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from planner.autograd import Tape
@@ -38,7 +39,7 @@ def as_width(tape: Tape, gradient: Tensor, width: int, elements: int) -> Tensor:
 
 
 def linear(
-    tape: Tape, x: Tensor, weight: Tensor, *, out_features: int, bias: Parameter | None, name: str
+    tape: Tape, x: Tensor, weight: Tensor, *, out_features: int, bias: Tensor | None, name: str
 ) -> Tensor:
     """``x @ weight.T + bias``: the input is saved for a weight that trains, and the weight
     for an input that needs a gradient."""
@@ -101,15 +102,20 @@ def embedding(tape: Tape, weight: Parameter, *, tokens: int, hidden_size: int) -
 
 
 def add(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
-    """Saves nothing; both operands get the same gradient."""
-    elements, widths = a.elements, (a.width, b.width)
-    output = tape.new(elements, max(widths), name)
+    """Saves nothing; both operands get the same gradient, summed for one that was broadcast."""
+    elements, operands = a.elements, ((a.elements, a.width), (b.elements, b.width))
+    output = tape.new(elements, max(a.width, b.width), name)
     needed = (a.node is not None, b.node is not None)
+
+    def made(gradient: Tensor, size: int, width: int) -> Tensor:
+        if size < elements:
+            gradient = tape.new(size, gradient.width, f"gradient of {name}, summed")
+        return as_width(tape, gradient.viewed(), width, size)
 
     def backward(gradient: Tensor) -> list[Tensor | None]:
         return [
-            as_width(tape, gradient.viewed(), width, elements) if need else None
-            for width, need in zip(widths, needed, strict=True)
+            made(gradient, *operand) if need else None
+            for operand, need in zip(operands, needed, strict=True)
         ]
 
     return tape.record(output, (a, b), (), backward)
@@ -204,6 +210,23 @@ def slice_of(tape: Tape, x: Tensor, elements: int) -> Tensor:
 
     view = Tensor(elements, width, x.storage, None)
     return tape.record(view, (x,), (), backward)
+
+
+def split(tape: Tape, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """``x.split(sizes)``: views, whose gradients wait for each other and are concatenated."""
+    whole, width = x.elements, x.width
+    arrived: list[Tensor] = []
+
+    def backward(gradient: Tensor) -> list[Tensor | None]:
+        arrived.append(gradient)
+        if len(arrived) < len(sizes):
+            return [None]
+        joined = tape.new(whole, width, "gradients of the parts, joined")
+        arrived.clear()
+        return [joined]
+
+    views = [Tensor(size, width, x.storage, None) for size in sizes]
+    return [tape.record(view, (x,), (), backward) for view in views]
 
 
 def concatenate(tape: Tape, parts: tuple[Tensor, ...], name: str) -> Tensor:

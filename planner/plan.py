@@ -18,6 +18,20 @@ Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3"]
 ZeroStage = Literal[0, 1, 2, 3]
 Precision = Literal["bf16", "fp16", "fp32"]
 Loss = Literal["fused", "standard"]
+OptimizerName = Literal[
+    "adamw_torch_fused",
+    "adamw_torch",
+    "adamw_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "lion_8bit",
+    "lion_32bit",
+    "paged_lion_8bit",
+    "paged_lion_32bit",
+    "adafactor",
+    "sgd",
+]
+"""transformers' names; presets/optimizers.yaml says what each keeps."""
 Attention = Literal["sdpa", "eager"]
 
 Phase = Literal["load", "forward", "backward", "optimizer_step", "save"]
@@ -105,9 +119,9 @@ def refuse_dora_on_int8(
     adapter: AdapterSection | None, quantization: QuantizationSection | None
 ) -> None:
     """peft makes every int8 matrix whole in fp32 for a norm of its rows: not modelled."""
-    if adapter is not None and quantization is not None:
-        if adapter.dora and quantization.quant_type == "int8":
-            raise ValueError("adapter.dora does not go with quantization int8: take nf4, or no DoRA")
+    in_int8 = quantization is not None and quantization.quant_type == "int8"
+    if adapter is not None and adapter.dora and in_int8:
+        raise ValueError("adapter.dora does not go with quant_type int8: take nf4, or no DoRA")
 
 
 class PrecisionSection(Spec):
@@ -167,7 +181,7 @@ class ParallelSection(Spec):
 
 
 class OptimizerSection(Spec):
-    name: Literal["adamw_torch_fused"]
+    name: OptimizerName
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)

@@ -6,8 +6,10 @@ from pydantic import Field, model_validator
 
 from planner.adapter_targets import lora_targets
 from planner.gpu import Device
+from planner.layer_kinds import LayerKind
 from planner.linear import Linear
-from planner.model import LayerKind, ModelSpec
+from planner.model import ModelSpec
+from planner.module_names import ONLY_ATTENTION
 from planner.plan import (
     AdapterSection,
     Attention,
@@ -58,8 +60,11 @@ class Workload(Spec):
 
     @property
     def attention(self) -> Attention:
-        """The recipe's, or eager where scores are capped: transformers refuses any other."""
-        return self.recipe.attention if self.model.attn_logit_softcapping is None else "eager"
+        """The recipe's, or the only one that transformers has for the model: eager where scores
+        are capped or have sinks."""
+        if self.model.attn_logit_softcapping is not None or self.model.attention_sinks:
+            return "eager"
+        return ONLY_ATTENTION.get(self.model.model_type, self.recipe.attention)
 
     @property
     def method(self) -> Method:

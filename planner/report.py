@@ -112,6 +112,7 @@ def _plan(decision: Decision) -> Table:
         ("Model", f"{model.name}, {params} parameters, {trained} of them trained"),
         ("Plan", Text(_headline(chosen), style="bold green")),
         ("", _batch_line(chosen)),
+        *_optimizer_line(decision),
         ("Why", decision.why + (" (tight)" if decision.tight else "")),
     ]
     if isinstance(model.spec, TracedSpec):
@@ -132,6 +133,14 @@ def _headline(chosen: Candidate) -> str:
     recomputed = chosen.layout.recomputed
     kept = f"recomputed in {recomputed}" if recomputed else "kept"
     return f"{METHOD_TITLES[chosen.method]}, {where}, {_precision(chosen)}, activations {kept}"
+
+
+def _optimizer_line(decision: Decision) -> list[tuple[str, RenderableType]]:
+    """Where it is not the recipe's; what else the recipe says of it still holds."""
+    if decision.request.optimizer is None:
+        return []
+    rate = decision.chosen.workload.recipe.optimizer.learning_rate
+    return [("", f"{decision.request.optimizer}, at the recipe's learning rate of {rate:g}")]
 
 
 def _precision(chosen: Candidate) -> str:

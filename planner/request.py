@@ -7,7 +7,7 @@ from typing import Literal
 from planner.adapter_targets import lora_targets, misunderstood_targets
 from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
-from planner.plan import METHODS, AdapterSection, Method, Precision, ZeroStage
+from planner.plan import METHODS, AdapterSection, Method, OptimizerName, Precision, ZeroStage
 from planner.presets import ModelPreset
 from planner.recipe import Recipe, Workload, load_recipe
 from planner.search import SearchResult, search
@@ -34,6 +34,7 @@ class Request:
     activation_checkpointing: bool | None = None
     checkpoint_every: int | None = None
     lora_rank: int | None = None
+    optimizer: OptimizerName | None = None
     memory_limit_bytes: int | None = None
     data_source: str | None = None
 
@@ -147,7 +148,8 @@ def workload(request: Request, method: Method) -> Workload:
     """The method's recipe with the user's settings put in.
 
     Without a GPU the loss is the stock one: trl's fused head has no Triton there, so it
-    computes every logit twice and copies each tile seven times.
+    computes every logit twice and copies each tile seven times; and latent attention is eager,
+    since no fused kernel takes values of another width.
     """
     recipe = request.recipe or load_recipe(method)
     length = request.sequence_length or min(
@@ -162,8 +164,12 @@ def workload(request: Request, method: Method) -> Workload:
         changes |= {"loss": model.loss, "attention": model.attention}
     if request.cluster.device == "cpu":
         changes["loss"] = "standard"
+        if model.latent is not None:
+            changes["attention"] = "eager"
     if recipe.adapter is not None:
         changes["adapter"] = _adapter(request, recipe.adapter)
+    if request.optimizer is not None:
+        changes["optimizer"] = recipe.optimizer.model_copy(update={"name": request.optimizer})
     if request.data_source is not None:
         changes["data"] = recipe.data.model_copy(update={"source": request.data_source})
     return Workload(
@@ -237,11 +243,22 @@ def search_methods(request: Request) -> Results:
     if not possible:
         method, result = next(iter(results.items()))
         reason = "; ".join(result.rejected) or "no layout agrees with all that is pinned"
+        if request.zero_stage is None:
+            raise InvalidRequestError(
+                f"{method} does not go with {request.model.name}: {reason}. Take another --method"
+            )
         raise InvalidRequestError(
-            f"--zero-stage {request.zero_stage} does not go with {method}: {reason}. "
+            f"{_pinned_layout(request)} does not go with {method}: {reason}. "
             "Leave it out, or take another --method"
         )
     return possible
+
+
+def _pinned_layout(request: Request) -> str:
+    """The options that rules speak of, as they were given."""
+    given = {"--zero-stage": request.zero_stage, "--optimizer": request.optimizer}
+    options = [f"{option} {value}" for option, value in given.items() if value is not None]
+    return " with ".join(options) or "this machine"
 
 
 def describe_budget(request: Request) -> str:

@@ -3,6 +3,7 @@
 from planner import operators as ops
 from planner.autograd import Tape
 from planner.model import ModelSpec
+from planner.sinks import turned_halves
 from planner.tensors import Tensor
 
 Tables = tuple[Tensor, Tensor]
@@ -14,6 +15,8 @@ def rotated(
 ) -> tuple[Tensor, Tensor]:
     """apply_rotary_pos_emb, of Llama, OLMo-2, Phi-3 and GLM."""
     cos, sin = tables
+    if model.rotary == "split":
+        return turned_halves(tape, q, tables), turned_halves(tape, k, tables)
     share = model.rotary_fraction
     if model.rotary == "halves":
         return _rotate(tape, q, cos, sin), _rotate(tape, k, cos, sin)

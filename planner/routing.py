@@ -22,6 +22,23 @@ def top_k(tape: Tape, x: Tensor, elements: int) -> tuple[Tensor, Tensor]:
     return tape.record(values, (x,), (indices,), backward), indices
 
 
+def detached_maximum(tape: Tape, x: Tensor, groups: int) -> Tensor:
+    """``x.max(dim)``; only places are taken of it, so that no gradient comes back."""
+    _places = tape.new(groups, INT64, "places of the maxima")
+    return tape.new(groups, x.width, "maxima of the groups")
+
+
+def masked(tape: Tape, x: Tensor, name: str) -> Tensor:
+    """``x.masked_fill(mask, value)``; the mask is saved."""
+    elements, width = x.elements, x.width
+    mask = tape.new(elements, 1, "mask of the experts that are left")
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(elements, width, f"gradient of {name}")]
+
+    return tape.record(tape.new(elements, width, name), (x,), (mask,), backward)
+
+
 def gathered(tape: Tape, x: Tensor, indices: Tensor, elements: int, name: str) -> Tensor:
     """``x[indices]``, rows or single values; its gradient is added into zeros."""
     whole, width = x.elements, x.width
@@ -58,26 +75,6 @@ def _row_sums(tape: Tape, x: Tensor, rows: int) -> Tensor:
         return [gradient.viewed(elements)]
 
     return tape.record(tape.new(rows, x.width, "sums of weights"), (x,), (), backward)
-
-
-def halves(tape: Tape, x: Tensor) -> tuple[Tensor, Tensor]:
-    """``x.chunk(2)``: two views of one operator, whose gradients are concatenated."""
-    elements, width = x.elements, x.width
-    arrived: list[Tensor] = []
-
-    def half() -> Tensor:
-        def backward(gradient: Tensor) -> list[Tensor | None]:
-            arrived.append(gradient)
-            if len(arrived) == 1:
-                return [None]
-            whole = tape.new(elements, width, "gradients of both halves")
-            arrived.clear()
-            return [whole]
-
-        view = Tensor(elements // 2, width, x.storage, None)
-        return tape.record(view, (x,), (), backward)
-
-    return half(), half()
 
 
 def grouped_product(

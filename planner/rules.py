@@ -1,16 +1,44 @@
 """Combinations to leave out, read from data."""
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from planner.plan import Method, Strategy
+from planner.gpu import Device
+from planner.plan import Method, OptimizerName, Strategy
 from planner.presets import ROOT
 from planner.spec import Spec, read_spec
 
 
 class When(Spec):
-    method: list[Method]
-    strategy: list[Strategy]
+    """What a rule is about; a list that is left out allows everything."""
+
+    method: list[Method] | None = None
+    strategy: list[Strategy] | None = None
+    optimizer: list[OptimizerName] | None = None
+    device: list[Device] | None = None
+    model_type: list[str] | None = None
+
+    def applies(self, combination: "Combination") -> bool:
+        pairs = (
+            (self.method, combination.method),
+            (self.strategy, combination.strategy),
+            (self.optimizer, combination.optimizer),
+            (self.device, combination.device),
+            (self.model_type, combination.model_type),
+        )
+        return all(listed is None or found in listed for listed, found in pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combination:
+    """What a candidate would put together."""
+
+    method: Method
+    strategy: Strategy
+    optimizer: OptimizerName
+    device: Device
+    model_type: str
 
 
 class Rule(Spec):
@@ -30,10 +58,10 @@ def rule_book() -> tuple[Rule, ...]:
     return tuple(read_spec(RuleBook, ROOT / "rules.yaml").rules)
 
 
-def broken_rule(method: Method, strategy: Strategy, *, pinned: bool) -> Rule | None:
+def broken_rule(combination: Combination, *, pinned: bool) -> Rule | None:
     """The first rule against this combination; advice yields to a strategy the user pinned."""
     for rule in rule_book():
-        applies = method in rule.when.method and strategy in rule.when.strategy
-        if applies and not (pinned and rule.verdict == "discouraged"):
+        advice = pinned and rule.verdict == "discouraged"
+        if rule.when.applies(combination) and not advice:
             return rule
     return None

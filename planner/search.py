@@ -10,7 +10,7 @@ from planner.memory import Footprint, footprint
 from planner.overheads import DeviceMemory, device_memory
 from planner.plan import Method
 from planner.recipe import Workload
-from planner.rules import broken_rule
+from planner.rules import Combination, broken_rule
 from planner.step_time import NOMINAL, rates, step_time
 from planner.strategy import Layout
 
@@ -98,7 +98,14 @@ def candidates(
     kept: list[Candidate] = []
     rejected: Counter[str] = Counter()
     for layout in allowed:
-        rule = broken_rule(workload.method, layout.strategy, pinned=strategy_pinned)
+        combination = Combination(
+            method=workload.method,
+            strategy=layout.strategy,
+            optimizer=workload.recipe.optimizer.name,
+            device=cluster.device,
+            model_type=workload.model.model_type,
+        )
+        rule = broken_rule(combination, pinned=strategy_pinned)
         if rule is None:
             kept.append(Candidate(workload=workload, layout=layout, cluster=cluster))
         else:
@@ -134,12 +141,13 @@ def _worthwhile(partial: list[Candidate], fitting: list[Candidate]) -> list[Cand
     best: dict[str, Candidate] = {}
     for candidate in sorted(fitting, key=lambda c: c.ranking_time_s):
         best.setdefault(candidate.layout.strategy, candidate)
-    fits = {(c.layout.strategy, c.layout.micro_batch_size) for c in fitting if c.layout.checkpointing}
+    recomputing = [c.layout for c in fitting if c.layout.activation_checkpointing]
+    fits = {(layout.strategy, layout.micro_batch_size) for layout in recomputing}
     return [
-        c
-        for c in partial
-        if (c.layout.strategy, c.layout.micro_batch_size) in fits
-        and c.ranking_time_s < best[c.layout.strategy].ranking_time_s
+        candidate
+        for candidate in partial
+        if (candidate.layout.strategy, candidate.layout.micro_batch_size) in fits
+        and candidate.ranking_time_s < best[candidate.layout.strategy].ranking_time_s
     ]
 
 

@@ -16,15 +16,19 @@ from planner.attention import (
 from planner.decoder import Decoder, Layer
 from planner.norms import norm
 from planner.rotary import Tables, rotated
+from planner.sinks import sink_attention
 from planner.tensors import Tensor
+
+SPLIT = ("gpt2", "gpt_neox")
+"""Architectures that split a fused projection at once; the others take slices of it."""
 
 
 def self_attention(
-    decoder: Decoder, layer: Layer, x: Tensor, tables: Tables
+    decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None
 ) -> tuple[Tensor, Tensor | None]:
     """LlamaAttention.forward; a fused projection is held to its end, as in Phi-3's."""
     _whole, q, k, v = _projected(decoder, layer, x)
-    if layer.kind.rotates:
+    if tables is not None and layer.kind.rotates:
         q, k = rotated(decoder.tape, decoder.workload.model, q, k, tables)
     if decoder.workload.model.qk_norm == "heads-rotated":
         q = _normed(decoder, layer, "query_layernorm", q)
@@ -40,10 +44,16 @@ def _projected(
     model = decoder.workload.model
     if model.fused_qkv:
         whole = decoder.linear(layer, "qkv_proj", x)
-        sizes = (model.query_size, model.key_value_size, model.key_value_size)
-        q, k, v = (ops.slice_of(decoder.tape, whole, decoder.batch.tokens * n) for n in sizes)
+        widths = (model.query_size, model.key_value_size, model.key_value_size)
+        sizes = [decoder.batch.tokens * width for width in widths]
+        if model.model_type in SPLIT:
+            q, k, v = ops.split(decoder.tape, whole, sizes)
+        else:
+            q, k, v = (ops.slice_of(decoder.tape, whole, size) for size in sizes)
         return whole, q, k, v
     q = decoder.linear(layer, "q_proj", x)
+    if model.model_type == "opt":
+        q = ops.unary(decoder.tape, q, "query, scaled")
     if model.qk_norm in ("heads", "whole"):
         q = _normed(decoder, layer, "q_norm", q)
     k = decoder.linear(layer, "k_proj", x)
@@ -72,6 +82,8 @@ def _attend(
         key_value_heads=model.num_key_value_heads,
         head_dim=model.head_dim,
     )
+    if model.attention_sinks:
+        return _with_sinks(decoder, layer, (q, k, v), shape)
     if decoder.workload.attention == "eager":
         return eager_attention(
             decoder.tape,
@@ -85,6 +97,21 @@ def _attend(
             capped=model.attn_logit_softcapping is not None,
         )
     return _fused(decoder, q, k, v, shape, masked=decoder.masked(layer.kind)), None
+
+
+def _with_sinks(
+    decoder: Decoder, layer: Layer, heads: tuple[Tensor, Tensor, Tensor], shape: HeadShape
+) -> tuple[Tensor, Tensor]:
+    kinds, batch = decoder.numerics, decoder.batch
+    return sink_attention(
+        decoder.tape,
+        *heads,
+        decoder.parameter(f"{layer.place}.sinks", shape.heads),
+        shape=shape,
+        device=batch.device,
+        compute=kinds.compute if kinds.autocast else None,
+        mask_width=decoder.residual_width,
+    )
 
 
 def _fused(

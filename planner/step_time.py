@@ -13,12 +13,13 @@ from planner.communication import Traffic, traffic
 from planner.flops import Flops, micro_batch_flops, recomputed_share
 from planner.gpu import Cluster
 from planner.memory import worst_batch
-from planner.model_states import ADAM_MOMENTS_BYTES
 from planner.numerics import Numerics, numerics
+from planner.optimizers import optimizers, states_bytes
 from planner.presets import ROOT
 from planner.recipe import Workload
 from planner.spec import Spec, read_spec
 from planner.strategy import Layout
+from planner.trained_tensors import counted_tensors
 
 
 class Utilisation(Spec):
@@ -123,9 +124,16 @@ def _exposed_s(
 
 def _updated_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> float:
     """The update reads and writes every state of the rank's shard, and reads the gradient."""
-    shard = workload.trainable_params / (layout.world_size if layout.zero_stage else 1)
-    states = ADAM_MOMENTS_BYTES + kinds.master + kinds.trainable
-    return shard * (2 * states + kinds.gradient)
+    states = states_bytes(
+        optimizers()[workload.recipe.optimizer.name],
+        counted_tensors(workload),
+        width=kinds.home,
+        device="cuda",
+    )
+    params = workload.trainable_params * (kinds.master + kinds.trainable)
+    written = states.on_device + states.paged + params
+    read = workload.trainable_params * kinds.gradient
+    return (2 * written + read) / (layout.world_size if layout.zero_stage else 1)
 
 
 def _dequantized_bytes(workload: Workload, layout: Layout) -> float:

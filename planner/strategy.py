@@ -29,7 +29,8 @@ class Layout:
         """``every layer``, ``every 2nd layer``, or nothing where activations are kept."""
         if not self.activation_checkpointing:
             return ""
-        return "every layer" if self.checkpoint_every == 1 else f"every {_nth(self.checkpoint_every)} layer"
+        nth = "" if self.checkpoint_every == 1 else f"{_nth(self.checkpoint_every)} "
+        return f"every {nth}layer"
 
     @property
     def zero_stage(self) -> ZeroStage:
@@ -50,7 +51,8 @@ def _nth(number: int) -> str:
     ['2nd', '3rd', '4th', '11th', '22nd']
     """
     teens = number % 100 in (11, 12, 13)
-    return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
+    ending = "th" if teens else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def divisors(number: int) -> Iterator[int]:

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from pydantic import PrivateAttr
 
+from planner.layer_kinds import LayerKind
 from planner.linear import Linear
-from planner.model import LayerKind, ModelSpec
+from planner.model import ModelSpec
 from planner.plan import Loss
 
 Phases = Mapping[str, Mapping[str, int]]

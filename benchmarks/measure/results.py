@@ -74,7 +74,6 @@ def _replayed(row: Row, planned: Planned) -> dict[str, int]:
         numerics(method=row.method, compute=work.compute, zero_stage=0),
         checkpointing=row.activation_checkpointing,
         expandable_segments=True,
-        states_on_device=True,
     )
     return {
         "allocated, replayed": found.peak_allocated_bytes,

@@ -42,6 +42,10 @@ class Config:
             raise self.error(f"{key}: {value!r} is not a whole number above {least - 1}")
         return value
 
+    def either(self, key: str, other: str, default: int) -> int:
+        """A whole number that files have under either name."""
+        return self.integer(key if key in self.content else other, default)
+
     def flag(self, key: str, default: bool = False) -> bool:
         value = self.value(key, default)
         if not isinstance(value, bool):
@@ -134,3 +138,5 @@ class Architecture:
     as GLM for ChatGLM."""
     read: Callable[[Config], ModelSpec]
     written: Callable[[ModelSpec], dict[str, Any]] = no_keys
+    derived: tuple[str, ...] = ()
+    """Shared keys that its configuration class works out by itself and refuses to be told."""

@@ -30,6 +30,7 @@ class Parts(TypedDict, total=False):
     multipliers: bool
     attn_logit_softcapping: float | None
     final_logit_softcapping: float | None
+    attention_sinks: bool
     experts: ExpertsSpec | None
     latent: LatentAttentionSpec | None
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from planner.configs.keys import Architecture, Config
 from planner.configs.llama import attention_bias, decoder
+from planner.configs.windows import layer_types, windows
 from planner.expert_shape import ExpertsSpec
 from planner.model import ModelSpec
 
@@ -147,7 +148,45 @@ def _olmoe_keys(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
+def _gpt_oss(config: Config) -> ModelSpec:
+    no_router_loss(config)
+    bias = config.flag("attention_bias", default=True)
+    experts = ExpertsSpec(
+        num_experts=config.integer("num_local_experts", 128),
+        experts_per_token=config.integer("num_experts_per_tok", 4),
+        intermediate_size=config.integer("intermediate_size"),
+        router="chosen-softmax",
+        biased=True,
+    )
+    return decoder(
+        config,
+        "gpt_oss",
+        key_value_heads=8,
+        head_dim=64,
+        qkv_bias=bias,
+        output_bias=bias,
+        norm="rms-fp32",
+        rotary="split",
+        attention_sinks=True,
+        experts=experts,
+        **windows(config, config.window(128), full_every=2),
+    )
+
+
+def _gpt_oss_keys(spec: ModelSpec) -> dict[str, Any]:
+    experts = experts_of(spec)
+    return {
+        **attention_bias(spec),
+        **layer_types(spec),
+        "sliding_window": spec.sliding_window,
+        "intermediate_size": experts.intermediate_size,
+        "num_local_experts": experts.num_experts,
+        "num_experts_per_tok": experts.experts_per_token,
+    }
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
+    "gpt_oss": Architecture(native_class="GptOssForCausalLM", read=_gpt_oss, written=_gpt_oss_keys),
     "mixtral": Architecture(
         native_class="MixtralForCausalLM", read=_mixtral, written=_mixtral_keys
     ),

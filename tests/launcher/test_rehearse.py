@@ -3,7 +3,7 @@
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from launcher.trace_rules import FAKE_RULES
 from planner.assemble import plan_of
 from planner.choose import decide
 from planner.model import ModelSpec
-from planner.plan import Plan
+from planner.plan import OptimizerName, Plan
 from planner.presets import load_model
 from planner.recipe import load_recipe
 from planner.request import Request
@@ -53,6 +53,9 @@ PLANS: list[dict[str, Any]] = [
     {"batch__gradient_accumulation_steps": 1, "batch__global_batch_size": 2},
     full(),
     full(activation_checkpointing=True),
+    full(optimizer__name="adafactor"),
+    {"optimizer__name": "adamw_torch"},
+    {"optimizer__name": "sgd"},
     NF4,
     DORA,
     DORA | NF4,
@@ -60,10 +63,16 @@ PLANS: list[dict[str, Any]] = [
 ]
 
 
-def planned(count: int = 1, *, name: str = "chatglm3-6b-base", **pinned: Any) -> Plan:
+def planned(
+    count: int = 1,
+    *,
+    name: str = "chatglm3-6b-base",
+    shape: dict[str, Any] = SHAPE,
+    **pinned: Any,
+) -> Plan:
     """What plan makes of a small model for cards."""
     preset = load_model(name)
-    spec: ModelSpec = preset.spec.model_copy(update=SHAPE)
+    spec: ModelSpec = preset.spec.model_copy(update=shape)
     request = Request(
         model=preset.model_copy(update={"spec": spec}),
         cluster=cards(count, 24),
@@ -92,6 +101,36 @@ def test_prediction_beside_trace(method: Any, checkpointing: bool, name: str) ->
     for part in ("weights", "adapters", "optimizer_states"):
         ours, theirs = (side.phases["save"].get(part, 0) for side in (found.predicted, found.found))
         assert ours == pytest.approx(theirs, rel=0.02)
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_the_update_of_every_optimizer(name: OptimizerName) -> None:
+    """What it holds and makes, to the byte, but for a table of Lion's that is on the host."""
+    made = planned(method="lora", micro_batch_size=1, optimizer=name)
+    with quiet_libraries():
+        found = compare(made)
+    parts = ("gradients", "optimizer_states", "workspace")
+    ours, theirs = (
+        sum(side.phases["optimizer_step"].get(part, 0) for part in parts)
+        for side in (found.predicted, found.found)
+    )
+    unused = 1024 if name in ("lion_8bit", "paged_lion_8bit") else 0
+    assert ours - CUBLAS_BYTES == theirs - unused
+
+
+@pytest.mark.parametrize("name", ["bloom-560m", "gpt2", "phi-1.5"])
+def test_the_gpt_line_in_4_bit(name: str) -> None:
+    """GPT-2 stores its matrices the other way round, and each line has names of its own."""
+    small = {"num_layers": 2, "vocab_size": 8192}
+    made = planned(name=name, shape=small, method="qlora", micro_batch_size=1)
+    with quiet_libraries():
+        found = compare(made)
+    low, high = TOLERANCE
+    traced_bytes = found.found.peak_allocated_bytes
+    assert low <= (found.predicted.peak_allocated_bytes - CUBLAS_BYTES) / traced_bytes - 1 <= high
+    for part in ("weights", "adapters"):
+        ours, theirs = (side.phases["save"][part] for side in (found.predicted, found.found))
+        assert ours == pytest.approx(theirs, rel=0.01)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -7,9 +7,10 @@ import torch
 
 from launcher.model_building import cast_trainable
 from planner.adapter_targets import lora_targets, misunderstood_targets
-from planner.expert_shape import ExpertsSpec
+from planner.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.model import ModelSpec
 from planner.model_config import config_from_spec
+from planner.module_names import ONLY_ATTENTION, module_names
 from planner.numerics import numerics
 from planner.plan import AdapterSection, Method, Precision, ZeroStage
 from planner.recipe import Workload, load_recipe
@@ -17,6 +18,7 @@ from planner.recipe import Workload, load_recipe
 bitsandbytes = pytest.importorskip("bitsandbytes")
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
+Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 LLAMA = ModelSpec(
@@ -63,6 +65,56 @@ QWEN3_MOE = QWEN3 | {
         dense_layers=(2,),
     ),
 }
+GPT_OSS = {
+    "model_type": "gpt_oss",
+    "num_layers": 3,
+    "qkv_bias": True,
+    "output_bias": True,
+    "norm": "rms-fp32",
+    "rotary": "split",
+    "attention_sinks": True,
+    "sliding_window": 100,
+    "full_attention_every": 2,
+    "intermediate_size": 48,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=48,
+        router="chosen-softmax",
+        biased=True,
+    ),
+}
+LATENT = {
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "kv_lora_rank": 32,
+    "v_head_dim": 20,
+}
+DEEPSEEK_V2 = {
+    "model_type": "deepseek_v2",
+    "num_key_value_heads": 4,
+    "head_dim": 8,
+    "rotary": "complex",
+    "latent": LatentAttentionSpec(q_lora_rank=24, **LATENT),
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="fp32-softmax",
+        shared_intermediate_size=64,
+        first_dense_layers=1,
+    ),
+}
+DEEPSEEK_V2_LITE = DEEPSEEK_V2 | {
+    "latent": LatentAttentionSpec(**LATENT),
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="fp32-softmax",
+        shared_intermediate_size=64,
+    ),
+}
 OLMOE = {
     "model_type": "olmoe",
     "qk_norm": "whole",
@@ -85,6 +137,92 @@ QWEN2_MOE = QWEN2 | {
     ),
 }
 GLM4 = GLM | {"model_type": "glm4", "norms": "around"}
+GPT = {"norm": "layer", "norm_bias": True}
+PHI = GPT | {
+    "model_type": "phi",
+    "num_key_value_heads": 4,
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "head_bias": True,
+    "mlp": "plain",
+    "activation": "gelu-new",
+    "residual": "parallel",
+    "rotary": "joined",
+    "rotary_fraction": 0.5,
+}
+STABLELM = GPT | {
+    "model_type": "stablelm",
+    "rotary": "joined",
+    "rotary_fraction": 0.25,
+}
+GPT_NEOX = GPT | {
+    "model_type": "gpt_neox",
+    "num_key_value_heads": 4,
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "fused_qkv": True,
+    "mlp": "plain",
+    "activation": "gelu",
+    "residual": "parallel-two-norms",
+    "rotary": "joined",
+    "rotary_fraction": 0.25,
+}
+STARCODER2 = GPT | {
+    "model_type": "starcoder2",
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "mlp": "plain",
+    "activation": "gelu-tanh",
+    "residual_dropout": 0.1,
+    "embedding_dropout": 0.1,
+}
+GPT2 = GPT | {
+    "model_type": "gpt2",
+    "num_key_value_heads": 4,
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "fused_qkv": True,
+    "tied_embeddings": True,
+    "mlp": "plain",
+    "activation": "gelu-new",
+    "positions": "learned",
+    "residual_dropout": 0.1,
+    "embedding_dropout": 0.1,
+}
+OPT = GPT2 | {
+    "model_type": "opt",
+    "fused_qkv": False,
+    "activation": "relu",
+    "position_offset": 2,
+    "embedding_dropout": 0.0,
+}
+FALCON = GPT | {
+    "model_type": "falcon",
+    "num_key_value_heads": 1,
+    "fused_qkv": True,
+    "tied_embeddings": True,
+    "mlp": "plain",
+    "activation": "gelu",
+    "residual": "parallel",
+}
+BLOOM = GPT | {
+    "model_type": "bloom",
+    "intermediate_size": 256,
+    "num_key_value_heads": 4,
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "fused_qkv": True,
+    "tied_embeddings": True,
+    "mlp": "plain",
+    "activation": "gelu-tanh",
+    "embedding_norm": True,
+    "positions": "alibi",
+}
 GEMMA = {
     "model_type": "gemma",
     "num_key_value_heads": 1,
@@ -135,6 +273,22 @@ SHAPES = {
     "phi3": LLAMA.model_copy(update=PHI3),
     "phi3-partial": LLAMA.model_copy(update=PHI3 | {"rotary_fraction": 0.75}),
     "glm4": LLAMA.model_copy(update=GLM4),
+    "phi": LLAMA.model_copy(update=PHI),
+    "phi-dropout": LLAMA.model_copy(update=PHI | {"residual_dropout": 0.1}),
+    "stablelm": LLAMA.model_copy(update=STABLELM),
+    "stablelm-parallel": LLAMA.model_copy(
+        update=STABLELM | {"residual": "parallel", "qkv_bias": True}
+    ),
+    "gpt_neox": LLAMA.model_copy(update=GPT_NEOX),
+    "gpt_neox-sequential": LLAMA.model_copy(update=GPT_NEOX | {"residual": "sequential"}),
+    "starcoder2": LLAMA.model_copy(update=STARCODER2),
+    "gpt2": LLAMA.model_copy(update=GPT2),
+    "opt": LLAMA.model_copy(update=OPT),
+    "falcon": LLAMA.model_copy(update=FALCON),
+    "falcon-grouped": LLAMA.model_copy(
+        update=FALCON | {"num_key_value_heads": 2, "residual": "parallel-two-norms"}
+    ),
+    "bloom": LLAMA.model_copy(update=BLOOM),
     "gemma": LLAMA.model_copy(update=GEMMA),
     "gemma2": LLAMA.model_copy(update=GEMMA2),
     "gemma3": LLAMA.model_copy(update=GEMMA3),
@@ -147,6 +301,9 @@ SHAPES = {
         update={"model_type": "hunyuan_v1_dense", "qk_norm": "heads-rotated"}
     ),
     "smollm3": LLAMA.model_copy(update={"model_type": "smollm3", "unrotated_every": 2}),
+    "gpt-oss": LLAMA.model_copy(update=GPT_OSS),
+    "deepseek-v2": LLAMA.model_copy(update=DEEPSEEK_V2),
+    "deepseek-v2-lite": LLAMA.model_copy(update=DEEPSEEK_V2_LITE),
     "olmoe": LLAMA.model_copy(update=OLMOE),
     "mixtral": LLAMA.model_copy(update=MIXTRAL),
     "qwen3-moe": LLAMA.model_copy(update=QWEN3_MOE),
@@ -155,7 +312,9 @@ SHAPES = {
 
 
 def build(spec: ModelSpec) -> Any:
-    kernel = "sdpa" if spec.attn_logit_softcapping is None else "eager"
+    eager = spec.attn_logit_softcapping is not None or spec.latent is not None
+    only = ONLY_ATTENTION.get(spec.model_type, "sdpa")
+    kernel = "eager" if eager or spec.attention_sinks else only
     settings = {**config_from_spec(spec), "attn_implementation": kernel}
     config = transformers.AutoConfig.for_model(**settings)
     return transformers.AutoModelForCausalLM.from_config(config)
@@ -179,6 +338,7 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
         target_modules=adapter.target_modules
         if isinstance(adapter.target_modules, str)
         else list(adapter.target_modules),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
     model = peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
     cast_trainable(model, "fp32" if kinds.trainable == 4 else "bf16")
@@ -195,14 +355,19 @@ def quantize(model: Any, workload: Workload) -> None:
         for name, old in list(parent.named_children()):
             if name not in names:
                 continue
-            new = quantized_layer(old, workload.compute, in_8bit=in_8bit)
-            new.load_state_dict(old.state_dict())
+            stored_transposed = isinstance(old, Conv1D)
+            weight = old.weight.T.contiguous() if stored_transposed else old.weight
+            new = quantized_layer(weight, old.bias, workload.compute, in_8bit=in_8bit)
+            new.load_state_dict({"weight": weight}, strict=False)
+            new.bias = old.bias
             setattr(parent, name, new.to("cpu").requires_grad_(requires_grad=False))
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = not in_8bit, in_8bit
 
 
-def quantized_layer(old: torch.nn.Linear, compute: Precision, *, in_8bit: bool) -> Any:
-    sizes = (old.in_features, old.out_features, old.bias is not None)
+def quantized_layer(weight: Any, bias: Any, compute: Precision, *, in_8bit: bool) -> Any:
+    """bitsandbytes' layer of the weight's shape."""
+    out_features, in_features = weight.shape
+    sizes = (in_features, out_features, bias is not None)
     if in_8bit:
         return bitsandbytes.nn.Linear8bitLt(*sizes, has_fp16_weights=False, threshold=6.0)
     return bitsandbytes.nn.Linear4bit(
@@ -210,16 +375,26 @@ def quantized_layer(old: torch.nn.Linear, compute: Precision, *, in_8bit: bool) 
     )
 
 
-def matrices_that_hold(spec: ModelSpec, targets: Any) -> Any:
-    """The model's own names where one matrix holds several; none that means fused experts."""
+LATENT_NAMES = {"q_proj": "q_b_proj", "k_proj": "kv_b_proj", "v_proj": "kv_b_proj"}
+
+
+def own_names(spec: ModelSpec, targets: Any) -> Any:
+    """The model's own names of Llama's matrices, and one where one holds several; none that
+    means fused experts."""
     targets = lora_targets(spec, targets)
-    if misunderstood_targets(spec, targets):
-        return tuple(x for x in targets if x not in misunderstood_targets(spec, targets))
-    if targets == "all-linear" or not spec.fused_qkv:
+    if targets == "all-linear":
         return targets
-    return tuple(
-        dict.fromkeys("qkv_proj" if x in ("q_proj", "k_proj", "v_proj") else x for x in targets)
-    )
+    unfit = misunderstood_targets(spec, targets)
+    roles = {}
+    if spec.fused_qkv:
+        roles = dict.fromkeys(LATENT_NAMES, "qkv_proj")
+    if spec.latent is not None and spec.latent.q_lora_rank is not None:
+        roles = LATENT_NAMES
+    elif spec.latent is not None:
+        roles = LATENT_NAMES | {"q_proj": "q_proj"}
+    names = module_names(spec.model_type).matrices
+    chosen = [roles.get(target, target) for target in targets if target not in unfit]
+    return tuple(dict.fromkeys(names.get(role, role) for role in chosen))
 
 
 def workload_of(
@@ -234,13 +409,15 @@ def workload_of(
 ) -> Workload:
     """The method's recipe, or the one named."""
     recipe = load_recipe(recipe or method)
+    if spec.latent is not None:
+        recipe = recipe.model_copy(update={"attention": "eager"})
     if recipe.adapter is not None:
         adapter = AdapterSection(
             rank=8,
             alpha=16,
             dropout=dropout,
             dora=dora,
-            target_modules=matrices_that_hold(spec, targets),
+            target_modules=own_names(spec, targets),
         )
         recipe = recipe.model_copy(update={"adapter": adapter})
     return Workload(model=spec, recipe=recipe, compute=compute)

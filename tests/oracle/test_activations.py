@@ -10,6 +10,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from planner.activations import layer_ledger
+from planner.module_names import module_names
 from planner.numerics import numerics
 from planner.plan import Method, Precision, ZeroStage
 from planner.recipe import Batch, Workload
@@ -76,7 +77,8 @@ def layer_bytes(workload: Workload, batch: Batch, *, zero_stage: ZeroStage, inde
     """What autograd keeps of the layer at ``index``."""
     torch.manual_seed(0)
     model = prepare(build(workload.model), workload, zero_stage=zero_stage).train()
-    layer = [m for m in model.modules() if type(m).__name__.endswith("DecoderLayer")][index]
+    base = model.get_base_model() if workload.recipe.adapter is not None else model
+    layer = base.get_submodule(module_names(workload.model.model_type).layers)[index]
     kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=zero_stage)
     shape = (batch.micro_batch_size, batch.sequence_length)
     ids = torch.randint(1, workload.model.vocab_size, shape)
@@ -89,8 +91,8 @@ def layer_bytes(workload: Workload, batch: Batch, *, zero_stage: ZeroStage, inde
     def note_tables(_module: object, _inputs: object, outputs: tuple[torch.Tensor, ...]) -> None:
         tables.update(x.untyped_storage().data_ptr() for x in outputs)
 
-    rotary = next(m for m in model.modules() if type(m).__name__.endswith("RotaryEmbedding"))
-    rotary.register_forward_hook(note_tables)
+    for rotary in (m for m in model.modules() if type(m).__name__.endswith("RotaryEmbedding")):
+        rotary.register_forward_hook(note_tables)
     with (
         kept_by(layer) as found,
         torch.autocast("cpu", torch.bfloat16, enabled=kinds.autocast),

@@ -36,7 +36,7 @@ LLAMA_2_7B = ModelSpec(
 
 
 def test_linear_counts_its_bias() -> None:
-    linear = Linear(name="q_proj", in_features=3, out_features=5, bias=True)
+    linear = Linear(name="q_proj", role="q_proj", in_features=3, out_features=5, bias=True)
     assert (linear.weight_params, linear.num_params) == (15, 20)
 
 

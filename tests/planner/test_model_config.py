@@ -332,7 +332,7 @@ def test_a_list_of_layers_outweighs_the_rule() -> None:
     [
         ({}, "the key 'model_type' is missing"),
         ({"model_type": 3}, "model_type: 3 is not text"),
-        ({"model_type": "gpt2"}, "no formulas for 'gpt2'"),
+        ({"model_type": "t5"}, "no formulas for 't5'"),
         ({"model_type": "llama"}, "the key 'hidden_size' is missing. Copy the model's own"),
         (LLAMA_2_7B | {"vocab_size": "32000"}, "vocab_size: '32000' is not a whole number"),
         (LLAMA_2_7B | {"vocab_size": 0}, "vocab_size: 0 is not a whole number above 0"),
@@ -407,3 +407,99 @@ def test_broken_directories(tmp_path: Path, text: str | bytes | None, message: s
     with pytest.raises(InvalidFileError) as caught:
         load_model_dir(tmp_path)
     assert message in str(caught.value)
+
+
+FALCON_40B = {
+    "alibi": False,
+    "architectures": ["FalconForCausalLM"],
+    "attention_dropout": 0.0,
+    "bias": False,
+    "hidden_dropout": 0.0,
+    "hidden_size": 8192,
+    "model_type": "falcon",
+    "new_decoder_architecture": True,
+    "num_attention_heads": 128,
+    "num_hidden_layers": 60,
+    "num_kv_heads": 8,
+    "parallel_attn": True,
+    "vocab_size": 65024,
+}
+STARCODER2_15B = {
+    "attention_dropout": 0.1,
+    "residual_dropout": 0.1,
+    "embedding_dropout": 0.1,
+    "hidden_act": "gelu_pytorch_tanh",
+    "hidden_size": 6144,
+    "intermediate_size": 24576,
+    "max_position_embeddings": 16384,
+    "model_type": "starcoder2",
+    "num_attention_heads": 48,
+    "num_hidden_layers": 40,
+    "num_key_value_heads": 4,
+    "sliding_window": 4096,
+    "tie_word_embeddings": False,
+    "use_bias": True,
+    "vocab_size": 49152,
+}
+OPT_1_3B = {
+    "_remove_final_layer_norm": False,
+    "activation_function": "relu",
+    "attention_dropout": 0.0,
+    "do_layer_norm_before": True,
+    "dropout": 0.1,
+    "ffn_dim": 8192,
+    "hidden_size": 2048,
+    "layerdrop": 0.0,
+    "max_position_embeddings": 2048,
+    "model_type": "opt",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 24,
+    "vocab_size": 50272,
+    "word_embed_proj_dim": 2048,
+}
+BLOOMZ_7B1 = {
+    "apply_residual_connection_post_layernorm": False,
+    "attention_dropout": 0.0,
+    "hidden_dropout": 0.0,
+    "model_type": "bloom",
+    "n_embed": 4096,
+    "n_inner": None,
+    "n_layer": 30,
+    "num_attention_heads": 32,
+    "pretraining_tp": 4,
+    "seq_length": 2048,
+    "slow_but_exact": False,
+    "vocab_size": 250880,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("falcon-40b", FALCON_40B),
+        ("starcoder2-15b", STARCODER2_15B),
+        ("opt-1.3b", OPT_1_3B),
+        ("bloomz-7b1", BLOOMZ_7B1),
+    ],
+)
+def test_published_files_of_the_gpt_line(name: str, config: dict[str, Any]) -> None:
+    assert spec_from_config(config, PATH) == load_model(name).spec
+
+
+@pytest.mark.parametrize(
+    ("config", "changed"),
+    [
+        (FALCON_40B, {"alibi": True}),
+        (FALCON_40B, {"hidden_dropout": 0.1}),
+        (FALCON_40B, {"new_decoder_architecture": False, "multi_query": False}),
+        (OPT_1_3B, {"do_layer_norm_before": False}),
+        (OPT_1_3B, {"word_embed_proj_dim": 512}),
+        (BLOOMZ_7B1, {"attention_dropout": 0.1}),
+        (STARCODER2_15B, {"hidden_act": "mish"}),
+    ],
+)
+def test_shapes_that_the_ledger_does_not_know(
+    config: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidFileError, match="has no formulas"):
+        spec_from_config(config | changed, PATH)
