@@ -126,13 +126,18 @@ class Tape:
         kept = given.detached()
 
         def backward(gradient: Tensor) -> list[Tensor | None]:
-            arrived: list[Tensor] = []
+            arrived: list[Tensor | None] = []
+
+            def arrive(at_the_input: Tensor) -> list[Tensor | None]:
+                arrived.append(at_the_input)
+                return []
+
             leaf = kept.viewed()
-            leaf.node = Node(0, (), (), lambda x: [arrived.append(x)], unpacks=False)
-            _output = run(leaf)
+            leaf.node = Node(0, (), (), arrive, unpacks=False)
+            again = run(leaf)
             self.autocast_ends()
-            self._pass_back(*_begin(_output, gradient), [])
-            return [arrived.pop()]
+            self._pass_back(*_begin(again, gradient), [])
+            return arrived
 
         return self.record(output, (given,), (given,), backward)
 

@@ -405,10 +405,10 @@ def workload_of(
     targets: Any,
     *,
     dora: bool = False,
-    recipe: str | None = None,
+    named: str | None = None,
 ) -> Workload:
     """The method's recipe, or the one named."""
-    recipe = load_recipe(recipe or method)
+    recipe = load_recipe(named or method)
     if spec.latent is not None:
         recipe = recipe.model_copy(update={"attention": "eager"})
     if recipe.adapter is not None:

@@ -193,5 +193,5 @@ def test_int8_keeps_what_the_ledger_says(
     dropout: float,
     targets: Any,
 ) -> None:
-    workload = workload_of(SHAPES[name], "qlora", compute, dropout, targets, recipe="qlora-int8")
+    workload = workload_of(SHAPES[name], "qlora", compute, dropout, targets, named="qlora-int8")
     hold_against_autograd(workload, shape, padded=padded, zero_stage=zero_stage)
