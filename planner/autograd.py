@@ -19,7 +19,17 @@ from heapq import heappop, heappush
 from sys import getrefcount
 from typing import Literal
 
-from planner.tensors import Backward, Event, Node, Owner, Parameter, Region, Storage, Tensor
+from planner.tensors import (
+    Backward,
+    Event,
+    Node,
+    Owner,
+    Parameter,
+    Region,
+    Storage,
+    Tensor,
+    count_uses,
+)
 
 GradientSink = Literal["keep", "add", "reduce"]
 """Where a parameter's gradient goes: it becomes the gradient; it is added to one that was
@@ -52,6 +62,8 @@ class Tape:
         self._region: Region | None = None
         self._refilling = False
         self._without_graph = False
+        self._contexts: list[list[Storage]] = []
+        """What contexts hold of a graph that backward passes, until it has passed all."""
         self._cast_weights: dict[int, tuple[int, Tensor]] = {}
 
     def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
@@ -188,6 +200,7 @@ class Tape:
 
     def _pass_back(self, arrived: Arrived, queue: Queue, waiting: list[int]) -> None:
         """The last node first; ``waiting`` loses the borders that are passed."""
+        self._contexts.append([])
         while queue:
             _, node = heappop(queue)
             if node.sequence <= self._loss_from:
@@ -197,6 +210,7 @@ class Tape:
                 self.passed.append(len(self.log))
             self._differentiate(node, arrived, queue)
             del node
+        self._contexts.pop()
 
     def _differentiate(self, node: Node, arrived: Arrived, queue: Queue) -> None:
         region = node.region
@@ -205,6 +219,8 @@ class Tape:
         node.region = region = None
         incoming = arrived.pop(id(node))
         outgoing = list(node.backward(incoming))
+        if node.in_context:
+            self._contexts[-1] += node.saved
         node.saved = []
         self._validate(outgoing, node)
         del incoming
@@ -265,24 +281,8 @@ def _begin(output: Tensor, gradient: Tensor) -> tuple[Arrived, Queue]:
     root = output.node
     assert isinstance(root, Node)
     output.node = None
-    _count_uses(root)
+    count_uses(root)
     return {id(root): gradient}, [(-root.sequence, root)]
-
-
-def _count_uses(root: Node) -> None:
-    """How many gradients every leaf behind ``root`` will get; what was detached sends none."""
-    seen: set[int] = set()
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        for edge in node.inputs:
-            if isinstance(edge, Parameter):
-                edge.uses += 1
-            elif edge is not None:
-                waiting.append(edge)
 
 
 def _refill_next(region: Region, saved: tuple[Tensor, ...]) -> Node | None:

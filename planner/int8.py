@@ -2,14 +2,15 @@
 
 read: bitsandbytes/autograd/_functions.py at 0.50.2: MatMul8bitLt, and on the CPU MatMul8bitFp;
 bitsandbytes/backends/cuda/ops.py and backends/default/ops.py for what their operators allocate.
-Both hold the input for backward. Columns of outliers depend on the data: none is counted.
+Both hold the input in their context, which autograd does not empty: it stays until the loss,
+and with it the graph, is gone. Columns of outliers depend on the data: none is counted.
 """
 
 from planner import operators as ops
 from planner.autograd import Tape
 from planner.linear import Linear
 from planner.recipe import Batch
-from planner.tensors import Tensor
+from planner.tensors import Node, Tensor
 
 INT8, HALF, INT32 = 1, 2, 4
 """Bytes an element."""
@@ -28,7 +29,10 @@ def int8_linear(tape: Tape, x: Tensor, matrix: Linear, *, batch: Batch, is_half:
 
     multiply = _multiply_whole if batch.device == "cpu" else _multiply_integers
     output = multiply(tape, x, matrix, is_half=is_half)
-    return tape.record(output, (x,), (x,), backward)
+    tape.record(output, (x,), (x,), backward)
+    if isinstance(output.node, Node):
+        output.node.in_context = True
+    return output
 
 
 def _multiply_integers(tape: Tape, x: Tensor, matrix: Linear, *, is_half: bool) -> Tensor:

@@ -115,7 +115,7 @@ class ModelPass:
         return norm(self._decoder, "norm", x)
 
     def _masks(self, width: int) -> dict[int | None, Tensor]:
-        """By window, one for each kind of window; eager attention adds it to the scores, so always has one.
+        """One for each window; eager attention adds it to the scores, so always has one.
 
         read: transformers/masking_utils.py at 5.23, sdpa_mask and eager_mask. The layers of a
         kind have run again before the first layer has, but their masks are kept until then here:
