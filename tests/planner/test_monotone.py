@@ -11,7 +11,7 @@ from planner.micro_batch import largest_moment, micro_batch
 from planner.model import ModelSpec
 from planner.model_pass import ModelPass, passed_layers
 from planner.numerics import numerics
-from planner.plan import PHASES, Strategy
+from planner.plan import PHASES, Part, Strategy
 from planner.presets import load_model
 from planner.recipe import Recipe, Workload, load_recipe
 from planner.strategy import Layout
@@ -109,10 +109,10 @@ def test_a_higher_stage_holds_no_more_states_and_a_shard_no_more_than_the_whole(
     """Of the model's states alone: a stage's buckets, and the layers that stage 3 gathers, may
     outweigh what it shards of a few adapters."""
 
-    def states(strategy: Strategy, over: int) -> dict[str, int]:
+    def states(strategy: Strategy, over: int) -> dict[Part, int]:
         layout = layout_of(strategy, ranks=over)
         parts = predicted(spec_of(name), recipe_of(recipe), layout).phases["optimizer_step"]
-        kinds = ("weights", "adapters", "gradients", "optimizer_states")
+        kinds: tuple[Part, ...] = ("weights", "adapters", "gradients", "optimizer_states")
         return {kind: parts.get(kind, 0) for kind in kinds}
 
     stages: tuple[Strategy, ...] = ("zero1", "zero2", "zero3")
