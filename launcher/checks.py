@@ -15,6 +15,8 @@ from launcher.model_building import DTYPES
 from planner.optimizers import optimizers
 from planner.plan import Plan, Strategy, ZeroStage
 
+QUANTIZED_DTYPES = {"nf4": "uint8", "int8": "int8"}
+
 PLAIN_TORCH = "torch"
 DATA_PARALLEL = "ddp"
 DEEPSPEED = "deepspeed"
@@ -103,7 +105,7 @@ def mismatches(plan: Plan, setup: Setup) -> list[str]:
     if plan.adapter is not None:
         frozen = {_name(DTYPES[plan.precision.frozen])}
         if plan.quantization is not None:
-            frozen.add("uint8")
+            frozen.add(QUANTIZED_DTYPES[plan.quantization.quant_type])
         pairs.append(("frozen precision", tuple(sorted(frozen)), setup.frozen_dtypes))
     return [f"{what}: planned {want}, found {got}" for what, want, got in pairs if want != got]
 

@@ -11,6 +11,7 @@ The conventions are the ones that the memory model counts:
   in 16 bit.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, M
 from transformers.pytorch_utils import Conv1D
 
 from planner.plan import AdapterSection, Plan, Precision
+
+logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+"""Every int8 product of every step would say that its input is cast to fp16."""
 
 DTYPES: dict[Precision, torch.dtype] = {
     "bf16": torch.bfloat16,
@@ -31,6 +35,11 @@ DTYPES: dict[Precision, torch.dtype] = {
 EXPERTS_IMPLEMENTATION = "grouped_mm"
 """transformers' own default at 5.23, on CUDA and on the CPU: all experts' products as one
 operator, so that no size depends on the router (planner/experts.py)."""
+
+
+INT8_THRESHOLD = 6.0
+"""Inputs as large as this leave their columns out of the int8 product (arXiv:2208.07339, section
+3.2); transformers' own default. How many there are depends on the data, so none is counted."""
 
 
 def build_model(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
@@ -79,6 +88,8 @@ def pin_experts(model: Any) -> None:
 def quantization_config(plan: Plan) -> BitsAndBytesConfig | None:
     if plan.quantization is None:
         return None
+    if plan.quantization.quant_type == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=INT8_THRESHOLD)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=plan.quantization.quant_type,

@@ -1,4 +1,4 @@
-"""A plan's model with weights that mean nothing: same shapes, dtypes, adapter, 4-bit storages."""
+"""A plan's model with weights that mean nothing: its shapes, dtypes, adapter, packed matrices."""
 
 import json
 from collections.abc import Iterator
@@ -80,6 +80,39 @@ class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
         self.weight = held
 
 
+class PackedInt8(bitsandbytes.nn.Linear8bitLt):  # type: ignore[misc]
+    """bitsandbytes' int8 layer around a plain parameter, as above."""
+
+    def __init__(self, linear: torch.nn.Linear | Conv1D, settings: BitsAndBytesConfig) -> None:
+        torch.nn.Module.__init__(self)
+        weight = linear.weight.T if isinstance(linear, Conv1D) else linear.weight
+        self.out_features, self.in_features = int(weight.shape[0]), int(weight.shape[1])
+        self.index = None
+        self.state = bitsandbytes.MatmulLtState()
+        self.state.has_fp16_weights = False
+        self.state.threshold = settings.llm_int8_threshold
+        self.bias = linear.bias
+        self._hold(weight)
+
+    def quantize(self, device: torch.device) -> None:
+        """Give it storages: those of the whole matrix first, and of its copy in fp16."""
+        whole = _noise(self.weight, device)
+        half = whole.to(torch.float16, copy=True)
+        codes, scales, _ = bitsandbytes.functional.int8_vectorwise_quant(half)
+        self._hold(codes)
+        self.state.CB, self.state.SCB = self.weight.data, scales
+
+    @property
+    def storages(self) -> tuple[torch.Tensor, ...]:
+        return self.weight, self.state.SCB
+
+    def _hold(self, weight: torch.Tensor) -> None:
+        """The attributes are those that the layer's forward reads."""
+        held: Any = torch.nn.Parameter(weight.detach(), requires_grad=False)
+        held.CB = held.SCB = None
+        self.weight = held
+
+
 @contextmanager
 def packed_weights_made_whole() -> Iterator[None]:
     """DoRA asks peft for whole weights, and peft knows a packed one by its type."""
@@ -153,11 +186,13 @@ def _replace_linears(base: Any, settings: BitsAndBytesConfig) -> None:
     read: transformers/integrations/bitsandbytes.py at 5.23, replace_with_bnb_linear: GPT-2's
     Conv1D and nn.Linear itself, none of its subclasses.
     """
+    packed = PackedInt8 if settings.load_in_8bit else Packed4bit
     head = base.get_output_embeddings()
     for parent, name, linear in list(_linears(base)):
         if linear is not head:
-            setattr(parent, name, Packed4bit(linear, settings))
-    base.is_loaded_in_4bit = True
+            setattr(parent, name, packed(linear, settings))
+    base.is_loaded_in_4bit = settings.load_in_4bit
+    base.is_loaded_in_8bit = settings.load_in_8bit
 
 
 def _linears(base: Any) -> Iterator[tuple[Any, str, torch.nn.Linear | Conv1D]]:
@@ -173,7 +208,7 @@ def _materialize(
     """Storages for all that has none; what is tied stays tied."""
     made: dict[int, torch.Tensor] = {}
     for module in model.modules():
-        if isinstance(module, Packed4bit):
+        if isinstance(module, Packed4bit | PackedInt8):
             with recorder.part("workspace"):
                 module.quantize(device)
             for tensor in module.storages:

@@ -69,7 +69,9 @@ def _prepare(plan: Plan, model: Any, base: Any) -> None:
     """As trl's trainer does before it trains."""
     checkpointing = activation_checkpointing(plan)
     if checkpointing["gradient_checkpointing"]:
-        base.gradient_checkpointing_enable(checkpointing["gradient_checkpointing_kwargs"])
+        settings = checkpointing["gradient_checkpointing_kwargs"]
+        some = {key: settings.pop(key) for key in ("every_n_layers",) if key in settings}
+        base.gradient_checkpointing_enable(settings, **some)
         if plan.adapter is not None:
             model.enable_input_require_grads()
     if plan.loss == "fused":

@@ -104,6 +104,7 @@ def out_of_memory_advice(plan: Plan) -> str:
                 "batch.micro_batch_size": fallback.micro_batch_size,
                 "batch.gradient_accumulation_steps": fallback.gradient_accumulation_steps,
                 "activation_checkpointing": str(fallback.activation_checkpointing).lower(),
+                "checkpoint_every": fallback.checkpoint_every,
             }
             options = " ".join(f"--set {key}={value}" for key, value in settings.items())
             return f"GPU memory ran out. The next best layout of this plan: {options}"

@@ -16,6 +16,8 @@ grouped_mm                  takes fp32 too, its meta function does not: pytorch
                             aten/src/ATen/native/GroupedMMUtils.h, _grouped_mm_validate_inputs
 bitsandbytes gemm_4bit      a weight is dequantized, then multiplied: bitsandbytes/backends/cuda/
                             ops.py at 0.50.2, _dequant_linear_fallback (above 1,536 tokens)
+bitsandbytes int8 products  run as on CUDA, each step traced; what is made whole from int8 is a
+                            workspace: bitsandbytes/backends/cuda/ops.py and default/ops.py
 dropout                     keeps a mask of one byte an element: pytorch
                             aten/src/ATen/native/cuda/Dropout.cu, native_dropout
 values of another width     memory efficient attention: pytorch
@@ -60,6 +62,12 @@ from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
 from launcher.trace import Tracer
+from launcher.trace_int8 import (
+    int8_made_whole,
+    matmul_on_cuda,
+    multiply_int8,
+    quantize_to_int8,
+)
 from planner.units import ceil_div
 
 Rule = Callable[[Tracer, Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -195,11 +203,14 @@ FAKE_RULES: dict[Any, Rule] = {
     _ATEN._grouped_mm.default: _grouped_mm,
     _ATEN.masked_select.default: _masked_select,
     _BITSANDBYTES.gemm_4bit.default: _multiply_4bit,
+    _ATEN._to_copy.default: int8_made_whole,
     _BITSANDBYTES.dequantize_4bit.default: _workspace,
     _BITSANDBYTES.dequantize_blockwise.default: _workspace,
 }
 CUDA_RULES: dict[Any, Rule] = {
     **FAKE_RULES,
+    _BITSANDBYTES.int8_vectorwise_quant.default: quantize_to_int8,
+    _BITSANDBYTES.int8_mixed_scaled_mm.default: multiply_int8,
     _ATEN._softmax_backward_data.default: _softmax_backward,
     _ATEN._foreach_norm.Scalar: _foreach_norm,
     _ATEN.lift_fresh.default: _from_python,
@@ -281,6 +292,7 @@ _FAKE: tuple[_Replaced, ...] = (
 _SOFTMAX = torch.nn.functional.softmax
 _CUDA: tuple[_Replaced, ...] = (
     (torch.nn.functional, "dropout", _dropout),
+    (bitsandbytes, "matmul", matmul_on_cuda),
     (torch.nn.functional, "layer_norm", _autocast_in_fp32(torch.nn.functional.layer_norm)),
     (torch.nn.functional, "scaled_dot_product_attention", _attention),
     (torch.nn.functional, "softmax", _softmax),

@@ -68,14 +68,17 @@ def _optimization(plan: Plan) -> dict[str, Any]:
 
 
 def activation_checkpointing(plan: Plan) -> dict[str, Any]:
-    """Non-reentrant, but for adapters under ZeRO-3, whose gathered weights it cannot recompute."""
+    """Non-reentrant, but for adapters under ZeRO-3, whose gathered weights it cannot recompute,
+    and for products that would hold their inputs all the same."""
     if not plan.activation_checkpointing:
         return {"gradient_checkpointing": False}
     reentrant = plan.adapter is not None and plan.parallel.zero_stage == 3
-    return {
-        "gradient_checkpointing": True,
-        "gradient_checkpointing_kwargs": {"use_reentrant": reentrant},
-    }
+    if plan.quantization is not None and plan.quantization.hides_inputs:
+        reentrant = True
+    settings: dict[str, Any] = {"use_reentrant": reentrant}
+    if plan.checkpoint_every > 1:
+        settings["every_n_layers"] = plan.checkpoint_every
+    return {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": settings}
 
 
 class EndsLogged(TrainerCallback):  # type: ignore[misc]

@@ -11,14 +11,14 @@ the literature follows from the operators themselves:
 * LoRA's dropout keeps a mask of one byte an element on CUDA, and its output.
 """
 
-from planner.autograd import Tape, saved_since
+from planner.autograd import Tape
 from planner.decoder import Decoder, Layer
 from planner.embeddings import embedded
 from planner.layer import decoder_layer
 from planner.layer_kinds import LayerKind
 from planner.numerics import Numerics
 from planner.recipe import Batch, Workload
-from planner.tensors import Parameter, Storage
+from planner.tensors import Node, Parameter, Storage, Tensor
 
 
 def layer_ledger(
@@ -36,3 +36,18 @@ def layer_ledger(
     output = decoder_layer(decoder, Layer("layer", kind), x, tables)
     shared = [table.storage for table in tables or ()]
     return [row for row in saved_since(output, tape.borders[0][0]) if row not in shared]
+
+
+def saved_since(output: Tensor, sequence: int) -> list[Storage]:
+    """Every storage that nodes after ``sequence`` keep for backward, each once."""
+    found: dict[int, Storage] = {}
+    seen: set[int] = set()
+    waiting = [output.node]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, Node) or node.sequence <= sequence or id(node) in seen:
+            continue
+        seen.add(id(node))
+        found |= {id(storage): storage for storage in node.saved}
+        waiting += node.inputs
+    return list(found.values())

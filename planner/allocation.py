@@ -7,16 +7,15 @@ order in which storages come and go, so every layer is run here and not two of t
 
 from planner.allocator import Allocate, AllocatorPeak, Event, Free, replay
 from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
-from planner.model_pass import ModelPass
+from planner.model_pass import ModelPass, passed_layers
 from planner.numerics import Numerics
 from planner.optimizer_step import step_of
 from planner.optimizers import optimizers, shared_states, tensor_states
-from planner.quantization import BLOCK_SIZE, FP32_BYTES, nf4_bytes
+from planner.quantization import quantized_tensors
 from planner.recipe import Batch, Workload
 from planner.tensors import RENAMED
 from planner.tensors import Event as Logged
 from planner.trained_tensors import trained_tensors
-from planner.units import ceil_div
 
 STEPS = 2
 """The first makes the optimizer's states, the second is as all later ones."""
@@ -27,7 +26,7 @@ def allocator_peak(
     batch: Batch,
     numerics: Numerics,
     *,
-    checkpointing: bool,
+    checkpointing: int,
     expandable_segments: bool,
 ) -> AllocatorPeak:
     """Weights, then two steps on one device without accumulation."""
@@ -36,8 +35,7 @@ def allocator_peak(
             workload,
             batch,
             numerics,
-            layers=workload.model.layers,
-            checkpointing=checkpointing,
+            layers=passed_layers(workload.model, checkpointing),
             sink="keep",
         )
         for _ in range(STEPS)
@@ -88,13 +86,9 @@ def _quantized_sizes(workload: Workload) -> list[int]:
     quantization = workload.recipe.quantization
     if quantization is None:
         return []
-    sizes = []
-    model = workload.model
-    for matrix in (matrix for kind in model.layers for matrix in model.linears(kind)):
-        packed = ceil_div(matrix.weight_params, 2)
-        scales = ceil_div(matrix.weight_params, BLOCK_SIZE)
-        if not quantization.double_quant:
-            scales *= FP32_BYTES
-        whole = nf4_bytes(num_weights=matrix.weight_params, double_quant=quantization.double_quant)
-        sizes += [packed, scales, whole - packed - scales]
-    return sizes
+    return [
+        size
+        for kind in workload.model.layers
+        for matrix in workload.model.linears(kind)
+        for size in quantized_tensors(matrix, quantization)
+    ]

@@ -46,7 +46,8 @@ def _other_method(
 
 
 def _why_not_richer(request: Request, candidate: Candidate) -> str:
-    how = " with activation checkpointing" if candidate.layout.activation_checkpointing else ""
+    recomputed = candidate.layout.recomputed
+    how = f" with activation checkpointing of {recomputed}" if recomputed else ""
     if request.prefer != "tiers":
         return f"fits{how}; --prefer {request.prefer} chose another"
     threshold = load_tiers().threshold_bytes(candidate.method, request.model.spec.num_params)

@@ -34,6 +34,7 @@ def plan_of(decision: Decision) -> Plan:
             chosen.workload, chosen.layout, num_nodes=chosen.cluster.num_nodes
         ),
         activation_checkpointing=chosen.layout.activation_checkpointing,
+        checkpoint_every=chosen.layout.checkpoint_every,
         attention=chosen.workload.attention,
         loss=recipe.loss,
         optimizer=recipe.optimizer,
@@ -97,6 +98,7 @@ def _fallback(candidate: Candidate) -> Fallback:
         micro_batch_size=candidate.layout.micro_batch_size,
         gradient_accumulation_steps=candidate.layout.gradient_accumulation_steps,
         activation_checkpointing=candidate.layout.activation_checkpointing,
+        checkpoint_every=candidate.layout.checkpoint_every,
         strategy=candidate.layout.strategy,
         peak_allocated_bytes=candidate.memory.peak_allocated_bytes,
     )

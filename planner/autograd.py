@@ -6,8 +6,8 @@ is logged with its owner; a node keeps what its operator saves, and the backward
 nodes from the last to the first. Nothing is computed but bytes.
 
 read: torch/csrc/autograd/engine.cpp at 2.13: a node's inputs and outputs are alive together;
-what it saved goes when its outputs have their shapes and dtypes; then validate_outputs gives each gradient the shape and
-dtype of what it is the gradient of; gradients that meet are added, in place where nobody else
+validate_outputs gives each gradient the shape and dtype of what it is the gradient of; then what
+the node saved goes; gradients that meet are added, in place where nobody else
 holds the first. torch/csrc/autograd/functions/accumulate_grad.h: the first gradient of a
 parameter is kept as it is, later ones are added to it.
 """
@@ -19,11 +19,26 @@ from heapq import heappop, heappush
 from sys import getrefcount
 from typing import Literal
 
-from planner.tensors import Backward, Event, Node, Owner, Parameter, Region, Storage, Tensor
+from planner.tensors import (
+    Backward,
+    Event,
+    Node,
+    Owner,
+    Parameter,
+    Region,
+    Storage,
+    Tensor,
+    count_uses,
+)
 
 GradientSink = Literal["keep", "add", "reduce"]
 """Where a parameter's gradient goes: it becomes the gradient; it is added to one that was
 there before; DeepSpeed copies it into a bucket. The last two free it at once."""
+
+
+Arrived = dict[int, Tensor]
+"""Gradients that wait for their node, by its identity."""
+Queue = list[tuple[int, Node]]
 
 
 class _RecomputedEnough(Exception):  # noqa: N818 - a signal, not an error
@@ -48,6 +63,9 @@ class Tape:
         self._loss_from = 0
         self._region: Region | None = None
         self._refilling = False
+        self._without_graph = False
+        self._contexts: list[list[Storage]] = []
+        """What contexts hold of a graph that backward passes, until it has passed all."""
         self._cast_weights: dict[int, tuple[int, Tensor]] = {}
 
     def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
@@ -63,7 +81,7 @@ class Tape:
     ) -> Tensor:
         """Give ``output`` its node, if any input needs a gradient."""
         nodes = tuple(x.node for x in inputs)
-        if not any(nodes):
+        if self._without_graph or not any(nodes):
             return output
         region = self._region
         if region is not None and self._refilling:
@@ -110,6 +128,33 @@ class Tape:
         self._region = None
         return output
 
+    def checkpoint_reentrant(self, run: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        """Run a region without a graph; backward runs it again with one, and goes through that.
+
+        read: torch/utils/checkpoint.py at 2.13, CheckpointFunction: its own backward holds the
+        incoming gradient, the input and the output until all of the region has been passed.
+        """
+        self._without_graph = True
+        output = run(given.detached())
+        self._without_graph = False
+        kept = given.detached()
+
+        def backward(gradient: Tensor) -> list[Tensor | None]:
+            arrived: list[Tensor | None] = []
+
+            def arrive(at_the_input: Tensor) -> list[Tensor | None]:
+                arrived.append(at_the_input)
+                return []
+
+            leaf = kept.viewed()
+            leaf.node = Node(0, (), (), arrive, unpacks=False)
+            again = run(leaf)
+            self.autocast_ends()
+            self._pass_back(*_begin(again, gradient), [])
+            return arrived
+
+        return self.record(output, (given,), (given,), backward)
+
     def _recompute(self, region: Region) -> None:
         self._region, self._refilling = region, True
         with suppress(_RecomputedEnough):
@@ -149,14 +194,15 @@ class Tape:
 
         What the caller still holds stays alive, as logits do in a loop that names them.
         """
-        root = output.node
-        assert isinstance(root, Node)
-        output.node = None
-        _count_uses(root)
-        arrived: dict[int, Tensor] = {id(root): gradient}
-        queue: list[tuple[int, Node]] = [(-root.sequence, root)]
         waiting = [sequence for sequence, _ in self.borders]
-        del root, gradient
+        arrived, queue = _begin(output, gradient)
+        del gradient
+        self._pass_back(arrived, queue, waiting)
+        self.passed += [len(self.log)] * len(waiting)
+
+    def _pass_back(self, arrived: Arrived, queue: Queue, waiting: list[int]) -> None:
+        """The last node first; ``waiting`` loses the borders that are passed."""
+        self._contexts.append([])
         while queue:
             _, node = heappop(queue)
             if node.sequence <= self._loss_from:
@@ -166,11 +212,9 @@ class Tape:
                 self.passed.append(len(self.log))
             self._differentiate(node, arrived, queue)
             del node
-        self.passed += [len(self.log)] * len(waiting)
+        self._contexts.pop()
 
-    def _differentiate(
-        self, node: Node, arrived: dict[int, Tensor], queue: list[tuple[int, Node]]
-    ) -> None:
+    def _differentiate(self, node: Node, arrived: Arrived, queue: Queue) -> None:
         region = node.region
         if region is not None and node.unpacks and not region.refilled:
             self._recompute(region)
@@ -178,6 +222,8 @@ class Tape:
         node.region = region = None
         incoming = arrived.pop(id(node))
         outgoing = list(node.backward(incoming))
+        if node.in_context:
+            self._contexts[-1] += node.saved
         if recomputed:
             node.saved = []  # checkpointing hands them out once, and they end with the node's work
         self._validate(outgoing, node)
@@ -206,7 +252,7 @@ class Tape:
             outgoing[position] = self.new(elements, width, "gradient reduced, or cast")
             del made
 
-    def _join(self, arrived: dict[int, Tensor], key: int) -> None:
+    def _join(self, arrived: Arrived, key: int) -> None:
         """Gradients of one tensor from two consumers: in place if nobody else holds the first."""
         old = arrived[key]
         held_by_the_tensor_and_this_call = 2
@@ -215,7 +261,7 @@ class Tape:
         if shared:
             arrived[key] = self.new(old.elements, old.width, "sum of gradients")
 
-    def _accumulate(self, leaf: Parameter, arrived: dict[int, Tensor]) -> None:
+    def _accumulate(self, leaf: Parameter, arrived: Arrived) -> None:
         """Keep a leaf's gradient when all of its uses have sent theirs."""
         leaf.uses -= 1
         if leaf.uses:
@@ -236,20 +282,12 @@ class Tape:
         self.kept_gradients.append(storage)
 
 
-def _count_uses(root: Node) -> None:
-    """How many gradients every leaf behind ``root`` will get; what was detached sends none."""
-    seen: set[int] = set()
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        for edge in node.inputs:
-            if isinstance(edge, Parameter):
-                edge.uses += 1
-            elif edge is not None:
-                waiting.append(edge)
+def _begin(output: Tensor, gradient: Tensor) -> tuple[Arrived, Queue]:
+    root = output.node
+    assert isinstance(root, Node)
+    output.node = None
+    count_uses(root)
+    return {id(root): gradient}, [(-root.sequence, root)]
 
 
 def _refill_next(region: Region, saved: tuple[Tensor, ...]) -> Node | None:
@@ -263,18 +301,3 @@ def _refill_next(region: Region, saved: tuple[Tensor, ...]) -> Node | None:
 
 def _storages(tensors: tuple[Tensor, ...]) -> list[Storage]:
     return [x.storage for x in tensors if x.storage is not None]
-
-
-def saved_since(output: Tensor, sequence: int) -> list[Storage]:
-    """Every storage that nodes after ``sequence`` keep for backward, each once."""
-    found: dict[int, Storage] = {}
-    seen: set[int] = set()
-    waiting = [output.node]
-    while waiting:
-        node = waiting.pop()
-        if not isinstance(node, Node) or node.sequence <= sequence or id(node) in seen:
-            continue
-        seen.add(id(node))
-        found |= {id(storage): storage for storage in node.saved}
-        waiting += node.inputs
-    return list(found.values())

@@ -64,6 +64,10 @@ def plan(
             help="Recompute activations in backward.",
         ),
     ] = None,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(min=1, help="Recompute activations in every N-th layer only; 1 is all."),
+    ] = None,
     lora_rank: Annotated[int | None, typer.Option(min=1, help="Rank of the adapters.")] = None,
     optimizer: Annotated[
         str | None, typer.Option(help="adamw_torch_fused, adamw_8bit, adafactor, ... (README).")
@@ -106,6 +110,7 @@ def plan(
             micro_batch_size=micro_batch_size,
             zero_stage=_STAGES[zero_stage] if zero_stage is not None else None,
             activation_checkpointing=activation_checkpointing,
+            checkpoint_every=checkpoint_every,
             lora_rank=lora_rank,
             optimizer=optimizer_name(optimizer) if optimizer is not None else None,
             memory_limit_bytes=_size(memory_limit),

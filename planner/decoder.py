@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from planner import operators as ops
 from planner.autograd import Tape
 from planner.dora import Adapter, dora
+from planner.int8 import int8_linear
 from planner.layer_kinds import LayerKind
 from planner.linear import Linear
 from planner.numerics import Numerics
@@ -118,8 +119,12 @@ class Decoder:
         return self.tape.cast_once(weight, lambda x: ops.cast(self.tape, x, width, name))
 
     def _quantized(self, matrix: Linear, x: Tensor) -> Tensor:
-        """bitsandbytes' Linear4bit.forward: in the compute dtype, and back to the input's."""
+        """bitsandbytes' Linear8bitLt.forward; its Linear4bit.forward multiplies in the compute
+        dtype and goes back to the input's."""
         width = x.width
+        if self._in_int8:
+            is_half = self.workload.compute == "fp16" and width == self.numerics.compute
+            return int8_linear(self.tape, x, matrix, batch=self.batch, is_half=is_half)
         x = ops.cast(self.tape, x, self.numerics.compute, f"{matrix.name}: input cast")
         output = ops.quantized_linear(
             self.tape,
@@ -131,14 +136,14 @@ class Decoder:
         return ops.cast(self.tape, output, width, f"{matrix.name}: output cast")
 
     def _adapted(self, name: str, matrix: Linear, x: Tensor) -> Tensor:
-        """peft's lora.Linear and lora.Linear4bit, forward."""
+        """peft's lora.Linear, lora.Linear4bit and lora.Linear8bitLt, forward."""
         adapter = self.workload.recipe.adapter
         assert adapter is not None
         quantized = self.workload.recipe.quantization is not None
         rank, tape = adapter.rank, self.tape
         result = self._base(name, matrix, x)
         expected = result.width
-        if quantized:
+        if quantized and not self._in_int8:
             result = ops.contiguous(tape, result, "clone")
         if not quantized or not self._autocast_is_seen_by_peft:
             x = ops.cast(tape, x, self.numerics.trainable, "adapter's input in its dtype")
@@ -194,6 +199,11 @@ class Decoder:
             return self.parameter(name, matrix.weight_params, matrix=True)
         _scales, weight = ops.dequantized(self.tape, matrix.weight_params, self.numerics.compute)
         return weight
+
+    @property
+    def _in_int8(self) -> bool:
+        quantization = self.workload.recipe.quantization
+        return quantization is not None and quantization.quant_type == "int8"
 
     @property
     def _autocast_is_seen_by_peft(self) -> bool:

@@ -82,6 +82,7 @@ def _alternative(alternative: Alternative) -> dict[str, Any]:
         "strategy": candidate.layout.strategy,
         "micro_batch_size": candidate.layout.micro_batch_size,
         "activation_checkpointing": candidate.layout.activation_checkpointing,
+        "checkpoint_every": candidate.layout.checkpoint_every,
         "fits": alternative.fits,
         "peak_allocated_bytes": candidate.memory.peak_allocated_bytes,
         "tokens_per_second": candidate.tokens_per_second,

@@ -10,17 +10,21 @@ from dataclasses import dataclass
 
 from planner.memory import gradient_sink, worst_batch
 from planner.micro_batch import largest_moment
-from planner.model_pass import ModelPass
+from planner.model_pass import ModelPass, passed_layers
 from planner.numerics import Numerics, numerics
 from planner.optimizer_formula import states_formula
 from planner.optimizer_step import step_of
 from planner.optimizers import optimizers
-from planner.quantization import nf4_bytes
+from planner.quantization import quantized_bytes
 from planner.search import Candidate
 from planner.tensors import Event
 from planner.trained_tensors import trained_tensors
 
 STATES_SOURCE = "arXiv:1910.02054, section 3.1 (planner/model_states.py)"
+QUANTIZATION_SOURCES = {
+    "nf4": "arXiv:2305.14314, section 3 (planner/quantization.py)",
+    "int8": "arXiv:2208.07339, section 3 (planner/quantization.py)",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +117,11 @@ def _weights(candidate: Candidate, kinds: Numerics) -> list[Formula]:
     held = f"{model.matrix_params:,} x {kinds.frozen} bytes"
     if quantization is not None:
         packed = sum(
-            count * nf4_bytes(num_weights=x.weight_params, double_quant=quantization.double_quant)
-            for x, count in model.counted_linears
+            count * quantized_bytes(matrix, quantization) for matrix, count in model.counted_linears
         )
-        held = f"{model.matrix_params:,} weights as {packed:,} bytes of NF4"
-        source = "arXiv:2305.14314, section 3 (planner/quantization.py)"
+        code = quantization.quant_type.upper()
+        held = f"{model.matrix_params:,} weights as {packed:,} bytes of {code}"
+        source = QUANTIZATION_SOURCES[quantization.quant_type]
     text = f"{held} + {model.unquantized_params:,} x {kinds.outside} bytes{shard}"
     adapters = f"{workload.adapter_params:,} x {kinds.trainable} bytes{shard}"
     return [
@@ -138,8 +142,7 @@ def alive_at_the_peak(candidate: Candidate) -> list[AliveTensors]:
         workload,
         worst_batch(workload, layout, candidate.cluster.device),
         _numerics(candidate),
-        layers=workload.model.layers,
-        checkpointing=layout.activation_checkpointing,
+        layers=passed_layers(workload.model, layout.checkpointing),
         sink=gradient_sink(layout),
     )
     return _alive(run.tape.log)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from planner.active import active_weights
 from planner.recipe import Batch, Workload
+from planner.units import ceil_div
 
 CAUSAL = 0.5
 """Half of the scores are masked, and the fused kernels skip them."""
@@ -38,8 +39,18 @@ class Flops:
         return self.model + self.recompute
 
 
-def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: bool) -> Flops:
-    """Forward, backward and recomputation of one micro-batch at full length."""
+def recomputed_share(num_layers: int, checkpointing: int) -> float:
+    """Of the layers, which all count alike.
+
+    >>> recomputed_share(28, 0), recomputed_share(28, 1), recomputed_share(28, 4)
+    (0.0, 1.0, 0.25)
+    """
+    return ceil_div(num_layers, checkpointing) / num_layers if checkpointing else 0.0
+
+
+def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: int) -> Flops:
+    """Forward, backward and recomputation of one micro-batch at full length; every
+    ``checkpointing``-th layer is recomputed, none where it is 0."""
     model, tokens = workload.model, batch.tokens
     matrices = 2 * tokens * active_weights(model)
     scores = 2 * tokens * batch.sequence_length * model.scored_size
@@ -55,5 +66,6 @@ def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: bool) 
         + 2 * adapters
     )
     layers = matrices + attention + adapters
-    recompute = (layers if checkpointing else 0) + (head if fused else 0)
+    recompute = round(layers * recomputed_share(model.num_layers, checkpointing))
+    recompute += head if fused else 0
     return Flops(forward=layers + head, backward=backward, recompute=recompute)

@@ -32,6 +32,7 @@ from planner.numerics import Numerics, numerics
 from planner.optimizer_step import step_bytes
 from planner.optimizers import optimizers
 from planner.plan import PHASES, Part, Phase, ZeroSection
+from planner.quantization import loading_copy_width
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
 from planner.trained_tensors import counted_tensors
@@ -116,7 +117,7 @@ def footprint_of(workload: Workload, layout: Layout, batch: Batch, kinds: Numeri
             workload,
             batch,
             kinds,
-            checkpointing=layout.activation_checkpointing,
+            checkpointing=layout.checkpointing,
             sink=gradient_sink(layout),
         ),
     )
@@ -167,9 +168,10 @@ def _communication(step: _Step) -> int:
 
 def _load(step: _Step) -> Parts:
     parts = _weights(step)
-    if step.workload.method == "qlora":
-        whole = largest_linear(step.workload).weight_params * step.numerics.compute
-        parts["workspace"] = whole
+    quantization = step.workload.recipe.quantization
+    if quantization is not None:
+        width = step.numerics.compute + loading_copy_width(quantization)
+        parts["workspace"] = largest_linear(step.workload).weight_params * width
     return parts
 
 

@@ -1,7 +1,8 @@
 """One micro-batch through a whole model: what is alive in forward and in backward, by owner.
 
 The tape runs the first layer, whose input may need no gradient, and one of each kind among
-the others; the log between their borders is laid end to end for all layers of the model.
+the others, recomputed or not; the log between their borders is laid end to end for all
+layers of the model.
 """
 
 from collections import Counter
@@ -11,7 +12,7 @@ from functools import cache
 from itertools import pairwise
 
 from planner.autograd import GradientSink
-from planner.model_pass import ModelPass
+from planner.model_pass import ModelPass, passed_layers
 from planner.numerics import Numerics
 from planner.operators import FP32
 from planner.plan import Strategy
@@ -85,17 +86,16 @@ def micro_batch(
     batch: Batch,
     numerics: Numerics,
     *,
-    checkpointing: bool,
+    checkpointing: int,
     sink: GradientSink,
 ) -> MicroBatch:
-    """One forward and backward pass beside the model's states."""
+    """One forward and backward pass beside the model's states; every ``checkpointing``-th layer
+    is recomputed, none where it is 0."""
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, workload.model, batch, numerics, checkpointing, sink)
-    first, *others = workload.model.layers
+    first, *others = passed_layers(workload.model, checkpointing)
     kinds = list(dict.fromkeys(others))
-    run = ModelPass(
-        workload, batch, numerics, layers=[first, *kinds], checkpointing=checkpointing, sink=sink
-    )
+    run = ModelPass(workload, batch, numerics, layers=[first, *kinds], sink=sink)
     return _laid_out(run, [0, *(1 + kinds.index(kind) for kind in others)])
 
 
@@ -104,7 +104,7 @@ def _traced(
     model: TracedSpec,
     batch: Batch,
     numerics: Numerics,
-    checkpointing: bool,
+    checkpointing: int,
     sink: GradientSink,
 ) -> MicroBatch:
     """From a trace of the real model. Gradients that lie there before, or that DeepSpeed takes
@@ -116,7 +116,8 @@ def _traced(
         world_size=2 if sharded else 1,
         micro_batch_size=batch.micro_batch_size,
         gradient_accumulation_steps=2 if sink == "add" else 1,
-        activation_checkpointing=checkpointing,
+        activation_checkpointing=checkpointing > 0,
+        checkpoint_every=checkpointing or 1,
     )
     phases = model.trace(workload, layout)
     owners: tuple[Owner, ...] = ("activations", "loss", "workspace")

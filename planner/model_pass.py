@@ -1,6 +1,7 @@
 """A whole model's forward and backward pass on a tape, as LlamaForCausalLM runs."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from planner.autograd import GradientSink, Tape
 from planner.decoder import Decoder, Layer
@@ -8,6 +9,7 @@ from planner.embeddings import embedded
 from planner.layer import decoder_layer
 from planner.layer_kinds import LayerKind
 from planner.loss import cross_entropy, fused_loss
+from planner.model import ModelSpec
 from planner.norms import norm
 from planner.numerics import Numerics
 from planner.operators import FP32, INT64, unary
@@ -16,8 +18,26 @@ from planner.rotary import Tables
 from planner.tensors import Parameter, Tensor
 
 
+class PassedLayer(NamedTuple):
+    """One layer of a pass: its kind, and whether its activations are recomputed."""
+
+    kind: LayerKind
+    recomputed: bool
+
+
+def passed_layers(model: ModelSpec, checkpointing: int) -> list[PassedLayer]:
+    """All layers in order, every ``checkpointing``-th recomputed, from the first on; 0: none.
+
+    read: transformers/modeling_utils.py at 5.23, _set_gradient_checkpointing.
+    """
+    return [
+        PassedLayer(kind, checkpointing > 0 and number % checkpointing == 0)
+        for number, kind in enumerate(model.layers)
+    ]
+
+
 class ModelPass:
-    """Forward and backward pass of one micro-batch through layers of the given kinds."""
+    """Forward and backward pass of one micro-batch through the given layers."""
 
     def __init__(
         self,
@@ -25,8 +45,7 @@ class ModelPass:
         batch: Batch,
         numerics: Numerics,
         *,
-        layers: Sequence[LayerKind],
-        checkpointing: bool,
+        layers: Sequence[PassedLayer],
         sink: GradientSink,
     ) -> None:
         self._workload = workload
@@ -34,7 +53,7 @@ class ModelPass:
         self._layers = layers
         self.tape = Tape(sink=sink, fp16=workload.compute == "fp16")
         self._decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
-        self._checkpointing = checkpointing
+        self._checkpointing = any(layer.recomputed for layer in layers)
         self._numerics = numerics
         self._held: list[Tensor] = []
         output = self._forward()
@@ -78,40 +97,46 @@ class ModelPass:
         """LlamaModel.forward; its variables hold the embeddings and the mask to the end."""
         tape, batch = self.tape, self._batch
         x, _held = embedded(self._decoder, table, needs_gradient=self._checkpointing)
-        shared = [tape.new(batch.sequence_length, INT64, "position ids")]
-        shared += self._masks(table.width)
+        position_ids = tape.new(batch.sequence_length, INT64, "position ids")
+        masks = self._masks(table.width)
+        windows = {layer.kind.sliding_window for layer in self._layers if layer.recomputed}
+        shared = [position_ids, *(mask for window, mask in masks.items() if window in windows)]
         tables = self._decoder.rotary_tables(table.width)
         if self._workload.model.local_rotary:
             self._held += [table for pair in tables.values() if pair for table in pair]
-        for number, kind in enumerate(self._layers):
+        for number, (kind, recomputed) in enumerate(self._layers):
             tape.border()
-            x = self._layer(Layer(f"layers.{number}", kind), x, tables[kind], shared)
+            layer = Layer(f"layers.{number}", kind)
+            if recomputed:
+                x = self._checkpointed(layer, x, tables[kind], shared)
+            else:
+                x = decoder_layer(self._decoder, layer, x, tables[kind])
         tape.border()
         return norm(self._decoder, "norm", x)
 
-    def _masks(self, width: int) -> list[Tensor]:
-        """One for each kind of window; eager attention adds it to the scores, so always has one.
+    def _masks(self, width: int) -> dict[int | None, Tensor]:
+        """One for each window; eager attention adds it to the scores, so always has one.
 
         read: transformers/masking_utils.py at 5.23, sdpa_mask and eager_mask. The layers of a
-        kind have run again before the first layer has, but all masks are kept until then here:
+        kind have run again before the first layer has, but their masks are kept until then here:
         one run stands for all layers of a kind, and cannot free what they share.
         """
         eager = self._workload.attention == "eager"
-        kinds = {kind.sliding_window: kind for kind in self._workload.model.kinds}.values()
-        return [
-            self.tape.new(self._batch.scores, width if eager else 1, "attention mask")
-            for kind in kinds
+        kinds = {kind.sliding_window: kind for kind in self._workload.model.kinds}
+        return {
+            window: self.tape.new(self._batch.scores, width if eager else 1, "attention mask")
+            for window, kind in kinds.items()
             if eager or self._decoder.masked(kind)
-        ]
+        }
 
-    def _layer(
+    def _checkpointed(
         self, layer: Layer, x: Tensor, tables: Tables | None, shared: list[Tensor]
     ) -> Tensor:
-        if not self._checkpointing:
-            return decoder_layer(self._decoder, layer, x, tables)
-
         def run(given: Tensor, _held: list[Tensor] = shared) -> Tensor:
             """Checkpointing holds every argument of the layer until it has run again."""
             return decoder_layer(self._decoder, layer, given, tables)
 
+        quantization = self._workload.recipe.quantization
+        if quantization is not None and quantization.hides_inputs:
+            return self.tape.checkpoint_reentrant(run, x)
         return self.tape.checkpoint(run, x)

@@ -26,7 +26,7 @@ from planner.gpu import Device
 from planner.numerics import Numerics
 from planner.optimizers import OptimizerSpec, states_bytes
 from planner.plan import ZeroStage
-from planner.quantization import nf4_bytes
+from planner.quantization import quantized_bytes
 from planner.recipe import Workload
 from planner.trained_tensors import TrainedTensor
 from planner.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
@@ -110,7 +110,7 @@ def blocks_bytes(tensors: Mapping[TrainedTensor, int], width: int) -> int:
 
 
 def frozen_bytes(workload: Workload, numerics: Numerics) -> int:
-    """All frozen weights on one device, unsharded: 16 bit, or NF4 for the layers' matrices."""
+    """All frozen weights on one device, unsharded: in 16 bit, the layers' matrices quantized."""
     quantization, model = workload.recipe.quantization, workload.model
     rest = model.unquantized_params * numerics.outside
     if workload.method == "full":
@@ -119,7 +119,6 @@ def frozen_bytes(workload: Workload, numerics: Numerics) -> int:
         experts = model.routed_params * (numerics.frozen - numerics.outside)
         return model.matrix_params * numerics.frozen + rest + experts
     packed = sum(
-        count * nf4_bytes(num_weights=x.weight_params, double_quant=quantization.double_quant)
-        for x, count in model.counted_linears
+        count * quantized_bytes(matrix, quantization) for matrix, count in model.counted_linears
     )
     return packed + rest

@@ -95,8 +95,33 @@ class AdapterSection(Spec):
 
 
 class QuantizationSection(Spec):
-    quant_type: Literal["nf4"]
-    double_quant: bool
+    quant_type: Literal["nf4", "int8"]
+    double_quant: bool = False
+    """Scales of 4-bit blocks are quantized too."""
+
+    @property
+    def hides_inputs(self) -> bool:
+        """Whether products hold their inputs beside autograd's saved tensors, where checkpointing
+        cannot drop them unless it is reentrant, and so has no graph until it runs again.
+
+        read: bitsandbytes/autograd/_functions.py at 0.50.2, MatMul8bitLt and MatMul8bitFp.
+        """
+        return self.quant_type == "int8"
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "QuantizationSection":
+        if self.quant_type == "int8" and self.double_quant:
+            raise ValueError("double_quant belongs to nf4: int8 has one scale a row, in fp32")
+        return self
+
+
+def refuse_dora_on_int8(
+    adapter: AdapterSection | None, quantization: QuantizationSection | None
+) -> None:
+    """peft makes every int8 matrix whole in fp32 for a norm of its rows: not modelled."""
+    in_int8 = quantization is not None and quantization.quant_type == "int8"
+    if adapter is not None and adapter.dora and in_int8:
+        raise ValueError("adapter.dora does not go with quant_type int8: take nf4, or no DoRA")
 
 
 class PrecisionSection(Spec):
@@ -211,6 +236,7 @@ class Fallback(Spec):
     micro_batch_size: int = Field(ge=1)
     gradient_accumulation_steps: int = Field(ge=1)
     activation_checkpointing: bool
+    checkpoint_every: int = Field(default=1, ge=1)
     strategy: Strategy
     peak_allocated_bytes: int
 
@@ -226,6 +252,8 @@ class Plan(Spec):
     batch: BatchSection
     parallel: ParallelSection
     activation_checkpointing: bool
+    checkpoint_every: int = Field(default=1, ge=1)
+    """Which layers recompute their activations: those whose number it divides."""
     attention: Attention
     loss: Loss
     optimizer: OptimizerSection
@@ -250,6 +278,12 @@ class Plan(Spec):
             raise ValueError(f"method {self.method} and adapter contradict each other")
         if (self.quantization is None) != (self.method != "qlora"):
             raise ValueError(f"method {self.method} and quantization contradict each other")
+        refuse_dora_on_int8(self.adapter, self.quantization)
+        if self.checkpoint_every > 1 and not self.activation_checkpointing:
+            raise ValueError(
+                f"checkpoint_every ({self.checkpoint_every}) says which layers are recomputed, and "
+                "activation_checkpointing is false: make it true, or checkpoint_every 1"
+            )
         return self
 
 

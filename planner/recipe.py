@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from planner.adapter_targets import lora_targets
 from planner.gpu import Device
@@ -20,6 +20,7 @@ from planner.plan import (
     Precision,
     QuantizationSection,
     ScheduleSection,
+    refuse_dora_on_int8,
 )
 from planner.presets import ROOT, Source, resolve_name
 from planner.spec import Spec, read_spec
@@ -42,6 +43,11 @@ class Recipe(Spec):
     data: DataSection
     attention: Attention = "sdpa"
     loss: Loss = "fused"
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Recipe":
+        refuse_dora_on_int8(self.adapter, self.quantization)
+        return self
 
 
 class Workload(Spec):

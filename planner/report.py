@@ -29,6 +29,7 @@ STRATEGY_TITLES = {
     "zero2": "ZeRO-2",
     "zero3": "ZeRO-3",
 }
+BASE_TITLES = {"nf4": "4-bit", "int8": "8-bit"}
 METHOD_TITLES = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
 
 
@@ -129,7 +130,8 @@ def _headline(chosen: Candidate) -> str:
     ranks = chosen.layout.world_size
     where = STRATEGY_TITLES[chosen.layout.strategy]
     where = f"{where} over {ranks}" if ranks > 1 else where
-    kept = "recomputed" if chosen.layout.activation_checkpointing else "kept"
+    recomputed = chosen.layout.recomputed
+    kept = f"recomputed in {recomputed}" if recomputed else "kept"
     return f"{METHOD_TITLES[chosen.method]}, {where}, {_precision(chosen)}, activations {kept}"
 
 
@@ -142,7 +144,8 @@ def _optimizer_line(decision: Decision) -> list[tuple[str, RenderableType]]:
 
 
 def _precision(chosen: Candidate) -> str:
-    base = "4-bit base, " if chosen.workload.recipe.quantization is not None else ""
+    quantization = chosen.workload.recipe.quantization
+    base = "" if quantization is None else f"{BASE_TITLES[quantization.quant_type]} base, "
     return f"{base}{chosen.workload.compute}"
 
 
@@ -284,6 +287,7 @@ def _alternatives(decision: Decision) -> Table:
 
 
 def _reason(reason: str, candidate: Candidate) -> str:
-    if candidate.layout.activation_checkpointing and "checkpointing" not in reason:
-        return f"{reason} (recomputes)"
+    recomputed = candidate.layout.recomputed
+    if recomputed and "checkpointing" not in reason:
+        return f"{reason} (recomputes {recomputed})"
     return reason

@@ -11,7 +11,7 @@ from planner.plan import METHODS, AdapterSection, Method, OptimizerName, Precisi
 from planner.presets import ModelPreset
 from planner.recipe import Recipe, Workload, load_recipe
 from planner.search import SearchResult, search
-from planner.strategy import Layout, layouts
+from planner.strategy import PARTIAL, Layout, layouts
 from planner.traced_model import TracedSpec
 from planner.units import format_gib, round_up
 
@@ -32,6 +32,7 @@ class Request:
     micro_batch_size: int | None = None
     zero_stage: ZeroStage | None = None
     activation_checkpointing: bool | None = None
+    checkpoint_every: int | None = None
     lora_rank: int | None = None
     optimizer: OptimizerName | None = None
     memory_limit_bytes: int | None = None
@@ -73,9 +74,26 @@ def check(request: Request) -> None:
         )
     if request.lora_rank is not None and request.methods == ("full",):
         raise InvalidRequestError("--lora-rank has no meaning with full fine-tuning: leave it out")
+    _check_checkpointing(request)
     _check_targets(request)
     _check_length(request)
     _check_batch(request, ranks)
+
+
+def _check_checkpointing(request: Request) -> None:
+    every, num_layers = request.checkpoint_every, request.model.spec.num_layers
+    if every is None:
+        return
+    if request.activation_checkpointing is False:
+        raise InvalidRequestError(
+            f"--checkpoint-every {every} recomputes activations and --no-activation-checkpointing "
+            "keeps them: leave one of the two out"
+        )
+    if every > num_layers:
+        raise InvalidRequestError(
+            f"--checkpoint-every {every} is beyond the {num_layers} layers of "
+            f"{request.model.name}: choose at most {num_layers}"
+        )
 
 
 def _check_targets(request: Request) -> None:
@@ -172,15 +190,35 @@ def allowed_layouts(request: Request, work: Workload) -> Iterator[Layout]:
     """Every layout of the workload that agrees with what is pinned."""
     ranks = request.cluster.world_size
     for layout in layouts(
-        samples_per_rank=work.recipe.global_batch_size // ranks, world_size=ranks
+        samples_per_rank=work.recipe.global_batch_size // ranks,
+        world_size=ranks,
+        partial=_partial_checkpointing(request),
     ):
         if request.micro_batch_size not in (None, layout.micro_batch_size):
             continue
         if request.zero_stage not in (None, layout.zero_stage):
             continue
-        if request.activation_checkpointing not in (None, layout.activation_checkpointing):
+        if not _recomputes_as_pinned(request, layout):
             continue
         yield layout
+
+
+def _partial_checkpointing(request: Request) -> tuple[int, ...]:
+    """Every how many layers one may be recomputed, where not all are."""
+    pinned, num_layers = request.checkpoint_every, request.model.spec.num_layers
+    if pinned is not None:
+        return (pinned,) if pinned > 1 else ()
+    if isinstance(request.model.spec, TracedSpec):
+        return ()  # each would be traced
+    return tuple(every for every in PARTIAL if every <= num_layers)
+
+
+def _recomputes_as_pinned(request: Request, layout: Layout) -> bool:
+    if request.checkpoint_every is not None:
+        return layout.checkpointing == request.checkpoint_every
+    if request.activation_checkpointing is None:
+        return True
+    return layout.checkpointing == int(request.activation_checkpointing)
 
 
 Results = dict[Method, SearchResult]

@@ -120,12 +120,12 @@ def _split(
     micro-batch, so nothing beyond the first that is too large can fit. One micro-batch a step is
     apart, since no gradients wait for it."""
     fitting: list[Candidate] = []
-    too_large: dict[tuple[str, bool, bool], Candidate] = {}
+    too_large: dict[tuple[str, int, bool], Candidate] = {}
     hopeless = 0
     for candidate in sorted(every, key=lambda c: c.layout.micro_batch_size):
         layout = candidate.layout
         accumulates = layout.gradient_accumulation_steps > 1
-        key = (layout.strategy, layout.activation_checkpointing, accumulates)
+        key = (layout.strategy, layout.checkpointing, accumulates)
         if key in too_large:
             hopeless += 1
         elif candidate.fits(budget_bytes):
@@ -133,6 +133,22 @@ def _split(
         else:
             too_large[key] = candidate
     return fitting, list(too_large.values()), hopeless
+
+
+def _worthwhile(partial: list[Candidate], fitting: list[Candidate]) -> list[Candidate]:
+    """Of those that recompute some layers, the ones that are faster than what fits with all or
+    none recomputed: they lie between, and so cannot fit where recomputing all does not."""
+    best: dict[str, Candidate] = {}
+    for candidate in sorted(fitting, key=lambda c: c.ranking_time_s):
+        best.setdefault(candidate.layout.strategy, candidate)
+    recomputing = [c.layout for c in fitting if c.layout.activation_checkpointing]
+    fits = {(layout.strategy, layout.micro_batch_size) for layout in recomputing}
+    return [
+        candidate
+        for candidate in partial
+        if (candidate.layout.strategy, candidate.layout.micro_batch_size) in fits
+        and candidate.ranking_time_s < best[candidate.layout.strategy].ranking_time_s
+    ]
 
 
 def search(
@@ -145,7 +161,12 @@ def search(
 ) -> SearchResult:
     """The fastest that fit first."""
     kept, rejected = candidates(workload, cluster, allowed, strategy_pinned=strategy_pinned)
-    fitting, too_large, hopeless = _split(kept, budget_bytes)
+    partial = [c for c in kept if c.layout.checkpoint_every > 1]
+    whole = [c for c in kept if c.layout.checkpoint_every == 1]
+    fitting, too_large, hopeless = _split(whole or partial, budget_bytes)
+    if whole:
+        more, larger, hopeless_too = _split(_worthwhile(partial, fitting), budget_bytes)
+        fitting, too_large, hopeless = fitting + more, too_large + larger, hopeless + hopeless_too
     fitting.sort(key=lambda c: c.rank)
     if too_large:
         rejected[OVER_BUDGET] += len(too_large) + hopeless

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from planner.communication import Traffic, traffic
-from planner.flops import Flops, micro_batch_flops
+from planner.flops import Flops, micro_batch_flops, recomputed_share
 from planner.gpu import Cluster
 from planner.memory import worst_batch
 from planner.numerics import Numerics, numerics
@@ -94,7 +94,7 @@ def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates
     """One optimizer step of one rank; all ranks take the same time."""
     kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=layout.zero_stage)
     batch = worst_batch(workload, layout, cluster.device)
-    flops = micro_batch_flops(workload, batch, checkpointing=layout.activation_checkpointing)
+    flops = micro_batch_flops(workload, batch, checkpointing=layout.checkpointing)
     micro_batches = layout.gradient_accumulation_steps
     sent = traffic(workload, layout, kinds)
     reached = speed.flops_per_s * utilisation(workload).expected
@@ -137,8 +137,12 @@ def _updated_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> float
 
 
 def _dequantized_bytes(workload: Workload, layout: Layout) -> float:
-    """Each pass reads every 4-bit weight, writes it in 16 bit and reads that again."""
-    if workload.recipe.quantization is None:
+    """Each pass reads every 4-bit weight, writes it in 16 bit and reads that again; int8 weights
+    are multiplied as they are in forward."""
+    quantization = workload.recipe.quantization
+    if quantization is None:
         return 0
-    passes = 3 if layout.activation_checkpointing else 2
-    return passes * workload.model.matrix_params * (0.5 + 2 + 2)
+    forwards = 1 + recomputed_share(workload.model.num_layers, layout.checkpointing)
+    if quantization.quant_type == "int8":
+        return workload.model.matrix_params * (forwards * 1 + (1 + 2 + 2))
+    return (forwards + 1) * workload.model.matrix_params * (0.5 + 2 + 2)

@@ -1,6 +1,6 @@
 """How a workload is laid out on a cluster, and every layout there is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -16,6 +16,21 @@ class Layout:
     micro_batch_size: int
     gradient_accumulation_steps: int
     activation_checkpointing: bool
+    checkpoint_every: int = 1
+    """Of the layers, those whose number it divides are recomputed."""
+
+    @property
+    def checkpointing(self) -> int:
+        """Every how many layers one is recomputed, 0 where none is."""
+        return self.checkpoint_every if self.activation_checkpointing else 0
+
+    @property
+    def recomputed(self) -> str:
+        """``every layer``, ``every 2nd layer``, or nothing where activations are kept."""
+        if not self.activation_checkpointing:
+            return ""
+        nth = "" if self.checkpoint_every == 1 else f"{_nth(self.checkpoint_every)} "
+        return f"every {nth}layer"
 
     @property
     def zero_stage(self) -> ZeroStage:
@@ -24,6 +39,20 @@ class Layout:
     @property
     def global_batch_size(self) -> int:
         return self.micro_batch_size * self.gradient_accumulation_steps * self.world_size
+
+
+PARTIAL = (4, 2)
+"""Between keeping all activations and recomputing all: every how many layers, fastest first."""
+
+
+def _nth(number: int) -> str:
+    """
+    >>> [_nth(n) for n in (2, 3, 4, 11, 22)]
+    ['2nd', '3rd', '4th', '11th', '22nd']
+    """
+    teens = number % 100 in (11, 12, 13)
+    ending = "th" if teens else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def divisors(number: int) -> Iterator[int]:
@@ -35,18 +64,22 @@ def divisors(number: int) -> Iterator[int]:
     return (candidate for candidate in range(1, number + 1) if number % candidate == 0)
 
 
-def layouts(*, samples_per_rank: int, world_size: int) -> Iterator[Layout]:
-    """Every layout that gives each rank exactly ``samples_per_rank`` samples a step."""
+def layouts(
+    *, samples_per_rank: int, world_size: int, partial: Sequence[int] = PARTIAL
+) -> Iterator[Layout]:
+    """Every layout that gives each rank exactly ``samples_per_rank`` samples a step; ``partial``
+    says between what and what else activations may be kept and recomputed."""
     strategies: tuple[Strategy, ...] = (
         ("single",) if world_size == 1 else ("ddp", "zero1", "zero2", "zero3")
     )
     for strategy, micro_batch_size, checkpointing in product(
-        strategies, divisors(samples_per_rank), (False, True)
+        strategies, divisors(samples_per_rank), (0, 1, *partial)
     ):
         yield Layout(
             strategy=strategy,
             world_size=world_size,
             micro_batch_size=micro_batch_size,
             gradient_accumulation_steps=samples_per_rank // micro_batch_size,
-            activation_checkpointing=checkpointing,
+            activation_checkpointing=checkpointing > 0,
+            checkpoint_every=checkpointing or 1,
         )

@@ -87,6 +87,7 @@ class Node:
     __slots__ = (
         "__weakref__",
         "backward",
+        "in_context",
         "inputs",
         "region",
         "saved",
@@ -112,6 +113,9 @@ class Node:
         self.unpacks = unpacks
         """Whether it saved anything, a weight included."""
         self.saved: list[Storage] = []
+        self.in_context = False
+        """Whether the context of an autograd.Function in Python holds what it saved, and so does
+        until the graph is gone."""
         self.region: Region | None = None
 
 
@@ -131,3 +135,19 @@ class Region:
         self.nodes: list[weakref.ref[Node]] = []
         self.refilled = 0
         self.last_unpacking = 0
+
+
+def count_uses(root: Node) -> None:
+    """How many gradients every leaf behind ``root`` will get; what was detached sends none."""
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        for edge in node.inputs:
+            if isinstance(edge, Parameter):
+                edge.uses += 1
+            elif edge is not None:
+                waiting.append(edge)

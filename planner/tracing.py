@@ -131,6 +131,7 @@ def _plan_to_trace(workload: Workload, layout: Layout) -> Plan:
         batch=batch_section(workload, layout),
         parallel=parallel_section(workload, layout),
         activation_checkpointing=layout.activation_checkpointing,
+        checkpoint_every=layout.checkpoint_every,
         attention=recipe.attention,
         loss=recipe.loss,
         optimizer=recipe.optimizer,

@@ -55,7 +55,7 @@ def _row(model: str, count: int, gib: int, method: Method) -> list[object]:
     return [
         layout.strategy,
         layout.micro_batch_size,
-        layout.activation_checkpointing,
+        layout.checkpointing,
         chosen.footprint.peak_phase,
         chosen.memory.peak_allocated_bytes,
         chosen.memory.high_bytes,

@@ -46,6 +46,8 @@ NF4: dict[str, Any] = {
     "method": "qlora",
     "quantization": {"quant_type": "nf4", "double_quant": True},
 }
+INT8: dict[str, Any] = {"method": "qlora", "quantization": {"quant_type": "int8"}}
+SOME_LAYERS = {"activation_checkpointing": True, "checkpoint_every": 2}
 PLANS: list[dict[str, Any]] = [
     {},
     {"activation_checkpointing": True},
@@ -59,6 +61,10 @@ PLANS: list[dict[str, Any]] = [
     NF4,
     DORA,
     DORA | NF4,
+    INT8,
+    INT8 | {"activation_checkpointing": True},
+    SOME_LAYERS,
+    full(**SOME_LAYERS),
     {"batch__micro_batch_size": 1, "batch__global_batch_size": 2, "attention": "eager"},
 ]
 
@@ -149,6 +155,28 @@ def test_dora_beside_trace(method: Any, checkpointing: bool) -> None:
     predicted = found.predicted.peak_allocated_bytes - CUBLAS_BYTES
     low, high = TOLERANCE
     assert low <= predicted / found.found.peak_allocated_bytes - 1 <= high
+
+
+@pytest.mark.parametrize("checkpoint_every", [1, 3])
+@pytest.mark.parametrize("recipe", ["qlora-int8", "lora", "full"])
+def test_partial_checkpointing_and_int8_beside_trace(recipe: str, checkpoint_every: int) -> None:
+    made = planned(
+        recipe=load_recipe(recipe), checkpoint_every=checkpoint_every, micro_batch_size=2
+    )
+    with quiet_libraries():
+        found = compare(made)
+    predicted = found.predicted.peak_allocated_bytes - CUBLAS_BYTES
+    assert predicted == pytest.approx(found.found.peak_allocated_bytes, rel=0.001)
+
+
+def test_an_int8_base_keeps_its_inputs_beside_the_trace() -> None:
+    made = planned(
+        recipe=load_recipe("qlora-int8"), activation_checkpointing=False, micro_batch_size=1
+    )
+    with quiet_libraries():
+        found = compare(made)
+    predicted = found.predicted.peak_allocated_bytes - CUBLAS_BYTES
+    assert predicted == pytest.approx(found.found.peak_allocated_bytes, rel=0.001)
 
 
 @pytest.mark.parametrize("changes", PLANS, ids=[", ".join(each) or "lora" for each in PLANS])

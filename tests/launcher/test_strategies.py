@@ -157,6 +157,34 @@ def test_adapters_under_zero3_with_checkpointing(
     assert tensor_shapes(done.run / "adapter") == tensor_shapes(one_process_lora.run / "adapter")
 
 
+def test_an_int8_base_that_recomputes_every_second_layer(
+    one_process_lora: Finished, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    done = train(
+        tmp_path,
+        tiny_checkpoint,
+        method="qlora",
+        quantization={"quant_type": "int8"},
+        activation_checkpointing=True,
+        checkpoint_every=2,
+        training={"max_steps": 2},
+    )
+    assert done.losses == pytest.approx(one_process_lora.losses[:2], rel=0.05)
+    assert done.read("report.json")["setup"]["frozen_dtypes"] == ["bfloat16", "int8"]
+
+
+def test_recomputing_some_layers_changes_no_loss(
+    one_process: Finished, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    done = train(
+        tmp_path,
+        tiny_checkpoint,
+        **full(activation_checkpointing=True, checkpoint_every=2, parallel=parallel("ddp")),
+        **TWO_RANKS,
+    )
+    assert done.losses == pytest.approx(one_process.losses, rel=SAME_SUMS)
+
+
 def test_quantized_adapters_under_zero2(tiny_checkpoint: Path, tmp_path: Path) -> None:
     done = train(
         tmp_path,

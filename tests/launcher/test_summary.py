@@ -120,6 +120,6 @@ def test_out_of_memory_advice_is_the_plans_own_fallback() -> None:
     }
     assert out_of_memory_advice(plan(fallbacks=[fallback])).endswith(
         "--set batch.micro_batch_size=1 --set batch.gradient_accumulation_steps=4 "
-        "--set activation_checkpointing=true"
+        "--set activation_checkpointing=true --set checkpoint_every=1"
     )
     assert "no leaner layout" in out_of_memory_advice(plan())

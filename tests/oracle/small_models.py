@@ -346,7 +346,10 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
 
 
 def quantize(model: Any, workload: Workload) -> None:
-    """Put bitsandbytes' 4-bit layers in the place of every matrix but the head."""
+    """Put bitsandbytes' layers in the place of every matrix but the head."""
+    quantization = workload.recipe.quantization
+    assert quantization is not None
+    in_8bit = quantization.quant_type == "int8"
     names = {linear.name for linear, _ in workload.model.counted_linears}
     for parent in list(model.modules()):
         for name, old in list(parent.named_children()):
@@ -354,19 +357,22 @@ def quantize(model: Any, workload: Workload) -> None:
                 continue
             stored_transposed = isinstance(old, Conv1D)
             weight = old.weight.T.contiguous() if stored_transposed else old.weight
-            out_features, in_features = weight.shape
-            new = bitsandbytes.nn.Linear4bit(
-                in_features,
-                out_features,
-                bias=old.bias is not None,
-                compute_dtype=DTYPES[workload.compute],
-                quant_type="nf4",
-                compress_statistics=True,
-            )
+            new = quantized_layer(weight, old.bias, workload.compute, in_8bit=in_8bit)
             new.load_state_dict({"weight": weight}, strict=False)
             new.bias = old.bias
             setattr(parent, name, new.to("cpu").requires_grad_(requires_grad=False))
-    model.is_loaded_in_4bit = True
+    model.is_loaded_in_4bit, model.is_loaded_in_8bit = not in_8bit, in_8bit
+
+
+def quantized_layer(weight: Any, bias: Any, compute: Precision, *, in_8bit: bool) -> Any:
+    """bitsandbytes' layer of the weight's shape."""
+    out_features, in_features = weight.shape
+    sizes = (in_features, out_features, bias is not None)
+    if in_8bit:
+        return bitsandbytes.nn.Linear8bitLt(*sizes, has_fp16_weights=False, threshold=6.0)
+    return bitsandbytes.nn.Linear4bit(
+        *sizes, compute_dtype=DTYPES[compute], quant_type="nf4", compress_statistics=True
+    )
 
 
 LATENT_NAMES = {"q_proj": "q_b_proj", "k_proj": "kv_b_proj", "v_proj": "kv_b_proj"}
@@ -399,8 +405,10 @@ def workload_of(
     targets: Any,
     *,
     dora: bool = False,
+    named: str | None = None,
 ) -> Workload:
-    recipe = load_recipe(method)
+    """The method's recipe, or the one named."""
+    recipe = load_recipe(named or method)
     if spec.latent is not None:
         recipe = recipe.model_copy(update={"attention": "eager"})
     if recipe.adapter is not None:

@@ -24,6 +24,18 @@ class Kept:
         self.tensor = tensor
 
 
+def int8_products(output: torch.Tensor) -> set[Any]:
+    """Nodes behind a tensor that hold their input beside autograd's saved tensors."""
+    found: set[Any] = set()
+    waiting = [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += [edge for edge, _ in node.next_functions]
+    return {node for node in found if hasattr(node, "A")}
+
+
 @contextmanager
 def kept_by(layer: torch.nn.Module) -> Iterator[WeakSet[Kept]]:
     """What autograd keeps, for as long as it does, of what runs inside ``layer``."""
@@ -34,9 +46,12 @@ def kept_by(layer: torch.nn.Module) -> Iterator[WeakSet[Kept]]:
         nonlocal inside
         inside = True
 
-    def leave(*_: object) -> None:
+    def leave(_module: object, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         nonlocal inside
         inside = False
+        for node in int8_products(output) - int8_products(inputs[0]):
+            node.kept = Kept(node.A)
+            found.add(node.kept)
 
     def pack(tensor: torch.Tensor) -> Kept:
         kept = Kept(tensor)
@@ -156,3 +171,27 @@ def test_dora_keeps_what_the_ledger_says(
 ) -> None:
     workload = workload_of(SHAPES[name], method, compute, dropout, "all-linear", dora=True)
     hold_against_autograd(workload, (2, 64), padded=True, zero_stage=zero_stage)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(("shape", "padded"), [((1, 128), False), ((2, 64), True)])
+@pytest.mark.parametrize(
+    ("compute", "zero_stage", "dropout", "targets"),
+    [
+        ("bf16", 0, 0.0, "all-linear"),
+        ("bf16", 0, 0.05, ("q_proj", "v_proj")),
+        ("bf16", 2, 0.05, "all-linear"),
+        ("fp32", 0, 0.05, "all-linear"),
+    ],
+)
+def test_int8_keeps_what_the_ledger_says(
+    name: str,
+    shape: tuple[int, int],
+    padded: bool,
+    compute: Precision,
+    zero_stage: ZeroStage,
+    dropout: float,
+    targets: Any,
+) -> None:
+    workload = workload_of(SHAPES[name], "qlora", compute, dropout, targets, named="qlora-int8")
+    hold_against_autograd(workload, shape, padded=padded, zero_stage=zero_stage)

@@ -90,13 +90,19 @@ def traced_peak(work: Workload, layout: Layout, *, zero_stage: ZeroStage) -> int
     base = model.get_base_model() if work.recipe.adapter is not None else model
     trl_utils.add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
     if layout.activation_checkpointing:
-        base.activation_checkpointing_enable({"use_reentrant": False})
+        quantization = work.recipe.quantization
+        reentrant = quantization is not None and quantization.hides_inputs
+        base.activation_checkpointing_enable(
+            {"use_reentrant": reentrant}, every_n_layers=layout.checkpoint_every
+        )
         base.enable_input_require_grads()
     kinds = numerics(method=work.method, compute=work.compute, zero_stage=zero_stage)
     shape = (layout.micro_batch_size, SEQUENCE_LENGTH)
     tracer = Tracer(ENGINE_RULES, left_out=("weights",))
     for tensor in (*model.parameters(), *model.buffers()):
         tracer.own(tensor, "weights")
+        if getattr(tensor, "SCB", None) is not None:
+            tracer.own(tensor.SCB, "weights")
     with tracer, tracer.phase("backward"):
         ids = torch.randint(1, work.model.vocab_size, shape)
         mask = torch.ones_like(ids)
@@ -129,6 +135,35 @@ def test_peak_is_what_a_traced_step_allocates(
     micro_batch_size: int,
 ) -> None:
     work = workload_of(SHAPES[name], method, "bf16", 0.1, "all-linear")
+    hold_against_trace(work, micro_batch_size, zero_stage=zero_stage, checkpointing=checkpointing)
+
+
+@pytest.mark.usefixtures("tile_width")
+@pytest.mark.parametrize("name", ["llama", "glm", "gemma2", "qwen2-moe"])
+@pytest.mark.parametrize("every", [2, 3])
+@pytest.mark.parametrize(("method", "zero_stage"), [("lora", 0), ("full", 2)])
+def test_peak_where_some_layers_are_recomputed(
+    name: str, every: int, method: Method, zero_stage: ZeroStage
+) -> None:
+    spec = SHAPES[name].model_copy(update={"num_layers": 6})
+    work = workload_of(spec, method, "bf16", 0.1, "all-linear")
+    hold_against_trace(work, 2, zero_stage=zero_stage, checkpointing=every)
+
+
+@pytest.mark.usefixtures("tile_width")
+@pytest.mark.parametrize("name", ["llama", "glm", "gemma2"])
+@pytest.mark.parametrize("checkpointing", [0, 1, 2])
+@pytest.mark.parametrize(("zero_stage", "micro_batch_size"), [(0, 2), (2, 1)])
+def test_peak_of_an_int8_base(
+    name: str, checkpointing: int, zero_stage: ZeroStage, micro_batch_size: int
+) -> None:
+    work = workload_of(SHAPES[name], "qlora", "bf16", 0.1, "all-linear", named="qlora-int8")
+    hold_against_trace(work, micro_batch_size, zero_stage=zero_stage, checkpointing=checkpointing)
+
+
+def hold_against_trace(
+    work: Workload, micro_batch_size: int, *, zero_stage: ZeroStage, checkpointing: int
+) -> None:
     recipe = work.recipe.model_copy(update={"sequence_length": SEQUENCE_LENGTH})
     work = work.model_copy(update={"recipe": recipe})
     layout = Layout(
@@ -136,13 +171,14 @@ def test_peak_is_what_a_traced_step_allocates(
         world_size=1,
         micro_batch_size=micro_batch_size,
         gradient_accumulation_steps=1,
-        activation_checkpointing=checkpointing,
+        activation_checkpointing=checkpointing > 0,
+        checkpoint_every=checkpointing or 1,
     )
     traced = traced_peak(work, layout, zero_stage=zero_stage)
     alive = micro_batch(
         work,
         worst_batch(work, layout, "cpu"),
-        numerics(method=method, compute="bf16", zero_stage=zero_stage),
+        numerics(method=work.method, compute="bf16", zero_stage=zero_stage),
         checkpointing=checkpointing,
         sink="keep",
     )

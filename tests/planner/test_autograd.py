@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 
 from planner import operators as ops
-from planner.autograd import GradientSink, Tape, saved_since
+from planner.activations import saved_since
+from planner.autograd import GradientSink, Tape
 from planner.tensors import Parameter, Tensor
 from planner.units import ALLOCATOR_BLOCK_BYTES
 

@@ -93,6 +93,36 @@ def test_pinned_settings_are_obeyed() -> None:
     assert decision.chosen.workload.recipe.sequence_length == 1024
 
 
+def test_every_layer_or_every_nth_is_recomputed_as_pinned() -> None:
+    whole = decide(request(cards(1, 24), activation_checkpointing=True)).chosen
+    third = decide(request(cards(1, 24), method="qlora", checkpoint_every=3)).chosen
+    assert whole.layout.checkpointing == 1
+    assert third.layout.checkpointing == 3
+    assert third.layout.recomputed == "every 3rd layer"
+
+
+def test_some_layers_are_recomputed_where_that_fits_and_is_faster() -> None:
+    chosen = decide(request(cards(8, 24))).chosen
+    assert chosen.layout.checkpointing == 2
+    every = decide(request(cards(8, 24), activation_checkpointing=True)).chosen
+    none = request(cards(8, 24), method="full", activation_checkpointing=False)
+    assert chosen.ranking_time_s < every.ranking_time_s
+    with pytest.raises(NothingFitsError):
+        decide(none)
+
+
+@pytest.mark.parametrize(
+    ("pinned", "message"),
+    [
+        ({"activation_checkpointing": False}, "leave one of the two out"),
+        ({"checkpoint_every": 29}, "is beyond the 28 layers of chatglm3-6b-base"),
+    ],
+)
+def test_layers_that_cannot_be_recomputed_are_refused(pinned: Any, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        decide(request(cards(1, 24), **{"checkpoint_every": 2, **pinned}))
+
+
 def test_a_discouraged_strategy_is_taken_where_it_is_pinned() -> None:
     assert decide(request(cards(2, 24), method="lora", zero_stage=2)).chosen.layout.zero_stage == 2
 

@@ -14,7 +14,9 @@ from planner.plan_file import is_untouched, render
 from planner.spec import parse_spec
 from tests.planner.builders import cards, request
 
-TEXT = render(plan_of(decide(request(cards(2, 24)))), command="plan --model chatglm3-6b-base")
+TEXT = render(
+    plan_of(decide(request(cards(2, 24), zero_stage=0))), command="plan --model chatglm3-6b-base"
+)
 FILE = Path("plan.yaml")
 
 
@@ -54,6 +56,21 @@ def test_scientific_notation_is_a_number() -> None:
         ("  world_size: 2", "  world_size: 3", r"world_size \(3\) must be num_nodes"),
         ("  epochs: 3.0", "  epochs: null", r"give epochs or max_steps"),
         ("method: lora", "method: full", r"method full and adapter contradict"),
+        (
+            "activation_checkpointing: true\ncheckpoint_every: 1",
+            "activation_checkpointing: false\ncheckpoint_every: 2",
+            r"checkpoint_every \(2\) says which layers are recomputed",
+        ),
+        (
+            "quantization: null",
+            "quantization: {quant_type: int8, double_quant: true}",
+            r"double_quant belongs to nf4",
+        ),
+        (
+            "quantization: null",
+            "quantization: {quant_type: int4}",
+            r"quantization.quant_type: ",
+        ),
         ("  seed: 42", "  seed: 42\n  seed: 43", r"plan\.yaml:\d+: the key 'seed' is given twice"),
         ("  seed: 42", "  seed: no", r"training.seed: .*the truth value False"),
     ],
@@ -63,6 +80,14 @@ def test_what_is_wrong_is_named(old: str, new: str, message: str) -> None:
     with pytest.raises(InvalidFileError, match=message) as caught:
         parse_spec(Plan, TEXT.replace(old, new), FILE)
     assert str(caught.value).startswith("plan.yaml:")
+
+
+def test_dora_does_not_go_with_int8() -> None:
+    text = TEXT.replace("method: lora", "method: qlora")
+    text = text.replace("quantization: null", "quantization: {quant_type: int8}")
+    assert parse_spec(Plan, text, FILE).quantization is not None
+    with pytest.raises(InvalidFileError, match="does not go with quant_type int8"):
+        parse_spec(Plan, text.replace("dora: false", "dora: true"), FILE)
 
 
 def test_the_line_is_that_of_the_key() -> None:
