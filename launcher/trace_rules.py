@@ -145,11 +145,9 @@ def _sum(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
 def _called_by_the_engine() -> bool:
     """Whether nothing but what torch wraps around a mode stands between the engine and a rule."""
     frame = inspect.currentframe()
-    names = []
-    while frame is not None and len(names) < ENGINE_DEPTH:
-        names.append(frame.f_code.co_name)
-        frame = frame.f_back
-    return names[-1] == "_engine_run_backward"
+    for _ in range(ENGINE_DEPTH - 1):
+        frame = frame.f_back if frame is not None else None
+    return frame is not None and frame.f_code.co_name == "_engine_run_backward"
 
 
 def _softmax_backward(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:

@@ -214,13 +214,13 @@ class Tape:
             del node
         self._contexts.pop()
 
-    def _differentiate(self, node: Node, arrived: Arrived, queue: Queue) -> None:
+    def _gradients(self, node: Node, incoming: Tensor) -> list[Tensor | None]:
+        """What a node makes of what has come in, each in its input's own shape and dtype."""
         region = node.region
         if region is not None and node.unpacks and not region.refilled:
             self._recompute(region)
         recomputed = region is not None
         node.region = region = None
-        incoming = arrived.pop(id(node))
         outgoing = list(node.backward(incoming))
         if node.in_context:
             self._contexts[-1] += node.saved
@@ -228,7 +228,10 @@ class Tape:
             node.saved = []  # checkpointing hands them out once, and they end with the node's work
         self._validate(outgoing, node)
         node.saved = []
-        del incoming
+        return outgoing
+
+    def _differentiate(self, node: Node, arrived: Arrived, queue: Queue) -> None:
+        outgoing = self._gradients(node, arrived.pop(id(node)))
         for position, edge in enumerate(node.inputs):
             made, outgoing[position] = outgoing[position], None
             if edge is None or made is None:
@@ -244,7 +247,6 @@ class Tape:
                 self._accumulate(edge, arrived)
 
     def _validate(self, outgoing: list[Tensor | None], node: Node) -> None:
-        """Each gradient in its input's own shape and dtype."""
         for position, (elements, width) in enumerate(node.shapes):
             made = outgoing[position]
             if made is None or (made.elements, made.width) == (elements, width):
