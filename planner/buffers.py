@@ -2,11 +2,9 @@
 
 from planner.model import Linear
 from planner.numerics import Numerics
-from planner.plan import ZeroSection, ZeroStage
+from planner.plan import ZeroSection
 from planner.recipe import Workload
 from planner.units import ALLOCATOR_BLOCK_BYTES, KIB, MIB, round_up
-
-FP32_BYTES = 4
 
 CUBLAS_WORKSPACE_BYTES = round_up(8 * MIB + 128 * KIB, ALLOCATOR_BLOCK_BYTES)
 """read: aten/src/ATen/cuda/CUDABlas.cpp, parseChosenWorkspaceSize: 2 x 4096 KiB + 8 x 16 KiB."""
@@ -32,40 +30,6 @@ def ddp_buckets(trainable_params: int, numerics: Numerics) -> int:
     gradient_as_bucket_view off.
     """
     return trainable_params * numerics.gradient
-
-
-def zero_gradient_buckets(zero: ZeroSection, stage: ZeroStage, numerics: Numerics) -> int:
-    """Contiguous gradients on their way: two buckets to overlap in stages 1 and 2, one in 3.
-
-    read: deepspeed/runtime/zero/stage_1_and_2.py and stage3.py at 0.19.8, ipg_buckets.
-    """
-    buckets = 1 if stage == 3 else 2
-    return buckets * zero.reduce_bucket_size * numerics.gradient
-
-
-def zero_step_casts(
-    *, shard_params: int, zero: ZeroSection, stage: ZeroStage, numerics: Numerics
-) -> int:
-    """fp32 gradients of a step, and the 16-bit shard flattened for them.
-
-    read: deepspeed/runtime/zero/stage_1_and_2.py, step: stage 2 already holds its shard flat;
-    stage3.py, _prepare_fp32_grad_for_sub_group: one sub-group at a time.
-    """
-    params = min(shard_params, zero.sub_group_size) if stage == 3 else shard_params
-    flattened = 0 if stage == 2 else numerics.gradient
-    return params * (flattened + FP32_BYTES)
-
-
-def zero3_gathered(workload: Workload, zero: ZeroSection, numerics: Numerics) -> int:
-    """Parameters gathered at once: what may stay live, and never less than the largest matrix.
-
-    read: deepspeed/runtime/zero/partitioned_param_coordinator.py at 0.19.8: prefetching
-    stops at max_live_parameters.
-    """
-    model = workload.model
-    largest = max(model.embedding_params, largest_linear(workload).num_params)
-    live = max(zero.max_live_parameters, largest + zero.prefetch_bucket_size)
-    return min(live, model.num_params) * numerics.compute
 
 
 def zero_sizes(hidden_size: int, layer_params: int) -> ZeroSection:

@@ -97,7 +97,15 @@ class Decoder:
             if bias is not None and bias.width != width and bias.trains:
                 self._cast_weight(bias, f"{name}: bias cast")
         bias = bias if bias is not None and bias.trains else None
-        return ops.linear(self.tape, x, matrix, out_features=out_features, bias=bias, name=name)
+        return ops.linear(
+            self.tape,
+            x,
+            matrix,
+            out_features=out_features,
+            bias=bias,
+            name=name,
+            keeps_input=self.numerics.keeps_linear_inputs,
+        )
 
     def _cast_weight(self, weight: Parameter, name: str) -> Tensor:
         width = self.numerics.compute

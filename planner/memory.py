@@ -20,10 +20,7 @@ from planner.buffers import (
     CUBLAS_WORKSPACES,
     ddp_buckets,
     largest_linear,
-    zero3_gathered,
-    zero_gradient_buckets,
     zero_sizes,
-    zero_step_casts,
 )
 from planner.gpu import Device
 from planner.micro_batch import Amounts, MicroBatch, micro_batch
@@ -32,7 +29,7 @@ from planner.numerics import Numerics, numerics
 from planner.plan import PHASES, Part, Phase, ZeroSection
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
-from planner.units import ceil_div
+from planner.zero_phases import zero_phases
 
 Parts = dict[Part, int]
 
@@ -64,7 +61,6 @@ class _Step:
     layout: Layout
     numerics: Numerics
     states: ModelStates
-    zero: ZeroSection | None
     cublas_bytes: int
     passes: MicroBatch
 
@@ -92,6 +88,10 @@ def footprint(workload: Workload, layout: Layout, device: Device) -> Footprint:
 
 def footprint_of(workload: Workload, layout: Layout, batch: Batch, kinds: Numerics) -> Footprint:
     """As :func:`footprint`, for a micro-batch and conventions of any trainer."""
+    cublas = CUBLAS_WORKSPACES * CUBLAS_WORKSPACE_BYTES if batch.device == "cuda" else 0
+    zero = zero_section(workload, layout)
+    if zero is not None:
+        return _with_cublas(zero_phases(workload, layout, batch, kinds, zero), cublas)
     step = _Step(
         workload=workload,
         layout=layout,
@@ -100,11 +100,10 @@ def footprint_of(workload: Workload, layout: Layout, batch: Batch, kinds: Numeri
             frozen_bytes=frozen_bytes(workload, kinds),
             trainable_params=workload.trainable_params,
             numerics=kinds,
-            zero_stage=layout.zero_stage,
+            zero_stage=0,
             data_parallel_size=layout.world_size,
         ),
-        zero=zero_section(workload, layout),
-        cublas_bytes=CUBLAS_WORKSPACES * CUBLAS_WORKSPACE_BYTES if batch.device == "cuda" else 0,
+        cublas_bytes=cublas,
         passes=micro_batch(
             workload,
             batch,
@@ -122,6 +121,14 @@ def footprint_of(workload: Workload, layout: Layout, batch: Batch, kinds: Numeri
             "save": _save(step),
         }
     )
+
+
+def _with_cublas(phases: dict[Phase, Parts], cublas: int) -> Footprint:
+    """Its workspaces stay from the first product of a step to the last of the run."""
+    for phase in ("forward", "backward", "optimizer_step"):
+        parts = phases[phase]
+        parts["workspace"] = parts.get("workspace", 0) + cublas
+    return Footprint(phases=phases)
 
 
 def gradient_sink(layout: Layout) -> GradientSink:
@@ -147,15 +154,9 @@ def _resident(step: _Step) -> Parts:
 
 
 def _communication(step: _Step) -> int:
-    strategy = step.layout.strategy
-    if strategy == "ddp":
+    if step.layout.strategy == "ddp":
         return ddp_buckets(step.workload.trainable_params, step.numerics)
-    if step.zero is None:
-        return 0
-    buckets = zero_gradient_buckets(step.zero, step.layout.zero_stage, step.numerics)
-    if strategy == "zero3":
-        return buckets + zero3_gathered(step.workload, step.zero, step.numerics)
-    return buckets
+    return 0
 
 
 def _load(step: _Step) -> Parts:
@@ -180,18 +181,10 @@ def _during(step: _Step, alive: Amounts) -> Parts:
 
 def _optimizer_step(step: _Step) -> Parts:
     """Gradients and optimizer states, no activations."""
-    casts = 0
-    if step.zero is not None:
-        casts = zero_step_casts(
-            shard_params=ceil_div(step.workload.trainable_params, step.layout.world_size),
-            zero=step.zero,
-            stage=step.layout.zero_stage,
-            numerics=step.numerics,
-        )
     return {
         **_resident(step),
         "gradients": step.states.gradients_bytes,
-        "workspace": step.cublas_bytes + casts,
+        "workspace": step.cublas_bytes,
     }
 
 

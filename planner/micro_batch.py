@@ -69,10 +69,25 @@ def largest(stretches: Iterable[Stretch], before: Amounts) -> tuple[Amounts, Amo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Bytes by owner at the largest moment of forward and of backward."""
+    """Bytes by owner at the largest moments."""
 
     forward: Amounts
-    backward: Amounts
+    head_backward: Amounts
+    """From the loss back to the last layer: before any of the layers' gradients is there."""
+    before_layers: Amounts
+    """When the last layer's backward pass begins."""
+    layers: tuple[Stretch, ...]
+    """Of backward: the last layer first, the embedding last."""
+
+    @property
+    def layers_backward(self) -> Amounts:
+        found, _ = largest(self.layers, self.before_layers)
+        return found
+
+    @property
+    def backward(self) -> Amounts:
+        """Of backward as a whole."""
+        return max(self.head_backward, self.layers_backward, key=lambda found: found.total())
 
 
 @cache
@@ -83,12 +98,19 @@ def micro_batch(
     *,
     checkpointing: bool,
     sink: GradientSink,
+    reduce_bucket_size: int = 0,
 ) -> MicroBatch:
     """One forward and backward pass beside the model's states."""
     first, *others = workload.model.layers
     kinds = list(dict.fromkeys(others))
     run = ModelPass(
-        workload, batch, numerics, layers=[first, *kinds], checkpointing=checkpointing, sink=sink
+        workload,
+        batch,
+        numerics,
+        layers=[first, *kinds],
+        checkpointing=checkpointing,
+        sink=sink,
+        reduce_bucket_size=reduce_bucket_size,
     )
     return _laid_out(run, [0, *(1 + kinds.index(kind) for kind in others)])
 
@@ -109,8 +131,10 @@ def _laid_out(run: ModelPass, layers: Sequence[int]) -> MicroBatch:
     *casts, last_casts = stretches(gone)
     ends = [*(casts[n] for n in layers), last_casts]
     head, *back, rest = stretches([gone[-1], *run.tape.passed, len(log)])
-    backward = [head, *(back[-1 - n] for n in reversed(layers)), rest]
+    backward = [*(back[-1 - n] for n in reversed(layers)), rest]
     in_forward, level = largest(forward, Counter())
     _, level = largest(ends, level)
-    in_backward, _ = largest(backward, level)
-    return MicroBatch(forward=in_forward, backward=in_backward)
+    in_head, level = largest([head], level)
+    return MicroBatch(
+        forward=in_forward, head_backward=in_head, before_layers=level, layers=tuple(backward)
+    )

@@ -27,11 +27,12 @@ class ModelPass:
         layers: Sequence[LayerKind],
         checkpointing: bool,
         sink: GradientSink,
+        reduce_bucket_size: int = 0,
     ) -> None:
         self._workload = workload
         self._batch = batch
         self._layers = layers
-        self.tape = Tape(sink=sink)
+        self.tape = Tape(sink=sink, reduce_bucket_size=reduce_bucket_size)
         self._decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
         self._checkpointing = checkpointing
         self._numerics = numerics

@@ -1,0 +1,125 @@
+"""What DeepSpeed's ZeRO-1 and ZeRO-2 hold on the most loaded rank, buffer by buffer.
+
+read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, DeepSpeedZeroOptimizer:
+
+    weights            __init__: the parameters of an optimizer group become views of one flat
+                       buffer, padded to two elements a rank; on the device where it has room
+                       for both, else by way of host memory
+    optimizer states   __init__: an fp32 copy of the rank's part, and the optimizer's own
+    buckets            setup_buckets: two where communication overlaps, from the first
+                       gradient of a backward pass to its end, and no longer
+    gradients          copy_grads_in_partition: one buffer for the parameters that a rank's
+                       part touches, whole even where it touches a piece of them; with
+                       accumulation a second one beside it in the later micro-batches.
+                       ZeRO-1 also keeps every gradient that is larger than a bucket until
+                       backward ends, and all of them from one micro-batch to the next
+    a reduction        planner/zero_reduce.py
+    the step           get_grad_norm_direct: each gradient in fp64, one at a time; step: the
+                       rank's gradients made flat, then in fp32, before the buffer is freed
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+from planner.model_states import ADAM_MOMENTS_BYTES
+from planner.numerics import Numerics
+from planner.parameters import Sized, parameters
+from planner.plan import ZeroSection
+from planner.recipe import Workload
+from planner.units import ALLOCATOR_BLOCK_BYTES, round_up
+
+FP32_BYTES = 4
+NORM_BYTES = 8
+"""read: deepspeed/runtime/zero/utils.py, get_norm_dtype: norms are taken in fp64."""
+START_ALIGNMENT = 2
+"""read: stage_1_and_2.py, nccl_start_alignment_factor: elements that each rank's part is a
+multiple of."""
+
+
+def block(num_bytes: int) -> int:
+    """What the allocator gives for a request."""
+    return round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """Sizes in elements of one optimizer group, flat and cut into equal parts."""
+
+    flat: int
+    part: int
+    touched: tuple[int, ...]
+    """For each rank the parameters that its part touches, whole."""
+    largest_piece: int
+    """The longest stretch of one parameter inside one part."""
+
+
+@cache
+def partition(group: tuple[Sized, ...], ranks: int) -> Partition:
+    """read: get_data_parallel_partitions and get_partition_info."""
+    flat = round_up(sum(each.elements for each in group), START_ALIGNMENT * ranks)
+    part = flat // ranks
+    touched = [0] * ranks
+    piece = start = 0
+    for each in group:
+        end = start + each.elements
+        first, last = start // part, (end - 1) // part
+        for rank in range(first, last + 1):
+            touched[rank] += each.elements
+            piece = max(piece, min(end, (rank + 1) * part) - max(start, rank * part))
+        start = end
+    return Partition(
+        flat=flat,
+        part=part,
+        touched=tuple(touched),
+        largest_piece=piece,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlatStates:
+    """Stages 1 and 2: bytes of what is flat, and of what passes through it."""
+
+    partitions: tuple[Partition, ...]
+    zero: ZeroSection
+    kinds: Numerics
+
+    @property
+    def weights_bytes(self) -> int:
+        return sum(block(each.flat * self.kinds.trainable) for each in self.partitions)
+
+    @property
+    def optimizer_bytes(self) -> int:
+        states = 1 + ADAM_MOMENTS_BYTES // FP32_BYTES
+        return sum(states * block(each.part * FP32_BYTES) for each in self.partitions)
+
+    @property
+    def gradients_bytes(self) -> int:
+        """The buffer of the rank whose part touches most."""
+        by_rank = zip(*(each.touched for each in self.partitions), strict=True)
+        return block(max(sum(sizes) for sizes in by_rank) * self.kinds.gradient)
+
+    @property
+    def buckets_bytes(self) -> int:
+        return 2 * block(self.zero.reduce_bucket_size * self.kinds.gradient)
+
+    @property
+    def step_bytes(self) -> int:
+        """The larger of a norm and of the gradients flat and in fp32, of one group at a time."""
+        return max(
+            max(block(each.largest_piece * NORM_BYTES), self._flattened_bytes(each))
+            for each in self.partitions
+        )
+
+    def _flattened_bytes(self, each: Partition) -> int:
+        width = self.kinds.gradient
+        in_fp32 = block(each.part * FP32_BYTES) if width < FP32_BYTES else 0
+        return block(each.part * width) + in_fp32
+
+
+def flat_states(
+    workload: Workload, ranks: int, zero: ZeroSection, kinds: Numerics
+) -> FlatStates:
+    groups = parameters(workload).optimizer_groups
+    return FlatStates(
+        partitions=tuple(partition(group, ranks) for group in groups), zero=zero, kinds=kinds
+    )

@@ -1,0 +1,126 @@
+"""What DeepSpeed's ZeRO-3 holds on one rank, beside the parameters that are gathered.
+
+read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
+
+    weights            each frozen parameter's slice by itself; the trained ones' in one buffer
+                       (_create_fp16_partitions_with_defragmentation)
+    persistent         parameters of at most param_persistence_threshold elements stay whole
+                       from the end of one step to the next (_post_step)
+    optimizer states   fp32 copies and the optimizer's own, by sub-group (_create_fp32_partitions)
+    gradients          a buffer for the rank's slices, from the start (_setup_for_real_optimizer)
+    bucket             one, from the start; what is reduced together is made contiguous first
+                       (runtime/comm/coalesced_collectives.py, reduce_scatter_coalesced)
+    the step           each gradient in fp64 for its norm, one at a time (get_grad_norm_direct);
+                       a sub-group's gradients flat, then in fp32
+                       (_prepare_fp32_grad_for_sub_group)
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from planner.model_states import ADAM_MOMENTS_BYTES
+from planner.numerics import Numerics
+from planner.parameters import Sized, parameters
+from planner.plan import ZeroSection
+from planner.recipe import Workload
+from planner.units import ceil_div
+from planner.zero import FP32_BYTES, NORM_BYTES, block
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlicedStates:
+    """Stage 3: bytes on one rank."""
+
+    frozen_bytes: int
+    trained_slices: int
+    """Elements of the rank's slices of what trains."""
+    sub_groups: tuple[int, ...]
+    """Elements of each part that a step updates at once."""
+    largest_slice: int
+    persistent_bytes: int
+    reducible: int
+    """Elements of all gradients: no bucket is fuller."""
+    zero: ZeroSection
+    kinds: Numerics
+
+    @property
+    def trained_bytes(self) -> int:
+        return block(self.trained_slices * self.kinds.trainable)
+
+    @property
+    def optimizer_bytes(self) -> int:
+        states = (1 if self.kinds.master else 0) + ADAM_MOMENTS_BYTES // FP32_BYTES
+        return sum(states * block(size * FP32_BYTES) for size in self.sub_groups)
+
+    @property
+    def gradients_bytes(self) -> int:
+        return block(self.trained_slices * self.kinds.gradient)
+
+    @property
+    def bucket_bytes(self) -> int:
+        return block(self.zero.reduce_bucket_size * self.kinds.gradient)
+
+    @property
+    def reduction_bytes(self) -> int:
+        """The contiguous copy of a full bucket."""
+        return block(min(self.zero.reduce_bucket_size, self.reducible) * self.kinds.gradient)
+
+    @property
+    def step_bytes(self) -> int:
+        return max(
+            block(self.largest_slice * NORM_BYTES),
+            *(self._flattened_bytes(size) for size in self.sub_groups),
+        )
+
+    def _flattened_bytes(self, size: int) -> int:
+        width = self.kinds.gradient
+        return block(size * width) + (block(size * FP32_BYTES) if width < FP32_BYTES else 0)
+
+
+@cache
+def sliced_states(
+    workload: Workload, ranks: int, zero: ZeroSection, kinds: Numerics
+) -> SlicedStates:
+    every = list(parameters(workload))
+    trained = [each for each in every if each.trains]
+    threshold = zero.param_persistence_threshold
+    return SlicedStates(
+        frozen_bytes=sum(
+            block(ceil_div(each.elements, ranks) * kinds.frozen)
+            for each in every
+            if not each.trains
+        ),
+        trained_slices=sum(ceil_div(each.elements, ranks) for each in trained),
+        sub_groups=tuple(
+            size
+            for group in parameters(workload).optimizer_groups
+            for size in sub_groups(group, ranks, zero.sub_group_size)
+        ),
+        largest_slice=max(ceil_div(each.elements, ranks) for each in trained),
+        persistent_bytes=sum(
+            gathered_bytes(each.elements, ranks, kinds.compute)
+            for each in every
+            if each.elements <= threshold
+        ),
+        reducible=sum(each.elements for each in trained),
+        zero=zero,
+        kinds=kinds,
+    )
+
+
+def gathered_bytes(elements: int, ranks: int, width: int) -> int:
+    """A whole parameter with the padding that makes its slices equal."""
+    return block(ceil_div(elements, ranks) * ranks * width)
+
+
+def sub_groups(group: Iterable[Sized], ranks: int, sub_group_size: int) -> Iterator[int]:
+    """read: _create_fp16_sub_groups: a sub-group is closed when it has reached the size."""
+    size = 0
+    for each in group:
+        size += ceil_div(each.elements, ranks)
+        if size >= sub_group_size:
+            yield size
+            size = 0
+    if size:
+        yield size

@@ -1,0 +1,180 @@
+"""Memory of a step under DeepSpeed, phase by phase: planner/zero.py, zero3.py and gathered.py
+beside the micro-batch's own tensors."""
+
+from collections import Counter
+
+from planner.gathered import gathered
+from planner.micro_batch import Amounts, MicroBatch, micro_batch
+from planner.model_states import frozen_bytes
+from planner.numerics import Numerics
+from planner.plan import Part, Phase, ZeroSection
+from planner.recipe import Batch, Workload
+from planner.strategy import Layout
+from planner.zero import FlatStates, flat_states
+from planner.zero_reduce import Reductions, reductions
+from planner.zero3 import SlicedStates, sliced_states
+
+Parts = dict[Part, int]
+
+
+def zero_phases(
+    workload: Workload, layout: Layout, batch: Batch, kinds: Numerics, zero: ZeroSection
+) -> dict[Phase, Parts]:
+    """Bytes by phase and part, workspaces of cuBLAS aside."""
+    passes = micro_batch(
+        workload,
+        batch,
+        kinds,
+        checkpointing=layout.activation_checkpointing,
+        sink="reduce",
+        reduce_bucket_size=zero.reduce_bucket_size,
+    )
+    if layout.zero_stage == 3:
+        return _stage_3(workload, layout, passes, kinds, zero)
+    states = flat_states(workload, layout.world_size, zero, kinds)
+    held = _held(workload, states, kinds)
+    return {
+        "load": _weights(workload, states.weights_bytes, frozen_bytes(workload, kinds)),
+        "forward": _pass(
+            held,
+            passes.forward,
+            gradients=_earlier(workload, layout, states),
+            communication=_waiting_buckets(layout, states),
+        ),
+        "backward": _backward(workload, layout, states, held, passes),
+        "optimizer_step": {
+            **held,
+            "gradients": states.gradients_bytes,
+            "workspace": states.step_bytes,
+        },
+        "save": held,
+    }
+
+
+def _weights(workload: Workload, trained_bytes: int, frozen: int) -> Parts:
+    if workload.method == "full":
+        return {"weights": trained_bytes}
+    return {"weights": frozen, "adapters": trained_bytes}
+
+
+def _held(workload: Workload, states: FlatStates, kinds: Numerics) -> Parts:
+    return {
+        **_weights(workload, states.weights_bytes, frozen_bytes(workload, kinds)),
+        "optimizer_states": states.optimizer_bytes,
+    }
+
+
+def _pass(held: Parts, alive: Amounts, *, gradients: int, communication: int = 0) -> Parts:
+    return {
+        **held,
+        "gradients": gradients + alive["gradients"],
+        "activations": alive["activations"],
+        "loss": alive["loss"],
+        "workspace": alive["workspace"],
+        "communication": held.get("communication", 0) + communication,
+    }
+
+
+def _earlier(workload: Workload, layout: Layout, states: FlatStates) -> int:
+    """Gradients of micro-batches before the one that runs: ZeRO-1 adds them up whole."""
+    if layout.gradient_accumulation_steps == 1:
+        return 0
+    if layout.zero_stage == 1:
+        return workload.trainable_params * states.kinds.gradient
+    return states.gradients_bytes
+
+
+def _backward(
+    workload: Workload, layout: Layout, states: FlatStates, held: Parts, passes: MicroBatch
+) -> Parts:
+    """The largest of: the head, before a gradient is there, and each rank's way through the
+    layers, with the buckets and what it has reduced."""
+    earlier = _earlier(workload, layout, states)
+    waiting = _waiting_buckets(layout, states)
+    moments = [
+        _pass(held, passes.head_backward, gradients=earlier, communication=waiting),
+        *(
+            _through_layers(held, passes, rank, states, earlier)
+            for rank in reductions(
+                workload,
+                layout.world_size,
+                states.zero,
+                states.kinds,
+                stage=layout.zero_stage,
+                accumulates=layout.gradient_accumulation_steps > 1,
+            )
+        ),
+    ]
+    return max(moments, key=lambda parts: sum(parts.values()))
+
+
+def _through_layers(
+    held: Parts, passes: MicroBatch, rank: Reductions, states: FlatStates, earlier: int
+) -> Parts:
+    """The largest moment of the layers' backward pass on one rank."""
+    level, gradients = Counter(passes.before_layers), earlier
+    best: Parts = {}
+    for layer, change, copy in zip(passes.layers, rank.gradients, rank.copies, strict=True):
+        gradients += max(change, 0)
+        alive = Counter(level)
+        alive.update(layer.top)
+        parts = _pass(
+            held, alive, gradients=gradients, communication=states.buckets_bytes + copy
+        )
+        best = max(best, parts, key=lambda found: sum(found.values()))
+        level.update(layer.net)
+        gradients += min(change, 0)
+    return best
+
+
+def _waiting_buckets(layout: Layout, states: FlatStates) -> int:
+    """ZeRO-1 makes its buckets in the first micro-batch and drops them after the last."""
+    waits = layout.zero_stage == 1 and layout.gradient_accumulation_steps > 1
+    return states.buckets_bytes if waits else 0
+
+
+def _stage_3(
+    workload: Workload, layout: Layout, passes: MicroBatch, kinds: Numerics, zero: ZeroSection
+) -> dict[Phase, Parts]:
+    states = sliced_states(workload, layout.world_size, zero, kinds)
+    whole = gathered(
+        workload,
+        layout.world_size,
+        zero,
+        checkpointing=layout.activation_checkpointing,
+        width=kinds.compute,
+    )
+    weights = _weights(workload, states.trained_bytes, states.frozen_bytes)
+    held: Parts = {
+        **weights,
+        "optimizer_states": states.optimizer_bytes,
+        "communication": states.bucket_bytes + states.persistent_bytes,
+    }
+
+    def during(alive: Amounts, whole_bytes: int) -> Parts:
+        return _pass(held, alive, gradients=states.gradients_bytes, communication=whole_bytes)
+
+    forward = [
+        during(passes.forward, max(whole.forward, whole.head)),
+    ]
+    backward = [
+        during(passes.head_backward, whole.head),
+        during(passes.layers_backward, whole.backward + states.reduction_bytes),
+    ]
+    return {
+        "load": weights,
+        "forward": max(forward, key=lambda parts: sum(parts.values())),
+        "backward": max(backward, key=lambda parts: sum(parts.values())),
+        "optimizer_step": _stage_3_step(states, held),
+        "save": {**held, "gradients": states.gradients_bytes},
+    }
+
+
+def _stage_3_step(states: SlicedStates, held: Parts) -> Parts:
+    """Persistent parameters are gathered again when the last sub-group is done."""
+    return {
+        **held,
+        "communication": states.bucket_bytes,
+        "gradients": states.gradients_bytes,
+        "workspace": max(states.step_bytes, states.persistent_bytes),
+    }
