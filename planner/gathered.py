@@ -19,7 +19,7 @@ from planner.recipe import Workload
 from planner.units import ceil_div
 from planner.zero3 import gathered_bytes
 
-LAYERS_RUN = 6
+LAYERS_RUN = 8
 """Enough for the pattern of fetching ahead and of keeping to repeat itself."""
 NEVER = -1
 Module = tuple[Sized, ...]
@@ -195,14 +195,15 @@ def _script(
     head = tuple(each for each in whole.after if each.name == "lm_head") or embedding
     fused = workload.recipe.loss == "fused"
     trains = any(each.trains for each in embedding) or checkpointing
-    at_end: Script = [] if fused else [("fetch", head), ("release", head)]
     script: Script = [("fetch", head)] if fused else []
     script += _run(embedding)
     for layer in layers:
         script += [event for module in layer for event in _run(module)]
-    script += [*_run(norms), ("forward", ()), *at_end]
-    script += [("release", head), ("fetch", head)] if fused else []
-    script += [*at_end, *_run(norms), ("head", ())]
+    script += _run(norms)
+    script += [] if fused else [("fetch", head)]
+    script += [("forward", ()), ("release", head), ("fetch", head)]
+    script += [] if fused else [("release", head)]
+    script += [*_run(norms), ("head", ())]
     for layer in reversed(layers):
         if checkpointing:
             script += [event for module in layer for event in _run(module)]

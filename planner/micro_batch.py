@@ -71,7 +71,10 @@ def largest(stretches: Iterable[Stretch], before: Amounts) -> tuple[Amounts, Amo
 class MicroBatch:
     """Bytes by owner at the largest moments."""
 
+    layers_forward: Amounts
+    """Of forward up to the last layer."""
     forward: Amounts
+    """Of forward as a whole."""
     head_backward: Amounts
     """From the loss back to the last layer: before any of the layers' gradients is there."""
     before_layers: Amounts
@@ -127,14 +130,19 @@ def _laid_out(run: ModelPass, layers: Sequence[int]) -> MicroBatch:
 
     places = [place for _, place in run.tape.borders]
     there = stretches(places)
-    forward = [between(0, places[0]), *(there[n] for n in layers), between(places[-1], gone[0])]
+    forward = [between(0, places[0]), *(there[n] for n in layers)]
     *casts, last_casts = stretches(gone)
     ends = [*(casts[n] for n in layers), last_casts]
     head, *back, rest = stretches([gone[-1], *run.tape.passed, len(log)])
     backward = [*(back[-1 - n] for n in reversed(layers)), rest]
-    in_forward, level = largest(forward, Counter())
+    in_layers, level = largest(forward, Counter())
+    in_head, level = largest([between(places[-1], gone[0])], level)
     _, level = largest(ends, level)
-    in_head, level = largest([head], level)
+    back_in_head, level = largest([head], level)
     return MicroBatch(
-        forward=in_forward, head_backward=in_head, before_layers=level, layers=tuple(backward)
+        layers_forward=in_layers,
+        forward=max(in_layers, in_head, key=lambda found: found.total()),
+        head_backward=back_in_head,
+        before_layers=level,
+        layers=tuple(backward),
     )

@@ -3,7 +3,7 @@
 Names are those of planner/decoder.py, sizes are found by running one layer of each kind.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -65,17 +65,20 @@ def parameters(workload: Workload) -> Parameters:
         sink="keep",
     )
     found = [Sized(name, x.elements, x.trains) for name, x in run.weights.items()]
-    by_kind = [
-        tuple(each for each in found if each.name.startswith(f"layers.{number}."))
-        for number in range(len(kinds))
-    ]
-    outside = [each for each in found if not each.name.startswith("layers.")]
     return Parameters(
-        before=tuple(_named(outside, ("embed_tokens",))),
-        layers=tuple(by_kind[kinds.index(kind)] for kind in model.layers),
-        after=tuple(each for each in outside if each.name != "embed_tokens"),
+        before=tuple(each for each in found if each.name == "embed_tokens"),
+        layers=tuple(
+            _layer(found, kinds.index(kind), number) for number, kind in enumerate(model.layers)
+        ),
+        after=tuple(each for each in found if each.name in ("norm", "lm_head")),
     )
 
 
-def _named(found: Iterable[Sized], names: tuple[str, ...]) -> Iterator[Sized]:
-    return (each for each in found if each.name in names)
+def _layer(found: list[Sized], run: int, number: int) -> tuple[Sized, ...]:
+    """The parameters of a layer that was run, named as the layer of that number."""
+    prefix = f"layers.{run}."
+    return tuple(
+        Sized(f"layers.{number}.{each.name.removeprefix(prefix)}", each.elements, each.trains)
+        for each in found
+        if each.name.startswith(prefix)
+    )

@@ -154,9 +154,7 @@ def _stage_3(
     def during(alive: Amounts, whole_bytes: int) -> Parts:
         return _pass(held, alive, gradients=states.gradients_bytes, communication=whole_bytes)
 
-    forward = [
-        during(passes.forward, max(whole.forward, whole.head)),
-    ]
+    forward = [during(passes.layers_forward, whole.forward), during(passes.forward, whole.head)]
     backward = [
         during(passes.head_backward, whole.head),
         during(passes.layers_backward, whole.backward + states.reduction_bytes),
