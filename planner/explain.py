@@ -64,7 +64,7 @@ def formulas(candidate: Candidate) -> list[Formula]:
         Formula(
             part="communication",
             formula="buckets and gathered parameters of the strategy",
-            num_bytes=parts["communication"],
+            num_bytes=parts.get("communication", 0),
             source="DeepSpeed 0.19.8, torch's reducer.cpp (planner/buffers.py)",
         ),
     ]

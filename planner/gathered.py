@@ -32,7 +32,14 @@ class Gathered:
     forward: int
     head: int
     """From the head's forward to its backward pass."""
-    backward: int
+    backward: tuple[int, ...]
+    """Of each layer that was run, the last one first; and of the embedding."""
+
+    def in_backward(self, num_layers: int) -> list[int]:
+        """For a model of so many layers: those that were not run are as the largest that was."""
+        *layers, embedding = self.backward
+        more = [max(layers)] * (num_layers - len(layers))
+        return [*layers, *more, embedding]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -170,19 +177,20 @@ def gathered(
         width=width,
         zero=zero,
     )
-    peaks: dict[str, int] = {}
+    peaks: list[int] = []
     for kind, module in script:
         if kind == "fetch":
             coordinator.fetch(module)
         elif kind == "release":
             coordinator.release(module)
         else:
-            peaks[kind] = coordinator.peak_since()
-    return Gathered(forward=peaks["forward"], head=peaks["head"], backward=peaks["backward"])
+            peaks.append(coordinator.peak_since())
+    forward, head, *backward = peaks
+    return Gathered(forward=forward, head=head, backward=tuple(backward))
 
 
 Script = list[tuple[str, Module]]
-"""``fetch`` and ``release`` of a module; any other word ends a stretch of the step."""
+"""``fetch`` and ``release`` of a module; ``end`` of a stretch of the step."""
 
 
 def _script(
@@ -201,15 +209,16 @@ def _script(
         script += [event for module in layer for event in _run(module)]
     script += _run(norms)
     script += [] if fused else [("fetch", head)]
-    script += [("forward", ()), ("release", head), ("fetch", head)]
+    script += [("end", ()), ("release", head), ("fetch", head)]
     script += [] if fused else [("release", head)]
-    script += [*_run(norms), ("head", ())]
+    script += [*_run(norms), ("end", ())]
     for layer in reversed(layers):
         if checkpointing:
             script += [event for module in layer for event in _run(module)]
         script += [event for module in reversed(layer) for event in _run(module)]
+        script += [("end", ())]
     script += [("fetch", embedding)] if trains else []
-    return [*script, ("backward", ())]
+    return [*script, ("end", ())]
 
 
 def _run(module: Module) -> Script:

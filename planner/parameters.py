@@ -58,7 +58,7 @@ def parameters(workload: Workload) -> Parameters:
     kinds = list(model.kinds)
     run = ModelPass(
         workload,
-        Batch(micro_batch_size=1, sequence_length=1),
+        Batch(micro_batch_size=1, sequence_length=2),
         numerics(method=workload.method, compute=workload.compute, zero_stage=1),
         layers=kinds,
         checkpointing=False,

@@ -8,8 +8,7 @@ read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
                        from the end of one step to the next (_post_step)
     optimizer states   fp32 copies and the optimizer's own, by sub-group (_create_fp32_partitions)
     gradients          a buffer for the rank's slices, from the start (_setup_for_real_optimizer)
-    bucket             one, from the start; what is reduced together is made contiguous first
-                       (runtime/comm/coalesced_collectives.py, reduce_scatter_coalesced)
+    bucket             one, from the start (_setup_for_real_optimizer)
     the step           each gradient in fp64 for its norm, one at a time (get_grad_norm_direct);
                        a sub-group's gradients flat, then in fp32
                        (_prepare_fp32_grad_for_sub_group)
@@ -39,8 +38,6 @@ class SlicedStates:
     """Elements of each part that a step updates at once."""
     largest_slice: int
     persistent_bytes: int
-    reducible: int
-    """Elements of all gradients: no bucket is fuller."""
     zero: ZeroSection
     kinds: Numerics
 
@@ -60,11 +57,6 @@ class SlicedStates:
     @property
     def bucket_bytes(self) -> int:
         return block(self.zero.reduce_bucket_size * self.kinds.gradient)
-
-    @property
-    def reduction_bytes(self) -> int:
-        """The contiguous copy of a full bucket."""
-        return block(min(self.zero.reduce_bucket_size, self.reducible) * self.kinds.gradient)
 
     @property
     def step_bytes(self) -> int:
@@ -103,7 +95,6 @@ def sliced_states(
             for each in every
             if each.elements <= threshold
         ),
-        reducible=sum(each.elements for each in trained),
         zero=zero,
         kinds=kinds,
     )

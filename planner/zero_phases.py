@@ -2,6 +2,9 @@
 beside the micro-batch's own tensors."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import repeat
+from operator import add
 
 from planner.gathered import gathered
 from planner.micro_batch import Amounts, MicroBatch, micro_batch
@@ -11,7 +14,7 @@ from planner.plan import Part, Phase, ZeroSection
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
 from planner.zero import FlatStates, flat_states
-from planner.zero_reduce import Reductions, reductions
+from planner.zero_reduce import reductions, scatter_copies
 from planner.zero3 import SlicedStates, sliced_states
 
 Parts = dict[Part, int]
@@ -91,10 +94,15 @@ def _backward(
     layers, with the buckets and what it has reduced."""
     earlier = _earlier(workload, layout, states)
     waiting = _waiting_buckets(layout, states)
-    moments = [
+    return _larger(
         _pass(held, passes.head_backward, gradients=earlier, communication=waiting),
         *(
-            _through_layers(held, passes, rank, states, earlier)
+            _through_layers(
+                held,
+                passes,
+                _levels(earlier, rank.gradients),
+                [states.buckets_bytes + copy for copy in rank.copies],
+            )
             for rank in reductions(
                 workload,
                 layout.world_size,
@@ -104,27 +112,32 @@ def _backward(
                 accumulates=layout.gradient_accumulation_steps > 1,
             )
         ),
-    ]
-    return max(moments, key=lambda parts: sum(parts.values()))
+    )
 
 
 def _through_layers(
-    held: Parts, passes: MicroBatch, rank: Reductions, states: FlatStates, earlier: int
+    held: Parts, passes: MicroBatch, gradients: Iterable[int], communication: Iterable[int]
 ) -> Parts:
-    """The largest moment of the layers' backward pass on one rank."""
-    level, gradients = Counter(passes.before_layers), earlier
+    """The largest moment of the layers' backward pass, beside what each holds of its own."""
+    level = Counter(passes.before_layers)
     best: Parts = {}
-    for layer, change, copy in zip(passes.layers, rank.gradients, rank.copies, strict=True):
-        gradients += max(change, 0)
+    for layer, kept, sent in zip(passes.layers, gradients, communication, strict=True):
         alive = Counter(level)
         alive.update(layer.top)
-        parts = _pass(
-            held, alive, gradients=gradients, communication=states.buckets_bytes + copy
-        )
-        best = max(best, parts, key=lambda found: sum(found.values()))
+        best = _larger(best, _pass(held, alive, gradients=kept, communication=sent))
         level.update(layer.net)
-        gradients += min(change, 0)
     return best
+
+
+def _larger(*found: Parts) -> Parts:
+    return max(found, key=lambda parts: sum(parts.values()))
+
+
+def _levels(start: int, changes: Iterable[int]) -> Iterator[int]:
+    """What gradients hold in each stretch; what goes in one is there until its end."""
+    for change in changes:
+        yield start + max(change, 0)
+        start += change
 
 
 def _waiting_buckets(layout: Layout, states: FlatStates) -> int:
@@ -154,15 +167,25 @@ def _stage_3(
     def during(alive: Amounts, whole_bytes: int) -> Parts:
         return _pass(held, alive, gradients=states.gradients_bytes, communication=whole_bytes)
 
-    forward = [during(passes.layers_forward, whole.forward), during(passes.forward, whole.head)]
-    backward = [
-        during(passes.head_backward, whole.head),
-        during(passes.layers_backward, whole.backward + states.reduction_bytes),
-    ]
+    num_layers = len(passes.layers) - 1
     return {
         "load": weights,
-        "forward": max(forward, key=lambda parts: sum(parts.values())),
-        "backward": max(backward, key=lambda parts: sum(parts.values())),
+        "forward": _larger(
+            during(passes.layers_forward, whole.forward), during(passes.forward, whole.head)
+        ),
+        "backward": _larger(
+            during(passes.head_backward, whole.head),
+            _through_layers(
+                held,
+                passes,
+                repeat(states.gradients_bytes, num_layers + 1),
+                map(
+                    add,
+                    whole.in_backward(num_layers),
+                    scatter_copies(workload, layout.world_size, zero, kinds),
+                ),
+            ),
+        ),
         "optimizer_step": _stage_3_step(states, held),
         "save": {**held, "gradients": states.gradients_bytes},
     }

@@ -16,6 +16,7 @@ from planner.numerics import Numerics
 from planner.parameters import Sized, parameters
 from planner.plan import ZeroSection, ZeroStage
 from planner.recipe import Workload
+from planner.units import ceil_div
 from planner.zero import Partition, block, partition
 
 
@@ -82,6 +83,37 @@ def _stretches(
     *others, last = layers
     forward = [before, *others, [*last, *after]]
     return [[each for each in reversed(each) if each.trains] for each in reversed(forward)]
+
+
+@cache
+def scatter_copies(
+    workload: Workload, ranks: int, zero: ZeroSection, kinds: Numerics
+) -> tuple[int, ...]:
+    """ZeRO-3: bytes of the largest contiguous copy in each stretch of backward.
+
+    read: deepspeed/runtime/comm/coalesced_collectives.py, reduce_scatter_coalesced: one
+    gradient that divides among the ranks is sent as it is.
+    """
+    whole = parameters(workload)
+    copies = []
+    inside: list[int] = []
+    stretches = _stretches(whole.before, whole.layers, whole.after)
+    for number, stretch in enumerate(stretches):
+        largest = 0
+        for each in stretch:
+            if inside and sum(inside) + each.elements > zero.reduce_bucket_size:
+                largest = max(largest, _contiguous(inside, ranks))
+                inside = []
+            inside.append(each.elements)
+        if number == len(stretches) - 1:
+            largest = max(largest, _contiguous(inside, ranks))
+        copies.append(block(largest * kinds.gradient))
+    return tuple(copies)
+
+
+def _contiguous(inside: Sequence[int], ranks: int) -> int:
+    alone = len(inside) == 1 and inside[0] % ranks == 0
+    return 0 if alone else sum(ceil_div(each, ranks) * ranks for each in inside)
 
 
 @dataclass(slots=True, kw_only=True)

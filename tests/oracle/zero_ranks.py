@@ -1,4 +1,4 @@
-"""What each of two gloo ranks allocates while DeepSpeed trains a small model on the CPU.
+"""What each of two gloo ranks allocates while DeepSpeed trains small models on the CPU.
 
 python -m torch.distributed.run ... -m tests.oracle.zero_ranks CASES.json FOLDER
 """
@@ -7,79 +7,45 @@ import gc
 import json
 import os
 import sys
-import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import deepspeed
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
+from trl.kernels import chunked_logprob
+from trl.trainer import utils as trl_utils
+
+from launcher.deepspeed_config import deepspeed_config
+from launcher.trace import Tracer
+from launcher.training import activation_checkpointing
+from tests.oracle.small_models import build, prepare
+from tests.oracle.zero_cases import ZeroCase
 
 STEPS = 3
-"""The first makes the optimizer's states and the second records ZeRO-3's order of modules."""
+"""The first makes the optimizer's states, the second records ZeRO-3's order of modules."""
 
-
-class Debug:
-    on = False
-
-
-def tracer_class() -> Any:
-    from launcher.trace import Tracer
-
-    class Snapshots(Tracer):
-        """Keeps, for the last step, what was alive at each phase's peak and where it was made."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.sites: dict[int, str] = {}
-            self.at_peak: dict[str, list[Any]] = {}
-
-        def _note(self, tensor):
-            key = tensor.untyped_storage()._cdata
-            new = key not in self._owned
-            super()._note(tensor)
-            if new and Debug.on and key in self._owned:
-                stack = traceback.extract_stack(limit=14)[:-3]
-                self.sites[key] = " < ".join(
-                    f"{f.filename.rsplit('/',1)[-1]}:{f.lineno}:{f.name}" for f in reversed(stack)
-                    if "/torch/" not in f.filename
-                )[:400]
-                self._snap()
-
-        def _look(self):
-            before = self._peak_bytes
-            super()._look()
-            self._moved = self._peak_bytes != before
-
-        def _snap(self):
-            if self._phase and self._total_bytes >= self._peak_bytes:
-                self.at_peak[self._phase] = [
-                    (e.num_bytes, e.part, self.sites.get(k, "")) for k, e in self._owned.items()
-                ]
-
-    return Snapshots
+COLLECTIVES = ("reduce_scatter_tensor", "all_gather_into_tensor", "all_reduce", "all_gather")
 
 
 def main() -> None:
     cases, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    Debug.on = len(sys.argv) > 3
     torch.set_num_threads(1)
-    import deepspeed
-
+    leave_out_copies_of_gloo()
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed("gloo")
-    leave_out_copies_of_gloo()
-    rank = int(os.environ["RANK"])
-    found = []
-    for case in cases:
-        found.append(traced(case))
-    (folder / f"rank-{rank}.json").write_text(json.dumps(found))
+    found = [traced_phases(ZeroCase(**case)) for case in cases]
+    (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
     torch.distributed.barrier()
-    os._exit(0)
+    os._exit(0)  # gloo's threads may still wait under DeepSpeed
 
 
 def leave_out_copies_of_gloo() -> None:
     """Its collectives copy what they send; NCCL's do not."""
-    for name in ("reduce_scatter_tensor", "all_gather_into_tensor", "all_reduce", "all_gather"):
+    for name in COLLECTIVES:
         collective = getattr(torch.distributed, name)
 
         def untraced(*args: Any, _call: Any = collective, **kwargs: Any) -> Any:
@@ -89,71 +55,76 @@ def leave_out_copies_of_gloo() -> None:
         setattr(torch.distributed, name, untraced)
 
 
-def traced(case: dict[str, Any]) -> dict[str, Any]:
-    import deepspeed
+@contextmanager
+def losses_as_on_cuda() -> Iterator[None]:
+    """trl's Triton kernels work inside the tile of logits, their stand-ins copy it."""
+    with patch.object(trl_utils, "_use_triton", lambda _device: True):
+        for name in ("_forward_tile", "_backward_tile", "_addmm_fp32"):
+            setattr(chunked_logprob, name, lambda *_args, **_kwargs: None)
+        yield
 
-    from launcher.deepspeed_config import deepspeed_config
-    from tests.oracle.small_models import build, prepare
-    from tests.oracle.zero_cases import ZeroCase
 
-    which = ZeroCase(**case)
-    work, plan = which.workload, which.plan
+def traced_phases(case: ZeroCase) -> dict[str, int]:
+    """Bytes at the largest moment of each phase of the last step."""
     torch.manual_seed(0)
-    tracer = tracer_class()()
-    with tracer:
-        with tracer.phase("load"), tracer.part("weights"):
-            model = prepare(build(work.model), work, zero_stage=which.layout.zero_stage).train()
-        with tracer.phase("engine"), tracer.part("workspace"):
-            if which.checkpointing:
-                base = model.get_base_model() if work.recipe.adapter is not None else model
-                reentrant = work.recipe.adapter is not None and which.strategy == "zero3"
-                base.gradient_checkpointing_enable({"use_reentrant": reentrant})
-                if work.recipe.adapter is not None:
-                    model.enable_input_require_grads()
-            engine, *_ = deepspeed.initialize(
-                model=model, optimizer=optimizer_of(model), config=deepspeed_config(plan)
-            )
-        gc.collect()
+    tracer = Tracer()
+    with tracer, losses_as_on_cuda():
+        engine = engine_of(case)
         for step in range(STEPS):
-            for micro in range(which.steps):
-                last = micro == which.steps - 1
-                name = "" if step == STEPS - 1 and last else "early "
-                engine.set_gradient_accumulation_boundary(is_boundary=last)
-                with tracer.phase(f"{name}forward"), tracer.part("activations"):
-                    loss = forward(engine, which)
-                with tracer.phase(f"{name}backward"), tracer.part("activations"):
+            last = step == STEPS - 1
+            for micro_batch in range(case.steps):
+                at_boundary = micro_batch == case.steps - 1
+                engine.set_gradient_accumulation_boundary(is_boundary=at_boundary)
+                counts = last and at_boundary
+                with tracer.phase("forward" if counts else None):
+                    loss = forward(engine, case)
+                with tracer.phase("backward" if counts else None):
                     engine.backward(loss)
                 del loss
-            name = "" if step == STEPS - 1 else "early "
-            with tracer.phase(f"{name}optimizer_step"), tracer.part("workspace"):
+            with tracer.phase("optimizer_step" if last else None):
                 engine.step()
         gc.collect()
         with tracer.phase("save"):
             pass
-    phases = {name: sum(parts.values()) for name, parts in tracer.phases.items()}
-    result = {"phases": phases, "parts": tracer.phases, "at_peak": tracer.at_peak}
     engine.destroy()
-    del engine, model
+    return {name: sum(parts.values()) for name, parts in tracer.phases.items()}
+
+
+def engine_of(case: ZeroCase) -> Any:
+    work, plan = case.workload, case.plan
+    model = prepare(build(work.model), work, zero_stage=case.layout.zero_stage).train()
+    base = model.get_base_model() if work.recipe.adapter is not None else model
+    checkpointing = activation_checkpointing(plan)
+    if checkpointing["gradient_checkpointing"]:
+        base.gradient_checkpointing_enable(checkpointing["gradient_checkpointing_kwargs"])
+        base.enable_input_require_grads()
+    if case.loss == "fused":
+        trl_utils.add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=optimizer_of(model), config=deepspeed_config(plan)
+    )
+    del model, base
     gc.collect()
-    return result
+    return engine
 
 
 def optimizer_of(model: Any) -> torch.optim.Optimizer:
-    """transformers/trainer.py at 5.23, create_optimizer: matrices decay, norms and biases not."""
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for n, p in trained if "norm" not in n and not n.endswith("bias")]
-    kept = [p for n, p in trained if "norm" in n or n.endswith("bias")]
-    groups = [{"params": decayed, "weight_decay": 0.0}, {"params": kept, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=1e-4, fused=True)
+    """transformers/trainer.py at 5.23.0, create_optimizer: norms and biases do not decay."""
+    trained = [(name, x) for name, x in model.named_parameters() if x.requires_grad]
+    decayed = [x for name, x in trained if "norm" not in name and not name.endswith("bias")]
+    others = [x for name, x in trained if "norm" in name or name.endswith("bias")]
+    return torch.optim.AdamW([{"params": decayed}, {"params": others}], lr=1e-4, fused=True)
 
 
-def forward(engine: Any, which: Any) -> torch.Tensor:
-    shape = (which.micro_batch_size, which.sequence_length)
-    ids = torch.randint(1, which.workload.model.vocab_size, shape)
+def forward(engine: Any, case: ZeroCase) -> torch.Tensor:
+    shape = (case.micro_batch_size, case.sequence_length)
+    ids = torch.randint(1, case.workload.model.vocab_size, shape)
     mask = torch.ones_like(ids)
     mask[1:, -9:] = 0
-    output = engine(input_ids=ids, attention_mask=mask, labels=ids.clone(), use_cache=False)
-    return output.loss
+    fused = {"fused_lm_head": True} if case.loss == "fused" else {}
+    output = engine(input_ids=ids, attention_mask=mask, labels=ids.clone(), use_cache=False, **fused)
+    loss: torch.Tensor = -output.log_probs.sum() / 10 if fused else output.loss
+    return loss
 
 
 if __name__ == "__main__":
