@@ -25,6 +25,8 @@ def deepspeed_config(plan: Plan) -> dict[str, Any] | None:
         **_precision(plan.precision),
         "zero_optimization": _zero_optimization(plan.parallel, zero),
         "zero_allow_untested_optimizer": True,
+        # PyTorch's fused AdamW runs on the CPU too; DeepSpeed's own would have to be compiled.
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": NEVER,
         "wall_clock_breakdown": False,
     }
@@ -47,6 +49,10 @@ def _zero_optimization(parallel: ParallelSection, zero: ZeroSection) -> dict[str
         "allgather_partitions": True,
         "allgather_bucket_size": zero.allgather_bucket_size,
     }
+    if parallel.offload != "none":
+        options["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if parallel.offload == "all":
+        options["offload_param"] = {"device": "cpu", "pin_memory": True}
     if parallel.zero_stage == 3:
         options |= {
             "stage3_prefetch_bucket_size": zero.prefetch_bucket_size,

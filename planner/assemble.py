@@ -94,6 +94,7 @@ def _parallel(chosen: Candidate) -> ParallelSection:
     return ParallelSection(
         strategy=chosen.layout.strategy,
         zero_stage=chosen.layout.zero_stage,
+        offload=chosen.layout.offload,
         num_nodes=cluster.num_nodes,
         gpus_per_node=cluster.gpus_per_node,
         world_size=cluster.world_size,

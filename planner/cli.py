@@ -19,7 +19,7 @@ from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
 from planner.listing import listing
 from planner.model_config import load_model_dir
-from planner.plan import Method
+from planner.plan import Method, Offload
 from planner.plan_file import render, write
 from planner.presets import Kind, ModelPreset, load_model, preset_names
 from planner.recipe import load_recipe
@@ -55,6 +55,10 @@ def plan(
     ] = None,
     zero_stage: Annotated[
         ZeroStageOption | None, typer.Option(help="DeepSpeed ZeRO stage; 0 is DDP.")
+    ] = None,
+    offload: Annotated[
+        Offload | None,
+        typer.Option(help="Hold optimizer states, or all, in host memory; a last resort."),
     ] = None,
     activation_checkpointing: Annotated[
         bool | None,
@@ -101,6 +105,7 @@ def plan(
             global_batch_size=global_batch_size,
             micro_batch_size=micro_batch_size,
             zero_stage=_STAGES[zero_stage] if zero_stage is not None else None,
+            offload=offload,
             activation_checkpointing=activation_checkpointing,
             lora_rank=lora_rank,
             memory_limit_bytes=_size(memory_limit),

@@ -6,7 +6,15 @@ from typing import Literal
 
 from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
-from planner.plan import METHODS, AdapterSection, Method, Precision, ZeroStage
+from planner.plan import (
+    METHODS,
+    OFFLOADS_FROM,
+    AdapterSection,
+    Method,
+    Offload,
+    Precision,
+    ZeroStage,
+)
 from planner.presets import ModelPreset
 from planner.recipe import Recipe, Workload, load_recipe
 from planner.search import SearchResult, search
@@ -29,6 +37,8 @@ class Request:
     global_batch_size: int | None = None
     micro_batch_size: int | None = None
     zero_stage: ZeroStage | None = None
+    offload: Offload | None = None
+    """Nothing where it is open: then it is a last resort (planner/choose.py)."""
     activation_checkpointing: bool | None = None
     lora_rank: int | None = None
     memory_limit_bytes: int | None = None
@@ -63,7 +73,8 @@ def check(request: Request) -> None:
             f"--recipe {request.recipe.name} trains by {request.recipe.method}, "
             f"not --method {request.method}: leave one of the two out"
         )
-    if request.zero_stage and ranks == 1:
+    _check_offload(request)
+    if request.zero_stage and ranks == 1 and request.offload in (None, "none"):
         raise InvalidRequestError(
             f"--zero-stage {request.zero_stage} shards over several GPUs and there is one: "
             "leave it out, or name more with --gpus"
@@ -72,6 +83,20 @@ def check(request: Request) -> None:
         raise InvalidRequestError("--lora-rank has no meaning with full fine-tuning: leave it out")
     _check_length(request)
     _check_batch(request, ranks)
+
+
+def _check_offload(request: Request) -> None:
+    offload, stage = request.offload or "none", request.zero_stage
+    if offload != "none" and request.cluster.device == "cpu":
+        raise InvalidRequestError(
+            f"--offload {offload} moves what a GPU holds to host memory, and there is no GPU: "
+            "leave it out, or name a card with --gpus"
+        )
+    if stage is not None and stage not in OFFLOADS_FROM[offload]:
+        stages = " or ".join(map(str, OFFLOADS_FROM[offload]))
+        raise InvalidRequestError(
+            f"--offload {offload} does not go with --zero-stage {stage}: it needs {stages}"
+        )
 
 
 def _check_length(request: Request) -> None:
@@ -141,7 +166,9 @@ def allowed_layouts(request: Request, work: Workload) -> Iterator[Layout]:
     """Every layout of the workload that agrees with what is pinned."""
     ranks = request.cluster.world_size
     for layout in layouts(
-        samples_per_rank=work.recipe.global_batch_size // ranks, world_size=ranks
+        samples_per_rank=work.recipe.global_batch_size // ranks,
+        world_size=ranks,
+        offload=request.offload or "none",
     ):
         if request.micro_batch_size not in (None, layout.micro_batch_size):
             continue
@@ -163,7 +190,7 @@ def search_method(request: Request, method: Method) -> SearchResult:
         request.cluster,
         allowed_layouts(request, work),
         budget_bytes=request.budget_bytes,
-        strategy_pinned=request.zero_stage is not None,
+        strategy_pinned=request.zero_stage is not None or request.offload is not None,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from planner.plan import ZERO_STAGE, Strategy, ZeroStage
+from planner.plan import OFFLOADS_FROM, ZERO_STAGE, Offload, Strategy, ZeroStage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +16,7 @@ class Layout:
     micro_batch_size: int
     gradient_accumulation_steps: int
     activation_checkpointing: bool
+    offload: Offload = "none"
 
     @property
     def zero_stage(self) -> ZeroStage:
@@ -35,13 +36,21 @@ def divisors(number: int) -> Iterator[int]:
     return (candidate for candidate in range(1, number + 1) if number % candidate == 0)
 
 
-def layouts(*, samples_per_rank: int, world_size: int) -> Iterator[Layout]:
-    """Every layout that gives each rank exactly ``samples_per_rank`` samples a step."""
-    strategies: tuple[Strategy, ...] = (
-        ("single",) if world_size == 1 else ("ddp", "zero1", "zero2", "zero3")
+def strategies(world_size: int, offload: Offload) -> tuple[Strategy, ...]:
+    """One device alone needs DeepSpeed only to offload."""
+    if offload == "none":
+        return ("single",) if world_size == 1 else ("ddp", "zero1", "zero2", "zero3")
+    return tuple(
+        name for name, stage in ZERO_STAGE.items() if stage in OFFLOADS_FROM[offload]
     )
+
+
+def layouts(
+    *, samples_per_rank: int, world_size: int, offload: Offload = "none"
+) -> Iterator[Layout]:
+    """Every layout that gives each rank exactly ``samples_per_rank`` samples a step."""
     for strategy, micro_batch_size, checkpointing in product(
-        strategies, divisors(samples_per_rank), (False, True)
+        strategies(world_size, offload), divisors(samples_per_rank), (False, True)
     ):
         yield Layout(
             strategy=strategy,
@@ -49,4 +58,5 @@ def layouts(*, samples_per_rank: int, world_size: int) -> Iterator[Layout]:
             micro_batch_size=micro_batch_size,
             gradient_accumulation_steps=samples_per_rank // micro_batch_size,
             activation_checkpointing=checkpointing,
+            offload=offload,
         )

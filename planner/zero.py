@@ -14,6 +14,12 @@ read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, DeepSpeedZeroOptimizer:
                        ZeRO-1 also keeps every gradient that is larger than a bucket until
                        backward ends, and all of them from one micro-batch to the next
     a reduction        planner/zero_reduce.py
+    offload            the fp32 copy, its gradient and the optimizer's states are in host memory;
+                       a buffer for the largest gradient stays on the device
+                       (temp_grad_buffer_for_gpu_offload), and each gradient is there in fp64
+                       for its norm, then in fp32, when it is reduced
+                       (set_norm_for_param_grad_in_gpu,
+                       async_inplace_copy_grad_to_fp32_buffer_from_gpu)
     the step           get_grad_norm_direct: each gradient in fp64, one at a time; step: the
                        rank's gradients made flat, then in fp32, before the buffer is freed
 """
@@ -51,6 +57,8 @@ class Partition:
     """For each rank the parameters that its part touches, whole."""
     largest_piece: int
     """The longest stretch of one parameter inside one part."""
+    largest: int
+    """Elements of the largest parameter."""
 
 
 @cache
@@ -59,10 +67,11 @@ def partition(group: tuple[Sized, ...], ranks: int) -> Partition:
     flat = round_up(sum(each.elements for each in group), START_ALIGNMENT * ranks)
     part = flat // ranks
     touched = [0] * ranks
-    piece = start = 0
+    piece = largest = start = 0
     for each in group:
         end = start + each.elements
         first, last = start // part, (end - 1) // part
+        largest = max(largest, each.elements)
         for rank in range(first, last + 1):
             touched[rank] += each.elements
             piece = max(piece, min(end, (rank + 1) * part) - max(start, rank * part))
@@ -72,6 +81,7 @@ def partition(group: tuple[Sized, ...], ranks: int) -> Partition:
         part=part,
         touched=tuple(touched),
         largest_piece=piece,
+        largest=largest,
     )
 
 
@@ -82,6 +92,8 @@ class FlatStates:
     partitions: tuple[Partition, ...]
     zero: ZeroSection
     kinds: Numerics
+    offloaded: bool
+    """Gradients, fp32 copies and the optimizer's states are in host memory."""
 
     @property
     def weights_bytes(self) -> int:
@@ -89,6 +101,8 @@ class FlatStates:
 
     @property
     def optimizer_bytes(self) -> int:
+        if self.offloaded:
+            return 0
         states = 1 + ADAM_MOMENTS_BYTES // FP32_BYTES
         return sum(states * block(each.part * FP32_BYTES) for each in self.partitions)
 
@@ -103,8 +117,17 @@ class FlatStates:
         return 2 * block(self.zero.reduce_bucket_size * self.kinds.gradient)
 
     @property
+    def held_buffer_bytes(self) -> int:
+        """Where a gradient goes on its way from host memory, if that is where gradients are."""
+        if not self.offloaded:
+            return 0
+        return block(max(each.largest for each in self.partitions) * self.kinds.gradient)
+
+    @property
     def step_bytes(self) -> int:
         """The larger of a norm and of the gradients flat and in fp32, of one group at a time."""
+        if self.offloaded:
+            return 0
         return max(
             max(block(each.largest_piece * NORM_BYTES), self._flattened_bytes(each))
             for each in self.partitions
@@ -117,9 +140,12 @@ class FlatStates:
 
 
 def flat_states(
-    workload: Workload, ranks: int, zero: ZeroSection, kinds: Numerics
+    workload: Workload, ranks: int, zero: ZeroSection, kinds: Numerics, *, offloaded: bool
 ) -> FlatStates:
     groups = parameters(workload).optimizer_groups
     return FlatStates(
-        partitions=tuple(partition(group, ranks) for group in groups), zero=zero, kinds=kinds
+        partitions=tuple(partition(group, ranks) for group in groups),
+        zero=zero,
+        kinds=kinds,
+        offloaded=offloaded,
     )

@@ -9,6 +9,13 @@ read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
     optimizer states   fp32 copies and the optimizer's own, by sub-group (_create_fp32_partitions)
     gradients          a buffer for the rank's slices, from the start (_setup_for_real_optimizer)
     bucket             one, from the start (_setup_for_real_optimizer)
+    offload            gradients, fp32 copies and the optimizer's states in host memory
+                       (_configure_offloading); a gradient is on the device while it is reduced
+                       (partition_grads, _offload_grad_partition_at_boundary); with offload_param
+                       the slices too, each brought to the device to be gathered
+                       (partition_parameters.py, _all_gather_sequential)
+    the save           parameters are gathered one module at a time, the persistent ones having
+                       been released (engine.py, _zero3_consolidated_16bit_state_dict)
     the step           each gradient in fp64 for its norm, one at a time (get_grad_norm_direct);
                        a sub-group's gradients flat, then in fp32
                        (_prepare_fp32_grad_for_sub_group)
@@ -21,10 +28,13 @@ from functools import cache
 from planner.model_states import ADAM_MOMENTS_BYTES
 from planner.numerics import Numerics
 from planner.parameters import Sized, parameters
-from planner.plan import ZeroSection
+from planner.plan import Offload, ZeroSection
 from planner.recipe import Workload
 from planner.units import ceil_div
 from planner.zero import FP32_BYTES, NORM_BYTES, block
+
+NORM_ELEMENTS = 250_000_000
+"""read: stage3.py, _constant_buffered_norm2: an offloaded gradient's norm is taken in parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,20 +48,34 @@ class SlicedStates:
     """Elements of each part that a step updates at once."""
     largest_slice: int
     persistent_bytes: int
+    largest_gathered_bytes: int
+    """The largest parameter, whole."""
     zero: ZeroSection
     kinds: Numerics
+    offload: Offload
+
+    @property
+    def weights_bytes(self) -> int:
+        """Slices of frozen parameters."""
+        return 0 if self.offload == "all" else self.frozen_bytes
 
     @property
     def trained_bytes(self) -> int:
+        if self.offload == "all":
+            return 0
         return block(self.trained_slices * self.kinds.trainable)
 
     @property
     def optimizer_bytes(self) -> int:
+        if self.offload != "none":
+            return 0
         states = (1 if self.kinds.master else 0) + ADAM_MOMENTS_BYTES // FP32_BYTES
         return sum(states * block(size * FP32_BYTES) for size in self.sub_groups)
 
     @property
     def gradients_bytes(self) -> int:
+        if self.offload != "none":
+            return 0
         return block(self.trained_slices * self.kinds.gradient)
 
     @property
@@ -59,7 +83,20 @@ class SlicedStates:
         return block(self.zero.reduce_bucket_size * self.kinds.gradient)
 
     @property
+    def passing_bytes(self) -> int:
+        """Offloaded, a reduced gradient is on the device once more, and in fp64 for its norm; a
+        slice of a parameter that is gathered is there beside the whole."""
+        if self.offload == "none":
+            return 0
+        gradient = block(self.largest_slice * self.kinds.gradient)
+        norm = block(min(self.largest_slice, NORM_ELEMENTS) * NORM_BYTES)
+        slice_bytes = self.kinds.compute * self.largest_slice if self.offload == "all" else 0
+        return gradient + norm + block(slice_bytes)
+
+    @property
     def step_bytes(self) -> int:
+        if self.offload != "none":
+            return 0
         return max(
             block(self.largest_slice * NORM_BYTES),
             *(self._flattened_bytes(size) for size in self.sub_groups),
@@ -72,7 +109,7 @@ class SlicedStates:
 
 @cache
 def sliced_states(
-    workload: Workload, ranks: int, zero: ZeroSection, kinds: Numerics
+    workload: Workload, ranks: int, zero: ZeroSection, kinds: Numerics, *, offload: Offload
 ) -> SlicedStates:
     every = list(parameters(workload))
     trained = [each for each in every if each.trains]
@@ -95,8 +132,12 @@ def sliced_states(
             for each in every
             if each.elements <= threshold
         ),
+        largest_gathered_bytes=max(
+            gathered_bytes(each.elements, ranks, kinds.compute) for each in every
+        ),
         zero=zero,
         kinds=kinds,
+        offload=offload,
     )
 
 

@@ -4,7 +4,6 @@ beside the micro-batch's own tensors."""
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import repeat
-from operator import add
 
 from planner.gathered import gathered
 from planner.micro_batch import Amounts, MicroBatch, micro_batch
@@ -34,7 +33,8 @@ def zero_phases(
     )
     if layout.zero_stage == 3:
         return _stage_3(workload, layout, passes, kinds, zero)
-    states = flat_states(workload, layout.world_size, zero, kinds)
+    offloaded = layout.offload != "none"
+    states = flat_states(workload, layout.world_size, zero, kinds, offloaded=offloaded)
     held = _held(workload, states, kinds)
     return {
         "load": _weights(workload, states.weights_bytes, frozen_bytes(workload, kinds)),
@@ -47,7 +47,7 @@ def zero_phases(
         "backward": _backward(workload, layout, states, held, passes),
         "optimizer_step": {
             **held,
-            "gradients": states.gradients_bytes,
+            "gradients": 0 if offloaded else states.gradients_bytes,
             "workspace": states.step_bytes,
         },
         "save": held,
@@ -64,6 +64,7 @@ def _held(workload: Workload, states: FlatStates, kinds: Numerics) -> Parts:
     return {
         **_weights(workload, states.weights_bytes, frozen_bytes(workload, kinds)),
         "optimizer_states": states.optimizer_bytes,
+        "communication": states.held_buffer_bytes,
     }
 
 
@@ -74,13 +75,13 @@ def _pass(held: Parts, alive: Amounts, *, gradients: int, communication: int = 0
         "activations": alive["activations"],
         "loss": alive["loss"],
         "workspace": alive["workspace"],
-        "communication": held.get("communication", 0) + communication,
+        "communication": held["communication"] + communication,
     }
 
 
 def _earlier(workload: Workload, layout: Layout, states: FlatStates) -> int:
     """Gradients of micro-batches before the one that runs: ZeRO-1 adds them up whole."""
-    if layout.gradient_accumulation_steps == 1:
+    if layout.gradient_accumulation_steps == 1 or states.offloaded:
         return 0
     if layout.zero_stage == 1:
         return workload.trainable_params * states.kinds.gradient
@@ -110,6 +111,7 @@ def _backward(
                 states.kinds,
                 stage=layout.zero_stage,
                 accumulates=layout.gradient_accumulation_steps > 1,
+                offloaded=states.offloaded,
             )
         ),
     )
@@ -149,7 +151,7 @@ def _waiting_buckets(layout: Layout, states: FlatStates) -> int:
 def _stage_3(
     workload: Workload, layout: Layout, passes: MicroBatch, kinds: Numerics, zero: ZeroSection
 ) -> dict[Phase, Parts]:
-    states = sliced_states(workload, layout.world_size, zero, kinds)
+    states = sliced_states(workload, layout.world_size, zero, kinds, offload=layout.offload)
     whole = gathered(
         workload,
         layout.world_size,
@@ -157,7 +159,7 @@ def _stage_3(
         checkpointing=layout.activation_checkpointing,
         width=kinds.compute,
     )
-    weights = _weights(workload, states.trained_bytes, states.frozen_bytes)
+    weights = _weights(workload, states.trained_bytes, states.weights_bytes)
     held: Parts = {
         **weights,
         "optimizer_states": states.optimizer_bytes,
@@ -179,15 +181,23 @@ def _stage_3(
                 held,
                 passes,
                 repeat(states.gradients_bytes, num_layers + 1),
-                map(
-                    add,
-                    whole.in_backward(num_layers),
-                    scatter_copies(workload, layout.world_size, zero, kinds),
-                ),
+                [
+                    whole_bytes + max(copy, states.passing_bytes)
+                    for whole_bytes, copy in zip(
+                        whole.in_backward(num_layers),
+                        scatter_copies(workload, layout.world_size, zero, kinds),
+                        strict=True,
+                    )
+                ],
             ),
         ),
         "optimizer_step": _stage_3_step(states, held),
-        "save": {**held, "gradients": states.gradients_bytes},
+        "save": {
+            **held,
+            "gradients": states.gradients_bytes,
+            "communication": states.bucket_bytes
+            + max(states.persistent_bytes, states.largest_gathered_bytes),
+        },
     }
 
 

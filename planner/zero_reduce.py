@@ -17,7 +17,7 @@ from planner.parameters import Sized, parameters
 from planner.plan import ZeroSection, ZeroStage
 from planner.recipe import Workload
 from planner.units import ceil_div
-from planner.zero import Partition, block, partition
+from planner.zero import NORM_BYTES, Partition, block, partition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,7 @@ def reductions(
     *,
     stage: ZeroStage,
     accumulates: bool,
+    offloaded: bool,
 ) -> tuple[Reductions, ...]:
     """Of the ranks that may hold most: whose part comes first, last, or touches most."""
     whole = parameters(workload)
@@ -53,9 +54,11 @@ def reductions(
             owners=owners,
             size=zero.reduce_bucket_size,
             width=kinds.gradient,
-            buffer_bytes=block(touched[rank] * kinds.gradient),
+            buffer_bytes=0 if offloaded else block(touched[rank] * kinds.gradient),
             keeps_others=stage == 1,
             freed_on_arrival=stage == 1 and accumulates,
+            keeps_own=offloaded and accumulates,
+            passes_through=offloaded,
         )
         found.append(bucket.replay(stretches))
     return tuple(found)
@@ -128,6 +131,10 @@ class _Bucket:
     keeps_others: bool
     freed_on_arrival: bool
     """Earlier micro-batches have left a gradient, which goes when it is in the bucket."""
+    keeps_own: bool
+    """Offloaded gradients are added up in host memory, and stay to the end of backward."""
+    passes_through: bool
+    """Offloaded gradients are taken to fp64 and to fp32 on their way."""
     filled: int = 0
     inside: list[Sized] = field(default_factory=list)
     has_buffer: bool = False
@@ -149,6 +156,8 @@ class _Bucket:
     def _arrives(self, each: Sized) -> None:
         if self.filled + each.elements > self.size:
             self._reduce()
+        if self.passes_through and each.elements > self.size:
+            self.copied = max(self.copied, block(each.elements * self.width))
         if self.freed_on_arrival and each.elements <= self.size:
             self.held -= each.elements * self.width
         self.inside.append(each)
@@ -159,6 +168,8 @@ class _Bucket:
         for each in self.inside:
             first, last = self.owners[each.name]
             mine = first <= self.rank <= last
+            if mine and self.passes_through:
+                self.copied = max(self.copied, block(each.elements * NORM_BYTES))
             if mine and not self.has_buffer:
                 self.has_buffer = True
                 self.held += self.buffer_bytes
@@ -169,7 +180,9 @@ class _Bucket:
 
     def _settle(self, each: Sized, *, mine: bool) -> None:
         """A gradient that no bucket holds: into the rank's buffer, or left as it is."""
-        if mine and self.freed_on_arrival:
+        if mine and self.keeps_own:
+            self.held += each.elements * self.width
+        elif mine and self.freed_on_arrival:
             self.held -= each.elements * self.width
         elif not mine and self.keeps_others and not self.freed_on_arrival:
             self.held += each.elements * self.width

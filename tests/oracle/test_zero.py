@@ -22,6 +22,8 @@ EXACT = 0.001
 """Relative: scalars of DeepSpeed's own are left out."""
 BACKWARD = 0.02
 """Relative: which gradient waits and which weight is gathered is known by the layer."""
+ROUNDED = 0.02
+"""Relative: the constants of a small 4-bit matrix are smaller than the allocator's blocks."""
 PHASES: dict[Phase, float] = {
     "forward": EXACT,
     "backward": BACKWARD,
@@ -39,6 +41,15 @@ CASES = (
     ZeroCase(method="lora", strategy="zero3"),
     ZeroCase(method="lora", strategy="zero3", checkpointing=True, loss="fused"),
 )
+
+
+POINTS = [
+    (number, phase)
+    for number, case in enumerate(CASES)
+    for phase in PHASES
+    # bitsandbytes multiplies by 4-bit weights otherwise on the CPU.
+    if (case.method, phase) != ("qlora", "backward")
+]
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +90,11 @@ def _loss_as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_loss_as_on_cuda")
-@pytest.mark.parametrize("number", range(len(CASES)), ids=[str(case) for case in CASES])
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(("number", "phase"), POINTS)
 def test_phase_is_what_deepspeed_allocates(
     traced: list[dict[str, int]], number: int, phase: Phase
 ) -> None:
-    predicted = CASES[number].predicted.total_bytes(phase)
-    assert predicted == pytest.approx(traced[number][phase], rel=PHASES[phase])
+    case = CASES[number]
+    tolerance = ROUNDED if case.method == "qlora" else PHASES[phase]
+    predicted = case.predicted.total_bytes(phase)
+    assert predicted == pytest.approx(traced[number][phase], rel=tolerance)

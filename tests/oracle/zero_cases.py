@@ -17,15 +17,15 @@ NF4 = {"method": "qlora", "quantization": {"quant_type": "nf4", "double_quant": 
 SHAPE = LLAMA.model_copy(
     update={
         "num_layers": 4,
-        "hidden_size": 256,
-        "intermediate_size": 768,
+        "hidden_size": 512,
+        "intermediate_size": 1536,
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
-        "head_dim": 32,
-        "vocab_size": 1024,
+        "head_dim": 64,
+        "vocab_size": 2048,
     }
 )
-"""Five megabytes of weights beside two of buckets, so that every buffer shows."""
+"""28 MiB of weights beside 4 of buckets, so that every buffer shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
