@@ -13,7 +13,7 @@ from planner.plan import Part, Phase, ZeroSection
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
 from planner.zero import FlatStates, flat_states
-from planner.zero_reduce import reductions, scatter_copies
+from planner.zero_reduce import Reductions, reductions, scatter_copies
 from planner.zero3 import SlicedStates, sliced_states
 
 Parts = dict[Part, int]
@@ -101,7 +101,7 @@ def _backward(
             _through_layers(
                 held,
                 passes,
-                _levels(earlier, rank.gradients),
+                _levels(earlier, rank),
                 [states.buckets_bytes + copy for copy in rank.copies],
             )
             for rank in reductions(
@@ -135,11 +135,11 @@ def _larger(*found: Parts) -> Parts:
     return max(found, key=lambda parts: sum(parts.values()))
 
 
-def _levels(start: int, changes: Iterable[int]) -> Iterator[int]:
+def _levels(start: int, rank: Reductions) -> Iterator[int]:
     """What gradients hold in each stretch; what goes in one is there until its end."""
-    for change in changes:
-        yield start + max(change, 0)
-        start += change
+    for gained, freed in zip(rank.gained, rank.freed, strict=True):
+        yield start + gained
+        start += gained - freed
 
 
 def _waiting_buckets(layout: Layout, states: FlatStates) -> int:

@@ -24,8 +24,10 @@ from planner.zero import NORM_BYTES, Partition, block, partition
 class Reductions:
     """One rank's, for each stretch of backward: the last layer first, the embedding last."""
 
-    gradients: tuple[int, ...]
-    """Bytes that gradients come to hold in a stretch, less those that they free."""
+    gained: tuple[int, ...]
+    """Bytes that gradients come to hold in a stretch."""
+    freed: tuple[int, ...]
+    """Bytes that gradients give back in it."""
     copies: tuple[int, ...]
     """Bytes of the largest copy in a stretch."""
 
@@ -138,20 +140,22 @@ class _Bucket:
     filled: int = 0
     inside: list[Sized] = field(default_factory=list)
     has_buffer: bool = False
-    held: int = 0
+    gained: int = 0
+    freed: int = 0
     copied: int = 0
 
     def replay(self, stretches: Sequence[Sequence[Sized]]) -> Reductions:
-        gradients, copies = [], []
+        gained, freed, copies = [], [], []
         for number, stretch in enumerate(stretches):
-            self.held = self.copied = 0
+            self.gained = self.freed = self.copied = 0
             for each in stretch:
                 self._arrives(each)
             if number == len(stretches) - 1:
                 self._reduce()
-            gradients.append(self.held)
+            gained.append(self.gained)
+            freed.append(self.freed)
             copies.append(self.copied)
-        return Reductions(gradients=tuple(gradients), copies=tuple(copies))
+        return Reductions(gained=tuple(gained), freed=tuple(freed), copies=tuple(copies))
 
     def _arrives(self, each: Sized) -> None:
         if self.filled + each.elements > self.size:
@@ -159,7 +163,7 @@ class _Bucket:
         if self.passes_through and each.elements > self.size:
             self.copied = max(self.copied, block(each.elements * self.width))
         if self.freed_on_arrival and each.elements <= self.size:
-            self.held -= each.elements * self.width
+            self.freed += each.elements * self.width
         self.inside.append(each)
         self.filled += each.elements
 
@@ -172,7 +176,7 @@ class _Bucket:
                 self.copied = max(self.copied, block(each.elements * NORM_BYTES))
             if mine and not self.has_buffer:
                 self.has_buffer = True
-                self.held += self.buffer_bytes
+                self.gained += self.buffer_bytes
             if each.elements > self.size:
                 self._settle(each, mine=mine)
         self.inside = []
@@ -181,11 +185,11 @@ class _Bucket:
     def _settle(self, each: Sized, *, mine: bool) -> None:
         """A gradient that no bucket holds: into the rank's buffer, or left as it is."""
         if mine and self.keeps_own:
-            self.held += each.elements * self.width
+            self.gained += each.elements * self.width
         elif mine and self.freed_on_arrival:
-            self.held -= each.elements * self.width
+            self.freed += each.elements * self.width
         elif not mine and self.keeps_others and not self.freed_on_arrival:
-            self.held += each.elements * self.width
+            self.gained += each.elements * self.width
 
     def _copy_bytes(self) -> int:
         """Pieces of several ranks that are reduced together."""

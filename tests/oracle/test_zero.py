@@ -20,13 +20,13 @@ pytest.importorskip("trl")
 TIME_LIMIT_S = 400
 EXACT = 0.001
 """Relative: scalars of DeepSpeed's own are left out."""
-BACKWARD = 0.02
+BY_LAYER = 0.02
 """Relative: which gradient waits and which weight is gathered is known by the layer."""
 ROUNDED = 0.02
 """Relative: the constants of a small 4-bit matrix are smaller than the allocator's blocks."""
 PHASES: dict[Phase, float] = {
     "forward": EXACT,
-    "backward": BACKWARD,
+    "backward": BY_LAYER,
     "optimizer_step": EXACT,
     "save": EXACT,
 }
@@ -95,6 +95,10 @@ def test_phase_is_what_deepspeed_allocates(
     traced: list[dict[str, int]], number: int, phase: Phase
 ) -> None:
     case = CASES[number]
-    tolerance = ROUNDED if case.method == "qlora" else PHASES[phase]
+    tolerance = PHASES[phase]
+    if case.method == "qlora":
+        tolerance = ROUNDED
+    elif case.strategy == "zero3" and phase == "forward":
+        tolerance = BY_LAYER
     predicted = case.predicted.total_bytes(phase)
     assert predicted == pytest.approx(traced[number][phase], rel=tolerance)

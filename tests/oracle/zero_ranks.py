@@ -85,9 +85,18 @@ def traced_phases(case: ZeroCase) -> dict[str, int]:
                 engine.step()
         gc.collect()
         with tracer.phase("save"):
-            pass
+            gather_to_save(engine, case)
     engine.destroy()
     return {name: sum(parts.values()) for name, parts in tracer.phases.items()}
+
+
+def gather_to_save(engine: Any, case: ZeroCase) -> None:
+    """As launcher/saving.py; what it takes to host memory is not counted here."""
+    if case.layout.zero_stage == 3:
+        with patch.object(torch.Tensor, "cpu", lambda _: None):
+            engine._zero3_consolidated_16bit_state_dict(
+                exclude_frozen_parameters=case.method != "full"
+            )
 
 
 def engine_of(case: ZeroCase) -> Any:
