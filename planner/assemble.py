@@ -1,27 +1,19 @@
 """A decision as a plan: every key filled in, so that a launch has nothing left to decide."""
 
 from planner.choose import Decision
-from planner.host import disk_bytes, host_ram_bytes
-from planner.memory import zero_section
 from planner.model_config import config_from_spec
-from planner.numerics import numerics
 from planner.plan import (
     SCHEMA_VERSION,
-    BatchSection,
     Fallback,
     HardwareSection,
     ModelSection,
     OutputSection,
-    ParallelSection,
     Plan,
-    Precision,
-    PrecisionSection,
     PredictionSection,
     TrainingSection,
 )
 from planner.search import Candidate
-
-DTYPE: dict[int, Precision] = {4: "fp32"}
+from planner.sections import batch_section, parallel_section, precision_section
 
 
 def plan_of(decision: Decision) -> Plan:
@@ -35,14 +27,11 @@ def plan_of(decision: Decision) -> Plan:
         method=chosen.method,
         adapter=recipe.adapter,
         quantization=recipe.quantization,
-        precision=_precision(chosen),
-        batch=BatchSection(
-            micro_batch_size=chosen.layout.micro_batch_size,
-            gradient_accumulation_steps=chosen.layout.gradient_accumulation_steps,
-            global_batch_size=chosen.layout.global_batch_size,
-            sequence_length=recipe.sequence_length,
+        precision=precision_section(chosen.workload, chosen.layout),
+        batch=batch_section(chosen.workload, chosen.layout),
+        parallel=parallel_section(
+            chosen.workload, chosen.layout, num_nodes=chosen.cluster.num_nodes
         ),
-        parallel=_parallel(chosen),
         activation_checkpointing=chosen.layout.activation_checkpointing,
         attention=recipe.attention,
         loss=recipe.loss,
@@ -79,29 +68,6 @@ def _hardware(decision: Decision) -> HardwareSection:
     )
 
 
-def _precision(chosen: Candidate) -> PrecisionSection:
-    compute = chosen.workload.compute
-    kinds = numerics(method=chosen.method, compute=compute, zero_stage=chosen.layout.zero_stage)
-    return PrecisionSection(
-        compute=compute,
-        frozen=DTYPE.get(kinds.frozen, compute),
-        trainable=DTYPE.get(kinds.trainable, compute),
-    )
-
-
-def _parallel(chosen: Candidate) -> ParallelSection:
-    cluster = chosen.cluster
-    return ParallelSection(
-        strategy=chosen.layout.strategy,
-        zero_stage=chosen.layout.zero_stage,
-        offload=chosen.layout.offload,
-        num_nodes=cluster.num_nodes,
-        gpus_per_node=cluster.gpus_per_node,
-        world_size=cluster.world_size,
-        zero=zero_section(chosen.workload, chosen.layout),
-    )
-
-
 def prediction_of(chosen: Candidate) -> PredictionSection:
     memory = chosen.memory
     return PredictionSection(
@@ -109,8 +75,8 @@ def prediction_of(chosen: Candidate) -> PredictionSection:
         peak_allocated_bytes=memory.peak_allocated_bytes,
         low_bytes=memory.low_bytes,
         high_bytes=memory.high_bytes,
-        host_ram_bytes=host_ram_bytes(chosen),
-        disk_bytes=disk_bytes(chosen),
+        host_ram_bytes=chosen.host.node_bytes,
+        disk_bytes=chosen.disk_bytes,
         step_time_s=_rounded(chosen.step_time_s),
         tokens_per_second=_rounded(chosen.tokens_per_second),
         phases={

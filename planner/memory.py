@@ -20,16 +20,16 @@ from planner.buffers import (
     CUBLAS_WORKSPACES,
     ddp_buckets,
     largest_linear,
-    zero_sizes,
 )
 from planner.gpu import Device
 from planner.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.model_states import ModelStates, frozen_bytes, model_states
 from planner.numerics import Numerics, numerics
-from planner.plan import PHASES, Part, Phase, ZeroSection
+from planner.plan import PHASES, Part, Phase
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
 from planner.zero_phases import zero_phases
+from planner.zero_sizes import zero_section
 
 Parts = dict[Part, int]
 
@@ -73,11 +73,6 @@ def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
         masked=layout.micro_batch_size > 1,
         device=device,
     )
-
-
-def zero_section(workload: Workload, layout: Layout) -> ZeroSection | None:
-    model = workload.model
-    return zero_sizes(model.hidden_size, model.largest_layer_params) if layout.zero_stage else None
 
 
 def footprint(workload: Workload, layout: Layout, device: Device) -> Footprint:

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from planner.model import LayerKind
 from planner.model_pass import ModelPass
 from planner.numerics import numerics
 from planner.recipe import Batch, Workload
+from planner.traced_model import TracedSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ def _decays(name: str) -> bool:
 def parameters(workload: Workload) -> Parameters:
     """Of an unquantized model all; of a quantized one all but the packed matrices."""
     model = workload.model
+    if isinstance(model, TracedSpec):
+        return _counted(workload, model)
     kinds = list(model.kinds)
     run = ModelPass(
         workload,
@@ -72,6 +76,36 @@ def parameters(workload: Workload) -> Parameters:
         ),
         after=tuple(each for each in found if each.name in ("norm", "lm_head")),
     )
+
+
+def _counted(workload: Workload, model: TracedSpec) -> Parameters:
+    """Of a model that is traced: its matrices, and what else a layer has as if it were one."""
+    full = workload.method == "full"
+    head = (Sized("lm_head", model.head_params, full),) if model.head_params else ()
+    return Parameters(
+        before=(Sized("embed_tokens", model.embedding_params, full),),
+        layers=tuple(
+            tuple(_counted_layer(workload, kind, f"layers.{number}"))
+            for number, kind in enumerate(model.layers)
+        ),
+        after=head,
+    )
+
+
+def _counted_layer(workload: Workload, kind: LayerKind, place: str) -> Iterator[Sized]:
+    full, adapter = workload.method == "full", workload.recipe.adapter
+    adapted = workload.adapted(kind)
+    linears = workload.model.linears(kind)
+    for matrix in linears:
+        name = f"{place}.{matrix.name}"
+        if workload.recipe.quantization is None:
+            yield Sized(name, matrix.num_params, full)
+        if matrix in adapted and adapter is not None:
+            yield Sized(f"{name}.lora_A", adapter.rank * matrix.in_features, True)
+            yield Sized(f"{name}.lora_B", adapter.rank * matrix.out_features, True)
+    rest = workload.model.layer_params(kind) - sum(matrix.num_params for matrix in linears)
+    if rest:
+        yield Sized(f"{place}.norms", rest, full)
 
 
 def _layer(found: list[Sized], run: int, number: int) -> tuple[Sized, ...]:

@@ -6,12 +6,12 @@ from rich.text import Text
 
 from planner.choose import Decision
 from planner.gpu import Cluster
-from planner.host import disk_bytes, host_ram_bytes
 from planner.overheads import overheads
 from planner.plan import PARTS, PHASES, Phase
 from planner.search import Candidate
 from planner.step_time import utilisation
 from planner.tables import plain_table
+from planner.traced_model import TracedSpec
 from planner.units import MIB, format_count, format_duration, format_gib
 
 PHASE_TITLES: dict[Phase, str] = {
@@ -27,6 +27,11 @@ STRATEGY_TITLES = {
     "zero1": "ZeRO-1",
     "zero2": "ZeRO-2",
     "zero3": "ZeRO-3",
+}
+OFFLOAD_TITLES = {
+    "none": "",
+    "optimizer": ", optimizer in host memory",
+    "all": ", parameters and optimizer in host memory",
 }
 METHOD_TITLES = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
 
@@ -112,6 +117,9 @@ def _plan(decision: Decision) -> Table:
         ("", _batch_line(chosen)),
         ("Why", decision.why + (" (tight)" if decision.tight else "")),
     ]
+    if isinstance(model.spec, TracedSpec):
+        traced = "memory is that of traced steps; speed counts every matrix once a token"
+        rows.append(("Note", Text(f"No formulas for {model.spec.model_type}: {traced}")))
     if model.native_class is None:
         warning = "transformers builds this model from remote code only: launch will not train it"
         rows.append(("Note", Text(warning, style="yellow")))
@@ -122,6 +130,7 @@ def _headline(chosen: Candidate) -> str:
     ranks = chosen.layout.world_size
     where = STRATEGY_TITLES[chosen.layout.strategy]
     where = f"{where} over {ranks}" if ranks > 1 else where
+    where += OFFLOAD_TITLES[chosen.layout.offload]
     kept = "recomputed" if chosen.layout.activation_checkpointing else "kept"
     return f"{METHOD_TITLES[chosen.method]}, {where}, {_precision(chosen)}, activations {kept}"
 
@@ -223,8 +232,8 @@ def _costs(decision: Decision) -> Table:
     rows: list[tuple[str, RenderableType]] = [
         (
             "Host",
-            f"{format_gib(host_ram_bytes(chosen), 1)} GiB of memory on each node, "
-            f"{format_gib(disk_bytes(chosen))} GiB of disk for what is saved",
+            f"{format_gib(chosen.host.node_bytes, 1)} GiB of memory on each node, "
+            f"{format_gib(chosen.disk_bytes)} GiB of disk for what is saved",
         ),
         ("Speed", _speed(decision)),
     ]

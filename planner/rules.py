@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Literal
 
-from planner.plan import Method, Strategy
+from planner.plan import Method, Offload, Strategy
 from planner.presets import ROOT
 from planner.spec import Spec, read_spec
 
@@ -11,6 +11,7 @@ from planner.spec import Spec, read_spec
 class When(Spec):
     method: list[Method]
     strategy: list[Strategy]
+    offload: list[Offload] = ["none", "optimizer", "all"]
 
 
 class Rule(Spec):
@@ -30,10 +31,13 @@ def rule_book() -> tuple[Rule, ...]:
     return tuple(read_spec(RuleBook, ROOT / "rules.yaml").rules)
 
 
-def broken_rule(method: Method, strategy: Strategy, *, pinned: bool) -> Rule | None:
+def broken_rule(
+    method: Method, strategy: Strategy, offload: Offload, *, pinned: bool
+) -> Rule | None:
     """The first rule against this combination; advice yields to a strategy the user pinned."""
     for rule in rule_book():
-        applies = method in rule.when.method and strategy in rule.when.strategy
+        when = rule.when
+        applies = method in when.method and strategy in when.strategy and offload in when.offload
         if applies and not (pinned and rule.verdict == "discouraged"):
             return rule
     return None

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from planner.gpu import Cluster
+from planner.host import HostMemory, disk_bytes, host_memory
 from planner.memory import Footprint, footprint
+from planner.numerics import numerics
 from planner.overheads import DeviceMemory, device_memory
 from planner.plan import Method
 from planner.recipe import Workload
@@ -68,8 +70,29 @@ class Candidate:
             self.layout.zero_stage,
         )
 
+    @cached_property
+    def host(self) -> HostMemory:
+        return host_memory(
+            self.workload,
+            self.layout,
+            self.cluster,
+            peak_allocated_bytes=self.memory.peak_allocated_bytes,
+        )
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of what is saved at the end."""
+        stage, work = self.layout.zero_stage, self.workload
+        return disk_bytes(
+            work, numerics(method=work.method, compute=work.compute, zero_stage=stage)
+        )
+
     def fits(self, budget_bytes: int) -> bool:
-        return self.memory.high_bytes <= budget_bytes
+        """On the device; and on the host, where that was read and must hold what is offloaded."""
+        if self.memory.high_bytes > budget_bytes:
+            return False
+        host = self.cluster.host_ram_bytes
+        return self.layout.offload == "none" or host is None or self.host.node_bytes <= host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +121,31 @@ def candidates(
     kept: list[Candidate] = []
     rejected: Counter[str] = Counter()
     for layout in allowed:
-        rule = broken_rule(workload.method, layout.strategy, pinned=strategy_pinned)
+        rule = broken_rule(workload.method, layout.strategy, layout.offload, pinned=strategy_pinned)
         if rule is None:
             kept.append(Candidate(workload=workload, layout=layout, cluster=cluster))
         else:
             rejected[rule.reason] += 1
     return kept, rejected
+
+
+def _split(
+    every: list[Candidate], budget_bytes: int
+) -> tuple[list[Candidate], list[Candidate], int]:
+    """What fits, what does not, and how many were not priced: memory only grows with the
+    micro-batch, so nothing beyond the first that is too large can fit."""
+    fitting: list[Candidate] = []
+    too_large: dict[tuple[str, bool], Candidate] = {}
+    hopeless = 0
+    for candidate in sorted(every, key=lambda c: c.layout.micro_batch_size):
+        key = (candidate.layout.strategy, candidate.layout.activation_checkpointing)
+        if key in too_large:
+            hopeless += 1
+        elif candidate.fits(budget_bytes):
+            fitting.append(candidate)
+        else:
+            too_large[key] = candidate
+    return fitting, list(too_large.values()), hopeless
 
 
 def search(
@@ -115,9 +157,9 @@ def search(
     strategy_pinned: bool,
 ) -> SearchResult:
     """The fastest that fit first."""
-    priced, rejected = candidates(workload, cluster, allowed, strategy_pinned=strategy_pinned)
-    fitting = sorted((c for c in priced if c.fits(budget_bytes)), key=lambda c: c.rank)
-    too_large = [c for c in priced if not c.fits(budget_bytes)]
+    kept, rejected = candidates(workload, cluster, allowed, strategy_pinned=strategy_pinned)
+    fitting, too_large, hopeless = _split(kept, budget_bytes)
+    fitting.sort(key=lambda c: c.rank)
     if too_large:
-        rejected[OVER_BUDGET] += len(too_large)
+        rejected[OVER_BUDGET] += len(too_large) + hopeless
     return SearchResult(fitting=fitting, too_large=too_large, rejected=rejected)

@@ -19,6 +19,7 @@ from planner.presets import ROOT
 from planner.recipe import Workload
 from planner.spec import Spec, read_spec
 from planner.strategy import Layout
+from planner.zero import FP32_BYTES
 
 
 class Utilisation(Spec):
@@ -67,12 +68,21 @@ class StepTime:
     dequantize_s: float
     update_s: float
     exposed_communication_s: float
+    offload_s: float
 
     @property
     def total_s(self) -> float:
-        return self.compute_s + self.dequantize_s + self.update_s + self.exposed_communication_s
+        return (
+            self.compute_s
+            + self.dequantize_s
+            + self.update_s
+            + self.exposed_communication_s
+            + self.offload_s
+        )
 
 
+HOST_BYTES_PER_S = 50e9
+"""Two channels of DDR4-3200, 8 bytes wide each: nominal, as no host has been measured."""
 NOMINAL = Rates(flops_per_s=100e12, bandwidth_bytes_per_s=1e12, link_bytes_per_s=25e9)
 """Round figures of a mid-range card on PCIe 4.0, for ranking only: never shown."""
 
@@ -102,8 +112,10 @@ def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates
         dequantize_s=(
             micro_batches * _dequantized_bytes(workload, layout) / speed.bandwidth_bytes_per_s
         ),
-        update_s=_updated_bytes(workload, layout, kinds) / speed.bandwidth_bytes_per_s,
+        update_s=_updated_bytes(workload, layout, kinds)
+        / (speed.bandwidth_bytes_per_s if layout.offload == "none" else HOST_BYTES_PER_S),
         exposed_communication_s=_exposed_s(sent, layout, flops, speed, reached),
+        offload_s=_offload_s(workload, layout, kinds, speed),
     )
 
 
@@ -119,6 +131,19 @@ def _exposed_s(
     overlapped_s = sent.overlapped_bytes / speed.link_bytes_per_s
     late_s = max(0.0, overlapped_s - beside / reached_flops_per_s)
     return late_s + sent.exposed_bytes / speed.link_bytes_per_s
+
+
+def _offload_s(workload: Workload, layout: Layout, kinds: Numerics, speed: Rates) -> float:
+    """Over the link of each card to the host, not hidden: gradients in fp32 out and updated
+    parameters in, once a step; offloaded parameters in, twice a micro-batch."""
+    if layout.offload == "none":
+        return 0
+    shard = workload.trainable_params / layout.world_size
+    moved = shard * (FP32_BYTES + kinds.trainable)
+    if layout.offload == "all":
+        slices = workload.model.num_params * kinds.compute / layout.world_size
+        moved += 2 * layout.gradient_accumulation_steps * slices
+    return moved / min(speed.link_bytes_per_s, NOMINAL.link_bytes_per_s)
 
 
 def _updated_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> float:

@@ -37,12 +37,11 @@ def divisors(number: int) -> Iterator[int]:
 
 
 def strategies(world_size: int, offload: Offload) -> tuple[Strategy, ...]:
-    """One device alone needs DeepSpeed only to offload."""
+    """One device alone needs DeepSpeed only to offload, and no more of it than that."""
     if offload == "none":
         return ("single",) if world_size == 1 else ("ddp", "zero1", "zero2", "zero3")
-    return tuple(
-        name for name, stage in ZERO_STAGE.items() if stage in OFFLOADS_FROM[offload]
-    )
+    found = tuple(name for name, stage in ZERO_STAGE.items() if stage in OFFLOADS_FROM[offload])
+    return found[:1] if world_size == 1 else found
 
 
 def layouts(

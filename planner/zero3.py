@@ -14,6 +14,10 @@ read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
                        (partition_grads, _offload_grad_partition_at_boundary); with offload_param
                        the slices too, each brought to the device to be gathered
                        (partition_parameters.py, _all_gather_sequential)
+    the load           parameters are made, and filled from the checkpoint, one module at a time
+                       and whole (transformers/integrations/deepspeed.py at 5.23.0,
+                       _load_state_dict_into_zero3_model); a quantized model is not sharded at
+                       all (modeling_utils.py, needs_zero3_init)
     the save           parameters are gathered one module at a time, the persistent ones having
                        been released (engine.py, _zero3_consolidated_16bit_state_dict)
     the step           each gradient in fp64 for its norm, one at a time (get_grad_norm_direct);

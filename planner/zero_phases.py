@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import repeat
 
+from planner.buffers import largest_linear
 from planner.gathered import gathered
 from planner.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.model_states import frozen_bytes
@@ -12,9 +13,9 @@ from planner.numerics import Numerics
 from planner.plan import Part, Phase, ZeroSection
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
-from planner.zero import FlatStates, flat_states
-from planner.zero_reduce import Reductions, reductions, scatter_copies
+from planner.zero import FlatStates, block, flat_states
 from planner.zero3 import SlicedStates, sliced_states
+from planner.zero_reduce import Reductions, reductions, scatter_copies
 
 Parts = dict[Part, int]
 
@@ -37,7 +38,10 @@ def zero_phases(
     states = flat_states(workload, layout.world_size, zero, kinds, offloaded=offloaded)
     held = _held(workload, states, kinds)
     return {
-        "load": _weights(workload, states.weights_bytes, frozen_bytes(workload, kinds)),
+        "load": {
+            **_weights(workload, states.weights_bytes, frozen_bytes(workload, kinds)),
+            "workspace": _quantized_from(workload, kinds),
+        },
         "forward": _pass(
             held,
             passes.forward,
@@ -52,6 +56,13 @@ def zero_phases(
         },
         "save": held,
     }
+
+
+def _quantized_from(workload: Workload, kinds: Numerics) -> int:
+    """A matrix is whole in 16 bit before it is quantized."""
+    if workload.recipe.quantization is None:
+        return 0
+    return block(largest_linear(workload).weight_params * kinds.compute)
 
 
 def _weights(workload: Workload, trained_bytes: int, frozen: int) -> Parts:
@@ -159,7 +170,9 @@ def _stage_3(
         checkpointing=layout.activation_checkpointing,
         width=kinds.compute,
     )
-    weights = _weights(workload, states.trained_bytes, states.weights_bytes)
+    quantized = workload.recipe.quantization is not None
+    frozen = frozen_bytes(workload, kinds) if quantized else states.weights_bytes
+    weights = _weights(workload, states.trained_bytes, frozen)
     held: Parts = {
         **weights,
         "optimizer_states": states.optimizer_bytes,
@@ -171,7 +184,11 @@ def _stage_3(
 
     num_layers = len(passes.layers) - 1
     return {
-        "load": weights,
+        "load": {
+            **weights,
+            "communication": 0 if quantized else states.largest_gathered_bytes,
+            "workspace": _quantized_from(workload, kinds),
+        },
         "forward": _larger(
             during(passes.layers_forward, whole.forward), during(passes.forward, whole.head)
         ),

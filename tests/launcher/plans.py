@@ -86,9 +86,7 @@ def plan_content(**changes: Any) -> dict[str, Any]:
     return content
 
 
-def parallel(
-    strategy: str, ranks: int | None = None, *, offload: str = "none"
-) -> dict[str, Any]:
+def parallel(strategy: str, ranks: int | None = None, *, offload: str = "none") -> dict[str, Any]:
     ranks = ranks if ranks is not None else 1 if strategy == "single" else 2
     return {
         "strategy": strategy,

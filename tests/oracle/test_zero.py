@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
@@ -98,7 +97,7 @@ def test_phase_is_what_deepspeed_allocates(
     tolerance = PHASES[phase]
     if case.method == "qlora":
         tolerance = ROUNDED
-    elif case.strategy == "zero3" and phase == "forward":
+    elif case.strategy == "zero3" and phase != "optimizer_step":
         tolerance = BY_LAYER
     predicted = case.predicted.total_bytes(phase)
     assert predicted == pytest.approx(traced[number][phase], rel=tolerance)

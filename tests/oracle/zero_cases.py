@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from planner.memory import Footprint, footprint_of, zero_section
+from planner.memory import Footprint, footprint_of
 from planner.numerics import numerics
 from planner.plan import Loss, Method, Plan, Strategy
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
+from planner.zero_sizes import zero_section
 from tests.launcher.plans import full, parallel, plan
 from tests.oracle.small_models import LLAMA, workload_of
 

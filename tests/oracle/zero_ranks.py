@@ -131,7 +131,9 @@ def forward(engine: Any, case: ZeroCase) -> torch.Tensor:
     mask = torch.ones_like(ids)
     mask[1:, -9:] = 0
     fused = {"fused_lm_head": True} if case.loss == "fused" else {}
-    output = engine(input_ids=ids, attention_mask=mask, labels=ids.clone(), use_cache=False, **fused)
+    output = engine(
+        input_ids=ids, attention_mask=mask, labels=ids.clone(), use_cache=False, **fused
+    )
     loss: torch.Tensor = -output.log_probs.sum() / 10 if fused else output.loss
     return loss
 
