@@ -17,7 +17,7 @@ def deepspeed_config(plan: Plan) -> dict[str, Any] | None:
     zero = plan.parallel.zero
     if zero is None:
         return None
-    return {
+    config = {
         "train_batch_size": plan.batch.global_batch_size,
         "train_micro_batch_size_per_gpu": plan.batch.micro_batch_size,
         "gradient_accumulation_steps": plan.batch.gradient_accumulation_steps,
@@ -25,11 +25,13 @@ def deepspeed_config(plan: Plan) -> dict[str, Any] | None:
         **_precision(plan.precision),
         "zero_optimization": _zero_optimization(plan.parallel, zero),
         "zero_allow_untested_optimizer": True,
-        # PyTorch's fused AdamW runs on the CPU too; DeepSpeed's own would have to be compiled.
-        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": NEVER,
         "wall_clock_breakdown": False,
     }
+    if plan.parallel.offload != "none":
+        # PyTorch's fused AdamW runs on the CPU too; DeepSpeed's own would have to be compiled.
+        config["zero_force_ds_cpu_optimizer"] = False
+    return config
 
 
 def _precision(precision: PrecisionSection) -> dict[str, Any]:

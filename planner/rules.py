@@ -1,7 +1,9 @@
 """Combinations to leave out, read from data."""
 
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
+
+from pydantic import Field
 
 from planner.plan import Method, Offload, Strategy
 from planner.presets import ROOT
@@ -11,7 +13,7 @@ from planner.spec import Spec, read_spec
 class When(Spec):
     method: list[Method]
     strategy: list[Strategy]
-    offload: list[Offload] = ["none", "optimizer", "all"]
+    offload: list[Offload] = Field(default_factory=lambda: list(get_args(Offload)))
 
 
 class Rule(Spec):
