@@ -2,11 +2,12 @@
 beside the micro-batch's own tensors."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
+from operator import add
 
 from planner.buffers import largest_linear
-from planner.gathered import gathered
+from planner.gathered import Gathered, gathered
 from planner.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.model_states import frozen_bytes
 from planner.numerics import Numerics
@@ -162,14 +163,8 @@ def _waiting_buckets(layout: Layout, states: FlatStates) -> int:
 def _stage_3(
     workload: Workload, layout: Layout, passes: MicroBatch, kinds: Numerics, zero: ZeroSection
 ) -> dict[Phase, Parts]:
-    states = sliced_states(workload, layout.world_size, zero, kinds, offload=layout.offload)
-    whole = gathered(
-        workload,
-        layout.world_size,
-        zero,
-        checkpointing=layout.activation_checkpointing,
-        width=kinds.compute,
-    )
+    ranks = layout.world_size
+    states = sliced_states(workload, ranks, zero, kinds, offload=layout.offload)
     quantized = workload.recipe.quantization is not None
     frozen = frozen_bytes(workload, kinds) if quantized else states.weights_bytes
     weights = _weights(workload, states.trained_bytes, frozen)
@@ -178,43 +173,45 @@ def _stage_3(
         "optimizer_states": states.optimizer_bytes,
         "communication": states.bucket_bytes + states.persistent_bytes,
     }
-
-    def during(alive: Amounts, whole_bytes: int) -> Parts:
-        return _pass(held, alive, gradients=states.gradients_bytes, communication=whole_bytes)
-
-    num_layers = len(passes.layers) - 1
+    whole = gathered(
+        workload, ranks, zero, checkpointing=layout.activation_checkpointing, width=kinds.compute
+    )
+    copies = scatter_copies(workload, ranks, zero, kinds)
+    to_save = max(states.persistent_bytes, states.largest_gathered_bytes)
     return {
         "load": {
             **weights,
             "communication": 0 if quantized else states.largest_gathered_bytes,
             "workspace": _quantized_from(workload, kinds),
         },
-        "forward": _larger(
-            during(passes.layers_forward, whole.forward), during(passes.forward, whole.head)
-        ),
-        "backward": _larger(
-            during(passes.head_backward, whole.head),
-            _through_layers(
-                held,
-                passes,
-                repeat(states.gradients_bytes, num_layers + 1),
-                [
-                    whole_bytes + max(copy, states.passing_bytes)
-                    for whole_bytes, copy in zip(
-                        whole.in_backward(num_layers),
-                        scatter_copies(workload, layout.world_size, zero, kinds),
-                        strict=True,
-                    )
-                ],
-            ),
-        ),
+        **_stage_3_passes(held, passes, states, whole, copies),
         "optimizer_step": _stage_3_step(states, held),
         "save": {
             **held,
             "gradients": states.gradients_bytes,
-            "communication": states.bucket_bytes
-            + max(states.persistent_bytes, states.largest_gathered_bytes),
+            "communication": states.bucket_bytes + to_save,
         },
+    }
+
+
+def _stage_3_passes(
+    held: Parts, passes: MicroBatch, states: SlicedStates, whole: Gathered, copies: Sequence[int]
+) -> dict[Phase, Parts]:
+    """Forward and backward beside what is gathered at the time."""
+
+    def during(alive: Amounts, whole_bytes: int) -> Parts:
+        return _pass(held, alive, gradients=states.gradients_bytes, communication=whole_bytes)
+
+    in_backward = whole.in_backward(len(passes.layers) - 1)
+    reduced = [max(copy, states.passing_bytes) for copy in copies]
+    in_layers = _through_layers(
+        held, passes, repeat(states.gradients_bytes, len(copies)), map(add, in_backward, reduced)
+    )
+    return {
+        "forward": _larger(
+            during(passes.layers_forward, whole.forward), during(passes.forward, whole.head)
+        ),
+        "backward": _larger(during(passes.head_backward, whole.head), in_layers),
     }
 
 
