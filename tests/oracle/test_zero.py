@@ -23,6 +23,8 @@ BY_LAYER = 0.02
 """Relative: which gradient waits and which weight is gathered is known by the layer."""
 ROUNDED = 0.02
 """Relative: the constants of a small 4-bit matrix are smaller than the allocator's blocks."""
+GATHERED_TO_SAVE = 0.05
+"""Relative: a smaller gathered parameter may still be there beside the largest."""
 PHASES: dict[Phase, float] = {
     "forward": EXACT,
     "backward": BY_LAYER,
@@ -98,6 +100,6 @@ def test_phase_is_what_deepspeed_allocates(
     if case.method == "qlora":
         tolerance = ROUNDED
     elif case.strategy == "zero3" and phase != "optimizer_step":
-        tolerance = BY_LAYER
+        tolerance = GATHERED_TO_SAVE if phase == "save" else BY_LAYER
     predicted = case.predicted.total_bytes(phase)
     assert predicted == pytest.approx(traced[number][phase], rel=tolerance)
