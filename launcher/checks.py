@@ -12,9 +12,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from launcher.model_building import DTYPES
+from planner.optimizers import optimizers
 from planner.plan import Plan, Strategy, ZeroStage
-
-OPTIMIZER_CLASSES = {"adamw_torch_fused": "AdamW"}
 
 PLAIN_TORCH = "torch"
 DATA_PARALLEL = "ddp"
@@ -96,7 +95,7 @@ def mismatches(plan: Plan, setup: Setup) -> list[str]:
         ("engine", ENGINES[plan.parallel.strategy], setup.engine),
         ("ranks", plan.parallel.world_size, setup.world_size),
         ("ZeRO stage", zero_stage, setup.zero_stage),
-        ("optimizer", OPTIMIZER_CLASSES[plan.optimizer.name], setup.optimizer_class),
+        ("optimizer", optimizers()[plan.optimizer.name].class_name, setup.optimizer_class),
         ("trainable precision", (_name(DTYPES[plan.precision.trainable]),), setup.trainable_dtypes),
         ("autocast", _planned_autocast(plan), setup.autocast_dtype),
         ("ZeRO optimizer", ZERO_OPTIMIZERS[zero_stage], setup.zero_optimizer_class),

@@ -1,13 +1,20 @@
 """``launch plan.yaml``: run the training that a plan describes."""
 
 import logging
+import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from launcher.command import num_cores
+from launcher.command import (
+    environment_changes,
+    merged_environment,
+    num_cores,
+    rank_environment,
+)
 from launcher.dry_run import dry_run_text
 from launcher.execution import execute
 from launcher.plan_file import read_plan
@@ -15,7 +22,9 @@ from launcher.records import data_file
 from launcher.run_directory import check_may_run_in, create, locked
 from planner.command_line import run as run_command
 from planner.errors import InvalidRequestError
+from planner.optimizers import optimizers
 from planner.plan import Plan
+from planner.rules import Combination, broken_rule
 
 
 def launch(
@@ -42,6 +51,7 @@ def launch(
     if as_json and not rehearse:
         raise InvalidRequestError("--json goes with --rehearse: add it, or leave --json out.")
     plan = read_plan(plan_file, settings=settings or [], data=data, output=output)
+    require_possible(plan)
     if rehearse:
         if settings:
             print("note: what is predicted is the plan without --set", file=sys.stderr)
@@ -61,11 +71,42 @@ def launch(
 
 
 def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
-    """Imports the training stack, which says a lot that is not about this."""
+    """In the ranks' environment, since it decides how the allocator works.
+
+    Imports the training stack, which says a lot that is not about this.
+    """
+    changes = environment_changes(plan, cores=num_cores())
+    os.environ.update(rank_environment(plan, merged_environment(os.environ, changes)))
     logging.disable(logging.WARNING)
     from launcher.rehearse import rehearse
 
     rehearse(plan, as_json=as_json)
+
+
+def require_possible(plan: Plan) -> None:
+    """Refuses what plan would not have made, and what no package here can run."""
+    combination = Combination(
+        method=plan.method,
+        strategy=plan.parallel.strategy,
+        offload=plan.parallel.offload,
+        optimizer=plan.optimizer.name,
+        device=plan.hardware.device,
+        model_type=plan.model.model_type,
+    )
+    rule = broken_rule(combination, pinned=True)
+    if rule is not None:
+        offload = plan.parallel.offload
+        under = plan.parallel.strategy + (f" with offload {offload}" if offload != "none" else "")
+        raise InvalidRequestError(
+            f"{plan.method} with {plan.optimizer.name} under {under} on "
+            f"{plan.hardware.device} is refused: {rule.reason}. Plan again."
+        )
+    library = optimizers()[plan.optimizer.name].library
+    if find_spec(library) is None:
+        raise InvalidRequestError(
+            f"optimizer {plan.optimizer.name} is {library}'s, which is not installed: "
+            f"pip install {library}"
+        )
 
 
 def require_one_node(plan: Plan) -> None:

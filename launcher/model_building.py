@@ -6,6 +6,7 @@ The conventions are the ones that the memory model counts:
   are multiplied under autocast;
 * with DeepSpeed all floating parameters are in the compute precision, and the fp32 master
   of the trainable ones lives in DeepSpeed's optimizer;
+* routed experts run as grouped products, and their load-balancing loss is off;
 * quantized weights are never "prepared for k-bit training": embeddings, norms and head stay
   in 16 bit.
 """
@@ -15,7 +16,8 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Mxfp4Config
+from transformers.pytorch_utils import Conv1D
 
 from planner.plan import AdapterSection, Plan, Precision
 
@@ -24,6 +26,11 @@ DTYPES: dict[Precision, torch.dtype] = {
     "fp16": torch.float16,
     "fp32": torch.float32,
 }
+
+
+EXPERTS_IMPLEMENTATION = "grouped_mm"
+"""transformers' own default at 5.23, on CUDA and on the CPU: all experts' products as one
+operator, so that no size depends on the router (planner/experts.py)."""
 
 
 def build_model(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
@@ -35,7 +42,13 @@ def with_adapter(plan: Plan, model: Any) -> Any:
     if plan.adapter is None:
         return model
     fp32_adapter = plan.precision.trainable == "fp32"
-    return get_peft_model(model, lora_config(plan.adapter), autocast_adapter_dtype=fp32_adapter)
+    settings = lora_config(plan.adapter, transposed=stores_transposed(model))
+    return get_peft_model(model, settings, autocast_adapter_dtype=fp32_adapter)
+
+
+def stores_transposed(model: Any) -> bool:
+    """Whether the matrices are GPT-2's Conv1D, which peft must be told."""
+    return any(isinstance(module, Conv1D) for module in model.modules())
 
 
 def base_dtype(plan: Plan) -> torch.dtype:
@@ -47,13 +60,20 @@ def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
         checkpoint,
         dtype=base_dtype(plan),
         attn_implementation=plan.attention,
-        quantization_config=quantization_config(plan),
+        quantization_config=quantization_config(plan) or _undone_mxfp4(plan, checkpoint),
         device_map=_device_map(plan, device),
         use_safetensors=True,
         trust_remote_code=False,
     )
     model.config.use_cache = False
+    pin_experts(model)
     return model
+
+
+def pin_experts(model: Any) -> None:
+    """How routed experts are computed, where the model has any."""
+    if model._can_set_experts_implementation():
+        model.set_experts_implementation(EXPERTS_IMPLEMENTATION)
 
 
 def quantization_config(plan: Plan) -> BitsAndBytesConfig | None:
@@ -68,15 +88,26 @@ def quantization_config(plan: Plan) -> BitsAndBytesConfig | None:
     )
 
 
-def lora_config(adapter: AdapterSection) -> LoraConfig:
+def _undone_mxfp4(plan: Plan, checkpoint: Path) -> Mxfp4Config | None:
+    """gpt-oss is published in MXFP4, which nothing trains: its weights are made 16 bit."""
+    if plan.model.model_type != "gpt_oss":
+        return None
+    stored = AutoConfig.from_pretrained(checkpoint).to_dict().get("quantization_config")
+    return Mxfp4Config(dequantize=True) if stored else None
+
+
+def lora_config(adapter: AdapterSection, *, transposed: bool) -> LoraConfig:
     targets = adapter.target_modules
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
+        use_dora=adapter.dora,
+        use_rslora=adapter.rslora,
         target_modules=targets if isinstance(targets, str) else list(targets),
         bias="none",
+        fan_in_fan_out=transposed,
     )
 
 

@@ -2,23 +2,31 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from unittest.mock import patch
 
 import bitsandbytes
 import torch
+from peft.tuners.lora import dora
+from peft.utils.integrations import dequantize_module_weight
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
 
 from launcher.model_building import (
     base_dtype,
     cast_trainable,
+    pin_experts,
     quantization_config,
     with_adapter,
 )
 from planner.errors import InvalidFileError, InvalidRequestError
 from planner.plan import ModelSection, Part, Plan
 from planner.spec import read_text
+
+NOISE = 0.02
+"""Standard deviation of weights that mean nothing, as transformers initializes them."""
 
 
 class Recorder(Protocol):
@@ -33,20 +41,22 @@ class Recorder(Protocol):
 class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
     """bitsandbytes' layer around a plain parameter: its own does not wrap fake tensors."""
 
-    def __init__(self, linear: torch.nn.Linear, settings: BitsAndBytesConfig) -> None:
+    def __init__(self, linear: torch.nn.Linear | Conv1D, settings: BitsAndBytesConfig) -> None:
         torch.nn.Module.__init__(self)
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.T if isinstance(linear, Conv1D) else linear.weight
+        self.out_features, self.in_features = int(weight.shape[0]), int(weight.shape[1])
         self.compute_dtype = settings.bnb_4bit_compute_dtype
         self.compute_type_is_set = True
         self.support_avx512bf16_for_cpu = False
         self.quant_storage = torch.uint8
+        self.quant_state: Any = None
         self.settings = settings
         self.bias = linear.bias
-        self._hold(linear.weight)
+        self._hold(weight)
 
     def quantize(self, device: torch.device) -> None:
         """Give it storages: those of the whole matrix first, as loading does."""
-        whole = torch.zeros(self.weight.shape, dtype=self.weight.dtype, device=device)
+        whole = _noise(self.weight, device)
         packed, state = bitsandbytes.functional.quantize_4bit(
             whole,
             compress_statistics=self.settings.bnb_4bit_use_double_quant,
@@ -68,6 +78,19 @@ class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
         held.compress_statistics = self.settings.bnb_4bit_use_double_quant
         held.quant_type = self.settings.bnb_4bit_quant_type
         self.weight = held
+
+
+@contextmanager
+def packed_weights_made_whole() -> Iterator[None]:
+    """DoRA asks peft for whole weights, and peft knows a packed one by its type."""
+
+    def whole(module: Any) -> Any:
+        if not isinstance(module, Packed4bit) or module.quant_state is None:
+            return dequantize_module_weight(module)
+        return bitsandbytes.functional.dequantize_4bit(module.weight.data, module.quant_state)
+
+    with patch.object(dora, "dequantize_module_weight", whole):
+        yield
 
 
 def model_config(plan: Plan) -> Any:
@@ -114,6 +137,7 @@ def build_rehearsal_model(plan: Plan, device: torch.device, recorder: Recorder) 
             config, dtype=base_dtype(plan), attn_implementation=plan.attention
         )
         base.config.use_cache = False
+        pin_experts(base)
         settings = quantization_config(plan)
         if settings is not None:
             _replace_linears(base, settings)
@@ -124,7 +148,11 @@ def build_rehearsal_model(plan: Plan, device: torch.device, recorder: Recorder) 
 
 
 def _replace_linears(base: Any, settings: BitsAndBytesConfig) -> None:
-    """Every matrix but the head."""
+    """Every matrix but the head.
+
+    read: transformers/integrations/bitsandbytes.py at 5.23, replace_with_bnb_linear: GPT-2's
+    Conv1D and nn.Linear itself, none of its subclasses.
+    """
     head = base.get_output_embeddings()
     for parent, name, linear in list(_linears(base)):
         if linear is not head:
@@ -132,10 +160,10 @@ def _replace_linears(base: Any, settings: BitsAndBytesConfig) -> None:
     base.is_loaded_in_4bit = True
 
 
-def _linears(base: Any) -> Iterator[tuple[Any, str, torch.nn.Linear]]:
+def _linears(base: Any) -> Iterator[tuple[Any, str, torch.nn.Linear | Conv1D]]:
     for parent in base.modules():
         for name, child in parent.named_children():
-            if isinstance(child, torch.nn.Linear):
+            if type(child) in (torch.nn.Linear, Conv1D):
                 yield parent, name, child
 
 
@@ -162,7 +190,11 @@ def _materialize(
 
 
 def _with_storage(old: torch.Tensor, device: torch.device) -> torch.Tensor:
-    new = torch.zeros(old.shape, dtype=old.dtype, device=device)
     if not isinstance(old, torch.nn.Parameter):
-        return new
-    return torch.nn.Parameter(new, requires_grad=old.requires_grad)
+        return torch.zeros(old.shape, dtype=old.dtype, device=device)
+    return torch.nn.Parameter(_noise(old, device), requires_grad=old.requires_grad)
+
+
+def _noise(old: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A GPU multiplies zeros faster than weights: less power, higher clocks."""
+    return torch.empty(old.shape, dtype=old.dtype, device=device).normal_(std=NOISE)

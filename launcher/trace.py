@@ -83,6 +83,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._count(part, event.num_bytes)
         self._look()
 
+    def elsewhere(self, tensor: torch.Tensor) -> None:
+        """A storage that is on the host where the plan's tensors are on a device."""
+        self._note(tensor, num_bytes=0)
+
     def transient(self, num_bytes: int, part: Part) -> None:
         """What a kernel allocates and frees inside."""
         size = round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
@@ -99,12 +103,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tree_map_only(torch.Tensor, self._note, result)
         return result
 
-    def _note(self, tensor: torch.Tensor) -> None:
+    def _note(self, tensor: torch.Tensor, num_bytes: int | None = None) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._owned or tensor.device.type == "meta":
             return
-        size = round_up(storage.nbytes(), ALLOCATOR_BLOCK_BYTES)
+        size = storage.nbytes() if num_bytes is None else num_bytes
+        size = round_up(size, ALLOCATOR_BLOCK_BYTES)
         event = Event("alloc", self._number(), size, self._phase, self._part)
         self._owned[key] = event
         self._watched[key] = weakref.ref(storage, lambda _: self._forget(key))

@@ -9,6 +9,7 @@ from transformers import Trainer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from launcher.deepspeed_config import deepspeed_config
+from launcher.optimizer import optimizer_settings
 from planner.plan import Plan
 
 
@@ -60,10 +61,7 @@ def _optimization(plan: Plan) -> dict[str, Any]:
     if kind == "constant" and warm_up > 0:
         kind = "constant_with_warmup"
     return {
-        "optim": plan.optimizer.name,
-        "learning_rate": plan.optimizer.learning_rate,
-        "weight_decay": plan.optimizer.weight_decay,
-        "max_grad_norm": plan.optimizer.max_grad_norm,
+        **optimizer_settings(plan.optimizer),
         "lr_scheduler_type": kind,
         "warmup_steps": warm_up,  # below 1 it is a share of all steps
     }

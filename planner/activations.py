@@ -13,10 +13,10 @@ the literature follows from the operators themselves:
 
 from planner.autograd import Tape, saved_since
 from planner.decoder import Decoder, Layer
+from planner.embeddings import embedded
 from planner.layer import decoder_layer
-from planner.model import LayerKind
+from planner.layer_kinds import LayerKind
 from planner.numerics import Numerics
-from planner.operators import embedding
 from planner.recipe import Batch, Workload
 from planner.tensors import Parameter, Storage
 
@@ -27,17 +27,12 @@ def layer_ledger(
     """What autograd keeps of one layer of a kind, a row a tensor; what all layers share apart."""
     tape = Tape(sink="keep")
     decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=tape)
-    tokens, h = batch.tokens, workload.model.hidden_size
-    x = embedding(
-        tape,
-        decoder.parameter("embed_tokens", workload.model.embedding_params),
-        tokens=tokens,
-        hidden_size=h,
-    )
+    table = decoder.parameter("embed_tokens", workload.model.embedding_params)
+    x, _held = embedded(decoder, table)
     if not first:
-        x.node = Parameter(tokens * h, x.width, trains=True)
-    tables = decoder.rotary_tables(x.width)
+        x.node = Parameter(x.elements, x.width, trains=True)
+    tables = decoder.rotary_tables(table.width)[kind]
     tape.border()
     output = decoder_layer(decoder, Layer("layer", kind), x, tables)
-    shared = [table.storage for table in tables]
+    shared = [table.storage for table in tables or ()]
     return [row for row in saved_since(output, tape.borders[0][0]) if row not in shared]

@@ -8,12 +8,14 @@ order in which storages come and go, so every layer is run here and not two of t
 from planner.allocator import Allocate, AllocatorPeak, Event, Free, replay
 from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
 from planner.model_pass import ModelPass
-from planner.model_states import ADAM_MOMENTS_BYTES
 from planner.numerics import Numerics
+from planner.optimizer_step import step_of
+from planner.optimizers import optimizers, shared_states, tensor_states
 from planner.quantization import BLOCK_SIZE, FP32_BYTES, nf4_bytes
 from planner.recipe import Batch, Workload
 from planner.tensors import RENAMED
 from planner.tensors import Event as Logged
+from planner.trained_tensors import trained_tensors
 from planner.units import ceil_div
 
 STEPS = 2
@@ -27,7 +29,6 @@ def allocator_peak(
     *,
     checkpointing: bool,
     expandable_segments: bool,
-    states_on_device: bool,
 ) -> AllocatorPeak:
     """Weights, then two steps on one device without accumulation."""
     steps = [
@@ -47,13 +48,26 @@ def allocator_peak(
     events += _held("cublas", [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES)
     for number, step in enumerate(steps):
         events += _events(number, step.tape.log)
-        if number == 0 and states_on_device:
-            moments = ADAM_MOMENTS_BYTES // FP32_BYTES
-            trained = [w.elements for w in weights.values() if w.trains]
-            events += _held("state", [n * FP32_BYTES for n in trained for _ in range(moments)])
+        if number == 0:
+            events += _held("state", _state_sizes(workload, batch, numerics))
+        update = step_of(workload, width=numerics.home, device=batch.device)
+        events += _events(STEPS + number, update.log)
         kept = [id(storage) for storage in step.tape.kept_gradients]
         events += [Free((number, key)) for key in kept]
     return replay(events, expandable_segments=expandable_segments)
+
+
+def _state_sizes(workload: Workload, batch: Batch, numerics: Numerics) -> list[int]:
+    """Optimizer states that the allocator holds, each its own tensor."""
+    optimizer = optimizers()[workload.recipe.optimizer.name]
+    tensors = trained_tensors(workload)
+    own = [
+        state
+        for tensor in tensors
+        for state in tensor_states(optimizer, tensor, width=numerics.home, device=batch.device)
+    ]
+    states = [*shared_states(optimizer, tensors), *own]
+    return [state.num_bytes for state in states if not state.paged]
 
 
 def _held(name: str, sizes: list[int]) -> list[Event]:

@@ -6,11 +6,13 @@ is logged with its owner; a node keeps what its operator saves, and the backward
 nodes from the last to the first. Nothing is computed but bytes.
 
 read: torch/csrc/autograd/engine.cpp at 2.13: a node's inputs and outputs are alive together;
-what it saved goes when it has run; gradients that meet are added, in place where nobody else
+what it saved goes when it has run; then validate_outputs gives each gradient the shape and
+dtype of what it is the gradient of; gradients that meet are added, in place where nobody else
 holds the first. torch/csrc/autograd/functions/accumulate_grad.h: the first gradient of a
 parameter is kept as it is, later ones are added to it.
 """
 
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from heapq import heappop, heappush
@@ -66,22 +68,28 @@ class Tape:
             return output
         region = self._region
         if region is not None and self._refilling:
-            return self._refill(region, output, saved)
-        for leaf in nodes:
-            if isinstance(leaf, Parameter):
-                leaf.uses += 1
+            return self._refill(region, output, Node(0, nodes, (), backward, unpacks=False), saved)
         self._sequence += 1
-        node = Node(self._sequence, nodes, backward, unpacks=bool(saved))
+        shapes = tuple((x.elements, x.width) for x in inputs)
+        node = Node(self._sequence, nodes, shapes, backward, unpacks=bool(saved))
         output.node = node
         if region is None:
             node.saved = _storages(saved)
         else:
             node.region = region
-            region.nodes.append(node)
+            region.nodes.append(weakref.ref(node))
+            if node.unpacks:
+                region.last_unpacking = len(region.nodes)
         return output
 
-    def _refill(self, region: Region, output: Tensor, saved: tuple[Tensor, ...]) -> Tensor:
-        output.node = _refill_next(region, saved)
+    def _refill(
+        self, region: Region, output: Tensor, anew: Node, saved: tuple[Tensor, ...]
+    ) -> Tensor:
+        """Where nobody waits, ``anew`` holds what it saves for as long as its output is there."""
+        node = _refill_next(region, saved)
+        if node is None:
+            anew.saved = _storages(saved)
+        output.node = node or anew
         if region.refilled == region.last_unpacking:
             raise _RecomputedEnough
         return output
@@ -101,8 +109,6 @@ class Tape:
         self._region = region
         output = run(given)
         self._region = None
-        unpacking = [number for number, node in enumerate(region.nodes, 1) if node.unpacks]
-        region.last_unpacking = max(unpacking, default=0)
         return output
 
     def _recompute(self, region: Region) -> None:
@@ -147,6 +153,7 @@ class Tape:
         root = output.node
         assert isinstance(root, Node)
         output.node = None
+        _count_uses(root)
         arrived: dict[int, Tensor] = {id(root): gradient}
         queue: list[tuple[int, Node]] = [(-root.sequence, root)]
         waiting = [sequence for sequence, _ in self.borders]
@@ -173,6 +180,7 @@ class Tape:
         incoming = arrived.pop(id(node))
         outgoing = list(node.backward(incoming))
         node.saved = []
+        self._validate(outgoing, node)
         del incoming
         for position, edge in enumerate(node.inputs):
             made, outgoing[position] = outgoing[position], None
@@ -187,6 +195,15 @@ class Tape:
             del made
             if isinstance(edge, Parameter):
                 self._accumulate(edge, arrived)
+
+    def _validate(self, outgoing: list[Tensor | None], node: Node) -> None:
+        """Each gradient in its input's own shape and dtype."""
+        for position, (elements, width) in enumerate(node.shapes):
+            made = outgoing[position]
+            if made is None or (made.elements, made.width) == (elements, width):
+                continue
+            outgoing[position] = self.new(elements, width, "gradient reduced, or cast")
+            del made
 
     def _join(self, arrived: dict[int, Tensor], key: int) -> None:
         """Gradients of one tensor from two consumers: in place if nobody else holds the first."""
@@ -203,6 +220,7 @@ class Tape:
         if leaf.uses:
             return
         gradient = arrived.pop(id(leaf))
+        leaf.storage = None  # a leaf is its own node, so that references alone never end it
         storage = gradient.storage
         assert storage is not None
         if self._sink == "reduce":
@@ -228,11 +246,28 @@ class Tape:
             self._waits = storage
 
 
-def _refill_next(region: Region, saved: tuple[Tensor, ...]) -> Node:
-    """The next node that waits gets its tensors."""
-    node = region.nodes[region.refilled]
+def _count_uses(root: Node) -> None:
+    """How many gradients every leaf behind ``root`` will get; what was detached sends none."""
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        for edge in node.inputs:
+            if isinstance(edge, Parameter):
+                edge.uses += 1
+            elif edge is not None:
+                waiting.append(edge)
+
+
+def _refill_next(region: Region, saved: tuple[Tensor, ...]) -> Node | None:
+    """The next node that waits gets its tensors, if it is there."""
+    node = region.nodes[region.refilled]()
     region.refilled += 1
-    node.saved = _storages(saved)
+    if node is not None:
+        node.saved = _storages(saved)
     return node
 
 

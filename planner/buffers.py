@@ -1,7 +1,6 @@
 """Memory that is neither model state nor activation: workspaces and communication."""
 
-from planner.model import Linear
-from planner.numerics import Numerics
+from planner.linear import Linear
 from planner.recipe import Workload
 from planner.units import ALLOCATOR_BLOCK_BYTES, KIB, MIB, round_up
 
@@ -16,12 +15,3 @@ def largest_linear(workload: Workload) -> Linear:
         (linear for linear, _ in workload.model.counted_linears),
         key=lambda linear: linear.weight_params,
     )
-
-
-def ddp_buckets(trainable_params: int, numerics: Numerics) -> int:
-    """DDP copies every gradient into flat buckets before it reduces them.
-
-    read: torch/csrc/distributed/c10d/reducer.cpp; accelerate leaves
-    gradient_as_bucket_view off.
-    """
-    return trainable_params * numerics.gradient

@@ -19,6 +19,7 @@ from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
 from planner.listing import listing
 from planner.model_config import load_model_dir
+from planner.optimizers import optimizer_name
 from planner.plan import Method, Offload
 from planner.plan_file import render, write
 from planner.presets import Kind, ModelPreset, load_model, preset_names
@@ -68,6 +69,9 @@ def plan(
         ),
     ] = None,
     lora_rank: Annotated[int | None, typer.Option(min=1, help="Rank of the adapters.")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="adamw_torch_fused, adamw_8bit, adafactor, ... (README).")
+    ] = None,
     memory_limit: Annotated[
         str | None, typer.Option(help="Use at most this of each device, such as 22GiB.")
     ] = None,
@@ -108,6 +112,7 @@ def plan(
             offload=offload,
             activation_checkpointing=activation_checkpointing,
             lora_rank=lora_rank,
+            optimizer=optimizer_name(optimizer) if optimizer is not None else None,
             memory_limit_bytes=_size(memory_limit),
             data_source=_data_source(data),
         )

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from planner import operators as ops
 from planner.autograd import Tape
-from planner.model import LayerKind, Linear
+from planner.dora import Adapter, dora
+from planner.layer_kinds import LayerKind
+from planner.linear import Linear
 from planner.numerics import Numerics
 from planner.recipe import Batch, Workload
 from planner.tensors import Parameter, Tensor
@@ -39,10 +41,10 @@ class Decoder:
     def __post_init__(self) -> None:
         model = self.workload.model
         self.matrices = {
-            kind: {matrix.name: matrix for matrix in model.linears(kind)} for kind in model.kinds
+            kind: {matrix.key: matrix for matrix in model.linears(kind)} for kind in model.kinds
         }
         self.adapted = frozenset(
-            matrix.name for kind in model.kinds for matrix in self.workload.adapted(kind)
+            matrix.key for kind in model.kinds for matrix in self.workload.adapted(kind)
         )
 
     # --- weights --------------------------------------------------------------------------
@@ -62,13 +64,18 @@ class Decoder:
             self.weights[name] = Parameter(elements, width, trains=trains)
         return self.weights[name]
 
+    def expert_parameter(self, layer: Layer, name: str, elements: int) -> Parameter:
+        """A router's or all experts' weight: no ``nn.Linear``, so never quantized."""
+        quantized = self.workload.recipe.quantization is not None
+        return self.parameter(f"{layer.place}.{name}", elements, matrix=not quantized)
+
     # --- linear layers --------------------------------------------------------------------
 
-    def linear(self, layer: Layer, name: str, x: Tensor) -> Tensor:
-        """The layer's matrix of that name, with its adapter where it has one."""
-        matrix = self.matrices[layer.kind][name]
-        name = f"{layer.place}.{name}"
-        if matrix.name in self.adapted:
+    def linear(self, layer: Layer, role: str, x: Tensor) -> Tensor:
+        """The layer's matrix of that role, with its adapter where it has one."""
+        matrix = self.matrices[layer.kind][role]
+        name = f"{layer.place}.{role}"
+        if role in self.adapted:
             return self._adapted(name, matrix, x)
         return self._base(name, matrix, x)
 
@@ -77,39 +84,44 @@ class Decoder:
             return self._quantized(matrix, x)
         weight = self.parameter(name, matrix.weight_params, matrix=True)
         bias = self.parameter(f"{name}.bias", matrix.out_features) if matrix.bias else None
-        return self.product(weight, x, matrix.out_features, matrix.name, bias)
+        cached = self.workload.model.model_type != "falcon"
+        return self.product(weight, x, matrix.out_features, matrix.name, bias, cached=cached)
 
     def product(
         self,
-        weight: Parameter,
+        weight: Tensor,
         x: Tensor,
         out_features: int,
         name: str,
         bias: Parameter | None = None,
+        *,
+        cached: bool = True,
     ) -> Tensor:
-        """``F.linear``, its operands cast first under autocast."""
+        """``F.linear``, its operands cast first under autocast, which keeps a leaf's cast:
+        ``weight.T`` of a FalconLinear is none."""
         matrix: Tensor = weight
+        added: Tensor | None = bias if bias is not None and bias.trains else None
         if self.numerics.autocast:
             width = self.numerics.compute
             x = ops.cast(self.tape, x, width, f"{name}: input cast")
             if weight.width != width:
-                matrix = self._cast_weight(weight, f"{name}: weight cast")
+                matrix = self._cast_weight(weight, f"{name}: weight cast", cached=cached)
             if bias is not None and bias.width != width and bias.trains:
-                self._cast_weight(bias, f"{name}: bias cast")
-        bias = bias if bias is not None and bias.trains else None
+                added = self._cast_weight(bias, f"{name}: bias cast")
         return ops.linear(
             self.tape,
             x,
             matrix,
             out_features=out_features,
-            bias=bias,
+            bias=added,
             name=name,
             keeps_input=self.numerics.keeps_linear_inputs,
         )
 
-    def _cast_weight(self, weight: Parameter, name: str) -> Tensor:
+    def _cast_weight(self, weight: Tensor, name: str, *, cached: bool = True) -> Tensor:
+        """Autocast keeps the copies of leaves that train until it ends."""
         width = self.numerics.compute
-        if not weight.trains:
+        if not cached or not isinstance(weight, Parameter) or not weight.trains:
             return ops.cast(self.tape, weight, width, name)
         return self.tape.cast_once(weight, lambda x: ops.cast(self.tape, x, width, name))
 
@@ -140,6 +152,10 @@ class Decoder:
             x = ops.cast(tape, x, self.numerics.trainable, "adapter's input in its dtype")
         a = self.parameter(f"{name}.lora_A", rank * matrix.in_features, adapter=True)
         b = self.parameter(f"{name}.lora_B", rank * matrix.out_features, adapter=True)
+        if adapter.dora:
+            result = self._with_dora(name, matrix, x, result, a, b)
+            converts = not quantized or not self._autocast_is_seen_by_peft
+            return ops.cast(tape, result, expected) if converts else result
         output = self._adapter_output(x, a, b, rank, matrix.out_features)
         if quantized and not self._autocast_is_seen_by_peft:
             output = ops.cast(tape, output, expected)
@@ -159,19 +175,86 @@ class Decoder:
         del down
         return ops.unary(self.tape, up, "scaled adapter output")
 
+    def _with_dora(
+        self, name: str, matrix: Linear, x: Tensor, result: Tensor, a: Parameter, b: Parameter
+    ) -> Tensor:
+        """peft's DoraLinearVariant.forward."""
+        recipe = self.workload.recipe
+        assert recipe.adapter is not None
+        magnitude = self.parameter(f"{name}.magnitude", matrix.out_features, adapter=True)
+        drops = recipe.adapter.dropout > 0
+        if drops:
+            x = ops.dropout(self.tape, x, device=self.batch.device)
+        output = dora(
+            self.tape,
+            x,
+            None if drops else result,
+            self._whole_weight(name, matrix),
+            matrix=matrix,
+            adapter=Adapter(a=a, b=b, magnitude=magnitude, rank=recipe.adapter.rank),
+            product=self.product,
+        )
+        return ops.add(self.tape, result, output, f"{matrix.name} with its adapter")
+
+    def _whole_weight(self, name: str, matrix: Linear) -> Tensor:
+        """peft's dequantize_module_weight."""
+        if self.workload.recipe.quantization is None:
+            return self.parameter(name, matrix.weight_params, matrix=True)
+        _scales, weight = ops.dequantized(self.tape, matrix.weight_params, self.numerics.compute)
+        return weight
+
     @property
     def _autocast_is_seen_by_peft(self) -> bool:
         """read: peft/tuners/lora/bnb.py at 0.21.2: it asks for CUDA's autocast alone."""
         return self.numerics.autocast and self.batch.device == "cuda"
 
+    def residual_dropout(self, x: Tensor) -> Tensor:
+        """The model's own, of what a layer adds to the residual stream."""
+        if not self.workload.model.residual_dropout:
+            return x
+        return ops.dropout(self.tape, x, device=self.batch.device)
+
+    @property
+    def residual_width(self) -> int:
+        """Of the embeddings, and so of masks that are added to scores."""
+        return self.numerics.trainable if self.trains_all else self.numerics.outside
+
+    @property
+    def pow_width(self) -> int | None:
+        """CUDA's autocast raises to powers in fp32, the CPU's as it comes.
+
+        read: aten/src/ATen/autocast_mode.h at 2.13, AT_FORALL_FP32.
+        """
+        on_cuda = self.numerics.autocast and self.batch.device == "cuda"
+        return ops.FP32 if on_cuda else None
+
     def masked(self, kind: LayerKind) -> bool:
-        """Whether attention takes a mask: samples are padded, or the window is exceeded."""
+        """Whether attention takes a mask: samples are padded, or the window is exceeded.
+        FalconModel.forward always makes one."""
         window = kind.sliding_window
+        if self.workload.model.model_type == "falcon":
+            return True
         return self.batch.masked or (window is not None and self.batch.sequence_length > window)
 
-    def rotary_tables(self, width: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, made once for all layers."""
+    def rotary_tables(self, width: int) -> dict[LayerKind, tuple[Tensor, Tensor] | None]:
+        """Cosines and sines, made once for all layers, or once for each kind of them; none
+        where nothing rotates."""
+        kinds = self.workload.model.kinds
+        if self.workload.model.positions != "rotary":
+            return dict.fromkeys(kinds)
+        if self.workload.model.local_rotary:
+            return {kind: self._rotary_tables(width) for kind in kinds}
+        return dict.fromkeys(kinds, self._rotary_tables(width))
+
+    def _rotary_tables(self, width: int) -> tuple[Tensor, Tensor]:
         model = self.workload.model
+        if model.rotary == "halves-fp32":
+            width = ops.FP32
         elements = self.batch.sequence_length * int(model.head_dim * model.rotary_fraction)
+        if model.rotary == "split":
+            elements //= 2
+        if model.rotary == "complex":
+            table = self.tape.new(elements, ops.FP32, "rotary frequencies")
+            return table, table
         cos = self.tape.new(elements, width, "rotary cosines")
         return cos, self.tape.new(elements, width, "rotary sines")

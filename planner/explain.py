@@ -5,15 +5,20 @@ the largest moment of a step, found by running every layer on the tape.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.memory import gradient_sink, worst_batch
 from planner.micro_batch import largest_moment
 from planner.model_pass import ModelPass
-from planner.model_states import ADAM_MOMENTS_BYTES
 from planner.numerics import Numerics, numerics
+from planner.optimizer_formula import states_formula
+from planner.optimizer_step import step_of
+from planner.optimizers import optimizers
 from planner.quantization import nf4_bytes
 from planner.search import Candidate
+from planner.tensors import Event
+from planner.trained_tensors import trained_tensors
 
 STATES_SOURCE = "arXiv:1910.02054, section 3.1 (planner/model_states.py)"
 
@@ -41,20 +46,11 @@ class AliveTensors:
 def formulas(candidate: Candidate) -> list[Formula]:
     """Model states, communication and workspaces that a step always holds."""
     kinds = _numerics(candidate)
-    parts = candidate.footprint.phases["optimizer_step"]
-    trained = candidate.workload.trainable_params
     rows = [
         _gradients(candidate, kinds),
-        Formula(
-            part="optimizer states",
-            formula=(
-                f"{trained:,} trained x ({kinds.master} master + {ADAM_MOMENTS_BYTES} moments) "
-                f"bytes{_shards(candidate, from_stage=1)}"
-            ),
-            num_bytes=parts["optimizer_states"],
-            source=STATES_SOURCE,
-        ),
+        _optimizer_states(candidate, kinds),
         _communication(candidate),
+        _step_workspace(candidate, kinds),
     ]
     return [row for row in (*_weights(candidate, kinds), *rows) if row.num_bytes]
 
@@ -78,7 +74,7 @@ def _communication(candidate: Candidate) -> Formula:
     """What an optimizer step finds there: gathered parameters and the buckets of ZeRO-1 and
     ZeRO-2 are gone by then."""
     text, source = "every gradient again in DDP's buckets", "torch's reducer.cpp"
-    room = "planner/buffers.py"
+    room = "planner/ddp.py"
     if candidate.layout.zero_stage:
         text = "DeepSpeed's bucket for gradients, or the buffer of what is offloaded"
         source, room = "DeepSpeed 0.19.8", "planner/zero.py, zero3.py"
@@ -87,6 +83,40 @@ def _communication(candidate: Candidate) -> Formula:
         formula=text,
         num_bytes=candidate.footprint.phases["optimizer_step"].get("communication", 0),
         source=f"{source} ({room})",
+    )
+
+
+def _optimizer_states(candidate: Candidate, kinds: Numerics) -> Formula:
+    workload = candidate.workload
+    optimizer = optimizers()[workload.recipe.optimizer.name]
+    text = states_formula(optimizer, trained_tensors(workload), kinds.home)
+    if kinds.master:
+        text = f"{workload.trainable_params:,} x {kinds.master} master; {text}"
+    return Formula(
+        part="optimizer states",
+        formula=f"{text}{_shards(candidate, from_stage=1)}",
+        num_bytes=candidate.footprint.phases["optimizer_step"]["optimizer_states"],
+        source=f"{optimizer.source} (presets/optimizers.yaml)",
+    )
+
+
+def _step_workspace(candidate: Candidate, kinds: Numerics) -> Formula:
+    """What the update adds at its largest moment."""
+    parts = candidate.footprint.phases["optimizer_step"]
+    text = "cuBLAS workspaces" if candidate.cluster.device == "cuda" else "nothing of cuBLAS"
+    source = "CUDABlas.cpp, clip_grad.py and the optimizer (planner/optimizer_step.py)"
+    if candidate.layout.zero_stage:
+        text = f"{text}; the larger of a norm in fp64 and of a part's gradients in fp32"
+        source = "CUDABlas.cpp, DeepSpeed 0.19.8 (planner/zero.py, zero3.py)"
+    else:
+        step = step_of(candidate.workload, width=kinds.home, device=candidate.cluster.device)
+        made = [f"{row.count:,} x {row.name}, {row.num_bytes:,} bytes" for row in _alive(step.log)]
+        text = "; ".join([text, *made])
+    return Formula(
+        part="workspace",
+        formula=f"at the update: {text}",
+        num_bytes=parts["workspace"],
+        source=source,
     )
 
 
@@ -131,9 +161,14 @@ def alive_at_the_peak(candidate: Candidate) -> list[AliveTensors]:
         checkpointing=layout.activation_checkpointing,
         sink=gradient_sink(layout),
     )
+    return _alive(run.tape.log)
+
+
+def _alive(log: Sequence[Event]) -> list[AliveTensors]:
+    """What the largest moment of a log is made of, largest first."""
     sizes: Counter[tuple[str, str]] = Counter()
     counts: Counter[tuple[str, str]] = Counter()
-    for num_bytes, owner, _, name in run.tape.log[: largest_moment(run.tape.log)]:
+    for num_bytes, owner, _, name in log[: largest_moment(log)]:
         key = (owner, name)
         sizes[key] += num_bytes
         counts[key] += 1 if num_bytes > 0 else -1

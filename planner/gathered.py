@@ -199,8 +199,7 @@ def _script(
     """A step as modules run. trl's fused loss reads the head's weight outside of its module,
     so that it belongs to the whole model and stays from the first module to the last."""
     embedding = whole.before
-    norms = tuple(each for each in whole.after if each.name == "norm")
-    head = tuple(each for each in whole.after if each.name == "lm_head") or embedding
+    norms, head = _modules_after(whole)
     fused = workload.recipe.loss == "fused"
     trains = any(each.trains for each in embedding) or checkpointing
     script: Script = [("fetch", head)] if fused else []
@@ -226,8 +225,16 @@ def _run(module: Module) -> Script:
 
 
 def _modules(layer: Iterable[Sized]) -> list[Module]:
-    """Parameters of one layer by the module that they belong to: a weight and its bias."""
+    """Parameters of one layer by the module that they belong to."""
     found: dict[str, list[Sized]] = {}
     for each in layer:
-        found.setdefault(each.name.removesuffix(".bias"), []).append(each)
+        found.setdefault(each.module, []).append(each)
     return [tuple(module) for module in found.values()]
+
+
+def _modules_after(whole: Parameters) -> tuple[Module, Module]:
+    """The last norm, and the head: the token embedding where the two are tied."""
+    head = tuple(each for each in whole.after if each.module == "lm_head")
+    norms = tuple(each for each in whole.after if each not in head)
+    owns_weight = any(each.name == "lm_head" for each in head)
+    return norms, head if owns_weight else (*head, whole.before[0])

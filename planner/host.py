@@ -8,26 +8,38 @@ A rank's memory is resident memory at the largest moment of each phase:
              defragment). Otherwise a tensor at a time goes straight to the device. ZeRO-1 and
              ZeRO-2 flatten what trains in host memory where the device has no room for a copy
              (stage_1_and_2.py, __init__)
-    train    what is offloaded
-    save     the first rank holds what is written (safetensors/torch.py, save_file)
+    train    what is offloaded, and paged optimizer states, which may be here when the device
+             has no room for them
+    save     the first rank copies a file whole before it is written (safetensors/torch.py at
+             0.8.0, _flatten_as_ptr), up to 50 GB of it (transformers/modeling_utils.py at
+             5.23.0); under ZeRO-3 it has gathered all files in host memory, which are written
+             as they are (deepspeed/runtime/engine.py, _zero3_consolidated_16bit_state_dict)
 """
 
 from dataclasses import dataclass
 
 from planner.gpu import Cluster
-from planner.model_states import ADAM_MOMENTS_BYTES, frozen_bytes
+from planner.model_states import frozen_bytes
 from planner.numerics import Numerics, numerics
+from planner.optimizers import optimizers, states_bytes
 from planner.parameters import Sized, parameters
 from planner.recipe import Workload
 from planner.strategy import Layout
+from planner.trained_tensors import counted_tensors
 from planner.units import MIB, ceil_div
-from planner.zero import FP32_BYTES, partition
+from planner.zero import FP32_BYTES, flat_states_bytes, partition
 from planner.zero3 import sub_groups
 from planner.zero_sizes import zero_section
+
+CPU_ADAM_BYTES = 8
+"""Two fp32 moments of DeepSpeedCPUAdam, which accelerate puts in place of ours where the states
+are offloaded; read: accelerate/utils/deepspeed.py at 1.15.0, map_pytorch_optim_to_deepspeed."""
 
 PROCESS_BYTES = 501 * MIB
 """measured: resident memory of a process that has imported torch 2.13, transformers 5.23,
 trl 1.16, peft 0.21, bitsandbytes 0.50 and DeepSpeed 0.19, and nothing else (Linux x86-64)."""
+
+LARGEST_FILE_BYTES = 50 * 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +68,8 @@ def host_memory(
         every = {"train": PROCESS_BYTES + peak_allocated_bytes}
         return HostMemory(first_rank=every, other_ranks=every, ranks=ranks)
     kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=layout.zero_stage)
-    offloaded = offloaded_bytes(workload, layout, kinds)
+    held = PROCESS_BYTES + offloaded_bytes(workload, layout, kinds)
+    held += _paged(workload, layout, kinds)
     load = _load_bytes(workload, layout, cluster, kinds)
     result = disk_bytes(workload, kinds)
     checkpoint = workload.model.num_params * kinds.compute
@@ -64,16 +77,42 @@ def host_memory(
     return HostMemory(
         first_rank={
             "load": PROCESS_BYTES + max(mapped, load),
-            "train": PROCESS_BYTES + offloaded,
-            "save": PROCESS_BYTES + offloaded + result,
+            "train": held,
+            "save": held + _saved_bytes(layout, result),
         },
         other_ranks={
             "load": PROCESS_BYTES + load,
-            "train": PROCESS_BYTES + offloaded,
-            "save": PROCESS_BYTES + offloaded,
+            "train": held,
+            "save": held,
         },
         ranks=ranks,
     )
+
+
+def _paged(workload: Workload, layout: Layout, kinds: Numerics) -> int:
+    """One rank's optimizer states in CUDA managed memory."""
+    optimizer = optimizers()[workload.recipe.optimizer.name]
+    if layout.offload != "none" or not optimizer.paged:
+        return 0
+    if layout.zero_stage == 0:
+        tensors = counted_tensors(workload)
+        return states_bytes(optimizer, tensors, width=kinds.home, device="cuda").paged
+    return flat_states_bytes(workload, _parts(workload, layout), "cuda").paged
+
+
+def _parts(workload: Workload, layout: Layout) -> list[int]:
+    """Elements of each flat tensor that one rank of DeepSpeed hands its optimizer."""
+    groups, ranks = parameters(workload).optimizer_groups, layout.world_size
+    if layout.zero_stage < 3:
+        return [partition(group, ranks).part for group in groups]
+    zero = zero_section(workload, layout)
+    assert zero is not None
+    return [size for group in groups for size in sub_groups(group, ranks, zero.sub_group_size)]
+
+
+def _saved_bytes(layout: Layout, result: int) -> int:
+    """What is on the device is copied a file at a time; ZeRO-3 has gathered all files here."""
+    return result if layout.zero_stage == 3 else min(result, LARGEST_FILE_BYTES)
 
 
 def _load_bytes(workload: Workload, layout: Layout, cluster: Cluster, kinds: Numerics) -> int:
@@ -123,7 +162,7 @@ def _offloaded_group(
     cut = partition(group, ranks)
     added_up = max(cut.touched) * kinds.gradient if accumulates else 0
     return (
-        cut.part * ADAM_MOMENTS_BYTES
+        cut.part * CPU_ADAM_BYTES
         + 2 * pinned(cut.part * FP32_BYTES)
         + pinned(cut.part * kinds.trainable)
         + pinned(cut.largest * kinds.gradient)
@@ -136,11 +175,8 @@ def _offloaded_stage_3(workload: Workload, layout: Layout, kinds: Numerics) -> i
     initialize_optimizer_states and _setup_for_real_optimizer: pinned are the fp32 gradients of
     each sub-group and the buffer of all; with parameters (partition_parameters.py,
     _partition_param) every slice, and what trains once more, flat."""
-    zero = zero_section(workload, layout)
-    assert zero is not None
-    ranks, groups = layout.world_size, parameters(workload).optimizer_groups
-    sizes = [n for group in groups for n in sub_groups(group, ranks, zero.sub_group_size)]
-    states = sum(n * (FP32_BYTES + ADAM_MOMENTS_BYTES) + pinned(n * FP32_BYTES) for n in sizes)
+    ranks, sizes = layout.world_size, _parts(workload, layout)
+    states = sum(n * (FP32_BYTES + CPU_ADAM_BYTES) + pinned(n * FP32_BYTES) for n in sizes)
     states += pinned(sum(sizes) * kinds.gradient)
     if layout.offload != "all":
         return states

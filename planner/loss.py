@@ -26,7 +26,13 @@ file, _forward_tile and _backward_tile. The Triton kernels work inside the tile.
 
 
 def fused_loss(
-    tape: Tape, hidden: Tensor, head: Parameter, *, batch: Batch, numerics: Numerics
+    tape: Tape,
+    hidden: Tensor,
+    head: Parameter,
+    bias: Parameter | None = None,
+    *,
+    batch: Batch,
+    numerics: Numerics,
 ) -> Tensor:
     """trl's add_fused_lm_head, _fused_forward: every position but the last of each sample."""
     h = hidden.elements // batch.tokens
@@ -39,7 +45,7 @@ def fused_loss(
     else:
         selected = hidden
     return _fused_log_probs(
-        tape, selected, head, tokens=scored, numerics=numerics, device=batch.device
+        tape, selected, head, bias, tokens=scored, numerics=numerics, device=batch.device
     )
 
 
@@ -56,7 +62,14 @@ def _selected(tape: Tape, hidden: Tensor, tokens: int) -> Tensor:
 
 
 def _fused_log_probs(
-    tape: Tape, hidden: Tensor, head: Parameter, *, tokens: int, numerics: Numerics, device: Device
+    tape: Tape,
+    hidden: Tensor,
+    head: Parameter,
+    bias: Parameter | None,
+    *,
+    tokens: int,
+    numerics: Numerics,
+    device: Device,
 ) -> Tensor:
     """ChunkedLogProbFunction: a tile of logits at a time, made again for the gradient."""
     vocab = head.elements * tokens // hidden.elements
@@ -68,25 +81,38 @@ def _fused_log_probs(
     del tile
     outputs = [tape.new(tokens, FP32, "log-probability and entropy") for _ in range(3)]
     del statistics
-    elements, width, head_width = hidden.elements, hidden.width, head.width
-    weights, head_trains = head.elements, head.trains
+    elements, width = hidden.elements, hidden.width
+    parameters = [head] if bias is None else [head, bias]
+    sizes_of = [(p.elements, p.width) if p.trains else None for p in parameters]
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         of_hidden = tape.new(elements, FP32, "gradient of the hidden states in fp32")
-        of_head = tape.new(weights, FP32, "gradient of the head in fp32") if head_trains else None
+        summed = [
+            tape.new(size[0], FP32, "gradient of the head in fp32") if size else None
+            for size in sizes_of
+        ]
         tile = sizes.tile("backward")
-        made_hidden = ops.as_width(tape, of_hidden, width, elements)
-        made_head = None
-        if of_head is not None:
-            made_head = ops.as_width(tape, of_head, head_width, weights)
-            assert made_head.storage is not None
-            made_head.storage.held_by_python = True
+        made: list[Tensor | None] = [ops.as_width(tape, of_hidden, width, elements)]
+        made += [_from_python(tape, *pair) for pair in zip(summed, sizes_of, strict=True)]
         del tile
-        return [made_hidden, made_head]
+        return made
 
-    saved = (hidden, head, outputs[0], outputs[1])
+    saved = (hidden, *parameters, outputs[0], outputs[1])
     result = outputs[2]
-    return tape.record(result, (hidden, head), saved, backward)
+    return tape.record(result, (hidden, *parameters), saved, backward)
+
+
+def _from_python(
+    tape: Tape, gradient: Tensor | None, size: tuple[int, int] | None
+) -> Tensor | None:
+    """A parameter's gradient in its dtype, as an autograd.Function in Python returns it."""
+    if gradient is None or size is None:
+        return None
+    elements, width = size
+    made = ops.as_width(tape, gradient, width, elements)
+    assert made.storage is not None
+    made.storage.held_by_python = True
+    return made
 
 
 class _TileSizes:

@@ -18,16 +18,19 @@ from planner.autograd import GradientSink
 from planner.buffers import (
     CUBLAS_WORKSPACE_BYTES,
     CUBLAS_WORKSPACES,
-    ddp_buckets,
     largest_linear,
 )
+from planner.ddp import ddp_bytes
 from planner.gpu import Device
 from planner.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.model_states import ModelStates, frozen_bytes, model_states
 from planner.numerics import Numerics, numerics
+from planner.optimizer_step import step_bytes
+from planner.optimizers import optimizers
 from planner.plan import PHASES, Part, Phase
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
+from planner.trained_tensors import counted_tensors
 from planner.zero_phases import zero_phases
 from planner.zero_sizes import zero_section
 
@@ -60,6 +63,7 @@ class _Step:
     workload: Workload
     layout: Layout
     numerics: Numerics
+    device: Device
     states: ModelStates
     cublas_bytes: int
     passes: MicroBatch
@@ -91,12 +95,15 @@ def footprint_of(workload: Workload, layout: Layout, batch: Batch, kinds: Numeri
         workload=workload,
         layout=layout,
         numerics=kinds,
+        device=batch.device,
         states=model_states(
             frozen_bytes=frozen_bytes(workload, kinds),
-            trainable_params=workload.trainable_params,
+            tensors=counted_tensors(workload),
+            optimizer=optimizers()[workload.recipe.optimizer.name],
             numerics=kinds,
             zero_stage=0,
             data_parallel_size=layout.world_size,
+            device=batch.device,
         ),
         cublas_bytes=cublas,
         passes=micro_batch(
@@ -150,7 +157,7 @@ def _resident(step: _Step) -> Parts:
 
 def _communication(step: _Step) -> int:
     if step.layout.strategy == "ddp":
-        return ddp_buckets(step.workload.trainable_params, step.numerics)
+        return ddp_bytes(step.workload, step.numerics.gradient)
     return 0
 
 
@@ -175,13 +182,19 @@ def _during(step: _Step, alive: Amounts) -> Parts:
 
 
 def _optimizer_step(step: _Step) -> Parts:
-    """Gradients and optimizer states, no activations."""
+    """Gradients, optimizer states and what the step makes; no activations."""
+    made = step_bytes(step.workload, width=step.numerics.home, device=step.device)
     return {
         **_resident(step),
         "gradients": step.states.gradients_bytes,
-        "workspace": step.cublas_bytes,
+        "workspace": step.cublas_bytes + made,
     }
 
 
 def _save(step: _Step) -> Parts:
-    return _resident(step)
+    """Tensors are copied to the host, not here; a full model that trains in fp32 is cast
+    first, a tensor at a time (launcher/saving.py)."""
+    kinds, cast = step.numerics, 0
+    if step.workload.method == "full" and kinds.compute < kinds.trainable:
+        cast = max(tensor.elements for tensor in counted_tensors(step.workload)) * kinds.compute
+    return {**_resident(step), "workspace": step.cublas_bytes + cast}

@@ -4,53 +4,45 @@ Names are those of Hugging Face's ``config.json``. A parameter count is made of 
 (`Linear`), so that quantization, LoRA and FLOPs all count from the same list.
 """
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 from pydantic import model_validator
 
+from planner.expert_shape import ExpertsSpec, LatentAttentionSpec
+from planner.layer_kinds import LayerKind, LayerPattern, counted, layers_of
+from planner.linear import Linear
+from planner.module_names import module_names
 from planner.spec import Spec
 
-Mlp = Literal["swiglu", "fused-swiglu"]
-"""``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM)."""
-Rotary = Literal["halves", "joined", "interleaved"]
+Mlp = Literal["swiglu", "fused-swiglu", "plain"]
+"""``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM).
+``plain``: no gate, an activation between two matrices (GPT)."""
+Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu"]
+"""What the gate goes through. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new`` and
+``gelu-quick`` are made of several operators (transformers' ``gelu_new``, ``quick_gelu``)."""
+Rotary = Literal["halves", "halves-fp32", "joined", "interleaved", "complex", "split"]
 """How queries and keys are turned. ``halves``: each head's first half with its second.
-``joined``: the same, then what rotates and what does not are concatenated (Phi-3).
-``interleaved``: neighbours with each other, then concatenated (GLM)."""
-Norms = Literal["before", "around"]
-"""``before``: attention and MLP each have a norm at their input. ``around``: one at their
-output too, before the residual is added (GLM-4-0414)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Linear:
-    """One ``nn.Linear``: ``in_features x out_features``, bias beside it."""
-
-    name: str
-    in_features: int
-    out_features: int
-    bias: bool = False
-
-    @property
-    def weight_params(self) -> int:
-        return self.in_features * self.out_features
-
-    @property
-    def num_params(self) -> int:
-        return self.weight_params + (self.out_features if self.bias else 0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerKind:
-    """What tells one layer of a model from another; layers of one kind are all alike."""
-
-    sliding_window: int | None = None
-    """Positions that attention looks back; beyond it a mask is needed."""
-    variety: int = 0
-    """Which of the sets of matrices it has, in a model that is traced."""
+``halves-fp32``: the same in fp32, then cast back (OLMo-2). ``joined``: as ``halves``, then what
+rotates and what does not are concatenated (Phi-3). ``interleaved``: neighbours with each other,
+then concatenated (GLM). ``complex``: neighbours as one complex number (DeepSeek-V2).
+``split``: as ``halves``, each half on its own, then concatenated (gpt-oss)."""
+Norm = Literal["rms", "rms-fp32", "rms-plus-one", "layer"]
+"""An RMSNorm is made in fp32. ``rms``: cast back, then scaled by its weight (Llama).
+``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-plus-one``: the same, by one more than its
+weight (Gemma). ``layer``: LayerNorm (GPT)."""
+Norms = Literal["before", "around", "after"]
+"""``before``: attention and MLP each have a norm at their input. ``after``: at their output,
+before the residual is added (OLMo-2). ``around``: at both (Gemma 2, GLM-4-0414)."""
+QkNorm = Literal["heads", "heads-rotated", "whole"]
+"""Norms of queries and of keys. ``heads``: over each head (Qwen3). ``heads-rotated``: the same,
+once they have been turned (HunYuan). ``whole``: over all heads at once (OLMo-2)."""
+Residual = Literal["sequential", "parallel", "parallel-two-norms"]
+"""``sequential``: the MLP reads what attention has added to. ``parallel``: both read the same
+normalised input (Phi). ``parallel-two-norms``: both read the layer's input, each through its own
+norm (GPT-NeoX)."""
+Positions = Literal["rotary", "learned", "alibi"]
+"""``learned``: a table of vectors added to the embeddings. ``alibi``: a slope on the scores."""
 
 
 class ModelSpec(Spec):
@@ -70,18 +62,54 @@ class ModelSpec(Spec):
     """Positions that attention looks back in the layers that have a window."""
     full_attention_every: int | None = None
     """One layer in so many has no window, the last of them; nothing where all layers have it."""
+    full_attention_first: int = 0
+    """So many layers at the start have no window (Qwen2's ``max_window_layers``)."""
+    unrotated_every: int | None = None
+    """One layer in so many does not turn queries and keys, the last of them (SmolLM3)."""
+    local_rotary: bool = False
+    """Layers with a window have rotary tables of their own (Gemma 3)."""
     qkv_bias: bool = False
     output_bias: bool = False
     tied_embeddings: bool = False
+    mlp_bias: bool = False
+    head_bias: bool = False
     mlp: Mlp = "swiglu"
+    activation: Activation = "silu"
+    norm_bias: bool = False
+    """Whether LayerNorms have one."""
+    embedding_norm: bool = False
+    """A norm between the embeddings and the first layer (Bloom)."""
+    residual: Residual = "sequential"
+    positions: Positions = "rotary"
+    position_offset: int = 0
+    """Rows of the learned table in front of the first position (OPT)."""
+    embedding_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    """Of what attention and MLP add to the residual stream."""
+    attention_dropout: float = 0.0
+    """Of the attention weights."""
     rotary_fraction: float = 1.0
     """Share of each head's dimensions that rotate."""
     rotary: Rotary = "halves"
+    norm: Norm = "rms"
     norms: Norms = "before"
-    qk_norm: bool = False
-    """An RMSNorm over each head of queries and of keys (Qwen3)."""
+    qk_norm: QkNorm | None = None
+    scaled_embeddings: bool = False
+    """The token embedding multiplies its rows by a number (Gemma)."""
+    multipliers: bool = False
+    """Embeddings, both blocks' outputs and the logits are multiplied by numbers (Granite)."""
+    attn_logit_softcapping: float | None = None
+    """Where attention's scores are capped by ``tanh``, which no fused kernel does (Gemma 2)."""
+    final_logit_softcapping: float | None = None
+    """Where the logits are (Gemma 2)."""
+    attention_sinks: bool = False
+    """Each head has one score more, a parameter, and attention is eager (gpt-oss)."""
     fused_qkv: bool = False
     """One matrix holds query, key and value (Phi-3)."""
+    experts: ExpertsSpec | None = None
+    """Mixture of experts; ``intermediate_size`` is then that of the layers without."""
+    latent: LatentAttentionSpec | None = None
+    """Multi-head latent attention; ``head_dim`` is then that of the part that rotates."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "ModelSpec":
@@ -97,6 +125,13 @@ class ModelSpec(Spec):
         return self.num_attention_heads * self.head_dim
 
     @property
+    def scored_size(self) -> int:
+        """Width of the queries and of what attention returns, together."""
+        if self.latent is None:
+            return 2 * self.query_size
+        return self.num_attention_heads * (self.latent.qk_head_dim + self.latent.v_head_dim)
+
+    @property
     def key_value_size(self) -> int:
         """Width of the keys alone, equal to that of the values."""
         return self.num_key_value_heads * self.head_dim
@@ -104,37 +139,67 @@ class ModelSpec(Spec):
     @property
     def layers(self) -> tuple[LayerKind, ...]:
         """The kind of each layer, in forward order."""
-        return _layers(self.num_layers, self.sliding_window, self.full_attention_every)
+        return layers_of(self._pattern)
 
     @property
     def kinds(self) -> Mapping[LayerKind, int]:
         """How many layers there are of each kind, in the order in which they first come."""
-        return _counted(self.num_layers, self.sliding_window, self.full_attention_every)
+        return counted(self._pattern)
 
-    def linears(self, _kind: LayerKind) -> tuple[Linear, ...]:
-        """Matrices of one layer of a kind, in forward order."""
-        h, i = self.hidden_size, self.intermediate_size
-        q, kv = self.query_size, self.key_value_size
+    @property
+    def _pattern(self) -> LayerPattern:
+        return LayerPattern(
+            self.num_layers,
+            self.sliding_window,
+            self.full_attention_every,
+            self.full_attention_first,
+            self.unrotated_every,
+            self.experts,
+        )
+
+    def linears(self, kind: LayerKind) -> tuple[Linear, ...]:
+        """Matrices of one layer of a kind, in forward order; routed experts are none."""
+        h = self.hidden_size
+        attention, mlp = self._attention, self._mlp
+        if self.latent is not None:
+            heads, bias = self.num_attention_heads, self.qkv_bias
+            attention = self.latent.matrices(h, heads, bias=bias)
+        if kind.routed and self.experts is not None:
+            mlp = self.experts.shared_matrices(h)
+        return (*attention, *mlp)
+
+    @property
+    def _attention(self) -> tuple[Linear, ...]:
+        h, q, kv = self.hidden_size, self.query_size, self.key_value_size
         widths = {"q_proj": q, "k_proj": kv, "v_proj": kv}
         if self.fused_qkv:
             widths = {"qkv_proj": q + 2 * kv}
-        attention = (
-            *(
-                Linear(name=name, in_features=h, out_features=width, bias=self.qkv_bias)
-                for name, width in widths.items()
-            ),
-            Linear(name="o_proj", in_features=q, out_features=h, bias=self.output_bias),
+        return (
+            *(self._linear(role, h, width, bias=self.qkv_bias) for role, width in widths.items()),
+            self._linear("o_proj", q, h, bias=self.output_bias),
         )
+
+    @property
+    def _mlp(self) -> tuple[Linear, ...]:
+        h, i = self.hidden_size, self.intermediate_size
+        widths = {"gate_proj": i, "up_proj": i}
         if self.mlp == "fused-swiglu":
-            up: tuple[Linear, ...] = (
-                Linear(name="gate_up_proj", in_features=h, out_features=2 * i),
-            )
-        else:
-            up = (
-                Linear(name="gate_proj", in_features=h, out_features=i),
-                Linear(name="up_proj", in_features=h, out_features=i),
-            )
-        return (*attention, *up, Linear(name="down_proj", in_features=i, out_features=h))
+            widths = {"gate_up_proj": 2 * i}
+        if self.mlp == "plain":
+            widths = {"up_proj": i}
+        return (
+            *(self._linear(role, h, width, bias=self.mlp_bias) for role, width in widths.items()),
+            self._linear("down_proj", i, h, bias=self.mlp_bias),
+        )
+
+    def _linear(self, role: str, in_features: int, out_features: int, *, bias: bool) -> Linear:
+        return Linear(
+            name=module_names(self.model_type).matrices.get(role, role),
+            in_features=in_features,
+            out_features=out_features,
+            bias=bias,
+            role=role,
+        )
 
     @property
     def counted_linears(self) -> list[tuple[Linear, int]]:
@@ -149,14 +214,45 @@ class ModelSpec(Spec):
         return sum(count * linear.weight_params for linear, count in self.counted_linears)
 
     @property
+    def norm_params(self) -> int:
+        """One norm over the hidden size."""
+        return (2 if self.norm_bias else 1) * self.hidden_size
+
+    @property
+    def layer_norm_sizes(self) -> tuple[int, ...]:
+        """Elements of each vector of one layer that belongs to no matrix: norms and sinks."""
+        inside: tuple[int, ...] = () if self.latent is None else self.latent.norm_sizes
+        if self.qk_norm == "whole":
+            inside += (self.query_size, self.key_value_size)
+        elif self.qk_norm is not None:
+            inside += (self.head_dim,) * 2
+        if self.attention_sinks:
+            inside += (self.num_attention_heads,)
+        count = 1 if self.residual == "parallel" else 2
+        if self.norms == "around":
+            count = 4
+        return (self.hidden_size,) * (count * (2 if self.norm_bias else 1)) + inside
+
+    @property
     def layer_norm_params(self) -> int:
-        """RMSNorm weights of one layer."""
-        across_heads = 2 * self.head_dim if self.qk_norm else 0
-        return (4 if self.norms == "around" else 2) * self.hidden_size + across_heads
+        """Norms of one layer, and its sinks."""
+        return sum(self.layer_norm_sizes)
+
+    def expert_params(self, kind: LayerKind) -> int:
+        """One layer's router and routed experts, none in a layer with an ordinary MLP."""
+        if not kind.routed or self.experts is None:
+            return 0
+        return self.experts.params(self.hidden_size)
+
+    @property
+    def routed_params(self) -> int:
+        """All layers' routers and routed experts."""
+        return sum(count * self.expert_params(kind) for kind, count in self.kinds.items())
 
     def layer_params(self, kind: LayerKind) -> int:
-        """One layer's matrices with their biases, and norms."""
-        return sum(linear.num_params for linear in self.linears(kind)) + self.layer_norm_params
+        """One layer's matrices with their biases, experts and norms."""
+        linears = sum(linear.num_params for linear in self.linears(kind))
+        return linears + self.expert_params(kind) + self.layer_norm_params
 
     @property
     def largest_layer_params(self) -> int:
@@ -168,32 +264,29 @@ class ModelSpec(Spec):
         return self.vocab_size * self.hidden_size
 
     @property
+    def position_params(self) -> int:
+        """The table of learned positions, where there is one."""
+        rows = self.max_position_embeddings + self.position_offset
+        return rows * self.hidden_size if self.positions == "learned" else 0
+
+    @property
     def head_params(self) -> int:
-        return 0 if self.tied_embeddings else self.embedding_params
+        weight = 0 if self.tied_embeddings else self.embedding_params
+        return weight + (self.vocab_size if self.head_bias else 0)
 
     @property
     def num_params(self) -> int:
         """All parameters, a tied matrix counted once."""
         layers = sum(count * self.layer_params(kind) for kind, count in self.kinds.items())
-        return layers + self.hidden_size + self.embedding_params + self.head_params
+        norms = (2 if self.embedding_norm else 1) * self.norm_params
+        embeddings = self.embedding_params + self.position_params
+        return layers + norms + embeddings + self.head_params
 
     @property
     def unquantized_params(self) -> int:
-        """What stays in 16 bit under bitsandbytes: embeddings, head, norms and biases."""
+        """What stays in 16 bit under bitsandbytes: embeddings, head, norms, biases, and routed
+        experts, which are no ``nn.Linear``.
+
+        read: transformers/integrations/bitsandbytes.py at 5.23, replace_with_bnb_linear.
+        """
         return self.num_params - self.matrix_params
-
-
-@cache
-def _layers(num_layers: int, window: int | None, full_every: int | None) -> tuple[LayerKind, ...]:
-    windowed = LayerKind(sliding_window=window)
-    if full_every is None:
-        return (windowed,) * num_layers
-    full = LayerKind()
-    return tuple(full if n % full_every == 0 else windowed for n in range(1, num_layers + 1))
-
-
-@cache
-def _counted(
-    num_layers: int, window: int | None, full_every: int | None
-) -> Mapping[LayerKind, int]:
-    return Counter(_layers(num_layers, window, full_every))

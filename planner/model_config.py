@@ -12,7 +12,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.configs import glm, llama
+from planner.configs import (
+    deepseek,
+    gemma,
+    glm,
+    gpt,
+    gpt_fused,
+    gpt_learned,
+    granite,
+    llama,
+    mixture,
+    olmo,
+    smollm,
+)
 from planner.configs.keys import Architecture, Config
 from planner.errors import InvalidFileError, NoFormulasError
 from planner.model import ModelSpec
@@ -20,7 +32,19 @@ from planner.presets import ModelPreset, Source
 from planner.spec import read_text
 from planner.traced_model import TracedSpec
 
-ARCHITECTURES: Mapping[str, Architecture] = {**glm.ARCHITECTURES, **llama.ARCHITECTURES}
+ARCHITECTURES: Mapping[str, Architecture] = {
+    **deepseek.ARCHITECTURES,
+    **gemma.ARCHITECTURES,
+    **glm.ARCHITECTURES,
+    **gpt.ARCHITECTURES,
+    **gpt_fused.ARCHITECTURES,
+    **gpt_learned.ARCHITECTURES,
+    **granite.ARCHITECTURES,
+    **llama.ARCHITECTURES,
+    **mixture.ARCHITECTURES,
+    **olmo.ARCHITECTURES,
+    **smollm.ARCHITECTURES,
+}
 NATIVE_CLASSES = {
     name: each.native_class for name, each in ARCHITECTURES.items() if each.native_class
 }
@@ -32,12 +56,19 @@ def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
     model_type = config.text("model_type")
     if model_type not in ARCHITECTURES:
         raise NoFormulasError(path, None, f"model_type: no formulas for {model_type!r}")
-    if content.get("quantization_config"):
+    if not _dequantized_at_load(content.get("quantization_config")):
         raise config.error("quantization_config: its weights are quantized. Use the original")
     try:
         return ARCHITECTURES[model_type].read(config)
     except ValidationError as error:
         raise config.error(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+
+
+def _dequantized_at_load(quantization: Any) -> bool:
+    """Nothing, or the MXFP4 of gpt-oss, which the launcher has transformers undo."""
+    if not quantization:
+        return True
+    return isinstance(quantization, dict) and quantization.get("quant_method") == "mxfp4"
 
 
 def config_from_spec(spec: ModelSpec) -> dict[str, Any]:
@@ -64,7 +95,10 @@ def config_from_spec(spec: ModelSpec) -> dict[str, Any]:
             "partial_rotary_factor": spec.rotary_fraction,
         }
     architecture = ARCHITECTURES.get(spec.model_type)
-    return config | (architecture.written(spec) if architecture else {})
+    if architecture is None:
+        return config
+    shared = {key: value for key, value in config.items() if key not in architecture.derived}
+    return shared | architecture.written(spec)
 
 
 def load_model_dir(directory: Path) -> ModelPreset:

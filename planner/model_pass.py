@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from planner.autograd import GradientSink, Tape
 from planner.decoder import Decoder, Layer
+from planner.embeddings import embedded
 from planner.layer import decoder_layer
+from planner.layer_kinds import LayerKind
 from planner.loss import cross_entropy, fused_loss
-from planner.model import LayerKind
 from planner.norms import norm
 from planner.numerics import Numerics
-from planner.operators import FP32, INT64, embedding
+from planner.operators import FP32, INT64, unary
 from planner.recipe import Batch, Workload
 from planner.rotary import Tables
 from planner.tensors import Parameter, Tensor
@@ -50,47 +51,63 @@ class ModelPass:
         table = self._decoder.parameter("embed_tokens", model.embedding_params)
         x = self._backbone(table)
         tape.loss_begins()
-        head = table
+        head, bias = table, None
         if not model.tied_embeddings:
             head = self._decoder.parameter("lm_head", model.embedding_params)
+        if model.head_bias:
+            bias = self._decoder.parameter("lm_head.bias", model.vocab_size)
         if self._workload.recipe.loss == "fused":
-            return fused_loss(tape, x, head, batch=batch, numerics=self._numerics)
-        logits = self._decoder.product(head, x, model.vocab_size, "lm_head")
+            return fused_loss(tape, x, head, bias, batch=batch, numerics=self._numerics)
+        logits = self._logits(head, bias, x)
         if self._numerics.keeps_logits:
             self._held.append(logits.detached())
         return cross_entropy(tape, logits)
 
+    def _logits(self, head: Parameter, bias: Parameter | None, x: Tensor) -> Tensor:
+        """The head; Granite divides what it gives, Gemma 2 caps it."""
+        tape, model = self.tape, self._workload.model
+        logits = self._decoder.product(head, x, model.vocab_size, "lm_head", bias)
+        if model.multipliers:
+            logits = unary(tape, logits, "logits, scaled")
+        if model.final_logit_softcapping is not None:
+            logits = unary(tape, logits, "logits over their cap")
+            logits = unary(tape, logits, "tanh of the logits", saves="output")
+            logits = unary(tape, logits, "logits, capped")
+        return logits
+
     def _backbone(self, table: Parameter) -> Tensor:
         """LlamaModel.forward; its variables hold the embeddings and the mask to the end."""
         tape, batch = self.tape, self._batch
-        embeddings = embedding(
-            tape, table, tokens=batch.tokens, hidden_size=self._workload.model.hidden_size
-        )
-        if self._checkpointing and not table.trains:
-            embeddings.node = Parameter(
-                embeddings.elements, embeddings.width, trains=True, gradient_owner="activations"
-            )
+        x, _held = embedded(self._decoder, table, needs_gradient=self._checkpointing)
         shared = [tape.new(batch.sequence_length, INT64, "position ids")]
-        shared += self._masks(embeddings.width)
-        tables = self._decoder.rotary_tables(embeddings.width)
-        x = embeddings
+        shared += self._masks(table.width)
+        tables = self._decoder.rotary_tables(table.width)
+        if self._workload.model.local_rotary:
+            self._held += [table for pair in tables.values() if pair for table in pair]
         for number, kind in enumerate(self._layers):
             tape.border()
-            x = self._layer(Layer(f"layers.{number}", kind), x, tables, shared)
+            x = self._layer(Layer(f"layers.{number}", kind), x, tables[kind], shared)
         tape.border()
         return norm(self._decoder, "norm", x)
 
     def _masks(self, width: int) -> list[Tensor]:
-        """One for each kind of window; eager attention adds to the scores, so always has one."""
-        tape, batch, masks = self.tape, self._batch, []
-        for kind in self._workload.model.kinds:
-            if self._decoder.masked(kind):
-                masks.append(tape.new(batch.scores, 1, "attention mask"))
-            if self._workload.recipe.attention == "eager":
-                masks.append(tape.new(batch.scores, width, "attention mask"))
-        return masks
+        """One for each kind of window; eager attention adds it to the scores, so always has one.
 
-    def _layer(self, layer: Layer, x: Tensor, tables: Tables, shared: list[Tensor]) -> Tensor:
+        read: transformers/masking_utils.py at 5.23, sdpa_mask and eager_mask. The layers of a
+        kind have run again before the first layer has, but all masks are kept until then here:
+        one run stands for all layers of a kind, and cannot free what they share.
+        """
+        eager = self._workload.attention == "eager"
+        kinds = {kind.sliding_window: kind for kind in self._workload.model.kinds}.values()
+        return [
+            self.tape.new(self._batch.scores, width if eager else 1, "attention mask")
+            for kind in kinds
+            if eager or self._decoder.masked(kind)
+        ]
+
+    def _layer(
+        self, layer: Layer, x: Tensor, tables: Tables | None, shared: list[Tensor]
+    ) -> Tensor:
         if not self._checkpointing:
             return decoder_layer(self._decoder, layer, x, tables)
 

@@ -14,20 +14,28 @@ Parameter Models", arXiv:1910.02054, section 3.1 and Figure 1.
       2       2 Psi         2 Psi / N_d    K Psi / N_d
       3       2 Psi / N_d   2 Psi / N_d    K Psi / N_d
 
-Our one step beyond the paper: Psi is split into trainable and frozen parameters, and only
-a trainable one has a gradient and optimizer states.
+Our steps beyond the paper: Psi is split into trainable and frozen parameters, and only a
+trainable one has a gradient and optimizer states; where nothing is sharded each tensor is a
+block of the allocator; and the states are those of the optimizer that is named.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from planner.gpu import Device
 from planner.numerics import Numerics
+from planner.optimizers import OptimizerSpec, states_bytes
 from planner.plan import ZeroStage
 from planner.quantization import nf4_bytes
 from planner.recipe import Workload
-from planner.units import ceil_div
+from planner.trained_tensors import TrainedTensor
+from planner.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
 
-ADAM_MOMENTS_BYTES = 8
-"""Momentum and variance in fp32."""
+FLAT_BYTES = 4
+"""DeepSpeed hands the optimizer its shard of an fp32 copy, as one tensor.
+
+read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, single_partition_of_fp32_groups.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +44,9 @@ class ModelStates:
     trainable_bytes: int
     gradients_bytes: int
     optimizer_states_bytes: int
+    """On the device."""
+    paged_bytes: int = 0
+    """Optimizer states that are not in the allocator's memory."""
 
     @property
     def total_bytes(self) -> int:
@@ -55,37 +66,60 @@ def sharded(num_bytes: int, *, zero_stage: ZeroStage, from_stage: int, ranks: in
 def model_states(
     *,
     frozen_bytes: int,
-    trainable_params: int,
+    tensors: Mapping[TrainedTensor, int],
+    optimizer: OptimizerSpec,
     numerics: Numerics,
     zero_stage: ZeroStage,
     data_parallel_size: int,
+    device: Device,
 ) -> ModelStates:
     """Bytes by the table at the top of this module."""
+    if zero_stage == 0:
+        states = states_bytes(optimizer, tensors, width=numerics.home, device=device)
+        return ModelStates(
+            frozen_bytes=frozen_bytes,
+            trainable_bytes=blocks_bytes(tensors, numerics.trainable),
+            gradients_bytes=blocks_bytes(tensors, numerics.gradient),
+            optimizer_states_bytes=blocks_bytes(tensors, numerics.master) + states.on_device,
+            paged_bytes=states.paged,
+        )
 
     def shard(from_stage: int, num_bytes: int) -> int:
         return sharded(
             num_bytes, zero_stage=zero_stage, from_stage=from_stage, ranks=data_parallel_size
         )
 
-    optimizer_bytes_per_param = numerics.master + ADAM_MOMENTS_BYTES
+    params = sum(count * tensor.elements for tensor, count in tensors.items())
+    flat = TrainedTensor((ceil_div(params, data_parallel_size),), "vector")
+    states = states_bytes(optimizer, {flat: 1}, width=FLAT_BYTES, device=device)
     return ModelStates(
         frozen_bytes=shard(3, frozen_bytes),
-        trainable_bytes=shard(3, numerics.trainable * trainable_params),
-        gradients_bytes=shard(2, numerics.gradient * trainable_params),
-        optimizer_states_bytes=shard(1, optimizer_bytes_per_param * trainable_params),
+        trainable_bytes=shard(3, numerics.trainable * params),
+        gradients_bytes=shard(2, numerics.gradient * params),
+        optimizer_states_bytes=numerics.master * flat.elements + states.on_device,
+        paged_bytes=states.paged,
+    )
+
+
+def blocks_bytes(tensors: Mapping[TrainedTensor, int], width: int) -> int:
+    """A tensor of ``width`` bytes an element for each of ``tensors``."""
+    return sum(
+        count * round_up(tensor.elements * width, ALLOCATOR_BLOCK_BYTES)
+        for tensor, count in tensors.items()
     )
 
 
 def frozen_bytes(workload: Workload, numerics: Numerics) -> int:
     """All frozen weights on one device, unsharded: 16 bit, or NF4 for the layers' matrices."""
-    quantization = workload.recipe.quantization
-    rest = workload.model.unquantized_params * numerics.outside
+    quantization, model = workload.recipe.quantization, workload.model
+    rest = model.unquantized_params * numerics.outside
     if workload.method == "full":
         return 0
     if quantization is None:
-        return workload.model.matrix_params * numerics.frozen + rest
+        experts = model.routed_params * (numerics.frozen - numerics.outside)
+        return model.matrix_params * numerics.frozen + rest + experts
     packed = sum(
         count * nf4_bytes(num_weights=x.weight_params, double_quant=quantization.double_quant)
-        for x, count in workload.model.counted_linears
+        for x, count in model.counted_linears
     )
     return packed + rest

@@ -54,6 +54,11 @@ class Numerics:
     grouped_heads: GroupedHeads = "shared"
     """How fused attention without a mask treats query heads that share keys and values."""
 
+    @property
+    def home(self) -> int:
+        """Of what the optimizer updates: the fp32 copy where there is one."""
+        return self.master or self.trainable
+
 
 def numerics(*, method: Method, compute: Precision, zero_stage: ZeroStage) -> Numerics:
     """The table at the top of this module."""

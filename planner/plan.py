@@ -21,6 +21,21 @@ Offload = Literal["none", "optimizer", "all"]
 parameters too (ZeRO-3)."""
 Precision = Literal["bf16", "fp16", "fp32"]
 Loss = Literal["fused", "standard"]
+OptimizerName = Literal[
+    "adamw_torch_fused",
+    "adamw_torch",
+    "adamw_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "lion_8bit",
+    "lion_32bit",
+    "paged_lion_8bit",
+    "paged_lion_32bit",
+    "adafactor",
+    "sgd",
+]
+"""transformers' names; presets/optimizers.yaml says what each keeps."""
+Attention = Literal["sdpa", "eager"]
 
 Phase = Literal["load", "forward", "backward", "optimizer_step", "save"]
 Part = Literal[
@@ -83,6 +98,10 @@ class AdapterSection(Spec):
     rank: int = Field(ge=1)
     alpha: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
+    dora: bool = False
+    """Direction and magnitude apart (arXiv:2402.09353): one more trained vector a matrix."""
+    rslora: bool = False
+    """Scaled by alpha over the root of the rank (arXiv:2312.03732), not over the rank."""
     target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(strict=False)]
 
 
@@ -140,8 +159,7 @@ class ParallelSection(Spec):
                 f"strategy {self.strategy} means zero_stage {ZERO_STAGE[self.strategy]}, "
                 f"not {self.zero_stage}"
             )
-        alone = self.strategy == "single" or (self.zero_stage > 0 and self.offload != "none")
-        if alone != (self.world_size == 1) and (self.world_size == 1 or self.strategy == "single"):
+        if self.strategy == "single" and self.world_size != 1:
             raise ValueError(f"strategy {self.strategy} cannot run on world_size {self.world_size}")
         if self.zero_stage not in OFFLOADS_FROM[self.offload]:
             stages = " or ".join(map(str, OFFLOADS_FROM[self.offload]))
@@ -152,7 +170,7 @@ class ParallelSection(Spec):
 
 
 class OptimizerSection(Spec):
-    name: Literal["adamw_torch_fused"]
+    name: OptimizerName
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
@@ -222,7 +240,7 @@ class Plan(Spec):
     batch: BatchSection
     parallel: ParallelSection
     activation_checkpointing: bool
-    attention: Literal["sdpa", "eager"]
+    attention: Attention
     loss: Loss
     optimizer: OptimizerSection
     schedule: ScheduleSection

@@ -115,11 +115,14 @@ def _plan(decision: Decision) -> Table:
         ("Model", f"{model.name}, {params} parameters, {trained} of them trained"),
         ("Plan", Text(_headline(chosen), style="bold green")),
         ("", _batch_line(chosen)),
+        *_optimizer_line(decision),
         ("Why", decision.why + (" (tight)" if decision.tight else "")),
     ]
     if isinstance(model.spec, TracedSpec):
         traced = "memory is that of traced steps; speed counts every matrix once a token"
         rows.append(("Note", Text(f"No formulas for {model.spec.model_type}: {traced}")))
+    if chosen.workload.experts_note is not None:
+        rows.append(("Note", Text(chosen.workload.experts_note)))
     if model.native_class is None:
         warning = "transformers builds this model from remote code only: launch will not train it"
         rows.append(("Note", Text(warning, style="yellow")))
@@ -133,6 +136,14 @@ def _headline(chosen: Candidate) -> str:
     where += OFFLOAD_TITLES[chosen.layout.offload]
     kept = "recomputed" if chosen.layout.activation_checkpointing else "kept"
     return f"{METHOD_TITLES[chosen.method]}, {where}, {_precision(chosen)}, activations {kept}"
+
+
+def _optimizer_line(decision: Decision) -> list[tuple[str, RenderableType]]:
+    """Where it is not the recipe's; what else the recipe says of it still holds."""
+    if decision.request.optimizer is None:
+        return []
+    rate = decision.chosen.workload.recipe.optimizer.learning_rate
+    return [("", f"{decision.request.optimizer}, at the recipe's learning rate of {rate:g}")]
 
 
 def _precision(chosen: Candidate) -> str:

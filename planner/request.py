@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from planner.adapter_targets import lora_targets, misunderstood_targets
 from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
 from planner.plan import (
@@ -12,6 +13,7 @@ from planner.plan import (
     AdapterSection,
     Method,
     Offload,
+    OptimizerName,
     Precision,
     ZeroStage,
 )
@@ -42,6 +44,7 @@ class Request:
     """Nothing where it is open: then it is a last resort (planner/choose.py)."""
     activation_checkpointing: bool | None = None
     lora_rank: int | None = None
+    optimizer: OptimizerName | None = None
     memory_limit_bytes: int | None = None
     data_source: str | None = None
 
@@ -82,6 +85,7 @@ def check(request: Request) -> None:
         )
     if request.lora_rank is not None and request.methods == ("full",):
         raise InvalidRequestError("--lora-rank has no meaning with full fine-tuning: leave it out")
+    _check_targets(request)
     _check_length(request)
     _check_batch(request, ranks)
 
@@ -97,6 +101,20 @@ def _check_offload(request: Request) -> None:
         stages = " or ".join(map(str, OFFLOADS_FROM[offload]))
         raise InvalidRequestError(
             f"--offload {offload} does not go with --zero-stage {stage}: it needs {stages}"
+        )
+
+
+def _check_targets(request: Request) -> None:
+    """peft takes some names for the fused experts, whose adapters are not planned."""
+    adapter = request.recipe.adapter if request.recipe is not None else None
+    if adapter is None or request.recipe is None:
+        return
+    names = misunderstood_targets(request.model.spec, adapter.target_modules)
+    if names:
+        raise InvalidRequestError(
+            f"--recipe {request.recipe.name}: peft takes {', '.join(names)} of "
+            f"{request.model.name} for its fused experts, whose adapters are not planned: "
+            "leave them out of target_modules"
         )
 
 
@@ -138,7 +156,8 @@ def workload(request: Request, method: Method) -> Workload:
     """The method's recipe with the user's settings put in.
 
     Without a GPU the loss is the stock one: trl's fused head has no Triton there, so it
-    computes every logit twice and copies each tile seven times.
+    computes every logit twice and copies each tile seven times; and latent attention is eager,
+    since no fused kernel takes values of another width.
     """
     recipe = request.recipe or load_recipe(method)
     length = request.sequence_length or min(
@@ -153,10 +172,12 @@ def workload(request: Request, method: Method) -> Workload:
         changes |= {"loss": model.loss, "attention": model.attention}
     if request.cluster.device == "cpu":
         changes["loss"] = "standard"
-    if recipe.adapter is not None and request.lora_rank is not None:
-        changes["adapter"] = AdapterSection(
-            **{**recipe.adapter.model_dump(), "rank": request.lora_rank}
-        )
+        if model.latent is not None:
+            changes["attention"] = "eager"
+    if recipe.adapter is not None:
+        changes["adapter"] = _adapter(request, recipe.adapter)
+    if request.optimizer is not None:
+        changes["optimizer"] = recipe.optimizer.model_copy(update={"name": request.optimizer})
     if request.data_source is not None:
         changes["data"] = recipe.data.model_copy(update={"source": request.data_source})
     return Workload(
@@ -164,6 +185,13 @@ def workload(request: Request, method: Method) -> Workload:
         recipe=recipe.model_copy(update=changes),
         compute=request.compute,
     )
+
+
+def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
+    """The rank that was asked for, and targets that peft takes for what they are."""
+    targets = lora_targets(request.model.spec, adapter.target_modules)
+    changes = {"target_modules": targets, "rank": request.lora_rank or adapter.rank}
+    return AdapterSection(**{**adapter.model_dump(), **changes})
 
 
 def allowed_layouts(request: Request, work: Workload) -> Iterator[Layout]:
@@ -205,11 +233,22 @@ def search_methods(request: Request) -> Results:
     if not possible:
         method, result = next(iter(results.items()))
         reason = "; ".join(result.rejected) or "no layout agrees with all that is pinned"
+        if request.zero_stage is None:
+            raise InvalidRequestError(
+                f"{method} does not go with {request.model.name}: {reason}. Take another --method"
+            )
         raise InvalidRequestError(
-            f"--zero-stage {request.zero_stage} does not go with {method}: {reason}. "
+            f"{_pinned_layout(request)} does not go with {method}: {reason}. "
             "Leave it out, or take another --method"
         )
     return possible
+
+
+def _pinned_layout(request: Request) -> str:
+    """The options that rules speak of, as they were given."""
+    given = {"--zero-stage": request.zero_stage, "--optimizer": request.optimizer}
+    options = [f"{option} {value}" for option, value in given.items() if value is not None]
+    return " with ".join(options) or "this machine"
 
 
 def describe_budget(request: Request) -> str:

@@ -3,6 +3,7 @@
 from planner import operators as ops
 from planner.autograd import Tape
 from planner.model import ModelSpec
+from planner.sinks import turned_halves
 from planner.tensors import Tensor
 
 Tables = tuple[Tensor, Tensor]
@@ -12,11 +13,20 @@ Tables = tuple[Tensor, Tensor]
 def rotated(
     tape: Tape, model: ModelSpec, q: Tensor, k: Tensor, tables: Tables
 ) -> tuple[Tensor, Tensor]:
-    """apply_rotary_pos_emb, of Llama, Phi-3 and GLM."""
+    """apply_rotary_pos_emb, of Llama, OLMo-2, Phi-3 and GLM."""
     cos, sin = tables
+    if model.rotary == "split":
+        return turned_halves(tape, q, tables), turned_halves(tape, k, tables)
     share = model.rotary_fraction
     if model.rotary == "halves":
         return _rotate(tape, q, cos, sin), _rotate(tape, k, cos, sin)
+    if model.rotary == "halves-fp32":
+        widths = q.width, k.width
+        q, k = _rotate(tape, q, cos, sin), _rotate(tape, k, cos, sin)
+        return (
+            ops.cast(tape, q, widths[0], "query, rotated"),
+            ops.cast(tape, k, widths[1], "key, rotated"),
+        )
     if model.rotary == "joined":
         return (
             _joined(tape, q, cos, sin, share, "query"),

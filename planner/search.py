@@ -12,7 +12,7 @@ from planner.numerics import numerics
 from planner.overheads import DeviceMemory, device_memory
 from planner.plan import Method
 from planner.recipe import Workload
-from planner.rules import broken_rule
+from planner.rules import Combination, broken_rule
 from planner.step_time import NOMINAL, rates, step_time
 from planner.strategy import Layout
 
@@ -41,9 +41,10 @@ class Candidate:
 
     @cached_property
     def step_time_s(self) -> float | None:
-        """Seconds of one optimizer step, or nothing where the card's rates are unknown."""
+        """Seconds of one optimizer step, or nothing where the card's rates are unknown, or the
+        host's that updates what is offloaded."""
         speed = rates(self.cluster)
-        if speed is None:
+        if speed is None or self.layout.offload != "none":
             return None
         return step_time(self.workload, self.layout, self.cluster, speed).total_s
 
@@ -121,7 +122,15 @@ def candidates(
     kept: list[Candidate] = []
     rejected: Counter[str] = Counter()
     for layout in allowed:
-        rule = broken_rule(workload.method, layout.strategy, layout.offload, pinned=strategy_pinned)
+        combination = Combination(
+            method=workload.method,
+            strategy=layout.strategy,
+            offload=layout.offload,
+            optimizer=workload.recipe.optimizer.name,
+            device=cluster.device,
+            model_type=workload.model.model_type,
+        )
+        rule = broken_rule(combination, pinned=strategy_pinned)
         if rule is None:
             kept.append(Candidate(workload=workload, layout=layout, cluster=cluster))
         else:
@@ -133,12 +142,15 @@ def _split(
     every: list[Candidate], budget_bytes: int
 ) -> tuple[list[Candidate], list[Candidate], int]:
     """What fits, what does not, and how many were not priced: memory only grows with the
-    micro-batch, so nothing beyond the first that is too large can fit."""
+    micro-batch, so nothing beyond the first that is too large can fit. One micro-batch a step is
+    apart, since no gradients wait for it."""
     fitting: list[Candidate] = []
-    too_large: dict[tuple[str, bool], Candidate] = {}
+    too_large: dict[tuple[str, bool, bool], Candidate] = {}
     hopeless = 0
     for candidate in sorted(every, key=lambda c: c.layout.micro_batch_size):
-        key = (candidate.layout.strategy, candidate.layout.activation_checkpointing)
+        layout = candidate.layout
+        accumulates = layout.gradient_accumulation_steps > 1
+        key = (layout.strategy, layout.activation_checkpointing, accumulates)
         if key in too_large:
             hopeless += 1
         elif candidate.fits(budget_bytes):

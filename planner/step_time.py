@@ -13,12 +13,13 @@ from planner.communication import Traffic, traffic
 from planner.flops import Flops, micro_batch_flops
 from planner.gpu import Cluster
 from planner.memory import worst_batch
-from planner.model_states import ADAM_MOMENTS_BYTES
 from planner.numerics import Numerics, numerics
+from planner.optimizers import optimizers, states_bytes
 from planner.presets import ROOT
 from planner.recipe import Workload
 from planner.spec import Spec, read_spec
 from planner.strategy import Layout
+from planner.trained_tensors import counted_tensors
 from planner.zero import FP32_BYTES
 
 
@@ -58,6 +59,8 @@ class Rates:
     flops_per_s: float
     bandwidth_bytes_per_s: float
     link_bytes_per_s: float
+    host_link_bytes_per_s: float
+    """One direction of the card's own slot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +84,12 @@ class StepTime:
         )
 
 
-HOST_BYTES_PER_S = 50e9
-"""Two channels of DDR4-3200, 8 bytes wide each: nominal, as no host has been measured."""
-NOMINAL = Rates(flops_per_s=100e12, bandwidth_bytes_per_s=1e12, link_bytes_per_s=25e9)
+NOMINAL = Rates(
+    flops_per_s=100e12,
+    bandwidth_bytes_per_s=1e12,
+    link_bytes_per_s=25e9,
+    host_link_bytes_per_s=25e9,
+)
 """Round figures of a mid-range card on PCIe 4.0, for ranking only: never shown."""
 
 
@@ -96,11 +102,16 @@ def rates(cluster: Cluster) -> Rates | None:
         flops_per_s=card.dense_bf16_flops_per_s,
         bandwidth_bytes_per_s=card.memory_bandwidth_bytes_per_s or NOMINAL.bandwidth_bytes_per_s,
         link_bytes_per_s=cluster.link_bytes_per_s or NOMINAL.link_bytes_per_s,
+        host_link_bytes_per_s=card.pcie_bytes_per_s or NOMINAL.host_link_bytes_per_s,
     )
 
 
 def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates) -> StepTime:
-    """One optimizer step of one rank; all ranks take the same time."""
+    """One optimizer step of one rank; all ranks take the same time.
+
+    What a host needs to update offloaded states is unknown and left out, so that this is a
+    lower bound there: it ranks layouts, which all have the same update, and is not shown.
+    """
     kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=layout.zero_stage)
     batch = worst_batch(workload, layout, cluster.device)
     flops = micro_batch_flops(workload, batch, checkpointing=layout.activation_checkpointing)
@@ -112,8 +123,7 @@ def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates
         dequantize_s=(
             micro_batches * _dequantized_bytes(workload, layout) / speed.bandwidth_bytes_per_s
         ),
-        update_s=_updated_bytes(workload, layout, kinds)
-        / (speed.bandwidth_bytes_per_s if layout.offload == "none" else HOST_BYTES_PER_S),
+        update_s=_updated_bytes(workload, layout, kinds) / speed.bandwidth_bytes_per_s,
         exposed_communication_s=_exposed_s(sent, layout, flops, speed, reached),
         offload_s=_offload_s(workload, layout, kinds, speed),
     )
@@ -143,14 +153,23 @@ def _offload_s(workload: Workload, layout: Layout, kinds: Numerics, speed: Rates
     if layout.offload == "all":
         slices = workload.model.num_params * kinds.compute / layout.world_size
         moved += 2 * layout.gradient_accumulation_steps * slices
-    return moved / min(speed.link_bytes_per_s, NOMINAL.link_bytes_per_s)
+    return moved / speed.host_link_bytes_per_s
 
 
 def _updated_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> float:
     """The update reads and writes every state of the rank's shard, and reads the gradient."""
-    shard = workload.trainable_params / (layout.world_size if layout.zero_stage else 1)
-    states = ADAM_MOMENTS_BYTES + kinds.master + kinds.trainable
-    return shard * (2 * states + kinds.gradient)
+    if layout.offload != "none":
+        return 0
+    states = states_bytes(
+        optimizers()[workload.recipe.optimizer.name],
+        counted_tensors(workload),
+        width=kinds.home,
+        device="cuda",
+    )
+    params = workload.trainable_params * (kinds.master + kinds.trainable)
+    written = states.on_device + states.paged + params
+    read = workload.trainable_params * kinds.gradient
+    return (2 * written + read) / (layout.world_size if layout.zero_stage else 1)
 
 
 def _dequantized_bytes(workload: Workload, layout: Layout) -> float:

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from pydantic import PrivateAttr
 
-from planner.model import LayerKind, Linear, ModelSpec
+from planner.layer_kinds import LayerKind
+from planner.linear import Linear
+from planner.model import ModelSpec
 from planner.plan import Loss
 
 Phases = Mapping[str, Mapping[str, int]]

@@ -21,17 +21,23 @@ read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, DeepSpeedZeroOptimizer:
                        (set_norm_for_param_grad_in_gpu,
                        async_inplace_copy_grad_to_fp32_buffer_from_gpu)
     the step           get_grad_norm_direct: each gradient in fp64, one at a time; step: the
-                       rank's gradients made flat, then in fp32, before the buffer is freed
+                       rank's gradients made flat, then in fp32, before the buffer is freed, and
+                       what the optimizer makes for a flat part (planner/optimizer_step.py)
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from planner.model_states import ADAM_MOMENTS_BYTES
+from planner.gpu import Device
 from planner.numerics import Numerics
+from planner.optimizer_step import update_bytes
+from planner.optimizers import StatesBytes, optimizers, states_bytes
 from planner.parameters import Sized, parameters
 from planner.plan import ZeroSection
 from planner.recipe import Workload
+from planner.trained_tensors import TrainedTensor
 from planner.units import ALLOCATOR_BLOCK_BYTES, round_up
 
 FP32_BYTES = 4
@@ -85,10 +91,44 @@ def partition(group: tuple[Sized, ...], ranks: int) -> Partition:
     )
 
 
+def flat_tensor(elements: int) -> TrainedTensor:
+    """A part of a group as an optimizer sees it: one fp32 vector without a role."""
+    return TrainedTensor((elements,), "vector")
+
+
+def flat_states_bytes(workload: Workload, parts: Iterable[int], device: Device) -> StatesBytes:
+    """The optimizer's own states of fp32 parts of so many elements."""
+    optimizer = optimizers()[workload.recipe.optimizer.name]
+    tensors = Counter(flat_tensor(part) for part in parts)
+    return states_bytes(optimizer, tensors, width=FP32_BYTES, device=device)
+
+
+@cache
+def flat_update_bytes(workload: Workload, part: int, device: Device) -> int:
+    """What the optimizer makes while it updates one part, its gradient aside."""
+    settings = workload.recipe.optimizer
+    return update_bytes(
+        optimizers()[settings.name],
+        flat_tensor(part),
+        width=FP32_BYTES,
+        weight_decay=settings.weight_decay,
+        device=device,
+    )
+
+
+def flattened_bytes(elements: int, width: int, update: int) -> int:
+    """Gradients flat, then in fp32; by the time of the update the first copy is gone."""
+    in_fp32 = block(elements * FP32_BYTES)
+    copied = block(elements * width) if width < FP32_BYTES else 0
+    return in_fp32 + max(copied, update)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlatStates:
     """Stages 1 and 2: bytes of what is flat, and of what passes through it."""
 
+    workload: Workload
+    device: Device
     partitions: tuple[Partition, ...]
     zero: ZeroSection
     kinds: Numerics
@@ -103,8 +143,9 @@ class FlatStates:
     def optimizer_bytes(self) -> int:
         if self.offloaded:
             return 0
-        states = 1 + ADAM_MOMENTS_BYTES // FP32_BYTES
-        return sum(states * block(each.part * FP32_BYTES) for each in self.partitions)
+        parts = [each.part for each in self.partitions]
+        copies = sum(block(part * FP32_BYTES) for part in parts)
+        return copies + flat_states_bytes(self.workload, parts, self.device).on_device
 
     @property
     def gradients_bytes(self) -> int:
@@ -134,16 +175,23 @@ class FlatStates:
         )
 
     def _flattened_bytes(self, each: Partition) -> int:
-        width = self.kinds.gradient
-        in_fp32 = block(each.part * FP32_BYTES) if width < FP32_BYTES else 0
-        return block(each.part * width) + in_fp32
+        update = flat_update_bytes(self.workload, each.part, self.device)
+        return flattened_bytes(each.part, self.kinds.gradient, update)
 
 
 def flat_states(
-    workload: Workload, ranks: int, zero: ZeroSection, kinds: Numerics, *, offloaded: bool
+    workload: Workload,
+    ranks: int,
+    zero: ZeroSection,
+    kinds: Numerics,
+    *,
+    offloaded: bool,
+    device: Device,
 ) -> FlatStates:
     groups = parameters(workload).optimizer_groups
     return FlatStates(
+        workload=workload,
+        device=device,
         partitions=tuple(partition(group, ranks) for group in groups),
         zero=zero,
         kinds=kinds,

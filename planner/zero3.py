@@ -29,13 +29,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from planner.model_states import ADAM_MOMENTS_BYTES
+from planner.gpu import Device
 from planner.numerics import Numerics
 from planner.parameters import Sized, parameters
 from planner.plan import Offload, ZeroSection
 from planner.recipe import Workload
 from planner.units import ceil_div
-from planner.zero import FP32_BYTES, NORM_BYTES, block
+from planner.zero import (
+    FP32_BYTES,
+    NORM_BYTES,
+    block,
+    flat_states_bytes,
+    flat_update_bytes,
+    flattened_bytes,
+)
 
 NORM_ELEMENTS = 250_000_000
 """read: stage3.py, _constant_buffered_norm2: an offloaded gradient's norm is taken in parts."""
@@ -45,6 +52,8 @@ NORM_ELEMENTS = 250_000_000
 class SlicedStates:
     """Stage 3: bytes on one rank."""
 
+    workload: Workload
+    device: Device
     frozen_bytes: int
     trained_slices: int
     """Elements of the rank's slices of what trains."""
@@ -73,8 +82,9 @@ class SlicedStates:
     def optimizer_bytes(self) -> int:
         if self.offload != "none":
             return 0
-        states = (1 if self.kinds.master else 0) + ADAM_MOMENTS_BYTES // FP32_BYTES
-        return sum(states * block(size * FP32_BYTES) for size in self.sub_groups)
+        copies = sum(block(size * FP32_BYTES) for size in self.sub_groups)
+        states = flat_states_bytes(self.workload, self.sub_groups, self.device).on_device
+        return states + (copies if self.kinds.master else 0)
 
     @property
     def gradients_bytes(self) -> int:
@@ -107,18 +117,26 @@ class SlicedStates:
         )
 
     def _flattened_bytes(self, size: int) -> int:
-        width = self.kinds.gradient
-        return block(size * width) + (block(size * FP32_BYTES) if width < FP32_BYTES else 0)
+        update = flat_update_bytes(self.workload, size, self.device)
+        return flattened_bytes(size, self.kinds.gradient, update)
 
 
 @cache
 def sliced_states(
-    workload: Workload, ranks: int, zero: ZeroSection, kinds: Numerics, *, offload: Offload
+    workload: Workload,
+    ranks: int,
+    zero: ZeroSection,
+    kinds: Numerics,
+    *,
+    offload: Offload,
+    device: Device,
 ) -> SlicedStates:
     every = list(parameters(workload))
     trained = [each for each in every if each.trains]
     threshold = zero.param_persistence_threshold
     return SlicedStates(
+        workload=workload,
+        device=device,
         frozen_bytes=sum(
             block(ceil_div(each.elements, ranks) * kinds.frozen)
             for each in every

@@ -8,6 +8,7 @@ from operator import add
 
 from planner.buffers import largest_linear
 from planner.gathered import Gathered, gathered
+from planner.gpu import Device
 from planner.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.model_states import frozen_bytes
 from planner.numerics import Numerics
@@ -34,9 +35,11 @@ def zero_phases(
         reduce_bucket_size=zero.reduce_bucket_size,
     )
     if layout.zero_stage == 3:
-        return _stage_3(workload, layout, passes, kinds, zero)
+        return _stage_3(workload, layout, passes, kinds, zero, batch.device)
     offloaded = layout.offload != "none"
-    states = flat_states(workload, layout.world_size, zero, kinds, offloaded=offloaded)
+    states = flat_states(
+        workload, layout.world_size, zero, kinds, offloaded=offloaded, device=batch.device
+    )
     held = _held(workload, states, kinds)
     return {
         "load": {
@@ -161,10 +164,15 @@ def _waiting_buckets(layout: Layout, states: FlatStates) -> int:
 
 
 def _stage_3(
-    workload: Workload, layout: Layout, passes: MicroBatch, kinds: Numerics, zero: ZeroSection
+    workload: Workload,
+    layout: Layout,
+    passes: MicroBatch,
+    kinds: Numerics,
+    zero: ZeroSection,
+    device: Device,
 ) -> dict[Phase, Parts]:
     ranks = layout.world_size
-    states = sliced_states(workload, ranks, zero, kinds, offload=layout.offload)
+    states = sliced_states(workload, ranks, zero, kinds, offload=layout.offload, device=device)
     quantized = workload.recipe.quantization is not None
     frozen = frozen_bytes(workload, kinds) if quantized else states.weights_bytes
     weights = _weights(workload, states.trained_bytes, frozen)

@@ -5,7 +5,7 @@ from typing import Literal, TypeVar, get_args
 from benchmarks.accuracy.sources import SourceConventions, sources
 from benchmarks.rows import Quantity, Row
 from planner.allocation import allocator_peak
-from planner.memory import Footprint, footprint_of
+from planner.memory import footprint_of
 from planner.plan import AdapterSection, Method, Precision, QuantizationSection
 from planner.presets import load_model, preset_names
 from planner.recipe import Batch, Recipe, Workload, load_recipe
@@ -55,7 +55,7 @@ def set_aside(row: Row) -> str | None:
 def predicted(row: Row) -> dict[Reading, int]:
     """Bytes that the allocator's statistics would have said, by what is read and how it is had."""
     source = sources()[row.source]
-    workload = _workload(row, source)
+    workload = row_workload(row, source)
     batch = Batch(micro_batch_size=row.micro_batch_size, sequence_length=row.sequence_length)
     numerics = source.numerics(workload.method)
     checkpointing = row.checkpointing == "yes"
@@ -65,7 +65,6 @@ def predicted(row: Row) -> dict[Reading, int]:
         numerics,
         checkpointing=checkpointing,
         expandable_segments=source.expandable_segments,
-        states_on_device=source.optimizer_states == "on the device",
     )
     layout = Layout(
         strategy="single",
@@ -75,30 +74,23 @@ def predicted(row: Row) -> dict[Reading, int]:
         activation_checkpointing=checkpointing,
     )
     return {
-        "allocated": _peak(footprint_of(workload, layout, batch, numerics), source),
+        "allocated": footprint_of(workload, layout, batch, numerics).peak_allocated_bytes,
         "allocated, replayed": replayed.peak_allocated_bytes,
         "reserved, replayed": replayed.peak_reserved_bytes,
     }
 
 
-def _peak(footprint: Footprint, source: SourceConventions) -> int:
-    """The largest phase, without states that the allocator does not hold."""
-    left_out = {"optimizer_states"} if source.optimizer_states == "paged" else set()
-    return max(
-        sum(size for part, size in parts.items() if part not in left_out)
-        for parts in footprint.phases.values()
-    )
-
-
-def _workload(row: Row, source: SourceConventions) -> Workload:
+def row_workload(row: Row, source: SourceConventions) -> Workload:
     method = _one_of(row.method, get_args(Method))
-    recipe = load_recipe(method).model_copy(
+    recipe = load_recipe(method)
+    recipe = recipe.model_copy(
         update={
             "adapter": _adapter(row, source) if method != "full" else None,
             "quantization": _quantization(row),
             "sequence_length": row.sequence_length,
             "loss": source.loss,
             "attention": row.attention,
+            "optimizer": recipe.optimizer.model_copy(update={"name": source.optimizer}),
         }
     )
     return Workload(

@@ -2,10 +2,9 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from planner.numerics import GroupedHeads, Numerics
-from planner.plan import Loss, Method
+from planner.plan import Loss, Method, OptimizerName
 from planner.spec import Spec, read_spec
 
 DIRECTORY = Path(__file__).parent / "sources"
@@ -36,8 +35,7 @@ class SourceConventions(Spec):
     keeps_logits: bool
     grouped_heads: GroupedHeads
     dropout: float
-    optimizer_states: Literal["on the device", "paged"]
-    """Paged states are managed memory, which the allocator does not count."""
+    optimizer: OptimizerName
     expandable_segments: bool
 
     def numerics(self, method: Method) -> Numerics:

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from benchmarks.accuracy.own import own_errors
 from benchmarks.accuracy.predict import MEASURED_AS, Reading, predicted, set_aside
 from benchmarks.errors import error_statistics, relative_error
 from benchmarks.rows import Row
@@ -43,6 +44,10 @@ def markdown(rows: Sequence[Row]) -> str:
     aside = reasons(rows)
     named = "; ".join(f"{reason}: {count}" for reason, count in aside.most_common())
     lines += ["", f"Set aside: {sum(aside.values())} rows ({named})."]
+    own = own_errors()
+    if own:
+        lines += ["", "Our own runs, with the card in the place of the source:", "", *lines[:2]]
+        lines += [_line(*key, group) for key, group in sorted(own.items())]
     return "\n".join(lines)
 
 

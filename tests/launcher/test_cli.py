@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from launcher.cli import require_possible
+from planner.errors import InvalidRequestError
 from tests.launcher.launching import asked, environment, launch, write_plan, write_records
-from tests.launcher.plans import full, parallel, plan_text
+from tests.launcher.plans import full, parallel, plan, plan_text
 
 TWO_RANKS: dict[str, Any] = {
     "parallel": parallel("ddp"),
@@ -110,6 +112,20 @@ def test_a_wrong_plan(tmp_path: Path, text: str, message: str) -> None:
 
 def test_no_plan(tmp_path: Path) -> None:
     assert mistake(tmp_path) == "plan.yaml: cannot be read (No such file or directory)"
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--rehearse"]])
+def test_an_optimizer_that_the_device_cannot_run(tmp_path: Path, options: list[str]) -> None:
+    write_plan(tmp_path, optimizer__name="adamw_8bit")
+    done = launch(tmp_path, *options)
+    assert (done.code, done.output) == (2, "")
+    assert done.errors.startswith("error: lora with adamw_8bit under single on cpu is refused:")
+
+
+def test_an_optimizer_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.cli.find_spec", lambda _name: None)
+    with pytest.raises(InvalidRequestError, match="pip install transformers"):
+        require_possible(plan(optimizer__name="adafactor"))
 
 
 def test_several_nodes(tmp_path: Path) -> None:

@@ -1,23 +1,28 @@
 """Rehearsals of small models: against the prediction, and against steps that were computed."""
 
+import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
+from rich.console import Console
 
 from launcher.plan_file import plan_text
 from launcher.rehearsal_step import rehearse_step
+from launcher.rehearsal_table import Comparison, Side, largest_phase, print_comparison
 from launcher.rehearse import compare, quiet_libraries, traced
 from launcher.trace import Tracer
 from launcher.trace_rules import FAKE_RULES
 from planner.assemble import plan_of
 from planner.choose import decide
 from planner.model import ModelSpec
-from planner.plan import Plan
+from planner.plan import OptimizerName, Plan
 from planner.presets import load_model
+from planner.recipe import load_recipe
 from planner.request import Request
+from planner.units import GIB
 from tests.launcher.launching import launch, write_plan
 from tests.launcher.plans import full, plan
 from tests.planner.builders import cards
@@ -36,6 +41,11 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 1024,
 }
 PHASES = ["load", "forward", "backward", "optimizer_step", "save"]
+DORA = {"adapter__dora": True, "adapter__dropout": 0.1}
+NF4: dict[str, Any] = {
+    "method": "qlora",
+    "quantization": {"quant_type": "nf4", "double_quant": True},
+}
 PLANS: list[dict[str, Any]] = [
     {},
     {"activation_checkpointing": True},
@@ -43,15 +53,26 @@ PLANS: list[dict[str, Any]] = [
     {"batch__gradient_accumulation_steps": 1, "batch__global_batch_size": 2},
     full(),
     full(activation_checkpointing=True),
-    {"method": "qlora", "quantization": {"quant_type": "nf4", "double_quant": True}},
+    full(optimizer__name="adafactor"),
+    {"optimizer__name": "adamw_torch"},
+    {"optimizer__name": "sgd"},
+    NF4,
+    DORA,
+    DORA | NF4,
     {"batch__micro_batch_size": 1, "batch__global_batch_size": 2, "attention": "eager"},
 ]
 
 
-def planned(count: int = 1, *, name: str = "chatglm3-6b-base", **pinned: Any) -> Plan:
+def planned(
+    count: int = 1,
+    *,
+    name: str = "chatglm3-6b-base",
+    shape: dict[str, Any] = SHAPE,
+    **pinned: Any,
+) -> Plan:
     """What plan makes of a small model for cards."""
     preset = load_model(name)
-    spec: ModelSpec = preset.spec.model_copy(update=SHAPE)
+    spec: ModelSpec = preset.spec.model_copy(update=shape)
     request = Request(
         model=preset.model_copy(update={"spec": spec}),
         cluster=cards(count, 24),
@@ -80,6 +101,54 @@ def test_prediction_beside_trace(method: Any, checkpointing: bool, name: str) ->
     for part in ("weights", "adapters", "optimizer_states"):
         ours, theirs = (side.phases["save"].get(part, 0) for side in (found.predicted, found.found))
         assert ours == pytest.approx(theirs, rel=0.02)
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_the_update_of_every_optimizer(name: OptimizerName) -> None:
+    """What it holds and makes, to the byte, but for a table of Lion's that is on the host."""
+    made = planned(method="lora", micro_batch_size=1, optimizer=name)
+    with quiet_libraries():
+        found = compare(made)
+    parts = ("gradients", "optimizer_states", "workspace")
+    ours, theirs = (
+        sum(side.phases["optimizer_step"].get(part, 0) for part in parts)
+        for side in (found.predicted, found.found)
+    )
+    unused = 1024 if name in ("lion_8bit", "paged_lion_8bit") else 0
+    assert ours - CUBLAS_BYTES == theirs - unused
+
+
+@pytest.mark.parametrize("name", ["bloom-560m", "gpt2", "phi-1.5"])
+def test_the_gpt_line_in_4_bit(name: str) -> None:
+    """GPT-2 stores its matrices the other way round, and each line has names of its own."""
+    small = {"num_layers": 2, "vocab_size": 8192}
+    made = planned(name=name, shape=small, method="qlora", micro_batch_size=1)
+    with quiet_libraries():
+        found = compare(made)
+    low, high = TOLERANCE
+    traced_bytes = found.found.peak_allocated_bytes
+    assert low <= (found.predicted.peak_allocated_bytes - CUBLAS_BYTES) / traced_bytes - 1 <= high
+    for part in ("weights", "adapters"):
+        ours, theirs = (side.phases["save"][part] for side in (found.predicted, found.found))
+        assert ours == pytest.approx(theirs, rel=0.01)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("method", ["qlora", "lora"])
+def test_dora_beside_trace(method: Any, checkpointing: bool) -> None:
+    recipe = load_recipe(method)
+    assert recipe.adapter is not None
+    adapter = recipe.adapter.model_copy(update={"dora": True})
+    made = planned(
+        recipe=recipe.model_copy(update={"adapter": adapter}),
+        activation_checkpointing=checkpointing,
+        micro_batch_size=1,
+    )
+    with quiet_libraries():
+        found = compare(made)
+    predicted = found.predicted.peak_allocated_bytes - CUBLAS_BYTES
+    low, high = TOLERANCE
+    assert low <= predicted / found.found.peak_allocated_bytes - 1 <= high
 
 
 @pytest.mark.parametrize("changes", PLANS, ids=[", ".join(each) or "lora" for each in PLANS])
@@ -135,6 +204,20 @@ def test_the_table(tmp_path: Path) -> None:
     assert "peak allocated: predicted " in done.output
     assert "in neither sum: communication." in done.output
     assert "\x1b" not in done.output
+
+
+def test_what_a_device_counts_stands_beside_the_sum_of_the_parts() -> None:
+    made = planned(method="lora", micro_batch_size=1)
+    predicted = largest_phase(made.prediction.phases)
+    readings = {"allocated": 3 * GIB, "reserved": 4 * GIB}
+    found = Side(peak_allocated_bytes=3 * GIB, phases={"forward": readings})
+    console = Console(file=io.StringIO(), width=100)
+    print_comparison(console, made, Comparison("measured", predicted, found))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    ours = sum(made.prediction.phases["forward"].values()) / GIB
+    [allocated] = [line.split() for line in lines if "allocated  " in line]
+    assert allocated == ["forward", "allocated", f"{ours:.2f}", "3.00", f"{ours - 3:.2f}"]
+    assert ["reserved", "4.00"] in [line.split() for line in lines]
 
 
 @pytest.mark.parametrize(

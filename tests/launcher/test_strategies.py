@@ -54,6 +54,12 @@ def test_one_process(one_process: Finished) -> None:
     assert setup["autocast_dtype"] == "bfloat16"
 
 
+@pytest.mark.parametrize("name", ["adamw_torch", "adafactor", "sgd"])
+def test_other_optimizers_train(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    done = train(tmp_path, tiny_checkpoint, optimizer__name=name, optimizer__learning_rate=0.01)
+    assert done.losses[-1] < done.losses[0]
+
+
 def test_a_run_leaves_all_its_files(one_process: Finished) -> None:
     names = {path.name for path in one_process.run.iterdir() if not path.name.startswith(".")}
     assert names == {

@@ -5,8 +5,12 @@ from typing import Any
 import pytest
 import torch
 
+from launcher.model_building import cast_trainable
+from planner.adapter_targets import lora_targets, misunderstood_targets
+from planner.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.model import ModelSpec
 from planner.model_config import config_from_spec
+from planner.module_names import ONLY_ATTENTION, module_names
 from planner.numerics import numerics
 from planner.plan import AdapterSection, Method, Precision, ZeroStage
 from planner.recipe import Workload, load_recipe
@@ -14,6 +18,7 @@ from planner.recipe import Workload, load_recipe
 bitsandbytes = pytest.importorskip("bitsandbytes")
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
+Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 LLAMA = ModelSpec(
@@ -35,9 +40,231 @@ GLM = {
     "rotary_fraction": 0.5,
     "rotary": "interleaved",
 }
-QWEN3 = {"model_type": "qwen3", "qk_norm": True, "head_dim": 24}
+QWEN3 = {"model_type": "qwen3", "qk_norm": "heads", "head_dim": 24}
 PHI3 = {"model_type": "phi3", "fused_qkv": True, "mlp": "fused-swiglu", "rotary": "joined"}
+MIXTRAL = {
+    "model_type": "mixtral",
+    "intermediate_size": 96,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=96,
+        router="softmax-fp32",
+        normalized=True,
+    ),
+}
+QWEN3_MOE = QWEN3 | {
+    "model_type": "qwen3_moe",
+    "num_layers": 4,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=3,
+        intermediate_size=32,
+        router="softmax",
+        normalized=True,
+        dense_layers=(2,),
+    ),
+}
+GPT_OSS = {
+    "model_type": "gpt_oss",
+    "num_layers": 3,
+    "qkv_bias": True,
+    "output_bias": True,
+    "norm": "rms-fp32",
+    "rotary": "split",
+    "attention_sinks": True,
+    "sliding_window": 100,
+    "full_attention_every": 2,
+    "intermediate_size": 48,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=48,
+        router="chosen-softmax",
+        biased=True,
+    ),
+}
+LATENT = {
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "kv_lora_rank": 32,
+    "v_head_dim": 20,
+}
+DEEPSEEK_V2 = {
+    "model_type": "deepseek_v2",
+    "num_key_value_heads": 4,
+    "head_dim": 8,
+    "rotary": "complex",
+    "latent": LatentAttentionSpec(q_lora_rank=24, **LATENT),
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="fp32-softmax",
+        shared_intermediate_size=64,
+        first_dense_layers=1,
+    ),
+}
+DEEPSEEK_V2_LITE = DEEPSEEK_V2 | {
+    "latent": LatentAttentionSpec(**LATENT),
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="fp32-softmax",
+        shared_intermediate_size=64,
+    ),
+}
+OLMOE = {
+    "model_type": "olmoe",
+    "qk_norm": "whole",
+    "intermediate_size": 48,
+    "experts": ExpertsSpec(
+        num_experts=8, experts_per_token=2, intermediate_size=48, router="softmax"
+    ),
+}
+QWEN2_MOE = QWEN2 | {
+    "model_type": "qwen2_moe",
+    "num_layers": 4,
+    "experts": ExpertsSpec(
+        num_experts=6,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="softmax",
+        shared_intermediate_size=64,
+        shared_gate=True,
+        every=2,
+    ),
+}
 GLM4 = GLM | {"model_type": "glm4", "norms": "around"}
+GPT = {"norm": "layer", "norm_bias": True}
+PHI = GPT | {
+    "model_type": "phi",
+    "num_key_value_heads": 4,
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "head_bias": True,
+    "mlp": "plain",
+    "activation": "gelu-new",
+    "residual": "parallel",
+    "rotary": "joined",
+    "rotary_fraction": 0.5,
+}
+STABLELM = GPT | {
+    "model_type": "stablelm",
+    "rotary": "joined",
+    "rotary_fraction": 0.25,
+}
+GPT_NEOX = GPT | {
+    "model_type": "gpt_neox",
+    "num_key_value_heads": 4,
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "fused_qkv": True,
+    "mlp": "plain",
+    "activation": "gelu",
+    "residual": "parallel-two-norms",
+    "rotary": "joined",
+    "rotary_fraction": 0.25,
+}
+STARCODER2 = GPT | {
+    "model_type": "starcoder2",
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "mlp": "plain",
+    "activation": "gelu-tanh",
+    "residual_dropout": 0.1,
+    "embedding_dropout": 0.1,
+}
+GPT2 = GPT | {
+    "model_type": "gpt2",
+    "num_key_value_heads": 4,
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "fused_qkv": True,
+    "tied_embeddings": True,
+    "mlp": "plain",
+    "activation": "gelu-new",
+    "positions": "learned",
+    "residual_dropout": 0.1,
+    "embedding_dropout": 0.1,
+}
+OPT = GPT2 | {
+    "model_type": "opt",
+    "fused_qkv": False,
+    "activation": "relu",
+    "position_offset": 2,
+    "embedding_dropout": 0.0,
+}
+FALCON = GPT | {
+    "model_type": "falcon",
+    "num_key_value_heads": 1,
+    "fused_qkv": True,
+    "tied_embeddings": True,
+    "mlp": "plain",
+    "activation": "gelu",
+    "residual": "parallel",
+}
+BLOOM = GPT | {
+    "model_type": "bloom",
+    "intermediate_size": 256,
+    "num_key_value_heads": 4,
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "fused_qkv": True,
+    "tied_embeddings": True,
+    "mlp": "plain",
+    "activation": "gelu-tanh",
+    "embedding_norm": True,
+    "positions": "alibi",
+}
+GEMMA = {
+    "model_type": "gemma",
+    "num_key_value_heads": 1,
+    "head_dim": 24,
+    "tied_embeddings": True,
+    "activation": "gelu-tanh",
+    "norm": "rms-plus-one",
+    "scaled_embeddings": True,
+}
+GEMMA2 = GEMMA | {
+    "model_type": "gemma2",
+    "num_key_value_heads": 2,
+    "norms": "around",
+    "sliding_window": 32,
+    "full_attention_every": 2,
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+}
+GEMMA3 = GEMMA | {
+    "model_type": "gemma3_text",
+    "norms": "around",
+    "qk_norm": "heads",
+    "local_rotary": True,
+    "sliding_window": 100,
+    "full_attention_every": 2,
+}
+OLMO2 = {
+    "model_type": "olmo2",
+    "norm": "rms-fp32",
+    "norms": "after",
+    "qk_norm": "whole",
+    "rotary": "halves-fp32",
+}
+EXAONE4 = {
+    "model_type": "exaone4",
+    "norms": "after",
+    "qk_norm": "heads",
+    "sliding_window": 100,
+    "full_attention_every": 2,
+    "unrotated_every": 2,
+}
+WINDOWED = {"sliding_window": 100, "full_attention_first": 1}
 SHAPES = {
     "llama": LLAMA,
     "qwen2": LLAMA.model_copy(update=QWEN2),
@@ -46,11 +273,49 @@ SHAPES = {
     "phi3": LLAMA.model_copy(update=PHI3),
     "phi3-partial": LLAMA.model_copy(update=PHI3 | {"rotary_fraction": 0.75}),
     "glm4": LLAMA.model_copy(update=GLM4),
+    "phi": LLAMA.model_copy(update=PHI),
+    "phi-dropout": LLAMA.model_copy(update=PHI | {"residual_dropout": 0.1}),
+    "stablelm": LLAMA.model_copy(update=STABLELM),
+    "stablelm-parallel": LLAMA.model_copy(
+        update=STABLELM | {"residual": "parallel", "qkv_bias": True}
+    ),
+    "gpt_neox": LLAMA.model_copy(update=GPT_NEOX),
+    "gpt_neox-sequential": LLAMA.model_copy(update=GPT_NEOX | {"residual": "sequential"}),
+    "starcoder2": LLAMA.model_copy(update=STARCODER2),
+    "gpt2": LLAMA.model_copy(update=GPT2),
+    "opt": LLAMA.model_copy(update=OPT),
+    "falcon": LLAMA.model_copy(update=FALCON),
+    "falcon-grouped": LLAMA.model_copy(
+        update=FALCON | {"num_key_value_heads": 2, "residual": "parallel-two-norms"}
+    ),
+    "bloom": LLAMA.model_copy(update=BLOOM),
+    "gemma": LLAMA.model_copy(update=GEMMA),
+    "gemma2": LLAMA.model_copy(update=GEMMA2),
+    "gemma3": LLAMA.model_copy(update=GEMMA3),
+    "qwen2-windows": LLAMA.model_copy(update=QWEN2 | WINDOWED),
+    "qwen3-windows": LLAMA.model_copy(update=QWEN3 | WINDOWED),
+    "olmo2": LLAMA.model_copy(update=OLMO2),
+    "exaone4": LLAMA.model_copy(update=EXAONE4),
+    "granite": LLAMA.model_copy(update={"model_type": "granite", "multipliers": True}),
+    "hunyuan": LLAMA.model_copy(
+        update={"model_type": "hunyuan_v1_dense", "qk_norm": "heads-rotated"}
+    ),
+    "smollm3": LLAMA.model_copy(update={"model_type": "smollm3", "unrotated_every": 2}),
+    "gpt-oss": LLAMA.model_copy(update=GPT_OSS),
+    "deepseek-v2": LLAMA.model_copy(update=DEEPSEEK_V2),
+    "deepseek-v2-lite": LLAMA.model_copy(update=DEEPSEEK_V2_LITE),
+    "olmoe": LLAMA.model_copy(update=OLMOE),
+    "mixtral": LLAMA.model_copy(update=MIXTRAL),
+    "qwen3-moe": LLAMA.model_copy(update=QWEN3_MOE),
+    "qwen2-moe": LLAMA.model_copy(update=QWEN2_MOE),
 }
 
 
 def build(spec: ModelSpec) -> Any:
-    settings = {**config_from_spec(spec), "attn_implementation": "sdpa"}
+    eager = spec.attn_logit_softcapping is not None or spec.latent is not None
+    only = ONLY_ATTENTION.get(spec.model_type, "sdpa")
+    kernel = "eager" if eager or spec.attention_sinks else only
+    settings = {**config_from_spec(spec), "attn_implementation": kernel}
     config = transformers.AutoConfig.for_model(**settings)
     return transformers.AutoModelForCausalLM.from_config(config)
 
@@ -69,11 +334,15 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
+        use_dora=adapter.dora,
         target_modules=adapter.target_modules
         if isinstance(adapter.target_modules, str)
         else list(adapter.target_modules),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
-    return peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
+    model = peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
+    cast_trainable(model, "fp32" if kinds.trainable == 4 else "bf16")
+    return model
 
 
 def quantize(model: Any, workload: Workload) -> None:
@@ -83,35 +352,64 @@ def quantize(model: Any, workload: Workload) -> None:
         for name, old in list(parent.named_children()):
             if name not in names:
                 continue
+            stored_transposed = isinstance(old, Conv1D)
+            weight = old.weight.T.contiguous() if stored_transposed else old.weight
+            out_features, in_features = weight.shape
             new = bitsandbytes.nn.Linear4bit(
-                old.in_features,
-                old.out_features,
+                in_features,
+                out_features,
                 bias=old.bias is not None,
                 compute_dtype=DTYPES[workload.compute],
                 quant_type="nf4",
                 compress_statistics=True,
             )
-            new.load_state_dict(old.state_dict())
+            new.load_state_dict({"weight": weight}, strict=False)
+            new.bias = old.bias
             setattr(parent, name, new.to("cpu").requires_grad_(requires_grad=False))
     model.is_loaded_in_4bit = True
 
 
-def matrices_that_hold(spec: ModelSpec, targets: Any) -> Any:
-    """The model's own names where one matrix holds several."""
-    if targets == "all-linear" or not spec.fused_qkv:
+LATENT_NAMES = {"q_proj": "q_b_proj", "k_proj": "kv_b_proj", "v_proj": "kv_b_proj"}
+
+
+def own_names(spec: ModelSpec, targets: Any) -> Any:
+    """The model's own names of Llama's matrices, and one where one holds several; none that
+    means fused experts."""
+    targets = lora_targets(spec, targets)
+    if targets == "all-linear":
         return targets
-    return tuple(
-        dict.fromkeys("qkv_proj" if x in ("q_proj", "k_proj", "v_proj") else x for x in targets)
-    )
+    unfit = misunderstood_targets(spec, targets)
+    roles = {}
+    if spec.fused_qkv:
+        roles = dict.fromkeys(LATENT_NAMES, "qkv_proj")
+    if spec.latent is not None and spec.latent.q_lora_rank is not None:
+        roles = LATENT_NAMES
+    elif spec.latent is not None:
+        roles = LATENT_NAMES | {"q_proj": "q_proj"}
+    names = module_names(spec.model_type).matrices
+    chosen = [roles.get(target, target) for target in targets if target not in unfit]
+    return tuple(dict.fromkeys(names.get(role, role) for role in chosen))
 
 
 def workload_of(
-    spec: ModelSpec, method: Method, compute: Precision, dropout: float, targets: Any
+    spec: ModelSpec,
+    method: Method,
+    compute: Precision,
+    dropout: float,
+    targets: Any,
+    *,
+    dora: bool = False,
 ) -> Workload:
     recipe = load_recipe(method)
+    if spec.latent is not None:
+        recipe = recipe.model_copy(update={"attention": "eager"})
     if recipe.adapter is not None:
         adapter = AdapterSection(
-            rank=8, alpha=16, dropout=dropout, target_modules=matrices_that_hold(spec, targets)
+            rank=8,
+            alpha=16,
+            dropout=dropout,
+            dora=dora,
+            target_modules=own_names(spec, targets),
         )
         recipe = recipe.model_copy(update={"adapter": adapter})
     return Workload(model=spec, recipe=recipe, compute=compute)

@@ -9,9 +9,11 @@ import torch
 
 from planner.model import ModelSpec
 from planner.model_config import NATIVE_CLASSES, config_from_spec, spec_from_config
+from planner.module_names import module_names
 from planner.presets import ModelPreset, load_model, preset_names
 
 transformers = pytest.importorskip("transformers")
+Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D
 
 PRESETS = [load_model(name) for name in preset_names("models")]
 NATIVE = [pytest.param(preset, id=preset.name) for preset in PRESETS if preset.native_class]
@@ -33,24 +35,40 @@ def meta_model(preset: ModelPreset) -> torch.nn.Module:
 def test_meta_model(preset: ModelPreset) -> None:
     model = meta_model(preset)
     assert sum(parameter.numel() for parameter in model.parameters()) == preset.expected_params
-    layers = [
-        {
-            name.rpartition(".")[2]: (linear.in_features, linear.out_features, _biased(linear))
-            for name, linear in layer.named_modules()
-            if isinstance(linear, torch.nn.Linear)
-        }
-        for layer in model.get_submodule("model.layers").children()
-    ]
+    layers = [_matrices(layer) for layer in _layers(model, preset.spec).children()]
     ours = [
-        {x.name: (x.in_features, x.out_features, x.bias) for x in preset.spec.linears(kind)}
+        sorted((x.name, x.in_features, x.out_features, x.bias) for x in preset.spec.linears(kind))
         for kind in preset.spec.layers
     ]
     assert layers == ours
+    assert routed_params(model) == preset.spec.routed_params
     assert isinstance(model.get_submodule("lm_head"), torch.nn.Linear)
 
 
-def _biased(linear: torch.nn.Linear) -> bool:
-    return linear.bias is not None
+def routed_params(model: torch.nn.Module) -> int:
+    """Of routers and routed experts, which are no ``nn.Linear``."""
+    return sum(
+        parameter.numel()
+        for module in model.modules()
+        if type(module).__name__.endswith(("Experts", "TopKRouter", "TopkRouter"))
+        for parameter in module.parameters(recurse=False)
+    )
+
+
+def _layers(model: torch.nn.Module, spec: ModelSpec) -> torch.nn.Module:
+    return model.get_submodule(module_names(spec.model_type).layers)
+
+
+def _matrices(layer: torch.nn.Module) -> list[tuple[str, int, int, bool]]:
+    """Name, inputs, outputs and bias of each; GPT-2's are stored the other way round."""
+    found = []
+    for path, module in layer.named_modules():
+        name = path.rpartition(".")[2]
+        if isinstance(module, torch.nn.Linear):
+            found.append((name, module.in_features, module.out_features, module.bias is not None))
+        elif isinstance(module, Conv1D):
+            found.append((name, module.nx, module.nf, True))
+    return sorted(found)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +105,11 @@ def test_config_json_round_trip(preset: ModelPreset, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model_type", NATIVE_CLASSES)
 def test_class_defaults(model_type: str, tmp_path: Path) -> None:
-    """A key that a file leaves out has the value that transformers gives it."""
-    full = transformers.AutoConfig.for_model(model_type).to_dict()
+    """A key that a file leaves out has the value that transformers gives it; GPT-2 and its like
+    have other names for some of those that a file must have."""
+    # The class alone makes no model where it leaves the number of experts to the file.
+    missing = {"num_experts_per_tok": 6} if model_type == "deepseek_v2" else {}
+    full = transformers.AutoConfig.for_model(model_type, **missing).to_dict()
     required = (
         "model_type",
         "hidden_size",
@@ -97,6 +118,7 @@ def test_class_defaults(model_type: str, tmp_path: Path) -> None:
         "num_attention_heads",
         "vocab_size",
         "max_position_embeddings",
+        *missing,
     )
-    sparse = {key: full[key] for key in required}
+    sparse = {key: full[key] for key in required if key in full}
     assert spec_from_config(sparse, tmp_path) == spec_from_config(full, tmp_path)

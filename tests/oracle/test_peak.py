@@ -13,6 +13,7 @@ import torch
 from launcher.trace import Tracer
 from planner.memory import worst_batch
 from planner.micro_batch import micro_batch
+from planner.model import ModelSpec
 from planner.numerics import numerics
 from planner.plan import Method, ZeroStage
 from planner.recipe import Workload
@@ -37,10 +38,34 @@ LARGER = {
     "vocab_size": 8192,
     "max_position_embeddings": 1024,
 }
-SHAPES = {
-    name: SMALL[name].model_copy(update=LARGER)
-    for name in ("llama", "glm", "qwen3", "phi3", "glm4")
-}
+NAMES = (
+    *("llama", "glm", "qwen3", "phi3", "glm4", "gemma", "gemma2", "gemma3", "qwen2-windows"),
+    *("olmo2", "exaone4", "granite", "hunyuan", "smollm3", "mixtral", "qwen2-moe"),
+    *("deepseek-v2", "gpt-oss"),
+    *("phi", "stablelm", "gpt_neox", "starcoder2", "gpt2", "opt"),
+    *("falcon", "falcon-grouped", "bloom"),
+)
+LARGER_EXPERTS = {"intermediate_size": 384, "shared_intermediate_size": 512}
+
+
+def _larger(spec: ModelSpec) -> ModelSpec:
+    """As many keys as queries where the small shape has that; Bloom's MLP is four times as wide."""
+    experts, changes = spec.experts, dict(LARGER)
+    if experts is not None:
+        shared = LARGER_EXPERTS if experts.shared_intermediate_size else {"intermediate_size": 384}
+        experts = experts.model_copy(update=shared)
+    if spec.latent is not None:
+        changes |= {"num_key_value_heads": 8, "head_dim": spec.latent.qk_rope_head_dim}
+    if spec.fused_qkv and spec.num_key_value_heads == spec.num_attention_heads:
+        changes["num_key_value_heads"] = LARGER["num_attention_heads"]
+    if spec.positions == "learned":
+        changes["num_key_value_heads"] = LARGER["num_attention_heads"]
+    if spec.model_type == "bloom":
+        changes["intermediate_size"] = 4 * LARGER["hidden_size"]
+    return spec.model_copy(update={**changes, "experts": experts})
+
+
+SHAPES = {name: _larger(SMALL[name]) for name in NAMES}
 
 
 @pytest.fixture(params=[32768, 128], ids=["wide-tile", "narrow-tile"])

@@ -99,6 +99,8 @@ def test_an_edited_plan_is_never_lost(tmp_path: Path) -> None:
         (["--model", "llama-2-7b", "--gpus", "24G", "-o", "."], "is a directory"),
         (["--model", "llama-2-7b", "--gpus", "24.5G"], "whole GiB"),
         (["--model", "llama-2-7b", "--gpus", "2xcpu"], "takes no count"),
+        (["--model", "llama-2-7b", "--optimizer", "adam-8bit"], "Did you mean 'adamw_8bit'?"),
+        (["--model", "llama-2-7b", "--gpus", "cpu", "--optimizer", "lion_8bit"], "on the CPU"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 from planner.memory import footprint
 from planner.model_states import frozen_bytes, model_states
 from planner.numerics import Numerics, numerics
+from planner.optimizers import optimizers
 from planner.plan import METHODS, PHASES, Method, Strategy, ZeroStage
 from planner.presets import load_model
 from planner.recipe import Workload, load_recipe
 from planner.strategy import Layout
-from planner.units import GIB
+from planner.trained_tensors import TrainedTensor, trained_tensors
+from planner.units import ALLOCATOR_BLOCK_BYTES, GIB
 
 GB = 10**9  # the paper counts in powers of ten
 CHATGLM3 = load_model("chatglm3-6b-base").spec
@@ -44,7 +46,9 @@ def test_zero_figure_1(zero_stage: ZeroStage, printed_gb: float) -> None:
     """arXiv:1910.02054, Figure 1: Psi = 7.5e9, N_d = 64, K = 12."""
     states = model_states(
         frozen_bytes=0,
-        trainable_params=7_500_000_000,
+        tensors={TrainedTensor((7_500_000_000,)): 1},
+        optimizer=optimizers()["adamw_torch"],
+        device="cuda",
         numerics=Numerics(
             compute=2,
             frozen=2,
@@ -69,10 +73,13 @@ def test_chatglm3_weights(method: Method, printed_gib: float) -> None:
 
 
 def test_full_fine_tuning_states_are_16_bytes_a_parameter() -> None:
-    """fp32 weights, gradients and two moments (arXiv:1910.02054, section 3.1)."""
-    parts = footprint(workload("full"), layout(), "cuda").phases["optimizer_step"]
+    """fp32 weights, gradients and two moments (arXiv:1910.02054, section 3.1), and fused AdamW's
+    step count of each tensor."""
+    work = workload("full")
+    parts = footprint(work, layout(), "cuda").phases["optimizer_step"]
     states = parts["weights"] + parts["gradients"] + parts["optimizer_states"]
-    assert states == 16 * CHATGLM3.num_params
+    counters = ALLOCATOR_BLOCK_BYTES * len(trained_tensors(work))
+    assert states == 16 * CHATGLM3.num_params + counters
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from planner.model import Linear, ModelSpec
+from planner.linear import Linear
+from planner.model import ModelSpec
 
 CHATGLM3_6B = ModelSpec(
     model_type="glm",
@@ -35,7 +36,7 @@ LLAMA_2_7B = ModelSpec(
 
 
 def test_linear_counts_its_bias() -> None:
-    linear = Linear(name="q_proj", in_features=3, out_features=5, bias=True)
+    linear = Linear(name="q_proj", role="q_proj", in_features=3, out_features=5, bias=True)
     assert (linear.weight_params, linear.num_params) == (15, 20)
 
 

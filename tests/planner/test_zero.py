@@ -20,7 +20,7 @@ from tests.planner.builders import cards
 FULL = Workload(
     model=load_model("chatglm3-6b-base").spec, recipe=load_recipe("full"), compute="bf16"
 )
-GROUP = (Sized("a", 5, True), Sized("b", 8, True), Sized("c", 2, True))
+GROUP = (Sized("a", (5,), True), Sized("b", (8,), True), Sized("c", (2,), True))
 
 
 def layout(strategy: Strategy, *, ranks: int, offload: Offload = "none", steps: int = 1) -> Layout:

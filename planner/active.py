@@ -1,0 +1,34 @@
+"""What routed experts make different from the sum of all parameters."""
+
+from planner.model import ModelSpec
+
+
+def largest_parameter(model: ModelSpec) -> int:
+    """Elements of the largest single parameter; all experts of a layer are one."""
+    experts, h = model.experts, model.hidden_size
+    sizes = [] if experts is None else list(experts.expert_tensors(h).values())
+    sizes += [linear.weight_params for linear, _ in model.counted_linears]
+    return max(model.embedding_params, *sizes)
+
+
+def active_weights(model: ModelSpec) -> int:
+    """Weights of all layers' matrices that one token is multiplied with."""
+    if model.experts is None:
+        return model.matrix_params
+    return model.matrix_params + routed_layers(model) * model.experts.active_weights(
+        model.hidden_size
+    )
+
+
+def active_params(model: ModelSpec) -> int:
+    """Parameters that one token meets: of the routed experts only those it is sent to."""
+    if model.experts is None:
+        return model.num_params
+    idle = model.experts.num_experts - model.experts.experts_per_token
+    stored = sum(model.experts.expert_tensors(model.hidden_size).values())
+    idle_params = stored // model.experts.num_experts * idle
+    return model.num_params - routed_layers(model) * idle_params
+
+
+def routed_layers(model: ModelSpec) -> int:
+    return sum(count for kind, count in model.kinds.items() if kind.routed)

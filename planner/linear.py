@@ -1,0 +1,28 @@
+"""One matrix of a layer, from which parameters, quantization, LoRA and FLOPs are counted."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """One ``nn.Linear``: ``in_features x out_features``, bias beside it."""
+
+    name: str
+    """What the model calls it."""
+    in_features: int
+    out_features: int
+    bias: bool = False
+    role: str | None = None
+    """What Llama calls it, where the model calls it otherwise."""
+
+    @property
+    def key(self) -> str:
+        return self.role or self.name
+
+    @property
+    def weight_params(self) -> int:
+        return self.in_features * self.out_features
+
+    @property
+    def num_params(self) -> int:
+        return self.weight_params + (self.out_features if self.bias else 0)

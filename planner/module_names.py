@@ -1,0 +1,52 @@
+"""What each architecture calls its modules, where transformers does not use Llama's names.
+
+A matrix is known here by its role, which is its name in Llama: ``o_proj`` is the attention's
+output, whatever it is called. peft finds a matrix by the last part of its path.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleNames:
+    """Where one ``model_type`` keeps its layers, and its own names for the matrices in them."""
+
+    layers: str = "model.layers"
+    matrices: Mapping[str, str] = field(default_factory=dict)
+    """Role to name, where the two differ."""
+
+
+LLAMA = ModuleNames()
+_FOUR_H = {"up_proj": "dense_h_to_4h", "down_proj": "dense_4h_to_h"}
+_FUSED = {"qkv_proj": "query_key_value", "o_proj": "dense", **_FOUR_H}
+NAMES: Mapping[str, ModuleNames] = {
+    "bloom": ModuleNames(layers="transformer.h", matrices=_FUSED),
+    "falcon": ModuleNames(layers="transformer.h", matrices=_FUSED),
+    "gpt2": ModuleNames(
+        layers="transformer.h",
+        matrices={
+            "qkv_proj": "c_attn",
+            "o_proj": "c_proj",
+            "up_proj": "c_fc",
+            "down_proj": "c_proj",
+        },
+    ),
+    "gpt_neox": ModuleNames(layers="gpt_neox.layers", matrices=_FUSED),
+    "opt": ModuleNames(
+        layers="model.decoder.layers",
+        matrices={"o_proj": "out_proj", "up_proj": "fc1", "down_proj": "fc2"},
+    ),
+    "phi": ModuleNames(matrices={"o_proj": "dense", "up_proj": "fc1", "down_proj": "fc2"}),
+    "starcoder2": ModuleNames(matrices={"up_proj": "c_fc", "down_proj": "c_proj"}),
+}
+
+
+ONLY_ATTENTION: Mapping[str, Literal["sdpa", "eager"]] = {"bloom": "eager", "falcon": "sdpa"}
+"""Architectures whose attention is planned in one way: Bloom has no other."""
+
+
+def module_names(model_type: str) -> ModuleNames:
+    """Those of an architecture; Llama's where it has no others."""
+    return NAMES.get(model_type, LLAMA)

@@ -1,0 +1,165 @@
+"""States and temporaries of optimizers against the real ones: exact, on a CPU."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from launcher.optimizer import build_optimizer
+from launcher.trace import Tracer
+from launcher.trace_rules import CUDA_RULES, replaced_functions
+from planner.gpu import Device
+from planner.numerics import numerics
+from planner.optimizer_step import step_bytes
+from planner.optimizers import optimizers, states_bytes, tensor_states
+from planner.plan import Method, OptimizerName, ZeroStage
+from planner.presets import load_model, preset_names
+from planner.recipe import Workload, load_recipe
+from planner.trained_tensors import counted_tensors, trained_tensors
+from tests.oracle.small_models import SHAPES, build, prepare, workload_of
+
+NAMES: tuple[OptimizerName, ...] = get_args(OptimizerName)
+ON_CPU = tuple(name for name in NAMES if optimizers()[name].library != "bitsandbytes")
+LARGE = {"vocab_size": 2048, "intermediate_size": 1600}
+"""An embedding that is paged, and a matrix that is."""
+UNUSED_TABLE_BYTES = 1024
+"""Lion's unsigned map, which stays on the host and which a trace on the CPU counts."""
+
+
+def workload(name: OptimizerName, method: Method, shape: str, decay: float = 0.0) -> Workload:
+    work = workload_of(SHAPES[shape].model_copy(update=LARGE), method, "bf16", 0.0, "all-linear")
+    changed = work.recipe.optimizer.model_copy(update={"name": name, "weight_decay": decay})
+    recipe = work.recipe.model_copy(update={"optimizer": changed})
+    return work.model_copy(update={"recipe": recipe})
+
+
+@contextmanager
+def world(device: Device) -> Iterator[None]:
+    """Real tensors for a plan on the CPU; for CUDA fake ones, and CUDA's defaults."""
+    on_cuda = device == "cuda"
+    fake: Any = FakeTensorMode(allow_non_fake_inputs=True) if on_cuda else nullcontext()
+    with replaced_functions(on_cuda=on_cuda), fake:
+        yield
+
+
+def give_new_weights(model: Any) -> list[torch.nn.Parameter]:
+    """Trained weights of this mode's kind, a tied one once, each with a gradient."""
+    made: dict[int, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, old in module._parameters.items():
+            if old is not None and old.requires_grad:
+                if id(old) not in made:
+                    made[id(old)] = torch.nn.Parameter(torch.ones(old.shape, dtype=old.dtype))
+                module._parameters[name] = made[id(old)]
+    for parameter in made.values():
+        parameter.grad = torch.ones_like(parameter)
+    return list(made.values())
+
+
+def traced_step(work: Workload, device: Device, zero_stage: ZeroStage = 0) -> tuple[int, int]:
+    """Bytes of the states, and of what the second step makes at its largest moment."""
+    tracer = Tracer(CUDA_RULES if device == "cuda" else None, left_out=("weights",))
+    model = prepare(build(work.model), work, zero_stage=zero_stage)
+    with world(device):
+        trained = give_new_weights(model)
+        settings = work.recipe.optimizer
+        for parameter in trained:
+            assert parameter.grad is not None
+            tracer.own(parameter, "weights")
+            tracer.own(parameter.grad, "weights")
+        with tracer:
+            optimizer = build_optimizer(settings, model)
+            optimizer.step()
+            states = tracer.live_bytes
+            with tracer.phase("optimizer_step"):
+                _norm = torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
+                optimizer.step()
+    return states, sum(tracer.phases["optimizer_step"].values()) - states
+
+
+CASES: list[tuple[OptimizerName, Device]] = [
+    *((name, "cuda") for name in NAMES),
+    *((name, "cpu") for name in ON_CPU),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("method", "shape"), [("full", "qwen2"), ("full", "glm4"), ("lora", "llama")]
+)
+@pytest.mark.parametrize(("name", "device"), CASES)
+def test_states_and_step_are_those_of_the_real_optimizer(
+    name: OptimizerName, device: Device, method: Method, shape: str, decay: float
+) -> None:
+    work = workload(name, method, shape, decay)
+    states, made = traced_step(work, device)
+    width = numerics(method=method, compute="bf16", zero_stage=0).home
+    ours = states_bytes(optimizers()[name], counted_tensors(work), width=width, device=device)
+    unused = UNUSED_TABLE_BYTES if name in ("lion_8bit", "paged_lion_8bit") else 0
+    assert ours.on_device == states - unused
+    assert step_bytes(work, width=width, device=device) == made
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+@pytest.mark.parametrize(("name", "device"), CASES)
+def test_weights_of_16_bits(name: OptimizerName, device: Device) -> None:
+    """As other trainers have them on one device, and this one gives them to DeepSpeed."""
+    work = workload(name, "full", "llama", 0.1)
+    states, made = traced_step(work, device, zero_stage=2)
+    ours = states_bytes(optimizers()[name], counted_tensors(work), width=2, device=device)
+    unused = UNUSED_TABLE_BYTES if name in ("lion_8bit", "paged_lion_8bit") else 0
+    assert ours.on_device == states - unused
+    assert step_bytes(work, width=2, device=device) == made
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_state_is_a_tensor_of_the_state_dictionary(name: OptimizerName) -> None:
+    """On real tensors of the CPU, where nothing is paged: size by size."""
+    work = workload(name, "full", "qwen2")
+    model = prepare(build(work.model), work, zero_stage=0)
+    give_new_weights(model)
+    with replaced_functions(on_cuda=False):
+        optimizer = build_optimizer(work.recipe.optimizer, model)
+        optimizer.step()
+    assert type(optimizer).__name__ == optimizers()[name].class_name
+    shared = [table.data_ptr() for table in getattr(optimizer, "name2qmap", {}).values()]
+    found = [
+        value.nbytes
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor) and value.data_ptr() not in shared
+    ]
+    ours = [
+        state.num_bytes
+        for tensor in trained_tensors(work)
+        for state in tensor_states(optimizers()[name], tensor, width=4, device="cpu")
+    ]
+    assert sorted(ours) == sorted(found)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("method", "dora"), [("full", False), ("lora", False), ("lora", True)])
+def test_trained_tensors_have_the_models_shapes(shape: str, method: Method, dora: bool) -> None:
+    work = workload_of(SHAPES[shape], method, "bf16", 0.0, "all-linear", dora=dora)
+    model = prepare(build(work.model), work, zero_stage=0)
+    found = sorted(tuple(x.shape) for x in model.parameters() if x.requires_grad)
+    assert sorted(tensor.shape for tensor in trained_tensors(work)) == found
+
+
+@pytest.mark.parametrize("name", preset_names("models"))
+def test_trained_tensors_are_all_parameters(name: str) -> None:
+    model = load_model(name).spec
+    work = Workload(model=model, recipe=load_recipe("full"), compute="bf16")
+    assert sum(tensor.elements for tensor in trained_tensors(work)) == model.num_params
+
+
+def test_names_are_transformers_own() -> None:
+    from transformers.training_args import OptimizerNames
+
+    assert set(NAMES) == set(optimizers())
+    assert set(NAMES) <= {each.value for each in OptimizerNames}

@@ -1,0 +1,39 @@
+"""Combinations that the rules leave out."""
+
+import pytest
+
+from planner.choose import decide
+from planner.errors import InvalidRequestError
+from planner.plan import Method
+from planner.presets import load_model
+from planner.request import Request
+from planner.rules import Combination, broken_rule
+from tests.planner.builders import cards
+
+
+@pytest.mark.parametrize(
+    ("method", "model_type", "broken"),
+    [("qlora", "falcon", True), ("lora", "falcon", False), ("qlora", "llama", False)],
+)
+def test_falcon_is_not_quantized(method: Method, model_type: str, broken: bool) -> None:
+    """Its linear layers are a class of their own, which transformers leaves in 16 bit."""
+    combination = Combination(
+        method=method,
+        strategy="single",
+        offload="none",
+        optimizer="adamw_torch_fused",
+        device="cuda",
+        model_type=model_type,
+    )
+    assert (broken_rule(combination, pinned=False) is not None) == broken
+
+
+def test_what_no_layout_allows_says_why() -> None:
+    request = Request(model=load_model("falcon-7b"), cluster=cards(1, 80), method="qlora")
+    with pytest.raises(InvalidRequestError, match="leaves Falcon's own linear layers in 16 bit"):
+        decide(request)
+
+
+def test_bloom_has_one_kind_of_attention() -> None:
+    request = Request(model=load_model("bloom-560m"), cluster=cards(1, 24), method="lora")
+    assert decide(request).chosen.workload.attention == "eager"
