@@ -20,6 +20,9 @@ Role = Literal["weight", "embedding", "vector"]
 """A vector is a norm's weight or a bias: it does not decay.
 read: transformers/trainer.py at 5.23.0, get_decay_parameter_names."""
 EXPERTS = ".experts."
+TRANSPOSED = ("gpt2",)
+"""Architectures whose matrices are (in, out): Conv1D; read: transformers/pytorch_utils.py at
+5.23.0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,8 @@ def _layer(workload: Workload, kind: LayerKind, place: str) -> Iterator[Sized]:
     for matrix in matrices:
         name = f"{place}.{matrix.key}"
         if workload.recipe.quantization is None:
-            yield Sized(name, (matrix.out_features, matrix.in_features), full)
+            shape = (matrix.out_features, matrix.in_features)
+            yield Sized(name, shape[::-1] if model.model_type in TRANSPOSED else shape, full)
         if matrix.bias:
             yield Sized(f"{name}.bias", (matrix.out_features,), full, "vector")
         if matrix in adapted:

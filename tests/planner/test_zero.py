@@ -7,7 +7,7 @@ from planner.memory import footprint
 from planner.numerics import numerics
 from planner.parameters import Sized, parameters
 from planner.plan import Offload, Strategy
-from planner.presets import load_model
+from planner.presets import load_model, preset_names
 from planner.recipe import Workload, load_recipe
 from planner.strategy import Layout
 from planner.units import GIB
@@ -93,3 +93,17 @@ def test_pinned_blocks_are_powers_of_two() -> None:
     assert pinned(5 * GIB) == 8 * GIB
     assert pinned(8 * GIB) == 8 * GIB
     assert pinned(0) == 0
+
+
+@pytest.mark.parametrize("name", preset_names("models"))
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_parameters_are_all_that_a_preset_has(name: str, method: str) -> None:
+    """Each once; optimizers and ZeRO read this list, and counts are the published ones."""
+    preset = load_model(name)
+    work = FULL.model_copy(update={"model": preset.spec, "recipe": load_recipe(method)})
+    every = list(parameters(work))
+    assert len({each.name for each in every}) == len(every)
+    trained = sum(each.elements for each in every if each.trains)
+    assert trained == work.trainable_params
+    total = sum(each.elements for each in every)
+    assert total == preset.expected_params + work.adapter_params
