@@ -233,7 +233,7 @@ def search_methods(request: Request) -> Results:
     if not possible:
         method, result = next(iter(results.items()))
         reason = "; ".join(result.rejected) or "no layout agrees with all that is pinned"
-        if request.zero_stage is None:
+        if request.zero_stage is None and request.offload in (None, "none"):
             raise InvalidRequestError(
                 f"{method} does not go with {request.model.name}: {reason}. Take another --method"
             )
@@ -246,7 +246,11 @@ def search_methods(request: Request) -> Results:
 
 def _pinned_layout(request: Request) -> str:
     """The options that rules speak of, as they were given."""
-    given = {"--zero-stage": request.zero_stage, "--optimizer": request.optimizer}
+    given = {
+        "--zero-stage": request.zero_stage,
+        "--offload": request.offload,
+        "--optimizer": request.optimizer,
+    }
     options = [f"{option} {value}" for option, value in given.items() if value is not None]
     return " with ".join(options) or "this machine"
 
