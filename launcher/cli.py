@@ -88,14 +88,17 @@ def require_possible(plan: Plan) -> None:
     combination = Combination(
         method=plan.method,
         strategy=plan.parallel.strategy,
+        offload=plan.parallel.offload,
         optimizer=plan.optimizer.name,
         device=plan.hardware.device,
         model_type=plan.model.model_type,
     )
     rule = broken_rule(combination, pinned=True)
     if rule is not None:
+        offload = plan.parallel.offload
+        under = plan.parallel.strategy + (f" with offload {offload}" if offload != "none" else "")
         raise InvalidRequestError(
-            f"{plan.method} with {plan.optimizer.name} under {plan.parallel.strategy} on "
+            f"{plan.method} with {plan.optimizer.name} under {under} on "
             f"{plan.hardware.device} is refused: {rule.reason}. Plan again."
         )
     library = optimizers()[plan.optimizer.name].library

@@ -17,7 +17,7 @@ def deepspeed_config(plan: Plan) -> dict[str, Any] | None:
     zero = plan.parallel.zero
     if zero is None:
         return None
-    return {
+    config = {
         "train_batch_size": plan.batch.global_batch_size,
         "train_micro_batch_size_per_gpu": plan.batch.micro_batch_size,
         "gradient_accumulation_steps": plan.batch.gradient_accumulation_steps,
@@ -28,6 +28,10 @@ def deepspeed_config(plan: Plan) -> dict[str, Any] | None:
         "steps_per_print": NEVER,
         "wall_clock_breakdown": False,
     }
+    if plan.parallel.offload != "none":
+        # PyTorch's fused AdamW runs on the CPU too; DeepSpeed's own would have to be compiled.
+        config["zero_force_ds_cpu_optimizer"] = False
+    return config
 
 
 def _precision(precision: PrecisionSection) -> dict[str, Any]:
@@ -47,6 +51,10 @@ def _zero_optimization(parallel: ParallelSection, zero: ZeroSection) -> dict[str
         "allgather_partitions": True,
         "allgather_bucket_size": zero.allgather_bucket_size,
     }
+    if parallel.offload != "none":
+        options["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if parallel.offload == "all":
+        options["offload_param"] = {"device": "cpu", "pin_memory": True}
     if parallel.zero_stage == 3:
         options |= {
             "stage3_prefetch_bucket_size": zero.prefetch_bucket_size,

@@ -7,6 +7,7 @@ sizes is known. With one, for a plan that is for one, a few real steps are measu
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import bitsandbytes
 import torch
@@ -22,7 +23,7 @@ from planner.plan import Plan, ZeroStage
 
 NOT_TRACED: dict[ZeroStage, tuple[str, ...]] = {
     0: ("communication",),
-    1: ("communication", "optimizer_states"),
+    1: ("communication", "optimizer_states", "gradients"),
     2: ("communication", "optimizer_states", "gradients"),
     3: ("communication", "optimizer_states", "gradients", "weights", "adapters"),
 }
@@ -99,9 +100,21 @@ def traced(plan: Plan) -> Tracer:
     tracer = Tracer(CUDA_RULES if on_cuda else FAKE_RULES, left_out=left_out_of(plan))
     _make_shared_tables()
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with replaced_functions(on_cuda=on_cuda), fake, tracer:
+    with replaced_functions(on_cuda=on_cuda), linear_layers_of(plan), fake, tracer:
         rehearse_step(plan, torch.device("cpu"), tracer)
     return tracer
+
+
+@contextmanager
+def linear_layers_of(plan: Plan) -> Iterator[None]:
+    """Under ZeRO-3 DeepSpeed's, which keep their input even where nothing trains."""
+    if plan.parallel.zero_stage < 3:
+        yield
+        return
+    from deepspeed.runtime.zero.linear import zero3_linear_wrap
+
+    with patch.object(torch.nn.functional, "linear", zero3_linear_wrap):
+        yield
 
 
 def _make_shared_tables() -> None:

@@ -228,7 +228,7 @@ def _autocast_in_fp32(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def in_fp32(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_autocast_cpu_enabled():
+        if not _IS_AUTOCAST("cpu"):
             return function(*args, **kwargs)
         return function(*(x.float() if isinstance(x, torch.Tensor) else x for x in args), **kwargs)
 
@@ -238,13 +238,13 @@ def _autocast_in_fp32(function: Callable[..., Any]) -> Callable[..., Any]:
 def _softmax(
     x: torch.Tensor, dim: int, _stacklevel: int = 3, dtype: torch.dtype | None = None
 ) -> Any:
-    if dtype is None and torch.is_autocast_cpu_enabled():
+    if dtype is None and _IS_AUTOCAST("cpu"):
         dtype = torch.float32
     return _SOFTMAX(x, dim, dtype=dtype)
 
 
 def _autocast_enabled(device_type: str = "cpu") -> bool:
-    return torch.is_autocast_cpu_enabled() if device_type == "cpu" else False
+    return _IS_AUTOCAST("cpu") if device_type == "cpu" else False
 
 
 def _state_buffer(
@@ -266,7 +266,7 @@ def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> A
     bias = kwargs.get("attn_mask")
     if bias is not None and bias.dtype == torch.bool:
         bias = torch.zeros_like(bias, dtype=query.dtype)
-    if torch.is_autocast_cpu_enabled():
+    if _IS_AUTOCAST("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         query, key, value = (x.to(dtype) for x in (query, key, value))
     output, *_ = _ATEN._scaled_dot_product_efficient_attention(
@@ -288,6 +288,7 @@ _FAKE: tuple[_Replaced, ...] = (
     (GlobalOptimManager, "_instance", None),
 )
 _SOFTMAX = torch.nn.functional.softmax
+_IS_AUTOCAST = torch.is_autocast_enabled
 _CUDA: tuple[_Replaced, ...] = (
     (torch.nn.functional, "dropout", _dropout),
     (bitsandbytes, "matmul", matmul_on_cuda),

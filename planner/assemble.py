@@ -1,7 +1,6 @@
 """A decision as a plan: every key filled in, so that a launch has nothing left to decide."""
 
 from planner.choose import Decision
-from planner.host import disk_bytes, host_ram_bytes
 from planner.model_config import config_from_spec
 from planner.plan import (
     SCHEMA_VERSION,
@@ -77,8 +76,8 @@ def prediction_of(chosen: Candidate) -> PredictionSection:
         peak_allocated_bytes=memory.peak_allocated_bytes,
         low_bytes=memory.low_bytes,
         high_bytes=memory.high_bytes,
-        host_ram_bytes=host_ram_bytes(chosen),
-        disk_bytes=disk_bytes(chosen),
+        host_ram_bytes=chosen.host.node_bytes,
+        disk_bytes=chosen.disk_bytes,
         step_time_s=_rounded(chosen.step_time_s),
         tokens_per_second=_rounded(chosen.tokens_per_second),
         phases={

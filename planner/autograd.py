@@ -33,7 +33,8 @@ from planner.tensors import (
 
 GradientSink = Literal["keep", "add", "reduce"]
 """Where a parameter's gradient goes: it becomes the gradient; it is added to one that was
-there before; DeepSpeed copies it into a bucket. The last two free it at once."""
+there before; DeepSpeed copies it into a bucket. The last two free it at once, unless it is
+larger than a bucket: then it waits until the next one arrives."""
 
 
 Arrived = dict[int, Tensor]
@@ -48,7 +49,9 @@ class _RecomputedEnough(Exception):  # noqa: N818 - a signal, not an error
 class Tape:
     """One training step: the log of its storages, and the graph as it grows."""
 
-    def __init__(self, *, sink: GradientSink, fp16: bool = False) -> None:
+    def __init__(
+        self, *, sink: GradientSink, reduce_bucket_size: int = 0, fp16: bool = False
+    ) -> None:
         self.log: list[Event] = []
         self.kept_gradients: list[Storage] = []
         self.borders: list[tuple[int, int]] = []
@@ -58,6 +61,8 @@ class Tape:
         self.fp16 = fp16
         """Whether 16-bit numbers are fp16, for which some kernels are others."""
         self._sink = sink
+        self._reduce_bucket_size = reduce_bucket_size
+        self._waits: Storage | None = None
         self._sequence = 0
         self._owner: Owner = "activations"
         self._loss_from = 0
@@ -213,6 +218,7 @@ class Tape:
             self._differentiate(node, arrived, queue)
             del node
         self._contexts.pop()
+        self._waits = None
 
     def _gradients(self, node: Node, incoming: Tensor) -> list[Tensor | None]:
         """What a node makes of what has come in, each in its input's own shape and dtype."""
@@ -270,10 +276,12 @@ class Tape:
             return
         gradient = arrived.pop(id(leaf))
         leaf.storage = None  # a leaf is its own node, so that references alone never end it
-        if self._sink != "keep":
-            return
         storage = gradient.storage
         assert storage is not None
+        if self._sink == "reduce":
+            self._reduce(gradient.elements, storage, leaf.gradient_owner)
+        if self._sink != "keep":
+            return
         held_by_the_tensor_and_this_function = 3
         if getrefcount(storage) > held_by_the_tensor_and_this_function:
             copy = self.new(gradient.elements, gradient.width, "gradient", leaf.gradient_owner)
@@ -282,6 +290,15 @@ class Tape:
         else:
             storage.passes_to(leaf.gradient_owner)
         self.kept_gradients.append(storage)
+
+    def _reduce(self, elements: int, storage: Storage, owner: Owner) -> None:
+        """read: deepspeed/runtime/zero/stage_1_and_2.py and stage3.py at 0.19.8: a gradient is
+        copied into the bucket; one that is too large for it is reduced where it is, when the
+        next parameter's arrives (reduce_independent_p_g_buckets_and_remove_grads)."""
+        self._waits = None
+        if elements > self._reduce_bucket_size:
+            storage.passes_to(owner)
+            self._waits = storage
 
 
 def _begin(output: Tensor, gradient: Tensor) -> tuple[Arrived, Queue]:

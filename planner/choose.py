@@ -1,16 +1,18 @@
 """Which method, which layout, and why."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.alternatives import Alternative, alternatives, fallbacks
 from planner.errors import NothingFitsError
-from planner.plan import METHODS, Method
+from planner.plan import METHODS, OFFLOADS_FROM, Method, Offload
 from planner.remedies import richer_method, shortfall
 from planner.request import Request, Results, check, search_methods
 from planner.search import Candidate
 from planner.tiers import load_tiers
 from planner.units import format_gib
+
+LAST_RESORTS: tuple[Offload, ...] = ("optimizer", "all")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +34,12 @@ class Decision:
 def decide(request: Request) -> Decision:
     """The decision for a request, or an error that names the shortfall."""
     check(request)
-    results = search_methods(request)
+    request, results, offloads = _searched(request)
     if not any(result.fitting for result in results.values()):
         raise NothingFitsError(shortfall(request, results))
     chosen, why, tight = _choose(request, results)
+    if offloads:
+        why += "; nothing fits without offload"
     return Decision(
         request=request,
         chosen=chosen,
@@ -46,6 +50,23 @@ def decide(request: Request) -> Decision:
         rejected=sum((r.rejected for r in results.values()), Counter[str]()),
         richer=richer_method(request, results, chosen),
     )
+
+
+def _searched(request: Request) -> tuple[Request, Results, bool]:
+    """What fits; with offload where nothing else does and the host's memory is known."""
+    results = search_methods(request)
+    open_to_it = request.offload is None and request.cluster.host_ram_bytes is not None
+    fits = any(result.fitting for result in results.values())
+    if fits or not open_to_it or request.cluster.device == "cpu":
+        return request, results, False
+    for offload in LAST_RESORTS:
+        if request.zero_stage not in (None, *OFFLOADS_FROM[offload]):
+            continue
+        offloaded = replace(request, offload=offload)
+        found = search_methods(offloaded)
+        if any(result.fitting for result in found.values()):
+            return offloaded, found, True
+    return request, results, False
 
 
 def _choose(request: Request, results: Results) -> tuple[Candidate, str, bool]:

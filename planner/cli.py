@@ -20,7 +20,7 @@ from planner.gpu import Cluster
 from planner.listing import listing
 from planner.model_config import load_model_dir
 from planner.optimizers import optimizer_name
-from planner.plan import Method
+from planner.plan import Method, Offload
 from planner.plan_file import render, write
 from planner.presets import Kind, ModelPreset, load_model, preset_names
 from planner.recipe import load_recipe
@@ -56,6 +56,10 @@ def plan(
     ] = None,
     zero_stage: Annotated[
         ZeroStageOption | None, typer.Option(help="DeepSpeed ZeRO stage; 0 is DDP.")
+    ] = None,
+    offload: Annotated[
+        Offload | None,
+        typer.Option(help="Hold optimizer states, or all, in host memory; a last resort."),
     ] = None,
     activation_checkpointing: Annotated[
         bool | None,
@@ -109,6 +113,7 @@ def plan(
             global_batch_size=global_batch_size,
             micro_batch_size=micro_batch_size,
             zero_stage=_STAGES[zero_stage] if zero_stage is not None else None,
+            offload=offload,
             activation_checkpointing=activation_checkpointing,
             checkpoint_every=checkpoint_every,
             lora_rank=lora_rank,

@@ -109,7 +109,15 @@ class Decoder:
                 matrix = self._cast_weight(weight, f"{name}: weight cast", cached=cached)
             if bias is not None and bias.width != width and bias.trains:
                 added = self._cast_weight(bias, f"{name}: bias cast")
-        return ops.linear(self.tape, x, matrix, out_features=out_features, bias=added, name=name)
+        return ops.linear(
+            self.tape,
+            x,
+            matrix,
+            out_features=out_features,
+            bias=added,
+            name=name,
+            keeps_input=self.numerics.keeps_linear_inputs,
+        )
 
     def _cast_weight(self, weight: Tensor, name: str, *, cached: bool = True) -> Tensor:
         """Autocast keeps the copies of leaves that train until it ends."""

@@ -6,7 +6,6 @@ from typing import Any
 from planner.alternatives import Alternative
 from planner.choose import Decision
 from planner.gpu import Cluster
-from planner.host import disk_bytes, host_ram_bytes
 from planner.plan import SCHEMA_VERSION, Plan
 from planner.search import Candidate
 
@@ -45,8 +44,8 @@ def _prediction(decision: Decision) -> dict[str, Any]:
             "budget_bytes": decision.request.budget_bytes,
             "capacity_bytes": chosen.cluster.accelerator.capacity_bytes,
         },
-        "host_ram_bytes": host_ram_bytes(chosen),
-        "disk_bytes": disk_bytes(chosen),
+        "host_ram_bytes": chosen.host.node_bytes,
+        "disk_bytes": chosen.disk_bytes,
         "step_time_s": chosen.step_time_s,
         "tokens_per_second": chosen.tokens_per_second,
         "run_time_s": None,

@@ -50,27 +50,44 @@ class AliveTensors:
 def formulas(candidate: Candidate) -> list[Formula]:
     """Model states, communication and workspaces that a step always holds."""
     kinds = _numerics(candidate)
-    parts = candidate.footprint.phases["optimizer_step"]
-    trained = candidate.workload.trainable_params
     rows = [
-        Formula(
-            part="gradients",
-            formula=(
-                f"{trained:,} trained x {kinds.gradient} bytes{_shards(candidate, from_stage=2)}"
-            ),
-            num_bytes=parts["gradients"],
-            source=STATES_SOURCE,
-        ),
+        _gradients(candidate, kinds),
         _optimizer_states(candidate, kinds),
-        Formula(
-            part="communication",
-            formula="buckets and gathered parameters of the strategy",
-            num_bytes=parts["communication"],
-            source="DeepSpeed 0.19.8, torch's reducer.cpp (planner/buffers.py)",
-        ),
+        _communication(candidate),
         _step_workspace(candidate, kinds),
     ]
     return [row for row in (*_weights(candidate, kinds), *rows) if row.num_bytes]
+
+
+def _gradients(candidate: Candidate, kinds: Numerics) -> Formula:
+    """DeepSpeed's stages 1 and 2 keep whole parameters, though a rank's part has pieces of them."""
+    held = candidate.footprint.phases["optimizer_step"]["gradients"]
+    trained, layout = candidate.workload.trainable_params, candidate.layout
+    text = f"{trained:,} trained x {kinds.gradient} bytes{_shards(candidate, from_stage=3)}"
+    source = STATES_SOURCE
+    if layout.zero_stage in (1, 2):
+        text = (
+            f"{held // kinds.gradient:,} in parameters that one of {layout.world_size} ranks' "
+            f"part touches x {kinds.gradient} bytes"
+        )
+        source = "DeepSpeed 0.19.8, stage_1_and_2.py, copy_grads_in_partition (planner/zero.py)"
+    return Formula(part="gradients", formula=text, num_bytes=held, source=source)
+
+
+def _communication(candidate: Candidate) -> Formula:
+    """What an optimizer step finds there: gathered parameters and the buckets of ZeRO-1 and
+    ZeRO-2 are gone by then."""
+    text, source = "every gradient again in DDP's buckets", "torch's reducer.cpp"
+    room = "planner/ddp.py"
+    if candidate.layout.zero_stage:
+        text = "DeepSpeed's bucket for gradients, or the buffer of what is offloaded"
+        source, room = "DeepSpeed 0.19.8", "planner/zero.py, zero3.py"
+    return Formula(
+        part="communication",
+        formula=text,
+        num_bytes=candidate.footprint.phases["optimizer_step"].get("communication", 0),
+        source=f"{source} ({room})",
+    )
 
 
 def _optimizer_states(candidate: Candidate, kinds: Numerics) -> Formula:
@@ -91,8 +108,10 @@ def _step_workspace(candidate: Candidate, kinds: Numerics) -> Formula:
     """What the update adds at its largest moment."""
     parts = candidate.footprint.phases["optimizer_step"]
     text = "cuBLAS workspaces" if candidate.cluster.device == "cuda" else "nothing of cuBLAS"
+    source = "CUDABlas.cpp, clip_grad.py and the optimizer (planner/optimizer_step.py)"
     if candidate.layout.zero_stage:
-        text = f"{text}, fp32 gradients of the shard"
+        text = f"{text}; the larger of a norm in fp64 and of a part's gradients in fp32"
+        source = "CUDABlas.cpp, DeepSpeed 0.19.8 (planner/zero.py, zero3.py)"
     else:
         step = step_of(candidate.workload, width=kinds.home, device=candidate.cluster.device)
         made = [f"{row.count:,} x {row.name}, {row.num_bytes:,} bytes" for row in _alive(step.log)]
@@ -101,7 +120,7 @@ def _step_workspace(candidate: Candidate, kinds: Numerics) -> Formula:
         part="workspace",
         formula=f"at the update: {text}",
         num_bytes=parts["workspace"],
-        source="CUDABlas.cpp, clip_grad.py and the optimizer (planner/optimizer_step.py)",
+        source=source,
     )
 
 

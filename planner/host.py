@@ -1,10 +1,39 @@
-"""What a run takes of the host: memory of one node, and disk for what it leaves behind."""
+"""What a run takes of the host: memory of each rank and of a node, and disk for what is left.
 
-from planner.numerics import BYTES, numerics
+A rank's memory is resident memory at the largest moment of each phase:
+
+    load     ZeRO-3: the first rank maps the whole checkpoint and hands out what each shard needs
+             (transformers/modeling_utils.py at 5.23.0, _load_pretrained_model); every rank
+             collects its slices in host memory once (deepspeed/runtime/zero/utils.py at 0.19.8,
+             defragment). Otherwise a tensor at a time goes straight to the device. ZeRO-1 and
+             ZeRO-2 flatten what trains in host memory where the device has no room for a copy
+             (stage_1_and_2.py, __init__)
+    train    what is offloaded, and paged optimizer states, which may be here when the device
+             has no room for them
+    save     the first rank copies a file whole before it is written (safetensors/torch.py at
+             0.8.0, _flatten_as_ptr), up to 50 GB of it (transformers/modeling_utils.py at
+             5.23.0); under ZeRO-3 it has gathered all files in host memory, which are written
+             as they are (deepspeed/runtime/engine.py, _zero3_consolidated_16bit_state_dict)
+"""
+
+from dataclasses import dataclass
+
+from planner.gpu import Cluster
+from planner.model_states import frozen_bytes
+from planner.numerics import Numerics, numerics
 from planner.optimizers import optimizers, states_bytes
-from planner.search import Candidate
+from planner.parameters import Sized, parameters
+from planner.recipe import Workload
+from planner.strategy import Layout
 from planner.trained_tensors import counted_tensors
 from planner.units import MIB, ceil_div
+from planner.zero import FP32_BYTES, flat_states_bytes, partition
+from planner.zero3 import sub_groups
+from planner.zero_sizes import zero_section
+
+CPU_ADAM_BYTES = 8
+"""Two fp32 moments of DeepSpeedCPUAdam, which accelerate puts in place of ours where the states
+are offloaded; read: accelerate/utils/deepspeed.py at 1.15.0, map_pytorch_optim_to_deepspeed."""
 
 PROCESS_BYTES = 501 * MIB
 """measured: resident memory of a process that has imported torch 2.13, transformers 5.23,
@@ -13,46 +42,143 @@ trl 1.16, peft 0.21, bitsandbytes 0.50 and DeepSpeed 0.19, and nothing else (Lin
 LARGEST_FILE_BYTES = 50 * 10**9
 
 
-def host_ram_bytes(candidate: Candidate) -> int:
-    """Resident memory of all ranks of one node, at its largest.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostMemory:
+    """Resident bytes by phase: of one node's first rank, and of each other one."""
 
-    On the CPU that is where the tensors are. Elsewhere a rank loads its weights straight to
-    its device, a tensor at a time; but DeepSpeed's stages 1 and 2 take the trainable
-    parameters to host memory once, to flatten them.
-    read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, move_to_cpu. Paged states may be
-    here too, when the device has no room for them. What is saved is copied whole before it is
-    written: safetensors/torch.py at 0.8.0, _flatten_as_ptr; transformers/modeling_utils.py at
-    5.23.0 writes up to 50 GB in one file.
-    """
-    ranks = candidate.cluster.gpus_per_node
-    if candidate.cluster.device == "cpu":
-        return ranks * (candidate.memory.peak_allocated_bytes + PROCESS_BYTES)
-    flattened = 0
-    if candidate.layout.zero_stage in (1, 2):
-        flattened = candidate.workload.trainable_params * BYTES[candidate.workload.compute]
-    copied = min(disk_bytes(candidate), LARGEST_FILE_BYTES)
-    resident = PROCESS_BYTES + _paged_bytes(candidate)
-    return ranks * resident + max(ranks * flattened, copied)
+    first_rank: dict[str, int]
+    other_ranks: dict[str, int]
+    ranks: int
+
+    @property
+    def node_bytes(self) -> int:
+        """All ranks of the first node at their largest moment."""
+        others = self.ranks - 1
+        return max(
+            self.first_rank[phase] + others * self.other_ranks[phase] for phase in self.first_rank
+        )
 
 
-def _paged_bytes(candidate: Candidate) -> int:
-    """Optimizer states in CUDA managed memory."""
-    workload, layout = candidate.workload, candidate.layout
+def host_memory(
+    workload: Workload, layout: Layout, cluster: Cluster, *, peak_allocated_bytes: int
+) -> HostMemory:
+    """On the CPU host memory is where the tensors are."""
+    ranks = cluster.gpus_per_node
+    if cluster.device == "cpu":
+        every = {"train": PROCESS_BYTES + peak_allocated_bytes}
+        return HostMemory(first_rank=every, other_ranks=every, ranks=ranks)
     kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=layout.zero_stage)
-    states = states_bytes(
-        optimizers()[workload.recipe.optimizer.name],
-        counted_tensors(workload),
-        width=kinds.home,
-        device=candidate.cluster.device,
+    held = PROCESS_BYTES + offloaded_bytes(workload, layout, kinds)
+    held += _paged(workload, layout, kinds)
+    load = _load_bytes(workload, layout, cluster, kinds)
+    result = disk_bytes(workload, kinds)
+    checkpoint = workload.model.num_params * kinds.compute
+    mapped = checkpoint if layout.zero_stage == 3 and workload.method != "qlora" else 0
+    return HostMemory(
+        first_rank={
+            "load": PROCESS_BYTES + max(mapped, load),
+            "train": held,
+            "save": held + _saved_bytes(layout, result),
+        },
+        other_ranks={
+            "load": PROCESS_BYTES + load,
+            "train": held,
+            "save": held,
+        },
+        ranks=ranks,
     )
-    return ceil_div(states.paged, layout.world_size if layout.zero_stage else 1)
 
 
-def disk_bytes(candidate: Candidate) -> int:
-    """What is saved at the end: the model in the compute precision, or the adapter as trained."""
-    workload = candidate.workload
-    kinds = numerics(
-        method=candidate.method, compute=workload.compute, zero_stage=candidate.layout.zero_stage
-    )
-    width = kinds.compute if candidate.method == "full" else kinds.trainable
+def _paged(workload: Workload, layout: Layout, kinds: Numerics) -> int:
+    """One rank's optimizer states in CUDA managed memory."""
+    optimizer = optimizers()[workload.recipe.optimizer.name]
+    if layout.offload != "none" or not optimizer.paged:
+        return 0
+    if layout.zero_stage == 0:
+        tensors = counted_tensors(workload)
+        return states_bytes(optimizer, tensors, width=kinds.home, device="cuda").paged
+    return flat_states_bytes(workload, _parts(workload, layout), "cuda").paged
+
+
+def _parts(workload: Workload, layout: Layout) -> list[int]:
+    """Elements of each flat tensor that one rank of DeepSpeed hands its optimizer."""
+    groups, ranks = parameters(workload).optimizer_groups, layout.world_size
+    if layout.zero_stage < 3:
+        return [partition(group, ranks).part for group in groups]
+    zero = zero_section(workload, layout)
+    assert zero is not None
+    return [size for group in groups for size in sub_groups(group, ranks, zero.sub_group_size)]
+
+
+def _saved_bytes(layout: Layout, result: int) -> int:
+    """What is on the device is copied a file at a time; ZeRO-3 has gathered all files here."""
+    return result if layout.zero_stage == 3 else min(result, LARGEST_FILE_BYTES)
+
+
+def _load_bytes(workload: Workload, layout: Layout, cluster: Cluster, kinds: Numerics) -> int:
+    trained = workload.trainable_params * kinds.trainable
+    if layout.zero_stage == 0:
+        return 0
+    if layout.zero_stage == 3:
+        return ceil_div(trained, layout.world_size)
+    held = frozen_bytes(workload, kinds) + trained
+    room = cluster.accelerator.free_bytes - cluster.accelerator.context_bytes - held
+    return 0 if room >= trained else 2 * trained
+
+
+def disk_bytes(workload: Workload, kinds: Numerics) -> int:
+    """What is saved at the end: the model in the compute precision, or the adapter as trained.
+    No optimizer states are written."""
+    width = kinds.compute if workload.method == "full" else kinds.trainable
     return workload.trainable_params * width
+
+
+def pinned(num_bytes: int) -> int:
+    """read: ATen/core/CachingHostAllocator.h at 2.13: a pinned block is a power of two.
+
+    >>> pinned(5 * 2**30) == 8 * 2**30
+    True
+    """
+    return 1 << (num_bytes - 1).bit_length() if num_bytes else 0
+
+
+def offloaded_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
+    """What one rank of DeepSpeed keeps in host memory."""
+    if layout.offload == "none":
+        return 0
+    if layout.zero_stage == 3:
+        return _offloaded_stage_3(workload, layout, kinds)
+    groups = parameters(workload).optimizer_groups
+    accumulates = layout.gradient_accumulation_steps > 1
+    return sum(_offloaded_group(group, layout.world_size, kinds, accumulates) for group in groups)
+
+
+def _offloaded_group(
+    group: tuple[Sized, ...], ranks: int, kinds: Numerics, accumulates: bool
+) -> int:
+    """read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, __init__ and
+    initialize_optimizer_states: pinned are the fp32 copy, its gradient, a 16-bit copy, and a
+    buffer for the largest gradient; with accumulation every gradient of the rank's part."""
+    cut = partition(group, ranks)
+    added_up = max(cut.touched) * kinds.gradient if accumulates else 0
+    return (
+        cut.part * CPU_ADAM_BYTES
+        + 2 * pinned(cut.part * FP32_BYTES)
+        + pinned(cut.part * kinds.trainable)
+        + pinned(cut.largest * kinds.gradient)
+        + added_up
+    )
+
+
+def _offloaded_stage_3(workload: Workload, layout: Layout, kinds: Numerics) -> int:
+    """read: deepspeed/runtime/zero/stage3.py at 0.19.8, _create_fp32_partitions,
+    initialize_optimizer_states and _setup_for_real_optimizer: pinned are the fp32 gradients of
+    each sub-group and the buffer of all; with parameters (partition_parameters.py,
+    _partition_param) every slice, and what trains once more, flat."""
+    ranks, sizes = layout.world_size, _parts(workload, layout)
+    states = sum(n * (FP32_BYTES + CPU_ADAM_BYTES) + pinned(n * FP32_BYTES) for n in sizes)
+    states += pinned(sum(sizes) * kinds.gradient)
+    if layout.offload != "all":
+        return states
+    slices = [ceil_div(each.elements, ranks) * kinds.compute for each in parameters(workload)]
+    return states + sum(map(pinned, slices)) + pinned(sum(sizes) * kinds.compute)

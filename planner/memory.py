@@ -19,10 +19,6 @@ from planner.buffers import (
     CUBLAS_WORKSPACE_BYTES,
     CUBLAS_WORKSPACES,
     largest_linear,
-    zero3_gathered,
-    zero_gradient_buckets,
-    zero_sizes,
-    zero_step_casts,
 )
 from planner.ddp import ddp_bytes
 from planner.gpu import Device
@@ -31,12 +27,13 @@ from planner.model_states import ModelStates, frozen_bytes, model_states
 from planner.numerics import Numerics, numerics
 from planner.optimizer_step import step_bytes
 from planner.optimizers import optimizers
-from planner.plan import PHASES, Part, Phase, ZeroSection
+from planner.plan import PHASES, Part, Phase
 from planner.quantization import loading_copy_width
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
 from planner.trained_tensors import counted_tensors
-from planner.units import ceil_div
+from planner.zero_phases import zero_phases
+from planner.zero_sizes import zero_section
 
 Parts = dict[Part, int]
 
@@ -69,7 +66,6 @@ class _Step:
     numerics: Numerics
     device: Device
     states: ModelStates
-    zero: ZeroSection | None
     cublas_bytes: int
     passes: MicroBatch
 
@@ -84,11 +80,6 @@ def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
     )
 
 
-def zero_section(workload: Workload, layout: Layout) -> ZeroSection | None:
-    model = workload.model
-    return zero_sizes(model.hidden_size, model.largest_layer_params) if layout.zero_stage else None
-
-
 def footprint(workload: Workload, layout: Layout, device: Device) -> Footprint:
     """Bytes by phase and part for one layout of one workload, as this launcher trains it."""
     kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=layout.zero_stage)
@@ -97,6 +88,10 @@ def footprint(workload: Workload, layout: Layout, device: Device) -> Footprint:
 
 def footprint_of(workload: Workload, layout: Layout, batch: Batch, kinds: Numerics) -> Footprint:
     """As :func:`footprint`, for a micro-batch and conventions of any trainer."""
+    cublas = CUBLAS_WORKSPACES * CUBLAS_WORKSPACE_BYTES if batch.device == "cuda" else 0
+    zero = zero_section(workload, layout)
+    if zero is not None:
+        return _with_cublas(zero_phases(workload, layout, batch, kinds, zero), cublas)
     step = _Step(
         workload=workload,
         layout=layout,
@@ -107,12 +102,11 @@ def footprint_of(workload: Workload, layout: Layout, batch: Batch, kinds: Numeri
             tensors=counted_tensors(workload),
             optimizer=optimizers()[workload.recipe.optimizer.name],
             numerics=kinds,
-            zero_stage=layout.zero_stage,
+            zero_stage=0,
             data_parallel_size=layout.world_size,
             device=batch.device,
         ),
-        zero=zero_section(workload, layout),
-        cublas_bytes=CUBLAS_WORKSPACES * CUBLAS_WORKSPACE_BYTES if batch.device == "cuda" else 0,
+        cublas_bytes=cublas,
         passes=micro_batch(
             workload,
             batch,
@@ -130,6 +124,14 @@ def footprint_of(workload: Workload, layout: Layout, batch: Batch, kinds: Numeri
             "save": _save(step),
         }
     )
+
+
+def _with_cublas(phases: dict[Phase, Parts], cublas: int) -> Footprint:
+    """Its workspaces stay from the first product of a step to the last of the run."""
+    for phase in ("forward", "backward", "optimizer_step"):
+        parts = phases[phase]
+        parts["workspace"] = parts.get("workspace", 0) + cublas
+    return Footprint(phases=phases)
 
 
 def gradient_sink(layout: Layout) -> GradientSink:
@@ -155,15 +157,9 @@ def _resident(step: _Step) -> Parts:
 
 
 def _communication(step: _Step) -> int:
-    strategy = step.layout.strategy
-    if strategy == "ddp":
+    if step.layout.strategy == "ddp":
         return ddp_bytes(step.workload, step.numerics.gradient)
-    if step.zero is None:
-        return 0
-    buckets = zero_gradient_buckets(step.zero, step.layout.zero_stage, step.numerics)
-    if strategy == "zero3":
-        return buckets + zero3_gathered(step.workload, step.zero, step.numerics)
-    return buckets
+    return 0
 
 
 def _load(step: _Step) -> Parts:
@@ -189,15 +185,7 @@ def _during(step: _Step, alive: Amounts) -> Parts:
 
 def _optimizer_step(step: _Step) -> Parts:
     """Gradients, optimizer states and what the step makes; no activations."""
-    if step.zero is None:
-        made = step_bytes(step.workload, width=step.numerics.home, device=step.device)
-    else:
-        made = zero_step_casts(
-            shard_params=ceil_div(step.workload.trainable_params, step.layout.world_size),
-            zero=step.zero,
-            stage=step.layout.zero_stage,
-            numerics=step.numerics,
-        )
+    made = step_bytes(step.workload, width=step.numerics.home, device=step.device)
     return {
         **_resident(step),
         "gradients": step.states.gradients_bytes,
@@ -209,6 +197,6 @@ def _save(step: _Step) -> Parts:
     """Tensors are copied to the host, not here; a full model that trains in fp32 is cast
     first, a tensor at a time (launcher/saving.py)."""
     kinds, cast = step.numerics, 0
-    if step.workload.method == "full" and step.zero is None and kinds.compute < kinds.trainable:
+    if step.workload.method == "full" and kinds.compute < kinds.trainable:
         cast = max(tensor.elements for tensor in counted_tensors(step.workload)) * kinds.compute
     return {**_resident(step), "workspace": step.cublas_bytes + cast}

@@ -74,10 +74,28 @@ def largest(stretches: Iterable[Stretch], before: Amounts) -> tuple[Amounts, Amo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Bytes by owner at the largest moment of forward and of backward."""
+    """Bytes by owner at the largest moments."""
 
+    layers_forward: Amounts
+    """Of forward up to the last layer."""
     forward: Amounts
-    backward: Amounts
+    """Of forward as a whole."""
+    head_backward: Amounts
+    """From the loss back to the last layer: before any of the layers' gradients is there."""
+    before_layers: Amounts
+    """When the last layer's backward pass begins."""
+    layers: tuple[Stretch, ...]
+    """Of backward: the last layer first, the embedding last."""
+
+    @property
+    def layers_backward(self) -> Amounts:
+        found, _ = largest(self.layers, self.before_layers)
+        return found
+
+    @property
+    def backward(self) -> Amounts:
+        """Of backward as a whole."""
+        return max(self.head_backward, self.layers_backward, key=lambda found: found.total())
 
 
 @cache
@@ -88,6 +106,7 @@ def micro_batch(
     *,
     checkpointing: int,
     sink: GradientSink,
+    reduce_bucket_size: int = 0,
 ) -> MicroBatch:
     """One forward and backward pass beside the model's states; every ``checkpointing``-th layer
     is recomputed, none where it is 0."""
@@ -95,7 +114,14 @@ def micro_batch(
         return _traced(workload, workload.model, batch, numerics, checkpointing, sink)
     first, *others = passed_layers(workload.model, checkpointing)
     kinds = list(dict.fromkeys(others))
-    run = ModelPass(workload, batch, numerics, layers=[first, *kinds], sink=sink)
+    run = ModelPass(
+        workload,
+        batch,
+        numerics,
+        layers=[first, *kinds],
+        sink=sink,
+        reduce_bucket_size=reduce_bucket_size,
+    )
     return _laid_out(run, [0, *(1 + kinds.index(kind) for kind in others)])
 
 
@@ -126,7 +152,14 @@ def _traced(
         Counter({owner: phases[phase].get(owner, 0) for owner in owners})
         for phase in ("forward", "backward")
     )
-    return MicroBatch(forward=forward, backward=backward)
+    nothing = Stretch(net=Counter(), top=Counter())
+    return MicroBatch(
+        layers_forward=forward,
+        forward=forward,
+        head_backward=backward,
+        before_layers=backward,
+        layers=(nothing,) * (model.num_layers + 1),
+    )
 
 
 def _laid_out(run: ModelPass, layers: Sequence[int]) -> MicroBatch:
@@ -141,12 +174,19 @@ def _laid_out(run: ModelPass, layers: Sequence[int]) -> MicroBatch:
 
     places = [place for _, place in run.tape.borders]
     there = stretches(places)
-    forward = [between(0, places[0]), *(there[n] for n in layers), between(places[-1], gone[0])]
+    forward = [between(0, places[0]), *(there[n] for n in layers)]
     *casts, last_casts = stretches(gone)
     ends = [*(casts[n] for n in layers), last_casts]
     head, *back, rest = stretches([gone[-1], *run.tape.passed, len(log)])
-    backward = [head, *(back[-1 - n] for n in reversed(layers)), rest]
-    in_forward, level = largest(forward, Counter())
+    backward = [*(back[-1 - n] for n in reversed(layers)), rest]
+    in_layers, level = largest(forward, Counter())
+    in_head, level = largest([between(places[-1], gone[0])], level)
     _, level = largest(ends, level)
-    in_backward, _ = largest(backward, level)
-    return MicroBatch(forward=in_forward, backward=in_backward)
+    back_in_head, level = largest([head], level)
+    return MicroBatch(
+        layers_forward=in_layers,
+        forward=max(in_layers, in_head, key=lambda found: found.total()),
+        head_backward=back_in_head,
+        before_layers=level,
+        layers=tuple(backward),
+    )

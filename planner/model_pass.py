@@ -47,11 +47,14 @@ class ModelPass:
         *,
         layers: Sequence[PassedLayer],
         sink: GradientSink,
+        reduce_bucket_size: int = 0,
     ) -> None:
         self._workload = workload
         self._batch = batch
         self._layers = layers
-        self.tape = Tape(sink=sink, fp16=workload.compute == "fp16")
+        self.tape = Tape(
+            sink=sink, reduce_bucket_size=reduce_bucket_size, fp16=workload.compute == "fp16"
+        )
         self._decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
         self._checkpointing = any(layer.recomputed for layer in layers)
         self._numerics = numerics

@@ -8,6 +8,10 @@ Trainable parameters always have an fp32 home.
     DeepSpeed (ZeRO), 16 bit     16 bit    16 bit      16 bit     fp32     16 bit
     fp32                         fp32      fp32        fp32       -        fp32
 
+ZeRO-3 replaces F.linear by a function that saves input and weight, whatever trains
+(deepspeed/runtime/zero/linear.py at 0.19.8, LinearFunctionForZeroStage3): torch's own would
+keep a view of the gathered weight.
+
 On one device and under DDP matrices are multiplied under autocast, which casts fp32
 weights and inputs to 16 bit. The residual stream has the dtype of the token embedding.
 Other trainers keep other conventions; that is most of why estimates of one request
@@ -45,6 +49,8 @@ class Numerics:
     autocast: bool
     keeps_logits: bool = False
     """Whether the training loop holds the model's output until backward has ended."""
+    keeps_linear_inputs: bool = False
+    """Whether a linear layer saves its input even where its weight is frozen."""
     grouped_heads: GroupedHeads = "shared"
     """How fused attention without a mask treats query heads that share keys and values."""
 
@@ -65,7 +71,8 @@ def numerics(*, method: Method, compute: Precision, zero_stage: ZeroStage) -> Nu
         outside=width,
         trainable=trainable,
         gradient=trainable,
-        master=4 if trainable < 4 else 0,
+        master=4 if trainable < 4 or zero_stage in (1, 2) else 0,
         residual=trainable if method == "full" else width,
         autocast=autocast,
+        keeps_linear_inputs=zero_stage == 3,
     )

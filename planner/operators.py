@@ -39,14 +39,21 @@ def as_width(tape: Tape, gradient: Tensor, width: int, elements: int) -> Tensor:
 
 
 def linear(
-    tape: Tape, x: Tensor, weight: Tensor, *, out_features: int, bias: Tensor | None, name: str
+    tape: Tape,
+    x: Tensor,
+    weight: Tensor,
+    *,
+    out_features: int,
+    bias: Tensor | None,
+    name: str,
+    keeps_input: bool = False,
 ) -> Tensor:
     """``x @ weight.T + bias``: the input is saved for a weight that trains, and the weight
     for an input that needs a gradient."""
     elements, width, weights = x.elements, x.width, weight.elements
     rows = elements * out_features // weights
     of_input, of_weight = x.node is not None, weight.node is not None
-    saved = (*((x,) if of_weight else ()), *((weight,) if of_input else ()))
+    saved = (*((x,) if of_weight or keeps_input else ()), *((weight,) if of_input else ()))
     tape.packs(saved)
     output = tape.new(rows * out_features, width, name)
 

@@ -30,13 +30,15 @@ class Step:
         width: int,
         weight_decay: float,
         device: Device,
+        clips: bool = True,
     ) -> None:
+        """Without ``clips`` the norms are somebody else's."""
         self.log: list[Event] = []
         self.tensors = tensors
         self.width = width
         self.weight_decay = weight_decay
         self.device = device
-        _norm = self._clip()
+        _norm = self._clip() if clips else None
         _UPDATES[optimizer.step](self)
 
     def new(self, elements: int, width: int, name: str) -> Storage:
@@ -153,5 +155,23 @@ def step_of(workload: Workload, *, width: int, device: Device) -> Step:
 @cache
 def step_bytes(workload: Workload, *, width: int, device: Device) -> int:
     """What a step allocates at most, beside gradients and states."""
-    log = step_of(workload, width=width, device=device).log
+    return _largest(step_of(workload, width=width, device=device).log)
+
+
+def update_bytes(
+    optimizer: OptimizerSpec,
+    tensor: TrainedTensor,
+    *,
+    width: int,
+    weight_decay: float,
+    device: Device,
+) -> int:
+    """What the update of one tensor allocates at most."""
+    step = Step(
+        optimizer, [tensor], width=width, weight_decay=weight_decay, device=device, clips=False
+    )
+    return _largest(step.log)
+
+
+def _largest(log: Sequence[Event]) -> int:
     return sum(num_bytes for num_bytes, *_ in log[: largest_moment(log)])

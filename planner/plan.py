@@ -16,6 +16,9 @@ SCHEMA_VERSION: Literal[1] = 1
 Method = Literal["qlora", "lora", "full"]
 Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3"]
 ZeroStage = Literal[0, 1, 2, 3]
+Offload = Literal["none", "optimizer", "all"]
+"""What is in host memory: nothing; gradients and optimizer states, updated there; the
+parameters too (ZeRO-3)."""
 Precision = Literal["bf16", "fp16", "fp32"]
 Loss = Literal["fused", "standard"]
 OptimizerName = Literal[
@@ -58,6 +61,14 @@ ZERO_STAGE: dict[Strategy, ZeroStage] = {
     "zero2": 2,
     "zero3": 3,
 }
+
+
+OFFLOADS_FROM: dict[Offload, tuple[ZeroStage, ...]] = {
+    "none": (0, 1, 2, 3),
+    "optimizer": (2, 3),
+    "all": (3,),
+}
+"""The stages that go with it. ZeRO-1 would offload as ZeRO-2 does and keep more."""
 
 
 class ModelSection(Spec):
@@ -155,7 +166,7 @@ class ZeroSection(Spec):
 class ParallelSection(Spec):
     strategy: Strategy
     zero_stage: ZeroStage
-    offload: Literal["none"] = "none"
+    offload: Offload = "none"
     num_nodes: int = Field(ge=1)
     gpus_per_node: int = Field(ge=1)
     world_size: int = Field(ge=1)
@@ -175,6 +186,9 @@ class ParallelSection(Spec):
             )
         if self.strategy == "single" and self.world_size != 1:
             raise ValueError(f"strategy {self.strategy} cannot run on world_size {self.world_size}")
+        if self.zero_stage not in OFFLOADS_FROM[self.offload]:
+            stages = " or ".join(map(str, OFFLOADS_FROM[self.offload]))
+            raise ValueError(f"offload {self.offload} needs zero_stage {stages}")
         if (self.zero is None) != (self.zero_stage == 0):
             raise ValueError("zero (DeepSpeed's sizes) belongs to the ZeRO strategies, and to all")
         return self

@@ -6,7 +6,6 @@ from rich.text import Text
 
 from planner.choose import Decision
 from planner.gpu import Cluster
-from planner.host import disk_bytes, host_ram_bytes
 from planner.overheads import overheads
 from planner.plan import PARTS, PHASES, Phase
 from planner.search import Candidate
@@ -30,6 +29,11 @@ STRATEGY_TITLES = {
     "zero3": "ZeRO-3",
 }
 BASE_TITLES = {"nf4": "4-bit", "int8": "8-bit"}
+OFFLOAD_TITLES = {
+    "none": "",
+    "optimizer": ", optimizer in host memory",
+    "all": ", parameters and optimizer in host memory",
+}
 METHOD_TITLES = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
 
 
@@ -130,6 +134,7 @@ def _headline(chosen: Candidate) -> str:
     ranks = chosen.layout.world_size
     where = STRATEGY_TITLES[chosen.layout.strategy]
     where = f"{where} over {ranks}" if ranks > 1 else where
+    where += OFFLOAD_TITLES[chosen.layout.offload]
     recomputed = chosen.layout.recomputed
     kept = f"recomputed in {recomputed}" if recomputed else "kept"
     return f"{METHOD_TITLES[chosen.method]}, {where}, {_precision(chosen)}, activations {kept}"
@@ -241,8 +246,8 @@ def _costs(decision: Decision) -> Table:
     rows: list[tuple[str, RenderableType]] = [
         (
             "Host",
-            f"{format_gib(host_ram_bytes(chosen), 1)} GiB of memory on each node, "
-            f"{format_gib(disk_bytes(chosen))} GiB of disk for what is saved",
+            f"{format_gib(chosen.host.node_bytes, 1)} GiB of memory on each node, "
+            f"{format_gib(chosen.disk_bytes)} GiB of disk for what is saved",
         ),
         ("Speed", _speed(decision)),
     ]

@@ -7,7 +7,16 @@ from typing import Literal
 from planner.adapter_targets import lora_targets, misunderstood_targets
 from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
-from planner.plan import METHODS, AdapterSection, Method, OptimizerName, Precision, ZeroStage
+from planner.plan import (
+    METHODS,
+    OFFLOADS_FROM,
+    AdapterSection,
+    Method,
+    Offload,
+    OptimizerName,
+    Precision,
+    ZeroStage,
+)
 from planner.presets import ModelPreset
 from planner.recipe import Recipe, Workload, load_recipe
 from planner.search import SearchResult, search
@@ -31,6 +40,8 @@ class Request:
     global_batch_size: int | None = None
     micro_batch_size: int | None = None
     zero_stage: ZeroStage | None = None
+    offload: Offload | None = None
+    """Nothing where it is open: then it is a last resort (planner/choose.py)."""
     activation_checkpointing: bool | None = None
     checkpoint_every: int | None = None
     lora_rank: int | None = None
@@ -67,7 +78,8 @@ def check(request: Request) -> None:
             f"--recipe {request.recipe.name} trains by {request.recipe.method}, "
             f"not --method {request.method}: leave one of the two out"
         )
-    if request.zero_stage and ranks == 1:
+    _check_offload(request)
+    if request.zero_stage and ranks == 1 and request.offload in (None, "none"):
         raise InvalidRequestError(
             f"--zero-stage {request.zero_stage} shards over several GPUs and there is one: "
             "leave it out, or name more with --gpus"
@@ -93,6 +105,20 @@ def _check_checkpointing(request: Request) -> None:
         raise InvalidRequestError(
             f"--checkpoint-every {every} is beyond the {num_layers} layers of "
             f"{request.model.name}: choose at most {num_layers}"
+        )
+
+
+def _check_offload(request: Request) -> None:
+    offload, stage = request.offload or "none", request.zero_stage
+    if offload != "none" and request.cluster.device == "cpu":
+        raise InvalidRequestError(
+            f"--offload {offload} moves what a GPU holds to host memory, and there is no GPU: "
+            "leave it out, or name a card with --gpus"
+        )
+    if stage is not None and stage not in OFFLOADS_FROM[offload]:
+        stages = " or ".join(map(str, OFFLOADS_FROM[offload]))
+        raise InvalidRequestError(
+            f"--offload {offload} does not go with --zero-stage {stage}: it needs {stages}"
         )
 
 
@@ -193,6 +219,7 @@ def allowed_layouts(request: Request, work: Workload) -> Iterator[Layout]:
         samples_per_rank=work.recipe.global_batch_size // ranks,
         world_size=ranks,
         partial=_partial_checkpointing(request),
+        offload=request.offload or "none",
     ):
         if request.micro_batch_size not in (None, layout.micro_batch_size):
             continue
@@ -232,7 +259,7 @@ def search_method(request: Request, method: Method) -> SearchResult:
         request.cluster,
         allowed_layouts(request, work),
         budget_bytes=request.budget_bytes,
-        strategy_pinned=request.zero_stage is not None,
+        strategy_pinned=request.zero_stage is not None or request.offload is not None,
     )
 
 
@@ -243,7 +270,7 @@ def search_methods(request: Request) -> Results:
     if not possible:
         method, result = next(iter(results.items()))
         reason = "; ".join(result.rejected) or "no layout agrees with all that is pinned"
-        if request.zero_stage is None:
+        if request.zero_stage is None and request.offload in (None, "none"):
             raise InvalidRequestError(
                 f"{method} does not go with {request.model.name}: {reason}. Take another --method"
             )
@@ -256,7 +283,11 @@ def search_methods(request: Request) -> Results:
 
 def _pinned_layout(request: Request) -> str:
     """The options that rules speak of, as they were given."""
-    given = {"--zero-stage": request.zero_stage, "--optimizer": request.optimizer}
+    given = {
+        "--zero-stage": request.zero_stage,
+        "--offload": request.offload,
+        "--optimizer": request.optimizer,
+    }
     options = [f"{option} {value}" for option, value in given.items() if value is not None]
     return " with ".join(options) or "this machine"
 

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Literal
 
 from planner.gpu import Device
-from planner.plan import Method, OptimizerName, Strategy
+from planner.plan import Method, Offload, OptimizerName, Strategy
 from planner.presets import ROOT
 from planner.spec import Spec, read_spec
 
@@ -15,6 +15,7 @@ class When(Spec):
 
     method: list[Method] | None = None
     strategy: list[Strategy] | None = None
+    offload: list[Offload] | None = None
     optimizer: list[OptimizerName] | None = None
     device: list[Device] | None = None
     model_type: list[str] | None = None
@@ -23,6 +24,7 @@ class When(Spec):
         pairs = (
             (self.method, combination.method),
             (self.strategy, combination.strategy),
+            (self.offload, combination.offload),
             (self.optimizer, combination.optimizer),
             (self.device, combination.device),
             (self.model_type, combination.model_type),
@@ -36,6 +38,7 @@ class Combination:
 
     method: Method
     strategy: Strategy
+    offload: Offload
     optimizer: OptimizerName
     device: Device
     model_type: str

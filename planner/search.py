@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from planner.gpu import Cluster
+from planner.host import HostMemory, disk_bytes, host_memory
 from planner.memory import Footprint, footprint
+from planner.numerics import numerics
 from planner.overheads import DeviceMemory, device_memory
 from planner.plan import Method
 from planner.recipe import Workload
@@ -39,9 +41,10 @@ class Candidate:
 
     @cached_property
     def step_time_s(self) -> float | None:
-        """Seconds of one optimizer step, or nothing where the card's rates are unknown."""
+        """Seconds of one optimizer step, or nothing where the card's rates are unknown, or the
+        host's that updates what is offloaded."""
         speed = rates(self.cluster)
-        if speed is None:
+        if speed is None or self.layout.offload != "none":
             return None
         return step_time(self.workload, self.layout, self.cluster, speed).total_s
 
@@ -68,8 +71,29 @@ class Candidate:
             self.layout.zero_stage,
         )
 
+    @cached_property
+    def host(self) -> HostMemory:
+        return host_memory(
+            self.workload,
+            self.layout,
+            self.cluster,
+            peak_allocated_bytes=self.memory.peak_allocated_bytes,
+        )
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of what is saved at the end."""
+        stage, work = self.layout.zero_stage, self.workload
+        return disk_bytes(
+            work, numerics(method=work.method, compute=work.compute, zero_stage=stage)
+        )
+
     def fits(self, budget_bytes: int) -> bool:
-        return self.memory.high_bytes <= budget_bytes
+        """On the device; and on the host, where that was read and must hold what is offloaded."""
+        if self.memory.high_bytes > budget_bytes:
+            return False
+        host = self.cluster.host_ram_bytes
+        return self.layout.offload == "none" or host is None or self.host.node_bytes <= host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +125,7 @@ def candidates(
         combination = Combination(
             method=workload.method,
             strategy=layout.strategy,
+            offload=layout.offload,
             optimizer=workload.recipe.optimizer.name,
             device=cluster.device,
             model_type=workload.model.model_type,

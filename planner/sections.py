@@ -1,10 +1,10 @@
 """Sections of a plan that a workload and its layout alone decide."""
 
-from planner.memory import zero_section
 from planner.numerics import numerics
 from planner.plan import BatchSection, ParallelSection, Precision, PrecisionSection
 from planner.recipe import Workload
 from planner.strategy import Layout
+from planner.zero_sizes import zero_section
 
 DTYPE: dict[int, Precision] = {4: "fp32"}
 
@@ -32,6 +32,7 @@ def parallel_section(workload: Workload, layout: Layout, *, num_nodes: int = 1) 
     return ParallelSection(
         strategy=layout.strategy,
         zero_stage=layout.zero_stage,
+        offload=layout.offload,
         num_nodes=num_nodes,
         gpus_per_node=layout.world_size // num_nodes,
         world_size=layout.world_size,

@@ -20,6 +20,7 @@ from planner.recipe import Workload
 from planner.spec import Spec, read_spec
 from planner.strategy import Layout
 from planner.trained_tensors import counted_tensors
+from planner.zero import FP32_BYTES
 
 
 class Utilisation(Spec):
@@ -58,6 +59,8 @@ class Rates:
     flops_per_s: float
     bandwidth_bytes_per_s: float
     link_bytes_per_s: float
+    host_link_bytes_per_s: float
+    """One direction of the card's own slot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +71,25 @@ class StepTime:
     dequantize_s: float
     update_s: float
     exposed_communication_s: float
+    offload_s: float
 
     @property
     def total_s(self) -> float:
-        return self.compute_s + self.dequantize_s + self.update_s + self.exposed_communication_s
+        return (
+            self.compute_s
+            + self.dequantize_s
+            + self.update_s
+            + self.exposed_communication_s
+            + self.offload_s
+        )
 
 
-NOMINAL = Rates(flops_per_s=100e12, bandwidth_bytes_per_s=1e12, link_bytes_per_s=25e9)
+NOMINAL = Rates(
+    flops_per_s=100e12,
+    bandwidth_bytes_per_s=1e12,
+    link_bytes_per_s=25e9,
+    host_link_bytes_per_s=25e9,
+)
 """Round figures of a mid-range card on PCIe 4.0, for ranking only: never shown."""
 
 
@@ -87,11 +102,16 @@ def rates(cluster: Cluster) -> Rates | None:
         flops_per_s=card.dense_bf16_flops_per_s,
         bandwidth_bytes_per_s=card.memory_bandwidth_bytes_per_s or NOMINAL.bandwidth_bytes_per_s,
         link_bytes_per_s=cluster.link_bytes_per_s or NOMINAL.link_bytes_per_s,
+        host_link_bytes_per_s=card.pcie_bytes_per_s or NOMINAL.host_link_bytes_per_s,
     )
 
 
 def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates) -> StepTime:
-    """One optimizer step of one rank; all ranks take the same time."""
+    """One optimizer step of one rank; all ranks take the same time.
+
+    What a host needs to update offloaded states is unknown and left out, so that this is a
+    lower bound there: it ranks layouts, which all have the same update, and is not shown.
+    """
     kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=layout.zero_stage)
     batch = worst_batch(workload, layout, cluster.device)
     flops = micro_batch_flops(workload, batch, checkpointing=layout.checkpointing)
@@ -105,6 +125,7 @@ def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates
         ),
         update_s=_updated_bytes(workload, layout, kinds) / speed.bandwidth_bytes_per_s,
         exposed_communication_s=_exposed_s(sent, layout, flops, speed, reached),
+        offload_s=_offload_s(workload, layout, kinds, speed),
     )
 
 
@@ -122,8 +143,23 @@ def _exposed_s(
     return late_s + sent.exposed_bytes / speed.link_bytes_per_s
 
 
+def _offload_s(workload: Workload, layout: Layout, kinds: Numerics, speed: Rates) -> float:
+    """Over the link of each card to the host, not hidden: gradients in fp32 out and updated
+    parameters in, once a step; offloaded parameters in, twice a micro-batch."""
+    if layout.offload == "none":
+        return 0
+    shard = workload.trainable_params / layout.world_size
+    moved = shard * (FP32_BYTES + kinds.trainable)
+    if layout.offload == "all":
+        slices = workload.model.num_params * kinds.compute / layout.world_size
+        moved += 2 * layout.gradient_accumulation_steps * slices
+    return moved / speed.host_link_bytes_per_s
+
+
 def _updated_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> float:
     """The update reads and writes every state of the rank's shard, and reads the gradient."""
+    if layout.offload != "none":
+        return 0
     states = states_bytes(
         optimizers()[workload.recipe.optimizer.name],
         counted_tensors(workload),

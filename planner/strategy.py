@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from planner.plan import ZERO_STAGE, Strategy, ZeroStage
+from planner.plan import OFFLOADS_FROM, ZERO_STAGE, Offload, Strategy, ZeroStage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,7 @@ class Layout:
     activation_checkpointing: bool
     checkpoint_every: int = 1
     """Of the layers, those whose number it divides are recomputed."""
+    offload: Offload = "none"
 
     @property
     def checkpointing(self) -> int:
@@ -64,16 +65,25 @@ def divisors(number: int) -> Iterator[int]:
     return (candidate for candidate in range(1, number + 1) if number % candidate == 0)
 
 
+def strategies(world_size: int, offload: Offload) -> tuple[Strategy, ...]:
+    """One device alone needs DeepSpeed only to offload, and no more of it than that."""
+    if offload == "none":
+        return ("single",) if world_size == 1 else ("ddp", "zero1", "zero2", "zero3")
+    found = tuple(name for name, stage in ZERO_STAGE.items() if stage in OFFLOADS_FROM[offload])
+    return found[:1] if world_size == 1 else found
+
+
 def layouts(
-    *, samples_per_rank: int, world_size: int, partial: Sequence[int] = PARTIAL
+    *,
+    samples_per_rank: int,
+    world_size: int,
+    partial: Sequence[int] = PARTIAL,
+    offload: Offload = "none",
 ) -> Iterator[Layout]:
     """Every layout that gives each rank exactly ``samples_per_rank`` samples a step; ``partial``
     says between what and what else activations may be kept and recomputed."""
-    strategies: tuple[Strategy, ...] = (
-        ("single",) if world_size == 1 else ("ddp", "zero1", "zero2", "zero3")
-    )
     for strategy, micro_batch_size, checkpointing in product(
-        strategies, divisors(samples_per_rank), (0, 1, *partial)
+        strategies(world_size, offload), divisors(samples_per_rank), (0, 1, *partial)
     ):
         yield Layout(
             strategy=strategy,
@@ -82,4 +92,5 @@ def layouts(
             gradient_accumulation_steps=samples_per_rank // micro_batch_size,
             activation_checkpointing=checkpointing > 0,
             checkpoint_every=checkpointing or 1,
+            offload=offload,
         )

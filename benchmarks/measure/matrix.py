@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from planner.plan import Loss, Method, Strategy
+from planner.plan import Loss, Method, Offload, Strategy
 from planner.spec import Spec, read_spec
 
 AXES = (
@@ -48,7 +48,7 @@ class Row:
     attention: str
     optimizer: str
     strategy: Strategy
-    offload: str
+    offload: Offload
 
     @property
     def name(self) -> str:
@@ -83,7 +83,7 @@ class Group(Spec):
     attention: Annotated[tuple[str, ...], Field(strict=False)] = (USUAL["attention"],)
     optimizer: Annotated[tuple[str, ...], Field(strict=False)] = (USUAL["optimizer"],)
     strategy: Annotated[tuple[Strategy, ...], Field(strict=False)] = ("single",)
-    offload: Annotated[tuple[str, ...], Field(strict=False)] = (USUAL["offload"],)
+    offload: Annotated[tuple[Offload, ...], Field(strict=False)] = ("none",)
 
     def rows(self) -> Iterator[Row]:
         fixed: dict[str, Any] = {

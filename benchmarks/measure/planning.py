@@ -84,20 +84,20 @@ def _candidate(row: Row, cluster: Cluster) -> tuple[Candidate, Request]:
         sequence_length=row.sequence_length,
         micro_batch_size=row.micro_batch_size,
         activation_checkpointing=row.activation_checkpointing,
+        offload=row.offload,
     )
     work = workload(request, row.method)
     if work.recipe.loss != row.loss:
         raise NotPlannableError(
             f"a plan for the {cluster.device} takes the {work.recipe.loss} loss"
         )
-    if row.offload != "none":
-        raise NotPlannableError(f"offload: a plan knows none, and not {row.offload}")
     layout = Layout(
         strategy=row.strategy,
         world_size=1,
         micro_batch_size=row.micro_batch_size,
         gradient_accumulation_steps=row.gradient_accumulation_steps,
         activation_checkpointing=row.activation_checkpointing,
+        offload=row.offload,
     )
     return Candidate(workload=work, layout=layout, cluster=cluster), request
 

@@ -86,11 +86,12 @@ def plan_content(**changes: Any) -> dict[str, Any]:
     return content
 
 
-def parallel(strategy: str, ranks: int | None = None) -> dict[str, Any]:
+def parallel(strategy: str, ranks: int | None = None, *, offload: str = "none") -> dict[str, Any]:
     ranks = ranks if ranks is not None else 1 if strategy == "single" else 2
     return {
         "strategy": strategy,
         "zero_stage": STAGES[strategy],
+        "offload": offload,
         "num_nodes": 1,
         "gpus_per_node": ranks,
         "world_size": ranks,

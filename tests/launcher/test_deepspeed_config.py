@@ -36,6 +36,23 @@ def test_none_without_zero(strategy: str) -> None:
     )
 
 
+def test_offload() -> None:
+    """read: deepspeed/runtime/engine.py at 0.19.8, _configure_optimizer: it refuses PyTorch's
+    optimizer beside offload unless it is told not to."""
+    config = deepspeed_config(
+        plan(
+            precision=SIXTEEN_BIT,
+            parallel=parallel("zero3", offload="all"),
+            batch__global_batch_size=8,
+        )
+    )
+    assert config is not None
+    assert config["zero_force_ds_cpu_optimizer"] is False
+    pinned = {"device": "cpu", "pin_memory": True}
+    assert config["zero_optimization"]["offload_optimizer"] == pinned
+    assert config["zero_optimization"]["offload_param"] == pinned
+
+
 def test_fp32_needs_no_mixed_precision() -> None:
     precision = {"compute": "fp32", "frozen": "fp32", "trainable": "fp32"}
     config = deepspeed_config(

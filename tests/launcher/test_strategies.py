@@ -142,6 +142,35 @@ def test_two_ranks_train_the_same_plan(
     assert (done.run / "model" / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize(
+    ("strategy", "offload", "ranks"),
+    [("zero2", "optimizer", 2), ("zero3", "all", 2), ("zero2", "optimizer", 1)],
+)
+def test_offloaded_training_is_the_same(
+    one_process: Finished,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    strategy: str,
+    offload: str,
+    ranks: int,
+) -> None:
+    """On the CPU both ends are host memory; what DeepSpeed does on the way is the same."""
+    done = train(
+        tmp_path,
+        tiny_checkpoint,
+        **full(
+            parallel=parallel(strategy, ranks, offload=offload),
+            batch__gradient_accumulation_steps=2 // ranks,
+            precision=SIXTEEN_BIT,
+        ),
+    )
+    assert done.losses == pytest.approx(one_process.losses, rel=SIXTEEN_BIT_WEIGHTS)
+    zero = done.read("deepspeed.json")["zero_optimization"]
+    assert zero["offload_optimizer"]["device"] == "cpu"
+    assert ("offload_param" in zero) == (offload == "all")
+    assert done.read("report.json")["setup"]["zero_stage"] == int(strategy[-1])
+
+
 def test_adapters_under_zero3_with_checkpointing(
     one_process_lora: Finished, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

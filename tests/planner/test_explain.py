@@ -40,6 +40,8 @@ def test_rows_add_up_to_the_report(count: int, gib: int, pinned: dict[str, Any])
     shown = {row.part.replace(" ", "_"): row.num_bytes for row in formulas(chosen)}
     assert shown == {part: parts[part] for part in HELD if parts.get(part)}
 
+    if chosen.layout.zero_stage:
+        return  # its peak may be where gathered parameters are most, not activations
     peak = chosen.footprint.phases[chosen.footprint.peak_phase]
     made = peak["activations"] + peak["loss"]
     alive = sum(

@@ -6,7 +6,6 @@ import pytest
 
 from planner.choose import decide
 from planner.errors import InvalidRequestError, NothingFitsError, UnknownNameError
-from planner.host import host_ram_bytes
 from planner.memory import footprint
 from planner.optimizers import optimizer_name
 from planner.plan import METHODS, Method, OptimizerName
@@ -60,7 +59,7 @@ def test_paged_states_are_the_hosts() -> None:
     """Of an eight-bit optimizer all matrices are paged, two bytes an element."""
     pinned: dict[str, Any] = {"method": "full", "model": "qwen2.5-0.5b"}
     plain, paged = (
-        host_ram_bytes(decide(request(cards(1, 24), optimizer=name, **pinned)).chosen)
+        decide(request(cards(1, 24), optimizer=name, **pinned)).chosen.host.node_bytes
         for name in ("adamw_8bit", "paged_adamw_8bit")
     )
     model = load_model("qwen2.5-0.5b").spec

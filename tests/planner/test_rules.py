@@ -20,6 +20,7 @@ def test_falcon_is_not_quantized(method: Method, model_type: str, broken: bool) 
     combination = Combination(
         method=method,
         strategy="single",
+        offload="none",
         optimizer="adamw_torch_fused",
         device="cuda",
         model_type=model_type,
@@ -36,3 +37,16 @@ def test_what_no_layout_allows_says_why() -> None:
 def test_bloom_has_one_kind_of_attention() -> None:
     request = Request(model=load_model("bloom-560m"), cluster=cards(1, 24), method="lora")
     assert decide(request).chosen.workload.attention == "eager"
+
+
+def test_offload_does_not_change_the_optimizer_unasked() -> None:
+    """accelerate would put DeepSpeed's Adam in place of any other."""
+    asked = Request(
+        model=load_model("qwen2.5-7b"),
+        cluster=cards(1, 24),
+        method="full",
+        offload="optimizer",
+        optimizer="sgd",
+    )
+    with pytest.raises(InvalidRequestError, match="--offload optimizer with --optimizer sgd"):
+        decide(asked)

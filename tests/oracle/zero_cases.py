@@ -1,0 +1,87 @@
+"""Small runs of DeepSpeed on two ranks, and what the memory model says of each."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from planner.memory import Footprint, footprint_of
+from planner.numerics import numerics
+from planner.plan import Loss, Method, Plan, Strategy
+from planner.recipe import Batch, Workload
+from planner.strategy import Layout
+from planner.zero_sizes import zero_section
+from tests.launcher.plans import full, parallel, plan
+from tests.oracle.small_models import LLAMA, workload_of
+
+RANKS = 2
+SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16"}
+NF4 = {"method": "qlora", "quantization": {"quant_type": "nf4", "double_quant": True}}
+SHAPE = LLAMA.model_copy(
+    update={
+        "num_layers": 4,
+        "hidden_size": 512,
+        "intermediate_size": 1536,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 64,
+        "vocab_size": 2048,
+    }
+)
+"""28 MiB of weights beside 4 of buckets, so that every buffer shows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZeroCase:
+    """One run, small enough for any machine."""
+
+    method: Method
+    strategy: Strategy
+    steps: int = 1
+    """Micro-batches of an optimizer step."""
+    checkpointing: bool = False
+    loss: Loss = "standard"
+    micro_batch_size: int = 2
+    sequence_length: int = 64
+
+    @property
+    def workload(self) -> Workload:
+        work = workload_of(SHAPE, self.method, "bf16", 0.0, "all-linear")
+        changes = {"sequence_length": self.sequence_length, "loss": self.loss}
+        return work.model_copy(update={"recipe": work.recipe.model_copy(update=changes)})
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(
+            strategy=self.strategy,
+            world_size=RANKS,
+            micro_batch_size=self.micro_batch_size,
+            gradient_accumulation_steps=self.steps,
+            activation_checkpointing=self.checkpointing,
+        )
+
+    @property
+    def plan(self) -> Plan:
+        changes: dict[str, Any] = {"full": full(), "lora": {}, "qlora": NF4}[self.method]
+        zero = zero_section(self.workload, self.layout)
+        assert zero is not None
+        return plan(
+            **changes
+            | {
+                "precision": SIXTEEN_BIT,
+                "parallel": {**parallel(self.strategy), "zero": zero.model_dump()},
+                "activation_checkpointing": self.checkpointing,
+                "batch__micro_batch_size": self.micro_batch_size,
+                "batch__gradient_accumulation_steps": self.steps,
+                "batch__global_batch_size": self.micro_batch_size * self.steps * RANKS,
+            }
+        )
+
+    @property
+    def predicted(self) -> Footprint:
+        kinds = numerics(method=self.method, compute="bf16", zero_stage=self.layout.zero_stage)
+        batch = Batch(
+            micro_batch_size=self.micro_batch_size,
+            sequence_length=self.sequence_length,
+            masked=self.micro_batch_size > 1,
+            device="cpu",
+        )
+        return footprint_of(self.workload, self.layout, batch, kinds)
