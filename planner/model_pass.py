@@ -4,7 +4,7 @@ from planner.autograd import GradientSink, Tape
 from planner.decoder import Decoder
 from planner.loss import cross_entropy, fused_loss
 from planner.numerics import Numerics
-from planner.operators import FP32, INT64, embedding
+from planner.operators import FP32, INT64, cast, embedding
 from planner.recipe import Batch, Workload
 from planner.tensors import Parameter, Tensor
 
@@ -49,9 +49,12 @@ class ModelPass:
         if self._workload.recipe.loss == "fused":
             return fused_loss(tape, x, head, batch=batch, numerics=self._numerics)
         logits = self._decoder.product(head, x, model.vocab_size, "lm_head")
+        loss, logits = cross_entropy(tape, logits, batch=batch, numerics=self._numerics)
+        if self._numerics.output_in_fp32:
+            logits = cast(tape, logits, FP32, "logits of the output in fp32")
         if self._numerics.keeps_logits:
             self._held.append(logits.detached())
-        return cross_entropy(tape, logits)
+        return loss
 
     def _backbone(self, table: Parameter) -> Tensor:
         """LlamaModel.forward; its variables hold the embeddings and the mask to the end."""
