@@ -85,12 +85,17 @@ class Row:
     attention: str
     loss: str
     parallel: str
+    ranks: int
+    gradient_accumulation_steps: int
     gpu: str
     offload: str
     compiled: bool
     read: str
     """What the source says it read; ``readings`` lacks it where that is none of ours."""
     readings: Mapping[Quantity, int]
+    printed: float
+    """The figure as printed, and its unit."""
+    unit: str
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -130,11 +135,15 @@ def parse_row(line: Mapping[str, str]) -> Row:
         attention=word("attention", ATTENTIONS),
         loss=line["loss_kernel"],
         parallel=line["parallel"],
+        ranks=int(line["n_gpus"] or 1),
+        gradient_accumulation_steps=int(line["grad_accum"] or 1),
         gpu=line["gpu_type"],
         offload=line["offload"],
         compiled="compile" in line["notes"],
         read=word("mem_kind", READ),
         readings=readings(line),
+        printed=float(line["peak_mem_gb"]),
+        unit=line["unit"],
     )
 
 
