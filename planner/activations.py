@@ -12,7 +12,9 @@ the literature follows from the operators themselves:
 """
 
 from planner.autograd import Tape, saved_since
-from planner.decoder import Decoder
+from planner.decoder import Decoder, Layer
+from planner.layer import decoder_layer
+from planner.model import LayerKind
 from planner.numerics import Numerics
 from planner.operators import embedding
 from planner.recipe import Batch, Workload
@@ -20,9 +22,9 @@ from planner.tensors import Parameter, Storage
 
 
 def layer_ledger(
-    workload: Workload, batch: Batch, numerics: Numerics, *, first: bool
+    workload: Workload, batch: Batch, numerics: Numerics, kind: LayerKind, *, first: bool
 ) -> list[Storage]:
-    """What autograd keeps of one layer, a row a tensor; tables that all layers share apart."""
+    """What autograd keeps of one layer of a kind, a row a tensor; what all layers share apart."""
     tape = Tape(sink="keep")
     decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=tape)
     tokens, h = batch.tokens, workload.model.hidden_size
@@ -36,6 +38,6 @@ def layer_ledger(
         x.node = Parameter(tokens * h, x.width, trains=True)
     tables = decoder.rotary_tables(x.width)
     tape.border()
-    output = decoder.layer("layer", x, tables)
+    output = decoder_layer(decoder, Layer("layer", kind), x, tables)
     shared = [table.storage for table in tables]
     return [row for row in saved_since(output, tape.borders[0][0]) if row not in shared]

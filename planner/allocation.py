@@ -35,7 +35,7 @@ def allocator_peak(
             workload,
             batch,
             numerics,
-            num_layers=workload.model.num_layers,
+            layers=workload.model.layers,
             checkpointing=checkpointing,
             sink="keep",
         )
@@ -75,11 +75,12 @@ def _quantized_sizes(workload: Workload) -> list[int]:
     if quantization is None:
         return []
     sizes = []
-    for matrix in workload.model.layer_linears:
+    model = workload.model
+    for matrix in (matrix for kind in model.layers for matrix in model.linears(kind)):
         packed = ceil_div(matrix.weight_params, 2)
         scales = ceil_div(matrix.weight_params, BLOCK_SIZE)
         if not quantization.double_quant:
             scales *= FP32_BYTES
         whole = nf4_bytes(num_weights=matrix.weight_params, double_quant=quantization.double_quant)
         sizes += [packed, scales, whole - packed - scales]
-    return sizes * workload.model.num_layers
+    return sizes

@@ -19,7 +19,10 @@ of a step stay small; DeepSpeed's own default is ten times as many."""
 
 
 def largest_linear(workload: Workload) -> Linear:
-    return max(workload.model.layer_linears, key=lambda linear: linear.weight_params)
+    return max(
+        (linear for linear, _ in workload.model.counted_linears),
+        key=lambda linear: linear.weight_params,
+    )
 
 
 def ddp_buckets(trainable_params: int, numerics: Numerics) -> int:

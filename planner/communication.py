@@ -38,7 +38,7 @@ def traffic(workload: Workload, layout: Layout, numerics: Numerics) -> Traffic:
     gradients = workload.trainable_params * numerics.gradient
     updated = workload.trainable_params * numerics.trainable
     parameters = workload.model.num_params * numerics.compute
-    first_params = workload.model.embedding_params + workload.model.layer_params
+    first_params = workload.model.embedding_params + workload.model.largest_layer_params
     micro_batches = layout.gradient_accumulation_steps
     overlapped, exposed = {
         "single": (0, 0),

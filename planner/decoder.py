@@ -1,19 +1,27 @@
-"""Forward passes of decoder layers, as transformers 5.23 writes them, on a tape of sizes.
+"""A model's weights on a tape of sizes, and its linear layers with their adapters.
 
 Each function mirrors the module that its docstring names, variable by variable, since a
 variable that a module still holds is memory. What differs between models is data of
-:class:`ModelSpec`; what differs between trainers is :class:`Numerics`.
+:class:`ModelSpec`; what differs between trainers is :class:`Numerics`. The layers that are
+made of these are in planner/layer.py.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from planner import operators as ops
-from planner.attention import HeadShape, eager_attention, fused_attention, math_attention
 from planner.autograd import Tape
-from planner.model import Linear
+from planner.model import LayerKind, Linear
 from planner.numerics import Numerics
 from planner.recipe import Batch, Workload
 from planner.tensors import Parameter, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer: where its weights are, as in ``layers.3``, and of which kind it is."""
+
+    place: str
+    kind: LayerKind
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,12 +33,17 @@ class Decoder:
     numerics: Numerics
     tape: Tape
     weights: dict[str, Parameter] = field(default_factory=dict)
-    matrices: dict[str, Linear] = field(init=False)
+    matrices: dict[LayerKind, dict[str, Linear]] = field(init=False)
     adapted: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.matrices = {matrix.name: matrix for matrix in self.workload.model.layer_linears}
-        self.adapted = frozenset(matrix.name for matrix in self.workload.adapted)
+        model = self.workload.model
+        self.matrices = {
+            kind: {matrix.name: matrix for matrix in model.linears(kind)} for kind in model.kinds
+        }
+        self.adapted = frozenset(
+            matrix.name for kind in model.kinds for matrix in self.workload.adapted(kind)
+        )
 
     # --- weights --------------------------------------------------------------------------
 
@@ -51,9 +64,10 @@ class Decoder:
 
     # --- linear layers --------------------------------------------------------------------
 
-    def linear(self, place: str, matrix: Linear, x: Tensor) -> Tensor:
-        """A matrix, with its adapter where it has one."""
-        name = f"{place}.{matrix.name}"
+    def linear(self, layer: Layer, name: str, x: Tensor) -> Tensor:
+        """The layer's matrix of that name, with its adapter where it has one."""
+        matrix = self.matrices[layer.kind][name]
+        name = f"{layer.place}.{name}"
         if matrix.name in self.adapted:
             return self._adapted(name, matrix, x)
         return self._base(name, matrix, x)
@@ -142,154 +156,14 @@ class Decoder:
         """read: peft/tuners/lora/bnb.py at 0.21.2: it asks for CUDA's autocast alone."""
         return self.numerics.autocast and self.batch.device == "cuda"
 
+    def masked(self, kind: LayerKind) -> bool:
+        """Whether attention takes a mask: samples are padded, or the window is exceeded."""
+        window = kind.sliding_window
+        return self.batch.masked or (window is not None and self.batch.sequence_length > window)
+
     def rotary_tables(self, width: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines, made once for all layers."""
         model = self.workload.model
         elements = self.batch.sequence_length * int(model.head_dim * model.rotary_fraction)
         cos = self.tape.new(elements, width, "rotary cosines")
         return cos, self.tape.new(elements, width, "rotary sines")
-
-    # --- parts of a layer -----------------------------------------------------------------
-
-    def norm(self, name: str, x: Tensor, size: int | None = None) -> Tensor:
-        """LlamaRMSNorm.forward, over ``size`` elements where it is not the hidden size."""
-        tape, width = self.tape, x.width
-        label = name.rpartition(".")[2]
-        size = size or self.workload.model.hidden_size
-        x = ops.cast(tape, x, ops.FP32, f"{label}: input in fp32")
-        variance = ops.mean_square(tape, x, rows=x.elements // size)
-        x = ops.mul(tape, x, ops.reciprocal_root(tape, variance), f"{label}: normalised in fp32")
-        weight = self.parameter(name, size)
-        return ops.mul(tape, weight, ops.cast(tape, x, width), f"{label}: output")
-
-    def attention(
-        self, place: str, x: Tensor, tables: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor | None]:
-        """LlamaAttention.forward; a fused projection is held to its end, as in Phi-3's."""
-        _whole, q, k, v = self._projected(place, x)
-        q, k = self.rotated(q, k, tables)
-        attended, weights = self.attend(q, k, v)
-        return self.linear(place, self.matrices["o_proj"], attended), weights
-
-    def _projected(self, place: str, x: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
-        """Query, key and value; before them the tensor that they are parts of, if any."""
-        model, matrices = self.workload.model, self.matrices
-        if model.fused_qkv:
-            whole = self.linear(place, matrices["qkv_proj"], x)
-            sizes = (model.query_size, model.key_value_size, model.key_value_size)
-            q, k, v = (ops.slice_of(self.tape, whole, self.batch.tokens * n) for n in sizes)
-            return whole, q, k, v
-        q = self.linear(place, matrices["q_proj"], x)
-        if model.qk_norm:
-            q = self.norm(f"{place}.q_norm", q, model.head_dim)
-        k = self.linear(place, matrices["k_proj"], x)
-        if model.qk_norm:
-            k = self.norm(f"{place}.k_norm", k, model.head_dim)
-        return None, q, k, self.linear(place, matrices["v_proj"], x)
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The output, and the weights where they are whole."""
-        model, batch = self.workload.model, self.batch
-        shape = HeadShape(
-            batch=batch.micro_batch_size,
-            length=batch.sequence_length,
-            heads=model.num_attention_heads,
-            key_value_heads=model.num_key_value_heads,
-            head_dim=model.head_dim,
-        )
-        if self.workload.recipe.attention == "eager":
-            return eager_attention(self.tape, q, k, v, shape=shape, device=batch.device)
-        return self._fused(q, k, v, shape), None
-
-    def _fused(self, q: Tensor, k: Tensor, v: Tensor, shape: HeadShape) -> Tensor:
-        """sdpa_attention_forward: with a mask every query head has its own keys and values."""
-        tape, batch, bias = self.tape, self.batch, None
-        grouped = shape.heads != shape.key_value_heads
-        if grouped and self.numerics.grouped_heads == "math" and not batch.masked:
-            return math_attention(tape, q, k, v, shape=shape, device=batch.device)
-        if batch.masked or self.numerics.grouped_heads == "copied":
-            times = shape.heads // shape.key_value_heads
-            k, v = ops.repeat_heads(tape, k, times), ops.repeat_heads(tape, v, times)
-            shape = replace(shape, key_value_heads=shape.heads)
-        if self.numerics.autocast:
-            width = self.numerics.compute
-            q, k, v = (ops.cast(tape, x, width, "16-bit operand of attention") for x in (q, k, v))
-        if batch.masked:
-            bias = tape.new(batch.scores, q.width, "attention mask as a bias")
-        attended = fused_attention(tape, q, k, v, bias, shape=shape, device=batch.device)
-        if self.workload.model.rotary != "halves":
-            attended = ops.contiguous(tape, attended, "attention output, made contiguous")
-        return attended
-
-    def rotated(self, q: Tensor, k: Tensor, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """apply_rotary_pos_emb, of Llama, Phi-3 and GLM."""
-        cos, sin = tables
-        if self.workload.model.rotary == "halves":
-            return self._rotate(q, cos, sin), self._rotate(k, cos, sin)
-        if self.workload.model.rotary == "joined":
-            return self._joined(q, cos, sin, "query"), self._joined(k, cos, sin, "key")
-        tape, share = self.tape, self.workload.model.rotary_fraction
-        cos = tape.new(cos.elements, cos.width, "cosines, interleaved")
-        sin = tape.new(sin.elements, sin.width, "sines, interleaved")
-        q_turned = self._rotate(self._part(q, share), cos, sin)
-        k_turned = self._rotate(self._part(k, share), cos, sin)
-        q = ops.concatenate(tape, (q_turned, self._part(q, 1 - share)), "query, rotated")
-        k = ops.concatenate(tape, (k_turned, self._part(k, 1 - share)), "key, rotated")
-        return q, k
-
-    def _joined(self, x: Tensor, cos: Tensor, sin: Tensor, name: str) -> Tensor:
-        """Phi-3's: a slice of the whole is the tensor itself, one of nothing is still a node."""
-        share = self.workload.model.rotary_fraction
-        turning = x if share == 1 else self._part(x, share)
-        passed = self._part(x, 1 - share)
-        return ops.concatenate(
-            self.tape, (self._rotate(turning, cos, sin), passed), f"{name}, rotated"
-        )
-
-    def _part(self, x: Tensor, share: float) -> Tensor:
-        return ops.slice_of(self.tape, x, int(x.elements * share))
-
-    def _rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """``x * cos + rotate_half(x) * sin``."""
-        straight = ops.mul(self.tape, x, cos, "rotary: x cos")
-        crossed = ops.mul(self.tape, self._half_turned(x), sin, "rotary: half turned x sin")
-        return ops.add(self.tape, straight, crossed, "rotated")
-
-    def _half_turned(self, x: Tensor) -> Tensor:
-        first = ops.slice_of(self.tape, x, x.elements // 2)
-        second = ops.slice_of(self.tape, x, x.elements // 2)
-        negated = ops.unary(self.tape, second, "negated half")
-        return ops.concatenate(self.tape, (negated, first), "half turned")
-
-    def mlp(self, place: str, x: Tensor) -> Tensor:
-        """LlamaMLP.forward; GlmMLP.forward where one matrix holds gate and up."""
-        tape, matrices = self.tape, self.matrices
-        down = matrices["down_proj"]
-        if self.workload.model.mlp == "fused-swiglu":
-            both = self.linear(place, matrices["gate_up_proj"], x)
-            gate, up = self._part(both, 0.5), self._part(both, 0.5)
-            up = ops.mul(tape, up, ops.unary(tape, gate, "silu(gate)", saves_input=True), "swiglu")
-            return self.linear(place, down, up)
-        activated = ops.unary(
-            tape, self.linear(place, matrices["gate_proj"], x), "silu(gate)", saves_input=True
-        )
-        up = self.linear(place, matrices["up_proj"], x)
-        product = ops.mul(tape, activated, up, "swiglu")
-        del activated, up
-        return self.linear(place, down, product)
-
-    def layer(self, place: str, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-        """LlamaDecoderLayer.forward; Glm4DecoderLayer.forward where norms are around."""
-        around = self.workload.model.norms == "around"
-        residual = x
-        x = self.norm(f"{place}.input_layernorm", x)
-        x, _weights = self.attention(place, x, tables)
-        if around:
-            x = self.norm(f"{place}.post_self_attn_layernorm", x)
-        x = ops.add(self.tape, residual, x, "residual after attention")
-        residual = x
-        x = self.norm(f"{place}.post_attention_layernorm", x)
-        x = self.mlp(place, x)
-        if around:
-            x = self.norm(f"{place}.post_mlp_layernorm", x)
-        return ops.add(self.tape, residual, x, "residual after the MLP")

@@ -79,15 +79,14 @@ def _weights(candidate: Candidate, kinds: Numerics) -> list[Formula]:
     if workload.method == "full":
         text = f"{model.num_params:,} parameters x {kinds.trainable} bytes{shard}"
         return [Formula(part="weights", formula=text, num_bytes=parts["weights"], source=source)]
-    matrices = model.num_layers * model.layer_linear_params
     quantization = workload.recipe.quantization
-    held = f"{matrices:,} x {kinds.frozen} bytes"
+    held = f"{model.matrix_params:,} x {kinds.frozen} bytes"
     if quantization is not None:
-        layer = sum(
-            nf4_bytes(num_weights=x.weight_params, double_quant=quantization.double_quant)
-            for x in model.layer_linears
+        packed = sum(
+            count * nf4_bytes(num_weights=x.weight_params, double_quant=quantization.double_quant)
+            for x, count in model.counted_linears
         )
-        held = f"{model.num_layers} layers x {layer:,} bytes of NF4"
+        held = f"{model.matrix_params:,} weights as {packed:,} bytes of NF4"
         source = "arXiv:2305.14314, section 3 (planner/quantization.py)"
     text = f"{held} + {model.unquantized_params:,} x {kinds.outside} bytes{shard}"
     adapters = f"{workload.adapter_params:,} x {kinds.trainable} bytes{shard}"
@@ -109,7 +108,7 @@ def alive_at_the_peak(candidate: Candidate) -> list[AliveTensors]:
         workload,
         worst_batch(workload, layout, candidate.cluster.device),
         _numerics(candidate),
-        num_layers=workload.model.num_layers,
+        layers=workload.model.layers,
         checkpointing=layout.activation_checkpointing,
         sink=gradient_sink(layout),
     )

@@ -38,7 +38,7 @@ class Flops:
 def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: bool) -> Flops:
     """Forward, backward and recomputation of one micro-batch at full length."""
     model, tokens = workload.model, batch.tokens
-    matrices = 2 * tokens * model.num_layers * model.layer_linear_params
+    matrices = 2 * tokens * model.matrix_params
     scores = 2 * 2 * tokens * batch.sequence_length * model.query_size
     attention = round(model.num_layers * scores * CAUSAL)
     head = 2 * tokens * model.embedding_params

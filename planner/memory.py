@@ -71,19 +71,17 @@ class _Step:
 
 def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
     """The worst micro-batch: full length, padded where samples of other lengths share it."""
-    length, window = workload.recipe.sequence_length, workload.model.sliding_window
-    slides = window is not None and length > window
     return Batch(
         micro_batch_size=layout.micro_batch_size,
-        sequence_length=length,
-        masked=layout.micro_batch_size > 1 or slides,
+        sequence_length=workload.recipe.sequence_length,
+        masked=layout.micro_batch_size > 1,
         device=device,
     )
 
 
 def zero_section(workload: Workload, layout: Layout) -> ZeroSection | None:
     model = workload.model
-    return zero_sizes(model.hidden_size, model.layer_params) if layout.zero_stage else None
+    return zero_sizes(model.hidden_size, model.largest_layer_params) if layout.zero_stage else None
 
 
 def footprint(workload: Workload, layout: Layout, device: Device) -> Footprint:

@@ -1,14 +1,14 @@
 """One micro-batch through a whole model: what is alive in forward and in backward, by owner.
 
-The tape runs a model of two layers, the first, whose input may need no gradient, and one
-of the others, which are all alike; the log between their borders is laid end to end for as
-many layers as the model has.
+The tape runs the first layer, whose input may need no gradient, and one of each kind among
+the others; the log between their borders is laid end to end for all layers of the model.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 from planner.autograd import GradientSink
 from planner.model_pass import ModelPass
@@ -85,26 +85,31 @@ def micro_batch(
     sink: GradientSink,
 ) -> MicroBatch:
     """One forward and backward pass beside the model's states."""
-    run = ModelPass(workload, batch, numerics, num_layers=2, checkpointing=checkpointing, sink=sink)
-    return _laid_out(run, workload.model.num_layers)
+    first, *others = workload.model.layers
+    kinds = list(dict.fromkeys(others))
+    run = ModelPass(
+        workload, batch, numerics, layers=[first, *kinds], checkpointing=checkpointing, sink=sink
+    )
+    return _laid_out(run, [0, *(1 + kinds.index(kind) for kind in others)])
 
 
-def _laid_out(run: ModelPass, num_layers: int) -> MicroBatch:
-    """The two layers' stretches for a model of ``num_layers``."""
+def _laid_out(run: ModelPass, layers: Sequence[int]) -> MicroBatch:
+    """The stretches of the layers that were run, one for each layer of the model."""
     log, gone = run.tape.log, run.casts_gone
 
     def between(start: int, stop: int) -> Stretch:
         return stretch(log[start:stop])
 
+    def stretches(places: Sequence[int]) -> list[Stretch]:
+        return [between(*pair) for pair in pairwise(places)]
+
     places = [place for _, place in run.tape.borders]
-    others = num_layers - 1
-    first, other = (between(*places[n : n + 2]) for n in (0, 1))
-    forward = [between(0, places[0]), first, *[other] * others, between(places[2], gone[0])]
-    casts = [between(*gone[n : n + 2]) for n in range(3)]
-    ends = [casts[0], *[casts[1]] * others, casts[2]]
-    passed = [gone[-1], *run.tape.passed, len(log)]
-    back = [between(*passed[n : n + 2]) for n in range(4)]
-    backward = [back[0], *[back[1]] * others, back[2], back[3]]
+    there = stretches(places)
+    forward = [between(0, places[0]), *(there[n] for n in layers), between(places[-1], gone[0])]
+    *casts, last_casts = stretches(gone)
+    ends = [*(casts[n] for n in layers), last_casts]
+    head, *back, rest = stretches([gone[-1], *run.tape.passed, len(log)])
+    backward = [head, *(back[-1 - n] for n in reversed(layers)), rest]
     in_forward, level = largest(forward, Counter())
     _, level = largest(ends, level)
     in_backward, _ = largest(backward, level)

@@ -4,7 +4,10 @@ Names are those of Hugging Face's ``config.json``. A parameter count is made of 
 (`Linear`), so that quantization, LoRA and FLOPs all count from the same list.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from pydantic import model_validator
@@ -40,6 +43,14 @@ class Linear:
         return self.weight_params + (self.out_features if self.bias else 0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerKind:
+    """What tells one layer of a model from another; layers of one kind are all alike."""
+
+    sliding_window: int | None = None
+    """Positions that attention looks back; beyond it a mask is needed."""
+
+
 class ModelSpec(Spec):
     """The numbers of one model's shape, as its own configuration states them."""
 
@@ -54,7 +65,9 @@ class ModelSpec(Spec):
     vocab_size: int
     max_position_embeddings: int
     sliding_window: int | None = None
-    """Positions that attention looks back in every layer; beyond it a mask is needed."""
+    """Positions that attention looks back in the layers that have a window."""
+    full_attention_every: int | None = None
+    """One layer in so many has no window, the last of them; nothing where all layers have it."""
     qkv_bias: bool = False
     output_bias: bool = False
     tied_embeddings: bool = False
@@ -87,8 +100,17 @@ class ModelSpec(Spec):
         return self.num_key_value_heads * self.head_dim
 
     @property
-    def layer_linears(self) -> tuple[Linear, ...]:
-        """Matrices of one layer, in forward order."""
+    def layers(self) -> tuple[LayerKind, ...]:
+        """The kind of each layer, in forward order."""
+        return _layers(self.num_layers, self.sliding_window, self.full_attention_every)
+
+    @property
+    def kinds(self) -> Mapping[LayerKind, int]:
+        """How many layers there are of each kind, in the order in which they first come."""
+        return _counted(self.num_layers, self.sliding_window, self.full_attention_every)
+
+    def linears(self, _kind: LayerKind) -> tuple[Linear, ...]:
+        """Matrices of one layer of a kind, in forward order."""
         h, i = self.hidden_size, self.intermediate_size
         q, kv = self.query_size, self.key_value_size
         widths = {"q_proj": q, "k_proj": kv, "v_proj": kv}
@@ -113,9 +135,16 @@ class ModelSpec(Spec):
         return (*attention, *up, Linear(name="down_proj", in_features=i, out_features=h))
 
     @property
-    def layer_linear_params(self) -> int:
-        """Weights of one layer's matrices, biases left out."""
-        return sum(linear.weight_params for linear in self.layer_linears)
+    def counted_linears(self) -> list[tuple[Linear, int]]:
+        """Matrices of all layers, with the number of layers that have each."""
+        return [
+            (linear, count) for kind, count in self.kinds.items() for linear in self.linears(kind)
+        ]
+
+    @property
+    def matrix_params(self) -> int:
+        """Weights of all layers' matrices, biases left out."""
+        return sum(count * linear.weight_params for linear, count in self.counted_linears)
 
     @property
     def layer_norm_params(self) -> int:
@@ -123,10 +152,13 @@ class ModelSpec(Spec):
         across_heads = 2 * self.head_dim if self.qk_norm else 0
         return (4 if self.norms == "around" else 2) * self.hidden_size + across_heads
 
+    def layer_params(self, kind: LayerKind) -> int:
+        """One layer's matrices with their biases, and norms."""
+        return sum(linear.num_params for linear in self.linears(kind)) + self.layer_norm_params
+
     @property
-    def layer_params(self) -> int:
-        """Matrices with their biases, and norms."""
-        return sum(linear.num_params for linear in self.layer_linears) + self.layer_norm_params
+    def largest_layer_params(self) -> int:
+        return max(self.layer_params(kind) for kind in self.kinds)
 
     @property
     def embedding_params(self) -> int:
@@ -140,10 +172,26 @@ class ModelSpec(Spec):
     @property
     def num_params(self) -> int:
         """All parameters, a tied matrix counted once."""
-        layers = self.num_layers * self.layer_params
+        layers = sum(count * self.layer_params(kind) for kind, count in self.kinds.items())
         return layers + self.hidden_size + self.embedding_params + self.head_params
 
     @property
     def unquantized_params(self) -> int:
         """What stays in 16 bit under bitsandbytes: embeddings, head, norms and biases."""
-        return self.num_params - self.num_layers * self.layer_linear_params
+        return self.num_params - self.matrix_params
+
+
+@cache
+def _layers(num_layers: int, window: int | None, full_every: int | None) -> tuple[LayerKind, ...]:
+    windowed = LayerKind(sliding_window=window)
+    if full_every is None:
+        return (windowed,) * num_layers
+    full = LayerKind()
+    return tuple(full if n % full_every == 0 else windowed for n in range(1, num_layers + 1))
+
+
+@cache
+def _counted(
+    num_layers: int, window: int | None, full_every: int | None
+) -> Mapping[LayerKind, int]:
+    return Counter(_layers(num_layers, window, full_every))

@@ -1,16 +1,22 @@
 """A whole model's forward and backward pass on a tape, as LlamaForCausalLM runs."""
 
+from collections.abc import Sequence
+
 from planner.autograd import GradientSink, Tape
-from planner.decoder import Decoder
+from planner.decoder import Decoder, Layer
+from planner.layer import decoder_layer
 from planner.loss import cross_entropy, fused_loss
+from planner.model import LayerKind
+from planner.norms import norm
 from planner.numerics import Numerics
 from planner.operators import FP32, INT64, cast, embedding
 from planner.recipe import Batch, Workload
+from planner.rotary import Tables
 from planner.tensors import Parameter, Tensor
 
 
 class ModelPass:
-    """Forward and backward pass of one micro-batch through ``num_layers`` layers."""
+    """Forward and backward pass of one micro-batch through layers of the given kinds."""
 
     def __init__(
         self,
@@ -18,13 +24,13 @@ class ModelPass:
         batch: Batch,
         numerics: Numerics,
         *,
-        num_layers: int,
+        layers: Sequence[LayerKind],
         checkpointing: bool,
         sink: GradientSink,
     ) -> None:
         self._workload = workload
         self._batch = batch
-        self._num_layers = num_layers
+        self._layers = layers
         self.tape = Tape(sink=sink)
         self._decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
         self._checkpointing = checkpointing
@@ -67,26 +73,31 @@ class ModelPass:
                 embeddings.elements, embeddings.width, trains=True, gradient_owner="activations"
             )
         shared = [tape.new(batch.sequence_length, INT64, "position ids")]
-        if batch.masked:
-            shared.append(tape.new(batch.scores, 1, "attention mask"))
-        if self._workload.recipe.attention == "eager":
-            shared.append(tape.new(batch.scores, embeddings.width, "attention mask"))
+        shared += self._masks(embeddings.width)
         tables = self._decoder.rotary_tables(embeddings.width)
         x = embeddings
-        for number in range(self._num_layers):
+        for number, kind in enumerate(self._layers):
             tape.border()
-            x = self._layer(f"layers.{number}", x, tables, shared)
+            x = self._layer(Layer(f"layers.{number}", kind), x, tables, shared)
         tape.border()
-        return self._decoder.norm("norm", x)
+        return norm(self._decoder, "norm", x)
 
-    def _layer(
-        self, place: str, x: Tensor, tables: tuple[Tensor, Tensor], shared: list[Tensor]
-    ) -> Tensor:
+    def _masks(self, width: int) -> list[Tensor]:
+        """One for each kind of window; eager attention adds to the scores, so always has one."""
+        tape, batch, masks = self.tape, self._batch, []
+        for kind in self._workload.model.kinds:
+            if self._decoder.masked(kind):
+                masks.append(tape.new(batch.scores, 1, "attention mask"))
+            if self._workload.recipe.attention == "eager":
+                masks.append(tape.new(batch.scores, width, "attention mask"))
+        return masks
+
+    def _layer(self, layer: Layer, x: Tensor, tables: Tables, shared: list[Tensor]) -> Tensor:
         if not self._checkpointing:
-            return self._decoder.layer(place, x, tables)
+            return decoder_layer(self._decoder, layer, x, tables)
 
         def run(given: Tensor, _held: list[Tensor] = shared) -> Tensor:
             """Checkpointing holds every argument of the layer until it has run again."""
-            return self._decoder.layer(place, given, tables)
+            return decoder_layer(self._decoder, layer, given, tables)
 
         return self.tape.checkpoint(run, x)

@@ -83,10 +83,9 @@ def frozen_bytes(workload: Workload, numerics: Numerics) -> int:
     if workload.method == "full":
         return 0
     if quantization is None:
-        matrices = workload.model.num_layers * workload.model.layer_linear_params
-        return matrices * numerics.frozen + rest
-    layer = sum(
-        nf4_bytes(num_weights=x.weight_params, double_quant=quantization.double_quant)
-        for x in workload.model.layer_linears
+        return workload.model.matrix_params * numerics.frozen + rest
+    packed = sum(
+        count * nf4_bytes(num_weights=x.weight_params, double_quant=quantization.double_quant)
+        for x, count in workload.model.counted_linears
     )
-    return workload.model.num_layers * layer + rest
+    return packed + rest

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from planner.gpu import Device
-from planner.model import Linear, ModelSpec
+from planner.model import LayerKind, Linear, ModelSpec
 from planner.plan import (
     AdapterSection,
     DataSection,
@@ -51,14 +51,14 @@ class Workload(Spec):
     def method(self) -> Method:
         return self.recipe.method
 
-    @property
-    def adapted(self) -> tuple[Linear, ...]:
-        """Matrices of one layer that carry an adapter."""
+    def adapted(self, kind: LayerKind) -> tuple[Linear, ...]:
+        """Matrices of one layer of a kind that carry an adapter."""
         if self.recipe.adapter is None:
             return ()
         targets = self.recipe.adapter.target_modules
-        linears = self.model.layer_linears
-        return tuple(x for x in linears if targets == "all-linear" or x.name in targets)
+        return tuple(
+            x for x in self.model.linears(kind) if targets == "all-linear" or x.name in targets
+        )
 
     @property
     def adapter_params(self) -> int:
@@ -66,8 +66,11 @@ class Workload(Spec):
         if self.recipe.adapter is None:
             return 0
         rank = self.recipe.adapter.rank
-        layer = sum(rank * (x.in_features + x.out_features) for x in self.adapted)
-        return self.model.num_layers * layer
+        return sum(
+            count * rank * (x.in_features + x.out_features)
+            for kind, count in self.model.kinds.items()
+            for x in self.adapted(kind)
+        )
 
     @property
     def trainable_params(self) -> int:
@@ -85,8 +88,7 @@ class Batch:
     micro_batch_size: int
     sequence_length: int
     masked: bool = False
-    """Attention takes a mask, and every head its own keys: shorter samples are padded, or the
-    model's window slides over longer ones."""
+    """Shorter samples are padded, so that attention takes a mask and every head its own keys."""
     device: Device = "cuda"
 
     @property

@@ -132,6 +132,5 @@ def _dequantized_bytes(workload: Workload, layout: Layout) -> float:
     """Each pass reads every 4-bit weight, writes it in 16 bit and reads that again."""
     if workload.recipe.quantization is None:
         return 0
-    weights = workload.model.num_layers * workload.model.layer_linear_params
     passes = 3 if layout.activation_checkpointing else 2
-    return passes * weights * (0.5 + 2 + 2)
+    return passes * workload.model.matrix_params * (0.5 + 2 + 2)

@@ -78,7 +78,7 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
 
 def quantize(model: Any, workload: Workload) -> None:
     """Put bitsandbytes' 4-bit layers in the place of every matrix but the head."""
-    names = {linear.name for linear in workload.model.layer_linears}
+    names = {linear.name for linear, _ in workload.model.counted_linears}
     for parent in list(model.modules()):
         for name, old in list(parent.named_children()):
             if name not in names:

@@ -106,10 +106,11 @@ def test_layer_keeps_what_the_ledger_says(
     dropout: float,
     targets: Any,
 ) -> None:
-    workload = workload_of(SHAPES[name], method, compute, dropout, targets)
+    spec = SHAPES[name]
+    workload = workload_of(spec, method, compute, dropout, targets)
     batch = Batch(micro_batch_size=shape[0], sequence_length=shape[1], masked=padded, device="cpu")
     kinds = numerics(method=method, compute=compute, zero_stage=zero_stage)
     for index, first in ((0, True), (-1, False)):
-        ledger = layer_ledger(workload, batch, kinds, first=first)
+        ledger = layer_ledger(workload, batch, kinds, spec.layers[index], first=first)
         kept = layer_bytes(workload, batch, zero_stage=zero_stage, index=index)
         assert sum(row.num_bytes for row in ledger) == kept

@@ -41,8 +41,11 @@ def test_meta_model(preset: ModelPreset) -> None:
         }
         for layer in model.get_submodule("model.layers").children()
     ]
-    ours = {x.name: (x.in_features, x.out_features, x.bias) for x in preset.spec.layer_linears}
-    assert layers == [ours] * preset.spec.num_layers
+    ours = [
+        {x.name: (x.in_features, x.out_features, x.bias) for x in preset.spec.linears(kind)}
+        for kind in preset.spec.layers
+    ]
+    assert layers == ours
     assert isinstance(model.get_submodule("lm_head"), torch.nn.Linear)
 
 

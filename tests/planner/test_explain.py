@@ -48,6 +48,6 @@ def test_rows_add_up_to_the_report(count: int, gib: int, pinned: dict[str, Any])
 def test_the_tables_name_formulas_and_tensors(tmp_path: Path) -> None:
     result = plan("--model", "chatglm3-6b-base", "--gpus", "24G", "--explain", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    for words in ("28 layers x", "arXiv:2305.14314", "silu(gate)", "Memory per GPU, GiB"):
+    for words in ("bytes of NF4", "arXiv:2305.14314", "silu(gate)", "Memory per GPU, GiB"):
         assert words in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80

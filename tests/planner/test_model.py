@@ -43,10 +43,10 @@ def test_chatglm3_6b() -> None:
     """torchinfo's printed summary of THUDM/chatglm3-6b has these rows."""
     spec = CHATGLM3_6B
     assert spec.num_params == 6_243_584_000
-    assert spec.layer_params == 203_960_832
+    assert spec.largest_layer_params == 203_960_832
     assert spec.embedding_params == spec.head_params == 266_338_304
-    assert spec.num_layers * spec.layer_linear_params == 5_710_544_896
-    shapes = {x.name: (x.in_features, x.out_features, x.bias) for x in spec.layer_linears}
+    assert spec.matrix_params == 5_710_544_896
+    shapes = {x.name: (x.in_features, x.out_features, x.bias) for x, _ in spec.counted_linears}
     assert shapes == {
         "q_proj": (4096, 4096, True),
         "k_proj": (4096, 256, True),
@@ -60,7 +60,7 @@ def test_chatglm3_6b() -> None:
 def test_llama_2_7b() -> None:
     """6.7 B in arXiv:2307.09288, table 1; the exact count is that of the checkpoint."""
     assert LLAMA_2_7B.num_params == 6_738_415_616
-    assert LLAMA_2_7B.layer_params == 202_383_360
+    assert LLAMA_2_7B.largest_layer_params == 202_383_360
 
 
 def test_tied_embeddings_are_counted_once() -> None:
@@ -90,3 +90,13 @@ def test_heads_must_divide() -> None:
 def test_larger_is_more(key: str, more: int) -> None:
     larger = LLAMA_2_7B.model_copy(update={key: getattr(LLAMA_2_7B, key) + more})
     assert larger.num_params > LLAMA_2_7B.num_params
+
+
+def test_windows_alternate() -> None:
+    """Gemma 2: every second layer sees everything."""
+    alternating = LLAMA_2_7B.model_copy(
+        update={"num_layers": 5, "sliding_window": 64, "full_attention_every": 2}
+    )
+    windows = [kind.sliding_window for kind in alternating.layers]
+    assert windows == [64, None, 64, None, 64]
+    assert list(alternating.kinds.values()) == [3, 2]

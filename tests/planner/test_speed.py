@@ -35,7 +35,7 @@ def test_matrices_cost_two_flops_a_parameter_and_pass(method: Method, passes: in
     """arXiv:2001.08361, section 2.1: 6 N a token; 4 N where no weight has a gradient."""
     batch = Batch(micro_batch_size=1, sequence_length=128)
     flops = micro_batch_flops(workload(method), batch, checkpointing=False)
-    matrices = LLAMA.num_layers * LLAMA.layer_linear_params + LLAMA.embedding_params
+    matrices = LLAMA.matrix_params + LLAMA.embedding_params
     assert flops.model / batch.tokens == pytest.approx(passes * matrices, rel=0.07)
 
 
