@@ -38,6 +38,7 @@ QUANTIZATIONS = {
     "bnb nf4 (no double quant)": "nf4",
     "bnb.nf4-dq": "nf4-double",
     "bnb nf4 double quant": "nf4-double",
+    "bnb int4": "nf4-double",
 }
 ALL_LINEAR = "q,k,v,o,gate,up,down"
 TARGETS = {
@@ -96,6 +97,8 @@ class Row:
     printed: float
     """The figure as printed, and its unit."""
     unit: str
+    peak_bytes: int
+    """The figure, its unit taken at its word."""
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -144,6 +147,7 @@ def parse_row(line: Mapping[str, str]) -> Row:
         readings=readings(line),
         printed=float(line["peak_mem_gb"]),
         unit=line["unit"],
+        peak_bytes=round(float(line["peak_gib_per_gpu"]) * GIB),
     )
 
 

@@ -2,20 +2,21 @@
 
 from typing import Literal, TypeVar, get_args
 
-from benchmarks.accuracy.sources import SourceConventions, sources
+from benchmarks.accuracy.loop import Training, one_device
+from benchmarks.accuracy.sources import Parallel, SourceConventions, sources
 from benchmarks.rows import Quantity, Row
-from planner.allocation import allocator_peak
 from planner.memory import Footprint, footprint_of
 from planner.plan import AdapterSection, Method, Precision, QuantizationSection
-from planner.presets import load_model, preset_names
 from planner.recipe import Batch, Recipe, Workload, load_recipe
 from planner.strategy import Layout
+from planner.units import GIB, MIB
 
-Reading = Literal["allocated", "allocated, replayed", "reserved, replayed"]
+Reading = Literal["allocated", "allocated, replayed", "reserved, replayed", "device, replayed"]
 MEASURED_AS: dict[Reading, Quantity] = {
     "allocated": "allocated",
     "allocated, replayed": "allocated",
     "reserved, replayed": "reserved",
+    "device, replayed": "device_used",
 }
 """Replayed: every block of two steps through the allocator's rules, so that what it leaves
 unsplit is counted too."""
@@ -32,6 +33,7 @@ MODULES = {
     "down": "down_proj",
 }
 DOUBLE_QUANT = {"nf4": False, "nf4-double": True}
+UNITS = {"GiB": GIB, "MiB": MIB}
 
 
 def set_aside(row: Row) -> str | None:
@@ -39,46 +41,61 @@ def set_aside(row: Row) -> str | None:
     source = sources().get(row.source)
     if source is None:
         return "conventions of the source are not declared yet"
+    if row.id in source.set_aside:
+        return source.set_aside[row.id]
     if row.model not in source.models:
         return "model not declared"
-    if source.models[row.model] not in preset_names("models"):
+    if source.shape(row.model) is None:
         return "no preset of the model"
     if row.method not in source.methods:
         return f"method {row.method}"
-    if "allocated" not in row.readings:
+    if row.quantization not in ("none", *DOUBLE_QUANT):
+        return f"quantization {row.quantization}"
+    if not measured(row):
         return f"{row.read} was read"
-    if row.attention not in get_args(Attention):
+    if source.attention.get(row.attention, row.attention) not in get_args(Attention):
         return f"attention {row.attention}"
+    if _parallel(row, source) not in ("single", "ddp"):
+        return f"parallel {row.parallel}"
     return None
+
+
+def measured(row: Row) -> dict[Quantity, int]:
+    """Bytes by what was read, the source's own words and units put into ours."""
+    source = sources()[row.source]
+    kind = source.read.get(row.read)
+    if kind is None:
+        return dict(row.readings)
+    unit = source.unit.get(row.unit)
+    own = row.peak_bytes if unit is None else round(row.printed * UNITS[unit])
+    return {**row.readings, kind: own}
 
 
 def predicted(row: Row) -> dict[Reading, int]:
     """Bytes that the allocator's statistics would have said, by what is read and how it is had."""
     source = sources()[row.source]
-    workload = _workload(row, source)
-    batch = Batch(micro_batch_size=row.micro_batch_size, sequence_length=row.sequence_length)
-    numerics = source.numerics(workload.method)
-    checkpointing = row.checkpointing == "yes"
-    replayed = allocator_peak(
-        workload,
-        batch,
-        numerics,
-        checkpointing=checkpointing,
-        expandable_segments=source.expandable_segments,
-        states_on_device=source.optimizer_states == "on the device",
-    )
+    training = _training(row, source)
+    replayed = one_device(training).peaks(expandable_segments=source.expandable_segments)
+    found: dict[Reading, int] = {
+        "allocated, replayed": replayed.allocated_bytes,
+        "reserved, replayed": replayed.reserved_bytes,
+    }
+    if "allocated" in measured(row) and row.parallel == "single":
+        found = {"allocated": _closed_form(row, source, training), **found}
+    return found
+
+
+def _closed_form(row: Row, source: SourceConventions, training: Training) -> int:
     layout = Layout(
         strategy="single",
         world_size=1,
         micro_batch_size=row.micro_batch_size,
         gradient_accumulation_steps=1,
-        activation_checkpointing=checkpointing,
+        activation_checkpointing=training.checkpointing,
     )
-    return {
-        "allocated": _peak(footprint_of(workload, layout, batch, numerics), source),
-        "allocated, replayed": replayed.peak_allocated_bytes,
-        "reserved, replayed": replayed.peak_reserved_bytes,
-    }
+    return _peak(
+        footprint_of(training.workload, layout, training.batch, training.numerics), source
+    )
 
 
 def _peak(footprint: Footprint, source: SourceConventions) -> int:
@@ -90,6 +107,25 @@ def _peak(footprint: Footprint, source: SourceConventions) -> int:
     )
 
 
+def _parallel(row: Row, source: SourceConventions) -> Parallel | str:
+    return source.parallel.get(row.parallel, row.parallel)
+
+
+def _training(row: Row, source: SourceConventions) -> Training:
+    workload = _workload(row, source)
+    return Training(
+        workload=workload,
+        batch=Batch(micro_batch_size=row.micro_batch_size, sequence_length=row.sequence_length),
+        numerics=source.numerics(workload.method, row.model),
+        checkpointing=row.checkpointing == "yes",
+        micro_batches=row.gradient_accumulation_steps,
+        buckets=_parallel(row, source) == "ddp",
+        moments=source.methods[workload.method].moments,
+        states_on_device=source.optimizer_states == "on the device",
+        adam_step=source.adam_step,
+    )
+
+
 def _workload(row: Row, source: SourceConventions) -> Workload:
     method = _one_of(row.method, get_args(Method))
     recipe = load_recipe(method).model_copy(
@@ -98,13 +134,15 @@ def _workload(row: Row, source: SourceConventions) -> Workload:
             "quantization": _quantization(row),
             "sequence_length": row.sequence_length,
             "loss": source.loss,
-            "attention": row.attention,
+            "attention": source.attention.get(row.attention, row.attention),
         }
     )
+    shape = source.shape(row.model)
+    assert shape is not None
     return Workload(
-        model=load_model(source.models[row.model]).spec,
+        model=shape,
         recipe=Recipe.model_validate(recipe),
-        compute=_one_of(row.precision, get_args(Precision)),
+        compute=_one_of(source.precision.get(row.precision, row.precision), get_args(Precision)),
     )
 
 
@@ -115,7 +153,8 @@ def _one_of(word: str, known: tuple[Choice, ...]) -> Choice:
 
 def _adapter(row: Row, source: SourceConventions) -> AdapterSection:
     assert row.lora_rank is not None
-    targets = tuple(MODULES[name] for name in row.lora_targets.split(","))
+    names = source.targets.get(row.lora_targets, row.lora_targets).split(",")
+    targets = tuple(MODULES.get(name, name) for name in names)
     return AdapterSection(
         rank=row.lora_rank, alpha=row.lora_rank, dropout=source.dropout, target_modules=targets
     )

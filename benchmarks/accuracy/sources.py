@@ -4,11 +4,21 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from planner.numerics import GroupedHeads, Numerics
+from pydantic import Field
+
+from benchmarks.rows import Quantity
+from planner.model import ModelSpec
+from planner.numerics import CrossEntropy, GroupedHeads, Numerics
 from planner.plan import Loss, Method
+from planner.presets import load_model, preset_names
 from planner.spec import Spec, read_spec
 
 DIRECTORY = Path(__file__).parent / "sources"
+SHAPES = Path(__file__).parent / "shapes"
+Parallel = Literal["single", "ddp", "fsdp", "fsdp2", "zero2", "zero3"]
+AdamStep = Literal["fused", "foreach", "foreach, denominator apart"]
+"""What AdamW makes in a step: nothing; the root of the second moments, for all parameters at
+once (torch since 2.1); and the denominator beside it (before)."""
 
 
 class MethodConventions(Spec):
@@ -21,6 +31,17 @@ class MethodConventions(Spec):
     master: int
     residual: int
     autocast: bool
+    moments: int = 8
+    """Of both moments together: in fp32, or in the parameter's own dtype."""
+
+
+class ShardingConventions(Spec):
+    """How parameters are sharded: see :mod:`benchmarks.accuracy.fsdp`."""
+
+    reduced_in: int
+    """Bytes per element of a gradient while it is reduced."""
+    kept_in: int
+    """Bytes per element of a sharded trainable parameter and of its gradient."""
 
 
 class SourceConventions(Spec):
@@ -30,7 +51,7 @@ class SourceConventions(Spec):
     """Prefix of the ids of its rows."""
     seen_in: str
     models: dict[str, str]
-    """The source's name of a model to the preset of the same shape."""
+    """The source's name of a model to the preset, or to the file in ``shapes``, of its shape."""
     methods: dict[Method, MethodConventions]
     loss: Loss
     keeps_logits: bool
@@ -39,15 +60,45 @@ class SourceConventions(Spec):
     optimizer_states: Literal["on the device", "paged"]
     """Paged states are managed memory, which the allocator does not count."""
     expandable_segments: bool
+    cross_entropy: CrossEntropy = "labels shifted"
+    cross_entropy_of: dict[str, CrossEntropy] = {}
+    """Models whose code takes the loss otherwise."""
+    output_in_fp32: bool = False
+    adam_step: AdamStep = "fused"
+    attention: dict[str, Literal["sdpa", "eager"]] = {}
+    """The source's word to the kernel of the same tensors."""
+    precision: dict[str, Literal["bf16", "fp16"]] = {}
+    """The source's word to what matrices are multiplied in."""
+    targets: dict[str, str] = {}
+    """The source's words for a model's matrices to ours, separated by commas."""
+    parallel: dict[str, Parallel] = {}
+    """The source's word to ours, where it is not one process."""
+    sharding: ShardingConventions | None = None
+    read: dict[str, Quantity] = {}
+    """What a reading stands for that the source does not name."""
+    unit: dict[str, Literal["GiB", "MiB"]] = {}
+    """What a unit stands for that the source prints otherwise."""
+    set_aside: dict[str, str] = Field(default_factory=dict)
+    """Rows that are not predicted, each with the reason."""
 
-    def numerics(self, method: Method) -> Numerics:
+    def numerics(self, method: Method, model: str) -> Numerics:
         """The conventions as the memory model takes them; matrices are multiplied in 16 bit."""
         return Numerics(
             compute=2,
             keeps_logits=self.keeps_logits,
             grouped_heads=self.grouped_heads,
-            **self.methods[method].model_dump(),
+            cross_entropy=self.cross_entropy_of.get(model, self.cross_entropy),
+            output_in_fp32=self.output_in_fp32,
+            **self.methods[method].model_dump(exclude={"moments"}),
         )
+
+    def shape(self, model: str) -> ModelSpec | None:
+        """The shape of one of the source's models, if there is one."""
+        name = self.models[model]
+        if name in preset_names("models"):
+            return load_model(name).spec
+        path = SHAPES / f"{name}.yaml"
+        return read_spec(ModelSpec, path) if path.is_file() else None
 
 
 @cache
