@@ -38,7 +38,6 @@ QUANTIZATIONS = {
     "bnb nf4 (no double quant)": "nf4",
     "bnb.nf4-dq": "nf4-double",
     "bnb nf4 double quant": "nf4-double",
-    "bnb int4": "nf4-double",
 }
 ALL_LINEAR = "q,k,v,o,gate,up,down"
 TARGETS = {

@@ -83,7 +83,9 @@ def step(line: Timeline, training: Training, elements: list[int], *, first_time:
     if training.states_on_device and first_time:
         hold(line, "moment", (n * width for n in elements for _ in range(2)))
     copies = {"fused": 0, "foreach": 1, "foreach, denominator apart": 2}[training.adam_step]
-    made = [("temporary", copy, number) for copy in range(copies) for number in range(len(elements))]
+    made = [
+        ("temporary", copy, number) for copy in range(copies) for number in range(len(elements))
+    ]
     for key in made:
         line.take(key, elements[key[2]] * width)
     for key in made:

@@ -2,11 +2,15 @@
 
 from typing import Literal, TypeVar, get_args
 
+from benchmarks.accuracy.fsdp import fully_sharded
 from benchmarks.accuracy.loop import Training, one_device
 from benchmarks.accuracy.sources import Parallel, SourceConventions, sources
+from benchmarks.accuracy.timeline import Timeline
 from benchmarks.rows import Quantity, Row
 from planner.memory import Footprint, footprint_of
+from planner.overheads import overheads
 from planner.plan import AdapterSection, Method, Precision, QuantizationSection
+from planner.presets import load_gpu
 from planner.recipe import Batch, Recipe, Workload, load_recipe
 from planner.strategy import Layout
 from planner.units import GIB, MIB
@@ -49,13 +53,13 @@ def set_aside(row: Row) -> str | None:
         return "no preset of the model"
     if row.method not in source.methods:
         return f"method {row.method}"
-    if row.quantization not in ("none", *DOUBLE_QUANT):
+    if _packing(row, source) not in ("none", *DOUBLE_QUANT):
         return f"quantization {row.quantization}"
     if not measured(row):
         return f"{row.read} was read"
     if source.attention.get(row.attention, row.attention) not in get_args(Attention):
         return f"attention {row.attention}"
-    if _parallel(row, source) not in ("single", "ddp"):
+    if _parallel(row, source) not in ("single", "ddp", "fsdp"):
         return f"parallel {row.parallel}"
     return None
 
@@ -75,7 +79,9 @@ def predicted(row: Row) -> dict[Reading, int]:
     """Bytes that the allocator's statistics would have said, by what is read and how it is had."""
     source = sources()[row.source]
     training = _training(row, source)
-    replayed = one_device(training).peaks(expandable_segments=source.expandable_segments)
+    replayed = _line(row, source, training).peaks(
+        expandable_segments=source.expandable_segments, capacity_bytes=_capacity(row, source)
+    )
     found: dict[Reading, int] = {
         "allocated, replayed": replayed.allocated_bytes,
         "reserved, replayed": replayed.reserved_bytes,
@@ -83,6 +89,24 @@ def predicted(row: Row) -> dict[Reading, int]:
     if "allocated" in measured(row) and row.parallel == "single":
         found = {"allocated": _closed_form(row, source, training), **found}
     return found
+
+
+def _capacity(row: Row, source: SourceConventions) -> int | None:
+    """What the driver has for the allocator: without the context, and without NCCL's share."""
+    name = next((card for word, card in source.cards.items() if row.gpu.startswith(word)), None)
+    if name is None:
+        return None
+    card = load_gpu(name)
+    assert card.torch_visible_mib is not None and card.context_mib is not None
+    nccl = overheads().nccl_mib.low if row.ranks > 1 else 0
+    return (card.torch_visible_mib - card.context_mib - nccl) * MIB
+
+
+def _line(row: Row, source: SourceConventions, training: Training) -> Timeline:
+    if _parallel(row, source) == "fsdp":
+        assert source.sharding is not None
+        return fully_sharded(training, source.sharding.model_copy(update={"on_host": row.offload not in ("none", "")}), row.ranks)
+    return one_device(training)
 
 
 def _closed_form(row: Row, source: SourceConventions, training: Training) -> int:
@@ -93,9 +117,7 @@ def _closed_form(row: Row, source: SourceConventions, training: Training) -> int
         gradient_accumulation_steps=1,
         activation_checkpointing=training.checkpointing,
     )
-    return _peak(
-        footprint_of(training.workload, layout, training.batch, training.numerics), source
-    )
+    return _peak(footprint_of(training.workload, layout, training.batch, training.numerics), source)
 
 
 def _peak(footprint: Footprint, source: SourceConventions) -> int:
@@ -131,7 +153,7 @@ def _workload(row: Row, source: SourceConventions) -> Workload:
     recipe = load_recipe(method).model_copy(
         update={
             "adapter": _adapter(row, source) if method != "full" else None,
-            "quantization": _quantization(row),
+            "quantization": _quantization(_packing(row, source)),
             "sequence_length": row.sequence_length,
             "loss": source.loss,
             "attention": source.attention.get(row.attention, row.attention),
@@ -160,7 +182,11 @@ def _adapter(row: Row, source: SourceConventions) -> AdapterSection:
     )
 
 
-def _quantization(row: Row) -> QuantizationSection | None:
-    if row.quantization == "none":
+def _packing(row: Row, source: SourceConventions) -> str:
+    return source.quantization.get(row.quantization, row.quantization)
+
+
+def _quantization(packing: str) -> QuantizationSection | None:
+    if packing == "none":
         return None
-    return QuantizationSection(quant_type="nf4", double_quant=DOUBLE_QUANT[row.quantization])
+    return QuantizationSection(quant_type="nf4", double_quant=DOUBLE_QUANT[packing])

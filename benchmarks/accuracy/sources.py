@@ -42,6 +42,8 @@ class ShardingConventions(Spec):
     """Bytes per element of a gradient while it is reduced."""
     kept_in: int
     """Bytes per element of a sharded trainable parameter and of its gradient."""
+    on_host: bool = False
+    """Shards and optimizer states stay on the host."""
 
 
 class SourceConventions(Spec):
@@ -61,22 +63,27 @@ class SourceConventions(Spec):
     """Paged states are managed memory, which the allocator does not count."""
     expandable_segments: bool
     cross_entropy: CrossEntropy = "labels shifted"
-    cross_entropy_of: dict[str, CrossEntropy] = {}
+    cross_entropy_of: dict[str, CrossEntropy] = Field(default_factory=dict)
     """Models whose code takes the loss otherwise."""
     output_in_fp32: bool = False
     adam_step: AdamStep = "fused"
-    attention: dict[str, Literal["sdpa", "eager"]] = {}
+    attention: dict[str, Literal["sdpa", "eager"]] = Field(default_factory=dict)
     """The source's word to the kernel of the same tensors."""
-    precision: dict[str, Literal["bf16", "fp16"]] = {}
+    quantization: dict[str, Literal["nf4", "nf4-double"]] = Field(default_factory=dict)
+    """The source's word to the packing of its weights."""
+    precision: dict[str, Literal["bf16", "fp16"]] = Field(default_factory=dict)
     """The source's word to what matrices are multiplied in."""
-    targets: dict[str, str] = {}
+    targets: dict[str, str] = Field(default_factory=dict)
     """The source's words for a model's matrices to ours, separated by commas."""
-    parallel: dict[str, Parallel] = {}
+    parallel: dict[str, Parallel] = Field(default_factory=dict)
     """The source's word to ours, where it is not one process."""
     sharding: ShardingConventions | None = None
-    read: dict[str, Quantity] = {}
+    cards: dict[str, str] = Field(default_factory=dict)
+    """The source's word for a card to its preset: where it fills up, the allocator gives cached
+    blocks back."""
+    read: dict[str, Quantity] = Field(default_factory=dict)
     """What a reading stands for that the source does not name."""
-    unit: dict[str, Literal["GiB", "MiB"]] = {}
+    unit: dict[str, Literal["GiB", "MiB"]] = Field(default_factory=dict)
     """What a unit stands for that the source prints otherwise."""
     set_aside: dict[str, str] = Field(default_factory=dict)
     """Rows that are not predicted, each with the reason."""

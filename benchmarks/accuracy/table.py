@@ -19,9 +19,7 @@ def errors(rows: Sequence[Row]) -> dict[tuple[Reading, str, str], list[float]]:
         readings = measured(row)
         for reading, num_bytes in predicted(row).items():
             if MEASURED_AS[reading] in readings:
-                error = relative_error(
-                    predicted=num_bytes, measured=readings[MEASURED_AS[reading]]
-                )
+                error = relative_error(predicted=num_bytes, measured=readings[MEASURED_AS[reading]])
                 found[reading, row.source, row.method].append(error)
     return dict(found)
 

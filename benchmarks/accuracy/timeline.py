@@ -6,15 +6,15 @@ given back at once, its block can be had later.
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
 from planner.allocator import Allocate, Event, Free, replay
 from planner.tensors import RENAMED
 from planner.tensors import Event as Logged
 
-Stream = Literal["compute", "gather", "reduce"]
+COMPUTE, GATHER, REDUCE = range(3)
+"""Streams."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,21 +23,24 @@ class Peaks:
 
     allocated_bytes: int
     reserved_bytes: int
+    runs_out: bool
+    """Whether memory ran out, where it had an end."""
 
 
 @dataclass(slots=True)
 class Timeline:
     """What is taken and given back, in the order in which the host asks for it."""
 
-    events: list[tuple[Stream, Event]] = field(default_factory=list)
-    where: dict[Hashable, Stream] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    held: dict[Hashable, int] = field(default_factory=dict)
+    """Which event took each key's block: keys come again while a block is waited for."""
 
-    def take(self, key: Hashable, num_bytes: int, stream: Stream = "compute") -> None:
-        self.where[key] = stream
-        self.events.append((stream, Allocate(key, num_bytes)))
+    def take(self, key: Hashable, num_bytes: int, stream: int = COMPUTE) -> None:
+        number = self.held[key] = len(self.events)
+        self.events.append(Allocate(number, num_bytes, stream))
 
     def give(self, key: Hashable) -> None:
-        self.events.append((self.where.pop(key), Free(key)))
+        self.events.append(Free(self.held.pop(key)))
 
     def log(self, step: Hashable, logged: Iterable[Logged]) -> None:
         """A part of a tape's log; an owner's change is none of the allocator's business."""
@@ -49,41 +52,31 @@ class Timeline:
             else:
                 self.give((step, key))
 
-    def peaks(self, *, expandable_segments: bool) -> Peaks:
+    def peaks(self, *, expandable_segments: bool, capacity_bytes: int | None = None) -> Peaks:
+        """With a capacity, cached blocks go back to the driver before memory runs out."""
+        at_once = replay(self.events, expandable_segments=expandable_segments)
+        in_time = replay(
+            waited_for(self.events),
+            expandable_segments=expandable_segments,
+            capacity_bytes=capacity_bytes,
+        )
         return Peaks(
-            allocated_bytes=self._allocated(expandable_segments=expandable_segments),
-            reserved_bytes=self._reserved(expandable_segments=expandable_segments),
+            allocated_bytes=at_once.peak_allocated_bytes,
+            reserved_bytes=in_time.peak_reserved_bytes,
+            runs_out=in_time.out_of_memory is not None,
         )
 
-    def _allocated(self, *, expandable_segments: bool) -> int:
-        """The largest sum over streams at one moment."""
-        by_stream: dict[Stream, list[Event]] = defaultdict(list)
-        for stream, event in self.events:
-            by_stream[stream].append(event)
-        levels = {
-            stream: iter(replay(events, expandable_segments=expandable_segments).allocated_bytes)
-            for stream, events in by_stream.items()
-        }
-        now: dict[Stream, int] = dict.fromkeys(levels, 0)
-        peak = 0
-        for stream, _ in self.events:
-            now[stream] = next(levels[stream])
-            peak = max(peak, sum(now.values()))
-        return peak
 
-    def _reserved(self, *, expandable_segments: bool) -> int:
-        """Every stream's segments, which stay: an unused block of another stream is waited for
-        until the next one has been had."""
-        by_stream: dict[Stream, list[Event]] = defaultdict(list)
-        waiting: dict[Stream, list[Event]] = defaultdict(list)
-        for stream, event in self.events:
-            if stream == "compute":
-                by_stream[stream].append(event)
-            elif isinstance(event, Free):
-                waiting[stream].append(event)
-            else:
-                by_stream[stream] += [event, *waiting.pop(stream, [])]
-        return sum(
-            replay(events, expandable_segments=expandable_segments).peak_reserved_bytes
-            for events in by_stream.values()
-        )
+def waited_for(events: Iterable[Event]) -> Iterator[Event]:
+    """Another stream's block can be had again only when the next one has been had."""
+    streams: dict[Hashable, int] = {}
+    waiting: dict[int, list[Event]] = defaultdict(list)
+    for event in events:
+        if isinstance(event, Allocate):
+            streams[event.key] = event.stream
+            yield event
+            yield from waiting.pop(event.stream, ())
+        elif streams[event.key] == COMPUTE:
+            yield event
+        else:
+            waiting[streams[event.key]].append(event)
