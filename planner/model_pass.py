@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from planner.autograd import GradientSink, Tape
 from planner.decoder import Decoder, Layer
 from planner.layer import decoder_layer
+from planner.liger import fused_linear_loss
 from planner.loss import cross_entropy, fused_loss
 from planner.model import LayerKind
 from planner.norms import norm
@@ -54,6 +55,8 @@ class ModelPass:
             head = self._decoder.parameter("lm_head", model.embedding_params)
         if self._workload.recipe.loss == "fused":
             return fused_loss(tape, x, head, batch=batch, numerics=self._numerics)
+        if self._numerics.kernels == "liger":
+            return fused_linear_loss(tape, x, head, batch=batch)
         logits = self._decoder.product(head, x, model.vocab_size, "lm_head")
         loss, logits = cross_entropy(tape, logits, batch=batch, numerics=self._numerics)
         if self._numerics.output_in_fp32:

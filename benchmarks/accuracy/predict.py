@@ -7,6 +7,7 @@ from benchmarks.accuracy.loop import Training, one_device
 from benchmarks.accuracy.sources import Parallel, SourceConventions, sources
 from benchmarks.accuracy.timeline import Timeline
 from benchmarks.rows import Quantity, Row
+from planner.gpu import GpuSpec
 from planner.memory import Footprint, footprint_of
 from planner.overheads import overheads
 from planner.plan import AdapterSection, Method, Precision, QuantizationSection
@@ -37,7 +38,7 @@ MODULES = {
     "down": "down_proj",
 }
 DOUBLE_QUANT = {"nf4": False, "nf4-double": True}
-UNITS = {"GiB": GIB, "MiB": MIB}
+UNITS = {"GiB": GIB, "MiB": MIB, "1000 MiB": 1000 * MIB}
 
 
 def set_aside(row: Row) -> str | None:
@@ -86,20 +87,31 @@ def predicted(row: Row) -> dict[Reading, int]:
         "allocated, replayed": replayed.allocated_bytes,
         "reserved, replayed": replayed.reserved_bytes,
     }
+    card = _card(row, source)
+    if card is not None:
+        found["device, replayed"] = replayed.reserved_bytes + _outside(row, card)
     if "allocated" in measured(row) and row.parallel == "single":
         found = {"allocated": _closed_form(row, source, training), **found}
     return found
 
 
-def _capacity(row: Row, source: SourceConventions) -> int | None:
-    """What the driver has for the allocator: without the context, and without NCCL's share."""
+def _card(row: Row, source: SourceConventions) -> GpuSpec | None:
     name = next((card for word, card in source.cards.items() if row.gpu.startswith(word)), None)
-    if name is None:
+    return None if name is None else load_gpu(name)
+
+
+def _outside(row: Row, card: GpuSpec) -> int:
+    """What the process takes beside the allocator: the context, and what two ranks' NCCL does."""
+    assert card.context_mib is not None
+    return (card.context_mib + (overheads().nccl_mib.low if row.ranks > 1 else 0)) * MIB
+
+
+def _capacity(row: Row, source: SourceConventions) -> int | None:
+    """What the driver has for the allocator, where the card is known."""
+    card = _card(row, source)
+    if card is None or card.torch_visible_mib is None:
         return None
-    card = load_gpu(name)
-    assert card.torch_visible_mib is not None and card.context_mib is not None
-    nccl = overheads().nccl_mib.low if row.ranks > 1 else 0
-    return (card.torch_visible_mib - card.context_mib - nccl) * MIB
+    return card.torch_visible_mib * MIB - _outside(row, card)
 
 
 def _line(row: Row, source: SourceConventions, training: Training) -> Timeline:
@@ -137,8 +149,12 @@ def _training(row: Row, source: SourceConventions) -> Training:
     workload = _workload(row, source)
     return Training(
         workload=workload,
-        batch=Batch(micro_batch_size=row.micro_batch_size, sequence_length=row.sequence_length),
-        numerics=source.numerics(workload.method, row.model),
+        batch=Batch(
+            micro_batch_size=row.micro_batch_size,
+            sequence_length=row.sequence_length,
+            masked=source.padded,
+        ),
+        numerics=source.numerics(workload.method, row.model, row.loss),
         checkpointing=row.checkpointing == "yes",
         micro_batches=row.gradient_accumulation_steps,
         buckets=_parallel(row, source) == "ddp",

@@ -65,6 +65,10 @@ class SourceConventions(Spec):
     cross_entropy: CrossEntropy = "labels shifted"
     cross_entropy_of: dict[str, CrossEntropy] = Field(default_factory=dict)
     """Models whose code takes the loss otherwise."""
+    liger: tuple[str, ...] = Field(default=(), strict=False)
+    """The source's words for a loss that mean Liger's kernels throughout."""
+    padded: bool = False
+    """Whether samples of a batch are padded, so that attention takes a mask."""
     output_in_fp32: bool = False
     adam_step: AdamStep = "fused"
     attention: dict[str, Literal["sdpa", "eager"]] = Field(default_factory=dict)
@@ -83,12 +87,12 @@ class SourceConventions(Spec):
     blocks back."""
     read: dict[str, Quantity] = Field(default_factory=dict)
     """What a reading stands for that the source does not name."""
-    unit: dict[str, Literal["GiB", "MiB"]] = Field(default_factory=dict)
+    unit: dict[str, Literal["GiB", "MiB", "1000 MiB"]] = Field(default_factory=dict)
     """What a unit stands for that the source prints otherwise."""
     set_aside: dict[str, str] = Field(default_factory=dict)
     """Rows that are not predicted, each with the reason."""
 
-    def numerics(self, method: Method, model: str) -> Numerics:
+    def numerics(self, method: Method, model: str, loss: str) -> Numerics:
         """The conventions as the memory model takes them; matrices are multiplied in 16 bit."""
         return Numerics(
             compute=2,
@@ -96,6 +100,7 @@ class SourceConventions(Spec):
             grouped_heads=self.grouped_heads,
             cross_entropy=self.cross_entropy_of.get(model, self.cross_entropy),
             output_in_fp32=self.output_in_fp32,
+            kernels="liger" if loss in self.liger else "torch",
             **self.methods[method].model_dump(exclude={"moments"}),
         )
 
