@@ -90,6 +90,7 @@ class Row:
     gpu: str
     offload: str
     compiled: bool
+    notes: str
     read: str
     """What the source says it read; ``readings`` lacks it where that is none of ours."""
     readings: Mapping[Quantity, int]
@@ -142,6 +143,7 @@ def parse_row(line: Mapping[str, str]) -> Row:
         gpu=line["gpu_type"],
         offload=line["offload"],
         compiled="compile" in line["notes"],
+        notes=line["notes"],
         read=word("mem_kind", READ),
         readings=readings(line),
         printed=float(line["peak_mem_gb"]),

@@ -41,6 +41,8 @@ class ModelPass:
         self.casts_gone = self.tape.autocast_ends()
         """Places in the log where autocast has dropped each layer's casts."""
         self.tape.backward(output, self.tape.new(1, FP32, "gradient of the loss"))
+        self.backward_ends = len(self.tape.log)
+        """Behind it the log has what the training loop lets go of: the model's output."""
         self._held.clear()
         self.weights = self._decoder.weights
 

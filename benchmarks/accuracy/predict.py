@@ -80,7 +80,7 @@ def predicted(row: Row) -> dict[Reading, int]:
     """Bytes that the allocator's statistics would have said, by what is read and how it is had."""
     source = sources()[row.source]
     training = _training(row, source)
-    replayed = _line(row, source, training).peaks(
+    replayed = timeline(row).peaks(
         expandable_segments=source.expandable_segments, capacity_bytes=_capacity(row, source)
     )
     found: dict[Reading, int] = {
@@ -114,11 +114,16 @@ def _capacity(row: Row, source: SourceConventions) -> int | None:
     return card.torch_visible_mib * MIB - _outside(row, card)
 
 
-def _line(row: Row, source: SourceConventions, training: Training) -> Timeline:
-    if _parallel(row, source) == "fsdp":
-        assert source.sharding is not None
-        return fully_sharded(training, source.sharding.model_copy(update={"on_host": row.offload not in ("none", "")}), row.ranks)
-    return one_device(training)
+def timeline(row: Row) -> Timeline:
+    """The row's training loop, allocation by allocation."""
+    source = sources()[row.source]
+    training = _training(row, source)
+    if _parallel(row, source) != "fsdp":
+        return one_device(training)
+    assert source.sharding is not None
+    on_host = row.offload not in ("none", "")
+    sharding = source.sharding.model_copy(update={"on_host": on_host})
+    return fully_sharded(training, sharding, row.ranks)
 
 
 def _closed_form(row: Row, source: SourceConventions, training: Training) -> int:
@@ -161,6 +166,7 @@ def _training(row: Row, source: SourceConventions) -> Training:
         moments=source.methods[workload.method].moments,
         states_on_device=source.optimizer_states == "on the device",
         adam_step=source.adam_step,
+        holds_output=source.holds_output,
     )
 
 

@@ -19,6 +19,7 @@ Parallel = Literal["single", "ddp", "fsdp", "fsdp2", "zero2", "zero3"]
 AdamStep = Literal["fused", "foreach", "foreach, denominator apart"]
 """What AdamW makes in a step: nothing; the root of the second moments, for all parameters at
 once (torch since 2.1); and the denominator beside it (before)."""
+HoldsOutput = Literal["backward", "the step", "the next forward"]
 
 
 class MethodConventions(Spec):
@@ -57,6 +58,8 @@ class SourceConventions(Spec):
     methods: dict[Method, MethodConventions]
     loss: Loss
     keeps_logits: bool
+    holds_output: HoldsOutput = "backward"
+    """What has ended when the output that is kept goes."""
     grouped_heads: GroupedHeads
     dropout: float
     optimizer_states: Literal["on the device", "paged"]
