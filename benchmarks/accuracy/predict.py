@@ -1,5 +1,6 @@
 """A published row under its source's conventions -> the peak that the memory model predicts."""
 
+from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 from benchmarks.accuracy.fsdp import fully_sharded
@@ -79,20 +80,44 @@ def measured(row: Row) -> dict[Quantity, int]:
 def predicted(row: Row) -> dict[Reading, int]:
     """Bytes that the allocator's statistics would have said, by what is read and how it is had."""
     source = sources()[row.source]
-    training = _training(row, source)
-    replayed = timeline(row).peaks(
-        expandable_segments=source.expandable_segments, capacity_bytes=_capacity(row, source)
-    )
+    replayed = on_card(row)
     found: dict[Reading, int] = {
         "allocated, replayed": replayed.allocated_bytes,
         "reserved, replayed": replayed.reserved_bytes,
     }
-    card = _card(row, source)
-    if card is not None:
-        found["device, replayed"] = replayed.reserved_bytes + _outside(row, card)
+    if _card(row, source) is not None:
+        found["device, replayed"] = replayed.device_used_bytes
     if "allocated" in measured(row) and row.parallel == "single":
-        found = {"allocated": _closed_form(row, source, training), **found}
+        found = {"allocated": _closed_form(row, source), **found}
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnCard:
+    """A run on its own card, where that is known: cached blocks go back when it fills up."""
+
+    allocated_bytes: int
+    reserved_bytes: int
+    device_used_bytes: int
+    runs_out: bool
+
+
+def on_card(row: Row) -> OnCard:
+    source = sources()[row.source]
+    card = _card(row, source)
+    outside = _outside(row, card) if card is not None else 0
+    capacity = None
+    if card is not None and card.torch_visible_mib is not None:
+        capacity = card.torch_visible_mib * MIB - outside
+    peaks = timeline(row).peaks(
+        expandable_segments=source.expandable_segments, capacity_bytes=capacity
+    )
+    return OnCard(
+        allocated_bytes=peaks.allocated_bytes,
+        reserved_bytes=peaks.reserved_bytes,
+        device_used_bytes=peaks.reserved_bytes + outside,
+        runs_out=peaks.runs_out,
+    )
 
 
 def _card(row: Row, source: SourceConventions) -> GpuSpec | None:
@@ -104,14 +129,6 @@ def _outside(row: Row, card: GpuSpec) -> int:
     """What the process takes beside the allocator: the context, and what two ranks' NCCL does."""
     assert card.context_mib is not None
     return (card.context_mib + (overheads().nccl_mib.low if row.ranks > 1 else 0)) * MIB
-
-
-def _capacity(row: Row, source: SourceConventions) -> int | None:
-    """What the driver has for the allocator, where the card is known."""
-    card = _card(row, source)
-    if card is None or card.torch_visible_mib is None:
-        return None
-    return card.torch_visible_mib * MIB - _outside(row, card)
 
 
 def timeline(row: Row) -> Timeline:
@@ -126,7 +143,8 @@ def timeline(row: Row) -> Timeline:
     return fully_sharded(training, sharding, row.ranks)
 
 
-def _closed_form(row: Row, source: SourceConventions, training: Training) -> int:
+def _closed_form(row: Row, source: SourceConventions) -> int:
+    training = _training(row, source)
     layout = Layout(
         strategy="single",
         world_size=1,
