@@ -5,7 +5,7 @@ from typing import Literal, TypeVar, get_args
 
 from benchmarks.accuracy.fsdp import fully_sharded
 from benchmarks.accuracy.loop import Training, one_device
-from benchmarks.accuracy.sources import Parallel, SourceConventions, sources
+from benchmarks.accuracy.sources import Parallel, SourceConventions, sources, whole_sources_set_aside
 from benchmarks.accuracy.timeline import Timeline
 from benchmarks.rows import Quantity, Row
 from planner.gpu import GpuSpec
@@ -46,31 +46,35 @@ def set_aside(row: Row) -> str | None:
     """Why a row is not predicted, or nothing."""
     source = sources().get(row.source)
     if source is None:
-        return "conventions of the source are not declared yet"
+        undeclared = "conventions of the source are not declared yet"
+        return whole_sources_set_aside().get(row.source, undeclared)
     if row.id in source.set_aside:
         return source.set_aside[row.id]
     if row.model not in source.models:
         return "model not declared"
     if source.shape(row.model) is None:
         return "no preset of the model"
-    if row.method not in source.methods:
-        return f"method {row.method}"
-    if _packing(row, source) not in ("none", *DOUBLE_QUANT):
-        return f"quantization {row.quantization}"
-    if not measured(row):
-        return f"{row.read} was read"
-    if source.attention.get(row.attention, row.attention) not in get_args(Attention):
-        return f"attention {row.attention}"
-    if _parallel(row, source) not in ("single", "ddp", "fsdp"):
-        return f"parallel {row.parallel}"
-    return None
+    return _unknown_word(row, source)
+
+
+def _unknown_word(row: Row, source: SourceConventions) -> str | None:
+    """The first setting that nothing here stands for."""
+    attention = source.attention.get(row.attention, row.attention)
+    settings = (
+        (f"method {row.method}", row.method in source.methods),
+        (f"quantization {row.quantization}", _packing(row, source) in ("none", *DOUBLE_QUANT)),
+        (f"{row.read} was read", bool(measured(row))),
+        (f"attention {row.attention}", attention in get_args(Attention)),
+        (f"parallel {row.parallel}", _parallel(row, source) in ("single", "ddp", "fsdp")),
+    )
+    return next((word for word, known in settings if not known), None)
 
 
 def measured(row: Row) -> dict[Quantity, int]:
     """Bytes by what was read, the source's own words and units put into ours."""
-    source = sources()[row.source]
-    kind = source.read.get(row.read)
-    if kind is None:
+    source = sources().get(row.source)
+    kind = None if source is None else source.read.get(row.read)
+    if source is None or kind is None:
         return dict(row.readings)
     unit = source.unit.get(row.unit)
     own = row.peak_bytes if unit is None else round(row.printed * UNITS[unit])

@@ -11,9 +11,10 @@ from planner.model import ModelSpec
 from planner.numerics import CrossEntropy, GroupedHeads, Numerics
 from planner.plan import Loss, Method
 from planner.presets import load_model, preset_names
-from planner.spec import Spec, read_spec
+from planner.spec import Spec, parse_yaml, read_spec, read_text
 
 DIRECTORY = Path(__file__).parent / "sources"
+WHOLE = Path(__file__).parent / "set_aside.yaml"
 SHAPES = Path(__file__).parent / "shapes"
 Parallel = Literal["single", "ddp", "fsdp", "fsdp2", "zero2", "zero3"]
 AdamStep = Literal["fused", "foreach", "foreach, denominator apart"]
@@ -121,3 +122,10 @@ def sources() -> dict[str, SourceConventions]:
     """Every declared source by its name."""
     found = [read_spec(SourceConventions, path) for path in sorted(DIRECTORY.glob("*.yaml"))]
     return {source.name: source for source in found}
+
+
+@cache
+def whole_sources_set_aside() -> dict[str, str]:
+    """Sources of which no row is predicted, each with the reason."""
+    reasons: dict[str, str] = parse_yaml(read_text(WHOLE), WHOLE)
+    return reasons
