@@ -8,6 +8,7 @@ from benchmarks.accuracy.loop import Training, one_device
 from benchmarks.accuracy.sources import Parallel, SourceConventions, sources, whole_sources_set_aside
 from benchmarks.accuracy.timeline import Timeline
 from benchmarks.rows import Quantity, Row
+from planner.decoder import Decoder
 from planner.gpu import GpuSpec
 from planner.memory import Footprint, footprint_of
 from planner.overheads import overheads
@@ -179,13 +180,12 @@ def _training(row: Row, source: SourceConventions) -> Training:
         batch=Batch(
             micro_batch_size=row.micro_batch_size,
             sequence_length=row.sequence_length,
-            masked=source.padded,
         ),
-        numerics=source.numerics(workload.method, row.model, row.loss),
+        numerics=source.numerics(workload.method, row.model),
         checkpointing=row.checkpointing == "yes",
         micro_batches=row.gradient_accumulation_steps,
         buckets=_parallel(row, source) == "ddp",
-        moments=source.methods[workload.method].moments,
+        decoder=Decoder,
         states_on_device=source.optimizer_states == "on the device",
         adam_step=source.adam_step,
         holds_output=source.holds_output,

@@ -33,8 +33,6 @@ class MethodConventions(Spec):
     master: int
     residual: int
     autocast: bool
-    moments: int = 8
-    """Of both moments together: in fp32, or in the parameter's own dtype."""
 
 
 class ShardingConventions(Spec):
@@ -69,10 +67,6 @@ class SourceConventions(Spec):
     cross_entropy: CrossEntropy = "labels shifted"
     cross_entropy_of: dict[str, CrossEntropy] = Field(default_factory=dict)
     """Models whose code takes the loss otherwise."""
-    liger: tuple[str, ...] = Field(default=(), strict=False)
-    """The source's words for a loss that mean Liger's kernels throughout."""
-    padded: bool = False
-    """Whether samples of a batch are padded, so that attention takes a mask."""
     output_in_fp32: bool = False
     adam_step: AdamStep = "fused"
     attention: dict[str, Literal["sdpa", "eager"]] = Field(default_factory=dict)
@@ -96,7 +90,7 @@ class SourceConventions(Spec):
     set_aside: dict[str, str] = Field(default_factory=dict)
     """Rows that are not predicted, each with the reason."""
 
-    def numerics(self, method: Method, model: str, loss: str) -> Numerics:
+    def numerics(self, method: Method, model: str) -> Numerics:
         """The conventions as the memory model takes them; matrices are multiplied in 16 bit."""
         return Numerics(
             compute=2,
@@ -104,8 +98,7 @@ class SourceConventions(Spec):
             grouped_heads=self.grouped_heads,
             cross_entropy=self.cross_entropy_of.get(model, self.cross_entropy),
             output_in_fp32=self.output_in_fp32,
-            kernels="liger" if loss in self.liger else "torch",
-            **self.methods[method].model_dump(exclude={"moments"}),
+            **self.methods[method].model_dump(),
         )
 
     def shape(self, model: str) -> ModelSpec | None:
