@@ -34,6 +34,8 @@ class Training:
     buckets: bool
     """DDP's flat copies of the gradients."""
     decoder: type[Decoder]
+    held_beside: tuple[int, ...]
+    """Weights that the pass does not make: codes of matrices, originals of trained copies."""
     states_on_device: bool
     adam_step: AdamStep
     holds_output: HoldsOutput
@@ -98,6 +100,7 @@ def load(line: Timeline, training: Training, run: ModelPass) -> None:
     arrives = min(numerics.outside, numerics.compute) if workload.method != "full" else None
     hold(line, "weight", (w.elements * (arrives or w.width) for w in own.values()))
     pack(line, workload, numerics.compute)
+    hold(line, "other", training.held_beside)
     for number, w in enumerate(own.values()):
         if arrives is not None and w.width != arrives:
             line.take(("cast", number), w.elements * w.width)
