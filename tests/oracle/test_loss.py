@@ -41,7 +41,7 @@ def traced_peak(kind: CrossEntropy, samples: int, *, autocast: bool) -> int:
     tracer = Tracer()
     with tracer, tracer.phase("loss"):
         loss = model_loss(base * scale, labels, kind, autocast=autocast)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
     return max(sum(parts.values()) for parts in tracer.phases.values())
 
 
