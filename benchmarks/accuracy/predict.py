@@ -76,7 +76,7 @@ def _unknown_word(row: Row, source: SourceConventions) -> str | None:
         (f"quantization {row.quantization}", _packed(row, source)),
         (f"{row.read} was read", bool(measured(row))),
         (f"attention {row.attention}", attention in get_args(Attention)),
-        (f"parallel {row.parallel}", _parallel(row, source) in ("single", "ddp", "fsdp")),
+        (f"parallel {row.parallel}", _parallel(row, source) in get_args(Parallel)),
     )
     return next((word for word, known in settings if not known), None)
 
@@ -154,12 +154,15 @@ def timeline(row: Row) -> Timeline:
         return partitioned_gradients(
             training, ranks=row.ranks, bucket_elements=source.reduce_bucket_size
         )
-    if _parallel(row, source) != "fsdp":
+    parallel = _parallel(row, source)
+    if parallel not in ("fsdp", "fsdp no_shard"):
         return one_device(training)
     assert source.sharding is not None
-    on_host = row.offload not in ("none", "")
-    sharding = source.sharding.model_copy(update={"on_host": on_host})
-    return fully_sharded(training, sharding, row.ranks)
+    shards = parallel == "fsdp"
+    sharding = source.sharding.model_copy(
+        update={"on_host": row.offload not in ("none", ""), "shards": shards}
+    )
+    return fully_sharded(training, sharding, row.ranks if shards else 1)
 
 
 def _closed_form(row: Row, source: SourceConventions) -> int:
