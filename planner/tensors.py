@@ -86,18 +86,30 @@ Backward = Callable[[Tensor], Sequence[Tensor | None]]
 class Node:
     """One operator of the graph: what it saved, and how it makes its inputs' gradients."""
 
-    __slots__ = ("__weakref__", "backward", "inputs", "region", "saved", "sequence", "unpacks")
+    __slots__ = (
+        "__weakref__",
+        "backward",
+        "inputs",
+        "region",
+        "saved",
+        "sequence",
+        "shapes",
+        "unpacks",
+    )
 
     def __init__(
         self,
         sequence: int,
         inputs: tuple["Node | Parameter | None", ...],
+        shapes: tuple[tuple[int, int], ...],
         backward: Backward,
         *,
         unpacks: bool,
     ) -> None:
         self.sequence = sequence
         self.inputs = inputs
+        self.shapes = shapes
+        """Elements and bytes per element of each input, and so of its gradient."""
         self.backward = backward
         self.unpacks = unpacks
         """Whether it saved anything, a weight included."""
