@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from benchmarks.accuracy.loop import STEPS, Training, hold, step
+from benchmarks.accuracy.loop import STEPS, Training, held_by_the_graph, hold, step
 from benchmarks.accuracy.sources import ShardingConventions
 from benchmarks.accuracy.timeline import GATHER, REDUCE, Timeline
 from planner.allocation import quantized_sizes
@@ -150,6 +150,8 @@ class _Job:
             self.release(number)
         end = len(self.run.tape.log)
         self.log(passed[-1], end)
+        for key in held_by_the_graph(self.run):
+            self.line.give(("pass", key))
         self.reduce(
             ROOT, [*range(self.run.tape.borders[-1][1], passed[0]), *range(passed[-1], end)]
         )

@@ -12,6 +12,7 @@ from planner.decoder import Decoder
 from planner.model_pass import ModelPass
 from planner.numerics import Numerics
 from planner.recipe import Batch, Workload
+from planner.tensors import RENAMED
 
 STEPS = 2
 """The first makes the optimizer's states, the second is as all later ones."""
@@ -86,9 +87,25 @@ def micro_batches(
             line.log((place, number - 1), run.tape.log[end:])
         line.mark("forward")
         line.log((place, number), run.tape.log[loss:end])
+        for key in held_by_the_graph(run):
+            line.give(((place, number), key))
         line.mark("backward")
         if place != FIRST or training.holds_output == "backward":
             line.log((place, number), run.tape.log[end:])
+
+
+def held_by_the_graph(run: ModelPass) -> list[int]:
+    """Storages that the log has no end of, but for the gradients: they go with the graph."""
+    alive: dict[int, None] = {}
+    for size, _, key, _ in run.tape.log:
+        if key == RENAMED:
+            continue
+        if size > 0:
+            alive[key] = None
+        else:
+            del alive[key]
+    kept = {id(storage) for storage in run.tape.kept_gradients}
+    return [key for key in alive if key not in kept]
 
 
 def load(line: Timeline, training: Training, run: ModelPass) -> None:
