@@ -43,7 +43,7 @@ class Training:
     """Until when the loop's variable holds what the model returned, where it does."""
 
     def run(self, sink: GradientSink) -> ModelPass:
-        return ModelPass(
+        run = ModelPass(
             self.workload,
             self.batch,
             self.numerics,
@@ -52,6 +52,8 @@ class Training:
             sink=sink,
             decoder=self.decoder,
         )
+        run.tape.log = list(run.tape.log)  # storages that Python collects later log elsewhere
+        return run
 
 
 def one_device(training: Training) -> Timeline:
