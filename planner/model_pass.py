@@ -10,7 +10,7 @@ from planner.layer_kinds import LayerKind
 from planner.loss import cross_entropy, fused_loss
 from planner.norms import norm
 from planner.numerics import Numerics
-from planner.operators import FP32, INT64, unary
+from planner.operators import FP32, INT64, cast, unary
 from planner.recipe import Batch, Workload
 from planner.rotary import Tables
 from planner.tensors import Parameter, Tensor
@@ -28,12 +28,13 @@ class ModelPass:
         layers: Sequence[LayerKind],
         checkpointing: bool,
         sink: GradientSink,
+        decoder: type[Decoder] = Decoder,
     ) -> None:
         self._workload = workload
         self._batch = batch
         self._layers = layers
         self.tape = Tape(sink=sink)
-        self._decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
+        self._decoder = decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
         self._checkpointing = checkpointing
         self._numerics = numerics
         self._held: list[Tensor] = []
@@ -41,6 +42,8 @@ class ModelPass:
         self.casts_gone = self.tape.autocast_ends()
         """Places in the log where autocast has dropped each layer's casts."""
         self.tape.backward(output, self.tape.new(1, FP32, "gradient of the loss"))
+        self.backward_ends = len(self.tape.log)
+        """Behind it the log has what the training loop lets go of: the model's output."""
         self._held.clear()
         self.weights = self._decoder.weights
 
@@ -58,9 +61,14 @@ class ModelPass:
         if self._workload.recipe.loss == "fused":
             return fused_loss(tape, x, head, bias, batch=batch, numerics=self._numerics)
         logits = self._logits(head, bias, x)
+        if self._numerics.cross_entropy == "logits shifted in fp32":
+            logits = cast(tape, logits, FP32, "logits in fp32")
+        loss = cross_entropy(tape, logits, batch=batch, numerics=self._numerics)
+        if self._numerics.output_in_fp32:
+            logits = cast(tape, logits, FP32, "logits of the output in fp32")
         if self._numerics.keeps_logits:
             self._held.append(logits.detached())
-        return cross_entropy(tape, logits)
+        return loss
 
     def _logits(self, head: Parameter, bias: Parameter | None, x: Tensor) -> Tensor:
         """The head; Granite divides what it gives, Gemma 2 caps it."""
