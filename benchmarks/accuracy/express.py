@@ -4,12 +4,13 @@ from typing import TypeVar, get_args
 
 from benchmarks.accuracy.decoders import Gptq4, Gptq8, TrainedOutside, gptq_sizes
 from benchmarks.accuracy.fsdp import fully_sharded
-from benchmarks.accuracy.loop import Training, one_device
+from benchmarks.accuracy.loop import DtypeGroup, Training, one_device
 from benchmarks.accuracy.sources import Parallel, SourceConventions, sources
 from benchmarks.accuracy.timeline import Timeline
 from benchmarks.accuracy.zero2 import partitioned_gradients
 from benchmarks.rows import Row
 from planner.decoder import Decoder
+from planner.numerics import Numerics
 from planner.plan import AdapterSection, Method, Precision, QuantizationSection
 from planner.recipe import Batch, Recipe, Workload, load_recipe
 from planner.trained_tensors import TrainedTensor, trained_tensors
@@ -56,19 +57,20 @@ def parallel_of(row: Row, source: SourceConventions) -> Parallel | str:
 
 def training_of(row: Row, source: SourceConventions) -> Training:
     workload, decoder = _workload(row, source), _decoder(row, source)
+    numerics = source.numerics(workload.method, row.model, gptq=row.quantization in GPTQ)
     return Training(
         workload=workload,
         batch=Batch(
             micro_batch_size=row.micro_batch_size,
             sequence_length=row.sequence_length,
         ),
-        numerics=source.numerics(workload.method, row.model, gptq=row.quantization in GPTQ),
+        numerics=numerics,
         checkpointing=row.checkpointing == "yes",
         micro_batches=row.gradient_accumulation_steps,
         buckets=parallel_of(row, source) == "ddp",
         decoder=decoder,
         held_beside=tuple(_held_beside(workload, decoder)),
-        trained=_trained(workload, decoder),
+        trained=_trained(workload, decoder, numerics),
         denominator_apart=source.denominator_apart,
         holds_output=source.holds_output,
     )
@@ -80,11 +82,15 @@ def _decoder(row: Row, source: SourceConventions) -> type[Decoder]:
     return GPTQ.get(row.quantization, Decoder)
 
 
-def _trained(workload: Workload, decoder: type[Decoder]) -> tuple[TrainedTensor, ...]:
-    model = workload.model
-    table = (model.vocab_size, model.hidden_size)
-    copies = (TrainedTensor(table, "embedding"), TrainedTensor(table))
-    return trained_tensors(workload) + (copies if decoder is TrainedOutside else ())
+def _trained(
+    workload: Workload, decoder: type[Decoder], numerics: Numerics
+) -> tuple[DtypeGroup, ...]:
+    """In the order in which an optimizer meets their dtypes: the embedding comes first."""
+    own = DtypeGroup(trained_tensors(workload), numerics.home)
+    if decoder is not TrainedOutside:
+        return (own,)
+    table = TrainedTensor((workload.model.vocab_size, workload.model.hidden_size), "embedding")
+    return DtypeGroup([table] * 2, numerics.outside), own
 
 
 def _held_beside(workload: Workload, decoder: type[Decoder]) -> list[int]:

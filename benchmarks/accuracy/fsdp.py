@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from benchmarks.accuracy.loop import STEPS, Training, held_by_the_graph, hold, step
+from benchmarks.accuracy.loop import STEPS, DtypeGroup, Training, hold, step
 from benchmarks.accuracy.sources import ShardingConventions
 from benchmarks.accuracy.timeline import GATHER, REDUCE, Timeline
 from planner.allocation import quantized_sizes
@@ -35,13 +35,7 @@ def fully_sharded(training: Training, sharding: ShardingConventions, ranks: int)
         job.backward()
         job.line.synchronize()
         if not sharding.on_host:
-            step(
-                job.line,
-                training,
-                job.trained_shards,
-                width=sharding.kept_in,
-                first_time=number == 0,
-            )
+            step(job.line, training, [job.trained_shards], first_time=number == 0)
         job.drop_gradients()
     return job.line
 
@@ -80,10 +74,11 @@ class _Job:
         return [w.elements for name, w in self.run.weights.items() if ".lora_" in name]
 
     @property
-    def trained_shards(self) -> list[TrainedTensor]:
+    def trained_shards(self) -> DtypeGroup:
         """A flat one of each unit that trains."""
         trained = self.units if self.trains_units else self.adapters
-        return [TrainedTensor((ceil_div(n, self.ranks),)) for n in trained]
+        shards = [TrainedTensor((ceil_div(n, self.ranks),)) for n in trained]
+        return DtypeGroup(shards, self.sharding.kept_in)
 
     def states(self) -> None:
         """What stays: shards, the constants of packed weights, which nobody shards, cuBLAS."""
@@ -158,8 +153,6 @@ class _Job:
             self.release(number)
         end = len(self.run.tape.log)
         self.log(passed[-1], end)
-        for key in held_by_the_graph(self.run):
-            self.line.give(("pass", key))
         self.reduce(
             ROOT, [*range(self.run.tape.borders[-1][1], passed[0]), *range(passed[-1], end)]
         )

@@ -1,7 +1,8 @@
 """A training loop of the field, step by step, on a timeline: one device or DDP."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from benchmarks.accuracy.sources import HoldsOutput
 from benchmarks.accuracy.timeline import Timeline
@@ -12,9 +13,9 @@ from planner.decoder import Decoder
 from planner.model_pass import ModelPass
 from planner.numerics import Numerics
 from planner.optimizer_step import Step
-from planner.optimizers import OptimizerSpec, optimizers
+from planner.optimizers import optimizers
 from planner.recipe import Batch, Workload
-from planner.tensors import RENAMED, Event
+from planner.tensors import Event, Storage
 from planner.trained_tensors import TrainedTensor
 
 STEPS = 2
@@ -23,6 +24,13 @@ FIRST = 0
 """Of a step's micro-batches: its gradients are kept, and later ones are added to them."""
 CONSTANTS = 3
 """Tensors of a packed matrix: its codes, its scales, and what the scales need."""
+
+
+class DtypeGroup(NamedTuple):
+    """Trained tensors of one width in bytes, which an optimizer takes together."""
+
+    tensors: Sequence[TrainedTensor]
+    width: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +48,7 @@ class Training:
     decoder: type[Decoder]
     held_beside: tuple[int, ...]
     """Weights that the pass does not make: codes of matrices, originals of trained copies."""
-    trained: tuple[TrainedTensor, ...]
+    trained: tuple[DtypeGroup, ...]
     """What the optimizer is given."""
     denominator_apart: bool
     """See :class:`~benchmarks.accuracy.sources.SourceConventions`."""
@@ -48,7 +56,7 @@ class Training:
     """Until when the loop's variable holds what the model returned, where it does."""
 
     def run(self, sink: GradientSink) -> ModelPass:
-        run = ModelPass(
+        return ModelPass(
             self.workload,
             self.batch,
             self.numerics,
@@ -57,8 +65,6 @@ class Training:
             sink=sink,
             decoder=self.decoder,
         )
-        run.tape.log = list(run.tape.log)  # storages that Python collects later log elsewhere
-        return run
 
 
 def one_device(training: Training) -> Timeline:
@@ -73,7 +79,7 @@ def one_device(training: Training) -> Timeline:
         hold(line, "bucket", [sum(w.elements * w.width for w in trained)])
     for number in range(STEPS):
         micro_batches(line, training, [first, *([later] if later else [])], number)
-        step(line, training, training.trained, width=training.numerics.home, first_time=number == 0)
+        step(line, training, training.trained, first_time=number == 0)
         line.mark("update")
         if training.holds_output == "the step":
             line.log((FIRST, number), first.tape.log[first.backward_ends :])
@@ -94,25 +100,9 @@ def micro_batches(
             line.log((place, number - 1), run.tape.log[end:])
         line.mark("forward")
         line.log((place, number), run.tape.log[loss:end])
-        for key in held_by_the_graph(run):
-            line.give(((place, number), key))
         line.mark("backward")
         if place != FIRST or training.holds_output == "backward":
             line.log((place, number), run.tape.log[end:])
-
-
-def held_by_the_graph(run: ModelPass) -> list[int]:
-    """Storages that the log has no end of, but for the gradients: they go with the graph."""
-    alive: dict[int, None] = {}
-    for size, _, key, _ in run.tape.log:
-        if key == RENAMED:
-            continue
-        if size > 0:
-            alive[key] = None
-        else:
-            del alive[key]
-    kept = {id(storage) for storage in run.tape.kept_gradients}
-    return [key for key in alive if key not in kept]
 
 
 def load(line: Timeline, training: Training, run: ModelPass) -> None:
@@ -150,39 +140,37 @@ def pack(line: Timeline, workload: Workload, width: int) -> None:
         line.give("whole")
 
 
-def hold(line: Timeline, name: str, sizes: Iterable[int]) -> None:
+def hold(line: Timeline, name: Hashable, sizes: Iterable[int]) -> None:
     for number, size in enumerate(sizes):
         line.take((name, number), size)
 
 
 def step(
-    line: Timeline,
-    training: Training,
-    tensors: Sequence[TrainedTensor],
-    *,
-    width: int,
-    first_time: bool,
+    line: Timeline, training: Training, groups: Sequence[DtypeGroup], *, first_time: bool
 ) -> None:
     """The optimizer's: its states, which the first one makes, and what it makes beside them."""
-    optimizer = optimizers()[training.workload.recipe.optimizer.name]
+    settings = training.workload.recipe.optimizer
+    optimizer = optimizers()[settings.name]
     if first_time:
-        hold(line, "state", state_sizes(optimizer, tensors, width=width, device="cuda"))
-    line.log("step", _step_log(training, optimizer, tensors, width))
+        for group in groups:
+            sizes = state_sizes(optimizer, group.tensors, width=group.width, device="cuda")
+            hold(line, ("state", group.width), sizes)
+    if training.denominator_apart:
+        line.log("step", _adamw_before_2_1(groups))
+        return
+    for tensors, width in groups:
+        decay = settings.weight_decay
+        made = Step(optimizer, tensors, width=width, weight_decay=decay, device="cuda")
+        line.log("step", made.log)
 
 
-def _step_log(
-    training: Training, optimizer: OptimizerSpec, tensors: Sequence[TrainedTensor], width: int
-) -> list[Event]:
-    apart = training.denominator_apart
-    made = Step(
-        optimizer.model_copy(update={"step": "fused"}) if apart else optimizer,
-        tensors,
-        width=width,
-        weight_decay=training.workload.recipe.optimizer.weight_decay,
-        device="cuda",
-    )
-    for group in made.groups if apart else ():
-        roots = [made.new(x.elements, width, "root of the variance") for x in group]
-        denominators = [made.new(x.elements, width, "denominator") for x in group]
-        del roots, denominators
-    return made.log
+def _adamw_before_2_1(groups: Sequence[DtypeGroup]) -> list[Event]:
+    """torch/optim/adamw.py at 2.0, _multi_tensor_adamw: variables last to the next dtype."""
+    log: list[Event] = []
+    _roots, _denominators = [], []
+    for tensors, width in groups:
+        sizes = [tensor.elements * width for tensor in tensors]
+        _roots = [Storage(log, size, "workspace", "root of the variance") for size in sizes]
+        _denominators = [Storage(log, size, "workspace", "denominator") for size in sizes]
+    del _roots, _denominators
+    return log

@@ -6,7 +6,7 @@ reduce_bucket_size elements in turn (overlap_comm), whose gradients go into the 
 part, which micro-batches add to; a step makes that part fp32.
 """
 
-from benchmarks.accuracy.loop import FIRST, STEPS, Training, held_by_the_graph, hold, load
+from benchmarks.accuracy.loop import FIRST, STEPS, Training, hold, load
 from benchmarks.accuracy.timeline import Timeline
 from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
 from planner.operators import FP32
@@ -31,8 +31,6 @@ def partitioned_gradients(training: Training, *, ranks: int, bucket_elements: in
             line.log((FIRST, number, micro_batch), run.tape.log[:loss])
             hold(line, "bucket", [bucket_elements * width] * BUCKETS)
             line.log((FIRST, number, micro_batch), run.tape.log[loss:])
-            for key in held_by_the_graph(run):
-                line.give(((FIRST, number, micro_batch), key))
             line.take(("part", micro_batch), part * width)
             for bucket in range(BUCKETS):
                 line.give(("bucket", bucket))

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.accuracy.fsdp import fully_sharded
-from benchmarks.accuracy.loop import Training
+from benchmarks.accuracy.loop import DtypeGroup, Training
 from benchmarks.accuracy.sources import ShardingConventions
 from planner.decoder import Decoder
 from planner.numerics import Numerics
@@ -35,7 +35,7 @@ def training(method: Method) -> Training:
         buckets=False,
         decoder=Decoder,
         held_beside=(),
-        trained=trained_tensors(workload),
+        trained=(DtypeGroup(trained_tensors(workload), 2),),
         denominator_apart=False,
         holds_output="backward",
     )
