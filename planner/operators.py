@@ -7,7 +7,7 @@ what is saved and made; where a CUDA kernel allocates inside, its own file is na
 from planner.autograd import Tape
 from planner.gpu import Device
 from planner.quantization import BLOCK_SIZE as NF4_BLOCK
-from planner.tensors import Parameter, Tensor
+from planner.tensors import Tensor
 
 FP32 = 4
 INT64 = 8
@@ -36,7 +36,7 @@ def as_width(tape: Tape, gradient: Tensor, width: int, elements: int) -> Tensor:
 
 
 def linear(
-    tape: Tape, x: Tensor, weight: Tensor, *, out_features: int, bias: Parameter | None, name: str
+    tape: Tape, x: Tensor, weight: Tensor, *, out_features: int, bias: Tensor | None, name: str
 ) -> Tensor:
     """``x @ weight.T + bias``: the input is saved for a weight that trains, and the weight
     for an input that needs a gradient."""
@@ -82,7 +82,7 @@ def quantized_linear(
     return tape.record(output, (x,), (), backward)
 
 
-def embedding(tape: Tape, weight: Parameter, *, tokens: int, hidden_size: int) -> Tensor:
+def embedding(tape: Tape, weight: Tensor, *, tokens: int, hidden_size: int) -> Tensor:
     """Rows of a table; its gradient is as large as the table."""
     elements, width = weight.elements, weight.width
 

@@ -2,6 +2,7 @@
 
 from typing import Literal, TypeVar, get_args
 
+from benchmarks.accuracy import litgpt
 from benchmarks.accuracy.sources import SourceConventions, sources
 from benchmarks.rows import Quantity, Row
 from planner.allocation import allocator_peak
@@ -36,6 +37,8 @@ DOUBLE_QUANT = {"nf4": False, "nf4-double": True}
 
 def set_aside(row: Row) -> str | None:
     """Why a row is not predicted, or nothing."""
+    if row.source in litgpt.sources():
+        return litgpt.set_aside(row)
     source = sources().get(row.source)
     if source is None:
         return "conventions of the source are not declared yet"
@@ -54,6 +57,8 @@ def set_aside(row: Row) -> str | None:
 
 def predicted(row: Row) -> dict[Reading, int]:
     """Bytes that the allocator's statistics would have said, by what is read and how it is had."""
+    if row.source in litgpt.sources():
+        return _of_timeline(litgpt.timeline(row))
     source = sources()[row.source]
     workload = _workload(row, source)
     batch = Batch(micro_batch_size=row.micro_batch_size, sequence_length=row.sequence_length)
@@ -76,6 +81,15 @@ def predicted(row: Row) -> dict[Reading, int]:
     )
     return {
         "allocated": _peak(footprint_of(workload, layout, batch, numerics), source),
+        "allocated, replayed": replayed.peak_allocated_bytes,
+        "reserved, replayed": replayed.peak_reserved_bytes,
+    }
+
+
+def _of_timeline(timeline: litgpt.Timeline) -> dict[Reading, int]:
+    replayed = timeline.replayed()
+    return {
+        "allocated": timeline.peak_bytes,
         "allocated, replayed": replayed.peak_allocated_bytes,
         "reserved, replayed": replayed.peak_reserved_bytes,
     }

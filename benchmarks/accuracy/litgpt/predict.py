@@ -1,0 +1,100 @@
+"""A row of one of LitGPT's tables -> the peaks that its own model code comes to on the tape."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from benchmarks.accuracy.litgpt.conventions import Launch, sources
+from benchmarks.accuracy.litgpt.fsdp import ShardedRun
+from benchmarks.accuracy.litgpt.shape import shapes
+from benchmarks.accuracy.litgpt.training import MicroBatch, TrainingRun
+from benchmarks.accuracy.litgpt.weights import Method, Tuning
+from benchmarks.rows import Row
+from planner.allocator import Allocate, AllocatorPeak, Event, Free, replay
+from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
+from planner.tensors import RENAMED
+from planner.tensors import Event as Logged
+from planner.units import ALLOCATOR_BLOCK_BYTES, round_up
+
+DOUBLE_QUANT = {"none": None, "nf4": False, "nf4-double": True}
+TARGETS = {"o": "proj", "gate": "mlp", "up": "mlp", "down": "mlp", "lm_head": "head"}
+"""The table's words to LitGPT's, where they differ."""
+
+
+def set_aside(row: Row) -> str | None:
+    """Why a row of LitGPT's is not predicted, or nothing."""
+    source = sources()[row.source]
+    if row.model not in source.models:
+        return "model not declared"
+    if row.method not in get_args(Method):
+        return f"method {row.method}"
+    return source.aside.get(row.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """Bytes of each tensor that is there from the start, and what comes and goes then."""
+
+    resident: Sequence[int]
+    log: Sequence[Logged]
+
+    @property
+    def peak_bytes(self) -> int:
+        level = best = sum(round_up(size, ALLOCATOR_BLOCK_BYTES) for size in self.resident)
+        for num_bytes, *_ in self.log:
+            level += num_bytes
+            best = max(best, level)
+        return best
+
+    def replayed(self) -> AllocatorPeak:
+        """Through the allocator's rules, without expandable segments."""
+        events: list[Event] = [Allocate(n, size) for n, size in enumerate(self.resident)]
+        events += [
+            Allocate((key, "storage"), size) if size > 0 else Free((key, "storage"))
+            for size, _, key, _ in self.log
+            if key != RENAMED
+        ]
+        return replay(events, expandable_segments=False)
+
+
+def timeline(row: Row) -> Timeline:
+    """The run that the row describes, at its largest micro-batches."""
+    run = _run_of(row)
+    run.micro_batch()
+    if sources()[row.source].longest_repeats:
+        run.micro_batch()
+        run.step()
+    workspaces = [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES
+    return Timeline(resident=run.resident + workspaces, log=run.tape.log)
+
+
+def _run_of(row: Row) -> TrainingRun:
+    source = sources()[row.source]
+    launch = source.launches.get(row.id, Launch())
+    batch = MicroBatch(samples=row.micro_batch_size, length=row.sequence_length)
+    shape, tuning = shapes()[source.models[row.model]], tuning_of(row)
+    steady = source.longest_repeats
+    if launch.devices == 1:
+        return TrainingRun(shape, tuning, batch, steady=steady)
+    return ShardedRun(
+        shape,
+        tuning,
+        batch,
+        steady=steady,
+        ranks=launch.devices,
+        accumulates=launch.accumulates,
+    )
+
+
+def tuning_of(row: Row) -> Tuning:
+    source = sources()[row.source]
+    words = row.lora_targets.split(",") if row.lora_targets else []
+    method = next(method for method in get_args(Method) if method == row.method)
+    return Tuning(
+        method=method,
+        double_quant=DOUBLE_QUANT[row.quantization],
+        rank=row.lora_rank or 0,
+        targets=frozenset(TARGETS.get(word, word) for word in words),
+        attention=source.attention_of.get(row.model, source.attention),
+        norm_scaled_in_fp32=source.norm_scaled_in_fp32,
+    )
