@@ -158,8 +158,12 @@ class ShardedRun(TrainingRun):
             super().step()
 
     @property
+    def trainable(self) -> list[int]:
+        return list(self._units.trainable)
+
+    @property
     def trained(self) -> list[int]:
-        return [ceil_div(elements, self._ranks) for elements in self._units.trainable]
+        return [ceil_div(elements, self._ranks) for elements in self.trainable]
 
     @property
     def resident(self) -> list[int]:

@@ -57,23 +57,28 @@ class Timeline:
         return replay(events, expandable_segments=False)
 
 
-def timeline(row: Row) -> Timeline:
-    """The run that the row describes, at its largest micro-batches."""
-    run = _run_of(row)
+def timeline(row: Row, *, steady: bool | None = None) -> Timeline:
+    """The run that the row describes, at its largest micro-batches.
+
+    ``steady``: as the source says if nothing, see :class:`TrainingRun`.
+    """
+    if steady is None:
+        steady = sources()[row.source].longest_repeats
+    batch = MicroBatch(samples=row.micro_batch_size, length=row.sequence_length)
+    run = run_of(row, batch, steady=steady)
     run.micro_batch()
-    if sources()[row.source].longest_repeats:
+    if steady:
         run.micro_batch()
         run.step()
     workspaces = [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES
     return Timeline(resident=run.resident + workspaces, log=run.tape.log)
 
 
-def _run_of(row: Row) -> TrainingRun:
+def run_of(row: Row, batch: MicroBatch, *, steady: bool = False) -> TrainingRun:
+    """The row's model and method on as many devices as its launch had."""
     source = sources()[row.source]
     launch = source.launches.get(row.id, Launch())
-    batch = MicroBatch(samples=row.micro_batch_size, length=row.sequence_length)
     shape, tuning = shapes()[source.models[row.model]], tuning_of(row)
-    steady = source.longest_repeats
     if launch.devices == 1:
         return TrainingRun(shape, tuning, batch, steady=steady)
     return ShardedRun(

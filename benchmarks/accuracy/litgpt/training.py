@@ -70,9 +70,14 @@ class TrainingRun:
             self.tape.new(roots, COMPUTE, "roots of the second moments", "workspace")
 
     @property
-    def trained(self) -> list[int]:
-        """Elements of each tensor that the optimizer changes."""
+    def trainable(self) -> list[int]:
+        """Elements of each weight that trains."""
         return self.weights.trainable
+
+    @property
+    def trained(self) -> list[int]:
+        """Elements of each that the optimizer changes here."""
+        return self.trainable
 
     @property
     def resident(self) -> list[int]:
