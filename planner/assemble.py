@@ -2,26 +2,19 @@
 
 from planner.choose import Decision
 from planner.host import disk_bytes, host_ram_bytes
-from planner.memory import zero_section
 from planner.model_config import config_from_spec
-from planner.numerics import numerics
 from planner.plan import (
     SCHEMA_VERSION,
-    BatchSection,
     Fallback,
     HardwareSection,
     ModelSection,
     OutputSection,
-    ParallelSection,
     Plan,
-    Precision,
-    PrecisionSection,
     PredictionSection,
     TrainingSection,
 )
 from planner.search import Candidate
-
-DTYPE: dict[int, Precision] = {4: "fp32"}
+from planner.sections import batch_section, parallel_section, precision_section
 
 
 def plan_of(decision: Decision) -> Plan:
@@ -35,14 +28,11 @@ def plan_of(decision: Decision) -> Plan:
         method=chosen.method,
         adapter=recipe.adapter,
         quantization=recipe.quantization,
-        precision=_precision(chosen),
-        batch=BatchSection(
-            micro_batch_size=chosen.layout.micro_batch_size,
-            gradient_accumulation_steps=chosen.layout.gradient_accumulation_steps,
-            global_batch_size=chosen.layout.global_batch_size,
-            sequence_length=recipe.sequence_length,
+        precision=precision_section(chosen.workload, chosen.layout),
+        batch=batch_section(chosen.workload, chosen.layout),
+        parallel=parallel_section(
+            chosen.workload, chosen.layout, num_nodes=chosen.cluster.num_nodes
         ),
-        parallel=_parallel(chosen),
         activation_checkpointing=chosen.layout.activation_checkpointing,
         attention=recipe.attention,
         loss=recipe.loss,
@@ -76,28 +66,6 @@ def _hardware(decision: Decision) -> HardwareSection:
         device_name=cluster.accelerator.device_name,
         capacity_bytes=cluster.accelerator.capacity_bytes,
         budget_bytes=decision.request.budget_bytes,
-    )
-
-
-def _precision(chosen: Candidate) -> PrecisionSection:
-    compute = chosen.workload.compute
-    kinds = numerics(method=chosen.method, compute=compute, zero_stage=chosen.layout.zero_stage)
-    return PrecisionSection(
-        compute=compute,
-        frozen=DTYPE.get(kinds.frozen, compute),
-        trainable=DTYPE.get(kinds.trainable, compute),
-    )
-
-
-def _parallel(chosen: Candidate) -> ParallelSection:
-    cluster = chosen.cluster
-    return ParallelSection(
-        strategy=chosen.layout.strategy,
-        zero_stage=chosen.layout.zero_stage,
-        num_nodes=cluster.num_nodes,
-        gpus_per_node=cluster.gpus_per_node,
-        world_size=cluster.world_size,
-        zero=zero_section(chosen.workload, chosen.layout),
     )
 
 

@@ -3,6 +3,7 @@
 * UserError                     exit 2  the request was wrong or cannot be met
   - UnknownNameError            a model, card or recipe that no preset has
   - InvalidFileError            a file that breaks its schema: file, line, key, reason
+    . NoFormulasError           a model that can be traced but not computed
   - InvalidRequestError         options that make no sense, alone or together
   - NothingFitsError            every candidate is over the memory budget
   - UnwritableError             the result cannot be written
@@ -45,6 +46,10 @@ class InvalidFileError(UserError):
         place = f"{path}:{line}" if line is not None else f"{path}"
         super().__init__(f"{place}: {reason}")
         self.reason = reason
+
+
+class NoFormulasError(InvalidFileError):
+    """A model's configuration that no forward pass here mirrors; the model may be traced."""
 
 
 class InvalidRequestError(UserError):

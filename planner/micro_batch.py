@@ -13,8 +13,12 @@ from itertools import pairwise
 from planner.autograd import GradientSink
 from planner.model_pass import ModelPass
 from planner.numerics import Numerics
+from planner.operators import FP32
+from planner.plan import Strategy
 from planner.recipe import Batch, Workload
+from planner.strategy import Layout
 from planner.tensors import Event, Owner
+from planner.traced_model import TracedSpec
 
 Amounts = Counter[Owner]
 
@@ -85,12 +89,43 @@ def micro_batch(
     sink: GradientSink,
 ) -> MicroBatch:
     """One forward and backward pass beside the model's states."""
+    if isinstance(workload.model, TracedSpec):
+        return _traced(workload, workload.model, batch, numerics, checkpointing, sink)
     first, *others = workload.model.layers
     kinds = list(dict.fromkeys(others))
     run = ModelPass(
         workload, batch, numerics, layers=[first, *kinds], checkpointing=checkpointing, sink=sink
     )
     return _laid_out(run, [0, *(1 + kinds.index(kind) for kind in others)])
+
+
+def _traced(
+    workload: Workload,
+    model: TracedSpec,
+    batch: Batch,
+    numerics: Numerics,
+    checkpointing: bool,
+    sink: GradientSink,
+) -> MicroBatch:
+    """From a trace of the real model. Gradients that lie there before, or that DeepSpeed takes
+    away, are counted as model states."""
+    sharded = not numerics.autocast and numerics.compute < FP32
+    strategies: dict[GradientSink, Strategy] = {"reduce": "zero2"}
+    layout = Layout(
+        strategy=strategies.get(sink, "zero1") if sharded else "single",
+        world_size=2 if sharded else 1,
+        micro_batch_size=batch.micro_batch_size,
+        gradient_accumulation_steps=2 if sink == "add" else 1,
+        activation_checkpointing=checkpointing,
+    )
+    phases = model.trace(workload, layout)
+    owners: tuple[Owner, ...] = ("activations", "loss", "workspace")
+    owners += ("gradients",) if sink == "keep" else ()
+    forward, backward = (
+        Counter({owner: phases[phase].get(owner, 0) for owner in owners})
+        for phase in ("forward", "backward")
+    )
+    return MicroBatch(forward=forward, backward=backward)
 
 
 def _laid_out(run: ModelPass, layers: Sequence[int]) -> MicroBatch:

@@ -49,6 +49,8 @@ class LayerKind:
 
     sliding_window: int | None = None
     """Positions that attention looks back; beyond it a mask is needed."""
+    variety: int = 0
+    """Which of the sets of matrices it has, in a model that is traced."""
 
 
 class ModelSpec(Spec):

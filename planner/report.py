@@ -12,6 +12,7 @@ from planner.plan import PARTS, PHASES, Phase
 from planner.search import Candidate
 from planner.step_time import utilisation
 from planner.tables import plain_table
+from planner.traced_model import TracedSpec
 from planner.units import MIB, format_count, format_duration, format_gib
 
 PHASE_TITLES: dict[Phase, str] = {
@@ -112,6 +113,9 @@ def _plan(decision: Decision) -> Table:
         ("", _batch_line(chosen)),
         ("Why", decision.why + (" (tight)" if decision.tight else "")),
     ]
+    if isinstance(model.spec, TracedSpec):
+        traced = "memory is that of traced steps; speed counts every matrix once a token"
+        rows.append(("Note", Text(f"No formulas for {model.spec.model_type}: {traced}")))
     if model.native_class is None:
         warning = "transformers builds this model from remote code only: launch will not train it"
         rows.append(("Note", Text(warning, style="yellow")))

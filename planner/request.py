@@ -11,6 +11,7 @@ from planner.presets import ModelPreset
 from planner.recipe import Recipe, Workload, load_recipe
 from planner.search import SearchResult, search
 from planner.strategy import Layout, layouts
+from planner.traced_model import TracedSpec
 from planner.units import format_gib, round_up
 
 Prefer = Literal["tiers", "quality", "speed", "memory"]
@@ -122,6 +123,9 @@ def workload(request: Request, method: Method) -> Workload:
         "sequence_length": length,
         "global_batch_size": global_batch_size(request, recipe),
     }
+    model = request.model.spec
+    if isinstance(model, TracedSpec):
+        changes |= {"loss": model.loss, "attention": model.attention}
     if request.cluster.device == "cpu":
         changes["loss"] = "standard"
     if recipe.adapter is not None and request.lora_rank is not None:

@@ -106,6 +106,25 @@ def candidates(
     return kept, rejected
 
 
+def _split(
+    every: list[Candidate], budget_bytes: int
+) -> tuple[list[Candidate], list[Candidate], int]:
+    """What fits, what does not, and how many were not priced: memory only grows with the
+    micro-batch, so nothing beyond the first that is too large can fit."""
+    fitting: list[Candidate] = []
+    too_large: dict[tuple[str, bool], Candidate] = {}
+    hopeless = 0
+    for candidate in sorted(every, key=lambda c: c.layout.micro_batch_size):
+        key = (candidate.layout.strategy, candidate.layout.activation_checkpointing)
+        if key in too_large:
+            hopeless += 1
+        elif candidate.fits(budget_bytes):
+            fitting.append(candidate)
+        else:
+            too_large[key] = candidate
+    return fitting, list(too_large.values()), hopeless
+
+
 def search(
     workload: Workload,
     cluster: Cluster,
@@ -115,9 +134,9 @@ def search(
     strategy_pinned: bool,
 ) -> SearchResult:
     """The fastest that fit first."""
-    priced, rejected = candidates(workload, cluster, allowed, strategy_pinned=strategy_pinned)
-    fitting = sorted((c for c in priced if c.fits(budget_bytes)), key=lambda c: c.rank)
-    too_large = [c for c in priced if not c.fits(budget_bytes)]
+    kept, rejected = candidates(workload, cluster, allowed, strategy_pinned=strategy_pinned)
+    fitting, too_large, hopeless = _split(kept, budget_bytes)
+    fitting.sort(key=lambda c: c.rank)
     if too_large:
-        rejected[OVER_BUDGET] += len(too_large)
+        rejected[OVER_BUDGET] += len(too_large) + hopeless
     return SearchResult(fitting=fitting, too_large=too_large, rejected=rejected)

@@ -21,6 +21,8 @@ PURE = {
     "model_pass",
     "allocation",
     "tensors",
+    "traced_model",
+    "sections",
     "operators",
     "micro_batch",
     "loss",
@@ -52,7 +54,7 @@ NO_EDGE = {"sys.getrefcount"}
 
 
 def modules(package: str) -> list[Path]:
-    return sorted((ROOT / package).glob("*.py"))
+    return sorted((ROOT / package).rglob("*.py"))
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Other people's names for a shape: one module for each line of architectures."""

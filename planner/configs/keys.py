@@ -1,0 +1,87 @@
+"""The keys of one ``config.json``, read strictly, and what an architecture is made of."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from planner.errors import InvalidFileError, NoFormulasError
+from planner.model import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The keys of one file; ``null`` means that a key was left out."""
+
+    content: Mapping[str, Any]
+    path: Path
+
+    def error(self, reason: str) -> InvalidFileError:
+        return InvalidFileError(self.path, None, reason)
+
+    def value(self, key: str, default: object) -> object:
+        found = self.content.get(key)
+        if found is None and default is None:
+            raise self.error(f"the key {key!r} is missing. Copy the model's own config.json here")
+        return default if found is None else found
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        value = self.value(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.error(f"{key}: {value!r} is not a whole number above 0")
+        return value
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        value = self.value(key, default)
+        if not isinstance(value, bool):
+            raise self.error(f"{key}: {value!r} is neither true nor false")
+        return value
+
+    def fraction(self, key: str, default: float) -> float:
+        value = self.value(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise self.error(f"{key}: {value!r} is not a number from 0 to 1")
+        return float(value)
+
+    def text(self, key: str) -> str:
+        value = self.value(key, None)
+        if not isinstance(value, str):
+            raise self.error(f"{key}: {value!r} is not text")
+        return value
+
+    def part(self, key: str) -> "Config":
+        """The keys inside ``key``, none where it is absent."""
+        value = self.value(key, {})
+        if not isinstance(value, dict):
+            raise self.error(f"{key}: {value!r} is not a mapping")
+        return Config(value, self.path)
+
+    def window(self, ordinary: int | None) -> int | None:
+        """Where the key is there, ``null`` means no window."""
+        if self.content.get("sliding_window", ordinary) is None:
+            return None
+        return self.integer("sliding_window", ordinary)
+
+    def refuse(self, key: str, why: str, ordinary: object = False) -> None:
+        """Shapes that :class:`ModelSpec` cannot describe must not be miscounted."""
+        if self.value(key, ordinary) != ordinary:
+            raise NoFormulasError(
+                self.path, None, f"{key}: {self.content[key]!r} has no formulas: {why}"
+            )
+
+
+def no_keys(_spec: ModelSpec) -> dict[str, Any]:
+    """What an architecture states whose keys are those that all share."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """One ``model_type``: how its ``config.json`` is read, and what is written beside the keys
+    that all share."""
+
+    native_class: str | None
+    """The transformers class that the launcher builds; nothing where another type stands for it,
+    as GLM for ChatGLM."""
+    read: Callable[[Config], ModelSpec]
+    written: Callable[[ModelSpec], dict[str, Any]] = no_keys

@@ -1,0 +1,39 @@
+"""Sections of a plan that a workload and its layout alone decide."""
+
+from planner.memory import zero_section
+from planner.numerics import numerics
+from planner.plan import BatchSection, ParallelSection, Precision, PrecisionSection
+from planner.recipe import Workload
+from planner.strategy import Layout
+
+DTYPE: dict[int, Precision] = {4: "fp32"}
+
+
+def batch_section(workload: Workload, layout: Layout) -> BatchSection:
+    return BatchSection(
+        micro_batch_size=layout.micro_batch_size,
+        gradient_accumulation_steps=layout.gradient_accumulation_steps,
+        global_batch_size=layout.global_batch_size,
+        sequence_length=workload.recipe.sequence_length,
+    )
+
+
+def precision_section(workload: Workload, layout: Layout) -> PrecisionSection:
+    compute = workload.compute
+    kinds = numerics(method=workload.method, compute=compute, zero_stage=layout.zero_stage)
+    return PrecisionSection(
+        compute=compute,
+        frozen=DTYPE.get(kinds.frozen, compute),
+        trainable=DTYPE.get(kinds.trainable, compute),
+    )
+
+
+def parallel_section(workload: Workload, layout: Layout, *, num_nodes: int = 1) -> ParallelSection:
+    return ParallelSection(
+        strategy=layout.strategy,
+        zero_stage=layout.zero_stage,
+        num_nodes=num_nodes,
+        gpus_per_node=layout.world_size // num_nodes,
+        world_size=layout.world_size,
+        zero=zero_section(workload, layout),
+    )

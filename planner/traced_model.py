@@ -1,0 +1,114 @@
+"""A model whose architecture has no forward pass here: its shape and its steps are traced.
+
+What planner/layer.py cannot mirror is never guessed: the real model is built from its own
+configuration and run on fake tensors, by whatever is given as ``trace`` (planner/tracing.py).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import PrivateAttr
+
+from planner.model import LayerKind, Linear, ModelSpec
+from planner.plan import Loss
+
+Phases = Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variety:
+    """What layers of one kind hold."""
+
+    linears: tuple[Linear, ...]
+    num_params: int
+
+
+class TracedSpec(ModelSpec):
+    """Counts of the real model; ``trace`` runs one of its steps. Layers that hold the same
+    matrices are of one kind."""
+
+    config: str
+    """The model's own ``config.json``."""
+    native_class: str
+    varieties: tuple[Variety, ...]
+    varieties_in_order: tuple[int, ...]
+    total_params: int
+    table_params: int
+    output_params: int
+    """Of the head; 0 where it is the embedding's own."""
+    attention: Literal["sdpa", "eager"]
+    """``eager`` where the class has nothing else."""
+    loss: Loss
+    """``standard`` where trl's fused head does not take the class."""
+    _trace: Callable[[Any, Any], Phases] = PrivateAttr()
+
+    def traced_by(self, trace: Callable[[Any, Any], Phases]) -> "TracedSpec":
+        """``trace`` takes a workload and its layout."""
+        self._trace = trace
+        return self
+
+    def trace(self, workload: Any, layout: Any) -> Phases:
+        return self._trace(workload, layout)
+
+    @property
+    def layers(self) -> tuple[LayerKind, ...]:
+        return tuple(LayerKind(variety=number) for number in self.varieties_in_order)
+
+    @property
+    def kinds(self) -> Mapping[LayerKind, int]:
+        return Counter(self.layers)
+
+    def linears(self, kind: LayerKind) -> tuple[Linear, ...]:
+        return self.varieties[kind.variety].linears
+
+    def layer_params(self, kind: LayerKind) -> int:
+        return self.varieties[kind.variety].num_params
+
+    @property
+    def embedding_params(self) -> int:
+        return self.table_params
+
+    @property
+    def head_params(self) -> int:
+        return self.output_params
+
+    @property
+    def num_params(self) -> int:
+        return self.total_params
+
+
+def traced_spec(answer: Mapping[str, Any], model_type: str, config: str) -> TracedSpec:
+    """From what launcher/trace_service.py says of a model's shape."""
+    layers = [_variety(layer) for layer in answer["layers"]]
+    varieties = tuple(dict.fromkeys(layers))
+    copied = (
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "vocab_size",
+        "max_position_embeddings",
+        "native_class",
+        "attention",
+        "loss",
+    )
+    return TracedSpec(
+        **{name: answer[name] for name in copied},
+        model_type=model_type,
+        config=config,
+        num_layers=len(layers),
+        varieties=varieties,
+        varieties_in_order=tuple(varieties.index(layer) for layer in layers),
+        total_params=answer["num_params"],
+        table_params=answer["embedding_params"],
+        output_params=answer["head_params"],
+        tied_embeddings=answer["head_params"] == 0,
+    )
+
+
+def _variety(layer: Mapping[str, Any]) -> Variety:
+    linears = tuple(Linear(**linear) for linear in layer["linears"])
+    return Variety(linears=linears, num_params=layer["num_params"])
