@@ -43,7 +43,7 @@ def allocator_peak(
     ]
     weights = steps[0].weights
     events = _held("weight", [w.elements * w.width for w in weights.values()])
-    events += _held("packed", _quantized_sizes(workload))
+    events += _held("packed", quantized_sizes(workload))
     events += _held("cublas", [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES)
     for number, step in enumerate(steps):
         events += _events(number, step.tape.log)
@@ -69,7 +69,7 @@ def _events(step: int, log: list[Logged]) -> list[Event]:
     ]
 
 
-def _quantized_sizes(workload: Workload) -> list[int]:
+def quantized_sizes(workload: Workload) -> list[int]:
     """Packed codes and their constants, each its own tensor."""
     quantization = workload.recipe.quantization
     if quantization is None:

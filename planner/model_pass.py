@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from planner.autograd import GradientSink, Tape
 from planner.decoder import Decoder, Layer
 from planner.layer import decoder_layer
+from planner.liger import fused_linear_loss
 from planner.loss import cross_entropy, fused_loss
 from planner.model import LayerKind
 from planner.norms import norm
 from planner.numerics import Numerics
-from planner.operators import FP32, INT64, embedding
+from planner.operators import FP32, INT64, cast, embedding
 from planner.recipe import Batch, Workload
 from planner.rotary import Tables
 from planner.tensors import Parameter, Tensor
@@ -40,6 +41,8 @@ class ModelPass:
         self.casts_gone = self.tape.autocast_ends()
         """Places in the log where autocast has dropped each layer's casts."""
         self.tape.backward(output, self.tape.new(1, FP32, "gradient of the loss"))
+        self.backward_ends = len(self.tape.log)
+        """Behind it the log has what the training loop lets go of: the model's output."""
         self._held.clear()
         self.weights = self._decoder.weights
 
@@ -54,10 +57,15 @@ class ModelPass:
             head = self._decoder.parameter("lm_head", model.embedding_params)
         if self._workload.recipe.loss == "fused":
             return fused_loss(tape, x, head, batch=batch, numerics=self._numerics)
+        if self._numerics.kernels == "liger":
+            return fused_linear_loss(tape, x, head, batch=batch)
         logits = self._decoder.product(head, x, model.vocab_size, "lm_head")
+        loss, logits = cross_entropy(tape, logits, batch=batch, numerics=self._numerics)
+        if self._numerics.output_in_fp32:
+            logits = cast(tape, logits, FP32, "logits of the output in fp32")
         if self._numerics.keeps_logits:
             self._held.append(logits.detached())
-        return cross_entropy(tape, logits)
+        return loss
 
     def _backbone(self, table: Parameter) -> Tensor:
         """LlamaModel.forward; its variables hold the embeddings and the mask to the end."""

@@ -27,6 +27,14 @@ GroupedHeads = Literal["shared", "copied", "math"]
 ``math``: no fused kernel takes them in fp32, so the scores are whole after all."""
 
 
+Kernels = Literal["torch", "liger"]
+"""Whose norms, rotation, SwiGLU and loss: as transformers writes them, or Liger's in their place."""
+CrossEntropy = Literal["labels shifted", "logits shifted in fp32", "logits shifted"]
+"""What the stock loss is taken of. ``labels shifted``: all logits in fp32, against labels moved
+by one (transformers since 4.46). ``logits shifted in fp32``: the model casts its logits and
+copies all but the last (before). ``logits shifted``: the copy keeps the logits' dtype (Qwen-1)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
     """Bytes per element, for one method under one strategy."""
@@ -47,6 +55,10 @@ class Numerics:
     """Whether the training loop holds the model's output until backward has ended."""
     grouped_heads: GroupedHeads = "shared"
     """How fused attention without a mask treats query heads that share keys and values."""
+    cross_entropy: CrossEntropy = "labels shifted"
+    kernels: Kernels = "torch"
+    output_in_fp32: bool = False
+    """Whether the model's output is copied to fp32 when forward ends, as accelerate does."""
 
 
 def numerics(*, method: Method, compute: Precision, zero_stage: ZeroStage) -> Numerics:

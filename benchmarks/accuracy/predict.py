@@ -1,22 +1,29 @@
 """A published row under its source's conventions -> the peak that the memory model predicts."""
 
+from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 from benchmarks.accuracy import litgpt
-from benchmarks.accuracy.sources import SourceConventions, sources
+from benchmarks.accuracy.fsdp import fully_sharded
+from benchmarks.accuracy.loop import Training, one_device
+from benchmarks.accuracy.sources import Parallel, SourceConventions, sources
+from benchmarks.accuracy.timeline import Timeline
 from benchmarks.rows import Quantity, Row
-from planner.allocation import allocator_peak
+from planner.gpu import GpuSpec
 from planner.memory import Footprint, footprint_of
+from planner.overheads import overheads
 from planner.plan import AdapterSection, Method, Precision, QuantizationSection
-from planner.presets import load_model, preset_names
+from planner.presets import load_gpu
 from planner.recipe import Batch, Recipe, Workload, load_recipe
 from planner.strategy import Layout
+from planner.units import GIB, MIB
 
-Reading = Literal["allocated", "allocated, replayed", "reserved, replayed"]
+Reading = Literal["allocated", "allocated, replayed", "reserved, replayed", "device, replayed"]
 MEASURED_AS: dict[Reading, Quantity] = {
     "allocated": "allocated",
     "allocated, replayed": "allocated",
     "reserved, replayed": "reserved",
+    "device, replayed": "device_used",
 }
 """Replayed: every block of two steps through the allocator's rules, so that what it leaves
 unsplit is counted too."""
@@ -33,6 +40,7 @@ MODULES = {
     "down": "down_proj",
 }
 DOUBLE_QUANT = {"nf4": False, "nf4-double": True}
+UNITS = {"GiB": GIB, "MiB": MIB, "1000 MiB": 1000 * MIB}
 
 
 def set_aside(row: Row) -> str | None:
@@ -42,56 +50,124 @@ def set_aside(row: Row) -> str | None:
     source = sources().get(row.source)
     if source is None:
         return "conventions of the source are not declared yet"
+    if row.id in source.set_aside:
+        return source.set_aside[row.id]
     if row.model not in source.models:
         return "model not declared"
-    if source.models[row.model] not in preset_names("models"):
+    if source.shape(row.model) is None:
         return "no preset of the model"
     if row.method not in source.methods:
         return f"method {row.method}"
-    if "allocated" not in row.readings:
+    if _packing(row, source) not in ("none", *DOUBLE_QUANT):
+        return f"quantization {row.quantization}"
+    if not measured(row):
         return f"{row.read} was read"
-    if row.attention not in get_args(Attention):
+    if source.attention.get(row.attention, row.attention) not in get_args(Attention):
         return f"attention {row.attention}"
+    if _parallel(row, source) not in ("single", "ddp", "fsdp"):
+        return f"parallel {row.parallel}"
     return None
+
+
+def measured(row: Row) -> dict[Quantity, int]:
+    """Bytes by what was read, the source's own words and units put into ours."""
+    source = sources().get(row.source)
+    kind = None if source is None else source.read.get(row.read)
+    if source is None or kind is None:
+        return dict(row.readings)
+    unit = source.unit.get(row.unit)
+    own = row.peak_bytes if unit is None else round(row.printed * UNITS[unit])
+    return {**row.readings, kind: own}
 
 
 def predicted(row: Row) -> dict[Reading, int]:
     """Bytes that the allocator's statistics would have said, by what is read and how it is had."""
     if row.source in litgpt.sources():
-        return _of_timeline(litgpt.timeline(row))
+        return _litgpt(row)
     source = sources()[row.source]
-    workload = _workload(row, source)
-    batch = Batch(micro_batch_size=row.micro_batch_size, sequence_length=row.sequence_length)
-    numerics = source.numerics(workload.method)
-    checkpointing = row.checkpointing == "yes"
-    replayed = allocator_peak(
-        workload,
-        batch,
-        numerics,
-        checkpointing=checkpointing,
-        expandable_segments=source.expandable_segments,
-        states_on_device=source.optimizer_states == "on the device",
+    replayed = on_card(row)
+    found: dict[Reading, int] = {
+        "allocated, replayed": replayed.allocated_bytes,
+        "reserved, replayed": replayed.reserved_bytes,
+    }
+    if _card(row, source) is not None:
+        found["device, replayed"] = replayed.device_used_bytes
+    if "allocated" in measured(row) and row.parallel == "single":
+        found = {"allocated": _closed_form(row, source), **found}
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnCard:
+    """A run on its own card, where that is known: cached blocks go back when it fills up."""
+
+    allocated_bytes: int
+    reserved_bytes: int
+    device_used_bytes: int
+    runs_out: bool
+
+
+def on_card(row: Row) -> OnCard:
+    source = sources()[row.source]
+    card = _card(row, source)
+    outside = _outside(row, card) if card is not None else 0
+    capacity = None
+    if card is not None and card.torch_visible_mib is not None:
+        capacity = card.torch_visible_mib * MIB - outside
+    peaks = timeline(row).peaks(
+        expandable_segments=source.expandable_segments, capacity_bytes=capacity
     )
+    return OnCard(
+        allocated_bytes=peaks.allocated_bytes,
+        reserved_bytes=peaks.reserved_bytes,
+        device_used_bytes=peaks.reserved_bytes + outside,
+        runs_out=peaks.runs_out,
+    )
+
+
+def _card(row: Row, source: SourceConventions) -> GpuSpec | None:
+    name = next((card for word, card in source.cards.items() if row.gpu.startswith(word)), None)
+    return None if name is None else load_gpu(name)
+
+
+def _outside(row: Row, card: GpuSpec) -> int:
+    """What the process takes beside the allocator: the context, and what two ranks' NCCL does."""
+    assert card.context_mib is not None
+    return (card.context_mib + (overheads().nccl_mib.low if row.ranks > 1 else 0)) * MIB
+
+
+def timeline(row: Row) -> Timeline:
+    """The row's training loop, allocation by allocation."""
+    source = sources()[row.source]
+    training = _training(row, source)
+    if _parallel(row, source) != "fsdp":
+        return one_device(training)
+    assert source.sharding is not None
+    on_host = row.offload not in ("none", "")
+    sharding = source.sharding.model_copy(update={"on_host": on_host})
+    return fully_sharded(training, sharding, row.ranks)
+
+
+def _closed_form(row: Row, source: SourceConventions) -> int:
+    training = _training(row, source)
     layout = Layout(
         strategy="single",
         world_size=1,
         micro_batch_size=row.micro_batch_size,
         gradient_accumulation_steps=1,
-        activation_checkpointing=checkpointing,
+        activation_checkpointing=training.checkpointing,
     )
-    return {
-        "allocated": _peak(footprint_of(workload, layout, batch, numerics), source),
-        "allocated, replayed": replayed.peak_allocated_bytes,
-        "reserved, replayed": replayed.peak_reserved_bytes,
-    }
+    return _peak(footprint_of(training.workload, layout, training.batch, training.numerics), source)
 
 
-def _of_timeline(timeline: litgpt.Timeline) -> dict[Reading, int]:
-    replayed = timeline.replayed()
+def _litgpt(row: Row) -> dict[Reading, int]:
+    """Rows of a trainer with its own model code."""
+    line = litgpt.timeline(row)
+    peaks = line.peaks(expandable_segments=False)
     return {
-        "allocated": timeline.peak_bytes,
-        "allocated, replayed": replayed.peak_allocated_bytes,
-        "reserved, replayed": replayed.peak_reserved_bytes,
+        "allocated": litgpt.requested_bytes(line),
+        "allocated, replayed": peaks.allocated_bytes,
+        "reserved, replayed": peaks.reserved_bytes,
     }
 
 
@@ -104,21 +180,47 @@ def _peak(footprint: Footprint, source: SourceConventions) -> int:
     )
 
 
+def _parallel(row: Row, source: SourceConventions) -> Parallel | str:
+    return source.parallel.get(row.parallel, row.parallel)
+
+
+def _training(row: Row, source: SourceConventions) -> Training:
+    workload = _workload(row, source)
+    return Training(
+        workload=workload,
+        batch=Batch(
+            micro_batch_size=row.micro_batch_size,
+            sequence_length=row.sequence_length,
+            masked=source.padded,
+        ),
+        numerics=source.numerics(workload.method, row.model, row.loss),
+        checkpointing=row.checkpointing == "yes",
+        micro_batches=row.gradient_accumulation_steps,
+        buckets=_parallel(row, source) == "ddp",
+        moments=source.methods[workload.method].moments,
+        states_on_device=source.optimizer_states == "on the device",
+        adam_step=source.adam_step,
+        holds_output=source.holds_output,
+    )
+
+
 def _workload(row: Row, source: SourceConventions) -> Workload:
     method = _one_of(row.method, get_args(Method))
     recipe = load_recipe(method).model_copy(
         update={
             "adapter": _adapter(row, source) if method != "full" else None,
-            "quantization": _quantization(row),
+            "quantization": _quantization(_packing(row, source)),
             "sequence_length": row.sequence_length,
             "loss": source.loss,
-            "attention": row.attention,
+            "attention": source.attention.get(row.attention, row.attention),
         }
     )
+    shape = source.shape(row.model)
+    assert shape is not None
     return Workload(
-        model=load_model(source.models[row.model]).spec,
+        model=shape,
         recipe=Recipe.model_validate(recipe),
-        compute=_one_of(row.precision, get_args(Precision)),
+        compute=_one_of(source.precision.get(row.precision, row.precision), get_args(Precision)),
     )
 
 
@@ -129,13 +231,18 @@ def _one_of(word: str, known: tuple[Choice, ...]) -> Choice:
 
 def _adapter(row: Row, source: SourceConventions) -> AdapterSection:
     assert row.lora_rank is not None
-    targets = tuple(MODULES[name] for name in row.lora_targets.split(","))
+    names = source.targets.get(row.lora_targets, row.lora_targets).split(",")
+    targets = tuple(MODULES.get(name, name) for name in names)
     return AdapterSection(
         rank=row.lora_rank, alpha=row.lora_rank, dropout=source.dropout, target_modules=targets
     )
 
 
-def _quantization(row: Row) -> QuantizationSection | None:
-    if row.quantization == "none":
+def _packing(row: Row, source: SourceConventions) -> str:
+    return source.quantization.get(row.quantization, row.quantization)
+
+
+def _quantization(packing: str) -> QuantizationSection | None:
+    if packing == "none":
         return None
-    return QuantizationSection(quant_type="nf4", double_quant=DOUBLE_QUANT[row.quantization])
+    return QuantizationSection(quant_type="nf4", double_quant=DOUBLE_QUANT[packing])

@@ -4,11 +4,22 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from planner.numerics import GroupedHeads, Numerics
+from pydantic import Field
+
+from benchmarks.rows import Quantity
+from planner.model import ModelSpec
+from planner.numerics import CrossEntropy, GroupedHeads, Numerics
 from planner.plan import Loss, Method
+from planner.presets import load_model, preset_names
 from planner.spec import Spec, read_spec
 
 DIRECTORY = Path(__file__).parent / "sources"
+SHAPES = Path(__file__).parent / "shapes"
+Parallel = Literal["single", "ddp", "fsdp", "fsdp2", "zero2", "zero3"]
+AdamStep = Literal["fused", "foreach", "foreach, denominator apart"]
+"""What AdamW makes in a step: nothing; the root of the second moments, for all parameters at
+once (torch since 2.1); and the denominator beside it (before)."""
+HoldsOutput = Literal["backward", "the step", "the next forward"]
 
 
 class MethodConventions(Spec):
@@ -21,6 +32,19 @@ class MethodConventions(Spec):
     master: int
     residual: int
     autocast: bool
+    moments: int = 8
+    """Of both moments together: in fp32, or in the parameter's own dtype."""
+
+
+class ShardingConventions(Spec):
+    """How parameters are sharded: see :mod:`benchmarks.accuracy.fsdp`."""
+
+    reduced_in: int
+    """Bytes per element of a gradient while it is reduced."""
+    kept_in: int
+    """Bytes per element of a sharded trainable parameter and of its gradient."""
+    on_host: bool = False
+    """Shards and optimizer states stay on the host."""
 
 
 class SourceConventions(Spec):
@@ -30,24 +54,66 @@ class SourceConventions(Spec):
     """Prefix of the ids of its rows."""
     seen_in: str
     models: dict[str, str]
-    """The source's name of a model to the preset of the same shape."""
+    """The source's name of a model to the preset, or to the file in ``shapes``, of its shape."""
     methods: dict[Method, MethodConventions]
     loss: Loss
     keeps_logits: bool
+    holds_output: HoldsOutput = "backward"
+    """What has ended when the output that is kept goes."""
     grouped_heads: GroupedHeads
     dropout: float
     optimizer_states: Literal["on the device", "paged"]
     """Paged states are managed memory, which the allocator does not count."""
     expandable_segments: bool
+    cross_entropy: CrossEntropy = "labels shifted"
+    cross_entropy_of: dict[str, CrossEntropy] = Field(default_factory=dict)
+    """Models whose code takes the loss otherwise."""
+    liger: tuple[str, ...] = Field(default=(), strict=False)
+    """The source's words for a loss that mean Liger's kernels throughout."""
+    padded: bool = False
+    """Whether samples of a batch are padded, so that attention takes a mask."""
+    output_in_fp32: bool = False
+    adam_step: AdamStep = "fused"
+    attention: dict[str, Literal["sdpa", "eager"]] = Field(default_factory=dict)
+    """The source's word to the kernel of the same tensors."""
+    quantization: dict[str, Literal["nf4", "nf4-double"]] = Field(default_factory=dict)
+    """The source's word to the packing of its weights."""
+    precision: dict[str, Literal["bf16", "fp16"]] = Field(default_factory=dict)
+    """The source's word to what matrices are multiplied in."""
+    targets: dict[str, str] = Field(default_factory=dict)
+    """The source's words for a model's matrices to ours, separated by commas."""
+    parallel: dict[str, Parallel] = Field(default_factory=dict)
+    """The source's word to ours, where it is not one process."""
+    sharding: ShardingConventions | None = None
+    cards: dict[str, str] = Field(default_factory=dict)
+    """The source's word for a card to its preset: where it fills up, the allocator gives cached
+    blocks back."""
+    read: dict[str, Quantity] = Field(default_factory=dict)
+    """What a reading stands for that the source does not name."""
+    unit: dict[str, Literal["GiB", "MiB", "1000 MiB"]] = Field(default_factory=dict)
+    """What a unit stands for that the source prints otherwise."""
+    set_aside: dict[str, str] = Field(default_factory=dict)
+    """Rows that are not predicted, each with the reason."""
 
-    def numerics(self, method: Method) -> Numerics:
+    def numerics(self, method: Method, model: str, loss: str) -> Numerics:
         """The conventions as the memory model takes them; matrices are multiplied in 16 bit."""
         return Numerics(
             compute=2,
             keeps_logits=self.keeps_logits,
             grouped_heads=self.grouped_heads,
-            **self.methods[method].model_dump(),
+            cross_entropy=self.cross_entropy_of.get(model, self.cross_entropy),
+            output_in_fp32=self.output_in_fp32,
+            kernels="liger" if loss in self.liger else "torch",
+            **self.methods[method].model_dump(exclude={"moments"}),
         )
+
+    def shape(self, model: str) -> ModelSpec | None:
+        """The shape of one of the source's models, if there is one."""
+        name = self.models[model]
+        if name in preset_names("models"):
+            return load_model(name).spec
+        path = SHAPES / f"{name}.yaml"
+        return read_spec(ModelSpec, path) if path.is_file() else None
 
 
 @cache

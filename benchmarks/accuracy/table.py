@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from benchmarks.accuracy.predict import MEASURED_AS, Reading, predicted, set_aside
+from benchmarks.accuracy.predict import MEASURED_AS, Reading, measured, predicted, set_aside
 from benchmarks.errors import error_statistics, relative_error
 from benchmarks.rows import Row
 
@@ -16,10 +16,10 @@ def errors(rows: Sequence[Row]) -> dict[tuple[Reading, str, str], list[float]]:
     for row in rows:
         if set_aside(row) is not None:
             continue
+        readings = measured(row)
         for reading, num_bytes in predicted(row).items():
-            measured = row.readings.get(MEASURED_AS[reading])
-            if measured is not None:
-                error = relative_error(predicted=num_bytes, measured=measured)
+            if MEASURED_AS[reading] in readings:
+                error = relative_error(predicted=num_bytes, measured=readings[MEASURED_AS[reading]])
                 found[reading, row.source, row.method].append(error)
     return dict(found)
 
@@ -38,6 +38,8 @@ def markdown(rows: Sequence[Row]) -> str:
     ]
     for reading in MEASURED_AS:
         kinds = {key[1:]: group for key, group in sorted(found.items()) if key[0] == reading}
+        if not kinds:
+            continue
         lines += [_line(reading, *kind, group) for kind, group in kinds.items()]
         lines.append(_line(reading, "all", "", [e for group in kinds.values() for e in group]))
     aside = reasons(rows)

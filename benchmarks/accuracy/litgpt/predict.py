@@ -1,7 +1,6 @@
 """A row of one of LitGPT's tables -> the peaks that its own model code comes to on the tape."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable
 from typing import get_args
 
 from benchmarks.accuracy.litgpt.conventions import Launch, sources
@@ -9,11 +8,10 @@ from benchmarks.accuracy.litgpt.fsdp import ShardedRun
 from benchmarks.accuracy.litgpt.shape import shapes
 from benchmarks.accuracy.litgpt.training import MicroBatch, TrainingRun
 from benchmarks.accuracy.litgpt.weights import Method, Tuning
+from benchmarks.accuracy.timeline import Timeline
 from benchmarks.rows import Row
-from planner.allocator import Allocate, AllocatorPeak, Event, Free, replay
+from planner.allocator import Allocate
 from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
-from planner.tensors import RENAMED
-from planner.tensors import Event as Logged
 from planner.units import ALLOCATOR_BLOCK_BYTES, round_up
 
 DOUBLE_QUANT = {"none": None, "nf4": False, "nf4-double": True}
@@ -31,32 +29,6 @@ def set_aside(row: Row) -> str | None:
     return source.aside.get(row.id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeline:
-    """Bytes of each tensor that is there from the start, and what comes and goes then."""
-
-    resident: Sequence[int]
-    log: Sequence[Logged]
-
-    @property
-    def peak_bytes(self) -> int:
-        level = best = sum(round_up(size, ALLOCATOR_BLOCK_BYTES) for size in self.resident)
-        for num_bytes, *_ in self.log:
-            level += num_bytes
-            best = max(best, level)
-        return best
-
-    def replayed(self) -> AllocatorPeak:
-        """Through the allocator's rules, without expandable segments."""
-        events: list[Event] = [Allocate(n, size) for n, size in enumerate(self.resident)]
-        events += [
-            Allocate((key, "storage"), size) if size > 0 else Free((key, "storage"))
-            for size, _, key, _ in self.log
-            if key != RENAMED
-        ]
-        return replay(events, expandable_segments=False)
-
-
 def timeline(row: Row, *, steady: bool | None = None) -> Timeline:
     """The run that the row describes, at its largest micro-batches.
 
@@ -70,8 +42,25 @@ def timeline(row: Row, *, steady: bool | None = None) -> Timeline:
     if steady:
         run.micro_batch()
         run.step()
-    workspaces = [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES
-    return Timeline(resident=run.resident + workspaces, log=run.tape.log)
+    line = Timeline()
+    for number, size in enumerate(run.resident + [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES):
+        line.take(("resident", number), size)
+    line.log("training", run.tape.log)
+    return line
+
+
+def requested_bytes(line: Timeline) -> int:
+    """The most bytes asked for at once, each rounded up, none of a block that was left whole."""
+    sizes: dict[Hashable, int] = {}
+    level = most = 0
+    for event in line.events:
+        if isinstance(event, Allocate):
+            sizes[event.key] = round_up(event.num_bytes, ALLOCATOR_BLOCK_BYTES)
+            level += sizes[event.key]
+            most = max(most, level)
+        else:
+            level -= sizes.pop(event.key)
+    return most
 
 
 def run_of(row: Row, batch: MicroBatch, *, steady: bool = False) -> TrainingRun:

@@ -1,0 +1,141 @@
+"""A training loop of the field, step by step, on a timeline: one device or DDP."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from benchmarks.accuracy.sources import AdamStep, HoldsOutput
+from benchmarks.accuracy.timeline import Timeline
+from planner.allocation import quantized_sizes
+from planner.autograd import GradientSink
+from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
+from planner.model_pass import ModelPass
+from planner.numerics import Numerics
+from planner.recipe import Batch, Workload
+
+STEPS = 2
+"""The first makes the optimizer's states, the second is as all later ones."""
+FIRST = 0
+"""Of a step's micro-batches: its gradients are kept, and later ones are added to them."""
+CONSTANTS = 3
+"""Tensors of a packed matrix: its codes, its scales, and what the scales need."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """Everything that decides which bytes a rank takes, and when."""
+
+    workload: Workload
+    batch: Batch
+    numerics: Numerics
+    checkpointing: bool
+    micro_batches: int
+    """In a step: the first makes the gradients, the others add to them."""
+    buckets: bool
+    """DDP's flat copies of the gradients."""
+    moments: int
+    states_on_device: bool
+    adam_step: AdamStep
+    holds_output: HoldsOutput
+    """Until when the loop's variable holds what the model returned, where it does."""
+
+    def run(self, sink: GradientSink) -> ModelPass:
+        return ModelPass(
+            self.workload,
+            self.batch,
+            self.numerics,
+            layers=self.workload.model.layers,
+            checkpointing=self.checkpointing,
+            sink=sink,
+        )
+
+
+def one_device(training: Training) -> Timeline:
+    """Weights, then whole steps; every rank of DDP does the same."""
+    line = Timeline()
+    first = training.run("keep")
+    later = training.run("add") if training.micro_batches > 1 else None
+    load(line, training, first)
+    hold(line, "cublas", [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES)
+    trained = [w for w in first.weights.values() if w.trains]
+    if training.buckets:
+        hold(line, "bucket", [sum(w.elements * w.width for w in trained)])
+    for number in range(STEPS):
+        micro_batches(line, training, [first, *([later] if later else [])], number)
+        step(line, training, [w.elements for w in trained], first_time=number == 0)
+        line.mark("update")
+        if training.holds_output == "the step":
+            line.log((FIRST, number), first.tape.log[first.backward_ends :])
+        for storage in first.tape.kept_gradients:
+            line.give(((FIRST, number), id(storage)))
+        line.mark("optimizer step")
+    return line
+
+
+def micro_batches(
+    line: Timeline, training: Training, passes: Sequence[ModelPass], number: int
+) -> None:
+    """One step's forward and backward passes, each with the output that is still held."""
+    for place, run in enumerate(passes):
+        loss, end = run.casts_gone[-1], run.backward_ends
+        line.log((place, number), run.tape.log[:loss])
+        if number > 0 and place == FIRST and training.holds_output == "the next forward":
+            line.log((place, number - 1), run.tape.log[end:])
+        line.mark("forward")
+        line.log((place, number), run.tape.log[loss:end])
+        line.mark("backward")
+        if place != FIRST or training.holds_output == "backward":
+            line.log((place, number), run.tape.log[end:])
+
+
+def load(line: Timeline, training: Training, run: ModelPass) -> None:
+    """The model's own weights, then the adapters. A matrix arrives whole and is packed; what is
+    not packed arrives in 16 bit, and is cast where it is kept in fp32."""
+    workload, numerics = training.workload, training.numerics
+    own = {name: w for name, w in run.weights.items() if ".lora_" not in name}
+    adapters = [w.elements * w.width for name, w in run.weights.items() if ".lora_" in name]
+    arrives = min(numerics.outside, numerics.compute) if workload.method != "full" else None
+    hold(line, "weight", (w.elements * (arrives or w.width) for w in own.values()))
+    pack(line, workload, numerics.compute)
+    for number, w in enumerate(own.values()):
+        if arrives is not None and w.width != arrives:
+            line.take(("cast", number), w.elements * w.width)
+            line.give(("weight", number))
+    line.mark("load")
+    hold(line, "adapter", adapters)
+    line.mark("adapters")
+
+
+def pack(line: Timeline, workload: Workload, width: int) -> None:
+    """Codes and constants of each matrix beside the whole of it.
+
+    read: bitsandbytes/nn/modules.py, Params4bit._quantize, and functional.py, quantize_4bit.
+    """
+    if workload.recipe.quantization is None:
+        return
+    sizes = iter(quantized_sizes(workload))
+    model = workload.model
+    for number, matrix in enumerate(m for kind in model.layers for m in model.linears(kind)):
+        line.take("whole", matrix.weight_params * width)
+        for part in range(CONSTANTS):
+            line.take(("packed", number, part), next(sizes))
+        line.give("whole")
+
+
+def hold(line: Timeline, name: str, sizes: Iterable[int]) -> None:
+    for number, size in enumerate(sizes):
+        line.take((name, number), size)
+
+
+def step(line: Timeline, training: Training, elements: list[int], *, first_time: bool) -> None:
+    """AdamW: both moments, made in the first step, and what a step makes beside them."""
+    width = training.moments // 2
+    if training.states_on_device and first_time:
+        hold(line, "moment", (n * width for n in elements for _ in range(2)))
+    copies = {"fused": 0, "foreach": 1, "foreach, denominator apart": 2}[training.adam_step]
+    made = [
+        ("temporary", copy, number) for copy in range(copies) for number in range(len(elements))
+    ]
+    for key in made:
+        line.take(key, elements[key[2]] * width)
+    for key in made:
+        line.give(key)
