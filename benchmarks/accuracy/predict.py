@@ -6,7 +6,7 @@ from typing import Literal, TypeVar, get_args
 from benchmarks.accuracy import litgpt
 from benchmarks.accuracy.fsdp import fully_sharded
 from benchmarks.accuracy.loop import Training, one_device
-from benchmarks.accuracy.sources import Parallel, SourceConventions, sources
+from benchmarks.accuracy.sources import Parallel, SourceConventions, sources, unspecified
 from benchmarks.accuracy.timeline import Timeline
 from benchmarks.rows import Quantity, Row
 from planner.gpu import GpuSpec
@@ -45,8 +45,15 @@ UNITS = {"GiB": GIB, "MiB": MIB, "1000 MiB": 1000 * MIB}
 
 def set_aside(row: Row) -> str | None:
     """Why a row is not predicted, or nothing."""
+    if row.source in unspecified():
+        return unspecified()[row.source]
     if row.source in litgpt.sources():
         return litgpt.set_aside(row)
+    return _not_declared(row)
+
+
+def _not_declared(row: Row) -> str | None:
+    """What of the source's conventions, or of this row's settings, is not declared."""
     source = sources().get(row.source)
     if source is None:
         return "conventions of the source are not declared yet"
@@ -92,7 +99,8 @@ def predicted(row: Row) -> dict[Reading, int]:
     }
     if _card(row, source) is not None:
         found["device, replayed"] = replayed.device_used_bytes
-    if "allocated" in measured(row) and row.parallel == "single":
+    known = row.parallel == "single" and not source.steps_in_backward
+    if known and "allocated" in measured(row):
         found = {"allocated": _closed_form(row, source), **found}
     return found
 
@@ -201,6 +209,7 @@ def _training(row: Row, source: SourceConventions) -> Training:
         states_on_device=source.optimizer_states == "on the device",
         adam_step=source.adam_step,
         holds_output=source.holds_output,
+        steps_in_backward=source.steps_in_backward,
     )
 
 

@@ -14,6 +14,7 @@ from planner.presets import load_model, preset_names
 from planner.spec import Spec, read_spec
 
 DIRECTORY = Path(__file__).parent / "sources"
+UNSPECIFIED = Path(__file__).parent / "unspecified.yaml"
 SHAPES = Path(__file__).parent / "shapes"
 Parallel = Literal["single", "ddp", "fsdp", "fsdp2", "zero2", "zero3"]
 AdamStep = Literal["fused", "foreach", "foreach, denominator apart"]
@@ -74,6 +75,8 @@ class SourceConventions(Spec):
     """Whether samples of a batch are padded, so that attention takes a mask."""
     output_in_fp32: bool = False
     adam_step: AdamStep = "fused"
+    steps_in_backward: bool = False
+    """Each parameter is updated as soon as its gradient is there."""
     attention: dict[str, Literal["sdpa", "eager"]] = Field(default_factory=dict)
     """The source's word to the kernel of the same tensors."""
     quantization: dict[str, Literal["nf4", "nf4-double"]] = Field(default_factory=dict)
@@ -121,3 +124,13 @@ def sources() -> dict[str, SourceConventions]:
     """Every declared source by its name."""
     found = [read_spec(SourceConventions, path) for path in sorted(DIRECTORY.glob("*.yaml"))]
     return {source.name: source for source in found}
+
+
+class _Unspecified(Spec):
+    reasons: dict[str, str]
+
+
+@cache
+def unspecified() -> dict[str, str]:
+    """Sources of which no row says all that decides its memory, each with the reason."""
+    return read_spec(_Unspecified, UNSPECIFIED).reasons
