@@ -3,20 +3,12 @@
 import argparse
 from pathlib import Path
 
-from benchmarks.accuracy.predict import MEASURED_AS, Reading, measured, predicted, set_aside
-from benchmarks.accuracy.table import markdown, with_table
-from benchmarks.errors import relative_error
-from benchmarks.rows import Row, read_rows
+from benchmarks.accuracy.predict import set_aside
+from benchmarks.accuracy.table import markdown, row_errors, with_table
+from benchmarks.rows import read_rows
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "measured.csv"
 README = Path(__file__).parent.parent.parent / "README.md"
-
-
-def _error(row: Row, reading: Reading, num_bytes: int) -> str:
-    found = measured(row).get(MEASURED_AS[reading])
-    if found is None:
-        return f"{reading}: not measured"
-    return f"{reading} {relative_error(predicted=num_bytes, measured=found):+.2%}"
 
 
 def main() -> None:
@@ -30,10 +22,7 @@ def main() -> None:
     if options.each:
         for row in rows:
             if set_aside(row) is None and (not options.source or row.source == options.source):
-                print(
-                    row.id,
-                    *(_error(row, reading, size) for reading, size in predicted(row).items()),
-                )
+                print(row.id, *(f"{name} {error:+.2%}" for name, error in row_errors(row).items()))
     table = markdown(rows)
     print(table)
     if options.readme:

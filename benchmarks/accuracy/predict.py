@@ -6,7 +6,7 @@ from typing import Literal, TypeVar, get_args
 from benchmarks.accuracy import litgpt
 from benchmarks.accuracy.fsdp import fully_sharded
 from benchmarks.accuracy.loop import Training, one_device
-from benchmarks.accuracy.sources import Parallel, SourceConventions, sources, unspecified
+from benchmarks.accuracy.sources import Parallel, SourceConventions, sources, whole_sources_set_aside
 from benchmarks.accuracy.timeline import Timeline
 from benchmarks.rows import Quantity, Row
 from planner.gpu import GpuSpec
@@ -45,8 +45,6 @@ UNITS = {"GiB": GIB, "MiB": MIB, "1000 MiB": 1000 * MIB}
 
 def set_aside(row: Row) -> str | None:
     """Why a row is not predicted, or nothing."""
-    if row.source in unspecified():
-        return unspecified()[row.source]
     if row.source in litgpt.sources():
         return litgpt.set_aside(row)
     return _not_declared(row)
@@ -56,24 +54,28 @@ def _not_declared(row: Row) -> str | None:
     """What of the source's conventions, or of this row's settings, is not declared."""
     source = sources().get(row.source)
     if source is None:
-        return "conventions of the source are not declared yet"
+        undeclared = "conventions of the source are not declared yet"
+        return whole_sources_set_aside().get(row.source, undeclared)
     if row.id in source.set_aside:
         return source.set_aside[row.id]
     if row.model not in source.models:
         return "model not declared"
     if source.shape(row.model) is None:
         return "no preset of the model"
-    if row.method not in source.methods:
-        return f"method {row.method}"
-    if _packing(row, source) not in ("none", *DOUBLE_QUANT):
-        return f"quantization {row.quantization}"
-    if not measured(row):
-        return f"{row.read} was read"
-    if source.attention.get(row.attention, row.attention) not in get_args(Attention):
-        return f"attention {row.attention}"
-    if _parallel(row, source) not in ("single", "ddp", "fsdp"):
-        return f"parallel {row.parallel}"
-    return None
+    return _unknown_word(row, source)
+
+
+def _unknown_word(row: Row, source: SourceConventions) -> str | None:
+    """The first setting that nothing here stands for."""
+    attention = source.attention.get(row.attention, row.attention)
+    settings = (
+        (f"method {row.method}", row.method in source.methods),
+        (f"quantization {row.quantization}", _packing(row, source) in ("none", *DOUBLE_QUANT)),
+        (f"{row.read} was read", bool(measured(row))),
+        (f"attention {row.attention}", attention in get_args(Attention)),
+        (f"parallel {row.parallel}", _parallel(row, source) in ("single", "ddp", "fsdp")),
+    )
+    return next((word for word, known in settings if not known), None)
 
 
 def measured(row: Row) -> dict[Quantity, int]:
@@ -146,6 +148,8 @@ def _outside(row: Row, card: GpuSpec) -> int:
 
 def timeline(row: Row) -> Timeline:
     """The row's training loop, allocation by allocation."""
+    if row.source in litgpt.sources():
+        return litgpt.timeline(row)
     source = sources()[row.source]
     training = _training(row, source)
     if _parallel(row, source) != "fsdp":
@@ -170,7 +174,7 @@ def _closed_form(row: Row, source: SourceConventions) -> int:
 
 def _litgpt(row: Row) -> dict[Reading, int]:
     """Rows of a trainer with its own model code."""
-    line = litgpt.timeline(row)
+    line = timeline(row)
     peaks = line.peaks(expandable_segments=False)
     return {
         "allocated": litgpt.requested_bytes(line),

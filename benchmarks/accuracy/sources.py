@@ -11,10 +11,10 @@ from planner.model import ModelSpec
 from planner.numerics import CrossEntropy, GroupedHeads, Numerics
 from planner.plan import Loss, Method
 from planner.presets import load_model, preset_names
-from planner.spec import Spec, read_spec
+from planner.spec import Spec, parse_yaml, read_spec, read_text
 
 DIRECTORY = Path(__file__).parent / "sources"
-UNSPECIFIED = Path(__file__).parent / "unspecified.yaml"
+WHOLE = Path(__file__).parent / "set_aside.yaml"
 SHAPES = Path(__file__).parent / "shapes"
 Parallel = Literal["single", "ddp", "fsdp", "fsdp2", "zero2", "zero3"]
 AdamStep = Literal["fused", "foreach", "foreach, denominator apart"]
@@ -126,11 +126,8 @@ def sources() -> dict[str, SourceConventions]:
     return {source.name: source for source in found}
 
 
-class _Unspecified(Spec):
-    reasons: dict[str, str]
-
-
 @cache
-def unspecified() -> dict[str, str]:
-    """Sources of which no row says all that decides its memory, each with the reason."""
-    return read_spec(_Unspecified, UNSPECIFIED).reasons
+def whole_sources_set_aside() -> dict[str, str]:
+    """Sources of which no row is predicted, each with the reason."""
+    reasons: dict[str, str] = parse_yaml(read_text(WHOLE), WHOLE)
+    return reasons
