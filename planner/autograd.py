@@ -56,8 +56,6 @@ class Tape:
         inputs: tuple[Tensor, ...],
         saved: tuple[Tensor, ...],
         backward: Backward,
-        *,
-        overwrites: bool = False,
     ) -> Tensor:
         """Give ``output`` its node, if any input needs a gradient."""
         nodes = tuple(x.node for x in inputs)
@@ -71,7 +69,6 @@ class Tape:
                 leaf.uses += 1
         self._sequence += 1
         node = Node(self._sequence, nodes, backward, unpacks=bool(saved))
-        node.overwrites = overwrites
         output.node = node
         if region is None:
             node.saved = _storages(saved)
@@ -171,11 +168,6 @@ class Tape:
         node.region = region = None
         incoming = arrived.pop(id(node))
         outgoing = list(node.backward(incoming))
-        if node.overwrites:
-            for made, storage in zip(outgoing, node.saved, strict=True):
-                assert made is not None
-                made.storage = storage
-            del made, storage
         node.saved = []
         del incoming
         for position, edge in enumerate(node.inputs):

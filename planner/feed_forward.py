@@ -2,7 +2,6 @@
 
 from planner import operators as ops
 from planner.decoder import Decoder, Layer
-from planner.liger import swiglu
 from planner.tensors import Tensor
 
 
@@ -15,9 +14,6 @@ def feed_forward(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
         up = ops.mul(tape, up, ops.unary(tape, gate, "silu(gate)", saves_input=True), "swiglu")
         return decoder.linear(layer, "down_proj", up)
     gate = decoder.linear(layer, "gate_proj", x)
-    if decoder.numerics.kernels == "liger":
-        product = swiglu(tape, gate, decoder.linear(layer, "up_proj", x))
-        return decoder.linear(layer, "down_proj", product)
     activated = ops.unary(tape, gate, "silu(gate)", saves_input=True)
     del gate
     up = decoder.linear(layer, "up_proj", x)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from planner.autograd import GradientSink, Tape
 from planner.decoder import Decoder, Layer
 from planner.layer import decoder_layer
-from planner.liger import fused_linear_loss
 from planner.loss import cross_entropy, fused_loss
 from planner.model import LayerKind
 from planner.norms import norm
@@ -28,12 +27,13 @@ class ModelPass:
         layers: Sequence[LayerKind],
         checkpointing: bool,
         sink: GradientSink,
+        decoder: type[Decoder] = Decoder,
     ) -> None:
         self._workload = workload
         self._batch = batch
         self._layers = layers
         self.tape = Tape(sink=sink)
-        self._decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
+        self._decoder = decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
         self._checkpointing = checkpointing
         self._numerics = numerics
         self._held: list[Tensor] = []
@@ -57,8 +57,6 @@ class ModelPass:
             head = self._decoder.parameter("lm_head", model.embedding_params)
         if self._workload.recipe.loss == "fused":
             return fused_loss(tape, x, head, batch=batch, numerics=self._numerics)
-        if self._numerics.kernels == "liger":
-            return fused_linear_loss(tape, x, head, batch=batch)
         logits = self._decoder.product(head, x, model.vocab_size, "lm_head")
         loss, logits = cross_entropy(tape, logits, batch=batch, numerics=self._numerics)
         if self._numerics.output_in_fp32:

@@ -2,7 +2,6 @@
 
 from planner import operators as ops
 from planner.decoder import Decoder
-from planner.liger import fused_norm
 from planner.tensors import Tensor
 
 
@@ -11,10 +10,8 @@ def norm(decoder: Decoder, name: str, x: Tensor, size: int | None = None) -> Ten
     tape, width = decoder.tape, x.width
     label = name.rpartition(".")[2]
     size = size or decoder.workload.model.hidden_size
-    weight = decoder.parameter(name, size)
-    if decoder.numerics.kernels == "liger":
-        return fused_norm(tape, x, weight, rows=x.elements // size, name=label)
     x = ops.cast(tape, x, ops.FP32, f"{label}: input in fp32")
     variance = ops.mean_square(tape, x, rows=x.elements // size)
     x = ops.mul(tape, x, ops.reciprocal_root(tape, variance), f"{label}: normalised in fp32")
+    weight = decoder.parameter(name, size)
     return ops.mul(tape, weight, ops.cast(tape, x, width), f"{label}: output")

@@ -27,8 +27,6 @@ GroupedHeads = Literal["shared", "copied", "math"]
 ``math``: no fused kernel takes them in fp32, so the scores are whole after all."""
 
 
-Kernels = Literal["torch", "liger"]
-"""Whose norms, rotation, SwiGLU and loss: as transformers writes them, or Liger's in their place."""
 CrossEntropy = Literal["labels shifted", "logits shifted in fp32", "logits shifted"]
 """What the stock loss is taken of. ``labels shifted``: all logits in fp32, against labels moved
 by one (transformers since 4.46). ``logits shifted in fp32``: the model casts its logits and
@@ -56,7 +54,6 @@ class Numerics:
     grouped_heads: GroupedHeads = "shared"
     """How fused attention without a mask treats query heads that share keys and values."""
     cross_entropy: CrossEntropy = "labels shifted"
-    kernels: Kernels = "torch"
     output_in_fp32: bool = False
     """Whether the model's output is copied to fp32 when forward ends, as accelerate does."""
 

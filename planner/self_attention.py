@@ -8,7 +8,6 @@ from dataclasses import replace
 from planner import operators as ops
 from planner.attention import HeadShape, eager_attention, fused_attention, math_attention
 from planner.decoder import Decoder, Layer
-from planner.liger import turned_in_place
 from planner.norms import norm
 from planner.rotary import Tables, rotated
 from planner.tensors import Tensor
@@ -19,10 +18,7 @@ def self_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """LlamaAttention.forward; a fused projection is held to its end, as in Phi-3's."""
     _whole, q, k, v = _projected(decoder, layer, x)
-    if decoder.numerics.kernels == "liger":
-        q, k = turned_in_place(decoder.tape, q), turned_in_place(decoder.tape, k)
-    else:
-        q, k = rotated(decoder.tape, decoder.workload.model, q, k, tables)
+    q, k = rotated(decoder.tape, decoder.workload.model, q, k, tables)
     attended, weights = _attend(decoder, layer, q, k, v)
     return decoder.linear(layer, "o_proj", attended), weights
 

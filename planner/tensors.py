@@ -85,7 +85,7 @@ Backward = Callable[[Tensor], Sequence[Tensor | None]]
 class Node:
     """One operator of the graph: what it saved, and how it makes its inputs' gradients."""
 
-    __slots__ = ("backward", "inputs", "overwrites", "region", "saved", "sequence", "unpacks")
+    __slots__ = ("backward", "inputs", "region", "saved", "sequence", "unpacks")
 
     def __init__(
         self,
@@ -100,8 +100,6 @@ class Node:
         self.backward = backward
         self.unpacks = unpacks
         """Whether it saved anything, a weight included."""
-        self.overwrites = False
-        """Whether gradients are written over what was saved, one over one."""
         self.saved: list[Storage] = []
         self.region: Region | None = None
 

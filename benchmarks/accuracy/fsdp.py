@@ -72,7 +72,9 @@ class _Job:
 
     @property
     def trained_shards(self) -> list[int]:
-        return [ceil_div(n, self.ranks) for n in (self.units if self.trains_units else self.adapters)]
+        """Bytes of each."""
+        trained = self.units if self.trains_units else self.adapters
+        return [ceil_div(n, self.ranks) * self.sharding.kept_in for n in trained]
 
     def states(self) -> None:
         """What stays: shards, the constants of packed weights, which nobody shards, cuBLAS."""

@@ -8,6 +8,7 @@ from benchmarks.accuracy.timeline import Timeline
 from planner.allocation import quantized_sizes
 from planner.autograd import GradientSink
 from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
+from planner.decoder import Decoder
 from planner.model_pass import ModelPass
 from planner.numerics import Numerics
 from planner.recipe import Batch, Workload
@@ -32,7 +33,9 @@ class Training:
     """In a step: the first makes the gradients, the others add to them."""
     buckets: bool
     """DDP's flat copies of the gradients."""
-    moments: int
+    decoder: type[Decoder]
+    held_beside: tuple[int, ...]
+    """Weights that the pass does not make: codes of matrices, originals of trained copies."""
     states_on_device: bool
     adam_step: AdamStep
     holds_output: HoldsOutput
@@ -48,6 +51,7 @@ class Training:
             layers=self.workload.model.layers,
             checkpointing=self.checkpointing,
             sink=sink,
+            decoder=self.decoder,
         )
 
 
@@ -63,7 +67,7 @@ def one_device(training: Training) -> Timeline:
         hold(line, "bucket", [sum(w.elements * w.width for w in trained)])
     for number in range(STEPS):
         micro_batches(line, training, [first, *([later] if later else [])], number)
-        step(line, training, [w.elements for w in trained], first_time=number == 0)
+        step(line, training, [w.elements * w.width for w in trained], first_time=number == 0)
         line.mark("update")
         if training.holds_output == "the step":
             line.log((FIRST, number), first.tape.log[first.backward_ends :])
@@ -98,6 +102,7 @@ def load(line: Timeline, training: Training, run: ModelPass) -> None:
     arrives = min(numerics.outside, numerics.compute) if workload.method != "full" else None
     hold(line, "weight", (w.elements * (arrives or w.width) for w in own.values()))
     pack(line, workload, numerics.compute)
+    hold(line, "other", training.held_beside)
     for number, w in enumerate(own.values()):
         if arrives is not None and w.width != arrives:
             line.take(("cast", number), w.elements * w.width)
@@ -128,16 +133,16 @@ def hold(line: Timeline, name: str, sizes: Iterable[int]) -> None:
         line.take((name, number), size)
 
 
-def step(line: Timeline, training: Training, elements: list[int], *, first_time: bool) -> None:
-    """AdamW: both moments, made in the first step, and what a step makes beside them."""
-    width = training.moments // 2
+def step(line: Timeline, training: Training, sizes: list[int], *, first_time: bool) -> None:
+    """AdamW: both moments of each parameter, made in the first step in its dtype, and what a
+    step makes beside them."""
     if training.states_on_device and first_time:
-        hold(line, "moment", (n * width for n in elements for _ in range(2)))
+        hold(line, "moment", (size for size in sizes for _ in range(2)))
     copies = {"fused": 0, "foreach": 1, "foreach, denominator apart": 2}[training.adam_step]
-    made = [
-        ("temporary", copy, number) for copy in range(copies) for number in range(len(elements))
-    ]
+    if not training.states_on_device:
+        copies = 0
+    made = [("temporary", copy, number) for copy in range(copies) for number in range(len(sizes))]
     for key in made:
-        line.take(key, elements[key[2]] * width)
+        line.take(key, sizes[key[2]])
     for key in made:
         line.give(key)

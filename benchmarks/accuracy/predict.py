@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 from benchmarks.accuracy import litgpt
+from benchmarks.accuracy.decoders import Gptq4, Gptq8, TrainedOutside, gptq_sizes
 from benchmarks.accuracy.fsdp import fully_sharded
 from benchmarks.accuracy.loop import Training, one_device
 from benchmarks.accuracy.sources import Parallel, SourceConventions, sources, whole_sources_set_aside
 from benchmarks.accuracy.timeline import Timeline
+from benchmarks.accuracy.zero2 import partitioned_gradients
 from benchmarks.rows import Quantity, Row
+from planner.decoder import Decoder
 from planner.gpu import GpuSpec
 from planner.memory import Footprint, footprint_of
 from planner.overheads import overheads
@@ -39,6 +42,9 @@ MODULES = {
     "up": "up_proj",
     "down": "down_proj",
 }
+GPTQ: dict[str, type[Decoder]] = {"gptq-int4": Gptq4, "gptq-int8": Gptq8}
+ORIGINAL_BYTES = 2
+"""Per element of a weight beside its trained copy."""
 DOUBLE_QUANT = {"nf4": False, "nf4-double": True}
 UNITS = {"GiB": GIB, "MiB": MIB, "1000 MiB": 1000 * MIB}
 
@@ -69,8 +75,8 @@ def _unknown_word(row: Row, source: SourceConventions) -> str | None:
     """The first setting that nothing here stands for."""
     attention = source.attention.get(row.attention, row.attention)
     settings = (
-        (f"method {row.method}", row.method in source.methods),
-        (f"quantization {row.quantization}", _packing(row, source) in ("none", *DOUBLE_QUANT)),
+        (f"method {row.method}", row.method in source.methods or row.quantization in GPTQ),
+        (f"quantization {row.quantization}", _packed(row, source)),
         (f"{row.read} was read", bool(measured(row))),
         (f"attention {row.attention}", attention in get_args(Attention)),
         (f"parallel {row.parallel}", _parallel(row, source) in ("single", "ddp", "fsdp")),
@@ -152,6 +158,10 @@ def timeline(row: Row) -> Timeline:
         return litgpt.timeline(row)
     source = sources()[row.source]
     training = _training(row, source)
+    if row.quantization in GPTQ and source.reduce_bucket_size is not None:
+        return partitioned_gradients(
+            training, ranks=row.ranks, bucket_elements=source.reduce_bucket_size
+        )
     if _parallel(row, source) != "fsdp":
         return one_device(training)
     assert source.sharding is not None
@@ -197,24 +207,40 @@ def _parallel(row: Row, source: SourceConventions) -> Parallel | str:
 
 
 def _training(row: Row, source: SourceConventions) -> Training:
-    workload = _workload(row, source)
+    workload, decoder = _workload(row, source), _decoder(row, source)
     return Training(
         workload=workload,
         batch=Batch(
             micro_batch_size=row.micro_batch_size,
             sequence_length=row.sequence_length,
-            masked=source.padded,
         ),
-        numerics=source.numerics(workload.method, row.model, row.loss),
+        numerics=source.numerics(workload.method, row.model, gptq=row.quantization in GPTQ),
         checkpointing=row.checkpointing == "yes",
         micro_batches=row.gradient_accumulation_steps,
         buckets=_parallel(row, source) == "ddp",
-        moments=source.methods[workload.method].moments,
+        decoder=decoder,
+        held_beside=tuple(_held_beside(workload, decoder)),
         states_on_device=source.optimizer_states == "on the device",
         adam_step=source.adam_step,
         holds_output=source.holds_output,
         steps_in_backward=source.steps_in_backward,
     )
+
+
+def _decoder(row: Row, source: SourceConventions) -> type[Decoder]:
+    if row.lora_targets in source.modules_to_save:
+        return TrainedOutside
+    return GPTQ.get(row.quantization, Decoder)
+
+
+def _held_beside(workload: Workload, decoder: type[Decoder]) -> list[int]:
+    model = workload.model
+    if decoder is TrainedOutside:
+        return [model.embedding_params * ORIGINAL_BYTES] * 2
+    if decoder is Decoder:
+        return []
+    matrices = [matrix for kind in model.layers for matrix in model.linears(kind)]
+    return [size for matrix in matrices for size in gptq_sizes(decoder, matrix)]
 
 
 def _workload(row: Row, source: SourceConventions) -> Workload:
@@ -255,7 +281,14 @@ def _packing(row: Row, source: SourceConventions) -> str:
     return source.quantization.get(row.quantization, row.quantization)
 
 
+def _packed(row: Row, source: SourceConventions) -> bool:
+    """Whether it is known how."""
+    if row.quantization in GPTQ:
+        return source.gptq is not None
+    return _packing(row, source) in ("none", *DOUBLE_QUANT)
+
+
 def _quantization(packing: str) -> QuantizationSection | None:
-    if packing == "none":
+    if packing not in DOUBLE_QUANT:
         return None
     return QuantizationSection(quant_type="nf4", double_quant=DOUBLE_QUANT[packing])

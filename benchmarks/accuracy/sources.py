@@ -33,8 +33,6 @@ class MethodConventions(Spec):
     master: int
     residual: int
     autocast: bool
-    moments: int = 8
-    """Of both moments together: in fp32, or in the parameter's own dtype."""
 
 
 class ShardingConventions(Spec):
@@ -69,10 +67,6 @@ class SourceConventions(Spec):
     cross_entropy: CrossEntropy = "labels shifted"
     cross_entropy_of: dict[str, CrossEntropy] = Field(default_factory=dict)
     """Models whose code takes the loss otherwise."""
-    liger: tuple[str, ...] = Field(default=(), strict=False)
-    """The source's words for a loss that mean Liger's kernels throughout."""
-    padded: bool = False
-    """Whether samples of a batch are padded, so that attention takes a mask."""
     output_in_fp32: bool = False
     adam_step: AdamStep = "fused"
     steps_in_backward: bool = False
@@ -83,6 +77,12 @@ class SourceConventions(Spec):
     """The source's word to the packing of its weights."""
     precision: dict[str, Literal["bf16", "fp16"]] = Field(default_factory=dict)
     """The source's word to what matrices are multiplied in."""
+    gptq: MethodConventions | None = None
+    """Where GPTQ weights are trained on, instead of those of QLoRA."""
+    modules_to_save: tuple[str, ...] = Field(default=(), strict=False)
+    """The source's words for targets beside which copies of the embedding and the head train."""
+    reduce_bucket_size: int | None = None
+    """DeepSpeed's, in elements."""
     targets: dict[str, str] = Field(default_factory=dict)
     """The source's words for a model's matrices to ours, separated by commas."""
     parallel: dict[str, Parallel] = Field(default_factory=dict)
@@ -98,16 +98,17 @@ class SourceConventions(Spec):
     set_aside: dict[str, str] = Field(default_factory=dict)
     """Rows that are not predicted, each with the reason."""
 
-    def numerics(self, method: Method, model: str, loss: str) -> Numerics:
+    def numerics(self, method: Method, model: str, *, gptq: bool) -> Numerics:
         """The conventions as the memory model takes them; matrices are multiplied in 16 bit."""
+        own = self.gptq if gptq else self.methods[method]
+        assert own is not None
         return Numerics(
             compute=2,
             keeps_logits=self.keeps_logits,
             grouped_heads=self.grouped_heads,
             cross_entropy=self.cross_entropy_of.get(model, self.cross_entropy),
-            output_in_fp32=self.output_in_fp32,
-            kernels="liger" if loss in self.liger else "torch",
-            **self.methods[method].model_dump(exclude={"moments"}),
+            output_in_fp32=self.output_in_fp32 and own.autocast,
+            **own.model_dump(),
         )
 
     def shape(self, model: str) -> ModelSpec | None:
