@@ -71,7 +71,7 @@ def test_a_peak_of_a_later_micro_batch_lies_between_the_first_and_the_longest(ro
 def test_a_micro_batch_takes_what_litgpts_own_model_takes(
     name: str, targets: str, samples: int
 ) -> None:
-    pytest.importorskip("litgpt", reason="pip install --no-deps litgpt==0.2.0 lightning")
+    pytest.importorskip("litgpt", reason="litgpt 0.2.0 is not installed")
     from tests.benchmarks.litgpt_traced import traced_peak
 
     chosen = frozenset(targets.split(","))

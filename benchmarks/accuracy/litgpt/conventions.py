@@ -15,6 +15,7 @@ class Launch(Spec):
     """What the source's own configuration file of a run says and its table does not."""
 
     devices: int = 1
+    """Several mean FSDP, with every block checkpointed."""
     accumulates: bool = True
     """Whether a step of the optimizer takes several micro-batches."""
 
