@@ -75,6 +75,8 @@ def lora_config(adapter: AdapterSection) -> LoraConfig:
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
+        use_dora=adapter.dora,
+        use_rslora=adapter.rslora,
         target_modules=targets if isinstance(targets, str) else list(targets),
         bias="none",
     )

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from unittest.mock import patch
 
 import bitsandbytes
 import torch
+from peft.tuners.lora import dora
+from peft.utils.integrations import dequantize_module_weight
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from launcher.model_building import (
@@ -40,6 +43,7 @@ class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
         self.compute_type_is_set = True
         self.support_avx512bf16_for_cpu = False
         self.quant_storage = torch.uint8
+        self.quant_state: Any = None
         self.settings = settings
         self.bias = linear.bias
         self._hold(linear.weight)
@@ -68,6 +72,19 @@ class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
         held.compress_statistics = self.settings.bnb_4bit_use_double_quant
         held.quant_type = self.settings.bnb_4bit_quant_type
         self.weight = held
+
+
+@contextmanager
+def packed_weights_made_whole() -> Iterator[None]:
+    """DoRA asks peft for whole weights, and peft knows a packed one by its type."""
+
+    def whole(module: Any) -> Any:
+        if not isinstance(module, Packed4bit) or module.quant_state is None:
+            return dequantize_module_weight(module)
+        return bitsandbytes.functional.dequantize_4bit(module.weight.data, module.quant_state)
+
+    with patch.object(dora, "dequantize_module_weight", whole):
+        yield
 
 
 def model_config(plan: Plan) -> Any:

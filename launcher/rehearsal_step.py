@@ -8,7 +8,7 @@ from accelerate.utils import convert_outputs_to_fp32
 from trl.trainer.utils import add_fused_lm_head
 
 from launcher.model_building import DTYPES
-from launcher.rehearsal_model import Recorder, build_rehearsal_model
+from launcher.rehearsal_model import Recorder, build_rehearsal_model, packed_weights_made_whole
 from launcher.training import activation_checkpointing
 from planner.plan import Plan
 
@@ -18,6 +18,11 @@ FUSED_OUTPUTS = ("log_probs", "entropy", "is_top1")
 
 def rehearse_step(plan: Plan, device: torch.device, recorder: Recorder, *, steps: int = 1) -> None:
     """Load, forward, backward, optimizer step, what is left to save."""
+    with packed_weights_made_whole():
+        _rehearse(plan, device, recorder, steps)
+
+
+def _rehearse(plan: Plan, device: torch.device, recorder: Recorder, steps: int) -> None:
     with recorder.phase("load"):
         model = build_rehearsal_model(plan, device, recorder).train()
     base = model.get_base_model() if plan.adapter is not None else model

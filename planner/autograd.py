@@ -11,6 +11,7 @@ holds the first. torch/csrc/autograd/functions/accumulate_grad.h: the first grad
 parameter is kept as it is, later ones are added to it.
 """
 
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from heapq import heappop, heappush
@@ -63,10 +64,7 @@ class Tape:
             return output
         region = self._region
         if region is not None and self._refilling:
-            return self._refill(region, output, saved)
-        for leaf in nodes:
-            if isinstance(leaf, Parameter):
-                leaf.uses += 1
+            return self._refill(region, output, Node(0, nodes, backward, unpacks=False), saved)
         self._sequence += 1
         node = Node(self._sequence, nodes, backward, unpacks=bool(saved))
         output.node = node
@@ -74,11 +72,19 @@ class Tape:
             node.saved = _storages(saved)
         else:
             node.region = region
-            region.nodes.append(node)
+            region.nodes.append(weakref.ref(node))
+            if node.unpacks:
+                region.last_unpacking = len(region.nodes)
         return output
 
-    def _refill(self, region: Region, output: Tensor, saved: tuple[Tensor, ...]) -> Tensor:
-        output.node = _refill_next(region, saved)
+    def _refill(
+        self, region: Region, output: Tensor, anew: Node, saved: tuple[Tensor, ...]
+    ) -> Tensor:
+        """Where nobody waits, ``anew`` holds what it saves for as long as its output is there."""
+        node = _refill_next(region, saved)
+        if node is None:
+            anew.saved = _storages(saved)
+        output.node = node or anew
         if region.refilled == region.last_unpacking:
             raise _RecomputedEnough
         return output
@@ -98,8 +104,6 @@ class Tape:
         self._region = region
         output = run(given)
         self._region = None
-        unpacking = [number for number, node in enumerate(region.nodes, 1) if node.unpacks]
-        region.last_unpacking = max(unpacking, default=0)
         return output
 
     def _recompute(self, region: Region) -> None:
@@ -144,6 +148,7 @@ class Tape:
         root = output.node
         assert isinstance(root, Node)
         output.node = None
+        _count_uses(root)
         arrived: dict[int, Tensor] = {id(root): gradient}
         queue: list[tuple[int, Node]] = [(-root.sequence, root)]
         waiting = [sequence for sequence, _ in self.borders]
@@ -213,11 +218,28 @@ class Tape:
         self.kept_gradients.append(storage)
 
 
-def _refill_next(region: Region, saved: tuple[Tensor, ...]) -> Node:
-    """The next node that waits gets its tensors."""
-    node = region.nodes[region.refilled]
+def _count_uses(root: Node) -> None:
+    """How many gradients every leaf behind ``root`` will get; what was detached sends none."""
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        for edge in node.inputs:
+            if isinstance(edge, Parameter):
+                edge.uses += 1
+            elif edge is not None:
+                waiting.append(edge)
+
+
+def _refill_next(region: Region, saved: tuple[Tensor, ...]) -> Node | None:
+    """The next node that waits gets its tensors, if it is there."""
+    node = region.nodes[region.refilled]()
     region.refilled += 1
-    node.saved = _storages(saved)
+    if node is not None:
+        node.saved = _storages(saved)
     return node
 
 

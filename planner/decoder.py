@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from planner import operators as ops
 from planner.autograd import Tape
+from planner.dora import Adapter, dora
 from planner.model import LayerKind, Linear
 from planner.numerics import Numerics
 from planner.recipe import Batch, Workload
@@ -81,14 +82,14 @@ class Decoder:
 
     def product(
         self,
-        weight: Parameter,
+        weight: Tensor,
         x: Tensor,
         out_features: int,
         name: str,
         bias: Parameter | None = None,
     ) -> Tensor:
         """``F.linear``, its operands cast first under autocast."""
-        matrix: Tensor = weight
+        matrix = weight
         if self.numerics.autocast:
             width = self.numerics.compute
             x = ops.cast(self.tape, x, width, f"{name}: input cast")
@@ -99,9 +100,10 @@ class Decoder:
         bias = bias if bias is not None and bias.trains else None
         return ops.linear(self.tape, x, matrix, out_features=out_features, bias=bias, name=name)
 
-    def _cast_weight(self, weight: Parameter, name: str) -> Tensor:
+    def _cast_weight(self, weight: Tensor, name: str) -> Tensor:
+        """Autocast keeps the copies of leaves that train until it ends."""
         width = self.numerics.compute
-        if not weight.trains:
+        if not isinstance(weight, Parameter) or not weight.trains:
             return ops.cast(self.tape, weight, width, name)
         return self.tape.cast_once(weight, lambda x: ops.cast(self.tape, x, width, name))
 
@@ -132,6 +134,10 @@ class Decoder:
             x = ops.cast(tape, x, self.numerics.trainable, "adapter's input in its dtype")
         a = self.parameter(f"{name}.lora_A", rank * matrix.in_features, adapter=True)
         b = self.parameter(f"{name}.lora_B", rank * matrix.out_features, adapter=True)
+        if adapter.dora:
+            result = self._with_dora(name, matrix, x, result, a, b)
+            converts = not quantized or not self._autocast_is_seen_by_peft
+            return ops.cast(tape, result, expected) if converts else result
         output = self._adapter_output(x, a, b, rank, matrix.out_features)
         if quantized and not self._autocast_is_seen_by_peft:
             output = ops.cast(tape, output, expected)
@@ -150,6 +156,34 @@ class Decoder:
         up = self.product(b, down, out_features, "lora_B")
         del down
         return ops.unary(self.tape, up, "scaled adapter output")
+
+    def _with_dora(
+        self, name: str, matrix: Linear, x: Tensor, result: Tensor, a: Parameter, b: Parameter
+    ) -> Tensor:
+        """peft's DoraLinearVariant.forward."""
+        recipe = self.workload.recipe
+        assert recipe.adapter is not None
+        magnitude = self.parameter(f"{name}.magnitude", matrix.out_features, adapter=True)
+        drops = recipe.adapter.dropout > 0
+        if drops:
+            x = ops.dropout(self.tape, x, device=self.batch.device)
+        output = dora(
+            self.tape,
+            x,
+            None if drops else result,
+            self._whole_weight(name, matrix),
+            matrix=matrix,
+            adapter=Adapter(a=a, b=b, magnitude=magnitude, rank=recipe.adapter.rank),
+            product=self.product,
+        )
+        return ops.add(self.tape, result, output, f"{matrix.name} with its adapter")
+
+    def _whole_weight(self, name: str, matrix: Linear) -> Tensor:
+        """peft's dequantize_module_weight."""
+        if self.workload.recipe.quantization is None:
+            return self.parameter(name, matrix.weight_params, matrix=True)
+        _scales, weight = ops.dequantized(self.tape, matrix.weight_params, self.numerics.compute)
+        return weight
 
     @property
     def _autocast_is_seen_by_peft(self) -> bool:

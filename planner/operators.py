@@ -64,22 +64,27 @@ def quantized_linear(
     """A product with a 4-bit matrix, which is dequantized into a workspace each time.
 
     read: bitsandbytes/autograd/_functions.py at 0.50.2, MatMul4Bit: the packed weight is kept
-    beside autograd's saved tensors, and the scales are dequantized to fp32 first.
+    beside autograd's saved tensors.
     """
     elements, width = x.elements, x.width
     weights = in_features * out_features
 
-    def dequantized() -> tuple[Tensor, Tensor]:
-        scales = tape.new(weights // NF4_BLOCK, FP32, "scales in fp32", "workspace")
-        return scales, tape.new(weights, width, "dequantized weight", "workspace")
-
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        _weight = dequantized()
+        _weight = dequantized(tape, weights, width)
         return [tape.new(elements, width, f"gradient of {name}'s input")]
 
-    _weight = dequantized()
+    _weight = dequantized(tape, weights, width)
     output = tape.new(elements // in_features * out_features, width, name)
     return tape.record(output, (x,), (), backward)
+
+
+def dequantized(tape: Tape, weights: int, width: int) -> tuple[Tensor, Tensor]:
+    """A whole matrix from its 4-bit codes, after its scales, which are made fp32 first.
+
+    read: bitsandbytes/functional.py at 0.50.2, dequantize_4bit.
+    """
+    scales = tape.new(weights // NF4_BLOCK, FP32, "scales in fp32", "workspace")
+    return scales, tape.new(weights, width, "dequantized weight", "workspace")
 
 
 def embedding(tape: Tape, weight: Tensor, *, tokens: int, hidden_size: int) -> Tensor:

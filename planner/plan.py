@@ -72,6 +72,10 @@ class AdapterSection(Spec):
     rank: int = Field(ge=1)
     alpha: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
+    dora: bool = False
+    """Direction and magnitude apart (arXiv:2402.09353): one more trained vector a matrix."""
+    rslora: bool = False
+    """Scaled by alpha over the root of the rank (arXiv:2312.03732), not over the rank."""
     target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(strict=False)]
 
 

@@ -62,12 +62,13 @@ class Workload(Spec):
 
     @property
     def adapter_params(self) -> int:
-        """LoRA's two matrices beside each target: ``r (in + out)`` (arXiv:2106.09685, 4.1)."""
+        """LoRA's two matrices beside each target: ``r (in + out)`` (arXiv:2106.09685, 4.1), and
+        DoRA's magnitudes: ``out`` (arXiv:2402.09353, 4.1)."""
         if self.recipe.adapter is None:
             return 0
-        rank = self.recipe.adapter.rank
+        rank, dora = self.recipe.adapter.rank, self.recipe.adapter.dora
         return sum(
-            count * rank * (x.in_features + x.out_features)
+            count * (rank * (x.in_features + x.out_features) + (x.out_features if dora else 0))
             for kind, count in self.model.kinds.items()
             for x in self.adapted(kind)
         )

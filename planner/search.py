@@ -110,12 +110,15 @@ def _split(
     every: list[Candidate], budget_bytes: int
 ) -> tuple[list[Candidate], list[Candidate], int]:
     """What fits, what does not, and how many were not priced: memory only grows with the
-    micro-batch, so nothing beyond the first that is too large can fit."""
+    micro-batch, so nothing beyond the first that is too large can fit. One micro-batch a step is
+    apart, since no gradients wait for it."""
     fitting: list[Candidate] = []
-    too_large: dict[tuple[str, bool], Candidate] = {}
+    too_large: dict[tuple[str, bool, bool], Candidate] = {}
     hopeless = 0
     for candidate in sorted(every, key=lambda c: c.layout.micro_batch_size):
-        key = (candidate.layout.strategy, candidate.layout.activation_checkpointing)
+        layout = candidate.layout
+        accumulates = layout.gradient_accumulation_steps > 1
+        key = (layout.strategy, layout.activation_checkpointing, accumulates)
         if key in too_large:
             hopeless += 1
         elif candidate.fits(budget_bytes):

@@ -1,6 +1,7 @@
 """Storages that come and go with Python's own references, tensors that view them, and the
 nodes of the graph behind them."""
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -85,7 +86,7 @@ Backward = Callable[[Tensor], Sequence[Tensor | None]]
 class Node:
     """One operator of the graph: what it saved, and how it makes its inputs' gradients."""
 
-    __slots__ = ("backward", "inputs", "region", "saved", "sequence", "unpacks")
+    __slots__ = ("__weakref__", "backward", "inputs", "region", "saved", "sequence", "unpacks")
 
     def __init__(
         self,
@@ -108,7 +109,8 @@ class Region:
     """A checkpointed part of a model: its input, and the nodes that wait for their tensors.
 
     read: torch/utils/checkpoint.py at 2.13, non-reentrant: the first node that unpacks has
-    the region run again, which ends at the last tensor that was saved.
+    the region run again, which ends at the last tensor that was saved. A node that is gone,
+    since its output was detached, counts and gets nothing back.
     """
 
     __slots__ = ("given", "last_unpacking", "nodes", "refilled", "run")
@@ -116,6 +118,6 @@ class Region:
     def __init__(self, run: Callable[[Tensor], Tensor], given: Tensor) -> None:
         self.run = run
         self.given = given
-        self.nodes: list[Node] = []
+        self.nodes: list[weakref.ref[Node]] = []
         self.refilled = 0
         self.last_unpacking = 0

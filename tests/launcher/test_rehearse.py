@@ -17,6 +17,7 @@ from planner.choose import decide
 from planner.model import ModelSpec
 from planner.plan import Plan
 from planner.presets import load_model
+from planner.recipe import load_recipe
 from planner.request import Request
 from tests.launcher.launching import launch, write_plan
 from tests.launcher.plans import full, plan
@@ -36,6 +37,11 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 1024,
 }
 PHASES = ["load", "forward", "backward", "optimizer_step", "save"]
+DORA = {"adapter__dora": True, "adapter__dropout": 0.1}
+NF4: dict[str, Any] = {
+    "method": "qlora",
+    "quantization": {"quant_type": "nf4", "double_quant": True},
+}
 PLANS: list[dict[str, Any]] = [
     {},
     {"activation_checkpointing": True},
@@ -43,7 +49,9 @@ PLANS: list[dict[str, Any]] = [
     {"batch__gradient_accumulation_steps": 1, "batch__global_batch_size": 2},
     full(),
     full(activation_checkpointing=True),
-    {"method": "qlora", "quantization": {"quant_type": "nf4", "double_quant": True}},
+    NF4,
+    DORA,
+    DORA | NF4,
     {"batch__micro_batch_size": 1, "batch__global_batch_size": 2, "attention": "eager"},
 ]
 
@@ -80,6 +88,24 @@ def test_prediction_beside_trace(method: Any, checkpointing: bool, name: str) ->
     for part in ("weights", "adapters", "optimizer_states"):
         ours, theirs = (side.phases["save"].get(part, 0) for side in (found.predicted, found.found))
         assert ours == pytest.approx(theirs, rel=0.02)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("method", ["qlora", "lora"])
+def test_dora_beside_trace(method: Any, checkpointing: bool) -> None:
+    recipe = load_recipe(method)
+    assert recipe.adapter is not None
+    adapter = recipe.adapter.model_copy(update={"dora": True})
+    made = planned(
+        recipe=recipe.model_copy(update={"adapter": adapter}),
+        activation_checkpointing=checkpointing,
+        micro_batch_size=1,
+    )
+    with quiet_libraries():
+        found = compare(made)
+    predicted = found.predicted.peak_allocated_bytes - CUBLAS_BYTES
+    low, high = TOLERANCE
+    assert low <= predicted / found.found.peak_allocated_bytes - 1 <= high
 
 
 @pytest.mark.parametrize("changes", PLANS, ids=[", ".join(each) or "lora" for each in PLANS])

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from launcher.model_building import cast_trainable
 from planner.model import ModelSpec
 from planner.model_config import config_from_spec
 from planner.numerics import numerics
@@ -69,11 +70,14 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
+        use_dora=adapter.dora,
         target_modules=adapter.target_modules
         if isinstance(adapter.target_modules, str)
         else list(adapter.target_modules),
     )
-    return peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
+    model = peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
+    cast_trainable(model, "fp32" if kinds.trainable == 4 else "bf16")
+    return model
 
 
 def quantize(model: Any, workload: Workload) -> None:
@@ -106,12 +110,22 @@ def matrices_that_hold(spec: ModelSpec, targets: Any) -> Any:
 
 
 def workload_of(
-    spec: ModelSpec, method: Method, compute: Precision, dropout: float, targets: Any
+    spec: ModelSpec,
+    method: Method,
+    compute: Precision,
+    dropout: float,
+    targets: Any,
+    *,
+    dora: bool = False,
 ) -> Workload:
     recipe = load_recipe(method)
     if recipe.adapter is not None:
         adapter = AdapterSection(
-            rank=8, alpha=16, dropout=dropout, target_modules=matrices_that_hold(spec, targets)
+            rank=8,
+            alpha=16,
+            dropout=dropout,
+            dora=dora,
+            target_modules=matrices_that_hold(spec, targets),
         )
         recipe = recipe.model_copy(update={"adapter": adapter})
     return Workload(model=spec, recipe=recipe, compute=compute)
