@@ -13,11 +13,12 @@ pools. The functions here name theirs. Constants: c10/core/AllocatorConfig.h of 
     allocated  bytes of the blocks handed out, ``torch.cuda.memory_allocated``
     reserved   bytes taken from the driver, ``torch.cuda.memory_reserved``
 
-Modelled: streams, each with blocks of its own over one driver, default settings (``max_split_size_mb`` unlimited, no
-``roundup_power2_divisions``, no garbage collection, no memory fraction) with or without
-``expandable_segments``. Not modelled: blocks held back by ``record_stream``, private pools of
-CUDA graphs, the finite range of addresses of an expandable segment (9/8 of the card), and the
-addresses cudaMalloc picks: a later segment lies above an earlier one here.
+Modelled: streams, each with blocks of its own over one driver, default settings
+(``max_split_size_mb`` unlimited, no ``roundup_power2_divisions``, no garbage collection, no
+memory fraction) with or without ``expandable_segments``. Not modelled: blocks held back by
+``record_stream``, private pools of CUDA graphs, the finite range of addresses of an expandable
+segment (9/8 of the card), and the addresses cudaMalloc picks: a later segment lies above an
+earlier one here.
 """
 
 from collections.abc import Callable, Hashable, Iterable

@@ -148,27 +148,21 @@ class _TileSizes:
         return [count for count in max(moments, key=sum) if count]
 
 
-def cross_entropy(
-    tape: Tape, logits: Tensor, *, batch: Batch, numerics: Numerics
-) -> tuple[Tensor, Tensor]:
-    """The stock loss, and the logits that the model's output holds beside it.
-
-    All but the last logits of one sample lie in one piece and are not copied.
+def cross_entropy(tape: Tape, logits: Tensor, *, batch: Batch, numerics: Numerics) -> Tensor:
+    """The stock loss.
 
     read: transformers/loss/loss_utils.py, ForCausalLMLoss, at 5.23; models/llama/
-    modeling_llama.py at 4.38 and Qwen-1's modeling_qwen.py for shifted logits.
+    modeling_llama.py at 4.38 and Qwen-1's modeling_qwen.py for shifted logits: all but the last
+    logits of one sample lie in one piece and are not copied.
     """
-    kind = numerics.cross_entropy
-    if kind == "labels shifted":
-        return _log_loss(tape, logits), logits
-    if kind == "logits shifted in fp32":
-        logits = ops.cast(tape, logits, FP32, "logits in fp32")
+    if numerics.cross_entropy == "labels shifted":
+        return _log_loss(tape, logits)
     shifted = ops.slice_of(tape, logits, logits.elements)
     if batch.micro_batch_size > 1:
         shifted = ops.contiguous(tape, shifted, "logits but the last")
-    if kind == "logits shifted in fp32":
-        return _log_loss(tape, shifted), logits
-    return _log_loss_of_16_bit(tape, shifted, numerics), logits
+    if shifted.width == FP32:
+        return _log_loss(tape, shifted)
+    return _log_loss_of_16_bit(tape, shifted, numerics)
 
 
 def _log_loss(tape: Tape, logits: Tensor) -> Tensor:

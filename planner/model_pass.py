@@ -58,7 +58,9 @@ class ModelPass:
         if self._workload.recipe.loss == "fused":
             return fused_loss(tape, x, head, batch=batch, numerics=self._numerics)
         logits = self._decoder.product(head, x, model.vocab_size, "lm_head")
-        loss, logits = cross_entropy(tape, logits, batch=batch, numerics=self._numerics)
+        if self._numerics.cross_entropy == "logits shifted in fp32":
+            logits = cast(tape, logits, FP32, "logits in fp32")
+        loss = cross_entropy(tape, logits, batch=batch, numerics=self._numerics)
         if self._numerics.output_in_fp32:
             logits = cast(tape, logits, FP32, "logits of the output in fp32")
         if self._numerics.keeps_logits:

@@ -70,4 +70,9 @@ def gptq_sizes(decoder: type[Decoder], matrix: Linear) -> list[int]:
     """Codes, scales, zero points and the group of each input."""
     bits: Literal[4, 8] = 4 if decoder is Gptq4 else 8
     groups = ceil_div(matrix.in_features, GROUP) * matrix.out_features
-    return [matrix.weight_params * bits // 8, groups * 2, groups * bits // 8, matrix.in_features * 4]
+    return [
+        matrix.weight_params * bits // 8,
+        groups * 2,
+        groups * bits // 8,
+        matrix.in_features * 4,
+    ]

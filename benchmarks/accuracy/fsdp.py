@@ -121,7 +121,9 @@ class _Job:
             self.line.give(("unit", number))
         end = len(self.run.tape.log)
         self.log(passed[-1], end)
-        self.reduce(ROOT, [*range(self.run.tape.borders[-1][1], passed[0]), *range(passed[-1], end)])
+        self.reduce(
+            ROOT, [*range(self.run.tape.borders[-1][1], passed[0]), *range(passed[-1], end)]
+        )
         self.line.give(("unit", ROOT))
 
     def log(self, start: int, stop: int) -> None:
@@ -174,7 +176,9 @@ def gradients_by_place(run: ModelPass) -> dict[int, tuple[int, int]]:
     """Key and bytes of each gradient that is kept, by its place in the log: where its key was
     last used, since keys come again."""
     kept = {id(storage) for storage in run.tape.kept_gradients}
-    last = {key: (place, size) for place, (size, _, key, _) in enumerate(run.tape.log) if key in kept}
+    last = {
+        key: (place, size) for place, (size, _, key, _) in enumerate(run.tape.log) if key in kept
+    }
     return {place: (key, size) for key, (place, size) in last.items()}
 
 

@@ -7,7 +7,12 @@ from benchmarks.accuracy import litgpt
 from benchmarks.accuracy.decoders import Gptq4, Gptq8, TrainedOutside, gptq_sizes
 from benchmarks.accuracy.fsdp import fully_sharded
 from benchmarks.accuracy.loop import Training, one_device
-from benchmarks.accuracy.sources import Parallel, SourceConventions, sources, whole_sources_set_aside
+from benchmarks.accuracy.sources import (
+    Parallel,
+    SourceConventions,
+    sources,
+    whole_sources_set_aside,
+)
 from benchmarks.accuracy.timeline import Timeline
 from benchmarks.accuracy.zero2 import partitioned_gradients
 from benchmarks.rows import Quantity, Row

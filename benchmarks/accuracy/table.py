@@ -50,19 +50,24 @@ def reasons(rows: Sequence[Row]) -> Counter[tuple[str, str]]:
 def markdown(rows: Sequence[Row]) -> str:
     """Everything as the README shows it."""
     return "\n\n".join(
-        ("\n".join(part) for part in (_peaks(rows), _phases(rows), _verdicts(), _aside(rows)))
+        "\n".join(part) for part in (_peaks(rows), _phases(rows), _verdicts(), _aside(rows))
     )
 
 
 def _peaks(rows: Sequence[Row]) -> list[str]:
     found = errors(rows)
-    lines = [f"| peak | source | method | {ERROR_COLUMNS} |", "|---|---|---|---:|---:|---:|---:|---:|"]
+    lines = [
+        f"| peak | source | method | {ERROR_COLUMNS} |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
+    ]
     for reading in (*MEASURED_AS, PUBLISHED):
         kinds = {key[1:]: group for key, group in sorted(found.items()) if key[0] == reading}
         if not kinds:
             continue
         if reading != PUBLISHED:
-            lines += [f"| {reading} | {' | '.join(k)} | {_cells(group)}" for k, group in kinds.items()]
+            lines += [
+                f"| {reading} | {' | '.join(k)} | {_cells(group)}" for k, group in kinds.items()
+            ]
         lines.append(f"| {reading} | **all** | | {_cells(_joined(kinds.values()))}")
     return lines
 

@@ -79,7 +79,9 @@ class Timeline:
         """The most allocated bytes within each phase of the last step."""
         levels = replay(self.events, expandable_segments=False).allocated_bytes
         spans = pairwise([("load", 0), *self.marks])
-        return {phase: max(levels[start:stop]) for (_, start), (phase, stop) in spans if stop > start}
+        return {
+            phase: max(levels[start:stop]) for (_, start), (phase, stop) in spans if stop > start
+        }
 
     def peaks(self, *, expandable_segments: bool, capacity_bytes: int | None = None) -> Peaks:
         """With a capacity, cached blocks go back to the driver before memory runs out."""
