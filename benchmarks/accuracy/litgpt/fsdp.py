@@ -94,10 +94,12 @@ class ShardedWeights(Weights):
             self.gathered.pop(unit, None)
             return [self._reduced(joined)]
 
+        whole_view = self.tape.record(
+            Tensor(whole, COMPUTE, None, None), (flat,), (), lambda gradient: [gradient.viewed()]
+        )
         for name, elements in sizes.items():
             view = Tensor(elements, COMPUTE, None, None)
-            self.views[name] = self.tape.record(view, (flat,), (), backward)
-        flat.uses = min(flat.uses, 1)
+            self.views[name] = self.tape.record(view, (whole_view,), (), backward)
 
     def _reduced(self, joined: Tensor) -> Tensor | None:
         if self.reduced_over is None:
