@@ -2,7 +2,8 @@
 
 python -m benchmarks.traced_grid [--write] [--points N]
 
-Models have their real widths and four of their layers, since all further ones are alike.
+Models have their real widths and four of their layers, since all further ones are alike: more
+only where a kind of layer comes later, as in Gemma 3.
 """
 
 import argparse
@@ -36,11 +37,16 @@ PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 NUM_LAYERS = 4
 MODELS = (
     "chatglm3-6b-base",
+    "gemma-2-2b",
+    "gemma-2b",
+    "gemma-3-1b-it",
     "glm-4-9b-0414",
+    "granite-3.1-2b-instruct",
     "llama-2-7b",
     "llama-3.1-8b",
     "llama-3.2-1b",
     "mistral-7b",
+    "olmo-2-7b",
     "phi-3-mini-4k-instruct",
     "phi-4",
     "qwen2.5-0.5b",
@@ -48,6 +54,7 @@ MODELS = (
     "qwen3-0.6b",
     "qwen3-8b",
     "smollm2-135m",
+    "smollm3-3b",
     "yi-6b",
 )
 MICRO_BATCHES = (1, 2, 4, 8)
@@ -90,7 +97,8 @@ def points(count: int) -> list[Point]:
 def plan_for(point: Point) -> Plan:
     """A plan of one card that is large enough for anything."""
     preset = load_model(point.model)
-    spec = preset.spec.model_copy(update={"num_layers": NUM_LAYERS})
+    num_layers = max(NUM_LAYERS, preset.spec.full_attention_every or 0)
+    spec = preset.spec.model_copy(update={"num_layers": num_layers})
     recipe = load_recipe(point.method)
     recipe = recipe.model_copy(update={"loss": point.loss})
     request = Request(

@@ -1,13 +1,19 @@
 """``launch plan.yaml``: run the training that a plan describes."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from launcher.command import num_cores
+from launcher.command import (
+    environment_changes,
+    merged_environment,
+    num_cores,
+    rank_environment,
+)
 from launcher.dry_run import dry_run_text
 from launcher.execution import execute
 from launcher.plan_file import read_plan
@@ -61,7 +67,12 @@ def launch(
 
 
 def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
-    """Imports the training stack, which says a lot that is not about this."""
+    """In the ranks' environment, since it decides how the allocator works.
+
+    Imports the training stack, which says a lot that is not about this.
+    """
+    changes = environment_changes(plan, cores=num_cores())
+    os.environ.update(rank_environment(plan, merged_environment(os.environ, changes)))
     logging.disable(logging.WARNING)
     from launcher.rehearse import rehearse
 

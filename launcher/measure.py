@@ -28,7 +28,7 @@ class RankMemory:
 
 
 def resident_bytes() -> int:
-    return _status_bytes("VmRSS")
+    return status_bytes("VmRSS")
 
 
 def rank_memory(*, rank: int, resident_before_model_bytes: int, device: torch.device) -> RankMemory:
@@ -37,7 +37,7 @@ def rank_memory(*, rank: int, resident_before_model_bytes: int, device: torch.de
         rank=rank,
         peak_allocated_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
         peak_reserved_bytes=torch.cuda.max_memory_reserved(device) if on_gpu else None,
-        peak_resident_bytes=_status_bytes("VmHWM"),
+        peak_resident_bytes=status_bytes("VmHWM"),
         resident_before_model_bytes=resident_before_model_bytes,
     )
 
@@ -56,7 +56,8 @@ def typical_step_time_s(step_times: Sequence[float]) -> float:
     return statistics.median(step_times[1:] or step_times)
 
 
-def _status_bytes(field: str) -> int:
+def status_bytes(field: str) -> int:
+    """What the kernel says of this process; proc_pid_status(5) names the fields."""
     for line in STATUS.read_text(encoding="ascii").splitlines():
         name, _, value = line.partition(":")
         if name == field:

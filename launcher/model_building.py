@@ -6,6 +6,7 @@ The conventions are the ones that the memory model counts:
   are multiplied under autocast;
 * with DeepSpeed all floating parameters are in the compute precision, and the fp32 master
   of the trainable ones lives in DeepSpeed's optimizer;
+* routed experts run as grouped products, and their load-balancing loss is off;
 * quantized weights are never "prepared for k-bit training": embeddings, norms and head stay
   in 16 bit.
 """
@@ -24,6 +25,11 @@ DTYPES: dict[Precision, torch.dtype] = {
     "fp16": torch.float16,
     "fp32": torch.float32,
 }
+
+
+EXPERTS_IMPLEMENTATION = "grouped_mm"
+"""transformers' own default at 5.23, on CUDA and on the CPU: all experts' products as one
+operator, so that no size depends on the router (planner/experts.py)."""
 
 
 def build_model(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
@@ -53,7 +59,14 @@ def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
         trust_remote_code=False,
     )
     model.config.use_cache = False
+    pin_experts(model)
     return model
+
+
+def pin_experts(model: Any) -> None:
+    """How routed experts are computed, where the model has any."""
+    if model._can_set_experts_implementation():
+        model.set_experts_implementation(EXPERTS_IMPLEMENTATION)
 
 
 def quantization_config(plan: Plan) -> BitsAndBytesConfig | None:

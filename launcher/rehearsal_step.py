@@ -1,4 +1,4 @@
-"""One training step as the launcher's trainer makes it: the worst micro-batch, then AdamW."""
+"""One training step as the launcher's trainer makes it: the worst micro-batch, then an update."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -8,6 +8,7 @@ from accelerate.utils import convert_outputs_to_fp32
 from trl.trainer.utils import add_fused_lm_head
 
 from launcher.model_building import DTYPES
+from launcher.rehearsal_engine import MakeEngine, drop_gradients, plain_engine, trained
 from launcher.rehearsal_model import Recorder, build_rehearsal_model, packed_weights_made_whole
 from launcher.training import activation_checkpointing
 from planner.plan import Plan
@@ -16,35 +17,50 @@ FUSED_OUTPUTS = ("log_probs", "entropy", "is_top1")
 """read: trl/trainer/sft_trainer.py at 1.16.0, SFTTrainer.__init__."""
 
 
-def rehearse_step(plan: Plan, device: torch.device, recorder: Recorder, *, steps: int = 1) -> None:
+def rehearse_step(
+    plan: Plan,
+    device: torch.device,
+    recorder: Recorder,
+    *,
+    steps: int = 1,
+    make_engine: MakeEngine = plain_engine,
+) -> None:
     """Load, forward, backward, optimizer step, what is left to save."""
     with packed_weights_made_whole():
-        _rehearse(plan, device, recorder, steps)
+        _rehearse(plan, device, recorder, steps, make_engine)
 
 
-def _rehearse(plan: Plan, device: torch.device, recorder: Recorder, steps: int) -> None:
+def _rehearse(
+    plan: Plan, device: torch.device, recorder: Recorder, steps: int, make_engine: MakeEngine
+) -> None:
     with recorder.phase("load"):
-        model = build_rehearsal_model(plan, device, recorder).train()
+        model = build_rehearsal_model(plan, _first_device(plan, device), recorder).train()
     base = model.get_base_model() if plan.adapter is not None else model
     _prepare(plan, model, base)
     _watch(model, base, recorder)
-    optimizer = _optimizer_with_states(plan, model, recorder)
+    engine = make_engine(plan, model, recorder)
     for _ in range(steps):
         with recorder.phase("forward"):
-            loss = _forward(plan, model, device, recorder)
+            loss = _forward(plan, engine.forward, base, device, recorder)
         with recorder.phase("backward"):
-            torch.autograd.backward(loss)
+            engine.backward(loss)
         del loss
         recorder.switch("activations")
-        if optimizer is not None:
+        if engine.step is not None:
             with recorder.phase("optimizer_step"), recorder.part("workspace"):
-                torch.nn.utils.clip_grad_norm_(_trained(model), plan.optimizer.max_grad_norm)
-                optimizer.step()
+                engine.step()
         if plan.batch.gradient_accumulation_steps == 1:
-            _drop_gradients(model)
-    _drop_gradients(model)
+            drop_gradients(model)
+    drop_gradients(model)
     with recorder.phase("save"):
         pass
+
+
+def _first_device(plan: Plan, device: torch.device) -> torch.device:
+    """ZeRO-3 moves its own shards of an unquantized model, so that it is never whole there."""
+    if plan.parallel.zero_stage == 3 and plan.quantization is None:
+        return torch.device("cpu")
+    return device
 
 
 def _prepare(plan: Plan, model: Any, base: Any) -> None:
@@ -68,53 +84,19 @@ def _watch(model: Any, base: Any, recorder: Recorder) -> None:
             hidden.register_hook(lambda _: recorder.switch("activations"))
 
     base.base_model.register_forward_hook(enter_loss)
-    for parameter in _trained(model):
+    for parameter in trained(model):
         hooked: Any = parameter
         hooked.register_post_accumulate_grad_hook(
-            lambda trained: recorder.own(trained.grad, "gradients")
+            lambda updated: recorder.own(updated.grad, "gradients")
         )
 
 
-def _trained(model: Any) -> list[torch.nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def _optimizer_with_states(
-    plan: Plan, model: Any, recorder: Recorder
-) -> torch.optim.Optimizer | None:
-    """As after a first step; gradients stay where earlier micro-batches would have left some.
-
-    DeepSpeed has an optimizer of its own, whose memory is predicted and not traced.
-    """
-    trained = _trained(model)
-    with recorder.phase(None):
-        with recorder.part("gradients"):
-            for parameter in trained:
-                parameter.grad = torch.zeros_like(parameter)
-        optimizer = None
-        if plan.parallel.zero_stage == 0:
-            optimizer = torch.optim.AdamW(
-                trained,
-                lr=plan.optimizer.learning_rate,
-                weight_decay=plan.optimizer.weight_decay,
-                fused=True,
-            )
-            with recorder.part("optimizer_states"):
-                optimizer.step()
-        if plan.batch.gradient_accumulation_steps == 1:
-            _drop_gradients(model)
-    return optimizer
-
-
-def _drop_gradients(model: Any) -> None:
-    for parameter in _trained(model):
-        parameter.grad = None
-
-
-def _forward(plan: Plan, model: Any, device: torch.device, recorder: Recorder) -> torch.Tensor:
+def _forward(
+    plan: Plan, model: Any, base: Any, device: torch.device, recorder: Recorder
+) -> torch.Tensor:
     recorder.switch("activations")
     shape = (plan.batch.micro_batch_size, plan.batch.sequence_length)
-    ids = torch.zeros(shape, dtype=torch.int64, device=device)
+    ids = torch.randint(base.get_input_embeddings().num_embeddings, shape, device=device)
     # A batch of one is not padded, and transformers drops a mask of ones.
     mask = torch.ones_like(ids) if plan.batch.micro_batch_size > 1 else None
     if mask is not None:

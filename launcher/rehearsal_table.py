@@ -62,13 +62,35 @@ def _table(plan: Plan, comparison: Comparison) -> Table:
         pad_edge=False,
     )
     table.add_column("phase", no_wrap=True)
-    table.add_column("part", no_wrap=True)
+    traced = comparison.kind == "traced"
+    table.add_column("part" if traced else "reading", no_wrap=True)
     for name in ("predicted", comparison.kind, "difference"):
         table.add_column(name, justify="right", no_wrap=True)
     for phase, found in comparison.found.phases.items():
         predicted = comparison.predicted.phases.get(phase, {})
-        _add_phase(table, phase, predicted, found, unit_bytes)
+        add = _add_phase if traced else _add_readings
+        add(table, phase, predicted, found, unit_bytes)
     return table
+
+
+def _add_readings(
+    table: Table,
+    phase: str,
+    predicted: Mapping[str, int],
+    found: Mapping[str, int],
+    unit_bytes: int,
+) -> None:
+    """What a device counts: the allocated bytes are the ones that the parts add up to."""
+    title = _words(phase)
+    for reading, size in found.items():
+        ours = sum(predicted.values()) if reading == "allocated" else None
+        cells = [
+            "" if number is None else _cell(number, unit_bytes)
+            for number in (ours, size, None if ours is None else ours - size)
+        ]
+        last = reading == list(found)[-1]
+        table.add_row(title, _words(reading), *cells, end_section=last)
+        title = ""
 
 
 def _add_phase(
@@ -116,11 +138,12 @@ def _notes(plan: Plan, comparison: Comparison) -> list[str]:
     notes = []
     if comparison.left_out:
         parts = ", ".join(_words(part) for part in comparison.left_out)
+        layout = f"{plan.parallel.strategy} over {plan.parallel.world_size}"
         notes.append(
-            f"{plan.parallel.strategy} over {plan.parallel.world_size}: rank 0 is traced alone. "
+            f"{layout}: rank 0 is {comparison.kind} alone. "
             f"Predicted only, and in neither sum: {parts}."
         )
-    if plan.parallel.zero_stage:
+    if plan.parallel.zero_stage and comparison.kind == "traced":
         notes.append("DeepSpeed's optimizer step and its gathering to save are predicted only.")
     if comparison.kind == "traced" and plan.hardware.device == "cuda":
         notes.append("cuBLAS' own workspaces are predicted (as workspace), not traced.")

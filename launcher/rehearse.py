@@ -56,14 +56,20 @@ def quiet_libraries() -> Iterator[None]:
 def compare(plan: Plan) -> Comparison:
     """The plan's prediction beside what a step takes here."""
     left_out = left_out_of(plan)
-    predicted = largest_phase(compared(plan, left_out))
-    on_cuda = plan.hardware.device == "cuda"
-    if on_cuda and torch.cuda.is_available() and plan.parallel.zero_stage == 0:
+    if can_be_measured(plan) and torch.cuda.is_available():
         from launcher.rehearsal_meter import measured
 
+        predicted = largest_phase(without(plan, left_out))
         return Comparison("measured", predicted, measured(plan, MEASURED_STEPS), left_out)
+    predicted = largest_phase(traced_phases(plan, without(plan, left_out)))
     found = traced_phases(plan, traced(plan).phases)
     return Comparison("traced", predicted, largest_phase(found), left_out)
+
+
+def can_be_measured(plan: Plan) -> bool:
+    """Whether one GPU shows what a rank of the plan takes: a shard of several it cannot."""
+    alone = plan.parallel.world_size == 1
+    return plan.hardware.device == "cuda" and (alone or plan.parallel.zero_stage == 0)
 
 
 def left_out_of(plan: Plan) -> tuple[str, ...]:
@@ -73,16 +79,16 @@ def left_out_of(plan: Plan) -> tuple[str, ...]:
     return NOT_TRACED[plan.parallel.zero_stage]
 
 
-def compared(plan: Plan, left_out: tuple[str, ...]) -> Phases:
-    """The prediction without phases and parts that are not traced."""
-    kept = {
+def without(plan: Plan, left_out: tuple[str, ...]) -> Phases:
+    """The prediction without parts that one process cannot show."""
+    return {
         phase: {part: size for part, size in parts.items() if part not in left_out}
         for phase, parts in plan.prediction.phases.items()
     }
-    return traced_phases(plan, kept)
 
 
 def traced_phases(plan: Plan, phases: Phases) -> Phases:
+    """Those that a trace shows."""
     known = DEEPSPEED_PHASES if plan.parallel.zero_stage else tuple(phases)
     return {phase: parts for phase, parts in phases.items() if phase in known and parts}
 

@@ -7,6 +7,8 @@ a value of a tensor         there is none: a condition is false, a number 1
 selection by a mask         everything is selected, the worst case
 packed samples              are not looked for among the positions of a sample:
                             transformers/masking_utils.py, find_packed_sequence_indices
+an index, backward          gradients are added to zeros in place; fake ones are copied first:
+                            torch/csrc/autograd/FunctionsManual.cpp, index_backward
 bitsandbytes gemm_4bit      a weight is dequantized, then multiplied: bitsandbytes/backends/cuda/
                             ops.py at 0.50.2, _dequant_linear_fallback (above 1,536 tokens)
 dropout                     keeps a mask of one byte an element: pytorch
@@ -57,6 +59,11 @@ def _masked_select(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: 
     return tensor.new_empty(mask.numel())
 
 
+def _index_put(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
+    """Into the zeros that were made for it."""
+    return args[0]
+
+
 def _workspace(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
     tracer.own(result, "workspace")
@@ -88,6 +95,7 @@ def _softmax_backward(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: 
 FAKE_RULES: dict[Any, Rule] = {
     _ATEN._local_scalar_dense.default: _scalar,
     _ATEN.index.Tensor: _index,
+    _ATEN.index_put.default: _index_put,
     _ATEN.masked_select.default: _masked_select,
     _BITSANDBYTES.gemm_4bit.default: _multiply_4bit,
     _BITSANDBYTES.dequantize_4bit.default: _workspace,

@@ -19,6 +19,7 @@ from launcher.measure import gather, rank_memory, resident_bytes
 from launcher.model_building import build_model, cast_trainable
 from launcher.prepare import Inputs
 from launcher.process import stop_with_parent
+from launcher.process_group import join_process_group
 from launcher.progress import Reporter, StepTimes, display_on
 from launcher.report import Training, write_report
 from launcher.run_directory import RunDirectory, read_json, write_json
@@ -28,8 +29,6 @@ from launcher.tokenization import use_plain_template_if_none
 from launcher.training import PlannedTrainer, trainer_class, training_arguments
 from planner.plan import Plan
 from planner.spec import read_spec
-
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
 
 class SetupCheck(TrainerCallback):  # type: ignore[misc]
@@ -85,19 +84,6 @@ def train(run: RunDirectory, rank: int, screen: TextIO) -> None:
             run_time_s=run_time_s,
         )
         write_report(run, plan, inputs=inputs, setup=check.found, training=training, ranks=ranks)
-
-
-def join_process_group(plan: Plan) -> None:
-    """One rank alone needs no group; DeepSpeed on the CPU must be told of gloo beforehand."""
-    if plan.parallel.strategy == "single":
-        for name in RANK_VARIABLES:
-            os.environ.pop(name, None)
-    elif plan.parallel.zero_stage and plan.hardware.device == "cpu":
-        import deepspeed
-
-        # Its collectives in shared memory are compiled at first use: a minute, and a compiler.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed("gloo")
 
 
 def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs) -> PlannedTrainer:

@@ -36,7 +36,7 @@ def layer_ledger(
     )
     if not first:
         x.node = Parameter(tokens * h, x.width, trains=True)
-    tables = decoder.rotary_tables(x.width)
+    tables = decoder.rotary_tables(x.width)[kind]
     tape.border()
     output = decoder_layer(decoder, Layer("layer", kind), x, tables)
     shared = [table.storage for table in tables]

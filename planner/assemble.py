@@ -34,7 +34,7 @@ def plan_of(decision: Decision) -> Plan:
             chosen.workload, chosen.layout, num_nodes=chosen.cluster.num_nodes
         ),
         activation_checkpointing=chosen.layout.activation_checkpointing,
-        attention=recipe.attention,
+        attention=chosen.workload.attention,
         loss=recipe.loss,
         optimizer=recipe.optimizer,
         schedule=recipe.schedule,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from planner.autograd import Tape
 from planner.gpu import Device
-from planner.operators import FP32, cast, contiguous, matmul, repeat_heads, unary
+from planner.operators import FP32, add, cast, contiguous, matmul, repeat_heads, unary
 from planner.tensors import Tensor
 from planner.units import round_up
 
@@ -87,18 +87,40 @@ def eager_attention(
     *,
     shape: HeadShape,
     device: Device,
+    compute: int | None,
+    mask_width: int,
+    capped: bool,
 ) -> tuple[Tensor, Tensor]:
     """transformers' eager_attention_forward: scores are whole. The output, and the weights
-    that the caller holds to the end of its layer."""
-    times = shape.heads // shape.key_value_heads
-    key, value = repeat_heads(tape, key, times), repeat_heads(tape, value, times)
-    weights = _scores(tape, query, key, shape)
+    that the caller holds to the end of its layer. Under autocast ``compute`` is what products
+    are made in; Gemma 2 caps the scores by ``tanh``."""
+    key, value = repeated_heads(tape, key, value, shape)
+    weights = _scores(tape, _operand(tape, query, compute), _operand(tape, key, compute), shape)
     weights = unary(tape, weights, "scaled scores")
-    weights = unary(tape, weights, "masked scores")
-    weights = _softmax(tape, weights, device=device)
+    if capped:
+        weights = unary(tape, weights, "scores over their cap")
+        weights = unary(tape, weights, "tanh of the scores", saves="output")
+        weights = unary(tape, weights, "capped scores")
+    mask = Tensor(weights.elements, mask_width, None, None)
+    weights = add(tape, weights, mask, "masked scores")
+    weights = softmax(tape, weights, device=device)
     weights = cast(tape, weights, query.width, "attention weights")
-    output = matmul(tape, weights, _batched(tape, value, shape), query.elements, "attention output")
+    operands = _operand(tape, weights, compute), _operand(tape, value, compute)
+    output = _weighted(tape, *operands, query.elements, shape)
     return contiguous(tape, output, "attention output, made contiguous"), weights
+
+
+def repeated_heads(
+    tape: Tape, key: Tensor, value: Tensor, shape: HeadShape
+) -> tuple[Tensor, Tensor]:
+    """transformers' repeat_kv of both."""
+    times, shared = shape.heads // shape.key_value_heads, shape.key_value_heads == 1
+    key = repeat_heads(tape, key, times, shared=shared)
+    return key, repeat_heads(tape, value, times, shared=shared)
+
+
+def _operand(tape: Tape, x: Tensor, compute: int | None) -> Tensor:
+    return x if compute is None else cast(tape, x, compute, "16-bit operand of attention")
 
 
 def math_attention(
@@ -117,16 +139,28 @@ def math_attention(
     """
     times = shape.heads // shape.key_value_heads
     query = unary(tape, query, "query, scaled")
-    key, value = repeat_heads(tape, key, times), repeat_heads(tape, value, times)
+    key, value = (repeat_heads(tape, x, times, shared=False) for x in (key, value))
     key = unary(tape, key, "key, scaled")
     weights = _scores(tape, query, key, shape)
-    weights = cast(tape, _softmax(tape, weights, device=device), query.width)
-    return matmul(tape, weights, _batched(tape, value, shape), query.elements, "attention output")
+    weights = cast(tape, softmax(tape, weights, device=device), query.width)
+    return _weighted(tape, weights, value, query.elements, shape)
 
 
 def _scores(tape: Tape, query: Tensor, key: Tensor, shape: HeadShape) -> Tensor:
-    operands = (_batched(tape, query, shape), _batched(tape, key, shape))
+    operands = (_batched(tape, query, shape), _batched_heads(tape, key, shape))
     return matmul(tape, *operands, shape.query_rows * shape.length, "scores")
+
+
+def _weighted(
+    tape: Tape, weights: Tensor, value: Tensor, elements: int, shape: HeadShape
+) -> Tensor:
+    value = _batched_heads(tape, value, shape)
+    return matmul(tape, weights, value, elements, "attention output")
+
+
+def _batched_heads(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
+    """Keys and values that were copied for every query head lie in that order already."""
+    return x if 1 < shape.key_value_heads < shape.heads else _batched(tape, x, shape)
 
 
 def _batched(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
@@ -134,7 +168,7 @@ def _batched(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
     return contiguous(tape, x, "operand of a batched product") if shape.batch > 1 else x
 
 
-def _softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
+def softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
     """``softmax(dtype=torch.float32)``: the result is saved.
 
     read: aten/src/ATen/native/cuda/SoftMax.cu: the gradient's kernel makes ``grad * output``
@@ -145,7 +179,7 @@ def _softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
     if not direct:
         scores = cast(tape, scores, FP32, "scores in fp32")
     elements, width = scores.elements, scores.width
-    output = tape.new(elements, FP32, "attention weights in fp32")
+    output = tape.new(elements, FP32, "softmax in fp32")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         _inside = tape.new(elements, FP32, "gradient x output") if device == "cuda" else None

@@ -6,7 +6,8 @@ is logged with its owner; a node keeps what its operator saves, and the backward
 nodes from the last to the first. Nothing is computed but bytes.
 
 read: torch/csrc/autograd/engine.cpp at 2.13: a node's inputs and outputs are alive together;
-what it saved goes when it has run; gradients that meet are added, in place where nobody else
+what it saved goes when it has run; then validate_outputs gives each gradient the shape and
+dtype of what it is the gradient of; gradients that meet are added, in place where nobody else
 holds the first. torch/csrc/autograd/functions/accumulate_grad.h: the first gradient of a
 parameter is kept as it is, later ones are added to it.
 """
@@ -64,9 +65,10 @@ class Tape:
             return output
         region = self._region
         if region is not None and self._refilling:
-            return self._refill(region, output, Node(0, nodes, backward, unpacks=False), saved)
+            return self._refill(region, output, Node(0, nodes, (), backward, unpacks=False), saved)
         self._sequence += 1
-        node = Node(self._sequence, nodes, backward, unpacks=bool(saved))
+        shapes = tuple((x.elements, x.width) for x in inputs)
+        node = Node(self._sequence, nodes, shapes, backward, unpacks=bool(saved))
         output.node = node
         if region is None:
             node.saved = _storages(saved)
@@ -174,6 +176,7 @@ class Tape:
         incoming = arrived.pop(id(node))
         outgoing = list(node.backward(incoming))
         node.saved = []
+        self._validate(outgoing, node)
         del incoming
         for position, edge in enumerate(node.inputs):
             made, outgoing[position] = outgoing[position], None
@@ -188,6 +191,15 @@ class Tape:
             del made
             if isinstance(edge, Parameter):
                 self._accumulate(edge, arrived)
+
+    def _validate(self, outgoing: list[Tensor | None], node: Node) -> None:
+        """Each gradient in its input's own shape and dtype."""
+        for position, (elements, width) in enumerate(node.shapes):
+            made = outgoing[position]
+            if made is None or (made.elements, made.width) == (elements, width):
+                continue
+            outgoing[position] = self.new(elements, width, "gradient reduced, or cast")
+            del made
 
     def _join(self, arrived: dict[int, Tensor], key: int) -> None:
         """Gradients of one tensor from two consumers: in place if nobody else holds the first."""

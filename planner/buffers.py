@@ -1,6 +1,6 @@
 """Memory that is neither model state nor activation: workspaces and communication."""
 
-from planner.model import Linear
+from planner.linear import Linear
 from planner.numerics import Numerics
 from planner.plan import ZeroSection, ZeroStage
 from planner.recipe import Workload
@@ -63,7 +63,7 @@ def zero3_gathered(workload: Workload, zero: ZeroSection, numerics: Numerics) ->
     stops at max_live_parameters.
     """
     model = workload.model
-    largest = max(model.embedding_params, largest_linear(workload).num_params)
+    largest = model.largest_matrix_params
     live = max(zero.max_live_parameters, largest + zero.prefetch_bucket_size)
     return min(live, model.num_params) * numerics.compute
 

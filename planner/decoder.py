@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from planner import operators as ops
 from planner.autograd import Tape
 from planner.dora import Adapter, dora
-from planner.model import LayerKind, Linear
+from planner.linear import Linear
+from planner.model import LayerKind
 from planner.numerics import Numerics
 from planner.recipe import Batch, Workload
 from planner.tensors import Parameter, Tensor
@@ -62,6 +63,11 @@ class Decoder:
             width = self.numerics.trainable if trains else frozen
             self.weights[name] = Parameter(elements, width, trains=trains)
         return self.weights[name]
+
+    def expert_parameter(self, layer: Layer, name: str, elements: int) -> Parameter:
+        """A router's or all experts' weight: no ``nn.Linear``, so never quantized."""
+        quantized = self.workload.recipe.quantization is not None
+        return self.parameter(f"{layer.place}.{name}", elements, matrix=not quantized)
 
     # --- linear layers --------------------------------------------------------------------
 
@@ -190,14 +196,36 @@ class Decoder:
         """read: peft/tuners/lora/bnb.py at 0.21.2: it asks for CUDA's autocast alone."""
         return self.numerics.autocast and self.batch.device == "cuda"
 
+    @property
+    def residual_width(self) -> int:
+        """Of the embeddings, and so of masks that are added to scores."""
+        return self.numerics.trainable if self.trains_all else self.numerics.outside
+
+    @property
+    def pow_width(self) -> int | None:
+        """CUDA's autocast raises to powers in fp32, the CPU's as it comes.
+
+        read: aten/src/ATen/autocast_mode.h at 2.13, AT_FORALL_FP32.
+        """
+        on_cuda = self.numerics.autocast and self.batch.device == "cuda"
+        return ops.FP32 if on_cuda else None
+
     def masked(self, kind: LayerKind) -> bool:
         """Whether attention takes a mask: samples are padded, or the window is exceeded."""
         window = kind.sliding_window
         return self.batch.masked or (window is not None and self.batch.sequence_length > window)
 
-    def rotary_tables(self, width: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, made once for all layers."""
+    def rotary_tables(self, width: int) -> dict[LayerKind, tuple[Tensor, Tensor]]:
+        """Cosines and sines, made once for all layers, or once for each kind of them."""
+        kinds = self.workload.model.kinds
+        if self.workload.model.local_rotary:
+            return {kind: self._rotary_tables(width) for kind in kinds}
+        return dict.fromkeys(kinds, self._rotary_tables(width))
+
+    def _rotary_tables(self, width: int) -> tuple[Tensor, Tensor]:
         model = self.workload.model
+        if model.rotary == "halves-fp32":
+            width = ops.FP32
         elements = self.batch.sequence_length * int(model.head_dim * model.rotary_fraction)
         cos = self.tape.new(elements, width, "rotary cosines")
         return cos, self.tape.new(elements, width, "rotary sines")

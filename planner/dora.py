@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from planner import operators as ops
 from planner.autograd import Tape
-from planner.model import Linear
+from planner.linear import Linear
 from planner.tensors import Parameter, Tensor
 
 Product = Callable[[Tensor, Tensor, int, str], Tensor]

@@ -2,6 +2,8 @@
 
     T  tokens    s  sequence_length    q  query size (heads x head_dim)    V  vocab_size
 
+Of routed experts only those count that a token is sent to.
+
 Source: Kaplan et al., arXiv:2001.08361, section 2.1 (2 N T forward, twice that backward),
 split here by what is really differentiated: the gradient of an input costs as much as the
 forward pass, the gradient of a weight as much again, and a frozen weight has none.
@@ -38,8 +40,8 @@ class Flops:
 def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: bool) -> Flops:
     """Forward, backward and recomputation of one micro-batch at full length."""
     model, tokens = workload.model, batch.tokens
-    matrices = 2 * tokens * model.matrix_params
-    scores = 2 * 2 * tokens * batch.sequence_length * model.query_size
+    matrices = 2 * tokens * model.active_weights
+    scores = 2 * tokens * batch.sequence_length * model.scored_size
     attention = round(model.num_layers * scores * CAUSAL)
     head = 2 * tokens * model.embedding_params
     adapters = 2 * tokens * workload.adapter_params

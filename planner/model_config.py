@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.configs import glm, llama
+from planner.configs import gemma, glm, granite, llama, mixture, olmo, smollm
 from planner.configs.keys import Architecture, Config
 from planner.errors import InvalidFileError, NoFormulasError
 from planner.model import ModelSpec
@@ -20,7 +20,15 @@ from planner.presets import ModelPreset, Source
 from planner.spec import read_text
 from planner.traced_model import TracedSpec
 
-ARCHITECTURES: Mapping[str, Architecture] = {**glm.ARCHITECTURES, **llama.ARCHITECTURES}
+ARCHITECTURES: Mapping[str, Architecture] = {
+    **gemma.ARCHITECTURES,
+    **glm.ARCHITECTURES,
+    **granite.ARCHITECTURES,
+    **llama.ARCHITECTURES,
+    **mixture.ARCHITECTURES,
+    **olmo.ARCHITECTURES,
+    **smollm.ARCHITECTURES,
+}
 NATIVE_CLASSES = {
     name: each.native_class for name, each in ARCHITECTURES.items() if each.native_class
 }

@@ -9,7 +9,7 @@ from planner.loss import cross_entropy, fused_loss
 from planner.model import LayerKind
 from planner.norms import norm
 from planner.numerics import Numerics
-from planner.operators import FP32, INT64, cast, embedding
+from planner.operators import FP32, INT64, cast, embedding, unary
 from planner.recipe import Batch, Workload
 from planner.rotary import Tables
 from planner.tensors import Parameter, Tensor
@@ -57,7 +57,7 @@ class ModelPass:
             head = self._decoder.parameter("lm_head", model.embedding_params)
         if self._workload.recipe.loss == "fused":
             return fused_loss(tape, x, head, batch=batch, numerics=self._numerics)
-        logits = self._decoder.product(head, x, model.vocab_size, "lm_head")
+        logits = self._logits(head, x)
         if self._numerics.cross_entropy == "logits shifted in fp32":
             logits = cast(tape, logits, FP32, "logits in fp32")
         loss = cross_entropy(tape, logits, batch=batch, numerics=self._numerics)
@@ -67,35 +67,61 @@ class ModelPass:
             self._held.append(logits.detached())
         return loss
 
+    def _logits(self, head: Parameter, x: Tensor) -> Tensor:
+        """The head; Granite divides what it gives, Gemma 2 caps it."""
+        tape, model = self.tape, self._workload.model
+        logits = self._decoder.product(head, x, model.vocab_size, "lm_head")
+        if model.multipliers:
+            logits = unary(tape, logits, "logits, scaled")
+        if model.final_logit_softcapping is not None:
+            logits = unary(tape, logits, "logits over their cap")
+            logits = unary(tape, logits, "tanh of the logits", saves="output")
+            logits = unary(tape, logits, "logits, capped")
+        return logits
+
     def _backbone(self, table: Parameter) -> Tensor:
         """LlamaModel.forward; its variables hold the embeddings and the mask to the end."""
         tape, batch = self.tape, self._batch
-        embeddings = embedding(
-            tape, table, tokens=batch.tokens, hidden_size=self._workload.model.hidden_size
-        )
-        if self._checkpointing and not table.trains:
-            embeddings.node = Parameter(
-                embeddings.elements, embeddings.width, trains=True, gradient_owner="activations"
-            )
+        embeddings = self._embeddings(table)
         shared = [tape.new(batch.sequence_length, INT64, "position ids")]
         shared += self._masks(embeddings.width)
         tables = self._decoder.rotary_tables(embeddings.width)
+        if self._workload.model.local_rotary:
+            self._held += [table for pair in tables.values() for table in pair]
         x = embeddings
         for number, kind in enumerate(self._layers):
             tape.border()
-            x = self._layer(Layer(f"layers.{number}", kind), x, tables, shared)
+            x = self._layer(Layer(f"layers.{number}", kind), x, tables[kind], shared)
         tape.border()
         return norm(self._decoder, "norm", x)
 
+    def _embeddings(self, table: Parameter) -> Tensor:
+        """Rows of the table, which peft makes a leaf where layers are checkpointed. The graph
+        holds its leaves."""
+        tape, model = self.tape, self._workload.model
+        x = embedding(tape, table, tokens=self._batch.tokens, hidden_size=model.hidden_size)
+        if model.scaled_embeddings:
+            x = unary(tape, x, "embedding, scaled")
+        if self._checkpointing and not table.trains:
+            leaf = Parameter(x.elements, x.width, trains=True, gradient_owner="activations")
+            leaf.storage = x.storage
+            x.node = leaf
+        return unary(tape, x, "embedding, scaled") if model.multipliers else x
+
     def _masks(self, width: int) -> list[Tensor]:
-        """One for each kind of window; eager attention adds to the scores, so always has one."""
-        tape, batch, masks = self.tape, self._batch, []
-        for kind in self._workload.model.kinds:
-            if self._decoder.masked(kind):
-                masks.append(tape.new(batch.scores, 1, "attention mask"))
-            if self._workload.recipe.attention == "eager":
-                masks.append(tape.new(batch.scores, width, "attention mask"))
-        return masks
+        """One for each kind of window; eager attention adds it to the scores, so always has one.
+
+        read: transformers/masking_utils.py at 5.23, sdpa_mask and eager_mask. The layers of a
+        kind have run again before the first layer has, but all masks are kept until then here:
+        one run stands for all layers of a kind, and cannot free what they share.
+        """
+        eager = self._workload.attention == "eager"
+        kinds = {kind.sliding_window: kind for kind in self._workload.model.kinds}.values()
+        return [
+            self.tape.new(self._batch.scores, width if eager else 1, "attention mask")
+            for kind in kinds
+            if eager or self._decoder.masked(kind)
+        ]
 
     def _layer(self, layer: Layer, x: Tensor, tables: Tables, shared: list[Tensor]) -> Tensor:
         if not self._checkpointing:

@@ -78,14 +78,15 @@ def model_states(
 
 def frozen_bytes(workload: Workload, numerics: Numerics) -> int:
     """All frozen weights on one device, unsharded: 16 bit, or NF4 for the layers' matrices."""
-    quantization = workload.recipe.quantization
-    rest = workload.model.unquantized_params * numerics.outside
+    quantization, model = workload.recipe.quantization, workload.model
+    rest = model.unquantized_params * numerics.outside
     if workload.method == "full":
         return 0
     if quantization is None:
-        return workload.model.matrix_params * numerics.frozen + rest
+        experts = model.routed_params * (numerics.frozen - numerics.outside)
+        return model.matrix_params * numerics.frozen + rest + experts
     packed = sum(
         count * nf4_bytes(num_weights=x.weight_params, double_quant=quantization.double_quant)
-        for x, count in workload.model.counted_linears
+        for x, count in model.counted_linears
     )
     return packed + rest

@@ -4,6 +4,8 @@ read: tools/autograd/derivatives.yaml and torch/csrc/autograd/FunctionsManual.cp
 what is saved and made; where a CUDA kernel allocates inside, its own file is named.
 """
 
+from typing import Literal
+
 from planner.autograd import Tape
 from planner.gpu import Device
 from planner.quantization import BLOCK_SIZE as NF4_BLOCK
@@ -115,51 +117,48 @@ def add(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
 
 def mul(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
     """Each operand is saved for the other's gradient; a smaller one is broadcast."""
-    shapes = ((a.elements, a.width), (b.elements, b.width))
     elements, width = max(a.elements, b.elements), max(a.width, b.width)
     needed = (a.node is not None, b.node is not None)
     saved = (*((b,) if needed[0] else ()), *((a,) if needed[1] else ()))
+    tape.packs(saved)
     output = tape.new(elements, width, name)
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        whole = [tape.new(elements, width, f"gradient of {name}") if n else None for n in needed]
-        for position, (size, own) in enumerate(shapes):
-            made = whole[position]
-            if made is not None and (size, own) != (elements, width):
-                whole[position] = tape.new(size, own, f"gradient of {name}, reduced")
-            del made
-        return whole
+        return [tape.new(elements, width, f"gradient of {name}") if n else None for n in needed]
 
     return tape.record(output, (a, b), saved, backward)
 
 
-def unary(tape: Tape, x: Tensor, name: str, *, saves_input: bool = False) -> Tensor:
-    """One operand, one result of its shape, one gradient: silu and gelu save their input,
-    negation and a product with a number save nothing."""
+def unary(
+    tape: Tape, x: Tensor, name: str, *, saves: Literal["nothing", "input", "output"] = "nothing"
+) -> Tensor:
+    """One operand, one result of its shape, one gradient: silu and gelu save their input, tanh
+    and relu their output, negation and a product with a number nothing."""
     elements, width = x.elements, x.width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         return [tape.new(elements, width, f"gradient of {name}")]
 
     output = tape.new(elements, width, name)
-    return tape.record(output, (x,), (x,) if saves_input else (), backward)
+    saved = {"nothing": (), "input": (x,), "output": (output,)}[saves]
+    return tape.record(output, (x,), saved, backward)
 
 
 def mean_square(tape: Tape, x: Tensor, *, rows: int) -> Tensor:
     """``x.pow(2).mean(-1)``."""
-    return _mean(tape, _square(tape, x), rows=rows)
+    return _mean(tape, power(tape, x), rows=rows)
 
 
-def _square(tape: Tape, x: Tensor) -> Tensor:
-    """read: FunctionsManual.cpp, pow_backward: ``grad * (2 * x.pow(1))``, each its own tensor."""
+def power(tape: Tape, x: Tensor) -> Tensor:
+    """read: FunctionsManual.cpp, pow_backward: ``grad * (n * x.pow(n - 1))``, each its own."""
     elements, width = x.elements, x.width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        _power = tape.new(elements, width, "x.pow(1)")
-        _twice = tape.new(elements, width, "2 * x.pow(1)")
-        return [tape.new(elements, width, "gradient of the square")]
+        _power = tape.new(elements, width, "x.pow(n - 1)")
+        _times = tape.new(elements, width, "n * x.pow(n - 1)")
+        return [tape.new(elements, width, "gradient of the power")]
 
-    return tape.record(tape.new(elements, width, "square"), (x,), (x,), backward)
+    return tape.record(tape.new(elements, width, "power"), (x,), (x,), backward)
 
 
 def _mean(tape: Tape, x: Tensor, *, rows: int) -> Tensor:
@@ -227,8 +226,9 @@ def contiguous(tape: Tape, x: Tensor, name: str) -> Tensor:
     return tape.record(tape.new(x.elements, x.width, name), (x,), (), backward)
 
 
-def repeat_heads(tape: Tape, x: Tensor, times: int) -> Tensor:
-    """Keys or values copied for every query head of their group; gradients are summed."""
+def repeat_heads(tape: Tape, x: Tensor, times: int, *, shared: bool) -> Tensor:
+    """Keys or values copied for every query head of their group, a view where one head is
+    shared by all; gradients are summed."""
     if times == 1:
         return x
     elements, width = x.elements, x.width
@@ -236,14 +236,21 @@ def repeat_heads(tape: Tape, x: Tensor, times: int) -> Tensor:
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         return [tape.new(elements, width, "gradient of repeated heads, summed")]
 
+    if shared:
+        return tape.record(Tensor(times * elements, width, x.storage, None), (x,), (), backward)
     return tape.record(tape.new(times * elements, width, "repeated heads"), (x,), (), backward)
 
 
 def matmul(tape: Tape, a: Tensor, b: Tensor, elements: int, name: str) -> Tensor:
-    """A product of two activations; both are saved, each for the other's gradient."""
+    """A product of two activations; each is saved for the other's gradient."""
     sizes = ((a.elements, a.width), (b.elements, b.width))
+    needed = (a.node is not None, b.node is not None)
+    saved = (*((b,) if needed[0] else ()), *((a,) if needed[1] else ()))
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        return [tape.new(size, width, f"gradient of {name}'s operand") for size, width in sizes]
+        return [
+            tape.new(size, width, f"gradient of {name}'s operand") if need else None
+            for (size, width), need in zip(sizes, needed, strict=True)
+        ]
 
-    return tape.record(tape.new(elements, a.width, name), (a, b), (a, b), backward)
+    return tape.record(tape.new(elements, a.width, name), (a, b), saved, backward)

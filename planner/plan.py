@@ -18,6 +18,7 @@ Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3"]
 ZeroStage = Literal[0, 1, 2, 3]
 Precision = Literal["bf16", "fp16", "fp32"]
 Loss = Literal["fused", "standard"]
+Attention = Literal["sdpa", "eager"]
 
 Phase = Literal["load", "forward", "backward", "optimizer_step", "save"]
 Part = Literal[
@@ -133,7 +134,7 @@ class ParallelSection(Spec):
                 f"strategy {self.strategy} means zero_stage {ZERO_STAGE[self.strategy]}, "
                 f"not {self.zero_stage}"
             )
-        if (self.strategy == "single") != (self.world_size == 1):
+        if self.strategy == "single" and self.world_size != 1:
             raise ValueError(f"strategy {self.strategy} cannot run on world_size {self.world_size}")
         if (self.zero is None) != (self.zero_stage == 0):
             raise ValueError("zero (DeepSpeed's sizes) belongs to the ZeRO strategies, and to all")
@@ -211,7 +212,7 @@ class Plan(Spec):
     batch: BatchSection
     parallel: ParallelSection
     activation_checkpointing: bool
-    attention: Literal["sdpa", "eager"]
+    attention: Attention
     loss: Loss
     optimizer: OptimizerSection
     schedule: ScheduleSection

@@ -1,14 +1,16 @@
 """What is trained and how, apart from the machine: the settings that a recipe file holds."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import Field
 
+from planner.adapter_targets import lora_targets
 from planner.gpu import Device
-from planner.model import LayerKind, Linear, ModelSpec
+from planner.linear import Linear
+from planner.model import LayerKind, ModelSpec
 from planner.plan import (
     AdapterSection,
+    Attention,
     DataSection,
     Loss,
     Method,
@@ -19,6 +21,7 @@ from planner.plan import (
 )
 from planner.presets import ROOT, Source, resolve_name
 from planner.spec import Spec, read_spec
+from planner.units import format_count
 
 
 class Recipe(Spec):
@@ -35,7 +38,7 @@ class Recipe(Spec):
     schedule: ScheduleSection
     epochs: float = Field(gt=0)
     data: DataSection
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Attention = "sdpa"
     loss: Loss = "fused"
 
 
@@ -48,6 +51,11 @@ class Workload(Spec):
     """What matrices are multiplied in: bf16, fp16 on cards without bf16, fp32 on the CPU."""
 
     @property
+    def attention(self) -> Attention:
+        """The recipe's, or eager where scores are capped: transformers refuses any other."""
+        return self.recipe.attention if self.model.attn_logit_softcapping is None else "eager"
+
+    @property
     def method(self) -> Method:
         return self.recipe.method
 
@@ -55,7 +63,7 @@ class Workload(Spec):
         """Matrices of one layer of a kind that carry an adapter."""
         if self.recipe.adapter is None:
             return ()
-        targets = self.recipe.adapter.target_modules
+        targets = lora_targets(self.model, self.recipe.adapter.target_modules)
         return tuple(
             x for x in self.model.linears(kind) if targets == "all-linear" or x.name in targets
         )
@@ -72,6 +80,17 @@ class Workload(Spec):
             for kind, count in self.model.kinds.items()
             for x in self.adapted(kind)
         )
+
+    @property
+    def experts_note(self) -> str | None:
+        """What is easily overlooked of routed experts that do not train."""
+        params = self.model.routed_params
+        if self.method == "full" or not params:
+            return None
+        frozen = f"{format_count(params)} parameters of routed experts are frozen"
+        if self.method == "lora":
+            return frozen
+        return f"{frozen}, in 16 bit: bitsandbytes quantizes nn.Linear alone, which they are not"
 
     @property
     def trainable_params(self) -> int:

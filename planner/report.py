@@ -116,6 +116,8 @@ def _plan(decision: Decision) -> Table:
     if isinstance(model.spec, TracedSpec):
         traced = "memory is that of traced steps; speed counts every matrix once a token"
         rows.append(("Note", Text(f"No formulas for {model.spec.model_type}: {traced}")))
+    if chosen.workload.experts_note is not None:
+        rows.append(("Note", Text(chosen.workload.experts_note)))
     if model.native_class is None:
         warning = "transformers builds this model from remote code only: launch will not train it"
         rows.append(("Note", Text(warning, style="yellow")))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from planner.adapter_targets import lora_targets, misunderstood_targets
 from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
 from planner.plan import METHODS, AdapterSection, Method, Precision, ZeroStage
@@ -71,8 +72,23 @@ def check(request: Request) -> None:
         )
     if request.lora_rank is not None and request.methods == ("full",):
         raise InvalidRequestError("--lora-rank has no meaning with full fine-tuning: leave it out")
+    _check_targets(request)
     _check_length(request)
     _check_batch(request, ranks)
+
+
+def _check_targets(request: Request) -> None:
+    """peft takes some names for the fused experts, whose adapters are not planned."""
+    adapter = request.recipe.adapter if request.recipe is not None else None
+    if adapter is None or request.recipe is None:
+        return
+    names = misunderstood_targets(request.model.spec, adapter.target_modules)
+    if names:
+        raise InvalidRequestError(
+            f"--recipe {request.recipe.name}: peft takes {', '.join(names)} of "
+            f"{request.model.name} for its fused experts, whose adapters are not planned: "
+            "leave them out of target_modules"
+        )
 
 
 def _check_length(request: Request) -> None:
@@ -128,10 +144,8 @@ def workload(request: Request, method: Method) -> Workload:
         changes |= {"loss": model.loss, "attention": model.attention}
     if request.cluster.device == "cpu":
         changes["loss"] = "standard"
-    if recipe.adapter is not None and request.lora_rank is not None:
-        changes["adapter"] = AdapterSection(
-            **{**recipe.adapter.model_dump(), "rank": request.lora_rank}
-        )
+    if recipe.adapter is not None:
+        changes["adapter"] = _adapter(request, recipe.adapter)
     if request.data_source is not None:
         changes["data"] = recipe.data.model_copy(update={"source": request.data_source})
     return Workload(
@@ -139,6 +153,13 @@ def workload(request: Request, method: Method) -> Workload:
         recipe=recipe.model_copy(update=changes),
         compute=request.compute,
     )
+
+
+def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
+    """The rank that was asked for, and targets that peft takes for what they are."""
+    targets = lora_targets(request.model.spec, adapter.target_modules)
+    changes = {"target_modules": targets, "rank": request.lora_rank or adapter.rank}
+    return AdapterSection(**{**adapter.model_dump(), **changes})
 
 
 def allowed_layouts(request: Request, work: Workload) -> Iterator[Layout]:

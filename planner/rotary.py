@@ -12,11 +12,18 @@ Tables = tuple[Tensor, Tensor]
 def rotated(
     tape: Tape, model: ModelSpec, q: Tensor, k: Tensor, tables: Tables
 ) -> tuple[Tensor, Tensor]:
-    """apply_rotary_pos_emb, of Llama, Phi-3 and GLM."""
+    """apply_rotary_pos_emb, of Llama, OLMo-2, Phi-3 and GLM."""
     cos, sin = tables
     share = model.rotary_fraction
     if model.rotary == "halves":
         return _rotate(tape, q, cos, sin), _rotate(tape, k, cos, sin)
+    if model.rotary == "halves-fp32":
+        widths = q.width, k.width
+        q, k = _rotate(tape, q, cos, sin), _rotate(tape, k, cos, sin)
+        return (
+            ops.cast(tape, q, widths[0], "query, rotated"),
+            ops.cast(tape, k, widths[1], "key, rotated"),
+        )
     if model.rotary == "joined":
         return (
             _joined(tape, q, cos, sin, share, "query"),

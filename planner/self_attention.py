@@ -6,7 +6,13 @@ The kernels that they call are in planner/attention.py.
 from dataclasses import replace
 
 from planner import operators as ops
-from planner.attention import HeadShape, eager_attention, fused_attention, math_attention
+from planner.attention import (
+    HeadShape,
+    eager_attention,
+    fused_attention,
+    math_attention,
+    repeated_heads,
+)
 from planner.decoder import Decoder, Layer
 from planner.norms import norm
 from planner.rotary import Tables, rotated
@@ -18,7 +24,11 @@ def self_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """LlamaAttention.forward; a fused projection is held to its end, as in Phi-3's."""
     _whole, q, k, v = _projected(decoder, layer, x)
-    q, k = rotated(decoder.tape, decoder.workload.model, q, k, tables)
+    if layer.kind.rotates:
+        q, k = rotated(decoder.tape, decoder.workload.model, q, k, tables)
+    if decoder.workload.model.qk_norm == "heads-rotated":
+        q = _normed(decoder, layer, "query_layernorm", q)
+        k = _normed(decoder, layer, "key_layernorm", k)
     attended, weights = _attend(decoder, layer, q, k, v)
     return decoder.linear(layer, "o_proj", attended), weights
 
@@ -34,12 +44,20 @@ def _projected(
         q, k, v = (ops.slice_of(decoder.tape, whole, decoder.batch.tokens * n) for n in sizes)
         return whole, q, k, v
     q = decoder.linear(layer, "q_proj", x)
-    if model.qk_norm:
-        q = norm(decoder, f"{layer.place}.q_norm", q, model.head_dim)
+    if model.qk_norm in ("heads", "whole"):
+        q = _normed(decoder, layer, "q_norm", q)
     k = decoder.linear(layer, "k_proj", x)
-    if model.qk_norm:
-        k = norm(decoder, f"{layer.place}.k_norm", k, model.head_dim)
+    if model.qk_norm in ("heads", "whole"):
+        k = _normed(decoder, layer, "k_norm", k)
     return None, q, k, decoder.linear(layer, "v_proj", x)
+
+
+def _normed(decoder: Decoder, layer: Layer, name: str, x: Tensor) -> Tensor:
+    """Queries or keys through their norm, over each head or over all at once."""
+    model = decoder.workload.model
+    whole = x.elements // decoder.batch.tokens
+    size = whole if model.qk_norm == "whole" else model.head_dim
+    return norm(decoder, f"{layer.place}.{name}", x, size)
 
 
 def _attend(
@@ -54,8 +72,18 @@ def _attend(
         key_value_heads=model.num_key_value_heads,
         head_dim=model.head_dim,
     )
-    if decoder.workload.recipe.attention == "eager":
-        return eager_attention(decoder.tape, q, k, v, shape=shape, device=batch.device)
+    if decoder.workload.attention == "eager":
+        return eager_attention(
+            decoder.tape,
+            q,
+            k,
+            v,
+            shape=shape,
+            device=batch.device,
+            compute=decoder.numerics.compute if decoder.numerics.autocast else None,
+            mask_width=decoder.residual_width,
+            capped=model.attn_logit_softcapping is not None,
+        )
     return _fused(decoder, q, k, v, shape, masked=decoder.masked(layer.kind)), None
 
 
@@ -68,8 +96,7 @@ def _fused(
     if grouped and kinds.grouped_heads == "math" and not masked:
         return math_attention(tape, q, k, v, shape=shape, device=batch.device)
     if masked or kinds.grouped_heads == "copied":
-        times = shape.heads // shape.key_value_heads
-        k, v = ops.repeat_heads(tape, k, times), ops.repeat_heads(tape, v, times)
+        k, v = repeated_heads(tape, k, v, shape)
         shape = replace(shape, key_value_heads=shape.heads)
     if kinds.autocast:
         width = kinds.compute
@@ -77,6 +104,6 @@ def _fused(
     if masked:
         bias = tape.new(batch.scores, q.width, "attention mask as a bias")
     attended = fused_attention(tape, q, k, v, bias, shape=shape, device=batch.device)
-    if decoder.workload.model.rotary != "halves":
+    if decoder.workload.model.rotary in ("joined", "interleaved"):
         attended = ops.contiguous(tape, attended, "attention output, made contiguous")
     return attended

@@ -57,7 +57,9 @@ class Tensor:
 
     def viewed(self, elements: int | None = None) -> "Tensor":
         """The same storage, not held through this object; a view's own node costs nothing."""
-        return Tensor(elements or self.elements, self.width, self.storage, self.node)
+        return Tensor(
+            self.elements if elements is None else elements, self.width, self.storage, self.node
+        )
 
     def detached(self) -> "Tensor":
         return Tensor(self.elements, self.width, self.storage, None)
@@ -86,18 +88,30 @@ Backward = Callable[[Tensor], Sequence[Tensor | None]]
 class Node:
     """One operator of the graph: what it saved, and how it makes its inputs' gradients."""
 
-    __slots__ = ("__weakref__", "backward", "inputs", "region", "saved", "sequence", "unpacks")
+    __slots__ = (
+        "__weakref__",
+        "backward",
+        "inputs",
+        "region",
+        "saved",
+        "sequence",
+        "shapes",
+        "unpacks",
+    )
 
     def __init__(
         self,
         sequence: int,
         inputs: tuple["Node | Parameter | None", ...],
+        shapes: tuple[tuple[int, int], ...],
         backward: Backward,
         *,
         unpacks: bool,
     ) -> None:
         self.sequence = sequence
         self.inputs = inputs
+        self.shapes = shapes
+        """Elements and bytes per element of each input, and so of its gradient."""
         self.backward = backward
         self.unpacks = unpacks
         """Whether it saved anything, a weight included."""

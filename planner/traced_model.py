@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pydantic import PrivateAttr
 
-from planner.model import LayerKind, Linear, ModelSpec
+from planner.linear import Linear
+from planner.model import LayerKind, ModelSpec
 from planner.plan import Loss
 
 Phases = Mapping[str, Mapping[str, int]]

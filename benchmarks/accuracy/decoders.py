@@ -5,7 +5,7 @@ from typing import Literal
 
 from planner import operators as ops
 from planner.decoder import Decoder
-from planner.model import Linear
+from planner.linear import Linear
 from planner.operators import FP32
 from planner.tensors import Parameter, Tensor
 from planner.units import ceil_div

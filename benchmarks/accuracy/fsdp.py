@@ -32,6 +32,7 @@ def fully_sharded(training: Training, sharding: ShardingConventions, ranks: int)
     for number in range(STEPS):
         job.forward()
         job.backward()
+        job.line.synchronize()
         step(job.line, training, job.trained_shards, first_time=number == 0)
         job.drop_gradients()
     return job.line
@@ -80,15 +81,39 @@ class _Job:
         """What stays: shards, the constants of packed weights, which nobody shards, cuBLAS."""
         line, numerics = self.line, self.training.numerics
         kept = self.sharding.kept_in if self.trains_units else numerics.frozen
+        self.wrap(kept)
         if not self.sharding.on_host:
-            hold(line, "shard", (ceil_div(n, self.ranks) * kept for n in self.units))
             width = self.sharding.kept_in
             hold(line, "adapter", (ceil_div(n, self.ranks) * width for n in self.adapters))
         hold(line, "constant", packed_constants(self.workload))
         hold(line, "cublas", [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES)
 
+    def wrap(self, width: int) -> None:
+        """Unit by unit, the root last: parameters, the same end to end, the rank's shard.
+
+        read: _init_utils.py, _init_param_handle_from_module; _flat_param.py, flatten_tensors
+        and shard.
+        """
+        line, model = self.line, self.workload.model
+        packed = self.workload.recipe.quantization is not None
+        parts = [
+            [m.weight_params // (4 if packed else 1) for m in model.linears(k)]
+            for k in model.layers
+        ]
+        parts.append([model.embedding_params, model.head_params])
+        for unit, (whole, tensors) in enumerate(zip(self.units, parts, strict=True)):
+            hold(line, "parameter", (n * width for n in tensors))
+            line.take("flat", whole * width)
+            for number in range(len(tensors)):
+                line.give(("parameter", number))
+            if not self.sharding.on_host:
+                line.take(("rank's part", unit), ceil_div(whole, self.ranks) * width)
+            line.give("flat")
+
     def gather(self, unit: int) -> None:
         """A shard in the gathered dtype first, where it is kept in another one or on the host."""
+        if not self.sharding.shards:
+            return
         elements, width = self.units[unit], self.training.numerics.frozen
         shard = self.sharding.on_host or (self.trains_units and self.sharding.kept_in != width)
         if shard:
@@ -96,6 +121,10 @@ class _Job:
         self.line.take(("unit", unit), elements * width, GATHER)
         if shard:
             self.line.give(("shard", unit))
+
+    def release(self, unit: int) -> None:
+        if self.sharding.shards:
+            self.line.give(("unit", unit))
 
     def forward(self) -> None:
         """Each layer between its gathering and its release; then the head and the loss, and
@@ -106,7 +135,7 @@ class _Job:
         for number, (start, stop) in enumerate(pairwise(places)):
             self.gather(number)
             self.log(start, stop)
-            self.line.give(("unit", number))
+            self.release(number)
         self.log(places[-1], self.run.tape.passed[0])
 
     def backward(self) -> None:
@@ -118,13 +147,13 @@ class _Job:
                 self.gather(number - 1)
             self.log(start, stop)
             self.reduce(number, range(start, stop))
-            self.line.give(("unit", number))
+            self.release(number)
         end = len(self.run.tape.log)
         self.log(passed[-1], end)
         self.reduce(
             ROOT, [*range(self.run.tape.borders[-1][1], passed[0]), *range(passed[-1], end)]
         )
-        self.line.give(("unit", ROOT))
+        self.release(ROOT)
 
     def log(self, start: int, stop: int) -> None:
         self.line.log("pass", self.run.tape.log[start:stop])
@@ -134,6 +163,9 @@ class _Job:
         made = gradients_by_place(self.run)
         arrived = [made[place] for place in places if place in made]
         if not arrived:
+            return
+        if not self.sharding.shards:
+            self.gradients += [("pass", key) for key, _ in arrived]
             return
         if not self.trains_units:
             width = self.training.numerics.gradient

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.accuracy.predict import set_aside, timeline
+from benchmarks.accuracy.express import timeline
+from benchmarks.accuracy.predict import set_aside
 from benchmarks.accuracy.timeline import Mark
 from benchmarks.errors import relative_error
 from benchmarks.rows import Row

@@ -16,7 +16,7 @@ from planner.spec import Spec, parse_yaml, read_spec, read_text
 DIRECTORY = Path(__file__).parent / "sources"
 WHOLE = Path(__file__).parent / "set_aside.yaml"
 SHAPES = Path(__file__).parent / "shapes"
-Parallel = Literal["single", "ddp", "fsdp", "fsdp2", "zero2", "zero3"]
+Parallel = Literal["single", "ddp", "fsdp", "fsdp no_shard"]
 AdamStep = Literal["fused", "foreach", "foreach, denominator apart"]
 """What AdamW makes in a step: nothing; the root of the second moments, for all parameters at
 once (torch since 2.1); and the denominator beside it (before)."""
@@ -42,6 +42,8 @@ class ShardingConventions(Spec):
     """Bytes per element of a gradient while it is reduced."""
     kept_in: int
     """Bytes per element of a sharded trainable parameter and of its gradient."""
+    shards: bool = True
+    """False for NO_SHARD: units are whole on every rank, their gradients reduced in place."""
     on_host: bool = False
     """Shards and optimizer states stay on the host."""
 

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from benchmarks.accuracy.own import own_errors
 from benchmarks.accuracy.phases import phase_errors
 from benchmarks.accuracy.predict import MEASURED_AS, Reading, measured, predicted, set_aside
 from benchmarks.accuracy.verdicts import Verdict, verdicts
@@ -15,6 +16,7 @@ PUBLISHED = "as published"
 BEST: tuple[Reading, ...] = ("allocated, replayed", "reserved, replayed", "device, replayed")
 Group = tuple[str, str, str]
 ERROR_COLUMNS = "rows | median | 95 % | worst | too little"
+HEADER = (f"| peak | source | method | {ERROR_COLUMNS} |", "|---|---|---|---:|---:|---:|---:|---:|")
 
 
 def errors(rows: Sequence[Row]) -> dict[Group, list[float]]:
@@ -49,17 +51,13 @@ def reasons(rows: Sequence[Row]) -> Counter[tuple[str, str]]:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Everything as the README shows it."""
-    return "\n\n".join(
-        "\n".join(part) for part in (_peaks(rows), _phases(rows), _verdicts(), _aside(rows))
-    )
+    parts = (_peaks(rows), _phases(rows), _verdicts(), _aside(rows), _own())
+    return "\n\n".join("\n".join(part) for part in parts if part)
 
 
 def _peaks(rows: Sequence[Row]) -> list[str]:
     found = errors(rows)
-    lines = [
-        f"| peak | source | method | {ERROR_COLUMNS} |",
-        "|---|---|---|---:|---:|---:|---:|---:|",
-    ]
+    lines = list(HEADER)
     for reading in (*MEASURED_AS, PUBLISHED):
         kinds = {key[1:]: group for key, group in sorted(found.items()) if key[0] == reading}
         if not kinds:
@@ -100,6 +98,17 @@ def _aside(rows: Sequence[Row]) -> list[str]:
     if found:
         lines += ["", "| source | rows | why |", "|---|---:|---|"]
     return [*lines, *(f"| {source} | {n} | {why} |" for (source, why), n in sorted(found.items()))]
+
+
+def _own() -> list[str]:
+    own = own_errors()
+    if not own:
+        return []
+    lines = ["Our own runs, with the card in the place of the source:", "", *HEADER]
+    return [
+        *lines,
+        *(f"| {' | '.join(key)} | {_cells(group)}" for key, group in sorted(own.items())),
+    ]
 
 
 def _cells(group: Sequence[float]) -> str:

@@ -6,7 +6,7 @@ given back at once, its block can be had later.
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -44,6 +44,8 @@ class Timeline:
     events: list[Event] = field(default_factory=list)
     held: dict[Hashable, int] = field(default_factory=dict)
     """Which event took each key's block: keys come again while a block is waited for."""
+    synchronized: set[int] = field(default_factory=set)
+    """Before which events the host has waited for the device."""
     marks: list[tuple[Mark, int]] = field(default_factory=list)
     """Ends of phases, step by step: how many events lead to each."""
 
@@ -53,6 +55,10 @@ class Timeline:
 
     def give(self, key: Hashable) -> None:
         self.events.append(Free(self.held.pop(key)))
+
+    def synchronize(self) -> None:
+        """The host waits for the device, as it does to read a loss: nothing is held back then."""
+        self.synchronized.add(len(self.events))
 
     def mark(self, phase: Mark) -> None:
         self.marks.append((phase, len(self.events)))
@@ -87,7 +93,7 @@ class Timeline:
         """With a capacity, cached blocks go back to the driver before memory runs out."""
         at_once = replay(self.events, expandable_segments=expandable_segments)
         in_time = replay(
-            waited_for(self.events),
+            waited_for(self.events, self.synchronized),
             expandable_segments=expandable_segments,
             capacity_bytes=capacity_bytes,
         )
@@ -98,11 +104,14 @@ class Timeline:
         )
 
 
-def waited_for(events: Iterable[Event]) -> Iterator[Event]:
-    """Another stream's block can be had again only when the next one has been had."""
+def waited_for(events: Iterable[Event], synchronized: Collection[int] = ()) -> Iterator[Event]:
+    """Another stream's block can be had again only when the next one has been had, or when the
+    host has waited."""
     streams: dict[Hashable, int] = {}
     waiting: dict[int, list[Event]] = defaultdict(list)
-    for event in events:
+    for number, event in enumerate(events):
+        if number in synchronized:
+            yield from (late for stream in list(waiting) for late in waiting.pop(stream))
         if isinstance(event, Allocate):
             streams[event.key] = event.stream
             yield event

@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from planner.errors import InvalidFileError, NoFormulasError
-from planner.model import ModelSpec
+from planner.model import Activation, ModelSpec
+
+ACTIVATIONS: Mapping[str, Activation] = {
+    "silu": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu-new",
+    "gelu_pytorch_tanh": "gelu-tanh",
+    "quick_gelu": "gelu-quick",
+    "relu": "relu",
+}
+"""transformers' names, those of ``ACT2FN``, and ours."""
+ACTIVATION_NAMES: Mapping[Activation, str] = {ours: name for name, ours in ACTIVATIONS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +36,10 @@ class Config:
             raise self.error(f"the key {key!r} is missing. Copy the model's own config.json here")
         return default if found is None else found
 
-    def integer(self, key: str, default: int | None = None) -> int:
+    def integer(self, key: str, default: int | None = None, *, least: int = 1) -> int:
         value = self.value(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.error(f"{key}: {value!r} is not a whole number above 0")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise self.error(f"{key}: {value!r} is not a whole number above {least - 1}")
         return value
 
     def flag(self, key: str, default: bool = False) -> bool:
@@ -43,11 +54,46 @@ class Config:
             raise self.error(f"{key}: {value!r} is not a number from 0 to 1")
         return float(value)
 
-    def text(self, key: str) -> str:
-        value = self.value(key, None)
+    def number(self, key: str, default: float | None) -> float | None:
+        """A number above 0, or nothing; where the key is there, ``null`` is nothing."""
+        value = self.content.get(key, default)
+        if value is None:
+            return None
+        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+            raise self.error(f"{key}: {value!r} is not a number above 0")
+        return float(value)
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self.value(key, default)
         if not isinstance(value, str):
             raise self.error(f"{key}: {value!r} is not text")
         return value
+
+    def listed(self, key: str, count: int) -> list[Any] | None:
+        """One entry for each layer, or nothing where the key is left out."""
+        value = self.content.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) != count:
+            raise self.error(f"{key}: it must be a list of one entry for each of {count} layers")
+        return value
+
+    def layer_numbers(self, key: str) -> tuple[int, ...]:
+        """Layers counted from 0, none where the key is left out."""
+        value = self.value(key, [])
+        if not isinstance(value, list) or not all(isinstance(x, int) for x in value):
+            raise self.error(f"{key}: {value!r} is not a list of layers")
+        return tuple(value)
+
+    def count(self, key: str, default: int = 0) -> int:
+        """As :meth:`integer`, and may be 0."""
+        return 0 if self.value(key, default) == 0 else self.integer(key, default or None)
+
+    def activation(self, key: str, default: str) -> Activation:
+        name = self.text(key, default)
+        if name not in ACTIVATIONS:
+            raise self.no_formulas(key, "an activation that is not in the ledger")
+        return ACTIVATIONS[name]
 
     def part(self, key: str) -> "Config":
         """The keys inside ``key``, none where it is absent."""
@@ -65,9 +111,12 @@ class Config:
     def refuse(self, key: str, why: str, ordinary: object = False) -> None:
         """Shapes that :class:`ModelSpec` cannot describe must not be miscounted."""
         if self.value(key, ordinary) != ordinary:
-            raise NoFormulasError(
-                self.path, None, f"{key}: {self.content[key]!r} has no formulas: {why}"
-            )
+            raise self.no_formulas(key, why)
+
+    def no_formulas(self, key: str, why: str) -> NoFormulasError:
+        return NoFormulasError(
+            self.path, None, f"{key}: {self.content[key]!r:.60} has no formulas: {why}"
+        )
 
 
 def no_keys(_spec: ModelSpec) -> dict[str, Any]:

@@ -1,10 +1,37 @@
 """Llama and those that differ from it by a few keys: Mistral, Qwen, Phi-3."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from planner.configs.keys import Architecture, Config
-from planner.model import Mlp, ModelSpec, Norms, Rotary
+from planner.configs.keys import ACTIVATION_NAMES, Architecture, Config
+from planner.configs.windows import Windows, windows
+from planner.expert_shape import ExpertsSpec, LatentAttentionSpec
+from planner.model import Activation, Mlp, ModelSpec, Norm, Norms, QkNorm, Rotary
+
+
+class Parts(TypedDict, total=False):
+    """What a class fixes, or what only some classes read: fields of :class:`ModelSpec`."""
+
+    qkv_bias: bool
+    output_bias: bool
+    mlp: Mlp
+    activation: Activation
+    sliding_window: int | None
+    full_attention_every: int | None
+    full_attention_first: int
+    unrotated_every: int | None
+    local_rotary: bool
+    rotary: Rotary
+    norm: Norm
+    norms: Norms
+    qk_norm: QkNorm | None
+    fused_qkv: bool
+    scaled_embeddings: bool
+    multipliers: bool
+    attn_logit_softcapping: float | None
+    final_logit_softcapping: float | None
+    experts: ExpertsSpec | None
+    latent: LatentAttentionSpec | None
 
 
 def decoder(
@@ -14,14 +41,8 @@ def decoder(
     key_value_heads: int | None = None,
     head_dim: int | None = None,
     rotary_fraction: float = 1.0,
-    qkv_bias: bool = False,
-    output_bias: bool = False,
-    mlp: Mlp = "swiglu",
-    sliding_window: int | None = None,
-    rotary: Rotary = "halves",
-    norms: Norms = "before",
-    qk_norm: bool = False,
-    fused_qkv: bool = False,
+    tied_embeddings: bool = False,
+    **parts: Unpack[Parts],
 ) -> ModelSpec:
     """The names that Llama's descendants share; the keywords are what a class assumes or fixes."""
     hidden_size = config.integer("hidden_size")
@@ -30,6 +51,7 @@ def decoder(
         key_value_heads = heads
     rotary_fraction = config.fraction("partial_rotary_factor", rotary_fraction)
     rope = config.part("rope_parameters")
+    parts.setdefault("activation", config.activation("hidden_act", "silu"))
     return ModelSpec(
         model_type=model_type,
         num_layers=config.integer("num_hidden_layers"),
@@ -40,16 +62,9 @@ def decoder(
         head_dim=config.integer("head_dim", head_dim or hidden_size // heads),
         vocab_size=config.integer("vocab_size"),
         max_position_embeddings=config.integer("max_position_embeddings"),
-        sliding_window=sliding_window,
-        qkv_bias=qkv_bias,
-        output_bias=output_bias,
-        tied_embeddings=config.flag("tie_word_embeddings"),
-        mlp=mlp,
+        tied_embeddings=config.flag("tie_word_embeddings", default=tied_embeddings),
         rotary_fraction=rope.fraction("partial_rotary_factor", rotary_fraction),
-        rotary=rotary,
-        norms=norms,
-        qk_norm=qk_norm,
-        fused_qkv=fused_qkv,
+        **parts,
     )
 
 
@@ -58,9 +73,32 @@ def attention_bias(spec: ModelSpec) -> dict[str, Any]:
     return {"attention_bias": spec.qkv_bias}
 
 
+def hidden_act(spec: ModelSpec) -> dict[str, Any]:
+    """The key of those whose activation may be another than silu."""
+    return {} if spec.activation == "silu" else {"hidden_act": ACTIVATION_NAMES[spec.activation]}
+
+
+def _llama_keys(spec: ModelSpec) -> dict[str, Any]:
+    return attention_bias(spec) | hidden_act(spec)
+
+
 def _sliding_window(spec: ModelSpec) -> dict[str, Any]:
     """The key of those whose every layer has the window."""
     return {"sliding_window": spec.sliding_window}
+
+
+def _qwen2_keys(spec: ModelSpec) -> dict[str, Any]:
+    if spec.sliding_window is None:
+        return {}
+    return {
+        "use_sliding_window": True,
+        "sliding_window": spec.sliding_window,
+        "max_window_layers": spec.full_attention_first,
+    }
+
+
+def _qwen3_keys(spec: ModelSpec) -> dict[str, Any]:
+    return attention_bias(spec) | _qwen2_keys(spec)
 
 
 def _llama(config: Config) -> ModelSpec:
@@ -74,11 +112,17 @@ def _mistral(config: Config) -> ModelSpec:
 
 
 def _qwen2(config: Config) -> ModelSpec:
-    return decoder(config, "qwen2", key_value_heads=32, qkv_bias=True)
+    return decoder(config, "qwen2", key_value_heads=32, qkv_bias=True, **_qwen_windows(config))
+
+
+def _qwen_windows(config: Config) -> Windows:
+    if not config.flag("use_sliding_window"):
+        return {}
+    first = config.integer("max_window_layers", 28, least=0)
+    return windows(config, config.window(4096), full_first=first)
 
 
 def _qwen3(config: Config) -> ModelSpec:
-    config.refuse("use_sliding_window", "its mask is not in the ledger")
     bias = config.flag("attention_bias")
     return decoder(
         config,
@@ -87,7 +131,8 @@ def _qwen3(config: Config) -> ModelSpec:
         head_dim=128,
         qkv_bias=bias,
         output_bias=bias,
-        qk_norm=True,
+        qk_norm="heads",
+        **_qwen_windows(config),
     )
 
 
@@ -105,11 +150,11 @@ def _phi3(config: Config) -> ModelSpec:
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "llama": Architecture(native_class="LlamaForCausalLM", read=_llama, written=attention_bias),
+    "llama": Architecture(native_class="LlamaForCausalLM", read=_llama, written=_llama_keys),
     "mistral": Architecture(
         native_class="MistralForCausalLM", read=_mistral, written=_sliding_window
     ),
     "phi3": Architecture(native_class="Phi3ForCausalLM", read=_phi3, written=_sliding_window),
-    "qwen2": Architecture(native_class="Qwen2ForCausalLM", read=_qwen2),
-    "qwen3": Architecture(native_class="Qwen3ForCausalLM", read=_qwen3, written=attention_bias),
+    "qwen2": Architecture(native_class="Qwen2ForCausalLM", read=_qwen2, written=_qwen2_keys),
+    "qwen3": Architecture(native_class="Qwen3ForCausalLM", read=_qwen3, written=_qwen3_keys),
 }

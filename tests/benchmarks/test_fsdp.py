@@ -64,5 +64,5 @@ def test_shards_on_the_host_take_no_device_memory() -> None:
     on_host = shards.model_copy(update={"on_host": True})
     lora = training("lora")
     device, host = (fully_sharded(lora, kind, 2) for kind in (shards, on_host))
-    assert ("shard", 0) in device.held
-    assert ("shard", 0) not in host.held
+    assert ("rank's part", 0) in device.held
+    assert ("rank's part", 0) not in host.held

@@ -1,14 +1,17 @@
 """Rehearsals of small models: against the prediction, and against steps that were computed."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from launcher.plan_file import plan_text
 from launcher.rehearsal_step import rehearse_step
+from launcher.rehearsal_table import Comparison, Side, largest_phase, print_comparison
 from launcher.rehearse import compare, quiet_libraries, traced
 from launcher.trace import Tracer
 from launcher.trace_rules import FAKE_RULES
@@ -19,6 +22,7 @@ from planner.plan import Plan
 from planner.presets import load_model
 from planner.recipe import load_recipe
 from planner.request import Request
+from planner.units import GIB
 from tests.launcher.launching import launch, write_plan
 from tests.launcher.plans import full, plan
 from tests.planner.builders import cards
@@ -161,6 +165,20 @@ def test_the_table(tmp_path: Path) -> None:
     assert "peak allocated: predicted " in done.output
     assert "in neither sum: communication." in done.output
     assert "\x1b" not in done.output
+
+
+def test_what_a_device_counts_stands_beside_the_sum_of_the_parts() -> None:
+    made = planned(method="lora", micro_batch_size=1)
+    predicted = largest_phase(made.prediction.phases)
+    readings = {"allocated": 3 * GIB, "reserved": 4 * GIB}
+    found = Side(peak_allocated_bytes=3 * GIB, phases={"forward": readings})
+    console = Console(file=io.StringIO(), width=100)
+    print_comparison(console, made, Comparison("measured", predicted, found))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    ours = sum(made.prediction.phases["forward"].values()) / GIB
+    [allocated] = [line.split() for line in lines if "allocated  " in line]
+    assert allocated == ["forward", "allocated", f"{ours:.2f}", "3.00", f"{ours - 3:.2f}"]
+    assert ["reserved", "4.00"] in [line.split() for line in lines]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 from launcher.trace import Tracer
 from planner.memory import worst_batch
 from planner.micro_batch import micro_batch
+from planner.model import ModelSpec
 from planner.numerics import numerics
 from planner.plan import Method, ZeroStage
 from planner.recipe import Workload
@@ -37,10 +38,22 @@ LARGER = {
     "vocab_size": 8192,
     "max_position_embeddings": 1024,
 }
-SHAPES = {
-    name: SMALL[name].model_copy(update=LARGER)
-    for name in ("llama", "glm", "qwen3", "phi3", "glm4")
-}
+NAMES = (
+    *("llama", "glm", "qwen3", "phi3", "glm4", "gemma", "gemma2", "gemma3", "qwen2-windows"),
+    *("olmo2", "exaone4", "granite", "hunyuan", "smollm3", "mixtral", "qwen2-moe"),
+)
+LARGER_EXPERTS = {"intermediate_size": 384, "shared_intermediate_size": 512}
+
+
+def _larger(spec: ModelSpec) -> ModelSpec:
+    experts = spec.experts
+    if experts is not None:
+        shared = LARGER_EXPERTS if experts.shared_intermediate_size else {"intermediate_size": 384}
+        experts = experts.model_copy(update=shared)
+    return spec.model_copy(update={**LARGER, "experts": experts})
+
+
+SHAPES = {name: _larger(SMALL[name]) for name in NAMES}
 
 
 @pytest.fixture(params=[32768, 128], ids=["wide-tile", "narrow-tile"])

@@ -100,7 +100,7 @@ def test_gradients_of_two_consumers_are_summed() -> None:
     tape = Tape(sink="reduce")
     x = tape.new(SIZE, 4, "input")
     x.node = Parameter(SIZE, 4, trains=True)
-    x = ops.unary(tape, x, "activation", saves_input=True)
+    x = ops.unary(tape, x, "activation", saves="input")
     output = ops.add(tape, x, ops.unary(tape, x, "branch"), "residual")
     del x
     before = alive(tape)

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from planner.model import Linear, ModelSpec
+from planner.linear import Linear
+from planner.model import ModelSpec
 
 CHATGLM3_6B = ModelSpec(
     model_type="glm",

@@ -165,6 +165,97 @@ GLM_4_9B_0414: dict[str, Any] = {
     "tie_word_embeddings": False,
     "vocab_size": 151552,
 }
+GEMMA_2_9B: dict[str, Any] = {
+    "model_type": "gemma2",
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "attn_logit_softcapping": 50.0,
+    "cache_implementation": "hybrid",
+    "final_logit_softcapping": 30.0,
+    "head_dim": 256,
+    "hidden_act": "gelu_pytorch_tanh",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_size": 3584,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 8192,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 42,
+    "num_key_value_heads": 8,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "sliding_window_size": 4096,
+    "vocab_size": 256000,
+}
+GEMMA_3_270M: dict[str, Any] = {
+    "model_type": "gemma3_text",
+    "_sliding_window_pattern": 6,
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_size": 640,
+    "intermediate_size": 2048,
+    "layer_types": 3 * [*5 * ["sliding_attention"], "full_attention"],
+    "max_position_embeddings": 32768,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 18,
+    "num_key_value_heads": 1,
+    "rope_local_base_freq": 10000.0,
+    "rope_scaling": None,
+    "sliding_window": 512,
+    "use_bidirectional_attention": False,
+    "vocab_size": 262144,
+}
+OLMO_2_13B: dict[str, Any] = {
+    "model_type": "olmo2",
+    "attention_bias": False,
+    "hidden_act": "silu",
+    "hidden_size": 5120,
+    "intermediate_size": 13824,
+    "max_position_embeddings": 4096,
+    "num_attention_heads": 40,
+    "num_hidden_layers": 40,
+    "num_key_value_heads": 40,
+    "tie_word_embeddings": False,
+    "vocab_size": 100352,
+}
+GRANITE_3_1_8B: dict[str, Any] = {
+    "model_type": "granite",
+    "attention_bias": False,
+    "attention_dropout": 0.1,
+    "attention_multiplier": 0.0078125,
+    "embedding_multiplier": 12.0,
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "intermediate_size": 12800,
+    "logits_scaling": 16.0,
+    "max_position_embeddings": 131072,
+    "mlp_bias": False,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 40,
+    "num_key_value_heads": 8,
+    "residual_multiplier": 0.22,
+    "tie_word_embeddings": True,
+    "vocab_size": 49155,
+}
+SMOLLM3_3B: dict[str, Any] = {
+    "model_type": "smollm3",
+    "attention_bias": False,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "intermediate_size": 11008,
+    "layer_types": 36 * ["full_attention"],
+    "max_position_embeddings": 65536,
+    "max_window_layers": 28,
+    "mlp_bias": False,
+    "no_rope_layer_interval": 4,
+    "no_rope_layers": 9 * [1, 1, 1, 0],
+    "num_attention_heads": 16,
+    "num_hidden_layers": 36,
+    "num_key_value_heads": 4,
+    "use_sliding_window": False,
+    "vocab_size": 128256,
+}
 PATH = Path("config.json")
 
 
@@ -181,6 +272,11 @@ PATH = Path("config.json")
         ("glm-4-9b-0414", GLM_4_9B_0414),
         ("phi-4", PHI_4),
         ("qwen3-8b", QWEN3_8B),
+        ("gemma-2-9b", GEMMA_2_9B),
+        ("gemma-3-270m", GEMMA_3_270M),
+        ("olmo-2-13b", OLMO_2_13B),
+        ("granite-3.1-8b-instruct", GRANITE_3_1_8B),
+        ("smollm3-3b", SMOLLM3_3B),
     ],
 )
 def test_published_files_are_the_presets(name: str, config: dict[str, Any]) -> None:
@@ -215,6 +311,22 @@ def test_rotary_fraction(rope: dict[str, Any], fraction: float) -> None:
     assert spec_from_config(LLAMA_2_7B | rope, PATH).rotary_fraction == fraction
 
 
+def test_windows_of_qwen_begin_behind_the_first_layers() -> None:
+    windows = {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 28}
+    spec = spec_from_config(QWEN3_8B | windows, PATH)
+    assert [kind.sliding_window for kind in spec.layers] == 28 * [None] + 8 * [4096]
+    unused = spec_from_config(QWEN3_8B | windows | {"max_window_layers": 36}, PATH)
+    assert unused == load_model("qwen3-8b").spec
+
+
+def test_a_list_of_layers_outweighs_the_rule() -> None:
+    every_third = 14 * [*2 * ["sliding_attention"], "full_attention"]
+    spec = spec_from_config(GEMMA_2_9B | {"layer_types": every_third}, PATH)
+    assert spec.full_attention_every == 3
+    no_window = spec_from_config(GEMMA_2_9B | {"layer_types": 42 * ["full_attention"]}, PATH)
+    assert no_window.sliding_window is None
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -231,7 +343,19 @@ def test_rotary_fraction(rope: dict[str, Any], fraction: float) -> None:
         (LLAMA_2_7B | {"num_key_value_heads": 5}, "must be a multiple of num_key_value_heads"),
         (LLAMA_2_7B | {"mlp_bias": True}, "mlp_bias: True has no formulas"),
         (PHI_4 | {"resid_pdrop": 0.1}, "resid_pdrop: 0.1 has no formulas: dropout"),
-        (QWEN3_8B | {"use_sliding_window": True}, "use_sliding_window: True has no formulas"),
+        (
+            LLAMA_2_7B | {"hidden_act": "relu2"},
+            "hidden_act: 'relu2' has no formulas: an activation",
+        ),
+        (GEMMA_2_9B | {"attn_logit_softcapping": 0}, "0 is not a number above 0"),
+        (GEMMA_2_9B | {"layer_types": ["full_attention"]}, "a list of one entry for each of 42"),
+        (
+            GEMMA_2_9B | {"layer_types": [*41 * ["full_attention"], "sliding_attention"][::-1]},
+            "has no formulas: such an order of windows",
+        ),
+        (GEMMA_2_9B | {"use_bidirectional_attention": True}, "it is no causal language model"),
+        ({"model_type": "gemma3"}, "'gemma3' holds a model of images beside the text model"),
+        (SMOLLM3_3B | {"no_rope_layers": [0, *35 * [1]]}, "no_rope_layers: [0, 1, 1"),
         (LLAMA_2_7B | {"quantization_config": {"bits": 4}}, "its weights are quantized"),
         (CHATGLM3_6B | {"quantization_bit": 4}, "its weights are quantized"),
         (CHATGLM3_6B | {"add_bias_linear": True}, "add_bias_linear: True has no formulas"),

@@ -13,7 +13,6 @@ from benchmarks.accuracy.litgpt.operators import (
     row_means,
     softmax_in_fp32,
     split,
-    tanh,
 )
 from benchmarks.accuracy.litgpt.weights import COMPUTE, Attention
 from planner import operators as ops
@@ -161,7 +160,7 @@ class GPT:
         scores = ops.matmul(tape, q, k, heads.query_rows * self.length, "scores")
         scores = ops.unary(tape, scores, "scores, scaled")
         scores = ops.unary(tape, scores, "scores / cap")
-        scores = tanh(tape, scores, "tanh(scores / cap)")
+        scores = ops.unary(tape, scores, "tanh(scores / cap)", saves="output")
         scores = ops.unary(tape, scores, "scores, capped")
         scores = ops.unary(tape, scores, "scores, masked")
         scores = ops.cast(tape, scores, FP32, "scores in fp32")
@@ -192,11 +191,11 @@ class GPT:
         back = (shape.intermediate_size, shape.n_embd)
         if shape.mlp == "GptNeoxMLP":
             x = linears.linear(f"{place}.mlp_fc", x, wide, bias=bias)
-            x = ops.unary(tape, x, "gelu", saves_input=True)
+            x = ops.unary(tape, x, "gelu", saves="input")
             return linears.linear(f"{place}.mlp_proj", x, back, bias=bias)
         x_fc_1 = linears.linear(f"{place}.mlp_fc_1", x, wide, bias=bias)
         x_fc_2 = linears.linear(f"{place}.mlp_fc_2", x, wide, bias=bias)
-        activated = ops.unary(tape, x_fc_1, "activated gate", saves_input=True)
+        activated = ops.unary(tape, x_fc_1, "activated gate", saves="input")
         x = ops.mul(tape, activated, x_fc_2, "gated")
         del activated
         return linears.linear(f"{place}.mlp_proj", x, back, bias=bias)

@@ -28,17 +28,6 @@ def layer_norm(
     return tape.record(output, (x, weight, bias), (x, *statistics), backward)
 
 
-def tanh(tape: Tape, x: Tensor, name: str) -> Tensor:
-    """The result is saved."""
-    elements, width = x.elements, x.width
-    output = tape.new(elements, width, name)
-
-    def backward(_gradient: Tensor) -> list[Tensor | None]:
-        return [tape.new(elements, width, f"gradient of {name}")]
-
-    return tape.record(output, (x,), (output,), backward)
-
-
 def row_means(tape: Tape, x: Tensor, *, rows: int) -> Tensor:
     """``torch.mean(x, dim=-1, keepdim=True)``: saves nothing."""
     elements, width = x.elements, x.width

@@ -1,0 +1,97 @@
+"""Run the matrix on this machine: python -m benchmarks.measure [--minutes 9] [--device cpu]"""
+
+import fnmatch
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from benchmarks.measure.matrix import Row, read_matrix
+from benchmarks.measure.planning import NotPlannableError, one_device, plan_row
+from benchmarks.measure.runner import Settings, read_result, run_rows
+from benchmarks.measure.table import closing_line, list_table, reason_lines, summary_table
+from planner.command_line import run as run_command
+from planner.errors import InvalidRequestError
+from planner.gpu import Cluster
+from planner.units import parse_size
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results" / "measured"
+MATRICES = {"cuda": HERE / "matrix.yaml", "cpu": HERE / "matrix-cpu.yaml"}
+WIDTH = 140
+
+
+def measure(
+    device: Annotated[Literal["cuda", "cpu"], typer.Option(help="What to run on.")] = "cuda",
+    minutes: Annotated[float, typer.Option(min=0, help="No run is under way after these.")] = 9,
+    only: Annotated[str, typer.Option(metavar="PATTERN", help="Rows like *--qlora--*.")] = "*",
+    listing: Annotated[bool, typer.Option("--list", help="Show the rows; run none.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each run.")] = 3,
+    seconds_per_run: Annotated[float, typer.Option(min=1, help="No run takes longer.")] = 180,
+    memory_limit: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="With --device cpu: refuse a run more.")
+    ] = None,
+    matrix: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rows to run, instead of our own.")
+    ] = None,
+    results: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the files go.", show_default=False)
+    ] = RESULTS,
+) -> None:
+    """Run what has no result yet, then show predicted beside measured."""
+    until_s = time.monotonic() + 60 * minutes
+    settings = Settings(
+        cluster=one_device(device, os.environ, listing=listing),
+        results=results,
+        steps=steps,
+        seconds_per_run=seconds_per_run,
+        memory_limit_bytes=limit_of(memory_limit, device),
+    )
+    rows = matching(read_matrix(matrix or MATRICES[device]), only)
+    console = Console(width=WIDTH, highlight=False, markup=False)
+    if listing:
+        predicted = [peak_or_reason(row, settings.cluster) for row in rows]
+        found = [read_result(row, settings) for row in rows]
+        console.print(list_table(rows, predicted, found))
+        for row, known in zip(rows, predicted, strict=True):
+            if isinstance(known, str):
+                console.print(f"{row.name}: {known}", soft_wrap=True)
+        return
+    for row, status in run_rows(rows, settings, until_s=until_s):
+        console.print(f"{status}: {row.name}", soft_wrap=True)
+    found = [read_result(row, settings) for row in rows]
+    console.print(summary_table(rows, found))
+    for line in (*reason_lines(rows, found), closing_line(found)):
+        console.print(line, soft_wrap=True)
+
+
+def matching(rows: list[Row], pattern: str) -> list[Row]:
+    kept = [row for row in rows if fnmatch.fnmatchcase(row.name, pattern)]
+    if not kept:
+        raise InvalidRequestError(f"--only {pattern!r} matches no row: --list shows their names")
+    return kept
+
+
+def limit_of(text: str | None, device: str) -> int | None:
+    if text is None:
+        return None
+    if device != "cpu":
+        raise InvalidRequestError("--memory-limit goes with --device cpu: a card has its own limit")
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise InvalidRequestError(f"--memory-limit {error}") from error
+
+
+def peak_or_reason(row: Row, cluster: Cluster) -> int | str:
+    try:
+        return plan_row(row, cluster).predicted_bytes["allocated"]
+    except NotPlannableError as error:
+        return str(error)
+
+
+if __name__ == "__main__":
+    run_command(measure)

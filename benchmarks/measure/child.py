@@ -1,0 +1,138 @@
+"""One run in a process of its own, so that allocator, context and peaks begin at nothing.
+
+python -m benchmarks.measure.child PLAN RESULT --steps N [--memory-limit BYTES]
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import traceback
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from benchmarks.measure.counters import ResidentCounters, driver_used_bytes
+from launcher.command import ALLOCATOR_VARIABLES
+from launcher.environment import describe_environment
+from launcher.measure import resident_bytes, status_bytes
+from launcher.process import stop_with_parent
+from launcher.rehearsal_engine import engine_of
+from launcher.rehearsal_meter import Counters, CudaCounters, Meter
+from launcher.rehearsal_step import rehearse_step
+from launcher.rehearse import quiet_libraries
+from planner.plan import Plan
+from planner.spec import read_spec
+
+Status = Literal["ok", "oom", "failed"]
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""read: c10/cuda/CUDACachingAllocator.cpp, c10/core/impl/alloc_cpu.cpp; errno 12; and cuBLAS,
+which asks the driver for memory of its own."""
+MAX_REASON = 300
+VARIABLES = (*ALLOCATOR_VARIABLES, "OMP_NUM_THREADS")
+
+
+def main() -> None:
+    stop_with_parent()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--memory-limit", type=int)
+    options = parser.parse_args()
+    plan = read_spec(Plan, options.plan)
+    if options.memory_limit is not None:
+        limit_memory(options.memory_limit)
+    measured = run_plan(plan, steps=options.steps)
+    environment = described_here()
+    document = {"measured": measured, "environment": environment}
+    options.result.write_text(json.dumps(document), encoding="utf-8")
+
+
+def limit_memory(num_bytes: int) -> None:
+    """More than so much beyond what is there now is refused: heap and private mappings."""
+    limit = status_bytes("VmData") + num_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def run_plan(plan: Plan, *, steps: int) -> dict[str, Any]:
+    """What the steps took; where they failed, what was seen up to there and a line of reason."""
+    device = torch.device("cpu")
+    if plan.hardware.device == "cuda":
+        device = torch.device("cuda", 0)
+    resident_before_bytes = resident_bytes()
+    meter = Meter(_counters(device))
+    status: Status = "ok"
+    reason = used_bytes = None
+    try:
+        with quiet_libraries():
+            rehearse_step(plan, device, meter, steps=steps, make_engine=engine_of(plan))
+        used_bytes = driver_used_bytes(device)
+    except Exception as error:  # whatever goes wrong is the run's result
+        traceback.print_exc()
+        status, reason = status_of(error), one_line(error)
+    return {
+        "status": status,
+        "reason": reason,
+        "failed_in": None if status == "ok" else meter.now,
+        **_memory(meter, device),
+        "device_used_after_bytes": used_bytes,
+        "peak_resident_bytes": status_bytes("VmHWM"),
+        "resident_before_bytes": resident_before_bytes,
+        "steps": len(meter.step_times_s),
+        "step_time_s": _spread(meter.step_times_s),
+        "phase_times_s": meter.times_s,
+        "phases": meter.phases,
+    }
+
+
+def _counters(device: torch.device) -> Counters:
+    return CudaCounters(device) if device.type == "cuda" else ResidentCounters()
+
+
+def _memory(meter: Meter, device: torch.device) -> dict[str, int | None]:
+    """The largest reading of each kind; nothing where no phase ended or none is counted."""
+    seen = device.type == "cuda" and bool(meter.phases)
+    return {
+        "peak_allocated_bytes": meter.largest("allocated") if seen else None,
+        "peak_reserved_bytes": meter.largest("reserved") if seen else None,
+        "device_used_bytes": meter.largest("device_used") if seen else None,
+    }
+
+
+def _spread(times_s: list[float]) -> dict[str, float] | None:
+    """Of steps behind the first, which compiles and fills caches."""
+    later = times_s[1:]
+    if not later:
+        return None
+    return {"median": statistics.median(later), "least": min(later), "most": max(later)}
+
+
+def status_of(error: BaseException) -> Status:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "oom"
+    return "oom" if any(words in str(error) for words in OUT_OF_MEMORY) else "failed"
+
+
+def one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:MAX_REASON]
+
+
+def described_here() -> dict[str, Any]:
+    """Libraries and hardware as this process found them; nothing that names the machine."""
+    found = describe_environment()
+    kept = {name: value for name, value in found["variables"].items() if name in VARIABLES}
+    return {key: found[key] for key in ("python", "packages", "hardware")} | {"variables": kept}
+
+
+if __name__ == "__main__":
+    main()

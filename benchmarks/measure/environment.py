@@ -1,0 +1,48 @@
+"""What a run's figures depend on, as far as it can be told without the training stack."""
+
+import platform
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from planner.gpu import Cluster
+
+PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "deepspeed")
+ROOT = Path(__file__).parents[2]
+
+
+def environment_of(cluster: Cluster) -> dict[str, Any]:
+    """The device, its driver, versions and the date; nothing that names the machine."""
+    return {
+        "device": {
+            "name": cluster.accelerator.device_name,
+            "capacity_bytes": cluster.accelerator.capacity_bytes,
+            "in_use_before_bytes": cluster.accelerator.in_use_bytes,
+            "driver": cluster.driver_version,
+            "driver_cuda": cluster.cuda_version,
+        },
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Nothing in a copy without its history."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,104 @@
+"""What is measured: a file of groups, each the product of its lists, in the order of the file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from planner.plan import Loss, Method, Strategy
+from planner.spec import Spec, read_spec
+
+AXES = (
+    "model",
+    "method",
+    "micro_batch_size",
+    "sequence_length",
+    "activation_checkpointing",
+    "loss",
+    "attention",
+    "optimizer",
+    "strategy",
+    "offload",
+)
+"""The last changes first."""
+USUAL = {
+    "attention": "sdpa",
+    "optimizer": "adamw_torch_fused",
+    "strategy": "single",
+    "offload": "none",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One run. Words that no plan knows may stand here; planning says so."""
+
+    model: str
+    num_layers: int | None
+    """So many of the model's layers, or all of them."""
+    method: Method
+    micro_batch_size: int
+    gradient_accumulation_steps: int
+    sequence_length: int
+    activation_checkpointing: bool
+    loss: Loss
+    attention: str
+    optimizer: str
+    strategy: Strategy
+    offload: str
+
+    @property
+    def name(self) -> str:
+        """Unlike any other row's, and fit to name a file; what is usual is left unsaid."""
+        layers = "" if self.num_layers is None else f"-{self.num_layers}-layers"
+        steps = self.gradient_accumulation_steps
+        accumulated = "" if steps == 1 else f"x{steps}"
+        parts = [
+            f"{self.model}{layers}",
+            self.method,
+            f"{self.micro_batch_size}{accumulated}x{self.sequence_length}",
+            "checkpointing" if self.activation_checkpointing else "whole",
+            self.loss,
+            *(word for axis, usual in USUAL.items() if (word := getattr(self, axis)) != usual),
+        ]
+        return "--".join(parts)
+
+
+class Group(Spec):
+    """Every combination of its lists."""
+
+    about: str
+    """What can be learnt from it."""
+    model: Annotated[tuple[str, ...], Field(strict=False)]
+    num_layers: int | None = None
+    method: Annotated[tuple[Method, ...], Field(strict=False)]
+    micro_batch_size: Annotated[tuple[int, ...], Field(strict=False)] = (1,)
+    gradient_accumulation_steps: int = 1
+    sequence_length: Annotated[tuple[int, ...], Field(strict=False)] = (1024,)
+    activation_checkpointing: Annotated[tuple[bool, ...], Field(strict=False)] = (True,)
+    loss: Annotated[tuple[Loss, ...], Field(strict=False)] = ("fused",)
+    attention: Annotated[tuple[str, ...], Field(strict=False)] = (USUAL["attention"],)
+    optimizer: Annotated[tuple[str, ...], Field(strict=False)] = (USUAL["optimizer"],)
+    strategy: Annotated[tuple[Strategy, ...], Field(strict=False)] = ("single",)
+    offload: Annotated[tuple[str, ...], Field(strict=False)] = (USUAL["offload"],)
+
+    def rows(self) -> Iterator[Row]:
+        fixed: dict[str, Any] = {
+            "num_layers": self.num_layers,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+        }
+        for values in product(*(getattr(self, axis) for axis in AXES)):
+            yield Row(**fixed, **dict(zip(AXES, values, strict=True)))
+
+
+class Matrix(Spec):
+    groups: Annotated[tuple[Group, ...], Field(strict=False)]
+
+
+def read_matrix(path: Path) -> list[Row]:
+    """Every row once, at its first place."""
+    groups = read_spec(Matrix, path).groups
+    return list(dict.fromkeys(row for group in groups for row in group.rows()))

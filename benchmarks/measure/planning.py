@@ -1,0 +1,137 @@
+"""A row as a plan: made by the planner, for the machine at hand, whether it fits there or not."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
+
+from benchmarks.measure.matrix import Row
+from planner.assemble import plan_of
+from planner.choose import Decision
+from planner.detect import detect, parse_gpus
+from planner.errors import InvalidRequestError, UserError
+from planner.gpu import Cluster, Device
+from planner.plan import Plan
+from planner.presets import ModelPreset, load_model
+from planner.recipe import Recipe, load_recipe
+from planner.request import Request, workload
+from planner.search import Candidate
+from planner.strategy import Layout
+
+NO_GPU = "h100-sxm-80gb"
+"""The card whose predictions are listed where there is none."""
+
+
+class NotPlannableError(Exception):
+    """The planner has no words for a row; the message says for what."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A plan, and what is predicted of each reading."""
+
+    plan: Plan
+    candidate: Candidate
+
+    @property
+    def predicted_bytes(self) -> dict[str, int]:
+        memory = self.candidate.memory
+        if self.plan.hardware.device == "cpu":
+            return {"allocated": memory.peak_allocated_bytes}
+        return {
+            "allocated": memory.peak_allocated_bytes,
+            "reserved": memory.peak_reserved_bytes,
+            "device_used": memory.device_used_bytes,
+        }
+
+
+def one_device(device: Device, environ: Mapping[str, str], *, listing: bool) -> Cluster:
+    """The first GPU of this machine, or its CPU; to list rows a card that is not here will do."""
+    if device == "cpu":
+        return parse_gpus("cpu")
+    found = detect(environ)
+    if found.device == "cuda":
+        return replace(found, gpus_per_node=1, link="none", link_bytes_per_s=None)
+    if listing:
+        return parse_gpus(NO_GPU)
+    reason = " ".join(found.notes) or "none was found."
+    raise InvalidRequestError(
+        f"--device cuda needs a GPU: {reason} --list shows what would be run, and --device cpu "
+        "runs small shapes."
+    )
+
+
+def plan_row(row: Row, cluster: Cluster) -> Planned:
+    """The plan of a row, or :class:`NotPlannableError` with the reason."""
+    try:
+        candidate, request = _candidate(row, cluster)
+        plan = plan_of(_decision(request, candidate))
+    except ValidationError as error:
+        detail = error.errors()[0]
+        key = ".".join(map(str, detail["loc"]))
+        raise NotPlannableError(f"{key}: {detail['msg']}".removeprefix(": ")) from error
+    except UserError as error:
+        raise NotPlannableError(str(error)) from error
+    return Planned(plan=plan, candidate=candidate)
+
+
+def _candidate(row: Row, cluster: Cluster) -> tuple[Candidate, Request]:
+    request = Request(
+        model=_model(row),
+        cluster=cluster,
+        recipe=_recipe(row),
+        sequence_length=row.sequence_length,
+        micro_batch_size=row.micro_batch_size,
+        activation_checkpointing=row.activation_checkpointing,
+    )
+    work = workload(request, row.method)
+    if work.recipe.loss != row.loss:
+        raise NotPlannableError(
+            f"a plan for the {cluster.device} takes the {work.recipe.loss} loss"
+        )
+    if row.offload != "none":
+        raise NotPlannableError(f"offload: a plan knows none, and not {row.offload}")
+    layout = Layout(
+        strategy=row.strategy,
+        world_size=1,
+        micro_batch_size=row.micro_batch_size,
+        gradient_accumulation_steps=row.gradient_accumulation_steps,
+        activation_checkpointing=row.activation_checkpointing,
+    )
+    return Candidate(workload=work, layout=layout, cluster=cluster), request
+
+
+def _model(row: Row) -> ModelPreset:
+    preset = load_model(row.model)
+    if row.num_layers is None:
+        return preset
+    spec = preset.spec.model_copy(update={"num_layers": row.num_layers})
+    return preset.model_copy(update={"spec": spec})
+
+
+def _recipe(row: Row) -> Recipe:
+    recipe = load_recipe(row.method)
+    optimizer = recipe.optimizer.model_dump() | {"name": row.optimizer}
+    changes = {
+        "loss": row.loss,
+        "attention": row.attention,
+        "optimizer": optimizer,
+        "sequence_length": row.sequence_length,
+        "global_batch_size": row.micro_batch_size * row.gradient_accumulation_steps,
+    }
+    return Recipe.model_validate(recipe.model_dump() | changes)
+
+
+def _decision(request: Request, candidate: Candidate) -> Decision:
+    """What the planner would have written, had it chosen this."""
+    return Decision(
+        request=request,
+        chosen=candidate,
+        why="a row of the matrix",
+        tight=False,
+        alternatives=(),
+        fallbacks=(),
+        rejected=Counter(),
+        richer=None,
+    )

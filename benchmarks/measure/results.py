@@ -1,0 +1,82 @@
+"""Our own measured runs, read again: what the planner of today says beside what was measured."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure.matrix import Row
+from benchmarks.measure.planning import NotPlannableError, Planned, plan_row
+from planner.allocation import allocator_peak
+from planner.cards import named_cluster
+from planner.gpu import Cluster
+from planner.memory import worst_batch
+from planner.numerics import numerics
+from planner.presets import load_gpu, preset_names
+
+RESULTS = Path(__file__).parents[1] / "results" / "measured"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnRun:
+    """Bytes by reading; a reading that is predicted two ways is measured once."""
+
+    row: Row
+    card: str
+    predicted: dict[str, int]
+    measured: dict[str, int]
+
+
+def own_runs(directory: Path = RESULTS) -> Iterator[OwnRun]:
+    """Every run on a known card that ended well and that the planner has words for."""
+    for path in sorted(directory.glob("*.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        cluster = _cluster(document)
+        if cluster is None or document["measured"]["status"] != "ok":
+            continue
+        row = Row(**document["run"]["row"])
+        try:
+            planned = plan_row(row, cluster)
+        except NotPlannableError:
+            continue
+        yield OwnRun(
+            row=row,
+            card=cluster.accelerator.label,
+            predicted={**planned.predicted_bytes, **_replayed(row, planned)},
+            measured={
+                "allocated": document["measured"]["peak_allocated_bytes"],
+                "reserved": document["measured"]["peak_reserved_bytes"],
+                "device_used": document["measured"]["device_used_bytes"],
+            },
+        )
+
+
+def _cluster(document: dict[str, Any]) -> Cluster | None:
+    """The card that was measured, by its exact name; nothing for the CPU."""
+    name = document["environment"]["device"]["name"]
+    for preset in preset_names("gpus"):
+        card = load_gpu(preset)
+        if card.device_name == name:
+            return named_cluster(card, 1)
+    return None
+
+
+def _replayed(row: Row, planned: Planned) -> dict[str, int]:
+    """Through the allocator's rules, which are written for one device without accumulation."""
+    if row.strategy != "single" or row.gradient_accumulation_steps > 1:
+        return {}
+    candidate = planned.candidate
+    work = candidate.workload
+    found = allocator_peak(
+        work,
+        worst_batch(work, candidate.layout, candidate.cluster.device),
+        numerics(method=row.method, compute=work.compute, zero_stage=0),
+        checkpointing=row.activation_checkpointing,
+        expandable_segments=True,
+        states_on_device=True,
+    )
+    return {
+        "allocated, replayed": found.peak_allocated_bytes,
+        "reserved, replayed": found.peak_reserved_bytes,
+    }
