@@ -73,6 +73,7 @@ def training_of(row: Row, source: SourceConventions) -> Training:
         trained=_trained(workload, decoder, numerics),
         denominator_apart=source.denominator_apart,
         holds_output=source.holds_output,
+        steps_in_backward=source.steps_in_backward,
     )
 
 

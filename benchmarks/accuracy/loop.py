@@ -54,6 +54,8 @@ class Training:
     """See :class:`~benchmarks.accuracy.sources.SourceConventions`."""
     holds_output: HoldsOutput
     """Until when the loop's variable holds what the model returned, where it does."""
+    steps_in_backward: bool = False
+    """Each parameter is updated as its gradient arrives, which then goes."""
 
     def run(self, sink: GradientSink) -> ModelPass:
         return ModelPass(
@@ -70,7 +72,7 @@ class Training:
 def one_device(training: Training) -> Timeline:
     """Weights, then whole steps; every rank of DDP does the same."""
     line = Timeline()
-    first = training.run("keep")
+    first = training.run("reduce" if training.steps_in_backward else "keep")
     later = training.run("add") if training.micro_batches > 1 else None
     load(line, training, first)
     hold(line, "cublas", [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES)

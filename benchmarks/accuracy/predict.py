@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from benchmarks.accuracy import litgpt
 from benchmarks.accuracy.express import (
     GPTQ,
     packing_is_known,
@@ -39,6 +40,13 @@ UNITS = {"GiB": GIB, "MiB": MIB, "1000 MiB": 1000 * MIB}
 
 def set_aside(row: Row) -> str | None:
     """Why a row is not predicted, or nothing."""
+    if row.source in litgpt.sources():
+        return litgpt.set_aside(row)
+    return _not_declared(row)
+
+
+def _not_declared(row: Row) -> str | None:
+    """What of the source's conventions, or of this row's settings, is not declared."""
     source = sources().get(row.source)
     if source is None:
         undeclared = "conventions of the source are not declared yet"
@@ -78,6 +86,8 @@ def measured(row: Row) -> dict[Quantity, int]:
 
 def predicted(row: Row) -> dict[Reading, int]:
     """Bytes that the allocator's statistics would have said, by what is read and how it is had."""
+    if row.source in litgpt.sources():
+        return _litgpt(row)
     source = sources()[row.source]
     replayed = on_card(row)
     found: dict[Reading, int] = {
@@ -86,7 +96,8 @@ def predicted(row: Row) -> dict[Reading, int]:
     }
     if _card(row, source) is not None:
         found["device, replayed"] = replayed.device_used_bytes
-    if "allocated" in measured(row) and row.parallel == "single":
+    known = row.parallel == "single" and not source.steps_in_backward
+    if known and "allocated" in measured(row):
         found = {"allocated": _closed_form(row, source), **found}
     return found
 
@@ -141,3 +152,14 @@ def _closed_form(row: Row, source: SourceConventions) -> int:
     )
     footprint = footprint_of(training.workload, layout, training.batch, training.numerics)
     return footprint.peak_allocated_bytes
+
+
+def _litgpt(row: Row) -> dict[Reading, int]:
+    """Rows of a trainer with its own model code."""
+    line = litgpt.timeline(row)
+    peaks = line.peaks(expandable_segments=False)
+    return {
+        "allocated": litgpt.requested_bytes(line),
+        "allocated, replayed": peaks.allocated_bytes,
+        "reserved, replayed": peaks.reserved_bytes,
+    }

@@ -69,6 +69,8 @@ class SourceConventions(Spec):
     denominator_apart: bool = False
     """Whether AdamW makes its denominators beside the roots that they are made of: torch before
     2.1, _multi_tensor_adamw."""
+    steps_in_backward: bool = False
+    """Each parameter is updated as soon as its gradient is there."""
     attention: dict[str, Literal["sdpa", "eager"]] = Field(default_factory=dict)
     """The source's word to the kernel of the same tensors."""
     quantization: dict[str, Literal["nf4", "nf4-double"]] = Field(default_factory=dict)
