@@ -7,8 +7,8 @@ a value of a tensor         there is none: a condition is false, a number 1
 selection by a mask         everything is selected, the worst case
 packed samples              are not looked for among the positions of a sample:
                             transformers/masking_utils.py, find_packed_sequence_indices
-an index, backward          gradients are added to zeros, and not to a copy of them as on fake
-                            tensors: pytorch torch/csrc/autograd/FunctionsManual.cpp, index_backward
+an index, backward          gradients are added to zeros in place; fake ones are copied first:
+                            torch/csrc/autograd/FunctionsManual.cpp, index_backward
 grouped_mm                  takes fp32 too, its meta function does not: pytorch
                             aten/src/ATen/native/GroupedMMUtils.h, _grouped_mm_validate_inputs
 bitsandbytes gemm_4bit      a weight is dequantized, then multiplied: bitsandbytes/backends/cuda/

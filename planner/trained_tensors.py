@@ -57,11 +57,18 @@ def _model_tensors(workload: Workload) -> Iterator[TrainedTensor]:
     yield TrainedTensor(table, "embedding")
     for kind in model.layers:
         yield from _layer_tensors(model, kind)
-    yield TrainedTensor(
-        (model.num_params - inside - model.embedding_params - model.head_params,), "vector"
-    )
-    if model.head_params:
+    if model.position_params:
+        positions = model.position_params // model.hidden_size
+        yield TrainedTensor((positions, model.hidden_size), "embedding")
+    outside = model.embedding_params + model.position_params + model.head_params
+    yield TrainedTensor((model.num_params - inside - outside,), "vector")
+    if not model.head_params:
+        return
+    bias = model.vocab_size if model.head_bias else 0
+    if model.head_params > bias:
         yield TrainedTensor(table)
+    if bias:
+        yield TrainedTensor((bias,), "vector")
 
 
 def _layer_tensors(model: ModelSpec, kind: LayerKind) -> Iterator[TrainedTensor]:
