@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from benchmarks.accuracy import ranges
 from benchmarks.accuracy.predict import set_aside
 from benchmarks.accuracy.table import markdown, row_errors, with_table
 from benchmarks.rows import read_rows
@@ -17,8 +18,12 @@ def main() -> None:
     parser.add_argument("--each", action="store_true", help="show every row")
     parser.add_argument("--source", help="with --each, only this one")
     parser.add_argument("--readme", action="store_true", help="put the table into the README")
+    parser.add_argument("--presets", action="store_true", help="only write presets/accuracy.yaml")
     options = parser.parse_args()
     rows = read_rows(options.rows)
+    if options.presets:
+        ranges.FILE.write_text(ranges.presets_text(rows), encoding="utf-8")
+        return
     if options.each:
         for row in rows:
             if set_aside(row) is None and (not options.source or row.source == options.source):

@@ -96,10 +96,8 @@ def predicted(row: Row) -> dict[Reading, int]:
     }
     if _card(row, source) is not None:
         found["device, replayed"] = replayed.device_used_bytes
-    known = row.parallel == "single" and not source.steps_in_backward
-    if known and "allocated" in measured(row):
-        found = {"allocated": _closed_form(row, source), **found}
-    return found
+    closed = closed_form(row)
+    return found if closed is None else {"allocated": closed, **found}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +139,11 @@ def _outside(row: Row, card: GpuSpec) -> int:
     return (card.context_mib + (overheads().nccl_mib.low if row.ranks > 1 else 0)) * MIB
 
 
-def _closed_form(row: Row, source: SourceConventions) -> int:
+def closed_form(row: Row) -> int | None:
+    """The peak that ``plan`` would say, where it was measured and a plan has words for the run."""
+    source = sources()[row.source]
+    if row.parallel != "single" or source.steps_in_backward or "allocated" not in measured(row):
+        return None
     training = training_of(row, source)
     layout = Layout(
         strategy="single",
