@@ -1,7 +1,7 @@
 """The accuracy tables: errors by source and method, by phase, verdicts, and what was set aside."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.accuracy.own import own_errors
 from benchmarks.accuracy.phases import phase_errors
@@ -14,6 +14,8 @@ START, END = "<!-- accuracy -->", "<!-- end of accuracy -->"
 PUBLISHED = "as published"
 """Each row once: by the first of what its source read, as the replay has it."""
 BEST: tuple[Reading, ...] = ("allocated, replayed", "reserved, replayed", "device, replayed")
+Kind = tuple[str, str]
+"""A source and a method, or its methods."""
 Group = tuple[str, str, str]
 ERROR_COLUMNS = "rows | median | 95 % | worst | too little"
 HEADER = (f"| peak | source | method | {ERROR_COLUMNS} |", "|---|---|---|---:|---:|---:|---:|---:|")
@@ -49,13 +51,13 @@ def reasons(rows: Sequence[Row]) -> Counter[tuple[str, str]]:
     return Counter((source, reason) for source, reason in found if reason is not None)
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Row], *, by_method: bool = False) -> str:
     """Everything as the README shows it."""
-    parts = (_peaks(rows), _phases(rows), _verdicts(), _aside(rows), _own())
+    parts = (_peaks(rows, by_method=by_method), _phases(rows), _verdicts(), _aside(rows), _own())
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def _peaks(rows: Sequence[Row]) -> list[str]:
+def _peaks(rows: Sequence[Row], *, by_method: bool) -> list[str]:
     found = errors(rows)
     lines = list(HEADER)
     for reading in (*MEASURED_AS, PUBLISHED):
@@ -63,11 +65,23 @@ def _peaks(rows: Sequence[Row]) -> list[str]:
         if not kinds:
             continue
         if reading != PUBLISHED:
+            shown = kinds if by_method else _by_source(kinds)
             lines += [
-                f"| {reading} | {' | '.join(k)} | {_cells(group)}" for k, group in kinds.items()
+                f"| {reading} | {' | '.join(k)} | {_cells(group)}" for k, group in shown.items()
             ]
         lines.append(f"| {reading} | **all** | | {_cells(_joined(kinds.values()))}")
     return lines
+
+
+def _by_source(kinds: Mapping[Kind, Sequence[float]]) -> dict[Kind, list[float]]:
+    """One group for each source, its methods and their rows told in one cell."""
+    sources = dict.fromkeys(source for source, _ in kinds)
+    found = {}
+    for source in sources:
+        own = {method: group for (name, method), group in kinds.items() if name == source}
+        told = ", ".join(f"{method} {len(group)}" for method, group in own.items())
+        found[source, told] = _joined(own.values())
+    return found
 
 
 def _phases(rows: Sequence[Row]) -> list[str]:
