@@ -49,8 +49,8 @@ def test_old_torch_makes_the_denominators_of_adamw_beside_their_roots() -> None:
     tensors = run.trained[0].tensors
     recipe = run.workload.recipe
     named = recipe.optimizer.model_copy(update={"name": "adamw_torch"})
-    work = replace(
-        run.workload, recipe=recipe.model_copy(update={"optimizer": named, "sequence_length": 8})
+    work = run.workload.model_copy(
+        update={"recipe": recipe.model_copy(update={"optimizer": named})}
     )
     batch = replace(run.batch, sequence_length=8)
     new = replace(run, workload=work, batch=batch, trained=(DtypeGroup(tensors, 2),))

@@ -10,7 +10,7 @@ from tests.planner.builders import cards, request
 
 
 def chosen_memory(method: Method, count: int) -> DeviceMemory:
-    best = search_method(request(cards(count, 80), method=method), method).best
+    best = search_method(request(cards(count, 192), method=method), method).best
     assert best is not None
     return best.memory
 
