@@ -85,12 +85,20 @@ class Row:
     attention: str
     loss: str
     parallel: str
+    ranks: int
+    gradient_accumulation_steps: int
     gpu: str
     offload: str
     compiled: bool
+    notes: str
     read: str
     """What the source says it read; ``readings`` lacks it where that is none of ours."""
     readings: Mapping[Quantity, int]
+    printed: float
+    """The figure as printed, and its unit."""
+    unit: str
+    peak_bytes: int
+    """The figure, its unit taken at its word."""
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -130,11 +138,17 @@ def parse_row(line: Mapping[str, str]) -> Row:
         attention=word("attention", ATTENTIONS),
         loss=line["loss_kernel"],
         parallel=line["parallel"],
+        ranks=int(line["n_gpus"] or 1),
+        gradient_accumulation_steps=int(line["grad_accum"] or 1),
         gpu=line["gpu_type"],
         offload=line["offload"],
         compiled="compile" in line["notes"],
+        notes=line["notes"],
         read=word("mem_kind", READ),
         readings=readings(line),
+        printed=float(line["peak_mem_gb"]),
+        unit=line["unit"],
+        peak_bytes=round(float(line["peak_gib_per_gpu"]) * GIB),
     )
 
 

@@ -5,17 +5,20 @@ is left over is at most 1 MiB; ``max_memory_reserved`` counts segments. Both dep
 order in which storages come and go, so every layer is run here and not two of them.
 """
 
+from collections.abc import Sequence
+
 from planner.allocator import Allocate, AllocatorPeak, Event, Free, replay
 from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
+from planner.gpu import Device
 from planner.model_pass import ModelPass, passed_layers
 from planner.numerics import Numerics
 from planner.optimizer_step import step_of
-from planner.optimizers import optimizers, shared_states, tensor_states
+from planner.optimizers import OptimizerSpec, optimizers, shared_states, tensor_states
 from planner.quantization import quantized_tensors
 from planner.recipe import Batch, Workload
 from planner.tensors import RENAMED
 from planner.tensors import Event as Logged
-from planner.trained_tensors import trained_tensors
+from planner.trained_tensors import TrainedTensor, trained_tensors
 
 STEPS = 2
 """The first makes the optimizer's states, the second is as all later ones."""
@@ -42,12 +45,18 @@ def allocator_peak(
     ]
     weights = steps[0].weights
     events = _held("weight", [w.elements * w.width for w in weights.values()])
-    events += _held("packed", _quantized_sizes(workload))
+    events += _held("packed", quantized_sizes(workload))
     events += _held("cublas", [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES)
     for number, step in enumerate(steps):
         events += _events(number, step.tape.log)
         if number == 0:
-            events += _held("state", _state_sizes(workload, batch, numerics))
+            states = state_sizes(
+                optimizers()[workload.recipe.optimizer.name],
+                trained_tensors(workload),
+                width=numerics.home,
+                device=batch.device,
+            )
+            events += _held("state", states)
         update = step_of(workload, width=numerics.home, device=batch.device)
         events += _events(STEPS + number, update.log)
         kept = [id(storage) for storage in step.tape.kept_gradients]
@@ -55,14 +64,14 @@ def allocator_peak(
     return replay(events, expandable_segments=expandable_segments)
 
 
-def _state_sizes(workload: Workload, batch: Batch, numerics: Numerics) -> list[int]:
+def state_sizes(
+    optimizer: OptimizerSpec, tensors: Sequence[TrainedTensor], *, width: int, device: Device
+) -> list[int]:
     """Optimizer states that the allocator holds, each its own tensor."""
-    optimizer = optimizers()[workload.recipe.optimizer.name]
-    tensors = trained_tensors(workload)
     own = [
         state
         for tensor in tensors
-        for state in tensor_states(optimizer, tensor, width=numerics.home, device=batch.device)
+        for state in tensor_states(optimizer, tensor, width=width, device=device)
     ]
     states = [*shared_states(optimizer, tensors), *own]
     return [state.num_bytes for state in states if not state.paged]
@@ -81,7 +90,7 @@ def _events(step: int, log: list[Logged]) -> list[Event]:
     ]
 
 
-def _quantized_sizes(workload: Workload) -> list[int]:
+def quantized_sizes(workload: Workload) -> list[int]:
     """Packed codes and their constants, each its own tensor."""
     quantization = workload.recipe.quantization
     if quantization is None:

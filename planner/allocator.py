@@ -13,14 +13,15 @@ pools. The functions here name theirs. Constants: c10/core/AllocatorConfig.h of 
     allocated  bytes of the blocks handed out, ``torch.cuda.memory_allocated``
     reserved   bytes taken from the driver, ``torch.cuda.memory_reserved``
 
-Modelled: one stream, default settings (``max_split_size_mb`` unlimited, no
-``roundup_power2_divisions``, no garbage collection, no memory fraction) with or without
-``expandable_segments``. Not modelled: blocks held back by ``record_stream``, private pools of
-CUDA graphs, the finite range of addresses of an expandable segment (9/8 of the card), and the
-addresses cudaMalloc picks: a later segment lies above an earlier one here.
+Modelled: streams, each with blocks of its own over one driver, default settings
+(``max_split_size_mb`` unlimited, no ``roundup_power2_divisions``, no garbage collection, no
+memory fraction) with or without ``expandable_segments``. Not modelled: blocks held back by
+``record_stream``, private pools of CUDA graphs, the finite range of addresses of an expandable
+segment (9/8 of the card), and the addresses cudaMalloc picks: a later segment lies above an
+earlier one here.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
 from planner.allocator_pools import (
@@ -38,6 +39,7 @@ from planner.units import ALLOCATOR_BLOCK_BYTES, round_up
 class Allocate:
     key: Hashable
     num_bytes: int
+    stream: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,12 @@ class AllocatorPeak:
 
 @dataclass(slots=True, kw_only=True)
 class _Allocator:
-    """Both pools over one driver (``DeviceCachingAllocator``)."""
+    """Both pools of each stream over one driver (``DeviceCachingAllocator``)."""
 
     driver: Driver
-    small: Pool
-    large: Pool
+    new_pool: Callable[[bool], Pool]
+    """Of small requests, or of large ones."""
+    pools: dict[tuple[int, bool], Pool] = field(default_factory=dict)
     used: dict[Hashable, tuple[Pool, Block] | None] = field(default_factory=dict)
     allocated_bytes: int = 0
     peak_allocated_bytes: int = 0
@@ -95,7 +98,7 @@ class _Allocator:
             self.used[event.key] = None
             return True
         request_bytes = round_up(event.num_bytes, ALLOCATOR_BLOCK_BYTES)
-        pool = self.small if request_bytes <= SMALL_REQUEST_BYTES else self.large
+        pool = self.pool(event.stream, small=request_bytes <= SMALL_REQUEST_BYTES)
         block = self.block(pool, request_bytes)
         if block is None:
             return False
@@ -104,13 +107,18 @@ class _Allocator:
         self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
         return True
 
+    def pool(self, stream: int, *, small: bool) -> Pool:
+        if (stream, small) not in self.pools:
+            self.pools[stream, small] = self.new_pool(small)
+        return self.pools[stream, small]
+
     def block(self, pool: Pool, num_bytes: int) -> Block | None:
         """Cached, from the driver, or from the driver once it has all cached ones (``malloc``)."""
         block = pool.cached(num_bytes) or pool.grow(num_bytes)
         if block is None:
             self.num_retries += 1
-            self.large.release_cached()
-            self.small.release_cached()
+            for other in self.pools.values():
+                other.release_cached()
             block = pool.grow(num_bytes)
         if block is not None:
             pool.hand_out(block, num_bytes)
@@ -147,13 +155,9 @@ def replay(
     >>> peak.allocated_bytes, peak.reserved_bytes
     ((512, 3146240, 3145728), (2097152, 23068672, 23068672))
     """
-    pool = ExpandablePool if expandable_segments else SegmentPool
+    kind = ExpandablePool if expandable_segments else SegmentPool
     driver = Driver(capacity_bytes=capacity_bytes)
-    allocator = _Allocator(
-        driver=driver,
-        small=pool(driver=driver, small=True),
-        large=pool(driver=driver, small=False),
-    )
+    allocator = _Allocator(driver=driver, new_pool=lambda small: kind(driver=driver, small=small))
     allocated: list[int] = []
     reserved: list[int] = []
     out_of_memory = None

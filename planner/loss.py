@@ -166,8 +166,25 @@ class _TileSizes:
         return [count for count in max(moments, key=sum) if count]
 
 
-def cross_entropy(tape: Tape, logits: Tensor) -> Tensor:
-    """ForCausalLMLoss: an fp32 copy of the logits, log-probabilities, and their gradients."""
+def cross_entropy(tape: Tape, logits: Tensor, *, batch: Batch, numerics: Numerics) -> Tensor:
+    """The stock loss.
+
+    read: transformers/loss/loss_utils.py, ForCausalLMLoss, at 5.23; models/llama/
+    modeling_llama.py at 4.38 and Qwen-1's modeling_qwen.py for shifted logits: all but the last
+    logits of one sample lie in one piece and are not copied.
+    """
+    if numerics.cross_entropy == "labels shifted":
+        return _log_loss(tape, logits)
+    shifted = ops.slice_of(tape, logits, logits.elements)
+    if batch.micro_batch_size > 1:
+        shifted = ops.contiguous(tape, shifted, "logits but the last")
+    if shifted.width == FP32:
+        return _log_loss(tape, shifted)
+    return _log_loss_of_16_bit(tape, shifted, numerics)
+
+
+def _log_loss(tape: Tape, logits: Tensor) -> Tensor:
+    """``cross_entropy`` in fp32: log-probabilities and, one after the other, their gradients."""
     logits = ops.cast(tape, logits, FP32, "logits in fp32")
     elements = logits.elements
     log_probs = tape.new(elements, FP32, "log-probabilities")
@@ -179,3 +196,31 @@ def cross_entropy(tape: Tape, logits: Tensor) -> Tensor:
         return [made]
 
     return tape.record(tape.new(1, FP32, "loss"), (logits,), (log_probs,), backward)
+
+
+def _log_loss_of_16_bit(tape: Tape, logits: Tensor, numerics: Numerics) -> Tensor:
+    """``cross_entropy`` of 16-bit logits: autocast casts the log-probabilities, not the logits.
+
+    read: aten/src/ATen/native/LossNLL.cpp, cross_entropy_loss, asks log_softmax for the dtype
+    of its input, which autocast obeys (autocast_mode.h, fp32_set_opt_dtype); nll_loss is cast,
+    and keeps its input.
+    """
+    log_probs = _log_softmax(tape, logits)
+    if numerics.autocast:
+        log_probs = ops.cast(tape, log_probs, FP32, "log-probabilities in fp32")
+    elements, width = log_probs.elements, log_probs.width
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(elements, width, "gradient of the log-probabilities")]
+
+    return tape.record(tape.new(1, FP32, "loss"), (log_probs,), (log_probs,), backward)
+
+
+def _log_softmax(tape: Tape, logits: Tensor) -> Tensor:
+    elements, width = logits.elements, logits.width
+    output = tape.new(elements, width, "log-probabilities")
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(elements, width, "gradient of the logits")]
+
+    return tape.record(output, (logits,), (output,), backward)

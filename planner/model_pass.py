@@ -12,7 +12,7 @@ from planner.loss import cross_entropy, fused_loss
 from planner.model import ModelSpec
 from planner.norms import norm
 from planner.numerics import Numerics
-from planner.operators import FP32, INT64, unary
+from planner.operators import FP32, INT64, cast, unary
 from planner.recipe import Batch, Workload
 from planner.rotary import Tables
 from planner.tensors import Parameter, Tensor
@@ -48,6 +48,7 @@ class ModelPass:
         layers: Sequence[PassedLayer],
         sink: GradientSink,
         reduce_bucket_size: int = 0,
+        decoder: type[Decoder] = Decoder,
     ) -> None:
         self._workload = workload
         self._batch = batch
@@ -55,7 +56,7 @@ class ModelPass:
         self.tape = Tape(
             sink=sink, reduce_bucket_size=reduce_bucket_size, fp16=workload.compute == "fp16"
         )
-        self._decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
+        self._decoder = decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
         self._checkpointing = any(layer.recomputed for layer in layers)
         self._numerics = numerics
         self._held: list[Tensor] = []
@@ -63,6 +64,8 @@ class ModelPass:
         self.casts_gone = self.tape.autocast_ends()
         """Places in the log where autocast has dropped each layer's casts."""
         self.tape.backward(output, self.tape.new(1, FP32, "gradient of the loss"))
+        self.backward_ends = len(self.tape.log)
+        """Behind it the log has what the training loop lets go of: the model's output."""
         self._held.clear()
         self.weights = self._decoder.weights
 
@@ -80,9 +83,14 @@ class ModelPass:
         if self._workload.recipe.loss == "fused":
             return fused_loss(tape, x, head, bias, batch=batch, numerics=self._numerics)
         logits = self._logits(head, bias, x)
+        if self._numerics.cross_entropy == "logits shifted in fp32":
+            logits = cast(tape, logits, FP32, "logits in fp32")
+        loss = cross_entropy(tape, logits, batch=batch, numerics=self._numerics)
+        if self._numerics.output_in_fp32:
+            logits = cast(tape, logits, FP32, "logits of the output in fp32")
         if self._numerics.keeps_logits:
             self._held.append(logits.detached())
-        return cross_entropy(tape, logits)
+        return loss
 
     def _logits(self, head: Parameter, bias: Parameter | None, x: Tensor) -> Tensor:
         """The head; Granite divides what it gives, Gemma 2 caps it."""

@@ -31,6 +31,12 @@ GroupedHeads = Literal["shared", "copied", "math"]
 ``math``: no fused kernel takes them in fp32, so the scores are whole after all."""
 
 
+CrossEntropy = Literal["labels shifted", "logits shifted in fp32", "logits shifted"]
+"""What the stock loss is taken of. ``labels shifted``: all logits in fp32, against labels moved
+by one (transformers since 4.46). ``logits shifted in fp32``: the model casts its logits and
+copies all but the last (before). ``logits shifted``: the copy keeps the logits' dtype (Qwen-1)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
     """Bytes per element, for one method under one strategy."""
@@ -53,6 +59,9 @@ class Numerics:
     """Whether a linear layer saves its input even where its weight is frozen."""
     grouped_heads: GroupedHeads = "shared"
     """How fused attention without a mask treats query heads that share keys and values."""
+    cross_entropy: CrossEntropy = "labels shifted"
+    output_in_fp32: bool = False
+    """Whether the model's output is copied to fp32 when forward ends, as accelerate does."""
 
     @property
     def home(self) -> int:

@@ -10,7 +10,7 @@ from typing import Literal
 from planner.autograd import Tape
 from planner.gpu import Device
 from planner.quantization import BLOCK_SIZE as NF4_BLOCK
-from planner.tensors import Parameter, Tensor
+from planner.tensors import Tensor
 
 FP32 = 4
 INT64 = 8
@@ -97,7 +97,7 @@ def dequantized(tape: Tape, weights: int, width: int) -> tuple[Tensor, Tensor]:
     return scales, tape.new(weights, width, "dequantized weight", "workspace")
 
 
-def embedding(tape: Tape, weight: Parameter, *, tokens: int, hidden_size: int) -> Tensor:
+def embedding(tape: Tape, weight: Tensor, *, tokens: int, hidden_size: int) -> Tensor:
     """Rows of a table; its gradient is as large as the table."""
     elements, width = weight.elements, weight.width
 

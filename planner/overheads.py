@@ -1,10 +1,15 @@
-"""What a device loses beside the tensors: context, communicators, the allocator's cache."""
+"""What a device needs beside the tensors that are predicted: what published runs had more than
+that, the allocator's cache, context, communicators."""
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
+
+from pydantic import Field
 
 from planner.gpu import Cluster
 from planner.memory import Footprint
+from planner.plan import Method
 from planner.presets import ROOT
 from planner.spec import Spec, read_spec
 from planner.units import MIB
@@ -26,6 +31,22 @@ class Size(Spec):
     source: str
 
 
+class RunRatio(Spec):
+    """Of the closed form's peak, over so many published runs."""
+
+    low: float
+    expected: float
+    high: float
+    runs: int
+    sources: tuple[str, ...] = Field(strict=False)
+
+
+class Accuracy(Spec):
+    """What ``python -m benchmarks.accuracy --presets`` writes."""
+
+    measured_over_predicted: dict[Method | Literal["all"], RunRatio]
+
+
 class Overheads(Spec):
     reserved_over_allocated: Ratio
     nccl_mib: Size
@@ -36,9 +57,16 @@ def overheads() -> Overheads:
     return read_spec(Overheads, ROOT / "overheads.yaml")
 
 
+@cache
+def measured_over_predicted(method: Method) -> RunRatio:
+    """Of runs of this method, or of all runs where too few are published."""
+    known = read_spec(Accuracy, ROOT / "accuracy.yaml").measured_over_predicted
+    return known.get(method, known["all"])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMemory:
-    """One device's memory as the driver counts it, with the range of published readings."""
+    """One device's memory as the driver counts it, with the range of what was published."""
 
     peak_allocated_bytes: int
     peak_reserved_bytes: int
@@ -51,7 +79,7 @@ class DeviceMemory:
         return self.peak_reserved_bytes + self.context_bytes
 
 
-def device_memory(footprint: Footprint, cluster: Cluster) -> DeviceMemory:
+def device_memory(footprint: Footprint, cluster: Cluster, method: Method) -> DeviceMemory:
     """Reserved memory and context around the tensors' peak; on the CPU only the process."""
     peak = footprint.peak_allocated_bytes
     context = cluster.accelerator.context_bytes
@@ -63,13 +91,17 @@ def device_memory(footprint: Footprint, cluster: Cluster) -> DeviceMemory:
             low_bytes=peak + context,
             high_bytes=peak + context,
         )
-    ratio = overheads().reserved_over_allocated
+    ratio, error = overheads().reserved_over_allocated, measured_over_predicted(method)
     nccl = overheads().nccl_mib
     several = cluster.world_size > 1
     return DeviceMemory(
         peak_allocated_bytes=peak,
-        peak_reserved_bytes=round(peak * ratio.expected),
+        peak_reserved_bytes=round(peak * error.expected * ratio.expected),
         context_bytes=context + (nccl.expected * MIB if several else 0),
-        low_bytes=round(peak * ratio.low) + context + (nccl.low * MIB if several else 0),
-        high_bytes=round(peak * ratio.high) + context + (nccl.high * MIB if several else 0),
+        low_bytes=round(peak * error.low * ratio.low)
+        + context
+        + (nccl.low * MIB if several else 0),
+        high_bytes=round(peak * error.high * ratio.high)
+        + context
+        + (nccl.high * MIB if several else 0),
     )

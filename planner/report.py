@@ -6,7 +6,7 @@ from rich.text import Text
 
 from planner.choose import Decision
 from planner.gpu import Cluster
-from planner.overheads import overheads
+from planner.overheads import measured_over_predicted, overheads
 from planner.plan import PARTS, PHASES, Phase
 from planner.search import Candidate
 from planner.step_time import utilisation
@@ -219,10 +219,13 @@ def _against_the_card(decision: Decision, width: int) -> Table:
 
 
 def _range_source(decision: Decision) -> str:
-    """What lies between allocated and in use, each with its range and readings."""
+    """What lies between predicted tensors and what is in use, each with its range and count."""
     cluster = decision.request.cluster
     ratio, nccl = overheads().reserved_over_allocated, overheads().nccl_mib
+    error = measured_over_predicted(decision.chosen.method)
     text = (
+        f"measured over predicted {error.low:.2f} to {error.high:.2f} "
+        f"({error.runs} published runs), "
         f"reserved over allocated {ratio.low:.2f} to {ratio.high:.2f} "
         f"({ratio.readings} published readings), "
         f"context {format_gib(cluster.accelerator.context_bytes)} GiB"

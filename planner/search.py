@@ -37,7 +37,7 @@ class Candidate:
 
     @cached_property
     def memory(self) -> DeviceMemory:
-        return device_memory(self.footprint, self.cluster)
+        return device_memory(self.footprint, self.cluster, self.method)
 
     @cached_property
     def step_time_s(self) -> float | None:

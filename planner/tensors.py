@@ -55,7 +55,9 @@ class Tensor:
 
     def viewed(self, elements: int | None = None) -> "Tensor":
         """The same storage, not held through this object; a view's own node costs nothing."""
-        return Tensor(elements or self.elements, self.width, self.storage, self.node)
+        return Tensor(
+            self.elements if elements is None else elements, self.width, self.storage, self.node
+        )
 
     def detached(self) -> "Tensor":
         return Tensor(self.elements, self.width, self.storage, None)

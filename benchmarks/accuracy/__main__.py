@@ -3,37 +3,34 @@
 import argparse
 from pathlib import Path
 
-from benchmarks.accuracy.predict import MEASURED_AS, Reading, predicted, set_aside
-from benchmarks.accuracy.table import markdown, with_table
-from benchmarks.errors import relative_error
-from benchmarks.rows import Row, read_rows
+from benchmarks.accuracy import ranges
+from benchmarks.accuracy.predict import set_aside
+from benchmarks.accuracy.table import markdown, row_errors, with_table
+from benchmarks.rows import read_rows
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "measured.csv"
 README = Path(__file__).parent.parent.parent / "README.md"
-
-
-def _error(row: Row, reading: Reading, num_bytes: int) -> str:
-    measured = row.readings.get(MEASURED_AS[reading])
-    if measured is None:
-        return f"{reading}: not measured"
-    return f"{reading} {relative_error(predicted=num_bytes, measured=measured):+.2%}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=Path, default=PUBLISHED, help="another table of rows")
     parser.add_argument("--each", action="store_true", help="show every row")
-    parser.add_argument("--readme", action="store_true", help="put the table into the README")
+    parser.add_argument("--source", help="with --each, only this one")
+    parser.add_argument(
+        "--readme", action="store_true", help="put the table, by source, into the README"
+    )
+    parser.add_argument("--presets", action="store_true", help="only write presets/accuracy.yaml")
     options = parser.parse_args()
     rows = read_rows(options.rows)
+    if options.presets:
+        ranges.FILE.write_text(ranges.presets_text(rows), encoding="utf-8")
+        return
     if options.each:
         for row in rows:
-            if set_aside(row) is None:
-                print(
-                    row.id,
-                    *(_error(row, reading, size) for reading, size in predicted(row).items()),
-                )
-    table = markdown(rows)
+            if set_aside(row) is None and (not options.source or row.source == options.source):
+                print(row.id, *(f"{name} {error:+.2%}" for name, error in row_errors(row).items()))
+    table = markdown(rows, by_method=not options.readme)
     print(table)
     if options.readme:
         README.write_text(with_table(README.read_text(encoding="utf-8"), table), encoding="utf-8")

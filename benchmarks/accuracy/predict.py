@@ -1,119 +1,167 @@
 """A published row under its source's conventions -> the peak that the memory model predicts."""
 
-from typing import Literal, TypeVar, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-from benchmarks.accuracy.sources import SourceConventions, sources
+from benchmarks.accuracy import litgpt
+from benchmarks.accuracy.express import (
+    GPTQ,
+    packing_is_known,
+    parallel_of,
+    timeline,
+    training_of,
+)
+from benchmarks.accuracy.sources import (
+    Parallel,
+    SourceConventions,
+    sources,
+    whole_sources_set_aside,
+)
 from benchmarks.rows import Quantity, Row
-from planner.allocation import allocator_peak
+from planner.gpu import GpuSpec
 from planner.memory import footprint_of
-from planner.plan import AdapterSection, Method, Precision, QuantizationSection
-from planner.presets import load_model, preset_names
-from planner.recipe import Batch, Recipe, Workload, load_recipe
+from planner.overheads import overheads
+from planner.presets import load_gpu
 from planner.strategy import Layout
+from planner.units import GIB, MIB
 
-Reading = Literal["allocated", "allocated, replayed", "reserved, replayed"]
+Reading = Literal["allocated", "allocated, replayed", "reserved, replayed", "device, replayed"]
 MEASURED_AS: dict[Reading, Quantity] = {
     "allocated": "allocated",
     "allocated, replayed": "allocated",
     "reserved, replayed": "reserved",
+    "device, replayed": "device_used",
 }
 """Replayed: every block of two steps through the allocator's rules, so that what it leaves
 unsplit is counted too."""
 Attention = Literal["sdpa", "eager"]
-Choice = TypeVar("Choice")
-
-MODULES = {
-    "q": "q_proj",
-    "k": "k_proj",
-    "v": "v_proj",
-    "o": "o_proj",
-    "gate": "gate_proj",
-    "up": "up_proj",
-    "down": "down_proj",
-}
-DOUBLE_QUANT = {"nf4": False, "nf4-double": True}
+UNITS = {"GiB": GIB, "MiB": MIB, "1000 MiB": 1000 * MIB}
 
 
 def set_aside(row: Row) -> str | None:
     """Why a row is not predicted, or nothing."""
+    if row.source in litgpt.sources():
+        return litgpt.set_aside(row)
+    return _not_declared(row)
+
+
+def _not_declared(row: Row) -> str | None:
+    """What of the source's conventions, or of this row's settings, is not declared."""
     source = sources().get(row.source)
     if source is None:
-        return "conventions of the source are not declared yet"
+        undeclared = "conventions of the source are not declared yet"
+        return whole_sources_set_aside().get(row.source, undeclared)
+    if row.id in source.set_aside:
+        return source.set_aside[row.id]
     if row.model not in source.models:
         return "model not declared"
-    if source.models[row.model] not in preset_names("models"):
+    if source.shape(row.model) is None:
         return "no preset of the model"
-    if row.method not in source.methods:
-        return f"method {row.method}"
-    if "allocated" not in row.readings:
-        return f"{row.read} was read"
-    if row.attention not in get_args(Attention):
-        return f"attention {row.attention}"
-    return None
+    return _unknown_word(row, source)
+
+
+def _unknown_word(row: Row, source: SourceConventions) -> str | None:
+    """The first setting that nothing here stands for."""
+    attention = source.attention.get(row.attention, row.attention)
+    settings = (
+        (f"method {row.method}", row.method in source.methods or row.quantization in GPTQ),
+        (f"quantization {row.quantization}", packing_is_known(row, source)),
+        (f"{row.read} was read", bool(measured(row))),
+        (f"attention {row.attention}", attention in get_args(Attention)),
+        (f"parallel {row.parallel}", parallel_of(row, source) in get_args(Parallel)),
+    )
+    return next((word for word, known in settings if not known), None)
+
+
+def measured(row: Row) -> dict[Quantity, int]:
+    """Bytes by what was read, the source's own words and units put into ours."""
+    source = sources().get(row.source)
+    kind = None if source is None else source.read.get(row.read)
+    if source is None or kind is None:
+        return dict(row.readings)
+    unit = source.unit.get(row.unit)
+    own = row.peak_bytes if unit is None else round(row.printed * UNITS[unit])
+    return {**row.readings, kind: own}
 
 
 def predicted(row: Row) -> dict[Reading, int]:
     """Bytes that the allocator's statistics would have said, by what is read and how it is had."""
+    if row.source in litgpt.sources():
+        return _litgpt(row)
     source = sources()[row.source]
-    workload = row_workload(row, source)
-    batch = Batch(micro_batch_size=row.micro_batch_size, sequence_length=row.sequence_length)
-    numerics = source.numerics(workload.method)
-    checkpointing = row.checkpointing == "yes"
-    replayed = allocator_peak(
-        workload,
-        batch,
-        numerics,
-        checkpointing=checkpointing,
-        expandable_segments=source.expandable_segments,
+    replayed = on_card(row)
+    found: dict[Reading, int] = {
+        "allocated, replayed": replayed.allocated_bytes,
+        "reserved, replayed": replayed.reserved_bytes,
+    }
+    if _card(row, source) is not None:
+        found["device, replayed"] = replayed.device_used_bytes
+    closed = closed_form(row)
+    return found if closed is None else {"allocated": closed, **found}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnCard:
+    """A run on its own card, where that is known: cached blocks go back when it fills up."""
+
+    allocated_bytes: int
+    reserved_bytes: int
+    device_used_bytes: int
+    runs_out: bool
+
+
+def on_card(row: Row) -> OnCard:
+    source = sources()[row.source]
+    card = _card(row, source)
+    outside = _outside(row, card) if card is not None else 0
+    capacity = None
+    if card is not None and card.torch_visible_mib is not None:
+        capacity = card.torch_visible_mib * MIB - outside
+    peaks = timeline(row).peaks(
+        expandable_segments=source.expandable_segments, capacity_bytes=capacity
     )
+    return OnCard(
+        allocated_bytes=peaks.allocated_bytes,
+        reserved_bytes=peaks.reserved_bytes,
+        device_used_bytes=peaks.reserved_bytes + outside,
+        runs_out=peaks.runs_out,
+    )
+
+
+def _card(row: Row, source: SourceConventions) -> GpuSpec | None:
+    name = next((card for word, card in source.cards.items() if row.gpu.startswith(word)), None)
+    return None if name is None else load_gpu(name)
+
+
+def _outside(row: Row, card: GpuSpec) -> int:
+    """What the process takes beside the allocator: the context, and what two ranks' NCCL does."""
+    assert card.context_mib is not None
+    return (card.context_mib + (overheads().nccl_mib.low if row.ranks > 1 else 0)) * MIB
+
+
+def closed_form(row: Row) -> int | None:
+    """The peak that ``plan`` would say, where it was measured and a plan has words for the run."""
+    source = sources()[row.source]
+    if row.parallel != "single" or source.steps_in_backward or "allocated" not in measured(row):
+        return None
+    training = training_of(row, source)
     layout = Layout(
         strategy="single",
         world_size=1,
         micro_batch_size=row.micro_batch_size,
         gradient_accumulation_steps=1,
-        activation_checkpointing=checkpointing,
+        activation_checkpointing=training.checkpointing,
     )
+    footprint = footprint_of(training.workload, layout, training.batch, training.numerics)
+    return footprint.peak_allocated_bytes
+
+
+def _litgpt(row: Row) -> dict[Reading, int]:
+    """Rows of a trainer with its own model code."""
+    line = litgpt.timeline(row)
+    peaks = line.peaks(expandable_segments=False)
     return {
-        "allocated": footprint_of(workload, layout, batch, numerics).peak_allocated_bytes,
-        "allocated, replayed": replayed.peak_allocated_bytes,
-        "reserved, replayed": replayed.peak_reserved_bytes,
+        "allocated": litgpt.requested_bytes(line),
+        "allocated, replayed": peaks.allocated_bytes,
+        "reserved, replayed": peaks.reserved_bytes,
     }
-
-
-def row_workload(row: Row, source: SourceConventions) -> Workload:
-    method = _one_of(row.method, get_args(Method))
-    recipe = load_recipe(method)
-    recipe = recipe.model_copy(
-        update={
-            "adapter": _adapter(row, source) if method != "full" else None,
-            "quantization": _quantization(row),
-            "sequence_length": row.sequence_length,
-            "loss": source.loss,
-            "attention": row.attention,
-            "optimizer": recipe.optimizer.model_copy(update={"name": source.optimizer}),
-        }
-    )
-    return Workload(
-        model=load_model(source.models[row.model]).spec,
-        recipe=Recipe.model_validate(recipe),
-        compute=_one_of(row.precision, get_args(Precision)),
-    )
-
-
-def _one_of(word: str, known: tuple[Choice, ...]) -> Choice:
-    """The member of a set of choices that is spelt like this."""
-    return next(choice for choice in known if choice == word)
-
-
-def _adapter(row: Row, source: SourceConventions) -> AdapterSection:
-    assert row.lora_rank is not None
-    targets = tuple(MODULES[name] for name in row.lora_targets.split(","))
-    return AdapterSection(
-        rank=row.lora_rank, alpha=row.lora_rank, dropout=source.dropout, target_modules=targets
-    )
-
-
-def _quantization(row: Row) -> QuantizationSection | None:
-    if row.quantization == "none":
-        return None
-    return QuantizationSection(quant_type="nf4", double_quant=DOUBLE_QUANT[row.quantization])

@@ -1,66 +1,144 @@
-"""The accuracy table: errors by source and method, and the rows that were set aside."""
+"""The accuracy tables: errors by source and method, by phase, verdicts, and what was set aside."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.accuracy.own import own_errors
-from benchmarks.accuracy.predict import MEASURED_AS, Reading, predicted, set_aside
+from benchmarks.accuracy.phases import phase_errors
+from benchmarks.accuracy.predict import MEASURED_AS, Reading, measured, predicted, set_aside
+from benchmarks.accuracy.verdicts import Verdict, verdicts
 from benchmarks.errors import error_statistics, relative_error
 from benchmarks.rows import Row
 
 START, END = "<!-- accuracy -->", "<!-- end of accuracy -->"
+PUBLISHED = "as published"
+"""Each row once: by the first of what its source read, as the replay has it."""
+BEST: tuple[Reading, ...] = ("allocated, replayed", "reserved, replayed", "device, replayed")
+Kind = tuple[str, str]
+"""A source and a method, or its methods."""
+Group = tuple[str, str, str]
+ERROR_COLUMNS = "rows | median | 95 % | worst | too little"
+HEADER = (f"| peak | source | method | {ERROR_COLUMNS} |", "|---|---|---|---:|---:|---:|---:|---:|")
 
 
-def errors(rows: Sequence[Row]) -> dict[tuple[Reading, str, str], list[float]]:
+def errors(rows: Sequence[Row]) -> dict[Group, list[float]]:
     """Signed relative errors by reading, source and method."""
-    found: dict[tuple[Reading, str, str], list[float]] = defaultdict(list)
+    found: dict[Group, list[float]] = defaultdict(list)
     for row in rows:
         if set_aside(row) is not None:
             continue
-        for reading, num_bytes in predicted(row).items():
-            measured = row.readings.get(MEASURED_AS[reading])
-            if measured is not None:
-                error = relative_error(predicted=num_bytes, measured=measured)
-                found[reading, row.source, row.method].append(error)
+        of_row = row_errors(row)
+        for reading, error in of_row.items():
+            found[reading, row.source, row.method].append(error)
+        own = next(of_row[reading] for reading in BEST if reading in of_row)
+        found[PUBLISHED, row.source, row.method].append(own)
     return dict(found)
 
 
-def reasons(rows: Sequence[Row]) -> Counter[str]:
-    """Why rows were set aside, and how many."""
-    return Counter(reason for row in rows if (reason := set_aside(row)) is not None)
+def row_errors(row: Row) -> dict[Reading, float]:
+    """By every reading that was measured and is predicted."""
+    readings = measured(row)
+    return {
+        reading: relative_error(predicted=size, measured=readings[MEASURED_AS[reading]])
+        for reading, size in predicted(row).items()
+        if MEASURED_AS[reading] in readings
+    }
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The table as the README shows it, and a line on what is not in it."""
+def reasons(rows: Sequence[Row]) -> Counter[tuple[str, str]]:
+    """Why rows were set aside, by source, and how many."""
+    found = ((row.source, set_aside(row)) for row in rows)
+    return Counter((source, reason) for source, reason in found if reason is not None)
+
+
+def markdown(rows: Sequence[Row], *, by_method: bool = False) -> str:
+    """Everything as the README shows it."""
+    parts = (_peaks(rows, by_method=by_method), _phases(rows), _verdicts(), _aside(rows), _own())
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def _peaks(rows: Sequence[Row], *, by_method: bool) -> list[str]:
     found = errors(rows)
-    lines = [
-        "| reading | source | method | rows | median | 95th percentile | worst | too little |",
-        "|---|---|---|---:|---:|---:|---:|---:|",
-    ]
-    for reading in MEASURED_AS:
+    lines = list(HEADER)
+    for reading in (*MEASURED_AS, PUBLISHED):
         kinds = {key[1:]: group for key, group in sorted(found.items()) if key[0] == reading}
-        lines += [_line(reading, *kind, group) for kind, group in kinds.items()]
-        lines.append(_line(reading, "all", "", [e for group in kinds.values() for e in group]))
-    aside = reasons(rows)
-    named = "; ".join(f"{reason}: {count}" for reason, count in aside.most_common())
-    lines += ["", f"Set aside: {sum(aside.values())} rows ({named})."]
+        if not kinds:
+            continue
+        if reading != PUBLISHED:
+            shown = kinds if by_method else _by_source(kinds)
+            lines += [
+                f"| {reading} | {' | '.join(k)} | {_cells(group)}" for k, group in shown.items()
+            ]
+        lines.append(f"| {reading} | **all** | | {_cells(_joined(kinds.values()))}")
+    return lines
+
+
+def _by_source(kinds: Mapping[Kind, Sequence[float]]) -> dict[Kind, list[float]]:
+    """One group for each source, its methods and their rows told in one cell."""
+    sources = dict.fromkeys(source for source, _ in kinds)
+    found = {}
+    for source in sources:
+        own = {method: group for (name, method), group in kinds.items() if name == source}
+        told = ", ".join(f"{method} {len(group)}" for method, group in own.items())
+        found[source, told] = _joined(own.values())
+    return found
+
+
+def _phases(rows: Sequence[Row]) -> list[str]:
+    lines = [f"| phase | allocated | {ERROR_COLUMNS} |", "|---|---|---:|---:|---:|---:|---:|"]
+    for (mark, what), group in phase_errors(rows).items():
+        lines.append(f"| {mark} | {what} | {_cells(group)}")
+    return lines
+
+
+def _verdicts() -> list[str]:
+    found = list(verdicts())
+    told = [verdict for verdict in found if verdict.predicted is not None]
+    lines = [
+        f"Verdicts on published outcomes: {sum(map(_right, told))} of {len(told)} right "
+        f"({sum(not verdict.completed for verdict in told)} ran out of memory); "
+        f"{len(found) - len(told)} set aside."
+    ]
+    return [*lines, *(f"Wrong: {v.run} on {v.card}." for v in told if not _right(v))]
+
+
+def _right(verdict: Verdict) -> bool:
+    return verdict.predicted == verdict.completed
+
+
+def _aside(rows: Sequence[Row]) -> list[str]:
+    found = reasons(rows)
+    lines = [f"Set aside: {sum(found.values())} of {len(rows)} rows."]
+    if found:
+        lines += ["", "| source | rows | why |", "|---|---:|---|"]
+    return [*lines, *(f"| {source} | {n} | {why} |" for (source, why), n in sorted(found.items()))]
+
+
+def _own() -> list[str]:
     own = own_errors()
-    if own:
-        lines += ["", "Our own runs, with the card in the place of the source:", "", *lines[:2]]
-        lines += [_line(*key, group) for key, group in sorted(own.items())]
-    return "\n".join(lines)
+    if not own:
+        return []
+    lines = ["Our own runs, with the card in the place of the source:", "", *HEADER]
+    return [
+        *lines,
+        *(f"| {' | '.join(key)} | {_cells(group)}" for key, group in sorted(own.items())),
+    ]
 
 
-def _line(reading: str, source: str, method: str, group: Sequence[float]) -> str:
+def _cells(group: Sequence[float]) -> str:
     found = error_statistics(group)
     return (
-        f"| {reading} | {source} | {method} | {found.count} | {found.median:.2%} "
-        f"| {found.percentile_95:.2%} | {found.worst:+.2%} | {found.under_share:.0%} |"
+        f"{found.count} | {found.median:.2%} | {found.percentile_95:.2%} "
+        f"| {found.worst:+.2%} | {found.under_share:.0%} |"
     )
 
 
+def _joined(groups: Iterable[Sequence[float]]) -> list[float]:
+    return [error for group in groups for error in group]
+
+
 def with_table(readme: str, table: str) -> str:
-    """The README's text with the table between its marks."""
+    """The README's text with the tables between its marks."""
     before, rest = readme.split(START)
     _, after = rest.split(END)
     return f"{before}{START}\n{table}\n{END}{after}"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks.accuracy import ranges
 from benchmarks.accuracy.__main__ import PUBLISHED, README
 from benchmarks.accuracy.predict import predicted, set_aside
 from benchmarks.accuracy.sources import sources
@@ -16,6 +17,12 @@ def test_the_readme_shows_the_table_that_the_benchmark_makes() -> None:
     readme = README.read_text(encoding="utf-8")
     assert with_table(readme, markdown(ROWS)) == readme, (
         "accept with: python -m benchmarks.accuracy --readme"
+    )
+
+
+def test_the_ranges_of_plans_are_those_of_the_rows() -> None:
+    assert ranges.FILE.read_text(encoding="utf-8") == ranges.presets_text(ROWS), (
+        "accept with: python -m benchmarks.accuracy --presets"
     )
 
 

@@ -11,20 +11,19 @@ from statistics import median
 import pytest
 
 from benchmarks.accuracy.__main__ import PUBLISHED
-from benchmarks.accuracy.predict import row_workload, set_aside
+from benchmarks.accuracy.express import training_of
+from benchmarks.accuracy.predict import set_aside
 from benchmarks.accuracy.sources import sources
 from benchmarks.rows import Row, parse_row
 from planner.memory import footprint_of
-from planner.recipe import Batch
 from planner.strategy import Layout
 from planner.units import MIB
 
 
 def predicted_bytes(row: Row) -> int:
     source = sources()[row.source]
-    work = row_workload(row, source)
-    batch = Batch(micro_batch_size=row.micro_batch_size, sequence_length=row.sequence_length)
-    kinds = source.numerics(work.method)
+    training = training_of(row, source)
+    work, batch, kinds = training.workload, training.batch, training.numerics
     layout = Layout(
         strategy="single",
         world_size=1,

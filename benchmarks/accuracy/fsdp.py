@@ -1,0 +1,222 @@
+"""A training loop under PyTorch's FullyShardedDataParallel, on a timeline.
+
+read: torch/distributed/fsdp/_runtime_utils.py and _flat_param.py at 2.2. Every layer is a unit,
+what is outside layers is the root's. A unit is gathered in a stream of its own before its
+forward and given back after it; in backward the unit before it is gathered beside it. The
+root's stays gathered from the start of forward to the end of backward. The host gives a block
+back long before the device has done with it, so the next unit needs another one. A unit's
+gradients wait for each other, are laid end to end, and reduced to the rank's shard.
+Adapters' matrices are units of their own.
+"""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from benchmarks.accuracy.loop import STEPS, DtypeGroup, Training, hold, step
+from benchmarks.accuracy.sources import ShardingConventions
+from benchmarks.accuracy.timeline import GATHER, REDUCE, Timeline
+from planner.allocation import quantized_sizes
+from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
+from planner.model_pass import ModelPass
+from planner.recipe import Workload
+from planner.trained_tensors import TrainedTensor
+from planner.units import ceil_div
+
+ROOT = -1
+
+
+def fully_sharded(training: Training, sharding: ShardingConventions, ranks: int) -> Timeline:
+    """Whole steps on one of ``ranks``."""
+    job = _Job(training, sharding, ranks, Timeline(), training.run("keep"))
+    job.states()
+    for number in range(STEPS):
+        job.forward()
+        job.backward()
+        job.line.synchronize()
+        if not sharding.on_host:
+            step(job.line, training, [job.trained_shards], first_time=number == 0)
+        job.drop_gradients()
+    return job.line
+
+
+@dataclass(slots=True)
+class _Job:
+    training: Training
+    sharding: ShardingConventions
+    ranks: int
+    line: Timeline
+    run: ModelPass
+    gradients: list[Hashable] = field(default_factory=list)
+    """Shards that wait for the optimizer."""
+
+    @property
+    def workload(self) -> Workload:
+        return self.training.workload
+
+    @property
+    def trains_units(self) -> bool:
+        return self.workload.method == "full"
+
+    @property
+    def units(self) -> list[int]:
+        """Elements as gathered of each layer, then of the root; a packed byte is half of one
+        16-bit element."""
+        model = self.workload.model
+        layers = [model.layer_params(kind) for kind in model.layers]
+        if self.workload.recipe.quantization is not None:
+            matrices = [sum(m.weight_params for m in model.linears(k)) for k in model.layers]
+            layers = [n - m + m // 4 for n, m in zip(layers, matrices, strict=True)]
+        return [*layers, model.hidden_size + model.embedding_params + model.head_params]
+
+    @property
+    def adapters(self) -> list[int]:
+        return [w.elements for name, w in self.run.weights.items() if ".lora_" in name]
+
+    @property
+    def trained_shards(self) -> DtypeGroup:
+        """A flat one of each unit that trains."""
+        trained = self.units if self.trains_units else self.adapters
+        shards = [TrainedTensor((ceil_div(n, self.ranks),)) for n in trained]
+        return DtypeGroup(shards, self.sharding.kept_in)
+
+    def states(self) -> None:
+        """What stays: shards, the constants of packed weights, which nobody shards, cuBLAS."""
+        line, numerics = self.line, self.training.numerics
+        kept = self.sharding.kept_in if self.trains_units else numerics.frozen
+        self.wrap(kept)
+        if not self.sharding.on_host:
+            width = self.sharding.kept_in
+            hold(line, "adapter", (ceil_div(n, self.ranks) * width for n in self.adapters))
+        hold(line, "constant", packed_constants(self.workload))
+        hold(line, "cublas", [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES)
+
+    def wrap(self, width: int) -> None:
+        """Unit by unit, the root last: parameters, the same end to end, the rank's shard.
+
+        read: _init_utils.py, _init_param_handle_from_module; _flat_param.py, flatten_tensors
+        and shard.
+        """
+        line, model = self.line, self.workload.model
+        packed = self.workload.recipe.quantization is not None
+        parts = [
+            [m.weight_params // (4 if packed else 1) for m in model.linears(k)]
+            for k in model.layers
+        ]
+        parts.append([model.embedding_params, model.head_params])
+        for unit, (whole, tensors) in enumerate(zip(self.units, parts, strict=True)):
+            hold(line, "parameter", (n * width for n in tensors))
+            line.take("flat", whole * width)
+            for number in range(len(tensors)):
+                line.give(("parameter", number))
+            if not self.sharding.on_host:
+                line.take(("rank's part", unit), ceil_div(whole, self.ranks) * width)
+            line.give("flat")
+
+    def gather(self, unit: int) -> None:
+        """A shard in the gathered dtype first, where it is kept in another one or on the host."""
+        if not self.sharding.shards:
+            return
+        elements, width = self.units[unit], self.training.numerics.frozen
+        shard = self.sharding.on_host or (self.trains_units and self.sharding.kept_in != width)
+        if shard:
+            self.line.take(("shard", unit), ceil_div(elements, self.ranks) * width, GATHER)
+        self.line.take(("unit", unit), elements * width, GATHER)
+        if shard:
+            self.line.give(("shard", unit))
+
+    def release(self, unit: int) -> None:
+        if self.sharding.shards:
+            self.line.give(("unit", unit))
+
+    def forward(self) -> None:
+        """Each layer between its gathering and its release; then the head and the loss, and
+        their backward up to the last layer."""
+        places = [place for _, place in self.run.tape.borders]
+        self.gather(ROOT)
+        self.log(0, places[0])
+        for number, (start, stop) in enumerate(pairwise(places)):
+            self.gather(number)
+            self.log(start, stop)
+            self.release(number)
+        self.log(places[-1], self.run.tape.passed[0])
+
+    def backward(self) -> None:
+        passed = self.run.tape.passed
+        last = len(self.workload.model.layers) - 1
+        self.gather(last)
+        for number, (start, stop) in zip(range(last, -1, -1), pairwise(passed), strict=True):
+            if number > 0:
+                self.gather(number - 1)
+            self.log(start, stop)
+            self.reduce(number, range(start, stop))
+            self.release(number)
+        end = len(self.run.tape.log)
+        self.log(passed[-1], end)
+        self.reduce(
+            ROOT, [*range(self.run.tape.borders[-1][1], passed[0]), *range(passed[-1], end)]
+        )
+        self.release(ROOT)
+
+    def log(self, start: int, stop: int) -> None:
+        self.line.log("pass", self.run.tape.log[start:stop])
+
+    def reduce(self, unit: int, places: Iterable[int]) -> None:
+        """The gradients that arrived meanwhile become one, and that one a shard."""
+        made = gradients_by_place(self.run)
+        arrived = [made[place] for place in places if place in made]
+        if not arrived:
+            return
+        if not self.sharding.shards:
+            self.gradients += [("pass", key) for key, _ in arrived]
+            return
+        if not self.trains_units:
+            width = self.training.numerics.gradient
+            for number, (key, size) in enumerate(arrived):
+                self.keep_shard((unit, number), size // width)
+                self.line.give(("pass", key))
+            return
+        flat = ("flat", unit)
+        self.line.take(flat, self.units[unit] * self.training.numerics.gradient)
+        for key, _ in arrived:
+            self.line.give(("pass", key))
+        self.keep_shard((unit, 0), self.units[unit])
+        self.line.give(flat)
+
+    def keep_shard(self, name: Hashable, elements: int) -> None:
+        """Reduced in one dtype, kept in another one."""
+        line, shard = self.line, ceil_div(elements, self.ranks)
+        reduced, kept = self.sharding.reduced_in, self.sharding.kept_in
+        if reduced != self.training.numerics.gradient:
+            line.take(("wide", name), elements * reduced, REDUCE)
+        line.take(("reduced", name), shard * reduced, REDUCE)
+        if reduced != self.training.numerics.gradient:
+            line.give(("wide", name))
+        if kept != reduced:
+            line.take(("gradient", name), shard * kept, REDUCE)
+            line.give(("reduced", name))
+        final: Hashable = ("gradient" if kept != reduced else "reduced", name)
+        if self.sharding.on_host:
+            line.give(final)
+        else:
+            self.gradients.append(final)
+
+    def drop_gradients(self) -> None:
+        for key in self.gradients:
+            self.line.give(key)
+        self.gradients.clear()
+
+
+def gradients_by_place(run: ModelPass) -> dict[int, tuple[int, int]]:
+    """Key and bytes of each gradient that is kept, by its place in the log: where its key was
+    last used, since keys come again."""
+    kept = {id(storage) for storage in run.tape.kept_gradients}
+    last = {
+        key: (place, size) for place, (size, _, key, _) in enumerate(run.tape.log) if key in kept
+    }
+    return {place: (key, size) for key, (place, size) in last.items()}
+
+
+def packed_constants(workload: Workload) -> list[int]:
+    """Scales and codes of 4-bit matrices: every third of the sizes is a matrix' own codes."""
+    return [size for number, size in enumerate(quantized_sizes(workload)) if number % 3]

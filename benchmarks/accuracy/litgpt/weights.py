@@ -1,0 +1,65 @@
+"""What of a model is trained, and its parameters as LitGPT keeps them on one device."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from planner.optimizers import OptimizerSpec, optimizers
+from planner.quantization import nf4_bytes
+from planner.tensors import Parameter, Tensor
+
+Method = Literal["full", "lora", "qlora", "adapter", "adapter_v2"]
+Attention = Literal["flash", "efficient"]
+COMPUTE = 2
+"""Precision ``bf16-true``: every parameter, gradient and moment has 16 bit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """What is trained, in how many bits, and what the libraries of that time did."""
+
+    method: Method
+    double_quant: bool | None = None
+    """Nothing where the matrices are not quantized."""
+    rank: int = 0
+    targets: frozenset[str] = frozenset()
+    """Of ``q``, ``k``, ``v``, ``proj``, ``mlp``, ``head``."""
+    attention: Attention = "flash"
+    norm_scaled_in_fp32: bool = False
+    """RMSNorm multiplies with its weight before it casts to 16 bit, not after."""
+
+    @property
+    def quantized(self) -> bool:
+        return self.double_quant is not None
+
+    @property
+    def optimizer(self) -> OptimizerSpec:
+        """AdamW: torch's, or bitsandbytes' where matrices are quantized."""
+        return optimizers()["paged_adamw_32bit" if self.quantized else "adamw_torch"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Weights:
+    """Parameters by name, made once; quantized matrices by their elements."""
+
+    tuning: Tuning
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    quantized: dict[str, int] = field(default_factory=dict)
+
+    def parameter(self, name: str, elements: int, *, adapts: bool = False) -> Tensor:
+        """A weight that trains where it adapts, or where everything does."""
+        if name not in self.parameters:
+            trains = adapts or self.tuning.method == "full"
+            self.parameters[name] = Parameter(elements, COMPUTE, trains=trains)
+        return self.parameters[name]
+
+    @property
+    def trainable(self) -> list[int]:
+        """Elements of each parameter that trains."""
+        return [weight.elements for weight in self.parameters.values() if weight.trains]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of every weight."""
+        double = bool(self.tuning.double_quant)
+        packed = [nf4_bytes(num_weights=n, double_quant=double) for n in self.quantized.values()]
+        return [w.elements * w.width for w in self.parameters.values()] + packed

@@ -1,0 +1,177 @@
+"""A training loop of the field, step by step, on a timeline: one device or DDP."""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from benchmarks.accuracy.sources import HoldsOutput
+from benchmarks.accuracy.timeline import Timeline
+from planner.allocation import quantized_sizes, state_sizes
+from planner.autograd import GradientSink
+from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
+from planner.decoder import Decoder
+from planner.model_pass import ModelPass, passed_layers
+from planner.numerics import Numerics
+from planner.optimizer_step import Step
+from planner.optimizers import optimizers
+from planner.recipe import Batch, Workload
+from planner.tensors import Event, Storage
+from planner.trained_tensors import TrainedTensor
+
+STEPS = 2
+"""The first makes the optimizer's states, the second is as all later ones."""
+FIRST = 0
+"""Of a step's micro-batches: its gradients are kept, and later ones are added to them."""
+CONSTANTS = 3
+"""Tensors of a packed matrix: its codes, its scales, and what the scales need."""
+
+
+class DtypeGroup(NamedTuple):
+    """Trained tensors of one width in bytes, which an optimizer takes together."""
+
+    tensors: Sequence[TrainedTensor]
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """Everything that decides which bytes a rank takes, and when."""
+
+    workload: Workload
+    batch: Batch
+    numerics: Numerics
+    checkpointing: bool
+    micro_batches: int
+    """In a step: the first makes the gradients, the others add to them."""
+    buckets: bool
+    """DDP's flat copies of the gradients."""
+    decoder: type[Decoder]
+    held_beside: tuple[int, ...]
+    """Weights that the pass does not make: codes of matrices, originals of trained copies."""
+    trained: tuple[DtypeGroup, ...]
+    """What the optimizer is given."""
+    denominator_apart: bool
+    """See :class:`~benchmarks.accuracy.sources.SourceConventions`."""
+    holds_output: HoldsOutput
+    """Until when the loop's variable holds what the model returned, where it does."""
+    steps_in_backward: bool = False
+    """Each parameter is updated as its gradient arrives, which then goes."""
+
+    def run(self, sink: GradientSink) -> ModelPass:
+        return ModelPass(
+            self.workload,
+            self.batch,
+            self.numerics,
+            layers=passed_layers(self.workload.model, 1 if self.checkpointing else 0),
+            sink=sink,
+            decoder=self.decoder,
+        )
+
+
+def one_device(training: Training) -> Timeline:
+    """Weights, then whole steps; every rank of DDP does the same."""
+    line = Timeline()
+    first = training.run("reduce" if training.steps_in_backward else "keep")
+    later = training.run("add") if training.micro_batches > 1 else None
+    load(line, training, first)
+    hold(line, "cublas", [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES)
+    trained = [w for w in first.weights.values() if w.trains]
+    if training.buckets:
+        hold(line, "bucket", [sum(w.elements * w.width for w in trained)])
+    for number in range(STEPS):
+        micro_batches(line, training, [first, *([later] if later else [])], number)
+        step(line, training, training.trained, first_time=number == 0)
+        line.mark("update")
+        if training.holds_output == "the step":
+            line.log((FIRST, number), first.tape.log[first.backward_ends :])
+        for storage in first.tape.kept_gradients:
+            line.give(((FIRST, number), id(storage)))
+        line.mark("optimizer step")
+    return line
+
+
+def micro_batches(
+    line: Timeline, training: Training, passes: Sequence[ModelPass], number: int
+) -> None:
+    """One step's forward and backward passes, each with the output that is still held."""
+    for place, run in enumerate(passes):
+        loss, end = run.casts_gone[-1], run.backward_ends
+        line.log((place, number), run.tape.log[:loss])
+        if number > 0 and place == FIRST and training.holds_output == "the next forward":
+            line.log((place, number - 1), run.tape.log[end:])
+        line.mark("forward")
+        line.log((place, number), run.tape.log[loss:end])
+        line.mark("backward")
+        if place != FIRST or training.holds_output == "backward":
+            line.log((place, number), run.tape.log[end:])
+
+
+def load(line: Timeline, training: Training, run: ModelPass) -> None:
+    """The model's own weights, then the adapters. A matrix arrives whole and is packed; what is
+    not packed arrives in 16 bit, and is cast where it is kept in fp32."""
+    workload, numerics = training.workload, training.numerics
+    own = {name: w for name, w in run.weights.items() if ".lora_" not in name}
+    adapters = [w.elements * w.width for name, w in run.weights.items() if ".lora_" in name]
+    arrives = min(numerics.outside, numerics.compute) if workload.method != "full" else None
+    hold(line, "weight", (w.elements * (arrives or w.width) for w in own.values()))
+    pack(line, workload, numerics.compute)
+    hold(line, "other", training.held_beside)
+    for number, w in enumerate(own.values()):
+        if arrives is not None and w.width != arrives:
+            line.take(("cast", number), w.elements * w.width)
+            line.give(("weight", number))
+    line.mark("load")
+    hold(line, "adapter", adapters)
+    line.mark("adapters")
+
+
+def pack(line: Timeline, workload: Workload, width: int) -> None:
+    """Codes and constants of each matrix beside the whole of it.
+
+    read: bitsandbytes/nn/modules.py, Params4bit._quantize, and functional.py, quantize_4bit.
+    """
+    if workload.recipe.quantization is None:
+        return
+    sizes = iter(quantized_sizes(workload))
+    model = workload.model
+    for number, matrix in enumerate(m for kind in model.layers for m in model.linears(kind)):
+        line.take("whole", matrix.weight_params * width)
+        for part in range(CONSTANTS):
+            line.take(("packed", number, part), next(sizes))
+        line.give("whole")
+
+
+def hold(line: Timeline, name: Hashable, sizes: Iterable[int]) -> None:
+    for number, size in enumerate(sizes):
+        line.take((name, number), size)
+
+
+def step(
+    line: Timeline, training: Training, groups: Sequence[DtypeGroup], *, first_time: bool
+) -> None:
+    """The optimizer's: its states, which the first one makes, and what it makes beside them."""
+    settings = training.workload.recipe.optimizer
+    optimizer = optimizers()[settings.name]
+    if first_time:
+        for group in groups:
+            sizes = state_sizes(optimizer, group.tensors, width=group.width, device="cuda")
+            hold(line, ("state", group.width), sizes)
+    if training.denominator_apart:
+        line.log("step", _adamw_before_2_1(groups))
+        return
+    for tensors, width in groups:
+        decay = settings.weight_decay
+        made = Step(optimizer, tensors, width=width, weight_decay=decay, device="cuda")
+        line.log("step", made.log)
+
+
+def _adamw_before_2_1(groups: Sequence[DtypeGroup]) -> list[Event]:
+    """torch/optim/adamw.py at 2.0, _multi_tensor_adamw: variables last to the next dtype."""
+    log: list[Event] = []
+    _roots, _denominators = [], []
+    for tensors, width in groups:
+        sizes = [tensor.elements * width for tensor in tensors]
+        _roots = [Storage(log, size, "workspace", "root of the variance") for size in sizes]
+        _denominators = [Storage(log, size, "workspace", "denominator") for size in sizes]
+    del _roots, _denominators
+    return log

@@ -1,0 +1,70 @@
+"""A fully sharded loop on a timeline: more ranks need less, and what is gathered goes back."""
+
+import pytest
+
+from benchmarks.accuracy.fsdp import fully_sharded
+from benchmarks.accuracy.loop import DtypeGroup, Training
+from benchmarks.accuracy.sources import ShardingConventions
+from planner.decoder import Decoder
+from planner.numerics import Numerics
+from planner.plan import Method
+from planner.presets import load_model
+from planner.recipe import Batch, Workload, load_recipe
+from planner.trained_tensors import trained_tensors
+
+
+def training(method: Method) -> Training:
+    recipe = load_recipe(method).model_copy(update={"quantization": None, "loss": "standard"})
+    shape = load_model("smollm2-135m").spec.model_copy(update={"num_layers": 4})
+    workload = Workload(model=shape, recipe=recipe, compute="bf16")
+    return Training(
+        workload=workload,
+        batch=Batch(micro_batch_size=1, sequence_length=128),
+        numerics=Numerics(
+            compute=2,
+            frozen=2,
+            outside=2,
+            trainable=2,
+            gradient=2,
+            master=0,
+            residual=2,
+            autocast=False,
+        ),
+        checkpointing=True,
+        micro_batches=1,
+        buckets=False,
+        decoder=Decoder,
+        held_beside=(),
+        trained=(DtypeGroup(trained_tensors(workload), 2),),
+        denominator_apart=False,
+        holds_output="backward",
+    )
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_more_ranks_need_less(method: Method) -> None:
+    sharding = ShardingConventions(reduced_in=2, kept_in=2)
+    peaks = [
+        fully_sharded(training(method), sharding, ranks).peaks(expandable_segments=False)
+        for ranks in (1, 2, 4)
+    ]
+    allocated = [peak.allocated_bytes for peak in peaks]
+    assert allocated == sorted(allocated, reverse=True)
+    assert len(set(allocated)) == len(allocated)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_units_and_gradients_are_given_back(method: Method) -> None:
+    sharding = ShardingConventions(reduced_in=2, kept_in=4)
+    held = fully_sharded(training(method), sharding, 2).held
+    kinds = {key[0] for key in held if isinstance(key, tuple)}
+    assert not kinds & {"unit", "flat", "reduced", "gradient", "pass"}
+
+
+def test_shards_on_the_host_take_no_device_memory() -> None:
+    shards = ShardingConventions(reduced_in=2, kept_in=2)
+    on_host = shards.model_copy(update={"on_host": True})
+    lora = training("lora")
+    device, host = (fully_sharded(lora, kind, 2) for kind in (shards, on_host))
+    assert ("rank's part", 0) in device.held
+    assert ("rank's part", 0) not in host.held
