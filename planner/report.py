@@ -259,6 +259,8 @@ def _costs(decision: Decision) -> Table:
 
 def _speed(decision: Decision) -> str:
     chosen = decision.chosen
+    if chosen.layout.offload != "none":
+        return "unknown: the host updates what is offloaded, and its rates are not known"
     if chosen.step_time_s is None or chosen.tokens_per_second is None:
         return "unknown: no published rates for this device"
     reached = utilisation(chosen.workload)
