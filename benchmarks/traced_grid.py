@@ -23,7 +23,7 @@ import torch
 from benchmarks.errors import error_statistics, relative_error
 from launcher.rehearse import compare, quiet_libraries
 from planner.assemble import plan_of
-from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
+from planner.buffers import HOPPER, cublas_workspaces
 from planner.choose import decide
 from planner.gpu import Accelerator, Cluster
 from planner.plan import METHODS, Loss, Method, Plan
@@ -76,7 +76,7 @@ MICRO_BATCHES = (1, 2, 4, 8)
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 LOSSES: tuple[Loss, ...] = ("fused", "standard")
 SEED = 7
-CUBLAS_BYTES = CUBLAS_WORKSPACES * CUBLAS_WORKSPACE_BYTES
+CUBLAS_BYTES = sum(cublas_workspaces(HOPPER))
 """Predicted for CUDA; a trace on fake tensors of the CPU has no cuBLAS."""
 
 

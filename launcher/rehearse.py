@@ -18,7 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from launcher.rehearsal_step import rehearse_step
 from launcher.rehearsal_table import Comparison, as_document, largest_phase, print_comparison
 from launcher.trace import Phases, Tracer
-from launcher.trace_rules import CUDA_RULES, FAKE_RULES, replaced_functions
+from launcher.trace_functions import replaced_functions
+from launcher.trace_rules import CUDA_RULES, FAKE_RULES
 from planner.plan import Plan, ZeroStage
 
 NOT_TRACED: dict[ZeroStage, tuple[str, ...]] = {

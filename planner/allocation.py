@@ -8,7 +8,7 @@ order in which storages come and go, so every layer is run here and not two of t
 from collections.abc import Sequence
 
 from planner.allocator import Allocate, AllocatorPeak, Event, Free, replay
-from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
+from planner.buffers import cublas_workspaces
 from planner.gpu import Device
 from planner.model_pass import ModelPass, passed_layers
 from planner.numerics import Numerics
@@ -31,6 +31,7 @@ def allocator_peak(
     *,
     checkpointing: int,
     expandable_segments: bool,
+    compute_capability: str | None = None,
 ) -> AllocatorPeak:
     """Weights, then two steps on one device without accumulation."""
     steps = [
@@ -46,7 +47,7 @@ def allocator_peak(
     weights = steps[0].weights
     events = _held("weight", [w.elements * w.width for w in weights.values()])
     events += _held("packed", quantized_sizes(workload))
-    events += _held("cublas", [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES)
+    events += _held("cublas", cublas_workspaces(compute_capability))
     for number, step in enumerate(steps):
         events += _events(number, step.tape.log)
         if number == 0:

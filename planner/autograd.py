@@ -20,26 +20,24 @@ from sys import getrefcount
 from typing import Literal
 
 from planner.tensors import (
+    Arrived,
     Backward,
     Event,
     Node,
     Owner,
     Parameter,
+    Queue,
     Region,
     Storage,
     Tensor,
-    count_uses,
+    begin,
+    storages,
 )
 
 GradientSink = Literal["keep", "add", "reduce"]
 """Where a parameter's gradient goes: it becomes the gradient; it is added to one that was
 there before; DeepSpeed copies it into a bucket. The last two free it at once, unless it is
 larger than a bucket: then it waits until the next one arrives."""
-
-
-Arrived = dict[int, Tensor]
-"""Gradients that wait for their node, by its identity."""
-Queue = list[tuple[int, Node]]
 
 
 class _RecomputedEnough(Exception):  # noqa: N818 - a signal, not an error
@@ -96,7 +94,7 @@ class Tape:
         node = Node(self._sequence, nodes, shapes, backward, unpacks=bool(saved))
         output.node = node
         if region is None:
-            node.saved = _storages(saved)
+            node.saved = storages(saved)
         else:
             node.region = region
             region.nodes.append(weakref.ref(node))
@@ -108,9 +106,9 @@ class Tape:
         self, region: Region, output: Tensor, anew: Node, saved: tuple[Tensor, ...]
     ) -> Tensor:
         """Where nobody waits, ``anew`` holds what it saves for as long as its output is there."""
-        node = _refill_next(region, saved)
+        node = region.refill(saved)
         if node is None:
-            anew.saved = _storages(saved)
+            anew.saved = storages(saved)
         output.node = node or anew
         if region.refilled == region.last_unpacking:
             raise _RecomputedEnough
@@ -122,7 +120,7 @@ class Tape:
         if region is None or not self._refilling or not saved:
             return
         if region.refilled == region.last_unpacking - 1:
-            _refill_next(region, saved)
+            region.refill(saved)
             raise _RecomputedEnough
 
     def checkpoint(self, run: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
@@ -155,7 +153,7 @@ class Tape:
             leaf.node = Node(0, (), (), arrive, unpacks=False)
             again = run(leaf)
             self.autocast_ends()
-            self._pass_back(*_begin(again, gradient), [])
+            self._pass_back(*begin(again, gradient), [])
             return arrived
 
         return self.record(output, (given,), (given,), backward)
@@ -200,7 +198,7 @@ class Tape:
         What the caller still holds stays alive, as logits do in a loop that names them.
         """
         waiting = [sequence for sequence, _ in self.borders]
-        arrived, queue = _begin(output, gradient)
+        arrived, queue = begin(output, gradient)
         del gradient
         self._pass_back(arrived, queue, waiting)
         self.passed += [len(self.log)] * len(waiting)
@@ -299,24 +297,3 @@ class Tape:
         if elements > self._reduce_bucket_size:
             storage.passes_to(owner)
             self._waits = storage
-
-
-def _begin(output: Tensor, gradient: Tensor) -> tuple[Arrived, Queue]:
-    root = output.node
-    assert isinstance(root, Node)
-    output.node = None
-    count_uses(root)
-    return {id(root): gradient}, [(-root.sequence, root)]
-
-
-def _refill_next(region: Region, saved: tuple[Tensor, ...]) -> Node | None:
-    """The next node that waits gets its tensors, if it is there."""
-    node = region.nodes[region.refilled]()
-    region.refilled += 1
-    if node is not None:
-        node.saved = _storages(saved)
-    return node
-
-
-def _storages(tensors: tuple[Tensor, ...]) -> list[Storage]:
-    return [x.storage for x in tensors if x.storage is not None]

@@ -5,9 +5,19 @@ from planner.recipe import Workload
 from planner.units import ALLOCATOR_BLOCK_BYTES, KIB, MIB, round_up
 
 CUBLAS_WORKSPACE_BYTES = round_up(8 * MIB + 128 * KIB, ALLOCATOR_BLOCK_BYTES)
-"""read: aten/src/ATen/cuda/CUDABlas.cpp, parseChosenWorkspaceSize: 2 x 4096 KiB + 8 x 16 KiB."""
+HOPPER_CUBLAS_WORKSPACE_BYTES = 32 * MIB
+HOPPER = "9.0"
+"""read: aten/src/ATen/cuda/CublasHandlePool.cpp, parseChosenWorkspaceSize: 2 x 4096 KiB +
+8 x 16 KiB, and 8 x 4096 KiB where the compute capability is 9.0."""
 CUBLAS_WORKSPACES = 2
 """One for the forward thread, one for autograd's."""
+
+
+def cublas_workspaces(compute_capability: str | None) -> list[int]:
+    """Bytes of each; a card that nobody named is taken for none of Hopper's."""
+    hopper = compute_capability == HOPPER
+    size = HOPPER_CUBLAS_WORKSPACE_BYTES if hopper else CUBLAS_WORKSPACE_BYTES
+    return [size] * CUBLAS_WORKSPACES
 
 
 def largest_linear(workload: Workload) -> Linear:

@@ -110,6 +110,11 @@ class Accelerator:
     """The card whose speed is used, or nothing where it is unknown."""
 
     @property
+    def compute_capability(self) -> str | None:
+        """Of the card whose speed is used."""
+        return None if self.speed is None else self.speed.compute_capability
+
+    @property
     def free_bytes(self) -> int:
         return self.capacity_bytes - self.in_use_bytes
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 
 from planner.autograd import GradientSink
 from planner.buffers import (
-    CUBLAS_WORKSPACE_BYTES,
-    CUBLAS_WORKSPACES,
+    cublas_workspaces,
     largest_linear,
 )
 from planner.ddp import ddp_bytes
@@ -80,15 +79,25 @@ def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
     )
 
 
-def footprint(workload: Workload, layout: Layout, device: Device) -> Footprint:
+def footprint(
+    workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
+) -> Footprint:
     """Bytes by phase and part for one layout of one workload, as this launcher trains it."""
     kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=layout.zero_stage)
-    return footprint_of(workload, layout, worst_batch(workload, layout, device), kinds)
+    batch = worst_batch(workload, layout, device)
+    return footprint_of(workload, layout, batch, kinds, compute_capability=compute_capability)
 
 
-def footprint_of(workload: Workload, layout: Layout, batch: Batch, kinds: Numerics) -> Footprint:
+def footprint_of(
+    workload: Workload,
+    layout: Layout,
+    batch: Batch,
+    kinds: Numerics,
+    *,
+    compute_capability: str | None = None,
+) -> Footprint:
     """As :func:`footprint`, for a micro-batch and conventions of any trainer."""
-    cublas = CUBLAS_WORKSPACES * CUBLAS_WORKSPACE_BYTES if batch.device == "cuda" else 0
+    cublas = sum(cublas_workspaces(compute_capability)) if batch.device == "cuda" else 0
     zero = zero_section(workload, layout)
     if zero is not None:
         return _with_cublas(zero_phases(workload, layout, batch, kinds, zero), cublas)

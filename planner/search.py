@@ -33,7 +33,12 @@ class Candidate:
 
     @cached_property
     def footprint(self) -> Footprint:
-        return footprint(self.workload, self.layout, self.cluster.device)
+        return footprint(
+            self.workload,
+            self.layout,
+            self.cluster.device,
+            compute_capability=self.cluster.accelerator.compute_capability,
+        )
 
     @cached_property
     def memory(self) -> DeviceMemory:

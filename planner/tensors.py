@@ -138,6 +138,34 @@ class Region:
         self.refilled = 0
         self.last_unpacking = 0
 
+    def refill(self, saved: tuple[Tensor, ...]) -> Node | None:
+        """The next node that waits gets its tensors, if it is there."""
+        node = self.nodes[self.refilled]()
+        self.refilled += 1
+        if node is not None:
+            node.saved = storages(saved)
+        return node
+
+
+Arrived = dict[int, Tensor]
+"""Gradients that wait for their node, by its identity."""
+Queue = list[tuple[int, Node]]
+"""Nodes to differentiate, the last first."""
+
+
+def begin(output: Tensor, gradient: Tensor) -> tuple[Arrived, Queue]:
+    """Where backward starts."""
+    root = output.node
+    assert isinstance(root, Node)
+    output.node = None
+    count_uses(root)
+    return {id(root): gradient}, [(-root.sequence, root)]
+
+
+def storages(tensors: tuple[Tensor, ...]) -> list[Storage]:
+    """Theirs, weights' apart."""
+    return [x.storage for x in tensors if x.storage is not None]
+
 
 def count_uses(root: Node) -> None:
     """How many gradients every leaf behind ``root`` will get; what was detached sends none."""

@@ -17,7 +17,7 @@ from benchmarks.accuracy.loop import STEPS, DtypeGroup, Training, hold, step
 from benchmarks.accuracy.sources import ShardingConventions
 from benchmarks.accuracy.timeline import GATHER, REDUCE, Timeline
 from planner.allocation import quantized_sizes
-from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
+from planner.buffers import cublas_workspaces
 from planner.model_pass import ModelPass
 from planner.recipe import Workload
 from planner.trained_tensors import TrainedTensor
@@ -89,7 +89,7 @@ class _Job:
             width = self.sharding.kept_in
             hold(line, "adapter", (ceil_div(n, self.ranks) * width for n in self.adapters))
         hold(line, "constant", packed_constants(self.workload))
-        hold(line, "cublas", [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES)
+        hold(line, "cublas", cublas_workspaces(None))
 
     def wrap(self, width: int) -> None:
         """Unit by unit, the root last: parameters, the same end to end, the rank's shard.

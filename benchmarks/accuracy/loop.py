@@ -8,7 +8,7 @@ from benchmarks.accuracy.sources import HoldsOutput
 from benchmarks.accuracy.timeline import Timeline
 from planner.allocation import quantized_sizes, state_sizes
 from planner.autograd import GradientSink
-from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
+from planner.buffers import cublas_workspaces
 from planner.decoder import Decoder
 from planner.model_pass import ModelPass, passed_layers
 from planner.numerics import Numerics
@@ -74,7 +74,7 @@ def one_device(training: Training) -> Timeline:
     first = training.run("reduce" if training.steps_in_backward else "keep")
     later = training.run("add") if training.micro_batches > 1 else None
     load(line, training, first)
-    hold(line, "cublas", [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES)
+    hold(line, "cublas", cublas_workspaces(None))
     trained = [w for w in first.weights.values() if w.trains]
     if training.buckets:
         hold(line, "bucket", [sum(w.elements * w.width for w in trained)])

@@ -8,7 +8,7 @@ part, which micro-batches add to; a step makes that part fp32.
 
 from benchmarks.accuracy.loop import FIRST, STEPS, Training, hold, load
 from benchmarks.accuracy.timeline import Timeline
-from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
+from planner.buffers import cublas_workspaces
 from planner.operators import FP32
 from planner.units import ceil_div
 
@@ -23,7 +23,7 @@ def partitioned_gradients(training: Training, *, ranks: int, bucket_elements: in
     trained = sum(w.elements for w in run.weights.values() if w.trains)
     part = ceil_div(trained, ranks)
     load(line, training, run)
-    hold(line, "cublas", [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES)
+    hold(line, "cublas", cublas_workspaces(None))
     hold(line, "master", [part * FP32])
     loss = run.casts_gone[-1]
     for number in range(STEPS):

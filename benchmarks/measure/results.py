@@ -74,6 +74,7 @@ def _replayed(row: Row, planned: Planned) -> dict[str, int]:
         numerics(method=row.method, compute=work.compute, zero_stage=0),
         checkpointing=row.activation_checkpointing,
         expandable_segments=True,
+        compute_capability=candidate.cluster.accelerator.compute_capability,
     )
     return {
         "allocated, replayed": found.peak_allocated_bytes,

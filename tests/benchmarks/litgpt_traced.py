@@ -8,7 +8,8 @@ from litgpt.utils import chunked_cross_entropy
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from launcher.trace import Tracer
-from launcher.trace_rules import CUDA_RULES, replaced_functions
+from launcher.trace_functions import replaced_functions
+from launcher.trace_rules import CUDA_RULES
 
 
 def traced_peak(

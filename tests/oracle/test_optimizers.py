@@ -10,7 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from launcher.optimizer import build_optimizer
 from launcher.trace import Tracer
-from launcher.trace_rules import CUDA_RULES, replaced_functions
+from launcher.trace_functions import replaced_functions
+from launcher.trace_rules import CUDA_RULES
 from planner.gpu import Device
 from planner.numerics import numerics
 from planner.optimizer_step import step_bytes

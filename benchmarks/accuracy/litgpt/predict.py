@@ -11,7 +11,7 @@ from benchmarks.accuracy.litgpt.weights import Method, Tuning
 from benchmarks.accuracy.timeline import Timeline
 from benchmarks.rows import Row
 from planner.allocator import Allocate
-from planner.buffers import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACES
+from planner.buffers import cublas_workspaces
 from planner.units import ALLOCATOR_BLOCK_BYTES, round_up
 
 DOUBLE_QUANT = {"none": None, "nf4": False, "nf4-double": True}
@@ -43,7 +43,7 @@ def timeline(row: Row, *, steady: bool | None = None) -> Timeline:
         run.micro_batch()
         run.step()
     line = Timeline()
-    for number, size in enumerate(run.resident + [CUBLAS_WORKSPACE_BYTES] * CUBLAS_WORKSPACES):
+    for number, size in enumerate(run.resident + cublas_workspaces(None)):
         line.take(("resident", number), size)
     line.log("training", run.tape.log)
     return line
