@@ -75,7 +75,7 @@ def _matrices(layer: torch.nn.Module) -> list[tuple[str, int, int, bool]]:
     "preset", [pytest.param(p, id=p.name) for p in PRESETS if p.native_class is None]
 )
 def test_remote_code_only(preset: ModelPreset) -> None:
-    """InternLM2 and Baichuan2 are Llamas with one query-key-value matrix: as many parameters."""
+    """They are Llamas, some with one query-key-value matrix: as many parameters."""
     llama = preset.model_copy(
         update={
             "native_class": "LlamaForCausalLM",
