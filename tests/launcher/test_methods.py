@@ -26,13 +26,6 @@ METHODS: dict[str, dict[str, Any]] = {
         "model__trainable_params": ADAPTER_PARAMS,
         "optimizer__learning_rate": 2e-3,
     },
-    "qlora-int8": {
-        "method": "qlora",
-        "quantization": {"quant_type": "int8"},
-        "adapter": ADAPTER,
-        "model__trainable_params": ADAPTER_PARAMS,
-        "optimizer__learning_rate": 2e-3,
-    },
     "lora": {
         "adapter": ADAPTER,
         "model__trainable_params": ADAPTER_PARAMS,

@@ -103,7 +103,7 @@ def test_every_layer_or_every_nth_is_recomputed_as_pinned() -> None:
 
 def test_some_layers_are_recomputed_where_that_fits_and_is_faster() -> None:
     chosen = decide(request(cards(8, 24))).chosen
-    assert chosen.layout.checkpointing == 2
+    assert chosen.layout.checkpointing > 1
     every = decide(request(cards(8, 24), activation_checkpointing=True)).chosen
     none = request(cards(8, 24), method="full", activation_checkpointing=False)
     assert chosen.ranking_time_s < every.ranking_time_s

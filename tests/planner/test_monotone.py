@@ -15,6 +15,7 @@ from planner.plan import PHASES, Part, Strategy
 from planner.presets import load_model
 from planner.recipe import Recipe, Workload, load_recipe
 from planner.strategy import Layout
+from planner.units import ALLOCATOR_BLOCK_BYTES
 
 MODELS = ("chatglm3-6b-base", "llama-3.1-8b", "gemma-2-2b", "qwen3-30b-a3b")
 RECIPES = ("qlora", "qlora-int8", "lora", "full")
@@ -107,7 +108,8 @@ def test_a_higher_stage_holds_no_more_states_and_a_shard_no_more_than_the_whole(
     name: str, recipe: str, ranks: int
 ) -> None:
     """Of the model's states alone: a stage's buckets, and the layers that stage 3 gathers, may
-    outweigh what it shards of a few adapters."""
+    outweigh what it shards of a few adapters. A flat group is padded until every rank has an
+    equal part of it, a block at the most."""
 
     def states(strategy: Strategy, over: int) -> dict[Part, int]:
         layout = layout_of(strategy, ranks=over)
@@ -120,7 +122,7 @@ def test_a_higher_stage_holds_no_more_states_and_a_shard_no_more_than_the_whole(
     assert totals == sorted(totals, reverse=True)
     for strategy in stages:
         whole, shard = states(strategy, 1), states(strategy, ranks)
-        assert all(shard[kind] <= whole[kind] for kind in whole)
+        assert all(shard[kind] <= whole[kind] + ALLOCATOR_BLOCK_BYTES for kind in whole)
 
 
 @pytest.mark.parametrize("name", MODELS)
