@@ -30,7 +30,7 @@ def zero_phases(
         workload,
         batch,
         kinds,
-        checkpointing=layout.activation_checkpointing,
+        checkpointing=layout.checkpointing,
         sink="reduce",
         reduce_bucket_size=zero.reduce_bucket_size,
     )

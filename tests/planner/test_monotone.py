@@ -127,10 +127,13 @@ def test_a_higher_stage_holds_no_more_states_and_a_shard_no_more_than_the_whole(
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_fewer_layers_recompute_the_more_is_kept(name: str, recipe: str) -> None:
+@pytest.mark.parametrize(("strategy", "ranks"), [("single", 1), ("zero2", 2), ("zero3", 2)])
+def test_the_fewer_layers_recompute_the_more_is_kept(
+    name: str, recipe: str, strategy: Strategy, ranks: int
+) -> None:
     peaks = [
         predicted(
-            spec_of(name), recipe_of(recipe), layout_of("single", checkpointing=every)
+            spec_of(name), recipe_of(recipe), layout_of(strategy, ranks=ranks, checkpointing=every)
         ).peak_allocated_bytes
         for every in (1, 2, 4, 0)
     ]
