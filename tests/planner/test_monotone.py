@@ -109,7 +109,7 @@ def test_a_higher_stage_holds_no_more_states_and_a_shard_no_more_than_the_whole(
 ) -> None:
     """Of the model's states alone: a stage's buckets, and the layers that stage 3 gathers, may
     outweigh what it shards of a few adapters. A flat group is padded until every rank has an
-    equal part of it, a block at the most."""
+    equal part of it, a block at the most; there are two: what decays and what does not."""
 
     def states(strategy: Strategy, over: int) -> dict[Part, int]:
         layout = layout_of(strategy, ranks=over)
@@ -122,7 +122,7 @@ def test_a_higher_stage_holds_no_more_states_and_a_shard_no_more_than_the_whole(
     assert totals == sorted(totals, reverse=True)
     for strategy in stages:
         whole, shard = states(strategy, 1), states(strategy, ranks)
-        assert all(shard[kind] <= whole[kind] + ALLOCATOR_BLOCK_BYTES for kind in whole)
+        assert all(shard[kind] <= whole[kind] + 2 * ALLOCATOR_BLOCK_BYTES for kind in whole)
 
 
 @pytest.mark.parametrize("name", MODELS)
