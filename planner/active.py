@@ -3,14 +3,6 @@
 from planner.model import ModelSpec
 
 
-def largest_parameter(model: ModelSpec) -> int:
-    """Elements of the largest single parameter; all experts of a layer are one."""
-    experts, h = model.experts, model.hidden_size
-    sizes = [] if experts is None else list(experts.expert_tensors(h).values())
-    sizes += [linear.weight_params for linear, _ in model.counted_linears]
-    return max(model.embedding_params, *sizes)
-
-
 def active_weights(model: ModelSpec) -> int:
     """Weights of all layers' matrices that one token is multiplied with."""
     if model.experts is None:

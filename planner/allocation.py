@@ -21,7 +21,8 @@ from planner.tensors import Event as Logged
 from planner.trained_tensors import TrainedTensor, trained_tensors
 
 STEPS = 2
-"""The first makes the optimizer's states, the second is as all later ones."""
+"""The first makes the optimizer's states, the second is as all later ones; their tensors are
+the same."""
 
 
 def allocator_peak(
@@ -34,21 +35,18 @@ def allocator_peak(
     compute_capability: str | None = None,
 ) -> AllocatorPeak:
     """Weights, then two steps on one device without accumulation."""
-    steps = [
-        ModelPass(
-            workload,
-            batch,
-            numerics,
-            layers=passed_layers(workload.model, checkpointing),
-            sink="keep",
-        )
-        for _ in range(STEPS)
-    ]
-    weights = steps[0].weights
-    events = _held("weight", [w.elements * w.width for w in weights.values()])
+    step = ModelPass(
+        workload,
+        batch,
+        numerics,
+        layers=passed_layers(workload.model, checkpointing),
+        sink="keep",
+    )
+    update = step_of(workload, width=numerics.home, device=batch.device)
+    events = _held("weight", [w.elements * w.width for w in step.weights.values()])
     events += _held("packed", quantized_sizes(workload))
     events += _held("cublas", cublas_workspaces(compute_capability))
-    for number, step in enumerate(steps):
+    for number in range(STEPS):
         events += _events(number, step.tape.log)
         if number == 0:
             states = state_sizes(
@@ -58,7 +56,6 @@ def allocator_peak(
                 device=batch.device,
             )
             events += _held("state", states)
-        update = step_of(workload, width=numerics.home, device=batch.device)
         events += _events(STEPS + number, update.log)
         kept = [id(storage) for storage in step.tape.kept_gradients]
         events += [Free((number, key)) for key in kept]

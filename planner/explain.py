@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from planner.memory import gradient_sink, worst_batch
 from planner.micro_batch import largest_moment
 from planner.model_pass import ModelPass, passed_layers
-from planner.numerics import Numerics, numerics
+from planner.numerics import Numerics, numerics_of
 from planner.optimizer_formula import states_formula
 from planner.optimizer_step import step_of
 from planner.optimizers import optimizers
@@ -49,7 +49,7 @@ class AliveTensors:
 
 def formulas(candidate: Candidate) -> list[Formula]:
     """Model states, communication and workspaces that a step always holds."""
-    kinds = _numerics(candidate)
+    kinds = numerics_of(candidate.workload, candidate.layout)
     rows = [
         _gradients(candidate, kinds),
         _optimizer_states(candidate, kinds),
@@ -160,7 +160,7 @@ def alive_at_the_peak(candidate: Candidate) -> list[AliveTensors]:
     run = ModelPass(
         workload,
         worst_batch(workload, layout, candidate.cluster.device),
-        _numerics(candidate),
+        numerics_of(candidate.workload, candidate.layout),
         layers=passed_layers(workload.model, layout.checkpointing),
         sink=gradient_sink(layout),
     )
@@ -181,14 +181,6 @@ def _alive(log: Sequence[Event]) -> list[AliveTensors]:
         if size
     ]
     return sorted(found, key=lambda row: -row.num_bytes)
-
-
-def _numerics(candidate: Candidate) -> Numerics:
-    return numerics(
-        method=candidate.method,
-        compute=candidate.workload.compute,
-        zero_stage=candidate.layout.zero_stage,
-    )
 
 
 def _shards(candidate: Candidate, *, from_stage: int) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from planner.gpu import Cluster
 from planner.model_states import frozen_bytes
-from planner.numerics import Numerics, numerics
+from planner.numerics import Numerics, numerics_of
 from planner.optimizers import optimizers, states_bytes
 from planner.parameters import Sized, parameters
 from planner.recipe import Workload
@@ -67,7 +67,7 @@ def host_memory(
     if cluster.device == "cpu":
         every = {"train": PROCESS_BYTES + peak_allocated_bytes}
         return HostMemory(first_rank=every, other_ranks=every, ranks=ranks)
-    kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=layout.zero_stage)
+    kinds = numerics_of(workload, layout)
     held = PROCESS_BYTES + offloaded_bytes(workload, layout, kinds)
     held += _paged(workload, layout, kinds)
     load = _load_bytes(workload, layout, cluster, kinds)

@@ -23,7 +23,7 @@ from planner.ddp import ddp_bytes
 from planner.gpu import Device
 from planner.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.model_states import ModelStates, frozen_bytes, model_states
-from planner.numerics import Numerics, numerics
+from planner.numerics import Numerics, numerics_of
 from planner.optimizer_step import step_bytes
 from planner.optimizers import optimizers
 from planner.plan import PHASES, Part, Phase
@@ -83,7 +83,7 @@ def footprint(
     workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
 ) -> Footprint:
     """Bytes by phase and part for one layout of one workload, as this launcher trains it."""
-    kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=layout.zero_stage)
+    kinds = numerics_of(workload, layout)
     batch = worst_batch(workload, layout, device)
     return footprint_of(workload, layout, batch, kinds, compute_capability=compute_capability)
 

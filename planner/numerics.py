@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from planner.plan import Method, Precision, ZeroStage
+from planner.recipe import Workload
+from planner.strategy import Layout
 
 BYTES: dict[Precision, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
 
@@ -67,6 +69,11 @@ class Numerics:
     def home(self) -> int:
         """Of what the optimizer updates: the fp32 copy where there is one."""
         return self.master or self.trainable
+
+
+def numerics_of(workload: Workload, layout: Layout) -> Numerics:
+    """Of a workload as this launcher trains it in a layout."""
+    return numerics(method=workload.method, compute=workload.compute, zero_stage=layout.zero_stage)
 
 
 def numerics(*, method: Method, compute: Precision, zero_stage: ZeroStage) -> Numerics:

@@ -93,15 +93,12 @@ def device_memory(footprint: Footprint, cluster: Cluster, method: Method) -> Dev
         )
     ratio, error = overheads().reserved_over_allocated, measured_over_predicted(method)
     nccl = overheads().nccl_mib
-    several = cluster.world_size > 1
+    sizes = (nccl.low, nccl.expected, nccl.high) if cluster.world_size > 1 else (0, 0, 0)
+    low, expected, high = (context + size * MIB for size in sizes)
     return DeviceMemory(
         peak_allocated_bytes=peak,
         peak_reserved_bytes=round(peak * error.expected * ratio.expected),
-        context_bytes=context + (nccl.expected * MIB if several else 0),
-        low_bytes=round(peak * error.low * ratio.low)
-        + context
-        + (nccl.low * MIB if several else 0),
-        high_bytes=round(peak * error.high * ratio.high)
-        + context
-        + (nccl.high * MIB if several else 0),
+        context_bytes=expected,
+        low_bytes=round(peak * error.low * ratio.low) + low,
+        high_bytes=round(peak * error.high * ratio.high) + high,
     )

@@ -25,14 +25,12 @@ TRANSPOSED = ("gpt2",)
 5.23.0."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sized:
-    """One parameter."""
+class Shaped:
+    """What follows from a parameter's shape and role."""
 
-    name: str
+    __slots__ = ()
     shape: tuple[int, ...]
-    trains: bool
-    role: Role = "weight"
+    role: Role
 
     @property
     def elements(self) -> int:
@@ -41,6 +39,16 @@ class Sized:
     @property
     def decays(self) -> bool:
         return self.role != "vector"
+
+
+@dataclass(frozen=True, slots=True)
+class Sized(Shaped):
+    """One parameter."""
+
+    name: str
+    shape: tuple[int, ...]
+    trains: bool
+    role: Role = "weight"
 
     @property
     def module(self) -> str:

@@ -107,10 +107,6 @@ class Workload(Spec):
     def trainable_params(self) -> int:
         return self.model.num_params if self.method == "full" else self.adapter_params
 
-    @property
-    def frozen_params(self) -> int:
-        return 0 if self.method == "full" else self.model.num_params
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:

@@ -1,6 +1,6 @@
 """Sections of a plan that a workload and its layout alone decide."""
 
-from planner.numerics import numerics
+from planner.numerics import numerics_of
 from planner.plan import BatchSection, ParallelSection, Precision, PrecisionSection
 from planner.recipe import Workload
 from planner.strategy import Layout
@@ -20,7 +20,7 @@ def batch_section(workload: Workload, layout: Layout) -> BatchSection:
 
 def precision_section(workload: Workload, layout: Layout) -> PrecisionSection:
     compute = workload.compute
-    kinds = numerics(method=workload.method, compute=compute, zero_stage=layout.zero_stage)
+    kinds = numerics_of(workload, layout)
     return PrecisionSection(
         compute=compute,
         frozen=DTYPE.get(kinds.frozen, compute),

@@ -13,7 +13,7 @@ from planner.communication import Traffic, traffic
 from planner.flops import Flops, micro_batch_flops, recomputed_share
 from planner.gpu import Cluster
 from planner.memory import worst_batch
-from planner.numerics import Numerics, numerics
+from planner.numerics import Numerics, numerics_of
 from planner.optimizers import optimizers, states_bytes
 from planner.presets import ROOT
 from planner.recipe import Workload
@@ -112,7 +112,7 @@ def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates
     What a host needs to update offloaded states is unknown and left out, so that this is a
     lower bound there: it ranks layouts, which all have the same update, and is not shown.
     """
-    kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=layout.zero_stage)
+    kinds = numerics_of(workload, layout)
     batch = worst_batch(workload, layout, cluster.device)
     flops = micro_batch_flops(workload, batch, checkpointing=layout.checkpointing)
     micro_batches = layout.gradient_accumulation_steps

@@ -9,26 +9,17 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from math import prod
 
-from planner.parameters import Role, parameters
+from planner.parameters import Role, Shaped, parameters
 from planner.recipe import Workload
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedTensor:
-    """One parameter that gets a gradient."""
+class TrainedTensor(Shaped):
+    """One parameter that gets a gradient, whatever its name."""
 
     shape: tuple[int, ...]
     role: Role = "weight"
-
-    @property
-    def elements(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def decays(self) -> bool:
-        return self.role != "vector"
 
 
 @cache

@@ -1,7 +1,7 @@
 """Those of the GPT line that rotate: Phi, StableLM, GPT-NeoX, StarCoder2. Norms are LayerNorms."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from planner.configs.keys import ACTIVATION_NAMES, Architecture, Config
 from planner.model import ModelSpec
@@ -15,20 +15,42 @@ def _rotary_fraction(config: Config, default: float, key: str = "partial_rotary_
     return rope.fraction("partial_rotary_factor", config.fraction(key, default))
 
 
-def _phi(config: Config) -> ModelSpec:
-    config.refuse("qk_layernorm", "norms of queries and keys are not in the ledger")
+class _Shape(TypedDict):
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    head_dim: int
+    vocab_size: int
+    max_position_embeddings: int
+    norm: Literal["layer"]
+    norm_bias: bool
+
+
+def _shape(config: Config, *, positions: int) -> _Shape:
+    """What the four read alike; ``positions`` where the file does not say."""
     heads = config.integer("num_attention_heads")
     hidden_size = config.integer("hidden_size")
+    return {
+        "num_layers": config.integer("num_hidden_layers"),
+        "hidden_size": hidden_size,
+        "intermediate_size": config.integer("intermediate_size"),
+        "num_attention_heads": heads,
+        "head_dim": hidden_size // heads,
+        "vocab_size": config.integer("vocab_size"),
+        "max_position_embeddings": config.integer("max_position_embeddings", positions),
+        "norm": "layer",
+        "norm_bias": True,
+    }
+
+
+def _phi(config: Config) -> ModelSpec:
+    config.refuse("qk_layernorm", "norms of queries and keys are not in the ledger")
+    shape = _shape(config, positions=2048)
     return ModelSpec(
+        **shape,
         model_type="phi",
-        num_layers=config.integer("num_hidden_layers"),
-        hidden_size=hidden_size,
-        intermediate_size=config.integer("intermediate_size"),
-        num_attention_heads=heads,
-        num_key_value_heads=config.integer("num_key_value_heads", heads),
-        head_dim=hidden_size // heads,
-        vocab_size=config.integer("vocab_size"),
-        max_position_embeddings=config.integer("max_position_embeddings", 2048),
+        num_key_value_heads=config.integer("num_key_value_heads", shape["num_attention_heads"]),
         qkv_bias=True,
         output_bias=True,
         mlp_bias=True,
@@ -36,8 +58,6 @@ def _phi(config: Config) -> ModelSpec:
         tied_embeddings=config.flag("tie_word_embeddings"),
         mlp="plain",
         activation=config.activation("hidden_act", "gelu_new"),
-        norm="layer",
-        norm_bias=True,
         residual="parallel",
         embedding_dropout=config.fraction("embd_pdrop", 0.0),
         residual_dropout=config.fraction("resid_pdrop", 0.0),
@@ -59,24 +79,15 @@ def _phi_keys(spec: ModelSpec) -> dict[str, Any]:
 def _stablelm(config: Config) -> ModelSpec:
     config.refuse("qk_layernorm", "norms of queries and keys are not in the ledger")
     config.refuse("hidden_dropout", NO_PLACE, ordinary=0.0)
-    heads = config.integer("num_attention_heads")
-    hidden_size = config.integer("hidden_size")
+    shape = _shape(config, positions=4096)
     parallel = config.flag("use_parallel_residual")
     return ModelSpec(
+        **shape,
         model_type="stablelm",
-        num_layers=config.integer("num_hidden_layers"),
-        hidden_size=hidden_size,
-        intermediate_size=config.integer("intermediate_size"),
-        num_attention_heads=heads,
         num_key_value_heads=config.integer("num_key_value_heads", 32),
-        head_dim=hidden_size // heads,
-        vocab_size=config.integer("vocab_size"),
-        max_position_embeddings=config.integer("max_position_embeddings", 4096),
         qkv_bias=config.flag("use_qkv_bias"),
         tied_embeddings=config.flag("tie_word_embeddings"),
         activation=config.activation("hidden_act", "silu"),
-        norm="layer",
-        norm_bias=True,
         residual="parallel" if parallel else "sequential",
         attention_dropout=config.fraction("attention_dropout", 0.0),
         rotary="joined",
@@ -94,21 +105,14 @@ def _stablelm_keys(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _gpt_neox(config: Config) -> ModelSpec:
-    heads = config.integer("num_attention_heads")
-    hidden_size = config.integer("hidden_size")
+    shape = _shape(config, positions=2048)
     bias = config.flag("attention_bias", default=True)
     parallel = config.flag("use_parallel_residual", default=True)
     dropout = config.fraction("hidden_dropout", 0.0)
     return ModelSpec(
+        **shape,
         model_type="gpt_neox",
-        num_layers=config.integer("num_hidden_layers"),
-        hidden_size=hidden_size,
-        intermediate_size=config.integer("intermediate_size"),
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        head_dim=hidden_size // heads,
-        vocab_size=config.integer("vocab_size"),
-        max_position_embeddings=config.integer("max_position_embeddings", 2048),
+        num_key_value_heads=shape["num_attention_heads"],
         qkv_bias=bias,
         output_bias=bias,
         mlp_bias=True,
@@ -116,8 +120,6 @@ def _gpt_neox(config: Config) -> ModelSpec:
         tied_embeddings=config.flag("tie_word_embeddings"),
         mlp="plain",
         activation=config.activation("hidden_act", "gelu"),
-        norm="layer",
-        norm_bias=True,
         residual="parallel-two-norms" if parallel else "sequential",
         embedding_dropout=dropout,
         residual_dropout=dropout,
@@ -139,18 +141,11 @@ def _gpt_neox_keys(spec: ModelSpec) -> dict[str, Any]:
 
 def _starcoder2(config: Config) -> ModelSpec:
     bias = config.flag("use_bias", default=True)
-    heads = config.integer("num_attention_heads")
-    hidden_size = config.integer("hidden_size")
+    shape = _shape(config, positions=4096)
     return ModelSpec(
+        **shape,
         model_type="starcoder2",
-        num_layers=config.integer("num_hidden_layers"),
-        hidden_size=hidden_size,
-        intermediate_size=config.integer("intermediate_size"),
-        num_attention_heads=heads,
         num_key_value_heads=config.integer("num_key_value_heads", 2),
-        head_dim=hidden_size // heads,
-        vocab_size=config.integer("vocab_size"),
-        max_position_embeddings=config.integer("max_position_embeddings", 4096),
         sliding_window=config.window(None),
         qkv_bias=bias,
         output_bias=bias,
@@ -158,8 +153,6 @@ def _starcoder2(config: Config) -> ModelSpec:
         tied_embeddings=config.flag("tie_word_embeddings", default=True),
         mlp="plain",
         activation=config.activation("hidden_act", "gelu_pytorch_tanh"),
-        norm="layer",
-        norm_bias=True,
         embedding_dropout=config.fraction("embedding_dropout", 0.0),
         residual_dropout=config.fraction("residual_dropout", 0.0),
         attention_dropout=config.fraction("attention_dropout", 0.0),
