@@ -27,22 +27,36 @@ from planner.spec import Spec, read_spec
 from planner.units import format_count
 
 
+class WrittenFor(Spec):
+    """The machine's part as a recipe's author had it: what a plan may choose anew."""
+
+    micro_batch_size: int = Field(ge=1)
+    devices: int = Field(default=1, ge=1)
+    """Beside the recipe's global batch the two say how many micro-batches were accumulated."""
+    compute: Precision
+    activation_checkpointing: bool
+
+
 class Recipe(Spec):
     """Training settings with their source. A plan keeps them and adds the machine's part."""
 
     name: str
     source: Source
+    model: str | None = None
+    """Preset, hub id or directory; nothing where the recipe goes with any model."""
     method: Method
     adapter: AdapterSection | None = None
     quantization: QuantizationSection | None = None
     global_batch_size: int = Field(ge=1)
     sequence_length: int = Field(ge=1)
+    packing: bool = False
     optimizer: OptimizerSection
     schedule: ScheduleSection
     epochs: float = Field(gt=0)
     data: DataSection
     attention: Attention = "sdpa"
     loss: Loss = "fused"
+    written_for: WrittenFor | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> "Recipe":
