@@ -28,7 +28,7 @@ from planner.choose import decide
 from planner.gpu import Accelerator, Cluster
 from planner.plan import METHODS, Loss, Method, Plan
 from planner.presets import load_gpu, load_model
-from planner.recipe import load_recipe
+from planner.recipes import load_recipe
 from planner.request import Request
 from planner.units import GIB
 

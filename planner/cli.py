@@ -23,7 +23,7 @@ from planner.optimizers import optimizer_name
 from planner.plan import Method, Offload
 from planner.plan_file import render, write
 from planner.presets import Kind, ModelPreset, load_model, preset_names
-from planner.recipe import load_recipe
+from planner.recipes import load_recipe
 from planner.report import print_report
 from planner.request import Prefer, Request
 from planner.units import parse_size

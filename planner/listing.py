@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from planner.presets import Kind, aliases, load_gpu, load_model, preset_names
-from planner.recipe import load_recipe
+from planner.recipes import load_recipe
 from planner.units import MIB, format_count, format_gib
 
 

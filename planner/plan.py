@@ -36,6 +36,7 @@ OptimizerName = Literal[
 ]
 """transformers' names; presets/optimizers.yaml says what each keeps."""
 Attention = Literal["sdpa", "eager"]
+ScheduleKind = Literal["cosine", "linear", "constant"]
 
 Phase = Literal["load", "forward", "backward", "optimizer_step", "save"]
 Part = Literal[
@@ -202,7 +203,7 @@ class OptimizerSection(Spec):
 
 
 class ScheduleSection(Spec):
-    kind: Literal["cosine", "linear", "constant"]
+    kind: ScheduleKind
     warmup_ratio: float = Field(ge=0, lt=1)
 
 

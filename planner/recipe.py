@@ -22,8 +22,8 @@ from planner.plan import (
     ScheduleSection,
     refuse_dora_on_int8,
 )
-from planner.presets import ROOT, Source, resolve_name
-from planner.spec import Spec, read_spec
+from planner.presets import Source
+from planner.spec import Spec
 from planner.units import format_count
 
 
@@ -140,7 +140,3 @@ class Batch:
     def scores(self) -> int:
         """Elements of a mask, and of one head's scores."""
         return self.micro_batch_size * self.sequence_length**2
-
-
-def load_recipe(name: str) -> Recipe:
-    return read_spec(Recipe, ROOT / "recipes" / f"{resolve_name('recipes', 'recipe', name)}.yaml")

@@ -18,7 +18,8 @@ from planner.plan import (
     ZeroStage,
 )
 from planner.presets import ModelPreset
-from planner.recipe import Recipe, Workload, load_recipe
+from planner.recipe import Recipe, Workload
+from planner.recipes import load_recipe
 from planner.search import SearchResult, search
 from planner.strategy import PARTIAL, Layout, layouts
 from planner.traced_model import TracedSpec

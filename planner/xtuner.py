@@ -5,11 +5,20 @@ read: xtuner/configs, xtuner/model/sft.py and xtuner/utils/templates.py at v0.1.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from planner.errors import InvalidFileError, did_you_mean
-from planner.plan import AdapterSection, OptimizerName, OptimizerSection, QuantizationSection
-from planner.plan import ScheduleSection
+from planner.errors import did_you_mean
+from planner.plan import (
+    AdapterSection,
+    DataSection,
+    Method,
+    OptimizerName,
+    OptimizerSection,
+    Precision,
+    QuantizationSection,
+    ScheduleKind,
+    ScheduleSection,
+)
 from planner.presets import Source
 from planner.python_config import PythonConfig, Reference, read_python_config
 from planner.recipe import Recipe, WrittenFor
@@ -26,11 +35,7 @@ OPTIMIZERS: dict[str, OptimizerName] = {
     "SGD": "sgd",
 }
 """Their class, and transformers' name of it."""
-SCHEDULES = {
-    "CosineAnnealingLR": "cosine",
-    "PolyLR": "linear",
-    "ConstantLR": "constant",
-}
+SCHEDULES: dict[str, ScheduleKind] = {"CosineAnnealingLR": "cosine", "ConstantLR": "constant"}
 
 
 def read_xtuner(path: Path) -> Recipe:
@@ -42,7 +47,7 @@ def read_xtuner(path: Path) -> Recipe:
         raise config.error(
             "model", "quantizes a model that it trains whole: give it model.lora, or no quantization"
         )
-    method = "full" if adapter is None else "lora" if quantization is None else "qlora"
+    method: Method = "full" if adapter is None else "lora" if quantization is None else "qlora"
     micro_batch_size = _whole(config, "train_dataloader.batch_size")
     accumulation = _whole(config, "optim_wrapper.accumulative_counts", 1)
     sets = list(data_sets(config))
@@ -60,7 +65,7 @@ def read_xtuner(path: Path) -> Recipe:
         optimizer=_optimizer(config),
         schedule=_schedule(config, epochs),
         epochs=epochs,
-        data=_data(config, sets),
+        data=DataSection(source=None),
         written_for=WrittenFor(
             micro_batch_size=micro_batch_size,
             compute=_compute(config),
@@ -143,7 +148,8 @@ def _optimizer(config: PythonConfig) -> OptimizerSection:
 
 def _schedule(config: PythonConfig, epochs: float) -> ScheduleSection:
     """A linear warm-up that ends after some share of the epochs, and what follows it."""
-    warm_up, kind = 0.0, "constant"
+    warm_up = 0.0
+    kind: ScheduleKind = "constant"
     for each in config.get("param_scheduler") or ():
         name = each["type"].last if isinstance(each.get("type"), Reference) else each.get("type")
         if name == "LinearLR":
@@ -152,7 +158,7 @@ def _schedule(config: PythonConfig, epochs: float) -> ScheduleSection:
             kind = SCHEDULES[name]
         else:
             raise config.error("param_scheduler", f"{name} is no schedule of ours")
-    return ScheduleSection(kind=cast(ScheduleKind, kind), warmup_ratio=round(warm_up, 9))
+    return ScheduleSection(kind=kind, warmup_ratio=round(warm_up, 9))
 
 
 def data_sets(config: PythonConfig) -> Iterator[Mapping[str, Any]]:

@@ -12,7 +12,8 @@ from benchmarks.rows import Row
 from planner.decoder import Decoder
 from planner.numerics import Numerics
 from planner.plan import AdapterSection, Method, Precision, QuantizationSection
-from planner.recipe import Batch, Recipe, Workload, load_recipe
+from planner.recipe import Batch, Recipe, Workload
+from planner.recipes import load_recipe
 from planner.trained_tensors import TrainedTensor, trained_tensors
 
 Choice = TypeVar("Choice")

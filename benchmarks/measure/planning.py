@@ -14,7 +14,8 @@ from planner.errors import InvalidRequestError, UserError
 from planner.gpu import Cluster, Device
 from planner.plan import Plan
 from planner.presets import ModelPreset, load_model
-from planner.recipe import Recipe, load_recipe
+from planner.recipe import Recipe
+from planner.recipes import load_recipe
 from planner.request import Request, workload
 from planner.search import Candidate
 from planner.strategy import Layout

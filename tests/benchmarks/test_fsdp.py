@@ -9,7 +9,8 @@ from planner.decoder import Decoder
 from planner.numerics import Numerics
 from planner.plan import Method
 from planner.presets import load_model
-from planner.recipe import Batch, Workload, load_recipe
+from planner.recipe import Batch, Workload
+from planner.recipes import load_recipe
 from planner.trained_tensors import trained_tensors
 
 

@@ -20,7 +20,7 @@ from planner.choose import decide
 from planner.model import ModelSpec
 from planner.plan import OptimizerName, Plan
 from planner.presets import load_model
-from planner.recipe import load_recipe
+from planner.recipes import load_recipe
 from planner.request import Request
 from planner.units import GIB
 from tests.launcher.launching import launch, write_plan

@@ -13,7 +13,8 @@ from planner.model_config import config_from_spec
 from planner.module_names import ONLY_ATTENTION, module_names
 from planner.numerics import numerics
 from planner.plan import AdapterSection, Method, Precision, ZeroStage
-from planner.recipe import Workload, load_recipe
+from planner.recipe import Workload
+from planner.recipes import load_recipe
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 peft = pytest.importorskip("peft")

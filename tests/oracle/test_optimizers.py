@@ -18,7 +18,8 @@ from planner.optimizer_step import step_bytes
 from planner.optimizers import optimizers, states_bytes, tensor_states
 from planner.plan import Method, OptimizerName, ZeroStage
 from planner.presets import load_model, preset_names
-from planner.recipe import Workload, load_recipe
+from planner.recipe import Workload
+from planner.recipes import load_recipe
 from planner.trained_tensors import counted_tensors, trained_tensors
 from tests.oracle.small_models import SHAPES, build, prepare, workload_of
 

@@ -10,7 +10,8 @@ from planner.numerics import Numerics, numerics
 from planner.optimizers import optimizers
 from planner.plan import METHODS, PHASES, Method, Strategy, ZeroStage
 from planner.presets import load_model
-from planner.recipe import Workload, load_recipe
+from planner.recipe import Workload
+from planner.recipes import load_recipe
 from planner.strategy import Layout
 from planner.trained_tensors import TrainedTensor, trained_tensors
 from planner.units import ALLOCATOR_BLOCK_BYTES, GIB

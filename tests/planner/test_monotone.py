@@ -13,7 +13,8 @@ from planner.model_pass import ModelPass, passed_layers
 from planner.numerics import numerics
 from planner.plan import PHASES, Part, Strategy
 from planner.presets import load_model
-from planner.recipe import Recipe, Workload, load_recipe
+from planner.recipe import Recipe, Workload
+from planner.recipes import load_recipe
 from planner.strategy import Layout
 from planner.units import ALLOCATOR_BLOCK_BYTES
 

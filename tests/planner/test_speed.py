@@ -7,7 +7,8 @@ from planner.flops import micro_batch_flops
 from planner.numerics import numerics
 from planner.plan import METHODS, Method, Strategy
 from planner.presets import load_gpu, load_model
-from planner.recipe import Batch, Workload, load_recipe
+from planner.recipe import Batch, Workload
+from planner.recipes import load_recipe
 from planner.search import Candidate
 from planner.step_time import rates, speed_data, utilisation
 from planner.strategy import Layout, divisors, layouts

@@ -8,7 +8,8 @@ from planner.numerics import numerics
 from planner.parameters import Sized, parameters
 from planner.plan import Offload, Strategy
 from planner.presets import load_model, preset_names
-from planner.recipe import Workload, load_recipe
+from planner.recipe import Workload
+from planner.recipes import load_recipe
 from planner.strategy import Layout
 from planner.units import GIB
 from planner.zero import partition
