@@ -82,9 +82,15 @@ def left_out_of(plan: Plan) -> tuple[str, ...]:
 
 
 def without(plan: Plan, left_out: tuple[str, ...]) -> Phases:
-    """The prediction without parts that one process cannot show."""
+    """The prediction without parts that one process cannot show, at the largest moment of what
+    is left."""
+    own = plan.prediction.micro_batch if left_out else {}
     return {
-        phase: {part: size for part, size in parts.items() if part not in left_out}
+        phase: {
+            part: size
+            for part, size in {**parts, **own.get(phase, {})}.items()
+            if part not in left_out
+        }
         for phase, parts in plan.prediction.phases.items()
     }
 

@@ -8,6 +8,8 @@ from planner.plan import (
     HardwareSection,
     ModelSection,
     OutputSection,
+    Part,
+    Phase,
     Plan,
     PredictionSection,
     TrainingSection,
@@ -80,11 +82,16 @@ def prediction_of(chosen: Candidate) -> PredictionSection:
         disk_bytes=chosen.disk_bytes,
         step_time_s=_rounded(chosen.step_time_s),
         tokens_per_second=_rounded(chosen.tokens_per_second),
-        phases={
-            phase: {part: size for part, size in parts.items() if size}
-            for phase, parts in chosen.footprint.phases.items()
-        },
+        phases=_without_zeros(chosen.footprint.phases),
+        micro_batch=_without_zeros(chosen.footprint.micro_batch),
     )
+
+
+def _without_zeros(phases: dict[Phase, dict[Part, int]]) -> dict[str, dict[str, int]]:
+    return {
+        phase: {part: size for part, size in parts.items() if size}
+        for phase, parts in phases.items()
+    }
 
 
 def _rounded(number: float | None) -> float | None:

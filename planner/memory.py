@@ -12,7 +12,7 @@ The peak is the largest sum of one phase, never a sum over phases. A phase is a 
 With gradient accumulation the gradients of earlier micro-batches are alive in forward too.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from planner.autograd import GradientSink
 from planner.buffers import (
@@ -31,7 +31,7 @@ from planner.quantization import loading_copy_width
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
 from planner.trained_tensors import counted_tensors
-from planner.zero_phases import zero_phases
+from planner.zero_phases import own_moments, zero_phases
 from planner.zero_sizes import zero_section
 
 Parts = dict[Part, int]
@@ -42,6 +42,8 @@ class Footprint:
     """Bytes that tensors take on one device, by phase and part."""
 
     phases: dict[Phase, Parts]
+    micro_batch: dict[Phase, Parts] = field(default_factory=dict)
+    """Under DeepSpeed, what a micro-batch makes, at its own largest moments."""
 
     def total_bytes(self, phase: Phase) -> int:
         return sum(self.phases[phase].values())
@@ -100,7 +102,20 @@ def footprint_of(
     cublas = sum(cublas_workspaces(compute_capability)) if batch.device == "cuda" else 0
     zero = zero_section(workload, layout)
     if zero is not None:
-        return _with_cublas(zero_phases(workload, layout, batch, kinds, zero), cublas)
+        passes = micro_batch(
+            workload,
+            batch,
+            kinds,
+            checkpointing=layout.checkpointing,
+            sink="reduce",
+            reduce_bucket_size=zero.reduce_bucket_size,
+        )
+        return Footprint(
+            phases=_with_cublas(
+                zero_phases(workload, layout, passes, kinds, zero, batch.device), cublas
+            ),
+            micro_batch=_with_cublas(own_moments(passes), cublas),
+        )
     step = _Step(
         workload=workload,
         layout=layout,
@@ -135,12 +150,14 @@ def footprint_of(
     )
 
 
-def _with_cublas(phases: dict[Phase, Parts], cublas: int) -> Footprint:
+def _with_cublas(phases: dict[Phase, Parts], cublas: int) -> dict[Phase, Parts]:
     """Its workspaces stay from the first product of a step to the last of the run."""
-    for phase in ("forward", "backward", "optimizer_step"):
-        parts = phases[phase]
-        parts["workspace"] = parts.get("workspace", 0) + cublas
-    return Footprint(phases=phases)
+    return {
+        phase: {**parts, "workspace": parts.get("workspace", 0) + cublas}
+        if phase in ("forward", "backward", "optimizer_step")
+        else parts
+        for phase, parts in phases.items()
+    }
 
 
 def gradient_sink(layout: Layout) -> GradientSink:

@@ -9,11 +9,11 @@ from operator import add
 from planner.buffers import largest_linear
 from planner.gathered import Gathered, gathered
 from planner.gpu import Device
-from planner.micro_batch import Amounts, MicroBatch, micro_batch
+from planner.micro_batch import Amounts, MicroBatch
 from planner.model_states import frozen_bytes
 from planner.numerics import Numerics
 from planner.plan import Part, Phase, ZeroSection
-from planner.recipe import Batch, Workload
+from planner.recipe import Workload
 from planner.strategy import Layout
 from planner.zero import FlatStates, block, flat_states
 from planner.zero3 import SlicedStates, sliced_states
@@ -22,23 +22,33 @@ from planner.zero_reduce import Reductions, reductions, scatter_copies
 Parts = dict[Part, int]
 
 
+def own_moments(passes: MicroBatch) -> dict[Phase, Parts]:
+    """What a micro-batch makes, where that alone is largest."""
+    return {"forward": _own(passes.forward), "backward": _own(passes.backward)}
+
+
+def _own(alive: Amounts) -> Parts:
+    return {
+        "activations": alive["activations"],
+        "loss": alive["loss"],
+        "workspace": alive["workspace"],
+    }
+
+
 def zero_phases(
-    workload: Workload, layout: Layout, batch: Batch, kinds: Numerics, zero: ZeroSection
+    workload: Workload,
+    layout: Layout,
+    passes: MicroBatch,
+    kinds: Numerics,
+    zero: ZeroSection,
+    device: Device,
 ) -> dict[Phase, Parts]:
     """Bytes by phase and part, workspaces of cuBLAS aside."""
-    passes = micro_batch(
-        workload,
-        batch,
-        kinds,
-        checkpointing=layout.checkpointing,
-        sink="reduce",
-        reduce_bucket_size=zero.reduce_bucket_size,
-    )
     if layout.zero_stage == 3:
-        return _stage_3(workload, layout, passes, kinds, zero, batch.device)
+        return _stage_3(workload, layout, passes, kinds, zero, device)
     offloaded = layout.offload != "none"
     states = flat_states(
-        workload, layout.world_size, zero, kinds, offloaded=offloaded, device=batch.device
+        workload, layout.world_size, zero, kinds, offloaded=offloaded, device=device
     )
     held = _held(workload, states, kinds)
     return {
@@ -86,10 +96,8 @@ def _held(workload: Workload, states: FlatStates, kinds: Numerics) -> Parts:
 def _pass(held: Parts, alive: Amounts, *, gradients: int, communication: int = 0) -> Parts:
     return {
         **held,
+        **_own(alive),
         "gradients": gradients + alive["gradients"],
-        "activations": alive["activations"],
-        "loss": alive["loss"],
-        "workspace": alive["workspace"],
         "communication": held["communication"] + communication,
     }
 
