@@ -50,12 +50,14 @@ def zero_phases(
     states = flat_states(
         workload, layout.world_size, zero, kinds, offloaded=offloaded, device=device
     )
-    held = _held(workload, states, kinds)
+    weights = _weights(workload, states.weights_bytes, frozen_bytes(workload, kinds))
+    held: Parts = {
+        **weights,
+        "optimizer_states": states.optimizer_bytes,
+        "communication": states.held_buffer_bytes,
+    }
     return {
-        "load": {
-            **_weights(workload, states.weights_bytes, frozen_bytes(workload, kinds)),
-            "workspace": _quantized_from(workload, kinds),
-        },
+        "load": _flat_load(states, weights, _quantized_from(workload, kinds)),
         "forward": _pass(
             held,
             passes.forward,
@@ -72,6 +74,19 @@ def zero_phases(
     }
 
 
+def _flat_load(states: FlatStates, weights: Parts, quantized: int) -> Parts:
+    """The larger of a matrix before it is quantized, and of DeepSpeed's setup."""
+    return _larger(
+        {**weights, "workspace": quantized},
+        {
+            **weights,
+            "optimizer_states": states.copies_bytes,
+            "workspace": states.setup_bytes,
+            "communication": states.held_buffer_bytes,
+        },
+    )
+
+
 def _quantized_from(workload: Workload, kinds: Numerics) -> int:
     """A matrix is whole in 16 bit before it is quantized."""
     if workload.recipe.quantization is None:
@@ -83,14 +98,6 @@ def _weights(workload: Workload, trained_bytes: int, frozen: int) -> Parts:
     if workload.method == "full":
         return {"weights": trained_bytes}
     return {"weights": frozen, "adapters": trained_bytes}
-
-
-def _held(workload: Workload, states: FlatStates, kinds: Numerics) -> Parts:
-    return {
-        **_weights(workload, states.weights_bytes, frozen_bytes(workload, kinds)),
-        "optimizer_states": states.optimizer_bytes,
-        "communication": states.held_buffer_bytes,
-    }
 
 
 def _pass(held: Parts, alive: Amounts, *, gradients: int, communication: int = 0) -> Parts:
@@ -195,11 +202,12 @@ def _stage_3(
     copies = scatter_copies(workload, ranks, zero, kinds)
     to_save = max(states.persistent_bytes, states.largest_gathered_bytes)
     return {
-        "load": {
-            **weights,
-            "communication": 0 if quantized else states.largest_gathered_bytes,
-            "workspace": _quantized_from(workload, kinds),
-        },
+        "load": _stage_3_load(
+            states,
+            weights,
+            0 if quantized else states.largest_gathered_bytes,
+            _quantized_from(workload, kinds),
+        ),
         **_stage_3_passes(held, passes, states, whole, copies),
         "optimizer_step": _stage_3_step(states, held),
         "save": {
@@ -208,6 +216,21 @@ def _stage_3(
             "communication": states.bucket_bytes + to_save,
         },
     }
+
+
+def _stage_3_load(states: SlicedStates, weights: Parts, whole_bytes: int, quantized: int) -> Parts:
+    """The largest of a parameter that is loaded whole, and of two moments of the setup."""
+    copies = states.copies_bytes
+    return _larger(
+        {**weights, "communication": whole_bytes, "workspace": quantized},
+        {**weights, "optimizer_states": copies, "workspace": states.setup_bytes},
+        {
+            **weights,
+            "optimizer_states": copies,
+            "gradients": states.gradients_bytes,
+            "communication": states.bucket_bytes + states.largest_trained_bytes,
+        },
+    )
 
 
 def _stage_3_passes(
