@@ -26,6 +26,7 @@ ROUNDED = 0.02
 GATHERED_TO_SAVE = 0.05
 """Relative: a smaller gathered parameter may still be there beside the largest."""
 PHASES: dict[Phase, float] = {
+    "load": EXACT,
     "forward": EXACT,
     "backward": BY_LAYER,
     "optimizer_step": EXACT,
