@@ -23,8 +23,6 @@ BY_LAYER = 0.02
 """Relative: which gradient waits and which weight is gathered is known by the layer."""
 ROUNDED = 0.02
 """Relative: the constants of a small 4-bit matrix are smaller than the allocator's blocks."""
-GATHERED_TO_SAVE = 0.05
-"""Relative: a smaller gathered parameter may still be there beside the largest."""
 PHASES: dict[Phase, float] = {
     "load": EXACT,
     "forward": EXACT,
@@ -49,8 +47,9 @@ POINTS = [
     (number, phase)
     for number, case in enumerate(CASES)
     for phase in PHASES
-    # bitsandbytes multiplies by 4-bit weights otherwise on the CPU.
-    if (case.method, phase) != ("qlora", "backward")
+    # bitsandbytes multiplies by 4-bit weights otherwise on the CPU, and they are packed before
+    # the trace begins.
+    if case.method != "qlora" or phase not in ("load", "backward")
 ]
 
 
@@ -100,7 +99,7 @@ def test_phase_is_what_deepspeed_allocates(
     tolerance = PHASES[phase]
     if case.method == "qlora":
         tolerance = ROUNDED
-    elif case.strategy == "zero3" and phase != "optimizer_step":
-        tolerance = GATHERED_TO_SAVE if phase == "save" else BY_LAYER
+    elif case.strategy == "zero3" and phase == "forward":
+        tolerance = BY_LAYER
     predicted = case.predicted.total_bytes(phase)
     assert predicted == pytest.approx(traced[number][phase], rel=tolerance)

@@ -31,7 +31,13 @@ from tests.oracle.zero_cases import SHAPE, ZeroCase
 STEPS = 3
 """The first makes the optimizer's states, the second records ZeRO-3's order of modules."""
 
-COLLECTIVES = ("reduce_scatter_tensor", "all_gather_into_tensor", "all_reduce", "all_gather")
+COLLECTIVES = (
+    "reduce_scatter_tensor",
+    "all_gather_into_tensor",
+    "all_reduce",
+    "all_gather",
+    "broadcast",
+)
 
 
 def main() -> None:
