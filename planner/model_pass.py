@@ -17,7 +17,6 @@ from planner.recipe import Batch, Workload
 from planner.rotary import Tables
 from planner.tensors import Parameter, Tensor
 
-
 WINDOW_OF_NOTHING = frozenset({"qwen2_moe"})
 """Architectures that make a mask of a window of no tokens where no layer has a window.
 

@@ -22,7 +22,7 @@ NAMES = ("llama", "glm", "gemma2", "gpt2", "qwen2-moe", "deepseek-v2")
 
 
 @pytest.fixture
-def nothing_kept(tile_width: None) -> Iterator[None]:  # noqa: F811 - a fixture's own name
+def nothing_kept(tile_width: None) -> Iterator[None]:
     """Of tiles of another width."""
     forward_alone.cache_clear()
     yield
@@ -41,9 +41,9 @@ def test_an_evaluation_takes_what_is_predicted(name: str, method: Method) -> Non
     for tensor in (*model.parameters(), *model.buffers()):
         tracer.own(tensor, "weights")
     ids = torch.randint(1, work.model.vocab_size, (1, SEQUENCE_LENGTH))
-    with tracer, tracer.phase("forward"), torch.no_grad():
-        with torch.autocast("cpu", torch.bfloat16):
-            model(input_ids=ids.clone(), labels=ids.clone(), fused_lm_head=True, use_cache=False)
+    autocast = torch.autocast("cpu", torch.bfloat16)
+    with tracer, tracer.phase("forward"), torch.no_grad(), autocast:
+        model(input_ids=ids.clone(), labels=ids.clone(), fused_lm_head=True, use_cache=False)
     batch = Batch(micro_batch_size=1, sequence_length=SEQUENCE_LENGTH, device="cpu")
     kinds = numerics(method=method, compute="bf16", zero_stage=0)
     predicted = forward_bytes(work, batch, kinds).total()
