@@ -110,8 +110,7 @@ def eager_attention(
         weights = unary(tape, weights, "capped scores")
     mask = Tensor(weights.elements, mask_width, None, None)
     weights = add(tape, weights, mask, "masked scores")
-    weights = softmax(tape, weights, device=device)
-    weights = cast(tape, weights, query.width, "attention weights")
+    weights = cast(tape, softmax(tape, weights, device=device), query.width, "attention weights")
     operands = operand(tape, weights, compute), operand(tape, value, compute)
     output = _weighted(tape, *operands, shape)
     return contiguous(tape, output, "attention output, made contiguous"), weights

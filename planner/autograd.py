@@ -48,7 +48,12 @@ class Tape:
     """One training step: the log of its storages, and the graph as it grows."""
 
     def __init__(
-        self, *, sink: GradientSink, reduce_bucket_size: int = 0, fp16: bool = False
+        self,
+        *,
+        sink: GradientSink,
+        reduce_bucket_size: int = 0,
+        fp16: bool = False,
+        without_graph: bool = False,
     ) -> None:
         self.log: list[Event] = []
         self.kept_gradients: list[Storage] = []
@@ -66,7 +71,7 @@ class Tape:
         self._loss_from = 0
         self._region: Region | None = None
         self._refilling = False
-        self._without_graph = False
+        self._without_graph = without_graph
         self._contexts: list[list[Storage]] = []
         """What contexts hold of a graph that backward passes, until it has passed all."""
         self._cast_weights: dict[int, tuple[int, Tensor]] = {}

@@ -137,6 +137,14 @@ class ModelSpec(Spec):
         return self.num_key_value_heads * self.head_dim
 
     @property
+    def cached_sizes(self) -> tuple[int, int]:
+        """Widths of what generation keeps of a token in one layer: its key and its value, or
+        what latent attention makes both of, and the part that rotates."""
+        if self.latent is None:
+            return self.key_value_size, self.key_value_size
+        return self.latent.kv_lora_rank, self.latent.qk_rope_head_dim
+
+    @property
     def layers(self) -> tuple[LayerKind, ...]:
         """The kind of each layer, in forward order."""
         return layers_of(self._pattern)

@@ -47,7 +47,7 @@ NAMES = (
     *("phi", "stablelm", "gpt_neox", "starcoder2", "gpt2", "opt"),
     *("falcon", "falcon-grouped", "bloom"),
 )
-LARGER_EXPERTS = {"intermediate_size": 384, "shared_intermediate_size": 512}
+LARGER_EXPERTS = {"intermediate_size": 384, "shared_intermediate_size": 768}
 
 
 def _larger(spec: ModelSpec) -> ModelSpec:
