@@ -5,7 +5,7 @@ and ``models/glm/modeling_glm.py`` in transformers 5.23. The two differ in names
 ChatGLM keeps query, key and value as the rows of one matrix.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 ROTARY_TABLE = "transformer.rotary_pos_emb.inv_freq"
@@ -18,6 +18,14 @@ FINAL_NORM = ("transformer.encoder.final_layernorm.weight", "model.norm.weight")
 HEAD = ("transformer.output_layer.weight", "lm_head.weight")
 LAYER_NORMS = ("input_layernorm", "post_attention_layernorm")
 """Of the same name on both sides."""
+FUSED = "self_attention.query_key_value"
+MODULES: Mapping[str, tuple[str, ...]] = {
+    FUSED: ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attention.dense": ("self_attn.o_proj",),
+    "mlp.dense_h_to_4h": ("mlp.gate_up_proj",),
+    "mlp.dense_4h_to_h": ("mlp.down_proj",),
+}
+"""Linear modules of a layer, and the native ones that their rows belong to, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,21 +38,6 @@ class Shape:
     head_dim: int
     vocab_size: int
     qkv_bias: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """A linear module of a layer: its rows belong to one native module, or to several in turn."""
-
-    original: str
-    parts: tuple[tuple[str, int], ...]
-    """Native name and rows."""
-    columns: int
-    bias: bool = False
-
-    @property
-    def rows(self) -> int:
-        return sum(rows for _, rows in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +54,19 @@ class Mapped:
         return (sum(shape[0] for _, shape in self.parts), *first[1:])
 
 
-def linears(shape: Shape) -> tuple[Linear, ...]:
+def linear_sizes(shape: Shape) -> dict[str, tuple[int, int]]:
+    """Rows and columns of each native linear module."""
     hidden, inner = shape.hidden_size, shape.intermediate_size
     queries = shape.num_attention_heads * shape.head_dim
     keys = shape.num_key_value_heads * shape.head_dim
-    qkv = (("self_attn.q_proj", queries), ("self_attn.k_proj", keys), ("self_attn.v_proj", keys))
-    return (
-        Linear("self_attention.query_key_value", qkv, hidden, bias=shape.qkv_bias),
-        Linear("self_attention.dense", (("self_attn.o_proj", hidden),), queries),
-        Linear("mlp.dense_h_to_4h", (("mlp.gate_up_proj", 2 * inner),), hidden),
-        Linear("mlp.dense_4h_to_h", (("mlp.down_proj", hidden),), inner),
-    )
+    return {
+        "self_attn.q_proj": (queries, hidden),
+        "self_attn.k_proj": (keys, hidden),
+        "self_attn.v_proj": (keys, hidden),
+        "self_attn.o_proj": (hidden, queries),
+        "mlp.gate_up_proj": (2 * inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+    }
 
 
 def tensors(shape: Shape) -> Iterator[Mapped]:
@@ -87,16 +82,13 @@ def _layer(shape: Shape, original: str, native: str) -> Iterator[Mapped]:
     for norm in LAYER_NORMS:
         name = f"{norm}.weight"
         yield _alone((original + name, native + name), (shape.hidden_size,))
-    for linear in linears(shape):
-        yield Mapped(
-            f"{original}{linear.original}.weight",
-            tuple((f"{native}{name}.weight", (rows, linear.columns)) for name, rows in linear.parts),
-        )
-        if linear.bias:
-            yield Mapped(
-                f"{original}{linear.original}.bias",
-                tuple((f"{native}{name}.bias", (rows,)) for name, rows in linear.parts),
-            )
+    sizes = linear_sizes(shape)
+    for module, parts in MODULES.items():
+        weights = tuple((f"{native}{part}.weight", sizes[part]) for part in parts)
+        yield Mapped(f"{original}{module}.weight", weights)
+        if module == FUSED and shape.qkv_bias:
+            biases = tuple((f"{native}{part}.bias", sizes[part][:1]) for part in parts)
+            yield Mapped(f"{original}{module}.bias", biases)
 
 
 def _alone(names: tuple[str, str], shape: tuple[int, ...]) -> Mapped:

@@ -8,6 +8,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
 NEITHER = "is damaged, or only a Git LFS pointer (then: git lfs pull). Fetch it again"
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+PIECE_BYTES = 16 * 2**20
 _LARGEST_HEADER = 100_000_000
 """read: safetensors 0.8, MAX_HEADER_SIZE."""
 
@@ -36,15 +38,17 @@ class Stored:
 
     dtype: str
     shape: tuple[int, ...]
-    ranges: tuple[ByteRange, ...]
+    ranges: tuple[ByteRange | bytes, ...]
+    """Where its bytes are, or the few that they are."""
 
     @property
     def num_bytes(self) -> int:
-        return sum(part.num_bytes for part in self.ranges)
+        return ITEM_BYTES[self.dtype] * prod(self.shape)
 
     def rows(self, first: int, count: int) -> "Stored":
-        """Of a tensor in one range, ``count`` rows from ``first`` on."""
+        """Of a tensor in one range of a file, ``count`` rows from ``first`` on."""
         [whole] = self.ranges
+        assert isinstance(whole, ByteRange)
         row_bytes = whole.num_bytes // self.shape[0]
         part = ByteRange(whole.file, whole.offset + first * row_bytes, count * row_bytes)
         return Stored(self.dtype, (count, *self.shape[1:]), (part,))
@@ -58,6 +62,22 @@ def joined(parts: Sequence[Stored]) -> Stored:
     return Stored(first.dtype, (rows, *first.shape[1:]), ranges)
 
 
+def read_bytes(part: ByteRange | bytes) -> Iterator[bytes]:
+    """In pieces small enough to keep none of a large tensor in memory."""
+    if isinstance(part, bytes):
+        yield part
+        return
+    with part.file.open("rb") as file:
+        file.seek(part.offset)
+        left = part.num_bytes
+        while left:
+            piece = file.read(min(left, PIECE_BYTES))
+            if not piece:
+                raise InvalidFileError(part.file, None, "became shorter while it was read")
+            left -= len(piece)
+            yield piece
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The files of a checkpoint, safetensors before pickled ones; none where there is no whole set.
 
@@ -69,6 +89,14 @@ def weight_files(folder: Path) -> list[Path]:
         if (folder / single).is_file():
             return [folder / single]
     return []
+
+
+def all_there(folder: Path) -> bool:
+    """Whether a checkpoint has its weights, and all of its shards."""
+    try:
+        return bool(weight_files(folder))
+    except InvalidFileError:
+        return False
 
 
 def _indexed(index: Path) -> list[Path]:
@@ -120,7 +148,7 @@ def _safetensors(file: Path) -> Iterator[tuple[str, Stored]]:
         begin, end = entry["data_offsets"]
         place = ByteRange(file, 8 + length + begin, end - begin)
         if place.offset + place.num_bytes > size:
-            raise InvalidFileError(file, None, f"ends within {name}. Fetch it again")
+            raise InvalidFileError(file, None, f"ends before the end of {name}. Fetch it again")
         yield name, Stored(entry["dtype"], tuple(entry["shape"]), (place,))
 
 

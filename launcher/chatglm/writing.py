@@ -1,4 +1,4 @@
-"""A checkpoint folder written shard by shard: whole or not at all, and begun again where it stopped.
+"""A checkpoint folder written shard by shard: whole or not at all, and taken up where it stopped.
 
 Shards are copied in small pieces into a hidden folder beside the target, each under a temporary
 name; a finished one is entered in the manifest with its SHA-256. The next attempt keeps those
@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from launcher.chatglm.stored import Stored
+from launcher.chatglm.stored import Stored, read_bytes
 from launcher.run_directory import read_json, write_json
-from planner.errors import InvalidFileError, InvalidRequestError
+from planner.errors import InvalidRequestError
 from planner.units import format_gib
 
 MANIFEST = "conversion.json"
 SHARD_BYTES = 2 * 10**9
 """Near the size of ChatGLM3-6B's own shards."""
-PIECE_BYTES = 16 * 2**20
+_LOCK = ".lock"
 _SPARE_BYTES = 64 * 2**20
 """For the tokenizer and the other small files."""
 
@@ -46,18 +46,18 @@ class Output:
 
 
 def write_checkpoint(target: Path, output: Output, screen: TextIO) -> None:
+    partial = target.with_name(f".{target.name}.partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target):
-            _write(target, output, screen)
+        partial.mkdir(parents=True, exist_ok=True)
+        with _alone(partial):
+            if not (target / MANIFEST).is_file():
+                _write(target, partial, output, screen)
     except OSError as error:
         reason = error.strerror or str(error)
         raise InvalidRequestError(f"cannot write {target}: {reason}.") from error
 
 
-def _write(target: Path, output: Output, screen: TextIO) -> None:
-    partial = target.with_name(f".{target.name}.partial")
-    partial.mkdir(exist_ok=True)
+def _write(target: Path, partial: Path, output: Output, screen: TextIO) -> None:
     shards = _named(_grouped(output.tensors))
     finished = _still_whole(partial, output.identity)
     missing = {name: shard for name, shard in shards.items() if name not in finished}
@@ -70,8 +70,10 @@ def _write(target: Path, output: Output, screen: TextIO) -> None:
         write_json(partial / MANIFEST, manifest)
     _write_index(partial, shards)
     output.small_files(partial)
+    (partial / _LOCK).unlink()
     _sync(partial)
     partial.rename(target)
+    _sync(target.parent)
 
 
 def _grouped(tensors: Mapping[str, Stored]) -> list[dict[str, Stored]]:
@@ -121,8 +123,8 @@ def _require_room(target: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < needed_bytes + _SPARE_BYTES:
         raise InvalidRequestError(
-            f"{target.parent} has {format_gib(free)} GiB of free disk and the converted model needs "
-            f"{format_gib(needed_bytes + _SPARE_BYTES)} GiB. Make room there, or set XDG_CACHE_HOME."
+            f"{target.parent} has {format_gib(free)} GiB of free disk and the converted model "
+            f"needs {format_gib(needed_bytes + _SPARE_BYTES)} GiB. Make room there."
         )
 
 
@@ -154,20 +156,8 @@ def _shard_bytes(shard: Shard) -> Iterator[bytes]:
     header += b" " * (-len(header) % 8)
     yield struct.pack("<Q", len(header)) + header
     for tensor in shard.values():
-        yield from _tensor_bytes(tensor)
-
-
-def _tensor_bytes(tensor: Stored) -> Iterator[bytes]:
-    for part in tensor.ranges:
-        with part.file.open("rb") as file:
-            file.seek(part.offset)
-            left = part.num_bytes
-            while left:
-                piece = file.read(min(left, PIECE_BYTES))
-                if not piece:
-                    raise InvalidFileError(part.file, None, "became shorter while it was read")
-                left -= len(piece)
-                yield piece
+        for part in tensor.ranges:
+            yield from read_bytes(part)
 
 
 def _write_index(folder: Path, shards: Mapping[str, Shard]) -> None:
@@ -190,8 +180,8 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """One conversion at a time into a folder; another waits, and then finds it done or goes on."""
-    with target.with_name(f".{target.name}.lock").open("w") as file:
+def _alone(partial: Path) -> Iterator[None]:
+    """One conversion at a time: another waits, and then finds the target or goes on with it."""
+    with (partial / _LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
