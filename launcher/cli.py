@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from launcher.chatglm.command import Layout, convert
 from launcher.command import (
     environment_changes,
     merged_environment,
@@ -28,7 +29,9 @@ from planner.rules import Combination, broken_rule
 
 
 def launch(
-    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="What plan wrote.")],
+    plan_file: Annotated[
+        Path | None, typer.Argument(metavar="PLAN", help="What plan wrote.", show_default=False)
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Train on this file: JSON or JSON Lines.")
     ] = None,
@@ -46,8 +49,22 @@ def launch(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key: training.max_steps=12."),
     ] = None,
+    conversion: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--convert", metavar="SRC DST", help="Only convert a ChatGLM checkpoint."),
+    ] = None,
+    to: Annotated[
+        Layout | None, typer.Option("--to", help="With --convert: the layout, native if left out.")
+    ] = None,
 ) -> None:
     """Train as PLAN says."""
+    if conversion is not None:
+        convert_only(conversion, to or "native", plan_file)
+        return
+    if to is not None:
+        raise InvalidRequestError("--to goes with --convert: add it, or leave --to out.")
+    if plan_file is None:
+        raise InvalidRequestError("name the plan: launch plan.yaml (--help shows the options)")
     if as_json and not rehearse:
         raise InvalidRequestError("--json goes with --rehearse: add it, or leave --json out.")
     plan = read_plan(plan_file, settings=settings or [], data=data, output=output)
@@ -68,6 +85,16 @@ def launch(
     with locked(run):
         code = execute(plan, run)
     raise typer.Exit(code)
+
+
+def convert_only(places: tuple[Path, Path], to: Layout, plan_file: Path | None) -> None:
+    """A checkpoint, an adapter or a run's result in the other layout; what is done goes to
+    standard error."""
+    if plan_file is not None:
+        raise InvalidRequestError("--convert SRC DST goes without a plan.")
+    source, target = places
+    convert(source, target, to, sys.stderr)
+    print(target)
 
 
 def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
