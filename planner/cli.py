@@ -1,7 +1,6 @@
 """``plan``: options to a request, a request to a decision, a decision to a report and a file."""
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -13,11 +12,10 @@ from rich.console import Console
 from planner.assemble import plan_of
 from planner.choose import decide
 from planner.command_line import run
-from planner.detect import detect, parse_gpus
 from planner.document import document
 from planner.errors import InvalidRequestError
-from planner.gpu import Cluster
 from planner.listing import listing
+from planner.machine_options import find_cluster, show_machine
 from planner.model_config import load_model_dir
 from planner.optimizers import optimizer_name
 from planner.plan import Method, Offload
@@ -37,7 +35,10 @@ def plan(
         str | None, typer.Option(help="Preset name, or a directory with config.json.")
     ] = None,
     gpus: Annotated[
-        str, typer.Option(help="auto, cpu, 24G, 2x24G, or a card: rtx-4090, 8xh100.")
+        str,
+        typer.Option(
+            help="auto, cpu, 24G, 2x24G, a card: rtx-4090, 8xh100, or a saved machine.json."
+        ),
     ] = "auto",
     recipe: Annotated[str | None, typer.Option(help="Training settings by name.")] = None,
     data: Annotated[str | None, typer.Option(help="Training data, or demo.")] = None,
@@ -79,6 +80,10 @@ def plan(
     memory_limit: Annotated[
         str | None, typer.Option(help="Use at most this of each device, such as 22GiB.")
     ] = None,
+    save_machine: Annotated[
+        Path | None,
+        typer.Option(help="Save the machine found, to plan for it elsewhere: --gpus FILE."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Where the plan goes, plan.yaml by default; - prints."),
@@ -95,17 +100,18 @@ def plan(
     """Choose how to fine-tune MODEL on the GPUs at hand, and write plan.yaml."""
     console = Console(highlight=False)
     if list_kind is not None:
-        if as_json:
-            print(json.dumps(preset_names(list_kind)))
-        else:
-            console.print(listing(list_kind))
+        _list(console, list_kind, as_json=as_json)
         return
-    if model is None:
+    if model is None and save_machine is None:
         raise InvalidRequestError("--model is missing: name one (plan --list models shows them)")
+    cluster = find_cluster(gpus, save_machine, force=force)
+    if model is None:
+        show_machine(console, cluster, as_json=as_json)
+        return
     decision = decide(
         Request(
             model=find_model(model),
-            cluster=find_cluster(gpus),
+            cluster=cluster,
             prefer=prefer,
             recipe=load_recipe(recipe) if recipe is not None else None,
             method=_open(method),
@@ -143,6 +149,13 @@ def plan(
     print_report(console, decision, _next_steps(destination, made.data.source))
 
 
+def _list(console: Console, kind: Kind, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(preset_names(kind)))
+    else:
+        console.print(listing(kind))
+
+
 _STAGES: dict[ZeroStageOption, Literal[0, 1, 2, 3]] = {"0": 0, "1": 1, "2": 2, "3": 3}
 
 
@@ -150,10 +163,6 @@ def find_model(name: str) -> ModelPreset:
     """A directory where there is one, else a preset."""
     path = Path(name)
     return load_model_dir(path) if path.is_dir() else load_model(name)
-
-
-def find_cluster(spec: str) -> Cluster:
-    return detect(os.environ) if spec == "auto" else parse_gpus(spec)
 
 
 def _open(method: Literal["auto", "qlora", "lora", "full"]) -> Method | None:

@@ -1,13 +1,14 @@
 """The ``--json`` document: the plan, its prediction in full, and the ways not taken."""
 
-from dataclasses import asdict
 from typing import Any
 
 from planner.alternatives import Alternative
 from planner.choose import Decision
 from planner.gpu import Cluster
+from planner.machine import selection
 from planner.plan import SCHEMA_VERSION, Plan
 from planner.search import Candidate
+from planner.subsets import better_subset
 
 
 def document(decision: Decision, plan: Plan) -> dict[str, Any]:
@@ -21,6 +22,7 @@ def document(decision: Decision, plan: Plan) -> dict[str, Any]:
             "trainable_params": plan.model.trainable_params,
         },
         "hardware": _hardware(decision.request.cluster),
+        "machine": machine_document(decision.request.cluster),
         "why": decision.why,
         "tight": decision.tight,
         "alternatives": [_alternative(each) for each in decision.alternatives],
@@ -62,7 +64,7 @@ def _hardware(cluster: Cluster) -> dict[str, Any]:
         "free_bytes": accelerator.free_bytes,
         "gpus_per_node": cluster.gpus_per_node,
         "num_nodes": cluster.num_nodes,
-        "holders": [asdict(holder) for holder in accelerator.holders],
+        "holders": [holder.model_dump() for holder in accelerator.holders],
         "power_limit_watts": accelerator.power_limit_watts,
         "link": cluster.link,
         "link_bytes_per_s": cluster.link_bytes_per_s,
@@ -70,6 +72,21 @@ def _hardware(cluster: Cluster) -> dict[str, Any]:
         "cores": cluster.cores,
         "driver_version": cluster.driver_version,
         "cuda_version": cluster.cuda_version,
+        "notes": list(cluster.notes),
+    }
+
+
+def machine_document(cluster: Cluster) -> dict[str, Any] | None:
+    """All that was read of the machine, and what follows from it; nothing for a card named."""
+    machine = cluster.machine
+    if machine is None:
+        return None
+    chosen = selection(machine)
+    subset = better_subset(chosen.found)
+    return {
+        **machine.model_dump(mode="json"),
+        "visible": [{"index": each.index, "uuid": each.uuid} for each in chosen.shown],
+        "better_subset": list(subset.indices) if subset is not None else None,
         "notes": list(cluster.notes),
     }
 

@@ -18,9 +18,10 @@ enum {
     ERROR_ARGUMENT_VERSION_MISMATCH = 25,
     ERROR_UNKNOWN = 999,
 };
-enum { P2P_OK = 0, P2P_NOT_SUPPORTED = 5, P2P_INDEX_NVLINK = 2 };
-enum { MAX_GPUS = 16, MAX_PARTS = 64, MAX_SLICES = 8, MAX_PROCESSES = 8, MAX_REFUSALS = 16 };
-enum { MEMORY_V2 = 0x02000028 };
+enum { P2P_OK = 0, P2P_NOT_SUPPORTED = 5, P2P_INDEX_READ = 0, P2P_INDEX_NVLINK = 2 };
+enum { MAX_GPUS = 16, MAX_PARTS = 64, MAX_SLICES = 8, MAX_PROCESSES = 8, MAX_REFUSALS = 64 };
+enum { MEMORY_V2 = 0x02000028, FIELD_NVLINK_MBPS = 90, CLOCK_SM = 1, CLOCK_MEMORY = 2 };
+enum { REMOTE_GPU = 0, REMOTE_SWITCH = 2 };
 
 typedef struct {
     unsigned pid;
@@ -37,6 +38,19 @@ typedef struct {
     unsigned long long total, reserved, free, used;
 } memory_v2;
 
+typedef struct {
+    char bus_id_legacy[16];
+    unsigned domain, bus, device, device_id, subsystem_id;
+    char bus_id[32];
+} pci_info;
+
+typedef struct {
+    unsigned field, scope;
+    long long timestamp, latency;
+    int type, result;
+    union { double number; unsigned value; unsigned long long wide; } value;
+} field_value;
+
 /* A GPU or one of its MIG slices. */
 typedef struct part {
     struct part *parent, *slices[MAX_SLICES];
@@ -45,14 +59,18 @@ typedef struct part {
     unsigned long long total_mib, reserved_mib, free_mib;
     process_info processes[MAX_PROCESSES], graphics[MAX_PROCESSES];
     int major, minor, pcie_generation, pcie_lanes, power_watts, nvlinks;
+    int card_generation, card_lanes, default_watts, card_nvlinks, link_mbps;
+    int cores, core_mhz, bus_bits, memory_mhz, numa, ecc;
+    unsigned long long uncorrected, reasons;
 } part;
 
 static struct {
-    int ready, init_error, cuda, num_gpus, num_parts, num_refusals, all_linked;
+    int ready, init_error, cuda, num_gpus, num_parts, num_refusals, all_linked, switched, p2p;
+    int calls_left, break_error; /* all calls fail after so many; negative for never */
     int linked[MAX_GPUS][MAX_GPUS];
-    char driver[80];
+    char driver[80], program[96];
     part parts[MAX_PARTS], *gpus[MAX_GPUS];
-    struct { char call[64]; int error; } refusals[MAX_REFUSALS];
+    struct { char call[64]; int error, gpu; } refusals[MAX_REFUSALS];
 } machine;
 
 static part *add_part(part *parent, int index)
@@ -61,6 +79,9 @@ static part *add_part(part *parent, int index)
     added->parent = parent;
     added->index = index;
     added->power_watts = added->nvlinks = added->pcie_generation = added->major = -1;
+    added->card_generation = added->default_watts = added->cores = added->bus_bits = -1;
+    added->numa = added->ecc = -1;
+    added->card_lanes = 16;
     return added;
 }
 
@@ -90,8 +111,18 @@ static int read_machine_line(const char *key, const char *value)
         machine.init_error = atoi(value);
     else if (!strcmp(key, "refuse")) {
         int n = machine.num_refusals++;
-        return sscanf(value, "%63s %d", machine.refusals[n].call, &machine.refusals[n].error) == 2;
-    } else if (!strcmp(key, "nvlink") && !strcmp(value, "all"))
+        machine.refusals[n].gpu = -1;
+        return sscanf(value, "%63s %d %d", machine.refusals[n].call, &machine.refusals[n].error,
+                      &machine.refusals[n].gpu) >= 2;
+    } else if (!strcmp(key, "break_after"))
+        return sscanf(value, "%d %d", &machine.calls_left, &machine.break_error) == 2;
+    else if (!strcmp(key, "program"))
+        snprintf(machine.program, sizeof machine.program, "%s", value);
+    else if (!strcmp(key, "p2p"))
+        machine.p2p = atoi(value);
+    else if (!strcmp(key, "nvlink") && !strcmp(value, "switch"))
+        machine.all_linked = machine.switched = 1;
+    else if (!strcmp(key, "nvlink") && !strcmp(value, "all"))
         machine.all_linked = 1;
     else if (!strcmp(key, "nvlink") && sscanf(value, "%d %d", &one, &other) == 2)
         machine.linked[one][other] = machine.linked[other][one] = 1;
@@ -117,11 +148,22 @@ static int read_part_line(part *to, const char *key, const char *value)
     else if (!strcmp(key, "capability"))
         return sscanf(value, "%d.%d", &to->major, &to->minor) == 2;
     else if (!strcmp(key, "pcie"))
-        return sscanf(value, "%d %d", &to->pcie_generation, &to->pcie_lanes) == 2;
+        return sscanf(value, "%d %d %d %d", &to->pcie_generation, &to->pcie_lanes,
+                      &to->card_generation, &to->card_lanes) >= 2;
     else if (!strcmp(key, "power_watts"))
-        to->power_watts = atoi(value);
+        return sscanf(value, "%d %d", &to->power_watts, &to->default_watts) >= 1;
     else if (!strcmp(key, "nvlinks"))
-        to->nvlinks = atoi(value);
+        return sscanf(value, "%d %d %d", &to->nvlinks, &to->card_nvlinks, &to->link_mbps) >= 1 &&
+               (to->card_nvlinks || (to->card_nvlinks = to->nvlinks) >= 0);
+    else if (!strcmp(key, "clocks"))
+        return sscanf(value, "%d %d %d %d", &to->cores, &to->core_mhz, &to->bus_bits,
+                      &to->memory_mhz) == 4;
+    else if (!strcmp(key, "numa"))
+        to->numa = atoi(value);
+    else if (!strcmp(key, "ecc"))
+        return sscanf(value, "%d %llu", &to->ecc, &to->uncorrected) >= 1;
+    else if (!strcmp(key, "throttle"))
+        to->reasons = strtoull(value, NULL, 0);
     else if (!strcmp(key, "mig"))
         to->mig = 1;
     else if (!strcmp(key, "handle_error"))
@@ -145,6 +187,7 @@ static int read_machine(const char *path)
         return ERROR_UNKNOWN;
     }
     memset(&machine, 0, sizeof machine);
+    machine.calls_left = machine.p2p = -1;
     while (fgets(line, sizeof line, file)) {
         value[0] = '\0';
         if (sscanf(line, "%63s %191[^\n]", key, value) < 1 || key[0] == '#')
@@ -164,28 +207,36 @@ static int read_machine(const char *path)
     return SUCCESS;
 }
 
-/* What stands in the way of a call: no start, or a refusal in the description. */
-static int refusal(const char *call)
+/* What stands in the way of a call: no start, the break, or a refusal in the description. */
+static int refusal(const char *call, const part *device)
 {
     if (!machine.ready)
         return ERROR_UNINITIALIZED;
-    for (int n = 0; n < machine.num_refusals; n++)
-        if (!strcmp(machine.refusals[n].call, call))
+    if (machine.calls_left == 0)
+        return machine.break_error;
+    if (machine.calls_left > 0)
+        machine.calls_left--;
+    for (int n = 0; n < machine.num_refusals; n++) {
+        int of = machine.refusals[n].gpu;
+        if (!strcmp(machine.refusals[n].call, call) && (of < 0 || (device && device->index == of)))
             return machine.refusals[n].error;
+    }
     return SUCCESS;
 }
 
-#define ANSWER_OR_RETURN                                                                          \
+#define ANSWER_FOR_OR_RETURN(device)                                                              \
     do {                                                                                          \
-        int refused = refusal(__func__);                                                          \
+        int refused = refusal(__func__, device);                                                  \
         if (refused)                                                                              \
             return refused;                                                                       \
     } while (0)
 
+#define ANSWER_OR_RETURN ANSWER_FOR_OR_RETURN(NULL)
+
 /* A slice does not answer what only a whole GPU can. */
 #define WHOLE_GPU_OR_RETURN(device)                                                               \
     do {                                                                                          \
-        ANSWER_OR_RETURN;                                                                         \
+        ANSWER_FOR_OR_RETURN(device);                                                             \
         if ((device)->parent)                                                                     \
             return ERROR_NOT_SUPPORTED;                                                           \
     } while (0)
@@ -272,20 +323,20 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, part **device)
 
 int nvmlDeviceGetName(part *device, char *name, unsigned size)
 {
-    ANSWER_OR_RETURN;
+    ANSWER_FOR_OR_RETURN(device);
     return give_text(name, size, device->name);
 }
 
 int nvmlDeviceGetUUID(part *device, char *uuid, unsigned size)
 {
-    ANSWER_OR_RETURN;
+    ANSWER_FOR_OR_RETURN(device);
     return give_text(uuid, size, device->uuid);
 }
 
 /* The first version counts the driver's own share as used. */
 int nvmlDeviceGetMemoryInfo(part *device, memory_v1 *memory)
 {
-    ANSWER_OR_RETURN;
+    ANSWER_FOR_OR_RETURN(device);
     memory->total = device->total_mib << 20;
     memory->free = device->free_mib << 20;
     memory->used = memory->total - memory->free;
@@ -294,7 +345,7 @@ int nvmlDeviceGetMemoryInfo(part *device, memory_v1 *memory)
 
 int nvmlDeviceGetMemoryInfo_v2(part *device, memory_v2 *memory)
 {
-    ANSWER_OR_RETURN;
+    ANSWER_FOR_OR_RETURN(device);
     if (memory->version != MEMORY_V2)
         return ERROR_ARGUMENT_VERSION_MISMATCH;
     memory->total = device->total_mib << 20;
@@ -306,13 +357,13 @@ int nvmlDeviceGetMemoryInfo_v2(part *device, memory_v2 *memory)
 
 int nvmlDeviceGetComputeRunningProcesses_v3(part *device, unsigned *count, process_info *infos)
 {
-    ANSWER_OR_RETURN;
+    ANSWER_FOR_OR_RETURN(device);
     return give_processes(count, infos, device->num_processes, device->processes);
 }
 
 int nvmlDeviceGetGraphicsRunningProcesses_v3(part *device, unsigned *count, process_info *infos)
 {
-    ANSWER_OR_RETURN;
+    ANSWER_FOR_OR_RETURN(device);
     return give_processes(count, infos, device->num_graphics, device->graphics);
 }
 
@@ -347,7 +398,7 @@ int nvmlDeviceGetCurrPcieLinkWidth(part *device, unsigned *lanes)
 int nvmlDeviceGetMaxPcieLinkWidth(part *device, unsigned *lanes)
 {
     WHOLE_GPU_OR_RETURN(device);
-    return give(lanes, device->pcie_generation < 0 ? -1 : 16);
+    return give(lanes, device->pcie_generation < 0 ? -1 : device->card_lanes);
 }
 
 int nvmlDeviceGetNvLinkState(part *device, unsigned link, unsigned *active)
@@ -355,7 +406,7 @@ int nvmlDeviceGetNvLinkState(part *device, unsigned link, unsigned *active)
     WHOLE_GPU_OR_RETURN(device);
     if (device->nvlinks < 0)
         return ERROR_NOT_SUPPORTED;
-    if (link >= 18)
+    if (link >= (unsigned)device->card_nvlinks)
         return ERROR_INVALID_ARGUMENT;
     *active = link < (unsigned)device->nvlinks;
     return SUCCESS;
@@ -364,8 +415,12 @@ int nvmlDeviceGetNvLinkState(part *device, unsigned link, unsigned *active)
 int nvmlDeviceGetP2PStatus(part *one, part *other, unsigned index, unsigned *status)
 {
     WHOLE_GPU_OR_RETURN(one);
+    if (index == P2P_INDEX_READ && machine.p2p >= 0) {
+        *status = machine.p2p ? P2P_OK : P2P_NOT_SUPPORTED;
+        return SUCCESS;
+    }
     if (index != P2P_INDEX_NVLINK)
-        return ERROR_INVALID_ARGUMENT;
+        return ERROR_NOT_SUPPORTED;
     int linked = machine.all_linked || machine.linked[one->index][other->index];
     *status = linked ? P2P_OK : P2P_NOT_SUPPORTED;
     return SUCCESS;
@@ -395,4 +450,131 @@ int nvmlDeviceGetMigDeviceHandleByIndex(part *device, unsigned number, part **sl
         return ERROR_INVALID_ARGUMENT;
     *slice = device->slices[number];
     return *slice ? SUCCESS : ERROR_NOT_FOUND;
+}
+
+int nvmlDeviceGetGpuMaxPcieLinkGeneration(part *device, unsigned *generation)
+{
+    WHOLE_GPU_OR_RETURN(device);
+    return give(generation, device->card_generation);
+}
+
+/* A link at rest: every card here idles at the first generation. */
+int nvmlDeviceGetCurrPcieLinkGeneration(part *device, unsigned *generation)
+{
+    WHOLE_GPU_OR_RETURN(device);
+    return give(generation, device->pcie_generation < 0 ? -1 : 1);
+}
+
+int nvmlDeviceGetPowerManagementDefaultLimit(part *device, unsigned *milliwatts)
+{
+    WHOLE_GPU_OR_RETURN(device);
+    return give(milliwatts, device->default_watts < 0 ? -1 : device->default_watts * 1000);
+}
+
+int nvmlDeviceGetCurrentClocksEventReasons(part *device, unsigned long long *reasons)
+{
+    WHOLE_GPU_OR_RETURN(device);
+    *reasons = device->reasons;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetEccMode(part *device, unsigned *current, unsigned *pending)
+{
+    WHOLE_GPU_OR_RETURN(device);
+    *pending = device->ecc > 0;
+    return give(current, device->ecc);
+}
+
+int nvmlDeviceGetTotalEccErrors(part *device, int kind, int counter, unsigned long long *count)
+{
+    WHOLE_GPU_OR_RETURN(device);
+    *count = kind == 1 && counter == 0 ? device->uncorrected : 0;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetMemoryAffinity(part *device, unsigned size, unsigned long *nodes, unsigned scope)
+{
+    WHOLE_GPU_OR_RETURN(device);
+    if (device->numa < 0 || scope != 0)
+        return ERROR_NOT_SUPPORTED;
+    memset(nodes, 0, size * sizeof *nodes);
+    nodes[device->numa / 64] = 1UL << device->numa % 64;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetNumGpuCores(part *device, unsigned *cores)
+{
+    WHOLE_GPU_OR_RETURN(device);
+    return give(cores, device->cores);
+}
+
+int nvmlDeviceGetMemoryBusWidth(part *device, unsigned *bits)
+{
+    WHOLE_GPU_OR_RETURN(device);
+    return give(bits, device->bus_bits);
+}
+
+int nvmlDeviceGetMaxClockInfo(part *device, unsigned kind, unsigned *mhz)
+{
+    WHOLE_GPU_OR_RETURN(device);
+    if (device->cores < 0)
+        return ERROR_NOT_SUPPORTED;
+    return give(mhz, kind == CLOCK_SM ? device->core_mhz
+                     : kind == CLOCK_MEMORY ? device->memory_mhz : -1);
+}
+
+int nvmlSystemGetProcessName(unsigned pid, char *name, unsigned size)
+{
+    ANSWER_OR_RETURN;
+    (void)pid;
+    return machine.program[0] ? give_text(name, size, machine.program) : ERROR_NOT_FOUND;
+}
+
+static int give_bus(pci_info *info, int index)
+{
+    memset(info, 0, sizeof *info);
+    snprintf(info->bus_id, sizeof info->bus_id, "00000000:%02X:00.0", 16 + index);
+    info->bus = 16 + (unsigned)index;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetPciInfo_v3(part *device, pci_info *info)
+{
+    WHOLE_GPU_OR_RETURN(device);
+    return give_bus(info, device->index);
+}
+
+/* Only machines whose links are described one by one, or through a switch, tell where they end. */
+int nvmlDeviceGetNvLinkRemoteDeviceType(part *device, unsigned link, unsigned *kind)
+{
+    WHOLE_GPU_OR_RETURN(device);
+    (void)link;
+    if (machine.all_linked && !machine.switched)
+        return ERROR_NOT_SUPPORTED;
+    *kind = machine.switched ? REMOTE_SWITCH : REMOTE_GPU;
+    return SUCCESS;
+}
+
+/* The links of a GPU go to its partners in turn. */
+int nvmlDeviceGetNvLinkRemotePciInfo_v2(part *device, unsigned link, pci_info *info)
+{
+    int partners[MAX_GPUS], count = 0;
+    WHOLE_GPU_OR_RETURN(device);
+    for (int other = 0; other < machine.num_gpus; other++)
+        if (machine.linked[device->index][other])
+            partners[count++] = other;
+    if (!count)
+        return ERROR_NOT_SUPPORTED;
+    return give_bus(info, partners[link % (unsigned)count]);
+}
+
+int nvmlDeviceGetFieldValues(part *device, int count, field_value *values)
+{
+    WHOLE_GPU_OR_RETURN(device);
+    for (int n = 0; n < count; n++) {
+        int known = values[n].field == FIELD_NVLINK_MBPS && device->link_mbps > 0;
+        values[n].result = known ? SUCCESS : ERROR_NOT_SUPPORTED;
+        values[n].value.value = known ? (unsigned)device->link_mbps : 0;
+    }
+    return SUCCESS;
 }
