@@ -45,6 +45,7 @@ typedef struct part {
     unsigned long long total_mib, reserved_mib, free_mib;
     process_info processes[MAX_PROCESSES], graphics[MAX_PROCESSES];
     int major, minor, pcie_generation, pcie_lanes, power_watts, nvlinks;
+    int temperature_c, draw_watts;
 } part;
 
 static struct {
@@ -60,6 +61,7 @@ static part *add_part(part *parent, int index)
     part *added = &machine.parts[machine.num_parts++];
     added->parent = parent;
     added->index = index;
+    added->temperature_c = added->draw_watts = -1;
     added->power_watts = added->nvlinks = added->pcie_generation = added->major = -1;
     return added;
 }
@@ -120,6 +122,10 @@ static int read_part_line(part *to, const char *key, const char *value)
         return sscanf(value, "%d %d", &to->pcie_generation, &to->pcie_lanes) == 2;
     else if (!strcmp(key, "power_watts"))
         to->power_watts = atoi(value);
+    else if (!strcmp(key, "temperature_c"))
+        to->temperature_c = atoi(value);
+    else if (!strcmp(key, "draw_watts"))
+        to->draw_watts = atoi(value);
     else if (!strcmp(key, "nvlinks"))
         to->nvlinks = atoi(value);
     else if (!strcmp(key, "mig"))
@@ -395,4 +401,28 @@ int nvmlDeviceGetMigDeviceHandleByIndex(part *device, unsigned number, part **sl
         return ERROR_INVALID_ARGUMENT;
     *slice = device->slices[number];
     return *slice ? SUCCESS : ERROR_NOT_FOUND;
+}
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, part **device)
+{
+    ANSWER_OR_RETURN;
+    for (int n = 0; n < machine.num_parts; n++)
+        if (!strcmp(machine.parts[n].uuid, uuid)) {
+            *device = &machine.parts[n];
+            return (*device)->handle_error;
+        }
+    return ERROR_NOT_FOUND;
+}
+
+int nvmlDeviceGetTemperature(part *device, int sensor, unsigned *celsius)
+{
+    (void)sensor;
+    WHOLE_GPU_OR_RETURN(device);
+    return give(celsius, device->temperature_c);
+}
+
+int nvmlDeviceGetPowerUsage(part *device, unsigned *milliwatts)
+{
+    WHOLE_GPU_OR_RETURN(device);
+    return give(milliwatts, device->draw_watts < 0 ? -1 : device->draw_watts * 1000);
 }

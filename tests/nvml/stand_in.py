@@ -10,7 +10,8 @@ A machine is a text file in ``machines/``, a fact a line:
         name TEXT         uuid TEXT
         memory_mib TOTAL RESERVED FREE
         process PID MIB   graphics PID MIB      -1 where the driver does not tell
-        capability 8.9    power_watts NUMBER
+        capability 8.9    power_watts NUMBER    the limit
+        temperature_c NUMBER    draw_watts NUMBER    now
         pcie GENERATION LANES
         nvlinks NUMBER    active ones
         mig               MIG mode without a slice
