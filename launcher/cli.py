@@ -5,7 +5,7 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -18,6 +18,7 @@ from launcher.command import (
 from launcher.dry_run import dry_run_text
 from launcher.execution import execute
 from launcher.plan_file import read_plan
+from launcher.record import write_record
 from launcher.records import data_file
 from launcher.run_directory import check_may_run_in, create, locked
 from planner.command_line import run as run_command
@@ -28,7 +29,9 @@ from planner.rules import Combination, broken_rule
 
 
 def launch(
-    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="What plan wrote.")],
+    plan_file: Annotated[
+        Path | None, typer.Argument(metavar="PLAN", help="What plan wrote.", show_default=False)
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Train on this file: JSON or JSON Lines.")
     ] = None,
@@ -41,15 +44,29 @@ def launch(
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Trace a step without data and weights: memory.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --rehearse: as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --rehearse and --doctor: as JSON.")
+    ] = False,
+    doctor: Annotated[
+        bool, typer.Option("--doctor", help="No PLAN: check this machine and what is installed.")
+    ] = False,
+    merge: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN_DIR", help="No PLAN: a run's adapter into 16-bit weights."),
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Leave a measured run for benchmarks/accuracy.")
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key: training.max_steps=12."),
     ] = None,
 ) -> None:
     """Train as PLAN says."""
-    if as_json and not rehearse:
-        raise InvalidRequestError("--json goes with --rehearse: add it, or leave --json out.")
+    if as_json and not (rehearse or doctor):
+        raise InvalidRequestError("--json goes with --rehearse or --doctor: add one, or leave it.")
+    if plan_file is None or doctor or merge is not None:
+        without_plan(plan_file, doctor=doctor, as_json=as_json, merge=merge, output=output)
     plan = read_plan(plan_file, settings=settings or [], data=data, output=output)
     require_possible(plan)
     if rehearse:
@@ -67,7 +84,34 @@ def launch(
     run = create(directory, needed_bytes=plan.prediction.disk_bytes)
     with locked(run):
         code = execute(plan, run)
+    if record and code == 0:
+        print(f"recorded: {write_record(run)}")
     raise typer.Exit(code)
+
+
+def without_plan(
+    plan_file: Path | None,
+    *,
+    doctor: bool,
+    as_json: bool,
+    merge: Path | None,
+    output: Path | None,
+) -> NoReturn:
+    """The tasks that take no plan; one of them at a time."""
+    named = {"PLAN": plan_file is not None, "--doctor": doctor, "--merge": merge is not None}
+    given = [name for name, is_given in named.items() if is_given]
+    if len(given) > 1:
+        raise InvalidRequestError(f"{' and '.join(given)} do not go together: give one of them.")
+    if doctor:
+        from launcher.doctor.examination import examine
+
+        raise typer.Exit(examine(as_json=as_json))
+    if merge is None:
+        raise InvalidRequestError("name a plan: launch plan.yaml (--help shows the options)")
+    from launcher.merge import merge_run
+
+    merge_run(merge, output)
+    raise typer.Exit(0)
 
 
 def rehearse_plan(plan: Plan, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Bits of a braille character's dots, by row and column (Unicode, block U+2800)."""
@@ -58,7 +59,7 @@ def _groups(values: Sequence[float], number: int) -> list[Sequence[float]]:
     """Neighbours together, in at most so many groups of nearly the same size."""
     number = min(number, len(values))
     edges = [len(values) * place // number for place in range(number + 1)] if number > 0 else []
-    return [values[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [values[start:end] for start, end in pairwise(edges)]
 
 
 def _mean(values: Sequence[float]) -> float:
