@@ -69,7 +69,9 @@ def cuda_and_torch(patient: Patient) -> Finding:
 def architecture(patient: Patient) -> Finding:
     """PyTorch has kernels for each card."""
     torch = patient.torch
-    capabilities = sorted({gpu.compute_capability for gpu in patient.gpus if gpu.compute_capability})
+    capabilities = sorted(
+        {gpu.compute_capability for gpu in patient.gpus if gpu.compute_capability}
+    )
     if torch is None or torch.cuda is None or not capabilities:
         return passed("no GPU that kernels would be compiled for")
     missing = [each for each in capabilities if not _has_kernels(each, torch.architectures)]

@@ -27,7 +27,9 @@ DISK_SECONDS = 2.0
 CHUNK_BYTES = 4 * MIB
 SLOW_BYTES_PER_S = 100 * 10**6
 COMPILE_SECONDS = 20.0
-COMPILED = "#include <Python.h>\n#include <omp.h>\nint threads() { return omp_get_max_threads(); }\n"
+COMPILED = (
+    "#include <Python.h>\n#include <omp.h>\nint threads() { return omp_get_max_threads(); }\n"
+)
 """What DeepSpeed's CPU Adam needs of a compiler, without the minute that it takes.
 
 read: deepspeed/ops/op_builder/cpu/builder.py at 0.19 (OpenMP), torch/utils/cpp_extension.py at

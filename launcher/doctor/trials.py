@@ -16,7 +16,10 @@ from launcher.doctor.probes import ALL_REDUCE, BUILD, FACTS, FOUR_BIT, GLOO
 
 LIMIT_SECONDS = 60.0
 """Loading the libraries from a cold disk takes most of it."""
-PROBES: Mapping[str, tuple[str, str]] = {"torch": (FOUR_BIT, BUILD), "all-reduce": (ALL_REDUCE, GLOO)}
+PROBES: Mapping[str, tuple[str, str]] = {
+    "torch": (FOUR_BIT, BUILD),
+    "all-reduce": (ALL_REDUCE, GLOO),
+}
 """Each probe with the check that it is for, and what to do when it ends without a word."""
 
 
