@@ -100,7 +100,7 @@ def as_trained_on(
     matrix = (weight.t() if transposed else weight).contiguous()
     if quantization.quant_type == "int8":
         packed, scales, _ = functional.int8_vectorwise_quant(matrix.to(torch.float16))
-        found = functional.int8_vectorwise_dequant(packed, scales).to(weight.dtype)
+        found: torch.Tensor = functional.int8_vectorwise_dequant(packed, scales).to(weight.dtype)
     else:
         packed, state = functional.quantize_4bit(
             matrix,

@@ -103,7 +103,7 @@ class Merger:
 
     def tensor(self, key: str, dtype: torch.dtype) -> torch.Tensor:
         with safe_open(self._places[key], framework="pt") as file:
-            stored = file.get_tensor(key)
+            stored: torch.Tensor = file.get_tensor(key)
         if not stored.is_floating_point():
             return stored
         module = self._modules.get(key, key.removesuffix(".weight"))

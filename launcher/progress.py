@@ -112,7 +112,7 @@ class LiveDisplay:
     def _frame(self) -> Frame:
         """Fits the terminal as it is now; rich looks at standard streams, which are logs here."""
         size = os.get_terminal_size(self._stream.fileno())
-        self._console.size = (size.columns or 80, size.lines or 25)  # type: ignore[assignment]
+        self._console.size = (size.columns or 80, size.lines or 25)
         return Frame(self._progress.view())
 
     def start(self) -> None:

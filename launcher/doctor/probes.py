@@ -49,8 +49,15 @@ def torch_facts() -> TorchFacts:
         available=available,
         num_devices=torch.cuda.device_count() if available else 0,
         architectures=tuple(torch.cuda.get_arch_list()),
-        nccl=".".join(map(str, torch.cuda.nccl.version())) if available else None,
+        nccl=_nccl_version() if available else None,
     )
+
+
+def _nccl_version() -> str:
+    import torch
+
+    version: tuple[int, ...] = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
+    return ".".join(map(str, version))
 
 
 def four_bit() -> Finding:

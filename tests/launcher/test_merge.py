@@ -84,7 +84,7 @@ def test_gpt2_stores_its_matrices_the_other_way_round(tmp_path: Path) -> None:
     base = GPT2LMHeadModel(config).to(torch.bfloat16)
     base.save_pretrained(tmp_path / "base")
     write_adapter(base.float(), tmp_path / "adapter", fan_in_fan_out=True)
-    paths = {name: tmp_path / name for name in ("base", "adapter")}
+    paths: Any = {name: tmp_path / name for name in ("base", "adapter")}
     merge(plan(), **paths, target=tmp_path / "merged", screen=StringIO())
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").state_dict()
     assert_rounded(found, merged_by_peft(tmp_path / "base", tmp_path / "adapter"))
@@ -213,7 +213,7 @@ def test_an_adapter_of_another_base_leaves_nothing_behind(adapter: Path, tmp_pat
     GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1)).save_pretrained(
         tmp_path / "base"
     )
-    paths = {"base": tmp_path / "base", "adapter": adapter, "target": tmp_path / "merged"}
+    paths: Any = {"base": tmp_path / "base", "adapter": adapter, "target": tmp_path / "merged"}
     with pytest.raises(InvalidRequestError, match="of which the base model's files hold no matrix"):
         merge(plan(), **paths, screen=StringIO())
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
@@ -226,8 +226,8 @@ def test_settings_that_are_not_merged_are_named(
     folder.mkdir()
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     write_json(folder / "adapter_config.json", {**config, "modules_to_save": ["lm_head"]})
+    paths: Any = {"base": tiny_checkpoint, "adapter": folder, "target": tmp_path / "merged"}
     with pytest.raises(InvalidFileError, match="modules_to_save is set, which is not merged here"):
-        paths = {"base": tiny_checkpoint, "adapter": folder, "target": tmp_path / "merged"}
         merge(plan(), **paths, screen=StringIO())
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -128,7 +129,7 @@ def test_the_time_left_is_that_of_the_steps_behind_the_first(
 
 
 def test_time_without_batches_is_counted() -> None:
-    def slow() -> object:
+    def slow() -> Iterator[int]:
         yield 1
         time.sleep(0.05)
         yield 2
