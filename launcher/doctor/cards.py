@@ -72,8 +72,10 @@ def architecture(patient: Patient) -> Finding:
     capabilities = sorted(
         {gpu.compute_capability for gpu in patient.gpus if gpu.compute_capability}
     )
-    if torch is None or torch.cuda is None or not capabilities:
+    if not capabilities:
         return passed("no GPU that kernels would be compiled for")
+    if torch is None or torch.cuda is None:
+        return passed("not looked at without a PyTorch that has CUDA")
     missing = [each for each in capabilities if not _has_kernels(each, torch.architectures)]
     if missing:
         return failed(
@@ -137,8 +139,9 @@ def peer_access(patient: Patient) -> Finding:
         if len(disabled) == len(PEER_VARIABLES):
             return passed("switched off by NCCL_P2P_DISABLE and NCCL_IB_DISABLE, as it must be")
         return failed(
-            f"{cards[0].name} has none, and driver {version} says it has: runs hang or refuse",
-            f"export NCCL_P2P_DISABLE=1 NCCL_IB_DISABLE=1, or update the driver to "
+            f"{cards[0].name} has none, and driver {version} says that it has: runs hang, or are "
+            "refused",
+            "export NCCL_P2P_DISABLE=1 NCCL_IB_DISABLE=1, or update the driver to "
             f"{PEER_ACCESS_DRIVER}",
         )
     if patient.reading.nvlink_pairs and "NCCL_P2P_DISABLE" in disabled:

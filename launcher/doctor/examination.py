@@ -117,8 +117,15 @@ def table(findings: Findings) -> Table:
         verdict = Text(finding.verdict, style=STYLES[finding.verdict])
         grid.add_row(verdict, name, Text(finding.found))
         if finding.remedy is not None:
-            grid.add_row("", "", Text(f"-> {finding.remedy}", style="cyan"))
+            grid.add_row("", "", arrow(finding.remedy))
     grid.add_row()
+    return grid
+
+
+def arrow(remedy: str) -> Table:
+    """Its further lines begin where its first words do."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(Text("->", style="cyan"), Text(remedy, style="cyan"))
     return grid
 
 

@@ -283,7 +283,7 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, d
         ("CUDA", "fail", "is built for the CPU, and 2 GPUs are here"),
         ("4-bit product", "fail", "libbitsandbytes_cuda130.so: cannot open shared object file"),
         ("all-reduce", "fail", "nowhere0"),
-        ("peer access", "fail", "driver 535.104.05 says it has"),
+        ("peer access", "fail", "driver 535.104.05 says that it has"),
         ("CPU Adam", "warn", "no C++ compiler (no-such-compiler)"),
         ("open files", "fail", "at most 200"),
         ("packages", "pass", "torch "),
