@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.chatglm.command import Layout, convert
+from launcher.chatglm.command import Layout
 from launcher.command import (
     environment_changes,
     merged_environment,
@@ -19,8 +19,10 @@ from launcher.command import (
 from launcher.dry_run import dry_run_text
 from launcher.execution import execute
 from launcher.plan_file import read_plan
+from launcher.record import write_record
 from launcher.records import data_file
 from launcher.run_directory import check_may_run_in, create, locked
+from launcher.without_plan import Task, without_plan
 from planner.command_line import run as run_command
 from planner.errors import InvalidRequestError
 from planner.optimizers import optimizers
@@ -44,7 +46,19 @@ def launch(
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Trace a step without data and weights: memory.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --rehearse: as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --rehearse and --doctor: as JSON.")
+    ] = False,
+    doctor: Annotated[
+        bool, typer.Option("--doctor", help="No PLAN: check this machine and what is installed.")
+    ] = False,
+    merge: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN_DIR", help="No PLAN: a run's adapter into 16-bit weights."),
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Leave a measured run for benchmarks/accuracy.")
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key: training.max_steps=12."),
@@ -58,15 +72,13 @@ def launch(
     ] = None,
 ) -> None:
     """Train as PLAN says."""
-    if conversion is not None:
-        convert_only(conversion, to or "native", plan_file)
-        return
-    if to is not None:
+    if as_json and not (rehearse or doctor):
+        raise InvalidRequestError("--json goes with --rehearse or --doctor: add one, or leave it.")
+    if to is not None and conversion is None:
         raise InvalidRequestError("--to goes with --convert: add it, or leave --to out.")
-    if plan_file is None:
-        raise InvalidRequestError("name the plan: launch plan.yaml (--help shows the options)")
-    if as_json and not rehearse:
-        raise InvalidRequestError("--json goes with --rehearse: add it, or leave --json out.")
+    if plan_file is None or doctor or merge is not None or conversion is not None:
+        task = Task(doctor=doctor, as_json=as_json, merge=merge, conversion=conversion, to=to)
+        raise typer.Exit(without_plan(task, plan_file, output))
     plan = read_plan(plan_file, settings=settings or [], data=data, output=output)
     require_possible(plan)
     if rehearse:
@@ -84,17 +96,9 @@ def launch(
     run = create(directory, needed_bytes=plan.prediction.disk_bytes)
     with locked(run):
         code = execute(plan, run)
+    if record and code == 0:
+        print(f"recorded: {write_record(run)}")
     raise typer.Exit(code)
-
-
-def convert_only(places: tuple[Path, Path], to: Layout, plan_file: Path | None) -> None:
-    """A checkpoint, an adapter or a run's result in the other layout; what is done goes to
-    standard error."""
-    if plan_file is not None:
-        raise InvalidRequestError("--convert SRC DST goes without a plan.")
-    source, target = places
-    convert(source, target, to, sys.stderr)
-    print(target)
 
 
 def rehearse_plan(plan: Plan, *, as_json: bool) -> None:

@@ -32,7 +32,7 @@ def summary_table(plan: Plan, report: dict[str, Any]) -> Table:
         expected_bytes = predicted.peak_allocated_bytes
     else:
         what, found_bytes = "peak resident per process", measured["peak_resident_bytes"]
-        expected_bytes = predicted.host_ram_bytes // plan.parallel.gpus_per_node
+        expected_bytes = planned_resident_bytes(plan)
     table.add_row(what, f"{format_gib(expected_bytes)} GiB", f"{format_gib(found_bytes)} GiB")
     if on_gpu:
         reserved = f"{format_gib(measured['peak_reserved_bytes'])} GiB"
@@ -48,6 +48,11 @@ def summary_table(plan: Plan, report: dict[str, Any]) -> Table:
         f"{measured['tokens_per_second']:,.0f}",
     )
     return table
+
+
+def planned_resident_bytes(plan: Plan) -> int:
+    """What each of a node's processes is predicted to hold of its memory."""
+    return plan.prediction.host_ram_bytes // plan.parallel.gpus_per_node
 
 
 def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list[str]:

@@ -20,13 +20,15 @@ from launcher.model_building import build_model, cast_trainable
 from launcher.prepare import Inputs
 from launcher.process import stop_with_parent
 from launcher.process_group import join_process_group
-from launcher.progress import Reporter, StepTimes, display_on
+from launcher.progress import Reporter, StepTimes
 from launcher.report import Training, write_report
 from launcher.run_directory import RunDirectory, read_json, write_json
 from launcher.saving import save_result
 from launcher.screen import redirect_output
+from launcher.sensors import sensors_of
 from launcher.tokenization import use_plain_template_if_none
 from launcher.training import PlannedTrainer, trainer_class, training_arguments
+from launcher.view import expected_of
 from planner.plan import Plan
 from planner.spec import read_spec
 
@@ -62,8 +64,10 @@ def train(run: RunDirectory, rank: int, screen: TextIO) -> None:
     check.watch(trainer)
     times = StepTimes()
     trainer.add_callback(times)
-    reporter = Reporter(display_on(screen), run.metrics) if rank == 0 else None
-    if reporter is not None:
+    sensors = sensors_of(plan, gather(os.getpid()))
+    reporter = None
+    if rank == 0:
+        reporter = Reporter(screen, run.metrics, expected=expected_of(plan), sensors=sensors)
         trainer.add_callback(reporter)
 
     began = time.perf_counter()
@@ -71,7 +75,10 @@ def train(run: RunDirectory, rank: int, screen: TextIO) -> None:
     run_time_s = time.perf_counter() - began
 
     memory = rank_memory(
-        rank=rank, resident_before_model_bytes=resident_before_bytes, device=arguments.device
+        rank=rank,
+        resident_before_model_bytes=resident_before_bytes,
+        longest_batch_tokens=trainer.batches.longest,
+        device=arguments.device,
     )
     ranks = gather(memory)
     save_result(plan, trainer, run.result(plan))

@@ -8,6 +8,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from launcher.batches import BatchClock
 from launcher.deepspeed_config import deepspeed_config
 from launcher.optimizer import optimizer_settings
 from planner.plan import Plan
@@ -98,13 +99,19 @@ class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
         self._tokens = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._logged_at = time.perf_counter()
         self._logged_step = 0
+        self.batches = BatchClock()
+
+    def get_batch_samples(self, batches: Any, *rest: Any, **named: Any) -> Any:
+        return super().get_batch_samples(self.batches.timed(batches), *rest, **named)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         self._tokens += _num_tokens(inputs)
+        self.batches.saw(inputs["input_ids"].shape[-1])
         return super().training_step(model, inputs, *rest, **named)
 
     def restart_clock(self) -> None:
         self._tokens.zero_()
+        self.batches.restart()
         self._logged_at = time.perf_counter()
         self._logged_step = self.state.global_step
 
@@ -116,6 +123,7 @@ class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
             steps = max(1, self.state.global_step - self._logged_step)
             logs["tokens_per_second"] = tokens / seconds
             logs["step_time_s"] = seconds / steps
+            logs["data_wait_s"] = self.batches.seconds / steps
             self.restart_clock()
         super().log(logs, start_time)
 

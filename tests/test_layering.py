@@ -10,8 +10,11 @@ ROOT = Path(__file__).parent.parent
 TRAINING_STACK = {"torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "datasets"}
 LAUNCHER_MAY_USE = {
     "planner.command_line",
+    "planner.detect",
     "planner.errors",
     "planner.gpu",
+    "planner.machine",
+    "planner.nvml",
     "planner.optimizers",
     "planner.plan",
     "planner.rules",

@@ -93,7 +93,7 @@ def _candidate(row: Row, cluster: Cluster) -> tuple[Candidate, Request]:
         )
     layout = Layout(
         strategy=row.strategy,
-        world_size=1,
+        world_size=row.world_size,
         micro_batch_size=row.micro_batch_size,
         gradient_accumulation_steps=row.gradient_accumulation_steps,
         activation_checkpointing=row.activation_checkpointing,
@@ -118,7 +118,9 @@ def _recipe(row: Row) -> Recipe:
         "attention": row.attention,
         "optimizer": optimizer,
         "sequence_length": row.sequence_length,
-        "global_batch_size": row.micro_batch_size * row.gradient_accumulation_steps,
+        "global_batch_size": row.micro_batch_size
+        * row.gradient_accumulation_steps
+        * row.world_size,
     }
     return Recipe.model_validate(recipe.model_dump() | changes)
 

@@ -62,6 +62,7 @@ typedef struct part {
     int card_generation, card_lanes, default_watts, card_nvlinks, link_mbps;
     int cores, core_mhz, bus_bits, memory_mhz, numa, ecc;
     unsigned long long uncorrected, reasons;
+    int temperature_c, draw_watts;
 } part;
 
 static struct {
@@ -78,6 +79,7 @@ static part *add_part(part *parent, int index)
     part *added = &machine.parts[machine.num_parts++];
     added->parent = parent;
     added->index = index;
+    added->temperature_c = added->draw_watts = -1;
     added->power_watts = added->nvlinks = added->pcie_generation = added->major = -1;
     added->card_generation = added->default_watts = added->cores = added->bus_bits = -1;
     added->numa = added->ecc = -1;
@@ -152,6 +154,10 @@ static int read_part_line(part *to, const char *key, const char *value)
                       &to->card_generation, &to->card_lanes) >= 2;
     else if (!strcmp(key, "power_watts"))
         return sscanf(value, "%d %d", &to->power_watts, &to->default_watts) >= 1;
+    else if (!strcmp(key, "temperature_c"))
+        to->temperature_c = atoi(value);
+    else if (!strcmp(key, "draw_watts"))
+        to->draw_watts = atoi(value);
     else if (!strcmp(key, "nvlinks"))
         return sscanf(value, "%d %d %d", &to->nvlinks, &to->card_nvlinks, &to->link_mbps) >= 1 &&
                (to->card_nvlinks || (to->card_nvlinks = to->nvlinks) >= 0);
@@ -577,4 +583,28 @@ int nvmlDeviceGetFieldValues(part *device, int count, field_value *values)
         values[n].value.value = known ? (unsigned)device->link_mbps : 0;
     }
     return SUCCESS;
+}
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, part **device)
+{
+    ANSWER_OR_RETURN;
+    for (int n = 0; n < machine.num_parts; n++)
+        if (!strcmp(machine.parts[n].uuid, uuid)) {
+            *device = &machine.parts[n];
+            return (*device)->handle_error;
+        }
+    return ERROR_NOT_FOUND;
+}
+
+int nvmlDeviceGetTemperature(part *device, int sensor, unsigned *celsius)
+{
+    (void)sensor;
+    WHOLE_GPU_OR_RETURN(device);
+    return give(celsius, device->temperature_c);
+}
+
+int nvmlDeviceGetPowerUsage(part *device, unsigned *milliwatts)
+{
+    WHOLE_GPU_OR_RETURN(device);
+    return give(milliwatts, device->draw_watts < 0 ? -1 : device->draw_watts * 1000);
 }

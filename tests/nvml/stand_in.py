@@ -18,6 +18,7 @@ A machine is a text file in ``machines/``, a fact a line:
         nvlinks ACTIVE [ALL [MB/S]]
         clocks CORES MHZ BUS_BITS MHZ           of the cores and of the memory
         numa NODE         ecc ON [ERRORS]       throttle BITS
+        temperature_c NUMBER    draw_watts NUMBER       now
         mig               MIG mode without a slice
         handle_error CODE what asking for this GPU answers
 
