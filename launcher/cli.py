@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +19,10 @@ from launcher.command import (
 from launcher.dry_run import dry_run_text
 from launcher.execution import execute
 from launcher.plan_file import read_plan
+from launcher.preflight import refitted, require_packages, suited
 from launcher.records import data_file
-from launcher.run_directory import check_may_run_in, create, locked
+from launcher.resume import check_nothing_to_resume, interrupted_plan, saved_state
+from launcher.run_directory import RunDirectory, check_may_run_in, create, locked
 from planner.command_line import run as run_command
 from planner.errors import InvalidRequestError
 from planner.optimizers import optimizers
@@ -35,6 +38,9 @@ def launch(
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run directory, instead of the plan's.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the run directory.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be run; write nothing.")
     ] = False,
@@ -52,9 +58,10 @@ def launch(
         raise InvalidRequestError("--json goes with --rehearse: add it, or leave --json out.")
     plan = read_plan(plan_file, settings=settings or [], data=data, output=output)
     require_possible(plan)
+    if settings:
+        plan, notes = refitted(plan, settings)
+        tell(notes)
     if rehearse:
-        if settings:
-            print("note: what is predicted is the plan without --set", file=sys.stderr)
         rehearse_plan(plan, as_json=as_json)
         return
     directory = Path(plan.output.directory)
@@ -62,12 +69,33 @@ def launch(
     if dry_run:
         print(dry_run_text(plan, directory, python=sys.executable, cores=num_cores()), end="")
         return
-    data_file(plan.data.source)
+    if not resume:
+        data_file(plan.data.source)
     check_may_run_in(directory)
+    require_packages(plan)
     run = create(directory, needed_bytes=plan.prediction.disk_bytes)
     with locked(run):
-        code = execute(plan, run)
+        code = begin_or_resume(plan, run, resume=resume)
     raise typer.Exit(code)
+
+
+def begin_or_resume(plan: Plan, run: RunDirectory, *, resume: bool) -> int:
+    if not resume:
+        check_nothing_to_resume(run)
+        plan, notes = suited(plan)
+        tell(notes)
+        return execute(plan, run)
+    running = interrupted_plan(plan, run)
+    saved, passed_over = saved_state(running, run)
+    running, notes = suited(running)
+    since = "the beginning: nothing is saved" if saved is None else f"step {saved.step}"
+    tell([*notes, *passed_over, f"going on from {since}"])
+    return execute(running, run, saved)
+
+
+def tell(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(note, file=sys.stderr)
 
 
 def rehearse_plan(plan: Plan, *, as_json: bool) -> None:

@@ -106,7 +106,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, display: Display, metrics_file: Path) -> None:
         self._display = display
-        self._file = metrics_file.open("w", encoding="utf-8", buffering=1)
+        self._file = metrics_file.open("a", encoding="utf-8", buffering=1)
         self.losses: list[float] = []
         self.tokens_per_second: list[float] = []
 

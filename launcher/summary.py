@@ -90,22 +90,3 @@ def describe_exit(code: int) -> str:
         return f"ended with exit code {code}"
     guess = ": the system ran out of memory?" if code == -signal.SIGKILL else ""
     return f"was killed by signal {-code}{guess}"
-
-
-def ran_out_of_memory(log_file: Path) -> bool:
-    return any("OutOfMemoryError" in line for line in tail(log_file, TAIL_LINES))
-
-
-def out_of_memory_advice(plan: Plan) -> str:
-    """The plan's own next choice of the same layout, as options to type."""
-    for fallback in plan.fallbacks:
-        if fallback.strategy == plan.parallel.strategy:
-            settings = {
-                "batch.micro_batch_size": fallback.micro_batch_size,
-                "batch.gradient_accumulation_steps": fallback.gradient_accumulation_steps,
-                "activation_checkpointing": str(fallback.activation_checkpointing).lower(),
-                "checkpoint_every": fallback.checkpoint_every,
-            }
-            options = " ".join(f"--set {key}={value}" for key, value in settings.items())
-            return f"GPU memory ran out. The next best layout of this plan: {options}"
-    return "GPU memory ran out, and the plan knows no leaner layout. Shorten the sequences."

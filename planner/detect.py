@@ -69,6 +69,11 @@ def detect(environ: Mapping[str, str]) -> Cluster:
     return cluster_from(read_nvml(), read_host(), environ)
 
 
+def read_cpu() -> Cluster:
+    """This machine's processor, whatever else it has."""
+    return cpu_cluster(read_host())
+
+
 def cluster_from(machine: MachineReading, host: HostReading, environ: Mapping[str, str]) -> Cluster:
     """The GPUs where there is one to plan for, else the CPU and the reason."""
     chosen = selection(machine, environ)

@@ -10,12 +10,15 @@ ROOT = Path(__file__).parent.parent
 TRAINING_STACK = {"torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "datasets"}
 LAUNCHER_MAY_USE = {
     "planner.command_line",
+    "planner.detect",
     "planner.errors",
     "planner.gpu",
     "planner.optimizers",
     "planner.plan",
+    "planner.refit",
     "planner.rules",
     "planner.spec",
+    "planner.training_sections",
     "planner.units",
 }
 PURE = {
