@@ -82,7 +82,7 @@ class DurableTrainer(SFTTrainer):  # type: ignore[misc]
             self.require_finite()
         super().log(logs, *rest)
 
-    def _get_output_dir(self, _trial: Any) -> str:
+    def _get_output_dir(self, trial: Any) -> str:
         return str(self._run.checkpoints)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

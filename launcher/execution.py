@@ -29,6 +29,7 @@ from launcher.summary import (
     closing_lines,
     describe_exit,
     failure_lines,
+    hang_lines,
     summary_table,
 )
 from launcher.watch import Watch
@@ -44,6 +45,9 @@ class Ended:
     stopped_by: str | None = None
     failure: Failure | None = None
     hung: str | None = None
+    """Who is waited for, in words."""
+    rank: int = 0
+    """Whose log tells most."""
 
     @property
     def ran_out_of_memory(self) -> bool:
@@ -147,7 +151,7 @@ def how_it_ended(run: RunDirectory, code: int, watch: Watch) -> Ended:
     if code in STOPPED:
         return Ended(code=code, stopped_by=STOPPED[code])
     if watch.hung:
-        return Ended(code=code, hung=watch.verdict())
+        return Ended(code=code, hung=watch.verdict(), rank=watch.waited_for[0].rank)
     return Ended(code=code, failure=first_failure(run.ranks) if code else None)
 
 
@@ -184,7 +188,8 @@ def show_training_failure(run: RunDirectory, ended: Ended) -> None:
     if ended.stopped_by is not None:
         say(f"error: training was stopped by {ended.stopped_by}{rest or '; nothing was saved'}")
     elif ended.hung is not None:
-        show_hang(run, ended.hung + rest)
+        for line in hang_lines(run.rank_log(ended.rank), ended.hung + rest):
+            say(line)
     elif ended.failure is not None and ended.failure.cause != "other":
         say(f"error: {failure_sentence(ended.failure)}{rest}")
     else:
@@ -198,12 +203,6 @@ def failure_sentence(failure: Failure) -> str:
         f"GPU memory ran out on rank {failure.rank} ({failure.where}), and the plan has no leaner "
         f"layout of its strategy: take shorter sequences, or plan again ({failure.message})"
     )
-
-
-def show_hang(run: RunDirectory, verdict: str) -> None:
-    """With the stack that the rank which is waited for wrote into its log."""
-    rank = min(places(run.ranks), key=lambda place: (place.passed, place.rank)).rank
-    show_log(run.rank_log(rank), verdict)
 
 
 def show_unexpected(run: RunDirectory, ended: Ended, rest: str) -> None:

@@ -35,8 +35,8 @@ class StopOnRequest(TrainerCallback):  # type: ignore[misc]
     The ranks agree over a group of their own in host memory, so that no device is waited for.
     """
 
-    def __init__(self, plan: Plan, run: RunDirectory) -> None:
-        self._request = run.stop
+    def __init__(self, plan: Plan, run: RunDirectory, stages: Stages) -> None:
+        self._request, self._stages = run.stop, stages
         self.stopped = False
         self._group: Any = None
         if torch.distributed.is_initialized() and plan.parallel.world_size > 1:
@@ -44,6 +44,7 @@ class StopOnRequest(TrainerCallback):  # type: ignore[misc]
             self._group = torch.distributed.new_group(backend="gloo", timeout=limit)
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._stages.enter("step_end", state.global_step)
         if state.global_step >= state.max_steps:
             control.should_save = False  # the result is, next
         elif self._asked():

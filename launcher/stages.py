@@ -10,10 +10,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
-Stage = Literal["load", "forward", "backward", "optimizer_step", "evaluation", "save", "end"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
+Stage = Literal[
+    "load", "forward", "backward", "optimizer_step", "step_end", "evaluation", "save", "end"
+]
 _LINE_BYTES = 256
 
 
@@ -83,6 +84,18 @@ def places(folder: Path) -> list[Place]:
 def silent_for_s(found: Sequence[Place], now: float) -> float:
     """Seconds since any rank entered a stage."""
     return now - max((place.entered_at for place in found), default=now)
+
+
+def frozen(found: Sequence[Place], proc: Path = Path("/proc")) -> list[Place]:
+    """Those whose process somebody stopped: proc(5), state T."""
+    return [place for place in found if _state(proc / str(place.process) / "stat") == "T"]
+
+
+def _state(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def waited_for(found: Sequence[Place]) -> list[Place]:

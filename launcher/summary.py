@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from launcher.run_directory import RunDirectory
-from launcher.screen import tail
+from launcher.screen import last_stack, tail
 from planner.plan import Plan
 from planner.units import format_duration, format_gib
 
@@ -78,6 +78,14 @@ def failure_lines(log_file: Path, what: str) -> list[str]:
     if not lines:
         return [f"error: {what}. Its log is {log_file}"]
     return [f"error: {what}. The end of {log_file}:", *(f"  {line}" for line in lines)]
+
+
+def hang_lines(log_file: Path, what: str) -> list[str]:
+    """As above, with the stack that the rank wrote when it was ended."""
+    stack = last_stack(log_file, TAIL_LINES)
+    if not stack:
+        return failure_lines(log_file, what)
+    return [f"error: {what}. Where it was, innermost first, from {log_file}:", *stack]
 
 
 def describe_exit(code: int) -> str:

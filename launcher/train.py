@@ -125,7 +125,7 @@ def add_callbacks(
         trainer.add_callback(Answers(plan, trainer, run, trainer.eval_dataset))
         if evaluation.early_stop_patience is not None:
             trainer.add_callback(EarlyStoppingCallback(evaluation.early_stop_patience))
-    stop = StopOnRequest(plan, run)
+    stop = StopOnRequest(plan, run, start.stages)
     trainer.add_callback(stop)
     return stop
 
@@ -175,7 +175,7 @@ def main() -> NoReturn:
     run = RunDirectory(Path(sys.argv[1]))
     rank = int(os.environ["RANK"])
     screen = redirect_output(run.rank_log(rank))
-    faulthandler.register(signal.SIGUSR1)
+    faulthandler.register(signal.SIGUSR1, all_threads=False)
     stages = Stages(run.rank_place(rank), rank)
     start = Start(stages=stages, checkpoint=sys.argv[2] if len(sys.argv) > 2 else None)
     try:
