@@ -129,6 +129,11 @@ def require_possible(plan: Plan) -> None:
             f"{plan.method} with {plan.optimizer.name} under {under} on "
             f"{plan.hardware.device} is refused: {rule.reason}. Plan again."
         )
+    if plan.precision.compute == "fp16" and plan.hardware.device == "cpu":
+        raise InvalidRequestError(
+            "precision.compute fp16 needs a GPU: PyTorch scales no gradients on the CPU. "
+            "Set it to bf16 or fp32"
+        )
     library = optimizers()[plan.optimizer.name].library
     if find_spec(library) is None:
         raise InvalidRequestError(

@@ -25,6 +25,17 @@ def describe_layout(plan: Plan) -> str:
     return f"{words}, activation checkpointing{every}"
 
 
+def layout_options(plan: Plan) -> str:
+    """The same as options to type."""
+    settings = {
+        "batch.micro_batch_size": plan.batch.micro_batch_size,
+        "batch.gradient_accumulation_steps": plan.batch.gradient_accumulation_steps,
+        "activation_checkpointing": str(plan.activation_checkpointing).lower(),
+        "checkpoint_every": plan.checkpoint_every,
+    }
+    return " ".join(f"--set {key}={value}" for key, value in settings.items())
+
+
 def _with_layout(plan: Plan, fallback: Fallback) -> Plan:
     batch = plan.batch.model_copy(
         update={

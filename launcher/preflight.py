@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
-from launcher.fallbacks import describe_layout, fallback_plans
+from launcher.fallbacks import describe_layout, fallback_plans, layout_options
 from planner.detect import detect, read_cpu
 from planner.errors import InvalidRequestError, NoFormulasError
 from planner.gpu import Accelerator, Cluster
 from planner.plan import Fallback, Plan
-from planner.refit import on_machine, predicted, require_fit
+from planner.refit import on_machine, predicted
 from planner.units import format_gib
 
 DISTRIBUTION = "tuneplan"
@@ -30,14 +30,26 @@ def refitted(plan: Plan, settings: Sequence[str]) -> tuple[Plan, list[str]]:
         fitted = predicted(plan)
     except NoFormulasError as missing:
         return plan, [f"note: what --set does to memory is unknown ({missing.reason})"]
-    try:
-        require_fit(fitted)
-    except InvalidRequestError as error:
+    short_bytes = fitted.prediction.high_bytes - plan.hardware.budget_bytes
+    if short_bytes > 0:
         asked = " ".join(f"--set {setting}" for setting in settings)
-        raise InvalidRequestError(f"{asked}: {error}") from error
+        raise InvalidRequestError(f"{asked}: {_does_not_fit(fitted, short_bytes)}")
     peak = fitted.prediction.peak_allocated_bytes
     leaner = tuple(each for each in plan.fallbacks if _is_leaner(fitted, each, peak))
     return fitted.model_copy(update={"fallbacks": leaner}), []
+
+
+def _does_not_fit(plan: Plan, short_bytes: int) -> str:
+    """With the layout to set beside it, where one of the plan's own fits."""
+    budget = plan.hardware.budget_bytes
+    line = (
+        f"this needs up to {format_gib(plan.prediction.high_bytes)} GiB of each device and the "
+        f"plan may use {format_gib(budget)} GiB: {format_gib(short_bytes)} GiB short"
+    )
+    fitting = [each for each in fallback_plans(plan) if each.prediction.high_bytes <= budget]
+    if not fitting:
+        return f"{line}, and so is every leaner layout of the plan"
+    return f"{line}. With it fits {layout_options(fitting[0])}"
 
 
 def _is_leaner(plan: Plan, fallback: Fallback, peak_bytes: int) -> bool:

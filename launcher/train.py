@@ -73,6 +73,7 @@ def train(run: RunDirectory, rank: int, screen: TextIO, *, start: Start) -> None
     plan = read_spec(Plan, run.plan)
     inputs = Inputs(**read_json(run.inputs))
     start.stages.enter("load", 0)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard"))
     join_process_group(plan)
     arguments = training_arguments(plan, run.path)
     resident_before_bytes = resident_bytes()

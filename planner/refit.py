@@ -18,7 +18,6 @@ from planner.recipe import Recipe, Workload
 from planner.search import Candidate
 from planner.sections import precision_section
 from planner.strategy import Layout
-from planner.units import format_gib
 
 _HERE = Path("model.config")
 _SOURCE = Source(title="plan.yaml", url="")
@@ -65,17 +64,6 @@ def on_machine(plan: Plan, cluster: Cluster) -> Plan:
         num_nodes=plan.parallel.num_nodes,
     )
     return predicted(plan.model_copy(update={"hardware": hardware}), sized)
-
-
-def require_fit(plan: Plan) -> None:
-    """Refuses a plan whose prediction is over its own budget."""
-    need, budget = plan.prediction.high_bytes, plan.hardware.budget_bytes
-    if need > budget:
-        raise InvalidRequestError(
-            f"this needs up to {format_gib(need)} GiB of each device and the plan may use "
-            f"{format_gib(budget)} GiB: {format_gib(need - budget)} GiB short. "
-            "Take smaller micro-batches, shorter sequences or activation_checkpointing"
-        )
 
 
 def workload_of(plan: Plan) -> Workload:
