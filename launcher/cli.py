@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +20,11 @@ from launcher.command import (
 from launcher.dry_run import dry_run_text
 from launcher.execution import execute
 from launcher.plan_file import read_plan
+from launcher.preflight import refitted, require_packages, suited
 from launcher.record import write_record
 from launcher.records import data_file
-from launcher.run_directory import check_may_run_in, create, locked
+from launcher.resume import check_nothing_to_resume, interrupted_plan, saved_state
+from launcher.run_directory import RunDirectory, check_may_run_in, create, locked
 from launcher.without_plan import Task, without_plan
 from planner.command_line import run as run_command
 from planner.errors import InvalidRequestError
@@ -40,6 +43,9 @@ def launch(
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run directory, instead of the plan's.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the run directory.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be run; write nothing.")
     ] = False,
@@ -81,9 +87,10 @@ def launch(
         raise typer.Exit(without_plan(task, plan_file, output))
     plan = read_plan(plan_file, settings=settings or [], data=data, output=output)
     require_possible(plan)
+    if settings:
+        plan, notes = refitted(plan, settings)
+        tell(notes)
     if rehearse:
-        if settings:
-            print("note: what is predicted is the plan without --set", file=sys.stderr)
         rehearse_plan(plan, as_json=as_json)
         return
     directory = Path(plan.output.directory)
@@ -91,14 +98,35 @@ def launch(
     if dry_run:
         print(dry_run_text(plan, directory, python=sys.executable, cores=num_cores()), end="")
         return
-    data_file(plan.data.source)
+    if not resume:
+        data_file(plan.data.source)
     check_may_run_in(directory)
+    require_packages(plan)
     run = create(directory, needed_bytes=plan.prediction.disk_bytes)
     with locked(run):
-        code = execute(plan, run)
+        code = begin_or_resume(plan, run, resume=resume)
     if record and code == 0:
         print(f"recorded: {write_record(run)}")
     raise typer.Exit(code)
+
+
+def begin_or_resume(plan: Plan, run: RunDirectory, *, resume: bool) -> int:
+    if not resume:
+        check_nothing_to_resume(run)
+        plan, notes = suited(plan)
+        tell(notes)
+        return execute(plan, run)
+    running = interrupted_plan(plan, run)
+    saved, passed_over = saved_state(running, run)
+    running, notes = suited(running)
+    since = "the beginning: nothing is saved" if saved is None else f"step {saved.step}"
+    tell([*notes, *passed_over, f"going on from {since}"])
+    return execute(running, run, saved)
+
+
+def tell(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(note, file=sys.stderr)
 
 
 def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
@@ -131,6 +159,11 @@ def require_possible(plan: Plan) -> None:
         raise InvalidRequestError(
             f"{plan.method} with {plan.optimizer.name} under {under} on "
             f"{plan.hardware.device} is refused: {rule.reason}. Plan again."
+        )
+    if plan.precision.compute == "fp16" and plan.hardware.device == "cpu":
+        raise InvalidRequestError(
+            "precision.compute fp16 needs a GPU: PyTorch scales no gradients on the CPU. "
+            "Set it to bf16 or fp32"
         )
     library = optimizers()[plan.optimizer.name].library
     if find_spec(library) is None:

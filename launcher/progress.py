@@ -170,7 +170,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self._progress = Progress(expected, sensors)
         self._display = display_on(stream, self._progress)
-        self._file = metrics_file.open("w", encoding="utf-8", buffering=1)
+        self._file = metrics_file.open("a", encoding="utf-8", buffering=1)
         self.losses = self._progress.losses
         self.tokens_per_second: list[float] = []
 

@@ -49,6 +49,33 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @property
+    def evaluations(self) -> Path:
+        """A line an evaluation: its loss, and what the model answered."""
+        return self.path / "evaluation.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def attempts(self) -> Path:
+        """Each start of the ranks: its layout, where it went on from, how it ended."""
+        return self.path / "attempts.json"
+
+    @property
+    def ranks(self) -> Path:
+        """Where each rank is, and what ended it."""
+        return self.path / ".ranks"
+
+    def rank_place(self, rank: int) -> Path:
+        return self.ranks / f"rank-{rank}.json"
+
+    @property
+    def stop(self) -> Path:
+        """While it is there, ranks stop after the step they are in."""
+        return self.path / ".stop"
+
+    @property
     def report(self) -> Path:
         """Written last: a run with a report is a finished one."""
         return self.path / "report.json"

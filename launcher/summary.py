@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from launcher.run_directory import RunDirectory
-from launcher.screen import tail
+from launcher.screen import last_stack, tail
 from planner.plan import Plan
 from planner.units import format_duration, format_gib
 
@@ -85,6 +85,14 @@ def failure_lines(log_file: Path, what: str) -> list[str]:
     return [f"error: {what}. The end of {log_file}:", *(f"  {line}" for line in lines)]
 
 
+def hang_lines(log_file: Path, what: str) -> list[str]:
+    """As above, with the stack that the rank wrote when it was ended."""
+    stack = last_stack(log_file, TAIL_LINES)
+    if not stack:
+        return failure_lines(log_file, what)
+    return [f"error: {what}. Where it was, innermost first, from {log_file}:", *stack]
+
+
 def describe_exit(code: int) -> str:
     """What an exit code of a rank means.
 
@@ -95,22 +103,3 @@ def describe_exit(code: int) -> str:
         return f"ended with exit code {code}"
     guess = ": the system ran out of memory?" if code == -signal.SIGKILL else ""
     return f"was killed by signal {-code}{guess}"
-
-
-def ran_out_of_memory(log_file: Path) -> bool:
-    return any("OutOfMemoryError" in line for line in tail(log_file, TAIL_LINES))
-
-
-def out_of_memory_advice(plan: Plan) -> str:
-    """The plan's own next choice of the same layout, as options to type."""
-    for fallback in plan.fallbacks:
-        if fallback.strategy == plan.parallel.strategy:
-            settings = {
-                "batch.micro_batch_size": fallback.micro_batch_size,
-                "batch.gradient_accumulation_steps": fallback.gradient_accumulation_steps,
-                "activation_checkpointing": str(fallback.activation_checkpointing).lower(),
-                "checkpoint_every": fallback.checkpoint_every,
-            }
-            options = " ".join(f"--set {key}={value}" for key, value in settings.items())
-            return f"GPU memory ran out. The next best layout of this plan: {options}"
-    return "GPU memory ran out, and the plan knows no leaner layout. Shorten the sequences."

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from launcher.batches import BatchClock
 from launcher.deepspeed_config import deepspeed_config
+from launcher.durable_trainer import DurableTrainer
 from launcher.optimizer import optimizer_settings
 from planner.plan import Plan
 
@@ -35,9 +36,13 @@ def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
         logging_strategy="steps",
         logging_steps=plan.training.logging_steps,
         logging_nan_inf_filter=False,
-        save_strategy="no",
-        eval_strategy="no",
-        report_to="none",
+        save_strategy="steps",
+        save_steps=plan.training.save_steps,
+        **_evaluation(plan),
+        neftune_noise_alpha=plan.training.neftune_noise_alpha,
+        report_to=list(plan.training.report_to) or "none",
+        ddp_timeout=2 * plan.training.hang_limit_s,
+        restore_callback_states_from_checkpoint=True,
         disable_tqdm=True,
         seed=plan.training.seed,
         data_seed=plan.training.seed,
@@ -54,6 +59,18 @@ def _length(plan: Plan) -> dict[str, Any]:
     if plan.training.max_steps is not None:
         length["max_steps"] = plan.training.max_steps
     return length
+
+
+def _evaluation(plan: Plan) -> dict[str, Any]:
+    if plan.training.evaluation is None:
+        return {"eval_strategy": "no"}
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": plan.training.evaluation.every_steps,
+        "per_device_eval_batch_size": plan.batch.micro_batch_size,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
 
 
 def _optimization(plan: Plan) -> dict[str, Any]:
@@ -90,7 +107,7 @@ class EndsLogged(TrainerCallback):  # type: ignore[misc]
             control.should_log = True
 
 
-class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
+class PlannedTrainer(DurableTrainer):
     """trl's trainer with its fused loss head; counts tokens and times steps."""
 
     def __init__(self, **options: Any) -> None:
@@ -131,7 +148,7 @@ class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
 class StandardLossTrainer(PlannedTrainer):
     """The model's own cross-entropy, on logits of the whole vocabulary."""
 
-    def compute_loss(self, *inputs: Any, **options: Any) -> Any:
+    def planned_loss(self, *inputs: Any, **options: Any) -> Any:
         return Trainer.compute_loss(self, *inputs, **options)
 
 

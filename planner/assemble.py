@@ -12,10 +12,10 @@ from planner.plan import (
     Phase,
     Plan,
     PredictionSection,
-    TrainingSection,
 )
 from planner.search import Candidate
 from planner.sections import batch_section, parallel_section, precision_section
+from planner.training_sections import TrainingSection
 
 
 def plan_of(decision: Decision) -> Plan:

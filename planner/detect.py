@@ -18,7 +18,7 @@ def parse_gpus(text: str) -> Cluster:
     """The cluster of ``cpu``, ``24G``, ``2x24G``, ``rtx-4090``, ``rtx-4090:2``, ``8xh100``."""
     spec = text.strip().lower()
     if spec == "cpu":
-        return cpu_cluster(read_host())
+        return read_cpu()
     count, card = _count_and_card(spec, text)
     size = re.fullmatch(r"([1-9][0-9]{0,3}) ?(?:g|gb|gib)", card)
     if size is not None:
@@ -65,6 +65,11 @@ def read_machine(environ: Mapping[str, str], output: Path = Path()) -> Machine:
         torch=read_torch(),
         environment=cuda_environment(environ),
     )
+
+
+def read_cpu() -> Cluster:
+    """This machine's processor, whatever else it has."""
+    return cpu_cluster(read_host())
 
 
 def cuda_environment(environ: Mapping[str, str]) -> CudaEnvironment:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from planner.gpu import Device
 from planner.spec import Spec
+from planner.training_sections import TrainingSection
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -199,6 +200,8 @@ class OptimizerSection(Spec):
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
+    lora_plus_ratio: float | None = Field(default=None, ge=1)
+    """Learning rate of adapters' B matrices over that of their A matrices (arXiv:2402.12354)."""
 
 
 class ScheduleSection(Spec):
@@ -210,19 +213,6 @@ class DataSection(Spec):
     source: str | None
     """A file, or ``demo`` for the data set that comes with the package."""
     loss_on: Literal["answers", "everything"] = "answers"
-
-
-class TrainingSection(Spec):
-    epochs: float | None = Field(default=None, gt=0)
-    max_steps: int | None = Field(default=None, ge=1)
-    seed: int = 42
-    logging_steps: int = Field(default=1, ge=1)
-
-    @model_validator(mode="after")
-    def _one_length(self) -> "TrainingSection":
-        if (self.epochs is None) == (self.max_steps is None):
-            raise ValueError("give epochs or max_steps, one of the two")
-        return self
 
 
 class OutputSection(Spec):
@@ -296,6 +286,8 @@ class Plan(Spec):
         if (self.quantization is None) != (self.method != "qlora"):
             raise ValueError(f"method {self.method} and quantization contradict each other")
         refuse_dora_on_int8(self.adapter, self.quantization)
+        if self.adapter is None and self.optimizer.lora_plus_ratio is not None:
+            raise ValueError("optimizer.lora_plus_ratio needs adapters: method full has none")
         if self.checkpoint_every > 1 and not self.activation_checkpointing:
             raise ValueError(
                 f"checkpoint_every ({self.checkpoint_every}) says which layers are recomputed, and "

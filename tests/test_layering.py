@@ -17,8 +17,10 @@ LAUNCHER_MAY_USE = {
     "planner.nvml",
     "planner.optimizers",
     "planner.plan",
+    "planner.refit",
     "planner.rules",
     "planner.spec",
+    "planner.training_sections",
     "planner.units",
 }
 PURE = {

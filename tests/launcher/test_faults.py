@@ -1,0 +1,291 @@
+"""Runs that go wrong: what is lost, what is said, and how they go on.
+
+Real training of a tiny model, one or two gloo ranks, each started by ``execute`` as launch does.
+"""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.checkpoints import last_whole
+from launcher.plan_file import read_plan
+from launcher.resume import interrupted_plan, saved_state
+from launcher.run_directory import RunDirectory
+from tests.launcher.launching import Finished, asked, write_plan, write_records
+from tests.launcher.plans import full, parallel
+
+pytest.importorskip("trl")
+pytest.importorskip("deepspeed")
+
+from tests.launcher.forked import Launcher, server
+
+SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16"}
+NF4 = {"quant_type": "nf4", "double_quant": True}
+DROPOUT = {"rank": 4, "alpha": 8, "dropout": 0.1, "target_modules": "all-linear"}
+TWO_RANKS = {"batch__gradient_accumulation_steps": 1}
+SIX_STEPS = {"max_steps": 6, "save_steps": 2}
+"""Of an epoch of four."""
+
+
+@pytest.fixture(scope="module")
+def context() -> Any:
+    return server()
+
+
+@pytest.fixture
+def launcher(context: Any, monkeypatch: pytest.MonkeyPatch) -> Launcher:
+    launcher = Launcher(context)
+    monkeypatch.setattr("launcher.execution.run_to_end", launcher.run_to_end)
+    monkeypatch.setattr("launcher.execution.say", launcher.said.append)
+    return launcher
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_records(
+        tmp_path / "data.jsonl", [asked(f"What is {n}?", f"Fact {n * 7 % 10}") for n in range(16)]
+    )
+    return tmp_path
+
+
+def resume(launcher: Launcher, folder: Path) -> Finished:
+    """``launch plan.yaml --resume``."""
+    run = RunDirectory(folder / "run")
+    running = interrupted_plan(read_plan(folder / "plan.yaml"), run)
+    saved, _ = saved_state(running, run)
+    launcher.said.clear()
+    return launcher.run(folder, saved)
+
+
+def rows(done: Finished) -> list[tuple[float, ...]]:
+    """What must be equal bit by bit; the rest is time."""
+    names = ("step", "loss", "grad_norm", "learning_rate")
+    return [tuple(row[name] for name in names) for row in done.metrics]
+
+
+def result(done: Finished) -> bytes:
+    found = [*done.run.glob("*/adapter_model.safetensors"), *done.run.glob("model/*.safetensors")]
+    return found[0].read_bytes()
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "qlora": {"method": "qlora", "quantization": NF4, "adapter": DROPOUT},
+    "lora": {"adapter": DROPOUT, "training": {**SIX_STEPS, "neftune_noise_alpha": 5.0}},
+    "full": full(optimizer__name="adafactor"),
+    "zero1": {"parallel": parallel("zero1"), "precision": SIXTEEN_BIT, **TWO_RANKS},
+    "zero3": full(parallel=parallel("zero3"), precision=SIXTEEN_BIT, **TWO_RANKS),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interrupted_run_goes_on_bit_by_bit(
+    method: str, launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    """What a run leaves that is ended behind step 5: its newest checkpoint is of step 4, at the
+    end of an epoch; that is torn, so it goes on from step 2, amid the first one."""
+    changes = {"training": SIX_STEPS, **METHODS[method]}
+    write_plan(folder, model__source=str(tiny_checkpoint), **changes)
+    whole = launcher.run(folder)
+    assert whole.code == 0, whole.errors
+    expected, weights = rows(whole), result(whole)
+    assert [row[0] for row in expected] == [1, 2, 3, 4, 5, 6]
+
+    (whole.run / "report.json").unlink()
+    for path in ("adapter", "model"):
+        shutil.rmtree(whole.run / path, ignore_errors=True)
+    tear(whole.run / "checkpoints" / "checkpoint-4")
+    done = resume(launcher, folder)
+    assert done.code == 0, done.errors
+    assert done.read("attempts.json")[-1]["from_step"] == 2  # type: ignore[index]
+    assert rows(done) == expected
+    assert result(done) == weights
+
+
+def tear(checkpoint: Path) -> None:
+    """Cut its largest file short."""
+    largest = max(checkpoint.rglob("*"), key=lambda path: path.stat().st_size)
+    with largest.open("r+b") as file:
+        file.truncate(largest.stat().st_size // 2)
+
+
+def test_two_ranks_of_which_one_is_killed(
+    launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    """All end quickly; what was trained goes on from the last checkpoint."""
+    write_plan(
+        folder,
+        model__source=str(tiny_checkpoint),
+        adapter=DROPOUT,
+        parallel=parallel("ddp"),
+        training=SIX_STEPS,
+        **TWO_RANKS,
+    )
+    whole = launcher.run(folder)
+    expected = rows(whole)
+    shutil.rmtree(whole.run)
+
+    launcher.fault = "kill@backward:4/1"
+    killed = launcher.run(folder)
+    assert killed.code == 1
+    assert killed.errors.splitlines()[0] == (
+        "error: training failed: rank 1 was killed by signal 9: the system ran out of memory?; "
+        "step 2 is saved: --resume goes on. The end of run/logs/rank-1.log:"
+    )
+    launcher.fault = ""
+    assert rows(resume(launcher, folder)) == expected
+
+
+def test_out_of_memory_at_every_stage(
+    launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    """Each time a leaner layout of the same global batch goes on from the last checkpoint."""
+    sizes = (8, 4, 2, 1)
+    write_plan(
+        folder,
+        model__source=str(tiny_checkpoint),
+        batch={
+            "micro_batch_size": 16,
+            "gradient_accumulation_steps": 1,
+            "global_batch_size": 16,
+            "sequence_length": 128,
+        },
+        training={"max_steps": 4, "save_steps": 1},
+        fallbacks=[fallback(size, 16 // size) for size in sizes],
+    )
+    launcher.fault = (
+        "memory@load:0+8 memory@forward:1+4 memory@backward:2+2 memory@optimizer_step:3+1"
+    )
+    done = launcher.run(folder)
+    assert done.code == 0, done.errors
+    attempts = done.read("report.json")["attempts"]
+    assert [(each["micro_batch_size"], each["from_step"], each["ended"]) for each in attempts] == [
+        (16, 0, "out of memory on rank 0, load"),
+        (8, 0, "out of memory on rank 0, forward of step 1"),
+        (4, 0, "out of memory on rank 0, backward of step 2"),
+        (2, 1, "out of memory on rank 0, optimizer step of step 3"),
+        (1, 2, "finished"),
+    ]
+    assert launcher.said[3] == (
+        "out of memory on rank 0, optimizer step of step 3: going on from step 2 with "
+        "micro-batches of 1 x 16, no activation checkpointing, the same global batch"
+    )
+    assert [row["step"] for row in done.metrics] == [1, 2, 3, 4]
+    assert done.losses[-1] < done.losses[0]
+
+
+def fallback(micro: int, accumulation: int) -> dict[str, Any]:
+    return {
+        "micro_batch_size": micro,
+        "gradient_accumulation_steps": accumulation,
+        "activation_checkpointing": False,
+        "strategy": "single",
+        "peak_allocated_bytes": micro * 2**20,
+    }
+
+
+def test_out_of_memory_with_nothing_leaner(
+    launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    write_plan(folder, model__source=str(tiny_checkpoint), fallbacks=[])
+    launcher.fault = "memory@backward:1"
+    done = launcher.run(folder)
+    assert done.code == 1
+    assert done.errors.startswith(
+        "error: GPU memory ran out on rank 0 (backward of step 1), and the plan has no leaner"
+    )
+    assert len(done.errors.splitlines()) == 1
+
+
+def test_stopped_by_a_signal_and_gone_on(
+    launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    """Between two logged steps: the loss that was summed is not lost."""
+    training = {"max_steps": 7, "logging_steps": 3, "save_steps": 100}
+    write_plan(folder, model__source=str(tiny_checkpoint), adapter=DROPOUT, training=training)
+    whole = launcher.run(folder)
+    expected = rows(whole)
+    assert [row[0] for row in expected] == [1, 3, 6, 7]
+    shutil.rmtree(whole.run)
+
+    launcher.stop_behind_step = 1
+    stopped = launcher.run(folder)
+    assert stopped.code == 128 + 15
+    saved, _ = last_whole(stopped.run / "checkpoints")
+    assert saved is not None
+    assert saved.step < 7
+    assert stopped.errors.splitlines()[-1] == (
+        f"error: training was stopped by SIGTERM; step {saved.step} is saved: --resume goes on"
+    )
+    launcher.stop_behind_step = None
+    assert rows(resume(launcher, folder)) == expected
+
+
+def test_a_loss_that_is_no_number(launcher: Launcher, tiny_checkpoint: Path, folder: Path) -> None:
+    """The step is named, though nothing was logged there; no checkpoint is made of it."""
+    write_plan(
+        folder,
+        **full(
+            model__source=str(tiny_checkpoint),
+            optimizer__learning_rate=1e30,
+            schedule={"kind": "constant", "warmup_ratio": 0.0},
+            training={"max_steps": 50, "logging_steps": 25, "save_steps": 5},
+        ),
+    )
+    done = launcher.run(folder)
+    assert done.code == 1
+    assert done.errors.startswith("error: rank 0: the loss is not finite at step 2. Lower opt")
+    assert last_whole(done.run / "checkpoints")[0] is None
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    training = {"max_steps": 6, "save_steps": 2}
+    write_plan(folder, model__source=str(tiny_checkpoint), training=training)
+    launcher.fault = "disk@save:4"
+    done = launcher.run(folder)
+    assert done.code == 1
+    assert done.errors.startswith("error: rank 0: the checkpoint of step 4 could not be written (")
+    assert done.errors.endswith("step 2 is saved: --resume goes on")
+    assert len(done.errors.splitlines()) == 1
+    launcher.fault = ""
+    assert resume(launcher, folder).code == 0
+
+
+def test_a_rank_that_hangs_is_named(
+    launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    write_plan(
+        folder,
+        model__source=str(tiny_checkpoint),
+        parallel=parallel("ddp"),
+        training={"max_steps": 4, "hang_limit_s": 8},
+        **TWO_RANKS,
+    )
+    launcher.fault = "hang@optimizer_step:2/1"
+    began = time.monotonic()
+    done = launcher.run(folder)
+    assert done.code == 1
+    lines = done.errors.splitlines()
+    assert lines[0] == (
+        "error: nothing has moved for 8 s: rank 1 (optimizer step of step 2) is behind, and "
+        "rank 0 (step end of step 2) waits for it. "
+        "Where it was, innermost first, from run/logs/rank-1.log:"
+    )
+    assert lines[1].endswith("in _meet")
+    assert time.monotonic() - began < 60
+
+
+def test_something_else_shows_the_end_of_the_log(
+    launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    write_plan(folder, model__source=str(tiny_checkpoint))
+    launcher.fault = "error@load:0"
+    done = launcher.run(folder)
+    assert done.code == 1
+    lines = done.errors.splitlines()
+    assert lines[0].startswith("error: training failed: rank 0 ended with exit code 1. The end of")
+    assert lines[-1].endswith("RuntimeError: something else")
