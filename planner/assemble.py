@@ -1,5 +1,6 @@
 """A decision as a plan: every key filled in, so that a launch has nothing left to decide."""
 
+from planner.candidate import Candidate
 from planner.choose import Decision
 from planner.model_config import config_from_spec
 from planner.plan import (
@@ -12,7 +13,6 @@ from planner.plan import (
     PredictionSection,
     TrainingSection,
 )
-from planner.search import Candidate
 from planner.sections import batch_section, parallel_section, precision_section
 
 

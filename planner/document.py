@@ -4,10 +4,10 @@ from dataclasses import asdict
 from typing import Any
 
 from planner.alternatives import Alternative
+from planner.candidate import Candidate
 from planner.choose import Decision
 from planner.gpu import Cluster
 from planner.plan import SCHEMA_VERSION, Plan
-from planner.search import Candidate
 
 
 def document(decision: Decision, plan: Plan) -> dict[str, Any]:

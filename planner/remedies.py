@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from planner.candidate import Candidate
 from planner.plan import METHODS, Method, OptimizerName
 from planner.request import Request, Results, describe_budget, search_method
-from planner.search import Candidate
 from planner.units import format_gib
 
 CARD_COUNTS = (2, 4, 8, 16, 32, 64)
@@ -41,7 +41,7 @@ def _way_out(request: Request, leanest: Candidate) -> str:
 
 
 def _fits(request: Request) -> bool:
-    return any(search_method(request, method).fitting for method in request.methods)
+    return any(search_method(request, method).fits for method in request.methods)
 
 
 def _leaner_optimizer(request: Request) -> str | None:
@@ -83,7 +83,7 @@ def _cards_needed(request: Request, methods: tuple[Method, ...]) -> int | None:
             global_batch_size=None,
             micro_batch_size=None,
         )
-        if any(search_method(larger, method).fitting for method in methods):
+        if any(search_method(larger, method).fits for method in methods):
             return count
     return None
 
@@ -92,7 +92,7 @@ def richer_method(request: Request, results: Results, chosen: Candidate) -> str 
     """What the next richer method lacks, where it was open to choice and does not fit."""
     for method in METHODS[METHODS.index(chosen.method) + 1 :]:
         result = results.get(method)
-        if result is None or result.fitting or result.leanest is None:
+        if result is None or result.fits or result.leanest is None:
             continue
         short = format_gib(result.leanest.memory.high_bytes - request.budget_bytes)
         count = _cards_needed(request, (method,))

@@ -4,11 +4,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from planner.candidate import Candidate
 from planner.choose import Decision
 from planner.gpu import Cluster
 from planner.overheads import measured_over_predicted, overheads
 from planner.plan import PARTS, PHASES, Phase
-from planner.search import Candidate
 from planner.step_time import utilisation
 from planner.tables import plain_table
 from planner.traced_model import TracedSpec

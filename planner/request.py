@@ -1,15 +1,17 @@
 """What the user asked for, checked, and the workloads and layouts it allows."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from planner.adapter_targets import lora_targets, misunderstood_targets
 from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
+from planner.lanes import Limit
 from planner.plan import (
     METHODS,
     OFFLOADS_FROM,
+    ZERO_STAGE,
     AdapterSection,
     Method,
     Offload,
@@ -20,7 +22,7 @@ from planner.plan import (
 from planner.presets import ModelPreset
 from planner.recipe import Recipe, Workload, load_recipe
 from planner.search import SearchResult, search
-from planner.strategy import PARTIAL, Layout, layouts
+from planner.strategy import PARTIAL, Series, series
 from planner.traced_model import TracedSpec
 from planner.units import format_gib, round_up
 
@@ -212,22 +214,23 @@ def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
     return AdapterSection(**{**adapter.model_dump(), **changes})
 
 
-def allowed_layouts(request: Request, work: Workload) -> Iterator[Layout]:
+def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
     """Every layout of the workload that agrees with what is pinned."""
     ranks = request.cluster.world_size
-    for layout in layouts(
+    for each in series(
         samples_per_rank=work.recipe.global_batch_size // ranks,
         world_size=ranks,
         partial=_partial_checkpointing(request),
         offload=request.offload or "none",
     ):
-        if request.micro_batch_size not in (None, layout.micro_batch_size):
+        if request.zero_stage not in (None, ZERO_STAGE[each.strategy]):
             continue
-        if request.zero_stage not in (None, layout.zero_stage):
+        if not _recomputes_as_pinned(request, each.checkpointing):
             continue
-        if not _recomputes_as_pinned(request, layout):
-            continue
-        yield layout
+        if request.micro_batch_size is None:
+            yield each
+        elif request.micro_batch_size in each.micro_batch_sizes:
+            yield replace(each, micro_batch_sizes=(request.micro_batch_size,))
 
 
 def _partial_checkpointing(request: Request) -> tuple[int, ...]:
@@ -240,25 +243,27 @@ def _partial_checkpointing(request: Request) -> tuple[int, ...]:
     return tuple(every for every in PARTIAL if every <= num_layers)
 
 
-def _recomputes_as_pinned(request: Request, layout: Layout) -> bool:
+def _recomputes_as_pinned(request: Request, checkpointing: int) -> bool:
     if request.checkpoint_every is not None:
-        return layout.checkpointing == request.checkpoint_every
+        return checkpointing == request.checkpoint_every
     if request.activation_checkpointing is None:
         return True
-    return layout.checkpointing == int(request.activation_checkpointing)
+    return checkpointing == int(request.activation_checkpointing)
 
 
 Results = dict[Method, SearchResult]
 
 
-def search_method(request: Request, method: Method) -> SearchResult:
-    """Every candidate of one method for a request."""
+def search_method(
+    request: Request, method: Method, *, peak_bytes: int | None = None
+) -> SearchResult:
+    """The candidates of one method for a request; ``peak_bytes`` bounds their tensors too."""
     work = workload(request, method)
     return search(
         work,
         request.cluster,
-        allowed_layouts(request, work),
-        budget_bytes=request.budget_bytes,
+        allowed_series(request, work),
+        limit=Limit(budget_bytes=request.budget_bytes, peak_bytes=peak_bytes),
         strategy_pinned=request.zero_stage is not None or request.offload is not None,
     )
 
@@ -266,10 +271,10 @@ def search_method(request: Request, method: Method) -> SearchResult:
 def search_methods(request: Request) -> Results:
     """Every method open to choice that the pinned options leave a layout to."""
     results = {method: search_method(request, method) for method in request.methods}
-    possible = {method: result for method, result in results.items() if result.leanest}
+    possible = {method: result for method, result in results.items() if result.lanes}
     if not possible:
         method, result = next(iter(results.items()))
-        reason = "; ".join(result.rejected) or "no layout agrees with all that is pinned"
+        reason = "; ".join(result.forbidden) or "no layout agrees with all that is pinned"
         if request.zero_stage is None and request.offload in (None, "none"):
             raise InvalidRequestError(
                 f"{method} does not go with {request.model.name}: {reason}. Take another --method"

@@ -7,6 +7,7 @@ from typing import Literal
 from planner.gpu import Device
 from planner.plan import Method, Offload, OptimizerName, Strategy
 from planner.presets import ROOT
+from planner.recipe import Workload
 from planner.spec import Spec, read_spec
 
 
@@ -42,6 +43,19 @@ class Combination:
     optimizer: OptimizerName
     device: Device
     model_type: str
+
+    @classmethod
+    def of(
+        cls, workload: Workload, strategy: Strategy, offload: Offload, device: Device
+    ) -> "Combination":
+        return cls(
+            method=workload.method,
+            strategy=strategy,
+            offload=offload,
+            optimizer=workload.recipe.optimizer.name,
+            device=device,
+            model_type=workload.model.model_type,
+        )
 
 
 class Rule(Spec):

@@ -23,10 +23,15 @@ Parts = dict[Part, int]
 
 
 def zero_phases(
-    workload: Workload, layout: Layout, batch: Batch, kinds: Numerics, zero: ZeroSection
+    workload: Workload,
+    layout: Layout,
+    batch: Batch,
+    kinds: Numerics,
+    zero: ZeroSection,
+    passes: MicroBatch | None = None,
 ) -> dict[Phase, Parts]:
     """Bytes by phase and part, workspaces of cuBLAS aside."""
-    passes = micro_batch(
+    passes = passes or micro_batch(
         workload,
         batch,
         kinds,
