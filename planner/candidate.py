@@ -36,13 +36,19 @@ class Candidate:
         )
 
     @property
-    def floor(self) -> DeviceMemory:
-        """Of the states alone, which no other micro-batch and no recomputation makes smaller."""
-        capability = self.cluster.accelerator.compute_capability
-        least = without_passes(
-            self.workload, self.layout, self.cluster.device, compute_capability=capability
+    def states(self) -> Footprint:
+        """Without the passes: what no micro-batch and no recomputation makes smaller."""
+        return without_passes(
+            self.workload,
+            self.layout,
+            self.cluster.device,
+            compute_capability=self.cluster.accelerator.compute_capability,
         )
-        return device_memory(least, self.cluster, self.method)
+
+    @property
+    def floor_bytes(self) -> int:
+        """At the high end of the range, for the states alone."""
+        return device_memory(self.states, self.cluster, self.method).high_bytes
 
     @cached_property
     def memory(self) -> DeviceMemory:

@@ -3,20 +3,23 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from planner.alternatives import Alternative, alternatives, fallbacks
 from planner.candidate import Candidate
+from planner.contradictions import check
 from planner.errors import NothingFitsError
 from planner.plan import METHODS, OFFLOADS_FROM, Method, Offload
 from planner.remedies import LEANER_OPTIMIZERS, richer_method, shortfall
-from planner.request import Request, Results, check, search_method, search_methods
+from planner.request import Request, Results, search_method, search_methods
 from planner.tiers import load_tiers
 from planner.units import format_gib
+from planner.what_if import WhatIf, what_if
 
 LAST_RESORTS: tuple[Offload, ...] = ("optimizer", "all")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Decision:
     """What was chosen, why, and all that the report tells of the rest."""
 
@@ -30,6 +33,11 @@ class Decision:
     rejected: Counter[str]
     richer: str | None
     """What would make the next richer method fit, where it does not."""
+
+    @cached_property
+    def what_if(self) -> WhatIf | None:
+        """How far the plan is from its limits, priced when it is asked."""
+        return what_if(self.request, self.chosen)
 
 
 def decide(request: Request) -> Decision:

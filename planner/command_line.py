@@ -1,16 +1,16 @@
-"""What both console scripts share: a user's mistake is one line, a bug keeps its traceback."""
+"""A user's mistake is one line, a bug keeps its traceback."""
 
 import sys
 from collections.abc import Callable
-
-import typer
-from typer.exceptions import TyperException
 
 from planner.errors import UserError
 
 
 def run(command: Callable[..., None]) -> None:
-    """Run one command as the whole program."""
+    """Run one command of typer's as the whole program."""
+    import typer
+    from typer.exceptions import TyperException
+
     app = typer.Typer(
         add_completion=False,
         pretty_exceptions_enable=False,

@@ -26,6 +26,7 @@ def document(decision: Decision, plan: Plan) -> dict[str, Any]:
         "alternatives": [_alternative(each) for each in decision.alternatives],
         "rejected": dict(decision.rejected),
         "richer_method": decision.richer,
+        "what_if": None if decision.what_if is None else asdict(decision.what_if),
     }
 
 

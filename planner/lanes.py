@@ -65,7 +65,7 @@ class Group:
         """Whether there is room for the states at least, which takes no pass to know."""
         if not self.floor_checked:
             self.floor_checked = True
-            if candidate.floor.high_bytes > limit.budget_bytes:
+            if candidate.floor_bytes > limit.budget_bytes:
                 for lane in self.lanes:
                     lane.too_large_from = 0
         return any(lane.open for lane in self.lanes)

@@ -13,6 +13,7 @@ from planner.step_time import utilisation
 from planner.tables import plain_table
 from planner.traced_model import TracedSpec
 from planner.units import MIB, format_count, format_duration, format_gib
+from planner.what_if import SmallestMachine
 
 PHASE_TITLES: dict[Phase, str] = {
     "load": "load",
@@ -46,6 +47,7 @@ def report(decision: Decision, *, width: int, next_steps: list[str]) -> Group:
         _against_the_card(decision, width),
         _costs(decision),
         _alternatives(decision),
+        *_what_if(decision),
     ]
     last: list[tuple[str, RenderableType]] = []
     if decision.richer is not None:
@@ -294,6 +296,38 @@ def _alternatives(decision: Decision) -> Table:
             style="" if alternative.fits else "dim",
         )
     return table
+
+
+def _what_if(decision: Decision) -> list[RenderableType]:
+    """How far the limits are: of the plan itself, and for each method."""
+    limits = decision.what_if
+    if limits is None:
+        return []
+    chosen = decision.chosen
+    micro_batch = chosen.layout.micro_batch_size
+    length = chosen.workload.recipe.sequence_length
+    rows: list[tuple[str, RenderableType]] = [
+        (
+            "What if",
+            f"up to {limits.longest_sequence:,} tokens fit at micro-batch {micro_batch}, and up to "
+            f"micro-batch {limits.largest_micro_batch} at {length:,} tokens",
+        ),
+        *(("", _smallest(each, decision)) for each in limits.machines),
+    ]
+    return [_facts(rows)]
+
+
+def _smallest(machine: SmallestMachine, decision: Decision) -> str:
+    """The least that carries a method: of cards in this number, of such cards."""
+    ranks = decision.request.cluster.world_size
+    number = f"{ranks} x " if ranks > 1 else ""
+    card = "no card is large enough"
+    if machine.card is not None:
+        card = f"from {number}{machine.card} ({machine.card_gib} GiB)"
+    count = "no number of these cards"
+    if machine.count is not None:
+        count = f"{machine.count} of these card{'s' if machine.count > 1 else ''}"
+    return f"{METHOD_TITLES[machine.method]}: {card}, or {count}"
 
 
 def _reason(reason: str, candidate: Candidate) -> str:
