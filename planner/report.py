@@ -7,13 +7,13 @@ from rich.text import Text
 from planner.candidate import Candidate
 from planner.choose import Decision
 from planner.gpu import Cluster
+from planner.limits_report import limits
 from planner.overheads import measured_over_predicted, overheads
 from planner.plan import PARTS, PHASES, Phase
 from planner.step_time import utilisation
-from planner.tables import plain_table
+from planner.tables import facts, plain_table
 from planner.traced_model import TracedSpec
 from planner.units import MIB, format_count, format_duration, format_gib
-from planner.what_if import SmallestMachine
 
 PHASE_TITLES: dict[Phase, str] = {
     "load": "load",
@@ -47,28 +47,18 @@ def report(decision: Decision, *, width: int, next_steps: list[str]) -> Group:
         _against_the_card(decision, width),
         _costs(decision),
         _alternatives(decision),
-        *_what_if(decision),
+        *([limits(decision)] if decision.what_if is not None else []),
     ]
     last: list[tuple[str, RenderableType]] = []
     if decision.richer is not None:
         last.append(("Richer method", decision.richer))
     last.append(("Next", Text("\n".join(next_steps), style="bold")))
     apart = [item for part in parts for item in (part, Text(""))]
-    return Group(*apart, _facts(last))
+    return Group(*apart, facts(last))
 
 
 def print_report(console: Console, decision: Decision, next_steps: list[str]) -> None:
     console.print(report(decision, width=console.width, next_steps=next_steps))
-
-
-def _facts(rows: list[tuple[str, RenderableType]]) -> Table:
-    """Names at the left, what they are at the right."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True, min_width=13)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, value)
-    return table
 
 
 def machine_lines(cluster: Cluster) -> str:
@@ -90,7 +80,7 @@ def _machine(decision: Decision) -> Table:
     if host:
         rows.append(("", host))
     rows += [("", Text(note, style="dim")) for note in cluster.notes]
-    return _facts(rows)
+    return facts(rows)
 
 
 def _host_line(cluster: Cluster) -> str:
@@ -129,7 +119,7 @@ def _plan(decision: Decision) -> Table:
     if model.native_class is None:
         warning = "transformers builds this model from remote code only: launch will not train it"
         rows.append(("Note", Text(warning, style="yellow")))
-    return _facts(rows)
+    return facts(rows)
 
 
 def _headline(chosen: Candidate) -> str:
@@ -217,7 +207,7 @@ def _against_the_card(decision: Decision, width: int) -> Table:
     ]
     if decision.request.cluster.device == "cuda":
         rows.append(("", Text(_range_source(decision), style="dim")))
-    return _facts(rows)
+    return facts(rows)
 
 
 def _range_source(decision: Decision) -> str:
@@ -256,7 +246,7 @@ def _costs(decision: Decision) -> Table:
         ),
         ("Speed", _speed(decision)),
     ]
-    return _facts(rows)
+    return facts(rows)
 
 
 def _speed(decision: Decision) -> str:
@@ -296,38 +286,6 @@ def _alternatives(decision: Decision) -> Table:
             style="" if alternative.fits else "dim",
         )
     return table
-
-
-def _what_if(decision: Decision) -> list[RenderableType]:
-    """How far the limits are: of the plan itself, and for each method."""
-    limits = decision.what_if
-    if limits is None:
-        return []
-    chosen = decision.chosen
-    micro_batch = chosen.layout.micro_batch_size
-    length = chosen.workload.recipe.sequence_length
-    rows: list[tuple[str, RenderableType]] = [
-        (
-            "What if",
-            f"up to {limits.longest_sequence:,} tokens fit at micro-batch {micro_batch}, and up to "
-            f"micro-batch {limits.largest_micro_batch} at {length:,} tokens",
-        ),
-        *(("", _smallest(each, decision)) for each in limits.machines),
-    ]
-    return [_facts(rows)]
-
-
-def _smallest(machine: SmallestMachine, decision: Decision) -> str:
-    """The least that carries a method: of cards in this number, of such cards."""
-    ranks = decision.request.cluster.world_size
-    number = f"{ranks} x " if ranks > 1 else ""
-    card = "no card is large enough"
-    if machine.card is not None:
-        card = f"from {number}{machine.card} ({machine.card_gib} GiB)"
-    count = "no number of these cards"
-    if machine.count is not None:
-        count = f"{machine.count} of these card{'s' if machine.count > 1 else ''}"
-    return f"{METHOD_TITLES[machine.method]}: {card}, or {count}"
 
 
 def _reason(reason: str, candidate: Candidate) -> str:
