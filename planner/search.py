@@ -87,7 +87,7 @@ def search(
     forbidden: Counter[str] = Counter()
     groups: dict[tuple[str, bool], Group] = {}
     for series in allowed:
-        combination = Combination.of(workload, series.strategy, series.offload, cluster.device)
+        combination = Combination.of(workload, series.strategy, series.offload, cluster)
         rule = broken_rule(combination, pinned=strategy_pinned)
         if rule is not None:
             forbidden[rule.reason] += len(series.micro_batch_sizes)

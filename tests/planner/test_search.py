@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from planner.candidate import Candidate
 from planner.choose import choose
 from planner.memory import footprint
 from planner.model import ModelSpec
@@ -23,7 +22,6 @@ from tests.planner.builders import cards
 REQUESTS = 200
 BUDGETS_EACH = 10
 PREFERENCES: tuple[Prefer, ...] = ("tiers", "quality", "speed", "memory")
-CONTEXT = 560 * 2**20
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def every_candidate(request: Request) -> Iterator[Priced]:
     for method in request.methods:
         work = workload(request, method)
         for layout in (x for series in allowed_series(request, work) for x in series.layouts()):
-            combination = Combination.of(work, layout.strategy, layout.offload, cluster.device)
+            combination = Combination.of(work, layout.strategy, layout.offload, cluster)
             if broken_rule(combination, pinned=pinned) is not None:
                 continue
             taken = footprint(work, layout, cluster.device)
@@ -111,10 +109,6 @@ def chosen_by_enumeration(request: Request, every: list[Priced]) -> Priced | Non
     if request.prefer == "memory" and len(request.methods) > 1:
         return min(fitting, key=lambda x: (x.peak_bytes, x.rank))
     return list(best.values())[-1]  # the richest: these machines reach every tier
-
-
-def rank(candidate: Candidate) -> tuple[float, int, int]:
-    return candidate.rank
 
 
 @pytest.mark.parametrize("seed", range(REQUESTS // BUDGETS_EACH))
