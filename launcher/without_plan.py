@@ -1,4 +1,4 @@
-"""What ``launch`` does without a plan: examine the machine, merge an adapter, convert a checkpoint."""
+"""What ``launch`` does without a plan: examine the machine, merge an adapter, convert."""
 
 import sys
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
 """A decision as a plan: every key filled in, so that a launch has nothing left to decide."""
 
+from planner.candidate import Candidate
 from planner.choose import Decision
 from planner.model_config import config_from_spec
 from planner.plan import (
@@ -13,7 +14,6 @@ from planner.plan import (
     Plan,
     PredictionSection,
 )
-from planner.search import Candidate
 from planner.sections import batch_section, parallel_section, precision_section
 from planner.training_sections import TrainingSection
 

@@ -1,13 +1,14 @@
 """The ``--json`` document: the plan, its prediction in full, and the ways not taken."""
 
+from dataclasses import asdict
 from typing import Any
 
 from planner.alternatives import Alternative
+from planner.candidate import Candidate
 from planner.choose import Decision
 from planner.gpu import Cluster
 from planner.machine import selection
 from planner.plan import SCHEMA_VERSION, Plan
-from planner.search import Candidate
 from planner.subsets import better_subset
 
 
@@ -28,6 +29,7 @@ def document(decision: Decision, plan: Plan) -> dict[str, Any]:
         "alternatives": [_alternative(each) for each in decision.alternatives],
         "rejected": dict(decision.rejected),
         "richer_method": decision.richer,
+        "what_if": None if decision.what_if is None else asdict(decision.what_if),
     }
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from planner.candidate import Candidate
 from planner.memory import gradient_sink, worst_batch
 from planner.micro_batch import largest_moment
 from planner.model_pass import ModelPass, passed_layers
@@ -16,7 +17,6 @@ from planner.optimizer_formula import states_formula
 from planner.optimizer_step import step_of
 from planner.optimizers import optimizers
 from planner.quantization import quantized_bytes
-from planner.search import Candidate
 from planner.tensors import Event
 from planner.trained_tensors import trained_tensors
 

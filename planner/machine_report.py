@@ -10,19 +10,10 @@ from planner.condition_notes import usual_power_watts
 from planner.gpu import Cluster, has_bf16
 from planner.machine import Found, Selection, pair_links, selection
 from planner.readings import HostReading, Machine, NvmlReading, PcieReading
+from planner.tables import facts
 from planner.units import GIB, MIB, format_gib
 
 Row = tuple[str, RenderableType]
-
-
-def facts(rows: Sequence[Row]) -> Table:
-    """Names at the left, what they are at the right."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True, min_width=13)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, value)
-    return table
 
 
 def machine_section(cluster: Cluster) -> Table:

@@ -15,13 +15,15 @@ from planner.autograd import GradientSink
 from planner.model_pass import ModelPass, passed_layers
 from planner.numerics import Numerics
 from planner.operators import FP32
-from planner.plan import Strategy
+from planner.plan import OptimizerSection, Strategy
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
 from planner.tensors import Event, Owner
 from planner.traced_model import TracedSpec
 
 Amounts = Counter[Owner]
+NO_OPTIMIZER = OptimizerSection(name="sgd", learning_rate=1.0, weight_decay=0.0, max_grad_norm=1.0)
+"""In the place of any: a micro-batch does without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,6 @@ class MicroBatch:
         return max(self.head_backward, self.layers_backward, key=lambda found: found.total())
 
 
-@cache
 def micro_batch(
     workload: Workload,
     batch: Batch,
@@ -110,6 +111,36 @@ def micro_batch(
 ) -> MicroBatch:
     """One forward and backward pass beside the model's states; every ``checkpointing``-th layer
     is recomputed, none where it is 0."""
+    return _micro_batch(
+        _passed(workload),
+        batch,
+        numerics,
+        checkpointing=checkpointing,
+        sink=sink,
+        reduce_bucket_size=reduce_bucket_size,
+    )
+
+
+@cache
+def _passed(workload: Workload) -> Workload:
+    """The same for every workload that has the same pass: it knows no global batch, and no
+    optimizer, which a trace of a real step does."""
+    if isinstance(workload.model, TracedSpec):
+        return workload
+    recipe = workload.recipe.model_copy(update={"global_batch_size": 1, "optimizer": NO_OPTIMIZER})
+    return workload.model_copy(update={"recipe": recipe})
+
+
+@cache
+def _micro_batch(
+    workload: Workload,
+    batch: Batch,
+    numerics: Numerics,
+    *,
+    checkpointing: int,
+    sink: GradientSink,
+    reduce_bucket_size: int,
+) -> MicroBatch:
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, workload.model, batch, numerics, checkpointing, sink)
     first, *others = passed_layers(workload.model, checkpointing)
@@ -164,14 +195,24 @@ def _traced(
         Counter({owner: phases[phase].get(owner, 0) for owner in owners})
         for phase in ("forward", "backward")
     )
+    return _at_two_moments(forward, backward, model.num_layers)
+
+
+def _at_two_moments(forward: Amounts, backward: Amounts, num_layers: int) -> MicroBatch:
+    """Where no more is known than the largest moment of each pass."""
     nothing = Stretch(net=Counter(), top=Counter())
     return MicroBatch(
         layers_forward=forward,
         forward=forward,
         head_backward=backward,
         before_layers=backward,
-        layers=(nothing,) * (model.num_layers + 1),
+        layers=(nothing,) * (num_layers + 1),
     )
+
+
+def nothing_alive(num_layers: int) -> MicroBatch:
+    """No less than nothing: what any micro-batch adds at the least."""
+    return _at_two_moments(Counter(), Counter(), num_layers)
 
 
 def _stretches(run: ModelPass, places: Sequence[int]) -> list[Stretch]:

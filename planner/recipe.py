@@ -1,6 +1,7 @@
 """What is trained and how, apart from the machine: the settings that a recipe file holds."""
 
 from dataclasses import dataclass
+from functools import cache
 
 from pydantic import Field, model_validator
 
@@ -128,5 +129,6 @@ class Batch:
         return self.micro_batch_size * self.sequence_length**2
 
 
+@cache
 def load_recipe(name: str) -> Recipe:
     return read_spec(Recipe, ROOT / "recipes" / f"{resolve_name('recipes', 'recipe', name)}.yaml")

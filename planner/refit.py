@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from planner.assemble import prediction_of
+from planner.candidate import Candidate
 from planner.cards import label_gib, sized_cluster
 from planner.detect import parse_gpus
 from planner.errors import InvalidRequestError, UserError
@@ -15,7 +16,6 @@ from planner.model_config import spec_from_config
 from planner.plan import Plan
 from planner.presets import Source
 from planner.recipe import Recipe, Workload
-from planner.search import Candidate
 from planner.sections import precision_section
 from planner.strategy import Layout
 

@@ -4,13 +4,14 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from planner.candidate import Candidate
 from planner.choose import Decision
-from planner.machine_report import facts, machine_section, shortage
+from planner.limits_report import limits
+from planner.machine_report import machine_section, shortage
 from planner.overheads import measured_over_predicted, overheads
 from planner.plan import PARTS, PHASES, Phase
-from planner.search import Candidate
 from planner.step_time import utilisation
-from planner.tables import plain_table
+from planner.tables import facts, plain_table
 from planner.traced_model import TracedSpec
 from planner.units import MIB, format_count, format_duration, format_gib
 
@@ -46,6 +47,7 @@ def report(decision: Decision, *, width: int, next_steps: list[str]) -> Group:
         _against_the_card(decision, width),
         _costs(decision),
         _alternatives(decision),
+        *([limits(decision)] if decision.what_if is not None else []),
     ]
     last: list[tuple[str, RenderableType]] = []
     if decision.richer is not None:
@@ -212,7 +214,6 @@ def _costs(decision: Decision) -> Table:
     )
     if lacking is not None:
         rows.append(("", Text(lacking, style="yellow")))
-    rows.append(("Speed", _speed(decision)))
     return facts(rows)
 
 

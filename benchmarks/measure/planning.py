@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from benchmarks.measure.matrix import Row
 from planner.assemble import plan_of
+from planner.candidate import Candidate
 from planner.choose import Decision
 from planner.detect import detect, parse_gpus
 from planner.errors import InvalidRequestError, UserError
@@ -16,7 +17,6 @@ from planner.plan import Plan
 from planner.presets import ModelPreset, load_model
 from planner.recipe import Recipe, load_recipe
 from planner.request import Request, workload
-from planner.search import Candidate
 from planner.strategy import Layout
 
 NO_GPU = "h100-sxm-80gb"

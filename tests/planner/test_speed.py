@@ -2,15 +2,15 @@
 
 import pytest
 
+from planner.candidate import Candidate
 from planner.communication import traffic
 from planner.flops import micro_batch_flops
 from planner.numerics import numerics
 from planner.plan import METHODS, Method, Strategy
 from planner.presets import load_gpu, load_model
 from planner.recipe import Batch, Workload, load_recipe
-from planner.search import Candidate
 from planner.step_time import rates, speed_data, utilisation
-from planner.strategy import Layout, divisors, layouts
+from planner.strategy import Layout, divisors, series
 from tests.planner.builders import cards
 
 LLAMA = load_model("llama-2-7b").spec
@@ -100,7 +100,11 @@ def test_utilisation_is_an_ordered_range() -> None:
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_every_layout_keeps_the_share_of_each_rank(ranks: int) -> None:
-    every = list(layouts(samples_per_rank=12, world_size=ranks))
+    every = [
+        layout
+        for each in series(samples_per_rank=12, world_size=ranks)
+        for layout in each.layouts()
+    ]
     assert every
     assert {x.global_batch_size for x in every} == {12 * ranks}
     assert {x.micro_batch_size for x in every} == set(divisors(12))
