@@ -19,6 +19,7 @@ from heapq import heappop, heappush
 from sys import getrefcount
 from typing import Literal
 
+from planner.work import UncountedWork
 from planner.tensors import (
     Arrived,
     Backward,
@@ -44,7 +45,7 @@ class _RecomputedEnough(Exception):  # noqa: N818 - a signal, not an error
     """Ends a recomputation when all that backward needs is there again."""
 
 
-class Tape:
+class Tape(UncountedWork):
     """One training step: the log of its storages, and the graph as it grows."""
 
     def __init__(

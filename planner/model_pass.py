@@ -49,11 +49,12 @@ class ModelPass:
         sink: GradientSink,
         reduce_bucket_size: int = 0,
         decoder: type[Decoder] = Decoder,
+        tape: type[Tape] = Tape,
     ) -> None:
         self._workload = workload
         self._batch = batch
         self._layers = layers
-        self.tape = Tape(
+        self.tape = tape(
             sink=sink, reduce_bucket_size=reduce_bucket_size, fp16=workload.compute == "fp16"
         )
         self._decoder = decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
