@@ -7,6 +7,7 @@ from planner.gpu import Device
 from planner.operators import FP32, add, cast, contiguous, matmul, repeat_heads, unary
 from planner.tensors import Tensor
 from planner.units import round_up
+from planner.work import Product
 
 FLASH_ROWS = 128
 FLASH_HEAD = 32
@@ -64,14 +65,16 @@ def fused_attention(
     moved = sum(elements * width for elements, width in sizes) + query.width * (
         shape.output_elements
     )
-    tape.multiplies(flops, moved, query.width)
+    kind: Product = "attention" if bias is None else "masked attention"
+    tape.multiplies(flops, moved, query.width, kind=kind)
     output = tape.new(shape.output_elements, query.width, "attention output")
     statistics = tape.new(shape.query_rows, FP32, "log-sum-exp of the scores")
     saved = (query, key, value, output, statistics, *((bias,) if bias is not None else ()))
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         _inside = _attention_workspace(tape, shape, sizes[0][1]) if device == "cuda" else None
-        tape.multiplies(flops * ATTENTION_BACKWARD // ATTENTION_FORWARD, 2 * moved, query_width)
+        work = flops * ATTENTION_BACKWARD // ATTENTION_FORWARD, 2 * moved, query_width
+        tape.multiplies(*work, kind=kind)
         return [
             tape.new(size, width, f"gradient of the {name}")
             for (size, width), name in zip(sizes, ("query", "key", "value"), strict=True)

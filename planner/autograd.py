@@ -19,7 +19,6 @@ from heapq import heappop, heappush
 from sys import getrefcount
 from typing import Literal
 
-from planner.work import UncountedWork
 from planner.tensors import (
     Arrived,
     Backward,
@@ -34,6 +33,7 @@ from planner.tensors import (
     begin,
     storages,
 )
+from planner.work import UncountedWork
 
 GradientSink = Literal["keep", "add", "reduce"]
 """Where a parameter's gradient goes: it becomes the gradient; it is added to one that was

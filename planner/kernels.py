@@ -11,15 +11,12 @@ long as the slower of its operations and its bytes.
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from planner.autograd import Tape
-from planner.layer_kinds import LayerKind
-from planner.model_pass import ModelPass, PassedLayer
-from planner.numerics import Numerics
-from planner.recipe import Batch, Workload
-from planner.tensors import Backward, Node, Owner, Storage, Tensor
+from planner.autograd import GradientSink, Tape
+from planner.tensors import Backward, Node, Owner, Region, Storage, Tensor
+from planner.work import Product
 
 Phase = Literal["forward", "backward", "recompute"]
-Kind = Literal["product", "elementwise", "dequantize"]
+Kind = Product | Literal["elementwise", "dequantize"]
 
 
 class Kernel(NamedTuple):
@@ -27,12 +24,21 @@ class Kernel(NamedTuple):
 
     phase: Phase
     kind: Kind
-    owner: Owner
     width: int
-    """Bytes per element: of a product's operands."""
+    """Bytes per element of a product's operands."""
     flops: int
     num_bytes: int
     """Read and written."""
+
+
+class _Told(NamedTuple):
+    """What an operator has said of the kernel that it is about to launch."""
+
+    kind: Kind
+    flops: int
+    num_bytes: int
+    width: int
+    again: bool = False
 
 
 class CountingTape(Tape):
@@ -41,41 +47,45 @@ class CountingTape(Tape):
     _again: Mapping[Phase, Phase] = {"forward": "forward", "backward": "recompute"}
     """In which phase a checkpointed part runs that is run in another."""
 
-    def __init__(self, **settings: object) -> None:
-        super().__init__(**settings)  # type: ignore[arg-type]
+    def __init__(
+        self, *, sink: GradientSink, reduce_bucket_size: int = 0, fp16: bool = False
+    ) -> None:
+        super().__init__(sink=sink, reduce_bucket_size=reduce_bucket_size, fp16=fp16)
         self.kernels: list[Kernel] = []
         self.places: list[int] = []
         self._phase: Phase = "forward"
-        self._next: tuple[Kind, int, int, int] | None = None
-        """Kind, operations, bytes and width of a kernel that is about to be launched."""
+        self._told: _Told | None = None
         self._unread: list[int] = []
         """Kernels of which it is not known yet what they read."""
 
-    def multiplies(self, flops: int, num_bytes: int, width: int) -> None:
-        self._next = ("product", flops, num_bytes, width)
+    def multiplies(
+        self,
+        flops: int,
+        num_bytes: int,
+        width: int,
+        *,
+        kind: Product = "product",
+        again: bool = False,
+    ) -> None:
+        self._told = _Told(kind, flops, num_bytes, width, again)
 
     def dequantizes(self, num_bytes: int) -> None:
-        self._next = ("dequantize", 0, num_bytes, 1)
+        self._told = _Told("dequantize", 0, num_bytes, 1)
 
     def passes_over(self, num_bytes: int) -> None:
-        kind, flops, own, width = self._next or ("elementwise", 0, num_bytes, 1)
-        self._next = None
-        self._launch(kind, flops, own, width, self._owner)
+        self._launch(self._told or _Told("elementwise", 0, num_bytes, 1))
 
     def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
-        whose = owner or self._owner
-        if self._next is None:
+        if self._told is None:
             self._unread.append(len(self.kernels))
-            self._launch("elementwise", 0, elements * width, width, whose)
-        else:
-            kind, flops, num_bytes, operands = self._next
-            self._next = None
-            self._launch(kind, flops, num_bytes, operands, whose)
+        self._launch(self._told or _Told("elementwise", 0, elements * width, width))
         return super().new(elements, width, name, owner)
 
-    def _launch(self, kind: Kind, flops: int, num_bytes: int, width: int, owner: Owner) -> None:
+    def _launch(self, told: _Told) -> None:
+        self._told = None
+        phase = "recompute" if told.again else self._phase
         self.places.append(len(self.log))
-        self.kernels.append(Kernel(self._phase, kind, owner, width, flops, num_bytes))
+        self.kernels.append(Kernel(phase, told.kind, told.width, told.flops, told.num_bytes))
 
     def _read(self, per_kernel: int, shared: int) -> None:
         """What the kernels since the last reading have read."""
@@ -111,9 +121,9 @@ class CountingTape(Tape):
 
         return super().checkpoint_reentrant(timed, given)
 
-    def _recompute(self, region: object) -> None:
+    def _recompute(self, region: Region) -> None:
         self._phase = "recompute"
-        super()._recompute(region)  # type: ignore[arg-type]
+        super()._recompute(region)
         self._phase = "backward"
         self._unread.clear()
 

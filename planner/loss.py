@@ -95,7 +95,7 @@ def _fused_log_probs(
             tape.new(size[0], FP32, "gradient of the head in fp32") if size else None
             for size in sizes_of
         ]
-        tape.multiplies(*product)
+        tape.multiplies(*product, again=True)
         tile = sizes.tile("backward")
         tape.passes_over(2 * logits)
         for _ in range(1 + head.trains):

@@ -1,12 +1,26 @@
 """What operators tell a tape of their work, beside the tensors that they make."""
 
+from typing import Literal
+
+Product = Literal["product", "attention", "masked attention"]
+"""``attention``: all of it in one kernel, which skips what a causal mask hides. ``masked
+attention``: the same with a mask of its own, which skips nothing."""
+
 
 class UncountedWork:
     """Nobody listens; :class:`planner.kernels.CountingTape` does."""
 
-    def multiplies(self, flops: int, num_bytes: int, width: int) -> None:
-        """The next kernel is a product: operations, bytes read and written, bytes that an
-        element of its operands has."""
+    def multiplies(
+        self,
+        flops: int,
+        num_bytes: int,
+        width: int,
+        *,
+        kind: Product = "product",
+        again: bool = False,
+    ) -> None:
+        """The next kernel multiplies: operations, bytes read and written, bytes that an element
+        of its operands has; ``again`` where backward only repeats what forward did."""
 
     def dequantizes(self, num_bytes: int) -> None:
         """The next kernel makes a matrix from its codes: bytes read and written."""
