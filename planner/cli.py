@@ -19,6 +19,7 @@ from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
 from planner.listing import listing
 from planner.model_config import load_model_dir
+from planner.nodes import over_nodes
 from planner.optimizers import optimizer_name
 from planner.plan import Method, Offload
 from planner.plan_file import render, write
@@ -79,6 +80,16 @@ def plan(
     memory_limit: Annotated[
         str | None, typer.Option(help="Use at most this of each device, such as 22GiB.")
     ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Machines with these GPUs, up to 4,096 GPUs in all.")
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(help="Between nodes: 25gbe, 100gbe, infiniband-400g, ... (README)."),
+    ] = None,
+    price_per_gpu_hour: Annotated[
+        float | None, typer.Option(min=0, help="What a GPU costs an hour, for the report.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Where the plan goes, plan.yaml by default; - prints."),
@@ -105,7 +116,7 @@ def plan(
     decision = decide(
         Request(
             model=find_model(model),
-            cluster=find_cluster(gpus),
+            cluster=over_nodes(find_cluster(gpus), nodes, network),
             prefer=prefer,
             recipe=load_recipe(recipe) if recipe is not None else None,
             method=_open(method),
@@ -120,6 +131,7 @@ def plan(
             optimizer=optimizer_name(optimizer) if optimizer is not None else None,
             memory_limit_bytes=_size(memory_limit),
             data_source=_data_source(data),
+            price_per_gpu_hour=price_per_gpu_hour,
         )
     )
     made = plan_of(decision)

@@ -111,7 +111,8 @@ def rates(cluster: Cluster) -> Rates | None:
 @cache
 def _rates(cluster: Cluster) -> Rates:
     card, data = cluster.accelerator.speed, speed_data()
-    assert card is not None and card.dense_bf16_flops_per_s is not None
+    assert card is not None
+    assert card.dense_bf16_flops_per_s is not None
     own, peak = card_class(card), card.dense_bf16_flops_per_s
     bandwidth = card.memory_bandwidth_bytes_per_s or NOMINAL.bandwidth_bytes_per_s
     flash = float(card.compute_capability) >= FLASH_SINCE

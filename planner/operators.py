@@ -282,9 +282,7 @@ def repeat_heads(tape: Tape, x: Tensor, times: int, *, shared: bool) -> Tensor:
     return tape.record(tape.new(times * elements, width, "repeated heads"), (x,), (), backward)
 
 
-def matmul(
-    tape: Tape, a: Tensor, b: Tensor, elements: int, name: str, *, rows: int
-) -> Tensor:
+def matmul(tape: Tape, a: Tensor, b: Tensor, elements: int, name: str, *, rows: int) -> Tensor:
     """A product of two activations, ``a`` having so many rows; each is saved for the other's
     gradient."""
     sizes = ((a.elements, a.width), (b.elements, b.width))
@@ -298,9 +296,7 @@ def matmul(
         return tape.new(size, width, f"gradient of {name}'s operand")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        return [
-            product(*size) if need else None for size, need in zip(sizes, needed, strict=True)
-        ]
+        return [product(*size) if need else None for size, need in zip(sizes, needed, strict=True)]
 
     tape.multiplies(*work)
     return tape.record(tape.new(elements, a.width, name), (a, b), saved, backward)

@@ -1,8 +1,8 @@
 """The kernels of one micro-batch through a whole model, whatever its size and recomputation.
 
-A counting tape runs one layer of each kind, once kept and once recomputed, with one sample and
-with two; kernels of the other layers are the same, and with more samples operations and bytes
-grow in a straight line. The first layer counts as the others of its kind.
+A counting tape runs one layer of each kind, once kept and once recomputed, with a few samples
+and with one more; kernels of the other layers are the same, and with more samples operations and
+bytes grow in a straight line. The first layer counts as the others of its kind.
 """
 
 from bisect import bisect_right
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal, NamedTuple
 
+from planner.decoder import Decoder
 from planner.efficiency import Rates
 from planner.flops import micro_batch_flops, recomputed_share
 from planner.gpu import Device
@@ -29,14 +30,15 @@ Part = Literal["products", "elementwise", "dequantize"]
 
 
 class Growing(NamedTuple):
-    """A kernel with one sample, and what each further sample adds."""
+    """A kernel with so many samples, and what each further sample adds."""
 
     kernel: Kernel
+    samples: int
     more_flops: int
     more_bytes: int
 
     def with_samples(self, count: int) -> Kernel:
-        more, kernel = count - 1, self.kernel
+        more, kernel = count - self.samples, self.kernel
         return kernel._replace(
             flops=kernel.flops + more * self.more_flops,
             num_bytes=kernel.num_bytes + more * self.more_bytes,
@@ -90,21 +92,59 @@ class _Spans:
         return kind, recomputed
 
 
-def count(workload: Workload, kinds: Numerics, batches: tuple[Batch, Batch]) -> Counted:
-    """Of two runs whose second has one sample more."""
-    model = workload.model
-    layers = [PassedLayer(kind, again) for again in (False, True) for kind in model.kinds]
-    runs = [
-        ModelPass(workload, batch, kinds, layers=layers, sink="keep", tape=CountingTape)
-        for batch in batches
-    ]
-    first, second = (run.tape for run in runs)
-    assert isinstance(first, CountingTape)
-    assert isinstance(second, CountingTape)
-    spans, found = _Spans(runs[0], layers), dict[Place, Counter[Growing]]()
-    for kernel, log_place, more in zip(first.kernels, first.places, second.kernels, strict=True):
-        grown = Growing(kernel, more.flops - kernel.flops, more.num_bytes - kernel.num_bytes)
-        found.setdefault(spans.place(log_place), Counter())[grown] += 1
+def _run(
+    workload: Workload, kinds: Numerics, batch: Batch, decoder: type[Decoder] = Decoder
+) -> ModelPass:
+    """A layer of each kind, kept, and one recomputed."""
+    return ModelPass(
+        workload,
+        batch,
+        kinds,
+        layers=_layers(workload),
+        sink="keep",
+        decoder=decoder,
+        tape=CountingTape,
+    )
+
+
+def counted_once(
+    workload: Workload, kinds: Numerics, batch: Batch, decoder: type[Decoder] = Decoder
+) -> Counted:
+    """The kernels of this batch, whatever trainer it is of; they stand for no other batch."""
+    run = _run(workload, kinds, batch, decoder)
+    return _counted_from(workload, batch.micro_batch_size, run, run)
+
+
+def _layers(workload: Workload) -> list[PassedLayer]:
+    return [PassedLayer(kind, again) for again in (False, True) for kind in workload.model.kinds]
+
+
+def _tape(run: ModelPass) -> CountingTape:
+    assert isinstance(run.tape, CountingTape)
+    return run.tape
+
+
+def _pair(workload: Workload, kinds: Numerics, batch: Batch) -> tuple[int, ModelPass, ModelPass]:
+    """The least number of samples from which one more launches the same kernels: a single one
+    has operands that need no copy, and few have a loss of one tile."""
+    before = _run(workload, kinds, replace(batch, micro_batch_size=2))
+    for samples in range(2, 2 + MOST_TRIED):
+        more = _run(workload, kinds, replace(batch, micro_batch_size=samples + 1))
+        if len(_tape(before).kernels) == len(_tape(more).kernels):
+            return samples, before, more
+        before = more
+    raise AssertionError("each sample more launches other kernels")
+
+
+MOST_TRIED = 4
+
+
+def _counted_from(workload: Workload, samples: int, run: ModelPass, more: ModelPass) -> Counted:
+    spans, found = _Spans(run, _layers(workload)), dict[Place, Counter[Growing]]()
+    tape = _tape(run)
+    for kernel, place, larger in zip(tape.kernels, tape.places, _tape(more).kernels, strict=True):
+        grows = larger.flops - kernel.flops, larger.num_bytes - kernel.num_bytes
+        found.setdefault(spans.place(place), Counter())[Growing(kernel, samples, *grows)] += 1
     return found
 
 
@@ -127,9 +167,7 @@ def of_model(
 PART: dict[str, Part] = {"elementwise": "elementwise", "dequantize": "dequantize"}
 
 
-def timed(
-    kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates
-) -> PassTime:
+def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) -> PassTime:
     """Each kernel takes as long as it takes alone; the device runs one after the other."""
     seconds: Counter[Part] = Counter()
     phases: Counter[Phase] = Counter()
@@ -170,11 +208,13 @@ def _alike(workload: Workload) -> Workload:
 
 
 @cache
-def _counted(workload: Workload, kinds: Numerics, device: Device) -> Counted:
-    """Of full samples, which need no mask."""
+def _counted(workload: Workload, kinds: Numerics, device: Device, *, one: bool) -> Counted:
+    """Of full samples, which need no mask: of one alone, or of any number from two on."""
     length = workload.recipe.sequence_length
-    one = Batch(micro_batch_size=1, sequence_length=length, device=device)
-    return count(workload, kinds, (one, replace(one, micro_batch_size=2)))
+    batch = Batch(micro_batch_size=1, sequence_length=length, device=device)
+    if one:
+        return counted_once(workload, kinds, batch)
+    return _counted_from(workload, *_pair(workload, kinds, batch))
 
 
 def pass_time(
@@ -189,15 +229,14 @@ def pass_time(
     """One micro-batch of so many full samples."""
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, samples, checkpointing, speed)
-    counted = _counted(_alike(workload), replace(kinds, master=0), device)
+    alike = _alike(workload), replace(kinds, master=0), device
+    counted = _counted(*alike, one=samples == 1)
     return timed(of_model(counted, workload.model, checkpointing), samples, speed)
 
 
 def _traced(workload: Workload, samples: int, checkpointing: int, speed: Rates) -> PassTime:
     """A model without a forward pass here: its matrices alone, by their closed form."""
-    batch = Batch(
-        micro_batch_size=samples, sequence_length=workload.recipe.sequence_length
-    )
+    batch = Batch(micro_batch_size=samples, sequence_length=workload.recipe.sequence_length)
     flops = micro_batch_flops(workload, batch, checkpointing=checkpointing)
     again = flops.backward + flops.recompute
     return PassTime(

@@ -9,10 +9,10 @@ from planner.gpu import Cluster
 from planner.overheads import measured_over_predicted, overheads
 from planner.plan import PARTS, PHASES, Phase
 from planner.search import Candidate
-from planner.step_time import utilisation
+from planner.speed_section import speed_rows
 from planner.tables import plain_table
 from planner.traced_model import TracedSpec
-from planner.units import MIB, format_count, format_duration, format_gib
+from planner.units import MIB, format_count, format_gib
 
 PHASE_TITLES: dict[Phase, str] = {
     "load": "load",
@@ -71,14 +71,16 @@ def _facts(rows: list[tuple[str, RenderableType]]) -> Table:
 
 def machine_lines(cluster: Cluster) -> str:
     accelerator = cluster.accelerator
-    count = f"{cluster.world_size} x " if cluster.world_size > 1 else ""
+    nodes = f"{cluster.num_nodes:,} nodes of " if cluster.num_nodes > 1 else ""
+    count = f"{nodes}{cluster.gpus_per_node} x " if cluster.world_size > 1 else ""
     free = ""
     if accelerator.in_use_bytes:
         free = f", {format_gib(accelerator.free_bytes)} GiB free"
     each = " each" if cluster.world_size > 1 and cluster.device == "cuda" else ""
     link = {"nvlink": ", NVLink", "pcie": ", PCIe", "none": ""}[cluster.link]
     size = format_gib(accelerator.capacity_bytes)
-    return f"{count}{accelerator.device_name}, {size} GiB{each}{free}{link}"
+    network = f", {cluster.network} between nodes" if cluster.network else ""
+    return f"{count}{accelerator.device_name}, {size} GiB{each}{free}{link}{network}"
 
 
 def _machine(decision: Decision) -> Table:
@@ -252,25 +254,9 @@ def _costs(decision: Decision) -> Table:
             f"{format_gib(chosen.host.node_bytes, 1)} GiB of memory on each node, "
             f"{format_gib(chosen.disk_bytes)} GiB of disk for what is saved",
         ),
-        ("Speed", _speed(decision)),
+        *speed_rows(chosen, decision.request.price_per_gpu_hour),
     ]
     return _facts(rows)
-
-
-def _speed(decision: Decision) -> str:
-    chosen = decision.chosen
-    if chosen.layout.offload != "none":
-        return "unknown: the host updates what is offloaded, and its rates are not known"
-    if chosen.step_time_s is None or chosen.tokens_per_second is None:
-        return "unknown: no published rates for this device"
-    reached = utilisation(chosen.workload)
-    slow = chosen.step_time_s * reached.expected / reached.low
-    quick = chosen.step_time_s * reached.expected / reached.high
-    return (
-        f"about {format_duration(chosen.step_time_s)} a step "
-        f"({format_duration(quick)} to {format_duration(slow)}), "
-        f"{format_count(chosen.tokens_per_second)} tokens/s in all"
-    )
 
 
 def _alternatives(decision: Decision) -> Table:

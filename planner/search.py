@@ -46,10 +46,9 @@ class Candidate:
 
     @cached_property
     def step_time_s(self) -> float | None:
-        """Seconds of one optimizer step, or nothing where the card's rates are unknown, or the
-        host's that updates what is offloaded."""
+        """Seconds of one optimizer step, or nothing where the card's rates are unknown."""
         speed = rates(self.cluster)
-        if speed is None or self.layout.offload != "none":
+        if speed is None:
             return None
         return step_time(self.workload, self.layout, self.cluster, speed).total_s
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from benchmarks.accuracy.sources import HoldsOutput
 from benchmarks.accuracy.timeline import Timeline
 from planner.allocation import quantized_sizes, state_sizes
-from planner.autograd import GradientSink, Tape
+from planner.autograd import GradientSink
 from planner.buffers import cublas_workspaces
 from planner.decoder import Decoder
 from planner.model_pass import ModelPass, passed_layers
@@ -57,7 +57,7 @@ class Training:
     steps_in_backward: bool = False
     """Each parameter is updated as its gradient arrives, which then goes."""
 
-    def run(self, sink: GradientSink, tape: type[Tape] = Tape) -> ModelPass:
+    def run(self, sink: GradientSink) -> ModelPass:
         return ModelPass(
             self.workload,
             self.batch,
@@ -65,7 +65,6 @@ class Training:
             layers=passed_layers(self.workload.model, 1 if self.checkpointing else 0),
             sink=sink,
             decoder=self.decoder,
-            tape=tape,
         )
 
 

@@ -13,8 +13,7 @@ from benchmarks.accuracy.sources import sources
 from benchmarks.rows import Row
 from planner.cards import named_cluster
 from planner.efficiency import Rates, rates, speed_data
-from planner.kernels import CountingTape
-from planner.pass_work import Growing, timed
+from planner.pass_work import counted_once, of_model, timed
 from planner.plan import METHODS
 from planner.spec import Spec, parse_yaml, read_text
 from planner.step_time import launch_s, update_bytes
@@ -86,9 +85,9 @@ def predicted(row: Row) -> Prediction:
     """The row's own training loop on a tape that counts, at the rates of its card."""
     source = sources()[row.source]
     training, speed = training_of(row, source), _rates(row)
-    tape = training.run("keep", CountingTape).tape
-    assert isinstance(tape, CountingTape)
-    passed = timed(((Growing(kernel, 0, 0), 1.0) for kernel in tape.kernels), 1, speed)
+    counted = counted_once(training.workload, training.numerics, training.batch, training.decoder)
+    kernels = of_model(counted, training.workload.model, int(training.checkpointing))
+    passed = timed(kernels, row.micro_batch_size, speed)
     times = row.gradient_accumulation_steps
     update = update_bytes(training.workload, training.numerics)
     return Prediction(

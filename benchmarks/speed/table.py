@@ -112,7 +112,12 @@ def _own() -> list[str]:
     own = own_errors()
     if not own:
         return ["Our own runs on a GPU: none yet."]
-    lines = ["Our own runs:", "", "| card | method | rows | median | worst |", "|---|---|---:|---:|---:|"]
+    lines = [
+        "Our own runs:",
+        "",
+        "| card | method | rows | median | worst |",
+        "|---|---|---:|---:|---:|",
+    ]
     for key, group in sorted(own.items()):
         found = error_statistics(group)
         lines.append(

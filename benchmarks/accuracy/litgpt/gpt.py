@@ -157,7 +157,9 @@ class GPT:
     def _capped_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """With soft-capping scores are whole; litgpt/model.py at 0.4.12."""
         tape, heads = self.linears.tape, self._head_shape()
-        scores = ops.matmul(tape, q, k, heads.query_rows * self.length, "scores", rows=heads.query_rows)
+        scores = ops.matmul(
+            tape, q, k, heads.query_rows * self.length, "scores", rows=heads.query_rows
+        )
         scores = ops.unary(tape, scores, "scores, scaled")
         scores = ops.unary(tape, scores, "scores / cap")
         scores = ops.unary(tape, scores, "tanh(scores / cap)", saves="output")
