@@ -6,7 +6,7 @@ bytes grow in a straight line. The first layer counts as the others of its kind.
 """
 
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -169,9 +169,9 @@ PART: dict[str, Part] = {"elementwise": "elementwise", "dequantize": "dequantize
 
 def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) -> PassTime:
     """Each kernel takes as long as it takes alone; the device runs one after the other."""
-    seconds: Counter[Part] = Counter()
-    phases: Counter[Phase] = Counter()
-    flops: Counter[Phase] = Counter()
+    seconds: dict[Part, float] = defaultdict(float)
+    phases: dict[Phase, float] = defaultdict(float)
+    flops: dict[Phase, float] = defaultdict(float)
     launches = 0.0
     for growing, times in kernels:
         kernel = growing.with_samples(samples)

@@ -22,17 +22,18 @@ def main() -> None:
     parser.add_argument("--presets", action="store_true", help="only write its preset file")
     options = parser.parse_args()
     rows = read_rows(options.rows)
+    told = told_rows(rows)
     if options.presets:
-        ranges.FILE.write_text(ranges.presets_text(rows), encoding="utf-8")
+        ranges.FILE.write_text(ranges.presets_text(told), encoding="utf-8")
         return
     if options.each:
-        for told in told_rows(rows):
-            parts = predicted(told.row)
+        for each in told:
+            parts = predicted(each.row)
             print(
-                f"{told.row.id} {told.error:+.1%} measured {measured_s(told.row):.3f} s, "
+                f"{each.row.id} {each.error:+.1%} measured {measured_s(each.row):.3f} s, "
                 f"predicted {parts.total_s:.3f}: {parts}"
             )
-    table = markdown(rows, by_method=not options.readme)
+    table = markdown(rows, told, by_method=not options.readme)
     print(table)
     if options.readme:
         README.write_text(with_table(README.read_text(encoding="utf-8"), table), encoding="utf-8")

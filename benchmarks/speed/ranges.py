@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.errors import quantile
-from benchmarks.rows import Row
-from benchmarks.speed.table import Told, told_rows
+from benchmarks.speed.table import Told
 from planner.plan import METHODS
 from planner.presets import ROOT
 
@@ -22,12 +21,11 @@ measured_over_predicted:
 """
 
 
-def presets_text(rows: Sequence[Row]) -> str:
+def presets_text(told: Sequence[Told]) -> str:
     """The file as it should be."""
-    found = told_rows(rows)
-    of_methods = {method: [t for t in found if t.row.method == method] for method in METHODS}
+    of_methods = {method: [t for t in told if t.row.method == method] for method in METHODS}
     entries = [_entry(name, group) for name, group in of_methods.items() if len(group) >= FEWEST]
-    return HEAD + "".join([*entries, _entry("all", found)])
+    return HEAD + "".join([*entries, _entry("all", told)])
 
 
 def _entry(name: str, group: Sequence[Told]) -> str:

@@ -9,6 +9,7 @@ from benchmarks.errors import error_statistics, relative_error
 from benchmarks.rows import Row
 from benchmarks.speed.own import own_errors
 from benchmarks.speed.predict import is_single, measured_s, predicted, set_aside, tokens
+from planner.efficiency import speed_data
 
 HEADER = (
     "| source | method | rows | median | 95 % | worst | too fast | faster one told |",
@@ -59,9 +60,13 @@ def order(told: Iterable[Told]) -> Order:
     return Order(right, pairs)
 
 
-def markdown(rows: Sequence[Row], *, by_method: bool = False) -> str:
-    """Everything as the README shows it."""
-    told = told_rows(rows)
+def rate_sources() -> set[str]:
+    """Sources of rows that a rate is from."""
+    return {row.rpartition("-")[0] for row in speed_data().host_s_per_kernel.rows}
+
+
+def markdown(rows: Sequence[Row], told: Sequence[Told], *, by_method: bool = False) -> str:
+    """Everything as the README shows it; ``told`` are those of the rows that are judged."""
     parts = (_errors(told, by_method=by_method), _aside(rows), _own())
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -72,7 +77,13 @@ def _errors(told: Sequence[Told], *, by_method: bool) -> list[str]:
         groups[each.row.source, each.row.method].append(each)
     shown = groups if by_method else _by_source(groups)
     lines = [f"| {' | '.join(key)} | {_cells(group)}" for key, group in sorted(shown.items())]
-    return [*HEADER, *lines, f"| **all** | | {_cells(told)}"]
+    apart = [each for each in told if each.row.source not in rate_sources()]
+    return [
+        *HEADER,
+        *lines,
+        f"| **all** | | {_cells(told)}",
+        f"| **all but {', '.join(sorted(rate_sources()))}** | | {_cells(apart)}",
+    ]
 
 
 def _by_source(groups: Mapping[tuple[str, str], list[Told]]) -> dict[tuple[str, str], list[Told]]:
