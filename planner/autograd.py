@@ -33,6 +33,7 @@ from planner.tensors import (
     begin,
     storages,
 )
+from planner.work import UncountedWork
 
 GradientSink = Literal["keep", "add", "reduce"]
 """Where a parameter's gradient goes: it becomes the gradient; it is added to one that was
@@ -44,7 +45,7 @@ class _RecomputedEnough(Exception):  # noqa: N818 - a signal, not an error
     """Ends a recomputation when all that backward needs is there again."""
 
 
-class Tape:
+class Tape(UncountedWork):
     """One training step: the log of its storages, and the graph as it grows."""
 
     def __init__(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from planner.efficiency import NOMINAL, rates
 from planner.gpu import Cluster
 from planner.host import HostMemory, disk_bytes, host_memory
 from planner.memory import Footprint, footprint, without_passes
@@ -10,7 +11,7 @@ from planner.numerics import numerics
 from planner.overheads import DeviceMemory, device_memory
 from planner.plan import Method
 from planner.recipe import Workload
-from planner.step_time import NOMINAL, rates, step_time
+from planner.step_time import step_time
 from planner.strategy import Layout
 
 
@@ -56,10 +57,9 @@ class Candidate:
 
     @cached_property
     def step_time_s(self) -> float | None:
-        """Seconds of one optimizer step, or nothing where the card's rates are unknown, or the
-        host's that updates what is offloaded."""
+        """Seconds of one optimizer step, or nothing where the card's rates are unknown."""
         speed = rates(self.cluster)
-        if speed is None or self.layout.offload != "none":
+        if speed is None:
             return None
         return step_time(self.workload, self.layout, self.cluster, speed).total_s
 

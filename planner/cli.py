@@ -14,6 +14,7 @@ from planner.choose import decide
 from planner.document import document
 from planner.errors import InvalidRequestError
 from planner.machine_options import find_cluster, show_machine
+from planner.nodes import over_nodes
 from planner.optimizers import optimizer_name
 from planner.options import Option, run_command
 from planner.plan import Loss, Method, Offload, Precision
@@ -78,6 +79,15 @@ def plan(
         Path | None,
         Option("Save the machine found, to plan for it elsewhere: --gpus FILE."),
     ] = None,
+    nodes: Annotated[
+        int | None, Option("Machines with these GPUs, up to 4,096 GPUs in all.", minimum=1)
+    ] = None,
+    network: Annotated[
+        str | None, Option("Between nodes: 25gbe, 100gbe, infiniband-400g, ... (README).")
+    ] = None,
+    price_per_gpu_hour: Annotated[
+        float | None, Option("What a GPU costs an hour, for the report.", minimum=0)
+    ] = None,
     output: Annotated[
         Path | None,
         Option("Where the plan goes, plan.yaml by default; - prints.", ("--output", "-o")),
@@ -101,7 +111,7 @@ def plan(
     decision = decide(
         Request(
             model=find_model(model),
-            cluster=cluster,
+            cluster=over_nodes(cluster, nodes, network),
             prefer=prefer,
             recipe=load_recipe(recipe) if recipe is not None else None,
             method=_open(method),
@@ -119,6 +129,7 @@ def plan(
             optimizer=optimizer_name(optimizer) if optimizer is not None else None,
             memory_limit_bytes=_size(memory_limit),
             data_source=_data_source(data),
+            price_per_gpu_hour=price_per_gpu_hour,
         )
     )
     made = plan_of(decision)

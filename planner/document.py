@@ -9,6 +9,7 @@ from planner.choose import Decision
 from planner.gpu import Cluster
 from planner.machine import selection
 from planner.plan import SCHEMA_VERSION, Plan
+from planner.speed_section import speed_document
 from planner.subsets import better_subset
 
 
@@ -53,6 +54,7 @@ def _prediction(decision: Decision) -> dict[str, Any]:
         "step_time_s": chosen.step_time_s,
         "tokens_per_second": chosen.tokens_per_second,
         "run_time_s": None,
+        "speed": speed_document(chosen, decision.request.price_per_gpu_hour),
     }
 
 
@@ -70,6 +72,7 @@ def _hardware(cluster: Cluster) -> dict[str, Any]:
         "power_limit_watts": accelerator.power_limit_watts,
         "link": cluster.link,
         "link_bytes_per_s": cluster.link_bytes_per_s,
+        "network": cluster.network,
         "host_ram_bytes": cluster.host_ram_bytes,
         "cores": cluster.cores,
         "driver_version": cluster.driver_version,

@@ -147,6 +147,8 @@ class Cluster:
     link: Link = "none"
     link_bytes_per_s: int | None = None
     """One direction, between two devices of a node."""
+    network: str | None = None
+    """What joins the nodes, by its name in presets/networks.yaml; nothing where it is unknown."""
     host_ram_bytes: int | None = None
     cores: int | None = None
     """Of this host, as far as this process may use them."""

@@ -56,12 +56,13 @@ class ModelPass:
         reduce_bucket_size: int = 0,
         trains: bool = True,
         decoder: type[Decoder] = Decoder,
+        tape: type[Tape] = Tape,
     ) -> None:
         """Without a graph, and forward alone, where nothing ``trains``."""
         self._workload = workload
         self._batch = batch
         self._layers = layers
-        self.tape = Tape(
+        self.tape = tape(
             sink=sink,
             reduce_bucket_size=reduce_bucket_size,
             fp16=workload.compute == "fp16",

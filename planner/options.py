@@ -20,7 +20,7 @@ class Option:
     help: str
     flags: tuple[str, ...] = ()
     """Names beside the parameter's own, or in its place where one is long."""
-    minimum: int | None = None
+    minimum: float | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,8 +72,8 @@ def _add(parser: argparse.ArgumentParser, name: str, hint: Any, default: Any) ->
         choices = get_args(kind)
         parser.add_argument(*flags, choices=choices, metavar="|".join(choices), **settings)
     else:
-        value = {int: "N", Path: "FILE"}.get(kind, "TEXT")
-        read = kind if kind is not int else _whole_number(option.minimum)
+        value = {int: "N", float: "X", Path: "FILE"}.get(kind, "TEXT")
+        read = _number(kind, option.minimum) if kind in (int, float) else kind
         parser.add_argument(*flags, type=read, metavar=value, **settings)
 
 
@@ -83,14 +83,16 @@ def _without_none(kind: Any) -> Any:
     return kind
 
 
-def _whole_number(minimum: int | None) -> Callable[[str], int]:
-    def read(text: str) -> int:
+def _number(kind: type[int] | type[float], minimum: float | None) -> Callable[[str], float]:
+    noun = "whole number" if kind is int else "number"
+
+    def read(text: str) -> float:
         try:
-            number = int(text)
+            number = kind(text)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from error
-        if minimum is not None and number < minimum:
-            raise argparse.ArgumentTypeError(f"{number} is less than {minimum}")
+            raise argparse.ArgumentTypeError(f"{text!r} is no {noun}") from error
+        if minimum is not None and not number >= minimum:
+            raise argparse.ArgumentTypeError(f"{text} is less than {minimum}")
         return number
 
     return read

@@ -10,10 +10,10 @@ from planner.limits_report import limits
 from planner.machine_report import machine_section, shortage
 from planner.overheads import measured_over_predicted, overheads
 from planner.plan import PARTS, PHASES, Phase
-from planner.step_time import utilisation
+from planner.speed_section import speed_rows
 from planner.tables import facts, plain_table
 from planner.traced_model import TracedSpec
-from planner.units import MIB, format_count, format_duration, format_gib
+from planner.units import MIB, format_count, format_gib
 
 PHASE_TITLES: dict[Phase, str] = {
     "load": "load",
@@ -214,23 +214,8 @@ def _costs(decision: Decision) -> Table:
     )
     if lacking is not None:
         rows.append(("", Text(lacking, style="yellow")))
+    rows += speed_rows(chosen, decision.request.price_per_gpu_hour)
     return facts(rows)
-
-
-def _speed(decision: Decision) -> str:
-    chosen = decision.chosen
-    if chosen.layout.offload != "none":
-        return "unknown: the host updates what is offloaded, and its rates are not known"
-    if chosen.step_time_s is None or chosen.tokens_per_second is None:
-        return "unknown: no published rates for this device"
-    reached = utilisation(chosen.workload)
-    slow = chosen.step_time_s * reached.expected / reached.low
-    quick = chosen.step_time_s * reached.expected / reached.high
-    return (
-        f"about {format_duration(chosen.step_time_s)} a step "
-        f"({format_duration(quick)} to {format_duration(slow)}), "
-        f"{format_count(chosen.tokens_per_second)} tokens/s in all"
-    )
 
 
 def _alternatives(decision: Decision) -> Table:

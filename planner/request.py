@@ -54,6 +54,7 @@ class Request:
     optimizer: OptimizerName | None = None
     memory_limit_bytes: int | None = None
     data_source: str | None = None
+    price_per_gpu_hour: float | None = None
 
     @property
     def budget_bytes(self) -> int:

@@ -29,6 +29,10 @@ class OwnRun:
     card: str
     predicted: dict[str, int]
     measured: dict[str, int]
+    predicted_s: float | None
+    """Of one optimizer step."""
+    measured_s: float
+    """The same, as the median of those after the first."""
 
 
 def own_runs(directory: Path = RESULTS) -> Iterator[OwnRun]:
@@ -54,6 +58,8 @@ def own_runs(directory: Path = RESULTS) -> Iterator[OwnRun]:
                 "reserved": document["measured"]["peak_reserved_bytes"],
                 "device_used": document["measured"]["device_used_bytes"],
             },
+            predicted_s=planned.candidate.step_time_s,
+            measured_s=document["measured"]["step_time_s"]["median"],
         )
 
 

@@ -1,0 +1,251 @@
+"""The kernels of one micro-batch through a whole model, whatever its size and recomputation.
+
+A counting tape runs one layer of each kind, once kept and once recomputed, with a few samples
+and with one more; kernels of the other layers are the same, and with more samples operations and
+bytes grow in a straight line. The first layer counts as the others of its kind.
+"""
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal, NamedTuple
+
+from planner.decoder import Decoder
+from planner.efficiency import Rates
+from planner.flops import micro_batch_flops, recomputed_share
+from planner.gpu import Device
+from planner.kernels import CountingTape, Kernel, Phase
+from planner.layer_kinds import LayerKind
+from planner.model import ModelSpec
+from planner.model_pass import ModelPass, PassedLayer
+from planner.numerics import Numerics
+from planner.recipe import Batch, Workload, load_recipe
+from planner.traced_model import TracedSpec
+
+Place = tuple[LayerKind, bool] | None
+"""A layer's kind and whether it is recomputed; nothing for what is outside of layers."""
+Part = Literal["products", "elementwise", "dequantize"]
+
+
+class Growing(NamedTuple):
+    """A kernel with so many samples, and what each further sample adds."""
+
+    kernel: Kernel
+    samples: int
+    more_flops: int
+    more_bytes: int
+
+    def with_samples(self, count: int) -> Kernel:
+        more, kernel = count - self.samples, self.kernel
+        return kernel._replace(
+            flops=kernel.flops + more * self.more_flops,
+            num_bytes=kernel.num_bytes + more * self.more_bytes,
+        )
+
+
+Counted = Mapping[Place, Mapping[Growing, int]]
+"""Kernels that are alike, and how many of them there are, by where they run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassTime:
+    """Seconds of one micro-batch on the device, its operations and its launches."""
+
+    products_s: float
+    elementwise_s: float
+    dequantize_s: float
+    forward_s: float
+    backward_s: float
+    """Recomputation with it."""
+    model_flops: int
+    """What the mathematics asks for: the numerator of MFU."""
+    hardware_flops: int
+    """What the device executes: the numerator of HFU."""
+    kernels: int
+
+    @property
+    def busy_s(self) -> float:
+        return self.products_s + self.elementwise_s + self.dequantize_s
+
+
+class _Spans:
+    """Which place each kernel of a run belongs to."""
+
+    def __init__(self, run: ModelPass, layers: list[PassedLayer]) -> None:
+        tape = run.tape
+        self._forward = [place for _, place in tape.borders]
+        self._backward = tape.passed
+        self._turn = run.casts_gone[0]
+        self._layers = layers
+
+    def place(self, log_place: int) -> Place:
+        """Layer n begins at border n; backward leaves the last layer first."""
+        if log_place < self._turn:
+            number = bisect_right(self._forward, log_place) - 1
+        else:
+            number = len(self._layers) - bisect_right(self._backward, log_place)
+        if not 0 <= number < len(self._layers):
+            return None
+        kind, recomputed = self._layers[number]
+        return kind, recomputed
+
+
+def _run(
+    workload: Workload, kinds: Numerics, batch: Batch, decoder: type[Decoder] = Decoder
+) -> ModelPass:
+    """A layer of each kind, kept, and one recomputed."""
+    return ModelPass(
+        workload,
+        batch,
+        kinds,
+        layers=_layers(workload),
+        sink="keep",
+        decoder=decoder,
+        tape=CountingTape,
+    )
+
+
+def counted_once(
+    workload: Workload, kinds: Numerics, batch: Batch, decoder: type[Decoder] = Decoder
+) -> Counted:
+    """The kernels of this batch, whatever trainer it is of; they stand for no other batch."""
+    run = _run(workload, kinds, batch, decoder)
+    return _counted_from(workload, batch.micro_batch_size, run, run)
+
+
+def _layers(workload: Workload) -> list[PassedLayer]:
+    return [PassedLayer(kind, again) for again in (False, True) for kind in workload.model.kinds]
+
+
+def _tape(run: ModelPass) -> CountingTape:
+    assert isinstance(run.tape, CountingTape)
+    return run.tape
+
+
+def _pair(workload: Workload, kinds: Numerics, batch: Batch) -> tuple[int, ModelPass, ModelPass]:
+    """The least number of samples from which one more launches the same kernels: a single one
+    has operands that need no copy, and few have a loss of one tile."""
+    before = _run(workload, kinds, replace(batch, micro_batch_size=2))
+    for samples in range(2, 2 + MOST_TRIED):
+        more = _run(workload, kinds, replace(batch, micro_batch_size=samples + 1))
+        if len(_tape(before).kernels) == len(_tape(more).kernels):
+            return samples, before, more
+        before = more
+    raise AssertionError("each sample more launches other kernels")
+
+
+MOST_TRIED = 4
+
+
+def _counted_from(workload: Workload, samples: int, run: ModelPass, more: ModelPass) -> Counted:
+    spans, found = _Spans(run, _layers(workload)), dict[Place, Counter[Growing]]()
+    tape = _tape(run)
+    for kernel, place, larger in zip(tape.kernels, tape.places, _tape(more).kernels, strict=True):
+        grows = larger.flops - kernel.flops, larger.num_bytes - kernel.num_bytes
+        found.setdefault(spans.place(place), Counter())[Growing(kernel, samples, *grows)] += 1
+    return found
+
+
+def of_model(
+    counted: Counted, model: ModelSpec, checkpointing: int
+) -> Iterator[tuple[Growing, float]]:
+    """Every kernel of a pass, and how often it is launched; every ``checkpointing``-th layer is
+    recomputed, none where it is 0."""
+    share = recomputed_share(model.num_layers, checkpointing)
+    for place, kernels in counted.items():
+        times = 1.0
+        if place is not None:
+            kind, recomputed = place
+            times = model.kinds[kind] * (share if recomputed else 1 - share)
+        if times:
+            for growing, number in kernels.items():
+                yield growing, number * times
+
+
+PART: dict[str, Part] = {"elementwise": "elementwise", "dequantize": "dequantize"}
+
+
+def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) -> PassTime:
+    """Each kernel takes as long as it takes alone; the device runs one after the other."""
+    seconds: dict[Part, float] = defaultdict(float)
+    phases: dict[Phase, float] = defaultdict(float)
+    flops: dict[Phase, float] = defaultdict(float)
+    launches = 0.0
+    for growing, times in kernels:
+        kernel = growing.with_samples(samples)
+        took = times * speed.seconds(kernel)
+        seconds[PART.get(kernel.kind, "products")] += took
+        phases[kernel.phase] += took
+        flops[kernel.phase] += times * kernel.flops
+        launches += times
+    model_flops = round(flops["forward"] + flops["backward"])
+    return PassTime(
+        products_s=seconds["products"],
+        elementwise_s=seconds["elementwise"],
+        dequantize_s=seconds["dequantize"],
+        forward_s=phases["forward"],
+        backward_s=phases["backward"] + phases["recompute"],
+        model_flops=model_flops,
+        hardware_flops=model_flops + round(flops["recompute"]),
+        kernels=round(launches),
+    )
+
+
+@cache
+def _alike(workload: Workload) -> Workload:
+    """The same passes for every optimizer, schedule, data set and global batch."""
+    recipe, other = workload.recipe, load_recipe(workload.method)
+    passes = {
+        "adapter": recipe.adapter,
+        "quantization": recipe.quantization,
+        "sequence_length": recipe.sequence_length,
+        "attention": recipe.attention,
+        "loss": recipe.loss,
+    }
+    return workload.model_copy(update={"recipe": other.model_copy(update=passes)})
+
+
+@cache
+def _counted(workload: Workload, kinds: Numerics, device: Device, *, one: bool) -> Counted:
+    """Of full samples, which need no mask: of one alone, or of any number from two on."""
+    length = workload.recipe.sequence_length
+    batch = Batch(micro_batch_size=1, sequence_length=length, device=device)
+    if one:
+        return counted_once(workload, kinds, batch)
+    return _counted_from(workload, *_pair(workload, kinds, batch))
+
+
+def pass_time(
+    workload: Workload,
+    kinds: Numerics,
+    samples: int,
+    *,
+    checkpointing: int,
+    device: Device,
+    speed: Rates,
+) -> PassTime:
+    """One micro-batch of so many full samples."""
+    if isinstance(workload.model, TracedSpec):
+        return _traced(workload, samples, checkpointing, speed)
+    alike = _alike(workload), replace(kinds, master=0), device
+    counted = _counted(*alike, one=samples == 1)
+    return timed(of_model(counted, workload.model, checkpointing), samples, speed)
+
+
+def _traced(workload: Workload, samples: int, checkpointing: int, speed: Rates) -> PassTime:
+    """A model without a forward pass here: its matrices alone, by their closed form."""
+    batch = Batch(micro_batch_size=samples, sequence_length=workload.recipe.sequence_length)
+    flops = micro_batch_flops(workload, batch, checkpointing=checkpointing)
+    again = flops.backward + flops.recompute
+    return PassTime(
+        products_s=flops.hardware / speed.products_16_per_s,
+        elementwise_s=0.0,
+        dequantize_s=0.0,
+        forward_s=flops.forward / speed.products_16_per_s,
+        backward_s=again / speed.products_16_per_s,
+        model_flops=flops.model,
+        hardware_flops=flops.hardware,
+        kernels=0,
+    )
