@@ -1,10 +1,12 @@
 """``launch --merge RUN_DIR``: a run's adapter worked into 16-bit weights, as a model of its own."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from launcher.checkpoint import is_complete
+from launcher.command import environment_changes, merged_environment, num_cores
 from launcher.prepare import Inputs
 from launcher.run_directory import RunDirectory, read_json, write_json
 from launcher.screen import libraries_quiet
@@ -25,6 +27,8 @@ def merge_run(directory: Path, output: Path | None) -> None:
         raise InvalidRequestError(
             f"the base model is not at {base} any more. Put it back, and merge again."
         )
+    # Before PyTorch is imported, which reads it then.
+    os.environ.update(merged_environment(os.environ, environment_changes(plan, cores=num_cores())))
     with libraries_quiet(run.logs / "merge.log") as screen:
         from launcher.merge_check import compare
         from launcher.merging import merge
