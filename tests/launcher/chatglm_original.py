@@ -177,7 +177,7 @@ def write_original(
 
 TEXTS = (
     "hi, who are you? The soprano sings an opera; the quick brown fox jumps over the lazy dog.",
-    "你好，世界！我是一个语言模型，今天天气很好。北京是中国的首都。",
+    "你好\uff0c世界\uff01我是一个语言模型\uff0c今天天气很好\u3002北京是中国的首都\u3002",
     "def forward(self, x):\n    return self.norm(x) + 1.0  # residual",
     "for (int i = 0; i < 10; ++i) { sum += a[i] * b[i]; }",
     "In 2023, 6 243 584 000 parameters were trained on text and code.",

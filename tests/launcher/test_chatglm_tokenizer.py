@@ -205,7 +205,9 @@ def test_another_kind_of_tokenizer_is_refused(tmp_path: Path) -> None:
         normalization_rule_name="nmt_nfkc",
         minloglevel=2,
     )
-    with pytest.raises(InvalidFileError, match="is no ChatGLM tokenizer: '.*' is read differently"):
+    with pytest.raises(
+        InvalidFileError, match=r"is no ChatGLM tokenizer: '.*' is read differently"
+    ):
         rebuilt_in(tmp_path / "nfkc", written.getvalue())
     with pytest.raises(InvalidFileError, match="is no SentencePiece model"):
         rebuilt_in(tmp_path / "text", b"version https://git-lfs")
