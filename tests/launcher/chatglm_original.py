@@ -1,13 +1,13 @@
 """A small ChatGLM3 in its original layout, and its forward pass in a few lines.
 
-Names, shapes and arithmetic are written from the architecture's description (ChatGLM3's README and
-configuration; RMSNorm, SwiGLU, multi-query attention, rotary embeddings on half of each head), apart
-from the converter's own tables.
+Names, shapes and arithmetic are written from the architecture's description (RMSNorm, SwiGLU,
+multi-query attention, rotary embeddings on half of each head), apart from the converter's tables.
 """
 
 import io
 import json
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def random_tensors(vocab_size: int, dtype: torch.dtype = torch.float32) -> Tenso
     tensors = {
         "transformer.embedding.word_embeddings.weight": some(vocab_size, HIDDEN, scale=1.0),
         "transformer.encoder.final_layernorm.weight": some(HIDDEN, offset=1.0),
-        "transformer.output_layer.weight": some(vocab_size, HIDDEN),
+        "transformer.output_layer.weight": some(vocab_size, HIDDEN, scale=0.05),
         "transformer.rotary_pos_emb.inv_freq": (
             1 / 10000 ** (torch.arange(0, HEAD_DIM // 2, 2) / (HEAD_DIM // 2))
         ).to(dtype),
@@ -177,7 +177,7 @@ def write_original(
 
 TEXTS = (
     "hi, who are you? The soprano sings an opera; the quick brown fox jumps over the lazy dog.",
-    "你好，世界！我是一个语言模型，今天天气很好。北京是中国的首都。",
+    "你好\uff0c世界\uff01我是一个语言模型\uff0c今天天气很好\u3002北京是中国的首都\u3002",
     "def forward(self, x):\n    return self.norm(x) + 1.0  # residual",
     "for (int i = 0; i < 10; ++i) { sum += a[i] * b[i]; }",
     "In 2023, 6 243 584 000 parameters were trained on text and code.",
@@ -205,3 +205,46 @@ def train_sentencepiece(vocab_size: int = 500) -> bytes:
         minloglevel=2,
     )
     return written.getvalue()
+
+
+def of_real_size(trained: bytes) -> bytes:
+    """A model of 64,789 pieces with what ``▁hi`` needs where ChatGLM3's has it.
+
+    A message of sentencepiece_model.proto: pieces are field 1, each a text (1), a score (2) and a
+    type (3: 1 normal, 2 unknown, 3 control, 6 byte). The other fields are those of ``trained``.
+    """
+    pieces: list[tuple[str, int]] = [("<unk>", 2), ("<s>", 3), ("</s>", 3)]
+    pieces += [(f"<0x{byte:02X}>", 6) for byte in range(256)]
+    placed = {14_980: "▁hi", 30_910: "▁", 40_000: "h", 40_001: "i", 10_000: "hi"}
+    others = (chr(0x20000 + index) for index in range(64_789))
+    pieces += [(placed.get(index) or next(others), 1) for index in range(259, 64_789)]
+    parts = []
+    for index, (text, kind) in enumerate(pieces):
+        word = text.encode()
+        score = struct.pack("<f", -float(index))
+        message = b"\x0a" + _varint(len(word)) + word + b"\x15" + score + bytes([0x18, kind])
+        parts.append(b"\x0a" + _varint(len(message)) + message)
+    return b"".join(parts) + _other_fields(trained)
+
+
+def _varint(number: int) -> bytes:
+    low, rest = number & 127, number >> 7
+    return bytes([low | 128]) + _varint(rest) if rest else bytes([low])
+
+
+def _other_fields(trained: bytes) -> bytes:
+    """All but the pieces; every field of the message is a length and that many bytes."""
+    kept, position = b"", 0
+    while position < len(trained):
+        begin, size, shift = position, 0, 0
+        position += 1
+        while True:
+            byte = trained[position]
+            size |= (byte & 127) << shift
+            position, shift = position + 1, shift + 7
+            if byte < 128:
+                break
+        position += size
+        if trained[begin] != 0x0A:
+            kept += trained[begin:position]
+    return kept
