@@ -20,7 +20,7 @@ from tests.launcher.plans import full, parallel
 pytest.importorskip("trl")
 pytest.importorskip("deepspeed")
 
-from tests.launcher.forked import Launcher, server
+from tests.launcher.forked import Launcher
 
 SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16"}
 NF4 = {"quant_type": "nf4", "double_quant": True}
@@ -30,17 +30,9 @@ SIX_STEPS = {"max_steps": 6, "save_steps": 2}
 """Of an epoch of four."""
 
 
-@pytest.fixture(scope="module")
-def context() -> Any:
-    return server()
-
-
 @pytest.fixture
-def launcher(context: Any, monkeypatch: pytest.MonkeyPatch) -> Launcher:
-    launcher = Launcher(context)
-    monkeypatch.setattr("launcher.execution.run_to_end", launcher.run_to_end)
-    monkeypatch.setattr("launcher.execution.say", launcher.said.append)
-    return launcher
+def launcher() -> Launcher:
+    return Launcher()
 
 
 @pytest.fixture
@@ -56,7 +48,6 @@ def resume(launcher: Launcher, folder: Path) -> Finished:
     run = RunDirectory(folder / "run")
     running = interrupted_plan(read_plan(folder / "plan.yaml"), run)
     saved, _ = saved_state(running, run)
-    launcher.said.clear()
     return launcher.run(folder, saved)
 
 
@@ -277,6 +268,18 @@ def test_a_rank_that_hangs_is_named(
     )
     assert lines[1].endswith("in _meet")
     assert time.monotonic() - began < 60
+
+
+def test_what_was_set_up_is_not_what_was_planned(
+    launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    write_plan(folder, model__source=str(tiny_checkpoint), model__num_params=5)
+    done = launcher.run(folder)
+    assert done.code == 1
+    assert done.errors == (
+        "error: rank 0: this is not what was planned. parameters: planned 5, found 107072"
+    )
+    assert not (done.run / "report.json").exists()
 
 
 def test_something_else_shows_the_end_of_the_log(
