@@ -3,6 +3,7 @@
 Real training of a tiny model, one or two gloo ranks, each started by ``execute`` as launch does.
 """
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from launcher.checkpoints import last_whole
 from launcher.plan_file import read_plan
 from launcher.resume import interrupted_plan, saved_state
 from launcher.run_directory import RunDirectory
+from planner.errors import InvalidRequestError
 from tests.launcher.launching import Finished, asked, write_plan, write_records
 from tests.launcher.plans import full, parallel
 
@@ -28,6 +30,7 @@ DROPOUT = {"rank": 4, "alpha": 8, "dropout": 0.1, "target_modules": "all-linear"
 TWO_RANKS = {"batch__gradient_accumulation_steps": 1}
 SIX_STEPS = {"max_steps": 6, "save_steps": 2}
 """Of an epoch of four."""
+EVALUATION = {"every_steps": 2, "holdout_samples": 4, "generated_samples": 1, "max_new_tokens": 4}
 
 
 @pytest.fixture
@@ -57,6 +60,11 @@ def rows(done: Finished) -> list[tuple[float, ...]]:
     return [tuple(row[name] for name in names) for row in done.metrics]
 
 
+def evaluations(done: Finished) -> str:
+    file = done.run / "evaluation.jsonl"
+    return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
 def result(done: Finished) -> bytes:
     found = [*done.run.glob("*/adapter_model.safetensors"), *done.run.glob("model/*.safetensors")]
     return found[0].read_bytes()
@@ -67,7 +75,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "lora": {"adapter": DROPOUT, "training": {**SIX_STEPS, "neftune_noise_alpha": 5.0}},
     "full": full(optimizer__name="adafactor"),
     "zero1": {"parallel": parallel("zero1"), "precision": SIXTEEN_BIT, **TWO_RANKS},
-    "zero3": full(parallel=parallel("zero3"), precision=SIXTEEN_BIT, **TWO_RANKS),
+    "zero3": full(
+        parallel=parallel("zero3"),
+        precision=SIXTEEN_BIT,
+        training={**SIX_STEPS, "evaluation": EVALUATION},
+        **TWO_RANKS,
+    ),
 }
 
 
@@ -81,7 +94,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
     write_plan(folder, model__source=str(tiny_checkpoint), **changes)
     whole = launcher.run(folder)
     assert whole.code == 0, whole.errors
-    expected, weights = rows(whole), result(whole)
+    expected, weights, looked_at = rows(whole), result(whole), evaluations(whole)
     assert [row[0] for row in expected] == [1, 2, 3, 4, 5, 6]
 
     (whole.run / "report.json").unlink()
@@ -93,6 +106,8 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
     assert done.read("attempts.json")[-1]["from_step"] == 2  # type: ignore[index]
     assert rows(done) == expected
     assert result(done) == weights
+    assert evaluations(done) == looked_at
+    assert bool(looked_at) == (method == "zero3")
 
 
 def tear(checkpoint: Path) -> None:
@@ -100,6 +115,47 @@ def tear(checkpoint: Path) -> None:
     largest = max(checkpoint.rglob("*"), key=lambda path: path.stat().st_size)
     with largest.open("r+b") as file:
         file.truncate(largest.stat().st_size // 2)
+
+
+def test_evaluation_answers_and_stops_early(
+    launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    """In fp32, with LoRA+; nothing is learnt at such a rate, so patience ends."""
+    write_plan(
+        folder,
+        model__source=str(tiny_checkpoint),
+        precision={"compute": "fp32", "frozen": "fp32", "trainable": "fp32"},
+        optimizer__learning_rate=1e-30,
+        optimizer__lora_plus_ratio=16.0,
+        schedule={"kind": "linear", "warmup_ratio": 0.5},
+        training={
+            "max_steps": 9,
+            "evaluation": {**EVALUATION, "every_steps": 1, "early_stop_patience": 2},
+        },
+    )
+    done = launcher.run(folder)
+    assert done.code == 0, done.errors
+    assert [row["step"] for row in done.metrics] == [1, 2, 3]
+    report = done.read("report.json")
+    assert report["training"]["num_steps"] == 3
+    assert report["setup"]["autocast_dtype"] is None
+    looked_at = [json.loads(line) for line in evaluations(done).splitlines()]
+    assert [each["step"] for each in looked_at] == [1, 2, 3]
+    assert len({each["eval_loss"] for each in looked_at}) == 1
+    (answer,) = looked_at[0]["answers"]
+    assert answer["prompt"].endswith("<|role|>assistant\n")
+    assert answer["expected"].startswith("Fact ")
+    assert answer["answer"]
+
+
+def test_more_is_kept_out_than_there_is(
+    launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    evaluation = {**EVALUATION, "holdout_samples": 16}
+    training = {"max_steps": 2, "evaluation": evaluation}
+    write_plan(folder, model__source=str(tiny_checkpoint), training=training)
+    with pytest.raises(InvalidRequestError, match="the data have 16 samples: keep fewer out"):
+        launcher.run(folder)
 
 
 def test_two_ranks_of_which_one_is_killed(
@@ -253,7 +309,7 @@ def test_a_rank_that_hangs_is_named(
         folder,
         model__source=str(tiny_checkpoint),
         parallel=parallel("ddp"),
-        training={"max_steps": 4, "hang_limit_s": 8},
+        training={"max_steps": 4, "hang_limit_s": 15},
         **TWO_RANKS,
     )
     launcher.fault = "hang@optimizer_step:2/1"
@@ -262,12 +318,12 @@ def test_a_rank_that_hangs_is_named(
     assert done.code == 1
     lines = done.errors.splitlines()
     assert lines[0] == (
-        "error: nothing has moved for 8 s: rank 1 (optimizer step of step 2) is behind, and "
+        "error: nothing has moved for 15 s: rank 1 (optimizer step of step 2) is behind, and "
         "rank 0 (step end of step 2) waits for it. "
         "Where it was, innermost first, from run/logs/rank-1.log:"
     )
     assert lines[1].endswith("in _meet")
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 80
 
 
 def test_what_was_set_up_is_not_what_was_planned(
