@@ -10,16 +10,14 @@ from typing import Any
 import pytest
 
 from tests.launcher.launching import Finished, asked, launch, write_plan, write_records
-from tests.launcher.plans import full, parallel
+from tests.launcher.plans import SIXTEEN_BIT, TWO_RANKS, full, parallel
 
 pytest.importorskip("trl")
 pytest.importorskip("deepspeed")
 
 from tests.launcher.forked import Launcher
 
-SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16"}
 NF4 = {"quant_type": "nf4", "double_quant": True}
-TWO_RANKS = {"batch__gradient_accumulation_steps": 1}
 
 SAME_SUMS = 1e-3
 """Relative. The same samples in another order of addition, under bf16 autocast."""
