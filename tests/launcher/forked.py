@@ -13,9 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from launcher.checkpoints import SavedState
 from launcher.execution import execute
@@ -40,6 +43,7 @@ Root Cause (first observed failure):
 """
 
 
+@cache
 def server() -> Any:
     """The context whose processes are forks of one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
@@ -62,7 +66,7 @@ def _nothing() -> None:
 class Launcher:
     """Runs plans; ``meanwhile`` is called while ranks run, with their processes."""
 
-    context: Any
+    context: Any = field(default_factory=server)
     fault: str = ""
     stop_behind_step: int | None = None
     meanwhile: Callable[[Sequence[BaseProcess]], None] = lambda _ranks: None
@@ -70,14 +74,14 @@ class Launcher:
 
     def run(self, folder: Path, saved: SavedState | None = None) -> Finished:
         """``launch plan.yaml`` in a folder that holds one."""
-        here = Path.cwd()
-        os.chdir(folder)
-        try:
+        self.said.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("launcher.execution.run_to_end", self.run_to_end)
+            patch.setattr("launcher.execution.say", self.said.append)
+            patch.chdir(folder)
             plan = read_plan(Path("plan.yaml"))
             run = create(Path(plan.output.directory), needed_bytes=0)
             code = execute(plan, run, saved)
-        finally:
-            os.chdir(here)
         return Finished(code, "", "\n".join(self.said), folder / "run")
 
     def run_to_end(

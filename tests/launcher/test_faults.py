@@ -3,7 +3,7 @@
 Real training of a tiny model, one or two gloo ranks, each started by ``execute`` as launch does.
 """
 
-import shutil
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,131 +11,52 @@ from typing import Any
 import pytest
 
 from launcher.checkpoints import last_whole
-from launcher.plan_file import read_plan
-from launcher.resume import interrupted_plan, saved_state
-from launcher.run_directory import RunDirectory
-from tests.launcher.launching import Finished, asked, write_plan, write_records
-from tests.launcher.plans import full, parallel
-
-pytest.importorskip("trl")
-pytest.importorskip("deepspeed")
-
-from tests.launcher.forked import Launcher, server
-
-SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16"}
-NF4 = {"quant_type": "nf4", "double_quant": True}
-DROPOUT = {"rank": 4, "alpha": 8, "dropout": 0.1, "target_modules": "all-linear"}
-TWO_RANKS = {"batch__gradient_accumulation_steps": 1}
-SIX_STEPS = {"max_steps": 6, "save_steps": 2}
-"""Of an epoch of four."""
+from planner.errors import InvalidRequestError
+from tests.launcher.forked import Launcher
+from tests.launcher.interrupted import EVALUATION, evaluations, resume
+from tests.launcher.launching import write_plan
+from tests.launcher.plans import TWO_RANKS, full, parallel
 
 
-@pytest.fixture(scope="module")
-def context() -> Any:
-    return server()
-
-
-@pytest.fixture
-def launcher(context: Any, monkeypatch: pytest.MonkeyPatch) -> Launcher:
-    launcher = Launcher(context)
-    monkeypatch.setattr("launcher.execution.run_to_end", launcher.run_to_end)
-    monkeypatch.setattr("launcher.execution.say", launcher.said.append)
-    return launcher
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_records(
-        tmp_path / "data.jsonl", [asked(f"What is {n}?", f"Fact {n * 7 % 10}") for n in range(16)]
-    )
-    return tmp_path
-
-
-def resume(launcher: Launcher, folder: Path) -> Finished:
-    """``launch plan.yaml --resume``."""
-    run = RunDirectory(folder / "run")
-    running = interrupted_plan(read_plan(folder / "plan.yaml"), run)
-    saved, _ = saved_state(running, run)
-    launcher.said.clear()
-    return launcher.run(folder, saved)
-
-
-def rows(done: Finished) -> list[tuple[float, ...]]:
-    """What must be equal bit by bit; the rest is time."""
-    names = ("step", "loss", "grad_norm", "learning_rate")
-    return [tuple(row[name] for name in names) for row in done.metrics]
-
-
-def result(done: Finished) -> bytes:
-    found = [*done.run.glob("*/adapter_model.safetensors"), *done.run.glob("model/*.safetensors")]
-    return found[0].read_bytes()
-
-
-METHODS: dict[str, dict[str, Any]] = {
-    "qlora": {"method": "qlora", "quantization": NF4, "adapter": DROPOUT},
-    "lora": {"adapter": DROPOUT, "training": {**SIX_STEPS, "neftune_noise_alpha": 5.0}},
-    "full": full(optimizer__name="adafactor"),
-    "zero1": {"parallel": parallel("zero1"), "precision": SIXTEEN_BIT, **TWO_RANKS},
-    "zero3": full(parallel=parallel("zero3"), precision=SIXTEEN_BIT, **TWO_RANKS),
-}
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_an_interrupted_run_goes_on_bit_by_bit(
-    method: str, launcher: Launcher, tiny_checkpoint: Path, folder: Path
-) -> None:
-    """What a run leaves that is ended behind step 5: its newest checkpoint is of step 4, at the
-    end of an epoch; that is torn, so it goes on from step 2, amid the first one."""
-    changes = {"training": SIX_STEPS, **METHODS[method]}
-    write_plan(folder, model__source=str(tiny_checkpoint), **changes)
-    whole = launcher.run(folder)
-    assert whole.code == 0, whole.errors
-    expected, weights = rows(whole), result(whole)
-    assert [row[0] for row in expected] == [1, 2, 3, 4, 5, 6]
-
-    (whole.run / "report.json").unlink()
-    for path in ("adapter", "model"):
-        shutil.rmtree(whole.run / path, ignore_errors=True)
-    tear(whole.run / "checkpoints" / "checkpoint-4")
-    done = resume(launcher, folder)
-    assert done.code == 0, done.errors
-    assert done.read("attempts.json")[-1]["from_step"] == 2  # type: ignore[index]
-    assert rows(done) == expected
-    assert result(done) == weights
-
-
-def tear(checkpoint: Path) -> None:
-    """Cut its largest file short."""
-    largest = max(checkpoint.rglob("*"), key=lambda path: path.stat().st_size)
-    with largest.open("r+b") as file:
-        file.truncate(largest.stat().st_size // 2)
-
-
-def test_two_ranks_of_which_one_is_killed(
+def test_evaluation_answers_and_stops_early(
     launcher: Launcher, tiny_checkpoint: Path, folder: Path
 ) -> None:
-    """All end quickly; what was trained goes on from the last checkpoint."""
+    """In fp32, with LoRA+; nothing is learnt at such a rate, so patience ends."""
     write_plan(
         folder,
         model__source=str(tiny_checkpoint),
-        adapter=DROPOUT,
-        parallel=parallel("ddp"),
-        training=SIX_STEPS,
-        **TWO_RANKS,
+        precision={"compute": "fp32", "frozen": "fp32", "trainable": "fp32"},
+        optimizer__learning_rate=1e-30,
+        optimizer__lora_plus_ratio=16.0,
+        schedule={"kind": "linear", "warmup_ratio": 0.5},
+        training={
+            "max_steps": 9,
+            "evaluation": {**EVALUATION, "every_steps": 1, "early_stop_patience": 2},
+        },
     )
-    whole = launcher.run(folder)
-    expected = rows(whole)
-    shutil.rmtree(whole.run)
+    done = launcher.run(folder)
+    assert done.code == 0, done.errors
+    assert [row["step"] for row in done.metrics] == [1, 2, 3]
+    report = done.read("report.json")
+    assert report["training"]["num_steps"] == 3
+    assert report["setup"]["autocast_dtype"] is None
+    looked_at = [json.loads(line) for line in evaluations(done).splitlines()]
+    assert [each["step"] for each in looked_at] == [1, 2, 3]
+    assert len({each["eval_loss"] for each in looked_at}) == 1
+    (answer,) = looked_at[0]["answers"]
+    assert answer["prompt"].endswith("<|role|>assistant\n")
+    assert answer["expected"].startswith("Fact ")
+    assert answer["answer"]
 
-    launcher.fault = "kill@backward:4/1"
-    killed = launcher.run(folder)
-    assert killed.code == 1
-    assert killed.errors.splitlines()[0] == (
-        "error: training failed: rank 1 was killed by signal 9: the system ran out of memory?; "
-        "step 2 is saved: --resume goes on. The end of run/logs/rank-1.log:"
-    )
-    launcher.fault = ""
-    assert rows(resume(launcher, folder)) == expected
+
+def test_more_is_kept_out_than_there_is(
+    launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    evaluation = {**EVALUATION, "holdout_samples": 16}
+    training = {"max_steps": 2, "evaluation": evaluation}
+    write_plan(folder, model__source=str(tiny_checkpoint), training=training)
+    with pytest.raises(InvalidRequestError, match="the data have 16 samples: keep fewer out"):
+        launcher.run(folder)
 
 
 def test_out_of_memory_at_every_stage(
@@ -199,30 +120,6 @@ def test_out_of_memory_with_nothing_leaner(
     assert len(done.errors.splitlines()) == 1
 
 
-def test_stopped_by_a_signal_and_gone_on(
-    launcher: Launcher, tiny_checkpoint: Path, folder: Path
-) -> None:
-    """Between two logged steps: the loss that was summed is not lost."""
-    training = {"max_steps": 7, "logging_steps": 3, "save_steps": 100}
-    write_plan(folder, model__source=str(tiny_checkpoint), adapter=DROPOUT, training=training)
-    whole = launcher.run(folder)
-    expected = rows(whole)
-    assert [row[0] for row in expected] == [1, 3, 6, 7]
-    shutil.rmtree(whole.run)
-
-    launcher.stop_behind_step = 1
-    stopped = launcher.run(folder)
-    assert stopped.code == 128 + 15
-    saved, _ = last_whole(stopped.run / "checkpoints")
-    assert saved is not None
-    assert saved.step < 7
-    assert stopped.errors.splitlines()[-1] == (
-        f"error: training was stopped by SIGTERM; step {saved.step} is saved: --resume goes on"
-    )
-    launcher.stop_behind_step = None
-    assert rows(resume(launcher, folder)) == expected
-
-
 def test_a_loss_that_is_no_number(launcher: Launcher, tiny_checkpoint: Path, folder: Path) -> None:
     """The step is named, though nothing was logged there; no checkpoint is made of it."""
     write_plan(
@@ -262,7 +159,7 @@ def test_a_rank_that_hangs_is_named(
         folder,
         model__source=str(tiny_checkpoint),
         parallel=parallel("ddp"),
-        training={"max_steps": 4, "hang_limit_s": 8},
+        training={"max_steps": 4, "hang_limit_s": 15},
         **TWO_RANKS,
     )
     launcher.fault = "hang@optimizer_step:2/1"
@@ -271,12 +168,24 @@ def test_a_rank_that_hangs_is_named(
     assert done.code == 1
     lines = done.errors.splitlines()
     assert lines[0] == (
-        "error: nothing has moved for 8 s: rank 1 (optimizer step of step 2) is behind, and "
+        "error: nothing has moved for 15 s: rank 1 (optimizer step of step 2) is behind, and "
         "rank 0 (step end of step 2) waits for it. "
         "Where it was, innermost first, from run/logs/rank-1.log:"
     )
     assert lines[1].endswith("in _meet")
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 80
+
+
+def test_what_was_set_up_is_not_what_was_planned(
+    launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    write_plan(folder, model__source=str(tiny_checkpoint), model__num_params=5)
+    done = launcher.run(folder)
+    assert done.code == 1
+    assert done.errors == (
+        "error: rank 0: this is not what was planned. parameters: planned 5, found 107072"
+    )
+    assert not (done.run / "report.json").exists()
 
 
 def test_something_else_shows_the_end_of_the_log(

@@ -26,7 +26,7 @@ def sleepers() -> "list[subprocess.Popen[bytes]]":
     return [
         subprocess.Popen(
             ["sleep", "60"],
-            preexec_fn=lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),  # type: ignore[arg-type,return-value]
+            preexec_fn=lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
         )
         for _ in range(2)
     ]
