@@ -84,7 +84,7 @@ def left_out_of(plan: Plan) -> tuple[str, ...]:
 def without(plan: Plan, left_out: tuple[str, ...]) -> Phases:
     """The prediction without parts that one process cannot show, at the largest moment of what
     is left."""
-    own = plan.prediction.micro_batch if left_out else {}
+    own = plan.prediction.unshared if left_out else {}
     return {
         phase: {
             part: size

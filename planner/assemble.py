@@ -2,6 +2,7 @@
 
 from planner.candidate import Candidate
 from planner.choose import Decision
+from planner.memory import unshared
 from planner.model_config import config_from_spec
 from planner.plan import (
     SCHEMA_VERSION,
@@ -83,7 +84,14 @@ def prediction_of(chosen: Candidate) -> PredictionSection:
         step_time_s=_rounded(chosen.step_time_s),
         tokens_per_second=_rounded(chosen.tokens_per_second),
         phases=_without_zeros(chosen.footprint.phases),
-        micro_batch=_without_zeros(chosen.footprint.micro_batch),
+        unshared=_without_zeros(
+            unshared(
+                chosen.workload,
+                chosen.layout,
+                chosen.cluster.device,
+                compute_capability=chosen.cluster.accelerator.compute_capability,
+            )
+        ),
     )
 
 

@@ -12,7 +12,7 @@ The peak is the largest sum of one phase, never a sum over phases. A phase is a 
 With gradient accumulation the gradients of earlier micro-batches are alive in forward too.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from planner.autograd import GradientSink
 from planner.buffers import (
@@ -31,7 +31,7 @@ from planner.quantization import loading_copy_width
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
 from planner.trained_tensors import counted_tensors
-from planner.zero_phases import own_moments, zero_phases
+from planner.zero_phases import quantized_from, unshared_parts, zero_phases
 from planner.zero_sizes import zero_section
 
 Parts = dict[Part, int]
@@ -42,8 +42,6 @@ class Footprint:
     """Bytes that tensors take on one device, by phase and part."""
 
     phases: dict[Phase, Parts]
-    micro_batch: dict[Phase, Parts] = field(default_factory=dict)
-    """Under DeepSpeed, what a micro-batch makes, at its own largest moments."""
 
     def total_bytes(self, phase: Phase) -> int:
         return sum(self.phases[phase].values())
@@ -127,12 +125,8 @@ def footprint_of(
             sink="reduce",
             reduce_bucket_size=zero.reduce_bucket_size,
         )
-        return Footprint(
-            phases=_with_cublas(
-                zero_phases(workload, layout, passes, kinds, zero, batch.device), cublas
-            ),
-            micro_batch=_with_cublas(own_moments(passes), cublas),
-        )
+        phases = zero_phases(workload, layout, passes, kinds, zero, batch.device)
+        return Footprint(phases=_with_cublas(phases, cublas))
     step = _Step(
         workload=workload,
         layout=layout,
@@ -165,6 +159,33 @@ def footprint_of(
             "optimizer_step": _optimizer_step(step),
             "save": _save(step),
         }
+    )
+
+
+def unshared(
+    workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
+) -> dict[Phase, Parts]:
+    """Under DeepSpeed, what a rank makes by itself, at the largest moments of that alone: no
+    gradient waits there for a bucket."""
+    if not layout.zero_stage:
+        return {}
+    kinds = numerics_of(workload, layout)
+    passes = micro_batch(
+        workload,
+        worst_batch(workload, layout, device),
+        kinds,
+        checkpointing=layout.checkpointing,
+        sink="reduce",
+        reduce_bucket_size=workload.trainable_params,
+    )
+    cublas = sum(cublas_workspaces(compute_capability)) if device == "cuda" else 0
+    return _with_cublas(
+        {
+            "load": {"workspace": quantized_from(workload, kinds)},
+            "forward": unshared_parts(passes.forward),
+            "backward": unshared_parts(passes.backward),
+        },
+        cublas,
     )
 
 

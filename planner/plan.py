@@ -232,9 +232,9 @@ class PredictionSection(Spec):
     tokens_per_second: float | None
     phases: dict[str, dict[str, int]]
     """Bytes of every part at the largest moment of every phase."""
-    micro_batch: dict[str, dict[str, int]] = Field(default_factory=dict)
-    """Under DeepSpeed: bytes of the micro-batch's own parts at their own largest moment, which
-    one process can show. Gathered weights and buckets may be largest at another."""
+    unshared: dict[str, dict[str, int]] = Field(default_factory=dict)
+    """Under DeepSpeed: activations, loss and workspace at their own largest moment, which one
+    process can show. Gathered weights and buckets may be largest at another."""
 
 
 class Fallback(Spec):

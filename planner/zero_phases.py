@@ -22,12 +22,8 @@ from planner.zero_reduce import Reductions, reductions, scatter_copies
 Parts = dict[Part, int]
 
 
-def own_moments(passes: MicroBatch) -> dict[Phase, Parts]:
-    """What a micro-batch makes, where that alone is largest."""
-    return {"forward": _own(passes.forward), "backward": _own(passes.backward)}
-
-
-def _own(alive: Amounts) -> Parts:
+def unshared_parts(alive: Amounts) -> Parts:
+    """What a micro-batch makes that ranks do not share."""
     return {
         "activations": alive["activations"],
         "loss": alive["loss"],
@@ -57,7 +53,7 @@ def zero_phases(
         "communication": states.held_buffer_bytes,
     }
     return {
-        "load": _flat_load(states, weights, _quantized_from(workload, kinds)),
+        "load": _flat_load(states, weights, quantized_from(workload, kinds)),
         "forward": _pass(
             held,
             passes.forward,
@@ -81,13 +77,13 @@ def _flat_load(states: FlatStates, weights: Parts, quantized: int) -> Parts:
         {
             **weights,
             "optimizer_states": states.copies_bytes,
-            "workspace": states.setup_bytes,
+            "gradients": states.setup_bytes,
             "communication": states.held_buffer_bytes,
         },
     )
 
 
-def _quantized_from(workload: Workload, kinds: Numerics) -> int:
+def quantized_from(workload: Workload, kinds: Numerics) -> int:
     """A matrix is whole in 16 bit before it is quantized."""
     if workload.recipe.quantization is None:
         return 0
@@ -103,7 +99,7 @@ def _weights(workload: Workload, trained_bytes: int, frozen: int) -> Parts:
 def _pass(held: Parts, alive: Amounts, *, gradients: int, communication: int = 0) -> Parts:
     return {
         **held,
-        **_own(alive),
+        **unshared_parts(alive),
         "gradients": gradients + alive["gradients"],
         "communication": held["communication"] + communication,
     }
@@ -206,7 +202,7 @@ def _stage_3(
             states,
             weights,
             0 if quantized else states.largest_gathered_bytes,
-            _quantized_from(workload, kinds),
+            quantized_from(workload, kinds),
         ),
         **_stage_3_passes(held, passes, states, whole, copies),
         "optimizer_step": _stage_3_step(states, held),
@@ -223,7 +219,7 @@ def _stage_3_load(states: SlicedStates, weights: Parts, whole_bytes: int, quanti
     copies = states.copies_bytes
     return _larger(
         {**weights, "communication": whole_bytes, "workspace": quantized},
-        {**weights, "optimizer_states": copies, "workspace": states.setup_bytes},
+        {**weights, "optimizer_states": copies + states.setup_bytes},
         {
             **weights,
             "optimizer_states": copies,
