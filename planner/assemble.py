@@ -16,6 +16,7 @@ from planner.plan import (
     PredictionSection,
 )
 from planner.sections import batch_section, parallel_section, precision_section
+from planner.speed_section import throughput_of
 from planner.training_sections import TrainingSection
 
 
@@ -73,7 +74,7 @@ def _hardware(decision: Decision) -> HardwareSection:
 
 
 def prediction_of(chosen: Candidate) -> PredictionSection:
-    memory = chosen.memory
+    memory, told = chosen.memory, throughput_of(chosen)
     return PredictionSection(
         peak_phase=chosen.footprint.peak_phase,
         peak_allocated_bytes=memory.peak_allocated_bytes,
@@ -82,7 +83,10 @@ def prediction_of(chosen: Candidate) -> PredictionSection:
         host_ram_bytes=chosen.host.node_bytes,
         disk_bytes=chosen.disk_bytes,
         step_time_s=_rounded(chosen.step_time_s),
+        step_time_low_s=None if told is None else _rounded(told.low_s),
+        step_time_high_s=None if told is None else _rounded(told.high_s),
         tokens_per_second=_rounded(chosen.tokens_per_second),
+        mfu=None if told is None else _rounded(told.mfu),
         phases=_without_zeros(chosen.footprint.phases),
         unshared=_without_zeros(
             unshared(

@@ -39,15 +39,21 @@ def limit_of(step: StepTime, workload: Workload, layout: Layout) -> Limit:
     return Limit(name, share, _HELPS[name](workload, layout))
 
 
+def _larger_batch(layout: Layout) -> str:
+    """The micro-batch, while there is one to merge it with."""
+    whole = layout.gradient_accumulation_steps == 1
+    return "a larger global batch" if whole else "a larger micro-batch"
+
+
 def _against_communication(workload: Workload, layout: Layout) -> str:
-    fewer = "a larger micro-batch or global batch communicates less often"
+    fewer = f"{_larger_batch(layout)} communicates less often"
     if layout.strategy == "zero3":
         return f"{fewer}; ZeRO-2 gathers no weights in each pass"
     return f"{fewer}; adapters have fewer gradients" if workload.method == "full" else fewer
 
 
 def _against_the_host(workload: Workload, layout: Layout) -> str:
-    larger = "a larger micro-batch or longer samples (packing) keep the device busy"
+    larger = f"{_larger_batch(layout)} or longer samples (packing) keep the device busy"
     return f"{larger}; fewer layers recomputed launch less" if layout.checkpointing else larger
 
 

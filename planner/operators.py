@@ -93,8 +93,7 @@ def quantized_linear(
 
     _weight = dequantized(tape, weights, width)
     tape.multiplies(*work)
-    output = tape.new(rows * out_features, width, name)
-    return tape.record(output, (x,), (), backward)
+    return tape.record(tape.new(rows * out_features, width, name), (x,), (), backward)
 
 
 def dequantized(tape: Tape, weights: int, width: int) -> tuple[Tensor, Tensor]:
@@ -103,8 +102,7 @@ def dequantized(tape: Tape, weights: int, width: int) -> tuple[Tensor, Tensor]:
     read: bitsandbytes/functional.py at 0.50.2, dequantize_4bit.
     """
     scales = tape.new(weights // NF4_BLOCK, FP32, "scales in fp32", "workspace")
-    codes_and_scales = weights // 2 + FP32 * (weights // NF4_BLOCK)
-    tape.dequantizes(codes_and_scales + width * weights)
+    tape.dequantizes(weights // 2 + FP32 * (weights // NF4_BLOCK) + width * weights)
     return scales, tape.new(weights, width, "dequantized weight", "workspace")
 
 
@@ -286,8 +284,8 @@ def matmul(tape: Tape, a: Tensor, b: Tensor, elements: int, name: str, *, rows: 
     """A product of two activations, ``a`` having so many rows; each is saved for the other's
     gradient."""
     sizes = ((a.elements, a.width), (b.elements, b.width))
-    flops = 2 * elements * (a.elements // rows)
-    work = flops, a.width * (a.elements + b.elements + elements), a.width
+    flops, width = 2 * elements * (a.elements // rows), a.width
+    work = flops, width * (a.elements + b.elements + elements), width
     needed = (a.node is not None, b.node is not None)
     saved = (*((b,) if needed[0] else ()), *((a,) if needed[1] else ()))
 

@@ -229,7 +229,12 @@ class PredictionSection(Spec):
     host_ram_bytes: int
     disk_bytes: int
     step_time_s: float | None
+    step_time_low_s: float | None = None
+    step_time_high_s: float | None = None
+    """The range that published runs had of theirs."""
     tokens_per_second: float | None
+    mfu: float | None = None
+    """Model FLOPs utilisation, a share of the dense 16-bit rate."""
     phases: dict[str, dict[str, int]]
     """Bytes of every part at the largest moment of every phase."""
     unshared: dict[str, dict[str, int]] = Field(default_factory=dict)
