@@ -37,6 +37,16 @@ class Found:
         return self.accelerator.free_bytes
 
     @property
+    def compute_capability(self) -> str | None:
+        """As NVML tells, else as the preset has it."""
+        known = None if self.card is None else self.card.compute_capability
+        return self.device.compute_capability or known
+
+    @property
+    def has_hosts_memory(self) -> bool:
+        return self.card is not None and self.card.unified_memory
+
+    @property
     def flops_per_s(self) -> int | None:
         return None if self.card is None else self.card.dense_bf16_flops_per_s
 

@@ -85,6 +85,7 @@ class PairReading(Spec):
     other: int = Field(ge=0)
     nvlinks: int | None
     """That join the two, directly or through a switch; nothing where NVML does not tell."""
+    through_switch: bool = False
     p2p: bool | None
     """Whether one can read the other's memory."""
 
