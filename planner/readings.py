@@ -17,7 +17,7 @@ CUDA_VARIABLES: tuple[CudaVariable, ...] = get_args(CudaVariable)
 class Holder(Spec):
     """Another process that has memory of a device."""
 
-    pid: int | None
+    pid: int | None = None
     """Nothing in a file: it means nothing elsewhere."""
     name: str | None = None
     """Of the program, without its directory and arguments."""

@@ -66,6 +66,17 @@ def environment(library: Path, machine: str | Path, **more: str) -> dict[str, st
     }
 
 
+def machine_text(name: str) -> str:
+    return (HERE / "machines" / f"{name}.txt").read_text()
+
+
+def edited(name: str, lines: str, directory: Path) -> Path:
+    """A machine of the tests with more lines before its own."""
+    path = directory / f"{name}-edited"
+    path.write_text(f"{lines}\n{machine_text(name)}")
+    return path
+
+
 @dataclass(frozen=True)
 class Answer:
     """Of a command: what it printed, and how it ended."""
