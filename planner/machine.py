@@ -139,7 +139,7 @@ def _capacity_bytes(device: DeviceReading, card: GpuSpec | None, host: HostReadi
     memory is the host's, all of that."""
     sizes = [visible_bytes(card)] if card is not None else []
     if device.total_bytes is not None:
-        sizes.append(device.total_bytes - device.reserved_bytes)
+        sizes.append(max(0, device.total_bytes - device.reserved_bytes))
     if card is not None and card.unified_memory:
         sizes.append(host.total_bytes)
     return min(sizes, default=None)
