@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from planner.detect import cluster_from
-from planner.errors import InvalidFileError, InvalidRequestError, UnwritableError
+from planner.errors import InvalidFileError, InvalidRequestError
 from planner.readings import Holder, Machine
 from planner.saved_machine import load_machine, render_machine, save_machine
 from tests.nvml.stand_in import HERE, Child
@@ -100,8 +100,13 @@ def test_other_files_are_not_replaced(tmp_path: Path) -> None:
         save_machine(one, path, force=False)
     save_machine(one, path, force=True)
     save_machine(one, path, force=False)
-    with pytest.raises(UnwritableError):
+    with pytest.raises(InvalidRequestError, match=r"cannot write \(No such file"):
         save_machine(one, tmp_path / "no" / "machine.json", force=False)
+    for name in ("machine.txt", "", "directory.json"):
+        (tmp_path / "directory.json").mkdir(exist_ok=True)
+        with pytest.raises(InvalidRequestError, match=r"a file that ends in \.json"):
+            save_machine(one, tmp_path / name, force=True)
+    assert {each.name for each in tmp_path.iterdir()} == {"machine.json", "directory.json"}
 
 
 def test_a_file_keeps_what_it_was_told(tmp_path: Path) -> None:
