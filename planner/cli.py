@@ -106,7 +106,7 @@ def plan(
         raise InvalidRequestError("--model is missing: name one (plan --list models shows them)")
     cluster = find_cluster(gpus, save_machine, force=force)
     if model is None:
-        show_machine(console, cluster, as_json=as_json)
+        show_machine(console, cluster, save_machine, as_json=as_json)
         return
     decision = decide(
         Request(

@@ -90,18 +90,18 @@ def slot_shortfall(pcie: PcieReading | None) -> str | None:
 
 
 def _link_notes(nvml: NvmlReading, chosen: Selection) -> Iterator[str]:
-    if not chosen.pairs:
-        return
-    links = {pair: count for pair, count in pair_links(nvml).items() if pair in chosen.pairs}
-    known = [count for count in links.values() if count is not None]
-    if len(known) < len(chosen.pairs):
+    read = pair_links(nvml)
+    nvlinks = {each.device.index: each.device.nvlinks for each in chosen.found}
+    links = [
+        read.get((one, other)) if nvlinks[one] and nvlinks[other] else 0
+        for one, other in chosen.pairs
+    ]
+    if None in links:
         yield "NVML does not tell which GPUs NVLink joins: PCIe is assumed."
-    elif any(known) and not all(known):
+    elif any(links) and not all(links):
         yield "NVLink does not join all the GPUs: the slowest pair decides, and that is on PCIe."
-    elif any(known):
+    elif any(links):
         yield from _missing_link_notes(chosen)
-    if not all(known) or len(known) < len(chosen.pairs):
-        yield from _p2p_notes(nvml, chosen)
 
 
 def _missing_link_notes(chosen: Selection) -> Iterator[str]:
@@ -111,13 +111,4 @@ def _missing_link_notes(chosen: Selection) -> Iterator[str]:
         yield (
             f"GPU {fewest.index} has {fewest.nvlinks} active NVLinks and GPU {most.index} has "
             f"{most.nvlinks}: the fewer decide (see nvidia-smi nvlink --status)."
-        )
-
-
-def _p2p_notes(nvml: NvmlReading, chosen: Selection) -> Iterator[str]:
-    pairs = [pair for pair in nvml.pairs if (pair.one, pair.other) in chosen.pairs]
-    if any(pair.p2p is False for pair in pairs):
-        yield (
-            "The GPUs cannot read each other's memory (no P2P): what they exchange goes through "
-            "the host's memory, more slowly than the slots would carry it."
         )

@@ -51,7 +51,7 @@ def _count_and_card(spec: str, text: str) -> tuple[int, str]:
 def _bad_spec(text: str, reason: str) -> InvalidRequestError:
     return InvalidRequestError(
         f"--gpus {text!r}: {reason} Write for example 24G, 2x24G, rtx-4090, rtx-4090:2, "
-        "8xh100-sxm-80gb, cpu or auto (plan --list gpus shows the cards)"
+        "8xh100-sxm-80gb, cpu, auto or a saved machine.json (plan --list gpus shows the cards)"
     )
 
 

@@ -7,8 +7,9 @@ from planner.alternatives import Alternative
 from planner.candidate import Candidate
 from planner.choose import Decision
 from planner.gpu import Cluster
-from planner.machine import selection
+from planner.machine import Selection, nvlink_bytes_per_s, selection
 from planner.plan import SCHEMA_VERSION, Plan
+from planner.readings import PairReading
 from planner.speed_section import speed_document
 from planner.subsets import better_subset
 
@@ -81,6 +82,18 @@ def _hardware(cluster: Cluster) -> dict[str, Any]:
     }
 
 
+def _pair(pair: PairReading, chosen: Selection) -> dict[str, Any]:
+    """One direction, by the slower end; PCIe where NVLink does not join the two."""
+    ends = [each for each in chosen.found if each.device.index in (pair.one, pair.other)]
+    rates = [
+        nvlink_bytes_per_s(end, pair.nvlinks) if pair.nvlinks else end.pcie_bytes_per_s
+        for end in ends
+    ]
+    known = [rate for rate in rates if rate is not None]
+    slowest = min(known) if known and len(known) == len(rates) else None
+    return {"one": pair.one, "other": pair.other, "bytes_per_s": slowest}
+
+
 def machine_document(cluster: Cluster) -> dict[str, Any] | None:
     """All that was read of the machine, and what follows from it; nothing for a card named."""
     machine = cluster.machine
@@ -92,6 +105,9 @@ def machine_document(cluster: Cluster) -> dict[str, Any] | None:
         **machine.model_dump(mode="json"),
         "visible": [{"index": each.index, "uuid": each.uuid} for each in chosen.shown],
         "better_subset": list(subset.indices) if subset is not None else None,
+        "links": [_pair(pair, chosen) for pair in machine.nvml.pairs],
+        "bf16": cluster.accelerator.supports_bf16,
+        "flash_attention": cluster.device == "cuda" and cluster.accelerator.supports_bf16,
         "notes": list(cluster.notes),
     }
 

@@ -37,6 +37,16 @@ class Found:
         return self.accelerator.free_bytes
 
     @property
+    def compute_capability(self) -> str | None:
+        """As NVML tells, else as the preset has it."""
+        known = None if self.card is None else self.card.compute_capability
+        return self.device.compute_capability or known
+
+    @property
+    def has_hosts_memory(self) -> bool:
+        return self.card is not None and self.card.unified_memory
+
+    @property
     def flops_per_s(self) -> int | None:
         return None if self.card is None else self.card.dense_bf16_flops_per_s
 
@@ -129,7 +139,7 @@ def _capacity_bytes(device: DeviceReading, card: GpuSpec | None, host: HostReadi
     memory is the host's, all of that."""
     sizes = [visible_bytes(card)] if card is not None else []
     if device.total_bytes is not None:
-        sizes.append(device.total_bytes - device.reserved_bytes)
+        sizes.append(max(0, device.total_bytes - device.reserved_bytes))
     if card is not None and card.unified_memory:
         sizes.append(host.total_bytes)
     return min(sizes, default=None)

@@ -1,12 +1,10 @@
 """What a person should know of the GPUs that were found, a sentence each."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from planner.cards import find_card
 from planner.condition_notes import condition_notes
-from planner.gpu import has_bf16
 from planner.machine import Found, Selection
 from planner.readings import DeviceReading, Machine
 from planner.software_notes import software_notes
@@ -84,12 +82,11 @@ def _slice_notes(chosen: Selection) -> Iterator[str]:
 
 def _difference_notes(chosen: Selection, command: str) -> Iterator[str]:
     whole = Subset(members=chosen.found)
-    names = Counter(each.device.name for each in chosen.found)
+    names = {each.device.name for each in chosen.found}
     weakest = where(chosen.weakest.device)
     if len(names) > 1:
-        cards = ", ".join(f"{count} x {name}" for name, count in names.items())
         yield (
-            f"The GPUs differ ({cards}): each is planned as the weakest. {weakest} has the least "
+            f"The GPUs differ: each is planned as the weakest. {weakest} has the least "
             f"free memory{_slowest(chosen)}; {_idle(whole)} of the others idle."
         )
     elif _is_noteworthy(whole.idle_bytes, chosen.weakest):
@@ -119,10 +116,11 @@ def _proposal(subset: Subset, whole: Subset, command: str) -> str:
     names = " and ".join(map(str, indices)) if len(indices) < 3 else ", ".join(map(str, indices))
     who = f"GPU{'s' if len(indices) > 1 else ''} {names} alone count"
     who += "" if len(indices) > 1 else "s"
+    those = "these" if len(indices) > 1 else "it"
     order = "CUDA_DEVICE_ORDER=PCI_BUS_ID "
     return (
-        f"{who} as {_total(subset)}, all as {_total(whole)}. To take these only, for plan and "
-        f"launch: {order}CUDA_VISIBLE_DEVICES={','.join(map(str, indices))} {command}"
+        f"{who} as {_total(subset)}, all as {_total(whole)}. To take {those} alone, for plan "
+        f"and launch: {order}CUDA_VISIBLE_DEVICES={','.join(map(str, indices))} {command}"
     )
 
 
@@ -138,7 +136,9 @@ def _tflops(flops_per_s: int) -> str:
 
 def _memory_notes(chosen: Selection) -> Iterator[str]:
     busy = [each for each in chosen.found if _is_noteworthy(each.accelerator.in_use_bytes, each)]
-    for each in busy[:8]:
+    for each in busy:
+        if each.has_hosts_memory:
+            continue
         in_use = format_gib(each.accelerator.in_use_bytes)
         yield f"{in_use} GiB of {where(each.device)} is in use{by_whom(each.device)}."
     found = [each.device for each in chosen.found]
@@ -150,7 +150,7 @@ def _memory_notes(chosen: Selection) -> Iterator[str]:
 
 def _unread_memory_notes(found: Sequence[Found]) -> Iterator[str]:
     blind = [each for each in found if each.device.free_bytes is None]
-    if any(each.card is not None and each.card.unified_memory for each in blind):
+    if any(each.has_hosts_memory for each in blind):
         yield "GPU and host share one memory: what the host has available counts as free."
     elif blind:
         yield "NVML does not tell how much memory is free: all of it is counted as free."
@@ -172,9 +172,11 @@ def by_whom(device: DeviceReading) -> str:
     largest_first = sorted(device.holders, key=lambda holder: -(holder.used_bytes or 0))
     names = []
     for holder in largest_first:
-        name = " ".join(filter(None, [holder.name, str(holder.pid) if holder.pid else None]))
-        size = f" ({format_gib(holder.used_bytes)} GiB)" if holder.used_bytes is not None else ""
-        names.append((f"process {name}" if name else "a process") + size)
+        number = f"process {holder.pid}" if holder.pid is not None else ""
+        size = f"{format_gib(holder.used_bytes)} GiB" if holder.used_bytes is not None else ""
+        known = [holder.name or number or "a process", number if holder.name else "", size]
+        who, *more = filter(None, known)
+        names.append(f"{who} ({', '.join(more)})" if more else who)
     return f" by {', '.join(names)}"
 
 
@@ -191,20 +193,5 @@ def _speed_notes(chosen: Selection) -> Iterator[str]:
     for name, each in unknown.items():
         size = format_gib(each.accelerator.capacity_bytes)
         yield f"No preset is for {name} with {size} GiB: its speed is unknown."
-    yield from _precision_notes(chosen)
-
-
-def _precision_notes(chosen: Selection) -> Iterator[str]:
-    capabilities = {
-        each.device.compute_capability or (each.card.compute_capability if each.card else None)
-        for each in chosen.found
-    }
-    if None in capabilities:
+    if any(each.compute_capability is None for each in chosen.found):
         yield "NVML does not tell what the GPU can compute with: fp16 is planned, not bf16."
-        return
-    old = sorted(each for each in capabilities if each is not None and not has_bf16(each))
-    if old:
-        yield (
-            f"Compute capability {', '.join(old)} has no bf16 and no flash attention (from 8.0): "
-            "fp16 with scaled losses is planned."
-        )

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from planner.detect import cluster_from, detect, parse_gpus
 from planner.document import machine_document
 from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
-from planner.machine_report import machine_section
+from planner.machine_report import facts, machine_section
 from planner.saved_machine import is_machine_file, load_machine, save_machine
 
 
@@ -34,9 +35,15 @@ def find_cluster(spec: str, save_to: Path | None = None, *, force: bool = False)
     return parse_gpus(spec)
 
 
-def show_machine(console: Console, cluster: Cluster, *, as_json: bool) -> None:
+def show_machine(
+    console: Console, cluster: Cluster, saved_to: Path | None, *, as_json: bool
+) -> None:
     """The machine alone, as a report or as a document shows it."""
     if as_json:
         print(json.dumps(machine_document(cluster), indent=2))
-    else:
-        console.print(machine_section(cluster))
+        return
+    console.print(machine_section(cluster))
+    if saved_to is not None:
+        command = f"plan --model MODEL --gpus {shlex.quote(str(saved_to))}"
+        console.print()
+        console.print(facts([("Next", Text(command, style="bold"))]))

@@ -1,5 +1,6 @@
 """The report's first section: the machine that a plan is for, as far as it was read."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
@@ -7,13 +8,21 @@ from rich.table import Table
 from rich.text import Text
 
 from planner.condition_notes import usual_power_watts
-from planner.gpu import Cluster, has_bf16
-from planner.machine import Found, Selection, pair_links, selection
-from planner.readings import HostReading, Machine, NvmlReading, PcieReading
+from planner.gpu import Cluster, Link, has_bf16
+from planner.machine import Found, Selection, selection
+from planner.readings import (
+    DeviceReading,
+    HostReading,
+    Machine,
+    NvmlReading,
+    PairReading,
+    PcieReading,
+)
 from planner.tables import facts
 from planner.units import GIB, MIB, format_gib
 
 Row = tuple[str, RenderableType]
+LINKS: dict[Link, str] = {"nvlink": ", NVLink", "pcie": ", PCIe", "none": ""}
 
 
 def machine_section(cluster: Cluster) -> Table:
@@ -34,61 +43,103 @@ def _notes(notes: Sequence[str]) -> Iterator[Row]:
 
 def machine_line(cluster: Cluster) -> str:
     accelerator = cluster.accelerator
+    unequal = _unequal(cluster)
+    if unequal is not None:
+        return unequal
     count = f"{cluster.world_size} x " if cluster.world_size > 1 else ""
     free = ""
     if accelerator.in_use_bytes:
         free = f", {format_gib(accelerator.free_bytes)} GiB free"
     each = " each" if cluster.world_size > 1 and cluster.device == "cuda" else ""
-    link = {"nvlink": ", NVLink", "pcie": ", PCIe", "none": ""}[cluster.link]
+    link = LINKS[cluster.link]
     size = format_gib(accelerator.capacity_bytes)
     return f"{count}{accelerator.device_name}, {size} GiB{each}{free}{link}"
+
+
+def _unequal(cluster: Cluster) -> str | None:
+    """Where the cards differ in name, what each of them counts as."""
+    if cluster.machine is None or cluster.device == "cpu":
+        return None
+    names = Counter(each.device.name for each in selection(cluster.machine).found)
+    if len(names) < 2:
+        return None
+    cards = " and ".join(
+        f"{count} x {name}" if count > 1 else name for name, count in names.items()
+    )
+    free = format_gib(cluster.accelerator.free_bytes)
+    return f"{cards}, each counted as {free} GiB{LINKS[cluster.link]}"
 
 
 def _readings(machine: Machine, cluster: Cluster) -> Iterator[tuple[str, str]]:
     if cluster.device == "cuda":
         chosen = selection(machine)
+        yield "compute", _compute(chosen.found)
         yield from _cards(chosen.found)
         if len(chosen.found) > 1:
             yield "links", _links(machine.nvml, chosen, cluster)
+        nodes = _numa_nodes(chosen)
+        if nodes:
+            yield "NUMA", nodes
         yield "driver", _driver(machine)
     yield "host", _host(machine.host)
     if machine.saved_on is not None:
         yield "saved", machine.saved_on
 
 
+def _compute(found: Sequence[Found]) -> str:
+    known = {each.compute_capability for each in found} - {None}
+    if not known:
+        return "capability unknown: fp16"
+    kinds = "bf16, flash attention"
+    if not all(has_bf16(capability) for capability in known if capability is not None):
+        kinds = "fp16 with scaled losses; bf16 and flash attention from 8.0"
+    return f"capability {', '.join(sorted(filter(None, known), key=float))}: {kinds}"
+
+
 def _cards(found: Sequence[Found]) -> Iterator[tuple[str, str]]:
-    """One line for equal cards, else one for each."""
-    lines = [_card(each) for each in found]
-    if len(set(lines)) == 1 and not found[0].device.is_slice:
-        named = f"GPU {found[0].device.index}: " if len(found) == 1 else ""
-        yield "cards" if len(found) > 1 else "card", named + lines[0]
-        return
-    for each, line in zip(found, lines, strict=True):
-        device = each.device
-        size = format_gib(each.accelerator.capacity_bytes)
-        free = format_gib(each.free_bytes)
-        is_used = each.accelerator.in_use_bytes > 0
-        memory = f"{size} GiB, {free} free" if is_used else f"{size} GiB, all free"
-        label = "slice" if device.is_slice else f"GPU {device.index}"
-        yield label, "; ".join(filter(None, [device.name, memory, line]))
+    """A line for each kind of card in each state: most machines have one."""
+    alike: dict[str, list[Found]] = {}
+    differ = len({(each.device.name, each.free_bytes) for each in found}) > 1
+    for each in found:
+        line = ", ".join(filter(None, [*(_memory(each) if differ else ()), *_card(each)]))
+        alike.setdefault(line, []).append(each)
+    for line, those in alike.items():
+        if line:
+            yield _label([each.device for each in those], everyone=len(alike) == 1), line
 
 
-def _card(found: Found) -> str:
-    device, card = found.device, found.card
-    capability = device.compute_capability or (card.compute_capability if card else None)
-    parts = [_capability(capability), _pcie(device.pcie), _power(found)]
-    if device.ecc_enabled is not None:
-        parts.append(f"ECC {'on' if device.ecc_enabled else 'off'}")
-    if device.numa_node is not None:
-        parts.append(f"NUMA node {device.numa_node}")
-    return ", ".join(filter(None, parts))
+def _label(devices: Sequence[DeviceReading], *, everyone: bool) -> str:
+    if devices[0].is_slice:
+        return "slice"
+    if everyone and len(devices) > 1:
+        return "each"
+    return f"GPU{'s' if len(devices) > 1 else ''} {ranges([each.index for each in devices])}"
 
 
-def _capability(capability: str | None) -> str:
-    if capability is None:
-        return ""
-    kinds = "bf16 and flash attention" if has_bf16(capability) else "fp16"
-    return f"compute capability {capability} ({kinds})"
+def ranges(numbers: Sequence[int]) -> str:
+    """
+    >>> ranges([0, 1, 2, 3, 6])
+    '0-3, 6'
+    """
+    ordered = sorted(numbers)
+    starts = [n for n in ordered if n - 1 not in ordered]
+    ends = [n for n in ordered if n + 1 not in ordered]
+    pairs = zip(starts, ends, strict=True)
+    return ", ".join(f"{one}" if one == end else f"{one}-{end}" for one, end in pairs)
+
+
+def _memory(found: Found) -> tuple[str, str]:
+    free = "all free"
+    if found.accelerator.in_use_bytes > 0:
+        free = f"{format_gib(found.free_bytes)} free"
+    size = format_gib(found.accelerator.capacity_bytes)
+    return f"{found.device.name}, {size} GiB", free
+
+
+def _card(found: Found) -> tuple[str, ...]:
+    device = found.device
+    ecc = "" if device.ecc_enabled is None else f"ECC {'on' if device.ecc_enabled else 'off'}"
+    return _pcie(device.pcie), _power(found), ecc
 
 
 def _pcie(pcie: PcieReading | None) -> str:
@@ -106,20 +157,37 @@ def _power(found: Found) -> str:
 
 
 def _links(nvml: NvmlReading, chosen: Selection, cluster: Cluster) -> str:
-    counts = pair_links(nvml)
-    links = [counts.get(pair) or 0 for pair in chosen.pairs]
-    if cluster.link == "nvlink":
-        many = f"{min(links)}" if min(links) == max(links) else f"{min(links)} to {max(links)}"
-        text = f"NVLink, {many} a pair"
-    else:
-        text = "PCIe"
+    pairs = [pair for pair in nvml.pairs if (pair.one, pair.other) in chosen.pairs]
+    text = _nvlinks(pairs) if cluster.link == "nvlink" else "PCIe"
     if cluster.link_bytes_per_s is not None:
-        slowest = "slowest pair " if len(chosen.pairs) > 1 else ""
+        alike = len({(pair.nvlinks, pair.through_switch) for pair in pairs}) < 2
+        slowest = "" if alike else "slowest pair "
         text += f", {slowest}{cluster.link_bytes_per_s / 1e9:.1f} GB/s each way"
-    p2p = {pair.p2p for pair in nvml.pairs if (pair.one, pair.other) in chosen.pairs}
-    if p2p in ({True}, {False}):
-        text += ", P2P" if p2p == {True} else ", no P2P"
+    p2p = {pair.p2p for pair in pairs}
+    if p2p == {False}:
+        text += ", no P2P: through the host's memory"
+    elif p2p == {True}:
+        text += ", P2P"
     return text
+
+
+def _nvlinks(pairs: Sequence[PairReading]) -> str:
+    counts = sorted(pair.nvlinks or 0 for pair in pairs)
+    many = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+    switch = " through a switch" if all(pair.through_switch for pair in pairs) else ""
+    return f"NVLink, {many} a pair{switch}"
+
+
+def _numa_nodes(chosen: Selection) -> str:
+    """Only where there are several: then what crosses the host crosses a socket."""
+    nodes: dict[int, list[int]] = {}
+    for each in chosen.found:
+        if each.device.numa_node is not None:
+            nodes.setdefault(each.device.numa_node, []).append(each.device.index)
+    if len(nodes) < 2:
+        return ""
+    parts = (f"GPU {ranges(indices)} at node {node}" for node, indices in sorted(nodes.items()))
+    return ", ".join(parts)
 
 
 def _driver(machine: Machine) -> str:
@@ -137,14 +205,13 @@ def _host(host: HostReading) -> str:
     cores = f"{host.cores} cores"
     if host.machine_cores is not None and host.machine_cores > host.cores:
         cores += f" of {host.machine_cores}"
-    of = f"{format_gib(host.total_bytes, 0)} GiB"
-    if host.machine_bytes is not None and host.machine_bytes > host.total_bytes:
-        of += f" (container's; the machine has {format_gib(host.machine_bytes, 0)})"
-    parts = [cores, f"{format_gib(host.available_bytes, 0)} of {of} of memory available"]
-    if host.shm_bytes is not None:
-        parts.append(f"{_size(host.shm_bytes)} in /dev/shm")
+    free, total = format_gib(host.available_bytes, 0), format_gib(host.total_bytes, 0)
+    memory = f"{free} of {total} GiB of memory"
     if host.disk_free_bytes is not None:
-        parts.append(f"{_size(host.disk_free_bytes)} of disk free here")
+        memory += f" and {_size(host.disk_free_bytes)} of disk"
+    parts = [cores, f"{memory} free"]
+    if host.machine_bytes is not None and host.machine_bytes > host.total_bytes:
+        parts.append(f"in a container of a machine with {format_gib(host.machine_bytes, 0)} GiB")
     return ", ".join(parts)
 
 

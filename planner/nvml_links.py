@@ -63,6 +63,7 @@ def read_pairs(
             one=one.index,
             other=other.index,
             nvlinks=_between(driver, one, other, both, remotes, buses),
+            through_switch="switch" in (remotes[one.index] or ()),
             p2p=None if readable is None else readable == pynvml.NVML_P2P_STATUS_OK,
         )
 

@@ -17,7 +17,7 @@ CUDA_VARIABLES: tuple[CudaVariable, ...] = get_args(CudaVariable)
 class Holder(Spec):
     """Another process that has memory of a device."""
 
-    pid: int | None
+    pid: int | None = None
     """Nothing in a file: it means nothing elsewhere."""
     name: str | None = None
     """Of the program, without its directory and arguments."""
@@ -85,6 +85,7 @@ class PairReading(Spec):
     other: int = Field(ge=0)
     nvlinks: int | None
     """That join the two, directly or through a switch; nothing where NVML does not tell."""
+    through_switch: bool = False
     p2p: bool | None
     """Whether one can read the other's memory."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from planner.detect import cuda_environment
-from planner.errors import InvalidFileError, InvalidRequestError, UnwritableError
+from planner.errors import InvalidFileError, InvalidRequestError
 from planner.readings import DeviceReading, Machine
 from planner.spec import read_spec
 
@@ -24,16 +24,22 @@ def load_machine(path: Path, environ: Mapping[str, str]) -> Machine:
 
 
 def save_machine(machine: Machine, path: Path, *, force: bool) -> None:
-    """Replaces a file only if that is a saved machine too."""
+    """Whole or not at all; another file is replaced only by force, or if it is a machine too."""
+    option = f"--save-machine {path}"
+    if not is_machine_file(path.name) or path.is_dir():
+        raise InvalidRequestError(f"{option}: name a file that ends in .json, as --gpus needs it")
     if path.exists() and not force and not _is_saved(path):
         raise InvalidRequestError(
-            f"--save-machine {path}: there is a file that is no saved machine; choose another "
-            "name, or --force replaces it"
+            f"{option}: there is a file that is no saved machine; choose another name, or --force "
+            "replaces it"
         )
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.write_text(render_machine(machine), encoding="utf-8")
+        partial.write_text(render_machine(machine), encoding="utf-8")
+        partial.replace(path)
     except OSError as error:
-        raise UnwritableError(path, error) from error
+        partial.unlink(missing_ok=True)
+        raise InvalidRequestError(f"{option}: cannot write ({error.strerror or error})") from error
 
 
 def _is_saved(path: Path) -> bool:

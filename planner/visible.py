@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from planner.readings import DeviceReading
 
@@ -12,28 +12,30 @@ def select(
 ) -> tuple[DeviceReading, ...]:
     """What CUDA_VISIBLE_DEVICES leaves, in its order.
 
-    read: torch/cuda/__init__.py of torch 2.13, ``_parse_visible_devices`` and
-    ``_transform_uuid_to_ordinals``. The first entry says of what kind all are; an entry that
-    matches nothing, or more than one device, ends the list; a device named twice hides all.
+    read: torch/cuda/__init__.py of torch 2.13, ``_parse_visible_devices``,
+    ``_transform_uuid_to_ordinals`` and ``_device_count_nvml``. The text's start says of what
+    kind all entries are; an entry that matches nothing, or more than one device, ends the list;
+    an entry or a device named twice hides all.
     """
     ordered = cuda_order(devices, environ)
     text = environ.get("CUDA_VISIBLE_DEVICES")
     if text is None:
         return ordered
-    entries = [entry.strip() for entry in text.split(",")]
-    kind = next((prefix for prefix in ("GPU-", "MIG-") if entries[0].startswith(prefix)), None)
-    candidates: Sequence[DeviceReading] = ordered
-    if kind == "MIG-":
-        candidates = [each for device in ordered for each in device.slices]
-    chosen: list[DeviceReading] = []
-    for entry in entries:
-        match = _by_index(ordered, entry) if kind is None else _by_uuid(candidates, entry, kind)
-        if match is None:
-            break
-        if match in chosen:
-            return ()
-        chosen.append(match)
-    return tuple(chosen)
+    kind = next((prefix for prefix in ("GPU-", "MIG-") if text.startswith(prefix)), None)
+    if kind is None:
+        numbers = list(takewhile(lambda number: number >= 0, map(_number, text.split(","))))
+        matches = [_by_index(ordered, number) for number in numbers]
+        is_repeated = len(set(numbers)) < len(numbers)
+    else:
+        slices = [each for device in ordered for each in device.slices]
+        names = list(takewhile(lambda name: name.startswith(kind), text.split(",")))
+        matches = [_by_uuid(slices if kind == "MIG-" else ordered, name) for name in names]
+        is_repeated = len(set(names)) < len(names)
+    known = list(takewhile(lambda match: match is not None, matches))
+    chosen = tuple(match for match in known if match is not None)
+    if is_repeated or len({each.uuid or each.index for each in chosen}) < len(chosen):
+        return ()
+    return chosen
 
 
 def cuda_order(
@@ -51,17 +53,18 @@ def cuda_order(
     return tuple(sorted(by_bus, key=lambda device: -(rates[device.index] or 0)))
 
 
-def _by_uuid(devices: Sequence[DeviceReading], entry: str, kind: str) -> DeviceReading | None:
-    matches = [each for each in devices if each.uuid.startswith(entry)]
-    return matches[0] if entry.startswith(kind) and len(matches) == 1 else None
+def _by_uuid(devices: Sequence[DeviceReading], name: str) -> DeviceReading | None:
+    matches = [each for each in devices if each.uuid.startswith(name)]
+    return matches[0] if len(matches) == 1 else None
 
 
-def _by_index(ordered: Sequence[DeviceReading], entry: str) -> DeviceReading | None:
-    """CUDA reads the digits at the start, as C's ``strtoul`` does."""
-    digits = re.match(r"\+?([0-9]{1,9})", entry)
-    if digits is None:
-        return None
-    number = int(digits[1])
+def _number(entry: str) -> int:
+    """The digits at the start, as C's ``strtoul`` reads them; -1 without any."""
+    digits = re.match(r"\+?([0-9]{1,9})", entry.strip())
+    return int(digits[1]) if digits is not None else -1
+
+
+def _by_index(ordered: Sequence[DeviceReading], number: int) -> DeviceReading | None:
     by_bus = all(one.index < two.index for one, two in pairwise(ordered))
     if by_bus:  # a GPU that does not answer keeps its number
         return next((each for each in ordered if each.index == number), None)

@@ -13,7 +13,7 @@ from typing import Any
 from planner.cli import main
 from planner.detect import detect
 
-OWN = {name: value for name, value in os.environ.items()}
+OWN = dict(os.environ.items())
 
 
 def answer(question: dict[str, Any]) -> object:

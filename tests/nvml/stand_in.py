@@ -48,10 +48,9 @@ def build(directory: Path) -> Path:
     if compiler is None:
         pytest.skip("no C compiler (cc) to build the stand-in for libnvidia-ml")
     library = directory / "libnvidia-ml.so.1"
+    sources = sorted(map(str, HERE.glob("*.c")))
     flags = ["-std=c11", "-Wall", "-Wextra", "-shared", "-fPIC"]
-    subprocess.run(
-        [compiler, *flags, str(HERE / "nvml_stub.c"), "-o", str(library)], check=True, timeout=120
-    )
+    subprocess.run([compiler, *flags, *sources, "-o", str(library)], check=True, timeout=120)
     return library
 
 
@@ -65,6 +64,17 @@ def environment(library: Path, machine: str | Path, **more: str) -> dict[str, st
         "NVML_STUB_MACHINE": str(path),
         **more,
     }
+
+
+def machine_text(name: str) -> str:
+    return (HERE / "machines" / f"{name}.txt").read_text()
+
+
+def edited(name: str, lines: str, directory: Path) -> Path:
+    """A machine of the tests with more lines before its own."""
+    path = directory / f"{name}-edited"
+    path.write_text(f"{lines}\n{machine_text(name)}")
+    return path
 
 
 @dataclass(frozen=True)
