@@ -23,15 +23,10 @@ Parts = dict[Part, int]
 
 
 def zero_phases(
-    workload: Workload,
-    layout: Layout,
-    batch: Batch,
-    kinds: Numerics,
-    zero: ZeroSection,
-    passes: MicroBatch | None = None,
+    workload: Workload, layout: Layout, batch: Batch, kinds: Numerics, zero: ZeroSection
 ) -> dict[Phase, Parts]:
     """Bytes by phase and part, workspaces of cuBLAS aside."""
-    passes = passes or micro_batch(
+    passes = micro_batch(
         workload,
         batch,
         kinds,
