@@ -89,14 +89,14 @@ class Tape(UncountedWork):
         backward: Backward,
     ) -> Tensor:
         """Give ``output`` its node, if any input needs a gradient."""
-        nodes = tuple(x.node for x in inputs)
+        nodes = tuple([x.node for x in inputs])
         if self._without_graph or not any(nodes):
             return output
         region = self._region
         if region is not None and self._refilling:
             return self._refill(region, output, Node(0, nodes, (), backward, unpacks=False), saved)
         self._sequence += 1
-        shapes = tuple((x.elements, x.width) for x in inputs)
+        shapes = tuple([(x.elements, x.width) for x in inputs])
         node = Node(self._sequence, nodes, shapes, backward, unpacks=bool(saved))
         output.node = node
         if region is None:

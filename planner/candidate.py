@@ -6,10 +6,11 @@ from functools import cached_property
 from planner.efficiency import NOMINAL, rates
 from planner.gpu import Cluster
 from planner.host import HostMemory, disk_bytes, host_memory
-from planner.memory import Footprint, footprint, without_passes
+from planner.memory import Footprint, footprint
+from planner.model_states import least_states_bytes
 from planner.numerics import numerics
 from planner.overheads import DeviceMemory, device_memory
-from planner.plan import Method
+from planner.plan import PHASES, Method, Part, Phase
 from planner.recipe import Workload
 from planner.step_time import step_time
 from planner.strategy import Layout
@@ -37,19 +38,13 @@ class Candidate:
         )
 
     @property
-    def states(self) -> Footprint:
-        """Without the passes: what no micro-batch and no recomputation makes smaller."""
-        return without_passes(
-            self.workload,
-            self.layout,
-            self.cluster.device,
-            compute_capability=self.cluster.accelerator.compute_capability,
-        )
-
-    @property
     def floor_bytes(self) -> int:
-        """At the high end of the range, for the states alone."""
-        return device_memory(self.states, self.cluster, self.method).high_bytes
+        """At the high end of the range, were the model's states alone on the device: no layout of
+        the strategy takes less."""
+        nothing: dict[Phase, dict[Part, int]] = {phase: {} for phase in PHASES}
+        states = least_states_bytes(self.workload, self.layout, self.cluster.device)
+        alone = Footprint(phases={**nothing, "optimizer_step": {"weights": states}})
+        return device_memory(alone, self.cluster, self.method).high_bytes
 
     @cached_property
     def memory(self) -> DeviceMemory:

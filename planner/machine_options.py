@@ -13,8 +13,9 @@ from planner.detect import cluster_from, detect, parse_gpus
 from planner.document import machine_document
 from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
-from planner.machine_report import facts, machine_section
+from planner.machine_report import machine_section
 from planner.saved_machine import is_machine_file, load_machine, save_machine
+from planner.tables import facts
 
 
 def find_cluster(spec: str, save_to: Path | None = None, *, force: bool = False) -> Cluster:

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from functools import cache
 
-from planner.candidate import Candidate
 from planner.cards import named_cluster
-from planner.plan import Method, Part
+from planner.model_states import least_states_bytes
+from planner.plan import Method
 from planner.presets import ROOT, load_gpu, preset_names
 from planner.request import Request, search_method, workload
 from planner.spec import read_text
@@ -48,10 +48,7 @@ def _states_bytes(request: Request, method: Method) -> int:
         gradient_accumulation_steps=1,
         activation_checkpointing=True,
     )
-    work = workload(request, method)
-    parts = Candidate(workload=work, layout=alone, cluster=request.cluster).states.phases
-    names: tuple[Part, ...] = ("weights", "adapters", "gradients", "optimizer_states")
-    return sum(parts["optimizer_step"].get(name, 0) for name in names)
+    return least_states_bytes(workload(request, method), alone, request.cluster.device)
 
 
 def smallest_card(request: Request, method: Method) -> str | None:

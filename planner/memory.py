@@ -21,7 +21,7 @@ from planner.buffers import (
 )
 from planner.ddp import ddp_bytes
 from planner.gpu import Device
-from planner.micro_batch import Amounts, MicroBatch, micro_batch, nothing_alive
+from planner.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.model_states import ModelStates, frozen_bytes, model_states
 from planner.numerics import Numerics, numerics_of
 from planner.optimizer_step import step_bytes
@@ -88,21 +88,6 @@ def footprint(
     return footprint_of(workload, layout, batch, kinds, compute_capability=compute_capability)
 
 
-def without_passes(
-    workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
-) -> Footprint:
-    """As :func:`footprint`, were forward and backward to hold nothing of their own: no layout
-    that differs in micro-batch and recomputation alone takes less."""
-    return footprint_of(
-        workload,
-        layout,
-        worst_batch(workload, layout, device),
-        numerics_of(workload, layout),
-        compute_capability=compute_capability,
-        passes=nothing_alive(workload.model.num_layers),
-    )
-
-
 def footprint_of(
     workload: Workload,
     layout: Layout,
@@ -110,14 +95,12 @@ def footprint_of(
     kinds: Numerics,
     *,
     compute_capability: str | None = None,
-    passes: MicroBatch | None = None,
 ) -> Footprint:
-    """As :func:`footprint`, for a micro-batch and conventions of any trainer; ``passes`` where
-    the micro-batch's own tensors are known."""
+    """As :func:`footprint`, for a micro-batch and conventions of any trainer."""
     cublas = sum(cublas_workspaces(compute_capability)) if batch.device == "cuda" else 0
     zero = zero_section(workload, layout)
     if zero is not None:
-        passes = passes or micro_batch(
+        passes = micro_batch(
             workload,
             batch,
             kinds,
@@ -142,8 +125,7 @@ def footprint_of(
             device=batch.device,
         ),
         cublas_bytes=cublas,
-        passes=passes
-        or micro_batch(
+        passes=micro_batch(
             workload,
             batch,
             kinds,

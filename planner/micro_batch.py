@@ -9,21 +9,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from planner.autograd import GradientSink
 from planner.model_pass import ModelPass, passed_layers
 from planner.numerics import Numerics
 from planner.operators import FP32
-from planner.plan import OptimizerSection, Strategy
+from planner.plan import Strategy
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
 from planner.tensors import Event, Owner
 from planner.traced_model import TracedSpec
 
 Amounts = Counter[Owner]
-NO_OPTIMIZER = OptimizerSection(name="sgd", learning_rate=1.0, weight_decay=0.0, max_grad_norm=1.0)
-"""In the place of any: a micro-batch does without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,17 +38,17 @@ class Stretch:
 
 def stretch(events: Sequence[Event]) -> Stretch:
     """The sum and the largest running sum of ``events``."""
-    return Stretch(net=_sums(events), top=_sums(events[: largest_moment(events)]))
+    place = largest_moment(events)
+    top = _sums(events[:place])
+    net = _sums(events[place:])
+    net.update(top)
+    return Stretch(net=net, top=top)
 
 
 def largest_moment(events: Sequence[Event]) -> int:
     """How many events lead to the largest running sum."""
-    level = best = place = 0
-    for number, (num_bytes, *_) in enumerate(events, 1):
-        level += num_bytes
-        if level > best:
-            best, place = level, number
-    return place
+    levels = list(accumulate((event[0] for event in events), initial=0))
+    return levels.index(max(levels))
 
 
 def _sums(events: Iterable[Event]) -> Amounts:
@@ -127,7 +125,8 @@ def _passed(workload: Workload) -> Workload:
     optimizer, which a trace of a real step does."""
     if isinstance(workload.model, TracedSpec):
         return workload
-    recipe = workload.recipe.model_copy(update={"global_batch_size": 1, "optimizer": NO_OPTIMIZER})
+    unread = {"global_batch_size": 0, "optimizer": None}
+    recipe = workload.recipe.model_copy(update=unread)
     return workload.model_copy(update={"recipe": recipe})
 
 
@@ -195,24 +194,14 @@ def _traced(
         Counter({owner: phases[phase].get(owner, 0) for owner in owners})
         for phase in ("forward", "backward")
     )
-    return _at_two_moments(forward, backward, model.num_layers)
-
-
-def _at_two_moments(forward: Amounts, backward: Amounts, num_layers: int) -> MicroBatch:
-    """Where no more is known than the largest moment of each pass."""
     nothing = Stretch(net=Counter(), top=Counter())
     return MicroBatch(
         layers_forward=forward,
         forward=forward,
         head_backward=backward,
         before_layers=backward,
-        layers=(nothing,) * (num_layers + 1),
+        layers=(nothing,) * (model.num_layers + 1),
     )
-
-
-def nothing_alive(num_layers: int) -> MicroBatch:
-    """No less than nothing: what any micro-batch adds at the least."""
-    return _at_two_moments(Counter(), Counter(), num_layers)
 
 
 def _stretches(run: ModelPass, places: Sequence[int]) -> list[Stretch]:

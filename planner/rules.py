@@ -92,6 +92,7 @@ def rule_book() -> tuple[Rule, ...]:
     return tuple(read_spec(RuleBook, ROOT / "rules.yaml").rules)
 
 
+@cache
 def broken_rule(combination: Combination, *, pinned: bool) -> Rule | None:
     """The first rule against this combination; advice yields to a strategy the user pinned."""
     for rule in rule_book():

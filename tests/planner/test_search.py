@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -85,7 +85,8 @@ def random_request(source: random.Random) -> Request:
         global_batch_size=ranks * source.choice([1, 4, 6, 12]),
         zero_stage=source.choice(stages) if ranks > 1 else None,
         activation_checkpointing=source.choice([None, None, None, True, False]),
-        lora_rank=None,
+        optimizer=source.choice([None, None, "adamw_8bit", "adafactor", "sgd"]),
+        offload=source.choice([None, None, None, "optimizer", "all"]),
     )
 
 
@@ -117,7 +118,7 @@ def test_the_choice_is_that_of_pricing_everything(seed: int) -> None:
     request = random_request(source)
     every = list(every_candidate(request))
     for budget in budgets(source, every) if every else ():
-        limited = Request(**{**as_dict(request), "memory_limit_bytes": budget})
+        limited = replace(request, memory_limit_bytes=budget)
         expected = chosen_by_enumeration(limited, every)
         results = search_methods(limited)
         assert any(result.fits for result in results.values()) == (expected is not None)
@@ -126,7 +127,3 @@ def test_the_choice_is_that_of_pricing_everything(seed: int) -> None:
         found, _, _ = choose(limited, results)
         assert (found.method, found.rank) == (expected.method, expected.rank)
         assert found.memory.high_bytes <= budget <= 80 * GIB
-
-
-def as_dict(request: Request) -> dict[str, object]:
-    return {name: getattr(request, name) for name in request.__dataclass_fields__}
