@@ -109,7 +109,7 @@ def micro_batch(
 ) -> MicroBatch:
     """One forward and backward pass beside the model's states; every ``checkpointing``-th layer
     is recomputed, none where it is 0."""
-    return _micro_batch(
+    return tape_pass(
         _passed(workload),
         batch,
         numerics,
@@ -131,7 +131,7 @@ def _passed(workload: Workload) -> Workload:
 
 
 @cache
-def _micro_batch(
+def tape_pass(
     workload: Workload,
     batch: Batch,
     numerics: Numerics,
@@ -140,6 +140,7 @@ def _micro_batch(
     sink: GradientSink,
     reduce_bucket_size: int,
 ) -> MicroBatch:
+    """As :func:`micro_batch`; kept."""
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, workload.model, batch, numerics, checkpointing, sink)
     first, *others = passed_layers(workload.model, checkpointing)

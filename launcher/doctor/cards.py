@@ -23,7 +23,7 @@ CUDA_BUILD = "install a PyTorch build with CUDA: the selector at pytorch.org/get
 
 
 def driver(patient: Patient) -> Finding:
-    reading = patient.reading
+    reading = patient.machine.nvml
     if reading.problem is None and reading.driver_version is not None:
         return passed(f"{reading.driver_version}, runs CUDA up to {reading.cuda_version or '?'}")
     problem = reading.problem or "the driver does not tell its version"
@@ -38,7 +38,7 @@ def driver(patient: Patient) -> Finding:
 
 def cuda_and_torch(patient: Patient) -> Finding:
     """PyTorch was built for a CUDA version that this driver can run."""
-    torch, reading = patient.torch, patient.reading
+    torch, reading = patient.torch, patient.machine.nvml
     if torch is None:
         return failed("PyTorch cannot be imported", "pip install 'tuneplan[train]'")
     if not patient.gpus:
@@ -96,7 +96,7 @@ def bf16(patient: Patient) -> Finding:
             f"compute capability {weakest} has no bf16, it begins with 8.0",
             "nothing to do: plans made here take fp16 with loss scaling",
         )
-    if patient.host.multiplies_bf16:
+    if patient.machine.host.multiplies_bf16:
         return passed("the processor has instructions for it")
     return warned(
         "the processor emulates it, slowly",
@@ -106,9 +106,9 @@ def bf16(patient: Patient) -> Finding:
 
 def gpus(patient: Patient) -> Finding:
     """The cards as a plan would count them."""
-    cluster = cluster_from(patient.reading, patient.host, patient.environ)
+    cluster = cluster_from(patient.machine)
     if cluster.device == "cpu":
-        lost = " ".join(patient.reading.lost)
+        lost = " ".join(patient.machine.nvml.lost)
         if lost:
             return failed(lost, "see dmesg for Xid errors; restart the machine")
         return passed(f"none; {cluster.accelerator.device_name}, {cluster.cores} cores")
@@ -133,7 +133,8 @@ def peer_access(patient: Patient) -> Finding:
     if len(cards) < 2:
         return passed("not needed by one device")
     disabled = [name for name in PEER_VARIABLES if environ.get(name) == "1"]
-    version = patient.reading.driver_version
+    version = patient.machine.nvml.driver_version
+    linked = any(pair.nvlinks for pair in patient.machine.nvml.pairs)
     consumer = any(NO_PEER_ACCESS in card.name for card in cards)
     if consumer and version is not None and _parts(version) < _parts(PEER_ACCESS_DRIVER):
         if len(disabled) == len(PEER_VARIABLES):
@@ -144,14 +145,14 @@ def peer_access(patient: Patient) -> Finding:
             "export NCCL_P2P_DISABLE=1 NCCL_IB_DISABLE=1, or update the driver to "
             f"{PEER_ACCESS_DRIVER}",
         )
-    if patient.reading.nvlink_pairs and "NCCL_P2P_DISABLE" in disabled:
+    if linked and "NCCL_P2P_DISABLE" in disabled:
         return warned(
             "NVLink joins the GPUs, and NCCL_P2P_DISABLE=1 keeps NCCL from it",
             "unset NCCL_P2P_DISABLE",
         )
     if consumer:
         return passed("none between these cards: NCCL goes through host memory")
-    return passed("NVLink" if patient.reading.nvlink_pairs else "over PCIe")
+    return passed("NVLink" if linked else "over PCIe")
 
 
 def _has_kernels(capability: str, architectures: tuple[str, ...]) -> bool:

@@ -17,9 +17,8 @@ from launcher.doctor.finding import Finding, Verdict
 from launcher.doctor.patient import Patient
 from launcher.doctor.probes import ALL_REDUCE, FOUR_BIT
 from launcher.doctor.trials import Probes
-from planner.detect import read_host
+from planner.detect import read_machine
 from planner.errors import UserError
-from planner.nvml import read_nvml
 
 WIDEST = 110
 STYLES: dict[Verdict, str] = {"pass": "green", "warn": "yellow", "fail": "bold red"}
@@ -75,7 +74,7 @@ def examine(*, as_json: bool) -> int:
 def findings_of(environ: Mapping[str, str], directory: Path) -> dict[str, Finding]:
     probes = Probes(environ)
     patient = Patient(
-        reading=read_nvml(), host=read_host(), environ=environ, directory=directory, torch=None
+        machine=read_machine(environ, directory), environ=environ, directory=directory, torch=None
     )
     early = {check.name: check.look(patient) for check in CHECKS if check.look in BEFORE_TRIALS}
     trials = probes.results()

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from launcher.doctor.finding import Finding
-from planner.machine import DeviceReading, HostReading, MachineReading, enumerable, select
+from planner.machine import selection
+from planner.readings import DeviceReading, Machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +25,7 @@ class TorchFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patient:
-    reading: MachineReading
-    host: HostReading
+    machine: Machine
     environ: Mapping[str, str]
     directory: Path
     """Where a run would be written."""
@@ -37,4 +37,4 @@ class Patient:
     @property
     def gpus(self) -> tuple[DeviceReading, ...]:
         """Those that CUDA shows to a process here."""
-        return enumerable(select(self.reading.devices, self.environ))
+        return selection(self.machine).shown

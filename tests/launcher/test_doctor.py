@@ -19,7 +19,8 @@ from launcher.doctor.examination import CHECKS, examine, print_table
 from launcher.doctor.finding import Finding, failed, passed, warned
 from launcher.doctor.patient import Patient, TorchFacts
 from launcher.doctor.trials import ending
-from planner.machine import DeviceReading, HostReading, MachineReading
+from planner.detect import cuda_environment
+from planner.readings import DeviceReading, HostReading, Machine, NvmlReading, PairReading
 from planner.units import GIB, MIB
 from tests.launcher.launching import REPOSITORY
 from tests.nvml.stand_in import build
@@ -43,34 +44,36 @@ CARD = DeviceReading(
     free_bytes=24_208 * MIB,
     compute_capability="8.9",
 )
-TWO = MachineReading(
-    devices=(CARD, replace(CARD, index=1, uuid="GPU-1")),
+TWO = NvmlReading(
+    devices=(CARD, CARD.model_copy(update={"index": 1, "uuid": "GPU-1"})),
     driver_version="580.65.06",
     cuda_version="13.0",
 )
-NO_GPU = MachineReading(problem="There is no NVIDIA driver (libnvidia-ml.so.1) here")
+NO_GPU = NvmlReading(problem="There is no NVIDIA driver (libnvidia-ml.so.1) here")
 HOST = HostReading(cpu_name="Some CPU", cores=8, total_bytes=64 * GIB, available_bytes=60 * GIB)
 
 
 def patient(
-    reading: MachineReading = TWO,
+    reading: NvmlReading = TWO,
     torch: TorchFacts | None = TORCH,
     environ: Mapping[str, str] | None = None,
 ) -> Patient:
-    return Patient(
-        reading=reading, host=HOST, environ=environ or {}, directory=Path.cwd(), torch=torch
-    )
+    machine = Machine(nvml=reading, host=HOST, environment=cuda_environment(environ or {}))
+    return Patient(machine=machine, environ=environ or {}, directory=Path.cwd(), torch=torch)
 
 
-def with_cards(**changes: Any) -> MachineReading:
-    return replace(TWO, devices=tuple(replace(card, **changes) for card in TWO.devices))
+def with_cards(**changes: Any) -> NvmlReading:
+    cards = tuple(card.model_copy(update=changes) for card in TWO.devices)
+    return TWO.model_copy(update={"devices": cards})
 
 
-OLD = replace(TWO, driver_version="535.104.05", cuda_version="12.2")
-MISMATCH = MachineReading(problem="The NVIDIA driver's library and kernel module differ")
-LOST = MachineReading(driver_version="580.65.06", lost=("GPU 0 does not answer (GPU is lost).",))
+OLD = TWO.model_copy(update={"driver_version": "535.104.05", "cuda_version": "12.2"})
+MISMATCH = NvmlReading(problem="The NVIDIA driver's library and kernel module differ")
+LOST = NvmlReading(driver_version="580.65.06", lost=("GPU 0 does not answer (GPU is lost).",))
 BOTH_OFF = {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
-NVLINK = replace(with_cards(name="NVIDIA A100-SXM4-80GB"), nvlink_pairs=frozenset({(0, 1)}))
+NVLINK = with_cards(name="NVIDIA A100-SXM4-80GB").model_copy(
+    update={"pairs": (PairReading(one=0, other=1, nvlinks=12, p2p=True),)}
+)
 
 
 @pytest.mark.parametrize(

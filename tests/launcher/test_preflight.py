@@ -11,9 +11,10 @@ from planner.assemble import plan_of
 from planner.choose import decide
 from planner.detect import parse_gpus
 from planner.errors import InvalidRequestError
-from planner.gpu import Cluster, Holder
+from planner.gpu import Cluster
 from planner.plan import Method, Plan
 from planner.presets import load_model
+from planner.readings import Holder
 from planner.refit import predicted
 from planner.request import Request
 from planner.units import GIB

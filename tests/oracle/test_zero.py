@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import pytest
 
-from planner.micro_batch import micro_batch
+from planner.micro_batch import micro_batch, tape_pass
 from planner.plan import Phase
 from tests.launcher.launching import REPOSITORY
 from tests.oracle.zero_cases import RANKS, ZeroCase
@@ -86,7 +86,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, int]]:
 
 @pytest.fixture
 def _loss_as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    micro_batch.cache_clear()
+    tape_pass.cache_clear()
     monkeypatch.setattr("planner.loss.TORCH_TILE_BYTES", {"forward": 0, "backward": 0})
 
 
