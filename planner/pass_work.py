@@ -124,21 +124,6 @@ def _tape(run: ModelPass) -> CountingTape:
     return run.tape
 
 
-def _pair(workload: Workload, kinds: Numerics, batch: Batch) -> tuple[int, ModelPass, ModelPass]:
-    """The least number of samples from which one more launches the same kernels: a single one
-    has operands that need no copy, and few have a loss of one tile."""
-    before = _run(workload, kinds, replace(batch, micro_batch_size=2))
-    for samples in range(2, 2 + MOST_TRIED):
-        more = _run(workload, kinds, replace(batch, micro_batch_size=samples + 1))
-        if len(_tape(before).kernels) == len(_tape(more).kernels):
-            return samples, before, more
-        before = more
-    raise AssertionError("each sample more launches other kernels")
-
-
-MOST_TRIED = 4
-
-
 def _counted_from(workload: Workload, samples: int, run: ModelPass, more: ModelPass) -> Counted:
     spans, found = _Spans(run, _layers(workload)), dict[Place, Counter[Growing]]()
     tape = _tape(run)
@@ -207,14 +192,31 @@ def _alike(workload: Workload) -> Workload:
     return workload.model_copy(update={"recipe": other.model_copy(update=passes)})
 
 
+class _Counts(NamedTuple):
+    """Of one sample alone, and of any number from some on."""
+
+    one: Counted
+    more: Counted
+
+
+MOST_TRIED = 5
+
+
 @cache
-def _counted(workload: Workload, kinds: Numerics, device: Device, *, one: bool) -> Counted:
-    """Of full samples, which need no mask: of one alone, or of any number from two on."""
+def _counts(workload: Workload, kinds: Numerics, device: Device) -> _Counts:
+    """Of full samples, which need no mask. A single one may have operands that need no copy, and
+    few a loss of one tile: so the least number counts from which one more launches as much."""
     length = workload.recipe.sequence_length
     batch = Batch(micro_batch_size=1, sequence_length=length, device=device)
-    if one:
-        return counted_once(workload, kinds, batch)
-    return _counted_from(workload, *_pair(workload, kinds, batch))
+    first = before = _run(workload, kinds, batch)
+    for samples in range(1, 1 + MOST_TRIED):
+        more = _run(workload, kinds, replace(batch, micro_batch_size=samples + 1))
+        if len(_tape(before).kernels) == len(_tape(more).kernels):
+            grown = _counted_from(workload, samples, before, more)
+            alone = grown if samples == 1 else _counted_from(workload, 1, first, first)
+            return _Counts(alone, grown)
+        before = more
+    raise AssertionError("each sample more launches other kernels")
 
 
 def pass_time(
@@ -229,8 +231,8 @@ def pass_time(
     """One micro-batch of so many full samples."""
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, samples, checkpointing, speed)
-    alike = _alike(workload), replace(kinds, master=0), device
-    counted = _counted(*alike, one=samples == 1)
+    counts = _counts(_alike(workload), replace(kinds, master=0), device)
+    counted = counts.one if samples == 1 else counts.more
     return timed(of_model(counted, workload.model, checkpointing), samples, speed)
 
 
