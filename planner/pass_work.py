@@ -231,9 +231,50 @@ def pass_time(
     """One micro-batch of so many full samples."""
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, samples, checkpointing, speed)
-    counts = _counts(_alike(workload), replace(kinds, master=0), device)
+    alike = _alike(workload), replace(kinds, master=0), device, speed
+    share = recomputed_share(workload.model.num_layers, checkpointing)
+    if samples <= SETTLED_FROM:
+        return _mixed(*_ends(*alike, samples), share)
+    few, one_more = (
+        _mixed(*_ends(*alike, number), share) for number in (SETTLED_FROM, SETTLED_FROM + 1)
+    )
+    return _mixed(few, one_more, samples - SETTLED_FROM)
+
+
+SETTLED_FROM = 8
+"""Samples from which each kernel is bound by the same, operations or bytes, whatever comes on
+top: products are by some hundreds of rows."""
+
+
+@cache
+def _ends(
+    workload: Workload, kinds: Numerics, device: Device, speed: Rates, samples: int
+) -> tuple[PassTime, PassTime]:
+    """No layer recomputed, and all of them."""
+    counts = _counts(workload, kinds, device)
     counted = counts.one if samples == 1 else counts.more
-    return timed(of_model(counted, workload.model, checkpointing), samples, speed)
+    kept, again = (of_model(counted, workload.model, every) for every in (0, 1))
+    return timed(kept, samples, speed), timed(again, samples, speed)
+
+
+def _mixed(a: PassTime, b: PassTime, share: float) -> PassTime:
+    """On the line from one to the other, or beyond it."""
+    if share == 0:
+        return a
+
+    def between(x: float, y: float) -> float:
+        return x + share * (y - x)
+
+    return PassTime(
+        products_s=between(a.products_s, b.products_s),
+        elementwise_s=between(a.elementwise_s, b.elementwise_s),
+        dequantize_s=between(a.dequantize_s, b.dequantize_s),
+        forward_s=between(a.forward_s, b.forward_s),
+        backward_s=between(a.backward_s, b.backward_s),
+        model_flops=round(between(a.model_flops, b.model_flops)),
+        hardware_flops=round(between(a.hardware_flops, b.hardware_flops)),
+        kernels=round(between(a.kernels, b.kernels)),
+    )
 
 
 def _traced(workload: Workload, samples: int, checkpointing: int, speed: Rates) -> PassTime:
