@@ -15,7 +15,8 @@ the last micro-batch, and bucket_cap_mb); deepspeed/runtime/zero/stage_1_and_2.p
 partitioned_param_coordinator.py at 0.19.8: ZeRO-3 asks for one parameter more than its prefetch
 bucket holds, so that a parameter is gathered while the one before it is multiplied with.
 
-What is hidden still takes memory bandwidth from the kernels beside it. Of n bytes a ring's
+What is hidden still takes multiprocessors and memory bandwidth from the kernels beside it
+(presets/networks.yaml has the former's share). Of n bytes a ring's
 all-gather reads and writes n each, a reduce-scatter reads 2 n and writes n; DeepSpeed copies
 gradients into its buckets, and what ZeRO-3 has gathered out of them (partition_parameters.py,
 AllGatherCoalescedHandle.wait).
@@ -111,8 +112,9 @@ class Communication:
         return times * (behind + self._bucket_s)
 
     def _sent(self, late_s: float, all_s: float, memory_bytes: float) -> Sent:
-        taken_s = memory_bytes / self._bandwidth
-        return Sent(late_s + taken_s, max(all_s - late_s, 0.0))
+        hidden_s = max(all_s - late_s, 0.0)
+        taken_s = memory_bytes / self._bandwidth + hidden_s * self._ranks.links.busy_share
+        return Sent(late_s + taken_s, hidden_s)
 
     def _zero3(self, passed: PassTime, micro_batches: int) -> Sent:
         """Forward and backward gather every parameter that is not small enough to persist."""

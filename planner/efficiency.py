@@ -148,6 +148,7 @@ NOMINAL = Rates(
         device_step_s=6e-6,
         network_step_s=14e-6,
         start_s=8e-6,
+        busy_share=0.02,
     ),
 )
 """Round figures of a mid-range card on PCIe 4.0, for ranking only: never shown."""

@@ -41,6 +41,9 @@ class Collectives(Spec):
     nvlink_step_s: float
     pcie_step_s: float
     network_step_s: float
+    nvlink_busy_share: float
+    pcie_busy_share: float
+    busy_source: str
     source: str
 
 
@@ -77,6 +80,8 @@ class Links:
     device_step_s: float
     network_step_s: float
     start_s: float
+    busy_share: float
+    """Of a card, what communication takes from the kernels beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,4 +135,5 @@ def links_of(cluster: Cluster, slot_bytes_per_s: int | None) -> Links:
         device_step_s=nccl.nvlink_step_s if nvlink else nccl.pcie_step_s,
         network_step_s=nccl.network_step_s,
         start_s=nccl.start_s,
+        busy_share=nccl.nvlink_busy_share if nvlink else nccl.pcie_busy_share,
     )

@@ -124,21 +124,6 @@ def _tape(run: ModelPass) -> CountingTape:
     return run.tape
 
 
-def _pair(workload: Workload, kinds: Numerics, batch: Batch) -> tuple[int, ModelPass, ModelPass]:
-    """The least number of samples from which one more launches the same kernels: a single one
-    has operands that need no copy, and few have a loss of one tile."""
-    before = _run(workload, kinds, replace(batch, micro_batch_size=2))
-    for samples in range(2, 2 + MOST_TRIED):
-        more = _run(workload, kinds, replace(batch, micro_batch_size=samples + 1))
-        if len(_tape(before).kernels) == len(_tape(more).kernels):
-            return samples, before, more
-        before = more
-    raise AssertionError("each sample more launches other kernels")
-
-
-MOST_TRIED = 4
-
-
 def _counted_from(workload: Workload, samples: int, run: ModelPass, more: ModelPass) -> Counted:
     spans, found = _Spans(run, _layers(workload)), dict[Place, Counter[Growing]]()
     tape = _tape(run)
@@ -207,14 +192,31 @@ def _alike(workload: Workload) -> Workload:
     return workload.model_copy(update={"recipe": other.model_copy(update=passes)})
 
 
+class _Counts(NamedTuple):
+    """Of one sample alone, and of any number from some on."""
+
+    one: Counted
+    more: Counted
+
+
+MOST_TRIED = 5
+
+
 @cache
-def _counted(workload: Workload, kinds: Numerics, device: Device, *, one: bool) -> Counted:
-    """Of full samples, which need no mask: of one alone, or of any number from two on."""
+def _counts(workload: Workload, kinds: Numerics, device: Device) -> _Counts:
+    """Of full samples, which need no mask. A single one may have operands that need no copy, and
+    few a loss of one tile: so the least number counts from which one more launches as much."""
     length = workload.recipe.sequence_length
     batch = Batch(micro_batch_size=1, sequence_length=length, device=device)
-    if one:
-        return counted_once(workload, kinds, batch)
-    return _counted_from(workload, *_pair(workload, kinds, batch))
+    first = before = _run(workload, kinds, batch)
+    for samples in range(1, 1 + MOST_TRIED):
+        more = _run(workload, kinds, replace(batch, micro_batch_size=samples + 1))
+        if len(_tape(before).kernels) == len(_tape(more).kernels):
+            grown = _counted_from(workload, samples, before, more)
+            alone = grown if samples == 1 else _counted_from(workload, 1, first, first)
+            return _Counts(alone, grown)
+        before = more
+    raise AssertionError("each sample more launches other kernels")
 
 
 def pass_time(
@@ -229,9 +231,50 @@ def pass_time(
     """One micro-batch of so many full samples."""
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, samples, checkpointing, speed)
-    alike = _alike(workload), replace(kinds, master=0), device
-    counted = _counted(*alike, one=samples == 1)
-    return timed(of_model(counted, workload.model, checkpointing), samples, speed)
+    alike = _alike(workload), replace(kinds, master=0), device, speed
+    share = recomputed_share(workload.model.num_layers, checkpointing)
+    if samples <= SETTLED_FROM:
+        return _mixed(*_ends(*alike, samples), share)
+    few, one_more = (
+        _mixed(*_ends(*alike, number), share) for number in (SETTLED_FROM, SETTLED_FROM + 1)
+    )
+    return _mixed(few, one_more, samples - SETTLED_FROM)
+
+
+SETTLED_FROM = 8
+"""Samples from which each kernel is bound by the same, operations or bytes, whatever comes on
+top: products are by some hundreds of rows."""
+
+
+@cache
+def _ends(
+    workload: Workload, kinds: Numerics, device: Device, speed: Rates, samples: int
+) -> tuple[PassTime, PassTime]:
+    """No layer recomputed, and all of them."""
+    counts = _counts(workload, kinds, device)
+    counted = counts.one if samples == 1 else counts.more
+    kept, again = (of_model(counted, workload.model, every) for every in (0, 1))
+    return timed(kept, samples, speed), timed(again, samples, speed)
+
+
+def _mixed(a: PassTime, b: PassTime, share: float) -> PassTime:
+    """On the line from one to the other, or beyond it."""
+    if share == 0:
+        return a
+
+    def between(x: float, y: float) -> float:
+        return x + share * (y - x)
+
+    return PassTime(
+        products_s=between(a.products_s, b.products_s),
+        elementwise_s=between(a.elementwise_s, b.elementwise_s),
+        dequantize_s=between(a.dequantize_s, b.dequantize_s),
+        forward_s=between(a.forward_s, b.forward_s),
+        backward_s=between(a.backward_s, b.backward_s),
+        model_flops=round(between(a.model_flops, b.model_flops)),
+        hardware_flops=round(between(a.hardware_flops, b.hardware_flops)),
+        kernels=round(between(a.kernels, b.kernels)),
+    )
 
 
 def _traced(workload: Workload, samples: int, checkpointing: int, speed: Rates) -> PassTime:

@@ -90,7 +90,7 @@ def test_recomputation_is_one_more_forward_pass_less_its_last_product() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("samples", [1, 5])
+@pytest.mark.parametrize("samples", [1, 5, 20])
 def test_growth_by_samples_is_that_of_a_pass_of_that_size(method: Method, samples: int) -> None:
     work = workload(method)
     kinds = numerics(method=method, compute="bf16", zero_stage=0)
