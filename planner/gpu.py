@@ -1,7 +1,7 @@
 """What a plan runs on: one card's facts, and the machine made of them."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import model_validator
@@ -155,7 +155,7 @@ class Cluster:
     driver_version: str | None = None
     cuda_version: str | None = None
     """The newest that the driver can run."""
-    machine: Machine | None = None
+    machine: Machine | None = field(default=None, hash=False)
     """All that was read, where a machine was."""
     notes: tuple[str, ...] = ()
     """What a person should know of how this was found, a sentence each."""
