@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from launcher.chatglm.command import Layout, convert
+from launcher.cli import launch
 from planner.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.chatglm_original import Tensors, random_tensors, write_original
 
@@ -136,3 +137,27 @@ def test_a_full_disk(weights: Tensors, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(9, 9, 0))
     with pytest.raises(InvalidRequestError, match=r"has 0\.00 GiB of free disk and the converted"):
         converted(tmp_path / "source", tmp_path / "native")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"plan_file": None}, "name the plan: launch plan.yaml"),
+        ({"plan_file": None, "to": "chatglm"}, "--to goes with --convert"),
+        (
+            {"plan_file": Path("plan.yaml"), "conversion": (Path("a"), Path("b"))},
+            "--convert SRC DST goes without a plan",
+        ),
+        ({"plan_file": None, "conversion": (Path("/gone"), Path("b"))}, "/gone is no folder"),
+    ],
+)
+def test_options_that_do_not_go_together(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        launch(**options)
+
+
+def test_a_target_that_cannot_be_written(weights: Tensors, tmp_path: Path) -> None:
+    write_original(tmp_path / "source", weights)
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(InvalidRequestError, match=r"cannot write .*: Not a directory"):
+        converted(tmp_path / "source", tmp_path / "file" / "native")
