@@ -60,7 +60,7 @@ def write_zeros(folder: Path, kind: str, num_layers: int) -> None:
     )
     (folder / "config.json").write_text(json.dumps(config(num_layers)), encoding="utf-8")
     all_shapes = [(each.original, each.shape) for each in tensors(shape)]
-    places = {}
+    places: dict[str, str] = {}
     for shard in range(NUM_SHARDS):
         file = f"shard-{shard}.{kind}"
         held = dict(all_shapes[shard::NUM_SHARDS])

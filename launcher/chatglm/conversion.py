@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from launcher.chatglm import config as configs
 from launcher.chatglm.layout import ROTARY_TABLE, Mapped, Shape, tensors
+from launcher.chatglm.prompt import NEXT_TURNS
 from launcher.chatglm.stored import (
     ITEM_BYTES,
     ByteRange,
@@ -18,7 +19,7 @@ from launcher.chatglm.stored import (
     weight_files,
 )
 from launcher.chatglm.writing import Output, write_checkpoint
-from launcher.run_directory import read_json
+from launcher.run_directory import read_json, write_json
 from planner.errors import InvalidFileError, InvalidRequestError
 
 ORIGINAL = "original"
@@ -58,6 +59,7 @@ def to_native(source: Path, target: Path, screen: TextIO) -> None:
         _copy_kept(source, folder / ORIGINAL)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
+            write_json(folder / "generation_config.json", _generation(content, tokenizer))
 
     output = Output(
         tensors=dict(_split(stored, shape)),
@@ -66,6 +68,15 @@ def to_native(source: Path, target: Path, screen: TextIO) -> None:
         notes={"source": str(source.resolve())},
     )
     write_checkpoint(target, output, screen)
+
+
+def _generation(content: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
+    """An answer is over where another role's turn begins, too."""
+    ends = content["eos_token_id"]
+    roles = tokenizer.convert_tokens_to_ids(list(NEXT_TURNS))
+    known = [index for index in roles if index != tokenizer.unk_token_id and index is not None]
+    eos = sorted({*(ends if isinstance(ends, list) else [ends]), *known})
+    return {"eos_token_id": eos, "pad_token_id": content["pad_token_id"]}
 
 
 def to_original(source: Path, target: Path, screen: TextIO) -> None:

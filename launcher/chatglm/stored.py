@@ -175,9 +175,12 @@ def _pickled(file: Path) -> Iterator[tuple[str, Stored]]:
             raise InvalidFileError(
                 file, None, "is not stored row by row. Load and save it again with torch.save"
             )
-        offset = start + tensor.storage_offset() * tensor.element_size()
+        offset = start + int(tensor.storage_offset()) * tensor.element_size()
         dtype = dtypes.get(tensor.dtype, str(tensor.dtype))
-        yield name, Stored(dtype, tuple(tensor.shape), (ByteRange(file, offset, tensor.nbytes),))
+        yield (
+            name,
+            Stored(dtype, tuple(tensor.shape), (ByteRange(file, offset, int(tensor.nbytes)),)),
+        )
 
 
 def _is_text(file: Path) -> bool:

@@ -9,41 +9,16 @@ are written as no word is: ``<sop>``, as GLM-4 has it, and not ``sop``, which "s
 from pathlib import Path
 from typing import Any
 
+from launcher.chatglm.byte_level import is_rank_file, merges, rank_tokenizer
 from launcher.chatglm.config import read_config
+from launcher.chatglm.prompt import ROLES, add_prefix, roles_template
 from planner.errors import InvalidFileError, UserError
 
 END = "</s>"
 UNKNOWN = "<unk>"
 """ChatGLM pads with it too."""
-PREFIX = ("[gMASK]", "<sop>")
 COMMANDS = ("[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>")
-ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
-"""ChatGLM3 has them, ChatGLM2 has not."""
 SPACE = "▁"
-
-ROLES_TEMPLATE = (
-    "{{ '[gMASK]<sop>' }}"
-    "{% for message in messages %}"
-    "{% set role = 'observation' if message['role'] == 'tool' else message['role'] %}"
-    "{% if role not in ['system', 'user', 'assistant', 'observation'] %}"
-    "{{ raise_exception('no role is named ' + role) }}"
-    "{% endif %}"
-    "{{ '<|' + role + '|>' }}"
-    "{% if role == 'assistant' %}"
-    "{% generation %}"
-    "{{ message.get('metadata', '') + '\\n' }}"
-    "{% if message['content'] %}{{ ' ' + message['content'] }}{% endif %}"
-    "{{ '</s>' }}"
-    "{% endgeneration %}"
-    "{% else %}"
-    "{{ message.get('metadata', '') + '\\n' }}"
-    "{% if message['content'] %}{{ ' ' + message['content'] }}{% endif %}"
-    "{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
-"""``build_single_message``: a role, a line with what it is about, the text with a space before
-it. The space before the line is the tokenizer's own."""
 
 ROUNDS_TEMPLATE = (
     "{{ '[gMASK]<sop>' }}"
@@ -83,10 +58,12 @@ def rebuilt_tokenizer(folder: Path) -> Any | None:
     path = folder / "tokenizer.model"
     if not path.is_file():
         return None
+    if is_rank_file(path):
+        return rank_tokenizer(path)
     processor = _processor(path)
     roles = _has_roles(folder)
     tokenizer = _as_transformers(_fast_tokenizer(processor, COMMANDS + (ROLES if roles else ())))
-    tokenizer.chat_template = ROLES_TEMPLATE if roles else ROUNDS_TEMPLATE
+    tokenizer.chat_template = roles_template(" ", END) if roles else ROUNDS_TEMPLATE
     _require_same_ids(processor, tokenizer, path)
     return tokenizer
 
@@ -105,6 +82,7 @@ def _processor(path: Path) -> Any:
 
 
 def _has_roles(folder: Path) -> bool:
+    """ChatGLM3 has them, ChatGLM2 has not."""
     code = folder / "tokenization_chatglm.py"
     if code.is_file():
         return ROLES[0] in code.read_text(encoding="utf-8")
@@ -112,14 +90,14 @@ def _has_roles(folder: Path) -> bool:
 
 
 def _fast_tokenizer(processor: Any, special: tuple[str, ...]) -> Any:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
     pieces = [processor.id_to_piece(index) for index in range(processor.vocab_size())]
     vocabulary = {piece: index for index, piece in enumerate([*pieces, *special])}
     tokenizer = Tokenizer(
         models.BPE(
             vocab=vocabulary,
-            merges=_merges(processor, pieces),
+            merges=merges(_best_first(processor, pieces)),
             unk_token=UNKNOWN,
             fuse_unk=True,
             byte_fallback=True,
@@ -139,16 +117,12 @@ def _fast_tokenizer(processor: Any, special: tuple[str, ...]) -> Any:
     tokenizer.add_special_tokens(
         [AddedToken(token, special=True, normalized=False) for token in (UNKNOWN, END, *special)]
     )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=[*PREFIX, "$A"],
-        pair=[*PREFIX, "$A", "$B:1"],
-        special_tokens=[(token, vocabulary[token]) for token in PREFIX],
-    )
+    add_prefix(tokenizer)
     return tokenizer
 
 
-def _merges(processor: Any, pieces: list[str]) -> list[tuple[str, str]]:
-    """Every pair that makes a piece, pieces of a higher score first: SentencePiece's own order."""
+def _best_first(processor: Any, pieces: list[str]) -> list[str]:
+    """What text is made of, control symbols and single bytes apart; SentencePiece's own order."""
     scores = {
         piece: processor.get_score(index)
         for index, piece in enumerate(pieces)
@@ -156,11 +130,7 @@ def _merges(processor: Any, pieces: list[str]) -> list[tuple[str, str]]:
             processor.is_byte(index) or processor.is_control(index) or processor.is_unknown(index)
         )
     }
-    pairs = []
-    for piece in sorted(scores, key=lambda piece: -scores[piece]):
-        cuts = ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
-        pairs += [(left, right) for left, right in cuts if left in scores and right in scores]
-    return pairs
+    return sorted(scores, key=lambda piece: -scores[piece])
 
 
 def _as_transformers(tokenizer: Any) -> Any:

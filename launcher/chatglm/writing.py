@@ -53,8 +53,10 @@ def write_checkpoint(target: Path, output: Output, screen: TextIO) -> None:
             if not (target / MANIFEST).is_file():
                 _write(target, partial, output, screen)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise InvalidRequestError(f"cannot write {target}: {reason}.") from error
+        place = f" ({error.filename})" if error.filename else ""
+        raise InvalidRequestError(
+            f"cannot write {target}: {error.strerror or error}{place}. Convert again to go on."
+        ) from error
 
 
 def _write(target: Path, partial: Path, output: Output, screen: TextIO) -> None:

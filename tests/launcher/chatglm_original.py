@@ -105,8 +105,8 @@ def reference_logits(
             normed,
             weights["self_attention.query_key_value.weight"],
             weights["self_attention.query_key_value.bias"],
-        ).unflatten(-1, (-1, HEAD_DIM))
-        query, key, value = fused.split([HEADS, GROUPS, GROUPS], dim=1)
+        ).reshape(len(ids), -1, HEAD_DIM)
+        query, key, value = torch.split(fused, [HEADS, GROUPS, GROUPS], dim=1)
         query, key = _rotated(query, turn), _rotated(key, turn)
         key, value = (each.repeat_interleave(HEADS // GROUPS, dim=1) for each in (key, value))
         scores = torch.einsum("qhd,khd->hqk", query, key) / math.sqrt(HEAD_DIM) + mask
@@ -134,7 +134,7 @@ def _turns(length: int, base: float, divisor: float) -> torch.Tensor:
 def _rotated(heads: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
     """Neighbouring numbers of the first half are a point in the plane each."""
     first, second = heads.chunk(2, dim=-1)
-    points = torch.view_as_complex(first.unflatten(-1, (-1, 2)).contiguous())
+    points = torch.view_as_complex(first.reshape(*first.shape[:-1], -1, 2))
     return torch.cat([torch.view_as_real(points * turn).flatten(-2), second], dim=-1)
 
 

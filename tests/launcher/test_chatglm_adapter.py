@@ -119,13 +119,13 @@ def test_towards_glm(weights: Tensors, native: Path, tmp_path: Path) -> None:
         "mlp.dense_h_to_4h": (2 * INNER, HIDDEN),
         "mlp.dense_4h_to_h": (HIDDEN, INNER),
     }
-    adapter = {}
+    adapter: Tensors = {}
     for layer in range(LAYERS):
         for module, (rows, columns) in sizes.items():
             name = f"{PREFIX}transformer.encoder.layers.{layer}.{module}"
             adapter[f"{name}.lora_A.weight"] = torch.randn(RANK, columns, generator=random) * 0.2
             adapter[f"{name}.lora_B.weight"] = torch.randn(rows, RANK, generator=random) * 0.1
-    config = {
+    config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "r": RANK,
@@ -143,13 +143,13 @@ def test_towards_glm(weights: Tensors, native: Path, tmp_path: Path) -> None:
 
     split, tensors = converted(source, tmp_path / "split", "native")
     assert len(split["target_modules"]) == 6
-    layer = f"{PREFIX}model.layers.1.self_attn."
+    native_layer = f"{PREFIX}model.layers.1.self_attn."
     fused = f"{PREFIX}transformer.encoder.layers.1.self_attention.query_key_value"
-    shares = [tensors[f"{layer}{part}_proj.lora_B.weight"] for part in "qkv"]
+    shares = [tensors[f"{native_layer}{part}_proj.lora_B.weight"] for part in "qkv"]
     assert torch.equal(torch.cat(shares), adapter[f"{fused}.lora_B.weight"])
     for part in "qkv":
         assert torch.equal(
-            tensors[f"{layer}{part}_proj.lora_A.weight"], adapter[f"{fused}.lora_A.weight"]
+            tensors[f"{native_layer}{part}_proj.lora_A.weight"], adapter[f"{fused}.lora_A.weight"]
         )
     base = AutoModelForCausalLM.from_pretrained(native, dtype=torch.float32)
     logits = peft_logits(PeftModel.from_pretrained(base, tmp_path / "split"))
