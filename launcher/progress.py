@@ -121,6 +121,8 @@ class LiveDisplay:
 
     def start(self) -> None:
         self._live.start()
+        # Visible, on the empty line below the frame: a rank that is killed puts nothing back.
+        self._console.show_cursor(True)
 
     def logged(self) -> None:
         """The next frame shows it."""

@@ -94,6 +94,7 @@ class Frame:
             _figures(self.view, width, ascii_only=ascii_only),
             Text(""),
             _memory(self.view, width, ascii_only=ascii_only),
+            Text(""),
         )
 
 
