@@ -24,6 +24,7 @@ from launcher.model_building import DTYPES
 from launcher.run_directory import write_json
 from planner.errors import InvalidRequestError
 from planner.plan import Plan
+from planner.units import format_gib
 
 SHARD_BYTES = 2 * 10**9
 BYTES_PER_NUMBER = 2
@@ -52,13 +53,28 @@ def merge(
     print(merger.describe(dtype), file=screen)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
+        require_room(partial, sum(merger.sizes().values()))
         write_shards(merger, partial, dtype, shard_bytes)
         write_other_files(config, dtype, base=base, adapter=adapter, target=partial)
         partial.rename(target)
+    except OSError as error:
+        raise InvalidRequestError(
+            f"cannot write {target}: {error.strerror or error}. Choose another place with "
+            "--output DIR."
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_room(folder: Path, needed_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        raise InvalidRequestError(
+            f"the merged weights take {format_gib(needed_bytes)} GiB, and {format_gib(free_bytes)} "
+            "GiB are free there. Choose another place with --output DIR."
+        )
 
 
 class Merger:
