@@ -37,6 +37,37 @@ def draw_curve(
     ]
 
 
+class History:
+    """A long line of numbers in bounded room: means of as many neighbours as it takes.
+
+    >>> history = History(room=2)
+    >>> for value in (4.0, 2.0, 1.0, 1.0, 8.0): history.add(value)
+    >>> history.means, history.first, history.least
+    ([3.0, 1.0], 4.0, 1.0)
+    """
+
+    def __init__(self, room: int = 512) -> None:
+        self.means: list[float] = []
+        self.first: float | None = None
+        self.least: float | None = None
+        self._room = room
+        self._together = 1
+        self._open: list[float] = []
+
+    def add(self, value: float) -> None:
+        self.first = value if self.first is None else self.first
+        self.least = value if self.least is None else min(self.least, value)
+        self._open.append(value)
+        if len(self._open) < self._together:
+            return
+        if len(self.means) == self._room:
+            self.means = [_mean(pair) for pair in _groups(self.means, self._room // 2)]
+            self._together *= 2
+        else:
+            self.means.append(_mean(self._open))
+            self._open = []
+
+
 def sparkline(values: Sequence[float], *, width: int, ascii_only: bool = False) -> str:
     """One character a value, or a mean of neighbours where there are more; ``x`` for no number.
 

@@ -24,6 +24,7 @@ from launcher.model_building import DTYPES
 from launcher.run_directory import write_json
 from planner.errors import InvalidRequestError
 from planner.plan import Plan
+from planner.units import format_gib
 
 SHARD_BYTES = 2 * 10**9
 BYTES_PER_NUMBER = 2
@@ -52,13 +53,28 @@ def merge(
     print(merger.describe(dtype), file=screen)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
+        require_room(partial, sum(merger.sizes().values()))
         write_shards(merger, partial, dtype, shard_bytes)
         write_other_files(config, dtype, base=base, adapter=adapter, target=partial)
         partial.rename(target)
+    except OSError as error:
+        raise InvalidRequestError(
+            f"cannot write {target}: {error.strerror or error}. Choose another place with "
+            "--output DIR."
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_room(folder: Path, needed_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        raise InvalidRequestError(
+            f"the merged weights take {format_gib(needed_bytes)} GiB, and {format_gib(free_bytes)} "
+            "GiB are free there. Choose another place with --output DIR."
+        )
 
 
 class Merger:
@@ -66,31 +82,36 @@ class Merger:
 
     def __init__(self, plan: Plan, base: Path, adapter: Adapter) -> None:
         self._plan = plan
-        self._adapter = adapter
+        self._transposed = adapter.transposed
         self._places = {
             key: file for file in sorted(base.glob("*.safetensors")) for key in keys(file)
         }
-        self._modules = {self._key(module): module for module in adapter.pairs}
-        self._packed = packed_modules(base) if plan.quantization is not None else frozenset()
+        self._pairs = {self._key(module): pair for module, pair in adapter.pairs.items()}
+        packed = packed_modules(base) if plan.quantization is not None else ()
+        self._packed = {key for module in packed if (key := self._find(module)) is not None}
         on_gpu = plan.hardware.device == "cuda" and torch.cuda.is_available()
         self._device = torch.device("cuda" if on_gpu else "cpu")
 
     def describe(self, dtype: torch.dtype) -> str:
         name = str(dtype).removeprefix("torch.")
-        line = f"merging the adapters of {len(self._modules)} matrices into {name} weights"
+        line = f"merging the adapters of {len(self._pairs)} matrices into {name} weights"
         if self._plan.quantization is None:
             return line
         kind = self._plan.quantization.quant_type
         return f"{line}; the base is the {kind} one unpacked, on which the adapter was trained"
 
     def _key(self, module: str) -> str:
+        key = self._find(module)
+        if key is None:
+            raise InvalidRequestError(
+                f"the adapter changes {module}, of which the base model's files hold no matrix."
+            )
+        return key
+
+    def _find(self, module: str) -> str | None:
         """A checkpoint of the inner model alone lacks the name of the outer one's part."""
-        for name in (module, module.partition(".")[2]):
-            if f"{name}.weight" in self._places:
-                return f"{name}.weight"
-        raise InvalidRequestError(
-            f"the adapter changes {module}, of which the base model's files hold no matrix."
-        )
+        names = (f"{name}.weight" for name in (module, module.partition(".")[2]))
+        return next((name for name in names if name in self._places), None)
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each tensor once merged."""
@@ -106,15 +127,13 @@ class Merger:
             stored: torch.Tensor = file.get_tensor(key)
         if not stored.is_floating_point():
             return stored
-        module = self._modules.get(key, key.removesuffix(".weight"))
-        pair = self._adapter.pairs.get(module)
         weight = stored.to(self._device)
-        transposed = self._adapter.transposed
-        if self._plan.quantization is not None and module in self._packed:
+        transposed = self._transposed
+        if self._plan.quantization is not None and key in self._packed:
             frozen = weight.to(DTYPES[self._plan.precision.frozen])
             weight = as_trained_on(frozen, self._plan.quantization, transposed=transposed)
-        if pair is not None:
-            weight = with_delta(weight, pair, transposed=transposed)
+        if key in self._pairs:
+            weight = with_delta(weight, self._pairs[key], transposed=transposed)
         return weight.to(dtype).cpu().contiguous()
 
 

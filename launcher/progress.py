@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from transformers import TrainerCallback
 
+from launcher.curve import History
 from launcher.sensors import Gauge, Sensors
 from launcher.view import Expected, Frame, View, plain_line
 
@@ -27,7 +28,8 @@ METRICS = (
     "data_wait_s",
 )
 SENSOR_SECONDS = 1.0
-FRAMES_PER_SECOND = 4
+FRAMES_PER_SECOND = 2
+"""A frame takes 2 ms of the interpreter, which training waits for."""
 
 
 class Progress:
@@ -39,7 +41,7 @@ class Progress:
         self._gauges: list[Gauge] = []
         self._read_at = float("-inf")
         self._metrics: Mapping[str, float] = {}
-        self.losses: list[float] = []
+        self._losses = History()
         self.start(0, 0)
 
     def start(self, step: int, num_steps: int) -> None:
@@ -55,7 +57,7 @@ class Progress:
 
     def log(self, metrics: Mapping[str, float]) -> None:
         self._metrics = metrics
-        self.losses.append(metrics["loss"])
+        self._losses.add(metrics["loss"])
 
     def gauges(self) -> list[Gauge]:
         """Read at most once a second."""
@@ -72,7 +74,9 @@ class Progress:
             num_steps=self._num_steps,
             elapsed_s=now - self._began,
             left_s=self._left_s(now),
-            losses=tuple(self.losses),
+            losses=self._losses.means,
+            first_loss=self._losses.first,
+            least_loss=self._losses.least,
             metrics=self._metrics,
             gauges=self.gauges(),
         )
@@ -117,6 +121,8 @@ class LiveDisplay:
 
     def start(self) -> None:
         self._live.start()
+        # Visible, on the empty line below the frame: a rank that is killed puts nothing back.
+        self._console.show_cursor(True)
 
     def logged(self) -> None:
         """The next frame shows it."""
@@ -171,7 +177,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._progress = Progress(expected, sensors)
         self._display = display_on(stream, self._progress)
         self._file = metrics_file.open("a", encoding="utf-8", buffering=1)
-        self.losses = self._progress.losses
+        self.losses: list[float] = []
         self.tokens_per_second: list[float] = []
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
@@ -186,6 +192,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             return
         metrics = {name: float(logs[name]) for name in METRICS if name in logs}
         self._progress.log(metrics)
+        self.losses.append(metrics["loss"])
         self.tokens_per_second.append(metrics["tokens_per_second"])
         row = {"step": state.global_step, **metrics, **_readings(self._progress.gauges())}
         self._file.write(json.dumps(row) + "\n")

@@ -49,6 +49,9 @@ class View:
     left_s: float | None
     """Nothing before two steps have been seen."""
     losses: Sequence[float]
+    """Of the whole run, neighbours together where there are many."""
+    first_loss: float | None
+    least_loss: float | None
     metrics: Mapping[str, float]
     """Of the last logged step; empty before it."""
     gauges: Sequence[Gauge]
@@ -91,6 +94,7 @@ class Frame:
             _figures(self.view, width, ascii_only=ascii_only),
             Text(""),
             _memory(self.view, width, ascii_only=ascii_only),
+            Text(""),
         )
 
 
@@ -123,7 +127,7 @@ def _figures(view: View, width: int, *, ascii_only: bool) -> Table:
     cells = min(SPARK_WIDTH, max(8, width - 56))
     spark = sparkline(view.losses, width=cells, ascii_only=ascii_only)
     loss = Text(f"{number(found.get('loss'), '.4f'):<8}", style="bold")
-    grid.add_row("loss", loss.append(f"{spark:<{cells}}", style="cyan"), _loss_words(view.losses))
+    grid.add_row("loss", loss.append(f"{spark:<{cells}}", style="cyan"), _loss_words(view))
     rate, norm = number(found.get("learning_rate"), ".2e"), number(found.get("grad_norm"), ".3g")
     grid.add_row("learning rate", rate, f"gradient norm {norm}")
     speed = number(found.get("tokens_per_second"), ",.0f")
@@ -135,8 +139,9 @@ def _figures(view: View, width: int, *, ascii_only: bool) -> Table:
     return grid
 
 
-def _loss_words(losses: Sequence[float]) -> str:
-    return f"first {losses[0]:.4f}, least {min(losses):.4f}" if losses else ""
+def _loss_words(view: View) -> str:
+    first, least = number(view.first_loss, ".4f"), number(view.least_loss, ".4f")
+    return f"first {first}, least {least}"
 
 
 def _memory(view: View, width: int, *, ascii_only: bool) -> Table:

@@ -2,7 +2,7 @@
 
 import math
 
-from launcher.curve import draw_curve, sparkline
+from launcher.curve import History, draw_curve, sparkline
 
 
 def test_a_falling_line_in_plain_characters() -> None:
@@ -43,3 +43,13 @@ def test_a_sparkline_is_as_long_as_its_values_or_its_width() -> None:
 def test_a_loss_that_is_no_number_is_seen() -> None:
     assert sparkline([2.0, math.nan, 1.0, math.inf], width=4) == "█x▁x"
     assert sparkline([math.nan], width=4) == "x"
+
+
+def test_a_long_run_is_kept_in_bounded_room() -> None:
+    history = History(room=8)
+    for number in range(100):
+        history.add(float(100 - number))
+    assert 4 <= len(history.means) <= 8
+    assert history.means[0] == sum(range(85, 101)) / 16
+    assert history.means == sorted(history.means, reverse=True)
+    assert (history.first, history.least) == (100.0, 1.0)

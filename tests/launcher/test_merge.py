@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from launcher.adapter_delta import Pair, with_delta
 from launcher.merge import merge_run
 from launcher.merge_check import agreement, encoded_prompts, logits
-from launcher.merging import merge
+from launcher.merging import merge, require_room
 from launcher.model_building import load_base
 from launcher.run_directory import RunDirectory, write_json
 from planner.errors import InvalidFileError, InvalidRequestError
@@ -210,6 +210,17 @@ def test_what_cannot_be_merged_is_refused_in_a_line(
     with pytest.raises(InvalidRequestError, match=message) as caught:
         merge_run(kind(tmp_path / "run", tiny_checkpoint, adapter), None)
     assert "\n" not in str(caught.value)
+
+
+def test_a_place_that_cannot_be_written(
+    tiny_checkpoint: Path, adapter: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    paths: Any = {"base": tiny_checkpoint, "adapter": adapter, "target": tmp_path / "file" / "m"}
+    with pytest.raises(InvalidRequestError, match="cannot write .*: Not a directory"):
+        merge(plan(), **paths, screen=StringIO())
+    with pytest.raises(InvalidRequestError, match="the merged weights take 1,073,741,824.00 GiB"):
+        require_room(tmp_path, 2**60)
 
 
 def test_an_adapter_of_another_base_leaves_nothing_behind(adapter: Path, tmp_path: Path) -> None:

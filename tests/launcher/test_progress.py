@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import TextIO
 
@@ -91,18 +92,30 @@ def test_a_line_a_logged_step_and_a_row_of_metrics(tmp_path: Path) -> None:
     assert reporter.losses == [1.5, 1.5]
 
 
+def chunks(terminal: int) -> Iterator[bytes]:
+    """All that is printed on a terminal, until nobody can print any more."""
+    while True:
+        try:
+            yield os.read(terminal, 2**16)
+        except OSError:
+            return
+
+
 def test_a_terminal_gets_one_frame_that_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 72, 0, 0))
+    printed: list[bytes] = []
+    reader = Thread(target=lambda: printed.extend(chunks(master)))
+    reader.start()
     with os.fdopen(slave, "w", encoding="utf-8") as stream:
         assert isinstance(display_on(stream, Progress(expected_of(plan()), OneGpu())), LiveDisplay)
         run_through(stream, tmp_path / "metrics.jsonl", steps=3)
-        stream.flush()
-        text = os.read(master, 2**16).decode()
+    reader.join(timeout=10)
     os.close(master)
+    text = b"".join(printed).decode()
     last = text[text.rindex("tiny, LoRA on CPU") :]
     assert "step 3 of 3  100%" in last
     assert "1.5000" in last
