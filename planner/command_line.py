@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from planner.errors import UserError
 
@@ -28,6 +29,6 @@ def run(command: Callable[..., None]) -> None:
         sys.exit(130)
 
 
-def fail(message: str, exit_code: int) -> None:
+def fail(message: str, exit_code: int) -> NoReturn:
     sys.stderr.write(f"error: {message}\n")
     sys.exit(exit_code)
