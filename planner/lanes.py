@@ -94,8 +94,8 @@ class Lane:
     group: Group
     num_fitting: int = 0
     too_large_from: int = field(init=False)
-    num_priced: int = 0
     _members: dict[int, Candidate] = field(default_factory=dict)
+    _priced: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.too_large_from = len(self.series.micro_batch_sizes)
@@ -110,6 +110,10 @@ class Lane:
     def open(self) -> bool:
         """Whether anything of it may still fit."""
         return self.too_large_from > 0
+
+    @property
+    def num_priced(self) -> int:
+        return len(self._priced)
 
     @property
     def num_open(self) -> int:
@@ -147,7 +151,7 @@ class Lane:
         candidate = self.member(place)
         if not self.group.holds_states(candidate, self.limit):
             return False
-        self.num_priced += 1
+        self._priced.add(place)
         fits = self.limit.allows(candidate)
         self.group.learn(candidate, fits=fits)
         return fits
@@ -159,6 +163,7 @@ class Lane:
     def too_large_at(self, micro_batch_size: int) -> None:
         known = bisect_left(self.series.micro_batch_sizes, micro_batch_size)
         self.too_large_from = min(self.too_large_from, known)
+        self.num_fitting = min(self.num_fitting, self.too_large_from)
 
     def narrow(self) -> None:
         """Price one more member: first of all the leanest of the group."""
@@ -190,11 +195,13 @@ def fastest(lanes: Iterable[Lane]) -> Candidate | None:
         if best is not None and lane.bound_s > best.ranking_time_s:
             break
         place = lane.fastest_place
-        if place < lane.num_fitting:
+        # What was concluded to fit is priced before it is chosen.
+        if place < lane.num_fitting and lane.price(place):
             found = lane.member(place)
             best = found if best is None else min(best, found, key=lambda c: c.rank)
             waiting.remove(lane)
-        else:
+            continue
+        if place >= lane.num_fitting:
             lane.narrow()
-            waiting = [each for each in waiting if each.open]
+        waiting = [each for each in waiting if each.open]
     return best
