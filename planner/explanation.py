@@ -7,6 +7,7 @@ from rich.text import Text
 
 from planner.choose import Decision
 from planner.explain import AliveTensors, Formula, alive_at_the_peak, formulas
+from planner.explain_zero import Moment, Term, deepspeed_moments
 from planner.tables import plain_table
 from planner.units import MIB
 
@@ -19,6 +20,7 @@ def explanation(decision: Decision) -> Group:
     parts: list[RenderableType] = [
         _formulas(formulas(chosen)),
         Text(""),
+        *_deepspeed(deepspeed_moments(chosen)),
         _tensors(alive_at_the_peak(chosen)),
         Text(""),
     ]
@@ -34,6 +36,32 @@ def _formulas(rows: Sequence[Formula]) -> RenderableType:
         text = Text.assemble(row.formula, "\n", (row.source, "dim"))
         table.add_row(row.part, _mib(row.num_bytes), text)
     return table
+
+
+def _deepspeed(rows: Sequence[Moment]) -> list[RenderableType]:
+    """Nothing where DeepSpeed does not run."""
+    rows = [row for row in rows if row.phase != "optimizer_step"]
+    if not rows:
+        return []
+    table = plain_table("What DeepSpeed holds at the largest moment of the other phases")
+    table.add_column("phase", no_wrap=True)
+    table.add_column("part", no_wrap=True)
+    table.add_column("MiB", justify="right", no_wrap=True)
+    table.add_column("terms, and their source", overflow="fold")
+    phase = ""
+    for row in rows:
+        text = Text.assemble(_terms(row.terms), "\n", (row.source, "dim"))
+        title = "" if row.phase == phase else row.phase.replace("_", " ")
+        phase = row.phase
+        table.add_row(title, row.part.replace("_", " "), _mib(row.num_bytes), text)
+    return [table, Text("")]
+
+
+def _terms(terms: Sequence[Term]) -> str:
+    """Each with its own size, where there are several."""
+    if len(terms) == 1:
+        return terms[0][0]
+    return "\n".join(f"{_mib(num_bytes)} {words}" for words, num_bytes in terms)
 
 
 def _tensors(rows: Sequence[AliveTensors]) -> RenderableType:

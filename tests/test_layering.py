@@ -25,6 +25,7 @@ LAUNCHER_MAY_USE = {
 }
 PURE = {
     "explain",
+    "explain_zero",
     "model_pass",
     "allocation",
     "tensors",

@@ -7,6 +7,7 @@ import pytest
 
 from planner.choose import decide
 from planner.explain import alive_at_the_peak, formulas
+from planner.explain_zero import deepspeed_moments
 from planner.plan import Part
 from tests.planner.builders import cards, request
 from tests.planner.test_cli import plan
@@ -48,6 +49,33 @@ def test_rows_add_up_to_the_report(count: int, gib: int, pinned: dict[str, Any])
         row.num_bytes for row in alive_at_the_peak(chosen) if row.owner in ("activations", "loss")
     )
     assert alive == made
+
+
+@pytest.mark.parametrize(
+    ("zero_stage", "pinned"),
+    [
+        (1, {}),
+        (2, {}),
+        (2, {"offload": "optimizer"}),
+        (3, {}),
+        (3, {"offload": "optimizer"}),
+        (3, {"offload": "all"}),
+    ],
+)
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_terms_of_deepspeed_add_up_to_their_cells(
+    method: str, zero_stage: int, pinned: dict[str, Any]
+) -> None:
+    chosen = decide(
+        request(cards(4, 900), method=method, zero_stage=zero_stage, micro_batch_size=1, **pinned)
+    ).chosen
+    found = {(moment.phase, moment.part): moment for moment in deepspeed_moments(chosen)}
+    for phase, parts in chosen.footprint.phases.items():
+        if parts.get("communication"):
+            assert (phase, "communication") in found
+    for (phase, part), moment in found.items():
+        assert moment.num_bytes == chosen.footprint.phases[phase][part]
+        assert all(num_bytes > 0 for _, num_bytes in moment.terms)
 
 
 def test_the_tables_name_formulas_and_tensors(tmp_path: Path) -> None:
