@@ -78,9 +78,7 @@ def train(run: RunDirectory, rank: int, screen: TextIO, *, start: Start) -> None
     arguments = training_arguments(plan, run.path)
     resident_before_bytes = resident_bytes()
     if rank == 0:
-        write_json(run.environment, describe_environment())
-        keep_rows(run.metrics, start.step)
-        keep_rows(run.evaluations, start.step)
+        begin_files(run, start)
         print(f"loading {plan.model.name}", file=screen)
     trainer = build_trainer(plan, run, arguments, inputs)
     trainer.watch(plan, run, start.stages)
@@ -94,7 +92,7 @@ def train(run: RunDirectory, rank: int, screen: TextIO, *, start: Start) -> None
         trainer.add_callback(reporter)
 
     began = time.perf_counter()
-    trainer.train(resume_from_checkpoint=start.checkpoint)
+    train_to_end(trainer, reporter, start)
     run_time_s = time.perf_counter() - began
     if stop.stopped:
         return
@@ -113,6 +111,16 @@ def train(run: RunDirectory, rank: int, screen: TextIO, *, start: Start) -> None
             run_time_s=run_time_s,
         )
         write_report(run, plan, inputs=inputs, setup=check.found, training=training, ranks=ranks)
+
+
+def train_to_end(trainer: PlannedTrainer, reporter: Reporter | None, start: Start) -> None:
+    """To the last step, or to where something fails: the terminal is given back either way."""
+    try:
+        trainer.train(resume_from_checkpoint=start.checkpoint)
+    except BaseException:
+        if reporter is not None:
+            reporter.on_train_end()
+        raise
 
 
 def add_callbacks(
@@ -158,6 +166,12 @@ def split_samples(plan: Plan, samples: Any) -> tuple[Any, Any]:
         return samples, None
     parts = samples.train_test_split(test_size=evaluation.holdout_samples, seed=plan.training.seed)
     return parts["train"], parts["test"]
+
+
+def begin_files(run: RunDirectory, start: Start) -> None:
+    write_json(run.environment, describe_environment())
+    keep_rows(run.metrics, start.step)
+    keep_rows(run.evaluations, start.step)
 
 
 def keep_rows(file: Path, last_step: int) -> None:
