@@ -46,5 +46,5 @@ def why_not_saved(what: str, target: Path, error: Exception) -> str:
     """One line, with the room there is: a library's error seldom names a full disk."""
     lines = str(error).strip().splitlines()
     reason = lines[0] if lines else type(error).__name__
-    free_bytes = shutil.disk_usage(target.parent).free
-    return f"{what} could not be written ({reason}); {free_bytes / MIB:,.0f} MiB of disk are free there"
+    free = f"{shutil.disk_usage(target.parent).free / MIB:,.0f} MiB of disk are free there"
+    return f"{what} could not be written ({reason}); {free}"

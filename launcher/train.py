@@ -73,7 +73,6 @@ def train(run: RunDirectory, rank: int, screen: TextIO, *, start: Start) -> None
     plan = read_spec(Plan, run.plan)
     inputs = Inputs(**read_json(run.inputs))
     start.stages.enter("load", 0)
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard"))
     join_process_group(plan)
     arguments = training_arguments(plan, run.path)
     resident_before_bytes = resident_bytes()
@@ -96,7 +95,6 @@ def train(run: RunDirectory, rank: int, screen: TextIO, *, start: Start) -> None
     run_time_s = time.perf_counter() - began
     if stop.stopped:
         return
-
     memory = rank_memory(
         rank=rank, resident_before_model_bytes=resident_before_bytes, device=arguments.device
     )
@@ -190,6 +188,7 @@ def main() -> NoReturn:
     run = RunDirectory(Path(sys.argv[1]))
     rank = int(os.environ["RANK"])
     screen = redirect_output(run.rank_log(rank))
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard"))
     faulthandler.register(signal.SIGUSR1, all_threads=False)
     stages = Stages(run.rank_place(rank), rank)
     start = Start(stages=stages, checkpoint=sys.argv[2] if len(sys.argv) > 2 else None)
