@@ -20,7 +20,7 @@ from launcher.command import (
 from launcher.dry_run import dry_run_text
 from launcher.execution import execute
 from launcher.plan_file import read_plan
-from launcher.preflight import refitted, require_packages, suited
+from launcher.preflight import needed_disk_bytes, refitted, require_packages, suited
 from launcher.record import write_record
 from launcher.records import data_file
 from launcher.resume import check_nothing_to_resume, interrupted_plan, saved_state
@@ -102,7 +102,7 @@ def launch(
         data_file(plan.data.source)
     check_may_run_in(directory)
     require_packages(plan)
-    run = create(directory, needed_bytes=plan.prediction.disk_bytes)
+    run = create(directory, needed_bytes=needed_disk_bytes(plan))
     with locked(run):
         code = begin_or_resume(plan, run, resume=resume)
     if record and code == 0:

@@ -19,6 +19,7 @@ from launcher.failure import NotFiniteError, NotSavedError
 from launcher.model_building import cast_trainable
 from launcher.optimizer import lora_plus_optimizer
 from launcher.run_directory import RunDirectory
+from launcher.saving import why_not_saved
 from launcher.stages import Stages
 from planner.plan import Plan
 
@@ -103,8 +104,11 @@ class DurableTrainer(SFTTrainer):  # type: ignore[misc]
                 parallel = self._plan.parallel
                 seal(folder, world_size=parallel.world_size, strategy=parallel.strategy)
                 keep_newest(self._run.checkpoints, self._plan.training.keep_checkpoints)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
-            raise NotSavedError(_why_not_saved(step, folder, error)) from error
+            what = f"the checkpoint of step {step}"
+            raise NotSavedError(why_not_saved(what, folder, error)) from error
         self.accelerator.wait_for_everyone()
 
     def _unlogged(self, folder: Path) -> Path:
@@ -130,13 +134,3 @@ class DurableTrainer(SFTTrainer):  # type: ignore[misc]
         """peft would put loaded adapters in fp32."""
         super()._load_from_checkpoint(*where, **options)
         cast_trainable(self.model, self._plan.precision.trainable)
-
-
-def _why_not_saved(step: int, folder: Path, error: Exception) -> str:
-    first = str(error).strip().splitlines()
-    reason = first[0] if first else type(error).__name__
-    free_bytes = shutil.disk_usage(folder.parent).free
-    return (
-        f"the checkpoint of step {step} could not be written ({reason}); "
-        f"{free_bytes / 2**20:,.0f} MiB of disk are free there"
-    )

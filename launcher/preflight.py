@@ -14,7 +14,7 @@ from planner.detect import detect, read_cpu
 from planner.errors import InvalidRequestError, NoFormulasError
 from planner.gpu import Accelerator, Cluster
 from planner.plan import Fallback, Plan
-from planner.refit import on_machine, predicted
+from planner.refit import checkpoint_bytes, on_machine, predicted
 from planner.units import format_gib
 
 DISTRIBUTION = "tuneplan"
@@ -124,6 +124,19 @@ def _lack(plan: Plan, card: Accelerator) -> str:
         f"the plan needs up to {format_gib(need)} GiB of each GPU and {format_gib(free)} GiB "
         f"are free now{held}"
     )
+
+
+def needed_disk_bytes(plan: Plan) -> int:
+    """The result, and the checkpoints beside it: one more than are kept while it is written."""
+    training = plan.training
+    few_steps = training.max_steps is not None and training.max_steps <= training.save_steps
+    if few_steps or plan.model.config is None:
+        return plan.prediction.disk_bytes
+    try:
+        one = checkpoint_bytes(plan)
+    except NoFormulasError:
+        return plan.prediction.disk_bytes
+    return plan.prediction.disk_bytes + (training.keep_checkpoints + 1) * one
 
 
 def require_packages(plan: Plan) -> None:

@@ -75,14 +75,11 @@ def train(run: RunDirectory, rank: int, screen: TextIO, *, start: Start) -> None
     plan = read_spec(Plan, run.plan)
     inputs = Inputs(**read_json(run.inputs))
     start.stages.enter("load", 0)
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard"))
     join_process_group(plan)
     arguments = training_arguments(plan, run.path)
     resident_before_bytes = resident_bytes()
     if rank == 0:
-        write_json(run.environment, describe_environment())
-        keep_rows(run.metrics, start.step)
-        keep_rows(run.evaluations, start.step)
+        begin_files(run, start)
         print(f"loading {plan.model.name}", file=screen)
     trainer = build_trainer(plan, run, arguments, inputs)
     trainer.watch(plan, run, start.stages)
@@ -98,11 +95,10 @@ def train(run: RunDirectory, rank: int, screen: TextIO, *, start: Start) -> None
         trainer.add_callback(reporter)
 
     began = time.perf_counter()
-    trainer.train(resume_from_checkpoint=start.checkpoint)
+    train_to_end(trainer, reporter, start)
     run_time_s = time.perf_counter() - began
     if stop.stopped:
         return
-
     memory = rank_memory(
         rank=rank,
         resident_before_model_bytes=resident_before_bytes,
@@ -120,6 +116,16 @@ def train(run: RunDirectory, rank: int, screen: TextIO, *, start: Start) -> None
             run_time_s=run_time_s,
         )
         write_report(run, plan, inputs=inputs, setup=check.found, training=training, ranks=ranks)
+
+
+def train_to_end(trainer: PlannedTrainer, reporter: Reporter | None, start: Start) -> None:
+    """To the last step, or to where something fails: the terminal is given back either way."""
+    try:
+        trainer.train(resume_from_checkpoint=start.checkpoint)
+    except BaseException:
+        if reporter is not None:
+            reporter.on_train_end()
+        raise
 
 
 def add_callbacks(
@@ -167,6 +173,12 @@ def split_samples(plan: Plan, samples: Any) -> tuple[Any, Any]:
     return parts["train"], parts["test"]
 
 
+def begin_files(run: RunDirectory, start: Start) -> None:
+    write_json(run.environment, describe_environment())
+    keep_rows(run.metrics, start.step)
+    keep_rows(run.evaluations, start.step)
+
+
 def keep_rows(file: Path, last_step: int) -> None:
     """Forget what was logged behind the checkpoint: those steps are made again."""
     if file.is_file():
@@ -183,6 +195,7 @@ def main() -> NoReturn:
     run = RunDirectory(Path(sys.argv[1]))
     rank = int(os.environ["RANK"])
     screen = redirect_output(run.rank_log(rank))
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard"))
     faulthandler.register(signal.SIGUSR1, all_threads=False)
     stages = Stages(run.rank_place(rank), rank)
     start = Start(stages=stages, checkpoint=sys.argv[2] if len(sys.argv) > 2 else None)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launcher.preflight import refitted, require_packages, suit
+from launcher.preflight import needed_disk_bytes, refitted, require_packages, suit
 from planner.assemble import plan_of
 from planner.choose import decide
 from planner.detect import parse_gpus
@@ -17,6 +17,7 @@ from planner.presets import load_model
 from planner.readings import Holder
 from planner.refit import predicted
 from planner.request import Request
+from planner.training_sections import TrainingSection
 from planner.units import GIB
 from tests.launcher import plans
 
@@ -159,6 +160,15 @@ def test_without_the_models_shape_nothing_is_claimed() -> None:
     plan, notes = refitted(plans.plan(), ["training.max_steps=2"])
     assert plan == plans.plan()
     assert notes == ["note: the plan holds no model shape: what --set does to memory is unknown"]
+
+
+def test_checkpoints_need_disk_too() -> None:
+    """fp32 weights and Adam's two moments, kept twice and written once more."""
+    plan = planned("cpu", "full", "smollm2-135m")
+    saved = needed_disk_bytes(plan) - plan.prediction.disk_bytes
+    assert saved == pytest.approx(3 * 12 * plan.model.num_params, rel=1e-3)
+    short = plan.model_copy(update={"training": TrainingSection(max_steps=20)})
+    assert needed_disk_bytes(short) == plan.prediction.disk_bytes
 
 
 def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
