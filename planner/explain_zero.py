@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from planner.buffers import cublas_workspaces
+from planner.candidate import Candidate
 from planner.numerics import numerics_of
 from planner.plan import PHASES, Part, Phase
-from planner.candidate import Candidate
 from planner.zero import FlatStates, flat_states
 from planner.zero3 import SlicedStates, sliced_states
 from planner.zero_sizes import zero_section

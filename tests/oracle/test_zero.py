@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import pytest
 
-from planner.micro_batch import micro_batch, tape_pass
+from planner.micro_batch import tape_pass
 from planner.plan import Phase
 from tests.launcher.launching import REPOSITORY
 from tests.oracle.zero_cases import RANKS, ZeroCase
