@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.search.commands import Command, ours, peers
 
-RUNS = 6
+RUNS = 5
 RESULTS = Path(__file__).parent.parent / "results"
 PACKAGES = ("tuneplan", "pydantic", "pyyaml", "rich")
 REQUESTS = {

@@ -2,6 +2,7 @@
 shows them, each in its own environment and offline."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,10 +11,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.peers.environments import interpreter
-from benchmarks.peers.model_files import write_model
-from planner.presets import load_model
 
 MODEL = "qwen2.5-7b"
+WRITE = """
+import sys
+from pathlib import Path
+from benchmarks.peers.model_files import write_model
+from planner.presets import load_model
+local = write_model(load_model(sys.argv[1]), Path(sys.argv[2]))
+print(local.hub_id, local.directory, sep="\\n", end="")
+"""
+"""In a process of its own: the kernel counts what this one holds as a child's, until it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,10 @@ def ours() -> Iterator[Command]:
 
 def peers(hub: Path) -> Iterator[Command]:
     """Each asked about one model on one 24 GiB card, from files in the hub's own layout."""
-    local = write_model(load_model(MODEL), hub)
+    written = subprocess.run(
+        [sys.executable, "-c", WRITE, MODEL, str(hub)], check=True, capture_output=True, text=True
+    )
+    hub_id, directory = written.stdout.split("\n")
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(hub),
@@ -47,18 +58,18 @@ def peers(hub: Path) -> Iterator[Command]:
         "HF_HUB_OFFLINE": "1",
     }
     asked = {
-        "fitcheck-llm==0.3.1": ("fitcheck", local.hub_id, "--qlora", "--gpu", "4090"),
+        "fitcheck-llm==0.3.1": ("fitcheck", hub_id, "--qlora", "--gpu", "4090"),
         "canifinetune==0.4.1": (
-            *("canifinetune", "estimate", "--model", local.directory),
+            *("canifinetune", "estimate", "--model", directory),
             *("--gpu-vram-gb", "24", "--offline"),
         ),
-        "fitscout==0.1.1": ("fitscout", local.directory, "--vram", "24", "--bf16"),
+        "fitscout==0.1.1": ("fitscout", directory, "--vram", "24", "--bf16"),
     }
     for requirement, (script, *rest) in asked.items():
         program = interpreter(requirement).parent / script
         yield Command(requirement, (str(program), *rest), environment)
     if find_spec("accelerate") is not None:
         program = Path(sys.executable).parent / "accelerate"
-        arguments = (str(program), "estimate-memory", local.hub_id, "--library_name")
+        arguments = (str(program), "estimate-memory", hub_id, "--library_name")
         name = f"accelerate=={version('accelerate')} estimate-memory"
         yield Command(name, (*arguments, "transformers"), environment)
