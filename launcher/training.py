@@ -1,6 +1,8 @@
 """trl's trainer set up as the plan says, no more and no less."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,21 @@ class PlannedTrainer(DurableTrainer):
         self.batches.restart()
         self._logged_at = time.perf_counter()
         self._logged_step = self.state.global_step
+
+    def evaluate(self, *inputs: Any, **options: Any) -> Any:
+        with self.clock_stopped():
+            return super().evaluate(*inputs, **options)
+
+    def _save_checkpoint(self, *inputs: Any) -> None:
+        with self.clock_stopped():
+            super()._save_checkpoint(*inputs)
+
+    @contextmanager
+    def clock_stopped(self) -> Iterator[None]:
+        """What is done here is no training, and slows none down in the metrics."""
+        began = time.perf_counter()
+        yield
+        self._logged_at += time.perf_counter() - began
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the speed since the last logged step to every log of a loss."""
