@@ -1,4 +1,4 @@
-"""The overhead's figures: what a pair of runs says, and that both sides have the plan's settings."""
+"""The overhead's figures: what pairs of runs say, and that both sides have the plan's settings."""
 
 from pathlib import Path
 
