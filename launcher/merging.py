@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
@@ -59,10 +59,10 @@ def merge(
         write_shards(merger, partial, dtype, shard_bytes)
         write_other_files(config, dtype, base=base, adapter=adapter, target=partial)
         partial.rename(target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise InvalidRequestError(
-            f"cannot write {target}: {error.strerror or error}. Choose another place with "
-            "--output DIR."
+            f"cannot write {target}: {reason}. Choose another place with --output DIR."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
