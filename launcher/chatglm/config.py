@@ -18,6 +18,7 @@ ORIGIN = "chatglm_origin"
 that it does not know, so it is still there after training, merging and saving."""
 
 ROTARY_BASE = 10_000
+STORED_DTYPE = "float16"
 
 SIZES: Mapping[str, int | None] = {
     "num_layers": 28,
@@ -125,9 +126,16 @@ def native_config(
         "bos_token_id": None,
         "eos_token_id": config.get("eos_token_id", 2),
         "pad_token_id": config.get("pad_token_id", 0),
-        "dtype": config.get("torch_dtype", "float16"),
+        "dtype": config.get("torch_dtype", STORED_DTYPE),
         ORIGIN: carried,
     }
+
+
+def original_config(native: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The carried one; training may have changed the dtype of what is stored."""
+    dtype = read_config(native).get("dtype")
+    unchanged = dtype in (None, config.get("torch_dtype", STORED_DTYPE))
+    return dict(config) if unchanged else {**config, "torch_dtype": dtype}
 
 
 def _rotary(ratio: float, interpolated: bool) -> dict[str, Any]:

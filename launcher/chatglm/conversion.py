@@ -101,7 +101,7 @@ def to_original(source: Path, target: Path, screen: TextIO) -> None:
     def small_files(folder: Path) -> None:
         if kept is not None:
             _copy_kept(kept, folder)
-        configs.write_config(folder, carried["config"])
+        configs.write_config(folder, configs.original_config(source, carried["config"]))
 
     fused = {each.original: _fused(stored, each, source) for each in tensors(shape)}
     if carried["rotary_table"] is not None:

@@ -134,6 +134,8 @@ def test_what_training_saves_goes_back(weights: Tensors, tmp_path: Path) -> None
     assert not change[96:].any()
     assert same_bits(back, {each: weights[each] for each in weights if each != name})
     assert (tmp_path / "back" / "modeling_chatglm.py").is_file()
+    config = json.loads((tmp_path / "back" / "config.json").read_text(encoding="utf-8"))
+    assert config["torch_dtype"] == "float32"
 
 
 @pytest.mark.usefixtures("small_shards")
