@@ -105,8 +105,8 @@ def bf16(patient: Patient) -> Finding:
 
 
 def gpus(patient: Patient) -> Finding:
-    """The cards as a plan would count them."""
-    cluster = cluster_from(patient.machine)
+    """The cards as a plan would count them; what torch needs is a check of its own."""
+    cluster = cluster_from(patient.machine.model_copy(update={"torch": None}))
     if cluster.device == "cpu":
         lost = " ".join(patient.machine.nvml.lost)
         if lost:

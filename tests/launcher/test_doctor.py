@@ -282,7 +282,7 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, d
     ("name", "verdict", "words"),
     [
         ("driver", "pass", "535.104.05"),
-        ("GPUs", "pass", "2 x NVIDIA GeForce RTX 4090"),
+        ("GPUs", "warn", "2 x NVIDIA GeForce RTX 4090"),
         ("CUDA", "fail", "is built for the CPU, and 2 GPUs are here"),
         ("4-bit product", "fail", "libbitsandbytes_cuda130.so: cannot open shared object file"),
         ("all-reduce", "fail", "nowhere0"),
