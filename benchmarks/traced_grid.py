@@ -76,8 +76,8 @@ MODELS = (
     "starcoder2-3b",
     "yi-6b",
 )
-REFUSED = (("falcon-7b", "qlora"),)
-"""A rule of presets/rules.yaml leaves no plan to trace."""
+REFUSED = (("falcon-7b", "qlora"), ("gpt-oss-20b", "qlora"))
+"""Rules of presets/rules.yaml leave no plan to trace."""
 RANKS_MODELS = ("gemma-2-2b", "llama-3.1-8b", "qwen2.5-0.5b", "qwen3-30b-a3b")
 RANKS_METHODS: tuple[tuple[Strategy, Method], ...] = (
     ("ddp", "full"),

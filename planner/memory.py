@@ -2,7 +2,8 @@
 
 The peak is the largest sum of one phase, never a sum over phases. A phase is a moment:
 
-    load             weights arrive; a matrix is whole before it is quantized or sharded
+    load             weights arrive; a matrix is whole before it is quantized or sharded; or
+                     DeepSpeed is set up, if that takes more
     forward          end of the forward pass and of the loss
     backward         start of the backward pass, all activations alive; or its end, all
                      gradients alive: the larger of the two
@@ -100,14 +101,7 @@ def footprint_of(
     cublas = sum(cublas_workspaces(compute_capability)) if batch.device == "cuda" else 0
     zero = zero_section(workload, layout)
     if zero is not None:
-        passes = micro_batch(
-            workload,
-            batch,
-            kinds,
-            checkpointing=layout.checkpointing,
-            sink="reduce",
-            reduce_bucket_size=zero.reduce_bucket_size,
-        )
+        passes = _reduced(workload, layout, batch, kinds, zero.reduce_bucket_size)
         phases = zero_phases(workload, layout, passes, kinds, zero, batch.device)
         return Footprint(phases=_with_cublas(phases, cublas))
     step = _Step(
@@ -144,6 +138,20 @@ def footprint_of(
     )
 
 
+def _reduced(
+    workload: Workload, layout: Layout, batch: Batch, kinds: Numerics, bucket_size: int
+) -> MicroBatch:
+    """A micro-batch whose gradients go into buckets of so many elements."""
+    return micro_batch(
+        workload,
+        batch,
+        kinds,
+        checkpointing=layout.checkpointing,
+        sink="reduce",
+        reduce_bucket_size=bucket_size,
+    )
+
+
 def unshared(
     workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
 ) -> dict[Phase, Parts]:
@@ -152,14 +160,8 @@ def unshared(
     if not layout.zero_stage:
         return {}
     kinds = numerics_of(workload, layout)
-    passes = micro_batch(
-        workload,
-        worst_batch(workload, layout, device),
-        kinds,
-        checkpointing=layout.checkpointing,
-        sink="reduce",
-        reduce_bucket_size=workload.trainable_params,
-    )
+    batch = worst_batch(workload, layout, device)
+    passes = _reduced(workload, layout, batch, kinds, workload.trainable_params)
     cublas = sum(cublas_workspaces(compute_capability)) if device == "cuda" else 0
     return _with_cublas(
         {

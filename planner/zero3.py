@@ -173,16 +173,16 @@ def sliced_states(
             for each in every
             if each.elements <= threshold
         ),
-        largest_gathered_bytes=max(
-            gathered_bytes(each.elements, ranks, kinds.compute) for each in every
-        ),
-        largest_trained_bytes=max(
-            gathered_bytes(each.elements, ranks, kinds.compute) for each in trained
-        ),
+        largest_gathered_bytes=_largest_whole(every, ranks, kinds),
+        largest_trained_bytes=_largest_whole(trained, ranks, kinds),
         zero=zero,
         kinds=kinds,
         offload=offload,
     )
+
+
+def _largest_whole(params: Iterable[Sized], ranks: int, kinds: Numerics) -> int:
+    return max(gathered_bytes(each.elements, ranks, kinds.compute) for each in params)
 
 
 def gathered_bytes(elements: int, ranks: int, width: int) -> int:
