@@ -48,7 +48,7 @@ def _larger_batch(layout: Layout) -> str:
 def _against_communication(workload: Workload, layout: Layout) -> str:
     fewer = f"{_larger_batch(layout)} communicates less often"
     if layout.strategy == "zero3":
-        return f"{fewer}; ZeRO-2 gathers no weights in each pass"
+        return f"{fewer}; where weights fit whole, ZeRO-2 or DDP gather none"
     return f"{fewer}; adapters have fewer gradients" if workload.method == "full" else fewer
 
 

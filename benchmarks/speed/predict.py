@@ -14,7 +14,6 @@ from benchmarks.rows import Row
 from planner.cards import named_cluster
 from planner.efficiency import Rates, rates, speed_data
 from planner.pass_work import counted_once, of_model, timed
-from planner.plan import METHODS
 from planner.spec import Spec, parse_yaml, read_text
 from planner.step_time import launch_s, update_bytes
 
@@ -108,7 +107,4 @@ def _rates(row: Row) -> Rates:
 
 
 def is_single(row: Row) -> bool:
-    return row.throughput is not None and row.ranks == 1 and row.method in (*METHODS, *OTHERS)
-
-
-OTHERS = ("adapter", "adapter_v2")
+    return row.throughput is not None and row.ranks == 1
