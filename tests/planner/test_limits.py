@@ -18,7 +18,7 @@ from tests.planner.builders import cards, request
 
 @pytest.fixture(scope="module")
 def decision() -> Decision:
-    return decide(request(cards(1, 24), model="qwen2.5-1.5b", method="lora"))
+    return decide(request(cards(1, 24), model="qwen2.5-1.5b", method="lora", micro_batch_size=1))
 
 
 def limits(decision: Decision) -> WhatIf:
