@@ -37,6 +37,9 @@ def summary_table(plan: Plan, report: dict[str, Any]) -> Table:
     if on_gpu:
         reserved = f"{format_gib(measured['peak_reserved_bytes'])} GiB"
         table.add_row("peak reserved per GPU", UNKNOWN, reserved)
+        used_bytes = max(rank["device_used_bytes"] for rank in measured["ranks"])
+        expected = f"{format_gib(predicted.low_bytes)}-{format_gib(predicted.high_bytes)} GiB"
+        table.add_row("in use per GPU, at the end", expected, f"{format_gib(used_bytes)} GiB")
     table.add_row(
         "time per step",
         UNKNOWN if predicted.step_time_s is None else format_duration(predicted.step_time_s),

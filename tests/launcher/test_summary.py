@@ -48,10 +48,13 @@ def test_on_a_gpu_allocated_memory_is_compared() -> None:
         **REPORT["measured"],
         "peak_allocated_bytes": 2**30,
         "peak_reserved_bytes": 2 * 2**30,
+        "ranks": [{"device_used_bytes": 3 * 2**30}, {"device_used_bytes": 2**30}],
     }
     text = drawn(summary_table(plan(hardware__device="cuda"), {**REPORT, "measured": measured}))
-    assert "peak allocated per GPU    0.04 GiB   1.00 GiB" in text
-    assert "peak reserved per GPU            -   2.00 GiB" in text
+    lines = [line.split() for line in text.splitlines()]
+    assert ["peak", "allocated", "per", "GPU", "0.04", "GiB", "1.00", "GiB"] in lines
+    assert ["peak", "reserved", "per", "GPU", "-", "2.00", "GiB"] in lines
+    assert "in use per GPU, at the end   0.04-0.04 GiB   3.00 GiB" in text
 
 
 def test_an_unknown_speed_is_not_invented() -> None:
