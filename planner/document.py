@@ -6,6 +6,7 @@ from typing import Any
 from planner.alternatives import Alternative
 from planner.candidate import Candidate
 from planner.choose import Decision
+from planner.evaluation import between_steps
 from planner.gpu import Cluster
 from planner.machine import Selection, nvlink_bytes_per_s, selection
 from planner.plan import SCHEMA_VERSION, Plan
@@ -49,6 +50,7 @@ def _prediction(decision: Decision) -> dict[str, Any]:
             "high_bytes": memory.high_bytes,
             "budget_bytes": decision.request.budget_bytes,
             "capacity_bytes": chosen.cluster.accelerator.capacity_bytes,
+            "between_steps": asdict(between_steps(chosen)),
         },
         "host_ram_bytes": chosen.host.node_bytes,
         "disk_bytes": chosen.disk_bytes,

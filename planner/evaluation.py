@@ -13,8 +13,10 @@ alive together).
 """
 
 from collections import Counter
+from dataclasses import dataclass
 
 from planner.buffers import cublas_workspaces
+from planner.candidate import Candidate
 from planner.gpu import Device
 from planner.memory import Footprint, Parts, worst_batch
 from planner.micro_batch import Amounts, forward_alone
@@ -23,6 +25,28 @@ from planner.recipe import Batch, Workload
 from planner.strategy import Layout
 from planner.units import ALLOCATOR_BLOCK_BYTES as BLOCK
 from planner.units import round_up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BetweenSteps:
+    """Bytes by part at the largest moment of each."""
+
+    evaluation: Parts
+    generation: Parts
+
+
+def between_steps(chosen: Candidate) -> BetweenSteps:
+    """Of an evaluation whose batches are as large as a micro-batch, and of a generated sample."""
+    workload, layout, device = chosen.workload, chosen.layout, chosen.cluster.device
+    capability = chosen.cluster.accelerator.compute_capability
+    return BetweenSteps(
+        evaluation=evaluation_parts(
+            workload, layout, device, chosen.footprint, compute_capability=capability
+        ),
+        generation=generation_parts(
+            workload, layout, device, chosen.footprint, compute_capability=capability
+        ),
+    )
 
 
 def evaluation_parts(

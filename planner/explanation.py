@@ -6,8 +6,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from planner.choose import Decision
+from planner.evaluation import BetweenSteps, between_steps
 from planner.explain import AliveTensors, Formula, alive_at_the_peak, formulas
 from planner.explain_zero import Moment, Term, deepspeed_moments
+from planner.plan import PARTS
 from planner.tables import plain_table
 from planner.units import MIB
 
@@ -22,6 +24,8 @@ def explanation(decision: Decision) -> Group:
         Text(""),
         *_deepspeed(deepspeed_moments(chosen)),
         _tensors(alive_at_the_peak(chosen)),
+        Text(""),
+        _between_steps(between_steps(chosen)),
         Text(""),
     ]
     return Group(*parts)
@@ -62,6 +66,23 @@ def _terms(terms: Sequence[Term]) -> str:
     if len(terms) == 1:
         return terms[0][0]
     return "\n".join(f"{_mib(num_bytes)} {words}" for words, num_bytes in terms)
+
+
+def _between_steps(found: BetweenSteps) -> RenderableType:
+    """A column each, with the parts of the memory report."""
+    table = plain_table("Between steps: held-out samples, and a sample generated at full length")
+    table.add_column("part", no_wrap=True)
+    table.add_column("evaluation MiB", justify="right", no_wrap=True)
+    table.add_column("generation MiB", justify="right", no_wrap=True)
+    columns = (found.evaluation, found.generation)
+    for part in PARTS:
+        sizes = [column.get(part, 0) for column in columns]
+        if any(sizes):
+            table.add_row(part.replace("_", " "), *map(_mib, sizes))
+    table.add_row("allocated", *(_mib(sum(column.values())) for column in columns), style="bold")
+    table.caption = "a forward pass without a graph (planner/evaluation.py), beside the states"
+    table.caption_justify = "left"
+    return table
 
 
 def _tensors(rows: Sequence[AliveTensors]) -> RenderableType:

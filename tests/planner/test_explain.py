@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from planner.choose import decide
+from planner.evaluation import between_steps
 from planner.explain import alive_at_the_peak, formulas
 from planner.explain_zero import deepspeed_moments
-from planner.plan import Part
+from planner.plan import METHODS, Method, Part, ZeroStage
 from tests.planner.builders import cards, request
 from tests.planner.test_cli import plan
 
@@ -84,3 +85,16 @@ def test_the_tables_name_formulas_and_tensors(tmp_path: Path) -> None:
     for words in ("bytes of NF4", "arXiv:2305.14314", "silu", "Memory per GPU, GiB"):
         assert words in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("stage", [0, 3])
+def test_what_comes_between_steps_takes_less_than_a_step(method: Method, stage: ZeroStage) -> None:
+    if method == "qlora" and stage == 3:
+        return
+    chosen = decide(request(cards(4, 141), method=method, zero_stage=stage)).chosen
+    found = between_steps(chosen)
+    forward = chosen.footprint.total_bytes("forward")
+    assert sum(found.evaluation.values()) < forward
+    assert sum(found.generation.values()) < forward
+    assert found.generation["activations"] > 0 == found.generation["loss"]
