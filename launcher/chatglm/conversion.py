@@ -34,6 +34,8 @@ KEPT_FILES = (
     "*LICENSE*",
 )
 """What a program that serves the original layout reads beside the weights."""
+FORMAT = 1
+"""To be raised when the same source is written otherwise: older copies are then made again."""
 _SAMPLE_BYTES = 4096
 
 
@@ -113,10 +115,12 @@ def to_original(source: Path, target: Path, screen: TextIO) -> None:
 def identity(folder: Path) -> str:
     """Which checkpoint a folder holds, without reading all of it.
 
-    The digest of its configuration, of every tensor's name, shape and some of its bytes, and of
-    when its files were written: two fine-tunes of one model differ in it, and so does an edit.
+    The digest of its small files, of every tensor's name, shape and some of its bytes, and of
+    when its weights were written: two fine-tunes of one model differ in it, and so does an edit.
     """
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    digest = hashlib.sha256(f"format {FORMAT}\n".encode())
+    for small in _kept(folder):
+        digest.update(f"{small.name} {small.stat().st_size}\n".encode() + small.read_bytes())
     files = _files_of(folder)
     for file in files:
         state = file.stat()
@@ -199,6 +203,9 @@ def _from_text(content: Mapping[str, str]) -> Stored:
 
 def _copy_kept(source: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
-    for pattern in KEPT_FILES:
-        for file in source.glob(pattern):
-            shutil.copyfile(file, target / file.name)
+    for file in _kept(source):
+        shutil.copyfile(file, target / file.name)
+
+
+def _kept(folder: Path) -> list[Path]:
+    return sorted({file for pattern in KEPT_FILES for file in folder.glob(pattern)})

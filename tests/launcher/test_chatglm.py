@@ -198,9 +198,11 @@ def test_the_cache_is_keyed_by_content(
     again = StringIO()
     assert native_checkpoint(tmp_path / "moved", again) == native
     assert again.getvalue() == ""
+    (tmp_path / "moved" / "modeling_chatglm.py").write_text("other", encoding="utf-8")
+    assert native_checkpoint(tmp_path / "moved", screen) != native
     write_original(tmp_path / "tuned", {name: tensor + 1 for name, tensor in weights.items()})
     assert native_checkpoint(tmp_path / "tuned", screen) != native
-    (native / "model.safetensors").write_bytes(b"")
+    (native_checkpoint(tmp_path / "moved", screen) / "model.safetensors").write_bytes(b"")
     with pytest.raises(InvalidRequestError, match=r"is damaged\. Delete it and launch again"):
         native_checkpoint(tmp_path / "moved", screen)
 

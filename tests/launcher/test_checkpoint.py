@@ -81,7 +81,8 @@ def test_a_chatglm_model_on_the_hub_may_be_pickled(
         return str(here)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    monkeypatch.setattr("launcher.checkpoint._why_not_from_hub", lambda _model: None)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     found = local_checkpoint(model("zai-org/chatglm3-6b-base"), StringIO())
     assert is_complete(found.folder)
