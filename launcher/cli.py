@@ -18,8 +18,8 @@ from launcher.command import (
 from launcher.dry_run import dry_run_text
 from launcher.execution import execute
 from launcher.plan_file import read_plan
-from launcher.records import data_file
 from launcher.run_directory import check_may_run_in, create, locked
+from launcher.sources import check_named
 from planner.command_line import run as run_command
 from planner.errors import InvalidRequestError
 from planner.optimizers import optimizers
@@ -62,7 +62,7 @@ def launch(
     if dry_run:
         print(dry_run_text(plan, directory, python=sys.executable, cores=num_cores()), end="")
         return
-    data_file(plan.data.source)
+    check_named(plan.data)
     check_may_run_in(directory)
     run = create(directory, needed_bytes=plan.prediction.disk_bytes)
     with locked(run):
@@ -92,6 +92,7 @@ def require_possible(plan: Plan) -> None:
         optimizer=plan.optimizer.name,
         device=plan.hardware.device,
         model_type=plan.model.model_type,
+        packing=plan.batch.packing,
     )
     rule = broken_rule(combination, pinned=True)
     if rule is not None:

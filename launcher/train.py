@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import torch
-from datasets import load_from_disk
 from transformers import AutoTokenizer, TrainerCallback, set_seed
 
 from launcher.checks import Setup, require_as_planned, setup_of
+from launcher.data_tables import training_table, validation_table
 from launcher.environment import describe_environment
 from launcher.measure import gather, rank_memory, resident_bytes
 from launcher.model_building import build_model, cast_trainable
+from launcher.packing import DocumentsApart, PackedCollator
 from launcher.prepare import Inputs
 from launcher.process import stop_with_parent
 from launcher.process_group import join_process_group
@@ -96,9 +97,13 @@ def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs)
     trainer = trainer_class(plan)(
         model=model,
         args=arguments,
-        train_dataset=load_from_disk(str(run.data)),
+        train_dataset=training_table(inputs.data_folder),
+        eval_dataset=validation_table(inputs.data_folder),
+        data_collator=PackedCollator(tokenizer.pad_token_id) if plan.batch.packing else None,
         processing_class=tokenizer,
     )
+    if plan.batch.packing:
+        trainer.add_callback(DocumentsApart())
     # trl puts the adapters of a quantized model in bf16
     cast_trainable(trainer.model, plan.precision.trainable)
     return trainer

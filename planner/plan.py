@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from planner.data_section import DataSection
 from planner.gpu import Device
 from planner.spec import Spec
 
@@ -204,12 +205,6 @@ class OptimizerSection(Spec):
 class ScheduleSection(Spec):
     kind: Literal["cosine", "linear", "constant"]
     warmup_ratio: float = Field(ge=0, lt=1)
-
-
-class DataSection(Spec):
-    source: str | None
-    """A file, or ``demo`` for the data set that comes with the package."""
-    loss_on: Literal["answers", "everything"] = "answers"
 
 
 class TrainingSection(Spec):

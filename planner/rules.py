@@ -19,6 +19,7 @@ class When(Spec):
     optimizer: list[OptimizerName] | None = None
     device: list[Device] | None = None
     model_type: list[str] | None = None
+    packing: list[bool] | None = None
 
     def applies(self, combination: "Combination") -> bool:
         pairs = (
@@ -28,6 +29,7 @@ class When(Spec):
             (self.optimizer, combination.optimizer),
             (self.device, combination.device),
             (self.model_type, combination.model_type),
+            (self.packing, combination.packing),
         )
         return all(listed is None or found in listed for listed, found in pairs)
 
@@ -42,6 +44,7 @@ class Combination:
     optimizer: OptimizerName
     device: Device
     model_type: str
+    packing: bool = False
 
 
 class Rule(Spec):

@@ -134,6 +134,7 @@ def candidates(
             optimizer=workload.recipe.optimizer.name,
             device=cluster.device,
             model_type=workload.model.model_type,
+            packing=workload.recipe.packing,
         )
         rule = broken_rule(combination, pinned=strategy_pinned)
         if rule is None:

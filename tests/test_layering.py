@@ -10,8 +10,10 @@ ROOT = Path(__file__).parent.parent
 TRAINING_STACK = {"torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "datasets"}
 LAUNCHER_MAY_USE = {
     "planner.command_line",
+    "planner.data_section",
     "planner.errors",
     "planner.gpu",
+    "planner.lengths",
     "planner.optimizers",
     "planner.plan",
     "planner.rules",
@@ -41,7 +43,9 @@ PURE = {
     "communication",
     "flops",
     "memory",
+    "data_section",
     "layer_kinds",
+    "lengths",
     "model",
     "model_states",
     "numerics",
