@@ -166,10 +166,10 @@ def _common_prefix(part: str, whole: str) -> int:
 
 
 def _learnt(ids: list[int], offsets: Sequence[Span], answers: Sequence[Span]) -> list[int]:
-    """The ids of tokens that start inside an answer; tokens without text are in none."""
+    """The ids of tokens that lie in an answer whole; tokens without text are in none."""
     labels = [IGNORED] * len(ids)
     for first, last in answers:
         for index, (start, end) in enumerate(offsets):
-            if end > start and first <= start < last:
+            if first <= start < end <= last:
                 labels[index] = ids[index]
     return labels

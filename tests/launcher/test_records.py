@@ -259,7 +259,7 @@ def test_a_malformed_file_is_one_line(tmp_path: Path, name: str) -> None:
 
 def test_a_bad_row_of_parquet(tmp_path: Path) -> None:
     parquet(tmp_path / "data.parquet", {"text": ["a", None, "c"]})
-    with pytest.raises(InvalidFileError, match="data.parquet: row 2: text: text is expected"):
+    with pytest.raises(InvalidFileError, match=r"data.parquet: row 2: text: text is expected"):
         samples_of(tmp_path / "data.parquet")
 
 
