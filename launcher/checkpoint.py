@@ -42,7 +42,7 @@ def local_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
     cached = _cached_snapshot(model)
     if cached is not None:
         return Checkpoint(cached, model.source)
-    reason = _why_not_from_hub(model)
+    reason = why_not_from_hub(model)
     if reason is None:
         return Checkpoint(_download(model, screen), model.source)
     folder = _packaged(model, reason, screen)
@@ -83,7 +83,7 @@ def _cached_snapshot(model: ModelSection) -> Path | None:
     return Path(folder) if is_complete(Path(folder)) else None
 
 
-def _why_not_from_hub(model: ModelSection) -> str | None:
+def why_not_from_hub(model: ModelSection) -> str | None:
     """Nothing where the hub has the model for us, else the reason it has not."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
@@ -115,12 +115,12 @@ def _ask_hub(model: ModelSection) -> str | None:
         return f"it has no revision {model.revision!r}"
     except HfHubHTTPError as error:
         return f"the hub answered with an error ({error})"
-    except _network_errors() as error:
+    except network_errors() as error:
         return f"the hub cannot be reached ({type(error).__name__})"
     return None
 
 
-def _network_errors() -> tuple[type[Exception], ...]:
+def network_errors() -> tuple[type[Exception], ...]:
     """Those of the hub client's HTTP library, whichever it is: its own error derives from them."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -135,7 +135,7 @@ def _download(model: ModelSection, screen: TextIO) -> Path:
         folder = Path(
             snapshot_download(model.source, revision=model.revision, allow_patterns=WANTED_FILES)
         )
-    except _network_errors() as error:
+    except network_errors() as error:
         raise ModelNotFoundError(
             f"downloading {model.source} stopped ({type(error).__name__}). Launch again to go on."
         ) from error

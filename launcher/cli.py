@@ -21,6 +21,7 @@ from launcher.plan_file import read_plan
 from launcher.run_directory import check_may_run_in, create, locked
 from launcher.sources import check_named
 from planner.command_line import run as run_command
+from planner.data_section import DataErrors
 from planner.errors import InvalidRequestError
 from planner.optimizers import optimizers
 from planner.plan import Plan
@@ -30,7 +31,15 @@ from planner.rules import Combination, broken_rule
 def launch(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="What plan wrote.")],
     data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Train on this file: JSON or JSON Lines.")
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Train on this: a JSON, JSON Lines, CSV or Parquet file, a folder of them, a data "
+            "set on the hub, or several with commas between.",
+        ),
+    ] = None,
+    data_errors: Annotated[
+        DataErrors | None, typer.Option(help="What a bad record does: stop, or skip and count it.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run directory, instead of the plan's.")
@@ -50,7 +59,9 @@ def launch(
     """Train as PLAN says."""
     if as_json and not rehearse:
         raise InvalidRequestError("--json goes with --rehearse: add it, or leave --json out.")
-    plan = read_plan(plan_file, settings=settings or [], data=data, output=output)
+    plan = read_plan(
+        plan_file, settings=settings or [], data=data, data_errors=data_errors, output=output
+    )
     require_possible(plan)
     if rehearse:
         if settings:

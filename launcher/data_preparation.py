@@ -21,11 +21,22 @@ from launcher.record_fields import FieldError
 from launcher.samples import PlacedSample, SourceReader
 from launcher.sources import FoundSource
 from launcher.tokenization import IGNORED, Encoded, Rendered, encode, render
-from planner.data_section import DataErrors, LossOn
+from planner.data_section import DataErrors, DataSection, LossOn
 from planner.errors import InvalidFileError
 from planner.plan import Plan
 
 SAMPLES_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """Which records an epoch has, and how often."""
+
+    validation_fraction: float
+    weights: tuple[float, ...]
+    """Of the sources."""
+    seed: int | None
+    """Nothing where nothing is drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,23 +47,26 @@ class Settings:
     packing: bool
     loss_on: LossOn
     errors: DataErrors
-    validation_fraction: float
-    weights: tuple[float, ...]
-    seed: int | None
-    """Nothing where nothing is drawn."""
+    shares: Shares
+
+
+def shares_of(data: DataSection, seed: int) -> Shares:
+    weights = tuple(source.weight for source in data.every_source)
+    draws = data.validation_fraction > 0 or any(weight % 1 for weight in weights)
+    return Shares(
+        validation_fraction=data.validation_fraction,
+        weights=weights,
+        seed=seed if draws else None,
+    )
 
 
 def settings_of(plan: Plan) -> Settings:
-    weights = tuple(source.weight for source in plan.data.every_source)
-    draws = plan.data.validation_fraction > 0 or any(weight % 1 for weight in weights)
     return Settings(
         sequence_length=plan.batch.sequence_length,
         packing=plan.batch.packing,
         loss_on=plan.data.loss_on,
         errors=plan.data.errors,
-        validation_fraction=plan.data.validation_fraction,
-        weights=weights,
-        seed=plan.training.seed if draws else None,
+        shares=shares_of(plan.data, plan.training.seed),
     )
 
 
@@ -98,9 +112,7 @@ class DataPreparation:
         settings, summary = self._settings, self.summary
         reader = SourceReader(source, loss_on=settings.loss_on, errors=settings.errors)
         for number, encoded in self._encoded(reader):
-            draw = Random(f"{settings.seed} {index} {number}")
-            held_back = draw.random() < settings.validation_fraction
-            copies = 1 if held_back else _copies(source.weight, draw)
+            held_back, copies = draw(settings.shares, index, number)
             for _ in range(copies):
                 self._add(encoded, validation if held_back else train, counted=not held_back)
         summary.formats[source.name] = str(reader.format)
@@ -112,20 +124,15 @@ class DataPreparation:
         """Good samples with their numbers, tokenized many at once."""
         samples, number = reader.samples(), 0
         while batch := list(islice(samples, SAMPLES_AT_ONCE)):
-            rendered = [found for sample in batch if (found := self._render(reader, sample))]
+            rendered = [
+                found
+                for placed in batch
+                if (found := rendered_or_refused(placed, self._tokenizer, reader))
+            ]
             for encoded in encode(rendered, self._tokenizer, loss_on=self._settings.loss_on):
                 yield number, encoded
                 number += 1
             self._progress.advance(len(batch), sum(sample.num_bytes for sample in batch))
-
-    def _render(self, reader: SourceReader, placed: PlacedSample) -> Rendered | None:
-        try:
-            return render(placed.sample, self._tokenizer)
-        except (TemplateError, TypeError, ValueError) as error:
-            reader.refuse(placed.place, f"the model's chat template refuses it ({error})")
-        except FieldError as error:
-            reader.refuse(placed.place, str(error))
-        return None
 
     def _add(self, encoded: Encoded, table: TableWriter, *, counted: bool) -> None:
         length = self._settings.sequence_length
@@ -160,7 +167,7 @@ class DataPreparation:
                 None,
                 f"no record has an answer within {length} tokens. Raise sequence_length",
             )
-        fraction = self._settings.validation_fraction
+        fraction = self._settings.shares.validation_fraction
         if fraction and not num_validation:
             raise InvalidFileError(
                 place,
@@ -168,6 +175,33 @@ class DataPreparation:
                 f"data.validation_fraction {fraction:g} keeps none of its "
                 f"{self.summary.num_records} records: raise it, or set it to 0",
             )
+
+
+def rendered_or_refused(
+    placed: PlacedSample, tokenizer: Any, reader: SourceReader
+) -> Rendered | None:
+    """The sample's text; nothing where the template refuses it and bad records are skipped."""
+    try:
+        return render(placed.sample, tokenizer)
+    except (TemplateError, TypeError, ValueError) as error:
+        reader.refuse(placed.place, f"the model's chat template refuses it ({error})")
+    except FieldError as error:
+        reader.refuse(placed.place, str(error))
+    return None
+
+
+def draw(shares: Shares, source: int, number: int) -> tuple[bool, int]:
+    """Whether a record is kept for validation, and how often an epoch has it.
+
+    A weight of 1.5 is one copy, and in half of the cases another.
+    """
+    if shares.seed is None:
+        return False, int(shares.weights[source])
+    chance = Random(f"{shares.seed} {source} {number}")
+    if chance.random() < shares.validation_fraction:
+        return True, 1
+    weight = shares.weights[source]
+    return False, int(weight) + (chance.random() < weight % 1)
 
 
 def pack(path: Path, sequence_length: int) -> int:
@@ -184,12 +218,6 @@ def pack(path: Path, sequence_length: int) -> int:
     del packed
     loose.unlink()
     return num_rows
-
-
-def _copies(weight: float, draw: Random) -> int:
-    """A weight of 1.5 is one copy, and in half of the cases another."""
-    whole = int(weight)
-    return whole + (draw.random() < weight - whole)
 
 
 def _num_learnt(labels: Sequence[int]) -> int:

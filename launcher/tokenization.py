@@ -71,14 +71,11 @@ def encode(samples: Sequence[Rendered], tokenizer: Any, *, loss_on: LossOn) -> l
         tokens = tokenizer(
             [samples[i].text for i in batch],
             add_special_tokens=not has_all_tokens,
-            return_offsets_mapping=True,
             return_attention_mask=False,
             verbose=False,
         )
-        for i, ids, offsets in zip(
-            batch, tokens["input_ids"], tokens["offset_mapping"], strict=True
-        ):
-            learnt = ids if loss_on == "everything" else _learnt(ids, offsets, samples[i].answers)
+        for i, ids, encoding in zip(batch, tokens["input_ids"], tokens.encodings, strict=True):
+            learnt = ids if loss_on == "everything" else _learnt(ids, encoding, samples[i].answers)
             labels = [IGNORED, *learnt[1:]]
             found[i] = Encoded(ids, labels, samples[i].num_open_answers)
     return [found[i] for i in range(len(samples))]
@@ -165,11 +162,34 @@ def _common_prefix(part: str, whole: str) -> int:
     return next((index for index, (left, right) in enumerate(pairs) if left != right), shorter)
 
 
-def _learnt(ids: list[int], offsets: Sequence[Span], answers: Sequence[Span]) -> list[int]:
+def _learnt(ids: list[int], encoding: Any, answers: Sequence[Span]) -> list[int]:
     """The ids of tokens that lie in an answer whole; tokens without text are in none."""
     labels = [IGNORED] * len(ids)
-    for first, last in answers:
-        for index, (start, end) in enumerate(offsets):
-            if first <= start < end <= last:
-                labels[index] = ids[index]
+    for answer in answers:
+        begin, end = _tokens_in(encoding, answer, len(ids))
+        labels[begin:end] = ids[begin:end]
     return labels
+
+
+def _tokens_in(encoding: Any, answer: Span, num_tokens: int) -> Span:
+    """First token that lies in a span of characters, and the one after the last.
+
+    Only the ends are looked at. A character of several bytes may be several tokens, and space
+    may be in none.
+    """
+    first, last = answer
+    found = (encoding.char_to_token(at) for at in range(first, last))
+    begin = next((token for token in found if token is not None), num_tokens)
+    if begin < num_tokens and encoding.token_to_chars(begin)[0] < first:
+        begin += 1
+    found = (encoding.char_to_token(at) for at in range(last - 1, first - 1, -1))
+    end = next((token for token in found if token is not None), begin - 1) + 1
+    while end < num_tokens and _is_within(encoding.token_to_chars(end), answer):
+        end += 1
+    while end > begin and not _is_within(encoding.token_to_chars(end - 1), answer):
+        end -= 1
+    return begin, end
+
+
+def _is_within(token: Span | None, answer: Span) -> bool:
+    return token is not None and answer[0] <= token[0] < token[1] <= answer[1]

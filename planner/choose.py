@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from planner.alternatives import Alternative, alternatives, fallbacks
 from planner.errors import NothingFitsError
 from planner.plan import METHODS, OFFLOADS_FROM, Method, Offload
+from planner.recipe import load_recipe
 from planner.remedies import richer_method, shortfall
 from planner.request import Request, Results, check, search_methods
 from planner.search import Candidate
@@ -29,6 +30,22 @@ class Decision:
     rejected: Counter[str]
     richer: str | None
     """What would make the next richer method fit, where it does not."""
+
+
+def decide_with_data(request: Request) -> Decision:
+    """As below; at the recipe's length where the longer one that the data ask for does not fit."""
+    try:
+        return decide(request)
+    except NothingFitsError:
+        data, pinned = request.data, request.sequence_length is not None
+        if data is None or data.known is None or data.longest is not None or pinned:
+            raise
+        longest = max(_recipe_length(request, method) for method in request.methods)
+        return decide(replace(request, data=replace(data, longest=longest)))
+
+
+def _recipe_length(request: Request, method: Method) -> int:
+    return (request.recipe or load_recipe(method)).sequence_length
 
 
 def decide(request: Request) -> Decision:

@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 
 from planner.assemble import plan_of
-from planner.choose import decide
+from planner.choose import decide_with_data
 from planner.command_line import run
+from planner.data_section import DataErrors, DataSection
 from planner.detect import detect, parse_gpus
 from planner.document import document
 from planner.errors import InvalidRequestError
@@ -26,6 +27,7 @@ from planner.presets import Kind, ModelPreset, load_model, preset_names
 from planner.recipe import load_recipe
 from planner.report import print_report
 from planner.request import Prefer, Request
+from planner.training_data import TrainingData
 from planner.units import parse_size
 
 ZeroStageOption = Literal["0", "1", "2", "3"]
@@ -40,7 +42,13 @@ def plan(
         str, typer.Option(help="auto, cpu, 24G, 2x24G, or a card: rtx-4090, 8xh100.")
     ] = "auto",
     recipe: Annotated[str | None, typer.Option(help="Training settings by name.")] = None,
-    data: Annotated[str | None, typer.Option(help="Training data, or demo.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Training data: a file, a folder, a data set on the hub, or demo."),
+    ] = None,
+    data_errors: Annotated[
+        DataErrors | None, typer.Option(help="What a bad record does: stop, or skip.")
+    ] = None,
     method: Annotated[
         Literal["auto", "qlora", "lora", "full"], typer.Option(help="How to fine-tune.")
     ] = "auto",
@@ -60,6 +68,10 @@ def plan(
     offload: Annotated[
         Offload | None,
         typer.Option(help="Hold optimizer states, or all, in host memory; a last resort."),
+    ] = None,
+    packing: Annotated[
+        bool | None,
+        typer.Option("--packing/--no-packing", help="Put several samples in one sequence."),
     ] = None,
     activation_checkpointing: Annotated[
         bool | None,
@@ -102,9 +114,10 @@ def plan(
         return
     if model is None:
         raise InvalidRequestError("--model is missing: name one (plan --list models shows them)")
-    decision = decide(
+    preset = find_model(model)
+    decision = decide_with_data(
         Request(
-            model=find_model(model),
+            model=preset,
             cluster=find_cluster(gpus),
             prefer=prefer,
             recipe=load_recipe(recipe) if recipe is not None else None,
@@ -119,7 +132,8 @@ def plan(
             lora_rank=lora_rank,
             optimizer=optimizer_name(optimizer) if optimizer is not None else None,
             memory_limit_bytes=_size(memory_limit),
-            data_source=_data_source(data),
+            data=_training_data(data, data_errors, preset),
+            packing=packing,
         )
     )
     made = plan_of(decision)
@@ -140,7 +154,7 @@ def plan(
         from planner.explanation import explanation
 
         console.print(explanation(decision))
-    print_report(console, decision, _next_steps(destination, made.data.source))
+    print_report(console, decision, _next_steps(destination, named=bool(made.data.every_source)))
 
 
 _STAGES: dict[ZeroStageOption, Literal[0, 1, 2, 3]] = {"0": 0, "1": 1, "2": 2, "3": 3}
@@ -169,15 +183,20 @@ def _size(text: str | None) -> int | None:
         raise InvalidRequestError(f"--memory-limit: {error}") from error
 
 
-def _data_source(data: str | None) -> str | None:
-    if data is not None and data != "demo" and not Path(data).exists():
-        raise InvalidRequestError(f"--data {data}: there is no such file or directory")
-    return data
+def _training_data(
+    named: str | None, errors: DataErrors | None, model: ModelPreset
+) -> TrainingData | None:
+    if named is None:
+        return None
+    from planner.planned_data import training_data  # starts a process
+
+    section = DataSection().reading(named).model_copy(update={"errors": errors or "stop"})
+    return training_data(section, model)
 
 
-def _next_steps(output: Path, data_source: str | None) -> list[str]:
+def _next_steps(output: Path, *, named: bool) -> list[str]:
     command = f"launch {shlex.quote(str(output))}"
-    return [command if data_source is not None else f"{command} --data FILE"]
+    return [command if named else f"{command} --data FILE"]
 
 
 def main() -> None:

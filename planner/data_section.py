@@ -1,6 +1,7 @@
 """The ``data`` section of a plan: where records are, how they are read, what the loss counts."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -96,9 +97,18 @@ class DataSection(Spec):
         )
         return (only,)
 
-    def reading(self, *named: str) -> "DataSection":
-        """With these sources in place of its own; how records are read stays."""
-        if len(named) == 1:
-            return self.model_copy(update={"source": named[0], "sources": ()})
-        sources = tuple(DataSource(source=name) for name in named)
-        return self.model_copy(update={"source": None, "sources": sources})
+    def reading(self, named: str) -> "DataSection":
+        """With what ``--data`` names in place of its own; how records are read stays."""
+        return self.model_copy(update=data_keys(named))
+
+
+def data_keys(named: str) -> dict[str, Any]:
+    """What ``--data`` sets: a file, a folder or a name, or several of them with commas between.
+
+    >>> data_keys("a.jsonl")
+    {'source': 'a.jsonl', 'sources': ()}
+    """
+    names = [named] if Path(named).exists() else [name for name in named.split(",") if name]
+    if len(names) == 1:
+        return {"source": names[0], "sources": ()}
+    return {"source": None, "sources": tuple(DataSource(source=name) for name in names)}

@@ -63,7 +63,6 @@ ZERO_STAGE: dict[Strategy, ZeroStage] = {
     "zero3": 3,
 }
 
-
 OFFLOADS_FROM: dict[Offload, tuple[ZeroStage, ...]] = {
     "none": (0, 1, 2, 3),
     "optimizer": (2, 3),

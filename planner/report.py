@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from planner.choose import Decision
+from planner.data_rows import data_rows
 from planner.gpu import Cluster
 from planner.overheads import measured_over_predicted, overheads
 from planner.plan import PARTS, PHASES, Phase
@@ -253,6 +254,7 @@ def _costs(decision: Decision) -> Table:
             f"{format_gib(chosen.disk_bytes)} GiB of disk for what is saved",
         ),
         ("Speed", _speed(decision)),
+        *data_rows(chosen, decision.request.data),
     ]
     return _facts(rows)
 

@@ -109,7 +109,10 @@ def test_packed_rows_hold_whole_samples(tmp_path: Path, tiny_checkpoint: Path) -
     loose = prepared(tiny_checkpoint, data__source=str(path))
     packed = prepared(tiny_checkpoint, data__source=str(path), batch__packing=True)
     table = training_table(str(packed.folder))
-    assert all(sum(lengths) == len(ids) <= 128 for lengths, ids in zip(table["seq_lengths"], table["input_ids"], strict=True))
+    assert all(
+        sum(lengths) == len(ids) <= 128
+        for lengths, ids in zip(table["seq_lengths"], table["input_ids"], strict=True)
+    )
     assert len(table) == packed.summary["num_rows"] < 30
     samples = []
     for lengths, ids in zip(table["seq_lengths"], table["input_ids"], strict=True):
@@ -160,7 +163,8 @@ def test_the_same_data_are_tokenized_once(
     made = prepared(tiny_checkpoint, first, data__source=str(path))
     found = prepared(tiny_checkpoint, again, data__source=str(path))
     assert found.folder == made.folder
-    assert "tokenized before" in again.getvalue() and "tokenized before" not in first.getvalue()
+    assert "tokenized before" in again.getvalue()
+    assert "tokenized before" not in first.getvalue()
     prepared(tiny_checkpoint, data__source=str(path), batch__sequence_length=100)
     prepared(tiny_checkpoint, data__source=str(path), data__loss_on="everything")
     with path.open("a", encoding="utf-8") as file:
@@ -170,9 +174,7 @@ def test_the_same_data_are_tokenized_once(
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "missing", "no summary"])
-def test_a_torn_entry_is_made_again(
-    tmp_path: Path, tiny_checkpoint: Path, damage: str
-) -> None:
+def test_a_torn_entry_is_made_again(tmp_path: Path, tiny_checkpoint: Path, damage: str) -> None:
     path = numbered(tmp_path / "data.jsonl", 3)
     entry = prepared(tiny_checkpoint, data__source=path)
     expected, table = rows(entry), entry.folder / "train.arrow"
@@ -206,7 +208,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     def full(_folder: Path) -> dict[str, Any]:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(InvalidRequestError, match="No space left on device. Make room"):
+    with pytest.raises(InvalidRequestError, match=r"No space left on device\. Make room"):
         make_entry(tmp_path / "entry", full)
     assert not list(tmp_path.glob(".entry*"))
 
