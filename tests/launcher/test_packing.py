@@ -57,7 +57,7 @@ APART: dict[str, dict[str, Any]] = {
     "stablelm": {},
     "starcoder2": {},
 }
-SEEING = {
+SEEING: dict[str, dict[str, Any]] = {
     "bloom": {},
     "falcon": {"head_dim": None},
     "gpt_oss": {"num_local_experts": 4},
@@ -126,7 +126,8 @@ def test_a_packed_batch_is_its_documents(attention: str) -> None:
     gradients = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
 
-    losses, count = torch.zeros(()), 0
+    losses: Any = torch.zeros(())
+    count = 0
     for row, logits in zip(rows, packed.logits, strict=True):
         start = 0
         for document in row:
@@ -136,7 +137,7 @@ def test_a_packed_batch_is_its_documents(attention: str) -> None:
             torch.testing.assert_close(part, alone.logits[0], rtol=1e-5, atol=1e-6)
             losses = losses + alone.loss * (len(document) - 1)
             start, count = start + len(document), count + len(document) - 1
-    mean = losses / count
+    mean: Any = losses / count
     mean.backward()
     torch.testing.assert_close(packed.loss, mean)
     for parameter, expected in zip(model.parameters(), gradients, strict=True):

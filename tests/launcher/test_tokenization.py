@@ -73,7 +73,7 @@ def test_plain_text_is_learnt_whole(tokenizer: Any) -> None:
 
 
 def test_many_at_once_come_back_in_order(tokenizer: Any) -> None:
-    samples = [PlainText("Once"), TWO_TURNS, Completion("1+1=", "2")]
+    samples: list[Sample] = [PlainText("Once"), TWO_TURNS, Completion("1+1=", "2")]
     together = encode([render(s, tokenizer) for s in samples], tokenizer, loss_on="answers")
     assert together == [encoded(sample, tokenizer) for sample in samples]
 
