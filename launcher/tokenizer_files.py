@@ -72,6 +72,7 @@ def _snapshot(model: ModelSection, *, local_files_only: bool) -> Path | None:
 
     if model.source.startswith((".", "/", "~")) or model.source.count("/") != 1:
         raise ModelNotFoundError(f"model folder {model.source} does not exist")
+    missing: tuple[type[Exception], ...] = (LocalEntryNotFoundError, *network_errors())
     try:
         folder = snapshot_download(
             model.source,
@@ -79,7 +80,7 @@ def _snapshot(model: ModelSection, *, local_files_only: bool) -> Path | None:
             allow_patterns=list(WANTED),
             local_files_only=local_files_only,
         )
-    except (LocalEntryNotFoundError, *network_errors()):
+    except missing:
         return None
     has_one = any((Path(folder) / name).is_file() for name in TOKENIZER_FILES)
     return Path(folder) if has_one else None
