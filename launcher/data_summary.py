@@ -55,21 +55,22 @@ def describe(summary: DataSummary, sequence_length: int) -> list[str]:
     """For the screen: one line, and one for each thing that a person should know."""
     sources = ", ".join(f"{name} ({form})" for name, form in summary.formats.items())
     lines = [
-        f"data: {sources}: {summary.num_samples:,} samples, {summary.num_tokens:,} tokens, "
+        f"data: {sources}: {_count(summary.num_samples, 'sample')}, {summary.num_tokens:,} tokens, "
         f"{summary.num_answer_tokens:,} of them in the loss",
         f"data: tokens a sample: {_quantile_text(summary)}",
     ]
     if summary.num_validation:
-        lines.append(f"data: {summary.num_validation:,} samples are kept for validation")
+        lines.append(f"data: kept for validation: {_count(summary.num_validation, 'sample')}")
     if summary.num_truncated:
         lines.append(
-            f"data: {summary.num_truncated:,} samples cut to {sequence_length:,} tokens: "
+            f"data: {_count(summary.num_truncated, 'sample')} cut to {sequence_length:,} tokens: "
             f"{summary.num_tokens_lost:,} tokens lost, "
             f"{summary.num_answer_tokens_lost:,} of them in the loss"
         )
     if summary.num_dropped:
         lines.append(
-            f"data: {summary.num_dropped:,} samples left out (answer beyond the sequence length)"
+            f"data: {_count(summary.num_dropped, 'sample')} left out "
+            "(answer beyond the sequence length)"
         )
     if summary.num_rows != summary.num_samples:
         filled = summary.num_tokens / (summary.num_rows * sequence_length)
@@ -79,7 +80,8 @@ def describe(summary: DataSummary, sequence_length: int) -> list[str]:
         )
     if summary.num_skipped:
         lines.append(
-            f"data: {summary.num_skipped:,} bad records skipped; the first: {summary.skipped[0]}"
+            f"data: {_count(summary.num_skipped, 'bad record')} skipped; "
+            f"the first: {summary.skipped[0]}"
         )
     return lines + _template_lines(summary)
 
@@ -91,13 +93,21 @@ def _quantile_text(summary: DataSummary) -> str:
     )
 
 
+def _count(number: int, noun: str) -> str:
+    """
+    >>> _count(1, "sample"), _count(1200, "sample")
+    ('1 sample', '1,200 samples')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _template_lines(summary: DataSummary) -> list[str]:
     lines = []
     if summary.plain_template:
         lines.append("data: the tokenizer has no chat template: plain headings are used")
     if summary.num_open_answers:
         lines.append(
-            f"data: the chat template puts no end mark behind {summary.num_open_answers:,} "
-            "answers: the model will not learn to stop there"
+            "data: the chat template puts no end mark behind "
+            f"{_count(summary.num_open_answers, 'answer')}: the model will not learn to stop there"
         )
     return lines

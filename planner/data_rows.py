@@ -68,8 +68,9 @@ def _length_line(data: KnownData, found: Epochs) -> str:
         return f"{length} hold every sample whole"
     share = found.num_truncated / data.num_samples
     about = "" if data.all_read else "about "
+    many = "1 sample is" if found.num_truncated == 1 else f"{found.num_truncated:,} samples are"
     return (
-        f"{length}: {about}{found.num_truncated:,} samples ({share:.1%}) are cut and lose "
+        f"{length}: {about}{many} cut ({share:.1%}) and lose{'s' * (found.num_truncated == 1)} "
         f"{about}{found.tokens_lost:,} tokens"
     )
 

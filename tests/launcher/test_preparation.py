@@ -57,7 +57,7 @@ def test_what_is_cut_and_left_out_is_counted(tmp_path: Path, tiny_checkpoint: Pa
     assert summary.num_tokens == len(whole) + 64
     text = "\n".join(describe(summary, 64))
     assert f"{path} (messages): 2 samples, {len(whole) + 64} tokens" in text
-    assert f"1 samples cut to 64 tokens: {summary.num_tokens_lost} tokens lost" in text
+    assert f"1 sample cut to 64 tokens: {summary.num_tokens_lost} tokens lost" in text
 
 
 def test_nothing_left_to_learn(tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -131,7 +131,7 @@ def test_bad_records_are_reported(tmp_path: Path, tiny_checkpoint: Path) -> None
         file.write("{\n")
     entry = prepared(tiny_checkpoint, data={"source": str(path), "errors": "skip"})
     lines = describe(DataSummary(**entry.summary), 128)
-    assert f"data: 1 bad records skipped; the first: {path}:3: is not JSON" in lines[-1]
+    assert f"data: 1 bad record skipped; the first: {path}:3: is not JSON" in lines[-1]
 
 
 def test_a_record_that_the_template_refuses_is_named(
