@@ -21,7 +21,7 @@ from planner.options import Option, run_command
 from planner.plan import Loss, Method, Offload, Precision
 from planner.plan_file import render, write
 from planner.presets import Kind, ModelPreset, load_model, preset_names
-from planner.recipe import load_recipe
+from planner.recipe import Recipe, load_recipe
 from planner.report import print_report
 from planner.request import Prefer, Request
 from planner.training_data import TrainingData
@@ -120,12 +120,13 @@ def plan(
         show_machine(console, cluster, save_machine, as_json=as_json)
         return
     preset = find_model(model)
+    settings = load_recipe(recipe) if recipe is not None else None
     decision = decide_with_data(
         Request(
             model=preset,
             cluster=over_nodes(cluster, nodes, network),
             prefer=prefer,
-            recipe=load_recipe(recipe) if recipe is not None else None,
+            recipe=settings,
             method=_open(method),
             sequence_length=sequence_length,
             global_batch_size=global_batch_size,
@@ -140,7 +141,7 @@ def plan(
             loss=loss,
             optimizer=optimizer_name(optimizer) if optimizer is not None else None,
             memory_limit_bytes=_size(memory_limit),
-            data=_training_data(data, data_errors, preset),
+            data=_training_data(data, data_errors, settings, preset),
             packing=packing,
             price_per_gpu_hour=price_per_gpu_hour,
         )
@@ -208,13 +209,16 @@ def _size(text: str | None) -> int | None:
 
 
 def _training_data(
-    named: str | None, errors: DataErrors | None, model: ModelPreset
+    named: str | None, errors: DataErrors | None, recipe: Recipe | None, model: ModelPreset
 ) -> TrainingData | None:
+    """What ``--data`` names, read as the recipe says."""
     if named is None:
         return None
     from planner.planned_data import training_data  # starts a process
 
-    section = DataSection().reading(named).model_copy(update={"errors": errors or "stop"})
+    section = (recipe.data if recipe is not None else DataSection()).reading(named)
+    if errors is not None:
+        section = section.model_copy(update={"errors": errors})
     return training_data(section, model)
 
 
