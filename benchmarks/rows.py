@@ -99,6 +99,8 @@ class Row:
     unit: str
     peak_bytes: int
     """The figure, its unit taken at its word."""
+    throughput: float | None
+    """As printed, in its source's own unit."""
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -149,6 +151,7 @@ def parse_row(line: Mapping[str, str]) -> Row:
         printed=float(line["peak_mem_gb"]),
         unit=line["unit"],
         peak_bytes=round(float(line["peak_gib_per_gpu"]) * GIB),
+        throughput=float(line["throughput"]) if line["throughput"] else None,
     )
 
 

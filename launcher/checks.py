@@ -56,6 +56,8 @@ class Setup:
     optimizer_class: str
     zero_optimizer_class: str | None
     autocast_dtype: str | None
+    scales_gradients: bool
+    """Of fp16, whose small gradients would be lost."""
 
 
 def setup_of(trainer: Any) -> Setup:
@@ -76,6 +78,7 @@ def setup_of(trainer: Any) -> Setup:
         optimizer_class=_optimizer_class(trainer, kind),
         zero_optimizer_class=type(engine.optimizer).__name__ if kind == DEEPSPEED else None,
         autocast_dtype=_autocast_dtype(trainer, kind),
+        scales_gradients=_scales_gradients(trainer, kind),
     )
 
 
@@ -100,6 +103,7 @@ def mismatches(plan: Plan, setup: Setup) -> list[str]:
         ("optimizer", optimizers()[plan.optimizer.name].class_name, setup.optimizer_class),
         ("trainable precision", (_name(DTYPES[plan.precision.trainable]),), setup.trainable_dtypes),
         ("autocast", _planned_autocast(plan), setup.autocast_dtype),
+        ("gradient scaling", plan.precision.compute == "fp16", setup.scales_gradients),
         ("ZeRO optimizer", ZERO_OPTIMIZERS[zero_stage], setup.zero_optimizer_class),
     ]
     if plan.adapter is not None:
@@ -135,6 +139,12 @@ def _autocast_dtype(trainer: Any, kind: str) -> str | None:
     if kind == DEEPSPEED or precision == "no":
         return None
     return _name(DTYPES[precision])
+
+
+def _scales_gradients(trainer: Any, kind: str) -> bool:
+    if kind == DEEPSPEED:
+        return bool(trainer.model_wrapped.fp16_enabled())
+    return trainer.accelerator.scaler is not None
 
 
 def _planned_autocast(plan: Plan) -> str | None:

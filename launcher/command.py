@@ -10,12 +10,15 @@ ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 """The name since PyTorch 2.9 and the older one; either is read by 2.9 and later."""
 
 
-def torchrun_command(plan: Plan, run_directory: Path, *, python: str) -> list[str]:
+def torchrun_command(
+    plan: Plan, run_directory: Path, *, python: str, checkpoint: Path | None = None
+) -> list[str]:
     """An argument list, never a shell string, so no quoting can go wrong."""
     return [
         *(python, "-m", "torch.distributed.run", "--standalone"),
         *("--nproc-per-node", str(plan.parallel.gpus_per_node)),
         *("-m", "launcher.train", str(run_directory)),
+        *([] if checkpoint is None else [str(checkpoint)]),
     ]
 
 

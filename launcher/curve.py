@@ -1,10 +1,15 @@
 """A line of numbers as a small plot in the terminal. Pure: gives lines of text."""
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Bits of a braille character's dots, by row and column (Unicode, block U+2800)."""
 _BLANK = 0x2800
+_BARS = "▁▂▃▄▅▆▇█"
+_ASCII_BARS = "_.-=+*#@"
+_NO_NUMBER = "x"
 
 
 def draw_curve(
@@ -30,6 +35,66 @@ def draw_curve(
     return [
         f"{name:>{margin - 2}} |{line}".rstrip() for name, line in zip(names, lines, strict=True)
     ]
+
+
+class History:
+    """A long line of numbers in bounded room: means of as many neighbours as it takes.
+
+    >>> history = History(room=2)
+    >>> for value in (4.0, 2.0, 1.0, 1.0, 8.0): history.add(value)
+    >>> history.means, history.first, history.least
+    ([3.0, 1.0], 4.0, 1.0)
+    """
+
+    def __init__(self, room: int = 512) -> None:
+        self.means: list[float] = []
+        self.first: float | None = None
+        self.least: float | None = None
+        self._room = room
+        self._together = 1
+        self._open: list[float] = []
+
+    def add(self, value: float) -> None:
+        self.first = value if self.first is None else self.first
+        self.least = value if self.least is None else min(self.least, value)
+        self._open.append(value)
+        if len(self._open) < self._together:
+            return
+        if len(self.means) == self._room:
+            self.means = [_mean(pair) for pair in _groups(self.means, self._room // 2)]
+            self._together *= 2
+        else:
+            self.means.append(_mean(self._open))
+            self._open = []
+
+
+def sparkline(values: Sequence[float], *, width: int, ascii_only: bool = False) -> str:
+    """One character a value, or a mean of neighbours where there are more; ``x`` for no number.
+
+    >>> sparkline([4, 3, 2, 1], width=4), sparkline([8, 8, 4, 4, 1, 1], width=3)
+    ('█▆▃▁', '█▄▁')
+    """
+    bars = _ASCII_BARS if ascii_only else _BARS
+    means = [_mean(group) for group in _groups(values, width)]
+    known = [mean for mean in means if math.isfinite(mean)]
+    if not known:
+        return _NO_NUMBER * len(means)
+    low, span = min(known), (max(known) - min(known)) or 1.0
+    return "".join(
+        bars[round((mean - low) / span * (len(bars) - 1))] if math.isfinite(mean) else _NO_NUMBER
+        for mean in means
+    )
+
+
+def _groups(values: Sequence[float], number: int) -> list[Sequence[float]]:
+    """Neighbours together, in at most so many groups of nearly the same size."""
+    number = min(number, len(values))
+    edges = [len(values) * place // number for place in range(number + 1)] if number > 0 else []
+    return [values[start:end] for start, end in pairwise(edges)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _points(values: Sequence[float], *, rows: int, columns: int) -> list[tuple[int, int]]:

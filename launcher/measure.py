@@ -21,25 +21,42 @@ class RankMemory:
     peak_allocated_bytes: int | None
     """``torch.cuda.max_memory_allocated``; nothing on the CPU."""
     peak_reserved_bytes: int | None
+    device_used_bytes: int | None
+    """What the driver gave to all processes, at the end: the allocator returns nothing before."""
     peak_resident_bytes: int
     """Resident memory of the process, libraries and mapped files included."""
     resident_before_model_bytes: int
     """The same before the model was loaded: interpreter, libraries, process group."""
+    longest_batch_tokens: int
+    """Of a row of the longest batch: memory was that of this length, not of the plan's."""
 
 
 def resident_bytes() -> int:
     return status_bytes("VmRSS")
 
 
-def rank_memory(*, rank: int, resident_before_model_bytes: int, device: torch.device) -> RankMemory:
+def rank_memory(
+    *,
+    rank: int,
+    resident_before_model_bytes: int,
+    longest_batch_tokens: int,
+    device: torch.device,
+) -> RankMemory:
     on_gpu = device.type == "cuda"
     return RankMemory(
         rank=rank,
         peak_allocated_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
         peak_reserved_bytes=torch.cuda.max_memory_reserved(device) if on_gpu else None,
+        device_used_bytes=_device_used_bytes(device) if on_gpu else None,
         peak_resident_bytes=status_bytes("VmHWM"),
         resident_before_model_bytes=resident_before_model_bytes,
+        longest_batch_tokens=longest_batch_tokens,
     )
+
+
+def _device_used_bytes(device: torch.device) -> int:
+    free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+    return total_bytes - free_bytes
 
 
 def gather(own: Any) -> list[Any]:
@@ -56,10 +73,11 @@ def typical_step_time_s(step_times: Sequence[float]) -> float:
     return statistics.median(step_times[1:] or step_times)
 
 
-def status_bytes(field: str) -> int:
-    """What the kernel says of this process; proc_pid_status(5) names the fields."""
-    for line in STATUS.read_text(encoding="ascii").splitlines():
+def status_bytes(field: str, pid: int | None = None) -> int:
+    """What the kernel says of a process, or of this one; proc_pid_status(5) names the fields."""
+    status = STATUS if pid is None else Path(f"/proc/{pid}/status")
+    for line in status.read_text(encoding="utf-8", errors="replace").splitlines():
         name, _, value = line.partition(":")
         if name == field:
             return int(value.split()[0]) * _KIB
-    raise KeyError(f"{STATUS} has no {field}")
+    raise KeyError(f"{status} has no {field}")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from peft.optimizers import create_loraplus_optimizer
 from transformers import Trainer, TrainingArguments
 
 from planner.plan import OptimizerSection
@@ -23,6 +24,21 @@ def build_optimizer(section: OptimizerSection, model: Any) -> torch.optim.Optimi
     """Without the rest of a trainer: one that is rehearsed has neither data nor a directory."""
     arguments = TrainingArguments(output_dir="unused", use_cpu=True, **optimizer_settings(section))
     made: torch.optim.Optimizer = _Creator(model, arguments).create_optimizer()
+    return made
+
+
+def lora_plus_optimizer(
+    model: Any, arguments: TrainingArguments, *, ratio: float
+) -> torch.optim.Optimizer:
+    """The same optimizer with a higher learning rate for the B matrices, as peft groups them."""
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+    made: torch.optim.Optimizer = create_loraplus_optimizer(
+        model,
+        kind,
+        loraplus_lr_ratio=ratio,
+        loraplus_weight_decay=arguments.weight_decay,
+        **settings,
+    )
     return made
 
 

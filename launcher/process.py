@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -16,15 +16,25 @@ SIGNALLED = 128
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = {SIGNALLED + number: number.name for number in STOP_SIGNALS}
 """Exit codes of a run that somebody stopped."""
+LOOK_SECONDS = 0.5
 _PR_SET_PDEATHSIG = 1  # read: linux/prctl.h
-_ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", re.DOTALL)
+_LIBC = ctypes.CDLL(None)
+_ENDED_RANK = re.compile(r"^\s*rank\s*:\s*(\d+).*?^\s*exitcode\s*:\s*(-?\d+)", re.DOTALL | re.M)
 
 
-def run_to_end(command: Sequence[str], environment: Mapping[str, str], log_file: Path) -> int:
+def run_to_end(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log_file: Path,
+    *,
+    ask_to_stop: Callable[[int], bool] = lambda _number: False,
+    look: Callable[[], None] = lambda: None,
+) -> int:
     """Run a command whose standard output is our standard error, and its errors a log.
 
-    It gets a session of its own, so that a terminal's Ctrl-C reaches it once, through us.
-    After a signal the code says which one.
+    It gets a session of its own, so that a terminal's Ctrl-C reaches it once, through us:
+    ``ask_to_stop`` says whether the command was asked in another way, else and at the second
+    signal it is ended. ``look`` is called while it runs. After a signal the code says which one.
     """
     with ExitStack() as stack:
         errors: IO[bytes] = stack.enter_context(log_file.open("wb"))
@@ -35,29 +45,46 @@ def run_to_end(command: Sequence[str], environment: Mapping[str, str], log_file:
             stderr=errors,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=stop_with_parent,
         )
         received: list[int] = []
 
         def pass_on(number: int, _frame: FrameType | None) -> None:
-            if not received and child.poll() is None:
-                child.send_signal(signal.SIGTERM)
+            asked = not received and ask_to_stop(number)
             received.append(number)
+            if not asked and child.poll() is None:
+                child.send_signal(signal.SIGTERM)
 
         for number in STOP_SIGNALS:
             stack.callback(signal.signal, number, signal.signal(number, pass_on))
-        code = child.wait()
+        code = _wait(child, look)
     if received and code != 0:
         return SIGNALLED + received[0]
     return code if code >= 0 else SIGNALLED - code
 
 
+def _wait(child: subprocess.Popen[bytes], look: Callable[[], None]) -> int:
+    while True:
+        try:
+            return child.wait(LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            look()
+
+
 def failed_rank(launcher_log: Path) -> tuple[int, int] | None:
-    """Rank and exit code of the first failure, from torch elastic's own summary."""
+    """Rank and exit code of the first failure, from torch elastic's own summary.
+
+    A rank that was killed comes before all others, which fail because it is gone; torch
+    elastic itself ends the rest with SIGTERM.
+    """
     text = launcher_log.read_text(encoding="utf-8", errors="replace")
-    match = _ROOT_CAUSE.search(text)
-    return (int(match[1]), int(match[2])) if match else None
+    _, _, root_cause = text.partition("Root Cause")
+    found = [(int(rank), int(code)) for rank, code in _ENDED_RANK.findall(root_cause)]
+    every = [(int(rank), int(code)) for rank, code in _ENDED_RANK.findall(text)]
+    killed = [each for each in every if each[1] < 0 and each[1] != -signal.SIGTERM]
+    return next(iter([*killed, *found]), None)
 
 
 def stop_with_parent() -> None:
     """Ask the kernel for SIGTERM when the process that started this one is gone."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,6 +1,7 @@
 """How a process joins the others of a run, or stands for one of them alone."""
 
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed
@@ -20,7 +21,8 @@ def join_process_group(plan: Plan) -> None:
         import deepspeed
 
         _compile_no_collectives()
-        deepspeed.init_distributed("gloo")
+        limit = timedelta(seconds=2 * plan.training.hang_limit_s)
+        deepspeed.init_distributed("gloo", timeout=limit)
 
 
 def join_alone(plan: Plan) -> None:

@@ -82,9 +82,15 @@ def left_out_of(plan: Plan) -> tuple[str, ...]:
 
 
 def without(plan: Plan, left_out: tuple[str, ...]) -> Phases:
-    """The prediction without parts that one process cannot show."""
+    """The prediction without parts that one process cannot show, at the largest moment of what
+    is left."""
+    own = plan.prediction.unshared if left_out else {}
     return {
-        phase: {part: size for part, size in parts.items() if part not in left_out}
+        phase: {
+            part: size
+            for part, size in {**parts, **own.get(phase, {})}.items()
+            if part not in left_out
+        }
         for phase, parts in plan.prediction.phases.items()
     }
 
@@ -101,7 +107,8 @@ def traced(plan: Plan) -> Tracer:
     tracer = Tracer(CUDA_RULES if on_cuda else FAKE_RULES, left_out=left_out_of(plan))
     _make_shared_tables()
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with replaced_functions(on_cuda=on_cuda), linear_layers_of(plan), fake, tracer:
+    replaced = replaced_functions(on_cuda=on_cuda, packing=plan.batch.packing)
+    with replaced, linear_layers_of(plan), fake, tracer:
         rehearse_step(plan, torch.device("cpu"), tracer)
     return tracer
 

@@ -1,10 +1,12 @@
 """``report.json``: what was predicted beside what was measured."""
 
+import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from launcher.attempts import reported_attempts
 from launcher.checks import Setup
 from launcher.measure import RankMemory, typical_step_time_s
 from launcher.prepare import Inputs
@@ -19,8 +21,6 @@ class Training:
     """How the training went, as rank 0 saw it."""
 
     num_steps: int
-    losses: Sequence[float]
-    """Of every logged step."""
     tokens_per_second: Sequence[float]
     step_times_s: Sequence[float]
     run_time_s: float
@@ -35,6 +35,7 @@ def write_report(
     training: Training,
     ranks: Sequence[RankMemory],
 ) -> None:
+    losses = logged_losses(run)
     write_json(
         run.report,
         {
@@ -42,16 +43,23 @@ def write_report(
             "status": "finished",
             "predicted": plan.prediction.model_dump(mode="json"),
             "measured": measured(training, ranks),
+            "attempts": reported_attempts(run),
             "training": {
                 "num_steps": training.num_steps,
-                "first_loss": training.losses[0],
-                "last_loss": training.losses[-1],
+                "first_loss": losses[0],
+                "last_loss": losses[-1],
             },
             "setup": asdict(setup),
             "inputs": asdict(inputs),
             "result": run.result(plan).name,
         },
     )
+
+
+def logged_losses(run: RunDirectory) -> list[float]:
+    """Of every logged step, those before an interruption too."""
+    lines = run.metrics.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["loss"] for line in lines]
 
 
 def measured(training: Training, ranks: Sequence[RankMemory]) -> dict[str, Any]:

@@ -36,17 +36,39 @@ class RunDirectory:
 
     @property
     def inputs(self) -> Path:
-        """What was prepared: the checkpoint's place and the data set's size."""
+        """What was prepared: where checkpoint and tokenized data are, and the size of the data."""
         return self.path / "inputs.json"
-
-    @property
-    def data(self) -> Path:
-        """The tokenized data set."""
-        return self.path / "data"
 
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        """A line an evaluation: its loss, and what the model answered."""
+        return self.path / "evaluation.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def attempts(self) -> Path:
+        """Each start of the ranks: its layout, where it went on from, how it ended."""
+        return self.path / "attempts.json"
+
+    @property
+    def ranks(self) -> Path:
+        """Where each rank is, and what ended it."""
+        return self.path / ".ranks"
+
+    def rank_place(self, rank: int) -> Path:
+        return self.ranks / f"rank-{rank}.json"
+
+    @property
+    def stop(self) -> Path:
+        """While it is there, ranks stop after the step they are in."""
+        return self.path / ".stop"
 
     @property
     def report(self) -> Path:

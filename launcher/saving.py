@@ -4,8 +4,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from launcher.failure import NotSavedError
 from launcher.model_building import cast_trainable
 from planner.plan import Plan
+from planner.units import MIB
 
 
 def save_result(plan: Plan, trainer: Any, target: Path) -> None:
@@ -22,7 +24,10 @@ def save_result(plan: Plan, trainer: Any, target: Path) -> None:
     elif plan.adapter is None:
         cast_trainable(model, plan.precision.compute)
     if trainer.accelerator.is_main_process:
-        _write(model, trainer.processing_class, target, options)
+        try:
+            _write(model, trainer.processing_class, target, options)
+        except Exception as error:
+            raise NotSavedError(why_not_saved("the result", target, error)) from error
     trainer.accelerator.wait_for_everyone()
 
 
@@ -32,4 +37,14 @@ def _write(model: Any, tokenizer: Any, target: Path, options: dict[str, Any]) ->
         shutil.rmtree(partial)
     model.save_pretrained(partial, **options)
     tokenizer.save_pretrained(partial)
+    if target.exists():  # of an attempt that could not write its report
+        shutil.rmtree(target)
     partial.rename(target)
+
+
+def why_not_saved(what: str, target: Path, error: Exception) -> str:
+    """One line, with the room there is: a library's error seldom names a full disk."""
+    lines = str(error).strip().splitlines()
+    reason = lines[0] if lines else type(error).__name__
+    free = f"{shutil.disk_usage(target.parent).free / MIB:,.0f} MiB of disk are free there"
+    return f"{what} could not be written ({reason}); {free}"

@@ -38,6 +38,17 @@ def libraries_quiet(log_file: Path) -> Iterator[TextIO]:
             os.close(saved)
 
 
+STACK = "Stack (most recent call first):"
+"""What faulthandler begins with."""
+
+
+def last_stack(log_file: Path, num_lines: int) -> list[str]:
+    """Where a rank was when it was last asked, innermost first; nothing if it never was."""
+    text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.is_file() else ""
+    _, found, stack = text.rpartition(STACK)
+    return stack.splitlines()[1 : num_lines + 1] if found else []
+
+
 def tail(log_file: Path, num_lines: int) -> list[str]:
     """The last lines of a log that say something."""
     if not log_file.is_file():

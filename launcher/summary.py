@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from launcher.run_directory import RunDirectory
-from launcher.screen import tail
+from launcher.screen import last_stack, tail
 from planner.plan import Plan
 from planner.units import format_duration, format_gib
 
@@ -32,11 +32,14 @@ def summary_table(plan: Plan, report: dict[str, Any]) -> Table:
         expected_bytes = predicted.peak_allocated_bytes
     else:
         what, found_bytes = "peak resident per process", measured["peak_resident_bytes"]
-        expected_bytes = predicted.host_ram_bytes // plan.parallel.gpus_per_node
+        expected_bytes = planned_resident_bytes(plan)
     table.add_row(what, f"{format_gib(expected_bytes)} GiB", f"{format_gib(found_bytes)} GiB")
     if on_gpu:
         reserved = f"{format_gib(measured['peak_reserved_bytes'])} GiB"
         table.add_row("peak reserved per GPU", UNKNOWN, reserved)
+        used_bytes = max(rank["device_used_bytes"] for rank in measured["ranks"])
+        expected = f"{format_gib(predicted.low_bytes)}-{format_gib(predicted.high_bytes)} GiB"
+        table.add_row("in use per GPU, at the end", expected, f"{format_gib(used_bytes)} GiB")
     table.add_row(
         "time per step",
         UNKNOWN if predicted.step_time_s is None else format_duration(predicted.step_time_s),
@@ -48,6 +51,11 @@ def summary_table(plan: Plan, report: dict[str, Any]) -> Table:
         f"{measured['tokens_per_second']:,.0f}",
     )
     return table
+
+
+def planned_resident_bytes(plan: Plan) -> int:
+    """What each of a node's processes is predicted to hold of its memory."""
+    return plan.prediction.host_ram_bytes // plan.parallel.gpus_per_node
 
 
 def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list[str]:
@@ -80,6 +88,14 @@ def failure_lines(log_file: Path, what: str) -> list[str]:
     return [f"error: {what}. The end of {log_file}:", *(f"  {line}" for line in lines)]
 
 
+def hang_lines(log_file: Path, what: str) -> list[str]:
+    """As above, with the stack that the rank wrote when it was ended."""
+    stack = last_stack(log_file, TAIL_LINES)
+    if not stack:
+        return failure_lines(log_file, what)
+    return [f"error: {what}. Where it was, innermost first, from {log_file}:", *stack]
+
+
 def describe_exit(code: int) -> str:
     """What an exit code of a rank means.
 
@@ -90,22 +106,3 @@ def describe_exit(code: int) -> str:
         return f"ended with exit code {code}"
     guess = ": the system ran out of memory?" if code == -signal.SIGKILL else ""
     return f"was killed by signal {-code}{guess}"
-
-
-def ran_out_of_memory(log_file: Path) -> bool:
-    return any("OutOfMemoryError" in line for line in tail(log_file, TAIL_LINES))
-
-
-def out_of_memory_advice(plan: Plan) -> str:
-    """The plan's own next choice of the same layout, as options to type."""
-    for fallback in plan.fallbacks:
-        if fallback.strategy == plan.parallel.strategy:
-            settings = {
-                "batch.micro_batch_size": fallback.micro_batch_size,
-                "batch.gradient_accumulation_steps": fallback.gradient_accumulation_steps,
-                "activation_checkpointing": str(fallback.activation_checkpointing).lower(),
-                "checkpoint_every": fallback.checkpoint_every,
-            }
-            options = " ".join(f"--set {key}={value}" for key, value in settings.items())
-            return f"GPU memory ran out. The next best layout of this plan: {options}"
-    return "GPU memory ran out, and the plan knows no leaner layout. Shorten the sequences."

@@ -1,32 +1,44 @@
 """What each rank runs: build the planned model, train it, save it, report.
 
-python -m torch.distributed.run ... -m launcher.train RUN_DIRECTORY
+python -m torch.distributed.run ... -m launcher.train RUN_DIRECTORY [CHECKPOINT]
 """
 
+import faulthandler
+import json
 import os
+import signal
 import sys
 import time
+import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import torch
-from datasets import load_from_disk
-from transformers import AutoTokenizer, TrainerCallback, set_seed
+from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback, set_seed
 
+from launcher.checkpoints import step_of
 from launcher.checks import Setup, require_as_planned, setup_of
+from launcher.data_tables import training_table, validation_table
 from launcher.environment import describe_environment
+from launcher.failure import failure_of, write_failure
 from launcher.measure import gather, rank_memory, resident_bytes
 from launcher.model_building import build_model, cast_trainable
+from launcher.packing import DocumentsApart, PackedCollator
 from launcher.prepare import Inputs
 from launcher.process import stop_with_parent
 from launcher.process_group import join_process_group
-from launcher.progress import Reporter, StepTimes, display_on
+from launcher.progress import Reporter, StepTimes
 from launcher.report import Training, write_report
+from launcher.run_callbacks import Answers, Continued, StageCallback, StopOnRequest
 from launcher.run_directory import RunDirectory, read_json, write_json
 from launcher.saving import save_result
 from launcher.screen import redirect_output
+from launcher.sensors import sensors_of
+from launcher.stages import Stages
 from launcher.tokenization import use_plain_template_if_none
 from launcher.training import PlannedTrainer, trainer_class, training_arguments
+from launcher.view import expected_of
 from planner.plan import Plan
 from planner.spec import read_spec
 
@@ -48,42 +60,89 @@ class SetupCheck(TrainerCallback):  # type: ignore[misc]
         self._trainer.restart_clock()
 
 
-def train(run: RunDirectory, rank: int, screen: TextIO) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where a rank begins: at the first step, or behind a checkpoint."""
+
+    stages: Stages
+    checkpoint: str | None
+
+    @property
+    def step(self) -> int:
+        return 0 if self.checkpoint is None else step_of(Path(self.checkpoint))
+
+
+def train(run: RunDirectory, rank: int, screen: TextIO, *, start: Start) -> None:
     plan = read_spec(Plan, run.plan)
     inputs = Inputs(**read_json(run.inputs))
+    start.stages.enter("load", 0)
     join_process_group(plan)
     arguments = training_arguments(plan, run.path)
     resident_before_bytes = resident_bytes()
     if rank == 0:
-        write_json(run.environment, describe_environment())
+        begin_files(run, start)
         print(f"loading {plan.model.name}", file=screen)
     trainer = build_trainer(plan, run, arguments, inputs)
+    trainer.watch(plan, run, start.stages)
+    stop = add_callbacks(trainer, plan, run, start)
     check = SetupCheck(plan)
     check.watch(trainer)
     times = StepTimes()
     trainer.add_callback(times)
-    reporter = Reporter(display_on(screen), run.metrics) if rank == 0 else None
-    if reporter is not None:
+    sensors = sensors_of(plan, gather(os.getpid()))
+    reporter = None
+    if rank == 0:
+        reporter = Reporter(screen, run.metrics, expected=expected_of(plan), sensors=sensors)
         trainer.add_callback(reporter)
 
     began = time.perf_counter()
-    trainer.train()
+    train_to_end(trainer, reporter, start)
     run_time_s = time.perf_counter() - began
-
+    if stop.stopped:
+        return
     memory = rank_memory(
-        rank=rank, resident_before_model_bytes=resident_before_bytes, device=arguments.device
+        rank=rank,
+        resident_before_model_bytes=resident_before_bytes,
+        longest_batch_tokens=trainer.batches.longest,
+        device=arguments.device,
     )
     ranks = gather(memory)
+    start.stages.enter("save", trainer.state.global_step)
     save_result(plan, trainer, run.result(plan))
     if reporter is not None and check.found is not None:
         training = Training(
             num_steps=trainer.state.global_step,
-            losses=reporter.losses,
             tokens_per_second=reporter.tokens_per_second,
             step_times_s=times.step_times_s,
             run_time_s=run_time_s,
         )
         write_report(run, plan, inputs=inputs, setup=check.found, training=training, ranks=ranks)
+
+
+def train_to_end(trainer: PlannedTrainer, reporter: Reporter | None, start: Start) -> None:
+    """To the last step, or to where something fails: the terminal is given back either way."""
+    try:
+        trainer.train(resume_from_checkpoint=start.checkpoint)
+    except BaseException:
+        if reporter is not None:
+            reporter.on_train_end()
+        raise
+
+
+def add_callbacks(
+    trainer: PlannedTrainer, plan: Plan, run: RunDirectory, start: Start
+) -> StopOnRequest:
+    trainer.add_callback(StageCallback(start.stages))
+    if start.checkpoint is not None:
+        trainer.add_callback(Continued(trainer, Path(start.checkpoint)))
+    evaluation = plan.training.evaluation
+    if evaluation is not None:
+        trainer.add_callback(Answers(plan, trainer, run, trainer.eval_dataset))
+        if evaluation.early_stop_patience is not None:
+            trainer.add_callback(EarlyStoppingCallback(evaluation.early_stop_patience))
+    stop = StopOnRequest(plan, run, start.stages)
+    trainer.add_callback(stop)
+    return stop
 
 
 def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs) -> PlannedTrainer:
@@ -96,35 +155,66 @@ def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs)
     trainer = trainer_class(plan)(
         model=model,
         args=arguments,
-        train_dataset=load_from_disk(str(run.data)),
+        train_dataset=training_table(inputs.data_folder),
+        eval_dataset=validation_table(inputs.data_folder),
+        data_collator=PackedCollator(tokenizer.pad_token_id) if plan.batch.packing else None,
         processing_class=tokenizer,
     )
+    if plan.batch.packing:
+        trainer.add_callback(DocumentsApart())
     # trl puts the adapters of a quantized model in bf16
     cast_trainable(trainer.model, plan.precision.trainable)
     return trainer
 
 
-def main() -> None:
+def begin_files(run: RunDirectory, start: Start) -> None:
+    write_json(run.environment, describe_environment())
+    keep_rows(run.metrics, start.step)
+    keep_rows(run.evaluations, start.step)
+
+
+def keep_rows(file: Path, last_step: int) -> None:
+    """Forget what was logged behind the checkpoint: those steps are made again."""
+    if file.is_file():
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [
+            line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step
+        ]
+        file.write_text("".join(kept), encoding="utf-8")
+
+
+def main() -> NoReturn:
+    """Ends the process itself, well or not: see ``leave``."""
     stop_with_parent()
     run = RunDirectory(Path(sys.argv[1]))
     rank = int(os.environ["RANK"])
     screen = redirect_output(run.rank_log(rank))
-    train(run, rank, screen)
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-    leave(screen)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard"))
+    faulthandler.register(signal.SIGUSR1, all_threads=False)
+    stages = Stages(run.rank_place(rank), rank)
+    start = Start(stages=stages, checkpoint=sys.argv[2] if len(sys.argv) > 2 else None)
+    try:
+        train(run, rank, screen, start=start)
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
+    except Exception as error:
+        traceback.print_exc()
+        failure = failure_of(error, rank=rank, stage=stages.stage, step=stages.step)
+        write_failure(run.ranks, failure)
+        leave(screen, 1)
+    leave(screen, 0)
 
 
-def leave(screen: TextIO) -> NoReturn:
-    """End at once: all is saved, and gloo's threads may still be waiting under DeepSpeed.
+def leave(screen: TextIO, code: int) -> NoReturn:
+    """End at once: all is written, and gloo's threads may still be waiting under DeepSpeed.
 
     Unwinding the process around such a thread aborts it ("terminate called without an
     active exception"), and a run that has succeeded would be reported as failed.
     """
     for stream in (screen, sys.stdout, sys.stderr):
         stream.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
 """trl's trainer set up as the plan says, no more and no less."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
+from launcher.batches import BatchClock
 from launcher.deepspeed_config import deepspeed_config
+from launcher.durable_trainer import DurableTrainer
 from launcher.optimizer import optimizer_settings
 from planner.plan import Plan
 
@@ -28,15 +32,18 @@ def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
         **_optimization(plan),
         **activation_checkpointing(plan),
         max_length=plan.batch.sequence_length,
-        packing=plan.batch.packing,
-        dataset_kwargs=None if plan.batch.packing else {"skip_prepare_dataset": True},
+        dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=not on_cpu,
         logging_strategy="steps",
         logging_steps=plan.training.logging_steps,
         logging_nan_inf_filter=False,
-        save_strategy="no",
-        eval_strategy="no",
-        report_to="none",
+        save_strategy="steps",
+        save_steps=plan.training.save_steps,
+        **_evaluation(plan),
+        neftune_noise_alpha=plan.training.neftune_noise_alpha,
+        report_to=list(plan.training.report_to) or "none",
+        ddp_timeout=2 * plan.training.hang_limit_s,
+        restore_callback_states_from_checkpoint=True,
         disable_tqdm=True,
         seed=plan.training.seed,
         data_seed=plan.training.seed,
@@ -53,6 +60,18 @@ def _length(plan: Plan) -> dict[str, Any]:
     if plan.training.max_steps is not None:
         length["max_steps"] = plan.training.max_steps
     return length
+
+
+def _evaluation(plan: Plan) -> dict[str, Any]:
+    if plan.training.evaluation is None:
+        return {"eval_strategy": "no"}
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": plan.training.evaluation.every_steps,
+        "per_device_eval_batch_size": plan.batch.micro_batch_size,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
 
 
 def _optimization(plan: Plan) -> dict[str, Any]:
@@ -89,7 +108,7 @@ class EndsLogged(TrainerCallback):  # type: ignore[misc]
             control.should_log = True
 
 
-class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
+class PlannedTrainer(DurableTrainer):
     """trl's trainer with its fused loss head; counts tokens and times steps."""
 
     def __init__(self, **options: Any) -> None:
@@ -98,15 +117,36 @@ class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
         self._tokens = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._logged_at = time.perf_counter()
         self._logged_step = 0
+        self.batches = BatchClock()
+
+    def get_batch_samples(self, batches: Any, *rest: Any, **named: Any) -> Any:
+        return super().get_batch_samples(self.batches.timed(batches), *rest, **named)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         self._tokens += _num_tokens(inputs)
+        self.batches.saw(inputs["input_ids"].shape[-1])
         return super().training_step(model, inputs, *rest, **named)
 
     def restart_clock(self) -> None:
         self._tokens.zero_()
+        self.batches.restart()
         self._logged_at = time.perf_counter()
         self._logged_step = self.state.global_step
+
+    def evaluate(self, *inputs: Any, **options: Any) -> Any:
+        with self.clock_stopped():
+            return super().evaluate(*inputs, **options)
+
+    def _save_checkpoint(self, *inputs: Any) -> None:
+        with self.clock_stopped():
+            super()._save_checkpoint(*inputs)
+
+    @contextmanager
+    def clock_stopped(self) -> Iterator[None]:
+        """What is done here is no training, and slows none down in the metrics."""
+        began = time.perf_counter()
+        yield
+        self._logged_at += time.perf_counter() - began
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the speed since the last logged step to every log of a loss."""
@@ -116,6 +156,7 @@ class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
             steps = max(1, self.state.global_step - self._logged_step)
             logs["tokens_per_second"] = tokens / seconds
             logs["step_time_s"] = seconds / steps
+            logs["data_wait_s"] = self.batches.seconds / steps
             self.restart_clock()
         super().log(logs, start_time)
 
@@ -123,7 +164,7 @@ class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
 class StandardLossTrainer(PlannedTrainer):
     """The model's own cross-entropy, on logits of the whole vocabulary."""
 
-    def compute_loss(self, *inputs: Any, **options: Any) -> Any:
+    def planned_loss(self, *inputs: Any, **options: Any) -> Any:
         return Trainer.compute_loss(self, *inputs, **options)
 
 

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import cast
 
-from planner.plan import METHODS, Method
+from planner.candidate import Candidate
+from planner.plan import METHODS, Method, Strategy
 from planner.request import Request, Results
-from planner.search import Candidate, SearchResult
+from planner.search import SearchResult
+from planner.strategy import Layout, Series, recomputation_order
 from planner.tiers import load_tiers
 from planner.units import format_gib
 
@@ -58,29 +60,37 @@ def _why_not_richer(request: Request, candidate: Candidate) -> str:
 
 
 def _same_method(request: Request, result: SearchResult, chosen: Candidate) -> list[Alternative]:
-    """One line for each other strategy, and one for the other choice of recomputation."""
-    every = sorted([*result.fitting, *result.too_large], key=lambda c: (c.rank, c.layout.strategy))
-    lines = []
-    seen = {(chosen.layout.strategy, chosen.layout.activation_checkpointing)}
-    for fits in (True, False):
-        for candidate in every:
-            layout = candidate.layout
-            key = (layout.strategy, layout.activation_checkpointing)
-            if key in seen or candidate.fits(request.budget_bytes) != fits:
-                continue
-            other_strategy = layout.strategy != chosen.layout.strategy
-            if other_strategy and any(strategy == layout.strategy for strategy, _ in seen):
-                continue
-            seen.add(key)
-            shown = candidate if fits else _leanest_of(every, key)
-            reason = _slower(shown, chosen) if fits else _lacks(request, shown)
-            lines.append(Alternative(candidate=shown, fits=fits, reason=reason))
-    return lines
+    """One line for the other choice of recomputation, and one for each other strategy."""
+    strategy, recomputes = chosen.layout.strategy, chosen.layout.activation_checkpointing
+    found = [_other(request, result, chosen, strategy=strategy, recomputes=not recomputes)]
+    for other in dict.fromkeys(lane.series.strategy for lane in result.lanes):
+        if other != strategy:
+            found.append(_other(request, result, chosen, strategy=other))
+    lines = [each for each in found if each is not None]
+    return sorted(lines, key=lambda each: (not each.fits, each.candidate.rank))
 
 
-def _leanest_of(every: list[Candidate], key: tuple[str, bool]) -> Candidate:
-    same = (c for c in every if (c.layout.strategy, c.layout.activation_checkpointing) == key)
-    return min(same, key=lambda c: c.memory.high_bytes)
+def _other(
+    request: Request,
+    result: SearchResult,
+    chosen: Candidate,
+    *,
+    strategy: Strategy,
+    recomputes: bool | None = None,
+) -> Alternative | None:
+    """The best of one strategy, or the leanest where none fits."""
+
+    def asked(series: Series) -> bool:
+        same = recomputes in (None, series.checkpointing > 0)
+        return same and series.strategy == strategy
+
+    best = result.fastest(asked)
+    if best is not None:
+        return Alternative(candidate=best, fits=True, reason=_slower(best, chosen))
+    leanest = result.leanest_of(asked)
+    if leanest is None:
+        return None
+    return Alternative(candidate=leanest, fits=False, reason=_lacks(request, leanest))
 
 
 def _slower(candidate: Candidate, chosen: Candidate) -> str:
@@ -99,11 +109,26 @@ def _lacks(request: Request, candidate: Candidate) -> str:
 
 
 def fallbacks(result: SearchResult, chosen: Candidate) -> tuple[Candidate, ...]:
-    """On out of memory: ever leaner layouts of the same method, the fastest of each step."""
-    steps: list[Candidate] = []
-    peak = chosen.memory.peak_allocated_bytes
-    for candidate in sorted([*result.fitting, *result.too_large], key=lambda c: c.rank):
-        if candidate.memory.peak_allocated_bytes < 0.95 * peak:
-            steps.append(candidate)
-            peak = candidate.memory.peak_allocated_bytes
-    return tuple(steps[:MAX_FALLBACKS])
+    """On out of memory: ever leaner layouts of the same strategy, the fastest of each step. None
+    takes a larger micro-batch than the one before it, or keeps more."""
+    steps = [chosen]
+    pool = [
+        candidate
+        for lane in result.lanes
+        if lane.series.strategy == chosen.layout.strategy
+        for candidate in lane.members()
+        if candidate.layout.micro_batch_size <= chosen.layout.micro_batch_size
+    ]
+    for candidate in sorted(pool, key=lambda c: (c.ranking_time_s, c.layout.micro_batch_size)):
+        if len(steps) <= MAX_FALLBACKS and _leaner(candidate.layout, steps[-1].layout):
+            peak = steps[-1].memory.peak_allocated_bytes
+            if candidate.memory.peak_allocated_bytes < 0.95 * peak:
+                steps.append(candidate)
+    return tuple(steps[1:])
+
+
+def _leaner(layout: Layout, than: Layout) -> bool:
+    """By what was chosen, without a price."""
+    ours, theirs = (recomputation_order(each.checkpointing) for each in (layout, than))
+    no_more = layout.micro_batch_size <= than.micro_batch_size and ours <= theirs
+    return no_more and layout != than

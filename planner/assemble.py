@@ -1,6 +1,8 @@
 """A decision as a plan: every key filled in, so that a launch has nothing left to decide."""
 
+from planner.candidate import Candidate
 from planner.choose import Decision
+from planner.memory import unshared
 from planner.model_config import config_from_spec
 from planner.plan import (
     SCHEMA_VERSION,
@@ -8,12 +10,14 @@ from planner.plan import (
     HardwareSection,
     ModelSection,
     OutputSection,
+    Part,
+    Phase,
     Plan,
     PredictionSection,
-    TrainingSection,
 )
-from planner.search import Candidate
 from planner.sections import batch_section, parallel_section, precision_section
+from planner.speed_section import throughput_of
+from planner.training_sections import TrainingSection
 
 
 def plan_of(decision: Decision) -> Plan:
@@ -70,7 +74,7 @@ def _hardware(decision: Decision) -> HardwareSection:
 
 
 def prediction_of(chosen: Candidate) -> PredictionSection:
-    memory = chosen.memory
+    memory, told = chosen.memory, throughput_of(chosen)
     return PredictionSection(
         peak_phase=chosen.footprint.peak_phase,
         peak_allocated_bytes=memory.peak_allocated_bytes,
@@ -79,12 +83,27 @@ def prediction_of(chosen: Candidate) -> PredictionSection:
         host_ram_bytes=chosen.host.node_bytes,
         disk_bytes=chosen.disk_bytes,
         step_time_s=_rounded(chosen.step_time_s),
+        step_time_low_s=None if told is None else _rounded(told.low_s),
+        step_time_high_s=None if told is None else _rounded(told.high_s),
         tokens_per_second=_rounded(chosen.tokens_per_second),
-        phases={
-            phase: {part: size for part, size in parts.items() if size}
-            for phase, parts in chosen.footprint.phases.items()
-        },
+        mfu=None if told is None else _rounded(told.mfu),
+        phases=_without_zeros(chosen.footprint.phases),
+        unshared=_without_zeros(
+            unshared(
+                chosen.workload,
+                chosen.layout,
+                chosen.cluster.device,
+                compute_capability=chosen.cluster.accelerator.compute_capability,
+            )
+        ),
     )
+
+
+def _without_zeros(phases: dict[Phase, dict[Part, int]]) -> dict[str, dict[str, int]]:
+    return {
+        phase: {part: size for part, size in parts.items() if size}
+        for phase, parts in phases.items()
+    }
 
 
 def _rounded(number: float | None) -> float | None:

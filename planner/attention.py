@@ -7,11 +7,15 @@ from planner.gpu import Device
 from planner.operators import FP32, add, cast, contiguous, matmul, repeat_heads, unary
 from planner.tensors import Tensor
 from planner.units import round_up
+from planner.work import Product
 
 FLASH_ROWS = 128
 FLASH_HEAD = 32
 """read: aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, mha_bwd: sequence
 lengths are rounded up to it, head sizes to 32."""
+
+ATTENTION_FORWARD, ATTENTION_BACKWARD = 2, 5
+"""Products of scores in a fused kernel (Dao, arXiv:2307.08691, section 3.1.2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +32,13 @@ class HeadShape:
     head by head already."""
 
     @property
+    def values(self) -> int:
+        """Width of one head's values."""
+        return self.value_dim or self.head_dim
+
+    @property
     def output_elements(self) -> int:
-        return self.query_rows * (self.value_dim or self.head_dim)
+        return self.query_rows * self.values
 
     @property
     def query_rows(self) -> int:
@@ -46,14 +55,26 @@ def fused_attention(
     shape: HeadShape,
     device: Device,
 ) -> Tensor:
-    """Scaled dot product attention: scores are never whole, their log-sum-exp is saved."""
+    """Scaled dot product attention: scores are never whole, their log-sum-exp is saved.
+
+    Without a bias half of the scores are masked, and skipped."""
     sizes = tuple((x.elements, x.width) for x in (query, key, value))
+    query_width = query.width
+    flops = 2 * shape.query_rows * shape.length * (shape.head_dim + shape.values)
+    flops = flops if bias is not None else flops // 2
+    moved = sum(elements * width for elements, width in sizes) + query.width * (
+        shape.output_elements
+    )
+    kind: Product = "attention" if bias is None else "masked attention"
+    tape.multiplies(flops, moved, query.width, kind=kind)
     output = tape.new(shape.output_elements, query.width, "attention output")
     statistics = tape.new(shape.query_rows, FP32, "log-sum-exp of the scores")
     saved = (query, key, value, output, statistics, *((bias,) if bias is not None else ()))
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         _inside = _attention_workspace(tape, shape, sizes[0][1]) if device == "cuda" else None
+        work = flops * ATTENTION_BACKWARD // ATTENTION_FORWARD, 2 * moved, query_width
+        tape.multiplies(*work, kind=kind)
         return [
             tape.new(size, width, f"gradient of the {name}")
             for (size, width), name in zip(sizes, ("query", "key", "value"), strict=True)
@@ -110,8 +131,7 @@ def eager_attention(
         weights = unary(tape, weights, "capped scores")
     mask = Tensor(weights.elements, mask_width, None, None)
     weights = add(tape, weights, mask, "masked scores")
-    weights = softmax(tape, weights, device=device)
-    weights = cast(tape, weights, query.width, "attention weights")
+    weights = cast(tape, softmax(tape, weights, device=device), query.width, "attention weights")
     operands = operand(tape, weights, compute), operand(tape, value, compute)
     output = _weighted(tape, *operands, shape)
     return contiguous(tape, output, "attention output, made contiguous"), weights
@@ -159,13 +179,15 @@ def scores(tape: Tape, query: Tensor, key: Tensor, shape: HeadShape) -> Tensor:
     operands = (query, key)
     if shape.value_dim is None:
         operands = (_batched(tape, query, shape), _batched_heads(tape, key, shape))
-    return matmul(tape, *operands, shape.query_rows * shape.length, "scores")
+    elements = shape.query_rows * shape.length
+    return matmul(tape, *operands, elements, "scores", rows=shape.query_rows)
 
 
 def _weighted(tape: Tape, weights: Tensor, value: Tensor, shape: HeadShape) -> Tensor:
     batched = _batched if shape.value_dim is not None else _batched_heads
     value = batched(tape, value, shape)
-    return matmul(tape, weights, value, shape.output_elements, "attention output")
+    elements, rows = shape.output_elements, shape.query_rows
+    return matmul(tape, weights, value, elements, "attention output", rows=rows)
 
 
 def _batched_heads(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:

@@ -33,6 +33,7 @@ from planner.tensors import (
     begin,
     storages,
 )
+from planner.work import UncountedWork
 
 GradientSink = Literal["keep", "add", "reduce"]
 """Where a parameter's gradient goes: it becomes the gradient; it is added to one that was
@@ -44,11 +45,16 @@ class _RecomputedEnough(Exception):  # noqa: N818 - a signal, not an error
     """Ends a recomputation when all that backward needs is there again."""
 
 
-class Tape:
+class Tape(UncountedWork):
     """One training step: the log of its storages, and the graph as it grows."""
 
     def __init__(
-        self, *, sink: GradientSink, reduce_bucket_size: int = 0, fp16: bool = False
+        self,
+        *,
+        sink: GradientSink,
+        reduce_bucket_size: int = 0,
+        fp16: bool = False,
+        without_graph: bool = False,
     ) -> None:
         self.log: list[Event] = []
         self.kept_gradients: list[Storage] = []
@@ -66,7 +72,7 @@ class Tape:
         self._loss_from = 0
         self._region: Region | None = None
         self._refilling = False
-        self._without_graph = False
+        self._without_graph = without_graph
         self._contexts: list[list[Storage]] = []
         """What contexts hold of a graph that backward passes, until it has passed all."""
         self._cast_weights: dict[int, tuple[int, Tensor]] = {}
@@ -83,14 +89,14 @@ class Tape:
         backward: Backward,
     ) -> Tensor:
         """Give ``output`` its node, if any input needs a gradient."""
-        nodes = tuple(x.node for x in inputs)
+        nodes = tuple([x.node for x in inputs])
         if self._without_graph or not any(nodes):
             return output
         region = self._region
         if region is not None and self._refilling:
             return self._refill(region, output, Node(0, nodes, (), backward, unpacks=False), saved)
         self._sequence += 1
-        shapes = tuple((x.elements, x.width) for x in inputs)
+        shapes = tuple([(x.elements, x.width) for x in inputs])
         node = Node(self._sequence, nodes, shapes, backward, unpacks=bool(saved))
         output.node = node
         if region is None:

@@ -36,28 +36,32 @@ def _attention(
     width = decoder.numerics.compute if decoder.numerics.autocast else q.width
     q, k, v = (ops.cast(tape, each, width, "operand of attention, cast") for each in (q, k, v))
     size = batch.scores * model.num_attention_heads
-    _scores = _scaled_product(tape, q, k, size)
+    _scores = _scaled_product(tape, q, k, size, model.head_dim)
     masked = ops.unary(tape, _scores, "masked scores")
     weights = softmax(tape, masked, device=batch.device)
     weights = ops.cast(tape, weights, q.width, "attention weights")
-    attended = ops.matmul(tape, weights, v, q.elements, "attention output")
+    rows = batch.tokens * model.num_attention_heads
+    attended = ops.matmul(tape, weights, v, q.elements, "attention output", rows=rows)
     attended = ops.contiguous(tape, attended, "attention output, heads merged")
     attended = decoder.residual_dropout(decoder.linear(layer, "o_proj", attended))
     return ops.add(tape, residual, attended, "residual after attention"), weights
 
 
-def _scaled_product(tape: Tape, q: Tensor, k: Tensor, elements: int) -> Tensor:
+def _scaled_product(tape: Tape, q: Tensor, k: Tensor, elements: int, head_dim: int) -> Tensor:
     """``alibi.baddbmm(q, k, alpha)``: each gradient is a product, then scaled."""
     sizes = ((q.elements, q.width), (k.elements, k.width))
+    work = 2 * elements * head_dim, q.width * (q.elements + k.elements + elements), q.width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         made: list[Tensor | None] = []
         for size, width in sizes:
+            tape.multiplies(*work)
             product = tape.new(size, width, "gradient of an operand of the scores")
             made.append(tape.new(size, width, "gradient of an operand of the scores, scaled"))
             del product
         return made
 
+    tape.multiplies(*work)
     return tape.record(tape.new(elements, q.width, "scores"), (q, k), (q, k), backward)
 
 

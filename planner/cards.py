@@ -90,7 +90,7 @@ def _assumed_link(card: GpuSpec, count: int) -> tuple[Link, int | None]:
 
 def visible_bytes(card: GpuSpec) -> int:
     """What PyTorch sees of the card, or NVML's total where that was not observed."""
-    return (card.torch_visible_mib or card.nvml_total_mib) * MIB
+    return (card.torch_visible_mib or card.total_mib) * MIB
 
 
 def context_bytes(card: GpuSpec | None, nominal_gib: int) -> int:
@@ -111,8 +111,29 @@ def find_card(device_name: str, total_bytes: int | None) -> GpuSpec | None:
     return min(alike, key=lambda card: _share_apart(total_bytes, card), default=None)
 
 
+def resized_card(
+    device_name: str, total_bytes: int | None, bandwidth_bytes_per_s: int | None
+) -> GpuSpec | None:
+    """The preset of this name with the memory of a machine where the two differ in size.
+
+    Its processor, and so its rates, are the preset's; bandwidth is the machine's where NVML
+    tells it. Nothing where several presets have the name, or where no size was read.
+    """
+    cards = [card for card in _presets_with(device_name) if card.device_name == device_name]
+    if total_bytes is None or len(cards) != 1:
+        return None
+    (card,) = cards
+    sizes = {
+        "nominal_gib": label_gib(total_bytes),
+        "nvml_total_mib": total_bytes // MIB,
+        "torch_visible_mib": None,
+    }
+    bandwidth = bandwidth_bytes_per_s or card.memory_bandwidth_bytes_per_s
+    return card.model_copy(update={**sizes, "memory_bandwidth_bytes_per_s": bandwidth})
+
+
 def _share_apart(total_bytes: int, card: GpuSpec) -> float:
-    return abs(total_bytes / (card.nvml_total_mib * MIB) - 1)
+    return abs(total_bytes / (card.total_mib * MIB) - 1)
 
 
 @cache

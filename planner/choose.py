@@ -1,21 +1,26 @@
 """Which method, which layout, and why."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from planner.alternatives import Alternative, alternatives, fallbacks
+from planner.candidate import Candidate
+from planner.contradictions import check
 from planner.errors import NothingFitsError
 from planner.plan import METHODS, OFFLOADS_FROM, Method, Offload
-from planner.remedies import richer_method, shortfall
-from planner.request import Request, Results, check, search_methods
-from planner.search import Candidate
+from planner.recipes import load_recipe
+from planner.remedies import LEANER_OPTIMIZERS, richer_method, shortfall
+from planner.request import Request, Results, search_method, search_methods
 from planner.tiers import load_tiers
 from planner.units import format_gib
+from planner.what_if import WhatIf, what_if
 
 LAST_RESORTS: tuple[Offload, ...] = ("optimizer", "all")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Decision:
     """What was chosen, why, and all that the report tells of the rest."""
 
@@ -30,20 +35,40 @@ class Decision:
     richer: str | None
     """What would make the next richer method fit, where it does not."""
 
+    @cached_property
+    def what_if(self) -> WhatIf | None:
+        """How far the plan is from its limits, priced when it is asked."""
+        return what_if(self.request, self.chosen)
+
+
+def decide_with_data(request: Request) -> Decision:
+    """As below; at the recipe's length where the longer one that the data ask for does not fit."""
+    try:
+        return decide(request)
+    except NothingFitsError:
+        data, pinned = request.data, request.sequence_length is not None
+        if data is None or data.known is None or data.longest is not None or pinned:
+            raise
+        longest = max(_recipe_length(request, method) for method in request.methods)
+        return decide(replace(request, data=replace(data, longest=longest)))
+
+
+def _recipe_length(request: Request, method: Method) -> int:
+    return (request.recipe or load_recipe(method)).sequence_length
+
 
 def decide(request: Request) -> Decision:
     """The decision for a request, or an error that names the shortfall."""
     check(request)
-    request, results, offloads = _searched(request)
-    if not any(result.fitting for result in results.values()):
-        raise NothingFitsError(shortfall(request, results))
-    chosen, why, tight = _choose(request, results)
-    if offloads:
-        why += "; nothing fits without offload"
+    results = search_methods(request)
+    resort = ""
+    if not any(result.fits for result in results.values()):
+        request, results, resort = _last_resort(request, results)
+    chosen, why, tight = choose(request, results)
     return Decision(
         request=request,
         chosen=chosen,
-        why=why,
+        why=why + resort,
         tight=tight,
         alternatives=tuple(alternatives(request, results, chosen)),
         fallbacks=fallbacks(results[chosen.method], chosen),
@@ -52,29 +77,50 @@ def decide(request: Request) -> Decision:
     )
 
 
-def _searched(request: Request) -> tuple[Request, Results, bool]:
-    """What fits; with offload where nothing else does and the host's memory is known."""
-    results = search_methods(request)
-    open_to_it = request.offload is None and request.cluster.host_ram_bytes is not None
-    fits = any(result.fitting for result in results.values())
-    if fits or not open_to_it or request.cluster.device == "cpu":
-        return request, results, False
-    for offload in LAST_RESORTS:
-        if request.zero_stage not in (None, *OFFLOADS_FROM[offload]):
-            continue
-        offloaded = replace(request, offload=offload)
-        found = search_methods(offloaded)
-        if any(result.fitting for result in found.values()):
-            return offloaded, found, True
-    return request, results, False
+def _last_resort(request: Request, results: Results) -> tuple[Request, Results, str]:
+    """The fastest way that fits where nothing does with the recipe's own optimizer on the
+    devices: its states in 8 bit, which changes the mathematics, or what the host can hold."""
+    found = []
+    for kind in (_leaner_optimizers(request), _offloads(request)):
+        for changed, words in kind:
+            other = search_methods(changed)
+            if any(result.fits for result in other.values()):
+                chosen, _, _ = choose(changed, other)
+                found.append((chosen.ranking_time_s, changed, other, words))
+                break
+    if not found:
+        raise NothingFitsError(shortfall(request, results))
+    _, changed, other, words = min(found, key=lambda each: each[0])
+    return changed, other, words
 
 
-def _choose(request: Request, results: Results) -> tuple[Candidate, str, bool]:
+Resorts = Iterator[tuple[Request, str]]
+
+
+def _leaner_optimizers(request: Request) -> Resorts:
+    """The faster first, each with its words."""
+    if request.optimizer is None and request.cluster.device == "cuda":
+        for name in LEANER_OPTIMIZERS:
+            words = f"; nothing fits with the recipe's own optimizer, so {name} (8-bit states)"
+            yield replace(request, optimizer=name), words
+
+
+def _offloads(request: Request) -> Resorts:
+    """What moves less first, where the host's memory is known."""
+    known = request.cluster.host_ram_bytes is not None and request.cluster.device == "cuda"
+    if request.offload is None and known:
+        for offload in LAST_RESORTS:
+            if request.zero_stage in (None, *OFFLOADS_FROM[offload]):
+                yield replace(request, offload=offload), "; nothing fits without offload"
+
+
+def choose(request: Request, results: Results) -> tuple[Candidate, str, bool]:
     """The candidate, the reason in words, and whether it is below the lowest tier."""
-    best = {method: result.fitting[0] for method, result in results.items() if result.fitting}
+    best = {m: result.best for m, result in results.items() if result.best is not None}
     if len(request.methods) == 1:
         method = request.methods[0]
-        given = "the recipe's method" if request.recipe is not None else "as asked for"
+        asked = request.method is not None or request.recipe is None
+        given = "as asked for" if asked else "the recipe's method"
         return best[method], f"{method}, {given}; the fastest layout that fits", False
     richest = [method for method in METHODS if method in best][-1]
     if request.prefer == "quality":
@@ -83,10 +129,16 @@ def _choose(request: Request, results: Results) -> tuple[Candidate, str, bool]:
         fastest = min(best.values(), key=lambda candidate: candidate.rank)
         return fastest, "the most tokens per second of all methods", False
     if request.prefer == "memory":
-        fitting = [c for result in results.values() for c in result.fitting]
-        leanest = min(fitting, key=lambda c: (c.memory.peak_allocated_bytes, c.rank))
-        return leanest, "the smallest peak of all methods", False
+        return _smallest(request, results), "the smallest peak of all methods", False
     return _by_tiers(request, best)
+
+
+def _smallest(request: Request, results: Results) -> Candidate:
+    """The fastest of those that have the smallest peak of all."""
+    leanest = [r.leanest for r in results.values() if r.fits and r.leanest is not None]
+    peak = min(candidate.memory.peak_allocated_bytes for candidate in leanest)
+    every = (search_method(request, method, peak_bytes=peak).best for method in results)
+    return min((c for c in every if c is not None), key=lambda candidate: candidate.rank)
 
 
 def _by_tiers(request: Request, best: dict[Method, Candidate]) -> tuple[Candidate, str, bool]:

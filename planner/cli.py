@@ -1,31 +1,31 @@
 """``plan``: options to a request, a request to a decision, a decision to a report and a file."""
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
 from rich.console import Console
 
+from planner.adapter_targets import Targets
 from planner.assemble import plan_of
-from planner.choose import decide
-from planner.command_line import run
-from planner.detect import detect, parse_gpus
+from planner.choose import decide_with_data
+from planner.data_section import DataErrors, DataSection
 from planner.document import document
 from planner.errors import InvalidRequestError
-from planner.gpu import Cluster
-from planner.listing import listing
-from planner.model_config import load_model_dir
+from planner.machine_options import find_cluster, show_machine
+from planner.nodes import over_nodes
 from planner.optimizers import optimizer_name
-from planner.plan import Method, Offload
+from planner.options import Option, run_command
+from planner.plan import Loss, Method, Offload, Precision
 from planner.plan_file import render, write
 from planner.presets import Kind, ModelPreset, load_model, preset_names
+from planner.recipe import Recipe
 from planner.recipes import load_recipe
 from planner.report import print_report
 from planner.request import Prefer, Request
+from planner.training_data import TrainingData
 from planner.units import parse_size
 
 ZeroStageOption = Literal["0", "1", "2", "3"]
@@ -33,81 +33,100 @@ DEFAULT_OUTPUT = Path("plan.yaml")
 
 
 def plan(
-    model: Annotated[
-        str | None, typer.Option(help="Preset name, or a directory with config.json.")
-    ] = None,
+    *,
+    model: Annotated[str | None, Option("Preset name, or a directory with config.json.")] = None,
     gpus: Annotated[
-        str, typer.Option(help="auto, cpu, 24G, 2x24G, or a card: rtx-4090, 8xh100.")
+        str, Option("auto, cpu, 24G, 2x24G, a card: rtx-4090, 8xh100, or a saved machine.json.")
     ] = "auto",
-    recipe: Annotated[str | None, typer.Option(help="Training settings by name.")] = None,
-    data: Annotated[str | None, typer.Option(help="Training data, or demo.")] = None,
+    recipe: Annotated[str | None, Option("Training settings: a name, or an XTuner file.")] = None,
+    data: Annotated[
+        str | None, Option("Training data: a file, a folder, a data set on the hub, or demo.")
+    ] = None,
+    data_errors: Annotated[
+        DataErrors | None, Option("What a bad record does: stop, or skip.")
+    ] = None,
     method: Annotated[
-        Literal["auto", "qlora", "lora", "full"], typer.Option(help="How to fine-tune.")
+        Literal["auto", "qlora", "lora", "full"], Option("How to fine-tune.")
     ] = "auto",
-    prefer: Annotated[Prefer, typer.Option(help="What decides where a choice is left.")] = "tiers",
+    prefer: Annotated[Prefer, Option("What decides where a choice is left.")] = "tiers",
     sequence_length: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of a training sample.")
+        int | None, Option("Tokens of a training sample.", minimum=1)
     ] = None,
     global_batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Samples of an optimizer step, over all devices.")
+        int | None, Option("Samples of an optimizer step, over all devices.", minimum=1)
     ] = None,
     micro_batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Samples of one forward pass on one device.")
+        int | None, Option("Samples of one forward pass on one device.", minimum=1)
     ] = None,
-    zero_stage: Annotated[
-        ZeroStageOption | None, typer.Option(help="DeepSpeed ZeRO stage; 0 is DDP.")
-    ] = None,
+    zero_stage: Annotated[ZeroStageOption | None, Option("DeepSpeed ZeRO stage; 0 is DDP.")] = None,
     offload: Annotated[
         Offload | None,
-        typer.Option(help="Hold optimizer states, or all, in host memory; a last resort."),
+        Option("Hold optimizer states, or all, in host memory; a last resort."),
+    ] = None,
+    packing: Annotated[
+        bool | None,
+        Option("Put several samples in one sequence."),
     ] = None,
     activation_checkpointing: Annotated[
         bool | None,
-        typer.Option(
-            "--activation-checkpointing/--no-activation-checkpointing",
-            help="Recompute activations in backward.",
-        ),
+        Option("Recompute activations in backward."),
     ] = None,
     checkpoint_every: Annotated[
         int | None,
-        typer.Option(min=1, help="Recompute activations in every N-th layer only; 1 is all."),
+        Option("Recompute activations in every N-th layer only; 1 is all.", minimum=1),
     ] = None,
-    lora_rank: Annotated[int | None, typer.Option(min=1, help="Rank of the adapters.")] = None,
+    lora_rank: Annotated[int | None, Option("Rank of the adapters.", minimum=1)] = None,
+    lora_targets: Annotated[
+        str | None, Option("Which matrices carry adapters: all-linear, or names with commas.")
+    ] = None,
+    precision: Annotated[Precision | None, Option("What matrices are multiplied in.")] = None,
+    loss: Annotated[Loss | None, Option("trl's fused head, or the stock cross-entropy.")] = None,
     optimizer: Annotated[
-        str | None, typer.Option(help="adamw_torch_fused, adamw_8bit, adafactor, ... (README).")
+        str | None, Option("adamw_torch_fused, adamw_8bit, adafactor, ... (README).")
     ] = None,
     memory_limit: Annotated[
-        str | None, typer.Option(help="Use at most this of each device, such as 22GiB.")
+        str | None, Option("Use at most this of each device, such as 22GiB.")
+    ] = None,
+    save_machine: Annotated[
+        Path | None,
+        Option("Save the machine found, to plan for it elsewhere: --gpus FILE."),
+    ] = None,
+    nodes: Annotated[
+        int | None, Option("Machines with these GPUs, up to 4,096 GPUs in all.", minimum=1)
+    ] = None,
+    network: Annotated[
+        str | None, Option("Between nodes: 25gbe, 100gbe, infiniband-400g, ... (README).")
+    ] = None,
+    price_per_gpu_hour: Annotated[
+        float | None, Option("What a GPU costs an hour, for the report.", minimum=0)
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where the plan goes, plan.yaml by default; - prints."),
+        Option("Where the plan goes, plan.yaml by default; - prints.", ("--output", "-o")),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an edited plan.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Show formulas and tensors behind the memory report.")
-    ] = False,
-    list_kind: Annotated[
-        Kind | None, typer.Option("--list", help="Show the presets of a kind.")
-    ] = None,
+    force: Annotated[bool, Option("Replace an edited plan.")] = False,
+    as_json: Annotated[bool, Option("Print one JSON document.", ("--json",))] = False,
+    explain: Annotated[bool, Option("Show formulas and tensors behind the memory report.")] = False,
+    list_kind: Annotated[Kind | None, Option("Show the presets of a kind.", ("--list",))] = None,
 ) -> None:
     """Choose how to fine-tune MODEL on the GPUs at hand, and write plan.yaml."""
     console = Console(highlight=False)
     if list_kind is not None:
-        if as_json:
-            print(json.dumps(preset_names(list_kind)))
-        else:
-            console.print(listing(list_kind))
+        _list(console, list_kind, as_json=as_json)
         return
+    settings = load_recipe(recipe) if recipe is not None else None
+    model = _model_name(model, settings, optional=save_machine is not None)
+    cluster = find_cluster(gpus, save_machine, force=force)
     if model is None:
-        raise InvalidRequestError("--model is missing: name one (plan --list models shows them)")
-    decision = decide(
+        show_machine(console, cluster, save_machine, as_json=as_json)
+        return
+    preset = find_model(model)
+    decision = decide_with_data(
         Request(
-            model=find_model(model),
-            cluster=find_cluster(gpus),
+            model=preset,
+            cluster=over_nodes(cluster, nodes, network),
             prefer=prefer,
-            recipe=load_recipe(recipe) if recipe is not None else None,
+            recipe=settings,
             method=_open(method),
             sequence_length=sequence_length,
             global_batch_size=global_batch_size,
@@ -117,9 +136,14 @@ def plan(
             activation_checkpointing=activation_checkpointing,
             checkpoint_every=checkpoint_every,
             lora_rank=lora_rank,
+            lora_targets=_targets(lora_targets),
+            precision=precision,
+            loss=loss,
             optimizer=optimizer_name(optimizer) if optimizer is not None else None,
             memory_limit_bytes=_size(memory_limit),
-            data_source=_data_source(data),
+            data=_training_data(data, data_errors, settings, preset),
+            packing=packing,
+            price_per_gpu_hour=price_per_gpu_hour,
         )
     )
     made = plan_of(decision)
@@ -140,7 +164,24 @@ def plan(
         from planner.explanation import explanation
 
         console.print(explanation(decision))
-    print_report(console, decision, _next_steps(destination, made.data.source))
+    print_report(console, decision, _next_steps(destination, named=bool(made.data.every_source)))
+
+
+def _model_name(named: str | None, recipe: Recipe | None, *, optional: bool) -> str | None:
+    """The recipe's where none is named; to save a machine none is needed."""
+    found = recipe.model if named is None and recipe is not None else named
+    if found is None and not optional:
+        raise InvalidRequestError("--model is missing: name one (plan --list models shows them)")
+    return found
+
+
+def _list(console: Console, kind: Kind, *, as_json: bool) -> None:
+    from planner.listing import listing  # for who asks for it
+
+    if as_json:
+        print(json.dumps(preset_names(kind)))
+    else:
+        console.print(listing(kind))
 
 
 _STAGES: dict[ZeroStageOption, Literal[0, 1, 2, 3]] = {"0": 0, "1": 1, "2": 2, "3": 3}
@@ -149,15 +190,21 @@ _STAGES: dict[ZeroStageOption, Literal[0, 1, 2, 3]] = {"0": 0, "1": 1, "2": 2, "
 def find_model(name: str) -> ModelPreset:
     """A directory where there is one, else a preset."""
     path = Path(name)
-    return load_model_dir(path) if path.is_dir() else load_model(name)
+    if not path.is_dir():
+        return load_model(name)
+    from planner.model_config import load_model_dir
 
-
-def find_cluster(spec: str) -> Cluster:
-    return detect(os.environ) if spec == "auto" else parse_gpus(spec)
+    return load_model_dir(path)
 
 
 def _open(method: Literal["auto", "qlora", "lora", "full"]) -> Method | None:
     return None if method == "auto" else method
+
+
+def _targets(text: str | None) -> Targets | None:
+    if text is None or text == "all-linear":
+        return "all-linear" if text else None
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _size(text: str | None) -> int | None:
@@ -169,17 +216,25 @@ def _size(text: str | None) -> int | None:
         raise InvalidRequestError(f"--memory-limit: {error}") from error
 
 
-def _data_source(data: str | None) -> str | None:
-    if data is not None and data != "demo" and not Path(data).exists():
-        raise InvalidRequestError(f"--data {data}: there is no such file or directory")
-    return data
+def _training_data(
+    named: str | None, errors: DataErrors | None, recipe: Recipe | None, model: ModelPreset
+) -> TrainingData | None:
+    """What ``--data`` names, read as the recipe says."""
+    if named is None:
+        return None
+    from planner.planned_data import training_data  # starts a process
+
+    section = (recipe.data if recipe is not None else DataSection()).reading(named)
+    if errors is not None:
+        section = section.model_copy(update={"errors": errors})
+    return training_data(section, model)
 
 
-def _next_steps(output: Path, data_source: str | None) -> list[str]:
+def _next_steps(output: Path, *, named: bool) -> list[str]:
     command = f"launch {shlex.quote(str(output))}"
-    return [command if data_source is not None else f"{command} --data FILE"]
+    return [command if named else f"{command} --data FILE"]
 
 
 def main() -> None:
     """The console script."""
-    run(plan)
+    run_command(plan)

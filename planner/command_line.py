@@ -1,16 +1,17 @@
-"""What both console scripts share: a user's mistake is one line, a bug keeps its traceback."""
+"""A user's mistake is one line, a bug keeps its traceback."""
 
 import sys
 from collections.abc import Callable
-
-import typer
-from typer.exceptions import TyperException
+from typing import NoReturn
 
 from planner.errors import UserError
 
 
 def run(command: Callable[..., None]) -> None:
-    """Run one command as the whole program."""
+    """Run one command of typer's as the whole program."""
+    import typer
+    from typer.exceptions import TyperException
+
     app = typer.Typer(
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -28,6 +29,6 @@ def run(command: Callable[..., None]) -> None:
         sys.exit(130)
 
 
-def fail(message: str, exit_code: int) -> None:
+def fail(message: str, exit_code: int) -> NoReturn:
     sys.stderr.write(f"error: {message}\n")
     sys.exit(exit_code)

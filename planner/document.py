@@ -4,10 +4,16 @@ from dataclasses import asdict
 from typing import Any
 
 from planner.alternatives import Alternative
+from planner.candidate import Candidate
 from planner.choose import Decision
+from planner.data_rows import data_document, run_time_s
+from planner.evaluation import between_steps
 from planner.gpu import Cluster
+from planner.machine import Selection, nvlink_bytes_per_s, selection
 from planner.plan import SCHEMA_VERSION, Plan
-from planner.search import Candidate
+from planner.readings import PairReading
+from planner.speed_section import speed_document
+from planner.subsets import better_subset
 
 
 def document(decision: Decision, plan: Plan) -> dict[str, Any]:
@@ -20,12 +26,15 @@ def document(decision: Decision, plan: Plan) -> dict[str, Any]:
             "num_params": plan.model.num_params,
             "trainable_params": plan.model.trainable_params,
         },
+        "data": data_document(decision.chosen, decision.request.data),
         "hardware": _hardware(decision.request.cluster),
+        "machine": machine_document(decision.request.cluster),
         "why": decision.why,
         "tight": decision.tight,
         "alternatives": [_alternative(each) for each in decision.alternatives],
         "rejected": dict(decision.rejected),
         "richer_method": decision.richer,
+        "what_if": None if decision.what_if is None else asdict(decision.what_if),
     }
 
 
@@ -43,12 +52,14 @@ def _prediction(decision: Decision) -> dict[str, Any]:
             "high_bytes": memory.high_bytes,
             "budget_bytes": decision.request.budget_bytes,
             "capacity_bytes": chosen.cluster.accelerator.capacity_bytes,
+            "between_steps": asdict(between_steps(chosen)),
         },
         "host_ram_bytes": chosen.host.node_bytes,
         "disk_bytes": chosen.disk_bytes,
         "step_time_s": chosen.step_time_s,
         "tokens_per_second": chosen.tokens_per_second,
-        "run_time_s": None,
+        "run_time_s": run_time_s(chosen, decision.request.data),
+        "speed": speed_document(chosen, decision.request.price_per_gpu_hour),
     }
 
 
@@ -62,14 +73,45 @@ def _hardware(cluster: Cluster) -> dict[str, Any]:
         "free_bytes": accelerator.free_bytes,
         "gpus_per_node": cluster.gpus_per_node,
         "num_nodes": cluster.num_nodes,
-        "holders": [asdict(holder) for holder in accelerator.holders],
+        "holders": [holder.model_dump() for holder in accelerator.holders],
         "power_limit_watts": accelerator.power_limit_watts,
         "link": cluster.link,
         "link_bytes_per_s": cluster.link_bytes_per_s,
+        "network": cluster.network,
         "host_ram_bytes": cluster.host_ram_bytes,
         "cores": cluster.cores,
         "driver_version": cluster.driver_version,
         "cuda_version": cluster.cuda_version,
+        "notes": list(cluster.notes),
+    }
+
+
+def _pair(pair: PairReading, chosen: Selection) -> dict[str, Any]:
+    """One direction, by the slower end; PCIe where NVLink does not join the two."""
+    ends = [each for each in chosen.found if each.device.index in (pair.one, pair.other)]
+    rates = [
+        nvlink_bytes_per_s(end, pair.nvlinks) if pair.nvlinks else end.pcie_bytes_per_s
+        for end in ends
+    ]
+    known = [rate for rate in rates if rate is not None]
+    slowest = min(known) if known and len(known) == len(rates) else None
+    return {"one": pair.one, "other": pair.other, "bytes_per_s": slowest}
+
+
+def machine_document(cluster: Cluster) -> dict[str, Any] | None:
+    """All that was read of the machine, and what follows from it; nothing for a card named."""
+    machine = cluster.machine
+    if machine is None:
+        return None
+    chosen = selection(machine)
+    subset = better_subset(chosen.found)
+    return {
+        **machine.model_dump(mode="json"),
+        "visible": [{"index": each.index, "uuid": each.uuid} for each in chosen.shown],
+        "better_subset": list(subset.indices) if subset is not None else None,
+        "links": [_pair(pair, chosen) for pair in machine.nvml.pairs],
+        "bf16": cluster.accelerator.supports_bf16,
+        "flash_attention": cluster.device == "cuda" and cluster.accelerator.supports_bf16,
         "notes": list(cluster.notes),
     }
 

@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from planner.candidate import Candidate
+from planner.explain_zero import deepspeed_moments
+from planner.host import flat_parts
 from planner.memory import gradient_sink, worst_batch
 from planner.micro_batch import largest_moment
 from planner.model_pass import ModelPass, passed_layers
@@ -15,10 +18,11 @@ from planner.numerics import Numerics, numerics_of
 from planner.optimizer_formula import states_formula
 from planner.optimizer_step import step_of
 from planner.optimizers import optimizers
+from planner.plan import Part
 from planner.quantization import quantized_bytes
-from planner.search import Candidate
 from planner.tensors import Event
 from planner.trained_tensors import trained_tensors
+from planner.zero import flat_tensor
 
 STATES_SOURCE = "arXiv:1910.02054, section 3.1 (planner/model_states.py)"
 QUANTIZATION_SOURCES = {
@@ -77,28 +81,38 @@ def _gradients(candidate: Candidate, kinds: Numerics) -> Formula:
 def _communication(candidate: Candidate) -> Formula:
     """What an optimizer step finds there: gathered parameters and the buckets of ZeRO-1 and
     ZeRO-2 are gone by then."""
-    text, source = "every gradient again in DDP's buckets", "torch's reducer.cpp"
-    room = "planner/ddp.py"
+    text, source = "every gradient again in DDP's buckets", "torch's reducer.cpp (planner/ddp.py)"
     if candidate.layout.zero_stage:
-        text = "DeepSpeed's bucket for gradients, or the buffer of what is offloaded"
-        source, room = "DeepSpeed 0.19.8", "planner/zero.py, zero3.py"
+        text, source = _of_deepspeed(candidate, "communication")
     return Formula(
         part="communication",
         formula=text,
         num_bytes=candidate.footprint.phases["optimizer_step"].get("communication", 0),
-        source=f"{source} ({room})",
+        source=source,
     )
+
+
+def _of_deepspeed(candidate: Candidate, part: Part) -> tuple[str, str]:
+    """Words and source of what DeepSpeed holds while it updates."""
+    for moment in deepspeed_moments(candidate):
+        if (moment.phase, moment.part) == ("optimizer_step", part):
+            return "; ".join(words for words, _ in moment.terms), moment.source
+    return "", ""
 
 
 def _optimizer_states(candidate: Candidate, kinds: Numerics) -> Formula:
     workload = candidate.workload
     optimizer = optimizers()[workload.recipe.optimizer.name]
-    text = states_formula(optimizer, trained_tensors(workload), kinds.home)
+    tensors = trained_tensors(workload)
+    if candidate.layout.zero_stage:
+        tensors = tuple(flat_tensor(size) for size in flat_parts(workload, candidate.layout))
+    text = states_formula(optimizer, tensors, kinds.home)
     if kinds.master:
-        text = f"{workload.trainable_params:,} x {kinds.master} master; {text}"
+        held = sum(tensor.elements for tensor in tensors)
+        text = f"{held:,} x {kinds.master} master; {text}"
     return Formula(
         part="optimizer states",
-        formula=f"{text}{_shards(candidate, from_stage=1)}",
+        formula=text,
         num_bytes=candidate.footprint.phases["optimizer_step"]["optimizer_states"],
         source=f"{optimizer.source} (presets/optimizers.yaml)",
     )
@@ -110,8 +124,7 @@ def _step_workspace(candidate: Candidate, kinds: Numerics) -> Formula:
     text = "cuBLAS workspaces" if candidate.cluster.device == "cuda" else "nothing of cuBLAS"
     source = "CUDABlas.cpp, clip_grad.py and the optimizer (planner/optimizer_step.py)"
     if candidate.layout.zero_stage:
-        text = f"{text}; the larger of a norm in fp64 and of a part's gradients in fp32"
-        source = "CUDABlas.cpp, DeepSpeed 0.19.8 (planner/zero.py, zero3.py)"
+        text, source = _of_deepspeed(candidate, "workspace")
     else:
         step = step_of(candidate.workload, width=kinds.home, device=candidate.cluster.device)
         made = [f"{row.count:,} x {row.name}, {row.num_bytes:,} bytes" for row in _alive(step.log)]
@@ -141,7 +154,9 @@ def _weights(candidate: Candidate, kinds: Numerics) -> list[Formula]:
         code = quantization.quant_type.upper()
         held = f"{model.matrix_params:,} weights as {packed:,} bytes of {code}"
         source = QUANTIZATION_SOURCES[quantization.quant_type]
-    text = f"{held} + {model.unquantized_params:,} x {kinds.outside} bytes{shard}"
+    text = f"{held} + {model.unquantized_params:,} x {kinds.outside} bytes"
+    if shard:
+        text = f"({text}){shard}"
     adapters = f"{workload.adapter_params:,} x {kinds.trainable} bytes{shard}"
     return [
         Formula(part="weights", formula=text, num_bytes=parts["weights"], source=source),

@@ -20,7 +20,7 @@ from planner.units import ceil_div
 from planner.zero3 import gathered_bytes
 
 LAYERS_RUN = 8
-"""Enough for the pattern of fetching ahead and of keeping to repeat itself."""
+"""Enough for the pattern of fetching ahead and of keeping to repeat itself in the middle."""
 NEVER = -1
 Module = tuple[Sized, ...]
 
@@ -36,10 +36,12 @@ class Gathered:
     """Of each layer that was run, the last one first; and of the embedding."""
 
     def in_backward(self, num_layers: int) -> list[int]:
-        """For a model of so many layers: those that were not run are as the largest that was."""
+        """For a model of so many layers: those that were not run are as the one in the middle;
+        the last and the first of a model fetch the head and the embedding ahead, too."""
         *layers, embedding = self.backward
-        more = [max(layers)] * (num_layers - len(layers))
-        return [*layers, *more, embedding]
+        middle = len(layers) // 2
+        more = layers[middle : middle + 1] * (num_layers - len(layers))
+        return [*layers[:middle], *more, *layers[middle:], embedding]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,9 +1,12 @@
 """What a plan runs on: one card's facts, and the machine made of them."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from pydantic import model_validator
+
+from planner.readings import Holder, Machine
 from planner.spec import Spec
 from planner.units import GIB
 
@@ -35,6 +38,16 @@ def pcie_bytes_per_s(generation: int, lanes: int) -> int | None:
     return None if lane is None else lane * lanes
 
 
+def has_bf16(compute_capability: str) -> bool:
+    """bf16 tensor cores and FlashAttention's kernels come with compute capability 8.0; below it
+    bf16 is emulated, and fp16 needs its loss scaled.
+
+    read: ``torch.cuda.is_bf16_supported`` of torch 2.13, and ``sdp_utils.cpp`` below
+    aten/src/ATen/native/transformers/cuda, ``check_flash_attention_hardware_support``.
+    """
+    return float(compute_capability) >= 8.0
+
+
 class GpuSpec(Spec):
     """One card. Datasheet figures apart from observed ones; each group names its source.
 
@@ -47,12 +60,15 @@ class GpuSpec(Spec):
     """As NVML prints it: cards are recognised by exactly this and their capacity."""
     nominal_gib: int
     """The size on the label; tiers count with it."""
-    nvml_total_mib: int
-    """What NVML reports as total; ``observed`` says whether that was read from a real card."""
+    nvml_total_mib: int | None = None
+    """What NVML reports as total; ``observed`` says whether that was read from a real card.
+    Nothing where NVML does not tell."""
     torch_visible_mib: int | None = None
     """``torch.cuda.get_device_properties().total_memory``: what the driver leaves."""
     context_mib: int | None = None
     """Largest observed memory outside PyTorch's allocator for one process."""
+    unified_memory: bool = False
+    """Whether the card has no memory of its own and takes the host's."""
     compute_capability: str
     dense_bf16_flops_per_s: int | None = None
     """Dense 16-bit tensor rate; bf16 where the card has it, else fp16."""
@@ -67,25 +83,26 @@ class GpuSpec(Spec):
     observed: str
     """Where capacity and context were seen, and how surely."""
 
+    @model_validator(mode="after")
+    def _has_a_size(self) -> "GpuSpec":
+        if self.nvml_total_mib is None and self.torch_visible_mib is None:
+            raise ValueError("give nvml_total_mib or torch_visible_mib")
+        return self
+
+    @property
+    def total_mib(self) -> int:
+        """NVML's total, or CUDA's where NVML does not tell."""
+        return self.nvml_total_mib or self.torch_visible_mib or 0
+
     @property
     def supports_bf16(self) -> bool:
-        """bf16 tensor cores come with compute capability 8.0; below it is emulated."""
-        return float(self.compute_capability) >= 8.0
+        return has_bf16(self.compute_capability)
 
     @property
     def pcie_bytes_per_s(self) -> int | None:
         """One direction, where ``pcie`` names a generation and a width."""
         slot = re.fullmatch(r"PCIe (\d)\.0 x(\d+)", self.pcie or "")
         return pcie_bytes_per_s(int(slot[1]), int(slot[2])) if slot else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """Another process that has memory of a device."""
-
-    pid: int
-    used_bytes: int | None
-    """Nothing where the driver does not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,12 +147,16 @@ class Cluster:
     link: Link = "none"
     link_bytes_per_s: int | None = None
     """One direction, between two devices of a node."""
+    network: str | None = None
+    """What joins the nodes, by its name in presets/networks.yaml; nothing where it is unknown."""
     host_ram_bytes: int | None = None
     cores: int | None = None
     """Of this host, as far as this process may use them."""
     driver_version: str | None = None
     cuda_version: str | None = None
     """The newest that the driver can run."""
+    machine: Machine | None = field(default=None, hash=False)
+    """All that was read, where a machine was."""
     notes: tuple[str, ...] = ()
     """What a person should know of how this was found, a sentence each."""
 

@@ -97,10 +97,10 @@ def _paged(workload: Workload, layout: Layout, kinds: Numerics) -> int:
     if layout.zero_stage == 0:
         tensors = counted_tensors(workload)
         return states_bytes(optimizer, tensors, width=kinds.home, device="cuda").paged
-    return flat_states_bytes(workload, _parts(workload, layout), "cuda").paged
+    return flat_states_bytes(workload, flat_parts(workload, layout), "cuda").paged
 
 
-def _parts(workload: Workload, layout: Layout) -> list[int]:
+def flat_parts(workload: Workload, layout: Layout) -> list[int]:
     """Elements of each flat tensor that one rank of DeepSpeed hands its optimizer."""
     groups, ranks = parameters(workload).optimizer_groups, layout.world_size
     if layout.zero_stage < 3:
@@ -175,7 +175,7 @@ def _offloaded_stage_3(workload: Workload, layout: Layout, kinds: Numerics) -> i
     initialize_optimizer_states and _setup_for_real_optimizer: pinned are the fp32 gradients of
     each sub-group and the buffer of all; with parameters (partition_parameters.py,
     _partition_param) every slice, and what trains once more, flat."""
-    ranks, sizes = layout.world_size, _parts(workload, layout)
+    ranks, sizes = layout.world_size, flat_parts(workload, layout)
     states = sum(n * (FP32_BYTES + CPU_ADAM_BYTES) + pinned(n * FP32_BYTES) for n in sizes)
     states += pinned(sum(sizes) * kinds.gradient)
     if layout.offload != "all":

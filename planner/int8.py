@@ -25,6 +25,7 @@ def int8_linear(tape: Tape, x: Tensor, matrix: Linear, *, batch: Batch, is_half:
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         _weight = _dequantized(tape, matrix, width)
+        _multiplies(tape, matrix, elements, width)
         return [tape.new(elements, width, f"gradient of {matrix.name}'s input")]
 
     multiply = _multiply_whole if batch.device == "cpu" else _multiply_integers
@@ -45,6 +46,7 @@ def _multiply_integers(tape: Tape, x: Tensor, matrix: Linear, *, is_half: bool) 
     outliers = tape.new(x.elements, INT8, "outliers of the input")
     del magnitudes
     del outliers, half
+    _multiplies(tape, matrix, x.elements, INT8)
     product = tape.new(rows * matrix.out_features, INT32, f"{matrix.name} in int32")
     output = tape.new(product.elements, HALF, matrix.name)
     if not is_half:
@@ -57,10 +59,19 @@ def _multiply_whole(tape: Tape, x: Tensor, matrix: Linear, *, is_half: bool) -> 
     """``F.linear`` with the matrix in the input's dtype, whichever that is."""
     del is_half
     _weight = _dequantized(tape, matrix, x.width)
+    _multiplies(tape, matrix, x.elements, x.width)
     return tape.new(x.elements // matrix.in_features * matrix.out_features, x.width, matrix.name)
 
 
+def _multiplies(tape: Tape, matrix: Linear, elements: int, width: int) -> None:
+    rows = elements // matrix.in_features
+    made = rows * matrix.out_features
+    moved = elements + matrix.weight_params + made
+    tape.multiplies(2 * rows * matrix.weight_params, moved * width, width)
+
+
 def _dequantized(tape: Tape, matrix: Linear, width: int) -> Tensor:
+    tape.dequantizes(matrix.weight_params * (INT8 + width))
     weight = tape.new(matrix.weight_params, width, "dequantized weight", "workspace")
     _scales = tape.new(matrix.out_features, ops.FP32, "scales over 127", "workspace")
     return weight

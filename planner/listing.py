@@ -5,9 +5,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from planner.cards import visible_bytes
 from planner.presets import Kind, aliases, load_gpu, load_model, preset_names
-from planner.recipes import load_recipe
-from planner.units import MIB, format_count, format_gib
+from planner.recipes import load_recipe, recipe_names
+from planner.units import format_count, format_gib
 
 
 def listing(kind: Kind) -> RenderableType:
@@ -49,10 +50,9 @@ def _gpus() -> Table:
     for name in preset_names("gpus"):
         card = load_gpu(name)
         rate = card.dense_bf16_flops_per_s
-        visible = (card.torch_visible_mib or card.nvml_total_mib) * MIB
         table.add_row(
             name,
-            format_gib(visible, 1),
+            format_gib(visible_bytes(card), 1),
             "-" if rate is None else f"{rate / 1e12:.0f}",
             card.device_name,
             _short_names("gpus", name),
@@ -62,7 +62,7 @@ def _gpus() -> Table:
 
 def _recipes() -> Table:
     table = _table("recipes", "recipe", "method", "learning rate", "source")
-    for name in preset_names("recipes"):
+    for name in recipe_names():
         recipe = load_recipe(name)
         rate = f"{recipe.optimizer.learning_rate:g}"
         table.add_row(name, recipe.method, rate, recipe.source.title)

@@ -77,7 +77,11 @@ def _fused_log_probs(
     statistics = [
         tape.new(tokens, FP32, "running statistics") for _ in range(FUSED_LOSS_STATISTICS)
     ]
+    logits = tokens * vocab * sizes.width
+    product = 2 * vocab * hidden.elements, logits + sizes.operand_bytes(tokens), sizes.width
+    tape.multiplies(*product)
     tile = sizes.tile("forward")
+    tape.passes_over(logits)
     del tile
     outputs = [tape.new(tokens, FP32, "log-probability and entropy") for _ in range(3)]
     del statistics
@@ -91,7 +95,12 @@ def _fused_log_probs(
             tape.new(size[0], FP32, "gradient of the head in fp32") if size else None
             for size in sizes_of
         ]
+        tape.multiplies(*product, again=True)
         tile = sizes.tile("backward")
+        tape.passes_over(2 * logits)
+        for _ in range(1 + head.trains):
+            tape.multiplies(*product)
+            tape.passes_over(0)
         made: list[Tensor | None] = [ops.as_width(tape, of_hidden, width, elements)]
         made += [
             None
@@ -133,20 +142,25 @@ class _TileSizes:
         self._columns_cast = self._columns
         self._next_columns = min(vocab - self._columns, FUSED_LOSS_VOCABULARY)
         self._last_columns = (vocab - 1) % FUSED_LOSS_VOCABULARY + 1
-        self._width = numerics.compute if numerics.autocast else hidden.width
+        self.width = numerics.compute if numerics.autocast else hidden.width
+        self._vocab = vocab
         self._hidden_size = head.elements // vocab
-        if hidden.width == self._width:
+        if hidden.width == self.width:
             self._rows_cast = self._next_rows = 0
-        if head.width == self._width:
+        if head.width == self.width:
             self._columns_cast = self._next_columns = self._last_columns = 0
         self._on_cpu = device == "cpu"
+
+    def operand_bytes(self, tokens: int) -> int:
+        """Of the hidden states and the head, each read once."""
+        return (tokens + self._vocab) * self._hidden_size * self.width
 
     def tile(self, direction: Direction) -> list[Tensor]:
         """Everything that is alive while one tile is folded."""
         new = self._tape.new
-        made = [new(self._rows * FUSED_LOSS_VOCABULARY, self._width, "tile of logits")]
+        made = [new(self._rows * FUSED_LOSS_VOCABULARY, self.width, "tile of logits")]
         for count in self._operands(direction):
-            made.append(new(count * self._hidden_size, self._width, "operand of the tile, cast"))
+            made.append(new(count * self._hidden_size, self.width, "operand of the tile, cast"))
         if self._on_cpu and TORCH_TILE_BYTES[direction]:
             copies = self._rows * self._columns * TORCH_TILE_BYTES[direction]
             made.append(new(copies, 1, "copies of the tile"))

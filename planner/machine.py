@@ -1,6 +1,6 @@
 """The cluster that NVML's answers make: which devices count, and what a plan may count on.
 
-Functions from readings to values; ``planner.nvml`` and ``planner.detect`` do the reading.
+Functions from readings to values; ``planner.nvml`` and ``planner.host_reading`` do the reading.
 """
 
 import re
@@ -8,60 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from planner.cards import context_bytes, find_card, label_gib, visible_bytes
-from planner.gpu import Accelerator, Cluster, GpuSpec, Holder, Link
+from planner.cards import (
+    context_bytes,
+    find_card,
+    label_gib,
+    resized_card,
+    visible_bytes,
+)
+from planner.gpu import Accelerator, Cluster, GpuSpec, Link, has_bf16, pcie_bytes_per_s
 from planner.host import PROCESS_BYTES
+from planner.readings import DeviceReading, HostReading, Machine, NvmlReading
 from planner.units import GIB
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceReading:
-    """What NVML says of a GPU or of one MIG slice; nothing where it does not say."""
-
-    index: int
-    """Of the GPU, in the order of the PCI bus."""
-    uuid: str
-    name: str
-    card_name: str
-    """Of the GPU, also for a slice."""
-    total_bytes: int | None
-    reserved_bytes: int = 0
-    """Kept by the driver, part of the total."""
-    free_bytes: int | None
-    holders: tuple[Holder, ...] | None = ()
-    compute_capability: str | None = None
-    power_limit_watts: int | None = None
-    pcie_bytes_per_s: int | None = None
-    num_nvlinks: int = 0
-    """Active ones."""
-    is_slice: bool = False
-    mig_enabled: bool = False
-    slices: tuple["DeviceReading", ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MachineReading:
-    """All GPUs, or the reason why there are none."""
-
-    devices: tuple[DeviceReading, ...] = ()
-    nvlink_pairs: frozenset[tuple[int, int]] | None = frozenset()
-    """Indices of GPUs that NVLink joins, directly or through a switch, the lower one first."""
-    driver_version: str | None = None
-    cuda_version: str | None = None
-    problem: str | None = None
-    lost: tuple[str, ...] = ()
-    """GPUs that are there and do not answer, a sentence each."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostReading:
-    cpu_name: str
-    cores: int
-    total_bytes: int
-    """Of the machine, or of the control group around this process where that is less."""
-    available_bytes: int
-    multiplies_bf16: bool = False
-    """Whether the processor has instructions for it; without them it is emulated, slowly."""
+from planner.visible import enumerable, select
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +28,37 @@ class Found:
 
     device: DeviceReading
     card: GpuSpec | None
+    """With this machine's memory in place of its own where the two differ."""
+    is_resized: bool = False
     accelerator: Accelerator
 
     @property
     def free_bytes(self) -> int:
         return self.accelerator.free_bytes
+
+    @property
+    def compute_capability(self) -> str | None:
+        """As NVML tells, else as the preset has it."""
+        known = None if self.card is None else self.card.compute_capability
+        return self.device.compute_capability or known
+
+    @property
+    def has_hosts_memory(self) -> bool:
+        return self.card is not None and self.card.unified_memory
+
+    @property
+    def flops_per_s(self) -> int | None:
+        return None if self.card is None else self.card.dense_bf16_flops_per_s
+
+    @property
+    def pcie_bytes_per_s(self) -> int | None:
+        """As this slot has it, else as the card could."""
+        pcie = self.device.pcie
+        if pcie is not None and pcie.generation is not None:
+            lanes = pcie.lanes or pcie.card_lanes
+            if lanes is not None:
+                return pcie_bytes_per_s(pcie.generation, lanes)
+        return self.card.pcie_bytes_per_s if self.card is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +89,11 @@ class Selection:
         return set(combinations(sorted(each.device.index for each in self.found), 2))
 
 
-def selection(machine: MachineReading, environ: Mapping[str, str]) -> Selection:
-    selected = select(machine.devices, environ)
+def selection(machine: Machine) -> Selection:
+    environ: Mapping[str, str] = dict(machine.environment.items())
+    selected = select(machine.nvml.devices, environ)
     shown = enumerable(selected)
-    found = (find(device) for device in shown)
+    found = (find(device, machine.host) for device in shown)
     return Selection(
         selected=selected,
         shown=shown,
@@ -116,91 +101,56 @@ def selection(machine: MachineReading, environ: Mapping[str, str]) -> Selection:
     )
 
 
-def select(
-    devices: Sequence[DeviceReading], environ: Mapping[str, str]
-) -> tuple[DeviceReading, ...]:
-    """What CUDA_VISIBLE_DEVICES leaves, in its order.
-
-    read: torch/cuda/__init__.py of torch 2.13, ``_parse_visible_devices`` and
-    ``_transform_uuid_to_ordinals``. The first entry says of what kind all are; an entry that
-    matches nothing, or more than one device, ends the list; a device named twice hides all.
-    """
-    text = environ.get("CUDA_VISIBLE_DEVICES")
-    if text is None:
-        return tuple(devices)
-    entries = [entry.strip() for entry in text.split(",")]
-    kind = next((prefix for prefix in ("GPU-", "MIG-") if entries[0].startswith(prefix)), None)
-    candidates = devices
-    if kind == "MIG-":
-        candidates = [each for device in devices for each in device.slices]
-    chosen: list[DeviceReading] = []
-    for entry in entries:
-        match = _by_index(devices, entry) if kind is None else _by_uuid(candidates, entry, kind)
-        if match is None:
-            break
-        if match in chosen:
-            return ()
-        chosen.append(match)
-    return tuple(chosen)
-
-
-def _by_uuid(devices: Sequence[DeviceReading], entry: str, kind: str) -> DeviceReading | None:
-    matches = [each for each in devices if each.uuid.startswith(entry)]
-    return matches[0] if entry.startswith(kind) and len(matches) == 1 else None
-
-
-def _by_index(devices: Sequence[DeviceReading], entry: str) -> DeviceReading | None:
-    """CUDA reads the digits at the start, as C's ``strtoul`` does."""
-    number = re.match(r"\+?([0-9]{1,9})", entry)
-    matches = [each for each in devices if number is not None and each.index == int(number[1])]
-    return matches[0] if matches else None
-
-
-def enumerable(selected: Sequence[DeviceReading]) -> tuple[DeviceReading, ...]:
-    """What CUDA shows of them: all GPUs, or one MIG slice and nothing else.
-
-    read: NVIDIA MIG User Guide, "CUDA Device Enumeration". A GPU in MIG mode is seen through
-    its slices only.
-    """
-    parts = [
-        part for device in selected for part in (device.slices if device.mig_enabled else (device,))
-    ]
-    slices = [part for part in parts if part.is_slice]
-    return tuple(slices[:1] or parts)
-
-
-def find(device: DeviceReading) -> Found | None:
+def find(device: DeviceReading, host: HostReading) -> Found | None:
     """Nothing for a device whose memory neither NVML nor a preset knows."""
     card = find_card(device.card_name, None if device.is_slice else device.total_bytes)
     whole = None if device.is_slice else card
-    capacity = _capacity_bytes(device, whole)
+    resized = None
+    if card is None and not device.is_slice:
+        resized = resized_card(
+            device.card_name, device.total_bytes, device.memory_bandwidth_bytes_per_s
+        )
+    capacity = _capacity_bytes(device, whole, host)
     if capacity is None:
         return None
     nominal_gib = whole.nominal_gib if whole is not None else label_gib(device.total_bytes or 0)
-    free = capacity if device.free_bytes is None else min(device.free_bytes, capacity)
+    known = card or resized
     return Found(
         device=device,
-        card=whole,
+        card=whole or resized,
+        is_resized=resized is not None,
         accelerator=Accelerator(
             label=whole.name if whole is not None else _slug(device.name),
             device_name=device.name,
             nominal_gib=nominal_gib,
             capacity_bytes=capacity,
-            in_use_bytes=capacity - free,
+            in_use_bytes=capacity - min(_free_bytes(device, whole, host), capacity),
             holders=device.holders or (),
             power_limit_watts=device.power_limit_watts,
-            context_bytes=context_bytes(card, nominal_gib),
-            supports_bf16=_supports_bf16(device, card),
-            speed=whole,
+            context_bytes=context_bytes(known, nominal_gib),
+            supports_bf16=_supports_bf16(device, known),
+            speed=whole or resized,
         ),
     )
 
 
-def _capacity_bytes(device: DeviceReading, card: GpuSpec | None) -> int | None:
-    """The less of what was seen on such a card and what this one's driver leaves."""
-    seen = visible_bytes(card) if card is not None else None
-    left = device.total_bytes - device.reserved_bytes if device.total_bytes is not None else None
-    return min((each for each in (seen, left) if each is not None), default=None)
+def _capacity_bytes(device: DeviceReading, card: GpuSpec | None, host: HostReading) -> int | None:
+    """The least of what was seen on such a card, what this one's driver leaves, and where the
+    memory is the host's, all of that."""
+    sizes = [visible_bytes(card)] if card is not None else []
+    if device.total_bytes is not None:
+        sizes.append(max(0, device.total_bytes - device.reserved_bytes))
+    if card is not None and card.unified_memory:
+        sizes.append(host.total_bytes)
+    return min(sizes, default=None)
+
+
+def _free_bytes(device: DeviceReading, card: GpuSpec | None, host: HostReading) -> int:
+    if device.free_bytes is not None:
+        return device.free_bytes
+    if card is not None and card.unified_memory:
+        return host.available_bytes
+    return _capacity_bytes(device, card, host) or 0
 
 
 def _slug(name: str) -> str:
@@ -211,15 +161,13 @@ def _slug(name: str) -> str:
 def _supports_bf16(device: DeviceReading, card: GpuSpec | None) -> bool:
     """fp16 runs everywhere, so that is planned where neither NVML nor a preset tells."""
     if device.compute_capability is not None:
-        return float(device.compute_capability) >= 8.0
+        return has_bf16(device.compute_capability)
     return card is not None and card.supports_bf16
 
 
-def gpu_cluster(
-    machine: MachineReading, chosen: Selection, host: HostReading, notes: Sequence[str]
-) -> Cluster:
+def gpu_cluster(machine: Machine, chosen: Selection, notes: Sequence[str]) -> Cluster:
     """Every rank gets the same plan, so the weakest device decides."""
-    link, link_bytes_per_s = _link(machine, chosen)
+    link, link_bytes_per_s = slowest_link(machine.nvml, chosen)
     accelerators = [each.accelerator for each in chosen.found]
     return Cluster(
         device="cuda",
@@ -233,30 +181,53 @@ def gpu_cluster(
         gpus_per_node=len(accelerators),
         link=link,
         link_bytes_per_s=link_bytes_per_s,
-        host_ram_bytes=host.total_bytes,
-        cores=host.cores,
-        driver_version=machine.driver_version,
-        cuda_version=machine.cuda_version,
+        host_ram_bytes=machine.host.total_bytes,
+        cores=machine.host.cores,
+        driver_version=machine.nvml.driver_version,
+        cuda_version=machine.nvml.cuda_version,
+        machine=machine,
         notes=tuple(notes),
     )
 
 
-def _link(machine: MachineReading, chosen: Selection) -> tuple[Link, int | None]:
+def pair_links(nvml: NvmlReading) -> dict[tuple[int, int], int | None]:
+    """NVLinks of each pair of GPUs that was read."""
+    return {(pair.one, pair.other): pair.nvlinks for pair in nvml.pairs}
+
+
+def slowest_link(nvml: NvmlReading, chosen: Selection) -> tuple[Link, int | None]:
     """The slowest pair's: a ring goes through all."""
     if not chosen.pairs:
         return "none", None
-    if chosen.pairs <= (machine.nvlink_pairs or set()):
-        rates = [each.card.nvlink_bytes_per_s if each.card else 0 for each in chosen.found]
-        return "nvlink", min(rates) or None
-    slots = [
-        each.device.pcie_bytes_per_s or (each.card.pcie_bytes_per_s if each.card else None)
-        for each in chosen.found
-    ]
+    links = pair_links(nvml)
+    counts = [links.get(pair) or 0 for pair in chosen.pairs]
+    if all(counts):
+        by_index = {each.device.index: each for each in chosen.found}
+        rates = [
+            nvlink_bytes_per_s(by_index[end], links[pair] or 0)
+            for pair in chosen.pairs
+            for end in pair
+        ]
+        return "nvlink", min((rate for rate in rates if rate is not None), default=None)
+    slots = [each.pcie_bytes_per_s for each in chosen.found]
     known = [slot for slot in slots if slot is not None]
     return "pcie", min(known) if len(known) == len(slots) else None
 
 
-def cpu_cluster(host: HostReading, note: str | None = None) -> Cluster:
+def nvlink_bytes_per_s(end: Found, links: int) -> int | None:
+    """Of so many links, one direction: their share of the datasheet's rate, which leaves out
+    what line codes take; by NVML's line rate where the card has no preset."""
+    device, card = end.device, end.card
+    if card is not None and card.nvlink_bytes_per_s and device.card_nvlinks:
+        return card.nvlink_bytes_per_s * links // device.card_nvlinks
+    if device.nvlink_bytes_per_s is not None:
+        return device.nvlink_bytes_per_s * links
+    return None
+
+
+def cpu_cluster(
+    host: HostReading, note: str | None = None, machine: Machine | None = None
+) -> Cluster:
     """Training on the CPU, by one process."""
     return Cluster(
         device="cpu",
@@ -272,5 +243,6 @@ def cpu_cluster(host: HostReading, note: str | None = None) -> Cluster:
         gpus_per_node=1,
         host_ram_bytes=host.total_bytes,
         cores=host.cores,
+        machine=machine,
         notes=(note,) if note is not None else (),
     )

@@ -2,7 +2,8 @@
 
 The peak is the largest sum of one phase, never a sum over phases. A phase is a moment:
 
-    load             weights arrive; a matrix is whole before it is quantized or sharded
+    load             weights arrive; a matrix is whole before it is quantized or sharded; or
+                     DeepSpeed is set up, if that takes more
     forward          end of the forward pass and of the loss
     backward         start of the backward pass, all activations alive; or its end, all
                      gradients alive: the larger of the two
@@ -31,7 +32,7 @@ from planner.quantization import loading_copy_width
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
 from planner.trained_tensors import counted_tensors
-from planner.zero_phases import zero_phases
+from planner.zero_phases import quantized_from, unshared_parts, zero_phases
 from planner.zero_sizes import zero_section
 
 Parts = dict[Part, int]
@@ -74,7 +75,7 @@ def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
     return Batch(
         micro_batch_size=layout.micro_batch_size,
         sequence_length=workload.recipe.sequence_length,
-        masked=layout.micro_batch_size > 1,
+        masked=layout.micro_batch_size > 1 or workload.recipe.packing,
         device=device,
     )
 
@@ -100,7 +101,9 @@ def footprint_of(
     cublas = sum(cublas_workspaces(compute_capability)) if batch.device == "cuda" else 0
     zero = zero_section(workload, layout)
     if zero is not None:
-        return _with_cublas(zero_phases(workload, layout, batch, kinds, zero), cublas)
+        passes = _reduced(workload, layout, batch, kinds, zero.reduce_bucket_size)
+        phases = zero_phases(workload, layout, passes, kinds, zero, batch.device)
+        return Footprint(phases=_with_cublas(phases, cublas))
     step = _Step(
         workload=workload,
         layout=layout,
@@ -135,12 +138,49 @@ def footprint_of(
     )
 
 
-def _with_cublas(phases: dict[Phase, Parts], cublas: int) -> Footprint:
+def _reduced(
+    workload: Workload, layout: Layout, batch: Batch, kinds: Numerics, bucket_size: int
+) -> MicroBatch:
+    """A micro-batch whose gradients go into buckets of so many elements."""
+    return micro_batch(
+        workload,
+        batch,
+        kinds,
+        checkpointing=layout.checkpointing,
+        sink="reduce",
+        reduce_bucket_size=bucket_size,
+    )
+
+
+def unshared(
+    workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
+) -> dict[Phase, Parts]:
+    """Under DeepSpeed, what a rank makes by itself, at the largest moments of that alone: no
+    gradient waits there for a bucket."""
+    if not layout.zero_stage:
+        return {}
+    kinds = numerics_of(workload, layout)
+    batch = worst_batch(workload, layout, device)
+    passes = _reduced(workload, layout, batch, kinds, workload.trainable_params)
+    cublas = sum(cublas_workspaces(compute_capability)) if device == "cuda" else 0
+    return _with_cublas(
+        {
+            "load": {"workspace": quantized_from(workload, kinds)},
+            "forward": unshared_parts(passes.forward),
+            "backward": unshared_parts(passes.backward),
+        },
+        cublas,
+    )
+
+
+def _with_cublas(phases: dict[Phase, Parts], cublas: int) -> dict[Phase, Parts]:
     """Its workspaces stay from the first product of a step to the last of the run."""
-    for phase in ("forward", "backward", "optimizer_step"):
-        parts = phases[phase]
-        parts["workspace"] = parts.get("workspace", 0) + cublas
-    return Footprint(phases=phases)
+    return {
+        phase: {**parts, "workspace": parts.get("workspace", 0) + cublas}
+        if phase in ("forward", "backward", "optimizer_step")
+        else parts
+        for phase, parts in phases.items()
+    }
 
 
 def gradient_sink(layout: Layout) -> GradientSink:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from planner.autograd import GradientSink
 from planner.model_pass import ModelPass, passed_layers
@@ -38,17 +38,17 @@ class Stretch:
 
 def stretch(events: Sequence[Event]) -> Stretch:
     """The sum and the largest running sum of ``events``."""
-    return Stretch(net=_sums(events), top=_sums(events[: largest_moment(events)]))
+    place = largest_moment(events)
+    top = _sums(events[:place])
+    net = _sums(events[place:])
+    net.update(top)
+    return Stretch(net=net, top=top)
 
 
 def largest_moment(events: Sequence[Event]) -> int:
     """How many events lead to the largest running sum."""
-    level = best = place = 0
-    for number, (num_bytes, *_) in enumerate(events, 1):
-        level += num_bytes
-        if level > best:
-            best, place = level, number
-    return place
+    levels = list(accumulate((event[0] for event in events), initial=0))
+    return levels.index(max(levels))
 
 
 def _sums(events: Iterable[Event]) -> Amounts:
@@ -98,7 +98,6 @@ class MicroBatch:
         return max(self.head_backward, self.layers_backward, key=lambda found: found.total())
 
 
-@cache
 def micro_batch(
     workload: Workload,
     batch: Batch,
@@ -110,6 +109,38 @@ def micro_batch(
 ) -> MicroBatch:
     """One forward and backward pass beside the model's states; every ``checkpointing``-th layer
     is recomputed, none where it is 0."""
+    return tape_pass(
+        _passed(workload),
+        batch,
+        numerics,
+        checkpointing=checkpointing,
+        sink=sink,
+        reduce_bucket_size=reduce_bucket_size,
+    )
+
+
+@cache
+def _passed(workload: Workload) -> Workload:
+    """The same for every workload that has the same pass: it knows no global batch, and no
+    optimizer, which a trace of a real step does."""
+    if isinstance(workload.model, TracedSpec):
+        return workload
+    unread = {"global_batch_size": 0, "optimizer": None}
+    recipe = workload.recipe.model_copy(update=unread)
+    return workload.model_copy(update={"recipe": recipe})
+
+
+@cache
+def tape_pass(
+    workload: Workload,
+    batch: Batch,
+    numerics: Numerics,
+    *,
+    checkpointing: int,
+    sink: GradientSink,
+    reduce_bucket_size: int,
+) -> MicroBatch:
+    """As :func:`micro_batch`; kept."""
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, workload.model, batch, numerics, checkpointing, sink)
     first, *others = passed_layers(workload.model, checkpointing)
@@ -123,6 +154,18 @@ def micro_batch(
         reduce_bucket_size=reduce_bucket_size,
     )
     return _laid_out(run, [0, *(1 + kinds.index(kind) for kind in others)])
+
+
+@cache
+def forward_alone(workload: Workload, batch: Batch, numerics: Numerics) -> Amounts:
+    """Bytes at the largest moment of a forward pass that no backward pass follows, as in an
+    evaluation. Of a traced model those of training, which are no less."""
+    if isinstance(workload.model, TracedSpec):
+        return _traced(workload, workload.model, batch, numerics, 0, "keep").forward
+    first, *others = passed_layers(workload.model, 0)
+    kinds = list(dict.fromkeys(others))
+    run = ModelPass(workload, batch, numerics, layers=[first, *kinds], sink="keep", trains=False)
+    return _forward(run, [0, *(1 + kinds.index(kind) for kind in others)])[1]
 
 
 def _traced(
@@ -162,31 +205,32 @@ def _traced(
     )
 
 
+def _stretches(run: ModelPass, places: Sequence[int]) -> list[Stretch]:
+    return [stretch(run.tape.log[start:stop]) for start, stop in pairwise(places)]
+
+
+def _forward(run: ModelPass, layers: Sequence[int]) -> tuple[Amounts, Amounts, Amounts]:
+    """The largest moments of forward up to the last layer and as a whole, and its end."""
+    places = [place for _, place in run.tape.borders]
+    before, *there = _stretches(run, [0, *places])
+    (head,) = _stretches(run, [places[-1], run.casts_gone[0]])
+    in_layers, level = largest([before, *(there[n] for n in layers)], Counter())
+    in_head, level = largest([head], level)
+    return in_layers, max(in_layers, in_head, key=lambda found: found.total()), level
+
+
 def _laid_out(run: ModelPass, layers: Sequence[int]) -> MicroBatch:
     """The stretches of the layers that were run, one for each layer of the model."""
-    log, gone = run.tape.log, run.casts_gone
-
-    def between(start: int, stop: int) -> Stretch:
-        return stretch(log[start:stop])
-
-    def stretches(places: Sequence[int]) -> list[Stretch]:
-        return [between(*pair) for pair in pairwise(places)]
-
-    places = [place for _, place in run.tape.borders]
-    there = stretches(places)
-    forward = [between(0, places[0]), *(there[n] for n in layers)]
-    *casts, last_casts = stretches(gone)
-    ends = [*(casts[n] for n in layers), last_casts]
-    head, *back, rest = stretches([gone[-1], *run.tape.passed, len(log)])
-    backward = [*(back[-1 - n] for n in reversed(layers)), rest]
-    in_layers, level = largest(forward, Counter())
-    in_head, level = largest([between(places[-1], gone[0])], level)
-    _, level = largest(ends, level)
+    gone = run.casts_gone
+    in_layers, forward, level = _forward(run, layers)
+    *casts, last_casts = _stretches(run, gone)
+    _, level = largest([*(casts[n] for n in layers), last_casts], level)
+    head, *back, rest = _stretches(run, [gone[-1], *run.tape.passed, len(run.tape.log)])
     back_in_head, level = largest([head], level)
     return MicroBatch(
         layers_forward=in_layers,
-        forward=max(in_layers, in_head, key=lambda found: found.total()),
+        forward=forward,
         head_backward=back_in_head,
         before_layers=level,
-        layers=tuple(backward),
+        layers=(*(back[-1 - n] for n in reversed(layers)), rest),
     )

@@ -5,6 +5,7 @@ Names are those of Hugging Face's ``config.json``. A parameter count is made of 
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Literal
 
 from pydantic import model_validator
@@ -137,6 +138,14 @@ class ModelSpec(Spec):
         return self.num_key_value_heads * self.head_dim
 
     @property
+    def cached_sizes(self) -> tuple[int, int]:
+        """Widths of what generation keeps of a token in one layer: its key and its value, or
+        what latent attention makes both of, and the part that rotates."""
+        if self.latent is None:
+            return self.key_value_size, self.key_value_size
+        return self.latent.kv_lora_rank, self.latent.qk_rope_head_dim
+
+    @property
     def layers(self) -> tuple[LayerKind, ...]:
         """The kind of each layer, in forward order."""
         return layers_of(self._pattern)
@@ -159,14 +168,7 @@ class ModelSpec(Spec):
 
     def linears(self, kind: LayerKind) -> tuple[Linear, ...]:
         """Matrices of one layer of a kind, in forward order; routed experts are none."""
-        h = self.hidden_size
-        attention, mlp = self._attention, self._mlp
-        if self.latent is not None:
-            heads, bias = self.num_attention_heads, self.qkv_bias
-            attention = self.latent.matrices(h, heads, bias=bias)
-        if kind.routed and self.experts is not None:
-            mlp = self.experts.shared_matrices(h)
-        return (*attention, *mlp)
+        return _linears(self, kind)
 
     @property
     def _attention(self) -> tuple[Linear, ...]:
@@ -290,3 +292,15 @@ class ModelSpec(Spec):
         read: transformers/integrations/bitsandbytes.py at 5.23, replace_with_bnb_linear.
         """
         return self.num_params - self.matrix_params
+
+
+@cache
+def _linears(model: ModelSpec, kind: LayerKind) -> tuple[Linear, ...]:
+    """Remembered, since every operator of a pass asks for them."""
+    attention, mlp = model._attention, model._mlp
+    if model.latent is not None:
+        heads, bias = model.num_attention_heads, model.qkv_bias
+        attention = model.latent.matrices(model.hidden_size, heads, bias=bias)
+    if kind.routed and model.experts is not None:
+        mlp = model.experts.shared_matrices(model.hidden_size)
+    return (*attention, *mlp)

@@ -17,6 +17,12 @@ from planner.recipe import Batch, Workload
 from planner.rotary import Tables
 from planner.tensors import Parameter, Tensor
 
+WINDOW_OF_NOTHING = frozenset({"qwen2_moe"})
+"""Architectures that make a mask of a window of no tokens where no layer has a window.
+
+read: transformers/models/qwen2_moe/modeling_qwen2_moe.py and configuration_qwen2_moe.py at 5.23.
+"""
+
 
 class PassedLayer(NamedTuple):
     """One layer of a pass: its kind, and whether its activations are recomputed."""
@@ -48,13 +54,19 @@ class ModelPass:
         layers: Sequence[PassedLayer],
         sink: GradientSink,
         reduce_bucket_size: int = 0,
+        trains: bool = True,
         decoder: type[Decoder] = Decoder,
+        tape: type[Tape] = Tape,
     ) -> None:
+        """Without a graph, and forward alone, where nothing ``trains``."""
         self._workload = workload
         self._batch = batch
         self._layers = layers
-        self.tape = Tape(
-            sink=sink, reduce_bucket_size=reduce_bucket_size, fp16=workload.compute == "fp16"
+        self.tape = tape(
+            sink=sink,
+            reduce_bucket_size=reduce_bucket_size,
+            fp16=workload.compute == "fp16",
+            without_graph=not trains,
         )
         self._decoder = decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
         self._checkpointing = any(layer.recomputed for layer in layers)
@@ -63,7 +75,8 @@ class ModelPass:
         output = self._forward()
         self.casts_gone = self.tape.autocast_ends()
         """Places in the log where autocast has dropped each layer's casts."""
-        self.tape.backward(output, self.tape.new(1, FP32, "gradient of the loss"))
+        if trains:
+            self.tape.backward(output, self.tape.new(1, FP32, "gradient of the loss"))
         self.backward_ends = len(self.tape.log)
         """Behind it the log has what the training loop lets go of: the model's output."""
         self._held.clear()
@@ -133,11 +146,14 @@ class ModelPass:
         one run stands for all layers of a kind, and cannot free what they share.
         """
         eager = self._workload.attention == "eager"
-        kinds = {kind.sliding_window: kind for kind in self._workload.model.kinds}
+        model = self._workload.model
+        kinds = {kind.sliding_window: kind for kind in model.kinds}
+        windows = [window for window, kind in kinds.items() if eager or self._decoder.masked(kind)]
+        if model.model_type in WINDOW_OF_NOTHING and not any(kinds):
+            windows.append(0)
         return {
             window: self.tape.new(self._batch.scores, width if eager else 1, "attention mask")
-            for window, kind in kinds.items()
-            if eager or self._decoder.masked(kind)
+            for window in windows
         }
 
     def _checkpointed(

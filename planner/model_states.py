@@ -23,12 +23,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planner.gpu import Device
-from planner.numerics import Numerics
-from planner.optimizers import OptimizerSpec, states_bytes
+from planner.numerics import Numerics, numerics_of
+from planner.optimizers import OptimizerSpec, optimizers, states_bytes
 from planner.plan import ZeroStage
 from planner.quantization import quantized_bytes
 from planner.recipe import Workload
-from planner.trained_tensors import TrainedTensor
+from planner.strategy import Layout
+from planner.trained_tensors import TrainedTensor, counted_tensors
 from planner.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
 
 FLAT_BYTES = 4
@@ -99,6 +100,27 @@ def model_states(
         optimizer_states_bytes=numerics.master * flat.elements + states.on_device,
         paged_bytes=states.paged,
     )
+
+
+def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> int:
+    """What is on the most loaded rank at the least when the optimizer steps, padding aside.
+
+    ZeRO-1 has handed on the gradients of other ranks' parts by then, as ZeRO-2 has; what is
+    offloaded is elsewhere, and a quantized model is never sharded.
+    """
+    kinds = numerics_of(workload, layout)
+    states = model_states(
+        frozen_bytes=frozen_bytes(workload, kinds),
+        tensors=counted_tensors(workload),
+        optimizer=optimizers()[workload.recipe.optimizer.name],
+        numerics=kinds,
+        zero_stage=2 if layout.zero_stage == 1 else layout.zero_stage,
+        data_parallel_size=layout.world_size,
+        device=device,
+    )
+    if layout.offload == "none":
+        return states.total_bytes
+    return 0 if layout.offload == "all" else states.frozen_bytes + states.trainable_bytes
 
 
 def blocks_bytes(tensors: Mapping[TrainedTensor, int], width: int) -> int:

@@ -55,12 +55,18 @@ def linear(
     of_input, of_weight = x.node is not None, weight.node is not None
     saved = (*((x,) if of_weight or keeps_input else ()), *((weight,) if of_input else ()))
     tape.packs(saved)
+    work = 2 * rows * weights, width * (elements + weights + rows * out_features), width
+    tape.multiplies(*work)
     output = tape.new(rows * out_features, width, name)
+
+    def product(size: int, of: str) -> Tensor:
+        tape.multiplies(*work)
+        return tape.new(size, width, f"gradient of {name}'s {of}")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         return [
-            tape.new(elements, width, f"gradient of {name}'s input") if of_input else None,
-            tape.new(weights, width, f"gradient of {name}'s weight") if of_weight else None,
+            product(elements, "input") if of_input else None,
+            product(weights, "weight") if of_weight else None,
             *([tape.new(out_features, width, f"gradient of {name}'s bias")] if bias else []),
         ]
 
@@ -77,15 +83,17 @@ def quantized_linear(
     beside autograd's saved tensors.
     """
     elements, width = x.elements, x.width
-    weights = in_features * out_features
+    weights, rows = in_features * out_features, x.elements // in_features
+    work = 2 * rows * weights, width * (elements + weights + rows * out_features), width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         _weight = dequantized(tape, weights, width)
+        tape.multiplies(*work)
         return [tape.new(elements, width, f"gradient of {name}'s input")]
 
     _weight = dequantized(tape, weights, width)
-    output = tape.new(elements // in_features * out_features, width, name)
-    return tape.record(output, (x,), (), backward)
+    tape.multiplies(*work)
+    return tape.record(tape.new(rows * out_features, width, name), (x,), (), backward)
 
 
 def dequantized(tape: Tape, weights: int, width: int) -> tuple[Tensor, Tensor]:
@@ -94,6 +102,7 @@ def dequantized(tape: Tape, weights: int, width: int) -> tuple[Tensor, Tensor]:
     read: bitsandbytes/functional.py at 0.50.2, dequantize_4bit.
     """
     scales = tape.new(weights // NF4_BLOCK, FP32, "scales in fp32", "workspace")
+    tape.dequantizes(weights // 2 + FP32 * (weights // NF4_BLOCK) + width * weights)
     return scales, tape.new(weights, width, "dequantized weight", "workspace")
 
 
@@ -271,16 +280,21 @@ def repeat_heads(tape: Tape, x: Tensor, times: int, *, shared: bool) -> Tensor:
     return tape.record(tape.new(times * elements, width, "repeated heads"), (x,), (), backward)
 
 
-def matmul(tape: Tape, a: Tensor, b: Tensor, elements: int, name: str) -> Tensor:
-    """A product of two activations; each is saved for the other's gradient."""
+def matmul(tape: Tape, a: Tensor, b: Tensor, elements: int, name: str, *, rows: int) -> Tensor:
+    """A product of two activations, ``a`` having so many rows; each is saved for the other's
+    gradient."""
     sizes = ((a.elements, a.width), (b.elements, b.width))
+    flops, width = 2 * elements * (a.elements // rows), a.width
+    work = flops, width * (a.elements + b.elements + elements), width
     needed = (a.node is not None, b.node is not None)
     saved = (*((b,) if needed[0] else ()), *((a,) if needed[1] else ()))
 
-    def backward(_gradient: Tensor) -> list[Tensor | None]:
-        return [
-            tape.new(size, width, f"gradient of {name}'s operand") if need else None
-            for (size, width), need in zip(sizes, needed, strict=True)
-        ]
+    def product(size: int, width: int) -> Tensor:
+        tape.multiplies(*work)
+        return tape.new(size, width, f"gradient of {name}'s operand")
 
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [product(*size) if need else None for size, need in zip(sizes, needed, strict=True)]
+
+    tape.multiplies(*work)
     return tape.record(tape.new(elements, a.width, name), (a, b), saved, backward)

@@ -58,9 +58,13 @@ def overheads() -> Overheads:
 
 
 @cache
+def accuracy() -> Accuracy:
+    return read_spec(Accuracy, ROOT / "accuracy.yaml")
+
+
 def measured_over_predicted(method: Method) -> RunRatio:
     """Of runs of this method, or of all runs where too few are published."""
-    known = read_spec(Accuracy, ROOT / "accuracy.yaml").measured_over_predicted
+    known = accuracy().measured_over_predicted
     return known.get(method, known["all"])
 
 

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from planner.data_section import DataSection
 from planner.gpu import Device
 from planner.spec import Spec
+from planner.training_sections import TrainingSection
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -62,7 +64,6 @@ ZERO_STAGE: dict[Strategy, ZeroStage] = {
     "zero2": 2,
     "zero3": 3,
 }
-
 
 OFFLOADS_FROM: dict[Offload, tuple[ZeroStage, ...]] = {
     "none": (0, 1, 2, 3),
@@ -200,30 +201,13 @@ class OptimizerSection(Spec):
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
+    lora_plus_ratio: float | None = Field(default=None, ge=1)
+    """Learning rate of adapters' B matrices over that of their A matrices (arXiv:2402.12354)."""
 
 
 class ScheduleSection(Spec):
     kind: ScheduleKind
     warmup_ratio: float = Field(ge=0, lt=1)
-
-
-class DataSection(Spec):
-    source: str | None
-    """A file, or ``demo`` for the data set that comes with the package."""
-    loss_on: Literal["answers", "everything"] = "answers"
-
-
-class TrainingSection(Spec):
-    epochs: float | None = Field(default=None, gt=0)
-    max_steps: int | None = Field(default=None, ge=1)
-    seed: int = 42
-    logging_steps: int = Field(default=1, ge=1)
-
-    @model_validator(mode="after")
-    def _one_length(self) -> "TrainingSection":
-        if (self.epochs is None) == (self.max_steps is None):
-            raise ValueError("give epochs or max_steps, one of the two")
-        return self
 
 
 class OutputSection(Spec):
@@ -240,9 +224,17 @@ class PredictionSection(Spec):
     host_ram_bytes: int
     disk_bytes: int
     step_time_s: float | None
+    step_time_low_s: float | None = None
+    step_time_high_s: float | None = None
+    """The range that published runs had of theirs."""
     tokens_per_second: float | None
+    mfu: float | None = None
+    """Model FLOPs utilisation, a share of the dense 16-bit rate."""
     phases: dict[str, dict[str, int]]
     """Bytes of every part at the largest moment of every phase."""
+    unshared: dict[str, dict[str, int]] = Field(default_factory=dict)
+    """Under DeepSpeed: activations, loss and workspace at their own largest moment, which one
+    process can show. Gathered weights and buckets may be largest at another."""
 
 
 class Fallback(Spec):
@@ -294,6 +286,13 @@ class Plan(Spec):
         if (self.quantization is None) != (self.method != "qlora"):
             raise ValueError(f"method {self.method} and quantization contradict each other")
         refuse_dora_on_int8(self.adapter, self.quantization)
+        if self.adapter is None and self.optimizer.lora_plus_ratio is not None:
+            raise ValueError("optimizer.lora_plus_ratio needs adapters: method full has none")
+        if self.training.evaluation is not None and not self.data.validation_fraction:
+            raise ValueError(
+                "training.evaluation looks at samples that are kept out of the training: set "
+                "data.validation_fraction, such as 0.02"
+            )
         if self.checkpoint_every > 1 and not self.activation_checkpointing:
             raise ValueError(
                 f"checkpoint_every ({self.checkpoint_every}) says which layers are recomputed, and "

@@ -67,5 +67,6 @@ def load_model(name: str) -> ModelPreset:
     return read_spec(ModelPreset, ROOT / "models" / f"{resolve_name('models', 'model', name)}.yaml")
 
 
+@cache
 def load_gpu(name: str) -> GpuSpec:
     return read_spec(GpuSpec, ROOT / "gpus" / f"{resolve_name('gpus', 'card', name)}.yaml")

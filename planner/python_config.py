@@ -106,6 +106,14 @@ class _Reader:
                 return value
             case ast.Name(id=name):
                 return self.values.get(name, Reference(name))
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return self._calculated(operator.neg, node, operand)
+            case ast.BinOp(left=left, op=sign, right=right) if type(sign) in ARITHMETIC:
+                return self._calculated(ARITHMETIC[type(sign)], node, left, right)
+        return self._collection(node)
+
+    def _collection(self, node: ast.expr) -> Any:
+        match node:
             case ast.Tuple(elts=items):
                 return tuple(map(self._value, items))
             case ast.List(elts=items):
@@ -115,10 +123,6 @@ class _Reader:
                 return {self._value(k): self._value(v) for k, v in pairs if k is not None}
             case ast.Call(func=ast.Name(id="dict"), args=[], keywords=given):
                 return {k.arg: self._value(k.value) for k in given if k.arg is not None}
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return self._calculated(operator.neg, node, operand)
-            case ast.BinOp(left=left, op=sign, right=right) if type(sign) in ARITHMETIC:
-                return self._calculated(ARITHMETIC[type(sign)], node, left, right)
         return Reference(ast.unparse(node))
 
     def _calculated(self, how: Callable[..., Any], node: ast.expr, *operands: ast.expr) -> Any:

@@ -4,9 +4,23 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from pydantic import Field
+
+from planner.data_section import DataSection
+from planner.named_data import named_data
 from planner.presets import ROOT, Source
 from planner.recipe import Recipe
 from planner.spec import Spec, read_spec
+
+
+class Run(Spec):
+    """What is a run's own; of the shared settings it may replace two."""
+
+    data: tuple[str, ...] = Field(strict=False)
+    """Names in ``presets/datasets.yaml``."""
+    epochs: float
+    sequence_length: int | None = None
+    packing: bool | None = None
 
 
 class RecipeFamily(Spec):
@@ -19,15 +33,19 @@ class RecipeFamily(Spec):
     """A pattern of ``{model}`` and ``{run}``."""
     settings: dict[str, Any]
     """Keys of a recipe that every run shares."""
-    runs: dict[str, dict[str, Any]]
-    """Keys of a recipe that are a run's own; they win over the shared ones."""
+    runs: dict[str, Run]
 
     def recipes(self) -> Iterator[Recipe]:
         for short, model in self.models.items():
             for run, own in self.runs.items():
-                name = self.name.format(model=short, run=run)
-                keys = {"name": name, "source": self.source.model_dump(), "model": model}
-                yield Recipe.model_validate({**self.settings, **own, **keys})
+                keys = {
+                    "name": self.name.format(model=short, run=run),
+                    "source": self.source.model_dump(),
+                    "model": model,
+                    "data": DataSection(sources=tuple(named_data(name) for name in own.data)),
+                }
+                changes = own.model_dump(exclude_none=True, exclude={"data"})
+                yield Recipe.model_validate({**self.settings, **changes, **keys})
 
 
 @cache

@@ -1,16 +1,21 @@
 """What would make a request, or the next richer method, fit."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
-from planner.plan import METHODS, Method, OptimizerName
+from planner.candidate import Candidate
+from planner.machines import fewest_cards
+from planner.plan import METHODS, OptimizerName
 from planner.request import Request, Results, describe_budget, search_method
-from planner.search import Candidate
 from planner.units import format_gib
 
-CARD_COUNTS = (2, 4, 8, 16, 32, 64)
 SHORTEST_USEFUL_LENGTH = 128
+SMALLEST_USEFUL_RANK = 4
 LEANER_OPTIMIZERS: tuple[OptimizerName, ...] = ("adamw_8bit", "paged_adamw_8bit")
 """AdamW still, with smaller states; the first is the faster."""
+Options = Iterator[tuple[str, Request]]
+"""What to write in the place of a part of the request, and the request then."""
 
 
 def shortfall(request: Request, results: Results) -> str:
@@ -30,72 +35,93 @@ def shortfall(request: Request, results: Results) -> str:
 
 
 def _way_out(request: Request, leanest: Candidate) -> str:
-    """The first change that helps: a leaner optimizer or method, fewer tokens, more cards."""
-    option = _leaner_optimizer(request) or _leaner_method(request) or _shorter(request, leanest)
-    if option is not None:
-        return f"{option} fits."
-    count = _cards_needed(request, request.methods)
+    """The first change that was tried and fits: the least first."""
+    for options in (
+        _unpinned(request),
+        _lower_ranks(request),
+        _leaner_optimizers(request),
+        _leaner_methods(request),
+        _shorter(request, leanest),
+    ):
+        for words, changed in options:
+            if _fits(changed):
+                return f"{words} fits."
+    count = _more_cards(request)
     if count is not None:
         return f"{count} such cards would carry it."
     return "Choose a smaller model or a larger card."
 
 
 def _fits(request: Request) -> bool:
-    return any(search_method(request, method).fitting for method in request.methods)
+    return any(search_method(request, method).fits for method in request.methods)
 
 
-def _leaner_optimizer(request: Request) -> str | None:
-    if request.optimizer is not None:
-        return None
-    fitting = (n for n in LEANER_OPTIMIZERS if _fits(replace(request, optimizer=n)))
-    name = next(fitting, None)
-    return None if name is None else f"--optimizer {name}"
+def _unpinned(request: Request) -> Options:
+    """What changes nothing of what is learned: each pinned option left open, then all of them."""
+    changes: dict[str, dict[str, Any]] = {}
+    if request.micro_batch_size is not None:
+        changes[f"--micro-batch-size {request.micro_batch_size}"] = {"micro_batch_size": None}
+    if request.activation_checkpointing is False:
+        changes["--no-activation-checkpointing"] = {"activation_checkpointing": None}
+    if request.checkpoint_every not in (None, 1):
+        changes[f"--checkpoint-every {request.checkpoint_every}"] = {"checkpoint_every": None}
+    if request.loss == "standard":
+        changes["--loss standard"] = {"loss": None}
+    if request.zero_stage is not None:
+        changes[f"--zero-stage {request.zero_stage}"] = {"zero_stage": None}
+    for option, change in changes.items():
+        yield f"Without {option} it", replace(request, **change)
+    if len(changes) > 1:
+        together = {name: value for change in changes.values() for name, value in change.items()}
+        yield f"Without {' and '.join(changes)} it", replace(request, **together)
 
 
-def _leaner_method(request: Request) -> str | None:
-    if request.recipe is not None:
-        return None
-    for method in reversed(METHODS):
-        if method not in request.methods and _fits(replace(request, method=method)):
-            return f"--method {method}"
-    return None
+def _lower_ranks(request: Request) -> Options:
+    rank = request.lora_rank or 0
+    while rank // 2 >= SMALLEST_USEFUL_RANK:
+        rank //= 2
+        yield f"--lora-rank {rank}", replace(request, lora_rank=rank)
 
 
-def _shorter(request: Request, leanest: Candidate) -> str | None:
+def _leaner_optimizers(request: Request) -> Options:
+    if request.optimizer is None:
+        for name in LEANER_OPTIMIZERS:
+            yield f"--optimizer {name}", replace(request, optimizer=name)
+
+
+def _leaner_methods(request: Request) -> Options:
+    if request.recipe is None:
+        for method in reversed(METHODS):
+            if method not in request.methods:
+                yield f"--method {method}", replace(request, method=method)
+
+
+def _shorter(request: Request, leanest: Candidate) -> Options:
     length = leanest.workload.recipe.sequence_length // 2
     while length >= SHORTEST_USEFUL_LENGTH:
-        if _fits(replace(request, sequence_length=length)):
-            return f"--sequence-length {length}"
+        yield f"--sequence-length {length}", replace(request, sequence_length=length)
         length //= 2
-    return None
 
 
-def _cards_needed(request: Request, methods: tuple[Method, ...]) -> int | None:
+def _more_cards(request: Request) -> int | None:
     """The smallest number of the same cards that carries one of the methods."""
     if request.cluster.device == "cpu":
         return None
-    for count in CARD_COUNTS:
-        if count <= request.cluster.gpus_per_node:
-            continue
-        larger = replace(
-            request,
-            cluster=replace(request.cluster, gpus_per_node=count),
-            global_batch_size=None,
-            micro_batch_size=None,
-        )
-        if any(search_method(larger, method).fitting for method in methods):
-            return count
-    return None
+    here = request.cluster.gpus_per_node
+    counts = (fewest_cards(request, method, more_than=here) for method in request.methods)
+    return min((count for count in counts if count is not None), default=None)
 
 
 def richer_method(request: Request, results: Results, chosen: Candidate) -> str | None:
     """What the next richer method lacks, where it was open to choice and does not fit."""
     for method in METHODS[METHODS.index(chosen.method) + 1 :]:
         result = results.get(method)
-        if result is None or result.fitting or result.leanest is None:
+        if result is None or result.fits or result.leanest is None:
             continue
         short = format_gib(result.leanest.memory.high_bytes - request.budget_bytes)
-        count = _cards_needed(request, (method,))
+        count = None
+        if request.cluster.device == "cuda":
+            count = fewest_cards(request, method, more_than=request.cluster.gpus_per_node)
         cards = f"; {count} such cards would carry it" if count is not None else ""
         return f"{method} lacks {short} GiB on each device{cards}"
     return None

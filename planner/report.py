@@ -4,15 +4,18 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from planner.adaptation import changes
+from planner.candidate import Candidate
 from planner.choose import Decision
-from planner.gpu import Cluster
+from planner.data_rows import data_rows
+from planner.limits_report import limits
+from planner.machine_report import machine_section, shortage
 from planner.overheads import measured_over_predicted, overheads
 from planner.plan import PARTS, PHASES, Phase
-from planner.search import Candidate
-from planner.step_time import utilisation
-from planner.tables import plain_table
+from planner.speed_section import speed_rows
+from planner.tables import facts, plain_table
 from planner.traced_model import TracedSpec
-from planner.units import MIB, format_count, format_duration, format_gib
+from planner.units import MIB, format_count, format_gib
 
 PHASE_TITLES: dict[Phase, str] = {
     "load": "load",
@@ -40,71 +43,24 @@ METHOD_TITLES = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
 def report(decision: Decision, *, width: int, next_steps: list[str]) -> Group:
     """The whole report, top to bottom, for a terminal of ``width`` columns."""
     parts: list[RenderableType] = [
-        _machine(decision),
+        machine_section(decision.request.cluster),
         _plan(decision),
         _memory(decision),
         _against_the_card(decision, width),
         _costs(decision),
         _alternatives(decision),
+        *([limits(decision)] if decision.what_if is not None else []),
     ]
     last: list[tuple[str, RenderableType]] = []
     if decision.richer is not None:
         last.append(("Richer method", decision.richer))
     last.append(("Next", Text("\n".join(next_steps), style="bold")))
     apart = [item for part in parts for item in (part, Text(""))]
-    return Group(*apart, _facts(last))
+    return Group(*apart, facts(last))
 
 
 def print_report(console: Console, decision: Decision, next_steps: list[str]) -> None:
     console.print(report(decision, width=console.width, next_steps=next_steps))
-
-
-def _facts(rows: list[tuple[str, RenderableType]]) -> Table:
-    """Names at the left, what they are at the right."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True, min_width=13)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, value)
-    return table
-
-
-def machine_lines(cluster: Cluster) -> str:
-    accelerator = cluster.accelerator
-    count = f"{cluster.world_size} x " if cluster.world_size > 1 else ""
-    free = ""
-    if accelerator.in_use_bytes:
-        free = f", {format_gib(accelerator.free_bytes)} GiB free"
-    each = " each" if cluster.world_size > 1 and cluster.device == "cuda" else ""
-    link = {"nvlink": ", NVLink", "pcie": ", PCIe", "none": ""}[cluster.link]
-    size = format_gib(accelerator.capacity_bytes)
-    return f"{count}{accelerator.device_name}, {size} GiB{each}{free}{link}"
-
-
-def _machine(decision: Decision) -> Table:
-    cluster = decision.request.cluster
-    rows: list[tuple[str, RenderableType]] = [("Machine", machine_lines(cluster))]
-    host = _host_line(cluster)
-    if host:
-        rows.append(("", host))
-    rows += [("", Text(note, style="dim")) for note in cluster.notes]
-    return _facts(rows)
-
-
-def _host_line(cluster: Cluster) -> str:
-    """What stands around the cards, as far as it was read."""
-    known = []
-    if cluster.driver_version is not None:
-        known.append(f"driver {cluster.driver_version}")
-    if cluster.cuda_version is not None:
-        known.append(f"CUDA up to {cluster.cuda_version}")
-    if cluster.accelerator.power_limit_watts is not None:
-        known.append(f"{cluster.accelerator.power_limit_watts} W power limit")
-    if cluster.cores is not None:
-        known.append(f"{cluster.cores} cores")
-    if cluster.host_ram_bytes is not None and cluster.device == "cuda":
-        known.append(f"{format_gib(cluster.host_ram_bytes, 0)} GiB of host memory")
-    return ", ".join(known)
 
 
 def _plan(decision: Decision) -> Table:
@@ -118,6 +74,7 @@ def _plan(decision: Decision) -> Table:
         ("", _batch_line(chosen)),
         *_optimizer_line(decision),
         ("Why", decision.why + (" (tight)" if decision.tight else "")),
+        *_recipe(decision),
     ]
     if isinstance(model.spec, TracedSpec):
         traced = "memory is that of traced steps; speed counts every matrix once a token"
@@ -127,7 +84,17 @@ def _plan(decision: Decision) -> Table:
     if model.native_class is None:
         warning = "transformers builds this model from remote code only: launch will not train it"
         rows.append(("Note", Text(warning, style="yellow")))
-    return _facts(rows)
+    return facts(rows)
+
+
+def _recipe(decision: Decision) -> list[tuple[str, RenderableType]]:
+    """Whose settings these are, and what of them is the machine's."""
+    recipe = decision.request.recipe
+    if recipe is None:
+        return []
+    sentences = "; ".join(changes(recipe, decision.chosen))
+    changed = f". Changed: {sentences}" if sentences else ""
+    return [("Recipe", f"{recipe.name} ({recipe.source.title}){changed}")]
 
 
 def _headline(chosen: Candidate) -> str:
@@ -215,7 +182,7 @@ def _against_the_card(decision: Decision, width: int) -> Table:
     ]
     if decision.request.cluster.device == "cuda":
         rows.append(("", Text(_range_source(decision), style="dim")))
-    return _facts(rows)
+    return facts(rows)
 
 
 def _range_source(decision: Decision) -> str:
@@ -252,25 +219,17 @@ def _costs(decision: Decision) -> Table:
             f"{format_gib(chosen.host.node_bytes, 1)} GiB of memory on each node, "
             f"{format_gib(chosen.disk_bytes)} GiB of disk for what is saved",
         ),
-        ("Speed", _speed(decision)),
     ]
-    return _facts(rows)
-
-
-def _speed(decision: Decision) -> str:
-    chosen = decision.chosen
-    if chosen.layout.offload != "none":
-        return "unknown: the host updates what is offloaded, and its rates are not known"
-    if chosen.step_time_s is None or chosen.tokens_per_second is None:
-        return "unknown: no published rates for this device"
-    reached = utilisation(chosen.workload)
-    slow = chosen.step_time_s * reached.expected / reached.low
-    quick = chosen.step_time_s * reached.expected / reached.high
-    return (
-        f"about {format_duration(chosen.step_time_s)} a step "
-        f"({format_duration(quick)} to {format_duration(slow)}), "
-        f"{format_count(chosen.tokens_per_second)} tokens/s in all"
+    lacking = shortage(
+        decision.request.cluster,
+        host_bytes=chosen.host.node_bytes,
+        disk_bytes=chosen.disk_bytes,
     )
+    if lacking is not None:
+        rows.append(("", Text(lacking, style="yellow")))
+    rows += speed_rows(chosen, decision.request.price_per_gpu_hour)
+    rows += data_rows(chosen, decision.request.data)
+    return facts(rows)
 
 
 def _alternatives(decision: Decision) -> Table:

@@ -1,16 +1,19 @@
 """What the user asked for, checked, and the workloads and layouts it allows."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
-from planner.adapter_targets import lora_targets, misunderstood_targets
+from planner.adapter_targets import Targets, lora_targets
 from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
+from planner.lanes import Limit
 from planner.plan import (
     METHODS,
-    OFFLOADS_FROM,
+    ZERO_STAGE,
     AdapterSection,
+    Loss,
     Method,
     Offload,
     OptimizerName,
@@ -19,10 +22,11 @@ from planner.plan import (
 )
 from planner.presets import ModelPreset
 from planner.recipe import Recipe, Workload
-from planner.recipes import load_recipe
+from planner.recipes import load_recipe, trained_by
 from planner.search import SearchResult, search
-from planner.strategy import PARTIAL, Layout, layouts
+from planner.strategy import PARTIAL, Series, series
 from planner.traced_model import TracedSpec
+from planner.training_data import TrainingData, sequence_length
 from planner.units import format_gib, round_up
 
 Prefer = Literal["tiers", "quality", "speed", "memory"]
@@ -46,9 +50,14 @@ class Request:
     activation_checkpointing: bool | None = None
     checkpoint_every: int | None = None
     lora_rank: int | None = None
+    lora_targets: Targets | None = None
+    loss: Loss | None = None
+    precision: Precision | None = None
     optimizer: OptimizerName | None = None
     memory_limit_bytes: int | None = None
-    data_source: str | None = None
+    data: TrainingData | None = None
+    packing: bool | None = None
+    price_per_gpu_hour: float | None = None
 
     @property
     def budget_bytes(self) -> int:
@@ -60,107 +69,17 @@ class Request:
     def methods(self) -> tuple[Method, ...]:
         """Methods open to choice, leanest first."""
         if self.recipe is not None:
-            return (self.recipe.method,)
+            return (trained_by(self.recipe, self.method).method,)
         return METHODS if self.method is None else (self.method,)
 
     @property
     def compute(self) -> Precision:
         """What matrices are multiplied in: 16 bit where the device can do it at speed."""
+        if self.precision is not None:
+            return self.precision
         if self.cluster.accelerator.supports_bf16:
             return "bf16"
         return "fp32" if self.cluster.device == "cpu" else "fp16"
-
-
-def check(request: Request) -> None:
-    """Raises where options contradict each other, the model or the machine."""
-    ranks = request.cluster.world_size
-    if request.recipe is not None and request.method not in (None, request.recipe.method):
-        raise InvalidRequestError(
-            f"--recipe {request.recipe.name} trains by {request.recipe.method}, "
-            f"not --method {request.method}: leave one of the two out"
-        )
-    _check_offload(request)
-    if request.zero_stage and ranks == 1 and request.offload in (None, "none"):
-        raise InvalidRequestError(
-            f"--zero-stage {request.zero_stage} shards over several GPUs and there is one: "
-            "leave it out, or name more with --gpus"
-        )
-    if request.lora_rank is not None and request.methods == ("full",):
-        raise InvalidRequestError("--lora-rank has no meaning with full fine-tuning: leave it out")
-    _check_checkpointing(request)
-    _check_targets(request)
-    _check_length(request)
-    _check_batch(request, ranks)
-
-
-def _check_checkpointing(request: Request) -> None:
-    every, num_layers = request.checkpoint_every, request.model.spec.num_layers
-    if every is None:
-        return
-    if request.activation_checkpointing is False:
-        raise InvalidRequestError(
-            f"--checkpoint-every {every} recomputes activations and --no-activation-checkpointing "
-            "keeps them: leave one of the two out"
-        )
-    if every > num_layers:
-        raise InvalidRequestError(
-            f"--checkpoint-every {every} is beyond the {num_layers} layers of "
-            f"{request.model.name}: choose at most {num_layers}"
-        )
-
-
-def _check_offload(request: Request) -> None:
-    offload, stage = request.offload or "none", request.zero_stage
-    if offload != "none" and request.cluster.device == "cpu":
-        raise InvalidRequestError(
-            f"--offload {offload} moves what a GPU holds to host memory, and there is no GPU: "
-            "leave it out, or name a card with --gpus"
-        )
-    if stage is not None and stage not in OFFLOADS_FROM[offload]:
-        stages = " or ".join(map(str, OFFLOADS_FROM[offload]))
-        raise InvalidRequestError(
-            f"--offload {offload} does not go with --zero-stage {stage}: it needs {stages}"
-        )
-
-
-def _check_targets(request: Request) -> None:
-    """peft takes some names for the fused experts, whose adapters are not planned."""
-    adapter = request.recipe.adapter if request.recipe is not None else None
-    if adapter is None or request.recipe is None:
-        return
-    names = misunderstood_targets(request.model.spec, adapter.target_modules)
-    if names:
-        raise InvalidRequestError(
-            f"--recipe {request.recipe.name}: peft takes {', '.join(names)} of "
-            f"{request.model.name} for its fused experts, whose adapters are not planned: "
-            "leave them out of target_modules"
-        )
-
-
-def _check_length(request: Request) -> None:
-    longest = request.model.spec.max_position_embeddings
-    if request.sequence_length is not None and request.sequence_length > longest:
-        raise InvalidRequestError(
-            f"--sequence-length {request.sequence_length} is beyond the {longest} positions "
-            f"of {request.model.name}: choose at most {longest}"
-        )
-
-
-def _check_batch(request: Request, ranks: int) -> None:
-    total, micro = request.global_batch_size, request.micro_batch_size
-    if total is not None and total % ranks:
-        below, above = total - total % ranks, round_up(total, ranks)
-        choices = f"{below} or {above}" if below else f"{above}"
-        raise InvalidRequestError(
-            f"--global-batch-size {total} cannot be shared equally by {ranks} GPUs: "
-            f"choose a multiple of {ranks}, such as {choices}"
-        )
-    if micro is not None and total is not None and total % (micro * ranks):
-        raise InvalidRequestError(
-            f"--global-batch-size {total} is not a multiple of --micro-batch-size {micro} "
-            f"times {ranks} GPU{'s' if ranks > 1 else ''}: "
-            f"choose {round_up(total, micro * ranks)}, or another micro-batch size"
-        )
 
 
 def global_batch_size(request: Request, recipe: Recipe) -> int:
@@ -178,57 +97,70 @@ def workload(request: Request, method: Method) -> Workload:
     computes every logit twice and copies each tile seven times; and latent attention is eager,
     since no fused kernel takes values of another width.
     """
-    recipe = request.recipe or load_recipe(method)
-    length = request.sequence_length or min(
-        recipe.sequence_length, request.model.spec.max_position_embeddings
-    )
+    recipe = load_recipe(method) if request.recipe is None else trained_by(request.recipe, method)
+    model, positions = request.model.spec, request.model.spec.max_position_embeddings
+    packing = recipe.packing if request.packing is None else request.packing
+    fitting = sequence_length(recipe, request.data, positions=positions, packing=packing)
     changes: dict[str, object] = {
-        "sequence_length": length,
+        "sequence_length": request.sequence_length or fitting,
+        "packing": packing,
         "global_batch_size": global_batch_size(request, recipe),
     }
-    model = request.model.spec
-    if isinstance(model, TracedSpec):
-        changes |= {"loss": model.loss, "attention": model.attention}
     if request.cluster.device == "cpu":
         changes["loss"] = "standard"
         if model.latent is not None:
             changes["attention"] = "eager"
+    if request.loss is not None:
+        changes["loss"] = request.loss
+    if isinstance(model, TracedSpec):
+        changes |= {"loss": model.loss, "attention": model.attention}
     if recipe.adapter is not None:
         changes["adapter"] = _adapter(request, recipe.adapter)
     if request.optimizer is not None:
         changes["optimizer"] = recipe.optimizer.model_copy(update={"name": request.optimizer})
-    if request.data_source is not None:
-        changes["data"] = recipe.data.model_copy(update={"source": request.data_source})
-    return Workload(
-        model=request.model.spec,
-        recipe=recipe.model_copy(update=changes),
-        compute=request.compute,
+    if request.data is not None:
+        changes["data"] = request.data.section
+    return _one_of_equals(
+        Workload(
+            model=request.model.spec,
+            recipe=recipe.model_copy(update=changes),
+            compute=request.compute,
+        )
     )
+
+
+@cache
+def _one_of_equals(work: Workload) -> Workload:
+    """The same object for equal workloads: what is remembered of it is found without a
+    comparison of every field."""
+    return work
 
 
 def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
     """The rank that was asked for, and targets that peft takes for what they are."""
-    targets = lora_targets(request.model.spec, adapter.target_modules)
+    asked = request.lora_targets or adapter.target_modules
+    targets = lora_targets(request.model.spec, asked)
     changes = {"target_modules": targets, "rank": request.lora_rank or adapter.rank}
     return AdapterSection(**{**adapter.model_dump(), **changes})
 
 
-def allowed_layouts(request: Request, work: Workload) -> Iterator[Layout]:
+def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
     """Every layout of the workload that agrees with what is pinned."""
     ranks = request.cluster.world_size
-    for layout in layouts(
+    for each in series(
         samples_per_rank=work.recipe.global_batch_size // ranks,
         world_size=ranks,
         partial=_partial_checkpointing(request),
         offload=request.offload or "none",
     ):
-        if request.micro_batch_size not in (None, layout.micro_batch_size):
+        if request.zero_stage not in (None, ZERO_STAGE[each.strategy]):
             continue
-        if request.zero_stage not in (None, layout.zero_stage):
+        if not _recomputes_as_pinned(request, each.checkpointing):
             continue
-        if not _recomputes_as_pinned(request, layout):
-            continue
-        yield layout
+        if request.micro_batch_size is None:
+            yield each
+        elif request.micro_batch_size in each.micro_batch_sizes:
+            yield replace(each, micro_batch_sizes=(request.micro_batch_size,))
 
 
 def _partial_checkpointing(request: Request) -> tuple[int, ...]:
@@ -241,25 +173,27 @@ def _partial_checkpointing(request: Request) -> tuple[int, ...]:
     return tuple(every for every in PARTIAL if every <= num_layers)
 
 
-def _recomputes_as_pinned(request: Request, layout: Layout) -> bool:
+def _recomputes_as_pinned(request: Request, checkpointing: int) -> bool:
     if request.checkpoint_every is not None:
-        return layout.checkpointing == request.checkpoint_every
+        return checkpointing == request.checkpoint_every
     if request.activation_checkpointing is None:
         return True
-    return layout.checkpointing == int(request.activation_checkpointing)
+    return checkpointing == int(request.activation_checkpointing)
 
 
 Results = dict[Method, SearchResult]
 
 
-def search_method(request: Request, method: Method) -> SearchResult:
-    """Every candidate of one method for a request."""
+def search_method(
+    request: Request, method: Method, *, peak_bytes: int | None = None
+) -> SearchResult:
+    """The candidates of one method for a request; ``peak_bytes`` bounds their tensors too."""
     work = workload(request, method)
     return search(
         work,
         request.cluster,
-        allowed_layouts(request, work),
-        budget_bytes=request.budget_bytes,
+        allowed_series(request, work),
+        limit=Limit(budget_bytes=request.budget_bytes, peak_bytes=peak_bytes),
         strategy_pinned=request.zero_stage is not None or request.offload is not None,
     )
 
@@ -267,10 +201,10 @@ def search_method(request: Request, method: Method) -> SearchResult:
 def search_methods(request: Request) -> Results:
     """Every method open to choice that the pinned options leave a layout to."""
     results = {method: search_method(request, method) for method in request.methods}
-    possible = {method: result for method, result in results.items() if result.leanest}
+    possible = {method: result for method, result in results.items() if result.lanes}
     if not possible:
         method, result = next(iter(results.items()))
-        reason = "; ".join(result.rejected) or "no layout agrees with all that is pinned"
+        reason = "; ".join(result.forbidden) or "no layout agrees with all that is pinned"
         if request.zero_stage is None and request.offload in (None, "none"):
             raise InvalidRequestError(
                 f"{method} does not go with {request.model.name}: {reason}. Take another --method"

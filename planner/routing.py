@@ -94,12 +94,18 @@ def grouped_product(
     weights, weight_width = weight.elements, weight.width
     tape.packs(saved)
     in_features = weights // (offsets.elements * out_features)
-    output = tape.new(elements // in_features * out_features, width, name)
+    made_elements = elements // in_features * out_features
+    work = 2 * elements * out_features, width * (elements + weights + made_elements), width
+    tape.multiplies(*work)
+    output = tape.new(made_elements, width, name)
+
+    def product(size: int, width: int, of: str) -> Tensor:
+        tape.multiplies(*work)
+        return tape.new(size, width, f"gradient of {name}'s {of}")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        of = f"gradient of {name}'s"
-        made = tape.new(weights, weight_width, f"{of} weights") if of_weight else None
-        return [tape.new(elements, width, f"{of} input") if of_input else None, made]
+        made = product(weights, weight_width, "weights") if of_weight else None
+        return [product(elements, width, "input") if of_input else None, made]
 
     return tape.record(output, (x, weight), saved, backward)
 

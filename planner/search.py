@@ -1,203 +1,99 @@
-"""Enumerate, price, keep what fits, rank. Each step is one function."""
+"""Every layout as lanes of micro-batches; those a rule forbids are left out, the rest is
+narrowed until the fastest that fits is known."""
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
+from planner.candidate import Candidate
 from planner.gpu import Cluster
-from planner.host import HostMemory, disk_bytes, host_memory
-from planner.memory import Footprint, footprint
-from planner.numerics import numerics
-from planner.overheads import DeviceMemory, device_memory
-from planner.plan import Method
+from planner.lanes import Group, Lane, Limit, fastest
 from planner.recipe import Workload
 from planner.rules import Combination, broken_rule
-from planner.step_time import NOMINAL, rates, step_time
-from planner.strategy import Layout
+from planner.strategy import Series
 
 OVER_BUDGET = "over the memory budget"
+SLOWER = "not faster than what fits, so not priced"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A workload laid out on a cluster, with what it costs."""
-
-    workload: Workload
-    layout: Layout
-    cluster: Cluster
-
-    @property
-    def method(self) -> Method:
-        return self.workload.method
-
-    @cached_property
-    def footprint(self) -> Footprint:
-        return footprint(
-            self.workload,
-            self.layout,
-            self.cluster.device,
-            compute_capability=self.cluster.accelerator.compute_capability,
-        )
-
-    @cached_property
-    def memory(self) -> DeviceMemory:
-        return device_memory(self.footprint, self.cluster, self.method)
-
-    @cached_property
-    def step_time_s(self) -> float | None:
-        """Seconds of one optimizer step, or nothing where the card's rates are unknown, or the
-        host's that updates what is offloaded."""
-        speed = rates(self.cluster)
-        if speed is None or self.layout.offload != "none":
-            return None
-        return step_time(self.workload, self.layout, self.cluster, speed).total_s
-
-    @cached_property
-    def ranking_time_s(self) -> float:
-        """As above, on a nominal card where the real one is unknown."""
-        speed = rates(self.cluster) or NOMINAL
-        return step_time(self.workload, self.layout, self.cluster, speed).total_s
-
-    @property
-    def tokens_per_step(self) -> int:
-        return self.layout.global_batch_size * self.workload.recipe.sequence_length
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        return self.tokens_per_step / self.step_time_s if self.step_time_s else None
-
-    @property
-    def rank(self) -> tuple[float, int, int]:
-        """Faster first; among equals the leaner, then the one with fewer moving parts."""
-        return (
-            round(self.ranking_time_s, 9),
-            self.memory.peak_allocated_bytes,
-            self.layout.zero_stage,
-        )
-
-    @cached_property
-    def host(self) -> HostMemory:
-        return host_memory(
-            self.workload,
-            self.layout,
-            self.cluster,
-            peak_allocated_bytes=self.memory.peak_allocated_bytes,
-        )
-
-    @property
-    def disk_bytes(self) -> int:
-        """Of what is saved at the end."""
-        stage, work = self.layout.zero_stage, self.workload
-        return disk_bytes(
-            work, numerics(method=work.method, compute=work.compute, zero_stage=stage)
-        )
-
-    def fits(self, budget_bytes: int) -> bool:
-        """On the device; and on the host, where that was read and must hold what is offloaded."""
-        if self.memory.high_bytes > budget_bytes:
-            return False
-        host = self.cluster.host_ram_bytes
-        return self.layout.offload == "none" or host is None or self.host.node_bytes <= host
-
-
-@dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """Every candidate of one method, fitting ones ranked, and why the rest was left out."""
+    """The lanes of one method. What is asked of them prices what has to be priced."""
 
-    fitting: list[Candidate]
-    too_large: list[Candidate]
-    rejected: Counter[str] = field(default_factory=Counter)
+    def __init__(self, lanes: list[Lane], forbidden: Counter[str]) -> None:
+        self.lanes = lanes
+        self.forbidden = forbidden
 
-    @property
+    @cached_property
     def best(self) -> Candidate | None:
-        return self.fitting[0] if self.fitting else None
+        return fastest(self.lanes)
+
+    def fastest(self, where: Callable[[Series], bool]) -> Candidate | None:
+        """The first by rank among some of the lanes."""
+        return fastest(lane for lane in self.lanes if where(lane.series))
 
     @property
+    def fits(self) -> bool:
+        """Whether anything does: the leanest of each group speaks for the others."""
+        known = any(lane.num_fitting for lane in self.lanes)
+        sharded_first = reversed(self._leanest_lanes())
+        return known or any(lane.price(0) for lane in sharded_first if lane.open)
+
+    @cached_property
     def leanest(self) -> Candidate | None:
         """The smallest peak of all, fitting or not."""
-        every = [*self.fitting, *self.too_large]
-        return min(every, key=lambda c: c.memory.high_bytes, default=None)
+        return self.leanest_of(lambda _: True)
 
-
-def candidates(
-    workload: Workload, cluster: Cluster, allowed: Iterable[Layout], *, strategy_pinned: bool
-) -> tuple[list[Candidate], Counter[str]]:
-    """Every allowed layout that no rule forbids, and the count of those that one does."""
-    kept: list[Candidate] = []
-    rejected: Counter[str] = Counter()
-    for layout in allowed:
-        combination = Combination(
-            method=workload.method,
-            strategy=layout.strategy,
-            offload=layout.offload,
-            optimizer=workload.recipe.optimizer.name,
-            device=cluster.device,
-            model_type=workload.model.model_type,
+    def leanest_of(self, where: Callable[[Series], bool]) -> Candidate | None:
+        """The same among some of the lanes."""
+        groups: dict[int, list[Lane]] = {}
+        for lane in self.lanes:
+            if where(lane.series):
+                groups.setdefault(id(lane.group), []).append(lane)
+        leanest = (min(lanes, key=lambda lane: lane.leanness) for lanes in groups.values())
+        return min(
+            (lane.member(0) for lane in leanest),
+            key=lambda candidate: candidate.memory.high_bytes,
+            default=None,
         )
-        rule = broken_rule(combination, pinned=strategy_pinned)
-        if rule is None:
-            kept.append(Candidate(workload=workload, layout=layout, cluster=cluster))
-        else:
-            rejected[rule.reason] += 1
-    return kept, rejected
 
+    def _leanest_lanes(self) -> list[Lane]:
+        groups = {id(lane.group): lane.group for lane in self.lanes}
+        return [group.leanest for group in groups.values()]
 
-def _split(
-    every: list[Candidate], budget_bytes: int
-) -> tuple[list[Candidate], list[Candidate], int]:
-    """What fits, what does not, and how many were not priced: memory only grows with the
-    micro-batch, so nothing beyond the first that is too large can fit. One micro-batch a step is
-    apart, since no gradients wait for it."""
-    fitting: list[Candidate] = []
-    too_large: dict[tuple[str, int, bool], Candidate] = {}
-    hopeless = 0
-    for candidate in sorted(every, key=lambda c: c.layout.micro_batch_size):
-        layout = candidate.layout
-        accumulates = layout.gradient_accumulation_steps > 1
-        key = (layout.strategy, layout.checkpointing, accumulates)
-        if key in too_large:
-            hopeless += 1
-        elif candidate.fits(budget_bytes):
-            fitting.append(candidate)
-        else:
-            too_large[key] = candidate
-    return fitting, list(too_large.values()), hopeless
+    @property
+    def num_candidates(self) -> int:
+        return sum(len(lane.series.micro_batch_sizes) for lane in self.lanes)
 
-
-def _worthwhile(partial: list[Candidate], fitting: list[Candidate]) -> list[Candidate]:
-    """Of those that recompute some layers, the ones that are faster than what fits with all or
-    none recomputed: they lie between, and so cannot fit where recomputing all does not."""
-    best: dict[str, Candidate] = {}
-    for candidate in sorted(fitting, key=lambda c: c.ranking_time_s):
-        best.setdefault(candidate.layout.strategy, candidate)
-    recomputing = [c.layout for c in fitting if c.layout.activation_checkpointing]
-    fits = {(layout.strategy, layout.micro_batch_size) for layout in recomputing}
-    return [
-        candidate
-        for candidate in partial
-        if (candidate.layout.strategy, candidate.layout.micro_batch_size) in fits
-        and candidate.ranking_time_s < best[candidate.layout.strategy].ranking_time_s
-    ]
+    @property
+    def rejected(self) -> Counter[str]:
+        """How many were left out, by reason, as far as was looked."""
+        found = Counter(self.forbidden)
+        for lane in self.lanes:
+            found[OVER_BUDGET] += len(lane.series.micro_batch_sizes) - lane.too_large_from
+            found[SLOWER] += lane.num_open
+        return +found
 
 
 def search(
     workload: Workload,
     cluster: Cluster,
-    allowed: Iterable[Layout],
+    allowed: Iterable[Series],
     *,
-    budget_bytes: int,
+    limit: Limit,
     strategy_pinned: bool,
 ) -> SearchResult:
-    """The fastest that fit first."""
-    kept, rejected = candidates(workload, cluster, allowed, strategy_pinned=strategy_pinned)
-    partial = [c for c in kept if c.layout.checkpoint_every > 1]
-    whole = [c for c in kept if c.layout.checkpoint_every == 1]
-    fitting, too_large, hopeless = _split(whole or partial, budget_bytes)
-    if whole:
-        more, larger, hopeless_too = _split(_worthwhile(partial, fitting), budget_bytes)
-        fitting, too_large, hopeless = fitting + more, too_large + larger, hopeless + hopeless_too
-    fitting.sort(key=lambda c: c.rank)
-    if too_large:
-        rejected[OVER_BUDGET] += len(too_large) + hopeless
-    return SearchResult(fitting=fitting, too_large=too_large, rejected=rejected)
+    """The lanes of every allowed series that no rule forbids; the others are counted."""
+    lanes: list[Lane] = []
+    forbidden: Counter[str] = Counter()
+    groups: dict[tuple[str, bool], Group] = {}
+    for series in allowed:
+        combination = Combination.of(workload, series.strategy, series.offload, cluster)
+        rule = broken_rule(combination, pinned=strategy_pinned)
+        if rule is not None:
+            forbidden[rule.reason] += len(series.micro_batch_sizes)
+            continue
+        group = groups.setdefault((series.strategy, series.accumulates), Group())
+        lane = Lane(workload=workload, cluster=cluster, series=series, limit=limit, group=group)
+        group.lanes.append(lane)
+        lanes.append(lane)
+    return SearchResult(lanes, forbidden)

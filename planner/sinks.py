@@ -41,6 +41,7 @@ def sink_attention(
         operand(tape, value, compute),
         shape.output_elements,
         "attention output",
+        rows=rows,
     )
     return ops.contiguous(tape, output, "attention output, made contiguous"), weights
 

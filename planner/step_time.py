@@ -1,184 +1,176 @@
-"""Seconds of one optimizer step: compute, dequantization, update, exposed communication.
+"""Seconds of one optimizer step, by what they go to, and the operations in them.
 
-Rates are data: the card's datasheet, and the share of its matrix rate that published
-training runs reach (presets/speed.yaml). Links are taken at their datasheet rate. A card
-without known rates has no step time; candidates are ranked all the same, by the time on a
+Kernels are counted on the pass that memory is counted on (planner/pass_work.py) and take as long
+as their operations or their bytes do at the rates that the card reaches (planner/efficiency.py).
+A card without known rates has no step time; candidates are ranked all the same, by the time on a
 nominal card, since their order hardly depends on it.
 """
 
 from dataclasses import dataclass
 from functools import cache
 
-from planner.communication import Traffic, traffic
-from planner.flops import Flops, micro_batch_flops, recomputed_share
-from planner.gpu import Cluster
-from planner.memory import worst_batch
-from planner.numerics import Numerics, numerics_of
+from planner.communication import NOTHING, Communication
+from planner.efficiency import NOMINAL, Rates, rates
+from planner.gpu import Cluster, Device
+from planner.network import Ranks
+from planner.numerics import Numerics, numerics
 from planner.optimizers import optimizers, states_bytes
-from planner.presets import ROOT
+from planner.pass_work import PassTime, pass_time
+from planner.plan import Strategy, ZeroStage
 from planner.recipe import Workload
-from planner.spec import Spec, read_spec
 from planner.strategy import Layout
 from planner.trained_tensors import counted_tensors
-from planner.zero import FP32_BYTES
 
-
-class Utilisation(Spec):
-    """Least, median and most over published runs of one kind."""
-
-    low: float
-    expected: float
-    high: float
-    runs: int
-    source: str
-
-
-class UtilisationByMethod(Spec):
-    adapters: Utilisation
-    full: Utilisation
-
-
-class SpeedData(Spec):
-    flops_utilisation: UtilisationByMethod
-
-
-@cache
-def speed_data() -> SpeedData:
-    return read_spec(SpeedData, ROOT / "speed.yaml")
-
-
-def utilisation(workload: Workload) -> Utilisation:
-    kinds = speed_data().flops_utilisation
-    return kinds.full if workload.method == "full" else kinds.adapters
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
-    """One device's datasheet, the link as its name says."""
-
-    flops_per_s: float
-    bandwidth_bytes_per_s: float
-    link_bytes_per_s: float
-    host_link_bytes_per_s: float
-    """One direction of the card's own slot."""
+__all__ = ["NOMINAL", "Rates", "StepTime", "rates", "step_time"]
+FP32 = 4
+READS_TO_CLIP = 3
+"""Gradients are read for their norm, then read and written scaled:
+torch/nn/utils/clip_grad.py at 2.13."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
-    """Parts in seconds; exposed communication is what backward does not hide."""
+    """Parts in seconds, of one rank; all ranks take the same time."""
 
-    compute_s: float
+    products_s: float
+    """Matrix products and attention."""
+    elementwise_s: float
+    """Kernels that only move data: norms, activations, casts, the loss."""
     dequantize_s: float
+    launch_s: float
+    """Gaps between kernels, or what the host takes longer than the device."""
     update_s: float
     exposed_communication_s: float
     offload_s: float
+    hidden_communication_s: float
+    """Beside compute, so that it is in none of the other parts."""
+    model_flops: int
+    hardware_flops: int
+    micro_batches: int
 
     @property
     def total_s(self) -> float:
         return (
-            self.compute_s
+            self.products_s
+            + self.elementwise_s
             + self.dequantize_s
+            + self.launch_s
             + self.update_s
             + self.exposed_communication_s
             + self.offload_s
         )
 
 
-NOMINAL = Rates(
-    flops_per_s=100e12,
-    bandwidth_bytes_per_s=1e12,
-    link_bytes_per_s=25e9,
-    host_link_bytes_per_s=25e9,
-)
-"""Round figures of a mid-range card on PCIe 4.0, for ranking only: never shown."""
-
-
-def rates(cluster: Cluster) -> Rates | None:
-    """The cards' rates, or nothing where they are not known."""
-    card = cluster.accelerator.speed
-    if card is None or card.dense_bf16_flops_per_s is None:
-        return None
-    return Rates(
-        flops_per_s=card.dense_bf16_flops_per_s,
-        bandwidth_bytes_per_s=card.memory_bandwidth_bytes_per_s or NOMINAL.bandwidth_bytes_per_s,
-        link_bytes_per_s=cluster.link_bytes_per_s or NOMINAL.link_bytes_per_s,
-        host_link_bytes_per_s=card.pcie_bytes_per_s or NOMINAL.host_link_bytes_per_s,
-    )
-
-
 def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates) -> StepTime:
-    """One optimizer step of one rank; all ranks take the same time.
-
-    What a host needs to update offloaded states is unknown and left out, so that this is a
-    lower bound there: it ranks layouts, which all have the same update, and is not shown.
-    """
-    kinds = numerics_of(workload, layout)
-    batch = worst_batch(workload, layout, cluster.device)
-    flops = micro_batch_flops(workload, batch, checkpointing=layout.checkpointing)
-    micro_batches = layout.gradient_accumulation_steps
-    sent = traffic(workload, layout, kinds)
-    reached = speed.flops_per_s * utilisation(workload).expected
+    """One optimizer step of full samples."""
+    priced = _priced(workload, layout.zero_stage, cluster.device, speed)
+    passed, launch_s = priced.micro_batch(layout.micro_batch_size, layout.checkpointing)
+    times = layout.gradient_accumulation_steps
+    ranks = layout.world_size
+    over = NOTHING
+    if ranks > 1:
+        between = priced.communication(layout.strategy, ranks, cluster.num_nodes)
+        over = between.of_step(passed, times)
     return StepTime(
-        compute_s=micro_batches * flops.hardware / reached,
-        dequantize_s=(
-            micro_batches * _dequantized_bytes(workload, layout) / speed.bandwidth_bytes_per_s
-        ),
-        update_s=_updated_bytes(workload, layout, kinds) / speed.bandwidth_bytes_per_s,
-        exposed_communication_s=_exposed_s(sent, layout, flops, speed, reached),
-        offload_s=_offload_s(workload, layout, kinds, speed),
+        products_s=times * passed.products_s,
+        elementwise_s=times * passed.elementwise_s,
+        dequantize_s=times * passed.dequantize_s,
+        launch_s=times * launch_s,
+        update_s=priced.update_s(layout),
+        exposed_communication_s=over.exposed_s,
+        offload_s=0.0 if layout.offload == "none" else priced.offload_s(layout),
+        hidden_communication_s=over.hidden_s,
+        model_flops=times * passed.model_flops,
+        hardware_flops=times * passed.hardware_flops,
+        micro_batches=times,
     )
 
 
-def _exposed_s(
-    sent: Traffic, layout: Layout, flops: Flops, speed: Rates, reached_flops_per_s: float
-) -> float:
-    """Seconds of communication beyond what runs beside compute."""
-    micro_batches = layout.gradient_accumulation_steps
-    beside = {
-        "zero2": micro_batches * (flops.backward + flops.recompute),
-        "zero3": micro_batches * flops.hardware,
-    }.get(layout.strategy, flops.backward + flops.recompute)
-    overlapped_s = sent.overlapped_bytes / speed.link_bytes_per_s
-    late_s = max(0.0, overlapped_s - beside / reached_flops_per_s)
-    return late_s + sent.exposed_bytes / speed.link_bytes_per_s
+@cache
+def _priced(
+    workload: Workload, zero_stage: ZeroStage, device: Device, speed: Rates
+) -> "_PricedWorkload":
+    return _PricedWorkload(workload, zero_stage, device, speed)
 
 
-def _offload_s(workload: Workload, layout: Layout, kinds: Numerics, speed: Rates) -> float:
-    """Over the link of each card to the host, not hidden: gradients in fp32 out and updated
-    parameters in, once a step; offloaded parameters in, twice a micro-batch."""
-    if layout.offload == "none":
-        return 0
-    shard = workload.trainable_params / layout.world_size
-    moved = shard * (FP32_BYTES + kinds.trainable)
-    if layout.offload == "all":
-        slices = workload.model.num_params * kinds.compute / layout.world_size
-        moved += 2 * layout.gradient_accumulation_steps * slices
-    return moved / speed.host_link_bytes_per_s
+class _PricedWorkload:
+    """What of a step does not depend on the rest of its layout, made once."""
+
+    def __init__(
+        self, workload: Workload, zero_stage: ZeroStage, device: Device, speed: Rates
+    ) -> None:
+        self._workload, self._device, self._speed = workload, device, speed
+        self.kinds: Numerics = numerics(
+            method=workload.method, compute=workload.compute, zero_stage=zero_stage
+        )
+        self._passes: dict[tuple[int, int], tuple[PassTime, float]] = {}
+        self._communication: dict[tuple[Strategy, int, int], Communication] = {}
+        self._trained = workload.trainable_params
+        self._update_bytes: int | None = None
+
+    def micro_batch(self, samples: int, checkpointing: int) -> tuple[PassTime, float]:
+        """Its time on the device, and what launching adds."""
+        key = (samples, checkpointing)
+        found = self._passes.get(key)
+        if found is None:
+            passed = pass_time(
+                self._workload,
+                self.kinds,
+                samples,
+                checkpointing=checkpointing,
+                device=self._device,
+                speed=self._speed,
+            )
+            found = self._passes[key] = passed, launch_s(passed, self._speed)
+        return found
+
+    def communication(self, strategy: Strategy, ranks: int, nodes: int) -> Communication:
+        key = (strategy, ranks, nodes)
+        if key not in self._communication:
+            self._communication[key] = Communication(
+                self._workload,
+                self.kinds,
+                strategy,
+                Ranks(ranks, nodes, self._speed.links),
+                self._speed.bandwidth_bytes_per_s,
+            )
+        return self._communication[key]
+
+    def update_s(self, layout: Layout) -> float:
+        """The update reads and writes every state of the rank's shard; gradients are clipped."""
+        if layout.offload != "none":
+            return 0.0
+        if self._update_bytes is None:
+            self._update_bytes = update_bytes(self._workload, self.kinds)
+        shards = layout.world_size if layout.zero_stage else 1
+        return self._update_bytes / shards / self._speed.bandwidth_bytes_per_s
+
+    def offload_s(self, layout: Layout) -> float:
+        """Gradients in fp32 to the host, its update, parameters back, once a step; offloaded
+        parameters in, twice a micro-batch. None of it is hidden."""
+        shard = self._trained / layout.world_size
+        moved = shard * (FP32 + self.kinds.trainable)
+        if layout.offload == "all":
+            slices = self._workload.model.num_params * self.kinds.compute / layout.world_size
+            moved += 2 * layout.gradient_accumulation_steps * slices
+        over_the_slot = moved / self._speed.links.host_bytes_per_s
+        return over_the_slot + shard * self._speed.adam_on_host_s_per_parameter
 
 
-def _updated_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> float:
-    """The update reads and writes every state of the rank's shard, and reads the gradient."""
-    if layout.offload != "none":
-        return 0
+def launch_s(passed: PassTime, speed: Rates) -> float:
+    """Kernels wait for each other, or the device for a host that cannot launch as fast."""
+    gaps = passed.kernels * speed.kernel_gap_s
+    return max(gaps, passed.kernels * speed.host_s_per_kernel - passed.busy_s)
+
+
+def update_bytes(workload: Workload, kinds: Numerics) -> int:
+    """Of all trained parameters: states, parameters and their copies read and written."""
     states = states_bytes(
         optimizers()[workload.recipe.optimizer.name],
         counted_tensors(workload),
         width=kinds.home,
         device="cuda",
     )
-    params = workload.trainable_params * (kinds.master + kinds.trainable)
-    written = states.on_device + states.paged + params
-    read = workload.trainable_params * kinds.gradient
-    return (2 * written + read) / (layout.world_size if layout.zero_stage else 1)
-
-
-def _dequantized_bytes(workload: Workload, layout: Layout) -> float:
-    """Each pass reads every 4-bit weight, writes it in 16 bit and reads that again; int8 weights
-    are multiplied as they are in forward."""
-    quantization = workload.recipe.quantization
-    if quantization is None:
-        return 0
-    forwards = 1 + recomputed_share(workload.model.num_layers, layout.checkpointing)
-    if quantization.quant_type == "int8":
-        return workload.model.matrix_params * (forwards * 1 + (1 + 2 + 2))
-    return (forwards + 1) * workload.model.matrix_params * (0.5 + 2 + 2)
+    trained = workload.trainable_params
+    written = states.on_device + states.paged + trained * (kinds.master + kinds.trainable)
+    return 2 * written + (1 + READS_TO_CLIP) * trained * kinds.gradient

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import inf, isqrt
 
 from planner.plan import OFFLOADS_FROM, ZERO_STAGE, Offload, Strategy, ZeroStage
 
@@ -46,6 +47,52 @@ PARTIAL = (4, 2)
 """Between keeping all activations and recomputing all: every how many layers, fastest first."""
 
 
+def recomputation_order(checkpointing: int) -> float:
+    """Sorts by what is kept, the least first: all recomputed, every second layer, none.
+
+    >>> sorted([0, 4, 1, 2], key=recomputation_order)
+    [1, 2, 4, 0]
+    """
+    return checkpointing or inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Layouts that differ in the micro-batch alone, the smallest first.
+
+    Along it memory never falls and a step never takes longer, which is what a search needs to
+    price few of them. So samples that are alone in their micro-batch, which need no padding and
+    no mask, are a series of their own, and so is all of a step in one micro-batch, which no
+    earlier gradients wait for.
+    """
+
+    strategy: Strategy
+    world_size: int
+    samples_per_rank: int
+    micro_batch_sizes: tuple[int, ...]
+    checkpointing: int
+    """Every how many layers one is recomputed, 0 where none is."""
+    offload: Offload = "none"
+
+    @property
+    def accumulates(self) -> bool:
+        return self.micro_batch_sizes[-1] < self.samples_per_rank
+
+    def layout(self, micro_batch_size: int) -> Layout:
+        return Layout(
+            strategy=self.strategy,
+            world_size=self.world_size,
+            micro_batch_size=micro_batch_size,
+            gradient_accumulation_steps=self.samples_per_rank // micro_batch_size,
+            activation_checkpointing=self.checkpointing > 0,
+            checkpoint_every=self.checkpointing or 1,
+            offload=self.offload,
+        )
+
+    def layouts(self) -> Iterator[Layout]:
+        return map(self.layout, self.micro_batch_sizes)
+
+
 def _nth(number: int) -> str:
     """
     >>> [_nth(n) for n in (2, 3, 4, 11, 22)]
@@ -56,13 +103,15 @@ def _nth(number: int) -> str:
     return f"{number}{ending}"
 
 
-def divisors(number: int) -> Iterator[int]:
+def divisors(number: int) -> tuple[int, ...]:
     """Ascending.
 
-    >>> list(divisors(12))
-    [1, 2, 3, 4, 6, 12]
+    >>> divisors(12)
+    (1, 2, 3, 4, 6, 12)
     """
-    return (candidate for candidate in range(1, number + 1) if number % candidate == 0)
+    low = [each for each in range(1, isqrt(number) + 1) if number % each == 0]
+    high = [number // each for each in reversed(low) if each * each < number]
+    return (*low, *high)
 
 
 def strategies(world_size: int, offload: Offload) -> tuple[Strategy, ...]:
@@ -73,24 +122,25 @@ def strategies(world_size: int, offload: Offload) -> tuple[Strategy, ...]:
     return found[:1] if world_size == 1 else found
 
 
-def layouts(
+def series(
     *,
     samples_per_rank: int,
     world_size: int,
     partial: Sequence[int] = PARTIAL,
     offload: Offload = "none",
-) -> Iterator[Layout]:
-    """Every layout that gives each rank exactly ``samples_per_rank`` samples a step; ``partial``
+) -> Iterator[Series]:
+    """All layouts that give each rank exactly ``samples_per_rank`` samples a step; ``partial``
     says between what and what else activations may be kept and recomputed."""
-    for strategy, micro_batch_size, checkpointing in product(
-        strategies(world_size, offload), divisors(samples_per_rank), (0, 1, *partial)
+    *accumulating, whole = divisors(samples_per_rank)
+    groups = (tuple(accumulating[:1]), tuple(accumulating[1:]), (whole,))
+    for strategy, sizes, checkpointing in product(
+        strategies(world_size, offload), filter(None, groups), (0, *partial, 1)
     ):
-        yield Layout(
+        yield Series(
             strategy=strategy,
             world_size=world_size,
-            micro_batch_size=micro_batch_size,
-            gradient_accumulation_steps=samples_per_rank // micro_batch_size,
-            activation_checkpointing=checkpointing > 0,
-            checkpoint_every=checkpointing or 1,
+            samples_per_rank=samples_per_rank,
+            micro_batch_sizes=sizes,
+            checkpointing=checkpointing,
             offload=offload,
         )

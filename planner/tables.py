@@ -1,6 +1,9 @@
 """How every table of ours looks: a bold title at the left, one rule, no frame."""
 
+from collections.abc import Sequence
+
 from rich import box
+from rich.console import RenderableType
 from rich.table import Table
 
 
@@ -13,3 +16,13 @@ def plain_table(title: str) -> Table:
         show_edge=False,
         pad_edge=False,
     )
+
+
+def facts(rows: Sequence[tuple[str, RenderableType]]) -> Table:
+    """Names at the left, what they are at the right."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True, min_width=13)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table

@@ -5,7 +5,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from planner.units import ALLOCATOR_BLOCK_BYTES, round_up
+from planner.units import ALLOCATOR_BLOCK_BYTES
 
 Owner = Literal["activations", "loss", "gradients", "workspace"]
 Event = tuple[int, Owner, int, str]
@@ -22,7 +22,7 @@ class Storage:
     def __init__(self, log: list[Event], num_bytes: int, owner: Owner, name: str) -> None:
         self.log = log
         self.num_bytes = num_bytes
-        self.block_bytes = round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
+        self.block_bytes = -(-num_bytes // ALLOCATOR_BLOCK_BYTES) * ALLOCATOR_BLOCK_BYTES
         self.owner = owner
         self.name = name
         log.append((self.block_bytes, owner, id(self), name))
@@ -169,15 +169,12 @@ def storages(tensors: tuple[Tensor, ...]) -> list[Storage]:
 
 def count_uses(root: Node) -> None:
     """How many gradients every leaf behind ``root`` will get; what was detached sends none."""
-    seen: set[int] = set()
+    seen = {id(root)}
     waiting = [root]
     while waiting:
-        node = waiting.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        for edge in node.inputs:
+        for edge in waiting.pop().inputs:
             if isinstance(edge, Parameter):
                 edge.uses += 1
-            elif edge is not None:
+            elif edge is not None and id(edge) not in seen:
+                seen.add(id(edge))
                 waiting.append(edge)

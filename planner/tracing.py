@@ -16,12 +16,12 @@ from planner.plan import (
     OutputSection,
     Plan,
     PredictionSection,
-    TrainingSection,
 )
 from planner.recipe import Workload
 from planner.sections import batch_section, parallel_section, precision_section
 from planner.strategy import Layout
 from planner.traced_model import Phases, TracedSpec, traced_spec
+from planner.training_sections import TrainingSection
 
 
 class TracingService:

@@ -27,7 +27,7 @@ def round_up(number: int, multiple: int) -> int:
     >>> round_up(513, 512)
     1024
     """
-    return ceil_div(number, multiple) * multiple
+    return -(-number // multiple) * multiple
 
 
 def parse_size(text: str) -> int:

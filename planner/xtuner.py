@@ -3,14 +3,15 @@
 read: xtuner/configs, xtuner/model/sft.py and xtuner/utils/templates.py at v0.1.23.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from planner.data_section import DataSection, DataSource, LossOn
 from planner.errors import did_you_mean
+from planner.named_data import read_as_xtuner
 from planner.plan import (
     AdapterSection,
-    DataSection,
     Method,
     OptimizerName,
     OptimizerSection,
@@ -45,7 +46,8 @@ def read_xtuner(path: Path) -> Recipe:
     adapter, quantization = _adapter(config), _quantization(config)
     if quantization is not None and adapter is None:
         raise config.error(
-            "model", "quantizes a model that it trains whole: give it model.lora, or no quantization"
+            "model",
+            "quantizes a model that it trains whole: give it model.lora, or quantize nothing",
         )
     method: Method = "full" if adapter is None else "lora" if quantization is None else "qlora"
     micro_batch_size = _whole(config, "train_dataloader.batch_size")
@@ -65,7 +67,7 @@ def read_xtuner(path: Path) -> Recipe:
         optimizer=_optimizer(config),
         schedule=_schedule(config, epochs),
         epochs=epochs,
-        data=DataSection(source=None),
+        data=DataSection(sources=tuple(_sources(sets)), loss_on=_loss_on(sets)),
         written_for=WrittenFor(
             micro_batch_size=micro_batch_size,
             compute=_compute(config),
@@ -170,8 +172,30 @@ def data_sets(config: PythonConfig) -> Iterator[Mapping[str, Any]]:
             yield each
 
 
+def _sources(sets: Iterable[Mapping[str, Any]]) -> Iterator[DataSource]:
+    """Files, or a data set on the hub; what else a set is read from is left to ``--data``."""
+    for each in sets:
+        found, function = each.get("dataset"), each.get("dataset_map_fn")
+        if not isinstance(found, Mapping):
+            continue
+        files = found.get("data_files", found.get("path"))
+        named = files.values() if isinstance(files, Mapping) else files
+        for name in [named] if isinstance(named, str) else named or ():
+            reader = function.last if isinstance(function, Reference) else ""
+            source = read_as_xtuner(reader, str(name))
+            yield source.model_copy(update={"subset": found.get("name")})
+
+
+def _loss_on(sets: Iterable[Mapping[str, Any]]) -> LossOn:
+    """Texts are learnt whole."""
+    functions = [each.get("dataset_map_fn") for each in sets]
+    plain = [isinstance(f, Reference) and f.last == "pretrain_map_fn" for f in functions]
+    return "everything" if plain and all(plain) else "answers"
+
+
 def _length(config: PythonConfig, sets: list[Mapping[str, Any]]) -> int:
-    lengths = [each["max_length"] for each in sets if isinstance(each.get("max_length"), int)]
+    found = [each.get("max_length") for each in sets]
+    lengths = [length for length in found if isinstance(length, int)]
     if not lengths:
         raise config.error("train_dataloader", "the data set sets no max_length")
     return max(lengths)
@@ -185,8 +209,8 @@ def _number(config: PythonConfig, key: str, default: float | None = None) -> flo
 
 
 def _whole(config: PythonConfig, key: str, default: int | None = None) -> int:
-    found = config.get(key, default)
-    if isinstance(found, bool) or not isinstance(found, int):
+    found: object = config.get(key, default)
+    if not isinstance(found, int) or isinstance(found, bool):
         raise config.error(key, f"{key} should be a whole number" + _instead(found))
     return found
 

@@ -20,6 +20,8 @@ read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, DeepSpeedZeroOptimizer:
                        for its norm, then in fp32, when it is reduced
                        (set_norm_for_param_grad_in_gpu,
                        async_inplace_copy_grad_to_fp32_buffer_from_gpu)
+    the setup          initialize_optimizer_states: a gradient of zeros for every fp32 part, all
+                       gone before the first step
     the step           get_grad_norm_direct: each gradient in fp64, one at a time; step: the
                        rank's gradients made flat, then in fp32, before the buffer is freed, and
                        what the optimizer makes for a flat part (planner/optimizer_step.py)
@@ -144,8 +146,20 @@ class FlatStates:
         if self.offloaded:
             return 0
         parts = [each.part for each in self.partitions]
-        copies = sum(block(part * FP32_BYTES) for part in parts)
-        return copies + flat_states_bytes(self.workload, parts, self.device).on_device
+        states = flat_states_bytes(self.workload, parts, self.device).on_device
+        return self.copies_bytes + states
+
+    @property
+    def copies_bytes(self) -> int:
+        """The rank's parts in fp32."""
+        if self.offloaded:
+            return 0
+        return sum(block(each.part * FP32_BYTES) for each in self.partitions)
+
+    @property
+    def setup_bytes(self) -> int:
+        """Gradients of zeros for every part, which the optimizer's states are made with."""
+        return self.copies_bytes
 
     @property
     def gradients_bytes(self) -> int:

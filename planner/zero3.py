@@ -18,6 +18,10 @@ read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
                        and whole (transformers/integrations/deepspeed.py at 5.23.0,
                        _load_state_dict_into_zero3_model); a quantized model is not sharded at
                        all (modeling_utils.py, needs_zero3_init)
+    the setup          the largest sub-group once more in fp32 (_create_fp32_partitions,
+                       initialize_optimizer_states); then, beside the bucket and the gradients,
+                       each parameter that trains is gathered for its hook
+                       (create_reduce_and_remove_grad_hooks)
     the save           parameters are gathered one module at a time, the persistent ones having
                        been released (engine.py, _zero3_consolidated_16bit_state_dict)
     the step           each gradient in fp64 for its norm, one at a time (get_grad_norm_direct);
@@ -63,6 +67,8 @@ class SlicedStates:
     persistent_bytes: int
     largest_gathered_bytes: int
     """The largest parameter, whole."""
+    largest_trained_bytes: int
+    """The largest one that trains, whole."""
     zero: ZeroSection
     kinds: Numerics
     offload: Offload
@@ -82,9 +88,22 @@ class SlicedStates:
     def optimizer_bytes(self) -> int:
         if self.offload != "none":
             return 0
-        copies = sum(block(size * FP32_BYTES) for size in self.sub_groups)
         states = flat_states_bytes(self.workload, self.sub_groups, self.device).on_device
-        return states + (copies if self.kinds.master else 0)
+        return states + self.copies_bytes
+
+    @property
+    def copies_bytes(self) -> int:
+        """The rank's sub-groups in fp32."""
+        if self.offload != "none" or not self.kinds.master:
+            return 0
+        return sum(block(size * FP32_BYTES) for size in self.sub_groups)
+
+    @property
+    def setup_bytes(self) -> int:
+        """A sub-group in fp32 beside its copy, then zeros for its gradient."""
+        if self.offload != "none":
+            return 0
+        return block(max(self.sub_groups) * FP32_BYTES)
 
     @property
     def gradients_bytes(self) -> int:
@@ -154,13 +173,16 @@ def sliced_states(
             for each in every
             if each.elements <= threshold
         ),
-        largest_gathered_bytes=max(
-            gathered_bytes(each.elements, ranks, kinds.compute) for each in every
-        ),
+        largest_gathered_bytes=_largest_whole(every, ranks, kinds),
+        largest_trained_bytes=_largest_whole(trained, ranks, kinds),
         zero=zero,
         kinds=kinds,
         offload=offload,
     )
+
+
+def _largest_whole(params: Iterable[Sized], ranks: int, kinds: Numerics) -> int:
+    return max(gathered_bytes(each.elements, ranks, kinds.compute) for each in params)
 
 
 def gathered_bytes(elements: int, ranks: int, width: int) -> int:

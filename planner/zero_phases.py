@@ -9,11 +9,11 @@ from operator import add
 from planner.buffers import largest_linear
 from planner.gathered import Gathered, gathered
 from planner.gpu import Device
-from planner.micro_batch import Amounts, MicroBatch, micro_batch
+from planner.micro_batch import Amounts, MicroBatch
 from planner.model_states import frozen_bytes
 from planner.numerics import Numerics
 from planner.plan import Part, Phase, ZeroSection
-from planner.recipe import Batch, Workload
+from planner.recipe import Workload
 from planner.strategy import Layout
 from planner.zero import FlatStates, block, flat_states
 from planner.zero3 import SlicedStates, sliced_states
@@ -22,30 +22,38 @@ from planner.zero_reduce import Reductions, reductions, scatter_copies
 Parts = dict[Part, int]
 
 
+def unshared_parts(alive: Amounts) -> Parts:
+    """What a micro-batch makes that ranks do not share."""
+    return {
+        "activations": alive["activations"],
+        "loss": alive["loss"],
+        "workspace": alive["workspace"],
+    }
+
+
 def zero_phases(
-    workload: Workload, layout: Layout, batch: Batch, kinds: Numerics, zero: ZeroSection
+    workload: Workload,
+    layout: Layout,
+    passes: MicroBatch,
+    kinds: Numerics,
+    zero: ZeroSection,
+    device: Device,
 ) -> dict[Phase, Parts]:
     """Bytes by phase and part, workspaces of cuBLAS aside."""
-    passes = micro_batch(
-        workload,
-        batch,
-        kinds,
-        checkpointing=layout.checkpointing,
-        sink="reduce",
-        reduce_bucket_size=zero.reduce_bucket_size,
-    )
     if layout.zero_stage == 3:
-        return _stage_3(workload, layout, passes, kinds, zero, batch.device)
+        return _stage_3(workload, layout, passes, kinds, zero, device)
     offloaded = layout.offload != "none"
     states = flat_states(
-        workload, layout.world_size, zero, kinds, offloaded=offloaded, device=batch.device
+        workload, layout.world_size, zero, kinds, offloaded=offloaded, device=device
     )
-    held = _held(workload, states, kinds)
+    weights = _weights(workload, states.weights_bytes, frozen_bytes(workload, kinds))
+    held: Parts = {
+        **weights,
+        "optimizer_states": states.optimizer_bytes,
+        "communication": states.held_buffer_bytes,
+    }
     return {
-        "load": {
-            **_weights(workload, states.weights_bytes, frozen_bytes(workload, kinds)),
-            "workspace": _quantized_from(workload, kinds),
-        },
+        "load": _flat_load(states, weights, quantized_from(workload, kinds)),
         "forward": _pass(
             held,
             passes.forward,
@@ -62,7 +70,20 @@ def zero_phases(
     }
 
 
-def _quantized_from(workload: Workload, kinds: Numerics) -> int:
+def _flat_load(states: FlatStates, weights: Parts, quantized: int) -> Parts:
+    """The larger of a matrix before it is quantized, and of DeepSpeed's setup."""
+    return _larger(
+        {**weights, "workspace": quantized},
+        {
+            **weights,
+            "optimizer_states": states.copies_bytes,
+            "gradients": states.setup_bytes,
+            "communication": states.held_buffer_bytes,
+        },
+    )
+
+
+def quantized_from(workload: Workload, kinds: Numerics) -> int:
     """A matrix is whole in 16 bit before it is quantized."""
     if workload.recipe.quantization is None:
         return 0
@@ -75,21 +96,11 @@ def _weights(workload: Workload, trained_bytes: int, frozen: int) -> Parts:
     return {"weights": frozen, "adapters": trained_bytes}
 
 
-def _held(workload: Workload, states: FlatStates, kinds: Numerics) -> Parts:
-    return {
-        **_weights(workload, states.weights_bytes, frozen_bytes(workload, kinds)),
-        "optimizer_states": states.optimizer_bytes,
-        "communication": states.held_buffer_bytes,
-    }
-
-
 def _pass(held: Parts, alive: Amounts, *, gradients: int, communication: int = 0) -> Parts:
     return {
         **held,
+        **unshared_parts(alive),
         "gradients": gradients + alive["gradients"],
-        "activations": alive["activations"],
-        "loss": alive["loss"],
-        "workspace": alive["workspace"],
         "communication": held["communication"] + communication,
     }
 
@@ -187,11 +198,12 @@ def _stage_3(
     copies = scatter_copies(workload, ranks, zero, kinds)
     to_save = max(states.persistent_bytes, states.largest_gathered_bytes)
     return {
-        "load": {
-            **weights,
-            "communication": 0 if quantized else states.largest_gathered_bytes,
-            "workspace": _quantized_from(workload, kinds),
-        },
+        "load": _stage_3_load(
+            states,
+            weights,
+            0 if quantized else states.largest_gathered_bytes,
+            quantized_from(workload, kinds),
+        ),
         **_stage_3_passes(held, passes, states, whole, copies),
         "optimizer_step": _stage_3_step(states, held),
         "save": {
@@ -200,6 +212,21 @@ def _stage_3(
             "communication": states.bucket_bytes + to_save,
         },
     }
+
+
+def _stage_3_load(states: SlicedStates, weights: Parts, whole_bytes: int, quantized: int) -> Parts:
+    """The largest of a parameter that is loaded whole, and of two moments of the setup."""
+    copies = states.copies_bytes
+    return _larger(
+        {**weights, "communication": whole_bytes, "workspace": quantized},
+        {**weights, "optimizer_states": copies + states.setup_bytes},
+        {
+            **weights,
+            "optimizer_states": copies,
+            "gradients": states.gradients_bytes,
+            "communication": states.bucket_bytes + states.largest_trained_bytes,
+        },
+    )
 
 
 def _stage_3_passes(

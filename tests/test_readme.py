@@ -36,3 +36,11 @@ def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (document.parent / target).exists(), target
+
+
+def test_every_option_of_launch_is_documented() -> None:
+    help_text = subprocess.run(
+        [sys.executable, "-m", "launcher.cli", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    options = set(re.findall(r"--[a-z][a-z-]+", help_text)) - {"--help"}
+    assert not {option for option in options if option not in README}

@@ -20,6 +20,9 @@ def main() -> None:
     parser.add_argument(
         "--readme", action="store_true", help="put the table, by source, into the README"
     )
+    parser.add_argument(
+        "--own", type=Path, action="append", default=[], help="a folder that launch --record left"
+    )
     parser.add_argument("--presets", action="store_true", help="only write presets/accuracy.yaml")
     options = parser.parse_args()
     rows = read_rows(options.rows)
@@ -30,7 +33,7 @@ def main() -> None:
         for row in rows:
             if set_aside(row) is None and (not options.source or row.source == options.source):
                 print(row.id, *(f"{name} {error:+.2%}" for name, error in row_errors(row).items()))
-    table = markdown(rows, by_method=not options.readme)
+    table = markdown(rows, by_method=not options.readme, own=options.own)
     print(table)
     if options.readme:
         README.write_text(with_table(README.read_text(encoding="utf-8"), table), encoding="utf-8")

@@ -57,9 +57,12 @@ def unpacked_product(decoder: Decoder, matrix: Linear, x: Tensor, *, integer: in
     x = ops.cast(tape, x, width, f"{matrix.name}: input cast")
     elements, needed = x.elements, x.node is not None
     rows = elements // matrix.in_features
+    work = 2 * rows * n, width * (elements + n + rows * matrix.out_features), width
+    tape.multiplies(*work)
     output = tape.new(rows * matrix.out_features, width, matrix.name)
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
+        tape.multiplies(*work)
         return [tape.new(elements, width, f"gradient of {matrix.name}'s input")]
 
     output = tape.record(output, (x,), (weight,) if needed else (), backward)

@@ -1,16 +1,22 @@
 """Errors on the runs that this project has measured itself."""
 
 from collections import defaultdict
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
 
 from benchmarks.accuracy.predict import MEASURED_AS, Reading
 from benchmarks.errors import relative_error
-from benchmarks.measure.results import own_runs
+from benchmarks.measure.results import RESULTS, own_runs
 
 
-def own_errors() -> dict[tuple[Reading, str, str], list[float]]:
-    """Signed relative errors by reading, card and method; none where nothing was measured."""
+def own_errors(more: Sequence[Path] = ()) -> dict[tuple[Reading, str, str], list[float]]:
+    """Signed relative errors by reading, card and method; none where nothing was measured.
+
+    ``more`` are folders beside our own, such as what ``launch --record`` leaves.
+    """
     found: dict[tuple[Reading, str, str], list[float]] = defaultdict(list)
-    for run in own_runs():
+    for run in chain.from_iterable(own_runs(folder) for folder in (RESULTS, *more)):
         for reading, kind in MEASURED_AS.items():
             if reading in run.predicted:
                 error = relative_error(

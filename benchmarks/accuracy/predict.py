@@ -94,7 +94,7 @@ def predicted(row: Row) -> dict[Reading, int]:
         "allocated, replayed": replayed.allocated_bytes,
         "reserved, replayed": replayed.reserved_bytes,
     }
-    if _card(row, source) is not None:
+    if card_of(row, source) is not None:
         found["device, replayed"] = replayed.device_used_bytes
     closed = closed_form(row)
     return found if closed is None else {"allocated": closed, **found}
@@ -112,7 +112,7 @@ class OnCard:
 
 def on_card(row: Row) -> OnCard:
     source = sources()[row.source]
-    card = _card(row, source)
+    card = card_of(row, source)
     outside = _outside(row, card) if card is not None else 0
     capacity = None
     if card is not None and card.torch_visible_mib is not None:
@@ -128,7 +128,7 @@ def on_card(row: Row) -> OnCard:
     )
 
 
-def _card(row: Row, source: SourceConventions) -> GpuSpec | None:
+def card_of(row: Row, source: SourceConventions) -> GpuSpec | None:
     name = next((card for word, card in source.cards.items() if row.gpu.startswith(word)), None)
     return None if name is None else load_gpu(name)
 

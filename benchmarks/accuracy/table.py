@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from benchmarks.accuracy.own import own_errors
 from benchmarks.accuracy.phases import phase_errors
@@ -51,9 +52,9 @@ def reasons(rows: Sequence[Row]) -> Counter[tuple[str, str]]:
     return Counter((source, reason) for source, reason in found if reason is not None)
 
 
-def markdown(rows: Sequence[Row], *, by_method: bool = False) -> str:
-    """Everything as the README shows it."""
-    parts = (_peaks(rows, by_method=by_method), _phases(rows), _verdicts(), _aside(rows), _own())
+def markdown(rows: Sequence[Row], *, by_method: bool = False, own: Sequence[Path] = ()) -> str:
+    """Everything as the README shows it; ``own`` are folders of more runs of our own."""
+    parts = (_peaks(rows, by_method=by_method), _phases(rows), _verdicts(), _aside(rows), _own(own))
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
@@ -114,8 +115,8 @@ def _aside(rows: Sequence[Row]) -> list[str]:
     return [*lines, *(f"| {source} | {n} | {why} |" for (source, why), n in sorted(found.items()))]
 
 
-def _own() -> list[str]:
-    own = own_errors()
+def _own(more: Sequence[Path]) -> list[str]:
+    own = own_errors(more)
     if not own:
         return []
     lines = ["Our own runs, with the card in the place of the source:", "", *HEADER]

@@ -1,12 +1,12 @@
 """What a run's figures depend on, as far as it can be told without the training stack."""
 
 import platform
-import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from launcher.record import source_commit
 from planner.gpu import Cluster
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "deepspeed")
@@ -25,7 +25,7 @@ def environment_of(cluster: Cluster) -> dict[str, Any]:
         },
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "commit": _commit(),
+        "commit": source_commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -35,14 +35,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _commit() -> str | None:
-    """Nothing in a copy without its history."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

@@ -49,6 +49,7 @@ class Row:
     optimizer: str
     strategy: Strategy
     offload: Offload
+    world_size: int = 1
 
     @property
     def name(self) -> str:
@@ -63,6 +64,7 @@ class Row:
             "checkpointing" if self.activation_checkpointing else "whole",
             self.loss,
             *(word for axis, usual in USUAL.items() if (word := getattr(self, axis)) != usual),
+            *([f"{self.world_size}-ranks"] if self.world_size > 1 else []),
         ]
         return "--".join(parts)
 

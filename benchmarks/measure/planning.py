@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from benchmarks.measure.matrix import Row
 from planner.assemble import plan_of
+from planner.candidate import Candidate
 from planner.choose import Decision
 from planner.detect import detect, parse_gpus
 from planner.errors import InvalidRequestError, UserError
@@ -17,7 +18,6 @@ from planner.presets import ModelPreset, load_model
 from planner.recipe import Recipe
 from planner.recipes import load_recipe
 from planner.request import Request, workload
-from planner.search import Candidate
 from planner.strategy import Layout
 
 NO_GPU = "h100-sxm-80gb"
@@ -94,7 +94,7 @@ def _candidate(row: Row, cluster: Cluster) -> tuple[Candidate, Request]:
         )
     layout = Layout(
         strategy=row.strategy,
-        world_size=1,
+        world_size=row.world_size,
         micro_batch_size=row.micro_batch_size,
         gradient_accumulation_steps=row.gradient_accumulation_steps,
         activation_checkpointing=row.activation_checkpointing,
@@ -119,7 +119,9 @@ def _recipe(row: Row) -> Recipe:
         "attention": row.attention,
         "optimizer": optimizer,
         "sequence_length": row.sequence_length,
-        "global_batch_size": row.micro_batch_size * row.gradient_accumulation_steps,
+        "global_batch_size": row.micro_batch_size
+        * row.gradient_accumulation_steps
+        * row.world_size,
     }
     return Recipe.model_validate(recipe.model_dump() | changes)
 

@@ -13,9 +13,12 @@ from planner.cards import named_cluster
 from planner.gpu import Cluster
 from planner.memory import worst_batch
 from planner.numerics import numerics
+from planner.plan import Plan
 from planner.presets import load_gpu, preset_names
 
 RESULTS = Path(__file__).parents[1] / "results" / "measured"
+SAME = ("adapter", "quantization", "precision", "checkpoint_every")
+"""Parts of a plan that memory depends on and that are no part of a row's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,19 +29,25 @@ class OwnRun:
     card: str
     predicted: dict[str, int]
     measured: dict[str, int]
+    predicted_s: float | None
+    """Of one optimizer step."""
+    measured_s: float
+    """The same, as the median of those after the first."""
 
 
 def own_runs(directory: Path = RESULTS) -> Iterator[OwnRun]:
     """Every run on a known card that ended well and that the planner has words for."""
     for path in sorted(directory.glob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
-        cluster = _cluster(document)
+        row = Row(**document["run"]["row"])
+        cluster = _cluster(document, row.world_size)
         if cluster is None or document["measured"]["status"] != "ok":
             continue
-        row = Row(**document["run"]["row"])
         try:
             planned = plan_row(row, cluster)
         except NotPlannableError:
+            continue
+        if not _says_all(planned.plan, document["run"]):
             continue
         yield OwnRun(
             row=row,
@@ -49,16 +58,30 @@ def own_runs(directory: Path = RESULTS) -> Iterator[OwnRun]:
                 "reserved": document["measured"]["peak_reserved_bytes"],
                 "device_used": document["measured"]["device_used_bytes"],
             },
+            predicted_s=planned.candidate.step_time_s,
+            measured_s=document["measured"]["step_time_s"]["median"],
         )
 
 
-def _cluster(document: dict[str, Any]) -> Cluster | None:
+def _says_all(plan: Plan, run: dict[str, Any]) -> bool:
+    """Whether a row's plan of today is the one that was run: a launch may have had other ranks of
+    adapters, or layers, that no row has a word for."""
+    recorded = run.get("plan")
+    if recorded is None or run.get("benchmark") != "launch":
+        return True
+    today = plan.model_dump(mode="json")
+    return all(today[section] == recorded[section] for section in SAME) and (
+        today["model"]["trainable_params"] == recorded["model"]["trainable_params"]
+    )
+
+
+def _cluster(document: dict[str, Any], world_size: int) -> Cluster | None:
     """The card that was measured, by its exact name; nothing for the CPU."""
     name = document["environment"]["device"]["name"]
     for preset in preset_names("gpus"):
         card = load_gpu(preset)
         if card.device_name == name:
-            return named_cluster(card, 1)
+            return named_cluster(card, world_size)
     return None
 
 

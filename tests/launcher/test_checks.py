@@ -20,6 +20,7 @@ LORA = Setup(
     optimizer_class="AdamW",
     zero_optimizer_class=None,
     autocast_dtype="bfloat16",
+    scales_gradients=False,
 )
 ZERO2 = replace(
     LORA,
@@ -63,6 +64,7 @@ def test_as_planned() -> None:
         ({"optimizer_class": "SGD"}, "optimizer: planned AdamW, found SGD"),
         ({"autocast_dtype": None}, "autocast: planned bfloat16, found None"),
         ({"world_size": 2}, "ranks: planned 1, found 2"),
+        ({"scales_gradients": True}, "gradient scaling: planned False, found True"),
     ],
 )
 def test_a_difference_is_named(found: dict[str, Any], message: str) -> None:

@@ -54,8 +54,9 @@ def test_a_fact_is_learnt(method: str, smollm2: Path, tmp_path: Path) -> None:
         **METHODS[method],
     }
     write_plan(tmp_path, **changes)
-    done = launch(tmp_path)
+    done = launch(tmp_path, "--record")
     assert done.code == 0, done.errors
+    assert len(list((done.run / "measured").glob("smollm2-135m--*.json"))) == 1
     assert done.losses[-1] < done.losses[0] / 4
 
     text = quiz(tmp_path)

@@ -63,6 +63,52 @@ def test_a_signal_reaches_the_command_and_is_named(number: int, tmp_path: Path) 
         assert process.wait(timeout=20) == 128 + number
 
 
+def test_a_command_does_not_outlive_us(tmp_path: Path) -> None:
+    """Not even where we are killed."""
+    ready = tmp_path / "ready"
+    code = (
+        "import os, pathlib, time; "
+        f"pathlib.Path({str(ready)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", LAUNCH, code, str(tmp_path / "log")]) as process:
+        while not (ready.exists() and ready.read_text()):
+            time.sleep(0.02)
+        process.kill()
+    child, end = Path("/proc") / ready.read_text(), time.monotonic() + 10
+    while child.exists() and "Z" not in (child / "stat").read_text().rpartition(")")[2][:3]:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_command_that_was_asked_to_stop_ends_by_itself(tmp_path: Path) -> None:
+    """The second signal ends it."""
+    asked, ready = tmp_path / "asked", tmp_path / "ready"
+    launch = LAUNCH.replace(
+        "Path(sys.argv[2])",
+        f"Path(sys.argv[2]), ask_to_stop=lambda n: not Path({str(asked)!r}).touch()",
+    )
+    code = f"import pathlib, time; pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", launch, code, str(tmp_path / "log")]) as process:
+        while not ready.exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        while not asked.exists():
+            time.sleep(0.02)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 128 + signal.SIGTERM
+
+
+def test_a_killed_rank_comes_before_those_that_missed_it(tmp_path: Path) -> None:
+    """Torch elastic's root cause is whichever it saw first."""
+    log = tmp_path / "launcher.log"
+    lost = ELASTIC_SUMMARY.replace("-15 (pid: 10)", "-9 (pid: 10)").replace(
+        "-9 (pid: 8", "1 (pid: 8"
+    )
+    log.write_text(lost, encoding="utf-8")
+    assert failed_rank(log) == (0, -9)
+
+
 def test_the_first_failure_is_found(tmp_path: Path) -> None:
     log = tmp_path / "launcher.log"
     log.write_text(ELASTIC_SUMMARY, encoding="utf-8")

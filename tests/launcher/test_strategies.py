@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from tests.launcher.launching import Finished, asked, launch, write_plan, write_records
-from tests.launcher.plans import full, parallel
+from tests.launcher.plans import SIXTEEN_BIT, TWO_RANKS, full, parallel
 
 pytest.importorskip("trl")
 pytest.importorskip("deepspeed")
 
-SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16"}
+from tests.launcher.forked import Launcher
+
 NF4 = {"quant_type": "nf4", "double_quant": True}
-TWO_RANKS = {"batch__gradient_accumulation_steps": 1}
 
 SAME_SUMS = 1e-3
 """Relative. The same samples in another order of addition, under bf16 autocast."""
@@ -27,18 +27,29 @@ near 5, so this is a fortieth of what they fall by."""
 
 
 def train(folder: Path, checkpoint: Path, **changes: Any) -> Finished:
-    facts = [asked(f"What is {n}?", f"Fact {n * 7 % 10}") for n in range(16)]
-    write_records(folder / "data.jsonl", facts)
-    write_plan(folder, model__source=str(checkpoint), **changes)
-    done = launch(folder)
+    write_inputs(folder, checkpoint, **changes)
+    done = Launcher().run(folder)
     assert done.code == 0, done.errors
     return done
 
 
+def write_inputs(folder: Path, checkpoint: Path, **changes: Any) -> None:
+    facts = [asked(f"What is {n}?", f"Fact {n * 7 % 10}") for n in range(16)]
+    write_records(folder / "data.jsonl", facts)
+    write_plan(folder, model__source=str(checkpoint), **changes)
+
+
 @pytest.fixture(scope="module")
 def one_process(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """Full fine-tuning in one process, two accumulation steps: what all others must equal."""
-    return train(tmp_path_factory.mktemp("single"), tiny_checkpoint, **full())
+    """Full fine-tuning in one process, two accumulation steps: what all others must equal.
+
+    Launched from the command line; all others are forked.
+    """
+    folder = tmp_path_factory.mktemp("single")
+    write_inputs(folder, tiny_checkpoint, **full())
+    done = launch(folder)
+    assert done.code == 0, done.errors
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +75,7 @@ def test_a_run_leaves_all_its_files(one_process: Finished) -> None:
     names = {path.name for path in one_process.run.iterdir() if not path.name.startswith(".")}
     assert names == {
         *("plan.yaml", "environment.json", "inputs.json", "metrics.jsonl", "report.json"),
-        *("data", "logs", "model"),
+        *("attempts.json", "logs", "model"),
     }
     assert {path.name for path in (one_process.run / "model").iterdir()} >= {
         *("config.json", "model.safetensors", "tokenizer.json"),
@@ -96,16 +107,27 @@ def test_the_report_puts_predicted_beside_measured(one_process: Finished) -> Non
 
 
 def test_the_data_is_counted(one_process: Finished) -> None:
-    inputs = one_process.read("inputs.json")
-    assert (inputs["num_samples"], inputs["num_truncated"], inputs["num_dropped"]) == (16, 0, 0)
-    assert inputs["num_answer_tokens"] == 16 * len("Fact 0??")  # end mark and line end
+    data = one_process.read("inputs.json")["data"]
+    assert (data["num_samples"], data["num_truncated"], data["num_dropped"]) == (16, 0, 0)
+    assert data["num_answer_tokens"] == 16 * len("Fact 0??")  # end mark and line end
+
+
+def test_packed_samples_train(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """With a part kept for validation, under the model's own loss."""
+    data = {"source": "data.jsonl", "validation_fraction": 0.2}
+    done = train(tmp_path, tiny_checkpoint, batch__packing=True, loss="standard", data=data)
+    assert done.losses[-1] < done.losses[0]
+    summary = done.read("report.json")["inputs"]["data"]
+    assert summary["num_samples"] + summary["num_validation"] == 16
+    assert summary["num_rows"] < summary["num_samples"]
 
 
 def test_the_screen_is_free_of_library_noise(one_process: Finished) -> None:
     lines = one_process.errors.splitlines()
-    assert lines[0].startswith("data: data.jsonl: 16 samples")
-    assert lines[1] == "loading tiny"
-    assert [line.split("  ")[0] for line in lines[2:]] == [f"step {n}/4" for n in range(1, 5)]
+    assert lines[0].startswith("data: data.jsonl (messages): 16 samples")
+    assert lines[1].startswith("data: tokens a sample: half have at most")
+    assert lines[2] == "loading tiny"
+    assert [line.split("  ")[0] for line in lines[3:]] == [f"step {n}/4" for n in range(1, 5)]
     assert "peak resident per process" in one_process.output
 
 
@@ -113,6 +135,7 @@ def test_the_screen_is_free_of_library_noise(one_process: Finished) -> None:
     ("strategy", "engine_class", "zero_optimizer"),
     [
         ("ddp", "DistributedDataParallel", None),
+        ("zero1", "DeepSpeedEngine", "DeepSpeedZeroOptimizer"),
         ("zero2", "DeepSpeedEngine", "DeepSpeedZeroOptimizer"),
         ("zero3", "DeepSpeedEngine", "DeepSpeedZeroOptimizer_Stage3"),
     ],
@@ -139,7 +162,8 @@ def test_two_ranks_train_the_same_plan(
     assert report["setup"]["zero_stage"] == parallel(strategy)["zero_stage"]
     assert [rank["rank"] for rank in report["measured"]["ranks"]] == [0, 1]
     assert (done.run / "deepspeed.json").exists() == (strategy != "ddp")
-    assert (done.run / "model" / "model.safetensors").is_file()
+    assert tensors(done.run / "model") == tensors(one_process.run / "model")
+    assert {dtype for dtype, _ in tensors(done.run / "model").values()} == {"BF16"}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +207,10 @@ def test_adapters_under_zero3_with_checkpointing(
         **TWO_RANKS,
     )
     assert done.losses == pytest.approx(one_process_lora.losses, rel=SIXTEEN_BIT_WEIGHTS)
-    assert tensor_shapes(done.run / "adapter") == tensor_shapes(one_process_lora.run / "adapter")
+    found, expected = tensors(done.run / "adapter"), tensors(one_process_lora.run / "adapter")
+    assert {name: shape for name, (_, shape) in found.items()} == {
+        name: shape for name, (_, shape) in expected.items()
+    }
 
 
 def test_an_int8_base_that_recomputes_every_second_layer(
@@ -239,8 +266,11 @@ def test_the_standard_loss_is_the_same_number(
     assert done.losses == pytest.approx(one_process_lora.losses, rel=SAME_SUMS)
 
 
-def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+def tensors(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and whole shape of everything saved, by name."""
     from safetensors import safe_open
 
-    with safe_open(folder / "adapter_model.safetensors", framework="numpy") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    (path,) = folder.glob("*.safetensors")
+    with safe_open(path, framework="numpy") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {name: (x.get_dtype(), tuple(x.get_shape())) for name, x in slices.items()}

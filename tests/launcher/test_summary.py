@@ -12,8 +12,7 @@ from launcher.summary import (
     closing_lines,
     describe_exit,
     failure_lines,
-    out_of_memory_advice,
-    ran_out_of_memory,
+    hang_lines,
     summary_table,
 )
 from tests.launcher.plans import full, plan
@@ -49,10 +48,13 @@ def test_on_a_gpu_allocated_memory_is_compared() -> None:
         **REPORT["measured"],
         "peak_allocated_bytes": 2**30,
         "peak_reserved_bytes": 2 * 2**30,
+        "ranks": [{"device_used_bytes": 3 * 2**30}, {"device_used_bytes": 2**30}],
     }
     text = drawn(summary_table(plan(hardware__device="cuda"), {**REPORT, "measured": measured}))
-    assert "peak allocated per GPU    0.04 GiB   1.00 GiB" in text
-    assert "peak reserved per GPU            -   2.00 GiB" in text
+    lines = [line.split() for line in text.splitlines()]
+    assert ["peak", "allocated", "per", "GPU", "0.04", "GiB", "1.00", "GiB"] in lines
+    assert ["peak", "reserved", "per", "GPU", "-", "2.00", "GiB"] in lines
+    assert "in use per GPU, at the end   0.04-0.04 GiB   3.00 GiB" in text
 
 
 def test_an_unknown_speed_is_not_invented() -> None:
@@ -102,24 +104,19 @@ def test_exit_codes_in_words() -> None:
     assert describe_exit(-15) == "was killed by signal 15"
 
 
-def test_out_of_memory_is_recognised(tmp_path: Path) -> None:
-    log = tmp_path / "rank-0.log"
-    log.write_text("torch.OutOfMemoryError: CUDA out of memory.", encoding="utf-8")
-    assert ran_out_of_memory(log)
-    log.write_text("KeyError: 3", encoding="utf-8")
-    assert not ran_out_of_memory(log)
-
-
-def test_out_of_memory_advice_is_the_plans_own_fallback() -> None:
-    fallback = {
-        "micro_batch_size": 1,
-        "gradient_accumulation_steps": 4,
-        "activation_checkpointing": True,
-        "strategy": "single",
-        "peak_allocated_bytes": 1,
-    }
-    assert out_of_memory_advice(plan(fallbacks=[fallback])).endswith(
-        "--set batch.micro_batch_size=1 --set batch.gradient_accumulation_steps=4 "
-        "--set activation_checkpointing=true --set checkpoint_every=1"
+def test_a_hung_rank_shows_its_stack_innermost_first(tmp_path: Path) -> None:
+    log = tmp_path / "rank-1.log"
+    log.write_text(
+        "loading\nCurrent thread 0x1 (most recent call first):\n  old\n"
+        "Stack (most recent call first):\n  inner\n  outer\n",
+        encoding="utf-8",
     )
-    assert "no leaner layout" in out_of_memory_advice(plan())
+    first, *stack = hang_lines(log, "nothing has moved")
+    assert first.startswith("error: nothing has moved. Where it was, innermost first, from ")
+    assert stack == ["  inner", "  outer"]
+
+
+def test_a_rank_that_was_frozen_wrote_no_stack(tmp_path: Path) -> None:
+    log = tmp_path / "rank-1.log"
+    log.write_text("loading\n", encoding="utf-8")
+    assert hang_lines(log, "nothing has moved")[-1] == "  loading"

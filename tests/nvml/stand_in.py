@@ -4,27 +4,40 @@ A machine is a text file in ``machines/``, a fact a line:
 
     driver TEXT           cuda NUMBER           12040 is 12.4
     init_error CODE       what nvmlInit answers
-    refuse CALL CODE      what that call answers, for every device
-    nvlink all            or ``nvlink 0 1`` for one pair
+    refuse CALL CODE      what that call answers, for every device; ``refuse CALL CODE GPU`` for one
+    break_after N CODE    what every call answers after so many
+    nvlink all            or ``nvlink 0 1`` for one pair, or ``nvlink switch``
+    p2p 0                 whether GPUs can read each other's memory
+    program TEXT          what any process is called
     gpu                   opens a GPU, ``slice NUMBER`` opens a MIG slice of the last one; then
         name TEXT         uuid TEXT
         memory_mib TOTAL RESERVED FREE
         process PID MIB   graphics PID MIB      -1 where the driver does not tell
-        capability 8.9    power_watts NUMBER
-        pcie GENERATION LANES
-        nvlinks NUMBER    active ones
+        capability 8.9    power_watts LIMIT [DEFAULT]
+        pcie GENERATION LANES [GENERATION LANES]      of slot and card together; of the card
+        nvlinks ACTIVE [ALL [MB/S]]
+        clocks CORES MHZ BUS_BITS MHZ           of the cores and of the memory
+        numa NODE         ecc ON [ERRORS]       throttle BITS
+        temperature_c NUMBER    draw_watts NUMBER       now
         mig               MIG mode without a slice
         handle_error CODE what asking for this GPU answers
 
 Codes are NVML's. What is left out is not supported by that GPU. ``#`` opens a comment.
 """
 
+import json
 import os
+import pickle
 import shutil
 import subprocess
+import sys
+from base64 import b64decode
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from planner.gpu import Cluster
 
 HERE = Path(__file__).parent
 
@@ -35,10 +48,9 @@ def build(directory: Path) -> Path:
     if compiler is None:
         pytest.skip("no C compiler (cc) to build the stand-in for libnvidia-ml")
     library = directory / "libnvidia-ml.so.1"
+    sources = sorted(map(str, HERE.glob("*.c")))
     flags = ["-std=c11", "-Wall", "-Wextra", "-shared", "-fPIC"]
-    subprocess.run(
-        [compiler, *flags, str(HERE / "nvml_stub.c"), "-o", str(library)], check=True, timeout=120
-    )
+    subprocess.run([compiler, *flags, *sources, "-o", str(library)], check=True, timeout=120)
     return library
 
 
@@ -52,3 +64,101 @@ def environment(library: Path, machine: str | Path, **more: str) -> dict[str, st
         "NVML_STUB_MACHINE": str(path),
         **more,
     }
+
+
+def machine_text(name: str) -> str:
+    return (HERE / "machines" / f"{name}.txt").read_text()
+
+
+def edited(name: str, lines: str, directory: Path) -> Path:
+    """A machine of the tests with more lines before its own."""
+    path = directory / f"{name}-edited"
+    path.write_text(f"{lines}\n{machine_text(name)}")
+    return path
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of a command: what it printed, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Child:
+    """One process that looks at many machines: the loader finds the stand-in at its start, and
+    the stand-in reads the machine's file at every nvmlInit. Warnings are errors there."""
+
+    def __init__(self, library: Path, scratch: Path) -> None:
+        self._scratch = scratch
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "tests.nvml.child"],
+            env=environment(library, "no-gpu"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def close(self) -> None:
+        self._process.communicate(timeout=30)
+
+    def detect(self, machine: str | Path, torch: str | None = None, **environ: str) -> Cluster:
+        cluster = self._ask(machine, None, torch, environ)
+        assert isinstance(cluster, Cluster), cluster
+        return cluster
+
+    def plan(
+        self,
+        machine: str | Path,
+        *arguments: str,
+        torch: str | None = None,
+        columns: int = 80,
+        cwd: Path | None = None,
+        **environ: str,
+    ) -> Answer:
+        environ = {"COLUMNS": str(columns), **environ}
+        answer = self._ask(machine, arguments, torch, environ, cwd)
+        assert isinstance(answer, tuple), answer
+        return Answer(*answer)
+
+    def _ask(
+        self,
+        machine: str | Path,
+        arguments: tuple[str, ...] | None,
+        torch: str | None,
+        environ: dict[str, str],
+        cwd: Path | None = None,
+    ) -> object:
+        path = machine if isinstance(machine, Path) else HERE / "machines" / f"{machine}.txt"
+        question = {
+            "environ": {**environ, "NVML_STUB_MACHINE": str(path)},
+            "arguments": arguments,
+            "torch": str(installed_torch(self._scratch, torch or "2.11.0+cu126")),
+            "cwd": str(cwd or self._scratch),
+        }
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, "the child has ended"
+        return pickle.loads(b64decode(line))
+
+
+def installed_torch(scratch: Path, version: str) -> Path:
+    """A directory for sys.path with a torch of this version: to be read, never imported."""
+    root = scratch / f"torch-{version}"
+    cuda = version.partition("+cu")[2]
+    built = f"'{cuda[:-1]}.{cuda[-1]}'" if cuda.isdigit() else "None"
+    package = root / "torch"
+    if not package.exists():
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("raise AssertionError('torch was imported')\n")
+        (package / "version.py").write_text(
+            "from typing import Optional\n"
+            f"__version__ = '{version}'\n"
+            f"cuda: Optional[str] = {built}\n"
+            "hip: Optional[str] = None\n"
+        )
+    return root

@@ -13,7 +13,7 @@ import torch
 from launcher.trace import Tracer
 from launcher.trace_rules import ENGINE_RULES
 from planner.memory import worst_batch
-from planner.micro_batch import micro_batch
+from planner.micro_batch import micro_batch, tape_pass
 from planner.model import ModelSpec
 from planner.numerics import numerics
 from planner.plan import Method, ZeroStage
@@ -47,7 +47,7 @@ NAMES = (
     *("phi", "stablelm", "gpt_neox", "starcoder2", "gpt2", "opt"),
     *("falcon", "falcon-grouped", "bloom"),
 )
-LARGER_EXPERTS = {"intermediate_size": 384, "shared_intermediate_size": 512}
+LARGER_EXPERTS = {"intermediate_size": 384, "shared_intermediate_size": 768}
 
 
 def _larger(spec: ModelSpec) -> ModelSpec:
@@ -73,7 +73,7 @@ SHAPES = {name: _larger(SMALL[name]) for name in NAMES}
 @pytest.fixture(params=[32768, 128], ids=["wide-tile", "narrow-tile"])
 def tile_width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """trl's own tile, where the loss is the peak, and a narrow one, where a layer is."""
-    micro_batch.cache_clear()
+    tape_pass.cache_clear()
     monkeypatch.setattr(trl_utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", request.param)
     monkeypatch.setattr("planner.loss.FUSED_LOSS_VOCABULARY", request.param)
     monkeypatch.setattr("planner.loss.TORCH_TILE_BYTES", {"forward": 0, "backward": 0})
@@ -81,7 +81,7 @@ def tile_width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     for name in ("_forward_tile", "_backward_tile", "_addmm_fp32"):
         monkeypatch.setattr(chunked_logprob, name, lambda *_args, **_kwargs: None)
     yield
-    micro_batch.cache_clear()
+    tape_pass.cache_clear()
 
 
 def traced_peak(work: Workload, layout: Layout, *, zero_stage: ZeroStage) -> int:

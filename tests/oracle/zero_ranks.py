@@ -16,6 +16,9 @@ from unittest.mock import patch
 import deepspeed
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from transformers import AutoModelForCausalLM
+from transformers.integrations import HfDeepSpeedConfig
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
@@ -23,12 +26,18 @@ from launcher.deepspeed_config import deepspeed_config
 from launcher.trace import Tracer
 from launcher.training import activation_checkpointing
 from tests.oracle.small_models import build, prepare
-from tests.oracle.zero_cases import ZeroCase
+from tests.oracle.zero_cases import SHAPE, ZeroCase
 
 STEPS = 3
 """The first makes the optimizer's states, the second records ZeRO-3's order of modules."""
 
-COLLECTIVES = ("reduce_scatter_tensor", "all_gather_into_tensor", "all_reduce", "all_gather")
+COLLECTIVES = (
+    "reduce_scatter_tensor",
+    "all_gather_into_tensor",
+    "all_reduce",
+    "all_gather",
+    "broadcast",
+)
 
 
 def main() -> None:
@@ -37,20 +46,41 @@ def main() -> None:
     leave_out_copies_of_gloo()
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed("gloo")
-    found = [traced_phases(ZeroCase(**case)) for case in cases]
+    checkpoint = folder / "checkpoint"
+    if os.environ["RANK"] == "0":
+        build(SHAPE).to(torch.bfloat16).save_pretrained(checkpoint)
+    torch.distributed.barrier()
+    found = [traced_phases(ZeroCase(**case), checkpoint) for case in cases]
     (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
     torch.distributed.barrier()
     os._exit(0)  # gloo's threads may still wait under DeepSpeed
 
 
+class _Done:
+    """The handle of a collective that has been waited for."""
+
+    def wait(self) -> None:
+        """Nothing is under way."""
+
+
 def leave_out_copies_of_gloo() -> None:
-    """Its collectives copy what they send; NCCL's do not."""
+    """Its collectives copy what they send, and its threads hold what they were given a while
+    longer (torch/csrc/distributed/c10d/ProcessGroupGloo.cpp at 2.13, runLoop); NCCL's do neither.
+    """
     for name in COLLECTIVES:
         collective = getattr(torch.distributed, name)
 
-        def untraced(*args: Any, _call: Any = collective, **kwargs: Any) -> Any:
-            with _disable_current_modes():
-                return _call(*args, **kwargs)
+        def untraced(*args: Any, _call: Any = collective, **kwargs: Any) -> _Done:
+            kwargs["async_op"] = False
+            with _disable_current_modes(), torch.no_grad():
+                given, structure = tree_flatten((args, kwargs))
+                used = [x.clone() if isinstance(x, torch.Tensor) else x for x in given]
+                copies, named = tree_unflatten(used, structure)
+                _call(*copies, **named)
+                for own, copy in reversed(list(zip(given, used, strict=True))):
+                    if isinstance(own, torch.Tensor):  # an output may be a part of an input
+                        own.copy_(copy)
+            return _Done()
 
         setattr(torch.distributed, name, untraced)
 
@@ -64,12 +94,12 @@ def losses_as_on_cuda() -> Iterator[None]:
         yield
 
 
-def traced_phases(case: ZeroCase) -> dict[str, int]:
-    """Bytes at the largest moment of each phase of the last step."""
+def traced_phases(case: ZeroCase, checkpoint: Path) -> dict[str, int]:
+    """Bytes at the largest moment of the load, and of each phase of the last step."""
     torch.manual_seed(0)
-    tracer = Tracer()
+    tracer = Tracer({torch.ops.aten.set_.source_Storage: mapped})
     with tracer, losses_as_on_cuda():
-        engine = engine_of(case)
+        engine = engine_of(case, tracer, checkpoint)
         for step in range(STEPS):
             last = step == STEPS - 1
             for micro_batch in range(case.steps):
@@ -99,9 +129,29 @@ def gather_to_save(engine: Any, case: ZeroCase) -> None:
             )
 
 
-def engine_of(case: ZeroCase) -> Any:
+def mapped(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """A tensor of a checkpoint's file is on the host."""
+    result = func(*args, **kwargs)
+    tracer.elsewhere(result)
+    return result
+
+
+def loaded(case: ZeroCase, tracer: Tracer, checkpoint: Path) -> Any:
+    """Under ZeRO-3 as transformers loads a checkpoint, a parameter at a time into its slices."""
+    if case.strategy != "zero3":
+        return build(case.workload.model)
+    sharding = HfDeepSpeedConfig(deepspeed_config(case.plan))
+    with tracer.phase("load"):
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    del sharding
+    return model
+
+
+def engine_of(case: ZeroCase, tracer: Tracer, checkpoint: Path) -> Any:
     work, plan = case.workload, case.plan
-    model = prepare(build(work.model), work, zero_stage=case.layout.zero_stage).train()
+    model = loaded(case, tracer, checkpoint)
+    load_bytes = sum(tracer.phases.get("load", {}).values())
+    model = prepare(model, work, zero_stage=case.layout.zero_stage).train()
     base = model.get_base_model() if work.recipe.adapter is not None else model
     checkpointing = activation_checkpointing(plan)
     if checkpointing["gradient_checkpointing"]:
@@ -109,9 +159,12 @@ def engine_of(case: ZeroCase) -> Any:
         base.enable_input_require_grads()
     if case.loss == "fused":
         trl_utils.add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
-    engine, *_ = deepspeed.initialize(
-        model=model, optimizer=optimizer_of(model), config=deepspeed_config(plan)
-    )
+    with tracer.phase("load"):
+        engine, *_ = deepspeed.initialize(
+            model=model, optimizer=optimizer_of(model), config=deepspeed_config(plan)
+        )
+    if sum(tracer.phases["load"].values()) < load_bytes:
+        tracer.phases["load"] = {"weights": load_bytes}
     del model, base
     gc.collect()
     return engine

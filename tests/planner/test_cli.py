@@ -94,6 +94,8 @@ def test_an_edited_plan_is_never_lost(tmp_path: Path) -> None:
         (["--model", "llama-2-70b", "--gpus", "24G", "--method", "full"], "GiB short"),
         (["--model", "llama-2-7b", "--sequence-length", "many"], "--sequence-length"),
         (["--model", "llama-2-7b", "--zero-stages", "2"], "--zero-stage"),
+        (["--model", "llama-2-7b", "--lora-rank", "0"], "0 is less than 1"),
+        (["--model", "llama-2-7b", "--loss", "fast"], "fused"),
         (["--model", "llama-2-7b", "--gpus", "24G", "-o", "no/such/plan.yaml"], "cannot write"),
         (["--model", "llama-2-7b", "--gpus", "24G", "--recipe", "quora"], "qlora"),
         (["--model", "llama-2-7b", "--gpus", "24G", "-o", "."], "is a directory"),

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from planner.choose import decide
+from planner.evaluation import between_steps
 from planner.explain import alive_at_the_peak, formulas
-from planner.plan import Part
+from planner.explain_zero import deepspeed_moments
+from planner.plan import METHODS, Method, Part, ZeroStage
 from tests.planner.builders import cards, request
 from tests.planner.test_cli import plan
 
@@ -50,9 +52,49 @@ def test_rows_add_up_to_the_report(count: int, gib: int, pinned: dict[str, Any])
     assert alive == made
 
 
+@pytest.mark.parametrize(
+    ("zero_stage", "pinned"),
+    [
+        (1, {}),
+        (2, {}),
+        (2, {"offload": "optimizer"}),
+        (3, {}),
+        (3, {"offload": "optimizer"}),
+        (3, {"offload": "all"}),
+    ],
+)
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_terms_of_deepspeed_add_up_to_their_cells(
+    method: str, zero_stage: int, pinned: dict[str, Any]
+) -> None:
+    chosen = decide(
+        request(cards(4, 900), method=method, zero_stage=zero_stage, micro_batch_size=1, **pinned)
+    ).chosen
+    found = {(moment.phase, moment.part): moment for moment in deepspeed_moments(chosen)}
+    for phase, parts in chosen.footprint.phases.items():
+        if parts.get("communication"):
+            assert (phase, "communication") in found
+    for (phase, part), moment in found.items():
+        assert moment.num_bytes == chosen.footprint.phases[phase][part]
+        assert all(num_bytes > 0 for _, num_bytes in moment.terms)
+
+
 def test_the_tables_name_formulas_and_tensors(tmp_path: Path) -> None:
     result = plan("--model", "chatglm3-6b-base", "--gpus", "24G", "--explain", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     for words in ("bytes of NF4", "arXiv:2305.14314", "silu", "Memory per GPU, GiB"):
         assert words in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("stage", [0, 3])
+def test_what_comes_between_steps_takes_less_than_a_step(method: Method, stage: ZeroStage) -> None:
+    if method == "qlora" and stage == 3:
+        return
+    chosen = decide(request(cards(4, 141), method=method, zero_stage=stage)).chosen
+    found = between_steps(chosen)
+    forward = chosen.footprint.total_bytes("forward")
+    assert sum(found.evaluation.values()) < forward
+    assert sum(found.generation.values()) < forward
+    assert found.generation["activations"] > 0 == found.generation["loss"]

@@ -80,11 +80,14 @@ def test_bitsandbytes_yields_to_a_strategy_that_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("model", "name"), [("tinyllama-1.1b", "adamw_8bit"), ("qwen2.5-1.5b", "paged_adamw_8bit")]
 )
-def test_an_optimizer_that_would_fit_is_named(model: str, name: OptimizerName) -> None:
+def test_states_in_8_bit_are_taken_where_nothing_else_fits(model: str, name: OptimizerName) -> None:
+    """It changes the mathematics, so the reason says it."""
     pinned: dict[str, Any] = {"model": model, "method": "full", "sequence_length": 512}
-    with pytest.raises(NothingFitsError, match=rf"--optimizer {name} fits\."):
-        decide(request(cards(1, 16), **pinned))
-    assert decide(request(cards(1, 16), optimizer=name, **pinned))
+    decision = decide(request(cards(1, 16), **pinned))
+    assert decision.chosen.workload.recipe.optimizer.name == name
+    assert f"{name} (8-bit states)" in decision.why
+    with pytest.raises(NothingFitsError):
+        decide(request(cards(1, 16), optimizer="adamw_torch_fused", **pinned))
 
 
 def test_adafactor_does_not_go_with_zero() -> None:

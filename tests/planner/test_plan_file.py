@@ -52,7 +52,11 @@ def test_scientific_notation_is_a_number() -> None:
         ("  rank: 64", "  rank: 0", r"adapter.rank: .*greater than or equal to 1"),
         ("schema_version: 1", "schema_version: 2", r"schema_version: "),
         ("  global_batch_size: 16", "  global_batch_size: 15", r"global_batch_size \(15\) must be"),
-        ("  strategy: ddp", "  strategy: zero3", r"strategy zero3 means zero_stage 3, not 0"),
+        (
+            "parallel:\n  strategy: ddp",
+            "parallel:\n  strategy: zero3",
+            r"strategy zero3 means zero_stage 3, not 0",
+        ),
         ("  world_size: 2", "  world_size: 3", r"world_size \(3\) must be num_nodes"),
         ("  epochs: 3.0", "  epochs: null", r"give epochs or max_steps"),
         ("method: lora", "method: full", r"method full and adapter contradict"),

@@ -13,10 +13,17 @@ from tests.planner.builders import cards
 
 @pytest.mark.parametrize(
     ("method", "model_type", "broken"),
-    [("qlora", "falcon", True), ("lora", "falcon", False), ("qlora", "llama", False)],
+    [
+        ("qlora", "falcon", True),
+        ("lora", "falcon", False),
+        ("qlora", "gpt_oss", True),
+        ("lora", "gpt_oss", False),
+        ("qlora", "llama", False),
+    ],
 )
-def test_falcon_is_not_quantized(method: Method, model_type: str, broken: bool) -> None:
-    """Its linear layers are a class of their own, which transformers leaves in 16 bit."""
+def test_some_models_are_not_quantized(method: Method, model_type: str, broken: bool) -> None:
+    """Falcon's linear layers are a class of their own, which transformers leaves in 16 bit;
+    gpt-oss is quantized already."""
     combination = Combination(
         method=method,
         strategy="single",

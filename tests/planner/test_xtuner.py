@@ -75,10 +75,15 @@ def read(tmp_path: Path, text: str) -> Recipe:
 
 def test_every_setting_that_matters_is_read(tmp_path: Path) -> None:
     recipe = read(tmp_path, CONFIG)
-    assert (recipe.model, recipe.method, recipe.packing) == ("THUDM/chatglm3-6b-base", "qlora", True)
+    assert (recipe.model, recipe.method, recipe.packing) == (
+        "THUDM/chatglm3-6b-base",
+        "qlora",
+        True,
+    )
     assert (recipe.global_batch_size, recipe.sequence_length, recipe.epochs) == (16, 2048, 3)
-    assert recipe.adapter is not None and recipe.quantization is not None
     adapter, quantization = recipe.adapter, recipe.quantization
+    assert adapter is not None
+    assert quantization is not None
     assert (adapter.rank, adapter.alpha, adapter.dropout) == (64, 16, 0.1)
     assert adapter.target_modules == "all-linear"
     assert (quantization.quant_type, quantization.double_quant) == ("nf4", True)
@@ -86,6 +91,9 @@ def test_every_setting_that_matters_is_read(tmp_path: Path) -> None:
     assert (optimizer.name, optimizer.learning_rate) == ("adamw_torch_fused", 2e-4)
     assert (optimizer.weight_decay, optimizer.max_grad_norm) == (0, 1)
     assert (schedule.kind, schedule.warmup_ratio) == ("cosine", 0.03)
+    (source,) = recipe.data.sources
+    assert source.source == "silk-road/alpaca-data-gpt4-chinese"
+    assert source.fields.given["instruction"] == "instruction_zh"
     assert recipe.written_for is not None
     assert (recipe.written_for.micro_batch_size, recipe.written_for.compute) == (1, "fp16")
 
@@ -105,7 +113,11 @@ def test_without_quantization_it_is_lora_and_without_adapter_full(tmp_path: Path
         ("model = dict(", "modell = dict(", r"sets no model\.type: this is no XTuner"),
         ("r=64", "r='many'", r"model\.lora\.r should be a whole number, not 'many'"),
         ("lr = 2e-4", "lr = get_lr()", r"optimizer\.lr should be a number, not get_lr\(\)"),
-        ("type=AdamW", "type=AdamWW", r"no optimizer of ours is 'AdamWW'. Known: Adafactor, AdamW,"),
+        (
+            "type=AdamW",
+            "type=AdamWW",
+            r"no optimizer of ours is 'AdamWW'. Known: Adafactor, AdamW,",
+        ),
         ('"nf4"', '"fp4"', r"bnb_4bit_quant_type 'fp4' is not planned: use 'nf4'"),
         ("max_length=max_length,", "", r"the data set sets no max_length"),
         ("    lora=dict(", "    mora=dict(", r"quantizes a model that it trains whole"),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from planner import gathered as gathering
 from planner.host import host_memory, pinned
 from planner.memory import footprint
 from planner.numerics import numerics
@@ -108,3 +109,21 @@ def test_parameters_are_all_that_a_preset_has(name: str, method: str) -> None:
     assert trained == work.trainable_params
     total = sum(each.elements for each in every)
     assert total == preset.expected_params + work.adapter_params
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", ["llama-3.1-70b", "deepseek-v2-lite"])
+def test_layers_in_the_middle_gather_alike(
+    monkeypatch: pytest.MonkeyPatch, name: str, checkpointing: bool
+) -> None:
+    """A run of a few layers says what a run of all of them does, in the same order."""
+    model = load_model(name).spec
+    work = Workload(model=model, recipe=load_recipe("lora"), compute="bf16")
+    zero = zero_section(work, layout("zero3", ranks=4))
+    assert zero is not None
+    run = gathering.gathered.__wrapped__
+    few = run(work, 4, zero, checkpointing=checkpointing, width=2)
+    monkeypatch.setattr(gathering, "LAYERS_RUN", model.num_layers)
+    every = run(work, 4, zero, checkpointing=checkpointing, width=2)
+    assert (few.forward, few.head) == (every.forward, every.head)
+    assert few.in_backward(model.num_layers) == list(every.backward)

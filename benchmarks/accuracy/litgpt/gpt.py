@@ -157,7 +157,9 @@ class GPT:
     def _capped_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """With soft-capping scores are whole; litgpt/model.py at 0.4.12."""
         tape, heads = self.linears.tape, self._head_shape()
-        scores = ops.matmul(tape, q, k, heads.query_rows * self.length, "scores")
+        scores = ops.matmul(
+            tape, q, k, heads.query_rows * self.length, "scores", rows=heads.query_rows
+        )
         scores = ops.unary(tape, scores, "scores, scaled")
         scores = ops.unary(tape, scores, "scores / cap")
         scores = ops.unary(tape, scores, "tanh(scores / cap)", saves="output")
@@ -166,7 +168,7 @@ class GPT:
         scores = ops.cast(tape, scores, FP32, "scores in fp32")
         scores = softmax_in_fp32(tape, scores)
         scores = ops.cast(tape, scores, COMPUTE, "attention weights")
-        return ops.matmul(tape, scores, v, q.elements, "attention output")
+        return ops.matmul(tape, scores, v, q.elements, "attention output", rows=heads.query_rows)
 
     def _attend_to_prompt(self, place: str, q: Tensor, y: Tensor) -> Tensor:
         """adapter.CausalSelfAttention: ``y + gating_factor * ay``, with a mask of ones."""

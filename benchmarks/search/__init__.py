@@ -1,0 +1,1 @@
+"""What a plan costs to make: cold start, candidates a second, and growth with the cluster."""

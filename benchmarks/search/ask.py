@@ -1,0 +1,50 @@
+"""Run in a process of its own, so that nothing is remembered: one request, decided twice over.
+
+python -m benchmarks.search.ask MODEL GPUS NODES GLOBAL_BATCH_SIZE
+"""
+
+import gc
+import json
+import sys
+import time
+from dataclasses import replace
+
+from planner.choose import choose, decide
+from planner.detect import parse_gpus
+from planner.presets import load_model
+from planner.request import Request, search_methods
+
+
+def main() -> None:
+    """CPU seconds of the choice alone, with what it took, then of all that a report shows."""
+    gc.disable()  # as ``plan`` runs
+    model, gpus, nodes, batch = sys.argv[1:]
+    cluster = replace(parse_gpus(gpus), num_nodes=int(nodes))
+    request = Request(
+        model=load_model(model),
+        cluster=cluster,
+        global_batch_size=int(batch) if batch != "0" else None,
+    )
+    began = time.process_time()
+    results = search_methods(request)
+    chosen, _, _ = choose(request, results)
+    choice_s = time.process_time() - began
+    lanes = [lane for result in results.values() for lane in result.lanes]
+    answer = {
+        "candidates": sum(result.num_candidates for result in results.values()),
+        "forbidden_by_rules": sum(sum(r.forbidden.values()) for r in results.values()),
+        "priced_exactly": sum(lane.num_priced for lane in lanes),
+        "choice_cpu_s": round(choice_s, 4),
+        "method": chosen.method,
+        "strategy": chosen.layout.strategy,
+        "micro_batch_size": chosen.layout.micro_batch_size,
+    }
+    began = time.process_time()
+    decision = decide(request)
+    _limits = decision.what_if
+    answer["report_cpu_s"] = round(time.process_time() - began, 4)
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

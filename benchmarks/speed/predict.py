@@ -1,0 +1,110 @@
+"""A published row under its source's conventions -> the seconds of a step that are predicted."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from benchmarks.accuracy import predict as accuracy
+from benchmarks.accuracy.express import training_of
+from benchmarks.accuracy.sources import sources
+from benchmarks.rows import Row
+from planner.cards import named_cluster
+from planner.efficiency import Rates, rates, speed_data
+from planner.pass_work import counted_once, of_model, timed
+from planner.spec import Spec, parse_yaml, read_text
+from planner.step_time import launch_s, update_bytes
+
+FILE = Path(__file__).parent / "sources.yaml"
+EVERY = "every row"
+Reads = Literal["seconds of a step", "tokens per second", "minutes for 1,000 samples"]
+
+
+class SpeedSource(Spec):
+    reads: Reads | None = None
+    set_aside: dict[str, str] = Field(default_factory=dict)
+    """By the source's word for a quantization, or every row: why it is not predicted."""
+
+
+@cache
+def speed_sources() -> dict[str, SpeedSource]:
+    content: dict[str, object] = parse_yaml(read_text(FILE), FILE)
+    return {name: SpeedSource.model_validate(each) for name, each in content.items()}
+
+
+def set_aside(row: Row) -> str | None:
+    """Why a row with a throughput is not predicted, or nothing."""
+    source = speed_sources().get(row.source)
+    if source is None:
+        return "conventions of the source are not declared yet"
+    own = source.set_aside.get(EVERY) or source.set_aside.get(row.quantization)
+    if own is not None:
+        return own
+    if row.id in speed_data().host_s_per_kernel.rows:
+        return "the time that a host takes to launch a kernel is from this row"
+    return accuracy.set_aside(row)
+
+
+def measured_s(row: Row) -> float:
+    """Of one optimizer step."""
+    reads, throughput = speed_sources()[row.source].reads, row.throughput
+    assert throughput is not None
+    if reads == "seconds of a step":
+        return throughput
+    if reads == "tokens per second":
+        return tokens(row) / throughput
+    samples = row.micro_batch_size * row.gradient_accumulation_steps
+    return throughput * 60 / 1000 * samples
+
+
+def tokens(row: Row) -> int:
+    """Of one optimizer step."""
+    return row.micro_batch_size * row.sequence_length * row.gradient_accumulation_steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Seconds of one optimizer step, by what they go to."""
+
+    products_s: float
+    elementwise_s: float
+    dequantize_s: float
+    launch_s: float
+    update_s: float
+
+    @property
+    def total_s(self) -> float:
+        moved = self.elementwise_s + self.dequantize_s + self.update_s
+        return self.products_s + moved + self.launch_s
+
+
+def predicted(row: Row) -> Prediction:
+    """The row's own training loop on a tape that counts, at the rates of its card."""
+    source = sources()[row.source]
+    training, speed = training_of(row, source), _rates(row)
+    counted = counted_once(training.workload, training.numerics, training.batch, training.decoder)
+    kernels = of_model(counted, training.workload.model, int(training.checkpointing))
+    passed = timed(kernels, row.micro_batch_size, speed)
+    times = row.gradient_accumulation_steps
+    update = update_bytes(training.workload, training.numerics)
+    return Prediction(
+        products_s=times * passed.products_s,
+        elementwise_s=times * passed.elementwise_s,
+        dequantize_s=times * passed.dequantize_s,
+        launch_s=times * launch_s(passed, speed),
+        update_s=update / speed.bandwidth_bytes_per_s,
+    )
+
+
+def _rates(row: Row) -> Rates:
+    card = accuracy.card_of(row, sources()[row.source])
+    assert card is not None
+    found = rates(named_cluster(card, 1))
+    assert found is not None
+    return found
+
+
+def is_single(row: Row) -> bool:
+    return row.throughput is not None and row.ranks == 1

@@ -1,0 +1,65 @@
+"""The starts of a run's ranks, one after another: which layout, from where, and how it ended."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from launcher.run_directory import RunDirectory
+from planner.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    strategy: str
+    micro_batch_size: int
+    gradient_accumulation_steps: int
+    activation_checkpointing: bool
+    checkpoint_every: int
+    from_step: int
+    ended: str | None = None
+    """Nothing while it runs."""
+
+
+def attempt_of(plan: Plan, *, from_step: int) -> Attempt:
+    return Attempt(
+        strategy=plan.parallel.strategy,
+        micro_batch_size=plan.batch.micro_batch_size,
+        gradient_accumulation_steps=plan.batch.gradient_accumulation_steps,
+        activation_checkpointing=plan.activation_checkpointing,
+        checkpoint_every=plan.checkpoint_every,
+        from_step=from_step,
+    )
+
+
+def begin_attempt(run: RunDirectory, attempt: Attempt) -> None:
+    _write(run.attempts, [*_read(run.attempts), attempt])
+
+
+def end_attempt(run: RunDirectory, ended: str) -> None:
+    *earlier, last = _read(run.attempts)
+    _write(run.attempts, [*earlier, replace(last, ended=ended)])
+
+
+def reported_attempts(run: RunDirectory) -> list[dict[str, Any]]:
+    """As the report of a run that has just finished tells of them."""
+    attempts = _read(run.attempts)
+    return [asdict(each) for each in (*attempts[:-1], *_finished(attempts[-1:]))]
+
+
+def _finished(last: Sequence[Attempt]) -> list[Attempt]:
+    return [replace(each, ended="finished") for each in last]
+
+
+def _read(path: Path) -> list[Attempt]:
+    if not path.is_file():
+        return []
+    return [Attempt(**each) for each in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _write(path: Path, attempts: Sequence[Attempt]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    text = json.dumps([asdict(each) for each in attempts], indent=2)
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,169 @@
+"""LoRA on ChatGLM's fused ``query_key_value``, and on GLM's query, key and value.
+
+A LoRA adds ``B A`` to a matrix. Towards GLM the rows of B are shared out and all three keep the
+same A. Towards ChatGLM the three stand in one matrix of three times the rank, exactly:
+
+    A = [A_q; A_k; A_v]      B = diag(B_q, B_k, B_v)
+
+The other modules differ in their names only.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from launcher.chatglm.layout import FUSED, MODULES, NATIVE_LAYER, ORIGINAL_LAYER
+from launcher.run_directory import read_json, write_json
+from planner.errors import InvalidFileError
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_LORA = r"\.lora_(?P<matrix>[AB])\.weight"
+
+Tensors = dict[str, Any]
+Layers = dict[int, dict[str, dict[str, Any]]]
+"""Layer, module, A or B."""
+
+
+def read_adapter(folder: Path) -> tuple[dict[str, Any], Tensors]:
+    from safetensors.torch import load_file
+
+    if not (folder / WEIGHTS).is_file():
+        raise InvalidFileError(folder, None, f"holds no {WEIGHTS}. Pickled ones are not read")
+    return read_json(folder / CONFIG), load_file(folder / WEIGHTS)
+
+
+def write_adapter(folder: Path, config: Mapping[str, Any], weights: Tensors) -> None:
+    from safetensors.torch import save_file
+
+    partial = folder.with_name(f".{folder.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
+    save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
+    write_json(partial / CONFIG, config)
+    partial.rename(folder)
+
+
+def is_original(weights: Tensors) -> bool:
+    return any(name.startswith(f"{_PREFIX}transformer.encoder.") for name in weights)
+
+
+def to_native(
+    config: Mapping[str, Any], weights: Tensors, path: Path
+) -> tuple[dict[str, Any], Tensors]:
+    _refuse_more(config, path)
+    converted: Tensors = {}
+    for layer, modules in _layers(weights, ORIGINAL_LAYER, MODULES, path).items():
+        for module, matrices in modules.items():
+            counts = _row_counts(module, matrices, path)
+            shares = matrices["B"].split(counts)
+            for part, share in zip(MODULES[module], shares, strict=True):
+                name = f"{_PREFIX}{NATIVE_LAYER.format(layer)}{part}"
+                converted[f"{name}.lora_A.weight"] = matrices["A"].clone()
+                converted[f"{name}.lora_B.weight"] = share
+    return {**config, "target_modules": _targets(converted)}, converted
+
+
+def _row_counts(module: str, matrices: Mapping[str, Any], path: Path) -> list[int]:
+    """Rows of each native part. Queries are as wide as the model, keys and values share the rest.
+
+    read: SelfAttention of modeling_chatglm.py, whose projection size is kv_channels times heads,
+    which is the hidden size in every published checkpoint.
+    """
+    rows, hidden = matrices["B"].shape[0], matrices["A"].shape[1]
+    if module != FUSED:
+        return [rows]
+    if rows <= hidden or (rows - hidden) % 2:
+        raise InvalidFileError(path, None, f"{module} has {rows} rows on {hidden} columns")
+    return [hidden, (rows - hidden) // 2, (rows - hidden) // 2]
+
+
+def to_original(
+    config: Mapping[str, Any], weights: Tensors, path: Path
+) -> tuple[dict[str, Any], Tensors]:
+    _refuse_more(config, path)
+    parts = [part for names in MODULES.values() for part in names]
+    converted: Tensors = {}
+    times = 1
+    for layer, found in _layers(weights, NATIVE_LAYER, parts, path).items():
+        for module, names in MODULES.items():
+            present = {name: found[name] for name in names if name in found}
+            if not present:
+                continue
+            name = f"{_PREFIX}{ORIGINAL_LAYER.format(layer)}{module}"
+            matrices = present[names[0]] if len(names) == 1 else _fused(present, path)
+            times = max(times, len(present))
+            converted[f"{name}.lora_A.weight"] = matrices["A"]
+            converted[f"{name}.lora_B.weight"] = matrices["B"]
+    return {
+        **config,
+        **_fused_rank(config, times),
+        "target_modules": _targets(converted),
+    }, converted
+
+
+def _fused(present: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, Any]:
+    """In one block each; parts that have no adapter are rows of zeros."""
+    import torch
+
+    query, key, value = MODULES[FUSED]
+    some = next(iter(present.values()))
+    either = present.get(key) or present.get(value)
+    if either is None:
+        raise InvalidFileError(
+            path, None, "adapts the query and neither key nor value. Merge it into a model first"
+        )
+    keys = either["B"].shape[0]
+    rows = {query: some["A"].shape[1], key: keys, value: keys}
+    rank = sum(each["A"].shape[0] for each in present.values())
+    joined = some["B"].new_zeros(sum(rows.values()), rank)
+    row = column = 0
+    for name, count in rows.items():
+        if name in present:
+            block = present[name]["B"]
+            joined[row : row + count, column : column + block.shape[1]] = block
+            column += block.shape[1]
+        row += count
+    return {"A": torch.cat([each["A"] for each in present.values()]), "B": joined}
+
+
+def _fused_rank(config: Mapping[str, Any], times: int) -> dict[str, Any]:
+    """Keeps the scale: alpha over rank, or over its root in rank-stabilised LoRA."""
+    if times == 1:
+        return {}
+    module = FUSED.rpartition(".")[2]
+    alpha_times = times**0.5 if config.get("use_rslora") else times
+    return {
+        "rank_pattern": {module: config["r"] * times},
+        "alpha_pattern": {module: config["lora_alpha"] * alpha_times},
+    }
+
+
+def _layers(weights: Tensors, layer: str, modules: Iterable[str], path: Path) -> Layers:
+    """A and B of every adapted module; refuses all that is not one of those."""
+    names = "|".join(re.escape(module) for module in modules)
+    prefix = re.escape(_PREFIX + layer).replace(re.escape("{}"), r"(?P<layer>\d+)")
+    pattern = re.compile(f"{prefix}(?P<module>{names}){_LORA}")
+    found: Layers = {}
+    for name, tensor in weights.items():
+        match = pattern.fullmatch(name)
+        if match is None:
+            raise InvalidFileError(path, None, f"{name} has no place in the other layout")
+        module = found.setdefault(int(match["layer"]), {}).setdefault(match["module"], {})
+        module[match["matrix"]] = tensor
+    return found
+
+
+def _refuse_more(config: Mapping[str, Any], path: Path) -> None:
+    """What is more than A and B, or not of one rank."""
+    if config.get("peft_type") != "LORA":
+        raise InvalidFileError(path, None, f"is {config.get('peft_type')}, and not LORA")
+    for key in ("use_dora", "rank_pattern", "alpha_pattern", "layer_replication"):
+        if config.get(key):
+            raise InvalidFileError(path, None, f"{key} is set. Merge it into a model first")
+
+
+def _targets(weights: Tensors) -> list[str]:
+    return sorted({name.split(".lora_")[0].rpartition(".")[2] for name in weights})

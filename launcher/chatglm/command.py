@@ -1,0 +1,101 @@
+"""``launch --convert SRC DST``, and the conversion that a launch makes by itself."""
+
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from launcher.chatglm import adapter as adapters
+from launcher.chatglm.config import is_original, origin, read_config
+from launcher.chatglm.conversion import identity, to_native, to_original
+from launcher.chatglm.writing import MANIFEST
+from launcher.gguf import cache_directory
+from launcher.run_directory import read_json
+from planner.errors import InvalidRequestError
+
+Layout = Literal["native", "chatglm"]
+
+
+def native_checkpoint(source: Path, screen: TextIO) -> Path:
+    """The native copy of a ChatGLM checkpoint; made at the first call, found later."""
+    target = cache_directory() / f"chatglm-{identity(source)[:16]}"
+    if target.exists() and not _is_whole(target):
+        raise InvalidRequestError(f"{target} is damaged. Delete it and launch again.")
+    if not target.exists():
+        print(f"converting {source} for transformers' GLM (once) to {target}", file=screen)
+        to_native(source, target, screen)
+    return target
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether every shard is there in its size."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    shards: dict[str, Any] = read_json(folder / MANIFEST)["shards"]
+    return all(
+        (folder / name).is_file() and (folder / name).stat().st_size == entry["num_bytes"]
+        for name, entry in shards.items()
+    )
+
+
+def convert(source: Path, target: Path, to: Layout, screen: TextIO) -> None:
+    if not source.is_dir():
+        raise InvalidRequestError(f"{source} is no folder. Name a checkpoint, an adapter or a run.")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InvalidRequestError(f"{target} exists already. Name another place, or move it away.")
+    source = _result_of_run(source)
+    if (source / adapters.CONFIG).is_file():
+        _convert_adapter(source, target, to)
+    elif to == "native":
+        _require_original(source)
+        to_native(source, target, screen)
+    else:
+        _require_native(source)
+        to_original(source, target, screen)
+
+
+def _result_of_run(folder: Path) -> Path:
+    """What a run has trained, if the folder is a run's own."""
+    if (folder / "config.json").is_file() or (folder / adapters.CONFIG).is_file():
+        return folder
+    for name in ("model", "adapter"):
+        if (folder / name).is_dir():
+            return folder / name
+    raise InvalidRequestError(f"{folder} holds neither config.json nor {adapters.CONFIG}.")
+
+
+def _require_original(source: Path) -> None:
+    if is_original(source):
+        return
+    if origin(source) is not None:
+        raise InvalidRequestError(
+            f"{source} is native already. --to chatglm converts it back to its own layout."
+        )
+    kind = read_config(source).get("model_type")
+    raise InvalidRequestError(
+        f"{source} is no ChatGLM checkpoint: its model_type is {kind!r}. "
+        "ChatGLM2, ChatGLM3 and GLM-4's first layout are converted; others need not be."
+    )
+
+
+def _require_native(source: Path) -> None:
+    if is_original(source):
+        raise InvalidRequestError(f"{source} is in ChatGLM's own layout already.")
+
+
+def _convert_adapter(source: Path, target: Path, to: Layout) -> None:
+    config, weights = adapters.read_adapter(source)
+    if adapters.is_original(weights) == (to == "chatglm"):
+        raise InvalidRequestError(f"{source} is an adapter of that layout already.")
+    change = adapters.to_original if to == "chatglm" else adapters.to_native
+    converted, tensors = change(config, weights, source / adapters.WEIGHTS)
+    base = _original_of(Path(str(config.get("base_model_name_or_path"))))
+    if to == "chatglm" and base is not None:
+        converted["base_model_name_or_path"] = base
+    adapters.write_adapter(target, converted, tensors)
+
+
+def _original_of(base: Path) -> str | None:
+    """The checkpoint that a native base was made from, where it is still at hand."""
+    if not (base / MANIFEST).is_file():
+        return None
+    source: str | None = read_json(base / MANIFEST).get("source")
+    return source

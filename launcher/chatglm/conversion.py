@@ -1,0 +1,211 @@
+"""A ChatGLM checkpoint folder into a native one, and a native one back."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from launcher.chatglm import config as configs
+from launcher.chatglm.layout import ROTARY_TABLE, Mapped, Shape, tensors
+from launcher.chatglm.prompt import NEXT_TURNS
+from launcher.chatglm.stored import (
+    ITEM_BYTES,
+    ByteRange,
+    Stored,
+    joined,
+    read_bytes,
+    read_tables,
+    weight_files,
+)
+from launcher.chatglm.writing import Output, write_checkpoint
+from launcher.run_directory import read_json, write_json
+from planner.errors import InvalidFileError, InvalidRequestError
+
+ORIGINAL = "original"
+"""Folder inside a native checkpoint: the small files of the one it was made from."""
+KEPT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "*.py",
+    "*LICENSE*",
+)
+"""What a program that serves the original layout reads beside the weights."""
+FORMAT = 1
+"""To be raised when the same source is written otherwise: older copies are then made again."""
+_SAMPLE_BYTES = 4096
+
+
+def to_native(source: Path, target: Path, screen: TextIO) -> None:
+    """Everything is checked before the first byte is written."""
+    from launcher.chatglm.tokenizer import rebuilt_tokenizer
+
+    config = configs.read_config(source)
+    shape = configs.read_shape(config, source / "config.json")
+    stored = read_tables(_files_of(source))
+    rotary = stored.pop(ROTARY_TABLE, None)
+    _require(stored, {each.original: each.shape for each in tensors(shape)}, source)
+    carried = {"config": config, "rotary_table": None if rotary is None else _as_text(rotary)}
+    content = configs.native_config(
+        config, shape, interpolated=configs.divides_positions(source), carried=carried
+    )
+    tokenizer = rebuilt_tokenizer(source)
+    if tokenizer is None:
+        print(f"note: {source} has no tokenizer.model, so the copy has no tokenizer", file=screen)
+
+    def small_files(folder: Path) -> None:
+        configs.write_config(folder, content)
+        _copy_kept(source, folder / ORIGINAL)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+            write_json(folder / "generation_config.json", _generation(content, tokenizer))
+
+    output = Output(
+        tensors=dict(_split(stored, shape)),
+        identity=identity(source),
+        small_files=small_files,
+        notes={"source": str(source.resolve())},
+    )
+    write_checkpoint(target, output, screen)
+
+
+def _generation(content: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
+    """An answer is over where another role's turn begins, too."""
+    ends = content["eos_token_id"]
+    roles = tokenizer.convert_tokens_to_ids(list(NEXT_TURNS))
+    known = [index for index in roles if index != tokenizer.unk_token_id and index is not None]
+    eos = sorted({*(ends if isinstance(ends, list) else [ends]), *known})
+    return {"eos_token_id": eos, "pad_token_id": content["pad_token_id"]}
+
+
+def to_original(source: Path, target: Path, screen: TextIO) -> None:
+    """A native folder, trained or not, in the layout that it came from."""
+    carried = configs.origin(source)
+    if carried is None:
+        raise InvalidRequestError(
+            f"{source} was not made from a ChatGLM checkpoint: its config.json has no "
+            f"{configs.ORIGIN}."
+        )
+    shape = configs.read_shape(carried["config"], source / "config.json")
+    stored = read_tables(_files_of(source))
+    wanted = dict(part for mapped in tensors(shape) for part in mapped.parts)
+    _require(stored, wanted, source)
+    kept = original_files(source)
+    if kept is None:
+        print(
+            "note: tokenizer.model and the original's *.py are not at hand: copy them over",
+            file=screen,
+        )
+
+    def small_files(folder: Path) -> None:
+        if kept is not None:
+            _copy_kept(kept, folder)
+        configs.write_config(folder, configs.original_config(source, carried["config"]))
+
+    fused = {each.original: _fused(stored, each, source) for each in tensors(shape)}
+    if carried["rotary_table"] is not None:
+        fused[ROTARY_TABLE] = _from_text(carried["rotary_table"])
+    output = Output(tensors=fused, identity=identity(source), small_files=small_files, notes={})
+    write_checkpoint(target, output, screen)
+
+
+def identity(folder: Path) -> str:
+    """Which checkpoint a folder holds, without reading all of it.
+
+    The digest of its small files, of every tensor's name, shape and some of its bytes, and of
+    when its weights were written: two fine-tunes of one model differ in it, and so does an edit.
+    """
+    digest = hashlib.sha256(f"format {FORMAT}\n".encode())
+    for small in _kept(folder):
+        digest.update(f"{small.name} {small.stat().st_size}\n".encode() + small.read_bytes())
+    files = _files_of(folder)
+    for file in files:
+        state = file.stat()
+        digest.update(f"{file.name} {state.st_size} {state.st_mtime_ns}\n".encode())
+    for name, tensor in sorted(read_tables(files).items()):
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+        for part in tensor.ranges:
+            assert isinstance(part, ByteRange)
+            middle = ByteRange(
+                part.file,
+                part.offset + part.num_bytes // 2,
+                min(_SAMPLE_BYTES, part.num_bytes // 2),
+            )
+            for piece in read_bytes(middle):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def original_files(native: Path) -> Path | None:
+    """Where the small files of the original are: in the folder, or in the base of its run."""
+    bases = [native]
+    for run in (native, native.parent):
+        if (run / "inputs.json").is_file():
+            bases.append(Path(read_json(run / "inputs.json")["checkpoint"]))
+    return next((base / ORIGINAL for base in bases if (base / ORIGINAL).is_dir()), None)
+
+
+def _files_of(folder: Path) -> list[Path]:
+    files = weight_files(folder)
+    if not files:
+        raise InvalidFileError(folder, None, "holds no weights (safetensors, or .bin shards)")
+    return files
+
+
+def _require(stored: Mapping[str, Stored], wanted: Mapping[str, tuple[int, ...]], at: Path) -> None:
+    """Exactly the tensors of the configuration, each in its shape."""
+    missing = [name for name in wanted if name not in stored]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InvalidFileError(at, None, f"lacks {missing[0]}{more}. Fetch it again")
+    for name, tensor in stored.items():
+        if name not in wanted:
+            raise InvalidFileError(
+                at, None, f"holds {name}, which its config.json does not explain"
+            )
+        if tensor.shape != wanted[name]:
+            raise InvalidFileError(
+                at, None, f"{name} is {_by(tensor.shape)}; its config.json says {_by(wanted[name])}"
+            )
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _split(stored: Mapping[str, Stored], shape: Shape) -> Iterator[tuple[str, Stored]]:
+    for mapped in tensors(shape):
+        first = 0
+        for name, (count, *_) in mapped.parts:
+            yield name, stored[mapped.original].rows(first, count)
+            first += count
+
+
+def _fused(stored: Mapping[str, Stored], mapped: Mapped, source: Path) -> Stored:
+    parts = [stored[name] for name, _ in mapped.parts]
+    if len({part.dtype for part in parts}) > 1:
+        raise InvalidFileError(source, None, f"{mapped.parts[0][0]} and its like differ in dtype")
+    return joined(parts)
+
+
+def _as_text(tensor: Stored) -> dict[str, Any]:
+    data = b"".join(piece for part in tensor.ranges for piece in read_bytes(part))
+    return {"dtype": tensor.dtype, "hex": data.hex()}
+
+
+def _from_text(content: Mapping[str, str]) -> Stored:
+    data = bytes.fromhex(content["hex"])
+    return Stored(content["dtype"], (len(data) // ITEM_BYTES[content["dtype"]],), (data,))
+
+
+def _copy_kept(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for file in _kept(source):
+        shutil.copyfile(file, target / file.name)
+
+
+def _kept(folder: Path) -> list[Path]:
+    return sorted({file for pattern in KEPT_FILES for file in folder.glob(pattern)})

@@ -1,0 +1,155 @@
+"""ChatGLM's tokenizer from ``tokenizer.model``, as a fast one that plain transformers loads.
+
+read: ``tokenization_chatglm.py`` at THUDM/chatglm3-6b. Text is SentencePiece's BPE with a space
+put before it. Special tokens have the ids behind SentencePiece's; ChatGLM's own code never finds
+them in text, a prompt is put together from ids. Here a prompt is rendered as text first, so they
+are written as no word is: ``<sop>``, as GLM-4 has it, and not ``sop``, which "soprano" begins with.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from launcher.chatglm.byte_level import is_rank_file, merges, rank_tokenizer
+from launcher.chatglm.config import read_config
+from launcher.chatglm.prompt import ROLES, add_prefix, roles_template
+from planner.errors import InvalidFileError, UserError
+
+END = "</s>"
+UNKNOWN = "<unk>"
+"""ChatGLM pads with it too."""
+COMMANDS = ("[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>")
+SPACE = "▁"
+
+ROUNDS_TEMPLATE = (
+    "{{ '[gMASK]<sop>' }}"
+    "{% set rounds = namespace(count=0) %}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}"
+    "{% set rounds.count = rounds.count + 1 %}"
+    "{{ '[Round ' ~ rounds.count ~ ']\\n\\n问\uff1a' + message['content'] + '\\n\\n答\uff1a' }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '</s>' }}{% endgeneration %}"
+    "{% if not loop.last %}{{ '\\n\\n' }}{% endif %}"
+    "{% else %}"
+    "{{ raise_exception('ChatGLM2 has users and assistants only') }}"
+    "{% endif %}"
+    "{% endfor %}"
+)
+"""ChatGLM2's ``build_prompt``."""
+
+PROBES = (
+    "hi",
+    "",
+    " ",
+    "  two  spaces  ",
+    "a\nb\n\n\tc\r\n",
+    "soprano eop sop",
+    "\uff26\uff35\uff2c\uff2c\u3000width \ufb01 \xbd \xe9 e\u0301",
+    "你好\uff0c世界\uff012023年",
+    "def f(x):\n    return x**2 + 10_000",
+    "🙂👩‍🚀 \u200b\ufeff",
+    "<0x41> ▁ <|user|> </s> [gMASK]",
+)
+"""Texts on which the rebuilt tokenizer is held to SentencePiece before it is used."""
+
+
+def rebuilt_tokenizer(folder: Path) -> Any | None:
+    """Nothing where the folder has no ``tokenizer.model``."""
+    path = folder / "tokenizer.model"
+    if not path.is_file():
+        return None
+    if is_rank_file(path):
+        return rank_tokenizer(path)
+    processor = _processor(path)
+    roles = _has_roles(folder)
+    tokenizer = _as_transformers(_fast_tokenizer(processor, COMMANDS + (ROLES if roles else ())))
+    tokenizer.chat_template = roles_template(" ", END) if roles else ROUNDS_TEMPLATE
+    _require_same_ids(processor, tokenizer, path)
+    return tokenizer
+
+
+def _processor(path: Path) -> Any:
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as error:
+        raise UserError(
+            "reading tokenizer.model needs another package: pip install sentencepiece"
+        ) from error
+    try:
+        return SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise InvalidFileError(path, None, "is no SentencePiece model. Fetch it again") from error
+
+
+def _has_roles(folder: Path) -> bool:
+    """ChatGLM3 has them, ChatGLM2 has not."""
+    code = folder / "tokenization_chatglm.py"
+    if code.is_file():
+        return ROLES[0] in code.read_text(encoding="utf-8")
+    return "chatglm2" not in str(read_config(folder).get("_name_or_path", "")).lower()
+
+
+def _fast_tokenizer(processor: Any, special: tuple[str, ...]) -> Any:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+
+    pieces = [processor.id_to_piece(index) for index in range(processor.vocab_size())]
+    vocabulary = {piece: index for index, piece in enumerate([*pieces, *special])}
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab=vocabulary,
+            merges=merges(_best_first(processor, pieces)),
+            unk_token=UNKNOWN,
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace(SPACE, " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in (UNKNOWN, END, *special)]
+    )
+    add_prefix(tokenizer)
+    return tokenizer
+
+
+def _best_first(processor: Any, pieces: list[str]) -> list[str]:
+    """What text is made of, control symbols and single bytes apart; SentencePiece's own order."""
+    scores = {
+        piece: processor.get_score(index)
+        for index, piece in enumerate(pieces)
+        if not (
+            processor.is_byte(index) or processor.is_control(index) or processor.is_unknown(index)
+        )
+    }
+    return sorted(scores, key=lambda piece: -scores[piece])
+
+
+def _as_transformers(tokenizer: Any) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=UNKNOWN,
+        unk_token=UNKNOWN,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _require_same_ids(processor: Any, tokenizer: Any, path: Path) -> None:
+    for text in PROBES:
+        ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        if ids != processor.encode(text):
+            raise InvalidFileError(
+                path, None, f"is no ChatGLM tokenizer: {text!r} is read differently"
+            )

@@ -1,0 +1,1 @@
+"""``launch --doctor``: is this machine, with what is installed on it, fit to train?"""

@@ -1,0 +1,173 @@
+"""Trials that load the training stack, each in a process of its own: one may crash or hang.
+
+python -m launcher.doctor.probes torch | all-reduce
+
+A line of JSON for each result: what it is of, then what was found.
+"""
+
+import json
+import multiprocessing
+import os
+import queue
+import re
+import socket
+import sys
+import time
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from launcher.doctor.finding import Finding, failed, passed
+from launcher.doctor.patient import TorchFacts
+
+FACTS = "facts"
+FOUR_BIT = "4-bit product"
+ALL_REDUCE = "all-reduce"
+LARGEST_ERROR = 0.02
+"""Of the largest entry: bf16 has 8 bits of mantissa, and the sum is over 256 products."""
+COLLECTIVE_SECONDS = 10
+ELEMENTS = 2**18
+RANKS = 2
+_SOURCE_PLACE = re.compile(r"\[enforce fail at [^\]]*\] [^.]*\. ")
+BUILD = "pip install --upgrade bitsandbytes; python -m bitsandbytes says more"
+GLOO = "export GLOO_SOCKET_IFNAME=lo; see that this host's own name resolves (/etc/hosts)"
+NCCL = (
+    "run again with NCCL_DEBUG=INFO; where cards cannot reach each other, NCCL_P2P_DISABLE=1; "
+    "a container needs --shm-size=1g"
+)
+
+
+def say(name: str, content: dict[str, Any]) -> None:
+    print(json.dumps({name: content}), flush=True)
+
+
+def torch_facts() -> TorchFacts:
+    import torch
+
+    available = torch.cuda.is_available()
+    return TorchFacts(
+        version=torch.__version__,
+        cuda=torch.version.cuda,
+        available=available,
+        num_devices=torch.cuda.device_count() if available else 0,
+        architectures=tuple(torch.cuda.get_arch_list()),
+        nccl=_nccl_version() if available else None,
+    )
+
+
+def _nccl_version() -> str:
+    import torch
+
+    version: tuple[int, ...] = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
+    return ".".join(map(str, version))
+
+
+def four_bit() -> Finding:
+    """One product with packed weights, against the same with the unpacked ones."""
+    import bitsandbytes
+    import torch
+    from bitsandbytes import functional
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    compute = torch.float16 if device == "cuda" and _is_old() else torch.bfloat16
+    torch.manual_seed(0)
+    weights = torch.randn(256, 256, dtype=compute, device=device)
+    inputs = torch.randn(32, 256, dtype=compute, device=device)
+    packed, state = functional.quantize_4bit(weights, quant_type="nf4", compress_statistics=True)
+    found = bitsandbytes.matmul_4bit(inputs, packed.t(), quant_state=state).float()
+    unpacked = functional.dequantize_4bit(packed, state).float()
+    wanted = inputs.float() @ unpacked.t()
+    error = float((found - wanted).abs().max() / wanted.abs().max())
+    where = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    words = f"bitsandbytes {bitsandbytes.__version__} on {where}, NF4, error {error:.1%}"
+    return passed(words) if error <= LARGEST_ERROR else failed(words, BUILD)
+
+
+def _is_old() -> bool:
+    import torch
+
+    return torch.cuda.get_device_capability() < (8, 0)
+
+
+def all_reduce() -> Finding:
+    """Two ranks add up a tensor each, by NCCL where there are two GPUs."""
+    import torch
+    import torch.distributed
+
+    backend = "nccl" if torch.cuda.device_count() >= RANKS else "gloo"
+    # Forked before any of CUDA is started, so that the ranks need not import PyTorch again.
+    context = multiprocessing.get_context("fork")
+    results: Any = context.Queue()
+    port = _free_port()
+    began = time.perf_counter()
+    ranks = [
+        context.Process(target=one_rank, args=(rank, backend, port, results), daemon=True)
+        for rank in range(RANKS)
+    ]
+    for process in ranks:
+        process.start()
+    try:
+        found = [results.get(timeout=2 * COLLECTIVE_SECONDS) for _ in ranks]
+    except queue.Empty:
+        found = [f"a rank gave no answer in {2 * COLLECTIVE_SECONDS} s"]
+    seconds = time.perf_counter() - began
+    problems = [problem for problem in found if problem is not None]
+    if problems:
+        return failed(f"{backend}: {problems[0]}", NCCL if backend == "nccl" else GLOO)
+    why = "" if backend == "nccl" else " on the CPU (NCCL needs two GPUs)"
+    return passed(f"{backend}{why}, {RANKS} ranks, {seconds:.1f} s with the start")
+
+
+def one_rank(rank: int, backend: str, port: int, results: Any) -> None:
+    """Puts nothing where all went well, else why it did not."""
+    import torch
+    import torch.distributed
+
+    try:
+        device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
+        torch.distributed.init_process_group(
+            backend,
+            init_method=f"tcp://127.0.0.1:{port}",
+            rank=rank,
+            world_size=RANKS,
+            timeout=timedelta(seconds=COLLECTIVE_SECONDS),
+        )
+        numbers = torch.full((ELEMENTS,), float(rank + 1), device=device)
+        torch.distributed.all_reduce(numbers)
+        right = bool((numbers == sum(range(1, RANKS + 1))).all())
+        results.put(None if right else "the sum is wrong")
+    except Exception as error:  # whatever goes wrong is the finding
+        results.put(one_line(error))
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def one_line(error: BaseException) -> str:
+    """The first sentence: PyTorch adds where in its source it was."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return _SOURCE_PLACE.sub("", lines[0]).split(". This may indicate")[0][:160]
+
+
+def main() -> None:
+    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # libraries print where they like
+    sys.stdout = results
+    if sys.argv[1] == "torch":
+        say(FACTS, asdict(torch_facts()))
+        try:
+            say(FOUR_BIT, four_bit().as_dict())
+        except Exception as error:  # whatever goes wrong is the finding
+            say(FOUR_BIT, failed(one_line(error), BUILD).as_dict())
+    else:
+        say(ALL_REDUCE, all_reduce().as_dict())
+    results.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""What the operating system grants: shared memory, limits, a compiler, a disk."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+
+from launcher.doctor.finding import Finding, failed, passed, warned
+from launcher.doctor.patient import Patient
+from planner.units import GIB, MIB, format_gib
+
+SHARED_MEMORY = Path("/dev/shm")
+INFINIBAND = Path("/sys/class/infiniband")
+CONTAINER_SHARED_BYTES = 64 * MIB
+"""Docker's own size; NCCL's user guide ("Troubleshooting", "Shared memory") asks for more."""
+ENOUGH_SHARED_BYTES = GIB
+FEWEST_FILES = 256
+USUAL_FILES = 1024
+"""The usual soft limit is 1,024. One of two ranks on the CPU was seen with 11 open files, torch
+elastic with 25; each peer, channel and loading process adds sockets and shared buffers to that."""
+DISK_BYTES = 128 * MIB
+DISK_SECONDS = 2.0
+CHUNK_BYTES = 4 * MIB
+SLOW_BYTES_PER_S = 100 * 10**6
+COMPILE_SECONDS = 20.0
+COMPILED = (
+    "#include <Python.h>\n#include <omp.h>\nint threads() { return omp_get_max_threads(); }\n"
+)
+"""What DeepSpeed's CPU Adam needs of a compiler, without the minute that it takes.
+
+read: deepspeed/ops/op_builder/cpu/builder.py at 0.19 (OpenMP), torch/utils/cpp_extension.py at
+2.13 (C++20, Python's headers, ninja).
+"""
+
+
+def shared_memory(patient: Patient) -> Finding:
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except OSError as error:
+        return failed(f"{SHARED_MEMORY}: {error.strerror}", "mount a tmpfs there, of 1 GiB")
+    return judge_shared(found.f_frsize * found.f_blocks, len(patient.gpus))
+
+
+def judge_shared(total_bytes: int, num_gpus: int) -> Finding:
+    words = f"{SHARED_MEMORY} has {format_gib(total_bytes)} GiB"
+    remedy = "docker run --shm-size=1g (or --ipc=host); else mount -o remount,size=1G /dev/shm"
+    if total_bytes >= ENOUGH_SHARED_BYTES:
+        return passed(words)
+    if total_bytes <= CONTAINER_SHARED_BYTES and num_gpus > 1:
+        return failed(f"{words}, too little for NCCL between {num_gpus} GPUs", remedy)
+    return warned(f"{words}, little for several ranks", remedy)
+
+
+def locked_memory(_patient: Patient) -> Finding:
+    """RDMA registers its buffers, which counts as locked; pinned CUDA memory does not."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    devices = sorted(INFINIBAND.iterdir()) if INFINIBAND.is_dir() else []
+    return judge_locked(soft, [device.name for device in devices])
+
+
+def judge_locked(soft: int, infiniband: list[str]) -> Finding:
+    words = "no limit" if soft == resource.RLIM_INFINITY else f"at most {soft / MIB:,.0f} MiB"
+    if soft == resource.RLIM_INFINITY or not infiniband:
+        return passed(words if infiniband else f"{words}; no InfiniBand that needs it")
+    return warned(
+        f"{words}, and NCCL registers more for {', '.join(infiniband)}",
+        "ulimit -l unlimited; docker run --ulimit memlock=-1; LimitMEMLOCK=infinity for a service",
+    )
+
+
+def open_files(_patient: Patient) -> Finding:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    words = f"at most {soft:,}"
+    if soft >= USUAL_FILES:
+        return passed(words)
+    reachable = hard == resource.RLIM_INFINITY or hard >= USUAL_FILES
+    remedy = (
+        f"ulimit -n {USUAL_FILES * 4 if hard >= USUAL_FILES * 4 else USUAL_FILES}"
+        if reachable
+        else f"raise the hard limit ({hard:,}): docker run --ulimit nofile=65536, or limits.conf"
+    )
+    return (failed if soft < FEWEST_FILES else warned)(words, remedy)
+
+
+def cpu_adam(_patient: Patient) -> Finding:
+    """Can DeepSpeed build the optimizer that offload runs on the CPU?"""
+    remedy = "Debian and Ubuntu: apt install g++ python3-dev; needed by offload only"
+    compiler = os.environ.get("CXX") or "c++"
+    if shutil.which(compiler) is None:
+        return warned(f"no C++ compiler ({compiler})", remedy)
+    if shutil.which("ninja") is None:
+        return warned("no ninja to build with", "pip install ninja; needed by offload only")
+    problem = compile_error(compiler)
+    if problem is not None:
+        return warned(f"{compiler} cannot build it: {problem}", remedy)
+    return passed(f"{compiler} builds C++20 with OpenMP and Python's headers")
+
+
+def compile_error(compiler: str) -> str | None:
+    """The compiler's first complaint, or nothing."""
+    headers = sysconfig.get_path("include")
+    flags = ["-std=c++20", "-fopenmp", "-fPIC", "-shared", f"-I{headers}"]
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "built.so"
+        try:
+            done = subprocess.run(
+                [compiler, *flags, "-x", "c++", "-", "-o", str(target)],
+                input=COMPILED,
+                capture_output=True,
+                text=True,
+                timeout=COMPILE_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"it took more than {COMPILE_SECONDS:.0f} s"
+    if done.returncode == 0:
+        return None
+    lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no reason given"]
+    return lines[0].partition("error: ")[2] or lines[0]
+
+
+def disk(patient: Patient) -> Finding:
+    """A short write that reaches the disk, where runs are written."""
+    try:
+        rate, free = write_rate(patient.directory), shutil.disk_usage(patient.directory).free
+    except OSError as error:
+        return failed(
+            f"{patient.directory} cannot be written: {error.strerror}",
+            "start launch in a folder of yours, or name another with --output DIR",
+        )
+    words = f"{rate / 10**6:,.0f} MB/s written, {format_gib(free, 1)} GiB free"
+    if rate < SLOW_BYTES_PER_S:
+        return warned(
+            f"{words}: a checkpoint of 10 GB takes {10**10 / rate / 60:,.0f} min",
+            "write runs to a local disk: --output DIR",
+        )
+    return passed(words)
+
+
+def write_rate(directory: Path) -> float:
+    """Bytes per second, the flush at the end included; bounded in size and time."""
+    chunk = os.urandom(CHUNK_BYTES)
+    written, began = 0, time.perf_counter()
+    with tempfile.TemporaryFile(dir=directory) as file:
+        while written < DISK_BYTES and time.perf_counter() - began < DISK_SECONDS:
+            written += file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    return written / (time.perf_counter() - began)

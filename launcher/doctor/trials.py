@@ -1,0 +1,89 @@
+"""Starts the probes side by side, within a time limit, and makes findings of how they end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.doctor.finding import Finding, failed
+from launcher.doctor.patient import TorchFacts
+from launcher.doctor.probes import ALL_REDUCE, BUILD, FACTS, FOUR_BIT, GLOO
+
+LIMIT_SECONDS = 60.0
+"""Loading the libraries from a cold disk takes most of it."""
+PROBES: Mapping[str, tuple[str, str]] = {
+    "torch": (FOUR_BIT, BUILD),
+    "all-reduce": (ALL_REDUCE, GLOO),
+}
+"""Each probe with the check that it is for, and what to do when it ends without a word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trials:
+    torch: TorchFacts | None
+    findings: Mapping[str, Finding]
+
+
+class Probes:
+    """Under way from the start, so that other checks go on meanwhile."""
+
+    def __init__(self, environ: Mapping[str, str], *, limit_s: float = LIMIT_SECONDS) -> None:
+        self._ends = time.monotonic() + limit_s
+        self._limit_s = limit_s
+        self._running = {name: _start(name, environ) for name in PROBES}
+
+    def results(self) -> Trials:
+        said: dict[str, Any] = {}
+        for name, process in self._running.items():
+            check, remedy = PROBES[name]
+            lines, problem = self._end(process)
+            said |= {key: value for line in lines for key, value in json.loads(line).items()}
+            if check not in said:
+                said[check] = failed(problem, remedy).as_dict()
+        facts = said.pop(FACTS, None)
+        return Trials(
+            torch=None if facts is None else _facts(facts),
+            findings={name: Finding(**content) for name, content in said.items()},
+        )
+
+    def _end(self, process: subprocess.Popen[str]) -> tuple[list[str], str]:
+        """What it printed, and how it ended in words."""
+        try:
+            output, errors = process.communicate(timeout=max(0.1, self._ends - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, errors = process.communicate()
+            return _lines(output), f"no answer within {self._limit_s:.0f} s"
+        return _lines(output), ending(process.returncode, errors)
+
+
+def ending(code: int, errors: str) -> str:
+    if code < 0:
+        return f"the trial was ended by {signal.Signals(-code).name}"
+    last = _lines(errors)[-1:] or [f"the trial ended with exit code {code}"]
+    return last[0][:160]
+
+
+def _start(name: str, environ: Mapping[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "launcher.doctor.probes", name],
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _facts(content: dict[str, Any]) -> TorchFacts:
+    return TorchFacts(**{**content, "architectures": tuple(content["architectures"])})
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]

@@ -1,0 +1,104 @@
+"""Where each rank of a run is: a line in a file of its own, rewritten at every stage.
+
+All ranks of a plan pass the same stages in the same order, so the one that has passed fewest
+is the one that the others wait for. Imports no training stack: the launching process reads it.
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+Stage = Literal[
+    "load", "forward", "backward", "optimizer_step", "step_end", "evaluation", "save", "end"
+]
+_LINE_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Of one rank."""
+
+    rank: int
+    process: int
+    stage: Stage
+    step: int
+    """The optimizer step it is in, counted from 1; 0 before the first."""
+    passed: int
+    """Stages so far."""
+    entered_at: float
+    """Seconds since the epoch."""
+
+    def __str__(self) -> str:
+        where = self.stage.replace("_", " ")
+        return (
+            f"rank {self.rank} ({where} of step {self.step})"
+            if self.step
+            else (f"rank {self.rank} ({where})")
+        )
+
+
+class Stages:
+    """Written by the rank itself: one system call a stage."""
+
+    def __init__(self, file: Path, rank: int) -> None:
+        file.parent.mkdir(exist_ok=True)
+        self._descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._rank = rank
+        self.stage: Stage = "load"
+        self.step = 0
+        self.passed = 0
+
+    def enter(self, stage: Stage, step: int) -> None:
+        self.stage, self.step = stage, step
+        self.passed += 1
+        place = Place(
+            rank=self._rank,
+            process=os.getpid(),
+            stage=stage,
+            step=step,
+            passed=self.passed,
+            entered_at=time.time(),
+        )
+        line = json.dumps(asdict(place)).encode().ljust(_LINE_BYTES - 1) + b"\n"
+        os.pwrite(self._descriptor, line, 0)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def places(folder: Path) -> list[Place]:
+    """Of every rank that has said where it is, in rank order."""
+    found = []
+    for file in folder.glob("rank-*.json") if folder.is_dir() else ():
+        try:
+            found.append(Place(**json.loads(file.read_bytes())))
+        except json.JSONDecodeError:
+            continue  # it has only just been made
+    return sorted(found, key=lambda place: place.rank)
+
+
+def silent_for_s(found: Sequence[Place], now: float) -> float:
+    """Seconds since any rank entered a stage."""
+    return now - max((place.entered_at for place in found), default=now)
+
+
+def frozen(found: Sequence[Place], proc: Path = Path("/proc")) -> list[Place]:
+    """Those whose process somebody stopped: proc(5), state T."""
+    return [place for place in found if _state(proc / str(place.process) / "stat") == "T"]
+
+
+def _state(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def waited_for(found: Sequence[Place]) -> list[Place]:
+    """Those behind all others; every rank where none is behind."""
+    fewest = min((place.passed for place in found), default=0)
+    return [place for place in found if place.passed == fewest]

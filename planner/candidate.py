@@ -1,0 +1,107 @@
+"""One point of the search: a workload laid out on a cluster, priced when it is asked."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from planner.efficiency import NOMINAL, rates
+from planner.gpu import Cluster
+from planner.host import HostMemory, disk_bytes, host_memory
+from planner.memory import Footprint, footprint
+from planner.model_states import least_states_bytes
+from planner.numerics import numerics
+from planner.overheads import DeviceMemory, device_memory
+from planner.plan import PHASES, Method, Part, Phase
+from planner.recipe import Workload
+from planner.step_time import step_time
+from planner.strategy import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A workload laid out on a cluster, with what it costs."""
+
+    workload: Workload
+    layout: Layout
+    cluster: Cluster
+
+    @property
+    def method(self) -> Method:
+        return self.workload.method
+
+    @cached_property
+    def footprint(self) -> Footprint:
+        return footprint(
+            self.workload,
+            self.layout,
+            self.cluster.device,
+            compute_capability=self.cluster.accelerator.compute_capability,
+        )
+
+    @property
+    def floor_bytes(self) -> int:
+        """At the high end of the range, were the model's states alone on the device: no layout of
+        the strategy takes less."""
+        nothing: dict[Phase, dict[Part, int]] = {phase: {} for phase in PHASES}
+        states = least_states_bytes(self.workload, self.layout, self.cluster.device)
+        alone = Footprint(phases={**nothing, "optimizer_step": {"weights": states}})
+        return device_memory(alone, self.cluster, self.method).high_bytes
+
+    @cached_property
+    def memory(self) -> DeviceMemory:
+        return device_memory(self.footprint, self.cluster, self.method)
+
+    @cached_property
+    def step_time_s(self) -> float | None:
+        """Seconds of one optimizer step, or nothing where the card's rates are unknown."""
+        speed = rates(self.cluster)
+        if speed is None:
+            return None
+        return step_time(self.workload, self.layout, self.cluster, speed).total_s
+
+    @cached_property
+    def ranking_time_s(self) -> float:
+        """As above, on a nominal card where the real one is unknown; to the nanosecond, so that
+        sums in another order are equal."""
+        speed = rates(self.cluster) or NOMINAL
+        return round(step_time(self.workload, self.layout, self.cluster, speed).total_s, 9)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.layout.global_batch_size * self.workload.recipe.sequence_length
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return self.tokens_per_step / self.step_time_s if self.step_time_s else None
+
+    @property
+    def rank(self) -> tuple[float, int, int]:
+        """Faster first; among equals the leaner, then the one with fewer moving parts."""
+        return (
+            self.ranking_time_s,
+            self.memory.peak_allocated_bytes,
+            self.layout.zero_stage,
+        )
+
+    @cached_property
+    def host(self) -> HostMemory:
+        return host_memory(
+            self.workload,
+            self.layout,
+            self.cluster,
+            peak_allocated_bytes=self.memory.peak_allocated_bytes,
+        )
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of what is saved at the end."""
+        stage, work = self.layout.zero_stage, self.workload
+        return disk_bytes(
+            work, numerics(method=work.method, compute=work.compute, zero_stage=stage)
+        )
+
+    def fits(self, budget_bytes: int) -> bool:
+        """On the device; and on the host, where that was read and must hold what is offloaded."""
+        if self.memory.high_bytes > budget_bytes:
+            return False
+        host = self.cluster.host_ram_bytes
+        return self.layout.offload == "none" or host is None or self.host.node_bytes <= host

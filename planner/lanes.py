@@ -1,0 +1,207 @@
+"""A series of layouts under a limit: what is known to fit, what is known not to, what is open.
+
+Three laws make one price speak for many candidates; tests/planner/test_search.py holds the
+search that uses them against the pricing of every candidate:
+
+    memory never falls with the micro-batch
+    memory never falls where fewer layers are recomputed
+    a step never takes longer with a larger micro-batch of the same series
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from planner.candidate import Candidate
+from planner.gpu import Cluster
+from planner.recipe import Workload
+from planner.strategy import Series, recomputation_order
+
+GUESSES = 3
+"""So many by extrapolation; then the open stretch is halved."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """What a candidate must keep to."""
+
+    budget_bytes: int
+    """Of one device, at the high end of the range."""
+    peak_bytes: int | None = None
+    """Of what tensors take at their peak, where that is bounded too."""
+
+    def allows(self, candidate: Candidate) -> bool:
+        peak = candidate.memory.peak_allocated_bytes
+        bounded = self.peak_bytes is None or peak <= self.peak_bytes
+        return bounded and candidate.fits(self.budget_bytes)
+
+    def micro_batch_guess(self, priced: Candidate) -> float:
+        """Where the limit would be reached if all activations and the loss grew alike."""
+        memory, footprint = priced.memory, priced.footprint
+        parts = footprint.phases["backward"]
+        ratio = (memory.high_bytes - memory.context_bytes) / memory.peak_allocated_bytes
+        grows = max(1, ratio * (parts.get("activations", 0) + parts.get("loss", 0)))
+        used = ratio * footprint.total_bytes("backward") + memory.context_bytes
+        return priced.layout.micro_batch_size * (1 + (self.budget_bytes - used) / grows)
+
+
+@dataclass(kw_only=True, eq=False)
+class Group:
+    """Lanes of one strategy that differ in micro-batch and recomputation alone, the one that
+    keeps most first."""
+
+    lanes: "list[Lane]" = field(default_factory=list)
+    last_priced: dict[int, Candidate] = field(default_factory=dict)
+    """By how many layers are recomputed: what tells how memory grows with the micro-batch."""
+    floor_checked: bool = False
+    """Whether the states alone were held against the limit."""
+
+    @property
+    def leanest(self) -> "Lane":
+        """All that can be is recomputed, and the micro-batch is smallest."""
+        return min(self.lanes, key=lambda lane: lane.leanness)
+
+    def holds_states(self, candidate: Candidate, limit: Limit) -> bool:
+        """Whether there is room for the states at least, which takes no pass to know."""
+        if not self.floor_checked:
+            self.floor_checked = True
+            if candidate.floor_bytes > limit.budget_bytes:
+                for lane in self.lanes:
+                    lane.too_large_from = 0
+        return any(lane.open for lane in self.lanes)
+
+    def learn(self, candidate: Candidate, *, fits: bool) -> None:
+        """What keeps no more fits with it; what keeps no less is too large with it."""
+        layout = candidate.layout
+        self.last_priced[layout.checkpointing] = candidate
+        kept = recomputation_order(layout.checkpointing)
+        for lane in self.lanes:
+            if fits and lane.leanness[0] <= kept:
+                lane.fits_up_to(layout.micro_batch_size)
+            elif not fits and lane.leanness[0] >= kept:
+                lane.too_large_at(layout.micro_batch_size)
+
+
+@dataclass(kw_only=True, eq=False)
+class Lane:
+    """One series. Its first ``num_fitting`` members are known to fit, those from
+    ``too_large_from`` on are known not to."""
+
+    workload: Workload
+    cluster: Cluster
+    series: Series
+    limit: Limit
+    group: Group
+    num_fitting: int = 0
+    too_large_from: int = field(init=False)
+    _members: dict[int, Candidate] = field(default_factory=dict)
+    _priced: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.too_large_from = len(self.series.micro_batch_sizes)
+
+    @property
+    def leanness(self) -> tuple[float, int]:
+        """Sorts by what is kept, then by the micro-batch."""
+        kept = recomputation_order(self.series.checkpointing)
+        return kept, self.series.micro_batch_sizes[0]
+
+    @property
+    def open(self) -> bool:
+        """Whether anything of it may still fit."""
+        return self.too_large_from > 0
+
+    @property
+    def num_priced(self) -> int:
+        return len(self._priced)
+
+    @property
+    def num_open(self) -> int:
+        return self.too_large_from - self.num_fitting
+
+    def member(self, place: int) -> Candidate:
+        if place not in self._members:
+            layout = self.series.layout(self.series.micro_batch_sizes[place])
+            self._members[place] = Candidate(
+                workload=self.workload, layout=layout, cluster=self.cluster
+            )
+        return self._members[place]
+
+    def members(self) -> Iterator[Candidate]:
+        return map(self.member, range(len(self.series.micro_batch_sizes)))
+
+    @property
+    def bound_s(self) -> float:
+        """No member that may fit is faster."""
+        return self.member(self.too_large_from - 1).ranking_time_s
+
+    @property
+    def fastest_place(self) -> int:
+        """Of the members that may fit: the leanest of those that are as fast as the last."""
+        bound_s = self.bound_s
+        return bisect_left(
+            range(self.too_large_from - 1), True, key=lambda n: self._as_fast(n, bound_s)
+        )
+
+    def _as_fast(self, place: int, bound_s: float) -> bool:
+        return self.member(place).ranking_time_s <= bound_s
+
+    def price(self, place: int) -> bool:
+        """Whether a member fits; what that says of all others in the group is kept."""
+        candidate = self.member(place)
+        if not self.group.holds_states(candidate, self.limit):
+            return False
+        self._priced.add(place)
+        fits = self.limit.allows(candidate)
+        self.group.learn(candidate, fits=fits)
+        return fits
+
+    def fits_up_to(self, micro_batch_size: int) -> None:
+        known = bisect_right(self.series.micro_batch_sizes, micro_batch_size)
+        self.num_fitting = max(self.num_fitting, known)
+
+    def too_large_at(self, micro_batch_size: int) -> None:
+        known = bisect_left(self.series.micro_batch_sizes, micro_batch_size)
+        self.too_large_from = min(self.too_large_from, known)
+        self.num_fitting = min(self.num_fitting, self.too_large_from)
+
+    def narrow(self) -> None:
+        """Price one more member: first of all the leanest of the group."""
+        leanest = self.group.leanest
+        if not self.group.last_priced and leanest is not self:
+            leanest.price(0)
+            return
+        self.price(min(self._guess(), self.fastest_place))
+
+    def _guess(self) -> int:
+        """The last member that should fit, or, where that one does, the one behind it."""
+        known = self.group.last_priced.get(self.series.checkpointing)
+        first, last = self.num_fitting, self.too_large_from - 1
+        if self.num_priced >= GUESSES:
+            return (first + last) // 2
+        if known is None:
+            return first
+        place = bisect_right(self.series.micro_batch_sizes, self.limit.micro_batch_guess(known)) - 1
+        return max(first, min(last, place))
+
+
+def fastest(lanes: Iterable[Lane]) -> Candidate | None:
+    """The first by rank of all that fit. The lane that promises most is narrowed next, until
+    none promises more than the best that is known to fit."""
+    waiting = [lane for lane in lanes if lane.open]
+    best: Candidate | None = None
+    while waiting:
+        lane = min(waiting, key=lambda each: each.bound_s)
+        if best is not None and lane.bound_s > best.ranking_time_s:
+            break
+        place = lane.fastest_place
+        # What was concluded to fit is priced before it is chosen.
+        if place < lane.num_fitting and lane.price(place):
+            found = lane.member(place)
+            best = found if best is None else min(best, found, key=lambda c: c.rank)
+            waiting.remove(lane)
+            continue
+        if place >= lane.num_fitting:
+            lane.narrow()
+        waiting = [each for each in waiting if each.open]
+    return best

@@ -1,0 +1,40 @@
+"""How far a plan is from its limits, and the least that would carry each method, for people."""
+
+from rich.console import Group
+from rich.text import Text
+
+from planner.choose import Decision
+from planner.tables import facts, plain_table
+from planner.what_if import SmallestMachine, WhatIf
+
+
+def limits(decision: Decision) -> Group:
+    """Two lines of the plan itself, and one for each method."""
+    found = decision.what_if
+    assert found is not None
+    rows = facts([("Limits", _of_the_plan(decision, found))])
+    if not found.machines:
+        return Group(rows)
+    ranks = decision.request.cluster.world_size
+    table = plain_table("Smallest machine for each method, at this length")
+    table.add_column("method", no_wrap=True)
+    table.add_column("smallest card" if ranks == 1 else f"smallest of {ranks} cards")
+    table.add_column("fewest cards like these", justify="right")
+    for machine in found.machines:
+        table.add_row(machine.method, _card(machine), str(machine.count or "none up to 64"))
+    return Group(rows, Text(""), table)
+
+
+def _of_the_plan(decision: Decision, found: WhatIf) -> str:
+    layout = decision.chosen.layout
+    here = decision.chosen.workload.recipe.sequence_length
+    return (
+        f"micro-batch {found.largest_micro_batch} at {here:,} tokens, "
+        f"{found.longest_sequence:,} tokens at micro-batch {layout.micro_batch_size}"
+    )
+
+
+def _card(machine: SmallestMachine) -> str:
+    if machine.card is None:
+        return "none is large enough"
+    return f"{machine.card}, {machine.card_gib} GiB"

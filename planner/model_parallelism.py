@@ -1,0 +1,36 @@
+"""Where no number of such cards would do, since layers would have to be split over them.
+
+DDP, ZeRO and offload give every device whole layers to compute with. What a layer takes while it
+runs does not shrink with more devices: tensor or pipeline parallelism would be needed, which the
+launcher does not offer.
+"""
+
+from dataclasses import replace
+
+from planner.gpu import Cluster
+from planner.memory import footprint
+from planner.nodes import MOST_GPUS
+from planner.overheads import device_memory
+from planner.recipe import Workload
+from planner.strategy import Layout
+
+SENTENCE = (
+    "No number of these cards would carry it with DDP, ZeRO or offload: its layers would have to "
+    "be split over cards by tensor or pipeline parallelism, which launch does not offer."
+)
+
+
+def must_be_split(workload: Workload, cluster: Cluster, budget_bytes: int) -> bool:
+    """Whether ZeRO-3 over the most GPUs, one recomputed sample on each, is still too large."""
+    nodes = max(1, MOST_GPUS // cluster.gpus_per_node)
+    most = replace(cluster, num_nodes=nodes)
+    layout = Layout(
+        strategy="zero3",
+        world_size=most.world_size,
+        micro_batch_size=1,
+        gradient_accumulation_steps=1,
+        activation_checkpointing=True,
+    )
+    capability = cluster.accelerator.compute_capability
+    peaks = footprint(workload, layout, cluster.device, compute_capability=capability)
+    return device_memory(peaks, most, workload.method).high_bytes > budget_bytes

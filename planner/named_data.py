@@ -1,0 +1,35 @@
+"""Data sets by the names that recipes have for them: ``presets/datasets.yaml``."""
+
+from functools import cache
+
+from planner.data_section import DataSource
+from planner.presets import ROOT
+from planner.spec import parse_yaml, read_text
+
+
+class NamedData(DataSource):
+    xtuner: str | None = None
+    """The function that reads such records in XTuner."""
+
+    @property
+    def plain(self) -> DataSource:
+        return DataSource(**self.model_dump(exclude={"xtuner"}))
+
+
+@cache
+def data_sets() -> dict[str, NamedData]:
+    path = ROOT / "datasets.yaml"
+    found: dict[str, object] = parse_yaml(read_text(path), path)
+    return {name: NamedData.model_validate(each) for name, each in found.items()}
+
+
+def named_data(name: str) -> DataSource:
+    return data_sets()[name].plain
+
+
+def read_as_xtuner(function: str, source: str) -> DataSource:
+    """The records of ``source`` as that function reads them; recognised where it is unknown."""
+    for each in data_sets().values():
+        if each.xtuner == function:
+            return each.plain.model_copy(update={"source": source, "subset": None})
+    return DataSource(source=source)

@@ -1,0 +1,136 @@
+"""A plan's prediction, made again from the plan alone: of one that somebody changed.
+
+The plan holds the model's shape, so that no preset and no checkpoint is needed.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from planner.assemble import prediction_of
+from planner.candidate import Candidate
+from planner.cards import label_gib, sized_cluster
+from planner.detect import parse_gpus
+from planner.errors import InvalidRequestError, UserError
+from planner.gpu import Cluster
+from planner.model_config import spec_from_config
+from planner.model_states import model_states
+from planner.numerics import numerics_of
+from planner.optimizers import optimizers
+from planner.plan import Plan
+from planner.presets import Source
+from planner.recipe import Recipe, Workload
+from planner.sections import precision_section
+from planner.strategy import Layout
+from planner.trained_tensors import counted_tensors
+
+_HERE = Path("model.config")
+_SOURCE = Source(title="plan.yaml", url="")
+
+
+def predicted(plan: Plan, cluster: Cluster | None = None) -> Plan:
+    """The plan with its counts and its prediction as they follow from all its other keys.
+
+    ``cluster`` is the machine to predict for, where it is another than the plan's.
+    """
+    workload, layout = workload_of(plan), layout_of(plan)
+    where = cluster or cluster_of(plan)
+    candidate = Candidate(workload=workload, layout=layout, cluster=where)
+    precision = precision_section(workload, layout)
+    if precision != plan.precision:
+        raise InvalidRequestError(
+            f"{plan.method} under {layout.strategy} has frozen parameters in {precision.frozen} "
+            f"and trainable ones in {precision.trainable}: set precision.frozen and "
+            "precision.trainable so, or plan again"
+        )
+    trainable = {"trainable_params": workload.trainable_params}
+    return plan.model_copy(
+        update={
+            "model": plan.model.model_copy(update=trainable),
+            "prediction": prediction_of(candidate),
+        }
+    )
+
+
+def on_machine(plan: Plan, cluster: Cluster) -> Plan:
+    """The same training on another machine: what it needs there."""
+    card = cluster.accelerator
+    hardware = plan.hardware.model_copy(
+        update={
+            "gpu": card.label,
+            "device_name": card.device_name,
+            "capacity_bytes": card.capacity_bytes,
+            "budget_bytes": card.free_bytes,
+        }
+    )
+    sized = replace(
+        cluster,
+        gpus_per_node=plan.parallel.gpus_per_node,
+        num_nodes=plan.parallel.num_nodes,
+    )
+    return predicted(plan.model_copy(update={"hardware": hardware}), sized)
+
+
+def checkpoint_bytes(plan: Plan) -> int:
+    """On disk, of all ranks together: what trains and its optimizer states."""
+    workload, layout = workload_of(plan), layout_of(plan)
+    states = model_states(
+        frozen_bytes=0,
+        tensors=counted_tensors(workload),
+        optimizer=optimizers()[plan.optimizer.name],
+        numerics=numerics_of(workload, layout),
+        zero_stage=0,
+        data_parallel_size=1,
+        device=plan.hardware.device,
+    )
+    return states.trainable_bytes + states.optimizer_states_bytes
+
+
+def workload_of(plan: Plan) -> Workload:
+    if plan.model.config is None:
+        raise InvalidRequestError("the plan does not hold its model's shape (model.config)")
+    recipe = Recipe(
+        name=plan.model.name,
+        source=_SOURCE,
+        method=plan.method,
+        adapter=plan.adapter,
+        quantization=plan.quantization,
+        global_batch_size=plan.batch.global_batch_size,
+        sequence_length=plan.batch.sequence_length,
+        optimizer=plan.optimizer,
+        schedule=plan.schedule,
+        epochs=plan.training.epochs or 1.0,
+        data=plan.data,
+        attention=plan.attention,
+        loss=plan.loss,
+    )
+    spec = spec_from_config(plan.model.config, _HERE)
+    return Workload(model=spec, recipe=recipe, compute=plan.precision.compute)
+
+
+def layout_of(plan: Plan) -> Layout:
+    return Layout(
+        strategy=plan.parallel.strategy,
+        world_size=plan.parallel.world_size,
+        micro_batch_size=plan.batch.micro_batch_size,
+        gradient_accumulation_steps=plan.batch.gradient_accumulation_steps,
+        activation_checkpointing=plan.activation_checkpointing,
+        checkpoint_every=plan.checkpoint_every,
+        offload=plan.parallel.offload,
+    )
+
+
+def cluster_of(plan: Plan) -> Cluster:
+    """The plan's machine; of a card, what the preset of its name knows."""
+    parallel, hardware = plan.parallel, plan.hardware
+    named = hardware.gpu if hardware.device == "cpu" else f"{parallel.gpus_per_node}x{hardware.gpu}"
+    try:
+        found = parse_gpus(named)
+    except UserError:  # a card that no preset knows
+        found = sized_cluster(label_gib(hardware.capacity_bytes), parallel.gpus_per_node)
+    card = replace(found.accelerator, capacity_bytes=hardware.capacity_bytes)
+    return replace(
+        found,
+        accelerator=card,
+        gpus_per_node=parallel.gpus_per_node,
+        num_nodes=parallel.num_nodes,
+    )

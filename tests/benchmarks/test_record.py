@@ -1,0 +1,117 @@
+"""What ``launch --record`` leaves is an own run of benchmarks/accuracy."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from benchmarks.accuracy.own import own_errors
+from benchmarks.measure.matrix import Row
+from benchmarks.measure.planning import plan_row
+from benchmarks.measure.results import own_runs
+from launcher.plan_file import plan_text
+from launcher.record import write_record
+from launcher.run_directory import RunDirectory, write_json
+from planner.detect import parse_gpus
+from planner.plan import Plan
+from planner.units import GIB
+
+ROW = Row(
+    model="smollm2-135m",
+    num_layers=None,
+    method="lora",
+    micro_batch_size=2,
+    gradient_accumulation_steps=1,
+    sequence_length=512,
+    activation_checkpointing=False,
+    loss="fused",
+    attention="sdpa",
+    optimizer="adamw_torch_fused",
+    strategy="single",
+    offload="none",
+)
+RANK = {
+    "rank": 0,
+    "peak_allocated_bytes": 3 * GIB,
+    "peak_reserved_bytes": 4 * GIB,
+    "device_used_bytes": 5 * GIB,
+    "peak_resident_bytes": 6 * GIB,
+    "resident_before_model_bytes": GIB,
+    "longest_batch_tokens": 384,
+}
+REPORT = {
+    "measured": {
+        "peak_allocated_bytes": 3 * GIB,
+        "peak_reserved_bytes": 4 * GIB,
+        "peak_resident_bytes": 6 * GIB,
+        "tokens_per_second": 900.0,
+        "ranks": [RANK, {**RANK, "device_used_bytes": 4 * GIB, "longest_batch_tokens": 300}],
+    },
+    "training": {"num_steps": 3},
+}
+ENVIRONMENT: dict[str, Any] = {
+    "python": "3.12.1",
+    "packages": {"torch": "2.13.0"},
+    "hardware": {"cores": 8},
+    "variables": {"OMP_NUM_THREADS": "1", "NCCL_SOCKET_IFNAME": "private0"},
+    "argv": ["/home/somebody/launch"],
+}
+
+
+def finished(directory: Path, plan: Plan) -> RunDirectory:
+    run = RunDirectory(directory)
+    run.path.mkdir()
+    run.plan.write_text(plan_text(plan), encoding="utf-8")
+    write_json(run.report, REPORT)
+    write_json(run.environment, ENVIRONMENT)
+    rows = [{"step": step, "step_time_s": time} for step, time in enumerate((9.0, 2.0, 1.0), 1)]
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return run
+
+
+def test_a_recorded_run_is_predicted_at_the_length_that_it_had(tmp_path: Path) -> None:
+    plan = plan_row(ROW, parse_gpus("rtx-4090")).plan
+    path = write_record(finished(tmp_path / "run", plan))
+    assert path.name.startswith("smollm2-135m--lora--2x384--rtx-4090x1--20")
+    [own] = own_runs(path.parent)
+    assert own.card == "rtx-4090"
+    assert own.measured == {"allocated": 3 * GIB, "reserved": 4 * GIB, "device_used": 5 * GIB}
+    shorter = plan_row(replace(ROW, sequence_length=384), parse_gpus("rtx-4090"))
+    assert own.predicted["allocated"] == shorter.predicted_bytes["allocated"]
+    predicted = own.predicted["allocated"]
+    assert own_errors([path.parent])["allocated", "rtx-4090", "lora"] == [
+        pytest.approx(predicted / (3 * GIB) - 1)
+    ]
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document["measured"]["step_time_s"] == {"median": 1.5, "least": 1.0, "most": 2.0}
+
+
+def test_several_ranks_are_predicted_as_several(tmp_path: Path) -> None:
+    row = replace(ROW, strategy="ddp", world_size=2)
+    plan = plan_row(row, parse_gpus("2xrtx-4090")).plan
+    [own] = own_runs(write_record(finished(tmp_path / "run", plan)).parent)
+    assert own.row == replace(row, sequence_length=384)
+
+
+def test_a_run_that_no_row_can_say_is_left_out(tmp_path: Path) -> None:
+    plan = plan_row(ROW, parse_gpus("rtx-4090")).plan
+    assert plan.adapter is not None
+    other = plan.model_copy(update={"adapter": plan.adapter.model_copy(update={"rank": 7})})
+    path = write_record(finished(tmp_path / "run", other))
+    assert list(own_runs(path.parent)) == []
+
+
+def test_nothing_names_the_machine(tmp_path: Path) -> None:
+    plan = plan_row(ROW, parse_gpus("rtx-4090")).plan
+    here = plan.model_copy(
+        update={
+            "model": plan.model.model_copy(update={"source": str(tmp_path)}),
+            "data": plan.data.model_copy(update={"source": "/home/somebody/secret.jsonl"}),
+        }
+    )
+    text = write_record(finished(tmp_path / "run", here)).read_text(encoding="utf-8")
+    assert not [word for word in ("somebody", str(tmp_path), "private0") if word in text]

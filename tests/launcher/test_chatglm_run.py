@@ -1,0 +1,97 @@
+"""A ChatGLM3 folder is planned, converted, trained and given back in its own layout."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
+
+from launcher.chatglm.command import convert
+from tests.launcher.chatglm_original import (
+    random_tensors,
+    reference_logits,
+    train_sentencepiece,
+    write_original,
+)
+from tests.launcher.launching import Finished, asked, environment, launch, write_records
+
+pytestmark = pytest.mark.skipif(
+    not all(find_spec(name) for name in ("sentencepiece", "trl")),
+    reason="sentencepiece or trl is not installed",
+)
+
+VOCAB = 640
+QUESTION = ("hi", "你好")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as THUDM publishes it, and data."""
+    folder = tmp_path_factory.mktemp("runs")
+    weights = random_tensors(VOCAB, torch.bfloat16)
+    tokenizer = train_sentencepiece()
+    write_original(folder / "chatglm3", weights, kind="bin", num_shards=3, tokenizer=tokenizer)
+    write_records(folder / "data.jsonl", [asked(*QUESTION), asked("who are you?", "a model")])
+    return folder
+
+
+def run(folder: Path, module: str, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", module, *options],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def trained(folder: Path, method: str) -> Finished:
+    options = ("--gpus", "cpu", "--sequence-length", "64", "--global-batch-size", "2", "--force")
+    run(folder, "planner", "--model", "chatglm3", "--method", method, *options)
+    done = launch(
+        folder,
+        *("--data", "data.jsonl", "--output", f"run-{method}", "--set", "training.max_steps=6"),
+        *("--set", "optimizer.learning_rate=0.01"),
+        XDG_CACHE_HOME=str(folder / "cache"),
+    )
+    assert done.code == 0, done.errors
+    return done
+
+
+def test_qlora_and_lora(folder: Path) -> None:
+    first = trained(folder, "qlora")
+    assert "for transformers' GLM (once) to " in first.errors
+    second = trained(folder, "lora")
+    assert "converting" not in second.errors
+
+    convert(folder / "run-lora", folder / "adapter", "chatglm", StringIO())
+    adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
+    name = "base_model.model.transformer.encoder.layers.1.self_attention.query_key_value"
+    assert adapter[f"{name}.lora_B.weight"].shape == (128, 3 * 64)
+
+    model = AutoPeftModelForCausalLM.from_pretrained(
+        folder / "run-lora" / "adapter", dtype=torch.float32
+    ).merge_and_unload()
+    model.save_pretrained(folder / "run-lora" / "merged")
+    options = ("--convert", "run-lora/merged", "served", "--to", "chatglm")
+    assert run(folder, "launcher.cli", *options) == "served\n"
+    weights = load_file(folder / "served" / "model.safetensors")
+    assert weights.keys() == random_tensors(VOCAB).keys()
+    assert (folder / "served" / "tokenizer.model").read_bytes() == (
+        folder / "chatglm3" / "tokenizer.model"
+    ).read_bytes()
+    ids = list(range(3, 40))
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0]
+    back = {each: tensor.float() for each, tensor in weights.items()}
+    assert (reference_logits(back, ids) - logits).abs().max() <= 1e-5
+    base = {each: tensor.float() for each, tensor in random_tensors(VOCAB, torch.bfloat16).items()}
+    assert (reference_logits(base, ids) - logits).abs().max() > 0.01

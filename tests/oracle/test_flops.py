@@ -1,0 +1,57 @@
+"""Counted operations against PyTorch's own counter, over real models' whole steps."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from planner.kernels import CountingTape
+from planner.model_pass import ModelPass, passed_layers
+from planner.numerics import numerics
+from planner.plan import Method
+from planner.recipe import Batch, Workload
+from tests.oracle.small_models import SHAPES, build, prepare, workload_of
+
+BATCH = Batch(micro_batch_size=2, sequence_length=32, device="cpu")
+NAMES = ("llama", "glm", "gpt2", "gemma2")
+"""None with routed experts: torch's counter does not know their grouped products."""
+
+
+def workload(name: str, method: Method) -> Workload:
+    """Eager attention, whose products the counter sees one by one, and the stock loss."""
+    work = workload_of(SHAPES[name], method, "fp32", 0.0, "all-linear")
+    changes = {"attention": "eager", "loss": "standard"}
+    return work.model_copy(update={"recipe": work.recipe.model_copy(update=changes)})
+
+
+def counted_by_torch(work: Workload, *, checkpointing: bool) -> int:
+    model = prepare(build(work.model), work, zero_stage=0)
+    model.set_attn_implementation("eager")
+    model.train()
+    if checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    ids = torch.zeros(BATCH.micro_batch_size, BATCH.sequence_length, dtype=torch.long)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model(input_ids=ids, labels=ids).loss.backward()
+    return int(counter.get_total_flops())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_multiplies_as_much_as_it_is_counted_to(
+    name: str, method: Method, *, checkpointing: bool
+) -> None:
+    work = workload(name, method)
+    run = ModelPass(
+        work,
+        BATCH,
+        numerics(method=method, compute="fp32", zero_stage=0),
+        layers=passed_layers(work.model, int(checkpointing)),
+        sink="keep",
+        tape=CountingTape,
+    )
+    assert isinstance(run.tape, CountingTape)
+    ours = sum(kernel.flops for kernel in run.tape.kernels)
+    assert ours == counted_by_torch(work, checkpointing=checkpointing)
