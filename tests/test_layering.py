@@ -40,6 +40,7 @@ AT_THE_EDGE = {
     "nvml_calls",
     "nvml_links",
     "options",
+    "planned_data",
     "report",
     "tables",
     "tracing",
