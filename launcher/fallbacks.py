@@ -1,7 +1,8 @@
 """What to try next when memory runs out: the plan's leaner layouts, of the same global batch."""
 
 from planner.errors import UserError
-from planner.plan import Fallback, Plan, PredictionSection
+from planner.plan import Fallback, Plan
+from planner.prediction_section import PredictionSection
 from planner.refit import predicted
 
 

@@ -13,8 +13,8 @@ from planner.plan import (
     Part,
     Phase,
     Plan,
-    PredictionSection,
 )
+from planner.prediction_section import PredictionSection
 from planner.sections import batch_section, parallel_section, precision_section
 from planner.speed_section import throughput_of
 from planner.training_sections import TrainingSection

@@ -43,17 +43,19 @@ def _notes(notes: Sequence[str]) -> Iterator[Row]:
 
 def machine_line(cluster: Cluster) -> str:
     accelerator = cluster.accelerator
+    nodes = f"{cluster.num_nodes:,} nodes of " if cluster.num_nodes > 1 else ""
+    network = f", {cluster.network} between nodes" if cluster.network else ""
     unequal = _unequal(cluster)
     if unequal is not None:
-        return unequal
-    count = f"{cluster.world_size} x " if cluster.world_size > 1 else ""
+        return f"{nodes}{unequal}{network}"
+    count = f"{cluster.gpus_per_node} x " if cluster.world_size > 1 else ""
     free = ""
     if accelerator.in_use_bytes:
         free = f", {format_gib(accelerator.free_bytes)} GiB free"
     each = " each" if cluster.world_size > 1 and cluster.device == "cuda" else ""
     link = LINKS[cluster.link]
     size = format_gib(accelerator.capacity_bytes)
-    return f"{count}{accelerator.device_name}, {size} GiB{each}{free}{link}"
+    return f"{nodes}{count}{accelerator.device_name}, {size} GiB{each}{free}{link}{network}"
 
 
 def _unequal(cluster: Cluster) -> str | None:

@@ -15,8 +15,8 @@ from planner.plan import (
     ModelSection,
     OutputSection,
     Plan,
-    PredictionSection,
 )
+from planner.prediction_section import PredictionSection
 from planner.recipe import Workload
 from planner.sections import batch_section, parallel_section, precision_section
 from planner.strategy import Layout

@@ -20,6 +20,7 @@ LAUNCHER_MAY_USE = {
     "planner.readings",
     "planner.optimizers",
     "planner.plan",
+    "planner.prediction_section",
     "planner.refit",
     "planner.rules",
     "planner.spec",

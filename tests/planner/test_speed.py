@@ -14,6 +14,7 @@ from planner.flops import micro_batch_flops
 from planner.gpu import Cluster
 from planner.kernels import Kernel
 from planner.limits import limit_of
+from planner.machine_report import machine_line
 from planner.model_parallelism import must_be_split
 from planner.network import Ranks, network_name, networks
 from planner.nodes import over_nodes
@@ -318,6 +319,7 @@ def test_eager_attention_is_named_where_it_binds() -> None:
 
 def test_nodes_multiply_a_machine() -> None:
     found = over_nodes(parse_gpus("8xh100"), 512, "infiniband-400g")
+    assert machine_line(found).startswith("512 nodes of 8 x NVIDIA H100 80GB HBM3, 79.10 GiB")
     assert found.world_size == 4096
     assert found.network == "infiniband-400g"
     assert not any("network" in note for note in found.notes)
