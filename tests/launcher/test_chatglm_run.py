@@ -1,5 +1,6 @@
 """A ChatGLM3 folder is planned, converted, trained and given back in its own layout."""
 
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -8,17 +9,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from launcher.chatglm.command import convert
+from launcher.merge import merge_run
+from launcher.plan_file import dump_mapping, read_plan
 from tests.launcher.chatglm_original import (
     random_tensors,
     reference_logits,
     train_sentencepiece,
     write_original,
 )
-from tests.launcher.launching import Finished, asked, environment, launch, write_records
+from tests.launcher.forked import Launcher
+from tests.launcher.interrupted import resume
+from tests.launcher.launching import Finished, asked, environment, write_records
 
 pytestmark = pytest.mark.skipif(
     not all(find_spec(name) for name in ("sentencepiece", "trl")),
@@ -54,33 +59,40 @@ def run(folder: Path, module: str, *options: str) -> str:
 
 
 def trained(folder: Path, method: str) -> Finished:
+    """Planned, stopped after three of six steps, resumed."""
     options = ("--gpus", "cpu", "--sequence-length", "64", "--global-batch-size", "2", "--force")
     run(folder, "planner", "--model", "chatglm3", "--method", method, *options)
-    done = launch(
-        folder,
-        *("--data", "data.jsonl", "--output", f"run-{method}", "--set", "training.max_steps=6"),
-        *("--set", "optimizer.learning_rate=0.01"),
-        XDG_CACHE_HOME=str(folder / "cache"),
+    plan = read_plan(
+        folder / "plan.yaml",
+        settings=["training.max_steps=6", "optimizer.learning_rate=0.01"],
+        data="data.jsonl",
+        output=Path("run"),
     )
+    (folder / "plan.yaml").write_text(dump_mapping(plan.model_dump(mode="json")))
+    stopped = Launcher(stop_behind_step=3).run(folder)
+    assert stopped.code == 128 + signal.SIGTERM
+    done = resume(Launcher(), folder)
     assert done.code == 0, done.errors
-    return done
+    assert [row["step"] for row in done.metrics] == [1, 2, 3, 4, 5, 6]
+    return Finished(done.code, "", stopped.errors, done.run.rename(folder / f"run-{method}"))
 
 
-def test_qlora_and_lora(folder: Path) -> None:
+def test_qlora_and_lora(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     first = trained(folder, "qlora")
-    assert "for transformers' GLM (once) to " in first.errors
+    assert "for transformers' GLM (once) to " in (first.run / "logs" / "screen.log").read_text()
     second = trained(folder, "lora")
-    assert "converting" not in second.errors
+    assert "converting" not in (second.run / "logs" / "screen.log").read_text()
 
     convert(folder / "run-lora", folder / "adapter", "chatglm", StringIO())
     adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
     name = "base_model.model.transformer.encoder.layers.1.self_attention.query_key_value"
     assert adapter[f"{name}.lora_B.weight"].shape == (128, 3 * 64)
 
-    model = AutoPeftModelForCausalLM.from_pretrained(
-        folder / "run-lora" / "adapter", dtype=torch.float32
-    ).merge_and_unload()
-    model.save_pretrained(folder / "run-lora" / "merged")
+    merge_run(folder / "run-lora", None)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder / "run-lora" / "merged", dtype=torch.float32
+    )
     options = ("--convert", "run-lora/merged", "served", "--to", "chatglm")
     assert run(folder, "launcher.cli", *options) == "served\n"
     weights = load_file(folder / "served" / "model.safetensors")
