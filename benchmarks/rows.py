@@ -151,7 +151,7 @@ def parse_row(line: Mapping[str, str]) -> Row:
         printed=float(line["peak_mem_gb"]),
         unit=line["unit"],
         peak_bytes=round(float(line["peak_gib_per_gpu"]) * GIB),
-        throughput=float(line["throughput"]) if line["throughput"] else None,
+        throughput=float(line["throughput"]) if line.get("throughput") else None,
     )
 
 

@@ -21,6 +21,7 @@ LINE = {
     "n_gpus": "1",
     "gpu_type": "Tesla T4",
     "offload": "none",
+    "throughput": "",
     "peak_mem_gb": "6838",
     "mem_kind": "allocated",
     "unit": "MiB",

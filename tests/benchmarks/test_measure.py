@@ -303,6 +303,7 @@ def own_result(directory: Path, row: Row, **measured: Any) -> None:
             "status": "ok",
             **{f"peak_{name}_bytes": READINGS[name] for name in ("allocated", "reserved")},
             "device_used_bytes": READINGS["device_used"],
+            "step_time_s": {"median": 0.5, "least": 0.4, "most": 0.6},
             **measured,
         },
         "environment": {"device": {"name": H100.accelerator.device_name}},
