@@ -56,7 +56,7 @@ def _stored_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
     cached = _cached_snapshot(model)
     if cached is not None:
         return Checkpoint(cached, model.source)
-    reason = _why_not_from_hub(model)
+    reason = why_not_from_hub(model)
     if reason is None:
         return Checkpoint(_download(model, screen), model.source)
     folder = _packaged(model, reason, screen)
@@ -104,7 +104,7 @@ def _is_usable(folder: Path) -> bool:
     return is_original(folder) and all_there(folder)
 
 
-def _why_not_from_hub(model: ModelSection) -> str | None:
+def why_not_from_hub(model: ModelSection) -> str | None:
     """Nothing where the hub has the model for us, else the reason it has not."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
@@ -136,12 +136,12 @@ def _ask_hub(model: ModelSection) -> str | None:
         return f"it has no revision {model.revision!r}"
     except HfHubHTTPError as error:
         return f"the hub answered with an error ({error})"
-    except _network_errors() as error:
+    except network_errors() as error:
         return f"the hub cannot be reached ({type(error).__name__})"
     return None
 
 
-def _network_errors() -> tuple[type[Exception], ...]:
+def network_errors() -> tuple[type[Exception], ...]:
     """Those of the hub client's HTTP library, whichever it is: its own error derives from them."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -159,7 +159,7 @@ def _download(model: ModelSection, screen: TextIO) -> Path:
         if is_original(folder):
             more = ORIGINAL_FILES if is_complete(folder) else [*ORIGINAL_FILES, PICKLED_FILES]
             snapshot_download(model.source, revision=model.revision, allow_patterns=more)
-    except _network_errors() as error:
+    except network_errors() as error:
         raise ModelNotFoundError(
             f"downloading {model.source} stopped ({type(error).__name__}). Launch again to go on."
         ) from error

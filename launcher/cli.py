@@ -22,11 +22,12 @@ from launcher.execution import execute
 from launcher.plan_file import read_plan
 from launcher.preflight import needed_disk_bytes, refitted, require_packages, suited
 from launcher.record import write_record
-from launcher.records import data_file
 from launcher.resume import check_nothing_to_resume, interrupted_plan, saved_state
 from launcher.run_directory import RunDirectory, check_may_run_in, create, locked
-from launcher.without_plan import Task, without_plan
+from launcher.sources import check_named
+from launcher.without_plan import Task, check_options, without_plan
 from planner.command_line import run as run_command
+from planner.data_section import DataErrors
 from planner.errors import InvalidRequestError
 from planner.optimizers import optimizers
 from planner.plan import Plan
@@ -38,7 +39,15 @@ def launch(
         Path | None, typer.Argument(metavar="PLAN", help="What plan wrote.", show_default=False)
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Train on this file: JSON or JSON Lines.")
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Train on this: a JSON, JSON Lines, CSV or Parquet file, a folder of them, a data "
+            "set on the hub, or several with commas between.",
+        ),
+    ] = None,
+    data_errors: Annotated[
+        DataErrors | None, typer.Option(help="What a bad record does: stop, or skip and count it.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run directory, instead of the plan's.")
@@ -78,14 +87,13 @@ def launch(
     ] = None,
 ) -> None:
     """Train as PLAN says."""
-    if as_json and not (rehearse or doctor):
-        raise InvalidRequestError("--json goes with --rehearse or --doctor: add one, or leave it.")
-    if to is not None and conversion is None:
-        raise InvalidRequestError("--to goes with --convert: add it, or leave --to out.")
-    if plan_file is None or doctor or merge is not None or conversion is not None:
-        task = Task(doctor=doctor, as_json=as_json, merge=merge, conversion=conversion, to=to)
+    task = Task(doctor=doctor, as_json=as_json, merge=merge, conversion=conversion, to=to)
+    check_options(task, rehearse=rehearse)
+    if plan_file is None or task.given:
         raise typer.Exit(without_plan(task, plan_file, output))
-    plan = read_plan(plan_file, settings=settings or [], data=data, output=output)
+    plan = read_plan(
+        plan_file, settings=settings or [], data=data, data_errors=data_errors, output=output
+    )
     require_possible(plan)
     if settings:
         plan, notes = refitted(plan, settings)
@@ -98,8 +106,13 @@ def launch(
     if dry_run:
         print(dry_run_text(plan, directory, python=sys.executable, cores=num_cores()), end="")
         return
+    raise typer.Exit(train(plan, directory, resume=resume, record=record))
+
+
+def train(plan: Plan, directory: Path, *, resume: bool, record: bool) -> int:
+    """The exit code; what can be known to fail is found before anything is written."""
     if not resume:
-        data_file(plan.data.source)
+        check_named(plan.data)
     check_may_run_in(directory)
     require_packages(plan)
     run = create(directory, needed_bytes=needed_disk_bytes(plan))
@@ -107,7 +120,7 @@ def launch(
         code = begin_or_resume(plan, run, resume=resume)
     if record and code == 0:
         print(f"recorded: {write_record(run)}")
-    raise typer.Exit(code)
+    return code
 
 
 def begin_or_resume(plan: Plan, run: RunDirectory, *, resume: bool) -> int:
@@ -151,6 +164,8 @@ def require_possible(plan: Plan) -> None:
         optimizer=plan.optimizer.name,
         device=plan.hardware.device,
         model_type=plan.model.model_type,
+        packing=plan.batch.packing,
+        quant_type=None if plan.quantization is None else plan.quantization.quant_type,
     )
     rule = broken_rule(combination, pinned=True)
     if rule is not None:

@@ -33,7 +33,7 @@ from launcher.summary import (
     summary_table,
 )
 from launcher.watch import Watch
-from planner.errors import InvalidRequestError, UserError
+from planner.errors import UserError
 from planner.plan import Plan
 
 
@@ -75,23 +75,12 @@ def execute(plan: Plan, run: RunDirectory, saved: SavedState | None = None) -> i
         if code != 0:
             show_preparation_failure(run, code)
             return code
-    require_samples(plan, run)
     plan, ended = train_as_memory_allows(plan, run, environment, saved)
     if ended.code == 0:
         show_result(plan, run)
     else:
         show_training_failure(run, ended)
     return ended.code
-
-
-def require_samples(plan: Plan, run: RunDirectory) -> None:
-    """Something must be left to train on."""
-    evaluation, found = plan.training.evaluation, read_json(run.inputs)["num_samples"]
-    if evaluation is not None and evaluation.holdout_samples >= found:
-        raise InvalidRequestError(
-            f"training.evaluation.holdout_samples is {evaluation.holdout_samples} and the data "
-            f"have {found} samples: keep fewer out"
-        )
 
 
 def train_as_memory_allows(

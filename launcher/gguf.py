@@ -30,7 +30,7 @@ def converted_checkpoint(package: str, model_name: str, screen: TextIO) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        _convert(_gguf_file(package), partial)
+        _convert(gguf_file_of(package), partial)
         _publish(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -46,7 +46,7 @@ def _publish(partial: Path, target: Path) -> None:
             raise
 
 
-def _gguf_file(package: str) -> Path:
+def gguf_file_of(package: str) -> Path:
     spec = find_spec(package)
     places = spec.submodule_search_locations if spec is not None else None
     found = sorted(file for place in places or () for file in Path(place).glob("*.gguf"))

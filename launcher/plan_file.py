@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from planner.data_section import DataErrors, DataSection
 from planner.errors import InvalidFileError, InvalidRequestError
 from planner.plan import Plan
 from planner.spec import parse_spec, parse_yaml, read_text
@@ -19,17 +20,18 @@ def read_plan(
     path: Path,
     *,
     settings: Sequence[str] = (),
-    data: Path | None = None,
+    data: str | None = None,
+    data_errors: DataErrors | None = None,
     output: Path | None = None,
 ) -> Plan:
     """The plan in ``path`` with ``KEY=VALUE`` settings, data file and run directory put in."""
     text = read_text(path)
     plan = parse_spec(Plan, text, path)
-    changes = dict(_parse_setting(setting) for setting in settings)
-    if data is not None:
-        changes["data.source"] = str(data)
-    if output is not None:
-        changes["output.directory"] = str(output)
+    changes = {
+        **dict(_parse_setting(setting) for setting in settings),
+        **_data_changes(data, data_errors),
+        **({} if output is None else {"output.directory": str(output)}),
+    }
     if not changes:
         return plan
     content = parse_yaml(text, path)
@@ -42,6 +44,14 @@ def read_plan(
     except InvalidFileError as error:
         asked = " ".join(f"--set {setting}" for setting in settings)
         raise InvalidRequestError(f"{asked}: {error.reason}") from error
+
+
+def _data_changes(data: str | None, errors: DataErrors | None) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if data is not None:
+        named = DataSection().reading(data).model_dump(mode="json", include={"source", "sources"})
+        changes = {f"data.{key}": value for key, value in named.items()}
+    return changes if errors is None else {**changes, "data.errors": errors}
 
 
 def plan_text(plan: Plan) -> str:

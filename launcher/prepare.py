@@ -3,18 +3,21 @@
 It imports what the ranks import, so the launching process itself stays small.
 """
 
+import os
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from launcher.checkpoint import Checkpoint, local_checkpoint
-from launcher.records import Sample, data_file, read_samples
+from launcher.data_cache import Entry, content_key, data_cache, file_digest, found_entry, make_entry
+from launcher.data_summary import DataSummary, describe
 from launcher.run_directory import RunDirectory, write_json
+from launcher.samples import preview
 from launcher.screen import redirect_output
-from launcher.tokenization import IGNORED, Encoded, encode, use_plain_template_if_none
-from planner.errors import InvalidFileError, InvalidRequestError, UserError
+from launcher.sources import FoundSource, find_sources
+from launcher.tokenization import use_plain_template_if_none
+from planner.errors import InvalidRequestError, UserError
 from planner.plan import Plan
 from planner.spec import read_spec
 
@@ -27,26 +30,32 @@ class Inputs:
     """Folder of the base model."""
     base_name: str
     """What an adapter calls its base model."""
-    num_samples: int
-    num_tokens: int
-    num_answer_tokens: int
-    """Tokens that the loss counts."""
-    num_truncated: int
-    num_dropped: int
-    """Samples whose answer begins behind the sequence length."""
-    plain_template: bool
-    """The tokenizer has no chat template of its own."""
+    data_folder: str
+    """Of the tokenized data set."""
+    data_key: str
+    """The same for the same data, tokenizer, template and settings."""
+    data: dict[str, Any]
+    """``DataSummary``."""
 
 
 def prepare(run: RunDirectory, screen: TextIO) -> None:
     plan = read_spec(Plan, run.plan)
     check_devices(plan)
-    path = data_file(plan.data.source)
-    samples = read_samples(path, answers_only=plan.data.loss_on == "answers")
+    sources = find_sources(plan.data)
+    for source in sources:
+        preview(source, loss_on=plan.data.loss_on, errors=plan.data.errors)
     checkpoint = local_checkpoint(plan.model, screen)
-    inputs = tokenize(plan, samples, checkpoint, run, path)
+    entry = prepared_data(plan, sources, checkpoint, screen)
+    inputs = Inputs(
+        checkpoint=str(checkpoint.folder),
+        base_name=checkpoint.name,
+        data_folder=str(entry.folder),
+        data_key=entry.folder.name,
+        data=dict(entry.summary),
+    )
     write_json(run.inputs, asdict(inputs))
-    print(describe(inputs, path), file=screen)
+    for line in describe(DataSummary(**entry.summary), plan.batch.sequence_length):
+        print(line, file=screen)
 
 
 def check_devices(plan: Plan) -> None:
@@ -63,78 +72,64 @@ def check_devices(plan: Plan) -> None:
         )
 
 
-def tokenize(
-    plan: Plan, samples: Sequence[Sample], checkpoint: Checkpoint, run: RunDirectory, data: Path
-) -> Inputs:
-    """Write the tokenized samples to the run directory; count what happened to them."""
-    from datasets import Dataset
+def prepared_data(
+    plan: Plan, sources: tuple[FoundSource, ...], checkpoint: Checkpoint, screen: TextIO
+) -> Entry:
+    """The tokenized data set, kept from an earlier launch or made now."""
+    from launcher.data_preparation import DataPreparation, key_content, settings_of
+    from launcher.preparation_progress import PreparationProgress
+
+    settings = settings_of(plan)
+    tokenizer, plain_template = load_tokenizer(checkpoint)
+    files = [file.path for source in sources for file in source.files]
+    key = content_key(
+        {
+            **key_content(settings, sources),
+            "data": [[file_digest(f.path) for f in source.files] for source in sources],
+            "tokenizer": tokenizer_key(tokenizer),
+        }
+    )
+    folder = data_cache("data") / key
+    kept = found_entry(folder, lambda line: print(line, file=screen))
+    if kept is not None:
+        print(f"data: tokenized before, in {folder}", file=screen)
+        return kept
+
+    def fill(partial: Path) -> dict[str, Any]:
+        total_bytes = sum(path.stat().st_size for path in files)
+        preparation = DataPreparation(settings, tokenizer, PreparationProgress(screen, total_bytes))
+        preparation.summary.plain_template = plain_template
+        return preparation.write(sources, partial).as_dict()
+
+    return make_entry(folder, fill)
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> tuple[Any, bool]:
+    """With a chat template, and whether that is the plain one."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
     if not tokenizer.is_fast:
         raise InvalidRequestError(f"{checkpoint.name} has no fast tokenizer (tokenizer.json).")
-    plain_template = use_plain_template_if_none(tokenizer)
-    encoded = encode_all(plan, samples, tokenizer, data)
-    kept = [sample for sample in encoded if sample.has_labels]
-    if not kept:
-        length = plan.batch.sequence_length
-        raise InvalidFileError(
-            data, None, f"no record has an answer within {length} tokens. Raise sequence_length"
-        )
-    columns: dict[str, Any] = {
-        "input_ids": [sample.input_ids for sample in kept],
-        "labels": [sample.labels for sample in kept],
+    return tokenizer, use_plain_template_if_none(tokenizer)
+
+
+def tokenizer_key(tokenizer: Any) -> dict[str, Any]:
+    """All that decides tokens: the tokenizer itself, its special tokens and its template."""
+    import tokenizers
+    import transformers
+
+    return {
+        "backend": tokenizer.backend_tokenizer.to_str(),
+        "template": tokenizer.chat_template,
+        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "versions": [tokenizers.__version__, transformers.__version__],
     }
-    Dataset.from_dict(columns).save_to_disk(run.data)
-    return Inputs(
-        checkpoint=str(checkpoint.folder),
-        base_name=checkpoint.name,
-        num_samples=len(kept),
-        num_tokens=sum(len(sample.input_ids) for sample in kept),
-        num_answer_tokens=sum(label != IGNORED for sample in kept for label in sample.labels),
-        num_truncated=sum(sample.truncated for sample in kept),
-        num_dropped=len(encoded) - len(kept),
-        plain_template=plain_template,
-    )
-
-
-def encode_all(plan: Plan, samples: Sequence[Sample], tokenizer: Any, data: Path) -> list[Encoded]:
-    from jinja2 import TemplateError
-
-    encoded = []
-    for number, sample in enumerate(samples, start=1):
-        try:
-            encoded.append(
-                encode(
-                    sample,
-                    tokenizer,
-                    sequence_length=plan.batch.sequence_length,
-                    loss_on=plan.data.loss_on,
-                )
-            )
-        except TemplateError as error:
-            raise InvalidFileError(
-                data, None, f"record {number}: the model's chat template refuses it ({error})"
-            ) from error
-    return encoded
-
-
-def describe(inputs: Inputs, path: Path) -> str:
-    line = (
-        f"data: {path.name}: {inputs.num_samples:,} samples, {inputs.num_tokens:,} tokens, "
-        f"{inputs.num_answer_tokens:,} of them in the loss"
-    )
-    if inputs.num_truncated:
-        line += f"; {inputs.num_truncated:,} cut to the sequence length"
-    if inputs.num_dropped:
-        line += f"; {inputs.num_dropped:,} left out (answer beyond the sequence length)"
-    if inputs.plain_template:
-        line += "; the tokenizer has no chat template: plain headings are used"
-    return line
 
 
 def main() -> None:
     run = RunDirectory(Path(sys.argv[1]))
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # nothing forks here
     screen = redirect_output(run.preparation_log)
     try:
         prepare(run, screen)

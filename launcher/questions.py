@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from launcher.records import json_lines
+from launcher.readers import read_records
+from launcher.sources import DataFile
 from planner.errors import InvalidFileError
-from planner.spec import read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,13 @@ def demo_questions() -> Path:
 def read_questions(path: Path) -> list[Question]:
     """Records of ``{"question": ..., "answer": ...}``; other keys are left alone."""
     found = []
-    for line, record in json_lines(read_text(path), path):
-        match record:
+    for record in read_records(DataFile(path, str(path))):
+        match record.content:
             case {"question": str(question), "answer": str(answer)}:
                 found.append(Question(question, answer))
             case _:
-                raise InvalidFileError(path, line, 'expected {"question": ..., "answer": ...}')
+                expected = 'expected {"question": ..., "answer": ...}'
+                raise record.place.error(record.problem or expected)
     if not found:
         raise InvalidFileError(path, None, "holds no questions")
     return found

@@ -101,10 +101,7 @@ def _forward(
     recorder.switch("activations")
     shape = (plan.batch.micro_batch_size, plan.batch.sequence_length)
     ids = torch.randint(base.get_input_embeddings().num_embeddings, shape, device=device)
-    # A batch of one is not padded, and transformers drops a mask of ones.
-    mask = torch.ones_like(ids) if plan.batch.micro_batch_size > 1 else None
-    if mask is not None:
-        mask[1:, -1] = 0
+    mask, positions = _mask_or_positions(plan, ids)
     compute = DTYPES[plan.precision.compute]
     autocast = plan.parallel.zero_stage == 0 and compute != torch.float32
     forward = convert_outputs_to_fp32(model) if autocast else model
@@ -114,6 +111,7 @@ def _forward(
         output = forward(
             input_ids=ids,
             attention_mask=mask,
+            position_ids=positions,
             labels=ids.clone(),
             num_items_in_batch=num_items,
             use_cache=False,
@@ -122,3 +120,19 @@ def _forward(
         fused = plan.loss == "fused"
         loss: torch.Tensor = -output.log_probs.sum() / num_items if fused else output.loss
         return loss
+
+
+def _mask_or_positions(plan: Plan, ids: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    """What tells samples apart: positions in a packed batch, a mask in a padded one.
+
+    A batch of one is not padded, and transformers drops a mask of ones.
+    """
+    if plan.batch.packing:
+        half = ids.shape[1] // 2
+        places = torch.arange(ids.shape[1], device=ids.device) % max(1, half)
+        return None, places.expand_as(ids).contiguous()
+    if plan.batch.micro_batch_size == 1:
+        return None, None
+    mask = torch.ones_like(ids)
+    mask[1:, -1] = 0
+    return mask, None

@@ -107,7 +107,8 @@ def traced(plan: Plan) -> Tracer:
     tracer = Tracer(CUDA_RULES if on_cuda else FAKE_RULES, left_out=left_out_of(plan))
     _make_shared_tables()
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with replaced_functions(on_cuda=on_cuda), linear_layers_of(plan), fake, tracer:
+    replaced = replaced_functions(on_cuda=on_cuda, packing=plan.batch.packing)
+    with replaced, linear_layers_of(plan), fake, tracer:
         rehearse_step(plan, torch.device("cpu"), tracer)
     return tracer
 

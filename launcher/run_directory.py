@@ -36,13 +36,8 @@ class RunDirectory:
 
     @property
     def inputs(self) -> Path:
-        """What was prepared: the checkpoint's place and the data set's size."""
+        """What was prepared: where checkpoint and tokenized data are, and the size of the data."""
         return self.path / "inputs.json"
-
-    @property
-    def data(self) -> Path:
-        """The tokenized data set."""
-        return self.path / "data"
 
     @property
     def metrics(self) -> Path:

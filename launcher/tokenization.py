@@ -4,15 +4,17 @@ A label of -100 is left out of the loss. Answers are found as spans of the rende
 and carried over to tokens by their offsets, so a conversation is tokenized once, whole.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from launcher.records import Completion, Conversation, PlainText, Sample
+from launcher.conversations import Conversation, Message
+from launcher.record_fields import FieldError
+from launcher.records import Completion, PlainText, Sample
+from planner.data_section import LossOn
 
 IGNORED = -100
 
-LossOn = Literal["answers", "everything"]
 Span = tuple[int, int]
 """First character, and the one after the last."""
 
@@ -29,13 +31,23 @@ PLAIN_TEMPLATE = (
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
+    """A sample in full; whoever trains on it cuts it."""
+
     input_ids: list[int]
     labels: list[int]
-    truncated: bool
+    num_open_answers: int = 0
+    """Answers with nothing behind their content: a model would not learn where to stop."""
 
-    @property
-    def has_labels(self) -> bool:
-        return any(label != IGNORED for label in self.labels)
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The text to tokenize, and what in it is learnt."""
+
+    text: str
+    answers: list[Span]
+    has_all_tokens: bool
+    """A template put the special tokens in."""
+    num_open_answers: int = 0
 
 
 def use_plain_template_if_none(tokenizer: Any) -> bool:
@@ -46,57 +58,97 @@ def use_plain_template_if_none(tokenizer: Any) -> bool:
     return True
 
 
-def encode(sample: Sample, tokenizer: Any, *, sequence_length: int, loss_on: LossOn) -> Encoded:
-    text, answers, is_rendered = _text_and_answers(sample, tokenizer)
-    tokens = tokenizer(text, add_special_tokens=not is_rendered, return_offsets_mapping=True)
-    input_ids: list[int] = tokens["input_ids"]
-    if loss_on == "everything":
-        labels = list(input_ids)
-    else:
-        labels = [
-            token if _is_in(offset, answers) else IGNORED
-            for token, offset in zip(input_ids, tokens["offset_mapping"], strict=True)
-        ]
-    return Encoded(
-        input_ids=input_ids[:sequence_length],
-        labels=labels[:sequence_length],
-        truncated=len(input_ids) > sequence_length,
-    )
+def encode(samples: Sequence[Rendered], tokenizer: Any, *, loss_on: LossOn) -> list[Encoded]:
+    """Tokens and labels, in order; those with and those without a template are two batches.
+
+    Nothing comes before the first token, so nothing predicts it and it has no label.
+    """
+    found: dict[int, Encoded] = {}
+    for has_all_tokens in (True, False):
+        batch = [i for i, s in enumerate(samples) if s.has_all_tokens is has_all_tokens]
+        if not batch:
+            continue
+        tokens = tokenizer(
+            [samples[i].text for i in batch],
+            add_special_tokens=not has_all_tokens,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        for i, ids, encoding in zip(batch, tokens["input_ids"], tokens.encodings, strict=True):
+            learnt = ids if loss_on == "everything" else _learnt(ids, encoding, samples[i].answers)
+            labels = [IGNORED, *learnt[1:]]
+            found[i] = Encoded(ids, labels, samples[i].num_open_answers)
+    return [found[i] for i in range(len(samples))]
 
 
-def _text_and_answers(sample: Sample, tokenizer: Any) -> tuple[str, list[Span], bool]:
-    """The text to tokenize, where its answers are, and whether a template put all tokens in."""
+def render(sample: Sample, tokenizer: Any) -> Rendered:
     match sample:
         case Conversation():
-            text = _render(tokenizer, sample, len(sample.messages))
-            return text, list(_answer_spans(sample, tokenizer, text)), True
+            text = _apply_template(tokenizer, sample, len(sample.messages))
+            spans = list(_answer_spans(sample, tokenizer, text))
+            return Rendered(
+                text,
+                [span for message, span in spans if message.learnt],
+                has_all_tokens=True,
+                num_open_answers=sum(_is_open(text[slice(*s)], m) for m, s in spans if m.learnt),
+            )
         case Completion(prompt, completion):
             text = f"{prompt}{completion}{tokenizer.eos_token or ''}"
-            return text, [(len(prompt), len(text))], False
+            return Rendered(text, [(len(prompt), len(text))], has_all_tokens=False)
         case PlainText(text):
             text = f"{text}{tokenizer.eos_token or ''}"
-            return text, [(0, len(text))], False
+            return Rendered(text, [(0, len(text))], has_all_tokens=False)
 
 
-def _answer_spans(sample: Conversation, tokenizer: Any, text: str) -> Iterable[Span]:
+def _answer_spans(
+    sample: Conversation, tokenizer: Any, text: str
+) -> Iterator[tuple[Message, Span]]:
     """From behind the generation prompt to the end of each assistant message, end mark included."""
     for index, message in enumerate(sample.messages):
-        if message.role == "assistant":
-            prompt = _render(tokenizer, sample, index, add_generation_prompt=True)
-            answered = _render(tokenizer, sample, index + 1)
-            start = _common_prefix(prompt, text)
-            yield start, _common_prefix(answered, text)
+        if message.role != "assistant":
+            continue
+        prompt = _apply_template(tokenizer, sample, index, add_generation_prompt=True)
+        start = _common_prefix(prompt, text)
+        last = index + 1 == len(sample.messages)
+        until = text if last else _apply_template(tokenizer, sample, index + 1)
+        span = start, _end_of_answer(until, text, start, message.content.strip())
+        said = text[slice(*span)]
+        missing = [name for name in message.called if name not in said]
+        if missing:
+            raise FieldError(
+                f"messages[{index}].tool_calls: the model's chat template leaves out the call of "
+                f"{missing[0]}"
+            )
+        yield message, span
 
 
-def _render(
+def _end_of_answer(until: str, text: str, start: int, content: str) -> int:
+    """Where ``until``, rendered up to this answer, ends in the whole text.
+
+    Templates may render an answer differently when it is the last (Qwen3 puts an empty thought
+    before it). Then what follows the content in ``until`` is looked for behind it in the text.
+    """
+    if text.startswith(until):
+        return len(until)
+    found, at = text.find(content, start), until.rfind(content)
+    if not content or found < 0 or at < 0:
+        return _common_prefix(until, text)
+    end = found + len(content)
+    return end + _common_prefix(until[at + len(content) :], text[end:])
+
+
+def _is_open(said: str, message: Message) -> bool:
+    return said.strip().endswith(message.content.strip()) and bool(message.content.strip())
+
+
+def _apply_template(
     tokenizer: Any, sample: Conversation, num_messages: int, *, add_generation_prompt: bool = False
 ) -> str:
-    messages = [
-        {"role": message.role, "content": message.content}
-        for message in sample.messages[:num_messages]
-    ]
     rendered: str = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=add_generation_prompt
+        [message.as_dict() for message in sample.messages[:num_messages]],
+        tools=list(sample.tools) or None,
+        tokenize=False,
+        add_generation_prompt=add_generation_prompt,
     )
     return rendered
 
@@ -106,10 +158,38 @@ def _common_prefix(part: str, whole: str) -> int:
     if whole.startswith(part):
         return len(part)
     pairs = zip(part, whole, strict=False)
-    return next(index for index, (left, right) in enumerate(pairs) if left != right)
+    shorter = min(len(part), len(whole))
+    return next((index for index, (left, right) in enumerate(pairs) if left != right), shorter)
 
 
-def _is_in(offset: Span, spans: list[Span]) -> bool:
-    """Whether a token starts inside one of the spans; tokens without text are in none."""
-    start, end = offset
-    return end > start and any(first <= start < last for first, last in spans)
+def _learnt(ids: list[int], encoding: Any, answers: Sequence[Span]) -> list[int]:
+    """The ids of tokens that lie in an answer whole; tokens without text are in none."""
+    labels = [IGNORED] * len(ids)
+    for answer in answers:
+        begin, end = _tokens_in(encoding, answer, len(ids))
+        labels[begin:end] = ids[begin:end]
+    return labels
+
+
+def _tokens_in(encoding: Any, answer: Span, num_tokens: int) -> Span:
+    """First token that lies in a span of characters, and the one after the last.
+
+    Only the ends are looked at. A character of several bytes may be several tokens, and space
+    may be in none.
+    """
+    first, last = answer
+    found = (encoding.char_to_token(at) for at in range(first, last))
+    begin = next((token for token in found if token is not None), num_tokens)
+    if begin < num_tokens and encoding.token_to_chars(begin)[0] < first:
+        begin += 1
+    found = (encoding.char_to_token(at) for at in range(last - 1, first - 1, -1))
+    end = next((token for token in found if token is not None), begin - 1) + 1
+    while end < num_tokens and _is_within(encoding.token_to_chars(end), answer):
+        end += 1
+    while end > begin and not _is_within(encoding.token_to_chars(end - 1), answer):
+        end -= 1
+    return begin, end
+
+
+def _is_within(token: Span | None, answer: Span) -> bool:
+    return token is not None and answer[0] <= token[0] < token[1] <= answer[1]

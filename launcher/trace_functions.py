@@ -88,11 +88,12 @@ def _nothing(*_: Any, **__: Any) -> None:
 _Replaced = tuple[Any, str, Any]
 _WITH_FOREACH = [torch.Tensor, torch.nn.Parameter, FakeTensor]
 _FAKE: tuple[_Replaced, ...] = (
-    (masking_utils, "find_packed_sequence_indices", _nothing),
     (foreach_utils, "_foreach_supported_types", _WITH_FOREACH),
     (torch_optimizer, "_foreach_supported_types", _WITH_FOREACH),
     (GlobalOptimManager, "_instance", None),
 )
+_UNPACKED: _Replaced = (masking_utils, "find_packed_sequence_indices", _nothing)
+"""It takes every fake batch for a packed one."""
 _SOFTMAX = torch.nn.functional.softmax
 _IS_AUTOCAST = torch.is_autocast_enabled
 _CUDA: tuple[_Replaced, ...] = (
@@ -114,13 +115,14 @@ _CUDA: tuple[_Replaced, ...] = (
 
 
 @contextmanager
-def replaced_functions(*, on_cuda: bool) -> Iterator[None]:
+def replaced_functions(*, on_cuda: bool, packing: bool = False) -> Iterator[None]:
     """What the table names and is not an operator, replaced while this is open.
 
     bitsandbytes remembers embeddings by their address for as long as a process lives: its
     memory of them starts anew.
     """
     with ExitStack() as stack:
-        for owner, name, replacement in (*_FAKE, *(_CUDA if on_cuda else ())):
+        replaced = (*_FAKE, *(() if packing else (_UNPACKED,)), *(_CUDA if on_cuda else ()))
+        for owner, name, replacement in replaced:
             stack.enter_context(patch.object(owner, name, replacement))
         yield

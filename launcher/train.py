@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import torch
-from datasets import load_from_disk
 from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback, set_seed
 
 from launcher.checkpoints import step_of
 from launcher.checks import Setup, require_as_planned, setup_of
+from launcher.data_tables import training_table, validation_table
 from launcher.environment import describe_environment
 from launcher.failure import failure_of, write_failure
 from launcher.measure import gather, rank_memory, resident_bytes
 from launcher.model_building import build_model, cast_trainable
+from launcher.packing import DocumentsApart, PackedCollator
 from launcher.prepare import Inputs
 from launcher.process import stop_with_parent
 from launcher.process_group import join_process_group
@@ -151,26 +152,19 @@ def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs)
     model = build_model(plan, Path(inputs.checkpoint), arguments.device)
     if plan.adapter is not None:
         model.peft_config["default"].base_model_name_or_path = inputs.base_name
-    trained, kept_out = split_samples(plan, load_from_disk(str(run.data)))
     trainer = trainer_class(plan)(
         model=model,
         args=arguments,
-        train_dataset=trained,
-        eval_dataset=kept_out,
+        train_dataset=training_table(inputs.data_folder),
+        eval_dataset=validation_table(inputs.data_folder),
+        data_collator=PackedCollator(tokenizer.pad_token_id) if plan.batch.packing else None,
         processing_class=tokenizer,
     )
+    if plan.batch.packing:
+        trainer.add_callback(DocumentsApart())
     # trl puts the adapters of a quantized model in bf16
     cast_trainable(trainer.model, plan.precision.trainable)
     return trainer
-
-
-def split_samples(plan: Plan, samples: Any) -> tuple[Any, Any]:
-    """What is trained on, and what is kept out of it for evaluation."""
-    evaluation = plan.training.evaluation
-    if evaluation is None:
-        return samples, None
-    parts = samples.train_test_split(test_size=evaluation.holdout_samples, seed=plan.training.seed)
-    return parts["train"], parts["test"]
 
 
 def begin_files(run: RunDirectory, start: Start) -> None:

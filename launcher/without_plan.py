@@ -28,6 +28,14 @@ class Task:
         return [name for name, is_given in options.items() if is_given]
 
 
+def check_options(task: Task, *, rehearse: bool) -> None:
+    """Raises where an option is given without the one that it belongs to."""
+    if task.as_json and not (rehearse or task.doctor):
+        raise InvalidRequestError("--json goes with --rehearse or --doctor: add one, or leave it.")
+    if task.to is not None and task.conversion is None:
+        raise InvalidRequestError("--to goes with --convert: add it, or leave --to out.")
+
+
 def without_plan(task: Task, plan_file: Path | None, output: Path | None) -> int:
     """The exit code; one task at a time."""
     given = [*(["PLAN"] if plan_file is not None else []), *task.given]

@@ -10,6 +10,7 @@ from planner.candidate import Candidate
 from planner.contradictions import check
 from planner.errors import NothingFitsError
 from planner.plan import METHODS, OFFLOADS_FROM, Method, Offload
+from planner.recipe import load_recipe
 from planner.remedies import LEANER_OPTIMIZERS, richer_method, shortfall
 from planner.request import Request, Results, search_method, search_methods
 from planner.tiers import load_tiers
@@ -38,6 +39,22 @@ class Decision:
     def what_if(self) -> WhatIf | None:
         """How far the plan is from its limits, priced when it is asked."""
         return what_if(self.request, self.chosen)
+
+
+def decide_with_data(request: Request) -> Decision:
+    """As below; at the recipe's length where the longer one that the data ask for does not fit."""
+    try:
+        return decide(request)
+    except NothingFitsError:
+        data, pinned = request.data, request.sequence_length is not None
+        if data is None or data.known is None or data.longest is not None or pinned:
+            raise
+        longest = max(_recipe_length(request, method) for method in request.methods)
+        return decide(replace(request, data=replace(data, longest=longest)))
+
+
+def _recipe_length(request: Request, method: Method) -> int:
+    return (request.recipe or load_recipe(method)).sequence_length
 
 
 def decide(request: Request) -> Decision:

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from planner.adapter_targets import Targets
 from planner.assemble import plan_of
-from planner.choose import decide
+from planner.choose import decide_with_data
+from planner.data_section import DataErrors, DataSection
 from planner.document import document
 from planner.errors import InvalidRequestError
 from planner.machine_options import find_cluster, show_machine
@@ -20,9 +21,10 @@ from planner.options import Option, run_command
 from planner.plan import Loss, Method, Offload, Precision
 from planner.plan_file import render, write
 from planner.presets import Kind, ModelPreset, load_model, preset_names
-from planner.recipe import load_recipe
+from planner.recipe import Recipe, load_recipe
 from planner.report import print_report
 from planner.request import Prefer, Request
+from planner.training_data import TrainingData
 from planner.units import parse_size
 
 ZeroStageOption = Literal["0", "1", "2", "3"]
@@ -36,7 +38,12 @@ def plan(
         str, Option("auto, cpu, 24G, 2x24G, a card: rtx-4090, 8xh100, or a saved machine.json.")
     ] = "auto",
     recipe: Annotated[str | None, Option("Training settings by name.")] = None,
-    data: Annotated[str | None, Option("Training data, or demo.")] = None,
+    data: Annotated[
+        str | None, Option("Training data: a file, a folder, a data set on the hub, or demo.")
+    ] = None,
+    data_errors: Annotated[
+        DataErrors | None, Option("What a bad record does: stop, or skip.")
+    ] = None,
     method: Annotated[
         Literal["auto", "qlora", "lora", "full"], Option("How to fine-tune.")
     ] = "auto",
@@ -54,6 +61,10 @@ def plan(
     offload: Annotated[
         Offload | None,
         Option("Hold optimizer states, or all, in host memory; a last resort."),
+    ] = None,
+    packing: Annotated[
+        bool | None,
+        Option("Put several samples in one sequence."),
     ] = None,
     activation_checkpointing: Annotated[
         bool | None,
@@ -108,12 +119,14 @@ def plan(
     if model is None:
         show_machine(console, cluster, save_machine, as_json=as_json)
         return
-    decision = decide(
+    preset = find_model(model)
+    settings = load_recipe(recipe) if recipe is not None else None
+    decision = decide_with_data(
         Request(
-            model=find_model(model),
+            model=preset,
             cluster=over_nodes(cluster, nodes, network),
             prefer=prefer,
-            recipe=load_recipe(recipe) if recipe is not None else None,
+            recipe=settings,
             method=_open(method),
             sequence_length=sequence_length,
             global_batch_size=global_batch_size,
@@ -128,7 +141,8 @@ def plan(
             loss=loss,
             optimizer=optimizer_name(optimizer) if optimizer is not None else None,
             memory_limit_bytes=_size(memory_limit),
-            data_source=_data_source(data),
+            data=_training_data(data, data_errors, settings, preset),
+            packing=packing,
             price_per_gpu_hour=price_per_gpu_hour,
         )
     )
@@ -150,7 +164,7 @@ def plan(
         from planner.explanation import explanation
 
         console.print(explanation(decision))
-    print_report(console, decision, _next_steps(destination, made.data.source))
+    print_report(console, decision, _next_steps(destination, named=bool(made.data.every_source)))
 
 
 def _list(console: Console, kind: Kind, *, as_json: bool) -> None:
@@ -194,15 +208,23 @@ def _size(text: str | None) -> int | None:
         raise InvalidRequestError(f"--memory-limit: {error}") from error
 
 
-def _data_source(data: str | None) -> str | None:
-    if data is not None and data != "demo" and not Path(data).exists():
-        raise InvalidRequestError(f"--data {data}: there is no such file or directory")
-    return data
+def _training_data(
+    named: str | None, errors: DataErrors | None, recipe: Recipe | None, model: ModelPreset
+) -> TrainingData | None:
+    """What ``--data`` names, read as the recipe says."""
+    if named is None:
+        return None
+    from planner.planned_data import training_data  # starts a process
+
+    section = (recipe.data if recipe is not None else DataSection()).reading(named)
+    if errors is not None:
+        section = section.model_copy(update={"errors": errors})
+    return training_data(section, model)
 
 
-def _next_steps(output: Path, data_source: str | None) -> list[str]:
+def _next_steps(output: Path, *, named: bool) -> list[str]:
     command = f"launch {shlex.quote(str(output))}"
-    return [command if data_source is not None else f"{command} --data FILE"]
+    return [command if named else f"{command} --data FILE"]
 
 
 def main() -> None:

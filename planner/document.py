@@ -6,6 +6,7 @@ from typing import Any
 from planner.alternatives import Alternative
 from planner.candidate import Candidate
 from planner.choose import Decision
+from planner.data_rows import data_document, run_time_s
 from planner.evaluation import between_steps
 from planner.gpu import Cluster
 from planner.machine import Selection, nvlink_bytes_per_s, selection
@@ -25,6 +26,7 @@ def document(decision: Decision, plan: Plan) -> dict[str, Any]:
             "num_params": plan.model.num_params,
             "trainable_params": plan.model.trainable_params,
         },
+        "data": data_document(decision.chosen, decision.request.data),
         "hardware": _hardware(decision.request.cluster),
         "machine": machine_document(decision.request.cluster),
         "why": decision.why,
@@ -56,7 +58,7 @@ def _prediction(decision: Decision) -> dict[str, Any]:
         "disk_bytes": chosen.disk_bytes,
         "step_time_s": chosen.step_time_s,
         "tokens_per_second": chosen.tokens_per_second,
-        "run_time_s": None,
+        "run_time_s": run_time_s(chosen, decision.request.data),
         "speed": speed_document(chosen, decision.request.price_per_gpu_hour),
     }
 

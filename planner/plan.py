@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from planner.data_section import DataSection
 from planner.gpu import Device
 from planner.spec import Spec
 from planner.training_sections import TrainingSection
@@ -62,7 +63,6 @@ ZERO_STAGE: dict[Strategy, ZeroStage] = {
     "zero2": 2,
     "zero3": 3,
 }
-
 
 OFFLOADS_FROM: dict[Offload, tuple[ZeroStage, ...]] = {
     "none": (0, 1, 2, 3),
@@ -209,12 +209,6 @@ class ScheduleSection(Spec):
     warmup_ratio: float = Field(ge=0, lt=1)
 
 
-class DataSection(Spec):
-    source: str | None
-    """A file, or ``demo`` for the data set that comes with the package."""
-    loss_on: Literal["answers", "everything"] = "answers"
-
-
 class OutputSection(Spec):
     directory: str
 
@@ -293,6 +287,11 @@ class Plan(Spec):
         refuse_dora_on_int8(self.adapter, self.quantization)
         if self.adapter is None and self.optimizer.lora_plus_ratio is not None:
             raise ValueError("optimizer.lora_plus_ratio needs adapters: method full has none")
+        if self.training.evaluation is not None and not self.data.validation_fraction:
+            raise ValueError(
+                "training.evaluation looks at samples that are kept out of the training: set "
+                "data.validation_fraction, such as 0.02"
+            )
         if self.checkpoint_every > 1 and not self.activation_checkpointing:
             raise ValueError(
                 f"checkpoint_every ({self.checkpoint_every}) says which layers are recomputed, and "

@@ -6,6 +6,7 @@ from functools import cache
 from pydantic import Field, model_validator
 
 from planner.adapter_targets import lora_targets
+from planner.data_section import DataSection
 from planner.gpu import Device
 from planner.layer_kinds import LayerKind
 from planner.linear import Linear
@@ -14,7 +15,6 @@ from planner.module_names import ONLY_ATTENTION
 from planner.plan import (
     AdapterSection,
     Attention,
-    DataSection,
     Loss,
     Method,
     OptimizerSection,
@@ -38,6 +38,8 @@ class Recipe(Spec):
     quantization: QuantizationSection | None = None
     global_batch_size: int = Field(ge=1)
     sequence_length: int = Field(ge=1)
+    packing: bool = False
+    """Several samples in a row of that length, which do not see each other."""
     optimizer: OptimizerSection
     schedule: ScheduleSection
     epochs: float = Field(gt=0)
@@ -116,7 +118,8 @@ class Batch:
     micro_batch_size: int
     sequence_length: int
     masked: bool = False
-    """Shorter samples are padded, so that attention takes a mask and every head its own keys."""
+    """Shorter samples are padded, or several are packed in a row, so that attention takes a mask
+    and every head its own keys."""
     device: Device = "cuda"
 
     @property

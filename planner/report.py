@@ -6,6 +6,7 @@ from rich.text import Text
 
 from planner.candidate import Candidate
 from planner.choose import Decision
+from planner.data_rows import data_rows
 from planner.limits_report import limits
 from planner.machine_report import machine_section, shortage
 from planner.overheads import measured_over_predicted, overheads
@@ -215,6 +216,7 @@ def _costs(decision: Decision) -> Table:
     if lacking is not None:
         rows.append(("", Text(lacking, style="yellow")))
     rows += speed_rows(chosen, decision.request.price_per_gpu_hour)
+    rows += data_rows(chosen, decision.request.data)
     return facts(rows)
 
 

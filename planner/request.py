@@ -25,6 +25,7 @@ from planner.recipe import Recipe, Workload, load_recipe
 from planner.search import SearchResult, search
 from planner.strategy import PARTIAL, Series, series
 from planner.traced_model import TracedSpec
+from planner.training_data import TrainingData, sequence_length
 from planner.units import format_gib, round_up
 
 Prefer = Literal["tiers", "quality", "speed", "memory"]
@@ -53,7 +54,8 @@ class Request:
     precision: Precision | None = None
     optimizer: OptimizerName | None = None
     memory_limit_bytes: int | None = None
-    data_source: str | None = None
+    data: TrainingData | None = None
+    packing: bool | None = None
     price_per_gpu_hour: float | None = None
 
     @property
@@ -95,14 +97,14 @@ def workload(request: Request, method: Method) -> Workload:
     since no fused kernel takes values of another width.
     """
     recipe = request.recipe or load_recipe(method)
-    length = request.sequence_length or min(
-        recipe.sequence_length, request.model.spec.max_position_embeddings
-    )
+    model, positions = request.model.spec, request.model.spec.max_position_embeddings
+    packing = recipe.packing if request.packing is None else request.packing
+    fitting = sequence_length(recipe, request.data, positions=positions, packing=packing)
     changes: dict[str, object] = {
-        "sequence_length": length,
+        "sequence_length": request.sequence_length or fitting,
+        "packing": packing,
         "global_batch_size": global_batch_size(request, recipe),
     }
-    model = request.model.spec
     if request.cluster.device == "cpu":
         changes["loss"] = "standard"
         if model.latent is not None:
@@ -115,8 +117,8 @@ def workload(request: Request, method: Method) -> Workload:
         changes["adapter"] = _adapter(request, recipe.adapter)
     if request.optimizer is not None:
         changes["optimizer"] = recipe.optimizer.model_copy(update={"name": request.optimizer})
-    if request.data_source is not None:
-        changes["data"] = recipe.data.model_copy(update={"source": request.data_source})
+    if request.data is not None:
+        changes["data"] = request.data.section
     return _one_of_equals(
         Workload(
             model=request.model.spec,

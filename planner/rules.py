@@ -25,6 +25,7 @@ class When(Spec):
     quant_type: list[QuantType] | None = None
     capability_below: float | None = None
     """Compute capability of the card, where it is known."""
+    packing: list[bool] | None = None
 
     def applies(self, combination: "Combination") -> bool:
         pairs = (
@@ -35,6 +36,7 @@ class When(Spec):
             (self.device, combination.device),
             (self.model_type, combination.model_type),
             (self.quant_type, combination.quant_type),
+            (self.packing, combination.packing),
         )
         listed = all(allowed is None or found in allowed for allowed, found in pairs)
         return listed and self._too_old(combination.compute_capability)
@@ -56,6 +58,7 @@ class Combination:
     device: Device
     model_type: str
     quant_type: QuantType | None = None
+    packing: bool = False
     compute_capability: str | None = None
 
     @classmethod
@@ -71,6 +74,7 @@ class Combination:
             device=cluster.device,
             model_type=workload.model.model_type,
             quant_type=None if quantization is None else quantization.quant_type,
+            packing=workload.recipe.packing,
             compute_capability=cluster.accelerator.compute_capability,
         )
 

@@ -11,17 +11,16 @@ Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab", "comet
 
 
 class EvaluationSection(Spec):
-    """A part of the data is kept out of the training and looked at every so many steps.
+    """The part of the data that is kept out of the training (``data.validation_fraction``) is
+    looked at every so many steps.
 
     Its forward passes have the training's micro-batch and keep no activations, so that they
     need less than a training step.
     """
 
     every_steps: int = Field(ge=1)
-    holdout_samples: int = Field(ge=1)
-    """Taken from the data by the plan's seed."""
     generated_samples: int = Field(default=2, ge=0)
-    """Of them the first ones are answered by the model, to be read in ``evaluation.jsonl``."""
+    """Of that part the first ones are answered by the model, to be read in ``evaluation.jsonl``."""
     max_new_tokens: int = Field(default=64, ge=1)
     early_stop_patience: int | None = Field(default=None, ge=1)
     """Evaluations without a lower loss after which the training ends."""

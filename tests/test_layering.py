@@ -10,10 +10,12 @@ ROOT = Path(__file__).parent.parent
 TRAINING_STACK = {"torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "datasets"}
 LAUNCHER_MAY_USE = {
     "planner.command_line",
+    "planner.data_section",
     "planner.detect",
     "planner.errors",
     "planner.gpu",
     "planner.machine",
+    "planner.lengths",
     "planner.nvml",
     "planner.readings",
     "planner.optimizers",

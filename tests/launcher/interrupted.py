@@ -12,7 +12,7 @@ from tests.launcher.launching import Finished
 DROPOUT = {"rank": 4, "alpha": 8, "dropout": 0.1, "target_modules": "all-linear"}
 SIX_STEPS: dict[str, Any] = {"max_steps": 6, "save_steps": 2}
 """Of an epoch of four."""
-EVALUATION = {"every_steps": 2, "holdout_samples": 4, "generated_samples": 1, "max_new_tokens": 4}
+EVALUATION = {"every_steps": 2, "generated_samples": 1, "max_new_tokens": 4}
 
 
 def resume(launcher: Launcher, folder: Path) -> Finished:

@@ -52,7 +52,7 @@ def launch(folder: Path, *options: str, **variables: str) -> Finished:
     done = subprocess.run(
         [sys.executable, "-m", "launcher.cli", "plan.yaml", *options],
         cwd=folder,
-        env=environment(**variables),
+        env=environment(**{"XDG_CACHE_HOME": str(folder / "cache"), **variables}),
         capture_output=True,
         text=True,
         timeout=TIME_LIMIT_S,

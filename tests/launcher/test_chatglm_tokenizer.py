@@ -13,8 +13,8 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import AutoTokenizer
 
 from launcher.chatglm.tokenizer import rebuilt_tokenizer
-from launcher.records import Conversation, Message
-from launcher.tokenization import IGNORED, encode
+from launcher.conversations import Conversation, Message
+from launcher.tokenization import IGNORED, encode, render
 from planner.errors import InvalidFileError
 from tests.launcher.chatglm_original import TEXTS, config, of_real_size, train_sentencepiece
 
@@ -161,7 +161,8 @@ def test_an_answer_carries_loss_from_its_line_to_its_end(tokenizer: Any, process
         Message("user", "who"),
         Message("assistant", "a model"),
     )
-    sample = encode(Conversation(turns), tokenizer, sequence_length=100, loss_on="answers")
+    rendered = render(Conversation(turns), tokenizer)
+    (sample,) = encode([rendered], tokenizer, loss_on="answers")
     answers = [
         [*processor.encode("\n"), *processor.encode(text), 2] for text in ("你好", "a model")
     ]

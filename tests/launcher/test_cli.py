@@ -153,7 +153,10 @@ def test_a_finished_run_is_kept(folder: Path) -> None:
     ("record", "message"),
     [
         ('{"messages": [{"role": "user"}]}', "data.jsonl:2: messages[0].content: this field"),
-        ('{"question": "a"}', "data.jsonl:2: keys are question; expected messages"),
+        (
+            '{"question": "a"}',
+            "data.jsonl:2: messages: this field is missing; the record has question",
+        ),
         ("{", "data.jsonl:2: is not JSON"),
     ],
 )

@@ -29,6 +29,7 @@ METHODS: dict[str, dict[str, Any]] = {
         parallel=parallel("zero3"),
         precision=SIXTEEN_BIT,
         training={**SIX_STEPS, "evaluation": EVALUATION},
+        data__validation_fraction=0.25,
         **TWO_RANKS,
     ),
 }

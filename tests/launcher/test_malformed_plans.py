@@ -9,7 +9,7 @@ import pytest
 from launcher.cli import main
 from tests.launcher.plans import full, parallel, plan_text
 
-EVALUATION = {"every_steps": 2, "holdout_samples": 4}
+EVALUATION = {"every_steps": 2}
 TRAINING = {"max_steps": 4}
 
 CASES: list[tuple[str, str]] = [
@@ -35,6 +35,10 @@ CASES: list[tuple[str, str]] = [
     (
         plan_text(training={**TRAINING, "evaluation": {**EVALUATION, "early_stop": 3}}),
         "unknown key 'training.evaluation.early_stop'. Did you mean 'early_stop_patience'?",
+    ),
+    (
+        plan_text(training={**TRAINING, "evaluation": EVALUATION}),
+        "training.evaluation looks at samples that are kept out of the training: set data.valid",
     ),
     (
         plan_text(**full(optimizer__lora_plus_ratio=16.0)),

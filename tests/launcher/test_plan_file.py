@@ -40,7 +40,7 @@ def test_numbers_as_people_write_them(plan_file: Path) -> None:
 
 
 def test_data_and_output(plan_file: Path) -> None:
-    plan = read_plan(plan_file, data=Path("mine.jsonl"), output=Path("runs/other"))
+    plan = read_plan(plan_file, data="mine.jsonl", output=Path("runs/other"))
     assert (plan.data.source, plan.output.directory) == ("mine.jsonl", "runs/other")
 
 

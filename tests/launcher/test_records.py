@@ -1,16 +1,22 @@
-"""Training records: four forms, and an error with file, line and field for everything else."""
+"""Training records: five formats; what is bad is named by line and field."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from launcher.records import Completion, Conversation, Message, PlainText, data_file, read_samples
-from planner.errors import InvalidFileError, InvalidRequestError
+from launcher.conversations import Conversation, Message
+from launcher.records import Completion, PlainText
+from planner.data_section import DataSection
+from planner.errors import InvalidFileError
+from tests.launcher.reading import reader_of, samples_of
 
 ASK = {"role": "user", "content": "Who?"}
 ANSWER = {"role": "assistant", "content": "Ada"}
 CONVERSATION = Conversation((Message("user", "Who?"), Message("assistant", "Ada")))
+INSTRUCTED = Conversation((Message("system", "Be brief."), *CONVERSATION.messages))
+CALL = {"type": "function", "function": {"name": "find", "arguments": {"who": "Ada"}}}
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {}}}
 
 
 def written(tmp_path: Path, text: str, name: str = "data.jsonl") -> Path:
@@ -23,43 +29,146 @@ def written(tmp_path: Path, text: str, name: str = "data.jsonl") -> Path:
     ("record", "sample"),
     [
         ({"messages": [ASK, ANSWER], "fact": "ada"}, CONVERSATION),
+        ({"messages": [ASK, {**ANSWER, "tool_calls": None, "name": None}]}, CONVERSATION),
+        (
+            {"messages": [{"role": "developer", "content": "Be brief."}, ASK, ANSWER]},
+            INSTRUCTED,
+        ),
+        (
+            {
+                "messages": [
+                    ASK,
+                    {"role": "assistant", "content": [{"type": "text", "text": "Ada"}]},
+                ]
+            },
+            CONVERSATION,
+        ),
+        (
+            {"messages": [ASK, {**ANSWER, "weight": 0}, ASK, ANSWER]},
+            Conversation(
+                (
+                    Message("user", "Who?"),
+                    Message("assistant", "Ada", learnt=False),
+                    *CONVERSATION.messages,
+                )
+            ),
+        ),
         ({"instruction": "Who?", "output": "Ada"}, CONVERSATION),
         ({"instruction": "Who?", "input": "", "output": "Ada"}, CONVERSATION),
+        ({"instruction": "Who?", "input": None, "output": "Ada"}, CONVERSATION),
+        ({"system": "Be brief.", "instruction": "Who?", "output": "Ada"}, INSTRUCTED),
         (
             {"instruction": "Add", "input": "1 2", "output": "3"},
             Conversation((Message("user", "Add\n\n1 2"), Message("assistant", "3"))),
+        ),
+        (
+            {"instruction": "Who?", "output": "Ada", "history": [["Who?", "Ada"]]},
+            Conversation((*CONVERSATION.messages, *CONVERSATION.messages)),
+        ),
+        (
+            {
+                "conversations": [
+                    {"from": "human", "value": "Who?"},
+                    {"from": "gpt", "value": "Ada"},
+                ],
+                "system": "Be brief.",
+            },
+            INSTRUCTED,
         ),
         ({"prompt": "1+1=", "completion": "2"}, Completion("1+1=", "2")),
         ({"text": "Once"}, PlainText("Once")),
     ],
 )
-def test_forms(tmp_path: Path, record: object, sample: object) -> None:
+def test_formats(tmp_path: Path, record: object, sample: object) -> None:
     path = written(tmp_path, json.dumps(record))
-    assert read_samples(path, answers_only=True) == [sample]
+    assert samples_of(path) == [sample]
 
 
-def test_blank_lines_are_skipped_and_still_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", ['{"who": "Ada"}', {"who": "Ada"}])
+def test_tools_and_their_calls(tmp_path: Path, arguments: object) -> None:
+    """OpenAI writes arguments as text, chat templates want them as an object."""
+    call = {"type": "function", "function": {"name": "find", "arguments": arguments}}
+    messages = [
+        ASK,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "name": "find", "content": "Ada"},
+        ANSWER,
+    ]
+    path = written(tmp_path, json.dumps({"messages": messages, "tools": [TOOL]}))
+    (sample,) = samples_of(path)
+    assert sample == Conversation(
+        (
+            Message("user", "Who?"),
+            Message("assistant", "", extra={"tool_calls": [CALL]}),
+            Message("tool", "Ada", extra={"name": "find"}),
+            Message("assistant", "Ada"),
+        ),
+        (TOOL,),
+    )
+
+
+def test_sharegpt_calls_functions_too(tmp_path: Path) -> None:
+    turns = [
+        {"from": "human", "value": "Who?"},
+        {"from": "function_call", "value": '{"name": "find", "arguments": {"who": "Ada"}}'},
+        {"from": "observation", "value": "Ada"},
+        {"from": "gpt", "value": "Ada"},
+    ]
+    path = written(tmp_path, json.dumps({"conversations": turns, "tools": json.dumps([TOOL])}))
+    (sample,) = samples_of(path)
+    assert isinstance(sample, Conversation)
+    assert sample.messages[1] == Message("assistant", "", extra={"tool_calls": [CALL]})
+    assert sample.tools == (TOOL,)
+
+
+def test_a_prompt_may_be_a_conversation(tmp_path: Path) -> None:
+    path = written(tmp_path, json.dumps({"prompt": [ASK, ANSWER, ASK], "completion": [ANSWER]}))
+    (sample,) = samples_of(path)
+    assert isinstance(sample, Conversation)
+    assert [message.learnt for message in sample.messages] == [False, False, False, True]
+
+
+def test_fields_may_have_other_names(tmp_path: Path) -> None:
+    """As in the data set of alpaca_zh."""
+    record = {"instruction_zh": "Who?", "input_zh": None, "output_zh": "Ada", "instruction": "x"}
+    names = {"instruction": "instruction_zh", "input": "input_zh", "output": "output_zh"}
+    path = written(tmp_path, json.dumps(record))
+    assert samples_of(path, fields=names) == [CONVERSATION]
+    del record["output_zh"]
+    path = written(tmp_path, json.dumps(record))
+    with pytest.raises(InvalidFileError, match=r"data.jsonl:1: output_zh: this field is missing"):
+        samples_of(path, fields=names)
+
+
+def test_a_format_may_be_given(tmp_path: Path) -> None:
+    path = written(tmp_path, json.dumps({"messages": [ASK, ANSWER], "text": "Once"}))
+    assert reader_of(path).format is None
+    assert samples_of(path, format="text") == [PlainText("Once")]
+
+
+def test_the_first_record_tells_the_format_of_all(tmp_path: Path) -> None:
     path = written(tmp_path, '{"text": "a"}\n\n\n{"txt": "b"}\n')
-    with pytest.raises(InvalidFileError, match=r"data.jsonl:4: keys are txt; expected messages"):
-        read_samples(path, answers_only=True)
+    expected = r"data.jsonl:4: text: this field is missing; the record has txt$"
+    with pytest.raises(InvalidFileError, match=expected):
+        samples_of(path)
 
 
 def test_line_separators_of_unicode_do_not_break_a_record(tmp_path: Path) -> None:
-    path = written(tmp_path, '{"text": "a\u2028b"}\n')
-    assert read_samples(path, answers_only=True) == [PlainText("a\u2028b")]
+    path = written(tmp_path, '\ufeff{"text": "a\u2028b"}\n')
+    assert samples_of(path) == [PlainText("a\u2028b")]
 
 
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
         ("7", "a record is an object with"),
-        ('{"messages": []}', "messages: a list of messages is expected, not a list"),
+        ('{"messages": []}', "messages: a list of messages is expected, not an empty list"),
         ('{"messages": "hi"}', "messages: a list of messages is expected, not text"),
         (json.dumps({"messages": [ASK]}), "messages: none has the role assistant"),
         (json.dumps({"messages": [ANSWER]}), r"messages\[0\].role: system or user begins"),
         (
-            json.dumps({"messages": [ASK, {"role": "bot", "content": "x"}]}),
-            r"messages\[1\].role: one of system, user, assistant, tool is expected, not 'bot'",
+            json.dumps({"messages": [ASK, {"role": "bot 7", "content": "x"}]}),
+            r"messages\[1\].role: one of system, user, assistant, tool is expected, not 'bot 7'",
         ),
         (
             json.dumps({"messages": [ASK, {"role": "assistant"}]}),
@@ -69,65 +178,67 @@ def test_line_separators_of_unicode_do_not_break_a_record(tmp_path: Path) -> Non
             json.dumps({"messages": [ASK, {"role": "assistant", "content": None}]}),
             r"messages\[1\].content: text is expected, not nothing",
         ),
+        (
+            json.dumps({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+            r"messages\[0\].content: every part must be text",
+        ),
+        (
+            json.dumps({"messages": [ASK, {"role": "assistant", "tool_calls": [{"id": "1"}]}]}),
+            r"messages\[1\].tool_calls\[0\].function: an object with name and arguments",
+        ),
+        ('{"messages": [1], "tools": 3}', r"messages\[0\]: an object is expected, not a number"),
+    ],
+)
+def test_a_bad_conversation_is_named_by_line_and_field(
+    tmp_path: Path, record: str, reason: str
+) -> None:
+    path = written(tmp_path, json.dumps({"messages": [ASK, ANSWER]}) + "\n" + record + "\n")
+    with pytest.raises(InvalidFileError, match=rf"data.jsonl:2: {reason}"):
+        samples_of(path)
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
         ('{"instruction": "a", "output": 3}', "output: text is expected, not a number"),
-        ('{"instruction": "a"}', "output: this field is missing"),
+        ('{"instruction": "a"}', "output: this field is missing; the record has instruction"),
         ('{"prompt": "a", "completion": "  "}', "completion: is empty"),
         ('{"text": ["a"]}', "text: text is expected, not a list"),
-        ("{}", "keys are none; expected messages"),
+        ("{}", "fields are none; expected messages"),
         ('{"text": "a"', r"is not JSON \(Expecting ',' delimiter, column 13\)"),
+        (
+            '{"instruction": "a", "output": "b", "history": [["a"]]}',
+            r"history\[0\]: a pair of question and answer is expected",
+        ),
     ],
 )
 def test_a_bad_record_is_named_by_line_and_field(tmp_path: Path, record: str, reason: str) -> None:
-    path = written(tmp_path, '{"text": "fine"}\n' + record + "\n")
-    with pytest.raises(InvalidFileError, match=rf"data.jsonl:2: {reason}"):
-        read_samples(path, answers_only=True)
+    with pytest.raises(InvalidFileError, match=rf"data.jsonl:1: {reason}"):
+        samples_of(written(tmp_path, record))
+
+
+def test_bad_records_are_skipped_and_counted(tmp_path: Path) -> None:
+    lines = ["{", '{"txt": "a"}', '{"text": "a"}', '{"text": 1}', "7", '{"text": "b"}']
+    path = written(tmp_path, "\n".join(lines))
+    reader = reader_of(path, errors="skip")
+    assert [placed.sample for placed in reader.samples()] == [PlainText("a"), PlainText("b")]
+    assert (reader.num_records, reader.skipped.num_records) == (6, 4)
+    assert reader.skipped.first[1].startswith(f"{path}:2: fields are txt")
+
+
+def test_nothing_but_bad_records(tmp_path: Path) -> None:
+    path = written(tmp_path, "{\n")
+    with pytest.raises(
+        InvalidFileError, match=r"holds no good record. The first bad one: .*:1: is"
+    ):
+        samples_of(path, errors="skip")
 
 
 def test_a_conversation_without_answer_may_be_learnt_whole(tmp_path: Path) -> None:
     path = written(tmp_path, json.dumps({"messages": [ASK]}))
-    assert read_samples(path, answers_only=False) == [Conversation((Message("user", "Who?"),))]
+    assert samples_of(path, loss_on="everything") == [Conversation((Message("user", "Who?"),))]
 
 
-def test_an_array(tmp_path: Path) -> None:
-    path = written(tmp_path, '[{"text": "a"},\n {"text": "b"}]', "data.json")
-    assert read_samples(path, answers_only=True) == [PlainText("a"), PlainText("b")]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('[\n{"text": "a"},\n{"text": 1}\n]', "data.json:3: text: text is expected"),
-        ('[{"text": "a"}\n{"text": "b"}]', r"data.json:2: is not JSON \(expecting ',' or '\]'\)"),
-        ('[{"text": "a"},\n{"text"}]', "data.json:2: is not JSON"),
-        ('{"text": "a"}', "data.json:1: a JSON array of records is expected"),
-        ("[]", "data.json: holds no records"),
-        ("", "data.json:1: a JSON array"),
-    ],
-)
-def test_a_bad_array(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(InvalidFileError, match=message):
-        read_samples(written(tmp_path, text, "data.json"), answers_only=True)
-
-
-def test_an_empty_file(tmp_path: Path) -> None:
-    with pytest.raises(InvalidFileError, match=r"data.jsonl: holds no records\. Each one is"):
-        read_samples(written(tmp_path, "\n"), answers_only=True)
-
-
-def test_no_source_says_what_to_do() -> None:
-    with pytest.raises(InvalidRequestError, match=r"names no data\. Say which with --data"):
-        data_file(None)
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"), [("gone.jsonl", "does not exist"), ("folder", "is a folder")]
-)
-def test_a_missing_file(tmp_path: Path, name: str, reason: str) -> None:
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(InvalidRequestError, match=reason):
-        data_file(str(tmp_path / name))
-
-
-def test_an_unknown_suffix(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequestError, match=r".jsonl or .json is expected"):
-        data_file(str(written(tmp_path, "a", "data.csv")))
+def test_one_source_or_several() -> None:
+    with pytest.raises(ValueError, match="give source or sources, one of the two"):
+        DataSection.model_validate({"source": "a.jsonl", "sources": [{"source": "b.jsonl"}]})

@@ -169,6 +169,17 @@ def test_partial_checkpointing_and_int8_beside_trace(recipe: str, checkpoint_eve
     assert predicted == pytest.approx(found.found.peak_allocated_bytes, rel=0.001)
 
 
+@pytest.mark.parametrize("name", ["chatglm3-6b-base", "gemma-2-2b"])
+def test_packed_beside_trace(name: str) -> None:
+    """Even one row has a mask then; windows have one of their own."""
+    shape = {"num_layers": 2, "vocab_size": 8192}
+    made = planned(name=name, shape=shape, method="lora", packing=True, micro_batch_size=1)
+    with quiet_libraries():
+        found = compare(made)
+    predicted = found.predicted.peak_allocated_bytes - CUBLAS_BYTES
+    assert predicted == pytest.approx(found.found.peak_allocated_bytes, rel=0.001)
+
+
 def test_an_int8_base_keeps_its_inputs_beside_the_trace() -> None:
     made = planned(
         recipe=load_recipe("qlora-int8"), activation_checkpointing=False, micro_batch_size=1

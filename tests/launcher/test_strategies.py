@@ -75,7 +75,7 @@ def test_a_run_leaves_all_its_files(one_process: Finished) -> None:
     names = {path.name for path in one_process.run.iterdir() if not path.name.startswith(".")}
     assert names == {
         *("plan.yaml", "environment.json", "inputs.json", "metrics.jsonl", "report.json"),
-        *("attempts.json", "data", "logs", "model"),
+        *("attempts.json", "logs", "model"),
     }
     assert {path.name for path in (one_process.run / "model").iterdir()} >= {
         *("config.json", "model.safetensors", "tokenizer.json"),
@@ -107,16 +107,27 @@ def test_the_report_puts_predicted_beside_measured(one_process: Finished) -> Non
 
 
 def test_the_data_is_counted(one_process: Finished) -> None:
-    inputs = one_process.read("inputs.json")
-    assert (inputs["num_samples"], inputs["num_truncated"], inputs["num_dropped"]) == (16, 0, 0)
-    assert inputs["num_answer_tokens"] == 16 * len("Fact 0??")  # end mark and line end
+    data = one_process.read("inputs.json")["data"]
+    assert (data["num_samples"], data["num_truncated"], data["num_dropped"]) == (16, 0, 0)
+    assert data["num_answer_tokens"] == 16 * len("Fact 0??")  # end mark and line end
+
+
+def test_packed_samples_train(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """With a part kept for validation, under the model's own loss."""
+    data = {"source": "data.jsonl", "validation_fraction": 0.2}
+    done = train(tmp_path, tiny_checkpoint, batch__packing=True, loss="standard", data=data)
+    assert done.losses[-1] < done.losses[0]
+    summary = done.read("report.json")["inputs"]["data"]
+    assert summary["num_samples"] + summary["num_validation"] == 16
+    assert summary["num_rows"] < summary["num_samples"]
 
 
 def test_the_screen_is_free_of_library_noise(one_process: Finished) -> None:
     lines = one_process.errors.splitlines()
-    assert lines[0].startswith("data: data.jsonl: 16 samples")
-    assert lines[1] == "loading tiny"
-    assert [line.split("  ")[0] for line in lines[2:]] == [f"step {n}/4" for n in range(1, 5)]
+    assert lines[0].startswith("data: data.jsonl (messages): 16 samples")
+    assert lines[1].startswith("data: tokens a sample: half have at most")
+    assert lines[2] == "loading tiny"
+    assert [line.split("  ")[0] for line in lines[3:]] == [f"step {n}/4" for n in range(1, 5)]
     assert "peak resident per process" in one_process.output
 
 

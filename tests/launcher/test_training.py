@@ -64,9 +64,9 @@ def test_what_a_run_saves_shows_and_reports() -> None:
         "seed": 7,
         "neftune_noise_alpha": 5.0,
         "hang_limit_s": 100,
-        "evaluation": {"every_steps": 2, "holdout_samples": 4},
+        "evaluation": {"every_steps": 2},
     }
-    given = arguments(plan(training=training))
+    given = arguments(plan(training=training, data__validation_fraction=0.1))
     assert (given.save_strategy, given.save_steps) == ("steps", 3)
     assert (given.eval_strategy, given.eval_steps) == ("steps", 2)
     assert given.per_device_eval_batch_size == plan().batch.micro_batch_size

@@ -1,0 +1,1 @@
+"""Preparing training data: records a second, and the memory it takes."""

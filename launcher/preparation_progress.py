@@ -1,0 +1,64 @@
+"""How far the data are: a bar on a terminal, elsewhere a line now and then."""
+
+import time
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+SECONDS_A_LINE = 10.0
+
+
+class PreparationProgress:
+    """Counts bytes of the files; stays silent for data that take no time."""
+
+    def __init__(self, screen: TextIO, total_bytes: int) -> None:
+        self._screen = screen
+        self._total_bytes = max(1, total_bytes)
+        self._bytes = 0
+        self._records = 0
+        self._began = self._said = time.monotonic()
+        self._bar = _bar(screen) if screen.isatty() else None
+
+    def __enter__(self) -> "PreparationProgress":
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task("preparing data", total=self._total_bytes, records="")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, num_records: int, num_bytes: int) -> None:
+        self._records += num_records
+        self._bytes += num_bytes
+        now = time.monotonic()
+        rate = self._records / max(now - self._began, 1e-6)
+        records = f"{self._records:,} records, {rate:,.0f}/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._bytes, records=records)
+        elif now - self._said >= SECONDS_A_LINE:
+            self._said = now
+            share = min(1.0, self._bytes / self._total_bytes)
+            print(f"preparing data: {share:.0%}, {records}", file=self._screen, flush=True)
+
+
+def _bar(screen: TextIO) -> Progress:
+    return Progress(
+        TextColumn("preparing data"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[records]}"),
+        TimeRemainingColumn(),
+        console=Console(file=screen),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )

@@ -1,0 +1,95 @@
+"""What the report and the document say of the data. Computes nothing but words."""
+
+from dataclasses import asdict
+from typing import Any
+
+from planner.candidate import Candidate
+from planner.epochs import Epochs, epochs_of
+from planner.lengths import QUANTILES
+from planner.training_data import KnownData, TrainingData
+from planner.units import format_duration
+
+Row = tuple[str, str]
+
+
+def data_rows(chosen: Candidate, data: TrainingData | None) -> list[Row]:
+    """Name and text of each line; none where the plan is for no data yet."""
+    if data is None:
+        return []
+    if data.known is None:
+        length = chosen.workload.recipe.sequence_length
+        why = f"token lengths unknown, planned for {length:,}: {data.why_unknown}"
+        return [("Data", why)]
+    found = epochs_of(chosen, data.known)
+    return [
+        ("Data", _data_line(data.known)),
+        ("", _length_line(data.known, found)),
+        ("", _padding_line(found)),
+        ("Run", _run_line(chosen, found)),
+    ]
+
+
+def data_document(chosen: Candidate, data: TrainingData | None) -> dict[str, Any] | None:
+    """As the report, for machines."""
+    if data is None:
+        return None
+    if data.known is None:
+        return {"lengths": None, "reason": data.why_unknown}
+    known, found = data.known, epochs_of(chosen, data.known)
+    return {
+        "name": known.name,
+        "formats": known.formats,
+        "num_samples": known.num_samples,
+        "lengths": {f"{share:g}": known.lengths.quantile(share) for share in QUANTILES},
+        "records_read": known.lengths.num_records,
+        **asdict(found),
+        "packing_pays": found.packing_pays,
+    }
+
+
+def run_time_s(chosen: Candidate, data: TrainingData | None) -> float | None:
+    """Of all epochs, where the data are known."""
+    known = None if data is None else data.known
+    return None if known is None else epochs_of(chosen, known).run_time_s
+
+
+def _data_line(data: KnownData) -> str:
+    half, most, nearly, longest = (data.lengths.quantile(share) for share in QUANTILES)
+    sampled = "" if data.all_read else f" (of {data.lengths.num_records:,} drawn at random)"
+    return (
+        f"{data.name} ({data.formats}), {data.num_samples:,} samples an epoch; tokens{sampled}: "
+        f"half have at most {half:,}, 90 % {most:,}, 99 % {nearly:,}, the longest {longest:,}"
+    )
+
+
+def _length_line(data: KnownData, found: Epochs) -> str:
+    length = f"{found.sequence_length:,} tokens"
+    if not found.num_truncated:
+        return f"{length} hold every sample whole"
+    share = found.num_truncated / data.num_samples
+    about = "" if data.all_read else "about "
+    many = "1 sample is" if found.num_truncated == 1 else f"{found.num_truncated:,} samples are"
+    return (
+        f"{length}: {about}{many} cut ({share:.1%}) and lose{'s' * (found.num_truncated == 1)} "
+        f"{about}{found.tokens_lost:,} tokens"
+    )
+
+
+def _padding_line(found: Epochs) -> str:
+    share = f"{found.padding_share:.0%} of the computed tokens are padding"
+    if found.packed:
+        return f"packed into {found.num_rows:,} rows; {share}"
+    if not found.packing_pays:
+        return f"{share}; packing would not pay"
+    return (
+        f"{share}; --packing computes {found.packing_gain:.1f} times fewer tokens, in rows of "
+        f"{found.packed_length:,}: {found.packed_steps:,} steps at the same global batch"
+    )
+
+
+def _run_line(chosen: Candidate, found: Epochs) -> str:
+    epochs = chosen.workload.recipe.epochs
+    counted = f"{found.num_steps:,} steps in {epochs:g} epoch{'s' if epochs != 1 else ''}"
+    if found.run_time_s is None:
+        return f"{counted}; the time is unknown"
+    return f"{counted}, about {format_duration(found.run_time_s)}"

@@ -1,0 +1,95 @@
+"""A chosen layout on a real data set: what is cut, padded, packed, how long a run takes. Pure."""
+
+from dataclasses import dataclass, replace
+from math import ceil
+
+from planner.candidate import Candidate
+from planner.lengths import TokenLengths
+from planner.recipe import Recipe, load_recipe
+from planner.training_data import KnownData
+from planner.units import ceil_div
+
+WORTH_PACKING = 1.25
+"""Times fewer computed tokens from which packing is advised: a fifth of the work saved."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epochs:
+    """Counts are of one epoch but for the steps and the time, which are of the run."""
+
+    num_rows: int
+    """Sequences: samples, or what they are packed in."""
+    num_steps: int
+    sequence_length: int
+    num_truncated: int
+    tokens_lost: int
+    padding_share: float
+    """Of the computed tokens, those that are padding."""
+    run_time_s: float | None
+    packed: bool
+    packed_length: int
+    packing_gain: float
+    """How many times fewer tokens are computed when packed, at this micro-batch."""
+    packed_steps: int
+
+    @property
+    def packing_pays(self) -> bool:
+        return not self.packed and self.packing_gain >= WORTH_PACKING
+
+
+def epochs_of(chosen: Candidate, data: KnownData) -> Epochs:
+    recipe, layout = chosen.workload.recipe, chosen.layout
+    length, packed = recipe.sequence_length, recipe.packing
+    positions = chosen.workload.model.max_position_embeddings
+    packed_length = packed_length_of(recipe, data, positions)
+    lengths = data.lengths.cut(length)
+    rows = packed_rows(lengths, data.num_samples, length) if packed else data.num_samples
+    row_tokens = length if packed else lengths.padded_length(layout.micro_batch_size)
+    num_tokens = data.num_samples * lengths.num_tokens / lengths.num_records
+    in_longer = data.lengths.cut(packed_length)
+    packed_count = packed_rows(in_longer, data.num_samples, packed_length)
+    num_steps = steps(rows, layout.global_batch_size, recipe.epochs)
+    return Epochs(
+        num_rows=rows,
+        num_steps=num_steps,
+        sequence_length=length,
+        num_truncated=_scaled(data, data.lengths.num_truncated(length)),
+        tokens_lost=_scaled(data, data.lengths.tokens_lost(length)),
+        padding_share=max(0.0, 1 - num_tokens / (rows * row_tokens)),
+        run_time_s=_run_time_s(chosen, num_steps, row_tokens),
+        packed=packed,
+        packed_length=packed_length,
+        packing_gain=rows * row_tokens / (packed_count * packed_length),
+        packed_steps=steps(packed_count, layout.global_batch_size, recipe.epochs),
+    )
+
+
+def packed_length_of(recipe: Recipe, data: KnownData, positions: int) -> int:
+    """Of rows to pack in: the method's usual length, or the samples' where they are longer."""
+    usual = recipe.sequence_length if recipe.packing else load_recipe(recipe.method).sequence_length
+    return min(max(usual, data.lengths.fitting_length(positions)), positions)
+
+
+def steps(num_rows: int, global_batch_size: int, epochs: float) -> int:
+    """read: transformers 5.23.0 trainer.py, set_initial_training_values.
+
+    >>> steps(100, 16, 3)
+    21
+    """
+    return ceil(epochs * ceil_div(num_rows, global_batch_size))
+
+
+def packed_rows(lengths: TokenLengths, num_samples: int, length: int) -> int:
+    return ceil(num_samples / lengths.records_a_row(length))
+
+
+def _run_time_s(chosen: Candidate, num_steps: int, row_tokens: float) -> float | None:
+    """Steps of the real length: micro-batches are padded to their own longest sample only."""
+    recipe = chosen.workload.recipe.model_copy(update={"sequence_length": max(1, ceil(row_tokens))})
+    shorter = replace(chosen, workload=chosen.workload.model_copy(update={"recipe": recipe}))
+    return None if shorter.step_time_s is None else num_steps * shorter.step_time_s
+
+
+def _scaled(data: KnownData, count: int) -> int:
+    """From the part whose lengths are known to the whole."""
+    return count if data.all_read else round(count * data.num_samples / data.lengths.num_records)

@@ -1,0 +1,19 @@
+"""Samples of a file, as a plan's data section would have them read."""
+
+from pathlib import Path
+from typing import Any
+
+from launcher.records import Sample
+from launcher.samples import SourceReader
+from launcher.sources import find_sources
+from planner.data_section import DataSection
+
+
+def reader_of(path: Path | str, **settings: Any) -> SourceReader:
+    data = DataSection.model_validate({"source": str(path), **settings})
+    (source,) = find_sources(data)
+    return SourceReader(source, loss_on=data.loss_on, errors=data.errors)
+
+
+def samples_of(path: Path | str, **settings: Any) -> list[Sample]:
+    return [placed.sample for placed in reader_of(path, **settings).samples()]
