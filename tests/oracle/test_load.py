@@ -95,7 +95,8 @@ def traced_load(work: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         with _disable_current_modes():
             mapped = tensor[...]
         tracer.elsewhere(mapped)
-        return mapped.to(device=device, dtype=dtype, copy=True)
+        alone: torch.Tensor = mapped.to(device=device, dtype=dtype, copy=True)
+        return alone
 
     monkeypatch.setattr(loading, "_materialize_copy", copied)
     monkeypatch.setattr(loading, "ThreadPoolExecutor", ReadAhead)
