@@ -57,10 +57,12 @@ def router(
     tape, tokens = decoder.tape, decoder.batch.tokens
     h, count = decoder.workload.model.hidden_size, experts.num_experts
     weight = decoder.expert_parameter(layer, "router", h * count)
-    if experts.router == "chosen-softmax":
+    if experts.router in ("chosen-softmax", "chosen-softmax-fp32"):
         return _chosen_router(decoder, layer, x, experts)
     if experts.router == "fp32-softmax":
         return _fp32_router(decoder, weight, x, experts)
+    if experts.router == "sigmoid":
+        return _sigmoid_router(decoder, weight, x, experts)
     logits = decoder.product(weight, x, count, "router logits")
     probabilities = softmax(tape, logits, device=decoder.batch.device)
     scores, chosen = routing.top_k(tape, probabilities, tokens * experts.experts_per_token)
@@ -74,14 +76,20 @@ def router(
 def _chosen_router(
     decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """GptOssTopKRouter.forward."""
+    """GptOssTopKRouter.forward, and GraniteMoeTopKRouter.forward in fp32."""
     tape, chosen_per_token = decoder.tape, experts.experts_per_token
     h, count = decoder.workload.model.hidden_size, experts.num_experts
     weight = decoder.expert_parameter(layer, "router", h * count)
-    bias = decoder.expert_parameter(layer, "router.bias", count)
+    bias = decoder.expert_parameter(layer, "router.bias", count) if experts.biased else None
     logits = decoder.product(weight, x, count, "router logits", bias)
+    in_fp32 = experts.router == "chosen-softmax-fp32"
+    if in_fp32:
+        logits = ops.cast(tape, logits, ops.FP32, "router logits in fp32")
     values, chosen = routing.top_k(tape, logits, decoder.batch.tokens * chosen_per_token)
-    return logits, same_width_softmax(tape, values, device=decoder.batch.device), chosen
+    scores = same_width_softmax(tape, values, device=decoder.batch.device)
+    if in_fp32:
+        scores = ops.cast(tape, scores, x.width, "weights of the chosen experts, cast")
+    return logits, scores, chosen
 
 
 def _fp32_router(
@@ -90,15 +98,54 @@ def _fp32_router(
     """DeepseekV2TopkRouter.forward: autocast takes the operands back to 16 bit."""
     tape, tokens = decoder.tape, decoder.batch.tokens
     count = experts.num_experts
-    wide = ops.cast(tape, weight, ops.FP32, "router weight in fp32")
-    x_wide = ops.cast(tape, x, ops.FP32, "router input in fp32")
-    logits = decoder.product(wide, x_wide, count, "router logits")
-    del wide, x_wide
+    logits = _fp32_logits(decoder, weight, x, count)
     scores = softmax(tape, logits, device=decoder.batch.device)
     if experts.num_groups > 1:
         scores = _best_groups(tape, scores, tokens, experts)
     scores, chosen = routing.top_k(tape, scores, tokens * experts.experts_per_token)
     return logits, ops.unary(tape, scores, "weights of the chosen experts, scaled"), chosen
+
+
+def _fp32_logits(decoder: Decoder, weight: Parameter, x: Tensor, count: int) -> Tensor:
+    wide = ops.cast(decoder.tape, weight, ops.FP32, "router weight in fp32")
+    x_wide = ops.cast(decoder.tape, x, ops.FP32, "router input in fp32")
+    return decoder.product(wide, x_wide, count, "router logits")
+
+
+def _sigmoid_router(
+    decoder: Decoder, weight: Parameter, x: Tensor, experts: ExpertsSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """DeepseekV3TopkRouter.forward and Glm4MoeTopkRouter.forward."""
+    tape, tokens = decoder.tape, decoder.batch.tokens
+    logits = _fp32_logits(decoder, weight, x, experts.num_experts)
+    scores = ops.unary(tape, logits, "scores of the experts", saves="output")
+    chosen = _corrected_choice(tape, scores, tokens, experts)
+    rows = tokens * experts.experts_per_token
+    weights = routing.gathered(tape, scores, chosen, rows, "weights of the chosen experts")
+    total = None
+    if experts.normalized:
+        weights, total = routing.normalized_from(tape, weights, tokens)
+    weights = ops.unary(tape, weights, "weights of the chosen experts, scaled")
+    del total
+    return logits, weights, chosen
+
+
+def _corrected_choice(tape: Tape, scores: Tensor, tokens: int, experts: ExpertsSpec) -> Tensor:
+    """Places alone are taken of the corrected scores, so nothing of them is kept; the two best
+    of each group are summed to choose from the best groups."""
+    groups = tokens * experts.num_groups
+    corrected = ops.add(
+        tape, scores, Tensor(experts.num_experts, ops.FP32, None, None), "corrected scores"
+    )
+    best, _places = routing.top_k(tape, corrected, 2 * groups)
+    _sums = tape.new(groups, best.width, "scores of the groups")
+    del best, _places
+    _chosen_groups = tape.new(tokens * experts.chosen_groups, ops.INT64, "chosen groups")
+    _mask = tape.new(groups, ops.FP32, "mask of the groups")
+    _whole = tape.new(scores.elements, ops.FP32, "mask of the experts")
+    corrected = routing.masked(tape, corrected, "scores of the chosen groups")
+    _values, chosen = routing.top_k(tape, corrected, tokens * experts.experts_per_token)
+    return chosen
 
 
 def _best_groups(tape: Tape, scores: Tensor, tokens: int, experts: ExpertsSpec) -> Tensor:

@@ -3,11 +3,11 @@
 A rank's memory is resident memory at the largest moment of each phase:
 
     load     ZeRO-3: the first rank maps the whole checkpoint and hands out what each shard needs
-             (transformers/modeling_utils.py at 5.23.0, _load_pretrained_model); every rank
-             collects its slices in host memory once (deepspeed/runtime/zero/utils.py at 0.19.8,
-             defragment). Otherwise a tensor at a time goes straight to the device. ZeRO-1 and
-             ZeRO-2 flatten what trains in host memory where the device has no room for a copy
-             (stage_1_and_2.py, __init__)
+             (transformers/modeling_utils.py at 5.23.0, _load_pretrained_model) and stacks a layer's
+             experts (planner/expert_loading.py); every rank collects its slices in host memory
+             once (deepspeed/runtime/zero/utils.py at 0.19.8, defragment). Otherwise a tensor at a
+             time goes straight to the device. ZeRO-1 and ZeRO-2 flatten what trains in host memory
+             where the device has no room for a copy (stage_1_and_2.py, __init__)
     train    what is offloaded, and paged optimizer states, which may be here when the device
              has no room for them
     save     the first rank copies a file whole before it is written (safetensors/torch.py at
@@ -18,6 +18,7 @@ A rank's memory is resident memory at the largest moment of each phase:
 
 from dataclasses import dataclass
 
+from planner.expert_loading import stacked_on_host
 from planner.gpu import Cluster
 from planner.model_states import frozen_bytes
 from planner.numerics import Numerics, numerics_of
@@ -73,7 +74,8 @@ def host_memory(
     load = _load_bytes(workload, layout, cluster, kinds)
     result = disk_bytes(workload, kinds)
     checkpoint = workload.model.num_params * kinds.compute
-    mapped = checkpoint if layout.zero_stage == 3 and workload.method != "qlora" else 0
+    sharded = layout.zero_stage == 3 and workload.method != "qlora"
+    mapped = checkpoint + stacked_on_host(workload, kinds) if sharded else 0
     return HostMemory(
         first_rank={
             "load": PROCESS_BYTES + max(mapped, load),

@@ -3,18 +3,17 @@
 from planner import operators as ops
 from planner import views
 from planner.attention import HeadShape, eager_attention, fused_attention
-from planner.autograd import Tape
 from planner.decoder import Decoder, Layer
 from planner.expert_shape import LatentAttentionSpec
 from planner.norms import norm
-from planner.rotary import Tables
+from planner.rotary import Tables, turned_pairs
 from planner.tensors import Tensor
 
 
 def latent_attention(
     decoder: Decoder, layer: Layer, x: Tensor, tables: Tables, latent: LatentAttentionSpec
 ) -> tuple[Tensor, Tensor | None]:
-    """DeepseekV2Attention.forward."""
+    """DeepseekV2Attention.forward and DeepseekV3Attention.forward."""
     tape, place, tokens = decoder.tape, layer.place, decoder.batch.tokens
     heads = decoder.workload.model.num_attention_heads
     nope, rope = latent.qk_nope_head_dim, latent.qk_rope_head_dim
@@ -23,7 +22,7 @@ def latent_attention(
     compressed = decoder.linear(layer, "kv_a_proj_with_mqa", x)
     kv, k_rope = views.split(tape, compressed, [tokens * latent.kv_lora_rank, tokens * rope])
     k_nope = norm(decoder, f"{place}.kv_a_layernorm", kv, latent.kv_lora_rank)
-    q_rope, k_rope = _turned(tape, q_rope, tables), _turned(tape, k_rope, tables)
+    q_rope, k_rope = _turned(decoder, q_rope, tables), _turned(decoder, k_rope, tables)
     query = ops.concatenate(tape, (q_nope, q_rope), "query")
     key, value = _expanded(decoder, layer, k_nope, k_rope, latent)
     attended, weights = _attend(decoder, layer, query, key, value, latent)
@@ -38,9 +37,11 @@ def _queries(decoder: Decoder, layer: Layer, x: Tensor, latent: LatentAttentionS
     return decoder.linear(layer, "q_b_proj", x)
 
 
-def _turned(tape: Tape, x: Tensor, tables: Tables) -> Tensor:
-    """``apply_rotary_emb``: a product of complex numbers, in fp32."""
-    width = x.width
+def _turned(decoder: Decoder, x: Tensor, tables: Tables) -> Tensor:
+    """``apply_rotary_emb``: a product of complex numbers, in fp32; DeepSeek-V3's in pairs."""
+    tape, width = decoder.tape, x.width
+    if decoder.workload.model.rotary == "pairs":
+        return turned_pairs(tape, x, tables)
     x = ops.cast(tape, x, ops.FP32, "rotary: in fp32")
     x = ops.mul(tape, x, tables[0], "rotary: x turned")
     return ops.cast(tape, x, width, "rotated")

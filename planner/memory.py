@@ -2,8 +2,8 @@
 
 The peak is the largest sum of one phase, never a sum over phases. A phase is a moment:
 
-    load             weights arrive; a matrix is whole before it is quantized or sharded; or
-                     DeepSpeed is set up, if that takes more
+    load             weights arrive; a matrix is whole before it is quantized or sharded, and
+                     experts are stacked; or DeepSpeed is set up, if that takes more
     forward          end of the forward pass and of the loss
     backward         start of the backward pass, all activations alive; or its end, all
                      gradients alive: the larger of the two
@@ -16,11 +16,9 @@ With gradient accumulation the gradients of earlier micro-batches are alive in f
 from dataclasses import dataclass
 
 from planner.autograd import GradientSink
-from planner.buffers import (
-    cublas_workspaces,
-    largest_linear,
-)
+from planner.buffers import cublas_workspaces
 from planner.ddp import ddp_bytes
+from planner.expert_loading import loading_bytes
 from planner.gpu import Device
 from planner.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.model_states import ModelStates, frozen_bytes, model_states
@@ -28,11 +26,10 @@ from planner.numerics import Numerics, numerics_of
 from planner.optimizer_step import step_bytes
 from planner.optimizers import optimizers
 from planner.plan import PHASES, Part, Phase
-from planner.quantization import loading_copy_width
 from planner.recipe import Batch, Workload
 from planner.strategy import Layout
 from planner.trained_tensors import counted_tensors
-from planner.zero_phases import quantized_from, unshared_parts, zero_phases
+from planner.zero_phases import unshared_parts, zero_phases
 from planner.zero_sizes import zero_section
 
 Parts = dict[Part, int]
@@ -165,7 +162,7 @@ def unshared(
     cublas = sum(cublas_workspaces(compute_capability)) if device == "cuda" else 0
     return _with_cublas(
         {
-            "load": {"workspace": quantized_from(workload, kinds)},
+            "load": {"workspace": loading_bytes(workload, kinds)},
             "forward": unshared_parts(passes.forward),
             "backward": unshared_parts(passes.backward),
         },
@@ -212,12 +209,7 @@ def _communication(step: _Step) -> int:
 
 
 def _load(step: _Step) -> Parts:
-    parts = _weights(step)
-    quantization = step.workload.recipe.quantization
-    if quantization is not None:
-        width = step.numerics.compute + loading_copy_width(quantization)
-        parts["workspace"] = largest_linear(step.workload).weight_params * width
-    return parts
+    return {**_weights(step), "workspace": loading_bytes(step.workload, step.numerics)}
 
 
 def _during(step: _Step, alive: Amounts) -> Parts:

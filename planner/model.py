@@ -22,12 +22,13 @@ Mlp = Literal["swiglu", "fused-swiglu", "plain"]
 Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu"]
 """What the gate goes through. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new`` and
 ``gelu-quick`` are made of several operators (transformers' ``gelu_new``, ``quick_gelu``)."""
-Rotary = Literal["halves", "halves-fp32", "joined", "interleaved", "complex", "split"]
+Rotary = Literal["halves", "halves-fp32", "joined", "interleaved", "complex", "split", "pairs"]
 """How queries and keys are turned. ``halves``: each head's first half with its second.
 ``halves-fp32``: the same in fp32, then cast back (OLMo-2). ``joined``: as ``halves``, then what
 rotates and what does not are concatenated (Phi-3). ``interleaved``: neighbours with each other,
 then concatenated (GLM). ``complex``: neighbours as one complex number (DeepSeek-V2).
-``split``: as ``halves``, each half on its own, then concatenated (gpt-oss)."""
+``split``: as ``halves``, each half on its own, then concatenated (gpt-oss).
+``pairs``: neighbours with each other, first and second ones apart (DeepSeek-V3)."""
 Norm = Literal["rms", "rms-fp32", "rms-plus-one", "layer"]
 """An RMSNorm is made in fp32. ``rms``: cast back, then scaled by its weight (Llama).
 ``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-plus-one``: the same, by one more than its

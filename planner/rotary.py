@@ -1,6 +1,7 @@
 """Rotary position embeddings, as transformers 5.23 writes them, on a tape of sizes."""
 
 from planner import operators as ops
+from planner import views
 from planner.autograd import Tape
 from planner.model import ModelSpec
 from planner.sinks import turned_halves
@@ -39,6 +40,26 @@ def rotated(
     q = ops.concatenate(tape, (q_turned, _part(tape, q, 1 - share)), "query, rotated")
     k = ops.concatenate(tape, (k_turned, _part(tape, k, 1 - share)), "key, rotated")
     return q, k
+
+
+def turned_pairs(tape: Tape, x: Tensor, tables: Tables) -> Tensor:
+    """apply_rotary_pos_emb_interleave of DeepSeek-V3: tables are views of their first half."""
+    half = x.elements // 2
+    cos, sin = (Tensor(each.elements // 2, each.width, each.storage, None) for each in tables)
+    first, second = ops.slice_of(tape, x, half), ops.slice_of(tape, x, half)
+    straight = views.subtract(
+        tape,
+        ops.mul(tape, first, cos, "rotary: first x cos"),
+        ops.mul(tape, second, sin, "rotary: second x sin"),
+        "rotated, first",
+    )
+    crossed = ops.add(
+        tape,
+        ops.mul(tape, second, cos, "rotary: second x cos"),
+        ops.mul(tape, first, sin, "rotary: first x sin"),
+        "rotated, second",
+    )
+    return ops.concatenate(tape, (straight, crossed), "rotated")
 
 
 def _joined(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, share: float, name: str) -> Tensor:

@@ -4,7 +4,7 @@ read: tools/autograd/derivatives.yaml and torch/csrc/autograd/FunctionsManual.cp
 """
 
 from planner.autograd import Tape
-from planner.operators import INT64
+from planner.operators import INT64, unary
 from planner.tensors import Tensor
 
 INT32 = 4
@@ -52,8 +52,18 @@ def gathered(tape: Tape, x: Tensor, indices: Tensor, elements: int, name: str) -
 
 def normalized(tape: Tape, x: Tensor, rows: int) -> Tensor:
     """``x /= x.sum(-1, keepdim=True)``: in place, so that what was there before is copied."""
-    elements, width = x.elements, x.width
-    total = _row_sums(tape, x, rows)
+    divided, _total = _divided(tape, x, _row_sums(tape, x, rows))
+    return divided
+
+
+def normalized_from(tape: Tape, x: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """``total = x.sum(-1, keepdim=True) + 1e-20``, then ``x /= total``."""
+    total = unary(tape, _row_sums(tape, x, rows), "sums of weights and epsilon")
+    return _divided(tape, x, total)
+
+
+def _divided(tape: Tape, x: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    elements, width, rows = x.elements, x.width, total.elements
     saved: tuple[Tensor, ...] = (total,)
     if x.node is not None:
         saved = (tape.new(elements, width, "weights before they are divided"), total)
@@ -65,7 +75,7 @@ def normalized(tape: Tape, x: Tensor, rows: int) -> Tensor:
         return [of_x, tape.new(rows, width, "gradient of a divisor, reduced")]
 
     divided = Tensor(elements, width, x.storage, None)
-    return tape.record(divided, (x, total), saved, backward)
+    return tape.record(divided, (x, total), saved, backward), total
 
 
 def _row_sums(tape: Tape, x: Tensor, rows: int) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from operator import add
 
-from planner.buffers import largest_linear
+from planner.expert_loading import loading_bytes
 from planner.gathered import Gathered, gathered
 from planner.gpu import Device
 from planner.micro_batch import Amounts, MicroBatch
@@ -53,7 +53,7 @@ def zero_phases(
         "communication": states.held_buffer_bytes,
     }
     return {
-        "load": _flat_load(states, weights, quantized_from(workload, kinds)),
+        "load": _flat_load(states, weights, block(loading_bytes(workload, kinds))),
         "forward": _pass(
             held,
             passes.forward,
@@ -70,10 +70,10 @@ def zero_phases(
     }
 
 
-def _flat_load(states: FlatStates, weights: Parts, quantized: int) -> Parts:
-    """The larger of a matrix before it is quantized, and of DeepSpeed's setup."""
+def _flat_load(states: FlatStates, weights: Parts, loading: int) -> Parts:
+    """The larger of what loading takes beside the weights, and of DeepSpeed's setup."""
     return _larger(
-        {**weights, "workspace": quantized},
+        {**weights, "workspace": loading},
         {
             **weights,
             "optimizer_states": states.copies_bytes,
@@ -81,13 +81,6 @@ def _flat_load(states: FlatStates, weights: Parts, quantized: int) -> Parts:
             "communication": states.held_buffer_bytes,
         },
     )
-
-
-def quantized_from(workload: Workload, kinds: Numerics) -> int:
-    """A matrix is whole in 16 bit before it is quantized."""
-    if workload.recipe.quantization is None:
-        return 0
-    return block(largest_linear(workload).weight_params * kinds.compute)
 
 
 def _weights(workload: Workload, trained_bytes: int, frozen: int) -> Parts:
@@ -202,7 +195,7 @@ def _stage_3(
             states,
             weights,
             0 if quantized else states.largest_gathered_bytes,
-            quantized_from(workload, kinds),
+            block(loading_bytes(workload, kinds)) if quantized else 0,
         ),
         **_stage_3_passes(held, passes, states, whole, copies),
         "optimizer_step": _stage_3_step(states, held),
@@ -214,11 +207,12 @@ def _stage_3(
     }
 
 
-def _stage_3_load(states: SlicedStates, weights: Parts, whole_bytes: int, quantized: int) -> Parts:
-    """The largest of a parameter that is loaded whole, and of two moments of the setup."""
+def _stage_3_load(states: SlicedStates, weights: Parts, whole_bytes: int, loading: int) -> Parts:
+    """The largest of the load, of a parameter whole where they are sharded, and of two moments of
+    the setup."""
     copies = states.copies_bytes
     return _larger(
-        {**weights, "communication": whole_bytes, "workspace": quantized},
+        {**weights, "communication": whole_bytes, "workspace": loading},
         {**weights, "optimizer_states": copies + states.setup_bytes},
         {
             **weights,

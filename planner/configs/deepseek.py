@@ -1,4 +1,4 @@
-"""DeepSeek-V2: latent attention, routed and shared experts."""
+"""DeepSeek-V2 and V3, GLM-4.5: routed and shared experts, latent attention in DeepSeek's."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -74,8 +74,88 @@ def _keys(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
+def _deepseek_v3(config: Config) -> ModelSpec:
+    no_router_loss(config)
+    bias, latent = config.flag("attention_bias"), _latent(config)
+    config.refuse("rope_interleave", "halves that turn are not in the ledger", ordinary=True)
+    spec = decoder(
+        config,
+        "deepseek_v3",
+        key_value_heads=128,
+        qkv_bias=bias,
+        output_bias=bias,
+        rotary="pairs",
+        experts=_corrected_experts(config, counts=(256, 8, 2048), groups=(8, 4), dense=3),
+        latent=latent,
+    )
+    return spec.model_copy(update={"head_dim": latent.qk_rope_head_dim})
+
+
+def _glm4_moe(config: Config) -> ModelSpec:
+    no_router_loss(config)
+    return decoder(
+        config,
+        "glm4_moe",
+        key_value_heads=8,
+        rotary_fraction=0.5,
+        qkv_bias=config.flag("attention_bias"),
+        qk_norm="heads" if config.flag("use_qk_norm") else None,
+        rotary="joined",
+        experts=_corrected_experts(config, counts=(128, 8, 1408), groups=(1, 1), dense=1),
+    )
+
+
+def _corrected_experts(
+    config: Config, *, counts: tuple[int, int, int], groups: tuple[int, int], dense: int
+) -> ExpertsSpec:
+    """What the class assumes: experts, those for a token, and their size; groups, and those that
+    are chosen; layers at the start that have none."""
+    size = config.integer("moe_intermediate_size", counts[2])
+    return ExpertsSpec(
+        num_experts=config.integer("n_routed_experts", counts[0]),
+        experts_per_token=config.integer("num_experts_per_tok", counts[1]),
+        intermediate_size=size,
+        router="sigmoid",
+        normalized=config.flag("norm_topk_prob", default=True),
+        num_groups=config.integer("n_group", groups[0]),
+        chosen_groups=config.integer("topk_group", groups[1]),
+        shared_intermediate_size=size * config.integer("n_shared_experts", 1),
+        first_dense_layers=config.count("first_k_dense_replace", dense),
+    )
+
+
+def _corrected_keys(spec: ModelSpec) -> dict[str, Any]:
+    experts = experts_of(spec)
+    return {
+        **attention_bias(spec),
+        "n_routed_experts": experts.num_experts,
+        "num_experts_per_tok": experts.experts_per_token,
+        "moe_intermediate_size": experts.intermediate_size,
+        "norm_topk_prob": experts.normalized,
+        "n_shared_experts": experts.shared_intermediate_size // experts.intermediate_size,
+        "first_k_dense_replace": experts.first_dense_layers,
+        "n_group": experts.num_groups,
+        "topk_group": experts.chosen_groups,
+    }
+
+
+def _deepseek_v3_keys(spec: ModelSpec) -> dict[str, Any]:
+    assert spec.latent is not None
+    return _corrected_keys(spec) | spec.latent.model_dump()
+
+
+def _glm4_moe_keys(spec: ModelSpec) -> dict[str, Any]:
+    return _corrected_keys(spec) | {"use_qk_norm": spec.qk_norm is not None}
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "deepseek_v2": Architecture(
         native_class="DeepseekV2ForCausalLM", read=_deepseek_v2, written=_keys
+    ),
+    "deepseek_v3": Architecture(
+        native_class="DeepseekV3ForCausalLM", read=_deepseek_v3, written=_deepseek_v3_keys
+    ),
+    "glm4_moe": Architecture(
+        native_class="Glm4MoeForCausalLM", read=_glm4_moe, written=_glm4_moe_keys
     ),
 }

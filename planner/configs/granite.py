@@ -5,6 +5,8 @@ from typing import Any
 
 from planner.configs.keys import Architecture, Config
 from planner.configs.llama import attention_bias, decoder, hidden_act
+from planner.configs.mixture import experts_of, no_router_loss
+from planner.expert_shape import ExpertsSpec
 from planner.model import ModelSpec
 
 
@@ -12,6 +14,25 @@ def _granite(config: Config) -> ModelSpec:
     config.refuse("mlp_bias", "the parameter count knows no biases in the MLP")
     bias = config.flag("attention_bias")
     return decoder(config, "granite", qkv_bias=bias, output_bias=bias, multipliers=True)
+
+
+def _granitemoe(config: Config) -> ModelSpec:
+    no_router_loss(config)
+    bias = config.flag("attention_bias")
+    experts = ExpertsSpec(
+        num_experts=config.integer("num_local_experts", 8),
+        experts_per_token=config.integer("num_experts_per_tok", 2),
+        intermediate_size=config.integer("intermediate_size"),
+        router="chosen-softmax-fp32",
+    )
+    return decoder(
+        config,
+        "granitemoe",
+        qkv_bias=bias,
+        output_bias=bias,
+        multipliers=True,
+        experts=experts,
+    )
 
 
 def _hunyuan(config: Config) -> ModelSpec:
@@ -25,8 +46,20 @@ def _keys(spec: ModelSpec) -> dict[str, Any]:
     return attention_bias(spec) | hidden_act(spec)
 
 
+def _granitemoe_keys(spec: ModelSpec) -> dict[str, Any]:
+    experts = experts_of(spec)
+    return _keys(spec) | {
+        "intermediate_size": experts.intermediate_size,
+        "num_local_experts": experts.num_experts,
+        "num_experts_per_tok": experts.experts_per_token,
+    }
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "granite": Architecture(native_class="GraniteForCausalLM", read=_granite, written=_keys),
+    "granitemoe": Architecture(
+        native_class="GraniteMoeForCausalLM", read=_granitemoe, written=_granitemoe_keys
+    ),
     "hunyuan_v1_dense": Architecture(
         native_class="HunYuanDenseV1ForCausalLM", read=_hunyuan, written=_keys
     ),

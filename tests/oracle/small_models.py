@@ -116,6 +116,42 @@ DEEPSEEK_V2_LITE = DEEPSEEK_V2 | {
         shared_intermediate_size=64,
     ),
 }
+CORRECTED = ExpertsSpec(
+    num_experts=8,
+    experts_per_token=3,
+    intermediate_size=32,
+    router="sigmoid",
+    normalized=True,
+    num_groups=4,
+    chosen_groups=2,
+    shared_intermediate_size=64,
+    first_dense_layers=1,
+)
+DEEPSEEK_V3 = DEEPSEEK_V2 | {
+    "model_type": "deepseek_v3",
+    "rotary": "pairs",
+    "experts": CORRECTED,
+}
+GLM4_MOE = {
+    "model_type": "glm4_moe",
+    "head_dim": 24,
+    "qkv_bias": True,
+    "qk_norm": "heads",
+    "rotary_fraction": 0.5,
+    "rotary": "joined",
+    "experts": CORRECTED.model_copy(update={"num_groups": 1, "chosen_groups": 1}),
+}
+GRANITE_MOE = {
+    "model_type": "granitemoe",
+    "multipliers": True,
+    "intermediate_size": 48,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=48,
+        router="chosen-softmax-fp32",
+    ),
+}
 OLMOE = {
     "model_type": "olmoe",
     "qk_norm": "whole",
@@ -305,6 +341,9 @@ SHAPES = {
     "gpt-oss": LLAMA.model_copy(update=GPT_OSS),
     "deepseek-v2": LLAMA.model_copy(update=DEEPSEEK_V2),
     "deepseek-v2-lite": LLAMA.model_copy(update=DEEPSEEK_V2_LITE),
+    "deepseek-v3": LLAMA.model_copy(update=DEEPSEEK_V3),
+    "glm4-moe": LLAMA.model_copy(update=GLM4_MOE),
+    "granite-moe": LLAMA.model_copy(update=GRANITE_MOE),
     "olmoe": LLAMA.model_copy(update=OLMOE),
     "mixtral": LLAMA.model_copy(update=MIXTRAL),
     "qwen3-moe": LLAMA.model_copy(update=QWEN3_MOE),

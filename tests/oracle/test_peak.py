@@ -43,7 +43,7 @@ LARGER = {
 NAMES = (
     *("llama", "glm", "qwen3", "phi3", "glm4", "gemma", "gemma2", "gemma3", "qwen2-windows"),
     *("olmo2", "exaone4", "granite", "hunyuan", "smollm3", "mixtral", "qwen2-moe"),
-    *("deepseek-v2", "gpt-oss"),
+    *("deepseek-v2", "deepseek-v3", "glm4-moe", "granite-moe", "gpt-oss"),
     *("phi", "stablelm", "gpt_neox", "starcoder2", "gpt2", "opt"),
     *("falcon", "falcon-grouped", "bloom"),
 )
