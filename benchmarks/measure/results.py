@@ -31,7 +31,8 @@ class OwnRun:
     measured: dict[str, int]
     predicted_s: float | None
     """Of one optimizer step."""
-    measured_s: float
+    measured_s: float | None
+    """Nothing of a run of one step, which compiles and fills caches."""
     """The same, as the median of those after the first."""
 
 
@@ -59,8 +60,12 @@ def own_runs(directory: Path = RESULTS) -> Iterator[OwnRun]:
                 "device_used": document["measured"]["device_used_bytes"],
             },
             predicted_s=planned.candidate.step_time_s,
-            measured_s=document["measured"]["step_time_s"]["median"],
+            measured_s=_median(document["measured"]["step_time_s"]),
         )
+
+
+def _median(spread: dict[str, float] | None) -> float | None:
+    return None if spread is None else spread["median"]
 
 
 def _says_all(plan: Plan, run: dict[str, Any]) -> bool:
