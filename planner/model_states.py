@@ -27,7 +27,7 @@ from planner.numerics import Numerics, numerics_of
 from planner.optimizers import OptimizerSpec, optimizers, states_bytes
 from planner.plan import ZeroStage
 from planner.quantization import quantized_bytes
-from planner.recipe import Workload
+from planner.recipe import Workload, of_states
 from planner.strategy import Layout
 from planner.trained_tensors import TrainedTensor, counted_tensors
 from planner.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
@@ -109,6 +109,7 @@ def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> in
     offloaded is elsewhere, and a quantized model is never sharded.
     """
     kinds = numerics_of(workload, layout)
+    workload = of_states(workload)
     states = model_states(
         frozen_bytes=frozen_bytes(workload, kinds),
         tensors=counted_tensors(workload),

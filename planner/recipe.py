@@ -109,6 +109,15 @@ class Workload(Spec):
         return self.model.num_params if self.method == "full" else self.adapter_params
 
 
+@cache
+def of_states(workload: Workload) -> Workload:
+    """One for all workloads that differ in their batches alone: they have the same model states,
+    which are counted once."""
+    one_token = {"sequence_length": 1, "global_batch_size": 1}
+    recipe = workload.recipe.model_copy(update=one_token)
+    return workload.model_copy(update={"recipe": recipe})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """One micro-batch on one rank."""
