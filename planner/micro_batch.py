@@ -145,7 +145,7 @@ def tape_pass(
         return _traced(workload, workload.model, batch, numerics, checkpointing, sink)
     first, *others = passed_layers(workload.model, checkpointing)
     kinds = tuple(dict.fromkeys(others))
-    passed = _run(
+    passed = stretches_of(
         workload,
         batch,
         numerics,
@@ -172,7 +172,7 @@ class _Passed:
 
 
 @cache
-def _run(
+def stretches_of(
     workload: Workload,
     batch: Batch,
     numerics: Numerics,
