@@ -67,7 +67,9 @@ def _same_method(request: Request, result: SearchResult, chosen: Candidate) -> l
         if other != strategy:
             found.append(_other(request, result, chosen, strategy=other))
     lines = [each for each in found if each is not None]
-    return sorted(lines, key=lambda each: (not each.fits, each.candidate.rank))
+    fit = sorted((x for x in lines if x.fits), key=lambda each: each.candidate.rank)
+    too_large = (x for x in lines if not x.fits)
+    return [*fit, *sorted(too_large, key=lambda each: each.candidate.memory.high_bytes)]
 
 
 def _other(
@@ -97,10 +99,11 @@ def _slower(candidate: Candidate, chosen: Candidate) -> str:
     longer = candidate.ranking_time_s / chosen.ranking_time_s - 1
     if longer >= 0.005:
         return f"fits; a step takes {longer:.0%} longer"
+    as_fast = "as fast" if longer > -0.005 else "as fast as can be told"
     extra = candidate.memory.peak_allocated_bytes - chosen.memory.peak_allocated_bytes
     if extra > 0:
-        return f"fits; as fast, {format_gib(extra)} GiB more"
-    return "fits; as fast, with more moving parts"
+        return f"fits; {as_fast}, {format_gib(extra)} GiB more"
+    return f"fits; {as_fast}, with more moving parts"
 
 
 def _lacks(request: Request, candidate: Candidate) -> str:

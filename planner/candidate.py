@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import log, log1p
 
-from planner.efficiency import NOMINAL, rates
+from planner.efficiency import NOMINAL, rates, speed_data
 from planner.gpu import Cluster
 from planner.host import HostMemory, disk_bytes, host_memory
 from planner.memory import Footprint, footprint
@@ -73,13 +74,21 @@ class Candidate:
     def tokens_per_second(self) -> float | None:
         return self.tokens_per_step / self.step_time_s if self.step_time_s else None
 
+    @cached_property
+    def standing(self) -> tuple[int, ...]:
+        """Faster first, on a logarithmic scale whose steps the speed model can tell apart; on the
+        same step, fewer moving parts."""
+        step = log(self.ranking_time_s) // log1p(speed_data().told_apart.share)
+        return int(step), *self.layout.moving_parts
+
     @property
-    def rank(self) -> tuple[float, int, int]:
-        """Faster first; among equals the leaner, then the one with fewer moving parts."""
+    def rank(self) -> tuple[float, ...]:
+        """By standing; among equals the leaner first, then the smaller micro-batch."""
         return (
-            self.ranking_time_s,
+            *self.standing,
             self.memory.peak_allocated_bytes,
-            self.layout.zero_stage,
+            self.layout.micro_batch_size,
+            self.ranking_time_s,
         )
 
     @cached_property

@@ -139,9 +139,13 @@ def _share_apart(total_bytes: int, card: GpuSpec) -> float:
 @cache
 def _presets_with(text: str) -> tuple[GpuSpec, ...]:
     """Cards whose file holds the text: to parse every file would take longer than to plan."""
-    names = preset_names("gpus")
-    files = {name: ROOT / "gpus" / f"{name}.yaml" for name in names}
-    return tuple(load_gpu(name) for name, path in files.items() if text in read_text(path))
+    return tuple(load_gpu(name) for name, held in preset_texts().items() if text in held)
+
+
+@cache
+def preset_texts() -> dict[str, str]:
+    """What the file of each card holds."""
+    return {name: read_text(ROOT / "gpus" / f"{name}.yaml") for name in preset_names("gpus")}
 
 
 def label_gib(total_bytes: int) -> int:

@@ -43,6 +43,13 @@ class HostShare(Spec):
     source: str
 
 
+class ToldApart(Spec):
+    """The least difference that a choice may rest on."""
+
+    share: float = Field(gt=0)
+    source: str
+
+
 class SpeedData(Spec):
     classes: tuple[CardClass, ...] = Field(strict=False)
     attention: AttentionShare
@@ -51,6 +58,7 @@ class SpeedData(Spec):
     host_s_per_kernel: HostShare
     adam_on_host_s_per_parameter: float
     adam_on_host_source: str
+    told_apart: ToldApart
 
 
 @cache

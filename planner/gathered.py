@@ -8,10 +8,12 @@ it has run they go, unless they come again within as many elements as the reuse 
 until the last of them is used, beside a copy of each (AllGatherCoalescedHandle).
 """
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
 
 from planner.parameters import Parameters, Sized, parameters
 from planner.plan import ZeroSection
@@ -60,8 +62,17 @@ class Coordinator:
     under_way: dict[str, "Flight"] = field(default_factory=dict)
     fetched_for: dict[str, int] = field(default_factory=dict)
     queue: deque[tuple[Sized, int]] = field(default_factory=deque)
+    passed: list[int] = field(init=False)
+    """Elements of the modules before each."""
+    uses: dict[str, list[int]] = field(default_factory=dict)
+    """The modules that use a parameter."""
 
     def __post_init__(self) -> None:
+        sizes = [sum(each.elements for each in module) for module in self.order]
+        self.passed = list(accumulate(sizes, initial=0))
+        for number, module in enumerate(self.order):
+            for each in module:
+                self.uses.setdefault(each.name, []).append(number)
         self.queue.extend((each, n) for n, module in enumerate(self.order) for each in module)
         self.whole |= {each.name for module in self.order for each in module if self._stays(each)}
 
@@ -92,25 +103,22 @@ class Coordinator:
 
     def release(self, module: Module) -> None:
         """release_sub_module."""
-        kept = self._used_soon() if module else set()
         for each in module:
             later = self.fetched_for.get(each.name, NEVER) > self.step
             held = each.name in self.whole and not self._stays(each)
-            if held and each.name not in kept and not later:
+            if held and not later and not self._used_soon(each):
                 self.whole.remove(each.name)
                 self.num_live -= each.elements
                 self.live_bytes -= self._bytes(each)
 
-    def _used_soon(self) -> set[str]:
-        found: set[str] = set()
-        passed = 0
-        for module in self.order[self.step :]:
-            if passed >= self.zero.max_live_parameters:
-                break
-            for each in module:
-                found.add(each.name)
-                passed += each.elements
-        return found
+    def _used_soon(self, each: Sized) -> bool:
+        """Within as many elements from here on as may be live."""
+        uses = self.uses[each.name]
+        place = bisect_left(uses, self.step)
+        if place == len(uses):
+            return False
+        between = self.passed[uses[place]] - self.passed[self.step]
+        return between < self.zero.max_live_parameters
 
     def _stays(self, each: Sized) -> bool:
         """Counted apart, as a part that a step always holds."""

@@ -147,7 +147,9 @@ class CountingTape(Tape):
             return made
 
         node.backward = counted
-        return super()._gradients(node, incoming)
+        outgoing = super()._gradients(node, incoming)
+        node.backward = make  # or the node would hold itself, and all that it was made of
+        return outgoing
 
 
 def _bytes_of(saved: list[Storage]) -> int:

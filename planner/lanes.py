@@ -112,6 +112,11 @@ class Lane:
         return self.too_large_from > 0
 
     @property
+    def holds_states(self) -> bool:
+        """Whether anything of it may still fit, the model's states being looked at first."""
+        return self.open and self.group.holds_states(self.member(0), self.limit) and self.open
+
+    @property
     def num_priced(self) -> int:
         return len(self._priced)
 
@@ -131,25 +136,22 @@ class Lane:
         return map(self.member, range(len(self.series.micro_batch_sizes)))
 
     @property
-    def bound_s(self) -> float:
-        """No member that may fit is faster."""
-        return self.member(self.too_large_from - 1).ranking_time_s
+    def bound(self) -> tuple[int, ...]:
+        """No member that may fit has a better standing."""
+        return self.member(self.too_large_from - 1).standing
 
     @property
     def fastest_place(self) -> int:
         """Of the members that may fit: the leanest of those that are as fast as the last."""
-        bound_s = self.bound_s
+        bound = self.bound
         return bisect_left(
-            range(self.too_large_from - 1), True, key=lambda n: self._as_fast(n, bound_s)
+            range(self.too_large_from - 1), True, key=lambda n: self.member(n).standing <= bound
         )
-
-    def _as_fast(self, place: int, bound_s: float) -> bool:
-        return self.member(place).ranking_time_s <= bound_s
 
     def price(self, place: int) -> bool:
         """Whether a member fits; what that says of all others in the group is kept."""
         candidate = self.member(place)
-        if not self.group.holds_states(candidate, self.limit):
+        if not self.holds_states:
             return False
         self._priced.add(place)
         fits = self.limit.allows(candidate)
@@ -188,11 +190,11 @@ class Lane:
 def fastest(lanes: Iterable[Lane]) -> Candidate | None:
     """The first by rank of all that fit. The lane that promises most is narrowed next, until
     none promises more than the best that is known to fit."""
-    waiting = [lane for lane in lanes if lane.open]
+    waiting = [lane for lane in lanes if lane.holds_states]
     best: Candidate | None = None
     while waiting:
-        lane = min(waiting, key=lambda each: each.bound_s)
-        if best is not None and lane.bound_s > best.ranking_time_s:
+        lane = min(waiting, key=lambda each: each.bound)
+        if best is not None and lane.bound > best.standing:
             break
         place = lane.fastest_place
         # What was concluded to fit is priced before it is chosen.

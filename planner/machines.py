@@ -3,12 +3,11 @@
 from dataclasses import replace
 from functools import cache
 
-from planner.cards import named_cluster
+from planner.cards import named_cluster, preset_texts
 from planner.model_states import least_states_bytes
 from planner.plan import Method
-from planner.presets import ROOT, load_gpu, preset_names
+from planner.presets import load_gpu
 from planner.request import Request, search_method, workload
-from planner.spec import read_text
 from planner.strategy import Layout
 from planner.units import MIB
 
@@ -69,11 +68,11 @@ def smallest_card(request: Request, method: Method) -> str | None:
 def cards_by_capacity() -> tuple[tuple[int, str], ...]:
     """Bytes that PyTorch sees, and the preset. Read line by line: to parse every file would take
     longer than to plan."""
-    return tuple(sorted((_capacity(name), name) for name in preset_names("gpus")))
+    return tuple(sorted((_capacity(text), name) for name, text in preset_texts().items()))
 
 
-def _capacity(name: str) -> int:
-    lines = read_text(ROOT / "gpus" / f"{name}.yaml").splitlines()
+def _capacity(text: str) -> int:
+    lines = text.splitlines()
     sizes = dict(line.split(": ", 1) for line in lines if line.split(":")[0].endswith("_mib"))
     visible = sizes.get("torch_visible_mib") or sizes["nvml_total_mib"]
     return int(visible) * MIB

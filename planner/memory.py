@@ -26,7 +26,7 @@ from planner.numerics import Numerics, numerics_of
 from planner.optimizer_step import step_bytes
 from planner.optimizers import optimizers
 from planner.plan import PHASES, Part, Phase
-from planner.recipe import Batch, Workload
+from planner.recipe import Batch, Workload, of_states
 from planner.strategy import Layout
 from planner.trained_tensors import counted_tensors
 from planner.zero_phases import unshared_parts, zero_phases
@@ -99,16 +99,17 @@ def footprint_of(
     zero = zero_section(workload, layout)
     if zero is not None:
         passes = _reduced(workload, layout, batch, kinds, zero.reduce_bucket_size)
-        phases = zero_phases(workload, layout, passes, kinds, zero, batch.device)
+        phases = zero_phases(of_states(workload), layout, passes, kinds, zero, batch.device)
         return Footprint(phases=_with_cublas(phases, cublas))
+    alone = of_states(workload)
     step = _Step(
-        workload=workload,
+        workload=alone,
         layout=layout,
         numerics=kinds,
         device=batch.device,
         states=model_states(
-            frozen_bytes=frozen_bytes(workload, kinds),
-            tensors=counted_tensors(workload),
+            frozen_bytes=frozen_bytes(alone, kinds),
+            tensors=counted_tensors(alone),
             optimizer=optimizers()[workload.recipe.optimizer.name],
             numerics=kinds,
             zero_stage=0,

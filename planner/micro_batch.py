@@ -12,7 +12,7 @@ from functools import cache
 from itertools import accumulate, pairwise
 
 from planner.autograd import GradientSink
-from planner.model_pass import ModelPass, passed_layers
+from planner.model_pass import ModelPass, PassedLayer, passed_layers
 from planner.numerics import Numerics
 from planner.operators import FP32
 from planner.plan import Strategy
@@ -144,16 +144,65 @@ def tape_pass(
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, workload.model, batch, numerics, checkpointing, sink)
     first, *others = passed_layers(workload.model, checkpointing)
-    kinds = list(dict.fromkeys(others))
+    kinds = tuple(dict.fromkeys(others))
+    passed = stretches_of(
+        workload,
+        batch,
+        numerics,
+        layers=(first, *kinds),
+        sink=sink,
+        reduce_bucket_size=reduce_bucket_size,
+    )
+    return _laid_out(passed, [0, *(1 + kinds.index(kind) for kind in others)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Passed:
+    """The stretches of one run, which stand for however many layers of its kinds."""
+
+    before: Stretch
+    layers: list[Stretch]
+    head: Stretch
+    casts_gone: list[Stretch]
+    """At the end of forward: of each layer, then of the head."""
+    back_in_head: Stretch
+    back: list[Stretch]
+    """The last layer first."""
+    rest: Stretch
+
+
+@cache
+def stretches_of(
+    workload: Workload,
+    batch: Batch,
+    numerics: Numerics,
+    *,
+    layers: tuple[PassedLayer, ...],
+    sink: GradientSink,
+    reduce_bucket_size: int,
+) -> _Passed:
+    """Every second layer recomputed or every fourth: it is the same run."""
     run = ModelPass(
         workload,
         batch,
         numerics,
-        layers=[first, *kinds],
+        layers=layers,
         sink=sink,
         reduce_bucket_size=reduce_bucket_size,
     )
-    return _laid_out(run, [0, *(1 + kinds.index(kind) for kind in others)])
+    before, passed, head = _forward_stretches(run)
+    back_in_head, *back, rest = _stretches(
+        run, [run.casts_gone[-1], *run.tape.passed, len(run.tape.log)]
+    )
+    return _Passed(
+        before=before,
+        layers=passed,
+        head=head,
+        casts_gone=_stretches(run, run.casts_gone),
+        back_in_head=back_in_head,
+        back=back,
+        rest=rest,
+    )
 
 
 @cache
@@ -165,7 +214,8 @@ def forward_alone(workload: Workload, batch: Batch, numerics: Numerics) -> Amoun
     first, *others = passed_layers(workload.model, 0)
     kinds = list(dict.fromkeys(others))
     run = ModelPass(workload, batch, numerics, layers=[first, *kinds], sink="keep", trains=False)
-    return _forward(run, [0, *(1 + kinds.index(kind) for kind in others)])[1]
+    layers = [0, *(1 + kinds.index(kind) for kind in others)]
+    return _forward(*_forward_stretches(run), layers)[1]
 
 
 def _traced(
@@ -209,28 +259,32 @@ def _stretches(run: ModelPass, places: Sequence[int]) -> list[Stretch]:
     return [stretch(run.tape.log[start:stop]) for start, stop in pairwise(places)]
 
 
-def _forward(run: ModelPass, layers: Sequence[int]) -> tuple[Amounts, Amounts, Amounts]:
-    """The largest moments of forward up to the last layer and as a whole, and its end."""
+def _forward_stretches(run: ModelPass) -> tuple[Stretch, list[Stretch], Stretch]:
+    """Before the layers, each of them, and from the last one to the end of forward."""
     places = [place for _, place in run.tape.borders]
-    before, *there = _stretches(run, [0, *places])
-    (head,) = _stretches(run, [places[-1], run.casts_gone[0]])
+    before, *layers, head = _stretches(run, [0, *places, run.casts_gone[0]])
+    return before, layers, head
+
+
+def _forward(
+    before: Stretch, there: Sequence[Stretch], head: Stretch, layers: Sequence[int]
+) -> tuple[Amounts, Amounts, Amounts]:
+    """The largest moments of forward up to the last layer and as a whole, and its end."""
     in_layers, level = largest([before, *(there[n] for n in layers)], Counter())
     in_head, level = largest([head], level)
     return in_layers, max(in_layers, in_head, key=lambda found: found.total()), level
 
 
-def _laid_out(run: ModelPass, layers: Sequence[int]) -> MicroBatch:
+def _laid_out(run: _Passed, layers: Sequence[int]) -> MicroBatch:
     """The stretches of the layers that were run, one for each layer of the model."""
-    gone = run.casts_gone
-    in_layers, forward, level = _forward(run, layers)
-    *casts, last_casts = _stretches(run, gone)
+    in_layers, forward, level = _forward(run.before, run.layers, run.head, layers)
+    *casts, last_casts = run.casts_gone
     _, level = largest([*(casts[n] for n in layers), last_casts], level)
-    head, *back, rest = _stretches(run, [gone[-1], *run.tape.passed, len(run.tape.log)])
-    back_in_head, level = largest([head], level)
+    back_in_head, level = largest([run.back_in_head], level)
     return MicroBatch(
         layers_forward=in_layers,
         forward=forward,
         head_backward=back_in_head,
         before_layers=level,
-        layers=(*(back[-1 - n] for n in reversed(layers)), rest),
+        layers=(*(run.back[-1 - n] for n in reversed(layers)), run.rest),
     )

@@ -21,13 +21,14 @@ block of the allocator; and the states are those of the optimizer that is named.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from planner.gpu import Device
 from planner.numerics import Numerics, numerics_of
 from planner.optimizers import OptimizerSpec, optimizers, states_bytes
 from planner.plan import ZeroStage
 from planner.quantization import quantized_bytes
-from planner.recipe import Workload
+from planner.recipe import Workload, of_states
 from planner.strategy import Layout
 from planner.trained_tensors import TrainedTensor, counted_tensors
 from planner.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
@@ -108,19 +109,31 @@ def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> in
     ZeRO-1 has handed on the gradients of other ranks' parts by then, as ZeRO-2 has; what is
     offloaded is elsewhere, and a quantized model is never sharded.
     """
-    kinds = numerics_of(workload, layout)
-    states = model_states(
-        frozen_bytes=frozen_bytes(workload, kinds),
-        tensors=counted_tensors(workload),
-        optimizer=optimizers()[workload.recipe.optimizer.name],
-        numerics=kinds,
-        zero_stage=2 if layout.zero_stage == 1 else layout.zero_stage,
-        data_parallel_size=layout.world_size,
-        device=device,
+    states = _states(
+        of_states(workload),
+        numerics_of(workload, layout),
+        2 if layout.zero_stage == 1 else layout.zero_stage,
+        layout.world_size,
+        device,
     )
     if layout.offload == "none":
         return states.total_bytes
     return 0 if layout.offload == "all" else states.frozen_bytes + states.trainable_bytes
+
+
+@cache
+def _states(
+    workload: Workload, kinds: Numerics, zero_stage: ZeroStage, ranks: int, device: Device
+) -> ModelStates:
+    return model_states(
+        frozen_bytes=frozen_bytes(workload, kinds),
+        tensors=counted_tensors(workload),
+        optimizer=optimizers()[workload.recipe.optimizer.name],
+        numerics=kinds,
+        zero_stage=zero_stage,
+        data_parallel_size=ranks,
+        device=device,
+    )
 
 
 def blocks_bytes(tensors: Mapping[TrainedTensor, int], width: int) -> int:

@@ -1,6 +1,7 @@
 """What is trained and how, apart from the machine: the settings that a recipe file holds."""
 
 from dataclasses import dataclass
+from functools import cache
 
 from pydantic import Field, model_validator
 
@@ -121,6 +122,15 @@ class Workload(Spec):
     @property
     def trainable_params(self) -> int:
         return self.model.num_params if self.method == "full" else self.adapter_params
+
+
+@cache
+def of_states(workload: Workload) -> Workload:
+    """One for all workloads that differ in their batches alone: they have the same model states,
+    which are counted once."""
+    one_token = {"sequence_length": 1, "global_batch_size": 1}
+    recipe = workload.recipe.model_copy(update=one_token)
+    return workload.model_copy(update={"recipe": recipe})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -242,13 +242,13 @@ def _alternatives(decision: Decision) -> Table:
     table.add_column("why not", overflow="fold")
     for alternative in decision.alternatives:
         candidate = alternative.candidate
-        speed = candidate.tokens_per_second
+        speed = candidate.tokens_per_second if alternative.fits else None
         table.add_row(
             candidate.method,
             STRATEGY_TITLES[candidate.layout.strategy],
             str(candidate.layout.micro_batch_size),
             format_gib(candidate.memory.high_bytes, 1),
-            "-" if speed is None or not alternative.fits else format_count(speed),
+            "-" if speed is None else format_count(speed),
             _reason(alternative.reason, candidate),
             style="" if alternative.fits else "dim",
         )

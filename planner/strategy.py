@@ -7,6 +7,8 @@ from math import inf, isqrt
 
 from planner.plan import OFFLOADS_FROM, ZERO_STAGE, Offload, Strategy, ZeroStage
 
+OFFLOADS = tuple(OFFLOADS_FROM)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
@@ -37,6 +39,11 @@ class Layout:
     @property
     def zero_stage(self) -> ZeroStage:
         return ZERO_STAGE[self.strategy]
+
+    @property
+    def moving_parts(self) -> tuple[int, int, bool]:
+        """Sorts by what may go wrong: what is sharded, what is offloaded, what is recomputed."""
+        return self.zero_stage, OFFLOADS.index(self.offload), self.activation_checkpointing
 
     @property
     def global_batch_size(self) -> int:

@@ -15,6 +15,8 @@ from planner.traced_model import TracedSpec
 
 LENGTH_STEP = 128
 LARGEST_MICRO_BATCH = 1024
+FOLLOWED = 5
+"""So many trials along the line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,39 +63,61 @@ def _largest_micro_batch(request: Request, chosen: Candidate) -> int:
     def at(size: int) -> Candidate:
         return replace(chosen, layout=replace(chosen.layout, micro_batch_size=size))
 
-    here = chosen.layout.micro_batch_size
-    guess = int(Limit(budget_bytes=request.budget_bytes).micro_batch_guess(chosen))
-    return _largest(lambda n: at(n).fits(request.budget_bytes), here, LARGEST_MICRO_BATCH, guess)
+    here, guess = chosen.layout.micro_batch_size, _guess(request, chosen)
+    known = here, chosen.memory.high_bytes
+    return _largest(at, known, LARGEST_MICRO_BATCH, int(guess), request.budget_bytes)
+
+
+def _guess(request: Request, chosen: Candidate) -> float:
+    return Limit(budget_bytes=request.budget_bytes).micro_batch_guess(chosen)
 
 
 def _longest_sequence(request: Request, chosen: Candidate) -> int:
     recipe, most = chosen.workload.recipe, request.model.spec.max_position_embeddings
     here = recipe.sequence_length
 
-    def fits(steps: int) -> bool:
+    def at(steps: int) -> Candidate:
         length = {"sequence_length": steps * LENGTH_STEP}
         work = chosen.workload.model_copy(update={"recipe": recipe.model_copy(update=length)})
-        return replace(chosen, workload=work).fits(request.budget_bytes)
+        return replace(chosen, workload=work)
 
-    guess = Limit(budget_bytes=request.budget_bytes).micro_batch_guess(chosen)
-    longer = int(here * guess / chosen.layout.micro_batch_size) // LENGTH_STEP
-    steps = _largest(fits, here // LENGTH_STEP, most // LENGTH_STEP, longer)
-    return max(here, steps * LENGTH_STEP)
+    longer = here * _guess(request, chosen) / chosen.layout.micro_batch_size
+    known = here // LENGTH_STEP, chosen.memory.high_bytes
+    guess = int(longer) // LENGTH_STEP
+    return max(
+        here, LENGTH_STEP * _largest(at, known, most // LENGTH_STEP, guess, request.budget_bytes)
+    )
 
 
-def _largest(fits: Callable[[int], bool], known: int, most: int, guess: int) -> int:
-    """The last number up to ``most`` that fits, where all do up to it; ``known`` does."""
-    too_large, step = most + 1, 1
-    trial = min(most, max(known + 1, guess))
-    while known + 1 < too_large:
-        if fits(trial):
-            known, trial = trial, min(trial + step, too_large - 1)
+Point = tuple[int, int]
+"""A number and the bytes that it takes."""
+
+
+def _largest(
+    at: Callable[[int], Candidate], known: Point, most: int, guess: int, budget_bytes: int
+) -> int:
+    """The last number up to ``most`` that fits, where all do up to it; ``known`` does. Memory
+    grows nearly in a straight line, which is followed; then the open stretch is halved."""
+    fits, too_large = known[0], most + 1
+    before, trial, tried = known, guess, 0
+    while fits + 1 < too_large:
+        if tried >= FOLLOWED:
+            trial = (fits + too_large) // 2
+        trial = min(max(trial, fits + 1), too_large - 1)
+        candidate = at(trial)
+        if candidate.fits(budget_bytes):
+            fits = trial
         else:
-            too_large, trial = trial, max(trial - step, known + 1)
-        step *= 2
-        if too_large - known <= step:
-            trial = (known + too_large) // 2
-    return known
+            too_large = trial
+        now = trial, candidate.memory.high_bytes
+        before, trial, tried = now, _crossing(before, now, budget_bytes), tried + 1
+    return fits
+
+
+def _crossing(before: Point, now: Point, budget_bytes: int) -> int:
+    """The last number within the budget on the line through two points."""
+    bytes_each = max(1.0, (now[1] - before[1]) / (now[0] - before[0]))
+    return int(now[0] + (budget_bytes - now[1]) / bytes_each)
 
 
 def _smallest_machine(request: Request, method: Method) -> SmallestMachine:

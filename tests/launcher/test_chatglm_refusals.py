@@ -142,11 +142,11 @@ def test_a_full_disk(weights: Tensors, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"plan_file": None}, "name the plan: launch plan.yaml"),
+        ({"plan_file": None}, "name a plan: launch plan.yaml"),
         ({"plan_file": None, "to": "chatglm"}, "--to goes with --convert"),
         (
             {"plan_file": Path("plan.yaml"), "conversion": (Path("a"), Path("b"))},
-            "--convert SRC DST goes without a plan",
+            "PLAN and --convert do not go together",
         ),
         ({"plan_file": None, "conversion": (Path("/gone"), Path("b"))}, "/gone is no folder"),
     ],

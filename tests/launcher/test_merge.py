@@ -143,9 +143,8 @@ def run_of(
     run.logs.mkdir(parents=True)
     changes = changes or {}
     run.plan.write_text(plan_text(**changes), encoding="utf-8")
-    counts = ("num_samples", "num_tokens", "num_answer_tokens", "num_truncated", "num_dropped")
-    names = {"checkpoint": str(base), "base_name": "tiny", "plain_template": False}
-    write_json(run.inputs, {**names, **dict.fromkeys(counts, 0)})
+    data = {"data_folder": "nowhere", "data_key": "none", "data": {}}
+    write_json(run.inputs, {"checkpoint": str(base), "base_name": "tiny", **data})
     if trained is not None:
         run.result(plan(**changes)).symlink_to(trained)
     return run

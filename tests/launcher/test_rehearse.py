@@ -246,7 +246,7 @@ def test_the_document_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_the_table(tmp_path: Path) -> None:
-    made = planned(2, method="lora", micro_batch_size=1)
+    made = planned(2, method="lora", micro_batch_size=1, zero_stage=0)
     (tmp_path / "plan.yaml").write_text(plan_text(made), encoding="utf-8")
     done = launch(tmp_path, "--rehearse", CUDA_VISIBLE_DEVICES="")
     assert done.code == 0, done.errors

@@ -13,7 +13,7 @@ import torch
 from launcher.trace import Tracer
 from launcher.trace_rules import ENGINE_RULES
 from planner.memory import worst_batch
-from planner.micro_batch import micro_batch, tape_pass
+from planner.micro_batch import micro_batch, stretches_of, tape_pass
 from planner.model import ModelSpec
 from planner.numerics import numerics
 from planner.plan import Method, ZeroStage
@@ -74,6 +74,7 @@ SHAPES = {name: _larger(SMALL[name]) for name in NAMES}
 def tile_width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """trl's own tile, where the loss is the peak, and a narrow one, where a layer is."""
     tape_pass.cache_clear()
+    stretches_of.cache_clear()
     monkeypatch.setattr(trl_utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", request.param)
     monkeypatch.setattr("planner.loss.FUSED_LOSS_VOCABULARY", request.param)
     monkeypatch.setattr("planner.loss.TORCH_TILE_BYTES", {"forward": 0, "backward": 0})
@@ -82,6 +83,7 @@ def tile_width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(chunked_logprob, name, lambda *_args, **_kwargs: None)
     yield
     tape_pass.cache_clear()
+    stretches_of.cache_clear()
 
 
 def traced_peak(work: Workload, layout: Layout, *, zero_stage: ZeroStage) -> int:

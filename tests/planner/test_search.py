@@ -1,5 +1,6 @@
 """The search prices few candidates; its choice is that of pricing every one."""
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -35,8 +36,18 @@ class Priced:
     time_s: float
 
     @property
-    def rank(self) -> tuple[float, int, int]:
-        return self.time_s, self.peak_bytes, self.layout.zero_stage
+    def rank(self) -> tuple[float, ...]:
+        """Times less than 2 % apart, on one scale for all, are equal; then the simpler layout."""
+        layout = self.layout
+        return (
+            math.floor(math.log(self.time_s, 1.02)),
+            layout.zero_stage,
+            ("none", "optimizer", "all").index(layout.offload),
+            layout.activation_checkpointing,
+            self.peak_bytes,
+            layout.micro_batch_size,
+            self.time_s,
+        )
 
 
 def small(name: str, num_layers: int) -> ModelPreset:
