@@ -129,7 +129,9 @@ def test_packed_as_asked() -> None:
 
 def test_a_run_takes_as_long_as_its_real_samples() -> None:
     """Not as long as full ones."""
-    plan = decided(data=data(), micro_batch_size=1, model="qwen2.5-1.5b", sequence_length=2048)
+    plan = decided(
+        data=data(), micro_batch_size=1, sequence_length=2048, method="lora", model="qwen2.5-1.5b"
+    )
     assert plan.chosen.step_time_s is not None
     expected = run_time_s(plan.chosen, data())
     assert expected is not None
