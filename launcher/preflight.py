@@ -14,7 +14,8 @@ from planner.detect import detect, read_cpu
 from planner.errors import InvalidRequestError, NoFormulasError
 from planner.gpu import Accelerator, Cluster
 from planner.plan import Fallback, Plan
-from planner.refit import checkpoint_bytes, on_machine, predicted
+from planner.refit import on_machine, predicted
+from planner.training_sections import KEPT_CHECKPOINTS
 from planner.units import format_gib
 
 DISTRIBUTION = "tuneplan"
@@ -128,15 +129,11 @@ def _lack(plan: Plan, card: Accelerator) -> str:
 
 def needed_disk_bytes(plan: Plan) -> int:
     """The result, and the checkpoints beside it: one more than are kept while it is written."""
-    training = plan.training
-    few_steps = training.max_steps is not None and training.max_steps <= training.save_steps
-    if few_steps or plan.model.config is None:
-        return plan.prediction.disk_bytes
-    try:
-        one = checkpoint_bytes(plan)
-    except NoFormulasError:
-        return plan.prediction.disk_bytes
-    return plan.prediction.disk_bytes + (training.keep_checkpoints + 1) * one
+    training, predicted = plan.training, plan.prediction
+    result = predicted.disk_bytes - (KEPT_CHECKPOINTS + 1) * predicted.checkpoint_bytes
+    if training.max_steps is not None and training.max_steps <= training.save_steps:
+        return result
+    return result + (training.keep_checkpoints + 1) * predicted.checkpoint_bytes
 
 
 def require_packages(plan: Plan) -> None:

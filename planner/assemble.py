@@ -82,6 +82,7 @@ def prediction_of(chosen: Candidate) -> PredictionSection:
         high_bytes=memory.high_bytes,
         host_ram_bytes=chosen.host.node_bytes,
         disk_bytes=chosen.disk_bytes,
+        checkpoint_bytes=chosen.checkpoint_bytes,
         step_time_s=_rounded(chosen.step_time_s),
         step_time_low_s=None if told is None else _rounded(told.low_s),
         step_time_high_s=None if told is None else _rounded(told.high_s),

@@ -4,17 +4,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import log, log1p
 
+from planner.disk import checkpoint_bytes, result_bytes
 from planner.efficiency import NOMINAL, rates, speed_data
 from planner.gpu import Cluster
-from planner.host import HostMemory, disk_bytes, host_memory
+from planner.host import HostMemory, host_memory
 from planner.memory import Footprint, footprint
 from planner.model_states import least_states_bytes
-from planner.numerics import numerics
+from planner.numerics import numerics_of
 from planner.overheads import DeviceMemory, device_memory
 from planner.plan import PHASES, Method, Part, Phase
 from planner.recipe import Workload
 from planner.step_time import step_time
 from planner.strategy import Layout
+from planner.training_sections import KEPT_CHECKPOINTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +103,19 @@ class Candidate:
         )
 
     @property
+    def result_bytes(self) -> int:
+        """On disk, at the end."""
+        return result_bytes(self.workload, numerics_of(self.workload, self.layout))
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """On disk, of one of those that are written on the way."""
+        return checkpoint_bytes(self.workload, self.layout, self.cluster.device)
+
+    @property
     def disk_bytes(self) -> int:
-        """Of what is saved at the end."""
-        stage, work = self.layout.zero_stage, self.workload
-        return disk_bytes(
-            work, numerics(method=work.method, compute=work.compute, zero_stage=stage)
-        )
+        """For the result, and one checkpoint more than a plan keeps while that is written."""
+        return self.result_bytes + (KEPT_CHECKPOINTS + 1) * self.checkpoint_bytes
 
     def fits(self, budget_bytes: int) -> bool:
         """On the device; and on the host, where that was read and must hold what is offloaded."""

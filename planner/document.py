@@ -56,6 +56,7 @@ def _prediction(decision: Decision) -> dict[str, Any]:
         },
         "host_ram_bytes": chosen.host.node_bytes,
         "disk_bytes": chosen.disk_bytes,
+        "checkpoint_bytes": chosen.checkpoint_bytes,
         "step_time_s": chosen.step_time_s,
         "tokens_per_second": chosen.tokens_per_second,
         "run_time_s": run_time_s(chosen, decision.request.data),

@@ -1,4 +1,4 @@
-"""What a run takes of the host: memory of each rank and of a node, and disk for what is left.
+"""What a run takes of the host: memory of each rank and of a node.
 
 A rank's memory is resident memory at the largest moment of each phase:
 
@@ -18,6 +18,7 @@ A rank's memory is resident memory at the largest moment of each phase:
 
 from dataclasses import dataclass
 
+from planner.disk import result_bytes
 from planner.expert_loading import stacked_on_host
 from planner.gpu import Cluster
 from planner.model_states import frozen_bytes
@@ -72,7 +73,7 @@ def host_memory(
     held = PROCESS_BYTES + offloaded_bytes(workload, layout, kinds)
     held += _paged(workload, layout, kinds)
     load = _load_bytes(workload, layout, cluster, kinds)
-    result = disk_bytes(workload, kinds)
+    result = result_bytes(workload, kinds)
     checkpoint = workload.model.num_params * kinds.compute
     sharded = layout.zero_stage == 3 and workload.method != "qlora"
     mapped = checkpoint + stacked_on_host(workload, kinds) if sharded else 0
@@ -126,13 +127,6 @@ def _load_bytes(workload: Workload, layout: Layout, cluster: Cluster, kinds: Num
     held = frozen_bytes(workload, kinds) + trained
     room = cluster.accelerator.free_bytes - cluster.accelerator.context_bytes - held
     return 0 if room >= trained else 2 * trained
-
-
-def disk_bytes(workload: Workload, kinds: Numerics) -> int:
-    """What is saved at the end: the model in the compute precision, or the adapter as trained.
-    No optimizer states are written."""
-    width = kinds.compute if workload.method == "full" else kinds.trainable
-    return workload.trainable_params * width
 
 
 def pinned(num_bytes: int) -> int:

@@ -14,6 +14,9 @@ class PredictionSection(Spec):
     high_bytes: int
     host_ram_bytes: int
     disk_bytes: int
+    """For the result and the checkpoints that are kept, and one that is being written."""
+    checkpoint_bytes: int
+    """On disk, of one checkpoint; no run that is shorter than ``save_steps`` writes one."""
     step_time_s: float | None
     step_time_low_s: float | None = None
     step_time_high_s: float | None = None

@@ -13,15 +13,11 @@ from planner.detect import parse_gpus
 from planner.errors import InvalidRequestError, UserError
 from planner.gpu import Cluster
 from planner.model_config import spec_from_config
-from planner.model_states import model_states
-from planner.numerics import numerics_of
-from planner.optimizers import optimizers
 from planner.plan import Plan
 from planner.presets import Source
 from planner.recipe import Recipe, Workload
 from planner.sections import precision_section
 from planner.strategy import Layout
-from planner.trained_tensors import counted_tensors
 
 _HERE = Path("model.config")
 _SOURCE = Source(title="plan.yaml", url="")
@@ -68,21 +64,6 @@ def on_machine(plan: Plan, cluster: Cluster) -> Plan:
         num_nodes=plan.parallel.num_nodes,
     )
     return predicted(plan.model_copy(update={"hardware": hardware}), sized)
-
-
-def checkpoint_bytes(plan: Plan) -> int:
-    """On disk, of all ranks together: what trains and its optimizer states."""
-    workload, layout = workload_of(plan), layout_of(plan)
-    states = model_states(
-        frozen_bytes=0,
-        tensors=counted_tensors(workload),
-        optimizer=optimizers()[plan.optimizer.name],
-        numerics=numerics_of(workload, layout),
-        zero_stage=0,
-        data_parallel_size=1,
-        device=plan.hardware.device,
-    )
-    return states.trainable_bytes + states.optimizer_states_bytes
 
 
 def workload_of(plan: Plan) -> Workload:

@@ -216,8 +216,9 @@ def _costs(decision: Decision) -> Table:
     rows: list[tuple[str, RenderableType]] = [
         (
             "Host",
-            f"{format_gib(chosen.host.node_bytes, 1)} GiB of memory on each node, "
-            f"{format_gib(chosen.disk_bytes)} GiB of disk for what is saved",
+            f"{format_gib(chosen.host.node_bytes, 1)} GiB of memory on each node; of disk "
+            f"{format_gib(chosen.result_bytes)} GiB for the result, "
+            f"{format_gib(chosen.checkpoint_bytes)} GiB for each checkpoint",
         ),
     ]
     lacking = shortage(

@@ -103,6 +103,7 @@ def _plan_to_trace(workload: Workload, layout: Layout) -> Plan:
         high_bytes=0,
         host_ram_bytes=0,
         disk_bytes=0,
+        checkpoint_bytes=0,
         step_time_s=None,
         tokens_per_second=None,
         phases={},

@@ -10,6 +10,10 @@ Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab", "comet
 """transformers' names for ``report_to``; each is a package of its own."""
 
 
+KEPT_CHECKPOINTS = 2
+"""Unless a plan says otherwise."""
+
+
 class EvaluationSection(Spec):
     """The part of the data that is kept out of the training (``data.validation_fraction``) is
     looked at every so many steps.
@@ -33,7 +37,7 @@ class TrainingSection(Spec):
     logging_steps: int = Field(default=1, ge=1)
     save_steps: int = Field(default=500, ge=1)
     """Steps between checkpoints, which ``launch --resume`` and fallbacks go on from."""
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_checkpoints: int = Field(default=KEPT_CHECKPOINTS, ge=1)
     """The newest ones."""
     evaluation: EvaluationSection | None = None
     neftune_noise_alpha: float | None = Field(default=None, gt=0)

@@ -66,6 +66,7 @@ def plan_content(**changes: Any) -> dict[str, Any]:
             "high_bytes": 44 * 2**20,
             "host_ram_bytes": 600 * 2**20,
             "disk_bytes": 2**20,
+            "checkpoint_bytes": 0,
             "step_time_s": None,
             "tokens_per_second": None,
             "phases": {

@@ -165,10 +165,14 @@ def test_without_the_models_shape_nothing_is_claimed() -> None:
 def test_checkpoints_need_disk_too() -> None:
     """fp32 weights and Adam's two moments, kept twice and written once more."""
     plan = planned("cpu", "full", "smollm2-135m")
-    saved = needed_disk_bytes(plan) - plan.prediction.disk_bytes
-    assert saved == pytest.approx(3 * 12 * plan.model.num_params, rel=1e-3)
+    saved = plan.prediction.checkpoint_bytes
+    assert saved == pytest.approx(12 * plan.model.num_params, rel=1e-3)
     short = plan.model_copy(update={"training": TrainingSection(max_steps=20)})
-    assert needed_disk_bytes(short) == plan.prediction.disk_bytes
+    result = needed_disk_bytes(short)
+    assert result == pytest.approx(2 * plan.model.num_params, rel=0.01)
+    assert needed_disk_bytes(plan) == plan.prediction.disk_bytes == result + 3 * saved
+    four = plan.model_copy(update={"training": TrainingSection(epochs=1, keep_checkpoints=4)})
+    assert needed_disk_bytes(four) == result + 5 * saved
 
 
 def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
