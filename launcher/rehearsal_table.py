@@ -134,8 +134,22 @@ def _verdict(comparison: Comparison) -> Text:
     )
 
 
+def stacking_bytes(plan: Plan) -> int:
+    """What the experts of a checkpoint add to the load; a rehearsal reads no checkpoint."""
+    load = plan.prediction.load_without_files
+    return sum(plan.prediction.phases["load"].values()) - sum(load.values()) if load else 0
+
+
 def _notes(plan: Plan, comparison: Comparison) -> list[str]:
     notes = []
+    stacks = stacking_bytes(plan)
+    if stacks:
+        ours = plan.prediction
+        notes.append(
+            f"A real load stacks experts: {stacks / GIB:,.3f} GiB more in load, predicted only and "
+            f"in neither sum. With it the plan's peak is {ours.peak_allocated_bytes / GIB:,.3f} "
+            f"GiB, in {_words(ours.peak_phase)}."
+        )
     if comparison.left_out:
         parts = ", ".join(_words(part) for part in comparison.left_out)
         layout = f"{plan.parallel.strategy} over {plan.parallel.world_size}"

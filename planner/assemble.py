@@ -2,7 +2,7 @@
 
 from planner.candidate import Candidate
 from planner.choose import Decision
-from planner.memory import unshared
+from planner.memory import load_without_files, unshared
 from planner.model_config import config_from_spec
 from planner.plan import (
     SCHEMA_VERSION,
@@ -97,14 +97,18 @@ def prediction_of(chosen: Candidate) -> PredictionSection:
                 compute_capability=chosen.cluster.accelerator.compute_capability,
             )
         ),
+        load_without_files=_nonzero(
+            load_without_files(chosen.workload, chosen.layout, chosen.cluster.device)
+        ),
     )
 
 
 def _without_zeros(phases: dict[Phase, dict[Part, int]]) -> dict[str, dict[str, int]]:
-    return {
-        phase: {part: size for part, size in parts.items() if size}
-        for phase, parts in phases.items()
-    }
+    return {phase: _nonzero(parts) for phase, parts in phases.items()}
+
+
+def _nonzero(parts: dict[Part, int]) -> dict[str, int]:
+    return {part: size for part, size in parts.items() if size}
 
 
 def _rounded(number: float | None) -> float | None:

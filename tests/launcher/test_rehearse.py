@@ -15,31 +15,16 @@ from launcher.rehearsal_table import Comparison, Side, largest_phase, print_comp
 from launcher.rehearse import compare, quiet_libraries, traced
 from launcher.trace import Tracer
 from launcher.trace_rules import FAKE_RULES
-from planner.assemble import plan_of
-from planner.choose import decide
-from planner.model import ModelSpec
-from planner.plan import OptimizerName, Plan
-from planner.presets import load_model
+from planner.plan import OptimizerName
 from planner.recipes import load_recipe
-from planner.request import Request
 from planner.units import GIB
 from tests.launcher.launching import launch, write_plan
+from tests.launcher.planned import planned
 from tests.launcher.plans import full, plan
-from tests.planner.builders import cards
 
 TOLERANCE = (-0.03, 0.05)
 """Of the prediction over the trace, cuBLAS' workspaces aside, which are not traced."""
 CUBLAS_BYTES = 2 * (8 * 2**20 + 128 * 2**10)
-SHAPE: dict[str, Any] = {
-    "num_layers": 4,
-    "hidden_size": 512,
-    "intermediate_size": 1536,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "head_dim": 64,
-    "vocab_size": 8192,
-    "max_position_embeddings": 1024,
-}
 PHASES = ["load", "forward", "backward", "optimizer_step", "save"]
 DORA = {"adapter__dora": True, "adapter__dropout": 0.1}
 NF4: dict[str, Any] = {
@@ -67,26 +52,6 @@ PLANS: list[dict[str, Any]] = [
     full(**SOME_LAYERS),
     {"batch__micro_batch_size": 1, "batch__global_batch_size": 2, "attention": "eager"},
 ]
-
-
-def planned(
-    count: int = 1,
-    *,
-    name: str = "chatglm3-6b-base",
-    shape: dict[str, Any] = SHAPE,
-    **pinned: Any,
-) -> Plan:
-    """What plan makes of a small model for cards."""
-    preset = load_model(name)
-    spec: ModelSpec = preset.spec.model_copy(update=shape)
-    request = Request(
-        model=preset.model_copy(update={"spec": spec}),
-        cluster=cards(count, 24),
-        sequence_length=512,
-        global_batch_size=2 * count,
-        **pinned,
-    )
-    return plan_of(decide(request))
 
 
 @pytest.mark.parametrize("name", ["chatglm3-6b-base", "llama-3.1-8b"])
