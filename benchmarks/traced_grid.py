@@ -25,10 +25,9 @@ from typing import Any
 import torch
 
 from benchmarks.errors import error_statistics, relative_error
+from launcher.rehearsal_table import peak_without_cublas
 from launcher.rehearse import compare, quiet_libraries
-from launcher.trace import Phases
 from planner.assemble import plan_of
-from planner.buffers import HOPPER, cublas_workspaces
 from planner.choose import decide
 from planner.gpu import Accelerator, Cluster
 from planner.plan import METHODS, Loss, Method, Plan, Strategy, ZeroStage
@@ -95,8 +94,6 @@ MICRO_BATCHES = (1, 2, 4, 8)
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 LOSSES: tuple[Loss, ...] = ("fused", "standard")
 SEED = 7
-CUBLAS_BYTES = sum(cublas_workspaces(HOPPER))
-"""Predicted for CUDA; a trace on fake tensors of the CPU has no cuBLAS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,8 +194,9 @@ def measure(chosen: list[Point]) -> Iterator[dict[str, Any]]:
     """Predicted and traced peaks of each point."""
     for point in chosen:
         with quiet_libraries():
-            found = compare(plan_for(point))
-        predicted = peak_without_cublas(found.predicted.phases)
+            plan = plan_for(point)
+            found = compare(plan)
+        predicted = peak_without_cublas(plan, found.predicted.phases)
         traced = found.found.peak_allocated_bytes
         yield {
             **{name: getattr(point, name) for name in point.__slots__},
@@ -206,14 +204,6 @@ def measure(chosen: list[Point]) -> Iterator[dict[str, Any]]:
             "traced_bytes": traced,
             "error": round(relative_error(predicted=predicted, measured=traced), 6),
         }
-
-
-def peak_without_cublas(phases: Phases) -> int:
-    """A load comes before the first product."""
-    return max(
-        sum(parts.values()) - (0 if phase == "load" else CUBLAS_BYTES)
-        for phase, parts in phases.items()
-    )
 
 
 def main() -> None:

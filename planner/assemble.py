@@ -1,5 +1,6 @@
 """A decision as a plan: every key filled in, so that a launch has nothing left to decide."""
 
+from planner.buffers import cublas_bytes
 from planner.candidate import Candidate
 from planner.choose import Decision
 from planner.memory import load_without_files, unshared
@@ -96,6 +97,9 @@ def prediction_of(chosen: Candidate) -> PredictionSection:
                 chosen.cluster.device,
                 compute_capability=chosen.cluster.accelerator.compute_capability,
             )
+        ),
+        cublas_bytes=cublas_bytes(
+            chosen.cluster.device, chosen.cluster.accelerator.compute_capability
         ),
         load_without_files=_nonzero(
             load_without_files(chosen.workload, chosen.layout, chosen.cluster.device)

@@ -16,7 +16,7 @@ With gradient accumulation the gradients of earlier micro-batches are alive in f
 from dataclasses import dataclass
 
 from planner.autograd import GradientSink
-from planner.buffers import cublas_workspaces
+from planner.buffers import cublas_bytes
 from planner.ddp import ddp_bytes
 from planner.expert_loading import loading_bytes, quantized_from
 from planner.gpu import Device
@@ -102,7 +102,7 @@ def footprint_of(
     Weights that are not read from files are made whole, so that no experts are stacked.
     """
     loading = loading_bytes(workload, kinds) if from_files else quantized_from(workload, kinds)
-    cublas = sum(cublas_workspaces(compute_capability)) if batch.device == "cuda" else 0
+    cublas = cublas_bytes(batch.device, compute_capability)
     zero = zero_section(workload, layout)
     if zero is not None:
         passes = _reduced(workload, layout, batch, kinds, zero.reduce_bucket_size)
@@ -170,7 +170,7 @@ def unshared(
     kinds = numerics_of(workload, layout)
     batch = worst_batch(workload, layout, device)
     passes = _reduced(workload, layout, batch, kinds, workload.trainable_params)
-    cublas = sum(cublas_workspaces(compute_capability)) if device == "cuda" else 0
+    cublas = cublas_bytes(device, compute_capability)
     return _with_cublas(
         {
             "load": {"workspace": quantized_from(workload, kinds)},

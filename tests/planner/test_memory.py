@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.buffers import cublas_workspaces
+from planner.buffers import cublas_bytes
 from planner.memory import footprint, load_without_files
 from planner.model_states import frozen_bytes, model_states
 from planner.numerics import Numerics, numerics
@@ -111,7 +111,7 @@ def test_cublas_keeps_its_workspaces_from_the_first_product_on(
         for capability in ("8.0", "9.0")
     )
     grown = [new.total_bytes(phase) - old.total_bytes(phase) for phase in PHASES]
-    assert grown == [0, *[sum(cublas_workspaces("9.0")) - sum(cublas_workspaces("8.0"))] * 4]
+    assert grown == [0, *[cublas_bytes("cuda", "9.0") - cublas_bytes("cuda", "8.0")] * 4]
 
 
 @pytest.mark.parametrize(("strategy", "ranks"), LAYOUTS)
