@@ -77,6 +77,7 @@ def workload_of(plan: Plan) -> Workload:
         quantization=plan.quantization,
         global_batch_size=plan.batch.global_batch_size,
         sequence_length=plan.batch.sequence_length,
+        packing=plan.batch.packing,
         optimizer=plan.optimizer,
         schedule=plan.schedule,
         epochs=plan.training.epochs or 1.0,
