@@ -20,7 +20,7 @@ from planner.optimizers import optimizer_name
 from planner.options import Option, run_command
 from planner.plan import Loss, Method, Offload, Precision
 from planner.plan_file import render, write
-from planner.presets import Kind, ModelPreset, load_model, preset_names
+from planner.presets import Kind, ModelPreset, load_model
 from planner.recipe import Recipe
 from planner.recipes import load_recipe
 from planner.report import print_report
@@ -176,10 +176,10 @@ def _model_name(named: str | None, recipe: Recipe | None, *, optional: bool) -> 
 
 
 def _list(console: Console, kind: Kind, *, as_json: bool) -> None:
-    from planner.listing import listing  # for who asks for it
+    from planner.listing import listed, listing  # for who asks for it
 
     if as_json:
-        print(json.dumps(preset_names(kind)))
+        print(json.dumps(listed(kind), indent=2))
     else:
         console.print(listing(kind))
 
