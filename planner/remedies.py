@@ -124,19 +124,30 @@ def _fewest(request: Request) -> int | None:
 
 
 def _other_methods(request: Request) -> Options:
-    """A richer one is sharded where the leanest cannot be."""
+    """A richer one is sharded where the leanest cannot be, unless a pin stands against that."""
     recipe = request.recipe
-    for method in METHODS:
-        trainable = recipe is None or (recipe.adapter is not None and method != "full")
-        if trainable and method not in request.methods:
-            yield f"--method {method}", replace(request, method=method)
+    others = [
+        method
+        for method in METHODS
+        if method not in request.methods
+        and (recipe is None or (recipe.adapter is not None and method != "full"))
+    ]
+    for method in others:
+        yield f"--method {method}", replace(request, method=method)
+    pins = {"--zero-stage": request.zero_stage, "--optimizer": request.optimizer}
+    given = [f"{option} {value}" for option, value in pins.items() if value is not None]
+    for method in others if given else []:
+        words = f"--method {method} without {' and '.join(given)}"
+        yield words, replace(request, method=method, zero_stage=None, optimizer=None)
 
 
 def _beyond_cards(request: Request) -> str:
     """Where not even the most cards of one node do."""
     if all(_must_be_split(request, method) for method in request.methods):
         return SENTENCE
-    return f"Not even {CARD_COUNTS[-1]} such cards would do: choose a smaller model or larger cards."
+    return (
+        f"Not even {CARD_COUNTS[-1]} such cards would do: choose a smaller model or larger cards."
+    )
 
 
 def _must_be_split(request: Request, method: Method) -> bool:

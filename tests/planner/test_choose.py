@@ -1,5 +1,6 @@
 """The choice of method: the customer's tiers, preferences, pins, and what is said of the rest."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -176,6 +177,11 @@ def test_the_shortfall_and_the_way_out_are_named() -> None:
         (cards(1, 24), {"method": "qlora"}, "--method lora fits on 16 such cards."),
         (cards(1, 24), {"recipe": load_recipe("qlora")}, "--method lora fits on 16 such cards."),
         (
+            cards(1, 24),
+            {"method": "qlora", "optimizer": "adamw_8bit"},
+            "--method lora without --optimizer adamw_8bit fits on 16 such cards.",
+        ),
+        (
             cards(2, 24),
             {"method": "lora", "zero_stage": 1},
             "Without --zero-stage 1 it fits on 16 such cards.",
@@ -194,6 +200,17 @@ def test_the_way_out_is_one_that_there_is(
 
 def test_a_richer_method_that_no_number_of_cards_carries() -> None:
     assert (decide(request(cards(1, 2), model="smollm2-135m")).richer or "").endswith(BRIEFLY)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    "pinned", [{"method": "qlora"}, {"method": "full", "optimizer": "adafactor"}]
+)
+def test_a_last_resort_that_cannot_be_is_passed_over(pinned: dict[str, Any], count: int) -> None:
+    """Offload, tried where the host's memory is known, does not go with these: nobody asked."""
+    known = replace(cards(count, 24), host_ram_bytes=64 * GIB)
+    with pytest.raises(NothingFitsError, match="llama-3.1-70b does not fit"):
+        decide(request(known, model="llama-3.1-70b", **pinned))
 
 
 @pytest.mark.parametrize(
