@@ -209,7 +209,7 @@ def test_a_richer_method_that_no_number_of_cards_carries() -> None:
 def test_a_last_resort_that_cannot_be_is_passed_over(pinned: dict[str, Any], count: int) -> None:
     """Offload, tried where the host's memory is known, does not go with these: nobody asked."""
     known = replace(cards(count, 24), host_ram_bytes=64 * GIB)
-    with pytest.raises(NothingFitsError, match="llama-3.1-70b does not fit"):
+    with pytest.raises(NothingFitsError, match=r"llama-3\.1-70b does not fit"):
         decide(request(known, model="llama-3.1-70b", **pinned))
 
 
