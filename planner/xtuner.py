@@ -222,7 +222,7 @@ def _packed(config: PythonConfig, sets: list[Mapping[str, Any]]) -> bool:
 
 def _length(config: PythonConfig, sets: list[Mapping[str, Any]]) -> int:
     """The longest of the sets'."""
-    found = [each["max_length"] for each in sets if each.get("max_length") is not None]
+    found: list[int] = [each["max_length"] for each in sets if each.get("max_length") is not None]
     if not found:
         raise config.error("train_dataloader", "the data set sets no max_length")
     for length in found:

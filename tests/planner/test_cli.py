@@ -149,7 +149,7 @@ def test_json_wins_over_the_plan_on_stdout(tmp_path: Path) -> None:
     assert json.loads(plan(*arguments, cwd=tmp_path).stdout)["schema_version"] == 1
 
 
-LISTED = {
+LISTED: dict[str, tuple[str, dict[str, object]]] = {
     "models": ("chatglm3-6b-base", {"num_params": 6_243_584_000}),
     "gpus": ("rtx-4090", {"device_name": "NVIDIA GeForce RTX 4090", "also": ["4090"]}),
     "recipes": ("chatglm3_6b_base_qlora_alpaca_zh_e3", {"method": "qlora"}),
