@@ -33,6 +33,7 @@ AT_THE_EDGE = {
     "command_line",
     "explanation",
     "host_reading",
+    "html_report",
     "limits_report",
     "listing",
     "machine_options",
