@@ -143,6 +143,8 @@ def _other_methods(request: Request) -> Options:
 
 def _beyond_cards(request: Request) -> str:
     """Where not even the most cards of one node do."""
+    if request.cluster.accelerator.is_slice:
+        return "A MIG slice trains alone: choose a larger slice, a whole GPU or a smaller model."
     if all(_must_be_split(request, method) for method in request.methods):
         return SENTENCE
     return (
@@ -151,8 +153,8 @@ def _beyond_cards(request: Request) -> str:
 
 
 def _must_be_split(request: Request, method: Method) -> bool:
-    """Unknown of a model that would be traced for it."""
-    if isinstance(request.model.spec, TracedSpec):
+    """Unknown of a model that would be traced for it; a slice is alone anyway."""
+    if isinstance(request.model.spec, TracedSpec) or request.cluster.accelerator.is_slice:
         return False
     return must_be_split(workload(request, method), request.cluster, request.budget_bytes)
 
