@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 TRAINING_STACK = {"torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "datasets"}
 LAUNCHER_MAY_USE = {
     "planner.command_line",
+    "planner.cuda_toolkits",
     "planner.data_section",
     "planner.detect",
     "planner.errors",
