@@ -35,7 +35,7 @@ AT_THE_EDGE = {
     "explanation",
     "host_reading",
     "html_report",
-    "limits_report",
+    "what_if_report",
     "listing",
     "machine_options",
     "machine_report",

@@ -9,7 +9,7 @@ from planner.tables import facts, plain_table
 from planner.what_if import SmallestMachine, WhatIf
 
 
-def limits(decision: Decision) -> Group:
+def what_if_section(decision: Decision) -> Group:
     """Two lines of the plan itself, and one for each method."""
     found = decision.what_if
     assert found is not None
