@@ -8,7 +8,6 @@ from planner.adaptation import changes
 from planner.candidate import Candidate
 from planner.choose import Decision
 from planner.data_rows import data_rows
-from planner.limits_report import limits
 from planner.machine_report import machine_section, shortage
 from planner.overheads import measured_over_predicted, overheads
 from planner.plan import PARTS, PHASES, Phase
@@ -16,6 +15,7 @@ from planner.speed_section import speed_rows
 from planner.tables import facts, plain_table
 from planner.traced_model import TracedSpec
 from planner.units import MIB, format_count, format_gib
+from planner.what_if_report import what_if_section
 
 PHASE_TITLES: dict[Phase, str] = {
     "load": "load",
@@ -49,7 +49,7 @@ def report(decision: Decision, *, width: int, next_steps: list[str]) -> Group:
         _against_the_card(decision, width),
         _costs(decision),
         _alternatives(decision),
-        *([limits(decision)] if decision.what_if is not None else []),
+        *([what_if_section(decision)] if decision.what_if is not None else []),
     ]
     last: list[tuple[str, RenderableType]] = []
     if decision.richer is not None:

@@ -2,12 +2,15 @@
 
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from planner.errors import InvalidFileError, did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -111,15 +114,21 @@ def _first_error(
         known = _keys_at(kind, location[:-1])
         hint = did_you_mean(str(location[-1]), known)
         return InvalidFileError(path, line, f"unknown key {key!r}. {hint}")
+    reason = reason_of(first)
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return InvalidFileError(path, line, f"{key}: {reason}{more}" if key else f"{reason}{more}")
+
+
+def reason_of(first: "ErrorDetails") -> str:
+    """What is wrong with a value, and what it is where that is short."""
     reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     if first["type"] == "model_type":
         reason = "it should hold keys of its own"
     if first["type"] == "missing":
-        reason = "this key is missing"
-    elif "input" in first and not isinstance(first["input"], dict | list):
-        reason = f"{reason}, not {_describe(first['input'])}"
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return InvalidFileError(path, line, f"{key}: {reason}{more}" if key else f"{reason}{more}")
+        return "this key is missing"
+    if isinstance(first["input"], dict | list):
+        return reason
+    return f"{reason}, not {_describe(first['input'])}"
 
 
 def _describe(value: object) -> str:

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from planner.bottleneck import Bottleneck, bottleneck_of
 from planner.efficiency import rates
 from planner.gpu import Cluster
-from planner.limits import Limit, limit_of
 from planner.plan import Method
 from planner.presets import ROOT
 from planner.recipe import Workload
@@ -49,7 +49,7 @@ class Throughput:
 
     step: StepTime
     ratio: TimeRatio
-    limit: Limit
+    bottleneck: Bottleneck
     tokens_per_step: int
     ranks: int
     peak_flops_per_s: float
@@ -126,7 +126,7 @@ def throughput(workload: Workload, layout: Layout, cluster: Cluster) -> Throughp
     return Throughput(
         step=step,
         ratio=time_ratio(workload.method),
-        limit=limit_of(step, workload, layout),
+        bottleneck=bottleneck_of(step, workload, layout),
         tokens_per_step=layout.global_batch_size * workload.recipe.sequence_length,
         ranks=layout.world_size,
         peak_flops_per_s=speed.flops_per_s,

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 TRAINING_STACK = {"torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "datasets"}
 LAUNCHER_MAY_USE = {
     "planner.command_line",
+    "planner.cuda_toolkits",
     "planner.data_section",
     "planner.detect",
     "planner.errors",
@@ -33,7 +34,8 @@ AT_THE_EDGE = {
     "command_line",
     "explanation",
     "host_reading",
-    "limits_report",
+    "html_report",
+    "what_if_report",
     "listing",
     "machine_options",
     "machine_report",

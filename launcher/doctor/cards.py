@@ -4,13 +4,11 @@ import re
 
 from launcher.doctor.finding import Finding, failed, passed, warned
 from launcher.doctor.patient import Patient
+from planner.cuda_toolkits import needed_driver, version_numbers
 from planner.detect import cluster_from
-from planner.gpu import Cluster
+from planner.gpu import Cluster, has_bf16
 from planner.units import format_gib
 
-MINIMUM_DRIVERS = {12: "525.60.13", 13: "580.65.06"}
-"""For every minor version of a major one: CUDA Toolkit Release Notes, "CUDA Toolkit and Minimum
-Required NVIDIA Driver Version for CUDA Minor Version Compatibility"."""
 NO_PEER_ACCESS = "RTX 40"
 PEER_ACCESS_DRIVER = "550.40.07"
 """Cards of that series have no direct way to each other, and older drivers say they have.
@@ -49,13 +47,12 @@ def cuda_and_torch(patient: Patient) -> Finding:
             f"{'s are' if len(patient.gpus) > 1 else ' is'} here",
             CUDA_BUILD,
         )
-    if reading.cuda_version is not None and _major(torch.cuda) > _major(reading.cuda_version):
-        minimum = MINIMUM_DRIVERS.get(_major(torch.cuda))
+    needed = needed_driver(torch.cuda, reading.driver_version)
+    if needed is not None:
         return failed(
-            f"PyTorch {torch.version} needs CUDA {torch.cuda}, and driver "
-            f"{reading.driver_version} runs CUDA {reading.cuda_version} at most",
-            f"update the driver to {minimum or 'the newest'} or later, or install a PyTorch built "
-            f"for CUDA {_major(reading.cuda_version)}",
+            f"PyTorch {torch.version} needs driver {needed} for CUDA {torch.cuda}, and "
+            f"{reading.driver_version} runs CUDA {reading.cuda_version or '?'} at most",
+            f"update the driver to {needed} or later, or install a PyTorch build for an older CUDA",
         )
     if not torch.available or torch.num_devices < len(patient.gpus):
         return failed(
@@ -90,7 +87,7 @@ def bf16(patient: Patient) -> Finding:
     capabilities = [gpu.compute_capability for gpu in patient.gpus if gpu.compute_capability]
     if capabilities:
         weakest = min(capabilities, key=float)
-        if float(weakest) >= 8.0:
+        if has_bf16(weakest):
             return passed(f"in tensor cores (compute capability {weakest})")
         return warned(
             f"compute capability {weakest} has no bf16, it begins with 8.0",
@@ -136,7 +133,11 @@ def peer_access(patient: Patient) -> Finding:
     version = patient.machine.nvml.driver_version
     linked = any(pair.nvlinks for pair in patient.machine.nvml.pairs)
     consumer = any(NO_PEER_ACCESS in card.name for card in cards)
-    if consumer and version is not None and _parts(version) < _parts(PEER_ACCESS_DRIVER):
+    if (
+        consumer
+        and version is not None
+        and version_numbers(version) < version_numbers(PEER_ACCESS_DRIVER)
+    ):
         if len(disabled) == len(PEER_VARIABLES):
             return passed("switched off by NCCL_P2P_DISABLE and NCCL_IB_DISABLE, as it must be")
         return failed(
@@ -171,11 +172,3 @@ def _has_kernels(capability: str, architectures: tuple[str, ...]) -> bool:
         if built[0] == major and built[1] <= minor:
             return True
     return False
-
-
-def _major(version: str) -> int:
-    return int(version.partition(".")[0])
-
-
-def _parts(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version))

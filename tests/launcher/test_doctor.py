@@ -19,8 +19,15 @@ from launcher.doctor.examination import CHECKS, examine, print_table
 from launcher.doctor.finding import Finding, failed, passed, warned
 from launcher.doctor.patient import Patient, TorchFacts
 from launcher.doctor.trials import ending
-from planner.detect import cuda_environment
-from planner.readings import DeviceReading, HostReading, Machine, NvmlReading, PairReading
+from planner.detect import cluster_from, cuda_environment
+from planner.readings import (
+    DeviceReading,
+    HostReading,
+    Machine,
+    NvmlReading,
+    PairReading,
+    TorchReading,
+)
 from planner.units import GIB, MIB
 from tests.launcher.launching import REPOSITORY
 from tests.nvml.stand_in import build
@@ -95,7 +102,7 @@ NVLINK = with_cards(name="NVIDIA A100-SXM4-80GB").model_copy(
             "fail",
             "is built for the CPU, and 2 GPUs are here",
         ),
-        (cards.cuda_and_torch, patient(OLD), "fail", "update the driver to 580.65.06 or later"),
+        (cards.cuda_and_torch, patient(OLD), "fail", "needs driver 580 for CUDA 13.0, and 535.104"),
         (
             cards.cuda_and_torch,
             patient(OLD, torch=replace(TORCH, cuda="12.8")),
@@ -132,6 +139,19 @@ def test_cards(check: Any, given: Patient, verdict: str, words: str) -> None:
     assert finding.verdict == verdict
     assert words in f"{finding.found} {finding.remedy}"
     assert (finding.remedy is None) == (verdict == "pass")
+
+
+def test_the_doctor_and_the_plan_agree_on_a_driver() -> None:
+    """Both read presets/cuda.yaml; a driver without a CUDA version is judged too."""
+    machine = Machine(
+        nvml=OLD.model_copy(update={"cuda_version": None}),
+        host=HOST,
+        environment={},
+        torch=TorchReading(version="2.13.0+cu130", cuda="13.0"),
+    )
+    here = Patient(machine=machine, environ={}, directory=Path.cwd(), torch=TORCH)
+    assert cards.cuda_and_torch(here).verdict == "fail"
+    assert any("CUDA 13 needs 580 or newer" in note for note in cluster_from(machine).notes)
 
 
 @pytest.mark.parametrize(
