@@ -39,8 +39,20 @@ def check_named(data: DataSection) -> None:
             "the plan names no data. Say which with --data FILE, or fill in data.source."
         )
     for source in data.every_source:
+        _check_split(source)
         if Path(source.source).expanduser().exists() or not is_hub_name(source.source):
             data_files(source)
+
+
+def _check_split(source: DataSource) -> None:
+    """Files are read whole: a slice of one would be more than was asked for."""
+    name, bracket, _ = source.split.partition("[")
+    if bracket:
+        raise InvalidRequestError(
+            f"data.split {source.split}: a part of a split is not read. Name the whole split "
+            f"({name}), with sources.weight below 1 for a share of it, or training.max_steps "
+            "for a short run."
+        )
 
 
 def find_sources(data: DataSection) -> tuple[FoundSource, ...]:

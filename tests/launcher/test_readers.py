@@ -124,6 +124,23 @@ def test_a_name_of_the_hub_is_loaded_by_datasets(
     assert str(records[1].place.error("bad")) == "somebody/poems: row 2: bad"
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"source": "somebody/poems", "split": "train[:2]"},
+        {"sources": [{"source": "somebody/poems", "split": "train[:2]"}]},
+    ],
+)
+def test_a_slice_of_a_split_is_refused_before_anything_is_fetched(data: dict[str, Any]) -> None:
+    """``datasets`` keeps the whole split in the files that are read here."""
+    with pytest.raises(InvalidRequestError) as caught:
+        check_named(DataSection.model_validate(data))
+    message = str(caught.value)
+    assert message.startswith("data.split train[:2]: a part of a split is not read. Name the whole")
+    assert "(train)" in message
+    assert "\n" not in message
+
+
 def test_no_source_says_what_to_do() -> None:
     with pytest.raises(InvalidRequestError, match=r"names no data\. Say which with --data"):
         check_named(DataSection())
