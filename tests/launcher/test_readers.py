@@ -72,8 +72,9 @@ def test_tables(tmp_path: Path) -> None:
     """Nested fields of Parquet are there in every row, and mostly hold nothing."""
     with (tmp_path / "data.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerows([["instruction", "input", "output"], ["Who?", "", "Ada"]])
-        rows.writerow(["Two\nlines, one cell", "", "Ada"])
+        rows.writerow(["instruction", "input", "output", "history", "system"])
+        rows.writerow(["Who?", "", "Ada", "", ""])
+        rows.writerow(["Two\nlines, one cell", "", "Ada", "", ""])
     parquet(tmp_path / "data.parquet", {"messages": [[{**ASK, "name": None}, ANSWER]]})
     assert samples_of(tmp_path / "data.csv")[0] == CONVERSATION
     assert len(samples_of(tmp_path / "data.csv")) == 2
