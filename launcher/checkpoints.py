@@ -69,6 +69,7 @@ def last_whole(folder: Path) -> tuple[SavedState | None, list[str]]:
     passed_over: list[str] = []
     for step, checkpoint in _newest_first(folder):
         contents, wrong = _examine(checkpoint)
+        wrong = wrong or _damage(checkpoint, contents)
         if wrong is None:
             saved = SavedState(
                 folder=checkpoint,
@@ -79,6 +80,14 @@ def last_whole(folder: Path) -> tuple[SavedState | None, list[str]]:
             return saved, passed_over
         passed_over.append(f"{checkpoint} is passed over: {wrong}")
     return None, passed_over
+
+
+def last_sealed(folder: Path) -> int | None:
+    """Step of the newest checkpoint with all its files in their sizes; their content is unread."""
+    for step, checkpoint in _newest_first(folder):
+        if _examine(checkpoint)[1] is None:
+            return step
+    return None
 
 
 def keep_newest(folder: Path, number: int) -> None:
@@ -108,7 +117,7 @@ def _newest_first(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _examine(checkpoint: Path) -> tuple[dict[str, Any], str | None]:
-    """What a checkpoint says of itself, and what is wrong with it."""
+    """What a checkpoint says of itself, and what is wrong with that; no file is read whole."""
     try:
         contents: dict[str, Any] = json.loads((checkpoint / CONTENTS).read_bytes())
         listed = {checkpoint / name: mark for name, mark in contents["files"].items()}
@@ -121,10 +130,16 @@ def _examine(checkpoint: Path) -> tuple[dict[str, Any], str | None]:
             return {}, f"{path.name} is missing"
         if path.stat().st_size != size:
             return {}, f"{path.name} has {path.stat().st_size} bytes of {size}"
+    return contents, None
+
+
+def _damage(checkpoint: Path, contents: dict[str, Any]) -> str | None:
+    """Of its files, by their checksums."""
+    listed = {checkpoint / name: mark for name, mark in contents["files"].items()}
     for (path, mark), found in zip(listed.items(), _marks(list(listed)), strict=True):
         if found != mark:
-            return {}, f"{path.name} is damaged"
-    return contents, None
+            return f"{path.name} is damaged"
+    return None
 
 
 def _marks(files: list[Path]) -> list[list[int]]:
