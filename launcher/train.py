@@ -190,6 +190,7 @@ def main() -> NoReturn:
     rank = int(os.environ["RANK"])
     screen = redirect_output(run.rank_log(rank))
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard"))
+    faulthandler.enable(all_threads=False)
     faulthandler.register(signal.SIGUSR1, all_threads=False)
     stages = Stages(run.rank_place(rank), rank)
     start = Start(stages=stages, checkpoint=sys.argv[2] if len(sys.argv) > 2 else None)

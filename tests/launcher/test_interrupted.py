@@ -87,10 +87,12 @@ def test_two_ranks_of_which_one_is_killed(
     launcher.fault = "kill@backward:4/1"
     killed = launcher.run(folder)
     assert killed.code == 1
+    end = "rank 1 (backward of step 4) was killed by signal 9: the system ran out of memory?"
     assert killed.errors.splitlines()[0] == (
-        "error: training failed: rank 1 was killed by signal 9: the system ran out of memory?; "
-        "step 2 is saved: --resume goes on. The end of run/logs/rank-1.log:"
+        f"error: training failed: {end}; step 2 is saved: --resume goes on. "
+        "The end of run/logs/rank-1.log:"
     )
+    assert killed.read("attempts.json")[-1]["ended"] == end  # type: ignore[index]
     launcher.fault = ""
     assert rows(resume(launcher, folder)) == expected
 
