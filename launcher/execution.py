@@ -20,6 +20,7 @@ from launcher.deepspeed_config import deepspeed_config
 from launcher.ended import Ended, failed_lines, how_it_ended
 from launcher.failure import forget_failures
 from launcher.fallbacks import describe_layout, fallback_plans
+from launcher.inputs import inputs_before
 from launcher.plan_file import plan_text
 from launcher.process import STOPPED, run_to_end
 from launcher.run_directory import RunDirectory, read_json, write_json
@@ -34,8 +35,11 @@ def execute(plan: Plan, run: RunDirectory, saved: SavedState | None = None) -> i
     """Prepare, train, show; the training's exit code."""
     environment = merged_environment(os.environ, environment_changes(plan, cores=num_cores()))
     write_plan(plan, run)
-    if saved is None or not run.inputs.is_file():
+    if saved is None:
         run.attempts.unlink(missing_ok=True)
+        run.inputs.unlink(missing_ok=True)
+    inputs = inputs_before(run)
+    if inputs is None or not inputs.are_there:
         prepare = preparation_command(run.path, python=sys.executable)
         code = run_to_end(prepare, environment, run.preparation_log)
         if code != 0:

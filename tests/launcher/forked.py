@@ -107,6 +107,8 @@ class Launcher:
             self.meanwhile(ranks)
             if not asked and _steps(run) >= (self.stop_behind_step or 0):
                 asked = ask_to_stop(signal.SIGTERM)
+        if module == "launcher.prepare":
+            return _ended(ranks[0])
         return _elastic(ranks, log_file)
 
     def _start(
@@ -159,6 +161,12 @@ def _child(
 
         install(fault)
     main()
+
+
+def _ended(process: BaseProcess) -> int:
+    process.join(TIME_LIMIT_S)
+    assert process.exitcode is not None
+    return process.exitcode
 
 
 def _elastic(ranks: Sequence[BaseProcess], log_file: Path) -> int:
