@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from launcher.hub_names import names_a_folder
 from planner.data_section import DataFormat, DataSection, DataSource, FieldName
 from planner.errors import InvalidRequestError
 
@@ -96,7 +97,7 @@ def is_hub_name(source: str) -> bool:
     >>> [is_hub_name(name) for name in ("tatsu-lab/alpaca", "data/my.jsonl", "./a/b", "a.csv")]
     [True, False, False, False]
     """
-    if source.startswith((".", "/", "~")) or source.endswith(SUFFIXES):
+    if names_a_folder(source) or source.endswith(SUFFIXES):
         return False
     return source.count("/") == 1 and all(source.split("/"))
 
