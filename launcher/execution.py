@@ -4,8 +4,6 @@ import os
 import sys
 from collections.abc import Mapping
 
-from rich.console import Console
-
 from launcher.attempts import attempt_of, begin_attempt, end_attempt
 from launcher.checkpoints import SavedState, discard_torn, last_whole
 from launcher.command import (
@@ -17,17 +15,22 @@ from launcher.command import (
     torchrun_command,
 )
 from launcher.deepspeed_config import deepspeed_config
-from launcher.ended import Ended, failed_lines, how_it_ended
+from launcher.ending import (
+    Ended,
+    how_it_ended,
+    say,
+    show_preparation_failure,
+    show_result,
+    show_training_failure,
+)
 from launcher.failure import forget_failures
 from launcher.fallbacks import describe_layout, fallback_plans
 from launcher.inputs import inputs_before
 from launcher.plan_file import plan_text
-from launcher.process import STOPPED, run_to_end
-from launcher.run_directory import RunDirectory, read_json, write_json
+from launcher.process import run_to_end
+from launcher.run_directory import RunDirectory, write_json
 from launcher.stages import places
-from launcher.summary import closing_lines, failure_lines, summary_table
 from launcher.watch import Watch
-from planner.errors import UserError
 from planner.plan import Plan
 
 
@@ -49,8 +52,7 @@ def execute(plan: Plan, run: RunDirectory, saved: SavedState | None = None) -> i
     if ended.code == 0:
         show_result(plan, run)
     else:
-        for line in failed_lines(run, ended):
-            say(line)
+        show_training_failure(run, ended)
     return ended.code
 
 
@@ -113,26 +115,3 @@ def write_plan(plan: Plan, run: RunDirectory) -> None:
     config = deepspeed_config(plan)
     if config is not None:
         write_json(run.deepspeed, config)
-
-
-def show_result(plan: Plan, run: RunDirectory) -> None:
-    report = read_json(run.report)
-    console = Console(highlight=False)
-    console.print(summary_table(plan, report))
-    for line in closing_lines(plan, run, report):
-        console.print(line, markup=False, soft_wrap=True)
-
-
-def show_preparation_failure(run: RunDirectory, code: int) -> None:
-    if code == UserError.exit_code:
-        return  # it has said what is wrong
-    if code in STOPPED:
-        say(f"error: stopped by {STOPPED[code]} before the training began")
-    else:
-        what = f"preparing the run ended with exit code {code}"
-        for line in failure_lines(run.preparation_log, what):
-            say(line)
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -76,6 +76,7 @@ class Launcher:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("launcher.execution.run_to_end", self.run_to_end)
             patch.setattr("launcher.execution.say", self.said.append)
+            patch.setattr("launcher.ending.say", self.said.append)
             patch.chdir(folder)
             plan = read_plan(Path("plan.yaml"))
             run = create(Path(plan.output.directory), needed_bytes=0)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from launcher.elastic_log import before_elastic, ended_ranks
-from launcher.ended import Ended, failed_lines
+from launcher.ending import Ended, failed_lines
 from launcher.failure import Cause, Failure, failure_of
 from launcher.root_cause import root_cause, silent_deaths
 from launcher.run_directory import RunDirectory

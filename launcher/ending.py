@@ -1,16 +1,27 @@
-"""How an attempt ended, and what a person is told of it. Reads what it left; shows nothing."""
+"""How a run's training ended, and what a person is told of it."""
 
+import sys
 from dataclasses import dataclass
+
+from rich.console import Console
 
 from launcher.checkpoints import last_sealed
 from launcher.elastic_log import ended_ranks
 from launcher.failure import KNOWN_CAUSES, Failure, told_failures
 from launcher.process import SIGNALLED, STOPPED
 from launcher.root_cause import root_cause, silent_deaths
-from launcher.run_directory import RunDirectory
+from launcher.run_directory import RunDirectory, read_json
 from launcher.stages import places
-from launcher.summary import early_failure_lines, failure_lines, stack_lines
+from launcher.summary import (
+    closing_lines,
+    early_failure_lines,
+    failure_lines,
+    stack_lines,
+    summary_table,
+)
 from launcher.watch import Watch
+from planner.errors import UserError
+from planner.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +33,8 @@ class Ended:
     failure: Failure | None = None
     hung: str | None = None
     """Who is waited for, in words."""
-    waited_for: int = 0
-    """The first rank that is."""
+    rank: int = 0
+    """Of those, the one whose log tells most."""
 
     @property
     def ran_out_of_memory(self) -> bool:
@@ -45,7 +56,7 @@ def how_it_ended(run: RunDirectory, code: int, watch: Watch) -> Ended:
     if code in STOPPED:
         return Ended(code=code, stopped_by=STOPPED[code])
     if watch.hung:
-        return Ended(code=code, hung=watch.verdict(), waited_for=watch.waited_for[0].rank)
+        return Ended(code=code, hung=watch.verdict(), rank=watch.waited_for[0].rank)
     return Ended(code=code, failure=_what_failed(run) if code else None)
 
 
@@ -53,6 +64,34 @@ def _what_failed(run: RunDirectory) -> Failure | None:
     told = told_failures(run.ranks)
     died = silent_deaths(ended_ranks(run.launcher_log), told, places(run.ranks))
     return root_cause([*told, *died])
+
+
+def show_result(plan: Plan, run: RunDirectory) -> None:
+    report = read_json(run.report)
+    console = Console(highlight=False)
+    console.print(summary_table(plan, report))
+    for line in closing_lines(plan, run, report):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def show_preparation_failure(run: RunDirectory, code: int) -> None:
+    if code == UserError.exit_code:
+        return  # it has said what is wrong
+    if code in STOPPED:
+        say(f"error: stopped by {STOPPED[code]} before the training began")
+    else:
+        what = f"preparing the run ended with exit code {code}"
+        for line in failure_lines(run.preparation_log, what):
+            say(line)
+
+
+def show_training_failure(run: RunDirectory, ended: Ended) -> None:
+    for line in failed_lines(run, ended):
+        say(line)
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def failed_lines(run: RunDirectory, ended: Ended) -> list[str]:
@@ -63,7 +102,7 @@ def failed_lines(run: RunDirectory, ended: Ended) -> list[str]:
         stopped = f"training was stopped by {ended.stopped_by}"
         return [f"error: {stopped}{rest or '; nothing was saved'}"]
     if ended.hung is not None:
-        return stack_lines(run.rank_log(ended.waited_for), ended.hung + rest)
+        return stack_lines(run.rank_log(ended.rank), ended.hung + rest)
     if ended.failure is not None and ended.failure.cause in KNOWN_CAUSES:
         return [f"error: {_sentence(ended.failure)}{rest}"]
     return _unexpected_lines(run, ended, rest)
