@@ -10,6 +10,7 @@ from typing import TextIO
 from launcher.chatglm.command import native_checkpoint
 from launcher.chatglm.config import is_original
 from launcher.chatglm.stored import all_there
+from launcher.hub_names import names_a_folder
 from planner.errors import UserError
 from planner.plan import ModelSection
 
@@ -51,7 +52,7 @@ def _stored_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
     if source.is_dir():
         _require_checkpoint(source)
         return Checkpoint(source.resolve(), str(source.resolve()))
-    if model.source.startswith((".", "/", "~")) or model.source.count("/") > 1:
+    if names_a_folder(model.source):
         raise ModelNotFoundError(f"model folder {source} does not exist.")
     cached = _cached_snapshot(model)
     if cached is not None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from launcher.checkpoint import is_complete
 from launcher.command import environment_changes, merged_environment, num_cores
-from launcher.prepare import Inputs
-from launcher.run_directory import RunDirectory, read_json, write_json
+from launcher.inputs import read_inputs
+from launcher.run_directory import RunDirectory, write_json
 from launcher.screen import libraries_quiet
 from planner.errors import InvalidRequestError
 from planner.plan import Plan
@@ -22,7 +22,7 @@ def merge_run(directory: Path, output: Path | None) -> None:
     target = output or directory / "merged"
     if target.exists():
         raise InvalidRequestError(f"{target} is there already. Choose another with --output DIR.")
-    base = Path(Inputs(**read_json(run.inputs)).checkpoint)
+    base = Path(read_inputs(run).checkpoint)
     if not is_complete(base):
         raise InvalidRequestError(
             f"the base model is not at {base} any more. Put it back, and merge again."

@@ -1,7 +1,6 @@
 """Start a command, pass signals on to it, give its exit code."""
 
 import ctypes
-import re
 import signal
 import subprocess
 import sys
@@ -19,7 +18,6 @@ STOPPED = {SIGNALLED + number: number.name for number in STOP_SIGNALS}
 LOOK_SECONDS = 0.5
 _PR_SET_PDEATHSIG = 1  # read: linux/prctl.h
 _LIBC = ctypes.CDLL(None)
-_ENDED_RANK = re.compile(r"^\s*rank\s*:\s*(\d+).*?^\s*exitcode\s*:\s*(-?\d+)", re.DOTALL | re.M)
 
 
 def run_to_end(
@@ -69,20 +67,6 @@ def _wait(child: subprocess.Popen[bytes], look: Callable[[], None]) -> int:
             return child.wait(LOOK_SECONDS)
         except subprocess.TimeoutExpired:
             look()
-
-
-def failed_rank(launcher_log: Path) -> tuple[int, int] | None:
-    """Rank and exit code of the first failure, from torch elastic's own summary.
-
-    A rank that was killed comes before all others, which fail because it is gone; torch
-    elastic itself ends the rest with SIGTERM.
-    """
-    text = launcher_log.read_text(encoding="utf-8", errors="replace")
-    _, _, root_cause = text.partition("Root Cause")
-    found = [(int(rank), int(code)) for rank, code in _ENDED_RANK.findall(root_cause)]
-    every = [(int(rank), int(code)) for rank, code in _ENDED_RANK.findall(text)]
-    killed = [each for each in every if each[1] < 0 and each[1] != -signal.SIGTERM]
-    return next(iter([*killed, *found]), None)
 
 
 def stop_with_parent() -> None:

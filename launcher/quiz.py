@@ -18,9 +18,9 @@ from rich.text import Text
 
 from launcher.command import environment_changes, merged_environment, num_cores
 from launcher.curve import draw_curve
-from launcher.prepare import Inputs
+from launcher.inputs import read_inputs
 from launcher.questions import Question, demo_questions, is_right, read_questions
-from launcher.run_directory import RunDirectory, read_json
+from launcher.run_directory import RunDirectory
 from launcher.screen import libraries_quiet
 from planner.command_line import run as run_command
 from planner.errors import InvalidRequestError
@@ -54,7 +54,7 @@ def quiz(
 
         before, after = answers_before_and_after(
             plan,
-            base=Path(Inputs(**read_json(run.inputs)).checkpoint),
+            base=Path(read_inputs(run).checkpoint),
             result=run.result(plan),
             questions=[question.question for question in questions],
         )

@@ -119,9 +119,12 @@ class Answers(TrainerCallback):  # type: ignore[misc]
 
 
 def split_answer(sample: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """Tokens before the first one that the loss counts, and from there on;
-    halves of a plain text."""
+    """Tokens before the first one that the loss counts, and from there on.
+
+    Where all is learnt that can be, the second token on, nothing is asked: then it is halves.
+    """
     labels = sample["labels"]
     first = next(index for index, label in enumerate(labels) if label >= 0)
-    first = first or max(1, len(labels) // 2)
+    if first == 1:
+        first = len(labels) // 2
     return sample["input_ids"][:first], sample["input_ids"][first:]

@@ -16,6 +16,7 @@ from launcher.checkpoint import (
 )
 from launcher.data_cache import file_digest
 from launcher.gguf import gguf_file_of
+from launcher.hub_names import names_a_folder
 from planner.plan import ModelSection
 
 WANTED = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.jinja", "config.json")
@@ -70,7 +71,7 @@ def _snapshot(model: ModelSection, *, local_files_only: bool) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if model.source.startswith((".", "/", "~")) or model.source.count("/") != 1:
+    if names_a_folder(model.source):
         raise ModelNotFoundError(f"model folder {model.source} does not exist")
     missing: tuple[type[Exception], ...] = (LocalEntryNotFoundError, *network_errors())
     try:

@@ -22,16 +22,16 @@ from launcher.checks import Setup, require_as_planned, setup_of
 from launcher.data_tables import training_table, validation_table
 from launcher.environment import describe_environment
 from launcher.failure import failure_of, write_failure
+from launcher.inputs import Inputs, read_inputs
 from launcher.measure import gather, rank_memory, resident_bytes
 from launcher.model_building import build_model, cast_trainable
 from launcher.packing import DocumentsApart, PackedCollator
-from launcher.prepare import Inputs
 from launcher.process import stop_with_parent
 from launcher.process_group import join_process_group
 from launcher.progress import Reporter, StepTimes
 from launcher.report import Training, write_report
 from launcher.run_callbacks import Answers, Continued, StageCallback, StopOnRequest
-from launcher.run_directory import RunDirectory, read_json, write_json
+from launcher.run_directory import RunDirectory, write_json
 from launcher.saving import save_result
 from launcher.screen import redirect_output
 from launcher.sensors import sensors_of
@@ -74,7 +74,7 @@ class Start:
 
 def train(run: RunDirectory, rank: int, screen: TextIO, *, start: Start) -> None:
     plan = read_spec(Plan, run.plan)
-    inputs = Inputs(**read_json(run.inputs))
+    inputs = read_inputs(run)
     start.stages.enter("load", 0)
     join_process_group(plan)
     arguments = training_arguments(plan, run.path)
@@ -190,6 +190,7 @@ def main() -> NoReturn:
     rank = int(os.environ["RANK"])
     screen = redirect_output(run.rank_log(rank))
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard"))
+    faulthandler.enable(all_threads=False)
     faulthandler.register(signal.SIGUSR1, all_threads=False)
     stages = Stages(run.rank_place(rank), rank)
     start = Start(stages=stages, checkpoint=sys.argv[2] if len(sys.argv) > 2 else None)

@@ -23,7 +23,7 @@ def render(plan: Plan, *, command: str) -> str:
     header = [
         f"# {plan.model.name} by {plan.method} on {_machine(plan)}",
         f"# made by: {command}",
-        "# run it:  launch plan.yaml --data FILE",
+        f"# run it:  launch plan.yaml{'' if plan.data.every_source else ' --data FILE'}",
         f"{DIGEST_MARK}{digest(body)}",
     ]
     return "\n".join(header) + "\n\n" + body
