@@ -18,6 +18,9 @@ from launcher.command import (
     rank_environment,
 )
 from launcher.dry_run import dry_run_text
+from launcher.engines.engine import EngineName
+from launcher.engines.job import Job
+from launcher.engines.submission import run_job, settings_of
 from launcher.execution import execute
 from launcher.plan_file import read_plan
 from launcher.preflight import needed_disk_bytes, refitted, require_packages, suited
@@ -55,6 +58,35 @@ def launch(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the run directory.")
     ] = False,
+    begin_or_resume: Annotated[
+        bool,
+        typer.Option("--begin-or-resume", help="Go on if the run has begun: a job started again."),
+    ] = False,
+    on: Annotated[
+        EngineName, typer.Option("--on", help="What runs it; local is this machine.")
+    ] = "local",
+    engine_settings: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="KEY=VALUE", help="For the engine: partition=gpu."),
+    ] = None,
+    rdzv_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST[:PORT]",
+            help="Of several nodes, where they meet: one of them. The same command on each.",
+        ),
+    ] = None,
+    max_restarts: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Of the ranks, after a failure or a lost node.")
+    ] = 0,
+    detach: Annotated[bool, typer.Option("--detach", help="Submit the job and leave it.")] = False,
+    followed: Annotated[
+        Path | None,
+        typer.Option("--follow", metavar="RUN_DIR", help="No PLAN: a submitted job's own lines."),
+    ] = None,
+    cancelled: Annotated[
+        Path | None, typer.Option("--cancel", metavar="RUN_DIR", help="No PLAN: end that job.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be run; write nothing.")
     ] = False,
@@ -87,7 +119,15 @@ def launch(
     ] = None,
 ) -> None:
     """Train as PLAN says."""
-    task = Task(doctor=doctor, as_json=as_json, merge=merge, conversion=conversion, to=to)
+    task = Task(
+        doctor=doctor,
+        as_json=as_json,
+        merge=merge,
+        conversion=conversion,
+        to=to,
+        follow=followed,
+        cancel=cancelled,
+    )
     check_options(task, rehearse=rehearse)
     if plan_file is None or task.given:
         raise typer.Exit(without_plan(task, plan_file, output))
@@ -102,6 +142,16 @@ def launch(
         rehearse_plan(plan, as_json=as_json)
         return
     directory = Path(plan.output.directory)
+    if on != "local":
+        job = Job(
+            plan=plan,
+            directory=directory.absolute(),
+            python=sys.executable,
+            resume=resume,
+            max_restarts=max_restarts,
+            settings=settings_of(engine_settings or []),
+        )
+        raise typer.Exit(run_job(on, job, dry_run=dry_run, detach=detach))
     require_one_node(plan)
     if dry_run:
         print(dry_run_text(plan, directory, python=sys.executable, cores=num_cores()), end="")

@@ -53,6 +53,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def job(self) -> Path:
+        """Which engine has the run as a job, and the job's name there."""
+        return self.path / "job" / "job.json"
+
+    @property
     def attempts(self) -> Path:
         """Each start of the ranks: its layout, where it went on from, how it ended."""
         return self.path / "attempts.json"

@@ -1,0 +1,57 @@
+"""A plan as a job: what each engine renders its own description from. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from planner.plan import Plan
+
+PORT = 29500
+"""PyTorch's own default of a rendezvous."""
+PLAN_NAME = "plan.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    plan: Plan
+    directory: Path
+    """Of the run, absolute: every node of an engine with shared storage sees it there."""
+    python: str
+    """The interpreter of this process, where the nodes share its disk."""
+    resume: bool = False
+    max_restarts: int = 0
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """``--with KEY=VALUE``, not read yet: each engine has its own keys."""
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def folder(self) -> Path:
+        """Where the rendered files go."""
+        return self.directory / "job"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """What would be submitted, to read and to copy."""
+
+    files: Mapping[str, str]
+    """By name, in the job's folder."""
+    commands: tuple[tuple[str, ...], ...]
+    """Which submit it, run in the job's folder."""
+
+
+def node_command(
+    job: Job, *, plan_file: str, directory: str, python: str | None = None
+) -> list[str]:
+    """The same on every node, but for ``--rdzv-endpoint HOST:PORT``, which the engine adds.
+
+    A job that its engine starts again goes on by itself.
+    """
+    return [
+        *(python or job.python, "-m", "launcher.cli", plan_file),
+        *("--output", directory, "--max-restarts", str(job.max_restarts)),
+        "--resume" if job.resume else "--begin-or-resume",
+    ]

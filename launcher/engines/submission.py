@@ -1,0 +1,116 @@
+"""A job's way through its engine: written, checked, submitted, followed, cancelled."""
+
+import shlex
+import signal
+import sys
+import time
+
+from launcher.engines.engine import ENDED, Engine, EngineError, EngineName, Look, engine_named
+from launcher.engines.job import PLAN_NAME, Job
+from launcher.plan_file import plan_text
+from launcher.run_directory import RunDirectory, check_may_run_in, create, read_json, write_json
+from planner.errors import InvalidRequestError
+
+LOOK_SECONDS = 2.0
+
+
+def dry_run_text(engine: Engine, job: Job) -> str:
+    """Every file that would be written, and the commands that would submit them."""
+    rendered = engine.render(job)
+    parts = [f"run directory: {job.directory}"]
+    for name, text in rendered.files.items():
+        parts += [f"{job.folder / name}:", text.rstrip("\n")]
+    parts += ["submit:", *(f"  {shlex.join(command)}" for command in rendered.commands)]
+    return "\n".join(parts) + "\n"
+
+
+def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
+    """Submit and follow, or as much of it as was asked for; an exit code."""
+    if dry_run:
+        print(dry_run_text(engine_named(name), job), end="")
+        return 0
+    check_may_run_in(job.directory)
+    run = create(job.directory, needed_bytes=0)
+    job_id = submit(name, job, run)
+    print(f"{name}: job {job_id}, {job.folder}")
+    return 0 if detach else follow(run)
+
+
+def submit(name: EngineName, job: Job, run: RunDirectory) -> str:
+    """The job's name at the engine; what it objects to is said before anything is submitted."""
+    engine = engine_named(name)
+    rendered = engine.render(job)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    files = {PLAN_NAME: plan_text(job.plan), **rendered.files}
+    for file_name, text in files.items():
+        (job.folder / file_name).write_text(text, encoding="utf-8")
+    found = engine.problems(rendered, job.folder)
+    if found:
+        raise EngineError(f"{name} refuses {job.folder}: {'; '.join(found)}")
+    job_id = engine.submit(rendered, job.folder)
+    write_json(run.job, {"engine": name, "id": job_id})
+    return job_id
+
+
+def follow(run: RunDirectory) -> int:
+    """Print the job's own lines until it ends; the training's exit code.
+
+    Ctrl-C leaves the job alone, and says how to find it again.
+    """
+    engine, job_id = submitted(run)
+    offset, before = 0, Look(state="unknown")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while True:
+            now = engine.look(job_id)
+            if (now.state, now.detail) != (before.state, before.detail):
+                print(" ".join(filter(None, ("job", job_id, now.state, now.detail))))
+            before = now
+            text, offset = engine.log(job_id, run.path / "job", offset)
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            if now.state in ENDED:
+                return exit_code(now)
+            time.sleep(LOOK_SECONDS)
+    except KeyboardInterrupt:
+        print(
+            f"the job goes on: launch --follow {run.path} shows it again, "
+            f"launch --cancel {run.path} ends it",
+            file=sys.stderr,
+        )
+        return 0
+
+
+def exit_code(ended: Look) -> int:
+    if ended.exit_code is not None:
+        return ended.exit_code
+    return 0 if ended.state == "finished" else 1
+
+
+def cancel(run: RunDirectory) -> None:
+    engine, job_id = submitted(run)
+    engine.cancel(job_id)
+    print(f"job {job_id} is asked to stop")
+
+
+def submitted(run: RunDirectory) -> tuple[Engine, str]:
+    """The engine that has the run's job, and the job's name there."""
+    if not run.job.is_file():
+        raise InvalidRequestError(
+            f"{run.path} was not submitted to an engine: launch plan.yaml --on slurm submits"
+        )
+    content = read_json(run.job)
+    return engine_named(content["engine"]), str(content["id"])
+
+
+def settings_of(given: list[str]) -> dict[str, str]:
+    """``--with KEY=VALUE``, as they were typed."""
+    settings = {}
+    for setting in given:
+        key, equals, value = setting.partition("=")
+        if not key or not equals:
+            raise InvalidRequestError(
+                f"--with {setting}: write KEY=VALUE, for example --with partition=gpu"
+            )
+        settings[key] = value
+    return settings
