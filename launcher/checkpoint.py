@@ -9,7 +9,7 @@ from typing import TextIO
 from launcher.chatglm.command import native_checkpoint
 from launcher.chatglm.config import is_original
 from launcher.hub_names import names_a_folder
-from launcher.shards import OTHER_COPIES, has_safetensors, has_weights
+from launcher.shards import OTHER_COPIES, has_weights, is_complete
 from planner.errors import UserError
 from planner.plan import ModelSection
 
@@ -71,13 +71,12 @@ def _require_checkpoint(folder: Path) -> None:
         raise ModelNotFoundError(
             f"{folder} lacks safetensors weights, or a part of them. Pickled ones are not read."
         )
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+    if not has_tokenizer(folder):
         raise ModelNotFoundError(f"{folder} holds no tokenizer ({' or '.join(TOKENIZER_FILES)}).")
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether a checkpoint folder has its configuration and all of its safetensors files."""
-    return (folder / "config.json").is_file() and has_safetensors(folder)
+def has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _cached_snapshot(model: ModelSection) -> Path | None:

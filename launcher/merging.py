@@ -23,6 +23,7 @@ from launcher.adapter_delta import Adapter, as_trained_on, read_adapter, with_de
 from launcher.model_building import DTYPES
 from launcher.run_directory import write_json
 from launcher.shards import safetensors_files, shard_names, write_index
+from launcher.whole_folder import whole_folder
 from planner.errors import InvalidRequestError
 from planner.plan import Plan
 from planner.units import format_gib
@@ -51,21 +52,16 @@ def merge(
     merger = Merger(plan, base, read_adapter(adapter))
     dtype = torch.float16 if plan.precision.compute == "fp16" else torch.bfloat16
     print(merger.describe(dtype), file=screen)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        require_room(partial, sum(merger.sizes().values()))
-        write_shards(merger, partial, dtype, shard_bytes)
-        write_other_files(config, dtype, base=base, adapter=adapter, target=partial)
-        partial.rename(target)
+        with whole_folder(target) as partial:
+            require_room(partial, sum(merger.sizes().values()))
+            write_shards(merger, partial, dtype, shard_bytes)
+            write_other_files(config, dtype, base=base, adapter=adapter, target=partial)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidRequestError(
             f"cannot write {target}: {reason}. Choose another place with --output DIR."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def require_room(folder: Path, needed_bytes: int) -> None:

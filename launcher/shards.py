@@ -61,10 +61,10 @@ def has_weights(folder: Path) -> bool:
         return False
 
 
-def has_safetensors(folder: Path) -> bool:
-    """Whether it has all of them in safetensors."""
+def is_complete(folder: Path) -> bool:
+    """Whether it has its configuration, and all of its weights in safetensors."""
     try:
-        return bool(safetensors_files(folder))
+        return (folder / "config.json").is_file() and bool(safetensors_files(folder))
     except InvalidFileError:
         return False
 

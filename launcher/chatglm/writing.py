@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from launcher.chatglm.stored import Stored, read_bytes
+from launcher.digest import file_digest
 from launcher.run_directory import read_json, write_json
 from launcher.shards import shard_names, write_index
 from planner.errors import InvalidRequestError
@@ -105,13 +106,8 @@ def _still_whole(partial: Path, identity: str) -> dict[str, dict[str, Any]]:
     return {
         name: entry
         for name, entry in manifest["shards"].items()
-        if (partial / name).is_file() and _sha256(partial / name) == entry["sha256"]
+        if (partial / name).is_file() and file_digest(partial / name, "sha256") == entry["sha256"]
     }
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _require_room(target: Path, needed_bytes: int) -> None:

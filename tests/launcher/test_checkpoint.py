@@ -9,9 +9,10 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub.utils._paths import filter_repo_objects
 
-from launcher.checkpoint import Checkpoint, ModelNotFoundError, is_complete, local_checkpoint
+from launcher.checkpoint import Checkpoint, ModelNotFoundError, local_checkpoint
+from launcher.shards import is_complete
 from planner.plan import ModelSection
 from tests.launcher.chatglm_original import random_tensors, write_original
 
