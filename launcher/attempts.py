@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.run_directory import RunDirectory
+from launcher.run_directory import RunDirectory, write_json
 from planner.plan import Plan
 
 
@@ -59,7 +59,4 @@ def _read(path: Path) -> list[Attempt]:
 
 
 def _write(path: Path, attempts: Sequence[Attempt]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    text = json.dumps([asdict(each) for each in attempts], indent=2)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, [asdict(each) for each in attempts])

@@ -32,6 +32,7 @@ from launcher.run_directory import RunDirectory, write_json
 from launcher.stages import places
 from launcher.watch import Watch
 from planner.plan import Plan
+from planner.whole_file import write_whole
 
 
 def execute(plan: Plan, run: RunDirectory, saved: SavedState | None = None) -> int:
@@ -109,9 +110,7 @@ def ask_ranks_to_stop(run: RunDirectory, number: int) -> bool:
 
 def write_plan(plan: Plan, run: RunDirectory) -> None:
     """The plan as it is run, which a fallback changes."""
-    partial = run.plan.with_name(".plan.yaml.partial")
-    partial.write_text(plan_text(plan), encoding="utf-8")
-    partial.replace(run.plan)
+    write_whole(run.plan, plan_text(plan))
     config = deepspeed_config(plan)
     if config is not None:
         write_json(run.deepspeed, config)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from launcher.run_directory import write_json
 from launcher.stages import Stage
 
 Cause = Literal[
@@ -60,10 +61,7 @@ class NotSavedError(RuntimeError):
 
 def write_failure(folder: Path, failure: Failure) -> None:
     folder.mkdir(exist_ok=True)
-    path = folder / f"failure-{failure.rank}.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(failure)), encoding="utf-8")
-    partial.replace(path)
+    write_json(folder / f"failure-{failure.rank}.json", asdict(failure))
 
 
 def told_failures(folder: Path) -> list[Failure]:

@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from launcher.checkpoint import is_complete
 from launcher.command import environment_changes, merged_environment, num_cores
 from launcher.inputs import read_inputs
 from launcher.run_directory import RunDirectory, write_json
 from launcher.screen import libraries_quiet
+from launcher.shards import is_complete
 from planner.errors import InvalidRequestError
 from planner.plan import Plan
 from planner.spec import read_spec

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from launcher.checkpoint import Checkpoint, local_checkpoint
-from launcher.data_cache import Entry, content_key, data_cache, file_digest, found_entry, make_entry
+from launcher.data_cache import Entry, content_key, data_cache, found_entry, make_entry
 from launcher.data_summary import DataSummary, describe
+from launcher.digest import file_digest
 from launcher.inputs import Inputs, inputs_before, write_inputs
 from launcher.run_directory import RunDirectory
 from launcher.samples import preview

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from planner.errors import InvalidFileError, InvalidRequestError
 from planner.plan import Plan
 from planner.spec import read_text
 from planner.units import format_gib
+from planner.whole_file import write_whole
 
 _PROBE_BYTES = 2**20
 
@@ -163,11 +164,9 @@ def locked(run: RunDirectory) -> Iterator[None]:
         yield
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Whole or not at all: a reader never sees half a file."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Whole or not at all."""
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -66,9 +66,6 @@ class Stages:
         line = json.dumps(asdict(place)).encode().ljust(_LINE_BYTES - 1) + b"\n"
         os.pwrite(self._descriptor, line, 0)
 
-    def close(self) -> None:
-        os.close(self._descriptor)
-
 
 def places(folder: Path) -> list[Place]:
     """Of every rank that has said where it is, in rank order."""

@@ -18,7 +18,8 @@ from random import Random
 from typing import Any
 
 from launcher.checkpoint import ModelNotFoundError
-from launcher.data_cache import content_key, data_cache, file_digest, found_entry, make_entry
+from launcher.data_cache import content_key, data_cache, found_entry, make_entry
+from launcher.digest import file_digest
 from launcher.samples import PlacedSample, SourceReader
 from launcher.screen import redirect_output
 from launcher.sources import FoundSource, find_sources

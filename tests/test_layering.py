@@ -27,6 +27,7 @@ LAUNCHER_MAY_USE = {
     "planner.spec",
     "planner.training_sections",
     "planner.units",
+    "planner.whole_file",
 }
 AT_THE_EDGE = {
     "__main__",

@@ -16,10 +16,10 @@ from launcher.chatglm.stored import (
     joined,
     read_bytes,
     read_tables,
-    weight_files,
 )
 from launcher.chatglm.writing import Output, write_checkpoint
 from launcher.run_directory import read_json, write_json
+from launcher.shards import weight_files
 from planner.errors import InvalidFileError, InvalidRequestError
 
 ORIGINAL = "original"

@@ -54,7 +54,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
     tear(whole.run / "checkpoints" / "checkpoint-4")
     done = resume(launcher, folder)
     assert done.code == 0, done.errors
-    assert done.read("attempts.json")[-1]["from_step"] == 2  # type: ignore[index]
+    assert done.attempts[-1]["from_step"] == 2
     assert rows(done) == expected
     assert result(done) == weights
     assert evaluations(done) == looked_at
@@ -92,7 +92,7 @@ def test_two_ranks_of_which_one_is_killed(
         f"error: training failed: {end}; step 2 is saved: --resume goes on. "
         "The end of run/logs/rank-1.log:"
     )
-    assert killed.read("attempts.json")[-1]["ended"] == end  # type: ignore[index]
+    assert killed.attempts[-1]["ended"] == end
     launcher.fault = ""
     assert rows(resume(launcher, folder)) == expected
 
@@ -152,4 +152,4 @@ def test_a_run_goes_on_without_the_tokens_it_kept(
     done = resume(launcher, folder)
     assert done.code == 0, done.errors
     assert rows(done) == expected
-    assert [each["from_step"] for each in done.read("attempts.json")] == [0, 2]  # type: ignore[index]
+    assert [each["from_step"] for each in done.attempts] == [0, 2]

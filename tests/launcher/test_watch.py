@@ -36,7 +36,6 @@ def test_a_rank_says_where_it_is(tmp_path: Path) -> None:
     stages = Stages(tmp_path / "rank-1.json", 1)
     stages.enter("forward", 2)
     stages.enter("optimizer_step", 2)
-    stages.close()
     (place,) = places(tmp_path)
     assert str(place) == "rank 1 (optimizer step of step 2)"
     assert (place.passed, place.process) == (2, os.getpid())
