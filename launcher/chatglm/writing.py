@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from launcher.chatglm.stored import Stored, read_bytes
+from launcher.disk import flush
 from launcher.run_directory import read_json, write_json
 from planner.errors import InvalidRequestError
 from planner.units import format_gib
@@ -73,9 +74,9 @@ def _write(target: Path, partial: Path, output: Output, screen: TextIO) -> None:
     _write_index(partial, shards)
     output.small_files(partial)
     (partial / _LOCK).unlink()
-    _sync(partial)
+    flush(partial)
     partial.rename(target)
-    _sync(target.parent)
+    flush(target.parent)
 
 
 def _grouped(tensors: Mapping[str, Stored]) -> list[dict[str, Stored]]:
@@ -170,15 +171,6 @@ def _write_index(folder: Path, shards: Mapping[str, Shard]) -> None:
         "weight_map": {name: file for file, shard in shards.items() for name in shard},
     }
     write_json(folder / "model.safetensors.index.json", content)
-
-
-def _sync(folder: Path) -> None:
-    """The names in a folder, before it gets its own."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 @contextmanager
