@@ -15,7 +15,7 @@ import json
 import platform
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import product
@@ -30,7 +30,7 @@ from launcher.rehearse import compare, quiet_libraries
 from planner.assemble import plan_of
 from planner.choose import decide
 from planner.gpu import Accelerator, Cluster
-from planner.plan import METHODS, Loss, Method, Plan, Strategy, ZeroStage
+from planner.plan import METHODS, ZERO_STAGE, Loss, Method, Plan, Strategy
 from planner.presets import load_gpu, load_model
 from planner.recipes import load_recipe
 from planner.request import Request
@@ -89,7 +89,6 @@ RANKS_METHODS: tuple[tuple[Strategy, Method], ...] = (
     ("zero3", "lora"),
 )
 WORLD_SIZES = (2, 4)
-ZERO_STAGES: dict[Strategy, ZeroStage] = {"ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3}
 MICRO_BATCHES = (1, 2, 4, 8)
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 LOSSES: tuple[Loss, ...] = ("fused", "standard")
@@ -115,24 +114,22 @@ def points(grid: str, count: int) -> list[Point]:
 
 
 def _on_one_device() -> list[Point]:
-    return [
-        Point(
-            model=model,
-            method=method,
-            checkpointing=checkpointing,
-            micro_batch_size=samples,
-            sequence_length=length,
-            loss=loss,
-        )
-        for model, method, checkpointing, samples, length, loss in product(
-            MODELS, METHODS, (False, True), MICRO_BATCHES, LENGTHS, LOSSES
-        )
-        if length <= load_model(model).spec.max_position_embeddings
-        and (model, method) not in REFUSED
-    ]
+    ways: list[tuple[Strategy, Method]] = [("single", method) for method in METHODS]
+    return _grid(MODELS, ways, MICRO_BATCHES, LENGTHS, world_sizes=(1,))
 
 
 def _on_ranks() -> list[Point]:
+    return _grid(RANKS_MODELS, RANKS_METHODS, MICRO_BATCHES[:3], LENGTHS[:3], WORLD_SIZES)
+
+
+def _grid(
+    models: Sequence[str],
+    ways: Sequence[tuple[Strategy, Method]],
+    micro_batches: Sequence[int],
+    lengths: Sequence[int],
+    world_sizes: Sequence[int],
+) -> list[Point]:
+    """Their order is that of the draw."""
     return [
         Point(
             model=model,
@@ -145,14 +142,10 @@ def _on_ranks() -> list[Point]:
             world_size=ranks,
         )
         for model, (strategy, method), checkpointing, samples, length, loss, ranks in product(
-            RANKS_MODELS,
-            RANKS_METHODS,
-            (False, True),
-            MICRO_BATCHES[:3],
-            LENGTHS[:3],
-            LOSSES,
-            WORLD_SIZES,
+            models, ways, (False, True), micro_batches, lengths, LOSSES, world_sizes
         )
+        if length <= load_model(model).spec.max_position_embeddings
+        and (model, method) not in REFUSED
     ]
 
 
@@ -171,7 +164,7 @@ def plan_for(point: Point) -> Plan:
         global_batch_size=point.micro_batch_size * point.world_size,
         micro_batch_size=point.micro_batch_size,
         activation_checkpointing=point.checkpointing,
-        zero_stage=ZERO_STAGES.get(point.strategy),
+        zero_stage=ZERO_STAGE[point.strategy],
     )
     return plan_of(decide(request))
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.disk import flush
+
 CONTENTS = "contents.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _CHUNK_BYTES = 2**24
@@ -49,7 +51,7 @@ def seal(checkpoint: Path, *, world_size: int, strategy: str) -> None:
     """Declare it whole, once every rank has written its part."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
     for path in (*files, *_folders(checkpoint)):
-        _flush(path)
+        flush(path)
     contents = {
         "world_size": world_size,
         "strategy": strategy,
@@ -61,7 +63,7 @@ def seal(checkpoint: Path, *, world_size: int, strategy: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(checkpoint / CONTENTS)
-    _flush(checkpoint)
+    flush(checkpoint)
 
 
 def last_whole(folder: Path) -> tuple[SavedState | None, list[str]]:
@@ -161,15 +163,6 @@ def _mark(path: Path) -> list[int]:
 def _folders(checkpoint: Path) -> Iterator[Path]:
     yield from (path for path in checkpoint.rglob("*") if path.is_dir())
     yield checkpoint
-
-
-def _flush(path: Path) -> None:
-    """Wait until the disk has it: a size alone does not say so."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _name(path: Path, checkpoint: Path) -> str:

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from launcher.chatglm.stored import Stored, read_bytes
 from launcher.digest import file_digest
+from launcher.disk import flush
 from launcher.run_directory import read_json, write_json
 from launcher.shards import shard_names, write_index
 from planner.errors import InvalidRequestError
@@ -77,9 +78,9 @@ def _write(target: Path, partial: Path, output: Output, screen: TextIO) -> None:
     write_index(partial, places, sum(map(_num_bytes, shards.values())))
     output.small_files(partial)
     (partial / _LOCK).unlink()
-    _sync(partial)
+    flush(partial)
     partial.rename(target)
-    _sync(target.parent)
+    flush(target.parent)
 
 
 def _grouped(tensors: Mapping[str, Stored]) -> list[dict[str, Stored]]:
@@ -149,15 +150,6 @@ def _shard_bytes(shard: Shard) -> Iterator[bytes]:
     for tensor in shard.values():
         for part in tensor.ranges:
             yield from read_bytes(part)
-
-
-def _sync(folder: Path) -> None:
-    """The names in a folder, before it gets its own."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from planner.accuracy import time_ratio
 from planner.bottleneck import bottleneck_of
 from planner.candidate import Candidate
 from planner.communication import Communication
@@ -26,7 +27,7 @@ from planner.recipe import Batch, Workload
 from planner.recipes import load_recipe
 from planner.step_time import StepTime, step_time
 from planner.strategy import Layout, divisors, series
-from planner.throughput import throughput, time_ratio
+from planner.throughput import throughput
 from planner.units import GIB
 from tests.planner.builders import cards
 
