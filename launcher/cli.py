@@ -12,9 +12,8 @@ import typer
 
 from launcher.chatglm.command import Layout
 from launcher.command import (
-    environment_changes,
-    merged_environment,
     num_cores,
+    planned_environment,
     rank_environment,
 )
 from launcher.dry_run import dry_run_text
@@ -197,8 +196,7 @@ def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
 
     Imports the training stack, which says a lot that is not about this.
     """
-    changes = environment_changes(plan, cores=num_cores())
-    os.environ.update(rank_environment(plan, merged_environment(os.environ, changes)))
+    os.environ.update(rank_environment(plan, planned_environment(plan, os.environ)))
     logging.disable(logging.WARNING)
     from launcher.rehearse import rehearse
 

@@ -58,6 +58,11 @@ def merged_environment(caller: Mapping[str, str], changes: Mapping[str, str]) ->
     return merged
 
 
+def planned_environment(plan: Plan, caller: Mapping[str, str]) -> dict[str, str]:
+    """What every process of a plan's run finds here."""
+    return merged_environment(caller, environment_changes(plan, cores=num_cores()))
+
+
 def rank_environment(plan: Plan, merged: Mapping[str, str]) -> dict[str, str]:
     """For the ranks alone: all they read is on disk by then, so the hub is not asked again.
 

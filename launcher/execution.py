@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from launcher.attempts import attempt_of, begin_attempt, end_attempt
 from launcher.checkpoints import SavedState, discard_torn, last_whole
 from launcher.command import (
-    environment_changes,
-    merged_environment,
-    num_cores,
+    planned_environment,
     preparation_command,
     rank_environment,
     torchrun_command,
@@ -37,7 +35,7 @@ from planner.whole_file import write_whole
 
 def execute(plan: Plan, run: RunDirectory, saved: SavedState | None = None) -> int:
     """Prepare, train, show; the training's exit code."""
-    environment = merged_environment(os.environ, environment_changes(plan, cores=num_cores()))
+    environment = planned_environment(plan, os.environ)
     write_plan(plan, run)
     if saved is None:
         run.attempts.unlink(missing_ok=True)

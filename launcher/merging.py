@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.quantizers.quantizers_utils import should_convert_module
 
+from launcher import adapter_files
 from launcher.adapter_delta import Adapter, as_trained_on, read_adapter, with_delta
 from launcher.model_building import DTYPES
 from launcher.run_directory import write_json
@@ -30,7 +31,7 @@ from planner.units import format_gib
 
 SHARD_BYTES = 2 * 10**9
 BYTES_PER_NUMBER = 2
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md")
+NOT_OF_A_MODEL = (adapter_files.CONFIG, adapter_files.WEIGHTS, "README.md")
 BASE_FILES = ("generation_config.json",)
 
 
@@ -186,5 +187,5 @@ def write_other_files(
         if (base / name).is_file():
             shutil.copy(base / name, target / name)
     for path in sorted(adapter.iterdir()):
-        if path.is_file() and path.name not in ADAPTER_FILES:
+        if path.is_file() and path.name not in NOT_OF_A_MODEL:
             shutil.copy(path, target / path.name)
