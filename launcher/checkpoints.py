@@ -66,11 +66,14 @@ def seal(checkpoint: Path, *, world_size: int, strategy: str) -> None:
     flush(checkpoint)
 
 
-def last_whole(folder: Path) -> tuple[SavedState | None, list[str]]:
-    """The newest checkpoint that can be trusted, and a sentence for each newer one that cannot."""
+def last_whole(folder: Path, verified: Path | None = None) -> tuple[SavedState | None, list[str]]:
+    """The newest checkpoint that can be trusted, and a sentence for each newer one that cannot.
+
+    One that was ``verified`` a moment ago is not read again.
+    """
     passed_over: list[str] = []
     for step, checkpoint in _newest_first(folder):
-        contents, wrong = _examine(checkpoint, read=True)
+        contents, wrong = _examine(checkpoint, read=checkpoint != verified)
         if wrong is None:
             saved = SavedState(
                 folder=checkpoint,

@@ -23,6 +23,9 @@ from launcher.watch import Watch
 from planner.errors import UserError
 from planner.plan import Plan
 
+NODE_LOST = 1
+"""Exit code of a run that another node has taken down."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
@@ -35,6 +38,8 @@ class Ended:
     """Who is waited for, in words."""
     rank: int = 0
     """Of those, the one whose log tells most."""
+    lost: str | None = None
+    """Which node took it down, in words."""
 
     @property
     def ran_out_of_memory(self) -> bool:
@@ -43,14 +48,16 @@ class Ended:
     def __str__(self) -> str:
         if self.stopped_by is not None:
             return f"stopped by {self.stopped_by}"
-        if self.hung is not None:
-            return self.hung
+        if self.lost is not None or self.hung is not None:
+            return str(self.lost or self.hung)
         if self.failure is not None:
             return str(self.failure)
         return "finished" if self.code == 0 else f"exit code {self.code}"
 
 
-def how_it_ended(run: RunDirectory, code: int, watch: Watch) -> Ended:
+def how_it_ended(run: RunDirectory, code: int, watch: Watch, *, blamed: str | None) -> Ended:
+    if blamed is not None:
+        return Ended(code=NODE_LOST, lost=blamed)
     if code == 0 and not run.report.exists():
         code = SIGNALLED + int(run.stop.read_text(encoding="utf-8"))
     if code in STOPPED:
@@ -101,6 +108,8 @@ def failed_lines(run: RunDirectory, ended: Ended) -> list[str]:
     if ended.stopped_by is not None:
         stopped = f"training was stopped by {ended.stopped_by}"
         return [f"error: {stopped}{rest or '; nothing was saved'}"]
+    if ended.lost is not None:
+        return [f"error: {ended.lost}{rest}"]
     if ended.hung is not None:
         return stack_lines(run.rank_log(ended.rank), ended.hung + rest)
     if ended.failure is not None and ended.failure.cause in KNOWN_CAUSES:

@@ -4,9 +4,10 @@ import os
 import sys
 from collections.abc import Mapping
 
-from launcher.attempts import attempt_of, begin_attempt, end_attempt
+from launcher.attempts import attempt_of, end_attempt
 from launcher.checkpoints import SavedState, discard_torn, last_whole
 from launcher.command import (
+    Rendezvous,
     planned_environment,
     preparation_command,
     rank_environment,
@@ -33,21 +34,48 @@ from planner.plan import Plan
 from planner.whole_file import write_whole
 
 
-def execute(plan: Plan, run: RunDirectory, saved: SavedState | None = None) -> int:
+class Company:
+    """The nodes of a run as the one sees them that leads it; this is a run on one node."""
+
+    environment: Mapping[str, str] = {}
+
+    def __init__(self, *, max_restarts: int = 0) -> None:
+        self.max_restarts = max_restarts
+
+    def prepares(self) -> None:
+        """The plan is written: every node prepares its inputs."""
+
+    def trains(self) -> Rendezvous | None:
+        """Before an attempt: where its ranks meet."""
+        return None
+
+    def look(self) -> bool:
+        """Called while this node's part runs: whether to end it."""
+        return False
+
+    def blamed(self, code: int) -> str | None:
+        """After this node's part of an attempt: which node is to blame, in words."""
+        return None
+
+
+def execute(
+    plan: Plan, run: RunDirectory, saved: SavedState | None = None, company: Company | None = None
+) -> int:
     """Prepare, train, show; the training's exit code."""
-    environment = planned_environment(plan, os.environ)
+    company = company or Company()
+    environment = planned_environment(plan, os.environ, company.environment)
     write_plan(plan, run)
+    company.prepares()
     if saved is None:
         run.attempts.unlink(missing_ok=True)
         run.inputs.unlink(missing_ok=True)
     inputs = inputs_before(run)
     if inputs is None or not inputs.are_there:
-        prepare = preparation_command(run.path, python=sys.executable)
-        code = run_to_end(prepare, environment, run.preparation_log)
+        code = prepare(run, environment, company)
         if code != 0:
             show_preparation_failure(run, code)
             return code
-    plan, ended = train_as_memory_allows(plan, run, environment, saved)
+    plan, ended = train_as_memory_allows(plan, run, environment, saved, company)
     if ended.code == 0:
         show_result(plan, run)
     else:
@@ -55,12 +83,24 @@ def execute(plan: Plan, run: RunDirectory, saved: SavedState | None = None) -> i
     return ended.code
 
 
+def prepare(run: RunDirectory, environment: Mapping[str, str], company: Company) -> int:
+    """This node's inputs; an exit code."""
+    command = preparation_command(run, python=sys.executable)
+    return run_to_end(command, environment, run.preparation_log, look=company.look)
+
+
 def train_as_memory_allows(
-    plan: Plan, run: RunDirectory, environment: Mapping[str, str], saved: SavedState | None
+    plan: Plan,
+    run: RunDirectory,
+    environment: Mapping[str, str],
+    saved: SavedState | None,
+    company: Company,
 ) -> tuple[Plan, Ended]:
     """Train; where memory runs out go on from the last checkpoint with the plan's next layout."""
     while True:
-        ended = train_once(plan, run, environment, saved)
+        clear_the_way(run)
+        ended = train_once(plan, run, environment, saved, company)
+        end_attempt(run, attempt_of(plan, from_step=saved.step if saved else 0), str(ended))
         leaner = fallback_plans(plan)
         if not ended.ran_out_of_memory or not leaner:
             return plan, ended
@@ -71,30 +111,42 @@ def train_as_memory_allows(
         write_plan(plan, run)
 
 
-def train_once(
-    plan: Plan, run: RunDirectory, environment: Mapping[str, str], saved: SavedState | None
-) -> Ended:
-    """Start the ranks and wait for their end."""
+def clear_the_way(run: RunDirectory) -> None:
+    """What an earlier attempt has left."""
     run.stop.unlink(missing_ok=True)
     forget_failures(run.ranks)
     discard_torn(run.checkpoints)
-    begin_attempt(run, attempt_of(plan, from_step=saved.step if saved else 0))
-    watch = Watch(run.ranks, limit_s=plan.training.hang_limit_s)
+
+
+def train_once(
+    plan: Plan,
+    run: RunDirectory,
+    environment: Mapping[str, str],
+    saved: SavedState | None,
+    company: Company,
+) -> Ended:
+    """Start this node's ranks and wait for their end."""
+    watch = Watch(run.ranks, limit_s=plan.training.hang_limit_s, node=run.node)
+
+    def look() -> bool:
+        watch.look()
+        return company.look()
+
     code = run_to_end(
         torchrun_command(
             plan,
-            run.path,
+            run,
             python=sys.executable,
             checkpoint=saved.folder if saved else None,
+            rendezvous=company.trains(),
+            max_restarts=company.max_restarts,
         ),
         rank_environment(plan, environment),
         run.launcher_log,
         ask_to_stop=lambda number: ask_ranks_to_stop(run, number),
-        look=watch.look,
+        look=look,
     )
-    ended = how_it_ended(run, code, watch)
-    end_attempt(run, str(ended))
-    return ended
+    return how_it_ended(run, code, watch, blamed=company.blamed(code))
 
 
 def ask_ranks_to_stop(run: RunDirectory, number: int) -> bool:

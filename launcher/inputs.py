@@ -38,4 +38,5 @@ def inputs_before(run: RunDirectory) -> Inputs | None:
 
 
 def write_inputs(run: RunDirectory, inputs: Inputs) -> None:
+    run.inputs.parent.mkdir(parents=True, exist_ok=True)
     write_json(run.inputs, asdict(inputs))
