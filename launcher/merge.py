@@ -11,6 +11,7 @@ from launcher.inputs import read_inputs
 from launcher.run_directory import RunDirectory, write_json
 from launcher.screen import libraries_quiet
 from launcher.shards import is_complete
+from launcher.unwinding import unwound_by_sigterm
 from planner.errors import InvalidRequestError
 from planner.plan import Plan
 from planner.spec import read_spec
@@ -30,7 +31,7 @@ def merge_run(directory: Path, output: Path | None) -> None:
         )
     # Before PyTorch is imported, which reads it then.
     os.environ.update(planned_environment(plan, os.environ))
-    with libraries_quiet(run.logs / "merge.log") as screen:
+    with unwound_by_sigterm(), libraries_quiet(run.logs / "merge.log") as screen:
         from launcher.merge_check import compare
         from launcher.merging import merge
 

@@ -18,6 +18,7 @@ from launcher.samples import preview
 from launcher.screen import redirect_output
 from launcher.sources import FoundSource, find_sources
 from launcher.tokenization import use_plain_template_if_none
+from launcher.unwinding import unwound_by_sigterm
 from planner.errors import InvalidRequestError, UserError
 from planner.plan import Plan
 from planner.spec import read_spec
@@ -133,7 +134,8 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # nothing forks here
     screen = redirect_output(run.preparation_log)
     try:
-        prepare(run, screen)
+        with unwound_by_sigterm():
+            prepare(run, screen)
     except UserError as error:
         print(f"error: {error}", file=screen)
         raise SystemExit(error.exit_code) from error

@@ -24,6 +24,7 @@ from launcher.samples import PlacedSample, SourceReader
 from launcher.screen import redirect_output
 from launcher.sources import FoundSource, find_sources
 from launcher.tokenizer_files import TokenizerPlace, find_tokenizer, load
+from launcher.unwinding import unwound_by_sigterm
 from planner.data_section import DataSection
 from planner.errors import UserError
 from planner.plan import ModelSection
@@ -45,7 +46,8 @@ def main() -> None:
     data = DataSection.model_validate_json(json.dumps(request["data"]))
     model = ModelSection.model_validate_json(json.dumps(request["model"]))
     try:
-        answer = answer_to(data, model, request["seed"], lambda line: print(line, file=notices))
+        with unwound_by_sigterm():
+            answer = answer_to(data, model, request["seed"], lambda line: print(line, file=notices))
     except ModelNotFoundError as error:
         answer = {"no_tokenizer": str(error)}
     except UserError as error:
