@@ -236,6 +236,15 @@ def test_a_pinned_stage_leaves_out_the_methods_it_does_not_go_with() -> None:
         decide(request(cards(2, 80), zero_stage=3, method="qlora"))
 
 
+def test_a_recipe_whose_matrices_the_model_lacks() -> None:
+    """Some may be missing; of GPT-2's own names it has none."""
+    recipe = load_recipe("qwen2.5-7b-lora")
+    with pytest.raises(InvalidRequestError, match="gpt2 has none of these: give --lora-targets"):
+        decide(request(cards(1, 24), model="gpt2", recipe=recipe))
+    decide(request(cards(1, 24), model="gpt2", recipe=recipe, lora_targets="all-linear"))
+    decide(request(cards(1, 24), model="phi-2", recipe=recipe, method="lora"))
+
+
 def test_zero_needs_several_devices() -> None:
     with pytest.raises(InvalidRequestError, match="there is one"):
         decide(request(cards(1, 80), zero_stage=2))
