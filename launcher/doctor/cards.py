@@ -17,6 +17,8 @@ read: accelerate/utils/environment.py at 1.15, ``check_cuda_p2p_ib_support``; ac
 to start there unless both of NCCL's variables are set.
 """
 PEER_VARIABLES = ("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE")
+UNKNOWN = "not looked at while the driver does not answer"
+XID = "see dmesg for Xid errors; restart the machine"
 CUDA_BUILD = "install a PyTorch build with CUDA: the selector at pytorch.org/get-started has it"
 
 
@@ -25,7 +27,7 @@ def driver(patient: Patient) -> Finding:
     if reading.problem is None and reading.driver_version is not None:
         return passed(f"{reading.driver_version}, runs CUDA up to {reading.cuda_version or '?'}")
     problem = reading.problem or "the driver does not tell its version"
-    if "no NVIDIA driver" in problem:
+    if patient.without_driver:
         return warned(
             "no NVIDIA driver here: training runs on the CPU",
             "where this machine has an NVIDIA GPU, install its driver; in a container, start it "
@@ -39,6 +41,8 @@ def cuda_and_torch(patient: Patient) -> Finding:
     torch, reading = patient.torch, patient.machine.nvml
     if torch is None:
         return failed("PyTorch cannot be imported", "pip install 'tuneplan[train]'")
+    if patient.gpus_unknown:
+        return passed(f"PyTorch {torch.version}; {UNKNOWN}")
     if not patient.gpus:
         return passed(f"PyTorch {torch.version}; there is no GPU to agree on")
     if torch.cuda is None:
@@ -69,6 +73,8 @@ def architecture(patient: Patient) -> Finding:
     capabilities = sorted(
         {gpu.compute_capability for gpu in patient.gpus if gpu.compute_capability}
     )
+    if patient.gpus_unknown:
+        return passed(UNKNOWN)
     if not capabilities:
         return passed("no GPU that kernels would be compiled for")
     if torch is None or torch.cuda is None:
@@ -103,18 +109,19 @@ def bf16(patient: Patient) -> Finding:
 
 def gpus(patient: Patient) -> Finding:
     """The cards as a plan would count them; what torch needs is a check of its own."""
+    if patient.gpus_unknown:
+        return passed(UNKNOWN)
     cluster = cluster_from(patient.machine.model_copy(update={"torch": None}))
     if cluster.device == "cpu":
         lost = " ".join(patient.machine.nvml.lost)
         if lost:
-            return failed(lost, "see dmesg for Xid errors; restart the machine")
+            return failed(lost, XID)
         return passed(f"none; {cluster.accelerator.device_name}, {cluster.cores} cores")
     words = _cards(cluster)
     if not cluster.notes:
         return passed(words)
-    return warned(
-        f"{words}. {' '.join(cluster.notes)}", "a plan made here counts with what is free"
-    )
+    remedy = XID if patient.machine.nvml.lost else "a plan made here counts with what is free"
+    return warned(f"{words}. {' '.join(cluster.notes)}", remedy)
 
 
 def _cards(cluster: Cluster) -> str:
@@ -127,6 +134,8 @@ def _cards(cluster: Cluster) -> str:
 def peer_access(patient: Patient) -> Finding:
     """GPUs reach each other, or NCCL has been told that they cannot."""
     cards, environ = patient.gpus, patient.environ
+    if patient.gpus_unknown:
+        return passed(UNKNOWN)
     if len(cards) < 2:
         return passed("not needed by one device")
     disabled = [name for name in PEER_VARIABLES if environ.get(name) == "1"]

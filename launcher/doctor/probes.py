@@ -116,7 +116,7 @@ def all_reduce() -> Finding:
     problems = [problem for problem in found if problem is not None]
     if problems:
         return failed(f"{backend}: {problems[0]}", NCCL if backend == "nccl" else GLOO)
-    why = "" if backend == "nccl" else " on the CPU (NCCL needs two GPUs)"
+    why = "" if backend == "nccl" else " on the CPU (NCCL needs two GPUs that PyTorch sees)"
     return passed(f"{backend}{why}, {RANKS} ranks, {seconds:.1f} s with the start")
 
 

@@ -78,6 +78,10 @@ OLD = TWO.model_copy(update={"driver_version": "535.104.05", "cuda_version": "12
 MISMATCH = NvmlReading(problem="The NVIDIA driver's library and kernel module differ")
 LOST = NvmlReading(driver_version="580.65.06", lost=("GPU 0 does not answer (GPU is lost).",))
 BOTH_OFF = {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
+ONE_LOST = TWO.model_copy(
+    update={"devices": TWO.devices[:1], "lost": ("GPU 1 does not answer (GPU is lost).",)}
+)
+UNKNOWN = "not looked at while the driver does not answer"
 NVLINK = with_cards(name="NVIDIA A100-SXM4-80GB").model_copy(
     update={"pairs": (PairReading(one=0, other=1, nvlinks=12, p2p=True),)}
 )
@@ -93,6 +97,11 @@ NVLINK = with_cards(name="NVIDIA A100-SXM4-80GB").model_copy(
         (cards.gpus, patient(with_cards(free_bytes=GIB)), "warn", "is in use"),
         (cards.gpus, patient(NO_GPU), "pass", "none; Some CPU, 8 cores"),
         (cards.gpus, patient(LOST), "fail", "GPU 0 does not answer"),
+        (cards.gpus, patient(ONE_LOST), "warn", "see dmesg for Xid errors"),
+        (cards.gpus, patient(MISMATCH), "pass", UNKNOWN),
+        (cards.cuda_and_torch, patient(MISMATCH), "pass", UNKNOWN),
+        (cards.architecture, patient(MISMATCH), "pass", UNKNOWN),
+        (cards.peer_access, patient(MISMATCH), "pass", UNKNOWN),
         (cards.cuda_and_torch, patient(), "pass", "CUDA 13.0, NCCL 2.29.3"),
         (cards.cuda_and_torch, patient(torch=None), "fail", "pip install 'tuneplan[train]'"),
         (cards.cuda_and_torch, patient(NO_GPU), "pass", "no GPU to agree on"),
