@@ -156,7 +156,12 @@ def launch(
     if dry_run:
         print(dry_run_text(plan, directory, python=sys.executable, cores=num_cores()), end="")
         return
-    raise typer.Exit(train(plan, directory, resume=resume, record=record))
+    run = RunDirectory(directory)
+    if begin_or_resume and run.report.exists():
+        tell([f"{directory} already holds a finished run"])
+        return
+    goes_on = resume or (begin_or_resume and run.plan.is_file())
+    raise typer.Exit(train(plan, directory, resume=goes_on, record=record))
 
 
 def train(plan: Plan, directory: Path, *, resume: bool, record: bool) -> int:

@@ -17,6 +17,7 @@ from launcher.engines.engine import (
 )
 from launcher.engines.job import PLAN_NAME, Job, Rendered
 from launcher.plan_file import plan_text
+from launcher.resume import check_nothing_to_resume
 from launcher.run_directory import RunDirectory, check_may_run_in, create, read_json, write_json
 from planner.errors import InvalidRequestError
 
@@ -43,7 +44,11 @@ def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
         raise InvalidRequestError(f"--on {name} takes no jobs: leave --detach out")
     rendered = engine.render(job)
     check_may_run_in(job.directory)
-    run = create(job.directory, needed_bytes=0)
+    run = RunDirectory(job.directory)
+    check_no_job(run)
+    if not job.resume:
+        check_nothing_to_resume(run)
+    create(job.directory, needed_bytes=0)
     write_files(job, rendered)
     found = engine.problems(rendered, job.folder)
     if found:
@@ -54,6 +59,22 @@ def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
     write_json(run.job, {"engine": name, "id": job_id})
     print(f"{name}: job {job_id}, {job.folder}")
     return 0 if detach else follow(run)
+
+
+def check_no_job(run: RunDirectory) -> None:
+    """Refuse a second job in a run directory while the first one waits or runs."""
+    if not run.job.is_file():
+        return
+    engine, job_id = submitted(run)
+    try:
+        look = engine.look(job_id)
+    except EngineError:
+        return  # the engine has forgotten it
+    if look.state in ("waiting", "running"):
+        raise InvalidRequestError(
+            f"{run.path} has a job that is {look.state}, {job_id}: launch --follow {run.path} "
+            f"shows it, launch --cancel {run.path} ends it"
+        )
 
 
 def write_files(job: Job, rendered: Rendered) -> None:
