@@ -28,6 +28,10 @@ class Wanted:
     def goes_on(self, run: RunDirectory) -> bool:
         return self.resume or (self.begin_or_resume and run.plan.is_file())
 
+    def is_had(self, run: RunDirectory) -> bool:
+        """The engine has started a finished run again."""
+        return self.begin_or_resume and run.report.is_file()
+
 
 def train(plan: Plan, directory: Path, wanted: Wanted) -> int:
     """The exit code; what can be known to fail is found before anything is written."""

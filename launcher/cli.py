@@ -151,6 +151,9 @@ def launch(
     wanted = Wanted(
         resume=resume, begin_or_resume=begin_or_resume, max_restarts=max_restarts, record=record
     )
+    if not dry_run and wanted.is_had(RunDirectory(directory)):
+        tell([f"{directory} already holds a finished run"])
+        return
     if plan.parallel.num_nodes > 1:
         endpoint = require_endpoint(plan, rdzv_endpoint)
         raise typer.Exit(launch_node(plan, directory, endpoint, wanted, dry_run=dry_run))

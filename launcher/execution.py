@@ -154,7 +154,7 @@ def ask_ranks_to_stop(run: RunDirectory, number: int) -> bool:
     if not any(place.step for place in places(run.ranks)):
         return False
     run.stop.write_text(str(number), encoding="utf-8")
-    say("stopping behind this step, with a checkpoint; once more to stop at once")
+    say("stopping behind this step, with a checkpoint; Ctrl-C to stop at once")
     return True
 
 

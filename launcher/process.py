@@ -33,9 +33,10 @@ def run_to_end(
     """Run a command whose standard output is our standard error, and its errors a log.
 
     It gets a session of its own, so that a terminal's Ctrl-C reaches it once, through us:
-    ``ask_to_stop`` says whether the command was asked in another way, else and at the second
-    signal it is ended. ``look`` is called while it runs and says whether to end it. After a signal
-    the code says which one.
+    ``ask_to_stop`` says whether the command was asked in another way, else it is ended, and also
+    at a Ctrl-C after that: schedulers repeat SIGTERM, and have SIGKILL where they are impatient.
+    ``look`` is called while it runs and says whether to end it. After a signal the code says which
+    one.
     """
     with ExitStack() as stack:
         errors: IO[bytes] = stack.enter_context(log_file.open("wb"))
@@ -49,11 +50,16 @@ def run_to_end(
             preexec_fn=stop_with_parent,
         )
         received: list[int] = []
+        stops_by_itself = False
 
         def pass_on(number: int, _frame: FrameType | None) -> None:
-            asked = not received and ask_to_stop(number)
+            nonlocal stops_by_itself
+            first = not received
             received.append(number)
-            if not asked and child.poll() is None:
+            if first:
+                stops_by_itself = ask_to_stop(number)
+            waits = stops_by_itself and (first or number == signal.SIGTERM)
+            if not waits and child.poll() is None:
                 child.send_signal(signal.SIGTERM)
 
         for number in STOP_SIGNALS:

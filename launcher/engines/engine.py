@@ -1,8 +1,8 @@
-"""What an engine that takes jobs must be able to do. Rendering is pure; the rest asks its tools."""
+"""What an engine must be able to do. Rendering is pure; the rest asks its tools."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 from launcher.engines.job import Job, Rendered
 from planner.errors import UserError
@@ -28,12 +28,17 @@ class Look:
     """Of the training, once it has ended."""
 
 
-class Engine(Protocol):
+class Renderer(Protocol):
     def render(self, job: Job) -> Rendered:
         """Pure. Raises ``InvalidRequestError`` for settings that it does not know."""
 
     def problems(self, rendered: Rendered, folder: Path) -> list[str]:
         """What the engine's own tools object to, a sentence each, before anything is submitted."""
+
+
+@runtime_checkable
+class Engine(Renderer, Protocol):
+    """Takes jobs: they go on when ``launch`` is gone, and are found again by name."""
 
     def submit(self, rendered: Rendered, folder: Path) -> str:
         """The job's name at the engine."""
@@ -47,9 +52,17 @@ class Engine(Protocol):
     def cancel(self, job_id: str) -> None: ...
 
 
-def engine_named(name: EngineName) -> Engine:
+@runtime_checkable
+class Foreground(Renderer, Protocol):
+    """Takes none: what it starts lives as long as ``launch`` does."""
+
+    def run(self, job: Job, rendered: Rendered) -> int:
+        """The training's exit code, once it has ended everywhere."""
+
+
+def engine_named(name: EngineName) -> Engine | Foreground:
     """Imported by name: each asks for tools that others do without."""
     from importlib import import_module
 
-    engine: Engine = import_module(f"launcher.engines.{name}").ENGINE
+    engine: Engine | Foreground = import_module(f"launcher.engines.{name}").ENGINE
     return engine

@@ -20,6 +20,8 @@ class Job:
     """The interpreter of this process, where the nodes share its disk."""
     resume: bool = False
     max_restarts: int = 0
+    working_directory: Path = field(default_factory=Path.cwd)
+    """Where ``launch`` was called: relative paths of the plan begin there."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """``--with KEY=VALUE``, not read yet: each engine has its own keys."""
 
@@ -44,14 +46,19 @@ class Rendered:
 
 
 def node_command(
-    job: Job, *, plan_file: str, directory: str, python: str | None = None
+    job: Job,
+    *,
+    plan_file: str,
+    directory: str,
+    python: str | None = None,
+    module: str = "launcher.cli",
 ) -> list[str]:
     """The same on every node, but for ``--rdzv-endpoint HOST:PORT``, which the engine adds.
 
     A job that its engine starts again goes on by itself.
     """
     return [
-        *(python or job.python, "-m", "launcher.cli", plan_file),
+        *(python or job.python, "-m", module, plan_file),
         *("--output", directory, "--max-restarts", str(job.max_restarts)),
         "--resume" if job.resume else "--begin-or-resume",
     ]

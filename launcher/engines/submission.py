@@ -5,16 +5,26 @@ import signal
 import sys
 import time
 
-from launcher.engines.engine import ENDED, Engine, EngineError, EngineName, Look, engine_named
-from launcher.engines.job import PLAN_NAME, Job
+from launcher.engines.engine import (
+    ENDED,
+    Engine,
+    EngineError,
+    EngineName,
+    Foreground,
+    Look,
+    Renderer,
+    engine_named,
+)
+from launcher.engines.job import PLAN_NAME, Job, Rendered
 from launcher.plan_file import plan_text
+from launcher.resume import check_nothing_to_resume
 from launcher.run_directory import RunDirectory, check_may_run_in, create, read_json, write_json
 from planner.errors import InvalidRequestError
 
 LOOK_SECONDS = 2.0
 
 
-def dry_run_text(engine: Engine, job: Job) -> str:
+def dry_run_text(engine: Renderer, job: Job) -> str:
     """Every file that would be written, and the commands that would submit them."""
     rendered = engine.render(job)
     parts = [f"run directory: {job.directory}"]
@@ -26,30 +36,52 @@ def dry_run_text(engine: Engine, job: Job) -> str:
 
 def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
     """Submit and follow, or as much of it as was asked for; an exit code."""
+    engine = engine_named(name)
     if dry_run:
-        print(dry_run_text(engine_named(name), job), end="")
+        print(dry_run_text(engine, job), end="")
         return 0
+    if detach and isinstance(engine, Foreground):
+        raise InvalidRequestError(f"--on {name} takes no jobs: leave --detach out")
+    rendered = engine.render(job)
     check_may_run_in(job.directory)
-    run = create(job.directory, needed_bytes=0)
-    job_id = submit(name, job, run)
+    run = RunDirectory(job.directory)
+    check_no_job(run)
+    if not job.resume:
+        check_nothing_to_resume(run)
+    create(job.directory, needed_bytes=0)
+    write_files(job, rendered)
+    found = engine.problems(rendered, job.folder)
+    if found:
+        raise EngineError(f"{name} refuses {job.folder}: {'; '.join(found)}")
+    if isinstance(engine, Foreground):
+        return engine.run(job, rendered)
+    job_id = engine.submit(rendered, job.folder)
+    write_json(run.job, {"engine": name, "id": job_id})
     print(f"{name}: job {job_id}, {job.folder}")
     return 0 if detach else follow(run)
 
 
-def submit(name: EngineName, job: Job, run: RunDirectory) -> str:
-    """The job's name at the engine; what it objects to is said before anything is submitted."""
-    engine = engine_named(name)
-    rendered = engine.render(job)
+def check_no_job(run: RunDirectory) -> None:
+    """Refuse a second job in a run directory while the first one waits or runs."""
+    if not run.job.is_file():
+        return
+    engine, job_id = submitted(run)
+    try:
+        look = engine.look(job_id)
+    except EngineError:
+        return  # the engine has forgotten it
+    if look.state in ("waiting", "running"):
+        raise InvalidRequestError(
+            f"{run.path} has a job that is {look.state}, {job_id}: launch --follow {run.path} "
+            f"shows it, launch --cancel {run.path} ends it"
+        )
+
+
+def write_files(job: Job, rendered: Rendered) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     files = {PLAN_NAME: plan_text(job.plan), **rendered.files}
     for file_name, text in files.items():
         (job.folder / file_name).write_text(text, encoding="utf-8")
-    found = engine.problems(rendered, job.folder)
-    if found:
-        raise EngineError(f"{name} refuses {job.folder}: {'; '.join(found)}")
-    job_id = engine.submit(rendered, job.folder)
-    write_json(run.job, {"engine": name, "id": job_id})
-    return job_id
 
 
 def follow(run: RunDirectory) -> int:
@@ -100,7 +132,9 @@ def submitted(run: RunDirectory) -> tuple[Engine, str]:
             f"{run.path} was not submitted to an engine: launch plan.yaml --on slurm submits"
         )
     content = read_json(run.job)
-    return engine_named(content["engine"]), str(content["id"])
+    engine = engine_named(content["engine"])
+    assert isinstance(engine, Engine)
+    return engine, str(content["id"])
 
 
 def settings_of(given: list[str]) -> dict[str, str]:
@@ -112,5 +146,7 @@ def settings_of(given: list[str]) -> dict[str, str]:
             raise InvalidRequestError(
                 f"--with {setting}: write KEY=VALUE, for example --with partition=gpu"
             )
+        if key in settings:
+            raise InvalidRequestError(f"--with {key} is given twice: give it once")
         settings[key] = value
     return settings
