@@ -21,6 +21,7 @@ LAUNCHER_MAY_USE = {
     "planner.optimizers",
     "planner.plan",
     "planner.prediction_section",
+    "planner.presets",
     "planner.refit",
     "planner.rules",
     "planner.spec",
