@@ -9,6 +9,8 @@ from typing import Any
 from launcher.run_directory import RunDirectory
 from planner.plan import Plan
 
+RESTARTED = "the ranks were started again"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
@@ -34,12 +36,20 @@ def attempt_of(plan: Plan, *, from_step: int) -> Attempt:
 
 
 def begin_attempt(run: RunDirectory, attempt: Attempt) -> None:
-    _write(run.attempts, [*_read(run.attempts), attempt])
+    """By rank 0, once it knows where it goes on from. One that nobody has ended was broken off:
+    torch elastic has started the ranks again."""
+    earlier = [
+        each if each.ended else replace(each, ended=RESTARTED) for each in _read(run.attempts)
+    ]
+    _write(run.attempts, [*earlier, attempt])
 
 
-def end_attempt(run: RunDirectory, ended: str) -> None:
-    *earlier, last = _read(run.attempts)
-    _write(run.attempts, [*earlier, replace(last, ended=ended)])
+def end_attempt(run: RunDirectory, attempt: Attempt, ended: str) -> None:
+    """``attempt`` stands for one whose ranks did not come so far as to say that they began."""
+    attempts = _read(run.attempts)
+    if not attempts or attempts[-1].ended is not None:
+        attempts.append(attempt)
+    _write(run.attempts, [*attempts[:-1], replace(attempts[-1], ended=ended)])
 
 
 def reported_attempts(run: RunDirectory) -> list[dict[str, Any]]:

@@ -3,13 +3,13 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from launcher.beginning import Wanted, tell, train
 from launcher.chatglm.command import Layout
 from launcher.command import (
     environment_changes,
@@ -21,13 +21,10 @@ from launcher.dry_run import dry_run_text
 from launcher.engines.engine import EngineName
 from launcher.engines.job import Job
 from launcher.engines.submission import run_job, settings_of
-from launcher.execution import execute
+from launcher.nodes.launch import launch_node, require_endpoint
 from launcher.plan_file import read_plan
-from launcher.preflight import needed_disk_bytes, refitted, require_packages, suited
-from launcher.record import write_record
-from launcher.resume import check_nothing_to_resume, interrupted_plan, saved_state
-from launcher.run_directory import RunDirectory, check_may_run_in, create, locked
-from launcher.sources import check_named
+from launcher.preflight import refitted
+from launcher.run_directory import RunDirectory
 from launcher.without_plan import Task, check_options, without_plan
 from planner.command_line import run as run_command
 from planner.data_section import DataErrors
@@ -152,44 +149,20 @@ def launch(
             settings=settings_of(engine_settings or []),
         )
         raise typer.Exit(run_job(on, job, dry_run=dry_run, detach=detach))
-    require_one_node(plan)
+    wanted = Wanted(
+        resume=resume, begin_or_resume=begin_or_resume, max_restarts=max_restarts, record=record
+    )
+    if plan.parallel.num_nodes > 1:
+        endpoint = require_endpoint(plan, rdzv_endpoint)
+        raise typer.Exit(launch_node(plan, directory, endpoint, wanted, dry_run=dry_run))
     if dry_run:
-        print(dry_run_text(plan, directory, python=sys.executable, cores=num_cores()), end="")
+        run = RunDirectory(directory)
+        text = dry_run_text(
+            plan, run, python=sys.executable, cores=num_cores(), max_restarts=max_restarts
+        )
+        print(text, end="")
         return
-    raise typer.Exit(train(plan, directory, resume=resume, record=record))
-
-
-def train(plan: Plan, directory: Path, *, resume: bool, record: bool) -> int:
-    """The exit code; what can be known to fail is found before anything is written."""
-    if not resume:
-        check_named(plan.data)
-    check_may_run_in(directory)
-    require_packages(plan)
-    run = create(directory, needed_bytes=needed_disk_bytes(plan))
-    with locked(run):
-        code = begin_or_resume(plan, run, resume=resume)
-    if record and code == 0:
-        print(f"recorded: {write_record(run)}")
-    return code
-
-
-def begin_or_resume(plan: Plan, run: RunDirectory, *, resume: bool) -> int:
-    if not resume:
-        check_nothing_to_resume(run)
-        plan, notes = suited(plan)
-        tell(notes)
-        return execute(plan, run)
-    running = interrupted_plan(plan, run)
-    saved, passed_over = saved_state(running, run)
-    running, notes = suited(running)
-    since = "the beginning: nothing is saved" if saved is None else f"step {saved.step}"
-    tell([*notes, *passed_over, f"going on from {since}"])
-    return execute(running, run, saved)
-
-
-def tell(notes: Sequence[str]) -> None:
-    for note in notes:
-        print(note, file=sys.stderr)
+    raise typer.Exit(train(plan, directory, wanted))
 
 
 def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
@@ -235,14 +208,6 @@ def require_possible(plan: Plan) -> None:
         raise InvalidRequestError(
             f"optimizer {plan.optimizer.name} is {library}'s, which is not installed: "
             f"pip install {library}"
-        )
-
-
-def require_one_node(plan: Plan) -> None:
-    if plan.parallel.num_nodes > 1:
-        raise InvalidRequestError(
-            f"the plan is for {plan.parallel.num_nodes} nodes, and launch starts the ranks of one. "
-            "Plan with --nodes 1."
         )
 
 

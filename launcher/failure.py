@@ -62,6 +62,11 @@ def forget_failures(folder: Path) -> None:
         path.unlink()
 
 
+def forget_failure(folder: Path, rank: int) -> None:
+    """Of a rank that starts again."""
+    (folder / f"failure-{rank}.json").unlink(missing_ok=True)
+
+
 def failure_of(error: BaseException, *, rank: int, stage: Stage, step: int) -> Failure:
     cause = _cause(error)
     text = str(error).strip()

@@ -3,8 +3,8 @@
 It imports what the ranks import, so the launching process itself stays small.
 """
 
+import argparse
 import os
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -53,6 +53,7 @@ def prepare(run: RunDirectory, screen: TextIO) -> None:
         data_key=entry.folder.name,
         data=dict(entry.summary),
     )
+    run.inputs.parent.mkdir(parents=True, exist_ok=True)
     write_json(run.inputs, asdict(inputs))
     for line in describe(DataSummary(**entry.summary), plan.batch.sequence_length):
         print(line, file=screen)
@@ -128,7 +129,11 @@ def tokenizer_key(tokenizer: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    run = RunDirectory(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(prog="launcher.prepare")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--address", help="of this node, of several that share the folder")
+    given = parser.parse_args()
+    run = RunDirectory(given.run, given.address)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # nothing forks here
     screen = redirect_output(run.preparation_log)
     try:

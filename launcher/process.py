@@ -17,6 +17,8 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = {SIGNALLED + number: number.name for number in STOP_SIGNALS}
 """Exit codes of a run that somebody stopped."""
 LOOK_SECONDS = 0.5
+END_SECONDS = 5.0
+"""For a command to end by itself: one that waits for a lost peer does not."""
 _PR_SET_PDEATHSIG = 1  # read: linux/prctl.h
 _LIBC = ctypes.CDLL(None)
 _ENDED_RANK = re.compile(r"^\s*rank\s*:\s*(\d+).*?^\s*exitcode\s*:\s*(-?\d+)", re.DOTALL | re.M)
@@ -28,13 +30,14 @@ def run_to_end(
     log_file: Path,
     *,
     ask_to_stop: Callable[[int], bool] = lambda _number: False,
-    look: Callable[[], None] = lambda: None,
+    look: Callable[[], bool] = lambda: False,
 ) -> int:
     """Run a command whose standard output is our standard error, and its errors a log.
 
     It gets a session of its own, so that a terminal's Ctrl-C reaches it once, through us:
     ``ask_to_stop`` says whether the command was asked in another way, else and at the second
-    signal it is ended. ``look`` is called while it runs. After a signal the code says which one.
+    signal it is ended. ``look`` is called while it runs and says whether to end it. After a signal
+    the code says which one.
     """
     with ExitStack() as stack:
         errors: IO[bytes] = stack.enter_context(log_file.open("wb"))
@@ -63,12 +66,23 @@ def run_to_end(
     return code if code >= 0 else SIGNALLED - code
 
 
-def _wait(child: subprocess.Popen[bytes], look: Callable[[], None]) -> int:
+def _wait(child: subprocess.Popen[bytes], look: Callable[[], bool]) -> int:
     while True:
         try:
             return child.wait(LOOK_SECONDS)
         except subprocess.TimeoutExpired:
-            look()
+            if look():
+                return _end(child)
+
+
+def _end(child: subprocess.Popen[bytes]) -> int:
+    """Its ranks go with it: see ``stop_with_parent``."""
+    child.send_signal(signal.SIGTERM)
+    try:
+        return child.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()
 
 
 def failed_rank(launcher_log: Path) -> tuple[int, int] | None:

@@ -24,6 +24,8 @@ class Place:
 
     rank: int
     process: int
+    node: str | None = None
+    """Of several, the address of the one that has the process."""
     stage: Stage
     step: int
     """The optimizer step it is in, counted from 1; 0 before the first."""
@@ -44,10 +46,10 @@ class Place:
 class Stages:
     """Written by the rank itself: one system call a stage."""
 
-    def __init__(self, file: Path, rank: int) -> None:
+    def __init__(self, file: Path, rank: int, node: str | None = None) -> None:
         file.parent.mkdir(exist_ok=True)
         self._descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        self._rank = rank
+        self._rank, self._node = rank, node
         self.stage: Stage = "load"
         self.step = 0
         self.passed = 0
@@ -58,6 +60,7 @@ class Stages:
         place = Place(
             rank=self._rank,
             process=os.getpid(),
+            node=self._node,
             stage=stage,
             step=step,
             passed=self.passed,

@@ -13,8 +13,8 @@ STACK_SECONDS = 0.5
 
 
 class Watch:
-    def __init__(self, folder: Path, *, limit_s: float) -> None:
-        self._folder, self._limit_s = folder, limit_s
+    def __init__(self, folder: Path, *, limit_s: float, node: str | None = None) -> None:
+        self._folder, self._limit_s, self._node = folder, limit_s, node
         self.hung: list[Place] = []
         """Every rank of a run that was ended for its silence."""
         self._frozen: list[Place] = []
@@ -24,10 +24,11 @@ class Watch:
         found = places(self._folder)
         if self.hung or silent_for_s(found, time.time()) <= self._limit_s:
             return
-        self.hung, self._frozen = found, frozen(found)
-        _signal_all(found, signal.SIGUSR1)
+        here = [place for place in found if place.node == self._node]
+        self.hung, self._frozen = found, frozen(here)
+        signal_all(here, signal.SIGUSR1)
         time.sleep(STACK_SECONDS)
-        _signal_all(found, signal.SIGKILL)
+        signal_all(here, signal.SIGKILL)
 
     @property
     def waited_for(self) -> list[Place]:
@@ -52,7 +53,7 @@ def _listed(found: Sequence[Place]) -> str:
     return ", ".join(map(str, found))
 
 
-def _signal_all(found: Sequence[Place], number: int) -> None:
+def signal_all(found: Sequence[Place], number: int) -> None:
     for place in found:
         try:
             os.kill(place.process, number)

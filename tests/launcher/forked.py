@@ -77,7 +77,8 @@ class Launcher:
         self.said.clear()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("launcher.execution.run_to_end", self.run_to_end)
-            patch.setattr("launcher.execution.say", self.said.append)
+            for module in ("execution", "ending"):
+                patch.setattr(f"launcher.{module}.say", self.said.append)
             patch.chdir(folder)
             plan = read_plan(Path("plan.yaml"))
             run = create(Path(plan.output.directory), needed_bytes=0)
@@ -91,7 +92,7 @@ class Launcher:
         log_file: Path,
         *,
         ask_to_stop: Callable[[int], bool] = lambda _number: False,
-        look: Callable[[], None] = lambda: None,
+        look: Callable[[], bool] = lambda: False,
     ) -> int:
         """In place of the function of this name in launcher.process."""
         module = "launcher.train" if "launcher.train" in command else "launcher.prepare"
