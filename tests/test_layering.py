@@ -22,6 +22,7 @@ LAUNCHER_MAY_USE = {
     "planner.optimizers",
     "planner.plan",
     "planner.prediction_section",
+    "planner.presets",
     "planner.refit",
     "planner.rules",
     "planner.spec",
