@@ -11,6 +11,7 @@ from launcher.failure import KNOWN_CAUSES, Failure, told_failures
 from launcher.process import SIGNALLED, STOPPED
 from launcher.root_cause import root_cause, silent_deaths
 from launcher.run_directory import RunDirectory, read_json
+from launcher.screen import tail
 from launcher.stages import places
 from launcher.summary import (
     closing_lines,
@@ -23,8 +24,14 @@ from launcher.watch import Watch
 from planner.errors import UserError
 from planner.plan import Plan
 
-NODE_LOST = 1
-"""Exit code of a run that another node has taken down."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """Another node's, which ends this one's part."""
+
+    reason: str
+    """One line, which names the node."""
+    code: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +45,10 @@ class Ended:
     """Who is waited for, in words."""
     rank: int = 0
     """Of those, the one whose log tells most."""
-    lost: str | None = None
-    """Which node took it down, in words."""
+    lost: Trouble | None = None
+    """Another node, which took it down."""
+    refused: str | None = None
+    """Why its preparation ended it, in words."""
 
     @property
     def ran_out_of_memory(self) -> bool:
@@ -48,16 +57,18 @@ class Ended:
     def __str__(self) -> str:
         if self.stopped_by is not None:
             return f"stopped by {self.stopped_by}"
-        if self.lost is not None or self.hung is not None:
-            return str(self.lost or self.hung)
+        if self.lost is not None:
+            return self.lost.reason
+        if self.refused is not None or self.hung is not None:
+            return str(self.refused or self.hung)
         if self.failure is not None:
             return str(self.failure)
         return "finished" if self.code == 0 else f"exit code {self.code}"
 
 
-def how_it_ended(run: RunDirectory, code: int, watch: Watch, *, blamed: str | None) -> Ended:
+def how_it_ended(run: RunDirectory, code: int, watch: Watch, *, blamed: Trouble | None) -> Ended:
     if blamed is not None:
-        return Ended(code=NODE_LOST, lost=blamed)
+        return Ended(code=blamed.code, lost=blamed)
     if code == 0 and not run.report.exists():
         code = SIGNALLED + int(run.stop.read_text(encoding="utf-8"))
     if code in STOPPED:
@@ -81,15 +92,20 @@ def show_result(plan: Plan, run: RunDirectory) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
-def show_preparation_failure(run: RunDirectory, code: int) -> None:
+def preparation_ended(run: RunDirectory, code: int) -> Ended:
+    """What went wrong is said, where the preparation has not done so itself."""
+    if code == 0:
+        return Ended(code=0)
     if code == UserError.exit_code:
-        return  # it has said what is wrong
+        said = tail(run.preparation_log, 1)
+        return Ended(code=code, refused=said[0].removeprefix("error: ") if said else None)
     if code in STOPPED:
         say(f"error: stopped by {STOPPED[code]} before the training began")
-    else:
-        what = f"preparing the run ended with exit code {code}"
-        for line in failure_lines(run.preparation_log, what):
-            say(line)
+        return Ended(code=code, stopped_by=STOPPED[code])
+    what = f"preparing the run ended with exit code {code}"
+    for line in failure_lines(run.preparation_log, what):
+        say(line)
+    return Ended(code=code, refused=what)
 
 
 def show_training_failure(run: RunDirectory, ended: Ended) -> None:
@@ -109,7 +125,7 @@ def failed_lines(run: RunDirectory, ended: Ended) -> list[str]:
         stopped = f"training was stopped by {ended.stopped_by}"
         return [f"error: {stopped}{rest or '; nothing was saved'}"]
     if ended.lost is not None:
-        return [f"error: {ended.lost}{rest}"]
+        return [f"error: {ended.lost.reason}{rest}"]
     if ended.hung is not None:
         return stack_lines(run.rank_log(ended.rank), ended.hung + rest)
     if ended.failure is not None and ended.failure.cause in KNOWN_CAUSES:

@@ -5,6 +5,7 @@ It imports what the ranks import, so the launching process itself stays small.
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -137,7 +138,8 @@ def main() -> None:
         with unwound_by_sigterm():
             prepare(run, screen)
     except UserError as error:
-        print(f"error: {error}", file=screen)
+        for said in (screen, sys.stdout):  # the latter is the log
+            print(f"error: {error}", file=said)
         raise SystemExit(error.exit_code) from error
 
 

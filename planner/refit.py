@@ -69,6 +69,7 @@ def on_machine(plan: Plan, cluster: Cluster) -> Plan:
         cluster,
         gpus_per_node=plan.parallel.gpus_per_node,
         num_nodes=plan.parallel.num_nodes,
+        network=plan.hardware.network,
     )
     return predicted(plan.model_copy(update={"hardware": hardware}), sized)
 
@@ -122,6 +123,7 @@ def cluster_of(plan: Plan) -> Cluster:
         accelerator=card,
         gpus_per_node=parallel.gpus_per_node,
         num_nodes=parallel.num_nodes,
+        network=hardware.network,
     )
 
 
