@@ -12,7 +12,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils._paths import filter_repo_objects
 
 from launcher.checkpoint import Checkpoint, ModelNotFoundError, local_checkpoint
-from launcher.shards import is_complete
+from launcher.shards import has_weights, is_complete, weight_files, write_index
+from planner.errors import InvalidFileError
 from planner.plan import ModelSection
 from tests.launcher.chatglm_original import random_tensors, write_original
 
@@ -55,8 +56,24 @@ def test_every_shard_must_be_there(tmp_path: Path) -> None:
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps(shards), encoding="utf-8")
     assert not is_complete(folder)
+    assert not has_weights(folder)
     checkpoint(folder, "b.safetensors")
     assert is_complete(folder)
+    assert weight_files(folder) == [folder / "a.safetensors", folder / "b.safetensors"]
+
+
+def test_a_single_file_goes_before_shards_and_pickled_ones(tmp_path: Path) -> None:
+    """As transformers reads them."""
+    folder = checkpoint(
+        tmp_path / "m", "config.json", "pytorch_model.bin", "consolidated.safetensors"
+    )
+    assert weight_files(folder) == [folder / "pytorch_model.bin"]
+    assert not is_complete(folder)
+    write_index(folder, {"x": "a.safetensors", "y": "gone.safetensors"}, total_bytes=2)
+    with pytest.raises(InvalidFileError, match=r"names a\.safetensors, which is missing"):
+        weight_files(folder)
+    checkpoint(folder, "model.safetensors")
+    assert weight_files(folder) == [folder / "model.safetensors"]
 
 
 @pytest.mark.parametrize("source", ["./gone", "/gone/model", "~/gone", "a/b/c"])
