@@ -4,6 +4,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Mapping
 
 from launcher.engines.engine import (
     ENDED,
@@ -54,6 +55,13 @@ def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
     write_json(run.job, {"engine": name, "id": job_id})
     print(f"{name}: job {job_id}, {job.folder}")
     return 0 if detach else follow(run)
+
+
+def require_engine(given: Mapping[str, object]) -> None:
+    """Refuses what only an engine reads, where there is none."""
+    for option, value in given.items():
+        if value:
+            raise InvalidRequestError(f"{option} goes with --on hosts|slurm|skypilot|kubeflow")
 
 
 def write_files(job: Job, rendered: Rendered) -> None:
