@@ -16,6 +16,7 @@ LAUNCHER_MAY_USE = {
     "planner.gpu",
     "planner.machine",
     "planner.lengths",
+    "planner.network",
     "planner.nvml",
     "planner.readings",
     "planner.optimizers",
