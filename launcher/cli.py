@@ -20,7 +20,7 @@ from launcher.command import (
 from launcher.dry_run import dry_run_text
 from launcher.engines.engine import EngineName
 from launcher.engines.job import Job
-from launcher.engines.submission import run_job, settings_of
+from launcher.engines.submission import require_engine, run_job, settings_of
 from launcher.nodes.launch import launch_node, require_endpoint
 from launcher.plan_file import read_plan
 from launcher.preflight import refitted
@@ -140,6 +140,10 @@ def launch(
         return
     directory = Path(plan.output.directory)
     if on != "local":
+        if rdzv_endpoint is not None:
+            raise InvalidRequestError(
+                f"--on {on} says where the nodes meet: leave --rdzv-endpoint out"
+            )
         job = Job(
             plan=plan,
             directory=directory.absolute(),
@@ -149,6 +153,7 @@ def launch(
             settings=settings_of(engine_settings or []),
         )
         raise typer.Exit(run_job(on, job, dry_run=dry_run, detach=detach))
+    require_engine({"--with": engine_settings, "--detach": detach})
     wanted = Wanted(
         resume=resume, begin_or_resume=begin_or_resume, max_restarts=max_restarts, record=record
     )

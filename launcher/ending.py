@@ -10,6 +10,7 @@ from launcher.checkpoints import last_whole
 from launcher.failure import Failure, first_failure
 from launcher.process import SIGNALLED, STOPPED, failed_rank
 from launcher.run_directory import RunDirectory, read_json
+from launcher.screen import tail
 from launcher.summary import (
     closing_lines,
     describe_exit,
@@ -21,8 +22,14 @@ from launcher.watch import Watch
 from planner.errors import UserError
 from planner.plan import Plan
 
-NODE_LOST = 1
-"""Exit code of a run that another node has taken down."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """Another node's, which ends this one's part."""
+
+    reason: str
+    """One line, which names the node."""
+    code: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +43,10 @@ class Ended:
     """Who is waited for, in words."""
     rank: int = 0
     """Whose log tells most."""
-    lost: str | None = None
-    """Which node took it down, in words."""
+    lost: Trouble | None = None
+    """Another node, which took it down."""
+    refused: str | None = None
+    """Why its preparation ended it, in words."""
 
     @property
     def ran_out_of_memory(self) -> bool:
@@ -46,17 +55,19 @@ class Ended:
     def __str__(self) -> str:
         if self.stopped_by is not None:
             return f"stopped by {self.stopped_by}"
-        if self.lost is not None or self.hung is not None:
-            return str(self.lost or self.hung)
+        if self.lost is not None:
+            return self.lost.reason
+        if self.refused is not None or self.hung is not None:
+            return str(self.refused or self.hung)
         if self.failure is None:
             return "finished" if self.code == 0 else f"exit code {self.code}"
         what = self.failure.cause.replace("_", " ")
         return f"{what} on rank {self.failure.rank}, {self.failure.where}"
 
 
-def how_it_ended(run: RunDirectory, code: int, watch: Watch, *, blamed: str | None) -> Ended:
+def how_it_ended(run: RunDirectory, code: int, watch: Watch, *, blamed: Trouble | None) -> Ended:
     if blamed is not None:
-        return Ended(code=NODE_LOST, lost=blamed)
+        return Ended(code=blamed.code, lost=blamed)
     if code == 0 and not run.report.exists():
         code = SIGNALLED + int(run.stop.read_text(encoding="utf-8"))
     if code in STOPPED:
@@ -74,13 +85,19 @@ def show_result(plan: Plan, run: RunDirectory) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
-def show_preparation_failure(run: RunDirectory, code: int) -> None:
+def preparation_ended(run: RunDirectory, code: int) -> Ended:
+    """What went wrong is said, where the preparation has not done so itself."""
+    if code == 0:
+        return Ended(code=0)
     if code == UserError.exit_code:
-        return  # it has said what is wrong
+        said = tail(run.preparation_log, 1)
+        return Ended(code=code, refused=said[0].removeprefix("error: ") if said else None)
     if code in STOPPED:
         say(f"error: stopped by {STOPPED[code]} before the training began")
-    else:
-        show_log(run.preparation_log, f"preparing the run ended with exit code {code}")
+        return Ended(code=code, stopped_by=STOPPED[code])
+    what = f"preparing the run ended with exit code {code}"
+    show_log(run.preparation_log, what)
+    return Ended(code=code, refused=what)
 
 
 def show_training_failure(run: RunDirectory, ended: Ended) -> None:
@@ -89,7 +106,7 @@ def show_training_failure(run: RunDirectory, ended: Ended) -> None:
     if ended.stopped_by is not None:
         say(f"error: training was stopped by {ended.stopped_by}{rest or '; nothing was saved'}")
     elif ended.lost is not None:
-        say(f"error: {ended.lost}{rest}")
+        say(f"error: {ended.lost.reason}{rest}")
     elif ended.hung is not None:
         for line in hang_lines(run.rank_log(ended.rank), ended.hung + rest):
             say(line)

@@ -18,9 +18,10 @@ from launcher.command import (
 from launcher.deepspeed_config import deepspeed_config
 from launcher.ending import (
     Ended,
+    Trouble,
     how_it_ended,
+    preparation_ended,
     say,
-    show_preparation_failure,
     show_result,
     show_training_failure,
 )
@@ -29,7 +30,7 @@ from launcher.fallbacks import describe_layout, fallback_plans
 from launcher.plan_file import plan_text
 from launcher.process import run_to_end
 from launcher.run_directory import RunDirectory, write_json
-from launcher.stages import places
+from launcher.stages import of_node, places
 from launcher.watch import Watch
 from planner.plan import Plan
 
@@ -53,9 +54,21 @@ class Company:
         """Called while this node's part runs: whether to end it."""
         return False
 
-    def blamed(self, code: int) -> str | None:
-        """After this node's part of an attempt: which node is to blame, in words."""
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why it was ended."""
         return None
+
+    def blamed(self, code: int) -> Trouble | None:
+        """After this node's part of an attempt: which other node is to blame."""
+        return None
+
+    def ends(self, ended: Ended) -> None:
+        """Nothing comes after this."""
+
+    def shows(self, run: RunDirectory) -> bool:
+        """Whether this node tells of the result."""
+        return True
 
 
 def execute(
@@ -66,17 +79,19 @@ def execute(
     environment = environment_of(plan, company)
     write_plan(plan, run)
     company.prepares()
-    if saved is None or not run.inputs.is_file():
+    if saved is None:
         run.attempts.unlink(missing_ok=True)
-        code = prepare(run, environment, company)
-        if code != 0:
-            show_preparation_failure(run, code)
-            return code
+    if saved is None or not run.inputs.is_file():
+        ended = prepare(run, environment, company)
+        if ended.code != 0:
+            company.ends(ended)
+            return ended.code
     plan, ended = train_as_memory_allows(plan, run, environment, saved, company)
-    if ended.code == 0:
-        show_result(plan, run)
-    else:
+    if ended.code != 0:
         show_training_failure(run, ended)
+    elif company.shows(run):
+        show_result(plan, run)
+    company.ends(ended)
     return ended.code
 
 
@@ -85,10 +100,14 @@ def environment_of(plan: Plan, company: Company) -> dict[str, str]:
     return merged_environment(os.environ, {**changes, **company.environment})
 
 
-def prepare(run: RunDirectory, environment: Mapping[str, str], company: Company) -> int:
-    """This node's inputs; an exit code."""
+def prepare(run: RunDirectory, environment: Mapping[str, str], company: Company) -> Ended:
+    """This node's inputs; what is wrong is said."""
     command = preparation_command(run, python=sys.executable)
-    return run_to_end(command, environment, run.preparation_log, look=company.look)
+    code = run_to_end(command, environment, run.preparation_log, look=company.look)
+    if company.trouble is None:
+        return preparation_ended(run, code)
+    say(f"error: {company.trouble.reason}")
+    return Ended(code=company.trouble.code, lost=company.trouble)
 
 
 def train_as_memory_allows(
@@ -153,7 +172,7 @@ def train_once(
 
 def ask_ranks_to_stop(run: RunDirectory, number: int) -> bool:
     """Whether the ranks will save and stop by themselves: once they train they do."""
-    if not any(place.step for place in places(run.ranks)):
+    if not any(place.step for place in of_node(places(run.ranks), run.node)):
         return False
     run.stop.write_text(str(number), encoding="utf-8")
     say("stopping behind this step, with a checkpoint; Ctrl-C to stop at once")

@@ -5,6 +5,7 @@ It imports what the ranks import, so the launching process itself stays small.
 
 import argparse
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -139,7 +140,8 @@ def main() -> None:
     try:
         prepare(run, screen)
     except UserError as error:
-        print(f"error: {error}", file=screen)
+        for said in (screen, sys.stdout):  # the latter is the log
+            print(f"error: {error}", file=said)
         raise SystemExit(error.exit_code) from error
 
 

@@ -17,6 +17,8 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = {SIGNALLED + number: number.name for number in STOP_SIGNALS}
 """Exit codes of a run that somebody stopped."""
 LOOK_SECONDS = 0.5
+ENDED = 1
+"""Exit code of a command that ``look`` has ended."""
 END_SECONDS = 5.0
 """For a command to end by itself: one that waits for a lost peer does not."""
 _PR_SET_PDEATHSIG = 1  # read: linux/prctl.h
@@ -78,17 +80,18 @@ def _wait(child: subprocess.Popen[bytes], look: Callable[[], bool]) -> int:
             return child.wait(LOOK_SECONDS)
         except subprocess.TimeoutExpired:
             if look():
-                return _end(child)
+                _end(child)
+                return ENDED
 
 
-def _end(child: subprocess.Popen[bytes]) -> int:
+def _end(child: subprocess.Popen[bytes]) -> None:
     """Its ranks go with it: see ``stop_with_parent``."""
     child.send_signal(signal.SIGTERM)
     try:
-        return child.wait(END_SECONDS)
+        child.wait(END_SECONDS)
     except subprocess.TimeoutExpired:
         child.kill()
-        return child.wait()
+        child.wait()
 
 
 def failed_rank(launcher_log: Path) -> tuple[int, int] | None:

@@ -70,6 +70,7 @@ def _hardware(decision: Decision) -> HardwareSection:
         device_name=cluster.accelerator.device_name,
         capacity_bytes=cluster.accelerator.capacity_bytes,
         budget_bytes=decision.request.budget_bytes,
+        network=cluster.network,
     )
 
 

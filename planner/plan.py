@@ -6,10 +6,12 @@ free of contradictions; nothing later has to check it again.
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from planner.data_section import DataSection
+from planner.errors import UnknownNameError
 from planner.gpu import Device
+from planner.network import network_name
 from planner.prediction_section import PredictionSection
 from planner.spec import Spec
 from planner.training_sections import TrainingSection
@@ -95,6 +97,17 @@ class HardwareSection(Spec):
     """Of one device."""
     budget_bytes: int
     """What the plan may use of one device."""
+    network: str | None = None
+    """What joins several nodes, by its name in presets/networks.yaml; nothing where it is unknown
+    or there is one."""
+
+    @field_validator("network")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        try:
+            return None if name is None else network_name(name)
+        except UnknownNameError as error:
+            raise ValueError(str(error)) from error
 
 
 class AdapterSection(Spec):

@@ -62,6 +62,7 @@ def on_machine(plan: Plan, cluster: Cluster) -> Plan:
         cluster,
         gpus_per_node=plan.parallel.gpus_per_node,
         num_nodes=plan.parallel.num_nodes,
+        network=plan.hardware.network,
     )
     return predicted(plan.model_copy(update={"hardware": hardware}), sized)
 
@@ -114,4 +115,5 @@ def cluster_of(plan: Plan) -> Cluster:
         accelerator=card,
         gpus_per_node=parallel.gpus_per_node,
         num_nodes=parallel.num_nodes,
+        network=hardware.network,
     )

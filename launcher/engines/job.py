@@ -1,7 +1,9 @@
 """A plan as a job: what each engine renders its own description from. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from planner.plan import Plan
@@ -9,6 +11,9 @@ from planner.plan import Plan
 PORT = 29500
 """PyTorch's own default of a rendezvous."""
 PLAN_NAME = "plan.yaml"
+LABEL_WORDS = 24
+LABEL_DIGITS = 6
+"""With both a label is short enough for what Kubernetes adds to it (63 in all)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +33,13 @@ class Job:
     @property
     def name(self) -> str:
         return self.directory.name
+
+    @property
+    def label(self) -> str:
+        """A name that engines take: a DNS label (RFC 1035), the same for the same directory."""
+        words = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+        digest = sha256(str(self.directory).encode()).hexdigest()[:LABEL_DIGITS]
+        return "-".join(filter(None, ("tuneplan", words[:LABEL_WORDS].strip("-"), digest)))
 
     @property
     def folder(self) -> Path:

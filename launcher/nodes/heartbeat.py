@@ -6,7 +6,7 @@ replaced whole, and opened again at every look, which is when NFS asks its serve
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -110,8 +110,9 @@ class Heart:
 class Peer:
     """Another node, as its file tells."""
 
-    def __init__(self, folder: Path, name: str, address: str) -> None:
+    def __init__(self, folder: Path, name: str, address: str, *, leads: bool) -> None:
         self._file = beat_file(folder, address)
+        self.address, self.leads = address, leads
         self.beat = Beat(name=name, address=address)
         self._changed_at = time.monotonic()
         self.heard = False
@@ -121,7 +122,7 @@ class Peer:
     def listen(self) -> None:
         found = read_beat(self._file)
         if found is not None and found not in (self._before, self.beat):
-            self.beat, self.heard, self._before = found, True, None
+            self.beat, self.heard = found, True
             self._changed_at = time.monotonic()
 
     @property
@@ -134,18 +135,3 @@ class Peer:
 
     def __str__(self) -> str:
         return str(self.beat)
-
-
-class Peers:
-    """All other nodes; their files are looked at once in a beat."""
-
-    def __init__(self, peers: Sequence[Peer]) -> None:
-        self._peers = peers
-        self._looked_at = 0.0
-
-    def listen(self) -> Sequence[Peer]:
-        if time.monotonic() - self._looked_at >= BEAT_SECONDS:
-            for peer in self._peers:
-                peer.listen()
-            self._looked_at = time.monotonic()
-        return self._peers

@@ -38,7 +38,7 @@ time.sleep(60)
 """
 
 
-def job(directory: Path = Path("/shared/runs/two nodes"), **settings: str) -> Job:
+def job(directory: Path = Path("/shared/runs/two nodes"), /, **settings: str) -> Job:
     return Job(
         plan=plan(**nodes(2)),
         directory=directory,
