@@ -138,7 +138,6 @@ def launch(
     if rehearse:
         rehearse_plan(plan, as_json=as_json)
         return
-    directory = Path(plan.output.directory)
     if on != "local":
         if rdzv_endpoint is not None:
             raise InvalidRequestError(
@@ -146,7 +145,7 @@ def launch(
             )
         job = Job(
             plan=plan,
-            directory=directory.absolute(),
+            directory=Path(plan.output.directory).absolute(),
             python=sys.executable,
             resume=resume,
             max_restarts=max_restarts,
@@ -157,20 +156,27 @@ def launch(
     wanted = Wanted(
         resume=resume, begin_or_resume=begin_or_resume, max_restarts=max_restarts, record=record
     )
-    if not dry_run and wanted.is_had(RunDirectory(directory)):
+    raise typer.Exit(run_here(plan, wanted, rdzv_endpoint, dry_run=dry_run))
+
+
+def run_here(plan: Plan, wanted: Wanted, rdzv_endpoint: str | None, *, dry_run: bool) -> int:
+    """On this machine, whole or as one node of several; an exit code."""
+    directory = Path(plan.output.directory)
+    run = RunDirectory(directory)
+    if not dry_run and wanted.is_had(run):
         tell([f"{directory} already holds a finished run"])
-        return
+        return 0
     if plan.parallel.num_nodes > 1:
         endpoint = require_endpoint(plan, rdzv_endpoint)
-        raise typer.Exit(launch_node(plan, directory, endpoint, wanted, dry_run=dry_run))
+        return launch_node(plan, directory, endpoint, wanted, dry_run=dry_run)
     if dry_run:
-        run = RunDirectory(directory)
+        restarts = wanted.max_restarts
         text = dry_run_text(
-            plan, run, python=sys.executable, cores=num_cores(), max_restarts=max_restarts
+            plan, run, python=sys.executable, cores=num_cores(), max_restarts=restarts
         )
         print(text, end="")
-        return
-    raise typer.Exit(train(plan, directory, wanted))
+        return 0
+    return train(plan, directory, wanted)
 
 
 def rehearse_plan(plan: Plan, *, as_json: bool) -> None:

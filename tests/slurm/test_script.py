@@ -33,7 +33,7 @@ while :; do sleep 0.1; done
 """
 
 
-def job(folder: Path, num_nodes: int = 1, *, name: str = "run", **settings: str) -> Job:
+def job(folder: Path, num_nodes: int = 1, name: str = "run", /, **settings: str) -> Job:
     stand_in = folder / "launch"
     stand_in.write_text(LAUNCH)
     stand_in.chmod(0o755)
@@ -85,7 +85,7 @@ def saved(job: Job, job_id: str) -> bool:
 
 @pytest.mark.usefixtures("cluster")
 def test_every_node_gets_the_same_command(tmp_path: Path) -> None:
-    two = job(tmp_path, 2, name="it's 50% {of} two")
+    two = job(tmp_path, 2, "it's 50% {of} two")
     (two.directory / "checkpoints").mkdir(parents=True)
     job_id = submit(two)
     assert ended(job_id) == Look(state="finished", exit_code=0)
@@ -129,7 +129,7 @@ def test_cancelled_by_scancel(tmp_path: Path, cluster: Cluster) -> None:
 def test_cancelled_while_it_waits(tmp_path: Path) -> None:
     first = job(tmp_path, 2, cpus_per_task="4")
     waiting = training(first)
-    second = job(tmp_path, 2, name="second", cpus_per_task="4")
+    second = job(tmp_path, 2, "second", cpus_per_task="4")
     job_id = submit(second)
     assert ENGINE.look(job_id).state == "waiting"
     ENGINE.cancel(job_id)
@@ -200,7 +200,9 @@ def test_what_the_cluster_cannot_do(
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("settings", [{}, {"gres": "gpu:h100:2"}])
 def test_gpus(settings: dict[str, str], tmp_path: Path) -> None:
-    asked = replace(job(tmp_path, **settings), plan=plan(**nodes(2, 2), hardware__device="cuda"))
+    asked = replace(
+        job(tmp_path, 1, "run", **settings), plan=plan(**nodes(2, 2), hardware__device="cuda")
+    )
     (asked.directory / "checkpoints").mkdir(parents=True)
     assert ended(submit(asked)).state == "finished"
 

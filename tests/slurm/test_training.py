@@ -1,5 +1,6 @@
 """A training that Slurm interrupts: two nodes, and the loss curve of one that nobody disturbed."""
 
+import json
 import subprocess
 import sys
 import time
@@ -32,9 +33,8 @@ def test_preempted_requeued_and_gone_on(
         cluster.ask("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--wrap=true")
         output, _ = launch.communicate(timeout=LIMIT_SECONDS)
     assert launch.returncode == 0, output
-    done = Finished(launch.returncode, output, "", run)
-    assert rows(done) == expected
-    first, second = done.read("attempts.json")
+    assert rows(Finished(launch.returncode, output, "", run)) == expected
+    first, second = json.loads((run / "attempts.json").read_text())
     assert first["ended"] == "stopped by SIGTERM"
     assert 5 <= second["from_step"] < 80
     assert "preempted; it waits for its next turn" in output
