@@ -19,7 +19,7 @@ from launcher.command import (
 from launcher.dry_run import dry_run_text
 from launcher.engines.engine import EngineName
 from launcher.engines.job import Job
-from launcher.engines.submission import run_job, settings_of
+from launcher.engines.submission import require_engine, run_job, settings_of
 from launcher.nodes.launch import launch_node, require_endpoint
 from launcher.plan_file import read_plan
 from launcher.preflight import refitted
@@ -137,34 +137,45 @@ def launch(
     if rehearse:
         rehearse_plan(plan, as_json=as_json)
         return
-    directory = Path(plan.output.directory)
     if on != "local":
+        if rdzv_endpoint is not None:
+            raise InvalidRequestError(
+                f"--on {on} says where the nodes meet: leave --rdzv-endpoint out"
+            )
         job = Job(
             plan=plan,
-            directory=directory.absolute(),
+            directory=Path(plan.output.directory).absolute(),
             python=sys.executable,
             resume=resume,
             max_restarts=max_restarts,
             settings=settings_of(engine_settings or []),
         )
         raise typer.Exit(run_job(on, job, dry_run=dry_run, detach=detach))
+    require_engine({"--with": engine_settings, "--detach": detach})
     wanted = Wanted(
         resume=resume, begin_or_resume=begin_or_resume, max_restarts=max_restarts, record=record
     )
-    if not dry_run and wanted.is_had(RunDirectory(directory)):
+    raise typer.Exit(run_here(plan, wanted, rdzv_endpoint, dry_run=dry_run))
+
+
+def run_here(plan: Plan, wanted: Wanted, rdzv_endpoint: str | None, *, dry_run: bool) -> int:
+    """On this machine, whole or as one node of several; an exit code."""
+    directory = Path(plan.output.directory)
+    run = RunDirectory(directory)
+    if not dry_run and wanted.is_had(run):
         tell([f"{directory} already holds a finished run"])
-        return
+        return 0
     if plan.parallel.num_nodes > 1:
         endpoint = require_endpoint(plan, rdzv_endpoint)
-        raise typer.Exit(launch_node(plan, directory, endpoint, wanted, dry_run=dry_run))
+        return launch_node(plan, directory, endpoint, wanted, dry_run=dry_run)
     if dry_run:
-        run = RunDirectory(directory)
+        restarts = wanted.max_restarts
         text = dry_run_text(
-            plan, run, python=sys.executable, cores=num_cores(), max_restarts=max_restarts
+            plan, run, python=sys.executable, cores=num_cores(), max_restarts=restarts
         )
         print(text, end="")
-        return
-    raise typer.Exit(train(plan, directory, wanted))
+        return 0
+    return train(plan, directory, wanted)
 
 
 def rehearse_plan(plan: Plan, *, as_json: bool) -> None:

@@ -72,25 +72,16 @@ class Kubeflow:
 
     def look(self, job_id: str) -> Look:
         kubectl, name = kubectl_of(job_id)
-        listed = json.loads(
-            answer(
-                [*kubectl, "get", "trainjobs", "--output", "json"],
-                install=INSTALL,
-            )
-        )["items"]
-        found = [item for item in listed if item["metadata"]["name"] == name]
-        if not found:
+        asked = [*kubectl, "get", "trainjob", name, "--ignore-not-found", "--output", "json"]
+        found = answer(asked, install=INSTALL)
+        if not found.strip():
             return Look(state="cancelled", detail="deleted")
-        ended = look_of(found[0].get("status", {}))
+        ended = look_of(json.loads(found).get("status", {}))
         if ended.state != "failed":
             return ended
-        pods = json.loads(
-            answer(
-                [*kubectl, "get", "pods", "--selector", NODES.format(name), "--output", "json"],
-                install=INSTALL,
-            )
-        )["items"]
-        return Look(state=ended.state, detail=ended.detail, exit_code=exit_code_of(pods))
+        pods = [*kubectl, "get", "pods", "--selector", NODES.format(name), "--output", "json"]
+        items = json.loads(answer(pods, install=INSTALL))["items"]
+        return Look(state=ended.state, detail=ended.detail, exit_code=exit_code_of(items))
 
     def log(self, job_id: str, folder: Path, offset: int) -> tuple[str, int]:
         """All nodes' lines in the order of their times; ``offset`` counts lines."""

@@ -4,6 +4,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Mapping
 
 from launcher.engines.engine import (
     ENDED,
@@ -75,6 +76,13 @@ def check_no_job(run: RunDirectory) -> None:
             f"{run.path} has a job that is {look.state}, {job_id}: launch --follow {run.path} "
             f"shows it, launch --cancel {run.path} ends it"
         )
+
+
+def require_engine(given: Mapping[str, object]) -> None:
+    """Refuses what only an engine reads, where there is none."""
+    for option, value in given.items():
+        if value:
+            raise InvalidRequestError(f"{option} goes with --on hosts|slurm|skypilot|kubeflow")
 
 
 def write_files(job: Job, rendered: Rendered) -> None:

@@ -137,8 +137,7 @@ def test_a_jobs_way(kubectl: Path) -> None:
     assert job_id == f"{context}/team/tuneplan-x-abcde"
 
     running = {"jobsStatus": [{"name": "node", "ready": 1}]}
-    items = [{"metadata": {"name": "tuneplan-x-abcde"}, "status": running}]
-    (kubectl / "get-trainjobs").write_text(json.dumps({"items": items}))
+    (kubectl / "get-trainjob").write_text(json.dumps({"status": running}))
     assert engine.look(job_id) == Look(state="running")
 
     first = "[pod/a/node] 2026-01-01T00:00:01Z one\n[pod/a/node] 2026-01-01T00:00:03Z three\n"
@@ -153,8 +152,17 @@ def test_a_jobs_way(kubectl: Path) -> None:
     asked = (kubectl / "asked").read_text().splitlines()[-1]
     where = f"--context {context} --namespace team"
     assert asked == f"{where} delete trainjob tuneplan-x-abcde --wait=false"
-    (kubectl / "get-trainjobs").write_text('{"items": []}')
+    (kubectl / "get-trainjob").write_text("")
     assert engine.look(job_id).state == "cancelled"
+
+
+def test_a_failed_job_has_its_pods_exit_code(kubectl: Path) -> None:
+    failed = {"conditions": [{"type": "Failed", "status": "True", "message": "a pod failed"}]}
+    (kubectl / "get-trainjob").write_text(json.dumps({"status": failed}))
+    ended = {"terminated": {"exitCode": 7, "finishedAt": "2026-01-01T00:00:09Z"}}
+    status = {"containerStatuses": [{"name": "node", "state": ended}]}
+    (kubectl / "get-pods").write_text(json.dumps({"items": [{"status": status}]}))
+    assert Kubeflow().look("/team/x") == Look(state="failed", detail="a pod failed", exit_code=7)
 
 
 def test_how_it_ended() -> None:

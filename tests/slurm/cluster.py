@@ -54,11 +54,18 @@ SchedulerParameters=batch_sched_delay=0,bf_interval=1,sched_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
+GresTypes=gpu
 {nodes}
 PartitionName=low Nodes=ALL Default=YES State=UP PriorityTier=1 GraceTime={grace}
 PartitionName=hasty Nodes=ALL State=UP PriorityTier=1 GraceTime=0
 PartitionName=high Nodes=ALL State=UP PriorityTier=2 PreemptMode=OFF
 """
+GPUS = """\
+AutoDetect=off
+Name=gpu Type=h100 File=/dev/null
+Name=gpu Type=h100 File=/dev/zero
+"""
+"""To be asked for: nothing is computed on them."""
 CGROUPS = """\
 CgroupPlugin=autodetect
 IgnoreSystemd=yes
@@ -144,7 +151,7 @@ def write_configuration(folder: Path, names: Sequence[str]) -> None:
     key.touch(mode=0o600)
     key.write_bytes(os.urandom(128))
     nodes = "\n".join(
-        f"NodeName={name} NodeAddr={ADDRESS.format(number)} CPUs=4 RealMemory=8000"
+        f"NodeName={name} NodeAddr={ADDRESS.format(number)} CPUs=4 RealMemory=8000 Gres=gpu:h100:2"
         for number, name in enumerate(names, 1)
     )
     text = CONFIGURATION.format(
@@ -152,6 +159,7 @@ def write_configuration(folder: Path, names: Sequence[str]) -> None:
     )
     (folder / "slurm.conf").write_text(text)
     (folder / "cgroup.conf").write_text(CGROUPS)
+    (folder / "gres.conf").write_text(GPUS)
 
 
 @contextmanager

@@ -1,18 +1,20 @@
 """The batch script under a real Slurm, with a stand-in for launch: what ends it, and what then."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from launcher.engines.engine import Look
+from launcher.engines.engine import EngineError, Look
 from launcher.engines.job import Job, Rendered
 from launcher.engines.slurm import ENGINE
-from launcher.engines.submission import run_job, write_files
+from launcher.engines.submission import cancel, follow, run_job, write_files
+from launcher.run_directory import RunDirectory
 from planner.errors import InvalidRequestError
 from tests.launcher.plans import nodes, plan
-from tests.slurm.cluster import ADDRESS, Cluster, slurm
+from tests.slurm.cluster import ADDRESS, Cluster
 
 WAIT_SECONDS = 40.0
 
@@ -31,21 +33,7 @@ while :; do sleep 0.1; done
 """
 
 
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with slurm(tmp_path_factory.mktemp("slurm")) as made:
-        yield made
-
-
-@pytest.fixture
-def cluster(started: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """Where this process is: its calls of Slurm's commands reach the controller."""
-    monkeypatch.setenv("SLURM_CONF", str(started.configuration))
-    with started.entered():
-        yield started
-
-
-def job(folder: Path, num_nodes: int = 1, *, name: str = "run", **settings: str) -> Job:
+def job(folder: Path, num_nodes: int = 1, name: str = "run", /, **settings: str) -> Job:
     stand_in = folder / "launch"
     stand_in.write_text(LAUNCH)
     stand_in.chmod(0o755)
@@ -97,7 +85,7 @@ def saved(job: Job, job_id: str) -> bool:
 
 @pytest.mark.usefixtures("cluster")
 def test_every_node_gets_the_same_command(tmp_path: Path) -> None:
-    two = job(tmp_path, 2, name="it's 50% {of} two")
+    two = job(tmp_path, 2, "it's 50% {of} two")
     (two.directory / "checkpoints").mkdir(parents=True)
     job_id = submit(two)
     assert ended(job_id) == Look(state="finished", exit_code=0)
@@ -141,7 +129,7 @@ def test_cancelled_by_scancel(tmp_path: Path, cluster: Cluster) -> None:
 def test_cancelled_while_it_waits(tmp_path: Path) -> None:
     first = job(tmp_path, 2, cpus_per_task="4")
     waiting = training(first)
-    second = job(tmp_path, 2, name="second", cpus_per_task="4")
+    second = job(tmp_path, 2, "second", cpus_per_task="4")
     job_id = submit(second)
     assert ENGINE.look(job_id).state == "waiting"
     ENGINE.cancel(job_id)
@@ -173,10 +161,9 @@ def test_a_time_limit_before_anything_is_saved(tmp_path: Path, cluster: Cluster)
     assert "time limit came before a checkpoint" in printed(one, job_id)[-1]
 
 
-@pytest.mark.parametrize("partition", ["low", "hasty"])
-def test_preempted(partition: str, tmp_path: Path, cluster: Cluster) -> None:
-    """With a grace time, and without one, by a job that takes both nodes."""
-    one = job(tmp_path, 2, partition=partition)
+def test_preempted_without_a_grace_time(tmp_path: Path, cluster: Cluster) -> None:
+    """By a job that takes both nodes. tests/slurm/test_training.py has it with one."""
+    one = job(tmp_path, 2, partition="hasty")
     job_id = training(one)
     cluster.ask(
         "sbatch",
@@ -198,7 +185,7 @@ def test_preempted(partition: str, tmp_path: Path, cluster: Cluster) -> None:
         (1, {"partition": "lwo"}, "no partition is named 'lwo'. Did you mean 'low'?"),
         (3, {}, "Requested node configuration is not available"),
         (1, {"mem": "100G"}, "Requested node configuration is not available"),
-        (1, {"gres": "licence:1"}, "Invalid generic resource (gres) specification"),
+        (1, {"gres": "tape:1"}, "Invalid generic resource (gres) specification"),
     ],
 )
 def test_what_the_cluster_cannot_do(
@@ -211,9 +198,24 @@ def test_what_the_cluster_cannot_do(
 
 
 @pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("settings", [{}, {"gres": "gpu:h100:2"}])
+def test_gpus(settings: dict[str, str], tmp_path: Path) -> None:
+    asked = replace(
+        job(tmp_path, 1, "run", **settings), plan=plan(**nodes(2, 2), hardware__device="cuda")
+    )
+    (asked.directory / "checkpoints").mkdir(parents=True)
+    assert ended(submit(asked)).state == "finished"
+
+
+@pytest.mark.usefixtures("cluster")
 def test_one_job_at_a_time_in_a_run_directory(tmp_path: Path) -> None:
     one = job(tmp_path)
     assert run_job("slurm", one, dry_run=False, detach=True) == 0
     wait_for((one.directory / "trains").exists)
     with pytest.raises(InvalidRequestError, match="has a job that is running"):
         run_job("slurm", one, dry_run=False, detach=True)
+    run = RunDirectory(one.directory)
+    cancel(run)
+    assert follow(run) == 143
+    with pytest.raises(EngineError, match="has ended already: cancelled"):
+        cancel(run)
