@@ -18,7 +18,7 @@ from planner.machine_options import find_cluster, show_machine
 from planner.nodes import over_nodes
 from planner.optimizers import optimizer_name
 from planner.options import Option, run_command
-from planner.plan import Loss, Method, Offload, Precision
+from planner.plan import AttentionName, Loss, Method, Offload, Precision
 from planner.plan_file import render, write
 from planner.presets import Kind, ModelPreset, load_model, preset_names
 from planner.recipe import Recipe
@@ -81,6 +81,9 @@ def plan(
     ] = None,
     precision: Annotated[Precision | None, Option("What matrices are multiplied in.")] = None,
     loss: Annotated[Loss | None, Option("trl's fused head, or the stock cross-entropy.")] = None,
+    attention: Annotated[
+        AttentionName | None, Option("transformers' implementation: sdpa, eager.")
+    ] = None,
     optimizer: Annotated[
         str | None, Option("adamw_torch_fused, adamw_8bit, adafactor, ... (README).")
     ] = None,
@@ -139,6 +142,7 @@ def plan(
             lora_targets=_targets(lora_targets),
             precision=precision,
             loss=loss,
+            attention=attention,
             optimizer=optimizer_name(optimizer) if optimizer is not None else None,
             memory_limit_bytes=_size(memory_limit),
             data=_training_data(data, data_errors, settings, preset),
