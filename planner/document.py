@@ -125,6 +125,8 @@ def _alternative(alternative: Alternative) -> dict[str, Any]:
         "micro_batch_size": candidate.layout.micro_batch_size,
         "activation_checkpointing": candidate.layout.activation_checkpointing,
         "checkpoint_every": candidate.layout.checkpoint_every,
+        "attention": candidate.workload.attention,
+        "loss": candidate.workload.recipe.loss,
         "fits": alternative.fits,
         "peak_allocated_bytes": candidate.memory.peak_allocated_bytes,
         "tokens_per_second": candidate.tokens_per_second,

@@ -60,6 +60,10 @@ class Recipe(Spec):
     loss: Loss = "fused"
     written_for: WrittenFor | None = None
 
+    def states(self, key: str) -> bool:
+        """Whether the recipe's file says so itself, so that it is not open."""
+        return key in self.model_fields_set
+
     @model_validator(mode="after")
     def _agrees(self) -> "Recipe":
         refuse_dora_on_int8(self.adapter, self.quantization)
@@ -75,12 +79,16 @@ class Workload(Spec):
     """What matrices are multiplied in: bf16, fp16 on cards without bf16, fp32 on the CPU."""
 
     @property
-    def attention(self) -> Attention:
-        """The recipe's, or the only one that transformers has for the model: eager where scores
-        are capped or have sinks."""
+    def only_attention(self) -> Attention | None:
+        """Where transformers has one for the model: eager where scores are capped or have sinks."""
         if self.model.attn_logit_softcapping is not None or self.model.attention_sinks:
             return "eager"
-        return ONLY_ATTENTION.get(self.model.model_type, self.recipe.attention)
+        return ONLY_ATTENTION.get(self.model.model_type)
+
+    @property
+    def attention(self) -> Attention:
+        """The recipe's, or the only one that there is."""
+        return self.only_attention or self.recipe.attention
 
     @property
     def method(self) -> Method:
@@ -125,11 +133,18 @@ class Workload(Spec):
 
 
 @cache
+def one_of_equals(work: Workload) -> Workload:
+    """The same object for equal workloads: what is remembered of it is found without a
+    comparison of every field."""
+    return work
+
+
+@cache
 def of_states(workload: Workload) -> Workload:
-    """One for all workloads that differ in their batches alone: they have the same model states,
-    which are counted once."""
-    one_token = {"sequence_length": 1, "global_batch_size": 1}
-    recipe = workload.recipe.model_copy(update=one_token)
+    """One for all workloads that differ in their batches, loss or attention alone: they have the
+    same model states, which are counted once."""
+    alike = {"sequence_length": 1, "global_batch_size": 1, "loss": "fused", "attention": "sdpa"}
+    recipe = workload.recipe.model_copy(update=alike)
     return workload.model_copy(update={"recipe": recipe})
 
 
