@@ -10,6 +10,7 @@ from planner.candidate import Candidate
 from planner.contradictions import check
 from planner.efficiency import speed_data
 from planner.errors import NothingFitsError
+from planner.packing import PackedWay, packed_way, packing_is_faster
 from planner.plan import METHODS, OFFLOADS_FROM, Method, Offload
 from planner.recipes import load_recipe
 from planner.remedies import LEANER_OPTIMIZERS, richer_method, shortfall
@@ -36,6 +37,8 @@ class Decision:
     rejected: Counter[str]
     richer: str | None
     """What would make the next richer method fit, where it does not."""
+    packed: PackedWay | None
+    """With several samples in a sequence, where that would pay and is not chosen."""
 
     @cached_property
     def what_if(self) -> WhatIf | None:
@@ -67,6 +70,10 @@ def decide(request: Request) -> Decision:
     if not any(result.fits for result in results.values()):
         request, results, resort = _last_resort(request, results)
     chosen, why, tight = choose(request, results)
+    packed = packed_way(request, chosen)
+    if request.prefer == "speed" and packing_is_faster(request, chosen, packed):
+        faster = decide(replace(request, packing=True))
+        return replace(faster, why=f"{faster.why}, packed: a run takes less time")
     return Decision(
         request=request,
         chosen=chosen,
@@ -76,6 +83,7 @@ def decide(request: Request) -> Decision:
         fallbacks=fallbacks(results[chosen.method], chosen),
         rejected=sum((r.rejected for r in results.values()), Counter[str]()),
         richer=richer_method(request, results, chosen),
+        packed=packed,
     )
 
 

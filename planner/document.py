@@ -26,7 +26,7 @@ def document(decision: Decision, plan: Plan) -> dict[str, Any]:
             "num_params": plan.model.num_params,
             "trainable_params": plan.model.trainable_params,
         },
-        "data": data_document(decision.chosen, decision.request.data),
+        "data": data_document(decision.chosen, decision.request.data, decision.packed),
         "hardware": _hardware(decision.request.cluster),
         "machine": machine_document(decision.request.cluster),
         "why": decision.why,

@@ -231,7 +231,7 @@ def _costs(decision: Decision) -> Table:
     if lacking is not None:
         rows.append(("", Text(lacking, style="yellow")))
     rows += speed_rows(chosen, decision.request.price_per_gpu_hour)
-    rows += data_rows(chosen, decision.request.data)
+    rows += data_rows(chosen, decision.request.data, decision.packed)
     return facts(rows)
 
 
