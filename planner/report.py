@@ -10,8 +10,9 @@ from planner.choose import Decision
 from planner.data_rows import data_rows
 from planner.limits_report import limits
 from planner.machine_report import machine_section, shortage
-from planner.overheads import measured_over_predicted, overheads
+from planner.overheads import overheads
 from planner.plan import PARTS, PHASES, Phase
+from planner.ranges import memory_ratio
 from planner.speed_section import speed_rows
 from planner.tables import facts, plain_table
 from planner.traced_model import TracedSpec
@@ -190,7 +191,7 @@ def _range_source(decision: Decision) -> str:
     """What lies between predicted tensors and what is in use, each with its range and count."""
     cluster = decision.request.cluster
     ratio, nccl = overheads().reserved_over_allocated, overheads().nccl_mib
-    error = measured_over_predicted(decision.chosen.method)
+    error = memory_ratio(decision.chosen.method)
     text = (
         f"measured over predicted {error.low:.2f} to {error.high:.2f} "
         f"({error.runs} published runs), "

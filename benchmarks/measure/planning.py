@@ -137,4 +137,5 @@ def _decision(request: Request, candidate: Candidate) -> Decision:
         fallbacks=(),
         rejected=Counter(),
         richer=None,
+        packed=None,
     )

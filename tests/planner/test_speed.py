@@ -22,11 +22,12 @@ from planner.numerics import numerics
 from planner.pass_work import PassTime, counted_once, of_model, pass_time, timed
 from planner.plan import METHODS, Method, Strategy
 from planner.presets import load_gpu, load_model, preset_names
+from planner.ranges import time_ratio
 from planner.recipe import Batch, Workload
 from planner.recipes import load_recipe
 from planner.step_time import StepTime, step_time
 from planner.strategy import Layout, divisors, series
-from planner.throughput import throughput, time_ratio
+from planner.throughput import throughput
 from planner.units import GIB
 from tests.planner.builders import cards
 
@@ -246,9 +247,9 @@ def test_cards_that_a_class_names_exist() -> None:
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_every_layout_keeps_the_share_of_each_rank(count: int) -> None:
     every = [
-        layout
+        each.layout(size)
         for each in series(samples_per_rank=12, world_size=count)
-        for layout in each.layouts()
+        for size in each.micro_batch_sizes
     ]
     assert every
     assert {x.global_batch_size for x in every} == {12 * count}
