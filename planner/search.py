@@ -116,10 +116,11 @@ def search(
             variant = variant_of(own, choice)
             place = series.strategy, series.accumulates
             group = groups.setdefault((choice, *place), Group(variant=variant))
-            if variant.stock_for_fused and group.fused is None:
-                fused = groups[(replace(choice, loss="fused"), *place)]
-                group.fused, fused.stock = fused, group
-            lane = Lane(cluster=cluster, series=series, limit=limit, group=group)
+            fused: Lane | None = None
+            if variant.stock_for_fused:
+                of_fused = groups[(replace(choice, loss="fused"), *place)]
+                of_fused.stock, fused = group, of_fused.lanes[-1]
+            lane = Lane(cluster=cluster, series=series, limit=limit, group=group, fused=fused)
             group.lanes.append(lane)
             lanes.append(lane)
     return SearchResult(lanes, forbidden)
