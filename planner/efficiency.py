@@ -37,7 +37,6 @@ class HostShare(Spec):
     """Seconds of the host for each kernel of a step."""
 
     expected: float
-    high: float
     rows: tuple[str, ...] = Field(strict=False)
     """Published runs that it comes from."""
     source: str

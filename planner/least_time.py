@@ -43,20 +43,38 @@ class _Change(NamedTuple):
 
 def most_saved_s(fused: Candidate) -> float:
     """Of a step's seconds with the fused loss, what the stock one could save at the most."""
-    workload, layout, device = fused.workload, fused.layout, fused.cluster.device
-    kinds, speed = numerics_of(workload, layout), rates(fused.cluster) or NOMINAL
-    samples, checkpointing = layout.micro_batch_size, layout.checkpointing
-    passed = pass_time(
-        workload, kinds, samples, checkpointing=checkpointing, device=device, speed=speed
+    layout, speed = fused.layout, rates(fused.cluster) or NOMINAL
+    pass_s = _most_saved_of_pass_s(
+        fused.workload,
+        numerics_of(fused.workload, layout),
+        layout.micro_batch_size,
+        layout.checkpointing,
+        fused.cluster.device,
+        speed,
     )
-    change = _least_change(workload, kinds, samples, device, speed)
+    return layout.gradient_accumulation_steps * pass_s + ROUNDED_S
+
+
+@cache
+def _most_saved_of_pass_s(
+    fused: Workload,
+    kinds: Numerics,
+    samples: int,
+    checkpointing: int,
+    device: Device,
+    speed: Rates,
+) -> float:
+    passed = pass_time(
+        fused, kinds, samples, checkpointing=checkpointing, device=device, speed=speed
+    )
+    change = _least_change(fused, kinds, samples, device, speed)
     least = replace(
         passed,
         products_s=passed.products_s + change.seconds,
         kernels=passed.kernels - change.launches,
     )
     before, after = (each.busy_s + launch_s(each, speed) for each in (passed, least))
-    return layout.gradient_accumulation_steps * max(0.0, before - after) + ROUNDED_S
+    return max(0.0, before - after)
 
 
 @cache

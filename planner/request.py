@@ -125,8 +125,7 @@ def _loss(request: Request, recipe: Recipe) -> Loss:
     so it computes every logit twice and copies each tile seven times."""
     if isinstance(request.model.spec, TracedSpec):
         return request.model.spec.loss
-    stock = request.cluster.device == "cpu" and not recipe.states("loss")
-    return request.loss or ("standard" if stock else recipe.loss)
+    return request.loss or ("standard" if request.cluster.device == "cpu" else recipe.loss)
 
 
 def open_choices(request: Request, own: Workload) -> tuple[Choice, ...]:

@@ -96,9 +96,6 @@ class Series:
             offload=self.offload,
         )
 
-    def layouts(self) -> Iterator[Layout]:
-        return map(self.layout, self.micro_batch_sizes)
-
 
 def _nth(number: int) -> str:
     """

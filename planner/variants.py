@@ -53,30 +53,26 @@ class Variant:
 
     workload: Workload
     departures: tuple[str, ...] = ()
-    with_own_loss: Workload
-    """The same but for its loss."""
-
-    @property
-    def stock_for_fused(self) -> bool:
-        """Whether planner/least_time.py bounds its time."""
-        losses = self.with_own_loss.recipe.loss, self.workload.recipe.loss
-        return losses == ("fused", "standard")
+    stock_for_fused: bool = False
+    """Whether its loss is the stock one in the place of the fused one."""
 
 
 @cache
 def variant_of(own: Workload, choice: Choice) -> Variant:
     """One for each choice, so that what is remembered of its workload is found."""
-    attention = {"attention": choice.attention}
-    same = choice.attention == own.attention
-    with_own_loss = own if same else _changed(own, attention)
-    departures = [] if same else [f"{choice.attention} attention"]
-    work = with_own_loss
+    work, departures = own, list[str]()
+    if choice.attention != own.attention:
+        departures.append(f"{choice.attention} attention")
+        work = _changed(work, {"attention": choice.attention})
     if choice.loss != own.recipe.loss:
         departures.append(f"{choice.loss} loss")
-        work = _changed(with_own_loss, {"loss": choice.loss})
-    return Variant(workload=work, departures=tuple(departures), with_own_loss=with_own_loss)
+        work = _changed(work, {"loss": choice.loss})
+    return Variant(
+        workload=one_of_equals(work),
+        departures=tuple(departures),
+        stock_for_fused=(own.recipe.loss, choice.loss) == ("fused", "standard"),
+    )
 
 
 def _changed(work: Workload, changes: Mapping[str, str]) -> Workload:
-    recipe = work.recipe.model_copy(update=changes)
-    return one_of_equals(work.model_copy(update={"recipe": recipe}))
+    return work.model_copy(update={"recipe": work.recipe.model_copy(update=changes)})
