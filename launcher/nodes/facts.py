@@ -57,11 +57,18 @@ def facts_of(plan: Plan, node: Node, *, goes_on: bool, refusal: str | None = Non
         cards=_cards(cluster),
         driver=cluster.driver_version,
         versions={"python": python_version(), **package_versions()},
-        plan=hashlib.blake2b(plan_text(plan).encode(), digest_size=16).hexdigest(),
+        plan=plan_key(plan),
         layout=describe_layout(suited),
         notes=notes,
         refusal=refusal,
     )
+
+
+def plan_key(plan: Plan) -> str:
+    """Without the run directory: whether that is the same is asked of the storage itself."""
+    placed = plan.output.model_copy(update={"directory": "."})
+    text = plan_text(plan.model_copy(update={"output": placed}))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _cards(cluster: Cluster) -> str:
