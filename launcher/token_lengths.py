@@ -41,8 +41,8 @@ def main() -> None:
     notices = os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1)
     redirect_output(Path(os.devnull)).close()
     request = json.load(sys.stdin)
-    data = DataSection.model_validate_json(json.dumps(request["data"]))
-    model = ModelSection.model_validate_json(json.dumps(request["model"]))
+    data = DataSection.model_validate(request["data"])
+    model = ModelSection.model_validate(request["model"])
     try:
         answer = answer_to(data, model, request["seed"], lambda line: print(line, file=notices))
     except ModelNotFoundError as error:

@@ -33,7 +33,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         if "shape" in request:
             return {"shape": shape(request["shape"])}
-        return {"phases": traced(Plan.model_validate_json(json.dumps(request["trace"]))).phases}
+        return {"phases": traced(Plan.model_validate(request["trace"])).phases}
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         return {"error": reason if isinstance(error, UserError) else reason[:300]}

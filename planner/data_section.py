@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
-
+from planner.checked import field
 from planner.spec import Spec
 
 DataFormat = Literal["messages", "sharegpt", "alpaca", "completion", "text", "guanaco"]
@@ -43,9 +42,8 @@ class FieldNames(Spec):
     completion: str | None = None
     text: str | None = None
 
-    @model_serializer(mode="wrap")
-    def _given(self, to_dict: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: given for name, given in to_dict(self).items() if given is not None}
+    def _given(self) -> dict[str, Any]:
+        return {name: given for name, given in super()._given().items() if given is not None}
 
     @property
     def given(self) -> Mapping[FieldName, str]:
@@ -57,7 +55,7 @@ class DataSource(Spec):
 
     source: str
     """A file, a folder of files, a data set's name on the hub, or ``demo``."""
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = field(default=1.0, gt=0)
     """How often an epoch sees each record: 2 is twice, 0.5 a half of them drawn by the seed."""
     format: DataFormat | None = None
     """Recognised by the first record's fields where it is left out."""
@@ -74,23 +72,21 @@ class DataSection(Spec):
     """One source, or several."""
 
     source: str | None = None
-    sources: tuple[DataSource, ...] = Field(default=(), strict=False)
+    sources: tuple[DataSource, ...] = ()
     format: DataFormat | None = None
     fields: FieldNames = FieldNames()
     split: str = "train"
     loss_on: LossOn = "answers"
     errors: DataErrors = "stop"
     """What a bad record does: end the launch, or be left out and counted."""
-    validation_fraction: float = Field(default=0.0, ge=0, lt=1)
+    validation_fraction: float = field(default=0.0, ge=0, lt=1)
     """Of the records, drawn by the seed and kept out of training."""
 
-    @model_validator(mode="after")
-    def _agrees(self) -> "DataSection":
+    def _agrees(self) -> None:
         if self.source is not None and self.sources:
             raise ValueError("give source or sources, one of the two")
         if self.sources and (self.format is not None or self.fields.given):
             raise ValueError("with several sources, format and fields belong to each of them")
-        return self
 
     @property
     def every_source(self) -> tuple[DataSource, ...]:

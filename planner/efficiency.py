@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from functools import cache
 
-from pydantic import Field
-
+from planner.checked import field
 from planner.gpu import Cluster, GpuSpec
 from planner.kernels import Kernel
 from planner.network import Links, links_of
@@ -20,7 +19,7 @@ class CardClass(Spec):
 
     name: str
     capability: str
-    cards: tuple[str, ...] = Field(default=(), strict=False)
+    cards: tuple[str, ...] = ()
     product_16: float
     product_32: float
     bandwidth: float
@@ -38,7 +37,7 @@ class HostShare(Spec):
 
     expected: float
     high: float
-    rows: tuple[str, ...] = Field(strict=False)
+    rows: tuple[str, ...]
     """Published runs that it comes from."""
     source: str
 
@@ -46,12 +45,12 @@ class HostShare(Spec):
 class ToldApart(Spec):
     """The least difference that a choice may rest on."""
 
-    share: float = Field(gt=0)
+    share: float = field(gt=0)
     source: str
 
 
 class SpeedData(Spec):
-    classes: tuple[CardClass, ...] = Field(strict=False)
+    classes: tuple[CardClass, ...]
     attention: AttentionShare
     kernel_gap_s: float
     kernel_gap_source: str

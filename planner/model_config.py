@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from planner.checked import ValidationError
 from planner.configs import (
     deepseek,
     gemma,
@@ -61,7 +60,7 @@ def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
     try:
         return ARCHITECTURES[model_type].read(config)
     except ValidationError as error:
-        raise config.error(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        raise config.error(error.problems[0].reason) from error
 
 
 def _dequantized_at_load(quantization: Any) -> bool:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from pydantic import Field
-
 from planner.gpu import Cluster
 from planner.memory import Footprint
 from planner.plan import Method
@@ -38,7 +36,7 @@ class RunRatio(Spec):
     expected: float
     high: float
     runs: int
-    sources: tuple[str, ...] = Field(strict=False)
+    sources: tuple[str, ...]
 
 
 class Accuracy(Spec):

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from functools import cache
 
-from pydantic import Field, model_validator
-
 from planner.adapter_targets import lora_targets
+from planner.checked import field
 from planner.data_section import DataSection
 from planner.gpu import Device
 from planner.layer_kinds import LayerKind
@@ -31,8 +30,8 @@ from planner.units import format_count
 class WrittenFor(Spec):
     """The machine's part as a recipe's author had it: what a plan may choose anew."""
 
-    micro_batch_size: int = Field(ge=1)
-    devices: int = Field(default=1, ge=1)
+    micro_batch_size: int = field(ge=1)
+    devices: int = field(default=1, ge=1)
     """Beside the recipe's global batch the two say how many micro-batches were accumulated."""
     compute: Precision
     activation_checkpointing: bool
@@ -48,22 +47,20 @@ class Recipe(Spec):
     method: Method
     adapter: AdapterSection | None = None
     quantization: QuantizationSection | None = None
-    global_batch_size: int = Field(ge=1)
-    sequence_length: int = Field(ge=1)
+    global_batch_size: int = field(ge=1)
+    sequence_length: int = field(ge=1)
     packing: bool = False
     """Several samples in a row of that length, which do not see each other."""
     optimizer: OptimizerSection
     schedule: ScheduleSection
-    epochs: float = Field(gt=0)
+    epochs: float = field(gt=0)
     data: DataSection
     attention: Attention = "sdpa"
     loss: Loss = "fused"
     written_for: WrittenFor | None = None
 
-    @model_validator(mode="after")
-    def _agrees(self) -> "Recipe":
+    def _agrees(self) -> None:
         refuse_dora_on_int8(self.adapter, self.quantization)
-        return self
 
 
 class Workload(Spec):

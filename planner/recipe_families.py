@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from pydantic import Field
-
 from planner.data_section import DataSection
 from planner.named_data import named_data
 from planner.presets import ROOT, Source
@@ -16,7 +14,7 @@ from planner.spec import Spec, read_spec
 class Run(Spec):
     """What is a run's own; of the shared settings it may replace two."""
 
-    data: tuple[str, ...] = Field(strict=False)
+    data: tuple[str, ...]
     """Names in ``presets/datasets.yaml``."""
     epochs: float
     sequence_length: int | None = None

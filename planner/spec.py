@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
 
+from planner.checked import Checked, ValidationError
+from planner.checks import Location, Problem
 from planner.errors import InvalidFileError, did_you_mean
 
 
@@ -40,17 +41,13 @@ _Loader.add_implicit_resolver(
     list("-+0123456789"),
 )
 
-Location = tuple[int | str, ...]
 
-
-class Spec(BaseModel):
+class Spec(Checked):
     """What a YAML file holds: immutable, no unknown keys, no silent conversions.
 
     Strictness matters: YAML 1.1 reads ``no`` as false and ``1:30`` as 90, so a lenient
     reader would plan with something the author did not write.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 SpecT = TypeVar("SpecT", bound=Spec)
@@ -80,7 +77,7 @@ def parse_spec(kind: type[SpecT], text: str, path: Path) -> SpecT:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise _first_error(kind, error, text, path) from error
+        raise _first_error(kind, error.problems, text, path) from error
 
 
 def parse_yaml(text: str, path: Path) -> Any:
@@ -99,27 +96,20 @@ def parse_yaml(text: str, path: Path) -> Any:
 
 
 def _first_error(
-    kind: type[BaseModel], error: ValidationError, text: str, path: Path
+    kind: type[Spec], problems: list[Problem], text: str, path: Path
 ) -> InvalidFileError:
-    details = error.errors()
     # An unknown key is usually the cause of a missing one beside it: name it first.
-    first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
-    location = tuple(first["loc"])
-    key = ".".join(map(str, location))
-    line = _line_of(text, location)
-    if first["type"] == "extra_forbidden":
-        known = _keys_at(kind, location[:-1])
-        hint = did_you_mean(str(location[-1]), known)
-        return InvalidFileError(path, line, f"unknown key {key!r}. {hint}")
-    reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-    if first["type"] == "model_type":
-        reason = "it should hold keys of its own"
-    if first["type"] == "missing":
-        reason = "this key is missing"
-    elif "input" in first and not isinstance(first["input"], dict | list):
-        reason = f"{reason}, not {_describe(first['input'])}"
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return InvalidFileError(path, line, f"{key}: {reason}{more}" if key else f"{reason}{more}")
+    first = min(problems, key=lambda problem: problem.kind != "unknown")
+    line = _line_of(text, first.location)
+    if first.kind == "unknown":
+        known = _keys_at(kind, first.location[:-1])
+        hint = did_you_mean(str(first.location[-1]), known)
+        return InvalidFileError(path, line, f"unknown key {first.key!r}. {hint}")
+    reason = str(first)
+    if first.kind == "value" and not isinstance(first.given, dict | list):
+        reason = f"{reason}, not {_describe(first.given)}"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return InvalidFileError(path, line, f"{reason}{more}")
 
 
 def _describe(value: object) -> str:
@@ -129,13 +119,13 @@ def _describe(value: object) -> str:
     return f"{kinds.get(type(value), type(value).__name__)} {value!r}"
 
 
-def _keys_at(kind: type[BaseModel], location: Location) -> list[str]:
+def _keys_at(kind: type[Checked], location: Location) -> list[str]:
     """Names of the fields that are allowed in the mapping at ``location``."""
     for step in location:
         field = kind.model_fields.get(str(step))
         if field is None:
             continue
-        inner = [t for t in _types_in(field.annotation) if issubclass(t, BaseModel)]
+        inner = [t for t in _types_in(field.annotation) if issubclass(t, Checked)]
         if inner:
             kind = inner[0]
     return list(kind.model_fields)

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from pydantic import Field
-
 from planner.efficiency import rates
 from planner.gpu import Cluster
 from planner.limits import Limit, limit_of
@@ -27,7 +25,7 @@ class TimeRatio(Spec):
     expected: float
     high: float
     runs: int
-    sources: tuple[str, ...] = Field(strict=False)
+    sources: tuple[str, ...]
 
 
 class SpeedAccuracy(Spec):

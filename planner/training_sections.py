@@ -1,9 +1,8 @@
 """How long a plan trains, what it looks at on the way, and what it keeps."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
-
+from planner.checked import field
 from planner.spec import Spec
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab", "comet_ml", "clearml"]
@@ -22,34 +21,32 @@ class EvaluationSection(Spec):
     need less than a training step.
     """
 
-    every_steps: int = Field(ge=1)
-    generated_samples: int = Field(default=2, ge=0)
+    every_steps: int = field(ge=1)
+    generated_samples: int = field(default=2, ge=0)
     """Of that part the first ones are answered by the model, to be read in ``evaluation.jsonl``."""
-    max_new_tokens: int = Field(default=64, ge=1)
-    early_stop_patience: int | None = Field(default=None, ge=1)
+    max_new_tokens: int = field(default=64, ge=1)
+    early_stop_patience: int | None = field(default=None, ge=1)
     """Evaluations without a lower loss after which the training ends."""
 
 
 class TrainingSection(Spec):
-    epochs: float | None = Field(default=None, gt=0)
-    max_steps: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=42, ge=0)
-    logging_steps: int = Field(default=1, ge=1)
-    save_steps: int = Field(default=500, ge=1)
+    epochs: float | None = field(default=None, gt=0)
+    max_steps: int | None = field(default=None, ge=1)
+    seed: int = field(default=42, ge=0)
+    logging_steps: int = field(default=1, ge=1)
+    save_steps: int = field(default=500, ge=1)
     """Steps between checkpoints, which ``launch --resume`` and fallbacks go on from."""
-    keep_checkpoints: int = Field(default=KEPT_CHECKPOINTS, ge=1)
+    keep_checkpoints: int = field(default=KEPT_CHECKPOINTS, ge=1)
     """The newest ones."""
     evaluation: EvaluationSection | None = None
-    neftune_noise_alpha: float | None = Field(default=None, gt=0)
+    neftune_noise_alpha: float | None = field(default=None, gt=0)
     """Noise on the embeddings while training (arXiv:2310.05914)."""
-    report_to: Annotated[tuple[Tracker, ...], Field(strict=False)] = ()
+    report_to: tuple[Tracker, ...] = ()
     """Trackers beside ``metrics.jsonl``."""
-    hang_limit_s: int = Field(default=1800, ge=1)
+    hang_limit_s: int = field(default=1800, ge=1)
     """Without a sign of progress from any rank for so long, the run is ended. PyTorch's own
     limit of a collective is 30 minutes too (torch/distributed/constants.py)."""
 
-    @model_validator(mode="after")
-    def _one_length(self) -> "TrainingSection":
+    def _agrees(self) -> None:
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError("give epochs or max_steps, one of the two")
-        return self

@@ -28,7 +28,6 @@ LAUNCHER_MAY_USE = {
     "planner.units",
 }
 AT_THE_EDGE = {
-    "__main__",
     "cli",
     "command_line",
     "explanation",
@@ -48,7 +47,7 @@ AT_THE_EDGE = {
 }
 """Modules of the planner that read the machine, start processes or draw; all others are pure."""
 EDGES = {"argparse", "os", "subprocess", "pynvml", "rich", "typer", "sys"}
-NO_EDGE = {"sys.getrefcount"}
+NO_EDGE = {"sys.getrefcount", "sys.modules"}
 """Reads this process's own objects, nothing outside."""
 
 

@@ -4,11 +4,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from pydantic import ValidationError
-
 from benchmarks.measure.matrix import Row
 from planner.assemble import plan_of
 from planner.candidate import Candidate
+from planner.checked import ValidationError
 from planner.choose import Decision
 from planner.detect import detect, parse_gpus
 from planner.errors import InvalidRequestError, UserError
@@ -69,9 +68,7 @@ def plan_row(row: Row, cluster: Cluster) -> Planned:
         candidate, request = _candidate(row, cluster)
         plan = plan_of(_decision(request, candidate))
     except ValidationError as error:
-        detail = error.errors()[0]
-        key = ".".join(map(str, detail["loc"]))
-        raise NotPlannableError(f"{key}: {detail['msg']}".removeprefix(": ")) from error
+        raise NotPlannableError(str(error)) from error
     except UserError as error:
         raise NotPlannableError(str(error)) from error
     return Planned(plan=plan, candidate=candidate)

@@ -5,13 +5,12 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from benchmarks.accuracy import predict as accuracy
 from benchmarks.accuracy.express import training_of
 from benchmarks.accuracy.sources import sources
 from benchmarks.rows import Row
 from planner.cards import named_cluster
+from planner.checked import field
 from planner.efficiency import Rates, rates, speed_data
 from planner.pass_work import counted_once, of_model, timed
 from planner.spec import Spec, parse_yaml, read_text
@@ -24,7 +23,7 @@ Reads = Literal["seconds of a step", "tokens per second", "minutes for 1,000 sam
 
 class SpeedSource(Spec):
     reads: Reads | None = None
-    set_aside: dict[str, str] = Field(default_factory=dict)
+    set_aside: dict[str, str] = field(default_factory=dict)
     """By the source's word for a quantization, or every row: why it is not predicted."""
 
 

@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
+from planner.checked import ValidationError
 from planner.linear import Linear
 from planner.model import ModelSpec
 

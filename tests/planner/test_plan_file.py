@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from planner.assemble import plan_of
 from planner.choose import decide
 from planner.errors import InvalidFileError
-from planner.plan import METHODS, Method, Plan, plan_json_schema
+from planner.json_schema import json_schema
+from planner.plan import METHODS, Method, Plan
 from planner.plan_file import is_untouched, render
 from planner.spec import parse_spec
 from tests.planner.builders import cards, request
@@ -101,4 +102,4 @@ def test_the_line_is_that_of_the_key() -> None:
 
 
 def test_the_schema_for_editors_names_every_key() -> None:
-    assert list(plan_json_schema()["properties"]) == list(Plan.model_fields)
+    assert list(json_schema(Plan)["properties"]) == list(Plan.model_fields)
