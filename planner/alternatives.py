@@ -1,7 +1,6 @@
 """The ways not taken, each with its reason, and what to fall back to."""
 
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from planner.candidate import Candidate
 from planner.plan import METHODS, Method, Strategy
@@ -14,8 +13,7 @@ from planner.units import format_gib
 MAX_FALLBACKS = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alternative:
+class Alternative(NamedTuple):
     """A way not taken."""
 
     candidate: Candidate

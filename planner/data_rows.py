@@ -1,6 +1,5 @@
 """What the report and the document say of the data. Computes nothing but words."""
 
-from dataclasses import asdict
 from typing import Any
 
 from planner.candidate import Candidate
@@ -42,7 +41,7 @@ def data_document(chosen: Candidate, data: TrainingData | None) -> dict[str, Any
         "num_samples": known.num_samples,
         "lengths": {f"{share:g}": known.lengths.quantile(share) for share in QUANTILES},
         "records_read": known.lengths.num_records,
-        **asdict(found),
+        **found._asdict(),
         "packing_pays": found.packing_pays,
     }
 

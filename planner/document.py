@@ -52,7 +52,7 @@ def _prediction(decision: Decision) -> dict[str, Any]:
             "high_bytes": memory.high_bytes,
             "budget_bytes": decision.request.budget_bytes,
             "capacity_bytes": chosen.cluster.accelerator.capacity_bytes,
-            "between_steps": asdict(between_steps(chosen)),
+            "between_steps": between_steps(chosen)._asdict(),
         },
         "host_ram_bytes": chosen.host.node_bytes,
         "disk_bytes": chosen.disk_bytes,

@@ -1,7 +1,7 @@
 """What kernels reach on a card: presets/speed.yaml on top of the card's datasheet."""
 
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from planner.checked import field
 from planner.gpu import Cluster, GpuSpec
@@ -77,8 +77,7 @@ def card_class(card: GpuSpec) -> CardClass:
     return max(older or open_to_all[:1], key=lambda each: float(each.capability))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
+class Rates(NamedTuple):
     """What one device and its links reach, per second; the datasheet's rate beside it."""
 
     flops_per_s: float

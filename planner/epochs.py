@@ -1,7 +1,8 @@
 """A chosen layout on a real data set: what is cut, padded, packed, how long a run takes. Pure."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil
+from typing import NamedTuple
 
 from planner.candidate import Candidate
 from planner.lengths import TokenLengths
@@ -14,8 +15,7 @@ WORTH_PACKING = 1.25
 """Times fewer computed tokens from which packing is advised: a fifth of the work saved."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Epochs:
+class Epochs(NamedTuple):
     """Counts are of one epoch but for the steps and the time, which are of the run."""
 
     num_rows: int

@@ -13,7 +13,7 @@ alive together).
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.buffers import cublas_workspaces
 from planner.candidate import Candidate
@@ -27,8 +27,7 @@ from planner.units import ALLOCATOR_BLOCK_BYTES as BLOCK
 from planner.units import round_up
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BetweenSteps:
+class BetweenSteps(NamedTuple):
     """Bytes by part at the largest moment of each."""
 
     evaluation: Parts

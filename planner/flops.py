@@ -9,7 +9,7 @@ split here by what is really differentiated: the gradient of an input costs as m
 forward pass, the gradient of a weight as much again, and a frozen weight has none.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.active import active_weights
 from planner.recipe import Batch, Workload
@@ -22,8 +22,7 @@ ATTENTION_BACKWARD = 2.5
 (Dao, arXiv:2307.08691, section 3.1.2)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flops:
+class Flops(NamedTuple):
     forward: int
     backward: int
     recompute: int

@@ -13,7 +13,7 @@ The peak is the largest sum of one phase, never a sum over phases. A phase is a 
 With gradient accumulation the gradients of earlier micro-batches are alive in forward too.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.autograd import GradientSink
 from planner.buffers import cublas_workspaces
@@ -35,8 +35,7 @@ from planner.zero_sizes import zero_section
 Parts = dict[Part, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Footprint:
+class Footprint(NamedTuple):
     """Bytes that tensors take on one device, by phase and part."""
 
     phases: dict[Phase, Parts]
@@ -54,8 +53,7 @@ class Footprint:
         return self.total_bytes(self.peak_phase)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
+class _Step(NamedTuple):
     """The terms that the phases are made of."""
 
     workload: Workload

@@ -7,9 +7,9 @@ layers of the model.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from planner.autograd import GradientSink
 from planner.model_pass import ModelPass, PassedLayer, passed_layers
@@ -24,8 +24,7 @@ from planner.traced_model import TracedSpec
 Amounts = Counter[Owner]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
+class Stretch(NamedTuple):
     """A part of the log: what it adds in the end, and what was added where it was largest."""
 
     net: Amounts
@@ -72,8 +71,7 @@ def largest(stretches: Iterable[Stretch], before: Amounts) -> tuple[Amounts, Amo
     return at_best, level
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MicroBatch:
+class MicroBatch(NamedTuple):
     """Bytes by owner at the largest moments."""
 
     layers_forward: Amounts
@@ -156,8 +154,7 @@ def tape_pass(
     return _laid_out(passed, [0, *(1 + kinds.index(kind) for kind in others)])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Passed:
+class _Passed(NamedTuple):
     """The stretches of one run, which stand for however many layers of its kinds."""
 
     before: Stretch

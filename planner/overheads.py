@@ -1,9 +1,8 @@
 """What a device needs beside the tensors that are predicted: what published runs had more than
 that, the allocator's cache, context, communicators."""
 
-from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from planner.gpu import Cluster
 from planner.memory import Footprint
@@ -66,8 +65,7 @@ def measured_over_predicted(method: Method) -> RunRatio:
     return known.get(method, known["all"])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceMemory:
+class DeviceMemory(NamedTuple):
     """One device's memory as the driver counts it, with the range of what was published."""
 
     peak_allocated_bytes: int

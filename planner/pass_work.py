@@ -8,7 +8,6 @@ bytes grow in a straight line. The first layer counts as the others of its kind.
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -50,8 +49,7 @@ Counted = Mapping[Place, Mapping[Growing, int]]
 """Kernels that are alike, and how many of them there are, by where they run."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassTime:
+class PassTime(NamedTuple):
     """Seconds of one micro-batch on the device, its operations and its launches."""
 
     products_s: float
@@ -211,7 +209,7 @@ def _counts(workload: Workload, kinds: Numerics, device: Device) -> _Counts:
     batch = Batch(micro_batch_size=1, sequence_length=length, device=device)
     first = before = _run(workload, kinds, batch)
     for samples in range(1, 1 + MOST_TRIED):
-        more = _run(workload, kinds, replace(batch, micro_batch_size=samples + 1))
+        more = _run(workload, kinds, batch._replace(micro_batch_size=samples + 1))
         if len(_tape(before).kernels) == len(_tape(more).kernels):
             grown = _counted_from(workload, samples, before, more)
             alone = grown if samples == 1 else _counted_from(workload, 1, first, first)
@@ -232,7 +230,7 @@ def pass_time(
     """One micro-batch of so many full samples."""
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, samples, checkpointing, speed)
-    alike = _alike(workload), replace(kinds, master=0), device, speed
+    alike = _alike(workload), kinds._replace(master=0), device, speed
     share = recomputed_share(workload.model.num_layers, checkpointing)
     if samples <= SETTLED_FROM:
         return _mixed(*_ends(*alike, samples), share)

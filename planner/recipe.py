@@ -1,7 +1,7 @@
 """What is trained and how, apart from the machine: the settings that a recipe file holds."""
 
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from planner.adapter_targets import lora_targets
 from planner.checked import field
@@ -130,8 +130,7 @@ def of_states(workload: Workload) -> Workload:
     return workload.model_copy(update={"recipe": recipe})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Batch(NamedTuple):
     """One micro-batch on one rank."""
 
     micro_batch_size: int

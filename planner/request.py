@@ -1,7 +1,7 @@
 """What the user asked for, checked, and the workloads and layouts it allows."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -160,7 +160,7 @@ def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
         if request.micro_batch_size is None:
             yield each
         elif request.micro_batch_size in each.micro_batch_sizes:
-            yield replace(each, micro_batch_sizes=(request.micro_batch_size,))
+            yield each._replace(micro_batch_sizes=(request.micro_batch_size,))
 
 
 def _partial_checkpointing(request: Request) -> tuple[int, ...]:

@@ -1,8 +1,7 @@
 """Combinations to leave out, read from data."""
 
-from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from planner.gpu import Cluster, Device
 from planner.plan import Method, Offload, OptimizerName, Strategy
@@ -47,8 +46,7 @@ class When(Spec):
         return capability is not None and float(capability) < self.capability_below
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Combination:
+class Combination(NamedTuple):
     """What a candidate would put together."""
 
     method: Method

@@ -1,8 +1,7 @@
 """How fast a candidate is predicted to train, how surely, and what that takes."""
 
-from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from planner.efficiency import rates
 from planner.gpu import Cluster
@@ -41,8 +40,7 @@ def time_ratio(method: Method) -> TimeRatio:
     return known.get(method, known["all"])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Throughput:
+class Throughput(NamedTuple):
     """One candidate's; seconds are of an optimizer step of full samples."""
 
     step: StepTime
@@ -90,8 +88,7 @@ class Throughput:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunCost:
+class RunCost(NamedTuple):
     seconds: float
     kilowatt_hours: float | None
     """At the cards' power limit: an upper bound for them, and without their host."""

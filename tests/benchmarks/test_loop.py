@@ -52,7 +52,7 @@ def test_old_torch_makes_the_denominators_of_adamw_beside_their_roots() -> None:
     work = run.workload.model_copy(
         update={"recipe": recipe.model_copy(update={"optimizer": named})}
     )
-    batch = replace(run.batch, sequence_length=8)
+    batch = run.batch._replace(sequence_length=8)
     new = replace(run, workload=work, batch=batch, trained=(DtypeGroup(tensors, 2),))
     old = replace(new, denominator_apart=True)
     first, second = (one_device(x).peaks(expandable_segments=True) for x in (new, old))

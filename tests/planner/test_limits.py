@@ -29,7 +29,7 @@ def limits(decision: Decision) -> WhatIf:
 
 def fits(decision: Decision, *, micro_batch: int | None = None, length: int | None = None) -> bool:
     chosen = decision.chosen
-    layout = replace(chosen.layout, micro_batch_size=micro_batch or chosen.layout.micro_batch_size)
+    layout = chosen.layout._replace(micro_batch_size=micro_batch or chosen.layout.micro_batch_size)
     recipe = chosen.workload.recipe
     recipe = recipe.model_copy(update={"sequence_length": length or recipe.sequence_length})
     work = chosen.workload.model_copy(update={"recipe": recipe})
