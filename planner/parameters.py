@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from math import prod
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from planner.expert_shape import ExpertsSpec
 from planner.layer_kinds import LayerKind
@@ -25,30 +25,31 @@ TRANSPOSED = ("gpt2",)
 5.23.0."""
 
 
-class Shaped:
-    """What follows from a parameter's shape and role."""
-
-    __slots__ = ()
-    shape: tuple[int, ...]
-    role: Role
-
-    @property
-    def elements(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def decays(self) -> bool:
-        return self.role != "vector"
+def decays(role: Role) -> bool:
+    return role != "vector"
 
 
-@dataclass(frozen=True, slots=True)
-class Sized(Shaped):
-    """One parameter."""
-
+class _Sized(NamedTuple):
     name: str
     shape: tuple[int, ...]
     trains: bool
-    role: Role = "weight"
+    role: Role
+    elements: int
+
+
+class Sized(_Sized):
+    """One parameter. Its elements are asked for thousands of times, so they are kept."""
+
+    __slots__ = ()
+
+    def __new__(
+        cls, name: str, shape: tuple[int, ...], trains: bool, role: Role = "weight"
+    ) -> "Sized":
+        return super().__new__(cls, name, shape, trains, role, prod(shape))
+
+    @property
+    def decays(self) -> bool:
+        return decays(self.role)
 
     @property
     def module(self) -> str:
