@@ -12,7 +12,6 @@ from planner.adapter_targets import Targets
 from planner.assemble import plan_of
 from planner.choose import decide_with_data
 from planner.data_section import DataErrors, DataSection
-from planner.document import document
 from planner.errors import InvalidRequestError
 from planner.machine_options import find_cluster, show_machine
 from planner.nodes import over_nodes
@@ -110,7 +109,7 @@ def plan(
     list_kind: Annotated[Kind | None, Option("Show the presets of a kind.", ("--list",))] = None,
 ) -> None:
     """Choose how to fine-tune MODEL on the GPUs at hand, and write plan.yaml."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if list_kind is not None:
         _list(console, list_kind, as_json=as_json)
         return
@@ -154,6 +153,8 @@ def plan(
     if not to_stdout and (output is not None or not as_json):
         write(text, destination, force=force)
     if as_json:
+        from planner.document import document  # for who asks for it
+
         print(json.dumps(document(decision, made), indent=2))
         return
     if to_stdout:
