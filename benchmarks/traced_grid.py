@@ -15,7 +15,7 @@ import json
 import platform
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import product
@@ -25,12 +25,12 @@ from typing import Any
 import torch
 
 from benchmarks.errors import error_statistics, relative_error
+from launcher.rehearsal_table import peak_without_cublas
 from launcher.rehearse import compare, quiet_libraries
 from planner.assemble import plan_of
-from planner.buffers import HOPPER, cublas_workspaces
 from planner.choose import decide
 from planner.gpu import Accelerator, Cluster
-from planner.plan import METHODS, Loss, Method, Plan, Strategy, ZeroStage
+from planner.plan import METHODS, ZERO_STAGE, Loss, Method, Plan, Strategy
 from planner.presets import load_gpu, load_model
 from planner.recipes import load_recipe
 from planner.request import Request
@@ -38,7 +38,7 @@ from planner.units import GIB
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "deepspeed")
-GRIDS = {"device": 320, "ranks": 64}
+GRIDS = {"device": 330, "ranks": 64}
 """How many points are drawn of each."""
 NUM_LAYERS = 4
 MODELS = (
@@ -89,13 +89,10 @@ RANKS_METHODS: tuple[tuple[Strategy, Method], ...] = (
     ("zero3", "lora"),
 )
 WORLD_SIZES = (2, 4)
-ZERO_STAGES: dict[Strategy, ZeroStage] = {"ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3}
 MICRO_BATCHES = (1, 2, 4, 8)
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 LOSSES: tuple[Loss, ...] = ("fused", "standard")
 SEED = 7
-CUBLAS_BYTES = sum(cublas_workspaces(HOPPER))
-"""Predicted for CUDA; a trace on fake tensors of the CPU has no cuBLAS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,24 +114,22 @@ def points(grid: str, count: int) -> list[Point]:
 
 
 def _on_one_device() -> list[Point]:
-    return [
-        Point(
-            model=model,
-            method=method,
-            checkpointing=checkpointing,
-            micro_batch_size=samples,
-            sequence_length=length,
-            loss=loss,
-        )
-        for model, method, checkpointing, samples, length, loss in product(
-            MODELS, METHODS, (False, True), MICRO_BATCHES, LENGTHS, LOSSES
-        )
-        if length <= load_model(model).spec.max_position_embeddings
-        and (model, method) not in REFUSED
-    ]
+    ways: list[tuple[Strategy, Method]] = [("single", method) for method in METHODS]
+    return _grid(MODELS, ways, MICRO_BATCHES, LENGTHS, world_sizes=(1,))
 
 
 def _on_ranks() -> list[Point]:
+    return _grid(RANKS_MODELS, RANKS_METHODS, MICRO_BATCHES[:3], LENGTHS[:3], WORLD_SIZES)
+
+
+def _grid(
+    models: Sequence[str],
+    ways: Sequence[tuple[Strategy, Method]],
+    micro_batches: Sequence[int],
+    lengths: Sequence[int],
+    world_sizes: Sequence[int],
+) -> list[Point]:
+    """Their order is that of the draw."""
     return [
         Point(
             model=model,
@@ -147,14 +142,10 @@ def _on_ranks() -> list[Point]:
             world_size=ranks,
         )
         for model, (strategy, method), checkpointing, samples, length, loss, ranks in product(
-            RANKS_MODELS,
-            RANKS_METHODS,
-            (False, True),
-            MICRO_BATCHES[:3],
-            LENGTHS[:3],
-            LOSSES,
-            WORLD_SIZES,
+            models, ways, (False, True), micro_batches, lengths, LOSSES, world_sizes
         )
+        if length <= load_model(model).spec.max_position_embeddings
+        and (model, method) not in REFUSED
     ]
 
 
@@ -173,7 +164,7 @@ def plan_for(point: Point) -> Plan:
         global_batch_size=point.micro_batch_size * point.world_size,
         micro_batch_size=point.micro_batch_size,
         activation_checkpointing=point.checkpointing,
-        zero_stage=ZERO_STAGES.get(point.strategy),
+        zero_stage=ZERO_STAGE[point.strategy],
     )
     return plan_of(decide(request))
 
@@ -196,8 +187,9 @@ def measure(chosen: list[Point]) -> Iterator[dict[str, Any]]:
     """Predicted and traced peaks of each point."""
     for point in chosen:
         with quiet_libraries():
-            found = compare(plan_for(point))
-        predicted = found.predicted.peak_allocated_bytes - CUBLAS_BYTES
+            plan = plan_for(point)
+            found = compare(plan)
+        predicted = peak_without_cublas(plan, found.predicted.phases)
         traced = found.found.peak_allocated_bytes
         yield {
             **{name: getattr(point, name) for name in point.__slots__},
@@ -211,7 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="keep the result in results/")
     parser.add_argument("--grid", choices=GRIDS, default="device")
-    parser.add_argument("--points", type=int, help="how many are drawn; 320, or 64 of ranks")
+    parser.add_argument("--points", type=int, help="how many are drawn; 330, or 64 of ranks")
     options = parser.parse_args()
     rows = []
     for row in measure(points(options.grid, options.points or GRIDS[options.grid])):

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from launcher import adapter_files
 from planner.errors import InvalidFileError
 from planner.plan import QuantizationSection
 
@@ -54,7 +55,7 @@ class Adapter:
 
 def read_adapter(folder: Path) -> Adapter:
     """All of it: an adapter is small beside its base."""
-    path = folder / "adapter_config.json"
+    path = folder / adapter_files.CONFIG
     settings = json.loads(path.read_text(encoding="utf-8"))
     for key in ("rank_pattern", "alpha_pattern", "modules_to_save"):
         if settings.get(key):
@@ -62,7 +63,7 @@ def read_adapter(folder: Path) -> Adapter:
     divisor = math.sqrt(settings["r"]) if settings.get("use_rslora") else settings["r"]
     scaling = settings["lora_alpha"] / divisor
     pairs: dict[str, Pair] = {}
-    for module, kind, tensor in _tensors(folder / "adapter_model.safetensors"):
+    for module, kind, tensor in _tensors(folder / adapter_files.WEIGHTS):
         before = pairs.get(module, Pair(scaling=scaling))
         pairs[module] = replace(before, **{kind: tensor})  # type: ignore[arg-type]
     return Adapter(pairs=pairs, transposed=bool(settings.get("fan_in_fan_out")))

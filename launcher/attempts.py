@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.run_directory import RunDirectory
+from launcher.run_directory import RunDirectory, write_json
 from planner.plan import Plan
+
+RESTARTED = "the ranks were started again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +36,20 @@ def attempt_of(plan: Plan, *, from_step: int) -> Attempt:
 
 
 def begin_attempt(run: RunDirectory, attempt: Attempt) -> None:
-    _write(run.attempts, [*_read(run.attempts), attempt])
+    """By rank 0, once it knows where it goes on from. One that nobody has ended was broken off:
+    torch elastic has started the ranks again."""
+    earlier = [
+        each if each.ended else replace(each, ended=RESTARTED) for each in _read(run.attempts)
+    ]
+    _write(run.attempts, [*earlier, attempt])
 
 
-def end_attempt(run: RunDirectory, ended: str) -> None:
-    *earlier, last = _read(run.attempts)
-    _write(run.attempts, [*earlier, replace(last, ended=ended)])
+def end_attempt(run: RunDirectory, attempt: Attempt, ended: str) -> None:
+    """``attempt`` stands for one whose ranks did not come so far as to say that they began."""
+    attempts = _read(run.attempts)
+    if not attempts or attempts[-1].ended is not None:
+        attempts.append(attempt)
+    _write(run.attempts, [*attempts[:-1], replace(attempts[-1], ended=ended)])
 
 
 def reported_attempts(run: RunDirectory) -> list[dict[str, Any]]:
@@ -59,7 +69,4 @@ def _read(path: Path) -> list[Attempt]:
 
 
 def _write(path: Path, attempts: Sequence[Attempt]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    text = json.dumps([asdict(each) for each in attempts], indent=2)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, [asdict(each) for each in attempts])

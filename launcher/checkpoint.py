@@ -1,6 +1,5 @@
 """Where a plan's model is: a folder here, the hub, or a package that is installed."""
 
-import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import TextIO
 
 from launcher.chatglm.command import native_checkpoint
 from launcher.chatglm.config import is_original
-from launcher.chatglm.stored import all_there
+from launcher.hub_names import names_a_folder
+from launcher.shards import OTHER_COPIES, has_weights, is_complete
 from planner.errors import UserError
 from planner.plan import ModelSection
 
@@ -51,7 +51,7 @@ def _stored_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
     if source.is_dir():
         _require_checkpoint(source)
         return Checkpoint(source.resolve(), str(source.resolve()))
-    if model.source.startswith((".", "/", "~")) or model.source.count("/") > 1:
+    if names_a_folder(model.source):
         raise ModelNotFoundError(f"model folder {source} does not exist.")
     cached = _cached_snapshot(model)
     if cached is not None:
@@ -71,19 +71,12 @@ def _require_checkpoint(folder: Path) -> None:
         raise ModelNotFoundError(
             f"{folder} lacks safetensors weights, or a part of them. Pickled ones are not read."
         )
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+    if not has_tokenizer(folder):
         raise ModelNotFoundError(f"{folder} holds no tokenizer ({' or '.join(TOKENIZER_FILES)}).")
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether a checkpoint folder has its configuration and all of its safetensors files."""
-    if not (folder / "config.json").is_file():
-        return False
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return (folder / "model.safetensors").is_file()
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return all((folder / shard).is_file() for shard in shards)
+def has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _cached_snapshot(model: ModelSection) -> Path | None:
@@ -101,7 +94,7 @@ def _is_usable(folder: Path) -> bool:
     """Whether all is there that training needs: a ChatGLM checkpoint is converted first."""
     if is_complete(folder):
         return True
-    return is_original(folder) and all_there(folder)
+    return is_original(folder) and has_weights(folder)
 
 
 def why_not_from_hub(model: ModelSection) -> str | None:
@@ -154,7 +147,12 @@ def _download(model: ModelSection, screen: TextIO) -> Path:
     print(f"downloading {model.source} from the hub", file=screen)
     try:
         folder = Path(
-            snapshot_download(model.source, revision=model.revision, allow_patterns=WANTED_FILES)
+            snapshot_download(
+                model.source,
+                revision=model.revision,
+                allow_patterns=WANTED_FILES,
+                ignore_patterns=OTHER_COPIES,
+            )
         )
         if is_original(folder):
             more = ORIGINAL_FILES if is_complete(folder) else [*ORIGINAL_FILES, PICKLED_FILES]

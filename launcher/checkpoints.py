@@ -10,11 +10,13 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from launcher.disk import flush
 
 CONTENTS = "contents.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -49,7 +51,7 @@ def seal(checkpoint: Path, *, world_size: int, strategy: str) -> None:
     """Declare it whole, once every rank has written its part."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
     for path in (*files, *_folders(checkpoint)):
-        _flush(path)
+        flush(path)
     contents = {
         "world_size": world_size,
         "strategy": strategy,
@@ -61,14 +63,17 @@ def seal(checkpoint: Path, *, world_size: int, strategy: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(checkpoint / CONTENTS)
-    _flush(checkpoint)
+    flush(checkpoint)
 
 
-def last_whole(folder: Path) -> tuple[SavedState | None, list[str]]:
-    """The newest checkpoint that can be trusted, and a sentence for each newer one that cannot."""
+def last_whole(folder: Path, verified: Path | None = None) -> tuple[SavedState | None, list[str]]:
+    """The newest checkpoint that can be trusted, and a sentence for each newer one that cannot.
+
+    One that was ``verified`` a moment ago is not read again.
+    """
     passed_over: list[str] = []
     for step, checkpoint in _newest_first(folder):
-        contents, wrong = _examine(checkpoint)
+        contents, wrong = _examine(checkpoint, read=checkpoint != verified)
         if wrong is None:
             saved = SavedState(
                 folder=checkpoint,
@@ -79,6 +84,14 @@ def last_whole(folder: Path) -> tuple[SavedState | None, list[str]]:
             return saved, passed_over
         passed_over.append(f"{checkpoint} is passed over: {wrong}")
     return None, passed_over
+
+
+def last_sealed(folder: Path) -> int | None:
+    """Step of the newest checkpoint with all its files in their sizes; their content is unread."""
+    for step, checkpoint in _newest_first(folder):
+        if _examine(checkpoint, read=False)[1] is None:
+            return step
+    return None
 
 
 def keep_newest(folder: Path, number: int) -> None:
@@ -107,7 +120,7 @@ def _newest_first(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found, reverse=True)
 
 
-def _examine(checkpoint: Path) -> tuple[dict[str, Any], str | None]:
+def _examine(checkpoint: Path, *, read: bool) -> tuple[dict[str, Any], str | None]:
     """What a checkpoint says of itself, and what is wrong with it."""
     try:
         contents: dict[str, Any] = json.loads((checkpoint / CONTENTS).read_bytes())
@@ -116,15 +129,24 @@ def _examine(checkpoint: Path) -> tuple[dict[str, Any], str | None]:
         return {}, "it was not written to its end"
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}, f"its {CONTENTS} cannot be read"
+    wrong = _of_another_size(listed)
+    return contents, _damaged(listed) if read and wrong is None else wrong
+
+
+def _of_another_size(listed: Mapping[Path, list[int]]) -> str | None:
     for path, (size, _) in listed.items():
         if not path.is_file():
-            return {}, f"{path.name} is missing"
+            return f"{path.name} is missing"
         if path.stat().st_size != size:
-            return {}, f"{path.name} has {path.stat().st_size} bytes of {size}"
+            return f"{path.name} has {path.stat().st_size} bytes of {size}"
+    return None
+
+
+def _damaged(listed: Mapping[Path, list[int]]) -> str | None:
     for (path, mark), found in zip(listed.items(), _marks(list(listed)), strict=True):
         if found != mark:
-            return {}, f"{path.name} is damaged"
-    return contents, None
+            return f"{path.name} is damaged"
+    return None
 
 
 def _marks(files: list[Path]) -> list[list[int]]:
@@ -144,15 +166,6 @@ def _mark(path: Path) -> list[int]:
 def _folders(checkpoint: Path) -> Iterator[Path]:
     yield from (path for path in checkpoint.rglob("*") if path.is_dir())
     yield checkpoint
-
-
-def _flush(path: Path) -> None:
-    """Wait until the disk has it: a size alone does not say so."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _name(path: Path, checkpoint: Path) -> str:

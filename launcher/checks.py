@@ -4,7 +4,7 @@ Libraries change models behind one's back: an adapter is cast, DeepSpeed is skip
 master copy appears. Each of these costs memory that the plan did not count.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +118,16 @@ def require_as_planned(plan: Plan, setup: Setup) -> None:
     found = mismatches(plan, setup)
     if found:
         raise PlanMismatchError("this is not what was planned. " + "; ".join(found))
+
+
+def require_same_data(keys: Sequence[str]) -> None:
+    """Of every rank, the key of what it trains on: nodes prepare their data by themselves."""
+    other = next((rank for rank, key in enumerate(keys) if key != keys[0]), None)
+    if other is not None:
+        raise PlanMismatchError(
+            f"rank {other} has prepared other data than rank 0 ({keys[other]}, {keys[0]}): the "
+            "data files or the tokenizer differ between their nodes"
+        )
 
 
 def _engine_kind(engine: Any) -> str:

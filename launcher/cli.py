@@ -3,28 +3,27 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from launcher.beginning import Wanted, tell, train
 from launcher.chatglm.command import Layout
 from launcher.command import (
-    environment_changes,
-    merged_environment,
     num_cores,
+    planned_environment,
     rank_environment,
 )
 from launcher.dry_run import dry_run_text
-from launcher.execution import execute
+from launcher.engines.engine import EngineName
+from launcher.engines.job import Job
+from launcher.engines.submission import require_engine, run_job, settings_of
+from launcher.nodes.launch import launch_node, require_endpoint
 from launcher.plan_file import read_plan
-from launcher.preflight import needed_disk_bytes, refitted, require_packages, suited
-from launcher.record import write_record
-from launcher.resume import check_nothing_to_resume, interrupted_plan, saved_state
-from launcher.run_directory import RunDirectory, check_may_run_in, create, locked
-from launcher.sources import check_named
+from launcher.preflight import refitted
+from launcher.run_directory import RunDirectory
 from launcher.without_plan import Task, check_options, without_plan
 from planner.command_line import run as run_command
 from planner.data_section import DataErrors
@@ -55,6 +54,35 @@ def launch(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the run directory.")
     ] = False,
+    begin_or_resume: Annotated[
+        bool,
+        typer.Option("--begin-or-resume", help="Go on if the run has begun: a job started again."),
+    ] = False,
+    on: Annotated[
+        EngineName, typer.Option("--on", help="What runs it; local is this machine.")
+    ] = "local",
+    engine_settings: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="KEY=VALUE", help="For the engine: partition=gpu."),
+    ] = None,
+    rdzv_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST[:PORT]",
+            help="Of several nodes, where they meet: one of them. The same command on each.",
+        ),
+    ] = None,
+    max_restarts: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Of the ranks, after a failure or a lost node.")
+    ] = 0,
+    detach: Annotated[bool, typer.Option("--detach", help="Submit the job and leave it.")] = False,
+    followed: Annotated[
+        Path | None,
+        typer.Option("--follow", metavar="RUN_DIR", help="No PLAN: a submitted job's own lines."),
+    ] = None,
+    cancelled: Annotated[
+        Path | None, typer.Option("--cancel", metavar="RUN_DIR", help="No PLAN: end that job.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be run; write nothing.")
     ] = False,
@@ -87,7 +115,15 @@ def launch(
     ] = None,
 ) -> None:
     """Train as PLAN says."""
-    task = Task(doctor=doctor, as_json=as_json, merge=merge, conversion=conversion, to=to)
+    task = Task(
+        doctor=doctor,
+        as_json=as_json,
+        merge=merge,
+        conversion=conversion,
+        to=to,
+        follow=followed,
+        cancel=cancelled,
+    )
     check_options(task, rehearse=rehearse)
     if plan_file is None or task.given:
         raise typer.Exit(without_plan(task, plan_file, output))
@@ -101,45 +137,45 @@ def launch(
     if rehearse:
         rehearse_plan(plan, as_json=as_json)
         return
+    if on != "local":
+        if rdzv_endpoint is not None:
+            raise InvalidRequestError(
+                f"--on {on} says where the nodes meet: leave --rdzv-endpoint out"
+            )
+        job = Job(
+            plan=plan,
+            directory=Path(plan.output.directory).absolute(),
+            python=sys.executable,
+            resume=resume,
+            max_restarts=max_restarts,
+            settings=settings_of(engine_settings or []),
+        )
+        raise typer.Exit(run_job(on, job, dry_run=dry_run, detach=detach))
+    require_engine({"--with": engine_settings, "--detach": detach})
+    wanted = Wanted(
+        resume=resume, begin_or_resume=begin_or_resume, max_restarts=max_restarts, record=record
+    )
+    raise typer.Exit(run_here(plan, wanted, rdzv_endpoint, dry_run=dry_run))
+
+
+def run_here(plan: Plan, wanted: Wanted, rdzv_endpoint: str | None, *, dry_run: bool) -> int:
+    """On this machine, whole or as one node of several; an exit code."""
     directory = Path(plan.output.directory)
-    require_one_node(plan)
+    run = RunDirectory(directory)
+    if not dry_run and wanted.is_had(run):
+        tell([f"{directory} already holds a finished run"])
+        return 0
+    if plan.parallel.num_nodes > 1:
+        endpoint = require_endpoint(plan, rdzv_endpoint)
+        return launch_node(plan, directory, endpoint, wanted, dry_run=dry_run)
     if dry_run:
-        print(dry_run_text(plan, directory, python=sys.executable, cores=num_cores()), end="")
-        return
-    raise typer.Exit(train(plan, directory, resume=resume, record=record))
-
-
-def train(plan: Plan, directory: Path, *, resume: bool, record: bool) -> int:
-    """The exit code; what can be known to fail is found before anything is written."""
-    if not resume:
-        check_named(plan.data)
-    check_may_run_in(directory)
-    require_packages(plan)
-    run = create(directory, needed_bytes=needed_disk_bytes(plan))
-    with locked(run):
-        code = begin_or_resume(plan, run, resume=resume)
-    if record and code == 0:
-        print(f"recorded: {write_record(run)}")
-    return code
-
-
-def begin_or_resume(plan: Plan, run: RunDirectory, *, resume: bool) -> int:
-    if not resume:
-        check_nothing_to_resume(run)
-        plan, notes = suited(plan)
-        tell(notes)
-        return execute(plan, run)
-    running = interrupted_plan(plan, run)
-    saved, passed_over = saved_state(running, run)
-    running, notes = suited(running)
-    since = "the beginning: nothing is saved" if saved is None else f"step {saved.step}"
-    tell([*notes, *passed_over, f"going on from {since}"])
-    return execute(running, run, saved)
-
-
-def tell(notes: Sequence[str]) -> None:
-    for note in notes:
-        print(note, file=sys.stderr)
+        restarts = wanted.max_restarts
+        text = dry_run_text(
+            plan, run, python=sys.executable, cores=num_cores(), max_restarts=restarts
+        )
+        print(text, end="")
+        return 0
+    return train(plan, directory, wanted)
 
 
 def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
@@ -147,8 +183,7 @@ def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
 
     Imports the training stack, which says a lot that is not about this.
     """
-    changes = environment_changes(plan, cores=num_cores())
-    os.environ.update(rank_environment(plan, merged_environment(os.environ, changes)))
+    os.environ.update(rank_environment(plan, planned_environment(plan, os.environ)))
     logging.disable(logging.WARNING)
     from launcher.rehearse import rehearse
 
@@ -185,14 +220,6 @@ def require_possible(plan: Plan) -> None:
         raise InvalidRequestError(
             f"optimizer {plan.optimizer.name} is {library}'s, which is not installed: "
             f"pip install {library}"
-        )
-
-
-def require_one_node(plan: Plan) -> None:
-    if plan.parallel.num_nodes > 1:
-        raise InvalidRequestError(
-            f"the plan is for {plan.parallel.num_nodes} nodes, and launch starts the ranks of one. "
-            "Plan with --nodes 1."
         )
 
 

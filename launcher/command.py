@@ -2,29 +2,78 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.run_directory import RunDirectory
 from planner.plan import Plan
+
+JOIN_SECONDS = 3600
+"""For all nodes to meet: the first waits for the last, and for a lost one that is started again."""
+NO_CLOCK_ATTEMPTS = JOIN_SECONDS
+"""Where clocks are not known to agree: torch elastic takes a node for dead whose last word, by its
+own clock, is 5 s times this old. read: dynamic_rendezvous.py at 2.13, _sanitize."""
 
 ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 """The name since PyTorch 2.9 and the older one; either is read by 2.9 and later."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendezvous:
+    """Where the ranks of several nodes find each other, as one of the nodes joins it."""
+
+    endpoint: str
+    id: str
+    num_nodes: int
+    address: str
+    """Of this node's own, which the others are told."""
+    hosts_store: bool
+    """Whether the endpoint is this node's, which then serves the store that all meet in."""
+    clocks_agree: bool = True
+
+
 def torchrun_command(
-    plan: Plan, run_directory: Path, *, python: str, checkpoint: Path | None = None
+    plan: Plan,
+    run: RunDirectory,
+    *,
+    python: str,
+    checkpoint: Path | None = None,
+    rendezvous: Rendezvous | None = None,
+    max_restarts: int = 0,
 ) -> list[str]:
     """An argument list, never a shell string, so no quoting can go wrong."""
     return [
-        *(python, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc-per-node", str(plan.parallel.gpus_per_node)),
-        *("-m", "launcher.train", str(run_directory)),
-        *([] if checkpoint is None else [str(checkpoint)]),
+        *elastic_command(rendezvous, python=python, ranks=plan.parallel.gpus_per_node),
+        *(["--max-restarts", str(max_restarts)] if max_restarts else []),
+        *("-m", "launcher.train", str(run.path)),
+        *([] if run.node is None else ["--address", run.node]),
+        *([] if checkpoint is None else ["--verified", str(checkpoint)]),
     ]
 
 
-def preparation_command(run_directory: Path, *, python: str) -> list[str]:
+def elastic_command(rendezvous: Rendezvous | None, *, python: str, ranks: int) -> list[str]:
+    """torch elastic, up to the module that each rank runs."""
+    torchrun = [python, "-m", "torch.distributed.run"]
+    if rendezvous is None:
+        return [*torchrun, "--standalone", "--nproc-per-node", str(ranks)]
+    options = {
+        "is_host": int(rendezvous.hosts_store),
+        "join_timeout": JOIN_SECONDS,
+    }
+    if not rendezvous.clocks_agree:
+        options["keep_alive_max_attempt"] = NO_CLOCK_ATTEMPTS
+    return [
+        *(*torchrun, "--nnodes", str(rendezvous.num_nodes), "--nproc-per-node", str(ranks)),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", rendezvous.endpoint),
+        *("--rdzv-id", rendezvous.id, "--local-addr", rendezvous.address),
+        *("--rdzv-conf", ",".join(f"{name}={value}" for name, value in options.items())),
+    ]
+
+
+def preparation_command(run: RunDirectory, *, python: str) -> list[str]:
     """Fetches the model and tokenizes the data, before any rank exists."""
-    return [python, "-m", "launcher.prepare", str(run_directory)]
+    node = [] if run.node is None else ["--address", run.node]
+    return [python, "-m", "launcher.prepare", str(run.path), *node]
 
 
 def environment_changes(plan: Plan, *, cores: int) -> dict[str, str]:
@@ -56,6 +105,14 @@ def merged_environment(caller: Mapping[str, str], changes: Mapping[str, str]) ->
             continue
         merged.setdefault(name, value)
     return merged
+
+
+def planned_environment(
+    plan: Plan, caller: Mapping[str, str], network: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """What every process of a plan's run finds here; beside it, what its nodes meet over."""
+    changes = environment_changes(plan, cores=num_cores())
+    return merged_environment(caller, {**changes, **(network or {})})
 
 
 def rank_environment(plan: Plan, merged: Mapping[str, str]) -> dict[str, str]:

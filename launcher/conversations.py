@@ -1,4 +1,4 @@
-"""Conversations as records hold them: OpenAI messages, sharegpt turns, alpaca questions.
+"""Conversations as records hold them: OpenAI's messages, sharegpt, alpaca, guanaco.
 
 Roles and contents become OpenAI's, which is what chat templates are written for.
 """
@@ -74,7 +74,11 @@ def from_alpaca(fields: Fields) -> Conversation:
     messages = []
     if fields.has("system"):
         messages.append(Message("system", fields.text("system")))
-    for index, turn in enumerate(fields.value("history") if fields.has("history") else ()):
+    earlier = fields.value("history") if fields.has("history") else []
+    if not isinstance(earlier, list):
+        place = fields.name("history")
+        raise FieldError(f"{place}: a list of earlier turns is expected, not {kind(earlier)}")
+    for index, turn in enumerate(earlier):
         place = f"{fields.name('history')}[{index}]"
         if not isinstance(turn, list) or len(turn) != 2:
             raise FieldError(f"{place}: a pair of question and answer is expected")
@@ -192,7 +196,7 @@ def _tools(fields: Fields) -> tuple[Mapping[str, Any], ...]:
     tools, name = fields.value("tools"), fields.name("tools")
     if isinstance(tools, str):
         try:
-            tools = json.loads(tools) if tools.strip() else []
+            tools = json.loads(tools)
         except json.JSONDecodeError as error:
             raise FieldError(f"{name}: is not JSON ({error.msg})") from error
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):

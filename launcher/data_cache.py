@@ -9,23 +9,18 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.digest import file_digest
 from launcher.gguf import cache_directory
+from launcher.whole_folder import whole_folder
 from planner.errors import InvalidRequestError
 
-DIGEST = "blake2b"
 SUMMARY = "summary.json"
 KEY_LENGTH = 32
-
-
-def file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, DIGEST).hexdigest()
 
 
 def content_key(content: Mapping[str, Any]) -> str:
@@ -73,14 +68,9 @@ def torn(folder: Path) -> str | None:
 def make_entry(folder: Path, fill: Callable[[Path], Mapping[str, Any]]) -> Entry:
     """``fill`` writes tables into a folder and gives their summary."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        with whole_folder(folder, found_whole=lambda found: torn(found) is None) as partial:
             summary = fill(partial)
             _finish(partial, summary)
-            _publish(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         reason = error.strerror or str(error)
         raise InvalidRequestError(
@@ -97,15 +87,6 @@ def _finish(partial: Path, summary: Mapping[str, Any]) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _publish(partial: Path, folder: Path) -> None:
-    """Another launch may have been faster, with the same result."""
-    try:
-        partial.rename(folder)
-    except OSError:
-        if torn(folder) is not None:
-            raise
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -2,21 +2,40 @@
 
 import json
 import shlex
-from pathlib import Path
+from collections.abc import Mapping
 
-from launcher.command import environment_changes, rank_environment, torchrun_command
+from launcher.command import (
+    Rendezvous,
+    environment_changes,
+    rank_environment,
+    torchrun_command,
+)
 from launcher.deepspeed_config import deepspeed_config
+from launcher.run_directory import RunDirectory
 from planner.plan import Plan
 
 
-def dry_run_text(plan: Plan, directory: Path, *, python: str, cores: int) -> str:
-    environment = rank_environment(plan, environment_changes(plan, cores=cores))
+def dry_run_text(
+    plan: Plan,
+    run: RunDirectory,
+    *,
+    python: str,
+    cores: int,
+    rendezvous: Rendezvous | None = None,
+    network: Mapping[str, str] | None = None,
+    max_restarts: int = 0,
+) -> str:
+    changes = {**environment_changes(plan, cores=cores), **(network or {})}
+    environment = rank_environment(plan, changes)
+    command = torchrun_command(
+        plan, run, python=python, rendezvous=rendezvous, max_restarts=max_restarts
+    )
     parts = [
-        f"run directory: {directory}",
+        f"run directory: {run.path}",
         "environment:",
         *(f"  {name}={value}" for name, value in environment.items()),
         "command:",
-        f"  {shlex.join(torchrun_command(plan, directory, python=python))}",
+        f"  {shlex.join(command)}",
     ]
     config = deepspeed_config(plan)
     if config is not None:

@@ -15,7 +15,7 @@ from transformers import Trainer
 from trl import SFTTrainer
 
 from launcher.checkpoints import checkpoint_folder, keep_newest, seal
-from launcher.failure import NotFiniteError, NotSavedError
+from launcher.failure import NotFiniteError, NotSavedError, is_lost_peer
 from launcher.model_building import cast_trainable
 from launcher.optimizer import lora_plus_optimizer
 from launcher.run_directory import RunDirectory
@@ -107,6 +107,8 @@ class DurableTrainer(SFTTrainer):  # type: ignore[misc]
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
+            if is_lost_peer(error):
+                raise
             what = f"the checkpoint of step {step}"
             raise NotSavedError(why_not_saved(what, folder, error)) from error
         self.accelerator.wait_for_everyone()

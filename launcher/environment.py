@@ -3,27 +3,16 @@
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
-PACKAGES = (
-    "tuneplan",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "bitsandbytes",
-    "deepspeed",
-    "datasets",
-    "tokenizers",
-    "safetensors",
-)
+from launcher.versions import package_versions, python_version
+
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "DS_ACCELERATOR",
+    "GLOO_SOCKET_IFNAME",
     "HF_HUB_DISABLE_TELEMETRY",
     "HF_HUB_OFFLINE",
     "NCCL_IB_DISABLE",
@@ -38,10 +27,10 @@ VARIABLES = (
 
 def describe_environment() -> dict[str, Any]:
     return {
-        "python": platform.python_version(),
+        "python": python_version(),
         "platform": platform.platform(),
         "argv": sys.argv,
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": package_versions(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "hardware": {
             "cores": len(os.sched_getaffinity(0)),
@@ -59,10 +48,3 @@ def _describe_gpu(index: int) -> dict[str, Any]:
         "capacity_bytes": found.total_memory,
         "compute_capability": f"{found.major}.{found.minor}",
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

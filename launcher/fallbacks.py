@@ -28,13 +28,17 @@ def describe_layout(plan: Plan) -> str:
 
 def layout_options(plan: Plan) -> str:
     """The same as options to type."""
-    settings = {
-        "batch.micro_batch_size": plan.batch.micro_batch_size,
-        "batch.gradient_accumulation_steps": plan.batch.gradient_accumulation_steps,
+    return " ".join(f"--set {key}={value}" for key, value in layout_settings(plan).items())
+
+
+def layout_settings(plan: Plan) -> dict[str, str]:
+    """What a fallback changes, by the plan's keys."""
+    return {
+        "batch.micro_batch_size": str(plan.batch.micro_batch_size),
+        "batch.gradient_accumulation_steps": str(plan.batch.gradient_accumulation_steps),
         "activation_checkpointing": str(plan.activation_checkpointing).lower(),
-        "checkpoint_every": plan.checkpoint_every,
+        "checkpoint_every": str(plan.checkpoint_every),
     }
-    return " ".join(f"--set {key}={value}" for key, value in settings.items())
 
 
 def _with_layout(plan: Plan, fallback: Fallback) -> Plan:

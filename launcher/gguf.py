@@ -4,13 +4,13 @@ Packed GGUF weights cannot be trained at a usable speed, so they become bf16 saf
 """
 
 import os
-import shutil
-import tempfile
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
+from launcher.shards import is_complete
+from launcher.whole_folder import whole_folder
 from planner.errors import UserError
 
 
@@ -22,28 +22,16 @@ def cache_directory() -> Path:
 def converted_checkpoint(package: str, model_name: str, screen: TextIO) -> Path:
     """The plain checkpoint of a package's GGUF file; made at the first call, found later."""
     target = cache_directory() / f"{package}-{version(package)}"
-    if (target / "config.json").is_file():
+    if is_complete(target):
         return target
+    if target.exists():
+        raise UserError(f"{target} is damaged. Delete it and launch again.")
     if find_spec("gguf") is None:
         raise UserError(f"unpacking {model_name} needs another package: pip install gguf")
     print(f"unpacking {model_name} from package {package} (once)", file=screen)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    with whole_folder(target, found_whole=is_complete) as partial:
         _convert(gguf_file_of(package), partial)
-        _publish(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target
-
-
-def _publish(partial: Path, target: Path) -> None:
-    """Rename into place; another process may have been faster, with the same result."""
-    try:
-        partial.rename(target)
-    except OSError:
-        if not (target / "config.json").is_file():
-            raise
 
 
 def gguf_file_of(package: str) -> Path:

@@ -5,11 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from launcher.checkpoint import is_complete
-from launcher.command import environment_changes, merged_environment, num_cores
-from launcher.prepare import Inputs
-from launcher.run_directory import RunDirectory, read_json, write_json
+from launcher import adapter_files
+from launcher.command import planned_environment
+from launcher.inputs import read_inputs
+from launcher.run_directory import RunDirectory, write_json
 from launcher.screen import libraries_quiet
+from launcher.shards import is_complete
+from launcher.unwinding import unwound_by_sigterm
 from planner.errors import InvalidRequestError
 from planner.plan import Plan
 from planner.spec import read_spec
@@ -22,14 +24,14 @@ def merge_run(directory: Path, output: Path | None) -> None:
     target = output or directory / "merged"
     if target.exists():
         raise InvalidRequestError(f"{target} is there already. Choose another with --output DIR.")
-    base = Path(Inputs(**read_json(run.inputs)).checkpoint)
+    base = Path(read_inputs(run).checkpoint)
     if not is_complete(base):
         raise InvalidRequestError(
             f"the base model is not at {base} any more. Put it back, and merge again."
         )
     # Before PyTorch is imported, which reads it then.
-    os.environ.update(merged_environment(os.environ, environment_changes(plan, cores=num_cores())))
-    with libraries_quiet(run.logs / "merge.log") as screen:
+    os.environ.update(planned_environment(plan, os.environ))
+    with unwound_by_sigterm(), libraries_quiet(run.logs / "merge.log") as screen:
         from launcher.merge_check import compare
         from launcher.merging import merge
 
@@ -50,7 +52,7 @@ def mergeable_plan(run: RunDirectory) -> Plan:
         raise InvalidRequestError(
             f"{run.path} trained all weights: {run.result(plan)} is a whole model already."
         )
-    if not (run.result(plan) / "adapter_model.safetensors").is_file():
+    if not (run.result(plan) / adapter_files.WEIGHTS).is_file():
         raise InvalidRequestError(f"{run.path} has no adapter: its training has not finished.")
     return plan
 

@@ -6,7 +6,7 @@ the model is. The folder appears when it is whole.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,17 +19,19 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.quantizers.quantizers_utils import should_convert_module
 
+from launcher import adapter_files
 from launcher.adapter_delta import Adapter, as_trained_on, read_adapter, with_delta
 from launcher.model_building import DTYPES
 from launcher.run_directory import write_json
+from launcher.shards import safetensors_files, shard_names, write_index
+from launcher.whole_folder import whole_folder
 from planner.errors import InvalidRequestError
 from planner.plan import Plan
 from planner.units import format_gib
 
 SHARD_BYTES = 2 * 10**9
 BYTES_PER_NUMBER = 2
-INDEX = "model.safetensors.index.json"
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md")
+NOT_OF_A_MODEL = (adapter_files.CONFIG, adapter_files.WEIGHTS, "README.md")
 BASE_FILES = ("generation_config.json",)
 
 
@@ -51,21 +53,16 @@ def merge(
     merger = Merger(plan, base, read_adapter(adapter))
     dtype = torch.float16 if plan.precision.compute == "fp16" else torch.bfloat16
     print(merger.describe(dtype), file=screen)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        require_room(partial, sum(merger.sizes().values()))
-        write_shards(merger, partial, dtype, shard_bytes)
-        write_other_files(config, dtype, base=base, adapter=adapter, target=partial)
-        partial.rename(target)
+        with whole_folder(target) as partial:
+            require_room(partial, sum(merger.sizes().values()))
+            write_shards(merger, partial, dtype, shard_bytes)
+            write_other_files(config, dtype, base=base, adapter=adapter, target=partial)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidRequestError(
             f"cannot write {target}: {reason}. Choose another place with --output DIR."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def require_room(folder: Path, needed_bytes: int) -> None:
@@ -83,9 +80,7 @@ class Merger:
     def __init__(self, plan: Plan, base: Path, adapter: Adapter) -> None:
         self._plan = plan
         self._transposed = adapter.transposed
-        self._places = {
-            key: file for file in sorted(base.glob("*.safetensors")) for key in keys(file)
-        }
+        self._places = {key: file for file in safetensors_files(base) for key in keys(file)}
         self._pairs = {self._key(module): pair for module, pair in adapter.pairs.items()}
         packed = packed_modules(base) if plan.quantization is not None else ()
         self._packed = {key for module in packed if (key := self._find(module)) is not None}
@@ -178,16 +173,8 @@ def write_shards(merger: Merger, folder: Path, dtype: torch.dtype, shard_bytes: 
     for name, wanted in zip(names, shards, strict=True):
         tensors = {key: merger.tensor(key, dtype) for key in wanted}
         save_file(tensors, folder / name, metadata={"format": "pt"})
-    if len(shards) > 1:
-        places = {key: name for name, wanted in zip(names, shards, strict=True) for key in wanted}
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
-        write_json(folder / INDEX, index)
-
-
-def shard_names(number: int) -> Sequence[str]:
-    if number == 1:
-        return ["model.safetensors"]
-    return [f"model-{shard:05d}-of-{number:05d}.safetensors" for shard in range(1, number + 1)]
+    places = {key: name for name, wanted in zip(names, shards, strict=True) for key in wanted}
+    write_index(folder, places, sum(sizes.values()))
 
 
 def write_other_files(
@@ -200,5 +187,5 @@ def write_other_files(
         if (base / name).is_file():
             shutil.copy(base / name, target / name)
     for path in sorted(adapter.iterdir()):
-        if path.is_file() and path.name not in ADAPTER_FILES:
+        if path.is_file() and path.name not in NOT_OF_A_MODEL:
             shutil.copy(path, target / path.name)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
-from launcher.fallbacks import describe_layout, fallback_plans, layout_options
+from launcher.fallbacks import describe_layout, fallback_plans, layout_options, layout_settings
 from planner.detect import detect, read_cpu
 from planner.errors import InvalidRequestError, NoFormulasError
 from planner.gpu import Accelerator, Cluster
@@ -34,23 +34,46 @@ def refitted(plan: Plan, settings: Sequence[str]) -> tuple[Plan, list[str]]:
     short_bytes = fitted.prediction.high_bytes - plan.hardware.budget_bytes
     if short_bytes > 0:
         asked = " ".join(f"--set {setting}" for setting in settings)
-        raise InvalidRequestError(f"{asked}: {_does_not_fit(fitted, short_bytes)}")
+        raise InvalidRequestError(f"{asked}: {_does_not_fit(fitted, short_bytes, settings)}")
     peak = fitted.prediction.peak_allocated_bytes
     leaner = tuple(each for each in plan.fallbacks if _is_leaner(fitted, each, peak))
     return fitted.model_copy(update={"fallbacks": leaner}), []
 
 
-def _does_not_fit(plan: Plan, short_bytes: int) -> str:
-    """With the layout to set beside it, where one of the plan's own fits."""
+def _does_not_fit(plan: Plan, short_bytes: int, settings: Sequence[str]) -> str:
+    """With the layout to set beside it, where one of the plan's own fits and leaves it as set."""
     budget = plan.hardware.budget_bytes
     line = (
         f"this needs up to {format_gib(plan.prediction.high_bytes)} GiB of each device and the "
         f"plan may use {format_gib(budget)} GiB: {format_gib(short_bytes)} GiB short"
     )
-    fitting = [each for each in fallback_plans(plan) if each.prediction.high_bytes <= budget]
+    fitting = [
+        each
+        for each in fallback_plans(plan)
+        if each.prediction.high_bytes <= budget
+        and _same_batch(each)
+        and not _changed(plan, each, settings)
+    ]
     if not fitting:
-        return f"{line}, and so is every leaner layout of the plan"
+        return f"{line}, and no leaner layout of the plan that keeps what is set fits"
     return f"{line}. With it fits {layout_options(fitting[0])}"
+
+
+def _same_batch(layout: Plan) -> bool:
+    """Whether a layout of the plan as it was makes the global batch that is set now."""
+    batch = layout.batch
+    micro = batch.micro_batch_size * batch.gradient_accumulation_steps
+    return micro * layout.parallel.world_size == batch.global_batch_size
+
+
+def _changed(plan: Plan, layout: Plan, settings: Sequence[str]) -> bool:
+    """Whether a layout has another value of a key, or of a section's key, that was set."""
+    keys = {setting.partition("=")[0] for setting in settings}
+    now = layout_settings(layout)
+    return any(
+        now[key] != value and (key in keys or key.partition(".")[0] in keys)
+        for key, value in layout_settings(plan).items()
+    )
 
 
 def _is_leaner(plan: Plan, fallback: Fallback, peak_bytes: int) -> bool:

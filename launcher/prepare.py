@@ -3,39 +3,26 @@
 It imports what the ranks import, so the launching process itself stays small.
 """
 
+import argparse
 import os
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from launcher.checkpoint import Checkpoint, local_checkpoint
-from launcher.data_cache import Entry, content_key, data_cache, file_digest, found_entry, make_entry
+from launcher.data_cache import Entry, content_key, data_cache, found_entry, make_entry
 from launcher.data_summary import DataSummary, describe
-from launcher.run_directory import RunDirectory, write_json
+from launcher.digest import file_digest
+from launcher.inputs import Inputs, inputs_before, write_inputs
+from launcher.run_directory import RunDirectory
 from launcher.samples import preview
 from launcher.screen import redirect_output
 from launcher.sources import FoundSource, find_sources
 from launcher.tokenization import use_plain_template_if_none
+from launcher.unwinding import unwound_by_sigterm
 from planner.errors import InvalidRequestError, UserError
 from planner.plan import Plan
 from planner.spec import read_spec
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """What the ranks start from; ``inputs.json``."""
-
-    checkpoint: str
-    """Folder of the base model."""
-    base_name: str
-    """What an adapter calls its base model."""
-    data_folder: str
-    """Of the tokenized data set."""
-    data_key: str
-    """The same for the same data, tokenizer, template and settings."""
-    data: dict[str, Any]
-    """``DataSummary``."""
 
 
 def prepare(run: RunDirectory, screen: TextIO) -> None:
@@ -46,6 +33,7 @@ def prepare(run: RunDirectory, screen: TextIO) -> None:
         preview(source, loss_on=plan.data.loss_on, errors=plan.data.errors)
     checkpoint = local_checkpoint(plan.model, screen)
     entry = prepared_data(plan, sources, checkpoint, screen)
+    require_same_data(run, entry)
     inputs = Inputs(
         checkpoint=str(checkpoint.folder),
         base_name=checkpoint.name,
@@ -53,9 +41,20 @@ def prepare(run: RunDirectory, screen: TextIO) -> None:
         data_key=entry.folder.name,
         data=dict(entry.summary),
     )
-    write_json(run.inputs, asdict(inputs))
+    write_inputs(run, inputs)
     for line in describe(DataSummary(**entry.summary), plan.batch.sequence_length):
         print(line, file=screen)
+
+
+def require_same_data(run: RunDirectory, entry: Entry) -> None:
+    """A run that goes on has its inputs still, of which what was tokenized is gone."""
+    before = inputs_before(run)
+    if before is not None and before.data_key != entry.folder.name:
+        raise InvalidRequestError(
+            f"{run.path} cannot go on: the data, the tokenizer or the versions of tokenizers and "
+            "transformers are not those it was begun with, and the samples it was trained on are "
+            "gone. Put them back, or begin anew with another --output DIR"
+        )
 
 
 def check_devices(plan: Plan) -> None:
@@ -128,13 +127,19 @@ def tokenizer_key(tokenizer: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    run = RunDirectory(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(prog="launcher.prepare")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--address", help="of this node, of several that share the folder")
+    given = parser.parse_args()
+    run = RunDirectory(given.run, given.address)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # nothing forks here
     screen = redirect_output(run.preparation_log)
     try:
-        prepare(run, screen)
+        with unwound_by_sigterm():
+            prepare(run, screen)
     except UserError as error:
-        print(f"error: {error}", file=screen)
+        for said in (screen, sys.stdout):  # the latter is the log
+            print(f"error: {error}", file=said)
         raise SystemExit(error.exit_code) from error
 
 

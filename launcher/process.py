@@ -1,7 +1,6 @@
 """Start a command, pass signals on to it, give its exit code."""
 
 import ctypes
-import re
 import signal
 import subprocess
 import sys
@@ -17,9 +16,12 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = {SIGNALLED + number: number.name for number in STOP_SIGNALS}
 """Exit codes of a run that somebody stopped."""
 LOOK_SECONDS = 0.5
+ENDED = 1
+"""Exit code of a command that ``look`` has ended."""
+END_SECONDS = 5.0
+"""For a command to end by itself: one that waits for a lost peer does not."""
 _PR_SET_PDEATHSIG = 1  # read: linux/prctl.h
 _LIBC = ctypes.CDLL(None)
-_ENDED_RANK = re.compile(r"^\s*rank\s*:\s*(\d+).*?^\s*exitcode\s*:\s*(-?\d+)", re.DOTALL | re.M)
 
 
 def run_to_end(
@@ -28,13 +30,15 @@ def run_to_end(
     log_file: Path,
     *,
     ask_to_stop: Callable[[int], bool] = lambda _number: False,
-    look: Callable[[], None] = lambda: None,
+    look: Callable[[], bool] = lambda: False,
 ) -> int:
     """Run a command whose standard output is our standard error, and its errors a log.
 
     It gets a session of its own, so that a terminal's Ctrl-C reaches it once, through us:
-    ``ask_to_stop`` says whether the command was asked in another way, else and at the second
-    signal it is ended. ``look`` is called while it runs. After a signal the code says which one.
+    ``ask_to_stop`` says whether the command was asked in another way, else it is ended, and also
+    at a Ctrl-C after that: schedulers repeat SIGTERM, and have SIGKILL where they are impatient.
+    ``look`` is called while it runs and says whether to end it. After a signal the code says which
+    one.
     """
     with ExitStack() as stack:
         errors: IO[bytes] = stack.enter_context(log_file.open("wb"))
@@ -48,11 +52,16 @@ def run_to_end(
             preexec_fn=stop_with_parent,
         )
         received: list[int] = []
+        stops_by_itself = False
 
         def pass_on(number: int, _frame: FrameType | None) -> None:
-            asked = not received and ask_to_stop(number)
+            nonlocal stops_by_itself
+            first = not received
             received.append(number)
-            if not asked and child.poll() is None:
+            if first:
+                stops_by_itself = ask_to_stop(number)
+            waits = stops_by_itself and (first or number == signal.SIGTERM)
+            if not waits and child.poll() is None:
                 child.send_signal(signal.SIGTERM)
 
         for number in STOP_SIGNALS:
@@ -63,26 +72,24 @@ def run_to_end(
     return code if code >= 0 else SIGNALLED - code
 
 
-def _wait(child: subprocess.Popen[bytes], look: Callable[[], None]) -> int:
+def _wait(child: subprocess.Popen[bytes], look: Callable[[], bool]) -> int:
     while True:
         try:
             return child.wait(LOOK_SECONDS)
         except subprocess.TimeoutExpired:
-            look()
+            if look():
+                _end(child)
+                return ENDED
 
 
-def failed_rank(launcher_log: Path) -> tuple[int, int] | None:
-    """Rank and exit code of the first failure, from torch elastic's own summary.
-
-    A rank that was killed comes before all others, which fail because it is gone; torch
-    elastic itself ends the rest with SIGTERM.
-    """
-    text = launcher_log.read_text(encoding="utf-8", errors="replace")
-    _, _, root_cause = text.partition("Root Cause")
-    found = [(int(rank), int(code)) for rank, code in _ENDED_RANK.findall(root_cause)]
-    every = [(int(rank), int(code)) for rank, code in _ENDED_RANK.findall(text)]
-    killed = [each for each in every if each[1] < 0 and each[1] != -signal.SIGTERM]
-    return next(iter([*killed, *found]), None)
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Its ranks go with it: see ``stop_with_parent``."""
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def stop_with_parent() -> None:

@@ -12,6 +12,11 @@ RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 ALONE = dict(zip(RANK_VARIABLES, ("0", "0", "1", "1"), strict=True))
 
 
+def collective_limit_s(plan: Plan) -> int:
+    """Behind that of the watch, which names the rank that is waited for."""
+    return 2 * plan.training.hang_limit_s
+
+
 def join_process_group(plan: Plan) -> None:
     """One rank alone needs no group; DeepSpeed on the CPU must be told of gloo beforehand."""
     if plan.parallel.strategy == "single":
@@ -21,7 +26,7 @@ def join_process_group(plan: Plan) -> None:
         import deepspeed
 
         _compile_no_collectives()
-        limit = timedelta(seconds=2 * plan.training.hang_limit_s)
+        limit = timedelta(seconds=collective_limit_s(plan))
         deepspeed.init_distributed("gloo", timeout=limit)
 
 

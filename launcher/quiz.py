@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from launcher.command import environment_changes, merged_environment, num_cores
+from launcher.command import planned_environment
 from launcher.curve import draw_curve
-from launcher.prepare import Inputs
+from launcher.inputs import read_inputs
 from launcher.questions import Question, demo_questions, is_right, read_questions
-from launcher.run_directory import RunDirectory, read_json
+from launcher.run_directory import RunDirectory
 from launcher.screen import libraries_quiet
 from planner.command_line import run as run_command
 from planner.errors import InvalidRequestError
@@ -47,14 +47,14 @@ def quiz(
     plan = read_spec(Plan, run.plan)
     questions = read_questions(questions_file or default_questions(plan))
     losses = read_losses(run)
-    os.environ.update(merged_environment(os.environ, environment_changes(plan, cores=num_cores())))
+    os.environ.update(planned_environment(plan, os.environ))
     with libraries_quiet(run.logs / "quiz.log") as screen:
         print(f"asking {len(questions)} questions before and after", file=screen)
         from launcher.answering import answers_before_and_after
 
         before, after = answers_before_and_after(
             plan,
-            base=Path(Inputs(**read_json(run.inputs)).checkpoint),
+            base=Path(read_inputs(run).checkpoint),
             result=run.result(plan),
             questions=[question.question for question in questions],
         )

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from launcher.hub_names import names_a_folder
 from launcher.run_directory import RunDirectory, read_json, write_json
 from planner.nvml import read_nvml
 from planner.plan import Plan
@@ -105,13 +106,13 @@ def environment_of(plan: Plan, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def public(plan: Plan) -> Plan:
-    """Without the places of this machine."""
+    """Without the places of this machine, and without what its data are."""
     source = plan.model.source
-    hidden = Path(source).name if Path(source).is_dir() else source
+    name = Path(source).name if names_a_folder(source) or Path(source).is_dir() else source
     return plan.model_copy(
         update={
-            "model": plan.model.model_copy(update={"source": hidden}),
-            "data": plan.data.model_copy(update={"source": None}),
+            "model": plan.model.model_copy(update={"source": name}),
+            "data": plan.data.model_copy(update={"source": None, "sources": ()}),
             "output": plan.output.model_copy(update={"directory": "."}),
         }
     )

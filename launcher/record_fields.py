@@ -21,8 +21,9 @@ class Fields:
         return self.names.get(field, field)
 
     def has(self, field: FieldName) -> bool:
-        """A field that holds nothing counts as absent: Parquet has every field in every row."""
-        return self.record.get(self.name(field)) is not None
+        """A field without content counts as absent: tables have every field in every row."""
+        found = self.record.get(self.name(field))
+        return found is not None and not (isinstance(found, str) and not found.strip())
 
     def value(self, field: FieldName) -> Any:
         if self.name(field) not in self.record:
@@ -35,8 +36,7 @@ class Fields:
 
     def optional_text(self, field: FieldName) -> str:
         """Nothing where it is absent or blank."""
-        found = self.text(field, may_be_empty=True) if self.has(field) else ""
-        return found if found.strip() else ""
+        return self.text(field) if self.has(field) else ""
 
 
 def text(value: object, place: str, *, may_be_empty: bool = False) -> str:

@@ -1,13 +1,14 @@
-"""Training records as people keep them, each checked, in one of five formats.
+"""Training records as people keep them, each checked, in one of six formats.
 
     messages       {"messages": [{"role": "user", "content": ...}, ...], "tools": [...]}
     sharegpt       {"conversations": [{"from": "human", "value": ...}, ...], "system": ...}
     alpaca         {"instruction": ..., "input": ..., "output": ...}   (input may be left out)
     completion     {"prompt": ..., "completion": ...}
     text           {"text": ...}
+    guanaco        {"text": "### Human: ... ### Assistant: ..."}
 
-A source has one format, recognised by its first record or given by the plan. Fields beside
-these are left alone.
+A source has one format, recognised by its first record or given by the plan, as guanaco must be.
+Fields beside these are left alone.
 """
 
 from collections.abc import Mapping

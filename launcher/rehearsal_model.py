@@ -14,6 +14,7 @@ from peft.utils.integrations import dequantize_module_weight
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
+from launcher.hub_names import names_a_folder
 from launcher.model_building import (
     base_dtype,
     cast_trainable,
@@ -152,7 +153,7 @@ def _folder_config(model: ModelSection) -> dict[str, Any] | None:
     folder = Path(model.source).expanduser()
     path = folder / "config.json"
     if not path.is_file():
-        if model.source.startswith((".", "/", "~")) and not folder.is_dir():
+        if names_a_folder(model.source) and not folder.is_dir():
             raise InvalidRequestError(f"model folder {folder} does not exist.")
         return None
     try:

@@ -37,6 +37,14 @@ def largest_phase(phases: Phases) -> Side:
     return Side(peak_allocated_bytes=peak, phases=phases)
 
 
+def peak_without_cublas(plan: Plan, phases: Phases) -> int:
+    """A trace on fake tensors has no cuBLAS, and a load comes before the first product."""
+    held = plan.prediction.cublas_bytes
+    return max(
+        sum(parts.values()) - (0 if phase == "load" else held) for phase, parts in phases.items()
+    )
+
+
 def as_document(comparison: Comparison) -> str:
     return json.dumps(
         {"predicted": asdict(comparison.predicted), comparison.kind: asdict(comparison.found)}
@@ -46,13 +54,13 @@ def as_document(comparison: Comparison) -> str:
 def print_comparison(console: Console, plan: Plan, comparison: Comparison) -> None:
     console.print(_table(plan, comparison))
     console.print()
-    for line in (_verdict(comparison), *_notes(plan, comparison)):
+    console.print(Text(_verdict(comparison), style="bold"))
+    for line in _notes(plan, comparison):
         console.print(line)
 
 
 def _table(plan: Plan, comparison: Comparison) -> Table:
-    large = comparison.found.peak_allocated_bytes >= GIB
-    unit, unit_bytes = ("GiB", GIB) if large else ("MiB", MIB)
+    unit, unit_bytes = _unit(comparison)
     table = Table(
         title=f"{plan.model.name}, {plan.method}: memory of a step, {unit}",
         title_justify="left",
@@ -71,6 +79,10 @@ def _table(plan: Plan, comparison: Comparison) -> Table:
         add = _add_phase if traced else _add_readings
         add(table, phase, predicted, found, unit_bytes)
     return table
+
+
+def _unit(comparison: Comparison) -> tuple[str, int]:
+    return ("GiB", GIB) if comparison.found.peak_allocated_bytes >= GIB else ("MiB", MIB)
 
 
 def _add_readings(
@@ -121,21 +133,47 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _verdict(comparison: Comparison) -> Text:
-    ours, theirs = (
-        comparison.predicted.peak_allocated_bytes,
-        comparison.found.peak_allocated_bytes,
+def _verdict(comparison: Comparison) -> str:
+    ours, theirs = (side.peak_allocated_bytes for side in (comparison.predicted, comparison.found))
+    return (
+        f"peak allocated: predicted {_size(ours, comparison)}, {comparison.kind} "
+        f"{_size(theirs, comparison)} ({_off(ours, theirs)})"
     )
-    off = f"{ours / theirs - 1:+.2%}" if theirs else "nothing to compare with"
-    return Text(
-        f"peak allocated: predicted {ours / GIB:,.3f} GiB, "
-        f"{comparison.kind} {theirs / GIB:,.3f} GiB ({off})",
-        style="bold",
-    )
+
+
+def _size(num_bytes: int, comparison: Comparison) -> str:
+    unit, unit_bytes = _unit(comparison)
+    return f"{num_bytes / unit_bytes:,.{3 if unit == 'GiB' else 1}f} {unit}"
+
+
+def _off(ours: int, theirs: int) -> str:
+    """Without the sign of a zero."""
+    return f"{round(ours / theirs - 1, 4) + 0.0:+.2%}" if theirs else "nothing to compare with"
+
+
+def stacking_bytes(plan: Plan) -> int:
+    """What the experts of a checkpoint add to the load; a rehearsal reads no checkpoint."""
+    load = plan.prediction.load_without_files
+    return sum(plan.prediction.phases["load"].values()) - sum(load.values()) if load else 0
 
 
 def _notes(plan: Plan, comparison: Comparison) -> list[str]:
     notes = []
+    prediction, traced = plan.prediction, comparison.kind == "traced"
+    if traced and prediction.cublas_bytes:
+        ours = peak_without_cublas(plan, comparison.predicted.phases)
+        notes.append(
+            f"cuBLAS' own {_size(prediction.cublas_bytes, comparison)} are predicted (as "
+            "workspace), not traced: without them "
+            f"{_off(ours, comparison.found.peak_allocated_bytes)}."
+        )
+    if stacks := stacking_bytes(plan):
+        notes.append(
+            f"A real load stacks experts: {_size(stacks, comparison)} more in load, predicted only "
+            f"and in neither sum. With it the plan's peak is "
+            f"{_size(prediction.peak_allocated_bytes, comparison)}, in "
+            f"{_words(prediction.peak_phase)}."
+        )
     if comparison.left_out:
         parts = ", ".join(_words(part) for part in comparison.left_out)
         layout = f"{plan.parallel.strategy} over {plan.parallel.world_size}"
@@ -143,8 +181,6 @@ def _notes(plan: Plan, comparison: Comparison) -> list[str]:
             f"{layout}: rank 0 is {comparison.kind} alone. "
             f"Predicted only, and in neither sum: {parts}."
         )
-    if plan.parallel.zero_stage and comparison.kind == "traced":
+    if plan.parallel.zero_stage and traced:
         notes.append("DeepSpeed's optimizer step and its gathering to save are predicted only.")
-    if comparison.kind == "traced" and plan.hardware.device == "cuda":
-        notes.append("cuBLAS' own workspaces are predicted (as workspace), not traced.")
     return notes

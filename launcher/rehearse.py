@@ -81,9 +81,15 @@ def left_out_of(plan: Plan) -> tuple[str, ...]:
     return NOT_TRACED[plan.parallel.zero_stage]
 
 
+def random_weights(plan: Plan) -> Phases:
+    """The prediction where no files are read, and so no experts of a checkpoint are stacked."""
+    load = plan.prediction.load_without_files
+    return plan.prediction.phases | ({"load": load} if load else {})
+
+
 def without(plan: Plan, left_out: tuple[str, ...]) -> Phases:
-    """The prediction without parts that one process cannot show, at the largest moment of what
-    is left."""
+    """The prediction for random weights, without parts that one process cannot show, at the
+    largest moment of what is left."""
     own = plan.prediction.unshared if left_out else {}
     return {
         phase: {
@@ -91,7 +97,7 @@ def without(plan: Plan, left_out: tuple[str, ...]) -> Phases:
             for part, size in {**parts, **own.get(phase, {})}.items()
             if part not in left_out
         }
-        for phase, parts in plan.prediction.phases.items()
+        for phase, parts in random_weights(plan).items()
     }
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from launcher.attempts import reported_attempts
 from launcher.checks import Setup
+from launcher.inputs import Inputs
 from launcher.measure import RankMemory, typical_step_time_s
-from launcher.prepare import Inputs
 from launcher.run_directory import RunDirectory, write_json
 from planner.plan import Plan
 

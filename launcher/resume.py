@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from launcher.checkpoints import SavedState, last_whole
+from launcher.checkpoints import SavedState, last_sealed, last_whole
 from launcher.fallbacks import fallback_plans
 from launcher.run_directory import RunDirectory
 from planner.errors import InvalidRequestError
@@ -53,10 +53,10 @@ def saved_state(plan: Plan, run: RunDirectory) -> tuple[SavedState | None, list[
 
 def check_nothing_to_resume(run: RunDirectory) -> None:
     """A run that can be gone on with is not begun anew over its checkpoints."""
-    saved, _ = last_whole(run.checkpoints)
-    if saved is not None:
+    step = last_sealed(run.checkpoints)
+    if step is not None:
         raise InvalidRequestError(
-            f"{run.path} holds an unfinished run, saved at step {saved.step}. Go on with "
+            f"{run.path} holds an unfinished run, saved at step {step}. Go on with "
             "--resume, or choose another place with --output DIR"
         )
 

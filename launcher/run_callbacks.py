@@ -11,6 +11,7 @@ import torch.distributed
 from transformers import TrainerCallback
 
 from launcher.durable_trainer import DurableTrainer
+from launcher.process_group import collective_limit_s
 from launcher.run_directory import RunDirectory
 from launcher.stages import Stages
 from planner.plan import Plan
@@ -40,7 +41,7 @@ class StopOnRequest(TrainerCallback):  # type: ignore[misc]
         self.stopped = False
         self._group: Any = None
         if torch.distributed.is_initialized() and plan.parallel.world_size > 1:
-            limit = timedelta(seconds=2 * plan.training.hang_limit_s)
+            limit = timedelta(seconds=collective_limit_s(plan))
             self._group = torch.distributed.new_group(backend="gloo", timeout=limit)
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -119,9 +120,12 @@ class Answers(TrainerCallback):  # type: ignore[misc]
 
 
 def split_answer(sample: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """Tokens before the first one that the loss counts, and from there on;
-    halves of a plain text."""
+    """Tokens before the first one that the loss counts, and from there on.
+
+    Where all is learnt that can be, the second token on, nothing is asked: then it is halves.
+    """
     labels = sample["labels"]
     first = next(index for index, label in enumerate(labels) if label >= 0)
-    first = first or max(1, len(labels) // 2)
+    if first == 1:
+        first = len(labels) // 2
     return sample["input_ids"][:first], sample["input_ids"][first:]

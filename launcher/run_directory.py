@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from planner.errors import InvalidFileError, InvalidRequestError
 from planner.plan import Plan
 from planner.spec import read_text
 from planner.units import format_gib
+from planner.whole_file import write_whole
 
 _PROBE_BYTES = 2**20
 
@@ -21,6 +22,8 @@ _PROBE_BYTES = 2**20
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
     path: Path
+    node: str | None = None
+    """Of several nodes that share the folder, the address of the one that looks at it."""
 
     @property
     def plan(self) -> Path:
@@ -36,8 +39,15 @@ class RunDirectory:
 
     @property
     def inputs(self) -> Path:
-        """What was prepared: where checkpoint and tokenized data are, and the size of the data."""
-        return self.path / "inputs.json"
+        """What was prepared: where checkpoint and tokenized data are, and the size of the data.
+
+        Nodes may have them in different places, so each of several has its own.
+        """
+        return (
+            self.path / "inputs.json"
+            if self.node is None
+            else self.nodes / self.node / "inputs.json"
+        )
 
     @property
     def metrics(self) -> Path:
@@ -51,6 +61,11 @@ class RunDirectory:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def job(self) -> Path:
+        """Which engine has the run as a job, and the job's name there."""
+        return self.path / "job" / "job.json"
 
     @property
     def attempts(self) -> Path:
@@ -81,16 +96,29 @@ class RunDirectory:
 
     @property
     def launcher_log(self) -> Path:
-        return self.logs / "launcher.log"
+        return self.node_log("launcher")
 
     @property
     def preparation_log(self) -> Path:
-        return self.logs / "prepare.log"
+        return self.node_log("prepare")
+
+    def node_log(self, name: str) -> Path:
+        return self.logs / (f"{name}.log" if self.node is None else f"{name}-{self.node}.log")
 
     @property
     def lock(self) -> Path:
         """Made first and left there: it marks the folder as a run's own."""
         return self.path / ".lock"
+
+    @property
+    def nodes(self) -> Path:
+        """What each of several nodes says of itself."""
+        return self.path / ".nodes"
+
+    @property
+    def launch_lock(self) -> Path:
+        """Held by a launch while it runs: one in the folder, or one on each of several nodes."""
+        return self.lock if self.node is None else self.nodes / self.node / "lock"
 
     def rank_log(self, rank: int) -> Path:
         return self.logs / f"rank-{rank}.log"
@@ -116,13 +144,14 @@ def check_may_run_in(path: Path) -> None:
         )
 
 
-def create(path: Path, *, needed_bytes: int) -> RunDirectory:
+def create(path: Path, *, needed_bytes: int, node: str | None = None) -> RunDirectory:
     """Make the folder and prove that it can be written, before anything expensive starts."""
-    run = RunDirectory(path)
-    probe = path / ".probe"
+    run = RunDirectory(path, node)
+    probe = path / ".probe" if node is None else path / f".probe-{node}"
     try:
-        run.logs.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         run.lock.touch()
+        run.logs.mkdir(exist_ok=True)
         with probe.open("wb") as file:
             file.write(b"\0" * _PROBE_BYTES)
             file.flush()
@@ -147,7 +176,8 @@ def create(path: Path, *, needed_bytes: int) -> RunDirectory:
 @contextmanager
 def locked(run: RunDirectory) -> Iterator[None]:
     """Hold the folder for one launch at a time; the lock goes with the process."""
-    with run.lock.open("w") as file:
+    run.launch_lock.parent.mkdir(parents=True, exist_ok=True)
+    with run.launch_lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -158,11 +188,9 @@ def locked(run: RunDirectory) -> Iterator[None]:
         yield
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Whole or not at all: a reader never sees half a file."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Whole or not at all."""
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from launcher.failure import NotSavedError
 from launcher.model_building import cast_trainable
+from launcher.whole_folder import whole_folder
 from planner.plan import Plan
 from planner.units import MIB
 
@@ -32,14 +33,11 @@ def save_result(plan: Plan, trainer: Any, target: Path) -> None:
 
 
 def _write(model: Any, tokenizer: Any, target: Path, options: dict[str, Any]) -> None:
-    partial = target.with_name(f".{target.name}.partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    model.save_pretrained(partial, **options)
-    tokenizer.save_pretrained(partial)
-    if target.exists():  # of an attempt that could not write its report
-        shutil.rmtree(target)
-    partial.rename(target)
+    with whole_folder(target) as partial:
+        model.save_pretrained(partial, **options)
+        tokenizer.save_pretrained(partial)
+        if target.exists():  # of an attempt that could not write its report
+            shutil.rmtree(target)
 
 
 def why_not_saved(what: str, target: Path, error: Exception) -> str:

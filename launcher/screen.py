@@ -45,8 +45,9 @@ STACK = "Stack (most recent call first):"
 def last_stack(log_file: Path, num_lines: int) -> list[str]:
     """Where a rank was when it was last asked, innermost first; nothing if it never was."""
     text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.is_file() else ""
-    _, found, stack = text.rpartition(STACK)
-    return stack.splitlines()[1 : num_lines + 1] if found else []
+    _, found, rest = text.rpartition(STACK)
+    stack, *_ = rest.lstrip("\n").partition("\n\n")
+    return stack.splitlines()[:num_lines] if found else []
 
 
 def tail(log_file: Path, num_lines: int) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from launcher.hub_names import names_a_folder
 from planner.data_section import DataFormat, DataSection, DataSource, FieldName
 from planner.errors import InvalidRequestError
 
@@ -39,8 +40,20 @@ def check_named(data: DataSection) -> None:
             "the plan names no data. Say which with --data FILE, or fill in data.source."
         )
     for source in data.every_source:
+        _check_split(source)
         if Path(source.source).expanduser().exists() or not is_hub_name(source.source):
             data_files(source)
+
+
+def _check_split(source: DataSource) -> None:
+    """Files are read whole: a slice of one would be more than was asked for."""
+    name, bracket, _ = source.split.partition("[")
+    if bracket:
+        raise InvalidRequestError(
+            f"data.split {source.split}: a part of a split is not read. Name the whole split "
+            f"({name}), with sources.weight below 1 for a share of it, or training.max_steps "
+            "for a short run."
+        )
 
 
 def find_sources(data: DataSection) -> tuple[FoundSource, ...]:
@@ -84,7 +97,7 @@ def is_hub_name(source: str) -> bool:
     >>> [is_hub_name(name) for name in ("tatsu-lab/alpaca", "data/my.jsonl", "./a/b", "a.csv")]
     [True, False, False, False]
     """
-    if source.startswith((".", "/", "~")) or source.endswith(SUFFIXES):
+    if names_a_folder(source) or source.endswith(SUFFIXES):
         return False
     return source.count("/") == 1 and all(source.split("/"))
 

@@ -16,6 +16,8 @@ Stage = Literal[
     "load", "forward", "backward", "optimizer_step", "step_end", "evaluation", "save", "end"
 ]
 _LINE_BYTES = 256
+_CLOCK_SECONDS = 1.0
+"""Two readings of the clock may differ by, when it is set right meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,8 @@ class Place:
 
     rank: int
     process: int
+    node: str | None = None
+    """Of several, the address of the one that has the process."""
     stage: Stage
     step: int
     """The optimizer step it is in, counted from 1; 0 before the first."""
@@ -44,10 +48,10 @@ class Place:
 class Stages:
     """Written by the rank itself: one system call a stage."""
 
-    def __init__(self, file: Path, rank: int) -> None:
+    def __init__(self, file: Path, rank: int, node: str | None = None) -> None:
         file.parent.mkdir(exist_ok=True)
         self._descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        self._rank = rank
+        self._rank, self._node = rank, node
         self.stage: Stage = "load"
         self.step = 0
         self.passed = 0
@@ -58,6 +62,7 @@ class Stages:
         place = Place(
             rank=self._rank,
             process=os.getpid(),
+            node=self._node,
             stage=stage,
             step=step,
             passed=self.passed,
@@ -65,9 +70,6 @@ class Stages:
         )
         line = json.dumps(asdict(place)).encode().ljust(_LINE_BYTES - 1) + b"\n"
         os.pwrite(self._descriptor, line, 0)
-
-    def close(self) -> None:
-        os.close(self._descriptor)
 
 
 def places(folder: Path) -> list[Place]:
@@ -81,21 +83,32 @@ def places(folder: Path) -> list[Place]:
     return sorted(found, key=lambda place: place.rank)
 
 
-def silent_for_s(found: Sequence[Place], now: float) -> float:
-    """Seconds since any rank entered a stage."""
-    return now - max((place.entered_at for place in found), default=now)
+def of_node(found: Sequence[Place], node: str | None, proc: Path = Path("/proc")) -> list[Place]:
+    """Those whose process runs here."""
+    return [place for place in found if place.node == node and _runs(place, proc)]
+
+
+def _runs(place: Place, proc: Path) -> bool:
+    """Whether its process still is the one that wrote it: ids are given again."""
+    fields = _fields(proc / str(place.process) / "stat")
+    if not fields or fields[0] == "Z":
+        return False
+    booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    started_at = booted_at + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return started_at <= place.entered_at + _CLOCK_SECONDS
 
 
 def frozen(found: Sequence[Place], proc: Path = Path("/proc")) -> list[Place]:
     """Those whose process somebody stopped: proc(5), state T."""
-    return [place for place in found if _state(proc / str(place.process) / "stat") == "T"]
+    return [p for p in found if _fields(proc / str(p.process) / "stat")[:1] == ["T"]]
 
 
-def _state(file: Path) -> str:
+def _fields(file: Path) -> list[str]:
+    """proc(5), stat, from the state on; nothing of a process that has ended."""
     try:
-        return file.read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        return file.read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
-        return ""
+        return []
 
 
 def waited_for(found: Sequence[Place]) -> list[Place]:

@@ -1,13 +1,13 @@
 """What a person reads when a run has ended, well or not. Draws; measures nothing."""
 
 import shlex
-import signal
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
+from launcher.elastic_log import before_elastic
 from launcher.run_directory import RunDirectory
 from launcher.screen import last_stack, tail
 from planner.plan import Plan
@@ -88,21 +88,15 @@ def failure_lines(log_file: Path, what: str) -> list[str]:
     return [f"error: {what}. The end of {log_file}:", *(f"  {line}" for line in lines)]
 
 
-def hang_lines(log_file: Path, what: str) -> list[str]:
-    """As above, with the stack that the rank wrote when it was ended."""
+def early_failure_lines(launcher_log: Path, what: str) -> list[str]:
+    """As above, of a rank that ended before it had a log of its own."""
+    lines = before_elastic(launcher_log)[-TAIL_LINES:]
+    return [f"error: {what}. What {launcher_log} has of it:", *(f"  {line}" for line in lines)]
+
+
+def stack_lines(log_file: Path, what: str) -> list[str]:
+    """As above, with the stack that the rank wrote when it was ended or crashed."""
     stack = last_stack(log_file, TAIL_LINES)
     if not stack:
         return failure_lines(log_file, what)
     return [f"error: {what}. Where it was, innermost first, from {log_file}:", *stack]
-
-
-def describe_exit(code: int) -> str:
-    """What an exit code of a rank means.
-
-    >>> describe_exit(1), describe_exit(-9)
-    ('ended with exit code 1', 'was killed by signal 9: the system ran out of memory?')
-    """
-    if code >= 0:
-        return f"ended with exit code {code}"
-    guess = ": the system ran out of memory?" if code == -signal.SIGKILL else ""
-    return f"was killed by signal {-code}{guess}"

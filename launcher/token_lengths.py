@@ -18,11 +18,13 @@ from random import Random
 from typing import Any
 
 from launcher.checkpoint import ModelNotFoundError
-from launcher.data_cache import content_key, data_cache, file_digest, found_entry, make_entry
+from launcher.data_cache import content_key, data_cache, found_entry, make_entry
+from launcher.digest import file_digest
 from launcher.samples import PlacedSample, SourceReader
 from launcher.screen import redirect_output
 from launcher.sources import FoundSource, find_sources
 from launcher.tokenizer_files import TokenizerPlace, find_tokenizer, load
+from launcher.unwinding import unwound_by_sigterm
 from planner.data_section import DataSection
 from planner.errors import UserError
 from planner.plan import ModelSection
@@ -44,7 +46,8 @@ def main() -> None:
     data = DataSection.model_validate(request["data"])
     model = ModelSection.model_validate(request["model"])
     try:
-        answer = answer_to(data, model, request["seed"], lambda line: print(line, file=notices))
+        with unwound_by_sigterm():
+            answer = answer_to(data, model, request["seed"], lambda line: print(line, file=notices))
     except ModelNotFoundError as error:
         answer = {"no_tokenizer": str(error)}
     except UserError as error:

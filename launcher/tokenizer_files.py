@@ -11,11 +11,13 @@ from launcher.checkpoint import (
     PACKAGED_MODELS,
     TOKENIZER_FILES,
     ModelNotFoundError,
+    has_tokenizer,
     network_errors,
     why_not_from_hub,
 )
-from launcher.data_cache import file_digest
+from launcher.digest import file_digest
 from launcher.gguf import gguf_file_of
+from launcher.hub_names import names_a_folder
 from planner.plan import ModelSection
 
 WANTED = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.jinja", "config.json")
@@ -59,7 +61,7 @@ def load(place: TokenizerPlace) -> Any:
 
 
 def _in_folder(folder: Path) -> TokenizerPlace:
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+    if not has_tokenizer(folder):
         raise ModelNotFoundError(f"{folder} holds no tokenizer ({' or '.join(TOKENIZER_FILES)})")
     files = sorted({path for pattern in WANTED for path in folder.glob(pattern)})
     return TokenizerPlace(folder, {}, {path.name: file_digest(path) for path in files})
@@ -70,7 +72,7 @@ def _snapshot(model: ModelSection, *, local_files_only: bool) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if model.source.startswith((".", "/", "~")) or model.source.count("/") != 1:
+    if names_a_folder(model.source):
         raise ModelNotFoundError(f"model folder {model.source} does not exist")
     missing: tuple[type[Exception], ...] = (LocalEntryNotFoundError, *network_errors())
     try:
@@ -82,5 +84,4 @@ def _snapshot(model: ModelSection, *, local_files_only: bool) -> Path | None:
         )
     except missing:
         return None
-    has_one = any((Path(folder) / name).is_file() for name in TOKENIZER_FILES)
-    return Path(folder) if has_one else None
+    return Path(folder) if has_tokenizer(Path(folder)) else None

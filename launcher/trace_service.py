@@ -7,11 +7,14 @@
 """
 
 import json
+import re
 import sys
 from typing import Any
 
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import Concatenate, MergeModulelist, WeightConverter
 from trl.trainer.utils import add_fused_lm_head
 
 from launcher.rehearse import quiet_libraries, traced
@@ -64,6 +67,7 @@ def shape(content: dict[str, Any]) -> dict[str, Any]:
         "head_dim": _count(known, "head_dim", table.shape[1] // heads),
         "attention": "sdpa" if model._supports_sdpa else "eager",
         "loss": "fused" if _takes_fused_head(model) else "standard",
+        "stacked_params": _stacked_params(model),
         "layers": [_layer(layer) for layer in _layers(model)],
     }
 
@@ -80,6 +84,23 @@ def _takes_fused_head(model: Any) -> bool:
     except (AttributeError, NotImplementedError, TypeError, ValueError):
         return False
     return True
+
+
+def _stacked_params(model: Any) -> int:
+    """Of the largest tensor that a load joins from stacks of one matrix an expert."""
+    joined = [
+        re.compile(target)
+        for converter in get_model_conversion_mapping(model)
+        if isinstance(converter, WeightConverter)
+        and {MergeModulelist, Concatenate} <= {type(step) for step in converter.operations}
+        for target in converter.target_patterns
+    ]
+    sizes = (
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if any(target.search(name) for target in joined)
+    )
+    return max(sizes, default=0)
 
 
 def _layers(model: Any) -> list[torch.nn.Module]:

@@ -1,8 +1,9 @@
 """What each rank runs: build the planned model, train it, save it, report.
 
-python -m torch.distributed.run ... -m launcher.train RUN_DIRECTORY [CHECKPOINT]
+python -m torch.distributed.run ... -m launcher.train RUN_DIRECTORY
 """
 
+import argparse
 import faulthandler
 import json
 import os
@@ -10,28 +11,29 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import torch
 from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback, set_seed
 
-from launcher.checkpoints import step_of
-from launcher.checks import Setup, require_as_planned, setup_of
+from launcher.attempts import attempt_of, begin_attempt
+from launcher.checkpoints import last_whole, step_of
+from launcher.checks import Setup, require_as_planned, require_same_data, setup_of
 from launcher.data_tables import training_table, validation_table
 from launcher.environment import describe_environment
-from launcher.failure import failure_of, write_failure
+from launcher.failure import failure_of, forget_failure, write_failure
+from launcher.inputs import Inputs, read_inputs
 from launcher.measure import gather, rank_memory, resident_bytes
 from launcher.model_building import build_model, cast_trainable
 from launcher.packing import DocumentsApart, PackedCollator
-from launcher.prepare import Inputs
 from launcher.process import stop_with_parent
 from launcher.process_group import join_process_group
 from launcher.progress import Reporter, StepTimes
 from launcher.report import Training, write_report
 from launcher.run_callbacks import Answers, Continued, StageCallback, StopOnRequest
-from launcher.run_directory import RunDirectory, read_json, write_json
+from launcher.run_directory import RunDirectory, write_json
 from launcher.saving import save_result
 from launcher.screen import redirect_output
 from launcher.sensors import sensors_of
@@ -72,15 +74,19 @@ class Start:
         return 0 if self.checkpoint is None else step_of(Path(self.checkpoint))
 
 
-def train(run: RunDirectory, rank: int, screen: TextIO, *, start: Start) -> None:
+def train(
+    run: RunDirectory, rank: int, screen: TextIO, *, stages: Stages, verified: Path | None
+) -> None:
     plan = read_spec(Plan, run.plan)
-    inputs = Inputs(**read_json(run.inputs))
-    start.stages.enter("load", 0)
+    inputs = read_inputs(run)
+    stages.enter("load", 0)
     join_process_group(plan)
     arguments = training_arguments(plan, run.path)
+    require_same_data(gather(inputs.data_key))
+    start = Start(stages=stages, checkpoint=agreed_checkpoint(run, rank, verified))
     resident_before_bytes = resident_bytes()
     if rank == 0:
-        begin_files(run, start)
+        begin_files(plan, run, inputs, start)
         print(f"loading {plan.model.name}", file=screen)
     trainer = build_trainer(plan, run, arguments, inputs)
     trainer.watch(plan, run, start.stages)
@@ -117,6 +123,13 @@ def train(run: RunDirectory, rank: int, screen: TextIO, *, start: Start) -> None
             run_time_s=run_time_s,
         )
         write_report(run, plan, inputs=inputs, setup=check.found, training=training, ranks=ranks)
+
+
+def agreed_checkpoint(run: RunDirectory, rank: int, verified: Path | None) -> str | None:
+    """Rank 0 looks, so that ranks which torch elastic has started again go on together."""
+    saved = last_whole(run.checkpoints, verified)[0] if rank == 0 else None
+    found: list[str | None] = gather(None if saved is None else str(saved.folder))
+    return found[0]
 
 
 def train_to_end(trainer: PlannedTrainer, reporter: Reporter | None, start: Start) -> None:
@@ -167,7 +180,10 @@ def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs)
     return trainer
 
 
-def begin_files(run: RunDirectory, start: Start) -> None:
+def begin_files(plan: Plan, run: RunDirectory, inputs: Inputs, start: Start) -> None:
+    begin_attempt(run, attempt_of(plan, from_step=start.step))
+    if run.node is not None:
+        write_json(RunDirectory(run.path).inputs, asdict(inputs))
     write_json(run.environment, describe_environment())
     keep_rows(run.metrics, start.step)
     keep_rows(run.evaluations, start.step)
@@ -183,18 +199,28 @@ def keep_rows(file: Path, last_step: int) -> None:
         file.write_text("".join(kept), encoding="utf-8")
 
 
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="launcher.train")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--address", help="of this node, of several that share the folder")
+    parser.add_argument("--verified", type=Path, help="a checkpoint that need not be read again")
+    return parser
+
+
 def main() -> NoReturn:
     """Ends the process itself, well or not: see ``leave``."""
     stop_with_parent()
-    run = RunDirectory(Path(sys.argv[1]))
+    given = arguments().parse_args()
+    run = RunDirectory(given.run, given.address)
     rank = int(os.environ["RANK"])
+    forget_failure(run.ranks, rank)
     screen = redirect_output(run.rank_log(rank))
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard"))
+    faulthandler.enable(all_threads=False)
     faulthandler.register(signal.SIGUSR1, all_threads=False)
-    stages = Stages(run.rank_place(rank), rank)
-    start = Start(stages=stages, checkpoint=sys.argv[2] if len(sys.argv) > 2 else None)
+    stages = Stages(run.rank_place(rank), rank, run.node)
     try:
-        train(run, rank, screen, start=start)
+        train(run, rank, screen, stages=stages, verified=given.verified)
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()

@@ -14,6 +14,7 @@ from launcher.batches import BatchClock
 from launcher.deepspeed_config import deepspeed_config
 from launcher.durable_trainer import DurableTrainer
 from launcher.optimizer import optimizer_settings
+from launcher.process_group import collective_limit_s
 from planner.plan import Plan
 
 
@@ -42,7 +43,7 @@ def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
         **_evaluation(plan),
         neftune_noise_alpha=plan.training.neftune_noise_alpha,
         report_to=list(plan.training.report_to) or "none",
-        ddp_timeout=2 * plan.training.hang_limit_s,
+        ddp_timeout=collective_limit_s(plan),
         restore_callback_states_from_checkpoint=True,
         disable_tqdm=True,
         seed=plan.training.seed,

@@ -3,18 +3,29 @@
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from launcher.stages import Place, frozen, places, silent_for_s, waited_for
+from launcher.stages import Place, frozen, of_node, places, waited_for
 
 STACK_SECONDS = 0.5
 """For each rank to write into its log where it is."""
 
 
 class Watch:
-    def __init__(self, folder: Path, *, limit_s: float) -> None:
-        self._folder, self._limit_s = folder, limit_s
+    """Of the ranks on one node; whether any rank moves is asked of all, by this node's clock."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        limit_s: float,
+        node: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder, self._limit_s, self._node = folder, limit_s, node
+        self._clock, self._moved_at = clock, clock()
+        self._passed: list[tuple[int, int, int]] = []
         self.hung: list[Place] = []
         """Every rank of a run that was ended for its silence."""
         self._frozen: list[Place] = []
@@ -22,12 +33,16 @@ class Watch:
     def look(self) -> None:
         """End the ranks where none has moved for the limit; a message passes no dead rank."""
         found = places(self._folder)
-        if self.hung or silent_for_s(found, time.time()) <= self._limit_s:
+        here = of_node(found, self._node)
+        passed = [(place.rank, place.process, place.passed) for place in found]
+        if passed != self._passed or not here:
+            self._passed, self._moved_at = passed, self._clock()
+        if self.hung or self._clock() - self._moved_at <= self._limit_s:
             return
-        self.hung, self._frozen = found, frozen(found)
-        _signal_all(found, signal.SIGUSR1)
+        self.hung, self._frozen = found, frozen(here)
+        signal_all(here, signal.SIGUSR1)
         time.sleep(STACK_SECONDS)
-        _signal_all(found, signal.SIGKILL)
+        signal_all(here, signal.SIGKILL)
 
     @property
     def waited_for(self) -> list[Place]:
@@ -52,7 +67,7 @@ def _listed(found: Sequence[Place]) -> str:
     return ", ".join(map(str, found))
 
 
-def _signal_all(found: Sequence[Place], number: int) -> None:
+def signal_all(found: Sequence[Place], number: int) -> None:
     for place in found:
         try:
             os.kill(place.process, number)

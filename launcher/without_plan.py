@@ -1,10 +1,12 @@
-"""What ``launch`` does without a plan: examine the machine, merge an adapter, convert."""
+"""What ``launch`` does without a plan: examine, merge, convert, follow or cancel a job."""
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.chatglm.command import Layout, convert
+from launcher.engines.submission import cancel, follow
+from launcher.run_directory import RunDirectory
 from planner.errors import InvalidRequestError
 
 
@@ -17,6 +19,8 @@ class Task:
     merge: Path | None
     conversion: tuple[Path, Path] | None
     to: Layout | None
+    follow: Path | None
+    cancel: Path | None
 
     @property
     def given(self) -> list[str]:
@@ -24,6 +28,8 @@ class Task:
             "--doctor": self.doctor,
             "--merge": self.merge is not None,
             "--convert": self.conversion is not None,
+            "--follow": self.follow is not None,
+            "--cancel": self.cancel is not None,
         }
         return [name for name, is_given in options.items() if is_given]
 
@@ -52,6 +58,11 @@ def without_plan(task: Task, plan_file: Path | None, output: Path | None) -> int
         from launcher.merge import merge_run
 
         merge_run(task.merge, output)
+        return 0
+    if task.follow is not None:
+        return follow(RunDirectory(task.follow))
+    if task.cancel is not None:
+        cancel(RunDirectory(task.cancel))
         return 0
     from launcher.doctor.examination import examine
 

@@ -1,8 +1,9 @@
 """A decision as a plan: every key filled in, so that a launch has nothing left to decide."""
 
+from planner.buffers import cublas_bytes
 from planner.candidate import Candidate
 from planner.choose import Decision
-from planner.memory import unshared
+from planner.memory import load_without_files, unshared
 from planner.model_config import config_from_spec
 from planner.plan import (
     SCHEMA_VERSION,
@@ -70,6 +71,7 @@ def _hardware(decision: Decision) -> HardwareSection:
         device_name=cluster.accelerator.device_name,
         capacity_bytes=cluster.accelerator.capacity_bytes,
         budget_bytes=decision.request.budget_bytes,
+        network=cluster.network,
     )
 
 
@@ -97,14 +99,21 @@ def prediction_of(chosen: Candidate) -> PredictionSection:
                 compute_capability=chosen.cluster.accelerator.compute_capability,
             )
         ),
+        cublas_bytes=cublas_bytes(
+            chosen.cluster.device, chosen.cluster.accelerator.compute_capability
+        ),
+        load_without_files=_nonzero(
+            load_without_files(chosen.workload, chosen.layout, chosen.cluster.device)
+        ),
     )
 
 
 def _without_zeros(phases: dict[Phase, dict[Part, int]]) -> dict[str, dict[str, int]]:
-    return {
-        phase: {part: size for part, size in parts.items() if size}
-        for phase, parts in phases.items()
-    }
+    return {phase: _nonzero(parts) for phase, parts in phases.items()}
+
+
+def _nonzero(parts: dict[Part, int]) -> dict[str, int]:
+    return {part: size for part, size in parts.items() if size}
 
 
 def _rounded(number: float | None) -> float | None:

@@ -1,5 +1,6 @@
 """Memory that is neither model state nor activation: workspaces and communication."""
 
+from planner.gpu import Device
 from planner.linear import Linear
 from planner.recipe import Workload
 from planner.units import ALLOCATOR_BLOCK_BYTES, KIB, MIB, round_up
@@ -18,6 +19,11 @@ def cublas_workspaces(compute_capability: str | None) -> list[int]:
     hopper = compute_capability == HOPPER
     size = HOPPER_CUBLAS_WORKSPACE_BYTES if hopper else CUBLAS_WORKSPACE_BYTES
     return [size] * CUBLAS_WORKSPACES
+
+
+def cublas_bytes(device: Device, compute_capability: str | None) -> int:
+    """From the first product of a run to its end; the CPU has none."""
+    return sum(cublas_workspaces(compute_capability)) if device == "cuda" else 0
 
 
 def largest_linear(workload: Workload) -> Linear:

@@ -11,6 +11,10 @@ SAME_CARD_SHARE = 0.07
 """NVML's total may be this far from the preset's: ECC in GDDR memory takes a sixteenth of it."""
 
 
+SLICE_MARK = " MIG "
+"""NVML names a slice by its card, this, and its profile (``2g.10gb``)."""
+
+
 class ReferenceCards(Spec):
     """What stands in for a card of which only the size is known."""
 
@@ -100,6 +104,23 @@ def context_bytes(card: GpuSpec | None, nominal_gib: int) -> int:
     alike = _presets_with(f"nominal_gib: {nominal_gib}\n")
     observed = [each.context_mib for each in alike if each.context_mib is not None]
     return max(observed, default=reference_cards().default_context_mib) * MIB
+
+
+def is_slice(device_name: str) -> bool:
+    """
+    >>> is_slice("NVIDIA A100-SXM4-40GB MIG 2g.10gb")
+    True
+    """
+    return SLICE_MARK in device_name
+
+
+def card_of(device_name: str) -> str:
+    """The card that a slice is of; of a whole one the name itself.
+
+    >>> card_of("NVIDIA A100-SXM4-40GB MIG 2g.10gb")
+    'NVIDIA A100-SXM4-40GB'
+    """
+    return device_name.partition(SLICE_MARK)[0]
 
 
 def find_card(device_name: str, total_bytes: int | None) -> GpuSpec | None:

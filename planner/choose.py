@@ -12,7 +12,7 @@ from planner.errors import NothingFitsError
 from planner.plan import METHODS, OFFLOADS_FROM, Method, Offload
 from planner.recipes import load_recipe
 from planner.remedies import LEANER_OPTIMIZERS, richer_method, shortfall
-from planner.request import Request, Results, search_method, search_methods
+from planner.request import Request, Results, possible_methods, search_method, search_methods
 from planner.tiers import load_tiers
 from planner.units import format_gib
 from planner.what_if import WhatIf, what_if
@@ -83,7 +83,7 @@ def _last_resort(request: Request, results: Results) -> tuple[Request, Results, 
     found = []
     for kind in (_leaner_optimizers(request), _offloads(request)):
         for changed, words in kind:
-            other = search_methods(changed)
+            other = possible_methods(changed)
             if any(result.fits for result in other.values()):
                 chosen, _, _ = choose(changed, other)
                 found.append((chosen.ranking_time_s, changed, other, words))

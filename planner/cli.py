@@ -6,23 +6,25 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
 
 from planner.adapter_targets import Targets
 from planner.assemble import plan_of
-from planner.choose import decide_with_data
+from planner.choose import Decision, decide_with_data
 from planner.data_section import DataErrors, DataSection
 from planner.errors import InvalidRequestError
 from planner.machine_options import find_cluster, show_machine
 from planner.nodes import over_nodes
 from planner.optimizers import optimizer_name
 from planner.options import Option, run_command
+from planner.output_file import OutputFile
 from planner.plan import Loss, Method, Offload, Precision
-from planner.plan_file import render, write
-from planner.presets import Kind, ModelPreset, load_model, preset_names
+from planner.plan_file import plan_output, render
+from planner.presets import Kind, ModelPreset, load_model
 from planner.recipe import Recipe
 from planner.recipes import load_recipe
-from planner.report import print_report
+from planner.report import print_report, report
 from planner.request import Prefer, Request
 from planner.training_data import TrainingData
 from planner.units import parse_size
@@ -105,6 +107,9 @@ def plan(
     ] = None,
     force: Annotated[bool, Option("Replace an edited plan.")] = False,
     as_json: Annotated[bool, Option("Print one JSON document.", ("--json",))] = False,
+    html: Annotated[
+        Path | None, Option("The report as a page of its own, beside the plan.")
+    ] = None,
     explain: Annotated[bool, Option("Show formulas and tensors behind the memory report.")] = False,
     list_kind: Annotated[Kind | None, Option("Show the presets of a kind.", ("--list",))] = None,
 ) -> None:
@@ -113,6 +118,7 @@ def plan(
     if list_kind is not None:
         _list(console, list_kind, as_json=as_json)
         return
+    page = _page_file(html, force=force)
     settings = load_recipe(recipe) if recipe is not None else None
     model = _model_name(model, settings, optional=save_machine is not None)
     cluster = find_cluster(gpus, save_machine, force=force)
@@ -151,7 +157,10 @@ def plan(
     to_stdout = str(output) == "-"
     # With --json a file is written only where one was asked for.
     if not to_stdout and (output is not None or not as_json):
-        write(text, destination, force=force)
+        plan_output(destination, force=force).write(text)
+    next_steps = _next_steps(destination, named=bool(made.data.every_source))
+    if page is not None:
+        _write_page(page, decision, next_steps, explain=explain)
     if as_json:
         from planner.document import document  # for who asks for it
 
@@ -165,7 +174,32 @@ def plan(
         from planner.explanation import explanation
 
         console.print(explanation(decision))
-    print_report(console, decision, _next_steps(destination, named=bool(made.data.every_source)))
+    print_report(console, decision, next_steps)
+
+
+def _page_file(path: Path | None, *, force: bool) -> OutputFile | None:
+    """Refused before a plan is made where it may not be written."""
+    if path is None:
+        return None
+    from planner.html_report import page_file  # for who asks for it
+
+    file = page_file(path, force=force)
+    file.check()
+    return file
+
+
+def _write_page(
+    file: OutputFile, decision: Decision, next_steps: list[str], *, explain: bool
+) -> None:
+    from planner.html_report import COLUMNS, html_page
+
+    content: list[RenderableType] = [report(decision, width=COLUMNS, next_steps=next_steps)]
+    if explain:
+        from planner.explanation import explanation
+
+        content += [Text(""), explanation(decision)]
+    title = f"{decision.request.model.name}, {decision.chosen.method}"
+    file.write(html_page(title, Group(*content)))
 
 
 def _model_name(named: str | None, recipe: Recipe | None, *, optional: bool) -> str | None:
@@ -177,10 +211,10 @@ def _model_name(named: str | None, recipe: Recipe | None, *, optional: bool) -> 
 
 
 def _list(console: Console, kind: Kind, *, as_json: bool) -> None:
-    from planner.listing import listing  # for who asks for it
+    from planner.listing import listed, listing  # for who asks for it
 
     if as_json:
-        print(json.dumps(preset_names(kind)))
+        print(json.dumps(listed(kind), indent=2))
     else:
         console.print(listing(kind))
 

@@ -1,6 +1,6 @@
 """Options that contradict each other, the model or the machine: refused in one line."""
 
-from planner.adapter_targets import misunderstood_targets
+from planner.adapter_targets import Targets, misunderstood_targets
 from planner.errors import InvalidRequestError, UnknownNameError
 from planner.plan import OFFLOADS_FROM
 from planner.request import Request
@@ -90,9 +90,10 @@ def _check_adapter(request: Request) -> None:
             raise InvalidRequestError(
                 f"{option} has no meaning with full fine-tuning: leave it out"
             )
-    _check_names(request)
     adapter = request.recipe.adapter if request.recipe is not None else None
-    targets = request.lora_targets or (adapter.target_modules if adapter is not None else None)
+    recipes = adapter.target_modules if adapter is not None else None
+    _check_names(request, recipes)
+    targets = request.lora_targets or recipes
     names = misunderstood_targets(request.model.spec, targets) if targets is not None else ()
     if names:
         raise InvalidRequestError(
@@ -101,15 +102,20 @@ def _check_adapter(request: Request) -> None:
         )
 
 
-def _check_names(request: Request) -> None:
-    """peft passes over a name that no matrix has, where another one has its own."""
-    if request.lora_targets in (None, "all-linear"):
-        return
+def _check_names(request: Request, recipes: Targets | None) -> None:
+    """peft passes over a name that no matrix has, where another one has its own: a recipe for
+    another architecture may have such, and has to have one that is here."""
     known = {linear.name for linear, _ in request.model.spec.counted_linears}
-    for name in request.lora_targets or ():
-        if name not in known:
-            see = "config.json's architecture"
-            raise UnknownNameError(f"matrix of {request.model.name}", name, known, see=see)
+    if isinstance(request.lora_targets, tuple):
+        for name in request.lora_targets:
+            if name not in known:
+                see = "config.json's architecture"
+                raise UnknownNameError(f"matrix of {request.model.name}", name, known, see=see)
+    elif request.lora_targets is None and isinstance(recipes, tuple) and known.isdisjoint(recipes):
+        raise InvalidRequestError(
+            f"the recipe adapts {', '.join(recipes)}, and {request.model.name} has none of these: "
+            "give --lora-targets all-linear, or its own names"
+        )
 
 
 def _check_numerics(request: Request) -> None:

@@ -61,6 +61,6 @@ class NothingFitsError(UserError):
 
 
 class UnwritableError(UserError):
-    def __init__(self, path: Path, error: OSError) -> None:
+    def __init__(self, option: str, path: Path, error: OSError) -> None:
         reason = error.strerror or str(error)
-        super().__init__(f"cannot write {path}: {reason}. Choose another place with -o.")
+        super().__init__(f"cannot write {path}: {reason}. Choose another place with {option}.")

@@ -15,7 +15,7 @@ alive together).
 from collections import Counter
 from typing import NamedTuple
 
-from planner.buffers import cublas_workspaces
+from planner.buffers import cublas_bytes
 from planner.candidate import Candidate
 from planner.gpu import Device
 from planner.memory import Footprint, Parts, worst_batch
@@ -113,7 +113,7 @@ def _beside_states(
 ) -> Parts:
     """The states of a forward pass in training, and of gradients what is held between steps."""
     forward, saved = training.phases["forward"], training.phases["save"]
-    cublas = sum(cublas_workspaces(compute_capability)) if device == "cuda" else 0
+    cublas = cublas_bytes(device, compute_capability)
     return {
         **forward,
         "gradients": saved.get("gradients", 0),

@@ -24,10 +24,12 @@ from planner.buffers import largest_linear
 from planner.numerics import Numerics
 from planner.quantization import loading_copy_width
 from planner.recipe import Workload
+from planner.traced_model import TracedSpec
 
 STORED_STACKED = ("gpt_oss", "granitemoe")
 """read: transformers/conversion_mapping.py at 5.23.0: their files hold one tensor for all experts;
-the other mixtures that are planned go by "mixtral", "qwen2_moe" or "phimoe"."""
+the other mixtures that are planned go by "mixtral", "qwen2_moe" or "phimoe". Of a traced model
+that table itself is asked (launcher/trace_service.py)."""
 
 
 STACKED_BEFORE_DOWN = ("mixtral", "phimoe")
@@ -37,6 +39,8 @@ STACKED_BEFORE_DOWN = ("mixtral", "phimoe")
 def stacked_params(workload: Workload) -> int:
     """Weights of one layer's gate and up matrices, all experts, where they are stacked."""
     model = workload.model
+    if isinstance(model, TracedSpec):
+        return model.stacked_params
     if model.experts is None or model.model_type in STORED_STACKED:
         return 0
     return model.experts.expert_tensors(model.hidden_size)["experts.gate_up_proj"]

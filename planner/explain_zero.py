@@ -6,7 +6,7 @@ The terms of a row add up to the cell of the memory report that they stand for.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from planner.buffers import cublas_workspaces
+from planner.buffers import cublas_bytes
 from planner.candidate import Candidate
 from planner.numerics import numerics_of
 from planner.plan import PHASES, Part, Phase
@@ -101,10 +101,9 @@ def _offload_buffer(states: FlatStates) -> str:
 
 
 def _cublas(candidate: Candidate) -> tuple[Term, ...]:
-    if candidate.cluster.device == "cpu":
-        return ()
-    sizes = cublas_workspaces(candidate.cluster.accelerator.compute_capability)
-    return (("cuBLAS workspaces", sum(sizes)),)
+    cluster = candidate.cluster
+    held = cublas_bytes(cluster.device, cluster.accelerator.compute_capability)
+    return (("cuBLAS workspaces", held),) if held else ()
 
 
 def _rest(

@@ -119,13 +119,17 @@ class Accelerator:
     context_bytes: int
     """Taken before the first tensor: CUDA context and libraries."""
     supports_bf16: bool = True
+    told_capability: str | None = None
+    """Compute capability by the driver or the card that a slice is of, where that was asked."""
+    is_slice: bool = False
+    """A MIG slice: CUDA shows a process one, and NCCL joins none (planner/machine_notes.py)."""
     speed: GpuSpec | None = None
     """The card whose speed is used, or nothing where it is unknown."""
 
     @property
     def compute_capability(self) -> str | None:
-        """Of the card whose speed is used."""
-        return None if self.speed is None else self.speed.compute_capability
+        """Of the card whose speed is used; where that is unknown, as it was told."""
+        return self.told_capability if self.speed is None else self.speed.compute_capability
 
     @property
     def free_bytes(self) -> int:

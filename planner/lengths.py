@@ -26,6 +26,10 @@ class TokenLengths:
 
     counts: Mapping[int, int]
 
+    def __hash__(self) -> int:
+        """Requests hold it, and what was priced for a request is remembered by it."""
+        return hash(frozenset(self.counts.items()))
+
     @cached_property
     def num_records(self) -> int:
         return sum(self.counts.values())

@@ -128,6 +128,8 @@ def find(device: DeviceReading, host: HostReading) -> Found | None:
             power_limit_watts=device.power_limit_watts,
             context_bytes=context_bytes(known, nominal_gib),
             supports_bf16=_supports_bf16(device, known),
+            told_capability=device.compute_capability,
+            is_slice=device.is_slice,
             speed=whole or resized,
         ),
     )

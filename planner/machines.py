@@ -20,7 +20,7 @@ workspaces, in which they differ, come to less."""
 def fewest_cards(request: Request, method: Method, *, more_than: int = 0) -> int | None:
     """The smallest number of devices like those here, on one node, that carries a method."""
     least = CLOSE * _states_bytes(request, method) / request.budget_bytes
-    for count in CARD_COUNTS:
+    for count in CARD_COUNTS[:1] if request.cluster.accelerator.is_slice else CARD_COUNTS:
         if count > more_than and count >= least and _carries(request, method, count):
             return count
     return None

@@ -16,9 +16,9 @@ With gradient accumulation the gradients of earlier micro-batches are alive in f
 from typing import NamedTuple
 
 from planner.autograd import GradientSink
-from planner.buffers import cublas_workspaces
+from planner.buffers import cublas_bytes
 from planner.ddp import ddp_bytes
-from planner.expert_loading import loading_bytes
+from planner.expert_loading import loading_bytes, quantized_from
 from planner.gpu import Device
 from planner.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.model_states import ModelStates, frozen_bytes, model_states
@@ -63,6 +63,8 @@ class _Step(NamedTuple):
     states: ModelStates
     cublas_bytes: int
     passes: MicroBatch
+    loading_bytes: int
+    """Beside the weights."""
 
 
 def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
@@ -91,13 +93,20 @@ def footprint_of(
     kinds: Numerics,
     *,
     compute_capability: str | None = None,
+    from_files: bool = True,
 ) -> Footprint:
-    """As :func:`footprint`, for a micro-batch and conventions of any trainer."""
-    cublas = sum(cublas_workspaces(compute_capability)) if batch.device == "cuda" else 0
+    """As :func:`footprint`, for a micro-batch and conventions of any trainer.
+
+    Weights that are not read from files are made whole, so that no experts are stacked.
+    """
+    loading = loading_bytes(workload, kinds) if from_files else quantized_from(workload, kinds)
+    cublas = cublas_bytes(batch.device, compute_capability)
     zero = zero_section(workload, layout)
     if zero is not None:
         passes = _reduced(workload, layout, batch, kinds, zero.reduce_bucket_size)
-        phases = zero_phases(of_states(workload), layout, passes, kinds, zero, batch.device)
+        phases = zero_phases(
+            of_states(workload), layout, passes, kinds, zero, batch.device, loading=loading
+        )
         return Footprint(phases=_with_cublas(phases, cublas))
     alone = of_states(workload)
     step = _Step(
@@ -122,6 +131,7 @@ def footprint_of(
             checkpointing=layout.checkpointing,
             sink=gradient_sink(layout),
         ),
+        loading_bytes=loading,
     )
     return Footprint(
         phases={
@@ -151,17 +161,17 @@ def _reduced(
 def unshared(
     workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
 ) -> dict[Phase, Parts]:
-    """Under DeepSpeed, what a rank makes by itself, at the largest moments of that alone: no
-    gradient waits there for a bucket."""
+    """Under DeepSpeed, what a rank makes by itself of random weights, at the largest moments of
+    that alone: no gradient waits there for a bucket."""
     if not layout.zero_stage:
         return {}
     kinds = numerics_of(workload, layout)
     batch = worst_batch(workload, layout, device)
     passes = _reduced(workload, layout, batch, kinds, workload.trainable_params)
-    cublas = sum(cublas_workspaces(compute_capability)) if device == "cuda" else 0
+    cublas = cublas_bytes(device, compute_capability)
     return _with_cublas(
         {
-            "load": {"workspace": loading_bytes(workload, kinds)},
+            "load": {"workspace": quantized_from(workload, kinds)},
             "forward": unshared_parts(passes.forward),
             "backward": unshared_parts(passes.backward),
         },
@@ -169,12 +179,21 @@ def unshared(
     )
 
 
+def load_without_files(workload: Workload, layout: Layout, device: Device) -> Parts:
+    """Load as a rehearsal has it, whose weights are random; nothing where that is no other."""
+    kinds = numerics_of(workload, layout)
+    if loading_bytes(workload, kinds) == quantized_from(workload, kinds):
+        return {}
+    batch = worst_batch(workload, layout, device)
+    return footprint_of(workload, layout, batch, kinds, from_files=False).phases["load"]
+
+
 def _with_cublas(phases: dict[Phase, Parts], cublas: int) -> dict[Phase, Parts]:
     """Its workspaces stay from the first product of a step to the last of the run."""
     return {
-        phase: {**parts, "workspace": parts.get("workspace", 0) + cublas}
-        if phase in ("forward", "backward", "optimizer_step")
-        else parts
+        phase: parts
+        if phase == "load"
+        else {**parts, "workspace": parts.get("workspace", 0) + cublas}
         for phase, parts in phases.items()
     }
 
@@ -208,7 +227,7 @@ def _communication(step: _Step) -> int:
 
 
 def _load(step: _Step) -> Parts:
-    return {**_weights(step), "workspace": loading_bytes(step.workload, step.numerics)}
+    return {**_weights(step), "workspace": step.loading_bytes}
 
 
 def _during(step: _Step, alive: Amounts) -> Parts:

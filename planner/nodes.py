@@ -21,6 +21,11 @@ def over_nodes(cluster: Cluster, num_nodes: int | None, network: str | None) -> 
         raise InvalidRequestError(
             f"--nodes {num_nodes} needs GPUs: name those of one node with --gpus, such as 8xh100"
         )
+    if cluster.accelerator.is_slice:
+        raise InvalidRequestError(
+            f"--nodes {num_nodes} needs whole GPUs, and {cluster.accelerator.device_name} is a MIG "
+            "slice, which trains alone: leave --nodes out"
+        )
     count = num_nodes * cluster.gpus_per_node
     if count > MOST_GPUS:
         raise InvalidRequestError(

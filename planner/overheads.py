@@ -2,8 +2,9 @@
 that, the allocator's cache, context, communicators."""
 
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from planner.accuracy import peak_ratio
 from planner.gpu import Cluster
 from planner.memory import Footprint
 from planner.plan import Method
@@ -28,22 +29,6 @@ class Size(Spec):
     source: str
 
 
-class RunRatio(Spec):
-    """Of the closed form's peak, over so many published runs."""
-
-    low: float
-    expected: float
-    high: float
-    runs: int
-    sources: tuple[str, ...]
-
-
-class Accuracy(Spec):
-    """What ``python -m benchmarks.accuracy --presets`` writes."""
-
-    measured_over_predicted: dict[Method | Literal["all"], RunRatio]
-
-
 class Overheads(Spec):
     reserved_over_allocated: Ratio
     nccl_mib: Size
@@ -52,17 +37,6 @@ class Overheads(Spec):
 @cache
 def overheads() -> Overheads:
     return read_spec(Overheads, ROOT / "overheads.yaml")
-
-
-@cache
-def accuracy() -> Accuracy:
-    return read_spec(Accuracy, ROOT / "accuracy.yaml")
-
-
-def measured_over_predicted(method: Method) -> RunRatio:
-    """Of runs of this method, or of all runs where too few are published."""
-    known = accuracy().measured_over_predicted
-    return known.get(method, known["all"])
 
 
 class DeviceMemory(NamedTuple):
@@ -91,7 +65,7 @@ def device_memory(footprint: Footprint, cluster: Cluster, method: Method) -> Dev
             low_bytes=peak + context,
             high_bytes=peak + context,
         )
-    ratio, error = overheads().reserved_over_allocated, measured_over_predicted(method)
+    ratio, error = overheads().reserved_over_allocated, peak_ratio(method)
     nccl = overheads().nccl_mib
     sizes = (nccl.low, nccl.expected, nccl.high) if cluster.world_size > 1 else (0, 0, 0)
     low, expected, high = (context + size * MIB for size in sizes)

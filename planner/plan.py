@@ -4,11 +4,15 @@ The types below are the file's schema. A plan that reads without an error is com
 free of contradictions; nothing later has to check it again.
 """
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
 
 from planner.checked import field
 from planner.data_section import DataSection
+from planner.errors import UnknownNameError
 from planner.gpu import Device
+from planner.network import network_name
 from planner.prediction_section import PredictionSection
 from planner.spec import Spec
 from planner.training_sections import TrainingSection
@@ -94,6 +98,17 @@ class HardwareSection(Spec):
     """Of one device."""
     budget_bytes: int
     """What the plan may use of one device."""
+    network: str | None = None
+    """What joins several nodes, by its name in presets/networks.yaml; nothing where it is unknown
+    or there is one."""
+
+    @field_validator("network")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        try:
+            return None if name is None else network_name(name)
+        except UnknownNameError as error:
+            raise ValueError(str(error)) from error
 
 
 class AdapterSection(Spec):

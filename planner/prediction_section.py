@@ -28,3 +28,8 @@ class PredictionSection(Spec):
     unshared: dict[str, dict[str, int]] = field(default_factory=dict)
     """Under DeepSpeed: activations, loss and workspace at their own largest moment, which one
     process can show. Gathered weights and buckets may be largest at another."""
+    cublas_bytes: int = 0
+    """Of the workspace of every phase but the load; no trace has it."""
+    load_without_files: dict[str, int] = Field(default_factory=dict)
+    """Parts of a rehearsal's load, whose weights are random: where the experts of a checkpoint are
+    stacked, the plan's own takes more."""

@@ -2,13 +2,17 @@
 
 import ast
 import operator
+import reprlib
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from planner.errors import InvalidFileError
-from planner.spec import read_text
+from planner.spec import SpecT, read_text, reason_of
 
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -16,6 +20,9 @@ ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
+LARGEST = 2**64
+LONGEST = 2**16
+"""Numbers and texts beyond these are no settings: to calculate with them could fill the memory."""
 INHERITS = "read_base"
 """mmengine's way to build one configuration on another."""
 
@@ -30,6 +37,13 @@ class Reference:
     @property
     def last(self) -> str:
         return self.name.rpartition(".")[2]
+
+
+def named(value: object) -> str | None:
+    """What is referred to, by its last name."""
+    if isinstance(value, Reference):
+        return value.last
+    return None if value is None else str(value).rpartition(".")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,53 @@ class PythonConfig:
             found = found[step]
         return found
 
+    def number(self, key: str, default: float | None = None) -> float:
+        """From 0 up: no setting that is read here may be negative."""
+        found = self.get(key, default)
+        plain = isinstance(found, int | float) and not isinstance(found, bool)
+        if not plain or not 0 <= found < LARGEST:
+            raise self.error(key, f"{key} should be a number from 0 up{_instead(found)}")
+        return float(found)
+
+    def count(self, key: str, default: int | None = None) -> int:
+        """From 1 up."""
+        found = self.get(key, default)
+        if isinstance(found, bool) or not isinstance(found, int) or not 1 <= found < LARGEST:
+            raise self.error(key, f"{key} should be a whole number from 1 up{_instead(found)}")
+        return found
+
+    def text(self, key: str) -> str:
+        found = self.get(key)
+        if not isinstance(found, str):
+            raise self.error(key, f"{key} should be a text{_instead(found)}")
+        return found
+
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        found = self.get(key)
+        if found is not None and not isinstance(found, bool):
+            raise self.error(key, f"{key} should be True or False{_instead(found)}")
+        return default if found is None else found
+
+    def section(self, key: str) -> Mapping[str, Any] | None:
+        """A dictionary, or nothing where the key is left out or None."""
+        found = self.get(key)
+        if found is not None and not isinstance(found, Mapping):
+            raise self.error(key, f"{key} should be a dictionary{_instead(found)}")
+        return found
+
+    def kind(self, key: str) -> str | None:
+        """The name of a class or function, without its module; a registry takes it as text too."""
+        return named(self.get(key))
+
+    def spec(self, key: str, made: type[SpecT], /, **values: Any) -> SpecT:
+        """The section of a recipe that these settings make, or an error at ``key``'s line."""
+        try:
+            return made(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = f"{first['loc'][0]}: " if first["loc"] else ""
+            raise self.error(key, f"{name}{reason_of(first)}") from error
+
     def error(self, key: str, reason: str) -> InvalidFileError:
         """Names the line where the key's first part is set."""
         return InvalidFileError(self.path, self.lines.get(key.split(".")[0]), reason)
@@ -58,14 +119,15 @@ class PythonConfig:
 
 def read_python_config(path: Path) -> PythonConfig:
     """Raises InvalidFileError, with the line, for what is not Python or builds on other files."""
+    reader = _Reader(path)
     try:
-        tree = ast.parse(read_text(path))
+        reader.read(ast.parse(read_text(path)).body)
     except SyntaxError as error:
         raise InvalidFileError(path, error.lineno, f"not Python: {error.msg}") from error
     except ValueError as error:
         raise InvalidFileError(path, None, f"not Python: {error}") from error
-    reader = _Reader(path)
-    reader.read(tree.body)
+    except (RecursionError, MemoryError) as error:
+        raise InvalidFileError(path, None, "an expression is nested too deeply") from error
     return PythonConfig(path=path, values=reader.values, lines=reader.lines)
 
 
@@ -119,18 +181,50 @@ class _Reader:
             case ast.List(elts=items):
                 return list(map(self._value, items))
             case ast.Dict(keys=keys, values=values):
-                pairs = zip(keys, values, strict=True)
-                return {self._value(k): self._value(v) for k, v in pairs if k is not None}
+                names = [None if key is None else self._value(key) for key in keys]
+                return self._dictionary(node, zip(names, values, strict=True))
             case ast.Call(func=ast.Name(id="dict"), args=[], keywords=given):
-                return {k.arg: self._value(k.value) for k in given if k.arg is not None}
+                return self._dictionary(node, [(each.arg, each.value) for each in given])
         return Reference(ast.unparse(node))
+
+    def _dictionary(self, node: ast.expr, pairs: Iterable[tuple[Any, ast.expr]]) -> Any:
+        """A pair without a name is another dictionary's (``**other``)."""
+        made: dict[str, Any] = {}
+        for name, value in pairs:
+            found = self._value(value)
+            if isinstance(name, str):
+                made[name] = found
+            elif name is None and isinstance(found, Mapping):
+                made |= found
+            else:
+                return Reference(ast.unparse(node))
+        return made
 
     def _calculated(self, how: Callable[..., Any], node: ast.expr, *operands: ast.expr) -> Any:
         """The result, or the text where an operand is known to a running program alone."""
-        try:
-            return how(*map(self._value, operands))
-        except (TypeError, ZeroDivisionError):
+        found = [self._value(each) for each in operands]
+        joined = how is operator.add and all(map(_is_short, found))
+        if not joined and not all(map(_is_number, found)):
             return Reference(ast.unparse(node))
+        try:
+            return how(*found)
+        except (TypeError, ArithmeticError):
+            return Reference(ast.unparse(node))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and -LARGEST < value < LARGEST
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, str | list | tuple) and len(value) < LONGEST
+
+
+def _instead(found: object) -> str:
+    if found is None:
+        return " and is not set"
+    text = found.name if isinstance(found, Reference) else reprlib.repr(found)
+    return f", not {textwrap.shorten(text, 60, placeholder='...')}"
 
 
 def _inherits(item: ast.withitem) -> bool:

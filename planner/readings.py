@@ -7,10 +7,13 @@ from typing import Literal, get_args
 
 from planner.checked import field
 from planner.spec import Spec
+from planner.units import GIB
 
 CudaVariable = Literal["CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"]
 CudaEnvironment = dict[CudaVariable, str]
 CUDA_VARIABLES: tuple[CudaVariable, ...] = get_args(CudaVariable)
+ENOUGH_SHM_BYTES = GIB
+"""read: NCCL's documentation, "Troubleshooting", shared memory: containers get --shm-size=1g."""
 
 
 class Holder(Spec):

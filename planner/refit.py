@@ -8,12 +8,19 @@ from pathlib import Path
 
 from planner.assemble import prediction_of
 from planner.candidate import Candidate
-from planner.cards import label_gib, sized_cluster
+from planner.cards import (
+    card_of,
+    context_bytes,
+    find_card,
+    is_slice,
+    label_gib,
+    sized_cluster,
+)
 from planner.detect import parse_gpus
 from planner.errors import InvalidRequestError, UserError
 from planner.gpu import Cluster
 from planner.model_config import spec_from_config
-from planner.plan import Plan
+from planner.plan import HardwareSection, Plan
 from planner.presets import Source
 from planner.recipe import Recipe, Workload
 from planner.sections import precision_section
@@ -62,6 +69,7 @@ def on_machine(plan: Plan, cluster: Cluster) -> Plan:
         cluster,
         gpus_per_node=plan.parallel.gpus_per_node,
         num_nodes=plan.parallel.num_nodes,
+        network=plan.hardware.network,
     )
     return predicted(plan.model_copy(update={"hardware": hardware}), sized)
 
@@ -77,6 +85,7 @@ def workload_of(plan: Plan) -> Workload:
         quantization=plan.quantization,
         global_batch_size=plan.batch.global_batch_size,
         sequence_length=plan.batch.sequence_length,
+        packing=plan.batch.packing,
         optimizer=plan.optimizer,
         schedule=plan.schedule,
         epochs=plan.training.epochs or 1.0,
@@ -106,12 +115,30 @@ def cluster_of(plan: Plan) -> Cluster:
     named = hardware.gpu if hardware.device == "cpu" else f"{parallel.gpus_per_node}x{hardware.gpu}"
     try:
         found = parse_gpus(named)
-    except UserError:  # a card that no preset knows
-        found = sized_cluster(label_gib(hardware.capacity_bytes), parallel.gpus_per_node)
+    except UserError:
+        found = _read_by_a_driver(hardware, parallel.gpus_per_node)
     card = replace(found.accelerator, capacity_bytes=hardware.capacity_bytes)
     return replace(
         found,
         accelerator=card,
         gpus_per_node=parallel.gpus_per_node,
         num_nodes=parallel.num_nodes,
+        network=hardware.network,
     )
+
+
+def _read_by_a_driver(hardware: HardwareSection, count: int) -> Cluster:
+    """Of a card without a preset, or a slice, whose speed nobody knows."""
+    size_gib = label_gib(hardware.capacity_bytes)
+    sized = sized_cluster(size_gib, count)
+    whole = find_card(card_of(hardware.device_name), None)
+    card = replace(
+        sized.accelerator,
+        label=hardware.gpu,
+        device_name=hardware.device_name,
+        context_bytes=context_bytes(whole, size_gib),
+        told_capability=None if whole is None else whole.compute_capability,
+        is_slice=is_slice(hardware.device_name),
+        speed=None,
+    )
+    return replace(sized, accelerator=card)

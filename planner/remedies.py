@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from planner.candidate import Candidate
-from planner.machines import fewest_cards
-from planner.plan import METHODS, OptimizerName
-from planner.request import Request, Results, describe_budget, search_method
+from planner.machines import CARD_COUNTS, fewest_cards
+from planner.model_parallelism import BRIEFLY, SENTENCE, must_be_split
+from planner.plan import METHODS, Method, OptimizerName
+from planner.request import Request, Results, describe_budget, search_method, workload
+from planner.traced_model import TracedSpec
 from planner.units import format_gib
 
 SHORTEST_USEFUL_LENGTH = 128
@@ -46,10 +48,9 @@ def _way_out(request: Request, leanest: Candidate) -> str:
         for words, changed in options:
             if _fits(changed):
                 return f"{words} fits."
-    count = _more_cards(request)
-    if count is not None:
-        return f"{count} such cards would carry it."
-    return "Choose a smaller model or a larger card."
+    if request.cluster.device == "cpu":
+        return "Choose a smaller model, or a machine with more memory."
+    return _more_cards(request) or _beyond_cards(request)
 
 
 def _fits(request: Request) -> bool:
@@ -103,13 +104,59 @@ def _shorter(request: Request, leanest: Candidate) -> Options:
         length //= 2
 
 
-def _more_cards(request: Request) -> int | None:
-    """The smallest number of the same cards that carries one of the methods."""
-    if request.cluster.device == "cpu":
-        return None
+def _more_cards(request: Request) -> str | None:
+    """The smallest number of the same cards that carries it, or what is nearest to it."""
+    count = _fewest(request)
+    if count is not None:
+        return f"{count} such cards would carry it."
+    for words, changed in (*_unpinned(request), *_other_methods(request)):
+        count = _fewest(changed)
+        if count is not None:
+            return f"{words} fits on {count} such cards."
+    return None
+
+
+def _fewest(request: Request) -> int | None:
+    """For any of the methods open to choice."""
     here = request.cluster.gpus_per_node
     counts = (fewest_cards(request, method, more_than=here) for method in request.methods)
     return min((count for count in counts if count is not None), default=None)
+
+
+def _other_methods(request: Request) -> Options:
+    """A richer one is sharded where the leanest cannot be, unless a pin stands against that."""
+    recipe = request.recipe
+    others = [
+        method
+        for method in METHODS
+        if method not in request.methods
+        and (recipe is None or (recipe.adapter is not None and method != "full"))
+    ]
+    for method in others:
+        yield f"--method {method}", replace(request, method=method)
+    pins = {"--zero-stage": request.zero_stage, "--optimizer": request.optimizer}
+    given = [f"{option} {value}" for option, value in pins.items() if value is not None]
+    for method in others if given else []:
+        words = f"--method {method} without {' and '.join(given)}"
+        yield words, replace(request, method=method, zero_stage=None, optimizer=None)
+
+
+def _beyond_cards(request: Request) -> str:
+    """Where not even the most cards of one node do."""
+    if request.cluster.accelerator.is_slice:
+        return "A MIG slice trains alone: choose a larger slice, a whole GPU or a smaller model."
+    if all(_must_be_split(request, method) for method in request.methods):
+        return SENTENCE
+    return (
+        f"Not even {CARD_COUNTS[-1]} such cards would do: choose a smaller model or larger cards."
+    )
+
+
+def _must_be_split(request: Request, method: Method) -> bool:
+    """Unknown of a model that would be traced for it; a slice is alone anyway."""
+    if isinstance(request.model.spec, TracedSpec) or request.cluster.accelerator.is_slice:
+        return False
+    return must_be_split(workload(request, method), request.cluster, request.budget_bytes)
 
 
 def richer_method(request: Request, results: Results, chosen: Candidate) -> str | None:
@@ -119,9 +166,14 @@ def richer_method(request: Request, results: Results, chosen: Candidate) -> str 
         if result is None or result.fits or result.leanest is None:
             continue
         short = format_gib(result.leanest.memory.high_bytes - request.budget_bytes)
-        count = None
-        if request.cluster.device == "cuda":
-            count = fewest_cards(request, method, more_than=request.cluster.gpus_per_node)
-        cards = f"; {count} such cards would carry it" if count is not None else ""
-        return f"{method} lacks {short} GiB on each device{cards}"
+        return f"{method} lacks {short} GiB on each device{_cards_for(request, method)}"
     return None
+
+
+def _cards_for(request: Request, method: Method) -> str:
+    if request.cluster.device == "cpu":
+        return ""
+    count = fewest_cards(request, method, more_than=request.cluster.gpus_per_node)
+    if count is not None:
+        return f"; {count} such cards would carry it"
+    return f"; {BRIEFLY}" if _must_be_split(request, method) else ""

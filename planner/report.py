@@ -4,18 +4,19 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from planner.accuracy import peak_ratio
 from planner.adaptation import changes
 from planner.candidate import Candidate
 from planner.choose import Decision
 from planner.data_rows import data_rows
-from planner.limits_report import limits
 from planner.machine_report import machine_section, shortage
-from planner.overheads import measured_over_predicted, overheads
+from planner.overheads import overheads
 from planner.plan import PARTS, PHASES, Phase
 from planner.speed_section import speed_rows
 from planner.tables import facts, plain_table
 from planner.traced_model import TracedSpec
 from planner.units import MIB, format_count, format_gib
+from planner.what_if_report import what_if_section
 
 PHASE_TITLES: dict[Phase, str] = {
     "load": "load",
@@ -49,7 +50,7 @@ def report(decision: Decision, *, width: int, next_steps: list[str]) -> Group:
         _against_the_card(decision, width),
         _costs(decision),
         _alternatives(decision),
-        *([limits(decision)] if decision.what_if is not None else []),
+        *([what_if_section(decision)] if decision.what_if is not None else []),
     ]
     last: list[tuple[str, RenderableType]] = []
     if decision.richer is not None:
@@ -189,7 +190,7 @@ def _range_source(decision: Decision) -> str:
     """What lies between predicted tensors and what is in use, each with its range and count."""
     cluster = decision.request.cluster
     ratio, nccl = overheads().reserved_over_allocated, overheads().nccl_mib
-    error = measured_over_predicted(decision.chosen.method)
+    error = peak_ratio(decision.chosen.method)
     text = (
         f"measured over predicted {error.low:.2f} to {error.high:.2f} "
         f"({error.runs} published runs), "

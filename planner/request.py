@@ -198,10 +198,19 @@ def search_method(
     )
 
 
+def possible_methods(request: Request) -> Results:
+    """Every method open to choice that the pinned options leave a layout to; perhaps none."""
+    return _with_a_layout({method: search_method(request, method) for method in request.methods})
+
+
+def _with_a_layout(results: Results) -> Results:
+    return {method: result for method, result in results.items() if result.lanes}
+
+
 def search_methods(request: Request) -> Results:
-    """Every method open to choice that the pinned options leave a layout to."""
+    """The same; raises InvalidRequestError where there is none."""
     results = {method: search_method(request, method) for method in request.methods}
-    possible = {method: result for method, result in results.items() if result.lanes}
+    possible = _with_a_layout(results)
     if not possible:
         method, result = next(iter(results.items()))
         reason = "; ".join(result.forbidden) or "no layout agrees with all that is pinned"

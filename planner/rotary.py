@@ -4,7 +4,6 @@ from planner import operators as ops
 from planner import views
 from planner.autograd import Tape
 from planner.model import ModelSpec
-from planner.sinks import turned_halves
 from planner.tensors import Tensor
 
 Tables = tuple[Tensor, Tensor]
@@ -47,6 +46,17 @@ def turned_pairs(tape: Tape, x: Tensor, tables: Tables) -> Tensor:
     half = x.elements // 2
     cos, sin = (Tensor(each.elements // 2, each.width, each.storage, None) for each in tables)
     first, second = ops.slice_of(tape, x, half), ops.slice_of(tape, x, half)
+    return _turned(tape, first, second, (cos, sin))
+
+
+def turned_halves(tape: Tape, x: Tensor, tables: Tables) -> Tensor:
+    """``_apply_rotary_emb`` of gpt-oss: each half on its own, then concatenated."""
+    first, second = views.split(tape, x, [x.elements // 2] * 2)
+    return _turned(tape, first, second, tables)
+
+
+def _turned(tape: Tape, first: Tensor, second: Tensor, tables: Tables) -> Tensor:
+    cos, sin = tables
     straight = views.subtract(
         tape,
         ops.mul(tape, first, cos, "rotary: first x cos"),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from planner.detect import cuda_environment
 from planner.errors import InvalidFileError, InvalidRequestError
+from planner.output_file import OutputFile
 from planner.readings import DeviceReading, Machine
-from planner.spec import read_spec
+from planner.spec import parse_spec, read_spec
 
 
 def is_machine_file(text: str) -> bool:
@@ -28,23 +29,18 @@ def save_machine(machine: Machine, path: Path, *, force: bool) -> None:
     option = f"--save-machine {path}"
     if not is_machine_file(path.name) or path.is_dir():
         raise InvalidRequestError(f"{option}: name a file that ends in .json, as --gpus needs it")
-    if path.exists() and not force and not _is_saved(path):
-        raise InvalidRequestError(
-            f"{option}: there is a file that is no saved machine; choose another name, or --force "
-            "replaces it"
-        )
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(render_machine(machine), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InvalidRequestError(f"{option}: cannot write ({error.strerror or error})") from error
+    OutputFile(
+        option="--save-machine",
+        path=path,
+        noun="a saved machine",
+        is_untouched=_is_machine,
+        force=force,
+    ).write(render_machine(machine))
 
 
-def _is_saved(path: Path) -> bool:
+def _is_machine(text: str) -> bool:
     try:
-        read_spec(Machine, path)
+        parse_spec(Machine, text, Path())
     except InvalidFileError:
         return False
     return True

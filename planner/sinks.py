@@ -1,4 +1,4 @@
-"""gpt-oss: attention with sinks, its rotary embedding and its gate, on a tape of sizes."""
+"""gpt-oss: attention with sinks, and its gate, on a tape of sizes."""
 
 from planner import operators as ops
 from planner import views
@@ -72,25 +72,6 @@ def same_width_softmax(tape: Tape, x: Tensor, *, device: Device) -> Tensor:
         return [tape.new(elements, width, "gradient of a softmax")]
 
     return tape.record(output, (x,), (output,), backward)
-
-
-def turned_halves(tape: Tape, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """``_apply_rotary_emb``: each half on its own, then concatenated."""
-    cos, sin = tables
-    first, second = views.split(tape, x, [x.elements // 2] * 2)
-    turned_first = views.subtract(
-        tape,
-        ops.mul(tape, first, cos, "rotary: first half x cos"),
-        ops.mul(tape, second, sin, "rotary: second half x sin"),
-        "rotary: first half",
-    )
-    turned_second = ops.add(
-        tape,
-        ops.mul(tape, second, cos, "rotary: second half x cos"),
-        ops.mul(tape, first, sin, "rotary: first half x sin"),
-        "rotary: second half",
-    )
-    return ops.concatenate(tape, (turned_first, turned_second), "rotated")
 
 
 def clamped_gate(tape: Tape, both: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from planner.bottleneck import bottleneck_text
 from planner.candidate import Candidate
-from planner.limits import limit_text
 from planner.network import networks
 from planner.throughput import MILLION, RunCost, Throughput, throughput
 from planner.units import format_count, format_duration
@@ -48,7 +48,7 @@ def speed_rows(candidate: Candidate, price_per_gpu_hour: float | None) -> list[R
             f"measured over predicted {ratio.low:.2f} to {ratio.high:.2f} ({ratio.runs} "
             f"published runs on one GPU{_untested(candidate, told)})",
         ),
-        ("Limited by", limit_text(told.limit)),
+        ("Limited by", bottleneck_text(told.bottleneck)),
         ("A million", _cost(told.cost(MILLION, price_per_gpu_hour))),
     ]
 
@@ -113,9 +113,9 @@ def speed_document(candidate: Candidate, price_per_gpu_hour: float | None) -> di
         "parts_s": {field.removesuffix("_s"): getattr(step, field) for field in PARTS.values()},
         "hidden_communication_s": step.hidden_communication_s,
         "limited_by": {
-            "name": told.limit.name,
-            "share": told.limit.share,
-            "help": told.limit.help or None,
+            "name": told.bottleneck.name,
+            "share": told.bottleneck.share,
+            "help": told.bottleneck.help or None,
         },
         "per_million_tokens": {
             "seconds": cost.seconds,

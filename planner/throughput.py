@@ -1,15 +1,12 @@
 """How fast a candidate is predicted to train, how surely, and what that takes."""
 
-from functools import cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from planner.accuracy import RunRatio, time_ratio
+from planner.bottleneck import Bottleneck, bottleneck_of
 from planner.efficiency import rates
 from planner.gpu import Cluster
-from planner.limits import Limit, limit_of
-from planner.plan import Method
-from planner.presets import ROOT
 from planner.recipe import Workload
-from planner.spec import Spec, read_spec
 from planner.step_time import StepTime, step_time
 from planner.strategy import Layout
 
@@ -17,35 +14,12 @@ MILLION = 1_000_000
 SECONDS_PER_HOUR = 3600
 
 
-class TimeRatio(Spec):
-    """Of a step's predicted time, over so many published runs on one GPU."""
-
-    low: float
-    expected: float
-    high: float
-    runs: int
-    sources: tuple[str, ...]
-
-
-class SpeedAccuracy(Spec):
-    """What ``python -m benchmarks.speed --presets`` writes."""
-
-    measured_over_predicted: dict[Method | Literal["all"], TimeRatio]
-
-
-@cache
-def time_ratio(method: Method) -> TimeRatio:
-    """Of runs of this method, or of all runs where too few are published."""
-    known = read_spec(SpeedAccuracy, ROOT / "speed_accuracy.yaml").measured_over_predicted
-    return known.get(method, known["all"])
-
-
 class Throughput(NamedTuple):
     """One candidate's; seconds are of an optimizer step of full samples."""
 
     step: StepTime
-    ratio: TimeRatio
-    limit: Limit
+    ratio: RunRatio
+    bottleneck: Bottleneck
     tokens_per_step: int
     ranks: int
     peak_flops_per_s: float
@@ -121,7 +95,7 @@ def throughput(workload: Workload, layout: Layout, cluster: Cluster) -> Throughp
     return Throughput(
         step=step,
         ratio=time_ratio(workload.method),
-        limit=limit_of(step, workload, layout),
+        bottleneck=bottleneck_of(step, workload, layout),
         tokens_per_step=layout.global_batch_size * workload.recipe.sequence_length,
         ranks=layout.world_size,
         peak_flops_per_s=speed.flops_per_s,

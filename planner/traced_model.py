@@ -38,6 +38,8 @@ class TracedSpec(ModelSpec):
     table_params: int
     output_params: int
     """Of the head; 0 where it is the embedding's own."""
+    stacked_params: int
+    """Of the largest tensor of a layer's experts that a load joins from stacks of single ones."""
     attention: Literal["sdpa", "eager"]
     """``eager`` where the class has nothing else."""
     loss: Loss
@@ -94,6 +96,7 @@ def traced_spec(answer: Mapping[str, Any], model_type: str, config: str) -> Trac
         "vocab_size",
         "max_position_embeddings",
         "native_class",
+        "stacked_params",
         "attention",
         "loss",
     )

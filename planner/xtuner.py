@@ -21,7 +21,7 @@ from planner.plan import (
     ScheduleSection,
 )
 from planner.presets import Source
-from planner.python_config import PythonConfig, Reference, read_python_config
+from planner.python_config import PythonConfig, named, read_python_config
 from planner.recipe import Recipe, WrittenFor
 
 OPTIMIZERS: dict[str, OptimizerName] = {
@@ -39,6 +39,15 @@ OPTIMIZERS: dict[str, OptimizerName] = {
 SCHEDULES: dict[str, ScheduleKind] = {"CosineAnnealingLR": "cosine", "ConstantLR": "constant"}
 
 
+COMPUTE: dict[str | None, Precision] = {
+    None: "fp16",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "float32": "fp32",
+}
+"""What mmengine's AmpOptimWrapper multiplies in, by its ``dtype``."""
+
+
 def read_xtuner(path: Path) -> Recipe:
     """Raises InvalidFileError where a setting is missing, or means what is not planned."""
     config = read_python_config(path)
@@ -50,172 +59,182 @@ def read_xtuner(path: Path) -> Recipe:
             "quantizes a model that it trains whole: give it model.lora, or quantize nothing",
         )
     method: Method = "full" if adapter is None else "lora" if quantization is None else "qlora"
-    micro_batch_size = _whole(config, "train_dataloader.batch_size")
-    accumulation = _whole(config, "optim_wrapper.accumulative_counts", 1)
-    sets = list(data_sets(config))
-    epochs = _number(config, "train_cfg.max_epochs")
+    micro_batch_size = config.count("train_dataloader.batch_size")
+    accumulation = config.count("optim_wrapper.accumulative_counts", 1)
+    sets = data_sets(config)
+    epochs = config.number("train_cfg.max_epochs")
+    if not epochs:
+        raise config.error("train_cfg", "train_cfg.max_epochs is 0: nothing would be trained")
     return Recipe(
         name=path.stem,
         source=Source(title="XTuner configuration file", url=path.name),
-        model=_model(config),
+        model=config.text("model.llm.pretrained_model_name_or_path"),
         method=method,
         adapter=adapter,
         quantization=quantization,
         global_batch_size=micro_batch_size * accumulation,
         sequence_length=_length(config, sets),
-        packing=all(each.get("pack_to_max_length") is True for each in sets),
+        packing=_packed(config, sets),
         optimizer=_optimizer(config),
         schedule=_schedule(config, epochs),
         epochs=epochs,
-        data=DataSection(sources=tuple(_sources(sets)), loss_on=_loss_on(sets)),
+        data=DataSection(sources=tuple(_sources(config, sets)), loss_on=_loss_on(sets)),
         written_for=WrittenFor(
             micro_batch_size=micro_batch_size,
             compute=_compute(config),
-            activation_checkpointing=config.get("model.use_activation_checkpointing", True),
+            activation_checkpointing=config.flag(
+                "model.use_activation_checkpointing", default=True
+            ),
         ),
     )
 
 
 def _supervised(config: PythonConfig) -> None:
-    kind = config.get("model.type")
+    kind = config.kind("model.type")
     if kind is None:
         raise config.error("model", "sets no model.type: this is no XTuner training configuration")
-    name = kind.last if isinstance(kind, Reference) else str(kind)
-    if name != "SupervisedFinetune":
-        raise config.error("model", f"trains by {name}: only SupervisedFinetune is planned")
-
-
-def _model(config: PythonConfig) -> str:
-    key = "model.llm.pretrained_model_name_or_path"
-    found = config.get(key)
-    if not isinstance(found, str):
-        raise config.error("model", f"{key} names no model")
-    return found
+    if kind != "SupervisedFinetune":
+        raise config.error("model", f"trains by {kind}: only SupervisedFinetune is planned")
 
 
 def _adapter(config: PythonConfig) -> AdapterSection | None:
     """Without target modules XTuner adapts every linear layer but the head
     (xtuner/model/utils.py, find_all_linear_names)."""
-    if config.get("model.lora") is None:
+    if config.section("model.lora") is None:
         return None
-    targets = config.get("model.lora.target_modules")
-    return AdapterSection(
-        rank=_whole(config, "model.lora.r", 8),
-        alpha=_whole(config, "model.lora.lora_alpha", 8),
-        dropout=_number(config, "model.lora.lora_dropout", 0.0),
-        dora=config.get("model.lora.use_dora", False) is True,
-        rslora=config.get("model.lora.use_rslora", False) is True,
-        target_modules="all-linear" if targets is None else tuple(targets),
+    targets = _each(config.get("model.lora.target_modules"))
+    if not all(isinstance(each, str) for each in targets):
+        raise config.error("model", "model.lora.target_modules should be a list of names")
+    return config.spec(
+        "model.lora",
+        AdapterSection,
+        rank=config.count("model.lora.r", 8),
+        alpha=config.count("model.lora.lora_alpha", 8),
+        dropout=config.number("model.lora.lora_dropout", 0.0),
+        dora=config.flag("model.lora.use_dora"),
+        rslora=config.flag("model.lora.use_rslora"),
+        target_modules=tuple(targets) or "all-linear",
     )
 
 
 def _quantization(config: PythonConfig) -> QuantizationSection | None:
     """peft's and bitsandbytes' own defaults where a setting is left out."""
     key = "model.llm.quantization_config"
-    if config.get(f"{key}.load_in_8bit") is True:
+    config.section(key)
+    if config.flag(f"{key}.load_in_8bit"):
         return QuantizationSection(quant_type="int8")
-    if config.get(f"{key}.load_in_4bit") is not True:
+    if not config.flag(f"{key}.load_in_4bit"):
         return None
     kind = config.get(f"{key}.bnb_4bit_quant_type", "fp4")
     if kind != "nf4":
         raise config.error("model", f"bnb_4bit_quant_type {kind!r} is not planned: use 'nf4'")
-    double = config.get(f"{key}.bnb_4bit_use_double_quant", False)
-    return QuantizationSection(quant_type="nf4", double_quant=double is True)
+    double = config.flag(f"{key}.bnb_4bit_use_double_quant")
+    return QuantizationSection(quant_type="nf4", double_quant=double)
 
 
 def _compute(config: PythonConfig) -> Precision:
-    """What autocast multiplies in (mmengine's AmpOptimWrapper: fp16 unless told otherwise)."""
-    wrapper = config.get("optim_wrapper.type")
-    if not isinstance(wrapper, Reference) or wrapper.last != "AmpOptimWrapper":
+    """fp32 without autocast."""
+    if config.kind("optim_wrapper.type") != "AmpOptimWrapper":
         return "fp32"
-    dtype = config.get("optim_wrapper.dtype", "float16")
-    name = dtype.last if isinstance(dtype, Reference) else dtype
-    return "bf16" if name == "bfloat16" else "fp16"
+    dtype = config.kind("optim_wrapper.dtype")
+    if dtype not in COMPUTE:
+        known = ", ".join(name for name in COMPUTE if name)
+        raise config.error("optim_wrapper", f"optim_wrapper.dtype should be one of {known}")
+    return COMPUTE[dtype]
 
 
 def _optimizer(config: PythonConfig) -> OptimizerSection:
     key = "optim_wrapper.optimizer"
-    kind = config.get(f"{key}.type")
-    name = kind.last if isinstance(kind, Reference) else str(kind)
+    name = config.kind(f"{key}.type")
     if name not in OPTIMIZERS:
-        hint = did_you_mean(name, OPTIMIZERS)
+        hint = did_you_mean(str(name), OPTIMIZERS)
         raise config.error("optim_wrapper", f"no optimizer of ours is {name!r}. {hint}")
-    return OptimizerSection(
+    config.section("optim_wrapper.clip_grad")
+    return config.spec(
+        "optim_wrapper",
+        OptimizerSection,
         name=OPTIMIZERS[name],
-        learning_rate=_number(config, f"{key}.lr"),
-        weight_decay=_number(config, f"{key}.weight_decay", 0.0),
-        max_grad_norm=_number(config, "optim_wrapper.clip_grad.max_norm", 1.0),
+        learning_rate=config.number(f"{key}.lr"),
+        weight_decay=config.number(f"{key}.weight_decay", 0.0),
+        max_grad_norm=config.number("optim_wrapper.clip_grad.max_norm", 1.0),
     )
 
 
 def _schedule(config: PythonConfig, epochs: float) -> ScheduleSection:
     """A linear warm-up that ends after some share of the epochs, and what follows it."""
-    warm_up = 0.0
+    key, warm_up = "param_scheduler", 0.0
     kind: ScheduleKind = "constant"
-    for each in config.get("param_scheduler") or ():
-        name = each["type"].last if isinstance(each.get("type"), Reference) else each.get("type")
+    for each in _each(config.get(key)):
+        name = named(each.get("type")) if isinstance(each, Mapping) else named(each)
         if name == "LinearLR":
-            warm_up = float(each.get("end", 0)) / epochs
+            end = each.get("end", 0)
+            if isinstance(end, bool) or not isinstance(end, int | float):
+                raise config.error(key, "the end of LinearLR should be a number")
+            warm_up = end / epochs
         elif name in SCHEDULES:
             kind = SCHEDULES[name]
         else:
-            raise config.error("param_scheduler", f"{name} is no schedule of ours")
-    return ScheduleSection(kind=kind, warmup_ratio=round(warm_up, 9))
+            raise config.error(key, f"{name} is no schedule of ours")
+    return config.spec(key, ScheduleSection, kind=kind, warmup_ratio=round(warm_up, 9))
 
 
-def data_sets(config: PythonConfig) -> Iterator[Mapping[str, Any]]:
+def data_sets(config: PythonConfig) -> list[Mapping[str, Any]]:
     """Those that the training loader draws from."""
-    found = config.get("train_dataloader.dataset")
-    several = found.get("datasets") if isinstance(found, Mapping) else None
-    for each in several or [found]:
-        if isinstance(each, Mapping):
-            yield each
+    key = "train_dataloader.dataset"
+    found = _each(config.get(f"{key}.datasets")) or _each(config.get(key))
+    return [each for each in found if isinstance(each, Mapping)]
 
 
-def _sources(sets: Iterable[Mapping[str, Any]]) -> Iterator[DataSource]:
+def _sources(config: PythonConfig, sets: Iterable[Mapping[str, Any]]) -> Iterator[DataSource]:
     """Files, or a data set on the hub; what else a set is read from is left to ``--data``."""
     for each in sets:
-        found, function = each.get("dataset"), each.get("dataset_map_fn")
+        found, function = each.get("dataset"), named(each.get("dataset_map_fn"))
         if not isinstance(found, Mapping):
             continue
-        files = found.get("data_files", found.get("path"))
-        named = files.values() if isinstance(files, Mapping) else files
-        for name in [named] if isinstance(named, str) else named or ():
-            reader = function.last if isinstance(function, Reference) else ""
-            source = read_as_xtuner(reader, str(name))
-            yield source.model_copy(update={"subset": found.get("name")})
+        files, subset = found.get("data_files", found.get("path")), found.get("name")
+        for name in _names(files):
+            if not isinstance(name, str) or not isinstance(subset, str | None):
+                raise config.error(
+                    "train_dataloader", "path, data_files and name of a data set should be texts"
+                )
+            source = read_as_xtuner(function or "", name)
+            yield source.model_copy(update={"subset": subset})
+
+
+def _names(files: object) -> Iterator[object]:
+    """One name or several, of one split or by split."""
+    for split in files.values() if isinstance(files, Mapping) else [files]:
+        yield from _each(split)
 
 
 def _loss_on(sets: Iterable[Mapping[str, Any]]) -> LossOn:
     """Texts are learnt whole."""
-    functions = [each.get("dataset_map_fn") for each in sets]
-    plain = [isinstance(f, Reference) and f.last == "pretrain_map_fn" for f in functions]
+    plain = [named(each.get("dataset_map_fn")) == "pretrain_map_fn" for each in sets]
     return "everything" if plain and all(plain) else "answers"
 
 
+def _packed(config: PythonConfig, sets: list[Mapping[str, Any]]) -> bool:
+    found = [each.get("pack_to_max_length", False) for each in sets]
+    if not all(isinstance(each, bool) for each in found):
+        raise config.error("train_dataloader", "pack_to_max_length should be True or False")
+    return all(found)
+
+
 def _length(config: PythonConfig, sets: list[Mapping[str, Any]]) -> int:
-    found = [each.get("max_length") for each in sets]
-    lengths = [length for length in found if isinstance(length, int)]
-    if not lengths:
+    """The longest of the sets'."""
+    found: list[int] = [each["max_length"] for each in sets if each.get("max_length") is not None]
+    if not found:
         raise config.error("train_dataloader", "the data set sets no max_length")
-    return max(lengths)
+    for length in found:
+        if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+            raise config.error(
+                "train_dataloader", "the data set's max_length should be a whole number from 1 up"
+            )
+    return max(found)
 
 
-def _number(config: PythonConfig, key: str, default: float | None = None) -> float:
-    found = config.get(key, default)
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        raise config.error(key, f"{key} should be a number" + _instead(found))
-    return float(found)
-
-
-def _whole(config: PythonConfig, key: str, default: int | None = None) -> int:
-    found: object = config.get(key, default)
-    if not isinstance(found, int) or isinstance(found, bool):
-        raise config.error(key, f"{key} should be a whole number" + _instead(found))
-    return found
-
-
-def _instead(found: object) -> str:
-    if found is None:
-        return " and is not set"
-    return f", not {found.name if isinstance(found, Reference) else repr(found)}"
+def _each(value: object) -> list[Any]:
+    """Of one or several."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]

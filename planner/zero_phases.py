@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, repeat
 from operator import add
 
-from planner.expert_loading import loading_bytes
 from planner.gathered import Gathered, gathered
 from planner.gpu import Device
 from planner.micro_batch import Amounts, MicroBatch, add_to
@@ -37,10 +36,13 @@ def zero_phases(
     kinds: Numerics,
     zero: ZeroSection,
     device: Device,
+    *,
+    loading: int,
 ) -> dict[Phase, Parts]:
-    """Bytes by phase and part, workspaces of cuBLAS aside."""
+    """Bytes by phase and part, workspaces of cuBLAS aside; ``loading`` are those that a load takes
+    beside weights that come whole to the device."""
     if layout.zero_stage == 3:
-        return _stage_3(workload, layout, passes, kinds, zero, device)
+        return _stage_3(workload, layout, passes, kinds, zero, device, loading)
     offloaded = layout.offload != "none"
     states = flat_states(
         workload, layout.world_size, zero, kinds, offloaded=offloaded, device=device
@@ -52,7 +54,7 @@ def zero_phases(
         "communication": states.held_buffer_bytes,
     }
     return {
-        "load": _flat_load(states, weights, block(loading_bytes(workload, kinds))),
+        "load": _flat_load(states, weights, block(loading)),
         "forward": _pass(
             held,
             passes.forward,
@@ -178,6 +180,7 @@ def _stage_3(
     kinds: Numerics,
     zero: ZeroSection,
     device: Device,
+    loading: int,
 ) -> dict[Phase, Parts]:
     ranks = layout.world_size
     states = sliced_states(workload, ranks, zero, kinds, offload=layout.offload, device=device)
@@ -199,7 +202,7 @@ def _stage_3(
             states,
             weights,
             0 if quantized else states.largest_gathered_bytes,
-            block(loading_bytes(workload, kinds)) if quantized else 0,
+            block(loading) if quantized else 0,
         ),
         **_stage_3_passes(held, passes, states, whole, copies),
         "optimizer_step": _stage_3_step(states, held),

@@ -12,7 +12,9 @@ from tests.planner.test_cli import plan as run_plan
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = [path for path in ROOT.glob("**/*.md") if ".venv" not in path.parts]
+DOCUMENTS = [
+    path for path in ROOT.glob("**/*.md") if not path.relative_to(ROOT).parts[0].startswith(".venv")
+]
 
 
 def test_the_worked_example_is_real(tmp_path: Path) -> None:

@@ -16,9 +16,7 @@ from benchmarks.measure.environment import ROOT, environment_of
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import NotPlannableError, Planned, plan_row
 from launcher.command import (
-    environment_changes,
-    merged_environment,
-    num_cores,
+    planned_environment,
     rank_environment,
 )
 from launcher.plan_file import plan_text
@@ -96,8 +94,7 @@ def run_child(plan: Plan, directory: Path, settings: Settings, *, limit_s: float
     plan_file, result, log = (directory / name for name in ("plan.yaml", "result.json", "log"))
     plan_file.write_text(plan_text(plan), encoding="utf-8")
     command = child_command(plan_file, result, settings)
-    changes = environment_changes(plan, cores=num_cores())
-    environment = rank_environment(plan, merged_environment(os.environ, changes))
+    environment = rank_environment(plan, planned_environment(plan, os.environ))
     with log.open("wb") as errors:
         child = subprocess.Popen(
             command,

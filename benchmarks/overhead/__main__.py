@@ -22,7 +22,7 @@ from benchmarks.measure.environment import ROOT, environment_of
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import one_device, plan_row
 from launcher.checkpoint import local_checkpoint
-from launcher.command import environment_changes, merged_environment, num_cores, rank_environment
+from launcher.command import num_cores, planned_environment, rank_environment
 from launcher.plan_file import plan_text
 from planner.gpu import Cluster
 from planner.plan import Method, Plan
@@ -77,7 +77,7 @@ def one_pair(plan: Plan, number: int) -> dict[str, Side]:
     order = list(sides) if number % 2 == 0 else list(reversed(sides))
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        write_data(Path(folder) / "data.jsonl")
+        write_data(Path(folder))
         for side in order:
             found[side] = sides[side](plan, Path(folder))
             print(
@@ -106,29 +106,36 @@ def overhead_plan(method: Method, cluster: Cluster, *, steps: int) -> Plan:
     return plan.model_copy(
         update={
             "model": plan.model.model_copy(update={"source": str(folder)}),
-            "data": plan.data.model_copy(update={"source": "data.jsonl"}),
+            "data": plan.data.model_copy(update={"source": "messages.jsonl"}),
             "training": plan.training.model_copy(update={"epochs": None, "max_steps": steps}),
             "output": plan.output.model_copy(update={"directory": "run"}),
         }
     )
 
 
-def write_data(path: Path) -> None:
-    """Conversations longer than the sequence length: every sample fills it."""
-    with path.open("w", encoding="utf-8") as file:
-        for number in range(SAMPLES):
-            prompt = [{"role": "user", "content": f"What does keeper {number} do?"}]
-            answer = [{"role": "assistant", "content": ANSWER}]
-            sample = {"messages": [*prompt, *answer], "prompt": prompt, "completion": answer}
-            file.write(json.dumps(sample) + "\n")
+def write_data(folder: Path) -> None:
+    """Conversations longer than the sequence length, so that every sample fills it, in the form
+    that each side takes."""
+    turns = [
+        (
+            [{"role": "user", "content": f"What does keeper {number} do?"}],
+            [{"role": "assistant", "content": ANSWER}],
+        )
+        for number in range(SAMPLES)
+    ]
+    write_lines(folder / "messages.jsonl", [{"messages": asked + said} for asked, said in turns])
+    write_lines(
+        folder / "pairs.jsonl", [{"prompt": asked, "completion": said} for asked, said in turns]
+    )
+
+
+def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def run_launch(plan: Plan, folder: Path) -> Side:
     (folder / "plan.yaml").write_text(plan_text(plan), encoding="utf-8")
-    keep_one_form(folder / "data.jsonl", folder / "messages.jsonl", ("messages",))
-    run_process(
-        ["-m", "launcher.cli", "plan.yaml", "--data", "messages.jsonl"], folder, dict(os.environ)
-    )
+    run_process(["-m", "launcher.cli", "plan.yaml"], folder, dict(os.environ))
     text = (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(row) for row in text.splitlines()]
     return Side(
@@ -138,11 +145,9 @@ def run_launch(plan: Plan, folder: Path) -> Side:
 
 
 def run_by_hand(plan: Plan, folder: Path) -> Side:
-    keep_one_form(folder / "data.jsonl", folder / "pairs.jsonl", ("prompt", "completion"))
     settings, result = folder / "settings.json", folder / "result.json"
     settings.write_text(json.dumps(settings_by_hand(plan, folder)), encoding="utf-8")
-    changes = environment_changes(plan, cores=num_cores())
-    environment = rank_environment(plan, merged_environment(os.environ, changes))
+    environment = rank_environment(plan, planned_environment(plan, os.environ))
     run_process(
         ["-m", "benchmarks.overhead.by_hand", str(settings), str(result)], folder, environment
     )
@@ -177,12 +182,6 @@ def settings_by_hand(plan: Plan, folder: Path) -> dict[str, Any]:
             "target_modules": adapter.target_modules,
         },
     }
-
-
-def keep_one_form(source: Path, target: Path, keys: Sequence[str]) -> None:
-    rows = [json.loads(row) for row in source.read_text(encoding="utf-8").splitlines()]
-    kept = (json.dumps({key: row[key] for key in keys}) + "\n" for row in rows)
-    target.write_text("".join(kept), encoding="utf-8")
 
 
 def run_process(arguments: Sequence[str], folder: Path, environment: dict[str, str]) -> None:

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from launcher.adapter_files import CONFIG, WEIGHTS
 from launcher.chatglm.layout import FUSED, MODULES, NATIVE_LAYER, ORIGINAL_LAYER
 from launcher.run_directory import read_json, write_json
+from launcher.whole_folder import whole_folder
 from planner.errors import InvalidFileError
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _LORA = r"\.lora_(?P<matrix>[AB])\.weight"
 
@@ -38,12 +38,10 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], Tensors]:
 def write_adapter(folder: Path, config: Mapping[str, Any], weights: Tensors) -> None:
     from safetensors.torch import save_file
 
-    partial = folder.with_name(f".{folder.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
-    save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
-    write_json(partial / CONFIG, config)
-    partial.rename(folder)
+    with whole_folder(folder) as partial:
+        save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
+        write_json(partial / CONFIG, config)
 
 
 def is_original(weights: Tensors) -> bool:

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from launcher import adapter_files
 from launcher.chatglm import adapter as adapters
 from launcher.chatglm.config import is_original, origin, read_config
-from launcher.chatglm.conversion import identity, to_native, to_original
+from launcher.chatglm.conversion import files_of, identity, to_native, to_original
+from launcher.chatglm.stored import read_tables
 from launcher.chatglm.writing import MANIFEST
 from launcher.gguf import cache_directory
 from launcher.run_directory import read_json
@@ -16,7 +18,7 @@ Layout = Literal["native", "chatglm"]
 
 def native_checkpoint(source: Path, screen: TextIO) -> Path:
     """The native copy of a ChatGLM checkpoint; made at the first call, found later."""
-    target = cache_directory() / f"chatglm-{identity(source)[:16]}"
+    target = cache_directory() / f"chatglm-{identity(source, read_tables(files_of(source)))[:16]}"
     if target.exists() and not _is_whole(target):
         raise InvalidRequestError(f"{target} is damaged. Delete it and launch again.")
     if not target.exists():
@@ -42,7 +44,7 @@ def convert(source: Path, target: Path, to: Layout, screen: TextIO) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidRequestError(f"{target} exists already. Name another place, or move it away.")
     source = _result_of_run(source)
-    if (source / adapters.CONFIG).is_file():
+    if (source / adapter_files.CONFIG).is_file():
         _convert_adapter(source, target, to)
     elif to == "native":
         _require_original(source)
@@ -54,12 +56,12 @@ def convert(source: Path, target: Path, to: Layout, screen: TextIO) -> None:
 
 def _result_of_run(folder: Path) -> Path:
     """What a run has trained, if the folder is a run's own."""
-    if (folder / "config.json").is_file() or (folder / adapters.CONFIG).is_file():
+    if (folder / "config.json").is_file() or (folder / adapter_files.CONFIG).is_file():
         return folder
     for name in ("model", "adapter"):
         if (folder / name).is_dir():
             return folder / name
-    raise InvalidRequestError(f"{folder} holds neither config.json nor {adapters.CONFIG}.")
+    raise InvalidRequestError(f"{folder} holds neither config.json nor {adapter_files.CONFIG}.")
 
 
 def _require_original(source: Path) -> None:
@@ -86,7 +88,7 @@ def _convert_adapter(source: Path, target: Path, to: Layout) -> None:
     if adapters.is_original(weights) == (to == "chatglm"):
         raise InvalidRequestError(f"{source} is an adapter of that layout already.")
     change = adapters.to_original if to == "chatglm" else adapters.to_native
-    converted, tensors = change(config, weights, source / adapters.WEIGHTS)
+    converted, tensors = change(config, weights, source / adapter_files.WEIGHTS)
     base = _original_of(Path(str(config.get("base_model_name_or_path"))))
     if to == "chatglm" and base is not None:
         converted["base_model_name_or_path"] = base

@@ -16,10 +16,10 @@ from launcher.chatglm.stored import (
     joined,
     read_bytes,
     read_tables,
-    weight_files,
 )
 from launcher.chatglm.writing import Output, write_checkpoint
 from launcher.run_directory import read_json, write_json
+from launcher.shards import weight_files
 from planner.errors import InvalidFileError, InvalidRequestError
 
 ORIGINAL = "original"
@@ -45,7 +45,8 @@ def to_native(source: Path, target: Path, screen: TextIO) -> None:
 
     config = configs.read_config(source)
     shape = configs.read_shape(config, source / "config.json")
-    stored = read_tables(_files_of(source))
+    stored = read_tables(files_of(source))
+    known = identity(source, stored)
     rotary = stored.pop(ROTARY_TABLE, None)
     _require(stored, {each.original: each.shape for each in tensors(shape)}, source)
     carried = {"config": config, "rotary_table": None if rotary is None else _as_text(rotary)}
@@ -65,7 +66,7 @@ def to_native(source: Path, target: Path, screen: TextIO) -> None:
 
     output = Output(
         tensors=dict(_split(stored, shape)),
-        identity=identity(source),
+        identity=known,
         small_files=small_files,
         notes={"source": str(source.resolve())},
     )
@@ -90,7 +91,7 @@ def to_original(source: Path, target: Path, screen: TextIO) -> None:
             f"{configs.ORIGIN}."
         )
     shape = configs.read_shape(carried["config"], source / "config.json")
-    stored = read_tables(_files_of(source))
+    stored = read_tables(files_of(source))
     wanted = dict(part for mapped in tensors(shape) for part in mapped.parts)
     _require(stored, wanted, source)
     kept = original_files(source)
@@ -108,12 +109,14 @@ def to_original(source: Path, target: Path, screen: TextIO) -> None:
     fused = {each.original: _fused(stored, each, source) for each in tensors(shape)}
     if carried["rotary_table"] is not None:
         fused[ROTARY_TABLE] = _from_text(carried["rotary_table"])
-    output = Output(tensors=fused, identity=identity(source), small_files=small_files, notes={})
+    output = Output(
+        tensors=fused, identity=identity(source, stored), small_files=small_files, notes={}
+    )
     write_checkpoint(target, output, screen)
 
 
-def identity(folder: Path) -> str:
-    """Which checkpoint a folder holds, without reading all of it.
+def identity(folder: Path, stored: Mapping[str, Stored]) -> str:
+    """Which checkpoint a folder with these tensors holds, without reading all of it.
 
     The digest of its small files, of every tensor's name, shape and some of its bytes, and of
     when its weights were written: two fine-tunes of one model differ in it, and so does an edit.
@@ -121,11 +124,10 @@ def identity(folder: Path) -> str:
     digest = hashlib.sha256(f"format {FORMAT}\n".encode())
     for small in _kept(folder):
         digest.update(f"{small.name} {small.stat().st_size}\n".encode() + small.read_bytes())
-    files = _files_of(folder)
-    for file in files:
+    for file in files_of(folder):
         state = file.stat()
         digest.update(f"{file.name} {state.st_size} {state.st_mtime_ns}\n".encode())
-    for name, tensor in sorted(read_tables(files).items()):
+    for name, tensor in sorted(stored.items()):
         digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
         for part in tensor.ranges:
             assert isinstance(part, ByteRange)
@@ -148,7 +150,7 @@ def original_files(native: Path) -> Path | None:
     return next((base / ORIGINAL for base in bases if (base / ORIGINAL).is_dir()), None)
 
 
-def _files_of(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> list[Path]:
     files = weight_files(folder)
     if not files:
         raise InvalidFileError(folder, None, "holds no weights (safetensors, or .bin shards)")

@@ -12,14 +12,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from launcher.run_directory import read_json
 from planner.errors import InvalidFileError
 
 ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
 """The dtypes that weights are trained from, by safetensors' names."""
 NEITHER = "is damaged, or only a Git LFS pointer (then: git lfs pull). Fetch it again"
-INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 PIECE_BYTES = 16 * 2**20
 _LARGEST_HEADER = 100_000_000
 """read: safetensors 0.8, MAX_HEADER_SIZE."""
@@ -76,38 +73,6 @@ def read_bytes(part: ByteRange | bytes) -> Iterator[bytes]:
                 raise InvalidFileError(part.file, None, "became shorter while it was read")
             left -= len(piece)
             yield piece
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The files of a checkpoint, safetensors before pickled ones; none where there is no whole set.
-
-    Raises where an index names a file that is not there.
-    """
-    for index, single in zip(INDEX_FILES, SINGLE_FILES, strict=True):
-        if (folder / index).is_file():
-            return _indexed(folder / index)
-        if (folder / single).is_file():
-            return [folder / single]
-    return []
-
-
-def all_there(folder: Path) -> bool:
-    """Whether a checkpoint has its weights, and all of its shards."""
-    try:
-        return bool(weight_files(folder))
-    except InvalidFileError:
-        return False
-
-
-def _indexed(index: Path) -> list[Path]:
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise InvalidFileError(index, None, "holds no weight_map. Fetch it again")
-    files = [index.parent / str(name) for name in sorted(set(places.values()))]
-    for file in files:
-        if not file.is_file():
-            raise InvalidFileError(index, None, f"names {file.name}, which is missing. Fetch it")
-    return files
 
 
 def read_tables(files: Sequence[Path]) -> dict[str, Stored]:

@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from launcher.chatglm.stored import Stored, read_bytes
+from launcher.digest import file_digest
+from launcher.disk import flush
 from launcher.run_directory import read_json, write_json
+from launcher.shards import shard_names, write_index
 from planner.errors import InvalidRequestError
 from planner.units import format_gib
 
@@ -60,7 +63,8 @@ def write_checkpoint(target: Path, output: Output, screen: TextIO) -> None:
 
 
 def _write(target: Path, partial: Path, output: Output, screen: TextIO) -> None:
-    shards = _named(_grouped(output.tensors))
+    groups = _grouped(output.tensors)
+    shards: dict[str, Shard] = dict(zip(shard_names(len(groups)), groups, strict=True))
     finished = _still_whole(partial, output.identity)
     missing = {name: shard for name, shard in shards.items() if name not in finished}
     _require_room(target, sum(_num_bytes(shard) for shard in missing.values()))
@@ -70,12 +74,13 @@ def _write(target: Path, partial: Path, output: Output, screen: TextIO) -> None:
         print(f"converting: shard {number} of {len(shards)}, {size} GiB", file=screen)
         finished[name] = _write_shard(partial / name, shard)
         write_json(partial / MANIFEST, manifest)
-    _write_index(partial, shards)
+    places = {name: file for file, shard in shards.items() for name in shard}
+    write_index(partial, places, sum(map(_num_bytes, shards.values())))
     output.small_files(partial)
     (partial / _LOCK).unlink()
-    _sync(partial)
+    flush(partial)
     partial.rename(target)
-    _sync(target.parent)
+    flush(target.parent)
 
 
 def _grouped(tensors: Mapping[str, Stored]) -> list[dict[str, Stored]]:
@@ -86,16 +91,6 @@ def _grouped(tensors: Mapping[str, Stored]) -> list[dict[str, Stored]]:
             groups.append({})
         groups[-1][name] = tensor
     return groups
-
-
-def _named(groups: list[dict[str, Stored]]) -> dict[str, Shard]:
-    if len(groups) == 1:
-        return {"model.safetensors": groups[0]}
-    count = len(groups)
-    return {
-        f"model-{number:05}-of-{count:05}.safetensors": group
-        for number, group in enumerate(groups, start=1)
-    }
 
 
 def _num_bytes(shard: Shard) -> int:
@@ -112,13 +107,8 @@ def _still_whole(partial: Path, identity: str) -> dict[str, dict[str, Any]]:
     return {
         name: entry
         for name, entry in manifest["shards"].items()
-        if (partial / name).is_file() and _sha256(partial / name) == entry["sha256"]
+        if (partial / name).is_file() and file_digest(partial / name, "sha256") == entry["sha256"]
     }
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _require_room(target: Path, needed_bytes: int) -> None:
@@ -160,25 +150,6 @@ def _shard_bytes(shard: Shard) -> Iterator[bytes]:
     for tensor in shard.values():
         for part in tensor.ranges:
             yield from read_bytes(part)
-
-
-def _write_index(folder: Path, shards: Mapping[str, Shard]) -> None:
-    if len(shards) == 1:
-        return
-    content = {
-        "metadata": {"total_size": sum(_num_bytes(shard) for shard in shards.values())},
-        "weight_map": {name: file for file, shard in shards.items() for name in shard},
-    }
-    write_json(folder / "model.safetensors.index.json", content)
-
-
-def _sync(folder: Path) -> None:
-    """The names in a folder, before it gets its own."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 @contextmanager

@@ -4,13 +4,11 @@ import re
 
 from launcher.doctor.finding import Finding, failed, passed, warned
 from launcher.doctor.patient import Patient
+from planner.cuda_toolkits import needed_driver, version_numbers
 from planner.detect import cluster_from
-from planner.gpu import Cluster
+from planner.gpu import Cluster, has_bf16
 from planner.units import format_gib
 
-MINIMUM_DRIVERS = {12: "525.60.13", 13: "580.65.06"}
-"""For every minor version of a major one: CUDA Toolkit Release Notes, "CUDA Toolkit and Minimum
-Required NVIDIA Driver Version for CUDA Minor Version Compatibility"."""
 NO_PEER_ACCESS = "RTX 40"
 PEER_ACCESS_DRIVER = "550.40.07"
 """Cards of that series have no direct way to each other, and older drivers say they have.
@@ -19,6 +17,8 @@ read: accelerate/utils/environment.py at 1.15, ``check_cuda_p2p_ib_support``; ac
 to start there unless both of NCCL's variables are set.
 """
 PEER_VARIABLES = ("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE")
+UNKNOWN = "not looked at while the driver does not answer"
+XID = "see dmesg for Xid errors; restart the machine"
 CUDA_BUILD = "install a PyTorch build with CUDA: the selector at pytorch.org/get-started has it"
 
 
@@ -27,7 +27,7 @@ def driver(patient: Patient) -> Finding:
     if reading.problem is None and reading.driver_version is not None:
         return passed(f"{reading.driver_version}, runs CUDA up to {reading.cuda_version or '?'}")
     problem = reading.problem or "the driver does not tell its version"
-    if "no NVIDIA driver" in problem:
+    if patient.without_driver:
         return warned(
             "no NVIDIA driver here: training runs on the CPU",
             "where this machine has an NVIDIA GPU, install its driver; in a container, start it "
@@ -41,6 +41,8 @@ def cuda_and_torch(patient: Patient) -> Finding:
     torch, reading = patient.torch, patient.machine.nvml
     if torch is None:
         return failed("PyTorch cannot be imported", "pip install 'tuneplan[train]'")
+    if patient.gpus_unknown:
+        return passed(f"PyTorch {torch.version}; {UNKNOWN}")
     if not patient.gpus:
         return passed(f"PyTorch {torch.version}; there is no GPU to agree on")
     if torch.cuda is None:
@@ -49,13 +51,12 @@ def cuda_and_torch(patient: Patient) -> Finding:
             f"{'s are' if len(patient.gpus) > 1 else ' is'} here",
             CUDA_BUILD,
         )
-    if reading.cuda_version is not None and _major(torch.cuda) > _major(reading.cuda_version):
-        minimum = MINIMUM_DRIVERS.get(_major(torch.cuda))
+    needed = needed_driver(torch.cuda, reading.driver_version)
+    if needed is not None:
         return failed(
-            f"PyTorch {torch.version} needs CUDA {torch.cuda}, and driver "
-            f"{reading.driver_version} runs CUDA {reading.cuda_version} at most",
-            f"update the driver to {minimum or 'the newest'} or later, or install a PyTorch built "
-            f"for CUDA {_major(reading.cuda_version)}",
+            f"PyTorch {torch.version} needs driver {needed} for CUDA {torch.cuda}, and "
+            f"{reading.driver_version} runs CUDA {reading.cuda_version or '?'} at most",
+            f"update the driver to {needed} or later, or install a PyTorch build for an older CUDA",
         )
     if not torch.available or torch.num_devices < len(patient.gpus):
         return failed(
@@ -72,6 +73,8 @@ def architecture(patient: Patient) -> Finding:
     capabilities = sorted(
         {gpu.compute_capability for gpu in patient.gpus if gpu.compute_capability}
     )
+    if patient.gpus_unknown:
+        return passed(UNKNOWN)
     if not capabilities:
         return passed("no GPU that kernels would be compiled for")
     if torch is None or torch.cuda is None:
@@ -90,7 +93,7 @@ def bf16(patient: Patient) -> Finding:
     capabilities = [gpu.compute_capability for gpu in patient.gpus if gpu.compute_capability]
     if capabilities:
         weakest = min(capabilities, key=float)
-        if float(weakest) >= 8.0:
+        if has_bf16(weakest):
             return passed(f"in tensor cores (compute capability {weakest})")
         return warned(
             f"compute capability {weakest} has no bf16, it begins with 8.0",
@@ -106,18 +109,19 @@ def bf16(patient: Patient) -> Finding:
 
 def gpus(patient: Patient) -> Finding:
     """The cards as a plan would count them; what torch needs is a check of its own."""
+    if patient.gpus_unknown:
+        return passed(UNKNOWN)
     cluster = cluster_from(patient.machine.model_copy(update={"torch": None}))
     if cluster.device == "cpu":
         lost = " ".join(patient.machine.nvml.lost)
         if lost:
-            return failed(lost, "see dmesg for Xid errors; restart the machine")
+            return failed(lost, XID)
         return passed(f"none; {cluster.accelerator.device_name}, {cluster.cores} cores")
     words = _cards(cluster)
     if not cluster.notes:
         return passed(words)
-    return warned(
-        f"{words}. {' '.join(cluster.notes)}", "a plan made here counts with what is free"
-    )
+    remedy = XID if patient.machine.nvml.lost else "a plan made here counts with what is free"
+    return warned(f"{words}. {' '.join(cluster.notes)}", remedy)
 
 
 def _cards(cluster: Cluster) -> str:
@@ -130,13 +134,19 @@ def _cards(cluster: Cluster) -> str:
 def peer_access(patient: Patient) -> Finding:
     """GPUs reach each other, or NCCL has been told that they cannot."""
     cards, environ = patient.gpus, patient.environ
+    if patient.gpus_unknown:
+        return passed(UNKNOWN)
     if len(cards) < 2:
         return passed("not needed by one device")
     disabled = [name for name in PEER_VARIABLES if environ.get(name) == "1"]
     version = patient.machine.nvml.driver_version
     linked = any(pair.nvlinks for pair in patient.machine.nvml.pairs)
     consumer = any(NO_PEER_ACCESS in card.name for card in cards)
-    if consumer and version is not None and _parts(version) < _parts(PEER_ACCESS_DRIVER):
+    if (
+        consumer
+        and version is not None
+        and version_numbers(version) < version_numbers(PEER_ACCESS_DRIVER)
+    ):
         if len(disabled) == len(PEER_VARIABLES):
             return passed("switched off by NCCL_P2P_DISABLE and NCCL_IB_DISABLE, as it must be")
         return failed(
@@ -171,11 +181,3 @@ def _has_kernels(capability: str, architectures: tuple[str, ...]) -> bool:
         if built[0] == major and built[1] <= minor:
             return True
     return False
-
-
-def _major(version: str) -> int:
-    return int(version.partition(".")[0])
-
-
-def _parts(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version))

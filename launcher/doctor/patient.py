@@ -8,6 +8,9 @@ from launcher.doctor.finding import Finding
 from planner.machine import selection
 from planner.readings import DeviceReading, Machine
 
+NO_DRIVER = "no NVIDIA driver"
+"""In what the planner says where there is none (planner/nvml.py)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchFacts:
@@ -33,6 +36,15 @@ class Patient:
     """Nothing where it cannot be imported."""
     tried: Mapping[str, Finding] = field(default_factory=dict)
     """What processes of their own have found, by check."""
+
+    @property
+    def without_driver(self) -> bool:
+        return NO_DRIVER in (self.machine.nvml.problem or "")
+
+    @property
+    def gpus_unknown(self) -> bool:
+        """A driver is here and does not answer."""
+        return self.machine.nvml.problem is not None and not self.without_driver
 
     @property
     def gpus(self) -> tuple[DeviceReading, ...]:

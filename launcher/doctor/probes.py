@@ -19,6 +19,7 @@ from typing import Any
 
 from launcher.doctor.finding import Finding, failed, passed
 from launcher.doctor.patient import TorchFacts
+from planner.gpu import has_bf16
 
 FACTS = "facts"
 FOUR_BIT = "4-bit product"
@@ -69,7 +70,7 @@ def four_bit() -> Finding:
     from bitsandbytes import functional
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    compute = torch.float16 if device == "cuda" and _is_old() else torch.bfloat16
+    compute = torch.float16 if device == "cuda" and not _has_bf16() else torch.bfloat16
     torch.manual_seed(0)
     weights = torch.randn(256, 256, dtype=compute, device=device)
     inputs = torch.randn(32, 256, dtype=compute, device=device)
@@ -83,10 +84,11 @@ def four_bit() -> Finding:
     return passed(words) if error <= LARGEST_ERROR else failed(words, BUILD)
 
 
-def _is_old() -> bool:
+def _has_bf16() -> bool:
     import torch
 
-    return torch.cuda.get_device_capability() < (8, 0)
+    major, minor = torch.cuda.get_device_capability()
+    return has_bf16(f"{major}.{minor}")
 
 
 def all_reduce() -> Finding:
@@ -114,7 +116,7 @@ def all_reduce() -> Finding:
     problems = [problem for problem in found if problem is not None]
     if problems:
         return failed(f"{backend}: {problems[0]}", NCCL if backend == "nccl" else GLOO)
-    why = "" if backend == "nccl" else " on the CPU (NCCL needs two GPUs)"
+    why = "" if backend == "nccl" else " on the CPU (NCCL needs two GPUs that PyTorch sees)"
     return passed(f"{backend}{why}, {RANKS} ranks, {seconds:.1f} s with the start")
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from launcher.doctor.finding import Finding, failed, passed, warned
 from launcher.doctor.patient import Patient
-from planner.units import GIB, MIB, format_gib
+from planner.readings import ENOUGH_SHM_BYTES
+from planner.units import MIB, format_gib
 
 SHARED_MEMORY = Path("/dev/shm")
 INFINIBAND = Path("/sys/class/infiniband")
 CONTAINER_SHARED_BYTES = 64 * MIB
-"""Docker's own size; NCCL's user guide ("Troubleshooting", "Shared memory") asks for more."""
-ENOUGH_SHARED_BYTES = GIB
+"""Docker's own size."""
 FEWEST_FILES = 256
 USUAL_FILES = 1024
 """The usual soft limit is 1,024. One of two ranks on the CPU was seen with 11 open files, torch
@@ -48,7 +48,7 @@ def shared_memory(patient: Patient) -> Finding:
 def judge_shared(total_bytes: int, num_gpus: int) -> Finding:
     words = f"{SHARED_MEMORY} has {format_gib(total_bytes)} GiB"
     remedy = "docker run --shm-size=1g (or --ipc=host); else mount -o remount,size=1G /dev/shm"
-    if total_bytes >= ENOUGH_SHARED_BYTES:
+    if total_bytes >= ENOUGH_SHM_BYTES:
         return passed(words)
     if total_bytes <= CONTAINER_SHARED_BYTES and num_gpus > 1:
         return failed(f"{words}, too little for NCCL between {num_gpus} GPUs", remedy)

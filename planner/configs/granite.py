@@ -5,7 +5,7 @@ from typing import Any
 
 from planner.configs.keys import Architecture, Config
 from planner.configs.llama import attention_bias, decoder, hidden_act
-from planner.configs.mixture import experts_of, no_router_loss
+from planner.configs.mixture import local_experts, no_router_loss
 from planner.expert_shape import ExpertsSpec
 from planner.model import ModelSpec
 
@@ -47,12 +47,7 @@ def _keys(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _granitemoe_keys(spec: ModelSpec) -> dict[str, Any]:
-    experts = experts_of(spec)
-    return _keys(spec) | {
-        "intermediate_size": experts.intermediate_size,
-        "num_local_experts": experts.num_experts,
-        "num_experts_per_tok": experts.experts_per_token,
-    }
+    return _keys(spec) | local_experts(spec)
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {

@@ -16,6 +16,16 @@ def experts_of(spec: ModelSpec) -> ExpertsSpec:
     return spec.experts
 
 
+def local_experts(spec: ModelSpec) -> dict[str, Any]:
+    """Keys of Mixtral's, as others have them too."""
+    experts = experts_of(spec)
+    return {
+        "intermediate_size": experts.intermediate_size,
+        "num_local_experts": experts.num_experts,
+        "num_experts_per_tok": experts.experts_per_token,
+    }
+
+
 def no_router_loss(config: Config) -> None:
     config.refuse("output_router_logits", "the load-balancing loss is not in the ledger")
 
@@ -35,13 +45,7 @@ def _mixtral(config: Config) -> ModelSpec:
 
 
 def _mixtral_keys(spec: ModelSpec) -> dict[str, Any]:
-    experts = experts_of(spec)
-    return {
-        "sliding_window": spec.sliding_window,
-        "intermediate_size": experts.intermediate_size,
-        "num_local_experts": experts.num_experts,
-        "num_experts_per_tok": experts.experts_per_token,
-    }
+    return {"sliding_window": spec.sliding_window} | local_experts(spec)
 
 
 def _qwen2_moe(config: Config) -> ModelSpec:
@@ -174,14 +178,11 @@ def _gpt_oss(config: Config) -> ModelSpec:
 
 
 def _gpt_oss_keys(spec: ModelSpec) -> dict[str, Any]:
-    experts = experts_of(spec)
     return {
         **attention_bias(spec),
         **layer_types(spec),
         "sliding_window": spec.sliding_window,
-        "intermediate_size": experts.intermediate_size,
-        "num_local_experts": experts.num_experts,
-        "num_experts_per_tok": experts.experts_per_token,
+        **local_experts(spec),
     }
 
 

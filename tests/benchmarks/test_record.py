@@ -16,6 +16,7 @@ from benchmarks.measure.results import own_runs
 from launcher.plan_file import plan_text
 from launcher.record import write_record
 from launcher.run_directory import RunDirectory, write_json
+from planner.data_section import DataSource
 from planner.detect import parse_gpus
 from planner.plan import Plan
 from planner.units import GIB
@@ -105,13 +106,23 @@ def test_a_run_that_no_row_can_say_is_left_out(tmp_path: Path) -> None:
     assert list(own_runs(path.parent)) == []
 
 
-def test_nothing_names_the_machine(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["folder", "/home/somebody/gone", "~/somebody", "a/somebody/m"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"source": "/home/somebody/secret.jsonl"},
+        {"source": None, "sources": (DataSource(source="secret.jsonl", system="somebody"),)},
+    ],
+)
+def test_nothing_names_the_machine(tmp_path: Path, place: str, data: dict[str, Any]) -> None:
+    """A folder may be gone by then."""
+    source = str(tmp_path) if place == "folder" else f"{place}/model"
     plan = plan_row(ROW, parse_gpus("rtx-4090")).plan
     here = plan.model_copy(
         update={
-            "model": plan.model.model_copy(update={"source": str(tmp_path)}),
-            "data": plan.data.model_copy(update={"source": "/home/somebody/secret.jsonl"}),
+            "model": plan.model.model_copy(update={"source": source}),
+            "data": plan.data.model_copy(update=data),
         }
     )
     text = write_record(finished(tmp_path / "run", here)).read_text(encoding="utf-8")
-    assert not [word for word in ("somebody", str(tmp_path), "private0") if word in text]
+    assert not [word for word in ("somebody", "secret", str(tmp_path), "private0") if word in text]

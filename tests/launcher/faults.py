@@ -10,7 +10,9 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +63,32 @@ def _large(above: str | None) -> bool:
 
 
 def _meet(kind: str) -> None:
+    KINDS[kind]()
+
+
+def _run_out_of_memory() -> None:
     import torch
 
-    if kind == "memory":
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-    if kind == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if kind == "hang":
-        time.sleep(600)
-    if kind == "disk":
-        _limit_files()
-    if kind == "error":
-        raise RuntimeError("something else")
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def _fail() -> None:
+    raise RuntimeError("something else")
+
+
+def _be_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _die_behind_the_files() -> None:
+    """Killed within a checkpoint, where the other ranks wait for its end."""
+    from launcher.durable_trainer import DurableTrainer
+
+    DurableTrainer._save_unlogged = lambda *_: _be_killed()  # type: ignore[method-assign]
 
 
 def _limit_files() -> None:
@@ -80,3 +96,15 @@ def _limit_files() -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024, hard))
+
+
+KINDS: dict[str, Callable[[], object]] = {
+    "memory": _run_out_of_memory,
+    "error": _fail,
+    "kill": _be_killed,
+    "killsaving": _die_behind_the_files,
+    "crash": _crash,
+    "exit": partial(os._exit, 3),
+    "hang": partial(time.sleep, 600),
+    "disk": _limit_files,
+}

@@ -35,9 +35,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 TIME_LIMIT_S = 90
-SUMMARY = """
-Root Cause (first observed failure):
-[0]:
+SUMMARY = """\
   rank      : {rank} (local_rank: {rank})
   exitcode  : {code} (pid: {process})
 """
@@ -77,7 +75,8 @@ class Launcher:
         self.said.clear()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("launcher.execution.run_to_end", self.run_to_end)
-            patch.setattr("launcher.execution.say", self.said.append)
+            for module in ("execution", "ending"):
+                patch.setattr(f"launcher.{module}.say", self.said.append)
             patch.chdir(folder)
             plan = read_plan(Path("plan.yaml"))
             run = create(Path(plan.output.directory), needed_bytes=0)
@@ -91,7 +90,7 @@ class Launcher:
         log_file: Path,
         *,
         ask_to_stop: Callable[[int], bool] = lambda _number: False,
-        look: Callable[[], None] = lambda: None,
+        look: Callable[[], bool] = lambda: False,
     ) -> int:
         """In place of the function of this name in launcher.process."""
         module = "launcher.train" if "launcher.train" in command else "launcher.prepare"
@@ -109,6 +108,8 @@ class Launcher:
             self.meanwhile(ranks)
             if not asked and _steps(run) >= (self.stop_behind_step or 0):
                 asked = ask_to_stop(signal.SIGTERM)
+        if module == "launcher.prepare":
+            return _ended(ranks[0])
         return _elastic(ranks, log_file)
 
     def _start(
@@ -163,28 +164,35 @@ def _child(
     main()
 
 
+def _ended(process: BaseProcess) -> int:
+    process.join(TIME_LIMIT_S)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
 def _elastic(ranks: Sequence[BaseProcess], log_file: Path) -> int:
-    """End all ranks when one has failed, say which was the first."""
+    """End all ranks when one has failed, say how each ended."""
     for rank in ranks:
         if rank.exitcode == 0:
             rank.join()
-    first = next((n for n, rank in enumerate(ranks) if rank.exitcode not in (None, 0)), None)
-    if first is None:
+    if all(rank.exitcode in (None, 0) for rank in ranks):
         for rank in ranks:
             rank.join(TIME_LIMIT_S)
-        first = next((n for n, rank in enumerate(ranks) if rank.exitcode != 0), None)
-    if first is None:
+    if all(rank.exitcode == 0 for rank in ranks):
         return 0
-    code, process = ranks[first].exitcode, ranks[first].pid
     for rank in ranks:
         rank.terminate()
         rank.join(5)
         if rank.is_alive():
             rank.kill()
             rank.join()
-    summary = SUMMARY.format(rank=first, code=code, process=process)
-    log_file.write_text(summary, encoding="utf-8")
-    return 1 if len(ranks) else 0
+    summary = [
+        SUMMARY.format(rank=number, code=rank.exitcode, process=rank.pid)
+        for number, rank in enumerate(ranks)
+        if rank.exitcode
+    ]
+    log_file.write_text("\n".join(summary), encoding="utf-8")
+    return 1
 
 
 def _steps(run: RunDirectory) -> int:

@@ -32,6 +32,13 @@ class Finished:
         lines = (self.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
 
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(
+            (self.run / "attempts.json").read_text(encoding="utf-8")
+        )
+        return found
+
     def read(self, name: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((self.run / name).read_text(encoding="utf-8"))
         return content

@@ -101,6 +101,17 @@ def parallel(strategy: str, ranks: int | None = None, *, offload: str = "none") 
     }
 
 
+def nodes(count: int, gpus_per_node: int = 1, **changes: Any) -> dict[str, Any]:
+    """The changes that spread it over so many nodes, two samples a rank."""
+    ranks = count * gpus_per_node
+    return {
+        "parallel": {**parallel("ddp", ranks), "num_nodes": count, "gpus_per_node": gpus_per_node},
+        "batch__gradient_accumulation_steps": 1,
+        "batch__global_batch_size": 2 * ranks,
+        **changes,
+    }
+
+
 TWO_RANKS: dict[str, Any] = {"batch__gradient_accumulation_steps": 1}
 """Keeps the global batch of one rank that accumulates twice."""
 

@@ -8,13 +8,14 @@ import sys
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from launcher.chatglm import writing
+from launcher.chatglm import conversion, stored, writing
 from launcher.chatglm.command import Layout, convert, native_checkpoint
 from planner.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.chatglm_original import (
@@ -171,6 +172,18 @@ def test_it_goes_on_where_it_stopped(
     assert manifest["shards"].keys() == files.keys()
     for name, entry in manifest["shards"].items():
         assert hashlib.sha256(files[name].read_bytes()).hexdigest() == entry["sha256"]
+
+
+def test_a_conversion_reads_the_tables_once(
+    weights: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of pickled shards that is to unpickle each."""
+    read = Mock(wraps=stored.read_tables)
+    monkeypatch.setattr(conversion, "read_tables", read)
+    write_original(tmp_path / "source", weights)
+    converted(tmp_path / "source", tmp_path / "native")
+    converted(tmp_path / "native", tmp_path / "back", "chatglm")
+    assert read.call_count == 2
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from launcher import adapter_files
 from launcher.chatglm.command import Layout, convert
 from planner.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.chatglm_original import (
@@ -182,3 +183,9 @@ def test_an_adapter_that_is_in_that_layout(native: Path, tmp_path: Path) -> None
     (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
     with pytest.raises(InvalidFileError, match=r"holds no adapter_model.safetensors"):
         converted(tmp_path / "adapter", tmp_path / "other", "chatglm")
+
+
+def test_files_have_pefts_names() -> None:
+    from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+
+    assert (adapter_files.CONFIG, adapter_files.WEIGHTS) == (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME)

@@ -9,8 +9,11 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils._paths import filter_repo_objects
 
-from launcher.checkpoint import Checkpoint, ModelNotFoundError, is_complete, local_checkpoint
+from launcher.checkpoint import Checkpoint, ModelNotFoundError, local_checkpoint
+from launcher.shards import has_weights, is_complete, weight_files, write_index
+from planner.errors import InvalidFileError
 from planner.plan import ModelSection
 from tests.launcher.chatglm_original import random_tensors, write_original
 
@@ -53,8 +56,24 @@ def test_every_shard_must_be_there(tmp_path: Path) -> None:
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps(shards), encoding="utf-8")
     assert not is_complete(folder)
+    assert not has_weights(folder)
     checkpoint(folder, "b.safetensors")
     assert is_complete(folder)
+    assert weight_files(folder) == [folder / "a.safetensors", folder / "b.safetensors"]
+
+
+def test_a_single_file_goes_before_shards_and_pickled_ones(tmp_path: Path) -> None:
+    """As transformers reads them."""
+    folder = checkpoint(
+        tmp_path / "m", "config.json", "pytorch_model.bin", "consolidated.safetensors"
+    )
+    assert weight_files(folder) == [folder / "pytorch_model.bin"]
+    assert not is_complete(folder)
+    write_index(folder, {"x": "a.safetensors", "y": "gone.safetensors"}, total_bytes=2)
+    with pytest.raises(InvalidFileError, match=r"names a\.safetensors, which is missing"):
+        weight_files(folder)
+    checkpoint(folder, "model.safetensors")
+    assert weight_files(folder) == [folder / "model.safetensors"]
 
 
 @pytest.mark.parametrize("source", ["./gone", "/gone/model", "~/gone", "a/b/c"])
@@ -88,3 +107,36 @@ def test_a_chatglm_model_on_the_hub_may_be_pickled(
     assert is_complete(found.folder)
     assert found.name == str(found.folder)
     assert (found.folder / "original" / "modeling_chatglm.py").is_file()
+
+
+def test_another_copy_of_the_weights_is_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among these files of Mistral's and Llama's on the hub."""
+    there = ["config.json", "tokenizer.json", "model.safetensors", "consolidated.safetensors"]
+    asked: list[str] = []
+
+    def download(
+        _name: str,
+        *,
+        allow_patterns: list[str] | None = None,
+        ignore_patterns: list[str] | None = None,
+        **_: Any,
+    ) -> str:
+        if allow_patterns is None:
+            raise LocalEntryNotFoundError("nothing here")
+        files = [*there, "original/params.json", "original/consolidated.00.pth"]
+        asked.extend(
+            filter_repo_objects(
+                files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+            )
+        )
+        for name in asked:
+            (tmp_path / name).write_text("{}", encoding="utf-8")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    local_checkpoint(model("mistralai/some-model"), StringIO())
+    assert asked == there[:3]

@@ -10,6 +10,7 @@ from launcher.checkpoints import (
     checkpoint_folder,
     discard_torn,
     keep_newest,
+    last_sealed,
     last_whole,
     seal,
 )
@@ -86,6 +87,7 @@ def test_a_torn_one_is_passed_over_for_the_one_before(
     assert found is not None
     assert found.step == 2
     assert passed_over == [f"{newest} is passed over: {reason}"]
+    assert last_sealed(tmp_path) == (4 if damage is _flip else 2)
 
 
 def test_the_oldest_go_and_torn_ones_do_not_count(tmp_path: Path) -> None:

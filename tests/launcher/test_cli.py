@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -241,7 +242,9 @@ def test_a_run_that_is_interrupted_twice(folder: Path, tiny_checkpoint: Path) ->
     assert time.monotonic() - killed < 10
     assert process.returncode == 1
     assert f"going on from step {step}" in errors
-    assert "error: training failed: rank 1 was killed by signal 9: the system ran out" in errors
+    assert re.search(
+        r"error: training failed: rank 1 \(.*\) was killed by signal 9: the sys", errors
+    )
     assert "The end of run/logs/rank-1.log:" in errors
     wait_for(lambda: not processes_with("launcher.train", folder), limit_s=5)
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from launcher.command import (
+    Rendezvous,
     environment_changes,
     merged_environment,
     preparation_command,
     rank_environment,
     torchrun_command,
 )
+from launcher.run_directory import RunDirectory
 from tests.launcher.plans import parallel, plan
 
 GPU = {"hardware__device": "cuda", "hardware__gpu": "24G", "hardware__device_name": "RTX 4090"}
@@ -19,7 +21,7 @@ GPU = {"hardware__device": "cuda", "hardware__gpu": "24G", "hardware__device_nam
 def test_one_process_a_device_through_torch_elastic() -> None:
     command = torchrun_command(
         plan(parallel=parallel("ddp", 4), batch__global_batch_size=16),
-        Path("runs/a b"),
+        RunDirectory(Path("runs/a b")),
         python="python",
     )
     assert command == [
@@ -28,8 +30,43 @@ def test_one_process_a_device_through_torch_elastic() -> None:
     ]
 
 
+def test_one_of_several_nodes(tmp_path: Path) -> None:
+    command = torchrun_command(
+        plan(),
+        RunDirectory(tmp_path, "10.0.0.2"),
+        python="python",
+        rendezvous=Rendezvous(
+            endpoint="node1:29501",
+            id="tuneplan-1",
+            num_nodes=2,
+            address="10.0.0.2",
+            hosts_store=False,
+        ),
+        max_restarts=3,
+    )
+    assert command == [
+        *("python", "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", "node1:29501"),
+        *("--rdzv-id", "tuneplan-1", "--local-addr", "10.0.0.2"),
+        *("--rdzv-conf", "is_host=0,join_timeout=3600", "--max-restarts", "3"),
+        *("-m", "launcher.train", str(tmp_path), "--address", "10.0.0.2"),
+    ]
+
+
+def test_torch_elastic_takes_the_ranks_options_for_none_of_its_own(tmp_path: Path) -> None:
+    """Its parser looks for abbreviations among them too."""
+    from torch.distributed.run import get_args_parser
+
+    command = torchrun_command(
+        plan(), RunDirectory(tmp_path, "10.0.0.2"), python="python", checkpoint=tmp_path / "c-2"
+    )
+    parsed = get_args_parser().parse_args(command[3:])
+    assert parsed.training_script == "launcher.train"
+    assert parsed.training_script_args == command[command.index("launcher.train") + 1 :]
+
+
 def test_preparation_is_a_process_of_its_own() -> None:
-    command = preparation_command(Path("runs/x"), python="python")
+    command = preparation_command(RunDirectory(Path("runs/x")), python="python")
     assert command == ["python", "-m", "launcher.prepare", "runs/x"]
 
 

@@ -19,8 +19,15 @@ from launcher.doctor.examination import CHECKS, examine, print_table
 from launcher.doctor.finding import Finding, failed, passed, warned
 from launcher.doctor.patient import Patient, TorchFacts
 from launcher.doctor.trials import ending
-from planner.detect import cuda_environment
-from planner.readings import DeviceReading, HostReading, Machine, NvmlReading, PairReading
+from planner.detect import cluster_from, cuda_environment
+from planner.readings import (
+    DeviceReading,
+    HostReading,
+    Machine,
+    NvmlReading,
+    PairReading,
+    TorchReading,
+)
 from planner.units import GIB, MIB
 from tests.launcher.launching import REPOSITORY
 from tests.nvml.stand_in import build
@@ -71,6 +78,10 @@ OLD = TWO.model_copy(update={"driver_version": "535.104.05", "cuda_version": "12
 MISMATCH = NvmlReading(problem="The NVIDIA driver's library and kernel module differ")
 LOST = NvmlReading(driver_version="580.65.06", lost=("GPU 0 does not answer (GPU is lost).",))
 BOTH_OFF = {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
+ONE_LOST = TWO.model_copy(
+    update={"devices": TWO.devices[:1], "lost": ("GPU 1 does not answer (GPU is lost).",)}
+)
+UNKNOWN = "not looked at while the driver does not answer"
 NVLINK = with_cards(name="NVIDIA A100-SXM4-80GB").model_copy(
     update={"pairs": (PairReading(one=0, other=1, nvlinks=12, p2p=True),)}
 )
@@ -86,6 +97,11 @@ NVLINK = with_cards(name="NVIDIA A100-SXM4-80GB").model_copy(
         (cards.gpus, patient(with_cards(free_bytes=GIB)), "warn", "is in use"),
         (cards.gpus, patient(NO_GPU), "pass", "none; Some CPU, 8 cores"),
         (cards.gpus, patient(LOST), "fail", "GPU 0 does not answer"),
+        (cards.gpus, patient(ONE_LOST), "warn", "see dmesg for Xid errors"),
+        (cards.gpus, patient(MISMATCH), "pass", UNKNOWN),
+        (cards.cuda_and_torch, patient(MISMATCH), "pass", UNKNOWN),
+        (cards.architecture, patient(MISMATCH), "pass", UNKNOWN),
+        (cards.peer_access, patient(MISMATCH), "pass", UNKNOWN),
         (cards.cuda_and_torch, patient(), "pass", "CUDA 13.0, NCCL 2.29.3"),
         (cards.cuda_and_torch, patient(torch=None), "fail", "pip install 'tuneplan[train]'"),
         (cards.cuda_and_torch, patient(NO_GPU), "pass", "no GPU to agree on"),
@@ -95,7 +111,7 @@ NVLINK = with_cards(name="NVIDIA A100-SXM4-80GB").model_copy(
             "fail",
             "is built for the CPU, and 2 GPUs are here",
         ),
-        (cards.cuda_and_torch, patient(OLD), "fail", "update the driver to 580.65.06 or later"),
+        (cards.cuda_and_torch, patient(OLD), "fail", "needs driver 580 for CUDA 13.0, and 535.104"),
         (
             cards.cuda_and_torch,
             patient(OLD, torch=replace(TORCH, cuda="12.8")),
@@ -132,6 +148,19 @@ def test_cards(check: Any, given: Patient, verdict: str, words: str) -> None:
     assert finding.verdict == verdict
     assert words in f"{finding.found} {finding.remedy}"
     assert (finding.remedy is None) == (verdict == "pass")
+
+
+def test_the_doctor_and_the_plan_agree_on_a_driver() -> None:
+    """Both read presets/cuda.yaml; a driver without a CUDA version is judged too."""
+    machine = Machine(
+        nvml=OLD.model_copy(update={"cuda_version": None}),
+        host=HOST,
+        environment={},
+        torch=TorchReading(version="2.13.0+cu130", cuda="13.0"),
+    )
+    here = Patient(machine=machine, environ={}, directory=Path.cwd(), torch=TORCH)
+    assert cards.cuda_and_torch(here).verdict == "fail"
+    assert any("CUDA 13 needs 580 or newer" in note for note in cluster_from(machine).notes)
 
 
 @pytest.mark.parametrize(

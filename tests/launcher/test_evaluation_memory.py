@@ -19,7 +19,7 @@ from launcher.trace import Phases, Tracer
 from launcher.trace_functions import replaced_functions
 from launcher.trace_rules import CUDA_RULES
 from planner.plan import Plan
-from tests.launcher.test_rehearse import planned
+from tests.launcher.planned import planned
 
 CPU = torch.device("cpu")
 

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from launcher.checkpoints import last_whole
 from tests.launcher.forked import Launcher
 from tests.launcher.interrupted import EVALUATION, evaluations, resume
@@ -184,5 +186,45 @@ def test_something_else_shows_the_end_of_the_log(
     done = launcher.run(folder)
     assert done.code == 1
     lines = done.errors.splitlines()
-    assert lines[0].startswith("error: training failed: rank 0 ended with exit code 1. The end of")
+    assert lines[0].startswith("error: training failed: rank 0 (load): something else. The end of")
     assert lines[-1].endswith("RuntimeError: something else")
+
+
+@pytest.mark.parametrize(
+    ("fault", "end"),
+    [
+        ("killsaving@save:2/1", "was killed by signal 9: the system ran out of memory?"),
+        ("exit@save:2/1", "ended with exit code 3"),
+    ],
+)
+def test_a_rank_that_dies_is_named_and_not_those_that_miss_it(
+    fault: str, end: str, launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    """Without a word, amid a checkpoint that the other rank then cannot finish either."""
+    write_plan(
+        folder,
+        model__source=str(tiny_checkpoint),
+        parallel=parallel("ddp"),
+        training={"max_steps": 4, "save_steps": 2},
+        **TWO_RANKS,
+    )
+    launcher.fault = fault
+    done = launcher.run(folder)
+    assert done.code == 1
+    assert done.errors.startswith(
+        f"error: training failed: rank 1 (save of step 2) {end}. The end of run/logs/rank-1.log:"
+    )
+
+
+def test_a_crash_is_told_with_the_place_in_the_code(
+    launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    write_plan(folder, model__source=str(tiny_checkpoint))
+    launcher.fault = "crash@load:0"
+    first, innermost, *rest = launcher.run(folder).errors.splitlines()
+    assert first == (
+        "error: training failed: rank 0 (load) was killed by signal 11. "
+        "Where it was, innermost first, from run/logs/rank-0.log:"
+    )
+    assert innermost.endswith("in _crash")
+    assert all(line.startswith("  File ") for line in rest)

@@ -54,7 +54,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
     tear(whole.run / "checkpoints" / "checkpoint-4")
     done = resume(launcher, folder)
     assert done.code == 0, done.errors
-    assert done.read("attempts.json")[-1]["from_step"] == 2  # type: ignore[index]
+    assert done.attempts[-1]["from_step"] == 2
     assert rows(done) == expected
     assert result(done) == weights
     assert evaluations(done) == looked_at
@@ -87,10 +87,12 @@ def test_two_ranks_of_which_one_is_killed(
     launcher.fault = "kill@backward:4/1"
     killed = launcher.run(folder)
     assert killed.code == 1
+    end = "rank 1 (backward of step 4) was killed by signal 9: the system ran out of memory?"
     assert killed.errors.splitlines()[0] == (
-        "error: training failed: rank 1 was killed by signal 9: the system ran out of memory?; "
-        "step 2 is saved: --resume goes on. The end of run/logs/rank-1.log:"
+        f"error: training failed: {end}; step 2 is saved: --resume goes on. "
+        "The end of run/logs/rank-1.log:"
     )
+    assert killed.attempts[-1]["ended"] == end
     launcher.fault = ""
     assert rows(resume(launcher, folder)) == expected
 
@@ -117,3 +119,37 @@ def test_stopped_by_a_signal_and_gone_on(
     )
     launcher.stop_behind_step = None
     assert rows(resume(launcher, folder)) == expected
+
+
+def test_a_run_goes_on_without_the_tokens_it_kept(
+    launcher: Launcher,
+    tiny_checkpoint: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Anybody may delete them: they are made again, and held to be the same."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_plan(folder, model__source=str(tiny_checkpoint), training=SIX_STEPS)
+    whole = launcher.run(folder)
+    expected = rows(whole)
+    shutil.rmtree(whole.run)
+    launcher.fault = "error@forward:4"
+    run = launcher.run(folder).run
+    launcher.fault = ""
+
+    shutil.rmtree(tmp_path / "cache")
+    data, inputs = folder / "data.jsonl", (run / "inputs.json").read_bytes()
+    before = data.read_text(encoding="utf-8")
+    data.write_text(before.replace("Fact", "Fiction"), encoding="utf-8")
+    for _ in range(2):
+        assert resume(launcher, folder).code == 2
+    *_, refusal = (run / "logs" / "screen.log").read_text(encoding="utf-8").splitlines()
+    assert refusal.startswith("error: run cannot go on: the data, the tokenizer or the versions")
+    assert (run / "inputs.json").read_bytes() == inputs
+
+    data.write_text(before, encoding="utf-8")
+    done = resume(launcher, folder)
+    assert done.code == 0, done.errors
+    assert rows(done) == expected
+    assert [each["from_step"] for each in done.attempts] == [0, 2]

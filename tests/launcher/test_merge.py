@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -15,6 +16,7 @@ pytest.importorskip("bitsandbytes")
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from launcher.adapter_delta import Pair, with_delta
@@ -90,6 +92,21 @@ def test_gpt2_stores_its_matrices_the_other_way_round(tmp_path: Path) -> None:
     merge(plan(), **paths, target=tmp_path / "merged", screen=StringIO())
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").state_dict()
     assert_rounded(found, merged_by_peft(tmp_path / "base", tmp_path / "adapter"))
+
+
+def test_another_copy_beside_the_weights_is_left_where_it_is(
+    tiny_checkpoint: Path, adapter: Path, tmp_path: Path
+) -> None:
+    """Mistral's and Llama's repositories have one, under names that transformers does not read."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_checkpoint, base)
+    weights = load_file(base / "model.safetensors")
+    copy = {f"layers.{name}": tensor for name, tensor in weights.items()}
+    save_file(copy, base / "consolidated.safetensors")
+    merge(plan(), base=base, adapter=adapter, target=tmp_path / "merged", screen=StringIO())
+    assert load_file(tmp_path / "merged" / "model.safetensors").keys() == weights.keys()
+    assert not (tmp_path / "merged" / "consolidated.safetensors").exists()
+    assert not list((tmp_path / "merged").glob("model-*"))
 
 
 def assert_rounded(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:

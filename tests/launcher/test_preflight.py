@@ -131,7 +131,9 @@ def test_a_setting_that_does_not_fit_is_refused_with_the_shortfall() -> None:
         refitted(changed(planned(), sequence_length=65536), ["batch.sequence_length=65536"])
     message = str(error.value)
     assert message.startswith("--set batch.sequence_length=65536: this needs up to ")
-    assert message.endswith("GiB short, and so is every leaner layout of the plan")
+    assert message.endswith(
+        "GiB short, and no leaner layout of the plan that keeps what is set fits"
+    )
 
 
 def test_a_setting_that_does_not_fit_is_refused_with_the_layout_that_does() -> None:
@@ -146,6 +148,30 @@ def test_a_setting_that_does_not_fit_is_refused_with_the_layout_that_does() -> N
         update={"activation_checkpointing": settings["activation_checkpointing"] == "true"}
     )
     assert predicted(recomputing).prediction.high_bytes <= longer.hardware.budget_bytes
+
+
+@pytest.mark.parametrize(
+    ("settings", "micro_batch_size", "global_batch_size"),
+    [
+        ("activation_checkpointing=false", 8, 16),
+        ("batch.micro_batch_size=64 batch.gradient_accumulation_steps=1", 64, 64),
+        ("batch.micro_batch_size=64 batch.global_batch_size=64", 64, 64),
+    ],
+)
+def test_what_was_set_is_not_answered_by_its_contrary(
+    settings: str, micro_batch_size: int, global_batch_size: int
+) -> None:
+    """Other layouts of the plan fit, but none with what was asked for."""
+    asked = changed(
+        planned(),
+        micro_batch_size=micro_batch_size,
+        gradient_accumulation_steps=global_batch_size // micro_batch_size,
+        global_batch_size=global_batch_size,
+    )
+    asked = asked.model_copy(update={"activation_checkpointing": False})
+    with pytest.raises(InvalidRequestError) as error:
+        refitted(asked, settings.split())
+    assert str(error.value).endswith("no leaner layout of the plan that keeps what is set fits")
 
 
 def test_a_smaller_adapter_trains_less() -> None:

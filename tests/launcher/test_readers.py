@@ -72,8 +72,9 @@ def test_tables(tmp_path: Path) -> None:
     """Nested fields of Parquet are there in every row, and mostly hold nothing."""
     with (tmp_path / "data.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerows([["instruction", "input", "output"], ["Who?", "", "Ada"]])
-        rows.writerow(["Two\nlines, one cell", "", "Ada"])
+        rows.writerow(["instruction", "input", "output", "history", "system"])
+        rows.writerow(["Who?", "", "Ada", "", ""])
+        rows.writerow(["Two\nlines, one cell", "", "Ada", "", ""])
     parquet(tmp_path / "data.parquet", {"messages": [[{**ASK, "name": None}, ANSWER]]})
     assert samples_of(tmp_path / "data.csv")[0] == CONVERSATION
     assert len(samples_of(tmp_path / "data.csv")) == 2
@@ -122,6 +123,23 @@ def test_a_name_of_the_hub_is_loaded_by_datasets(
     records = [r for path in files for r in read_records(DataFile(path, "somebody/poems"))]
     assert [record.content for record in records] == [{"text": "a"}, {"text": None}]
     assert str(records[1].place.error("bad")) == "somebody/poems: row 2: bad"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"source": "somebody/poems", "split": "train[:2]"},
+        {"sources": [{"source": "somebody/poems", "split": "train[:2]"}]},
+    ],
+)
+def test_a_slice_of_a_split_is_refused_before_anything_is_fetched(data: dict[str, Any]) -> None:
+    """``datasets`` keeps the whole split in the files that are read here."""
+    with pytest.raises(InvalidRequestError) as caught:
+        check_named(DataSection.model_validate(data))
+    message = str(caught.value)
+    assert message.startswith("data.split train[:2]: a part of a split is not read. Name the whole")
+    assert "(train)" in message
+    assert "\n" not in message
 
 
 def test_no_source_says_what_to_do() -> None:

@@ -1,4 +1,4 @@
-"""Training records: five formats; what is bad is named by line and field."""
+"""Training records: six formats; what is bad is named by line and field."""
 
 import json
 from pathlib import Path
@@ -56,6 +56,7 @@ def written(tmp_path: Path, text: str, name: str = "data.jsonl") -> Path:
         ({"instruction": "Who?", "output": "Ada"}, CONVERSATION),
         ({"instruction": "Who?", "input": "", "output": "Ada"}, CONVERSATION),
         ({"instruction": "Who?", "input": None, "output": "Ada"}, CONVERSATION),
+        ({"instruction": "Who?", "output": "Ada", "history": None}, CONVERSATION),
         ({"system": "Be brief.", "instruction": "Who?", "output": "Ada"}, INSTRUCTED),
         (
             {"instruction": "Add", "input": "1 2", "output": "3"},
@@ -235,6 +236,10 @@ def test_a_bad_conversation_is_named_by_line_and_field(
         ('{"text": ["a"]}', "text: text is expected, not a list"),
         ("{}", "fields are none; expected messages"),
         ('{"text": "a"', r"is not JSON \(Expecting ',' delimiter, column 13\)"),
+        (
+            '{"instruction": "a", "output": "b", "history": 5}',
+            "history: a list of earlier turns is expected, not a number",
+        ),
         (
             '{"instruction": "a", "output": "b", "history": [["a"]]}',
             r"history\[0\]: a pair of question and answer is expected",

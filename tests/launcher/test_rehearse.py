@@ -15,31 +15,15 @@ from launcher.rehearsal_table import Comparison, Side, largest_phase, print_comp
 from launcher.rehearse import compare, quiet_libraries, traced
 from launcher.trace import Tracer
 from launcher.trace_rules import FAKE_RULES
-from planner.assemble import plan_of
-from planner.choose import decide
-from planner.model import ModelSpec
-from planner.plan import OptimizerName, Plan
-from planner.presets import load_model
+from planner.plan import OptimizerName
 from planner.recipes import load_recipe
-from planner.request import Request
 from planner.units import GIB
 from tests.launcher.launching import launch, write_plan
+from tests.launcher.planned import planned
 from tests.launcher.plans import full, plan
-from tests.planner.builders import cards
 
 TOLERANCE = (-0.03, 0.05)
 """Of the prediction over the trace, cuBLAS' workspaces aside, which are not traced."""
-CUBLAS_BYTES = 2 * (8 * 2**20 + 128 * 2**10)
-SHAPE: dict[str, Any] = {
-    "num_layers": 4,
-    "hidden_size": 512,
-    "intermediate_size": 1536,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "head_dim": 64,
-    "vocab_size": 8192,
-    "max_position_embeddings": 1024,
-}
 PHASES = ["load", "forward", "backward", "optimizer_step", "save"]
 DORA = {"adapter__dora": True, "adapter__dropout": 0.1}
 NF4: dict[str, Any] = {
@@ -69,26 +53,6 @@ PLANS: list[dict[str, Any]] = [
 ]
 
 
-def planned(
-    count: int = 1,
-    *,
-    name: str = "chatglm3-6b-base",
-    shape: dict[str, Any] = SHAPE,
-    **pinned: Any,
-) -> Plan:
-    """What plan makes of a small model for cards."""
-    preset = load_model(name)
-    spec: ModelSpec = preset.spec.model_copy(update=shape)
-    request = Request(
-        model=preset.model_copy(update={"spec": spec}),
-        cluster=cards(count, 24),
-        sequence_length=512,
-        global_batch_size=2 * count,
-        **pinned,
-    )
-    return plan_of(decide(request))
-
-
 @pytest.mark.parametrize("name", ["chatglm3-6b-base", "llama-3.1-8b"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("method", ["qlora", "lora", "full"])
@@ -102,7 +66,7 @@ def test_prediction_beside_trace(method: Any, checkpointing: bool, name: str) ->
     predicted = found.predicted.peak_allocated_bytes
     assert predicted == made.prediction.peak_allocated_bytes
     low, high = TOLERANCE
-    ratio = (predicted - CUBLAS_BYTES) / found.found.peak_allocated_bytes
+    ratio = (predicted - made.prediction.cublas_bytes) / found.found.peak_allocated_bytes
     assert low <= ratio - 1 <= high
     for part in ("weights", "adapters", "optimizer_states"):
         ours, theirs = (side.phases["save"].get(part, 0) for side in (found.predicted, found.found))
@@ -121,7 +85,7 @@ def test_the_update_of_every_optimizer(name: OptimizerName) -> None:
         for side in (found.predicted, found.found)
     )
     unused = 1024 if name in ("lion_8bit", "paged_lion_8bit") else 0
-    assert ours - CUBLAS_BYTES == theirs - unused
+    assert ours - made.prediction.cublas_bytes == theirs - unused
 
 
 @pytest.mark.parametrize("name", ["bloom-560m", "gpt2", "phi-1.5"])
@@ -133,7 +97,11 @@ def test_the_gpt_line_in_4_bit(name: str) -> None:
         found = compare(made)
     low, high = TOLERANCE
     traced_bytes = found.found.peak_allocated_bytes
-    assert low <= (found.predicted.peak_allocated_bytes - CUBLAS_BYTES) / traced_bytes - 1 <= high
+    assert (
+        low
+        <= (found.predicted.peak_allocated_bytes - made.prediction.cublas_bytes) / traced_bytes - 1
+        <= high
+    )
     for part in ("weights", "adapters"):
         ours, theirs = (side.phases["save"][part] for side in (found.predicted, found.found))
         assert ours == pytest.approx(theirs, rel=0.01)
@@ -152,7 +120,7 @@ def test_dora_beside_trace(method: Any, checkpointing: bool) -> None:
     )
     with quiet_libraries():
         found = compare(made)
-    predicted = found.predicted.peak_allocated_bytes - CUBLAS_BYTES
+    predicted = found.predicted.peak_allocated_bytes - made.prediction.cublas_bytes
     low, high = TOLERANCE
     assert low <= predicted / found.found.peak_allocated_bytes - 1 <= high
 
@@ -165,7 +133,7 @@ def test_partial_checkpointing_and_int8_beside_trace(recipe: str, checkpoint_eve
     )
     with quiet_libraries():
         found = compare(made)
-    predicted = found.predicted.peak_allocated_bytes - CUBLAS_BYTES
+    predicted = found.predicted.peak_allocated_bytes - made.prediction.cublas_bytes
     assert predicted == pytest.approx(found.found.peak_allocated_bytes, rel=0.001)
 
 
@@ -176,7 +144,7 @@ def test_packed_beside_trace(name: str) -> None:
     made = planned(name=name, shape=shape, method="lora", packing=True, micro_batch_size=1)
     with quiet_libraries():
         found = compare(made)
-    predicted = found.predicted.peak_allocated_bytes - CUBLAS_BYTES
+    predicted = found.predicted.peak_allocated_bytes - made.prediction.cublas_bytes
     assert predicted == pytest.approx(found.found.peak_allocated_bytes, rel=0.001)
 
 
@@ -186,7 +154,7 @@ def test_an_int8_base_keeps_its_inputs_beside_the_trace() -> None:
     )
     with quiet_libraries():
         found = compare(made)
-    predicted = found.predicted.peak_allocated_bytes - CUBLAS_BYTES
+    predicted = found.predicted.peak_allocated_bytes - made.prediction.cublas_bytes
     assert predicted == pytest.approx(found.found.peak_allocated_bytes, rel=0.001)
 
 

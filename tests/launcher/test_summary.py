@@ -10,9 +10,8 @@ from rich.console import Console
 from launcher.run_directory import RunDirectory
 from launcher.summary import (
     closing_lines,
-    describe_exit,
     failure_lines,
-    hang_lines,
+    stack_lines,
     summary_table,
 )
 from tests.launcher.plans import full, plan
@@ -98,20 +97,14 @@ def test_a_failure_without_log(tmp_path: Path) -> None:
     assert failure_lines(log, "training failed") == [f"error: training failed. Its log is {log}"]
 
 
-def test_exit_codes_in_words() -> None:
-    assert describe_exit(1) == "ended with exit code 1"
-    assert describe_exit(-9) == "was killed by signal 9: the system ran out of memory?"
-    assert describe_exit(-15) == "was killed by signal 15"
-
-
 def test_a_hung_rank_shows_its_stack_innermost_first(tmp_path: Path) -> None:
     log = tmp_path / "rank-1.log"
     log.write_text(
         "loading\nCurrent thread 0x1 (most recent call first):\n  old\n"
-        "Stack (most recent call first):\n  inner\n  outer\n",
+        "Stack (most recent call first):\n  inner\n  outer\n\nExtension modules: yaml\n",
         encoding="utf-8",
     )
-    first, *stack = hang_lines(log, "nothing has moved")
+    first, *stack = stack_lines(log, "nothing has moved")
     assert first.startswith("error: nothing has moved. Where it was, innermost first, from ")
     assert stack == ["  inner", "  outer"]
 
@@ -119,4 +112,4 @@ def test_a_hung_rank_shows_its_stack_innermost_first(tmp_path: Path) -> None:
 def test_a_rank_that_was_frozen_wrote_no_stack(tmp_path: Path) -> None:
     log = tmp_path / "rank-1.log"
     log.write_text("loading\n", encoding="utf-8")
-    assert hang_lines(log, "nothing has moved")[-1] == "  loading"
+    assert stack_lines(log, "nothing has moved")[-1] == "  loading"

@@ -12,6 +12,7 @@ from launcher.checkpoint import Checkpoint, ModelNotFoundError
 from launcher.data_tables import training_table
 from launcher.prepare import prepared_data
 from launcher.sources import find_sources
+from planner import cli
 from planner.data_section import DataSection
 from planner.errors import InvalidRequestError
 from planner.model_config import load_model_dir
@@ -111,3 +112,13 @@ def test_the_planner_asks_a_process(
     unknown = training_data(DataSection(source=str(path)), nowhere)
     assert unknown.known is None
     assert unknown.why_unknown == "somebody/some-model: HF_HUB_OFFLINE is set"
+
+
+@pytest.mark.parametrize("gpus", ["24G", "2x24G", "cpu"])
+def test_a_file_is_planned_for(
+    gpus: str, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "data.jsonl"
+    write_records(path, [asked("Who?", "Ada" * n) for n in range(1, 30)])
+    cli.plan(model=str(tiny_checkpoint), gpus=gpus, data=str(path), output=tmp_path / "plan.yaml")
+    assert "29 samples an epoch" in " ".join(capsys.readouterr().out.split())

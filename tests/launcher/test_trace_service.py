@@ -9,9 +9,13 @@ import transformers
 
 from launcher.rehearse import quiet_libraries
 from launcher.trace_service import shape
+from planner.expert_loading import loading_bytes, stacked_params
 from planner.model import ModelSpec
 from planner.model_config import config_from_spec
-from planner.presets import load_model
+from planner.numerics import numerics
+from planner.presets import load_model, preset_names
+from planner.recipe import Workload
+from planner.recipes import load_recipe
 from planner.traced_model import traced_spec
 from tests.launcher.launching import launch
 from tests.planner.test_cli import error_of, plan
@@ -28,6 +32,22 @@ HYBRID = {
     "max_position_embeddings": 256,
 }
 """Convolutions beside attention: nothing that a decoder layer's formulas know."""
+
+
+MIXTURE = {
+    "model_type": "ernie4_5_moe",
+    "num_hidden_layers": 2,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "moe_intermediate_size": 32,
+    "moe_num_experts": 8,
+    "moe_k": 2,
+    "moe_layer_start_index": 0,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 512,
+    "max_position_embeddings": 256,
+}
 
 
 def write_config(directory: Path, content: dict[str, Any]) -> Path:
@@ -47,6 +67,29 @@ def test_the_shape_is_the_one_that_formulas_count(name: str) -> None:
     assert found.unquantized_params == spec.unquantized_params
     assert found.largest_layer_params == spec.largest_layer_params
     assert (found.attention, found.loss) == ("sdpa", "fused")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in preset_names("models") if load_model(name).spec.experts is not None],
+)
+def test_experts_are_stacked_where_transformers_own_mapping_says_so(name: str) -> None:
+    spec = load_model(name).spec.model_copy(update={"num_layers": 4})
+    recipe = load_recipe("lora")
+    work = Workload(model=spec, recipe=recipe, compute="bf16")
+    with quiet_libraries():
+        answer = shape(config_from_spec(spec))
+    assert answer["stacked_params"] == stacked_params(work)
+
+
+def test_a_traced_mixture_stacks_its_experts_too() -> None:
+    with quiet_libraries():
+        config = transformers.AutoConfig.for_model(**MIXTURE).to_dict()
+        found = traced_spec(shape(config), "ernie4_5_moe", "{}")
+    assert found.stacked_params == 8 * 2 * 32 * 64
+    work = Workload(model=found, recipe=load_recipe("lora"), compute="bf16")
+    kinds = numerics(method="lora", compute="bf16", zero_stage=0)
+    assert loading_bytes(work, kinds) == 2 * found.stacked_params
 
 
 def test_layers_that_hold_the_same_are_of_one_kind() -> None:

@@ -1,12 +1,16 @@
 """The choice of method: the customer's tiers, preferences, pins, and what is said of the rest."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from planner.choose import decide
 from planner.errors import InvalidRequestError, NothingFitsError
+from planner.gpu import Cluster
+from planner.model_parallelism import BRIEFLY, SENTENCE
 from planner.plan import METHODS, Method
+from planner.recipes import load_recipe
 from planner.request import Prefer
 from planner.units import GIB, MIB
 from tests.planner.builders import cards, request
@@ -165,6 +169,51 @@ def test_the_shortfall_and_the_way_out_are_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("where", "pinned", "way_out"),
+    [
+        (cards(8, 24), {"model": "deepseek-v3"}, SENTENCE),
+        (cards(8, 80), {"sequence_length": 131072, "method": "full"}, SENTENCE),
+        (cards(8, 24), {"model": "qwen3-235b-a22b"}, "Not even 64 such cards would do: choose"),
+        (cards(1, 24), {"method": "qlora"}, "--method lora fits on 16 such cards."),
+        (cards(1, 24), {"recipe": load_recipe("qlora")}, "--method lora fits on 16 such cards."),
+        (
+            cards(1, 24),
+            {"method": "qlora", "optimizer": "adamw_8bit"},
+            "--method lora without --optimizer adamw_8bit fits on 16 such cards.",
+        ),
+        (
+            cards(2, 24),
+            {"method": "lora", "zero_stage": 1},
+            "Without --zero-stage 1 it fits on 16 such cards.",
+        ),
+    ],
+)
+def test_the_way_out_is_one_that_there_is(
+    where: Cluster, pinned: dict[str, Any], way_out: str
+) -> None:
+    """More cards help where states are too large, and not where one layer is."""
+    with pytest.raises(NothingFitsError) as error:
+        decide(request(where, **{"model": "llama-3.1-70b", **pinned}))
+    assert f"GiB short. {way_out}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_richer_method_that_no_number_of_cards_carries() -> None:
+    assert (decide(request(cards(1, 2), model="smollm2-135m")).richer or "").endswith(BRIEFLY)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    "pinned", [{"method": "qlora"}, {"method": "full", "optimizer": "adafactor"}]
+)
+def test_a_last_resort_that_cannot_be_is_passed_over(pinned: dict[str, Any], count: int) -> None:
+    """Offload, tried where the host's memory is known, does not go with these: nobody asked."""
+    known = replace(cards(count, 24), host_ram_bytes=64 * GIB)
+    with pytest.raises(NothingFitsError, match=r"llama-3\.1-70b does not fit"):
+        decide(request(known, model="llama-3.1-70b", **pinned))
+
+
+@pytest.mark.parametrize(
     ("pinned", "message"),
     [
         ({"global_batch_size": 10}, "multiple of 4, such as 8 or 12"),
@@ -185,6 +234,15 @@ def test_a_pinned_stage_leaves_out_the_methods_it_does_not_go_with() -> None:
     assert "qlora" not in {x.candidate.method for x in decision.alternatives}
     with pytest.raises(InvalidRequestError, match="--zero-stage 3 does not go with qlora"):
         decide(request(cards(2, 80), zero_stage=3, method="qlora"))
+
+
+def test_a_recipe_whose_matrices_the_model_lacks() -> None:
+    """Some may be missing; of GPT-2's own names it has none."""
+    recipe = load_recipe("qwen2.5-7b-lora")
+    with pytest.raises(InvalidRequestError, match="gpt2 has none of these: give --lora-targets"):
+        decide(request(cards(1, 24), model="gpt2", recipe=recipe))
+    decide(request(cards(1, 24), model="gpt2", recipe=recipe, lora_targets="all-linear"))
+    decide(request(cards(1, 24), model="phi-2", recipe=recipe, method="lora"))
 
 
 def test_zero_needs_several_devices() -> None:

@@ -147,21 +147,32 @@ def test_the_plan_goes_to_stdout_on_request(tmp_path: Path) -> None:
 def test_json_wins_over_the_plan_on_stdout(tmp_path: Path) -> None:
     arguments = ("--model", "chatglm3-6b-base", "--gpus", "24G", "--json", "-o", "-")
     assert json.loads(plan(*arguments, cwd=tmp_path).stdout)["schema_version"] == 1
-    names = json.loads(plan("--list", "models", "--json", cwd=tmp_path).stdout)
-    assert "chatglm3-6b-base" in names
+
+
+LISTED: dict[str, tuple[str, dict[str, object]]] = {
+    "models": ("chatglm3-6b-base", {"num_params": 6_243_584_000}),
+    "gpus": ("rtx-4090", {"device_name": "NVIDIA GeForce RTX 4090", "also": ["4090"]}),
+    "recipes": ("chatglm3_6b_base_qlora_alpaca_zh_e3", {"method": "qlora"}),
+}
+"""Of each kind a name, and some of what is said of it; the recipe is one of a family."""
 
 
 def test_names_to_type_are_never_cut(tmp_path: Path) -> None:
     assert "rtx-pro-6000-workstation " in plan("--list", "gpus", cwd=tmp_path).stdout
 
 
-@pytest.mark.parametrize("kind", ["models", "gpus", "recipes"])
+@pytest.mark.parametrize("kind", LISTED)
 def test_presets_are_listed(kind: str, tmp_path: Path) -> None:
-    result = plan("--list", kind, cwd=tmp_path, COLUMNS="140")
-    assert result.returncode == 0
-    assert {"models": "chatglm3-6b-base", "gpus": "rtx-4090", "recipes": "qlora"}[kind] in (
-        result.stdout
-    )
+    """One document has what the table has, and nothing is said beside it."""
+    name, said = LISTED[kind]
+    listed = plan("--list", kind, "--json", cwd=tmp_path)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    records = {record["name"]: record for record in json.loads(listed.stdout)}
+    assert said.items() <= records[name].items()
+    table = plan("--list", kind, cwd=tmp_path, COLUMNS="140")
+    assert table.returncode == 0
+    lines = {line.split()[0] for line in table.stdout.splitlines() if line.strip()}
+    assert records.keys() <= lines
 
 
 def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:

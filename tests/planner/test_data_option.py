@@ -1,14 +1,20 @@
 """``--data``: what it names is read as the recipe says."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from planner import cli
 from planner.data_section import DataSection
+from planner.lengths import TokenLengths
+from planner.plan import Plan
 from planner.presets import load_model
 from planner.recipes import load_recipe
-from planner.training_data import TrainingData
+from planner.refit import predicted
+from planner.spec import read_spec
+from planner.training_data import KnownData, TrainingData
 
 
 @pytest.fixture
@@ -37,3 +43,64 @@ def test_the_recipes_names_of_fields_stay(asked: list[DataSection]) -> None:
 def test_no_data_no_question(asked: list[DataSection]) -> None:
     assert cli._training_data(None, None, None, load_model("smollm2-135m")) is None
     assert not asked
+
+
+@pytest.fixture
+def alpaca(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A data set whose lengths are known, in a directory to write plans to."""
+    known = KnownData(
+        name="a.jsonl",
+        formats="alpaca",
+        lengths=TokenLengths({60: 500, 100: 300, 180: 150, 400: 50}),
+        num_samples=1000,
+    )
+    monkeypatch.setattr(
+        "planner.planned_data.training_data",
+        lambda section, _model: TrainingData(section=section, known=known),
+    )
+    monkeypatch.chdir(tmp_path)
+
+
+MACHINES = pytest.mark.parametrize("gpus", ["24G", "rtx-4090", "2x24G", "8xh100", "cpu"])
+
+
+def plan(gpus: str, **options: Any) -> None:
+    cli.plan(model="smollm2-135m", gpus=gpus, data="a.jsonl", **options)
+
+
+@MACHINES
+@pytest.mark.parametrize("packing", [None, True])
+@pytest.mark.usefixtures("alpaca")
+def test_the_report_tells_of_the_data(
+    gpus: str, packing: bool | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan(gpus, packing=packing)
+    out = capsys.readouterr().out
+    assert "a.jsonl (alpaca), 1,000 samples an epoch" in out
+    assert ("packed into" in out) == bool(packing)
+    assert ("fewest cards like these" in out) == (gpus != "cpu")
+
+
+@MACHINES
+@pytest.mark.parametrize("packing", [None, True])
+@pytest.mark.usefixtures("alpaca")
+def test_the_document_tells_of_the_data(
+    gpus: str, packing: bool | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan(gpus, packing=packing, as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert document["data"]["num_samples"] == 1000
+    assert document["data"]["packed"] is document["plan"]["batch"]["packing"] is bool(packing)
+    assert document["plan"]["batch"]["sequence_length"] == (2048 if packing else 448)
+
+
+@MACHINES
+@pytest.mark.parametrize("packing", [None, True])
+@pytest.mark.usefixtures("alpaca", "capsys")
+def test_the_plan_predicts_itself(gpus: str, packing: bool | None) -> None:
+    """As ``launch --set`` predicts it anew: packed where it is packed, whose rows take a mask."""
+    plan(gpus, packing=packing, micro_batch_size=1, method="lora")
+    made = read_spec(Plan, Path("plan.yaml"))
+    assert made.data.source == "a.jsonl"
+    assert made.batch.packing is bool(packing)
+    assert predicted(made).prediction == made.prediction

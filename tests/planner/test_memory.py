@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.memory import footprint
+from planner.buffers import cublas_bytes
+from planner.memory import footprint, load_without_files
 from planner.model_states import frozen_bytes, model_states
 from planner.numerics import Numerics, numerics
 from planner.optimizers import optimizers
@@ -89,6 +90,47 @@ def test_the_peak_is_the_largest_phase(method: Method) -> None:
     totals = [result.total_bytes(phase) for phase in PHASES]
     assert result.peak_allocated_bytes == max(totals)
     assert result.total_bytes(result.peak_phase) == max(totals)
+
+
+LAYOUTS: tuple[tuple[Strategy, int], ...] = (
+    ("single", 1),
+    ("ddp", 2),
+    ("zero1", 2),
+    ("zero2", 2),
+    ("zero3", 2),
+)
+
+
+@pytest.mark.parametrize(("strategy", "ranks"), LAYOUTS)
+def test_cublas_keeps_its_workspaces_from_the_first_product_on(
+    strategy: Strategy, ranks: int
+) -> None:
+    where = layout(strategy=strategy, world_size=ranks)
+    old, new = (
+        footprint(workload("lora"), where, "cuda", compute_capability=capability)
+        for capability in ("8.0", "9.0")
+    )
+    grown = [new.total_bytes(phase) - old.total_bytes(phase) for phase in PHASES]
+    assert grown == [0, *[cublas_bytes("cuda", "9.0") - cublas_bytes("cuda", "8.0")] * 4]
+
+
+@pytest.mark.parametrize(("strategy", "ranks"), LAYOUTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_random_weights_of_a_mixture_are_not_stacked(
+    method: Method, strategy: Strategy, ranks: int
+) -> None:
+    """Under ZeRO-3 those that nothing quantizes are stacked on the host; where all is trained,
+    setting up ZeRO-1 and 2 takes more than the stacks."""
+    recipe = load_recipe(method)
+    work = Workload(model=load_model("olmoe-1b-7b").spec, recipe=recipe, compute="bf16")
+    where = layout(strategy=strategy, world_size=ranks)
+    from_files = footprint(work, where, "cuda").phases["load"]
+    random = load_without_files(work, where, "cuda")
+    same = (strategy == "zero3" and method != "qlora") or (
+        strategy in ("zero1", "zero2") and method == "full"
+    )
+    assert (sum(random.values()) == sum(from_files.values())) == same
+    assert random["weights"] == from_files["weights"]
 
 
 @settings(max_examples=40, deadline=None)

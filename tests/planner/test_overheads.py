@@ -2,7 +2,8 @@
 
 import pytest
 
-from planner.overheads import DeviceMemory, measured_over_predicted, overheads
+from planner.accuracy import peak_ratio
+from planner.overheads import DeviceMemory, overheads
 from planner.plan import METHODS, Method
 from planner.request import search_method
 from planner.units import MIB
@@ -19,7 +20,7 @@ def chosen_memory(method: Method, count: int) -> DeviceMemory:
 @pytest.mark.parametrize("count", [1, 2])
 def test_each_end_is_the_peak_times_both_ratios(method: Method, count: int) -> None:
     memory = chosen_memory(method, count)
-    error, ratio = measured_over_predicted(method), overheads().reserved_over_allocated
+    error, ratio = peak_ratio(method), overheads().reserved_over_allocated
     nccl = overheads().nccl_mib
     beside = memory.context_bytes - (nccl.expected * MIB if count > 1 else 0)
     for total, first, second, links in (
@@ -32,13 +33,13 @@ def test_each_end_is_the_peak_times_both_ratios(method: Method, count: int) -> N
 
 
 def test_a_method_without_published_runs_takes_the_range_of_all() -> None:
-    whole, qlora, lora = (measured_over_predicted(method) for method in ("full", "qlora", "lora"))
+    whole, qlora, lora = (peak_ratio(method) for method in ("full", "qlora", "lora"))
     assert whole.runs == qlora.runs + lora.runs
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_range_is_in_order(method: Method) -> None:
-    error = measured_over_predicted(method)
+    error = peak_ratio(method)
     assert 0.9 < error.low <= error.expected <= error.high < 1.1
     assert error.runs >= 5
     assert error.sources

@@ -32,6 +32,13 @@ def test_what_is_written_reads_back_equal(method: Method, count: int, length: in
     assert parse_spec(Plan, render(made, command="plan"), FILE) == made
 
 
+def test_the_header_asks_for_data_only_where_the_plan_has_none() -> None:
+    assert "# run it:  launch plan.yaml --data FILE\n" in TEXT
+    with_data = parse_spec(Plan, TEXT.replace("  source: null", "  source: demo", 1), FILE)
+    assert with_data.data.source == "demo"
+    assert "# run it:  launch plan.yaml\n" in render(with_data, command="plan")
+
+
 def test_the_digest_tells_an_edit() -> None:
     assert is_untouched(TEXT)
     assert not is_untouched(TEXT.replace("seed: 42", "seed: 7"))

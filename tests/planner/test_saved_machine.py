@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from planner.detect import cluster_from
-from planner.errors import InvalidFileError, InvalidRequestError
+from planner.errors import InvalidFileError, InvalidRequestError, UnwritableError
 from planner.readings import Holder, Machine
 from planner.saved_machine import load_machine, render_machine, save_machine
 from tests.nvml.stand_in import HERE, Child
@@ -96,11 +96,11 @@ def test_other_files_are_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "machine.json"
     one = machine(gpu(0))
     path.write_text("mine")
-    with pytest.raises(InvalidRequestError, match="there is a file that is no saved machine"):
+    with pytest.raises(InvalidRequestError, match="is not a saved machine: name another"):
         save_machine(one, path, force=False)
     save_machine(one, path, force=True)
     save_machine(one, path, force=False)
-    with pytest.raises(InvalidRequestError, match=r"cannot write \(No such file"):
+    with pytest.raises(UnwritableError, match=r"No such file .* another place with --save-machine"):
         save_machine(one, tmp_path / "no" / "machine.json", force=False)
     for name in ("machine.txt", "", "directory.json"):
         (tmp_path / "directory.json").mkdir(exist_ok=True)

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from planner.accuracy import time_ratio
+from planner.bottleneck import bottleneck_of
 from planner.candidate import Candidate
 from planner.communication import Communication
 from planner.detect import parse_gpus
@@ -13,7 +15,6 @@ from planner.errors import InvalidRequestError, UnknownNameError
 from planner.flops import micro_batch_flops
 from planner.gpu import Cluster
 from planner.kernels import Kernel
-from planner.limits import limit_of
 from planner.machine_report import machine_line
 from planner.model_parallelism import must_be_split
 from planner.network import Ranks, network_name, networks
@@ -26,7 +27,7 @@ from planner.recipe import Batch, Workload
 from planner.recipes import load_recipe
 from planner.step_time import StepTime, step_time
 from planner.strategy import Layout, divisors, series
-from planner.throughput import throughput, time_ratio
+from planner.throughput import throughput
 from planner.units import GIB
 from tests.planner.builders import cards
 
@@ -301,17 +302,17 @@ def test_what_a_step_waits_for_is_named(
     where: Layout, method: Method, length: int, gpus: str, name: str
 ) -> None:
     work, cluster = workload(method, length), parse_gpus(gpus)
-    limit = limit_of(step(work, where, cluster), work, where)
-    assert limit.name == name
-    assert bool(limit.help) == (name != "compute")
+    found = bottleneck_of(step(work, where, cluster), work, where)
+    assert found.name == name
+    assert bool(found.help) == (name != "compute")
 
 
 def test_eager_attention_is_named_where_it_binds() -> None:
     work = workload("lora", 4096, attention="eager")
     where = layout("single", 1)
-    limit = limit_of(step(work, where, parse_gpus("rtx-4090")), work, where)
-    assert limit.name == "memory"
-    assert "sdpa" in limit.help
+    found = bottleneck_of(step(work, where, parse_gpus("rtx-4090")), work, where)
+    assert found.name == "memory"
+    assert "sdpa" in found.help
 
 
 # --- clusters --------------------------------------------------------------------------------

@@ -111,8 +111,12 @@ def test_without_quantization_it_is_lora_and_without_adapter_full(tmp_path: Path
         ("    lora=dict(", "    lora=dict((", r"config\.py:\d+: not Python: .*never closed"),
         ("type=SupervisedFinetune", "type=DPO", r"config\.py:17: trains by DPO: only Supervised"),
         ("model = dict(", "modell = dict(", r"sets no model\.type: this is no XTuner"),
-        ("r=64", "r='many'", r"model\.lora\.r should be a whole number, not 'many'"),
-        ("lr = 2e-4", "lr = get_lr()", r"optimizer\.lr should be a number, not get_lr\(\)"),
+        ("r=64", "r='many'", r"model\.lora\.r should be a whole number from 1 up, not 'many'"),
+        (
+            "lr = 2e-4",
+            "lr = get_lr()",
+            r"optimizer\.lr should be a number from 0 up, not get_lr\(\)",
+        ),
         (
             "type=AdamW",
             "type=AdamWW",
@@ -123,13 +127,46 @@ def test_without_quantization_it_is_lora_and_without_adapter_full(tmp_path: Path
         ("    lora=dict(", "    mora=dict(", r"quantizes a model that it trains whole"),
         ("import torch\n", "with read_base():\n    from .base import *\n", r":1: builds on other"),
         ("type=LinearLR", "type=OneCycleLR", r"OneCycleLR is no schedule of ours"),
-        ("train_cfg = ", "trainer = ", r"train_cfg\.max_epochs should be a number and is not set"),
+        ("train_cfg = ", "trainer = ", r"max_epochs should be a number from 0 up and is not set"),
+        ("lr = 2e-4", "lr = -2e-4", r":40: optim_wrapper\.optimizer\.lr .* 0 up, not -0\.0002"),
+        ("lr = 2e-4", "lr = 0", r":40: learning_rate: it should be greater than 0, not the number"),
+        ("lr = 2e-4", "lr = 9e999", r"optimizer\.lr should be a number from 0 up, not inf"),
+        ("r=64", "r=-1", r":17: model\.lora\.r should be a whole number from 1 up, not -1"),
+        ("r=64", "r=True", r"model\.lora\.r should be a whole number from 1 up, not True"),
+        ("dropout=0.1", "dropout=1.5", r":17: dropout: it should be less than 1, not the number"),
+        ("r=64", "target_modules=5", r"target_modules should be a list of names"),
+        ("    lora=dict(", "    lora=get_lora(", r"model\.lora should be a dictionary, not get_lo"),
+        ("load_in_4bit=True", "load_in_4bit='yes'", r"load_in_4bit should be True or False, not"),
+        ("max_epochs = 3", "max_epochs = 0", r"max_epochs is 0: nothing would be trained"),
+        ("end=warmup_ratio", "end='all'", r":47: the end of LinearLR should be a number"),
+        ("end=warmup_ratio", "end=3", r":47: warmup_ratio: it should be less than 1"),
+        ("type=LinearLR", "type=[]", r":47: \[\] is no schedule of ours"),
+        ("param_scheduler = [", "param_scheduler = make(); _ = [", r"make\(\) is no schedule"),
+        ("batch_size=1", "batch_size=1.5", r":39: train_dataloader\.batch_size should be a whole"),
+        ("accumulative_counts=16", "accumulative_counts=0", r"counts should be a whole .* not 0"),
+        ("max_length = 2048", "max_length = '2048'", r":39: the data set's max_length should be a"),
+        ("pack_to_max_length=True", "pack_to_max_length=1", r"pack_to_max_length should be True"),
+        ('path="silk', 'path=find() or "silk', r"name of a data set should be texts"),
+        ('"float16"', '"int4"', r"dtype should be one of float16, bfloat16, float32"),
+        ("import torch\n", f"x = {'-' * 5000}1\n", r"config\.py: an expression is nested too dee"),
+        ("lr = 2e-4", "lr = [0] * 10**12", r"lr should be .* from 0 up, not \[0\] \* 10 \*\* 12"),
+        ("lr = 2e-4", "lr = {[]: 1}", r"lr should be .* from 0 up, not \{\[\]: 1\}"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in CONFIG
     with pytest.raises(InvalidFileError, match=message):
         read(tmp_path, CONFIG.replace(old, new, 1))
+
+
+def test_dictionaries_in_dictionaries_and_one_schedule(tmp_path: Path) -> None:
+    text = CONFIG.replace("    lora=dict(", "    lora=dict(**{'use_dora': True}, ")
+    text += "param_scheduler = dict(type='CosineAnnealingLR')\n"
+    recipe = read(tmp_path, text)
+    assert recipe.adapter is not None
+    assert (recipe.adapter.rank, recipe.adapter.dora) == (64, True)
+    assert recipe.schedule.kind == "cosine"
+    assert recipe.schedule.warmup_ratio == 0
 
 
 def test_nothing_of_it_runs(tmp_path: Path) -> None:

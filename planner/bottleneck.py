@@ -12,7 +12,7 @@ model has them."""
 MEMORY_BOUND_FROM = 2 * NAMED_FROM
 
 
-class Limit(NamedTuple):
+class Bottleneck(NamedTuple):
     """Nothing to help where products of matrices are most of a step."""
 
     name: str
@@ -20,7 +20,7 @@ class Limit(NamedTuple):
     help: str
 
 
-def limit_of(step: StepTime, workload: Workload, layout: Layout) -> Limit:
+def bottleneck_of(step: StepTime, workload: Workload, layout: Layout) -> Bottleneck:
     """The largest part that is not the products themselves, where it is large enough."""
     total = step.total_s
     parts = {
@@ -33,10 +33,10 @@ def limit_of(step: StepTime, workload: Workload, layout: Layout) -> Limit:
     }
     name, share = max(parts.items(), key=lambda part: part[1])
     if share < NAMED_FROM:
-        return Limit("compute", (step.products_s / total), "")
+        return Bottleneck("compute", (step.products_s / total), "")
     if name == "memory":
         share = step.elementwise_s / total
-    return Limit(name, share, _HELPS[name](workload, layout))
+    return Bottleneck(name, share, _HELPS[name](workload, layout))
 
 
 def _larger_batch(layout: Layout) -> str:
@@ -99,10 +99,10 @@ TITLES = {
 }
 
 
-def limit_text(limit: Limit) -> str:
+def bottleneck_text(found: Bottleneck) -> str:
     """
-    >>> limit_text(Limit("compute", 0.7, ""))
+    >>> bottleneck_text(Bottleneck("compute", 0.7, ""))
     'matrix products (70 % of a step): the card is well used'
     """
-    title = f"{TITLES[limit.name]} ({limit.share:.0%} of a step)".replace("%", " %")
-    return f"{title}: {limit.help or 'the card is well used'}"
+    title = f"{TITLES[found.name]} ({found.share:.0%} of a step)".replace("%", " %")
+    return f"{title}: {found.help or 'the card is well used'}"

@@ -21,7 +21,7 @@ def decision() -> Decision:
     return decide(request(cards(1, 24), model="qwen2.5-1.5b", method="lora", micro_batch_size=1))
 
 
-def limits(decision: Decision) -> WhatIf:
+def what_if(decision: Decision) -> WhatIf:
     found = decision.what_if
     assert found is not None
     return found
@@ -38,21 +38,21 @@ def fits(decision: Decision, *, micro_batch: int | None = None, length: int | No
 
 
 def test_the_largest_micro_batch_fits_and_one_more_does_not(decision: Decision) -> None:
-    most = limits(decision).largest_micro_batch
+    most = what_if(decision).largest_micro_batch
     assert most > decision.chosen.layout.micro_batch_size
     assert fits(decision, micro_batch=most)
     assert not fits(decision, micro_batch=most + 1)
 
 
 def test_the_longest_sequence_fits_and_one_step_more_does_not(decision: Decision) -> None:
-    most = limits(decision).longest_sequence
+    most = what_if(decision).longest_sequence
     assert most > decision.chosen.workload.recipe.sequence_length
     assert fits(decision, length=most)
     assert not fits(decision, length=most + LENGTH_STEP)
 
 
 def test_no_smaller_card_carries_the_method(decision: Decision) -> None:
-    (machine,) = (each for each in limits(decision).machines if each.method == "full")
+    (machine,) = (each for each in what_if(decision).machines if each.method == "full")
     order = [name for _, name in cards_by_capacity()]
     assert sorted(order) == preset_names("gpus")
     place = order.index(machine.card or "")

@@ -4,24 +4,27 @@ from rich.console import Group
 from rich.text import Text
 
 from planner.choose import Decision
+from planner.machines import CARD_COUNTS
 from planner.tables import facts, plain_table
 from planner.what_if import SmallestMachine, WhatIf
 
 
-def limits(decision: Decision) -> Group:
+def what_if_section(decision: Decision) -> Group:
     """Two lines of the plan itself, and one for each method."""
     found = decision.what_if
     assert found is not None
     rows = facts([("Limits", _of_the_plan(decision, found))])
     if not found.machines:
         return Group(rows)
-    ranks = decision.request.cluster.world_size
+    cluster = decision.request.cluster
+    ranks, alone = cluster.world_size, cluster.accelerator.is_slice
     table = plain_table("Smallest machine for each method, at this length")
     table.add_column("method", no_wrap=True)
     table.add_column("smallest card" if ranks == 1 else f"smallest of {ranks} cards")
     table.add_column("fewest cards like these", justify="right")
+    too_few = "a slice trains alone" if alone else f"none up to {CARD_COUNTS[-1]}"
     for machine in found.machines:
-        table.add_row(machine.method, _card(machine), str(machine.count or "none up to 64"))
+        table.add_row(machine.method, _card(machine), str(machine.count or too_few))
     return Group(rows, Text(""), table)
 
 

@@ -1,0 +1,92 @@
+"""The plans of SmolLM2-135M that nodes train: one process, or the same batch over two nodes."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from benchmarks.measure.matrix import Row
+from benchmarks.measure.planning import one_device, plan_row
+from launcher.checkpoint import local_checkpoint
+from planner.plan import Plan, Strategy
+from planner.recipe import Workload
+from planner.refit import layout_of, workload_of
+from planner.sections import batch_section, parallel_section, precision_section
+from planner.strategy import Layout
+
+MODEL = "smollm2-135m"
+LENGTH = 128
+MICRO_BATCH = 2
+RANKS = 2
+SAMPLES = 64
+ANSWER = "A lighthouse keeper counts the ships that pass by night and writes them into book {n}. "
+
+
+def plan_of_one(*, steps: int) -> Plan:
+    """Full fine-tuning in one process, which accumulates as often as there will be ranks."""
+    row = Row(
+        model=MODEL,
+        num_layers=None,
+        method="full",
+        micro_batch_size=MICRO_BATCH,
+        gradient_accumulation_steps=RANKS,
+        sequence_length=LENGTH,
+        activation_checkpointing=False,
+        loss="standard",
+        attention="sdpa",
+        optimizer="adamw_torch_fused",
+        strategy="single",
+        offload="none",
+    )
+    plan = plan_row(row, one_device("cpu", os.environ, listing=False)).plan
+    folder = local_checkpoint(plan.model, sys.stderr).folder
+    training = {"epochs": None, "max_steps": steps, "save_steps": 2, "keep_checkpoints": 1}
+    return plan.model_copy(
+        update={
+            "model": plan.model.model_copy(update={"source": str(folder)}),
+            "data": plan.data.model_copy(update={"source": "data.jsonl"}),
+            "training": plan.training.model_copy(update=training),
+            "output": plan.output.model_copy(update={"directory": "run"}),
+            "fallbacks": (),
+        }
+    )
+
+
+def over_nodes(plan: Plan, strategy: Strategy, *, network: str | None = None) -> Plan:
+    """The same global batch, a rank on each of two nodes."""
+    workload, layout = workload_of(plan), layout_of(plan)
+    spread = Layout(
+        strategy=strategy,
+        world_size=RANKS,
+        micro_batch_size=MICRO_BATCH,
+        gradient_accumulation_steps=1,
+        activation_checkpointing=layout.activation_checkpointing,
+        checkpoint_every=layout.checkpoint_every,
+        offload="none",
+    )
+    return plan.model_copy(
+        update={**_sections(workload, spread), "hardware": _joined(plan, network)}
+    )
+
+
+def _sections(workload: Workload, layout: Layout) -> dict[str, object]:
+    return {
+        "batch": batch_section(workload, layout),
+        "parallel": parallel_section(workload, layout, num_nodes=RANKS),
+        "precision": precision_section(workload, layout),
+    }
+
+
+def _joined(plan: Plan, network: str | None) -> object:
+    return plan.hardware.model_copy(update={"network": network})
+
+
+def write_data(path: Path) -> None:
+    """Conversations longer than the sequence length: every sample fills it."""
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(SAMPLES):
+            messages = [
+                {"role": "user", "content": f"What does keeper {number} do?"},
+                {"role": "assistant", "content": ANSWER.format(n=number) * 16},
+            ]
+            file.write(json.dumps({"messages": messages}) + "\n")

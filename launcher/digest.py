@@ -1,0 +1,10 @@
+"""The content of a file in a few characters."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+
+def file_digest(path: Path, algorithm: Literal["blake2b", "sha256"] = "blake2b") -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

@@ -1,0 +1,120 @@
+"""Slurm's own commands, and what they say."""
+
+import re
+import subprocess
+from collections.abc import Mapping
+
+from launcher.engines.engine import EngineError, Look, State
+from launcher.process import SIGNALLED, STOPPED
+
+COMMAND_LIMIT_S = 60
+"""For one command: they wait for a controller that is away."""
+
+_WORD = re.compile(r"(\w+)=(\S*)")
+
+STATES: dict[str, State] = {
+    "PENDING": "waiting",
+    "CONFIGURING": "waiting",
+    "REQUEUED": "waiting",
+    "REQUEUE_HOLD": "waiting",
+    "REQUEUE_FED": "waiting",
+    "RESV_DEL_HOLD": "waiting",
+    "SPECIAL_EXIT": "waiting",
+    "RUNNING": "running",
+    "COMPLETING": "running",
+    "RESIZING": "running",
+    "SIGNALING": "running",
+    "STAGE_OUT": "running",
+    "STOPPED": "running",
+    "SUSPENDED": "running",
+    "COMPLETED": "finished",
+    "CANCELLED": "cancelled",
+    "REVOKED": "cancelled",
+    "BOOT_FAIL": "failed",
+    "DEADLINE": "failed",
+    "FAILED": "failed",
+    "NODE_FAIL": "failed",
+    "OUT_OF_MEMORY": "failed",
+    "PREEMPTED": "failed",
+    "TIMEOUT": "failed",
+}
+"""read: squeue(1) of 22.05, JOB STATE CODES."""
+
+
+def ask(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run one of Slurm's commands; only that it is not there, or hangs, is an error here."""
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False
+        )
+    except FileNotFoundError as error:
+        raise EngineError(
+            f"{command[0]} is not installed here: --on slurm submits from a machine that has "
+            "Slurm's commands, such as a login node of the cluster"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(
+            f"{command[0]} has not answered for {COMMAND_LIMIT_S} s: is slurmctld up? "
+            "scontrol ping tells"
+        ) from error
+
+
+def said(answer: subprocess.CompletedProcess[str]) -> str:
+    """A refusal in Slurm's words, on a line."""
+    lines = (answer.stderr or answer.stdout).splitlines()
+    words = [re.sub(r"^(s\w+: )?(error: )?", "", line).strip() for line in lines]
+    return "; ".join(filter(None, words)) or f"exit code {answer.returncode}"
+
+
+def look_at(shown: str) -> Look:
+    """A job, from the line that ``scontrol --oneliner show job`` prints."""
+    words: Mapping[str, str] = dict(_WORD.findall(shown))
+    return described(
+        words["JobState"],
+        words.get("ExitCode", ""),
+        reason=words.get("Reason", "None"),
+        nodes=words.get("NodeList", ""),
+        restarts=int(words.get("Restarts", "0")),
+    )
+
+
+def look_at_account(shown: str) -> Look | None:
+    """A job, from ``sacct --format=State,ExitCode``; none where it does not know the job."""
+    if not shown.strip():
+        return None
+    state, exit_code = shown.splitlines()[-1].split("|")
+    return described(state.split()[0], exit_code)
+
+
+def described(
+    slurm_state: str,
+    exit_code: str,
+    *,
+    reason: str = "None",
+    nodes: str = "",
+    restarts: int = 0,
+) -> Look:
+    state, code = STATES.get(slurm_state, "unknown"), code_of(exit_code)
+    if slurm_state == "FAILED" and code in STOPPED:
+        state = "cancelled"  # launch was asked to stop, and has saved
+    details = [
+        slurm_state if slurm_state not in ("PENDING", "RUNNING", "COMPLETED") else "",
+        reason if reason != "None" else "",
+        f"on {nodes}" if state == "running" and nodes not in ("", "(null)") else "",
+        f"restarted {restarts} times" if restarts > 1 else "restarted once" if restarts else "",
+        "--with mem=... asks for more" if slurm_state == "OUT_OF_MEMORY" else "",
+    ]
+    return Look(
+        state=state,
+        detail=", ".join(filter(None, details)),
+        exit_code=code if slurm_state in ("COMPLETED", "FAILED") else None,
+    )
+
+
+def code_of(exit_code: str) -> int:
+    """
+    >>> code_of("143:0"), code_of("0:9"), code_of("")
+    (143, 137, 0)
+    """
+    code, _, number = exit_code.partition(":")
+    return SIGNALLED + int(number) if number not in ("", "0") else int(code or 0)

@@ -1,0 +1,81 @@
+"""``--with KEY=VALUE`` for Slurm: keys are the long options of sbatch."""
+
+import re
+from typing import Annotated
+
+from pydantic import Field
+
+from planner.errors import InvalidRequestError
+from planner.plan import Plan
+from planner.spec import Spec
+
+Word = Annotated[str, Field(pattern=r"^\S+$")]
+
+SIGNAL_LATENCY_S = 60
+"""read: sbatch(1) of 22.05, --signal: it may be sent up to so much earlier than asked for."""
+
+_GRES_OF_GPUS = re.compile(r"gpu(?::[A-Za-z_][^:]*)?(?::(?P<number>\d+))?")
+
+
+class SlurmSettings(Spec):
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    reservation: Word | None = None
+    constraint: Word | None = None
+    exclude: Word | None = None
+    """Nodes to leave out."""
+    time: str | None = Field(
+        default=None, pattern=r"^(\d+|\d+:\d+|\d+:\d+:\d+|\d+-\d+(:\d+){0,2})$"
+    )
+    """Limit, as sbatch writes it: ``12:00:00``, ``1-12``, or minutes. Left out, the partition's."""
+    gres: Word | None = None
+    """In place of ``--gpus-per-node``, where GPUs are asked for by type: ``gpu:h100:8``."""
+    cpus_per_task: int | None = Field(default=None, ge=1)
+    """Of a node, whose one task is ``launch``."""
+    mem: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$")
+    """Of a node; left out, what the plan predicts."""
+    warning: int = Field(default=120, ge=0, le=65535)
+    """Seconds before the time limit at which the run is saved and stopped."""
+    export: str = Field(default="ALL", pattern=r"^[A-Za-z_]\w*(,[A-Za-z_]\w*)*$")
+    """Names of the variables that the job gets of this environment; values are Slurm's to carry."""
+
+
+def check_settings(settings: SlurmSettings, plan: Plan) -> None:
+    """What is wrong with the settings together, or beside the plan."""
+    if settings.time is not None:
+        least = settings.warning + SIGNAL_LATENCY_S
+        if limit_seconds(settings.time) <= least:
+            raise InvalidRequestError(
+                f"--with time={settings.time} ends before anything is trained: the warning comes "
+                f"up to {least} s before the limit. Give more time, or a later --with warning"
+            )
+    wanted = plan.parallel.gpus_per_node if plan.hardware.device == "cuda" else 0
+    found = gpus_in(settings.gres)
+    if found is not None and found != wanted:
+        raise InvalidRequestError(
+            f"--with gres={settings.gres} asks for {found} GPUs on each node and the plan is for "
+            f"{wanted}. Ask for as many, or plan again"
+        )
+
+
+def limit_seconds(time: str) -> int:
+    """
+    >>> [limit_seconds(time) for time in ("30", "30:15", "1:30:15", "1-2", "1-2:03", "1-2:03:04")]
+    [1800, 1815, 5415, 93600, 93780, 93784]
+    """
+    days, dash, clock = time.rpartition("-")
+    parts = [int(part) for part in clock.split(":")]
+    units = (3600, 60, 1) if dash or len(parts) == 3 else (60, 1)
+    seconds = sum(part * unit for part, unit in zip(parts, units, strict=False))
+    return int(days or 0) * 86400 + seconds
+
+
+def gpus_in(gres: str | None) -> int | None:
+    """
+    >>> gpus_in("gpu:h100:8,tmpdisk:10G"), gpus_in("gpu:2"), gpus_in("gpu"), gpus_in("tmpdisk:10G")
+    (8, 2, 1, None)
+    """
+    matches = [_GRES_OF_GPUS.fullmatch(entry) for entry in (gres or "").split(",")]
+    found = [int(match["number"] or 1) for match in matches if match is not None]
+    return sum(found) if found else None

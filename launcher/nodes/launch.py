@@ -1,0 +1,200 @@
+"""``launch plan.yaml --rdzv-endpoint HOST``, the same on each of a run's nodes."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from launcher.beginning import Wanted, begun, tell
+from launcher.command import JOIN_SECONDS, num_cores, planned_environment
+from launcher.dry_run import dry_run_text
+from launcher.ending import Ended, say, show_result, show_training_failure
+from launcher.execution import execute, prepare, train_once
+from launcher.inputs import inputs_before
+from launcher.nodes.company import Here, Nodes, rendezvous_of
+from launcher.nodes.convene import convene
+from launcher.nodes.facts import facts_of
+from launcher.nodes.heartbeat import Heart, Peer
+from launcher.nodes.met import Met, read_met, write_met
+from launcher.nodes.place import Endpoint, Node, endpoint_of, leader_address, node_at
+from launcher.nodes.reach import answers, listens
+from launcher.nodes.settings import network_environment
+from launcher.nodes.verdict import common_layout
+from launcher.preflight import needed_disk_bytes
+from launcher.process import SIGNALLED, STOP_SIGNALS, STOPPED
+from launcher.record import write_record
+from launcher.run_directory import RunDirectory, check_may_run_in, create, locked
+from planner.errors import InvalidRequestError, UserError
+from planner.plan import Plan
+from planner.spec import read_spec
+
+LOOK_SECONDS = 0.5
+
+
+def require_endpoint(plan: Plan, given: str | None) -> Endpoint:
+    if given is None:
+        raise InvalidRequestError(
+            f"the plan is for {plan.parallel.num_nodes} nodes, and nothing says where they meet. "
+            "Type the same command on each with --rdzv-endpoint HOST, one of them, or let an "
+            "engine do that: --on hosts|slurm|skypilot|kubeflow"
+        )
+    return endpoint_of(given)
+
+
+def launch_node(
+    plan: Plan, directory: Path, endpoint: Endpoint, wanted: Wanted, *, dry_run: bool
+) -> int:
+    """This node's part of the run; an exit code."""
+    node = node_at(endpoint)
+    if dry_run:
+        print(dry_run_of(plan, directory, endpoint, node, wanted), end="")
+        return 0
+    check_may_run_in(directory)
+    goes_on = wanted.goes_on(RunDirectory(directory))
+    run = create(directory, needed_bytes=needed_disk_bytes(plan), node=node.address)
+    heart = Heart(run.nodes, node, lambda: node.leads or answers(endpoint))
+    here = Here(node=node, endpoint=endpoint, run=run, heart=heart)
+    with locked(run), heart, last_word(heart):
+        if node.leads:
+            return lead(plan, here, wanted, goes_on=goes_on)
+        return follow(plan, here, wanted, goes_on=goes_on)
+
+
+def lead(plan: Plan, here: Here, wanted: Wanted, *, goes_on: bool) -> int:
+    refusal, saved, lines, running = None, None, list[str](), plan
+    try:
+        running, saved, lines = begun(plan, here.run, goes_on=goes_on)
+    except UserError as error:
+        refusal = str(error)
+    say(f"waiting at {here.endpoint} for {plan.parallel.num_nodes - 1} more")
+    met = convene(plan, here, facts_of(plan, here.node, goes_on=goes_on, refusal=refusal))
+    tell(lines)
+    write_met(members_file(here.run), met)
+    nodes = nodes_of(plan, here, met, wanted)
+    code = execute(common_layout(met, running), here.run, saved, nodes)
+    if wanted.record and code == 0:
+        print(f"recorded: {write_record(here.run)}")
+    return code
+
+
+def follow(plan: Plan, here: Here, wanted: Wanted, *, goes_on: bool) -> int:
+    leader = Peer(here.run.nodes, here.endpoint.host, leader_address(here.endpoint), leads=True)
+    came_back = await_leader(here.endpoint, leader)
+    if came_back:
+        say(f"node {leader} trains already: this node joins again")
+        met = read_met(members_file(here.run))
+    else:
+        met = convene(plan, here, facts_of(plan, here.node, goes_on=goes_on))
+    nodes = nodes_of(plan, here, met, wanted)
+    ended = follow_leader(here, nodes, keeps_inputs=came_back or goes_on)
+    nodes.ends(ended)
+    return ended.code
+
+
+def follow_leader(here: Here, nodes: Nodes, *, keeps_inputs: bool) -> Ended:
+    """What it announces, one attempt after another."""
+    if nodes.next_word("preparing", "training") is None:
+        return taken_down(nodes)
+    plan = read_spec(Plan, here.run.plan)
+    environment = planned_environment(plan, os.environ, nodes.environment)
+    inputs = inputs_before(here.run) if keeps_inputs else None
+    if inputs is None or not inputs.are_there:
+        nodes.prepares()
+        ended = prepare(here.run, environment, nodes)
+        if ended.code != 0:
+            return ended
+    ended = Ended(code=0)
+    while (word := nodes.next_word("training", "done")) is not None and word.state != "done":
+        nodes.attempt = word.attempt
+        plan = read_spec(Plan, here.run.plan)
+        ended = train_once(plan, here.run, environment, None, nodes)
+        if ended.code != 0:
+            show_training_failure(here.run, ended)
+    if word is None:
+        return ended if ended.code != 0 else taken_down(nodes)
+    if nodes.shows(here.run):
+        show_result(plan, here.run)
+    return Ended(code=0)
+
+
+def taken_down(nodes: Nodes) -> Ended:
+    assert nodes.trouble is not None
+    say(f"error: {nodes.trouble.reason}")
+    return Ended(code=nodes.trouble.code, lost=nodes.trouble)
+
+
+def await_leader(endpoint: Endpoint, leader: Peer) -> bool:
+    """Whether the run is under way, and this node comes back to it; else the first meeting is."""
+    say(f"waiting for {endpoint}")
+    end = time.monotonic() + JOIN_SECONDS
+    while time.monotonic() < end:
+        leader.listen()
+        if leader.heard and leader.beat.state in ("preparing", "training", "over"):
+            return True
+        if listens(endpoint):
+            return False
+        time.sleep(LOOK_SECONDS)
+    raise InvalidRequestError(
+        f"nothing listens at {endpoint} for {JOIN_SECONDS // 60} min: type the same command on "
+        f"{endpoint.host} too, and let its firewall pass the port"
+    )
+
+
+def nodes_of(plan: Plan, here: Here, met: Met, wanted: Wanted) -> Nodes:
+    addresses = [node.address for node in met.nodes]
+    if here.node.address not in addresses:
+        raise InvalidRequestError(
+            f"the run goes on with {', '.join(addresses)}, and this node is "
+            f"{here.node.address}: start one of those again"
+        )
+    peers = [
+        Peer(here.run.nodes, node.name, node.address, leads=node.leads)
+        for node in met.nodes
+        if node.address != here.node.address
+    ]
+    return Nodes(plan, here, peers, max_restarts=wanted.max_restarts)
+
+
+def members_file(run: RunDirectory) -> Path:
+    """Who takes part, for one that comes back."""
+    return run.nodes / "met.json"
+
+
+@contextmanager
+def last_word(heart: Heart) -> Iterator[None]:
+    """Whatever ends this launch is told to the other nodes, a signal too."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(SIGNALLED + number)
+
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    try:
+        yield
+    except UserError as error:
+        heart.say("failed", code=error.exit_code, message=str(error))
+        raise
+    except SystemExit as error:
+        code = int(error.code or 0)
+        heart.say("failed", code=code, message=f"stopped by {STOPPED.get(code, code)}")
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def dry_run_of(plan: Plan, directory: Path, endpoint: Endpoint, node: Node, wanted: Wanted) -> str:
+    restarts = wanted.max_restarts
+    text = dry_run_text(
+        plan,
+        RunDirectory(directory, node.address),
+        python=sys.executable,
+        cores=num_cores(),
+        rendezvous=rendezvous_of(node, endpoint, 1, plan.parallel.num_nodes),
+        network=network_environment(node, restarts=restarts > 0),
+        max_restarts=restarts,
+    )
+    return f"node: {node}, {node.interface}{', leads' if node.leads else ''}\n{text}"

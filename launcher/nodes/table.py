@@ -1,0 +1,28 @@
+"""The nodes of a run as a table. Draws; judges nothing."""
+
+from rich import box
+from rich.table import Table
+
+from launcher.nodes.met import Met
+from launcher.nodes.verdict import rate
+
+
+def nodes_table(met: Met) -> Table:
+    title = f"{len(met.nodes)} nodes, all-reduce {rate(met.all_reduce_bytes_per_s)}"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_style="bold")
+    for name in ("node", "address", "interface", "cards", "driver"):
+        table.add_column(name)
+    for name in ("clock", "slowest link from it"):
+        table.add_column(name, justify="right")
+    for number, (node, clock) in enumerate(zip(met.nodes, met.clocks, strict=True)):
+        sent = [link.bytes_per_s for link in met.links if link.sender == number]
+        table.add_row(
+            f"{node.name}{' (leads)' if node.leads else ''}",
+            node.address,
+            node.interface,
+            node.cards,
+            node.driver or "-",
+            f"{clock.offset_s:+.3f} s" if number else "-",
+            rate(min(sent)) if sent else "-",
+        )
+    return table

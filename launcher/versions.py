@@ -1,0 +1,34 @@
+"""Versions of what trains; imports none of it."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = (
+    "tuneplan",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "deepspeed",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+)
+
+
+def package_versions() -> dict[str, str | None]:
+    """Nothing for one that is not installed."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def python_version() -> str:
+    return platform.python_version()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Plans as jobs of a real Slurm."""
