@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+from msgspec import structs
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
@@ -261,7 +262,7 @@ def _training_data(
 
     section = (recipe.data if recipe is not None else DataSection()).reading(named)
     if errors is not None:
-        section = section.model_copy(update={"errors": errors})
+        section = structs.replace(section, errors=errors)
     return training_data(section, model)
 
 

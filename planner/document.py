@@ -3,6 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
+from msgspec import to_builtins
+
 from planner.alternatives import Alternative
 from planner.candidate import Candidate
 from planner.choose import Decision
@@ -20,7 +22,7 @@ def document(decision: Decision, plan: Plan) -> dict[str, Any]:
     """Everything the report shows, as plain data; bytes are integers."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "plan": plan.model_dump(mode="json"),
+        "plan": to_builtins(plan),
         "prediction": _prediction(decision),
         "model": {
             "num_params": plan.model.num_params,
@@ -74,7 +76,7 @@ def _hardware(cluster: Cluster) -> dict[str, Any]:
         "free_bytes": accelerator.free_bytes,
         "gpus_per_node": cluster.gpus_per_node,
         "num_nodes": cluster.num_nodes,
-        "holders": [holder.model_dump() for holder in accelerator.holders],
+        "holders": [to_builtins(holder) for holder in accelerator.holders],
         "power_limit_watts": accelerator.power_limit_watts,
         "link": cluster.link,
         "link_bytes_per_s": cluster.link_bytes_per_s,
@@ -107,7 +109,7 @@ def machine_document(cluster: Cluster) -> dict[str, Any] | None:
     chosen = selection(machine)
     subset = better_subset(chosen.found)
     return {
-        **machine.model_dump(mode="json"),
+        **to_builtins(machine),
         "visible": [{"index": each.index, "uuid": each.uuid} for each in chosen.shown],
         "better_subset": list(subset.indices) if subset is not None else None,
         "links": [_pair(pair, chosen) for pair in machine.nvml.pairs],

@@ -3,12 +3,11 @@
 from functools import cache
 from typing import NamedTuple
 
-from planner.checked import field
 from planner.gpu import Cluster, GpuSpec
 from planner.kernels import Kernel
 from planner.network import Links, links_of
 from planner.presets import ROOT
-from planner.spec import Spec, read_spec
+from planner.spec import PositiveFloat, Spec, read_spec
 
 FLASH_SINCE = 8.0
 """Compute capability that FlashAttention-2 needs."""
@@ -45,7 +44,7 @@ class HostShare(Spec):
 class ToldApart(Spec):
     """The least difference that a choice may rest on."""
 
-    share: float = field(gt=0)
+    share: PositiveFloat
     source: str
 
 

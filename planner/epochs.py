@@ -4,6 +4,8 @@ from dataclasses import replace
 from math import ceil
 from typing import NamedTuple
 
+from msgspec import structs
+
 from planner.candidate import Candidate
 from planner.lengths import TokenLengths
 from planner.recipe import Recipe
@@ -86,8 +88,8 @@ def packed_rows(lengths: TokenLengths, num_samples: int, length: int) -> int:
 
 def _run_time_s(chosen: Candidate, num_steps: int, row_tokens: float) -> float | None:
     """Steps of the real length: micro-batches are padded to their own longest sample only."""
-    recipe = chosen.workload.recipe.model_copy(update={"sequence_length": max(1, ceil(row_tokens))})
-    shorter = replace(chosen, workload=chosen.workload.model_copy(update={"recipe": recipe}))
+    recipe = structs.replace(chosen.workload.recipe, sequence_length=max(1, ceil(row_tokens)))
+    shorter = replace(chosen, workload=structs.replace(chosen.workload, recipe=recipe))
     return None if shorter.step_time_s is None else num_steps * shorter.step_time_s
 
 

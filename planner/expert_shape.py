@@ -2,9 +2,8 @@
 
 from typing import Literal
 
-from planner.checked import field
 from planner.linear import Linear
-from planner.spec import Spec
+from planner.spec import PositiveInt, Spec
 
 Router = Literal[
     "softmax", "softmax-fp32", "fp32-softmax", "sigmoid", "chosen-softmax", "chosen-softmax-fp32"
@@ -25,9 +24,9 @@ def _matrix(name: str, in_features: int, out_features: int, *, bias: bool = Fals
 class ExpertsSpec(Spec):
     """The mixture of experts in a model's layers, and which layers have none."""
 
-    num_experts: int = field(ge=1)
+    num_experts: PositiveInt
     """Routed experts of a layer; their weights are one tensor a matrix, not ``nn.Linear``."""
-    experts_per_token: int = field(ge=1)
+    experts_per_token: PositiveInt
     intermediate_size: int
     """Of one routed expert."""
     router: Router
@@ -44,12 +43,12 @@ class ExpertsSpec(Spec):
     """Whether a sigmoid weighs that MLP's output (Qwen2-MoE)."""
     first_dense_layers: int = 0
     """So many layers at the start have an ordinary MLP (DeepSeek)."""
-    every: int = field(default=1, ge=1)
+    every: PositiveInt = 1
     """One layer in so many is routed, the last of them; the others have an ordinary MLP."""
     dense_layers: tuple[int, ...] = ()
     """Further layers with an ordinary MLP, counted from 0."""
 
-    def _agrees(self) -> None:
+    def __post_init__(self) -> None:
         if self.experts_per_token > self.num_experts:
             raise ValueError(
                 f"experts_per_token ({self.experts_per_token}) must not exceed "

@@ -81,7 +81,7 @@ class GpuSpec(Spec):
     observed: str
     """Where capacity and context were seen, and how surely."""
 
-    def _agrees(self) -> None:
+    def __post_init__(self) -> None:
         if self.nvml_total_mib is None and self.torch_visible_mib is None:
             raise ValueError("give nvml_total_mib or torch_visible_mib")
 

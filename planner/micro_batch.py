@@ -11,6 +11,8 @@ from functools import cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
+from msgspec import structs
+
 from planner.autograd import GradientSink
 from planner.model_pass import ModelPass, PassedLayer, passed_layers
 from planner.numerics import Numerics
@@ -137,8 +139,8 @@ def _passed(workload: Workload) -> Workload:
     if isinstance(workload.model, TracedSpec):
         return workload
     unread = {"global_batch_size": 0, "optimizer": None}
-    recipe = workload.recipe.model_copy(update=unread)
-    return workload.model_copy(update={"recipe": recipe})
+    recipe = structs.replace(workload.recipe, **unread)
+    return structs.replace(workload, recipe=recipe)
 
 
 @cache

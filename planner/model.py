@@ -111,7 +111,7 @@ class ModelSpec(Spec):
     latent: LatentAttentionSpec | None = None
     """Multi-head latent attention; ``head_dim`` is then that of the part that rotates."""
 
-    def _agrees(self) -> None:
+    def __post_init__(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from planner.checked import ValidationError
 from planner.configs import (
     deepseek,
     gemma,
@@ -59,8 +58,8 @@ def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
         raise config.error("quantization_config: its weights are quantized. Use the original")
     try:
         return ARCHITECTURES[model_type].read(config)
-    except ValidationError as error:
-        raise config.error(error.problems[0].reason) from error
+    except ValueError as error:
+        raise config.error(str(error)) from error
 
 
 def _dequantized_at_load(quantization: Any) -> bool:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Literal, NamedTuple
 
+from msgspec import structs
+
 from planner.decoder import Decoder
 from planner.efficiency import Rates
 from planner.flops import micro_batch_flops, recomputed_share
@@ -188,7 +190,7 @@ def _alike(workload: Workload) -> Workload:
         "attention": recipe.attention,
         "loss": recipe.loss,
     }
-    return workload.model_copy(update={"recipe": other.model_copy(update=passes)})
+    return structs.replace(workload, recipe=structs.replace(other, **passes))
 
 
 class _Counts(NamedTuple):

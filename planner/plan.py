@@ -6,15 +6,14 @@ free of contradictions; nothing later has to check it again.
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from msgspec import Meta, structs
 
-from planner.checked import field
 from planner.data_section import DataSection
 from planner.errors import UnknownNameError
 from planner.gpu import Device
 from planner.network import network_name
 from planner.prediction_section import PredictionSection
-from planner.spec import Spec
+from planner.spec import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, Spec
 from planner.training_sections import TrainingSection
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -102,19 +101,19 @@ class HardwareSection(Spec):
     """What joins several nodes, by its name in presets/networks.yaml; nothing where it is unknown
     or there is one."""
 
-    @field_validator("network")
-    @classmethod
-    def _known(cls, name: str | None) -> str | None:
+    def __post_init__(self) -> None:
+        if self.network is None:
+            return
         try:
-            return None if name is None else network_name(name)
+            structs.force_setattr(self, "network", network_name(self.network))
         except UnknownNameError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(f"network: {error}") from error
 
 
 class AdapterSection(Spec):
-    rank: int = field(ge=1)
-    alpha: int = field(ge=1)
-    dropout: float = field(ge=0, lt=1)
+    rank: PositiveInt
+    alpha: PositiveInt
+    dropout: Share
     dora: bool = False
     """Direction and magnitude apart (arXiv:2402.09353): one more trained vector a matrix."""
     rslora: bool = False
@@ -136,7 +135,7 @@ class QuantizationSection(Spec):
         """
         return self.quant_type == "int8"
 
-    def _agrees(self) -> None:
+    def __post_init__(self) -> None:
         if self.quant_type == "int8" and self.double_quant:
             raise ValueError("double_quant belongs to nf4: int8 has one scale a row, in fp32")
 
@@ -160,34 +159,34 @@ class PrecisionSection(Spec):
 
 
 class BatchSection(Spec):
-    micro_batch_size: int = field(ge=1)
-    gradient_accumulation_steps: int = field(ge=1)
-    global_batch_size: int = field(ge=1)
-    sequence_length: int = field(ge=1)
+    micro_batch_size: PositiveInt
+    gradient_accumulation_steps: PositiveInt
+    global_batch_size: PositiveInt
+    sequence_length: PositiveInt
     packing: bool = False
 
 
 class ZeroSection(Spec):
     """DeepSpeed's sizes, in elements: they bound its buffers, so the memory model reads them."""
 
-    reduce_bucket_size: int = field(ge=1)
-    allgather_bucket_size: int = field(ge=1)
-    prefetch_bucket_size: int = field(ge=0)
-    max_live_parameters: int = field(ge=0)
-    param_persistence_threshold: int = field(ge=0)
-    sub_group_size: int = field(ge=1)
+    reduce_bucket_size: PositiveInt
+    allgather_bucket_size: PositiveInt
+    prefetch_bucket_size: NonNegativeInt
+    max_live_parameters: NonNegativeInt
+    param_persistence_threshold: NonNegativeInt
+    sub_group_size: PositiveInt
 
 
 class ParallelSection(Spec):
     strategy: Strategy
     zero_stage: ZeroStage
     offload: Offload = "none"
-    num_nodes: int = field(ge=1)
-    gpus_per_node: int = field(ge=1)
-    world_size: int = field(ge=1)
+    num_nodes: PositiveInt
+    gpus_per_node: PositiveInt
+    world_size: PositiveInt
     zero: ZeroSection | None = None
 
-    def _agrees(self) -> None:
+    def __post_init__(self) -> None:
         if self.world_size != self.num_nodes * self.gpus_per_node:
             raise ValueError(
                 f"world_size ({self.world_size}) must be num_nodes * gpus_per_node "
@@ -209,16 +208,16 @@ class ParallelSection(Spec):
 
 class OptimizerSection(Spec):
     name: OptimizerName
-    learning_rate: float = field(gt=0)
-    weight_decay: float = field(ge=0)
-    max_grad_norm: float = field(gt=0)
-    lora_plus_ratio: float | None = field(default=None, ge=1)
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+    max_grad_norm: PositiveFloat
+    lora_plus_ratio: Annotated[float, Meta(ge=1)] | None = None
     """Learning rate of adapters' B matrices over that of their A matrices (arXiv:2402.12354)."""
 
 
 class ScheduleSection(Spec):
     kind: ScheduleKind
-    warmup_ratio: float = field(ge=0, lt=1)
+    warmup_ratio: Share
 
 
 class OutputSection(Spec):
@@ -228,10 +227,10 @@ class OutputSection(Spec):
 class Fallback(Spec):
     """What to try next on out of memory; the global batch stays the same."""
 
-    micro_batch_size: int = field(ge=1)
-    gradient_accumulation_steps: int = field(ge=1)
+    micro_batch_size: PositiveInt
+    gradient_accumulation_steps: PositiveInt
     activation_checkpointing: bool
-    checkpoint_every: int = field(default=1, ge=1)
+    checkpoint_every: PositiveInt = 1
     strategy: Strategy
     peak_allocated_bytes: int
 
@@ -247,7 +246,7 @@ class Plan(Spec):
     batch: BatchSection
     parallel: ParallelSection
     activation_checkpointing: bool
-    checkpoint_every: int = field(default=1, ge=1)
+    checkpoint_every: PositiveInt = 1
     """Which layers recompute their activations: those whose number it divides."""
     attention: Attention
     loss: Loss
@@ -259,7 +258,7 @@ class Plan(Spec):
     prediction: PredictionSection
     fallbacks: tuple[Fallback, ...]
 
-    def _agrees(self) -> None:
+    def __post_init__(self) -> None:
         batch, ranks = self.batch, self.parallel.world_size
         product = batch.micro_batch_size * batch.gradient_accumulation_steps * ranks
         if product != batch.global_batch_size:

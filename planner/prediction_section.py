@@ -1,6 +1,7 @@
 """What a plan predicts: the run is held against it."""
 
-from planner.checked import field
+from msgspec import field
+
 from planner.spec import Spec
 
 
@@ -30,6 +31,6 @@ class PredictionSection(Spec):
     process can show. Gathered weights and buckets may be largest at another."""
     cublas_bytes: int = 0
     """Of the workspace of every phase but the load; no trace has it."""
-    load_without_files: dict[str, int] = Field(default_factory=dict)
+    load_without_files: dict[str, int] = field(default_factory=dict)
     """Parts of a rehearsal's load, whose weights are random: where the experts of a checkpoint are
     stacked, the plan's own takes more."""

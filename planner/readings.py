@@ -3,10 +3,11 @@
 Nothing stands for what was not told. A file holds no process ids, host name or path.
 """
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from planner.checked import field
-from planner.spec import Spec
+from msgspec import Meta, field
+
+from planner.spec import NonNegativeInt, PositiveInt, Spec
 from planner.units import GIB
 
 CudaVariable = Literal["CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"]
@@ -43,18 +44,18 @@ class PcieReading(Spec):
 class DeviceReading(Spec):
     """What NVML says of a GPU or of one MIG slice."""
 
-    index: int = field(ge=0)
+    index: NonNegativeInt
     """Of the GPU, in the order of the PCI bus, as nvidia-smi counts."""
     uuid: str
     name: str
     card_name: str
     """Of the GPU, also for a slice."""
-    total_bytes: int | None = field(default=None, ge=0)
-    reserved_bytes: int = field(default=0, ge=0)
+    total_bytes: NonNegativeInt | None = None
+    reserved_bytes: NonNegativeInt = 0
     """Kept by the driver, part of the total."""
-    free_bytes: int | None = field(default=None, ge=0)
+    free_bytes: NonNegativeInt | None = None
     holders: tuple[Holder, ...] | None = ()
-    compute_capability: str | None = field(default=None, pattern=r"^\d+\.\d$")
+    compute_capability: Annotated[str, Meta(pattern=r"^\d+\.\d\Z")] | None = None
     fp32_flops_per_s: int | None = None
     """Cores by the largest clock, two operations each: by what CUDA's order is guessed."""
     memory_bandwidth_bytes_per_s: int | None = None
@@ -69,9 +70,9 @@ class DeviceReading(Spec):
     ecc_enabled: bool | None = None
     uncorrected_errors: int | None = None
     """Of memory, since the driver was loaded."""
-    nvlinks: int = field(default=0, ge=0)
+    nvlinks: NonNegativeInt = 0
     """Active ones."""
-    card_nvlinks: int = field(default=0, ge=0)
+    card_nvlinks: NonNegativeInt = 0
     """All that the card has."""
     nvlink_bytes_per_s: int | None = None
     """One link's line rate, one direction."""
@@ -83,8 +84,8 @@ class DeviceReading(Spec):
 class PairReading(Spec):
     """What is between two GPUs, the one with the lower index first."""
 
-    one: int = field(ge=0)
-    other: int = field(ge=0)
+    one: NonNegativeInt
+    other: NonNegativeInt
     nvlinks: int | None
     """That join the two, directly or through a switch; nothing where NVML does not tell."""
     through_switch: bool = False
@@ -108,7 +109,7 @@ class NvmlReading(Spec):
     unsupported: tuple[str, ...] = ()
     """Calls that this driver or these devices do not have."""
 
-    def _agrees(self) -> None:
+    def __post_init__(self) -> None:
         indices = [device.index for device in self.devices]
         if len(set(indices)) < len(indices):
             raise ValueError("two devices have the same index")
@@ -119,12 +120,12 @@ class NvmlReading(Spec):
 
 class HostReading(Spec):
     cpu_name: str
-    cores: int = field(ge=1)
+    cores: PositiveInt
     """That this process may use."""
     machine_cores: int | None = None
-    total_bytes: int = field(ge=0)
+    total_bytes: NonNegativeInt
     """Of the machine, or of the control group around this process where that is less."""
-    available_bytes: int = field(ge=0)
+    available_bytes: NonNegativeInt
     machine_bytes: int | None = None
     shm_bytes: int | None = None
     """Size of /dev/shm."""

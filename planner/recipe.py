@@ -3,8 +3,9 @@
 from functools import cache
 from typing import NamedTuple
 
+from msgspec import structs
+
 from planner.adapter_targets import lora_targets
-from planner.checked import field
 from planner.data_section import DataSection
 from planner.gpu import Device
 from planner.layer_kinds import LayerKind
@@ -23,15 +24,15 @@ from planner.plan import (
     refuse_dora_on_int8,
 )
 from planner.presets import Source
-from planner.spec import Spec
+from planner.spec import PositiveFloat, PositiveInt, Spec
 from planner.units import format_count
 
 
 class WrittenFor(Spec):
     """The machine's part as a recipe's author had it: what a plan may choose anew."""
 
-    micro_batch_size: int = field(ge=1)
-    devices: int = field(default=1, ge=1)
+    micro_batch_size: PositiveInt
+    devices: PositiveInt = 1
     """Beside the recipe's global batch the two say how many micro-batches were accumulated."""
     compute: Precision
     activation_checkpointing: bool
@@ -47,19 +48,19 @@ class Recipe(Spec):
     method: Method
     adapter: AdapterSection | None = None
     quantization: QuantizationSection | None = None
-    global_batch_size: int = field(ge=1)
-    sequence_length: int = field(ge=1)
+    global_batch_size: PositiveInt
+    sequence_length: PositiveInt
     packing: bool = False
     """Several samples in a row of that length, which do not see each other."""
     optimizer: OptimizerSection
     schedule: ScheduleSection
-    epochs: float = field(gt=0)
+    epochs: PositiveFloat
     data: DataSection
     attention: Attention = "sdpa"
     loss: Loss = "fused"
     written_for: WrittenFor | None = None
 
-    def _agrees(self) -> None:
+    def __post_init__(self) -> None:
         refuse_dora_on_int8(self.adapter, self.quantization)
 
 
@@ -126,8 +127,8 @@ def of_states(workload: Workload) -> Workload:
     """One for all workloads that differ in their batches alone: they have the same model states,
     which are counted once."""
     one_token = {"sequence_length": 1, "global_batch_size": 1}
-    recipe = workload.recipe.model_copy(update=one_token)
-    return workload.model_copy(update={"recipe": recipe})
+    recipe = structs.replace(workload.recipe, **one_token)
+    return structs.replace(workload, recipe=recipe)
 
 
 class Batch(NamedTuple):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from msgspec import structs
+
 from planner.adapter_targets import Targets, lora_targets
 from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
@@ -117,13 +119,13 @@ def workload(request: Request, method: Method) -> Workload:
     if recipe.adapter is not None:
         changes["adapter"] = _adapter(request, recipe.adapter)
     if request.optimizer is not None:
-        changes["optimizer"] = recipe.optimizer.model_copy(update={"name": request.optimizer})
+        changes["optimizer"] = structs.replace(recipe.optimizer, name=request.optimizer)
     if request.data is not None:
         changes["data"] = request.data.section
     return _one_of_equals(
         Workload(
             model=request.model.spec,
-            recipe=recipe.model_copy(update=changes),
+            recipe=structs.replace(recipe, **changes),
             compute=request.compute,
         )
     )
@@ -141,7 +143,7 @@ def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
     asked = request.lora_targets or adapter.target_modules
     targets = lora_targets(request.model.spec, asked)
     changes = {"target_modules": targets, "rank": request.lora_rank or adapter.rank}
-    return AdapterSection(**{**adapter.model_dump(), **changes})
+    return structs.replace(adapter, **changes)
 
 
 def allowed_series(request: Request, work: Workload) -> Iterator[Series]:

@@ -22,6 +22,7 @@ LAUNCHER_MAY_USE = {
     "planner.readings",
     "planner.optimizers",
     "planner.plan",
+    "planner.problem",
     "planner.prediction_section",
     "planner.presets",
     "planner.refit",

@@ -4,8 +4,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from msgspec import field, to_builtins
+
 from benchmarks.rows import Quantity
-from planner.checked import field
 from planner.model import ModelSpec
 from planner.numerics import CrossEntropy, GroupedHeads, Numerics
 from planner.plan import Loss, Method, OptimizerName
@@ -107,7 +108,7 @@ class SourceConventions(Spec):
             grouped_heads=self.grouped_heads,
             cross_entropy=self.cross_entropy_of.get(model, self.cross_entropy),
             output_in_fp32=self.output_in_fp32 and own.autocast,
-            **own.model_dump(),
+            **to_builtins(own),
         )
 
     def shape(self, model: str) -> ModelSpec | None:

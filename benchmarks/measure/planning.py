@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from msgspec import ValidationError, convert, structs, to_builtins
+
 from benchmarks.measure.matrix import Row
 from planner.assemble import plan_of
 from planner.candidate import Candidate
-from planner.checked import ValidationError
 from planner.choose import Decision
 from planner.detect import detect, parse_gpus
 from planner.errors import InvalidRequestError, UserError
@@ -67,9 +68,7 @@ def plan_row(row: Row, cluster: Cluster) -> Planned:
     try:
         candidate, request = _candidate(row, cluster)
         plan = plan_of(_decision(request, candidate))
-    except ValidationError as error:
-        raise NotPlannableError(str(error)) from error
-    except UserError as error:
+    except (UserError, ValidationError, ValueError) as error:
         raise NotPlannableError(str(error)) from error
     return Planned(plan=plan, candidate=candidate)
 
@@ -104,13 +103,13 @@ def _model(row: Row) -> ModelPreset:
     preset = load_model(row.model)
     if row.num_layers is None:
         return preset
-    spec = preset.spec.model_copy(update={"num_layers": row.num_layers})
-    return preset.model_copy(update={"spec": spec})
+    spec = structs.replace(preset.spec, num_layers=row.num_layers)
+    return structs.replace(preset, spec=spec)
 
 
 def _recipe(row: Row) -> Recipe:
     recipe = load_recipe(row.method)
-    optimizer = recipe.optimizer.model_dump() | {"name": row.optimizer}
+    optimizer = to_builtins(recipe.optimizer) | {"name": row.optimizer}
     changes = {
         "loss": row.loss,
         "attention": row.attention,
@@ -120,7 +119,7 @@ def _recipe(row: Row) -> Recipe:
         * row.gradient_accumulation_steps
         * row.world_size,
     }
-    return Recipe.model_validate(recipe.model_dump() | changes)
+    return convert(to_builtins(recipe) | changes, Recipe)
 
 
 def _decision(request: Request, candidate: Candidate) -> Decision:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs, to_builtins
+
 from benchmarks.measure.environment import ROOT, environment_of
 from benchmarks.nodes.launches import Launch, losses, metrics, seconds_until, write_plan
 from benchmarks.nodes.namespaces import Namespace, two_nodes, why_not
@@ -185,9 +187,9 @@ def write(measured: dict[str, Any]) -> None:
         "run": {
             "benchmark": "nodes",
             "model": MODEL,
-            "plan": over_nodes(plan_of_one(steps=STEPS), "ddp")
-            .model_copy(update={"fallbacks": ()})
-            .batch.model_dump(mode="json"),
+            "plan": to_builtins(
+                structs.replace(over_nodes(plan_of_one(steps=STEPS), "ddp"), fallbacks=()).batch
+            ),
             "nodes": RANKS,
             "steps": STEPS,
         },

@@ -5,12 +5,13 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from msgspec import convert, field
+
 from benchmarks.accuracy import predict as accuracy
 from benchmarks.accuracy.express import training_of
 from benchmarks.accuracy.sources import sources
 from benchmarks.rows import Row
 from planner.cards import named_cluster
-from planner.checked import field
 from planner.efficiency import Rates, rates, speed_data
 from planner.pass_work import counted_once, of_model, timed
 from planner.spec import Spec, parse_yaml, read_text
@@ -30,7 +31,7 @@ class SpeedSource(Spec):
 @cache
 def speed_sources() -> dict[str, SpeedSource]:
     content: dict[str, object] = parse_yaml(read_text(FILE), FILE)
-    return {name: SpeedSource.model_validate(each) for name, each in content.items()}
+    return {name: convert(each, SpeedSource) for name, each in content.items()}
 
 
 def set_aside(row: Row) -> str | None:

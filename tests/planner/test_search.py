@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
+from msgspec import structs
 
 from planner.choose import choose
 from planner.memory import footprint
@@ -54,11 +55,11 @@ def small(name: str, num_layers: int) -> ModelPreset:
     """A model's own kinds of layers, few and narrow."""
     preset = load_model(name)
     changes = {"num_layers": num_layers, "vocab_size": 4096}
-    return preset.model_copy(update={"spec": shrunk(preset.spec, **changes)})
+    return structs.replace(preset, spec=shrunk(preset.spec, **changes))
 
 
 def shrunk(spec: ModelSpec, **changes: int) -> ModelSpec:
-    return spec.model_copy(update=changes)
+    return structs.replace(spec, **changes)
 
 
 def every_candidate(request: Request) -> Iterator[Priced]:

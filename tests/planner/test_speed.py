@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from planner.accuracy import time_ratio
 from planner.bottleneck import bottleneck_of
@@ -37,7 +38,7 @@ A100 = parse_gpus("8xa100-sxm-80gb")
 
 
 def workload(method: Method, length: int = 1024, **changes: Any) -> Workload:
-    recipe = load_recipe(method).model_copy(update={"sequence_length": length, **changes})
+    recipe = structs.replace(load_recipe(method), sequence_length=length, **changes)
     return Workload(model=LLAMA, recipe=recipe, compute="bf16")
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from planner.cards import named_cluster
 from planner.choose import Decision, decide
@@ -31,8 +32,8 @@ def fits(decision: Decision, *, micro_batch: int | None = None, length: int | No
     chosen = decision.chosen
     layout = chosen.layout._replace(micro_batch_size=micro_batch or chosen.layout.micro_batch_size)
     recipe = chosen.workload.recipe
-    recipe = recipe.model_copy(update={"sequence_length": length or recipe.sequence_length})
-    work = chosen.workload.model_copy(update={"recipe": recipe})
+    recipe = structs.replace(recipe, sequence_length=length or recipe.sequence_length)
+    work = structs.replace(chosen.workload, recipe=recipe)
     changed = replace(chosen, layout=layout, workload=work)
     return changed.fits(decision.request.budget_bytes)
 

@@ -3,8 +3,9 @@
 from functools import cache
 from pathlib import Path
 
+from msgspec import field
+
 from benchmarks.accuracy.litgpt.weights import Attention
-from planner.checked import field
 from planner.spec import Spec, read_spec
 
 DIRECTORY = Path(__file__).parent / "sources"
