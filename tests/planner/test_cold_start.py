@@ -7,7 +7,7 @@ from pathlib import Path
 ASKED = ("--model", "qwen2.5-7b", "--gpus", "rtx-4090")
 SCRIPT = """
 import sys
-from planner.__main__ import main
+from planner.cli import main
 sys.argv = ["plan", *sys.argv[1:]]
 try:
     main()
@@ -34,8 +34,10 @@ HEAVY = {
 FOR_OTHER_QUESTIONS = {
     "planner.document",
     "planner.explanation",
+    "planner.host_reading",
     "planner.json_schema",
     "planner.listing",
+    "planner.machine_notes",
     "planner.nvml",
     "planner.planned_data",
     "planner.recipe_families",
