@@ -28,6 +28,7 @@ LAUNCHER_MAY_USE = {
     "planner.units",
 }
 AT_THE_EDGE = {
+    "__main__",
     "cli",
     "command_line",
     "explanation",
