@@ -14,7 +14,7 @@ from planner.expert_shape import ExpertsSpec
 from planner.layer_kinds import LayerKind
 from planner.linear import Linear
 from planner.model import ModelSpec
-from planner.recipe import Workload
+from planner.recipe import Workload, of_states
 
 Role = Literal["weight", "embedding", "vector"]
 """A vector is a norm's weight or a bias: it does not decay.
@@ -84,9 +84,13 @@ class Parameters:
         return tuple(group for group in (decayed, others) if group)
 
 
-@cache
 def parameters(workload: Workload) -> Parameters:
     """All of them, a tied one once; packed 4-bit matrices are none."""
+    return _parameters(of_states(workload))
+
+
+@cache
+def _parameters(workload: Workload) -> Parameters:
     model, full = workload.model, workload.method == "full"
     return Parameters(
         before=tuple(_before(model, full)),

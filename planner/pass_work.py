@@ -40,11 +40,10 @@ class Growing(NamedTuple):
     more_bytes: int
 
     def with_samples(self, count: int) -> Kernel:
-        more, kernel = count - self.samples, self.kernel
-        return kernel._replace(
-            flops=kernel.flops + more * self.more_flops,
-            num_bytes=kernel.num_bytes + more * self.more_bytes,
-        )
+        more = count - self.samples
+        phase, kind, width, flops, num_bytes = self.kernel
+        more_flops, more_bytes = more * self.more_flops, more * self.more_bytes
+        return Kernel(phase, kind, width, flops + more_flops, num_bytes + more_bytes)
 
 
 Counted = Mapping[Place, Mapping[Growing, int]]

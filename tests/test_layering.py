@@ -33,6 +33,7 @@ LAUNCHER_MAY_USE = {
     "planner.whole_file",
 }
 AT_THE_EDGE = {
+    "__main__",
     "cli",
     "command_line",
     "explanation",
