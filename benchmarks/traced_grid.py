@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import structs
 
 from benchmarks.errors import error_statistics, relative_error
 from benchmarks.measure.environment import host_environment
@@ -152,11 +153,11 @@ def plan_for(point: Point) -> Plan:
     """A plan of cards that are large enough for anything."""
     preset = load_model(point.model)
     num_layers = max(NUM_LAYERS, preset.spec.full_attention_every or 0)
-    spec = preset.spec.model_copy(update={"num_layers": num_layers})
+    spec = structs.replace(preset.spec, num_layers=num_layers)
     recipe = load_recipe(point.method)
-    recipe = recipe.model_copy(update={"loss": point.loss})
+    recipe = structs.replace(recipe, loss=point.loss)
     request = Request(
-        model=preset.model_copy(update={"spec": spec}),
+        model=structs.replace(preset, spec=spec),
         cluster=_large_cards(point.world_size),
         recipe=recipe,
         sequence_length=point.sequence_length,

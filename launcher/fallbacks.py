@@ -1,5 +1,7 @@
 """What to try next when memory runs out: the plan's leaner layouts, of the same global batch."""
 
+from msgspec import structs
+
 from planner.errors import UserError
 from planner.plan import Fallback, Plan
 from planner.prediction_section import PredictionSection
@@ -42,24 +44,22 @@ def layout_settings(plan: Plan) -> dict[str, str]:
 
 
 def _with_layout(plan: Plan, fallback: Fallback) -> Plan:
-    batch = plan.batch.model_copy(
-        update={
-            "micro_batch_size": fallback.micro_batch_size,
-            "gradient_accumulation_steps": fallback.gradient_accumulation_steps,
-        }
+    batch = structs.replace(
+        plan.batch,
+        micro_batch_size=fallback.micro_batch_size,
+        gradient_accumulation_steps=fallback.gradient_accumulation_steps,
     )
-    changed = plan.model_copy(
-        update={
-            "batch": batch,
-            "activation_checkpointing": fallback.activation_checkpointing,
-            "checkpoint_every": fallback.checkpoint_every,
-            "prediction": _scaled(plan, fallback.peak_allocated_bytes),
-            "fallbacks": tuple(
-                each
-                for each in plan.fallbacks
-                if each.peak_allocated_bytes < fallback.peak_allocated_bytes
-            ),
-        }
+    changed = structs.replace(
+        plan,
+        batch=batch,
+        activation_checkpointing=fallback.activation_checkpointing,
+        checkpoint_every=fallback.checkpoint_every,
+        prediction=_scaled(plan, fallback.peak_allocated_bytes),
+        fallbacks=tuple(
+            each
+            for each in plan.fallbacks
+            if each.peak_allocated_bytes < fallback.peak_allocated_bytes
+        ),
     )
     try:
         return predicted(changed)
@@ -71,12 +71,11 @@ def _scaled(plan: Plan, peak_bytes: int) -> PredictionSection:
     """Where the model's shape is not in the plan: its own range around the fallback's peak."""
     before = plan.prediction
     difference = peak_bytes - before.peak_allocated_bytes
-    return before.model_copy(
-        update={
-            "peak_allocated_bytes": peak_bytes,
-            "low_bytes": before.low_bytes + difference,
-            "high_bytes": before.high_bytes + difference,
-            "step_time_s": None,
-            "tokens_per_second": None,
-        }
+    return structs.replace(
+        before,
+        peak_allocated_bytes=peak_bytes,
+        low_bytes=before.low_bytes + difference,
+        high_bytes=before.high_bytes + difference,
+        step_time_s=None,
+        tokens_per_second=None,
     )

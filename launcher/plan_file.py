@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import to_builtins
 
 from planner.data_section import DataErrors, DataSection
 from planner.errors import InvalidFileError, InvalidRequestError
@@ -49,14 +50,14 @@ def read_plan(
 def _data_changes(data: str | None, errors: DataErrors | None) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if data is not None:
-        named = DataSection().reading(data).model_dump(mode="json", include={"source", "sources"})
-        changes = {f"data.{key}": value for key, value in named.items()}
+        named = to_builtins(DataSection().reading(data))
+        changes = {f"data.{key}": named[key] for key in ("source", "sources")}
     return changes if errors is None else {**changes, "data.errors": errors}
 
 
 def plan_text(plan: Plan) -> str:
     """A plan as a file again."""
-    return dump_mapping(plan.model_dump(mode="json"))
+    return dump_mapping(to_builtins(plan))
 
 
 def dump_mapping(content: dict[str, Any]) -> str:

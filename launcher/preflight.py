@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
+from msgspec import structs
+
 from launcher.fallbacks import describe_layout, fallback_plans, layout_options, layout_settings
 from planner.detect import detect, read_cpu
 from planner.errors import InvalidRequestError, NoFormulasError
@@ -37,7 +39,7 @@ def refitted(plan: Plan, settings: Sequence[str]) -> tuple[Plan, list[str]]:
         raise InvalidRequestError(f"{asked}: {_does_not_fit(fitted, short_bytes, settings)}")
     peak = fitted.prediction.peak_allocated_bytes
     leaner = tuple(each for each in plan.fallbacks if _is_leaner(fitted, each, peak))
-    return fitted.model_copy(update={"fallbacks": leaner}), []
+    return structs.replace(fitted, fallbacks=leaner), []
 
 
 def _does_not_fit(plan: Plan, short_bytes: int, settings: Sequence[str]) -> str:

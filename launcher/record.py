@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs, to_builtins
+
 from launcher.hub_names import names_a_folder
 from launcher.run_directory import RunDirectory, read_json, write_json
 from planner.nvml import read_nvml
@@ -32,7 +34,7 @@ def write_record(run: RunDirectory) -> Path:
             "row": row_of(plan, report),
             "steps": report["training"]["num_steps"],
             "memory_limit_bytes": None,
-            "plan": public(plan).model_dump(mode="json"),
+            "plan": to_builtins(public(plan)),
         },
         "predicted": {"allocated": plan.prediction.peak_allocated_bytes},
         "measured": measured_of(report, metrics),
@@ -109,12 +111,11 @@ def public(plan: Plan) -> Plan:
     """Without the places of this machine, and without what its data are."""
     source = plan.model.source
     name = Path(source).name if names_a_folder(source) or Path(source).is_dir() else source
-    return plan.model_copy(
-        update={
-            "model": plan.model.model_copy(update={"source": name}),
-            "data": plan.data.model_copy(update={"source": None, "sources": ()}),
-            "output": plan.output.model_copy(update={"directory": "."}),
-        }
+    return structs.replace(
+        plan,
+        model=structs.replace(plan.model, source=name),
+        data=structs.replace(plan.data, source=None, sources=()),
+        output=structs.replace(plan.output, directory="."),
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from msgspec import to_builtins
+
 from launcher.attempts import reported_attempts
 from launcher.checks import Setup
 from launcher.inputs import Inputs
@@ -41,7 +43,7 @@ def write_report(
         {
             "report_version": REPORT_VERSION,
             "status": "finished",
-            "predicted": plan.prediction.model_dump(mode="json"),
+            "predicted": to_builtins(plan.prediction),
             "measured": measured(training, ranks),
             "attempts": reported_attempts(run),
             "training": {

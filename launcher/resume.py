@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from msgspec import to_builtins
+
 from launcher.checkpoints import SavedState, last_sealed, last_whole
 from launcher.fallbacks import fallback_plans
 from launcher.run_directory import RunDirectory
@@ -66,7 +68,7 @@ def _trains_alike(one: Plan, other: Plan) -> bool:
 
 
 def _content(plan: Plan) -> dict[str, Any]:
-    content = plan.model_dump(mode="json")
+    content = to_builtins(plan)
     return {key: value for key, value in content.items() if key not in _ABOUT_THE_MACHINE}
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from msgspec import convert, to_builtins
+
 from launcher.checkpoint import ModelNotFoundError
 from launcher.data_cache import content_key, data_cache, found_entry, make_entry
 from launcher.digest import file_digest
@@ -43,8 +45,8 @@ def main() -> None:
     notices = os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1)
     redirect_output(Path(os.devnull)).close()
     request = json.load(sys.stdin)
-    data = DataSection.model_validate_json(json.dumps(request["data"]))
-    model = ModelSection.model_validate_json(json.dumps(request["model"]))
+    data = convert(request["data"], DataSection)
+    model = convert(request["model"], ModelSection)
     try:
         with unwound_by_sigterm():
             answer = answer_to(data, model, request["seed"], lambda line: print(line, file=notices))
@@ -62,7 +64,7 @@ def answer_to(data: DataSection, model: ModelSection, seed: int, say: Any) -> An
     key = content_key(
         {
             "data": [[file_digest(f.path) for f in source.files] for source in sources],
-            "reading": data.model_dump(mode="json"),
+            "reading": to_builtins(data),
             "tokenizer": dict(place.identity),
             "seed": seed,
             "sampled": SAMPLED,

@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 import torch
+from msgspec import convert
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import Concatenate, MergeModulelist, WeightConverter
@@ -36,7 +37,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         if "shape" in request:
             return {"shape": shape(request["shape"])}
-        return {"phases": traced(Plan.model_validate_json(json.dumps(request["trace"]))).phases}
+        return {"phases": traced(convert(request["trace"], Plan)).phases}
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         return {"error": reason if isinstance(error, UserError) else reason[:300]}

@@ -2,20 +2,20 @@
 
 import gc
 import os
+import sys
 
 
 def main() -> None:
     """A plan is made before garbage in cycles would matter: to look for it took a quarter of the
-    time, while modules were imported and, once more, when all was done. pydantic would ask every
-    installed distribution for plugins, which took a tenth of the time; none has a say here."""
+    time while modules were imported. Nor does anybody wait for a finished process to be taken
+    apart, which takes a twentieth: what was printed is flushed, and it ends, as mypy's does."""
     gc.disable()
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from planner.cli import main as plan
 
-    try:
-        plan()
-    finally:
-        gc.freeze()
+    plan()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

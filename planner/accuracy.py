@@ -3,8 +3,6 @@
 from functools import cache
 from typing import Literal
 
-from pydantic import Field
-
 from planner.plan import Method
 from planner.presets import ROOT
 from planner.spec import Spec, read_spec
@@ -17,7 +15,7 @@ class RunRatio(Spec):
     expected: float
     high: float
     runs: int
-    sources: tuple[str, ...] = Field(strict=False)
+    sources: tuple[str, ...]
 
 
 class Accuracy(Spec):

@@ -1,8 +1,7 @@
 """The ways not taken, each with its reason, and what to fall back to."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import cast
+from typing import NamedTuple, cast
 
 from planner.candidate import Candidate
 from planner.lanes import Lane
@@ -16,8 +15,7 @@ from planner.units import format_gib
 MAX_FALLBACKS = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alternative:
+class Alternative(NamedTuple):
     """A way not taken."""
 
     candidate: Candidate
@@ -102,10 +100,10 @@ def _as_the_recipe_has_it(
     found = _best_of(request, result, chosen, lambda lane: not lane.variant.departures)
     if found is None:
         return None
-    recipe = found.candidate.workload
-    own = {"loss": recipe.recipe.loss, "attention": recipe.attention}
-    had = [f"{name} {kind}" for kind, name in own.items() if kind in " ".join(chosen.departures)]
-    return replace(found, reason=f"{' and '.join(had)}: {found.reason}")
+    own = found.candidate.workload
+    kinds = {"loss": own.loss, "attention": own.attention}
+    had = [f"{name} {kind}" for kind, name in kinds.items() if kind in " ".join(chosen.departures)]
+    return found._replace(reason=f"{' and '.join(had)}: {found.reason}")
 
 
 def _best_of(

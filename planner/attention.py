@@ -1,6 +1,6 @@
 """Attention kernels as bytes: what they save, and what they allocate inside."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.autograd import Tape
 from planner.gpu import Device
@@ -18,8 +18,7 @@ ATTENTION_FORWARD, ATTENTION_BACKWARD = 2, 5
 """Products of scores in a fused kernel (Dao, arXiv:2307.08691, section 3.1.2)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadShape:
+class HeadShape(NamedTuple):
     """Queries, keys and values of one micro-batch as attention sees them."""
 
     batch: int

@@ -2,6 +2,8 @@
 
 from functools import cache
 
+from msgspec import structs
+
 from planner.gpu import Accelerator, Cluster, GpuSpec, Link
 from planner.presets import ROOT, load_gpu, preset_names
 from planner.spec import Spec, read_spec, read_text
@@ -150,7 +152,7 @@ def resized_card(
         "torch_visible_mib": None,
     }
     bandwidth = bandwidth_bytes_per_s or card.memory_bandwidth_bytes_per_s
-    return card.model_copy(update={**sizes, "memory_bandwidth_bytes_per_s": bandwidth})
+    return structs.replace(card, **sizes, memory_bandwidth_bytes_per_s=bandwidth)
 
 
 def _share_apart(total_bytes: int, card: GpuSpec) -> float:

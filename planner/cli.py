@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+from msgspec import structs
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
@@ -13,7 +14,6 @@ from planner.adapter_targets import Targets
 from planner.assemble import plan_of
 from planner.choose import Decision, decide_with_data
 from planner.data_section import DataErrors, DataSection
-from planner.document import document
 from planner.errors import InvalidRequestError
 from planner.machine_options import find_cluster, show_machine
 from planner.nodes import over_nodes
@@ -118,7 +118,7 @@ def plan(
     list_kind: Annotated[Kind | None, Option("Show the presets of a kind.", ("--list",))] = None,
 ) -> None:
     """Choose how to fine-tune MODEL on the GPUs at hand, and write plan.yaml."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if list_kind is not None:
         _list(console, list_kind, as_json=as_json)
         return
@@ -167,6 +167,8 @@ def plan(
     if page is not None:
         _write_page(page, decision, next_steps, explain=explain)
     if as_json:
+        from planner.document import document  # for who asks for it
+
         print(json.dumps(document(decision, made), indent=2))
         return
     if to_stdout:
@@ -264,7 +266,7 @@ def _training_data(
 
     section = (recipe.data if recipe is not None else DataSection()).reading(named)
     if errors is not None:
-        section = section.model_copy(update={"errors": errors})
+        section = structs.replace(section, errors=errors)
     return training_data(section, model)
 
 

@@ -1,6 +1,5 @@
 """What the report and the document say of the data. Computes nothing but words."""
 
-from dataclasses import asdict
 from typing import Any
 
 from planner.candidate import Candidate
@@ -46,7 +45,7 @@ def data_document(
         "num_samples": known.num_samples,
         "lengths": {f"{share:g}": known.lengths.quantile(share) for share in QUANTILES},
         "records_read": known.lengths.num_records,
-        **asdict(found),
+        **found._asdict(),
         "packing_pays": found.packing_pays,
         "packed_run_time_s": _packed_run_time_s(packed, known),
     }

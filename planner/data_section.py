@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from msgspec import structs, to_builtins
 
-from planner.spec import Spec
+from planner.spec import PositiveFloat, Share, Spec
 
 DataFormat = Literal["messages", "sharegpt", "alpaca", "completion", "text", "guanaco"]
 """``guanaco``: one text with the marks ``### Human:`` and ``### Assistant:``, never recognised."""
@@ -28,7 +28,7 @@ LossOn = Literal["answers", "everything"]
 DataErrors = Literal["stop", "skip"]
 
 
-class FieldNames(Spec):
+class FieldNames(Spec, omit_defaults=True):
     """Names that the records have for a format's own: ``{instruction: instruction_zh}``."""
 
     messages: str | None = None
@@ -43,13 +43,9 @@ class FieldNames(Spec):
     completion: str | None = None
     text: str | None = None
 
-    @model_serializer(mode="wrap")
-    def _given(self, to_dict: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: given for name, given in to_dict(self).items() if given is not None}
-
     @property
     def given(self) -> Mapping[FieldName, str]:
-        return cast("Mapping[FieldName, str]", self.model_dump())
+        return cast("Mapping[FieldName, str]", to_builtins(self))
 
 
 class DataSource(Spec):
@@ -57,7 +53,7 @@ class DataSource(Spec):
 
     source: str
     """A file, a folder of files, a data set's name on the hub, or ``demo``."""
-    weight: float = Field(default=1.0, gt=0)
+    weight: PositiveFloat = 1.0
     """How often an epoch sees each record: 2 is twice, 0.5 a half of them drawn by the seed."""
     format: DataFormat | None = None
     """Recognised by the first record's fields where it is left out."""
@@ -74,23 +70,21 @@ class DataSection(Spec):
     """One source, or several."""
 
     source: str | None = None
-    sources: tuple[DataSource, ...] = Field(default=(), strict=False)
+    sources: tuple[DataSource, ...] = ()
     format: DataFormat | None = None
     fields: FieldNames = FieldNames()
     split: str = "train"
     loss_on: LossOn = "answers"
     errors: DataErrors = "stop"
     """What a bad record does: end the launch, or be left out and counted."""
-    validation_fraction: float = Field(default=0.0, ge=0, lt=1)
+    validation_fraction: Share = 0.0
     """Of the records, drawn by the seed and kept out of training."""
 
-    @model_validator(mode="after")
-    def _agrees(self) -> "DataSection":
+    def __post_init__(self) -> None:
         if self.source is not None and self.sources:
             raise ValueError("give source or sources, one of the two")
         if self.sources and (self.format is not None or self.fields.given):
             raise ValueError("with several sources, format and fields belong to each of them")
-        return self
 
     @property
     def every_source(self) -> tuple[DataSource, ...]:
@@ -104,7 +98,7 @@ class DataSection(Spec):
 
     def reading(self, named: str) -> "DataSection":
         """With what ``--data`` names in place of its own; how records are read stays."""
-        return self.model_copy(update=data_keys(named))
+        return structs.replace(self, **data_keys(named))
 
 
 def data_keys(named: str) -> dict[str, Any]:

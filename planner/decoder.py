@@ -7,6 +7,7 @@ made of these are in planner/layer.py.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from planner import operators as ops
 from planner.autograd import Tape
@@ -19,8 +20,7 @@ from planner.recipe import Batch, Workload
 from planner.tensors import Parameter, Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """One layer: where its weights are, as in ``layers.3``, and of which kind it is."""
 
     place: str

@@ -7,9 +7,7 @@ from pathlib import Path
 from planner.cards import named_cluster, sized_cluster
 from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
-from planner.host_reading import read_host, read_torch
 from planner.machine import cpu_cluster, gpu_cluster, selection
-from planner.machine_notes import notes, why_no_gpu
 from planner.presets import aliases, load_gpu
 from planner.readings import CUDA_VARIABLES, CudaEnvironment, Machine
 
@@ -57,7 +55,9 @@ def _bad_spec(text: str, reason: str) -> InvalidRequestError:
 
 def read_machine(environ: Mapping[str, str], output: Path = Path()) -> Machine:
     """All of this machine; ``output`` is where a run will be written."""
-    from planner.nvml import read_nvml  # a plan for a named card does without pynvml
+    # A plan for a named card does without.
+    from planner.host_reading import read_host, read_torch
+    from planner.nvml import read_nvml
 
     return Machine(
         nvml=read_nvml(),
@@ -69,6 +69,8 @@ def read_machine(environ: Mapping[str, str], output: Path = Path()) -> Machine:
 
 def read_cpu() -> Cluster:
     """This machine's processor, whatever else it has."""
+    from planner.host_reading import read_host  # as above
+
     return cpu_cluster(read_host())
 
 
@@ -86,6 +88,8 @@ def cluster_from(machine: Machine, command: str = "plan ...") -> Cluster:
 
     ``command`` is what a note repeats where it proposes other GPUs.
     """
+    from planner.machine_notes import notes, why_no_gpu  # as above
+
     chosen = selection(machine)
     if not chosen.found:
         return cpu_cluster(machine.host, why_no_gpu(machine, chosen), machine)

@@ -3,6 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
+from msgspec import to_builtins
+
 from planner.alternatives import Alternative
 from planner.candidate import Candidate
 from planner.choose import Decision
@@ -20,7 +22,7 @@ def document(decision: Decision, plan: Plan) -> dict[str, Any]:
     """Everything the report shows, as plain data; bytes are integers."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "plan": plan.model_dump(mode="json"),
+        "plan": to_builtins(plan),
         "prediction": _prediction(decision),
         "model": {
             "num_params": plan.model.num_params,
@@ -52,7 +54,7 @@ def _prediction(decision: Decision) -> dict[str, Any]:
             "high_bytes": memory.high_bytes,
             "budget_bytes": decision.request.budget_bytes,
             "capacity_bytes": chosen.cluster.accelerator.capacity_bytes,
-            "between_steps": asdict(between_steps(chosen)),
+            "between_steps": between_steps(chosen)._asdict(),
         },
         "host_ram_bytes": chosen.host.node_bytes,
         "disk_bytes": chosen.disk_bytes,
@@ -74,7 +76,7 @@ def _hardware(cluster: Cluster) -> dict[str, Any]:
         "free_bytes": accelerator.free_bytes,
         "gpus_per_node": cluster.gpus_per_node,
         "num_nodes": cluster.num_nodes,
-        "holders": [holder.model_dump() for holder in accelerator.holders],
+        "holders": [to_builtins(holder) for holder in accelerator.holders],
         "power_limit_watts": accelerator.power_limit_watts,
         "link": cluster.link,
         "link_bytes_per_s": cluster.link_bytes_per_s,
@@ -107,7 +109,7 @@ def machine_document(cluster: Cluster) -> dict[str, Any] | None:
     chosen = selection(machine)
     subset = better_subset(chosen.found)
     return {
-        **machine.model_dump(mode="json"),
+        **to_builtins(machine),
         "visible": [{"index": each.index, "uuid": each.uuid} for each in chosen.shown],
         "better_subset": list(subset.indices) if subset is not None else None,
         "links": [_pair(pair, chosen) for pair in machine.nvml.pairs],
@@ -126,7 +128,7 @@ def _alternative(alternative: Alternative) -> dict[str, Any]:
         "activation_checkpointing": candidate.layout.activation_checkpointing,
         "checkpoint_every": candidate.layout.checkpoint_every,
         "attention": candidate.workload.attention,
-        "loss": candidate.workload.recipe.loss,
+        "loss": candidate.workload.loss,
         "fits": alternative.fits,
         "peak_allocated_bytes": candidate.memory.peak_allocated_bytes,
         "tokens_per_second": candidate.tokens_per_second,

@@ -6,7 +6,7 @@ made again from that weight, whose copy autograd then keeps for backward.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner import operators as ops
 from planner.autograd import Tape
@@ -17,8 +17,7 @@ Product = Callable[[Tensor, Tensor, int, str], Tensor]
 """``F.linear`` under the trainer's conventions: weight, input, rows out, name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapter:
+class Adapter(NamedTuple):
     """The trained tensors beside one matrix."""
 
     a: Parameter

@@ -1,15 +1,13 @@
 """What kernels reach on a card: presets/speed.yaml on top of the card's datasheet."""
 
-from dataclasses import dataclass
 from functools import cache
-
-from pydantic import Field
+from typing import NamedTuple
 
 from planner.gpu import Cluster, GpuSpec
 from planner.kernels import Kernel
 from planner.network import Links, links_of
 from planner.presets import ROOT
-from planner.spec import Spec, read_spec
+from planner.spec import PositiveFloat, Spec, read_spec
 
 FLASH_SINCE = 8.0
 """Compute capability that FlashAttention-2 needs."""
@@ -20,7 +18,7 @@ class CardClass(Spec):
 
     name: str
     capability: str
-    cards: tuple[str, ...] = Field(default=(), strict=False)
+    cards: tuple[str, ...] = ()
     product_16: float
     product_32: float
     bandwidth: float
@@ -37,7 +35,7 @@ class HostShare(Spec):
     """Seconds of the host for each kernel of a step."""
 
     expected: float
-    rows: tuple[str, ...] = Field(strict=False)
+    rows: tuple[str, ...]
     """Published runs that it comes from."""
     source: str
 
@@ -45,12 +43,12 @@ class HostShare(Spec):
 class ToldApart(Spec):
     """The least difference that a choice may rest on."""
 
-    share: float = Field(gt=0)
+    share: PositiveFloat
     source: str
 
 
 class SpeedData(Spec):
-    classes: tuple[CardClass, ...] = Field(strict=False)
+    classes: tuple[CardClass, ...]
     attention: AttentionShare
     kernel_gap_s: float
     kernel_gap_source: str
@@ -77,8 +75,7 @@ def card_class(card: GpuSpec) -> CardClass:
     return max(older or open_to_all[:1], key=lambda each: float(each.capability))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
+class Rates(NamedTuple):
     """What one device and its links reach, per second; the datasheet's rate beside it."""
 
     flops_per_s: float

@@ -1,8 +1,10 @@
 """A chosen layout on a real data set: what is cut, padded, packed, how long a run takes. Pure."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil
 from typing import NamedTuple
+
+from msgspec import structs
 
 from planner.candidate import Candidate
 from planner.lengths import TokenLengths
@@ -15,8 +17,7 @@ WORTH_PACKING = 1.25
 """Times fewer computed tokens from which packing is advised: a fifth of the work saved."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Epochs:
+class Epochs(NamedTuple):
     """Counts are of one epoch but for the steps and the time, which are of the run."""
 
     num_rows: int
@@ -60,7 +61,7 @@ def _rows(chosen: Candidate, data: KnownData) -> _Rows:
 
 def epochs_of(chosen: Candidate, data: KnownData) -> Epochs:
     recipe, layout = chosen.workload.recipe, chosen.layout
-    length, packed = recipe.sequence_length, recipe.packing
+    length, packed = recipe.sequence_length, chosen.workload.packing
     positions = chosen.workload.model.max_position_embeddings
     packed_length = packed_length_of(recipe, data, positions)
     lengths = data.lengths.cut(length)
@@ -111,8 +112,8 @@ def ranking_run_time_s(chosen: Candidate, data: KnownData) -> float:
 
 def _of_real_length(chosen: Candidate, row_tokens: float) -> Candidate:
     """Micro-batches are padded to their own longest sample only."""
-    recipe = chosen.workload.recipe.model_copy(update={"sequence_length": max(1, ceil(row_tokens))})
-    return replace(chosen, workload=chosen.workload.model_copy(update={"recipe": recipe}))
+    recipe = structs.replace(chosen.workload.recipe, sequence_length=max(1, ceil(row_tokens)))
+    return replace(chosen, workload=structs.replace(chosen.workload, recipe=recipe))
 
 
 def _scaled(data: KnownData, count: int) -> int:

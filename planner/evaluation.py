@@ -13,7 +13,9 @@ alive together).
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
+
+from msgspec import structs
 
 from planner.buffers import cublas_bytes
 from planner.candidate import Candidate
@@ -27,8 +29,7 @@ from planner.units import ALLOCATOR_BLOCK_BYTES as BLOCK
 from planner.units import round_up
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BetweenSteps:
+class BetweenSteps(NamedTuple):
     """Bytes by part at the largest moment of each."""
 
     evaluation: Parts
@@ -103,9 +104,9 @@ def forward_bytes(workload: Workload, batch: Batch, kinds: Numerics) -> Amounts:
     """Of a forward pass without a graph and without dropout, which only training has."""
     recipe = workload.recipe
     if recipe.adapter is not None:
-        still = recipe.adapter.model_copy(update={"dropout": 0.0})
-        recipe = recipe.model_copy(update={"adapter": still})
-    work = workload.model_copy(update={"recipe": recipe})
+        still = structs.replace(recipe.adapter, dropout=0.0)
+        recipe = structs.replace(recipe, adapter=still)
+    work = structs.replace(workload, recipe=recipe)
     return Counter(forward_alone(work, batch, kinds))
 
 

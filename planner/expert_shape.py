@@ -2,10 +2,8 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
-
 from planner.linear import Linear
-from planner.spec import Spec
+from planner.spec import PositiveInt, Spec
 
 Router = Literal[
     "softmax", "softmax-fp32", "fp32-softmax", "sigmoid", "chosen-softmax", "chosen-softmax-fp32"
@@ -26,9 +24,9 @@ def _matrix(name: str, in_features: int, out_features: int, *, bias: bool = Fals
 class ExpertsSpec(Spec):
     """The mixture of experts in a model's layers, and which layers have none."""
 
-    num_experts: int = Field(ge=1)
+    num_experts: PositiveInt
     """Routed experts of a layer; their weights are one tensor a matrix, not ``nn.Linear``."""
-    experts_per_token: int = Field(ge=1)
+    experts_per_token: PositiveInt
     intermediate_size: int
     """Of one routed expert."""
     router: Router
@@ -45,19 +43,17 @@ class ExpertsSpec(Spec):
     """Whether a sigmoid weighs that MLP's output (Qwen2-MoE)."""
     first_dense_layers: int = 0
     """So many layers at the start have an ordinary MLP (DeepSeek)."""
-    every: int = Field(default=1, ge=1)
+    every: PositiveInt = 1
     """One layer in so many is routed, the last of them; the others have an ordinary MLP."""
-    dense_layers: tuple[int, ...] = Field(default=(), strict=False)
+    dense_layers: tuple[int, ...] = ()
     """Further layers with an ordinary MLP, counted from 0."""
 
-    @model_validator(mode="after")
-    def _chosen_exist(self) -> "ExpertsSpec":
+    def __post_init__(self) -> None:
         if self.experts_per_token > self.num_experts:
             raise ValueError(
                 f"experts_per_token ({self.experts_per_token}) must not exceed "
                 f"num_experts ({self.num_experts})"
             )
-        return self
 
     def routes(self, layer: int) -> bool:
         """Whether the layer of that index, counted from 0, has routed experts."""

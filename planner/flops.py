@@ -9,7 +9,7 @@ split here by what is really differentiated: the gradient of an input costs as m
 forward pass, the gradient of a weight as much again, and a frozen weight has none.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.active import active_weights
 from planner.recipe import Batch, Workload
@@ -22,8 +22,7 @@ ATTENTION_BACKWARD = 2.5
 (Dao, arXiv:2307.08691, section 3.1.2)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flops:
+class Flops(NamedTuple):
     forward: int
     backward: int
     recompute: int
@@ -58,7 +57,7 @@ def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: int) -
     head = 2 * tokens * model.embedding_params
     adapters = 2 * tokens * workload.adapter_params
     trains_all = workload.method == "full"
-    fused = workload.recipe.loss == "fused"
+    fused = workload.loss == "fused"
     backward = (
         matrices * (2 if trains_all else 1)
         + round(attention * ATTENTION_BACKWARD)

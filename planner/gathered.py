@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
+from typing import NamedTuple
 
 from planner.parameters import Parameters, Sized, parameters
 from planner.plan import ZeroSection
@@ -27,8 +28,7 @@ NEVER = -1
 Module = tuple[Sized, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gathered:
+class Gathered(NamedTuple):
     """Bytes of whole parameters at the largest moments of a step."""
 
     forward: int
@@ -210,7 +210,7 @@ def _script(
     so that it belongs to the whole model and stays from the first module to the last."""
     embedding = whole.before
     norms, head = _modules_after(whole)
-    fused = workload.recipe.loss == "fused"
+    fused = workload.loss == "fused"
     trains = any(each.trains for each in embedding) or checkpointing
     script: Script = [("fetch", head)] if fused else []
     script += _run(embedding)

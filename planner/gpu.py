@@ -4,8 +4,6 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pydantic import model_validator
-
 from planner.readings import Holder, Machine
 from planner.spec import Spec
 from planner.units import GIB
@@ -83,11 +81,9 @@ class GpuSpec(Spec):
     observed: str
     """Where capacity and context were seen, and how surely."""
 
-    @model_validator(mode="after")
-    def _has_a_size(self) -> "GpuSpec":
+    def __post_init__(self) -> None:
         if self.nvml_total_mib is None and self.torch_visible_mib is None:
             raise ValueError("give nvml_total_mib or torch_visible_mib")
-        return self
 
     @property
     def total_mib(self) -> int:

@@ -16,7 +16,7 @@ A rank's memory is resident memory at the largest moment of each phase:
              as they are (deepspeed/runtime/engine.py, _zero3_consolidated_16bit_state_dict)
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.disk import result_bytes
 from planner.expert_loading import stacked_on_host
@@ -44,8 +44,7 @@ trl 1.16, peft 0.21, bitsandbytes 0.50 and DeepSpeed 0.19, and nothing else (Lin
 LARGEST_FILE_BYTES = 50 * 10**9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostMemory:
+class HostMemory(NamedTuple):
     """Resident bytes by phase: of one node's first rank, and of each other one."""
 
     first_rank: dict[str, int]

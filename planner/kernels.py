@@ -103,8 +103,8 @@ class CountingTape(Tape):
             return
         each = per_kernel + shared // len(self._unread)
         for number in self._unread:
-            kernel = self.kernels[number]
-            self.kernels[number] = kernel._replace(num_bytes=kernel.num_bytes + each)
+            phase, kind, width, flops, written = self.kernels[number]
+            self.kernels[number] = Kernel(phase, kind, width, flops, written + each)
         self._unread.clear()
 
     def record(

@@ -2,15 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
 from planner.expert_shape import ExpertsSpec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerKind:
+class LayerKind(NamedTuple):
     """What tells one layer of a model from another; layers of one kind are all alike."""
 
     sliding_window: int | None = None

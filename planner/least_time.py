@@ -14,7 +14,6 @@ over all logits (planner/loss.py, cross_entropy), for each of which it reads and
 Of all else that only moves data outside of the layers nothing is taken to be left.
 """
 
-from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -68,8 +67,7 @@ def _most_saved_of_pass_s(
         fused, kinds, samples, checkpointing=checkpointing, device=device, speed=speed
     )
     change = _least_change(fused, kinds, samples, device, speed)
-    least = replace(
-        passed,
+    least = passed._replace(
         products_s=passed.products_s + change.seconds,
         kernels=passed.kernels - change.launches,
     )

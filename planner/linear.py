@@ -1,10 +1,9 @@
 """One matrix of a layer, from which parameters, quantization, LoRA and FLOPs are counted."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Linear:
+class Linear(NamedTuple):
     """One ``nn.Linear``: ``in_features x out_features``, bias beside it."""
 
     name: str

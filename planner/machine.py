@@ -5,8 +5,9 @@ Functions from readings to values; ``planner.nvml`` and ``planner.host_reading``
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
+from typing import NamedTuple
 
 from planner.cards import (
     context_bytes,
@@ -22,15 +23,14 @@ from planner.units import GIB
 from planner.visible import enumerable, select
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(NamedTuple):
     """A device, the preset it matches as a whole card, and what a plan may count on."""
 
     device: DeviceReading
     card: GpuSpec | None
     """With this machine's memory in place of its own where the two differ."""
-    is_resized: bool = False
     accelerator: Accelerator
+    is_resized: bool = False
 
     @property
     def free_bytes(self) -> int:
@@ -61,8 +61,7 @@ class Found:
         return self.card.pcie_bytes_per_s if self.card is not None else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class Selection(NamedTuple):
     """From all GPUs to those that a plan is for."""
 
     selected: tuple[DeviceReading, ...]

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.text import Text
 
 from planner.detect import cluster_from, detect, parse_gpus
-from planner.document import machine_document
 from planner.errors import InvalidRequestError
 from planner.gpu import Cluster
 from planner.machine_report import machine_section
@@ -41,6 +40,8 @@ def show_machine(
 ) -> None:
     """The machine alone, as a report or as a document shows it."""
     if as_json:
+        from planner.document import machine_document  # for who asks for it
+
         print(json.dumps(machine_document(cluster), indent=2))
         return
     console.print(machine_section(cluster))

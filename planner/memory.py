@@ -13,7 +13,7 @@ The peak is the largest sum of one phase, never a sum over phases. A phase is a 
 With gradient accumulation the gradients of earlier micro-batches are alive in forward too.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.autograd import GradientSink
 from planner.buffers import cublas_bytes
@@ -35,8 +35,7 @@ from planner.zero_sizes import zero_section
 Parts = dict[Part, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Footprint:
+class Footprint(NamedTuple):
     """Bytes that tensors take on one device, by phase and part."""
 
     phases: dict[Phase, Parts]
@@ -54,8 +53,7 @@ class Footprint:
         return self.total_bytes(self.peak_phase)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
+class _Step(NamedTuple):
     """The terms that the phases are made of."""
 
     workload: Workload
@@ -74,7 +72,7 @@ def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
     return Batch(
         micro_batch_size=layout.micro_batch_size,
         sequence_length=workload.recipe.sequence_length,
-        masked=layout.micro_batch_size > 1 or workload.recipe.packing,
+        masked=layout.micro_batch_size > 1 or workload.packing,
         device=device,
     )
 

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Literal
 
-from pydantic import model_validator
-
 from planner.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.layer_kinds import LayerKind, LayerPattern, counted, layers_of
 from planner.linear import Linear
@@ -113,14 +111,12 @@ class ModelSpec(Spec):
     latent: LatentAttentionSpec | None = None
     """Multi-head latent attention; ``head_dim`` is then that of the part that rotates."""
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> "ModelSpec":
+    def __post_init__(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "
                 f"num_key_value_heads ({self.num_key_value_heads})"
             )
-        return self
 
     @property
     def query_size(self) -> int:

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from planner.configs import (
     deepseek,
     gemma,
@@ -60,8 +58,8 @@ def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
         raise config.error("quantization_config: its weights are quantized. Use the original")
     try:
         return ARCHITECTURES[model_type].read(config)
-    except ValidationError as error:
-        raise config.error(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+    except ValueError as error:
+        raise config.error(str(error)) from error
 
 
 def _dequantized_at_load(quantization: Any) -> bool:

@@ -94,7 +94,7 @@ class ModelPass:
             head = self._decoder.parameter("lm_head", model.embedding_params)
         if model.head_bias:
             bias = self._decoder.parameter("lm_head.bias", model.vocab_size)
-        if self._workload.recipe.loss == "fused":
+        if self._workload.loss == "fused":
             return fused_loss(tape, x, head, bias, batch=batch, numerics=self._numerics)
         logits = self._logits(head, bias, x)
         if self._numerics.cross_entropy == "logits shifted in fp32":

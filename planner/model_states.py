@@ -20,8 +20,8 @@ block of the allocator; and the states are those of the optimizer that is named.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from planner.gpu import Device
 from planner.numerics import Numerics, numerics_of
@@ -40,8 +40,7 @@ read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, single_partition_of_fp3
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelStates:
+class ModelStates(NamedTuple):
     frozen_bytes: int
     trainable_bytes: int
     gradients_bytes: int

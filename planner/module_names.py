@@ -5,16 +5,15 @@ output, whatever it is called. peft finds a matrix by the last part of its path.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModuleNames:
+class ModuleNames(NamedTuple):
     """Where one ``model_type`` keeps its layers, and its own names for the matrices in them."""
 
     layers: str = "model.layers"
-    matrices: Mapping[str, str] = field(default_factory=dict)
+    matrices: Mapping[str, str] = MappingProxyType({})
     """Role to name, where the two differ."""
 
 

@@ -2,6 +2,8 @@
 
 from functools import cache
 
+from msgspec import convert, structs
+
 from planner.data_section import DataSource
 from planner.presets import ROOT
 from planner.spec import parse_yaml, read_text
@@ -13,14 +15,14 @@ class NamedData(DataSource):
 
     @property
     def plain(self) -> DataSource:
-        return DataSource(**self.model_dump(exclude={"xtuner"}))
+        return convert(self, DataSource, from_attributes=True)
 
 
 @cache
 def data_sets() -> dict[str, NamedData]:
     path = ROOT / "datasets.yaml"
     found: dict[str, object] = parse_yaml(read_text(path), path)
-    return {name: NamedData.model_validate(each) for name, each in found.items()}
+    return {name: convert(each, NamedData) for name, each in found.items()}
 
 
 def named_data(name: str) -> DataSource:
@@ -31,5 +33,5 @@ def read_as_xtuner(function: str, source: str) -> DataSource:
     """The records of ``source`` as that function reads them; recognised where it is unknown."""
     for each in data_sets().values():
         if each.xtuner == function:
-            return each.plain.model_copy(update={"source": source, "subset": None})
+            return structs.replace(each.plain, source=source, subset=None)
     return DataSource(source=source)

@@ -13,7 +13,7 @@ src/graph/tuning.cc.
 from dataclasses import dataclass
 from functools import cache
 from math import ceil, log2
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from planner.errors import UnknownNameError
 from planner.gpu import Cluster
@@ -68,8 +68,7 @@ def network_name(text: str) -> str:
     return wanted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Links:
+class Links(NamedTuple):
     """Of a cluster's devices: bytes per second, one direction, as they are reached."""
 
     device_bytes_per_s: float

@@ -18,8 +18,7 @@ Other trainers keep other conventions; that is most of why estimates of one requ
 differ by a factor of three.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from planner.plan import Method, Precision, ZeroStage
 from planner.recipe import Workload
@@ -39,8 +38,7 @@ by one (transformers since 4.46). ``logits shifted in fp32``: the model casts it
 copies all but the last (before). ``logits shifted``: the copy keeps the logits' dtype (Qwen-1)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Numerics:
+class Numerics(NamedTuple):
     """Bytes per element, for one method under one strategy."""
 
     compute: int

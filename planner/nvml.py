@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pynvml
+from msgspec import structs, to_builtins
 
 from planner.nvml_calls import DeviceLostError, Driver
 from planner.nvml_links import read_links, read_pairs
@@ -87,32 +88,30 @@ def _read_gpu(driver: Driver, index: int, handle: Any) -> DeviceReading:
     capability = driver.ask("nvmlDeviceGetCudaComputeCapability", handle)
     mig_mode = driver.ask("nvmlDeviceGetMigMode", handle)
     links = read_links(driver, handle)
-    gpu = _read_part(driver, index, handle).model_copy(
-        update={
-            "compute_capability": f"{capability[0]}.{capability[1]}" if capability else None,
-            "pcie": _read_pcie(driver, handle),
-            "numa_node": _read_numa_node(driver, handle),
-            "mig_enabled": bool(mig_mode) and mig_mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
-            "nvlinks": links.active,
-            "card_nvlinks": links.all,
-            "nvlink_bytes_per_s": links.bytes_per_s,
-            **_read_rates(driver, handle),
-            **_read_condition(driver, handle),
-        }
+    gpu = structs.replace(
+        _read_part(driver, index, handle),
+        compute_capability=f"{capability[0]}.{capability[1]}" if capability else None,
+        pcie=_read_pcie(driver, handle),
+        numa_node=_read_numa_node(driver, handle),
+        mig_enabled=bool(mig_mode) and mig_mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
+        nvlinks=links.active,
+        card_nvlinks=links.all,
+        nvlink_bytes_per_s=links.bytes_per_s,
+        **_read_rates(driver, handle),
+        **_read_condition(driver, handle),
     )
     if not gpu.mig_enabled:
         return gpu
     slices = (
-        _read_part(driver, index, slice_handle).model_copy(
-            update={
-                "card_name": gpu.name,
-                "compute_capability": gpu.compute_capability,
-                "is_slice": True,
-            }
+        structs.replace(
+            _read_part(driver, index, slice_handle),
+            card_name=gpu.name,
+            compute_capability=gpu.compute_capability,
+            is_slice=True,
         )
         for slice_handle in _slice_handles(driver, handle)
     )
-    return gpu.model_copy(update={"slices": tuple(slices)})
+    return structs.replace(gpu, slices=tuple(slices))
 
 
 def _read_part(driver: Driver, index: int, handle: Any) -> DeviceReading:
@@ -171,7 +170,7 @@ def _read_pcie(driver: Driver, handle: Any) -> PcieReading | None:
         lanes=driver.ask("nvmlDeviceGetCurrPcieLinkWidth", handle),
         card_lanes=driver.ask("nvmlDeviceGetMaxPcieLinkWidth", handle),
     )
-    return None if set(reading.model_dump().values()) == {None} else reading
+    return None if set(to_builtins(reading).values()) == {None} else reading
 
 
 def _read_numa_node(driver: Driver, handle: Any) -> int | None:

@@ -1,9 +1,8 @@
 """What an optimizer keeps for each trained tensor between steps, and where it is."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from planner.errors import UnknownNameError
 from planner.gpu import Device
@@ -58,8 +57,7 @@ def optimizer_name(text: str) -> OptimizerName:
     raise UnknownNameError("optimizer", text, known, see="the README")
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """One tensor that lives from step to step."""
 
     num_bytes: int
@@ -85,8 +83,7 @@ def tensor_states(
     return states
 
 
-@dataclass(frozen=True, slots=True)
-class _Sizes:
+class _Sizes(NamedTuple):
     states: list[int]
     scales: list[int]
 
@@ -118,8 +115,7 @@ def shared_states(optimizer: OptimizerSpec, tensors: Iterable[TrainedTensor]) ->
     return []
 
 
-@dataclass(frozen=True, slots=True)
-class StatesBytes:
+class StatesBytes(NamedTuple):
     """Sums over all trained tensors."""
 
     on_device: int

@@ -1,8 +1,8 @@
 """What a device needs beside the tensors that are predicted: what published runs had more than
 that, the allocator's cache, context, communicators."""
 
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from planner.accuracy import peak_ratio
 from planner.gpu import Cluster
@@ -39,8 +39,7 @@ def overheads() -> Overheads:
     return read_spec(Overheads, ROOT / "overheads.yaml")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceMemory:
+class DeviceMemory(NamedTuple):
     """One device's memory as the driver counts it, with the range of what was published."""
 
     peak_allocated_bytes: int

@@ -36,7 +36,7 @@ def packed_way(request: Request, chosen: Candidate) -> PackedWay | None:
 def open_data(request: Request, chosen: Candidate) -> KnownData | None:
     """The data whose lengths are known, where packing is open."""
     recipe = request.recipe or load_recipe(chosen.method)
-    if request.data is None or request.packing is not None or recipe.states("packing"):
+    if request.data is None or request.packing is not None or recipe.packing is not None:
         return None
     return request.data.known
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from math import prod
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from planner.expert_shape import ExpertsSpec
 from planner.layer_kinds import LayerKind
 from planner.linear import Linear
 from planner.model import ModelSpec
-from planner.recipe import Workload
+from planner.recipe import Workload, of_states
 
 Role = Literal["weight", "embedding", "vector"]
 """A vector is a norm's weight or a bias: it does not decay.
@@ -25,30 +25,31 @@ TRANSPOSED = ("gpt2",)
 5.23.0."""
 
 
-class Shaped:
-    """What follows from a parameter's shape and role."""
-
-    __slots__ = ()
-    shape: tuple[int, ...]
-    role: Role
-
-    @property
-    def elements(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def decays(self) -> bool:
-        return self.role != "vector"
+def decays(role: Role) -> bool:
+    return role != "vector"
 
 
-@dataclass(frozen=True, slots=True)
-class Sized(Shaped):
-    """One parameter."""
-
+class _Sized(NamedTuple):
     name: str
     shape: tuple[int, ...]
     trains: bool
-    role: Role = "weight"
+    role: Role
+    elements: int
+
+
+class Sized(_Sized):
+    """One parameter. Its elements are asked for thousands of times, so they are kept."""
+
+    __slots__ = ()
+
+    def __new__(
+        cls, name: str, shape: tuple[int, ...], trains: bool, role: Role = "weight"
+    ) -> "Sized":
+        return super().__new__(cls, name, shape, trains, role, prod(shape))
+
+    @property
+    def decays(self) -> bool:
+        return decays(self.role)
 
     @property
     def module(self) -> str:
@@ -83,9 +84,13 @@ class Parameters:
         return tuple(group for group in (decayed, others) if group)
 
 
-@cache
 def parameters(workload: Workload) -> Parameters:
     """All of them, a tied one once; packed 4-bit matrices are none."""
+    return _parameters(of_states(workload))
+
+
+@cache
+def _parameters(workload: Workload) -> Parameters:
     model, full = workload.model, workload.method == "full"
     return Parameters(
         before=tuple(_before(model, full)),

@@ -8,9 +8,10 @@ bytes grow in a straight line. The first layer counts as the others of its kind.
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal, NamedTuple
+
+from msgspec import structs
 
 from planner.decoder import Decoder
 from planner.efficiency import Rates
@@ -39,19 +40,17 @@ class Growing(NamedTuple):
     more_bytes: int
 
     def with_samples(self, count: int) -> Kernel:
-        more, kernel = count - self.samples, self.kernel
-        return kernel._replace(
-            flops=kernel.flops + more * self.more_flops,
-            num_bytes=kernel.num_bytes + more * self.more_bytes,
-        )
+        more = count - self.samples
+        phase, kind, width, flops, num_bytes = self.kernel
+        more_flops, more_bytes = more * self.more_flops, more * self.more_bytes
+        return Kernel(phase, kind, width, flops + more_flops, num_bytes + more_bytes)
 
 
 Counted = Mapping[Place, Mapping[Growing, int]]
 """Kernels that are alike, and how many of them there are, by where they run."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassTime:
+class PassTime(NamedTuple):
     """Seconds of one micro-batch on the device, its operations and its launches."""
 
     products_s: float
@@ -187,10 +186,10 @@ def _alike(workload: Workload) -> Workload:
         "adapter": recipe.adapter,
         "quantization": recipe.quantization,
         "sequence_length": recipe.sequence_length,
-        "attention": recipe.attention,
-        "loss": recipe.loss,
+        "attention": workload.attention,
+        "loss": workload.loss,
     }
-    return workload.model_copy(update={"recipe": other.model_copy(update=passes)})
+    return structs.replace(workload, recipe=structs.replace(other, **passes))
 
 
 class _Counts(NamedTuple):
@@ -211,7 +210,7 @@ def _counts(workload: Workload, kinds: Numerics, device: Device) -> _Counts:
     batch = Batch(micro_batch_size=1, sequence_length=length, device=device)
     first = before = _run(workload, kinds, batch)
     for samples in range(1, 1 + MOST_TRIED):
-        more = _run(workload, kinds, replace(batch, micro_batch_size=samples + 1))
+        more = _run(workload, kinds, batch._replace(micro_batch_size=samples + 1))
         if len(_tape(before).kernels) == len(_tape(more).kernels):
             grown = _counted_from(workload, samples, before, more)
             alone = grown if samples == 1 else _counted_from(workload, 1, first, first)
@@ -225,7 +224,7 @@ def outside_layers(
 ) -> Iterator[tuple[Kernel, int]]:
     """Kernels of a micro-batch that no layer launches, and how often each is: the embedding's,
     the head's, the loss's."""
-    counts = _counts(_alike(workload), replace(kinds, master=0), device)
+    counts = _counts(_alike(workload), kinds._replace(master=0), device)
     counted = counts.one if samples == 1 else counts.more
     for growing, number in counted[None].items():
         yield growing.with_samples(samples), number
@@ -243,7 +242,7 @@ def pass_time(
     """One micro-batch of so many full samples."""
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, samples, checkpointing, speed)
-    alike = _alike(workload), replace(kinds, master=0), device, speed
+    alike = _alike(workload), kinds._replace(master=0), device, speed
     share = recomputed_share(workload.model.num_layers, checkpointing)
     if samples <= SETTLED_FROM:
         return _mixed(*_ends(*alike, samples), share)

@@ -6,14 +6,14 @@ free of contradictions; nothing later has to check it again.
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from msgspec import Meta, structs
 
 from planner.data_section import DataSection
 from planner.errors import UnknownNameError
 from planner.gpu import Device
 from planner.network import network_name
 from planner.prediction_section import PredictionSection
-from planner.spec import Spec
+from planner.spec import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, Spec
 from planner.training_sections import TrainingSection
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -110,24 +110,24 @@ class HardwareSection(Spec):
     """What joins several nodes, by its name in presets/networks.yaml; nothing where it is unknown
     or there is one."""
 
-    @field_validator("network")
-    @classmethod
-    def _known(cls, name: str | None) -> str | None:
+    def __post_init__(self) -> None:
+        if self.network is None:
+            return
         try:
-            return None if name is None else network_name(name)
+            structs.force_setattr(self, "network", network_name(self.network))
         except UnknownNameError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(f"network: {error}") from error
 
 
 class AdapterSection(Spec):
-    rank: int = Field(ge=1)
-    alpha: int = Field(ge=1)
-    dropout: float = Field(ge=0, lt=1)
+    rank: PositiveInt
+    alpha: PositiveInt
+    dropout: Share
     dora: bool = False
     """Direction and magnitude apart (arXiv:2402.09353): one more trained vector a matrix."""
     rslora: bool = False
     """Scaled by alpha over the root of the rank (arXiv:2312.03732), not over the rank."""
-    target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(strict=False)]
+    target_modules: Literal["all-linear"] | tuple[str, ...]
 
 
 class QuantizationSection(Spec):
@@ -144,11 +144,9 @@ class QuantizationSection(Spec):
         """
         return self.quant_type == "int8"
 
-    @model_validator(mode="after")
-    def _agrees(self) -> "QuantizationSection":
+    def __post_init__(self) -> None:
         if self.quant_type == "int8" and self.double_quant:
             raise ValueError("double_quant belongs to nf4: int8 has one scale a row, in fp32")
-        return self
 
 
 def refuse_dora_on_int8(
@@ -170,35 +168,34 @@ class PrecisionSection(Spec):
 
 
 class BatchSection(Spec):
-    micro_batch_size: int = Field(ge=1)
-    gradient_accumulation_steps: int = Field(ge=1)
-    global_batch_size: int = Field(ge=1)
-    sequence_length: int = Field(ge=1)
+    micro_batch_size: PositiveInt
+    gradient_accumulation_steps: PositiveInt
+    global_batch_size: PositiveInt
+    sequence_length: PositiveInt
     packing: bool = False
 
 
 class ZeroSection(Spec):
     """DeepSpeed's sizes, in elements: they bound its buffers, so the memory model reads them."""
 
-    reduce_bucket_size: int = Field(ge=1)
-    allgather_bucket_size: int = Field(ge=1)
-    prefetch_bucket_size: int = Field(ge=0)
-    max_live_parameters: int = Field(ge=0)
-    param_persistence_threshold: int = Field(ge=0)
-    sub_group_size: int = Field(ge=1)
+    reduce_bucket_size: PositiveInt
+    allgather_bucket_size: PositiveInt
+    prefetch_bucket_size: NonNegativeInt
+    max_live_parameters: NonNegativeInt
+    param_persistence_threshold: NonNegativeInt
+    sub_group_size: PositiveInt
 
 
 class ParallelSection(Spec):
     strategy: Strategy
     zero_stage: ZeroStage
     offload: Offload = "none"
-    num_nodes: int = Field(ge=1)
-    gpus_per_node: int = Field(ge=1)
-    world_size: int = Field(ge=1)
+    num_nodes: PositiveInt
+    gpus_per_node: PositiveInt
+    world_size: PositiveInt
     zero: ZeroSection | None = None
 
-    @model_validator(mode="after")
-    def _agrees(self) -> "ParallelSection":
+    def __post_init__(self) -> None:
         if self.world_size != self.num_nodes * self.gpus_per_node:
             raise ValueError(
                 f"world_size ({self.world_size}) must be num_nodes * gpus_per_node "
@@ -216,21 +213,20 @@ class ParallelSection(Spec):
             raise ValueError(f"offload {self.offload} needs zero_stage {stages}")
         if (self.zero is None) != (self.zero_stage == 0):
             raise ValueError("zero (DeepSpeed's sizes) belongs to the ZeRO strategies, and to all")
-        return self
 
 
 class OptimizerSection(Spec):
     name: OptimizerName
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    max_grad_norm: float = Field(gt=0)
-    lora_plus_ratio: float | None = Field(default=None, ge=1)
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+    max_grad_norm: PositiveFloat
+    lora_plus_ratio: Annotated[float, Meta(ge=1)] | None = None
     """Learning rate of adapters' B matrices over that of their A matrices (arXiv:2402.12354)."""
 
 
 class ScheduleSection(Spec):
     kind: ScheduleKind
-    warmup_ratio: float = Field(ge=0, lt=1)
+    warmup_ratio: Share
 
 
 class OutputSection(Spec):
@@ -240,10 +236,10 @@ class OutputSection(Spec):
 class Fallback(Spec):
     """What to try next on out of memory; the global batch stays the same."""
 
-    micro_batch_size: int = Field(ge=1)
-    gradient_accumulation_steps: int = Field(ge=1)
+    micro_batch_size: PositiveInt
+    gradient_accumulation_steps: PositiveInt
     activation_checkpointing: bool
-    checkpoint_every: int = Field(default=1, ge=1)
+    checkpoint_every: PositiveInt = 1
     strategy: Strategy
     peak_allocated_bytes: int
 
@@ -259,7 +255,7 @@ class Plan(Spec):
     batch: BatchSection
     parallel: ParallelSection
     activation_checkpointing: bool
-    checkpoint_every: int = Field(default=1, ge=1)
+    checkpoint_every: PositiveInt = 1
     """Which layers recompute their activations: those whose number it divides."""
     attention: Attention
     loss: Loss
@@ -269,10 +265,9 @@ class Plan(Spec):
     training: TrainingSection
     output: OutputSection
     prediction: PredictionSection
-    fallbacks: tuple[Fallback, ...] = Field(strict=False)
+    fallbacks: tuple[Fallback, ...]
 
-    @model_validator(mode="after")
-    def _agrees(self) -> "Plan":
+    def __post_init__(self) -> None:
         batch, ranks = self.batch, self.parallel.world_size
         product = batch.micro_batch_size * batch.gradient_accumulation_steps * ranks
         if product != batch.global_batch_size:
@@ -298,9 +293,3 @@ class Plan(Spec):
                 f"checkpoint_every ({self.checkpoint_every}) says which layers are recomputed, and "
                 "activation_checkpointing is false: make it true, or checkpoint_every 1"
             )
-        return self
-
-
-def plan_json_schema() -> dict[str, Any]:
-    """JSON Schema of ``plan.yaml``, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Plan.model_json_schema()}

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import yaml
+from msgspec import to_builtins
 
 from planner.output_file import OutputFile, digest
 from planner.plan import Plan
@@ -14,7 +15,7 @@ _Dumper: type[yaml.SafeDumper] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 def render(plan: Plan, *, command: str) -> str:
     """The file's text: a header of comments, then a paragraph for each key."""
-    content = plan.model_dump(mode="json")
+    content = to_builtins(plan)
     paragraphs = [
         yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
         for key, value in content.items()

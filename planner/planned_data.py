@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import Any
 
+from msgspec import to_builtins
+
 from planner.data_section import DataSection
 from planner.errors import InvalidRequestError
 from planner.lengths import TokenLengths
@@ -24,8 +26,8 @@ def training_data(section: DataSection, model: ModelPreset) -> TrainingData:
     error."""
     answer = _ask(
         {
-            "data": section.model_dump(mode="json"),
-            "model": _model_section(model).model_dump(mode="json"),
+            "data": to_builtins(section),
+            "model": to_builtins(_model_section(model)),
             "seed": SEED,
         }
     )

@@ -1,6 +1,6 @@
 """What a plan predicts: the run is held against it."""
 
-from pydantic import Field
+from msgspec import field
 
 from planner.spec import Spec
 
@@ -26,11 +26,11 @@ class PredictionSection(Spec):
     """Model FLOPs utilisation, a share of the dense 16-bit rate."""
     phases: dict[str, dict[str, int]]
     """Bytes of every part at the largest moment of every phase."""
-    unshared: dict[str, dict[str, int]] = Field(default_factory=dict)
+    unshared: dict[str, dict[str, int]] = field(default_factory=dict)
     """Under DeepSpeed: activations, loss and workspace at their own largest moment, which one
     process can show. Gathered weights and buckets may be largest at another."""
     cublas_bytes: int = 0
     """Of the workspace of every phase but the load; no trace has it."""
-    load_without_files: dict[str, int] = Field(default_factory=dict)
+    load_without_files: dict[str, int] = field(default_factory=dict)
     """Parts of a rehearsal's load, whose weights are random: where the experts of a checkpoint are
     stacked, the plan's own takes more."""

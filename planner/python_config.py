@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from msgspec import ValidationError, convert
 
 from planner.errors import InvalidFileError
-from planner.spec import SpecT, read_text, reason_of
+from planner.problem import problem_of
+from planner.spec import SpecT, read_text
 
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -106,11 +107,9 @@ class PythonConfig:
     def spec(self, key: str, made: type[SpecT], /, **values: Any) -> SpecT:
         """The section of a recipe that these settings make, or an error at ``key``'s line."""
         try:
-            return made(**values)
+            return convert(values, made)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = f"{first['loc'][0]}: " if first["loc"] else ""
-            raise self.error(key, f"{name}{reason_of(first)}") from error
+            raise self.error(key, problem_of(error, made, values).text) from error
 
     def error(self, key: str, reason: str) -> InvalidFileError:
         """Names the line where the key's first part is set."""

@@ -3,11 +3,11 @@
 Nothing stands for what was not told. A file holds no process ids, host name or path.
 """
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from msgspec import Meta, field
 
-from planner.spec import Spec
+from planner.spec import NonNegativeInt, PositiveInt, Spec
 from planner.units import GIB
 
 CudaVariable = Literal["CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"]
@@ -44,18 +44,18 @@ class PcieReading(Spec):
 class DeviceReading(Spec):
     """What NVML says of a GPU or of one MIG slice."""
 
-    index: int = Field(ge=0)
+    index: NonNegativeInt
     """Of the GPU, in the order of the PCI bus, as nvidia-smi counts."""
     uuid: str
     name: str
     card_name: str
     """Of the GPU, also for a slice."""
-    total_bytes: int | None = Field(default=None, ge=0)
-    reserved_bytes: int = Field(default=0, ge=0)
+    total_bytes: NonNegativeInt | None = None
+    reserved_bytes: NonNegativeInt = 0
     """Kept by the driver, part of the total."""
-    free_bytes: int | None = Field(default=None, ge=0)
-    holders: tuple[Holder, ...] | None = Field(default=(), strict=False)
-    compute_capability: str | None = Field(default=None, pattern=r"^\d+\.\d$")
+    free_bytes: NonNegativeInt | None = None
+    holders: tuple[Holder, ...] | None = ()
+    compute_capability: Annotated[str, Meta(pattern=r"^\d+\.\d\Z")] | None = None
     fp32_flops_per_s: int | None = None
     """Cores by the largest clock, two operations each: by what CUDA's order is guessed."""
     memory_bandwidth_bytes_per_s: int | None = None
@@ -65,27 +65,27 @@ class DeviceReading(Spec):
     """Of the host's memory that is nearest."""
     power_limit_watts: int | None = None
     default_power_limit_watts: int | None = None
-    throttling: tuple[str, ...] = Field(default=(), strict=False)
+    throttling: tuple[str, ...] = ()
     """Why clocks are held down now."""
     ecc_enabled: bool | None = None
     uncorrected_errors: int | None = None
     """Of memory, since the driver was loaded."""
-    nvlinks: int = Field(default=0, ge=0)
+    nvlinks: NonNegativeInt = 0
     """Active ones."""
-    card_nvlinks: int = Field(default=0, ge=0)
+    card_nvlinks: NonNegativeInt = 0
     """All that the card has."""
     nvlink_bytes_per_s: int | None = None
     """One link's line rate, one direction."""
     is_slice: bool = False
     mig_enabled: bool = False
-    slices: tuple["DeviceReading", ...] = Field(default=(), strict=False)
+    slices: tuple["DeviceReading", ...] = ()
 
 
 class PairReading(Spec):
     """What is between two GPUs, the one with the lower index first."""
 
-    one: int = Field(ge=0)
-    other: int = Field(ge=0)
+    one: NonNegativeInt
+    other: NonNegativeInt
     nvlinks: int | None
     """That join the two, directly or through a switch; nothing where NVML does not tell."""
     through_switch: bool = False
@@ -96,38 +96,36 @@ class PairReading(Spec):
 class NvmlReading(Spec):
     """All GPUs, or the reason why there are none."""
 
-    devices: tuple[DeviceReading, ...] = Field(default=(), strict=False)
-    pairs: tuple[PairReading, ...] = Field(default=(), strict=False)
+    devices: tuple[DeviceReading, ...] = ()
+    pairs: tuple[PairReading, ...] = ()
     driver_version: str | None = None
     cuda_version: str | None = None
     """The newest that the driver can run."""
     problem: str | None = None
-    lost: tuple[str, ...] = Field(default=(), strict=False)
+    lost: tuple[str, ...] = ()
     """GPUs that are there and do not answer, a sentence each."""
-    failed: tuple[str, ...] = Field(default=(), strict=False)
+    failed: tuple[str, ...] = ()
     """Calls that broke off, other than by not being supported."""
-    unsupported: tuple[str, ...] = Field(default=(), strict=False)
+    unsupported: tuple[str, ...] = ()
     """Calls that this driver or these devices do not have."""
 
-    @model_validator(mode="after")
-    def _agrees(self) -> "NvmlReading":
+    def __post_init__(self) -> None:
         indices = [device.index for device in self.devices]
         if len(set(indices)) < len(indices):
             raise ValueError("two devices have the same index")
         for pair in self.pairs:
             if not {pair.one, pair.other} <= set(indices):
                 raise ValueError(f"the pair {pair.one}, {pair.other} is not of these devices")
-        return self
 
 
 class HostReading(Spec):
     cpu_name: str
-    cores: int = Field(ge=1)
+    cores: PositiveInt
     """That this process may use."""
     machine_cores: int | None = None
-    total_bytes: int = Field(ge=0)
+    total_bytes: NonNegativeInt
     """Of the machine, or of the control group around this process where that is less."""
-    available_bytes: int = Field(ge=0)
+    available_bytes: NonNegativeInt
     machine_bytes: int | None = None
     shm_bytes: int | None = None
     """Size of /dev/shm."""
@@ -155,4 +153,4 @@ class Machine(Spec):
     nvml: NvmlReading
     host: HostReading
     torch: TorchReading | None = None
-    environment: CudaEnvironment = Field(default_factory=dict)
+    environment: CudaEnvironment = field(default_factory=dict)

@@ -1,9 +1,9 @@
 """What is trained and how, apart from the machine: the settings that a recipe file holds."""
 
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
-from pydantic import Field, model_validator
+from msgspec import structs
 
 from planner.adapter_targets import lora_targets
 from planner.data_section import DataSection
@@ -24,22 +24,25 @@ from planner.plan import (
     refuse_dora_on_int8,
 )
 from planner.presets import Source
-from planner.spec import Spec
+from planner.spec import PositiveFloat, PositiveInt, Spec
 from planner.units import format_count
 
 
 class WrittenFor(Spec):
     """The machine's part as a recipe's author had it: what a plan may choose anew."""
 
-    micro_batch_size: int = Field(ge=1)
-    devices: int = Field(default=1, ge=1)
+    micro_batch_size: PositiveInt
+    devices: PositiveInt = 1
     """Beside the recipe's global batch the two say how many micro-batches were accumulated."""
     compute: Precision
     activation_checkpointing: bool
 
 
 class Recipe(Spec):
-    """Training settings with their source. A plan keeps them and adds the machine's part."""
+    """Training settings with their source. A plan keeps them and adds the machine's part.
+
+    What a recipe says nothing of, its packing, attention or loss, is open.
+    """
 
     name: str
     source: Source
@@ -48,26 +51,20 @@ class Recipe(Spec):
     method: Method
     adapter: AdapterSection | None = None
     quantization: QuantizationSection | None = None
-    global_batch_size: int = Field(ge=1)
-    sequence_length: int = Field(ge=1)
-    packing: bool = False
+    global_batch_size: PositiveInt
+    sequence_length: PositiveInt
+    packing: bool | None = None
     """Several samples in a row of that length, which do not see each other."""
     optimizer: OptimizerSection
     schedule: ScheduleSection
-    epochs: float = Field(gt=0)
+    epochs: PositiveFloat
     data: DataSection
-    attention: Attention = "sdpa"
-    loss: Loss = "fused"
+    attention: Attention | None = None
+    loss: Loss | None = None
     written_for: WrittenFor | None = None
 
-    def states(self, key: str) -> bool:
-        """Whether the recipe's file says so itself, so that it is not open."""
-        return key in self.model_fields_set
-
-    @model_validator(mode="after")
-    def _agrees(self) -> "Recipe":
+    def __post_init__(self) -> None:
         refuse_dora_on_int8(self.adapter, self.quantization)
-        return self
 
 
 class Workload(Spec):
@@ -87,8 +84,16 @@ class Workload(Spec):
 
     @property
     def attention(self) -> Attention:
-        """The recipe's, or the only one that there is."""
-        return self.only_attention or self.recipe.attention
+        """The only one that there is, or the recipe's."""
+        return self.only_attention or self.recipe.attention or "sdpa"
+
+    @property
+    def loss(self) -> Loss:
+        return self.recipe.loss or "fused"
+
+    @property
+    def packing(self) -> bool:
+        return bool(self.recipe.packing)
 
     @property
     def method(self) -> Method:
@@ -144,12 +149,11 @@ def of_states(workload: Workload) -> Workload:
     """One for all workloads that differ in their batches, loss or attention alone: they have the
     same model states, which are counted once."""
     alike = {"sequence_length": 1, "global_batch_size": 1, "loss": "fused", "attention": "sdpa"}
-    recipe = workload.recipe.model_copy(update=alike)
-    return workload.model_copy(update={"recipe": recipe})
+    recipe = structs.replace(workload.recipe, **alike)
+    return structs.replace(workload, recipe=recipe)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Batch(NamedTuple):
     """One micro-batch on one rank."""
 
     micro_batch_size: int

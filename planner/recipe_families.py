@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from pydantic import Field
+from msgspec import convert, to_builtins
 
 from planner.data_section import DataSection
 from planner.named_data import named_data
@@ -16,7 +16,7 @@ from planner.spec import Spec, read_spec
 class Run(Spec):
     """What is a run's own; of the shared settings it may replace two."""
 
-    data: tuple[str, ...] = Field(strict=False)
+    data: tuple[str, ...]
     """Names in ``presets/datasets.yaml``."""
     epochs: float
     sequence_length: int | None = None
@@ -40,12 +40,12 @@ class RecipeFamily(Spec):
             for run, own in self.runs.items():
                 keys = {
                     "name": self.name.format(model=short, run=run),
-                    "source": self.source.model_dump(),
+                    "source": to_builtins(self.source),
                     "model": model,
                     "data": DataSection(sources=tuple(named_data(name) for name in own.data)),
                 }
-                changes = own.model_dump(exclude_none=True, exclude={"data"})
-                yield Recipe.model_validate({**self.settings, **changes, **keys})
+                given = {key: value for key, value in to_builtins(own).items() if value is not None}
+                yield convert({**self.settings, **given, **keys}, Recipe)
 
 
 @cache

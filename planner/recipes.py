@@ -3,6 +3,8 @@
 from functools import cache
 from pathlib import Path
 
+from msgspec import structs
+
 from planner.errors import InvalidRequestError, UnknownNameError
 from planner.plan import Method, QuantizationSection
 from planner.presets import ROOT, aliases, preset_names
@@ -57,4 +59,4 @@ def trained_by(recipe: Recipe, method: Method | None) -> Recipe:
         )
     base = QuantizationSection(quant_type="nf4", double_quant=True)
     quantization = base if method == "qlora" else None
-    return recipe.model_copy(update={"method": method, "quantization": quantization})
+    return structs.replace(recipe, method=method, quantization=quantization)

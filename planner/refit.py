@@ -6,6 +6,8 @@ The plan holds the model's shape, so that no preset and no checkpoint is needed.
 from dataclasses import replace
 from pathlib import Path
 
+from msgspec import structs
+
 from planner.assemble import prediction_of
 from planner.candidate import Candidate
 from planner.cards import (
@@ -46,24 +48,20 @@ def predicted(plan: Plan, cluster: Cluster | None = None) -> Plan:
             "precision.trainable so, or plan again"
         )
     trainable = {"trainable_params": workload.trainable_params}
-    return plan.model_copy(
-        update={
-            "model": plan.model.model_copy(update=trainable),
-            "prediction": prediction_of(candidate),
-        }
+    return structs.replace(
+        plan, model=structs.replace(plan.model, **trainable), prediction=prediction_of(candidate)
     )
 
 
 def on_machine(plan: Plan, cluster: Cluster) -> Plan:
     """The same training on another machine: what it needs there."""
     card = cluster.accelerator
-    hardware = plan.hardware.model_copy(
-        update={
-            "gpu": card.label,
-            "device_name": card.device_name,
-            "capacity_bytes": card.capacity_bytes,
-            "budget_bytes": card.free_bytes,
-        }
+    hardware = structs.replace(
+        plan.hardware,
+        gpu=card.label,
+        device_name=card.device_name,
+        capacity_bytes=card.capacity_bytes,
+        budget_bytes=card.free_bytes,
     )
     sized = replace(
         cluster,
@@ -71,7 +69,7 @@ def on_machine(plan: Plan, cluster: Cluster) -> Plan:
         num_nodes=plan.parallel.num_nodes,
         network=plan.hardware.network,
     )
-    return predicted(plan.model_copy(update={"hardware": hardware}), sized)
+    return predicted(structs.replace(plan, hardware=hardware), sized)
 
 
 def workload_of(plan: Plan) -> Workload:

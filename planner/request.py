@@ -1,8 +1,10 @@
 """What the user asked for, checked, and the workloads and layouts it allows."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import structs
 
 from planner.adapter_targets import Targets, lora_targets
 from planner.errors import InvalidRequestError
@@ -97,7 +99,7 @@ def workload(request: Request, method: Method) -> Workload:
     """The method's recipe with the user's settings put in."""
     recipe = load_recipe(method) if request.recipe is None else trained_by(request.recipe, method)
     model, positions = request.model.spec, request.model.spec.max_position_embeddings
-    packing = recipe.packing if request.packing is None else request.packing
+    packing = bool(recipe.packing if request.packing is None else request.packing)
     fitting = sequence_length(recipe, request.data, positions=positions, packing=packing)
     changes: dict[str, object] = {
         "sequence_length": request.sequence_length or fitting,
@@ -109,14 +111,14 @@ def workload(request: Request, method: Method) -> Workload:
     if recipe.adapter is not None:
         changes["adapter"] = _adapter(request, recipe.adapter)
     if request.optimizer is not None:
-        changes["optimizer"] = recipe.optimizer.model_copy(update={"name": request.optimizer})
+        changes["optimizer"] = structs.replace(recipe.optimizer, name=request.optimizer)
     if request.data is not None:
         changes["data"] = request.data.section
-    work = Workload(model=model, recipe=recipe.model_copy(update=changes), compute=request.compute)
+    work = Workload(model=model, recipe=structs.replace(recipe, **changes), compute=request.compute)
     admitted = admitted_attention(work, request.cluster.device)
     if work.attention not in admitted:
-        only = work.recipe.model_copy(update={"attention": admitted[0]})
-        work = work.model_copy(update={"recipe": only})
+        only = structs.replace(work.recipe, attention=admitted[0])
+        work = structs.replace(work, recipe=only)
     return one_of_equals(work)
 
 
@@ -125,7 +127,8 @@ def _loss(request: Request, recipe: Recipe) -> Loss:
     so it computes every logit twice and copies each tile seven times."""
     if isinstance(request.model.spec, TracedSpec):
         return request.model.spec.loss
-    return request.loss or ("standard" if request.cluster.device == "cpu" else recipe.loss)
+    usual: Loss = "standard" if request.cluster.device == "cpu" else "fused"
+    return request.loss or recipe.loss or usual
 
 
 def open_choices(request: Request, own: Workload) -> tuple[Choice, ...]:
@@ -135,8 +138,8 @@ def open_choices(request: Request, own: Workload) -> tuple[Choice, ...]:
     return choices(
         own,
         request.cluster.device,
-        loss_open=not traced and request.loss is None and not recipe.states("loss"),
-        attention_open=request.attention is None and not recipe.states("attention"),
+        loss_open=not traced and request.loss is None and recipe.loss is None,
+        attention_open=request.attention is None and recipe.attention is None,
     )
 
 
@@ -145,7 +148,7 @@ def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
     asked = request.lora_targets or adapter.target_modules
     targets = lora_targets(request.model.spec, asked)
     changes = {"target_modules": targets, "rank": request.lora_rank or adapter.rank}
-    return AdapterSection(**{**adapter.model_dump(), **changes})
+    return structs.replace(adapter, **changes)
 
 
 def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
@@ -164,7 +167,7 @@ def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
         if request.micro_batch_size is None:
             yield each
         elif request.micro_batch_size in each.micro_batch_sizes:
-            yield replace(each, micro_batch_sizes=(request.micro_batch_size,))
+            yield each._replace(micro_batch_sizes=(request.micro_batch_size,))
 
 
 def _partial_checkpointing(request: Request) -> tuple[int, ...]:

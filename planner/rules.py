@@ -1,8 +1,7 @@
 """Combinations to leave out, read from data."""
 
-from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from planner.gpu import Cluster, Device
 from planner.plan import AttentionName, Method, Offload, OptimizerName, Precision, Strategy
@@ -55,8 +54,7 @@ class When(Spec):
         return below and (self.capability_from is None or found >= self.capability_from)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Combination:
+class Combination(NamedTuple):
     """What a candidate would put together."""
 
     method: Method
@@ -93,7 +91,7 @@ class Combination:
             quant_type=None if quantization is None else quantization.quant_type,
             attention=attention or workload.attention,
             compute=workload.compute,
-            packing=workload.recipe.packing,
+            packing=workload.packing,
             compute_capability=cluster.accelerator.compute_capability,
         )
 

@@ -4,12 +4,15 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from msgspec import structs
 
 from planner.detect import cuda_environment
 from planner.errors import InvalidFileError, InvalidRequestError
 from planner.output_file import OutputFile
 from planner.readings import DeviceReading, Machine
-from planner.spec import parse_spec, read_spec
+from planner.spec import Spec, parse_spec, read_spec
 
 
 def is_machine_file(text: str) -> bool:
@@ -21,7 +24,7 @@ def load_machine(path: Path, environ: Mapping[str, str]) -> Machine:
     """As saved; this shell's CUDA variables, where set, choose among its GPUs."""
     machine = read_spec(Machine, path)
     environment = {**machine.environment, **cuda_environment(environ)}
-    return machine.model_copy(update={"environment": environment})
+    return structs.replace(machine, environment=environment)
 
 
 def save_machine(machine: Machine, path: Path, *, force: bool) -> None:
@@ -50,19 +53,29 @@ def render_machine(machine: Machine) -> str:
     """JSON without what means nothing elsewhere; what was not told is left out."""
     nvml = machine.nvml
     devices = tuple(_without_pids(device) for device in nvml.devices)
-    shared = machine.model_copy(
-        update={
-            "nvml": nvml.model_copy(update={"devices": devices}),
-            "saved_on": time.strftime("%Y-%m-%d"),
-        }
+    shared = structs.replace(
+        machine, nvml=structs.replace(nvml, devices=devices), saved_on=time.strftime("%Y-%m-%d")
     )
-    content = shared.model_dump(mode="json", exclude_defaults=True)
-    return json.dumps({"schema_version": machine.schema_version, **content}, indent=2) + "\n"
+    content = {"schema_version": machine.schema_version, **_told(shared)}
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _told(part: Spec) -> dict[str, Any]:
+    """As plain data, without what is as it would be had nothing been told."""
+    defaults = {each.name: each.default for each in structs.fields(part)}
+    told = {name: value for name, value in structs.asdict(part).items() if value != defaults[name]}
+    return {name: _plain(value) for name, value in told.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return _told(value) if isinstance(value, Spec) else value
 
 
 def _without_pids(device: DeviceReading) -> DeviceReading:
     holders = device.holders
     if holders is not None:
-        holders = tuple(holder.model_copy(update={"pid": None}) for holder in holders)
+        holders = tuple(structs.replace(holder, pid=None) for holder in holders)
     slices = tuple(_without_pids(each) for each in device.slices)
-    return device.model_copy(update={"holders": holders, "slices": slices})
+    return structs.replace(device, holders=holders, slices=slices)

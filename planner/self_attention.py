@@ -3,8 +3,6 @@
 The kernels that they call are in planner/attention.py.
 """
 
-from dataclasses import replace
-
 from planner import operators as ops
 from planner.attention import (
     HeadShape,
@@ -124,7 +122,7 @@ def _fused(
         return math_attention(tape, q, k, v, shape=shape, device=batch.device)
     if masked or kinds.grouped_heads == "copied":
         k, v = repeated_heads(tape, k, v, shape)
-        shape = replace(shape, key_value_heads=shape.heads)
+        shape = shape._replace(key_value_heads=shape.heads)
     if kinds.autocast:
         width = kinds.compute
         q, k, v = (ops.cast(tape, x, width, "16-bit operand of attention") for x in (q, k, v))

@@ -2,15 +2,20 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from msgspec import Meta, Struct, StructMeta, ValidationError, convert, field
 
-from planner.errors import InvalidFileError, did_you_mean
+from planner.errors import InvalidFileError
+from planner.problem import Location, described, problem_of
 
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+PositiveInt = Annotated[int, Meta(ge=1)]
+NonNegativeInt = Annotated[int, Meta(ge=0)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
+NonNegativeFloat = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, lt=1)]
+"""Of a whole, never all of it."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -43,17 +48,24 @@ _Loader.add_implicit_resolver(
     list("-+0123456789"),
 )
 
-Location = tuple[int | str, ...]
+
+class _ByName(StructMeta):
+    """msgspec's ``kw_only`` is of one class, not of those that follow from it."""
+
+    def __new__(
+        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
+    ) -> Any:
+        return super().__new__(cls, name, bases, namespace, **{"kw_only": True, **options})
 
 
-class Spec(BaseModel):
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+class Spec(Struct, metaclass=_ByName, frozen=True, forbid_unknown_fields=True, cache_hash=True):
     """What a YAML file holds: immutable, no unknown keys, no silent conversions.
 
     Strictness matters: YAML 1.1 reads ``no`` as false and ``1:30`` as 90, so a lenient
-    reader would plan with something the author did not write.
+    reader would plan with something the author did not write. Only what is read is checked:
+    a value made by name is as its author made it, but for ``__post_init__``.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 SpecT = TypeVar("SpecT", bound=Spec)
@@ -79,11 +91,12 @@ def parse_spec(kind: type[SpecT], text: str, path: Path) -> SpecT:
     """As :func:`read_spec`, for text already read; ``path`` is for messages only."""
     content = parse_yaml(text, path)
     if not isinstance(content, dict):
-        raise InvalidFileError(path, 1, f"holds {_describe(content)} where keys are expected")
+        raise InvalidFileError(path, 1, f"holds {described(content)} where keys are expected")
     try:
-        return kind.model_validate(content)
+        return convert(content, kind)
     except ValidationError as error:
-        raise _first_error(kind, error, text, path) from error
+        problem = problem_of(error, kind, content)
+        raise InvalidFileError(path, _line_of(text, problem.location), problem.text) from error
 
 
 def parse_yaml(text: str, path: Path) -> Any:
@@ -99,61 +112,6 @@ def parse_yaml(text: str, path: Path) -> Any:
         )
     except yaml.YAMLError as error:
         raise InvalidFileError(path, None, f"not YAML: {error}") from error
-
-
-def _first_error(
-    kind: type[BaseModel], error: ValidationError, text: str, path: Path
-) -> InvalidFileError:
-    details = error.errors()
-    # An unknown key is usually the cause of a missing one beside it: name it first.
-    first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
-    location = tuple(first["loc"])
-    key = ".".join(map(str, location))
-    line = _line_of(text, location)
-    if first["type"] == "extra_forbidden":
-        known = _keys_at(kind, location[:-1])
-        hint = did_you_mean(str(location[-1]), known)
-        return InvalidFileError(path, line, f"unknown key {key!r}. {hint}")
-    reason = reason_of(first)
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return InvalidFileError(path, line, f"{key}: {reason}{more}" if key else f"{reason}{more}")
-
-
-def reason_of(first: "ErrorDetails") -> str:
-    """What is wrong with a value, and what it is where that is short."""
-    reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-    if first["type"] == "model_type":
-        reason = "it should hold keys of its own"
-    if first["type"] == "missing":
-        return "this key is missing"
-    if isinstance(first["input"], dict | list):
-        return reason
-    return f"{reason}, not {_describe(first['input'])}"
-
-
-def _describe(value: object) -> str:
-    if value is None:
-        return "nothing"
-    kinds = {bool: "the truth value", int: "the number", float: "the number", str: "the text"}
-    return f"{kinds.get(type(value), type(value).__name__)} {value!r}"
-
-
-def _keys_at(kind: type[BaseModel], location: Location) -> list[str]:
-    """Names of the fields that are allowed in the mapping at ``location``."""
-    for step in location:
-        field = kind.model_fields.get(str(step))
-        if field is None:
-            continue
-        inner = [t for t in _types_in(field.annotation) if issubclass(t, BaseModel)]
-        if inner:
-            kind = inner[0]
-    return list(kind.model_fields)
-
-
-def _types_in(annotation: Any) -> list[type]:
-    arguments = getattr(annotation, "__args__", ())
-    found = [t for argument in arguments for t in _types_in(argument)]
-    return [annotation, *found] if isinstance(annotation, type) and not arguments else found
 
 
 def _line_of(text: str, location: Location) -> int | None:

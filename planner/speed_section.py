@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from msgspec import to_builtins
+
 from planner.bottleneck import bottleneck_text
 from planner.candidate import Candidate
 from planner.network import networks
@@ -102,7 +104,7 @@ def speed_document(candidate: Candidate, price_per_gpu_hour: float | None) -> di
     return {
         "low_step_time_s": told.low_s,
         "high_step_time_s": told.high_s,
-        "measured_over_predicted": told.ratio.model_dump(mode="json"),
+        "measured_over_predicted": to_builtins(told.ratio),
         "tokens_per_second_per_gpu": told.tokens_per_second_per_gpu,
         "mfu": told.mfu,
         "hfu": told.hfu,

@@ -6,8 +6,8 @@ A card without known rates has no step time; candidates are ranked all the same,
 nominal card, since their order hardly depends on it.
 """
 
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from planner.communication import NOTHING, Communication
 from planner.efficiency import Rates
@@ -27,8 +27,7 @@ READS_TO_CLIP = 3
 torch/nn/utils/clip_grad.py at 2.13."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepTime:
+class StepTime(NamedTuple):
     """Parts in seconds, of one rank; all ranks take the same time."""
 
     products_s: float

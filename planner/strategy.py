@@ -1,17 +1,16 @@
 """How a workload is laid out on a cluster, and every layout there is."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from math import inf, isqrt
+from typing import NamedTuple
 
 from planner.plan import OFFLOADS_FROM, ZERO_STAGE, Offload, Strategy, ZeroStage
 
 OFFLOADS = tuple(OFFLOADS_FROM)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class Layout(NamedTuple):
     """One point of the search space. Says what to do, nothing about what it costs."""
 
     strategy: Strategy
@@ -63,8 +62,7 @@ def recomputation_order(checkpointing: int) -> float:
     return checkpointing or inf
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Series:
+class Series(NamedTuple):
     """Layouts that differ in the micro-batch alone, the smallest first.
 
     Along it memory never falls and a step never takes longer, which is what a search needs to

@@ -1,7 +1,7 @@
 """Machines of unequal GPUs: what counting all as the weakest leaves idle, and a better subset."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.machine import Found
 
@@ -9,8 +9,7 @@ BETTER_SHARE = 1.05
 """A subset is worth a sentence from this much more memory or speed in all."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subset:
+class Subset(NamedTuple):
     """GPUs that each count as the weakest of them."""
 
     members: tuple[Found, ...]

@@ -1,6 +1,6 @@
 """How fast a candidate is predicted to train, how surely, and what that takes."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.accuracy import RunRatio, time_ratio
 from planner.bottleneck import Bottleneck, bottleneck_of
@@ -14,8 +14,7 @@ MILLION = 1_000_000
 SECONDS_PER_HOUR = 3600
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Throughput:
+class Throughput(NamedTuple):
     """One candidate's; seconds are of an optimizer step of full samples."""
 
     step: StepTime
@@ -63,8 +62,7 @@ class Throughput:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunCost:
+class RunCost(NamedTuple):
     seconds: float
     kilowatt_hours: float | None
     """At the cards' power limit: an upper bound for them, and without their host."""

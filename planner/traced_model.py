@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import PrivateAttr
-
 from planner.layer_kinds import LayerKind
 from planner.linear import Linear
 from planner.model import ModelSpec
@@ -46,15 +44,17 @@ class TracedSpec(ModelSpec):
     """``eager`` where the class has nothing else."""
     loss: Loss
     """``standard`` where trl's fused head does not take the class."""
-    _trace: Callable[[Any, Any], Phases] = PrivateAttr()
 
     def traced_by(self, trace: Callable[[Any, Any], Phases]) -> "TracedSpec":
-        """``trace`` takes a workload and its layout."""
-        self._trace = trace
+        """``trace`` takes a workload and its layout; no field, since it is no part of the shape."""
+        vars(self)["trace"] = trace
         return self
 
-    def trace(self, workload: Any, layout: Any) -> Phases:
-        return self._trace(workload, layout)
+    @property
+    def trace(self) -> Callable[[Any, Any], Phases]:
+        """One step's phases by workload and layout."""
+        found: Callable[[Any, Any], Phases] = vars(self)["trace"]
+        return found
 
     @property
     def layers(self) -> tuple[LayerKind, ...]:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from msgspec import to_builtins
+
 from planner.errors import InvalidRequestError
 from planner.plan import (
     SCHEMA_VERSION,
@@ -40,7 +42,7 @@ class TracingService:
 
     def trace(self, workload: Workload, layout: Layout) -> Phases:
         """Bytes by phase and part of one step, each asked for once."""
-        plan = _plan_to_trace(workload, layout).model_dump(mode="json")
+        plan = to_builtins(_plan_to_trace(workload, layout))
         key = json.dumps(plan)
         if key not in self._traced:
             recomputed = "recomputed" if layout.activation_checkpointing else "kept"
@@ -133,8 +135,8 @@ def _plan_to_trace(workload: Workload, layout: Layout) -> Plan:
         parallel=parallel_section(workload, layout),
         activation_checkpointing=layout.activation_checkpointing,
         checkpoint_every=layout.checkpoint_every,
-        attention=recipe.attention,
-        loss=recipe.loss,
+        attention=workload.attention,
+        loss=workload.loss,
         optimizer=recipe.optimizer,
         schedule=recipe.schedule,
         data=recipe.data,

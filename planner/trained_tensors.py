@@ -7,19 +7,27 @@ read: transformers/trainer.py at 5.23.0, create_optimizer and get_decay_paramete
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
+from math import prod
+from typing import NamedTuple
 
-from planner.parameters import Role, Shaped, parameters
+from planner.parameters import Role, decays, parameters
 from planner.recipe import Workload
 
 
-@dataclass(frozen=True, slots=True)
-class TrainedTensor(Shaped):
+class TrainedTensor(NamedTuple):
     """One parameter that gets a gradient, whatever its name."""
 
     shape: tuple[int, ...]
     role: Role = "weight"
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def decays(self) -> bool:
+        return decays(self.role)
 
 
 @cache

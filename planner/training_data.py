@@ -1,14 +1,14 @@
 """The data that a plan is for, and the sequence length that they ask for. Pure."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.data_section import DataSection
 from planner.lengths import TokenLengths
 from planner.recipe import Recipe
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownData:
+class KnownData(NamedTuple):
     """A data set as an epoch of training sees it."""
 
     name: str

@@ -1,10 +1,8 @@
 """How long a plan trains, what it looks at on the way, and what it keeps."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
-
-from planner.spec import Spec
+from planner.spec import NonNegativeInt, PositiveFloat, PositiveInt, Spec
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab", "comet_ml", "clearml"]
 """transformers' names for ``report_to``; each is a package of its own."""
@@ -22,34 +20,32 @@ class EvaluationSection(Spec):
     need less than a training step.
     """
 
-    every_steps: int = Field(ge=1)
-    generated_samples: int = Field(default=2, ge=0)
+    every_steps: PositiveInt
+    generated_samples: NonNegativeInt = 2
     """Of that part the first ones are answered by the model, to be read in ``evaluation.jsonl``."""
-    max_new_tokens: int = Field(default=64, ge=1)
-    early_stop_patience: int | None = Field(default=None, ge=1)
+    max_new_tokens: PositiveInt = 64
+    early_stop_patience: PositiveInt | None = None
     """Evaluations without a lower loss after which the training ends."""
 
 
 class TrainingSection(Spec):
-    epochs: float | None = Field(default=None, gt=0)
-    max_steps: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=42, ge=0)
-    logging_steps: int = Field(default=1, ge=1)
-    save_steps: int = Field(default=500, ge=1)
+    epochs: PositiveFloat | None = None
+    max_steps: PositiveInt | None = None
+    seed: NonNegativeInt = 42
+    logging_steps: PositiveInt = 1
+    save_steps: PositiveInt = 500
     """Steps between checkpoints, which ``launch --resume`` and fallbacks go on from."""
-    keep_checkpoints: int = Field(default=KEPT_CHECKPOINTS, ge=1)
+    keep_checkpoints: PositiveInt = KEPT_CHECKPOINTS
     """The newest ones."""
     evaluation: EvaluationSection | None = None
-    neftune_noise_alpha: float | None = Field(default=None, gt=0)
+    neftune_noise_alpha: PositiveFloat | None = None
     """Noise on the embeddings while training (arXiv:2310.05914)."""
-    report_to: Annotated[tuple[Tracker, ...], Field(strict=False)] = ()
+    report_to: tuple[Tracker, ...] = ()
     """Trackers beside ``metrics.jsonl``."""
-    hang_limit_s: int = Field(default=1800, ge=1)
+    hang_limit_s: PositiveInt = 1800
     """Without a sign of progress from any rank for so long, the run is ended. PyTorch's own
     limit of a collective is 30 minutes too (torch/distributed/constants.py)."""
 
-    @model_validator(mode="after")
-    def _one_length(self) -> "TrainingSection":
+    def __post_init__(self) -> None:
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError("give epochs or max_steps, one of the two")
-        return self

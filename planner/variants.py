@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import get_args
 
+from msgspec import structs
+
 from planner.gpu import Device
 from planner.plan import AttentionName, Loss
 from planner.recipe import Workload, one_of_equals
@@ -24,7 +26,7 @@ def choices(
     own: Workload, device: Device, *, loss_open: bool, attention_open: bool
 ) -> tuple[Choice, ...]:
     """All that the model admits, the recipe's own first; of these presets/rules.yaml speaks."""
-    losses = (own.recipe.loss, *get_args(Loss)) if loss_open else (own.recipe.loss,)
+    losses = (own.loss, *get_args(Loss)) if loss_open else (own.loss,)
     attentions: tuple[AttentionName, ...] = (own.attention,)
     if attention_open:
         attentions += admitted_attention(own, device)
@@ -64,15 +66,15 @@ def variant_of(own: Workload, choice: Choice) -> Variant:
     if choice.attention != own.attention:
         departures.append(f"{choice.attention} attention")
         work = _changed(work, {"attention": choice.attention})
-    if choice.loss != own.recipe.loss:
+    if choice.loss != own.loss:
         departures.append(f"{choice.loss} loss")
         work = _changed(work, {"loss": choice.loss})
     return Variant(
         workload=one_of_equals(work),
         departures=tuple(departures),
-        stock_for_fused=(own.recipe.loss, choice.loss) == ("fused", "standard"),
+        stock_for_fused=(own.loss, choice.loss) == ("fused", "standard"),
     )
 
 
 def _changed(work: Workload, changes: Mapping[str, str]) -> Workload:
-    return work.model_copy(update={"recipe": work.recipe.model_copy(update=changes)})
+    return structs.replace(work, recipe=structs.replace(work.recipe, **changes))

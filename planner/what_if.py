@@ -5,6 +5,8 @@ Every answer is a layout that was priced and fits, beside one that was priced an
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from planner.candidate import Candidate
 from planner.lanes import Limit
 from planner.machines import fewest_cards, smallest_card
@@ -61,7 +63,7 @@ def _methods(request: Request) -> tuple[Method, ...]:
 
 def _largest_micro_batch(request: Request, chosen: Candidate) -> int:
     def at(size: int) -> Candidate:
-        return replace(chosen, layout=replace(chosen.layout, micro_batch_size=size))
+        return replace(chosen, layout=chosen.layout._replace(micro_batch_size=size))
 
     here, guess = chosen.layout.micro_batch_size, _guess(request, chosen)
     known = here, chosen.memory.high_bytes
@@ -78,7 +80,7 @@ def _longest_sequence(request: Request, chosen: Candidate) -> int:
 
     def at(steps: int) -> Candidate:
         length = {"sequence_length": steps * LENGTH_STEP}
-        work = chosen.workload.model_copy(update={"recipe": recipe.model_copy(update=length)})
+        work = structs.replace(chosen.workload, recipe=structs.replace(recipe, **length))
         return replace(chosen, workload=work)
 
     longer = here * _guess(request, chosen) / chosen.layout.micro_batch_size

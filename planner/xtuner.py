@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from planner.data_section import DataSection, DataSource, LossOn
 from planner.errors import did_you_mean
 from planner.named_data import read_as_xtuner
@@ -198,7 +200,7 @@ def _sources(config: PythonConfig, sets: Iterable[Mapping[str, Any]]) -> Iterato
                     "train_dataloader", "path, data_files and name of a data set should be texts"
                 )
             source = read_as_xtuner(function or "", name)
-            yield source.model_copy(update={"subset": subset})
+            yield structs.replace(source, subset=subset)
 
 
 def _names(files: object) -> Iterator[object]:

@@ -29,8 +29,8 @@ read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, DeepSpeedZeroOptimizer:
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from planner.gpu import Device
 from planner.numerics import Numerics
@@ -55,8 +55,7 @@ def block(num_bytes: int) -> int:
     return round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Partition:
+class Partition(NamedTuple):
     """Sizes in elements of one optimizer group, flat and cut into equal parts."""
 
     flat: int
@@ -125,8 +124,7 @@ def flattened_bytes(elements: int, width: int, update: int) -> int:
     return in_fp32 + max(copied, update)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlatStates:
+class FlatStates(NamedTuple):
     """Stages 1 and 2: bytes of what is flat, and of what passes through it."""
 
     workload: Workload

@@ -30,8 +30,8 @@ read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from planner.gpu import Device
 from planner.numerics import Numerics
@@ -52,8 +52,7 @@ NORM_ELEMENTS = 250_000_000
 """read: stage3.py, _constant_buffered_norm2: an offloaded gradient's norm is taken in parts."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlicedStates:
+class SlicedStates(NamedTuple):
     """Stage 3: bytes on one rank."""
 
     workload: Workload

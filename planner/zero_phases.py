@@ -1,14 +1,13 @@
 """Memory of a step under DeepSpeed, phase by phase: planner/zero.py, zero3.py and gathered.py
 beside the micro-batch's own tensors."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
+from itertools import accumulate, repeat
 from operator import add
 
 from planner.gathered import Gathered, gathered
 from planner.gpu import Device
-from planner.micro_batch import Amounts, MicroBatch
+from planner.micro_batch import Amounts, MicroBatch, add_to
 from planner.model_states import frozen_bytes
 from planner.numerics import Numerics
 from planner.plan import Part, Phase, ZeroSection
@@ -142,14 +141,19 @@ def _through_layers(
     held: Parts, passes: MicroBatch, gradients: Iterable[int], communication: Iterable[int]
 ) -> Parts:
     """The largest moment of the layers' backward pass, beside what each holds of its own."""
-    level = Counter(passes.before_layers)
-    best: Parts = {}
-    for layer, kept, sent in zip(passes.layers, gradients, communication, strict=True):
-        alive = Counter(level)
-        alive.update(layer.top)
-        best = _larger(best, _pass(held, alive, gradients=kept, communication=sent))
-        level.update(layer.net)
-    return best
+    beside = list(zip(gradients, communication, strict=True))
+    *before, _end = accumulate([layer.net_bytes for layer in passes.layers], initial=0)
+    moments = [
+        total + layer.top_bytes + kept + sent
+        for total, layer, (kept, sent) in zip(before, passes.layers, beside, strict=True)
+    ]
+    place = moments.index(max(moments))
+    alive = passes.before_layers.copy()
+    for layer in passes.layers[:place]:
+        add_to(alive, layer.net)
+    add_to(alive, passes.layers[place].top)
+    kept, sent = beside[place]
+    return _pass(held, alive, gradients=kept, communication=sent)
 
 
 def _larger(*found: Parts) -> Parts:

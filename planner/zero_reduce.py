@@ -11,6 +11,7 @@ the parameters that its part touches into a buffer, made at the first of them
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import NamedTuple
 
 from planner.numerics import Numerics
 from planner.parameters import Sized, parameters
@@ -20,8 +21,7 @@ from planner.units import ceil_div
 from planner.zero import NORM_BYTES, Partition, block, partition
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reductions:
+class Reductions(NamedTuple):
     """One rank's, for each stretch of backward: the last layer first, the embedding last."""
 
     gained: tuple[int, ...]

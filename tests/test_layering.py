@@ -22,6 +22,7 @@ LAUNCHER_MAY_USE = {
     "planner.readings",
     "planner.optimizers",
     "planner.plan",
+    "planner.problem",
     "planner.prediction_section",
     "planner.presets",
     "planner.refit",
@@ -53,7 +54,7 @@ AT_THE_EDGE = {
 }
 """Modules of the planner that read the machine, start processes or draw; all others are pure."""
 EDGES = {"argparse", "os", "subprocess", "pynvml", "rich", "typer", "sys"}
-NO_EDGE = {"sys.getrefcount"}
+NO_EDGE = {"sys.getrefcount", "sys.modules"}
 """Reads this process's own objects, nothing outside."""
 
 

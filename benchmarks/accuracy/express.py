@@ -2,6 +2,8 @@
 
 from typing import TypeVar, get_args
 
+from msgspec import structs
+
 from benchmarks.accuracy.decoders import Gptq4, Gptq8, TrainedOutside, gptq_sizes
 from benchmarks.accuracy.fsdp import fully_sharded
 from benchmarks.accuracy.loop import DtypeGroup, Training, one_device
@@ -12,7 +14,7 @@ from benchmarks.rows import Row
 from planner.decoder import Decoder
 from planner.numerics import Numerics
 from planner.plan import AdapterSection, Method, Precision, QuantizationSection
-from planner.recipe import Batch, Recipe, Workload
+from planner.recipe import Batch, Workload
 from planner.recipes import load_recipe
 from planner.trained_tensors import TrainedTensor, trained_tensors
 
@@ -46,8 +48,8 @@ def timeline(row: Row) -> Timeline:
         return one_device(training)
     assert source.sharding is not None
     shards = parallel == "fsdp"
-    sharding = source.sharding.model_copy(
-        update={"on_host": row.offload not in ("none", ""), "shards": shards}
+    sharding = structs.replace(
+        source.sharding, on_host=row.offload not in ("none", ""), shards=shards
     )
     return fully_sharded(training, sharding, row.ranks if shards else 1)
 
@@ -108,21 +110,20 @@ def _held_beside(workload: Workload, decoder: type[Decoder]) -> list[int]:
 def _workload(row: Row, source: SourceConventions) -> Workload:
     method = _one_of(row.method, get_args(Method))
     recipe = load_recipe(method)
-    recipe = recipe.model_copy(
-        update={
-            "adapter": _adapter(row, source) if method != "full" else None,
-            "quantization": _quantization(_packing(row, source)),
-            "sequence_length": row.sequence_length,
-            "loss": source.loss,
-            "attention": source.attention.get(row.attention, row.attention),
-            "optimizer": recipe.optimizer.model_copy(update={"name": source.optimizer}),
-        }
+    recipe = structs.replace(
+        recipe,
+        adapter=_adapter(row, source) if method != "full" else None,
+        quantization=_quantization(_packing(row, source)),
+        sequence_length=row.sequence_length,
+        loss=source.loss,
+        attention=source.attention.get(row.attention, row.attention),
+        optimizer=structs.replace(recipe.optimizer, name=source.optimizer),
     )
     shape = source.shape(row.model)
     assert shape is not None
     return Workload(
         model=shape,
-        recipe=Recipe.model_validate(recipe),
+        recipe=recipe,
         compute=_one_of(source.precision.get(row.precision, row.precision), get_args(Precision)),
     )
 

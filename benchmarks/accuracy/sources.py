@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from msgspec import field, to_builtins
 
 from benchmarks.rows import Quantity
 from planner.model import ModelSpec
@@ -63,7 +63,7 @@ class SourceConventions(Spec):
     optimizer: OptimizerName
     expandable_segments: bool
     cross_entropy: CrossEntropy = "labels shifted"
-    cross_entropy_of: dict[str, CrossEntropy] = Field(default_factory=dict)
+    cross_entropy_of: dict[str, CrossEntropy] = field(default_factory=dict)
     """Models whose code takes the loss otherwise."""
     output_in_fp32: bool = False
     denominator_apart: bool = False
@@ -71,31 +71,31 @@ class SourceConventions(Spec):
     2.1, _multi_tensor_adamw."""
     steps_in_backward: bool = False
     """Each parameter is updated as soon as its gradient is there."""
-    attention: dict[str, Literal["sdpa", "eager"]] = Field(default_factory=dict)
+    attention: dict[str, Literal["sdpa", "eager"]] = field(default_factory=dict)
     """The source's word to the kernel of the same tensors."""
-    quantization: dict[str, Literal["nf4", "nf4-double"]] = Field(default_factory=dict)
+    quantization: dict[str, Literal["nf4", "nf4-double"]] = field(default_factory=dict)
     """The source's word to the packing of its weights."""
-    precision: dict[str, Literal["bf16", "fp16"]] = Field(default_factory=dict)
+    precision: dict[str, Literal["bf16", "fp16"]] = field(default_factory=dict)
     """The source's word to what matrices are multiplied in."""
     gptq: MethodConventions | None = None
     """Where GPTQ weights are trained on, instead of those of QLoRA."""
-    modules_to_save: tuple[str, ...] = Field(default=(), strict=False)
+    modules_to_save: tuple[str, ...] = ()
     """The source's words for targets beside which copies of the embedding and the head train."""
     reduce_bucket_size: int | None = None
     """DeepSpeed's, in elements."""
-    targets: dict[str, str] = Field(default_factory=dict)
+    targets: dict[str, str] = field(default_factory=dict)
     """The source's words for a model's matrices to ours, separated by commas."""
-    parallel: dict[str, Parallel] = Field(default_factory=dict)
+    parallel: dict[str, Parallel] = field(default_factory=dict)
     """The source's word to ours, where it is not one process."""
     sharding: ShardingConventions | None = None
-    cards: dict[str, str] = Field(default_factory=dict)
+    cards: dict[str, str] = field(default_factory=dict)
     """The source's word for a card to its preset: where it fills up, the allocator gives cached
     blocks back."""
-    read: dict[str, Quantity] = Field(default_factory=dict)
+    read: dict[str, Quantity] = field(default_factory=dict)
     """What a reading stands for that the source does not name."""
-    unit: dict[str, Literal["GiB", "MiB", "1000 MiB"]] = Field(default_factory=dict)
+    unit: dict[str, Literal["GiB", "MiB", "1000 MiB"]] = field(default_factory=dict)
     """What a unit stands for that the source prints otherwise."""
-    set_aside: dict[str, str] = Field(default_factory=dict)
+    set_aside: dict[str, str] = field(default_factory=dict)
     """Rows that are not predicted, each with the reason."""
 
     def numerics(self, method: Method, model: str, *, gptq: bool) -> Numerics:
@@ -108,7 +108,7 @@ class SourceConventions(Spec):
             grouped_heads=self.grouped_heads,
             cross_entropy=self.cross_entropy_of.get(model, self.cross_entropy),
             output_in_fp32=self.output_in_fp32 and own.autocast,
-            **own.model_dump(),
+            **to_builtins(own),
         )
 
     def shape(self, model: str) -> ModelSpec | None:

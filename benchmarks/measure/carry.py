@@ -24,6 +24,7 @@ WHEELS = (
     "multiprocess",
     "xxhash",
     "hjson",
+    "msgspec",
     "pydantic",
     "pydantic_core",
     "annotated-types",

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from planner.plan import Loss, Method, Offload, Strategy
 from planner.spec import Spec, read_spec
@@ -74,18 +72,18 @@ class Group(Spec):
 
     about: str
     """What can be learnt from it."""
-    model: Annotated[tuple[str, ...], Field(strict=False)]
+    model: tuple[str, ...]
     num_layers: int | None = None
-    method: Annotated[tuple[Method, ...], Field(strict=False)]
-    micro_batch_size: Annotated[tuple[int, ...], Field(strict=False)] = (1,)
+    method: tuple[Method, ...]
+    micro_batch_size: tuple[int, ...] = (1,)
     gradient_accumulation_steps: int = 1
-    sequence_length: Annotated[tuple[int, ...], Field(strict=False)] = (1024,)
-    activation_checkpointing: Annotated[tuple[bool, ...], Field(strict=False)] = (True,)
-    loss: Annotated[tuple[Loss, ...], Field(strict=False)] = ("fused",)
-    attention: Annotated[tuple[str, ...], Field(strict=False)] = (USUAL["attention"],)
-    optimizer: Annotated[tuple[str, ...], Field(strict=False)] = (USUAL["optimizer"],)
-    strategy: Annotated[tuple[Strategy, ...], Field(strict=False)] = ("single",)
-    offload: Annotated[tuple[Offload, ...], Field(strict=False)] = ("none",)
+    sequence_length: tuple[int, ...] = (1024,)
+    activation_checkpointing: tuple[bool, ...] = (True,)
+    loss: tuple[Loss, ...] = ("fused",)
+    attention: tuple[str, ...] = (USUAL["attention"],)
+    optimizer: tuple[str, ...] = (USUAL["optimizer"],)
+    strategy: tuple[Strategy, ...] = ("single",)
+    offload: tuple[Offload, ...] = ("none",)
 
     def rows(self) -> Iterator[Row]:
         fixed: dict[str, Any] = {
@@ -97,7 +95,7 @@ class Group(Spec):
 
 
 class Matrix(Spec):
-    groups: Annotated[tuple[Group, ...], Field(strict=False)]
+    groups: tuple[Group, ...]
 
 
 def read_matrix(path: Path) -> list[Row]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from pydantic import ValidationError
+from msgspec import ValidationError, convert, structs, to_builtins
 
 from benchmarks.measure.matrix import Row
 from planner.assemble import plan_of
@@ -68,11 +68,7 @@ def plan_row(row: Row, cluster: Cluster) -> Planned:
     try:
         candidate, request = _candidate(row, cluster)
         plan = plan_of(_decision(request, candidate))
-    except ValidationError as error:
-        detail = error.errors()[0]
-        key = ".".join(map(str, detail["loc"]))
-        raise NotPlannableError(f"{key}: {detail['msg']}".removeprefix(": ")) from error
-    except UserError as error:
+    except (UserError, ValidationError, ValueError) as error:
         raise NotPlannableError(str(error)) from error
     return Planned(plan=plan, candidate=candidate)
 
@@ -88,10 +84,8 @@ def _candidate(row: Row, cluster: Cluster) -> tuple[Candidate, Request]:
         offload=row.offload,
     )
     work = workload(request, row.method)
-    if work.recipe.loss != row.loss:
-        raise NotPlannableError(
-            f"a plan for the {cluster.device} takes the {work.recipe.loss} loss"
-        )
+    if work.loss != row.loss:
+        raise NotPlannableError(f"a plan for the {cluster.device} takes the {work.loss} loss")
     layout = Layout(
         strategy=row.strategy,
         world_size=row.world_size,
@@ -107,13 +101,13 @@ def _model(row: Row) -> ModelPreset:
     preset = load_model(row.model)
     if row.num_layers is None:
         return preset
-    spec = preset.spec.model_copy(update={"num_layers": row.num_layers})
-    return preset.model_copy(update={"spec": spec})
+    spec = structs.replace(preset.spec, num_layers=row.num_layers)
+    return structs.replace(preset, spec=spec)
 
 
 def _recipe(row: Row) -> Recipe:
     recipe = load_recipe(row.method)
-    optimizer = recipe.optimizer.model_dump() | {"name": row.optimizer}
+    optimizer = to_builtins(recipe.optimizer) | {"name": row.optimizer}
     changes = {
         "loss": row.loss,
         "attention": row.attention,
@@ -123,7 +117,7 @@ def _recipe(row: Row) -> Recipe:
         * row.gradient_accumulation_steps
         * row.world_size,
     }
-    return Recipe.model_validate(recipe.model_dump() | changes)
+    return convert(to_builtins(recipe) | changes, Recipe)
 
 
 def _decision(request: Request, candidate: Candidate) -> Decision:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
+
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import NotPlannableError, Planned, plan_row
 from planner.allocation import allocator_peak
@@ -74,7 +76,7 @@ def _says_all(plan: Plan, run: dict[str, Any]) -> bool:
     recorded = run.get("plan")
     if recorded is None or run.get("benchmark") != "launch":
         return True
-    today = plan.model_dump(mode="json")
+    today = json.loads(json.dumps(to_builtins(plan)))
     return all(today[section] == recorded[section] for section in SAME) and (
         today["model"]["trainable_params"] == recorded["model"]["trainable_params"]
     )

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
+
 from benchmarks.measure.environment import ROOT, environment_of
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import NotPlannableError, Planned, plan_row
@@ -159,7 +161,7 @@ def _document(
             "row": asdict(row),
             "steps": settings.steps,
             "memory_limit_bytes": settings.memory_limit_bytes,
-            "plan": None if planned is None else planned.plan.model_dump(mode="json"),
+            "plan": None if planned is None else to_builtins(planned.plan),
         },
         "predicted": None if planned is None else planned.predicted_bytes,
         "measured": measured,

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
+
 from benchmarks.measure.environment import ROOT, environment_of
 from benchmarks.nodes.launches import Launch, losses, metrics, seconds_until, write_plan
 from benchmarks.nodes.namespaces import Namespace, two_nodes, why_not
@@ -190,7 +192,7 @@ def write(measured: dict[str, Any]) -> None:
     """A scenario that was run again replaces what the day's file has of it."""
     path = RESULTS / f"nodes--{MODEL}--{time.strftime('%Y-%m-%d')}.json"
     before = json.loads(path.read_bytes())["measured"] if path.is_file() else {}
-    batch = under(plan_of_one(steps=STEPS), "ddp").batch.model_dump(mode="json")
+    batch = to_builtins(under(plan_of_one(steps=STEPS), "ddp").batch)
     document = {
         "run": {
             "benchmark": "nodes",

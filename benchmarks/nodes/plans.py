@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from msgspec import structs
+
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import one_device, plan_row
 from launcher.checkpoint import local_checkpoint
@@ -40,14 +42,13 @@ def plan_of_one(*, steps: int) -> Plan:
     plan = plan_row(row, one_device("cpu", os.environ, listing=False)).plan
     folder = local_checkpoint(plan.model, sys.stderr).folder
     training = {"epochs": None, "max_steps": steps, "save_steps": 2, "keep_checkpoints": 1}
-    return plan.model_copy(
-        update={
-            "model": plan.model.model_copy(update={"source": str(folder)}),
-            "data": plan.data.model_copy(update={"source": "data.jsonl"}),
-            "training": plan.training.model_copy(update=training),
-            "output": plan.output.model_copy(update={"directory": "run"}),
-            "fallbacks": (),
-        }
+    return structs.replace(
+        plan,
+        model=structs.replace(plan.model, source=str(folder)),
+        data=structs.replace(plan.data, source="data.jsonl"),
+        training=structs.replace(plan.training, **training),
+        output=structs.replace(plan.output, directory="run"),
+        fallbacks=(),
     )
 
 
@@ -65,13 +66,12 @@ def under(
         checkpoint_every=layout.checkpoint_every,
         offload="none",
     )
-    return plan.model_copy(
-        update={
-            "batch": batch_section(workload, spread),
-            "parallel": parallel_section(workload, spread, num_nodes=nodes),
-            "precision": precision_section(workload, spread),
-            "hardware": plan.hardware.model_copy(update={"network": network}),
-        }
+    return structs.replace(
+        plan,
+        batch=batch_section(workload, spread),
+        parallel=parallel_section(workload, spread, num_nodes=nodes),
+        precision=precision_section(workload, spread),
+        hardware=structs.replace(plan.hardware, network=network),
     )
 
 

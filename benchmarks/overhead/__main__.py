@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from benchmarks.measure.environment import ROOT, environment_of
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import one_device, plan_row
@@ -103,13 +105,12 @@ def overhead_plan(method: Method, cluster: Cluster, *, steps: int) -> Plan:
     )
     plan = plan_row(row, cluster).plan
     folder = local_checkpoint(plan.model, sys.stderr).folder
-    return plan.model_copy(
-        update={
-            "model": plan.model.model_copy(update={"source": str(folder)}),
-            "data": plan.data.model_copy(update={"source": "messages.jsonl"}),
-            "training": plan.training.model_copy(update={"epochs": None, "max_steps": steps}),
-            "output": plan.output.model_copy(update={"directory": "run"}),
-        }
+    return structs.replace(
+        plan,
+        model=structs.replace(plan.model, source=str(folder)),
+        data=structs.replace(plan.data, source="messages.jsonl"),
+        training=structs.replace(plan.training, epochs=None, max_steps=steps),
+        output=structs.replace(plan.output, directory="run"),
     )
 
 

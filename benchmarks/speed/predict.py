@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from msgspec import convert, field
 
 from benchmarks.accuracy import predict as accuracy
 from benchmarks.accuracy.express import training_of
@@ -24,14 +24,14 @@ Reads = Literal["seconds of a step", "tokens per second", "minutes for 1,000 sam
 
 class SpeedSource(Spec):
     reads: Reads | None = None
-    set_aside: dict[str, str] = Field(default_factory=dict)
+    set_aside: dict[str, str] = field(default_factory=dict)
     """By the source's word for a quantization, or every row: why it is not predicted."""
 
 
 @cache
 def speed_sources() -> dict[str, SpeedSource]:
     content: dict[str, object] = parse_yaml(read_text(FILE), FILE)
-    return {name: SpeedSource.model_validate(each) for name, each in content.items()}
+    return {name: convert(each, SpeedSource) for name, each in content.items()}
 
 
 def set_aside(row: Row) -> str | None:

@@ -2,6 +2,8 @@
 
 import re
 
+from msgspec import structs
+
 from launcher.doctor.finding import Finding, failed, passed, warned
 from launcher.doctor.patient import Patient
 from planner.cuda_toolkits import needed_driver, version_numbers
@@ -111,7 +113,7 @@ def gpus(patient: Patient) -> Finding:
     """The cards as a plan would count them; what torch needs is a check of its own."""
     if patient.gpus_unknown:
         return passed(UNKNOWN)
-    cluster = cluster_from(patient.machine.model_copy(update={"torch": None}))
+    cluster = cluster_from(structs.replace(patient.machine, torch=None))
     if cluster.device == "cpu":
         lost = " ".join(patient.machine.nvml.lost)
         if lost:

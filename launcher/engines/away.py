@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec import structs
+
 from launcher.engines.job import Job
 from planner.plan import Plan
 from planner.units import GIB, ceil_div
@@ -24,22 +26,20 @@ def inputs_here(job: Job) -> dict[str, Path]:
 
 def plan_away(plan: Plan, inputs: Mapping[str, str], directory: str) -> Plan:
     """With the run directory there, and inputs by the names that they have there."""
-    data = plan.data.model_copy(
-        update={
-            "source": inputs.get(plan.data.source or "", plan.data.source),
-            "sources": tuple(
-                source.model_copy(update={"source": inputs.get(source.source, source.source)})
-                for source in plan.data.sources
-            ),
-        }
+    data = structs.replace(
+        plan.data,
+        source=inputs.get(plan.data.source or "", plan.data.source),
+        sources=tuple(
+            structs.replace(source, source=inputs.get(source.source, source.source))
+            for source in plan.data.sources
+        ),
     )
     model_source = inputs.get(plan.model.source, plan.model.source)
-    return plan.model_copy(
-        update={
-            "data": data,
-            "model": plan.model.model_copy(update={"source": model_source}),
-            "output": plan.output.model_copy(update={"directory": directory}),
-        }
+    return structs.replace(
+        plan,
+        data=data,
+        model=structs.replace(plan.model, source=model_source),
+        output=structs.replace(plan.output, directory=directory),
     )
 
 

@@ -4,8 +4,9 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from msgspec import Meta
 
 from launcher.engines.hosts_check import host_problems
 from launcher.engines.hosts_run import run_on_hosts
@@ -26,10 +27,12 @@ _SLOTS = re.compile(r"slots=(\d+)")
 
 
 class HostSettings(Spec):
-    hosts: str = Field(description="a file with a host a line, or names with commas between")
-    user: str | None = Field(default=None, min_length=1)
+    hosts: Annotated[
+        str, Meta(description="a file with a host a line, or names with commas between")
+    ]
+    user: Annotated[str, Meta(min_length=1)] | None = None
     """At every host; left out, what ssh's own configuration says."""
-    port: int | None = Field(default=None, ge=1, le=65535)
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     ssh_option: str = ""
     """ssh's own ``-o``, several with spaces between."""
     python: str | None = None

@@ -8,9 +8,9 @@ all of, overrule the other PET_ variables.
 
 import shlex
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from msgspec import Meta
 
 from launcher.engines.away import HOME, RUNS, needed_disk_gib, needed_memory_gib
 from launcher.engines.job import PLAN_NAME, Job, node_command
@@ -33,20 +33,20 @@ SHARED_MEMORY = "/dev/shm"
 
 
 class KubeflowSettings(Spec):
-    image: str | None = Field(default=None, min_length=1, max_length=500)
+    image: Annotated[str, Meta(min_length=1, max_length=500)] | None = None
     """A container image that has tuneplan; left out, the runtime's, and pip installs it there."""
-    runtime: str = Field(default="torch-distributed", min_length=1, max_length=253)
+    runtime: Annotated[str, Meta(min_length=1, max_length=253)] = "torch-distributed"
     namespace: str | None = None
     context: str | None = None
     """kubectl's."""
     claim: str | None = None
     """An existing claim of a volume that all nodes can mount; left out, one is made."""
     storage_class: str | None = None
-    size: str | None = Field(default=None, pattern=r"^\d+(Mi|Gi|Ti)$")
+    size: Annotated[str, Meta(pattern=r"^\d+(Mi|Gi|Ti)\Z")] | None = None
     """Of the claim that is made, in place of what the plan needs."""
     secret: str | None = None
     """A Secret whose key HF_TOKEN is the hub's."""
-    node_selector: str | None = Field(default=None, pattern=r"^[^=]+=[^=]*$")
+    node_selector: Annotated[str, Meta(pattern=r"^[^=]+=[^=]*\Z")] | None = None
     """``LABEL=VALUE`` of the nodes to run on."""
 
 

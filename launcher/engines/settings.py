@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
-from pydantic import ValidationError
+from msgspec import ValidationError, convert, json
 
 from planner.errors import InvalidRequestError, did_you_mean
+from planner.problem import problem_of
 from planner.spec import Spec
 
 SettingsT = TypeVar("SettingsT", bound=Spec)
@@ -17,18 +18,16 @@ def read_settings(kind: type[SettingsT], engine: str, given: Mapping[str, str]) 
     Raises ``InvalidRequestError`` for a key that the engine does not have, one that is missing,
     and a value of another kind.
     """
+    schema = json.schema(kind)["$defs"][kind.__name__]
     for key in given:
-        if key not in kind.model_fields:
-            hint = did_you_mean(key, kind.model_fields)
+        if key not in schema["properties"]:
+            hint = did_you_mean(key, schema["properties"])
             raise InvalidRequestError(f"--with {key}: {engine} has no such setting. {hint}")
+    for key in schema["required"]:
+        if key not in given:
+            what = schema["properties"][key]["description"]
+            raise InvalidRequestError(f"--on {engine} needs --with {key}=...: {what}")
     try:
-        return kind.model_validate_strings(dict(given))
+        return convert(given, kind, strict=False)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        if first["type"] == "missing":
-            what = kind.model_fields[key].description
-            raise InvalidRequestError(f"--on {engine} needs --with {key}=...: {what}") from error
-        reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-        given_value = f" (not {given[key]!r})" if key in given else ""
-        raise InvalidRequestError(f"--with {key}: {reason}{given_value}") from error
+        raise InvalidRequestError(f"--with {problem_of(error, kind, given).text}") from error

@@ -4,9 +4,9 @@ import shlex
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from msgspec import Meta
 
 from launcher.engines.away import HOME, RUNS, needed_disk_gib, needed_memory_gib
 from launcher.engines.job import PLAN_NAME, PORT, Job, node_command
@@ -24,16 +24,16 @@ IDLE_MINUTES = 10
 
 
 class SkySettings(Spec):
-    bucket: str | None = Field(default=None, pattern=r"^[a-z0-9]+://.+")
+    bucket: Annotated[str, Meta(pattern=r"^[a-z0-9]+://.+")] | None = None
     """``s3://NAME`` or another store's, for the run directory: of one node."""
     volume: str | None = None
     """The name of a SkyPilot volume for it, which all nodes share."""
-    shared: str | None = Field(default=None, pattern="^/")
+    shared: Annotated[str, Meta(pattern="^/")] | None = None
     """A folder for it that the machines share already."""
     spot: bool = False
     infra: str | None = None
     """``aws/us-east-1``, ``k8s``: where; left out, where it is cheapest."""
-    accelerators: str | None = Field(default=None, pattern=r"^[^:\s]+(:\d+)?$")
+    accelerators: Annotated[str, Meta(pattern=r"^[^:\s]+(:\d+)?\Z")] | None = None
     """SkyPilot's ``NAME:COUNT`` for each node, in place of the plan's card."""
     package: str | None = None
     """What pip installs in place of this version of tuneplan."""

@@ -3,13 +3,13 @@
 import re
 from typing import Annotated
 
-from pydantic import Field
+from msgspec import Meta
 
 from planner.errors import InvalidRequestError
 from planner.plan import Plan
-from planner.spec import Spec
+from planner.spec import PositiveInt, Spec
 
-Word = Annotated[str, Field(pattern=r"^\S+$")]
+Word = Annotated[str, Meta(pattern=r"^\S+\Z")]
 
 SIGNAL_LATENCY_S = 60
 """read: sbatch(1) of 22.05, --signal: it may be sent up to so much earlier than asked for."""
@@ -25,19 +25,19 @@ class SlurmSettings(Spec):
     constraint: Word | None = None
     exclude: Word | None = None
     """Nodes to leave out."""
-    time: str | None = Field(
-        default=None, pattern=r"^(\d+|\d+:\d+|\d+:\d+:\d+|\d+-\d+(:\d+){0,2})$"
-    )
+    time: (
+        Annotated[str, Meta(pattern=r"^(\d+|\d+:\d+|\d+:\d+:\d+|\d+-\d+(:\d+){0,2})\Z")] | None
+    ) = None
     """Limit, as sbatch writes it: ``12:00:00``, ``1-12``, or minutes. Left out, the partition's."""
     gres: Word | None = None
     """In place of ``--gpus-per-node``, where GPUs are asked for by type: ``gpu:h100:8``."""
-    cpus_per_task: int | None = Field(default=None, ge=1)
+    cpus_per_task: PositiveInt | None = None
     """Of a node, whose one task is ``launch``."""
-    mem: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$")
+    mem: Annotated[str, Meta(pattern=r"^\d+[KMGT]?\Z")] | None = None
     """Of a node; left out, what the plan predicts."""
-    warning: int = Field(default=120, ge=0, le=65535)
+    warning: Annotated[int, Meta(ge=0, le=65535)] = 120
     """Seconds before the time limit at which the run is saved and stopped."""
-    export: str = Field(default="ALL", pattern=r"^[A-Za-z_]\w*(,[A-Za-z_]\w*)*$")
+    export: Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*(,[A-Za-z_]\w*)*\Z")] = "ALL"
     """Names of the variables that the job gets of this environment; values are Slurm's to carry."""
 
 

@@ -4,6 +4,8 @@ import hashlib
 import os
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from launcher.fallbacks import describe_layout
 from launcher.nodes.place import Node
 from launcher.plan_file import plan_text
@@ -66,8 +68,8 @@ def facts_of(plan: Plan, node: Node, *, goes_on: bool, refusal: str | None = Non
 
 def plan_key(plan: Plan) -> str:
     """Without the run directory: whether that is the same is asked of the storage itself."""
-    placed = plan.output.model_copy(update={"directory": "."})
-    text = plan_text(plan.model_copy(update={"output": placed}))
+    placed = structs.replace(plan.output, directory=".")
+    text = plan_text(structs.replace(plan, output=placed))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import structs, to_builtins
+
 from planner.configs.keys import Architecture, Config
 from planner.configs.llama import attention_bias, decoder
 from planner.configs.mixture import experts_of, no_router_loss
@@ -24,7 +26,7 @@ def _deepseek_v2(config: Config) -> ModelSpec:
         experts=_experts(config),
         latent=latent,
     )
-    return spec.model_copy(update={"head_dim": latent.qk_rope_head_dim})
+    return structs.replace(spec, head_dim=latent.qk_rope_head_dim)
 
 
 def _latent(config: Config) -> LatentAttentionSpec:
@@ -62,7 +64,7 @@ def _keys(spec: ModelSpec) -> dict[str, Any]:
     grouped = experts.num_groups > 1
     return {
         **attention_bias(spec),
-        **latent.model_dump(),
+        **to_builtins(latent),
         "n_routed_experts": experts.num_experts,
         "num_experts_per_tok": experts.experts_per_token,
         "moe_intermediate_size": experts.intermediate_size,
@@ -88,7 +90,7 @@ def _deepseek_v3(config: Config) -> ModelSpec:
         experts=_corrected_experts(config, counts=(256, 8, 2048), groups=(8, 4), dense=3),
         latent=latent,
     )
-    return spec.model_copy(update={"head_dim": latent.qk_rope_head_dim})
+    return structs.replace(spec, head_dim=latent.qk_rope_head_dim)
 
 
 def _glm4_moe(config: Config) -> ModelSpec:
@@ -141,7 +143,7 @@ def _corrected_keys(spec: ModelSpec) -> dict[str, Any]:
 
 def _deepseek_v3_keys(spec: ModelSpec) -> dict[str, Any]:
     assert spec.latent is not None
-    return _corrected_keys(spec) | spec.latent.model_dump()
+    return {**_corrected_keys(spec), **to_builtins(spec.latent)}
 
 
 def _glm4_moe_keys(spec: ModelSpec) -> dict[str, Any]:

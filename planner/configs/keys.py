@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from planner.errors import InvalidFileError, NoFormulasError
 from planner.model import Activation, ModelSpec
@@ -128,8 +128,7 @@ def no_keys(_spec: ModelSpec) -> dict[str, Any]:
     return {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
+class Architecture(NamedTuple):
     """One ``model_type``: how its ``config.json`` is read, and what is written beside the keys
     that all share."""
 

@@ -1,6 +1,7 @@
 """A fully sharded loop on a timeline: more ranks need less, and what is gathered goes back."""
 
 import pytest
+from msgspec import structs
 
 from benchmarks.accuracy.fsdp import fully_sharded
 from benchmarks.accuracy.loop import DtypeGroup, Training
@@ -15,8 +16,8 @@ from planner.trained_tensors import trained_tensors
 
 
 def training(method: Method) -> Training:
-    recipe = load_recipe(method).model_copy(update={"quantization": None, "loss": "standard"})
-    shape = load_model("smollm2-135m").spec.model_copy(update={"num_layers": 4})
+    recipe = structs.replace(load_recipe(method), quantization=None, loss="standard")
+    shape = structs.replace(load_model("smollm2-135m").spec, num_layers=4)
     workload = Workload(model=shape, recipe=recipe, compute="bf16")
     return Training(
         workload=workload,
@@ -64,7 +65,7 @@ def test_units_and_gradients_are_given_back(method: Method) -> None:
 
 def test_shards_on_the_host_take_no_device_memory() -> None:
     shards = ShardingConventions(reduced_in=2, kept_in=2)
-    on_host = shards.model_copy(update={"on_host": True})
+    on_host = structs.replace(shards, on_host=True)
     lora = training("lora")
     device, host = (fully_sharded(lora, kind, 2) for kind in (shards, on_host))
     assert ("rank's part", 0) in device.held

@@ -4,6 +4,7 @@ import csv
 import re
 
 import pytest
+from msgspec import structs
 
 from benchmarks.accuracy.__main__ import PUBLISHED
 from benchmarks.accuracy.litgpt import requested_bytes, set_aside, sources, timeline
@@ -76,7 +77,7 @@ def test_a_micro_batch_takes_what_litgpts_own_model_takes(
 
     chosen = frozenset(targets.split(","))
     run = TrainingRun(
-        shapes()[name].model_copy(update={"n_layer": 2}),
+        structs.replace(shapes()[name], n_layer=2),
         Tuning(method="lora", rank=8, targets=chosen),
         MicroBatch(samples=samples, length=300),
         steady=False,

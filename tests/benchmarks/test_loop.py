@@ -4,6 +4,7 @@ from collections.abc import Hashable
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from benchmarks.accuracy.loop import DtypeGroup, one_device
 from benchmarks.accuracy.sources import HoldsOutput
@@ -48,11 +49,9 @@ def test_old_torch_makes_the_denominators_of_adamw_beside_their_roots() -> None:
     run = training("full")
     tensors = run.trained[0].tensors
     recipe = run.workload.recipe
-    named = recipe.optimizer.model_copy(update={"name": "adamw_torch"})
-    work = run.workload.model_copy(
-        update={"recipe": recipe.model_copy(update={"optimizer": named})}
-    )
-    batch = replace(run.batch, sequence_length=8)
+    named = structs.replace(recipe.optimizer, name="adamw_torch")
+    work = structs.replace(run.workload, recipe=structs.replace(recipe, optimizer=named))
+    batch = run.batch._replace(sequence_length=8)
     new = replace(run, workload=work, batch=batch, trained=(DtypeGroup(tensors, 2),))
     old = replace(new, denominator_apart=True)
     first, second = (one_device(x).peaks(expandable_segments=True) for x in (new, old))

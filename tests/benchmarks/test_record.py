@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 pytest.importorskip("torch")
 
@@ -101,7 +102,7 @@ def test_several_ranks_are_predicted_as_several(tmp_path: Path) -> None:
 def test_a_run_that_no_row_can_say_is_left_out(tmp_path: Path) -> None:
     plan = plan_row(ROW, parse_gpus("rtx-4090")).plan
     assert plan.adapter is not None
-    other = plan.model_copy(update={"adapter": plan.adapter.model_copy(update={"rank": 7})})
+    other = structs.replace(plan, adapter=structs.replace(plan.adapter, rank=7))
     path = write_record(finished(tmp_path / "run", other))
     assert list(own_runs(path.parent)) == []
 
@@ -118,11 +119,10 @@ def test_nothing_names_the_machine(tmp_path: Path, place: str, data: dict[str, A
     """A folder may be gone by then."""
     source = str(tmp_path) if place == "folder" else f"{place}/model"
     plan = plan_row(ROW, parse_gpus("rtx-4090")).plan
-    here = plan.model_copy(
-        update={
-            "model": plan.model.model_copy(update={"source": source}),
-            "data": plan.data.model_copy(update=data),
-        }
+    here = structs.replace(
+        plan,
+        model=structs.replace(plan.model, source=source),
+        data=structs.replace(plan.data, **data),
     )
     text = write_record(finished(tmp_path / "run", here)).read_text(encoding="utf-8")
     assert not [word for word in ("somebody", "secret", str(tmp_path), "private0") if word in text]

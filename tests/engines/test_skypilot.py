@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from msgspec import convert
 
 from launcher.engines.engine import EngineError, Look
 from launcher.engines.job import Rendered
@@ -71,7 +72,7 @@ def test_inputs_are_uploaded_and_renamed_in_the_plan(tmp_path: Path) -> None:
     rendered = SkyPilot().render(job(plan(data=sources), bucket="s3://runs"))
     there = "/tuneplan/inputs/0/my data.jsonl"
     assert yaml.safe_load(rendered.files[TASK])["file_mounts"][there] == str(data)
-    found = Plan.model_validate(yaml.safe_load(rendered.files["plan.yaml"]))
+    found = convert(yaml.safe_load(rendered.files["plan.yaml"]), Plan)
     assert [source.source for source in found.data.every_source] == [there, hub]
 
 
@@ -81,9 +82,9 @@ def test_inputs_are_uploaded_and_renamed_in_the_plan(tmp_path: Path) -> None:
         ({}, "give one of --with bucket="),
         ({"bucket": "s3://a", "volume": "b"}, "give one of --with bucket="),
         ({"bucket": "s3://a"}, "2 nodes need to see each other's files at once"),
-        ({"bucket": "runs"}, "--with bucket: String should match pattern"),
+        ({"bucket": "runs"}, "--with bucket: it should be a text matching"),
         ({"volum": "a"}, "Did you mean 'volume'?"),
-        ({"volume": "a", "spot": "perhaps"}, "--with spot: it should be a valid boolean"),
+        ({"volume": "a", "spot": "perhaps"}, "--with spot: it should be true or false"),
         ({"volume": "a", "accelerators": "A100:4"}, "Write A100:8"),
         ({"shared": "runs"}, "--with shared"),
     ],

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from msgspec import structs
+
 from planner.assemble import plan_of
 from planner.choose import decide
 from planner.model import ModelSpec
@@ -31,9 +33,9 @@ def planned(
 ) -> Plan:
     """What plan makes of a small model for cards."""
     preset = load_model(name)
-    spec: ModelSpec = preset.spec.model_copy(update=shape)
+    spec: ModelSpec = structs.replace(preset.spec, **shape)
     request = Request(
-        model=preset.model_copy(update={"spec": spec}),
+        model=structs.replace(preset, spec=spec),
         cluster=cards(count, 24),
         sequence_length=512,
         global_batch_size=2 * count,

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from msgspec import convert
+
 from launcher.plan_file import dump_mapping
 from planner.plan import Plan
 
@@ -128,7 +130,7 @@ def full(**changes: Any) -> dict[str, Any]:
 
 
 def plan(**changes: Any) -> Plan:
-    return Plan.model_validate(plan_content(**changes))
+    return convert(plan_content(**changes), Plan)
 
 
 def plan_text(**changes: Any) -> str:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from msgspec import convert
+
 from launcher.records import Sample
 from launcher.samples import SourceReader
 from launcher.sources import find_sources
@@ -12,7 +14,7 @@ from planner.data_section import DataSection
 def reader_of(path: Path | str | None, **settings: Any) -> SourceReader:
     """No path where ``sources`` is among the settings."""
     named = {} if path is None else {"source": str(path)}
-    data = DataSection.model_validate({**named, **settings})
+    data = convert({**named, **settings}, DataSection)
     (source,) = find_sources(data)
     return SourceReader(source, loss_on=data.loss_on, errors=data.errors)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec import to_builtins
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -68,7 +69,7 @@ def trained(folder: Path, method: str) -> Finished:
         data="data.jsonl",
         output=Path("run"),
     )
-    (folder / "plan.yaml").write_text(dump_mapping(plan.model_dump(mode="json")))
+    (folder / "plan.yaml").write_text(dump_mapping(to_builtins(plan)))
     stopped = Launcher(stop_behind_step=3).run(folder)
     assert stopped.code == 128 + signal.SIGTERM
     done = resume(Launcher(), folder)

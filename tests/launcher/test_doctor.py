@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from launcher.doctor import cards, examination, packages, system
@@ -52,7 +53,7 @@ CARD = DeviceReading(
     compute_capability="8.9",
 )
 TWO = NvmlReading(
-    devices=(CARD, CARD.model_copy(update={"index": 1, "uuid": "GPU-1"})),
+    devices=(CARD, structs.replace(CARD, index=1, uuid="GPU-1")),
     driver_version="580.65.06",
     cuda_version="13.0",
 )
@@ -70,20 +71,21 @@ def patient(
 
 
 def with_cards(**changes: Any) -> NvmlReading:
-    cards = tuple(card.model_copy(update=changes) for card in TWO.devices)
-    return TWO.model_copy(update={"devices": cards})
+    cards = tuple(structs.replace(card, **changes) for card in TWO.devices)
+    return structs.replace(TWO, devices=cards)
 
 
-OLD = TWO.model_copy(update={"driver_version": "535.104.05", "cuda_version": "12.2"})
+OLD = structs.replace(TWO, driver_version="535.104.05", cuda_version="12.2")
 MISMATCH = NvmlReading(problem="The NVIDIA driver's library and kernel module differ")
 LOST = NvmlReading(driver_version="580.65.06", lost=("GPU 0 does not answer (GPU is lost).",))
 BOTH_OFF = {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
-ONE_LOST = TWO.model_copy(
-    update={"devices": TWO.devices[:1], "lost": ("GPU 1 does not answer (GPU is lost).",)}
+ONE_LOST = structs.replace(
+    TWO, devices=TWO.devices[:1], lost=("GPU 1 does not answer (GPU is lost).",)
 )
 UNKNOWN = "not looked at while the driver does not answer"
-NVLINK = with_cards(name="NVIDIA A100-SXM4-80GB").model_copy(
-    update={"pairs": (PairReading(one=0, other=1, nvlinks=12, p2p=True),)}
+NVLINK = structs.replace(
+    with_cards(name="NVIDIA A100-SXM4-80GB"),
+    pairs=(PairReading(one=0, other=1, nvlinks=12, p2p=True),),
 )
 
 
@@ -153,7 +155,7 @@ def test_cards(check: Any, given: Patient, verdict: str, words: str) -> None:
 def test_the_doctor_and_the_plan_agree_on_a_driver() -> None:
     """Both read presets/cuda.yaml; a driver without a CUDA version is judged too."""
     machine = Machine(
-        nvml=OLD.model_copy(update={"cuda_version": None}),
+        nvml=structs.replace(OLD, cuda_version=None),
         host=HOST,
         environment={},
         torch=TorchReading(version="2.13.0+cu130", cuda="13.0"),

@@ -6,6 +6,7 @@ Its peak is not a part of the prediction: this is why it need not be.
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 pytest.importorskip("trl")
 
@@ -48,7 +49,7 @@ def peak_bytes(phases: Phases) -> int:
 def test_an_evaluation_stays_below_a_training_step(method: Any, loss: str) -> None:
     """The closest case: training keeps no activations but the checkpoints either."""
     plan = planned(method=method, activation_checkpointing=True, micro_batch_size=2)
-    plan = plan.model_copy(update={"loss": loss})
+    plan = structs.replace(plan, loss=loss)
     with quiet_libraries():
         training, evaluation = peak_bytes(traced(plan).phases), peak_bytes(evaluated(plan))
     assert 0 < evaluation < training

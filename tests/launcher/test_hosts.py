@@ -96,7 +96,7 @@ def test_a_host_file(tmp_path: Path) -> None:
     [
         ({}, "needs --with hosts="),
         ({"hots": "a,b"}, "Did you mean 'hosts'?"),
-        ({"hosts": "a,b", "port": "ssh"}, "--with port: it should be a valid integer"),
+        ({"hosts": "a,b", "port": "ssh"}, "--with port: it should be a whole number"),
         ({"hosts": "a,b", "port": "70000"}, "--with port"),
         ({"hosts": "a,b,c"}, "the plan is for 2 nodes and --with hosts names 3"),
         ({"hosts": "a,a"}, "names a twice"),

@@ -18,7 +18,10 @@ CASES: list[tuple[str, str]] = [
     (plan_text() + "method: full\n", "the key 'method' is given twice"),
     (plan_text().replace("method:", "methd:"), "unknown key 'methd'. Did you mean 'method'?"),
     (plan_text().replace("loss: fused\n", ""), "loss: this key is missing"),
-    (plan_text(batch__micro_batch_size="two"), "batch.micro_batch_size: it should be a valid int"),
+    (
+        plan_text(batch__micro_batch_size="two"),
+        "batch.micro_batch_size: it should be a whole",
+    ),
     (plan_text(batch__global_batch_size=5), "global_batch_size (5) must be micro_batch_size *"),
     (plan_text(parallel={**parallel("ddp"), "world_size": 3}), "world_size (3) must be num_nodes"),
     (plan_text(quantization={"quant_type": "nf4"}), "method lora and quantization contradict"),
@@ -26,11 +29,11 @@ CASES: list[tuple[str, str]] = [
     (plan_text(training={"epochs": 1.0, **TRAINING}), "training: give epochs or max_steps, one"),
     (
         plan_text(training={**TRAINING, "neftune_noise_alpha": -5}),
-        "training.neftune_noise_alpha: it should be greater than 0",
+        "training.neftune_noise_alpha: it should be a number",
     ),
     (
         plan_text(training={**TRAINING, "report_to": ["tensorbord"]}),
-        "training.report_to.0: it should be 'tensorboard'",
+        "training.report_to.0: it should be 'clearml'",
     ),
     (
         plan_text(training={**TRAINING, "evaluation": {**EVALUATION, "early_stop": 3}}),

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from launcher.preflight import needed_disk_bytes, refitted, require_packages, suit
 from planner.assemble import plan_of
@@ -114,7 +115,7 @@ def test_too_little_host_memory() -> None:
 
 
 def changed(plan: Plan, **batch: int) -> Plan:
-    return plan.model_copy(update={"batch": plan.batch.model_copy(update=batch)})
+    return structs.replace(plan, batch=structs.replace(plan.batch, **batch))
 
 
 def test_a_setting_that_fits_moves_the_prediction_and_the_fallbacks() -> None:
@@ -144,8 +145,8 @@ def test_a_setting_that_does_not_fit_is_refused_with_the_layout_that_does() -> N
     assert options.startswith("--set batch.micro_batch_size=")
     settings = dict(each.split("=") for each in options.split(" --set "))
     smaller = changed(longer, micro_batch_size=int(settings["--set batch.micro_batch_size"]))
-    recomputing = smaller.model_copy(
-        update={"activation_checkpointing": settings["activation_checkpointing"] == "true"}
+    recomputing = structs.replace(
+        smaller, activation_checkpointing=settings["activation_checkpointing"] == "true"
     )
     assert predicted(recomputing).prediction.high_bytes <= longer.hardware.budget_bytes
 
@@ -168,7 +169,7 @@ def test_what_was_set_is_not_answered_by_its_contrary(
         gradient_accumulation_steps=global_batch_size // micro_batch_size,
         global_batch_size=global_batch_size,
     )
-    asked = asked.model_copy(update={"activation_checkpointing": False})
+    asked = structs.replace(asked, activation_checkpointing=False)
     with pytest.raises(InvalidRequestError) as error:
         refitted(asked, settings.split())
     assert str(error.value).endswith("no leaner layout of the plan that keeps what is set fits")
@@ -177,8 +178,8 @@ def test_what_was_set_is_not_answered_by_its_contrary(
 def test_a_smaller_adapter_trains_less() -> None:
     plan = planned()
     assert plan.adapter is not None
-    narrower = plan.adapter.model_copy(update={"rank": plan.adapter.rank // 2})
-    fitted, _ = refitted(plan.model_copy(update={"adapter": narrower}), ["adapter.rank=32"])
+    narrower = structs.replace(plan.adapter, rank=plan.adapter.rank // 2)
+    fitted, _ = refitted(structs.replace(plan, adapter=narrower), ["adapter.rank=32"])
     assert 2 * fitted.model.trainable_params == plan.model.trainable_params
 
 
@@ -193,11 +194,11 @@ def test_checkpoints_need_disk_too() -> None:
     plan = planned("cpu", "full", "smollm2-135m")
     saved = plan.prediction.checkpoint_bytes
     assert saved == pytest.approx(12 * plan.model.num_params, rel=1e-3)
-    short = plan.model_copy(update={"training": TrainingSection(max_steps=20)})
+    short = structs.replace(plan, training=TrainingSection(max_steps=20))
     result = needed_disk_bytes(short)
     assert result == pytest.approx(2 * plan.model.num_params, rel=0.01)
     assert needed_disk_bytes(plan) == plan.prediction.disk_bytes == result + 3 * saved
-    four = plan.model_copy(update={"training": TrainingSection(epochs=1, keep_checkpoints=4)})
+    four = structs.replace(plan, training=TrainingSection(epochs=1, keep_checkpoints=4))
     assert needed_disk_bytes(four) == result + 5 * saved
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from msgspec import convert
 
 from launcher.conversations import Conversation, Message
 from launcher.json_array import CHUNK
@@ -135,7 +136,7 @@ def test_a_name_of_the_hub_is_loaded_by_datasets(
 def test_a_slice_of_a_split_is_refused_before_anything_is_fetched(data: dict[str, Any]) -> None:
     """``datasets`` keeps the whole split in the files that are read here."""
     with pytest.raises(InvalidRequestError) as caught:
-        check_named(DataSection.model_validate(data))
+        check_named(convert(data, DataSection))
     message = str(caught.value)
     assert message.startswith("data.split train[:2]: a part of a split is not read. Name the whole")
     assert "(train)" in message

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec import convert
 
 from launcher.conversations import Conversation, Message
 from launcher.records import Completion, PlainText
@@ -275,4 +276,4 @@ def test_a_conversation_without_answer_may_be_learnt_whole(tmp_path: Path) -> No
 
 def test_one_source_or_several() -> None:
     with pytest.raises(ValueError, match="give source or sources, one of the two"):
-        DataSection.model_validate({"source": "a.jsonl", "sources": [{"source": "b.jsonl"}]})
+        convert({"source": "a.jsonl", "sources": [{"source": "b.jsonl"}]}, DataSection)

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from msgspec import structs
 from rich.console import Console
 
 from launcher.plan_file import plan_text
@@ -112,9 +113,9 @@ def test_the_gpt_line_in_4_bit(name: str) -> None:
 def test_dora_beside_trace(method: Any, checkpointing: bool) -> None:
     recipe = load_recipe(method)
     assert recipe.adapter is not None
-    adapter = recipe.adapter.model_copy(update={"dora": True})
+    adapter = structs.replace(recipe.adapter, dora=True)
     made = planned(
-        recipe=recipe.model_copy(update={"adapter": adapter}),
+        recipe=structs.replace(recipe, adapter=adapter),
         activation_checkpointing=checkpointing,
         micro_batch_size=1,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import convert, structs
 
 from launcher import token_lengths
 from launcher.checkpoint import Checkpoint, ModelNotFoundError
@@ -49,7 +50,7 @@ def test_they_are_those_that_a_launch_trains_on(tmp_path: Path, tiny_checkpoint:
         ],
         "validation_fraction": 0.2,
     }
-    data = DataSection.model_validate(content)
+    data = convert(content, DataSection)
     found = answer(data, tiny_checkpoint)
     made = plan(data=content)
     entry = prepared_data(
@@ -108,7 +109,7 @@ def test_the_planner_asks_a_process(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     write_records(path, [asked("Who?", "Ada")])
-    nowhere = preset.model_copy(update={"hub_id": "somebody/some-model"})
+    nowhere = structs.replace(preset, hub_id="somebody/some-model")
     unknown = training_data(DataSection(source=str(path)), nowhere)
     assert unknown.known is None
     assert unknown.why_unknown == "somebody/some-model: HF_HUB_OFFLINE is set"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import transformers
+from msgspec import structs
 
 from launcher.rehearse import quiet_libraries
 from launcher.trace_service import shape
@@ -74,7 +75,7 @@ def test_the_shape_is_the_one_that_formulas_count(name: str) -> None:
     [name for name in preset_names("models") if load_model(name).spec.experts is not None],
 )
 def test_experts_are_stacked_where_transformers_own_mapping_says_so(name: str) -> None:
-    spec = load_model(name).spec.model_copy(update={"num_layers": 4})
+    spec = structs.replace(load_model(name).spec, num_layers=4)
     recipe = load_recipe("lora")
     work = Workload(model=spec, recipe=recipe, compute="bf16")
     with quiet_libraries():

@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from launcher.fallbacks import describe_layout, fallback_plans
@@ -149,8 +150,8 @@ def test_all_take_the_layout_of_the_node_with_the_least_memory() -> None:
 
 
 def test_the_run_directory_may_be_mounted_in_two_places() -> None:
-    moved = planned().model_copy(
-        update={"output": planned().output.model_copy(update={"directory": "/mnt/runs"})}
+    moved = structs.replace(
+        planned(), output=structs.replace(planned().output, directory="/mnt/runs")
     )
     assert plan_key(moved) == plan_key(planned())
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 
 from launcher.model_building import cast_trainable
 from planner.adapter_targets import lora_targets, misunderstood_targets
@@ -139,7 +140,7 @@ GLM4_MOE = {
     "qk_norm": "heads",
     "rotary_fraction": 0.5,
     "rotary": "joined",
-    "experts": CORRECTED.model_copy(update={"num_groups": 1, "chosen_groups": 1}),
+    "experts": structs.replace(CORRECTED, num_groups=1, chosen_groups=1),
 }
 GRANITE_MOE = {
     "model_type": "granitemoe",
@@ -304,50 +305,48 @@ EXAONE4 = {
 WINDOWED = {"sliding_window": 100, "full_attention_first": 1}
 SHAPES = {
     "llama": LLAMA,
-    "qwen2": LLAMA.model_copy(update=QWEN2),
-    "glm": LLAMA.model_copy(update=GLM),
-    "qwen3": LLAMA.model_copy(update=QWEN3),
-    "phi3": LLAMA.model_copy(update=PHI3),
-    "phi3-partial": LLAMA.model_copy(update=PHI3 | {"rotary_fraction": 0.75}),
-    "glm4": LLAMA.model_copy(update=GLM4),
-    "phi": LLAMA.model_copy(update=PHI),
-    "phi-dropout": LLAMA.model_copy(update=PHI | {"residual_dropout": 0.1}),
-    "stablelm": LLAMA.model_copy(update=STABLELM),
-    "stablelm-parallel": LLAMA.model_copy(
-        update=STABLELM | {"residual": "parallel", "qkv_bias": True}
+    "qwen2": structs.replace(LLAMA, **QWEN2),
+    "glm": structs.replace(LLAMA, **GLM),
+    "qwen3": structs.replace(LLAMA, **QWEN3),
+    "phi3": structs.replace(LLAMA, **PHI3),
+    "phi3-partial": structs.replace(LLAMA, **(PHI3 | {"rotary_fraction": 0.75})),
+    "glm4": structs.replace(LLAMA, **GLM4),
+    "phi": structs.replace(LLAMA, **PHI),
+    "phi-dropout": structs.replace(LLAMA, **(PHI | {"residual_dropout": 0.1})),
+    "stablelm": structs.replace(LLAMA, **STABLELM),
+    "stablelm-parallel": structs.replace(
+        LLAMA, **(STABLELM | {"residual": "parallel", "qkv_bias": True})
     ),
-    "gpt_neox": LLAMA.model_copy(update=GPT_NEOX),
-    "gpt_neox-sequential": LLAMA.model_copy(update=GPT_NEOX | {"residual": "sequential"}),
-    "starcoder2": LLAMA.model_copy(update=STARCODER2),
-    "gpt2": LLAMA.model_copy(update=GPT2),
-    "opt": LLAMA.model_copy(update=OPT),
-    "falcon": LLAMA.model_copy(update=FALCON),
-    "falcon-grouped": LLAMA.model_copy(
-        update=FALCON | {"num_key_value_heads": 2, "residual": "parallel-two-norms"}
+    "gpt_neox": structs.replace(LLAMA, **GPT_NEOX),
+    "gpt_neox-sequential": structs.replace(LLAMA, **(GPT_NEOX | {"residual": "sequential"})),
+    "starcoder2": structs.replace(LLAMA, **STARCODER2),
+    "gpt2": structs.replace(LLAMA, **GPT2),
+    "opt": structs.replace(LLAMA, **OPT),
+    "falcon": structs.replace(LLAMA, **FALCON),
+    "falcon-grouped": structs.replace(
+        LLAMA, **(FALCON | {"num_key_value_heads": 2, "residual": "parallel-two-norms"})
     ),
-    "bloom": LLAMA.model_copy(update=BLOOM),
-    "gemma": LLAMA.model_copy(update=GEMMA),
-    "gemma2": LLAMA.model_copy(update=GEMMA2),
-    "gemma3": LLAMA.model_copy(update=GEMMA3),
-    "qwen2-windows": LLAMA.model_copy(update=QWEN2 | WINDOWED),
-    "qwen3-windows": LLAMA.model_copy(update=QWEN3 | WINDOWED),
-    "olmo2": LLAMA.model_copy(update=OLMO2),
-    "exaone4": LLAMA.model_copy(update=EXAONE4),
-    "granite": LLAMA.model_copy(update={"model_type": "granite", "multipliers": True}),
-    "hunyuan": LLAMA.model_copy(
-        update={"model_type": "hunyuan_v1_dense", "qk_norm": "heads-rotated"}
-    ),
-    "smollm3": LLAMA.model_copy(update={"model_type": "smollm3", "unrotated_every": 2}),
-    "gpt-oss": LLAMA.model_copy(update=GPT_OSS),
-    "deepseek-v2": LLAMA.model_copy(update=DEEPSEEK_V2),
-    "deepseek-v2-lite": LLAMA.model_copy(update=DEEPSEEK_V2_LITE),
-    "deepseek-v3": LLAMA.model_copy(update=DEEPSEEK_V3),
-    "glm4-moe": LLAMA.model_copy(update=GLM4_MOE),
-    "granite-moe": LLAMA.model_copy(update=GRANITE_MOE),
-    "olmoe": LLAMA.model_copy(update=OLMOE),
-    "mixtral": LLAMA.model_copy(update=MIXTRAL),
-    "qwen3-moe": LLAMA.model_copy(update=QWEN3_MOE),
-    "qwen2-moe": LLAMA.model_copy(update=QWEN2_MOE),
+    "bloom": structs.replace(LLAMA, **BLOOM),
+    "gemma": structs.replace(LLAMA, **GEMMA),
+    "gemma2": structs.replace(LLAMA, **GEMMA2),
+    "gemma3": structs.replace(LLAMA, **GEMMA3),
+    "qwen2-windows": structs.replace(LLAMA, **(QWEN2 | WINDOWED)),
+    "qwen3-windows": structs.replace(LLAMA, **(QWEN3 | WINDOWED)),
+    "olmo2": structs.replace(LLAMA, **OLMO2),
+    "exaone4": structs.replace(LLAMA, **EXAONE4),
+    "granite": structs.replace(LLAMA, model_type="granite", multipliers=True),
+    "hunyuan": structs.replace(LLAMA, model_type="hunyuan_v1_dense", qk_norm="heads-rotated"),
+    "smollm3": structs.replace(LLAMA, model_type="smollm3", unrotated_every=2),
+    "gpt-oss": structs.replace(LLAMA, **GPT_OSS),
+    "deepseek-v2": structs.replace(LLAMA, **DEEPSEEK_V2),
+    "deepseek-v2-lite": structs.replace(LLAMA, **DEEPSEEK_V2_LITE),
+    "deepseek-v3": structs.replace(LLAMA, **DEEPSEEK_V3),
+    "glm4-moe": structs.replace(LLAMA, **GLM4_MOE),
+    "granite-moe": structs.replace(LLAMA, **GRANITE_MOE),
+    "olmoe": structs.replace(LLAMA, **OLMOE),
+    "mixtral": structs.replace(LLAMA, **MIXTRAL),
+    "qwen3-moe": structs.replace(LLAMA, **QWEN3_MOE),
+    "qwen2-moe": structs.replace(LLAMA, **QWEN2_MOE),
 }
 
 
@@ -450,7 +449,7 @@ def workload_of(
     """The method's recipe, or the one named."""
     recipe = load_recipe(named or method)
     if spec.latent is not None:
-        recipe = recipe.model_copy(update={"attention": "eager"})
+        recipe = structs.replace(recipe, attention="eager")
     if recipe.adapter is not None:
         adapter = AdapterSection(
             rank=8,
@@ -459,5 +458,5 @@ def workload_of(
             dora=dora,
             target_modules=own_names(spec, targets),
         )
-        recipe = recipe.model_copy(update={"adapter": adapter})
+        recipe = structs.replace(recipe, adapter=adapter)
     return Workload(model=spec, recipe=recipe, compute=compute)

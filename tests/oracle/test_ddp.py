@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
@@ -31,7 +32,7 @@ def _one_rank(tmp_path: Path) -> Iterator[None]:
     ("name", "method"), [("llama", "full"), ("qwen3", "full"), ("llama", "lora")]
 )
 def test_buckets_are_the_reducers(name: str, method: Method) -> None:
-    spec = SHAPES[name].model_copy(update={**WIDER, "head_dim": 128})
+    spec = structs.replace(SHAPES[name], **WIDER, head_dim=128)
     work = workload_of(spec, method, "fp32", 0.0, "all-linear")
     model: Any = DistributedDataParallel(prepare(build(spec), work, zero_stage=0))
     ids = torch.ones((1, 4), dtype=torch.int64)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec import convert, to_builtins
 
 from launcher.model_building import EXPERTS_IMPLEMENTATION, load_base, with_adapter
 from planner.active import active_params
@@ -24,13 +25,13 @@ def plan(name: str, *, quantized: bool) -> Plan:
     assert work.recipe.adapter is not None
     changes = {
         "model__model_type": spec.model_type,
-        "adapter": work.recipe.adapter.model_dump(),
+        "adapter": to_builtins(work.recipe.adapter),
         "precision": {"compute": "fp32", "frozen": "fp32", "trainable": "fp32"},
         "attention": "eager",
     }
     if quantized:
         changes |= {"method": "qlora", "quantization": {"quant_type": "nf4", "double_quant": True}}
-    return Plan.model_validate(plan_content(**changes))
+    return convert(plan_content(**changes), Plan)
 
 
 @pytest.mark.parametrize("name", MIXTURES)

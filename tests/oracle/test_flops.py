@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from msgspec import structs
 from torch.utils.flop_counter import FlopCounterMode
 
 from planner.kernels import CountingTape
@@ -20,7 +21,7 @@ def workload(name: str, method: Method) -> Workload:
     """Eager attention, whose products the counter sees one by one, and the stock loss."""
     work = workload_of(SHAPES[name], method, "fp32", 0.0, "all-linear")
     changes = {"attention": "eager", "loss": "standard"}
-    return work.model_copy(update={"recipe": work.recipe.model_copy(update=changes)})
+    return structs.replace(work, recipe=structs.replace(work.recipe, **changes))
 
 
 def counted_by_torch(work: Workload, *, checkpointing: bool) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import convert, structs
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -68,9 +69,9 @@ def larger(name: str) -> ModelSpec:
     sizes = {"intermediate_size": 512}
     if spec.experts.shared_intermediate_size:
         sizes["shared_intermediate_size"] = 512
-    experts = spec.experts.model_copy(update=sizes)
+    experts = structs.replace(spec.experts, **sizes)
     changes = {} if spec.model_type in OWN_DENSE_SIZE else {"intermediate_size": 512}
-    return spec.model_copy(update={"experts": experts, **changes})
+    return structs.replace(spec, experts=experts, **changes)
 
 
 def plan_of(work: Workload) -> Plan:
@@ -83,7 +84,7 @@ def plan_of(work: Workload) -> Plan:
         changes |= {"adapter": None, "precision__frozen": "fp32"}
     if work.method == "qlora":
         changes |= {"quantization": {"quant_type": "nf4", "double_quant": True}}
-    return Plan.model_validate(plan_content(**changes))
+    return convert(plan_content(**changes), Plan)
 
 
 def traced_load(work: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:

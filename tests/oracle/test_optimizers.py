@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from msgspec import structs
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from launcher.optimizer import build_optimizer
@@ -32,10 +33,10 @@ UNUSED_TABLE_BYTES = 1024
 
 
 def workload(name: OptimizerName, method: Method, shape: str, decay: float = 0.0) -> Workload:
-    work = workload_of(SHAPES[shape].model_copy(update=LARGE), method, "bf16", 0.0, "all-linear")
-    changed = work.recipe.optimizer.model_copy(update={"name": name, "weight_decay": decay})
-    recipe = work.recipe.model_copy(update={"optimizer": changed})
-    return work.model_copy(update={"recipe": recipe})
+    work = workload_of(structs.replace(SHAPES[shape], **LARGE), method, "bf16", 0.0, "all-linear")
+    changed = structs.replace(work.recipe.optimizer, name=name, weight_decay=decay)
+    recipe = structs.replace(work.recipe, optimizer=changed)
+    return structs.replace(work, recipe=recipe)
 
 
 @contextmanager

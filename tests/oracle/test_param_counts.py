@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 
 from planner.model import ModelSpec
 from planner.model_config import NATIVE_CLASSES, config_from_spec, spec_from_config
@@ -76,11 +77,10 @@ def _matrices(layer: torch.nn.Module) -> list[tuple[str, int, int, bool]]:
 )
 def test_remote_code_only(preset: ModelPreset) -> None:
     """They are Llamas, some with one query-key-value matrix: as many parameters."""
-    llama = preset.model_copy(
-        update={
-            "native_class": "LlamaForCausalLM",
-            "spec": preset.spec.model_copy(update={"model_type": "llama"}),
-        }
+    llama = structs.replace(
+        preset,
+        native_class="LlamaForCausalLM",
+        spec=structs.replace(preset.spec, model_type="llama"),
     )
     parameters = meta_model(llama).parameters()
     assert sum(parameter.numel() for parameter in parameters) == preset.expected_params

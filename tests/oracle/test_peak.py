@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from msgspec import structs
 
 from launcher.trace import Tracer
 from launcher.trace_rules import ENGINE_RULES
@@ -55,7 +56,7 @@ def _larger(spec: ModelSpec) -> ModelSpec:
     experts, changes = spec.experts, dict(LARGER)
     if experts is not None:
         shared = LARGER_EXPERTS if experts.shared_intermediate_size else {"intermediate_size": 384}
-        experts = experts.model_copy(update=shared)
+        experts = structs.replace(experts, **shared)
     if spec.latent is not None:
         changes |= {"num_key_value_heads": 8, "head_dim": spec.latent.qk_rope_head_dim}
     if spec.fused_qkv and spec.num_key_value_heads == spec.num_attention_heads:
@@ -64,7 +65,7 @@ def _larger(spec: ModelSpec) -> ModelSpec:
         changes["num_key_value_heads"] = LARGER["num_attention_heads"]
     if spec.model_type == "bloom":
         changes["intermediate_size"] = 4 * LARGER["hidden_size"]
-    return spec.model_copy(update={**changes, "experts": experts})
+    return structs.replace(spec, **changes, experts=experts)
 
 
 SHAPES = {name: _larger(SMALL[name]) for name in NAMES}
@@ -158,7 +159,7 @@ def test_peak_is_what_a_traced_step_allocates(
 def test_peak_where_some_layers_are_recomputed(
     name: str, every: int, method: Method, zero_stage: ZeroStage
 ) -> None:
-    spec = SHAPES[name].model_copy(update={"num_layers": 6})
+    spec = structs.replace(SHAPES[name], num_layers=6)
     work = workload_of(spec, method, "bf16", 0.1, "all-linear")
     hold_against_trace(work, 2, zero_stage=zero_stage, checkpointing=every)
 
@@ -177,8 +178,8 @@ def test_peak_of_an_int8_base(
 def hold_against_trace(
     work: Workload, micro_batch_size: int, *, zero_stage: ZeroStage, checkpointing: int
 ) -> None:
-    recipe = work.recipe.model_copy(update={"sequence_length": SEQUENCE_LENGTH})
-    work = work.model_copy(update={"recipe": recipe})
+    recipe = structs.replace(work.recipe, sequence_length=SEQUENCE_LENGTH)
+    work = structs.replace(work, recipe=recipe)
     layout = Layout(
         strategy="zero2" if zero_stage else "single",
         world_size=1,

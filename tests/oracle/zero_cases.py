@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import structs, to_builtins
+
 from planner.memory import Footprint, footprint_of
 from planner.numerics import numerics
 from planner.plan import Loss, Method, Plan, Strategy
@@ -15,16 +17,15 @@ from tests.oracle.small_models import LLAMA, workload_of
 RANKS = 2
 SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16"}
 NF4 = {"method": "qlora", "quantization": {"quant_type": "nf4", "double_quant": True}}
-SHAPE = LLAMA.model_copy(
-    update={
-        "num_layers": 4,
-        "hidden_size": 512,
-        "intermediate_size": 1536,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 64,
-        "vocab_size": 2048,
-    }
+SHAPE = structs.replace(
+    LLAMA,
+    num_layers=4,
+    hidden_size=512,
+    intermediate_size=1536,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+    head_dim=64,
+    vocab_size=2048,
 )
 """28 MiB of weights beside 4 of buckets, so that every buffer shows."""
 
@@ -46,7 +47,7 @@ class ZeroCase:
     def workload(self) -> Workload:
         work = workload_of(SHAPE, self.method, "bf16", 0.0, "all-linear")
         changes = {"sequence_length": self.sequence_length, "loss": self.loss}
-        return work.model_copy(update={"recipe": work.recipe.model_copy(update=changes)})
+        return structs.replace(work, recipe=structs.replace(work.recipe, **changes))
 
     @property
     def layout(self) -> Layout:
@@ -67,7 +68,7 @@ class ZeroCase:
             **changes
             | {
                 "precision": SIXTEEN_BIT,
-                "parallel": {**parallel(self.strategy), "zero": zero.model_dump()},
+                "parallel": {**parallel(self.strategy), "zero": to_builtins(zero)},
                 "activation_checkpointing": self.checkpointing,
                 "batch__micro_batch_size": self.micro_batch_size,
                 "batch__gradient_accumulation_steps": self.steps,

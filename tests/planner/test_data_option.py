@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import convert, structs
 
 from planner import cli
 from planner.data_section import DataSection
@@ -32,8 +33,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[DataSection]:
 
 def test_the_recipes_names_of_fields_stay(asked: list[DataSection]) -> None:
     names = {"instruction": "instruction_zh", "output": "output_zh"}
-    data = DataSection.model_validate({"source": "old.jsonl", "fields": names})
-    recipe = load_recipe("lora").model_copy(update={"data": data})
+    data = convert({"source": "old.jsonl", "fields": names}, DataSection)
+    recipe = structs.replace(load_recipe("lora"), data=data)
     cli._training_data("new.jsonl", "skip", recipe, load_model("smollm2-135m"))
     assert [section.source for section in asked] == ["new.jsonl"]
     assert asked[0].fields.given == names

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from msgspec import structs
 
 from planner.cards import (
     context_bytes,
@@ -207,7 +208,7 @@ class TestCards:
 
     def test_a_bridge_is_not_assumed(self) -> None:
         soldered = load_gpu("a100-sxm-80gb")
-        bridged = soldered.model_copy(update={"nvlink_needs_bridge": True})
+        bridged = structs.replace(soldered, nvlink_needs_bridge=True)
         assert named_cluster(soldered, 2).link == "nvlink"
         assert named_cluster(bridged, 2).link == "pcie"
 
@@ -225,7 +226,7 @@ class TestCards:
 
     @pytest.mark.parametrize("text", ["NVLink-C2C 900 GB/s", None])
     def test_no_slot(self, text: str | None) -> None:
-        card: GpuSpec = load_gpu("rtx-4090").model_copy(update={"pcie": text})
+        card: GpuSpec = structs.replace(load_gpu("rtx-4090"), pcie=text)
         assert card.pcie_bytes_per_s is None
 
 

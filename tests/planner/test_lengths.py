@@ -119,7 +119,7 @@ def test_packing_is_advised_where_it_pays() -> None:
 
 def test_packing_is_taken_where_speed_is_preferred() -> None:
     plan = decided(data=data(), micro_batch_size=8, prefer="speed", method="lora")
-    assert plan.chosen.workload.recipe.packing
+    assert plan.chosen.workload.packing
     assert plan.why.endswith("packed: a run takes less time")
     apart = decided(data=data(), micro_batch_size=8, method="lora")
     assert apart.packed is not None
@@ -135,7 +135,7 @@ def test_packing_is_not_advised_where_documents_would_see_each_other() -> None:
     plan = decided(data=data(), model="opt-125m", micro_batch_size=8, prefer="speed")
     line = data_rows(plan.chosen, data(), plan.packed)[2][1]
     assert "times fewer tokens, but packed documents would see each other" in line
-    assert not plan.chosen.workload.recipe.packing
+    assert not plan.chosen.workload.packing
 
 
 def test_packed_as_asked() -> None:

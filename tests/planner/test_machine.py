@@ -1,6 +1,7 @@
 """Which GPUs count, and what a machine of unequal ones counts as: functions of readings."""
 
 import pytest
+from msgspec import structs
 
 from planner.detect import cluster_from
 from planner.gpu import Cluster
@@ -32,7 +33,7 @@ def gpu(
         free_bytes=mib * MIB,
         compute_capability="8.9",
     )
-    return reading.model_copy(update=more)
+    return structs.replace(reading, **more)
 
 
 def mig_slice(index: int, number: int) -> DeviceReading:

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from planner.buffers import cublas_bytes
 from planner.memory import footprint, load_without_files
@@ -22,7 +23,7 @@ CHATGLM3 = load_model("chatglm3-6b-base").spec
 
 
 def workload(method: Method, *, sequence_length: int = 2048) -> Workload:
-    recipe = load_recipe(method).model_copy(update={"sequence_length": sequence_length})
+    recipe = structs.replace(load_recipe(method), sequence_length=sequence_length)
     return Workload(model=CHATGLM3, recipe=recipe, compute="bf16")
 
 

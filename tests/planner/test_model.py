@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from msgspec import ValidationError, convert, structs, to_builtins
 
 from planner.linear import Linear
 from planner.model import ModelSpec
@@ -65,7 +65,7 @@ def test_llama_2_7b() -> None:
 
 
 def test_tied_embeddings_are_counted_once() -> None:
-    tied = LLAMA_2_7B.model_copy(update={"tied_embeddings": True})
+    tied = structs.replace(LLAMA_2_7B, tied_embeddings=True)
     assert tied.head_params == 0
     assert LLAMA_2_7B.num_params - tied.num_params == LLAMA_2_7B.embedding_params
 
@@ -77,9 +77,9 @@ def test_what_quantization_leaves() -> None:
 
 
 def test_heads_must_divide() -> None:
-    shape = LLAMA_2_7B.model_dump() | {"num_key_value_heads": 5}
+    shape = to_builtins(LLAMA_2_7B) | {"num_key_value_heads": 5}
     with pytest.raises(ValidationError, match=r"num_attention_heads \(32\) must be a multiple"):
-        ModelSpec.model_validate(shape)
+        convert(shape, ModelSpec)
 
 
 @given(
@@ -89,14 +89,14 @@ def test_heads_must_divide() -> None:
     more=st.integers(min_value=1, max_value=1000),
 )
 def test_larger_is_more(key: str, more: int) -> None:
-    larger = LLAMA_2_7B.model_copy(update={key: getattr(LLAMA_2_7B, key) + more})
+    larger = structs.replace(LLAMA_2_7B, **{key: getattr(LLAMA_2_7B, key) + more})
     assert larger.num_params > LLAMA_2_7B.num_params
 
 
 def test_windows_alternate() -> None:
     """Gemma 2: every second layer sees everything."""
-    alternating = LLAMA_2_7B.model_copy(
-        update={"num_layers": 5, "sliding_window": 64, "full_attention_every": 2}
+    alternating = structs.replace(
+        LLAMA_2_7B, num_layers=5, sliding_window=64, full_attention_every=2
     )
     windows = [kind.sliding_window for kind in alternating.layers]
     assert windows == [64, None, 64, None, 64]

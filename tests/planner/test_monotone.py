@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from planner.memory import Footprint, footprint, worst_batch
 from planner.micro_batch import largest_moment, micro_batch
@@ -24,15 +25,15 @@ STRATEGIES: tuple[Strategy, ...] = ("single", "ddp", "zero1", "zero2", "zero3")
 
 
 def spec_of(name: str, **changes: Any) -> ModelSpec:
-    return load_model(name).spec.model_copy(update={"num_layers": 8, **changes})
+    return structs.replace(load_model(name).spec, num_layers=8, **changes)
 
 
 def recipe_of(name: str, *, length: int = 512, rank: int = 16) -> Recipe:
-    recipe = load_recipe(name).model_copy(update={"sequence_length": length})
+    recipe = structs.replace(load_recipe(name), sequence_length=length)
     if recipe.adapter is None:
         return recipe
-    adapter = recipe.adapter.model_copy(update={"rank": rank})
-    return recipe.model_copy(update={"adapter": adapter})
+    adapter = structs.replace(recipe.adapter, rank=rank)
+    return structs.replace(recipe, adapter=adapter)
 
 
 def layout_of(
@@ -73,9 +74,9 @@ def test_more_never_needs_less(
         "samples": (spec, settings_of, layout_of(strategy, samples=3, checkpointing=checkpointing)),
         "length": (spec, recipe_of(recipe, length=1024), layout),
         "rank": (spec, recipe_of(recipe, rank=64), layout),
-        "layers": (spec.model_copy(update={"num_layers": 12}), settings_of, layout),
+        "layers": (structs.replace(spec, num_layers=12), settings_of, layout),
         "hidden size": (
-            spec.model_copy(update={"hidden_size": spec.hidden_size + 512}),
+            structs.replace(spec, hidden_size=spec.hidden_size + 512),
             settings_of,
             layout,
         ),

@@ -3,6 +3,7 @@
 from typing import Any, get_args
 
 import pytest
+from msgspec import structs
 
 from planner.choose import decide
 from planner.errors import InvalidRequestError, NothingFitsError, UnknownNameError
@@ -18,9 +19,9 @@ NAMES: tuple[OptimizerName, ...] = get_args(OptimizerName)
 
 def states(method: Method, name: OptimizerName) -> int:
     work = workload(method)
-    changed = work.recipe.optimizer.model_copy(update={"name": name})
-    recipe = work.recipe.model_copy(update={"optimizer": changed})
-    work = work.model_copy(update={"recipe": recipe})
+    changed = structs.replace(work.recipe.optimizer, name=name)
+    recipe = structs.replace(work.recipe, optimizer=changed)
+    work = structs.replace(work, recipe=recipe)
     return footprint(work, layout(), "cuda").phases["optimizer_step"]["optimizer_states"]
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from planner.detect import cluster_from
 from planner.errors import InvalidFileError, InvalidRequestError, UnwritableError
@@ -61,7 +62,7 @@ def text_with(**changes: object) -> str:
     [
         (text_with(nvmll={}), "unknown key 'nvmll'. Did you mean 'nvml'?"),
         (text_with(schema_version=2), "schema_version: it should be 1, not the number 2"),
-        (text_with(host=None), "host: it should hold keys of its own"),
+        (text_with(host=None), "host: it should be a mapping"),
         (text_with().replace('"name"', '"nmae"'), "unknown key 'nvml.devices.0.nmae'."),
         (text_with().replace('"8.9"', '"new"'), "nvml.devices.0.compute_capability"),
         (text_with().replace('"cores": 4', '"cores": 0'), "host.cores"),
@@ -115,6 +116,6 @@ def test_a_file_keeps_what_it_was_told(tmp_path: Path) -> None:
     save_machine(one, tmp_path / "machine.json", force=False)
     back = load_machine(tmp_path / "machine.json", {})
     assert back.saved_on is not None
-    assert back.nvml.devices[0].holders == (holder.model_copy(update={"pid": None}),)
+    assert back.nvml.devices[0].holders == (structs.replace(holder, pid=None),)
     assert back.environment == one.environment
     assert isinstance(back, Machine)

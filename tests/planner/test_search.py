@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import pytest
+from msgspec import structs
 
 from planner.candidate import Candidate
 from planner.choose import choose, decide
@@ -77,11 +78,11 @@ def small(name: str, num_layers: int) -> ModelPreset:
     """A model's own kinds of layers, few and narrow."""
     preset = load_model(name)
     changes = {"num_layers": num_layers, "vocab_size": 4096}
-    return preset.model_copy(update={"spec": shrunk(preset.spec, **changes)})
+    return structs.replace(preset, spec=shrunk(preset.spec, **changes))
 
 
 def shrunk(spec: ModelSpec, **changes: int) -> ModelSpec:
-    return spec.model_copy(update=changes)
+    return structs.replace(spec, **changes)
 
 
 def every_candidate(request: Request) -> Iterator[Priced]:
@@ -101,13 +102,13 @@ def every_candidate(request: Request) -> Iterator[Priced]:
             if broken_rule(Combination.of(*where, attention=choice.attention), pinned=pinned):
                 continue
             changed = {"loss": choice.loss, "attention": choice.attention}
-            recipe = own.recipe.model_copy(update=changed)
-            work = own.model_copy(update={"recipe": recipe})
+            recipe = structs.replace(own.recipe, **changed)
+            work = structs.replace(own, recipe=recipe)
             capability = cluster.accelerator.compute_capability
             taken = footprint(work, layout, cluster.device, compute_capability=capability)
             memory = device_memory(taken, cluster, method)
             speed = rates(cluster) or NOMINAL
-            same = choice.loss == own.recipe.loss, choice.attention == own.attention
+            same = choice.loss == own.loss, choice.attention == own.attention
             yield Priced(
                 method=method,
                 work=work,
@@ -205,7 +206,7 @@ def test_so_is_packing(seed: int) -> None:
     decision = decide(request)
     pays = epochs_of(apart, known).packing_pays
     faster = pays and 1.02 * ranking_run_time_s(packed, known) < ranking_run_time_s(apart, known)
-    assert decision.chosen.workload.recipe.packing == (faster and prefer == "speed")
+    assert decision.chosen.workload.packing == (faster and prefer == "speed")
     if pays and prefer != "speed":
         assert decision.packed is not None
         assert decision.packed.candidate is not None

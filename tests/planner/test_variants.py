@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from planner.candidate import Candidate
 from planner.choose import decide
@@ -29,17 +30,17 @@ def test_the_stock_loss_is_taken_where_it_lets_a_method_fit() -> None:
     """The fused loss adds up the head's gradient in fp32, which few logits do not outweigh."""
     decision = decide(request(cards(8, 80), model="yi-34b", method="full"))
     assert decision.chosen.departures == ("standard loss",)
-    assert decision.chosen.workload.recipe.loss == "standard"
+    assert decision.chosen.workload.loss == "standard"
     assert decision.why.endswith("standard loss, since nothing fits as the recipe has it")
     (own,) = (x for x in decision.alternatives if x.reason.startswith("fused loss: does not fit"))
     assert own.candidate.memory.high_bytes > 80 * GIB
-    assert {x.workload.recipe.loss for x in decision.fallbacks} <= {"standard"}
+    assert {x.workload.loss for x in decision.fallbacks} <= {"standard"}
 
 
 def test_it_is_taken_where_it_is_faster_by_what_can_be_told() -> None:
     asked = request(cards(1, 24), model="llama-3.2-1b", method="lora")
     chosen, fused = decide(asked).chosen, decide(replace(asked, loss="fused")).chosen
-    assert chosen.workload.recipe.loss == "standard"
+    assert chosen.workload.loss == "standard"
     assert chosen.ranking_time_s * 1.02 < fused.ranking_time_s
     assert "faster than as the recipe has it" in decide(asked).why
     assert fused.departures == ()
@@ -62,9 +63,9 @@ def test_what_a_recipe_states_is_not_open() -> None:
     asked = request(cards(1, 24), model="llama-3.2-1b", recipe=recipe)
     own = workload(asked, "lora")
     assert {choice.loss for choice in open_choices(asked, own)} == {"fused", "standard"}
-    stated = replace(asked, recipe=recipe.model_copy(update={"loss": "fused"}))
+    stated = replace(asked, recipe=structs.replace(recipe, loss="fused"))
     assert {choice.loss for choice in open_choices(stated, own)} == {"fused"}
-    assert decide(stated).chosen.workload.recipe.loss == "fused"
+    assert decide(stated).chosen.workload.loss == "fused"
 
 
 def test_attention_is_what_the_model_and_the_packages_have() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from planner.cards import named_cluster
 from planner.choose import Decision, decide
@@ -29,10 +30,10 @@ def what_if(decision: Decision) -> WhatIf:
 
 def fits(decision: Decision, *, micro_batch: int | None = None, length: int | None = None) -> bool:
     chosen = decision.chosen
-    layout = replace(chosen.layout, micro_batch_size=micro_batch or chosen.layout.micro_batch_size)
+    layout = chosen.layout._replace(micro_batch_size=micro_batch or chosen.layout.micro_batch_size)
     recipe = chosen.workload.recipe
-    recipe = recipe.model_copy(update={"sequence_length": length or recipe.sequence_length})
-    work = chosen.workload.model_copy(update={"recipe": recipe})
+    recipe = structs.replace(recipe, sequence_length=length or recipe.sequence_length)
+    work = structs.replace(chosen.workload, recipe=recipe)
     changed = replace(chosen, layout=layout, workload=work)
     return changed.fits(decision.request.budget_bytes)
 
@@ -129,7 +130,7 @@ def test_pinned_numerics_are_obeyed() -> None:
         "lora_targets": ("q_proj", "v_proj"),
     }
     work = decide(request(cards(1, 48), **pinned)).chosen.workload
-    assert (work.recipe.loss, work.compute) == ("standard", "fp16")
+    assert (work.loss, work.compute) == ("standard", "fp16")
     assert work.recipe.adapter is not None
     assert work.recipe.adapter.target_modules == ("q_proj", "v_proj")
 

@@ -1,6 +1,7 @@
 """DeepSpeed's sizes by hand; tests/oracle/test_zero.py holds them to DeepSpeed itself."""
 
 import pytest
+from msgspec import structs
 
 from planner import gathered as gathering
 from planner.host import host_memory, pinned
@@ -51,7 +52,7 @@ def test_sub_groups_close_when_they_are_full() -> None:
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_every_parameter_is_named_once(method: str) -> None:
-    work = FULL.model_copy(update={"recipe": load_recipe(method)})
+    work = structs.replace(FULL, recipe=load_recipe(method))
     every = list(parameters(work))
     assert len({each.name for each in every}) == len(every)
     adapters = work.adapter_params
@@ -102,7 +103,7 @@ def test_pinned_blocks_are_powers_of_two() -> None:
 def test_parameters_are_all_that_a_preset_has(name: str, method: str) -> None:
     """Each once; optimizers and ZeRO read this list, and counts are the published ones."""
     preset = load_model(name)
-    work = FULL.model_copy(update={"model": preset.spec, "recipe": load_recipe(method)})
+    work = structs.replace(FULL, model=preset.spec, recipe=load_recipe(method))
     every = list(parameters(work))
     assert len({each.name for each in every}) == len(every)
     trained = sum(each.elements for each in every if each.trains)

@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field
+from msgspec import field
 
 from benchmarks.accuracy.litgpt.weights import Attention
 from planner.spec import Spec, read_spec
@@ -34,11 +34,11 @@ class Conventions(Spec):
     gradients and moments are there; otherwise only the first micro-batch has it."""
     attention: Attention
     """Kernel of scaled_dot_product_attention."""
-    attention_of: dict[str, Attention] = Field(default_factory=dict)
+    attention_of: dict[str, Attention] = field(default_factory=dict)
     """By model, where it is another."""
-    launches: dict[str, Launch] = Field(default_factory=dict)
+    launches: dict[str, Launch] = field(default_factory=dict)
     """By row."""
-    aside: dict[str, str] = Field(default_factory=dict)
+    aside: dict[str, str] = field(default_factory=dict)
     """Rows that the source does not specify in full, and what is missing."""
 
 
