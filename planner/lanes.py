@@ -61,8 +61,8 @@ class Group:
     lanes: "list[Lane]" = field(default_factory=list)
     last_priced: dict[int, Candidate] = field(default_factory=dict)
     """By how many layers are recomputed: what tells how memory grows with the micro-batch."""
-    stock: "Group | None" = None
-    """The same with the stock loss, where this has the fused one."""
+    with_other_loss: "Group | None" = None
+    """The same, where this has the recipe's own loss."""
     floor_checked: bool = False
     """Whether the states alone were held against the limit."""
 
@@ -91,9 +91,9 @@ class Group:
                     lane.fits_up_to(layout.micro_batch_size)
             return
         self._rule_out(candidate, 0)
-        if self.stock is not None:
-            saved = most_saved_bytes(self.stock.variant.workload, candidate)
-            self.stock._rule_out(candidate, saved)
+        other = self.with_other_loss
+        if other is not None:
+            other._rule_out(candidate, most_saved_bytes(other.variant.workload, candidate))
 
     def _rule_out(self, candidate: Candidate, fewer_bytes: int) -> None:
         """What keeps no less than one that is too large, were it so much smaller."""
@@ -116,8 +116,8 @@ class Lane:
     series: Series
     limit: Limit
     group: Group
-    fused: "Lane | None" = None
-    """The same series with the fused loss, where this has the stock one in its place."""
+    own_loss: "Lane | None" = None
+    """The same series with the recipe's own loss, where this has another."""
     num_fitting: int = 0
     too_large_from: int = field(init=False)
     timed: bool = field(init=False)
@@ -128,7 +128,7 @@ class Lane:
 
     def __post_init__(self) -> None:
         self.too_large_from = len(self.series.micro_batch_sizes)
-        self.timed = self.fused is None
+        self.timed = self.own_loss is None
 
     @property
     def variant(self) -> Variant:
@@ -143,10 +143,10 @@ class Lane:
     @property
     def least_bytes(self) -> int:
         """Its first member takes no less at the high end; nothing where that is not known."""
-        if self.fused is None:
+        if self.own_loss is None:
             return 0
-        fused = self.fused.member(0)
-        memory, saved = fused.memory, most_saved_bytes(self.variant.workload, fused)
+        own = self.own_loss.member(0)
+        memory, saved = own.memory, most_saved_bytes(self.variant.workload, own)
         return memory.high_bytes - ceil(saved * memory.high_bytes / memory.peak_allocated_bytes)
 
     @property
@@ -197,9 +197,9 @@ class Lane:
 
     def _least_standing(self, place: int) -> tuple[int, ...]:
         if place not in self._least:
-            assert self.fused is not None
-            fused = self.fused.member(place)
-            least_s = fused.ranking_time_s - most_saved_s(fused)
+            assert self.own_loss is not None
+            own = self.own_loss.member(place)
+            least_s = own.ranking_time_s - most_saved_s(own)
             self._least[place] = self.member(place).standing_at(least_s)
         return self._least[place]
 

@@ -116,11 +116,11 @@ def search(
             variant = variant_of(own, choice)
             place = series.strategy, series.accumulates
             group = groups.setdefault((choice, *place), Group(variant=variant))
-            fused: Lane | None = None
-            if variant.stock_for_fused:
-                of_fused = groups[(replace(choice, loss="fused"), *place)]
-                of_fused.stock, fused = group, of_fused.lanes[-1]
-            lane = Lane(cluster=cluster, series=series, limit=limit, group=group, fused=fused)
+            same: Lane | None = None
+            if choice.loss != own.loss:
+                of_own_loss = groups[(replace(choice, loss=own.loss), *place)]
+                of_own_loss.with_other_loss, same = group, of_own_loss.lanes[-1]
+            lane = Lane(cluster=cluster, series=series, limit=limit, group=group, own_loss=same)
             group.lanes.append(lane)
             lanes.append(lane)
     return SearchResult(lanes, forbidden)

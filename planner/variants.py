@@ -55,8 +55,6 @@ class Variant:
 
     workload: Workload
     departures: tuple[str, ...] = ()
-    stock_for_fused: bool = False
-    """Whether its loss is the stock one in the place of the fused one."""
 
 
 @cache
@@ -69,11 +67,7 @@ def variant_of(own: Workload, choice: Choice) -> Variant:
     if choice.loss != own.loss:
         departures.append(f"{choice.loss} loss")
         work = _changed(work, {"loss": choice.loss})
-    return Variant(
-        workload=one_of_equals(work),
-        departures=tuple(departures),
-        stock_for_fused=(own.loss, choice.loss) == ("fused", "standard"),
-    )
+    return Variant(workload=one_of_equals(work), departures=tuple(departures))
 
 
 def _changed(work: Workload, changes: Mapping[str, str]) -> Workload:
