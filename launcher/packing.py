@@ -18,8 +18,10 @@ from planner.errors import UserError
 
 DOCUMENT = 8
 """Tokens of each of the two documents of the proof."""
-ROUNDINGS = 4
-"""Steps of the logits' own precision by which kernels that sum in another order may differ."""
+ROUNDINGS = 10
+"""Of a hidden state in a layer: two norms, two sums, the products and what is between them."""
+DEVIATIONS = 5
+"""Fewer than one logit in a million is outside of so many standard deviations."""
 
 
 @dataclass
@@ -39,8 +41,8 @@ class DocumentsApart(TrainerCallback):  # type: ignore[misc]
     """Stops before the first step of a model whose documents see each other."""
 
     def on_train_begin(self, *_: Any, model: Any, **__: Any) -> None:
-        difference, precision = influence(model)
-        if difference > ROUNDINGS * precision:
+        difference, noise = influence(model)
+        if difference > noise:
             raise UserError(
                 "documents packed into one sequence see each other in this architecture (logits "
                 f"moved by {difference:.2g} of their spread). Set batch.packing to false"
@@ -49,8 +51,8 @@ class DocumentsApart(TrainerCallback):  # type: ignore[misc]
 
 @torch.no_grad()
 def influence(model: Any) -> tuple[float, float]:
-    """How far another first document moves the logits of the second, over their spread; and the
-    relative precision of these logits."""
+    """How far another first document moves the logits of the second, over their spread; and how
+    far kernels that sum in another order may move them, as those of mixtures do."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
@@ -66,4 +68,11 @@ def influence(model: Any) -> tuple[float, float]:
     ]
     model.train(was_training)
     moved = (seen[0] - seen[1]).float().abs().max() / seen[0].float().std()
-    return moved.item(), torch.finfo(seen[0].dtype).eps
+    return moved.item(), rounding_noise(model, torch.finfo(seen[0].dtype).eps)
+
+
+def rounding_noise(model: Any, precision: float) -> float:
+    """Relative. Rounding errors are spread evenly over a step of the precision and add up as a
+    random walk does (Higham, Accuracy and Stability of Numerical Algorithms, 2002, 2.8)."""
+    steps = ROUNDINGS * model.config.get_text_config().num_hidden_layers
+    return DEVIATIONS * precision * float((steps / 12) ** 0.5)
