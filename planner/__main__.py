@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 
 
@@ -10,6 +11,7 @@ def main() -> None:
     time while modules were imported. Nor does anybody wait for a finished process to be taken
     apart, which takes a twentieth: what was printed is flushed, and it ends, as mypy's does."""
     gc.disable()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who reads no further ends it, as of any filter
     from planner.cli import main as plan
 
     plan()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -196,3 +197,15 @@ def test_planning_imports_no_training_stack(tmp_path: Path) -> None:
     loaded = set(result.stderr.split())
     assert loaded.isdisjoint({"torch", "transformers", "numpy", "launcher", "peft", "deepspeed"})
     assert "planner.allocator" not in loaded, "it replays traces, which a plan has none of"
+
+
+def test_who_reads_no_further_ends_it_without_a_word(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "planner", "--model", "qwen2.5-7b", "--gpus", "24G", "-o", "-"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as filtered:
+        assert filtered.stdout is not None
+        assert filtered.stderr is not None
+        filtered.stdout.close()
+        assert filtered.stderr.read() == b""
+    assert filtered.returncode == -signal.SIGPIPE
