@@ -5,7 +5,7 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -30,7 +30,7 @@ from planner.data_section import DataErrors
 from planner.errors import InvalidRequestError
 from planner.optimizers import optimizers
 from planner.plan import Plan
-from planner.rules import Combination, broken_rule
+from planner.rules import Combination, Pinned, broken_rule
 
 
 def launch(
@@ -199,10 +199,12 @@ def require_possible(plan: Plan) -> None:
         optimizer=plan.optimizer.name,
         device=plan.hardware.device,
         model_type=plan.model.model_type,
+        attention=plan.attention,
+        compute=plan.precision.compute,
         packing=plan.batch.packing,
         quant_type=None if plan.quantization is None else plan.quantization.quant_type,
     )
-    rule = broken_rule(combination, pinned=True)
+    rule = broken_rule(combination, pinned=frozenset(get_args(Pinned)))
     if rule is not None:
         offload = plan.parallel.offload
         under = plan.parallel.strategy + (f" with offload {offload}" if offload != "none" else "")

@@ -1,12 +1,14 @@
 """The ways not taken, each with its reason, and what to fall back to."""
 
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 from planner.candidate import Candidate
+from planner.lanes import Lane
 from planner.plan import METHODS, Method, Strategy
 from planner.request import Request, Results
 from planner.search import SearchResult
-from planner.strategy import Layout, Series, recomputation_order
+from planner.strategy import Layout, recomputation_order
 from planner.tiers import load_tiers
 from planner.units import format_gib
 
@@ -47,7 +49,9 @@ def _other_method(
 
 def _why_not_richer(request: Request, candidate: Candidate) -> str:
     recomputed = candidate.layout.recomputed
-    how = f" with activation checkpointing of {recomputed}" if recomputed else ""
+    ways = [f"activation checkpointing of {recomputed}"] if recomputed else []
+    ways += [f"the {departure}" for departure in candidate.departures]
+    how = f" with {' and '.join(ways)}" if ways else ""
     if request.prefer != "tiers":
         return f"fits{how}; --prefer {request.prefer} chose another"
     threshold = load_tiers().threshold_bytes(candidate.method, request.model.spec.num_params)
@@ -58,12 +62,15 @@ def _why_not_richer(request: Request, candidate: Candidate) -> str:
 
 
 def _same_method(request: Request, result: SearchResult, chosen: Candidate) -> list[Alternative]:
-    """One line for the other choice of recomputation, and one for each other strategy."""
+    """One line for the other choice of recomputation, one for each other strategy, and one for
+    the recipe's own loss and attention where the choice departs from them."""
     strategy, recomputes = chosen.layout.strategy, chosen.layout.activation_checkpointing
     found = [_other(request, result, chosen, strategy=strategy, recomputes=not recomputes)]
     for other in dict.fromkeys(lane.series.strategy for lane in result.lanes):
         if other != strategy:
             found.append(_other(request, result, chosen, strategy=other))
+    if chosen.departures:
+        found.append(_as_the_recipe_has_it(request, result, chosen))
     lines = [each for each in found if each is not None]
     fit = sorted((x for x in lines if x.fits), key=lambda each: each.candidate.rank)
     too_large = (x for x in lines if not x.fits)
@@ -80,10 +87,28 @@ def _other(
 ) -> Alternative | None:
     """The best of one strategy, or the leanest where none fits."""
 
-    def asked(series: Series) -> bool:
-        same = recomputes in (None, series.checkpointing > 0)
-        return same and series.strategy == strategy
+    def asked(lane: Lane) -> bool:
+        same = recomputes in (None, lane.series.checkpointing > 0)
+        return same and lane.series.strategy == strategy
 
+    return _best_of(request, result, chosen, asked)
+
+
+def _as_the_recipe_has_it(
+    request: Request, result: SearchResult, chosen: Candidate
+) -> Alternative | None:
+    found = _best_of(request, result, chosen, lambda lane: not lane.variant.departures)
+    if found is None:
+        return None
+    recipe = found.candidate.workload
+    own = {"loss": recipe.loss, "attention": recipe.attention}
+    had = [f"{name} {kind}" for kind, name in own.items() if kind in " ".join(chosen.departures)]
+    return found._replace(reason=f"{' and '.join(had)}: {found.reason}")
+
+
+def _best_of(
+    request: Request, result: SearchResult, chosen: Candidate, asked: Callable[[Lane], bool]
+) -> Alternative | None:
     best = result.fastest(asked)
     if best is not None:
         return Alternative(candidate=best, fits=True, reason=_slower(best, chosen))
@@ -117,6 +142,7 @@ def fallbacks(result: SearchResult, chosen: Candidate) -> tuple[Candidate, ...]:
         candidate
         for lane in result.lanes
         if lane.series.strategy == chosen.layout.strategy
+        and lane.variant.workload == chosen.workload
         for candidate in lane.members()
         if candidate.layout.micro_batch_size <= chosen.layout.micro_batch_size
     ]

@@ -40,7 +40,7 @@ def plan_of(decision: Decision) -> Plan:
         activation_checkpointing=chosen.layout.activation_checkpointing,
         checkpoint_every=chosen.layout.checkpoint_every,
         attention=chosen.workload.attention,
-        loss=recipe.loss,
+        loss=chosen.workload.loss,
         optimizer=recipe.optimizer,
         schedule=recipe.schedule,
         data=recipe.data,

@@ -71,10 +71,8 @@ def _against_dequantization(_workload: Workload, _layout: Layout) -> str:
 
 
 def _against_memory(workload: Workload, layout: Layout) -> str:
-    if workload.attention == "eager":
+    if workload.attention == "eager" and workload.only_attention is None:
         return "fused attention (sdpa) would not write the scores"
-    if workload.recipe.loss == "standard":
-        return "the fused loss would not write all logits in fp32"
     if layout.checkpointing:
         return "norms, activations and casts move data; fewer layers recomputed move less"
     return "norms, activations and casts move data, which a card of more bandwidth does faster"

@@ -26,6 +26,8 @@ class Candidate:
     workload: Workload
     layout: Layout
     cluster: Cluster
+    departures: tuple[str, ...] = ()
+    """In what the workload is another than the recipe's, as ``standard loss``."""
 
     @property
     def method(self) -> Method:
@@ -80,8 +82,14 @@ class Candidate:
     def standing(self) -> tuple[int, ...]:
         """Faster first, on a logarithmic scale whose steps the speed model can tell apart; on the
         same step, fewer moving parts."""
-        step = log(self.ranking_time_s) // log1p(speed_data().told_apart.share)
-        return int(step), *self.layout.moving_parts
+        return self.standing_at(self.ranking_time_s)
+
+    def standing_at(self, time_s: float) -> tuple[int, ...]:
+        """What it would be, did a step take so long. Each departure counts as a step slower, so
+        that what the recipe has yields to no difference that cannot be told."""
+        departures = len(self.departures)
+        step = int(log(time_s) // log1p(speed_data().told_apart.share))
+        return step + departures, *self.layout.moving_parts, departures
 
     @property
     def rank(self) -> tuple[float, ...]:

@@ -8,11 +8,14 @@ from functools import cached_property
 from planner.alternatives import Alternative, alternatives, fallbacks
 from planner.candidate import Candidate
 from planner.contradictions import check
+from planner.efficiency import speed_data
 from planner.errors import NothingFitsError
+from planner.packing import PackedWay, packed_way, packing_is_faster
 from planner.plan import METHODS, OFFLOADS_FROM, Method, Offload
 from planner.recipes import load_recipe
 from planner.remedies import LEANER_OPTIMIZERS, richer_method, shortfall
 from planner.request import Request, Results, possible_methods, search_method, search_methods
+from planner.search import SearchResult
 from planner.tiers import load_tiers
 from planner.units import format_gib
 from planner.what_if import WhatIf, what_if
@@ -34,6 +37,8 @@ class Decision:
     rejected: Counter[str]
     richer: str | None
     """What would make the next richer method fit, where it does not."""
+    packed: PackedWay | None
+    """With several samples in a sequence, where that would pay and is not chosen."""
 
     @cached_property
     def what_if(self) -> WhatIf | None:
@@ -65,16 +70,35 @@ def decide(request: Request) -> Decision:
     if not any(result.fits for result in results.values()):
         request, results, resort = _last_resort(request, results)
     chosen, why, tight = choose(request, results)
+    packed = packed_way(request, chosen)
+    if request.prefer == "speed" and packing_is_faster(request, chosen, packed):
+        faster = decide(replace(request, packing=True))
+        return replace(faster, why=f"{faster.why}, packed: a run takes less time")
     return Decision(
         request=request,
         chosen=chosen,
-        why=why + resort,
+        why=why + resort + _why_another(results[chosen.method], chosen),
         tight=tight,
         alternatives=tuple(alternatives(request, results, chosen)),
         fallbacks=fallbacks(results[chosen.method], chosen),
         rejected=sum((r.rejected for r in results.values()), Counter[str]()),
         richer=richer_method(request, results, chosen),
+        packed=packed,
     )
+
+
+def _why_another(result: SearchResult, chosen: Candidate) -> str:
+    """Where the choice departs from the recipe, what it does better."""
+    if not chosen.departures:
+        return ""
+    own = result.fastest(lambda lane: not lane.variant.departures)
+    said = f"; {' and '.join(chosen.departures)}"
+    if own is None:
+        return f"{said}, since nothing fits as the recipe has it"
+    faster = own.ranking_time_s / chosen.ranking_time_s - 1
+    if faster > speed_data().told_apart.share:
+        return f"{said}: {faster:.0%} faster than as the recipe has it"
+    return f"{said}, which takes less memory"
 
 
 def _last_resort(request: Request, results: Results) -> tuple[Request, Results, str]:

@@ -20,7 +20,7 @@ from planner.nodes import over_nodes
 from planner.optimizers import optimizer_name
 from planner.options import Option, run_command
 from planner.output_file import OutputFile
-from planner.plan import Loss, Method, Offload, Precision
+from planner.plan import AttentionName, Loss, Method, Offload, Precision
 from planner.plan_file import plan_output, render
 from planner.presets import Kind, ModelPreset, load_model
 from planner.recipe import Recipe
@@ -83,6 +83,9 @@ def plan(
     ] = None,
     precision: Annotated[Precision | None, Option("What matrices are multiplied in.")] = None,
     loss: Annotated[Loss | None, Option("trl's fused head, or the stock cross-entropy.")] = None,
+    attention: Annotated[
+        AttentionName | None, Option("transformers' implementation: sdpa, eager.")
+    ] = None,
     optimizer: Annotated[
         str | None, Option("adamw_torch_fused, adamw_8bit, adafactor, ... (README).")
     ] = None,
@@ -145,6 +148,7 @@ def plan(
             lora_targets=_targets(lora_targets),
             precision=precision,
             loss=loss,
+            attention=attention,
             optimizer=optimizer_name(optimizer) if optimizer is not None else None,
             memory_limit_bytes=_size(memory_limit),
             data=_training_data(data, data_errors, settings, preset),

@@ -3,9 +3,10 @@
 from planner.adapter_targets import Targets, misunderstood_targets
 from planner.errors import InvalidRequestError, UnknownNameError
 from planner.plan import OFFLOADS_FROM
-from planner.request import Request
+from planner.request import Request, workload
 from planner.traced_model import TracedSpec
 from planner.units import round_up
+from planner.variants import admitted_attention
 
 
 def check(request: Request) -> None:
@@ -136,3 +137,11 @@ def _check_numerics(request: Request) -> None:
             f"--loss {request.loss}: trl's fused head does not take {model.model_type}: "
             "leave it out"
         )
+    for method in request.methods if request.attention is not None else ():
+        only = admitted_attention(workload(request, method), cluster.device)
+        if request.attention not in only:
+            where = " on the CPU" if cluster.device == "cpu" else ""
+            raise InvalidRequestError(
+                f"--attention {request.attention}: {model.model_type} is planned with "
+                f"{only[0]} alone{where}: leave it out"
+            )

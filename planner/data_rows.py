@@ -5,14 +5,16 @@ from typing import Any
 from planner.candidate import Candidate
 from planner.epochs import Epochs, epochs_of
 from planner.lengths import QUANTILES
+from planner.packing import PackedWay
 from planner.training_data import KnownData, TrainingData
 from planner.units import format_duration
 
 Row = tuple[str, str]
 
 
-def data_rows(chosen: Candidate, data: TrainingData | None) -> list[Row]:
-    """Name and text of each line; none where the plan is for no data yet."""
+def data_rows(chosen: Candidate, data: TrainingData | None, packed: PackedWay | None) -> list[Row]:
+    """Name and text of each line; none where the plan is for no data yet. ``packed`` is the other
+    way, where it pays."""
     if data is None:
         return []
     if data.known is None:
@@ -23,12 +25,14 @@ def data_rows(chosen: Candidate, data: TrainingData | None) -> list[Row]:
     return [
         ("Data", _data_line(data.known)),
         ("", _length_line(data.known, found)),
-        ("", _padding_line(found)),
+        ("", _padding_line(found, packed, data.known)),
         ("Run", _run_line(chosen, found)),
     ]
 
 
-def data_document(chosen: Candidate, data: TrainingData | None) -> dict[str, Any] | None:
+def data_document(
+    chosen: Candidate, data: TrainingData | None, packed: PackedWay | None
+) -> dict[str, Any] | None:
     """As the report, for machines."""
     if data is None:
         return None
@@ -43,7 +47,14 @@ def data_document(chosen: Candidate, data: TrainingData | None) -> dict[str, Any
         "records_read": known.lengths.num_records,
         **found._asdict(),
         "packing_pays": found.packing_pays,
+        "packed_run_time_s": _packed_run_time_s(packed, known),
     }
+
+
+def _packed_run_time_s(packed: PackedWay | None, data: KnownData) -> float | None:
+    if packed is None or packed.candidate is None:
+        return None
+    return epochs_of(packed.candidate, data).run_time_s
 
 
 def run_time_s(chosen: Candidate, data: TrainingData | None) -> float | None:
@@ -74,15 +85,22 @@ def _length_line(data: KnownData, found: Epochs) -> str:
     )
 
 
-def _padding_line(found: Epochs) -> str:
+def _padding_line(found: Epochs, packed: PackedWay | None, data: KnownData) -> str:
     share = f"{found.padding_share:.0%} of the computed tokens are padding"
     if found.packed:
         return f"packed into {found.num_rows:,} rows; {share}"
     if not found.packing_pays:
         return f"{share}; packing would not pay"
+    fewer = f"{found.packing_gain:.1f} times fewer tokens"
+    if packed is None:
+        return f"{share}; packed it would compute {fewer}"
+    if packed.candidate is None:
+        return f"{share}; packing would compute {fewer}, but {packed.why_not}"
+    then = epochs_of(packed.candidate, data)
+    took = "" if then.run_time_s is None else f", about {format_duration(then.run_time_s)}"
     return (
-        f"{share}; --packing computes {found.packing_gain:.1f} times fewer tokens, in rows of "
-        f"{found.packed_length:,}: {found.packed_steps:,} steps at the same global batch"
+        f"{share}; --packing computes {fewer}, in rows of {then.sequence_length:,}: "
+        f"{then.num_steps:,} steps at the same global batch{took}"
     )
 
 

@@ -40,18 +40,36 @@ class Epochs(NamedTuple):
         return not self.packed and self.packing_gain >= WORTH_PACKING
 
 
+class _Rows(NamedTuple):
+    """What a run computes."""
+
+    num_rows: int
+    tokens: float
+    """Of each, padding counted."""
+    num_steps: int
+
+
+def _rows(chosen: Candidate, data: KnownData) -> _Rows:
+    recipe, layout = chosen.workload.recipe, chosen.layout
+    length, lengths = recipe.sequence_length, data.lengths.cut(recipe.sequence_length)
+    if recipe.packing:
+        count, tokens = packed_rows(lengths, data.num_samples, length), float(length)
+    else:
+        count, tokens = data.num_samples, lengths.padded_length(layout.micro_batch_size)
+    return _Rows(count, tokens, steps(count, layout.global_batch_size, recipe.epochs))
+
+
 def epochs_of(chosen: Candidate, data: KnownData) -> Epochs:
     recipe, layout = chosen.workload.recipe, chosen.layout
-    length, packed = recipe.sequence_length, recipe.packing
+    length, packed = recipe.sequence_length, chosen.workload.packing
     positions = chosen.workload.model.max_position_embeddings
     packed_length = packed_length_of(recipe, data, positions)
     lengths = data.lengths.cut(length)
-    rows = packed_rows(lengths, data.num_samples, length) if packed else data.num_samples
-    row_tokens = length if packed else lengths.padded_length(layout.micro_batch_size)
+    rows, row_tokens, num_steps = _rows(chosen, data)
     num_tokens = data.num_samples * lengths.num_tokens / lengths.num_records
     in_longer = data.lengths.cut(packed_length)
     packed_count = packed_rows(in_longer, data.num_samples, packed_length)
-    num_steps = steps(rows, layout.global_batch_size, recipe.epochs)
+    step_s = _of_real_length(chosen, row_tokens).step_time_s
     return Epochs(
         num_rows=rows,
         num_steps=num_steps,
@@ -59,7 +77,7 @@ def epochs_of(chosen: Candidate, data: KnownData) -> Epochs:
         num_truncated=_scaled(data, data.lengths.num_truncated(length)),
         tokens_lost=_scaled(data, data.lengths.tokens_lost(length)),
         padding_share=max(0.0, 1 - num_tokens / (rows * row_tokens)),
-        run_time_s=_run_time_s(chosen, num_steps, row_tokens),
+        run_time_s=None if step_s is None else num_steps * step_s,
         packed=packed,
         packed_length=packed_length,
         packing_gain=rows * row_tokens / (packed_count * packed_length),
@@ -86,11 +104,16 @@ def packed_rows(lengths: TokenLengths, num_samples: int, length: int) -> int:
     return ceil(num_samples / lengths.records_a_row(length))
 
 
-def _run_time_s(chosen: Candidate, num_steps: int, row_tokens: float) -> float | None:
-    """Steps of the real length: micro-batches are padded to their own longest sample only."""
+def ranking_run_time_s(chosen: Candidate, data: KnownData) -> float:
+    """Of all steps; on a nominal card where the real one is unknown."""
+    rows = _rows(chosen, data)
+    return rows.num_steps * _of_real_length(chosen, rows.tokens).ranking_time_s
+
+
+def _of_real_length(chosen: Candidate, row_tokens: float) -> Candidate:
+    """Micro-batches are padded to their own longest sample only."""
     recipe = structs.replace(chosen.workload.recipe, sequence_length=max(1, ceil(row_tokens)))
-    shorter = replace(chosen, workload=structs.replace(chosen.workload, recipe=recipe))
-    return None if shorter.step_time_s is None else num_steps * shorter.step_time_s
+    return replace(chosen, workload=structs.replace(chosen.workload, recipe=recipe))
 
 
 def _scaled(data: KnownData, count: int) -> int:

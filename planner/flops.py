@@ -57,7 +57,7 @@ def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: int) -
     head = 2 * tokens * model.embedding_params
     adapters = 2 * tokens * workload.adapter_params
     trains_all = workload.method == "full"
-    fused = workload.recipe.loss == "fused"
+    fused = workload.loss == "fused"
     backward = (
         matrices * (2 if trains_all else 1)
         + round(attention * ATTENTION_BACKWARD)

@@ -210,7 +210,7 @@ def _script(
     so that it belongs to the whole model and stays from the first module to the last."""
     embedding = whole.before
     norms, head = _modules_after(whole)
-    fused = workload.recipe.loss == "fused"
+    fused = workload.loss == "fused"
     trains = any(each.trains for each in embedding) or checkpointing
     script: Script = [("fetch", head)] if fused else []
     script += _run(embedding)

@@ -4,18 +4,22 @@ Three laws make one price speak for many candidates; tests/planner/test_search.p
 search that uses them against the pricing of every candidate:
 
     memory never falls with the micro-batch
-    memory never falls where fewer layers are recomputed
+    memory never falls where fewer layers are recomputed, by more than a hidden state
     a step never takes longer with a larger micro-batch of the same series
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil
 
 from planner.candidate import Candidate
 from planner.gpu import Cluster
-from planner.recipe import Workload
+from planner.least_memory import most_saved_bytes
+from planner.least_time import most_saved_s
+from planner.operators import FP32
 from planner.strategy import Series, recomputation_order
+from planner.variants import Variant
 
 GUESSES = 3
 """So many by extrapolation; then the open stretch is halved."""
@@ -30,10 +34,13 @@ class Limit:
     peak_bytes: int | None = None
     """Of what tensors take at their peak, where that is bounded too."""
 
-    def allows(self, candidate: Candidate) -> bool:
-        peak = candidate.memory.peak_allocated_bytes
-        bounded = self.peak_bytes is None or peak <= self.peak_bytes
-        return bounded and candidate.fits(self.budget_bytes)
+    def allows(self, candidate: Candidate, *, fewer_bytes: int = 0) -> bool:
+        """As it is, or did its tensors take so many bytes fewer."""
+        memory = candidate.memory
+        peak = memory.peak_allocated_bytes
+        bounded = self.peak_bytes is None or peak - fewer_bytes <= self.peak_bytes
+        fewer_used = ceil(fewer_bytes * memory.high_bytes / peak)
+        return bounded and candidate.fits(self.budget_bytes + fewer_used)
 
     def micro_batch_guess(self, priced: Candidate) -> float:
         """Where the limit would be reached if all activations and the loss grew alike."""
@@ -47,12 +54,17 @@ class Limit:
 
 @dataclass(kw_only=True, eq=False)
 class Group:
-    """Lanes of one strategy that differ in micro-batch and recomputation alone, the one that
-    keeps most first."""
+    """Lanes of one strategy, loss and attention, that differ in micro-batch and recomputation
+    alone, the one that keeps most first."""
 
+    variant: Variant
     lanes: "list[Lane]" = field(default_factory=list)
     last_priced: dict[int, Candidate] = field(default_factory=dict)
     """By how many layers are recomputed: what tells how memory grows with the micro-batch."""
+    fused: "Group | None" = None
+    """The same but for the loss, where this has the stock one in the place of the fused one."""
+    stock: "Group | None" = None
+    """The reverse."""
     floor_checked: bool = False
     """Whether the states alone were held against the limit."""
 
@@ -74,11 +86,26 @@ class Group:
         """What keeps no more fits with it; what keeps no less is too large with it."""
         layout = candidate.layout
         self.last_priced[layout.checkpointing] = candidate
-        kept = recomputation_order(layout.checkpointing)
+        if fits:
+            kept = recomputation_order(layout.checkpointing)
+            for lane in self.lanes:
+                if lane.leanness[0] <= kept:
+                    lane.fits_up_to(layout.micro_batch_size)
+            return
+        self._rule_out(candidate, 0)
+        if self.stock is not None:
+            saved = most_saved_bytes(self.stock.variant.workload, candidate)
+            self.stock._rule_out(candidate, saved)
+
+    def _rule_out(self, candidate: Candidate, fewer_bytes: int) -> None:
+        """What keeps no less than one that is too large, were it so much smaller."""
+        layout = candidate.layout
         for lane in self.lanes:
-            if fits and lane.leanness[0] <= kept:
-                lane.fits_up_to(layout.micro_batch_size)
-            elif not fits and lane.leanness[0] >= kept:
+            saved = fewer_bytes
+            if lane.series.checkpointing != layout.checkpointing:
+                saved += _hidden_state_bytes(candidate)
+            keeps_more = lane.leanness[0] >= recomputation_order(layout.checkpointing)
+            if keeps_more and not lane.limit.allows(candidate, fewer_bytes=saved):
                 lane.too_large_at(layout.micro_batch_size)
 
 
@@ -87,24 +114,41 @@ class Lane:
     """One series. Its first ``num_fitting`` members are known to fit, those from
     ``too_large_from`` on are known not to."""
 
-    workload: Workload
     cluster: Cluster
     series: Series
     limit: Limit
     group: Group
     num_fitting: int = 0
     too_large_from: int = field(init=False)
+    timed: bool = field(init=False)
+    """Whether its kernels are counted, rather than bounded by those of the recipe's own loss."""
     _members: dict[int, Candidate] = field(default_factory=dict)
+    _least: dict[int, tuple[int, ...]] = field(default_factory=dict)
     _priced: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.too_large_from = len(self.series.micro_batch_sizes)
+        self.timed = not self.variant.stock_for_fused
+
+    @property
+    def variant(self) -> Variant:
+        return self.group.variant
 
     @property
     def leanness(self) -> tuple[float, int]:
         """Sorts by what is kept, then by the micro-batch."""
         kept = recomputation_order(self.series.checkpointing)
         return kept, self.series.micro_batch_sizes[0]
+
+    @property
+    def least_bytes(self) -> int:
+        """Its first member takes no less at the high end; nothing where that is not known."""
+        if self.group.fused is None:
+            return 0
+        own = replace(self.member(0), workload=self.variant.with_own_loss, departures=())
+        memory = own.memory
+        saved = most_saved_bytes(self.variant.workload, own)
+        return memory.high_bytes - ceil(saved * memory.high_bytes / memory.peak_allocated_bytes)
 
     @property
     def open(self) -> bool:
@@ -128,7 +172,10 @@ class Lane:
         if place not in self._members:
             layout = self.series.layout(self.series.micro_batch_sizes[place])
             self._members[place] = Candidate(
-                workload=self.workload, layout=layout, cluster=self.cluster
+                workload=self.variant.workload,
+                layout=layout,
+                cluster=self.cluster,
+                departures=self.variant.departures,
             )
         return self._members[place]
 
@@ -138,7 +185,8 @@ class Lane:
     @property
     def bound(self) -> tuple[int, ...]:
         """No member that may fit has a better standing."""
-        return self.member(self.too_large_from - 1).standing
+        last = self.member(self.too_large_from - 1)
+        return last.standing if self.timed else self._least_standing(last)
 
     @property
     def fastest_place(self) -> int:
@@ -147,6 +195,13 @@ class Lane:
         return bisect_left(
             range(self.too_large_from - 1), True, key=lambda n: self.member(n).standing <= bound
         )
+
+    def _least_standing(self, candidate: Candidate) -> tuple[int, ...]:
+        size = candidate.layout.micro_batch_size
+        if size not in self._least:
+            own = replace(candidate, workload=self.variant.with_own_loss)
+            self._least[size] = candidate.standing_at(own.ranking_time_s - most_saved_s(own))
+        return self._least[size]
 
     def price(self, place: int) -> bool:
         """Whether a member fits; what that says of all others in the group is kept."""
@@ -170,7 +225,7 @@ class Lane:
     def narrow(self) -> None:
         """Price one more member: first of all the leanest of the group."""
         leanest = self.group.leanest
-        if not self.group.last_priced and leanest is not self:
+        if not self.group.last_priced and leanest is not self and leanest.open:
             leanest.price(0)
             return
         self.price(min(self._guess(), self.fastest_place))
@@ -187,6 +242,12 @@ class Lane:
         return max(first, min(last, place))
 
 
+def _hidden_state_bytes(candidate: Candidate) -> int:
+    """In fp32: what a recomputed layer holds, its input, a kept one may have let go of."""
+    tokens = candidate.layout.micro_batch_size * candidate.workload.recipe.sequence_length
+    return tokens * candidate.workload.model.hidden_size * FP32
+
+
 def fastest(lanes: Iterable[Lane]) -> Candidate | None:
     """The first by rank of all that fit. The lane that promises most is narrowed next, until
     none promises more than the best that is known to fit."""
@@ -196,6 +257,9 @@ def fastest(lanes: Iterable[Lane]) -> Candidate | None:
         lane = min(waiting, key=lambda each: each.bound)
         if best is not None and lane.bound > best.standing:
             break
+        if not lane.timed:
+            lane.timed = True
+            continue
         place = lane.fastest_place
         # What was concluded to fit is priced before it is chosen.
         if place < lane.num_fitting and lane.price(place):

@@ -72,7 +72,7 @@ def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
     return Batch(
         micro_batch_size=layout.micro_batch_size,
         sequence_length=workload.recipe.sequence_length,
-        masked=layout.micro_batch_size > 1 or workload.recipe.packing,
+        masked=layout.micro_batch_size > 1 or workload.packing,
         device=device,
     )
 

@@ -58,7 +58,8 @@ class ModelPass:
         decoder: type[Decoder] = Decoder,
         tape: type[Tape] = Tape,
     ) -> None:
-        """Without a graph, and forward alone, where nothing ``trains``."""
+        """Without a graph, and forward alone, where nothing ``trains``. Without layers it is what
+        is outside of them, and the embeddings get a gradient as the last layer's output does."""
         self._workload = workload
         self._batch = batch
         self._layers = layers
@@ -69,7 +70,7 @@ class ModelPass:
             without_graph=not trains,
         )
         self._decoder = decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
-        self._checkpointing = any(layer.recomputed for layer in layers)
+        self._leaf_inputs = not layers or any(layer.recomputed for layer in layers)
         self._numerics = numerics
         self._held: list[Tensor] = []
         output = self._forward()
@@ -93,7 +94,7 @@ class ModelPass:
             head = self._decoder.parameter("lm_head", model.embedding_params)
         if model.head_bias:
             bias = self._decoder.parameter("lm_head.bias", model.vocab_size)
-        if self._workload.recipe.loss == "fused":
+        if self._workload.loss == "fused":
             return fused_loss(tape, x, head, bias, batch=batch, numerics=self._numerics)
         logits = self._logits(head, bias, x)
         if self._numerics.cross_entropy == "logits shifted in fp32":
@@ -120,7 +121,7 @@ class ModelPass:
     def _backbone(self, table: Parameter) -> Tensor:
         """LlamaModel.forward; its variables hold the embeddings and the mask to the end."""
         tape, batch = self.tape, self._batch
-        x, _held = embedded(self._decoder, table, needs_gradient=self._checkpointing)
+        x, _held = embedded(self._decoder, table, needs_gradient=self._leaf_inputs)
         position_ids = tape.new(batch.sequence_length, INT64, "position ids")
         masks = self._masks(table.width)
         windows = {layer.kind.sliding_window for layer in self._layers if layer.recomputed}

@@ -219,6 +219,17 @@ def _counts(workload: Workload, kinds: Numerics, device: Device) -> _Counts:
     raise AssertionError("each sample more launches other kernels")
 
 
+def outside_layers(
+    workload: Workload, kinds: Numerics, samples: int, device: Device
+) -> Iterator[tuple[Kernel, int]]:
+    """Kernels of a micro-batch that no layer launches, and how often each is: the embedding's,
+    the head's, the loss's."""
+    counts = _counts(_alike(workload), kinds._replace(master=0), device)
+    counted = counts.one if samples == 1 else counts.more
+    for growing, number in counted[None].items():
+        yield growing.with_samples(samples), number
+
+
 def pass_time(
     workload: Workload,
     kinds: Numerics,

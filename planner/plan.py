@@ -41,6 +41,15 @@ OptimizerName = Literal[
 ]
 """transformers' names; presets/optimizers.yaml says what each keeps."""
 Attention = Literal["sdpa", "eager"]
+AttentionName = Literal[
+    "sdpa",
+    "eager",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flash_attention_4",
+    "flex_attention",
+]
+"""transformers' names; presets/rules.yaml says why a plan has none but the first two."""
 ScheduleKind = Literal["cosine", "linear", "constant"]
 
 Phase = Literal["load", "forward", "backward", "optimizer_step", "save"]

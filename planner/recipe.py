@@ -39,7 +39,10 @@ class WrittenFor(Spec):
 
 
 class Recipe(Spec):
-    """Training settings with their source. A plan keeps them and adds the machine's part."""
+    """Training settings with their source. A plan keeps them and adds the machine's part.
+
+    What a recipe says nothing of, its packing, attention or loss, is open.
+    """
 
     name: str
     source: Source
@@ -50,14 +53,14 @@ class Recipe(Spec):
     quantization: QuantizationSection | None = None
     global_batch_size: PositiveInt
     sequence_length: PositiveInt
-    packing: bool = False
+    packing: bool | None = None
     """Several samples in a row of that length, which do not see each other."""
     optimizer: OptimizerSection
     schedule: ScheduleSection
     epochs: PositiveFloat
     data: DataSection
-    attention: Attention = "sdpa"
-    loss: Loss = "fused"
+    attention: Attention | None = None
+    loss: Loss | None = None
     written_for: WrittenFor | None = None
 
     def __post_init__(self) -> None:
@@ -73,12 +76,24 @@ class Workload(Spec):
     """What matrices are multiplied in: bf16, fp16 on cards without bf16, fp32 on the CPU."""
 
     @property
-    def attention(self) -> Attention:
-        """The recipe's, or the only one that transformers has for the model: eager where scores
-        are capped or have sinks."""
+    def only_attention(self) -> Attention | None:
+        """Where transformers has one for the model: eager where scores are capped or have sinks."""
         if self.model.attn_logit_softcapping is not None or self.model.attention_sinks:
             return "eager"
-        return ONLY_ATTENTION.get(self.model.model_type, self.recipe.attention)
+        return ONLY_ATTENTION.get(self.model.model_type)
+
+    @property
+    def attention(self) -> Attention:
+        """The only one that there is, or the recipe's."""
+        return self.only_attention or self.recipe.attention or "sdpa"
+
+    @property
+    def loss(self) -> Loss:
+        return self.recipe.loss or "fused"
+
+    @property
+    def packing(self) -> bool:
+        return bool(self.recipe.packing)
 
     @property
     def method(self) -> Method:
@@ -123,11 +138,18 @@ class Workload(Spec):
 
 
 @cache
+def one_of_equals(work: Workload) -> Workload:
+    """The same object for equal workloads: what is remembered of it is found without a
+    comparison of every field."""
+    return work
+
+
+@cache
 def of_states(workload: Workload) -> Workload:
-    """One for all workloads that differ in their batches alone: they have the same model states,
-    which are counted once."""
-    one_token = {"sequence_length": 1, "global_batch_size": 1}
-    recipe = structs.replace(workload.recipe, **one_token)
+    """One for all workloads that differ in their batches, loss or attention alone: they have the
+    same model states, which are counted once."""
+    alike = {"sequence_length": 1, "global_batch_size": 1, "loss": "fused", "attention": "sdpa"}
+    recipe = structs.replace(workload.recipe, **alike)
     return structs.replace(workload, recipe=recipe)
 
 

@@ -60,16 +60,14 @@ def _fits(request: Request) -> bool:
 def _unpinned(request: Request) -> Options:
     """What changes nothing of what is learned: each pinned option left open, then all of them."""
     changes: dict[str, dict[str, Any]] = {}
-    if request.micro_batch_size is not None:
-        changes[f"--micro-batch-size {request.micro_batch_size}"] = {"micro_batch_size": None}
+    for name in ("micro_batch_size", "loss", "attention", "zero_stage"):
+        pinned = getattr(request, name)
+        if pinned is not None:
+            changes[f"--{name.replace('_', '-')} {pinned}"] = {name: None}
     if request.activation_checkpointing is False:
         changes["--no-activation-checkpointing"] = {"activation_checkpointing": None}
     if request.checkpoint_every not in (None, 1):
         changes[f"--checkpoint-every {request.checkpoint_every}"] = {"checkpoint_every": None}
-    if request.loss == "standard":
-        changes["--loss standard"] = {"loss": None}
-    if request.zero_stage is not None:
-        changes[f"--zero-stage {request.zero_stage}"] = {"zero_stage": None}
     for option, change in changes.items():
         yield f"Without {option} it", replace(request, **change)
     if len(changes) > 1:

@@ -104,8 +104,9 @@ def _headline(chosen: Candidate) -> str:
     where = f"{where} over {ranks}" if ranks > 1 else where
     where += OFFLOAD_TITLES[chosen.layout.offload]
     recomputed = chosen.layout.recomputed
-    kept = f"recomputed in {recomputed}" if recomputed else "kept"
-    return f"{METHOD_TITLES[chosen.method]}, {where}, {_precision(chosen)}, activations {kept}"
+    kept = f"activations recomputed in {recomputed}" if recomputed else "activations kept"
+    parts = METHOD_TITLES[chosen.method], where, _precision(chosen), kept, *chosen.departures
+    return ", ".join(parts)
 
 
 def _optimizer_line(decision: Decision) -> list[tuple[str, RenderableType]]:
@@ -230,7 +231,7 @@ def _costs(decision: Decision) -> Table:
     if lacking is not None:
         rows.append(("", Text(lacking, style="yellow")))
     rows += speed_rows(chosen, decision.request.price_per_gpu_hour)
-    rows += data_rows(chosen, decision.request.data)
+    rows += data_rows(chosen, decision.request.data, decision.packed)
     return facts(rows)
 
 
@@ -258,7 +259,8 @@ def _alternatives(decision: Decision) -> Table:
 
 
 def _reason(reason: str, candidate: Candidate) -> str:
+    """With what else is special about it."""
     recomputed = candidate.layout.recomputed
-    if recomputed and "checkpointing" not in reason:
-        return f"{reason} (recomputes {recomputed})"
-    return reason
+    said = [f"recomputes {recomputed}"] if recomputed and "checkpointing" not in reason else []
+    said += [each for each in candidate.departures if each not in reason]
+    return f"{reason} ({', '.join(said)})" if said else reason

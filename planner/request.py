@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 from msgspec import structs
@@ -15,6 +14,7 @@ from planner.plan import (
     METHODS,
     ZERO_STAGE,
     AdapterSection,
+    AttentionName,
     Loss,
     Method,
     Offload,
@@ -23,13 +23,15 @@ from planner.plan import (
     ZeroStage,
 )
 from planner.presets import ModelPreset
-from planner.recipe import Recipe, Workload
+from planner.recipe import Recipe, Workload, one_of_equals
 from planner.recipes import load_recipe, trained_by
+from planner.rules import Pinned
 from planner.search import SearchResult, search
 from planner.strategy import PARTIAL, Series, series
 from planner.traced_model import TracedSpec
 from planner.training_data import TrainingData, sequence_length
 from planner.units import format_gib, round_up
+from planner.variants import Choice, admitted_attention, choices
 
 Prefer = Literal["tiers", "quality", "speed", "memory"]
 
@@ -54,6 +56,7 @@ class Request:
     lora_rank: int | None = None
     lora_targets: Targets | None = None
     loss: Loss | None = None
+    attention: AttentionName | None = None
     precision: Precision | None = None
     optimizer: OptimizerName | None = None
     memory_limit_bytes: int | None = None
@@ -93,49 +96,51 @@ def global_batch_size(request: Request, recipe: Recipe) -> int:
 
 
 def workload(request: Request, method: Method) -> Workload:
-    """The method's recipe with the user's settings put in.
-
-    Without a GPU the loss is the stock one: trl's fused head has no Triton there, so it
-    computes every logit twice and copies each tile seven times; and latent attention is eager,
-    since no fused kernel takes values of another width.
-    """
+    """The method's recipe with the user's settings put in."""
     recipe = load_recipe(method) if request.recipe is None else trained_by(request.recipe, method)
     model, positions = request.model.spec, request.model.spec.max_position_embeddings
-    packing = recipe.packing if request.packing is None else request.packing
+    packing = bool(recipe.packing if request.packing is None else request.packing)
     fitting = sequence_length(recipe, request.data, positions=positions, packing=packing)
     changes: dict[str, object] = {
         "sequence_length": request.sequence_length or fitting,
         "packing": packing,
         "global_batch_size": global_batch_size(request, recipe),
+        "loss": _loss(request, recipe),
+        "attention": request.attention or recipe.attention,
     }
-    if request.cluster.device == "cpu":
-        changes["loss"] = "standard"
-        if model.latent is not None:
-            changes["attention"] = "eager"
-    if request.loss is not None:
-        changes["loss"] = request.loss
-    if isinstance(model, TracedSpec):
-        changes |= {"loss": model.loss, "attention": model.attention}
     if recipe.adapter is not None:
         changes["adapter"] = _adapter(request, recipe.adapter)
     if request.optimizer is not None:
         changes["optimizer"] = structs.replace(recipe.optimizer, name=request.optimizer)
     if request.data is not None:
         changes["data"] = request.data.section
-    return _one_of_equals(
-        Workload(
-            model=request.model.spec,
-            recipe=structs.replace(recipe, **changes),
-            compute=request.compute,
-        )
+    work = Workload(model=model, recipe=structs.replace(recipe, **changes), compute=request.compute)
+    admitted = admitted_attention(work, request.cluster.device)
+    if work.attention not in admitted:
+        only = structs.replace(work.recipe, attention=admitted[0])
+        work = structs.replace(work, recipe=only)
+    return one_of_equals(work)
+
+
+def _loss(request: Request, recipe: Recipe) -> Loss:
+    """Without a GPU the stock one where none is asked for: trl's fused head has no Triton there,
+    so it computes every logit twice and copies each tile seven times."""
+    if isinstance(request.model.spec, TracedSpec):
+        return request.model.spec.loss
+    usual: Loss = "standard" if request.cluster.device == "cpu" else "fused"
+    return request.loss or recipe.loss or usual
+
+
+def open_choices(request: Request, own: Workload) -> tuple[Choice, ...]:
+    """The losses and kinds of attention that neither options nor the recipe's file state."""
+    recipe = request.recipe or load_recipe(own.method)
+    traced = isinstance(own.model, TracedSpec)  # its loss is that of the traces
+    return choices(
+        own,
+        request.cluster.device,
+        loss_open=not traced and request.loss is None and recipe.loss is None,
+        attention_open=request.attention is None and recipe.attention is None,
     )
-
-
-@cache
-def _one_of_equals(work: Workload) -> Workload:
-    """The same object for equal workloads: what is remembered of it is found without a
-    comparison of every field."""
-    return work
 
 
 def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
@@ -193,10 +198,11 @@ def search_method(
     work = workload(request, method)
     return search(
         work,
+        open_choices(request, work),
         request.cluster,
         allowed_series(request, work),
         limit=Limit(budget_bytes=request.budget_bytes, peak_bytes=peak_bytes),
-        strategy_pinned=request.zero_stage is not None or request.offload is not None,
+        pinned=pinned_of(request),
     )
 
 
@@ -209,6 +215,12 @@ def _with_a_layout(results: Results) -> Results:
     return {method: result for method, result in results.items() if result.lanes}
 
 
+def pinned_of(request: Request) -> frozenset[Pinned]:
+    """What advice yields to."""
+    layout = request.zero_stage is not None or request.offload is not None
+    return frozenset({"strategy"} if layout else ())
+
+
 def search_methods(request: Request) -> Results:
     """The same; raises InvalidRequestError where there is none."""
     results = {method: search_method(request, method) for method in request.methods}
@@ -216,7 +228,7 @@ def search_methods(request: Request) -> Results:
     if not possible:
         method, result = next(iter(results.items()))
         reason = "; ".join(result.forbidden) or "no layout agrees with all that is pinned"
-        if request.zero_stage is None and request.offload in (None, "none"):
+        if not _pinned_layout(request):
             raise InvalidRequestError(
                 f"{method} does not go with {request.model.name}: {reason}. Take another --method"
             )
@@ -228,14 +240,18 @@ def search_methods(request: Request) -> Results:
 
 
 def _pinned_layout(request: Request) -> str:
-    """The options that rules speak of, as they were given."""
+    """The options that rules speak of, as they were given; nothing where none of them is of the
+    layout or of attention."""
+    if request.zero_stage is None and request.offload in (None, "none") and not request.attention:
+        return ""
     given = {
         "--zero-stage": request.zero_stage,
         "--offload": request.offload,
         "--optimizer": request.optimizer,
+        "--attention": request.attention,
     }
     options = [f"{option} {value}" for option, value in given.items() if value is not None]
-    return " with ".join(options) or "this machine"
+    return " with ".join(options)
 
 
 def describe_budget(request: Request) -> str:

@@ -4,7 +4,7 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 from planner.gpu import Cluster, Device
-from planner.plan import Method, Offload, OptimizerName, Strategy
+from planner.plan import AttentionName, Method, Offload, OptimizerName, Precision, Strategy
 from planner.presets import ROOT
 from planner.recipe import Workload
 from planner.spec import Spec, read_spec
@@ -22,8 +22,12 @@ class When(Spec):
     device: list[Device] | None = None
     model_type: list[str] | None = None
     quant_type: list[QuantType] | None = None
+    attention: list[AttentionName] | None = None
+    compute: list[Precision] | None = None
     capability_below: float | None = None
     """Compute capability of the card, where it is known."""
+    capability_from: float | None = None
+    """The same, and where it is not known."""
     packing: list[bool] | None = None
 
     def applies(self, combination: "Combination") -> bool:
@@ -35,15 +39,19 @@ class When(Spec):
             (self.device, combination.device),
             (self.model_type, combination.model_type),
             (self.quant_type, combination.quant_type),
+            (self.attention, combination.attention),
+            (self.compute, combination.compute),
             (self.packing, combination.packing),
         )
         listed = all(allowed is None or found in allowed for allowed, found in pairs)
-        return listed and self._too_old(combination.compute_capability)
+        return listed and self._of_such_a_card(combination.compute_capability)
 
-    def _too_old(self, capability: str | None) -> bool:
-        if self.capability_below is None:
-            return True
-        return capability is not None and float(capability) < self.capability_below
+    def _of_such_a_card(self, capability: str | None) -> bool:
+        if capability is None:
+            return self.capability_below is None
+        found = float(capability)
+        below = self.capability_below is None or found < self.capability_below
+        return below and (self.capability_from is None or found >= self.capability_from)
 
 
 class Combination(NamedTuple):
@@ -56,13 +64,22 @@ class Combination(NamedTuple):
     device: Device
     model_type: str
     quant_type: QuantType | None = None
+    attention: AttentionName = "sdpa"
+    compute: Precision = "bf16"
     packing: bool = False
     compute_capability: str | None = None
 
     @classmethod
     def of(
-        cls, workload: Workload, strategy: Strategy, offload: Offload, cluster: Cluster
+        cls,
+        workload: Workload,
+        strategy: Strategy,
+        offload: Offload,
+        cluster: Cluster,
+        *,
+        attention: AttentionName | None = None,
     ) -> "Combination":
+        """Of the workload with its own attention, or with another."""
         quantization = workload.recipe.quantization
         return cls(
             method=workload.method,
@@ -72,7 +89,9 @@ class Combination(NamedTuple):
             device=cluster.device,
             model_type=workload.model.model_type,
             quant_type=None if quantization is None else quantization.quant_type,
-            packing=workload.recipe.packing,
+            attention=attention or workload.attention,
+            compute=workload.compute,
+            packing=workload.packing,
             compute_capability=cluster.accelerator.compute_capability,
         )
 
@@ -84,9 +103,19 @@ class Rule(Spec):
     reason: str
     source: str
 
+    def is_advice_on(self, pinned: "frozenset[Pinned]") -> bool:
+        """Whether it only discourages, and from something that was pinned."""
+        return self.verdict == "discouraged" and any(
+            getattr(self.when, each) is not None for each in pinned
+        )
+
 
 class RuleBook(Spec):
     rules: list[Rule]
+
+
+Pinned = Literal["strategy", "attention"]
+"""What a person may have named. Where it was, advice against it yields."""
 
 
 @cache
@@ -95,10 +124,9 @@ def rule_book() -> tuple[Rule, ...]:
 
 
 @cache
-def broken_rule(combination: Combination, *, pinned: bool) -> Rule | None:
-    """The first rule against this combination; advice yields to a strategy the user pinned."""
+def broken_rule(combination: Combination, *, pinned: frozenset[Pinned]) -> Rule | None:
+    """The first rule against this combination that does not yield to what was pinned."""
     for rule in rule_book():
-        advice = pinned and rule.verdict == "discouraged"
-        if rule.when.applies(combination) and not advice:
+        if rule.when.applies(combination) and not (rule.is_advice_on(pinned)):
             return rule
     return None

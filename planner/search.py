@@ -2,15 +2,19 @@
 narrowed until the fastest that fits is known."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from planner.candidate import Candidate
+from planner.efficiency import speed_data
 from planner.gpu import Cluster
 from planner.lanes import Group, Lane, Limit, fastest
+from planner.plan import AttentionName, Offload, Strategy
 from planner.recipe import Workload
-from planner.rules import Combination, broken_rule
+from planner.rules import Combination, Pinned, Rule, broken_rule
 from planner.strategy import Series
+from planner.variants import Choice, variant_of
 
 OVER_BUDGET = "over the memory budget"
 SLOWER = "not faster than what fits, so not priced"
@@ -27,38 +31,44 @@ class SearchResult:
     def best(self) -> Candidate | None:
         return fastest(self.lanes)
 
-    def fastest(self, where: Callable[[Series], bool]) -> Candidate | None:
+    def fastest(self, where: Callable[[Lane], bool]) -> Candidate | None:
         """The first by rank among some of the lanes."""
-        return fastest(lane for lane in self.lanes if where(lane.series))
+        return fastest(lane for lane in self.lanes if where(lane))
 
     @property
     def fits(self) -> bool:
         """Whether anything does: the leanest of each group speaks for the others."""
         known = any(lane.num_fitting for lane in self.lanes)
-        sharded_first = reversed(self._leanest_lanes())
-        return known or any(lane.price(0) for lane in sharded_first if lane.open)
+        sharded_first = reversed(list({id(lane.group): lane.group for lane in self.lanes}.values()))
+        own_first = sorted(sharded_first, key=lambda group: len(group.variant.departures))
+        leanest = (group.leanest for group in own_first)
+        if known or any(lane.price(0) for lane in leanest if lane.open):
+            return True
+        return self.best is not None
 
     @cached_property
     def leanest(self) -> Candidate | None:
         """The smallest peak of all, fitting or not."""
         return self.leanest_of(lambda _: True)
 
-    def leanest_of(self, where: Callable[[Series], bool]) -> Candidate | None:
-        """The same among some of the lanes."""
+    def leanest_of(self, where: Callable[[Lane], bool]) -> Candidate | None:
+        """The same among some of the lanes. Each departure from the recipe counts as so much more
+        as times are told apart by."""
         groups: dict[int, list[Lane]] = {}
         for lane in self.lanes:
-            if where(lane.series):
+            if where(lane):
                 groups.setdefault(id(lane.group), []).append(lane)
-        leanest = (min(lanes, key=lambda lane: lane.leanness) for lanes in groups.values())
-        return min(
-            (lane.member(0) for lane in leanest),
-            key=lambda candidate: candidate.memory.high_bytes,
-            default=None,
-        )
-
-    def _leanest_lanes(self) -> list[Lane]:
-        groups = {id(lane.group): lane.group for lane in self.lanes}
-        return [group.leanest for group in groups.values()]
+        leanest = [min(lanes, key=lambda lane: lane.leanness) for lanes in groups.values()]
+        found: tuple[float, Candidate] | None = None
+        for lane in sorted(leanest, key=lambda lane: len(lane.variant.departures)):
+            counted = (1 + speed_data().told_apart.share) ** len(lane.variant.departures)
+            if found is not None and counted * lane.least_bytes >= found[0]:
+                continue
+            candidate = lane.member(0)
+            size = counted * candidate.memory.high_bytes
+            if found is None or size < found[0]:
+                found = size, candidate
+        return None if found is None else found[1]
 
     @property
     def num_candidates(self) -> int:
@@ -75,25 +85,51 @@ class SearchResult:
 
 
 def search(
-    workload: Workload,
+    own: Workload,
+    choices: Sequence[Choice],
     cluster: Cluster,
     allowed: Iterable[Series],
     *,
     limit: Limit,
-    strategy_pinned: bool,
+    pinned: frozenset[Pinned],
 ) -> SearchResult:
-    """The lanes of every allowed series that no rule forbids; the others are counted."""
+    """The lanes of every allowed series, with each loss and attention, that no rule forbids; the
+    others are counted. ``own`` is the workload as the recipe has it."""
     lanes: list[Lane] = []
     forbidden: Counter[str] = Counter()
-    groups: dict[tuple[str, bool], Group] = {}
+    groups: dict[tuple[Choice, str, bool], Group] = {}
+    rules: dict[tuple[Strategy, Offload, AttentionName], Rule | None] = {}
     for series in allowed:
-        combination = Combination.of(workload, series.strategy, series.offload, cluster)
-        rule = broken_rule(combination, pinned=strategy_pinned)
-        if rule is not None:
-            forbidden[rule.reason] += len(series.micro_batch_sizes)
-            continue
-        group = groups.setdefault((series.strategy, series.accumulates), Group())
-        lane = Lane(workload=workload, cluster=cluster, series=series, limit=limit, group=group)
-        group.lanes.append(lane)
-        lanes.append(lane)
+        for choice in choices:
+            met = series.strategy, series.offload, choice.attention
+            if met not in rules:
+                rules[met] = rule_against(own, *met, cluster, pinned)
+            rule = rules[met]
+            if rule is not None:
+                forbidden[rule.reason] += len(series.micro_batch_sizes)
+                continue
+            variant = variant_of(own, choice)
+            place = series.strategy, series.accumulates
+            group = groups.setdefault((choice, *place), Group(variant=variant))
+            if variant.stock_for_fused and group.fused is None:
+                fused = groups[(replace(choice, loss="fused"), *place)]
+                group.fused, fused.stock = fused, group
+            lane = Lane(cluster=cluster, series=series, limit=limit, group=group)
+            group.lanes.append(lane)
+            lanes.append(lane)
     return SearchResult(lanes, forbidden)
+
+
+def rule_against(
+    own: Workload,
+    strategy: Strategy,
+    offload: Offload,
+    attention: AttentionName,
+    cluster: Cluster,
+    pinned: frozenset[Pinned],
+) -> Rule | None:
+    """No advice is heard against the attention that the recipe has."""
+    if attention == own.attention:
+        pinned |= {"attention"}
+    combination = Combination.of(own, strategy, offload, cluster, attention=attention)
+    return broken_rule(combination, pinned=pinned)

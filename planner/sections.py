@@ -15,7 +15,7 @@ def batch_section(workload: Workload, layout: Layout) -> BatchSection:
         gradient_accumulation_steps=layout.gradient_accumulation_steps,
         global_batch_size=layout.global_batch_size,
         sequence_length=workload.recipe.sequence_length,
-        packing=workload.recipe.packing,
+        packing=workload.packing,
     )
 
 

@@ -84,10 +84,8 @@ def _candidate(row: Row, cluster: Cluster) -> tuple[Candidate, Request]:
         offload=row.offload,
     )
     work = workload(request, row.method)
-    if work.recipe.loss != row.loss:
-        raise NotPlannableError(
-            f"a plan for the {cluster.device} takes the {work.recipe.loss} loss"
-        )
+    if work.loss != row.loss:
+        raise NotPlannableError(f"a plan for the {cluster.device} takes the {work.loss} loss")
     layout = Layout(
         strategy=row.strategy,
         world_size=row.world_size,
@@ -133,4 +131,5 @@ def _decision(request: Request, candidate: Candidate) -> Decision:
         fallbacks=(),
         rejected=Counter(),
         richer=None,
+        packed=None,
     )

@@ -24,7 +24,7 @@ PACKAGES = ("tuneplan", "pyyaml", "rich")
 REQUESTS = {
     "one card": ("chatglm3-6b-base", "rtx-4090", "1", "0"),
     "eight cards": ("chatglm3-6b-base", "8x24G", "1", "0"),
-    "10,080 candidates": ("chatglm3-6b-base", "8xa100-sxm-80gb", "1", str(8 * 3_603_600)),
+    "10,080 candidates": ("chatglm3-6b-base", "8xa100-sxm-80gb", "1", str(8 * 277_200)),
     "64 GPUs": ("llama-3.1-70b", "8xh100-sxm-80gb", "8", "0"),
     "512 GPUs": ("llama-3.1-70b", "8xh100-sxm-80gb", "64", "0"),
     "4,096 GPUs": ("llama-3.1-70b", "8xh100-sxm-80gb", "512", "0"),

@@ -19,6 +19,8 @@ LOOK_SECONDS = 0.2
 END_SECONDS = 120.0
 """For the other hosts to find by themselves that one is lost (30 s) and end (60 s), and as long
 again once they are asked to stop."""
+RELAY_SECONDS = 5.0
+"""For the last lines, where something that ssh has started holds its output open."""
 CONNECTION_ATTEMPTS = 60
 """Of ssh itself, at a lost host that may be starting up."""
 _WRITING = Lock()
@@ -79,7 +81,7 @@ class OnHost:
         if code is not None:
             self.process.stdin.close()
             for thread in self.relays:
-                thread.join()
+                thread.join(RELAY_SECONDS)
         return code
 
     def abandon(self) -> None:

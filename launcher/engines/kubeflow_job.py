@@ -22,6 +22,12 @@ NODE = "node"
 """The replicated job and its container in every runtime; kubeflow 0.5.0, constants.NODE."""
 GPU = "nvidia.com/gpu"
 MANAGER = "tuneplan"
+NAME_SECONDS = 600
+AWAIT_NAME = (
+    f"timeout {NAME_SECONDS} bash -c "
+    "'until getent hosts \"$PET_MASTER_ADDR\" > /dev/null; do sleep 2; done'\n"
+)
+"""The first node's name is known once its pod has an address."""
 SHARED_MEMORY = "/dev/shm"
 """A container has 64 MiB of it otherwise, and NCCL and data loaders want more."""
 
@@ -119,9 +125,10 @@ def script(job: Job, settings: KubeflowSettings) -> str:
     )
     package = shlex.quote(f"tuneplan[train]=={version('tuneplan')}")
     install = "" if settings.image is not None else f"pip install {package}\n"
-    several = job.plan.parallel.num_nodes > 1
-    endpoint = ' --rdzv-endpoint "$PET_MASTER_ADDR:$PET_MASTER_PORT"' if several else ""
-    return f"set -e\n{install}exec {shlex.join(command)}{endpoint}\n"
+    if job.plan.parallel.num_nodes == 1:
+        return f"set -e\n{install}exec {shlex.join(command)}\n"
+    endpoint = '--rdzv-endpoint "$PET_MASTER_ADDR:$PET_MASTER_PORT"'
+    return f"set -e\n{install}{AWAIT_NAME}exec {shlex.join(command)} {endpoint}\n"
 
 
 def environment(settings: KubeflowSettings) -> list[dict[str, Any]]:

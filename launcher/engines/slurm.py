@@ -25,13 +25,13 @@ class Slurm:
         )
 
     def problems(self, rendered: Rendered, folder: Path) -> list[str]:
-        tried = ask("sbatch", "--test-only", str(folder / SCRIPT_NAME))
+        tried = ask("sbatch", "--test-only", SCRIPT_NAME, folder=folder)
         if tried.returncode == 0:
             return []
         return [said(tried), *unknown_partition(rendered)]
 
     def submit(self, rendered: Rendered, folder: Path) -> str:
-        answer = ask("sbatch", "--parsable", str(folder / SCRIPT_NAME))
+        answer = ask(*rendered.commands[0], folder=folder)
         if answer.returncode != 0:
             raise EngineError(f"sbatch refuses {folder / SCRIPT_NAME}: {said(answer)}")
         return answer.stdout.strip().partition(";")[0]  # of several clusters it adds the name

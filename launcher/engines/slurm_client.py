@@ -3,6 +3,7 @@
 import re
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 from launcher.engines.engine import EngineError, Look, State
 from launcher.process import SIGNALLED, STOPPED
@@ -41,11 +42,16 @@ STATES: dict[str, State] = {
 """read: squeue(1) of 22.05, JOB STATE CODES."""
 
 
-def ask(*command: str) -> subprocess.CompletedProcess[str]:
+def ask(*command: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run one of Slurm's commands; only that it is not there, or hangs, is an error here."""
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_LIMIT_S,
+            check=False,
         )
     except FileNotFoundError as error:
         raise EngineError(

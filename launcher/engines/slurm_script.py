@@ -94,6 +94,7 @@ exit "$code"
 _ENDPOINT = """\
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 address=$(scontrol --oneliner show node "$head" | sed -n 's/.* NodeAddr=\\([^ ]*\\).*/\\1/p')
+[[ $address != *:* ]] || address="[$address]"
 # Sixteen ports a job, below those that Linux gives away.
 port=$((15000 + 16 * (SLURM_JOB_ID % 1024)))
 """

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
+from launcher.engines.documents import yaml_text
 from launcher.engines.engine import EngineError, Look
 from launcher.engines.kubeflow import Kubeflow, exit_code_of, in_order, look_of
-from launcher.engines.submission import dry_run_text
+from launcher.engines.kubeflow_job import KubeflowSettings, lasting
 from planner.errors import InvalidRequestError
 from tests.engines.jobs import job, sixteen_gpus
 from tests.launcher.golden import assert_golden
@@ -40,7 +41,14 @@ def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_two_nodes(tmp_path: Path) -> None:
-    text = dry_run_text(Kubeflow(), job(sixteen_gpus()))
+    """With a word in the place of the plan, which has tests of its own."""
+    which = job(sixteen_gpus())
+    rendered = Kubeflow().render(which)
+    plan_there = yaml.safe_load_all(rendered.files[LASTING])
+    assert list(plan_there)[1]["data"]["plan.yaml"].startswith("schema_version: 1\n")
+    rest = yaml_text(*lasting(which, "plan\n", KubeflowSettings()))
+    commands = "\n".join(" ".join(command) for command in rendered.commands)
+    text = f"{rest}---\n{rendered.files[TRAIN_JOB]}---\n{commands}\n"
     assert_golden("kubeflow.txt", text, tmp_path)
 
 

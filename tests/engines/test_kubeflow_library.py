@@ -6,6 +6,8 @@ no other key than theirs, and the limits of trainjob_limits.yaml.
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import yaml
 from launcher.engines.kubeflow import Kubeflow
 from planner.plan import Plan
 from tests.engines.jobs import job, sixteen_gpus
-from tests.engines.libraries import told_by
+from tests.engines.libraries import environment, told_by
 from tests.launcher.plans import plan
 
 LIMITS = Path(__file__).parent / "trainjob_limits.yaml"
@@ -119,3 +121,38 @@ def test_the_name_is_one_that_a_train_job_may_have(name: str) -> None:
     assert LABEL.fullmatch(label)
     pod = f"{label}-{'x' * GENERATED_DIGITS}-node-0-0-{'x' * GENERATED_DIGITS}"
     assert len(pod) <= 63
+
+
+def kubectl(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed: apt-get install kubernetes-client")
+    return subprocess.run(
+        ["kubectl", *words],
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_kubectl_reads_both_files(tmp_path: Path) -> None:
+    """Without a cluster: it names what it finds in them."""
+    asked = ("annotate", "--local", "read=yes", "--output", "name")
+    done = [kubectl(tmp_path, *asked, "--filename", str(p)) for p in written(tmp_path, "gpus")]
+    kinds = [[line.partition("/")[0] for line in each.stdout.splitlines()] for each in done]
+    assert kinds == [["persistentvolumeclaim", "configmap"], ["trainjob.trainer.kubeflow.org"]]
+
+
+def test_kubectl_has_every_option(tmp_path: Path) -> None:
+    """Options are read before ``--help``, and one that it does not have ends with a code."""
+    rendered = Kubeflow().render(job(sixteen_gpus(), context="c", namespace="n"))
+    asked = [
+        *((*command[1:], "--dry-run=server") for command in rendered.commands),
+        ("get", "trainjob", "x", "--ignore-not-found", "--output", "json"),
+        ("logs", "--selector", "a=b", "--container", "node", "--tail", "-1", "--prefix"),
+        ("logs", "--timestamps"),
+        ("delete", "trainjob", "x", "--wait=false"),
+        ("get", "--no-such-option"),
+    ]
+    codes = [kubectl(tmp_path, *words, "--help").returncode for words in asked]
+    assert codes == [0] * (len(asked) - 1) + [1]

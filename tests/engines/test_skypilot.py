@@ -13,6 +13,7 @@ import yaml
 from msgspec import convert
 
 from launcher.engines.engine import EngineError, Look
+from launcher.engines.job import Rendered
 from launcher.engines.skypilot import SkyPilot, look_of
 from launcher.engines.skypilot_task import card_names
 from launcher.engines.submission import dry_run_text
@@ -41,8 +42,8 @@ def sky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_cluster(tmp_path: Path) -> None:
-    text = dry_run_text(SkyPilot(), job(sixteen_gpus(), volume="runs", infra="k8s"))
-    assert_golden("skypilot-cluster.txt", text, tmp_path)
+    rendered = SkyPilot().render(job(sixteen_gpus(), volume="runs", infra="k8s"))
+    assert_golden("skypilot-cluster.txt", shown(rendered), tmp_path)
 
 
 def test_a_managed_job_on_spot_machines(tmp_path: Path) -> None:
@@ -50,8 +51,17 @@ def test_a_managed_job_on_spot_machines(tmp_path: Path) -> None:
     given = {"bucket": "s3://runs", "spot": "true", "secret": "HF_TOKEN,WANDB_API_KEY"}
     one = plan(hardware__device="cuda", hardware__gpu="rtx-a6000")
     rendered = SkyPilot().render(replace(job(one, **given), max_restarts=2))
-    text = f"{rendered.files[TASK]}---\n{' '.join(rendered.commands[0])}\n"
-    assert_golden("skypilot-spot.txt", text, tmp_path)
+    assert_golden("skypilot-spot.txt", shown(rendered), tmp_path)
+
+
+def shown(rendered: Rendered) -> str:
+    return f"{rendered.files[TASK]}---\n{' '.join(rendered.commands[0])}\n"
+
+
+def test_a_dry_run_shows_all() -> None:
+    text = dry_run_text(SkyPilot(), job(sixteen_gpus(), volume="runs"))
+    for part in ("job/plan.yaml:\nschema_version: 1", "job/task.yaml:\nname:", "submit:\n  sky la"):
+        assert part in text
 
 
 def test_inputs_are_uploaded_and_renamed_in_the_plan(tmp_path: Path) -> None:

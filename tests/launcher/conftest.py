@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.launcher.launching import asked, write_records
+from tests.launcher.launching import write_samples
 from tests.launcher.tiny_model import write_tiny_model
 
 if TYPE_CHECKING:
@@ -44,7 +44,5 @@ def launcher() -> "Launcher":
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Sixteen questions to train on: four steps of the tests' plans."""
-    facts = [asked(f"What is {n}?", f"Fact {n * 7 % 10}") for n in range(16)]
-    write_records(tmp_path / "data.jsonl", facts)
+    write_samples(tmp_path)
     return tmp_path

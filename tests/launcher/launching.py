@@ -79,6 +79,12 @@ def write_records(path: Path, records: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
+def write_samples(folder: Path) -> None:
+    """Sixteen questions to train on: four steps of the tests' plans."""
+    facts = [asked(f"What is {n}?", f"Fact {n * 7 % 10}") for n in range(16)]
+    write_records(folder / "data.jsonl", facts)
+
+
 def asked(question: str, answer: str) -> dict[str, Any]:
     return {
         "messages": [

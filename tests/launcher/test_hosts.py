@@ -194,6 +194,21 @@ def test_the_first_host_is_not_started_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("fake_ssh")
+def test_a_host_that_does_not_end_is_asked_and_then_left(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("launcher.engines.hosts_run.END_SECONDS", 1.0)
+    commands = on(a="exit 7", asked="read number; exit $number", left="exec sleep 60")
+    began = time.monotonic()
+    assert run_on_hosts(commands, max_restarts=0) == 7
+    assert time.monotonic() - began < 20
+    assert capfd.readouterr().err.splitlines() == [
+        "error: a ended with exit code 7",
+        "left does not end, and is left",
+    ]
+
+
+@pytest.mark.usefixtures("fake_ssh")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_reaches_every_host(tmp_path: Path, number: signal.Signals) -> None:
     script = tmp_path / "launch.py"

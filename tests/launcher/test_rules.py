@@ -1,10 +1,11 @@
 """What presets/rules.yaml says of the libraries, seen in the libraries that are installed.
 
-int8-before-turing needs such a card, and is read in bitsandbytes' documentation alone.
+int8-before-turing needs such a card, and is read in bitsandbytes' documentation alone;
+attention-compiled a compiler, and is read in transformers' source.
 """
 
 import contextlib
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from transformers.models.falcon.modeling_falcon import FalconForCausalLM
 
 from planner.model_states import frozen_bytes
 from planner.numerics import numerics
-from planner.plan import METHODS
+from planner.plan import METHODS, Attention
 from planner.presets import load_model
 from planner.recipe import Workload
 from planner.recipes import load_recipe
@@ -29,14 +30,26 @@ SEEN = {
     "adafactor-zero",
     "bitsandbytes-zero",
     "sgd-zero",
+    "attention-packages",
 }
-READ_ONLY = {"int8-before-turing"}
-SEEN_ELSEWHERE = {"packing-without-positions", "qlora-gpt-oss"}
-"""In tests/launcher/test_packing.py and tests/planner/test_rules.py."""
+READ_ONLY = {"int8-before-turing", "attention-compiled"}
+SEEN_ELSEWHERE = {"packing-without-positions", "qlora-gpt-oss", "eager-beside-flash"}
+"""In tests/launcher/test_packing.py, tests/planner/test_rules.py and test_search.py."""
 
 
 def test_every_rule_is_seen_or_said_to_be_read_only() -> None:
     assert {rule.name for rule in rule_book()} == SEEN | READ_ONLY | SEEN_ELSEWHERE
+
+
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_flash_attention_needs_a_package_of_its_own(version: int) -> None:
+    """None of those that launch runs with has it; sdpa and eager need none."""
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = LlamaConfig(vocab_size=32, intermediate_size=64, **sizes)
+    for name in get_args(Attention):
+        LlamaForCausalLM._from_config(config, attn_implementation=name)
+    with pytest.raises(ImportError, match=r"(?i)flash"):
+        LlamaForCausalLM._from_config(config, attn_implementation=f"flash_attention_{version}")
 
 
 @pytest.mark.parametrize("quantized", [False, True])

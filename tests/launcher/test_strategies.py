@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.launcher.launching import Finished, asked, launch, write_plan, write_records
+from tests.launcher.launching import Finished, launch, write_plan, write_samples
 from tests.launcher.plans import SIXTEEN_BIT, TWO_RANKS, full, parallel
 
 pytest.importorskip("trl")
@@ -34,8 +34,7 @@ def train(folder: Path, checkpoint: Path, **changes: Any) -> Finished:
 
 
 def write_inputs(folder: Path, checkpoint: Path, **changes: Any) -> None:
-    facts = [asked(f"What is {n}?", f"Fact {n * 7 % 10}") for n in range(16)]
-    write_records(folder / "data.jsonl", facts)
+    write_samples(folder)
     write_plan(folder, model__source=str(checkpoint), **changes)
 
 

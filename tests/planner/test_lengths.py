@@ -76,7 +76,7 @@ def test_the_length_comes_from_the_data() -> None:
     found = epochs_of(plan.chosen, known())
     assert (found.num_truncated, found.tokens_lost) == (10, 25_520)
     assert found.num_steps == 3 * 63
-    text = "\n".join(f"{name} {line}" for name, line in data_rows(plan.chosen, data()))
+    text = "\n".join(f"{name} {line}" for name, line in data_rows(plan.chosen, data(), plan.packed))
     assert "half have at most 60, 90 % 180, 99 % 400, the longest 3,000" in text
     assert "448 tokens: 10 samples are cut (1.0%) and lose 25,520 tokens" in text
     assert "189 steps in 3 epochs, about" in text
@@ -85,7 +85,7 @@ def test_the_length_comes_from_the_data() -> None:
 def test_a_pinned_length_is_obeyed_and_told() -> None:
     plan = decided(data=data(), sequence_length=128)
     assert plan.chosen.workload.recipe.sequence_length == 128
-    (_, line) = data_rows(plan.chosen, data())[1]
+    (_, line) = data_rows(plan.chosen, data(), plan.packed)[1]
     assert line == "128 tokens: 200 samples are cut (20.0%) and lose 47,400 tokens"
 
 
@@ -111,10 +111,31 @@ def test_packing_is_advised_where_it_pays() -> None:
     assert found.packing_pays
     assert (
         f"--packing computes {found.packing_gain:.1f} times fewer tokens"
-        in (data_rows(plan.chosen, data())[2][1])
+        in (data_rows(plan.chosen, data(), plan.packed)[2][1])
     )
     alone = decided(data=data(), micro_batch_size=1)
     assert not epochs_of(alone.chosen, known()).packing_pays
+
+
+def test_packing_is_taken_where_speed_is_preferred() -> None:
+    plan = decided(data=data(), micro_batch_size=8, prefer="speed", method="lora")
+    assert plan.chosen.workload.packing
+    assert plan.why.endswith("packed: a run takes less time")
+    apart = decided(data=data(), micro_batch_size=8, method="lora")
+    assert apart.packed is not None
+    assert apart.packed.candidate is not None
+    took = [run_time_s(each, data()) or 0 for each in (apart.packed.candidate, apart.chosen)]
+    assert 1.02 * took[0] < took[1]
+    document = data_document(apart.chosen, data(), apart.packed)
+    assert document is not None
+    assert document["packed_run_time_s"] == took[0]
+
+
+def test_packing_is_not_advised_where_documents_would_see_each_other() -> None:
+    plan = decided(data=data(), model="opt-125m", micro_batch_size=8, prefer="speed")
+    line = data_rows(plan.chosen, data(), plan.packed)[2][1]
+    assert "times fewer tokens, but packed documents would see each other" in line
+    assert not plan.chosen.workload.packing
 
 
 def test_packed_as_asked() -> None:
@@ -151,14 +172,14 @@ def test_an_unknown_tokenizer_is_told() -> None:
     )
     plan = decided(data=unknown)
     assert plan.chosen.workload.recipe.sequence_length == 2048
-    assert data_rows(plan.chosen, unknown) == [
+    assert data_rows(plan.chosen, unknown, plan.packed) == [
         ("Data", "token lengths unknown, planned for 2,048: the hub cannot be reached")
     ]
-    assert data_document(plan.chosen, unknown) == {
+    assert data_document(plan.chosen, unknown, plan.packed) == {
         "lengths": None,
         "reason": "the hub cannot be reached",
     }
-    assert data_rows(plan.chosen, None) == []
+    assert data_rows(plan.chosen, None, plan.packed) == []
 
 
 def test_several_files_may_be_named(tmp_path: Any) -> None:

@@ -32,7 +32,7 @@ def test_some_models_are_not_quantized(method: Method, model_type: str, broken: 
         device="cuda",
         model_type=model_type,
     )
-    assert (broken_rule(combination, pinned=False) is not None) == broken
+    assert (broken_rule(combination, pinned=frozenset()) is not None) == broken
 
 
 def test_what_no_layout_allows_says_why() -> None:

@@ -130,7 +130,7 @@ def test_pinned_numerics_are_obeyed() -> None:
         "lora_targets": ("q_proj", "v_proj"),
     }
     work = decide(request(cards(1, 48), **pinned)).chosen.workload
-    assert (work.recipe.loss, work.compute) == ("standard", "fp16")
+    assert (work.loss, work.compute) == ("standard", "fp16")
     assert work.recipe.adapter is not None
     assert work.recipe.adapter.target_modules == ("q_proj", "v_proj")
 

@@ -236,6 +236,12 @@ def wait_until_idle(cluster: Cluster) -> None:
             shown = str(error)
 
 
+def preempt(cluster: Cluster) -> None:
+    """By a job that wants both nodes, for a moment."""
+    wants = ("--partition=high", "--nodes=2", "--exclusive")
+    cluster.ask("sbatch", *wants, "--output=/dev/null", "--wrap=true")
+
+
 def end_jobs(cluster: Cluster) -> None:
     cluster.ask("scancel", "--user=root")
     cluster.ask("scancel", "--user=root", "--signal=KILL", "--full")

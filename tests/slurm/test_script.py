@@ -14,7 +14,7 @@ from launcher.engines.submission import cancel, follow, run_job, write_files
 from launcher.run_directory import RunDirectory
 from planner.errors import InvalidRequestError
 from tests.launcher.plans import nodes, plan
-from tests.slurm.cluster import ADDRESS, Cluster
+from tests.slurm.cluster import ADDRESS, Cluster, preempt
 
 WAIT_SECONDS = 40.0
 
@@ -165,14 +165,7 @@ def test_preempted_without_a_grace_time(tmp_path: Path, cluster: Cluster) -> Non
     """By a job that takes both nodes. tests/slurm/test_training.py has it with one."""
     one = job(tmp_path, 2, partition="hasty")
     job_id = training(one)
-    cluster.ask(
-        "sbatch",
-        "--partition=high",
-        "--nodes=2",
-        "--exclusive",
-        "--output=/dev/null",
-        "--wrap=sleep 1",
-    )
+    preempt(cluster)
     look = ended(job_id)
     assert look == Look(state="finished", detail="restarted once", exit_code=0)
     assert saved(one, job_id)

@@ -10,7 +10,7 @@ from tests.launcher.forked import Launcher
 from tests.launcher.interrupted import DROPOUT, rows
 from tests.launcher.launching import Finished, environment, write_plan
 from tests.launcher.plans import TWO_RANKS, nodes, parallel
-from tests.slurm.cluster import Cluster
+from tests.slurm.cluster import Cluster, preempt
 
 LONG_ENOUGH = {"max_steps": 80, "save_steps": 1000}
 """To be preempted amid it."""
@@ -30,7 +30,7 @@ def test_preempted_requeued_and_gone_on(
     run = folder / "disturbed"
     with launched(folder) as launch:
         wait_for_steps(run / "metrics.jsonl", 5)
-        cluster.ask("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--wrap=true")
+        preempt(cluster)
         output, _ = launch.communicate(timeout=LIMIT_SECONDS)
     assert launch.returncode == 0, output
     assert rows(Finished(launch.returncode, output, "", run)) == expected

@@ -1,0 +1,44 @@
+"""How much memory the stock loss can save in the place of the fused one, in the same layout: what
+is too large by more with the one is too large with the other, and no layer is run to know.
+
+Only what is outside of the layers is run, with both. Mostly it is next to nothing; but where the
+head trains and samples are few, the fused loss's gradient in fp32 outweighs all logits.
+"""
+
+from functools import cache
+from itertools import accumulate
+
+from planner.autograd import GradientSink
+from planner.candidate import Candidate
+from planner.memory import gradient_sink, worst_batch
+from planner.model_pass import ModelPass
+from planner.numerics import Numerics, numerics_of
+from planner.recipe import Batch, Workload
+from planner.zero_sizes import zero_section
+
+
+def most_saved_bytes(stock: Workload, fused: Candidate) -> int:
+    """Of any moment from the last layer's forward pass to its backward pass."""
+    workload, layout = fused.workload, fused.layout
+    zero = zero_section(workload, layout)
+    run = (
+        worst_batch(workload, layout, fused.cluster.device),
+        numerics_of(workload, layout),
+        gradient_sink(layout) if zero is None else "reduce",
+        0 if zero is None else zero.reduce_bucket_size,
+    )
+    pairs = zip(_levels(stock, *run), _levels(workload, *run), strict=True)
+    return max(0, *(theirs - ours for ours, theirs in pairs))
+
+
+@cache
+def _levels(
+    workload: Workload, batch: Batch, kinds: Numerics, sink: GradientSink, bucket_size: int
+) -> tuple[int, int, int]:
+    """Bytes over what is there when the last layer ends: at the most in forward, at the most in
+    backward until the last layer begins, and then."""
+    run = ModelPass(workload, batch, kinds, layers=(), sink=sink, reduce_bucket_size=bucket_size)
+    (_, begins), ends, (passed, *_) = run.tape.borders[0], run.casts_gone[-1], run.tape.passed
+    levels = list(accumulate(event[0] for event in run.tape.log[begins:passed]))
+    turn = ends - begins
+    return max(levels[:turn]), max(levels[turn:]), levels[-1]

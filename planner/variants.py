@@ -1,0 +1,84 @@
+"""A recipe's workload with another loss or attention, where nobody stated which: they change what
+a step takes, and nothing of what is learned."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import get_args
+
+from msgspec import structs
+
+from planner.gpu import Device
+from planner.plan import AttentionName, Loss
+from planner.recipe import Workload, one_of_equals
+from planner.traced_model import TracedSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Of one candidate."""
+
+    loss: Loss
+    attention: AttentionName
+
+
+def choices(
+    own: Workload, device: Device, *, loss_open: bool, attention_open: bool
+) -> tuple[Choice, ...]:
+    """All that the model admits, the recipe's own first; of these presets/rules.yaml speaks."""
+    losses = (own.loss, *get_args(Loss)) if loss_open else (own.loss,)
+    attentions: tuple[AttentionName, ...] = (own.attention,)
+    if attention_open:
+        attentions += admitted_attention(own, device)
+    return tuple(
+        Choice(loss=loss, attention=attention)
+        for attention in dict.fromkeys(attentions)
+        for loss in dict.fromkeys(losses)
+    )
+
+
+def admitted_attention(work: Workload, device: Device) -> tuple[AttentionName, ...]:
+    """What transformers has for the model. On the CPU latent attention is eager alone: no fused
+    kernel there takes values of another width."""
+    if isinstance(work.model, TracedSpec):
+        return (work.model.attention,)
+    if work.only_attention is not None:
+        return (work.only_attention,)
+    if device == "cpu" and work.model.latent is not None:
+        return ("eager",)
+    return get_args(AttentionName)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Variant:
+    """A workload, and in what it departs from the recipe's own."""
+
+    workload: Workload
+    departures: tuple[str, ...] = ()
+    with_own_loss: Workload
+    """The same but for its loss."""
+
+    @property
+    def stock_for_fused(self) -> bool:
+        """Whether planner/least_time.py bounds its time."""
+        losses = self.with_own_loss.loss, self.workload.loss
+        return losses == ("fused", "standard")
+
+
+@cache
+def variant_of(own: Workload, choice: Choice) -> Variant:
+    """One for each choice, so that what is remembered of its workload is found."""
+    attention = {"attention": choice.attention}
+    same = choice.attention == own.attention
+    with_own_loss = own if same else _changed(own, attention)
+    departures = [] if same else [f"{choice.attention} attention"]
+    work = with_own_loss
+    if choice.loss != own.loss:
+        departures.append(f"{choice.loss} loss")
+        work = _changed(with_own_loss, {"loss": choice.loss})
+    return Variant(workload=work, departures=tuple(departures), with_own_loss=with_own_loss)
+
+
+def _changed(work: Workload, changes: Mapping[str, str]) -> Workload:
+    recipe = structs.replace(work.recipe, **changes)
+    return one_of_equals(structs.replace(work, recipe=recipe))

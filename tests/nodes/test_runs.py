@@ -1,0 +1,168 @@
+"""Two nodes for real: torch elastic over gloo between two network namespaces."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.nodes.namespaces import Namespace
+from launcher.checkpoints import last_whole
+from tests.launcher.forked import Launcher
+from tests.launcher.interrupted import SIX_STEPS
+from tests.launcher.launching import Finished, write_plan, write_samples
+from tests.launcher.plans import SIXTEEN_BIT, TWO_RANKS, full, parallel
+from tests.launcher.test_strategies import SAME_SUMS, SIXTEEN_BIT_WEIGHTS
+from tests.nodes.launched import Launched, wait_until
+
+Nodes = tuple[Namespace, Namespace]
+MANY_STEPS = {"max_steps": 5000, "save_steps": 1000}
+"""More than there is time for."""
+
+
+def write(folder: Path, checkpoint: Path, strategy: str, **changes: Any) -> None:
+    """A rank on each of two nodes."""
+    two = parallel(strategy) | {"num_nodes": 2, "gpus_per_node": 1}
+    precision = {} if strategy == "ddp" else {"precision": SIXTEEN_BIT}
+    changes = {"parallel": two, "training": SIX_STEPS, **TWO_RANKS, **precision, **changes}
+    write_plan(folder, model__source=str(checkpoint), **full(**changes))
+
+
+def begin(nodes: Nodes, folder: Path, *options: str, leader: int = 0) -> list[Launched]:
+    given = ("--rdzv-endpoint", nodes[leader].address, *options)
+    return [Launched(node, folder, given) for node in nodes]
+
+
+def finished(launches: list[Launched], folder: Path) -> Finished:
+    codes = [each.ended() for each in launches]
+    said = "\n".join(each.said for each in launches)
+    assert codes == [0, 0], said
+    return Finished(0, "", said, folder / "run")
+
+
+def wait_for_step(step: int, folder: Path) -> None:
+    wait_until(lambda: steps(folder) >= step, f"step {step}")
+
+
+def steps(folder: Path) -> int:
+    file = folder / "run" / "metrics.jsonl"
+    return len(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else 0
+
+
+@pytest.fixture(scope="module")
+def one_process(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """Losses at the same global batch."""
+    folder = tmp_path_factory.mktemp("single")
+    write_samples(folder)
+    write_plan(folder, model__source=str(tiny_checkpoint), **full(training=SIX_STEPS))
+    done = Launcher().run(folder)
+    assert done.code == 0, done.errors
+    return done.losses
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2"])
+def test_two_nodes_train_as_one_process(
+    strategy: str, nodes: Nodes, folder: Path, tiny_checkpoint: Path, one_process: list[float]
+) -> None:
+    """The data are tokenized by one of them, the result is shown by the one that has rank 0."""
+    write(folder, tiny_checkpoint, strategy)
+    launches = begin(nodes, folder)
+    done = finished(launches, folder)
+    tolerance = SAME_SUMS if strategy == "ddp" else SIXTEEN_BIT_WEIGHTS
+    assert done.losses == pytest.approx(one_process, rel=tolerance)
+    assert "2 nodes, all-reduce" in launches[0].said
+    assert sum("data: tokenized before" in each.said for each in launches) == 1
+    assert "loss 5.6" in launches[0].said
+    assert "finished; rank 0 was on 10.0.0.1: run" in launches[1].said
+    logs = {path.name for path in (done.run / "logs").iterdir()}
+    assert logs >= {"rank-0.log", "rank-1.log", "launcher-10.0.0.1.log", "launcher-10.0.0.2.log"}
+
+
+def test_a_node_is_killed_and_started_again(
+    nodes: Nodes, folder: Path, tiny_checkpoint: Path, one_process: list[float]
+) -> None:
+    """That of rank 0, which is not the one that leads: it goes on from the last checkpoint with
+    the curve of a run that nothing has disturbed. ZeRO-3."""
+    write(folder, tiny_checkpoint, "zero3")
+    options = ("--max-restarts", "1")
+    launches = begin(nodes, folder, *options, leader=1)
+    wait_for_step(3, folder)
+    nodes[0].kill()
+    launches[0].ended()
+    wait_until(lambda: "(10.0.0.1) is lost: not heard of" in launches[1].said, "its name")
+    endpoint = ("--rdzv-endpoint", nodes[1].address, *options)
+    again = Launched(nodes[0], folder, endpoint, number=1)
+    done = finished([again, launches[1]], folder)
+    assert "trains already: this node joins again" in again.said
+    assert "(10.0.0.1) is back" in launches[1].said
+    assert done.losses == pytest.approx(one_process, rel=SIXTEEN_BIT_WEIGHTS)
+    attempts = json.loads((done.run / "attempts.json").read_bytes())
+    assert [(each["from_step"], each["ended"]) for each in attempts] == [
+        (0, "the ranks were started again"),
+        (2, "finished"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("end", "ends", "reason"),
+    [
+        (Namespace.kill, 1, "not heard of"),
+        (Namespace.cut, 1, "not heard of"),
+        (Namespace.kill, 0, "not heard of"),
+    ],
+    ids=["killed", "cable out", "the one that leads"],
+)
+def test_a_lost_node_is_named(
+    end: Callable[[Namespace], None],
+    ends: int,
+    reason: str,
+    nodes: Nodes,
+    folder: Path,
+    tiny_checkpoint: Path,
+) -> None:
+    write(folder, tiny_checkpoint, "ddp", training=MANY_STEPS)
+    launches = begin(nodes, folder)
+    wait_for_step(3, folder)
+    end(nodes[ends])
+    survivor = launches[1 - ends]
+    assert survivor.ended() == 1
+    last = survivor.said.splitlines()[-1]
+    assert f"({nodes[ends].address}) is lost: {reason} for 3 s" in last
+
+
+def test_a_signal_to_one_node_stops_all_behind_the_same_step(
+    nodes: Nodes, folder: Path, tiny_checkpoint: Path
+) -> None:
+    """A job that its engine starts again goes on from there by the same command."""
+    write(folder, tiny_checkpoint, "ddp", training=MANY_STEPS)
+    launches = begin(nodes, folder, "--begin-or-resume")
+    wait_for_step(3, folder)
+    launches[1].process.terminate()
+    assert [each.ended() for each in launches] == [128 + signal.SIGTERM] * 2
+    saved, _ = last_whole(folder / "run" / "checkpoints")
+    assert saved is not None
+    stopped = f"training was stopped by SIGTERM; step {saved.step} is saved: --resume goes on"
+    assert [each.said.splitlines()[-1] for each in launches] == [f"error: {stopped}"] * 2
+
+    again = begin(nodes, folder, "--begin-or-resume")
+    wait_for_step(saved.step + 2, folder)
+    assert f"going on from step {saved.step}" in again[0].said
+    for launch in again:
+        launch.process.terminate()
+    assert [each.ended() for each in again] == [128 + signal.SIGTERM] * 2
+
+
+def test_a_slow_cable_is_named(nodes: Nodes, folder: Path, tiny_checkpoint: Path) -> None:
+    """Slow in one direction only: 10 MB/s."""
+    nodes[1].limit_bytes_per_s(10_000_000)
+    write(folder, tiny_checkpoint, "ddp", hardware__network="10gbe", data__source="missing.jsonl")
+    launches = begin(nodes, folder)
+    assert [each.ended() for each in launches] == [2, 2]
+    note = next(line for line in launches[0].said.splitlines() if line.startswith("note: "))
+    assert "and the plan counts on 1.2 GB/s (10gbe)" in note
+    assert 5e6 < float(note.split()[5]) * 1e6 < 12e6
+    assert "(10.0.0.2) -> vm (10.0.0.1)" in note
+    for launch in launches:
+        assert launch.said.splitlines()[-1].count("data file missing.jsonl does not exist") == 2
