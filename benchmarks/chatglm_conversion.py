@@ -7,18 +7,16 @@ DIRECTORY needs room for the converted model, and with ``--kind bin`` twice that
 
 import argparse
 import json
-import os
-import platform
 import re
 import shutil
 import struct
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure.environment import host_environment
 from launcher.chatglm.config import read_shape
 from launcher.chatglm.layout import tensors
 
@@ -111,14 +109,7 @@ def measure(directory: Path, kind: str, num_layers: int) -> dict[str, Any]:
             "largest_resident_bytes": int(resident) * 1024,
             "run_time_s": round(float(seconds), 1),
         },
-        "environment": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
-            "system": platform.platform(terse=True),
-            "python": platform.python_version(),
-            "packages": {name: version(name) for name in ("tuneplan", "torch")},
-            "date": time.strftime("%Y-%m-%d"),
-        },
+        "environment": host_environment(("tuneplan", "torch")),
     }
 
 

@@ -12,12 +12,10 @@ only where a kind of layer comes later, as in Gemma 3.
 
 import argparse
 import json
-import platform
 import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ import torch
 from msgspec import structs
 
 from benchmarks.errors import error_statistics, relative_error
+from benchmarks.measure.environment import host_environment
 from launcher.rehearsal_table import peak_without_cublas
 from launcher.rehearse import compare, quiet_libraries
 from planner.assemble import plan_of
@@ -226,13 +225,7 @@ def main() -> None:
             "worst": found.worst,
             "rows": rows,
         },
-        "environment": {
-            "system": platform.platform(terse=True),
-            "python": platform.python_version(),
-            "packages": {name: version(name) for name in PACKAGES},
-            "threads": torch.get_num_threads(),
-            "date": time.strftime("%Y-%m-%d"),
-        },
+        "environment": host_environment(PACKAGES) | {"threads": torch.get_num_threads()},
     }
     if options.write:
         part = "" if options.grid == "device" else f"-{options.grid}"

@@ -35,6 +35,8 @@ class Wanted:
 
 def train(plan: Plan, directory: Path, wanted: Wanted) -> int:
     """The exit code; what can be known to fail is found before anything is written."""
+    if is_done(directory, wanted):
+        return 0
     if not wanted.goes_on(RunDirectory(directory)):
         check_named(plan.data)
     check_may_run_in(directory)
@@ -48,6 +50,14 @@ def train(plan: Plan, directory: Path, wanted: Wanted) -> int:
     if wanted.record and code == 0:
         print(f"recorded: {write_record(run)}")
     return code
+
+
+def is_done(directory: Path, wanted: Wanted) -> bool:
+    """Whether a job was started again that had finished."""
+    done = wanted.begin_or_resume and RunDirectory(directory).report.exists()
+    if done:
+        tell([f"{directory} holds the finished run already"])
+    return done
 
 
 def begun(

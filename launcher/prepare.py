@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from launcher.checkpoint import Checkpoint, local_checkpoint
-from launcher.data_cache import Entry, content_key, data_cache, found_entry, make_entry
+from launcher.data_cache import (
+    Entry,
+    content_key,
+    data_cache,
+    found_entry,
+    kept_lock,
+    make_entry,
+)
 from launcher.data_summary import DataSummary, describe
 from launcher.digest import file_digest
 from launcher.inputs import Inputs, inputs_before, write_inputs
@@ -89,10 +96,6 @@ def prepared_data(
         }
     )
     folder = data_cache("data") / key
-    kept = found_entry(folder, lambda line: print(line, file=screen))
-    if kept is not None:
-        print(f"data: tokenized before, in {folder}", file=screen)
-        return kept
 
     def fill(partial: Path) -> dict[str, Any]:
         total_bytes = sum(path.stat().st_size for path in files)
@@ -100,7 +103,12 @@ def prepared_data(
         preparation.summary.plain_template = plain_template
         return preparation.write(sources, partial).as_dict()
 
-    return make_entry(folder, fill)
+    with kept_lock(folder):
+        kept = found_entry(folder, lambda line: print(line, file=screen))
+        if kept is None:
+            return make_entry(folder, fill)
+    print(f"data: tokenized before, in {folder}", file=screen)
+    return kept
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> tuple[Any, bool]:

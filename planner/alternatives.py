@@ -100,9 +100,9 @@ def _as_the_recipe_has_it(
     found = _best_of(request, result, chosen, lambda lane: not lane.variant.departures)
     if found is None:
         return None
-    recipe = found.candidate.workload
-    own = {"loss": recipe.loss, "attention": recipe.attention}
-    had = [f"{name} {kind}" for kind, name in own.items() if kind in " ".join(chosen.departures)]
+    own = found.candidate.workload
+    kinds = {"loss": own.loss, "attention": own.attention}
+    had = [f"{name} {kind}" for kind, name in kinds.items() if kind in " ".join(chosen.departures)]
     return found._replace(reason=f"{' and '.join(had)}: {found.reason}")
 
 

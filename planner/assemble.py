@@ -17,7 +17,6 @@ from planner.plan import (
 )
 from planner.prediction_section import PredictionSection
 from planner.sections import batch_section, parallel_section, precision_section
-from planner.speed_section import throughput_of
 from planner.training_sections import TrainingSection
 
 
@@ -76,7 +75,7 @@ def _hardware(decision: Decision) -> HardwareSection:
 
 
 def prediction_of(chosen: Candidate) -> PredictionSection:
-    memory, told = chosen.memory, throughput_of(chosen)
+    memory, told = chosen.memory, chosen.throughput
     return PredictionSection(
         peak_phase=chosen.footprint.peak_phase,
         peak_allocated_bytes=memory.peak_allocated_bytes,

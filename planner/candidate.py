@@ -16,6 +16,7 @@ from planner.plan import PHASES, Method, Part, Phase
 from planner.recipe import Workload
 from planner.step_time import step_time
 from planner.strategy import Layout
+from planner.throughput import Throughput, throughput
 from planner.training_sections import KEPT_CHECKPOINTS
 
 
@@ -62,6 +63,11 @@ class Candidate:
         if speed is None:
             return None
         return step_time(self.workload, self.layout, self.cluster, speed).total_s
+
+    @cached_property
+    def throughput(self) -> Throughput | None:
+        """Nothing where the card's rates are unknown."""
+        return throughput(self.workload, self.layout, self.cluster)
 
     @cached_property
     def ranking_time_s(self) -> float:

@@ -11,15 +11,17 @@ from planner.contradictions import check
 from planner.efficiency import speed_data
 from planner.errors import NothingFitsError
 from planner.packing import PackedWay, packed_way, packing_is_faster
-from planner.plan import METHODS, OFFLOADS_FROM, Method, Offload
+from planner.plan import METHODS, OFFLOADS_FROM, Method, Offload, OptimizerName
 from planner.recipes import load_recipe
-from planner.remedies import LEANER_OPTIMIZERS, richer_method, shortfall
+from planner.remedies import richer_method, shortfall
 from planner.request import Request, Results, possible_methods, search_method, search_methods
 from planner.search import SearchResult
 from planner.tiers import load_tiers
 from planner.units import format_gib
 from planner.what_if import WhatIf, what_if
 
+LEANER_OPTIMIZERS: tuple[OptimizerName, ...] = ("adamw_8bit", "paged_adamw_8bit")
+"""AdamW still, with smaller states; the first is the faster."""
 LAST_RESORTS: tuple[Offload, ...] = ("optimizer", "all")
 
 

@@ -35,7 +35,6 @@ class HostShare(Spec):
     """Seconds of the host for each kernel of a step."""
 
     expected: float
-    high: float
     rows: tuple[str, ...]
     """Published runs that it comes from."""
     source: str

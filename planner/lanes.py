@@ -10,7 +10,7 @@ search that uses them against the pricing of every candidate:
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import ceil
 
 from planner.candidate import Candidate
@@ -61,10 +61,8 @@ class Group:
     lanes: "list[Lane]" = field(default_factory=list)
     last_priced: dict[int, Candidate] = field(default_factory=dict)
     """By how many layers are recomputed: what tells how memory grows with the micro-batch."""
-    fused: "Group | None" = None
-    """The same but for the loss, where this has the stock one in the place of the fused one."""
-    stock: "Group | None" = None
-    """The reverse."""
+    with_other_loss: "Group | None" = None
+    """The same, where this has the recipe's own loss."""
     floor_checked: bool = False
     """Whether the states alone were held against the limit."""
 
@@ -93,9 +91,9 @@ class Group:
                     lane.fits_up_to(layout.micro_batch_size)
             return
         self._rule_out(candidate, 0)
-        if self.stock is not None:
-            saved = most_saved_bytes(self.stock.variant.workload, candidate)
-            self.stock._rule_out(candidate, saved)
+        other = self.with_other_loss
+        if other is not None:
+            other._rule_out(candidate, most_saved_bytes(other.variant.workload, candidate))
 
     def _rule_out(self, candidate: Candidate, fewer_bytes: int) -> None:
         """What keeps no less than one that is too large, were it so much smaller."""
@@ -118,6 +116,8 @@ class Lane:
     series: Series
     limit: Limit
     group: Group
+    own_loss: "Lane | None" = None
+    """The same series with the recipe's own loss, where this has another."""
     num_fitting: int = 0
     too_large_from: int = field(init=False)
     timed: bool = field(init=False)
@@ -128,7 +128,7 @@ class Lane:
 
     def __post_init__(self) -> None:
         self.too_large_from = len(self.series.micro_batch_sizes)
-        self.timed = not self.variant.stock_for_fused
+        self.timed = self.own_loss is None
 
     @property
     def variant(self) -> Variant:
@@ -143,11 +143,10 @@ class Lane:
     @property
     def least_bytes(self) -> int:
         """Its first member takes no less at the high end; nothing where that is not known."""
-        if self.group.fused is None:
+        if self.own_loss is None:
             return 0
-        own = replace(self.member(0), workload=self.variant.with_own_loss, departures=())
-        memory = own.memory
-        saved = most_saved_bytes(self.variant.workload, own)
+        own = self.own_loss.member(0)
+        memory, saved = own.memory, most_saved_bytes(self.variant.workload, own)
         return memory.high_bytes - ceil(saved * memory.high_bytes / memory.peak_allocated_bytes)
 
     @property
@@ -185,8 +184,8 @@ class Lane:
     @property
     def bound(self) -> tuple[int, ...]:
         """No member that may fit has a better standing."""
-        last = self.member(self.too_large_from - 1)
-        return last.standing if self.timed else self._least_standing(last)
+        last = self.too_large_from - 1
+        return self.member(last).standing if self.timed else self._least_standing(last)
 
     @property
     def fastest_place(self) -> int:
@@ -196,12 +195,13 @@ class Lane:
             range(self.too_large_from - 1), True, key=lambda n: self.member(n).standing <= bound
         )
 
-    def _least_standing(self, candidate: Candidate) -> tuple[int, ...]:
-        size = candidate.layout.micro_batch_size
-        if size not in self._least:
-            own = replace(candidate, workload=self.variant.with_own_loss)
-            self._least[size] = candidate.standing_at(own.ranking_time_s - most_saved_s(own))
-        return self._least[size]
+    def _least_standing(self, place: int) -> tuple[int, ...]:
+        if place not in self._least:
+            assert self.own_loss is not None
+            own = self.own_loss.member(place)
+            least_s = own.ranking_time_s - most_saved_s(own)
+            self._least[place] = self.member(place).standing_at(least_s)
+        return self._least[place]
 
     def price(self, place: int) -> bool:
         """Whether a member fits; what that says of all others in the group is kept."""

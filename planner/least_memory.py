@@ -1,8 +1,9 @@
-"""How much memory the stock loss can save in the place of the fused one, in the same layout: what
-is too large by more with the one is too large with the other, and no layer is run to know.
+"""How much memory another loss can save in the same layout: what is too large by more with the one
+is too large with the other, and no layer is run to know.
 
-Only what is outside of the layers is run, with both. Mostly it is next to nothing; but where the
-head trains and samples are few, the fused loss's gradient in fp32 outweighs all logits.
+Only what is outside of the layers is run, with both. Of the stock loss in the place of the fused
+one it is mostly next to nothing; but where the head trains and samples are few, the fused loss's
+gradient in fp32 outweighs all logits.
 """
 
 from functools import cache
@@ -17,17 +18,17 @@ from planner.recipe import Batch, Workload
 from planner.zero_sizes import zero_section
 
 
-def most_saved_bytes(stock: Workload, fused: Candidate) -> int:
+def most_saved_bytes(other: Workload, own: Candidate) -> int:
     """Of any moment from the last layer's forward pass to its backward pass."""
-    workload, layout = fused.workload, fused.layout
+    workload, layout = own.workload, own.layout
     zero = zero_section(workload, layout)
     run = (
-        worst_batch(workload, layout, fused.cluster.device),
+        worst_batch(workload, layout, own.cluster.device),
         numerics_of(workload, layout),
         gradient_sink(layout) if zero is None else "reduce",
         0 if zero is None else zero.reduce_bucket_size,
     )
-    pairs = zip(_levels(stock, *run), _levels(workload, *run), strict=True)
+    pairs = zip(_levels(other, *run), _levels(workload, *run), strict=True)
     return max(0, *(theirs - ours for ours, theirs in pairs))
 
 

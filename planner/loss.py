@@ -81,7 +81,7 @@ def _fused_log_probs(
     product = 2 * vocab * hidden.elements, logits + sizes.operand_bytes(tokens), sizes.width
     tape.multiplies(*product)
     tile = sizes.tile("forward")
-    tape.passes_over(logits)
+    tape.passes_over(logits + sizes.copied_bytes("forward", tokens))
     del tile
     outputs = [tape.new(tokens, FP32, "log-probability and entropy") for _ in range(3)]
     del statistics
@@ -97,7 +97,7 @@ def _fused_log_probs(
         ]
         tape.multiplies(*product, again=True)
         tile = sizes.tile("backward")
-        tape.passes_over(2 * logits)
+        tape.passes_over(2 * logits + sizes.copied_bytes("backward", tokens))
         for _ in range(1 + head.trains):
             tape.multiplies(*product)
             tape.passes_over(0)
@@ -154,6 +154,10 @@ class _TileSizes:
     def operand_bytes(self, tokens: int) -> int:
         """Of the hidden states and the head, each read once."""
         return (tokens + self._vocab) * self._hidden_size * self.width
+
+    def copied_bytes(self, direction: Direction, tokens: int) -> int:
+        """Of all tiles, where there is no Triton."""
+        return tokens * self._vocab * TORCH_TILE_BYTES[direction] if self._on_cpu else 0
 
     def tile(self, direction: Direction) -> list[Tensor]:
         """Everything that is alive while one tile is folded."""

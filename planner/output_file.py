@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from planner.errors import InvalidRequestError, UnwritableError
+from planner.whole_file import write_whole
 
 
 def digest(body: str) -> str:
@@ -38,12 +39,9 @@ class OutputFile:
     def write(self, text: str) -> None:
         """Raises as ``check`` does, and where the file system refuses; then nothing is lost."""
         self.check()
-        partial = self.path.with_name(f".{self.path.name}.partial")
         try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(self.path)
+            write_whole(self.path, text)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise UnwritableError(self.option, self.path, error) from error
 
     def _may_go(self) -> bool:

@@ -186,8 +186,8 @@ def _alike(workload: Workload) -> Workload:
         "adapter": recipe.adapter,
         "quantization": recipe.quantization,
         "sequence_length": recipe.sequence_length,
-        "attention": recipe.attention,
-        "loss": recipe.loss,
+        "attention": workload.attention,
+        "loss": workload.loss,
     }
     return structs.replace(workload, recipe=structs.replace(other, **passes))
 

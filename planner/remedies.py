@@ -7,15 +7,13 @@ from typing import Any
 from planner.candidate import Candidate
 from planner.machines import CARD_COUNTS, fewest_cards
 from planner.model_parallelism import BRIEFLY, SENTENCE, must_be_split
-from planner.plan import METHODS, Method, OptimizerName
+from planner.plan import METHODS, Method
 from planner.request import Request, Results, describe_budget, search_method, workload
 from planner.traced_model import TracedSpec
 from planner.units import format_gib
 
 SHORTEST_USEFUL_LENGTH = 128
 SMALLEST_USEFUL_RANK = 4
-LEANER_OPTIMIZERS: tuple[OptimizerName, ...] = ("adamw_8bit", "paged_adamw_8bit")
-"""AdamW still, with smaller states; the first is the faster."""
 Options = Iterator[tuple[str, Request]]
 """What to write in the place of a part of the request, and the request then."""
 
@@ -41,7 +39,6 @@ def _way_out(request: Request, leanest: Candidate) -> str:
     for options in (
         _unpinned(request),
         _lower_ranks(request),
-        _leaner_optimizers(request),
         _leaner_methods(request),
         _shorter(request, leanest),
     ):
@@ -80,12 +77,6 @@ def _lower_ranks(request: Request) -> Options:
     while rank // 2 >= SMALLEST_USEFUL_RANK:
         rank //= 2
         yield f"--lora-rank {rank}", replace(request, lora_rank=rank)
-
-
-def _leaner_optimizers(request: Request) -> Options:
-    if request.optimizer is None:
-        for name in LEANER_OPTIMIZERS:
-            yield f"--optimizer {name}", replace(request, optimizer=name)
 
 
 def _leaner_methods(request: Request) -> Options:

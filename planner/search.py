@@ -39,10 +39,9 @@ class SearchResult:
     def fits(self) -> bool:
         """Whether anything does: the leanest of each group speaks for the others."""
         known = any(lane.num_fitting for lane in self.lanes)
-        sharded_first = reversed(list({id(lane.group): lane.group for lane in self.lanes}.values()))
-        own_first = sorted(sharded_first, key=lambda group: len(group.variant.departures))
-        leanest = (group.leanest for group in own_first)
-        if known or any(lane.price(0) for lane in leanest if lane.open):
+        sharded_first = reversed(_leanest(self.lanes))
+        own_first = sorted(sharded_first, key=lambda lane: len(lane.variant.departures))
+        if known or any(lane.price(0) for lane in own_first if lane.open):
             return True
         return self.best is not None
 
@@ -54,11 +53,7 @@ class SearchResult:
     def leanest_of(self, where: Callable[[Lane], bool]) -> Candidate | None:
         """The same among some of the lanes. Each departure from the recipe counts as so much more
         as times are told apart by."""
-        groups: dict[int, list[Lane]] = {}
-        for lane in self.lanes:
-            if where(lane):
-                groups.setdefault(id(lane.group), []).append(lane)
-        leanest = [min(lanes, key=lambda lane: lane.leanness) for lanes in groups.values()]
+        leanest = _leanest(filter(where, self.lanes))
         found: tuple[float, Candidate] | None = None
         for lane in sorted(leanest, key=lambda lane: len(lane.variant.departures)):
             counted = (1 + speed_data().told_apart.share) ** len(lane.variant.departures)
@@ -82,6 +77,16 @@ class SearchResult:
             found[OVER_BUDGET] += len(lane.series.micro_batch_sizes) - lane.too_large_from
             found[SLOWER] += lane.num_open
         return +found
+
+
+def _leanest(lanes: Iterable[Lane]) -> list[Lane]:
+    """Of each group the lane that keeps least, in the groups' order."""
+    found: dict[int, Lane] = {}
+    for lane in lanes:
+        known = found.setdefault(id(lane.group), lane)
+        if lane.leanness < known.leanness:
+            found[id(lane.group)] = lane
+    return list(found.values())
 
 
 def search(
@@ -111,10 +116,11 @@ def search(
             variant = variant_of(own, choice)
             place = series.strategy, series.accumulates
             group = groups.setdefault((choice, *place), Group(variant=variant))
-            if variant.stock_for_fused and group.fused is None:
-                fused = groups[(replace(choice, loss="fused"), *place)]
-                group.fused, fused.stock = fused, group
-            lane = Lane(cluster=cluster, series=series, limit=limit, group=group)
+            same: Lane | None = None
+            if choice.loss != own.loss:
+                of_own_loss = groups[(replace(choice, loss=own.loss), *place)]
+                of_own_loss.with_other_loss, same = group, of_own_loss.lanes[-1]
+            lane = Lane(cluster=cluster, series=series, limit=limit, group=group, own_loss=same)
             group.lanes.append(lane)
             lanes.append(lane)
     return SearchResult(lanes, forbidden)

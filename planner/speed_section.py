@@ -7,7 +7,7 @@ from msgspec import to_builtins
 from planner.bottleneck import bottleneck_text
 from planner.candidate import Candidate
 from planner.network import networks
-from planner.throughput import MILLION, RunCost, Throughput, throughput
+from planner.throughput import MILLION, RunCost, Throughput
 from planner.units import format_count, format_duration
 
 Row = tuple[str, str]
@@ -24,13 +24,9 @@ SHOWN_FROM = 0.005
 """Share of a step below which a part is left out."""
 
 
-def throughput_of(candidate: Candidate) -> Throughput | None:
-    return throughput(candidate.workload, candidate.layout, candidate.cluster)
-
-
 def speed_rows(candidate: Candidate, price_per_gpu_hour: float | None) -> list[Row]:
     """Name and text of each line, the first named, the others below it."""
-    told = throughput_of(candidate)
+    told = candidate.throughput
     if told is None:
         return [("Speed", "unknown: no published rates for this device")]
     each = ""
@@ -100,7 +96,7 @@ def _figure(number: float) -> str:
 
 def speed_document(candidate: Candidate, price_per_gpu_hour: float | None) -> dict[str, Any] | None:
     """Everything that the lines above say, as plain data; seconds are of an optimizer step."""
-    told = throughput_of(candidate)
+    told = candidate.throughput
     if told is None:
         return None
     cost, step = told.cost(MILLION, price_per_gpu_hour), told.step

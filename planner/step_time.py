@@ -10,10 +10,11 @@ from functools import cache
 from typing import NamedTuple
 
 from planner.communication import NOTHING, Communication
-from planner.efficiency import NOMINAL, Rates, rates
+from planner.efficiency import Rates
 from planner.gpu import Cluster, Device
 from planner.network import Ranks
 from planner.numerics import Numerics, numerics
+from planner.operators import FP32
 from planner.optimizers import optimizers, states_bytes
 from planner.pass_work import PassTime, pass_time
 from planner.plan import Strategy, ZeroStage
@@ -21,8 +22,6 @@ from planner.recipe import Workload
 from planner.strategy import Layout
 from planner.trained_tensors import counted_tensors
 
-__all__ = ["NOMINAL", "Rates", "StepTime", "rates", "step_time"]
-FP32 = 4
 READS_TO_CLIP = 3
 """Gradients are read for their norm, then read and written scaled:
 torch/nn/utils/clip_grad.py at 2.13."""
@@ -45,7 +44,6 @@ class StepTime(NamedTuple):
     """Beside compute, so that it is in none of the other parts."""
     model_flops: int
     hardware_flops: int
-    micro_batches: int
 
     @property
     def total_s(self) -> float:
@@ -81,7 +79,6 @@ def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates
         hidden_communication_s=over.hidden_s,
         model_flops=times * passed.model_flops,
         hardware_flops=times * passed.hardware_flops,
-        micro_batches=times,
     )
 
 

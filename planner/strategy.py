@@ -94,9 +94,6 @@ class Series(NamedTuple):
             offload=self.offload,
         )
 
-    def layouts(self) -> Iterator[Layout]:
-        return map(self.layout, self.micro_batch_sizes)
-
 
 def _nth(number: int) -> str:
     """

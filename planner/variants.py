@@ -55,30 +55,20 @@ class Variant:
 
     workload: Workload
     departures: tuple[str, ...] = ()
-    with_own_loss: Workload
-    """The same but for its loss."""
-
-    @property
-    def stock_for_fused(self) -> bool:
-        """Whether planner/least_time.py bounds its time."""
-        losses = self.with_own_loss.loss, self.workload.loss
-        return losses == ("fused", "standard")
 
 
 @cache
 def variant_of(own: Workload, choice: Choice) -> Variant:
     """One for each choice, so that what is remembered of its workload is found."""
-    attention = {"attention": choice.attention}
-    same = choice.attention == own.attention
-    with_own_loss = own if same else _changed(own, attention)
-    departures = [] if same else [f"{choice.attention} attention"]
-    work = with_own_loss
+    work, departures = own, list[str]()
+    if choice.attention != own.attention:
+        departures.append(f"{choice.attention} attention")
+        work = _changed(work, {"attention": choice.attention})
     if choice.loss != own.loss:
         departures.append(f"{choice.loss} loss")
-        work = _changed(with_own_loss, {"loss": choice.loss})
-    return Variant(workload=work, departures=tuple(departures), with_own_loss=with_own_loss)
+        work = _changed(work, {"loss": choice.loss})
+    return Variant(workload=one_of_equals(work), departures=tuple(departures))
 
 
 def _changed(work: Workload, changes: Mapping[str, str]) -> Workload:
-    recipe = structs.replace(work.recipe, **changes)
-    return one_of_equals(structs.replace(work, recipe=recipe))
+    return structs.replace(work, recipe=structs.replace(work.recipe, **changes))

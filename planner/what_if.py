@@ -123,17 +123,13 @@ def _crossing(before: Point, now: Point, budget_bytes: int) -> int:
 
 
 def _smallest_machine(request: Request, method: Method) -> SmallestMachine:
-    alone = replace(
-        request,
-        method=None if request.recipe is not None else method,
-        global_batch_size=None,
-        micro_batch_size=None,
-        memory_limit_bytes=None,
+    unbound = replace(
+        request, global_batch_size=None, micro_batch_size=None, memory_limit_bytes=None
     )
-    card = smallest_card(alone, method)
+    card = smallest_card(unbound, method)
     return SmallestMachine(
         method=method,
         card=card,
         card_gib=0 if card is None else load_gpu(card).nominal_gib,
-        count=fewest_cards(replace(alone, memory_limit_bytes=request.memory_limit_bytes), method),
+        count=fewest_cards(request, method),
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.accuracy import ranges
 from benchmarks.accuracy.predict import set_aside
-from benchmarks.accuracy.table import markdown, row_errors, with_table
+from benchmarks.accuracy.table import MARKS, markdown, row_errors
 from benchmarks.rows import read_rows
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "measured.csv"
@@ -36,7 +36,9 @@ def main() -> None:
     table = markdown(rows, by_method=not options.readme, own=options.own)
     print(table)
     if options.readme:
-        README.write_text(with_table(README.read_text(encoding="utf-8"), table), encoding="utf-8")
+        README.write_text(
+            MARKS.with_table(README.read_text(encoding="utf-8"), table), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

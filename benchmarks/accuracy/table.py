@@ -9,9 +9,10 @@ from benchmarks.accuracy.phases import phase_errors
 from benchmarks.accuracy.predict import MEASURED_AS, Reading, measured, predicted, set_aside
 from benchmarks.accuracy.verdicts import Verdict, verdicts
 from benchmarks.errors import error_statistics, relative_error
+from benchmarks.readme import Marks
 from benchmarks.rows import Row
 
-START, END = "<!-- accuracy -->", "<!-- end of accuracy -->"
+MARKS = Marks("<!-- accuracy -->", "<!-- end of accuracy -->")
 PUBLISHED = "as published"
 """Each row once: by the first of what its source read, as the replay has it."""
 BEST: tuple[Reading, ...] = ("allocated, replayed", "reserved, replayed", "device, replayed")
@@ -136,10 +137,3 @@ def _cells(group: Sequence[float]) -> str:
 
 def _joined(groups: Iterable[Sequence[float]]) -> list[float]:
     return [error for group in groups for error in group]
-
-
-def with_table(readme: str, table: str) -> str:
-    """The README's text with the tables between its marks."""
-    before, rest = readme.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n{table}\n{END}{after}"

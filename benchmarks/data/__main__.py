@@ -11,7 +11,6 @@ import argparse
 import inspect
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -19,10 +18,11 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from random import Random
 from typing import Any
+
+from benchmarks.measure.environment import host_environment
 
 RESULTS = Path(__file__).parents[1] / "results"
 PACKAGES = ("tuneplan", "datasets", "pyarrow", "tokenizers", "transformers", "trl")
@@ -76,15 +76,7 @@ def measure(tokenizer: str, megabytes: int, *, packing: bool) -> dict[str, Any]:
             "records_per_second": prepared["num_records"] / prepared["prepare_s"],
             "bytes_per_second": file_bytes / prepared["prepare_s"],
         },
-        "environment": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
-            "load_average": os.getloadavg()[2],
-            "system": platform.platform(terse=True),
-            "python": platform.python_version(),
-            "packages": {name: version(name) for name in PACKAGES},
-            "date": time.strftime("%Y-%m-%d"),
-        },
+        "environment": host_environment(PACKAGES),
     }
 
 

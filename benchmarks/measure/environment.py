@@ -1,7 +1,9 @@
 """What a run's figures depend on, as far as it can be told without the training stack."""
 
+import os
 import platform
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,19 @@ def environment_of(cluster: Cluster) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "commit": source_commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def host_environment(packages: Sequence[str]) -> dict[str, Any]:
+    """The processor, versions and the date, where no device is measured."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in packages},
         "date": time.strftime("%Y-%m-%d"),
     }
 

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from msgspec import structs, to_builtins
+from msgspec import to_builtins
 
 from benchmarks.measure.environment import ROOT, environment_of
 from benchmarks.nodes.launches import Launch, losses, metrics, seconds_until, write_plan
 from benchmarks.nodes.namespaces import Namespace, two_nodes, why_not
-from benchmarks.nodes.plans import MODEL, RANKS, over_nodes, plan_of_one, write_data
+from benchmarks.nodes.plans import MODEL, RANKS, plan_of_one, under, write_data
 from launcher.command import num_cores
 from launcher.nodes.met import read_met
 from launcher.nodes.verdict import assumed_bytes_per_s
@@ -54,12 +54,18 @@ def main() -> None:
 
 
 def curves() -> dict[str, Any]:
-    """Of every strategy over two nodes, beside one process."""
-    one = run_alone(plan_of_one(steps=STEPS))
-    found: dict[str, Any] = {"one process": one}
+    """Of every strategy over two nodes, beside one process with weights of the same width:
+    DeepSpeed's are in 16 bit."""
+    plan = plan_of_one(steps=STEPS)
+    alone = {"plain": run_alone(plan), "zero2": run_alone(under(plan, "zero2", nodes=1))}
+    found: dict[str, Any] = {"one process": alone}
     for strategy in STRATEGIES:
-        curve = undisturbed(strategy)
-        found[strategy] = {"losses": curve, "farthest_relative": farthest(curve, one)}
+        curve, other = undisturbed(strategy), "plain" if strategy == "ddp" else "zero2"
+        found[strategy] = {
+            "losses": curve,
+            "beside": other,
+            "farthest_relative": farthest(curve, alone[other]),
+        }
     return found
 
 
@@ -74,7 +80,7 @@ def run_alone(plan: Plan) -> list[float]:
 def undisturbed(strategy: Strategy) -> list[float]:
     with tempfile.TemporaryDirectory() as name, two_nodes() as nodes:
         folder = Path(name)
-        prepare(over_nodes(plan_of_one(steps=STEPS), strategy), folder)
+        prepare(under(plan_of_one(steps=STEPS), strategy), folder)
         for launch in begin(folder, nodes):
             require(launch, 0)
         return losses(folder)
@@ -84,7 +90,7 @@ def lost(end_node: Callable[[Namespace], None], *, leader: int, ends: int) -> di
     """Seconds from the loss of a node to its name on each other's screen, and to the end there."""
     with tempfile.TemporaryDirectory() as name, two_nodes() as nodes:
         folder = Path(name)
-        prepare(over_nodes(plan_of_one(steps=200), "ddp"), folder)
+        prepare(under(plan_of_one(steps=200), "ddp"), folder)
         launches = begin(folder, nodes, leader=leader)
         seconds_until(lambda: len(metrics(folder)) >= KILLED_BEHIND)
         end_node(nodes[ends])
@@ -100,7 +106,7 @@ def restarted(strategy: Strategy, *, leader: int, ends: int) -> dict[str, Any]:
     """Killed in mid-run, and the same command run there again."""
     with tempfile.TemporaryDirectory() as name, two_nodes() as nodes:
         folder = Path(name)
-        prepare(over_nodes(plan_of_one(steps=STEPS), strategy), folder)
+        prepare(under(plan_of_one(steps=STEPS), strategy), folder)
         options = ("--max-restarts", "1")
         launches = begin(folder, nodes, *options, leader=leader)
         seconds_until(lambda: len(metrics(folder)) >= KILLED_BEHIND)
@@ -125,7 +131,7 @@ def slow_cable(bytes_per_s: int | None) -> dict[str, Any]:
     """What the first meeting measures and says."""
     with tempfile.TemporaryDirectory() as name, two_nodes() as nodes:
         folder = Path(name)
-        prepare(over_nodes(plan_of_one(steps=1), "ddp", network=NETWORK), folder)
+        prepare(under(plan_of_one(steps=1), "ddp", network=NETWORK), folder)
         if bytes_per_s is not None:
             nodes[1].limit_bytes_per_s(bytes_per_s)
         launches = begin(folder, nodes)
@@ -183,21 +189,23 @@ SCENARIOS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def write(measured: dict[str, Any]) -> None:
+    """A scenario that was run again replaces what the day's file has of it."""
+    path = RESULTS / f"nodes--{MODEL}--{time.strftime('%Y-%m-%d')}.json"
+    before = json.loads(path.read_bytes())["measured"] if path.is_file() else {}
+    batch = to_builtins(under(plan_of_one(steps=STEPS), "ddp").batch)
     document = {
         "run": {
             "benchmark": "nodes",
             "model": MODEL,
-            "plan": to_builtins(
-                structs.replace(over_nodes(plan_of_one(steps=STEPS), "ddp"), fallbacks=()).batch
-            ),
+            "method": "full",
+            "batch": batch,
             "nodes": RANKS,
             "steps": STEPS,
         },
-        "measured": measured,
+        "measured": before | measured,
         "environment": environment_of(read_cpu())
         | {"cores": num_cores(), "load_average": list(os.getloadavg())},
     }
-    path = RESULTS / f"nodes--{MODEL}--{time.strftime('%Y-%m-%d')}.json"
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"written: {path.relative_to(ROOT)}")
 

@@ -11,7 +11,6 @@ from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import one_device, plan_row
 from launcher.checkpoint import local_checkpoint
 from planner.plan import Plan, Strategy
-from planner.recipe import Workload
 from planner.refit import layout_of, workload_of
 from planner.sections import batch_section, parallel_section, precision_section
 from planner.strategy import Layout
@@ -53,31 +52,27 @@ def plan_of_one(*, steps: int) -> Plan:
     )
 
 
-def over_nodes(plan: Plan, strategy: Strategy, *, network: str | None = None) -> Plan:
-    """The same global batch, a rank on each of two nodes."""
+def under(
+    plan: Plan, strategy: Strategy, *, nodes: int = RANKS, network: str | None = None
+) -> Plan:
+    """The same global batch, a rank on each of so many nodes."""
     workload, layout = workload_of(plan), layout_of(plan)
     spread = Layout(
         strategy=strategy,
-        world_size=RANKS,
+        world_size=nodes,
         micro_batch_size=MICRO_BATCH,
-        gradient_accumulation_steps=1,
+        gradient_accumulation_steps=RANKS // nodes,
         activation_checkpointing=layout.activation_checkpointing,
         checkpoint_every=layout.checkpoint_every,
         offload="none",
     )
-    return structs.replace(plan, **_sections(workload, spread), hardware=_joined(plan, network))
-
-
-def _sections(workload: Workload, layout: Layout) -> dict[str, object]:
-    return {
-        "batch": batch_section(workload, layout),
-        "parallel": parallel_section(workload, layout, num_nodes=RANKS),
-        "precision": precision_section(workload, layout),
-    }
-
-
-def _joined(plan: Plan, network: str | None) -> object:
-    return structs.replace(plan.hardware, network=network)
+    return structs.replace(
+        plan,
+        batch=batch_section(workload, spread),
+        parallel=parallel_section(workload, spread, num_nodes=nodes),
+        precision=precision_section(workload, spread),
+        hardware=structs.replace(plan.hardware, network=network),
+    )
 
 
 def write_data(path: Path) -> None:

@@ -6,16 +6,15 @@ python -m benchmarks.search [--write]
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure.environment import host_environment
 from benchmarks.search.commands import Command, ours, peers
 
 RUNS = 5
@@ -110,15 +109,7 @@ def measure() -> dict[str, Any]:
     return {
         "run": {"benchmark": "search", "runs": RUNS, "requests": REQUESTS},
         "measured": {"cold_start": cold_starts(), "search": searches()},
-        "environment": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
-            "load_average": [round(load, 2) for load in os.getloadavg()],
-            "system": platform.platform(terse=True),
-            "python": platform.python_version(),
-            "packages": {name: version(name) for name in PACKAGES},
-            "date": time.strftime("%Y-%m-%d"),
-        },
+        "environment": host_environment(PACKAGES),
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.rows import read_rows
 from benchmarks.speed import ranges
 from benchmarks.speed.predict import measured_s, predicted
-from benchmarks.speed.table import markdown, told_rows, with_table
+from benchmarks.speed.table import MARKS, markdown, told_rows
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "measured.csv"
 README = Path(__file__).parent.parent.parent / "README.md"
@@ -36,7 +36,9 @@ def main() -> None:
     table = markdown(rows, told, by_method=not options.readme)
     print(table)
     if options.readme:
-        README.write_text(with_table(README.read_text(encoding="utf-8"), table), encoding="utf-8")
+        README.write_text(
+            MARKS.with_table(README.read_text(encoding="utf-8"), table), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

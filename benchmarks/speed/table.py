@@ -6,6 +6,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from benchmarks.errors import error_statistics, relative_error
+from benchmarks.readme import Marks
 from benchmarks.rows import Row
 from benchmarks.speed.own import own_errors
 from benchmarks.speed.predict import is_single, measured_s, predicted, set_aside, tokens
@@ -137,11 +138,4 @@ def _own() -> list[str]:
     return lines
 
 
-START, END = "<!-- speed -->", "<!-- end of speed -->"
-
-
-def with_table(readme: str, table: str) -> str:
-    """The README's text with the tables between its marks."""
-    before, rest = readme.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n{table}\n{END}{after}"
+MARKS = Marks("<!-- speed -->", "<!-- end of speed -->")

@@ -10,6 +10,7 @@ from launcher.chatglm.conversion import files_of, identity, to_native, to_origin
 from launcher.chatglm.stored import read_tables
 from launcher.chatglm.writing import MANIFEST
 from launcher.gguf import cache_directory
+from launcher.one_maker import one_maker
 from launcher.run_directory import read_json
 from planner.errors import InvalidRequestError
 
@@ -19,11 +20,12 @@ Layout = Literal["native", "chatglm"]
 def native_checkpoint(source: Path, screen: TextIO) -> Path:
     """The native copy of a ChatGLM checkpoint; made at the first call, found later."""
     target = cache_directory() / f"chatglm-{identity(source, read_tables(files_of(source)))[:16]}"
-    if target.exists() and not _is_whole(target):
-        raise InvalidRequestError(f"{target} is damaged. Delete it and launch again.")
-    if not target.exists():
-        print(f"converting {source} for transformers' GLM (once) to {target}", file=screen)
-        to_native(source, target, screen)
+    with one_maker(target):
+        if target.exists() and not _is_whole(target):
+            raise InvalidRequestError(f"{target} is damaged. Delete it and launch again.")
+        if not target.exists():
+            print(f"converting {source} for transformers' GLM (once) to {target}", file=screen)
+            to_native(source, target, screen)
     return target
 
 

@@ -101,8 +101,8 @@ def described(
     restarts: int = 0,
 ) -> Look:
     state, code = STATES.get(slurm_state, "unknown"), code_of(exit_code)
-    if slurm_state == "FAILED" and code in STOPPED:
-        state = "cancelled"  # launch was asked to stop, and has saved
+    if slurm_state == "FAILED" and code in STOPPED:  # as launch ends when it is asked to stop
+        return Look(state="cancelled", detail=f"stopped by {STOPPED[code]}", exit_code=code)
     details = [
         slurm_state if slurm_state not in ("PENDING", "RUNNING", "COMPLETED") else "",
         reason if reason != "None" else "",

@@ -4,6 +4,8 @@ import hashlib
 import os
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from launcher.fallbacks import describe_layout
 from launcher.nodes.place import Node
 from launcher.plan_file import plan_text
@@ -57,11 +59,18 @@ def facts_of(plan: Plan, node: Node, *, goes_on: bool, refusal: str | None = Non
         cards=_cards(cluster),
         driver=cluster.driver_version,
         versions={"python": python_version(), **package_versions()},
-        plan=hashlib.blake2b(plan_text(plan).encode(), digest_size=16).hexdigest(),
+        plan=plan_key(plan),
         layout=describe_layout(suited),
         notes=notes,
         refusal=refusal,
     )
+
+
+def plan_key(plan: Plan) -> str:
+    """Without the run directory: whether that is the same is asked of the storage itself."""
+    placed = structs.replace(plan.output, directory=".")
+    text = plan_text(structs.replace(plan, output=placed))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _cards(cluster: Cluster) -> str:

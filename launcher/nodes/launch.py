@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from launcher.beginning import Wanted, begun, tell
+from launcher.beginning import Wanted, begun, is_done, tell
 from launcher.command import JOIN_SECONDS, num_cores, planned_environment
 from launcher.dry_run import dry_run_text
 from launcher.ending import Ended, say, show_result, show_training_failure
@@ -52,6 +52,8 @@ def launch_node(
     node = node_at(endpoint)
     if dry_run:
         print(dry_run_of(plan, directory, endpoint, node, wanted), end="")
+        return 0
+    if is_done(directory, wanted):
         return 0
     check_may_run_in(directory)
     goes_on = wanted.goes_on(RunDirectory(directory))

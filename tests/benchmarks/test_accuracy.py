@@ -6,7 +6,7 @@ from benchmarks.accuracy import ranges
 from benchmarks.accuracy.__main__ import PUBLISHED, README
 from benchmarks.accuracy.predict import predicted, set_aside
 from benchmarks.accuracy.sources import sources
-from benchmarks.accuracy.table import markdown, with_table
+from benchmarks.accuracy.table import MARKS, markdown
 from benchmarks.rows import Row, read_rows
 
 ROWS = read_rows(PUBLISHED)
@@ -15,7 +15,7 @@ PREDICTED = [row for row in ROWS if set_aside(row) is None]
 
 def test_the_readme_shows_the_table_that_the_benchmark_makes() -> None:
     readme = README.read_text(encoding="utf-8")
-    assert with_table(readme, markdown(ROWS)) == readme, (
+    assert MARKS.with_table(readme, markdown(ROWS)) == readme, (
         "accept with: python -m benchmarks.accuracy --readme"
     )
 

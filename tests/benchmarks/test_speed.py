@@ -9,7 +9,7 @@ from benchmarks.rows import read_rows
 from benchmarks.speed import ranges
 from benchmarks.speed.__main__ import PUBLISHED, README
 from benchmarks.speed.predict import measured_s, set_aside, speed_sources
-from benchmarks.speed.table import Told, markdown, order, rate_sources, told_rows, with_table
+from benchmarks.speed.table import MARKS, Told, markdown, order, rate_sources, told_rows
 from planner.efficiency import speed_data
 
 ROWS = read_rows(PUBLISHED)
@@ -22,7 +22,7 @@ def told() -> list[Told]:
 
 def test_the_readme_shows_the_table_that_the_benchmark_makes(told: list[Told]) -> None:
     readme = README.read_text(encoding="utf-8")
-    assert with_table(readme, markdown(ROWS, told)) == readme, (
+    assert MARKS.with_table(readme, markdown(ROWS, told)) == readme, (
         "accept with: python -m benchmarks.speed --readme"
     )
 

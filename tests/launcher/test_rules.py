@@ -1,7 +1,7 @@
 """What presets/rules.yaml says of the libraries, seen in the libraries that are installed.
 
 int8-before-turing needs such a card, and is read in bitsandbytes' documentation alone;
-attention-compiled a compiler, and is read in transformers' source.
+attention-compiled a compiler, and is read in transformers' source; eager-on-cpu is read in torch's.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ SEEN = {
     "sgd-zero",
     "attention-packages",
 }
-READ_ONLY = {"int8-before-turing", "attention-compiled"}
+READ_ONLY = {"int8-before-turing", "attention-compiled", "eager-on-cpu"}
 SEEN_ELSEWHERE = {"packing-without-positions", "qlora-gpt-oss", "eager-beside-flash"}
 """In tests/launcher/test_packing.py, tests/planner/test_rules.py and test_search.py."""
 

@@ -114,7 +114,11 @@ def test_a_folder_that_slurm_cannot_name(directory: str) -> None:
         ("COMPLETED", {"nodes": "node1"}, Look(state="finished", exit_code=0)),
         ("FAILED", {"code": "2:0"}, Look(state="failed", detail="FAILED", exit_code=2)),
         ("FAILED", {"code": "0:9"}, Look(state="failed", detail="FAILED", exit_code=137)),
-        ("FAILED", {"code": "143:0"}, Look(state="cancelled", detail="FAILED", exit_code=143)),
+        (
+            "FAILED",
+            {"code": "143:0", "reason": "NonZeroExitCode"},
+            Look(state="cancelled", detail="stopped by SIGTERM", exit_code=143),
+        ),
         ("CANCELLED", {"code": "0:15"}, Look(state="cancelled", detail="CANCELLED")),
         ("TIMEOUT", {"reason": "TimeLimit"}, Look(state="failed", detail="TIMEOUT, TimeLimit")),
         (

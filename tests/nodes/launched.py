@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
 from benchmarks.nodes.namespaces import Namespace
 from tests.launcher.forked import ENVIRONMENT, server
 from tests.launcher.launching import environment
@@ -58,7 +60,8 @@ def _launch(namespace: str, folder: Path, options: tuple[str, ...], said: Path) 
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment(**ENVIRONMENT, XDG_CACHE_HOME=str(folder / "cache")))
-    subprocess.Popen = fork_modules  # type: ignore[misc,assignment]
+    for module in (subprocess, subprocess_handler):
+        setattr(module, "Popen", fork_modules)  # noqa: B010
     _hasten()
     become(["launcher.cli", "plan.yaml", *options])
 

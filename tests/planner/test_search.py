@@ -92,7 +92,11 @@ def every_candidate(request: Request) -> Iterator[Priced]:
     pinned = pinned_of(request) | {"attention"}
     for method in request.methods:
         own = workload(request, method)
-        layouts = [x for series in allowed_series(request, own) for x in series.layouts()]
+        layouts = [
+            series.layout(size)
+            for series in allowed_series(request, own)
+            for size in series.micro_batch_sizes
+        ]
         for choice, layout in product(open_choices(request, own), layouts):
             where = own, layout.strategy, layout.offload, cluster
             if broken_rule(Combination.of(*where, attention=choice.attention), pinned=pinned):

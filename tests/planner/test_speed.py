@@ -248,9 +248,9 @@ def test_cards_that_a_class_names_exist() -> None:
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_every_layout_keeps_the_share_of_each_rank(count: int) -> None:
     every = [
-        layout
+        each.layout(size)
         for each in series(samples_per_rank=12, world_size=count)
-        for layout in each.layouts()
+        for size in each.micro_batch_sizes
     ]
     assert every
     assert {x.global_batch_size for x in every} == {12 * count}

@@ -9,10 +9,11 @@ from msgspec import structs
 
 from planner.candidate import Candidate
 from planner.choose import decide
+from planner.detect import parse_gpus
 from planner.errors import InvalidRequestError
 from planner.least_memory import most_saved_bytes
 from planner.least_time import most_saved_s
-from planner.plan import METHODS, AttentionName
+from planner.plan import METHODS, AttentionName, Method
 from planner.presets import load_gpu
 from planner.recipes import load_recipe
 from planner.request import open_choices, workload
@@ -107,6 +108,28 @@ def test_the_bounds_of_the_stock_loss_hold(seed: int) -> None:
     assert saved_s <= most_saved_s(fused)
     saved = fused.memory.peak_allocated_bytes - stock.memory.peak_allocated_bytes
     assert saved <= most_saved_bytes(stock.workload, fused)
+
+
+@pytest.mark.parametrize("length", [64, 1024, 4096])
+@pytest.mark.parametrize("method", METHODS)
+def test_so_do_those_of_the_fused_loss_on_the_cpu(method: Method, length: int) -> None:
+    asked = request(parse_gpus("cpu"), model="smollm2-135m", method=method, sequence_length=length)
+    own = workload(asked, method)
+    other = variant_of(own, Choice(loss="fused", attention="sdpa")).workload
+    for samples in (1, 2, 8):
+        layout = Layout(
+            strategy="single",
+            world_size=1,
+            micro_batch_size=samples,
+            gradient_accumulation_steps=2,
+            activation_checkpointing=False,
+        )
+        stock = Candidate(workload=own, layout=layout, cluster=asked.cluster)
+        fused = replace(stock, workload=other)
+        assert stock.workload.recipe.loss == "standard"
+        assert stock.ranking_time_s - fused.ranking_time_s <= most_saved_s(stock)
+        saved = stock.memory.peak_allocated_bytes - fused.memory.peak_allocated_bytes
+        assert saved <= most_saved_bytes(other, stock)
 
 
 def pair(source: random.Random) -> tuple[Candidate, Candidate]:
