@@ -106,7 +106,7 @@ def test_every_recipe_plans_or_says_why_not(name: str, machine: str) -> None:
     planned = chosen.workload.recipe
     assert planned.global_batch_size % recipe.global_batch_size == 0
     assert (planned.adapter, planned.optimizer) == (recipe.adapter, recipe.optimizer)
-    assert (planned.data, planned.packing) == (recipe.data, recipe.packing)
+    assert (planned.data, planned.packing) == (recipe.data, bool(recipe.packing))
 
 
 def test_lora_is_qlora_without_its_quantization() -> None:
