@@ -59,8 +59,9 @@ class Company:
         """Why it was ended."""
         return None
 
-    def blamed(self, code: int) -> Trouble | None:
-        """After this node's part of an attempt: which other node is to blame."""
+    def blamed(self, code: int, hung: str | None) -> Trouble | None:
+        """After this node's part of an attempt: which other node is to blame. ``hung`` is the
+        verdict on ranks that were ended for their silence."""
         return None
 
     def ends(self, ended: Ended) -> None:
@@ -164,7 +165,8 @@ def train_once(
         ask_to_stop=lambda number: ask_ranks_to_stop(run, number),
         look=look,
     )
-    return how_it_ended(run, code, watch, blamed=company.blamed(code))
+    hung = watch.verdict() if watch.hung else None
+    return how_it_ended(run, code, watch, blamed=company.blamed(code, hung))
 
 
 def ask_ranks_to_stop(run: RunDirectory, number: int) -> bool:

@@ -93,18 +93,18 @@ class Nodes(Company):
             time.sleep(LOOK_SECONDS)
         return None
 
-    def blamed(self, code: int) -> Trouble | None:
+    def blamed(self, code: int, hung: str | None) -> Trouble | None:
         """Waits, where this node's ranks cannot know why they have failed, for the others to say
         how it went for them, or to be silent long enough."""
-        self._here.heart.say("over", attempt=self.attempt, code=code)
-        if code == 0 or code in STOPPED or self._knows_why():
+        self._here.heart.say("over", attempt=self.attempt, code=code, message=hung or "")
+        if code == 0 or code in STOPPED or hung is not None or self._knows_why():
             return self._trouble
         end = time.monotonic() + SILENT_SECONDS + 2 * BEAT_SECONDS
         while self._trouble is None and time.monotonic() < end and self._awaits_word():
             time.sleep(LOOK_SECONDS)
             self._listen()
             self._trouble = self._lost_node(waits=False)
-        return self._trouble
+        return self._trouble or self._told()
 
     def ends(self, ended: Ended) -> None:
         self._here.heart.say(
@@ -142,6 +142,14 @@ class Nodes(Company):
                 return Trouble(reason=f"node {peer} is lost: not heard of for {SILENT_SECONDS:g} s")
             if peer.leads and self._here.heart.unreached_s > SILENT_SECONDS:
                 return Trouble(reason=f"node {peer} is lost: not reached for {SILENT_SECONDS:g} s")
+        return None
+
+    def _told(self) -> Trouble | None:
+        """What another node's watch has found out of this attempt."""
+        for peer in self._peers:
+            beat = peer.beat
+            if peer.heard and (beat.state, beat.attempt) == ("over", self.attempt) and beat.message:
+                return Trouble(reason=f"node {peer}: {beat.message}")
         return None
 
     def _notice(self, peer: Peer) -> None:

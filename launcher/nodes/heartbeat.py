@@ -7,6 +7,7 @@ replaced whole, and opened again at every look, which is when NFS asks its serve
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -97,7 +98,8 @@ class Heart:
         while not self._end.wait(BEAT_SECONDS):
             if self._reaches_leader():
                 self._reached_at = time.monotonic()
-                self._write()
+                with suppress(OSError):  # a disk that comes back too late is as good as silence
+                    self._write()
 
     def _write(self) -> None:
         with self._lock:

@@ -27,7 +27,10 @@ from launcher.run_directory import RunDirectory, create
 from tests.launcher.faults import install
 from tests.launcher.launching import Finished
 
-PRELOADED = ["launcher.train", "launcher.prepare", "bitsandbytes", "deepspeed"]
+PRELOADED = [
+    *("launcher.train", "launcher.prepare", "bitsandbytes", "deepspeed"),
+    *("launcher.cli", "launcher.nodes.meeting", "torch.distributed.run"),
+]
 ENVIRONMENT = {
     "DS_ACCELERATOR": "cpu",
     "HF_HUB_OFFLINE": "1",

@@ -68,8 +68,9 @@ def _launch(namespace: str, folder: Path, options: tuple[str, ...], said: Path) 
 
 def _hasten() -> None:
     """Silence that means loss is a tenth of what it is for a person."""
-    from launcher.nodes import company, heartbeat
+    from launcher.nodes import company, heartbeat, meeting
 
+    meeting.SEEN_SECONDS = 0.5
     hastened = {"SILENT_SECONDS": SILENT_SECONDS, "BEAT_SECONDS": BEAT_SECONDS}
     for module in (company, heartbeat):
         for name, seconds in hastened.items():
