@@ -35,5 +35,7 @@ def test_what_is_refused(given: dict[str, str], said: str) -> None:
 
 
 def test_a_setting_that_is_needed() -> None:
-    with pytest.raises(InvalidRequestError, match=r"--with hosts=\.\.\.: a file with a host a line"):
+    with pytest.raises(
+        InvalidRequestError, match=r"--with hosts=\.\.\.: a file with a host a line"
+    ):
         read_settings(HostSettings, "hosts", {})
