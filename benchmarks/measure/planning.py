@@ -15,6 +15,7 @@ from planner.errors import InvalidRequestError, UserError
 from planner.gpu import Cluster, Device
 from planner.plan import Plan
 from planner.presets import ModelPreset, load_model
+from planner.problem import problem_of
 from planner.recipe import Recipe
 from planner.recipes import load_recipe
 from planner.request import Request, workload
@@ -68,7 +69,7 @@ def plan_row(row: Row, cluster: Cluster) -> Planned:
     try:
         candidate, request = _candidate(row, cluster)
         plan = plan_of(_decision(request, candidate))
-    except (UserError, ValidationError, ValueError) as error:
+    except (UserError, ValueError) as error:
         raise NotPlannableError(str(error)) from error
     return Planned(plan=plan, candidate=candidate)
 
@@ -117,7 +118,11 @@ def _recipe(row: Row) -> Recipe:
         * row.gradient_accumulation_steps
         * row.world_size,
     }
-    return convert(to_builtins(recipe) | changes, Recipe)
+    content = to_builtins(recipe) | changes
+    try:
+        return convert(content, Recipe)
+    except ValidationError as error:
+        raise NotPlannableError(problem_of(error, Recipe, content).text) from error
 
 
 def _decision(request: Request, candidate: Candidate) -> Decision:
