@@ -106,6 +106,7 @@ def follow_leader(here: Here, nodes: Nodes, *, keeps_inputs: bool) -> Ended:
         ended = prepare(here.run, environment, nodes)
         if ended.code != 0:
             return ended
+    nodes.is_ready()
     ended = Ended(code=0)
     while (word := nodes.next_word("training", "done")) is not None and word.state != "done":
         nodes.attempt = word.attempt
@@ -132,7 +133,9 @@ def await_leader(endpoint: Endpoint, leader: Peer) -> bool:
     end = time.monotonic() + JOIN_SECONDS
     while time.monotonic() < end:
         leader.listen()
-        if leader.heard and leader.beat.state in ("preparing", "training", "over"):
+        if leader.heard and leader.beat.state in ("failed", "done"):
+            raise InvalidRequestError(f"node {leader} has ended the run: {leader.beat.message}")
+        if leader.heard and leader.beat.state != "meeting":
             return True
         if listens(endpoint):
             return False
