@@ -158,7 +158,10 @@ def nodes_of(plan: Plan, here: Here, met: Met, wanted: Wanted) -> Nodes:
         for node in met.nodes
         if node.address != here.node.address
     ]
-    return Nodes(plan, here, peers, max_restarts=wanted.max_restarts)
+    nodes = Nodes(plan, here, peers, max_restarts=wanted.max_restarts)
+    set_here = environment_of(plan, nodes)
+    say("network: " + " ".join(f"{name}={set_here[name]}" for name in nodes.environment))
+    return nodes
 
 
 def members_file(run: RunDirectory) -> Path:

@@ -75,6 +75,9 @@ def test_two_nodes_train_as_one_process(
     assert done.losses == pytest.approx(one_process, rel=tolerance)
     assert "2 nodes, all-reduce" in launches[0].said
     assert sum("data: tokenized before" in each.said for each in launches) == 1
+    for launch in launches:
+        settings = "NCCL_SOCKET_IFNAME=cable0 GLOO_SOCKET_IFNAME=cable0"
+        assert f"\nnetwork: {settings}" in launch.said
     assert "loss 5.6" in launches[0].said
     assert "finished; rank 0 was on 10.0.0.1: run" in launches[1].said
     logs = {path.name for path in (done.run / "logs").iterdir()}
