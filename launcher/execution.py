@@ -97,7 +97,7 @@ def execute(
 
 
 def environment_of(plan: Plan, company: Company) -> dict[str, str]:
-    changes = environment_changes(plan, cores=num_cores())
+    changes = environment_changes(plan, cores=num_cores(), max_restarts=company.max_restarts)
     return merged_environment(os.environ, {**changes, **company.environment})
 
 

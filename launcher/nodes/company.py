@@ -45,7 +45,7 @@ class Nodes(Company):
         super().__init__(max_restarts=max_restarts)
         self._here, self._peers = here, peers
         self._num_nodes = plan.parallel.num_nodes
-        self.environment = network_environment(here.node, restarts=max_restarts > 0)
+        self.environment = network_environment(here.node)
         self.attempt = 0
         """Of the ranks' starts; its number is that of its port behind the endpoint's."""
         self._trouble: Trouble | None = None

@@ -192,14 +192,13 @@ def last_word(heart: Heart) -> Iterator[None]:
 
 
 def dry_run_of(plan: Plan, directory: Path, endpoint: Endpoint, node: Node, wanted: Wanted) -> str:
-    restarts = wanted.max_restarts
     text = dry_run_text(
         plan,
         RunDirectory(directory, node.address),
         python=sys.executable,
         cores=num_cores(),
         rendezvous=rendezvous_of(node, endpoint, 1, plan.parallel.num_nodes),
-        network=network_environment(node, restarts=restarts > 0),
-        max_restarts=restarts,
+        network=network_environment(node),
+        max_restarts=wanted.max_restarts,
     )
     return f"node: {node}, {node.interface}{', leads' if node.leads else ''}\n{text}"
