@@ -76,8 +76,14 @@ def preparation_command(run: RunDirectory, *, python: str) -> list[str]:
     return [python, "-m", "launcher.prepare", str(run.path), *node]
 
 
-def environment_changes(plan: Plan, *, cores: int) -> dict[str, str]:
-    """What the ranks find in their environment beside the caller's own."""
+def environment_changes(plan: Plan, *, cores: int, max_restarts: int = 0) -> dict[str, str]:
+    """What the ranks find in their environment beside the caller's own.
+
+    Ranks that may be started again meet in a store of their own each time: in that of torch
+    elastic they would find the addresses of those before them, and a node that comes back the
+    first round's store. read: torch/distributed/rendezvous.py, _create_c10d_store, and
+    elastic/rendezvous/dynamic_rendezvous.py, next_rendezvous, at 2.13.
+    """
     changes = {
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -89,6 +95,8 @@ def environment_changes(plan: Plan, *, cores: int) -> dict[str, str]:
         changes["OMP_NUM_THREADS"] = str(max(1, cores // plan.parallel.gpus_per_node))
         # A team that spins while it waits is many times slower when another process wants a core.
         changes["OMP_WAIT_POLICY"] = "PASSIVE"
+    if max_restarts:
+        changes["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     return changes
 
 
@@ -108,10 +116,14 @@ def merged_environment(caller: Mapping[str, str], changes: Mapping[str, str]) ->
 
 
 def planned_environment(
-    plan: Plan, caller: Mapping[str, str], network: Mapping[str, str] | None = None
+    plan: Plan,
+    caller: Mapping[str, str],
+    *,
+    network: Mapping[str, str] | None = None,
+    max_restarts: int = 0,
 ) -> dict[str, str]:
     """What every process of a plan's run finds here; beside it, what its nodes meet over."""
-    changes = environment_changes(plan, cores=num_cores())
+    changes = environment_changes(plan, cores=num_cores(), max_restarts=max_restarts)
     return merged_environment(caller, {**changes, **(network or {})})
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from collections.abc import Mapping
 
 from launcher.command import (
     Rendezvous,
@@ -22,10 +21,10 @@ def dry_run_text(
     python: str,
     cores: int,
     rendezvous: Rendezvous | None = None,
-    network: Mapping[str, str] | None = None,
+    network: dict[str, str] | None = None,
     max_restarts: int = 0,
 ) -> str:
-    changes = {**environment_changes(plan, cores=cores), **(network or {})}
+    changes = environment_changes(plan, cores=cores, max_restarts=max_restarts) | (network or {})
     environment = rank_environment(plan, changes)
     command = torchrun_command(
         plan, run, python=python, rendezvous=rendezvous, max_restarts=max_restarts

@@ -77,7 +77,7 @@ def execute(
 ) -> int:
     """Prepare, train, show; the training's exit code."""
     company = company or Company()
-    environment = planned_environment(plan, os.environ, company.environment)
+    environment = environment_of(plan, company)
     write_plan(plan, run)
     company.prepares()
     if saved is None:
@@ -96,6 +96,13 @@ def execute(
         show_result(plan, run)
     company.ends(ended)
     return ended.code
+
+
+def environment_of(plan: Plan, company: Company) -> dict[str, str]:
+    """Of this node's part."""
+    return planned_environment(
+        plan, os.environ, network=company.environment, max_restarts=company.max_restarts
+    )
 
 
 def prepare(run: RunDirectory, environment: Mapping[str, str], company: Company) -> Ended:

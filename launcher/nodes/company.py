@@ -46,7 +46,7 @@ class Nodes(Company):
         super().__init__(max_restarts=max_restarts)
         self._here, self._peers = here, peers
         self._num_nodes = plan.parallel.num_nodes
-        self.environment = network_environment(here.node, restarts=max_restarts > 0)
+        self.environment = network_environment(here.node)
         self.attempt = 0
         """Of the ranks' starts; its number is that of its port behind the endpoint's."""
         self._trouble: Trouble | None = None
@@ -63,12 +63,24 @@ class Nodes(Company):
     def trains(self) -> Rendezvous:
         here = self._here
         if here.node.leads:
+            self._wait_until_ready()
             self.attempt += 1
         here.heart.say("training", attempt=self.attempt)
         if not here.node.leads:
             # torch elastic itself gives up a store that is not there yet within a minute
             wait_until_listening(here.endpoint.after(self.attempt), JOIN_SECONDS, self.look)
         return rendezvous_of(here.node, here.endpoint, self.attempt, self._num_nodes)
+
+    def is_ready(self) -> None:
+        """This node's inputs are there."""
+        self._here.heart.say("ready")
+
+    def _wait_until_ready(self) -> None:
+        """However long another node prepares: torch elastic would not wait for so long."""
+        while not self.look():
+            if all(p.is_lost or p.beat.state not in ("meeting", "preparing") for p in self._peers):
+                break
+            time.sleep(LOOK_SECONDS)
 
     def look(self) -> bool:
         """Whether another node has ended this one's part."""

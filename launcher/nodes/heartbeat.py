@@ -15,8 +15,9 @@ from typing import Literal
 
 from launcher.nodes.place import Node
 
-State = Literal["meeting", "preparing", "training", "over", "failed", "done"]
-"""``over``: the ranks of an attempt have ended. ``failed``, ``done``: this launch ends."""
+State = Literal["meeting", "preparing", "ready", "training", "over", "failed", "done"]
+"""``ready``: its inputs are there. ``over``: the ranks of an attempt have ended. ``failed``,
+``done``: this launch ends."""
 BEAT_SECONDS = 2.0
 SILENT_SECONDS = 30.0
 """A node that is not heard of for so long is lost."""

@@ -1,6 +1,5 @@
 """``launch plan.yaml --rdzv-endpoint HOST``, the same on each of a run's nodes."""
 
-import os
 import signal
 import sys
 import time
@@ -10,10 +9,10 @@ from pathlib import Path
 from types import FrameType
 
 from launcher.beginning import Wanted, begun, is_done, tell
-from launcher.command import JOIN_SECONDS, num_cores, planned_environment
+from launcher.command import JOIN_SECONDS, num_cores
 from launcher.dry_run import dry_run_text
 from launcher.ending import Ended, say, show_result, show_training_failure
-from launcher.execution import execute, prepare, train_once
+from launcher.execution import environment_of, execute, prepare, train_once
 from launcher.inputs import inputs_before
 from launcher.nodes.company import Here, Nodes, rendezvous_of
 from launcher.nodes.convene import convene
@@ -102,13 +101,14 @@ def follow_leader(here: Here, nodes: Nodes, *, keeps_inputs: bool) -> Ended:
     if nodes.next_word("preparing", "training") is None:
         return taken_down(nodes)
     plan = read_spec(Plan, here.run.plan)
-    environment = planned_environment(plan, os.environ, nodes.environment)
+    environment = environment_of(plan, nodes)
     inputs = inputs_before(here.run) if keeps_inputs else None
     if inputs is None or not inputs.are_there:
         nodes.prepares()
         ended = prepare(here.run, environment, nodes)
         if ended.code != 0:
             return ended
+    nodes.is_ready()
     ended = Ended(code=0)
     while (word := nodes.next_word("training", "done")) is not None and word.state != "done":
         nodes.attempt = word.attempt
@@ -135,7 +135,9 @@ def await_leader(endpoint: Endpoint, leader: Peer) -> bool:
     end = time.monotonic() + JOIN_SECONDS
     while time.monotonic() < end:
         leader.listen()
-        if leader.heard and leader.beat.state in ("preparing", "training", "over"):
+        if leader.heard and leader.beat.state in ("failed", "done"):
+            raise InvalidRequestError(f"node {leader} has ended the run: {leader.beat.message}")
+        if leader.heard and leader.beat.state != "meeting":
             return True
         if listens(endpoint):
             return False
@@ -158,7 +160,10 @@ def nodes_of(plan: Plan, here: Here, met: Met, wanted: Wanted) -> Nodes:
         for node in met.nodes
         if node.address != here.node.address
     ]
-    return Nodes(plan, here, peers, max_restarts=wanted.max_restarts)
+    nodes = Nodes(plan, here, peers, max_restarts=wanted.max_restarts)
+    set_here = environment_of(plan, nodes)
+    say("network: " + " ".join(f"{name}={set_here[name]}" for name in nodes.environment))
+    return nodes
 
 
 def members_file(run: RunDirectory) -> Path:
@@ -189,14 +194,13 @@ def last_word(heart: Heart) -> Iterator[None]:
 
 
 def dry_run_of(plan: Plan, directory: Path, endpoint: Endpoint, node: Node, wanted: Wanted) -> str:
-    restarts = wanted.max_restarts
     text = dry_run_text(
         plan,
         RunDirectory(directory, node.address),
         python=sys.executable,
         cores=num_cores(),
         rendezvous=rendezvous_of(node, endpoint, 1, plan.parallel.num_nodes),
-        network=network_environment(node, restarts=restarts > 0),
-        max_restarts=restarts,
+        network=network_environment(node),
+        max_restarts=wanted.max_restarts,
     )
     return f"node: {node}, {node.interface}{', leads' if node.leads else ''}\n{text}"

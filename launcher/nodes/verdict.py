@@ -33,10 +33,12 @@ def judge(met: Met, plan: Plan) -> Verdict:
 
 
 def common_layout(met: Met, plan: Plan) -> Plan:
-    """The leanest that any node's memory asks for: all run the same."""
+    """The leanest that any node's memory asks for: all run the same. A run that goes on may be at
+    a leaner one already than a node says."""
     layouts = [plan, *fallback_plans(plan)]
     words = [describe_layout(each) for each in layouts]
-    return layouts[max(words.index(node.layout) for node in met.nodes)]
+    asked = (words.index(node.layout) for node in met.nodes if node.layout in words)
+    return layouts[max(asked, default=0)]
 
 
 def _refused(met: Met) -> Iterator[str]:

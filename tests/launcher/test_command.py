@@ -89,6 +89,14 @@ def test_gpu_ranks_get_expandable_segments() -> None:
     assert {"DS_ACCELERATOR", "OMP_NUM_THREADS"}.isdisjoint(changes)
 
 
+def test_ranks_that_may_be_started_again_meet_in_a_store_of_their_own() -> None:
+    changes = environment_changes(plan(), cores=2, max_restarts=1)
+    assert changes["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
+    assert changes.keys() - environment_changes(plan(), cores=2) == {
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+    }
+
+
 def test_telemetry_is_off_everywhere() -> None:
     for changes in (
         environment_changes(plan(), cores=2),

@@ -29,7 +29,7 @@ def test_one_of_two_nodes(tmp_path: Path) -> None:
         python="python",
         cores=2,
         rendezvous=rendezvous_of(node, endpoint, 1, 2),
-        network=network_environment(node, restarts=True, infiniband=tmp_path),
+        network=network_environment(node, tmp_path),
         max_restarts=1,
     )
     assert_golden("dry-run-node.txt", text, tmp_path)

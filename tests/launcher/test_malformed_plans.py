@@ -52,6 +52,10 @@ CASES: list[tuple[str, str]] = [
         plan_text(precision={"compute": "fp16", "frozen": "fp16", "trainable": "fp32"}),
         "precision.compute fp16 needs a GPU",
     ),
+    (
+        plan_text(hardware__network="100gb"),
+        "hardware.network: no network is named '100gb'. Did you mean '100gbe'?",
+    ),
 ]
 
 

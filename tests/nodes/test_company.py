@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -11,8 +12,10 @@ from launcher.failure import Failure, write_failure
 from launcher.nodes import company, heartbeat
 from launcher.nodes.company import Here, Nodes
 from launcher.nodes.heartbeat import Heart, Peer
+from launcher.nodes.launch import await_leader
 from launcher.nodes.place import Endpoint, Node
 from launcher.run_directory import RunDirectory
+from planner.errors import InvalidRequestError
 from tests.launcher.plans import parallel, plan
 from tests.nodes.launched import wait_until
 
@@ -60,6 +63,18 @@ def test_all_is_well(tmp_path: Path, other: Heart) -> None:
     while time.monotonic() < end:
         assert not nodes.look()
     assert nodes.trouble is None
+
+
+def test_the_leader_waits_for_who_prepares_longer(tmp_path: Path, other: Heart) -> None:
+    nodes = seen_from(LEADER, OTHER, tmp_path)
+    other.say("preparing")
+    waiting = Thread(target=nodes.trains)
+    waiting.start()
+    time.sleep(0.2)
+    assert nodes.attempt == 0
+    other.say("ready")
+    waiting.join(10)
+    assert nodes.attempt == 1
 
 
 def test_one_that_fails_ends_all_with_its_reason(tmp_path: Path, other: Heart) -> None:
@@ -131,3 +146,12 @@ def test_where_no_rank_knows_the_silence_of_the_other_node_tells(tmp_path: Path)
     trouble = nodes.blamed(1, None)
     assert trouble is not None
     assert trouble.reason.startswith("node n2 (10.0.0.2) is lost")
+
+
+def test_a_leader_that_ends_before_the_nodes_meet(tmp_path: Path) -> None:
+    (tmp_path / ".nodes").mkdir()
+    leader = Peer(tmp_path / ".nodes", LEADER.name, LEADER.address, leads=True)
+    with Heart(tmp_path / ".nodes", LEADER, lambda: True) as heart:
+        heart.say("failed", code=2, message="runs/x holds an unfinished run")
+        with pytest.raises(InvalidRequestError, match="has ended the run: runs/x holds an unfin"):
+            await_leader(Endpoint(host="127.0.0.1", port=1), leader)

@@ -1,6 +1,7 @@
 """Two nodes for real: torch elastic over gloo between two network namespaces."""
 
 import json
+import os
 import re
 import signal
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 from benchmarks.nodes.namespaces import Namespace
 from launcher.checkpoints import last_whole
+from launcher.stages import places
 from tests.launcher.forked import Launcher
 from tests.launcher.interrupted import SIX_STEPS
 from tests.launcher.launching import Finished, write_plan, write_samples
@@ -75,6 +77,9 @@ def test_two_nodes_train_as_one_process(
     assert done.losses == pytest.approx(one_process, rel=tolerance)
     assert "2 nodes, all-reduce" in launches[0].said
     assert sum("data: tokenized before" in each.said for each in launches) == 1
+    for launch in launches:
+        settings = "NCCL_SOCKET_IFNAME=cable0 GLOO_SOCKET_IFNAME=cable0"
+        assert f"\nnetwork: {settings}" in launch.said
     assert "loss 5.6" in launches[0].said
     assert "finished; rank 0 was on 10.0.0.1: run" in launches[1].said
     logs = {path.name for path in (done.run / "logs").iterdir()}
@@ -173,3 +178,21 @@ def test_what_speaks_against_a_run_is_said_on_every_node(
         assert "(10.0.0.2): data file data.jsonl does not exist" in last
         assert "(10.0.0.2) does not see the run directory of " in last
         assert last.count("error: ") == 1
+
+
+def test_a_rank_on_one_node_is_started_again(
+    nodes: Nodes, folder: Path, tiny_checkpoint: Path
+) -> None:
+    """Its peer, which has only lost it, with it."""
+    changes: dict[str, Any] = {"training": {"max_steps": 200, "save_steps": 50}, **TWO_RANKS}
+    write_plan(folder, model__source=str(tiny_checkpoint), parallel=parallel("ddp"), **changes)
+    launch = Launched(nodes[0], folder, ("--max-restarts", "1"))
+    wait_for_step(60, folder)
+    os.kill(places(folder / "run" / ".ranks")[1].process, signal.SIGKILL)
+    assert launch.ended() == 0, launch.said
+    attempts = json.loads((folder / "run" / "attempts.json").read_bytes())
+    begun, again = attempts
+    assert (begun["from_step"], begun["ended"]) == (0, "the ranks were started again")
+    assert (again["from_step"] % 50, again["ended"]) == (0, "finished")
+    assert again["from_step"] > 0
+    assert steps(folder) == 200

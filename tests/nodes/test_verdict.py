@@ -147,6 +147,7 @@ def test_all_take_the_layout_of_the_node_with_the_least_memory() -> None:
     (leaner,) = fallback_plans(planned())
     assert common_layout(met(), planned()) == planned()
     assert common_layout(met(facts(2, layout=describe_layout(leaner))), planned()) == leaner
+    assert common_layout(met(), leaner) == leaner, "where an earlier launch had to go"
 
 
 def test_the_run_directory_may_be_mounted_in_two_places() -> None:

@@ -47,6 +47,19 @@ def error_of(*arguments: str, cwd: Path) -> str:
     return lines[0]
 
 
+@pytest.mark.parametrize("network", ["infiniband-400g", None])
+def test_a_plan_for_several_nodes_names_what_joins_them(
+    network: str | None, tmp_path: Path
+) -> None:
+    named = [] if network is None else ["--network", network]
+    result = plan(
+        *("--model", "llama-3.1-8b", "--gpus", "8xh100", "--nodes", "2", *named), cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    made = read_spec(Plan, tmp_path / "plan.yaml")
+    assert (made.hardware.network, made.parallel.num_nodes) == (network, 2)
+
+
 @pytest.mark.parametrize("spec", TIERS)
 def test_json_for_the_customers_machines(spec: str, tmp_path: Path) -> None:
     result = plan("--model", "chatglm3-6b-base", "--gpus", spec, "--json", cwd=tmp_path)
