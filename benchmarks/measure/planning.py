@@ -85,8 +85,9 @@ def _candidate(row: Row, cluster: Cluster) -> tuple[Candidate, Request]:
         offload=row.offload,
     )
     work = workload(request, row.method)
-    if work.loss != row.loss:
-        raise NotPlannableError(f"a plan for the {cluster.device} takes the {work.loss} loss")
+    if work.attention != row.attention:
+        device = cluster.device
+        raise NotPlannableError(f"a plan for the {device} takes {work.attention} attention")
     layout = Layout(
         strategy=row.strategy,
         world_size=row.world_size,
