@@ -14,8 +14,14 @@ def fallback_plans(plan: Plan) -> list[Plan]:
     return [
         _with_layout(plan, fallback)
         for fallback in plan.fallbacks
-        if fallback.strategy == plan.parallel.strategy
+        if fallback.strategy == plan.parallel.strategy and keeps_batch(plan, fallback)
     ]
+
+
+def keeps_batch(plan: Plan, fallback: Fallback) -> bool:
+    """Whether it still makes the plan's global batch, which may have been set anew."""
+    micro = fallback.micro_batch_size * fallback.gradient_accumulation_steps
+    return micro * plan.parallel.world_size == plan.batch.global_batch_size
 
 
 def describe_layout(plan: Plan) -> str:

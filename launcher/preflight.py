@@ -11,11 +11,17 @@ from importlib.util import find_spec
 
 from msgspec import structs
 
-from launcher.fallbacks import describe_layout, fallback_plans, layout_options, layout_settings
+from launcher.fallbacks import (
+    describe_layout,
+    fallback_plans,
+    keeps_batch,
+    layout_options,
+    layout_settings,
+)
 from planner.detect import detect, read_cpu
 from planner.errors import InvalidRequestError, NoFormulasError
 from planner.gpu import Accelerator, Cluster
-from planner.plan import Fallback, Plan
+from planner.plan import Plan
 from planner.refit import on_machine, predicted
 from planner.training_sections import KEPT_CHECKPOINTS
 from planner.units import format_gib
@@ -38,7 +44,11 @@ def refitted(plan: Plan, settings: Sequence[str]) -> tuple[Plan, list[str]]:
         asked = " ".join(f"--set {setting}" for setting in settings)
         raise InvalidRequestError(f"{asked}: {_does_not_fit(fitted, short_bytes, settings)}")
     peak = fitted.prediction.peak_allocated_bytes
-    leaner = tuple(each for each in plan.fallbacks if _is_leaner(fitted, each, peak))
+    leaner = tuple(
+        each
+        for each in plan.fallbacks
+        if keeps_batch(fitted, each) and each.peak_allocated_bytes < peak
+    )
     return structs.replace(fitted, fallbacks=leaner), []
 
 
@@ -52,20 +62,11 @@ def _does_not_fit(plan: Plan, short_bytes: int, settings: Sequence[str]) -> str:
     fitting = [
         each
         for each in fallback_plans(plan)
-        if each.prediction.high_bytes <= budget
-        and _same_batch(each)
-        and not _changed(plan, each, settings)
+        if each.prediction.high_bytes <= budget and not _changed(plan, each, settings)
     ]
     if not fitting:
         return f"{line}, and no leaner layout of the plan that keeps what is set fits"
     return f"{line}. With it fits {layout_options(fitting[0])}"
-
-
-def _same_batch(layout: Plan) -> bool:
-    """Whether a layout of the plan as it was makes the global batch that is set now."""
-    batch = layout.batch
-    micro = batch.micro_batch_size * batch.gradient_accumulation_steps
-    return micro * layout.parallel.world_size == batch.global_batch_size
 
 
 def _changed(plan: Plan, layout: Plan, settings: Sequence[str]) -> bool:
@@ -76,13 +77,6 @@ def _changed(plan: Plan, layout: Plan, settings: Sequence[str]) -> bool:
         now[key] != value and (key in keys or key.partition(".")[0] in keys)
         for key, value in layout_settings(plan).items()
     )
-
-
-def _is_leaner(plan: Plan, fallback: Fallback, peak_bytes: int) -> bool:
-    """Whether a fallback of the plan as it was still is one."""
-    micro = fallback.micro_batch_size * fallback.gradient_accumulation_steps
-    same_batch = micro * plan.parallel.world_size == plan.batch.global_batch_size
-    return same_batch and fallback.peak_allocated_bytes < peak_bytes
 
 
 def suited(plan: Plan) -> tuple[Plan, list[str]]:

@@ -146,9 +146,9 @@ def one_of_equals(work: Workload) -> Workload:
 
 @cache
 def of_states(workload: Workload) -> Workload:
-    """One for all workloads that differ in their batches, loss or attention alone: they have the
-    same model states, which are counted once."""
-    alike = {"sequence_length": 1, "global_batch_size": 1, "loss": "fused", "attention": "sdpa"}
+    """One for all workloads that differ in their batches or attention alone: they have the same
+    model states, which are counted once. Which loss says when ZeRO-3 gathers the head."""
+    alike = {"sequence_length": 1, "global_batch_size": 1, "attention": "sdpa"}
     recipe = structs.replace(workload.recipe, **alike)
     return structs.replace(workload, recipe=recipe)
 

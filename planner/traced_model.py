@@ -25,7 +25,7 @@ class Variety:
     num_params: int
 
 
-class TracedSpec(ModelSpec):
+class TracedSpec(ModelSpec, dict=True):
     """Counts of the real model; ``trace`` runs one of its steps. Layers that hold the same
     matrices are of one kind."""
 
