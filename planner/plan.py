@@ -116,7 +116,7 @@ class HardwareSection(Spec):
         try:
             structs.force_setattr(self, "network", network_name(self.network))
         except UnknownNameError as error:
-            raise ValueError(f"network: {error}") from error
+            raise ValueError(str(error)) from error
 
 
 class AdapterSection(Spec):

@@ -54,7 +54,7 @@ CASES: list[tuple[str, str]] = [
     ),
     (
         plan_text(hardware__network="100gb"),
-        "hardware.network: no network is named '100gb'. Did you mean '100gbe'?",
+        "hardware: no network is named '100gb'. Did you mean '100gbe'?",
     ),
 ]
 
