@@ -19,7 +19,7 @@ from benchmarks.search.commands import Command, ours, peers
 
 RUNS = 5
 RESULTS = Path(__file__).parent.parent / "results"
-PACKAGES = ("tuneplan", "pyyaml", "rich")
+PACKAGES = ("tuneplan", "msgspec", "pyyaml", "rich")
 REQUESTS = {
     "one card": ("chatglm3-6b-base", "rtx-4090", "1", "0"),
     "eight cards": ("chatglm3-6b-base", "8x24G", "1", "0"),
