@@ -20,8 +20,8 @@ from planner.nodes import over_nodes
 from planner.optimizers import optimizer_name
 from planner.options import Option, run_command
 from planner.output_file import OutputFile
-from planner.plan import AttentionName, Loss, Method, Offload, Precision
-from planner.plan_file import plan_output, render
+from planner.plan import AttentionName, Loss, Method, Offload, Plan, Precision
+from planner.plan_file import launch_options, plan_output, render
 from planner.presets import Kind, ModelPreset, load_model
 from planner.recipe import Recipe
 from planner.recipes import load_recipe
@@ -163,7 +163,7 @@ def plan(
     # With --json a file is written only where one was asked for.
     if not to_stdout and (output is not None or not as_json):
         plan_output(destination, force=force).write(text)
-    next_steps = _next_steps(destination, named=bool(made.data.every_source))
+    next_steps = _next_steps(made, destination)
     if page is not None:
         _write_page(page, decision, next_steps, explain=explain)
     if as_json:
@@ -270,9 +270,15 @@ def _training_data(
     return training_data(section, model)
 
 
-def _next_steps(output: Path, *, named: bool) -> list[str]:
-    command = f"launch {shlex.quote(str(output))}"
-    return [command if named else f"{command} --data FILE"]
+def _next_steps(made: Plan, output: Path) -> list[str]:
+    command = " ".join([f"launch {shlex.quote(str(output))}", *launch_options(made)])
+    nodes = made.parallel.num_nodes
+    if nodes == 1:
+        return [command]
+    return [
+        command,
+        f"the same on each of the {nodes} nodes, or --on hosts|slurm|skypilot|kubeflow",
+    ]
 
 
 def main() -> None:

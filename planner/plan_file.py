@@ -24,10 +24,18 @@ def render(plan: Plan, *, command: str) -> str:
     header = [
         f"# {plan.model.name} by {plan.method} on {_machine(plan)}",
         f"# made by: {command}",
-        f"# run it:  launch plan.yaml{'' if plan.data.every_source else ' --data FILE'}",
+        f"# run it:  {' '.join(['launch plan.yaml', *launch_options(plan)])}",
         f"{DIGEST_MARK}{digest(body)}",
     ]
     return "\n".join(header) + "\n\n" + body
+
+
+def launch_options(plan: Plan) -> list[str]:
+    """What a launch has to be told beside the plan."""
+    return [
+        *([] if plan.data.every_source else ["--data FILE"]),
+        *(["--rdzv-endpoint HOST"] if plan.parallel.num_nodes > 1 else []),
+    ]
 
 
 def _joined(paragraphs: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ from msgspec import json, structs
 from planner.assemble import plan_of
 from planner.choose import decide
 from planner.errors import InvalidFileError
+from planner.nodes import over_nodes
 from planner.plan import METHODS, Method, Plan
 from planner.plan_file import is_untouched, render
 from planner.spec import parse_spec
@@ -37,6 +38,12 @@ def test_the_header_asks_for_data_only_where_the_plan_has_none() -> None:
     with_data = parse_spec(Plan, TEXT.replace("  source: null", "  source: demo", 1), FILE)
     assert with_data.data.source == "demo"
     assert "# run it:  launch plan.yaml\n" in render(with_data, command="plan")
+
+
+def test_the_header_of_several_nodes_asks_where_they_meet() -> None:
+    pair = over_nodes(cards(2, 24), 2, "100gbe")
+    text = render(plan_of(decide(request(pair))), command="plan")
+    assert "# run it:  launch plan.yaml --data FILE --rdzv-endpoint HOST\n" in text
 
 
 def test_the_digest_tells_an_edit() -> None:
