@@ -22,17 +22,25 @@ def attempt(
     command: Sequence[str], *, install: str, folder: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        return completed(command, folder=folder)
     except FileNotFoundError as error:
         raise EngineError(f"{command[0]} is not installed: {install}") from error
+
+
+def completed(
+    command: Sequence[str], *, folder: Path | None = None, limit_s: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Raises ``FileNotFoundError`` and ``TimeoutExpired``, for each engine to say what to do."""
+    return subprocess.run(
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=limit_s,
+        check=False,
+    )
 
 
 def shown_answer(command: Sequence[str], *, install: str, folder: Path) -> str:

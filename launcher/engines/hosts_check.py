@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from launcher.engines.client import completed
 from launcher.engines.engine import EngineError
 
 ANSWER_SECONDS = 20
@@ -47,15 +48,7 @@ def answers(command: Sequence[str]) -> bool:
 def asked(command: Sequence[str], remote: str) -> subprocess.CompletedProcess[str]:
     """Another question to the host of an ssh command."""
     try:
-        return subprocess.run(
-            [*command[:-1], remote],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ANSWER_SECONDS,
-            check=False,
-        )
+        return completed([*command[:-1], remote], limit_s=ANSWER_SECONDS)
     except FileNotFoundError as error:
         raise EngineError(
             "--on hosts starts hosts with ssh, which is not installed: "

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from launcher.engines.client import completed
 from launcher.engines.engine import EngineError, Look, State
 from launcher.process import SIGNALLED, STOPPED
 
@@ -45,14 +46,7 @@ STATES: dict[str, State] = {
 def ask(*command: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run one of Slurm's commands; only that it is not there, or hangs, is an error here."""
     try:
-        return subprocess.run(
-            command,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_LIMIT_S,
-            check=False,
-        )
+        return completed(command, folder=folder, limit_s=COMMAND_LIMIT_S)
     except FileNotFoundError as error:
         raise EngineError(
             f"{command[0]} is not installed here: --on slurm submits from a machine that has "
