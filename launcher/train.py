@@ -43,6 +43,7 @@ from launcher.training import PlannedTrainer, trainer_class, training_arguments
 from launcher.view import expected_of
 from planner.plan import Plan
 from planner.spec import read_spec
+from planner.whole_file import write_whole
 
 
 class SetupCheck(TrainerCallback):  # type: ignore[misc]
@@ -196,7 +197,7 @@ def keep_rows(file: Path, last_step: int) -> None:
         kept = [
             line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step
         ]
-        file.write_text("".join(kept), encoding="utf-8")
+        write_whole(file, "".join(kept))
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from threading import Event, Lock, Thread
 from typing import Literal
 
 from launcher.nodes.place import Node
+from launcher.run_directory import write_json
 
 State = Literal["meeting", "preparing", "ready", "training", "over", "failed", "done"]
 """``ready``: its inputs are there. ``over``: the ranks of an attempt have ended. ``failed``,
@@ -105,9 +106,7 @@ class Heart:
     def _write(self) -> None:
         with self._lock:
             self._beat = replace(self._beat, count=self._beat.count + 1)
-            partial = self._file.with_name(f".{self._file.name}.partial")
-            partial.write_text(json.dumps(asdict(self._beat)), encoding="utf-8")
-            partial.replace(self._file)
+            write_json(self._file, asdict(self._beat))
 
 
 class Peer:
