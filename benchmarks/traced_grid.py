@@ -3,8 +3,9 @@
 python -m benchmarks.traced_grid [--grid device|ranks] [--write] [--points N]
 
 ``device`` is all methods on one device; ``ranks`` is one of several ranks under DDP and ZeRO,
-without what ranks share (launcher/rehearse.py, NOT_TRACED), which tests/oracle/test_zero.py and
-test_ddp.py hold to DeepSpeed and PyTorch themselves. Each has a result file of its own.
+without what ranks share (launcher/rehearsal/rehearse.py, NOT_TRACED), which
+tests/oracle/test_zero.py and test_ddp.py hold to DeepSpeed and PyTorch themselves. Each has a
+result file of its own.
 
 Models have their real widths and four of their layers, since all further ones are alike: more
 only where a kind of layer comes later, as in Gemma 3.
@@ -25,16 +26,16 @@ from msgspec import structs
 
 from benchmarks.errors import error_statistics, relative_error
 from benchmarks.measure.environment import host_environment
-from launcher.rehearsal_table import peak_without_cublas
-from launcher.rehearse import compare, quiet_libraries
-from planner.assemble import plan_of
-from planner.choose import decide
-from planner.gpu import Accelerator, Cluster
-from planner.plan import METHODS, ZERO_STAGE, Loss, Method, Plan, Strategy
-from planner.presets import load_gpu, load_model
-from planner.recipes import load_recipe
-from planner.request import Request
-from planner.units import GIB
+from launcher.rehearsal.rehearse import compare, quiet_libraries
+from launcher.rehearsal.table import peak_without_cublas
+from planner.base.preset_files import load_gpu, load_model
+from planner.base.units import GIB
+from planner.decision.assemble import plan_of
+from planner.decision.choose import decide
+from planner.decision.request import Request
+from planner.hardware.cluster import Accelerator, Cluster
+from planner.plan.schema import METHODS, ZERO_STAGE, Loss, Method, Plan, Strategy
+from planner.recipes.load_recipe import load_recipe
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "deepspeed")

@@ -12,7 +12,7 @@ def main() -> None:
     apart, which takes a twentieth: what was printed is flushed, and it ends, as mypy's does."""
     gc.disable()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who reads no further ends it, as of any filter
-    from planner.cli import main as plan
+    from planner.cli.plan_command import main as plan
 
     plan()
     sys.stdout.flush()

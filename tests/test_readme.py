@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.planner.test_cli import plan as run_plan
+from tests.planner.cli.test_plan_command import plan as run_plan
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def test_every_option_of_launch_is_documented() -> None:
     help_text = subprocess.run(
-        [sys.executable, "-m", "launcher.cli", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "launcher", "--help"], capture_output=True, text=True, check=True
     ).stdout
     options = set(re.findall(r"--[a-z][a-z-]+", help_text)) - {"--help"}
     assert not {option for option in options if option not in README}

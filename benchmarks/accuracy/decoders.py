@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from planner import operators as ops
-from planner.decoder import Decoder
-from planner.linear import Linear
-from planner.operators import FP32
-from planner.tensors import Parameter, Tensor
-from planner.units import ceil_div
+from planner.base.units import ceil_div
+from planner.forward.decoder import Decoder
+from planner.models.linear import Linear
+from planner.tape import operators as ops
+from planner.tape.operators import FP32
+from planner.tape.tensors import Parameter, Tensor
 
 GROUP = 128
 """Weights of a column that share a scale and a zero point: the group size of Qwen's checkpoints."""

@@ -11,12 +11,12 @@ from benchmarks.accuracy.sources import Parallel, SourceConventions, sources
 from benchmarks.accuracy.timeline import Timeline
 from benchmarks.accuracy.zero2 import partitioned_gradients
 from benchmarks.rows import Row
-from planner.decoder import Decoder
-from planner.numerics import Numerics
-from planner.plan import AdapterSection, Method, Precision, QuantizationSection
-from planner.recipe import Batch, Workload
-from planner.recipes import load_recipe
-from planner.trained_tensors import TrainedTensor, trained_tensors
+from planner.forward.decoder import Decoder
+from planner.plan.schema import AdapterSection, Method, Precision, QuantizationSection
+from planner.recipes.load_recipe import load_recipe
+from planner.recipes.recipe import Batch, Workload
+from planner.workload.dtypes import Numerics
+from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 
 Choice = TypeVar("Choice")
 

@@ -16,12 +16,12 @@ from itertools import pairwise
 from benchmarks.accuracy.loop import STEPS, DtypeGroup, Training, hold, step
 from benchmarks.accuracy.sources import ShardingConventions
 from benchmarks.accuracy.timeline import GATHER, REDUCE, Timeline
-from planner.allocation import quantized_sizes
-from planner.buffers import cublas_workspaces
-from planner.model_pass import ModelPass
-from planner.recipe import Workload
-from planner.trained_tensors import TrainedTensor
-from planner.units import ceil_div
+from planner.allocator.training_steps import quantized_sizes
+from planner.base.units import ceil_div
+from planner.forward.model_pass import ModelPass
+from planner.memory.workspaces import cublas_workspaces
+from planner.recipes.recipe import Workload
+from planner.workload.trained_tensors import TrainedTensor
 
 ROOT = -1
 

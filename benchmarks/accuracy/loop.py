@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 from benchmarks.accuracy.sources import HoldsOutput
 from benchmarks.accuracy.timeline import Timeline
-from planner.allocation import quantized_sizes, state_sizes
-from planner.autograd import GradientSink
-from planner.buffers import cublas_workspaces
-from planner.decoder import Decoder
-from planner.model_pass import ModelPass, passed_layers
-from planner.numerics import Numerics
-from planner.optimizer_step import Step
-from planner.optimizers import optimizers
-from planner.recipe import Batch, Workload
-from planner.tensors import Event, Storage
-from planner.trained_tensors import TrainedTensor
+from planner.allocator.training_steps import quantized_sizes, state_sizes
+from planner.forward.decoder import Decoder
+from planner.forward.model_pass import ModelPass, passed_layers
+from planner.memory.optimizer_step import Step
+from planner.memory.workspaces import cublas_workspaces
+from planner.recipes.recipe import Batch, Workload
+from planner.tape.tape import GradientSink
+from planner.tape.tensors import Event, Storage
+from planner.workload.dtypes import Numerics
+from planner.workload.optimizers import optimizers
+from planner.workload.trained_tensors import TrainedTensor
 
 STEPS = 2
 """The first makes the optimizer's states, the second is as all later ones."""

@@ -11,7 +11,7 @@ from benchmarks.accuracy.predict import set_aside
 from benchmarks.accuracy.timeline import Mark
 from benchmarks.errors import relative_error
 from benchmarks.rows import Row
-from planner.units import GIB, MIB
+from planner.base.units import GIB, MIB
 
 STAGES = Path(__file__).parent.parent / "published" / "stage_memory.csv"
 SOURCE = "canift"

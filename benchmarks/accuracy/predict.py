@@ -18,12 +18,12 @@ from benchmarks.accuracy.sources import (
     whole_sources_set_aside,
 )
 from benchmarks.rows import Quantity, Row
-from planner.gpu import GpuSpec
-from planner.memory import footprint_of
-from planner.overheads import overheads
-from planner.presets import load_gpu
-from planner.strategy import Layout
-from planner.units import GIB, MIB
+from planner.base.preset_files import load_gpu
+from planner.base.units import GIB, MIB
+from planner.hardware.cluster import GpuSpec
+from planner.memory.device_memory import overheads
+from planner.memory.footprint import footprint_of
+from planner.workload.layout import Layout
 
 Reading = Literal["allocated", "allocated, replayed", "reserved, replayed", "device, replayed"]
 MEASURED_AS: dict[Reading, Quantity] = {

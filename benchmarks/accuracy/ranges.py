@@ -10,7 +10,7 @@ from benchmarks.accuracy import litgpt
 from benchmarks.accuracy.predict import closed_form, measured, set_aside
 from benchmarks.ranges import Ratio, range_entries
 from benchmarks.rows import Row
-from planner.presets import ROOT
+from planner.base.preset_files import ROOT
 
 FILE: Path = ROOT / "accuracy.yaml"
 HEAD = """\

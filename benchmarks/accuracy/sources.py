@@ -7,11 +7,11 @@ from typing import Literal
 from msgspec import field, to_builtins
 
 from benchmarks.rows import Quantity
-from planner.model import ModelSpec
-from planner.numerics import CrossEntropy, GroupedHeads, Numerics
-from planner.plan import Loss, Method, OptimizerName
-from planner.presets import load_model, preset_names
-from planner.spec import Spec, parse_yaml, read_spec, read_text
+from planner.base.preset_files import load_model, preset_names
+from planner.base.strict_yaml import Spec, parse_yaml, read_spec, read_text
+from planner.models.model_spec import ModelSpec
+from planner.plan.schema import Loss, Method, OptimizerName
+from planner.workload.dtypes import CrossEntropy, GroupedHeads, Numerics
 
 DIRECTORY = Path(__file__).parent / "sources"
 WHOLE = Path(__file__).parent / "set_aside.yaml"
@@ -21,7 +21,7 @@ HoldsOutput = Literal["backward", "the step", "the next forward"]
 
 
 class MethodConventions(Spec):
-    """Bytes per element; see :class:`planner.numerics.Numerics`."""
+    """Bytes per element; see :class:`planner.workload.dtypes.Numerics`."""
 
     frozen: int
     outside: int

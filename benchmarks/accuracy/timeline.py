@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
-from planner.allocator import Allocate, Event, Free, replay
-from planner.tensors import RENAMED
-from planner.tensors import Event as Logged
+from planner.allocator.replay import Allocate, Event, Free, replay
+from planner.tape.tensors import RENAMED
+from planner.tape.tensors import Event as Logged
 
 COMPUTE, GATHER, REDUCE = range(3)
 """Streams."""

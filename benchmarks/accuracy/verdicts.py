@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.accuracy.predict import on_card, set_aside
 from benchmarks.rows import Row, parse_row
-from planner.units import MIB
+from planner.base.units import MIB
 
 OUTCOMES = Path(__file__).parent.parent / "published" / "oom_boundary.csv"
 SOURCES = {"fitcheck-llm": "fitcheck", "modelscope/ms-swift": "swiftdec"}

@@ -8,9 +8,9 @@ part, which micro-batches add to; a step makes that part fp32.
 
 from benchmarks.accuracy.loop import FIRST, STEPS, Training, hold, load
 from benchmarks.accuracy.timeline import Timeline
-from planner.buffers import cublas_workspaces
-from planner.operators import FP32
-from planner.units import ceil_div
+from planner.base.units import ceil_div
+from planner.memory.workspaces import cublas_workspaces
+from planner.tape.operators import FP32
 
 BUCKETS = 2
 MOMENTS = 2

@@ -15,13 +15,13 @@ from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
-from launcher.checkpoint import Checkpoint
-from launcher.data_cache import data_cache, make_entry
-from launcher.data_preparation import DataPreparation, Settings, shares_of
-from launcher.preparation_progress import PreparationProgress
-from launcher.prepare import load_tokenizer
-from launcher.sources import find_sources
-from planner.data_section import DataSection
+from launcher.base_model.find_checkpoint import Checkpoint
+from launcher.data.cache import data_cache, make_entry
+from launcher.data.preparation import DataPreparation, Settings, shares_of
+from launcher.data.preparation_progress import PreparationProgress
+from launcher.data.sources import find_sources
+from launcher.lifecycle.prepare import load_tokenizer
+from planner.plan.data_section import DataSection
 
 SECONDS = 0.25
 

@@ -13,10 +13,10 @@ from benchmarks.measure.matrix import Row, read_matrix
 from benchmarks.measure.planning import NotPlannableError, one_device, plan_row
 from benchmarks.measure.runner import Settings, read_result, run_rows
 from benchmarks.measure.table import closing_line, list_table, reason_lines, summary_table
-from planner.command_line import run as run_command
-from planner.errors import InvalidRequestError
-from planner.gpu import Cluster
-from planner.units import parse_size
+from planner.base.command_line import run as run_command
+from planner.base.errors import InvalidRequestError
+from planner.base.units import parse_size
+from planner.hardware.cluster import Cluster
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "measured"

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from planner.command_line import fail
-from planner.units import MIB
+from planner.base.command_line import fail
+from planner.base.units import MIB
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"

@@ -14,16 +14,16 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.measure.counters import ResidentCounters, driver_used_bytes
-from launcher.command import ALLOCATOR_VARIABLES
-from launcher.environment import describe_environment
-from launcher.measure import resident_bytes, status_bytes
-from launcher.process import stop_with_parent
-from launcher.rehearsal_engine import engine_of
-from launcher.rehearsal_meter import Counters, CudaCounters, Meter
-from launcher.rehearsal_step import rehearse_step
-from launcher.rehearse import quiet_libraries
-from planner.plan import Plan
-from planner.spec import read_spec
+from launcher.rehearsal.engine import engine_of
+from launcher.rehearsal.meter import Counters, CudaCounters, Meter
+from launcher.rehearsal.rehearse import quiet_libraries
+from launcher.rehearsal.step import rehearse_step
+from launcher.run.process import stop_with_parent
+from launcher.run.rank_commands import ALLOCATOR_VARIABLES
+from launcher.training.environment import describe_environment
+from launcher.training.measurements import resident_bytes, status_bytes
+from planner.base.strict_yaml import read_spec
+from planner.plan.schema import Plan
 
 Status = Literal["ok", "oom", "failed"]
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from launcher.measure import resident_bytes
-from planner.nvml import read_nvml
+from launcher.training.measurements import resident_bytes
+from planner.hardware.nvml import read_nvml
 
 
 class ResidentCounters:

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from launcher.record import source_commit
-from planner.gpu import Cluster
+from launcher.lifecycle.record import source_commit
+from planner.hardware.cluster import Cluster
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "deepspeed")
 ROOT = Path(__file__).parents[2]

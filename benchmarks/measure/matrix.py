@@ -6,8 +6,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from planner.plan import Loss, Method, Offload, Strategy
-from planner.spec import Spec, read_spec
+from planner.base.strict_yaml import Spec, read_spec
+from planner.plan.schema import Loss, Method, Offload, Strategy
 
 AXES = (
     "model",

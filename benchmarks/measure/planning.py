@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from msgspec import ValidationError, convert, structs, to_builtins
 
 from benchmarks.measure.matrix import Row
-from planner.assemble import plan_of
-from planner.candidate import Candidate
-from planner.choose import Decision
-from planner.detect import detect, parse_gpus
-from planner.errors import InvalidRequestError, UserError
-from planner.gpu import Cluster, Device
-from planner.plan import Plan
-from planner.presets import ModelPreset, load_model
-from planner.problem import problem_of
-from planner.recipe import Recipe
-from planner.recipes import load_recipe
-from planner.request import Request, workload
-from planner.strategy import Layout
+from planner.base.errors import InvalidRequestError, UserError
+from planner.base.preset_files import ModelPreset, load_model
+from planner.base.validation_messages import problem_of
+from planner.decision.assemble import plan_of
+from planner.decision.choose import Decision
+from planner.decision.request import Request, workload
+from planner.hardware.cluster import Cluster, Device
+from planner.hardware.detect import detect, parse_gpus
+from planner.plan.schema import Plan
+from planner.recipes.load_recipe import load_recipe
+from planner.recipes.recipe import Recipe
+from planner.search.candidate import Candidate
+from planner.workload.layout import Layout
 
 NO_GPU = "h100-sxm-80gb"
 """The card whose predictions are listed where there is none."""

@@ -10,13 +10,13 @@ from msgspec import to_builtins
 
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import NotPlannableError, Planned, plan_row
-from planner.allocation import allocator_peak
-from planner.cards import named_cluster
-from planner.gpu import Cluster
-from planner.memory import worst_batch
-from planner.numerics import numerics
-from planner.plan import Plan
-from planner.presets import load_gpu, preset_names
+from planner.allocator.training_steps import allocator_peak
+from planner.base.preset_files import load_gpu, preset_names
+from planner.hardware.cards import named_cluster
+from planner.hardware.cluster import Cluster
+from planner.memory.footprint import worst_batch
+from planner.plan.schema import Plan
+from planner.workload.dtypes import numerics
 
 RESULTS = Path(__file__).parents[1] / "results" / "measured"
 SAME = ("adapter", "quantization", "precision", "checkpoint_every")

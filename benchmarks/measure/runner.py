@@ -17,13 +17,13 @@ from msgspec import to_builtins
 from benchmarks.measure.environment import ROOT, environment_of
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import NotPlannableError, Planned, plan_row
-from launcher.command import (
+from launcher.run.rank_commands import (
     planned_environment,
     rank_environment,
 )
-from launcher.plan_file import plan_text
-from planner.gpu import Cluster
-from planner.plan import Plan
+from launcher.run.read_plan import plan_text
+from planner.hardware.cluster import Cluster
+from planner.plan.schema import Plan
 
 NOT_PLANNED = "not planned"
 """Of rows that the planner has no words for: asked again each time, since it may learn them."""

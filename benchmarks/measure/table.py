@@ -8,7 +8,7 @@ from rich.table import Table
 
 from benchmarks.errors import error_statistics, relative_error
 from benchmarks.measure.matrix import Row
-from planner.units import GIB
+from planner.base.units import GIB
 
 Result = Mapping[str, Any] | None
 

@@ -20,11 +20,11 @@ from benchmarks.measure.environment import ROOT, environment_of
 from benchmarks.nodes.launches import Launch, losses, metrics, seconds_until, write_plan
 from benchmarks.nodes.namespaces import Namespace, two_nodes, why_not
 from benchmarks.nodes.plans import MODEL, RANKS, plan_of_one, under, write_data
-from launcher.command import num_cores
-from launcher.nodes.met import read_met
-from launcher.nodes.verdict import assumed_bytes_per_s
-from planner.detect import read_cpu
-from planner.plan import Plan, Strategy
+from launcher.nodes.agreement import assumed_bytes_per_s
+from launcher.nodes.meeting_result import read_met
+from launcher.run.rank_commands import num_cores
+from planner.hardware.detect import read_cpu
+from planner.plan.schema import Plan, Strategy
 
 RESULTS = ROOT / "benchmarks" / "results"
 STEPS = 8

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from benchmarks.measure.environment import ROOT
 from benchmarks.nodes.namespaces import Namespace
-from launcher.plan_file import plan_text
-from planner.plan import Plan
+from launcher.run.read_plan import plan_text
+from planner.plan.schema import Plan
 
 LOOK_SECONDS = 0.2
 LIMIT_SECONDS = 1800
@@ -29,7 +29,7 @@ class Launch:
     process: "subprocess.Popen[bytes]" = field(init=False)
 
     def __post_init__(self) -> None:
-        command = [sys.executable, "-m", "launcher.cli", "plan.yaml", *self.options]
+        command = [sys.executable, "-m", "launcher", "plan.yaml", *self.options]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "120"}
         with self.said_file.open("wb") as said:
             self.process = subprocess.Popen(

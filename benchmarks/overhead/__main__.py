@@ -23,11 +23,11 @@ from msgspec import structs
 from benchmarks.measure.environment import ROOT, environment_of
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import one_device, plan_row
-from launcher.checkpoint import local_checkpoint
-from launcher.command import num_cores, planned_environment, rank_environment
-from launcher.plan_file import plan_text
-from planner.gpu import Cluster
-from planner.plan import Method, Plan
+from launcher.base_model.find_checkpoint import local_checkpoint
+from launcher.run.rank_commands import num_cores, planned_environment, rank_environment
+from launcher.run.read_plan import plan_text
+from planner.hardware.cluster import Cluster
+from planner.plan.schema import Method, Plan
 
 RESULTS = ROOT / "benchmarks" / "results"
 METHODS: tuple[Method, ...] = ("lora", "full")
@@ -136,7 +136,7 @@ def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def run_launch(plan: Plan, folder: Path) -> Side:
     (folder / "plan.yaml").write_text(plan_text(plan), encoding="utf-8")
-    run_process(["-m", "launcher.cli", "plan.yaml"], folder, dict(os.environ))
+    run_process(["-m", "launcher", "plan.yaml"], folder, dict(os.environ))
     text = (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(row) for row in text.splitlines()]
     return Side(

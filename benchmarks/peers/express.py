@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from benchmarks.rows import ALL_LINEAR, Quantity, Row
-from planner.errors import UnknownNameError
-from planner.gpu import GpuSpec
-from planner.presets import load_gpu
+from planner.base.errors import UnknownNameError
+from planner.base.preset_files import load_gpu
+from planner.hardware.cluster import GpuSpec
 
 Evidence = Literal["independent", "held out", "fitted", "assumed"]
 """How much a row says about a peer.

@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from planner.errors import UnknownNameError
-from planner.model_config import config_from_spec
-from planner.presets import ModelPreset, load_model
+from planner.base.errors import UnknownNameError
+from planner.base.preset_files import ModelPreset, load_model
+from planner.models.config_json import config_from_spec
 
 REVISION = "0" * 40
 SAME_SHAPE = {"llama-3-8b": "llama-3.1-8b", "qwen2.5-coder-1.5b": "qwen2.5-1.5b"}

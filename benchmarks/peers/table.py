@@ -9,7 +9,7 @@ from rich.text import Text
 
 from benchmarks.peers.compare import Comparison
 from benchmarks.rows import Quantity
-from planner.tables import plain_table
+from planner.report.tables import plain_table
 
 TITLES: dict[Quantity, str] = {
     "allocated": "allocated",

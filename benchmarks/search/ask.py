@@ -9,10 +9,10 @@ import sys
 import time
 from dataclasses import replace
 
-from planner.choose import choose, decide
-from planner.detect import parse_gpus
-from planner.presets import load_model
-from planner.request import Request, search_methods
+from planner.base.preset_files import load_model
+from planner.decision.choose import choose, decide
+from planner.decision.request import Request, search_methods
+from planner.hardware.detect import parse_gpus
 
 
 def main() -> None:

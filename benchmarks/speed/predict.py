@@ -11,11 +11,11 @@ from benchmarks.accuracy import predict as accuracy
 from benchmarks.accuracy.express import training_of
 from benchmarks.accuracy.sources import sources
 from benchmarks.rows import Row
-from planner.cards import named_cluster
-from planner.efficiency import Rates, rates, speed_data
-from planner.pass_work import counted_once, of_model, timed
-from planner.spec import Spec, parse_yaml, read_text
-from planner.step_time import launch_s, update_bytes
+from planner.base.strict_yaml import Spec, parse_yaml, read_text
+from planner.hardware.cards import named_cluster
+from planner.speed.card_rates import Rates, rates, speed_data
+from planner.speed.pass_time import counted_once, of_model, timed
+from planner.speed.step_time import launch_s, update_bytes
 
 FILE = Path(__file__).parent / "sources.yaml"
 EVERY = "every row"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.ranges import Ratio, range_entries
 from benchmarks.speed.table import Told
-from planner.presets import ROOT
+from planner.base.preset_files import ROOT
 
 FILE: Path = ROOT / "speed_accuracy.yaml"
 HEAD = """\

@@ -10,7 +10,7 @@ from benchmarks.readme import Marks
 from benchmarks.rows import Row
 from benchmarks.speed.own import own_errors
 from benchmarks.speed.predict import is_single, measured_s, predicted, set_aside, tokens
-from planner.efficiency import speed_data
+from planner.speed.card_rates import speed_data
 
 HEADER = (
     "| source | method | rows | median | 95 % | worst | too fast | faster one told |",

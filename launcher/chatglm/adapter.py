@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.adapter_files import CONFIG, WEIGHTS
 from launcher.chatglm.layout import FUSED, MODULES, NATIVE_LAYER, ORIGINAL_LAYER
-from launcher.run_directory import read_json, write_json
-from launcher.whole_folder import whole_folder
-from planner.errors import InvalidFileError
+from launcher.run.run_directory import read_json, write_json
+from launcher.storage.adapter_files import CONFIG, WEIGHTS
+from launcher.storage.whole_folders import whole_folder
+from planner.base.errors import InvalidFileError
 
 _PREFIX = "base_model.model."
 _LORA = r"\.lora_(?P<matrix>[AB])\.weight"

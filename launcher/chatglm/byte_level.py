@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.chatglm.prompt import ROLES, add_prefix, roles_template
-from planner.errors import InvalidFileError
+from planner.base.errors import InvalidFileError
 
 END = "<|endoftext|>"
 """GLM-4 pads with it too."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.chatglm.layout import Shape
-from launcher.run_directory import read_json
-from planner.errors import InvalidFileError
+from launcher.run.run_directory import read_json
+from planner.base.errors import InvalidFileError
 
 ORIGIN = "chatglm_origin"
 """Key of a native ``config.json`` that carries what the way back needs. transformers keeps keys

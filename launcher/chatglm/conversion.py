@@ -18,9 +18,9 @@ from launcher.chatglm.stored import (
     read_tables,
 )
 from launcher.chatglm.writing import Output, write_checkpoint
-from launcher.run_directory import read_json, write_json
-from launcher.shards import weight_files
-from planner.errors import InvalidFileError, InvalidRequestError
+from launcher.run.run_directory import read_json, write_json
+from launcher.storage.weight_files import weight_files
+from planner.base.errors import InvalidFileError, InvalidRequestError
 
 ORIGINAL = "original"
 """Folder inside a native checkpoint: the small files of the one it was made from."""

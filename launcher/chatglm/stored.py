@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from planner.errors import InvalidFileError
+from planner.base.errors import InvalidFileError
 
 ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
 """The dtypes that weights are trained from, by safetensors' names."""

@@ -12,7 +12,7 @@ from typing import Any
 from launcher.chatglm.byte_level import is_rank_file, merges, rank_tokenizer
 from launcher.chatglm.config import read_config
 from launcher.chatglm.prompt import ROLES, add_prefix, roles_template
-from planner.errors import InvalidFileError, UserError
+from planner.base.errors import InvalidFileError, UserError
 
 END = "</s>"
 UNKNOWN = "<unk>"

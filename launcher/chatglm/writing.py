@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from launcher.chatglm.stored import Stored, read_bytes
-from launcher.digest import file_digest
-from launcher.disk import flush
-from launcher.run_directory import read_json, write_json
-from launcher.shards import shard_names, write_index
-from planner.errors import InvalidRequestError
-from planner.units import format_gib
+from launcher.run.run_directory import read_json, write_json
+from launcher.storage.digest import file_digest
+from launcher.storage.disk import flush
+from launcher.storage.weight_files import shard_names, write_index
+from planner.base.errors import InvalidRequestError
+from planner.base.units import format_gib
 
 MANIFEST = "conversion.json"
 SHARD_BYTES = 2 * 10**9

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from launcher.doctor import cards, packages, system
+from launcher.doctor import driver_and_cards, packages, system
 from launcher.doctor.finding import Finding, Verdict
-from launcher.doctor.patient import Patient
 from launcher.doctor.probes import ALL_REDUCE, FOUR_BIT
+from launcher.doctor.subject import Patient
 from launcher.doctor.trials import Probes
-from planner.detect import read_machine
-from planner.errors import UserError
+from planner.base.errors import UserError
+from planner.hardware.detect import read_machine
 
 WIDEST = 110
 STYLES: dict[Verdict, str] = {"pass": "green", "warn": "yellow", "fail": "bold red"}
@@ -37,14 +37,14 @@ def tried(name: str) -> Check:
 
 CHECKS = (
     Check("packages", packages.packages),
-    Check("driver", cards.driver),
-    Check("GPUs", cards.gpus),
-    Check("CUDA", cards.cuda_and_torch),
-    Check("kernels", cards.architecture),
-    Check("bf16", cards.bf16),
+    Check("driver", driver_and_cards.driver),
+    Check("GPUs", driver_and_cards.gpus),
+    Check("CUDA", driver_and_cards.cuda_and_torch),
+    Check("kernels", driver_and_cards.architecture),
+    Check("bf16", driver_and_cards.bf16),
     tried(FOUR_BIT),
     tried(ALL_REDUCE),
-    Check("peer access", cards.peer_access),
+    Check("peer access", driver_and_cards.peer_access),
     Check("CPU Adam", system.cpu_adam),
     Check("shared memory", system.shared_memory),
     Check("locked memory", system.locked_memory),

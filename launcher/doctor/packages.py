@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
 from launcher.doctor.finding import Finding, failed, passed
-from launcher.doctor.patient import Patient
+from launcher.doctor.subject import Patient
 
 DISTRIBUTION = "tuneplan"
 EXTRA = "train"

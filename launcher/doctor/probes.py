@@ -18,8 +18,8 @@ from datetime import timedelta
 from typing import Any
 
 from launcher.doctor.finding import Finding, failed, passed
-from launcher.doctor.patient import TorchFacts
-from planner.gpu import has_bf16
+from launcher.doctor.subject import TorchFacts
+from planner.hardware.cluster import has_bf16
 
 FACTS = "facts"
 FOUR_BIT = "4-bit product"

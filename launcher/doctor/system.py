@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from launcher.doctor.finding import Finding, failed, passed, warned
-from launcher.doctor.patient import Patient
-from planner.readings import ENOUGH_SHM_BYTES
-from planner.units import MIB, format_gib
+from launcher.doctor.subject import Patient
+from planner.base.units import MIB, format_gib
+from planner.hardware.machine_readings import ENOUGH_SHM_BYTES
 
 SHARED_MEMORY = Path("/dev/shm")
 INFINIBAND = Path("/sys/class/infiniband")

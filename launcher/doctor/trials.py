@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher.doctor.finding import Finding, failed
-from launcher.doctor.patient import TorchFacts
 from launcher.doctor.probes import ALL_REDUCE, BUILD, FACTS, FOUR_BIT, GLOO
+from launcher.doctor.subject import TorchFacts
 
 LIMIT_SECONDS = 60.0
 """Loading the libraries from a cold disk takes most of it."""

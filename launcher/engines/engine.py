@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from launcher.engines.job import Job, Rendered
-from planner.errors import UserError
+from planner.base.errors import UserError
 
 State = Literal["waiting", "running", "finished", "failed", "cancelled", "unknown"]
 ENDED: tuple[State, ...] = ("finished", "failed", "cancelled")

@@ -12,8 +12,8 @@ from launcher.engines.hosts_check import host_problems
 from launcher.engines.hosts_run import run_on_hosts
 from launcher.engines.job import PLAN_NAME, PORT, Job, Rendered, node_command
 from launcher.engines.settings import read_settings
-from planner.errors import InvalidRequestError
-from planner.spec import Spec, read_text
+from planner.base.errors import InvalidRequestError
+from planner.base.strict_yaml import Spec, read_text
 
 SSH_OPTIONS = (
     "BatchMode=yes",
@@ -90,7 +90,7 @@ def remote_command(first: Host, num_hosts: int, job: Job, settings: HostSettings
         plan_file=str(job.folder / PLAN_NAME),
         directory=str(job.directory),
         python=settings.python,
-        module="launcher.engines.at_host",
+        module="launcher.cli.at_host",
     )
     if num_hosts > 1:
         command += ["--rdzv-endpoint", settings.endpoint or f"{first.name}:{PORT}"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from launcher.engines.client import completed
+from launcher.engines.client_command import completed
 from launcher.engines.engine import EngineError
 
 ANSWER_SECONDS = 20

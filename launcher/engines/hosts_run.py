@@ -13,7 +13,7 @@ from types import FrameType
 from typing import IO, TextIO
 
 from launcher.engines.hosts_check import SSH_FAILED, last_line
-from launcher.process import SIGNALLED, STOP_SIGNALS
+from launcher.run.process import SIGNALLED, STOP_SIGNALS
 
 LOOK_SECONDS = 0.2
 END_SECONDS = 120.0

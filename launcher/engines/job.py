@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from planner.plan import Plan
+from planner.plan.schema import Plan
 
 PORT = 29500
 """PyTorch's own default of a rendezvous."""
@@ -63,7 +63,7 @@ def node_command(
     plan_file: str,
     directory: str,
     python: str | None = None,
-    module: str = "launcher.cli",
+    module: str = "launcher",
 ) -> list[str]:
     """The same on every node, but for ``--rdzv-endpoint HOST:PORT``, which the engine adds.
 

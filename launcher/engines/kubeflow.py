@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.engines.away import HOME, inputs_here, plan_away
-from launcher.engines.client import answer, attempt, reason
-from launcher.engines.documents import yaml_text
+from launcher.engines.client_command import answer, attempt, reason
 from launcher.engines.engine import Look, State
 from launcher.engines.job import Job, Rendered
 from launcher.engines.kubeflow_job import (
@@ -18,9 +16,11 @@ from launcher.engines.kubeflow_job import (
     run_directory,
     train_job,
 )
+from launcher.engines.readable_yaml import yaml_text
+from launcher.engines.remote_plan import HOME, inputs_here, plan_away
 from launcher.engines.settings import read_settings
-from launcher.plan_file import plan_text
-from planner.errors import InvalidRequestError
+from launcher.run.read_plan import plan_text
+from planner.base.errors import InvalidRequestError
 
 LASTING = "claim-and-plan.yaml"
 TRAIN_JOB = "trainjob.yaml"

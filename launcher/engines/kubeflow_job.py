@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from launcher.engines.away import HOME, RUNS, needed_disk_gib, needed_memory_gib
 from launcher.engines.job import PLAN_NAME, Job, node_command
-from planner.spec import Spec
+from launcher.engines.remote_plan import HOME, RUNS, needed_disk_gib, needed_memory_gib
+from planner.base.strict_yaml import Spec
 
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
 PLAN_FOLDER = "/etc/tuneplan"

@@ -5,9 +5,9 @@ from typing import TypeVar
 
 from msgspec import ValidationError, convert, json
 
-from planner.errors import InvalidRequestError, did_you_mean
-from planner.problem import problem_of
-from planner.spec import Spec
+from planner.base.errors import InvalidRequestError, did_you_mean
+from planner.base.strict_yaml import Spec
+from planner.base.validation_messages import problem_of
 
 SettingsT = TypeVar("SettingsT", bound=Spec)
 

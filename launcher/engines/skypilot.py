@@ -9,11 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from launcher.engines.away import HOME, inputs_here, plan_away
-from launcher.engines.client import answer, attempt, reason, shown_answer
-from launcher.engines.documents import yaml_text
+from launcher.engines.client_command import answer, attempt, reason, shown_answer
 from launcher.engines.engine import EngineError, Look, State
 from launcher.engines.job import PLAN_NAME, Job, Rendered
+from launcher.engines.readable_yaml import yaml_text
+from launcher.engines.remote_plan import HOME, inputs_here, plan_away
 from launcher.engines.settings import read_settings
 from launcher.engines.skypilot_task import (
     IDLE_MINUTES,
@@ -24,7 +24,7 @@ from launcher.engines.skypilot_task import (
     run_directory,
     task,
 )
-from launcher.plan_file import plan_text
+from launcher.run.read_plan import plan_text
 
 INSTALL = "pip install skypilot, in an environment of its own, and put its sky on the PATH"
 _SUBMITTED = re.compile(r"Job ID: (\d+)|Job submitted, ID: (\d+)")

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from launcher.engines.away import HOME, RUNS, needed_disk_gib, needed_memory_gib
 from launcher.engines.job import PLAN_NAME, PORT, Job, node_command
-from planner.errors import InvalidRequestError
-from planner.plan import Plan
-from planner.presets import ROOT
-from planner.spec import Spec, read_spec
+from launcher.engines.remote_plan import HOME, RUNS, needed_disk_gib, needed_memory_gib
+from planner.base.errors import InvalidRequestError
+from planner.base.preset_files import ROOT
+from planner.base.strict_yaml import Spec, read_spec
+from planner.plan.schema import Plan
 
 TASK_NAME = "task.yaml"
 PYTHON = "~/tuneplan/bin/python"

@@ -9,7 +9,7 @@ from launcher.engines.settings import read_settings
 from launcher.engines.slurm_client import ask, look_at, look_at_account, said
 from launcher.engines.slurm_script import OUTPUT_NAME, SCRIPT_NAME, script
 from launcher.engines.slurm_settings import SlurmSettings, check_settings
-from planner.errors import did_you_mean
+from planner.base.errors import did_you_mean
 
 _FORGOTTEN = "Invalid job id"
 _PARTITION = "#SBATCH --partition="

@@ -5,9 +5,9 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from launcher.engines.client import completed
+from launcher.engines.client_command import completed
 from launcher.engines.engine import EngineError, Look, State
-from launcher.process import SIGNALLED, STOPPED
+from launcher.run.process import SIGNALLED, STOPPED
 
 COMMAND_LIMIT_S = 60
 """For one command: they wait for a controller that is away."""

@@ -2,7 +2,7 @@
 
 Slurm runs it on the first node, and ``launch`` once on every node by srun. What may end it early,
 and what becomes of the run (read: sbatch(1), scancel(1), slurm.conf(5) of 22.05; tried on it in
-tests/slurm):
+tests/launcher/slurm):
 
     time limit      the script alone is signalled (--signal=B:USR1) and passes it on
     preemption      with a GraceTime Slurm signals every launch, and the script where
@@ -18,12 +18,12 @@ stays ended. A time limit that leaves no time for a checkpoint is not tried agai
 import shlex
 from collections.abc import Iterator
 
-from launcher.checkpoints import CONTENTS
 from launcher.engines.job import PLAN_NAME, Job, node_command
 from launcher.engines.slurm_settings import SlurmSettings, gpus_in
-from launcher.run_directory import RunDirectory
-from planner.errors import InvalidRequestError
-from planner.units import MIB, ceil_div
+from launcher.run.checkpoints import CONTENTS
+from launcher.run.run_directory import RunDirectory
+from planner.base.errors import InvalidRequestError
+from planner.base.units import MIB, ceil_div
 
 SCRIPT_NAME = "job.sh"
 OUTPUT_NAME = "slurm-{}.out"

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from planner.errors import InvalidRequestError
-from planner.plan import Plan
-from planner.spec import PositiveInt, Spec
+from planner.base.errors import InvalidRequestError
+from planner.base.strict_yaml import PositiveInt, Spec
+from planner.plan.schema import Plan
 
 Word = Annotated[str, Meta(pattern=r"^\S+\Z")]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Literal
 
-from launcher.nodes.place import Node
-from launcher.run_directory import write_json
+from launcher.nodes.node_identity import Node
+from launcher.run.run_directory import write_json
 
 State = Literal["meeting", "preparing", "ready", "training", "over", "failed", "done"]
 """``ready``: its inputs are there. ``over``: the ranks of an attempt have ended. ``failed``,

@@ -8,28 +8,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from launcher.beginning import Wanted, begun, is_done, tell
-from launcher.command import JOIN_SECONDS, num_cores
-from launcher.dry_run import dry_run_text
-from launcher.ending import Ended, say, show_result, show_training_failure
-from launcher.execution import environment_of, execute, prepare, train_once
-from launcher.inputs import inputs_before
-from launcher.nodes.company import Here, Nodes, rendezvous_of
-from launcher.nodes.convene import convene
-from launcher.nodes.facts import facts_of
+from launcher.data.inputs import inputs_before
+from launcher.faults.outcome import Ended, say, show_result, show_training_failure
+from launcher.lifecycle.begin import Wanted, begun, is_done, tell
+from launcher.lifecycle.dry_run import dry_run_text
+from launcher.lifecycle.execution import environment_of, execute, prepare, train_once
+from launcher.lifecycle.preflight import needed_disk_bytes
+from launcher.lifecycle.record import write_record
+from launcher.nodes.agreement import common_layout
+from launcher.nodes.first_meeting import convene
 from launcher.nodes.heartbeat import Heart, Peer
-from launcher.nodes.met import Met, read_met, write_met
-from launcher.nodes.place import Endpoint, Node, endpoint_of, leader_address, node_at
-from launcher.nodes.reach import answers, listens
+from launcher.nodes.meeting_result import Met, read_met, write_met
+from launcher.nodes.node_facts import facts_of
+from launcher.nodes.node_identity import Endpoint, Node, endpoint_of, leader_address, node_at
+from launcher.nodes.peers import Here, Nodes, rendezvous_of
+from launcher.nodes.reachability import answers, listens
 from launcher.nodes.settings import network_environment
-from launcher.nodes.verdict import common_layout
-from launcher.preflight import needed_disk_bytes
-from launcher.process import SIGNALLED, STOP_SIGNALS, STOPPED
-from launcher.record import write_record
-from launcher.run_directory import RunDirectory, check_may_run_in, create, locked
-from planner.errors import InvalidRequestError, UserError
-from planner.plan import Plan
-from planner.spec import read_spec
+from launcher.run.process import SIGNALLED, STOP_SIGNALS, STOPPED
+from launcher.run.rank_commands import JOIN_SECONDS, num_cores
+from launcher.run.run_directory import RunDirectory, check_may_run_in, create, locked
+from planner.base.errors import InvalidRequestError, UserError
+from planner.base.strict_yaml import read_spec
+from planner.plan.schema import Plan
 
 LOOK_SECONDS = 0.5
 

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from launcher.nodes.facts import Facts
-from launcher.nodes.links import (
+from launcher.nodes.link_speed import (
     all_reduce_bytes_per_s,
     clock_beside_first,
     rounds,
     send_bytes_per_s,
 )
-from launcher.nodes.met import Clock, Link, Met, write_met
-from launcher.process import stop_with_parent
+from launcher.nodes.meeting_result import Clock, Link, Met, write_met
+from launcher.nodes.node_facts import Facts
+from launcher.run.process import stop_with_parent
 
 LIMIT = timedelta(seconds=120)
 """For one message: a quarter of a MiB over a tenth of Ethernet's first speed."""

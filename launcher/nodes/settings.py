@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from launcher.nodes.place import Node
+from launcher.nodes.node_identity import Node
 
 INFINIBAND = Path("/sys/class/infiniband")
 

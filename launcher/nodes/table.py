@@ -3,8 +3,8 @@
 from rich import box
 from rich.table import Table
 
-from launcher.nodes.met import Met
-from launcher.nodes.verdict import rate
+from launcher.nodes.agreement import rate
+from launcher.nodes.meeting_result import Met
 
 
 def nodes_table(met: Met) -> Table:

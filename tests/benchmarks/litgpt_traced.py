@@ -7,9 +7,9 @@ from litgpt.lora import GPT, Config, mark_only_lora_as_trainable
 from litgpt.utils import chunked_cross_entropy
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from launcher.trace import Tracer
-from launcher.trace_functions import replaced_functions
-from launcher.trace_rules import CUDA_RULES
+from launcher.rehearsal.operator_rules import CUDA_RULES
+from launcher.rehearsal.patched_functions import replaced_functions
+from launcher.rehearsal.tracer import Tracer
 
 
 def traced_peak(

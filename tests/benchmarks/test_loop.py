@@ -8,11 +8,11 @@ from msgspec import structs
 
 from benchmarks.accuracy.loop import DtypeGroup, one_device
 from benchmarks.accuracy.sources import HoldsOutput
-from planner.allocator import Allocate
-from planner.optimizers import optimizers, states_bytes
-from planner.plan import Method
-from planner.trained_tensors import counted_tensors
-from planner.units import ALLOCATOR_BLOCK_BYTES, round_up
+from planner.allocator.replay import Allocate
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
+from planner.plan.schema import Method
+from planner.workload.optimizers import optimizers, states_bytes
+from planner.workload.trained_tensors import counted_tensors
 from tests.benchmarks.test_fsdp import training
 
 

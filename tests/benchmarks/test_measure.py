@@ -27,10 +27,10 @@ from benchmarks.measure.runner import (
     write_result,
 )
 from benchmarks.measure.table import error_of
-from launcher.rehearsal_meter import CudaCounters, Meter
-from planner.detect import parse_gpus
-from planner.errors import InvalidFileError
-from planner.units import GIB, MIB
+from launcher.rehearsal.meter import CudaCounters, Meter
+from planner.base.errors import InvalidFileError
+from planner.base.units import GIB, MIB
+from planner.hardware.detect import parse_gpus
 from tests.nvml.stand_in import build, environment
 
 ROOT = Path(__file__).parents[2]

@@ -15,9 +15,9 @@ from benchmarks.accuracy.express import training_of
 from benchmarks.accuracy.predict import set_aside
 from benchmarks.accuracy.sources import sources
 from benchmarks.rows import Row, parse_row
-from planner.memory import footprint_of
-from planner.strategy import Layout
-from planner.units import MIB
+from planner.base.units import MIB
+from planner.memory.footprint import footprint_of
+from planner.workload.layout import Layout
 
 
 def predicted_bytes(row: Row) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.rows import ALL_LINEAR, is_usable, parse_row, read_rows, readings
-from planner.units import GIB, MIB
+from planner.base.units import GIB, MIB
 from tests.benchmarks.lines import LINE
 
 

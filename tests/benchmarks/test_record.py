@@ -14,13 +14,13 @@ from benchmarks.accuracy.own import own_errors
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import plan_row
 from benchmarks.measure.results import own_runs
-from launcher.plan_file import plan_text
-from launcher.record import write_record
-from launcher.run_directory import RunDirectory, write_json
-from planner.data_section import DataSource
-from planner.detect import parse_gpus
-from planner.plan import Plan
-from planner.units import GIB
+from launcher.lifecycle.record import write_record
+from launcher.run.read_plan import plan_text
+from launcher.run.run_directory import RunDirectory, write_json
+from planner.base.units import GIB
+from planner.hardware.detect import parse_gpus
+from planner.plan.data_section import DataSource
+from planner.plan.schema import Plan
 
 ROW = Row(
     model="smollm2-135m",

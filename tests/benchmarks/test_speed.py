@@ -10,7 +10,7 @@ from benchmarks.speed import ranges
 from benchmarks.speed.__main__ import PUBLISHED, README
 from benchmarks.speed.predict import measured_s, set_aside, speed_sources
 from benchmarks.speed.table import MARKS, Told, markdown, order, rate_sources, told_rows
-from planner.efficiency import speed_data
+from planner.speed.card_rates import speed_data
 
 ROWS = read_rows(PUBLISHED)
 

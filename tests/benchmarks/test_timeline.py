@@ -1,8 +1,8 @@
 """Streams keep their blocks apart, and a block of another stream is waited for."""
 
 from benchmarks.accuracy.timeline import COMPUTE, GATHER, Timeline, waited_for
-from planner.allocator import Allocate, Event, Free
-from planner.units import MIB
+from planner.allocator.replay import Allocate, Event, Free
+from planner.base.units import MIB
 
 SIZE = 32 * MIB
 

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from planner.allocator import Allocate, Event, Free, replay
-from planner.units import MIB
+from planner.allocator.replay import Allocate, Event, Free, replay
+from planner.base.units import MIB
 
 HERE = Path(__file__).parent
 UNLIMITED = 2**62

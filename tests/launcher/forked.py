@@ -20,16 +20,16 @@ from typing import Any
 
 import pytest
 
-from launcher.checkpoints import SavedState
-from launcher.execution import execute
-from launcher.plan_file import read_plan
-from launcher.run_directory import RunDirectory, create
-from tests.launcher.faults import install
+from launcher.lifecycle.execution import execute
+from launcher.run.checkpoints import SavedState
+from launcher.run.read_plan import read_plan
+from launcher.run.run_directory import RunDirectory, create
+from tests.launcher.injected_faults import install
 from tests.launcher.launching import Finished
 
 PRELOADED = [
-    *("launcher.train", "launcher.prepare", "bitsandbytes", "deepspeed"),
-    *("launcher.cli", "launcher.nodes.meeting", "torch.distributed.run"),
+    *("launcher.training.rank", "launcher.lifecycle.prepare", "bitsandbytes", "deepspeed"),
+    *("launcher.cli.launch_command", "launcher.nodes.meeting", "torch.distributed.run"),
 ]
 ENVIRONMENT = {
     "DS_ACCELERATOR": "cpu",
@@ -77,8 +77,8 @@ class Launcher:
         """``launch plan.yaml`` in a folder that holds one."""
         self.said.clear()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("launcher.execution.run_to_end", self.run_to_end)
-            for module in ("execution", "ending"):
+            patch.setattr("launcher.lifecycle.execution.run_to_end", self.run_to_end)
+            for module in ("lifecycle.execution", "faults.outcome"):
                 patch.setattr(f"launcher.{module}.say", self.said.append)
             patch.chdir(folder)
             plan = read_plan(Path("plan.yaml"))
@@ -95,8 +95,12 @@ class Launcher:
         ask_to_stop: Callable[[int], bool] = lambda _number: False,
         look: Callable[[], bool] = lambda: False,
     ) -> int:
-        """In place of the function of this name in launcher.process."""
-        module = "launcher.train" if "launcher.train" in command else "launcher.prepare"
+        """In place of the function of this name in launcher.run.process."""
+        module = (
+            "launcher.training.rank"
+            if "launcher.training.rank" in command
+            else "launcher.lifecycle.prepare"
+        )
         arguments = list(command[command.index(module) :])
         run = RunDirectory(Path(arguments[1]))
         number = 1
@@ -111,7 +115,7 @@ class Launcher:
             self.meanwhile(ranks)
             if not asked and _steps(run) >= (self.stop_behind_step or 0):
                 asked = ask_to_stop(signal.SIGTERM)
-        if module == "launcher.prepare":
+        if module == "launcher.lifecycle.prepare":
             return _ended(ranks[0])
         return _elastic(ranks, log_file)
 
@@ -158,10 +162,10 @@ def _child(
     sys.argv = arguments
     shown = os.open(screen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(shown, 1)
-    if module == "launcher.prepare":
-        from launcher.prepare import main
+    if module == "launcher.lifecycle.prepare":
+        from launcher.lifecycle.prepare import main
     else:
-        from launcher.train import main
+        from launcher.training.rank import main
 
         install(fault)
     main()

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from launcher.plan_file import read_plan
-from launcher.resume import interrupted_plan, saved_state
-from launcher.run_directory import RunDirectory
+from launcher.lifecycle.resume import interrupted_plan, saved_state
+from launcher.run.read_plan import read_plan
+from launcher.run.run_directory import RunDirectory
 from tests.launcher.forked import Launcher
 from tests.launcher.launching import Finished
 

@@ -57,7 +57,7 @@ def environment(**changes: str) -> dict[str, str]:
 def launch(folder: Path, *options: str, **variables: str) -> Finished:
     """``launch plan.yaml`` in a folder that holds one."""
     done = subprocess.run(
-        [sys.executable, "-m", "launcher.cli", "plan.yaml", *options],
+        [sys.executable, "-m", "launcher", "plan.yaml", *options],
         cwd=folder,
         env=environment(**{"XDG_CACHE_HOME": str(folder / "cache"), **variables}),
         capture_output=True,

@@ -4,12 +4,12 @@ from typing import Any
 
 from msgspec import structs
 
-from planner.assemble import plan_of
-from planner.choose import decide
-from planner.model import ModelSpec
-from planner.plan import Plan
-from planner.presets import load_model
-from planner.request import Request
+from planner.base.preset_files import load_model
+from planner.decision.assemble import plan_of
+from planner.decision.choose import decide
+from planner.decision.request import Request
+from planner.models.model_spec import ModelSpec
+from planner.plan.schema import Plan
 from tests.planner.builders import cards
 
 SHAPE: dict[str, Any] = {

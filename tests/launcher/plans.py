@@ -4,8 +4,8 @@ from typing import Any
 
 from msgspec import convert
 
-from launcher.plan_file import dump_mapping
-from planner.plan import Plan
+from launcher.run.read_plan import dump_mapping
+from planner.plan.schema import Plan
 
 ZERO_SIZES = {
     "reduce_bucket_size": 100_000,

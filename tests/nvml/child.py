@@ -10,8 +10,8 @@ from base64 import b64encode
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
-from planner.cli import main
-from planner.detect import detect
+from planner.cli.plan_command import main
+from planner.hardware.detect import detect
 
 OWN = dict(os.environ.items())
 

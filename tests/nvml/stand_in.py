@@ -37,7 +37,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.gpu import Cluster
+from planner.hardware.cluster import Cluster
 
 HERE = Path(__file__).parent
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 from msgspec import structs
 
-from launcher.model_building import cast_trainable
-from planner.adapter_targets import lora_targets, misunderstood_targets
-from planner.expert_shape import ExpertsSpec, LatentAttentionSpec
-from planner.model import ModelSpec
-from planner.model_config import config_from_spec
-from planner.module_names import ONLY_ATTENTION, module_names
-from planner.numerics import numerics
-from planner.plan import AdapterSection, Method, Precision, ZeroStage
-from planner.recipe import Workload
-from planner.recipes import load_recipe
+from launcher.training.model_building import cast_trainable
+from planner.models.adapter_targets import lora_targets, misunderstood_targets
+from planner.models.config_json import config_from_spec
+from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
+from planner.models.model_spec import ModelSpec
+from planner.models.module_names import ONLY_ATTENTION, module_names
+from planner.plan.schema import AdapterSection, Method, Precision, ZeroStage
+from planner.recipes.load_recipe import load_recipe
+from planner.recipes.recipe import Workload
+from planner.workload.dtypes import numerics
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 peft = pytest.importorskip("peft")

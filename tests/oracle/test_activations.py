@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from planner.activations import layer_ledger
-from planner.module_names import module_names
-from planner.numerics import numerics
-from planner.plan import Method, Precision, ZeroStage
-from planner.recipe import Batch, Workload
+from planner.forward.activations import layer_ledger
+from planner.models.module_names import module_names
+from planner.plan.schema import Method, Precision, ZeroStage
+from planner.recipes.recipe import Batch, Workload
+from planner.workload.dtypes import numerics
 from tests.oracle.small_models import SHAPES, build, prepare, workload_of
 
 

@@ -10,10 +10,10 @@ from msgspec import structs
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from planner.ddp import bucket_sizes, ddp_bytes
-from planner.plan import Method
-from planner.trained_tensors import trained_tensors
-from planner.units import ALLOCATOR_BLOCK_BYTES, MIB, round_up
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, MIB, round_up
+from planner.memory.ddp_buckets import bucket_sizes, ddp_bytes
+from planner.plan.schema import Method
+from planner.workload.trained_tensors import trained_tensors
 from tests.oracle.small_models import SHAPES, build, prepare, workload_of
 
 WIDER = {"hidden_size": 512, "intermediate_size": 2048, "vocab_size": 8192, "num_layers": 6}

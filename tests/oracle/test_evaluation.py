@@ -6,14 +6,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from launcher.trace import Tracer
-from launcher.trace_rules import ENGINE_RULES
-from planner.evaluation import cache_bytes, forward_bytes
-from planner.micro_batch import forward_alone
-from planner.numerics import numerics
-from planner.plan import Method
-from planner.recipe import Batch
-from planner.units import ALLOCATOR_BLOCK_BYTES, round_up
+from launcher.rehearsal.operator_rules import ENGINE_RULES
+from launcher.rehearsal.tracer import Tracer
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
+from planner.memory.between_steps import cache_bytes, forward_bytes
+from planner.memory.micro_batch import forward_alone
+from planner.plan.schema import Method
+from planner.recipes.recipe import Batch
+from planner.workload.dtypes import numerics
 from tests.oracle.small_models import build, prepare, workload_of
 from tests.oracle.test_peak import SEQUENCE_LENGTH, SHAPES, TOLERANCE, tile_width, trl_utils
 

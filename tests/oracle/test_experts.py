@@ -6,12 +6,12 @@ import pytest
 import torch
 from msgspec import convert, to_builtins
 
-from launcher.model_building import EXPERTS_IMPLEMENTATION, load_base, with_adapter
-from planner.active import active_params
-from planner.model_states import frozen_bytes
-from planner.numerics import numerics
-from planner.plan import Plan
-from planner.presets import load_model
+from launcher.training.model_building import EXPERTS_IMPLEMENTATION, load_base, with_adapter
+from planner.base.preset_files import load_model
+from planner.memory.model_states import frozen_bytes
+from planner.plan.schema import Plan
+from planner.speed.active import active_params
+from planner.workload.dtypes import numerics
 from tests.launcher.plans import plan_content
 from tests.oracle.small_models import SHAPES, build, workload_of
 

@@ -5,11 +5,11 @@ import torch
 from msgspec import structs
 from torch.utils.flop_counter import FlopCounterMode
 
-from planner.kernels import CountingTape
-from planner.model_pass import ModelPass, passed_layers
-from planner.numerics import numerics
-from planner.plan import Method
-from planner.recipe import Batch, Workload
+from planner.forward.model_pass import ModelPass, passed_layers
+from planner.plan.schema import Method
+from planner.recipes.recipe import Batch, Workload
+from planner.tape.counting_tape import CountingTape
+from planner.workload.dtypes import numerics
 from tests.oracle.small_models import SHAPES, build, prepare, workload_of
 
 BATCH = Batch(micro_batch_size=2, sequence_length=32, device="cpu")

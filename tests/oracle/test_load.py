@@ -15,16 +15,16 @@ from msgspec import convert, structs
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import _disable_current_modes
 
-from launcher.model_building import load_base
-from launcher.trace import Tracer
-from planner.expert_loading import loading_bytes, stacked_on_host
-from planner.memory import footprint
-from planner.model import ModelSpec
-from planner.numerics import numerics
-from planner.plan import Method, Plan
-from planner.quantization import quantized_bytes
-from planner.recipe import Workload
-from planner.strategy import Layout
+from launcher.rehearsal.tracer import Tracer
+from launcher.training.model_building import load_base
+from planner.memory.expert_loading import loading_bytes, stacked_on_host
+from planner.memory.footprint import footprint
+from planner.models.model_spec import ModelSpec
+from planner.plan.schema import Method, Plan
+from planner.recipes.recipe import Workload
+from planner.workload.dtypes import numerics
+from planner.workload.layout import Layout
+from planner.workload.quantization import quantized_bytes
 from tests.launcher.plans import plan_content
 from tests.oracle.small_models import SHAPES, build, workload_of
 

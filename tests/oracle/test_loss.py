@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from launcher.trace import Tracer
-from planner.autograd import Tape
-from planner.loss import cross_entropy
-from planner.numerics import CrossEntropy, Numerics
-from planner.operators import FP32, cast
-from planner.recipe import Batch
-from planner.tensors import Parameter
+from launcher.rehearsal.tracer import Tracer
+from planner.forward.loss import cross_entropy
+from planner.recipes.recipe import Batch
+from planner.tape.operators import FP32, cast
+from planner.tape.tape import Tape
+from planner.tape.tensors import Parameter
+from planner.workload.dtypes import CrossEntropy, Numerics
 
 VOCABULARY, LENGTH = 4096, 64
 

@@ -9,19 +9,19 @@ import torch
 from msgspec import structs
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from launcher.optimizer import build_optimizer
-from launcher.trace import Tracer
-from launcher.trace_functions import replaced_functions
-from launcher.trace_rules import CUDA_RULES
-from planner.gpu import Device
-from planner.numerics import numerics
-from planner.optimizer_step import step_bytes
-from planner.optimizers import optimizers, states_bytes, tensor_states
-from planner.plan import Method, OptimizerName, ZeroStage
-from planner.presets import load_model, preset_names
-from planner.recipe import Workload
-from planner.recipes import load_recipe
-from planner.trained_tensors import counted_tensors, trained_tensors
+from launcher.rehearsal.operator_rules import CUDA_RULES
+from launcher.rehearsal.patched_functions import replaced_functions
+from launcher.rehearsal.tracer import Tracer
+from launcher.training.optimizer import build_optimizer
+from planner.base.preset_files import load_model, preset_names
+from planner.hardware.cluster import Device
+from planner.memory.optimizer_step import step_bytes
+from planner.plan.schema import Method, OptimizerName, ZeroStage
+from planner.recipes.load_recipe import load_recipe
+from planner.recipes.recipe import Workload
+from planner.workload.dtypes import numerics
+from planner.workload.optimizers import optimizers, states_bytes, tensor_states
+from planner.workload.trained_tensors import counted_tensors, trained_tensors
 from tests.oracle.small_models import SHAPES, build, prepare, workload_of
 
 NAMES: tuple[OptimizerName, ...] = get_args(OptimizerName)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from msgspec import structs
 
-from planner.model import ModelSpec
-from planner.model_config import NATIVE_CLASSES, config_from_spec, spec_from_config
-from planner.module_names import module_names
-from planner.presets import ModelPreset, load_model, preset_names
+from planner.base.preset_files import ModelPreset, load_model, preset_names
+from planner.models.config_json import NATIVE_CLASSES, config_from_spec, spec_from_config
+from planner.models.model_spec import ModelSpec
+from planner.models.module_names import module_names
 
 transformers = pytest.importorskip("transformers")
 Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D

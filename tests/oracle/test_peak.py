@@ -11,15 +11,15 @@ import pytest
 import torch
 from msgspec import structs
 
-from launcher.trace import Tracer
-from launcher.trace_rules import ENGINE_RULES
-from planner.memory import worst_batch
-from planner.micro_batch import micro_batch, stretches_of, tape_pass
-from planner.model import ModelSpec
-from planner.numerics import numerics
-from planner.plan import Method, ZeroStage
-from planner.recipe import Workload
-from planner.strategy import Layout
+from launcher.rehearsal.operator_rules import ENGINE_RULES
+from launcher.rehearsal.tracer import Tracer
+from planner.memory.footprint import worst_batch
+from planner.memory.micro_batch import micro_batch, stretches_of, tape_pass
+from planner.models.model_spec import ModelSpec
+from planner.plan.schema import Method, ZeroStage
+from planner.recipes.recipe import Workload
+from planner.workload.dtypes import numerics
+from planner.workload.layout import Layout
 from tests.oracle.small_models import SHAPES as SMALL
 from tests.oracle.small_models import build, prepare, workload_of
 
@@ -77,8 +77,8 @@ def tile_width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     tape_pass.cache_clear()
     stretches_of.cache_clear()
     monkeypatch.setattr(trl_utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", request.param)
-    monkeypatch.setattr("planner.loss.FUSED_LOSS_VOCABULARY", request.param)
-    monkeypatch.setattr("planner.loss.TORCH_TILE_BYTES", {"forward": 0, "backward": 0})
+    monkeypatch.setattr("planner.forward.loss.FUSED_LOSS_VOCABULARY", request.param)
+    monkeypatch.setattr("planner.forward.loss.TORCH_TILE_BYTES", {"forward": 0, "backward": 0})
     monkeypatch.setattr(trl_utils, "_use_triton", lambda _device: True)
     for name in ("_forward_tile", "_backward_tile", "_addmm_fp32"):
         monkeypatch.setattr(chunked_logprob, name, lambda *_args, **_kwargs: None)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from planner.linear import Linear
-from planner.plan import QuantizationSection
-from planner.quantization import int8_bytes, nf4_bytes, quantized_bytes, quantized_tensors
+from planner.models.linear import Linear
+from planner.plan.schema import QuantizationSection
+from planner.workload.quantization import int8_bytes, nf4_bytes, quantized_bytes, quantized_tensors
 
 functional = pytest.importorskip("bitsandbytes.functional")
 

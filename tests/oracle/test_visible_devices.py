@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.visible import select
-from tests.planner.test_machine import gpu
+from planner.hardware.visible_devices import select
+from tests.planner.hardware.test_machine import gpu
 
 UUIDS = ["GPU-0a1b", "GPU-0a2c", "GPU-1d00", "GPU-22ff"]
 GPUS = [gpu(index, uuid=uuid) for index, uuid in enumerate(UUIDS)]

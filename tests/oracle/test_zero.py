@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 import pytest
 
-from planner.micro_batch import stretches_of, tape_pass
-from planner.plan import Phase
+from planner.memory.micro_batch import stretches_of, tape_pass
+from planner.plan.schema import Phase
 from tests.launcher.launching import REPOSITORY
 from tests.oracle.zero_cases import RANKS, ZeroCase
 
@@ -88,7 +88,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, int]]:
 def _loss_as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     tape_pass.cache_clear()
     stretches_of.cache_clear()
-    monkeypatch.setattr("planner.loss.TORCH_TILE_BYTES", {"forward": 0, "backward": 0})
+    monkeypatch.setattr("planner.forward.loss.TORCH_TILE_BYTES", {"forward": 0, "backward": 0})
 
 
 @pytest.mark.usefixtures("_loss_as_on_cuda")

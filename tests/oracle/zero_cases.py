@@ -5,12 +5,12 @@ from typing import Any
 
 from msgspec import structs, to_builtins
 
-from planner.memory import Footprint, footprint_of
-from planner.numerics import numerics
-from planner.plan import Loss, Method, Plan, Strategy
-from planner.recipe import Batch, Workload
-from planner.strategy import Layout
-from planner.zero_sizes import zero_section
+from planner.memory.footprint import Footprint, footprint_of
+from planner.plan.schema import Loss, Method, Plan, Strategy
+from planner.recipes.recipe import Batch, Workload
+from planner.workload.dtypes import numerics
+from planner.workload.layout import Layout
+from planner.workload.zero_buckets import zero_section
 from tests.launcher.plans import full, parallel, plan
 from tests.oracle.small_models import LLAMA, workload_of
 

@@ -22,9 +22,9 @@ from transformers.integrations import HfDeepSpeedConfig
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
-from launcher.deepspeed_config import deepspeed_config
-from launcher.trace import Tracer
-from launcher.training import activation_checkpointing
+from launcher.rehearsal.tracer import Tracer
+from launcher.training.deepspeed_config import deepspeed_config
+from launcher.training.planned_trainer import activation_checkpointing
 from tests.oracle.small_models import build, prepare
 from tests.oracle.zero_cases import SHAPE, ZeroCase
 
@@ -121,7 +121,7 @@ def traced_phases(case: ZeroCase, checkpoint: Path) -> dict[str, int]:
 
 
 def gather_to_save(engine: Any, case: ZeroCase) -> None:
-    """As launcher/saving.py; what it takes to host memory is not counted here."""
+    """As launcher/training/saving.py; what it takes to host memory is not counted here."""
     if case.layout.zero_stage == 3:
         with patch.object(torch.Tensor, "cpu", lambda _: None):
             engine._zero3_consolidated_16bit_state_dict(

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from planner.gpu import Accelerator, Cluster
-from planner.presets import load_gpu, load_model
-from planner.request import Request
-from planner.units import GIB, MIB
+from planner.base.preset_files import load_gpu, load_model
+from planner.base.units import GIB, MIB
+from planner.decision.request import Request
+from planner.hardware.cluster import Accelerator, Cluster
 
 CONTEXT_BYTES = 560 * MIB
 

@@ -4,8 +4,15 @@ from typing import get_args
 
 import pytest
 
-from planner.errors import UnknownNameError
-from planner.presets import Kind, aliases, load_gpu, load_model, preset_names, resolve_name
+from planner.base.errors import UnknownNameError
+from planner.base.preset_files import (
+    Kind,
+    aliases,
+    load_gpu,
+    load_model,
+    preset_names,
+    resolve_name,
+)
 
 ALIASES = [(kind, alias) for kind in get_args(Kind) for alias in aliases(kind)]
 

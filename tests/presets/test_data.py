@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from planner.presets import ROOT
+from planner.base.preset_files import ROOT
 
 
 def rows(name: str) -> list[dict[str, Any]]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from planner.gpu import GpuSpec
-from planner.presets import ROOT, load_gpu, preset_names
+from planner.base.preset_files import ROOT, load_gpu, preset_names
+from planner.hardware.cluster import GpuSpec
 
 NAMES = preset_names("gpus")
 CARDS = [load_gpu(name) for name in NAMES]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from planner.model_config import NATIVE_CLASSES
-from planner.presets import ROOT, load_model, preset_names
+from planner.base.preset_files import ROOT, load_model, preset_names
+from planner.models.config_json import NATIVE_CLASSES
 
 NAMES = preset_names("models")
 

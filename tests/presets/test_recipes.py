@@ -3,13 +3,13 @@
 import pytest
 from msgspec import structs
 
-from planner.choose import decide
-from planner.errors import InvalidRequestError, NothingFitsError, UnknownNameError
-from planner.named_data import data_sets
-from planner.presets import load_model
-from planner.recipe import Recipe
-from planner.recipes import load_recipe, recipe_names, trained_by
-from planner.request import Request
+from planner.base.errors import InvalidRequestError, NothingFitsError, UnknownNameError
+from planner.base.preset_files import load_model
+from planner.datasets.dataset_presets import data_sets
+from planner.decision.choose import decide
+from planner.decision.request import Request
+from planner.recipes.load_recipe import load_recipe, recipe_names, trained_by
+from planner.recipes.recipe import Recipe
 from tests.planner.builders import cards
 
 # Data set, epochs, tokens, packed: XTuner v0.1.23, xtuner/configs/chatglm.

@@ -1,7 +1,7 @@
 """The tiers: three methods in order, for a model that is a preset."""
 
-from planner.presets import ROOT, load_model
-from planner.spec import parse_yaml, read_text
+from planner.base.preset_files import ROOT, load_model
+from planner.base.strict_yaml import parse_yaml, read_text
 
 PATH = ROOT / "tiers.yaml"
 TIERS = parse_yaml(read_text(PATH), PATH)

@@ -6,7 +6,7 @@ from pathlib import Path
 from msgspec import field
 
 from benchmarks.accuracy.litgpt.weights import Attention
-from planner.spec import Spec, read_spec
+from planner.base.strict_yaml import Spec, read_spec
 
 DIRECTORY = Path(__file__).parent / "sources"
 

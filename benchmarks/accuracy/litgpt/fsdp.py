@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from benchmarks.accuracy.litgpt.shape import Shape
 from benchmarks.accuracy.litgpt.training import MicroBatch, TrainingRun
 from benchmarks.accuracy.litgpt.weights import COMPUTE, Tuning, Weights
-from planner.autograd import Tape
-from planner.tensors import Parameter, Tensor
-from planner.trained_tensors import TrainedTensor
-from planner.units import ceil_div
+from planner.base.units import ceil_div
+from planner.tape.tape import Tape
+from planner.tape.tensors import Parameter, Tensor
+from planner.workload.trained_tensors import TrainedTensor
 
 ROOT = "root"
 

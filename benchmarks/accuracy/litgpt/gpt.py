@@ -15,10 +15,10 @@ from benchmarks.accuracy.litgpt.operators import (
     split,
 )
 from benchmarks.accuracy.litgpt.weights import COMPUTE, Attention
-from planner import operators as ops
-from planner.attention import HeadShape, fused_attention
-from planner.operators import FP32
-from planner.tensors import Tensor
+from planner.tape import operators as ops
+from planner.tape.attention_kernels import HeadShape, fused_attention
+from planner.tape.operators import FP32
+from planner.tape.tensors import Tensor
 
 ADAPTER_PROMPT = 10
 ADAPTER_FROM = 2

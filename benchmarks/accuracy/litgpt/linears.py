@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from benchmarks.accuracy.litgpt.operators import grouped_convolution, padded, quantized_product
 from benchmarks.accuracy.litgpt.shape import Shape
 from benchmarks.accuracy.litgpt.weights import Tuning, Weights
-from planner import operators as ops
-from planner.autograd import Tape
-from planner.tensors import Tensor
+from planner.tape import operators as ops
+from planner.tape.tape import Tape
+from planner.tape.tensors import Tensor
 
 
 @dataclass(slots=True, kw_only=True)

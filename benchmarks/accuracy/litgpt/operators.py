@@ -3,10 +3,10 @@
 read: tools/autograd/derivatives.yaml at torch 2.1, unless said otherwise.
 """
 
-from planner.autograd import Tape
-from planner.operators import FP32, INT64
-from planner.quantization import BLOCK_SIZE as NF4_BLOCK
-from planner.tensors import Tensor
+from planner.tape.operators import FP32, INT64
+from planner.tape.tape import Tape
+from planner.tape.tensors import Tensor
+from planner.workload.quantization import BLOCK_SIZE as NF4_BLOCK
 
 
 def layer_norm(

@@ -10,9 +10,9 @@ from benchmarks.accuracy.litgpt.training import MicroBatch, TrainingRun
 from benchmarks.accuracy.litgpt.weights import Method, Tuning
 from benchmarks.accuracy.timeline import Timeline
 from benchmarks.rows import Row
-from planner.allocator import Allocate
-from planner.buffers import cublas_workspaces
-from planner.units import ALLOCATOR_BLOCK_BYTES, round_up
+from planner.allocator.replay import Allocate
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
+from planner.memory.workspaces import cublas_workspaces
 
 DOUBLE_QUANT = {"none": None, "nf4": False, "nf4-double": True}
 TARGETS = {"o": "proj", "gate": "mlp", "up": "mlp", "down": "mlp", "lm_head": "head"}

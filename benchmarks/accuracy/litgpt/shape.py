@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from planner.spec import Spec, read_spec
+from planner.base.strict_yaml import Spec, read_spec
 
 SHAPES = Path(__file__).parent / "shapes.yaml"
 

@@ -14,13 +14,13 @@ from benchmarks.accuracy.litgpt.linears import Linears
 from benchmarks.accuracy.litgpt.operators import split
 from benchmarks.accuracy.litgpt.shape import Shape
 from benchmarks.accuracy.litgpt.weights import COMPUTE, Tuning, Weights
-from planner import operators as ops
-from planner.allocation import state_sizes
-from planner.autograd import Tape
-from planner.operators import FP32, INT64
-from planner.optimizer_step import Step
-from planner.tensors import Tensor
-from planner.trained_tensors import TrainedTensor
+from planner.allocator.training_steps import state_sizes
+from planner.memory.optimizer_step import Step
+from planner.tape import operators as ops
+from planner.tape.operators import FP32, INT64
+from planner.tape.tape import Tape
+from planner.tape.tensors import Tensor
+from planner.workload.trained_tensors import TrainedTensor
 
 CHUNK = 128
 """Tokens: lm_head_chunk_size in the loop, chunk_size of chunked_cross_entropy."""

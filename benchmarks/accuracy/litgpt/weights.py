@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from planner.optimizers import OptimizerSpec, optimizers
-from planner.quantization import nf4_bytes
-from planner.tensors import Parameter, Tensor
+from planner.tape.tensors import Parameter, Tensor
+from planner.workload.optimizers import OptimizerSpec, optimizers
+from planner.workload.quantization import nf4_bytes
 
 Method = Literal["full", "lora", "qlora", "adapter", "adapter_v2"]
 Attention = Literal["flash", "efficient"]

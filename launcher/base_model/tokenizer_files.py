@@ -1,0 +1,87 @@
+"""A model's tokenizer without its weights, which planning has no need of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from launcher.base_model.find_checkpoint import (
+    PACKAGED_MODELS,
+    TOKENIZER_FILES,
+    ModelNotFoundError,
+    has_tokenizer,
+    network_errors,
+    why_not_from_hub,
+)
+from launcher.base_model.gguf import gguf_file_of
+from launcher.storage.digest import file_digest
+from launcher.storage.hub_names import names_a_folder
+from planner.plan.schema import ModelSection
+
+WANTED = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.jinja", "config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerPlace:
+    folder: Path
+    options: Mapping[str, str]
+    """For ``from_pretrained``."""
+    identity: Mapping[str, str]
+    """The same for the same tokenizer."""
+
+
+def find_tokenizer(model: ModelSection) -> TokenizerPlace:
+    """Where it is, or an error that says why it cannot be had."""
+    source = Path(model.source).expanduser()
+    if source.is_dir():
+        return _in_folder(source)
+    kept = _snapshot(model, local_files_only=True)
+    if kept is not None:
+        return _in_folder(kept)
+    reason = why_not_from_hub(model)
+    fetched = _snapshot(model, local_files_only=False) if reason is None else None
+    if fetched is not None:
+        return _in_folder(fetched)
+    package = PACKAGED_MODELS.get(model.source)
+    if package is None or find_spec(package) is None:
+        raise ModelNotFoundError(f"{model.source}: {reason or 'it has no tokenizer on the hub'}")
+    file = gguf_file_of(package)
+    return TokenizerPlace(file.parent, {"gguf_file": file.name}, {package: version(package)})
+
+
+def load(place: TokenizerPlace) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(place.folder, **place.options)
+    if not tokenizer.is_fast:
+        raise ModelNotFoundError(f"{place.folder} has no fast tokenizer (tokenizer.json)")
+    return tokenizer
+
+
+def _in_folder(folder: Path) -> TokenizerPlace:
+    if not has_tokenizer(folder):
+        raise ModelNotFoundError(f"{folder} holds no tokenizer ({' or '.join(TOKENIZER_FILES)})")
+    files = sorted({path for pattern in WANTED for path in folder.glob(pattern)})
+    return TokenizerPlace(folder, {}, {path.name: file_digest(path) for path in files})
+
+
+def _snapshot(model: ModelSection, *, local_files_only: bool) -> Path | None:
+    """Of the tokenizer's files alone; nothing where they are not there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if names_a_folder(model.source):
+        raise ModelNotFoundError(f"model folder {model.source} does not exist")
+    missing: tuple[type[Exception], ...] = (LocalEntryNotFoundError, *network_errors())
+    try:
+        folder = snapshot_download(
+            model.source,
+            revision=model.revision,
+            allow_patterns=list(WANTED),
+            local_files_only=local_files_only,
+        )
+    except missing:
+        return None
+    return Path(folder) if has_tokenizer(Path(folder)) else None

@@ -1,0 +1,69 @@
+"""What ``launch`` does without a plan: examine, merge, convert, follow or cancel a job."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.chatglm.command import Layout, convert
+from launcher.engines.submission import cancel, follow
+from launcher.run.run_directory import RunDirectory
+from planner.base.errors import InvalidRequestError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """The options that say what to do in place of training."""
+
+    doctor: bool
+    as_json: bool
+    merge: Path | None
+    conversion: tuple[Path, Path] | None
+    to: Layout | None
+    follow: Path | None
+    cancel: Path | None
+
+    @property
+    def given(self) -> list[str]:
+        options = {
+            "--doctor": self.doctor,
+            "--merge": self.merge is not None,
+            "--convert": self.conversion is not None,
+            "--follow": self.follow is not None,
+            "--cancel": self.cancel is not None,
+        }
+        return [name for name, is_given in options.items() if is_given]
+
+
+def check_options(task: Task, *, rehearse: bool) -> None:
+    """Raises where an option is given without the one that it belongs to."""
+    if task.as_json and not (rehearse or task.doctor):
+        raise InvalidRequestError("--json goes with --rehearse or --doctor: add one, or leave it.")
+    if task.to is not None and task.conversion is None:
+        raise InvalidRequestError("--to goes with --convert: add it, or leave --to out.")
+
+
+def without_plan(task: Task, plan_file: Path | None, output: Path | None) -> int:
+    """The exit code; one task at a time."""
+    given = [*(["PLAN"] if plan_file is not None else []), *task.given]
+    if not given:
+        raise InvalidRequestError("name a plan: launch plan.yaml (--help shows the options)")
+    if len(given) > 1:
+        raise InvalidRequestError(f"{' and '.join(given)} do not go together: give one of them.")
+    if task.conversion is not None:
+        source, target = task.conversion
+        convert(source, target, task.to or "native", sys.stderr)
+        print(target)
+        return 0
+    if task.merge is not None:
+        from launcher.merging.merge_run import merge_run
+
+        merge_run(task.merge, output)
+        return 0
+    if task.follow is not None:
+        return follow(RunDirectory(task.follow))
+    if task.cancel is not None:
+        cancel(RunDirectory(task.cancel))
+        return 0
+    from launcher.doctor.examination import examine
+
+    return examine(as_json=task.as_json)

@@ -1,0 +1,111 @@
+"""Tokenized data sets kept by the content of all that made them, so that none is made twice.
+
+An entry is a folder with its tables and ``summary.json``, which holds their digests. It is made
+beside its place and renamed, so a launch that was killed leaves no entry; one that a disk has
+torn since is told by its digests and made again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.base_model.gguf import cache_directory
+from launcher.storage.digest import file_digest
+from launcher.storage.one_maker import one_maker
+from launcher.storage.whole_folders import whole_folder
+from planner.base.errors import InvalidRequestError
+
+SUMMARY = "summary.json"
+KEY_LENGTH = 32
+
+
+def content_key(content: Mapping[str, Any]) -> str:
+    """The same for the same content, whatever its order."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.blake2b(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    folder: Path
+    summary: Mapping[str, Any]
+
+
+def data_cache(kind: str) -> Path:
+    return cache_directory() / kind
+
+
+def found_entry(folder: Path, say: Callable[[str], None]) -> Entry | None:
+    """The entry in a folder where there is a whole one."""
+    if not folder.is_dir():
+        return None
+    wrong = torn(folder)
+    if wrong is None:
+        return Entry(folder, _read(folder)["summary"])
+    say(f"the kept data set {folder} is torn ({wrong}); it is made again")
+    shutil.rmtree(folder)
+    return None
+
+
+def torn(folder: Path) -> str | None:
+    """What is wrong with an entry, or nothing."""
+    try:
+        tables = _read(folder)["tables"]
+    except (OSError, ValueError, KeyError):
+        return f"{SUMMARY} cannot be read"
+    for name, digest in tables.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if file_digest(folder / name) != digest:
+            return f"{name} has changed"
+    return None
+
+
+@contextmanager
+def kept_lock(folder: Path) -> Iterator[None]:
+    """As ``one_maker``, or why nothing can be kept there."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(one_maker(folder))
+        except OSError as error:
+            raise _cannot_keep(folder, error) from error
+        yield
+
+
+def make_entry(folder: Path, fill: Callable[[Path], Mapping[str, Any]]) -> Entry:
+    """``fill`` writes tables into a folder and gives their summary."""
+    try:
+        with whole_folder(folder) as partial:
+            summary = fill(partial)
+            _finish(partial, summary)
+    except OSError as error:
+        raise _cannot_keep(folder, error) from error
+    return Entry(folder, summary)
+
+
+def _cannot_keep(folder: Path, error: OSError) -> InvalidRequestError:
+    reason = error.strerror or str(error)
+    return InvalidRequestError(
+        f"cannot keep the tokenized data in {folder.parent}: {reason}. "
+        "Make room, or name another place with XDG_CACHE_HOME."
+    )
+
+
+def _finish(partial: Path, summary: Mapping[str, Any]) -> None:
+    tables = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
+    content = json.dumps({"tables": tables, "summary": summary}, indent=2)
+    with (partial / SUMMARY).open("w", encoding="utf-8") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,113 @@
+"""What became of the records: counted while they are prepared, shown and reported after it."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from planner.datasets.token_lengths import QUANTILES, TokenLengths
+
+
+@dataclass(slots=True)
+class DataSummary:
+    """Counts of records and tokens. Tokens are those trained on in one epoch."""
+
+    formats: dict[str, str] = field(default_factory=dict)
+    """By source."""
+    num_records: int = 0
+    """Read, bad ones too."""
+    num_skipped: int = 0
+    skipped: list[str] = field(default_factory=list)
+    """What was wrong with the first of them."""
+    num_samples: int = 0
+    """To train on, as often as the weights say."""
+    num_validation: int = 0
+    num_tokens: int = 0
+    num_answer_tokens: int = 0
+    """Tokens that the loss counts."""
+    num_truncated: int = 0
+    num_tokens_lost: int = 0
+    num_answer_tokens_lost: int = 0
+    num_dropped: int = 0
+    """Samples whose answer begins behind the sequence length."""
+    num_open_answers: int = 0
+    """Answers without an end mark."""
+    num_rows: int = 0
+    """Sequences of an epoch: samples, or what they are packed in."""
+    length_quantiles: dict[str, int] = field(default_factory=dict)
+    """Of whole samples."""
+    plain_template: bool = False
+    """The tokenizer has no chat template of its own."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def quantiles(counts: Counter[int]) -> dict[str, int]:
+    """
+    >>> quantiles(Counter({10: 99, 500: 1}))
+    {'50 %': 10, '90 %': 10, '99 %': 10, '100 %': 500}
+    """
+    lengths = TokenLengths(counts)
+    return {f"{share:.0%}".replace("%", " %"): lengths.quantile(share) for share in QUANTILES}
+
+
+def describe(summary: DataSummary, sequence_length: int) -> list[str]:
+    """For the screen: one line, and one for each thing that a person should know."""
+    sources = ", ".join(f"{name} ({form})" for name, form in summary.formats.items())
+    lines = [
+        f"data: {sources}: {_count(summary.num_samples, 'sample')}, {summary.num_tokens:,} tokens, "
+        f"{summary.num_answer_tokens:,} of them in the loss",
+        f"data: tokens a sample: {_quantile_text(summary)}",
+    ]
+    if summary.num_validation:
+        lines.append(f"data: kept for validation: {_count(summary.num_validation, 'sample')}")
+    if summary.num_truncated:
+        lines.append(
+            f"data: {_count(summary.num_truncated, 'sample')} cut to {sequence_length:,} tokens: "
+            f"{summary.num_tokens_lost:,} tokens lost, "
+            f"{summary.num_answer_tokens_lost:,} of them in the loss"
+        )
+    if summary.num_dropped:
+        lines.append(
+            f"data: {_count(summary.num_dropped, 'sample')} left out "
+            "(answer beyond the sequence length)"
+        )
+    if summary.num_rows != summary.num_samples:
+        filled = summary.num_tokens / (summary.num_rows * sequence_length)
+        lines.append(
+            f"data: packed into {summary.num_rows:,} sequences, {filled:.0%} full; "
+            "samples in one do not see each other"
+        )
+    if summary.num_skipped:
+        lines.append(
+            f"data: {_count(summary.num_skipped, 'bad record')} skipped; "
+            f"the first: {summary.skipped[0]}"
+        )
+    return lines + _template_lines(summary)
+
+
+def _quantile_text(summary: DataSummary) -> str:
+    names = {"50 %": "half have at most", "90 %": "90 %", "99 %": "99 %", "100 %": "longest"}
+    return ", ".join(
+        f"{names[share]} {tokens:,}" for share, tokens in summary.length_quantiles.items()
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    """
+    >>> _count(1, "sample"), _count(1200, "sample")
+    ('1 sample', '1,200 samples')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _template_lines(summary: DataSummary) -> list[str]:
+    lines = []
+    if summary.plain_template:
+        lines.append("data: the tokenizer has no chat template: plain headings are used")
+    if summary.num_open_answers:
+        lines.append(
+            "data: the chat template puts no end mark behind "
+            f"{_count(summary.num_open_answers, 'answer')}: the model will not learn to stop there"
+        )
+    return lines

@@ -1,0 +1,151 @@
+"""Token lengths of a plan's data, for the planner: asked as JSON, answered as JSON.
+
+``python -m launcher.data.token_lengths`` reads one request, ``{"data": ..., "model": ..., "seed":
+N}`` (sections of a plan), and writes one answer: ``{"counts": {LENGTH: RECORDS}, "num_samples": N,
+"formats": {SOURCE: FORMAT}, ...}``, or ``{"error": ...}`` where the data are bad, or
+``{"no_tokenizer": ...}`` where the model's cannot be had.
+
+Answers are kept by content. A large data set is read whole and a sample of it is tokenized.
+"""
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from msgspec import convert, to_builtins
+
+from launcher.base_model.find_checkpoint import ModelNotFoundError
+from launcher.base_model.tokenizer_files import TokenizerPlace, find_tokenizer, load
+from launcher.data.cache import content_key, data_cache, found_entry, make_entry
+from launcher.data.samples import PlacedSample, SourceReader
+from launcher.data.sources import FoundSource, find_sources
+from launcher.run.output import redirect_output
+from launcher.run.sigterm import unwound_by_sigterm
+from launcher.storage.digest import file_digest
+from planner.base.errors import UserError
+from planner.plan.data_section import DataSection
+from planner.plan.schema import ModelSection
+
+SAMPLED = 5_000
+"""Records tokenized at most. The share p of records below a length then has a standard deviation
+of sqrt(p (1 - p) / n): 0.0014 at the 99 % by which a sequence length is chosen."""
+AT_ONCE = 256
+SEED = 0
+
+Answer = dict[str, Any]
+
+
+def main() -> None:
+    screen = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    notices = os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1)
+    redirect_output(Path(os.devnull)).close()
+    request = json.load(sys.stdin)
+    data = convert(request["data"], DataSection)
+    model = convert(request["model"], ModelSection)
+    try:
+        with unwound_by_sigterm():
+            answer = answer_to(data, model, request["seed"], lambda line: print(line, file=notices))
+    except ModelNotFoundError as error:
+        answer = {"no_tokenizer": str(error)}
+    except UserError as error:
+        answer = {"error": str(error)}
+    print(json.dumps(answer), file=screen)
+
+
+def answer_to(data: DataSection, model: ModelSection, seed: int, say: Any) -> Answer:
+    """From what was kept, or made and kept now."""
+    sources = find_sources(data)
+    place = find_tokenizer(model)
+    key = content_key(
+        {
+            "data": [[file_digest(f.path) for f in source.files] for source in sources],
+            "reading": to_builtins(data),
+            "tokenizer": dict(place.identity),
+            "seed": seed,
+            "sampled": SAMPLED,
+        }
+    )
+    kept = found_entry(data_cache("lengths") / key, say)
+    if kept is not None:
+        return dict(kept.summary)
+    say("reading the data's token lengths (once; they are kept)")
+    entry = make_entry(
+        data_cache("lengths") / key, lambda _folder: lengths(data, sources, place, seed)
+    )
+    return dict(entry.summary)
+
+
+def lengths(
+    data: DataSection, sources: tuple[FoundSource, ...], place: TokenizerPlace, seed: int
+) -> Answer:
+    """Of whole samples, uncut."""
+    from launcher.data.tokenization import use_plain_template_if_none
+
+    tokenizer = load(place)
+    plain_template = use_plain_template_if_none(tokenizer)
+    readers = [SourceReader(s, loss_on=data.loss_on, errors=data.errors) for s in sources]
+    drawn, num_samples = _reservoir(_training_stream(data, readers, seed))
+    counts = _counted(drawn, tokenizer, data)
+    return {
+        "counts": {str(length): count for length, count in sorted(counts.items())},
+        "num_samples": num_samples,
+        "num_skipped": sum(reader.skipped.num_records for reader in readers),
+        "formats": {s.name: str(r.format) for s, r in zip(sources, readers, strict=True)},
+        "plain_template": plain_template,
+    }
+
+
+Drawn = tuple[SourceReader, PlacedSample]
+
+
+def _training_stream(data: DataSection, readers: list[SourceReader], seed: int) -> Iterator[Drawn]:
+    """Samples as often as an epoch has them."""
+    from launcher.data.preparation import draw, shares_of
+
+    shares = shares_of(data, seed)
+    for index, reader in enumerate(readers):
+        for number, placed in enumerate(reader.samples()):
+            held_back, copies = draw(shares, index, number)
+            if not held_back:
+                for _ in range(copies):
+                    yield reader, placed
+
+
+def _reservoir(stream: Iterator[Drawn]) -> tuple[list[Drawn], int]:
+    """At most so many of them, each as likely as any other, and how many there were.
+
+    Vitter's Algorithm R (doi:10.1145/3147.3165).
+    """
+    chance, kept, seen = Random(SEED), list[Drawn](), 0
+    for drawn in stream:
+        seen += 1
+        if len(kept) < SAMPLED:
+            kept.append(drawn)
+        elif (place := chance.randrange(seen)) < SAMPLED:
+            kept[place] = drawn
+    return kept, seen
+
+
+def _counted(drawn: list[Drawn], tokenizer: Any, data: DataSection) -> Counter[int]:
+    from launcher.data.preparation import rendered_or_refused
+    from launcher.data.tokenization import encode
+
+    counts: Counter[int] = Counter()
+    for start in range(0, len(drawn), AT_ONCE):
+        batch = [
+            found
+            for reader, placed in drawn[start : start + AT_ONCE]
+            if (found := rendered_or_refused(placed, tokenizer, reader))
+        ]
+        encoded = encode(batch, tokenizer, loss_on=data.loss_on)
+        counts.update(len(sample.input_ids) for sample in encoded)
+    return counts
+
+
+if __name__ == "__main__":
+    main()

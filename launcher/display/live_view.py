@@ -1,0 +1,243 @@
+"""A run while it goes on, drawn: a frame for terminals, a line for pipes. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from launcher.display.closing_summary import planned_resident_bytes
+from launcher.display.curve import sparkline
+from launcher.display.sensors import Gauge
+from planner.base.units import GIB, format_duration, format_gib
+from planner.plan.schema import Plan
+
+LABEL_WIDTH = 14
+SPARK_WIDTH = 24
+WIDEST = 110
+"""Of a frame: eyes do not follow longer lines."""
+LEAST_BAR = 12
+UNTOLD_WIDTH = 48
+"""Of a device's row without its bar: the label, three figures and the gaps between them."""
+TOLD_WIDTH = UNTOLD_WIDTH + 13
+"""With temperature and power."""
+UNKNOWN = "-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What the plan says that will be seen, of one device or process."""
+
+    title: str
+    what: str
+    """Which memory it is."""
+    low_bytes: int
+    high_bytes: int
+    capacity_bytes: int
+    tokens_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """One moment of a run."""
+
+    expected: Expected
+    step: int
+    num_steps: int
+    elapsed_s: float
+    left_s: float | None
+    """Nothing before two steps have been seen."""
+    losses: Sequence[float]
+    """Of the whole run, neighbours together where there are many."""
+    first_loss: float | None
+    least_loss: float | None
+    metrics: Mapping[str, float]
+    """Of the last logged step; empty before it."""
+    gauges: Sequence[Gauge]
+
+
+METHOD_NAMES = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
+
+
+def expected_of(plan: Plan) -> Expected:
+    """A GPU's prediction is what the driver will show; without one it is the process's."""
+    devices, prediction = plan.parallel.world_size, plan.prediction
+    on_gpu = plan.hardware.device == "cuda"
+    resident = planned_resident_bytes(plan)
+    where = plan.hardware.device_name
+    return Expected(
+        title=f"{plan.model.name}, {METHOD_NAMES[plan.method]} on "
+        + (where if devices == 1 else f"{devices} x {where}"),
+        what="in use" if on_gpu else "resident",
+        low_bytes=prediction.low_bytes if on_gpu else resident,
+        high_bytes=prediction.high_bytes if on_gpu else resident,
+        capacity_bytes=plan.hardware.capacity_bytes,
+        tokens_per_second=prediction.tokens_per_second,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A view drawn to the width there is, in the characters that the terminal has."""
+
+    view: View
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        width = min(options.max_width, WIDEST)
+        ascii_only = options.ascii_only
+        yield Text("")
+        yield Group(
+            Text(self.view.expected.title, style="bold", no_wrap=True, overflow="ellipsis"),
+            _progress(self.view, width, ascii_only=ascii_only),
+            Text(""),
+            _figures(self.view, width, ascii_only=ascii_only),
+            Text(""),
+            _memory(self.view, width, ascii_only=ascii_only),
+            Text(""),
+        )
+
+
+def _progress(view: View, width: int, *, ascii_only: bool) -> Text:
+    step, total = view.step, max(1, view.num_steps)
+    words = f"step {step:,} of {view.num_steps:,}  {step / total:4.0%}  {left_words(view)}"
+    done, left = "=-" if ascii_only else "━─"
+    cells = max(10, width - len(words) - 2)
+    reached = min(cells, cells * step // total)
+    bar = Text(done * reached, style="green", no_wrap=True).append(
+        left * (cells - reached), style="dim"
+    )
+    return bar.append(f"  {words}", style="default")
+
+
+def left_words(view: View) -> str:
+    if view.left_s is None:
+        return f"{format_duration(view.elapsed_s)} so far"
+    if view.step >= view.num_steps:
+        return f"took {format_duration(view.elapsed_s)}"
+    return f"{format_duration(view.left_s)} left"
+
+
+def _figures(view: View, width: int, *, ascii_only: bool) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(width=LABEL_WIDTH, style="dim", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, style="dim")
+    found = view.metrics
+    cells = min(SPARK_WIDTH, max(8, width - 56))
+    spark = sparkline(view.losses, width=cells, ascii_only=ascii_only)
+    loss = Text(f"{number(found.get('loss'), '.4f'):<8}", style="bold")
+    grid.add_row("loss", loss.append(f"{spark:<{cells}}", style="cyan"), _loss_words(view))
+    rate, norm = number(found.get("learning_rate"), ".2e"), number(found.get("grad_norm"), ".3g")
+    grid.add_row("learning rate", rate, f"gradient norm {norm}")
+    speed = number(found.get("tokens_per_second"), ",.0f")
+    planned = number(view.expected.tokens_per_second, ",.0f")
+    grid.add_row("tokens/s", speed, f"predicted {planned}")
+    grid.add_row(
+        "step time", _seconds(found.get("step_time_s")), f"waits for data {waiting(found)}"
+    )
+    return grid
+
+
+def _loss_words(view: View) -> str:
+    first, least = number(view.first_loss, ".4f"), number(view.least_loss, ".4f")
+    return f"first {first}, least {least}"
+
+
+def _memory(view: View, width: int, *, ascii_only: bool) -> Table:
+    """A row a device: what was the most beside what is expected of it."""
+    expected = view.expected
+    told = any(gauge.temperature_c is not None for gauge in view.gauges)
+    grid = Table.grid(padding=(0, 2))
+    for _ in range(2):
+        grid.add_column(no_wrap=True)
+    for _ in range(3 + 2 * told):
+        grid.add_column(justify="right", no_wrap=True)
+    grid.add_row(
+        f"[dim]{'device':<{LABEL_WIDTH}}[/]",
+        f"[dim]{expected.what}, GiB[/]",
+        *(f"[dim]{name}[/]" for name in ("now", "peak", "predicted")),
+        *(("", "") if told else ()),
+    )
+    bar_width = max(LEAST_BAR, width - (TOLD_WIDTH if told else UNTOLD_WIDTH))
+    for gauge in view.gauges:
+        grid.add_row(
+            gauge.name,
+            memory_bar(gauge, expected, bar_width, ascii_only=ascii_only),
+            _gib(gauge.used_bytes),
+            _gib(gauge.peak_bytes),
+            predicted_range(expected),
+            *_heat(gauge, told=told),
+        )
+    return grid
+
+
+def _heat(gauge: Gauge, *, told: bool) -> tuple[str, ...]:
+    if not told:
+        return ()
+    celsius, watts = gauge.temperature_c, gauge.power_watts
+    return (
+        UNKNOWN if celsius is None else f"{celsius} C",
+        UNKNOWN if watts is None else f"{watts} W",
+    )
+
+
+def memory_bar(gauge: Gauge, expected: Expected, width: int, *, ascii_only: bool) -> Text:
+    """The peak as a bar over the device's capacity; what is expected beyond it is shaded."""
+    full, shade, empty = "#=." if ascii_only else "█▒·"
+    per_cell = max(1, expected.capacity_bytes) / width
+    used = min(width, round((gauge.peak_bytes or 0) / per_cell))
+    high = min(width, round(expected.high_bytes / per_cell))
+    over = (gauge.peak_bytes or 0) > expected.high_bytes
+    bar = Text(full * used, style="yellow" if over else "green")
+    bar.append(shade * max(0, high - used), style="dim")
+    return bar.append(empty * (width - max(used, high)), style="dim")
+
+
+def predicted_range(expected: Expected) -> str:
+    low, high = format_gib(expected.low_bytes), format_gib(expected.high_bytes)
+    return high if low == high else f"{low}-{high}"
+
+
+def plain_line(view: View) -> str:
+    """One logged step; every line of a run has its words at the same places."""
+    found, digits = view.metrics, len(f"{view.num_steps}")
+    parts = [
+        f"step {view.step:>{digits}}/{view.num_steps}",
+        f"loss {number(found.get('loss'), '.4f'):>7}",
+        f"lr {number(found.get('learning_rate'), '.2e'):>8}",
+        f"{number(found.get('tokens_per_second'), ',.0f'):>7} tokens/s",
+        f"data {waiting(found):>4}",
+        f"{_gib(max((g.peak_bytes or 0 for g in view.gauges), default=None)):>5} GiB",
+        *_heat_words(view.gauges),
+        left_words(view),
+    ]
+    return "  ".join(parts)
+
+
+def _heat_words(gauges: Sequence[Gauge]) -> list[str]:
+    """The hottest device, and the power of all."""
+    heats = [gauge.temperature_c for gauge in gauges if gauge.temperature_c is not None]
+    powers = [gauge.power_watts for gauge in gauges if gauge.power_watts is not None]
+    return [
+        *([f"{max(heats):>3} C"] if heats else []),
+        *([f"{sum(powers):>5,} W"] if powers else []),
+    ]
+
+
+def waiting(metrics: Mapping[str, float]) -> str:
+    """The share of a step in which the next batch was not there yet."""
+    waited, step = metrics.get("data_wait_s"), metrics.get("step_time_s")
+    return UNKNOWN if waited is None or not step else f"{waited / step:.0%}"
+
+
+def number(value: float | None, form: str) -> str:
+    return UNKNOWN if value is None else f"{value:{form}}"
+
+
+def _seconds(value: float | None) -> str:
+    return UNKNOWN if value is None else format_duration(value)
+
+
+def _gib(num_bytes: int | None) -> str:
+    return UNKNOWN if num_bytes is None else f"{num_bytes / GIB:,.2f}"

@@ -1,0 +1,108 @@
+"""What the devices of a run say of themselves while it goes on: memory, temperature, power."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pynvml
+
+from launcher.training.measurements import status_bytes
+from planner.plan.schema import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauge:
+    """One device or process now; nothing where it does not tell."""
+
+    name: str
+    used_bytes: int | None
+    """Of a GPU what the driver counts, its own share left out; of a process what is resident."""
+    peak_bytes: int | None
+    """The most since the run began: the kernel's own figure, or the most that was seen."""
+    temperature_c: int | None = None
+    power_watts: int | None = None
+
+
+class Sensors(Protocol):
+    def read(self) -> list[Gauge]: ...
+
+
+class ResidentSensors:
+    """Without a GPU: the processes of the ranks."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+
+    def read(self) -> list[Gauge]:
+        return [self._rank(rank, pid) for rank, pid in enumerate(self._pids)]
+
+    def _rank(self, rank: int, pid: int) -> Gauge:
+        name = "process" if len(self._pids) == 1 else f"rank {rank}"
+        try:
+            used, peak = status_bytes("VmRSS", pid), status_bytes("VmHWM", pid)
+        except (OSError, KeyError):  # it has ended
+            return Gauge(name=name, used_bytes=None, peak_bytes=None)
+        return Gauge(name=name, used_bytes=used, peak_bytes=peak)
+
+
+class NvmlSensors:
+    """GPUs by their UUIDs, in the order of the ranks on this node."""
+
+    def __init__(self, uuids: Sequence[str]) -> None:
+        _answer(pynvml.nvmlInit)
+        self._handles = [_handle(uuid) for uuid in uuids]
+        self._peaks = [0] * len(uuids)
+
+    def read(self) -> list[Gauge]:
+        return [self._gpu(index, handle) for index, handle in enumerate(self._handles)]
+
+    def _gpu(self, index: int, handle: Any) -> Gauge:
+        milliwatts = _answer(pynvml.nvmlDeviceGetPowerUsage, handle)
+        used = _used_bytes(handle)
+        self._peaks[index] = max(self._peaks[index], used or 0)
+        return Gauge(
+            name=f"GPU {index}",
+            used_bytes=used,
+            peak_bytes=self._peaks[index] or None,
+            temperature_c=_answer(
+                pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU
+            ),
+            power_watts=None if milliwatts is None else milliwatts // 1000,
+        )
+
+
+def sensors_of(plan: Plan, pids: Sequence[int]) -> Sensors:
+    """Of this node: the ranks' GPUs, or the ranks' own processes."""
+    here = plan.parallel.gpus_per_node
+    if plan.hardware.device == "cpu":
+        return ResidentSensors(pids[:here])
+    import torch
+
+    return NvmlSensors([str(torch.cuda.get_device_properties(i).uuid) for i in range(here)])
+
+
+def _handle(uuid: str) -> Any:
+    """CUDA names a device without NVML's prefix, and a MIG slice has another."""
+    for prefix in ("GPU-", "MIG-"):
+        handle = _answer(pynvml.nvmlDeviceGetHandleByUUID, f"{prefix}{uuid}")
+        if handle is not None:
+            return handle
+    return None
+
+
+def _used_bytes(handle: Any) -> int | None:
+    memory = _answer(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
+    if memory is not None:
+        return int(memory.total - memory.reserved - memory.free)
+    memory = _answer(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    return None if memory is None else int(memory.used)
+
+
+def _answer(call: Callable[..., Any], *arguments: object) -> Any:
+    """Nothing where the library, the driver or the device has no answer."""
+    if None in arguments:
+        return None
+    try:
+        return call(*arguments)
+    except pynvml.NVMLError:
+        return None

@@ -1,0 +1,42 @@
+"""What a launch would do, to read and to copy. Pure."""
+
+import json
+import shlex
+
+from launcher.run.rank_commands import (
+    Rendezvous,
+    environment_changes,
+    rank_environment,
+    torchrun_command,
+)
+from launcher.run.run_directory import RunDirectory
+from launcher.training.deepspeed_config import deepspeed_config
+from planner.plan.schema import Plan
+
+
+def dry_run_text(
+    plan: Plan,
+    run: RunDirectory,
+    *,
+    python: str,
+    cores: int,
+    rendezvous: Rendezvous | None = None,
+    network: dict[str, str] | None = None,
+    max_restarts: int = 0,
+) -> str:
+    changes = environment_changes(plan, cores=cores, max_restarts=max_restarts) | (network or {})
+    environment = rank_environment(plan, changes)
+    command = torchrun_command(
+        plan, run, python=python, rendezvous=rendezvous, max_restarts=max_restarts
+    )
+    parts = [
+        f"run directory: {run.path}",
+        "environment:",
+        *(f"  {name}={value}" for name, value in environment.items()),
+        "command:",
+        f"  {shlex.join(command)}",
+    ]
+    config = deepspeed_config(plan)
+    if config is not None:
+        parts += ["deepspeed.json:", json.dumps(config, indent=2)]
+    return "\n".join(parts) + "\n"

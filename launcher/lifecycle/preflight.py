@@ -1,0 +1,189 @@
+"""Is this the machine, and are these the packages, that the plan was made for?
+
+Nothing expensive has started yet: what does not fit is refused in one line, or the plan's own
+leaner layout is taken, which is said.
+"""
+
+import os
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+
+from msgspec import structs
+
+from launcher.lifecycle.fallbacks import (
+    describe_layout,
+    fallback_plans,
+    keeps_batch,
+    layout_options,
+    layout_settings,
+)
+from planner.base.errors import InvalidRequestError, NoFormulasError
+from planner.base.units import format_gib
+from planner.hardware.cluster import Accelerator, Cluster
+from planner.hardware.detect import detect, read_cpu
+from planner.plan.schema import Plan
+from planner.plan.training_sections import KEPT_CHECKPOINTS
+from planner.search.repredict import on_machine, predicted
+
+DISTRIBUTION = "tuneplan"
+TRAINING_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+REPLAN = "Plan for this machine: plan --gpus auto"
+
+
+def refitted(plan: Plan, settings: Sequence[str]) -> tuple[Plan, list[str]]:
+    """A plan that ``--set`` has changed, predicted anew; refused where it does not fit now."""
+    if plan.model.config is None:
+        return plan, ["note: the plan holds no model shape: what --set does to memory is unknown"]
+    try:
+        fitted = predicted(plan)
+    except NoFormulasError as missing:
+        return plan, [f"note: what --set does to memory is unknown ({missing.reason})"]
+    short_bytes = fitted.prediction.high_bytes - plan.hardware.budget_bytes
+    if short_bytes > 0:
+        asked = " ".join(f"--set {setting}" for setting in settings)
+        raise InvalidRequestError(f"{asked}: {_does_not_fit(fitted, short_bytes, settings)}")
+    peak = fitted.prediction.peak_allocated_bytes
+    leaner = tuple(
+        each
+        for each in plan.fallbacks
+        if keeps_batch(fitted, each) and each.peak_allocated_bytes < peak
+    )
+    return structs.replace(fitted, fallbacks=leaner), []
+
+
+def _does_not_fit(plan: Plan, short_bytes: int, settings: Sequence[str]) -> str:
+    """With the layout to set beside it, where one of the plan's own fits and leaves it as set."""
+    budget = plan.hardware.budget_bytes
+    line = (
+        f"this needs up to {format_gib(plan.prediction.high_bytes)} GiB of each device and the "
+        f"plan may use {format_gib(budget)} GiB: {format_gib(short_bytes)} GiB short"
+    )
+    fitting = [
+        each
+        for each in fallback_plans(plan)
+        if each.prediction.high_bytes <= budget and not _changed(plan, each, settings)
+    ]
+    if not fitting:
+        return f"{line}, and no leaner layout of the plan that keeps what is set fits"
+    return f"{line}. With it fits {layout_options(fitting[0])}"
+
+
+def _changed(plan: Plan, layout: Plan, settings: Sequence[str]) -> bool:
+    """Whether a layout has another value of a key, or of a section's key, that was set."""
+    keys = {setting.partition("=")[0] for setting in settings}
+    now = layout_settings(layout)
+    return any(
+        now[key] != value and (key in keys or key.partition(".")[0] in keys)
+        for key, value in layout_settings(plan).items()
+    )
+
+
+def suited(plan: Plan) -> tuple[Plan, list[str]]:
+    """The plan for this machine as it is now, and a line for each difference."""
+    on_cpu = plan.hardware.device == "cpu"
+    return suit(plan, read_cpu() if on_cpu else detect(os.environ))
+
+
+def suit(plan: Plan, cluster: Cluster) -> tuple[Plan, list[str]]:
+    """As above, for any machine."""
+    if plan.hardware.device == "cpu":
+        _require_host_ram(plan, cluster)
+        return plan, []
+    _require_cards(plan, cluster)
+    card = cluster.accelerator
+    notes = []
+    here = plan
+    if card.device_name != plan.hardware.device_name:
+        notes = [f"note: planned for {plan.hardware.device_name}, run on {card.device_name}"]
+        here = _predicted_here(plan, cluster)
+    for layout in (here, *fallback_plans(here)):
+        if layout.prediction.high_bytes <= card.free_bytes:
+            if layout is not here:
+                notes.append(f"note: {_lack(here, card)}: {describe_layout(layout)} instead")
+            return layout, notes
+    raise InvalidRequestError(
+        f"{_lack(here, card)}, and no leaner layout of the plan fits. Free some, or {REPLAN}"
+    )
+
+
+def _predicted_here(plan: Plan, cluster: Cluster) -> Plan:
+    try:
+        return on_machine(plan, cluster)
+    except (InvalidRequestError, NoFormulasError):
+        return plan  # its peak is the same on any card
+
+
+def _require_cards(plan: Plan, cluster: Cluster) -> None:
+    wanted = plan.parallel.gpus_per_node
+    planned = f"the plan is for {wanted} x {plan.hardware.device_name} and"
+    if cluster.device == "cpu":
+        raise InvalidRequestError(f"{planned} no NVIDIA GPU is found here. {REPLAN}")
+    if cluster.gpus_per_node < wanted:
+        found = f"{cluster.gpus_per_node} x {cluster.accelerator.device_name}"
+        raise InvalidRequestError(f"{planned} this process sees {found}. {REPLAN}")
+    if plan.precision.compute == "bf16" and not cluster.accelerator.supports_bf16:
+        name = cluster.accelerator.device_name
+        raise InvalidRequestError(f"{planned} {name} does not multiply in bf16. {REPLAN}")
+
+
+def _require_host_ram(plan: Plan, cluster: Cluster) -> None:
+    need, free = plan.prediction.host_ram_bytes, cluster.accelerator.free_bytes
+    if need > free:
+        raise InvalidRequestError(
+            f"the plan needs about {format_gib(need)} GiB of memory and {format_gib(free)} GiB "
+            f"are free now: {format_gib(need - free)} GiB short. Free some, or {REPLAN}"
+        )
+
+
+def _lack(plan: Plan, card: Accelerator) -> str:
+    need, free = plan.prediction.high_bytes, card.free_bytes
+    holders = ", ".join(str(holder.pid) for holder in card.holders)
+    held = f" (held by process {holders})" if holders else ""
+    return (
+        f"the plan needs up to {format_gib(need)} GiB of each GPU and {format_gib(free)} GiB "
+        f"are free now{held}"
+    )
+
+
+def needed_disk_bytes(plan: Plan) -> int:
+    """The result, and the checkpoints beside it: one more than are kept while it is written."""
+    training, predicted = plan.training, plan.prediction
+    result = predicted.disk_bytes - (KEPT_CHECKPOINTS + 1) * predicted.checkpoint_bytes
+    if training.max_steps is not None and training.max_steps <= training.save_steps:
+        return result
+    return result + (training.keep_checkpoints + 1) * predicted.checkpoint_bytes
+
+
+def require_packages(plan: Plan) -> None:
+    """What the plan's training imports, at the versions that this project needs."""
+    wanted = [*TRAINING_PACKAGES, *plan.training.report_to]
+    if plan.quantization is not None:
+        wanted.append("bitsandbytes")
+    if plan.parallel.zero_stage:
+        wanted.append("deepspeed")
+    missing = [name for name in wanted if find_spec(name) is None]
+    if missing:
+        raise InvalidRequestError(
+            f"the plan needs {', '.join(missing)}, not installed here: "
+            f"pip install {' '.join(missing)}"
+        )
+    old = _too_old(wanted)
+    if old:
+        raise InvalidRequestError(f"{'; '.join(old)}: pip install '{DISTRIBUTION}[train]'")
+
+
+def _too_old(names: Sequence[str]) -> list[str]:
+    """By the lower bounds that this project is installed with."""
+    from packaging.requirements import Requirement
+
+    try:
+        lines = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        return []
+    needs = [Requirement(line) for line in lines]
+    return [
+        f"{need.name} {version(need.name)} is older than this needs ({need.specifier})"
+        for need in needs
+        if need.name in names and not need.specifier.contains(version(need.name), prereleases=True)
+    ]

@@ -1,0 +1,155 @@
+"""Run before the ranks start, in a process of its own: fetch the model, tokenize the data.
+
+It imports what the ranks import, so the launching process itself stays small.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from launcher.base_model.find_checkpoint import Checkpoint, local_checkpoint
+from launcher.data.cache import (
+    Entry,
+    content_key,
+    data_cache,
+    found_entry,
+    kept_lock,
+    make_entry,
+)
+from launcher.data.inputs import Inputs, inputs_before, write_inputs
+from launcher.data.samples import preview
+from launcher.data.sources import FoundSource, find_sources
+from launcher.data.summary import DataSummary, describe
+from launcher.data.tokenization import use_plain_template_if_none
+from launcher.run.output import redirect_output
+from launcher.run.run_directory import RunDirectory
+from launcher.run.sigterm import unwound_by_sigterm
+from launcher.storage.digest import file_digest
+from planner.base.errors import InvalidRequestError, UserError
+from planner.base.strict_yaml import read_spec
+from planner.plan.schema import Plan
+
+
+def prepare(run: RunDirectory, screen: TextIO) -> None:
+    plan = read_spec(Plan, run.plan)
+    check_devices(plan)
+    sources = find_sources(plan.data)
+    for source in sources:
+        preview(source, loss_on=plan.data.loss_on, errors=plan.data.errors)
+    checkpoint = local_checkpoint(plan.model, screen)
+    entry = prepared_data(plan, sources, checkpoint, screen)
+    require_same_data(run, entry)
+    inputs = Inputs(
+        checkpoint=str(checkpoint.folder),
+        base_name=checkpoint.name,
+        data_folder=str(entry.folder),
+        data_key=entry.folder.name,
+        data=dict(entry.summary),
+    )
+    write_inputs(run, inputs)
+    for line in describe(DataSummary(**entry.summary), plan.batch.sequence_length):
+        print(line, file=screen)
+
+
+def require_same_data(run: RunDirectory, entry: Entry) -> None:
+    """A run that goes on has its inputs still, of which what was tokenized is gone."""
+    before = inputs_before(run)
+    if before is not None and before.data_key != entry.folder.name:
+        raise InvalidRequestError(
+            f"{run.path} cannot go on: the data, the tokenizer or the versions of tokenizers and "
+            "transformers are not those it was begun with, and the samples it was trained on are "
+            "gone. Put them back, or begin anew with another --output DIR"
+        )
+
+
+def check_devices(plan: Plan) -> None:
+    """A plan for cards that are not here would otherwise train on the CPU without a word."""
+    if plan.hardware.device == "cpu":
+        return
+    import torch
+
+    found, wanted = torch.cuda.device_count(), plan.parallel.gpus_per_node
+    if found < wanted:
+        raise InvalidRequestError(
+            f"the plan is for {wanted} x {plan.hardware.device_name} and PyTorch finds {found} "
+            "CUDA devices here. Plan for this machine: plan --gpus auto"
+        )
+
+
+def prepared_data(
+    plan: Plan, sources: tuple[FoundSource, ...], checkpoint: Checkpoint, screen: TextIO
+) -> Entry:
+    """The tokenized data set, kept from an earlier launch or made now."""
+    from launcher.data.preparation import DataPreparation, key_content, settings_of
+    from launcher.data.preparation_progress import PreparationProgress
+
+    settings = settings_of(plan)
+    tokenizer, plain_template = load_tokenizer(checkpoint)
+    files = [file.path for source in sources for file in source.files]
+    key = content_key(
+        {
+            **key_content(settings, sources),
+            "data": [[file_digest(f.path) for f in source.files] for source in sources],
+            "tokenizer": tokenizer_key(tokenizer),
+        }
+    )
+    folder = data_cache("data") / key
+
+    def fill(partial: Path) -> dict[str, Any]:
+        total_bytes = sum(path.stat().st_size for path in files)
+        preparation = DataPreparation(settings, tokenizer, PreparationProgress(screen, total_bytes))
+        preparation.summary.plain_template = plain_template
+        return preparation.write(sources, partial).as_dict()
+
+    with kept_lock(folder):
+        kept = found_entry(folder, lambda line: print(line, file=screen))
+        if kept is None:
+            return make_entry(folder, fill)
+    print(f"data: tokenized before, in {folder}", file=screen)
+    return kept
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> tuple[Any, bool]:
+    """With a chat template, and whether that is the plain one."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+    if not tokenizer.is_fast:
+        raise InvalidRequestError(f"{checkpoint.name} has no fast tokenizer (tokenizer.json).")
+    return tokenizer, use_plain_template_if_none(tokenizer)
+
+
+def tokenizer_key(tokenizer: Any) -> dict[str, Any]:
+    """All that decides tokens: the tokenizer itself, its special tokens and its template."""
+    import tokenizers
+    import transformers
+
+    return {
+        "backend": tokenizer.backend_tokenizer.to_str(),
+        "template": tokenizer.chat_template,
+        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "versions": [tokenizers.__version__, transformers.__version__],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="launcher.lifecycle.prepare")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--address", help="of this node, of several that share the folder")
+    given = parser.parse_args()
+    run = RunDirectory(given.run, given.address)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # nothing forks here
+    screen = redirect_output(run.preparation_log)
+    try:
+        with unwound_by_sigterm():
+            prepare(run, screen)
+    except UserError as error:
+        for said in (screen, sys.stdout):  # the latter is the log
+            print(f"error: {error}", file=said)
+        raise SystemExit(error.exit_code) from error
+
+
+if __name__ == "__main__":
+    main()

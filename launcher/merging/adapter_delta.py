@@ -1,0 +1,113 @@
+"""One matrix of a base model with its adapter worked in.
+
+    LoRA     W + s B A                                        (arXiv:2106.09685, section 4.1)
+    rsLoRA   the same with s = alpha / sqrt(rank)             (arXiv:2312.03732)
+    DoRA     m / |W + s B A| by rows, times W + s B A         (arXiv:2402.09353, equation 5)
+
+W is (out, in); GPT-2's Conv1D stores it the other way round. The base of a QLoRA run is the
+4-bit one: its adapter was trained to sit on the unpacked weights, not on those that they were
+packed from. peft's own merge starts there too (peft/tuners/lora/bnb.py at 0.21), but packs the
+sum again and warns of the rounding; here it stays in 16 bit.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from launcher.storage import adapter_files
+from planner.base.errors import InvalidFileError
+from planner.plan.schema import QuantizationSection
+
+PREFIX = "base_model.model."
+KINDS = {
+    "lora_A.weight": "down",
+    "lora_B.weight": "up",
+    "lora_magnitude_vector": "magnitude",
+}
+BLOCK = 64
+"""Elements that share a scale; read: bitsandbytes/nn/modules.py at 0.50, Params4bit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Of one matrix."""
+
+    scaling: float
+    down: torch.Tensor | None = None
+    """A: (rank, in)."""
+    up: torch.Tensor | None = None
+    """B: (out, rank)."""
+    magnitude: torch.Tensor | None = None
+    """DoRA's: one number for each row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    pairs: Mapping[str, Pair]
+    """By the name of the module that they adapt."""
+    transposed: bool
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """All of it: an adapter is small beside its base."""
+    path = folder / adapter_files.CONFIG
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("rank_pattern", "alpha_pattern", "modules_to_save"):
+        if settings.get(key):
+            raise InvalidFileError(path, None, f"{key} is set, which is not merged here")
+    divisor = math.sqrt(settings["r"]) if settings.get("use_rslora") else settings["r"]
+    scaling = settings["lora_alpha"] / divisor
+    pairs: dict[str, Pair] = {}
+    for module, kind, tensor in _tensors(folder / adapter_files.WEIGHTS):
+        before = pairs.get(module, Pair(scaling=scaling))
+        pairs[module] = replace(before, **{kind: tensor})  # type: ignore[arg-type]
+    return Adapter(pairs=pairs, transposed=bool(settings.get("fan_in_fan_out")))
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, str, torch.Tensor]]:
+    with safe_open(path, framework="pt") as file:
+        for key in file.keys():  # noqa: SIM118  (no mapping)
+            kind = next((suffix for suffix in KINDS if key.endswith(f".{suffix}")), None)
+            if kind is None:
+                raise InvalidFileError(path, None, f"{key} is no LoRA of a linear layer")
+            module = key.removesuffix(f".{kind}").removeprefix(PREFIX)
+            yield module, KINDS[kind], file.get_tensor(key)
+
+
+def with_delta(weight: torch.Tensor, pair: Pair, *, transposed: bool = False) -> torch.Tensor:
+    """The adapted matrix in fp32, in the orientation that it came in."""
+    if pair.down is None or pair.up is None:
+        raise ValueError("half of an adapter")
+    base = weight.float().t() if transposed else weight.float()
+    up, down = (half.to(base.device, torch.float32) for half in (pair.up, pair.down))
+    merged = torch.addmm(base, up, down, alpha=pair.scaling)
+    if pair.magnitude is not None:
+        rows = pair.magnitude.to(base.device, torch.float32)
+        merged *= (rows / torch.linalg.norm(merged, dim=1)).unsqueeze(1)
+    return merged.t() if transposed else merged
+
+
+def as_trained_on(
+    weight: torch.Tensor, quantization: QuantizationSection, *, transposed: bool = False
+) -> torch.Tensor:
+    """The matrix packed and unpacked again, as it was multiplied with in training."""
+    from bitsandbytes import functional
+
+    matrix = (weight.t() if transposed else weight).contiguous()
+    if quantization.quant_type == "int8":
+        packed, scales, _ = functional.int8_vectorwise_quant(matrix.to(torch.float16))
+        found: torch.Tensor = functional.int8_vectorwise_dequant(packed, scales).to(weight.dtype)
+    else:
+        packed, state = functional.quantize_4bit(
+            matrix,
+            blocksize=BLOCK,
+            compress_statistics=quantization.double_quant,
+            quant_type=quantization.quant_type,
+        )
+        found = functional.dequantize_4bit(packed, state)
+    return found.t() if transposed else found

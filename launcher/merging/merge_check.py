@@ -1,0 +1,86 @@
+"""Does the merged model say what the base with its adapter says? Their logits, side by side."""
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from launcher.data.tokenization import use_plain_template_if_none
+from launcher.training.model_building import load_base
+from planner.plan.schema import Plan
+
+PROMPTS = (
+    "What is the capital of France?",
+    "Write a short poem about the sea.",
+    "Explain in two sentences why the sky is blue.",
+    "List three uses of a paper clip, and say which of them is the most common one.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """Over every position of every prompt."""
+
+    num_prompts: int
+    num_tokens: int
+    max_difference: float
+    relative_difference: float
+    """The root of the mean square of the differences, over that of the logits."""
+    largest_logit: float
+    same_first_choice: int
+    """Positions whose likeliest next token is the same."""
+
+
+def compare(plan: Plan, *, base: Path, adapter: Path, merged: Path) -> Agreement:
+    """One model after the other, so that no two are in memory."""
+    device = torch.device(
+        "cuda" if plan.hardware.device == "cuda" and torch.cuda.is_available() else "cpu"
+    )
+    prompts = encoded_prompts(adapter)
+    before = logits(PeftModel.from_pretrained(load_base(plan, base, device), adapter), prompts)
+    gc.collect()
+    model = AutoModelForCausalLM.from_pretrained(
+        merged, dtype="auto", attn_implementation=plan.attention, use_safetensors=True
+    )
+    return agreement(before, logits(model.to(device), prompts))
+
+
+def encoded_prompts(folder: Path) -> list[torch.Tensor]:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    use_plain_template_if_none(tokenizer)
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        )
+        for prompt in PROMPTS
+    ]
+    return [
+        tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        for text in texts
+    ]
+
+
+@torch.inference_mode()
+def logits(model: Any, prompts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """(length, vocabulary) in fp32 on the CPU, for each prompt."""
+    model.eval()
+    device = next(model.parameters()).device
+    return [model(prompt.to(device)).logits[0].float().cpu() for prompt in prompts]
+
+
+def agreement(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> Agreement:
+    old, new = torch.cat(list(before)), torch.cat(list(after))
+    difference = new - old
+    return Agreement(
+        num_prompts=len(before),
+        num_tokens=len(old),
+        max_difference=float(difference.abs().max()),
+        relative_difference=float(difference.square().mean().sqrt() / old.square().mean().sqrt()),
+        largest_logit=float(old.abs().max()),
+        same_first_choice=int((old.argmax(-1) == new.argmax(-1)).sum()),
+    )

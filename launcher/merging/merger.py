@@ -1,0 +1,191 @@
+"""A base model's files with an adapter worked in, matrix by matrix.
+
+What is read is written shard by shard, so memory holds one shard and one matrix, however large
+the model is. The folder appears when it is whole.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.base import get_keys_to_not_convert
+from transformers.quantizers.quantizers_utils import should_convert_module
+
+from launcher.merging.adapter_delta import Adapter, as_trained_on, read_adapter, with_delta
+from launcher.run.run_directory import write_json
+from launcher.storage import adapter_files
+from launcher.storage.weight_files import safetensors_files, shard_names, write_index
+from launcher.storage.whole_folders import whole_folder
+from launcher.training.model_building import DTYPES
+from planner.base.errors import InvalidRequestError
+from planner.base.units import format_gib
+from planner.plan.schema import Plan
+
+SHARD_BYTES = 2 * 10**9
+BYTES_PER_NUMBER = 2
+NOT_OF_A_MODEL = (adapter_files.CONFIG, adapter_files.WEIGHTS, "README.md")
+BASE_FILES = ("generation_config.json",)
+
+
+def merge(
+    plan: Plan,
+    *,
+    base: Path,
+    adapter: Path,
+    target: Path,
+    screen: TextIO,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes the merged model's folder, whole or not at all."""
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if "quantization_config" in config:
+        raise InvalidRequestError(
+            f"the weights in {base} are quantized themselves: only 16-bit and fp32 ones are merged."
+        )
+    merger = Merger(plan, base, read_adapter(adapter))
+    dtype = torch.float16 if plan.precision.compute == "fp16" else torch.bfloat16
+    print(merger.describe(dtype), file=screen)
+    try:
+        with whole_folder(target) as partial:
+            require_room(partial, sum(merger.sizes().values()))
+            write_shards(merger, partial, dtype, shard_bytes)
+            write_other_files(config, dtype, base=base, adapter=adapter, target=partial)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidRequestError(
+            f"cannot write {target}: {reason}. Choose another place with --output DIR."
+        ) from error
+
+
+def require_room(folder: Path, needed_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        raise InvalidRequestError(
+            f"the merged weights take {format_gib(needed_bytes)} GiB, and {format_gib(free_bytes)} "
+            "GiB are free there. Choose another place with --output DIR."
+        )
+
+
+class Merger:
+    """Gives each tensor of the merged model when it is asked for."""
+
+    def __init__(self, plan: Plan, base: Path, adapter: Adapter) -> None:
+        self._plan = plan
+        self._transposed = adapter.transposed
+        self._places = {key: file for file in safetensors_files(base) for key in keys(file)}
+        self._pairs = {self._key(module): pair for module, pair in adapter.pairs.items()}
+        packed = packed_modules(base) if plan.quantization is not None else ()
+        self._packed = {key for module in packed if (key := self._find(module)) is not None}
+        on_gpu = plan.hardware.device == "cuda" and torch.cuda.is_available()
+        self._device = torch.device("cuda" if on_gpu else "cpu")
+
+    def describe(self, dtype: torch.dtype) -> str:
+        name = str(dtype).removeprefix("torch.")
+        line = f"merging the adapters of {len(self._pairs)} matrices into {name} weights"
+        if self._plan.quantization is None:
+            return line
+        kind = self._plan.quantization.quant_type
+        return f"{line}; the base is the {kind} one unpacked, on which the adapter was trained"
+
+    def _key(self, module: str) -> str:
+        key = self._find(module)
+        if key is None:
+            raise InvalidRequestError(
+                f"the adapter changes {module}, of which the base model's files hold no matrix."
+            )
+        return key
+
+    def _find(self, module: str) -> str | None:
+        """A checkpoint of the inner model alone lacks the name of the outer one's part."""
+        names = (f"{name}.weight" for name in (module, module.partition(".")[2]))
+        return next((name for name in names if name in self._places), None)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each tensor once merged."""
+        return dict(self._sizes())
+
+    def _sizes(self) -> Iterator[tuple[str, int]]:
+        for key, path in self._places.items():
+            with safe_open(path, framework="pt") as file:
+                yield key, BYTES_PER_NUMBER * prod(file.get_slice(key).get_shape())
+
+    def tensor(self, key: str, dtype: torch.dtype) -> torch.Tensor:
+        with safe_open(self._places[key], framework="pt") as file:
+            stored: torch.Tensor = file.get_tensor(key)
+        if not stored.is_floating_point():
+            return stored
+        weight = stored.to(self._device)
+        transposed = self._transposed
+        if self._plan.quantization is not None and key in self._packed:
+            frozen = weight.to(DTYPES[self._plan.precision.frozen])
+            weight = as_trained_on(frozen, self._plan.quantization, transposed=transposed)
+        if key in self._pairs:
+            weight = with_delta(weight, self._pairs[key], transposed=transposed)
+        return weight.to(dtype).cpu().contiguous()
+
+
+def keys(path: Path) -> list[str]:
+    with safe_open(path, framework="pt") as file:
+        return list(file.keys())
+
+
+def packed_modules(base: Path) -> frozenset[str]:
+    """The linear layers that transformers packs, by its own rules."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
+    left = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or ())]
+    return frozenset(
+        name
+        for name, module in model.named_modules()
+        if type(module) in (torch.nn.Linear, Conv1D) and should_convert_module(name, left)
+    )
+
+
+def shard_keys(sizes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:
+    """Tensors in their order, as many in a shard as fit; a larger one has its own.
+
+    >>> shard_keys({"a": 3, "b": 3, "c": 9, "d": 1}, 6)
+    [['a', 'b'], ['c'], ['d']]
+    """
+    shards: list[list[str]] = [[]]
+    room = shard_bytes
+    for key, size in sizes.items():
+        if shards[-1] and size > room:
+            shards.append([])
+            room = shard_bytes
+        shards[-1].append(key)
+        room -= size
+    return shards
+
+
+def write_shards(merger: Merger, folder: Path, dtype: torch.dtype, shard_bytes: int) -> None:
+    sizes = merger.sizes()
+    shards = shard_keys(sizes, shard_bytes)
+    names = shard_names(len(shards))
+    for name, wanted in zip(names, shards, strict=True):
+        tensors = {key: merger.tensor(key, dtype) for key in wanted}
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+    places = {key: name for name, wanted in zip(names, shards, strict=True) for key in wanted}
+    write_index(folder, places, sum(sizes.values()))
+
+
+def write_other_files(
+    config: dict[str, Any], dtype: torch.dtype, *, base: Path, adapter: Path, target: Path
+) -> None:
+    """Configuration of the base; tokenizer and chat template as they were trained with."""
+    told = {key: value for key, value in config.items() if key != "torch_dtype"}
+    write_json(target / "config.json", {**told, "dtype": str(dtype).removeprefix("torch.")})
+    for name in BASE_FILES:
+        if (base / name).is_file():
+            shutil.copy(base / name, target / name)
+    for path in sorted(adapter.iterdir()):
+        if path.is_file() and path.name not in NOT_OF_A_MODEL:
+            shutil.copy(path, target / path.name)

@@ -1,0 +1,68 @@
+"""Answers of a base model and of what was trained from it, read from disk again."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from launcher.data.tokenization import use_plain_template_if_none
+from launcher.training.model_building import DTYPES
+from planner.plan.schema import Plan
+
+MAX_NEW_TOKENS = 16
+BATCH_SIZE = 32
+
+
+def answers_before_and_after(
+    plan: Plan, *, base: Path, result: Path, questions: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    tokenizer = AutoTokenizer.from_pretrained(result, padding_side="left")
+    use_plain_template_if_none(tokenizer)
+    model = load(plan, base)
+    before = answers(model, tokenizer, questions)
+    model = load(plan, result) if plan.adapter is None else PeftModel.from_pretrained(model, result)
+    return before, answers(model, tokenizer, questions)
+
+
+def load(plan: Plan, folder: Path) -> Any:
+    """A model in the precision of its training's multiplications, unquantized."""
+    device = torch.device(plan.hardware.device)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=DTYPES[plan.precision.compute], use_safetensors=True, trust_remote_code=False
+    )
+    return model.to(device).eval()
+
+
+def answers(model: Any, tokenizer: Any, questions: Sequence[str]) -> list[str]:
+    """The likeliest continuation of each question, put as a conversation's first message."""
+    return [
+        answer
+        for start in range(0, len(questions), BATCH_SIZE)
+        for answer in _batch(model, tokenizer, questions[start : start + BATCH_SIZE])
+    ]
+
+
+@torch.inference_mode()
+def _batch(model: Any, tokenizer: Any, questions: Sequence[str]) -> Iterator[str]:
+    conversations = [[{"role": "user", "content": question}] for question in questions]
+    prompts = tokenizer.apply_chat_template(
+        conversations, tokenize=False, add_generation_prompt=True
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    batch = tokenizer(prompts, add_special_tokens=False, padding=True, return_tensors="pt")
+    generated = model.generate(
+        **batch.to(model.device),
+        generation_config=GenerationConfig(
+            do_sample=False,
+            max_new_tokens=MAX_NEW_TOKENS,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        ),
+    )
+    new_tokens = generated[:, batch["input_ids"].shape[1] :]
+    texts: list[str] = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
+    return iter([text.strip() for text in texts])

@@ -1,0 +1,58 @@
+"""bitsandbytes' int8 products in a trace: as on CUDA, each step of their operators traced.
+
+read: bitsandbytes/autograd/_functions.py at 0.50.2, matmul, which takes another path on the
+CPU; backends/cuda/ops.py and backends/default/ops.py. No column of inputs holds an outlier.
+"""
+
+from typing import Any
+
+import torch
+from bitsandbytes.autograd._functions import MatMul8bitLt
+
+from launcher.rehearsal.tracer import Tracer
+
+_BITSANDBYTES = torch.ops.bitsandbytes
+
+
+def quantize_to_int8(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """The steps on CUDA, each traced; no column holds an outlier."""
+    threshold = kwargs.get("threshold", args[1] if len(args) > 1 else 0.0)
+    if threshold == 0.0:
+        return func(*args, **kwargs)
+    tensor = args[0]
+    with tracer:
+        scales = tensor.new_empty(tensor.numel() // tensor.shape[-1], dtype=torch.float32)
+        codes = torch.empty_like(tensor, dtype=torch.int8)
+        outliers = tensor.abs() >= threshold
+        del outliers
+        return codes, scales, tensor.new_empty(0, dtype=torch.int64)
+
+
+def multiply_int8(tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
+    """The steps on CUDA, each traced, without outliers."""
+    inputs, codes, weight = args[:3]
+    with tracer:
+        product = _BITSANDBYTES.int8_linear_matmul(codes, weight)
+        return torch.empty_like(product, dtype=torch.float16).to(inputs.dtype), inputs.new_empty(0)
+
+
+def int8_made_whole(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """A cast, which dequantization begins with."""
+    result = func(*args, **kwargs)
+    if args[0].dtype == torch.int8:
+        tracer.own(result, "workspace")
+    return result
+
+
+def matmul_on_cuda(
+    inputs: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor | None = None,
+    state: Any = None,
+    threshold: float = 0.0,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """bitsandbytes' own, for a device that is neither a CPU nor an XPU."""
+    state.threshold = threshold or state.threshold
+    result: torch.Tensor = MatMul8bitLt.apply(inputs, weight, out, bias, state)
+    return result

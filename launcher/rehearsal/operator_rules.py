@@ -1,0 +1,205 @@
+"""What a trace on fake tensors must be told: values nobody has, and what CUDA does otherwise.
+
+==========================  =====================================================================
+operator or function        what is done, and where it was read
+==========================  =====================================================================
+a value of a tensor         there is none: a condition is false, a number 1
+selection by a mask         everything is selected, the worst case
+packed samples              are not looked for among the positions of a sample:
+                            transformers/masking_utils.py, find_packed_sequence_indices
+an index, backward          gradients are added to zeros in place; fake ones are copied first:
+                            torch/csrc/autograd/FunctionsManual.cpp, index_backward
+gradients that meet         are added in place where nobody holds the first; a mode that watches
+                            operators has it done out of place: pytorch
+                            torch/csrc/autograd/input_buffer.cpp, accumulate
+grouped_mm                  takes fp32 too, its meta function does not: pytorch
+                            aten/src/ATen/native/GroupedMMUtils.h, _grouped_mm_validate_inputs
+bitsandbytes gemm_4bit      a weight is dequantized, then multiplied: bitsandbytes/backends/cuda/
+                            ops.py at 0.50.2, _dequant_linear_fallback (above 1,536 tokens)
+bitsandbytes int8 products  run as on CUDA, each step traced; what is made whole from int8 is a
+                            workspace: bitsandbytes/backends/cuda/ops.py and default/ops.py
+dropout                     keeps a mask of one byte an element: pytorch
+                            aten/src/ATen/native/cuda/Dropout.cu, native_dropout
+values of another width     memory efficient attention: pytorch
+                            aten/src/ATen/native/transformers/cuda/sdp_utils.cpp
+attention's dropout         is drawn inside the kernel: pytorch aten/src/ATen/native/transformers/
+                            cuda/attention.cu; the CPU's fused kernels have none
+LayerNorm, statistics       are fp32 for 16-bit inputs: pytorch
+                            aten/src/ATen/native/cuda/layer_norm_kernel.cu
+autocast                    has LayerNorm, powers and softmax in fp32, the CPU's has not:
+                            pytorch aten/src/ATen/autocast_mode.h, AT_FORALL_FP32
+softmax of masked scores    which of them are minus infinity, and a second result: pytorch
+                            aten/src/ATen/native/transformers/attention.cpp, _safe_softmax
+softmax, backward           ``grad * output`` is a tensor: pytorch
+                            aten/src/ATen/native/cuda/SoftMax.cu, softmax_backward_cuda_out
+trl's fused loss            Triton kernels work inside the tile of logits:
+                            trl/kernels/chunked_logprob.py at 1.16.0; so its copies are not made
+autocast in peft            peft asks whether CUDA's is on: peft/tuners/lora/bnb.py at 0.21.2
+norms of gradients          norms of chunks come first: pytorch
+                            aten/src/ATen/native/cuda/ForeachReduceOp.cu
+foreach kernels             are CUDA's default: torch/optim/optimizer.py at 2.13.0
+a scalar from Python        is on the host, as AdamW's counters are: torch/optim/adam.py
+paged optimizer states      are managed memory: bitsandbytes/optim/optimizer.py at 0.50.2
+cuBLAS workspaces           predicted only: aten/src/ATen/cuda/CUDABlas.cpp
+==========================  =====================================================================
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import bitsandbytes  # noqa: F401  registers its operators
+import torch
+
+from launcher.rehearsal.int8_rules import (
+    int8_made_whole,
+    multiply_int8,
+    quantize_to_int8,
+)
+from launcher.rehearsal.tracer import Tracer
+from planner.base.units import ceil_div
+
+Rule = Callable[[Tracer, Any, tuple[Any, ...], dict[str, Any]], Any]
+_ATEN = torch.ops.aten
+_BITSANDBYTES = torch.ops.bitsandbytes
+
+
+def _scalar(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
+    dtype = args[0].dtype
+    if dtype == torch.bool:
+        return False
+    return 1.0 if dtype.is_floating_point else 1
+
+
+def _index(_tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    tensor, [mask, *more] = args
+    if more or mask is None or mask.dtype != torch.bool:
+        return func(*args, **kwargs)
+    return tensor.new_empty((mask.numel(), *tensor.shape[mask.dim() :]))
+
+
+def _masked_select(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
+    tensor, mask = args
+    return tensor.new_empty(mask.numel())
+
+
+def _index_put(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
+    """Into the zeros that were made for it."""
+    return args[0]
+
+
+def _grouped_mm(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
+    """Rows of every expert with its matrix, or what each expert's matrix has for a gradient."""
+    a, b, offsets = args[:3]
+    experts = (offsets.shape[0],) if b.dim() == 2 else ()
+    return a.new_empty((*experts, a.shape[0], b.shape[-1]))
+
+
+def _workspace(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    result = func(*args, **kwargs)
+    tracer.own(result, "workspace")
+    return result
+
+
+def _multiply_4bit(tracer: Tracer, _func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """The steps of the fallback, each traced."""
+    inputs, packed, shape, absmax, blocksize, quant_type = args[:6]
+    with tracer:
+        if kwargs.get("absmax_8bit") is not None:
+            with tracer.part("workspace"):
+                absmax = _BITSANDBYTES.dequantize_blockwise(
+                    kwargs["absmax_8bit"], absmax, kwargs["absmax_code"], 256, torch.float32
+                )
+                absmax += kwargs["absmax_offset"]
+        weight = _BITSANDBYTES.dequantize_4bit(
+            packed, absmax, blocksize, quant_type, shape, inputs.dtype
+        )
+        return torch.nn.functional.linear(inputs, weight, kwargs.get("bias"))
+
+
+ENGINE_DEPTH = 6
+"""This function, the rule, the mode's own method, and torch's two wrappers around it; read:
+torch/utils/_python_dispatch.py at 2.13.0, which keeps dynamo away from modes."""
+
+
+def _sum(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """Of two gradients that meet, where it is the engine that adds and no Python code."""
+    result = func(*args, **kwargs)
+    if _called_by_the_engine():
+        tracer.replaces(result)
+    return result
+
+
+def _called_by_the_engine() -> bool:
+    """Whether nothing but what torch wraps around a mode stands between the engine and a rule."""
+    frame = inspect.currentframe()
+    for _ in range(ENGINE_DEPTH - 1):
+        frame = frame.f_back if frame is not None else None
+    return frame is not None and frame.f_code.co_name == "_engine_run_backward"
+
+
+def _softmax_backward(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    result = func(*args, **kwargs)
+    tracer.own(result, "activations")
+    tracer.transient(result.untyped_storage().nbytes(), "activations")
+    return result
+
+
+NORM_CHUNK_ELEMENTS = 65536
+"""read: aten/src/ATen/native/cuda/MultiTensorApply.cuh, kChunkSize."""
+
+
+def _foreach_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    result = func(*args, **kwargs)
+    for norm in result:
+        tracer.own(norm, "workspace")
+    chunks = ceil_div(max(tensor.numel() for tensor in args[0]), NORM_CHUNK_ELEMENTS)
+    tracer.transient(len(result) * chunks * torch.float32.itemsize, "workspace")
+    return result
+
+
+def _from_python(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    result = func(*args, **kwargs)
+    if result.dim() == 0:
+        tracer.elsewhere(result)
+    return result
+
+
+def _safe_softmax(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    result = func(*args, **kwargs)
+    tracer.own(result, "activations")
+    tracer.transient(result.untyped_storage().nbytes() + result.numel(), "activations")
+    return result
+
+
+def _layer_norm_statistics(
+    _tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any
+) -> tuple[Any, ...]:
+    output, *statistics = func(*args, **kwargs)
+    return output, *(each.float() for each in statistics)
+
+
+ENGINE_RULES: dict[Any, Rule] = {_ATEN.add.Tensor: _sum}
+"""What a trace of computed steps must be told, too."""
+FAKE_RULES: dict[Any, Rule] = {
+    **ENGINE_RULES,
+    _ATEN._local_scalar_dense.default: _scalar,
+    _ATEN.index.Tensor: _index,
+    _ATEN.index_put.default: _index_put,
+    _ATEN._grouped_mm.default: _grouped_mm,
+    _ATEN.masked_select.default: _masked_select,
+    _BITSANDBYTES.gemm_4bit.default: _multiply_4bit,
+    _ATEN._to_copy.default: int8_made_whole,
+    _BITSANDBYTES.dequantize_4bit.default: _workspace,
+    _BITSANDBYTES.dequantize_blockwise.default: _workspace,
+}
+CUDA_RULES: dict[Any, Rule] = {
+    **FAKE_RULES,
+    _BITSANDBYTES.int8_vectorwise_quant.default: quantize_to_int8,
+    _BITSANDBYTES.int8_mixed_scaled_mm.default: multiply_int8,
+    _ATEN._softmax_backward_data.default: _softmax_backward,
+    _ATEN._foreach_norm.Scalar: _foreach_norm,
+    _ATEN.lift_fresh.default: _from_python,
+    _ATEN._safe_softmax.default: _safe_softmax,
+    _ATEN.native_layer_norm.default: _layer_norm_statistics,
+}

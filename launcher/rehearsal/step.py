@@ -1,0 +1,142 @@
+"""One training step as the launcher's trainer makes it: the worst micro-batch, then an update."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate.utils import convert_outputs_to_fp32
+from trl.trainer.utils import add_fused_lm_head
+
+from launcher.rehearsal.empty_model import (
+    Recorder,
+    build_rehearsal_model,
+    packed_weights_made_whole,
+)
+from launcher.rehearsal.engine import MakeEngine, drop_gradients, plain_engine, trained
+from launcher.training.model_building import DTYPES, cast_trainable
+from launcher.training.planned_trainer import activation_checkpointing
+from planner.plan.schema import Plan
+
+FUSED_OUTPUTS = ("log_probs", "entropy", "is_top1")
+"""read: trl/trainer/sft_trainer.py at 1.16.0, SFTTrainer.__init__."""
+
+
+def rehearse_step(
+    plan: Plan,
+    device: torch.device,
+    recorder: Recorder,
+    *,
+    steps: int = 1,
+    make_engine: MakeEngine = plain_engine,
+) -> None:
+    """Load, forward, backward, optimizer step, what is left to save."""
+    with packed_weights_made_whole():
+        _rehearse(plan, device, recorder, steps, make_engine)
+
+
+def _rehearse(
+    plan: Plan, device: torch.device, recorder: Recorder, steps: int, make_engine: MakeEngine
+) -> None:
+    with recorder.phase("load"):
+        model = build_rehearsal_model(plan, _first_device(plan, device), recorder).train()
+    base = model.get_base_model() if plan.adapter is not None else model
+    _prepare(plan, model, base)
+    _watch(model, base, recorder)
+    engine = make_engine(plan, model, recorder)
+    for _ in range(steps):
+        with recorder.phase("forward"):
+            loss = _forward(plan, engine.forward, base, device, recorder)
+        with recorder.phase("backward"):
+            engine.backward(loss)
+        del loss
+        recorder.switch("activations")
+        if engine.step is not None:
+            with recorder.phase("optimizer_step"), recorder.part("workspace"):
+                engine.step()
+        if plan.batch.gradient_accumulation_steps == 1:
+            drop_gradients(model)
+    drop_gradients(model)
+    with recorder.phase("save"):
+        if plan.adapter is None and plan.parallel.zero_stage == 0:
+            with recorder.part("workspace"):
+                cast_trainable(model, plan.precision.compute)
+
+
+def _first_device(plan: Plan, device: torch.device) -> torch.device:
+    """ZeRO-3 moves its own shards of an unquantized model, so that it is never whole there."""
+    if plan.parallel.zero_stage == 3 and plan.quantization is None:
+        return torch.device("cpu")
+    return device
+
+
+def _prepare(plan: Plan, model: Any, base: Any) -> None:
+    """As trl's trainer does before it trains."""
+    checkpointing = activation_checkpointing(plan)
+    if checkpointing["gradient_checkpointing"]:
+        settings = checkpointing["gradient_checkpointing_kwargs"]
+        some = {key: settings.pop(key) for key in ("every_n_layers",) if key in settings}
+        base.gradient_checkpointing_enable(settings, **some)
+        if plan.adapter is not None:
+            model.enable_input_require_grads()
+    if plan.loss == "fused":
+        add_fused_lm_head(base, outputs=FUSED_OUTPUTS)
+
+
+def _watch(model: Any, base: Any, recorder: Recorder) -> None:
+    """What is made behind the last hidden state is the loss, in backward until its gradient."""
+
+    def enter_loss(_module: Any, _inputs: Any, outputs: Any) -> None:
+        recorder.switch("loss")
+        hidden = outputs.last_hidden_state
+        if hidden.requires_grad:
+            hidden.register_hook(lambda _: recorder.switch("activations"))
+
+    base.base_model.register_forward_hook(enter_loss)
+    for parameter in trained(model):
+        hooked: Any = parameter
+        hooked.register_post_accumulate_grad_hook(
+            lambda updated: recorder.own(updated.grad, "gradients")
+        )
+
+
+def _forward(
+    plan: Plan, model: Any, base: Any, device: torch.device, recorder: Recorder
+) -> torch.Tensor:
+    recorder.switch("activations")
+    shape = (plan.batch.micro_batch_size, plan.batch.sequence_length)
+    ids = torch.randint(base.get_input_embeddings().num_embeddings, shape, device=device)
+    mask, positions = _mask_or_positions(plan, ids)
+    compute = DTYPES[plan.precision.compute]
+    autocast = plan.parallel.zero_stage == 0 and compute != torch.float32
+    forward = convert_outputs_to_fp32(model) if autocast else model
+    extra = {"fused_lm_head": True} if plan.loss == "fused" else {}
+    with torch.autocast(device.type, compute) if autocast else nullcontext():
+        num_items = torch.ones((), dtype=torch.int64, device=device)
+        output = forward(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            labels=ids.clone(),
+            num_items_in_batch=num_items,
+            use_cache=False,
+            **extra,
+        )
+        fused = plan.loss == "fused"
+        loss: torch.Tensor = -output.log_probs.sum() / num_items if fused else output.loss
+        return loss
+
+
+def _mask_or_positions(plan: Plan, ids: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    """What tells samples apart: positions in a packed batch, a mask in a padded one.
+
+    A batch of one is not padded, and transformers drops a mask of ones.
+    """
+    if plan.batch.packing:
+        half = ids.shape[1] // 2
+        places = torch.arange(ids.shape[1], device=ids.device) % max(1, half)
+        return None, places.expand_as(ids).contiguous()
+    if plan.batch.micro_batch_size == 1:
+        return None, None
+    mask = torch.ones_like(ids)
+    mask[1:, -1] = 0
+    return mask, None

@@ -1,0 +1,85 @@
+"""``plan.yaml`` and what the command line changes of it, through the same strict schema."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from msgspec import to_builtins
+
+from planner.base.errors import InvalidFileError, InvalidRequestError
+from planner.base.strict_yaml import parse_spec, parse_yaml, read_text
+from planner.plan.data_section import DataErrors, DataSection
+from planner.plan.schema import Plan
+
+_CHANGED = Path("settings")
+_LENGTHS = {"training.max_steps": "epochs", "training.epochs": "max_steps"}
+"""A plan has one length: setting one of the two unsets the other."""
+
+
+def read_plan(
+    path: Path,
+    *,
+    settings: Sequence[str] = (),
+    data: str | None = None,
+    data_errors: DataErrors | None = None,
+    output: Path | None = None,
+) -> Plan:
+    """The plan in ``path`` with ``KEY=VALUE`` settings, data file and run directory put in."""
+    text = read_text(path)
+    plan = parse_spec(Plan, text, path)
+    changes = {
+        **dict(_parse_setting(setting) for setting in settings),
+        **_data_changes(data, data_errors),
+        **({} if output is None else {"output.directory": str(output)}),
+    }
+    if not changes:
+        return plan
+    content = parse_yaml(text, path)
+    for key, value in changes.items():
+        _set(content, key, value)
+        if key in _LENGTHS and f"training.{_LENGTHS[key]}" not in changes:
+            _set(content, f"training.{_LENGTHS[key]}", None)
+    try:
+        return parse_spec(Plan, dump_mapping(content), _CHANGED)
+    except InvalidFileError as error:
+        asked = " ".join(f"--set {setting}" for setting in settings)
+        raise InvalidRequestError(f"{asked}: {error.reason}") from error
+
+
+def _data_changes(data: str | None, errors: DataErrors | None) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if data is not None:
+        named = to_builtins(DataSection().reading(data))
+        changes = {f"data.{key}": named[key] for key in ("source", "sources")}
+    return changes if errors is None else {**changes, "data.errors": errors}
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan as a file again."""
+    return dump_mapping(to_builtins(plan))
+
+
+def dump_mapping(content: dict[str, Any]) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _parse_setting(setting: str) -> tuple[str, Any]:
+    key, equals, value = setting.partition("=")
+    if not key or not equals:
+        raise InvalidRequestError(
+            f"--set {setting}: write KEY=VALUE, for example --set training.max_steps=12"
+        )
+    try:
+        return key, parse_yaml(value, _CHANGED)
+    except InvalidFileError as error:
+        raise InvalidRequestError(f"--set {setting}: the value is {error.reason}") from error
+
+
+def _set(content: dict[str, Any], dotted_key: str, value: Any) -> None:
+    *sections, last = dotted_key.split(".")
+    for name in sections:
+        if not isinstance(content.get(name), dict):
+            content[name] = {}
+        content = content[name]
+    content[last] = value

@@ -1,0 +1,86 @@
+"""Which files hold a model's weights, and the index of several: by transformers' own names.
+
+A folder may hold another copy beside them, as Mistral's and Llama's on the hub have one in
+``consolidated.safetensors``; only these names are read.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from launcher.run.run_directory import read_json, write_json
+from planner.base.errors import InvalidFileError
+
+SINGLE = "model.safetensors"
+PICKLED = "pytorch_model.bin"
+OTHER_COPIES = ["consolidated*", "original/*"]
+"""Of the same weights, in the repositories of Mistral and Llama: not fetched."""
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a checkpoint, safetensors before pickled ones; none where there is no whole set.
+
+    Raises where an index names a file that is not there.
+    """
+    return safetensors_files(folder) or _files(folder, PICKLED)
+
+
+def safetensors_files(folder: Path) -> list[Path]:
+    """As above, of safetensors alone."""
+    return _files(folder, SINGLE)
+
+
+def _files(folder: Path, single: str) -> list[Path]:
+    """read: transformers/modeling_utils.py at 5.23, _get_resolved_checkpoint_files: one file goes
+    before an index of several."""
+    index = _index(folder, single)
+    if (folder / single).is_file():
+        return [folder / single]
+    return _indexed(index) if index.is_file() else []
+
+
+def _index(folder: Path, single: str) -> Path:
+    return folder / f"{single}.index.json"
+
+
+def _indexed(index: Path) -> list[Path]:
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise InvalidFileError(index, None, "holds no weight_map. Fetch it again")
+    files = [index.parent / str(name) for name in sorted(set(places.values()))]
+    for file in files:
+        if not file.is_file():
+            raise InvalidFileError(index, None, f"names {file.name}, which is missing. Fetch it")
+    return files
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a checkpoint has all of its weights."""
+    try:
+        return bool(weight_files(folder))
+    except InvalidFileError:
+        return False
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether it has its configuration, and all of its weights in safetensors."""
+    try:
+        return (folder / "config.json").is_file() and bool(safetensors_files(folder))
+    except InvalidFileError:
+        return False
+
+
+def shard_names(number: int) -> list[str]:
+    """
+    >>> shard_names(1), shard_names(2)[1]
+    (['model.safetensors'], 'model-00002-of-00002.safetensors')
+    """
+    if number == 1:
+        return [SINGLE]
+    return [f"model-{shard:05d}-of-{number:05d}.safetensors" for shard in range(1, number + 1)]
+
+
+def write_index(folder: Path, weight_map: Mapping[str, str], total_bytes: int) -> None:
+    """Which file has which tensor; a single file needs none."""
+    if len(set(weight_map.values())) > 1:
+        index = {"metadata": {"total_size": total_bytes}, "weight_map": dict(weight_map)}
+        write_json(_index(folder, SINGLE), index)

@@ -1,0 +1,136 @@
+"""A plan's model: loaded, quantized, with its adapter, every parameter in its planned precision.
+
+The conventions are the ones that the memory model counts:
+
+* without DeepSpeed, frozen parameters stay in 16 bit, trainable ones in fp32, and matrices
+  are multiplied under autocast;
+* with DeepSpeed all floating parameters are in the compute precision, and the fp32 master
+  of the trainable ones lives in DeepSpeed's optimizer;
+* routed experts run as grouped products, and their load-balancing loss is off;
+* quantized weights are never "prepared for k-bit training": embeddings, norms and head stay
+  in 16 bit.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Mxfp4Config
+from transformers.pytorch_utils import Conv1D
+
+from planner.plan.schema import AdapterSection, Plan, Precision
+
+logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+"""Every int8 product of every step would say that its input is cast to fp16."""
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
+
+
+EXPERTS_IMPLEMENTATION = "grouped_mm"
+"""transformers' own default at 5.23, on CUDA and on the CPU: all experts' products as one
+operator, so that no size depends on the router (planner/forward/experts.py)."""
+
+
+INT8_THRESHOLD = 6.0
+"""Inputs as large as this leave their columns out of the int8 product (arXiv:2208.07339, section
+3.2); transformers' own default. How many there are depends on the data, so none is counted."""
+
+
+def build_model(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
+    """The model that is trained, adapter included."""
+    return with_adapter(plan, load_base(plan, checkpoint, device))
+
+
+def with_adapter(plan: Plan, model: Any) -> Any:
+    if plan.adapter is None:
+        return model
+    fp32_adapter = plan.precision.trainable == "fp32"
+    settings = lora_config(plan.adapter, transposed=stores_transposed(model))
+    return get_peft_model(model, settings, autocast_adapter_dtype=fp32_adapter)
+
+
+def stores_transposed(model: Any) -> bool:
+    """Whether the matrices are GPT-2's Conv1D, which peft must be told."""
+    return any(isinstance(module, Conv1D) for module in model.modules())
+
+
+def base_dtype(plan: Plan) -> torch.dtype:
+    return DTYPES[plan.precision.trainable if plan.adapter is None else plan.precision.frozen]
+
+
+def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint,
+        dtype=base_dtype(plan),
+        attn_implementation=plan.attention,
+        quantization_config=quantization_config(plan) or _undone_mxfp4(plan, checkpoint),
+        device_map=_device_map(plan, device),
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    model.config.use_cache = False
+    pin_experts(model)
+    return model
+
+
+def pin_experts(model: Any) -> None:
+    """How routed experts are computed, where the model has any."""
+    if model._can_set_experts_implementation():
+        model.set_experts_implementation(EXPERTS_IMPLEMENTATION)
+
+
+def quantization_config(plan: Plan) -> BitsAndBytesConfig | None:
+    if plan.quantization is None:
+        return None
+    if plan.quantization.quant_type == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=INT8_THRESHOLD)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=plan.quantization.quant_type,
+        bnb_4bit_use_double_quant=plan.quantization.double_quant,
+        bnb_4bit_compute_dtype=DTYPES[plan.precision.compute],
+        bnb_4bit_quant_storage=torch.uint8,
+    )
+
+
+def _undone_mxfp4(plan: Plan, checkpoint: Path) -> Mxfp4Config | None:
+    """gpt-oss is published in MXFP4, which nothing trains: its weights are made 16 bit."""
+    if plan.model.model_type != "gpt_oss":
+        return None
+    stored = AutoConfig.from_pretrained(checkpoint).to_dict().get("quantization_config")
+    return Mxfp4Config(dequantize=True) if stored else None
+
+
+def lora_config(adapter: AdapterSection, *, transposed: bool) -> LoraConfig:
+    targets = adapter.target_modules
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        use_dora=adapter.dora,
+        use_rslora=adapter.rslora,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        bias="none",
+        fan_in_fan_out=transposed,
+    )
+
+
+def _device_map(plan: Plan, device: torch.device) -> dict[str, torch.device] | None:
+    """Straight to this rank's device; ZeRO-3 places its own shards of an unquantized model."""
+    if plan.parallel.zero_stage == 3 and plan.quantization is None:
+        return None
+    return {"": device}
+
+
+def cast_trainable(model: Any, precision: Precision) -> None:
+    """Put trainable parameters where the plan wants them; a trainer may have moved them."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype != DTYPES[precision]:
+            parameter.data = parameter.data.to(DTYPES[precision])

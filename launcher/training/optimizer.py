@@ -1,0 +1,56 @@
+"""The plan's optimizer over a model's trained parameters, as transformers' trainer makes it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from peft.optimizers import create_loraplus_optimizer
+from transformers import Trainer, TrainingArguments
+
+from planner.plan.schema import OptimizerSection
+
+
+def optimizer_settings(section: OptimizerSection) -> dict[str, Any]:
+    """The trainer's arguments that say which optimizer, and how it steps."""
+    return {
+        "optim": section.name,
+        "learning_rate": section.learning_rate,
+        "weight_decay": section.weight_decay,
+        "max_grad_norm": section.max_grad_norm,
+    }
+
+
+def build_optimizer(section: OptimizerSection, model: Any) -> torch.optim.Optimizer:
+    """Without the rest of a trainer: one that is rehearsed has neither data nor a directory."""
+    arguments = TrainingArguments(output_dir="unused", use_cpu=True, **optimizer_settings(section))
+    made: torch.optim.Optimizer = _Creator(model, arguments).create_optimizer()
+    return made
+
+
+def lora_plus_optimizer(
+    model: Any, arguments: TrainingArguments, *, ratio: float
+) -> torch.optim.Optimizer:
+    """The same optimizer with a higher learning rate for the B matrices, as peft groups them."""
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+    made: torch.optim.Optimizer = create_loraplus_optimizer(
+        model,
+        kind,
+        loraplus_lr_ratio=ratio,
+        loraplus_weight_decay=arguments.weight_decay,
+        **settings,
+    )
+    return made
+
+
+class _Creator:
+    """What Trainer.create_optimizer reads of a trainer."""
+
+    optimizer = None
+    optimizer_cls_and_kwargs = None
+    create_optimizer: Callable[..., Any] = Trainer.create_optimizer
+    get_decay_parameter_names = Trainer.get_decay_parameter_names
+    get_optimizer_cls_and_kwargs = staticmethod(Trainer.get_optimizer_cls_and_kwargs)
+
+    def __init__(self, model: Any, arguments: TrainingArguments) -> None:
+        self.model = model
+        self.args = arguments

@@ -1,0 +1,182 @@
+"""trl's trainer set up as the plan says, no more and no less."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback
+from trl import SFTConfig
+
+from launcher.training.batches import BatchClock
+from launcher.training.deepspeed_config import deepspeed_config
+from launcher.training.durable_trainer import DurableTrainer
+from launcher.training.optimizer import optimizer_settings
+from launcher.training.process_group import collective_limit_s
+from planner.plan.schema import Plan
+
+
+def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
+    """Built before the model: it forms the process group, and ZeRO-3 shards while loading."""
+    on_cpu = plan.hardware.device == "cpu"
+    return SFTConfig(
+        output_dir=str(run_directory),
+        use_cpu=on_cpu,
+        ddp_backend="gloo" if on_cpu and plan.parallel.world_size > 1 else None,
+        ddp_find_unused_parameters=False,
+        deepspeed=deepspeed_config(plan),
+        bf16=plan.precision.compute == "bf16",
+        fp16=plan.precision.compute == "fp16",
+        **_length(plan),
+        **_optimization(plan),
+        **activation_checkpointing(plan),
+        max_length=plan.batch.sequence_length,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_pin_memory=not on_cpu,
+        logging_strategy="steps",
+        logging_steps=plan.training.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=plan.training.save_steps,
+        **_evaluation(plan),
+        neftune_noise_alpha=plan.training.neftune_noise_alpha,
+        report_to=list(plan.training.report_to) or "none",
+        ddp_timeout=collective_limit_s(plan),
+        restore_callback_states_from_checkpoint=True,
+        disable_tqdm=True,
+        seed=plan.training.seed,
+        data_seed=plan.training.seed,
+    )
+
+
+def _length(plan: Plan) -> dict[str, Any]:
+    length: dict[str, Any] = {
+        "per_device_train_batch_size": plan.batch.micro_batch_size,
+        "gradient_accumulation_steps": plan.batch.gradient_accumulation_steps,
+    }
+    if plan.training.epochs is not None:
+        length["num_train_epochs"] = plan.training.epochs
+    if plan.training.max_steps is not None:
+        length["max_steps"] = plan.training.max_steps
+    return length
+
+
+def _evaluation(plan: Plan) -> dict[str, Any]:
+    if plan.training.evaluation is None:
+        return {"eval_strategy": "no"}
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": plan.training.evaluation.every_steps,
+        "per_device_eval_batch_size": plan.batch.micro_batch_size,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
+
+
+def _optimization(plan: Plan) -> dict[str, Any]:
+    warm_up = plan.schedule.warmup_ratio
+    kind: str = plan.schedule.kind
+    if kind == "constant" and warm_up > 0:
+        kind = "constant_with_warmup"
+    return {
+        **optimizer_settings(plan.optimizer),
+        "lr_scheduler_type": kind,
+        "warmup_steps": warm_up,  # below 1 it is a share of all steps
+    }
+
+
+def activation_checkpointing(plan: Plan) -> dict[str, Any]:
+    """Non-reentrant, but for adapters under ZeRO-3, whose gathered weights it cannot recompute,
+    and for products that would hold their inputs all the same."""
+    if not plan.activation_checkpointing:
+        return {"gradient_checkpointing": False}
+    reentrant = plan.adapter is not None and plan.parallel.zero_stage == 3
+    if plan.quantization is not None and plan.quantization.hides_inputs:
+        reentrant = True
+    settings: dict[str, Any] = {"use_reentrant": reentrant}
+    if plan.checkpoint_every > 1:
+        settings["every_n_layers"] = plan.checkpoint_every
+    return {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": settings}
+
+
+class EndsLogged(TrainerCallback):  # type: ignore[misc]
+    """Logs the first and the last step too, whatever the plan's interval."""
+
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step in (1, state.max_steps):
+            control.should_log = True
+
+
+class PlannedTrainer(DurableTrainer):
+    """trl's trainer with its fused loss head; counts tokens and times steps."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_callback(EndsLogged())
+        self._tokens = torch.zeros((), dtype=torch.int64, device=self.args.device)
+        self._logged_at = time.perf_counter()
+        self._logged_step = 0
+        self.batches = BatchClock()
+
+    def get_batch_samples(self, batches: Any, *rest: Any, **named: Any) -> Any:
+        return super().get_batch_samples(self.batches.timed(batches), *rest, **named)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        self._tokens += _num_tokens(inputs)
+        self.batches.saw(inputs["input_ids"].shape[-1])
+        return super().training_step(model, inputs, *rest, **named)
+
+    def restart_clock(self) -> None:
+        self._tokens.zero_()
+        self.batches.restart()
+        self._logged_at = time.perf_counter()
+        self._logged_step = self.state.global_step
+
+    def evaluate(self, *inputs: Any, **options: Any) -> Any:
+        with self.clock_stopped():
+            return super().evaluate(*inputs, **options)
+
+    def _save_checkpoint(self, *inputs: Any) -> None:
+        with self.clock_stopped():
+            super()._save_checkpoint(*inputs)
+
+    @contextmanager
+    def clock_stopped(self) -> Iterator[None]:
+        """What is done here is no training, and slows none down in the metrics."""
+        began = time.perf_counter()
+        yield
+        self._logged_at += time.perf_counter() - began
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the speed since the last logged step to every log of a loss."""
+        if "loss" in logs:
+            tokens = self.accelerator.reduce(self._tokens, reduction="sum").item()
+            seconds = time.perf_counter() - self._logged_at
+            steps = max(1, self.state.global_step - self._logged_step)
+            logs["tokens_per_second"] = tokens / seconds
+            logs["step_time_s"] = seconds / steps
+            logs["data_wait_s"] = self.batches.seconds / steps
+            self.restart_clock()
+        super().log(logs, start_time)
+
+
+class StandardLossTrainer(PlannedTrainer):
+    """The model's own cross-entropy, on logits of the whole vocabulary."""
+
+    def planned_loss(self, *inputs: Any, **options: Any) -> Any:
+        return Trainer.compute_loss(self, *inputs, **options)
+
+
+def trainer_class(plan: Plan) -> type[PlannedTrainer]:
+    return PlannedTrainer if plan.loss == "fused" else StandardLossTrainer
+
+
+def _num_tokens(inputs: dict[str, Any]) -> torch.Tensor:
+    """Tokens of a batch without its padding; a packed batch has none."""
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        return torch.tensor(inputs["input_ids"].numel(), device=inputs["input_ids"].device)
+    total: torch.Tensor = mask.sum()
+    return total

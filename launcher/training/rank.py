@@ -1,0 +1,248 @@
+"""What each rank runs: build the planned model, train it, save it, report.
+
+python -m torch.distributed.run ... -m launcher.training.rank RUN_DIRECTORY
+"""
+
+import argparse
+import faulthandler
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+import torch
+from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback, set_seed
+
+from launcher.data.inputs import Inputs, read_inputs
+from launcher.data.tables import training_table, validation_table
+from launcher.data.tokenization import use_plain_template_if_none
+from launcher.display.live_view import expected_of
+from launcher.display.reporter import Reporter, StepTimes
+from launcher.display.sensors import sensors_of
+from launcher.faults.failure import failure_of, forget_failure, write_failure
+from launcher.faults.rank_stages import Stages
+from launcher.run.attempts import attempt_of, begin_attempt
+from launcher.run.checkpoints import last_whole, step_of
+from launcher.run.output import redirect_output
+from launcher.run.process import stop_with_parent
+from launcher.run.run_directory import RunDirectory, write_json
+from launcher.training.callbacks import Answers, Continued, StageCallback, StopOnRequest
+from launcher.training.environment import describe_environment
+from launcher.training.measurements import gather, rank_memory, resident_bytes
+from launcher.training.model_building import build_model, cast_trainable
+from launcher.training.packed_batches import DocumentsApart, PackedCollator
+from launcher.training.planned_trainer import PlannedTrainer, trainer_class, training_arguments
+from launcher.training.process_group import join_process_group
+from launcher.training.report import Training, write_report
+from launcher.training.saving import save_result
+from launcher.training.setup_check import Setup, require_as_planned, require_same_data, setup_of
+from planner.base.strict_yaml import read_spec
+from planner.base.whole_file import write_whole
+from planner.plan.schema import Plan
+
+
+class SetupCheck(TrainerCallback):  # type: ignore[misc]
+    """Stops before the first step when the libraries set up something else than planned."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.found: Setup | None = None
+
+    def watch(self, trainer: PlannedTrainer) -> None:
+        self._trainer = trainer
+        trainer.add_callback(self)
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.found = setup_of(self._trainer)
+        require_as_planned(self._plan, self.found)
+        self._trainer.restart_clock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where a rank begins: at the first step, or behind a checkpoint."""
+
+    stages: Stages
+    checkpoint: str | None
+
+    @property
+    def step(self) -> int:
+        return 0 if self.checkpoint is None else step_of(Path(self.checkpoint))
+
+
+def train(
+    run: RunDirectory, rank: int, screen: TextIO, *, stages: Stages, verified: Path | None
+) -> None:
+    plan = read_spec(Plan, run.plan)
+    inputs = read_inputs(run)
+    stages.enter("load", 0)
+    join_process_group(plan)
+    arguments = training_arguments(plan, run.path)
+    require_same_data(gather(inputs.data_key))
+    start = Start(stages=stages, checkpoint=agreed_checkpoint(run, rank, verified))
+    resident_before_bytes = resident_bytes()
+    if rank == 0:
+        begin_files(plan, run, inputs, start)
+        print(f"loading {plan.model.name}", file=screen)
+    trainer = build_trainer(plan, run, arguments, inputs)
+    trainer.watch(plan, run, start.stages)
+    stop = add_callbacks(trainer, plan, run, start)
+    check = SetupCheck(plan)
+    check.watch(trainer)
+    times = StepTimes()
+    trainer.add_callback(times)
+    sensors = sensors_of(plan, gather(os.getpid()))
+    reporter = None
+    if rank == 0:
+        reporter = Reporter(screen, run.metrics, expected=expected_of(plan), sensors=sensors)
+        trainer.add_callback(reporter)
+
+    began = time.perf_counter()
+    train_to_end(trainer, reporter, start)
+    run_time_s = time.perf_counter() - began
+    if stop.stopped:
+        return
+    memory = rank_memory(
+        rank=rank,
+        resident_before_model_bytes=resident_before_bytes,
+        longest_batch_tokens=trainer.batches.longest,
+        device=arguments.device,
+    )
+    ranks = gather(memory)
+    start.stages.enter("save", trainer.state.global_step)
+    save_result(plan, trainer, run.result(plan))
+    if reporter is not None and check.found is not None:
+        training = Training(
+            num_steps=trainer.state.global_step,
+            tokens_per_second=reporter.tokens_per_second,
+            step_times_s=times.step_times_s,
+            run_time_s=run_time_s,
+        )
+        write_report(run, plan, inputs=inputs, setup=check.found, training=training, ranks=ranks)
+
+
+def agreed_checkpoint(run: RunDirectory, rank: int, verified: Path | None) -> str | None:
+    """Rank 0 looks, so that ranks which torch elastic has started again go on together."""
+    saved = last_whole(run.checkpoints, verified)[0] if rank == 0 else None
+    found: list[str | None] = gather(None if saved is None else str(saved.folder))
+    return found[0]
+
+
+def train_to_end(trainer: PlannedTrainer, reporter: Reporter | None, start: Start) -> None:
+    """To the last step, or to where something fails: the terminal is given back either way."""
+    try:
+        trainer.train(resume_from_checkpoint=start.checkpoint)
+    except BaseException:
+        if reporter is not None:
+            reporter.on_train_end()
+        raise
+
+
+def add_callbacks(
+    trainer: PlannedTrainer, plan: Plan, run: RunDirectory, start: Start
+) -> StopOnRequest:
+    trainer.add_callback(StageCallback(start.stages))
+    if start.checkpoint is not None:
+        trainer.add_callback(Continued(trainer, Path(start.checkpoint)))
+    evaluation = plan.training.evaluation
+    if evaluation is not None:
+        trainer.add_callback(Answers(plan, trainer, run, trainer.eval_dataset))
+        if evaluation.early_stop_patience is not None:
+            trainer.add_callback(EarlyStoppingCallback(evaluation.early_stop_patience))
+    stop = StopOnRequest(plan, run, start.stages)
+    trainer.add_callback(stop)
+    return stop
+
+
+def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs) -> PlannedTrainer:
+    set_seed(plan.training.seed)
+    tokenizer = AutoTokenizer.from_pretrained(inputs.checkpoint)
+    use_plain_template_if_none(tokenizer)
+    model = build_model(plan, Path(inputs.checkpoint), arguments.device)
+    if plan.adapter is not None:
+        model.peft_config["default"].base_model_name_or_path = inputs.base_name
+    trainer = trainer_class(plan)(
+        model=model,
+        args=arguments,
+        train_dataset=training_table(inputs.data_folder),
+        eval_dataset=validation_table(inputs.data_folder),
+        data_collator=PackedCollator(tokenizer.pad_token_id) if plan.batch.packing else None,
+        processing_class=tokenizer,
+    )
+    if plan.batch.packing:
+        trainer.add_callback(DocumentsApart())
+    # trl puts the adapters of a quantized model in bf16
+    cast_trainable(trainer.model, plan.precision.trainable)
+    return trainer
+
+
+def begin_files(plan: Plan, run: RunDirectory, inputs: Inputs, start: Start) -> None:
+    begin_attempt(run, attempt_of(plan, from_step=start.step))
+    if run.node is not None:
+        write_json(RunDirectory(run.path).inputs, asdict(inputs))
+    write_json(run.environment, describe_environment())
+    keep_rows(run.metrics, start.step)
+    keep_rows(run.evaluations, start.step)
+
+
+def keep_rows(file: Path, last_step: int) -> None:
+    """Forget what was logged behind the checkpoint: those steps are made again."""
+    if file.is_file():
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [
+            line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step
+        ]
+        write_whole(file, "".join(kept))
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="launcher.training.rank")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--address", help="of this node, of several that share the folder")
+    parser.add_argument("--verified", type=Path, help="a checkpoint that need not be read again")
+    return parser
+
+
+def main() -> NoReturn:
+    """Ends the process itself, well or not: see ``leave``."""
+    stop_with_parent()
+    given = arguments().parse_args()
+    run = RunDirectory(given.run, given.address)
+    rank = int(os.environ["RANK"])
+    forget_failure(run.ranks, rank)
+    screen = redirect_output(run.rank_log(rank))
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard"))
+    faulthandler.enable(all_threads=False)
+    faulthandler.register(signal.SIGUSR1, all_threads=False)
+    stages = Stages(run.rank_place(rank), rank, run.node)
+    try:
+        train(run, rank, screen, stages=stages, verified=given.verified)
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
+    except Exception as error:
+        traceback.print_exc()
+        failure = failure_of(error, rank=rank, stage=stages.stage, step=stages.step)
+        write_failure(run.ranks, failure)
+        leave(screen, 1)
+    leave(screen, 0)
+
+
+def leave(screen: TextIO, code: int) -> NoReturn:
+    """End at once: all is written, and gloo's threads may still be waiting under DeepSpeed.
+
+    Unwinding the process around such a thread aborts it ("terminate called without an
+    active exception"), and a run that has succeeded would be reported as failed.
+    """
+    for stream in (screen, sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""``report.json``: what was predicted beside what was measured."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from msgspec import to_builtins
+
+from launcher.data.inputs import Inputs
+from launcher.run.attempts import reported_attempts
+from launcher.run.run_directory import RunDirectory, write_json
+from launcher.training.measurements import RankMemory, typical_step_time_s
+from launcher.training.setup_check import Setup
+from planner.plan.schema import Plan
+
+REPORT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How the training went, as rank 0 saw it."""
+
+    num_steps: int
+    tokens_per_second: Sequence[float]
+    step_times_s: Sequence[float]
+    run_time_s: float
+
+
+def write_report(
+    run: RunDirectory,
+    plan: Plan,
+    *,
+    inputs: Inputs,
+    setup: Setup,
+    training: Training,
+    ranks: Sequence[RankMemory],
+) -> None:
+    losses = logged_losses(run)
+    write_json(
+        run.report,
+        {
+            "report_version": REPORT_VERSION,
+            "status": "finished",
+            "predicted": to_builtins(plan.prediction),
+            "measured": measured(training, ranks),
+            "attempts": reported_attempts(run),
+            "training": {
+                "num_steps": training.num_steps,
+                "first_loss": losses[0],
+                "last_loss": losses[-1],
+            },
+            "setup": asdict(setup),
+            "inputs": asdict(inputs),
+            "result": run.result(plan).name,
+        },
+    )
+
+
+def logged_losses(run: RunDirectory) -> list[float]:
+    """Of every logged step, those before an interruption too."""
+    lines = run.metrics.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def measured(training: Training, ranks: Sequence[RankMemory]) -> dict[str, Any]:
+    """The most loaded rank decides; the first step, which sets everything up, is left out."""
+    return {
+        "peak_allocated_bytes": _most(rank.peak_allocated_bytes for rank in ranks),
+        "peak_reserved_bytes": _most(rank.peak_reserved_bytes for rank in ranks),
+        "peak_resident_bytes": _most(rank.peak_resident_bytes for rank in ranks),
+        "step_time_s": typical_step_time_s(training.step_times_s),
+        "tokens_per_second": statistics.median(
+            training.tokens_per_second[1:] or training.tokens_per_second
+        ),
+        "run_time_s": training.run_time_s,
+        "ranks": [asdict(rank) for rank in ranks],
+    }
+
+
+def _most(values: Any) -> int | None:
+    known = [value for value in values if value is not None]
+    return max(known) if known else None

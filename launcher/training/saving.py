@@ -1,0 +1,48 @@
+"""The trained adapter or model on disk: safetensors beside its tokenizer, whole or not at all."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from launcher.faults.failure import NotSavedError
+from launcher.storage.whole_folders import whole_folder
+from launcher.training.model_building import cast_trainable
+from planner.base.units import MIB
+from planner.plan.schema import Plan
+
+
+def save_result(plan: Plan, trainer: Any, target: Path) -> None:
+    """Called on every rank, because gathering shards is everyone's work; rank 0 writes.
+
+    A full model is written in the precision its matrices were multiplied in.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    options: dict[str, Any] = {}
+    if plan.parallel.zero_stage == 3:
+        options["state_dict"] = trainer.model_wrapped._zero3_consolidated_16bit_state_dict(
+            exclude_frozen_parameters=plan.adapter is not None
+        )
+    elif plan.adapter is None:
+        cast_trainable(model, plan.precision.compute)
+    if trainer.accelerator.is_main_process:
+        try:
+            _write(model, trainer.processing_class, target, options)
+        except Exception as error:
+            raise NotSavedError(why_not_saved("the result", target, error)) from error
+    trainer.accelerator.wait_for_everyone()
+
+
+def _write(model: Any, tokenizer: Any, target: Path, options: dict[str, Any]) -> None:
+    with whole_folder(target) as partial:
+        model.save_pretrained(partial, **options)
+        tokenizer.save_pretrained(partial)
+        if target.exists():  # of an attempt that could not write its report
+            shutil.rmtree(target)
+
+
+def why_not_saved(what: str, target: Path, error: Exception) -> str:
+    """One line, with the room there is: a library's error seldom names a full disk."""
+    lines = str(error).strip().splitlines()
+    reason = lines[0] if lines else type(error).__name__
+    free = f"{shutil.disk_usage(target.parent).free / MIB:,.0f} MiB of disk are free there"
+    return f"{what} could not be written ({reason}); {free}"

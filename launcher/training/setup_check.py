@@ -1,0 +1,171 @@
+"""Is what runs what was planned? Read off the live objects, once, before the first step.
+
+Libraries change models behind one's back: an adapter is cast, DeepSpeed is skipped, a
+master copy appears. Each of these costs memory that the plan did not count.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from launcher.training.model_building import DTYPES
+from planner.plan.schema import Plan, Strategy, ZeroStage
+from planner.workload.optimizers import optimizers
+
+QUANTIZED_DTYPES = {"nf4": "uint8", "int8": "int8"}
+
+PLAIN_TORCH = "torch"
+DATA_PARALLEL = "ddp"
+DEEPSPEED = "deepspeed"
+
+ENGINES: dict[Strategy, str] = {
+    "single": PLAIN_TORCH,
+    "ddp": DATA_PARALLEL,
+    "zero1": DEEPSPEED,
+    "zero2": DEEPSPEED,
+    "zero3": DEEPSPEED,
+}
+ZERO_OPTIMIZERS: dict[ZeroStage, str | None] = {
+    0: None,
+    1: "DeepSpeedZeroOptimizer",
+    2: "DeepSpeedZeroOptimizer",
+    3: "DeepSpeedZeroOptimizer_Stage3",
+}
+
+
+class PlanMismatchError(RuntimeError):
+    """The libraries set up something else than the plan says: a bug, here or there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What is about to train, as found."""
+
+    num_params: int
+    """Of the base model, quantized weights counted as the numbers they stand for."""
+    trainable_params: int
+    frozen_dtypes: tuple[str, ...]
+    trainable_dtypes: tuple[str, ...]
+    engine: str
+    engine_class: str
+    world_size: int
+    zero_stage: int
+    optimizer_class: str
+    zero_optimizer_class: str | None
+    autocast_dtype: str | None
+    scales_gradients: bool
+    """Of fp16, whose small gradients would be lost."""
+
+
+def setup_of(trainer: Any) -> Setup:
+    """Facts of a trainer whose training has begun."""
+    named = list(trainer.model.named_parameters())
+    trainable = [p for _, p in named if p.requires_grad]
+    engine = trainer.model_wrapped
+    kind = _engine_kind(engine)
+    return Setup(
+        num_params=sum(num_elements(p) for name, p in named if ".lora_" not in name),
+        trainable_params=sum(map(num_elements, trainable)),
+        frozen_dtypes=_dtypes(p for _, p in named if not p.requires_grad),
+        trainable_dtypes=_dtypes(trainable),
+        engine=kind,
+        engine_class=type(engine).__name__,
+        world_size=trainer.accelerator.num_processes,
+        zero_stage=engine.zero_optimization_stage() if kind == DEEPSPEED else 0,
+        optimizer_class=_optimizer_class(trainer, kind),
+        zero_optimizer_class=type(engine.optimizer).__name__ if kind == DEEPSPEED else None,
+        autocast_dtype=_autocast_dtype(trainer, kind),
+        scales_gradients=_scales_gradients(trainer, kind),
+    )
+
+
+def num_elements(parameter: Any) -> int:
+    """Numbers that a parameter stands for: packed in 4 bit, sharded, or plain."""
+    if hasattr(parameter, "ds_numel"):
+        return int(parameter.ds_numel)
+    if hasattr(parameter, "quant_state") and parameter.quant_state is not None:
+        return int(parameter.quant_state.shape.numel())
+    return int(parameter.numel())
+
+
+def mismatches(plan: Plan, setup: Setup) -> list[str]:
+    """Every difference between plan and setup, a sentence each."""
+    zero_stage = plan.parallel.zero_stage
+    pairs: list[tuple[str, object, object]] = [
+        ("parameters", plan.model.num_params, setup.num_params),
+        ("trainable parameters", plan.model.trainable_params, setup.trainable_params),
+        ("engine", ENGINES[plan.parallel.strategy], setup.engine),
+        ("ranks", plan.parallel.world_size, setup.world_size),
+        ("ZeRO stage", zero_stage, setup.zero_stage),
+        ("optimizer", optimizers()[plan.optimizer.name].class_name, setup.optimizer_class),
+        ("trainable precision", (_name(DTYPES[plan.precision.trainable]),), setup.trainable_dtypes),
+        ("autocast", _planned_autocast(plan), setup.autocast_dtype),
+        ("gradient scaling", plan.precision.compute == "fp16", setup.scales_gradients),
+        ("ZeRO optimizer", ZERO_OPTIMIZERS[zero_stage], setup.zero_optimizer_class),
+    ]
+    if plan.adapter is not None:
+        frozen = {_name(DTYPES[plan.precision.frozen])}
+        if plan.quantization is not None:
+            frozen.add(QUANTIZED_DTYPES[plan.quantization.quant_type])
+        pairs.append(("frozen precision", tuple(sorted(frozen)), setup.frozen_dtypes))
+    return [f"{what}: planned {want}, found {got}" for what, want, got in pairs if want != got]
+
+
+def require_as_planned(plan: Plan, setup: Setup) -> None:
+    found = mismatches(plan, setup)
+    if found:
+        raise PlanMismatchError("this is not what was planned. " + "; ".join(found))
+
+
+def require_same_data(keys: Sequence[str]) -> None:
+    """Of every rank, the key of what it trains on: nodes prepare their data by themselves."""
+    other = next((rank for rank, key in enumerate(keys) if key != keys[0]), None)
+    if other is not None:
+        raise PlanMismatchError(
+            f"rank {other} has prepared other data than rank 0 ({keys[other]}, {keys[0]}): the "
+            "data files or the tokenizer differ between their nodes"
+        )
+
+
+def _engine_kind(engine: Any) -> str:
+    if isinstance(engine, DistributedDataParallel):
+        return DATA_PARALLEL
+    if type(engine).__module__.startswith("deepspeed."):
+        return DEEPSPEED
+    return PLAIN_TORCH
+
+
+def _optimizer_class(trainer: Any, kind: str) -> str:
+    if kind == DEEPSPEED:
+        return type(trainer.model_wrapped.basic_optimizer).__name__
+    return type(trainer.optimizer.optimizer).__name__
+
+
+def _autocast_dtype(trainer: Any, kind: str) -> str | None:
+    precision = trainer.accelerator.mixed_precision
+    if kind == DEEPSPEED or precision == "no":
+        return None
+    return _name(DTYPES[precision])
+
+
+def _scales_gradients(trainer: Any, kind: str) -> bool:
+    if kind == DEEPSPEED:
+        return bool(trainer.model_wrapped.fp16_enabled())
+    return trainer.accelerator.scaler is not None
+
+
+def _planned_autocast(plan: Plan) -> str | None:
+    if plan.parallel.zero_stage or plan.precision.compute == "fp32":
+        return None
+    return _name(DTYPES[plan.precision.compute])
+
+
+def _dtypes(parameters: Iterable[torch.Tensor]) -> tuple[str, ...]:
+    return tuple(sorted({_name(parameter.dtype) for parameter in parameters}))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

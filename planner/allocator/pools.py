@@ -1,0 +1,271 @@
+"""Pools of PyTorch's CUDA caching allocator: which free block is used, when one is split,
+merged, had from the driver or given back. Sources: see planner/allocator/replay.py, the replay.
+"""
+
+from abc import ABC, abstractmethod
+from bisect import bisect_left, insort
+from dataclasses import dataclass, field
+
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
+
+SMALL_REQUEST_BYTES = 1_048_576
+"""Read: kSmallSize, the largest request of the small pool."""
+
+SMALL_SEGMENT_BYTES = 2_097_152
+"""Read: kSmallBuffer, a segment of the small pool and a page of its expandable one."""
+
+LARGE_SEGMENT_BYTES = 20_971_520
+"""Read: large_segment_size_ (kLargeBuffer in earlier versions), a segment that requests below
+LARGE_REQUEST_BYTES share and a page of the large pool's expandable one."""
+
+LARGE_REQUEST_BYTES = 10_485_760
+"""Read: kMinLargeAlloc, the smallest request with a segment of its own size."""
+
+LARGE_ROUNDING_BYTES = 2_097_152
+"""Read: kRoundLarge."""
+
+ADDRESS_SPACE_BYTES = 2**48
+"""Read: the note "Expandable Segments", the 256 TiB of addresses there are."""
+
+
+@dataclass(slots=True)
+class Driver:
+    """The memory that can be had, and how much of it is taken."""
+
+    capacity_bytes: int | None
+    reserved_bytes: int = 0
+    peak_reserved_bytes: int = 0
+
+    def take(self, num_bytes: int) -> bool:
+        reserved = self.reserved_bytes + num_bytes
+        if self.capacity_bytes is not None and reserved > self.capacity_bytes:
+            return False
+        self.reserved_bytes = reserved
+        self.peak_reserved_bytes = max(self.peak_reserved_bytes, reserved)
+        return True
+
+    def give_back(self, num_bytes: int) -> None:
+        self.reserved_bytes -= num_bytes
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    address: int
+    num_bytes: int
+    mapped: bool = True
+    allocated: bool = False
+    left: "Block | None" = None
+    right: "Block | None" = None
+
+    def cut(self, num_bytes: int) -> "Block":
+        """Keep the first bytes; the rest, linked in to the right and in the same state."""
+        rest = Block(self.address + num_bytes, self.num_bytes - num_bytes, self.mapped)
+        rest.left, rest.right = self, self.right
+        if self.right is not None:
+            self.right.left = rest
+        self.right, self.num_bytes = rest, num_bytes
+        return rest
+
+
+@dataclass(slots=True)
+class Pool(ABC):
+    """Blocks nobody uses. Small and large requests have a pool each and never mix."""
+
+    driver: Driver
+    small: bool
+    blocks: dict[int, Block] = field(default_factory=dict)
+    """By address; a pool has its own addresses."""
+    free: list[tuple[int, int]] = field(default_factory=list)
+    """(bytes, address) of the mapped ones, in BlockComparatorSize's order."""
+    unmapped: list[int] = field(default_factory=list)
+    """Addresses of the others, in BlockComparatorAddress's order."""
+
+    @abstractmethod
+    def grow(self, num_bytes: int) -> Block | None:
+        """A block from the driver, or None where the driver has no more (``alloc_block``)."""
+
+    @abstractmethod
+    def release_cached(self) -> None:
+        """Give the driver what is free in whole pieces (``release_blocks``)."""
+
+    @abstractmethod
+    def smallest_rest_bytes(self) -> int:
+        """A shorter rest stays with the block it is the rest of (``should_split``)."""
+
+    def best_fit(self, place: int) -> int:
+        """Which of the free blocks, from the first that is large enough."""
+        return place
+
+    def cached(self, num_bytes: int) -> Block | None:
+        """A free block that is large enough (``get_free_block``)."""
+        place = bisect_left(self.free, (num_bytes, 0))
+        if place == len(self.free):
+            return None
+        block = self.blocks[self.free[self.best_fit(place)][1]]
+        self.remove(block)
+        return block
+
+    def hand_out(self, block: Block, num_bytes: int) -> None:
+        """Mark it used and keep what it has too much (``alloc_found_block``)."""
+        if block.num_bytes - num_bytes >= self.smallest_rest_bytes():
+            self.put(block.cut(num_bytes))
+        block.allocated = True
+
+    def take_back(self, block: Block) -> None:
+        """The end of a use (``free_block``)."""
+        block.allocated = False
+        self.put_merged(block)
+
+    def put(self, block: Block) -> None:
+        self.blocks[block.address] = block
+        if block.mapped:
+            insort(self.free, (block.num_bytes, block.address))
+        else:
+            insort(self.unmapped, block.address)
+
+    def remove(self, block: Block) -> None:
+        del self.blocks[block.address]
+        if block.mapped:
+            del self.free[bisect_left(self.free, (block.num_bytes, block.address))]
+        else:
+            del self.unmapped[bisect_left(self.unmapped, block.address)]
+
+    def put_merged(self, block: Block) -> None:
+        """Put it back, grown by its neighbours of the same state (``try_merge_blocks``)."""
+        left, right = block.left, block.right
+        if left is not None and not left.allocated and left.mapped == block.mapped:
+            self.remove(left)
+            block.address, block.left = left.address, left.left
+            block.num_bytes += left.num_bytes
+            if block.left is not None:
+                block.left.right = block
+        if right is not None and not right.allocated and right.mapped == block.mapped:
+            self.remove(right)
+            block.right = right.right
+            block.num_bytes += right.num_bytes
+            if block.right is not None:
+                block.right.left = block
+        self.put(block)
+
+
+@dataclass(slots=True)
+class SegmentPool(Pool):
+    """A cudaMalloc whenever no free block is large enough."""
+
+    next_address: int = 0
+
+    def smallest_rest_bytes(self) -> int:
+        return ALLOCATOR_BLOCK_BYTES if self.small else SMALL_REQUEST_BYTES + ALLOCATOR_BLOCK_BYTES
+
+    def grow(self, num_bytes: int) -> Block | None:
+        segment_bytes = self.segment_bytes(num_bytes)
+        if not self.driver.take(segment_bytes):
+            return None
+        block = Block(self.next_address, segment_bytes)
+        self.next_address += segment_bytes
+        return block
+
+    def segment_bytes(self, num_bytes: int) -> int:
+        """What cudaMalloc is asked for (``get_allocation_size``)."""
+        if self.small:
+            return SMALL_SEGMENT_BYTES
+        if num_bytes < LARGE_REQUEST_BYTES:
+            return LARGE_SEGMENT_BYTES
+        return round_up(num_bytes, LARGE_ROUNDING_BYTES)
+
+    def release_cached(self) -> None:
+        for _, address in tuple(self.free):
+            block = self.blocks[address]
+            if block.left is None and block.right is None:
+                self.remove(block)
+                self.driver.give_back(block.num_bytes)
+
+
+@dataclass(slots=True)
+class ExpandablePool(Pool):
+    """One range of addresses whose pages are mapped when they are first needed."""
+
+    def __post_init__(self) -> None:
+        addresses = ADDRESS_SPACE_BYTES // self.page_bytes * self.page_bytes
+        self.put(Block(0, addresses, mapped=False))
+
+    @property
+    def page_bytes(self) -> int:
+        return SMALL_SEGMENT_BYTES if self.small else LARGE_SEGMENT_BYTES
+
+    def smallest_rest_bytes(self) -> int:
+        return ALLOCATOR_BLOCK_BYTES
+
+    def best_fit(self, place: int) -> int:
+        """A block counts with the unmapped bytes after it, so that the end is used last."""
+        while place + 1 < len(self.free) and self.room(place + 1) < self.room(place):
+            place += 1
+        return place
+
+    def room(self, place: int) -> int:
+        num_bytes, address = self.free[place]
+        ahead = self.blocks[address].right
+        return num_bytes if ahead is None or ahead.mapped else num_bytes + ahead.num_bytes
+
+    def grow(self, num_bytes: int) -> Block | None:
+        """Map page after page ahead of a block (``try_allocate_expandable_block``)."""
+        block = self.expandable(num_bytes)
+        if block is None:
+            return None
+        if not block.mapped and not self.map(block, min(block.num_bytes, num_bytes)):
+            return None
+        while block.num_bytes < num_bytes:
+            ahead = block.right
+            assert ahead is not None, "expandable() saw room for the whole request"
+            if not self.map(ahead, min(ahead.num_bytes, num_bytes - block.num_bytes)):
+                return None
+            block = ahead
+        self.remove(block)
+        return block
+
+    def expandable(self, num_bytes: int) -> Block | None:
+        """The lowest block, free or unmapped, that can grow so far (``find_expandable_block``)."""
+        for address in self.unmapped:
+            block = self.blocks[address]
+            if block.left is not None and not block.left.allocated:
+                block = block.left
+            room = 0
+            ahead: Block | None = block
+            while ahead is not None and not ahead.allocated and room < num_bytes:
+                room, ahead = room + ahead.num_bytes, ahead.right
+            if room >= num_bytes:
+                return block
+        return None
+
+    def map(self, block: Block, num_bytes: int) -> bool:
+        """Back the first pages of an unmapped block, all or none (``map_block``)."""
+        mapped_bytes = round_up(num_bytes, self.page_bytes)
+        if not self.driver.take(mapped_bytes):
+            return False
+        self.remove(block)
+        if mapped_bytes < block.num_bytes:
+            self.put(block.cut(mapped_bytes))
+        block.mapped = True
+        self.put_merged(block)
+        return True
+
+    def release_cached(self) -> None:
+        for _, address in tuple(self.free):
+            self.unmap(self.blocks[address])
+
+    def unmap(self, block: Block) -> None:
+        """Give back the pages that lie wholly in a free block (``unmap_block``)."""
+        begin = round_up(block.address, self.page_bytes)
+        end = (block.address + block.num_bytes) // self.page_bytes * self.page_bytes
+        if begin >= end:
+            return
+        self.remove(block)
+        if block.address < begin:
+            pages = block.cut(begin - block.address)
+            self.put(block)
+            block = pages
+        if end < block.address + block.num_bytes:
+            self.put(block.cut(end - block.address))
+        self.driver.give_back(block.num_bytes)
+        block.mapped = False
+        self.put_merged(block)

@@ -1,0 +1,72 @@
+"""Names to files in ``presets/``, and what there is."""
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import presets
+from planner.base.errors import UnknownNameError
+from planner.base.strict_yaml import Spec, parse_yaml, read_spec, read_text
+from planner.hardware.cluster import GpuSpec
+from planner.models.model_spec import ModelSpec
+
+Kind = Literal["models", "gpus", "recipes"]
+ROOT = Path(presets.__path__[0])
+
+
+class Source(Spec):
+    """Where a group of facts was read."""
+
+    title: str
+    url: str
+    note: str | None = None
+
+
+class ModelPreset(Spec):
+    """A model people fine-tune: where it lives, its shape, and its published size."""
+
+    name: str
+    hub_id: str
+    source: Source
+    native_class: str | None
+    """The transformers class the launcher builds; nothing where only remote code exists."""
+    expected_params: int
+    expected_params_source: str
+    spec: ModelSpec
+
+
+def preset_names(kind: Kind) -> list[str]:
+    return sorted(path.stem for path in (ROOT / kind).glob("*.yaml"))
+
+
+@cache
+def aliases(kind: Kind) -> dict[str, str]:
+    """Every short name and the preset it stands for."""
+    table: dict[str, dict[str, str]] = parse_yaml(
+        read_text(ROOT / "aliases.yaml"), ROOT / "aliases.yaml"
+    )
+    return table.get(kind, {})
+
+
+def resolve_name(kind: Kind, noun: str, name: str) -> str:
+    """The preset's own name, or an error that suggests one."""
+    wanted = name.lower()
+    if _is_preset(kind, wanted):
+        return wanted
+    if wanted in aliases(kind):
+        return aliases(kind)[wanted]
+    known = [*preset_names(kind), *aliases(kind)]
+    raise UnknownNameError(noun, name, known, see=f"plan --list {kind}")
+
+
+def _is_preset(kind: Kind, name: str) -> bool:
+    return "/" not in name and (ROOT / kind / f"{name}.yaml").is_file()
+
+
+def load_model(name: str) -> ModelPreset:
+    return read_spec(ModelPreset, ROOT / "models" / f"{resolve_name('models', 'model', name)}.yaml")
+
+
+@cache
+def load_gpu(name: str) -> GpuSpec:
+    return read_spec(GpuSpec, ROOT / "gpus" / f"{resolve_name('gpus', 'card', name)}.yaml")

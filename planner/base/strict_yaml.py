@@ -1,0 +1,133 @@
+"""The one way a file becomes an object."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+import yaml
+from msgspec import Meta, Struct, StructMeta, ValidationError, convert, field
+
+from planner.base.errors import InvalidFileError
+from planner.base.validation_messages import Location, described, problem_of
+
+PositiveInt = Annotated[int, Meta(ge=1)]
+NonNegativeInt = Annotated[int, Meta(ge=0)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
+NonNegativeFloat = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, lt=1)]
+"""Of a whole, never all of it."""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """libyaml's safe loader where it is built, reading ``2e-4`` as a number, as YAML 1.2 does."""
+
+
+class _DuplicateKeyError(Exception):
+    """YAML itself lets the last one win without a word."""
+
+    def __init__(self, key: str, line: int) -> None:
+        super().__init__(key)
+        self.key = key
+        self.line = line
+
+
+def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[str] = set()
+    for key_node, _ in node.value:
+        if key_node.value in seen:
+            raise _DuplicateKeyError(key_node.value, key_node.start_mark.line + 1)
+        seen.add(key_node.value)
+    content: dict[Any, Any] = loader.construct_mapping(node, deep=True)
+    return content
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+"),
+    list("-+0123456789"),
+)
+
+
+class _ByName(StructMeta):
+    """msgspec's ``kw_only`` is of one class, not of those that follow from it."""
+
+    def __new__(
+        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
+    ) -> Any:
+        return super().__new__(cls, name, bases, namespace, **{"kw_only": True, **options})
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+class Spec(Struct, metaclass=_ByName, frozen=True, forbid_unknown_fields=True, cache_hash=True):
+    """What a YAML file holds: immutable, no unknown keys, no silent conversions.
+
+    Strictness matters: YAML 1.1 reads ``no`` as false and ``1:30`` as 90, so a lenient
+    reader would plan with something the author did not write. Only what is read is checked:
+    a value made by name is as its author made it, but for ``__post_init__``.
+    """
+
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+def read_spec(kind: type[SpecT], path: Path) -> SpecT:
+    """The object in a YAML file, or an error with file, line, key and reason."""
+    text = read_text(path)
+    return parse_spec(kind, text, path)
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidFileError(path, None, "is not UTF-8 text") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InvalidFileError(path, None, f"cannot be read ({reason})") from error
+
+
+def parse_spec(kind: type[SpecT], text: str, path: Path) -> SpecT:
+    """As :func:`read_spec`, for text already read; ``path`` is for messages only."""
+    content = parse_yaml(text, path)
+    if not isinstance(content, dict):
+        raise InvalidFileError(path, 1, f"holds {described(content)} where keys are expected")
+    try:
+        return convert(content, kind)
+    except ValidationError as error:
+        problem = problem_of(error, kind, content)
+        raise InvalidFileError(path, _line_of(text, problem.location), problem.text) from error
+
+
+def parse_yaml(text: str, path: Path) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except _DuplicateKeyError as error:
+        raise InvalidFileError(path, error.line, f"the key {error.key!r} is given twice") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        reason = error.problem or error.context or "cannot be parsed"
+        raise InvalidFileError(path, mark.line + 1 if mark else None, f"not YAML: {reason}") from (
+            error
+        )
+    except yaml.YAMLError as error:
+        raise InvalidFileError(path, None, f"not YAML: {error}") from error
+
+
+def _line_of(text: str, location: Location) -> int | None:
+    """The line of the deepest key of ``location`` that the text holds."""
+    node = yaml.compose(text, Loader=_Loader)
+    line = node.start_mark.line + 1 if node is not None and location else None
+    for step in location:
+        if isinstance(node, yaml.MappingNode):
+            match = [(k, v) for k, v in node.value if k.value == str(step)]
+            if not match:
+                return line
+            key_node, node = match[-1]
+            line = key_node.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line

@@ -1,0 +1,151 @@
+"""What msgspec found wrong with a file's content, in words and with the value or the choices.
+
+read: msgspec 0.22.0, src/msgspec/_core.c. It names one problem, as a message and where it was
+found: ``Expected `int`, got `str` - at `$.fallbacks[0].strategy```. Keys of a mapping it does not
+tell apart: ``$.phases[...]``.
+"""
+
+import re
+from types import EllipsisType
+from typing import Any, NamedTuple
+
+from msgspec import Struct, ValidationError, inspect
+
+from planner.base.errors import did_you_mean
+
+Location = tuple[int | str, ...]
+"""Keys, and positions in lists; ``*`` is any key of a mapping."""
+
+WORDS = {
+    "object": "a mapping",
+    "array": "a list",
+    "null": "nothing",
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+}
+_MESSAGE = re.compile(r"(.*?)(?: - at `(key` in `)?\$([^`]*)`)?", re.DOTALL)
+_FIELD = re.compile(r"Object (contains unknown|missing required) field `(.*)`")
+_UNKNOWN_CHOICE = "Invalid enum value "
+
+
+class Problem(NamedTuple):
+    location: Location
+    text: str
+    """With the key."""
+
+
+def problem_of(error: ValidationError, kind: type[Struct], content: object) -> Problem:
+    """Of what ``convert(content, kind)`` raised."""
+    match = _MESSAGE.fullmatch(str(error))
+    assert match is not None, "every text matches"
+    message, of_key, path = match.groups(default="")
+    steps = re.findall(r"\w+|\*", path.replace("[...]", ".*"))
+    location: Location = tuple(int(step) if step.isdecimal() else step for step in steps)
+    types = _types_at(kind, location)
+    if match := _FIELD.fullmatch(message):
+        what, name = match.groups()
+        place = (*location, name)
+        if what == "missing required":
+            return Problem(place, f"{_dotted(place)}: this key is missing")
+        known = [each.name for struct in types for each in _fields(struct)]
+        return Problem(place, f"unknown key {_dotted(place)!r}. {did_you_mean(name, known)}")
+    if of_key:
+        reason = _expected(message, _key_types(types), ...).replace("it should", "a key should")
+    else:
+        reason = _expected(message, types, _value_at(content, location))
+    return Problem(location, f"{_dotted(location)}: {reason}" if location else reason)
+
+
+def _dotted(location: Location) -> str:
+    return ".".join(map(str, location))
+
+
+def _expected(message: str, types: list[inspect.Type], value: object) -> str:
+    """What should be there, and what is; a message of our own as it is."""
+    if message.startswith(_UNKNOWN_CHOICE):
+        expected, given = _choices(types), message.removeprefix(_UNKNOWN_CHOICE)
+    elif message.startswith("Expected "):
+        expected, _, given = message.removeprefix("Expected ").partition(", got ")
+    else:
+        return message
+    if not isinstance(value, dict | list | tuple | EllipsisType):
+        given = described(value)
+    found = f", not {_worded(given)}" if given else ""
+    return f"it should be {_worded(expected)}{found}"
+
+
+def _worded(types: str) -> str:
+    """
+    >>> _worded("`int | null` >= 1")
+    'a whole number or nothing >= 1'
+    """
+
+    def words(match: re.Match[str]) -> str:
+        return " or ".join(WORDS.get(name, name) for name in match[1].split(" | "))
+
+    return re.sub("`([a-z |]+)`", words, types)
+
+
+def _choices(types: list[inspect.Type]) -> str:
+    names = {inspect.IntType: "`int`", inspect.VarTupleType: "`array`"}
+    choices = [names[type(each)] for each in types if type(each) in names]
+    for each in types:
+        choices += map(repr, each.values) if isinstance(each, inspect.LiteralType) else ()
+    *others, last = choices or ["another value"]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def described(value: object) -> str:
+    if value is None:
+        return "nothing"
+    kinds = {bool: "the truth value", int: "the number", float: "the number", str: "the text"}
+    return f"{kinds.get(type(value), type(value).__name__)} {value!r}"
+
+
+def _value_at(content: Any, location: Location) -> Any:
+    """Or ``...`` where the location does not say which value."""
+    try:
+        for step in location:
+            content = content[step]
+    except (KeyError, IndexError, TypeError):
+        return ...
+    return content
+
+
+def _types_at(kind: type[Struct], location: Location) -> list[inspect.Type]:
+    """What may stand there."""
+    types = _alternatives(inspect.type_info(kind))
+    for step in location:
+        types = [inner for each in types for inner in _inside(each, step)]
+    return types
+
+
+def _inside(kind: inspect.Type, step: int | str) -> list[inspect.Type]:
+    match kind:
+        case inspect.StructType(fields=fields):
+            return [i for each in fields if each.name == step for i in _alternatives(each.type)]
+        case inspect.DictType(value_type=inner):
+            return _alternatives(inner)
+        case inspect.ListType(item_type=inner) | inspect.VarTupleType(item_type=inner):
+            return _alternatives(inner)
+    return []
+
+
+def _alternatives(kind: inspect.Type) -> list[inspect.Type]:
+    match kind:
+        case inspect.Metadata(type=inner):
+            return _alternatives(inner)
+        case inspect.UnionType(types=types):
+            return [inner for each in types for inner in _alternatives(each)]
+    return [kind]
+
+
+def _fields(kind: inspect.Type) -> tuple[inspect.Field, ...]:
+    return kind.fields if isinstance(kind, inspect.StructType) else ()
+
+
+def _key_types(types: list[inspect.Type]) -> list[inspect.Type]:
+    mappings = [each for each in types if isinstance(each, inspect.DictType)]
+    return [inner for each in mappings for inner in _alternatives(each.key_type)]

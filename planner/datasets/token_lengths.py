@@ -1,0 +1,137 @@
+"""Tokens of a data set's records: their distribution, and what a sequence length does to them.
+
+Pure. Counts are of whole records, before any is cut.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+
+from planner.base.units import round_up
+
+ROUND_TO = 64
+"""Sequence lengths are multiples of it: tiles of matrix and attention kernels are full."""
+SHARE_HELD = 0.99
+"""Of the records that a chosen length holds whole."""
+QUANTILES = (0.5, 0.9, 0.99, 1.0)
+PACKED_AT_ONCE = 1000
+"""read: datasets' batch size of ``map``, in which trl's pack_dataset works."""
+
+
+@dataclass(frozen=True)
+class TokenLengths:
+    """How many records have each number of tokens."""
+
+    counts: Mapping[int, int]
+
+    def __hash__(self) -> int:
+        """Requests hold it, and what was priced for a request is remembered by it."""
+        return hash(frozenset(self.counts.items()))
+
+    @cached_property
+    def num_records(self) -> int:
+        return sum(self.counts.values())
+
+    @cached_property
+    def num_tokens(self) -> int:
+        return sum(length * count for length, count in self.counts.items())
+
+    @property
+    def longest(self) -> int:
+        return max(self.counts)
+
+    def quantile(self, share: float) -> int:
+        """The least length that holds this share of the records.
+
+        >>> TokenLengths({10: 3, 20: 1}).quantile(0.75), TokenLengths({10: 3, 20: 1}).quantile(1)
+        (10, 20)
+        """
+        wanted, seen = ceil(share * self.num_records - 1e-9), 0
+        for length in sorted(self.counts):
+            seen += self.counts[length]
+            if seen >= wanted:
+                return length
+        return self.longest
+
+    def num_truncated(self, length: int) -> int:
+        """Records that are longer."""
+        return sum(count for tokens, count in self.counts.items() if tokens > length)
+
+    def tokens_lost(self, length: int) -> int:
+        """What is cut off all of them."""
+        return sum(
+            (tokens - length) * count for tokens, count in self.counts.items() if tokens > length
+        )
+
+    def cut(self, length: int) -> "TokenLengths":
+        """As trained at a sequence length."""
+        cut: dict[int, int] = {}
+        for tokens, count in self.counts.items():
+            kept = min(tokens, length)
+            cut[kept] = cut.get(kept, 0) + count
+        return TokenLengths(cut)
+
+    def fitting_length(self, limit: int) -> int:
+        """The least multiple of 64 that holds 99 % of the records; within ``limit``.
+
+        >>> TokenLengths({100: 99, 900: 1}).fitting_length(2048)
+        128
+        >>> TokenLengths({100: 9, 900: 1}).fitting_length(512)
+        512
+        """
+        return min(round_up(self.quantile(SHARE_HELD), ROUND_TO), limit)
+
+    def padded_length(self, micro_batch_size: int) -> float:
+        """Expected tokens of each row of a micro-batch, all padded to its longest.
+
+        The largest of m records drawn by chance is at most x with probability F(x)^m.
+
+        >>> TokenLengths({10: 1, 20: 1}).padded_length(2)
+        17.5
+        """
+        expected, below, seen = 0.0, 0.0, 0
+        for length in sorted(self.counts):
+            seen += self.counts[length]
+            within = (seen / self.num_records) ** micro_batch_size
+            expected += length * (within - below)
+            below = within
+        return expected
+
+    def padding_share(self, micro_batch_size: int) -> float:
+        """Of the tokens that are computed, those that are padding."""
+        return 1 - self.num_tokens / self.num_records / self.padded_length(micro_batch_size)
+
+    def records_a_row(self, length: int) -> float:
+        """Records that share a packed row of ``length`` tokens, by best fit decreasing.
+
+        >>> TokenLengths({30: 2, 60: 2}).records_a_row(100)
+        2.0
+        """
+        spaces: list[int] = []
+        rows = placed = 0
+        for tokens, count in sorted(self._sample().items(), reverse=True):
+            for _ in range(count):
+                at = bisect_left(spaces, min(tokens, length))
+                if at < len(spaces):
+                    space = spaces.pop(at)
+                else:
+                    space, rows = length, rows + 1
+                insort(spaces, space - min(tokens, length))
+                placed += 1
+        return placed / rows
+
+    def _sample(self) -> Mapping[int, int]:
+        """As many records as are packed together, evenly from the shortest to the longest."""
+        if self.num_records <= PACKED_AT_ONCE:
+            return self.counts
+        drawn: dict[int, int] = {}
+        seen = taken = 0
+        for length in sorted(self.counts):
+            seen += self.counts[length]
+            upto = seen * PACKED_AT_ONCE // self.num_records
+            if upto > taken:
+                drawn[length] = upto - taken
+                taken = upto
+        return drawn

@@ -1,0 +1,161 @@
+"""The ways not taken, each with its reason, and what to fall back to."""
+
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+from planner.base.units import format_gib
+from planner.decision.request import Request, Results
+from planner.decision.tiers import load_tiers
+from planner.plan.schema import METHODS, Method, Strategy
+from planner.search.candidate import Candidate
+from planner.search.search import SearchResult
+from planner.search.series_search import Lane
+from planner.workload.layout import Layout, recomputation_order
+
+MAX_FALLBACKS = 4
+
+
+class Alternative(NamedTuple):
+    """A way not taken."""
+
+    candidate: Candidate
+    fits: bool
+    reason: str
+
+
+def alternatives(request: Request, results: Results, chosen: Candidate) -> list[Alternative]:
+    """Each other method at its best; of the chosen one, each other strategy and recomputation."""
+    found = []
+    for method in METHODS:
+        if method not in results:
+            continue
+        if method == chosen.method:
+            found += _same_method(request, results[method], chosen)
+        else:
+            found.append(_other_method(request, results[method], method, chosen))
+    return found
+
+
+def _other_method(
+    request: Request, result: SearchResult, method: Method, chosen: Candidate
+) -> Alternative:
+    candidate = result.best or cast(Candidate, result.leanest)
+    if result.best is None:
+        return Alternative(candidate=candidate, fits=False, reason=_lacks(request, candidate))
+    if METHODS.index(method) < METHODS.index(chosen.method):
+        return Alternative(candidate=candidate, fits=True, reason="fits; a richer method does too")
+    return Alternative(candidate=candidate, fits=True, reason=_why_not_richer(request, candidate))
+
+
+def _why_not_richer(request: Request, candidate: Candidate) -> str:
+    recomputed = candidate.layout.recomputed
+    ways = [f"activation checkpointing of {recomputed}"] if recomputed else []
+    ways += [f"the {departure}" for departure in candidate.departures]
+    how = f" with {' and '.join(ways)}" if ways else ""
+    if request.prefer != "tiers":
+        return f"fits{how}; --prefer {request.prefer} chose another"
+    threshold = load_tiers().threshold_bytes(candidate.method, request.model.spec.num_params)
+    return (
+        f"fits{how}; its tier starts at {format_gib(threshold, 0)} GiB in all: "
+        f"take it with --method {candidate.method}"
+    )
+
+
+def _same_method(request: Request, result: SearchResult, chosen: Candidate) -> list[Alternative]:
+    """One line for the other choice of recomputation, one for each other strategy, and one for
+    the recipe's own loss and attention where the choice departs from them."""
+    strategy, recomputes = chosen.layout.strategy, chosen.layout.activation_checkpointing
+    found = [_other(request, result, chosen, strategy=strategy, recomputes=not recomputes)]
+    for other in dict.fromkeys(lane.series.strategy for lane in result.lanes):
+        if other != strategy:
+            found.append(_other(request, result, chosen, strategy=other))
+    if chosen.departures:
+        found.append(_as_the_recipe_has_it(request, result, chosen))
+    lines = [each for each in found if each is not None]
+    fit = sorted((x for x in lines if x.fits), key=lambda each: each.candidate.rank)
+    too_large = (x for x in lines if not x.fits)
+    return [*fit, *sorted(too_large, key=lambda each: each.candidate.memory.high_bytes)]
+
+
+def _other(
+    request: Request,
+    result: SearchResult,
+    chosen: Candidate,
+    *,
+    strategy: Strategy,
+    recomputes: bool | None = None,
+) -> Alternative | None:
+    """The best of one strategy, or the leanest where none fits."""
+
+    def asked(lane: Lane) -> bool:
+        same = recomputes in (None, lane.series.checkpointing > 0)
+        return same and lane.series.strategy == strategy
+
+    return _best_of(request, result, chosen, asked)
+
+
+def _as_the_recipe_has_it(
+    request: Request, result: SearchResult, chosen: Candidate
+) -> Alternative | None:
+    found = _best_of(request, result, chosen, lambda lane: not lane.variant.departures)
+    if found is None:
+        return None
+    own = found.candidate.workload
+    kinds = {"loss": own.loss, "attention": own.attention}
+    had = [f"{name} {kind}" for kind, name in kinds.items() if kind in " ".join(chosen.departures)]
+    return found._replace(reason=f"{' and '.join(had)}: {found.reason}")
+
+
+def _best_of(
+    request: Request, result: SearchResult, chosen: Candidate, asked: Callable[[Lane], bool]
+) -> Alternative | None:
+    best = result.fastest(asked)
+    if best is not None:
+        return Alternative(candidate=best, fits=True, reason=_slower(best, chosen))
+    leanest = result.leanest_of(asked)
+    if leanest is None:
+        return None
+    return Alternative(candidate=leanest, fits=False, reason=_lacks(request, leanest))
+
+
+def _slower(candidate: Candidate, chosen: Candidate) -> str:
+    longer = candidate.ranking_time_s / chosen.ranking_time_s - 1
+    if longer >= 0.005:
+        return f"fits; a step takes {longer:.0%} longer"
+    as_fast = "as fast" if longer > -0.005 else "as fast as can be told"
+    extra = candidate.memory.peak_allocated_bytes - chosen.memory.peak_allocated_bytes
+    if extra > 0:
+        return f"fits; {as_fast}, {format_gib(extra)} GiB more"
+    return f"fits; {as_fast}, with more moving parts"
+
+
+def _lacks(request: Request, candidate: Candidate) -> str:
+    short = candidate.memory.high_bytes - request.budget_bytes
+    return f"does not fit: {format_gib(short)} GiB short"
+
+
+def fallbacks(result: SearchResult, chosen: Candidate) -> tuple[Candidate, ...]:
+    """On out of memory: ever leaner layouts of the same strategy, the fastest of each step. None
+    takes a larger micro-batch than the one before it, or keeps more."""
+    steps = [chosen]
+    pool = [
+        candidate
+        for lane in result.lanes
+        if lane.series.strategy == chosen.layout.strategy
+        and lane.variant.workload == chosen.workload
+        for candidate in lane.members()
+        if candidate.layout.micro_batch_size <= chosen.layout.micro_batch_size
+    ]
+    for candidate in sorted(pool, key=lambda c: (c.ranking_time_s, c.layout.micro_batch_size)):
+        if len(steps) <= MAX_FALLBACKS and _leaner(candidate.layout, steps[-1].layout):
+            peak = steps[-1].memory.peak_allocated_bytes
+            if candidate.memory.peak_allocated_bytes < 0.95 * peak:
+                steps.append(candidate)
+    return tuple(steps[1:])
+
+
+def _leaner(layout: Layout, than: Layout) -> bool:
+    """By what was chosen, without a price."""
+    ours, theirs = (recomputation_order(each.checkpointing) for each in (layout, than))
+    no_more = layout.micro_batch_size <= than.micro_batch_size and ours <= theirs
+    return no_more and layout != than

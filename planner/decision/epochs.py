@@ -1,0 +1,121 @@
+"""A chosen layout on a real data set: what is cut, padded, packed, how long a run takes. Pure."""
+
+from dataclasses import replace
+from math import ceil
+from typing import NamedTuple
+
+from msgspec import structs
+
+from planner.base.units import ceil_div
+from planner.datasets.token_lengths import TokenLengths
+from planner.datasets.training_data import KnownData
+from planner.recipes.load_recipe import load_recipe
+from planner.recipes.recipe import Recipe
+from planner.search.candidate import Candidate
+
+WORTH_PACKING = 1.25
+"""Times fewer computed tokens from which packing is advised: a fifth of the work saved."""
+
+
+class Epochs(NamedTuple):
+    """Counts are of one epoch but for the steps and the time, which are of the run."""
+
+    num_rows: int
+    """Sequences: samples, or what they are packed in."""
+    num_steps: int
+    sequence_length: int
+    num_truncated: int
+    tokens_lost: int
+    padding_share: float
+    """Of the computed tokens, those that are padding."""
+    run_time_s: float | None
+    packed: bool
+    packed_length: int
+    packing_gain: float
+    """How many times fewer tokens are computed when packed, at this micro-batch."""
+    packed_steps: int
+
+    @property
+    def packing_pays(self) -> bool:
+        return not self.packed and self.packing_gain >= WORTH_PACKING
+
+
+class _Rows(NamedTuple):
+    """What a run computes."""
+
+    num_rows: int
+    tokens: float
+    """Of each, padding counted."""
+    num_steps: int
+
+
+def _rows(chosen: Candidate, data: KnownData) -> _Rows:
+    recipe, layout = chosen.workload.recipe, chosen.layout
+    length, lengths = recipe.sequence_length, data.lengths.cut(recipe.sequence_length)
+    if recipe.packing:
+        count, tokens = packed_rows(lengths, data.num_samples, length), float(length)
+    else:
+        count, tokens = data.num_samples, lengths.padded_length(layout.micro_batch_size)
+    return _Rows(count, tokens, steps(count, layout.global_batch_size, recipe.epochs))
+
+
+def epochs_of(chosen: Candidate, data: KnownData) -> Epochs:
+    recipe, layout = chosen.workload.recipe, chosen.layout
+    length, packed = recipe.sequence_length, chosen.workload.packing
+    positions = chosen.workload.model.max_position_embeddings
+    packed_length = packed_length_of(recipe, data, positions)
+    lengths = data.lengths.cut(length)
+    rows, row_tokens, num_steps = _rows(chosen, data)
+    num_tokens = data.num_samples * lengths.num_tokens / lengths.num_records
+    in_longer = data.lengths.cut(packed_length)
+    packed_count = packed_rows(in_longer, data.num_samples, packed_length)
+    step_s = _of_real_length(chosen, row_tokens).step_time_s
+    return Epochs(
+        num_rows=rows,
+        num_steps=num_steps,
+        sequence_length=length,
+        num_truncated=_scaled(data, data.lengths.num_truncated(length)),
+        tokens_lost=_scaled(data, data.lengths.tokens_lost(length)),
+        padding_share=max(0.0, 1 - num_tokens / (rows * row_tokens)),
+        run_time_s=None if step_s is None else num_steps * step_s,
+        packed=packed,
+        packed_length=packed_length,
+        packing_gain=rows * row_tokens / (packed_count * packed_length),
+        packed_steps=steps(packed_count, layout.global_batch_size, recipe.epochs),
+    )
+
+
+def packed_length_of(recipe: Recipe, data: KnownData, positions: int) -> int:
+    """Of rows to pack in: the method's usual length, or the samples' where they are longer."""
+    usual = recipe.sequence_length if recipe.packing else load_recipe(recipe.method).sequence_length
+    return min(max(usual, data.lengths.fitting_length(positions)), positions)
+
+
+def steps(num_rows: int, global_batch_size: int, epochs: float) -> int:
+    """read: transformers 5.23.0 trainer.py, set_initial_training_values.
+
+    >>> steps(100, 16, 3)
+    21
+    """
+    return ceil(epochs * ceil_div(num_rows, global_batch_size))
+
+
+def packed_rows(lengths: TokenLengths, num_samples: int, length: int) -> int:
+    return ceil(num_samples / lengths.records_a_row(length))
+
+
+def ranking_run_time_s(chosen: Candidate, data: KnownData) -> float:
+    """Of all steps; on a nominal card where the real one is unknown."""
+    rows = _rows(chosen, data)
+    return rows.num_steps * _of_real_length(chosen, rows.tokens).ranking_time_s
+
+
+def _of_real_length(chosen: Candidate, row_tokens: float) -> Candidate:
+    """Micro-batches are padded to their own longest sample only."""
+    recipe = structs.replace(chosen.workload.recipe, sequence_length=max(1, ceil(row_tokens)))
+    return replace(chosen, workload=structs.replace(chosen.workload, recipe=recipe))
+
+
+def _scaled(data: KnownData, count: int) -> int:
+    """From the part whose lengths are known to the whole."""
+    return count if data.all_read else round(count * data.num_samples / data.lengths.num_records)

@@ -1,0 +1,53 @@
+"""Activations that autograd keeps from forward to backward, as a ledger: a row a tensor.
+
+A row is checked against the forward code of transformers' layers (planner/forward/decoder.py
+mirrors it) and a sum against autograd: tests/oracle/test_activations.py holds every ledger to
+``saved_tensors_hooks``, to the byte. What makes the ledgers differ from the closed forms in
+the literature follows from the operators themselves:
+
+* a frozen linear layer keeps no input, since only its weight's gradient would need it;
+* RMSNorm computes in fp32: the fp32 copy of its input is kept, and the reciprocal root;
+* under autocast each consumer of an fp32 tensor keeps its own 16-bit cast of it;
+* LoRA's dropout keeps a mask of one byte an element on CUDA, and its output.
+"""
+
+from planner.forward.decoder import Decoder, Layer
+from planner.forward.decoder_layers import decoder_layer
+from planner.forward.embeddings import embedded
+from planner.models.layer_kinds import LayerKind
+from planner.recipes.recipe import Batch, Workload
+from planner.tape.tape import Tape
+from planner.tape.tensors import Node, Parameter, Storage, Tensor
+from planner.workload.dtypes import Numerics
+
+
+def layer_ledger(
+    workload: Workload, batch: Batch, numerics: Numerics, kind: LayerKind, *, first: bool
+) -> list[Storage]:
+    """What autograd keeps of one layer of a kind, a row a tensor; what all layers share apart."""
+    tape = Tape(sink="keep")
+    decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=tape)
+    table = decoder.parameter("embed_tokens", workload.model.embedding_params)
+    x, _held = embedded(decoder, table)
+    if not first:
+        x.node = Parameter(x.elements, x.width, trains=True)
+    tables = decoder.rotary_tables(table.width)[kind]
+    tape.border()
+    output = decoder_layer(decoder, Layer("layer", kind), x, tables)
+    shared = [table.storage for table in tables or ()]
+    return [row for row in saved_since(output, tape.borders[0][0]) if row not in shared]
+
+
+def saved_since(output: Tensor, sequence: int) -> list[Storage]:
+    """Every storage that nodes after ``sequence`` keep for backward, each once."""
+    found: dict[int, Storage] = {}
+    seen: set[int] = set()
+    waiting = [output.node]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, Node) or node.sequence <= sequence or id(node) in seen:
+            continue
+        seen.add(id(node))
+        found |= {id(storage): storage for storage in node.saved}
+        waiting += node.inputs
+    return list(found.values())

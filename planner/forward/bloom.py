@@ -1,0 +1,80 @@
+"""Bloom's attention and layers, as transformers 5.23 writes them, on a tape of sizes."""
+
+from planner.forward.decoder import Decoder, Layer
+from planner.forward.norms import norm
+from planner.tape import operators as ops
+from planner.tape.attention_kernels import softmax
+from planner.tape.tape import Tape
+from planner.tape.tensors import Tensor
+
+FORWARD_TEMPORARIES = 4
+"""read: bloom_gelu_forward: ``x / 2``, ``0.798 x``, ``0.045 x`` and its product with x."""
+BACKWARD_TEMPORARIES = 5
+"""read: bloom_gelu_back: the tanh, ``x / 2``, ``1 - tanh^2``, ``0.107 x`` and its product."""
+
+
+def bloom_layer(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
+    """BloomBlock.forward."""
+    place, tape, residual = layer.place, decoder.tape, x
+    x = norm(decoder, f"{place}.input_layernorm", x)
+    attended, _weights = _attention(decoder, layer, x, residual)
+    x = norm(decoder, f"{place}.post_attention_layernorm", attended)
+    fed = _gelu(tape, decoder.linear(layer, "up_proj", x))
+    fed = decoder.residual_dropout(decoder.linear(layer, "down_proj", fed))
+    return ops.add(tape, attended, fed, "residual after the MLP")
+
+
+def _attention(
+    decoder: Decoder, layer: Layer, x: Tensor, residual: Tensor
+) -> tuple[Tensor, Tensor]:
+    """BloomAttention.forward, whose variables hold the scores to its end."""
+    model, tape, batch = decoder.workload.model, decoder.tape, decoder.batch
+    fused = decoder.linear(layer, "qkv_proj", x)
+    q, k, v = (ops.slice_of(tape, fused, batch.tokens * model.query_size) for _ in range(3))
+    if batch.micro_batch_size > 1:
+        q, k, v = (ops.contiguous(tape, each, "operand of a batched product") for each in (q, k, v))
+    width = decoder.numerics.compute if decoder.numerics.autocast else q.width
+    q, k, v = (ops.cast(tape, each, width, "operand of attention, cast") for each in (q, k, v))
+    size = batch.scores * model.num_attention_heads
+    _scores = _scaled_product(tape, q, k, size, model.head_dim)
+    masked = ops.unary(tape, _scores, "masked scores")
+    weights = softmax(tape, masked, device=batch.device)
+    weights = ops.cast(tape, weights, q.width, "attention weights")
+    rows = batch.tokens * model.num_attention_heads
+    attended = ops.matmul(tape, weights, v, q.elements, "attention output", rows=rows)
+    attended = ops.contiguous(tape, attended, "attention output, heads merged")
+    attended = decoder.residual_dropout(decoder.linear(layer, "o_proj", attended))
+    return ops.add(tape, residual, attended, "residual after attention"), weights
+
+
+def _scaled_product(tape: Tape, q: Tensor, k: Tensor, elements: int, head_dim: int) -> Tensor:
+    """``alibi.baddbmm(q, k, alpha)``: each gradient is a product, then scaled."""
+    sizes = ((q.elements, q.width), (k.elements, k.width))
+    work = 2 * elements * head_dim, q.width * (q.elements + k.elements + elements), q.width
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        made: list[Tensor | None] = []
+        for size, width in sizes:
+            tape.multiplies(*work)
+            product = tape.new(size, width, "gradient of an operand of the scores")
+            made.append(tape.new(size, width, "gradient of an operand of the scores, scaled"))
+            del product
+        return made
+
+    tape.multiplies(*work)
+    return tape.record(tape.new(elements, q.width, "scores"), (q, k), (q, k), backward)
+
+
+def _gelu(tape: Tape, x: Tensor) -> Tensor:
+    """GeLUFunction, an autograd.Function in Python: its steps are tensors, none of them saved."""
+    elements, width = x.elements, x.width
+
+    def steps(count: int) -> None:
+        _made = [tape.new(elements, width, "step of gelu") for _ in range(count)]
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        steps(BACKWARD_TEMPORARIES)
+        return [tape.new(elements, width, "gradient of gelu")]
+
+    steps(FORWARD_TEMPORARIES)
+    return tape.record(tape.new(elements, width, "gelu"), (x,), (x,), backward)

@@ -1,0 +1,270 @@
+"""A model's weights on a tape of sizes, and its linear layers with their adapters.
+
+Each function mirrors the module that its docstring names, variable by variable, since a
+variable that a module still holds is memory. What differs between models is data of
+:class:`ModelSpec`; what differs between trainers is :class:`Numerics`. The layers that are
+made of these are in planner/forward/decoder_layers.py.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from planner.forward.dora import Adapter, dora
+from planner.forward.int8_linear import int8_linear
+from planner.models.layer_kinds import LayerKind
+from planner.models.linear import Linear
+from planner.recipes.recipe import Batch, Workload
+from planner.tape import operators as ops
+from planner.tape.tape import Tape
+from planner.tape.tensors import Parameter, Tensor
+from planner.workload.dtypes import Numerics
+
+
+class Layer(NamedTuple):
+    """One layer: where its weights are, as in ``layers.3``, and of which kind it is."""
+
+    place: str
+    kind: LayerKind
+
+
+@dataclass(slots=True, kw_only=True)
+class Decoder:
+    """One model on one rank, ready to run a micro-batch on a tape."""
+
+    workload: Workload
+    batch: Batch
+    numerics: Numerics
+    tape: Tape
+    weights: dict[str, Parameter] = field(default_factory=dict)
+    matrices: dict[LayerKind, dict[str, Linear]] = field(init=False)
+    adapted: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        model = self.workload.model
+        self.matrices = {
+            kind: {matrix.key: matrix for matrix in model.linears(kind)} for kind in model.kinds
+        }
+        self.adapted = frozenset(
+            matrix.key for kind in model.kinds for matrix in self.workload.adapted(kind)
+        )
+
+    # --- weights --------------------------------------------------------------------------
+
+    @property
+    def trains_all(self) -> bool:
+        return self.workload.method == "full"
+
+    def parameter(
+        self, name: str, elements: int, *, adapter: bool = False, matrix: bool = False
+    ) -> Parameter:
+        """The weight of that name, made once: autocast casts a weight once a forward pass."""
+        if name not in self.weights:
+            trains = adapter or self.trains_all
+            frozen = self.numerics.frozen if matrix else self.numerics.outside
+            width = self.numerics.trainable if trains else frozen
+            self.weights[name] = Parameter(elements, width, trains=trains)
+        return self.weights[name]
+
+    def expert_parameter(self, layer: Layer, name: str, elements: int) -> Parameter:
+        """A router's or all experts' weight: no ``nn.Linear``, so never quantized."""
+        quantized = self.workload.recipe.quantization is not None
+        return self.parameter(f"{layer.place}.{name}", elements, matrix=not quantized)
+
+    # --- linear layers --------------------------------------------------------------------
+
+    def linear(self, layer: Layer, role: str, x: Tensor) -> Tensor:
+        """The layer's matrix of that role, with its adapter where it has one."""
+        matrix = self.matrices[layer.kind][role]
+        name = f"{layer.place}.{role}"
+        if role in self.adapted:
+            return self._adapted(name, matrix, x)
+        return self._base(name, matrix, x)
+
+    def _base(self, name: str, matrix: Linear, x: Tensor) -> Tensor:
+        if self.workload.recipe.quantization is not None:
+            return self._quantized(matrix, x)
+        weight = self.parameter(name, matrix.weight_params, matrix=True)
+        bias = self.parameter(f"{name}.bias", matrix.out_features) if matrix.bias else None
+        cached = self.workload.model.model_type != "falcon"
+        return self.product(weight, x, matrix.out_features, matrix.name, bias, cached=cached)
+
+    def product(
+        self,
+        weight: Tensor,
+        x: Tensor,
+        out_features: int,
+        name: str,
+        bias: Parameter | None = None,
+        *,
+        cached: bool = True,
+    ) -> Tensor:
+        """``F.linear``, its operands cast first under autocast, which keeps a leaf's cast:
+        ``weight.T`` of a FalconLinear is none."""
+        matrix: Tensor = weight
+        added: Tensor | None = bias if bias is not None and bias.trains else None
+        if self.numerics.autocast:
+            width = self.numerics.compute
+            x = ops.cast(self.tape, x, width, f"{name}: input cast")
+            if weight.width != width:
+                matrix = self._cast_weight(weight, f"{name}: weight cast", cached=cached)
+            if bias is not None and bias.width != width and bias.trains:
+                added = self._cast_weight(bias, f"{name}: bias cast")
+        return ops.linear(
+            self.tape,
+            x,
+            matrix,
+            out_features=out_features,
+            bias=added,
+            name=name,
+            keeps_input=self.numerics.keeps_linear_inputs,
+        )
+
+    def _cast_weight(self, weight: Tensor, name: str, *, cached: bool = True) -> Tensor:
+        """Autocast keeps the copies of leaves that train until it ends."""
+        width = self.numerics.compute
+        if not cached or not isinstance(weight, Parameter) or not weight.trains:
+            return ops.cast(self.tape, weight, width, name)
+        return self.tape.cast_once(weight, lambda x: ops.cast(self.tape, x, width, name))
+
+    def _quantized(self, matrix: Linear, x: Tensor) -> Tensor:
+        """bitsandbytes' Linear8bitLt.forward; its Linear4bit.forward multiplies in the compute
+        dtype and goes back to the input's."""
+        width = x.width
+        if self._in_int8:
+            is_half = self.workload.compute == "fp16" and width == self.numerics.compute
+            return int8_linear(self.tape, x, matrix, batch=self.batch, is_half=is_half)
+        x = ops.cast(self.tape, x, self.numerics.compute, f"{matrix.name}: input cast")
+        output = ops.quantized_linear(
+            self.tape,
+            x,
+            in_features=matrix.in_features,
+            out_features=matrix.out_features,
+            name=matrix.name,
+        )
+        return ops.cast(self.tape, output, width, f"{matrix.name}: output cast")
+
+    def _adapted(self, name: str, matrix: Linear, x: Tensor) -> Tensor:
+        """peft's lora.Linear, lora.Linear4bit and lora.Linear8bitLt, forward."""
+        adapter = self.workload.recipe.adapter
+        assert adapter is not None
+        quantized = self.workload.recipe.quantization is not None
+        rank, tape = adapter.rank, self.tape
+        result = self._base(name, matrix, x)
+        expected = result.width
+        if quantized and not self._in_int8:
+            result = ops.contiguous(tape, result, "clone")
+        if not quantized or not self._autocast_is_seen_by_peft:
+            x = ops.cast(tape, x, self.numerics.trainable, "adapter's input in its dtype")
+        a = self.parameter(f"{name}.lora_A", rank * matrix.in_features, adapter=True)
+        b = self.parameter(f"{name}.lora_B", rank * matrix.out_features, adapter=True)
+        if adapter.dora:
+            result = self._with_dora(name, matrix, x, result, a, b)
+            converts = not quantized or not self._autocast_is_seen_by_peft
+            return ops.cast(tape, result, expected) if converts else result
+        output = self._adapter_output(x, a, b, rank, matrix.out_features)
+        if quantized and not self._autocast_is_seen_by_peft:
+            output = ops.cast(tape, output, expected)
+        result = ops.add(tape, result, output, f"{matrix.name} with its adapter")
+        return ops.cast(tape, result, expected)
+
+    def _adapter_output(
+        self, x: Tensor, a: Parameter, b: Parameter, rank: int, out_features: int
+    ) -> Tensor:
+        """``lora_B(lora_A(dropout(x))) * scaling``."""
+        adapter = self.workload.recipe.adapter
+        if adapter is not None and adapter.dropout > 0:
+            x = ops.dropout(self.tape, x, device=self.batch.device)
+        down = self.product(a, x, rank, "lora_A")
+        del x
+        up = self.product(b, down, out_features, "lora_B")
+        del down
+        return ops.unary(self.tape, up, "scaled adapter output")
+
+    def _with_dora(
+        self, name: str, matrix: Linear, x: Tensor, result: Tensor, a: Parameter, b: Parameter
+    ) -> Tensor:
+        """peft's DoraLinearVariant.forward."""
+        recipe = self.workload.recipe
+        assert recipe.adapter is not None
+        magnitude = self.parameter(f"{name}.magnitude", matrix.out_features, adapter=True)
+        drops = recipe.adapter.dropout > 0
+        if drops:
+            x = ops.dropout(self.tape, x, device=self.batch.device)
+        output = dora(
+            self.tape,
+            x,
+            None if drops else result,
+            self._whole_weight(name, matrix),
+            matrix=matrix,
+            adapter=Adapter(a=a, b=b, magnitude=magnitude, rank=recipe.adapter.rank),
+            product=self.product,
+        )
+        return ops.add(self.tape, result, output, f"{matrix.name} with its adapter")
+
+    def _whole_weight(self, name: str, matrix: Linear) -> Tensor:
+        """peft's dequantize_module_weight."""
+        if self.workload.recipe.quantization is None:
+            return self.parameter(name, matrix.weight_params, matrix=True)
+        _scales, weight = ops.dequantized(self.tape, matrix.weight_params, self.numerics.compute)
+        return weight
+
+    @property
+    def _in_int8(self) -> bool:
+        quantization = self.workload.recipe.quantization
+        return quantization is not None and quantization.quant_type == "int8"
+
+    @property
+    def _autocast_is_seen_by_peft(self) -> bool:
+        """read: peft/tuners/lora/bnb.py at 0.21.2: it asks for CUDA's autocast alone."""
+        return self.numerics.autocast and self.batch.device == "cuda"
+
+    def residual_dropout(self, x: Tensor) -> Tensor:
+        """The model's own, of what a layer adds to the residual stream."""
+        if not self.workload.model.residual_dropout:
+            return x
+        return ops.dropout(self.tape, x, device=self.batch.device)
+
+    @property
+    def residual_width(self) -> int:
+        """Of the embeddings, and so of masks that are added to scores."""
+        return self.numerics.trainable if self.trains_all else self.numerics.outside
+
+    @property
+    def pow_width(self) -> int | None:
+        """CUDA's autocast raises to powers in fp32, the CPU's as it comes.
+
+        read: aten/src/ATen/autocast_mode.h at 2.13, AT_FORALL_FP32.
+        """
+        on_cuda = self.numerics.autocast and self.batch.device == "cuda"
+        return ops.FP32 if on_cuda else None
+
+    def masked(self, kind: LayerKind) -> bool:
+        """Whether attention takes a mask: samples are padded, or the window is exceeded.
+        FalconModel.forward always makes one."""
+        window = kind.sliding_window
+        if self.workload.model.model_type == "falcon":
+            return True
+        return self.batch.masked or (window is not None and self.batch.sequence_length >= window)
+
+    def rotary_tables(self, width: int) -> dict[LayerKind, tuple[Tensor, Tensor] | None]:
+        """Cosines and sines, made once for all layers, or once for each kind of them; none
+        where nothing rotates."""
+        kinds = self.workload.model.kinds
+        if self.workload.model.positions != "rotary":
+            return dict.fromkeys(kinds)
+        if self.workload.model.local_rotary:
+            return {kind: self._rotary_tables(width) for kind in kinds}
+        return dict.fromkeys(kinds, self._rotary_tables(width))
+
+    def _rotary_tables(self, width: int) -> tuple[Tensor, Tensor]:
+        model = self.workload.model
+        if model.rotary == "halves-fp32":
+            width = ops.FP32
+        elements = self.batch.sequence_length * int(model.head_dim * model.rotary_fraction)
+        if model.rotary == "split":
+            elements //= 2
+        if model.rotary == "complex":
+            table = self.tape.new(elements, ops.FP32, "rotary frequencies")
+            return table, table
+        cos = self.tape.new(elements, width, "rotary cosines")
+        return cos, self.tape.new(elements, width, "rotary sines")

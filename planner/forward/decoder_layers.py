@@ -1,0 +1,167 @@
+"""Decoder layers, as transformers 5.23 writes them, on a tape of sizes."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from planner.forward.bloom import bloom_layer
+from planner.forward.decoder import Decoder, Layer
+from planner.forward.experts import mixture
+from planner.forward.falcon import falcon_layer
+from planner.forward.feed_forward import feed_forward
+from planner.forward.latent_attention import latent_attention
+from planner.forward.norms import norm
+from planner.forward.rotary import Tables
+from planner.forward.self_attention import self_attention
+from planner.models.model_spec import Norms, Residual
+from planner.tape import operators as ops
+from planner.tape.tensors import Tensor
+
+
+class _NormNames(NamedTuple):
+    """The layer's norms, by what they stand before or after; nothing where there is none."""
+
+    before_attention: str | None = None
+    after_attention: str | None = None
+    before_mlp: str | None = None
+    after_mlp: str | None = None
+
+
+NORM_NAMES: Mapping[Norms, _NormNames] = {
+    "before": _NormNames(before_attention="input_layernorm", before_mlp="post_attention_layernorm"),
+    "after": _NormNames(
+        after_attention="post_attention_layernorm", after_mlp="post_feedforward_layernorm"
+    ),
+    "around": _NormNames(
+        before_attention="input_layernorm",
+        after_attention="post_attention_layernorm",
+        before_mlp="pre_feedforward_layernorm",
+        after_mlp="post_feedforward_layernorm",
+    ),
+}
+"""Names of Llama, OLMo-2 and Gemma 2. GLM-4-0414 calls those around otherwise."""
+
+
+def decoder_layer(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
+    """The layer of the model's line."""
+    model = decoder.workload.model
+    run = OF_THEIR_OWN.get(model.model_type, COMMON[model.residual])
+    return run(decoder, layer, x, tables)
+
+
+def _sequential(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
+    """LlamaDecoderLayer.forward, and those of Gemma 2, Glm4, Olmo2 and Granite."""
+    names = NORM_NAMES[decoder.workload.model.norms]
+    residual = x
+    x = _norm(decoder, layer, names.before_attention, x)
+    x, _weights = _attention(decoder, layer, x, tables)
+    x = decoder.residual_dropout(x)
+    x = _norm(decoder, layer, names.after_attention, x)
+    x = _added(decoder, residual, x, "residual after attention")
+    residual = x
+    x = _norm(decoder, layer, names.before_mlp, x)
+    x = decoder.residual_dropout(_mlp(decoder, layer, x))
+    x = _norm(decoder, layer, names.after_mlp, x)
+    return _added(decoder, residual, x, "residual after the MLP")
+
+
+def _attention(
+    decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None
+) -> tuple[Tensor, Tensor | None]:
+    latent = decoder.workload.model.latent
+    if latent is None or tables is None:
+        return self_attention(decoder, layer, x, tables)
+    return latent_attention(decoder, layer, x, tables, latent)
+
+
+def _mlp(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
+    experts = decoder.workload.model.experts if layer.kind.routed else None
+    if experts is None:
+        return feed_forward(decoder, layer, x)
+    return mixture(decoder, layer, x, experts)
+
+
+def _norm(decoder: Decoder, layer: Layer, name: str | None, x: Tensor) -> Tensor:
+    return x if name is None else norm(decoder, f"{layer.place}.{name}", x)
+
+
+def _added(decoder: Decoder, residual: Tensor, x: Tensor, name: str) -> Tensor:
+    """``residual + x``; Granite's ``residual + x * residual_multiplier``."""
+    if decoder.workload.model.multipliers:
+        return ops.add(decoder.tape, residual, ops.unary(decoder.tape, x, "scaled block"), name)
+    return ops.add(decoder.tape, residual, x, name)
+
+
+def _parallel(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
+    """PhiDecoderLayer.forward."""
+    tape, residual = decoder.tape, x
+    x = norm(decoder, f"{layer.place}.input_layernorm", x)
+    attended, _weights = self_attention(decoder, layer, x, tables)
+    attended = decoder.residual_dropout(attended)
+    fed = decoder.residual_dropout(feed_forward(decoder, layer, x))
+    both = ops.add(tape, attended, fed, "attention + MLP")
+    return ops.add(tape, both, residual, "residual after the layer")
+
+
+def _parallel_two_norms(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
+    """GPTNeoXLayer.forward."""
+    place, tape = layer.place, decoder.tape
+    attended, _weights = self_attention(
+        decoder, layer, norm(decoder, f"{place}.input_layernorm", x), tables
+    )
+    attended = decoder.residual_dropout(attended)
+    fed = feed_forward(decoder, layer, norm(decoder, f"{place}.post_attention_layernorm", x))
+    fed = decoder.residual_dropout(fed)
+    both = ops.add(tape, fed, attended, "attention + MLP")
+    return ops.add(tape, both, x, "residual after the layer")
+
+
+def _stablelm(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
+    """StableLmDecoderLayer.forward, whose variables hold what attention read and wrote."""
+    place, tape, residual = layer.place, decoder.tape, x
+    x = norm(decoder, f"{place}.input_layernorm", x)
+    attended, _weights = self_attention(decoder, layer, x, tables)
+    if decoder.workload.model.residual == "parallel":
+        fed = feed_forward(decoder, layer, x)
+        residual = ops.add(tape, residual, attended, "residual after attention")
+        return ops.add(tape, residual, fed, "residual after the MLP")
+    residual = ops.add(tape, residual, attended, "residual after attention")
+    second = f"{place}.post_attention_layernorm"
+    fed = feed_forward(decoder, layer, norm(decoder, second, residual))
+    return ops.add(tape, residual, fed, "residual after the MLP")
+
+
+def _gpt2(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
+    """GPT2Block.forward, whose variables hold what attention wrote."""
+    place, tape, residual = layer.place, decoder.tape, x
+    x = norm(decoder, f"{place}.input_layernorm", x)
+    attended, _weights = self_attention(decoder, layer, x, tables)
+    attended = decoder.residual_dropout(attended)
+    x = ops.add(tape, attended, residual, "residual after attention")
+    residual = x
+    x = norm(decoder, f"{place}.post_attention_layernorm", x)
+    fed = decoder.residual_dropout(feed_forward(decoder, layer, x))
+    return ops.add(tape, residual, fed, "residual after the MLP")
+
+
+def _bloom(decoder: Decoder, layer: Layer, x: Tensor, _tables: Tables | None) -> Tensor:
+    return bloom_layer(decoder, layer, x)
+
+
+def _falcon(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
+    assert tables is not None
+    return falcon_layer(decoder, layer, x, tables)
+
+
+Run = Callable[[Decoder, Layer, Tensor, Tables | None], Tensor]
+COMMON: Mapping[Residual, Run] = {
+    "sequential": _sequential,
+    "parallel": _parallel,
+    "parallel-two-norms": _parallel_two_norms,
+}
+OF_THEIR_OWN: Mapping[str, Run] = {
+    "bloom": _bloom,
+    "falcon": _falcon,
+    "gpt2": _gpt2,
+    "stablelm": _stablelm,
+}
+"""Architectures whose variables hold other tensors than the common ones'."""

@@ -1,0 +1,45 @@
+"""What enters a model's first layer, on a tape of sizes."""
+
+from planner.forward.decoder import Decoder
+from planner.forward.norms import norm
+from planner.tape import operators as ops
+from planner.tape.tensors import Parameter, Tensor
+
+
+def embedded(
+    decoder: Decoder, table: Parameter, *, needs_gradient: bool = False
+) -> tuple[Tensor, list[Tensor]]:
+    """The first layer's input, and what the model's forward holds beside it to its end.
+
+    ``needs_gradient`` as peft's enable_input_require_grads makes it: autograd holds such a leaf
+    until its gradient is there.
+    """
+    model, tape, batch = decoder.workload.model, decoder.tape, decoder.batch
+    x = ops.embedding(tape, table, tokens=batch.tokens, hidden_size=model.hidden_size)
+    if model.scaled_embeddings:
+        x = ops.unary(tape, x, "embedding, scaled")
+    if needs_gradient and not table.trains:
+        leaf = Parameter(x.elements, x.width, trains=True, gradient_owner="activations")
+        x.node, leaf.storage = leaf, x.storage
+    if model.multipliers:
+        x = ops.unary(tape, x, "embedding, scaled")
+    held = [x]
+    if model.positions == "learned":
+        held.append(_positions(decoder))
+        x = ops.add(tape, x, held[1], "embeddings with positions")
+    if model.embedding_norm:
+        x = norm(decoder, "embedding_norm", x)
+    if model.embedding_dropout:
+        x = ops.dropout(tape, x, device=batch.device)
+    return x, held
+
+
+def _positions(decoder: Decoder) -> Tensor:
+    """GPT2Model.forward: the same for every sample; OPT counts each sample's own."""
+    model, batch = decoder.workload.model, decoder.batch
+    return ops.embedding(
+        decoder.tape,
+        decoder.parameter("embed_positions", model.position_params),
+        tokens=batch.tokens if model.position_offset else batch.sequence_length,
+        hidden_size=model.hidden_size,
+    )

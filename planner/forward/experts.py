@@ -1,0 +1,230 @@
+"""Routed experts, as transformers 5.23 writes them, on a tape of sizes.
+
+``experts_implementation`` is ``grouped_mm``, transformers' default on every device: tokens
+are sorted by expert and each matrix of all experts is one operator, so every size is known
+whatever the router does: tokens x experts_per_token rows. With the loop of ``eager`` sizes
+depend on the data; ``batched_mm`` copies an expert's weights for each row.
+
+``output_router_logits`` is false, transformers' default, so that there is no load-balancing
+loss and router logits are not kept.
+
+t  tokens     k  experts_per_token     S = t k  rows     E  num_experts     h  hidden_size
+"""
+
+from planner.forward.decoder import Decoder, Layer
+from planner.forward.feed_forward import activate, gated_mlp
+from planner.models.expert_shape import ExpertsSpec
+from planner.tape import expert_operators as routing
+from planner.tape import operators as ops
+from planner.tape import view_operators as views
+from planner.tape.attention_kernels import softmax
+from planner.tape.sink_attention import clamped_gate, same_width_softmax
+from planner.tape.tape import Tape
+from planner.tape.tensors import Parameter, Tensor
+
+
+def mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor:
+    """MixtralSparseMoeBlock.forward and Qwen3MoeSparseMoeBlock.forward; with shared experts
+    those of Qwen2-MoE, and where no gate weighs them those of DeepSeek-V2 and V3."""
+    if experts.shared_gate:
+        return _gated_mixture(decoder, layer, x, experts)
+    _logits, scores, chosen = router(decoder, layer, x, experts)
+    routed = grouped_experts(decoder, layer, x, scores, chosen, experts)
+    if not experts.shared_intermediate_size:
+        return routed
+    shared = gated_mlp(decoder, layer, x)
+    return ops.add(decoder.tape, routed, shared, "routed and shared experts")
+
+
+def _gated_mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor:
+    """Qwen2MoeSparseMoeBlock.forward."""
+    tape = decoder.tape
+    shared = gated_mlp(decoder, layer, x)
+    _logits, scores, chosen = router(decoder, layer, x, experts)
+    routed = grouped_experts(decoder, layer, x, scores, chosen, experts)
+    gate = ops.unary(
+        tape, decoder.linear(layer, "shared_expert_gate", x), "sigmoid", saves="output"
+    )
+    shared = ops.mul(tape, gate, shared, "shared expert, weighed")
+    del gate
+    return ops.add(tape, routed, shared, "routed and shared experts")
+
+
+def router(
+    decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """MixtralTopKRouter.forward and Qwen3MoeTopKRouter.forward: logits, the weights of the
+    chosen experts, and which they are."""
+    tape, tokens = decoder.tape, decoder.batch.tokens
+    h, count = decoder.workload.model.hidden_size, experts.num_experts
+    weight = decoder.expert_parameter(layer, "router", h * count)
+    if experts.router in ("chosen-softmax", "chosen-softmax-fp32"):
+        return _chosen_router(decoder, layer, x, experts)
+    if experts.router == "fp32-softmax":
+        return _fp32_router(decoder, weight, x, experts)
+    if experts.router == "sigmoid":
+        return _sigmoid_router(decoder, weight, x, experts)
+    logits = decoder.product(weight, x, count, "router logits")
+    probabilities = softmax(tape, logits, device=decoder.batch.device)
+    scores, chosen = routing.top_k(tape, probabilities, tokens * experts.experts_per_token)
+    if experts.normalized:
+        scores = routing.normalized(tape, scores, tokens)
+    if experts.router == "softmax":
+        scores = ops.cast(tape, scores, logits.width, "weights of the chosen experts, cast")
+    return logits, scores, chosen
+
+
+def _chosen_router(
+    decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """GptOssTopKRouter.forward, and GraniteMoeTopKRouter.forward in fp32."""
+    tape, chosen_per_token = decoder.tape, experts.experts_per_token
+    h, count = decoder.workload.model.hidden_size, experts.num_experts
+    weight = decoder.expert_parameter(layer, "router", h * count)
+    bias = decoder.expert_parameter(layer, "router.bias", count) if experts.biased else None
+    logits = decoder.product(weight, x, count, "router logits", bias)
+    in_fp32 = experts.router == "chosen-softmax-fp32"
+    if in_fp32:
+        logits = ops.cast(tape, logits, ops.FP32, "router logits in fp32")
+    values, chosen = routing.top_k(tape, logits, decoder.batch.tokens * chosen_per_token)
+    scores = same_width_softmax(tape, values, device=decoder.batch.device)
+    if in_fp32:
+        scores = ops.cast(tape, scores, x.width, "weights of the chosen experts, cast")
+    return logits, scores, chosen
+
+
+def _fp32_router(
+    decoder: Decoder, weight: Parameter, x: Tensor, experts: ExpertsSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """DeepseekV2TopkRouter.forward: autocast takes the operands back to 16 bit."""
+    tape, tokens = decoder.tape, decoder.batch.tokens
+    count = experts.num_experts
+    logits = _fp32_logits(decoder, weight, x, count)
+    scores = softmax(tape, logits, device=decoder.batch.device)
+    if experts.num_groups > 1:
+        scores = _best_groups(tape, scores, tokens, experts)
+    scores, chosen = routing.top_k(tape, scores, tokens * experts.experts_per_token)
+    return logits, ops.unary(tape, scores, "weights of the chosen experts, scaled"), chosen
+
+
+def _fp32_logits(decoder: Decoder, weight: Parameter, x: Tensor, count: int) -> Tensor:
+    wide = ops.cast(decoder.tape, weight, ops.FP32, "router weight in fp32")
+    x_wide = ops.cast(decoder.tape, x, ops.FP32, "router input in fp32")
+    return decoder.product(wide, x_wide, count, "router logits")
+
+
+def _sigmoid_router(
+    decoder: Decoder, weight: Parameter, x: Tensor, experts: ExpertsSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """DeepseekV3TopkRouter.forward and Glm4MoeTopkRouter.forward."""
+    tape, tokens = decoder.tape, decoder.batch.tokens
+    logits = _fp32_logits(decoder, weight, x, experts.num_experts)
+    scores = ops.unary(tape, logits, "scores of the experts", saves="output")
+    chosen = _corrected_choice(tape, scores, tokens, experts)
+    rows = tokens * experts.experts_per_token
+    weights = routing.gathered(tape, scores, chosen, rows, "weights of the chosen experts")
+    total = None
+    if experts.normalized:
+        weights, total = routing.normalized_from(tape, weights, tokens)
+    weights = ops.unary(tape, weights, "weights of the chosen experts, scaled")
+    del total
+    return logits, weights, chosen
+
+
+def _corrected_choice(tape: Tape, scores: Tensor, tokens: int, experts: ExpertsSpec) -> Tensor:
+    """Places alone are taken of the corrected scores, so nothing of them is kept; the two best
+    of each group are summed to choose from the best groups."""
+    groups = tokens * experts.num_groups
+    corrected = ops.add(
+        tape, scores, Tensor(experts.num_experts, ops.FP32, None, None), "corrected scores"
+    )
+    best, _places = routing.top_k(tape, corrected, 2 * groups)
+    _sums = tape.new(groups, best.width, "scores of the groups")
+    del best, _places
+    _chosen_groups = tape.new(tokens * experts.chosen_groups, ops.INT64, "chosen groups")
+    _mask = tape.new(groups, ops.FP32, "mask of the groups")
+    _whole = tape.new(scores.elements, ops.FP32, "mask of the experts")
+    corrected = routing.masked(tape, corrected, "scores of the chosen groups")
+    _values, chosen = routing.top_k(tape, corrected, tokens * experts.experts_per_token)
+    return chosen
+
+
+def _best_groups(tape: Tape, scores: Tensor, tokens: int, experts: ExpertsSpec) -> Tensor:
+    """Scores outside the groups of the largest are zero; the groups' maxima are not used again."""
+    groups = tokens * experts.num_groups
+    best = routing.detached_maximum(tape, scores, groups)
+    _chosen = tape.new(tokens * experts.chosen_groups, ops.INT64, "chosen groups")
+    _mask = tape.new(groups, best.width, "mask of the groups")
+    _whole = tape.new(scores.elements, best.width, "mask of the experts")
+    return routing.masked(tape, scores, "scores of the chosen groups")
+
+
+def grouped_experts(
+    decoder: Decoder,
+    layer: Layer,
+    x: Tensor,
+    scores: Tensor,
+    chosen: Tensor,
+    experts: ExpertsSpec,
+) -> Tensor:
+    """grouped_mm_experts_forward of transformers/integrations/moe.py."""
+    tape, h = decoder.tape, decoder.workload.model.hidden_size
+    rows, width = chosen.elements, x.width
+    in_order, order = routing.order_of(tape, rows)
+    selected = _selected(decoder, x, rows, h)
+    weights = routing.gathered(tape, scores, order, rows, "weights in the experts' order")
+    _counted = tape.new(rows, routing.INT32, "experts in order, to count")
+    _per_expert = tape.new(experts.num_experts, routing.INT32, "rows of each expert")
+    offsets = tape.new(experts.num_experts, routing.INT32, "offsets of the experts' rows")
+    biases = _biases(decoder, layer, "experts.gate_up_proj", in_order, experts)
+    output = _product(decoder, layer, "experts.gate_up_proj", selected, offsets, experts)
+    output = output if biases is None else views.added_in_place(tape, output, biases)
+    output = _gated(decoder, output, clamped=experts.biased)
+    biases = _biases(decoder, layer, "experts.down_proj", in_order, experts)
+    output = _product(decoder, layer, "experts.down_proj", output, offsets, experts)
+    output = output if biases is None else views.added_in_place(tape, output, biases)
+    weighed = ops.mul(tape, output, weights, "experts' outputs, weighed")
+    back = tape.new(rows, ops.INT64, "places of the tokens")
+    weighed = routing.gathered(tape, weighed, back, rows * h, "experts' outputs by token")
+    final = routing.summed_experts(tape, weighed, experts.experts_per_token)
+    return ops.cast(tape, final, width, "sum over a token's experts, cast")
+
+
+def _selected(decoder: Decoder, x: Tensor, rows: int, h: int) -> Tensor:
+    """``hidden_states[perm // num_top_k]``."""
+    tokens = decoder.tape.new(rows, ops.INT64, "tokens in the experts' order")
+    return routing.gathered(decoder.tape, x, tokens, rows * h, "tokens in the experts' order")
+
+
+def _product(
+    decoder: Decoder, layer: Layer, name: str, x: Tensor, offsets: Tensor, experts: ExpertsSpec
+) -> Tensor:
+    """``_grouped_linear``: autocast knows nothing of it, the input takes the weight's dtype."""
+    h = decoder.workload.model.hidden_size
+    weight = decoder.expert_parameter(layer, name, experts.expert_tensors(h)[name])
+    x = ops.cast(decoder.tape, x, weight.width, f"{name}: input cast")
+    out = h if name.endswith("down_proj") else 2 * experts.intermediate_size
+    return routing.grouped_product(decoder.tape, x, weight, offsets, out_features=out, name=name)
+
+
+def _biases(
+    decoder: Decoder, layer: Layer, name: str, in_order: Tensor, experts: ExpertsSpec
+) -> Tensor | None:
+    """``bias[expert_ids]``: one row for each of the tokens' experts."""
+    if not experts.biased:
+        return None
+    elements = experts.expert_tensors(decoder.workload.model.hidden_size)[f"{name}_bias"]
+    bias = decoder.expert_parameter(layer, f"{name}_bias", elements)
+    rows = in_order.elements * elements // experts.num_experts
+    return routing.gathered(decoder.tape, bias, in_order, rows, f"{name}: biases")
+
+
+def _gated(decoder: Decoder, both: Tensor, *, clamped: bool) -> Tensor:
+    """``_default_apply_gate``: ``act_fn(gate) * up``."""
+    tape = decoder.tape
+    if clamped:
+        return clamped_gate(tape, both)
+    gate, up = views.split(tape, both, [both.elements // 2] * 2)
+    activation = decoder.workload.model.activation
+    activated = activate(tape, activation, gate, pow_width=decoder.pow_width)
+    return ops.mul(tape, activated, up, "gated product")

@@ -1,0 +1,70 @@
+"""The layers' MLPs, as transformers 5.23 writes them, on a tape of sizes."""
+
+from typing import Literal
+
+from planner.forward.decoder import Decoder, Layer
+from planner.models.model_spec import Activation
+from planner.tape import operators as ops
+from planner.tape.tape import Tape
+from planner.tape.tensors import Tensor
+
+
+def feed_forward(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
+    """LlamaMLP.forward; GlmMLP.forward where one matrix holds gate and up."""
+    tape, activation = decoder.tape, decoder.workload.model.activation
+    pow_width = decoder.pow_width
+    if decoder.workload.model.mlp == "plain":
+        return _plain(decoder, layer, x)
+    if decoder.workload.model.mlp == "fused-swiglu":
+        both = decoder.linear(layer, "gate_up_proj", x)
+        gate, up = (ops.slice_of(tape, both, both.elements // 2) for _ in range(2))
+        activated = activate(tape, activation, gate, pow_width=pow_width)
+        up = ops.mul(tape, up, activated, "gated product")
+        del activated
+        return decoder.linear(layer, "down_proj", up)
+    return gated_mlp(decoder, layer, x)
+
+
+def gated_mlp(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
+    """LlamaMLP.forward: a layer's own, or that of its shared experts."""
+    tape, activation = decoder.tape, decoder.workload.model.activation
+    pow_width = decoder.pow_width
+    gate = decoder.linear(layer, "gate_proj", x)
+    activated = activate(tape, activation, gate, pow_width=pow_width)
+    del gate
+    up = decoder.linear(layer, "up_proj", x)
+    product = ops.mul(tape, activated, up, "gated product")
+    del activated, up
+    return decoder.linear(layer, "down_proj", product)
+
+
+def _plain(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
+    """PhiMLP.forward."""
+    activation, pow_width = decoder.workload.model.activation, decoder.pow_width
+    x = decoder.linear(layer, "up_proj", x)
+    x = activate(decoder.tape, activation, x, pow_width=pow_width)
+    return decoder.linear(layer, "down_proj", x)
+
+
+def activate(tape: Tape, activation: Activation, x: Tensor, *, pow_width: int | None) -> Tensor:
+    """transformers/activations.py at 5.23: one operator of PyTorch, or several in Python."""
+    if activation == "gelu-new":
+        return _gelu_new(tape, x, pow_width or x.width)
+    if activation == "gelu-quick":
+        gate = ops.unary(tape, ops.unary(tape, x, "1.702 x"), "sigmoid", saves="output")
+        return ops.mul(tape, x, gate, "quick gelu")
+    saves: Literal["input", "output"] = "output" if activation == "relu" else "input"
+    return ops.unary(tape, x, f"{activation}(gate)", saves=saves)
+
+
+def _gelu_new(tape: Tape, x: Tensor, pow_width: int) -> Tensor:
+    """NewGELUActivation: ``0.5 x (1.0 + tanh(sqrt(2 / pi) (x + 0.044715 pow(x, 3.0))))``."""
+    half = ops.unary(tape, x, "x / 2")
+    cube = ops.power(tape, ops.cast(tape, x, pow_width, "x of the power"))
+    cube = ops.unary(tape, cube, "0.044715 x^3")
+    inner = ops.add(tape, cube, x, "inner of gelu")
+    del cube
+    inner = ops.unary(tape, inner, "inner of gelu, scaled")
+    inner = ops.unary(tape, inner, "tanh", saves="output")
+    inner = ops.unary(tape, inner, "1 + tanh")
+    return ops.mul(tape, half, inner, "gelu")

@@ -1,0 +1,91 @@
+"""Multi-head latent attention, as transformers 5.23 writes it, on a tape of sizes."""
+
+from planner.forward.decoder import Decoder, Layer
+from planner.forward.norms import norm
+from planner.forward.rotary import Tables, turned_pairs
+from planner.models.expert_shape import LatentAttentionSpec
+from planner.tape import operators as ops
+from planner.tape import view_operators as views
+from planner.tape.attention_kernels import HeadShape, eager_attention, fused_attention
+from planner.tape.tensors import Tensor
+
+
+def latent_attention(
+    decoder: Decoder, layer: Layer, x: Tensor, tables: Tables, latent: LatentAttentionSpec
+) -> tuple[Tensor, Tensor | None]:
+    """DeepseekV2Attention.forward and DeepseekV3Attention.forward."""
+    tape, place, tokens = decoder.tape, layer.place, decoder.batch.tokens
+    heads = decoder.workload.model.num_attention_heads
+    nope, rope = latent.qk_nope_head_dim, latent.qk_rope_head_dim
+    q = _queries(decoder, layer, x, latent)
+    q_nope, q_rope = views.split(tape, q, [tokens * heads * nope, tokens * heads * rope])
+    compressed = decoder.linear(layer, "kv_a_proj_with_mqa", x)
+    kv, k_rope = views.split(tape, compressed, [tokens * latent.kv_lora_rank, tokens * rope])
+    k_nope = norm(decoder, f"{place}.kv_a_layernorm", kv, latent.kv_lora_rank)
+    q_rope, k_rope = _turned(decoder, q_rope, tables), _turned(decoder, k_rope, tables)
+    query = ops.concatenate(tape, (q_nope, q_rope), "query")
+    key, value = _expanded(decoder, layer, k_nope, k_rope, latent)
+    attended, weights = _attend(decoder, layer, query, key, value, latent)
+    return decoder.linear(layer, "o_proj", attended), weights
+
+
+def _queries(decoder: Decoder, layer: Layer, x: Tensor, latent: LatentAttentionSpec) -> Tensor:
+    if latent.q_lora_rank is None:
+        return decoder.linear(layer, "q_proj", x)
+    x = decoder.linear(layer, "q_a_proj", x)
+    x = norm(decoder, f"{layer.place}.q_a_layernorm", x, latent.q_lora_rank)
+    return decoder.linear(layer, "q_b_proj", x)
+
+
+def _turned(decoder: Decoder, x: Tensor, tables: Tables) -> Tensor:
+    """``apply_rotary_emb``: a product of complex numbers, in fp32; DeepSeek-V3's in pairs."""
+    tape, width = decoder.tape, x.width
+    if decoder.workload.model.rotary == "pairs":
+        return turned_pairs(tape, x, tables)
+    x = ops.cast(tape, x, ops.FP32, "rotary: in fp32")
+    x = ops.mul(tape, x, tables[0], "rotary: x turned")
+    return ops.cast(tape, x, width, "rotated")
+
+
+def _expanded(
+    decoder: Decoder, layer: Layer, k_nope: Tensor, k_rope: Tensor, latent: LatentAttentionSpec
+) -> tuple[Tensor, Tensor]:
+    """``expand_kv``: keys and values of every head from the latent that they share."""
+    tape, heads = decoder.tape, decoder.workload.model.num_attention_heads
+    rows = decoder.batch.tokens * heads
+    both = decoder.linear(layer, "kv_b_proj", k_nope)
+    sizes = [rows * latent.qk_nope_head_dim, rows * latent.v_head_dim]
+    k_nope, value = views.split(tape, both, sizes)
+    k_rope = views.expanded(tape, k_rope, heads)
+    return views.filled(tape, (k_nope, k_rope), "key"), value
+
+
+def _attend(
+    decoder: Decoder, layer: Layer, q: Tensor, k: Tensor, v: Tensor, latent: LatentAttentionSpec
+) -> tuple[Tensor, Tensor | None]:
+    """On CUDA the memory efficient kernel, which alone takes values of another width."""
+    model, batch, kinds = decoder.workload.model, decoder.batch, decoder.numerics
+    shape = HeadShape(
+        batch=batch.micro_batch_size,
+        length=batch.sequence_length,
+        heads=model.num_attention_heads,
+        key_value_heads=model.num_attention_heads,
+        head_dim=latent.qk_head_dim,
+        value_dim=latent.v_head_dim,
+    )
+    tape, device = decoder.tape, batch.device
+    if decoder.workload.attention == "eager":
+        return eager_attention(
+            tape,
+            q,
+            k,
+            v,
+            shape=shape,
+            device=device,
+            compute=kinds.compute if kinds.autocast else None,
+            mask_width=decoder.residual_width,
+            capped=False,
+        )
+    masked = decoder.masked(layer.kind)
+    bias = tape.new(batch.scores, q.width, "attention mask as a bias") if masked else None
+    return fused_attention(tape, q, k, v, bias, shape=shape, device=device), None

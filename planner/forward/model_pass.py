@@ -1,0 +1,172 @@
+"""A whole model's forward and backward pass on a tape, as LlamaForCausalLM runs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from planner.forward.decoder import Decoder, Layer
+from planner.forward.decoder_layers import decoder_layer
+from planner.forward.embeddings import embedded
+from planner.forward.loss import cross_entropy, fused_loss
+from planner.forward.norms import norm
+from planner.forward.rotary import Tables
+from planner.models.layer_kinds import LayerKind
+from planner.models.model_spec import ModelSpec
+from planner.recipes.recipe import Batch, Workload
+from planner.tape.operators import FP32, INT64, cast, unary
+from planner.tape.tape import GradientSink, Tape
+from planner.tape.tensors import Parameter, Tensor
+from planner.workload.dtypes import Numerics
+
+WINDOW_OF_NOTHING = frozenset({"qwen2_moe"})
+"""Architectures that make a mask of a window of no tokens where no layer has a window.
+
+read: transformers/models/qwen2_moe/modeling_qwen2_moe.py and configuration_qwen2_moe.py at 5.23.
+"""
+
+
+class PassedLayer(NamedTuple):
+    """One layer of a pass: its kind, and whether its activations are recomputed."""
+
+    kind: LayerKind
+    recomputed: bool
+
+
+def passed_layers(model: ModelSpec, checkpointing: int) -> list[PassedLayer]:
+    """All layers in order, every ``checkpointing``-th recomputed, from the first on; 0: none.
+
+    read: transformers/modeling_utils.py at 5.23, _set_gradient_checkpointing.
+    """
+    return [
+        PassedLayer(kind, checkpointing > 0 and number % checkpointing == 0)
+        for number, kind in enumerate(model.layers)
+    ]
+
+
+class ModelPass:
+    """Forward and backward pass of one micro-batch through the given layers."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        batch: Batch,
+        numerics: Numerics,
+        *,
+        layers: Sequence[PassedLayer],
+        sink: GradientSink,
+        reduce_bucket_size: int = 0,
+        trains: bool = True,
+        decoder: type[Decoder] = Decoder,
+        tape: type[Tape] = Tape,
+    ) -> None:
+        """Without a graph, and forward alone, where nothing ``trains``. Without layers it is what
+        is outside of them, and the embeddings get a gradient as the last layer's output does."""
+        self._workload = workload
+        self._batch = batch
+        self._layers = layers
+        self.tape = tape(
+            sink=sink,
+            reduce_bucket_size=reduce_bucket_size,
+            fp16=workload.compute == "fp16",
+            without_graph=not trains,
+        )
+        self._decoder = decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
+        self._leaf_inputs = not layers or any(layer.recomputed for layer in layers)
+        self._numerics = numerics
+        self._held: list[Tensor] = []
+        output = self._forward()
+        self.casts_gone = self.tape.autocast_ends()
+        """Places in the log where autocast has dropped each layer's casts."""
+        if trains:
+            self.tape.backward(output, self.tape.new(1, FP32, "gradient of the loss"))
+        self.backward_ends = len(self.tape.log)
+        """Behind it the log has what the training loop lets go of: the model's output."""
+        self._held.clear()
+        self.weights = self._decoder.weights
+
+    def _forward(self) -> Tensor:
+        tape, model, batch = self.tape, self._workload.model, self._batch
+        _inputs = tape.new(3 * batch.tokens, INT64, "token ids, labels and attention mask")
+        table = self._decoder.parameter("embed_tokens", model.embedding_params)
+        x = self._backbone(table)
+        tape.loss_begins()
+        head, bias = table, None
+        if not model.tied_embeddings:
+            head = self._decoder.parameter("lm_head", model.embedding_params)
+        if model.head_bias:
+            bias = self._decoder.parameter("lm_head.bias", model.vocab_size)
+        if self._workload.loss == "fused":
+            return fused_loss(tape, x, head, bias, batch=batch, numerics=self._numerics)
+        logits = self._logits(head, bias, x)
+        if self._numerics.cross_entropy == "logits shifted in fp32":
+            logits = cast(tape, logits, FP32, "logits in fp32")
+        loss = cross_entropy(tape, logits, batch=batch, numerics=self._numerics)
+        if self._numerics.output_in_fp32:
+            logits = cast(tape, logits, FP32, "logits of the output in fp32")
+        if self._numerics.keeps_logits:
+            self._held.append(logits.detached())
+        return loss
+
+    def _logits(self, head: Parameter, bias: Parameter | None, x: Tensor) -> Tensor:
+        """The head; Granite divides what it gives, Gemma 2 caps it."""
+        tape, model = self.tape, self._workload.model
+        logits = self._decoder.product(head, x, model.vocab_size, "lm_head", bias)
+        if model.multipliers:
+            logits = unary(tape, logits, "logits, scaled")
+        if model.final_logit_softcapping is not None:
+            logits = unary(tape, logits, "logits over their cap")
+            logits = unary(tape, logits, "tanh of the logits", saves="output")
+            logits = unary(tape, logits, "logits, capped")
+        return logits
+
+    def _backbone(self, table: Parameter) -> Tensor:
+        """LlamaModel.forward; its variables hold the embeddings and the mask to the end."""
+        tape, batch = self.tape, self._batch
+        x, _held = embedded(self._decoder, table, needs_gradient=self._leaf_inputs)
+        position_ids = tape.new(batch.sequence_length, INT64, "position ids")
+        masks = self._masks(table.width)
+        windows = {layer.kind.sliding_window for layer in self._layers if layer.recomputed}
+        shared = [position_ids, *(mask for window, mask in masks.items() if window in windows)]
+        tables = self._decoder.rotary_tables(table.width)
+        if self._workload.model.local_rotary:
+            self._held += [table for pair in tables.values() if pair for table in pair]
+        for number, (kind, recomputed) in enumerate(self._layers):
+            tape.border()
+            layer = Layer(f"layers.{number}", kind)
+            if recomputed:
+                x = self._checkpointed(layer, x, tables[kind], shared)
+            else:
+                x = decoder_layer(self._decoder, layer, x, tables[kind])
+        tape.border()
+        return norm(self._decoder, "norm", x)
+
+    def _masks(self, width: int) -> dict[int | None, Tensor]:
+        """One for each window; eager attention adds it to the scores, so always has one.
+
+        read: transformers/masking_utils.py at 5.23, sdpa_mask and eager_mask. The layers of a
+        kind have run again before the first layer has, but their masks are kept until then here:
+        one run stands for all layers of a kind, and cannot free what they share.
+        """
+        eager = self._workload.attention == "eager"
+        model = self._workload.model
+        kinds = {kind.sliding_window: kind for kind in model.kinds}
+        windows = [window for window, kind in kinds.items() if eager or self._decoder.masked(kind)]
+        if model.model_type in WINDOW_OF_NOTHING and not any(kinds):
+            windows.append(0)
+        return {
+            window: self.tape.new(self._batch.scores, width if eager else 1, "attention mask")
+            for window in windows
+        }
+
+    def _checkpointed(
+        self, layer: Layer, x: Tensor, tables: Tables | None, shared: list[Tensor]
+    ) -> Tensor:
+        def run(given: Tensor, _held: list[Tensor] = shared) -> Tensor:
+            """Checkpointing holds every argument of the layer until it has run again."""
+            return decoder_layer(self._decoder, layer, given, tables)
+
+        recipe = self._workload.recipe
+        hides_inputs = recipe.quantization is not None and recipe.quantization.hides_inputs
+        sharded_adapters = recipe.adapter is not None and self._numerics.keeps_linear_inputs
+        if hides_inputs or sharded_adapters:
+            return self.tape.checkpoint_reentrant(run, x)
+        return self.tape.checkpoint(run, x)

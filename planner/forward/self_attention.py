@@ -1,0 +1,134 @@
+"""Self-attention layers, as transformers 5.23 writes them, on a tape of sizes.
+
+The kernels that they call are in planner/tape/attention_kernels.py.
+"""
+
+from planner.forward.decoder import Decoder, Layer
+from planner.forward.norms import norm
+from planner.forward.rotary import Tables, rotated
+from planner.tape import operators as ops
+from planner.tape.attention_kernels import (
+    HeadShape,
+    eager_attention,
+    fused_attention,
+    math_attention,
+    repeated_heads,
+)
+from planner.tape.sink_attention import sink_attention
+from planner.tape.tensors import Tensor
+
+SPLIT = ("gpt2", "gpt_neox")
+"""Architectures that split a fused projection at once; the others take slices of it."""
+
+
+def self_attention(
+    decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None
+) -> tuple[Tensor, Tensor | None]:
+    """LlamaAttention.forward; a fused projection is held to its end, as in Phi-3's."""
+    _whole, q, k, v = _projected(decoder, layer, x)
+    if tables is not None and layer.kind.rotates:
+        q, k = rotated(decoder.tape, decoder.workload.model, q, k, tables)
+    if decoder.workload.model.qk_norm == "heads-rotated":
+        q = _normed(decoder, layer, "query_layernorm", q)
+        k = _normed(decoder, layer, "key_layernorm", k)
+    attended, weights = _attend(decoder, layer, q, k, v)
+    return decoder.linear(layer, "o_proj", attended), weights
+
+
+def _projected(
+    decoder: Decoder, layer: Layer, x: Tensor
+) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+    """Query, key and value; before them the tensor that they are parts of, if any."""
+    model = decoder.workload.model
+    if model.fused_qkv:
+        whole = decoder.linear(layer, "qkv_proj", x)
+        widths = (model.query_size, model.key_value_size, model.key_value_size)
+        sizes = [decoder.batch.tokens * width for width in widths]
+        if model.model_type in SPLIT:
+            q, k, v = ops.split(decoder.tape, whole, sizes)
+        else:
+            q, k, v = (ops.slice_of(decoder.tape, whole, size) for size in sizes)
+        return whole, q, k, v
+    q = decoder.linear(layer, "q_proj", x)
+    if model.model_type == "opt":
+        q = ops.unary(decoder.tape, q, "query, scaled")
+    if model.qk_norm in ("heads", "whole"):
+        q = _normed(decoder, layer, "q_norm", q)
+    k = decoder.linear(layer, "k_proj", x)
+    if model.qk_norm in ("heads", "whole"):
+        k = _normed(decoder, layer, "k_norm", k)
+    return None, q, k, decoder.linear(layer, "v_proj", x)
+
+
+def _normed(decoder: Decoder, layer: Layer, name: str, x: Tensor) -> Tensor:
+    """Queries or keys through their norm, over each head or over all at once."""
+    model = decoder.workload.model
+    whole = x.elements // decoder.batch.tokens
+    size = whole if model.qk_norm == "whole" else model.head_dim
+    return norm(decoder, f"{layer.place}.{name}", x, size)
+
+
+def _attend(
+    decoder: Decoder, layer: Layer, q: Tensor, k: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """The output, and the weights where they are whole."""
+    model, batch = decoder.workload.model, decoder.batch
+    shape = HeadShape(
+        batch=batch.micro_batch_size,
+        length=batch.sequence_length,
+        heads=model.num_attention_heads,
+        key_value_heads=model.num_key_value_heads,
+        head_dim=model.head_dim,
+    )
+    if model.attention_sinks:
+        return _with_sinks(decoder, layer, (q, k, v), shape)
+    if decoder.workload.attention == "eager":
+        return eager_attention(
+            decoder.tape,
+            q,
+            k,
+            v,
+            shape=shape,
+            device=batch.device,
+            compute=decoder.numerics.compute if decoder.numerics.autocast else None,
+            mask_width=decoder.residual_width,
+            capped=model.attn_logit_softcapping is not None,
+        )
+    return _fused(decoder, q, k, v, shape, masked=decoder.masked(layer.kind)), None
+
+
+def _with_sinks(
+    decoder: Decoder, layer: Layer, heads: tuple[Tensor, Tensor, Tensor], shape: HeadShape
+) -> tuple[Tensor, Tensor]:
+    kinds, batch = decoder.numerics, decoder.batch
+    return sink_attention(
+        decoder.tape,
+        *heads,
+        decoder.parameter(f"{layer.place}.sinks", shape.heads),
+        shape=shape,
+        device=batch.device,
+        compute=kinds.compute if kinds.autocast else None,
+        mask_width=decoder.residual_width,
+    )
+
+
+def _fused(
+    decoder: Decoder, q: Tensor, k: Tensor, v: Tensor, shape: HeadShape, *, masked: bool
+) -> Tensor:
+    """sdpa_attention_forward: with a mask every query head has its own keys and values."""
+    tape, batch, kinds, bias = decoder.tape, decoder.batch, decoder.numerics, None
+    grouped = shape.heads != shape.key_value_heads
+    if grouped and kinds.grouped_heads == "math" and not masked:
+        return math_attention(tape, q, k, v, shape=shape, device=batch.device)
+    if masked or kinds.grouped_heads == "copied":
+        k, v = repeated_heads(tape, k, v, shape)
+        shape = shape._replace(key_value_heads=shape.heads)
+    if kinds.autocast:
+        width = kinds.compute
+        q, k, v = (ops.cast(tape, x, width, "16-bit operand of attention") for x in (q, k, v))
+    if masked:
+        bias = tape.new(batch.scores, q.width, "attention mask as a bias")
+    attended = fused_attention(tape, q, k, v, bias, shape=shape, device=batch.device)
+    if decoder.workload.model.rotary in ("joined", "interleaved"):
+        attended = ops.contiguous(tape, attended, "attention output, made contiguous")
+    return attended

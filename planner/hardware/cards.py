@@ -1,0 +1,178 @@
+"""Cards by name and by size: what is known of one, and clusters of cards that nobody looked at."""
+
+from functools import cache
+
+from msgspec import structs
+
+from planner.base.preset_files import ROOT, load_gpu, preset_names
+from planner.base.strict_yaml import Spec, read_spec, read_text
+from planner.base.units import GIB, MIB
+from planner.hardware.cluster import Accelerator, Cluster, GpuSpec, Link
+
+SAME_CARD_SHARE = 0.07
+"""NVML's total may be this far from the preset's: ECC in GDDR memory takes a sixteenth of it."""
+
+
+SLICE_MARK = " MIG "
+"""NVML names a slice by its card, this, and its profile (``2g.10gb``)."""
+
+
+class ReferenceCards(Spec):
+    """What stands in for a card of which only the size is known."""
+
+    meaning: str
+    cards: dict[int, str]
+    default_context_mib: int
+    default_context_source: str
+
+
+@cache
+def reference_cards() -> ReferenceCards:
+    return read_spec(ReferenceCards, ROOT / "reference_cards.yaml")
+
+
+def named_cluster(card: GpuSpec, count: int) -> Cluster:
+    """As many of a card as were named, with nothing else running on them."""
+    link, link_bytes_per_s = _assumed_link(card, count)
+    notes = []
+    if card.torch_visible_mib is None:
+        notes.append("How much of this card the driver keeps was not seen: all of it is counted.")
+    if link == "nvlink":
+        notes.append("NVLink between the cards is assumed.")
+    return Cluster(
+        device="cuda",
+        accelerator=Accelerator(
+            label=card.name,
+            device_name=card.device_name,
+            nominal_gib=card.nominal_gib,
+            capacity_bytes=visible_bytes(card),
+            context_bytes=context_bytes(card, card.nominal_gib),
+            supports_bf16=card.supports_bf16,
+            speed=card,
+        ),
+        gpus_per_node=count,
+        link=link,
+        link_bytes_per_s=link_bytes_per_s,
+        notes=tuple(notes),
+    )
+
+
+def sized_cluster(size_gib: int, count: int) -> Cluster:
+    """Cards of which only the size on the label is known; their memory is exactly that."""
+    label = f"{size_gib}G"
+    reference = reference_cards().cards.get(size_gib)
+    if reference is not None:
+        speed = load_gpu(reference)
+        note = f"{label} names no card: the speed is taken from {reference}."
+    else:
+        speed = None
+        note = f"{label} names no card: its speed is unknown, and bf16 is assumed to run on it."
+    return Cluster(
+        device="cuda",
+        accelerator=Accelerator(
+            label=label,
+            device_name=f"{label} card",
+            nominal_gib=size_gib,
+            capacity_bytes=size_gib * GIB,
+            context_bytes=context_bytes(None, size_gib),
+            supports_bf16=speed is None or speed.supports_bf16,
+            speed=speed,
+        ),
+        gpus_per_node=count,
+        link="pcie" if count > 1 else "none",
+        link_bytes_per_s=speed.pcie_bytes_per_s if speed is not None and count > 1 else None,
+        notes=(note,),
+    )
+
+
+def _assumed_link(card: GpuSpec, count: int) -> tuple[Link, int | None]:
+    """What joins such cards in most machines: a bridge is bought apart, so it is not assumed."""
+    if count == 1:
+        return "none", None
+    if card.nvlink_bytes_per_s and not card.nvlink_needs_bridge:
+        return "nvlink", card.nvlink_bytes_per_s
+    return "pcie", card.pcie_bytes_per_s
+
+
+def visible_bytes(card: GpuSpec) -> int:
+    """What PyTorch sees of the card, or NVML's total where that was not observed."""
+    return (card.torch_visible_mib or card.total_mib) * MIB
+
+
+def context_bytes(card: GpuSpec | None, nominal_gib: int) -> int:
+    """As observed on this card, else the largest observed on cards of its size."""
+    if card is not None and card.context_mib is not None:
+        return card.context_mib * MIB
+    alike = _presets_with(f"nominal_gib: {nominal_gib}\n")
+    observed = [each.context_mib for each in alike if each.context_mib is not None]
+    return max(observed, default=reference_cards().default_context_mib) * MIB
+
+
+def is_slice(device_name: str) -> bool:
+    """
+    >>> is_slice("NVIDIA A100-SXM4-40GB MIG 2g.10gb")
+    True
+    """
+    return SLICE_MARK in device_name
+
+
+def card_of(device_name: str) -> str:
+    """The card that a slice is of; of a whole one the name itself.
+
+    >>> card_of("NVIDIA A100-SXM4-40GB MIG 2g.10gb")
+    'NVIDIA A100-SXM4-40GB'
+    """
+    return device_name.partition(SLICE_MARK)[0]
+
+
+def find_card(device_name: str, total_bytes: int | None) -> GpuSpec | None:
+    """The preset of exactly this name, and of about this size where the size is known."""
+    cards = [card for card in _presets_with(device_name) if card.device_name == device_name]
+    if total_bytes is None:
+        return cards[0] if len(cards) == 1 else None
+    alike = [card for card in cards if _share_apart(total_bytes, card) <= SAME_CARD_SHARE]
+    return min(alike, key=lambda card: _share_apart(total_bytes, card), default=None)
+
+
+def resized_card(
+    device_name: str, total_bytes: int | None, bandwidth_bytes_per_s: int | None
+) -> GpuSpec | None:
+    """The preset of this name with the memory of a machine where the two differ in size.
+
+    Its processor, and so its rates, are the preset's; bandwidth is the machine's where NVML
+    tells it. Nothing where several presets have the name, or where no size was read.
+    """
+    cards = [card for card in _presets_with(device_name) if card.device_name == device_name]
+    if total_bytes is None or len(cards) != 1:
+        return None
+    (card,) = cards
+    sizes = {
+        "nominal_gib": label_gib(total_bytes),
+        "nvml_total_mib": total_bytes // MIB,
+        "torch_visible_mib": None,
+    }
+    bandwidth = bandwidth_bytes_per_s or card.memory_bandwidth_bytes_per_s
+    return structs.replace(card, **sizes, memory_bandwidth_bytes_per_s=bandwidth)
+
+
+def _share_apart(total_bytes: int, card: GpuSpec) -> float:
+    return abs(total_bytes / (card.total_mib * MIB) - 1)
+
+
+@cache
+def _presets_with(text: str) -> tuple[GpuSpec, ...]:
+    """Cards whose file holds the text: to parse every file would take longer than to plan."""
+    return tuple(load_gpu(name) for name, held in preset_texts().items() if text in held)
+
+
+@cache
+def preset_texts() -> dict[str, str]:
+    """What the file of each card holds."""
+    return {name: read_text(ROOT / "gpus" / f"{name}.yaml") for name in preset_names("gpus")}
+
+
+def label_gib(total_bytes: int) -> int:
+    """The size that a seller prints: a common one where that is close, else rounded."""
+    common = min(reference_cards().cards, key=lambda size: abs(size * GIB - total_bytes))
+    close = abs(total_bytes / (common * GIB) - 1) <= SAME_CARD_SHARE
+    return common if close else max(1, round(total_bytes / GIB))

@@ -1,0 +1,114 @@
+"""What holds GPUs and their links below what they could do, a sentence each."""
+
+from collections.abc import Iterator, Sequence
+
+from planner.hardware.cluster import pcie_bytes_per_s
+from planner.hardware.machine import Found, Selection, pair_links
+from planner.hardware.machine_readings import DeviceReading, NvmlReading, PcieReading
+
+
+def condition_notes(nvml: NvmlReading, chosen: Selection) -> Iterator[str]:
+    yield from _power_notes(chosen.found)
+    devices = [each.device for each in chosen.found]
+    yield from _throttling_notes(devices)
+    yield from _error_notes(devices)
+    yield from _slot_notes(devices)
+    yield from _link_notes(nvml, chosen)
+
+
+def names(devices: Sequence[DeviceReading]) -> str:
+    """``GPU 0``, ``GPUs 0, 2``."""
+    indices = ", ".join(str(device.index) for device in devices)
+    return f"GPU{'s' if len(devices) > 1 else ''} {indices}"
+
+
+def _power_notes(found: Sequence[Found]) -> Iterator[str]:
+    limited: dict[tuple[int, int], list[DeviceReading]] = {}
+    for each in found:
+        limit = each.device.power_limit_watts
+        usual = usual_power_watts(each)
+        # Makers' own models differ from the datasheet by a few percent.
+        if limit and usual and limit < 0.95 * usual:
+            limited.setdefault((limit, usual), []).append(each.device)
+    for (limit, usual), devices in limited.items():
+        yield (
+            f"Power is limited to {limit} of {usual} W on {names(devices)}: the speed shown does "
+            "not count with that."
+        )
+
+
+def usual_power_watts(found: Found) -> int | None:
+    """What this board's maker set, else the datasheet's."""
+    datasheet = found.card.tdp_watts if found.card is not None else None
+    return found.device.default_power_limit_watts or datasheet
+
+
+def _throttling_notes(devices: Sequence[DeviceReading]) -> Iterator[str]:
+    """A power cap is where a busy card belongs: only what is worse is told."""
+    held: dict[tuple[str, ...], list[DeviceReading]] = {}
+    for device in devices:
+        reasons = tuple(reason for reason in device.throttling if reason != "power cap")
+        if reasons:
+            held.setdefault(reasons, []).append(device)
+    for reasons, those in held.items():
+        yield f"Clocks of {names(those)} are held down now: {', '.join(reasons)}."
+
+
+def _error_notes(devices: Sequence[DeviceReading]) -> Iterator[str]:
+    for device in devices:
+        if device.uncorrected_errors:
+            yield (
+                f"GPU {device.index} counts {device.uncorrected_errors} uncorrected memory "
+                "errors since the driver was loaded: have it checked before a long run."
+            )
+
+
+def _slot_notes(devices: Sequence[DeviceReading]) -> Iterator[str]:
+    slow: dict[str, list[DeviceReading]] = {}
+    for device in devices:
+        shortfall = slot_shortfall(device.pcie)
+        if shortfall is not None:
+            slow.setdefault(shortfall, []).append(device)
+    for shortfall, those in slow.items():
+        yield f"The slot of {names(those)} is slow: {shortfall}."
+
+
+def slot_shortfall(pcie: PcieReading | None) -> str | None:
+    """What a degraded slot has in place of what the card could use."""
+    if pcie is None or pcie.generation is None or pcie.lanes is None:
+        return None
+    generation = pcie.card_generation or pcie.generation
+    lanes = pcie.card_lanes or pcie.lanes
+    is_rate = pcie_bytes_per_s(pcie.generation, pcie.lanes)
+    could = pcie_bytes_per_s(generation, lanes)
+    if is_rate is None or could is None or is_rate >= could:
+        return None
+    return (
+        f"PCIe {pcie.generation}.0 x{pcie.lanes} of {generation}.0 x{lanes}, "
+        f"{is_rate / 1e9:.1f} of {could / 1e9:.1f} GB/s"
+    )
+
+
+def _link_notes(nvml: NvmlReading, chosen: Selection) -> Iterator[str]:
+    read = pair_links(nvml)
+    nvlinks = {each.device.index: each.device.nvlinks for each in chosen.found}
+    links = [
+        read.get((one, other)) if nvlinks[one] and nvlinks[other] else 0
+        for one, other in chosen.pairs
+    ]
+    if None in links:
+        yield "NVML does not tell which GPUs NVLink joins: PCIe is assumed."
+    elif any(links) and not all(links):
+        yield "NVLink does not join all the GPUs: the slowest pair decides, and that is on PCIe."
+    elif any(links):
+        yield from _missing_link_notes(chosen)
+
+
+def _missing_link_notes(chosen: Selection) -> Iterator[str]:
+    by_links = sorted((each.device for each in chosen.found), key=lambda each: each.nvlinks)
+    fewest, most = by_links[0], by_links[-1]
+    if fewest.nvlinks < most.nvlinks:
+        yield (
+            f"GPU {fewest.index} has {fewest.nvlinks} active NVLinks and GPU {most.index} has "
+            f"{most.nvlinks}: the fewer decide (see nvidia-smi nvlink --status)."
+        )

@@ -1,0 +1,116 @@
+"""Linux's account of the machine around the GPUs, and the torch that is installed on it."""
+
+import importlib.util
+import os
+import platform
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from planner.base.units import KIB, ceil_div
+from planner.hardware.machine_readings import HostReading, TorchReading
+
+
+def read_host(root: Path = Path("/"), output: Path = Path()) -> HostReading:
+    """``root`` is where ``proc`` and ``sys`` are, ``output`` where a run will be written."""
+    memory = dict(re.findall(r"^(\w+):\s+(\d+) kB$", (root / "proc/meminfo").read_text(), re.M))
+    machine_bytes = int(memory["MemTotal"]) * KIB
+    rooms = [
+        (machine_bytes, int(memory["MemAvailable"]) * KIB),
+        *(room for group in _control_groups(root, "memory") for room in _room(*group)),
+    ]
+    processor = (root / "proc/cpuinfo").read_text()
+    cpu = re.search(r"^model name\s*:\s*(.+)$", processor, re.M)
+    total = min(limit for limit, _ in rooms)
+    return HostReading(
+        cpu_name=cpu[1].strip() if cpu is not None else f"{platform.machine()} CPU",
+        cores=_cores(root),
+        machine_cores=os.cpu_count(),
+        total_bytes=total,
+        available_bytes=max(0, min(total, *(available for _, available in rooms))),
+        machine_bytes=machine_bytes,
+        shm_bytes=_file_system_bytes(root / "dev/shm", free=False),
+        disk_free_bytes=_file_system_bytes(output, free=True),
+        multiplies_bf16=re.search(r"\b(avx512_bf16|amx_bf16)\b", processor) is not None,
+    )
+
+
+def _file_system_bytes(path: Path, *, free: bool) -> int | None:
+    try:
+        stat = os.statvfs(path)
+    except OSError:
+        return None
+    return stat.f_frsize * (stat.f_bavail if free else stat.f_blocks)
+
+
+def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """The groups around this process, innermost first, and whether they are of version 2."""
+    groups = root / "proc/self/cgroup"
+    for line in groups.read_text().splitlines() if groups.is_file() else []:
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":
+            base = root / "sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            base = root / "sys/fs/cgroup" / controller
+        else:
+            continue
+        path = PurePosixPath(name)
+        for group in (path, *path.parents):
+            yield base / group.relative_to("/"), controllers == ""
+
+
+def _room(group: Path, is_version_2: bool) -> Iterator[tuple[int, int]]:
+    """Limit, and what is left below it; nothing where the group is out of sight, as a
+    container's parents are, or has no limit.
+
+    Cache that can be dropped counts as left, as it does in ``MemAvailable``.
+    """
+    limit, usage, cache = (
+        ("memory.max", "memory.current", "inactive_file")
+        if is_version_2
+        else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    )
+    try:
+        most = (group / limit).read_text().strip()
+        used = int((group / usage).read_text())
+        kept = re.search(rf"^{cache} (\d+)$", (group / "memory.stat").read_text(), re.M)
+    except OSError:
+        return
+    if most.isdigit():
+        yield int(most), int(most) - used + (int(kept[1]) if kept is not None else 0)
+
+
+def _cores(root: Path) -> int:
+    """By affinity, or the share of time that a control group leaves, rounded up."""
+    shares = (_share(*group) for group in _control_groups(root, "cpu"))
+    return min(len(os.sched_getaffinity(0)), *(share for share in shares if share), 2**31)
+
+
+def _share(group: Path, is_version_2: bool) -> int | None:
+    """Quota over period: kernel documentation, cgroup-v2 ``cpu.max``, and sched-bwc of v1."""
+    try:
+        if is_version_2:
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text().strip()
+            period = (group / "cpu.cfs_period_us").read_text().strip()
+    except (OSError, ValueError):
+        return None
+    return max(1, ceil_div(int(quota), int(period))) if quota.isdigit() else None
+
+
+def read_torch() -> TorchReading | None:
+    """The installed torch, by its own text: to import it would take longer than to plan."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    file = Path(spec.submodule_search_locations[0]) / "version.py"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    facts = dict(re.findall(r"^(__version__|cuda|hip)\b[^=\n]*= *['\"]([^'\"]+)['\"]", text, re.M))
+    version = facts.get("__version__")
+    if version is None:
+        return None
+    return TorchReading(version=version, cuda=facts.get("cuda"), hip=facts.get("hip"))

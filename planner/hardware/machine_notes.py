@@ -1,0 +1,197 @@
+"""What a person should know of the GPUs that were found, a sentence each."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from planner.base.units import format_gib
+from planner.hardware.cards import find_card
+from planner.hardware.condition_notes import condition_notes
+from planner.hardware.gpu_subsets import Subset, better_subset
+from planner.hardware.machine import Found, Selection
+from planner.hardware.machine_readings import DeviceReading, Machine
+from planner.hardware.software_notes import software_notes
+
+NOTEWORTHY_SHARE = 0.01
+"""Memory below this share of a card is not worth a sentence: a desktop, rounding."""
+
+
+def why_no_gpu(machine: Machine, chosen: Selection) -> str:
+    """Why the plan is for the CPU, and how to name a card instead."""
+    nvml = machine.nvml
+    reason = "No NVIDIA GPU was found"
+    if nvml.problem is not None:
+        reason = nvml.problem
+    elif nvml.devices and not chosen.selected:
+        shown = machine.environment.get("CUDA_VISIBLE_DEVICES")
+        reason = f"CUDA_VISIBLE_DEVICES={shown} leaves no GPU of this machine"
+    elif chosen.shown:
+        reason = f"NVML does not tell the memory of {chosen.shown[0].name}"
+    elif chosen.selected:
+        reason = "MIG mode is on and no slice has been made"
+    elif nvml.lost:
+        reason = " ".join(nvml.lost).removesuffix(".")
+    elif nvml.failed:
+        reason = f"NVML broke off: {nvml.failed[0]}"
+    return f"{reason}, so this is a plan for the CPU; for a card, name it: --gpus rtx-4090."
+
+
+def notes(machine: Machine, chosen: Selection, command: str) -> Iterator[str]:
+    yield from machine.nvml.lost
+    yield from _failure_notes(machine)
+    yield from _order_notes(machine)
+    yield from _slice_notes(chosen)
+    yield from _difference_notes(chosen, command)
+    yield from _memory_notes(chosen)
+    yield from _speed_notes(chosen)
+    yield from condition_notes(machine.nvml, chosen)
+    yield from software_notes(machine, chosen)
+
+
+def _failure_notes(machine: Machine) -> Iterator[str]:
+    failed = machine.nvml.failed
+    if failed:
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        yield f"NVML broke off at {failed[0]}{more}: what it did not tell is left out."
+
+
+def _order_notes(machine: Machine) -> Iterator[str]:
+    shown = machine.environment.get("CUDA_VISIBLE_DEVICES", "")
+    by_index = re.match(r"\s*\+?[0-9]", shown) is not None
+    in_bus_order = machine.environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    if by_index and not in_bus_order and len({each.name for each in machine.nvml.devices}) > 1:
+        yield (
+            "The GPUs differ and CUDA numbers the fastest first, by a rule that it does not "
+            "publish: to be sure of the indices in CUDA_VISIBLE_DEVICES, set "
+            "CUDA_DEVICE_ORDER=PCI_BUS_ID."
+        )
+
+
+def _slice_notes(chosen: Selection) -> Iterator[str]:
+    if not chosen.shown[0].is_slice:
+        return
+    slices = sum(each.is_slice or len(each.slices) for each in chosen.selected)
+    whole = sum(not each.is_slice and not each.mig_enabled for each in chosen.selected)
+    unused = [f"{slices - 1} more MIG slice{'s' if slices > 2 else ''}"] if slices > 1 else []
+    unused += [f"{whole} whole GPU{'s' if whole > 1 else ''}"] if whole else []
+    if unused:
+        yield (
+            "CUDA shows a process one MIG slice and nothing beside it, so the plan is for the "
+            f"first one; not used: {' and '.join(unused)}."
+        )
+
+
+def _difference_notes(chosen: Selection, command: str) -> Iterator[str]:
+    whole = Subset(members=chosen.found)
+    names = {each.device.name for each in chosen.found}
+    weakest = where(chosen.weakest.device)
+    if len(names) > 1:
+        yield (
+            f"The GPUs differ: each is planned as the weakest. {weakest} has the least "
+            f"free memory{_slowest(chosen)}; {_idle(whole)} of the others idle."
+        )
+    elif _is_noteworthy(whole.idle_bytes, chosen.weakest):
+        yield (
+            f"The GPUs differ in free memory: each is planned as {weakest}, which has the least; "
+            f"{format_gib(whole.idle_bytes)} GiB of the others idle."
+        )
+    else:
+        return
+    subset = better_subset(chosen.found)
+    if subset is not None:
+        yield _proposal(subset, whole, command)
+
+
+def _slowest(chosen: Selection) -> str:
+    return f" and {chosen.slowest.name} is the slowest" if chosen.slowest is not None else ""
+
+
+def _idle(subset: Subset) -> str:
+    flops = subset.idle_flops_per_s
+    speed = f" and {_tflops(flops)}" if flops else ""
+    return f"{format_gib(subset.idle_bytes)} GiB{speed}"
+
+
+def _proposal(subset: Subset, whole: Subset, command: str) -> str:
+    indices = subset.indices
+    names = " and ".join(map(str, indices)) if len(indices) < 3 else ", ".join(map(str, indices))
+    who = f"GPU{'s' if len(indices) > 1 else ''} {names} alone count"
+    who += "" if len(indices) > 1 else "s"
+    those = "these" if len(indices) > 1 else "it"
+    order = "CUDA_DEVICE_ORDER=PCI_BUS_ID "
+    return (
+        f"{who} as {_total(subset)}, all as {_total(whole)}. To take {those} alone, for plan "
+        f"and launch: {order}CUDA_VISIBLE_DEVICES={','.join(map(str, indices))} {command}"
+    )
+
+
+def _total(subset: Subset) -> str:
+    memory = f"{format_gib(subset.num_bytes)} GiB"
+    flops = subset.flops_per_s
+    return memory if flops is None else f"{memory} at {_tflops(flops)}"
+
+
+def _tflops(flops_per_s: int) -> str:
+    return f"{flops_per_s / 1e12:,.0f} TFLOPS"
+
+
+def _memory_notes(chosen: Selection) -> Iterator[str]:
+    busy = [each for each in chosen.found if _is_noteworthy(each.accelerator.in_use_bytes, each)]
+    for each in busy:
+        if each.has_hosts_memory:
+            continue
+        in_use = format_gib(each.accelerator.in_use_bytes)
+        yield f"{in_use} GiB of {where(each.device)} is in use{by_whom(each.device)}."
+    found = [each.device for each in chosen.found]
+    for device in chosen.shown:
+        if device not in found:
+            yield f"{where(device)} is left out: NVML does not tell its memory."
+    yield from _unread_memory_notes(chosen.found)
+
+
+def _unread_memory_notes(found: Sequence[Found]) -> Iterator[str]:
+    blind = [each for each in found if each.device.free_bytes is None]
+    if any(each.has_hosts_memory for each in blind):
+        yield "GPU and host share one memory: what the host has available counts as free."
+    elif blind:
+        yield "NVML does not tell how much memory is free: all of it is counted as free."
+
+
+def _is_noteworthy(num_bytes: int, found: Found) -> bool:
+    return num_bytes > NOTEWORTHY_SHARE * found.accelerator.capacity_bytes
+
+
+def where(device: DeviceReading) -> str:
+    return "the MIG slice" if device.is_slice else f"GPU {device.index}"
+
+
+def by_whom(device: DeviceReading) -> str:
+    if device.holders is None:
+        return "; NVML does not tell by whom"
+    if not device.holders:
+        return " by processes that cannot be seen from here"
+    largest_first = sorted(device.holders, key=lambda holder: -(holder.used_bytes or 0))
+    names = []
+    for holder in largest_first:
+        number = f"process {holder.pid}" if holder.pid is not None else ""
+        size = f"{format_gib(holder.used_bytes)} GiB" if holder.used_bytes is not None else ""
+        known = [holder.name or number or "a process", number if holder.name else "", size]
+        who, *more = filter(None, known)
+        names.append(f"{who} ({', '.join(more)})" if more else who)
+    return f" by {', '.join(names)}"
+
+
+def _speed_notes(chosen: Selection) -> Iterator[str]:
+    for each in {each.device.name: each for each in chosen.found if each.is_resized}.values():
+        assert each.card is not None
+        usual = find_card(each.device.card_name, None)
+        preset = f"the preset's {usual.nominal_gib}" if usual is not None else "the preset's size"
+        yield (
+            f"{each.device.name} has {format_gib(each.accelerator.capacity_bytes)} GiB here, not "
+            f"{preset}: memory is this machine's own, rates are those of {each.card.name}."
+        )
+    unknown = {each.device.name: each for each in chosen.found if each.card is None}
+    for name, each in unknown.items():
+        size = format_gib(each.accelerator.capacity_bytes)
+        yield f"No preset is for {name} with {size} GiB: its speed is unknown."
+    if any(each.compute_capability is None for each in chosen.found):
+        yield "NVML does not tell what the GPU can compute with: fp16 is planned, not bf16."

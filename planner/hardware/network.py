@@ -1,0 +1,138 @@
+"""Links between devices and between nodes, and how long collectives take over them.
+
+R  ranks     N  nodes     n  bytes of the whole tensor
+
+A ring over all ranks moves n (R - 1) / R past every GPU, and n (N - 1) / N past every node;
+the slower of the two decides, and R - 1 steps have their latency. An all-reduce is two of them;
+beyond one node NCCL's tree takes 2 log2(N) steps over the network in their place.
+
+Source: Thakur, Rabenseifner, Gropp, doi:10.1177/1094342005051521, section 3; NVIDIA/nccl,
+src/graph/tuning.cc.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from math import ceil, log2
+from typing import Literal, NamedTuple
+
+from planner.base.errors import UnknownNameError
+from planner.base.preset_files import ROOT
+from planner.base.strict_yaml import Spec, read_spec
+from planner.hardware.cluster import Cluster
+
+
+class Network(Spec):
+    """What joins two nodes."""
+
+    bytes_per_s: int
+    adapters: int | Literal["per_gpu"]
+    source: str
+
+    def node_bytes_per_s(self, gpus_per_node: int) -> int:
+        count = gpus_per_node if self.adapters == "per_gpu" else self.adapters
+        return count * self.bytes_per_s
+
+
+class Collectives(Spec):
+    nvlink_share: float
+    pcie_share: float
+    network_share: float
+    start_s: float
+    nvlink_step_s: float
+    pcie_step_s: float
+    network_step_s: float
+    nvlink_busy_share: float
+    pcie_busy_share: float
+    busy_source: str
+    source: str
+
+
+class Networks(Spec):
+    networks: dict[str, Network]
+    reference: str
+    meaning: str
+    collectives: Collectives
+
+
+@cache
+def networks() -> Networks:
+    return read_spec(Networks, ROOT / "networks.yaml")
+
+
+def network_name(text: str) -> str:
+    """The network that is spelt like this, or an error that suggests one."""
+    known = networks().networks
+    wanted = text.strip().lower().replace("_", "-").replace(" ", "-")
+    if wanted not in known:
+        raise UnknownNameError("network", text, tuple(known), see="presets/networks.yaml")
+    return wanted
+
+
+class Links(NamedTuple):
+    """Of a cluster's devices: bytes per second, one direction, as they are reached."""
+
+    device_bytes_per_s: float
+    node_bytes_per_s: float
+    """Of all adapters of a node together."""
+    host_bytes_per_s: float
+    """Between one card and its host."""
+    device_step_s: float
+    network_step_s: float
+    start_s: float
+    busy_share: float
+    """Of a card, what communication takes from the kernels beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Who takes part in a collective, and over what."""
+
+    count: int
+    nodes: int
+    links: Links
+
+    def pass_s(self, num_bytes: float) -> float:
+        """One all-gather or reduce-scatter of a tensor that has so many bytes as a whole."""
+        return self.moved_s(num_bytes) + self.ring_latency_s if self.count > 1 else 0.0
+
+    def all_reduce_s(self, num_bytes: float) -> float:
+        if self.count == 1:
+            return 0.0
+        steps = 2 * self.ring_latency_s
+        if self.nodes > 1:
+            inside = (self.count // self.nodes - 1) * self.links.device_step_s
+            over_network = ceil(log2(self.nodes)) * self.links.network_step_s
+            steps = min(steps, self.links.start_s + 2 * (inside + over_network))
+        return 2 * self.moved_s(num_bytes) + steps
+
+    @property
+    def ring_latency_s(self) -> float:
+        over_network = self.nodes if self.nodes > 1 else 0
+        steps = (self.count - 1 - over_network) * self.links.device_step_s
+        return self.links.start_s + steps + over_network * self.links.network_step_s
+
+    def moved_s(self, num_bytes: float) -> float:
+        """The bytes alone, without what every step of the ring takes to start."""
+        past_a_card = num_bytes * (self.count - 1) / self.count / self.links.device_bytes_per_s
+        past_a_node = num_bytes * (self.nodes - 1) / self.nodes / self.links.node_bytes_per_s
+        return max(past_a_card, past_a_node)
+
+
+NOMINAL_LINK = 25e9
+"""A card's slot where nothing is known of it: PCIe 4.0 x16, less its packet headers."""
+
+
+def links_of(cluster: Cluster, slot_bytes_per_s: int | None) -> Links:
+    known, slot = networks(), slot_bytes_per_s or NOMINAL_LINK
+    nccl, nvlink = known.collectives, cluster.link == "nvlink"
+    between = known.networks[cluster.network or known.reference]
+    device = cluster.link_bytes_per_s or slot
+    return Links(
+        device_bytes_per_s=device * (nccl.nvlink_share if nvlink else nccl.pcie_share),
+        node_bytes_per_s=between.node_bytes_per_s(cluster.gpus_per_node) * nccl.network_share,
+        host_bytes_per_s=slot * nccl.pcie_share,
+        device_step_s=nccl.nvlink_step_s if nvlink else nccl.pcie_step_s,
+        network_step_s=nccl.network_step_s,
+        start_s=nccl.start_s,
+        busy_share=nccl.nvlink_busy_share if nvlink else nccl.pcie_busy_share,
+    )

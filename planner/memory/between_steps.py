@@ -1,0 +1,125 @@
+"""Memory between training steps: the loss of held-out samples, and text that is generated.
+
+Neither keeps a graph, so that a layer's tensors go with the layer. Gradients are gone: the
+trainer drops them after each update; what DeepSpeed holds of them it holds here too.
+
+    evaluation   a forward pass and its loss, as in training but for dropout and the graph
+    generation   one sample: a prompt through all layers, each of which keeps its keys and
+                 values; then one token after the other, beside those of all before it
+
+read: transformers/trainer.py at 5.23, prediction_step (loss alone) and _inner_training_loop
+(zero_grad); cache_utils.py, DynamicLayer.update (torch.cat: old and new of one layer are
+alive together).
+"""
+
+from collections import Counter
+from typing import NamedTuple
+
+from msgspec import structs
+
+from planner.base.units import ALLOCATOR_BLOCK_BYTES as BLOCK
+from planner.base.units import round_up
+from planner.hardware.cluster import Device
+from planner.memory.footprint import Footprint, Parts, worst_batch
+from planner.memory.micro_batch import Amounts, forward_alone
+from planner.memory.workspaces import cublas_bytes
+from planner.recipes.recipe import Batch, Workload
+from planner.search.candidate import Candidate
+from planner.workload.dtypes import Numerics, numerics_of
+from planner.workload.layout import Layout
+
+
+class BetweenSteps(NamedTuple):
+    """Bytes by part at the largest moment of each."""
+
+    evaluation: Parts
+    generation: Parts
+
+
+def between_steps(chosen: Candidate) -> BetweenSteps:
+    """Of an evaluation whose batches are as large as a micro-batch, and of a generated sample."""
+    workload, layout, device = chosen.workload, chosen.layout, chosen.cluster.device
+    capability = chosen.cluster.accelerator.compute_capability
+    return BetweenSteps(
+        evaluation=evaluation_parts(
+            workload, layout, device, chosen.footprint, compute_capability=capability
+        ),
+        generation=generation_parts(
+            workload, layout, device, chosen.footprint, compute_capability=capability
+        ),
+    )
+
+
+def evaluation_parts(
+    workload: Workload,
+    layout: Layout,
+    device: Device,
+    training: Footprint,
+    *,
+    compute_capability: str | None = None,
+) -> Parts:
+    """Of a micro-batch as large as those of training."""
+    alive = forward_bytes(
+        workload, worst_batch(workload, layout, device), numerics_of(workload, layout)
+    )
+    return _beside_states(training, alive, device, compute_capability)
+
+
+def generation_parts(
+    workload: Workload,
+    layout: Layout,
+    device: Device,
+    training: Footprint,
+    *,
+    compute_capability: str | None = None,
+) -> Parts:
+    """Of a prompt as long as a sample, whose last layer runs beside the keys and values of all:
+    tokens that follow take the place of the prompt's end. No loss; logits of the last token."""
+    tokens = workload.recipe.sequence_length
+    kinds = numerics_of(workload, layout)
+    batch = Batch(micro_batch_size=1, sequence_length=tokens, device=device)
+    alive = forward_bytes(workload, batch, kinds)
+    alive["loss"] = 0
+    alive["activations"] += cache_bytes(workload, tokens, kinds)
+    return _beside_states(training, alive, device, compute_capability)
+
+
+def cache_bytes(workload: Workload, tokens: int, kinds: Numerics) -> int:
+    """Keys and values of one sequence in every layer, and one layer's again while the next
+    token's are joined to them: 2 n s a bytes a layer, n key-value heads x head size, s tokens
+    within the layer's window, a bytes of an element (Shazeer, arXiv:1911.02150, section 2.4.1)."""
+    model = workload.model
+    width = kinds.compute if kinds.autocast else kinds.residual
+    layers = [
+        sum(
+            round_up(min(tokens, kind.sliding_window or tokens) * size * width, BLOCK)
+            for size in model.cached_sizes
+        )
+        for kind in model.layers
+    ]
+    return sum(layers) + max(layers)
+
+
+def forward_bytes(workload: Workload, batch: Batch, kinds: Numerics) -> Amounts:
+    """Of a forward pass without a graph and without dropout, which only training has."""
+    recipe = workload.recipe
+    if recipe.adapter is not None:
+        still = structs.replace(recipe.adapter, dropout=0.0)
+        recipe = structs.replace(recipe, adapter=still)
+    work = structs.replace(workload, recipe=recipe)
+    return Counter(forward_alone(work, batch, kinds))
+
+
+def _beside_states(
+    training: Footprint, alive: Amounts, device: Device, compute_capability: str | None
+) -> Parts:
+    """The states of a forward pass in training, and of gradients what is held between steps."""
+    forward, saved = training.phases["forward"], training.phases["save"]
+    cublas = cublas_bytes(device, compute_capability)
+    return {
+        **forward,
+        "gradients": saved.get("gradients", 0),
+        "activations": alive["activations"],
+        "loss": alive["loss"],
+        "workspace": cublas + alive["workspace"],
+    }

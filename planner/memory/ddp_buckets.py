@@ -1,0 +1,41 @@
+"""DistributedDataParallel's buckets: flat copies of all gradients, on every rank all the time.
+
+read: torch/csrc/distributed/c10d/reducer.cpp at 2.13, compute_bucket_assignment_by_size and
+initialize_buckets; torch/nn/parallel/distributed.py for the limits. The first step has one
+bucket of everything; from the second on they are filled in the order in which gradients
+come. accelerate leaves gradient_as_bucket_view off, so that gradients are there beside them.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, MIB, round_up
+from planner.recipes.recipe import Workload
+from planner.workload.trained_tensors import trained_tensors
+
+FIRST_BUCKET_BYTES = MIB
+BUCKET_BYTES = 25 * MIB
+
+
+def bucket_sizes(gradients_bytes: Iterable[int]) -> list[int]:
+    """Bytes of each bucket; one is closed by the gradient that takes it to its limit.
+
+    >>> bucket_sizes([2**20, 5, 26 * 2**20, 7])
+    [1048576, 27262981, 7]
+    """
+    sizes: list[int] = []
+    filling = 0
+    for num_bytes in gradients_bytes:
+        filling += num_bytes
+        if filling >= (BUCKET_BYTES if sizes else FIRST_BUCKET_BYTES):
+            sizes.append(filling)
+            filling = 0
+    return [*sizes, filling] if filling else sizes
+
+
+@cache
+def ddp_bytes(workload: Workload, width: int) -> int:
+    """All buckets for gradients of ``width`` bytes an element, each a block of the allocator."""
+    backwards = reversed(trained_tensors(workload))
+    sizes = bucket_sizes(tensor.elements * width for tensor in backwards)
+    return sum(round_up(size, ALLOCATOR_BLOCK_BYTES) for size in sizes)

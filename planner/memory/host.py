@@ -1,0 +1,179 @@
+"""What a run takes of the host: memory of each rank and of a node.
+
+A rank's memory is resident memory at the largest moment of each phase:
+
+    load     ZeRO-3: the first rank maps the whole checkpoint and hands out what each shard needs
+             (transformers/modeling_utils.py at 5.23.0, _load_pretrained_model) and stacks a layer's
+             experts (planner/memory/expert_loading.py); every rank collects its slices in host
+             memory once (deepspeed/runtime/zero/utils.py at 0.19.8, defragment). Otherwise a tensor
+             at a time goes straight to the device. ZeRO-1 and ZeRO-2 flatten what trains in host
+             memory where the device has no room for a copy (stage_1_and_2.py, __init__)
+    train    what is offloaded, and paged optimizer states, which may be here when the device
+             has no room for them
+    save     the first rank copies a file whole before it is written (safetensors/torch.py at
+             0.8.0, _flatten_as_ptr), up to 50 GB of it (transformers/modeling_utils.py at
+             5.23.0); under ZeRO-3 it has gathered all files in host memory, which are written
+             as they are (deepspeed/runtime/engine.py, _zero3_consolidated_16bit_state_dict)
+"""
+
+from typing import NamedTuple
+
+from planner.base.units import MIB, ceil_div
+from planner.hardware.cluster import Cluster
+from planner.memory.disk import result_bytes
+from planner.memory.expert_loading import stacked_on_host
+from planner.memory.model_states import frozen_bytes
+from planner.memory.zero_1_2 import FP32_BYTES, flat_states_bytes, partition
+from planner.memory.zero_3 import sub_groups
+from planner.recipes.recipe import Workload
+from planner.workload.dtypes import Numerics, numerics_of
+from planner.workload.layout import Layout
+from planner.workload.optimizers import optimizers, states_bytes
+from planner.workload.parameters import Sized, parameters
+from planner.workload.trained_tensors import counted_tensors
+from planner.workload.zero_buckets import zero_section
+
+CPU_ADAM_BYTES = 8
+"""Two fp32 moments of DeepSpeedCPUAdam, which accelerate puts in place of ours where the states
+are offloaded; read: accelerate/utils/deepspeed.py at 1.15.0, map_pytorch_optim_to_deepspeed."""
+
+PROCESS_BYTES = 501 * MIB
+"""measured: resident memory of a process that has imported torch 2.13, transformers 5.23,
+trl 1.16, peft 0.21, bitsandbytes 0.50 and DeepSpeed 0.19, and nothing else (Linux x86-64)."""
+
+LARGEST_FILE_BYTES = 50 * 10**9
+
+
+class HostMemory(NamedTuple):
+    """Resident bytes by phase: of one node's first rank, and of each other one."""
+
+    first_rank: dict[str, int]
+    other_ranks: dict[str, int]
+    ranks: int
+
+    @property
+    def node_bytes(self) -> int:
+        """All ranks of the first node at their largest moment."""
+        others = self.ranks - 1
+        return max(
+            self.first_rank[phase] + others * self.other_ranks[phase] for phase in self.first_rank
+        )
+
+
+def host_memory(
+    workload: Workload, layout: Layout, cluster: Cluster, *, peak_allocated_bytes: int
+) -> HostMemory:
+    """On the CPU host memory is where the tensors are."""
+    ranks = cluster.gpus_per_node
+    if cluster.device == "cpu":
+        every = {"train": PROCESS_BYTES + peak_allocated_bytes}
+        return HostMemory(first_rank=every, other_ranks=every, ranks=ranks)
+    kinds = numerics_of(workload, layout)
+    held = PROCESS_BYTES + offloaded_bytes(workload, layout, kinds)
+    held += _paged(workload, layout, kinds)
+    load = _load_bytes(workload, layout, cluster, kinds)
+    result = result_bytes(workload, kinds)
+    checkpoint = workload.model.num_params * kinds.compute
+    sharded = layout.zero_stage == 3 and workload.method != "qlora"
+    mapped = checkpoint + stacked_on_host(workload, kinds) if sharded else 0
+    return HostMemory(
+        first_rank={
+            "load": PROCESS_BYTES + max(mapped, load),
+            "train": held,
+            "save": held + _saved_bytes(layout, result),
+        },
+        other_ranks={
+            "load": PROCESS_BYTES + load,
+            "train": held,
+            "save": held,
+        },
+        ranks=ranks,
+    )
+
+
+def _paged(workload: Workload, layout: Layout, kinds: Numerics) -> int:
+    """One rank's optimizer states in CUDA managed memory."""
+    optimizer = optimizers()[workload.recipe.optimizer.name]
+    if layout.offload != "none" or not optimizer.paged:
+        return 0
+    if layout.zero_stage == 0:
+        tensors = counted_tensors(workload)
+        return states_bytes(optimizer, tensors, width=kinds.home, device="cuda").paged
+    return flat_states_bytes(workload, flat_parts(workload, layout), "cuda").paged
+
+
+def flat_parts(workload: Workload, layout: Layout) -> list[int]:
+    """Elements of each flat tensor that one rank of DeepSpeed hands its optimizer."""
+    groups, ranks = parameters(workload).optimizer_groups, layout.world_size
+    if layout.zero_stage < 3:
+        return [partition(group, ranks).part for group in groups]
+    zero = zero_section(workload, layout)
+    assert zero is not None
+    return [size for group in groups for size in sub_groups(group, ranks, zero.sub_group_size)]
+
+
+def _saved_bytes(layout: Layout, result: int) -> int:
+    """What is on the device is copied a file at a time; ZeRO-3 has gathered all files here."""
+    return result if layout.zero_stage == 3 else min(result, LARGEST_FILE_BYTES)
+
+
+def _load_bytes(workload: Workload, layout: Layout, cluster: Cluster, kinds: Numerics) -> int:
+    trained = workload.trainable_params * kinds.trainable
+    if layout.zero_stage == 0:
+        return 0
+    if layout.zero_stage == 3:
+        return ceil_div(trained, layout.world_size)
+    held = frozen_bytes(workload, kinds) + trained
+    room = cluster.accelerator.free_bytes - cluster.accelerator.context_bytes - held
+    return 0 if room >= trained else 2 * trained
+
+
+def pinned(num_bytes: int) -> int:
+    """read: ATen/core/CachingHostAllocator.h at 2.13: a pinned block is a power of two.
+
+    >>> pinned(5 * 2**30) == 8 * 2**30
+    True
+    """
+    return 1 << (num_bytes - 1).bit_length() if num_bytes else 0
+
+
+def offloaded_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
+    """What one rank of DeepSpeed keeps in host memory."""
+    if layout.offload == "none":
+        return 0
+    if layout.zero_stage == 3:
+        return _offloaded_stage_3(workload, layout, kinds)
+    groups = parameters(workload).optimizer_groups
+    accumulates = layout.gradient_accumulation_steps > 1
+    return sum(_offloaded_group(group, layout.world_size, kinds, accumulates) for group in groups)
+
+
+def _offloaded_group(
+    group: tuple[Sized, ...], ranks: int, kinds: Numerics, accumulates: bool
+) -> int:
+    """read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, __init__ and
+    initialize_optimizer_states: pinned are the fp32 copy, its gradient, a 16-bit copy, and a
+    buffer for the largest gradient; with accumulation every gradient of the rank's part."""
+    cut = partition(group, ranks)
+    added_up = max(cut.touched) * kinds.gradient if accumulates else 0
+    return (
+        cut.part * CPU_ADAM_BYTES
+        + 2 * pinned(cut.part * FP32_BYTES)
+        + pinned(cut.part * kinds.trainable)
+        + pinned(cut.largest * kinds.gradient)
+        + added_up
+    )
+
+
+def _offloaded_stage_3(workload: Workload, layout: Layout, kinds: Numerics) -> int:
+    """read: deepspeed/runtime/zero/stage3.py at 0.19.8, _create_fp32_partitions,
+    initialize_optimizer_states and _setup_for_real_optimizer: pinned are the fp32 gradients of
+    each sub-group and the buffer of all; with parameters (partition_parameters.py,
+    _partition_param) every slice, and what trains once more, flat."""
+    ranks, sizes = layout.world_size, flat_parts(workload, layout)
+    states = sum(n * (FP32_BYTES + CPU_ADAM_BYTES) + pinned(n * FP32_BYTES) for n in sizes)
+    states += pinned(sum(sizes) * kinds.gradient)
+    if layout.offload != "all":
+        return states
+    slices = [ceil_div(each.elements, ranks) * kinds.compute for each in parameters(workload)]
+    return states + sum(map(pinned, slices)) + pinned(sum(sizes) * kinds.compute)

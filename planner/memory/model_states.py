@@ -1,0 +1,158 @@
+"""Parameters, gradients and optimizer states on the most loaded rank.
+
+Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion
+Parameter Models", arXiv:1910.02054, section 3.1 and Figure 1.
+
+    Psi   number of parameters
+    N_d   data_parallel_size
+    K     optimizer bytes per parameter; mixed-precision Adam keeps an fp32 weight,
+          momentum and variance, so K = 4 + 4 + 4
+
+    stage   parameters    gradients     optimizer states
+      0       2 Psi         2 Psi          K Psi
+      1       2 Psi         2 Psi          K Psi / N_d
+      2       2 Psi         2 Psi / N_d    K Psi / N_d
+      3       2 Psi / N_d   2 Psi / N_d    K Psi / N_d
+
+Our steps beyond the paper: Psi is split into trainable and frozen parameters, and only a
+trainable one has a gradient and optimizer states; where nothing is sharded each tensor is a
+block of the allocator; and the states are those of the optimizer that is named.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import NamedTuple
+
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
+from planner.hardware.cluster import Device
+from planner.plan.schema import ZeroStage
+from planner.recipes.recipe import Workload, of_states
+from planner.workload.dtypes import Numerics, numerics_of
+from planner.workload.layout import Layout
+from planner.workload.optimizers import OptimizerSpec, optimizers, states_bytes
+from planner.workload.quantization import quantized_bytes
+from planner.workload.trained_tensors import TrainedTensor, counted_tensors
+
+FLAT_BYTES = 4
+"""DeepSpeed hands the optimizer its shard of an fp32 copy, as one tensor.
+
+read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, single_partition_of_fp32_groups.
+"""
+
+
+class ModelStates(NamedTuple):
+    frozen_bytes: int
+    trainable_bytes: int
+    gradients_bytes: int
+    optimizer_states_bytes: int
+    """On the device."""
+    paged_bytes: int = 0
+    """Optimizer states that are not in the allocator's memory."""
+
+    @property
+    def total_bytes(self) -> int:
+        return (
+            self.frozen_bytes
+            + self.trainable_bytes
+            + self.gradients_bytes
+            + self.optimizer_states_bytes
+        )
+
+
+def sharded(num_bytes: int, *, zero_stage: ZeroStage, from_stage: int, ranks: int) -> int:
+    """The largest shard where this stage shards, the whole where it does not."""
+    return ceil_div(num_bytes, ranks) if zero_stage >= from_stage else num_bytes
+
+
+def model_states(
+    *,
+    frozen_bytes: int,
+    tensors: Mapping[TrainedTensor, int],
+    optimizer: OptimizerSpec,
+    numerics: Numerics,
+    zero_stage: ZeroStage,
+    data_parallel_size: int,
+    device: Device,
+) -> ModelStates:
+    """Bytes by the table at the top of this module."""
+    if zero_stage == 0:
+        states = states_bytes(optimizer, tensors, width=numerics.home, device=device)
+        return ModelStates(
+            frozen_bytes=frozen_bytes,
+            trainable_bytes=blocks_bytes(tensors, numerics.trainable),
+            gradients_bytes=blocks_bytes(tensors, numerics.gradient),
+            optimizer_states_bytes=blocks_bytes(tensors, numerics.master) + states.on_device,
+            paged_bytes=states.paged,
+        )
+
+    def shard(from_stage: int, num_bytes: int) -> int:
+        return sharded(
+            num_bytes, zero_stage=zero_stage, from_stage=from_stage, ranks=data_parallel_size
+        )
+
+    params = sum(count * tensor.elements for tensor, count in tensors.items())
+    flat = TrainedTensor((ceil_div(params, data_parallel_size),), "vector")
+    states = states_bytes(optimizer, {flat: 1}, width=FLAT_BYTES, device=device)
+    return ModelStates(
+        frozen_bytes=shard(3, frozen_bytes),
+        trainable_bytes=shard(3, numerics.trainable * params),
+        gradients_bytes=shard(2, numerics.gradient * params),
+        optimizer_states_bytes=numerics.master * flat.elements + states.on_device,
+        paged_bytes=states.paged,
+    )
+
+
+def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> int:
+    """What is on the most loaded rank at the least when the optimizer steps, padding aside.
+
+    ZeRO-1 has handed on the gradients of other ranks' parts by then, as ZeRO-2 has; what is
+    offloaded is elsewhere, and a quantized model is never sharded.
+    """
+    states = _states(
+        of_states(workload),
+        numerics_of(workload, layout),
+        2 if layout.zero_stage == 1 else layout.zero_stage,
+        layout.world_size,
+        device,
+    )
+    if layout.offload == "none":
+        return states.total_bytes
+    return 0 if layout.offload == "all" else states.frozen_bytes + states.trainable_bytes
+
+
+@cache
+def _states(
+    workload: Workload, kinds: Numerics, zero_stage: ZeroStage, ranks: int, device: Device
+) -> ModelStates:
+    return model_states(
+        frozen_bytes=frozen_bytes(workload, kinds),
+        tensors=counted_tensors(workload),
+        optimizer=optimizers()[workload.recipe.optimizer.name],
+        numerics=kinds,
+        zero_stage=zero_stage,
+        data_parallel_size=ranks,
+        device=device,
+    )
+
+
+def blocks_bytes(tensors: Mapping[TrainedTensor, int], width: int) -> int:
+    """A tensor of ``width`` bytes an element for each of ``tensors``."""
+    return sum(
+        count * round_up(tensor.elements * width, ALLOCATOR_BLOCK_BYTES)
+        for tensor, count in tensors.items()
+    )
+
+
+def frozen_bytes(workload: Workload, numerics: Numerics) -> int:
+    """All frozen weights on one device, unsharded: in 16 bit, the layers' matrices quantized."""
+    quantization, model = workload.recipe.quantization, workload.model
+    rest = model.unquantized_params * numerics.outside
+    if workload.method == "full":
+        return 0
+    if quantization is None:
+        experts = model.routed_params * (numerics.frozen - numerics.outside)
+        return model.matrix_params * numerics.frozen + rest + experts
+    packed = sum(
+        count * quantized_bytes(matrix, quantization) for matrix, count in model.counted_linears
+    )
+    return packed + rest

@@ -1,0 +1,177 @@
+"""What an optimizer step allocates beside gradients and states, tensor by tensor.
+
+Each function mirrors the one that its docstring names: a variable that is still held is
+memory, and a list of tensors is as large as all of them.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from planner.base.units import ceil_div
+from planner.hardware.cluster import Device
+from planner.memory.micro_batch import largest_moment
+from planner.recipes.recipe import Workload
+from planner.tape.tensors import Event, Storage
+from planner.workload.optimizers import FP32, OptimizerSpec, optimizers
+from planner.workload.trained_tensors import TrainedTensor, trained_tensors
+
+NORM_CHUNK_ELEMENTS = 65536
+"""read: aten/src/ATen/native/cuda/MultiTensorApply.cuh, kChunkSize."""
+
+
+class Step:
+    """One step: its log, and the widths of what it works on."""
+
+    def __init__(
+        self,
+        optimizer: OptimizerSpec,
+        tensors: Sequence[TrainedTensor],
+        *,
+        width: int,
+        weight_decay: float,
+        device: Device,
+        clips: bool = True,
+    ) -> None:
+        """Without ``clips`` the norms are somebody else's."""
+        self.log: list[Event] = []
+        self.tensors = tensors
+        self.width = width
+        self.weight_decay = weight_decay
+        self.device = device
+        _norm = self._clip() if clips else None
+        _UPDATES[optimizer.step](self)
+
+    def new(self, elements: int, width: int, name: str) -> Storage:
+        return Storage(self.log, elements * width, "workspace", name)
+
+    @property
+    def groups(self) -> tuple[list[TrainedTensor], list[TrainedTensor]]:
+        """As transformers' trainer makes them; only the first decays."""
+        decaying = [tensor for tensor in self.tensors if tensor.decays]
+        return decaying, [tensor for tensor in self.tensors if not tensor.decays]
+
+    def decay_of(self, group: int) -> float:
+        return 0.0 if group else self.weight_decay
+
+    def _clip(self) -> Storage:
+        """torch/nn/utils/clip_grad.py, clip_grad_norm_; gradients are scaled in place.
+
+        On CUDA the norms of chunks come first: aten/src/ATen/native/cuda/ForeachReduceOp.cu.
+        """
+        count = len(self.tensors)
+        chunk_norms = []
+        if self.device == "cuda":
+            largest = max(tensor.elements for tensor in self.tensors)
+            chunks = count * ceil_div(largest, NORM_CHUNK_ELEMENTS)
+            chunk_norms = [self.new(chunks, FP32, "norms of chunks")]
+        norms = [self.new(1, self.width, "norm of a gradient") for _ in range(count)]
+        del chunk_norms
+        _stacked = self.new(count, self.width, "norms of all gradients")
+        total = self.new(1, self.width, "norm of all gradients")
+        del norms, _stacked
+        return total
+
+
+def _fused(_step: Step) -> None:
+    """One kernel reads and writes in place: torch's _fused_adamw_, and bitsandbytes' own."""
+
+
+def _adamw(step: Step) -> None:
+    """torch/optim/adam.py: _multi_tensor_adam where the device has foreach kernels."""
+    if step.device == "cuda":
+        for group in step.groups:
+            roots = [step.new(x.elements, step.width, "root of the variance") for x in group]
+            del roots
+        return
+    for group in step.groups:
+        _denominator = None
+        for tensor in group:
+            root = step.new(tensor.elements, step.width, "root of the variance")
+            divided = step.new(tensor.elements, step.width, "denominator")
+            del root
+            _denominator = divided
+            del divided
+
+
+def _sgd(step: Step) -> None:
+    """torch/optim/sgd.py: a gradient with its decay added is a new tensor."""
+    for number, group in enumerate(step.groups):
+        if not step.decay_of(number):
+            continue
+        if step.device == "cuda":
+            grads = [step.new(x.elements, step.width, "decayed gradient") for x in group]
+            del grads
+            continue
+        for tensor in group:
+            _grad = step.new(tensor.elements, step.width, "decayed gradient")
+            del _grad
+
+
+def _adafactor(step: Step) -> None:
+    """transformers/optimization.py, Adafactor.step: its variables are held to the next tensor."""
+    _update: Storage | None = None
+    for tensor in (x for group in step.groups for x in group):
+        elements = tensor.elements
+        _casts: list[Storage] = []
+        if step.width < FP32:
+            _casts = [
+                step.new(elements, FP32, f"{name} in fp32") for name in ("gradient", "weight")
+            ]
+        square = step.new(elements, FP32, "squared gradient")
+        _update = step.new(elements, FP32, "squared gradient and epsilon")
+        del square
+        factors: list[Storage] = []
+        if len(tensor.shape) > 1:
+            factors = [
+                step.new(elements // size, FP32, "factor of the update")
+                for size in (tensor.shape[-1], tensor.shape[-2])
+            ]
+        _update = step.new(elements, FP32, "update")
+        del factors
+        _negative = step.new(elements, FP32, "negative update")
+        del _negative
+
+
+_UPDATES: dict[str, Callable[[Step], None]] = {
+    "fused": _fused,
+    "adamw": _adamw,
+    "sgd": _sgd,
+    "adafactor": _adafactor,
+}
+
+
+def step_of(workload: Workload, *, width: int, device: Device) -> Step:
+    """A step over a workload's trained tensors of ``width`` bytes an element."""
+    settings = workload.recipe.optimizer
+    return Step(
+        optimizers()[settings.name],
+        trained_tensors(workload),
+        width=width,
+        weight_decay=settings.weight_decay,
+        device=device,
+    )
+
+
+@cache
+def step_bytes(workload: Workload, *, width: int, device: Device) -> int:
+    """What a step allocates at most, beside gradients and states."""
+    return _largest(step_of(workload, width=width, device=device).log)
+
+
+def update_bytes(
+    optimizer: OptimizerSpec,
+    tensor: TrainedTensor,
+    *,
+    width: int,
+    weight_decay: float,
+    device: Device,
+) -> int:
+    """What the update of one tensor allocates at most."""
+    step = Step(
+        optimizer, [tensor], width=width, weight_decay=weight_decay, device=device, clips=False
+    )
+    return _largest(step.log)
+
+
+def _largest(log: Sequence[Event]) -> int:
+    return sum(num_bytes for num_bytes, *_ in log[: largest_moment(log)])

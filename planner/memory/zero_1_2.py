@@ -1,0 +1,211 @@
+"""What DeepSpeed's ZeRO-1 and ZeRO-2 hold on the most loaded rank, buffer by buffer.
+
+read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, DeepSpeedZeroOptimizer:
+
+    weights            __init__: the parameters of an optimizer group become views of one flat
+                       buffer, padded to two elements a rank; on the device where it has room
+                       for both, else by way of host memory
+    optimizer states   __init__: an fp32 copy of the rank's part, and the optimizer's own
+    buckets            setup_buckets: two where communication overlaps, from the first
+                       gradient of a backward pass to its end, and no longer
+    gradients          copy_grads_in_partition: one buffer for the parameters that a rank's
+                       part touches, whole even where it touches a piece of them; with
+                       accumulation a second one beside it in the later micro-batches.
+                       ZeRO-1 also keeps every gradient that is larger than a bucket until
+                       backward ends, and all of them from one micro-batch to the next
+    a reduction        planner/memory/zero_reductions.py
+    offload            the fp32 copy, its gradient and the optimizer's states are in host memory;
+                       a buffer for the largest gradient stays on the device
+                       (temp_grad_buffer_for_gpu_offload), and each gradient is there in fp64
+                       for its norm, then in fp32, when it is reduced
+                       (set_norm_for_param_grad_in_gpu,
+                       async_inplace_copy_grad_to_fp32_buffer_from_gpu)
+    the setup          initialize_optimizer_states: a gradient of zeros for every fp32 part, all
+                       gone before the first step
+    the step           get_grad_norm_direct: each gradient in fp64, one at a time; step: the
+                       rank's gradients made flat, then in fp32, before the buffer is freed, and
+                       what the optimizer makes for a flat part (planner/memory/optimizer_step.py)
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
+
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
+from planner.hardware.cluster import Device
+from planner.memory.optimizer_step import update_bytes
+from planner.plan.schema import ZeroSection
+from planner.recipes.recipe import Workload
+from planner.workload.dtypes import Numerics
+from planner.workload.optimizers import StatesBytes, optimizers, states_bytes
+from planner.workload.parameters import Sized, parameters
+from planner.workload.trained_tensors import TrainedTensor
+
+FP32_BYTES = 4
+NORM_BYTES = 8
+"""read: deepspeed/runtime/zero/utils.py, get_norm_dtype: norms are taken in fp64."""
+START_ALIGNMENT = 2
+"""read: stage_1_and_2.py, nccl_start_alignment_factor: elements that each rank's part is a
+multiple of."""
+
+
+def block(num_bytes: int) -> int:
+    """What the allocator gives for a request."""
+    return round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
+
+
+class Partition(NamedTuple):
+    """Sizes in elements of one optimizer group, flat and cut into equal parts."""
+
+    flat: int
+    part: int
+    touched: tuple[int, ...]
+    """For each rank the parameters that its part touches, whole."""
+    largest_piece: int
+    """The longest stretch of one parameter inside one part."""
+    largest: int
+    """Elements of the largest parameter."""
+
+
+@cache
+def partition(group: tuple[Sized, ...], ranks: int) -> Partition:
+    """read: get_data_parallel_partitions and get_partition_info."""
+    flat = round_up(sum(each.elements for each in group), START_ALIGNMENT * ranks)
+    part = flat // ranks
+    touched = [0] * ranks
+    piece = largest = start = 0
+    for each in group:
+        end = start + each.elements
+        first, last = start // part, (end - 1) // part
+        largest = max(largest, each.elements)
+        for rank in range(first, last + 1):
+            touched[rank] += each.elements
+            piece = max(piece, min(end, (rank + 1) * part) - max(start, rank * part))
+        start = end
+    return Partition(
+        flat=flat,
+        part=part,
+        touched=tuple(touched),
+        largest_piece=piece,
+        largest=largest,
+    )
+
+
+def flat_tensor(elements: int) -> TrainedTensor:
+    """A part of a group as an optimizer sees it: one fp32 vector without a role."""
+    return TrainedTensor((elements,), "vector")
+
+
+def flat_states_bytes(workload: Workload, parts: Iterable[int], device: Device) -> StatesBytes:
+    """The optimizer's own states of fp32 parts of so many elements."""
+    optimizer = optimizers()[workload.recipe.optimizer.name]
+    tensors = Counter(flat_tensor(part) for part in parts)
+    return states_bytes(optimizer, tensors, width=FP32_BYTES, device=device)
+
+
+@cache
+def flat_update_bytes(workload: Workload, part: int, device: Device) -> int:
+    """What the optimizer makes while it updates one part, its gradient aside."""
+    settings = workload.recipe.optimizer
+    return update_bytes(
+        optimizers()[settings.name],
+        flat_tensor(part),
+        width=FP32_BYTES,
+        weight_decay=settings.weight_decay,
+        device=device,
+    )
+
+
+def flattened_bytes(elements: int, width: int, update: int) -> int:
+    """Gradients flat, then in fp32; by the time of the update the first copy is gone."""
+    in_fp32 = block(elements * FP32_BYTES)
+    copied = block(elements * width) if width < FP32_BYTES else 0
+    return in_fp32 + max(copied, update)
+
+
+class FlatStates(NamedTuple):
+    """Stages 1 and 2: bytes of what is flat, and of what passes through it."""
+
+    workload: Workload
+    device: Device
+    partitions: tuple[Partition, ...]
+    zero: ZeroSection
+    kinds: Numerics
+    offloaded: bool
+    """Gradients, fp32 copies and the optimizer's states are in host memory."""
+
+    @property
+    def weights_bytes(self) -> int:
+        return sum(block(each.flat * self.kinds.trainable) for each in self.partitions)
+
+    @property
+    def optimizer_bytes(self) -> int:
+        if self.offloaded:
+            return 0
+        parts = [each.part for each in self.partitions]
+        states = flat_states_bytes(self.workload, parts, self.device).on_device
+        return self.copies_bytes + states
+
+    @property
+    def copies_bytes(self) -> int:
+        """The rank's parts in fp32."""
+        if self.offloaded:
+            return 0
+        return sum(block(each.part * FP32_BYTES) for each in self.partitions)
+
+    @property
+    def setup_bytes(self) -> int:
+        """Gradients of zeros for every part, which the optimizer's states are made with."""
+        return self.copies_bytes
+
+    @property
+    def gradients_bytes(self) -> int:
+        """The buffer of the rank whose part touches most."""
+        by_rank = zip(*(each.touched for each in self.partitions), strict=True)
+        return block(max(sum(sizes) for sizes in by_rank) * self.kinds.gradient)
+
+    @property
+    def buckets_bytes(self) -> int:
+        return 2 * block(self.zero.reduce_bucket_size * self.kinds.gradient)
+
+    @property
+    def held_buffer_bytes(self) -> int:
+        """Where a gradient goes on its way from host memory, if that is where gradients are."""
+        if not self.offloaded:
+            return 0
+        return block(max(each.largest for each in self.partitions) * self.kinds.gradient)
+
+    @property
+    def step_bytes(self) -> int:
+        """The larger of a norm and of the gradients flat and in fp32, of one group at a time."""
+        if self.offloaded:
+            return 0
+        return max(
+            max(block(each.largest_piece * NORM_BYTES), self._flattened_bytes(each))
+            for each in self.partitions
+        )
+
+    def _flattened_bytes(self, each: Partition) -> int:
+        update = flat_update_bytes(self.workload, each.part, self.device)
+        return flattened_bytes(each.part, self.kinds.gradient, update)
+
+
+def flat_states(
+    workload: Workload,
+    ranks: int,
+    zero: ZeroSection,
+    kinds: Numerics,
+    *,
+    offloaded: bool,
+    device: Device,
+) -> FlatStates:
+    groups = parameters(workload).optimizer_groups
+    return FlatStates(
+        workload=workload,
+        device=device,
+        partitions=tuple(partition(group, ranks) for group in groups),
+        zero=zero,
+        kinds=kinds,
+        offloaded=offloaded,
+    )

@@ -1,0 +1,201 @@
+"""What DeepSpeed's ZeRO-3 holds on one rank, beside the parameters that are gathered.
+
+read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
+
+    weights            each frozen parameter's slice by itself; the trained ones' in one buffer
+                       (_create_fp16_partitions_with_defragmentation)
+    persistent         parameters of at most param_persistence_threshold elements stay whole
+                       from the end of one step to the next (_post_step)
+    optimizer states   fp32 copies and the optimizer's own, by sub-group (_create_fp32_partitions)
+    gradients          a buffer for the rank's slices, from the start (_setup_for_real_optimizer)
+    bucket             one, from the start (_setup_for_real_optimizer)
+    offload            gradients, fp32 copies and the optimizer's states in host memory
+                       (_configure_offloading); a gradient is on the device while it is reduced
+                       (partition_grads, _offload_grad_partition_at_boundary); with offload_param
+                       the slices too, each brought to the device to be gathered
+                       (partition_parameters.py, _all_gather_sequential)
+    the load           parameters are made, and filled from the checkpoint, one module at a time
+                       and whole (transformers/integrations/deepspeed.py at 5.23.0,
+                       _load_state_dict_into_zero3_model); a quantized model is not sharded at
+                       all (modeling_utils.py, needs_zero3_init)
+    the setup          the largest sub-group once more in fp32 (_create_fp32_partitions,
+                       initialize_optimizer_states); then, beside the bucket and the gradients,
+                       each parameter that trains is gathered for its hook
+                       (create_reduce_and_remove_grad_hooks)
+    the save           parameters are gathered one module at a time, the persistent ones having
+                       been released (engine.py, _zero3_consolidated_16bit_state_dict)
+    the step           each gradient in fp64 for its norm, one at a time (get_grad_norm_direct);
+                       a sub-group's gradients flat, then in fp32
+                       (_prepare_fp32_grad_for_sub_group)
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import NamedTuple
+
+from planner.base.units import ceil_div
+from planner.hardware.cluster import Device
+from planner.memory.zero_1_2 import (
+    FP32_BYTES,
+    NORM_BYTES,
+    block,
+    flat_states_bytes,
+    flat_update_bytes,
+    flattened_bytes,
+)
+from planner.plan.schema import Offload, ZeroSection
+from planner.recipes.recipe import Workload
+from planner.workload.dtypes import Numerics
+from planner.workload.parameters import Sized, parameters
+
+NORM_ELEMENTS = 250_000_000
+"""read: stage3.py, _constant_buffered_norm2: an offloaded gradient's norm is taken in parts."""
+
+
+class SlicedStates(NamedTuple):
+    """Stage 3: bytes on one rank."""
+
+    workload: Workload
+    device: Device
+    frozen_bytes: int
+    trained_slices: int
+    """Elements of the rank's slices of what trains."""
+    sub_groups: tuple[int, ...]
+    """Elements of each part that a step updates at once."""
+    largest_slice: int
+    persistent_bytes: int
+    largest_gathered_bytes: int
+    """The largest parameter, whole."""
+    largest_trained_bytes: int
+    """The largest one that trains, whole."""
+    zero: ZeroSection
+    kinds: Numerics
+    offload: Offload
+
+    @property
+    def weights_bytes(self) -> int:
+        """Slices of frozen parameters."""
+        return 0 if self.offload == "all" else self.frozen_bytes
+
+    @property
+    def trained_bytes(self) -> int:
+        if self.offload == "all":
+            return 0
+        return block(self.trained_slices * self.kinds.trainable)
+
+    @property
+    def optimizer_bytes(self) -> int:
+        if self.offload != "none":
+            return 0
+        states = flat_states_bytes(self.workload, self.sub_groups, self.device).on_device
+        return states + self.copies_bytes
+
+    @property
+    def copies_bytes(self) -> int:
+        """The rank's sub-groups in fp32."""
+        if self.offload != "none" or not self.kinds.master:
+            return 0
+        return sum(block(size * FP32_BYTES) for size in self.sub_groups)
+
+    @property
+    def setup_bytes(self) -> int:
+        """A sub-group in fp32 beside its copy, then zeros for its gradient."""
+        if self.offload != "none":
+            return 0
+        return block(max(self.sub_groups) * FP32_BYTES)
+
+    @property
+    def gradients_bytes(self) -> int:
+        if self.offload != "none":
+            return 0
+        return block(self.trained_slices * self.kinds.gradient)
+
+    @property
+    def bucket_bytes(self) -> int:
+        return block(self.zero.reduce_bucket_size * self.kinds.gradient)
+
+    @property
+    def passing_bytes(self) -> int:
+        """Offloaded, a reduced gradient is on the device once more, and in fp64 for its norm; a
+        slice of a parameter that is gathered is there beside the whole."""
+        if self.offload == "none":
+            return 0
+        gradient = block(self.largest_slice * self.kinds.gradient)
+        norm = block(min(self.largest_slice, NORM_ELEMENTS) * NORM_BYTES)
+        slice_bytes = self.kinds.compute * self.largest_slice if self.offload == "all" else 0
+        return gradient + norm + block(slice_bytes)
+
+    @property
+    def step_bytes(self) -> int:
+        if self.offload != "none":
+            return 0
+        return max(
+            block(self.largest_slice * NORM_BYTES),
+            *(self._flattened_bytes(size) for size in self.sub_groups),
+        )
+
+    def _flattened_bytes(self, size: int) -> int:
+        update = flat_update_bytes(self.workload, size, self.device)
+        return flattened_bytes(size, self.kinds.gradient, update)
+
+
+@cache
+def sliced_states(
+    workload: Workload,
+    ranks: int,
+    zero: ZeroSection,
+    kinds: Numerics,
+    *,
+    offload: Offload,
+    device: Device,
+) -> SlicedStates:
+    every = list(parameters(workload))
+    trained = [each for each in every if each.trains]
+    threshold = zero.param_persistence_threshold
+    return SlicedStates(
+        workload=workload,
+        device=device,
+        frozen_bytes=sum(
+            block(ceil_div(each.elements, ranks) * kinds.frozen)
+            for each in every
+            if not each.trains
+        ),
+        trained_slices=sum(ceil_div(each.elements, ranks) for each in trained),
+        sub_groups=tuple(
+            size
+            for group in parameters(workload).optimizer_groups
+            for size in sub_groups(group, ranks, zero.sub_group_size)
+        ),
+        largest_slice=max(ceil_div(each.elements, ranks) for each in trained),
+        persistent_bytes=sum(
+            gathered_bytes(each.elements, ranks, kinds.compute)
+            for each in every
+            if each.elements <= threshold
+        ),
+        largest_gathered_bytes=_largest_whole(every, ranks, kinds),
+        largest_trained_bytes=_largest_whole(trained, ranks, kinds),
+        zero=zero,
+        kinds=kinds,
+        offload=offload,
+    )
+
+
+def _largest_whole(params: Iterable[Sized], ranks: int, kinds: Numerics) -> int:
+    return max(gathered_bytes(each.elements, ranks, kinds.compute) for each in params)
+
+
+def gathered_bytes(elements: int, ranks: int, width: int) -> int:
+    """A whole parameter with the padding that makes its slices equal."""
+    return block(ceil_div(elements, ranks) * ranks * width)
+
+
+def sub_groups(group: Iterable[Sized], ranks: int, sub_group_size: int) -> Iterator[int]:
+    """read: _create_fp16_sub_groups: a sub-group is closed when it has reached the size."""
+    size = 0
+    for each in group:
+        size += ceil_div(each.elements, ranks)
+        if size >= sub_group_size:
+            yield size
+            size = 0
+    if size:
+        yield size

@@ -1,0 +1,33 @@
+"""Which matrices of a model carry an adapter, as peft would have it.
+
+read: peft/utils/transformers_weight_conversion.py at 0.21.2: for models whose experts were
+``nn.Linear`` before transformers 5, ``all-linear``, ``gate_proj``, ``up_proj`` and ``down_proj``
+come to mean the fused experts and the router. peft then makes each layer's experts anew, whole
+and with their adapters added, in every pass, and refuses dropout (peft/tuners/lora/layer.py,
+ParamWrapper). This launcher leaves routed experts frozen, so it names the matrices that remain.
+"""
+
+from typing import Literal
+
+from planner.models.model_spec import ModelSpec
+
+Targets = Literal["all-linear"] | tuple[str, ...]
+
+RENAMED_FOR = ("deepseek_v2", "deepseek_v3", "glm4_moe", "mixtral", "olmoe", "qwen3_moe")
+"""Architectures of which peft takes these names for the fused experts."""
+RENAMED = ("gate", "gate_proj", "up_proj", "down_proj")
+
+
+def lora_targets(model: ModelSpec, targets: Targets) -> Targets:
+    """The names to give to peft: those of the recipe, or the matrices that can be named."""
+    if targets != "all-linear" or model.model_type not in RENAMED_FOR:
+        return targets
+    names = (linear.name for linear, _ in model.counted_linears)
+    return tuple(dict.fromkeys(name for name in names if name not in RENAMED))
+
+
+def misunderstood_targets(model: ModelSpec, targets: Targets) -> tuple[str, ...]:
+    """Names of the recipe that would adapt the fused experts."""
+    if targets == "all-linear" or model.model_type not in RENAMED_FOR:
+        return ()
+    return tuple(name for name in targets if name in RENAMED)

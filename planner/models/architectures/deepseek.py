@@ -1,0 +1,163 @@
+"""DeepSeek-V2 and V3, GLM-4.5: routed and shared experts, latent attention in DeepSeek's."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import structs, to_builtins
+
+from planner.models.architectures.keys import Architecture, Config
+from planner.models.architectures.llama import attention_bias, decoder
+from planner.models.architectures.mixture import experts_of, no_router_loss
+from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
+from planner.models.model_spec import ModelSpec
+
+
+def _deepseek_v2(config: Config) -> ModelSpec:
+    no_router_loss(config)
+    config.refuse("mlp_bias", "the parameter count knows no biases in the MLP")
+    bias, latent = config.flag("attention_bias"), _latent(config)
+    # transformers ignores num_key_value_heads but for a count of groups, which must be one.
+    spec = decoder(
+        config,
+        "deepseek_v2",
+        qkv_bias=bias,
+        output_bias=bias,
+        rotary="complex",
+        experts=_experts(config),
+        latent=latent,
+    )
+    return structs.replace(spec, head_dim=latent.qk_rope_head_dim)
+
+
+def _latent(config: Config) -> LatentAttentionSpec:
+    """Where the key is there, a ``q_lora_rank`` of ``null`` means that there is none."""
+    queries: int | None = config.integer("q_lora_rank", 1536)
+    if "q_lora_rank" in config.content and config.content["q_lora_rank"] is None:
+        queries = None
+    return LatentAttentionSpec(
+        q_lora_rank=queries,
+        kv_lora_rank=config.integer("kv_lora_rank", 512),
+        qk_nope_head_dim=config.integer("qk_nope_head_dim", 128),
+        qk_rope_head_dim=config.integer("qk_rope_head_dim", 64),
+        v_head_dim=config.integer("v_head_dim", 128),
+    )
+
+
+def _experts(config: Config) -> ExpertsSpec:
+    grouped = config.content.get("topk_method") == "group_limited_greedy"
+    size = config.integer("moe_intermediate_size", 1407)
+    return ExpertsSpec(
+        num_experts=config.integer("n_routed_experts", 64),
+        experts_per_token=config.integer("num_experts_per_tok"),
+        intermediate_size=size,
+        router="fp32-softmax",
+        num_groups=config.integer("n_group") if grouped else 1,
+        chosen_groups=config.integer("topk_group") if grouped else 1,
+        shared_intermediate_size=size * config.integer("n_shared_experts", 2),
+        first_dense_layers=config.count("first_k_dense_replace"),
+    )
+
+
+def _keys(spec: ModelSpec) -> dict[str, Any]:
+    experts, latent = experts_of(spec), spec.latent
+    assert latent is not None
+    grouped = experts.num_groups > 1
+    return {
+        **attention_bias(spec),
+        **to_builtins(latent),
+        "n_routed_experts": experts.num_experts,
+        "num_experts_per_tok": experts.experts_per_token,
+        "moe_intermediate_size": experts.intermediate_size,
+        "n_shared_experts": experts.shared_intermediate_size // experts.intermediate_size,
+        "first_k_dense_replace": experts.first_dense_layers,
+        "topk_method": "group_limited_greedy" if grouped else "greedy",
+        "n_group": experts.num_groups,
+        "topk_group": experts.chosen_groups,
+    }
+
+
+def _deepseek_v3(config: Config) -> ModelSpec:
+    no_router_loss(config)
+    bias, latent = config.flag("attention_bias"), _latent(config)
+    config.refuse("rope_interleave", "halves that turn are not in the ledger", ordinary=True)
+    spec = decoder(
+        config,
+        "deepseek_v3",
+        key_value_heads=128,
+        qkv_bias=bias,
+        output_bias=bias,
+        rotary="pairs",
+        experts=_corrected_experts(config, counts=(256, 8, 2048), groups=(8, 4), dense=3),
+        latent=latent,
+    )
+    return structs.replace(spec, head_dim=latent.qk_rope_head_dim)
+
+
+def _glm4_moe(config: Config) -> ModelSpec:
+    no_router_loss(config)
+    return decoder(
+        config,
+        "glm4_moe",
+        key_value_heads=8,
+        rotary_fraction=0.5,
+        qkv_bias=config.flag("attention_bias"),
+        qk_norm="heads" if config.flag("use_qk_norm") else None,
+        rotary="joined",
+        experts=_corrected_experts(config, counts=(128, 8, 1408), groups=(1, 1), dense=1),
+    )
+
+
+def _corrected_experts(
+    config: Config, *, counts: tuple[int, int, int], groups: tuple[int, int], dense: int
+) -> ExpertsSpec:
+    """What the class assumes: experts, those for a token, and their size; groups, and those that
+    are chosen; layers at the start that have none."""
+    size = config.integer("moe_intermediate_size", counts[2])
+    return ExpertsSpec(
+        num_experts=config.integer("n_routed_experts", counts[0]),
+        experts_per_token=config.integer("num_experts_per_tok", counts[1]),
+        intermediate_size=size,
+        router="sigmoid",
+        normalized=config.flag("norm_topk_prob", default=True),
+        num_groups=config.integer("n_group", groups[0]),
+        chosen_groups=config.integer("topk_group", groups[1]),
+        shared_intermediate_size=size * config.integer("n_shared_experts", 1),
+        first_dense_layers=config.count("first_k_dense_replace", dense),
+    )
+
+
+def _corrected_keys(spec: ModelSpec) -> dict[str, Any]:
+    experts = experts_of(spec)
+    return {
+        **attention_bias(spec),
+        "n_routed_experts": experts.num_experts,
+        "num_experts_per_tok": experts.experts_per_token,
+        "moe_intermediate_size": experts.intermediate_size,
+        "norm_topk_prob": experts.normalized,
+        "n_shared_experts": experts.shared_intermediate_size // experts.intermediate_size,
+        "first_k_dense_replace": experts.first_dense_layers,
+        "n_group": experts.num_groups,
+        "topk_group": experts.chosen_groups,
+    }
+
+
+def _deepseek_v3_keys(spec: ModelSpec) -> dict[str, Any]:
+    assert spec.latent is not None
+    return {**_corrected_keys(spec), **to_builtins(spec.latent)}
+
+
+def _glm4_moe_keys(spec: ModelSpec) -> dict[str, Any]:
+    return _corrected_keys(spec) | {"use_qk_norm": spec.qk_norm is not None}
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "deepseek_v2": Architecture(
+        native_class="DeepseekV2ForCausalLM", read=_deepseek_v2, written=_keys
+    ),
+    "deepseek_v3": Architecture(
+        native_class="DeepseekV3ForCausalLM", read=_deepseek_v3, written=_deepseek_v3_keys
+    ),
+    "glm4_moe": Architecture(
+        native_class="Glm4MoeForCausalLM", read=_glm4_moe, written=_glm4_moe_keys
+    ),
+}

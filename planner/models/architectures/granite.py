@@ -1,0 +1,61 @@
+"""Granite 3 and HunYuan: Llamas with multipliers, and with norms on turned queries and keys."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from planner.models.architectures.keys import Architecture, Config
+from planner.models.architectures.llama import attention_bias, decoder, hidden_act
+from planner.models.architectures.mixture import local_experts, no_router_loss
+from planner.models.expert_shape import ExpertsSpec
+from planner.models.model_spec import ModelSpec
+
+
+def _granite(config: Config) -> ModelSpec:
+    config.refuse("mlp_bias", "the parameter count knows no biases in the MLP")
+    bias = config.flag("attention_bias")
+    return decoder(config, "granite", qkv_bias=bias, output_bias=bias, multipliers=True)
+
+
+def _granitemoe(config: Config) -> ModelSpec:
+    no_router_loss(config)
+    bias = config.flag("attention_bias")
+    experts = ExpertsSpec(
+        num_experts=config.integer("num_local_experts", 8),
+        experts_per_token=config.integer("num_experts_per_tok", 2),
+        intermediate_size=config.integer("intermediate_size"),
+        router="chosen-softmax-fp32",
+    )
+    return decoder(
+        config,
+        "granitemoe",
+        qkv_bias=bias,
+        output_bias=bias,
+        multipliers=True,
+        experts=experts,
+    )
+
+
+def _hunyuan(config: Config) -> ModelSpec:
+    bias = config.flag("attention_bias")
+    return decoder(
+        config, "hunyuan_v1_dense", qkv_bias=bias, output_bias=bias, qk_norm="heads-rotated"
+    )
+
+
+def _keys(spec: ModelSpec) -> dict[str, Any]:
+    return attention_bias(spec) | hidden_act(spec)
+
+
+def _granitemoe_keys(spec: ModelSpec) -> dict[str, Any]:
+    return _keys(spec) | local_experts(spec)
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "granite": Architecture(native_class="GraniteForCausalLM", read=_granite, written=_keys),
+    "granitemoe": Architecture(
+        native_class="GraniteMoeForCausalLM", read=_granitemoe, written=_granitemoe_keys
+    ),
+    "hunyuan_v1_dense": Architecture(
+        native_class="HunYuanDenseV1ForCausalLM", read=_hunyuan, written=_keys
+    ),
+}

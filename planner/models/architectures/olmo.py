@@ -1,0 +1,53 @@
+"""OLMo-2, and EXAONE 4: norms behind attention and MLP."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from planner.models.architectures.keys import Architecture, Config
+from planner.models.architectures.llama import attention_bias, decoder, hidden_act
+from planner.models.architectures.windows import layer_types, windows
+from planner.models.model_spec import ModelSpec
+
+
+def _olmo2(config: Config) -> ModelSpec:
+    bias = config.flag("attention_bias")
+    return decoder(
+        config,
+        "olmo2",
+        qkv_bias=bias,
+        output_bias=bias,
+        norm="rms-fp32",
+        norms="after",
+        qk_norm="whole",
+        rotary="halves-fp32",
+    )
+
+
+def _olmo2_keys(spec: ModelSpec) -> dict[str, Any]:
+    return attention_bias(spec) | hidden_act(spec)
+
+
+def _exaone4(config: Config) -> ModelSpec:
+    """Where it has windows, the layers without one do not turn queries and keys."""
+    hybrid = windows(config, config.window(4096), full_every=4)
+    return decoder(
+        config,
+        "exaone4",
+        key_value_heads=32,
+        norms="after",
+        qk_norm="heads",
+        unrotated_every=hybrid.get("full_attention_every"),
+        **hybrid,
+    )
+
+
+def _exaone4_keys(spec: ModelSpec) -> dict[str, Any]:
+    return hidden_act(spec) | layer_types(spec) | {"sliding_window": spec.sliding_window}
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "exaone4": Architecture(
+        native_class="Exaone4ForCausalLM", read=_exaone4, written=_exaone4_keys
+    ),
+    "olmo2": Architecture(native_class="Olmo2ForCausalLM", read=_olmo2, written=_olmo2_keys),
+}

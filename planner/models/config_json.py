@@ -1,0 +1,140 @@
+"""``config.json`` of Hugging Face and THUDM checkpoints -> :class:`ModelSpec`, and back.
+
+The names of each line of architectures are in planner/configs/. Defaults are those of the
+configuration classes in transformers 5.23, and of ``configuration_chatglm.py`` at
+THUDM/chatglm3-6b for ``chatglm``.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from planner.base.errors import InvalidFileError, NoFormulasError
+from planner.base.preset_files import ModelPreset, Source
+from planner.base.strict_yaml import read_text
+from planner.models.architectures import (
+    deepseek,
+    gemma,
+    glm,
+    gpt,
+    gpt_fused,
+    gpt_learned,
+    granite,
+    llama,
+    mixture,
+    olmo,
+    smollm,
+)
+from planner.models.architectures.keys import Architecture, Config
+from planner.models.model_spec import ModelSpec
+from planner.models.traced_model import TracedSpec
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    **deepseek.ARCHITECTURES,
+    **gemma.ARCHITECTURES,
+    **glm.ARCHITECTURES,
+    **gpt.ARCHITECTURES,
+    **gpt_fused.ARCHITECTURES,
+    **gpt_learned.ARCHITECTURES,
+    **granite.ARCHITECTURES,
+    **llama.ARCHITECTURES,
+    **mixture.ARCHITECTURES,
+    **olmo.ARCHITECTURES,
+    **smollm.ARCHITECTURES,
+}
+NATIVE_CLASSES = {
+    name: each.native_class for name, each in ARCHITECTURES.items() if each.native_class
+}
+
+
+def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
+    """The shape that a ``config.json`` states; ``path`` is for messages only."""
+    config = Config(content, path)
+    model_type = config.text("model_type")
+    if model_type not in ARCHITECTURES:
+        raise NoFormulasError(path, None, f"model_type: no formulas for {model_type!r}")
+    if not _dequantized_at_load(content.get("quantization_config")):
+        raise config.error("quantization_config: its weights are quantized. Use the original")
+    try:
+        return ARCHITECTURES[model_type].read(config)
+    except ValueError as error:
+        raise config.error(str(error)) from error
+
+
+def _dequantized_at_load(quantization: Any) -> bool:
+    """Nothing, or the MXFP4 of gpt-oss, which the launcher has transformers undo."""
+    if not quantization:
+        return True
+    return isinstance(quantization, dict) and quantization.get("quant_method") == "mxfp4"
+
+
+def config_from_spec(spec: ModelSpec) -> dict[str, Any]:
+    """transformers' keys of a shape: what its configuration class is built from."""
+    if isinstance(spec, TracedSpec):
+        return dict(json.loads(spec.config))
+    config: dict[str, Any] = {
+        "model_type": spec.model_type,
+        "num_hidden_layers": spec.num_layers,
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "num_attention_heads": spec.num_attention_heads,
+        "num_key_value_heads": spec.num_key_value_heads,
+        "head_dim": spec.head_dim,
+        "vocab_size": spec.vocab_size,
+        "max_position_embeddings": spec.max_position_embeddings,
+        "tie_word_embeddings": spec.tied_embeddings,
+        "pad_token_id": None,
+    }
+    if spec.rotary_fraction < 1:
+        config["rope_parameters"] = {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "partial_rotary_factor": spec.rotary_fraction,
+        }
+    architecture = ARCHITECTURES.get(spec.model_type)
+    if architecture is None:
+        return config
+    shared = {key: value for key, value in config.items() if key not in architecture.derived}
+    return shared | architecture.written(spec)
+
+
+def load_model_dir(directory: Path) -> ModelPreset:
+    """A checkpoint directory as if it were a preset; its published size is the computed one."""
+    path = directory / "config.json"
+    if not path.is_file():
+        raise InvalidFileError(
+            directory, None, "holds no config.json. Name a model's directory or a preset"
+        )
+    spec = _spec_or_trace(_read_json(path), path)
+    return ModelPreset(
+        name=directory.resolve().name,
+        hub_id=str(directory),
+        source=Source(title="config.json", url=str(path)),
+        native_class=(
+            spec.native_class if isinstance(spec, TracedSpec) else NATIVE_CLASSES[spec.model_type]
+        ),
+        expected_params=spec.num_params,
+        expected_params_source="Derived from the shape in config.json.",
+        spec=spec,
+    )
+
+
+def _spec_or_trace(content: Mapping[str, Any], path: Path) -> ModelSpec:
+    try:
+        return spec_from_config(content, path)
+    except NoFormulasError as missing:
+        # Only a model that nobody has described waits for the training stack.
+        from planner.training_stack.trace_client import tracing_service
+
+        return tracing_service().shape(content, str(missing))
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InvalidFileError(path, error.lineno, f"not JSON: {error.msg}") from error
+    if not isinstance(content, dict):
+        raise InvalidFileError(path, None, "holds no keys. Copy the model's own config.json here")
+    return content

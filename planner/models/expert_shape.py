@@ -1,0 +1,149 @@
+"""The shapes of routed experts and of latent attention, as a model's configuration states them."""
+
+from typing import Literal
+
+from planner.base.strict_yaml import PositiveInt, Spec
+from planner.models.linear import Linear
+
+Router = Literal[
+    "softmax", "softmax-fp32", "fp32-softmax", "sigmoid", "chosen-softmax", "chosen-softmax-fp32"
+]
+"""How tokens are given to experts, and with which weights (read: the router of each
+modeling_*.py in transformers 5.23). ``softmax``: over all experts; the weights of those that
+are chosen go back to the dtype of the logits (Qwen, OLMoE). ``softmax-fp32``: the weights stay
+in fp32, and so does what they multiply (Mixtral). ``fp32-softmax``: as that, and the logits are
+made of operands cast to fp32 (DeepSeek-V2). ``sigmoid``: of the logits made so; experts are
+chosen by corrected scores (DeepSeek-V3, GLM-4.5). ``chosen-softmax``: over the chosen alone
+(gpt-oss). ``chosen-softmax-fp32``: the same in fp32, then in the input's dtype (Granite)."""
+
+
+def _matrix(name: str, in_features: int, out_features: int, *, bias: bool = False) -> Linear:
+    return Linear(name=name, in_features=in_features, out_features=out_features, bias=bias)
+
+
+class ExpertsSpec(Spec):
+    """The mixture of experts in a model's layers, and which layers have none."""
+
+    num_experts: PositiveInt
+    """Routed experts of a layer; their weights are one tensor a matrix, not ``nn.Linear``."""
+    experts_per_token: PositiveInt
+    intermediate_size: int
+    """Of one routed expert."""
+    router: Router
+    normalized: bool = False
+    """Whether the weights of a token's experts are made to sum to one."""
+    num_groups: int = 1
+    """Experts are chosen from the best groups only, where there are several."""
+    chosen_groups: int = 1
+    biased: bool = False
+    """Experts and router have biases, and the activation is a clamped SwiGLU (gpt-oss)."""
+    shared_intermediate_size: int = 0
+    """Of the MLP that every token passes beside its experts; 0 where there is none."""
+    shared_gate: bool = False
+    """Whether a sigmoid weighs that MLP's output (Qwen2-MoE)."""
+    first_dense_layers: int = 0
+    """So many layers at the start have an ordinary MLP (DeepSeek)."""
+    every: PositiveInt = 1
+    """One layer in so many is routed, the last of them; the others have an ordinary MLP."""
+    dense_layers: tuple[int, ...] = ()
+    """Further layers with an ordinary MLP, counted from 0."""
+
+    def __post_init__(self) -> None:
+        if self.experts_per_token > self.num_experts:
+            raise ValueError(
+                f"experts_per_token ({self.experts_per_token}) must not exceed "
+                f"num_experts ({self.num_experts})"
+            )
+
+    def routes(self, layer: int) -> bool:
+        """Whether the layer of that index, counted from 0, has routed experts."""
+        return (
+            layer >= self.first_dense_layers
+            and layer not in self.dense_layers
+            and (layer + 1) % self.every == 0
+        )
+
+    def router_tensors(self, hidden_size: int) -> dict[str, int]:
+        """Elements of the router's parameters by name."""
+        tensors = {"router": self.num_experts * hidden_size}
+        if self.biased:
+            tensors["router.bias"] = self.num_experts
+        return tensors
+
+    def expert_tensors(self, hidden_size: int) -> dict[str, int]:
+        """Elements of all routed experts' parameters by name: one tensor for all experts."""
+        count, inner = self.num_experts, self.intermediate_size
+        tensors = {
+            "experts.gate_up_proj": count * 2 * inner * hidden_size,
+            "experts.down_proj": count * inner * hidden_size,
+        }
+        if self.biased:
+            tensors |= {
+                "experts.gate_up_proj_bias": count * 2 * inner,
+                "experts.down_proj_bias": count * hidden_size,
+            }
+        return tensors
+
+    def shared_matrices(self, hidden_size: int) -> tuple[Linear, ...]:
+        """What every token passes beside its experts."""
+        h, inner = hidden_size, self.shared_intermediate_size
+        if not inner:
+            return ()
+        return (
+            _matrix("gate_proj", h, inner),
+            _matrix("up_proj", h, inner),
+            _matrix("down_proj", inner, h),
+            *((_matrix("shared_expert_gate", h, 1),) if self.shared_gate else ()),
+        )
+
+    def params(self, hidden_size: int) -> int:
+        """Of one layer's router and routed experts."""
+        tensors = self.router_tensors(hidden_size) | self.expert_tensors(hidden_size)
+        return sum(tensors.values())
+
+    def active_weights(self, hidden_size: int) -> int:
+        """Weights of one layer's matrices that one token is multiplied with."""
+        chosen = self.experts_per_token * 3 * self.intermediate_size * hidden_size
+        return self.num_experts * hidden_size + chosen
+
+
+class LatentAttentionSpec(Spec):
+    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1)."""
+
+    q_lora_rank: int | None = None
+    """Width of the queries' latent; nothing where queries are projected directly."""
+    kv_lora_rank: int
+    """Width of the latent that keys and values share."""
+    qk_nope_head_dim: int
+    """Dimensions of each head's query and key that do not rotate."""
+    qk_rope_head_dim: int
+    """Those that do; the rotated key is one for all heads."""
+    v_head_dim: int
+
+    @property
+    def qk_head_dim(self) -> int:
+        return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    @property
+    def norm_sizes(self) -> tuple[int, ...]:
+        """Of the RMSNorms over the latents."""
+        of_queries = () if self.q_lora_rank is None else (self.q_lora_rank,)
+        return (*of_queries, self.kv_lora_rank)
+
+    def matrices(self, hidden_size: int, heads: int, *, bias: bool) -> tuple[Linear, ...]:
+        """Those of DeepseekV2Attention and DeepseekV3Attention."""
+        h, queries, values = hidden_size, heads * self.qk_head_dim, heads * self.v_head_dim
+        query: tuple[Linear, ...] = (_matrix("q_proj", h, queries),)
+        if self.q_lora_rank is not None:
+            query = (
+                _matrix("q_a_proj", h, self.q_lora_rank, bias=bias),
+                _matrix("q_b_proj", self.q_lora_rank, queries),
+            )
+        rank = self.kv_lora_rank
+        expanded = heads * self.qk_nope_head_dim + values
+        return (
+            *query,
+            _matrix("kv_a_proj_with_mqa", h, rank + self.qk_rope_head_dim, bias=bias),
+            _matrix("kv_b_proj", rank, expanded),
+            _matrix("o_proj", values, h, bias=bias),
+        )

@@ -1,0 +1,57 @@
+"""Which layers of a model are alike, and what tells the others from them."""
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from typing import NamedTuple
+
+from planner.models.expert_shape import ExpertsSpec
+
+
+class LayerKind(NamedTuple):
+    """What tells one layer of a model from another; layers of one kind are all alike."""
+
+    sliding_window: int | None = None
+    """Positions that attention looks back; beyond it a mask is needed."""
+    routed: bool = False
+    """Whether tokens go to experts in the place of one MLP."""
+    variety: int = 0
+    """Which of the sets of matrices it has, in a model that is traced."""
+    rotates: bool = True
+    """Whether queries and keys are turned by their positions."""
+
+
+class LayerPattern(NamedTuple):
+    """What decides the kind of each layer: ModelSpec's fields of these names."""
+
+    num_layers: int
+    window: int | None
+    full_every: int | None
+    full_first: int
+    unrotated_every: int | None
+    experts: ExpertsSpec | None
+
+    def kind(self, number: int) -> LayerKind:
+        """Of the layer of that number, the first being 1."""
+        full = number <= self.full_first or _is_last_of(self.full_every, number)
+        return LayerKind(
+            sliding_window=None if full else self.window,
+            rotates=not _is_last_of(self.unrotated_every, number),
+            routed=self.experts is not None and self.experts.routes(number - 1),
+        )
+
+
+def _is_last_of(every: int | None, number: int) -> bool:
+    return every is not None and number % every == 0
+
+
+@cache
+def layers_of(pattern: LayerPattern) -> tuple[LayerKind, ...]:
+    """The kind of each layer, in forward order."""
+    return tuple(pattern.kind(number) for number in range(1, pattern.num_layers + 1))
+
+
+@cache
+def counted(pattern: LayerPattern) -> Mapping[LayerKind, int]:
+    """How many layers there are of each kind, in the order in which they first come."""
+    return Counter(layers_of(pattern))

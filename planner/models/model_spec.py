@@ -1,0 +1,303 @@
+"""The shape of a decoder-only transformer, and how many parameters it has.
+
+Names are those of Hugging Face's ``config.json``. A parameter count is made of matrices
+(`Linear`), so that quantization, LoRA and FLOPs all count from the same list.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Literal
+
+from planner.base.strict_yaml import Spec
+from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
+from planner.models.layer_kinds import LayerKind, LayerPattern, counted, layers_of
+from planner.models.linear import Linear
+from planner.models.module_names import module_names
+
+Mlp = Literal["swiglu", "fused-swiglu", "plain"]
+"""``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM).
+``plain``: no gate, an activation between two matrices (GPT)."""
+Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu"]
+"""What the gate goes through. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new`` and
+``gelu-quick`` are made of several operators (transformers' ``gelu_new``, ``quick_gelu``)."""
+Rotary = Literal["halves", "halves-fp32", "joined", "interleaved", "complex", "split", "pairs"]
+"""How queries and keys are turned. ``halves``: each head's first half with its second.
+``halves-fp32``: the same in fp32, then cast back (OLMo-2). ``joined``: as ``halves``, then what
+rotates and what does not are concatenated (Phi-3). ``interleaved``: neighbours with each other,
+then concatenated (GLM). ``complex``: neighbours as one complex number (DeepSeek-V2).
+``split``: as ``halves``, each half on its own, then concatenated (gpt-oss).
+``pairs``: neighbours with each other, first and second ones apart (DeepSeek-V3)."""
+Norm = Literal["rms", "rms-fp32", "rms-plus-one", "layer"]
+"""An RMSNorm is made in fp32. ``rms``: cast back, then scaled by its weight (Llama).
+``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-plus-one``: the same, by one more than its
+weight (Gemma). ``layer``: LayerNorm (GPT)."""
+Norms = Literal["before", "around", "after"]
+"""``before``: attention and MLP each have a norm at their input. ``after``: at their output,
+before the residual is added (OLMo-2). ``around``: at both (Gemma 2, GLM-4-0414)."""
+QkNorm = Literal["heads", "heads-rotated", "whole"]
+"""Norms of queries and of keys. ``heads``: over each head (Qwen3). ``heads-rotated``: the same,
+once they have been turned (HunYuan). ``whole``: over all heads at once (OLMo-2)."""
+Residual = Literal["sequential", "parallel", "parallel-two-norms"]
+"""``sequential``: the MLP reads what attention has added to. ``parallel``: both read the same
+normalised input (Phi). ``parallel-two-norms``: both read the layer's input, each through its own
+norm (GPT-NeoX)."""
+Positions = Literal["rotary", "learned", "alibi"]
+"""``learned``: a table of vectors added to the embeddings. ``alibi``: a slope on the scores."""
+
+
+class ModelSpec(Spec):
+    """The numbers of one model's shape, as its own configuration states them."""
+
+    model_type: str
+    """transformers' name of the architecture that the launcher builds (``glm`` for ChatGLM3)."""
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    max_position_embeddings: int
+    sliding_window: int | None = None
+    """Positions that attention looks back in the layers that have a window."""
+    full_attention_every: int | None = None
+    """One layer in so many has no window, the last of them; nothing where all layers have it."""
+    full_attention_first: int = 0
+    """So many layers at the start have no window (Qwen2's ``max_window_layers``)."""
+    unrotated_every: int | None = None
+    """One layer in so many does not turn queries and keys, the last of them (SmolLM3)."""
+    local_rotary: bool = False
+    """Layers with a window have rotary tables of their own (Gemma 3)."""
+    qkv_bias: bool = False
+    output_bias: bool = False
+    tied_embeddings: bool = False
+    mlp_bias: bool = False
+    head_bias: bool = False
+    mlp: Mlp = "swiglu"
+    activation: Activation = "silu"
+    norm_bias: bool = False
+    """Whether LayerNorms have one."""
+    embedding_norm: bool = False
+    """A norm between the embeddings and the first layer (Bloom)."""
+    residual: Residual = "sequential"
+    positions: Positions = "rotary"
+    position_offset: int = 0
+    """Rows of the learned table in front of the first position (OPT)."""
+    embedding_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    """Of what attention and MLP add to the residual stream."""
+    attention_dropout: float = 0.0
+    """Of the attention weights."""
+    rotary_fraction: float = 1.0
+    """Share of each head's dimensions that rotate."""
+    rotary: Rotary = "halves"
+    norm: Norm = "rms"
+    norms: Norms = "before"
+    qk_norm: QkNorm | None = None
+    scaled_embeddings: bool = False
+    """The token embedding multiplies its rows by a number (Gemma)."""
+    multipliers: bool = False
+    """Embeddings, both blocks' outputs and the logits are multiplied by numbers (Granite)."""
+    attn_logit_softcapping: float | None = None
+    """Where attention's scores are capped by ``tanh``, which no fused kernel does (Gemma 2)."""
+    final_logit_softcapping: float | None = None
+    """Where the logits are (Gemma 2)."""
+    attention_sinks: bool = False
+    """Each head has one score more, a parameter, and attention is eager (gpt-oss)."""
+    fused_qkv: bool = False
+    """One matrix holds query, key and value (Phi-3)."""
+    experts: ExpertsSpec | None = None
+    """Mixture of experts; ``intermediate_size`` is then that of the layers without."""
+    latent: LatentAttentionSpec | None = None
+    """Multi-head latent attention; ``head_dim`` is then that of the part that rotates."""
+
+    def __post_init__(self) -> None:
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "
+                f"num_key_value_heads ({self.num_key_value_heads})"
+            )
+
+    @property
+    def query_size(self) -> int:
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def scored_size(self) -> int:
+        """Width of the queries and of what attention returns, together."""
+        if self.latent is None:
+            return 2 * self.query_size
+        return self.num_attention_heads * (self.latent.qk_head_dim + self.latent.v_head_dim)
+
+    @property
+    def key_value_size(self) -> int:
+        """Width of the keys alone, equal to that of the values."""
+        return self.num_key_value_heads * self.head_dim
+
+    @property
+    def cached_sizes(self) -> tuple[int, int]:
+        """Widths of what generation keeps of a token in one layer: its key and its value, or
+        what latent attention makes both of, and the part that rotates."""
+        if self.latent is None:
+            return self.key_value_size, self.key_value_size
+        return self.latent.kv_lora_rank, self.latent.qk_rope_head_dim
+
+    @property
+    def layers(self) -> tuple[LayerKind, ...]:
+        """The kind of each layer, in forward order."""
+        return layers_of(self._pattern)
+
+    @property
+    def kinds(self) -> Mapping[LayerKind, int]:
+        """How many layers there are of each kind, in the order in which they first come."""
+        return counted(self._pattern)
+
+    @property
+    def _pattern(self) -> LayerPattern:
+        return LayerPattern(
+            self.num_layers,
+            self.sliding_window,
+            self.full_attention_every,
+            self.full_attention_first,
+            self.unrotated_every,
+            self.experts,
+        )
+
+    def linears(self, kind: LayerKind) -> tuple[Linear, ...]:
+        """Matrices of one layer of a kind, in forward order; routed experts are none."""
+        return _linears(self, kind)
+
+    @property
+    def _attention(self) -> tuple[Linear, ...]:
+        h, q, kv = self.hidden_size, self.query_size, self.key_value_size
+        widths = {"q_proj": q, "k_proj": kv, "v_proj": kv}
+        if self.fused_qkv:
+            widths = {"qkv_proj": q + 2 * kv}
+        return (
+            *(self._linear(role, h, width, bias=self.qkv_bias) for role, width in widths.items()),
+            self._linear("o_proj", q, h, bias=self.output_bias),
+        )
+
+    @property
+    def _mlp(self) -> tuple[Linear, ...]:
+        h, i = self.hidden_size, self.intermediate_size
+        widths = {"gate_proj": i, "up_proj": i}
+        if self.mlp == "fused-swiglu":
+            widths = {"gate_up_proj": 2 * i}
+        if self.mlp == "plain":
+            widths = {"up_proj": i}
+        return (
+            *(self._linear(role, h, width, bias=self.mlp_bias) for role, width in widths.items()),
+            self._linear("down_proj", i, h, bias=self.mlp_bias),
+        )
+
+    def _linear(self, role: str, in_features: int, out_features: int, *, bias: bool) -> Linear:
+        return Linear(
+            name=module_names(self.model_type).matrices.get(role, role),
+            in_features=in_features,
+            out_features=out_features,
+            bias=bias,
+            role=role,
+        )
+
+    @property
+    def counted_linears(self) -> list[tuple[Linear, int]]:
+        """Matrices of all layers, with the number of layers that have each."""
+        return [
+            (linear, count) for kind, count in self.kinds.items() for linear in self.linears(kind)
+        ]
+
+    @property
+    def matrix_params(self) -> int:
+        """Weights of all layers' matrices, biases left out."""
+        return sum(count * linear.weight_params for linear, count in self.counted_linears)
+
+    @property
+    def norm_params(self) -> int:
+        """One norm over the hidden size."""
+        return (2 if self.norm_bias else 1) * self.hidden_size
+
+    @property
+    def layer_norm_sizes(self) -> tuple[int, ...]:
+        """Elements of each vector of one layer that belongs to no matrix: norms and sinks."""
+        inside: tuple[int, ...] = () if self.latent is None else self.latent.norm_sizes
+        if self.qk_norm == "whole":
+            inside += (self.query_size, self.key_value_size)
+        elif self.qk_norm is not None:
+            inside += (self.head_dim,) * 2
+        if self.attention_sinks:
+            inside += (self.num_attention_heads,)
+        count = 1 if self.residual == "parallel" else 2
+        if self.norms == "around":
+            count = 4
+        return (self.hidden_size,) * (count * (2 if self.norm_bias else 1)) + inside
+
+    @property
+    def layer_norm_params(self) -> int:
+        """Norms of one layer, and its sinks."""
+        return sum(self.layer_norm_sizes)
+
+    def expert_params(self, kind: LayerKind) -> int:
+        """One layer's router and routed experts, none in a layer with an ordinary MLP."""
+        if not kind.routed or self.experts is None:
+            return 0
+        return self.experts.params(self.hidden_size)
+
+    @property
+    def routed_params(self) -> int:
+        """All layers' routers and routed experts."""
+        return sum(count * self.expert_params(kind) for kind, count in self.kinds.items())
+
+    def layer_params(self, kind: LayerKind) -> int:
+        """One layer's matrices with their biases, experts and norms."""
+        linears = sum(linear.num_params for linear in self.linears(kind))
+        return linears + self.expert_params(kind) + self.layer_norm_params
+
+    @property
+    def largest_layer_params(self) -> int:
+        return max(self.layer_params(kind) for kind in self.kinds)
+
+    @property
+    def embedding_params(self) -> int:
+        """The token embedding alone; the head has as many again unless it is tied."""
+        return self.vocab_size * self.hidden_size
+
+    @property
+    def position_params(self) -> int:
+        """The table of learned positions, where there is one."""
+        rows = self.max_position_embeddings + self.position_offset
+        return rows * self.hidden_size if self.positions == "learned" else 0
+
+    @property
+    def head_params(self) -> int:
+        weight = 0 if self.tied_embeddings else self.embedding_params
+        return weight + (self.vocab_size if self.head_bias else 0)
+
+    @property
+    def num_params(self) -> int:
+        """All parameters, a tied matrix counted once."""
+        layers = sum(count * self.layer_params(kind) for kind, count in self.kinds.items())
+        norms = (2 if self.embedding_norm else 1) * self.norm_params
+        embeddings = self.embedding_params + self.position_params
+        return layers + norms + embeddings + self.head_params
+
+    @property
+    def unquantized_params(self) -> int:
+        """What stays in 16 bit under bitsandbytes: embeddings, head, norms, biases, and routed
+        experts, which are no ``nn.Linear``.
+
+        read: transformers/integrations/bitsandbytes.py at 5.23, replace_with_bnb_linear.
+        """
+        return self.num_params - self.matrix_params
+
+
+@cache
+def _linears(model: ModelSpec, kind: LayerKind) -> tuple[Linear, ...]:
+    """Remembered, since every operator of a pass asks for them."""
+    attention, mlp = model._attention, model._mlp
+    if model.latent is not None:
+        heads, bias = model.num_attention_heads, model.qkv_bias
+        attention = model.latent.matrices(model.hidden_size, heads, bias=bias)
+    if kind.routed and model.experts is not None:
+        mlp = model.experts.shared_matrices(model.hidden_size)
+    return (*attention, *mlp)

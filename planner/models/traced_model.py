@@ -1,0 +1,120 @@
+"""A model whose architecture has no forward pass here: its shape and its steps are traced.
+
+What planner/forward/decoder_layers.py cannot mirror is never guessed: the real model is built from
+its own configuration and run on fake tensors, by whatever is given as ``trace``
+(planner/training_stack/trace_client.py).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from planner.models.layer_kinds import LayerKind
+from planner.models.linear import Linear
+from planner.models.model_spec import ModelSpec
+from planner.plan.schema import Loss
+
+Phases = Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variety:
+    """What layers of one kind hold."""
+
+    linears: tuple[Linear, ...]
+    num_params: int
+
+
+class TracedSpec(ModelSpec, dict=True):
+    """Counts of the real model; ``trace`` runs one of its steps. Layers that hold the same
+    matrices are of one kind."""
+
+    config: str
+    """The model's own ``config.json``."""
+    native_class: str
+    varieties: tuple[Variety, ...]
+    varieties_in_order: tuple[int, ...]
+    total_params: int
+    table_params: int
+    output_params: int
+    """Of the head; 0 where it is the embedding's own."""
+    stacked_params: int
+    """Of the largest tensor of a layer's experts that a load joins from stacks of single ones."""
+    attention: Literal["sdpa", "eager"]
+    """``eager`` where the class has nothing else."""
+    loss: Loss
+    """``standard`` where trl's fused head does not take the class."""
+
+    def traced_by(self, trace: Callable[[Any, Any], Phases]) -> "TracedSpec":
+        """``trace`` takes a workload and its layout; no field, since it is no part of the shape."""
+        vars(self)["trace"] = trace
+        return self
+
+    @property
+    def trace(self) -> Callable[[Any, Any], Phases]:
+        """One step's phases by workload and layout."""
+        found: Callable[[Any, Any], Phases] = vars(self)["trace"]
+        return found
+
+    @property
+    def layers(self) -> tuple[LayerKind, ...]:
+        return tuple(LayerKind(variety=number) for number in self.varieties_in_order)
+
+    @property
+    def kinds(self) -> Mapping[LayerKind, int]:
+        return Counter(self.layers)
+
+    def linears(self, kind: LayerKind) -> tuple[Linear, ...]:
+        return self.varieties[kind.variety].linears
+
+    def layer_params(self, kind: LayerKind) -> int:
+        return self.varieties[kind.variety].num_params
+
+    @property
+    def embedding_params(self) -> int:
+        return self.table_params
+
+    @property
+    def head_params(self) -> int:
+        return self.output_params
+
+    @property
+    def num_params(self) -> int:
+        return self.total_params
+
+
+def traced_spec(answer: Mapping[str, Any], model_type: str, config: str) -> TracedSpec:
+    """From what launcher/rehearsal/trace_service.py says of a model's shape."""
+    layers = [_variety(layer) for layer in answer["layers"]]
+    varieties = tuple(dict.fromkeys(layers))
+    copied = (
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "vocab_size",
+        "max_position_embeddings",
+        "native_class",
+        "stacked_params",
+        "attention",
+        "loss",
+    )
+    return TracedSpec(
+        **{name: answer[name] for name in copied},
+        model_type=model_type,
+        config=config,
+        num_layers=len(layers),
+        varieties=varieties,
+        varieties_in_order=tuple(varieties.index(layer) for layer in layers),
+        total_params=answer["num_params"],
+        table_params=answer["embedding_params"],
+        output_params=answer["head_params"],
+        tied_embeddings=answer["head_params"] == 0,
+    )
+
+
+def _variety(layer: Mapping[str, Any]) -> Variety:
+    linears = tuple(Linear(**linear) for linear in layer["linears"])
+    return Variety(linears=linears, num_params=layer["num_params"])

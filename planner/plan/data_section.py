@@ -1,0 +1,113 @@
+"""The ``data`` section of a plan: where records are, how they are read, what the loss counts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from msgspec import structs, to_builtins
+
+from planner.base.strict_yaml import PositiveFloat, Share, Spec
+
+DataFormat = Literal["messages", "sharegpt", "alpaca", "completion", "text", "guanaco"]
+"""``guanaco``: one text with the marks ``### Human:`` and ``### Assistant:``, never recognised."""
+
+FieldName = Literal[
+    "messages",
+    "conversations",
+    "tools",
+    "system",
+    "instruction",
+    "input",
+    "output",
+    "history",
+    "prompt",
+    "completion",
+    "text",
+]
+LossOn = Literal["answers", "everything"]
+DataErrors = Literal["stop", "skip"]
+
+
+class FieldNames(Spec, omit_defaults=True):
+    """Names that the records have for a format's own: ``{instruction: instruction_zh}``."""
+
+    messages: str | None = None
+    conversations: str | None = None
+    tools: str | None = None
+    system: str | None = None
+    instruction: str | None = None
+    input: str | None = None
+    output: str | None = None
+    history: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    text: str | None = None
+
+    @property
+    def given(self) -> Mapping[FieldName, str]:
+        return cast("Mapping[FieldName, str]", to_builtins(self))
+
+
+class DataSource(Spec):
+    """Records of one kind."""
+
+    source: str
+    """A file, a folder of files, a data set's name on the hub, or ``demo``."""
+    weight: PositiveFloat = 1.0
+    """How often an epoch sees each record: 2 is twice, 0.5 a half of them drawn by the seed."""
+    format: DataFormat | None = None
+    """Recognised by the first record's fields where it is left out."""
+    fields: FieldNames = FieldNames()
+    split: str = "train"
+    """Of a data set on the hub."""
+    subset: str | None = None
+    """Of a data set on the hub that has several."""
+    system: str | None = None
+    """Said first where a conversation says nothing of its own there."""
+
+
+class DataSection(Spec):
+    """One source, or several."""
+
+    source: str | None = None
+    sources: tuple[DataSource, ...] = ()
+    format: DataFormat | None = None
+    fields: FieldNames = FieldNames()
+    split: str = "train"
+    loss_on: LossOn = "answers"
+    errors: DataErrors = "stop"
+    """What a bad record does: end the launch, or be left out and counted."""
+    validation_fraction: Share = 0.0
+    """Of the records, drawn by the seed and kept out of training."""
+
+    def __post_init__(self) -> None:
+        if self.source is not None and self.sources:
+            raise ValueError("give source or sources, one of the two")
+        if self.sources and (self.format is not None or self.fields.given):
+            raise ValueError("with several sources, format and fields belong to each of them")
+
+    @property
+    def every_source(self) -> tuple[DataSource, ...]:
+        """All of them, in order; none where the plan leaves the data to its launch."""
+        if self.source is None:
+            return self.sources
+        only = DataSource(
+            source=self.source, format=self.format, fields=self.fields, split=self.split
+        )
+        return (only,)
+
+    def reading(self, named: str) -> "DataSection":
+        """With what ``--data`` names in place of its own; how records are read stays."""
+        return structs.replace(self, **data_keys(named))
+
+
+def data_keys(named: str) -> dict[str, Any]:
+    """What ``--data`` sets: a file, a folder or a name, or several of them with commas between.
+
+    >>> data_keys("a.jsonl")
+    {'source': 'a.jsonl', 'sources': ()}
+    """
+    names = [named] if Path(named).exists() else [name for name in named.split(",") if name]
+    if len(names) == 1:
+        return {"source": names[0], "sources": ()}
+    return {"source": None, "sources": tuple(DataSource(source=name) for name in names)}

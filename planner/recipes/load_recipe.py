@@ -1,0 +1,62 @@
+"""A recipe by its name, or from a file: one of ours, or an XTuner configuration."""
+
+from functools import cache
+from pathlib import Path
+
+from msgspec import structs
+
+from planner.base.errors import InvalidRequestError, UnknownNameError
+from planner.base.preset_files import ROOT, aliases, preset_names
+from planner.base.strict_yaml import read_spec
+from planner.plan.schema import Method, QuantizationSection
+from planner.recipes.recipe import Recipe
+
+
+def recipe_names() -> list[str]:
+    from planner.recipes.families import family_recipes
+
+    return sorted([*preset_names("recipes"), *family_recipes()])
+
+
+@cache
+def load_recipe(name: str) -> Recipe:
+    """Raises UnknownNameError, or InvalidFileError where the file is no recipe."""
+    path = Path(name)
+    if path.suffix == ".py":
+        from planner.recipes.xtuner import read_xtuner  # for who has such a file
+
+        return read_xtuner(path)
+    if path.suffix in (".yaml", ".yml"):
+        return read_spec(Recipe, path)
+    wanted = name.lower()
+    file = ROOT / "recipes" / f"{wanted}.yaml"
+    if "/" not in wanted and file.is_file():
+        return read_spec(Recipe, file)
+    return _of_a_family(name)
+
+
+def _of_a_family(name: str) -> Recipe:
+    from planner.recipes.families import family_recipes
+
+    wanted = aliases("recipes").get(name.lower(), name.lower())
+    found = family_recipes().get(wanted)
+    if found is None:
+        raise UnknownNameError("recipe", name, recipe_names(), see="plan --list recipes")
+    return found
+
+
+def trained_by(recipe: Recipe, method: Method | None) -> Recipe:
+    """The recipe with or without the quantization of its base: what else it says holds for both.
+
+    Raises InvalidRequestError for full fine-tuning in the place of adapters, or the reverse.
+    """
+    if method in (None, recipe.method):
+        return recipe
+    if recipe.adapter is None or method == "full":
+        raise InvalidRequestError(
+            f"--recipe {recipe.name} trains by {recipe.method}, not --method {method}, whose "
+            "learning rate is another: leave one of the two out"
+        )
+    base = QuantizationSection(quant_type="nf4", double_quant=True)
+    quantization = base if method == "qlora" else None
+    return structs.replace(recipe, method=method, quantization=quantization)

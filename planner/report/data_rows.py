@@ -1,0 +1,112 @@
+"""What the report and the document say of the data. Computes nothing but words."""
+
+from typing import Any
+
+from planner.base.units import format_duration
+from planner.datasets.token_lengths import QUANTILES
+from planner.datasets.training_data import KnownData, TrainingData
+from planner.decision.epochs import Epochs, epochs_of
+from planner.decision.packing import PackedWay
+from planner.search.candidate import Candidate
+
+Row = tuple[str, str]
+
+
+def data_rows(chosen: Candidate, data: TrainingData | None, packed: PackedWay | None) -> list[Row]:
+    """Name and text of each line; none where the plan is for no data yet. ``packed`` is the other
+    way, where it pays."""
+    if data is None:
+        return []
+    if data.known is None:
+        length = chosen.workload.recipe.sequence_length
+        why = f"token lengths unknown, planned for {length:,}: {data.why_unknown}"
+        return [("Data", why)]
+    found = epochs_of(chosen, data.known)
+    return [
+        ("Data", _data_line(data.known)),
+        ("", _length_line(data.known, found)),
+        ("", _padding_line(found, packed, data.known)),
+        ("Run", _run_line(chosen, found)),
+    ]
+
+
+def data_document(
+    chosen: Candidate, data: TrainingData | None, packed: PackedWay | None
+) -> dict[str, Any] | None:
+    """As the report, for machines."""
+    if data is None:
+        return None
+    if data.known is None:
+        return {"lengths": None, "reason": data.why_unknown}
+    known, found = data.known, epochs_of(chosen, data.known)
+    return {
+        "name": known.name,
+        "formats": known.formats,
+        "num_samples": known.num_samples,
+        "lengths": {f"{share:g}": known.lengths.quantile(share) for share in QUANTILES},
+        "records_read": known.lengths.num_records,
+        **found._asdict(),
+        "packing_pays": found.packing_pays,
+        "packed_run_time_s": _packed_run_time_s(packed, known),
+    }
+
+
+def _packed_run_time_s(packed: PackedWay | None, data: KnownData) -> float | None:
+    if packed is None or packed.candidate is None:
+        return None
+    return epochs_of(packed.candidate, data).run_time_s
+
+
+def run_time_s(chosen: Candidate, data: TrainingData | None) -> float | None:
+    """Of all epochs, where the data are known."""
+    known = None if data is None else data.known
+    return None if known is None else epochs_of(chosen, known).run_time_s
+
+
+def _data_line(data: KnownData) -> str:
+    half, most, nearly, longest = (data.lengths.quantile(share) for share in QUANTILES)
+    sampled = "" if data.all_read else f" (of {data.lengths.num_records:,} drawn at random)"
+    return (
+        f"{data.name} ({data.formats}), {data.num_samples:,} samples an epoch; tokens{sampled}: "
+        f"half have at most {half:,}, 90 % {most:,}, 99 % {nearly:,}, the longest {longest:,}"
+    )
+
+
+def _length_line(data: KnownData, found: Epochs) -> str:
+    length = f"{found.sequence_length:,} tokens"
+    if not found.num_truncated:
+        return f"{length} hold every sample whole"
+    share = found.num_truncated / data.num_samples
+    about = "" if data.all_read else "about "
+    many = "1 sample is" if found.num_truncated == 1 else f"{found.num_truncated:,} samples are"
+    return (
+        f"{length}: {about}{many} cut ({share:.1%}) and lose{'s' * (found.num_truncated == 1)} "
+        f"{about}{found.tokens_lost:,} tokens"
+    )
+
+
+def _padding_line(found: Epochs, packed: PackedWay | None, data: KnownData) -> str:
+    share = f"{found.padding_share:.0%} of the computed tokens are padding"
+    if found.packed:
+        return f"packed into {found.num_rows:,} rows; {share}"
+    if not found.packing_pays:
+        return f"{share}; packing would not pay"
+    fewer = f"{found.packing_gain:.1f} times fewer tokens"
+    if packed is None:
+        return f"{share}; packed it would compute {fewer}"
+    if packed.candidate is None:
+        return f"{share}; packing would compute {fewer}, but {packed.why_not}"
+    then = epochs_of(packed.candidate, data)
+    took = "" if then.run_time_s is None else f", about {format_duration(then.run_time_s)}"
+    return (
+        f"{share}; --packing computes {fewer}, in rows of {then.sequence_length:,}: "
+        f"{then.num_steps:,} steps at the same global batch{took}"
+    )
+
+
+def _run_line(chosen: Candidate, found: Epochs) -> str:
+    epochs = chosen.workload.recipe.epochs
+    counted = f"{found.num_steps:,} steps in {epochs:g} epoch{'s' if epochs != 1 else ''}"
+    if found.run_time_s is None:
+        return f"{counted}; the time is unknown"
+    return f"{counted}, about {format_duration(found.run_time_s)}"

@@ -1,0 +1,100 @@
+"""The least that a step takes with the stock loss in the place of the fused one, from the kernels
+of a step with the fused one: what saves counting the others.
+
+    w  bytes of an operand
+
+The fused loss makes the head's product again for the gradient; the stock one does not, and passes
+over all logits (planner/forward/loss.py, cross_entropy), for each of which it reads and writes
+
+    cast to fp32, and the gradient back     w + 4 and 4 + w
+    log-probabilities                       4 + 4
+    gradient of the log-probabilities       4
+    gradient of the logits                  4 + 4
+
+Of all else that only moves data outside of the layers nothing is taken to be left. The reverse,
+the fused loss in the place of the stock one, is open on the CPU alone, and saves nothing there:
+each tile is copied more often than the stock loss passes over it (TORCH_TILE_BYTES).
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+from planner.hardware.cluster import Device
+from planner.recipes.recipe import Workload
+from planner.search.candidate import Candidate
+from planner.speed.card_rates import NOMINAL, Rates, rates
+from planner.speed.pass_time import outside_layers, pass_time
+from planner.speed.step_time import launch_s
+from planner.tape.counting_tape import Kernel
+from planner.tape.operators import FP32
+from planner.workload.dtypes import Numerics, numerics_of
+
+IN_FP32 = 5 * FP32
+"""The table's rows but the first."""
+ROUNDED_S = 1e-9
+"""To which times are ranked."""
+
+
+class _Change(NamedTuple):
+    """Of one micro-batch."""
+
+    seconds: float
+    launches: int
+
+
+def most_saved_s(own: Candidate) -> float:
+    """Of a step's seconds, what the other loss could save at the most."""
+    if own.workload.loss == "standard":
+        return ROUNDED_S
+    layout, speed = own.layout, rates(own.cluster) or NOMINAL
+    pass_s = _most_saved_of_pass_s(
+        own.workload,
+        numerics_of(own.workload, layout),
+        layout.micro_batch_size,
+        layout.checkpointing,
+        own.cluster.device,
+        speed,
+    )
+    return layout.gradient_accumulation_steps * pass_s + ROUNDED_S
+
+
+@cache
+def _most_saved_of_pass_s(
+    fused: Workload,
+    kinds: Numerics,
+    samples: int,
+    checkpointing: int,
+    device: Device,
+    speed: Rates,
+) -> float:
+    passed = pass_time(
+        fused, kinds, samples, checkpointing=checkpointing, device=device, speed=speed
+    )
+    change = _least_change(fused, kinds, samples, device, speed)
+    least = passed._replace(
+        products_s=passed.products_s + change.seconds,
+        kernels=passed.kernels - change.launches,
+    )
+    before, after = (each.busy_s + launch_s(each, speed) for each in (passed, least))
+    return max(0.0, before - after)
+
+
+@cache
+def _least_change(
+    fused: Workload, kinds: Numerics, samples: int, device: Device, speed: Rates
+) -> _Change:
+    seconds, launches = 0.0, 0
+    for kernel, times in outside_layers(fused, kinds, samples, device):
+        launches += times
+        if kernel.phase == "recompute":
+            seconds += times * _passes_s(kernel, fused.model.hidden_size, speed)
+        if kernel.phase == "recompute" or kernel.kind == "elementwise":
+            seconds -= times * speed.seconds(kernel)
+    return _Change(seconds, launches)
+
+
+def _passes_s(product: Kernel, hidden_size: int, speed: Rates) -> float:
+    """Over the logits that the head's product makes."""
+    logits = product.flops // (2 * hidden_size)
+    casts = 2 * (product.width + FP32) if product.width < FP32 else 0
+    return logits * (casts + IN_FP32) / speed.bandwidth_bytes_per_s

@@ -1,0 +1,106 @@
+"""What a step waits for, and what would help: from the parts of its time."""
+
+from typing import NamedTuple
+
+from planner.recipes.recipe import Workload
+from planner.speed.step_time import StepTime
+from planner.workload.layout import Layout
+
+NAMED_FROM = 0.2
+"""Share of a step from which a part is named; elementwise kernels from twice that, since every
+model has them."""
+MEMORY_BOUND_FROM = 2 * NAMED_FROM
+
+
+class Bottleneck(NamedTuple):
+    """Nothing to help where products of matrices are most of a step."""
+
+    name: str
+    share: float
+    help: str
+
+
+def bottleneck_of(step: StepTime, workload: Workload, layout: Layout) -> Bottleneck:
+    """The largest part that is not the products themselves, where it is large enough."""
+    total = step.total_s
+    parts = {
+        "communication": step.exposed_communication_s / total,
+        "host": step.launch_s / total,
+        "update": step.update_s / total,
+        "offload": step.offload_s / total,
+        "dequantization": step.dequantize_s / total,
+        "memory": step.elementwise_s / total * NAMED_FROM / MEMORY_BOUND_FROM,
+    }
+    name, share = max(parts.items(), key=lambda part: part[1])
+    if share < NAMED_FROM:
+        return Bottleneck("compute", (step.products_s / total), "")
+    if name == "memory":
+        share = step.elementwise_s / total
+    return Bottleneck(name, share, _HELPS[name](workload, layout))
+
+
+def _larger_batch(layout: Layout) -> str:
+    """The micro-batch, while there is one to merge it with."""
+    whole = layout.gradient_accumulation_steps == 1
+    return "a larger global batch" if whole else "a larger micro-batch"
+
+
+def _against_communication(workload: Workload, layout: Layout) -> str:
+    fewer = f"{_larger_batch(layout)} communicates less often"
+    if layout.strategy == "zero3":
+        return f"{fewer}; where weights fit whole, ZeRO-2 or DDP gather none"
+    return f"{fewer}; adapters have fewer gradients" if workload.method == "full" else fewer
+
+
+def _against_the_host(workload: Workload, layout: Layout) -> str:
+    larger = f"{_larger_batch(layout)} or longer samples (packing) keep the device busy"
+    return f"{larger}; fewer layers recomputed launch less" if layout.checkpointing else larger
+
+
+def _against_the_update(_workload: Workload, layout: Layout) -> str:
+    rarer = "a larger global batch updates less often"
+    return f"{rarer}; ZeRO shares the update" if layout.strategy == "ddp" else rarer
+
+
+def _against_offload(_workload: Workload, _layout: Layout) -> str:
+    return "a larger global batch moves states less often; more or larger GPUs need no offload"
+
+
+def _against_dequantization(_workload: Workload, _layout: Layout) -> str:
+    return "a larger micro-batch unpacks weights less often; LoRA does not pack them"
+
+
+def _against_memory(workload: Workload, layout: Layout) -> str:
+    if workload.attention == "eager" and workload.only_attention is None:
+        return "fused attention (sdpa) would not write the scores"
+    if layout.checkpointing:
+        return "norms, activations and casts move data; fewer layers recomputed move less"
+    return "norms, activations and casts move data, which a card of more bandwidth does faster"
+
+
+_HELPS = {
+    "communication": _against_communication,
+    "host": _against_the_host,
+    "update": _against_the_update,
+    "offload": _against_offload,
+    "dequantization": _against_dequantization,
+    "memory": _against_memory,
+}
+TITLES = {
+    "compute": "matrix products",
+    "communication": "communication that nothing hides",
+    "host": "the host, which cannot launch kernels as fast as they end",
+    "update": "the optimizer's update",
+    "offload": "moving offloaded states and the host's update",
+    "dequantization": "unpacking weights",
+    "memory": "memory bandwidth",
+}
+
+
+def bottleneck_text(found: Bottleneck) -> str:
+    """
+    >>> bottleneck_text(Bottleneck("compute", 0.7, ""))
+    'matrix products (70 % of a step): the card is well used'
+    """
+    title = f"{TITLES[found.name]} ({found.share:.0%} of a step)".replace("%", " %")
+    return f"{title}: {found.help or 'the card is well used'}"

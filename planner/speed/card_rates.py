@@ -1,0 +1,158 @@
+"""What kernels reach on a card: presets/speed.yaml on top of the card's datasheet."""
+
+from functools import cache
+from typing import NamedTuple
+
+from planner.base.preset_files import ROOT
+from planner.base.strict_yaml import PositiveFloat, Spec, read_spec
+from planner.hardware.cluster import Cluster, GpuSpec
+from planner.hardware.network import Links, links_of
+from planner.tape.counting_tape import Kernel
+
+FLASH_SINCE = 8.0
+"""Compute capability that FlashAttention-2 needs."""
+
+
+class CardClass(Spec):
+    """Shares of the datasheet; see the head of presets/speed.yaml."""
+
+    name: str
+    capability: str
+    cards: tuple[str, ...] = ()
+    product_16: float
+    product_32: float
+    bandwidth: float
+    source: str
+
+
+class AttentionShare(Spec):
+    flash: float
+    memory_efficient: float
+    source: str
+
+
+class HostShare(Spec):
+    """Seconds of the host for each kernel of a step."""
+
+    expected: float
+    rows: tuple[str, ...]
+    """Published runs that it comes from."""
+    source: str
+
+
+class ToldApart(Spec):
+    """The least difference that a choice may rest on."""
+
+    share: PositiveFloat
+    source: str
+
+
+class SpeedData(Spec):
+    classes: tuple[CardClass, ...]
+    attention: AttentionShare
+    kernel_gap_s: float
+    kernel_gap_source: str
+    host_s_per_kernel: HostShare
+    adam_on_host_s_per_parameter: float
+    adam_on_host_source: str
+    told_apart: ToldApart
+
+
+@cache
+def speed_data() -> SpeedData:
+    return read_spec(SpeedData, ROOT / "speed.yaml")
+
+
+def card_class(card: GpuSpec) -> CardClass:
+    """The class that names the card, else that of its capability or of the next older one."""
+    classes = speed_data().classes
+    named = next((each for each in classes if card.name in each.cards), None)
+    if named is not None:
+        return named
+    open_to_all = [each for each in classes if not each.cards]
+    own = float(card.compute_capability)
+    older = [each for each in open_to_all if float(each.capability) <= own]
+    return max(older or open_to_all[:1], key=lambda each: float(each.capability))
+
+
+class Rates(NamedTuple):
+    """What one device and its links reach, per second; the datasheet's rate beside it."""
+
+    flops_per_s: float
+    """Dense 16-bit rate of the datasheet: what utilisation is a share of."""
+    products_16_per_s: float
+    products_32_per_s: float
+    bandwidth_bytes_per_s: float
+    attention_share: float
+    """Of the rate of products: fused attention without a mask in 16 bit."""
+    other_attention_share: float
+    kernel_gap_s: float
+    host_s_per_kernel: float
+    adam_on_host_s_per_parameter: float
+    links: Links
+
+    def seconds(self, kernel: Kernel) -> float:
+        """The slower of its operations and its bytes."""
+        moved = kernel.num_bytes / self.bandwidth_bytes_per_s
+        if not kernel.flops:
+            return moved
+        wide = kernel.width >= 4
+        rate = self.products_32_per_s if wide else self.products_16_per_s
+        if kernel.kind != "product":
+            plain = kernel.kind == "attention" and not wide
+            rate *= self.attention_share if plain else self.other_attention_share
+        return max(kernel.flops / rate, moved)
+
+
+def rates(cluster: Cluster) -> Rates | None:
+    """The cards' rates, or nothing where they are not known."""
+    card = cluster.accelerator.speed
+    if card is None or card.dense_bf16_flops_per_s is None:
+        return None
+    return _rates(cluster)
+
+
+@cache
+def _rates(cluster: Cluster) -> Rates:
+    card, data = cluster.accelerator.speed, speed_data()
+    assert card is not None
+    assert card.dense_bf16_flops_per_s is not None
+    own, peak = card_class(card), card.dense_bf16_flops_per_s
+    bandwidth = card.memory_bandwidth_bytes_per_s or NOMINAL.bandwidth_bytes_per_s
+    flash = float(card.compute_capability) >= FLASH_SINCE
+    attention = data.attention
+    return Rates(
+        flops_per_s=peak,
+        products_16_per_s=own.product_16 * peak,
+        products_32_per_s=own.product_32 * peak,
+        bandwidth_bytes_per_s=own.bandwidth * bandwidth,
+        attention_share=attention.flash if flash else attention.memory_efficient,
+        other_attention_share=attention.memory_efficient,
+        kernel_gap_s=data.kernel_gap_s,
+        host_s_per_kernel=data.host_s_per_kernel.expected,
+        adam_on_host_s_per_parameter=data.adam_on_host_s_per_parameter,
+        links=links_of(cluster, card.pcie_bytes_per_s),
+    )
+
+
+NOMINAL = Rates(
+    flops_per_s=100e12,
+    products_16_per_s=80e12,
+    products_32_per_s=10e12,
+    bandwidth_bytes_per_s=1e12,
+    attention_share=0.7,
+    other_attention_share=0.4,
+    kernel_gap_s=1e-6,
+    host_s_per_kernel=20e-6,
+    adam_on_host_s_per_parameter=1e-9,
+    links=Links(
+        device_bytes_per_s=20e9,
+        node_bytes_per_s=12e9,
+        host_bytes_per_s=20e9,
+        device_step_s=6e-6,
+        network_step_s=14e-6,
+        start_s=8e-6,
+        busy_share=0.02,
+    ),
+)
+"""Round figures of a mid-range card on PCIe 4.0, for ranking only: never shown."""

@@ -1,0 +1,174 @@
+"""Seconds of communication in an optimizer step, by strategy: hidden by compute, or exposed.
+
+Source: Rajbhandari et al., arXiv:1910.02054, section 7, for what is sent:
+
+    strategy   beside backward                       before or after compute, exposed
+    DDP        all-reduce of gradients, in the       its last bucket
+               last micro-batch of a step
+    ZeRO-1     reduce-scatter of gradients, likewise  its last bucket; all-gather of updated
+    ZeRO-2     the same in each micro-batch           parameters
+    ZeRO-3     reduce-scatter in each micro-batch     the first gather of each pass, and what
+               an all-gather in each pass             prefetching cannot hide
+
+read: torch/nn/parallel/distributed.py at 2.13 (no_sync, which transformers' trainer uses until
+the last micro-batch, and bucket_cap_mb); deepspeed/runtime/zero/stage_1_and_2.py and
+partitioned_param_coordinator.py at 0.19.8: ZeRO-3 asks for one parameter more than its prefetch
+bucket holds, so that a parameter is gathered while the one before it is multiplied with.
+
+What is hidden still takes multiprocessors and memory bandwidth from the kernels beside it
+(presets/networks.yaml has the former's share). Of n bytes a ring's
+all-gather reads and writes n each, a reduce-scatter reads 2 n and writes n; DeepSpeed copies
+gradients into its buckets, and what ZeRO-3 has gathered out of them (partition_parameters.py,
+AllGatherCoalescedHandle.wait).
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from planner.base.units import MIB, ceil_div
+from planner.hardware.network import Ranks
+from planner.models.layer_kinds import LayerKind
+from planner.models.model_spec import ModelSpec
+from planner.plan.schema import Strategy
+from planner.recipes.recipe import Workload
+from planner.speed.pass_time import PassTime
+from planner.workload.dtypes import Numerics
+from planner.workload.zero_buckets import zero_sizes
+
+DDP_BUCKET_BYTES = 25 * MIB
+"""read: torch/nn/parallel/distributed.py, bucket_cap_mb."""
+COPY, GATHER, REDUCE = 2, 2, 3
+"""Times that a tensor's bytes pass the memory; see above."""
+
+
+class Sent(NamedTuple):
+    """Seconds in an optimizer step."""
+
+    exposed_s: float
+    """Beside no compute, or taken from it."""
+    hidden_s: float
+
+
+NOTHING = Sent(0.0, 0.0)
+
+
+class Gather(NamedTuple):
+    """One all-gather of ZeRO-3 in a row of layers that are alike."""
+
+    seconds: float
+    before: float
+    """Share of the pass's work that is done since the gather before it was asked for."""
+    times: int
+
+
+class Communication:
+    """One workload's under one strategy: what of it does not depend on the batch, made once."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        kinds: Numerics,
+        strategy: Strategy,
+        ranks: Ranks,
+        bandwidth_bytes_per_s: float,
+    ) -> None:
+        self._strategy, self._ranks = strategy, ranks
+        self._bandwidth = bandwidth_bytes_per_s
+        model, trained = workload.model, workload.trainable_params
+        zero = zero_sizes(model.hidden_size, model.largest_layer_params)
+        self._gradients = trained * kinds.gradient
+        self._updated = trained * kinds.trainable
+        if strategy == "ddp":
+            buckets = ceil_div(self._gradients, DDP_BUCKET_BYTES)
+            self._bucket_s = ranks.all_reduce_s(self._gradients / buckets)
+        else:
+            buckets = ceil_div(trained, zero.reduce_bucket_size)
+            self._bucket_s = ranks.pass_s(self._gradients / buckets)
+        self._reduced_s = buckets * self._bucket_s
+        gathers = ceil_div(trained, zero.allgather_bucket_size)
+        self._updated_s = gathers * ranks.pass_s(self._updated / gathers)
+        self._gathered = 0
+        self._forward: list[Gather] = []
+        self._backward: list[Gather] = []
+        if strategy == "zero3":
+            self._plan_gathers(workload, kinds.compute, zero.param_persistence_threshold)
+
+    def of_step(self, passed: PassTime, micro_batches: int) -> Sent:
+        """The table at the top of this module."""
+        if self._strategy == "ddp":
+            late = self._late(passed.backward_s, 1)
+            passes = (GATHER + REDUCE) * self._gradients
+            return self._sent(late, self._reduced_s, passes)
+        if self._strategy == "zero3":
+            return self._zero3(passed, micro_batches)
+        times = micro_batches if self._strategy == "zero2" else 1
+        late = self._late(passed.backward_s, times) + self._updated_s
+        passes = times * (COPY + REDUCE) * self._gradients
+        return self._sent(late, times * self._reduced_s + self._updated_s, passes)
+
+    def _late(self, work_s: float, times: int) -> float:
+        """What of the reductions stays exposed that run beside work, the last bucket apart."""
+        behind = max(self._reduced_s - self._bucket_s - work_s, 0.0)
+        return times * (behind + self._bucket_s)
+
+    def _sent(self, late_s: float, all_s: float, memory_bytes: float) -> Sent:
+        hidden_s = max(all_s - late_s, 0.0)
+        taken_s = memory_bytes / self._bandwidth + hidden_s * self._ranks.links.busy_share
+        return Sent(late_s + taken_s, hidden_s)
+
+    def _zero3(self, passed: PassTime, micro_batches: int) -> Sent:
+        """Forward and backward gather every parameter that is not small enough to persist."""
+        forward_s = _waits(self._forward, passed.forward_s)
+        backward_s = _waits(self._backward, passed.backward_s)
+        gathers_s = sum(gather.times * gather.seconds for gather in self._forward)
+        spare_s = max(passed.backward_s - (gathers_s - backward_s), 0.0)
+        late = forward_s + backward_s + self._late(spare_s, 1)
+        passes = 2 * (COPY + GATHER) * self._gathered + (COPY + REDUCE) * self._gradients
+        all_s = 2 * gathers_s + self._reduced_s
+        return self._sent(micro_batches * late, micro_batches * all_s, micro_batches * passes)
+
+    def _plan_gathers(self, workload: Workload, width: int, threshold: int) -> None:
+        runs = list(_runs(workload, threshold))
+        whole = sum(times * sum(sizes) for sizes, times in runs)
+        self._gathered = whole * width
+        self._forward = self._gathers(runs, width, whole)
+        self._backward = self._gathers([(sizes[::-1], n) for sizes, n in runs[::-1]], width, whole)
+
+    def _gathers(self, runs: list[tuple[list[int], int]], width: int, whole: int) -> list[Gather]:
+        """Each waits for the one before it, which hides as much as its own work takes."""
+        found, last = list[Gather](), 0
+        for sizes, times in runs:
+            for position, size in enumerate(sizes):
+                seconds = self._ranks.pass_s(size * width)
+                before = sizes[position - 1] / whole
+                found.append(Gather(seconds, before if position else last / whole, 1))
+                if times > 1:
+                    found.append(Gather(seconds, before, times - 1))
+            last = sizes[-1]
+        return found
+
+
+def _waits(gathers: list[Gather], work_s: float) -> float:
+    """Seconds of gathers that no work hides; before the first there is none."""
+    return sum(each.times * max(each.seconds - each.before * work_s, 0.0) for each in gathers)
+
+
+def _runs(workload: Workload, threshold: int) -> Iterator[tuple[list[int], int]]:
+    """Elements of the parameters that are gathered, and of how many layers: the table, each kind
+    of layer, the head."""
+    model = workload.model
+    yield [model.embedding_params], 1
+    for kind, number in model.kinds.items():
+        large = [size for size in gathered_sizes(model, kind) if size > threshold]
+        if large:
+            yield large, number
+    if not model.tied_embeddings:
+        yield [model.embedding_params], 1
+
+
+def gathered_sizes(model: ModelSpec, kind: LayerKind) -> list[int]:
+    """Elements of a layer's matrices, and of its experts' tensors."""
+    sizes = [linear.weight_params for linear in model.linears(kind)]
+    if kind.routed and model.experts is not None:
+        sizes += model.experts.expert_tensors(model.hidden_size).values()
+    return sizes

@@ -1,0 +1,70 @@
+"""Floating point operations of one rank for one micro-batch. A multiply-add counts as two.
+
+    T  tokens    s  sequence_length    q  query size (heads x head_dim)    V  vocab_size
+
+Of routed experts only those count that a token is sent to.
+
+Source: Kaplan et al., arXiv:2001.08361, section 2.1 (2 N T forward, twice that backward),
+split here by what is really differentiated: the gradient of an input costs as much as the
+forward pass, the gradient of a weight as much again, and a frozen weight has none.
+"""
+
+from typing import NamedTuple
+
+from planner.base.units import ceil_div
+from planner.recipes.recipe import Batch, Workload
+from planner.speed.active import active_weights
+
+CAUSAL = 0.5
+"""Half of the scores are masked, and the fused kernels skip them."""
+ATTENTION_BACKWARD = 2.5
+"""Backward over forward of fused attention: five products of scores against two
+(Dao, arXiv:2307.08691, section 3.1.2)."""
+
+
+class Flops(NamedTuple):
+    forward: int
+    backward: int
+    recompute: int
+
+    @property
+    def model(self) -> int:
+        """What the mathematics asks for: the numerator of MFU."""
+        return self.forward + self.backward
+
+    @property
+    def hardware(self) -> int:
+        """What the device executes: the numerator of HFU."""
+        return self.model + self.recompute
+
+
+def recomputed_share(num_layers: int, checkpointing: int) -> float:
+    """Of the layers, which all count alike.
+
+    >>> recomputed_share(28, 0), recomputed_share(28, 1), recomputed_share(28, 4)
+    (0.0, 1.0, 0.25)
+    """
+    return ceil_div(num_layers, checkpointing) / num_layers if checkpointing else 0.0
+
+
+def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: int) -> Flops:
+    """Forward, backward and recomputation of one micro-batch at full length; every
+    ``checkpointing``-th layer is recomputed, none where it is 0."""
+    model, tokens = workload.model, batch.tokens
+    matrices = 2 * tokens * active_weights(model)
+    scores = 2 * tokens * batch.sequence_length * model.scored_size
+    attention = round(model.num_layers * scores * CAUSAL)
+    head = 2 * tokens * model.embedding_params
+    adapters = 2 * tokens * workload.adapter_params
+    trains_all = workload.method == "full"
+    fused = workload.loss == "fused"
+    backward = (
+        matrices * (2 if trains_all else 1)
+        + round(attention * ATTENTION_BACKWARD)
+        + head * (2 if trains_all else 1)
+        + 2 * adapters
+    )
+    layers = matrices + attention + adapters
+    recompute = round(layers * recomputed_share(model.num_layers, checkpointing))
+    recompute += head if fused else 0
+    return Flops(forward=layers + head, backward=backward, recompute=recompute)

@@ -1,0 +1,305 @@
+"""The kernels of one micro-batch through a whole model, whatever its size and recomputation.
+
+A counting tape runs one layer of each kind, once kept and once recomputed, with a few samples
+and with one more; kernels of the other layers are the same, and with more samples operations and
+bytes grow in a straight line. The first layer counts as the others of its kind.
+"""
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Literal, NamedTuple
+
+from msgspec import structs
+
+from planner.forward.decoder import Decoder
+from planner.forward.model_pass import ModelPass, PassedLayer
+from planner.hardware.cluster import Device
+from planner.models.layer_kinds import LayerKind
+from planner.models.model_spec import ModelSpec
+from planner.models.traced_model import TracedSpec
+from planner.recipes.load_recipe import load_recipe
+from planner.recipes.recipe import Batch, Workload
+from planner.speed.card_rates import Rates
+from planner.speed.flops import micro_batch_flops, recomputed_share
+from planner.tape.counting_tape import CountingTape, Kernel, Phase
+from planner.workload.dtypes import Numerics
+
+Place = tuple[LayerKind, bool] | None
+"""A layer's kind and whether it is recomputed; nothing for what is outside of layers."""
+Part = Literal["products", "elementwise", "dequantize"]
+
+
+class Growing(NamedTuple):
+    """A kernel with so many samples, and what each further sample adds."""
+
+    kernel: Kernel
+    samples: int
+    more_flops: int
+    more_bytes: int
+
+    def with_samples(self, count: int) -> Kernel:
+        more = count - self.samples
+        phase, kind, width, flops, num_bytes = self.kernel
+        more_flops, more_bytes = more * self.more_flops, more * self.more_bytes
+        return Kernel(phase, kind, width, flops + more_flops, num_bytes + more_bytes)
+
+
+Counted = Mapping[Place, Mapping[Growing, int]]
+"""Kernels that are alike, and how many of them there are, by where they run."""
+
+
+class PassTime(NamedTuple):
+    """Seconds of one micro-batch on the device, its operations and its launches."""
+
+    products_s: float
+    elementwise_s: float
+    dequantize_s: float
+    forward_s: float
+    backward_s: float
+    """Recomputation with it."""
+    model_flops: int
+    """What the mathematics asks for: the numerator of MFU."""
+    hardware_flops: int
+    """What the device executes: the numerator of HFU."""
+    kernels: int
+
+    @property
+    def busy_s(self) -> float:
+        return self.products_s + self.elementwise_s + self.dequantize_s
+
+
+class _Spans:
+    """Which place each kernel of a run belongs to."""
+
+    def __init__(self, run: ModelPass, layers: list[PassedLayer]) -> None:
+        tape = run.tape
+        self._forward = [place for _, place in tape.borders]
+        self._backward = tape.passed
+        self._turn = run.casts_gone[0]
+        self._layers = layers
+
+    def place(self, log_place: int) -> Place:
+        """Layer n begins at border n; backward leaves the last layer first."""
+        if log_place < self._turn:
+            number = bisect_right(self._forward, log_place) - 1
+        else:
+            number = len(self._layers) - bisect_right(self._backward, log_place)
+        if not 0 <= number < len(self._layers):
+            return None
+        kind, recomputed = self._layers[number]
+        return kind, recomputed
+
+
+def _run(
+    workload: Workload, kinds: Numerics, batch: Batch, decoder: type[Decoder] = Decoder
+) -> ModelPass:
+    """A layer of each kind, kept, and one recomputed."""
+    return ModelPass(
+        workload,
+        batch,
+        kinds,
+        layers=_layers(workload),
+        sink="keep",
+        decoder=decoder,
+        tape=CountingTape,
+    )
+
+
+def counted_once(
+    workload: Workload, kinds: Numerics, batch: Batch, decoder: type[Decoder] = Decoder
+) -> Counted:
+    """The kernels of this batch, whatever trainer it is of; they stand for no other batch."""
+    run = _run(workload, kinds, batch, decoder)
+    return _counted_from(workload, batch.micro_batch_size, run, run)
+
+
+def _layers(workload: Workload) -> list[PassedLayer]:
+    return [PassedLayer(kind, again) for again in (False, True) for kind in workload.model.kinds]
+
+
+def _tape(run: ModelPass) -> CountingTape:
+    assert isinstance(run.tape, CountingTape)
+    return run.tape
+
+
+def _counted_from(workload: Workload, samples: int, run: ModelPass, more: ModelPass) -> Counted:
+    spans, found = _Spans(run, _layers(workload)), dict[Place, Counter[Growing]]()
+    tape = _tape(run)
+    for kernel, place, larger in zip(tape.kernels, tape.places, _tape(more).kernels, strict=True):
+        grows = larger.flops - kernel.flops, larger.num_bytes - kernel.num_bytes
+        found.setdefault(spans.place(place), Counter())[Growing(kernel, samples, *grows)] += 1
+    return found
+
+
+def of_model(
+    counted: Counted, model: ModelSpec, checkpointing: int
+) -> Iterator[tuple[Growing, float]]:
+    """Every kernel of a pass, and how often it is launched; every ``checkpointing``-th layer is
+    recomputed, none where it is 0."""
+    share = recomputed_share(model.num_layers, checkpointing)
+    for place, kernels in counted.items():
+        times = 1.0
+        if place is not None:
+            kind, recomputed = place
+            times = model.kinds[kind] * (share if recomputed else 1 - share)
+        if times:
+            for growing, number in kernels.items():
+                yield growing, number * times
+
+
+PART: dict[str, Part] = {"elementwise": "elementwise", "dequantize": "dequantize"}
+
+
+def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) -> PassTime:
+    """Each kernel takes as long as it takes alone; the device runs one after the other."""
+    seconds: dict[Part, float] = defaultdict(float)
+    phases: dict[Phase, float] = defaultdict(float)
+    flops: dict[Phase, float] = defaultdict(float)
+    launches = 0.0
+    for growing, times in kernels:
+        kernel = growing.with_samples(samples)
+        took = times * speed.seconds(kernel)
+        seconds[PART.get(kernel.kind, "products")] += took
+        phases[kernel.phase] += took
+        flops[kernel.phase] += times * kernel.flops
+        launches += times
+    model_flops = round(flops["forward"] + flops["backward"])
+    return PassTime(
+        products_s=seconds["products"],
+        elementwise_s=seconds["elementwise"],
+        dequantize_s=seconds["dequantize"],
+        forward_s=phases["forward"],
+        backward_s=phases["backward"] + phases["recompute"],
+        model_flops=model_flops,
+        hardware_flops=model_flops + round(flops["recompute"]),
+        kernels=round(launches),
+    )
+
+
+@cache
+def _alike(workload: Workload) -> Workload:
+    """The same passes for every optimizer, schedule, data set and global batch."""
+    recipe, other = workload.recipe, load_recipe(workload.method)
+    passes = {
+        "adapter": recipe.adapter,
+        "quantization": recipe.quantization,
+        "sequence_length": recipe.sequence_length,
+        "attention": workload.attention,
+        "loss": workload.loss,
+    }
+    return structs.replace(workload, recipe=structs.replace(other, **passes))
+
+
+class _Counts(NamedTuple):
+    """Of one sample alone, and of any number from some on."""
+
+    one: Counted
+    more: Counted
+
+
+MOST_TRIED = 5
+
+
+@cache
+def _counts(workload: Workload, kinds: Numerics, device: Device) -> _Counts:
+    """Of full samples, which need no mask. A single one may have operands that need no copy, and
+    few a loss of one tile: so the least number counts from which one more launches as much."""
+    length = workload.recipe.sequence_length
+    batch = Batch(micro_batch_size=1, sequence_length=length, device=device)
+    first = before = _run(workload, kinds, batch)
+    for samples in range(1, 1 + MOST_TRIED):
+        more = _run(workload, kinds, batch._replace(micro_batch_size=samples + 1))
+        if len(_tape(before).kernels) == len(_tape(more).kernels):
+            grown = _counted_from(workload, samples, before, more)
+            alone = grown if samples == 1 else _counted_from(workload, 1, first, first)
+            return _Counts(alone, grown)
+        before = more
+    raise AssertionError("each sample more launches other kernels")
+
+
+def outside_layers(
+    workload: Workload, kinds: Numerics, samples: int, device: Device
+) -> Iterator[tuple[Kernel, int]]:
+    """Kernels of a micro-batch that no layer launches, and how often each is: the embedding's,
+    the head's, the loss's."""
+    counts = _counts(_alike(workload), kinds._replace(master=0), device)
+    counted = counts.one if samples == 1 else counts.more
+    for growing, number in counted[None].items():
+        yield growing.with_samples(samples), number
+
+
+def pass_time(
+    workload: Workload,
+    kinds: Numerics,
+    samples: int,
+    *,
+    checkpointing: int,
+    device: Device,
+    speed: Rates,
+) -> PassTime:
+    """One micro-batch of so many full samples."""
+    if isinstance(workload.model, TracedSpec):
+        return _traced(workload, samples, checkpointing, speed)
+    alike = _alike(workload), kinds._replace(master=0), device, speed
+    share = recomputed_share(workload.model.num_layers, checkpointing)
+    if samples <= SETTLED_FROM:
+        return _mixed(*_ends(*alike, samples), share)
+    few, one_more = (
+        _mixed(*_ends(*alike, number), share) for number in (SETTLED_FROM, SETTLED_FROM + 1)
+    )
+    return _mixed(few, one_more, samples - SETTLED_FROM)
+
+
+SETTLED_FROM = 8
+"""Samples from which each kernel is bound by the same, operations or bytes, whatever comes on
+top: products are by some hundreds of rows."""
+
+
+@cache
+def _ends(
+    workload: Workload, kinds: Numerics, device: Device, speed: Rates, samples: int
+) -> tuple[PassTime, PassTime]:
+    """No layer recomputed, and all of them."""
+    counts = _counts(workload, kinds, device)
+    counted = counts.one if samples == 1 else counts.more
+    kept, again = (of_model(counted, workload.model, every) for every in (0, 1))
+    return timed(kept, samples, speed), timed(again, samples, speed)
+
+
+def _mixed(a: PassTime, b: PassTime, share: float) -> PassTime:
+    """On the line from one to the other, or beyond it."""
+    if share == 0:
+        return a
+
+    def between(x: float, y: float) -> float:
+        return x + share * (y - x)
+
+    return PassTime(
+        products_s=between(a.products_s, b.products_s),
+        elementwise_s=between(a.elementwise_s, b.elementwise_s),
+        dequantize_s=between(a.dequantize_s, b.dequantize_s),
+        forward_s=between(a.forward_s, b.forward_s),
+        backward_s=between(a.backward_s, b.backward_s),
+        model_flops=round(between(a.model_flops, b.model_flops)),
+        hardware_flops=round(between(a.hardware_flops, b.hardware_flops)),
+        kernels=round(between(a.kernels, b.kernels)),
+    )
+
+
+def _traced(workload: Workload, samples: int, checkpointing: int, speed: Rates) -> PassTime:
+    """A model without a forward pass here: its matrices alone, by their closed form."""
+    batch = Batch(micro_batch_size=samples, sequence_length=workload.recipe.sequence_length)
+    flops = micro_batch_flops(workload, batch, checkpointing=checkpointing)
+    again = flops.backward + flops.recompute
+    return PassTime(
+        products_s=flops.hardware / speed.products_16_per_s,
+        elementwise_s=0.0,
+        dequantize_s=0.0,
+        forward_s=flops.forward / speed.products_16_per_s,
+        backward_s=again / speed.products_16_per_s,
+        model_flops=flops.model,
+        hardware_flops=flops.hardware,
+        kernels=0,
+    )

@@ -1,0 +1,103 @@
+"""How fast a candidate is predicted to train, how surely, and what that takes."""
+
+from typing import NamedTuple
+
+from planner.base.measured_ratios import RunRatio, time_ratio
+from planner.hardware.cluster import Cluster
+from planner.recipes.recipe import Workload
+from planner.speed.bottleneck import Bottleneck, bottleneck_of
+from planner.speed.card_rates import rates
+from planner.speed.step_time import StepTime, step_time
+from planner.workload.layout import Layout
+
+MILLION = 1_000_000
+SECONDS_PER_HOUR = 3600
+
+
+class Throughput(NamedTuple):
+    """One candidate's; seconds are of an optimizer step of full samples."""
+
+    step: StepTime
+    ratio: RunRatio
+    bottleneck: Bottleneck
+    tokens_per_step: int
+    ranks: int
+    peak_flops_per_s: float
+    watts_per_gpu: int | None
+    """The power limit that was read, else the card's; nothing where neither is known."""
+
+    @property
+    def low_s(self) -> float:
+        return self.step.total_s * min(self.ratio.low, 1.0)
+
+    @property
+    def high_s(self) -> float:
+        return self.step.total_s * max(self.ratio.high, 1.0)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens_per_step / self.step.total_s
+
+    @property
+    def tokens_per_second_per_gpu(self) -> float:
+        return self.tokens_per_second / self.ranks
+
+    @property
+    def mfu(self) -> float:
+        """Of the dense 16-bit rate, what the mathematics asks for (arXiv:2204.02311, B)."""
+        return self.step.model_flops / self.step.total_s / self.peak_flops_per_s
+
+    @property
+    def hfu(self) -> float:
+        """The same with what is recomputed."""
+        return self.step.hardware_flops / self.step.total_s / self.peak_flops_per_s
+
+    def cost(self, tokens: int, price_per_gpu_hour: float | None) -> "RunCost":
+        """Of training on so many tokens, padding counted."""
+        return run_cost(
+            tokens / self.tokens_per_second,
+            ranks=self.ranks,
+            watts_per_gpu=self.watts_per_gpu,
+            price_per_gpu_hour=price_per_gpu_hour,
+        )
+
+
+class RunCost(NamedTuple):
+    seconds: float
+    kilowatt_hours: float | None
+    """At the cards' power limit: an upper bound for them, and without their host."""
+    price: float | None
+    """In the currency of the price."""
+
+
+def run_cost(
+    seconds: float, *, ranks: int, watts_per_gpu: int | None, price_per_gpu_hour: float | None
+) -> RunCost:
+    """
+    >>> run_cost(7200, ranks=8, watts_per_gpu=700, price_per_gpu_hour=2.5)
+    RunCost(seconds=7200, kilowatt_hours=11.2, price=40.0)
+    """
+    hours = seconds / SECONDS_PER_HOUR * ranks
+    return RunCost(
+        seconds=seconds,
+        kilowatt_hours=None if watts_per_gpu is None else hours * watts_per_gpu / 1000,
+        price=None if price_per_gpu_hour is None else hours * price_per_gpu_hour,
+    )
+
+
+def throughput(workload: Workload, layout: Layout, cluster: Cluster) -> Throughput | None:
+    """Nothing where the card's rates are not known."""
+    speed = rates(cluster)
+    if speed is None:
+        return None
+    step, card = step_time(workload, layout, cluster, speed), cluster.accelerator
+    listed = None if card.speed is None else card.speed.tdp_watts
+    return Throughput(
+        step=step,
+        ratio=time_ratio(workload.method),
+        bottleneck=bottleneck_of(step, workload, layout),
+        tokens_per_step=layout.global_batch_size * workload.recipe.sequence_length,
+        ranks=layout.world_size,
+        peak_flops_per_s=speed.flops_per_s,
+        watts_per_gpu=card.power_limit_watts or listed,
+    )

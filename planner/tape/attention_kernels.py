@@ -1,0 +1,234 @@
+"""Attention kernels as bytes: what they save, and what they allocate inside."""
+
+from typing import NamedTuple
+
+from planner.base.units import round_up
+from planner.hardware.cluster import Device
+from planner.tape.operators import FP32, add, cast, contiguous, matmul, repeat_heads, unary
+from planner.tape.tape import Tape
+from planner.tape.tensors import Tensor
+from planner.tape.work import Product
+
+FLASH_ROWS = 128
+FLASH_HEAD = 32
+"""read: aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, mha_bwd: sequence
+lengths are rounded up to it, head sizes to 32."""
+
+ATTENTION_FORWARD, ATTENTION_BACKWARD = 2, 5
+"""Products of scores in a fused kernel (Dao, arXiv:2307.08691, section 3.1.2)."""
+
+
+class HeadShape(NamedTuple):
+    """Queries, keys and values of one micro-batch as attention sees them."""
+
+    batch: int
+    length: int
+    heads: int
+    key_value_heads: int
+    head_dim: int
+    value_dim: int | None = None
+    """Where values have a width of their own, as in latent attention; queries and keys then lie
+    head by head already."""
+
+    @property
+    def values(self) -> int:
+        """Width of one head's values."""
+        return self.value_dim or self.head_dim
+
+    @property
+    def output_elements(self) -> int:
+        return self.query_rows * self.values
+
+    @property
+    def query_rows(self) -> int:
+        return self.batch * self.heads * self.length
+
+
+def fused_attention(
+    tape: Tape,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    *,
+    shape: HeadShape,
+    device: Device,
+) -> Tensor:
+    """Scaled dot product attention: scores are never whole, their log-sum-exp is saved.
+
+    Without a bias half of the scores are masked, and skipped."""
+    sizes = tuple((x.elements, x.width) for x in (query, key, value))
+    query_width = query.width
+    flops = 2 * shape.query_rows * shape.length * (shape.head_dim + shape.values)
+    flops = flops if bias is not None else flops // 2
+    moved = sum(elements * width for elements, width in sizes) + query.width * (
+        shape.output_elements
+    )
+    kind: Product = "attention" if bias is None else "masked attention"
+    tape.multiplies(flops, moved, query.width, kind=kind)
+    output = tape.new(shape.output_elements, query.width, "attention output")
+    statistics = tape.new(shape.query_rows, FP32, "log-sum-exp of the scores")
+    saved = (query, key, value, output, statistics, *((bias,) if bias is not None else ()))
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        _inside = _attention_workspace(tape, shape, sizes[0][1]) if device == "cuda" else None
+        work = flops * ATTENTION_BACKWARD // ATTENTION_FORWARD, 2 * moved, query_width
+        tape.multiplies(*work, kind=kind)
+        return [
+            tape.new(size, width, f"gradient of the {name}")
+            for (size, width), name in zip(sizes, ("query", "key", "value"), strict=True)
+        ]
+
+    return tape.record(output, (query, key, value), saved, backward)
+
+
+def _attention_workspace(tape: Tape, shape: HeadShape, width: int) -> list[Tensor]:
+    """What the gradient's kernel allocates: the query's in fp32, a row sum, and keys' and
+    values' for every query head of a group before they are summed.
+
+    read: flash_api.cpp, mha_bwd: dq_accum, softmax_d, dk_expanded, dv_expanded. The memory
+    efficient kernel, for masks and older cards, accumulates the query's too
+    (mem_eff_attention/kernel_backward.h, workspace_elements_gq) and sums rows (delta); fp32,
+    which flash attention refuses, needs no accumulator.
+    """
+    rows = shape.batch * shape.heads * round_up(shape.length, FLASH_ROWS)
+    if width == FP32:
+        return [tape.new(rows, FP32, "row sums")]
+    made = [
+        tape.new(
+            rows * round_up(shape.head_dim, FLASH_HEAD), FP32, "gradient of the query in fp32"
+        ),
+        tape.new(rows, FP32, "row sums"),
+    ]
+    if shape.heads != shape.key_value_heads:
+        expanded = shape.query_rows * shape.head_dim
+        made += [tape.new(expanded, width, "gradient of expanded heads") for _ in range(2)]
+    return made
+
+
+def eager_attention(
+    tape: Tape,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    shape: HeadShape,
+    device: Device,
+    compute: int | None,
+    mask_width: int,
+    capped: bool,
+) -> tuple[Tensor, Tensor]:
+    """transformers' eager_attention_forward: scores are whole. The output, and the weights
+    that the caller holds to the end of its layer. Under autocast ``compute`` is what products
+    are made in; Gemma 2 caps the scores by ``tanh``."""
+    key, value = repeated_heads(tape, key, value, shape)
+    weights = scores(tape, operand(tape, query, compute), operand(tape, key, compute), shape)
+    weights = unary(tape, weights, "scaled scores")
+    if capped:
+        weights = unary(tape, weights, "scores over their cap")
+        weights = unary(tape, weights, "tanh of the scores", saves="output")
+        weights = unary(tape, weights, "capped scores")
+    mask = Tensor(weights.elements, mask_width, None, None)
+    weights = add(tape, weights, mask, "masked scores")
+    weights = cast(tape, softmax(tape, weights, device=device), query.width, "attention weights")
+    operands = operand(tape, weights, compute), operand(tape, value, compute)
+    output = _weighted(tape, *operands, shape)
+    return contiguous(tape, output, "attention output, made contiguous"), weights
+
+
+def repeated_heads(
+    tape: Tape, key: Tensor, value: Tensor, shape: HeadShape
+) -> tuple[Tensor, Tensor]:
+    """transformers' repeat_kv of both."""
+    times, shared = shape.heads // shape.key_value_heads, shape.key_value_heads == 1
+    key = repeat_heads(tape, key, times, shared=shared)
+    return key, repeat_heads(tape, value, times, shared=shared)
+
+
+def operand(tape: Tape, x: Tensor, compute: int | None) -> Tensor:
+    """As autocast gives it to a product."""
+    return x if compute is None else cast(tape, x, compute, "16-bit operand of attention")
+
+
+def math_attention(
+    tape: Tape,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    shape: HeadShape,
+    device: Device,
+) -> Tensor:
+    """PyTorch's own attention where no fused kernel takes the operands: scores are whole.
+
+    read: aten/src/ATen/native/transformers/attention.cpp, _scaled_dot_product_attention_math:
+    query and key are scaled by the root of the scale before their product.
+    """
+    times = shape.heads // shape.key_value_heads
+    query = unary(tape, query, "query, scaled")
+    key, value = (repeat_heads(tape, x, times, shared=False) for x in (key, value))
+    key = unary(tape, key, "key, scaled")
+    weights = scores(tape, query, key, shape)
+    weights = cast(tape, softmax(tape, weights, device=device), query.width)
+    return _weighted(tape, weights, value, shape)
+
+
+def scores(tape: Tape, query: Tensor, key: Tensor, shape: HeadShape) -> Tensor:
+    """Every query with every key."""
+    operands = (query, key)
+    if shape.value_dim is None:
+        operands = (_batched(tape, query, shape), _batched_heads(tape, key, shape))
+    elements = shape.query_rows * shape.length
+    return matmul(tape, *operands, elements, "scores", rows=shape.query_rows)
+
+
+def _weighted(tape: Tape, weights: Tensor, value: Tensor, shape: HeadShape) -> Tensor:
+    batched = _batched if shape.value_dim is not None else _batched_heads
+    value = batched(tape, value, shape)
+    elements, rows = shape.output_elements, shape.query_rows
+    return matmul(tape, weights, value, elements, "attention output", rows=rows)
+
+
+def _batched_heads(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
+    """Keys and values that were copied for every query head lie in that order already."""
+    return x if 1 < shape.key_value_heads < shape.heads else _batched(tape, x, shape)
+
+
+def _batched(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
+    """Heads and samples as one dimension, which takes a copy where samples are several."""
+    return contiguous(tape, x, "operand of a batched product") if shape.batch > 1 else x
+
+
+def softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
+    """``softmax(dtype=torch.float32)``: the result is saved.
+
+    read: aten/src/ATen/native/cuda/SoftMax.cu: the gradient's kernel makes ``grad * output``
+    first. aten/src/ATen/native/SoftMax.cpp, softmax: on CUDA it reads fp16 and returns it as the
+    gradient; bf16, and fp16 elsewhere, is cast before.
+    """
+    direct = device == "cuda" and tape.fp16 and scores.width < FP32
+    if not direct:
+        scores = cast(tape, scores, FP32, "scores in fp32")
+    elements, width = scores.elements, scores.width
+    output = tape.new(elements, FP32, "softmax in fp32")
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        _inside = tape.new(elements, FP32, "gradient x output") if device == "cuda" else None
+        return [tape.new(elements, width, "gradient of the scores")]
+
+    return tape.record(output, (scores,), (output,), backward)
+
+
+def safe_softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
+    """``_safe_softmax``: a row that is masked out is zero.
+
+    read: aten/src/ATen/native/transformers/attention.cpp at 2.13: the softmax, which scores are
+    minus infinity, and the result are alive together.
+    """
+    if device == "cuda":
+        _plain = tape.new(scores.elements, scores.width, "softmax")
+        _infinite = tape.new(scores.elements, 1, "masked scores")
+        output = softmax(tape, scores, device=device)
+        del _plain, _infinite
+        return output
+    return softmax(tape, scores, device=device)

@@ -1,0 +1,156 @@
+"""The kernels of one micro-batch: operations and bytes of each, from the tape that mirrors a pass.
+
+A tensor that an operator makes is one kernel, which writes it. What it reads: in forward the
+operator's inputs, in backward the gradient that comes in and what the node saved. Products
+(linear layers, attention, the head) say their own operations and bytes.
+
+Source: Williams, Waterman, Patterson, "Roofline", doi:10.1145/1498765.1498785: a kernel takes as
+long as the slower of its operations and its bytes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+from planner.tape.tape import GradientSink, Tape
+from planner.tape.tensors import Backward, Node, Owner, Region, Storage, Tensor
+from planner.tape.work import Product
+
+Phase = Literal["forward", "backward", "recompute"]
+Kind = Product | Literal["elementwise", "dequantize"]
+
+
+class Kernel(NamedTuple):
+    """One launch."""
+
+    phase: Phase
+    kind: Kind
+    width: int
+    """Bytes per element of a product's operands."""
+    flops: int
+    num_bytes: int
+    """Read and written."""
+
+
+class _Told(NamedTuple):
+    """What an operator has said of the kernel that it is about to launch."""
+
+    kind: Kind
+    flops: int
+    num_bytes: int
+    width: int
+    again: bool = False
+
+
+class CountingTape(Tape):
+    """A tape that also lists its kernels, each with its place in the log."""
+
+    _again: Mapping[Phase, Phase] = {"forward": "forward", "backward": "recompute"}
+    """In which phase a checkpointed part runs that is run in another."""
+
+    def __init__(
+        self,
+        *,
+        sink: GradientSink,
+        reduce_bucket_size: int = 0,
+        fp16: bool = False,
+        without_graph: bool = False,
+    ) -> None:
+        super().__init__(
+            sink=sink,
+            reduce_bucket_size=reduce_bucket_size,
+            fp16=fp16,
+            without_graph=without_graph,
+        )
+        self.kernels: list[Kernel] = []
+        self.places: list[int] = []
+        self._phase: Phase = "forward"
+        self._told: _Told | None = None
+        self._unread: list[int] = []
+        """Kernels of which it is not known yet what they read."""
+
+    def multiplies(
+        self,
+        flops: int,
+        num_bytes: int,
+        width: int,
+        *,
+        kind: Product = "product",
+        again: bool = False,
+    ) -> None:
+        self._told = _Told(kind, flops, num_bytes, width, again)
+
+    def dequantizes(self, num_bytes: int) -> None:
+        self._told = _Told("dequantize", 0, num_bytes, 1)
+
+    def passes_over(self, num_bytes: int) -> None:
+        self._launch(self._told or _Told("elementwise", 0, num_bytes, 1))
+
+    def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
+        if self._told is None:
+            self._unread.append(len(self.kernels))
+        self._launch(self._told or _Told("elementwise", 0, elements * width, width))
+        return super().new(elements, width, name, owner)
+
+    def _launch(self, told: _Told) -> None:
+        self._told = None
+        phase = "recompute" if told.again else self._phase
+        self.places.append(len(self.log))
+        self.kernels.append(Kernel(phase, told.kind, told.width, told.flops, told.num_bytes))
+
+    def _read(self, per_kernel: int, shared: int) -> None:
+        """What the kernels since the last reading have read."""
+        if not self._unread:
+            return
+        each = per_kernel + shared // len(self._unread)
+        for number in self._unread:
+            phase, kind, width, flops, written = self.kernels[number]
+            self.kernels[number] = Kernel(phase, kind, width, flops, written + each)
+        self._unread.clear()
+
+    def record(
+        self,
+        output: Tensor,
+        inputs: tuple[Tensor, ...],
+        saved: tuple[Tensor, ...],
+        backward: Backward,
+    ) -> Tensor:
+        self._read(0, sum(x.elements * x.width for x in inputs))
+        return super().record(output, inputs, saved, backward)
+
+    def backward(self, output: Tensor, gradient: Tensor) -> None:
+        self._unread.clear()
+        self._phase = "backward"
+        super().backward(output, gradient)
+
+    def checkpoint_reentrant(self, run: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        def timed(x: Tensor) -> Tensor:
+            before, self._phase = self._phase, self._again[self._phase]
+            output = run(x)
+            self._phase = before
+            return output
+
+        return super().checkpoint_reentrant(timed, given)
+
+    def _recompute(self, region: Region) -> None:
+        self._phase = "recompute"
+        super()._recompute(region)
+        self._phase = "backward"
+        self._unread.clear()
+
+    def _gradients(self, node: Node, incoming: Tensor) -> list[Tensor | None]:
+        make, arriving = node.backward, incoming.elements * incoming.width
+
+        def counted(gradient: Tensor) -> list[Tensor | None]:
+            self._unread.clear()
+            made = list(make(gradient))
+            self._read(arriving, _bytes_of(node.saved))
+            return made
+
+        node.backward = counted
+        outgoing = super()._gradients(node, incoming)
+        node.backward = make  # or the node would hold itself, and all that it was made of
+        return outgoing
+
+
+def _bytes_of(saved: list[Storage]) -> int:
+    return sum(storage.num_bytes for storage in saved)

@@ -1,0 +1,139 @@
+"""Operators that send tokens to experts, as bytes: what each makes, saves, and gives back.
+
+read: tools/autograd/derivatives.yaml and torch/csrc/autograd/FunctionsManual.cpp at 2.13.
+"""
+
+from planner.tape.operators import INT64, unary
+from planner.tape.tape import Tape
+from planner.tape.tensors import Tensor
+
+INT32 = 4
+
+
+def top_k(tape: Tape, x: Tensor, elements: int) -> tuple[Tensor, Tensor]:
+    """The largest of each row and their places; the places are saved."""
+    whole, width = x.elements, x.width
+    values = tape.new(elements, width, "weights of the chosen experts")
+    indices = tape.new(elements, INT64, "chosen experts")
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(whole, width, "gradient of the chosen, scattered")]
+
+    return tape.record(values, (x,), (indices,), backward), indices
+
+
+def detached_maximum(tape: Tape, x: Tensor, groups: int) -> Tensor:
+    """``x.max(dim)``; only places are taken of it, so that no gradient comes back."""
+    _places = tape.new(groups, INT64, "places of the maxima")
+    return tape.new(groups, x.width, "maxima of the groups")
+
+
+def masked(tape: Tape, x: Tensor, name: str) -> Tensor:
+    """``x.masked_fill(mask, value)``; the mask is saved."""
+    elements, width = x.elements, x.width
+    mask = tape.new(elements, 1, "mask of the experts that are left")
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(elements, width, f"gradient of {name}")]
+
+    return tape.record(tape.new(elements, width, name), (x,), (mask,), backward)
+
+
+def gathered(tape: Tape, x: Tensor, indices: Tensor, elements: int, name: str) -> Tensor:
+    """``x[indices]``, rows or single values; its gradient is added into zeros."""
+    whole, width = x.elements, x.width
+    tape.packs((indices,))
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(whole, width, f"gradient of {name}, scattered")]
+
+    return tape.record(tape.new(elements, width, name), (x,), (indices,), backward)
+
+
+def normalized(tape: Tape, x: Tensor, rows: int) -> Tensor:
+    """``x /= x.sum(-1, keepdim=True)``: in place, so that what was there before is copied."""
+    divided, _total = _divided(tape, x, _row_sums(tape, x, rows))
+    return divided
+
+
+def normalized_from(tape: Tape, x: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """``total = x.sum(-1, keepdim=True) + 1e-20``, then ``x /= total``."""
+    total = unary(tape, _row_sums(tape, x, rows), "sums of weights and epsilon")
+    return _divided(tape, x, total)
+
+
+def _divided(tape: Tape, x: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    elements, width, rows = x.elements, x.width, total.elements
+    saved: tuple[Tensor, ...] = (total,)
+    if x.node is not None:
+        saved = (tape.new(elements, width, "weights before they are divided"), total)
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        of_x = tape.new(elements, width, "gradient of a quotient")
+        whole = tape.new(elements, width, "gradient of a divisor")
+        del whole
+        return [of_x, tape.new(rows, width, "gradient of a divisor, reduced")]
+
+    divided = Tensor(elements, width, x.storage, None)
+    return tape.record(divided, (x, total), saved, backward), total
+
+
+def _row_sums(tape: Tape, x: Tensor, rows: int) -> Tensor:
+    elements = x.elements
+
+    def backward(gradient: Tensor) -> list[Tensor | None]:
+        return [gradient.viewed(elements)]
+
+    return tape.record(tape.new(rows, x.width, "sums of weights"), (x,), (), backward)
+
+
+def grouped_product(
+    tape: Tape, x: Tensor, weight: Tensor, offsets: Tensor, *, out_features: int, name: str
+) -> Tensor:
+    """``torch.nn.functional.grouped_mm``: each expert's rows with that expert's matrix.
+
+    As in a linear layer the input is saved for a weight that trains; the offsets always are.
+    """
+    elements, width = x.elements, x.width
+    of_input, of_weight = x.node is not None, weight.node is not None
+    saved = (
+        *((x,) if of_weight else ()),
+        *((weight,) if of_input else ()),
+        offsets,
+    )
+    weights, weight_width = weight.elements, weight.width
+    tape.packs(saved)
+    in_features = weights // (offsets.elements * out_features)
+    made_elements = elements // in_features * out_features
+    work = 2 * elements * out_features, width * (elements + weights + made_elements), width
+    tape.multiplies(*work)
+    output = tape.new(made_elements, width, name)
+
+    def product(size: int, width: int, of: str) -> Tensor:
+        tape.multiplies(*work)
+        return tape.new(size, width, f"gradient of {name}'s {of}")
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        made = product(weights, weight_width, "weights") if of_weight else None
+        return [product(elements, width, "input") if of_input else None, made]
+
+    return tape.record(output, (x, weight), saved, backward)
+
+
+def summed_experts(tape: Tape, x: Tensor, experts_per_token: int) -> Tensor:
+    """``x.view(tokens, k, h).sum(1)``; the expanded gradient is copied to be viewed flat."""
+    elements, width = x.elements, x.width
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(elements, width, "gradient of each expert's output")]
+
+    output = tape.new(elements // experts_per_token, width, "sum over a token's experts")
+    return tape.record(output, (x,), (), backward)
+
+
+def order_of(tape: Tape, elements: int) -> tuple[Tensor, Tensor]:
+    """``torch.sort`` of the chosen experts: they, and where each was."""
+    return (
+        tape.new(elements, INT64, "experts in order"),
+        tape.new(elements, INT64, "places in order"),
+    )

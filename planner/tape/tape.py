@@ -1,0 +1,305 @@
+"""PyTorch's autograd with sizes in the place of values: what is alive, when, and whose it is.
+
+A forward pass written against :class:`Tape` reads like the module it mirrors. Storages come
+and go with Python's own references, as they do under PyTorch, and every arrival and departure
+is logged with its owner; a node keeps what its operator saves, and the backward pass runs
+nodes from the last to the first. Nothing is computed but bytes.
+
+read: torch/csrc/autograd/engine.cpp at 2.13: a node's inputs and outputs are alive together;
+validate_outputs gives each gradient the shape and dtype of what it is the gradient of; then what
+the node saved goes; gradients that meet are added, in place where nobody else
+holds the first. torch/csrc/autograd/functions/accumulate_grad.h: the first gradient of a
+parameter is kept as it is, later ones are added to it.
+"""
+
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from heapq import heappop, heappush
+from sys import getrefcount
+from typing import Literal
+
+from planner.tape.tensors import (
+    Arrived,
+    Backward,
+    Event,
+    Node,
+    Owner,
+    Parameter,
+    Queue,
+    Region,
+    Storage,
+    Tensor,
+    begin,
+    storages,
+)
+from planner.tape.work import UncountedWork
+
+GradientSink = Literal["keep", "add", "reduce"]
+"""Where a parameter's gradient goes: it becomes the gradient; it is added to one that was
+there before; DeepSpeed copies it into a bucket. The last two free it at once, unless it is
+larger than a bucket: then it waits until the next one arrives."""
+
+
+class _RecomputedEnough(Exception):  # noqa: N818 - a signal, not an error
+    """Ends a recomputation when all that backward needs is there again."""
+
+
+class Tape(UncountedWork):
+    """One training step: the log of its storages, and the graph as it grows."""
+
+    def __init__(
+        self,
+        *,
+        sink: GradientSink,
+        reduce_bucket_size: int = 0,
+        fp16: bool = False,
+        without_graph: bool = False,
+    ) -> None:
+        self.log: list[Event] = []
+        self.kept_gradients: list[Storage] = []
+        self.borders: list[tuple[int, int]] = []
+        """Where each layer begins: the last node before it, and its place in the log."""
+        self.passed: list[int] = []
+        """Places in the log where backward left a layer, the last layer first."""
+        self.fp16 = fp16
+        """Whether 16-bit numbers are fp16, for which some kernels are others."""
+        self._sink = sink
+        self._reduce_bucket_size = reduce_bucket_size
+        self._waits: Storage | None = None
+        self._sequence = 0
+        self._owner: Owner = "activations"
+        self._loss_from = 0
+        self._region: Region | None = None
+        self._refilling = False
+        self._without_graph = without_graph
+        self._contexts: list[list[Storage]] = []
+        """What contexts hold of a graph that backward passes, until it has passed all."""
+        self._cast_weights: dict[int, tuple[int, Tensor]] = {}
+
+    def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
+        storage = Storage(self.log, elements * width, owner or self._owner, name)
+        return Tensor(elements, width, storage, None)
+
+    def record(
+        self,
+        output: Tensor,
+        inputs: tuple[Tensor, ...],
+        saved: tuple[Tensor, ...],
+        backward: Backward,
+    ) -> Tensor:
+        """Give ``output`` its node, if any input needs a gradient."""
+        nodes = tuple([x.node for x in inputs])
+        if self._without_graph or not any(nodes):
+            return output
+        region = self._region
+        if region is not None and self._refilling:
+            return self._refill(region, output, Node(0, nodes, (), backward, unpacks=False), saved)
+        self._sequence += 1
+        shapes = tuple([(x.elements, x.width) for x in inputs])
+        node = Node(self._sequence, nodes, shapes, backward, unpacks=bool(saved))
+        output.node = node
+        if region is None:
+            node.saved = storages(saved)
+        else:
+            node.region = region
+            region.nodes.append(weakref.ref(node))
+            if node.unpacks:
+                region.last_unpacking = len(region.nodes)
+        return output
+
+    def _refill(
+        self, region: Region, output: Tensor, anew: Node, saved: tuple[Tensor, ...]
+    ) -> Tensor:
+        """Where nobody waits, ``anew`` holds what it saves for as long as its output is there."""
+        node = region.refill(saved)
+        if node is None:
+            anew.saved = storages(saved)
+        output.node = node or anew
+        if region.refilled == region.last_unpacking:
+            raise _RecomputedEnough
+        return output
+
+    def packs(self, saved: tuple[Tensor, ...]) -> None:
+        """Inputs are saved before an operator runs: the last of a recomputation never does."""
+        region = self._region
+        if region is None or not self._refilling or not saved:
+            return
+        if region.refilled == region.last_unpacking - 1:
+            region.refill(saved)
+            raise _RecomputedEnough
+
+    def checkpoint(self, run: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        """Run a region that keeps its input only; backward runs it again."""
+        region = Region(run, given.viewed())
+        self._region = region
+        output = run(given)
+        self._region = None
+        return output
+
+    def checkpoint_reentrant(self, run: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        """Run a region without a graph; backward runs it again with one, and goes through that.
+
+        read: torch/utils/checkpoint.py at 2.13, CheckpointFunction: its own backward holds the
+        incoming gradient, the input and the output until all of the region has been passed.
+        """
+        self._without_graph = True
+        output = run(given.detached())
+        self._without_graph = False
+        kept = given.detached()
+
+        def backward(gradient: Tensor) -> list[Tensor | None]:
+            arrived: list[Tensor | None] = []
+
+            def arrive(at_the_input: Tensor) -> list[Tensor | None]:
+                arrived.append(at_the_input)
+                return []
+
+            leaf = kept.viewed()
+            leaf.node = Node(0, (), (), arrive, unpacks=False)
+            again = run(leaf)
+            self.autocast_ends()
+            self._pass_back(*begin(again, gradient), [])
+            return arrived
+
+        return self.record(output, (given,), (given,), backward)
+
+    def _recompute(self, region: Region) -> None:
+        self._region, self._refilling = region, True
+        with suppress(_RecomputedEnough):
+            region.run(region.given.viewed())
+        self._region, self._refilling = None, False
+        self.autocast_ends()
+        region.nodes = []
+
+    def loss_begins(self) -> None:
+        """From here on, and in backward until here again, what is made belongs to the loss."""
+        self._owner = "loss"
+        self._loss_from = self._sequence
+
+    def cast_once(self, weight: Tensor, cast: Callable[[Tensor], Tensor]) -> Tensor:
+        """Autocast's 16-bit copy of an fp32 leaf, kept until autocast ends."""
+        key = id(weight)
+        if key not in self._cast_weights:
+            self._cast_weights[key] = len(self.borders), cast(weight)
+        return self._cast_weights[key][1]
+
+    def autocast_ends(self) -> list[int]:
+        """Drop the copies; the places in the log where those of each layer are gone."""
+        places = []
+        for layer in range(len(self.borders) + 1):
+            made_here = [key for key, (made, _) in self._cast_weights.items() if made == layer]
+            for key in made_here:
+                del self._cast_weights[key]
+            places.append(len(self.log))
+        return places
+
+    def border(self) -> None:
+        """A layer begins: here in forward, and in backward where its nodes end."""
+        self.borders.append((self._sequence, len(self.log)))
+
+    def backward(self, output: Tensor, gradient: Tensor) -> None:
+        """From ``output`` to every parameter; frees the graph behind it.
+
+        What the caller still holds stays alive, as logits do in a loop that names them.
+        """
+        waiting = [sequence for sequence, _ in self.borders]
+        arrived, queue = begin(output, gradient)
+        del gradient
+        self._pass_back(arrived, queue, waiting)
+        self.passed += [len(self.log)] * len(waiting)
+
+    def _pass_back(self, arrived: Arrived, queue: Queue, waiting: list[int]) -> None:
+        """The last node first; ``waiting`` loses the borders that are passed."""
+        self._contexts.append([])
+        while queue:
+            _, node = heappop(queue)
+            if node.sequence <= self._loss_from:
+                self._owner = "activations"
+            while waiting and node.sequence <= waiting[-1]:
+                waiting.pop()
+                self.passed.append(len(self.log))
+            self._differentiate(node, arrived, queue)
+            del node
+        self._contexts.pop()
+        self._waits = None
+
+    def _gradients(self, node: Node, incoming: Tensor) -> list[Tensor | None]:
+        """What a node makes of what has come in, each in its input's own shape and dtype."""
+        region = node.region
+        if region is not None and node.unpacks and not region.refilled:
+            self._recompute(region)
+        recomputed = region is not None
+        node.region = region = None
+        outgoing = list(node.backward(incoming))
+        if node.in_context:
+            self._contexts[-1] += node.saved
+        if recomputed:
+            node.saved = []  # checkpointing hands them out once, and they end with the node's work
+        self._validate(outgoing, node)
+        node.saved = []
+        return outgoing
+
+    def _differentiate(self, node: Node, arrived: Arrived, queue: Queue) -> None:
+        outgoing = self._gradients(node, arrived.pop(id(node)))
+        for position, edge in enumerate(node.inputs):
+            made, outgoing[position] = outgoing[position], None
+            if edge is None or made is None:
+                continue
+            if id(edge) in arrived:
+                self._join(arrived, id(edge))
+            else:
+                arrived[id(edge)] = made
+                if isinstance(edge, Node):
+                    heappush(queue, (-edge.sequence, edge))
+            del made
+            if isinstance(edge, Parameter):
+                self._accumulate(edge, arrived)
+
+    def _validate(self, outgoing: list[Tensor | None], node: Node) -> None:
+        for position, (elements, width) in enumerate(node.shapes):
+            made = outgoing[position]
+            if made is None or (made.elements, made.width) == (elements, width):
+                continue
+            outgoing[position] = self.new(elements, width, "gradient reduced, or cast")
+            del made
+
+    def _join(self, arrived: Arrived, key: int) -> None:
+        """Gradients of one tensor from two consumers: in place if nobody else holds the first."""
+        old = arrived[key]
+        held_by_the_tensor_and_this_call = 2
+        assert old.storage is not None
+        shared = getrefcount(old.storage) > held_by_the_tensor_and_this_call
+        if shared:
+            arrived[key] = self.new(old.elements, old.width, "sum of gradients")
+
+    def _accumulate(self, leaf: Parameter, arrived: Arrived) -> None:
+        """Keep a leaf's gradient when all of its uses have sent theirs."""
+        leaf.uses -= 1
+        if leaf.uses:
+            return
+        gradient = arrived.pop(id(leaf))
+        leaf.storage = None  # a leaf is its own node, so that references alone never end it
+        storage = gradient.storage
+        assert storage is not None
+        if self._sink == "reduce":
+            self._reduce(gradient.elements, storage, leaf.gradient_owner)
+        if self._sink != "keep":
+            return
+        held_by_the_tensor_and_this_function = 3
+        if getrefcount(storage) > held_by_the_tensor_and_this_function:
+            copy = self.new(gradient.elements, gradient.width, "gradient", leaf.gradient_owner)
+            assert copy.storage is not None
+            storage = copy.storage
+        else:
+            storage.passes_to(leaf.gradient_owner)
+        self.kept_gradients.append(storage)
+
+    def _reduce(self, elements: int, storage: Storage, owner: Owner) -> None:
+        """read: deepspeed/runtime/zero/stage_1_and_2.py and stage3.py at 0.19.8: a gradient is
+        copied into the bucket; one that is too large for it is reduced where it is, when the
+        next parameter's arrives (reduce_independent_p_g_buckets_and_remove_grads)."""
+        self._waits = None
+        if elements > self._reduce_bucket_size:
+            storage.passes_to(owner)
+            self._waits = storage

@@ -1,0 +1,180 @@
+"""Storages that come and go with Python's own references, tensors that view them, and the
+nodes of the graph behind them."""
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from planner.base.units import ALLOCATOR_BLOCK_BYTES
+
+Owner = Literal["activations", "loss", "gradients", "workspace"]
+Event = tuple[int, Owner, int, str]
+"""Bytes that arrive, or leave where negative; whose they are; which storage, or ``RENAMED``;
+and its name."""
+RENAMED = 0
+
+
+class Storage:
+    """Bytes that are alive as long as somebody holds this object."""
+
+    __slots__ = ("block_bytes", "log", "name", "num_bytes", "owner")
+
+    def __init__(self, log: list[Event], num_bytes: int, owner: Owner, name: str) -> None:
+        self.log = log
+        self.num_bytes = num_bytes
+        self.block_bytes = -(-num_bytes // ALLOCATOR_BLOCK_BYTES) * ALLOCATOR_BLOCK_BYTES
+        self.owner = owner
+        self.name = name
+        log.append((self.block_bytes, owner, id(self), name))
+
+    def __del__(self) -> None:
+        self.log.append((-self.block_bytes, self.owner, id(self), self.name))
+
+    def passes_to(self, owner: Owner) -> None:
+        """The same bytes under another name."""
+        self.log += [
+            (-self.block_bytes, self.owner, RENAMED, self.name),
+            (self.block_bytes, owner, RENAMED, self.name),
+        ]
+        self.owner = owner
+
+
+class Tensor:
+    """A view of a storage. Without a node it needs no gradient."""
+
+    __slots__ = ("elements", "node", "storage", "width")
+
+    def __init__(
+        self, elements: int, width: int, storage: Storage | None, node: "Node | Parameter | None"
+    ) -> None:
+        self.elements = elements
+        self.width = width
+        self.storage = storage
+        """Nothing for a parameter, whose bytes are counted as model states."""
+        self.node = node
+
+    def viewed(self, elements: int | None = None) -> "Tensor":
+        """The same storage, not held through this object; a view's own node costs nothing."""
+        return Tensor(
+            self.elements if elements is None else elements, self.width, self.storage, self.node
+        )
+
+    def detached(self) -> "Tensor":
+        return Tensor(self.elements, self.width, self.storage, None)
+
+
+class Parameter(Tensor):
+    """A leaf. A weight's bytes are model states; where it trains its gradient is kept."""
+
+    __slots__ = ("gradient_owner", "trains", "uses")
+
+    def __init__(
+        self, elements: int, width: int, *, trains: bool, gradient_owner: Owner = "gradients"
+    ) -> None:
+        super().__init__(elements, width, None, None)
+        self.trains = trains
+        self.gradient_owner: Owner = gradient_owner
+        self.uses = 0
+        """Gradients still to come: a tied weight's two meet before they are kept."""
+        if trains:
+            self.node = self
+
+
+Backward = Callable[[Tensor], Sequence[Tensor | None]]
+
+
+class Node:
+    """One operator of the graph: what it saved, and how it makes its inputs' gradients."""
+
+    __slots__ = (
+        "__weakref__",
+        "backward",
+        "in_context",
+        "inputs",
+        "region",
+        "saved",
+        "sequence",
+        "shapes",
+        "unpacks",
+    )
+
+    def __init__(
+        self,
+        sequence: int,
+        inputs: tuple["Node | Parameter | None", ...],
+        shapes: tuple[tuple[int, int], ...],
+        backward: Backward,
+        *,
+        unpacks: bool,
+    ) -> None:
+        self.sequence = sequence
+        self.inputs = inputs
+        self.shapes = shapes
+        """Elements and bytes per element of each input, and so of its gradient."""
+        self.backward = backward
+        self.unpacks = unpacks
+        """Whether it saved anything, a weight included."""
+        self.saved: list[Storage] = []
+        self.in_context = False
+        """Whether the context of an autograd.Function in Python holds what it saved, and so does
+        until the graph is gone."""
+        self.region: Region | None = None
+
+
+class Region:
+    """A checkpointed part of a model: its input, and the nodes that wait for their tensors.
+
+    read: torch/utils/checkpoint.py at 2.13, non-reentrant: the first node that unpacks has
+    the region run again, which ends at the last tensor that was saved. A node that is gone,
+    since its output was detached, counts and gets nothing back.
+    """
+
+    __slots__ = ("given", "last_unpacking", "nodes", "refilled", "run")
+
+    def __init__(self, run: Callable[[Tensor], Tensor], given: Tensor) -> None:
+        self.run = run
+        self.given = given
+        self.nodes: list[weakref.ref[Node]] = []
+        self.refilled = 0
+        self.last_unpacking = 0
+
+    def refill(self, saved: tuple[Tensor, ...]) -> Node | None:
+        """The next node that waits gets its tensors, if it is there."""
+        node = self.nodes[self.refilled]()
+        self.refilled += 1
+        if node is not None:
+            node.saved = storages(saved)
+        return node
+
+
+Arrived = dict[int, Tensor]
+"""Gradients that wait for their node, by its identity."""
+Queue = list[tuple[int, Node]]
+"""Nodes to differentiate, the last first."""
+
+
+def begin(output: Tensor, gradient: Tensor) -> tuple[Arrived, Queue]:
+    """Where backward starts."""
+    root = output.node
+    assert isinstance(root, Node)
+    output.node = None
+    count_uses(root)
+    return {id(root): gradient}, [(-root.sequence, root)]
+
+
+def storages(tensors: tuple[Tensor, ...]) -> list[Storage]:
+    """Theirs, weights' apart."""
+    return [x.storage for x in tensors if x.storage is not None]
+
+
+def count_uses(root: Node) -> None:
+    """How many gradients every leaf behind ``root`` will get; what was detached sends none."""
+    seen = {id(root)}
+    waiting = [root]
+    while waiting:
+        for edge in waiting.pop().inputs:
+            if isinstance(edge, Parameter):
+                edge.uses += 1
+            elif edge is not None and id(edge) not in seen:
+                seen.add(id(edge))
+                waiting.append(edge)

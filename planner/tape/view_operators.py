@@ -1,0 +1,84 @@
+"""Parts of a tensor that are used on their own, as bytes.
+
+read: tools/autograd/derivatives.yaml and torch/csrc/autograd/functions/tensor.cpp at 2.13.
+"""
+
+from collections.abc import Sequence
+
+from planner.tape.tape import Tape
+from planner.tape.tensors import Tensor
+
+
+def split(tape: Tape, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """``x.split(sizes)``: views of one operator, whose gradients are concatenated at last."""
+    elements, width = x.elements, x.width
+    arrived: list[Tensor] = []
+
+    def part(size: int) -> Tensor:
+        def backward(gradient: Tensor) -> list[Tensor | None]:
+            arrived.append(gradient)
+            if len(arrived) < len(sizes):
+                return [None]
+            whole = tape.new(elements, width, "gradients of all parts")
+            arrived.clear()
+            return [whole]
+
+        return tape.record(Tensor(size, width, x.storage, None), (x,), (), backward)
+
+    return [part(size) for size in sizes]
+
+
+def expanded(tape: Tape, x: Tensor, times: int) -> Tensor:
+    """``x.expand``: the same bytes seen so many times; gradients are summed."""
+    elements, width = x.elements, x.width
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(elements, width, "gradient of an expanded tensor, summed")]
+
+    return tape.record(Tensor(times * elements, width, x.storage, None), (x,), (), backward)
+
+
+def filled(tape: Tape, parts: Sequence[Tensor], name: str) -> Tensor:
+    """``new_empty``, then ``copy_`` of each part into its place."""
+    whole = tape.new(sum(part.elements for part in parts), parts[0].width, name)
+    for part in parts:
+        whole = _copied_into(tape, whole, part)
+    return whole
+
+
+def _copied_into(tape: Tape, whole: Tensor, part: Tensor) -> Tensor:
+    """CopySlices: a copy of the gradient, in which the place of the part is made zero."""
+    elements, width, size = whole.elements, whole.width, part.elements
+    had_gradient = whole.node is not None
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        rest = tape.new(elements, width, "gradient without a part")
+        of_part = tape.new(size, width, "gradient of a part")
+        zeros = tape.new(size, width, "zeros in the place of a part") if had_gradient else None
+        del zeros
+        return [rest if had_gradient else None, of_part]
+
+    view = Tensor(elements, width, whole.storage, None)
+    return tape.record(view, (whole, part), (), backward)
+
+
+def subtract(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
+    """``a - b``: the second operand's gradient is negated, and reduced where it is broadcast."""
+    elements, width = max(a.elements, b.elements), max(a.width, b.width)
+    needed = (a.node is not None, b.node is not None)
+
+    def backward(gradient: Tensor) -> list[Tensor | None]:
+        negated = tape.new(elements, width, f"gradient of {name}, negated") if needed[1] else None
+        return [gradient.viewed() if needed[0] else None, negated]
+
+    return tape.record(tape.new(elements, width, name), (a, b), (), backward)
+
+
+def added_in_place(tape: Tape, x: Tensor, y: Tensor) -> Tensor:
+    """``x.add_(y)``: both operands get the same gradient."""
+    needed = (x.node is not None, y.node is not None)
+
+    def backward(gradient: Tensor) -> list[Tensor | None]:
+        return [gradient.viewed() if need else None for need in needed]
+
+    return tape.record(Tensor(x.elements, x.width, x.storage, None), (x, y), (), backward)

@@ -1,0 +1,147 @@
+"""The launcher's tracing, in a process of its own, so that planning imports no training stack."""
+
+import atexit
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from msgspec import to_builtins
+
+from planner.base.errors import InvalidRequestError
+from planner.models.traced_model import Phases, TracedSpec, traced_spec
+from planner.plan.prediction_section import PredictionSection
+from planner.plan.schema import (
+    SCHEMA_VERSION,
+    HardwareSection,
+    ModelSection,
+    OutputSection,
+    Plan,
+)
+from planner.plan.training_sections import TrainingSection
+from planner.recipes.recipe import Workload
+from planner.workload.layout import Layout
+from planner.workload.plan_sections import batch_section, parallel_section, precision_section
+
+
+class TracingService:
+    """One process that has imported the training stack; started by the first question."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._traced: dict[str, Phases] = {}
+
+    def shape(self, content: Mapping[str, Any], why: str) -> TracedSpec:
+        """The model that a ``config.json`` describes; ``why`` it is traced goes into errors."""
+        model_type = content["model_type"]
+        answer = self._ask({"shape": content}, f"{why}, and the model cannot be traced")
+        _say(f"{why}. The real model is traced instead, which takes longer.")
+        return traced_spec(answer["shape"], model_type, json.dumps(content)).traced_by(self.trace)
+
+    def trace(self, workload: Workload, layout: Layout) -> Phases:
+        """Bytes by phase and part of one step, each asked for once."""
+        plan = to_builtins(_plan_to_trace(workload, layout))
+        key = json.dumps(plan)
+        if key not in self._traced:
+            recomputed = "recomputed" if layout.activation_checkpointing else "kept"
+            _say(
+                f"tracing {workload.method}, micro-batch {layout.micro_batch_size}, "
+                f"{workload.recipe.sequence_length:,} tokens, activations {recomputed}"
+            )
+            failure = f"a step of {workload.model.model_type} cannot be traced"
+            self._traced[key] = self._ask({"trace": plan}, failure)["phases"]
+        return self._traced[key]
+
+    def _ask(self, request: Mapping[str, Any], failure: str) -> dict[str, Any]:
+        process = self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        if not line:
+            raise InvalidRequestError(
+                f"{failure}: the training stack could not be started. "
+                "Install it: pip install 'tuneplan[train]'"
+            )
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise InvalidRequestError(f"{failure}: {answer['error']}")
+        return answer
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "launcher.rehearsal.trace_service"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            atexit.register(self._process.kill)
+        return self._process
+
+
+@cache
+def tracing_service() -> TracingService:
+    return TracingService()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _plan_to_trace(workload: Workload, layout: Layout) -> Plan:
+    """All that decides the tensors of a step; the rest of a plan says nothing yet."""
+    model = workload.model
+    assert isinstance(model, TracedSpec)
+    recipe = workload.recipe
+    nothing = PredictionSection(
+        peak_phase="",
+        peak_allocated_bytes=0,
+        low_bytes=0,
+        high_bytes=0,
+        host_ram_bytes=0,
+        disk_bytes=0,
+        checkpoint_bytes=0,
+        step_time_s=None,
+        tokens_per_second=None,
+        phases={},
+    )
+    return Plan(
+        schema_version=SCHEMA_VERSION,
+        model=ModelSection(
+            name=model.model_type,
+            source=model.model_type,
+            model_type=model.model_type,
+            num_params=model.num_params,
+            trainable_params=workload.trainable_params,
+            config=json.loads(model.config),
+        ),
+        hardware=HardwareSection(
+            device="cpu" if workload.compute == "fp32" else "cuda",
+            gpu="",
+            device_name="",
+            capacity_bytes=0,
+            budget_bytes=0,
+        ),
+        method=workload.method,
+        adapter=recipe.adapter,
+        quantization=recipe.quantization,
+        precision=precision_section(workload, layout),
+        batch=batch_section(workload, layout),
+        parallel=parallel_section(workload, layout),
+        activation_checkpointing=layout.activation_checkpointing,
+        checkpoint_every=layout.checkpoint_every,
+        attention=workload.attention,
+        loss=workload.loss,
+        optimizer=recipe.optimizer,
+        schedule=recipe.schedule,
+        data=recipe.data,
+        training=TrainingSection(max_steps=1),
+        output=OutputSection(directory=""),
+        prediction=nothing,
+        fallbacks=(),
+    )

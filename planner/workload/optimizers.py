@@ -1,0 +1,138 @@
+"""What an optimizer keeps for each trained tensor between steps, and where it is."""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Literal, NamedTuple, get_args
+
+from planner.base.errors import UnknownNameError
+from planner.base.preset_files import ROOT
+from planner.base.strict_yaml import Spec, read_spec
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
+from planner.hardware.cluster import Device
+from planner.plan.schema import OptimizerName
+from planner.workload.trained_tensors import TrainedTensor
+
+FP32 = 4
+SCALAR_BYTES = 4
+QUANTIZED_BLOCK = 256
+SMALLEST_QUANTIZED = 4096
+"""read: bitsandbytes/optim/optimizer.py at 0.50.2, min_8bit_size."""
+QUANTIZATION_MAP_BYTES = 256 * FP32
+"""One table a state, shared by all tensors; read: fill_qmap and init_state there."""
+SMALLEST_PAGED = 100_000
+"""read: bitsandbytes/optim/optimizer.py at 0.50.2, get_state_buffer."""
+
+
+class OptimizerSpec(Spec):
+    """One entry of presets/optimizers.yaml, whose head says what the fields mean."""
+
+    name: OptimizerName
+    library: Literal["torch", "transformers", "bitsandbytes"]
+    class_name: str
+    step: Literal["fused", "adamw", "adafactor", "sgd"]
+    states: int
+    kept_in: Literal["parameter", "fp32", "8bit", "factored"]
+    counter: Literal["device", "host", "none"]
+    paged: bool = False
+    source: str
+
+
+class _Optimizers(Spec):
+    optimizers: list[OptimizerSpec]
+
+
+@cache
+def optimizers() -> dict[OptimizerName, OptimizerSpec]:
+    found = read_spec(_Optimizers, ROOT / "optimizers.yaml").optimizers
+    return {optimizer.name: optimizer for optimizer in found}
+
+
+def optimizer_name(text: str) -> OptimizerName:
+    """The optimizer that is spelt like this, or an error that suggests one."""
+    known: tuple[OptimizerName, ...] = get_args(OptimizerName)
+    wanted = text.lower().replace("-", "_")
+    for name in known:
+        if name == wanted:
+            return name
+    raise UnknownNameError("optimizer", text, known, see="the README")
+
+
+class State(NamedTuple):
+    """One tensor that lives from step to step."""
+
+    num_bytes: int
+    paged: bool = False
+    """In CUDA managed memory, which the allocator does not count."""
+
+    @property
+    def block_bytes(self) -> int:
+        return round_up(self.num_bytes, ALLOCATOR_BLOCK_BYTES)
+
+
+def tensor_states(
+    optimizer: OptimizerSpec, tensor: TrainedTensor, *, width: int, device: Device
+) -> list[State]:
+    """States of one trained tensor whose elements have ``width`` bytes."""
+    sizes = _sizes(optimizer, tensor, width)
+    paged = optimizer.paged and tensor.elements >= SMALLEST_PAGED and device == "cuda"
+    states = [State(size, paged) for size in sizes.states]
+    states += [State(size) for size in sizes.scales]
+    on_device = optimizer.counter == "device" or (optimizer.counter, device) == ("host", "cpu")
+    if on_device:
+        states.append(State(SCALAR_BYTES))
+    return states
+
+
+class _Sizes(NamedTuple):
+    states: list[int]
+    scales: list[int]
+
+
+def _sizes(optimizer: OptimizerSpec, tensor: TrainedTensor, width: int) -> _Sizes:
+    elements, count = tensor.elements, optimizer.states
+    if optimizer.kept_in == "parameter":
+        return _Sizes([width * elements] * count, [])
+    if is_quantized(optimizer, tensor):
+        blocks = ceil_div(elements, QUANTIZED_BLOCK)
+        return _Sizes([elements] * count, [FP32 * blocks] * count)
+    if optimizer.kept_in == "factored" and len(tensor.shape) > 1:
+        rows, columns = tensor.shape[-2:]
+        stacked = elements // (rows * columns)
+        return _Sizes([FP32 * stacked * rows, FP32 * stacked * columns], [])
+    return _Sizes([FP32 * elements] * count, [])
+
+
+def is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
+    """read: transformers/trainer.py at 5.23.0, create_optimizer, for the embedding."""
+    large = tensor.elements >= SMALLEST_QUANTIZED
+    return optimizer.kept_in == "8bit" and large and tensor.role != "embedding"
+
+
+def shared_states(optimizer: OptimizerSpec, tensors: Iterable[TrainedTensor]) -> list[State]:
+    """Tables that all tensors share."""
+    if any(is_quantized(optimizer, tensor) for tensor in tensors):
+        return [State(QUANTIZATION_MAP_BYTES)] * optimizer.states
+    return []
+
+
+class StatesBytes(NamedTuple):
+    """Sums over all trained tensors."""
+
+    on_device: int
+    """What the allocator counts."""
+    paged: int
+    """Managed memory, which the driver moves between device and host."""
+
+
+def states_bytes(
+    optimizer: OptimizerSpec, tensors: Mapping[TrainedTensor, int], *, width: int, device: Device
+) -> StatesBytes:
+    """All states of so many tensors of each kind."""
+    counted = [(state, 1) for state in shared_states(optimizer, tensors)]
+    for tensor, count in tensors.items():
+        for state in tensor_states(optimizer, tensor, width=width, device=device):
+            counted.append((state, count))
+    return StatesBytes(
+        on_device=sum(count * state.block_bytes for state, count in counted if not state.paged),
+        paged=sum(count * state.num_bytes for state, count in counted if state.paged),
+    )

@@ -1,0 +1,188 @@
+"""Every parameter of a model by name and shape, in the model's order: the one list of them.
+
+Optimizers read the shapes of what trains (planner/workload/trained_tensors.py); ZeRO reads where
+each parameter is, since it is gathered, reduced and cut by that (planner/memory/zero_1_2.py,
+zero3.py).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from typing import Literal, NamedTuple
+
+from planner.models.expert_shape import ExpertsSpec
+from planner.models.layer_kinds import LayerKind
+from planner.models.linear import Linear
+from planner.models.model_spec import ModelSpec
+from planner.recipes.recipe import Workload, of_states
+
+Role = Literal["weight", "embedding", "vector"]
+"""A vector is a norm's weight or a bias: it does not decay.
+read: transformers/trainer.py at 5.23.0, get_decay_parameter_names."""
+EXPERTS = ".experts."
+TRANSPOSED = ("gpt2",)
+"""Architectures whose matrices are (in, out): Conv1D; read: transformers/pytorch_utils.py at
+5.23.0."""
+
+
+def decays(role: Role) -> bool:
+    return role != "vector"
+
+
+class _Sized(NamedTuple):
+    name: str
+    shape: tuple[int, ...]
+    trains: bool
+    role: Role
+    elements: int
+
+
+class Sized(_Sized):
+    """One parameter. Its elements are asked for thousands of times, so they are kept."""
+
+    __slots__ = ()
+
+    def __new__(
+        cls, name: str, shape: tuple[int, ...], trains: bool, role: Role = "weight"
+    ) -> "Sized":
+        return super().__new__(cls, name, shape, trains, role, prod(shape))
+
+    @property
+    def decays(self) -> bool:
+        return decays(self.role)
+
+    @property
+    def module(self) -> str:
+        """The module that it belongs to: a weight and its bias share one, and so do all experts."""
+        place, experts, _ = self.name.partition(EXPERTS)
+        return f"{place}{experts}" if experts else self.name.removesuffix(".bias")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """A model's parameters, layer by layer."""
+
+    before: tuple[Sized, ...]
+    layers: tuple[tuple[Sized, ...], ...]
+    after: tuple[Sized, ...]
+
+    def __iter__(self) -> Iterator[Sized]:
+        yield from self.before
+        for layer in self.layers:
+            yield from layer
+        yield from self.after
+
+    @property
+    def optimizer_groups(self) -> tuple[tuple[Sized, ...], ...]:
+        """What trains: what decays, then norms and biases, which do not.
+
+        read: transformers/trainer.py at 5.23.0, create_optimizer.
+        """
+        trained = [each for each in self if each.trains]
+        decayed = tuple(each for each in trained if each.decays)
+        others = tuple(each for each in trained if not each.decays)
+        return tuple(group for group in (decayed, others) if group)
+
+
+def parameters(workload: Workload) -> Parameters:
+    """All of them, a tied one once; packed 4-bit matrices are none."""
+    return _parameters(of_states(workload))
+
+
+@cache
+def _parameters(workload: Workload) -> Parameters:
+    model, full = workload.model, workload.method == "full"
+    return Parameters(
+        before=tuple(_before(model, full)),
+        layers=tuple(
+            tuple(_layer(workload, kind, f"layers.{number}"))
+            for number, kind in enumerate(model.layers)
+        ),
+        after=tuple(_after(model, full)),
+    )
+
+
+def _before(model: ModelSpec, full: bool) -> Iterator[Sized]:
+    yield Sized("embed_tokens", _rows(model.embedding_params, model), full, "embedding")
+    if model.position_params:
+        yield Sized("embed_positions", _rows(model.position_params, model), full, "embedding")
+    if model.embedding_norm:
+        yield from _norm("embed_norm", model, full)
+
+
+def _after(model: ModelSpec, full: bool) -> Iterator[Sized]:
+    """The last norm and the head; of a traced model whatever is in no layer and no table."""
+    inside = sum(count * model.layer_params(kind) for kind, count in model.kinds.items())
+    known = inside + sum(each.elements for each in _before(model, full)) + model.head_params
+    rest = model.num_params - known
+    if rest == model.norm_params:
+        yield from _norm("norm", model, full)
+    elif rest:
+        yield Sized("norm", (rest,), full, "vector")
+    bias = model.vocab_size if model.head_bias else 0
+    if model.head_params > bias:
+        yield Sized("lm_head", _rows(model.head_params - bias, model), full)
+    if bias:
+        yield Sized("lm_head.bias", (bias,), full, "vector")
+
+
+def _rows(elements: int, model: ModelSpec) -> tuple[int, ...]:
+    """A table of vectors of the hidden size, unless a traced model's has others."""
+    rows, rest = divmod(elements, model.hidden_size)
+    return (elements,) if rest else (rows, model.hidden_size)
+
+
+def _norm(name: str, model: ModelSpec, full: bool) -> Iterator[Sized]:
+    yield Sized(name, (model.hidden_size,), full, "vector")
+    if model.norm_bias:
+        yield Sized(f"{name}.bias", (model.hidden_size,), full, "vector")
+
+
+def _layer(workload: Workload, kind: LayerKind, place: str) -> Iterator[Sized]:
+    """Matrices with their biases and adapters, then norms; of a traced model what is no matrix
+    is one vector."""
+    model, full = workload.model, workload.method == "full"
+    adapted = workload.adapted(kind)
+    matrices = model.linears(kind)
+    for matrix in matrices:
+        name = f"{place}.{matrix.key}"
+        if workload.recipe.quantization is None:
+            shape = (matrix.out_features, matrix.in_features)
+            yield Sized(name, shape[::-1] if model.model_type in TRANSPOSED else shape, full)
+        if matrix.bias:
+            yield Sized(f"{name}.bias", (matrix.out_features,), full, "vector")
+        if matrix in adapted:
+            yield from _adapter(workload, matrix, name)
+    if kind.routed and model.experts is not None:
+        yield from _experts(model.experts, model.hidden_size, place, full)
+    known = sum(matrix.num_params for matrix in matrices) + model.expert_params(kind)
+    rest = model.layer_params(kind) - known
+    sizes = model.layer_norm_sizes if model.layer_norm_params == rest else (rest,)
+    for number, size in enumerate(sizes):
+        yield Sized(f"{place}.norms.{number}", (size,), full, "vector")
+
+
+def _adapter(workload: Workload, matrix: Linear, name: str) -> Iterator[Sized]:
+    adapter = workload.recipe.adapter
+    assert adapter is not None
+    yield Sized(f"{name}.lora_A", (adapter.rank, matrix.in_features), True)
+    yield Sized(f"{name}.lora_B", (matrix.out_features, adapter.rank), True)
+    if adapter.dora:
+        yield Sized(f"{name}.magnitude", (matrix.out_features,), True)
+
+
+def _experts(experts: ExpertsSpec, hidden_size: int, place: str, full: bool) -> Iterator[Sized]:
+    """The router, and each matrix of all experts as one tensor; gpt-oss has them transposed."""
+    count = experts.num_experts
+    for name, elements in experts.router_tensors(hidden_size).items():
+        is_bias = name.endswith("bias")
+        shape = (count,) if is_bias else (count, elements // count)
+        yield Sized(f"{place}.{name}", shape, full, "vector" if is_bias else "weight")
+    for name, elements in experts.expert_tensors(hidden_size).items():
+        if name.endswith("bias"):
+            yield Sized(f"{place}.{name}", (count, elements // count), full, "vector")
+            continue
+        sides = (elements // count // hidden_size, hidden_size)
+        turned = name.endswith("down_proj") != experts.biased
+        yield Sized(f"{place}.{name}", (count, *(sides[::-1] if turned else sides)), full)

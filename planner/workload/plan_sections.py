@@ -1,0 +1,41 @@
+"""Sections of a plan that a workload and its layout alone decide."""
+
+from planner.plan.schema import BatchSection, ParallelSection, Precision, PrecisionSection
+from planner.recipes.recipe import Workload
+from planner.workload.dtypes import numerics_of
+from planner.workload.layout import Layout
+from planner.workload.zero_buckets import zero_section
+
+DTYPE: dict[int, Precision] = {4: "fp32"}
+
+
+def batch_section(workload: Workload, layout: Layout) -> BatchSection:
+    return BatchSection(
+        micro_batch_size=layout.micro_batch_size,
+        gradient_accumulation_steps=layout.gradient_accumulation_steps,
+        global_batch_size=layout.global_batch_size,
+        sequence_length=workload.recipe.sequence_length,
+        packing=workload.packing,
+    )
+
+
+def precision_section(workload: Workload, layout: Layout) -> PrecisionSection:
+    compute = workload.compute
+    kinds = numerics_of(workload, layout)
+    return PrecisionSection(
+        compute=compute,
+        frozen=DTYPE.get(kinds.frozen, compute),
+        trainable=DTYPE.get(kinds.trainable, compute),
+    )
+
+
+def parallel_section(workload: Workload, layout: Layout, *, num_nodes: int = 1) -> ParallelSection:
+    return ParallelSection(
+        strategy=layout.strategy,
+        zero_stage=layout.zero_stage,
+        offload=layout.offload,
+        num_nodes=num_nodes,
+        gpus_per_node=layout.world_size // num_nodes,
+        world_size=layout.world_size,
+        zero=zero_section(workload, layout),
+    )

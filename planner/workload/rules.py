@@ -1,0 +1,132 @@
+"""Combinations to leave out, read from data."""
+
+from functools import cache
+from typing import Literal, NamedTuple
+
+from planner.base.preset_files import ROOT
+from planner.base.strict_yaml import Spec, read_spec
+from planner.hardware.cluster import Cluster, Device
+from planner.plan.schema import AttentionName, Method, Offload, OptimizerName, Precision, Strategy
+from planner.recipes.recipe import Workload
+
+QuantType = Literal["nf4", "int8"]
+
+
+class When(Spec):
+    """What a rule is about; a list that is left out allows everything."""
+
+    method: list[Method] | None = None
+    strategy: list[Strategy] | None = None
+    offload: list[Offload] | None = None
+    optimizer: list[OptimizerName] | None = None
+    device: list[Device] | None = None
+    model_type: list[str] | None = None
+    quant_type: list[QuantType] | None = None
+    attention: list[AttentionName] | None = None
+    compute: list[Precision] | None = None
+    capability_below: float | None = None
+    """Compute capability of the card, where it is known."""
+    capability_from: float | None = None
+    """The same, and where it is not known."""
+    packing: list[bool] | None = None
+
+    def applies(self, combination: "Combination") -> bool:
+        pairs = (
+            (self.method, combination.method),
+            (self.strategy, combination.strategy),
+            (self.offload, combination.offload),
+            (self.optimizer, combination.optimizer),
+            (self.device, combination.device),
+            (self.model_type, combination.model_type),
+            (self.quant_type, combination.quant_type),
+            (self.attention, combination.attention),
+            (self.compute, combination.compute),
+            (self.packing, combination.packing),
+        )
+        listed = all(allowed is None or found in allowed for allowed, found in pairs)
+        return listed and self._of_such_a_card(combination.compute_capability)
+
+    def _of_such_a_card(self, capability: str | None) -> bool:
+        if capability is None:
+            return self.capability_below is None
+        found = float(capability)
+        below = self.capability_below is None or found < self.capability_below
+        return below and (self.capability_from is None or found >= self.capability_from)
+
+
+class Combination(NamedTuple):
+    """What a candidate would put together."""
+
+    method: Method
+    strategy: Strategy
+    offload: Offload
+    optimizer: OptimizerName
+    device: Device
+    model_type: str
+    quant_type: QuantType | None = None
+    attention: AttentionName = "sdpa"
+    compute: Precision = "bf16"
+    packing: bool = False
+    compute_capability: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        workload: Workload,
+        strategy: Strategy,
+        offload: Offload,
+        cluster: Cluster,
+        *,
+        attention: AttentionName | None = None,
+    ) -> "Combination":
+        """Of the workload with its own attention, or with another."""
+        quantization = workload.recipe.quantization
+        return cls(
+            method=workload.method,
+            strategy=strategy,
+            offload=offload,
+            optimizer=workload.recipe.optimizer.name,
+            device=cluster.device,
+            model_type=workload.model.model_type,
+            quant_type=None if quantization is None else quantization.quant_type,
+            attention=attention or workload.attention,
+            compute=workload.compute,
+            packing=workload.packing,
+            compute_capability=cluster.accelerator.compute_capability,
+        )
+
+
+class Rule(Spec):
+    name: str
+    verdict: Literal["refused", "discouraged"]
+    when: When
+    reason: str
+    source: str
+
+    def is_advice_on(self, pinned: "frozenset[Pinned]") -> bool:
+        """Whether it only discourages, and from something that was pinned."""
+        return self.verdict == "discouraged" and any(
+            getattr(self.when, each) is not None for each in pinned
+        )
+
+
+class RuleBook(Spec):
+    rules: list[Rule]
+
+
+Pinned = Literal["strategy", "attention"]
+"""What a person may have named. Where it was, advice against it yields."""
+
+
+@cache
+def rule_book() -> tuple[Rule, ...]:
+    return tuple(read_spec(RuleBook, ROOT / "rules.yaml").rules)
+
+
+@cache
+def broken_rule(combination: Combination, *, pinned: frozenset[Pinned]) -> Rule | None:
+    """The first rule against this combination that does not yield to what was pinned."""
+    for rule in rule_book():
+        if rule.when.applies(combination) and not (rule.is_advice_on(pinned)):
+            return rule
+    return None

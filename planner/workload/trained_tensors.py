@@ -1,0 +1,42 @@
+"""The tensors that a workload trains, in the order in which an optimizer is given them.
+
+An optimizer's states depend on each tensor's shape, and its step on their order:
+transformers' trainer puts those that decay before the others, each in the model's order.
+read: transformers/trainer.py at 5.23.0, create_optimizer and get_decay_parameter_names.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from math import prod
+from typing import NamedTuple
+
+from planner.recipes.recipe import Workload
+from planner.workload.parameters import Role, decays, parameters
+
+
+class TrainedTensor(NamedTuple):
+    """One parameter that gets a gradient, whatever its name."""
+
+    shape: tuple[int, ...]
+    role: Role = "weight"
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def decays(self) -> bool:
+        return decays(self.role)
+
+
+@cache
+def trained_tensors(workload: Workload) -> tuple[TrainedTensor, ...]:
+    """Every trained tensor, a tied one once, in the model's order."""
+    return tuple(TrainedTensor(x.shape, x.role) for x in parameters(workload) if x.trains)
+
+
+@cache
+def counted_tensors(workload: Workload) -> Mapping[TrainedTensor, int]:
+    """How many there are of each shape and role."""
+    return Counter(trained_tensors(workload))

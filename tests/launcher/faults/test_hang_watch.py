@@ -1,0 +1,148 @@
+"""Ranks that do not move: which of them the others wait for."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+
+from launcher.faults.hang_watch import Watch
+from launcher.faults.rank_stages import Place, Stage, Stages, frozen, of_node, places
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def watch_for(folder: Path, seconds: float, *, limit_s: float, node: str | None = None) -> Watch:
+    """One that has looked at ranks which have not moved for so long."""
+    clock = Clock()
+    watch = Watch(folder, limit_s=limit_s, node=node, clock=clock)
+    watch.look()
+    clock.now += seconds
+    watch.look()
+    return watch
+
+
+def write(
+    folder: Path,
+    rank: int,
+    stage: Stage,
+    passed: int,
+    process: int,
+    *,
+    node: str | None = None,
+    entered_at: float | None = None,
+) -> None:
+    place = Place(
+        rank=rank,
+        process=process,
+        node=node,
+        stage=stage,
+        step=3,
+        passed=passed,
+        entered_at=time.time() if entered_at is None else entered_at,
+    )
+    (folder / f"rank-{rank}.json").write_text(json.dumps(asdict(place)), encoding="utf-8")
+
+
+@pytest.fixture
+def sleepers() -> "list[subprocess.Popen[bytes]]":
+    return [
+        subprocess.Popen(
+            ["sleep", "60"],
+            preexec_fn=lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
+        )
+        for _ in range(2)
+    ]
+
+
+def test_a_rank_says_where_it_is(tmp_path: Path) -> None:
+    stages = Stages(tmp_path / "rank-1.json", 1)
+    stages.enter("forward", 2)
+    stages.enter("optimizer_step", 2)
+    (place,) = places(tmp_path)
+    assert str(place) == "rank 1 (optimizer step of step 2)"
+    assert (place.passed, place.process) == (2, os.getpid())
+
+
+def test_a_run_that_moves_is_left_alone(tmp_path: Path) -> None:
+    """Whether any rank does: another node's clock may be wrong by years."""
+    write(tmp_path, 0, "forward", 1, process=os.getpid())
+    write(tmp_path, 1, "forward", 1, process=1, node="10.0.0.2", entered_at=0.0)
+    clock = Clock()
+    watch = Watch(tmp_path, limit_s=60, clock=clock)
+    for passed in range(2, 5):
+        watch.look()
+        clock.now += 50
+        write(tmp_path, 1, "forward", passed, process=1, node="10.0.0.2", entered_at=0.0)
+    watch.look()
+    assert not watch.hung
+
+
+def test_before_any_rank_has_spoken_nothing_is_silent(tmp_path: Path) -> None:
+    assert not watch_for(tmp_path, 9, limit_s=0).hung
+
+
+def test_a_process_id_that_was_given_again_is_no_rank(
+    tmp_path: Path, sleepers: "list[subprocess.Popen[bytes]]"
+) -> None:
+    """Nor is one of another node: while torch elastic waits for a lost node no rank runs here."""
+    write(tmp_path, 0, "backward", 8, process=sleepers[0].pid, entered_at=time.time() - 9)
+    write(tmp_path, 1, "backward", 8, process=sleepers[1].pid, node="10.0.0.2")
+    assert not watch_for(tmp_path, 9, limit_s=2).hung
+    assert of_node(places(tmp_path), None) == []
+    assert [place.rank for place in of_node(places(tmp_path), "10.0.0.2")] == [1]
+    for sleeper in sleepers:
+        assert sleeper.poll() is None
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_the_one_behind_is_named_and_all_are_ended(
+    tmp_path: Path, sleepers: "list[subprocess.Popen[bytes]]"
+) -> None:
+    write(tmp_path, 0, "backward", 8, process=sleepers[0].pid)
+    write(tmp_path, 1, "forward", 7, process=sleepers[1].pid)
+    watch = watch_for(tmp_path, 9, limit_s=2)
+    assert watch.verdict() == (
+        "nothing has moved for 2 s: rank 1 (forward of step 3) is behind, "
+        "and rank 0 (backward of step 3) waits for it"
+    )
+    assert [sleeper.wait(10) for sleeper in sleepers] == [-signal.SIGKILL] * 2
+
+
+def test_a_process_that_was_stopped_is_named_though_none_is_behind(
+    tmp_path: Path, sleepers: "list[subprocess.Popen[bytes]]"
+) -> None:
+    for rank, sleeper in enumerate(sleepers):
+        write(tmp_path, rank, "backward", 8, process=sleeper.pid)
+    sleepers[0].send_signal(signal.SIGSTOP)
+    while not frozen(places(tmp_path)):
+        time.sleep(0.01)
+    watch = watch_for(tmp_path, 9, limit_s=2)
+    assert watch.verdict() == (
+        "nothing has moved for 2 s: rank 0 (backward of step 3), whose process was stopped by a "
+        "signal, and rank 1 (backward of step 3) waits for it"
+    )
+    assert [sleeper.wait(10) for sleeper in sleepers] == [-signal.SIGKILL] * 2
+
+
+def test_where_no_rank_is_behind_all_are_named(
+    tmp_path: Path, sleepers: "list[subprocess.Popen[bytes]]"
+) -> None:
+    for rank, sleeper in enumerate(sleepers):
+        write(tmp_path, rank, "backward", 8, process=sleeper.pid)
+    watch = watch_for(tmp_path, 9, limit_s=2)
+    assert watch.verdict().endswith(
+        "rank 0 (backward of step 3), rank 1 (backward of step 3), no rank behind another"
+    )
+    assert [sleeper.wait(10) for sleeper in sleepers] == [-signal.SIGKILL] * 2

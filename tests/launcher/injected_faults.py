@@ -1,0 +1,110 @@
+"""Faults put into a rank by the tests; the launcher itself knows nothing of them.
+
+Words of ``KIND@STAGE:STEP``; ``/N`` behind it: on rank N only; ``+N``: only where micro-batches
+are above N.
+"""
+
+import os
+import re
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from launcher.faults.rank_stages import Stages
+from planner.base.strict_yaml import read_spec
+from planner.plan.schema import Plan
+
+_FAULT = re.compile(r"(\w+)@(\w+):(\d+)(?:/(\d+))?(?:\+(\d+))?")
+
+
+def install(faults: str) -> None:
+    """Make this process fail when it enters one of the stages."""
+    mine = [each for each in map(_fault, faults.split()) if each.rank in (None, os.environ["RANK"])]
+    enter = Stages.enter
+
+    def entering(self: Stages, stage: Any, step: int) -> None:
+        enter(self, stage, step)
+        for fault in mine:
+            if (fault.stage, fault.step) == (stage, step) and _large(fault.above):
+                _meet(fault.kind)
+
+    if mine:
+        Stages.enter = entering  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True)
+class Fault:
+    kind: str
+    stage: str
+    step: int
+    rank: str | None
+    above: str | None
+
+
+def _fault(text: str) -> Fault:
+    match = _FAULT.fullmatch(text)
+    assert match is not None, text
+    kind, stage, step, rank, above = match.groups()
+    return Fault(kind, stage, int(step), rank, above)
+
+
+def _large(above: str | None) -> bool:
+    """Whether the plan that runs has micro-batches that are too large for this fault."""
+    if above is None:
+        return True
+    plan = read_spec(Plan, Path(sys.argv[1]) / "plan.yaml")
+    return plan.batch.micro_batch_size > int(above)
+
+
+def _meet(kind: str) -> None:
+    KINDS[kind]()
+
+
+def _run_out_of_memory() -> None:
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def _fail() -> None:
+    raise RuntimeError("something else")
+
+
+def _be_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _die_behind_the_files() -> None:
+    """Killed within a checkpoint, where the other ranks wait for its end."""
+    from launcher.training.durable_trainer import DurableTrainer
+
+    DurableTrainer._save_unlogged = lambda *_: _be_killed()  # type: ignore[method-assign]
+
+
+def _limit_files() -> None:
+    """As on a full disk, writes of more than a few bytes fail from now on."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024, hard))
+
+
+KINDS: dict[str, Callable[[], object]] = {
+    "memory": _run_out_of_memory,
+    "error": _fail,
+    "kill": _be_killed,
+    "killsaving": _die_behind_the_files,
+    "crash": _crash,
+    "exit": partial(os._exit, 3),
+    "hang": partial(time.sleep, 600),
+    "disk": _limit_files,
+}

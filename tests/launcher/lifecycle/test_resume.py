@@ -1,0 +1,99 @@
+"""What --resume accepts, and what it refuses with a way out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.lifecycle.fallbacks import fallback_plans
+from launcher.lifecycle.resume import check_nothing_to_resume, interrupted_plan, saved_state
+from launcher.run.checkpoints import checkpoint_folder, seal
+from launcher.run.read_plan import plan_text
+from launcher.run.run_directory import RunDirectory
+from planner.base.errors import InvalidRequestError
+from planner.plan.schema import Plan
+from tests.launcher.plans import parallel, plan
+
+LEANER: dict[str, Any] = {
+    "micro_batch_size": 1,
+    "gradient_accumulation_steps": 4,
+    "activation_checkpointing": True,
+    "strategy": "single",
+    "peak_allocated_bytes": 30 * 2**20,
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory(tmp_path)
+
+
+def running(run: RunDirectory, plan: Plan) -> None:
+    run.plan.write_text(plan_text(plan), encoding="utf-8")
+
+
+def saved(run: RunDirectory, step: int, *, strategy: str = "single") -> None:
+    checkpoint = checkpoint_folder(run.checkpoints, step)
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    seal(checkpoint, world_size=1, strategy=strategy)
+
+
+def refusal(given: Plan, run: RunDirectory) -> str:
+    with pytest.raises(InvalidRequestError) as error:
+        interrupted_plan(given, run)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_the_same_plan_goes_on(run: RunDirectory) -> None:
+    running(run, plan())
+    saved(run, 3)
+    assert interrupted_plan(plan(), run) == plan()
+    found, _ = saved_state(plan(), run)
+    assert found is not None
+    assert found.step == 3
+
+
+def test_the_layout_that_memory_forced_goes_on(run: RunDirectory) -> None:
+    given = plan(fallbacks=[LEANER])
+    (forced,) = fallback_plans(given)
+    running(run, forced)
+    assert interrupted_plan(given, run).batch.micro_batch_size == 1
+
+
+def test_a_plan_that_predicts_something_else_trains_alike(run: RunDirectory) -> None:
+    running(run, plan(prediction__high_bytes=1, hardware__budget_bytes=2))
+    assert interrupted_plan(plan(), run).prediction.high_bytes == 1
+
+
+def test_another_plan_is_refused_with_the_difference(run: RunDirectory) -> None:
+    running(run, plan())
+    message = refusal(plan(optimizer__learning_rate=0.5, training={"max_steps": 9}), run)
+    assert "optimizer.learning_rate was 0.002 and is 0.5" in message
+    assert "training.max_steps was 4 and is 9" in message
+    assert message.endswith("or begin anew with another --output DIR")
+
+
+def test_another_number_of_ranks_is_refused(run: RunDirectory) -> None:
+    running(run, plan(parallel=parallel("zero2"), batch__global_batch_size=8))
+    message = refusal(plan(), run)
+    assert "was run by 2 ranks, and the plan is for 1 rank: its checkpoints hold a part" in message
+    assert "Go on with 2 ranks" in message
+
+
+def test_another_strategy_is_refused(run: RunDirectory) -> None:
+    saved(run, 3, strategy="ddp")
+    with pytest.raises(InvalidRequestError, match="was saved under ddp, and the plan is for sing"):
+        saved_state(plan(), run)
+
+
+def test_nothing_to_go_on_with(run: RunDirectory) -> None:
+    assert "holds no run to go on with. Leave --resume out" in refusal(plan(), run)
+
+
+def test_a_run_that_can_go_on_is_not_begun_anew(run: RunDirectory) -> None:
+    check_nothing_to_resume(run)
+    saved(run, 7)
+    with pytest.raises(InvalidRequestError, match=r"saved at step 7\. Go on with --resume, or"):
+        check_nothing_to_resume(run)

@@ -1,0 +1,126 @@
+"""Models without formulas: planned from traces of the real model, end to end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from msgspec import structs
+
+from launcher.rehearsal.rehearse import quiet_libraries
+from launcher.rehearsal.trace_service import shape
+from planner.base.preset_files import load_model, preset_names
+from planner.memory.expert_loading import loading_bytes, stacked_params
+from planner.models.config_json import config_from_spec
+from planner.models.model_spec import ModelSpec
+from planner.models.traced_model import traced_spec
+from planner.recipes.load_recipe import load_recipe
+from planner.recipes.recipe import Workload
+from planner.workload.dtypes import numerics
+from tests.launcher.launching import launch
+from tests.planner.cli.test_plan_command import error_of, plan
+
+HYBRID = {
+    "model_type": "lfm2",
+    "num_hidden_layers": 2,
+    "layer_types": ["conv", "full_attention"],
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 512,
+    "max_position_embeddings": 256,
+}
+"""Convolutions beside attention: nothing that a decoder layer's formulas know."""
+
+
+MIXTURE = {
+    "model_type": "ernie4_5_moe",
+    "num_hidden_layers": 2,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "moe_intermediate_size": 32,
+    "moe_num_experts": 8,
+    "moe_k": 2,
+    "moe_layer_start_index": 0,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 512,
+    "max_position_embeddings": 256,
+}
+
+
+def write_config(directory: Path, content: dict[str, Any]) -> Path:
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(content))
+    return directory
+
+
+@pytest.mark.parametrize("name", ["chatglm3-6b-base", "llama-3.2-1b"])
+def test_the_shape_is_the_one_that_formulas_count(name: str) -> None:
+    spec: ModelSpec = load_model(name).spec
+    with quiet_libraries():
+        answer = shape(config_from_spec(spec))
+    found = traced_spec(answer, spec.model_type, "{}")
+    assert found.num_params == spec.num_params
+    assert found.matrix_params == spec.matrix_params
+    assert found.unquantized_params == spec.unquantized_params
+    assert found.largest_layer_params == spec.largest_layer_params
+    assert (found.attention, found.loss) == ("sdpa", "fused")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in preset_names("models") if load_model(name).spec.experts is not None],
+)
+def test_experts_are_stacked_where_transformers_own_mapping_says_so(name: str) -> None:
+    spec = structs.replace(load_model(name).spec, num_layers=4)
+    recipe = load_recipe("lora")
+    work = Workload(model=spec, recipe=recipe, compute="bf16")
+    with quiet_libraries():
+        answer = shape(config_from_spec(spec))
+    assert answer["stacked_params"] == stacked_params(work)
+
+
+def test_a_traced_mixture_stacks_its_experts_too() -> None:
+    with quiet_libraries():
+        config = transformers.AutoConfig.for_model(**MIXTURE).to_dict()
+        found = traced_spec(shape(config), "ernie4_5_moe", "{}")
+    assert found.stacked_params == 8 * 2 * 32 * 64
+    work = Workload(model=found, recipe=load_recipe("lora"), compute="bf16")
+    kinds = numerics(method="lora", compute="bf16", zero_stage=0)
+    assert loading_bytes(work, kinds) == 2 * found.stacked_params
+
+
+def test_layers_that_hold_the_same_are_of_one_kind() -> None:
+    with quiet_libraries():
+        config = transformers.AutoConfig.for_model(**HYBRID | {"num_hidden_layers": 2}).to_dict()
+        found = traced_spec(shape(config), "lfm2", "{}")
+    assert [count for _, count in found.kinds.items()] == [1, 1]
+    assert found.num_params > found.matrix_params > 0
+
+
+def test_what_is_planned_is_what_a_rehearsal_traces(tmp_path: Path) -> None:
+    model = write_config(tmp_path / "hybrid", HYBRID)
+    sizes = ("--global-batch-size", "2", "--micro-batch-size", "2", "--sequence-length", "64")
+    pinned = ("--method", "lora", "--activation-checkpointing", *sizes)
+    result = plan("--model", str(model), "--gpus", "24G", *pinned, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "no formulas for 'lfm2'" in result.stderr
+    assert "traced steps" in result.stdout
+    rehearsed = launch(tmp_path, "--rehearse", "--json")
+    assert rehearsed.code == 0, rehearsed.errors
+    document = json.loads(rehearsed.output)
+    for phase in ("forward", "backward"):
+        for part in ("activations", "loss"):
+            predicted, traced = (
+                document[side]["phases"][phase].get(part, 0) for side in ("predicted", "traced")
+            )
+            assert predicted == traced
+
+
+def test_an_architecture_that_transformers_does_not_know(tmp_path: Path) -> None:
+    model = write_config(tmp_path / "unheard-of", {"model_type": "unheard-of"})
+    message = error_of("--model", str(model), "--gpus", "24G", cwd=tmp_path)
+    assert "knows no architecture 'unheard-of'" in message

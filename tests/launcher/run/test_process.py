@@ -1,0 +1,86 @@
+"""Commands run to their end: exit codes, signals, and who outlives whom."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launcher.run.process import run_to_end
+
+LAUNCH = """
+import os, sys
+from pathlib import Path
+from launcher.run.process import run_to_end
+sys.exit(run_to_end([sys.executable, "-c", sys.argv[1]], os.environ, Path(sys.argv[2])))
+"""
+
+
+def run(code: str, tmp_path: Path) -> int:
+    return run_to_end([sys.executable, "-c", code], os.environ, tmp_path / "log")
+
+
+@pytest.mark.parametrize("code", [0, 2, 7])
+def test_the_code_is_the_commands_own(code: int, tmp_path: Path) -> None:
+    assert run(f"raise SystemExit({code})", tmp_path) == code
+
+
+def test_a_killed_command_reads_as_in_a_shell(tmp_path: Path) -> None:
+    assert run("import os; os.kill(os.getpid(), 9)", tmp_path) == 128 + 9
+
+
+def test_errors_go_to_the_log(tmp_path: Path) -> None:
+    run("import sys; print('noise', file=sys.stderr)", tmp_path)
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "noise\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_command_and_is_named(number: int, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    code = f"import pathlib, time; pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", LAUNCH, code, str(tmp_path / "log")]) as process:
+        while not ready.exists():
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(timeout=20) == 128 + number
+
+
+def test_a_command_does_not_outlive_us(tmp_path: Path) -> None:
+    """Not even where we are killed."""
+    ready = tmp_path / "ready"
+    code = (
+        "import os, pathlib, time; "
+        f"pathlib.Path({str(ready)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", LAUNCH, code, str(tmp_path / "log")]) as process:
+        while not (ready.exists() and ready.read_text()):
+            time.sleep(0.02)
+        process.kill()
+    child, end = Path("/proc") / ready.read_text(), time.monotonic() + 10
+    while child.exists() and "Z" not in (child / "stat").read_text().rpartition(")")[2][:3]:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_command_that_was_asked_to_stop_ends_by_itself(tmp_path: Path) -> None:
+    """A scheduler's repeated SIGTERM changes nothing; a Ctrl-C ends it."""
+    asked, ready = tmp_path / "asked", tmp_path / "ready"
+    launch = LAUNCH.replace(
+        "Path(sys.argv[2])",
+        f"Path(sys.argv[2]), ask_to_stop=lambda n: not Path({str(asked)!r}).touch()",
+    )
+    code = f"import pathlib, time; pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", launch, code, str(tmp_path / "log")]) as process:
+        while not ready.exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        while not asked.exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 128 + signal.SIGTERM

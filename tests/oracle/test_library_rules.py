@@ -1,0 +1,154 @@
+"""What presets/rules.yaml says of the libraries, seen in the libraries that are installed.
+
+int8-before-turing needs such a card, and is read in bitsandbytes' documentation alone;
+attention-compiled a compiler, and is read in transformers' source; eager-on-cpu is read in torch's.
+"""
+
+import contextlib
+from typing import Any, get_args
+
+import pytest
+import torch
+from transformers import BitsAndBytesConfig, FalconConfig, LlamaConfig, LlamaForCausalLM
+from transformers.models.falcon.modeling_falcon import FalconForCausalLM
+
+from planner.base.preset_files import load_model
+from planner.memory.model_states import frozen_bytes
+from planner.plan.schema import METHODS, Attention
+from planner.recipes.load_recipe import load_recipe
+from planner.recipes.recipe import Workload
+from planner.workload.dtypes import numerics
+from planner.workload.rules import rule_book
+
+SEEN = {
+    "qlora-zero3",
+    "adapters-zero1-zero2",
+    "adapters-offloaded-optimizer",
+    "offloaded-other-optimizer",
+    "qlora-falcon",
+    "bitsandbytes-cpu",
+    "adafactor-zero",
+    "bitsandbytes-zero",
+    "sgd-zero",
+    "attention-packages",
+}
+READ_ONLY = {"int8-before-turing", "attention-compiled", "eager-on-cpu"}
+SEEN_ELSEWHERE = {"packing-without-positions", "qlora-gpt-oss", "eager-beside-flash"}
+"""In tests/launcher/training/test_packed_batches.py, tests/planner/workload/test_rules.py and
+test_search.py."""
+
+
+def test_every_rule_is_seen_or_said_to_be_read_only() -> None:
+    assert {rule.name for rule in rule_book()} == SEEN | READ_ONLY | SEEN_ELSEWHERE
+
+
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_flash_attention_needs_a_package_of_its_own(version: int) -> None:
+    """None of those that launch runs with has it; sdpa and eager need none."""
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = LlamaConfig(vocab_size=32, intermediate_size=64, **sizes)
+    for name in get_args(Attention):
+        LlamaForCausalLM._from_config(config, attn_implementation=name)
+    with pytest.raises(ImportError, match=r"(?i)flash"):
+        LlamaForCausalLM._from_config(config, attn_implementation=f"flash_attention_{version}")
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_zero3_shards_no_quantized_model(monkeypatch: Any, quantized: bool) -> None:
+    import deepspeed
+    from transformers import modeling_utils
+
+    sharding = contextlib.nullcontext()
+    monkeypatch.setattr(modeling_utils, "is_deepspeed_zero3_enabled", lambda: True)
+    monkeypatch.setattr(modeling_utils, "deepspeed_config", dict, raising=False)
+    monkeypatch.setattr(deepspeed.zero, "Init", lambda **_: sharding)
+    contexts = LlamaForCausalLM.get_init_context(
+        torch.bfloat16, quantized, _is_ds_init_called=False, allow_all_kernels=False
+    )
+    assert (sharding in contexts) != quantized
+
+
+def test_linear_layers_of_falcon_are_not_quantized() -> None:
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+
+    sizes: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    kinds = {}
+    for name, build, config in (
+        ("falcon", FalconForCausalLM, FalconConfig(vocab_size=32, **sizes)),
+        ("llama", LlamaForCausalLM, LlamaConfig(vocab_size=32, intermediate_size=64, **sizes)),
+    ):
+        with torch.device("meta"):
+            model: torch.nn.Module = build(config)
+        replace_with_bnb_linear(
+            model,
+            modules_to_not_convert=["lm_head"],
+            quantization_config=BitsAndBytesConfig(load_in_4bit=True),
+        )
+        kinds[name] = any(type(module).__name__ == "Linear4bit" for module in model.modules())
+    assert kinds == {"falcon": False, "llama": True}
+
+
+def test_bitsandbytes_pages_nothing_on_the_cpu() -> None:
+    from bitsandbytes.optim import PagedAdamW32bit
+
+    parameter = torch.nn.Parameter(torch.ones(400, 400))
+    parameter.grad = torch.ones_like(parameter)
+    optimizer = PagedAdamW32bit([parameter])
+    with pytest.warns(UserWarning, match=r"(?i)paged"):
+        optimizer.step()
+    states = [x for x in optimizer.state[parameter].values() if isinstance(x, torch.Tensor)]
+    assert states
+    assert not any(getattr(state, "is_paged", False) for state in states)
+
+
+def test_adafactor_factors_a_matrix_and_no_flat_shard() -> None:
+    from transformers.optimization import Adafactor
+
+    for shape, factored in (((8, 8), True), ((64,), False)):
+        parameter = torch.nn.Parameter(torch.ones(shape))
+        parameter.grad = torch.ones(shape)
+        optimizer = Adafactor([parameter])
+        optimizer.step()
+        assert ("exp_avg_sq_row" in optimizer.state[parameter]) == factored
+
+
+@pytest.mark.parametrize(
+    ("name", "tested"), [("AdamW", True), ("SGD", False), ("AdamW8bit", False)]
+)
+def test_optimizers_that_deepspeed_has_tested_under_zero(name: str, tested: bool) -> None:
+    import bitsandbytes.optim
+    from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
+
+    kind = getattr(torch.optim, name, None) or getattr(bitsandbytes.optim, name)
+    assert (kind in ZERO_SUPPORTED_OPTIMIZERS) == tested
+
+
+def test_accelerate_puts_deepspeeds_adam_in_the_place_of_others(monkeypatch: Any) -> None:
+    import bitsandbytes.optim
+    import deepspeed.ops.adam
+    from accelerate.utils.deepspeed import map_pytorch_optim_to_deepspeed
+
+    class Adam:
+        def __init__(self, _params: Any, **settings: Any) -> None:
+            self.settings = settings
+
+    monkeypatch.setattr(deepspeed.ops.adam, "DeepSpeedCPUAdam", Adam)
+    parameter = torch.nn.Parameter(torch.ones(2))
+    for made, adamw in (
+        (torch.optim.AdamW([parameter]), True),
+        (torch.optim.SGD([parameter], lr=0.1), False),
+        (bitsandbytes.optim.AdamW8bit([parameter]), False),
+    ):
+        taken = map_pytorch_optim_to_deepspeed(made)
+        assert isinstance(taken, Adam)
+        assert taken.settings["adamw_mode"] is adamw
+
+
+def test_adapters_leave_stages_1_and_2_next_to_nothing_to_shard() -> None:
+    """All that trains, its gradients and states, against what is frozen and stays whole."""
+    model = load_model("llama-2-7b").spec
+    for method in METHODS[:2]:
+        work = Workload(model=model, recipe=load_recipe(method), compute="bf16")
+        kinds = numerics(method=method, compute="bf16", zero_stage=2)
+        states = work.trainable_params * (kinds.trainable + kinds.gradient + 4 + 8)
+        assert states < frozen_bytes(work, kinds)

@@ -1,0 +1,148 @@
+"""What a spec takes, refuses and writes."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from msgspec import Meta, ValidationError, convert, field, structs, to_builtins
+
+from planner.base.errors import InvalidFileError
+from planner.base.strict_yaml import PositiveInt, Spec, parse_spec
+
+
+class Inner(Spec):
+    size: PositiveInt
+
+
+class Outer(Spec):
+    kind: Literal["a", "b"] = "a"
+    name: str
+    share: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    inner: Inner | None = None
+    many: tuple[Inner, ...] = ()
+    either: int | Literal["all"] = "all"
+    version: Annotated[str, Meta(pattern=r"^\d\.\d$")] = "1.0"
+    one: Literal[1] = 1
+    on: bool = False
+    table: dict[Literal["x", "y"], int] = field(default_factory=dict)
+    children: tuple["Outer", ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.on and self.inner is None:
+            raise ValueError("on needs inner")
+
+
+def reason(content: dict[str, Any]) -> str:
+    with pytest.raises(InvalidFileError) as error:
+        parse_spec(Outer, json.dumps(content), Path("file.json"))
+    return str(error.value).replace("file.json:1: ", "").replace("file.json: ", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({"nam": "n"}, "unknown key 'nam'. Did you mean 'name'?"),
+        ({"inner": {"size": 1, "sise": 1}}, "unknown key 'inner.sise'. Did you mean 'size'?"),
+        ({"many": [{"size": 1}, {}]}, "many.1.size: this key is missing"),
+        ({"name": 1}, "name: it should be a text, not the number 1"),
+        ({"name": None}, "name: it should be a text, not nothing"),
+        ({"kind": "c"}, "kind: it should be 'a' or 'b', not the text 'c'"),
+        ({"kind": ["a"]}, "kind: it should be a text, not a list"),
+        ({"one": True}, "one: it should be a whole number, not the truth value True"),
+        ({"one": 2}, "one: it should be 1, not the number 2"),
+        ({"share": 1}, "share: it should be a number < 1.0, not the number 1"),
+        ({"share": 0.0}, "share: it should be a number > 0.0, not the number 0.0"),
+        ({"share": True}, "share: it should be a number, not the truth value True"),
+        ({"share": "0.5"}, "share: it should be a number, not the text '0.5'"),
+        ({"inner": {"size": 0}}, "inner.size: it should be a whole number >= 1, not the number 0"),
+        (
+            {"inner": {"size": True}},
+            "inner.size: it should be a whole number, not the truth value True",
+        ),
+        ({"inner": {"size": 1.0}}, "inner.size: it should be a whole number, not the number 1.0"),
+        ({"inner": 3}, "inner: it should be a mapping or nothing, not the number 3"),
+        ({"many": {}}, "many: it should be a list, not a mapping"),
+        ({"either": "some"}, "either: it should be a whole number or 'all', not the text 'some'"),
+        (
+            {"either": True},
+            "either: it should be a whole number or a text, not the truth value True",
+        ),
+        (
+            {"version": "1"},
+            r"version: it should be a text matching regex '^\\d\\.\\d$', not the text '1'",
+        ),
+        ({"on": 1}, "on: it should be true or false, not the number 1"),
+        ({"on": True}, "on needs inner"),
+        ({"children": [{"name": "c", "on": True}]}, "children.0: on needs inner"),
+        ({"table": [1]}, "table: it should be a mapping, not a list"),
+        ({"table": {"z": 1}}, "table: a key should be 'x' or 'y', not 'z'"),
+        ({"table": {"x": "1"}}, "table.*: it should be a whole number, not a text"),
+    ],
+)
+def test_what_is_refused_and_why(content: dict[str, Any], problem: str) -> None:
+    assert reason({"name": "n", **content}) == problem
+
+
+def test_a_missing_key_is_named_after_an_unknown_one() -> None:
+    assert reason({}) == "name: this key is missing"
+    assert reason({"nmae": "n"}) == "unknown key 'nmae'. Did you mean 'name'?"
+
+
+def test_what_is_read_is_what_was_written() -> None:
+    content = {
+        "name": "n",
+        "share": 0.25,
+        "inner": {"size": 2},
+        "many": [{"size": 1}],
+        "either": 3,
+        "table": {"x": 1},
+        "children": [{"name": "c"}],
+    }
+    read = convert(content, Outer)
+    assert read.many == (Inner(size=1),)
+    assert read.children[0].table == {}
+    written = json.loads(json.dumps(to_builtins(read)))
+    assert written.items() >= {**content, "children": written["children"]}.items()
+    assert convert(written, Outer) == read
+
+
+def test_a_whole_number_is_a_number() -> None:
+    assert repr(convert({"rate": 2}, Rate)) == "Rate(rate=2.0)"
+
+
+class Rate(Spec):
+    rate: float
+
+
+def test_values_are_equal_by_their_fields_and_cannot_be_changed() -> None:
+    one, other = Inner(size=1), Inner(size=1)
+    assert (one, hash(one)) == (other, hash(other))
+    assert one != Inner(size=2)
+    with pytest.raises(AttributeError):
+        one.size = 2  # type: ignore[misc]
+    larger = structs.replace(one, size=3)
+    assert (larger, hash(larger)) == (Inner(size=3), hash(Inner(size=3)))
+    assert pickle.loads(pickle.dumps(one)) == one
+
+
+def test_a_copy_agrees_too() -> None:
+    with pytest.raises(ValueError, match="on needs inner"):
+        structs.replace(Outer(name="n"), on=True)
+
+
+def test_a_subclass_has_its_fields_beside_its_bases_by_name_only() -> None:
+    class More(Inner):
+        other: str = "o"
+
+    assert to_builtins(More(size=1)) == {"size": 1, "other": "o"}
+    with pytest.raises(TypeError):
+        More(1)  # type: ignore[call-arg]
+    with pytest.raises(ValidationError):
+        convert({"size": 1, "third": 3}, More)
+
+
+def test_no_number_is_no_number_in_range() -> None:
+    with pytest.raises(ValidationError):
+        convert({"name": "n", "share": float("nan")}, Outer)

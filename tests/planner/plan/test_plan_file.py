@@ -1,0 +1,121 @@
+"""``plan.yaml``: what is written reads back equal, and what is wrong is named with its line."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import json, structs
+
+from planner.base.errors import InvalidFileError
+from planner.base.strict_yaml import parse_spec
+from planner.decision.assemble import plan_of
+from planner.decision.choose import decide
+from planner.hardware.multi_node import over_nodes
+from planner.plan.plan_file import is_untouched, render
+from planner.plan.schema import METHODS, Method, Plan
+from tests.planner.builders import cards, request
+
+TEXT = render(
+    plan_of(decide(request(cards(2, 24), zero_stage=0))), command="plan --model chatglm3-6b-base"
+)
+FILE = Path("plan.yaml")
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    method=st.sampled_from(METHODS),
+    count=st.sampled_from([1, 2, 8]),
+    length=st.sampled_from([256, 2048]),
+)
+def test_what_is_written_reads_back_equal(method: Method, count: int, length: int) -> None:
+    made = plan_of(decide(request(cards(count, 141), method=method, sequence_length=length)))
+    assert parse_spec(Plan, render(made, command="plan"), FILE) == made
+
+
+def test_the_header_asks_for_data_only_where_the_plan_has_none() -> None:
+    assert "# run it:  launch plan.yaml --data FILE\n" in TEXT
+    with_data = parse_spec(Plan, TEXT.replace("  source: null", "  source: demo", 1), FILE)
+    assert with_data.data.source == "demo"
+    assert "# run it:  launch plan.yaml\n" in render(with_data, command="plan")
+
+
+def test_the_header_of_several_nodes_asks_where_they_meet() -> None:
+    pair = over_nodes(cards(2, 24), 2, "100gbe")
+    text = render(plan_of(decide(request(pair))), command="plan")
+    assert "# run it:  launch plan.yaml --data FILE --rdzv-endpoint HOST\n" in text
+
+
+def test_the_digest_tells_an_edit() -> None:
+    assert is_untouched(TEXT)
+    assert not is_untouched(TEXT.replace("seed: 42", "seed: 7"))
+    assert not is_untouched("just: a file\n")
+
+
+def test_scientific_notation_is_a_number() -> None:
+    plan = parse_spec(Plan, TEXT.replace("learning_rate: 0.0002", "learning_rate: 2e-4"), FILE)
+    assert plan.optimizer.learning_rate == 0.0002
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("method: lora", "method: [", r"plan\.yaml:\d+: not YAML"),
+        ("method: lora", "methode: lora", r"unknown key 'methode'. Did you mean 'method'\?"),
+        ("  rank: 64", "  rnk: 64", r"unknown key 'adapter.rnk'. Did you mean 'rank'\?"),
+        ("  rank: 64", "  rank: many", r"adapter.rank: .* not the text 'many'"),
+        ("  rank: 64", "  rank: 0", r"adapter.rank: .*whole number >= 1"),
+        ("schema_version: 1", "schema_version: 2", r"schema_version: "),
+        ("  global_batch_size: 16", "  global_batch_size: 15", r"global_batch_size \(15\) must be"),
+        (
+            "parallel:\n  strategy: ddp",
+            "parallel:\n  strategy: zero3",
+            r"strategy zero3 means zero_stage 3, not 0",
+        ),
+        ("  world_size: 2", "  world_size: 3", r"world_size \(3\) must be num_nodes"),
+        ("  epochs: 3.0", "  epochs: null", r"give epochs or max_steps"),
+        ("method: lora", "method: full", r"method full and adapter contradict"),
+        (
+            "activation_checkpointing: true\ncheckpoint_every: 1",
+            "activation_checkpointing: false\ncheckpoint_every: 2",
+            r"checkpoint_every \(2\) says which layers are recomputed",
+        ),
+        (
+            "quantization: null",
+            "quantization: {quant_type: int8, double_quant: true}",
+            r"double_quant belongs to nf4",
+        ),
+        (
+            "quantization: null",
+            "quantization: {quant_type: int4}",
+            r"quantization.quant_type: ",
+        ),
+        ("  seed: 42", "  seed: 42\n  seed: 43", r"plan\.yaml:\d+: the key 'seed' is given twice"),
+        ("  seed: 42", "  seed: no", r"training.seed: .*the truth value False"),
+    ],
+)
+def test_what_is_wrong_is_named(old: str, new: str, message: str) -> None:
+    assert TEXT.count(old) == 1
+    with pytest.raises(InvalidFileError, match=message) as caught:
+        parse_spec(Plan, TEXT.replace(old, new), FILE)
+    assert str(caught.value).startswith("plan.yaml:")
+
+
+def test_dora_does_not_go_with_int8() -> None:
+    text = TEXT.replace("method: lora", "method: qlora")
+    text = text.replace("quantization: null", "quantization: {quant_type: int8}")
+    assert parse_spec(Plan, text, FILE).quantization is not None
+    with pytest.raises(InvalidFileError, match="does not go with quant_type int8"):
+        parse_spec(Plan, text.replace("dora: false", "dora: true"), FILE)
+
+
+def test_the_line_is_that_of_the_key() -> None:
+    line = TEXT.splitlines().index("  rank: 64") + 1
+    with pytest.raises(InvalidFileError, match=rf"^plan\.yaml:{line}: "):
+        parse_spec(Plan, TEXT.replace("  rank: 64", "  rank: many"), FILE)
+
+
+def test_the_schema_for_editors_names_every_key() -> None:
+    schema = json.schema(Plan)["$defs"]["Plan"]
+    assert list(schema["properties"]) == [field.name for field in structs.fields(Plan)]
+    assert schema["additionalProperties"] is False

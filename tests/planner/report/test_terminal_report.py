@@ -1,0 +1,50 @@
+"""The report: complete, in order, within its width, and plain when there is no terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from planner.decision.choose import decide
+from planner.report.terminal_report import print_report
+from tests.planner.builders import cards, request
+
+
+def printed(width: int, *, count: int = 2, gib: int = 24, terminal: bool = False) -> str:
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        width=width,
+        force_terminal=terminal,
+        color_system="standard" if terminal else None,
+        highlight=False,
+    )
+    decision = decide(request(cards(count, gib, speed="rtx-3090")))
+    print_report(console, decision, ["launch plan.yaml --data FILE"])
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_nothing_is_wider_than_the_terminal(width: int) -> None:
+    assert max(map(len, printed(width).splitlines())) <= width
+
+
+def test_the_order_is_the_readers() -> None:
+    text = printed(100)
+    marks = ["Machine", "Plan", "Memory per GPU", "In use", "Host", "Speed", "Alternatives", "Next"]
+    places = [text.index(mark) for mark in marks]
+    assert places == sorted(places)
+
+
+def test_the_peak_is_marked_once() -> None:
+    header = next(line for line in printed(100).splitlines() if line.startswith("part"))
+    assert header.count("peak") == 1
+
+
+def test_no_number_is_cut_at_80_columns() -> None:
+    assert "…" not in printed(80, count=8, gib=80)
+
+
+def test_colour_is_for_terminals() -> None:
+    assert "\x1b[" in printed(100, terminal=True)
+    assert "\x1b[" not in printed(100)

@@ -1,0 +1,96 @@
+"""Optimizers as data: laws of their states, and combinations that are left out."""
+
+from typing import Any, get_args
+
+import pytest
+from msgspec import structs
+
+from planner.base.errors import InvalidRequestError, NothingFitsError, UnknownNameError
+from planner.base.preset_files import load_model
+from planner.decision.choose import decide
+from planner.memory.footprint import footprint
+from planner.plan.schema import METHODS, Method, OptimizerName
+from planner.workload.optimizers import optimizer_name
+from tests.planner.builders import cards, request
+from tests.planner.memory.test_footprint import layout, workload
+
+NAMES: tuple[OptimizerName, ...] = get_args(OptimizerName)
+
+
+def states(method: Method, name: OptimizerName) -> int:
+    work = workload(method)
+    changed = structs.replace(work.recipe.optimizer, name=name)
+    recipe = structs.replace(work.recipe, optimizer=changed)
+    work = structs.replace(work, recipe=recipe)
+    return footprint(work, layout(), "cuda").phases["optimizer_step"]["optimizer_states"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_leaner_optimizers_keep_less(method: Method) -> None:
+    leaner_first: list[tuple[OptimizerName, ...]] = [
+        ("sgd", "adafactor", "lion_8bit", "adamw_8bit", "adamw_torch", "adamw_torch_fused"),
+        ("lion_8bit", "lion_32bit", "adamw_torch"),
+        ("paged_adamw_8bit", "adamw_8bit"),
+        ("paged_adamw_32bit", "adamw_torch"),
+        ("paged_lion_8bit", "lion_8bit"),
+        ("paged_lion_32bit", "lion_32bit"),
+    ]
+    for names in leaner_first:
+        kept = [states(method, name) for name in names]
+        assert kept == sorted(kept)
+        assert kept[0] < kept[-1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hyphens_are_underscores(name: OptimizerName) -> None:
+    assert optimizer_name(name.replace("_", "-").upper()) == name
+
+
+def test_an_unknown_name() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'paged_adamw_8bit'"):
+        optimizer_name("paged_adam_8bit")
+
+
+def test_the_plan_has_the_optimizer_that_was_asked_for() -> None:
+    chosen = decide(request(cards(1, 24), optimizer="paged_adamw_8bit")).chosen
+    assert chosen.workload.recipe.optimizer.name == "paged_adamw_8bit"
+
+
+def test_paged_states_are_the_hosts() -> None:
+    """Of an eight-bit optimizer all matrices are paged, two bytes an element."""
+    pinned: dict[str, Any] = {"method": "full", "model": "qwen2.5-0.5b"}
+    plain, paged = (
+        decide(request(cards(1, 24), optimizer=name, **pinned)).chosen.host.node_bytes
+        for name in ("adamw_8bit", "paged_adamw_8bit")
+    )
+    model = load_model("qwen2.5-0.5b").spec
+    assert paged - plain == pytest.approx(
+        2 * model.matrix_params + 8 * model.embedding_params, rel=0.01
+    )
+
+
+def test_bitsandbytes_yields_to_a_strategy_that_is_asked_for() -> None:
+    pinned: dict[str, Any] = {"method": "full", "model": "qwen2.5-0.5b", "optimizer": "adamw_8bit"}
+    open_choice = decide(request(cards(2, 80), **pinned))
+    assert open_choice.chosen.layout.strategy == "ddp"
+    assert any("untested" in rule or "not tested" in rule for rule in open_choice.rejected)
+    asked = decide(request(cards(2, 80), zero_stage=2, **pinned))
+    assert asked.chosen.layout.strategy == "zero2"
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("tinyllama-1.1b", "adamw_8bit"), ("qwen2.5-1.5b", "paged_adamw_8bit")]
+)
+def test_states_in_8_bit_are_taken_where_nothing_else_fits(model: str, name: OptimizerName) -> None:
+    """It changes the mathematics, so the reason says it."""
+    pinned: dict[str, Any] = {"model": model, "method": "full", "sequence_length": 512}
+    decision = decide(request(cards(1, 16), **pinned))
+    assert decision.chosen.workload.recipe.optimizer.name == name
+    assert f"{name} (8-bit states)" in decision.why
+    with pytest.raises(NothingFitsError):
+        decide(request(cards(1, 16), optimizer="adamw_torch_fused", **pinned))
+
+
+def test_adafactor_does_not_go_with_zero() -> None:
+    with pytest.raises(InvalidRequestError, match="--zero-stage 2 with --optimizer adafactor"):
+        decide(request(cards(2, 80), method="full", zero_stage=2, optimizer="adafactor"))
