@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchmarks.errors import quantile
-from planner.plan.schema import METHODS
+from planner.plan.vocabulary import METHODS
 
 FEWEST = 5
 """Runs of a method that has a range of its own."""

@@ -28,13 +28,15 @@ from benchmarks.errors import error_statistics, relative_error
 from benchmarks.measure.environment import host_environment
 from launcher.rehearsal.rehearse import compare, quiet_libraries
 from launcher.rehearsal.table import peak_without_cublas
-from planner.base.preset_files import load_gpu, load_model
 from planner.base.units import GIB
 from planner.decision.assemble import plan_of
 from planner.decision.choose import decide
 from planner.decision.request import Request
+from planner.hardware.cards import load_gpu
 from planner.hardware.cluster import Accelerator, Cluster
-from planner.plan.schema import METHODS, ZERO_STAGE, Loss, Method, Plan, Strategy
+from planner.models.model_presets import load_model
+from planner.plan.schema import Plan
+from planner.plan.vocabulary import METHODS, ZERO_STAGE, Loss, Method, Strategy
 from planner.recipes.load_recipe import load_recipe
 
 RESULTS = Path(__file__).parent / "results"

@@ -12,11 +12,12 @@ from benchmarks.accuracy.timeline import Timeline
 from benchmarks.accuracy.zero2 import partitioned_gradients
 from benchmarks.rows import Row
 from planner.forward.decoder import Decoder
-from planner.plan.schema import AdapterSection, Method, Precision, QuantizationSection
+from planner.plan.schema import AdapterSection, QuantizationSection
+from planner.plan.vocabulary import Method, Precision
 from planner.recipes.load_recipe import load_recipe
-from planner.recipes.recipe import Batch, Workload
 from planner.workload.dtypes import Numerics
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
+from planner.workload.workload import Batch, Workload
 
 Choice = TypeVar("Choice")
 

@@ -20,8 +20,8 @@ from planner.allocator.training_steps import quantized_sizes
 from planner.base.units import ceil_div
 from planner.forward.model_pass import ModelPass
 from planner.memory.workspaces import cublas_workspaces
-from planner.recipes.recipe import Workload
 from planner.workload.trained_tensors import TrainedTensor
+from planner.workload.workload import Workload
 
 ROOT = -1
 

@@ -11,12 +11,12 @@ from planner.forward.decoder import Decoder
 from planner.forward.model_pass import ModelPass, passed_layers
 from planner.memory.optimizer_step import Step
 from planner.memory.workspaces import cublas_workspaces
-from planner.recipes.recipe import Batch, Workload
 from planner.tape.tape import GradientSink
 from planner.tape.tensors import Event, Storage
 from planner.workload.dtypes import Numerics
 from planner.workload.optimizers import optimizers
 from planner.workload.trained_tensors import TrainedTensor
+from planner.workload.workload import Batch, Workload
 
 STEPS = 2
 """The first makes the optimizer's states, the second is as all later ones."""

@@ -18,8 +18,8 @@ from benchmarks.accuracy.sources import (
     whole_sources_set_aside,
 )
 from benchmarks.rows import Quantity, Row
-from planner.base.preset_files import load_gpu
 from planner.base.units import GIB, MIB
+from planner.hardware.cards import load_gpu
 from planner.hardware.cluster import GpuSpec
 from planner.memory.device_memory import overheads
 from planner.memory.footprint import footprint_of

@@ -7,10 +7,11 @@ from typing import Literal
 from msgspec import field, to_builtins
 
 from benchmarks.rows import Quantity
-from planner.base.preset_files import load_model, preset_names
+from planner.base.preset_files import preset_names
 from planner.base.strict_yaml import Spec, parse_yaml, read_spec, read_text
+from planner.models.model_presets import load_model
 from planner.models.model_spec import ModelSpec
-from planner.plan.schema import Loss, Method, OptimizerName
+from planner.plan.vocabulary import Loss, Method, OptimizerName
 from planner.workload.dtypes import CrossEntropy, GroupedHeads, Numerics
 
 DIRECTORY = Path(__file__).parent / "sources"

@@ -19,9 +19,9 @@ from launcher.rehearsal.meter import Counters, CudaCounters, Meter
 from launcher.rehearsal.rehearse import quiet_libraries
 from launcher.rehearsal.step import rehearse_step
 from launcher.run.process import stop_with_parent
+from launcher.run.process_memory import resident_bytes, status_bytes
 from launcher.run.rank_commands import ALLOCATOR_VARIABLES
 from launcher.training.environment import describe_environment
-from launcher.training.measurements import resident_bytes, status_bytes
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
 

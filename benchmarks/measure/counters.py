@@ -2,7 +2,7 @@
 
 import torch
 
-from launcher.training.measurements import resident_bytes
+from launcher.run.process_memory import resident_bytes
 from planner.hardware.nvml import read_nvml
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.base.strict_yaml import Spec, read_spec
-from planner.plan.schema import Loss, Method, Offload, Strategy
+from planner.plan.vocabulary import Loss, Method, Offload, Strategy
 
 AXES = (
     "model",

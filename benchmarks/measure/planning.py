@@ -8,13 +8,14 @@ from msgspec import ValidationError, convert, structs, to_builtins
 
 from benchmarks.measure.matrix import Row
 from planner.base.errors import InvalidRequestError, UserError
-from planner.base.preset_files import ModelPreset, load_model
 from planner.base.validation_messages import problem_of
 from planner.decision.assemble import plan_of
 from planner.decision.choose import Decision
-from planner.decision.request import Request, workload
+from planner.decision.request import Request
+from planner.decision.requested_workload import workload
 from planner.hardware.cluster import Cluster, Device
 from planner.hardware.detect import detect, parse_gpus
+from planner.models.model_presets import ModelPreset, load_model
 from planner.plan.schema import Plan
 from planner.recipes.load_recipe import load_recipe
 from planner.recipes.recipe import Recipe

@@ -11,8 +11,8 @@ from msgspec import to_builtins
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import NotPlannableError, Planned, plan_row
 from planner.allocator.training_steps import allocator_peak
-from planner.base.preset_files import load_gpu, preset_names
-from planner.hardware.cards import named_cluster
+from planner.base.preset_files import preset_names
+from planner.hardware.cards import load_gpu, named_cluster
 from planner.hardware.cluster import Cluster
 from planner.memory.footprint import worst_batch
 from planner.plan.schema import Plan

@@ -24,7 +24,8 @@ from launcher.nodes.agreement import assumed_bytes_per_s
 from launcher.nodes.meeting_result import read_met
 from launcher.run.rank_commands import num_cores
 from planner.hardware.detect import read_cpu
-from planner.plan.schema import Plan, Strategy
+from planner.plan.schema import Plan
+from planner.plan.vocabulary import Strategy
 
 RESULTS = ROOT / "benchmarks" / "results"
 STEPS = 8

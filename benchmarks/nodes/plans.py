@@ -10,7 +10,8 @@ from msgspec import structs
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import one_device, plan_row
 from launcher.base_model.find_checkpoint import local_checkpoint
-from planner.plan.schema import Plan, Strategy
+from planner.plan.schema import Plan
+from planner.plan.vocabulary import Strategy
 from planner.search.repredict import layout_of, workload_of
 from planner.workload.layout import Layout
 from planner.workload.plan_sections import batch_section, parallel_section, precision_section

@@ -27,7 +27,8 @@ from launcher.base_model.find_checkpoint import local_checkpoint
 from launcher.run.rank_commands import num_cores, planned_environment, rank_environment
 from launcher.run.read_plan import plan_text
 from planner.hardware.cluster import Cluster
-from planner.plan.schema import Method, Plan
+from planner.plan.schema import Plan
+from planner.plan.vocabulary import Method
 
 RESULTS = ROOT / "benchmarks" / "results"
 METHODS: tuple[Method, ...] = ("lora", "full")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from benchmarks.rows import ALL_LINEAR, Quantity, Row
 from planner.base.errors import UnknownNameError
-from planner.base.preset_files import load_gpu
+from planner.hardware.cards import load_gpu
 from planner.hardware.cluster import GpuSpec
 
 Evidence = Literal["independent", "held out", "fitted", "assumed"]

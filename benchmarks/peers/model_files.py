@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from planner.base.errors import UnknownNameError
-from planner.base.preset_files import ModelPreset, load_model
 from planner.models.config_json import config_from_spec
+from planner.models.model_presets import ModelPreset, load_model
 
 REVISION = "0" * 40
 SAME_SHAPE = {"llama-3-8b": "llama-3.1-8b", "qwen2.5-coder-1.5b": "qwen2.5-1.5b"}

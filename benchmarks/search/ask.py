@@ -9,10 +9,11 @@ import sys
 import time
 from dataclasses import replace
 
-from planner.base.preset_files import load_model
 from planner.decision.choose import choose, decide
-from planner.decision.request import Request, search_methods
+from planner.decision.method_search import search_methods
+from planner.decision.request import Request
 from planner.hardware.detect import parse_gpus
+from planner.models.model_presets import load_model
 
 
 def main() -> None:

@@ -3,21 +3,14 @@
 Packed GGUF weights cannot be trained at a usable speed, so they become bf16 safetensors.
 """
 
-import os
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
-from launcher.storage.one_maker import one_maker
 from launcher.storage.weight_files import is_complete
-from launcher.storage.whole_folders import whole_folder
+from launcher.storage.whole_folders import cache_directory, one_maker, whole_folder
 from planner.base.errors import UserError
-
-
-def cache_directory() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "tuneplan"
 
 
 def converted_checkpoint(package: str, model_name: str, screen: TextIO) -> Path:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.chatglm.layout import FUSED, MODULES, NATIVE_LAYER, ORIGINAL_LAYER
-from launcher.run.run_directory import read_json, write_json
 from launcher.storage.adapter_files import CONFIG, WEIGHTS
+from launcher.storage.json_files import read_json, write_json
 from launcher.storage.whole_folders import whole_folder
 from planner.base.errors import InvalidFileError
 

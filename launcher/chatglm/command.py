@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from launcher.base_model.gguf import cache_directory
 from launcher.chatglm import adapter as adapters
 from launcher.chatglm.config import is_original, origin, read_config
 from launcher.chatglm.conversion import files_of, identity, to_native, to_original
 from launcher.chatglm.stored import read_tables
 from launcher.chatglm.writing import MANIFEST
-from launcher.run.run_directory import read_json
 from launcher.storage import adapter_files
-from launcher.storage.one_maker import one_maker
+from launcher.storage.json_files import read_json
+from launcher.storage.whole_folders import cache_directory, one_maker
 from planner.base.errors import InvalidRequestError
 
 Layout = Literal["native", "chatglm"]

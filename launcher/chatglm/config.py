@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.chatglm.layout import Shape
-from launcher.run.run_directory import read_json
+from launcher.storage.json_files import read_json
 from planner.base.errors import InvalidFileError
 
 ORIGIN = "chatglm_origin"

@@ -18,7 +18,7 @@ from launcher.chatglm.stored import (
     read_tables,
 )
 from launcher.chatglm.writing import Output, write_checkpoint
-from launcher.run.run_directory import read_json, write_json
+from launcher.storage.json_files import read_json, write_json
 from launcher.storage.weight_files import weight_files
 from planner.base.errors import InvalidFileError, InvalidRequestError
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from launcher.chatglm.stored import Stored, read_bytes
-from launcher.run.run_directory import read_json, write_json
 from launcher.storage.digest import file_digest
-from launcher.storage.disk import flush
+from launcher.storage.json_files import read_json, write_json
 from launcher.storage.weight_files import shard_names, write_index
+from launcher.storage.whole_folders import flush
 from planner.base.errors import InvalidRequestError
 from planner.base.units import format_gib
 

@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.base_model.gguf import cache_directory
 from launcher.storage.digest import file_digest
-from launcher.storage.one_maker import one_maker
-from launcher.storage.whole_folders import whole_folder
+from launcher.storage.whole_folders import cache_directory, one_maker, whole_folder
 from planner.base.errors import InvalidRequestError
 
 SUMMARY = "summary.json"

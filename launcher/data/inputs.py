@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.data.cache import SUMMARY
-from launcher.run.run_directory import RunDirectory, read_json, write_json
+from launcher.run.run_directory import RunDirectory
+from launcher.storage.json_files import read_json, write_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

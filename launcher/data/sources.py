@@ -85,8 +85,6 @@ def data_files(source: DataSource) -> tuple[DataFile, ...]:
             raise InvalidRequestError(f"data file {path}: {' or '.join(SUFFIXES)} is expected.")
         return (DataFile(path, str(path)),)
     if is_hub_name(source.source):
-        from launcher.data.hub_data import fetched
-
         return tuple(DataFile(found, source.source) for found in fetched(source))
     raise InvalidRequestError(f"data file {path} does not exist. Name one with --data FILE.")
 
@@ -113,3 +111,20 @@ def _in_folder(folder: Path) -> tuple[DataFile, ...]:
             f"data folder {folder} holds no file that ends in {' or '.join(SUFFIXES)}."
         )
     return tuple(DataFile(path, str(path)) for path in found)
+
+
+def fetched(source: DataSource) -> tuple[Path, ...]:
+    """Arrow files of one split, in order; fetched at the first call, found later."""
+    from datasets import Dataset, load_dataset
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        found = load_dataset(source.source, source.subset, split=source.split)
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InvalidRequestError(
+            f"data set {source.source}: it is no file here, and the hub has not given it "
+            f"({type(error).__name__}: {reason}). Name a local file with --data FILE."
+        ) from error
+    assert isinstance(found, Dataset)
+    return tuple(Path(file["filename"]) for file in found.cache_files)

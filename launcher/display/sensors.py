@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import pynvml
 
-from launcher.training.measurements import status_bytes
+from launcher.run.process_memory import status_bytes
 from planner.plan.schema import Plan
 
 

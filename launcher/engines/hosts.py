@@ -10,8 +10,9 @@ from msgspec import Meta
 
 from launcher.engines.hosts_check import host_problems
 from launcher.engines.hosts_run import run_on_hosts
-from launcher.engines.job import PLAN_NAME, PORT, Job, Rendered, node_command
+from launcher.engines.job import PLAN_NAME, Job, Rendered, node_command
 from launcher.engines.settings import read_settings
+from launcher.run.rank_commands import PORT
 from planner.base.errors import InvalidRequestError
 from planner.base.strict_yaml import Spec, read_text
 

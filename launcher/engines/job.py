@@ -8,8 +8,6 @@ from pathlib import Path
 
 from planner.plan.schema import Plan
 
-PORT = 29500
-"""PyTorch's own default of a rendezvous."""
 PLAN_NAME = "plan.yaml"
 LABEL_WORDS = 24
 LABEL_DIGITS = 6

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from launcher.engines.job import PLAN_NAME, PORT, Job, node_command
+from launcher.engines.job import PLAN_NAME, Job, node_command
 from launcher.engines.remote_plan import HOME, RUNS, needed_disk_gib, needed_memory_gib
+from launcher.run.rank_commands import PORT
 from planner.base.errors import InvalidRequestError
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec

@@ -19,7 +19,8 @@ from launcher.engines.engine import (
 from launcher.engines.job import PLAN_NAME, Job, Rendered
 from launcher.lifecycle.resume import check_nothing_to_resume
 from launcher.run.read_plan import plan_text
-from launcher.run.run_directory import RunDirectory, check_may_run_in, create, read_json, write_json
+from launcher.run.run_directory import RunDirectory, check_may_run_in, create
+from launcher.storage.json_files import read_json, write_json
 from planner.base.errors import InvalidRequestError
 
 LOOK_SECONDS = 2.0

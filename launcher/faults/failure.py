@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from launcher.faults.rank_stages import Stage
-from launcher.run.run_directory import write_json
+from launcher.storage.json_files import write_json
 
 Cause = Literal[
     "out_of_memory", "not_finite", "not_as_planned", "not_saved", "other", "lost_peer", "died"

@@ -20,7 +20,8 @@ from launcher.run.checkpoints import last_sealed
 from launcher.run.elastic_log import ended_ranks
 from launcher.run.output import tail
 from launcher.run.process import SIGNALLED, STOPPED
-from launcher.run.run_directory import RunDirectory, read_json
+from launcher.run.run_directory import RunDirectory
+from launcher.storage.json_files import read_json
 from planner.base.errors import UserError
 from planner.plan.schema import Plan
 

@@ -29,9 +29,10 @@ from launcher.run.rank_commands import (
     torchrun_command,
 )
 from launcher.run.read_plan import plan_text
-from launcher.run.run_directory import RunDirectory, write_json
+from launcher.run.run_directory import RunDirectory
+from launcher.storage.json_files import write_json
 from launcher.training.deepspeed_config import deepspeed_config
-from planner.base.whole_file import write_whole
+from planner.base.output_file import write_whole
 from planner.plan.schema import Plan
 
 

@@ -20,8 +20,8 @@ from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from launcher.merging.adapter_delta import Adapter, as_trained_on, read_adapter, with_delta
-from launcher.run.run_directory import write_json
 from launcher.storage import adapter_files
+from launcher.storage.json_files import write_json
 from launcher.storage.weight_files import safetensors_files, shard_names, write_index
 from launcher.storage.whole_folders import whole_folder
 from launcher.training.model_building import DTYPES

@@ -15,8 +15,8 @@ from launcher.lifecycle.begin import tell
 from launcher.nodes.agreement import Verdict, judge
 from launcher.nodes.meeting_result import Met, read_met
 from launcher.nodes.node_facts import Facts
+from launcher.nodes.node_identity import network_environment
 from launcher.nodes.peers import Here, rendezvous_of
-from launcher.nodes.settings import network_environment
 from launcher.nodes.table import nodes_table
 from launcher.run.process import ENDED, run_to_end
 from launcher.run.rank_commands import elastic_command, merged_environment

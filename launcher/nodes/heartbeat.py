@@ -14,7 +14,7 @@ from threading import Event, Lock, Thread
 from typing import Literal
 
 from launcher.nodes.node_identity import Node
-from launcher.run.run_directory import write_json
+from launcher.storage.json_files import write_json
 
 State = Literal["meeting", "preparing", "ready", "training", "over", "failed", "done"]
 """``ready``: its inputs are there. ``over``: the ranks of an attempt have ended. ``failed``,

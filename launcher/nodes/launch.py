@@ -20,10 +20,16 @@ from launcher.nodes.first_meeting import convene
 from launcher.nodes.heartbeat import Heart, Peer
 from launcher.nodes.meeting_result import Met, read_met, write_met
 from launcher.nodes.node_facts import facts_of
-from launcher.nodes.node_identity import Endpoint, Node, endpoint_of, leader_address, node_at
+from launcher.nodes.node_identity import (
+    Endpoint,
+    Node,
+    endpoint_of,
+    leader_address,
+    network_environment,
+    node_at,
+)
 from launcher.nodes.peers import Here, Nodes, rendezvous_of
 from launcher.nodes.reachability import answers, listens
-from launcher.nodes.settings import network_environment
 from launcher.run.process import SIGNALLED, STOP_SIGNALS, STOPPED
 from launcher.run.rank_commands import JOIN_SECONDS, num_cores
 from launcher.run.run_directory import RunDirectory, check_may_run_in, create, locked

@@ -4,8 +4,9 @@ import errno
 import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 
-from launcher.engines.job import PORT
+from launcher.run.rank_commands import PORT
 from planner.base.errors import InvalidRequestError
 
 
@@ -111,3 +112,15 @@ def _interface_of(address: str) -> str:
         if any(each.address.partition("%")[0] == address for each in addresses):
             return str(name)
     raise AssertionError(f"no interface has {address}")
+
+
+INFINIBAND = Path("/sys/class/infiniband")
+
+
+def network_environment(node: Node, infiniband: Path = INFINIBAND) -> dict[str, str]:
+    """The interface on the way to the endpoint: either library's own guess may be a bridge of
+    containers. NCCL looks for InfiniBand adapters itself where there are any."""
+    settings = {"NCCL_SOCKET_IFNAME": node.interface, "GLOO_SOCKET_IFNAME": node.interface}
+    if not infiniband.is_dir() or not any(infiniband.iterdir()):
+        settings["NCCL_IB_DISABLE"] = "1"
+    return settings

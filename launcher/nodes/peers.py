@@ -16,9 +16,8 @@ from launcher.faults.rank_stages import of_node, places
 from launcher.faults.root_cause import root_cause
 from launcher.lifecycle.execution import Company
 from launcher.nodes.heartbeat import BEAT_SECONDS, SILENT_SECONDS, Beat, Heart, Peer, State
-from launcher.nodes.node_identity import Endpoint, Node
+from launcher.nodes.node_identity import Endpoint, Node, network_environment
 from launcher.nodes.reachability import wait_until_listening
-from launcher.nodes.settings import network_environment
 from launcher.run.process import STOPPED
 from launcher.run.rank_commands import JOIN_SECONDS, Rendezvous
 from launcher.run.run_directory import RunDirectory

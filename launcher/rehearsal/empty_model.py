@@ -24,7 +24,8 @@ from launcher.training.model_building import (
 )
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from planner.base.strict_yaml import read_text
-from planner.plan.schema import ModelSection, Part, Plan
+from planner.plan.schema import ModelSection, Plan
+from planner.plan.vocabulary import Part
 
 NOISE = 0.02
 """Standard deviation of weights that mean nothing, as transformers initializes them."""

@@ -15,7 +15,8 @@ from launcher.rehearsal.step import rehearse_step
 from launcher.rehearsal.table import Side
 from launcher.rehearsal.tracer import Phases
 from planner.base.errors import UserError
-from planner.plan.schema import Part, Plan
+from planner.plan.schema import Plan
+from planner.plan.vocabulary import Part
 
 STEP_PHASES = ("forward", "backward", "optimizer_step")
 

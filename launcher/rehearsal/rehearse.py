@@ -20,7 +20,8 @@ from launcher.rehearsal.patched_functions import replaced_functions
 from launcher.rehearsal.step import rehearse_step
 from launcher.rehearsal.table import Comparison, as_document, largest_phase, print_comparison
 from launcher.rehearsal.tracer import Phases, Tracer
-from planner.plan.schema import Plan, ZeroStage
+from planner.plan.schema import Plan
+from planner.plan.vocabulary import ZeroStage
 
 NOT_TRACED: dict[ZeroStage, tuple[str, ...]] = {
     0: ("communication",),

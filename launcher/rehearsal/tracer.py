@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
-from planner.plan.schema import Part
+from planner.plan.vocabulary import Part
 
 Phases = dict[str, dict[str, int]]
 

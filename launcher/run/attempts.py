@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.run.run_directory import RunDirectory, write_json
+from launcher.run.run_directory import RunDirectory
+from launcher.storage.json_files import write_json
 from planner.plan.schema import Plan
 
 RESTARTED = "the ranks were started again"

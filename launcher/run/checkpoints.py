@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.storage.disk import flush
+from launcher.storage.whole_folders import flush
 
 CONTENTS = "contents.json"
 _NAME = re.compile(r"checkpoint-(\d+)")

@@ -142,3 +142,7 @@ def rank_environment(plan: Plan, merged: Mapping[str, str]) -> dict[str, str]:
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+PORT = 29500
+"""PyTorch's own default of a rendezvous."""

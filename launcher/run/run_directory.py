@@ -1,19 +1,15 @@
 """The folder that one run writes to: where each file is, and whether it may be written."""
 
 import fcntl
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from planner.base.errors import InvalidFileError, InvalidRequestError
-from planner.base.strict_yaml import read_text
+from planner.base.errors import InvalidRequestError
 from planner.base.units import format_gib
-from planner.base.whole_file import write_whole
 from planner.plan.schema import Plan
 
 _PROBE_BYTES = 2**20
@@ -186,16 +182,3 @@ def locked(run: RunDirectory) -> Iterator[None]:
                 "Wait for it, or choose another place with --output DIR."
             ) from error
         yield
-
-
-def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Whole or not at all."""
-    write_whole(path, json.dumps(content, indent=2) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise InvalidFileError(path, error.lineno, f"is not JSON ({error.msg})") from error
-    return content

@@ -7,7 +7,7 @@ A folder may hold another copy beside them, as Mistral's and Llama's on the hub 
 from collections.abc import Mapping
 from pathlib import Path
 
-from launcher.run.run_directory import read_json, write_json
+from launcher.storage.json_files import read_json, write_json
 from planner.base.errors import InvalidFileError
 
 SINGLE = "model.safetensors"

@@ -3,14 +3,12 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed
 
-_KIB = 2**10
-STATUS = Path("/proc/self/status")
+from launcher.run.process_memory import status_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +27,6 @@ class RankMemory:
     """The same before the model was loaded: interpreter, libraries, process group."""
     longest_batch_tokens: int
     """Of a row of the longest batch: memory was that of this length, not of the plan's."""
-
-
-def resident_bytes() -> int:
-    return status_bytes("VmRSS")
 
 
 def rank_memory(
@@ -71,13 +65,3 @@ def gather(own: Any) -> list[Any]:
 def typical_step_time_s(step_times: Sequence[float]) -> float:
     """Median without the first step, which compiles and allocates."""
     return statistics.median(step_times[1:] or step_times)
-
-
-def status_bytes(field: str, pid: int | None = None) -> int:
-    """What the kernel says of a process, or of this one; proc_pid_status(5) names the fields."""
-    status = STATUS if pid is None else Path(f"/proc/{pid}/status")
-    for line in status.read_text(encoding="utf-8", errors="replace").splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return int(value.split()[0]) * _KIB
-    raise KeyError(f"{status} has no {field}")

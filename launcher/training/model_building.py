@@ -20,7 +20,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Mxfp4Config
 from transformers.pytorch_utils import Conv1D
 
-from planner.plan.schema import AdapterSection, Plan, Precision
+from planner.plan.schema import AdapterSection, Plan
+from planner.plan.vocabulary import Precision
 
 logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 """Every int8 product of every step would say that its input is cast to fp16."""

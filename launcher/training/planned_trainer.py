@@ -10,7 +10,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 from trl import SFTConfig
 
-from launcher.training.batches import BatchClock
+from launcher.training.batch_clock import BatchClock
 from launcher.training.deepspeed_config import deepspeed_config
 from launcher.training.durable_trainer import DurableTrainer
 from launcher.training.optimizer import optimizer_settings

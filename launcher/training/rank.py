@@ -30,10 +30,12 @@ from launcher.run.attempts import attempt_of, begin_attempt
 from launcher.run.checkpoints import last_whole, step_of
 from launcher.run.output import redirect_output
 from launcher.run.process import stop_with_parent
-from launcher.run.run_directory import RunDirectory, write_json
+from launcher.run.process_memory import resident_bytes
+from launcher.run.run_directory import RunDirectory
+from launcher.storage.json_files import write_json
 from launcher.training.callbacks import Answers, Continued, StageCallback, StopOnRequest
 from launcher.training.environment import describe_environment
-from launcher.training.measurements import gather, rank_memory, resident_bytes
+from launcher.training.measurements import gather, rank_memory
 from launcher.training.model_building import build_model, cast_trainable
 from launcher.training.packed_batches import DocumentsApart, PackedCollator
 from launcher.training.planned_trainer import PlannedTrainer, trainer_class, training_arguments
@@ -41,8 +43,8 @@ from launcher.training.process_group import join_process_group
 from launcher.training.report import Training, write_report
 from launcher.training.saving import save_result
 from launcher.training.setup_check import Setup, require_as_planned, require_same_data, setup_of
+from planner.base.output_file import write_whole
 from planner.base.strict_yaml import read_spec
-from planner.base.whole_file import write_whole
 from planner.plan.schema import Plan
 
 

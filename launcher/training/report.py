@@ -10,7 +10,8 @@ from msgspec import to_builtins
 
 from launcher.data.inputs import Inputs
 from launcher.run.attempts import reported_attempts
-from launcher.run.run_directory import RunDirectory, write_json
+from launcher.run.run_directory import RunDirectory
+from launcher.storage.json_files import write_json
 from launcher.training.measurements import RankMemory, typical_step_time_s
 from launcher.training.setup_check import Setup
 from planner.plan.schema import Plan

@@ -5,7 +5,7 @@ from typing import Literal
 
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
-from planner.plan.schema import Method
+from planner.plan.vocabulary import Method
 
 
 class RunRatio(Spec):

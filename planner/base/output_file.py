@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from planner.base.errors import InvalidRequestError, UnwritableError
-from planner.base.whole_file import write_whole
 
 
 def digest(body: str) -> str:
@@ -51,3 +50,13 @@ class OutputFile:
             return False
         except OSError as error:
             raise UnwritableError(self.option, self.path, error) from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A reader never sees half of it, and where writing fails what was there stays."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -6,9 +6,7 @@ from typing import Literal
 
 import presets
 from planner.base.errors import UnknownNameError
-from planner.base.strict_yaml import Spec, parse_yaml, read_spec, read_text
-from planner.hardware.cluster import GpuSpec
-from planner.models.model_spec import ModelSpec
+from planner.base.strict_yaml import Spec, parse_yaml, read_text
 
 Kind = Literal["models", "gpus", "recipes"]
 ROOT = Path(presets.__path__[0])
@@ -20,19 +18,6 @@ class Source(Spec):
     title: str
     url: str
     note: str | None = None
-
-
-class ModelPreset(Spec):
-    """A model people fine-tune: where it lives, its shape, and its published size."""
-
-    name: str
-    hub_id: str
-    source: Source
-    native_class: str | None
-    """The transformers class the launcher builds; nothing where only remote code exists."""
-    expected_params: int
-    expected_params_source: str
-    spec: ModelSpec
 
 
 def preset_names(kind: Kind) -> list[str]:
@@ -61,12 +46,3 @@ def resolve_name(kind: Kind, noun: str, name: str) -> str:
 
 def _is_preset(kind: Kind, name: str) -> bool:
     return "/" not in name and (ROOT / kind / f"{name}.yaml").is_file()
-
-
-def load_model(name: str) -> ModelPreset:
-    return read_spec(ModelPreset, ROOT / "models" / f"{resolve_name('models', 'model', name)}.yaml")
-
-
-@cache
-def load_gpu(name: str) -> GpuSpec:
-    return read_spec(GpuSpec, ROOT / "gpus" / f"{resolve_name('gpus', 'card', name)}.yaml")

@@ -12,9 +12,10 @@ from rich.text import Text
 
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import OutputFile
-from planner.base.preset_files import Kind, ModelPreset, load_model
+from planner.base.preset_files import Kind
 from planner.base.units import parse_size
 from planner.cli.machine_options import find_cluster, show_machine
+from planner.cli.model_option import find_model
 from planner.cli.options import Option, run_command
 from planner.datasets.training_data import TrainingData
 from planner.decision.assemble import plan_of
@@ -22,9 +23,11 @@ from planner.decision.choose import Decision, decide_with_data
 from planner.decision.request import Prefer, Request
 from planner.hardware.multi_node import over_nodes
 from planner.models.adapter_targets import Targets
+from planner.models.model_presets import ModelPreset
 from planner.plan.data_section import DataErrors, DataSection
 from planner.plan.plan_file import launch_options, plan_output, render
-from planner.plan.schema import AttentionName, Loss, Method, Offload, Plan, Precision
+from planner.plan.schema import Plan
+from planner.plan.vocabulary import AttentionName, Loss, Method, Offload, Precision
 from planner.recipes.load_recipe import load_recipe
 from planner.recipes.recipe import Recipe
 from planner.report.terminal_report import print_report, report
@@ -225,16 +228,6 @@ def _list(console: Console, kind: Kind, *, as_json: bool) -> None:
 
 
 _STAGES: dict[ZeroStageOption, Literal[0, 1, 2, 3]] = {"0": 0, "1": 1, "2": 2, "3": 3}
-
-
-def find_model(name: str) -> ModelPreset:
-    """A directory where there is one, else a preset."""
-    path = Path(name)
-    if not path.is_dir():
-        return load_model(name)
-    from planner.models.config_json import load_model_dir
-
-    return load_model_dir(path)
 
 
 def _open(method: Literal["auto", "qlora", "lora", "full"]) -> Method | None:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from planner.datasets.token_lengths import TokenLengths
 from planner.plan.data_section import DataSection
-from planner.recipes.recipe import Recipe
 
 
 class KnownData(NamedTuple):
@@ -31,17 +30,3 @@ class TrainingData:
     why_unknown: str = ""
     longest: int | None = None
     """A bound, where the length that the data ask for does not fit."""
-
-
-def sequence_length(
-    recipe: Recipe, data: TrainingData | None, *, positions: int, packing: bool
-) -> int:
-    """What the data ask for, within the model's positions; without data the recipe's.
-
-    Packed rows are as long as the recipe's at least: more samples find room in a longer one.
-    """
-    if data is None or data.known is None:
-        return min(recipe.sequence_length, positions)
-    limit = positions if data.longest is None else min(positions, data.longest)
-    fitting = data.known.lengths.fitting_length(limit)
-    return min(max(fitting, recipe.sequence_length), limit) if packing else fitting

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import NamedTuple, cast
 
 from planner.base.units import format_gib
-from planner.decision.request import Request, Results
+from planner.decision.method_search import Results
+from planner.decision.request import Request
 from planner.decision.tiers import load_tiers
-from planner.plan.schema import METHODS, Method, Strategy
+from planner.plan.vocabulary import METHODS, Method, Strategy
 from planner.search.candidate import Candidate
 from planner.search.search import SearchResult
 from planner.search.series_search import Lane

@@ -1,22 +1,12 @@
 """A decision as a plan: every key filled in, so that a launch has nothing left to decide."""
 
 from planner.decision.choose import Decision
-from planner.memory.footprint import load_without_files, unshared
-from planner.memory.workspaces import cublas_bytes
 from planner.models.config_json import config_from_spec
-from planner.plan.prediction_section import PredictionSection
-from planner.plan.schema import (
-    SCHEMA_VERSION,
-    Fallback,
-    HardwareSection,
-    ModelSection,
-    OutputSection,
-    Part,
-    Phase,
-    Plan,
-)
+from planner.plan.schema import Fallback, HardwareSection, ModelSection, OutputSection, Plan
 from planner.plan.training_sections import TrainingSection
+from planner.plan.vocabulary import SCHEMA_VERSION
 from planner.search.candidate import Candidate
+from planner.search.prediction import prediction_of
 from planner.workload.plan_sections import batch_section, parallel_section, precision_section
 
 
@@ -72,52 +62,6 @@ def _hardware(decision: Decision) -> HardwareSection:
         budget_bytes=decision.request.budget_bytes,
         network=cluster.network,
     )
-
-
-def prediction_of(chosen: Candidate) -> PredictionSection:
-    memory, told = chosen.memory, chosen.throughput
-    return PredictionSection(
-        peak_phase=chosen.footprint.peak_phase,
-        peak_allocated_bytes=memory.peak_allocated_bytes,
-        low_bytes=memory.low_bytes,
-        high_bytes=memory.high_bytes,
-        host_ram_bytes=chosen.host.node_bytes,
-        disk_bytes=chosen.disk_bytes,
-        checkpoint_bytes=chosen.checkpoint_bytes,
-        step_time_s=_rounded(chosen.step_time_s),
-        step_time_low_s=None if told is None else _rounded(told.low_s),
-        step_time_high_s=None if told is None else _rounded(told.high_s),
-        tokens_per_second=_rounded(chosen.tokens_per_second),
-        mfu=None if told is None else _rounded(told.mfu),
-        phases=_without_zeros(chosen.footprint.phases),
-        unshared=_without_zeros(
-            unshared(
-                chosen.workload,
-                chosen.layout,
-                chosen.cluster.device,
-                compute_capability=chosen.cluster.accelerator.compute_capability,
-            )
-        ),
-        cublas_bytes=cublas_bytes(
-            chosen.cluster.device, chosen.cluster.accelerator.compute_capability
-        ),
-        load_without_files=_nonzero(
-            load_without_files(chosen.workload, chosen.layout, chosen.cluster.device)
-        ),
-    )
-
-
-def _without_zeros(phases: dict[Phase, dict[Part, int]]) -> dict[str, dict[str, int]]:
-    return {phase: _nonzero(parts) for phase, parts in phases.items()}
-
-
-def _nonzero(parts: dict[Part, int]) -> dict[str, int]:
-    return {part: size for part, size in parts.items() if size}
-
-
-def _rounded(number: float | None) -> float | None:
-    """Three significant digits are more than the model of speed can claim."""
-    return None if number is None else float(f"{number:.3g}")
 
 
 def _fallback(candidate: Candidate) -> Fallback:

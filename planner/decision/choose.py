@@ -8,19 +8,14 @@ from functools import cached_property
 from planner.base.errors import NothingFitsError
 from planner.base.units import format_gib
 from planner.decision.alternatives import Alternative, alternatives, fallbacks
+from planner.decision.method_search import Results, possible_methods, search_method, search_methods
 from planner.decision.packing import PackedWay, packed_way, packing_is_faster
 from planner.decision.remedies import richer_method, shortfall
-from planner.decision.request import (
-    Request,
-    Results,
-    possible_methods,
-    search_method,
-    search_methods,
-)
+from planner.decision.request import Request
 from planner.decision.request_checks import check
 from planner.decision.tiers import load_tiers
 from planner.decision.what_if import WhatIf, what_if
-from planner.plan.schema import METHODS, OFFLOADS_FROM, Method, Offload, OptimizerName
+from planner.plan.vocabulary import METHODS, OFFLOADS_FROM, Method, Offload, OptimizerName
 from planner.recipes.load_recipe import load_recipe
 from planner.search.candidate import Candidate
 from planner.search.search import SearchResult

@@ -11,9 +11,9 @@ from planner.hardware.cluster import Cluster
 from planner.hardware.multi_node import MOST_GPUS
 from planner.memory.device_memory import device_memory
 from planner.memory.footprint import footprint
-from planner.plan.schema import Offload
-from planner.recipes.recipe import Workload
+from planner.plan.vocabulary import Offload
 from planner.workload.layout import Layout
+from planner.workload.workload import Workload
 
 SENTENCE = (
     "At this length no number of such cards would carry it with DDP, ZeRO or offload: its layers "

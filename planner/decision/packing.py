@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 from planner.datasets.training_data import KnownData
 from planner.decision.epochs import epochs_of, ranking_run_time_s
-from planner.decision.request import Request, search_method
+from planner.decision.method_search import search_method
+from planner.decision.request import Request
 from planner.recipes.load_recipe import load_recipe
 from planner.search.candidate import Candidate
 from planner.speed.card_rates import speed_data

@@ -5,11 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from planner.base.units import format_gib
+from planner.decision.method_search import Results, search_method
 from planner.decision.model_parallelism import BRIEFLY, SENTENCE, must_be_split
-from planner.decision.request import Request, Results, describe_budget, search_method, workload
+from planner.decision.request import Request, describe_budget
+from planner.decision.requested_workload import workload
 from planner.decision.smallest_machines import CARD_COUNTS, fewest_cards
 from planner.models.traced_model import TracedSpec
-from planner.plan.schema import METHODS, Method
+from planner.plan.vocabulary import METHODS, Method
 from planner.search.candidate import Candidate
 
 SHORTEST_USEFUL_LENGTH = 128

@@ -2,10 +2,11 @@
 
 from planner.base.errors import InvalidRequestError, UnknownNameError
 from planner.base.units import round_up
-from planner.decision.request import Request, workload
+from planner.decision.request import Request
+from planner.decision.requested_workload import workload
 from planner.models.adapter_targets import Targets, misunderstood_targets
 from planner.models.traced_model import TracedSpec
-from planner.plan.schema import OFFLOADS_FROM
+from planner.plan.vocabulary import OFFLOADS_FROM
 from planner.search.loss_attention_variants import admitted_attention
 
 

@@ -3,12 +3,13 @@
 from dataclasses import replace
 from functools import cache
 
-from planner.base.preset_files import load_gpu
 from planner.base.units import MIB
-from planner.decision.request import Request, search_method, workload
-from planner.hardware.cards import named_cluster, preset_texts
+from planner.decision.method_search import search_method
+from planner.decision.request import Request
+from planner.decision.requested_workload import workload
+from planner.hardware.cards import load_gpu, named_cluster, preset_texts
 from planner.memory.model_states import least_states_bytes
-from planner.plan.schema import Method
+from planner.plan.vocabulary import Method
 from planner.workload.layout import Layout
 
 CARD_COUNTS = (1, 2, 4, 8, 16, 32, 64)

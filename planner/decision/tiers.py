@@ -5,7 +5,7 @@ from functools import cache
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.base.units import GIB
-from planner.plan.schema import Method
+from planner.plan.vocabulary import Method
 
 
 class TierSource(Spec):

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from msgspec import structs
 
-from planner.base.preset_files import load_gpu
 from planner.decision.request import Request
 from planner.decision.smallest_machines import fewest_cards, smallest_card
+from planner.hardware.cards import load_gpu
 from planner.models.traced_model import TracedSpec
-from planner.plan.schema import METHODS, Method
+from planner.plan.vocabulary import METHODS, Method
 from planner.search.candidate import Candidate
 from planner.search.series_search import Limit
 

@@ -15,10 +15,10 @@ from planner.forward.decoder import Decoder, Layer
 from planner.forward.decoder_layers import decoder_layer
 from planner.forward.embeddings import embedded
 from planner.models.layer_kinds import LayerKind
-from planner.recipes.recipe import Batch, Workload
 from planner.tape.tape import Tape
 from planner.tape.tensors import Node, Parameter, Storage, Tensor
 from planner.workload.dtypes import Numerics
+from planner.workload.workload import Batch, Workload
 
 
 def layer_ledger(

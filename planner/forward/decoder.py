@@ -13,11 +13,11 @@ from planner.forward.dora import Adapter, dora
 from planner.forward.int8_linear import int8_linear
 from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
-from planner.recipes.recipe import Batch, Workload
 from planner.tape import operators as ops
 from planner.tape.tape import Tape
 from planner.tape.tensors import Parameter, Tensor
 from planner.workload.dtypes import Numerics
+from planner.workload.workload import Batch, Workload
 
 
 class Layer(NamedTuple):

@@ -7,10 +7,10 @@ and with it the graph, is gone. Columns of outliers depend on the data: none is 
 """
 
 from planner.models.linear import Linear
-from planner.recipes.recipe import Batch
 from planner.tape import operators as ops
 from planner.tape.tape import Tape
 from planner.tape.tensors import Node, Tensor
+from planner.workload.workload import Batch
 
 INT8, HALF, INT32 = 1, 2, 4
 """Bytes an element."""

@@ -6,12 +6,12 @@ t  tokens of a micro-batch     h  hidden_size     V  vocab_size
 from typing import Literal
 
 from planner.hardware.cluster import Device
-from planner.recipes.recipe import Batch
 from planner.tape import operators as ops
 from planner.tape.operators import FP32, INT64
 from planner.tape.tape import Tape
 from planner.tape.tensors import Parameter, Tensor
 from planner.workload.dtypes import Numerics
+from planner.workload.workload import Batch
 
 FUSED_LOSS_TOKENS = 4096
 """read: trl/kernels/chunked_logprob.py at 1.16.0, TOKEN_CHUNK_SIZE."""

@@ -11,11 +11,11 @@ from planner.forward.norms import norm
 from planner.forward.rotary import Tables
 from planner.models.layer_kinds import LayerKind
 from planner.models.model_spec import ModelSpec
-from planner.recipes.recipe import Batch, Workload
 from planner.tape.operators import FP32, INT64, cast, unary
 from planner.tape.tape import GradientSink, Tape
 from planner.tape.tensors import Parameter, Tensor
 from planner.workload.dtypes import Numerics
+from planner.workload.workload import Batch, Workload
 
 WINDOW_OF_NOTHING = frozenset({"qwen2_moe"})
 """Architectures that make a mask of a window of no tokens where no layer has a window.

@@ -4,7 +4,7 @@ from functools import cache
 
 from msgspec import structs
 
-from planner.base.preset_files import ROOT, load_gpu, preset_names
+from planner.base.preset_files import ROOT, preset_names, resolve_name
 from planner.base.strict_yaml import Spec, read_spec, read_text
 from planner.base.units import GIB, MIB
 from planner.hardware.cluster import Accelerator, Cluster, GpuSpec, Link
@@ -176,3 +176,8 @@ def label_gib(total_bytes: int) -> int:
     common = min(reference_cards().cards, key=lambda size: abs(size * GIB - total_bytes))
     close = abs(total_bytes / (common * GIB) - 1) <= SAME_CARD_SHARE
     return common if close else max(1, round(total_bytes / GIB))
+
+
+@cache
+def load_gpu(name: str) -> GpuSpec:
+    return read_spec(GpuSpec, ROOT / "gpus" / f"{resolve_name('gpus', 'card', name)}.yaml")

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from planner.base.errors import InvalidRequestError
-from planner.base.preset_files import aliases, load_gpu
-from planner.hardware.cards import named_cluster, sized_cluster
+from planner.base.preset_files import aliases
+from planner.hardware.cards import load_gpu, named_cluster, sized_cluster
 from planner.hardware.cluster import Cluster
 from planner.hardware.machine import cpu_cluster, gpu_cluster, selection
 from planner.hardware.machine_readings import CUDA_VARIABLES, CudaEnvironment, Machine

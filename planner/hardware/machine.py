@@ -18,10 +18,17 @@ from planner.hardware.cards import (
     resized_card,
     visible_bytes,
 )
-from planner.hardware.cluster import Accelerator, Cluster, GpuSpec, Link, has_bf16, pcie_bytes_per_s
+from planner.hardware.cluster import (
+    PROCESS_BYTES,
+    Accelerator,
+    Cluster,
+    GpuSpec,
+    Link,
+    has_bf16,
+    pcie_bytes_per_s,
+)
 from planner.hardware.machine_readings import DeviceReading, HostReading, Machine, NvmlReading
 from planner.hardware.visible_devices import enumerable, select
-from planner.memory.host import PROCESS_BYTES
 
 
 class Found(NamedTuple):

@@ -23,10 +23,10 @@ from planner.hardware.cluster import Device
 from planner.memory.footprint import Footprint, Parts, worst_batch
 from planner.memory.micro_batch import Amounts, forward_alone
 from planner.memory.workspaces import cublas_bytes
-from planner.recipes.recipe import Batch, Workload
 from planner.search.candidate import Candidate
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
+from planner.workload.workload import Batch, Workload
 
 
 class BetweenSteps(NamedTuple):

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from functools import cache
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, MIB, round_up
-from planner.recipes.recipe import Workload
 from planner.workload.trained_tensors import trained_tensors
+from planner.workload.workload import Workload
 
 FIRST_BUCKET_BYTES = MIB
 BUCKET_BYTES = 25 * MIB

@@ -10,7 +10,7 @@ from planner.base.strict_yaml import Spec, read_spec
 from planner.base.units import MIB
 from planner.hardware.cluster import Cluster
 from planner.memory.footprint import Footprint
-from planner.plan.schema import Method
+from planner.plan.vocabulary import Method
 
 
 class Ratio(Spec):

@@ -22,9 +22,9 @@ _apply_weight_conversions_to_state_dict, line 337).
 
 from planner.memory.workspaces import largest_linear
 from planner.models.traced_model import TracedSpec
-from planner.recipes.recipe import Workload
 from planner.workload.dtypes import Numerics
 from planner.workload.quantization import loading_copy_width
+from planner.workload.workload import Workload
 
 STORED_STACKED = ("gpt_oss", "granitemoe")
 """read: transformers/conversion_mapping.py at 5.23.0: their files hold one tensor for all experts;

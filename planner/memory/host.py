@@ -18,28 +18,24 @@ A rank's memory is resident memory at the largest moment of each phase:
 
 from typing import NamedTuple
 
-from planner.base.units import MIB, ceil_div
-from planner.hardware.cluster import Cluster
-from planner.memory.disk import result_bytes
+from planner.base.units import ceil_div
+from planner.hardware.cluster import PROCESS_BYTES, Cluster, Device
 from planner.memory.expert_loading import stacked_on_host
-from planner.memory.model_states import frozen_bytes
+from planner.memory.model_states import frozen_bytes, model_states
 from planner.memory.zero_1_2 import FP32_BYTES, flat_states_bytes, partition
 from planner.memory.zero_3 import sub_groups
-from planner.recipes.recipe import Workload
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.optimizers import optimizers, states_bytes
 from planner.workload.parameters import Sized, parameters
 from planner.workload.trained_tensors import counted_tensors
+from planner.workload.workload import Workload
 from planner.workload.zero_buckets import zero_section
 
 CPU_ADAM_BYTES = 8
 """Two fp32 moments of DeepSpeedCPUAdam, which accelerate puts in place of ours where the states
 are offloaded; read: accelerate/utils/deepspeed.py at 1.15.0, map_pytorch_optim_to_deepspeed."""
 
-PROCESS_BYTES = 501 * MIB
-"""measured: resident memory of a process that has imported torch 2.13, transformers 5.23,
-trl 1.16, peft 0.21, bitsandbytes 0.50 and DeepSpeed 0.19, and nothing else (Linux x86-64)."""
 
 LARGEST_FILE_BYTES = 50 * 10**9
 
@@ -177,3 +173,23 @@ def _offloaded_stage_3(workload: Workload, layout: Layout, kinds: Numerics) -> i
         return states
     slices = [ceil_div(each.elements, ranks) * kinds.compute for each in parameters(workload)]
     return states + sum(map(pinned, slices)) + pinned(sum(sizes) * kinds.compute)
+
+
+def result_bytes(workload: Workload, kinds: Numerics) -> int:
+    """The model in the compute precision, or the adapter as trained. No optimizer states."""
+    width = kinds.compute if workload.method == "full" else kinds.trainable
+    return workload.trainable_params * width
+
+
+def checkpoint_bytes(workload: Workload, layout: Layout, device: Device) -> int:
+    """Of all ranks together: what trains and its optimizer states."""
+    states = model_states(
+        frozen_bytes=0,
+        tensors=counted_tensors(workload),
+        optimizer=optimizers()[workload.recipe.optimizer.name],
+        numerics=numerics_of(workload, layout),
+        zero_stage=0,
+        data_parallel_size=1,
+        device=device,
+    )
+    return states.trainable_bytes + states.optimizer_states_bytes

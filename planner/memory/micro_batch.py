@@ -15,13 +15,13 @@ from msgspec import structs
 
 from planner.forward.model_pass import ModelPass, PassedLayer, passed_layers
 from planner.models.traced_model import TracedSpec
-from planner.plan.schema import Strategy
-from planner.recipes.recipe import Batch, Workload
+from planner.plan.vocabulary import Strategy
 from planner.tape.operators import FP32
 from planner.tape.tape import GradientSink
 from planner.tape.tensors import Event, Owner
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
+from planner.workload.workload import Batch, Workload
 
 Amounts = Counter[Owner]
 

@@ -25,13 +25,13 @@ from typing import NamedTuple
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
 from planner.hardware.cluster import Device
-from planner.plan.schema import ZeroStage
-from planner.recipes.recipe import Workload, of_states
+from planner.plan.vocabulary import ZeroStage
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.optimizers import OptimizerSpec, optimizers, states_bytes
 from planner.workload.quantization import quantized_bytes
 from planner.workload.trained_tensors import TrainedTensor, counted_tensors
+from planner.workload.workload import Workload, of_states
 
 FLAT_BYTES = 4
 """DeepSpeed hands the optimizer its shard of an fp32 copy, as one tensor.

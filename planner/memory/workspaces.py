@@ -3,7 +3,7 @@
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, KIB, MIB, round_up
 from planner.hardware.cluster import Device
 from planner.models.linear import Linear
-from planner.recipes.recipe import Workload
+from planner.workload.workload import Workload
 
 CUBLAS_WORKSPACE_BYTES = round_up(8 * MIB + 128 * KIB, ALLOCATOR_BLOCK_BYTES)
 HOPPER_CUBLAS_WORKSPACE_BYTES = 32 * MIB

@@ -43,10 +43,11 @@ from planner.memory.zero_1_2 import (
     flat_update_bytes,
     flattened_bytes,
 )
-from planner.plan.schema import Offload, ZeroSection
-from planner.recipes.recipe import Workload
+from planner.plan.schema import ZeroSection
+from planner.plan.vocabulary import Offload
 from planner.workload.dtypes import Numerics
 from planner.workload.parameters import Sized, parameters
+from planner.workload.workload import Workload
 
 NORM_ELEMENTS = 250_000_000
 """read: stage3.py, _constant_buffered_norm2: an offloaded gradient's norm is taken in parts."""

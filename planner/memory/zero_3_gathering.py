@@ -19,8 +19,8 @@ from typing import NamedTuple
 from planner.base.units import ceil_div
 from planner.memory.zero_3 import gathered_bytes
 from planner.plan.schema import ZeroSection
-from planner.recipes.recipe import Workload
 from planner.workload.parameters import Parameters, Sized, parameters
+from planner.workload.workload import Workload
 
 LAYERS_RUN = 8
 """Enough for the pattern of fetching ahead and of keeping to repeat itself in the middle."""

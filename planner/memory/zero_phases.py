@@ -12,10 +12,11 @@ from planner.memory.zero_1_2 import FlatStates, block, flat_states
 from planner.memory.zero_3 import SlicedStates, sliced_states
 from planner.memory.zero_3_gathering import Gathered, gathered
 from planner.memory.zero_reductions import Reductions, reductions, scatter_copies
-from planner.plan.schema import Part, Phase, ZeroSection
-from planner.recipes.recipe import Workload
+from planner.plan.schema import ZeroSection
+from planner.plan.vocabulary import Part, Phase
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
+from planner.workload.workload import Workload
 
 Parts = dict[Part, int]
 

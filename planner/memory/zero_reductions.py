@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 from planner.base.units import ceil_div
 from planner.memory.zero_1_2 import NORM_BYTES, Partition, block, partition
-from planner.plan.schema import ZeroSection, ZeroStage
-from planner.recipes.recipe import Workload
+from planner.plan.schema import ZeroSection
+from planner.plan.vocabulary import ZeroStage
 from planner.workload.dtypes import Numerics
 from planner.workload.parameters import Sized, parameters
+from planner.workload.workload import Workload
 
 
 class Reductions(NamedTuple):

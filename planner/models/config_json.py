@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from planner.base.errors import InvalidFileError, NoFormulasError
-from planner.base.preset_files import ModelPreset, Source
-from planner.base.strict_yaml import read_text
+from planner.base.errors import NoFormulasError
 from planner.models.architectures import (
     deepseek,
     gemma,
@@ -97,44 +95,3 @@ def config_from_spec(spec: ModelSpec) -> dict[str, Any]:
         return config
     shared = {key: value for key, value in config.items() if key not in architecture.derived}
     return shared | architecture.written(spec)
-
-
-def load_model_dir(directory: Path) -> ModelPreset:
-    """A checkpoint directory as if it were a preset; its published size is the computed one."""
-    path = directory / "config.json"
-    if not path.is_file():
-        raise InvalidFileError(
-            directory, None, "holds no config.json. Name a model's directory or a preset"
-        )
-    spec = _spec_or_trace(_read_json(path), path)
-    return ModelPreset(
-        name=directory.resolve().name,
-        hub_id=str(directory),
-        source=Source(title="config.json", url=str(path)),
-        native_class=(
-            spec.native_class if isinstance(spec, TracedSpec) else NATIVE_CLASSES[spec.model_type]
-        ),
-        expected_params=spec.num_params,
-        expected_params_source="Derived from the shape in config.json.",
-        spec=spec,
-    )
-
-
-def _spec_or_trace(content: Mapping[str, Any], path: Path) -> ModelSpec:
-    try:
-        return spec_from_config(content, path)
-    except NoFormulasError as missing:
-        # Only a model that nobody has described waits for the training stack.
-        from planner.training_stack.trace_client import tracing_service
-
-        return tracing_service().shape(content, str(missing))
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise InvalidFileError(path, error.lineno, f"not JSON: {error.msg}") from error
-    if not isinstance(content, dict):
-        raise InvalidFileError(path, None, "holds no keys. Copy the model's own config.json here")
-    return content

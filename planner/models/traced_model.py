@@ -13,7 +13,7 @@ from typing import Any, Literal
 from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
 from planner.models.model_spec import ModelSpec
-from planner.plan.schema import Loss
+from planner.plan.vocabulary import Loss
 
 Phases = Mapping[str, Mapping[str, int]]
 

@@ -4,7 +4,7 @@ The types below are the file's schema. A plan that reads without an error is com
 free of contradictions; nothing later has to check it again.
 """
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, structs
 
@@ -22,74 +22,19 @@ from planner.hardware.network import network_name
 from planner.plan.data_section import DataSection
 from planner.plan.prediction_section import PredictionSection
 from planner.plan.training_sections import TrainingSection
-
-SCHEMA_VERSION: Literal[1] = 1
-
-Method = Literal["qlora", "lora", "full"]
-Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3"]
-ZeroStage = Literal[0, 1, 2, 3]
-Offload = Literal["none", "optimizer", "all"]
-"""What is in host memory: nothing; gradients and optimizer states, updated there; the
-parameters too (ZeRO-3)."""
-Precision = Literal["bf16", "fp16", "fp32"]
-Loss = Literal["fused", "standard"]
-OptimizerName = Literal[
-    "adamw_torch_fused",
-    "adamw_torch",
-    "adamw_8bit",
-    "paged_adamw_8bit",
-    "paged_adamw_32bit",
-    "lion_8bit",
-    "lion_32bit",
-    "paged_lion_8bit",
-    "paged_lion_32bit",
-    "adafactor",
-    "sgd",
-]
-"""transformers' names; presets/optimizers.yaml says what each keeps."""
-Attention = Literal["sdpa", "eager"]
-AttentionName = Literal[
-    "sdpa",
-    "eager",
-    "flash_attention_2",
-    "flash_attention_3",
-    "flash_attention_4",
-    "flex_attention",
-]
-"""transformers' names; presets/rules.yaml says why a plan has none but the first two."""
-ScheduleKind = Literal["cosine", "linear", "constant"]
-
-Phase = Literal["load", "forward", "backward", "optimizer_step", "save"]
-Part = Literal[
-    "weights",
-    "adapters",
-    "gradients",
-    "optimizer_states",
-    "activations",
-    "loss",
-    "workspace",
-    "communication",
-]
-PHASES: tuple[Phase, ...] = get_args(Phase)
-PARTS: tuple[Part, ...] = get_args(Part)
-
-METHODS: tuple[Method, ...] = ("qlora", "lora", "full")
-"""Leanest first."""
-
-ZERO_STAGE: dict[Strategy, ZeroStage] = {
-    "single": 0,
-    "ddp": 0,
-    "zero1": 1,
-    "zero2": 2,
-    "zero3": 3,
-}
-
-OFFLOADS_FROM: dict[Offload, tuple[ZeroStage, ...]] = {
-    "none": (0, 1, 2, 3),
-    "optimizer": (2, 3),
-    "all": (3,),
-}
-"""The stages that go with it. ZeRO-1 would offload as ZeRO-2 does and keep more."""
+from planner.plan.vocabulary import (
+    OFFLOADS_FROM,
+    ZERO_STAGE,
+    Attention,
+    Loss,
+    Method,
+    Offload,
+    OptimizerName,
+    Precision,
+    ScheduleKind,
+    Strategy,
+    ZeroStage,
+)
 
 
 class ModelSection(Spec):

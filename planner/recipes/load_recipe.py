@@ -8,7 +8,8 @@ from msgspec import structs
 from planner.base.errors import InvalidRequestError, UnknownNameError
 from planner.base.preset_files import ROOT, aliases, preset_names
 from planner.base.strict_yaml import read_spec
-from planner.plan.schema import Method, QuantizationSection
+from planner.plan.schema import QuantizationSection
+from planner.plan.vocabulary import Method
 from planner.recipes.recipe import Recipe
 
 

@@ -1,31 +1,16 @@
 """What is trained and how, apart from the machine: the settings that a recipe file holds."""
 
-from functools import cache
-from typing import NamedTuple
-
-from msgspec import structs
-
 from planner.base.preset_files import Source
 from planner.base.strict_yaml import PositiveFloat, PositiveInt, Spec
-from planner.base.units import format_count
-from planner.hardware.cluster import Device
-from planner.models.adapter_targets import lora_targets
-from planner.models.layer_kinds import LayerKind
-from planner.models.linear import Linear
-from planner.models.model_spec import ModelSpec
-from planner.models.module_names import ONLY_ATTENTION
 from planner.plan.data_section import DataSection
 from planner.plan.schema import (
     AdapterSection,
-    Attention,
-    Loss,
-    Method,
     OptimizerSection,
-    Precision,
     QuantizationSection,
     ScheduleSection,
     refuse_dora_on_int8,
 )
+from planner.plan.vocabulary import Attention, Loss, Method, Precision
 
 
 class WrittenFor(Spec):
@@ -65,109 +50,3 @@ class Recipe(Spec):
 
     def __post_init__(self) -> None:
         refuse_dora_on_int8(self.adapter, self.quantization)
-
-
-class Workload(Spec):
-    """A recipe made concrete for one model and one kind of device."""
-
-    model: ModelSpec
-    recipe: Recipe
-    compute: Precision
-    """What matrices are multiplied in: bf16, fp16 on cards without bf16, fp32 on the CPU."""
-
-    @property
-    def only_attention(self) -> Attention | None:
-        """Where transformers has one for the model: eager where scores are capped or have sinks."""
-        if self.model.attn_logit_softcapping is not None or self.model.attention_sinks:
-            return "eager"
-        return ONLY_ATTENTION.get(self.model.model_type)
-
-    @property
-    def attention(self) -> Attention:
-        """The only one that there is, or the recipe's."""
-        return self.only_attention or self.recipe.attention or "sdpa"
-
-    @property
-    def loss(self) -> Loss:
-        return self.recipe.loss or "fused"
-
-    @property
-    def packing(self) -> bool:
-        return bool(self.recipe.packing)
-
-    @property
-    def method(self) -> Method:
-        return self.recipe.method
-
-    def adapted(self, kind: LayerKind) -> tuple[Linear, ...]:
-        """Matrices of one layer of a kind that carry an adapter."""
-        if self.recipe.adapter is None:
-            return ()
-        targets = lora_targets(self.model, self.recipe.adapter.target_modules)
-        return tuple(
-            x for x in self.model.linears(kind) if targets == "all-linear" or x.name in targets
-        )
-
-    @property
-    def adapter_params(self) -> int:
-        """LoRA's two matrices beside each target: ``r (in + out)`` (arXiv:2106.09685, 4.1), and
-        DoRA's magnitudes: ``out`` (arXiv:2402.09353, 4.1)."""
-        if self.recipe.adapter is None:
-            return 0
-        rank, dora = self.recipe.adapter.rank, self.recipe.adapter.dora
-        return sum(
-            count * (rank * (x.in_features + x.out_features) + (x.out_features if dora else 0))
-            for kind, count in self.model.kinds.items()
-            for x in self.adapted(kind)
-        )
-
-    @property
-    def experts_note(self) -> str | None:
-        """What is easily overlooked of routed experts that do not train."""
-        params = self.model.routed_params
-        if self.method == "full" or not params:
-            return None
-        frozen = f"{format_count(params)} parameters of routed experts are frozen"
-        if self.method == "lora":
-            return frozen
-        return f"{frozen}, in 16 bit: bitsandbytes quantizes nn.Linear alone, which they are not"
-
-    @property
-    def trainable_params(self) -> int:
-        return self.model.num_params if self.method == "full" else self.adapter_params
-
-
-@cache
-def one_of_equals(work: Workload) -> Workload:
-    """The same object for equal workloads: what is remembered of it is found without a
-    comparison of every field."""
-    return work
-
-
-@cache
-def of_states(workload: Workload) -> Workload:
-    """One for all workloads that differ in their batches or attention alone: they have the same
-    model states, which are counted once. Which loss says when ZeRO-3 gathers the head."""
-    alike = {"sequence_length": 1, "global_batch_size": 1, "attention": "sdpa"}
-    recipe = structs.replace(workload.recipe, **alike)
-    return structs.replace(workload, recipe=recipe)
-
-
-class Batch(NamedTuple):
-    """One micro-batch on one rank."""
-
-    micro_batch_size: int
-    sequence_length: int
-    masked: bool = False
-    """Shorter samples are padded, or several are packed in a row, so that attention takes a mask
-    and every head its own keys."""
-    device: Device = "cuda"
-
-    @property
-    def tokens(self) -> int:
-        return self.micro_batch_size * self.sequence_length
-
-    @property
-    def scores(self) -> int:
-        """Elements of a mask, and of one head's scores."""
-        return self.micro_batch_size * self.sequence_length**2

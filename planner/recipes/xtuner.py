@@ -15,14 +15,11 @@ from planner.datasets.dataset_presets import read_as_xtuner
 from planner.plan.data_section import DataSection, DataSource, LossOn
 from planner.plan.schema import (
     AdapterSection,
-    Method,
-    OptimizerName,
     OptimizerSection,
-    Precision,
     QuantizationSection,
-    ScheduleKind,
     ScheduleSection,
 )
+from planner.plan.vocabulary import Method, OptimizerName, Precision, ScheduleKind
 from planner.recipes.python_config import PythonConfig, named, read_python_config
 from planner.recipes.recipe import Recipe, WrittenFor
 

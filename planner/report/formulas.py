@@ -14,7 +14,7 @@ from planner.memory.host import flat_parts
 from planner.memory.micro_batch import largest_moment
 from planner.memory.optimizer_step import step_of
 from planner.memory.zero_1_2 import flat_tensor
-from planner.plan.schema import Part
+from planner.plan.vocabulary import Part
 from planner.report.optimizer_formula import states_formula
 from planner.report.zero_formulas import deepspeed_moments
 from planner.search.candidate import Candidate

@@ -8,9 +8,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from planner.base.preset_files import Kind, aliases, load_gpu, load_model, preset_names
+from planner.base.preset_files import Kind, aliases, preset_names
 from planner.base.units import format_count, format_gib
-from planner.hardware.cards import visible_bytes
+from planner.hardware.cards import load_gpu, visible_bytes
+from planner.models.model_presets import load_model
 from planner.recipes.load_recipe import load_recipe, recipe_names
 
 Record = dict[str, Any]

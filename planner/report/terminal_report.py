@@ -9,7 +9,7 @@ from planner.base.units import MIB, format_count, format_gib
 from planner.decision.choose import Decision
 from planner.memory.device_memory import overheads
 from planner.models.traced_model import TracedSpec
-from planner.plan.schema import PARTS, PHASES, Phase
+from planner.plan.vocabulary import PARTS, PHASES, Phase
 from planner.report.data_rows import data_rows
 from planner.report.machine_report import machine_section, shortage
 from planner.report.recipe_changes import changes

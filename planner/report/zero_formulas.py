@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from planner.memory.workspaces import cublas_bytes
 from planner.memory.zero_1_2 import FlatStates, flat_states
 from planner.memory.zero_3 import SlicedStates, sliced_states
-from planner.plan.schema import PHASES, Part, Phase
+from planner.plan.vocabulary import PHASES, Part, Phase
 from planner.search.candidate import Candidate
 from planner.workload.dtypes import numerics_of
 from planner.workload.zero_buckets import zero_section

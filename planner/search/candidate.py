@@ -6,18 +6,17 @@ from math import log, log1p
 
 from planner.hardware.cluster import Cluster
 from planner.memory.device_memory import DeviceMemory, device_memory
-from planner.memory.disk import checkpoint_bytes, result_bytes
 from planner.memory.footprint import Footprint, footprint
-from planner.memory.host import HostMemory, host_memory
+from planner.memory.host import HostMemory, checkpoint_bytes, host_memory, result_bytes
 from planner.memory.model_states import least_states_bytes
-from planner.plan.schema import PHASES, Method, Part, Phase
 from planner.plan.training_sections import KEPT_CHECKPOINTS
-from planner.recipes.recipe import Workload
+from planner.plan.vocabulary import PHASES, Method, Part, Phase
 from planner.speed.card_rates import NOMINAL, rates, speed_data
 from planner.speed.step_time import step_time
 from planner.speed.throughput import Throughput, throughput
 from planner.workload.dtypes import numerics_of
 from planner.workload.layout import Layout
+from planner.workload.workload import Workload
 
 
 @dataclass(frozen=True, kw_only=True)

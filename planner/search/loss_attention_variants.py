@@ -10,8 +10,8 @@ from msgspec import structs
 
 from planner.hardware.cluster import Device
 from planner.models.traced_model import TracedSpec
-from planner.plan.schema import AttentionName, Loss
-from planner.recipes.recipe import Workload, one_of_equals
+from planner.plan.vocabulary import AttentionName, Loss
+from planner.workload.workload import Workload, one_of_equals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

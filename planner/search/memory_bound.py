@@ -11,10 +11,10 @@ from itertools import accumulate
 
 from planner.forward.model_pass import ModelPass
 from planner.memory.footprint import gradient_sink, worst_batch
-from planner.recipes.recipe import Batch, Workload
 from planner.search.candidate import Candidate
 from planner.tape.tape import GradientSink
 from planner.workload.dtypes import Numerics, numerics_of
+from planner.workload.workload import Batch, Workload
 from planner.workload.zero_buckets import zero_section
 
 

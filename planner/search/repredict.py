@@ -10,7 +10,6 @@ from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, UserError
 from planner.base.preset_files import Source
-from planner.decision.assemble import prediction_of
 from planner.hardware.cards import (
     card_of,
     context_bytes,
@@ -23,10 +22,12 @@ from planner.hardware.cluster import Cluster
 from planner.hardware.detect import parse_gpus
 from planner.models.config_json import spec_from_config
 from planner.plan.schema import HardwareSection, Plan
-from planner.recipes.recipe import Recipe, Workload
+from planner.recipes.recipe import Recipe
 from planner.search.candidate import Candidate
+from planner.search.prediction import prediction_of
 from planner.workload.layout import Layout
 from planner.workload.plan_sections import precision_section
+from planner.workload.workload import Workload
 
 _HERE = Path("model.config")
 _SOURCE = Source(title="plan.yaml", url="")

@@ -7,14 +7,14 @@ from dataclasses import replace
 from functools import cached_property
 
 from planner.hardware.cluster import Cluster
-from planner.plan.schema import AttentionName, Offload, Strategy
-from planner.recipes.recipe import Workload
+from planner.plan.vocabulary import AttentionName, Offload, Strategy
 from planner.search.candidate import Candidate
 from planner.search.loss_attention_variants import Choice, variant_of
 from planner.search.series_search import Group, Lane, Limit, fastest
 from planner.speed.card_rates import speed_data
 from planner.workload.layout import Series
 from planner.workload.rules import Combination, Pinned, Rule, broken_rule
+from planner.workload.workload import Workload
 
 OVER_BUDGET = "over the memory budget"
 SLOWER = "not faster than what fits, so not priced"

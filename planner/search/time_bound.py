@@ -20,7 +20,6 @@ from functools import cache
 from typing import NamedTuple
 
 from planner.hardware.cluster import Device
-from planner.recipes.recipe import Workload
 from planner.search.candidate import Candidate
 from planner.speed.card_rates import NOMINAL, Rates, rates
 from planner.speed.pass_time import outside_layers, pass_time
@@ -28,6 +27,7 @@ from planner.speed.step_time import launch_s
 from planner.tape.counting_tape import Kernel
 from planner.tape.operators import FP32
 from planner.workload.dtypes import Numerics, numerics_of
+from planner.workload.workload import Workload
 
 IN_FP32 = 5 * FP32
 """The table's rows but the first."""

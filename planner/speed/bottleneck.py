@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from planner.recipes.recipe import Workload
 from planner.speed.step_time import StepTime
 from planner.workload.layout import Layout
+from planner.workload.workload import Workload
 
 NAMED_FROM = 0.2
 """Share of a step from which a part is named; elementwise kernels from twice that, since every

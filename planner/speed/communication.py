@@ -29,10 +29,10 @@ from planner.base.units import MIB, ceil_div
 from planner.hardware.network import Ranks
 from planner.models.layer_kinds import LayerKind
 from planner.models.model_spec import ModelSpec
-from planner.plan.schema import Strategy
-from planner.recipes.recipe import Workload
+from planner.plan.vocabulary import Strategy
 from planner.speed.pass_time import PassTime
 from planner.workload.dtypes import Numerics
+from planner.workload.workload import Workload
 from planner.workload.zero_buckets import zero_sizes
 
 DDP_BUCKET_BYTES = 25 * MIB

@@ -12,8 +12,8 @@ forward pass, the gradient of a weight as much again, and a frozen weight has no
 from typing import NamedTuple
 
 from planner.base.units import ceil_div
-from planner.recipes.recipe import Batch, Workload
-from planner.speed.active import active_weights
+from planner.models.model_spec import ModelSpec
+from planner.workload.workload import Batch, Workload
 
 CAUSAL = 0.5
 """Half of the scores are masked, and the fused kernels skip them."""
@@ -68,3 +68,26 @@ def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: int) -
     recompute = round(layers * recomputed_share(model.num_layers, checkpointing))
     recompute += head if fused else 0
     return Flops(forward=layers + head, backward=backward, recompute=recompute)
+
+
+def active_weights(model: ModelSpec) -> int:
+    """Weights of all layers' matrices that one token is multiplied with."""
+    if model.experts is None:
+        return model.matrix_params
+    return model.matrix_params + routed_layers(model) * model.experts.active_weights(
+        model.hidden_size
+    )
+
+
+def active_params(model: ModelSpec) -> int:
+    """Parameters that one token meets: of the routed experts only those it is sent to."""
+    if model.experts is None:
+        return model.num_params
+    idle = model.experts.num_experts - model.experts.experts_per_token
+    stored = sum(model.experts.expert_tensors(model.hidden_size).values())
+    idle_params = stored // model.experts.num_experts * idle
+    return model.num_params - routed_layers(model) * idle_params
+
+
+def routed_layers(model: ModelSpec) -> int:
+    return sum(count for kind, count in model.kinds.items() if kind.routed)

@@ -20,11 +20,11 @@ from planner.models.layer_kinds import LayerKind
 from planner.models.model_spec import ModelSpec
 from planner.models.traced_model import TracedSpec
 from planner.recipes.load_recipe import load_recipe
-from planner.recipes.recipe import Batch, Workload
 from planner.speed.card_rates import Rates
 from planner.speed.flops import micro_batch_flops, recomputed_share
 from planner.tape.counting_tape import CountingTape, Kernel, Phase
 from planner.workload.dtypes import Numerics
+from planner.workload.workload import Batch, Workload
 
 Place = tuple[LayerKind, bool] | None
 """A layer's kind and whether it is recomputed; nothing for what is outside of layers."""

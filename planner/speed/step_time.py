@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from planner.hardware.cluster import Cluster, Device
 from planner.hardware.network import Ranks
-from planner.plan.schema import Strategy, ZeroStage
-from planner.recipes.recipe import Workload
+from planner.plan.vocabulary import Strategy, ZeroStage
 from planner.speed.card_rates import Rates
 from planner.speed.communication import NOTHING, Communication
 from planner.speed.pass_time import PassTime, pass_time
@@ -21,6 +20,7 @@ from planner.workload.dtypes import Numerics, numerics
 from planner.workload.layout import Layout
 from planner.workload.optimizers import optimizers, states_bytes
 from planner.workload.trained_tensors import counted_tensors
+from planner.workload.workload import Workload
 
 READS_TO_CLIP = 3
 """Gradients are read for their norm, then read and written scaled:

@@ -5,9 +5,8 @@ from typing import NamedTuple
 from planner.base.units import round_up
 from planner.hardware.cluster import Device
 from planner.tape.operators import FP32, add, cast, contiguous, matmul, repeat_heads, unary
-from planner.tape.tape import Tape
+from planner.tape.tape import Product, Tape
 from planner.tape.tensors import Tensor
-from planner.tape.work import Product
 
 FLASH_ROWS = 128
 FLASH_HEAD = 32

@@ -11,9 +11,8 @@ long as the slower of its operations and its bytes.
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from planner.tape.tape import GradientSink, Tape
+from planner.tape.tape import GradientSink, Product, Tape
 from planner.tape.tensors import Backward, Node, Owner, Region, Storage, Tensor
-from planner.tape.work import Product
 
 Phase = Literal["forward", "backward", "recompute"]
 Kind = Product | Literal["elementwise", "dequantize"]

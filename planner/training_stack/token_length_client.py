@@ -11,9 +11,9 @@ from typing import Any
 from msgspec import to_builtins
 
 from planner.base.errors import InvalidRequestError
-from planner.base.preset_files import ModelPreset
 from planner.datasets.token_lengths import TokenLengths
 from planner.datasets.training_data import KnownData, TrainingData
+from planner.models.model_presets import ModelPreset
 from planner.plan.data_section import DataSection
 from planner.plan.schema import ModelSection
 

@@ -13,17 +13,12 @@ from msgspec import to_builtins
 from planner.base.errors import InvalidRequestError
 from planner.models.traced_model import Phases, TracedSpec, traced_spec
 from planner.plan.prediction_section import PredictionSection
-from planner.plan.schema import (
-    SCHEMA_VERSION,
-    HardwareSection,
-    ModelSection,
-    OutputSection,
-    Plan,
-)
+from planner.plan.schema import HardwareSection, ModelSection, OutputSection, Plan
 from planner.plan.training_sections import TrainingSection
-from planner.recipes.recipe import Workload
+from planner.plan.vocabulary import SCHEMA_VERSION
 from planner.workload.layout import Layout
 from planner.workload.plan_sections import batch_section, parallel_section, precision_section
+from planner.workload.workload import Workload
 
 
 class TracingService:

@@ -20,9 +20,9 @@ differ by a factor of three.
 
 from typing import Literal, NamedTuple
 
-from planner.plan.schema import Method, Precision, ZeroStage
-from planner.recipes.recipe import Workload
+from planner.plan.vocabulary import Method, Precision, ZeroStage
 from planner.workload.layout import Layout
+from planner.workload.workload import Workload
 
 BYTES: dict[Precision, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
 

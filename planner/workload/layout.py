@@ -5,7 +5,7 @@ from itertools import product
 from math import inf, isqrt
 from typing import NamedTuple
 
-from planner.plan.schema import OFFLOADS_FROM, ZERO_STAGE, Offload, Strategy, ZeroStage
+from planner.plan.vocabulary import OFFLOADS_FROM, ZERO_STAGE, Offload, Strategy, ZeroStage
 
 OFFLOADS = tuple(OFFLOADS_FROM)
 

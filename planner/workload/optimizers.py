@@ -9,7 +9,7 @@ from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
 from planner.hardware.cluster import Device
-from planner.plan.schema import OptimizerName
+from planner.plan.vocabulary import OptimizerName
 from planner.workload.trained_tensors import TrainedTensor
 
 FP32 = 4

@@ -15,7 +15,7 @@ from planner.models.expert_shape import ExpertsSpec
 from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
 from planner.models.model_spec import ModelSpec
-from planner.recipes.recipe import Workload, of_states
+from planner.workload.workload import Workload, of_states
 
 Role = Literal["weight", "embedding", "vector"]
 """A vector is a norm's weight or a bias: it does not decay.

@@ -1,9 +1,10 @@
 """Sections of a plan that a workload and its layout alone decide."""
 
-from planner.plan.schema import BatchSection, ParallelSection, Precision, PrecisionSection
-from planner.recipes.recipe import Workload
+from planner.plan.schema import BatchSection, ParallelSection, PrecisionSection
+from planner.plan.vocabulary import Precision
 from planner.workload.dtypes import numerics_of
 from planner.workload.layout import Layout
+from planner.workload.workload import Workload
 from planner.workload.zero_buckets import zero_section
 
 DTYPE: dict[int, Precision] = {4: "fp32"}

@@ -6,8 +6,15 @@ from typing import Literal, NamedTuple
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.hardware.cluster import Cluster, Device
-from planner.plan.schema import AttentionName, Method, Offload, OptimizerName, Precision, Strategy
-from planner.recipes.recipe import Workload
+from planner.plan.vocabulary import (
+    AttentionName,
+    Method,
+    Offload,
+    OptimizerName,
+    Precision,
+    Strategy,
+)
+from planner.workload.workload import Workload
 
 QuantType = Literal["nf4", "int8"]
 

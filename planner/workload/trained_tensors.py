@@ -11,8 +11,8 @@ from functools import cache
 from math import prod
 from typing import NamedTuple
 
-from planner.recipes.recipe import Workload
 from planner.workload.parameters import Role, decays, parameters
+from planner.workload.workload import Workload
 
 
 class TrainedTensor(NamedTuple):

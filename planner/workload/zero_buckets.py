@@ -1,8 +1,8 @@
 """DeepSpeed's sizes that a plan chooses: they bound its buffers."""
 
 from planner.plan.schema import ZeroSection
-from planner.recipes.recipe import Workload
 from planner.workload.layout import Layout
+from planner.workload.workload import Workload
 
 ZERO3_SUB_GROUP_SIZE = 10**8
 """Ours: ZeRO-3 updates this many of a rank's parameters at once, so that the fp32 gradients

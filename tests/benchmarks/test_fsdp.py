@@ -6,13 +6,13 @@ from msgspec import structs
 from benchmarks.accuracy.fsdp import fully_sharded
 from benchmarks.accuracy.loop import DtypeGroup, Training
 from benchmarks.accuracy.sources import ShardingConventions
-from planner.base.preset_files import load_model
 from planner.forward.decoder import Decoder
-from planner.plan.schema import Method
+from planner.models.model_presets import load_model
+from planner.plan.vocabulary import Method
 from planner.recipes.load_recipe import load_recipe
-from planner.recipes.recipe import Batch, Workload
 from planner.workload.dtypes import Numerics
 from planner.workload.trained_tensors import trained_tensors
+from planner.workload.workload import Batch, Workload
 
 
 def training(method: Method) -> Training:

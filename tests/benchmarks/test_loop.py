@@ -10,7 +10,7 @@ from benchmarks.accuracy.loop import DtypeGroup, one_device
 from benchmarks.accuracy.sources import HoldsOutput
 from planner.allocator.replay import Allocate
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
-from planner.plan.schema import Method
+from planner.plan.vocabulary import Method
 from planner.workload.optimizers import optimizers, states_bytes
 from planner.workload.trained_tensors import counted_tensors
 from tests.benchmarks.test_fsdp import training

@@ -15,9 +15,9 @@ from benchmarks.peers.express import PEERS, NotExpressibleError, Peer, check_com
 from benchmarks.peers.model_files import LocalModel, preset_for, write_model
 from benchmarks.peers.table import tables
 from benchmarks.rows import parse_row
-from planner.base.preset_files import load_model
 from planner.base.units import GIB
-from planner.models.config_json import load_model_dir
+from planner.cli.model_option import load_model_dir
+from planner.models.model_presets import load_model
 from tests.benchmarks.lines import LINE
 
 ROW = parse_row(LINE)

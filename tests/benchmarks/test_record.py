@@ -16,7 +16,8 @@ from benchmarks.measure.planning import plan_row
 from benchmarks.measure.results import own_runs
 from launcher.lifecycle.record import write_record
 from launcher.run.read_plan import plan_text
-from launcher.run.run_directory import RunDirectory, write_json
+from launcher.run.run_directory import RunDirectory
+from launcher.storage.json_files import write_json
 from planner.base.units import GIB
 from planner.hardware.detect import parse_gpus
 from planner.plan.data_section import DataSource

@@ -7,9 +7,10 @@ import csv
 import io
 from pathlib import Path
 
-from planner.base.preset_files import load_model, preset_names
-from planner.decision.request import search_method
-from planner.plan.schema import METHODS, Method
+from planner.base.preset_files import preset_names
+from planner.decision.method_search import search_method
+from planner.models.model_presets import load_model
+from planner.plan.vocabulary import METHODS, Method
 from tests.planner.builders import cards, request
 
 FILE = Path(__file__).with_name("predictions.csv")

@@ -4,10 +4,10 @@ from typing import Any
 
 from msgspec import structs
 
-from planner.base.preset_files import load_model
 from planner.decision.assemble import plan_of
 from planner.decision.choose import decide
 from planner.decision.request import Request
+from planner.models.model_presets import load_model
 from planner.models.model_spec import ModelSpec
 from planner.plan.schema import Plan
 from tests.planner.builders import cards

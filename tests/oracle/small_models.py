@@ -12,10 +12,11 @@ from planner.models.config_json import config_from_spec
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import ONLY_ATTENTION, module_names
-from planner.plan.schema import AdapterSection, Method, Precision, ZeroStage
+from planner.plan.schema import AdapterSection
+from planner.plan.vocabulary import Method, Precision, ZeroStage
 from planner.recipes.load_recipe import load_recipe
-from planner.recipes.recipe import Workload
 from planner.workload.dtypes import numerics
+from planner.workload.workload import Workload
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 peft = pytest.importorskip("peft")

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, MIB, round_up
 from planner.memory.ddp_buckets import bucket_sizes, ddp_bytes
-from planner.plan.schema import Method
+from planner.plan.vocabulary import Method
 from planner.workload.trained_tensors import trained_tensors
 from tests.oracle.small_models import SHAPES, build, prepare, workload_of
 

@@ -11,9 +11,9 @@ from launcher.rehearsal.tracer import Tracer
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 from planner.memory.between_steps import cache_bytes, forward_bytes
 from planner.memory.micro_batch import forward_alone
-from planner.plan.schema import Method
-from planner.recipes.recipe import Batch
+from planner.plan.vocabulary import Method
 from planner.workload.dtypes import numerics
+from planner.workload.workload import Batch
 from tests.oracle.small_models import build, prepare, workload_of
 from tests.oracle.test_peak import SEQUENCE_LENGTH, SHAPES, TOLERANCE, tile_width, trl_utils
 

@@ -7,10 +7,10 @@ import torch
 from msgspec import convert, to_builtins
 
 from launcher.training.model_building import EXPERTS_IMPLEMENTATION, load_base, with_adapter
-from planner.base.preset_files import load_model
 from planner.memory.model_states import frozen_bytes
+from planner.models.model_presets import load_model
 from planner.plan.schema import Plan
-from planner.speed.active import active_params
+from planner.speed.flops import active_params
 from planner.workload.dtypes import numerics
 from tests.launcher.plans import plan_content
 from tests.oracle.small_models import SHAPES, build, workload_of

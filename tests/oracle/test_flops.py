@@ -6,10 +6,10 @@ from msgspec import structs
 from torch.utils.flop_counter import FlopCounterMode
 
 from planner.forward.model_pass import ModelPass, passed_layers
-from planner.plan.schema import Method
-from planner.recipes.recipe import Batch, Workload
+from planner.plan.vocabulary import Method
 from planner.tape.counting_tape import CountingTape
 from planner.workload.dtypes import numerics
+from planner.workload.workload import Batch, Workload
 from tests.oracle.small_models import SHAPES, build, prepare, workload_of
 
 BATCH = Batch(micro_batch_size=2, sequence_length=32, device="cpu")

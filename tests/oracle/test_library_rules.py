@@ -12,13 +12,13 @@ import torch
 from transformers import BitsAndBytesConfig, FalconConfig, LlamaConfig, LlamaForCausalLM
 from transformers.models.falcon.modeling_falcon import FalconForCausalLM
 
-from planner.base.preset_files import load_model
 from planner.memory.model_states import frozen_bytes
-from planner.plan.schema import METHODS, Attention
+from planner.models.model_presets import load_model
+from planner.plan.vocabulary import METHODS, Attention
 from planner.recipes.load_recipe import load_recipe
-from planner.recipes.recipe import Workload
 from planner.workload.dtypes import numerics
 from planner.workload.rules import rule_book
+from planner.workload.workload import Workload
 
 SEEN = {
     "qlora-zero3",

@@ -20,11 +20,12 @@ from launcher.training.model_building import load_base
 from planner.memory.expert_loading import loading_bytes, stacked_on_host
 from planner.memory.footprint import footprint
 from planner.models.model_spec import ModelSpec
-from planner.plan.schema import Method, Plan
-from planner.recipes.recipe import Workload
+from planner.plan.schema import Plan
+from planner.plan.vocabulary import Method
 from planner.workload.dtypes import numerics
 from planner.workload.layout import Layout
 from planner.workload.quantization import quantized_bytes
+from planner.workload.workload import Workload
 from tests.launcher.plans import plan_content
 from tests.oracle.small_models import SHAPES, build, workload_of
 

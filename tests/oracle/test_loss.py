@@ -10,11 +10,11 @@ from torch import nn
 
 from launcher.rehearsal.tracer import Tracer
 from planner.forward.loss import cross_entropy
-from planner.recipes.recipe import Batch
 from planner.tape.operators import FP32, cast
 from planner.tape.tape import Tape
 from planner.tape.tensors import Parameter
 from planner.workload.dtypes import CrossEntropy, Numerics
+from planner.workload.workload import Batch
 
 VOCABULARY, LENGTH = 4096, 64
 

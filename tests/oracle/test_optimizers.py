@@ -13,15 +13,16 @@ from launcher.rehearsal.operator_rules import CUDA_RULES
 from launcher.rehearsal.patched_functions import replaced_functions
 from launcher.rehearsal.tracer import Tracer
 from launcher.training.optimizer import build_optimizer
-from planner.base.preset_files import load_model, preset_names
+from planner.base.preset_files import preset_names
 from planner.hardware.cluster import Device
 from planner.memory.optimizer_step import step_bytes
-from planner.plan.schema import Method, OptimizerName, ZeroStage
+from planner.models.model_presets import load_model
+from planner.plan.vocabulary import Method, OptimizerName, ZeroStage
 from planner.recipes.load_recipe import load_recipe
-from planner.recipes.recipe import Workload
 from planner.workload.dtypes import numerics
 from planner.workload.optimizers import optimizers, states_bytes, tensor_states
 from planner.workload.trained_tensors import counted_tensors, trained_tensors
+from planner.workload.workload import Workload
 from tests.oracle.small_models import SHAPES, build, prepare, workload_of
 
 NAMES: tuple[OptimizerName, ...] = get_args(OptimizerName)

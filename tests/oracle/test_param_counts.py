@@ -8,8 +8,9 @@ import pytest
 import torch
 from msgspec import structs
 
-from planner.base.preset_files import ModelPreset, load_model, preset_names
+from planner.base.preset_files import preset_names
 from planner.models.config_json import NATIVE_CLASSES, config_from_spec, spec_from_config
+from planner.models.model_presets import ModelPreset, load_model
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import module_names
 

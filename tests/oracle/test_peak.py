@@ -16,10 +16,10 @@ from launcher.rehearsal.tracer import Tracer
 from planner.memory.footprint import worst_batch
 from planner.memory.micro_batch import micro_batch, stretches_of, tape_pass
 from planner.models.model_spec import ModelSpec
-from planner.plan.schema import Method, ZeroStage
-from planner.recipes.recipe import Workload
+from planner.plan.vocabulary import Method, ZeroStage
 from planner.workload.dtypes import numerics
 from planner.workload.layout import Layout
+from planner.workload.workload import Workload
 from tests.oracle.small_models import SHAPES as SMALL
 from tests.oracle.small_models import build, prepare, workload_of
 

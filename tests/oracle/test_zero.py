@@ -9,7 +9,7 @@ from dataclasses import asdict
 import pytest
 
 from planner.memory.micro_batch import stretches_of, tape_pass
-from planner.plan.schema import Phase
+from planner.plan.vocabulary import Phase
 from tests.launcher.launching import REPOSITORY
 from tests.oracle.zero_cases import RANKS, ZeroCase
 

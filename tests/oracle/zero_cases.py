@@ -6,10 +6,11 @@ from typing import Any
 from msgspec import structs, to_builtins
 
 from planner.memory.footprint import Footprint, footprint_of
-from planner.plan.schema import Loss, Method, Plan, Strategy
-from planner.recipes.recipe import Batch, Workload
+from planner.plan.schema import Plan
+from planner.plan.vocabulary import Loss, Method, Strategy
 from planner.workload.dtypes import numerics
 from planner.workload.layout import Layout
+from planner.workload.workload import Batch, Workload
 from planner.workload.zero_buckets import zero_section
 from tests.launcher.plans import full, parallel, plan
 from tests.oracle.small_models import LLAMA, workload_of

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from planner.base.preset_files import load_gpu, load_model
 from planner.base.units import GIB, MIB
 from planner.decision.request import Request
+from planner.hardware.cards import load_gpu
 from planner.hardware.cluster import Accelerator, Cluster
+from planner.models.model_presets import load_model
 
 CONTEXT_BYTES = 560 * MIB
 

@@ -5,14 +5,9 @@ from typing import get_args
 import pytest
 
 from planner.base.errors import UnknownNameError
-from planner.base.preset_files import (
-    Kind,
-    aliases,
-    load_gpu,
-    load_model,
-    preset_names,
-    resolve_name,
-)
+from planner.base.preset_files import Kind, aliases, preset_names, resolve_name
+from planner.hardware.cards import load_gpu
+from planner.models.model_presets import load_model
 
 ALIASES = [(kind, alias) for kind in get_args(Kind) for alias in aliases(kind)]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from planner.base.preset_files import ROOT, load_gpu, preset_names
+from planner.base.preset_files import ROOT, preset_names
+from planner.hardware.cards import load_gpu
 from planner.hardware.cluster import GpuSpec
 
 NAMES = preset_names("gpus")

@@ -2,8 +2,9 @@
 
 import pytest
 
-from planner.base.preset_files import ROOT, load_model, preset_names
+from planner.base.preset_files import ROOT, preset_names
 from planner.models.config_json import NATIVE_CLASSES
+from planner.models.model_presets import load_model
 
 NAMES = preset_names("models")
 

@@ -4,10 +4,10 @@ import pytest
 from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, NothingFitsError, UnknownNameError
-from planner.base.preset_files import load_model
 from planner.datasets.dataset_presets import data_sets
 from planner.decision.choose import decide
 from planner.decision.request import Request
+from planner.models.model_presets import load_model
 from planner.recipes.load_recipe import load_recipe, recipe_names, trained_by
 from planner.recipes.recipe import Recipe
 from tests.planner.builders import cards

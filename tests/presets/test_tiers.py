@@ -1,7 +1,8 @@
 """The tiers: three methods in order, for a model that is a preset."""
 
-from planner.base.preset_files import ROOT, load_model
+from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import parse_yaml, read_text
+from planner.models.model_presets import load_model
 
 PATH = ROOT / "tiers.yaml"
 TIERS = parse_yaml(read_text(PATH), PATH)

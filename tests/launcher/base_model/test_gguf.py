@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.base_model.gguf import cache_directory, converted_checkpoint
+from launcher.base_model.gguf import converted_checkpoint
+from launcher.storage.whole_folders import cache_directory
 
 
 def test_the_cache_is_where_the_desktop_says(monkeypatch: pytest.MonkeyPatch) -> None:

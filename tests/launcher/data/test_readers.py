@@ -115,9 +115,8 @@ def test_a_name_of_the_hub_is_loaded_by_datasets(
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "somebody" / "poems").mkdir(parents=True)
     written(tmp_path, '{"text": "a"}\n{"text": null}\n', "somebody/poems/train.jsonl")
-    from launcher.data.hub_data import fetched
     from launcher.data.readers import read_records
-    from launcher.data.sources import DataFile
+    from launcher.data.sources import DataFile, fetched
     from planner.plan.data_section import DataSource
 
     files = fetched(DataSource(source="somebody/poems"))

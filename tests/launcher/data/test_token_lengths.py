@@ -15,7 +15,7 @@ from launcher.data.tables import training_table
 from launcher.lifecycle.prepare import prepared_data
 from planner.base.errors import InvalidRequestError
 from planner.cli import plan_command as cli
-from planner.models.config_json import load_model_dir
+from planner.cli.model_option import load_model_dir
 from planner.plan.data_section import DataSection
 from planner.plan.schema import ModelSection
 from planner.training_stack.token_length_client import training_data

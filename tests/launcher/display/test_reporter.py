@@ -23,7 +23,7 @@ pytest.importorskip("transformers")
 from launcher.display.live_view import expected_of
 from launcher.display.reporter import LiveDisplay, PlainDisplay, Progress, Reporter, display_on
 from launcher.display.sensors import Gauge, ResidentSensors
-from launcher.training.batches import BatchClock
+from launcher.training.batch_clock import BatchClock
 from planner.base.units import GIB
 from tests.launcher.launching import environment
 from tests.launcher.plans import plan

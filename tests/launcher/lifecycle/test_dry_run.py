@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from launcher.lifecycle.dry_run import dry_run_text
-from launcher.nodes.node_identity import Endpoint, Node
+from launcher.nodes.node_identity import Endpoint, Node, network_environment
 from launcher.nodes.peers import rendezvous_of
-from launcher.nodes.settings import network_environment
 from launcher.run.run_directory import RunDirectory
 from tests.launcher.golden import assert_golden
 from tests.launcher.plans import full, parallel, plan

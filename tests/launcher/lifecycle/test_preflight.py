@@ -9,7 +9,6 @@ from msgspec import structs
 
 from launcher.lifecycle.preflight import needed_disk_bytes, refitted, require_packages, suit
 from planner.base.errors import InvalidRequestError
-from planner.base.preset_files import load_model
 from planner.base.units import GIB
 from planner.decision.assemble import plan_of
 from planner.decision.choose import decide
@@ -17,8 +16,10 @@ from planner.decision.request import Request
 from planner.hardware.cluster import Cluster
 from planner.hardware.detect import parse_gpus
 from planner.hardware.machine_readings import Holder
-from planner.plan.schema import Method, Plan
+from planner.models.model_presets import load_model
+from planner.plan.schema import Plan
 from planner.plan.training_sections import TrainingSection
+from planner.plan.vocabulary import Method
 from planner.search.repredict import predicted
 from tests.launcher import plans
 

@@ -23,7 +23,8 @@ from launcher.merging.adapter_delta import Pair, with_delta
 from launcher.merging.merge_check import agreement, encoded_prompts, logits
 from launcher.merging.merge_run import merge_run
 from launcher.merging.merger import merge, require_room
-from launcher.run.run_directory import RunDirectory, write_json
+from launcher.run.run_directory import RunDirectory
+from launcher.storage.json_files import write_json
 from launcher.training.model_building import load_base
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.plans import full, plan, plan_text

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.nodes.node_identity import Endpoint, Node, endpoint_of, node_at
-from launcher.nodes.settings import network_environment
+from launcher.nodes.node_identity import Endpoint, Node, endpoint_of, network_environment, node_at
 from planner.base.errors import InvalidRequestError
 
 

@@ -17,7 +17,7 @@ from launcher.rehearsal.table import Comparison, Side, largest_phase, print_comp
 from launcher.rehearsal.tracer import Tracer
 from launcher.run.read_plan import plan_text
 from planner.base.units import GIB
-from planner.plan.schema import OptimizerName
+from planner.plan.vocabulary import OptimizerName
 from planner.recipes.load_recipe import load_recipe
 from tests.launcher.launching import launch, write_plan
 from tests.launcher.planned import planned

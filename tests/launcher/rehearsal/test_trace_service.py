@@ -10,14 +10,15 @@ from msgspec import structs
 
 from launcher.rehearsal.rehearse import quiet_libraries
 from launcher.rehearsal.trace_service import shape
-from planner.base.preset_files import load_model, preset_names
+from planner.base.preset_files import preset_names
 from planner.memory.expert_loading import loading_bytes, stacked_params
 from planner.models.config_json import config_from_spec
+from planner.models.model_presets import load_model
 from planner.models.model_spec import ModelSpec
 from planner.models.traced_model import traced_spec
 from planner.recipes.load_recipe import load_recipe
-from planner.recipes.recipe import Workload
 from planner.workload.dtypes import numerics
+from planner.workload.workload import Workload
 from tests.launcher.launching import launch
 from tests.planner.cli.test_plan_command import error_of, plan
 

@@ -7,14 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.run.run_directory import (
-    RunDirectory,
-    check_may_run_in,
-    create,
-    locked,
-    read_json,
-    write_json,
-)
+from launcher.run.run_directory import RunDirectory, check_may_run_in, create, locked
+from launcher.storage.json_files import read_json, write_json
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.plans import full, plan
 

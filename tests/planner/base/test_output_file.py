@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.base.whole_file import write_whole
+from planner.base.output_file import write_whole
 
 
 def test_what_was_there_is_replaced(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from msgspec import convert, structs
 
-from planner.base.preset_files import load_model
 from planner.base.strict_yaml import read_spec
 from planner.cli import plan_command as cli
 from planner.datasets.token_lengths import TokenLengths
 from planner.datasets.training_data import KnownData, TrainingData
+from planner.models.model_presets import load_model
 from planner.plan.data_section import DataSection
 from planner.plan.schema import Plan
 from planner.recipes.load_recipe import load_recipe

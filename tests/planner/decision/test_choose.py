@@ -11,7 +11,7 @@ from planner.decision.choose import decide
 from planner.decision.model_parallelism import BRIEFLY, SENTENCE
 from planner.decision.request import Prefer
 from planner.hardware.cluster import Cluster
-from planner.plan.schema import METHODS, Method
+from planner.plan.vocabulary import METHODS, Method
 from planner.recipes.load_recipe import load_recipe
 from tests.planner.builders import cards, request
 

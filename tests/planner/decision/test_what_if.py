@@ -8,12 +8,13 @@ import pytest
 from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, NothingFitsError, UserError
-from planner.base.preset_files import load_gpu, preset_names
+from planner.base.preset_files import preset_names
 from planner.decision.choose import Decision, decide
-from planner.decision.request import Request, search_method
+from planner.decision.method_search import search_method
+from planner.decision.request import Request
 from planner.decision.smallest_machines import CARD_COUNTS, cards_by_capacity, fewest_cards
 from planner.decision.what_if import LENGTH_STEP, WhatIf
-from planner.hardware.cards import named_cluster
+from planner.hardware.cards import load_gpu, named_cluster
 from tests.planner.builders import cards, request
 
 

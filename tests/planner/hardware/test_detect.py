@@ -7,12 +7,13 @@ import pytest
 from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, UnknownNameError, UserError
-from planner.base.preset_files import load_gpu, preset_names
+from planner.base.preset_files import preset_names
 from planner.base.units import GIB, MIB
 from planner.hardware.cards import (
     context_bytes,
     find_card,
     label_gib,
+    load_gpu,
     named_cluster,
     reference_cards,
     resized_card,

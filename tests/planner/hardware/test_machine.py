@@ -3,8 +3,8 @@
 import pytest
 from msgspec import structs
 
-from planner.base.preset_files import load_gpu
 from planner.base.units import GIB, MIB
+from planner.hardware.cards import load_gpu
 from planner.hardware.cluster import Cluster
 from planner.hardware.detect import cluster_from
 from planner.hardware.gpu_subsets import Subset, better_subset, subsets

@@ -13,13 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from planner.base.preset_files import load_gpu
 from planner.base.units import GIB, MIB
-from planner.hardware.cards import context_bytes
-from planner.hardware.cluster import Cluster, pcie_bytes_per_s
+from planner.hardware.cards import context_bytes, load_gpu
+from planner.hardware.cluster import PROCESS_BYTES, Cluster, pcie_bytes_per_s
 from planner.hardware.linux_host import read_host
 from planner.hardware.machine_readings import Holder
-from planner.memory.host import PROCESS_BYTES
 from tests.nvml.stand_in import Child, edited, environment, machine_text
 
 PROBE = """

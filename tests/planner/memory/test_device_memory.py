@@ -4,9 +4,9 @@ import pytest
 
 from planner.base.measured_ratios import peak_ratio
 from planner.base.units import MIB
-from planner.decision.request import search_method
+from planner.decision.method_search import search_method
 from planner.memory.device_memory import DeviceMemory, overheads
-from planner.plan.schema import METHODS, Method
+from planner.plan.vocabulary import METHODS, Method
 from tests.planner.builders import cards, request
 
 

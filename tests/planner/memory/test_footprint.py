@@ -5,18 +5,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from planner.base.preset_files import load_model
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, GIB
 from planner.memory.footprint import footprint, load_without_files
 from planner.memory.model_states import frozen_bytes, model_states
 from planner.memory.workspaces import cublas_bytes
-from planner.plan.schema import METHODS, PHASES, Method, Strategy, ZeroStage
+from planner.models.model_presets import load_model
+from planner.plan.vocabulary import METHODS, PHASES, Method, Strategy, ZeroStage
 from planner.recipes.load_recipe import load_recipe
-from planner.recipes.recipe import Workload
 from planner.workload.dtypes import Numerics, numerics
 from planner.workload.layout import Layout
 from planner.workload.optimizers import optimizers
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
+from planner.workload.workload import Workload
 
 GB = 10**9  # the paper counts in powers of ten
 CHATGLM3 = load_model("chatglm3-6b-base").spec

@@ -7,17 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from planner.base.preset_files import load_model
 from planner.base.units import ALLOCATOR_BLOCK_BYTES
 from planner.forward.model_pass import ModelPass, passed_layers
 from planner.memory.footprint import Footprint, footprint, worst_batch
 from planner.memory.micro_batch import largest_moment, micro_batch
+from planner.models.model_presets import load_model
 from planner.models.model_spec import ModelSpec
-from planner.plan.schema import PHASES, Part, Strategy
+from planner.plan.vocabulary import PHASES, Part, Strategy
 from planner.recipes.load_recipe import load_recipe
-from planner.recipes.recipe import Recipe, Workload
+from planner.recipes.recipe import Recipe
 from planner.workload.dtypes import numerics
 from planner.workload.layout import Layout
+from planner.workload.workload import Workload
 
 MODELS = ("chatglm3-6b-base", "llama-3.1-8b", "gemma-2-2b", "qwen3-30b-a3b")
 RECIPES = ("qlora", "qlora-int8", "lora", "full")

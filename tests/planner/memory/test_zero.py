@@ -3,7 +3,7 @@
 import pytest
 from msgspec import structs
 
-from planner.base.preset_files import load_model, preset_names
+from planner.base.preset_files import preset_names
 from planner.base.units import GIB
 from planner.memory import zero_3_gathering as gathering
 from planner.memory.footprint import footprint
@@ -11,12 +11,13 @@ from planner.memory.host import host_memory, pinned
 from planner.memory.zero_1_2 import partition
 from planner.memory.zero_3 import sub_groups
 from planner.memory.zero_reductions import reductions
-from planner.plan.schema import Offload, Strategy
+from planner.models.model_presets import load_model
+from planner.plan.vocabulary import Offload, Strategy
 from planner.recipes.load_recipe import load_recipe
-from planner.recipes.recipe import Workload
 from planner.workload.dtypes import numerics
 from planner.workload.layout import Layout
 from planner.workload.parameters import Sized, parameters
+from planner.workload.workload import Workload
 from planner.workload.zero_buckets import zero_section
 from tests.planner.builders import cards
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from planner.base.errors import InvalidFileError
-from planner.base.preset_files import load_model
-from planner.models.config_json import load_model_dir, spec_from_config
+from planner.cli.model_option import load_model_dir
+from planner.models.config_json import spec_from_config
+from planner.models.model_presets import load_model
 
 CHATGLM3_6B: dict[str, Any] = {
     "model_type": "chatglm",

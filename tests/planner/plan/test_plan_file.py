@@ -13,7 +13,8 @@ from planner.decision.assemble import plan_of
 from planner.decision.choose import decide
 from planner.hardware.multi_node import over_nodes
 from planner.plan.plan_file import is_untouched, render
-from planner.plan.schema import METHODS, Method, Plan
+from planner.plan.schema import Plan
+from planner.plan.vocabulary import METHODS, Method
 from tests.planner.builders import cards, request
 
 TEXT = render(

@@ -7,7 +7,7 @@ import pytest
 
 from planner.decision.choose import decide
 from planner.memory.between_steps import between_steps
-from planner.plan.schema import METHODS, Method, Part, ZeroStage
+from planner.plan.vocabulary import METHODS, Method, Part, ZeroStage
 from planner.report.formulas import alive_at_the_peak, formulas
 from planner.report.zero_formulas import deepspeed_moments
 from tests.planner.builders import cards, request

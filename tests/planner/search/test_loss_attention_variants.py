@@ -8,12 +8,12 @@ import pytest
 from msgspec import structs
 
 from planner.base.errors import InvalidRequestError
-from planner.base.preset_files import load_gpu
 from planner.base.units import GIB
 from planner.decision.choose import decide
-from planner.decision.request import open_choices, workload
+from planner.decision.requested_workload import open_choices, workload
+from planner.hardware.cards import load_gpu
 from planner.hardware.detect import parse_gpus
-from planner.plan.schema import METHODS, AttentionName, Method
+from planner.plan.vocabulary import METHODS, AttentionName, Method
 from planner.recipes.load_recipe import load_recipe
 from planner.search.candidate import Candidate
 from planner.search.loss_attention_variants import Choice, variant_of

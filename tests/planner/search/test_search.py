@@ -9,33 +9,28 @@ from itertools import product
 import pytest
 from msgspec import structs
 
-from planner.base.preset_files import ModelPreset, load_gpu, load_model
 from planner.base.units import GIB
 from planner.datasets.token_lengths import TokenLengths
 from planner.datasets.training_data import KnownData, TrainingData
 from planner.decision.choose import choose, decide
 from planner.decision.epochs import epochs_of, ranking_run_time_s
-from planner.decision.request import (
-    Prefer,
-    Request,
-    allowed_series,
-    open_choices,
-    pinned_of,
-    search_methods,
-    workload,
-)
+from planner.decision.method_search import allowed_series, pinned_of, search_methods
+from planner.decision.request import Prefer, Request
+from planner.decision.requested_workload import open_choices, workload
+from planner.hardware.cards import load_gpu
 from planner.hardware.cluster import Cluster
 from planner.memory.device_memory import device_memory
 from planner.memory.footprint import footprint
+from planner.models.model_presets import ModelPreset, load_model
 from planner.models.model_spec import ModelSpec
 from planner.plan.data_section import DataSection
-from planner.plan.schema import METHODS, Method, ZeroStage
-from planner.recipes.recipe import Workload
+from planner.plan.vocabulary import METHODS, Method, ZeroStage
 from planner.search.candidate import Candidate
 from planner.speed.card_rates import NOMINAL, rates
 from planner.speed.step_time import step_time
 from planner.workload.layout import Layout
 from planner.workload.rules import Combination, broken_rule
+from planner.workload.workload import Workload
 from tests.planner.builders import cards
 
 REQUESTS = 200

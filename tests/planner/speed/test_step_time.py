@@ -8,16 +8,17 @@ from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, UnknownNameError
 from planner.base.measured_ratios import time_ratio
-from planner.base.preset_files import load_gpu, load_model, preset_names
+from planner.base.preset_files import preset_names
 from planner.base.units import GIB
 from planner.decision.model_parallelism import must_be_split
+from planner.hardware.cards import load_gpu
 from planner.hardware.cluster import Cluster
 from planner.hardware.detect import parse_gpus
 from planner.hardware.multi_node import over_nodes
 from planner.hardware.network import Ranks, network_name, networks
-from planner.plan.schema import METHODS, Method, Strategy
+from planner.models.model_presets import load_model
+from planner.plan.vocabulary import METHODS, Method, Strategy
 from planner.recipes.load_recipe import load_recipe
-from planner.recipes.recipe import Batch, Workload
 from planner.report.machine_report import machine_line
 from planner.search.candidate import Candidate
 from planner.speed.bottleneck import bottleneck_of
@@ -30,6 +31,7 @@ from planner.speed.throughput import throughput
 from planner.tape.counting_tape import Kernel
 from planner.workload.dtypes import numerics
 from planner.workload.layout import Layout, divisors, series
+from planner.workload.workload import Batch, Workload
 from tests.planner.builders import cards
 
 LLAMA = load_model("llama-2-7b").spec

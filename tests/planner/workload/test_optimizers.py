@@ -6,10 +6,10 @@ import pytest
 from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, NothingFitsError, UnknownNameError
-from planner.base.preset_files import load_model
 from planner.decision.choose import decide
 from planner.memory.footprint import footprint
-from planner.plan.schema import METHODS, Method, OptimizerName
+from planner.models.model_presets import load_model
+from planner.plan.vocabulary import METHODS, Method, OptimizerName
 from planner.workload.optimizers import optimizer_name
 from tests.planner.builders import cards, request
 from tests.planner.memory.test_footprint import layout, workload

@@ -3,10 +3,10 @@
 import pytest
 
 from planner.base.errors import InvalidRequestError
-from planner.base.preset_files import load_model
 from planner.decision.choose import decide
 from planner.decision.request import Request
-from planner.plan.schema import Method
+from planner.models.model_presets import load_model
+from planner.plan.vocabulary import Method
 from planner.workload.rules import Combination, broken_rule
 from tests.planner.builders import cards
 

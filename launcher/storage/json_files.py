@@ -1,0 +1,23 @@
+"""JSON files, written whole."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from planner.base.errors import InvalidFileError
+from planner.base.output_file import write_whole
+from planner.base.strict_yaml import read_text
+
+
+def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Whole or not at all."""
+    write_whole(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InvalidFileError(path, error.lineno, f"is not JSON ({error.msg})") from error
+    return content

@@ -1,0 +1,65 @@
+"""``--model``: a preset's name, or a directory with a config.json."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from planner.base.errors import InvalidFileError, NoFormulasError
+from planner.base.preset_files import Source
+from planner.base.strict_yaml import read_text
+from planner.models.config_json import NATIVE_CLASSES, spec_from_config
+from planner.models.model_presets import ModelPreset, load_model
+from planner.models.model_spec import ModelSpec
+from planner.models.traced_model import TracedSpec
+
+
+def load_model_dir(directory: Path) -> ModelPreset:
+    """A checkpoint directory as if it were a preset; its published size is the computed one."""
+    path = directory / "config.json"
+    if not path.is_file():
+        raise InvalidFileError(
+            directory, None, "holds no config.json. Name a model's directory or a preset"
+        )
+    spec = _spec_or_trace(_read_json(path), path)
+    return ModelPreset(
+        name=directory.resolve().name,
+        hub_id=str(directory),
+        source=Source(title="config.json", url=str(path)),
+        native_class=(
+            spec.native_class if isinstance(spec, TracedSpec) else NATIVE_CLASSES[spec.model_type]
+        ),
+        expected_params=spec.num_params,
+        expected_params_source="Derived from the shape in config.json.",
+        spec=spec,
+    )
+
+
+def _spec_or_trace(content: Mapping[str, Any], path: Path) -> ModelSpec:
+    try:
+        return spec_from_config(content, path)
+    except NoFormulasError as missing:
+        # Only a model that nobody has described waits for the training stack.
+        from planner.training_stack.trace_client import tracing_service
+
+        return tracing_service().shape(content, str(missing))
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InvalidFileError(path, error.lineno, f"not JSON: {error.msg}") from error
+    if not isinstance(content, dict):
+        raise InvalidFileError(path, None, "holds no keys. Copy the model's own config.json here")
+    return content
+
+
+def find_model(name: str) -> ModelPreset:
+    """A directory where there is one, else a preset."""
+    path = Path(name)
+    if not path.is_dir():
+        return load_model(name)
+    from planner.cli.model_option import load_model_dir
+
+    return load_model_dir(path)
