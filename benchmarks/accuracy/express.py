@@ -16,6 +16,7 @@ from planner.plan.schema import AdapterSection, QuantizationSection
 from planner.plan.vocabulary import Method, Precision
 from planner.recipes.load_recipe import load_recipe
 from planner.workload.dtypes import Numerics
+from planner.workload.settings import settings_of
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Batch, Workload
 
@@ -124,7 +125,7 @@ def _workload(row: Row, source: SourceConventions) -> Workload:
     assert shape is not None
     return Workload(
         model=shape,
-        recipe=recipe,
+        settings=settings_of(recipe),
         compute=_one_of(source.precision.get(row.precision, row.precision), get_args(Precision)),
     )
 

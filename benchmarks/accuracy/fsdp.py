@@ -64,7 +64,7 @@ class _Job:
         16-bit element."""
         model = self.workload.model
         layers = [model.layer_params(kind) for kind in model.layers]
-        if self.workload.recipe.quantization is not None:
+        if self.workload.settings.quantization is not None:
             matrices = [sum(m.weight_params for m in model.linears(k)) for k in model.layers]
             layers = [n - m + m // 4 for n, m in zip(layers, matrices, strict=True)]
         return [*layers, model.hidden_size + model.embedding_params + model.head_params]
@@ -98,7 +98,7 @@ class _Job:
         and shard.
         """
         line, model = self.line, self.workload.model
-        packed = self.workload.recipe.quantization is not None
+        packed = self.workload.settings.quantization is not None
         parts = [
             [m.weight_params // (4 if packed else 1) for m in model.linears(k)]
             for k in model.layers

@@ -130,7 +130,7 @@ def pack(line: Timeline, workload: Workload, width: int) -> None:
 
     read: bitsandbytes/nn/modules.py, Params4bit._quantize, and functional.py, quantize_4bit.
     """
-    if workload.recipe.quantization is None:
+    if workload.settings.quantization is None:
         return
     sizes = iter(quantized_sizes(workload))
     model = workload.model
@@ -150,7 +150,7 @@ def step(
     line: Timeline, training: Training, groups: Sequence[DtypeGroup], *, first_time: bool
 ) -> None:
     """The optimizer's: its states, which the first one makes, and what it makes beside them."""
-    settings = training.workload.recipe.optimizer
+    settings = training.workload.settings.optimizer
     optimizer = optimizers()[settings.name]
     if first_time:
         for group in groups:

@@ -50,7 +50,7 @@ def allocator_peak(
         events += _events(number, step.tape.log)
         if number == 0:
             states = state_sizes(
-                optimizers()[workload.recipe.optimizer.name],
+                optimizers()[workload.settings.optimizer.name],
                 trained_tensors(workload),
                 width=numerics.home,
                 device=batch.device,
@@ -90,7 +90,7 @@ def _events(step: int, log: list[Logged]) -> list[Event]:
 
 def quantized_sizes(workload: Workload) -> list[int]:
     """Packed codes and their constants, each its own tensor."""
-    quantization = workload.recipe.quantization
+    quantization = workload.settings.quantization
     if quantization is None:
         return []
     return [

@@ -7,20 +7,25 @@ from planner.plan.training_sections import TrainingSection
 from planner.plan.vocabulary import SCHEMA_VERSION
 from planner.search.candidate import Candidate
 from planner.search.prediction import prediction_of
-from planner.workload.plan_sections import batch_section, parallel_section, precision_section
+from planner.workload.plan_sections import (
+    attention_of,
+    batch_section,
+    parallel_section,
+    precision_section,
+)
 
 
 def plan_of(decision: Decision) -> Plan:
     """The plan file's content."""
     chosen = decision.chosen
-    recipe = chosen.workload.recipe
+    settings = chosen.workload.settings
     return Plan(
         schema_version=SCHEMA_VERSION,
         model=_model(decision),
         hardware=_hardware(decision),
         method=chosen.method,
-        adapter=recipe.adapter,
-        quantization=recipe.quantization,
+        adapter=settings.adapter,
+        quantization=settings.quantization,
         precision=precision_section(chosen.workload, chosen.layout),
         batch=batch_section(chosen.workload, chosen.layout),
         parallel=parallel_section(
@@ -28,12 +33,12 @@ def plan_of(decision: Decision) -> Plan:
         ),
         activation_checkpointing=chosen.layout.activation_checkpointing,
         checkpoint_every=chosen.layout.checkpoint_every,
-        attention=chosen.workload.attention,
+        attention=attention_of(chosen.workload),
         loss=chosen.workload.loss,
-        optimizer=recipe.optimizer,
-        schedule=recipe.schedule,
-        data=recipe.data,
-        training=TrainingSection(epochs=recipe.epochs),
+        optimizer=settings.optimizer,
+        schedule=settings.schedule,
+        data=settings.data,
+        training=TrainingSection(epochs=settings.epochs),
         output=OutputSection(directory=f"runs/{decision.request.model.name}-{chosen.method}"),
         prediction=prediction_of(chosen),
         fallbacks=tuple(_fallback(candidate) for candidate in decision.fallbacks),

@@ -4,14 +4,12 @@ from dataclasses import replace
 from math import ceil
 from typing import NamedTuple
 
-from msgspec import structs
-
 from planner.base.units import ceil_div
 from planner.datasets.token_lengths import TokenLengths
 from planner.datasets.training_data import KnownData
 from planner.recipes.load_recipe import load_recipe
-from planner.recipes.recipe import Recipe
 from planner.search.candidate import Candidate
+from planner.workload.settings import TrainingSettings
 
 WORTH_PACKING = 1.25
 """Times fewer computed tokens from which packing is advised: a fifth of the work saved."""
@@ -50,20 +48,20 @@ class _Rows(NamedTuple):
 
 
 def _rows(chosen: Candidate, data: KnownData) -> _Rows:
-    recipe, layout = chosen.workload.recipe, chosen.layout
-    length, lengths = recipe.sequence_length, data.lengths.cut(recipe.sequence_length)
-    if recipe.packing:
+    settings, layout = chosen.workload.settings, chosen.layout
+    length, lengths = settings.sequence_length, data.lengths.cut(settings.sequence_length)
+    if settings.packing:
         count, tokens = packed_rows(lengths, data.num_samples, length), float(length)
     else:
         count, tokens = data.num_samples, lengths.padded_length(layout.micro_batch_size)
-    return _Rows(count, tokens, steps(count, layout.global_batch_size, recipe.epochs))
+    return _Rows(count, tokens, steps(count, layout.global_batch_size, settings.epochs))
 
 
 def epochs_of(chosen: Candidate, data: KnownData) -> Epochs:
-    recipe, layout = chosen.workload.recipe, chosen.layout
-    length, packed = recipe.sequence_length, chosen.workload.packing
+    settings, layout = chosen.workload.settings, chosen.layout
+    length, packed = settings.sequence_length, chosen.workload.packing
     positions = chosen.workload.model.max_position_embeddings
-    packed_length = packed_length_of(recipe, data, positions)
+    packed_length = packed_length_of(settings, data, positions)
     lengths = data.lengths.cut(length)
     rows, row_tokens, num_steps = _rows(chosen, data)
     num_tokens = data.num_samples * lengths.num_tokens / lengths.num_records
@@ -81,13 +79,13 @@ def epochs_of(chosen: Candidate, data: KnownData) -> Epochs:
         packed=packed,
         packed_length=packed_length,
         packing_gain=rows * row_tokens / (packed_count * packed_length),
-        packed_steps=steps(packed_count, layout.global_batch_size, recipe.epochs),
+        packed_steps=steps(packed_count, layout.global_batch_size, settings.epochs),
     )
 
 
-def packed_length_of(recipe: Recipe, data: KnownData, positions: int) -> int:
+def packed_length_of(settings: TrainingSettings, data: KnownData, positions: int) -> int:
     """Of rows to pack in: the method's usual length, or the samples' where they are longer."""
-    usual = recipe.sequence_length if recipe.packing else load_recipe(recipe.method).sequence_length
+    usual = (settings if settings.packing else load_recipe(settings.method)).sequence_length
     return min(max(usual, data.lengths.fitting_length(positions)), positions)
 
 
@@ -112,8 +110,9 @@ def ranking_run_time_s(chosen: Candidate, data: KnownData) -> float:
 
 def _of_real_length(chosen: Candidate, row_tokens: float) -> Candidate:
     """Micro-batches are padded to their own longest sample only."""
-    recipe = structs.replace(chosen.workload.recipe, sequence_length=max(1, ceil(row_tokens)))
-    return replace(chosen, workload=structs.replace(chosen.workload, recipe=recipe))
+    workload = chosen.workload
+    padded = workload.with_settings(sequence_length=max(1, ceil(row_tokens)))
+    return replace(chosen, workload=padded)
 
 
 def _scaled(data: KnownData, count: int) -> int:

@@ -18,7 +18,7 @@ def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
     """Every layout of the workload that agrees with what is pinned."""
     ranks = request.cluster.world_size
     for each in series(
-        samples_per_rank=work.recipe.global_batch_size // ranks,
+        samples_per_rank=work.settings.global_batch_size // ranks,
         world_size=ranks,
         partial=_partial_checkpointing(request),
         offload=request.offload or "none",

@@ -31,7 +31,7 @@ def shortfall(request: Request, results: Results) -> str:
     asked = f"--method {request.method}" if request.method else f"even {leanest.method}"
     return (
         f"{request.model.name} does not fit: {asked} needs {format_gib(need)} GiB at "
-        f"{leanest.workload.recipe.sequence_length} tokens, and {describe_budget(request)} is "
+        f"{leanest.workload.settings.sequence_length} tokens, and {describe_budget(request)} is "
         f"free: {short} GiB short. {_way_out(request, leanest)}"
     )
 
@@ -89,7 +89,7 @@ def _leaner_methods(request: Request) -> Options:
 
 
 def _shorter(request: Request, leanest: Candidate) -> Options:
-    length = leanest.workload.recipe.sequence_length // 2
+    length = leanest.workload.settings.sequence_length // 2
     while length >= SHORTEST_USEFUL_LENGTH:
         yield f"--sequence-length {length}", replace(request, sequence_length=length)
         length //= 2

@@ -12,6 +12,7 @@ from planner.plan.vocabulary import Loss, Method
 from planner.recipes.load_recipe import load_recipe, trained_by
 from planner.recipes.recipe import Recipe
 from planner.search.loss_attention_variants import Choice, admitted_attention, choices
+from planner.workload.settings import settings_of
 from planner.workload.workload import Workload, one_of_equals
 
 
@@ -34,7 +35,7 @@ def workload(request: Request, method: Method) -> Workload:
         "packing": packing,
         "global_batch_size": global_batch_size(request, recipe),
         "loss": _loss(request, recipe),
-        "attention": request.attention or recipe.attention,
+        "attention": request.attention or recipe.attention or "sdpa",
     }
     if recipe.adapter is not None:
         changes["adapter"] = _adapter(request, recipe.adapter)
@@ -42,11 +43,11 @@ def workload(request: Request, method: Method) -> Workload:
         changes["optimizer"] = structs.replace(recipe.optimizer, name=request.optimizer)
     if request.data is not None:
         changes["data"] = request.data.section
-    work = Workload(model=model, recipe=structs.replace(recipe, **changes), compute=request.compute)
+    settings = structs.replace(settings_of(recipe), **changes)
+    work = Workload(model=model, settings=settings, compute=request.compute)
     admitted = admitted_attention(work, request.cluster.device)
     if work.attention not in admitted:
-        only = structs.replace(work.recipe, attention=admitted[0])
-        work = structs.replace(work, recipe=only)
+        work = work.with_settings(attention=admitted[0])
     return one_of_equals(work)
 
 

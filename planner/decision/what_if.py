@@ -5,8 +5,6 @@ Every answer is a layout that was priced and fits, beside one that was priced an
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from msgspec import structs
-
 from planner.decision.request import Request
 from planner.decision.smallest_machines import fewest_cards, smallest_card
 from planner.hardware.cards import load_gpu
@@ -75,12 +73,11 @@ def _guess(request: Request, chosen: Candidate) -> float:
 
 
 def _longest_sequence(request: Request, chosen: Candidate) -> int:
-    recipe, most = chosen.workload.recipe, request.model.spec.max_position_embeddings
-    here = recipe.sequence_length
+    most = request.model.spec.max_position_embeddings
+    here = chosen.workload.settings.sequence_length
 
     def at(steps: int) -> Candidate:
-        length = {"sequence_length": steps * LENGTH_STEP}
-        work = structs.replace(chosen.workload, recipe=structs.replace(recipe, **length))
+        work = chosen.workload.with_settings(sequence_length=steps * LENGTH_STEP)
         return replace(chosen, workload=work)
 
     longer = here * _guess(request, chosen) / chosen.layout.micro_batch_size

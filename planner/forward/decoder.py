@@ -67,7 +67,7 @@ class Decoder:
 
     def expert_parameter(self, layer: Layer, name: str, elements: int) -> Parameter:
         """A router's or all experts' weight: no ``nn.Linear``, so never quantized."""
-        quantized = self.workload.recipe.quantization is not None
+        quantized = self.workload.settings.quantization is not None
         return self.parameter(f"{layer.place}.{name}", elements, matrix=not quantized)
 
     # --- linear layers --------------------------------------------------------------------
@@ -81,7 +81,7 @@ class Decoder:
         return self._base(name, matrix, x)
 
     def _base(self, name: str, matrix: Linear, x: Tensor) -> Tensor:
-        if self.workload.recipe.quantization is not None:
+        if self.workload.settings.quantization is not None:
             return self._quantized(matrix, x)
         weight = self.parameter(name, matrix.weight_params, matrix=True)
         bias = self.parameter(f"{name}.bias", matrix.out_features) if matrix.bias else None
@@ -145,9 +145,9 @@ class Decoder:
 
     def _adapted(self, name: str, matrix: Linear, x: Tensor) -> Tensor:
         """peft's lora.Linear, lora.Linear4bit and lora.Linear8bitLt, forward."""
-        adapter = self.workload.recipe.adapter
+        adapter = self.workload.settings.adapter
         assert adapter is not None
-        quantized = self.workload.recipe.quantization is not None
+        quantized = self.workload.settings.quantization is not None
         rank, tape = adapter.rank, self.tape
         result = self._base(name, matrix, x)
         expected = result.width
@@ -171,7 +171,7 @@ class Decoder:
         self, x: Tensor, a: Parameter, b: Parameter, rank: int, out_features: int
     ) -> Tensor:
         """``lora_B(lora_A(dropout(x))) * scaling``."""
-        adapter = self.workload.recipe.adapter
+        adapter = self.workload.settings.adapter
         if adapter is not None and adapter.dropout > 0:
             x = ops.dropout(self.tape, x, device=self.batch.device)
         down = self.product(a, x, rank, "lora_A")
@@ -184,10 +184,10 @@ class Decoder:
         self, name: str, matrix: Linear, x: Tensor, result: Tensor, a: Parameter, b: Parameter
     ) -> Tensor:
         """peft's DoraLinearVariant.forward."""
-        recipe = self.workload.recipe
-        assert recipe.adapter is not None
+        settings = self.workload.settings
+        assert settings.adapter is not None
         magnitude = self.parameter(f"{name}.magnitude", matrix.out_features, adapter=True)
-        drops = recipe.adapter.dropout > 0
+        drops = settings.adapter.dropout > 0
         if drops:
             x = ops.dropout(self.tape, x, device=self.batch.device)
         output = dora(
@@ -196,21 +196,21 @@ class Decoder:
             None if drops else result,
             self._whole_weight(name, matrix),
             matrix=matrix,
-            adapter=Adapter(a=a, b=b, magnitude=magnitude, rank=recipe.adapter.rank),
+            adapter=Adapter(a=a, b=b, magnitude=magnitude, rank=settings.adapter.rank),
             product=self.product,
         )
         return ops.add(self.tape, result, output, f"{matrix.name} with its adapter")
 
     def _whole_weight(self, name: str, matrix: Linear) -> Tensor:
         """peft's dequantize_module_weight."""
-        if self.workload.recipe.quantization is None:
+        if self.workload.settings.quantization is None:
             return self.parameter(name, matrix.weight_params, matrix=True)
         _scales, weight = ops.dequantized(self.tape, matrix.weight_params, self.numerics.compute)
         return weight
 
     @property
     def _in_int8(self) -> bool:
-        quantization = self.workload.recipe.quantization
+        quantization = self.workload.settings.quantization
         return quantization is not None and quantization.quant_type == "int8"
 
     @property

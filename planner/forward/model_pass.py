@@ -164,9 +164,9 @@ class ModelPass:
             """Checkpointing holds every argument of the layer until it has run again."""
             return decoder_layer(self._decoder, layer, given, tables)
 
-        recipe = self._workload.recipe
-        hides_inputs = recipe.quantization is not None and recipe.quantization.hides_inputs
-        sharded_adapters = recipe.adapter is not None and self._numerics.keeps_linear_inputs
+        settings = self._workload.settings
+        hides_inputs = settings.quantization is not None and settings.quantization.hides_inputs
+        sharded_adapters = settings.adapter is not None and self._numerics.keeps_linear_inputs
         if hides_inputs or sharded_adapters:
             return self.tape.checkpoint_reentrant(run, x)
         return self.tape.checkpoint(run, x)

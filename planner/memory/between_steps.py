@@ -75,7 +75,7 @@ def generation_parts(
 ) -> Parts:
     """Of a prompt as long as a sample, whose last layer runs beside the keys and values of all:
     tokens that follow take the place of the prompt's end. No loss; logits of the last token."""
-    tokens = workload.recipe.sequence_length
+    tokens = workload.settings.sequence_length
     kinds = numerics_of(workload, layout)
     batch = Batch(micro_batch_size=1, sequence_length=tokens, device=device)
     alive = forward_bytes(workload, batch, kinds)
@@ -102,12 +102,10 @@ def cache_bytes(workload: Workload, tokens: int, kinds: Numerics) -> int:
 
 def forward_bytes(workload: Workload, batch: Batch, kinds: Numerics) -> Amounts:
     """Of a forward pass without a graph and without dropout, which only training has."""
-    recipe = workload.recipe
-    if recipe.adapter is not None:
-        still = structs.replace(recipe.adapter, dropout=0.0)
-        recipe = structs.replace(recipe, adapter=still)
-    work = structs.replace(workload, recipe=recipe)
-    return Counter(forward_alone(work, batch, kinds))
+    adapter = workload.settings.adapter
+    if adapter is not None:
+        workload = workload.with_settings(adapter=structs.replace(adapter, dropout=0.0))
+    return Counter(forward_alone(workload, batch, kinds))
 
 
 def _beside_states(

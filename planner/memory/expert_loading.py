@@ -64,7 +64,7 @@ def loading_bytes(workload: Workload, kinds: Numerics) -> int:
 
 def quantized_from(workload: Workload, kinds: Numerics) -> int:
     """A matrix is whole in the compute precision before it is quantized."""
-    quantization = workload.recipe.quantization
+    quantization = workload.settings.quantization
     if quantization is None:
         return 0
     width = kinds.compute + loading_copy_width(quantization)

@@ -71,7 +71,7 @@ def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
     """The worst micro-batch: full length, padded where samples of other lengths share it."""
     return Batch(
         micro_batch_size=layout.micro_batch_size,
-        sequence_length=workload.recipe.sequence_length,
+        sequence_length=workload.settings.sequence_length,
         masked=layout.micro_batch_size > 1 or workload.packing,
         device=device,
     )
@@ -117,7 +117,7 @@ def footprint_of(
         states=model_states(
             frozen_bytes=frozen_bytes(alone, kinds),
             tensors=counted_tensors(alone),
-            optimizer=optimizers()[workload.recipe.optimizer.name],
+            optimizer=optimizers()[workload.settings.optimizer.name],
             numerics=kinds,
             zero_stage=0,
             data_parallel_size=layout.world_size,

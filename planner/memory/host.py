@@ -89,7 +89,7 @@ def host_memory(
 
 def _paged(workload: Workload, layout: Layout, kinds: Numerics) -> int:
     """One rank's optimizer states in CUDA managed memory."""
-    optimizer = optimizers()[workload.recipe.optimizer.name]
+    optimizer = optimizers()[workload.settings.optimizer.name]
     if layout.offload != "none" or not optimizer.paged:
         return 0
     if layout.zero_stage == 0:
@@ -186,7 +186,7 @@ def checkpoint_bytes(workload: Workload, layout: Layout, device: Device) -> int:
     states = model_states(
         frozen_bytes=0,
         tensors=counted_tensors(workload),
-        optimizer=optimizers()[workload.recipe.optimizer.name],
+        optimizer=optimizers()[workload.settings.optimizer.name],
         numerics=numerics_of(workload, layout),
         zero_stage=0,
         data_parallel_size=1,

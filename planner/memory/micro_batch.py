@@ -11,8 +11,6 @@ from functools import cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from msgspec import structs
-
 from planner.forward.model_pass import ModelPass, PassedLayer, passed_layers
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Strategy
@@ -139,8 +137,7 @@ def _passed(workload: Workload) -> Workload:
     if isinstance(workload.model, TracedSpec):
         return workload
     unread = {"global_batch_size": 0, "optimizer": None}
-    recipe = structs.replace(workload.recipe, **unread)
-    return structs.replace(workload, recipe=recipe)
+    return workload.with_settings(**unread)
 
 
 @cache

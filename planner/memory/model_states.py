@@ -127,7 +127,7 @@ def _states(
     return model_states(
         frozen_bytes=frozen_bytes(workload, kinds),
         tensors=counted_tensors(workload),
-        optimizer=optimizers()[workload.recipe.optimizer.name],
+        optimizer=optimizers()[workload.settings.optimizer.name],
         numerics=kinds,
         zero_stage=zero_stage,
         data_parallel_size=ranks,
@@ -145,7 +145,7 @@ def blocks_bytes(tensors: Mapping[TrainedTensor, int], width: int) -> int:
 
 def frozen_bytes(workload: Workload, numerics: Numerics) -> int:
     """All frozen weights on one device, unsharded: in 16 bit, the layers' matrices quantized."""
-    quantization, model = workload.recipe.quantization, workload.model
+    quantization, model = workload.settings.quantization, workload.model
     rest = model.unquantized_params * numerics.outside
     if workload.method == "full":
         return 0

@@ -142,7 +142,7 @@ _UPDATES: dict[str, Callable[[Step], None]] = {
 
 def step_of(workload: Workload, *, width: int, device: Device) -> Step:
     """A step over a workload's trained tensors of ``width`` bytes an element."""
-    settings = workload.recipe.optimizer
+    settings = workload.settings.optimizer
     return Step(
         optimizers()[settings.name],
         trained_tensors(workload),

@@ -99,7 +99,7 @@ def flat_tensor(elements: int) -> TrainedTensor:
 
 def flat_states_bytes(workload: Workload, parts: Iterable[int], device: Device) -> StatesBytes:
     """The optimizer's own states of fp32 parts of so many elements."""
-    optimizer = optimizers()[workload.recipe.optimizer.name]
+    optimizer = optimizers()[workload.settings.optimizer.name]
     tensors = Counter(flat_tensor(part) for part in parts)
     return states_bytes(optimizer, tensors, width=FP32_BYTES, device=device)
 
@@ -107,7 +107,7 @@ def flat_states_bytes(workload: Workload, parts: Iterable[int], device: Device) 
 @cache
 def flat_update_bytes(workload: Workload, part: int, device: Device) -> int:
     """What the optimizer makes while it updates one part, its gradient aside."""
-    settings = workload.recipe.optimizer
+    settings = workload.settings.optimizer
     return update_bytes(
         optimizers()[settings.name],
         flat_tensor(part),

@@ -185,7 +185,7 @@ def _stage_3(
 ) -> dict[Phase, Parts]:
     ranks = layout.world_size
     states = sliced_states(workload, ranks, zero, kinds, offload=layout.offload, device=device)
-    quantized = workload.recipe.quantization is not None
+    quantized = workload.settings.quantization is not None
     frozen = frozen_bytes(workload, kinds) if quantized else states.weights_bytes
     weights = _weights(workload, states.trained_bytes, frozen)
     held: Parts = {

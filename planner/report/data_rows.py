@@ -18,7 +18,7 @@ def data_rows(chosen: Candidate, data: TrainingData | None, packed: PackedWay | 
     if data is None:
         return []
     if data.known is None:
-        length = chosen.workload.recipe.sequence_length
+        length = chosen.workload.settings.sequence_length
         why = f"token lengths unknown, planned for {length:,}: {data.why_unknown}"
         return [("Data", why)]
     found = epochs_of(chosen, data.known)
@@ -105,7 +105,7 @@ def _padding_line(found: Epochs, packed: PackedWay | None, data: KnownData) -> s
 
 
 def _run_line(chosen: Candidate, found: Epochs) -> str:
-    epochs = chosen.workload.recipe.epochs
+    epochs = chosen.workload.settings.epochs
     counted = f"{found.num_steps:,} steps in {epochs:g} epoch{'s' if epochs != 1 else ''}"
     if found.run_time_s is None:
         return f"{counted}; the time is unknown"

@@ -108,7 +108,7 @@ def _of_deepspeed(candidate: Candidate, part: Part) -> tuple[str, str]:
 
 def _optimizer_states(candidate: Candidate, kinds: Numerics) -> Formula:
     workload = candidate.workload
-    optimizer = optimizers()[workload.recipe.optimizer.name]
+    optimizer = optimizers()[workload.settings.optimizer.name]
     tensors = trained_tensors(workload)
     if candidate.layout.zero_stage:
         tensors = tuple(flat_tensor(size) for size in flat_parts(workload, candidate.layout))
@@ -151,7 +151,7 @@ def _weights(candidate: Candidate, kinds: Numerics) -> list[Formula]:
     if workload.method == "full":
         text = f"{model.num_params:,} parameters x {kinds.trainable} bytes{shard}"
         return [Formula(part="weights", formula=text, num_bytes=parts["weights"], source=source)]
-    quantization = workload.recipe.quantization
+    quantization = workload.settings.quantization
     held = f"{model.matrix_params:,} x {kinds.frozen} bytes"
     if quantization is not None:
         packed = sum(

@@ -8,7 +8,7 @@ from planner.search.candidate import Candidate
 
 def changes(recipe: Recipe, chosen: Candidate) -> Iterator[str]:
     """A sentence each, for the report; ``recipe`` as its author wrote it."""
-    planned = chosen.workload.recipe
+    planned = chosen.workload.settings
     if recipe.method != planned.method:
         yield "its base is " + ("quantized" if planned.quantization else "not quantized")
     if recipe.sequence_length != planned.sequence_length:

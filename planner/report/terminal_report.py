@@ -113,12 +113,12 @@ def _optimizer_line(decision: Decision) -> list[tuple[str, RenderableType]]:
     """Where it is not the recipe's; what else the recipe says of it still holds."""
     if decision.request.optimizer is None:
         return []
-    rate = decision.chosen.workload.recipe.optimizer.learning_rate
+    rate = decision.chosen.workload.settings.optimizer.learning_rate
     return [("", f"{decision.request.optimizer}, at the recipe's learning rate of {rate:g}")]
 
 
 def _precision(chosen: Candidate) -> str:
-    quantization = chosen.workload.recipe.quantization
+    quantization = chosen.workload.settings.quantization
     base = "" if quantization is None else f"{BASE_TITLES[quantization.quant_type]} base, "
     return f"{base}{chosen.workload.compute}"
 
@@ -129,7 +129,7 @@ def _batch_line(chosen: Candidate) -> str:
     return (
         f"micro-batch {layout.micro_batch_size} x accumulation "
         f"{layout.gradient_accumulation_steps}{ranks} = global batch {layout.global_batch_size}, "
-        f"{chosen.workload.recipe.sequence_length:,} tokens a sample"
+        f"{chosen.workload.settings.sequence_length:,} tokens a sample"
     )
 
 

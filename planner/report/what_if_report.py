@@ -30,7 +30,7 @@ def what_if_section(decision: Decision) -> Group:
 
 def _of_the_plan(decision: Decision, found: WhatIf) -> str:
     layout = decision.chosen.layout
-    here = decision.chosen.workload.recipe.sequence_length
+    here = decision.chosen.workload.settings.sequence_length
     return (
         f"micro-batch {found.largest_micro_batch} at {here:,} tokens, "
         f"{found.longest_sequence:,} tokens at micro-batch {layout.micro_batch_size}"

@@ -77,7 +77,7 @@ class Candidate:
 
     @property
     def tokens_per_step(self) -> int:
-        return self.layout.global_batch_size * self.workload.recipe.sequence_length
+        return self.layout.global_batch_size * self.workload.settings.sequence_length
 
     @property
     def tokens_per_second(self) -> float | None:

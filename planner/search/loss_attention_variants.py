@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import get_args
 
-from msgspec import structs
-
 from planner.hardware.cluster import Device
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import AttentionName, Loss
@@ -71,4 +69,4 @@ def variant_of(own: Workload, choice: Choice) -> Variant:
 
 
 def _changed(work: Workload, changes: Mapping[str, str]) -> Workload:
-    return structs.replace(work, recipe=structs.replace(work.recipe, **changes))
+    return work.with_settings(**changes)

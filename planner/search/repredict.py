@@ -22,11 +22,11 @@ from planner.hardware.cluster import Cluster
 from planner.hardware.detect import parse_gpus
 from planner.models.config_json import spec_from_config
 from planner.plan.schema import HardwareSection, Plan
-from planner.recipes.recipe import Recipe
 from planner.search.candidate import Candidate
 from planner.search.prediction import prediction_of
 from planner.workload.layout import Layout
 from planner.workload.plan_sections import precision_section
+from planner.workload.settings import TrainingSettings
 from planner.workload.workload import Workload
 
 _HERE = Path("model.config")
@@ -76,9 +76,7 @@ def on_machine(plan: Plan, cluster: Cluster) -> Plan:
 def workload_of(plan: Plan) -> Workload:
     if plan.model.config is None:
         raise InvalidRequestError("the plan does not hold its model's shape (model.config)")
-    recipe = Recipe(
-        name=plan.model.name,
-        source=_SOURCE,
+    settings = TrainingSettings(
         method=plan.method,
         adapter=plan.adapter,
         quantization=plan.quantization,
@@ -93,7 +91,7 @@ def workload_of(plan: Plan) -> Workload:
         loss=plan.loss,
     )
     spec = spec_from_config(plan.model.config, _HERE)
-    return Workload(model=spec, recipe=recipe, compute=plan.precision.compute)
+    return Workload(model=spec, settings=settings, compute=plan.precision.compute)
 
 
 def layout_of(plan: Plan) -> Layout:

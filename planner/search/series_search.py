@@ -244,7 +244,7 @@ class Lane:
 
 def _hidden_state_bytes(candidate: Candidate) -> int:
     """In fp32: what a recomputed layer holds, its input, a kept one may have let go of."""
-    tokens = candidate.layout.micro_batch_size * candidate.workload.recipe.sequence_length
+    tokens = candidate.layout.micro_batch_size * candidate.workload.settings.sequence_length
     return tokens * candidate.workload.model.hidden_size * FP32
 
 

@@ -24,6 +24,7 @@ from planner.speed.card_rates import Rates
 from planner.speed.flops import micro_batch_flops, recomputed_share
 from planner.tape.counting_tape import CountingTape, Kernel, Phase
 from planner.workload.dtypes import Numerics
+from planner.workload.settings import settings_of
 from planner.workload.workload import Batch, Workload
 
 Place = tuple[LayerKind, bool] | None
@@ -181,15 +182,15 @@ def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) 
 @cache
 def _alike(workload: Workload) -> Workload:
     """The same passes for every optimizer, schedule, data set and global batch."""
-    recipe, other = workload.recipe, load_recipe(workload.method)
+    settings, usual = workload.settings, settings_of(load_recipe(workload.method))
     passes = {
-        "adapter": recipe.adapter,
-        "quantization": recipe.quantization,
-        "sequence_length": recipe.sequence_length,
+        "adapter": settings.adapter,
+        "quantization": settings.quantization,
+        "sequence_length": settings.sequence_length,
         "attention": workload.attention,
         "loss": workload.loss,
     }
-    return structs.replace(workload, recipe=structs.replace(other, **passes))
+    return structs.replace(workload, settings=structs.replace(usual, **passes))
 
 
 class _Counts(NamedTuple):
@@ -206,7 +207,7 @@ MOST_TRIED = 5
 def _counts(workload: Workload, kinds: Numerics, device: Device) -> _Counts:
     """Of full samples, which need no mask. A single one may have operands that need no copy, and
     few a loss of one tile: so the least number counts from which one more launches as much."""
-    length = workload.recipe.sequence_length
+    length = workload.settings.sequence_length
     batch = Batch(micro_batch_size=1, sequence_length=length, device=device)
     first = before = _run(workload, kinds, batch)
     for samples in range(1, 1 + MOST_TRIED):
@@ -290,7 +291,7 @@ def _mixed(a: PassTime, b: PassTime, share: float) -> PassTime:
 
 def _traced(workload: Workload, samples: int, checkpointing: int, speed: Rates) -> PassTime:
     """A model without a forward pass here: its matrices alone, by their closed form."""
-    batch = Batch(micro_batch_size=samples, sequence_length=workload.recipe.sequence_length)
+    batch = Batch(micro_batch_size=samples, sequence_length=workload.settings.sequence_length)
     flops = micro_batch_flops(workload, batch, checkpointing=checkpointing)
     again = flops.backward + flops.recompute
     return PassTime(

@@ -162,7 +162,7 @@ def launch_s(passed: PassTime, speed: Rates) -> float:
 def update_bytes(workload: Workload, kinds: Numerics) -> int:
     """Of all trained parameters: states, parameters and their copies read and written."""
     states = states_bytes(
-        optimizers()[workload.recipe.optimizer.name],
+        optimizers()[workload.settings.optimizer.name],
         counted_tensors(workload),
         width=kinds.home,
         device="cuda",

@@ -96,7 +96,7 @@ def throughput(workload: Workload, layout: Layout, cluster: Cluster) -> Throughp
         step=step,
         ratio=time_ratio(workload.method),
         bottleneck=bottleneck_of(step, workload, layout),
-        tokens_per_step=layout.global_batch_size * workload.recipe.sequence_length,
+        tokens_per_step=layout.global_batch_size * workload.settings.sequence_length,
         ranks=layout.world_size,
         peak_flops_per_s=speed.flops_per_s,
         watts_per_gpu=card.power_limit_watts or listed,

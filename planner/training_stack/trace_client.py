@@ -17,7 +17,12 @@ from planner.plan.schema import HardwareSection, ModelSection, OutputSection, Pl
 from planner.plan.training_sections import TrainingSection
 from planner.plan.vocabulary import SCHEMA_VERSION
 from planner.workload.layout import Layout
-from planner.workload.plan_sections import batch_section, parallel_section, precision_section
+from planner.workload.plan_sections import (
+    attention_of,
+    batch_section,
+    parallel_section,
+    precision_section,
+)
 from planner.workload.workload import Workload
 
 
@@ -43,7 +48,7 @@ class TracingService:
             recomputed = "recomputed" if layout.activation_checkpointing else "kept"
             _say(
                 f"tracing {workload.method}, micro-batch {layout.micro_batch_size}, "
-                f"{workload.recipe.sequence_length:,} tokens, activations {recomputed}"
+                f"{workload.settings.sequence_length:,} tokens, activations {recomputed}"
             )
             failure = f"a step of {workload.model.model_type} cannot be traced"
             self._traced[key] = self._ask({"trace": plan}, failure)["phases"]
@@ -92,7 +97,7 @@ def _plan_to_trace(workload: Workload, layout: Layout) -> Plan:
     """All that decides the tensors of a step; the rest of a plan says nothing yet."""
     model = workload.model
     assert isinstance(model, TracedSpec)
-    recipe = workload.recipe
+    settings = workload.settings
     nothing = PredictionSection(
         peak_phase="",
         peak_allocated_bytes=0,
@@ -123,18 +128,18 @@ def _plan_to_trace(workload: Workload, layout: Layout) -> Plan:
             budget_bytes=0,
         ),
         method=workload.method,
-        adapter=recipe.adapter,
-        quantization=recipe.quantization,
+        adapter=settings.adapter,
+        quantization=settings.quantization,
         precision=precision_section(workload, layout),
         batch=batch_section(workload, layout),
         parallel=parallel_section(workload, layout),
         activation_checkpointing=layout.activation_checkpointing,
         checkpoint_every=layout.checkpoint_every,
-        attention=workload.attention,
+        attention=attention_of(workload),
         loss=workload.loss,
-        optimizer=recipe.optimizer,
-        schedule=recipe.schedule,
-        data=recipe.data,
+        optimizer=settings.optimizer,
+        schedule=settings.schedule,
+        data=settings.data,
         training=TrainingSection(max_steps=1),
         output=OutputSection(directory=""),
         prediction=nothing,

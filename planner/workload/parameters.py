@@ -147,7 +147,7 @@ def _layer(workload: Workload, kind: LayerKind, place: str) -> Iterator[Sized]:
     matrices = model.linears(kind)
     for matrix in matrices:
         name = f"{place}.{matrix.key}"
-        if workload.recipe.quantization is None:
+        if workload.settings.quantization is None:
             shape = (matrix.out_features, matrix.in_features)
             yield Sized(name, shape[::-1] if model.model_type in TRANSPOSED else shape, full)
         if matrix.bias:
@@ -164,7 +164,7 @@ def _layer(workload: Workload, kind: LayerKind, place: str) -> Iterator[Sized]:
 
 
 def _adapter(workload: Workload, matrix: Linear, name: str) -> Iterator[Sized]:
-    adapter = workload.recipe.adapter
+    adapter = workload.settings.adapter
     assert adapter is not None
     yield Sized(f"{name}.lora_A", (adapter.rank, matrix.in_features), True)
     yield Sized(f"{name}.lora_B", (matrix.out_features, adapter.rank), True)

@@ -1,7 +1,7 @@
 """Sections of a plan that a workload and its layout alone decide."""
 
 from planner.plan.schema import BatchSection, ParallelSection, PrecisionSection
-from planner.plan.vocabulary import Precision
+from planner.plan.vocabulary import Attention, Precision
 from planner.workload.dtypes import numerics_of
 from planner.workload.layout import Layout
 from planner.workload.workload import Workload
@@ -15,9 +15,16 @@ def batch_section(workload: Workload, layout: Layout) -> BatchSection:
         micro_batch_size=layout.micro_batch_size,
         gradient_accumulation_steps=layout.gradient_accumulation_steps,
         global_batch_size=layout.global_batch_size,
-        sequence_length=workload.recipe.sequence_length,
+        sequence_length=workload.settings.sequence_length,
         packing=workload.packing,
     )
+
+
+def attention_of(workload: Workload) -> Attention:
+    """Return the workload's attention, which presets/rules.yaml limits to what a plan may name."""
+    attention = workload.attention
+    assert attention == "sdpa" or attention == "eager"
+    return attention
 
 
 def precision_section(workload: Workload, layout: Layout) -> PrecisionSection:

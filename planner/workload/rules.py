@@ -87,12 +87,12 @@ class Combination(NamedTuple):
         attention: AttentionName | None = None,
     ) -> "Combination":
         """Of the workload with its own attention, or with another."""
-        quantization = workload.recipe.quantization
+        quantization = workload.settings.quantization
         return cls(
             method=workload.method,
             strategy=strategy,
             offload=offload,
-            optimizer=workload.recipe.optimizer.name,
+            optimizer=workload.settings.optimizer.name,
             device=cluster.device,
             model_type=workload.model.model_type,
             quant_type=None if quantization is None else quantization.quant_type,

@@ -13,17 +13,21 @@ from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import ONLY_ATTENTION
-from planner.plan.vocabulary import Attention, Loss, Method, Precision
-from planner.recipes.recipe import Recipe
+from planner.plan.vocabulary import Attention, AttentionName, Loss, Method, Precision
+from planner.workload.settings import TrainingSettings
 
 
 class Workload(Spec):
-    """A recipe made concrete for one model and one kind of device."""
+    """A model and the settings it is trained with, on one kind of device."""
 
     model: ModelSpec
-    recipe: Recipe
+    settings: TrainingSettings
     compute: Precision
     """What matrices are multiplied in: bf16, fp16 on cards without bf16, fp32 on the CPU."""
+
+    def with_settings(self, **changes: object) -> "Workload":
+        """Return the same workload with some of its settings replaced."""
+        return structs.replace(self, settings=structs.replace(self.settings, **changes))
 
     @property
     def only_attention(self) -> Attention | None:
@@ -33,27 +37,27 @@ class Workload(Spec):
         return ONLY_ATTENTION.get(self.model.model_type)
 
     @property
-    def attention(self) -> Attention:
-        """The only one that there is, or the recipe's."""
-        return self.only_attention or self.recipe.attention or "sdpa"
+    def attention(self) -> AttentionName:
+        """The only implementation the model has, or the one in the settings."""
+        return self.only_attention or self.settings.attention
 
     @property
     def loss(self) -> Loss:
-        return self.recipe.loss or "fused"
+        return self.settings.loss
 
     @property
     def packing(self) -> bool:
-        return bool(self.recipe.packing)
+        return self.settings.packing
 
     @property
     def method(self) -> Method:
-        return self.recipe.method
+        return self.settings.method
 
     def adapted(self, kind: LayerKind) -> tuple[Linear, ...]:
         """Matrices of one layer of a kind that carry an adapter."""
-        if self.recipe.adapter is None:
+        if self.settings.adapter is None:
             return ()
-        targets = lora_targets(self.model, self.recipe.adapter.target_modules)
+        targets = lora_targets(self.model, self.settings.adapter.target_modules)
         return tuple(
             x for x in self.model.linears(kind) if targets == "all-linear" or x.name in targets
         )
@@ -62,9 +66,9 @@ class Workload(Spec):
     def adapter_params(self) -> int:
         """LoRA's two matrices beside each target: ``r (in + out)`` (arXiv:2106.09685, 4.1), and
         DoRA's magnitudes: ``out`` (arXiv:2402.09353, 4.1)."""
-        if self.recipe.adapter is None:
+        if self.settings.adapter is None:
             return 0
-        rank, dora = self.recipe.adapter.rank, self.recipe.adapter.dora
+        rank, dora = self.settings.adapter.rank, self.settings.adapter.dora
         return sum(
             count * (rank * (x.in_features + x.out_features) + (x.out_features if dora else 0))
             for kind, count in self.model.kinds.items()
@@ -98,9 +102,7 @@ def one_of_equals(work: Workload) -> Workload:
 def of_states(workload: Workload) -> Workload:
     """One for all workloads that differ in their batches or attention alone: they have the same
     model states, which are counted once. Which loss says when ZeRO-3 gathers the head."""
-    alike = {"sequence_length": 1, "global_batch_size": 1, "attention": "sdpa"}
-    recipe = structs.replace(workload.recipe, **alike)
-    return structs.replace(workload, recipe=recipe)
+    return workload.with_settings(sequence_length=1, global_batch_size=1, attention="sdpa")
 
 
 class Batch(NamedTuple):

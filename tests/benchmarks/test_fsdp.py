@@ -11,6 +11,7 @@ from planner.models.model_presets import load_model
 from planner.plan.vocabulary import Method
 from planner.recipes.load_recipe import load_recipe
 from planner.workload.dtypes import Numerics
+from planner.workload.settings import settings_of
 from planner.workload.trained_tensors import trained_tensors
 from planner.workload.workload import Batch, Workload
 
@@ -18,7 +19,7 @@ from planner.workload.workload import Batch, Workload
 def training(method: Method) -> Training:
     recipe = structs.replace(load_recipe(method), quantization=None, loss="standard")
     shape = structs.replace(load_model("smollm2-135m").spec, num_layers=4)
-    workload = Workload(model=shape, recipe=recipe, compute="bf16")
+    workload = Workload(model=shape, settings=settings_of(recipe), compute="bf16")
     return Training(
         workload=workload,
         batch=Batch(micro_batch_size=1, sequence_length=128),

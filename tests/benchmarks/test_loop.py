@@ -40,7 +40,7 @@ def test_states_are_those_of_the_optimizer() -> None:
         for event in taken
         if isinstance(event, Allocate)
     )
-    optimizer = optimizers()[run.workload.recipe.optimizer.name]
+    optimizer = optimizers()[run.workload.settings.optimizer.name]
     expected = states_bytes(optimizer, counted_tensors(run.workload), width=2, device="cuda")
     assert sum(blocks) == expected.on_device
 
@@ -48,7 +48,7 @@ def test_states_are_those_of_the_optimizer() -> None:
 def test_old_torch_makes_the_denominators_of_adamw_beside_their_roots() -> None:
     run = training("full")
     tensors = run.trained[0].tensors
-    recipe = run.workload.recipe
+    recipe = run.workload.settings
     named = structs.replace(recipe.optimizer, name="adamw_torch")
     work = structs.replace(run.workload, recipe=structs.replace(recipe, optimizer=named))
     batch = run.batch._replace(sequence_length=8)

@@ -16,6 +16,7 @@ from planner.plan.schema import AdapterSection
 from planner.plan.vocabulary import Method, Precision, ZeroStage
 from planner.recipes.load_recipe import load_recipe
 from planner.workload.dtypes import numerics
+from planner.workload.settings import settings_of
 from planner.workload.workload import Workload
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
@@ -366,9 +367,9 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
     if workload.method == "full":
         return model.to(torch.float32 if kinds.trainable == 4 else torch.bfloat16)
     model = model.to(DTYPES[workload.compute])
-    if workload.recipe.quantization is not None:
+    if workload.settings.quantization is not None:
         quantize(model, workload)
-    adapter = workload.recipe.adapter
+    adapter = workload.settings.adapter
     assert adapter is not None
     config = peft.LoraConfig(
         r=adapter.rank,
@@ -387,7 +388,7 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
 
 def quantize(model: Any, workload: Workload) -> None:
     """Put bitsandbytes' layers in the place of every matrix but the head."""
-    quantization = workload.recipe.quantization
+    quantization = workload.settings.quantization
     assert quantization is not None
     in_8bit = quantization.quant_type == "int8"
     names = {linear.name for linear, _ in workload.model.counted_linears}
@@ -460,4 +461,4 @@ def workload_of(
             target_modules=own_names(spec, targets),
         )
         recipe = structs.replace(recipe, adapter=adapter)
-    return Workload(model=spec, recipe=recipe, compute=compute)
+    return Workload(model=spec, settings=settings_of(recipe), compute=compute)

@@ -79,7 +79,7 @@ def layer_bytes(workload: Workload, batch: Batch, *, zero_stage: ZeroStage, inde
     """What autograd keeps of the layer at ``index``."""
     torch.manual_seed(0)
     model = prepare(build(workload.model), workload, zero_stage=zero_stage).train()
-    base = model.get_base_model() if workload.recipe.adapter is not None else model
+    base = model.get_base_model() if workload.settings.adapter is not None else model
     layer = base.get_submodule(module_names(workload.model.model_type).layers)[index]
     kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=zero_stage)
     shape = (batch.micro_batch_size, batch.sequence_length)

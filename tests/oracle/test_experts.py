@@ -22,10 +22,10 @@ def plan(name: str, *, quantized: bool) -> Plan:
     """QLoRA or LoRA of a small model, with the matrices that the planner names."""
     spec = SHAPES[name]
     work = workload_of(spec, "lora", "fp32", 0.1, "all-linear")
-    assert work.recipe.adapter is not None
+    assert work.settings.adapter is not None
     changes = {
         "model__model_type": spec.model_type,
-        "adapter": to_builtins(work.recipe.adapter),
+        "adapter": to_builtins(work.settings.adapter),
         "precision": {"compute": "fp32", "frozen": "fp32", "trainable": "fp32"},
         "attention": "eager",
     }

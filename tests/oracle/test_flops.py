@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from msgspec import structs
 from torch.utils.flop_counter import FlopCounterMode
 
 from planner.forward.model_pass import ModelPass, passed_layers
@@ -21,7 +20,7 @@ def workload(name: str, method: Method) -> Workload:
     """Eager attention, whose products the counter sees one by one, and the stock loss."""
     work = workload_of(SHAPES[name], method, "fp32", 0.0, "all-linear")
     changes = {"attention": "eager", "loss": "standard"}
-    return structs.replace(work, recipe=structs.replace(work.recipe, **changes))
+    return work.with_settings(**changes)
 
 
 def counted_by_torch(work: Workload, *, checkpointing: bool) -> int:

@@ -18,6 +18,7 @@ from planner.plan.vocabulary import METHODS, Attention
 from planner.recipes.load_recipe import load_recipe
 from planner.workload.dtypes import numerics
 from planner.workload.rules import rule_book
+from planner.workload.settings import settings_of
 from planner.workload.workload import Workload
 
 SEEN = {
@@ -148,7 +149,7 @@ def test_adapters_leave_stages_1_and_2_next_to_nothing_to_shard() -> None:
     """All that trains, its gradients and states, against what is frozen and stays whole."""
     model = load_model("llama-2-7b").spec
     for method in METHODS[:2]:
-        work = Workload(model=model, recipe=load_recipe(method), compute="bf16")
+        work = Workload(model=model, settings=settings_of(load_recipe(method)), compute="bf16")
         kinds = numerics(method=method, compute="bf16", zero_stage=2)
         states = work.trainable_params * (kinds.trainable + kinds.gradient + 4 + 8)
         assert states < frozen_bytes(work, kinds)

@@ -124,7 +124,7 @@ def test_peak_of_the_load(
 def after_experts(work: Workload) -> int:
     """What comes last where nothing is read ahead, at most: attention and shared experts of the
     last layer."""
-    quantization = work.recipe.quantization
+    quantization = work.settings.quantization
     if quantization is None:
         return 0
     last = work.model.linears(work.model.layers[-1])

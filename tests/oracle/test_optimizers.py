@@ -21,6 +21,7 @@ from planner.plan.vocabulary import Method, OptimizerName, ZeroStage
 from planner.recipes.load_recipe import load_recipe
 from planner.workload.dtypes import numerics
 from planner.workload.optimizers import optimizers, states_bytes, tensor_states
+from planner.workload.settings import settings_of
 from planner.workload.trained_tensors import counted_tensors, trained_tensors
 from planner.workload.workload import Workload
 from tests.oracle.small_models import SHAPES, build, prepare, workload_of
@@ -35,9 +36,8 @@ UNUSED_TABLE_BYTES = 1024
 
 def workload(name: OptimizerName, method: Method, shape: str, decay: float = 0.0) -> Workload:
     work = workload_of(structs.replace(SHAPES[shape], **LARGE), method, "bf16", 0.0, "all-linear")
-    changed = structs.replace(work.recipe.optimizer, name=name, weight_decay=decay)
-    recipe = structs.replace(work.recipe, optimizer=changed)
-    return structs.replace(work, recipe=recipe)
+    changed = structs.replace(work.settings.optimizer, name=name, weight_decay=decay)
+    return work.with_settings(optimizer=changed)
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def traced_step(work: Workload, device: Device, zero_stage: ZeroStage = 0) -> tu
     model = prepare(build(work.model), work, zero_stage=zero_stage)
     with world(device):
         trained = give_new_weights(model)
-        settings = work.recipe.optimizer
+        settings = work.settings.optimizer
         for parameter in trained:
             assert parameter.grad is not None
             tracer.own(parameter, "weights")
@@ -128,7 +128,7 @@ def test_every_state_is_a_tensor_of_the_state_dictionary(name: OptimizerName) ->
     model = prepare(build(work.model), work, zero_stage=0)
     give_new_weights(model)
     with replaced_functions(on_cuda=False):
-        optimizer = build_optimizer(work.recipe.optimizer, model)
+        optimizer = build_optimizer(work.settings.optimizer, model)
         optimizer.step()
     assert type(optimizer).__name__ == optimizers()[name].class_name
     shared = [table.data_ptr() for table in getattr(optimizer, "name2qmap", {}).values()]
@@ -158,7 +158,7 @@ def test_trained_tensors_have_the_models_shapes(shape: str, method: Method, dora
 @pytest.mark.parametrize("name", preset_names("models"))
 def test_trained_tensors_are_all_parameters(name: str) -> None:
     model = load_model(name).spec
-    work = Workload(model=model, recipe=load_recipe("full"), compute="bf16")
+    work = Workload(model=model, settings=settings_of(load_recipe("full")), compute="bf16")
     assert sum(tensor.elements for tensor in trained_tensors(work)) == model.num_params
 
 

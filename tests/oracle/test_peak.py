@@ -91,10 +91,10 @@ def traced_peak(work: Workload, layout: Layout, *, zero_stage: ZeroStage) -> int
     """Bytes beyond the parameters at the peak of one forward and backward pass."""
     torch.manual_seed(0)
     model = prepare(build(work.model), work, zero_stage=zero_stage).train()
-    base = model.get_base_model() if work.recipe.adapter is not None else model
+    base = model.get_base_model() if work.settings.adapter is not None else model
     trl_utils.add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
     if layout.activation_checkpointing:
-        quantization = work.recipe.quantization
+        quantization = work.settings.quantization
         reentrant = quantization is not None and quantization.hides_inputs
         base.activation_checkpointing_enable(
             {"use_reentrant": reentrant}, every_n_layers=layout.checkpoint_every
@@ -178,8 +178,7 @@ def test_peak_of_an_int8_base(
 def hold_against_trace(
     work: Workload, micro_batch_size: int, *, zero_stage: ZeroStage, checkpointing: int
 ) -> None:
-    recipe = structs.replace(work.recipe, sequence_length=SEQUENCE_LENGTH)
-    work = structs.replace(work, recipe=recipe)
+    work = work.with_settings(sequence_length=SEQUENCE_LENGTH)
     layout = Layout(
         strategy="zero2" if zero_stage else "single",
         world_size=1,

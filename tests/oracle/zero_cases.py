@@ -48,7 +48,7 @@ class ZeroCase:
     def workload(self) -> Workload:
         work = workload_of(SHAPE, self.method, "bf16", 0.0, "all-linear")
         changes = {"sequence_length": self.sequence_length, "loss": self.loss}
-        return structs.replace(work, recipe=structs.replace(work.recipe, **changes))
+        return work.with_settings(**changes)
 
     @property
     def layout(self) -> Layout:

@@ -152,7 +152,7 @@ def engine_of(case: ZeroCase, tracer: Tracer, checkpoint: Path) -> Any:
     model = loaded(case, tracer, checkpoint)
     load_bytes = sum(tracer.phases.get("load", {}).values())
     model = prepare(model, work, zero_stage=case.layout.zero_stage).train()
-    base = model.get_base_model() if work.recipe.adapter is not None else model
+    base = model.get_base_model() if work.settings.adapter is not None else model
     checkpointing = activation_checkpointing(plan)
     if checkpointing["gradient_checkpointing"]:
         base.gradient_checkpointing_enable(checkpointing["gradient_checkpointing_kwargs"])

@@ -103,7 +103,7 @@ def test_every_recipe_plans_or_says_why_not(name: str, machine: str) -> None:
             decide(request)
         return
     chosen = decide(request).chosen
-    planned = chosen.workload.recipe
+    planned = chosen.workload.settings
     assert planned.global_batch_size % recipe.global_batch_size == 0
     assert (planned.adapter, planned.optimizer) == (recipe.adapter, recipe.optimizer)
     assert (planned.data, planned.packing) == (recipe.data, bool(recipe.packing))

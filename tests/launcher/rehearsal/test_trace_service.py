@@ -18,6 +18,7 @@ from planner.models.model_spec import ModelSpec
 from planner.models.traced_model import traced_spec
 from planner.recipes.load_recipe import load_recipe
 from planner.workload.dtypes import numerics
+from planner.workload.settings import settings_of
 from planner.workload.workload import Workload
 from tests.launcher.launching import launch
 from tests.planner.cli.test_plan_command import error_of, plan
@@ -78,7 +79,7 @@ def test_the_shape_is_the_one_that_formulas_count(name: str) -> None:
 def test_experts_are_stacked_where_transformers_own_mapping_says_so(name: str) -> None:
     spec = structs.replace(load_model(name).spec, num_layers=4)
     recipe = load_recipe("lora")
-    work = Workload(model=spec, recipe=recipe, compute="bf16")
+    work = Workload(model=spec, settings=settings_of(recipe), compute="bf16")
     with quiet_libraries():
         answer = shape(config_from_spec(spec))
     assert answer["stacked_params"] == stacked_params(work)
@@ -89,7 +90,7 @@ def test_a_traced_mixture_stacks_its_experts_too() -> None:
         config = transformers.AutoConfig.for_model(**MIXTURE).to_dict()
         found = traced_spec(shape(config), "ernie4_5_moe", "{}")
     assert found.stacked_params == 8 * 2 * 32 * 64
-    work = Workload(model=found, recipe=load_recipe("lora"), compute="bf16")
+    work = Workload(model=found, settings=settings_of(load_recipe("lora")), compute="bf16")
     kinds = numerics(method="lora", compute="bf16", zero_stage=0)
     assert loading_bytes(work, kinds) == 2 * found.stacked_params
 

@@ -72,7 +72,7 @@ def test_packing_is_trls(every: list[int]) -> None:
 def test_the_length_comes_from_the_data() -> None:
     """The least multiple of 64 that holds 99 of 100; the rest is told."""
     plan = decided(data=data())
-    assert plan.chosen.workload.recipe.sequence_length == 448
+    assert plan.chosen.workload.settings.sequence_length == 448
     found = epochs_of(plan.chosen, known())
     assert (found.num_truncated, found.tokens_lost) == (10, 25_520)
     assert found.num_steps == 3 * 63
@@ -84,7 +84,7 @@ def test_the_length_comes_from_the_data() -> None:
 
 def test_a_pinned_length_is_obeyed_and_told() -> None:
     plan = decided(data=data(), sequence_length=128)
-    assert plan.chosen.workload.recipe.sequence_length == 128
+    assert plan.chosen.workload.settings.sequence_length == 128
     (_, line) = data_rows(plan.chosen, data(), plan.packed)[1]
     assert line == "128 tokens: 200 samples are cut (20.0%) and lose 47,400 tokens"
 
@@ -93,7 +93,7 @@ def test_the_models_positions_bound_it() -> None:
     long = TokenLengths({100_000: 1})
     plan = decided(data=data(long))
     positions = plan.request.model.spec.max_position_embeddings
-    assert plan.chosen.workload.recipe.sequence_length == positions
+    assert plan.chosen.workload.settings.sequence_length == positions
 
 
 def test_what_does_not_fit_is_planned_at_the_recipes_length() -> None:
@@ -101,7 +101,7 @@ def test_what_does_not_fit_is_planned_at_the_recipes_length() -> None:
     asked = request(cards(1, 10), data=long, method="qlora", micro_batch_size=1)
     with pytest.raises(NothingFitsError, match="short"):
         decide(request(cards(1, 10), sequence_length=8000, method="qlora"))
-    assert decide_with_data(asked).chosen.workload.recipe.sequence_length == 2048
+    assert decide_with_data(asked).chosen.workload.settings.sequence_length == 2048
 
 
 def test_packing_is_advised_where_it_pays() -> None:
@@ -140,7 +140,7 @@ def test_packing_is_not_advised_where_documents_would_see_each_other() -> None:
 
 def test_packed_as_asked() -> None:
     plan = decided(data=data(), packing=True)
-    recipe = plan.chosen.workload.recipe
+    recipe = plan.chosen.workload.settings
     assert (recipe.packing, recipe.sequence_length) == (True, 2048)
     found = epochs_of(plan.chosen, known())
     assert found.packed
@@ -171,7 +171,7 @@ def test_an_unknown_tokenizer_is_told() -> None:
         section=DataSection(source="a.jsonl"), known=None, why_unknown="the hub cannot be reached"
     )
     plan = decided(data=unknown)
-    assert plan.chosen.workload.recipe.sequence_length == 2048
+    assert plan.chosen.workload.settings.sequence_length == 2048
     assert data_rows(plan.chosen, unknown, plan.packed) == [
         ("Data", "token lengths unknown, planned for 2,048: the hub cannot be reached")
     ]

@@ -94,7 +94,7 @@ def test_pinned_settings_are_obeyed() -> None:
     assert layout.strategy == "zero3"
     assert (layout.micro_batch_size, layout.gradient_accumulation_steps) == (2, 4)
     assert layout.activation_checkpointing
-    assert decision.chosen.workload.recipe.sequence_length == 1024
+    assert decision.chosen.workload.settings.sequence_length == 1024
 
 
 def test_every_layer_or_every_nth_is_recomputed_as_pinned() -> None:

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, NothingFitsError, UserError
 from planner.base.preset_files import preset_names
@@ -32,9 +31,8 @@ def what_if(decision: Decision) -> WhatIf:
 def fits(decision: Decision, *, micro_batch: int | None = None, length: int | None = None) -> bool:
     chosen = decision.chosen
     layout = chosen.layout._replace(micro_batch_size=micro_batch or chosen.layout.micro_batch_size)
-    recipe = chosen.workload.recipe
-    recipe = structs.replace(recipe, sequence_length=length or recipe.sequence_length)
-    work = structs.replace(chosen.workload, recipe=recipe)
+    asked = length or chosen.workload.settings.sequence_length
+    work = chosen.workload.with_settings(sequence_length=asked)
     changed = replace(chosen, layout=layout, workload=work)
     return changed.fits(decision.request.budget_bytes)
 
@@ -48,7 +46,7 @@ def test_the_largest_micro_batch_fits_and_one_more_does_not(decision: Decision) 
 
 def test_the_longest_sequence_fits_and_one_step_more_does_not(decision: Decision) -> None:
     most = what_if(decision).longest_sequence
-    assert most > decision.chosen.workload.recipe.sequence_length
+    assert most > decision.chosen.workload.settings.sequence_length
     assert fits(decision, length=most)
     assert not fits(decision, length=most + LENGTH_STEP)
 
@@ -132,8 +130,8 @@ def test_pinned_numerics_are_obeyed() -> None:
     }
     work = decide(request(cards(1, 48), **pinned)).chosen.workload
     assert (work.loss, work.compute) == ("standard", "fp16")
-    assert work.recipe.adapter is not None
-    assert work.recipe.adapter.target_modules == ("q_proj", "v_proj")
+    assert work.settings.adapter is not None
+    assert work.settings.adapter.target_modules == ("q_proj", "v_proj")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from planner.recipes.load_recipe import load_recipe
 from planner.workload.dtypes import Numerics, numerics
 from planner.workload.layout import Layout
 from planner.workload.optimizers import optimizers
+from planner.workload.settings import settings_of
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Workload
 
@@ -24,7 +25,7 @@ CHATGLM3 = load_model("chatglm3-6b-base").spec
 
 def workload(method: Method, *, sequence_length: int = 2048) -> Workload:
     recipe = structs.replace(load_recipe(method), sequence_length=sequence_length)
-    return Workload(model=CHATGLM3, recipe=recipe, compute="bf16")
+    return Workload(model=CHATGLM3, settings=settings_of(recipe), compute="bf16")
 
 
 def layout(
@@ -123,7 +124,9 @@ def test_random_weights_of_a_mixture_are_not_stacked(
     """Under ZeRO-3 those that nothing quantizes are stacked on the host; where all is trained,
     setting up ZeRO-1 and 2 takes more than the stacks."""
     recipe = load_recipe(method)
-    work = Workload(model=load_model("olmoe-1b-7b").spec, recipe=recipe, compute="bf16")
+    work = Workload(
+        model=load_model("olmoe-1b-7b").spec, settings=settings_of(recipe), compute="bf16"
+    )
     where = layout(strategy=strategy, world_size=ranks)
     from_files = footprint(work, where, "cuda").phases["load"]
     random = load_without_files(work, where, "cuda")

@@ -18,6 +18,7 @@ from planner.recipes.load_recipe import load_recipe
 from planner.recipes.recipe import Recipe
 from planner.workload.dtypes import numerics
 from planner.workload.layout import Layout
+from planner.workload.settings import settings_of
 from planner.workload.workload import Workload
 
 MODELS = ("chatglm3-6b-base", "llama-3.1-8b", "gemma-2-2b", "qwen3-30b-a3b")
@@ -51,7 +52,9 @@ def layout_of(
 
 
 def predicted(spec: ModelSpec, recipe: Recipe, layout: Layout) -> Footprint:
-    return footprint(Workload(model=spec, recipe=recipe, compute="bf16"), layout, "cuda")
+    return footprint(
+        Workload(model=spec, settings=settings_of(recipe), compute="bf16"), layout, "cuda"
+    )
 
 
 points = given(
@@ -68,17 +71,17 @@ few = settings(max_examples=25, deadline=None)
 def test_more_never_needs_less(
     name: str, recipe: str, strategy: Strategy, checkpointing: int
 ) -> None:
-    spec, settings_of = spec_of(name), recipe_of(recipe)
+    spec, trained = spec_of(name), recipe_of(recipe)
     layout = layout_of(strategy, checkpointing=checkpointing)
-    here = predicted(spec, settings_of, layout).peak_allocated_bytes
+    here = predicted(spec, trained, layout).peak_allocated_bytes
     more = {
-        "samples": (spec, settings_of, layout_of(strategy, samples=3, checkpointing=checkpointing)),
+        "samples": (spec, trained, layout_of(strategy, samples=3, checkpointing=checkpointing)),
         "length": (spec, recipe_of(recipe, length=1024), layout),
         "rank": (spec, recipe_of(recipe, rank=64), layout),
-        "layers": (structs.replace(spec, num_layers=12), settings_of, layout),
+        "layers": (structs.replace(spec, num_layers=12), trained, layout),
         "hidden size": (
             structs.replace(spec, hidden_size=spec.hidden_size + 512),
-            settings_of,
+            trained,
             layout,
         ),
     }
@@ -150,7 +153,7 @@ def test_layers_laid_end_to_end_are_the_whole_model(
     name: str, recipe: str, checkpointing: int
 ) -> None:
     """One run of each kind of layer gives what running every layer gives."""
-    work = Workload(model=spec_of(name), recipe=recipe_of(recipe), compute="bf16")
+    work = Workload(model=spec_of(name), settings=settings_of(recipe_of(recipe)), compute="bf16")
     batch = worst_batch(work, layout_of("single", samples=2), "cuda")
     kinds = numerics(method=work.method, compute="bf16", zero_stage=0)
     whole = ModelPass(

@@ -17,12 +17,15 @@ from planner.recipes.load_recipe import load_recipe
 from planner.workload.dtypes import numerics
 from planner.workload.layout import Layout
 from planner.workload.parameters import Sized, parameters
+from planner.workload.settings import settings_of
 from planner.workload.workload import Workload
 from planner.workload.zero_buckets import zero_section
 from tests.planner.builders import cards
 
 FULL = Workload(
-    model=load_model("chatglm3-6b-base").spec, recipe=load_recipe("full"), compute="bf16"
+    model=load_model("chatglm3-6b-base").spec,
+    settings=settings_of(load_recipe("full")),
+    compute="bf16",
 )
 GROUP = (Sized("a", (5,), True), Sized("b", (8,), True), Sized("c", (2,), True))
 
@@ -53,7 +56,7 @@ def test_sub_groups_close_when_they_are_full() -> None:
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_every_parameter_is_named_once(method: str) -> None:
-    work = structs.replace(FULL, recipe=load_recipe(method))
+    work = structs.replace(FULL, settings=settings_of(load_recipe(method)))
     every = list(parameters(work))
     assert len({each.name for each in every}) == len(every)
     adapters = work.adapter_params
@@ -104,7 +107,8 @@ def test_pinned_blocks_are_powers_of_two() -> None:
 def test_parameters_are_all_that_a_preset_has(name: str, method: str) -> None:
     """Each once; optimizers and ZeRO read this list, and counts are the published ones."""
     preset = load_model(name)
-    work = structs.replace(FULL, model=preset.spec, recipe=load_recipe(method))
+    settings = settings_of(load_recipe(method))
+    work = structs.replace(FULL, model=preset.spec, settings=settings)
     every = list(parameters(work))
     assert len({each.name for each in every}) == len(every)
     trained = sum(each.elements for each in every if each.trains)
@@ -120,7 +124,7 @@ def test_layers_in_the_middle_gather_alike(
 ) -> None:
     """A run of a few layers says what a run of all of them does, in the same order."""
     model = load_model(name).spec
-    work = Workload(model=model, recipe=load_recipe("lora"), compute="bf16")
+    work = Workload(model=model, settings=settings_of(load_recipe("lora")), compute="bf16")
     zero = zero_section(work, layout("zero3", ranks=4))
     assert zero is not None
     run = gathering.gathered.__wrapped__

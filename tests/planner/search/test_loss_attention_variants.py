@@ -126,7 +126,7 @@ def test_so_do_those_of_the_fused_loss_on_the_cpu(method: Method, length: int) -
         )
         stock = Candidate(workload=own, layout=layout, cluster=asked.cluster)
         fused = replace(stock, workload=other)
-        assert stock.workload.recipe.loss == "standard"
+        assert stock.workload.settings.loss == "standard"
         assert stock.ranking_time_s - fused.ranking_time_s <= most_saved_s(stock)
         saved = stock.memory.peak_allocated_bytes - fused.memory.peak_allocated_bytes
         assert saved <= most_saved_bytes(other, stock)

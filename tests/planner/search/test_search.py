@@ -97,8 +97,7 @@ def every_candidate(request: Request) -> Iterator[Priced]:
             if broken_rule(Combination.of(*where, attention=choice.attention), pinned=pinned):
                 continue
             changed = {"loss": choice.loss, "attention": choice.attention}
-            recipe = structs.replace(own.recipe, **changed)
-            work = structs.replace(own, recipe=recipe)
+            work = own.with_settings(**changed)
             capability = cluster.accelerator.compute_capability
             taken = footprint(work, layout, cluster.device, compute_capability=capability)
             memory = device_memory(taken, cluster, method)

@@ -31,6 +31,7 @@ from planner.speed.throughput import throughput
 from planner.tape.counting_tape import Kernel
 from planner.workload.dtypes import numerics
 from planner.workload.layout import Layout, divisors, series
+from planner.workload.settings import settings_of
 from planner.workload.workload import Batch, Workload
 from tests.planner.builders import cards
 
@@ -41,7 +42,7 @@ A100 = parse_gpus("8xa100-sxm-80gb")
 
 def workload(method: Method, length: int = 1024, **changes: Any) -> Workload:
     recipe = structs.replace(load_recipe(method), sequence_length=length, **changes)
-    return Workload(model=LLAMA, recipe=recipe, compute="bf16")
+    return Workload(model=LLAMA, settings=settings_of(recipe), compute="bf16")
 
 
 def layout(strategy: Strategy, ranks: int, steps: int = 1, **changes: Any) -> Layout:
@@ -361,7 +362,9 @@ def test_a_faster_network_is_faster() -> None:
 
 def test_where_layers_would_have_to_be_split() -> None:
     large = Workload(
-        model=load_model("llama-2-70b").spec, recipe=load_recipe("full"), compute="bf16"
+        model=load_model("llama-2-70b").spec,
+        settings=settings_of(load_recipe("full")),
+        compute="bf16",
     )
     assert must_be_split(large, parse_gpus("8xrtx-4090"), 3 * GIB)
     assert not must_be_split(large, parse_gpus("8xh100"), 79 * GIB)

@@ -19,9 +19,8 @@ NAMES: tuple[OptimizerName, ...] = get_args(OptimizerName)
 
 def states(method: Method, name: OptimizerName) -> int:
     work = workload(method)
-    changed = structs.replace(work.recipe.optimizer, name=name)
-    recipe = structs.replace(work.recipe, optimizer=changed)
-    work = structs.replace(work, recipe=recipe)
+    changed = structs.replace(work.settings.optimizer, name=name)
+    work = work.with_settings(optimizer=changed)
     return footprint(work, layout(), "cuda").phases["optimizer_step"]["optimizer_states"]
 
 
@@ -53,7 +52,7 @@ def test_an_unknown_name() -> None:
 
 def test_the_plan_has_the_optimizer_that_was_asked_for() -> None:
     chosen = decide(request(cards(1, 24), optimizer="paged_adamw_8bit")).chosen
-    assert chosen.workload.recipe.optimizer.name == "paged_adamw_8bit"
+    assert chosen.workload.settings.optimizer.name == "paged_adamw_8bit"
 
 
 def test_paged_states_are_the_hosts() -> None:
@@ -85,7 +84,7 @@ def test_states_in_8_bit_are_taken_where_nothing_else_fits(model: str, name: Opt
     """It changes the mathematics, so the reason says it."""
     pinned: dict[str, Any] = {"model": model, "method": "full", "sequence_length": 512}
     decision = decide(request(cards(1, 16), **pinned))
-    assert decision.chosen.workload.recipe.optimizer.name == name
+    assert decision.chosen.workload.settings.optimizer.name == name
     assert f"{name} (8-bit states)" in decision.why
     with pytest.raises(NothingFitsError):
         decide(request(cards(1, 16), optimizer="adamw_torch_fused", **pinned))

@@ -1,0 +1,55 @@
+"""Training settings of one workload: a recipe's, with everything open filled in."""
+
+from planner.base.strict_yaml import Spec
+from planner.plan.data_section import DataSection
+from planner.plan.schema import (
+    AdapterSection,
+    OptimizerSection,
+    QuantizationSection,
+    ScheduleSection,
+    refuse_dora_on_int8,
+)
+from planner.plan.vocabulary import AttentionName, Loss, Method
+from planner.recipes.recipe import Recipe
+
+
+class TrainingSettings(Spec):
+    """What trains and how, apart from the model, the machine and the layout."""
+
+    method: Method
+    adapter: AdapterSection | None
+    quantization: QuantizationSection | None
+    global_batch_size: int
+    """Samples per optimizer step over all ranks."""
+    sequence_length: int
+    """Tokens per sample, or per packed row."""
+    packing: bool
+    """Whether several samples share a row without attending to each other."""
+    optimizer: OptimizerSection
+    schedule: ScheduleSection
+    epochs: float
+    data: DataSection
+    attention: AttentionName
+    """The implementation asked for; a model may admit only another (``Workload.attention``)."""
+    loss: Loss
+
+    def __post_init__(self) -> None:
+        refuse_dora_on_int8(self.adapter, self.quantization)
+
+
+def settings_of(recipe: Recipe) -> TrainingSettings:
+    """Return the recipe's settings, with the usual value for each one it leaves open."""
+    return TrainingSettings(
+        method=recipe.method,
+        adapter=recipe.adapter,
+        quantization=recipe.quantization,
+        global_batch_size=recipe.global_batch_size,
+        sequence_length=recipe.sequence_length,
+        packing=bool(recipe.packing),
+        optimizer=recipe.optimizer,
+        schedule=recipe.schedule,
+        epochs=recipe.epochs,
+        data=recipe.data,
+        attention=recipe.attention or "sdpa",
+        loss=recipe.loss or "fused",
+    )
