@@ -13,7 +13,6 @@ alive together).
 """
 
 from collections import Counter
-from typing import NamedTuple
 
 from msgspec import structs
 
@@ -23,31 +22,9 @@ from planner.hardware.cluster import Device
 from planner.memory.footprint import Footprint, Parts, worst_batch
 from planner.memory.micro_batch import Amounts, forward_alone
 from planner.memory.workspaces import cublas_bytes
-from planner.search.candidate import Candidate
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.workload import Batch, Workload
-
-
-class BetweenSteps(NamedTuple):
-    """Bytes by part at the largest moment of each."""
-
-    evaluation: Parts
-    generation: Parts
-
-
-def between_steps(chosen: Candidate) -> BetweenSteps:
-    """Of an evaluation whose batches are as large as a micro-batch, and of a generated sample."""
-    workload, layout, device = chosen.workload, chosen.layout, chosen.cluster.device
-    capability = chosen.cluster.accelerator.compute_capability
-    return BetweenSteps(
-        evaluation=evaluation_parts(
-            workload, layout, device, chosen.footprint, compute_capability=capability
-        ),
-        generation=generation_parts(
-            workload, layout, device, chosen.footprint, compute_capability=capability
-        ),
-    )
 
 
 def evaluation_parts(

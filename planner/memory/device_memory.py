@@ -4,13 +4,13 @@ that, the allocator's cache, context, communicators."""
 from functools import cache
 from typing import NamedTuple
 
-from planner.base.measured_ratios import peak_ratio
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.base.units import MIB
 from planner.hardware.cluster import Cluster
 from planner.memory.footprint import Footprint
 from planner.plan.vocabulary import Method
+from planner.workload.measured_ratios import peak_ratio
 
 
 class Ratio(Spec):

@@ -7,11 +7,11 @@ from rich.text import Text
 
 from planner.base.units import MIB
 from planner.decision.choose import Decision
-from planner.memory.between_steps import BetweenSteps, between_steps
 from planner.plan.vocabulary import PARTS
 from planner.report.formulas import AliveTensors, Formula, alive_at_the_peak, formulas
 from planner.report.tables import plain_table
 from planner.report.zero_formulas import Moment, Term, deepspeed_moments
+from planner.search.between_steps import BetweenSteps, between_steps
 
 SHOWN = 30
 

@@ -11,11 +11,11 @@ from planner.hardware.cluster import Cluster
 from planner.hardware.gpu_subsets import better_subset
 from planner.hardware.machine import Selection, nvlink_bytes_per_s, selection
 from planner.hardware.machine_readings import PairReading
-from planner.memory.between_steps import between_steps
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import SCHEMA_VERSION
 from planner.report.data_rows import data_document, run_time_s
 from planner.report.speed_rows import speed_document
+from planner.search.between_steps import between_steps
 from planner.search.candidate import Candidate
 
 

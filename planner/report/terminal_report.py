@@ -4,7 +4,6 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from planner.base.measured_ratios import peak_ratio
 from planner.base.units import MIB, format_count, format_gib
 from planner.decision.choose import Decision
 from planner.memory.device_memory import overheads
@@ -17,6 +16,7 @@ from planner.report.speed_rows import speed_rows
 from planner.report.tables import facts, plain_table
 from planner.report.what_if_report import what_if_section
 from planner.search.candidate import Candidate
+from planner.workload.measured_ratios import peak_ratio
 
 PHASE_TITLES: dict[Phase, str] = {
     "load": "load",

@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from planner.base.measured_ratios import RunRatio, time_ratio
 from planner.hardware.cluster import Cluster
 from planner.speed.bottleneck import Bottleneck, bottleneck_of
 from planner.speed.card_rates import rates
 from planner.speed.step_time import StepTime, step_time
 from planner.workload.layout import Layout
+from planner.workload.measured_ratios import RunRatio, time_ratio
 from planner.workload.workload import Workload
 
 MILLION = 1_000_000

@@ -2,11 +2,11 @@
 
 import pytest
 
-from planner.base.measured_ratios import peak_ratio
 from planner.base.units import MIB
 from planner.decision.method_search import search_method
 from planner.memory.device_memory import DeviceMemory, overheads
 from planner.plan.vocabulary import METHODS, Method
+from planner.workload.measured_ratios import peak_ratio
 from tests.planner.builders import cards, request
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from planner.decision.choose import decide
-from planner.memory.between_steps import between_steps
 from planner.plan.vocabulary import METHODS, Method, Part, ZeroStage
 from planner.report.formulas import alive_at_the_peak, formulas
 from planner.report.zero_formulas import deepspeed_moments
+from planner.search.between_steps import between_steps
 from tests.planner.builders import cards, request
 from tests.planner.cli.test_plan_command import plan
 

@@ -7,7 +7,6 @@ import pytest
 from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, UnknownNameError
-from planner.base.measured_ratios import time_ratio
 from planner.base.preset_files import preset_names
 from planner.base.units import GIB
 from planner.decision.model_parallelism import must_be_split
@@ -31,6 +30,7 @@ from planner.speed.throughput import throughput
 from planner.tape.counting_tape import Kernel
 from planner.workload.dtypes import numerics
 from planner.workload.layout import Layout, divisors, series
+from planner.workload.measured_ratios import time_ratio
 from planner.workload.settings import settings_of
 from planner.workload.workload import Batch, Workload
 from tests.planner.builders import cards
