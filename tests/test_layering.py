@@ -1,103 +1,280 @@
-"""The arrows of the architecture, read from the source: who may import whom."""
+"""The order of the packages and what each may touch, read from the source.
+
+A package imports only packages that stand below it, no module takes part in an import circle,
+and drawing, processes, files and the training stack stay where they are named here.
+"""
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TRAINING_STACK = {"torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "datasets"}
-LAUNCHER_MAY_USE = {
-    "planner.base.command_line",
-    "planner.hardware.cuda_toolkits",
-    "planner.plan.data_section",
-    "planner.hardware.detect",
-    "planner.base.errors",
-    "planner.hardware.cluster",
-    "planner.hardware.machine",
-    "planner.datasets.token_lengths",
-    "planner.hardware.network",
-    "planner.hardware.nvml",
-    "planner.hardware.machine_readings",
-    "planner.workload.optimizers",
-    "planner.plan.schema",
-    "planner.base.validation_messages",
-    "planner.plan.prediction_section",
-    "planner.base.preset_files",
-    "planner.search.repredict",
-    "planner.workload.rules",
-    "planner.base.strict_yaml",
-    "planner.plan.training_sections",
-    "planner.base.units",
-    "planner.base.whole_file",
+
+PLANNER = {
+    "base": set(),
+    "hardware": {"base"},
+    "plan": {"base", "hardware"},
+    "models": {"base", "plan"},
+    "datasets": {"base", "plan"},
+    "recipes": {"base", "plan", "datasets"},
+    "workload": {"base", "hardware", "plan", "models", "recipes"},
+    "tape": {"base", "hardware", "workload"},
+    "forward": {"hardware", "models", "workload", "tape"},
+    "memory": {"base", "hardware", "plan", "models", "workload", "tape", "forward"},
+    "allocator": {"base", "hardware", "workload", "tape", "forward", "memory"},
+    "speed": {"base", "hardware", "plan", "models", "recipes", "workload", "tape", "forward"},
+    "search": {
+        *("base", "hardware", "plan", "models", "workload", "tape", "forward", "memory", "speed"),
+    },
+    "decision": {
+        *("base", "hardware", "plan", "models", "datasets", "recipes", "workload"),
+        *("memory", "speed", "search"),
+    },
+    "training_stack": {"base", "plan", "models", "datasets", "workload"},
+    "report": {
+        *("base", "hardware", "plan", "models", "datasets", "recipes", "workload", "tape"),
+        *("forward", "memory", "speed", "search", "decision"),
+    },
+    "cli": {
+        *("base", "hardware", "plan", "models", "datasets", "recipes", "workload", "decision"),
+        *("training_stack", "report"),
+    },
 }
-AT_THE_EDGE = {
-    "__main__",
-    "cli",
-    "command_line",
-    "explanation",
-    "host_reading",
-    "html_report",
-    "what_if_report",
-    "listing",
-    "machine_options",
-    "machine_report",
-    "nvml",
-    "nvml_calls",
-    "nvml_links",
-    "options",
-    "planned_data",
-    "report",
-    "tables",
-    "tracing",
+"""Packages of the planner, lowest first, and the packages that each may import."""
+
+LAUNCHER = {
+    "storage": set(),
+    "run": {"storage"},
+    "doctor": set(),
+    "chatglm": {"storage"},
+    "base_model": {"storage", "chatglm"},
+    "data": {"storage", "run", "base_model"},
+    "display": {"run"},
+    "faults": {"storage", "run", "display"},
+    "training": {"storage", "run", "data", "display", "faults"},
+    "rehearsal": {"storage", "training"},
+    "merging": {"storage", "run", "data", "training"},
+    "quiz": {"run", "data", "display", "training"},
+    "lifecycle": {"storage", "run", "base_model", "data", "faults", "training"},
+    "nodes": {"storage", "run", "data", "display", "faults", "lifecycle"},
+    "engines": {"storage", "run", "lifecycle"},
+    "cli": {
+        *("run", "doctor", "chatglm", "rehearsal", "merging", "lifecycle", "nodes", "engines"),
+    },
 }
-"""Modules of the planner that read the machine, start processes or draw; all others are pure."""
-EDGES = {"argparse", "os", "subprocess", "pynvml", "rich", "typer", "sys"}
-NO_EDGE = {"sys.getrefcount", "sys.modules"}
-"""Reads this process's own objects, nothing outside."""
+"""Packages of the launcher, lowest first, and the packages that each may import."""
+
+PLANNER_USED_BY_THE_LAUNCHER = {
+    *("planner.base", "planner.plan", "planner.hardware"),
+    *("planner.workload.rules", "planner.workload.optimizers"),
+    *("planner.search.repredict", "planner.datasets.token_lengths"),
+}
+"""A package, or one module of it."""
+
+TRAINING_STACK = {
+    *("accelerate", "bitsandbytes", "datasets", "deepspeed", "peft", "torch", "transformers"),
+    "trl",
+}
+IMPORTS_THE_TRAINING_STACK = {
+    *("launcher/chatglm", "launcher/merging", "launcher/rehearsal", "launcher/training"),
+    *("launcher/data/preparation.py", "launcher/data/tables.py", "launcher/data/readers.py"),
+    *("launcher/doctor/probes.py", "launcher/lifecycle/prepare.py"),
+    *("launcher/nodes/link_speed.py", "launcher/nodes/meeting.py", "launcher/quiz/answering.py"),
+}
+"""Where torch and its friends are imported with the module; elsewhere a function imports them."""
+
+DRAWS = {
+    *("planner/report", "planner/cli", "launcher/display", "launcher/cli"),
+    *("launcher/data/preparation_progress.py", "launcher/doctor/examination.py"),
+    *("launcher/faults/outcome.py", "launcher/nodes/first_meeting.py", "launcher/nodes/table.py"),
+    *("launcher/quiz/__main__.py", "launcher/rehearsal/rehearse.py", "launcher/rehearsal/table.py"),
+}
+STARTS_PROCESSES = {
+    *("planner/training_stack", "launcher/run/process.py"),
+    *("launcher/doctor/probes.py", "launcher/doctor/system.py", "launcher/doctor/trials.py"),
+    *("launcher/engines/client_command.py", "launcher/engines/hosts_check.py"),
+    *("launcher/engines/hosts_run.py", "launcher/engines/slurm_client.py"),
+    "launcher/lifecycle/record.py",
+}
+READS_NVML = {"planner/hardware", "launcher/display/sensors.py"}
+OPENS_FILES = {
+    *("planner/base/output_file.py", "planner/base/strict_yaml.py"),
+    "planner/hardware/linux_host.py",
+}
+"""Modules of the planner that open files; all others get values."""
+FILE_CALLS = {"open", "read_bytes", "read_text", "write_bytes", "write_text"}
+
+MOST_MODULES = 20
+"""In one folder."""
+
+Import = tuple[str, str, bool]
+"""A module, the name taken from it ("" for the module itself), and whether a function does it."""
 
 
 def modules(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-def imports(path: Path) -> Iterator[str]:
-    yield from (module for module, _ in members(path))
+def place(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
-def members(path: Path) -> Iterator[tuple[str, str]]:
-    """Modules and the names taken from them; a module imported whole gives all of its names."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, "*") for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            yield from ((node.module, alias.name) for alias in node.names)
+def dotted(path: Path) -> str:
+    return place(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def top(name: str) -> str:
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> tuple[Import, ...]:
+    return tuple(_imports(tree(path), inside=False))
+
+
+def _imports(node: ast.AST, *, inside: bool) -> Iterator[Import]:
+    """Imports for type checkers alone are not counted: they run nowhere."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    if isinstance(node, ast.Import):
+        yield from ((alias.name, "", inside) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module is not None:
+        yield from ((node.module, alias.name, inside) for alias in node.names)
+    inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    for child in ast.iter_child_nodes(node):
+        yield from _imports(child, inside=inside)
+
+
+def top_level(name: str) -> str:
     return name.partition(".")[0]
 
 
-@pytest.mark.parametrize("path", modules("planner"), ids=lambda path: path.stem)
+def is_within(path: Path, places: set[str]) -> bool:
+    return any(place(path) == each or place(path).startswith(f"{each}/") for each in places)
+
+
+def imported_packages(path: Path, top: str) -> set[str]:
+    """Packages of ``top`` that a module imports, its own among them."""
+    names = {f"{module}.{name}" for module, name, _ in imports(path) if top_level(module) == top}
+    return {name.split(".")[1] for name in names}
+
+
+def test_every_package_stands_in_the_order() -> None:
+    for top, order in (("planner", PLANNER), ("launcher", LAUNCHER)):
+        packages = {path.parent.relative_to(ROOT / top).parts[:1] for path in modules(top)}
+        assert {parts[0] for parts in packages if parts} == set(order)
+
+
+@pytest.mark.parametrize("order", [PLANNER, LAUNCHER], ids=["planner", "launcher"])
+def test_arrows_lead_down(order: dict[str, set[str]]) -> None:
+    names = list(order)
+    for number, name in enumerate(names):
+        assert order[name] <= set(names[:number]), name
+
+
+@pytest.mark.parametrize("top", ["planner", "launcher"])
+def test_a_package_imports_what_the_order_allows_and_nothing_is_allowed_in_vain(top: str) -> None:
+    order = {"planner": PLANNER, "launcher": LAUNCHER}[top]
+    used: dict[str, set[str]] = {name: set() for name in order}
+    for path in modules(top):
+        parts = path.relative_to(ROOT / top).parts
+        if len(parts) > 1:
+            used[parts[0]] |= imported_packages(path, top) - {parts[0]}
+    assert used == order
+
+
+def test_memory_and_speed_do_not_know_each_other() -> None:
+    assert "speed" not in PLANNER["memory"]
+    assert "memory" not in PLANNER["speed"]
+
+
+@pytest.mark.parametrize("path", modules("planner"), ids=place)
 def test_the_planner_knows_no_launcher_and_no_training_stack(path: Path) -> None:
-    assert {top(name) for name in imports(path)}.isdisjoint(TRAINING_STACK | {"launcher"})
+    used = {top_level(module) for module, _, _ in imports(path)}
+    assert used.isdisjoint(TRAINING_STACK | {"launcher"})
 
 
-@pytest.mark.parametrize("path", modules("launcher"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", modules("launcher"), ids=place)
 def test_the_launcher_knows_the_plan_and_not_how_it_was_made(path: Path) -> None:
-    used = {name for name in imports(path) if top(name) == "planner"}
-    assert used <= LAUNCHER_MAY_USE
-    assert "presets" not in {top(name) for name in imports(path)}
+    for module, _, _ in imports(path):
+        if top_level(module) == "planner":
+            package = ".".join(module.split(".")[:2])
+            assert {package, module} & PLANNER_USED_BY_THE_LAUNCHER, module
+    assert "presets" not in {top_level(module) for module, _, _ in imports(path)}
 
 
-@pytest.mark.parametrize("path", modules("presets"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", modules("presets"), ids=place)
 def test_presets_import_nothing(path: Path) -> None:
-    assert not list(imports(path))
+    assert not imports(path)
 
 
-@pytest.mark.parametrize("path", modules("planner"), ids=lambda path: path.stem)
-def test_only_the_edge_touches_what_is_outside(path: Path) -> None:
-    used = {f"{module}.{member}" for module, member in members(path)} - NO_EDGE
-    touched = EDGES & {top(member) for member in used}
-    assert bool(touched) == (path.stem in AT_THE_EDGE), touched
+def test_no_module_takes_part_in_an_import_circle() -> None:
+    paths = {dotted(path): path for top in ("planner", "launcher") for path in modules(top)}
+    waiting = {
+        name: {
+            target
+            for module, member, _ in imports(path)
+            for target in (f"{module}.{member}", module)
+            if target in paths and target != name
+        }
+        for name, path in paths.items()
+    }
+    while ready := {name for name, needs in waiting.items() if not needs & waiting.keys()}:
+        for name in ready:
+            del waiting[name]
+    assert not waiting
+
+
+def test_no_folder_has_more_modules_than_a_listing_shows() -> None:
+    for top in ("planner", "launcher"):
+        for folder in {path.parent for path in modules(top)}:
+            count = len(list(folder.glob("*.py")))
+            assert count <= MOST_MODULES, f"{place(folder)} has {count} modules"
+
+
+@pytest.mark.parametrize("top", ["planner", "launcher"])
+def test_a_package_says_what_lives_there_and_imports_nothing(top: str) -> None:
+    for path in modules(top):
+        if path.name == "__init__.py":
+            assert ast.get_docstring(tree(path)), place(path)
+            assert not imports(path), place(path)
+
+
+PRODUCT = [*modules("planner"), *modules("launcher")]
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=place)
+def test_the_training_stack_is_imported_where_it_is_named(path: Path) -> None:
+    early = {top_level(module) for module, _, inside in imports(path) if not inside}
+    if early & TRAINING_STACK:
+        assert is_within(path, IMPORTS_THE_TRAINING_STACK)
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=place)
+def test_drawing_processes_and_nvml_stay_where_they_are_named(path: Path) -> None:
+    used = {top_level(module) for module, _, _ in imports(path)}
+    for libraries, places in (
+        ({"rich"}, DRAWS),
+        ({"subprocess", "multiprocessing"}, STARTS_PROCESSES),
+        ({"pynvml"}, READS_NVML),
+    ):
+        assert is_within(path, places) or not used & libraries, libraries
+
+
+@pytest.mark.parametrize("path", modules("planner"), ids=place)
+def test_the_planner_opens_files_where_they_are_named(path: Path) -> None:
+    called = {node.func for node in ast.walk(tree(path)) if isinstance(node, ast.Call)}
+    methods = {call.attr for call in called if isinstance(call, ast.Attribute)}
+    opened = any(isinstance(call, ast.Name) and call.id == "open" for call in called)
+    assert is_within(path, OPENS_FILES) or not (opened or methods & FILE_CALLS)
+
+
+def test_every_exception_is_needed() -> None:
+    """A place that is named above exists."""
+    named = (IMPORTS_THE_TRAINING_STACK, DRAWS, STARTS_PROCESSES, READS_NVML, OPENS_FILES)
+    for name in set().union(*named):
+        assert (ROOT / name).exists(), name
