@@ -1,5 +1,6 @@
 """Names to files in ``presets/``, and what there is."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -33,15 +34,20 @@ def aliases(kind: Kind) -> dict[str, str]:
     return table.get(kind, {})
 
 
-def resolve_name(kind: Kind, noun: str, name: str) -> str:
-    """The preset's own name, or an error that suggests one."""
+def resolve_name(
+    kind: Kind, noun: str, name: str, more_aliases: Mapping[str, str] | None = None
+) -> str:
+    """Return the preset's own name for a name or an alias.
+
+    Raises ``UnknownNameError``, which suggests the nearest one.
+    """
     wanted = name.lower()
     if _is_preset(kind, wanted):
         return wanted
-    if wanted in aliases(kind):
-        return aliases(kind)[wanted]
-    known = [*preset_names(kind), *aliases(kind)]
-    raise UnknownNameError(noun, name, known, see=f"plan --list {kind}")
+    table = {**aliases(kind), **(more_aliases or {})}
+    if wanted in table:
+        return table[wanted]
+    raise UnknownNameError(noun, name, [*preset_names(kind), *table], see=f"plan --list {kind}")
 
 
 def _is_preset(kind: Kind, name: str) -> bool:

@@ -1,8 +1,13 @@
 """Models that ship with tuneplan: where each lives, its shape and its published size."""
 
-from planner.base.preset_files import ROOT, Source, resolve_name
-from planner.base.strict_yaml import Spec, read_spec
+import re
+from functools import cache
+
+from planner.base.preset_files import ROOT, Source, preset_names, resolve_name
+from planner.base.strict_yaml import Spec, read_spec, read_text
 from planner.models.model_spec import ModelSpec
+
+_HUB_ID = re.compile(r"^hub_id: (\S+)$", re.MULTILINE)
 
 
 class ModelPreset(Spec):
@@ -12,11 +17,25 @@ class ModelPreset(Spec):
     hub_id: str
     source: Source
     native_class: str | None
-    """The transformers class the launcher builds; nothing where only remote code exists."""
+    """The transformers class the launcher builds; None where only remote code exists."""
     expected_params: int
     expected_params_source: str
     spec: ModelSpec
 
 
 def load_model(name: str) -> ModelPreset:
-    return read_spec(ModelPreset, ROOT / "models" / f"{resolve_name('models', 'model', name)}.yaml")
+    """Return the preset of this name, alias or hub id.
+
+    Raises ``UnknownNameError`` where there is none.
+    """
+    hub_ids = _hub_ids() if "/" in name else None
+    file_name = resolve_name("models", "model", name, hub_ids)
+    return read_spec(ModelPreset, ROOT / "models" / f"{file_name}.yaml")
+
+
+@cache
+def _hub_ids() -> dict[str, str]:
+    """Presets by their hub id in lower case: to parse every file would take longer than to plan."""
+    texts = {name: read_text(ROOT / "models" / f"{name}.yaml") for name in preset_names("models")}
+    found = ((_HUB_ID.search(text), name) for name, text in texts.items())
+    return {match[1].lower(): name for match, name in found if match is not None}

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from planner.base.errors import UnknownNameError
-from planner.base.preset_files import Kind, aliases, preset_names, resolve_name
+from planner.base.preset_files import Kind, aliases, preset_names
 from planner.hardware.cards import load_gpu
 from planner.models.model_presets import load_model
 
@@ -37,12 +37,23 @@ def test_card_names(alias: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", preset_names("models"))
 def test_a_model_is_found_by_its_hub_id(name: str) -> None:
-    assert resolve_name("models", "model", load_model(name).hub_id) == name
+    assert load_model(load_model(name).hub_id.lower()).name == name
 
 
 @pytest.mark.parametrize("old_owner", ["THUDM/chatglm3-6b-base", "thudm/chatglm3-6b-base"])
 def test_a_model_is_found_by_its_former_owner(old_owner: str) -> None:
     assert load_model(old_owner).name == "chatglm3-6b-base"
+
+
+def test_a_hub_id_that_is_spelt_wrong_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'qwen/qwen2\.5-7b'"):
+        load_model("Qwen/Qwen2.5_7B")
+
+
+def test_no_alias_repeats_a_hub_id() -> None:
+    assert not {load_model(name).hub_id.lower() for name in preset_names("models")} & set(
+        aliases("models")
+    )
 
 
 @pytest.mark.parametrize("name", ["../tiers", "qwen2.5-7b-1m", "aliases"])
