@@ -19,6 +19,8 @@ class CardClass(Spec):
     name: str
     capability: str
     cards: tuple[str, ...] = ()
+    geforce: bool = False
+    """Whether only GeForce cards take it."""
     product_16: float
     product_32: float
     bandwidth: float
@@ -64,15 +66,16 @@ def speed_data() -> SpeedData:
 
 
 def card_class(card: GpuSpec) -> CardClass:
-    """The class that names the card, else that of its capability or of the next older one."""
+    """Return the class that names the card, else its capability's or the next older one's."""
     classes = speed_data().classes
     named = next((each for each in classes if card.name in each.cards), None)
     if named is not None:
         return named
-    open_to_all = [each for each in classes if not each.cards]
-    own = float(card.compute_capability)
-    older = [each for each in open_to_all if float(each.capability) <= own]
-    return max(older or open_to_all[:1], key=lambda each: float(each.capability))
+    is_geforce = "GeForce" in card.device_name
+    open_to_it = [each for each in classes if not each.cards and (is_geforce or not each.geforce)]
+    capability = float(card.compute_capability)
+    older = [each for each in open_to_it if float(each.capability) <= capability]
+    return max(older or open_to_it[:1], key=lambda each: (float(each.capability), each.geforce))
 
 
 class Rates(NamedTuple):

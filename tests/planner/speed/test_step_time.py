@@ -242,6 +242,12 @@ def test_every_card_has_a_class_of_its_capability(name: str) -> None:
     assert 0.6 < found.bandwidth < 1
 
 
+def test_a_geforce_takes_the_class_of_geforce_cards() -> None:
+    unlisted = structs.replace(load_gpu("rtx-4090"), name="rtx-4060")
+    assert card_class(unlisted).name == "Ada, GeForce"
+    assert card_class(load_gpu("rtx-4000-ada")).name == "Ada, workstation"
+
+
 def test_cards_that_a_class_names_exist() -> None:
     named = [name for each in speed_data().classes for name in each.cards]
     assert set(named) <= set(preset_names("gpus"))
