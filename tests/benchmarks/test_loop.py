@@ -10,8 +10,9 @@ from benchmarks.accuracy.loop import DtypeGroup, one_device
 from benchmarks.accuracy.sources import HoldsOutput
 from planner.allocator.replay import Allocate
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import Method
-from planner.workload.optimizers import optimizers, states_bytes
+from planner.workload.optimizers import states_bytes
 from planner.workload.trained_tensors import counted_tensors
 from tests.benchmarks.test_fsdp import training
 
@@ -48,9 +49,8 @@ def test_states_are_those_of_the_optimizer() -> None:
 def test_old_torch_makes_the_denominators_of_adamw_beside_their_roots() -> None:
     run = training("full")
     tensors = run.trained[0].tensors
-    recipe = run.workload.settings
-    named = structs.replace(recipe.optimizer, name="adamw_torch")
-    work = structs.replace(run.workload, recipe=structs.replace(recipe, optimizer=named))
+    named = structs.replace(run.workload.settings.optimizer, name="adamw_torch")
+    work = run.workload.with_settings(optimizer=named)
     batch = run.batch._replace(sequence_length=8)
     new = replace(run, workload=work, batch=batch, trained=(DtypeGroup(tensors, 2),))
     old = replace(new, denominator_apart=True)
