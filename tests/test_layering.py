@@ -24,7 +24,7 @@ PLANNER = {
     "tape": {"base", "hardware", "workload"},
     "forward": {"hardware", "models", "workload", "tape"},
     "memory": {"base", "hardware", "plan", "models", "workload", "tape", "forward"},
-    "allocator": {"base", "hardware", "workload", "tape", "forward", "memory"},
+    "allocator": {"base", "hardware", "plan", "workload", "tape", "forward", "memory"},
     "speed": {"base", "hardware", "plan", "models", "recipes", "workload", "tape", "forward"},
     "search": {
         *("base", "hardware", "plan", "models", "workload", "tape", "forward", "memory", "speed"),
@@ -39,7 +39,7 @@ PLANNER = {
         *("forward", "memory", "speed", "search", "decision"),
     },
     "cli": {
-        *("base", "hardware", "plan", "models", "datasets", "recipes", "workload", "decision"),
+        *("base", "hardware", "plan", "models", "datasets", "recipes", "decision"),
         *("training_stack", "report"),
     },
 }
@@ -69,7 +69,7 @@ LAUNCHER = {
 
 PLANNER_USED_BY_THE_LAUNCHER = {
     *("planner.base", "planner.plan", "planner.hardware"),
-    *("planner.workload.rules", "planner.workload.optimizers"),
+    "planner.workload.rules",
     *("planner.search.repredict", "planner.datasets.token_lengths"),
 }
 """A package, or one module of it."""

@@ -11,10 +11,10 @@ from planner.forward.decoder import Decoder
 from planner.forward.model_pass import ModelPass, passed_layers
 from planner.memory.optimizer_step import Step
 from planner.memory.workspaces import cublas_workspaces
+from planner.plan.optimizer_presets import optimizers
 from planner.tape.tape import GradientSink
 from planner.tape.tensors import Event, Storage
 from planner.workload.dtypes import Numerics
-from planner.workload.optimizers import optimizers
 from planner.workload.trained_tensors import TrainedTensor
 from planner.workload.workload import Batch, Workload
 

@@ -11,7 +11,7 @@ from planner.base.preset_files import preset_names
 from planner.base.strict_yaml import Spec, parse_yaml, read_spec, read_text
 from planner.models.model_presets import load_model
 from planner.models.model_spec import ModelSpec
-from planner.plan.vocabulary import Loss, Method, OptimizerName
+from planner.plan.vocabulary import Loss, Method
 from planner.workload.dtypes import CrossEntropy, GroupedHeads, Numerics
 
 DIRECTORY = Path(__file__).parent / "sources"
@@ -61,7 +61,7 @@ class SourceConventions(Spec):
     """What has ended when the output that is kept goes."""
     grouped_heads: GroupedHeads
     dropout: float
-    optimizer: OptimizerName
+    optimizer: str
     expandable_segments: bool
     cross_entropy: CrossEntropy = "labels shifted"
     cross_entropy_of: dict[str, CrossEntropy] = field(default_factory=dict)

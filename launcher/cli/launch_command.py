@@ -28,8 +28,8 @@ from launcher.run.run_directory import RunDirectory
 from planner.base.command_line import run as run_command
 from planner.base.errors import InvalidRequestError
 from planner.plan.data_section import DataErrors
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import Plan
-from planner.workload.optimizers import optimizers
 from planner.workload.rules import Combination, Pinned, broken_rule
 
 

@@ -12,9 +12,9 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from launcher.training.model_building import DTYPES
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import Strategy, ZeroStage
-from planner.workload.optimizers import optimizers
 
 QUANTIZED_DTYPES = {"nf4": "uint8", "int8": "int8"}
 

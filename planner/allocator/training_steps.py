@@ -12,10 +12,11 @@ from planner.forward.model_pass import ModelPass, passed_layers
 from planner.hardware.cluster import Device
 from planner.memory.optimizer_step import step_of
 from planner.memory.workspaces import cublas_workspaces
+from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.tape.tensors import RENAMED
 from planner.tape.tensors import Event as Logged
 from planner.workload.dtypes import Numerics
-from planner.workload.optimizers import OptimizerSpec, optimizers, shared_states, tensor_states
+from planner.workload.optimizers import shared_states, tensor_states
 from planner.workload.quantization import quantized_tensors
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Batch, Workload

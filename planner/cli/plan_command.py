@@ -25,13 +25,13 @@ from planner.hardware.multi_node import over_nodes
 from planner.models.adapter_targets import Targets
 from planner.models.model_presets import ModelPreset
 from planner.plan.data_section import DataErrors, DataSection
+from planner.plan.optimizer_presets import optimizer_name
 from planner.plan.plan_file import launch_options, plan_output, render
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import AttentionName, Loss, Method, Offload, Precision
 from planner.recipes.load_recipe import load_recipe
 from planner.recipes.recipe import Recipe
 from planner.report.terminal_report import print_report, report
-from planner.workload.optimizers import optimizer_name
 
 ZeroStageOption = Literal["0", "1", "2", "3"]
 DEFAULT_OUTPUT = Path("plan.yaml")

@@ -15,13 +15,13 @@ from planner.decision.request import Request
 from planner.decision.request_checks import check
 from planner.decision.tiers import load_tiers
 from planner.decision.what_if import WhatIf, what_if
-from planner.plan.vocabulary import METHODS, OFFLOADS_FROM, Method, Offload, OptimizerName
+from planner.plan.vocabulary import METHODS, OFFLOADS_FROM, Method, Offload
 from planner.recipes.load_recipe import load_recipe
 from planner.search.candidate import Candidate
 from planner.search.search import SearchResult
 from planner.speed.card_rates import speed_data
 
-LEANER_OPTIMIZERS: tuple[OptimizerName, ...] = ("adamw_8bit", "paged_adamw_8bit")
+LEANER_OPTIMIZERS: tuple[str, ...] = ("adamw_8bit", "paged_adamw_8bit")
 """AdamW still, with smaller states; the first is the faster."""
 LAST_RESORTS: tuple[Offload, ...] = ("optimizer", "all")
 

@@ -14,7 +14,6 @@ from planner.plan.vocabulary import (
     Loss,
     Method,
     Offload,
-    OptimizerName,
     Precision,
     ZeroStage,
 )
@@ -46,7 +45,7 @@ class Request:
     loss: Loss | None = None
     attention: AttentionName | None = None
     precision: Precision | None = None
-    optimizer: OptimizerName | None = None
+    optimizer: str | None = None
     memory_limit_bytes: int | None = None
     data: TrainingData | None = None
     packing: bool | None = None

@@ -23,11 +23,11 @@ from planner.memory.model_states import ModelStates, frozen_bytes, model_states
 from planner.memory.optimizer_step import step_bytes
 from planner.memory.workspaces import cublas_bytes
 from planner.memory.zero_phases import unshared_parts, zero_phases
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import PHASES, Part, Phase
 from planner.tape.tape import GradientSink
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
-from planner.workload.optimizers import optimizers
 from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Batch, Workload, of_states
 from planner.workload.zero_buckets import zero_section

@@ -24,9 +24,10 @@ from planner.memory.expert_loading import stacked_on_host
 from planner.memory.model_states import frozen_bytes, model_states
 from planner.memory.zero_1_2 import FP32_BYTES, flat_states_bytes, partition
 from planner.memory.zero_3 import sub_groups
+from planner.plan.optimizer_presets import optimizers
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
-from planner.workload.optimizers import optimizers, states_bytes
+from planner.workload.optimizers import states_bytes
 from planner.workload.parameters import Sized, parameters
 from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Workload

@@ -25,10 +25,11 @@ from typing import NamedTuple
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
 from planner.hardware.cluster import Device
+from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.plan.vocabulary import ZeroStage
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
-from planner.workload.optimizers import OptimizerSpec, optimizers, states_bytes
+from planner.workload.optimizers import states_bytes
 from planner.workload.quantization import quantized_bytes
 from planner.workload.trained_tensors import TrainedTensor, counted_tensors
 from planner.workload.workload import Workload, of_states

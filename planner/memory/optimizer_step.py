@@ -10,8 +10,9 @@ from functools import cache
 from planner.base.units import ceil_div
 from planner.hardware.cluster import Device
 from planner.memory.micro_batch import largest_moment
+from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.tape.tensors import Event, Storage
-from planner.workload.optimizers import FP32, OptimizerSpec, optimizers
+from planner.workload.optimizers import FP32
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Workload
 

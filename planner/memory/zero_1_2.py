@@ -35,9 +35,10 @@ from typing import NamedTuple
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 from planner.hardware.cluster import Device
 from planner.memory.optimizer_step import update_bytes
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import ZeroSection
 from planner.workload.dtypes import Numerics
-from planner.workload.optimizers import StatesBytes, optimizers, states_bytes
+from planner.workload.optimizers import StatesBytes, states_bytes
 from planner.workload.parameters import Sized, parameters
 from planner.workload.trained_tensors import TrainedTensor
 from planner.workload.workload import Workload

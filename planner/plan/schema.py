@@ -20,6 +20,7 @@ from planner.base.strict_yaml import (
 from planner.hardware.cluster import Device
 from planner.hardware.network import network_name
 from planner.plan.data_section import DataSection
+from planner.plan.optimizer_presets import optimizer_name
 from planner.plan.prediction_section import PredictionSection
 from planner.plan.training_sections import TrainingSection
 from planner.plan.vocabulary import (
@@ -29,7 +30,6 @@ from planner.plan.vocabulary import (
     Loss,
     Method,
     Offload,
-    OptimizerName,
     Precision,
     ScheduleKind,
     Strategy,
@@ -168,12 +168,19 @@ class ParallelSection(Spec):
 
 
 class OptimizerSection(Spec):
-    name: OptimizerName
+    name: str
+    """A name in presets/optimizers.yaml."""
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
     max_grad_norm: PositiveFloat
     lora_plus_ratio: Annotated[float, Meta(ge=1)] | None = None
     """Learning rate of adapters' B matrices over that of their A matrices (arXiv:2402.12354)."""
+
+    def __post_init__(self) -> None:
+        try:
+            structs.force_setattr(self, "name", optimizer_name(self.name))
+        except UnknownNameError as error:
+            raise ValueError(str(error)) from error
 
 
 class ScheduleSection(Spec):

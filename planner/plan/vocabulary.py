@@ -25,22 +25,6 @@ Precision = Literal["bf16", "fp16", "fp32"]
 Loss = Literal["fused", "standard"]
 
 
-OptimizerName = Literal[
-    "adamw_torch_fused",
-    "adamw_torch",
-    "adamw_8bit",
-    "paged_adamw_8bit",
-    "paged_adamw_32bit",
-    "lion_8bit",
-    "lion_32bit",
-    "paged_lion_8bit",
-    "paged_lion_32bit",
-    "adafactor",
-    "sgd",
-]
-"""transformers' names; presets/optimizers.yaml says what each keeps."""
-
-
 Attention = Literal["sdpa", "eager"]
 
 

@@ -19,11 +19,11 @@ from planner.plan.schema import (
     QuantizationSection,
     ScheduleSection,
 )
-from planner.plan.vocabulary import Method, OptimizerName, Precision, ScheduleKind
+from planner.plan.vocabulary import Method, Precision, ScheduleKind
 from planner.recipes.python_config import PythonConfig, named, read_python_config
 from planner.recipes.recipe import Recipe, WrittenFor
 
-OPTIMIZERS: dict[str, OptimizerName] = {
+OPTIMIZERS: dict[str, str] = {
     "AdamW": "adamw_torch_fused",
     "AdamW8bit": "adamw_8bit",
     "PagedAdamW8bit": "paged_adamw_8bit",

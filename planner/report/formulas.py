@@ -14,13 +14,13 @@ from planner.memory.host import flat_parts
 from planner.memory.micro_batch import largest_moment
 from planner.memory.optimizer_step import step_of
 from planner.memory.zero_1_2 import flat_tensor
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import Part
 from planner.report.optimizer_formula import states_formula
 from planner.report.zero_formulas import deepspeed_moments
 from planner.search.candidate import Candidate
 from planner.tape.tensors import Event
 from planner.workload.dtypes import Numerics, numerics_of
-from planner.workload.optimizers import optimizers
 from planner.workload.quantization import quantized_bytes
 from planner.workload.trained_tensors import trained_tensors
 

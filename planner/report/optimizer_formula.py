@@ -3,13 +3,8 @@
 from collections.abc import Sequence
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES
-from planner.workload.optimizers import (
-    FP32,
-    QUANTIZED_BLOCK,
-    OptimizerSpec,
-    is_quantized,
-    tensor_states,
-)
+from planner.plan.optimizer_presets import OptimizerSpec
+from planner.workload.optimizers import FP32, QUANTIZED_BLOCK, is_quantized, tensor_states
 from planner.workload.trained_tensors import TrainedTensor
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from planner.hardware.cluster import Cluster, Device
 from planner.hardware.network import Ranks
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import Strategy, ZeroStage
 from planner.speed.card_rates import Rates
 from planner.speed.communication import NOTHING, Communication
@@ -18,7 +19,7 @@ from planner.speed.pass_time import PassTime, pass_time
 from planner.tape.operators import FP32
 from planner.workload.dtypes import Numerics, numerics
 from planner.workload.layout import Layout
-from planner.workload.optimizers import optimizers, states_bytes
+from planner.workload.optimizers import states_bytes
 from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Workload
 

@@ -1,15 +1,11 @@
 """What an optimizer keeps for each trained tensor between steps, and where it is."""
 
 from collections.abc import Iterable, Mapping
-from functools import cache
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
-from planner.base.errors import UnknownNameError
-from planner.base.preset_files import ROOT
-from planner.base.strict_yaml import Spec, read_spec
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
 from planner.hardware.cluster import Device
-from planner.plan.vocabulary import OptimizerName
+from planner.plan.optimizer_presets import OptimizerSpec
 from planner.workload.trained_tensors import TrainedTensor
 
 FP32 = 4
@@ -21,40 +17,6 @@ QUANTIZATION_MAP_BYTES = 256 * FP32
 """One table a state, shared by all tensors; read: fill_qmap and init_state there."""
 SMALLEST_PAGED = 100_000
 """read: bitsandbytes/optim/optimizer.py at 0.50.2, get_state_buffer."""
-
-
-class OptimizerSpec(Spec):
-    """One entry of presets/optimizers.yaml, whose head says what the fields mean."""
-
-    name: OptimizerName
-    library: Literal["torch", "transformers", "bitsandbytes"]
-    class_name: str
-    step: Literal["fused", "adamw", "adafactor", "sgd"]
-    states: int
-    kept_in: Literal["parameter", "fp32", "8bit", "factored"]
-    counter: Literal["device", "host", "none"]
-    paged: bool = False
-    source: str
-
-
-class _Optimizers(Spec):
-    optimizers: list[OptimizerSpec]
-
-
-@cache
-def optimizers() -> dict[OptimizerName, OptimizerSpec]:
-    found = read_spec(_Optimizers, ROOT / "optimizers.yaml").optimizers
-    return {optimizer.name: optimizer for optimizer in found}
-
-
-def optimizer_name(text: str) -> OptimizerName:
-    """The optimizer that is spelt like this, or an error that suggests one."""
-    known: tuple[OptimizerName, ...] = get_args(OptimizerName)
-    wanted = text.lower().replace("-", "_")
-    for name in known:
-        if name == wanted:
-            return name
-    raise UnknownNameError("optimizer", text, known, see="the README")
 
 
 class State(NamedTuple):

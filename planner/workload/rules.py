@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.hardware.cluster import Cluster, Device
+from planner.plan.optimizer_presets import OptimizerLibrary, optimizers
 from planner.plan.vocabulary import (
     AttentionName,
     Method,
     Offload,
-    OptimizerName,
     Precision,
     Strategy,
 )
@@ -25,7 +25,9 @@ class When(Spec):
     method: list[Method] | None = None
     strategy: list[Strategy] | None = None
     offload: list[Offload] | None = None
-    optimizer: list[OptimizerName] | None = None
+    optimizer: list[str] | None = None
+    optimizer_library: list[OptimizerLibrary] | None = None
+    optimizer_other_than: tuple[str, ...] = ()
     device: list[Device] | None = None
     model_type: list[str] | None = None
     quant_type: list[QuantType] | None = None
@@ -43,6 +45,7 @@ class When(Spec):
             (self.strategy, combination.strategy),
             (self.offload, combination.offload),
             (self.optimizer, combination.optimizer),
+            (self.optimizer_library, optimizers()[combination.optimizer].library),
             (self.device, combination.device),
             (self.model_type, combination.model_type),
             (self.quant_type, combination.quant_type),
@@ -51,7 +54,8 @@ class When(Spec):
             (self.packing, combination.packing),
         )
         listed = all(allowed is None or found in allowed for allowed, found in pairs)
-        return listed and self._of_such_a_card(combination.compute_capability)
+        excepted = combination.optimizer in self.optimizer_other_than
+        return listed and not excepted and self._of_such_a_card(combination.compute_capability)
 
     def _of_such_a_card(self, capability: str | None) -> bool:
         if capability is None:
@@ -67,7 +71,7 @@ class Combination(NamedTuple):
     method: Method
     strategy: Strategy
     offload: Offload
-    optimizer: OptimizerName
+    optimizer: str
     device: Device
     model_type: str
     quant_type: QuantType | None = None

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.tape.tensors import Parameter, Tensor
-from planner.workload.optimizers import OptimizerSpec, optimizers
 from planner.workload.quantization import nf4_bytes
 
 Method = Literal["full", "lora", "qlora", "adapter", "adapter_v2"]

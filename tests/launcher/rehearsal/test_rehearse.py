@@ -3,7 +3,7 @@
 import io
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from launcher.rehearsal.table import Comparison, Side, largest_phase, print_comp
 from launcher.rehearsal.tracer import Tracer
 from launcher.run.read_plan import plan_text
 from planner.base.units import GIB
-from planner.plan.vocabulary import OptimizerName
+from planner.plan.optimizer_presets import optimizers
 from planner.recipes.load_recipe import load_recipe
 from tests.launcher.launching import launch, write_plan
 from tests.launcher.planned import planned
@@ -74,8 +74,8 @@ def test_prediction_beside_trace(method: Any, checkpointing: bool, name: str) ->
         assert ours == pytest.approx(theirs, rel=0.02)
 
 
-@pytest.mark.parametrize("name", get_args(OptimizerName))
-def test_the_update_of_every_optimizer(name: OptimizerName) -> None:
+@pytest.mark.parametrize("name", optimizers())
+def test_the_update_of_every_optimizer(name: str) -> None:
     """What it holds and makes, to the byte, but for a table of Lion's that is on the host."""
     made = planned(method="lora", micro_batch_size=1, optimizer=name)
     with quiet_libraries():

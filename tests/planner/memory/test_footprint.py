@@ -10,11 +10,11 @@ from planner.memory.footprint import footprint, load_without_files
 from planner.memory.model_states import frozen_bytes, model_states
 from planner.memory.workspaces import cublas_bytes
 from planner.models.model_presets import load_model
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import METHODS, PHASES, Method, Strategy, ZeroStage
 from planner.recipes.load_recipe import load_recipe
 from planner.workload.dtypes import Numerics, numerics
 from planner.workload.layout import Layout
-from planner.workload.optimizers import optimizers
 from planner.workload.settings import settings_of
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Workload

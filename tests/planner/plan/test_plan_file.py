@@ -91,6 +91,7 @@ def test_scientific_notation_is_a_number() -> None:
             "quantization: {quant_type: int4}",
             r"quantization.quant_type: ",
         ),
+        ("name: adamw_torch_fused", "name: adamw_8bits", "no optimizer.*Did you mean 'adamw_8bit'"),
         ("  seed: 42", "  seed: 42\n  seed: 43", r"plan\.yaml:\d+: the key 'seed' is given twice"),
         ("  seed: 42", "  seed: no", r"training.seed: .*the truth value False"),
     ],

@@ -6,8 +6,9 @@ from planner.base.errors import InvalidRequestError
 from planner.decision.choose import decide
 from planner.decision.request import Request
 from planner.models.model_presets import load_model
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import Method
-from planner.workload.rules import Combination, broken_rule
+from planner.workload.rules import Combination, broken_rule, rule_book
 from tests.planner.builders import cards
 
 
@@ -57,3 +58,12 @@ def test_offload_does_not_change_the_optimizer_unasked() -> None:
     )
     with pytest.raises(InvalidRequestError, match="--offload optimizer with --optimizer sgd"):
         decide(asked)
+
+
+def test_rules_name_optimizers_that_exist() -> None:
+    whens = [rule.when for rule in rule_book()]
+    named = [
+        name for when in whens for name in [*(when.optimizer or []), *when.optimizer_other_than]
+    ]
+    assert named
+    assert set(named) <= set(optimizers())
