@@ -307,6 +307,7 @@ EXAONE4 = {
 WINDOWED = {"sliding_window": 100, "full_attention_first": 1}
 SHAPES = {
     "llama": LLAMA,
+    "mistral": structs.replace(LLAMA, model_type="mistral", sliding_window=100),
     "qwen2": structs.replace(LLAMA, **QWEN2),
     "glm": structs.replace(LLAMA, **GLM),
     "qwen3": structs.replace(LLAMA, **QWEN3),

@@ -13,6 +13,7 @@ from planner.models.config_json import NATIVE_CLASSES, config_from_spec, spec_fr
 from planner.models.model_presets import ModelPreset, load_model
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import module_names
+from tests.oracle.small_models import SHAPES
 
 transformers = pytest.importorskip("transformers")
 Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D
@@ -102,6 +103,10 @@ def test_config_json_round_trip(preset: ModelPreset, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     assert spec_from_config(config.to_dict(), path) == preset.spec
     assert spec_from_config(json.loads(path.read_text()), path) == preset.spec
+
+
+def test_every_architecture_has_a_small_model() -> None:
+    assert {spec.model_type for spec in SHAPES.values()} == set(NATIVE_CLASSES)
 
 
 @pytest.mark.parametrize("model_type", NATIVE_CLASSES)

@@ -41,13 +41,8 @@ LARGER = {
     "vocab_size": 8192,
     "max_position_embeddings": 1024,
 }
-NAMES = (
-    *("llama", "glm", "qwen3", "phi3", "glm4", "gemma", "gemma2", "gemma3", "qwen2-windows"),
-    *("olmo2", "exaone4", "granite", "hunyuan", "smollm3", "mixtral", "qwen2-moe"),
-    *("deepseek-v2", "deepseek-v3", "glm4-moe", "granite-moe", "gpt-oss"),
-    *("phi", "stablelm", "gpt_neox", "starcoder2", "gpt2", "opt"),
-    *("falcon", "falcon-grouped", "bloom"),
-)
+FIRST_OF_EACH = {spec.model_type: name for name, spec in reversed(SMALL.items())}
+NAMES = (*FIRST_OF_EACH.values(), "qwen2-windows", "falcon-grouped")
 LARGER_EXPERTS = {"intermediate_size": 384, "shared_intermediate_size": 768}
 
 
