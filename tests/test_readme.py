@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from planner.plan.optimizer_presets import optimizers
 from tests.planner.cli.test_plan_command import plan as run_plan
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +32,10 @@ def test_every_option_is_documented() -> None:
     ).stdout
     options = set(re.findall(r"--[a-z][a-z-]+", help_text)) - {"--help"}
     assert {option for option in options if option not in README} <= {"--output", "--gpus"}
+
+
+def test_every_optimizer_is_documented() -> None:
+    assert not {name for name in optimizers() if f"`{name}`" not in README}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -22,6 +22,7 @@ from planner.recipes.load_recipe import load_recipe
 from tests.launcher.launching import launch, write_plan
 from tests.launcher.planned import planned
 from tests.launcher.plans import full, plan
+from tests.oracle.test_optimizers import unused_table_bytes
 
 TOLERANCE = (-0.03, 0.05)
 """Of the prediction over the trace, cuBLAS' workspaces aside, which are not traced."""
@@ -76,7 +77,7 @@ def test_prediction_beside_trace(method: Any, checkpointing: bool, name: str) ->
 
 @pytest.mark.parametrize("name", optimizers())
 def test_the_update_of_every_optimizer(name: str) -> None:
-    """What it holds and makes, to the byte, but for a table of Lion's that is on the host."""
+    """What it holds and makes, to the byte, but for a table that is on the host."""
     made = planned(method="lora", micro_batch_size=1, optimizer=name)
     with quiet_libraries():
         found = compare(made)
@@ -85,8 +86,7 @@ def test_the_update_of_every_optimizer(name: str) -> None:
         sum(side.phases["optimizer_step"].get(part, 0) for part in parts)
         for side in (found.predicted, found.found)
     )
-    unused = 1024 if name in ("lion_8bit", "paged_lion_8bit") else 0
-    assert ours - made.prediction.cublas_bytes == theirs - unused
+    assert ours - made.prediction.cublas_bytes == theirs - unused_table_bytes(name)
 
 
 @pytest.mark.parametrize("name", ["bloom-560m", "gpt2", "phi-1.5"])
