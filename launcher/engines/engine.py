@@ -10,7 +10,8 @@ from planner.base.errors import UserError
 State = Literal["waiting", "running", "finished", "failed", "cancelled", "unknown"]
 ENDED: tuple[State, ...] = ("finished", "failed", "cancelled")
 EngineName = Literal["local", "hosts", "slurm", "skypilot", "kubeflow"]
-ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
+ELSEWHERE: tuple[EngineName, ...] = tuple(name for name in get_args(EngineName) if name != "local")
+"""Engines that have a module here; ``local`` has none."""
 
 
 class EngineError(UserError):

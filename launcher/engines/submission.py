@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 from launcher.engines.engine import (
+    ELSEWHERE,
     ENDED,
     Engine,
     EngineError,
@@ -83,7 +84,7 @@ def require_engine(given: Mapping[str, object]) -> None:
     """Refuses what only an engine reads, where there is none."""
     for option, value in given.items():
         if value:
-            raise InvalidRequestError(f"{option} goes with --on hosts|slurm|skypilot|kubeflow")
+            raise InvalidRequestError(f"{option} goes with --on {'|'.join(ELSEWHERE)}")
 
 
 def write_files(job: Job, rendered: Rendered) -> None:

@@ -45,7 +45,7 @@ def require_endpoint(plan: Plan, given: str | None) -> Endpoint:
         raise InvalidRequestError(
             f"the plan is for {plan.parallel.num_nodes} nodes, and nothing says where they meet. "
             "Type the same command on each with --rdzv-endpoint HOST, one of them, or let an "
-            "engine do that: --on hosts|slurm|skypilot|kubeflow"
+            "engine do that (--on, see launch --help)"
         )
     return endpoint_of(given)
 

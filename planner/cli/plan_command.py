@@ -270,7 +270,7 @@ def _next_steps(made: Plan, output: Path) -> list[str]:
         return [command]
     return [
         command,
-        f"the same on each of the {nodes} nodes, or --on hosts|slurm|skypilot|kubeflow",
+        f"the same on each of the {nodes} nodes, or --on ENGINE (launch --help)",
     ]
 
 

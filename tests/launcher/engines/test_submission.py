@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.engines.engine import ELSEWHERE, Engine, EngineName, Foreground, engine_named
 from launcher.engines.submission import require_engine, run_job, settings_of, submitted
 from launcher.run.run_directory import RunDirectory
 from planner.base.errors import InvalidRequestError
@@ -24,6 +25,12 @@ def test_options_of_engines_need_one() -> None:
     require_engine({"--with": [], "--detach": False})
     with pytest.raises(InvalidRequestError, match="--detach goes with --on hosts"):
         require_engine({"--with": [], "--detach": True})
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_every_engine_takes_jobs_or_runs_them(name: EngineName) -> None:
+    engine = engine_named(name)
+    assert isinstance(engine, Engine) != isinstance(engine, Foreground)
 
 
 def test_hosts_are_not_left_alone() -> None:
