@@ -134,7 +134,7 @@ def test_packing_is_taken_where_speed_is_preferred() -> None:
 def test_packing_is_not_advised_where_documents_would_see_each_other() -> None:
     plan = decided(data=data(), model="opt-125m", micro_batch_size=8, prefer="speed")
     line = data_rows(plan.chosen, data(), plan.packed)[2][1]
-    assert "times fewer tokens, but packed documents would see each other" in line
+    assert "times fewer tokens, but packed samples would see each other" in line
     assert not plan.chosen.workload.packing
 
 

@@ -75,7 +75,7 @@ def test_attention_is_what_the_model_and_the_packages_have() -> None:
     assert {choice.attention for choice in choices} == {"eager"}
     with pytest.raises(InvalidRequestError, match="gemma2 is planned with eager alone"):
         decide(replace(only, attention="sdpa"))
-    with pytest.raises(InvalidRequestError, match="a package of its own, flash-attn"):
+    with pytest.raises(InvalidRequestError, match="needs the package flash-attn"):
         decide(request(cards(1, 24), attention="flash_attention_2"))
 
 
@@ -83,7 +83,7 @@ def test_eager_attention_is_obeyed_where_it_is_asked_for() -> None:
     asked = request(cards(1, 24, speed="rtx-4090"), method="qlora")
     assert decide(replace(asked, attention="eager")).chosen.workload.attention == "eager"
     rejected = decide(asked).rejected
-    assert any("scores that are held whole" in reason for reason in rejected)
+    assert any("holds the whole matrix of scores" in reason for reason in rejected)
 
 
 @pytest.mark.parametrize("name", ["flash_attention_2", "flash_attention_3", "flex_attention"])
