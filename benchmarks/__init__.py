@@ -1,1 +1,1 @@
-"""Measurements: not tests, and never asserted on. Each writes a file to results/."""
+"""Measurements, each of which writes a file to results/; no test asserts on them."""

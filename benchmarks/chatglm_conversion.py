@@ -1,4 +1,4 @@
-"""Memory and time of converting a checkpoint of ChatGLM3-6B's own size, its weights all zero.
+"""Memory and time of converting a checkpoint of ChatGLM3-6B's size whose weights are all zero.
 
 python -m benchmarks.chatglm_conversion DIRECTORY [--kind bin] [--layers 28] [--write]
 
@@ -34,7 +34,8 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
 
 
 def config(num_layers: int) -> dict[str, Any]:
-    """Shape of THUDM/chatglm3-6b; the other keys are those that must not be left out."""
+    """Return the configuration of THUDM/chatglm3-6b: its shape, and the keys that must not be left
+    out."""
     return {
         "model_type": "chatglm",
         "num_layers": num_layers,
@@ -62,7 +63,7 @@ def write_zeros(folder: Path, kind: str, num_layers: int) -> None:
 
 
 def write_sparse(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """A file whose zeros take no room."""
+    """Write a sparse file, whose zeros take no space."""
     table, end = {}, 0
     for name, shape in shapes.items():
         begin, end = end, end + 2 * product(shape)

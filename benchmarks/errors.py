@@ -1,4 +1,4 @@
-"""How far predictions are from measurements: one set of statistics for every comparison."""
+"""Statistics of the errors of predictions, the same for every comparison."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,19 +7,20 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorStatistics:
-    """Relative errors, as fractions of what was measured; a positive one predicted too much."""
+    """Relative errors, as fractions of the measurement; a positive error is a prediction that is
+    too large."""
 
     count: int
     median: float
-    """Middle of the errors without their signs."""
+    """Median of the errors without their signs."""
     percentile_95: float
-    """Without signs, interpolated between neighbours."""
+    """95th percentile of the errors without their signs, interpolated between neighbours."""
     worst: float
-    """The largest error, with its sign."""
+    """Largest error, with its sign."""
     bias: float
-    """Middle of the errors with their signs."""
+    """Median of the errors with their signs."""
     under_share: float
-    """Share of predictions below the measurement: those run out of memory."""
+    """Share of predictions below the measurement, which are the ones that run out of memory."""
 
 
 def relative_error(*, predicted: float, measured: float) -> float:
@@ -31,7 +32,7 @@ def relative_error(*, predicted: float, measured: float) -> float:
 
 
 def error_statistics(errors: Sequence[float]) -> ErrorStatistics:
-    """Statistics of at least one signed relative error.
+    """Return the statistics of signed relative errors, of which there is at least one.
 
     >>> error_statistics([-0.1, 0.0, 0.3]).worst
     0.3
@@ -50,7 +51,8 @@ def error_statistics(errors: Sequence[float]) -> ErrorStatistics:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value below which ``share`` of an ascending sequence lies, between neighbours.
+    """Return the value below which ``share`` of an ascending sequence lies, interpolated between
+    neighbours.
 
     >>> quantile([0.0, 1.0, 2.0], 0.75)
     1.5

@@ -1,4 +1,5 @@
-"""Measured over predicted as presets hold it: a range for each method of enough runs, and all."""
+"""Ratios of measured over predicted as presets hold them: a range per method with enough runs, and
+one of all."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,12 +8,12 @@ from benchmarks.errors import quantile
 from planner.plan.vocabulary import METHODS
 
 FEWEST = 5
-"""Runs of a method that has a range of its own."""
+"""Least number of runs of a method that has a range of its own."""
 FEWEST_FOR_PERCENTILES = 20
 
 
 class Ratio(NamedTuple):
-    """Of one run."""
+    """Measured over predicted of one run."""
 
     method: str
     source: str
@@ -20,7 +21,8 @@ class Ratio(NamedTuple):
 
 
 def range_entries(ratios: Sequence[Ratio], *, decimals: int) -> str:
-    """The file's mapping: 5th, 50th and 95th percentile; least, middle and most of few."""
+    """Return the entries of the file: 5th, 50th and 95th percentile; minimum, median and maximum of
+    few runs."""
     of_methods = {method: [r for r in ratios if r.method == method] for method in METHODS}
     groups = {name: group for name, group in of_methods.items() if len(group) >= FEWEST}
     return "".join(

@@ -1,4 +1,4 @@
-"""Tables between marks of the README."""
+"""Tables between marks in the README."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ class Marks(NamedTuple):
     end: str
 
     def with_table(self, readme: str, table: str) -> str:
-        """The README's text with the table between them."""
+        """Return the README's text with the table between the marks."""
         before, rest = readme.split(self.start)
         _, after = rest.split(self.end)
         return f"{before}{self.start}\n{table}\n{self.end}{after}"

@@ -1,7 +1,7 @@
-"""A table of published measurements -> the rows that any estimator could be asked about.
+"""Rows of a table of published measurements that an estimator can be asked about.
 
-The table's wording is turned into one vocabulary here; a word that is not known stays as it
-was written, so that whoever cannot express it can say which word it was.
+The table's wording is turned into one vocabulary here. An unknown word stays as it was written, so
+that an estimator that cannot express it can say which word it was.
 """
 
 import csv
@@ -16,7 +16,8 @@ from planner.base.units import GIB, MIB
 Quantity = Literal["allocated", "reserved", "device_used"]
 QUANTITIES: tuple[Quantity, ...] = ("allocated", "reserved", "device_used")
 TIERS = ("A1", "A2")
-"""A1: every setting, the length and what was read are known. A2: the reading or its unit is not."""
+"""Tiers that count. A1: every setting, the length and the reading are known. A2: the reading or its
+unit is not."""
 
 COLUMN_KINDS: dict[str, Quantity] = {
     "allocated": "allocated",
@@ -28,7 +29,7 @@ NOTED: dict[Quantity, str] = {
     "reserved": "reserved",
     "device_used": "process",
 }
-"""Further readings of the same run stand in its notes, as ``process=7689 MiB``."""
+"""Words for further readings of the same run in its notes, as in ``process=7689 MiB``."""
 UNITS = {"MiB": MIB, "GiB": GIB}
 
 METHODS = {"full(pretrain)": "full"}
@@ -64,13 +65,13 @@ READ = {"unknown": "not stated", "": "not stated"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One measured run; ``readings`` holds bytes per GPU by what was read."""
+    """One measured run; ``readings`` holds bytes per GPU by reading."""
 
     id: str
     source: str
-    """Prefix of the id: rows of one origin share it."""
+    """Prefix of the id, which rows of one origin share."""
     origin: str
-    """Where the source published this row."""
+    """Place where the source published this row."""
     model: str
     params: float | None
     method: str
@@ -92,19 +93,19 @@ class Row:
     compiled: bool
     notes: str
     read: str
-    """What the source says it read; ``readings`` lacks it where that is none of ours."""
+    """Reading in the source's words; ``readings`` lacks it if it is not one of ours."""
     readings: Mapping[Quantity, int]
     printed: float
-    """The figure as printed, and its unit."""
+    """Figure as printed, in ``unit``."""
     unit: str
     peak_bytes: int
-    """The figure, its unit taken at its word."""
+    """Figure in bytes, with its unit taken literally."""
     throughput: float | None
-    """As printed, in its source's own unit."""
+    """Throughput as printed, in the source's unit."""
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of ``path`` with every setting given and the exact length known."""
+    """Return the rows of ``path`` with every setting given and the exact length known."""
     with path.open(encoding="utf-8", newline="") as file:
         return [parse_row(line) for line in csv.DictReader(file) if is_usable(line)]
 
@@ -156,7 +157,7 @@ def parse_row(line: Mapping[str, str]) -> Row:
 
 
 def readings(line: Mapping[str, str]) -> dict[Quantity, int]:
-    """Bytes of each reading: the row's own column, and what its notes add."""
+    """Return the bytes by reading: those of the row's column and those in its notes."""
     found: dict[Quantity, int] = {}
     for quantity, name in NOTED.items():
         match = re.search(rf"(?<![\w/]){name}=([\d.]+) ([MG]iB)", line["notes"])

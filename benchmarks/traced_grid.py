@@ -1,14 +1,14 @@
-"""The closed form against the launcher's own traced step, over grids of real widths and lengths.
+"""The closed form against a traced step of the launcher, over grids of real widths and lengths.
 
 python -m benchmarks.traced_grid [--grid device|ranks] [--write] [--points N]
 
 ``device`` is all methods on one device; ``ranks`` is one of several ranks under DDP and ZeRO,
 without what ranks share (launcher/rehearsal/rehearse.py, NOT_TRACED), which
-tests/oracle/test_zero.py and test_ddp.py hold to DeepSpeed and PyTorch themselves. Each has a
-result file of its own.
+tests/oracle/test_zero.py and test_ddp.py compare with DeepSpeed and PyTorch themselves. Either has
+a result file of its own.
 
-Models have their real widths and four of their layers, since all further ones are alike: more
-only where a kind of layer comes later, as in Gemma 3.
+Models have their real widths and four of their layers, since all further ones are alike; they have
+more only if a kind of layer comes later, as in Gemma 3.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from planner.recipes.load_recipe import load_recipe
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "deepspeed")
 GRIDS = {"device": 330, "ranks": 64}
-"""How many points are drawn of each."""
+"""Number of points that are drawn of each grid."""
 NUM_LAYERS = 4
 MODELS = (
     "bloom-560m",
@@ -80,7 +80,7 @@ MODELS = (
     "yi-6b",
 )
 REFUSED = (("falcon-7b", "qlora"), ("gpt-oss-20b", "qlora"))
-"""Rules of presets/rules.yaml leave no plan to trace."""
+"""Combinations that presets/rules.yaml refuses, so that there is no plan to trace."""
 RANKS_MODELS = ("gemma-2-2b", "llama-3.1-8b", "qwen2.5-0.5b", "qwen3-30b-a3b")
 RANKS_METHODS: tuple[tuple[Strategy, Method], ...] = (
     ("ddp", "full"),
@@ -111,7 +111,7 @@ class Point:
 
 
 def points(grid: str, count: int) -> list[Point]:
-    """An even draw from the whole grid, the same each time."""
+    """Return an even draw from the whole grid, the same each time."""
     every = _on_one_device() if grid == "device" else _on_ranks()
     return random.Random(SEED).sample(every, min(count, len(every)))
 
@@ -132,7 +132,7 @@ def _grid(
     lengths: Sequence[int],
     world_sizes: Sequence[int],
 ) -> list[Point]:
-    """Their order is that of the draw."""
+    """Yield all points, in the order of the draw."""
     return [
         Point(
             model=model,
@@ -153,7 +153,7 @@ def _grid(
 
 
 def plan_for(point: Point) -> Plan:
-    """A plan of cards that are large enough for anything."""
+    """Return a plan for cards that are large enough for anything."""
     preset = load_model(point.model)
     num_layers = max(NUM_LAYERS, preset.spec.full_attention_every or 0)
     spec = structs.replace(preset.spec, num_layers=num_layers)
@@ -187,7 +187,7 @@ def _large_cards(count: int) -> Cluster:
 
 
 def measure(chosen: list[Point]) -> Iterator[dict[str, Any]]:
-    """Predicted and traced peaks of each point."""
+    """Return predicted and traced peaks of each point."""
     for point in chosen:
         with quiet_libraries():
             plan = plan_for(point)

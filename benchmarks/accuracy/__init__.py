@@ -1,1 +1,1 @@
-"""Predicted against measured peaks: published runs, each under its own trainer's conventions."""
+"""Predicted against measured peaks of published runs, each under the conventions of its trainer."""

@@ -1,4 +1,4 @@
-"""Linear layers and weights of published runs that a plan has no words for."""
+"""Linear layers and weights of published runs that no plan can express."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +17,7 @@ OUTSIDE = ("embed_tokens", "lm_head")
 
 @dataclass(slots=True, kw_only=True)
 class TrainedOutside(Decoder):
-    """PEFT's modules_to_save: the embedding and the head train as copies in their own dtype."""
+    """PEFT's modules_to_save: copies of the embedding and the head train, in their own dtype."""
 
     def parameter(
         self, name: str, elements: int, *, adapter: bool = False, matrix: bool = False
@@ -29,7 +29,7 @@ class TrainedOutside(Decoder):
 
 @dataclass(slots=True, kw_only=True)
 class Gptq4(Decoder):
-    """AutoGPTQ's QuantLinear without its kernels: a matrix is unpacked, and saved for backward.
+    """AutoGPTQ's QuantLinear without its kernels, which unpacks a matrix and saves it for backward.
 
     read: auto_gptq/nn_modules/qlinear/qlinear_cuda_old.py at 0.5, forward: integers are shifted
     as int32, kept in int8 (int16 where a weight has 8 bits), then scaled to fp16.
@@ -70,7 +70,7 @@ def unpacked_product(decoder: Decoder, matrix: Linear, x: Tensor, *, integer: in
 
 
 def gptq_sizes(decoder: type[Decoder], matrix: Linear) -> list[int]:
-    """Codes, scales, zero points and the group of each input."""
+    """Return the bytes of a matrix' codes, scales, zero points and group indices."""
     bits: Literal[4, 8] = 4 if decoder is Gptq4 else 8
     groups = ceil_div(matrix.in_features, GROUP) * matrix.out_features
     return [

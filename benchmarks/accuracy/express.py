@@ -1,4 +1,4 @@
-"""A published row in its source's words -> its training loop, allocation by allocation."""
+"""Published rows in the words of their source, as training loops, allocation by allocation."""
 
 from typing import TypeVar, get_args
 
@@ -33,12 +33,12 @@ MODULES = {
 }
 GPTQ: dict[str, type[Decoder]] = {"gptq-int4": Gptq4, "gptq-int8": Gptq8}
 ORIGINAL_BYTES = 2
-"""Per element of a weight beside its trained copy."""
+"""Bytes per element of a weight that is kept beside its trained copy."""
 DOUBLE_QUANT = {"nf4": False, "nf4-double": True}
 
 
 def timeline(row: Row) -> Timeline:
-    """The row's training loop, allocation by allocation."""
+    """Return the row's training loop, allocation by allocation."""
     source = sources()[row.source]
     training = training_of(row, source)
     if row.quantization in GPTQ and source.reduce_bucket_size is not None:
@@ -91,7 +91,8 @@ def _decoder(row: Row, source: SourceConventions) -> type[Decoder]:
 def _trained(
     workload: Workload, decoder: type[Decoder], numerics: Numerics
 ) -> tuple[DtypeGroup, ...]:
-    """In the order in which an optimizer meets their dtypes: the embedding comes first."""
+    """Return the trained tensors in the order in which an optimizer meets their dtypes: the
+    embedding comes first."""
     own = DtypeGroup(trained_tensors(workload), numerics.home)
     if decoder is not TrainedOutside:
         return (own,)
@@ -131,7 +132,7 @@ def _workload(row: Row, source: SourceConventions) -> Workload:
 
 
 def _one_of(word: str, known: tuple[Choice, ...]) -> Choice:
-    """The member of a set of choices that is spelt like this."""
+    """Return the member of ``known`` that is spelt like ``word``."""
     return next(choice for choice in known if choice == word)
 
 
@@ -149,7 +150,7 @@ def _packing(row: Row, source: SourceConventions) -> str:
 
 
 def packing_is_known(row: Row, source: SourceConventions) -> bool:
-    """Whether it is known how."""
+    """Return whether it is known how the row's weights are packed."""
     if row.quantization in GPTQ:
         return source.gptq is not None
     return _packing(row, source) in ("none", *DOUBLE_QUANT)

@@ -1,12 +1,12 @@
-"""A training loop under PyTorch's FullyShardedDataParallel, on a timeline.
+"""A timeline of a training loop under PyTorch's FullyShardedDataParallel.
 
-read: torch/distributed/fsdp/_runtime_utils.py and _flat_param.py at 2.2. Every layer is a unit,
-what is outside layers is the root's. A unit is gathered in a stream of its own before its
-forward and given back after it; in backward the unit before it is gathered beside it. The
-root's stays gathered from the start of forward to the end of backward. The host gives a block
-back long before the device has done with it, so the next unit needs another one. A unit's
-gradients wait for each other, are laid end to end, and reduced to the rank's shard.
-Adapters' matrices are units of their own.
+read: torch/distributed/fsdp/_runtime_utils.py and _flat_param.py at 2.2. Every layer is a unit, and
+what is outside layers belongs to the root unit. A unit is gathered in a separate stream before its
+forward and freed after it; during its backward the unit before it is gathered too. The root stays
+gathered from the start of forward to the end of backward. The host frees a block long before the
+device has finished with it, so the next unit needs another block. The gradients of a unit wait for
+each other, are joined end to end, and are reduced to the rank's shard. The matrices of adapters are
+units of their own.
 """
 
 from collections.abc import Hashable, Iterable
@@ -27,7 +27,7 @@ ROOT = -1
 
 
 def fully_sharded(training: Training, sharding: ShardingConventions, ranks: int) -> Timeline:
-    """Whole steps on one of ``ranks``."""
+    """Return the timeline of whole steps on one of ``ranks``."""
     job = _Job(training, sharding, ranks, Timeline(), training.run("keep"))
     job.states()
     for number in range(STEPS):
@@ -48,7 +48,7 @@ class _Job:
     line: Timeline
     run: ModelPass
     gradients: list[Hashable] = field(default_factory=list)
-    """Shards that wait for the optimizer."""
+    """Keys of the gradient shards that wait for the optimizer."""
 
     @property
     def workload(self) -> Workload:
@@ -60,7 +60,7 @@ class _Job:
 
     @property
     def units(self) -> list[int]:
-        """Elements as gathered of each layer, then of the root; a packed byte is half of one
+        """Gathered elements of each layer, then of the root; a packed byte counts as half of a
         16-bit element."""
         model = self.workload.model
         layers = [model.layer_params(kind) for kind in model.layers]
@@ -75,13 +75,14 @@ class _Job:
 
     @property
     def trained_shards(self) -> DtypeGroup:
-        """A flat one of each unit that trains."""
+        """The flat shard of each unit that trains."""
         trained = self.units if self.trains_units else self.adapters
         shards = [TrainedTensor((ceil_div(n, self.ranks),)) for n in trained]
         return DtypeGroup(shards, self.sharding.kept_in)
 
     def states(self) -> None:
-        """What stays: shards, the constants of packed weights, which nobody shards, cuBLAS."""
+        """Take what stays: shards, the constants of packed weights, which are not sharded, and
+        cuBLAS' workspaces."""
         line, numerics = self.line, self.training.numerics
         kept = self.sharding.kept_in if self.trains_units else numerics.frozen
         self.wrap(kept)
@@ -92,7 +93,8 @@ class _Job:
         hold(line, "cublas", cublas_workspaces(None))
 
     def wrap(self, width: int) -> None:
-        """Unit by unit, the root last: parameters, the same end to end, the rank's shard.
+        """Take parameters, the same joined end to end, and the rank's shard, unit by unit, the root
+        last.
 
         read: _init_utils.py, _init_param_handle_from_module; _flat_param.py, flatten_tensors
         and shard.
@@ -114,7 +116,8 @@ class _Job:
             line.give("flat")
 
     def gather(self, unit: int) -> None:
-        """A shard in the gathered dtype first, where it is kept in another one or on the host."""
+        """Gather a unit, after its shard in the gathered dtype if that is kept in another dtype or
+        on the host."""
         if not self.sharding.shards:
             return
         elements, width = self.units[unit], self.training.numerics.frozen
@@ -130,7 +133,7 @@ class _Job:
             self.line.give(("unit", unit))
 
     def forward(self) -> None:
-        """Each layer between its gathering and its release; then the head and the loss, and
+        """Run each layer between its gathering and its release; then the head and the loss, and
         their backward up to the last layer."""
         places = [place for _, place in self.run.tape.borders]
         self.gather(ROOT)
@@ -162,7 +165,7 @@ class _Job:
         self.line.log("pass", self.run.tape.log[start:stop])
 
     def reduce(self, unit: int, places: Iterable[int]) -> None:
-        """The gradients that arrived meanwhile become one, and that one a shard."""
+        """Join the gradients that arrived at ``places``, and reduce them to a shard."""
         made = gradients_by_place(self.run)
         arrived = [made[place] for place in places if place in made]
         if not arrived:
@@ -184,7 +187,7 @@ class _Job:
         self.line.give(flat)
 
     def keep_shard(self, name: Hashable, elements: int) -> None:
-        """Reduced in one dtype, kept in another one."""
+        """Keep the rank's shard of a gradient, which may be reduced in another dtype."""
         line, shard = self.line, ceil_div(elements, self.ranks)
         reduced, kept = self.sharding.reduced_in, self.sharding.kept_in
         if reduced != self.training.numerics.gradient:
@@ -208,8 +211,8 @@ class _Job:
 
 
 def gradients_by_place(run: ModelPass) -> dict[int, tuple[int, int]]:
-    """Key and bytes of each gradient that is kept, by its place in the log: where its key was
-    last used, since keys come again."""
+    """Return key and bytes of each kept gradient by its place in the log: the last use of its key,
+    since keys are reused."""
     kept = {id(storage) for storage in run.tape.kept_gradients}
     last = {
         key: (place, size) for place, (size, _, key, _) in enumerate(run.tape.log) if key in kept
@@ -218,5 +221,6 @@ def gradients_by_place(run: ModelPass) -> dict[int, tuple[int, int]]:
 
 
 def packed_constants(workload: Workload) -> list[int]:
-    """Scales and codes of 4-bit matrices: every third of the sizes is a matrix' own codes."""
+    """Return the bytes of scales and code tables of 4-bit matrices; every third size is a matrix'
+    own codes and is left out."""
     return [size for number, size in enumerate(quantized_sizes(workload)) if number % 3]

@@ -1,4 +1,4 @@
-"""A training loop of the field, step by step, on a timeline: one device or DDP."""
+"""A timeline of another project's training loop, step by step, on one device or under DDP."""
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,12 @@ from planner.workload.trained_tensors import TrainedTensor
 from planner.workload.workload import Batch, Workload
 
 STEPS = 2
-"""The first makes the optimizer's states, the second is as all later ones."""
+"""Number of steps: the first makes the optimizer's states, the second is like all later ones."""
 FIRST = 0
-"""Of a step's micro-batches: its gradients are kept, and later ones are added to them."""
+"""Number of a step's first micro-batch, whose gradients are kept; those of later ones are added to
+them."""
 CONSTANTS = 3
-"""Tensors of a packed matrix: its codes, its scales, and what the scales need."""
+"""Number of tensors of a packed matrix: its codes, its scales, and what the scales need."""
 
 
 class DtypeGroup(NamedTuple):
@@ -35,27 +36,28 @@ class DtypeGroup(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """Everything that decides which bytes a rank takes, and when."""
+    """All settings that decide which bytes a rank takes, and when."""
 
     workload: Workload
     batch: Batch
     numerics: Numerics
     checkpointing: bool
     micro_batches: int
-    """In a step: the first makes the gradients, the others add to them."""
+    """Number of micro-batches per step: the first makes the gradients, the others add to them."""
     buckets: bool
-    """DDP's flat copies of the gradients."""
+    """Whether DDP keeps flat copies of the gradients."""
     decoder: type[Decoder]
     held_beside: tuple[int, ...]
-    """Weights that the pass does not make: codes of matrices, originals of trained copies."""
+    """Bytes of weights that the pass does not make: codes of matrices, originals of trained
+    copies."""
     trained: tuple[DtypeGroup, ...]
-    """What the optimizer is given."""
+    """Tensors that the optimizer gets."""
     denominator_apart: bool
     """See :class:`~benchmarks.accuracy.sources.SourceConventions`."""
     holds_output: HoldsOutput
-    """Until when the loop's variable holds what the model returned, where it does."""
+    """Event until which a variable of the loop holds the model's output."""
     steps_in_backward: bool = False
-    """Each parameter is updated as its gradient arrives, which then goes."""
+    """Whether each parameter is updated when its gradient arrives, which is then freed."""
 
     def run(self, sink: GradientSink) -> ModelPass:
         return ModelPass(
@@ -69,7 +71,7 @@ class Training:
 
 
 def one_device(training: Training) -> Timeline:
-    """Weights, then whole steps; every rank of DDP does the same."""
+    """Return the timeline of one device or of one rank of DDP: weights, then whole steps."""
     line = Timeline()
     first = training.run("reduce" if training.steps_in_backward else "keep")
     later = training.run("add") if training.micro_batches > 1 else None
@@ -93,7 +95,7 @@ def one_device(training: Training) -> Timeline:
 def micro_batches(
     line: Timeline, training: Training, passes: Sequence[ModelPass], number: int
 ) -> None:
-    """One step's forward and backward passes, each with the output that is still held."""
+    """Run the forward and backward passes of one step, each with the output that is still held."""
     for place, run in enumerate(passes):
         loss, end = run.casts_gone[-1], run.backward_ends
         line.log((place, number), run.tape.log[:loss])
@@ -107,8 +109,8 @@ def micro_batches(
 
 
 def load(line: Timeline, training: Training, run: ModelPass) -> None:
-    """The model's own weights, then the adapters. A matrix arrives whole and is packed; what is
-    not packed arrives in 16 bit, and is cast where it is kept in fp32."""
+    """Load the model's weights, then the adapters. A matrix arrives whole and is packed; what is
+    not packed arrives in 16 bit, and is cast if it is kept in fp32."""
     workload, numerics = training.workload, training.numerics
     own = {name: w for name, w in run.weights.items() if ".lora_" not in name}
     adapters = [w.elements * w.width for name, w in run.weights.items() if ".lora_" in name]
@@ -126,7 +128,7 @@ def load(line: Timeline, training: Training, run: ModelPass) -> None:
 
 
 def pack(line: Timeline, workload: Workload, width: int) -> None:
-    """Codes and constants of each matrix beside the whole of it.
+    """Make codes and constants of each matrix while the whole matrix is there.
 
     read: bitsandbytes/nn/modules.py, Params4bit._quantize, and functional.py, quantize_4bit.
     """
@@ -149,7 +151,8 @@ def hold(line: Timeline, name: Hashable, sizes: Iterable[int]) -> None:
 def step(
     line: Timeline, training: Training, groups: Sequence[DtypeGroup], *, first_time: bool
 ) -> None:
-    """The optimizer's: its states, which the first one makes, and what it makes beside them."""
+    """Take the optimizer's step: its states, which the first one makes, and what it makes beside
+    them."""
     settings = training.workload.settings.optimizer
     optimizer = optimizers()[settings.name]
     if first_time:
@@ -166,7 +169,7 @@ def step(
 
 
 def _adamw_before_2_1(groups: Sequence[DtypeGroup]) -> list[Event]:
-    """torch/optim/adamw.py at 2.0, _multi_tensor_adamw: variables last to the next dtype."""
+    """torch/optim/adamw.py at 2.0, _multi_tensor_adamw: variables live until the next dtype."""
     log: list[Event] = []
     _roots, _denominators = [], []
     for tensors, width in groups:

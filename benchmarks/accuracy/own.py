@@ -1,4 +1,4 @@
-"""Errors on the runs that this project has measured itself."""
+"""Errors of predicted peaks on the runs that this project measured."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from benchmarks.measure.results import RESULTS, own_runs
 
 
 def own_errors(more: Sequence[Path] = ()) -> dict[tuple[Reading, str, str], list[float]]:
-    """Signed relative errors by reading, card and method; none where nothing was measured.
+    """Return signed relative errors by reading, card and method; none if no run was measured.
 
-    ``more`` are folders beside our own, such as what ``launch --record`` leaves.
+    ``more`` are folders in addition to ours, such as those of ``launch --record``.
     """
     found: dict[tuple[Reading, str, str], list[float]] = defaultdict(list)
     for run in chain.from_iterable(own_runs(folder) for folder in (RESULTS, *more)):

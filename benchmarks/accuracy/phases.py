@@ -1,4 +1,4 @@
-"""Predicted against measured memory phase by phase: snapshots of a first step."""
+"""Predicted against measured memory phase by phase, from snapshots of a first step."""
 
 import csv
 import re
@@ -15,7 +15,7 @@ from planner.base.units import GIB, MIB
 
 STAGES = Path(__file__).parent.parent / "published" / "stage_memory.csv"
 SOURCE = "canift"
-"""Whose snapshots they are: its rows say the settings."""
+"""Source of the snapshots, whose rows hold the settings."""
 MARKS: dict[str, Mark] = {
     "after_load": "load",
     "after_lora_attach": "adapters",
@@ -31,7 +31,8 @@ Key = tuple[Mark, str]
 
 
 def phase_errors(rows: Sequence[Row]) -> dict[Key, list[float]]:
-    """Signed relative errors by phase: what was allocated after it, and the most until then."""
+    """Return signed relative errors by phase, of the bytes allocated after it and of the peak until
+    then."""
     found: dict[Key, list[float]] = defaultdict(list)
     runs = {_settings(row): row for row in rows if row.source == SOURCE}
     for settings, snapshots in _measured().items():
@@ -55,7 +56,7 @@ def phase_errors(rows: Sequence[Row]) -> dict[Key, list[float]]:
 
 
 def _noted_errors(row: Row) -> list[tuple[Mark, float]]:
-    """Peaks of a later step that the row's notes give, phase by phase."""
+    """Return the errors on the peaks of a later step that the row's notes give, phase by phase."""
     found = NOTED_PEAKS.search(row.notes)
     if found is None or set_aside(row) is not None:
         return []

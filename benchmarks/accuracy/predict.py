@@ -1,4 +1,4 @@
-"""A published row under its source's conventions -> the peak that the memory model predicts."""
+"""Predicted peaks of a published row under the conventions of its source."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -32,21 +32,21 @@ MEASURED_AS: dict[Reading, Quantity] = {
     "reserved, replayed": "reserved",
     "device, replayed": "device_used",
 }
-"""Replayed: every block of two steps through the allocator's rules, so that what it leaves
-unsplit is counted too."""
+"""Reading that each prediction is compared with. Replayed: every block of two steps through the
+allocator's rules, so that blocks which it does not split are counted whole."""
 Attention = Literal["sdpa", "eager"]
 UNITS = {"GiB": GIB, "MiB": MIB, "1000 MiB": 1000 * MIB}
 
 
 def set_aside(row: Row) -> str | None:
-    """Why a row is not predicted, or nothing."""
+    """Return why a row is not predicted, or None."""
     if row.source in litgpt.sources():
         return litgpt.set_aside(row)
     return _not_declared(row)
 
 
 def _not_declared(row: Row) -> str | None:
-    """What of the source's conventions, or of this row's settings, is not declared."""
+    """Return which of the source's conventions or of the row's settings is not declared."""
     source = sources().get(row.source)
     if source is None:
         undeclared = "conventions of the source are not declared yet"
@@ -61,7 +61,7 @@ def _not_declared(row: Row) -> str | None:
 
 
 def _unknown_word(row: Row, source: SourceConventions) -> str | None:
-    """The first setting that nothing here stands for."""
+    """Return the first setting that cannot be expressed here."""
     attention = source.attention.get(row.attention, row.attention)
     settings = (
         (f"method {row.method}", row.method in source.methods or row.quantization in GPTQ),
@@ -74,7 +74,8 @@ def _unknown_word(row: Row, source: SourceConventions) -> str | None:
 
 
 def measured(row: Row) -> dict[Quantity, int]:
-    """Bytes by what was read, the source's own words and units put into ours."""
+    """Return the measured bytes by reading, with the source's words and units translated into
+    ours."""
     source = sources().get(row.source)
     kind = None if source is None else source.read.get(row.read)
     if source is None or kind is None:
@@ -85,7 +86,8 @@ def measured(row: Row) -> dict[Quantity, int]:
 
 
 def predicted(row: Row) -> dict[Reading, int]:
-    """Bytes that the allocator's statistics would have said, by what is read and how it is had."""
+    """Return the bytes that the allocator's statistics would show, by reading and by way of
+    prediction."""
     if row.source in litgpt.sources():
         return _litgpt(row)
     source = sources()[row.source]
@@ -102,7 +104,7 @@ def predicted(row: Row) -> dict[Reading, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnCard:
-    """A run on its own card, where that is known: cached blocks go back when it fills up."""
+    """A run on its card, if that is known: cached blocks are returned when the card fills up."""
 
     allocated_bytes: int
     reserved_bytes: int
@@ -134,13 +136,15 @@ def card_of(row: Row, source: SourceConventions) -> GpuSpec | None:
 
 
 def _outside(row: Row, card: GpuSpec) -> int:
-    """What the process takes beside the allocator: the context, and what two ranks' NCCL does."""
+    """Return the bytes that the process takes beside the allocator: the context, and NCCL for
+    several ranks."""
     assert card.context_mib is not None
     return (card.context_mib + (overheads().nccl_mib.low if row.ranks > 1 else 0)) * MIB
 
 
 def closed_form(row: Row) -> int | None:
-    """The peak that ``plan`` would say, where it was measured and a plan has words for the run."""
+    """Return the peak that ``plan`` would show, if it was measured and a plan can express the
+    run."""
     source = sources()[row.source]
     if row.parallel != "single" or source.steps_in_backward or "allocated" not in measured(row):
         return None
@@ -157,7 +161,7 @@ def closed_form(row: Row) -> int | None:
 
 
 def _litgpt(row: Row) -> dict[Reading, int]:
-    """Rows of a trainer with its own model code."""
+    """Return predictions of a row of LitGPT, which has its own model code."""
     line = litgpt.timeline(row)
     peaks = line.peaks(expandable_segments=False)
     return {

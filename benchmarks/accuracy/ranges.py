@@ -1,4 +1,5 @@
-"""presets/accuracy.yaml: measured over predicted peaks of the closed form that ``plan`` uses.
+"""The text of presets/accuracy.yaml: measured over predicted peaks of the closed form that ``plan``
+uses.
 
 LitGPT's rows are not among them: their peaks come from its own model code.
 """
@@ -23,7 +24,7 @@ measured_over_predicted:
 
 
 def presets_text(rows: Sequence[Row]) -> str:
-    """The file as it should be."""
+    """Return the file's text."""
     known = [row for row in rows if set_aside(row) is None and row.source not in litgpt.sources()]
     found = [
         Ratio(row.method, row.source, measured(row)["allocated"] / size)

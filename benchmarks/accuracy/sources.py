@@ -1,4 +1,4 @@
-"""What a source's training loop does: its conventions, declared as data, never fitted."""
+"""Conventions of the sources' training loops, declared as data and never fitted."""
 
 from functools import cache
 from pathlib import Path
@@ -34,73 +34,76 @@ class MethodConventions(Spec):
 
 
 class ShardingConventions(Spec):
-    """How parameters are sharded: see :mod:`benchmarks.accuracy.fsdp`."""
+    """Conventions by which parameters are sharded: see :mod:`benchmarks.accuracy.fsdp`."""
 
     reduced_in: int
     """Bytes per element of a gradient while it is reduced."""
     kept_in: int
     """Bytes per element of a sharded trainable parameter and of its gradient."""
     shards: bool = True
-    """False for NO_SHARD: units are whole on every rank, their gradients reduced in place."""
+    """Whether units are sharded; with NO_SHARD they are whole on every rank and their gradients are
+    reduced in place."""
     on_host: bool = False
-    """Shards and optimizer states stay on the host."""
+    """Whether shards and optimizer states stay on the host."""
 
 
 class SourceConventions(Spec):
-    """How one source trains and what it read, with where that was seen."""
+    """Conventions of one source's training and readings, with where they were seen."""
 
     name: str
     """Prefix of the ids of its rows."""
     seen_in: str
     models: dict[str, str]
-    """The source's name of a model to the preset, or to the file in ``shapes``, of its shape."""
+    """Preset, or file in ``shapes``, with the shape of a model, by the source's name of the
+    model."""
     methods: dict[Method, MethodConventions]
     loss: Loss
     keeps_logits: bool
     holds_output: HoldsOutput = "backward"
-    """What has ended when the output that is kept goes."""
+    """Event after which the kept output is freed."""
     grouped_heads: GroupedHeads
     dropout: float
     optimizer: str
     expandable_segments: bool
     cross_entropy: CrossEntropy = "labels shifted"
     cross_entropy_of: dict[str, CrossEntropy] = field(default_factory=dict)
-    """Models whose code takes the loss otherwise."""
+    """Cross-entropy of models whose code differs."""
     output_in_fp32: bool = False
     denominator_apart: bool = False
-    """Whether AdamW makes its denominators beside the roots that they are made of: torch before
-    2.1, _multi_tensor_adamw."""
+    """Whether AdamW makes its denominators while the roots that they are made of are alive: torch
+    before 2.1, _multi_tensor_adamw."""
     steps_in_backward: bool = False
-    """Each parameter is updated as soon as its gradient is there."""
+    """Whether each parameter is updated as soon as its gradient arrives."""
     attention: dict[str, Literal["sdpa", "eager"]] = field(default_factory=dict)
-    """The source's word to the kernel of the same tensors."""
+    """Kernel with the same tensors by the source's word for its attention."""
     quantization: dict[str, Literal["nf4", "nf4-double"]] = field(default_factory=dict)
-    """The source's word to the packing of its weights."""
+    """Packing of the weights by the source's word."""
     precision: dict[str, Literal["bf16", "fp16"]] = field(default_factory=dict)
-    """The source's word to what matrices are multiplied in."""
+    """Dtype that matrices are multiplied in by the source's word."""
     gptq: MethodConventions | None = None
-    """Where GPTQ weights are trained on, instead of those of QLoRA."""
+    """Conventions of training on GPTQ weights, instead of those of QLoRA."""
     modules_to_save: tuple[str, ...] = ()
-    """The source's words for targets beside which copies of the embedding and the head train."""
+    """Targets, in the source's words, beside which copies of the embedding and the head train."""
     reduce_bucket_size: int | None = None
-    """DeepSpeed's, in elements."""
+    """Size of DeepSpeed's bucket in elements."""
     targets: dict[str, str] = field(default_factory=dict)
-    """The source's words for a model's matrices to ours, separated by commas."""
+    """Our names of a model's matrices, separated by commas, by the source's words."""
     parallel: dict[str, Parallel] = field(default_factory=dict)
-    """The source's word to ours, where it is not one process."""
+    """Our word for the parallelism by the source's, if it is not one process."""
     sharding: ShardingConventions | None = None
     cards: dict[str, str] = field(default_factory=dict)
-    """The source's word for a card to its preset: where it fills up, the allocator gives cached
-    blocks back."""
+    """Preset of a card by the source's word for it; on a known card the allocator returns cached
+    blocks when it fills up."""
     read: dict[str, Quantity] = field(default_factory=dict)
-    """What a reading stands for that the source does not name."""
+    """Quantity that was read, by the source's word for a reading."""
     unit: dict[str, Literal["GiB", "MiB", "1000 MiB"]] = field(default_factory=dict)
-    """What a unit stands for that the source prints otherwise."""
+    """Unit by the source's word, if it prints another one."""
     set_aside: dict[str, str] = field(default_factory=dict)
-    """Rows that are not predicted, each with the reason."""
+    """Reasons by row that is not predicted."""
 
     def numerics(self, method: Method, model: str, *, gptq: bool) -> Numerics:
-        """The conventions as the memory model takes them; matrices are multiplied in 16 bit."""
+        """Return the conventions in the form of the memory model; matrices are multiplied in 16
+        bit."""
         own = self.gptq if gptq else self.methods[method]
         assert own is not None
         return Numerics(
@@ -113,7 +116,7 @@ class SourceConventions(Spec):
         )
 
     def shape(self, model: str) -> ModelSpec | None:
-        """The shape of one of the source's models, if there is one."""
+        """Return the shape of one of the source's models, or None."""
         name = self.models[model]
         if name in preset_names("models"):
             return load_model(name).spec
@@ -123,13 +126,13 @@ class SourceConventions(Spec):
 
 @cache
 def sources() -> dict[str, SourceConventions]:
-    """Every declared source by its name."""
+    """Return every declared source by its name."""
     found = [read_spec(SourceConventions, path) for path in sorted(DIRECTORY.glob("*.yaml"))]
     return {source.name: source for source in found}
 
 
 @cache
 def whole_sources_set_aside() -> dict[str, str]:
-    """Sources of which no row is predicted, each with the reason."""
+    """Return the reasons by source of which no row is predicted."""
     reasons: dict[str, str] = parse_yaml(read_text(WHOLE), WHOLE)
     return reasons

@@ -14,17 +14,17 @@ from benchmarks.rows import Row
 
 MARKS = Marks("<!-- accuracy -->", "<!-- end of accuracy -->")
 PUBLISHED = "as published"
-"""Each row once: by the first of what its source read, as the replay has it."""
+"""Name of the group that has each row once: by the first reading of its source, as replayed."""
 BEST: tuple[Reading, ...] = ("allocated, replayed", "reserved, replayed", "device, replayed")
 Kind = tuple[str, str]
-"""A source and a method, or its methods."""
+"""A source and a method, or all of its methods."""
 Group = tuple[str, str, str]
 ERROR_COLUMNS = "rows | median | 95 % | worst | too little"
 HEADER = (f"| peak | source | method | {ERROR_COLUMNS} |", "|---|---|---|---:|---:|---:|---:|---:|")
 
 
 def errors(rows: Sequence[Row]) -> dict[Group, list[float]]:
-    """Signed relative errors by reading, source and method."""
+    """Return signed relative errors by reading, source and method."""
     found: dict[Group, list[float]] = defaultdict(list)
     for row in rows:
         if set_aside(row) is not None:
@@ -38,7 +38,7 @@ def errors(rows: Sequence[Row]) -> dict[Group, list[float]]:
 
 
 def row_errors(row: Row) -> dict[Reading, float]:
-    """By every reading that was measured and is predicted."""
+    """Return a row's errors by every reading that was measured and is predicted."""
     readings = measured(row)
     return {
         reading: relative_error(predicted=size, measured=readings[MEASURED_AS[reading]])
@@ -48,13 +48,13 @@ def row_errors(row: Row) -> dict[Reading, float]:
 
 
 def reasons(rows: Sequence[Row]) -> Counter[tuple[str, str]]:
-    """Why rows were set aside, by source, and how many."""
+    """Return why rows were set aside, by source, with their number."""
     found = ((row.source, set_aside(row)) for row in rows)
     return Counter((source, reason) for source, reason in found if reason is not None)
 
 
 def markdown(rows: Sequence[Row], *, by_method: bool = False, own: Sequence[Path] = ()) -> str:
-    """Everything as the README shows it; ``own`` are folders of more runs of our own."""
+    """Return the tables as the README shows them; ``own`` are folders with more runs of ours."""
     parts = (_peaks(rows, by_method=by_method), _phases(rows), _verdicts(), _aside(rows), _own(own))
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -76,7 +76,7 @@ def _peaks(rows: Sequence[Row], *, by_method: bool) -> list[str]:
 
 
 def _by_source(kinds: Mapping[Kind, Sequence[float]]) -> dict[Kind, list[float]]:
-    """One group for each source, its methods and their rows told in one cell."""
+    """Return one group per source, with its methods and their rows in one cell."""
     sources = dict.fromkeys(source for source, _ in kinds)
     found = {}
     for source in sources:

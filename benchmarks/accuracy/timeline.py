@@ -1,8 +1,8 @@
 """Allocations of a training loop in order, by stream, and what the allocator makes of them.
 
-read: c10/cuda/CUDACachingAllocator.cpp: every stream has its own blocks. What one stream
-allocated and another one used goes back when the other has got there: ``free`` counts it as
-given back at once, its block can be had later.
+read: c10/cuda/CUDACachingAllocator.cpp: every stream has its own blocks. A block that one stream
+allocated and another one used can be reused when the other stream has reached that point: ``free``
+counts it as freed at once, its block is available later.
 """
 
 from collections import defaultdict
@@ -16,19 +16,20 @@ from planner.tape.tensors import RENAMED
 from planner.tape.tensors import Event as Logged
 
 COMPUTE, GATHER, REDUCE = range(3)
-"""Streams."""
+"""Numbers of the streams."""
 Mark = Literal["load", "adapters", "forward", "backward", "update", "optimizer step"]
-"""``update``: the optimizer has run. ``optimizer step``: the gradients are gone too."""
+"""Ends of phases. ``update``: the optimizer has run. ``optimizer step``: the gradients are freed
+too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peaks:
-    """Bytes that ``max_memory_allocated`` and ``max_memory_reserved`` would have said."""
+    """Bytes that ``max_memory_allocated`` and ``max_memory_reserved`` would have returned."""
 
     allocated_bytes: int
     reserved_bytes: int
     runs_out: bool
-    """Whether memory ran out, where it had an end."""
+    """Whether memory ran out, if there was a capacity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,16 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Timeline:
-    """What is taken and given back, in the order in which the host asks for it."""
+    """Allocations and frees in the order in which the host requests them."""
 
     events: list[Event] = field(default_factory=list)
     held: dict[Hashable, int] = field(default_factory=dict)
-    """Which event took each key's block: keys come again while a block is waited for."""
+    """Number of the event that took each key's block: keys are reused while a block is waited
+    for."""
     synchronized: set[int] = field(default_factory=set)
-    """Before which events the host has waited for the device."""
+    """Numbers of the events before which the host has waited for the device."""
     marks: list[tuple[Mark, int]] = field(default_factory=list)
-    """Ends of phases, step by step: how many events lead to each."""
+    """Ends of phases, step by step, with the number of events before each."""
 
     def take(self, key: Hashable, num_bytes: int, stream: int = COMPUTE) -> None:
         number = self.held[key] = len(self.events)
@@ -57,14 +59,16 @@ class Timeline:
         self.events.append(Free(self.held.pop(key)))
 
     def synchronize(self) -> None:
-        """The host waits for the device, as it does to read a loss: nothing is held back then."""
+        """Let the host wait for the device, as it does to read a loss; no block is held back
+        then."""
         self.synchronized.add(len(self.events))
 
     def mark(self, phase: Mark) -> None:
         self.marks.append((phase, len(self.events)))
 
     def log(self, step: Hashable, logged: Iterable[Logged]) -> None:
-        """A part of a tape's log; an owner's change is none of the allocator's business."""
+        """Replay a part of a tape's log; the allocator does not see that a block changes its
+        owner."""
         for num_bytes, _, key, _ in logged:
             if key == RENAMED:
                 continue
@@ -74,7 +78,8 @@ class Timeline:
                 self.give((step, key))
 
     def snapshots(self) -> dict[Mark, Snapshot]:
-        """Allocated bytes at the end of each phase of the first step, and the most until then."""
+        """Return the allocated bytes at the end of each phase of the first step, and the peak until
+        then."""
         levels = replay(self.events, expandable_segments=False).allocated_bytes
         return {
             phase: Snapshot(levels[count - 1], max(levels[:count]))
@@ -82,7 +87,7 @@ class Timeline:
         }
 
     def phase_peaks(self) -> dict[Mark, int]:
-        """The most allocated bytes within each phase of the last step."""
+        """Return the peak of allocated bytes within each phase of the last step."""
         levels = replay(self.events, expandable_segments=False).allocated_bytes
         spans = pairwise([("load", 0), *self.marks])
         return {
@@ -90,7 +95,8 @@ class Timeline:
         }
 
     def peaks(self, *, expandable_segments: bool, capacity_bytes: int | None = None) -> Peaks:
-        """With a capacity, cached blocks go back to the driver before memory runs out."""
+        """Return the peaks; with a capacity, cached blocks are returned to the driver before memory
+        runs out."""
         at_once = replay(self.events, expandable_segments=expandable_segments)
         in_time = replay(
             waited_for(self.events, self.synchronized),
@@ -105,8 +111,8 @@ class Timeline:
 
 
 def waited_for(events: Iterable[Event], synchronized: Collection[int] = ()) -> Iterator[Event]:
-    """Another stream's block can be had again only when the next one has been had, or when the
-    host has waited."""
+    """Yield the events so that a block of another stream is freed only when that stream takes the
+    next one, or when the host has waited."""
     streams: dict[Hashable, int] = {}
     waiting: dict[int, list[Event]] = defaultdict(list)
     for number, event in enumerate(events):

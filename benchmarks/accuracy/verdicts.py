@@ -1,7 +1,7 @@
-"""Verdicts against published outcomes: does a run complete on its card, or run out of memory?
+"""Verdicts against published outcomes: whether a run completes on its card or runs out of memory.
 
-A replay on a card of that size decides: the allocator gives cached blocks back before it
-fails, so a run may reserve more elsewhere than this card has and still complete.
+A replay on a card of that size decides: the allocator returns cached blocks before it fails, so a
+run may reserve more on a larger card than this one has and still complete here.
 """
 
 import csv
@@ -15,7 +15,7 @@ from planner.base.units import MIB
 
 OUTCOMES = Path(__file__).parent.parent / "published" / "oom_boundary.csv"
 SOURCES = {"fitcheck-llm": "fitcheck", "modelscope/ms-swift": "swiftdec"}
-"""Beginnings of the outcome's own source to the conventions that its run was made under."""
+"""Name of the conventions that a run was made under, by the beginning of its outcome's source."""
 EMPTY = ("params_b", "loss_kernel", "notes", "grad_accum", "unit")
 UNSTATED = "a setting that decides the size is not stated"
 
@@ -26,10 +26,10 @@ class Verdict:
     card: str
     completed: bool
     predicted: bool | None
-    """Nothing where the run is set aside."""
+    """Whether the run is predicted to complete; None if it is set aside."""
     reason: str | None
     device_error: float | None
-    """Of the process total, where the run completed and it was printed."""
+    """Relative error of the process total, if the run completed and printed it."""
 
 
 def verdicts() -> Iterator[Verdict]:
@@ -58,7 +58,7 @@ def _verdict(line: Mapping[str, str], number: int) -> Verdict:
 
 
 def _row(line: Mapping[str, str], number: int) -> Row | None:
-    """The outcome as a row of its source, or nothing where batch or length is not stated."""
+    """Return the outcome as a row of its source, or None if batch or length is not stated."""
     if not line["micro_batch"] or not line["seq_len"]:
         return None
     known = (name for start, name in SOURCES.items() if line["source"].startswith(start))

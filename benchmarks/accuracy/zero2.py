@@ -1,9 +1,9 @@
-"""A training loop under DeepSpeed's ZeRO-2, on a timeline.
+"""A timeline of a training loop under DeepSpeed's ZeRO-2.
 
-read: deepspeed/runtime/zero/stage_1_and_2.py at 0.10: trained parameters lie in one flat 16-bit
-tensor, the rank's part of it again in fp32 with both moments; backward fills two buckets of
-reduce_bucket_size elements in turn (overlap_comm), whose gradients go into the rank's flat
-part, which micro-batches add to; a step makes that part fp32.
+read: deepspeed/runtime/zero/stage_1_and_2.py at 0.10: trained parameters are one flat 16-bit
+tensor, and the rank's part of it exists again in fp32 with both moments; backward fills two buckets
+of reduce_bucket_size elements in turn (overlap_comm), whose gradients go into the rank's flat part,
+which micro-batches add to; a step makes that part fp32.
 """
 
 from benchmarks.accuracy.loop import FIRST, STEPS, Training, hold, load
@@ -17,7 +17,7 @@ MOMENTS = 2
 
 
 def partitioned_gradients(training: Training, *, ranks: int, bucket_elements: int) -> Timeline:
-    """Whole steps on one of ``ranks``."""
+    """Return the timeline of whole steps on one of ``ranks``."""
     line, run = Timeline(), training.run("reduce")
     width = training.numerics.gradient
     trained = sum(w.elements for w in run.weights.values() if w.trains)

@@ -1,1 +1,1 @@
-"""Preparing training data: records a second, and the memory it takes."""
+"""Records per second and memory of preparing training data."""

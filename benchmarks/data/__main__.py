@@ -1,10 +1,10 @@
-"""A JSON Lines file of a given size, prepared as a launch prepares it.
+"""Time and memory of preparing a JSON Lines file of a given size as a launch prepares it.
 
 python -m benchmarks.data --tokenizer DIR [--megabytes 2000] [--packing] [--write]
 
-The file is made in a folder that is removed at the end. The preparation is a process of its
-own, whose memory the system reports. Text is made of words drawn at random from a module's
-source: it tokenizes at the speed of prose and says nothing.
+The file is made in a folder that is removed at the end. The preparation runs in a separate process,
+whose memory the system reports. The text is made of words drawn at random from a module's source:
+it is meaningless and tokenizes at the speed of prose.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from benchmarks.measure.environment import host_environment
 RESULTS = Path(__file__).parents[1] / "results"
 PACKAGES = ("tuneplan", "datasets", "pyarrow", "tokenizers", "transformers", "trl")
 WORDS = (40, 300)
-"""Of a question and of an answer; a record has two of each, about 4 kB."""
+"""Number of words of a question and of an answer; a record has two of each, about 4 kB."""
 
 
 def write_records(path: Path, num_bytes: int) -> None:

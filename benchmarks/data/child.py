@@ -1,7 +1,7 @@
-"""One preparation in a process of its own: its time, and the most memory that it held.
+"""Time and peak memory of one preparation in a separate process.
 
-Resident memory counts pages of mapped files too, which the system takes back when it needs
-them; anonymous memory is what the process alone holds, read four times a second.
+Resident memory includes pages of mapped files, which the system reclaims when it needs them;
+anonymous memory is what the process alone holds, read four times per second.
 """
 
 import argparse

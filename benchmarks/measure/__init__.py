@@ -1,1 +1,1 @@
-"""Real steps with random weights, one process a run, beside what the planner says of them."""
+"""Real steps with random weights, one process per run, beside the planner's predictions."""

@@ -41,7 +41,7 @@ def measure(
         Path, typer.Option(metavar="DIR", help="Where the files go.", show_default=False)
     ] = RESULTS,
 ) -> None:
-    """Run what has no result yet, then show predicted beside measured."""
+    """Run the rows that have no result yet, then show predicted beside measured."""
     until_s = time.monotonic() + 60 * minutes
     settings = Settings(
         cluster=one_device(device, os.environ, listing=listing),

@@ -2,7 +2,7 @@
 
 python -m benchmarks.measure.carry [--python 3.12] [--cuda 130] [--into .carried]
 
-There: PYTHONPATH=.carried python -m benchmarks.measure
+On that machine: PYTHONPATH=.carried python -m benchmarks.measure
 """
 
 import argparse
@@ -32,15 +32,17 @@ WHEELS = (
     "typing_extensions",
     "typer",
 )
-"""What such a machine is expected to have is not among them: torch, transformers, peft,
-accelerate, nvidia-ml-py, and the usual rest (numpy, pandas, pyarrow, rich, pyyaml, ...)."""
+"""Packages to carry as wheels. Left out is what such a machine is expected to have: torch,
+transformers, peft, accelerate, nvidia-ml-py and common packages (numpy, pandas, pyarrow, rich,
+pyyaml, ...)."""
 SOURCES = ("deepspeed",)
-"""Published as source only; without its operators compiled it is plain Python."""
+"""Packages that are published as source only; without compiled operators DeepSpeed is plain
+Python."""
 PLATFORMS = tuple(
     f"manylinux_2_{minor}_x86_64" for minor in (39, 34, 31, 28, 27, 26, 24, 17, 12, 5)
 )
 LARGEST_BYTES = 48 * MIB
-"""Of 64 MiB, which is what a loan of a machine takes along, this project's own files included."""
+"""Most bytes to carry, of 64 MiB in all, this project's files included."""
 
 
 def main() -> None:
@@ -59,7 +61,8 @@ def main() -> None:
 
 
 def commands(into: Path, *, python: str) -> list[list[str]]:
-    """Wheels for the Python there, then what is built here and runs on any."""
+    """Return the commands that fetch wheels for the Python of that machine, then build here what
+    runs on any."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--no-compile"]
     common = [*pip, "--no-deps", "--target", str(into)]
     platforms = [option for name in PLATFORMS for option in ("--platform", name)]
@@ -73,7 +76,7 @@ def commands(into: Path, *, python: str) -> list[list[str]]:
 
 
 def pinned(names: Sequence[str]) -> list[str]:
-    """With the versions that the checks run with."""
+    """Return the requirements at the versions that the checks run with."""
     lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
     versions = dict(line.split("==") for line in lines if "==" in line)
     known = {name.lower().replace("_", "-"): version for name, version in versions.items()}
@@ -81,7 +84,7 @@ def pinned(names: Sequence[str]) -> list[str]:
 
 
 def keep_one_library(into: Path, cuda: str) -> None:
-    """bitsandbytes brings a library for every CUDA; the one that fits is 4 of 125 MB."""
+    """Remove all of bitsandbytes' libraries but the one for this CUDA, 4 of 125 MB."""
     kept = f"libbitsandbytes_cuda{cuda}.so"
     libraries = sorted((into / "bitsandbytes").glob("libbitsandbytes_*.so"))
     if kept not in [library.name for library in libraries]:

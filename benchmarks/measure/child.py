@@ -1,4 +1,4 @@
-"""One run in a process of its own, so that allocator, context and peaks begin at nothing.
+"""One run in a separate process, so that allocator, context and peaks start at zero.
 
 python -m benchmarks.measure.child PLAN RESULT --steps N [--memory-limit BYTES]
 """
@@ -34,8 +34,8 @@ OUT_OF_MEMORY = (
     "not enough memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
-"""read: c10/cuda/CUDACachingAllocator.cpp, c10/core/impl/alloc_cpu.cpp; errno 12; and cuBLAS,
-which asks the driver for memory of its own."""
+"""Texts of errors that mean out of memory. read: c10/cuda/CUDACachingAllocator.cpp,
+c10/core/impl/alloc_cpu.cpp; errno 12; and cuBLAS, which asks the driver for memory directly."""
 MAX_REASON = 300
 VARIABLES = (*ALLOCATOR_VARIABLES, "OMP_NUM_THREADS")
 
@@ -58,13 +58,15 @@ def main() -> None:
 
 
 def limit_memory(num_bytes: int) -> None:
-    """More than so much beyond what is there now is refused: heap and private mappings."""
+    """Let the system refuse more than ``num_bytes`` of heap and private mappings beyond those of
+    now."""
     limit = status_bytes("VmData") + num_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def run_plan(plan: Plan, *, steps: int) -> dict[str, Any]:
-    """What the steps took; where they failed, what was seen up to there and a line of reason."""
+    """Return the time and memory of the steps; if they fail, those until then, with a line of
+    reason."""
     device = torch.device("cpu")
     if plan.hardware.device == "cuda":
         device = torch.device("cuda", 0)
@@ -99,7 +101,8 @@ def _counters(device: torch.device) -> Counters:
 
 
 def _memory(meter: Meter, device: torch.device) -> dict[str, int | None]:
-    """The largest reading of each kind; nothing where no phase ended or none is counted."""
+    """Return the largest reading of each kind; None if no phase ended or the kind is not
+    counted."""
     seen = device.type == "cuda" and bool(meter.phases)
     return {
         "peak_allocated_bytes": meter.largest("allocated") if seen else None,
@@ -109,7 +112,7 @@ def _memory(meter: Meter, device: torch.device) -> dict[str, int | None]:
 
 
 def _spread(times_s: list[float]) -> dict[str, float] | None:
-    """Of steps behind the first, which compiles and fills caches."""
+    """Return the spread over the steps after the first, which compiles and fills caches."""
     later = times_s[1:]
     if not later:
         return None
@@ -128,7 +131,8 @@ def one_line(error: BaseException) -> str:
 
 
 def described_here() -> dict[str, Any]:
-    """Libraries and hardware as this process found them; nothing that names the machine."""
+    """Return the libraries and hardware of this process, without anything that names the
+    machine."""
     found = describe_environment()
     kept = {name: value for name, value in found["variables"].items() if name in VARIABLES}
     return {key: found[key] for key in ("python", "packages", "hardware")} | {"variables": kept}

@@ -1,4 +1,4 @@
-"""Memory as others count it: the kernel for a process, NVML for a card."""
+"""Memory as counted by others: by the kernel for a process, by NVML for a card."""
 
 import torch
 
@@ -7,19 +7,22 @@ from planner.hardware.nvml import read_nvml
 
 
 class ResidentCounters:
-    """A process's memory at the end of a phase. The kernel keeps one peak, and not by phase."""
+    """Memory of a process at the end of a phase. The kernel keeps one peak only, not one per
+    phase."""
 
     def start(self) -> None:
-        """Nothing to set back."""
+        """Do nothing: no counter has to be reset."""
 
     def read(self) -> dict[str, int]:
         return {"resident": resident_bytes()}
 
 
 def driver_used_bytes(device: torch.device) -> int | None:
-    """What all processes hold of a card, without the driver's own share; nothing on the CPU.
+    """Return the bytes of a card that all processes hold, without the driver's share; None on the
+    CPU.
 
-    A process's context is in it from its first call on; before that this is what others hold.
+    This process's context is included from its first CUDA call on; before that only others' memory
+    is.
     """
     if device.type == "cpu":
         return None

@@ -1,4 +1,4 @@
-"""What a run's figures depend on, as far as it can be told without the training stack."""
+"""Facts that a run's figures depend on, as far as they are known without the training stack."""
 
 import os
 import platform
@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def environment_of(cluster: Cluster) -> dict[str, Any]:
-    """The device, its driver, versions and the date; nothing that names the machine."""
+    """Return the device, its driver, versions and the date, without anything that names the
+    machine."""
     return {
         "device": {
             "name": cluster.accelerator.device_name,
@@ -33,7 +34,7 @@ def environment_of(cluster: Cluster) -> dict[str, Any]:
 
 
 def host_environment(packages: Sequence[str]) -> dict[str, Any]:
-    """The processor, versions and the date, where no device is measured."""
+    """Return the processor, versions and the date, for a benchmark that measures no device."""
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),

@@ -1,4 +1,5 @@
-"""What is measured: a file of groups, each the product of its lists, in the order of the file."""
+"""The rows to measure, from a file of groups, each the product of its lists, in the order of the
+file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ AXES = (
     "strategy",
     "offload",
 )
-"""The last changes first."""
+"""Lists of a group, of which the last varies fastest."""
 USUAL = {
     "attention": "sdpa",
     "optimizer": "adamw_torch_fused",
@@ -32,11 +33,11 @@ USUAL = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One run. Words that no plan knows may stand here; planning says so."""
+    """One run. A setting that no plan has is accepted here and refused when the row is planned."""
 
     model: str
     num_layers: int | None
-    """So many of the model's layers, or all of them."""
+    """Number of the model's layers to keep, or None for all."""
     method: Method
     micro_batch_size: int
     gradient_accumulation_steps: int
@@ -51,7 +52,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """Unlike any other row's, and fit to name a file; what is usual is left unsaid."""
+        """Unique name that is fit for a file, without settings that have their usual value."""
         layers = "" if self.num_layers is None else f"-{self.num_layers}-layers"
         steps = self.gradient_accumulation_steps
         accumulated = "" if steps == 1 else f"x{steps}"
@@ -68,10 +69,10 @@ class Row:
 
 
 class Group(Spec):
-    """Every combination of its lists."""
+    """A group of rows: every combination of its lists."""
 
     about: str
-    """What can be learnt from it."""
+    """Purpose of the group: what can be learnt from it."""
     model: tuple[str, ...]
     num_layers: int | None = None
     method: tuple[Method, ...]
@@ -99,6 +100,6 @@ class Matrix(Spec):
 
 
 def read_matrix(path: Path) -> list[Row]:
-    """Every row once, at its first place."""
+    """Return every row once, at its first place."""
     groups = read_spec(Matrix, path).groups
     return list(dict.fromkeys(row for group in groups for row in group.rows()))

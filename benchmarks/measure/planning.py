@@ -1,4 +1,4 @@
-"""A row as a plan: made by the planner, for the machine at hand, whether it fits there or not."""
+"""Plans of rows, made by the planner for the machine at hand, whether they fit there or not."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -23,16 +23,16 @@ from planner.search.candidate import Candidate
 from planner.workload.layout import Layout
 
 NO_GPU = "h100-sxm-80gb"
-"""The card whose predictions are listed where there is none."""
+"""Card whose predictions are listed if this machine has none."""
 
 
 class NotPlannableError(Exception):
-    """The planner has no words for a row; the message says for what."""
+    """An error for a row that the planner cannot express; the message says what."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """A plan, and what is predicted of each reading."""
+    """A plan with its prediction of each reading."""
 
     plan: Plan
     candidate: Candidate
@@ -50,7 +50,8 @@ class Planned:
 
 
 def one_device(device: Device, environ: Mapping[str, str], *, listing: bool) -> Cluster:
-    """The first GPU of this machine, or its CPU; to list rows a card that is not here will do."""
+    """Return the first GPU of this machine, or its CPU; for a listing, a card that is not here is
+    enough."""
     if device == "cpu":
         return parse_gpus("cpu")
     found = detect(environ)
@@ -66,7 +67,7 @@ def one_device(device: Device, environ: Mapping[str, str], *, listing: bool) -> 
 
 
 def plan_row(row: Row, cluster: Cluster) -> Planned:
-    """The plan of a row, or :class:`NotPlannableError` with the reason."""
+    """Return the plan of a row. Raises :class:`NotPlannableError` with the reason."""
     try:
         candidate, request = _candidate(row, cluster)
         plan = plan_of(_decision(request, candidate))
@@ -128,7 +129,7 @@ def _recipe(row: Row) -> Recipe:
 
 
 def _decision(request: Request, candidate: Candidate) -> Decision:
-    """What the planner would have written, had it chosen this."""
+    """Return the decision of a planner that chose this candidate."""
     return Decision(
         request=request,
         chosen=candidate,

@@ -1,4 +1,4 @@
-"""Our own measured runs, read again: what the planner of today says beside what was measured."""
+"""Our measured runs, read again: today's predictions beside the measurements."""
 
 import json
 from collections.abc import Iterator
@@ -20,26 +20,26 @@ from planner.workload.dtypes import numerics
 
 RESULTS = Path(__file__).parents[1] / "results" / "measured"
 SAME = ("adapter", "quantization", "precision", "checkpoint_every")
-"""Parts of a plan that memory depends on and that are no part of a row's name."""
+"""Sections of a plan that memory depends on and that are not part of a row's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnRun:
-    """Bytes by reading; a reading that is predicted two ways is measured once."""
+    """A run with its bytes by reading; a reading that is predicted in two ways is measured once."""
 
     row: Row
     card: str
     predicted: dict[str, int]
     measured: dict[str, int]
     predicted_s: float | None
-    """Of one optimizer step."""
+    """Predicted seconds of one optimizer step."""
     measured_s: float | None
-    """Nothing of a run of one step, which compiles and fills caches."""
-    """The same, as the median of those after the first."""
+    """Measured seconds of one optimizer step, the median of those after the first, which compiles
+    and fills caches; None for a run of one step."""
 
 
 def own_runs(directory: Path = RESULTS) -> Iterator[OwnRun]:
-    """Every run on a known card that ended well and that the planner has words for."""
+    """Yield every run on a known card that ended well and that the planner can express."""
     for path in sorted(directory.glob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
         row = Row(**document["run"]["row"])
@@ -71,8 +71,8 @@ def _median(spread: dict[str, float] | None) -> float | None:
 
 
 def _says_all(plan: Plan, run: dict[str, Any]) -> bool:
-    """Whether a row's plan of today is the one that was run: a launch may have had other ranks of
-    adapters, or layers, that no row has a word for."""
+    """Return whether a row's plan of today is the one that was run: a launch may have had adapters
+    of another rank, or other layers, which a row cannot say."""
     recorded = run.get("plan")
     if recorded is None or run.get("benchmark") != "launch":
         return True
@@ -83,7 +83,7 @@ def _says_all(plan: Plan, run: dict[str, Any]) -> bool:
 
 
 def _cluster(document: dict[str, Any], world_size: int) -> Cluster | None:
-    """The card that was measured, by its exact name; nothing for the CPU."""
+    """Return the card that was measured, by its exact name; None for the CPU."""
     name = document["environment"]["device"]["name"]
     for preset in preset_names("gpus"):
         card = load_gpu(preset)
@@ -93,7 +93,8 @@ def _cluster(document: dict[str, Any], world_size: int) -> Cluster | None:
 
 
 def _replayed(row: Row, planned: Planned) -> dict[str, int]:
-    """Through the allocator's rules, which are written for one device without accumulation."""
+    """Return the replay through the allocator's rules, which are written for one device without
+    accumulation."""
     if row.strategy != "single" or row.gradient_accumulation_steps > 1:
         return {}
     candidate = planned.candidate

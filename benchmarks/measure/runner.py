@@ -1,4 +1,4 @@
-"""Rows run one after another until the time is over; each leaves a file, and none is run twice."""
+"""Runs rows one after another until the time is over; each leaves a file, and none is run twice."""
 
 import json
 import os
@@ -26,10 +26,10 @@ from planner.hardware.cluster import Cluster
 from planner.plan.schema import Plan
 
 NOT_PLANNED = "not planned"
-"""Of rows that the planner has no words for: asked again each time, since it may learn them."""
+"""Status of rows that the planner cannot express; they are tried again each time."""
 OUT_OF_TIME = "out of time"
 LEAST_S = 20.0
-"""Less time than this is no use to a run: the libraries alone take half of it to load."""
+"""Least seconds that a run needs: the libraries alone take half of it to load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Settings:
 
 
 def result_file(row: Row, settings: Settings) -> Path:
-    """Named for what is run and on what, so that what is there need not be run."""
+    """Return the file of a row on this device, by which a row that was run is recognised."""
     return settings.results / f"{row.name}--{settings.cluster.accelerator.label}x1.json"
 
 
@@ -60,7 +60,7 @@ def is_done(row: Row, settings: Settings) -> bool:
 
 
 def run_rows(rows: list[Row], settings: Settings, *, until_s: float) -> Iterator[tuple[Row, str]]:
-    """Each row that was not done, with what became of it; ends when the time is over.
+    """Run each row that is not done and yield it with its status, until the time is over.
 
     ``until_s`` is a reading of ``time.monotonic``.
     """
@@ -78,7 +78,7 @@ def run_rows(rows: list[Row], settings: Settings, *, until_s: float) -> Iterator
 
 
 def run_row(row: Row, settings: Settings, *, left_s: float) -> dict[str, Any] | None:
-    """A row's result; nothing where the time was over before it could have ended."""
+    """Return a row's result, or None if the time was over before it could have ended."""
     try:
         planned = plan_row(row, settings.cluster)
     except NotPlannableError as error:
@@ -92,7 +92,7 @@ def run_row(row: Row, settings: Settings, *, left_s: float) -> dict[str, Any] | 
 
 
 def run_child(plan: Plan, directory: Path, settings: Settings, *, limit_s: float) -> dict[str, Any]:
-    """What the child wrote, or how it ended where it wrote nothing."""
+    """Return what the child wrote, or how it ended if it wrote no result."""
     plan_file, result, log = (directory / name for name in ("plan.yaml", "result.json", "log"))
     plan_file.write_text(plan_text(plan), encoding="utf-8")
     command = child_command(plan_file, result, settings)
@@ -129,7 +129,7 @@ def child_command(plan_file: Path, result: Path, settings: Settings) -> list[str
 
 
 def why_it_ended(code: int, log: str) -> str:
-    """A signal by its name, else the last line that was said."""
+    """Return the name of the signal, else the last line of the log."""
     if code < 0:
         return f"ended by {signal.Signals(-code).name}"
     lines = [line.strip() for line in log.splitlines() if line.strip()]
@@ -137,7 +137,7 @@ def why_it_ended(code: int, log: str) -> str:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """With all that it has started; its memory is free when it is gone."""
+    """End the child with all processes that it started, and wait until its memory is free."""
     if child.poll() is None:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
@@ -154,7 +154,8 @@ def _document(
     measured: dict[str, Any],
     environment: dict[str, Any],
 ) -> dict[str, Any]:
-    """STYLE's three blocks, and what was predicted beside what was measured."""
+    """Return the three blocks of benchmarks/README.md, with what was predicted beside what was
+    measured."""
     return {
         "run": {
             "benchmark": "measure",
@@ -170,7 +171,7 @@ def _document(
 
 
 def write_result(path: Path, document: dict[str, Any]) -> None:
-    """Whole or not at all."""
+    """Write the file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The matrix before and after it was run. Takes finished results, computes their layout."""
+"""Tables of the matrix before and after it was run, from finished results."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,8 @@ Result = Mapping[str, Any] | None
 def list_table(
     rows: Sequence[Row], predicted: Sequence[int | str], results: Sequence[Result]
 ) -> Table:
-    """Every row: what is predicted, or why nothing is, and whether it was run."""
+    """Return a table of every row: what is predicted, or why no prediction is made, and whether it
+    was run."""
     table = _table("the matrix, in the order it is run", ("peak GiB", "done"))
     for number, (row, size, result) in enumerate(zip(rows, predicted, results, strict=True), 1):
         peak = _gib(size) if isinstance(size, int) else "-"
@@ -26,7 +27,8 @@ def list_table(
 
 
 def summary_table(rows: Sequence[Row], results: Sequence[Result]) -> Table:
-    """Predicted beside measured, GiB: allocated on a GPU, on the CPU what the process grew by."""
+    """Return a table of predicted beside measured GiB: allocated on a GPU, growth of the process on
+    the CPU."""
     table = _table(
         "predicted and measured, GiB",
         ("predicted", "measured", "error", "reserved", "device", "step s"),
@@ -38,7 +40,7 @@ def summary_table(rows: Sequence[Row], results: Sequence[Result]) -> Table:
 
 
 def reason_lines(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
-    """A line for each row that did not end well."""
+    """Return a line for each row that did not end well."""
     return [
         f"{row.name}: {result['measured']['status']}: {result['measured']['reason']}"
         for row, result in zip(rows, results, strict=True)
@@ -47,7 +49,7 @@ def reason_lines(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
 
 
 def closing_line(results: Sequence[Result]) -> str:
-    """How many rows there are of each kind, and the errors of those that were measured."""
+    """Return the number of rows of each kind, and the errors of those that were measured."""
     found = [result for result in results if result is not None]
     errors = [error for result in found if (error := error_of(result)) is not None]
     line = f"{len(found)} of {len(results)} rows have a result, {len(errors)} of them a peak"
@@ -61,7 +63,7 @@ def closing_line(results: Sequence[Result]) -> str:
 
 
 def measured_bytes(result: Mapping[str, Any]) -> int | None:
-    """What the prediction of allocated bytes is held against."""
+    """Return the measured bytes that the prediction of allocated bytes is compared with."""
     measured = result["measured"]
     if measured["status"] != "ok":
         return None
@@ -97,7 +99,7 @@ def _cells(result: Mapping[str, Any]) -> list[str]:
 
 
 def _foresight(result: Mapping[str, Any]) -> str:
-    """Whether the planner would have refused a run that the card had no room for."""
+    """Return whether the planner would have refused a run that did not fit on the card."""
     if result["measured"]["status"] != "oom" or "device_used" not in result["predicted"]:
         return ""
     capacity = result["environment"]["device"]["capacity_bytes"]

@@ -1,1 +1,1 @@
-"""Several nodes on one machine: network namespaces, each with an address of its own."""
+"""Several nodes on one machine: network namespaces with an address each."""

@@ -1,8 +1,8 @@
-"""SmolLM2-135M on two nodes for real: python -m benchmarks.nodes [--write] [SCENARIO ...]
+"""SmolLM2-135M trained on two nodes: python -m benchmarks.nodes [--write] [SCENARIO ...]
 
 Two network namespaces joined by a cable, torch elastic over gloo, both on this machine's cores.
-Loss curves are held against one process at the same global batch; a node is killed and a cable
-taken out in mid-run; the cable is slowed down. Needs root, iproute2 and the training stack.
+Loss curves are compared with one process at the same global batch; a node is killed and a cable
+unplugged during a run; the cable is slowed down. Needs root, iproute2 and the training stack.
 """
 
 import argparse
@@ -55,8 +55,8 @@ def main() -> None:
 
 
 def curves() -> dict[str, Any]:
-    """Of every strategy over two nodes, beside one process with weights of the same width:
-    DeepSpeed's are in 16 bit."""
+    """Compare the loss curve of every strategy over two nodes with one process whose weights have
+    the same width: DeepSpeed's are in 16 bit."""
     plan = plan_of_one(steps=STEPS)
     alone = {"plain": run_alone(plan), "zero2": run_alone(under(plan, "zero2", nodes=1))}
     found: dict[str, Any] = {"one process": alone}
@@ -88,7 +88,8 @@ def undisturbed(strategy: Strategy) -> list[float]:
 
 
 def lost(end_node: Callable[[Namespace], None], *, leader: int, ends: int) -> dict[str, Any]:
-    """Seconds from the loss of a node to its name on each other's screen, and to the end there."""
+    """Measure the seconds from the loss of a node until each other node names it, and until it
+    ends."""
     with tempfile.TemporaryDirectory() as name, two_nodes() as nodes:
         folder = Path(name)
         prepare(under(plan_of_one(steps=200), "ddp"), folder)
@@ -104,7 +105,7 @@ def lost(end_node: Callable[[Namespace], None], *, leader: int, ends: int) -> di
 
 
 def restarted(strategy: Strategy, *, leader: int, ends: int) -> dict[str, Any]:
-    """Killed in mid-run, and the same command run there again."""
+    """Kill a node during a run, and run the same command there again."""
     with tempfile.TemporaryDirectory() as name, two_nodes() as nodes:
         folder = Path(name)
         prepare(under(plan_of_one(steps=STEPS), strategy), folder)
@@ -129,7 +130,7 @@ def restarted(strategy: Strategy, *, leader: int, ends: int) -> dict[str, Any]:
 
 
 def slow_cable(bytes_per_s: int | None) -> dict[str, Any]:
-    """What the first meeting measures and says."""
+    """Record what the first meeting of the nodes measures and says over a slow cable."""
     with tempfile.TemporaryDirectory() as name, two_nodes() as nodes:
         folder = Path(name)
         prepare(under(plan_of_one(steps=1), "ddp", network=NETWORK), folder)
@@ -190,7 +191,8 @@ SCENARIOS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def write(measured: dict[str, Any]) -> None:
-    """A scenario that was run again replaces what the day's file has of it."""
+    """Write the results; a scenario that was run again replaces its entry in the file of the
+    day."""
     path = RESULTS / f"nodes--{MODEL}--{time.strftime('%Y-%m-%d')}.json"
     before = json.loads(path.read_bytes())["measured"] if path.is_file() else {}
     batch = to_builtins(under(plan_of_one(steps=STEPS), "ddp").batch)

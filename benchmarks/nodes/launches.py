@@ -1,4 +1,4 @@
-"""``launch`` on nodes of this machine, as a person would type it on each."""
+"""``launch`` on nodes of this machine, as a user would type it on each."""
 
 import json
 import os
@@ -20,7 +20,7 @@ LIMIT_SECONDS = 1800
 
 @dataclass
 class Launch:
-    """One node's, in a folder that all nodes share."""
+    """One node's ``launch``, in a folder that all nodes share."""
 
     folder: Path
     node: Namespace | None
@@ -50,7 +50,7 @@ class Launch:
         return self.said_file.read_text(encoding="utf-8", errors="replace")
 
     def ended(self) -> int:
-        """The exit code."""
+        """Wait, and return the exit code."""
         return self.process.wait(LIMIT_SECONDS)
 
 

@@ -1,7 +1,7 @@
 """Nodes on one machine: network namespaces joined by a cable.
 
-Each node reaches the others over its own interface only, which ``tc`` can slow down and ``ip``
-can take down. They share the disk, as nodes share a run directory. Needs root and iproute2.
+A node reaches the others over its interface only, which ``tc`` can slow down and ``ip`` can take
+down. The nodes share the disk, as nodes share a run directory. Needs root and iproute2.
 """
 
 import os
@@ -17,7 +17,7 @@ INTERFACE = "cable0"
 
 
 def why_not() -> str | None:
-    """Why no namespaces can be made here; nothing where they can."""
+    """Return why no namespaces can be made here, or None if they can."""
     if os.geteuid() != 0:
         return "making network namespaces needs root"
     missing = [name for name in ("ip", "tc") if shutil.which(name) is None]
@@ -39,11 +39,12 @@ class Namespace:
     address: str
 
     def command(self, command: Sequence[str]) -> list[str]:
-        """The same, run on this node."""
+        """Return the command that runs ``command`` on this node."""
         return ["ip", "netns", "exec", self.name, *command]
 
     def limit_bytes_per_s(self, rate: int) -> None:
-        """Of what it sends; a bucket of 1/100 s, for a kernel that looks 250 times a second."""
+        """Limit the rate at which the node sends, with a bucket of 1/100 s for a kernel that ticks
+        250 times per second."""
         burst = max(rate // 100, 16_384)
         _run(
             *("tc", "-netns", self.name, "qdisc", "replace", "dev", INTERFACE, "root", "tbf"),
@@ -51,11 +52,11 @@ class Namespace:
         )
 
     def cut(self) -> None:
-        """Take its cable out."""
+        """Unplug its cable."""
         _run("ip", "-netns", self.name, "link", "set", INTERFACE, "down")
 
     def kill(self) -> None:
-        """End every process on it at once, as a power failure does."""
+        """Kill all of its processes at once, as a power failure does."""
         for pid in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -68,7 +69,7 @@ class Namespace:
 
 @contextmanager
 def two_nodes() -> Iterator[tuple[Namespace, Namespace]]:
-    """Joined by a cable, until the block ends; their processes end with it."""
+    """Yield two nodes joined by a cable; their processes end with the block."""
     mark = uuid.uuid4().hex[:8]
     nodes = [Namespace(f"tuneplan-{mark}-{n}", f"10.0.0.{n}") for n in (1, 2)]
     with ExitStack() as stack:

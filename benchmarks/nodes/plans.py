@@ -1,4 +1,4 @@
-"""The plans of SmolLM2-135M that nodes train: one process, or the same batch over two nodes."""
+"""Plans of SmolLM2-135M: one process, or the same global batch over two nodes."""
 
 import json
 import os
@@ -25,7 +25,8 @@ ANSWER = "A lighthouse keeper counts the ships that pass by night and writes the
 
 
 def plan_of_one(*, steps: int) -> Plan:
-    """Full fine-tuning in one process, which accumulates as often as there will be ranks."""
+    """Return a plan of full fine-tuning in one process that accumulates as often as there will be
+    ranks."""
     row = Row(
         model=MODEL,
         num_layers=None,
@@ -56,7 +57,7 @@ def plan_of_one(*, steps: int) -> Plan:
 def under(
     plan: Plan, strategy: Strategy, *, nodes: int = RANKS, network: str | None = None
 ) -> Plan:
-    """The same global batch, a rank on each of so many nodes."""
+    """Return the plan with the same global batch and one rank on each of ``num_nodes`` nodes."""
     workload, layout = workload_of(plan), layout_of(plan)
     spread = Layout(
         strategy=strategy,
@@ -77,7 +78,7 @@ def under(
 
 
 def write_data(path: Path) -> None:
-    """Conversations longer than the sequence length: every sample fills it."""
+    """Write conversations longer than the sequence length, so that every sample fills it."""
     with path.open("w", encoding="utf-8") as file:
         for number in range(SAMPLES):
             messages = [

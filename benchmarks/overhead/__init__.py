@@ -1,1 +1,1 @@
-"""Tokens per second of ``launch`` beside those of a script that a person would write."""
+"""Tokens per second of ``launch`` beside those of a script that a user would write."""

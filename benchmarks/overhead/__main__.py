@@ -1,8 +1,8 @@
 """``launch`` beside a script written by hand, in turns: python -m benchmarks.overhead [--write]
 
-Both train SmolLM2-135M on samples of one length, so a step is as many tokens on either side; the
-script is given the environment that the launcher gives its ranks. Tokens per second are those of
-the median step behind the first; the ratio of a pair is taken between neighbours in time.
+Both train SmolLM2-135M on samples of one length, so a step has as many tokens on either side; the
+script gets the environment that the launcher gives its ranks. Tokens per second are those of the
+median step after the first; the ratio of a pair is taken between neighbours in time.
 """
 
 import argparse
@@ -43,7 +43,7 @@ ANSWER = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One run: seconds of the steps behind the first, and the loss of all."""
+    """One run: seconds of the steps after the first, and the loss of all."""
 
     step_times_s: Sequence[float]
     losses: Sequence[float]
@@ -75,7 +75,8 @@ def main() -> None:
 
 
 def one_pair(plan: Plan, number: int) -> dict[str, Side]:
-    """Both sides, the first of the last pair last, so that neither is always the warm one."""
+    """Run both sides; the one that was first in the previous pair is last, so that neither is
+    always the warm one."""
     sides = {"launch": run_launch, "by hand": run_by_hand}
     order = list(sides) if number % 2 == 0 else list(reversed(sides))
     found = {}
@@ -116,8 +117,8 @@ def overhead_plan(method: Method, cluster: Cluster, *, steps: int) -> Plan:
 
 
 def write_data(folder: Path) -> None:
-    """Conversations longer than the sequence length, so that every sample fills it, in the form
-    that each side takes."""
+    """Write conversations longer than the sequence length, so that every sample fills it, in the
+    format of each side."""
     turns = [
         (
             [{"role": "user", "content": f"What does keeper {number} do?"}],

@@ -2,7 +2,7 @@
 
 python -m benchmarks.overhead.by_hand SETTINGS RESULT
 
-It knows nothing of this project: the launcher is held against it.
+It uses nothing of this project: the launcher is compared with it.
 """
 
 import json

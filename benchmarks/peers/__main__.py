@@ -1,4 +1,4 @@
-"""Error of other people's memory estimators on published measurements.
+"""Errors of other memory estimators on published measurements.
 
 python -m benchmarks.peers --rows FILE [--write]
 """
@@ -29,7 +29,7 @@ PIPED_WIDTH = 110
 
 
 def local_models(rows: Iterable[Row], hub: Path) -> dict[str, LocalModel]:
-    """Files for every model of the rows that has a preset."""
+    """Write the files of every model of the rows that has a preset."""
     found = {row.model: preset_for(row.model, row.params) for row in rows}
     return {model: write_model(preset, hub) for model, preset in found.items() if preset}
 

@@ -1,4 +1,4 @@
-"""Run by canifinetune's own interpreter: settings on stdin, its estimates on stdout."""
+"""Run by the interpreter that has canifinetune: settings on stdin, its estimates on stdout."""
 
 import json
 import sys

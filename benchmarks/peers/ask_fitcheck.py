@@ -1,4 +1,4 @@
-"""Run by fitcheck's own interpreter: settings on stdin, its estimates on stdout."""
+"""Run by the interpreter that has fitcheck: settings on stdin, its estimates on stdout."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ MIB = 2**20
 
 
 def profile(training: TrainingConfig, gpu: GpuSpec) -> OverheadProfile:
-    """The overhead that ``estimate`` applies: what was fitted needs checkpointing."""
+    """Return the overhead that ``estimate`` applies; the fitted one needs checkpointing."""
     found = get_overhead_profile(gpu_key_for(gpu), training.flash_attn, training.quantization)
     fitted_only = found.uses_hump_form and not training.grad_checkpoint
     return DEFAULT_OVERHEAD_PROFILE if fitted_only else found

@@ -1,4 +1,4 @@
-"""Run by fitscout's own interpreter: settings on stdin, its estimates on stdout."""
+"""Run by the interpreter that has fitscout: settings on stdin, its estimates on stdout."""
 
 import json
 import sys

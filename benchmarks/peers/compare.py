@@ -27,7 +27,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows whose errors may be looked at together."""
+    """Key of the rows whose errors may be looked at together."""
 
     quantity: Quantity
     source: str
@@ -45,7 +45,8 @@ class Comparison:
 def questions(
     peer: Peer, rows: Sequence[Row], models: Mapping[str, LocalModel]
 ) -> tuple[list[Question], Counter[str]]:
-    """What ``peer`` can be asked, and for the other rows a count of each reason."""
+    """Return the questions that ``peer`` can be asked, and a count of the reasons for the other
+    rows."""
     asked: list[Question] = []
     reasons: Counter[str] = Counter()
     for row in rows:
@@ -57,7 +58,8 @@ def questions(
 
 
 def question(peer: Peer, row: Row, models: Mapping[str, LocalModel]) -> dict[str, Any]:
-    """The model comes last, so that a missing file is blamed only where nothing else is."""
+    """Return the question of a row; the model is checked last, so that a missing file is the reason
+    only if no setting is."""
     setting = peer.express(row)
     if not row.readings.keys() & peer.compared.keys():
         raise NotExpressibleError(f"predicts nothing like the reading: {', '.join(row.readings)}")
@@ -83,7 +85,7 @@ def compare(
 
 
 def errors(peer: Peer, predictions: Sequence[Prediction]) -> dict[Group, ErrorStatistics]:
-    """One entry a group, by quantity, then by evidence, then in the rows' order."""
+    """Return the errors per group, by quantity, then by evidence, then in the order of the rows."""
     found: defaultdict[Group, list[float]] = defaultdict(list)
     for quantity in QUANTITIES:
         for each in predictions:

@@ -1,4 +1,4 @@
-"""Each peer in a virtual environment of its own, never in ours."""
+"""Virtual environments of the peers, apart from ours."""
 
 import json
 import os
@@ -13,7 +13,8 @@ ENVIRONMENTS = ROOT / ".venv-peers"
 
 
 def interpreter(requirement: str) -> Path:
-    """The Python of the environment that holds ``requirement``, made where it is missing."""
+    """Return the Python of the environment that holds ``requirement``, and make it if it is
+    missing."""
     directory = ENVIRONMENTS / requirement.replace("==", "-")
     python = directory / "bin" / "python"
     done = directory / ".installed"
@@ -26,7 +27,7 @@ def interpreter(requirement: str) -> Path:
 
 
 def installed(python: Path) -> dict[str, str]:
-    """Every package of an environment with its version."""
+    """Return the version of every package of an environment."""
     command = [str(python), "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"]
     listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return {package["name"]: package["version"] for package in json.loads(listing)}
@@ -35,7 +36,8 @@ def installed(python: Path) -> dict[str, str]:
 def ask(
     python: Path, script: str, settings: list[dict[str, Any]], hub: Path
 ) -> list[dict[str, Any]]:
-    """One answer a setting, from a peer that sees only ``hub``: no network, no state of ours."""
+    """Return one answer per setting, from a peer that sees only ``hub``: no network, no state of
+    ours."""
     finished = subprocess.run(
         [str(python), "-I", str(HERE / script)],
         input=json.dumps(settings),

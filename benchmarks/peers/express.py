@@ -1,6 +1,6 @@
-"""A measured row in each peer's own words, or the reason why it has none.
+"""A measured row in the words of each peer, or the reason why the peer cannot express it.
 
-What each peer's number means was read in its published source, at the version named here.
+The meaning of a peer's numbers was read in its published source, at the version named here.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from planner.hardware.cards import load_gpu
 from planner.hardware.cluster import GpuSpec
 
 Evidence = Literal["independent", "held out", "fitted", "assumed"]
-"""How much a row says about a peer.
+"""What a row proves about a peer.
 
 ``fitted``: its constants come from this measurement or one of the same series. ``held out``:
 measured by its author on the same card and kept out of the fit. ``assumed``: the peer has no
@@ -22,7 +22,8 @@ option for a setting of this row, so its own assumption stands in.
 
 
 class NotExpressibleError(Exception):
-    """A peer has no words for a row; the message is the reason, alike for rows alike."""
+    """An error for a row that a peer cannot express; the message is the reason, the same for
+    similar rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +34,14 @@ class Peer:
     model_key: str
     model_by: Literal["hub_id", "directory"]
     compared: Mapping[Quantity, str]
-    """Which sum of the peer's is held against which reading of a row, and why."""
+    """Sum of the peer's numbers that is compared with each reading of a row, and why."""
     notes: str
     express: Callable[[Row], dict[str, Any]]
     evidence: Callable[[Row], Evidence]
 
 
 def check_common(row: Row) -> None:
-    """What no peer can say: each plans one GPU and the stock loss."""
+    """Raise for what no peer can express: all of them plan one GPU and the stock loss."""
     if not row.readings:
         raise NotExpressibleError(f"reading: {row.read}")
     if row.parallel != "single":
@@ -94,7 +95,7 @@ MODULES = {
 
 
 def fitcheck_setting(row: Row) -> dict[str, Any]:
-    """Arguments of ``TrainingConfig`` and ``get_gpu`` in fitcheck 0.3.1."""
+    """Return the arguments of ``TrainingConfig`` and ``get_gpu`` in fitcheck 0.3.1."""
     check_common(row)
     training: dict[str, Any] = {
         "precision": row.precision,
@@ -139,7 +140,7 @@ CANIFINETUNE_QUANTIZATIONS = {"none": "none", "nf4": "nf4", "nf4-double": "nf4_d
 
 
 def canifinetune_setting(row: Row) -> dict[str, Any]:
-    """Arguments of ``EstimateRequest`` in canifinetune 0.4.1."""
+    """Return the arguments of ``EstimateRequest`` in canifinetune 0.4.1."""
     check_common(row)
     setting: dict[str, Any] = {
         "method": row.method,
@@ -168,7 +169,7 @@ FITSCOUT_OPTIMIZERS = {"adamw": "32-bit", "adamw-fused": "32-bit", "adamw-8bit-p
 
 
 def fitscout_setting(row: Row) -> dict[str, Any]:
-    """Arguments of ``inspect_model`` and ``estimate_memory`` in fitscout 0.1.1."""
+    """Return the arguments of ``inspect_model`` and ``estimate_memory`` in fitscout 0.1.1."""
     check_common(row)
     optimizer = translated(row.optimizer, FITSCOUT_OPTIMIZERS, "optimizer")
     training: dict[str, Any] = {
@@ -184,7 +185,8 @@ def fitscout_setting(row: Row) -> dict[str, Any]:
 
 
 def fitscout_evidence(row: Row) -> Evidence:
-    """It knows no LoRA targets but q and v, no attention but eager, and no block scales."""
+    """Return the evidence of a row for fitscout, which has no LoRA targets but q and v, no
+    attention but eager, and no block scales."""
     own = row.lora_targets in ("", "q,v") and row.attention == "eager"
     return "independent" if own and row.quantization == "none" else "assumed"
 

@@ -1,7 +1,8 @@
-"""Local copies of what an estimator would fetch from the hub, made from our model presets.
+"""Local copies of the files that an estimator would fetch from the hub, made from our model
+presets.
 
-The layout is that of Hugging Face's cache, so that a peer that names a model by its hub id
-finds it offline, and one that reads a directory is given the same one.
+The layout is that of Hugging Face's cache, so that a peer that names a model by its hub id finds it
+offline, and a peer that reads a directory gets the same files.
 """
 
 import json
@@ -15,10 +16,11 @@ from planner.models.model_presets import ModelPreset, load_model
 
 REVISION = "0" * 40
 SAME_SHAPE = {"llama-3-8b": "llama-3.1-8b", "qwen2.5-coder-1.5b": "qwen2.5-1.5b"}
-"""Other weights with the very matrices of a preset."""
+"""Presets with the same matrices, by the name of other weights."""
 TUNED = re.compile(r"-(instruct|chat|base|hf)(?=-|$)")
 PARAMS_TOLERANCE = 0.005
-"""Rows round their model's size to a million parameters or to 0.01 billion."""
+"""Share by which a row's model size may differ: rows round it to a million parameters or to 0.01
+billion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +30,9 @@ class LocalModel:
 
 
 def preset_for(model: str, params: float | None) -> ModelPreset | None:
-    """The preset whose shape a row's model has; tuned versions share that of their base.
+    """Return the preset with the shape of a row's model; tuned versions share that of their base.
 
-    A name alone is not trusted: the size that the row gives must be the preset's.
+    A name alone is not trusted: the size in the row must be the preset's.
     """
     name = TUNED.sub("", model.rpartition("/")[2].lower())
     try:
@@ -44,13 +46,14 @@ def preset_for(model: str, params: float | None) -> ModelPreset | None:
 
 
 def config(preset: ModelPreset) -> dict[str, object]:
-    """The keys of ``config.json`` that say how large a model is."""
+    """Return the keys of ``config.json`` that decide how large a model is."""
     shape = config_from_spec(preset.spec)
     return {**shape, "architectures": [preset.native_class], "torch_dtype": "bfloat16"}
 
 
 def write_model(preset: ModelPreset, hub: Path) -> LocalModel:
-    """``preset`` as a snapshot in the cache below ``hub``; the index tells its exact size."""
+    """Write ``preset`` as a snapshot into the cache below ``hub``; the index holds its exact
+    size."""
     repository = hub / "hub" / f"models--{preset.hub_id.replace('/', '--')}"
     snapshot = repository / "snapshots" / REVISION
     snapshot.mkdir(parents=True, exist_ok=True)

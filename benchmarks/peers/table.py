@@ -1,4 +1,4 @@
-"""The comparison as plain tables; takes results, computes nothing but their layout."""
+"""The comparison as plain tables, laid out from finished results."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def _meanings(comparisons: Sequence[Comparison]) -> Table:
 
 
 def _not_expressed(comparisons: Sequence[Comparison]) -> Table:
-    """A row a reason, a column an estimator; the most common reason first."""
+    """Return a table with a row per reason, the most common first, and a column per estimator."""
     table = plain_table("Rows by the first reason why an estimator could not be asked")
     table.add_column("reason", overflow="fold")
     for comparison in comparisons:

@@ -1,1 +1,1 @@
-"""What a plan costs to make: cold start, candidates a second, and growth with the cluster."""
+"""Cost of making a plan: cold start, candidates per second, and growth with the cluster."""

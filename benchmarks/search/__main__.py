@@ -1,4 +1,4 @@
-"""Cold start of ``plan`` beside other estimators, candidates decided a second, and scaling.
+"""Cold start of ``plan`` beside other estimators, candidates decided per second, and scaling.
 
 python -m benchmarks.search [--write]
 """
@@ -28,11 +28,12 @@ REQUESTS = {
     "512 GPUs": ("llama-3.1-70b", "8xh100-sxm-80gb", "64", "0"),
     "4,096 GPUs": ("llama-3.1-70b", "8xh100-sxm-80gb", "512", "0"),
 }
-"""Model, cards of a node, nodes, global batch or the recipe's own."""
+"""Requests by name: model, cards per node, nodes, global batch or 0 for the recipe's."""
 
 
 def run_once(command: Command, directory: Path) -> dict[str, Any]:
-    """Wall and CPU seconds and the largest resident memory of one process, or its last line."""
+    """Return wall and CPU seconds and the largest resident memory of one process, or its last
+    line."""
     began = time.perf_counter()
     process = subprocess.Popen(
         command.arguments,
@@ -58,7 +59,7 @@ def run_once(command: Command, directory: Path) -> dict[str, Any]:
 
 
 def cold_starts() -> dict[str, Any]:
-    """Every command in turn, so that noise falls on all alike."""
+    """Run every command in turn, so that noise affects all alike."""
     found: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -86,7 +87,7 @@ def _described(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def searches() -> dict[str, Any]:
-    """Each request in a process of its own; the quickest of several, since nothing but noise
+    """Decide each request in a separate process, and keep the fastest of several, since only noise
     makes one slower than another."""
     found = {}
     for name, arguments in REQUESTS.items():

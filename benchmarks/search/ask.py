@@ -1,4 +1,4 @@
-"""Run in a process of its own, so that nothing is remembered: one request, decided twice over.
+"""Run in a separate process, so that nothing is cached: one request, decided twice.
 
 python -m benchmarks.search.ask MODEL GPUS NODES GLOBAL_BATCH_SIZE
 """
@@ -17,7 +17,8 @@ from planner.models.model_presets import load_model
 
 
 def main() -> None:
-    """CPU seconds of the choice alone, with what it took, then of all that a report shows."""
+    """Print the CPU seconds of the choice alone, with its counts, then of all that a report
+    shows."""
     gc.disable()  # as ``plan`` runs
     model, gpus, nodes, batch = sys.argv[1:]
     cluster = replace(parse_gpus(gpus), num_nodes=int(nodes))

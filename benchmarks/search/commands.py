@@ -1,5 +1,5 @@
-"""The commands that are timed from a cold start: ours, and other estimators' as their readme
-shows them, each in its own environment and offline."""
+"""Commands that are timed from a cold start: ours, and those that other estimators' READMEs show,
+each in its environment and offline."""
 
 import os
 import subprocess
@@ -21,7 +21,8 @@ from planner.base.preset_files import load_model
 local = write_model(load_model(sys.argv[1]), Path(sys.argv[2]))
 print(local.hub_id, local.directory, sep="\\n", end="")
 """
-"""In a process of its own: the kernel counts what this one holds as a child's, until it starts."""
+"""Program that writes the files in a separate process: until a child starts, the kernel counts what
+this process holds as the child's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ def ours() -> Iterator[Command]:
 
 
 def peers(hub: Path) -> Iterator[Command]:
-    """Each asked about one model on one 24 GiB card, from files in the hub's own layout."""
+    """Return the peers' commands, each about one model on one 24 GiB card, from files in the hub's
+    layout."""
     written = subprocess.run(
         [sys.executable, "-c", WRITE, MODEL, str(hub)], check=True, capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""Errors on the runs that this project has measured itself."""
+"""Errors of predicted throughput on the runs that this project measured."""
 
 from collections import defaultdict
 
@@ -7,7 +7,7 @@ from benchmarks.measure.results import own_runs
 
 
 def own_errors() -> dict[tuple[str, str], list[float]]:
-    """Signed relative errors of the throughput by card and method."""
+    """Return signed relative errors of the throughput by card and method."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for run in own_runs():
         if run.predicted_s is not None and run.measured_s is not None:

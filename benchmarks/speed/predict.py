@@ -1,4 +1,4 @@
-"""A published row under its source's conventions -> the seconds of a step that are predicted."""
+"""Predicted seconds of a step of a published row under the conventions of its source."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +25,7 @@ Reads = Literal["seconds of a step", "tokens per second", "minutes for 1,000 sam
 class SpeedSource(Spec):
     reads: Reads | None = None
     set_aside: dict[str, str] = field(default_factory=dict)
-    """By the source's word for a quantization, or every row: why it is not predicted."""
+    """Why rows are not predicted, by the source's word for a quantization, or for every row."""
 
 
 @cache
@@ -35,7 +35,7 @@ def speed_sources() -> dict[str, SpeedSource]:
 
 
 def set_aside(row: Row) -> str | None:
-    """Why a row with a throughput is not predicted, or nothing."""
+    """Return why a row with a throughput is not predicted, or None."""
     source = speed_sources().get(row.source)
     if source is None:
         return "conventions of the source are not declared yet"
@@ -48,7 +48,7 @@ def set_aside(row: Row) -> str | None:
 
 
 def measured_s(row: Row) -> float:
-    """Of one optimizer step."""
+    """Return the measured seconds of one optimizer step."""
     reads, throughput = speed_sources()[row.source].reads, row.throughput
     assert throughput is not None
     if reads == "seconds of a step":
@@ -60,13 +60,13 @@ def measured_s(row: Row) -> float:
 
 
 def tokens(row: Row) -> int:
-    """Of one optimizer step."""
+    """Return the number of tokens of one optimizer step."""
     return row.micro_batch_size * row.sequence_length * row.gradient_accumulation_steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """Seconds of one optimizer step, by what they go to."""
+    """Seconds of one optimizer step by part."""
 
     products_s: float
     elementwise_s: float
@@ -81,7 +81,8 @@ class Prediction:
 
 
 def predicted(row: Row) -> Prediction:
-    """The row's own training loop on a tape that counts, at the rates of its card."""
+    """Return the time of the row's training loop on a tape that counts kernels, at the rates of its
+    card."""
     source = sources()[row.source]
     training, speed = training_of(row, source), _rates(row)
     counted = counted_once(training.workload, training.numerics, training.batch, training.decoder)

@@ -1,4 +1,4 @@
-"""presets/speed_accuracy.yaml: measured over predicted time of a step, by method."""
+"""The text of presets/speed_accuracy.yaml: measured over predicted time of a step, by method."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +18,6 @@ measured_over_predicted:
 
 
 def presets_text(told: Sequence[Told]) -> str:
-    """The file as it should be."""
+    """Return the file's text."""
     found = [Ratio(t.row.method, t.row.source, t.predicted / t.measured) for t in told]
     return HEAD + range_entries(found, decimals=2)

@@ -19,7 +19,7 @@ HEADER = (
 
 
 class Told(NamedTuple):
-    """One row's tokens per second."""
+    """Tokens per second of one row, predicted and measured."""
 
     row: Row
     measured: float
@@ -27,12 +27,12 @@ class Told(NamedTuple):
 
     @property
     def error(self) -> float:
-        """Of the throughput: a positive one predicted too fast."""
+        """Relative error of the throughput; a positive one is a prediction that is too fast."""
         return relative_error(predicted=self.predicted, measured=self.measured)
 
 
 def told_rows(rows: Sequence[Row]) -> list[Told]:
-    """Every row of one GPU that has a throughput and is not set aside."""
+    """Return every row of one GPU that has a throughput and is not set aside."""
     return [
         Told(row, tokens(row) / measured_s(row), tokens(row) / predicted(row).total_s)
         for row in rows
@@ -41,14 +41,14 @@ def told_rows(rows: Sequence[Row]) -> list[Told]:
 
 
 class Order(NamedTuple):
-    """Pairs whose faster one was predicted to be the faster one, of all pairs."""
+    """Number of pairs whose faster row was predicted to be the faster, and of all pairs."""
 
     right: int
     pairs: int
 
 
 def order(told: Iterable[Told]) -> Order:
-    """Of pairs of the same source that were not measured to be equally fast."""
+    """Return the order of the pairs of one source that were not measured to be equally fast."""
     by_source: dict[str, list[Told]] = defaultdict(list)
     for each in told:
         by_source[each.row.source].append(each)
@@ -62,12 +62,12 @@ def order(told: Iterable[Told]) -> Order:
 
 
 def rate_sources() -> set[str]:
-    """Sources of rows that a rate is from."""
+    """Return the sources of rows that a rate is from."""
     return {row.rpartition("-")[0] for row in speed_data().host_s_per_kernel.rows}
 
 
 def markdown(rows: Sequence[Row], told: Sequence[Told], *, by_method: bool = False) -> str:
-    """Everything as the README shows it; ``told`` are those of the rows that are judged."""
+    """Return the tables as the README shows them; ``told`` are the rows that are judged."""
     parts = (_errors(told, by_method=by_method), _aside(rows), _own())
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -88,7 +88,7 @@ def _errors(told: Sequence[Told], *, by_method: bool) -> list[str]:
 
 
 def _by_source(groups: Mapping[tuple[str, str], list[Told]]) -> dict[tuple[str, str], list[Told]]:
-    """One group for each source, its methods and their rows told in one cell."""
+    """Return one group per source, with its methods and their rows in one cell."""
     found = {}
     for source in dict.fromkeys(source for source, _ in groups):
         own = {method: group for (name, method), group in groups.items() if name == source}
@@ -107,7 +107,7 @@ def _cells(group: Sequence[Told]) -> str:
 
 
 def reasons(rows: Sequence[Row]) -> Counter[tuple[str, str]]:
-    """Why rows of one GPU were set aside, by source, and how many."""
+    """Return why rows of one GPU were set aside, by source, with their number."""
     found = ((row.source, set_aside(row)) for row in rows if is_single(row))
     return Counter((source, reason) for source, reason in found if reason is not None)
 

@@ -1,4 +1,4 @@
-"""FSDP as Lightning sets it up for LitGPT: every block one flat parameter, the rest another.
+"""FSDP as Lightning sets it up for LitGPT: one flat parameter per block, and one for the rest.
 
 read: torch/distributed/fsdp/_runtime_utils.py and _flat_param.py at 2.13, and
 lightning/fabric/strategies/fsdp.py at 2.1: FULL_SHARD, use_orig_params, backward prefetch of
@@ -27,20 +27,20 @@ ROOT = "root"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Units:
-    """Elements by unit and weight."""
+    """Number of elements by unit and weight."""
 
     sizes: dict[str, dict[str, int]]
     training: frozenset[str]
-    """Units with a weight that trains."""
+    """Names of the units with a weight that trains."""
     trainable: tuple[int, ...]
-    """Elements of each weight that trains."""
+    """Number of elements of each weight that trains."""
 
     def elements(self, unit: str) -> int:
         return sum(self.sizes[unit].values())
 
 
 def units_of(shape: Shape, tuning: Tuning) -> Units:
-    """Blocks and the root, from the weights that one short micro-batch asks for."""
+    """Return the blocks and the root, from the weights that one short micro-batch uses."""
     run = TrainingRun(shape, tuning, MicroBatch(samples=1, length=2), steady=True)
     run.micro_batch()
     sizes: dict[str, dict[str, int]] = {}
@@ -65,7 +65,7 @@ class ShardedWeights(Weights):
     tape: Tape
     units: Units
     reduced_over: int | None
-    """Ranks over which gradients are reduced at once, or nothing while they accumulate."""
+    """Number of ranks over which gradients are reduced at once, or None while they accumulate."""
     views: dict[str, Tensor] = field(default_factory=dict)
     gathered: dict[str, Tensor] = field(default_factory=dict)
     gradient_shards: list[Tensor] = field(default_factory=list)
@@ -74,13 +74,13 @@ class ShardedWeights(Weights):
         return self.views[name]
 
     def gather(self, unit: str) -> None:
-        """All-gather into a buffer of its own, if it is not there."""
+        """All-gather a unit into a new buffer, unless it is gathered already."""
         if unit in self.units.sizes and unit not in self.gathered:
             whole = self.units.elements(unit)
             self.gathered[unit] = self.tape.new(whole, COMPUTE, f"{unit}, gathered", "workspace")
 
     def use(self, unit: str) -> None:
-        """Views of the gathered flat parameter, each with its part of the split's node."""
+        """Make views of the gathered flat parameter, each with its part of the split's node."""
         self.gather(unit)
         sizes, whole = self.units.sizes[unit], self.units.elements(unit)
         flat = Parameter(whole, COMPUTE, trains=unit in self.units.training)
@@ -112,7 +112,8 @@ class ShardedWeights(Weights):
         return None
 
     def watched(self, x: Tensor, unit: str, next_unit: str) -> Tensor:
-        """A block's output: when its gradient arrives the block is gathered, and the next."""
+        """Return a block's output; when its gradient arrives, the block and the next one are
+        gathered."""
 
         def backward(gradient: Tensor) -> list[Tensor | None]:
             self.gather(unit)
@@ -123,7 +124,7 @@ class ShardedWeights(Weights):
 
 
 class ShardedRun(TrainingRun):
-    """Micro-batches on one of ``ranks``; every block is checkpointed."""
+    """A run of micro-batches on one of ``ranks``, with every block checkpointed."""
 
     def __init__(
         self,
@@ -154,7 +155,8 @@ class ShardedRun(TrainingRun):
         self._sharded.gathered.clear()
 
     def step(self) -> None:
-        """Where gradients accumulated, reducing them has freed more than the step takes."""
+        """Take a step; if gradients accumulated, reducing them has freed more than the step
+        takes."""
         if not self._accumulates:
             super().step()
 

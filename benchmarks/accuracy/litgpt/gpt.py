@@ -30,7 +30,7 @@ attention takes as a bias are rounded up."""
 
 @dataclass(slots=True, kw_only=True)
 class GPT:
-    """One model, ready to run a micro-batch of ``samples`` by ``length``."""
+    """One model that can run a micro-batch of ``samples`` by ``length``."""
 
     linears: Linears
     samples: int
@@ -41,7 +41,7 @@ class GPT:
         return self.samples * self.length
 
     def norm(self, name: str, x: Tensor) -> Tensor:
-        """The norm's own weight trains in full fine-tuning and under adapter_v2."""
+        """Apply a norm, whose weight trains in full fine-tuning and under adapter_v2."""
         linears, tape = self.linears, self.linears.tape
         adapts = linears.tuning.method == "adapter_v2"
         size = linears.shape.n_embd
@@ -104,8 +104,8 @@ class GPT:
         return linears.linear(f"{place}.proj", y, (shape.query_size, shape.n_embd), bias=shape.bias)
 
     def rotated(self, x: Tensor, tables: tuple[Tensor, Tensor], name: str) -> Tensor:
-        """``cat((apply_rope(x[..., :n]), x[..., n:]))``; a slice of all is the tensor itself,
-        one of nothing is still a node."""
+        """``cat((apply_rope(x[..., :n]), x[..., n:]))``; a slice of everything is the tensor
+        itself, an empty slice is still a node."""
         tape, shape = self.linears.tape, self.linears.shape
         turning = x.elements // shape.head_size * shape.rope_n_elem
         part = x if turning == x.elements else ops.slice_of(tape, x, turning)
@@ -114,7 +114,7 @@ class GPT:
         return ops.concatenate(tape, (roped, rest), f"{name}, rotated")
 
     def _apply_rope(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-        """apply_rope: the tables have fp32, so the sum has too before it is cast."""
+        """apply_rope: the tables are fp32, and so is the sum before it is cast."""
         tape, (cos, sin) = self.linears.tape, tables
         first, second = (ops.slice_of(tape, x, x.elements // 2) for _ in range(2))
         rotated = ops.concatenate(
@@ -138,8 +138,8 @@ class GPT:
 
     @property
     def _kernel(self) -> Attention:
-        """Of scaled_dot_product_attention. Flash attention's output is laid out as the
-        query, heads before positions, so that heads side by side take a copy.
+        """Run a kernel of scaled_dot_product_attention. Flash attention lays its output out like
+        the query, heads before positions, so that joining the heads needs a copy.
 
         read: aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp at 2.2, mha_fwd:
         ``empty_like(q)``; cuda/attention.cu, _efficient_attention_forward: positions first.
@@ -155,7 +155,8 @@ class GPT:
         )
 
     def _capped_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """With soft-capping scores are whole; litgpt/model.py at 0.4.12."""
+        """Run attention with soft-capping, which holds the whole matrix of scores; litgpt/model.py
+        at 0.4.12."""
         tape, heads = self.linears.tape, self._head_shape()
         scores = ops.matmul(
             tape, q, k, heads.query_rows * self.length, "scores", rows=heads.query_rows

@@ -1,4 +1,4 @@
-"""LitGPT's linear layers on a tape: frozen, quantized, with LoRA, and with an adapter's scale.
+"""LitGPT's linear layers on a tape: frozen, quantized, with LoRA, and with the scale of an adapter.
 
 Mirrors ``litgpt/lora.py`` and ``litgpt/adapter_v2.py`` at 0.2.0.
 """
@@ -15,7 +15,7 @@ from planner.tape.tensors import Tensor
 
 @dataclass(slots=True, kw_only=True)
 class Linears:
-    """Applies linear layers; ``contexts`` holds what a node keeps outside autograd's care."""
+    """Linear layers; ``contexts`` holds what a node keeps beyond autograd's saved tensors."""
 
     shape: Shape
     weights: Weights
@@ -27,7 +27,7 @@ class Linears:
         return self.weights.tuning
 
     def linear(self, name: str, x: Tensor, sizes: tuple[int, int], *, bias: bool) -> Tensor:
-        """``nn.Linear`` or what stands in its place; ``name`` ends with what it is."""
+        """Apply ``nn.Linear`` or its replacement; the end of ``name`` says which matrix it is."""
         kind = name.rpartition(".")[2]
         target = "mlp" if kind.startswith("mlp") else kind
         output = self._base(name, x, sizes, bias=bias)
@@ -45,8 +45,8 @@ class Linears:
         return ops.linear(self.tape, x, weight, out_features=out_features, bias=trained, name=name)
 
     def _quantized(self, name: str, x: Tensor, sizes: tuple[int, int]) -> Tensor:
-        """bitsandbytes' MatMul4Bit; read: bitsandbytes/autograd/_functions.py at 0.41.1: it is
-        ``ctx.tensors`` that holds the input, so it lives as long as the graph."""
+        """bitsandbytes' MatMul4Bit; read: bitsandbytes/autograd/_functions.py at 0.41.1:
+        ``ctx.tensors`` holds the input, so it lives as long as the graph."""
         in_features, out_features = sizes
         self.weights.quantized[name] = in_features * out_features
         if x.node is not None:
@@ -118,7 +118,7 @@ class Linears:
 
 
 def _add_row(tape: Tape, x: Tensor, bias: Tensor) -> Tensor:
-    """``x + bias``: the bias's gradient is summed over rows."""
+    """``x + bias``: the gradient of the bias is summed over rows."""
     elements, width, size = x.elements, x.width, bias.elements
     needed = x.node is not None
 

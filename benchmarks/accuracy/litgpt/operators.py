@@ -1,4 +1,4 @@
-"""Operators that LitGPT's modules use beyond the planner's.
+"""Operators of LitGPT's modules that the planner does not have.
 
 read: tools/autograd/derivatives.yaml at torch 2.1, unless said otherwise.
 """
@@ -12,7 +12,7 @@ from planner.workload.quantization import BLOCK_SIZE as NF4_BLOCK
 def layer_norm(
     tape: Tape, x: Tensor, weight: Tensor, bias: Tensor, *, rows: int, name: str
 ) -> Tensor:
-    """``F.layer_norm``: the input is saved, and mean and reciprocal deviation in fp32."""
+    """``F.layer_norm``: saves the input, and mean and reciprocal deviation in fp32."""
     elements, width, size = x.elements, x.width, weight.elements
     needed = tuple(operand.node is not None for operand in (x, weight, bias))
     output = tape.new(elements, width, name)
@@ -39,7 +39,8 @@ def row_means(tape: Tape, x: Tensor, *, rows: int) -> Tensor:
 
 
 def split(tape: Tape, x: Tensor, sizes: tuple[int, ...], name: str) -> list[Tensor]:
-    """Views of the parts; their gradients are held until all are there and joined in one."""
+    """Return views of the parts; their gradients are held until all have arrived, and then
+    joined."""
     arrived: list[Tensor] = []
     whole, width, parts = x.elements, x.width, len(sizes)
 
@@ -56,8 +57,8 @@ def split(tape: Tape, x: Tensor, sizes: tuple[int, ...], name: str) -> list[Tens
 
 
 def expanded(tape: Tape, x: Tensor, times: int, *, copied: bool) -> Tensor:
-    """``x.expand(...).reshape(...)``: a view of one head's values, or a copy for each of
-    several; the gradient is summed either way."""
+    """``x.expand(...).reshape(...)``: a view for one head, a copy for several; the gradient is
+    summed either way."""
     elements, width = x.elements, x.width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
@@ -71,7 +72,7 @@ def expanded(tape: Tape, x: Tensor, times: int, *, copied: bool) -> Tensor:
 
 
 def padded(tape: Tape, x: Tensor, *, elements: int, index: int) -> Tensor:
-    """LoRAQKVLinear.zero_pad: columns copied into zeros; the columns and their index are saved.
+    """LoRAQKVLinear.zero_pad: copies columns into zeros, and saves the columns and their index.
 
     read: derivatives.yaml, index_copy: ``grad.index_select(dim, index).expand_as(source)``
     keeps the source.
@@ -91,7 +92,7 @@ def padded(tape: Tape, x: Tensor, *, elements: int, index: int) -> Tensor:
 def grouped_convolution(
     tape: Tape, x: Tensor, weight: Tensor, *, elements: int, parts: int
 ) -> Tensor:
-    """LoRAQKVLinear.conv1d: one convolution in groups, or one for each part, joined."""
+    """LoRAQKVLinear.conv1d: one convolution in groups, or one per part, joined."""
     small, width, weights = x.elements, x.width, weight.elements
     output = tape.new(elements, width, "lora_B by groups")
     if parts > 1:
@@ -108,9 +109,10 @@ def grouped_convolution(
 
 
 def softmax_in_fp32(tape: Tape, scores: Tensor) -> Tensor:
-    """``softmax(scores, dtype=torch.float)`` of an fp32 copy; the result is saved.
+    """``softmax(scores, dtype=torch.float)`` of an fp32 copy, which saves the result.
 
-    read: aten/src/ATen/native/cuda/SoftMax.cu: the gradient's kernel makes ``grad * output``.
+    read: aten/src/ATen/native/cuda/SoftMax.cu: the kernel of the gradient allocates ``grad *
+    output``.
     """
     elements = scores.elements
     output = tape.new(elements, FP32, "attention weights in fp32")
@@ -125,11 +127,11 @@ def softmax_in_fp32(tape: Tape, scores: Tensor) -> Tensor:
 def quantized_product(
     tape: Tape, x: Tensor, *, in_features: int, out_features: int, double_quant: bool, name: str
 ) -> Tensor:
-    """A product with a 4-bit matrix, dequantized to fp16 and cast to bf16 each time.
+    """Multiply with a 4-bit matrix, which is dequantized to fp16 and cast to bf16 each time.
 
-    read: bitsandbytes/autograd/_functions.py at 0.41.1, MatMul4Bit, and Lightning's
-    bitsandbytes.py at 2.1, which quantizes ``weight.to(dtype=torch.half)``, so that this is
-    what the matrix becomes again.
+    read: bitsandbytes/autograd/_functions.py at 0.41.1, MatMul4Bit, and Lightning's bitsandbytes.py
+    at 2.1, which quantizes ``weight.to(dtype=torch.half)``, so the matrix is dequantized to that
+    dtype.
     """
     elements, width, weights = x.elements, x.width, in_features * out_features
 

@@ -1,4 +1,4 @@
-"""A row of one of LitGPT's tables -> the peaks that its own model code comes to on the tape."""
+"""Peaks of a row of LitGPT's tables, from LitGPT's model code on the tape."""
 
 from collections.abc import Hashable
 from typing import get_args
@@ -16,11 +16,11 @@ from planner.memory.workspaces import cublas_workspaces
 
 DOUBLE_QUANT = {"none": None, "nf4": False, "nf4-double": True}
 TARGETS = {"o": "proj", "gate": "mlp", "up": "mlp", "down": "mlp", "lm_head": "head"}
-"""The table's words to LitGPT's, where they differ."""
+"""LitGPT's words by the table's, where they differ."""
 
 
 def set_aside(row: Row) -> str | None:
-    """Why a row of LitGPT's is not predicted, or nothing."""
+    """Return why a row of LitGPT is not predicted, or None."""
     source = sources()[row.source]
     if row.model not in source.models:
         return "model not declared"
@@ -30,9 +30,9 @@ def set_aside(row: Row) -> str | None:
 
 
 def timeline(row: Row, *, steady: bool | None = None) -> Timeline:
-    """The run that the row describes, at its largest micro-batches.
+    """Return the run that the row describes, at its largest micro-batches.
 
-    ``steady``: as the source says if nothing, see :class:`TrainingRun`.
+    ``steady`` is the source's if None; see :class:`TrainingRun`.
     """
     if steady is None:
         steady = sources()[row.source].longest_repeats
@@ -50,7 +50,8 @@ def timeline(row: Row, *, steady: bool | None = None) -> Timeline:
 
 
 def requested_bytes(line: Timeline) -> int:
-    """The most bytes asked for at once, each rounded up, none of a block that was left whole."""
+    """Return the most bytes requested at one time, each rounded up, without the rest of a block
+    that was not split."""
     sizes: dict[Hashable, int] = {}
     level = most = 0
     for event in line.events:
@@ -64,7 +65,7 @@ def requested_bytes(line: Timeline) -> int:
 
 
 def run_of(row: Row, batch: MicroBatch, *, steady: bool = False) -> TrainingRun:
-    """The row's model and method on as many devices as its launch had."""
+    """Return the row's model and method on as many devices as its launch had."""
     source = sources()[row.source]
     launch = source.launches.get(row.id, Launch())
     shape, tuning = shapes()[source.models[row.model]], tuning_of(row)

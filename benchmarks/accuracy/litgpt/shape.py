@@ -1,4 +1,4 @@
-"""Shapes of LitGPT's models, named as its ``litgpt/config.py`` names them."""
+"""Shapes of LitGPT's models, by the names of ``litgpt/config.py``."""
 
 from functools import cache
 from pathlib import Path
@@ -10,7 +10,7 @@ SHAPES = Path(__file__).parent / "shapes.yaml"
 
 
 class Shape(Spec):
-    """What ``litgpt.config.Config`` says of one model."""
+    """The fields of one model's ``litgpt.config.Config``."""
 
     n_layer: int
     n_head: int
@@ -28,9 +28,10 @@ class Shape(Spec):
     shared_attention_norm: bool = False
     scale_embeddings: bool = False
     post_norms: bool = False
-    """Norms after attention and after the MLP too."""
+    """Whether there are norms after attention and after the MLP too."""
     attention_softcapping: bool = False
-    """Scores are capped, so attention is written out and its scores are whole."""
+    """Whether scores are capped, so that attention is written out and holds the whole matrix of
+    scores."""
 
     @property
     def query_size(self) -> int:
@@ -52,5 +53,5 @@ class _Shapes(Spec):
 
 @cache
 def shapes() -> dict[str, Shape]:
-    """Every shape, by LitGPT's name of the model."""
+    """Return every shape by LitGPT's name of the model."""
     return read_spec(_Shapes, SHAPES).models

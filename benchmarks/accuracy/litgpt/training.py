@@ -1,4 +1,5 @@
-"""LitGPT's fine-tuning loop on a tape: micro-batches, the optimizer's step, what stays alive.
+"""LitGPT's fine-tuning loop on a tape: micro-batches, the step of the optimizer, and what stays
+alive.
 
 read: litgpt/finetune/lora.py and full.py at 0.2.0; litgpt/utils.py, chunked_cross_entropy; and
 lightning/fabric/wrappers.py at 2.1: a module's outputs are cast to the default dtype, so
@@ -23,7 +24,7 @@ from planner.tape.tensors import Tensor
 from planner.workload.trained_tensors import TrainedTensor
 
 CHUNK = 128
-"""Tokens: lm_head_chunk_size in the loop, chunk_size of chunked_cross_entropy."""
+"""Number of tokens: lm_head_chunk_size in the loop, chunk_size of chunked_cross_entropy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +38,10 @@ class MicroBatch:
 
 
 class TrainingRun:
-    """Micro-batches of one size, one after the other, on one device.
+    """A run of micro-batches of one size, in succession, on one device.
 
-    ``steady``: gradients of earlier micro-batches are there, and the optimizer's moments;
-    otherwise the first micro-batch of all makes its gradients.
+    If ``steady``, gradients of earlier micro-batches and the optimizer's moments exist; otherwise
+    the first micro-batch of the run makes its gradients.
     """
 
     def __init__(self, shape: Shape, tuning: Tuning, batch: MicroBatch, *, steady: bool) -> None:
@@ -58,7 +59,8 @@ class TrainingRun:
         self._graph: list[Tensor] = []
 
     def micro_batch(self) -> None:
-        """Forward and backward; logits and graph of the one before go as this one's are made."""
+        """Run forward and backward; logits and graph of the previous micro-batch are freed as this
+        one makes its own."""
         loss = self._loss()
         self.tape.backward(loss, self.tape.new(1, FP32, "gradient of the loss"))
 
@@ -79,18 +81,18 @@ class TrainingRun:
 
     @property
     def trained(self) -> list[TrainedTensor]:
-        """What the optimizer changes here."""
+        """Elements of each weight that the optimizer changes on this device."""
         return [TrainedTensor((elements,)) for elements in self.trainable]
 
     @property
     def states(self) -> list[int]:
-        """Bytes of each of the optimizer's states on the device."""
+        """Return the bytes of each of the optimizer's states on the device."""
         optimizer = self.weights.tuning.optimizer
         return state_sizes(optimizer, self.trained, width=COMPUTE, device="cuda")
 
     @property
     def resident(self) -> list[int]:
-        """Bytes of each tensor that is there before the first micro-batch."""
+        """Return the bytes of each tensor that exists before the first micro-batch."""
         if not self._steady:
             return self.weights.sizes
         gradients = [n * COMPUTE for n in self.weights.trainable]
@@ -135,7 +137,7 @@ class TrainingRun:
         return self._linears.linear("head", x, sizes, bias=self._shape.lm_head_bias)
 
     def _loss_by_chunks(self, x: Tensor) -> Tensor:
-        """``lm_head(x_i) for x_i in x.split(128, dim=1)``, and the loss of each chunk."""
+        """``lm_head(x_i) for x_i in x.split(128, dim=1)``, and the loss per chunk."""
         tape, row = self.tape, self._batch.samples * self._shape.n_embd
         sizes = tuple(rows * row for rows in _chunks(self._batch.length))
         chunks = [self._head(part) for part in split(tape, x, sizes, "ln_f's output")]
@@ -146,7 +148,7 @@ class TrainingRun:
         return _joined(tape, [_cross_entropy(tape, chunk, self._shape) for chunk in logits])
 
     def _loss_of_all(self, x: Tensor) -> Tensor:
-        """Logits in one piece; the last position of each sample is left out."""
+        """Return the loss of undivided logits, without the last position of each sample."""
         tape, vocabulary = self.tape, self._shape.padded_vocab_size
         logits = ops.cast(tape, self._head(x), FP32, "logits in fp32")
         del x

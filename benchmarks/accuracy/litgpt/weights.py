@@ -1,4 +1,4 @@
-"""What of a model is trained, and its parameters as LitGPT keeps them on one device."""
+"""Parameters of a model as LitGPT keeps them on one device, and which of them train."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,22 +10,23 @@ from planner.workload.quantization import nf4_bytes
 Method = Literal["full", "lora", "qlora", "adapter", "adapter_v2"]
 Attention = Literal["flash", "efficient"]
 COMPUTE = 2
-"""Precision ``bf16-true``: every parameter, gradient and moment has 16 bit."""
+"""Bytes per element under precision ``bf16-true``: every parameter, gradient and moment has 16
+bit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """What is trained, in how many bits, and what the libraries of that time did."""
+    """Weights that train, their number of bits, and conventions of the libraries of that time."""
 
     method: Method
     double_quant: bool | None = None
-    """Nothing where the matrices are not quantized."""
+    """Whether scales are quantized too; None if the matrices are not quantized."""
     rank: int = 0
     targets: frozenset[str] = frozenset()
-    """Of ``q``, ``k``, ``v``, ``proj``, ``mlp``, ``head``."""
+    """Adapted matrices, among ``q``, ``k``, ``v``, ``proj``, ``mlp``, ``head``."""
     attention: Attention = "flash"
     norm_scaled_in_fp32: bool = False
-    """RMSNorm multiplies with its weight before it casts to 16 bit, not after."""
+    """Whether RMSNorm multiplies with its weight before it casts to 16 bit, not after."""
 
     @property
     def quantized(self) -> bool:
@@ -33,20 +34,20 @@ class Tuning:
 
     @property
     def optimizer(self) -> OptimizerSpec:
-        """AdamW: torch's, or bitsandbytes' where matrices are quantized."""
+        """AdamW of torch, or of bitsandbytes if matrices are quantized."""
         return optimizers()["paged_adamw_32bit" if self.quantized else "adamw_torch"]
 
 
 @dataclass(slots=True, kw_only=True)
 class Weights:
-    """Parameters by name, made once; quantized matrices by their elements."""
+    """Parameters by name, each made once, and quantized matrices by their number of elements."""
 
     tuning: Tuning
     parameters: dict[str, Parameter] = field(default_factory=dict)
     quantized: dict[str, int] = field(default_factory=dict)
 
     def parameter(self, name: str, elements: int, *, adapts: bool = False) -> Tensor:
-        """A weight that trains where it adapts, or where everything does."""
+        """Return a weight, which trains if it belongs to an adapter or if everything trains."""
         if name not in self.parameters:
             trains = adapts or self.tuning.method == "full"
             self.parameters[name] = Parameter(elements, COMPUTE, trains=trains)
@@ -54,7 +55,7 @@ class Weights:
 
     @property
     def trainable(self) -> list[int]:
-        """Elements of each parameter that trains."""
+        """Number of elements of each parameter that trains."""
         return [weight.elements for weight in self.parameters.values() if weight.trains]
 
     @property
