@@ -4,6 +4,7 @@ import re
 
 from msgspec import structs
 
+from launcher.compat.accelerate import NO_PEER_ACCESS, PEER_ACCESS_DRIVER, PEER_VARIABLES
 from launcher.doctor.finding import Finding, failed, passed, warned
 from launcher.doctor.subject import Patient
 from planner.base.units import format_gib
@@ -11,14 +12,6 @@ from planner.hardware.cluster import Cluster, has_bf16
 from planner.hardware.cuda_toolkits import needed_driver, version_numbers
 from planner.hardware.detect import cluster_from
 
-NO_PEER_ACCESS = "RTX 40"
-PEER_ACCESS_DRIVER = "550.40.07"
-"""Cards of that series have no direct way to each other, and older drivers say they have.
-
-read: accelerate/utils/environment.py at 1.15, ``check_cuda_p2p_ib_support``; accelerate refuses
-to start there unless both of NCCL's variables are set.
-"""
-PEER_VARIABLES = ("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE")
 UNKNOWN = "not looked at while the driver does not answer"
 XID = "see dmesg for Xid errors; restart the machine"
 CUDA_BUILD = "install a PyTorch build with CUDA: the selector at pytorch.org/get-started has it"

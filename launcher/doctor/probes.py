@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import os
 import queue
-import re
 import socket
 import sys
 import time
@@ -17,6 +16,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
+from launcher.compat.torch_text import first_sentence
 from launcher.doctor.finding import Finding, failed, passed
 from launcher.doctor.subject import TorchFacts
 from planner.hardware.cluster import has_bf16
@@ -29,7 +29,6 @@ LARGEST_ERROR = 0.02
 COLLECTIVE_SECONDS = 10
 ELEMENTS = 2**18
 RANKS = 2
-_SOURCE_PLACE = re.compile(r"\[enforce fail at [^\]]*\] [^.]*\. ")
 BUILD = "pip install --upgrade bitsandbytes; python -m bitsandbytes says more"
 GLOO = "export GLOO_SOCKET_IFNAME=lo; see that this host's own name resolves (/etc/hosts)"
 NCCL = (
@@ -152,7 +151,7 @@ def _free_port() -> int:
 def one_line(error: BaseException) -> str:
     """The first sentence: PyTorch adds where in its source it was."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return _SOURCE_PLACE.sub("", lines[0]).split(". This may indicate")[0][:160]
+    return first_sentence(lines[0])[:160]
 
 
 def main() -> None:

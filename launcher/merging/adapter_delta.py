@@ -29,8 +29,6 @@ KINDS = {
     "lora_B.weight": "up",
     "lora_magnitude_vector": "magnitude",
 }
-BLOCK = 64
-"""Elements that share a scale; read: bitsandbytes/nn/modules.py at 0.50, Params4bit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,18 +94,11 @@ def as_trained_on(
     weight: torch.Tensor, quantization: QuantizationSection, *, transposed: bool = False
 ) -> torch.Tensor:
     """The matrix packed and unpacked again, as it was multiplied with in training."""
-    from bitsandbytes import functional
+    from launcher.compat.bitsandbytes import packed_and_unpacked
 
-    matrix = (weight.t() if transposed else weight).contiguous()
-    if quantization.quant_type == "int8":
-        packed, scales, _ = functional.int8_vectorwise_quant(matrix.to(torch.float16))
-        found: torch.Tensor = functional.int8_vectorwise_dequant(packed, scales).to(weight.dtype)
-    else:
-        packed, state = functional.quantize_4bit(
-            matrix,
-            blocksize=BLOCK,
-            compress_statistics=quantization.double_quant,
-            quant_type=quantization.quant_type,
-        )
-        found = functional.dequantize_4bit(packed, state)
-    return found.t() if transposed else found
+    whole = packed_and_unpacked(
+        (weight.t() if transposed else weight).contiguous(),
+        quant_type=quantization.quant_type,
+        double_quant=quantization.double_quant,
+    )
+    return whole.t() if transposed else whole

@@ -15,10 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.pytorch_utils import Conv1D
-from transformers.quantizers.base import get_keys_to_not_convert
-from transformers.quantizers.quantizers_utils import should_convert_module
 
+from launcher.compat.transformers import quantized_linears
 from launcher.merging.adapter_delta import Adapter, as_trained_on, read_adapter, with_delta
 from launcher.storage import adapter_files
 from launcher.storage.json_files import write_json
@@ -141,12 +139,7 @@ def packed_modules(base: Path) -> frozenset[str]:
     """The linear layers that transformers packs, by its own rules."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
-    left = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or ())]
-    return frozenset(
-        name
-        for name, module in model.named_modules()
-        if type(module) in (torch.nn.Linear, Conv1D) and should_convert_module(name, left)
-    )
+    return frozenset(name for name, _ in quantized_linears(model))
 
 
 def shard_keys(sizes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:

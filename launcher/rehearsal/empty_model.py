@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
-from unittest.mock import patch
 
-import bitsandbytes
 import torch
-from peft.tuners.lora import dora
-from peft.utils.integrations import dequantize_module_weight
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
+from launcher.compat.bitsandbytes import Packed4bit, PackedInt8
+from launcher.compat.peft import dora_dequantizes, mark_packed
+from launcher.compat.torch import own_tensors
+from launcher.compat.transformers import quantized_linears
 from launcher.storage.hub_names import names_a_folder
 from launcher.training.model_building import (
     base_dtype,
@@ -40,91 +40,14 @@ class Recorder(Protocol):
     def own(self, tensor: torch.Tensor, part: Part) -> None: ...
 
 
-class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
-    """bitsandbytes' layer around a plain parameter: its own does not wrap fake tensors."""
-
-    def __init__(self, linear: torch.nn.Linear | Conv1D, settings: BitsAndBytesConfig) -> None:
-        torch.nn.Module.__init__(self)
-        weight = linear.weight.T if isinstance(linear, Conv1D) else linear.weight
-        self.out_features, self.in_features = int(weight.shape[0]), int(weight.shape[1])
-        self.compute_dtype = settings.bnb_4bit_compute_dtype
-        self.compute_type_is_set = True
-        self.support_avx512bf16_for_cpu = False
-        self.quant_storage = torch.uint8
-        self.quant_state: Any = None
-        self.settings = settings
-        self.bias = linear.bias
-        self._hold(weight)
-
-    def quantize(self, device: torch.device) -> None:
-        """Give it storages: those of the whole matrix first, as loading does."""
-        whole = _noise(self.weight, device)
-        packed, state = bitsandbytes.functional.quantize_4bit(
-            whole,
-            compress_statistics=self.settings.bnb_4bit_use_double_quant,
-            quant_type=self.settings.bnb_4bit_quant_type,
-        )
-        self._hold(packed)
-        self.weight.quant_state = self.quant_state = state
-
-    @property
-    def storages(self) -> tuple[torch.Tensor, ...]:
-        """What stays of a quantized matrix; one table of scales is shared by all."""
-        state = self.quant_state
-        scales = (state.offset, state.state2.absmax) if state.nested else ()
-        return (self.weight, state.absmax, state.code, *scales)
-
-    def _hold(self, weight: torch.Tensor) -> None:
-        """The attributes are those that peft reads."""
-        held: Any = torch.nn.Parameter(weight.detach(), requires_grad=False)
-        held.compress_statistics = self.settings.bnb_4bit_use_double_quant
-        held.quant_type = self.settings.bnb_4bit_quant_type
-        self.weight = held
-
-
-class PackedInt8(bitsandbytes.nn.Linear8bitLt):  # type: ignore[misc]
-    """bitsandbytes' int8 layer around a plain parameter, as above."""
-
-    def __init__(self, linear: torch.nn.Linear | Conv1D, settings: BitsAndBytesConfig) -> None:
-        torch.nn.Module.__init__(self)
-        weight = linear.weight.T if isinstance(linear, Conv1D) else linear.weight
-        self.out_features, self.in_features = int(weight.shape[0]), int(weight.shape[1])
-        self.index = None
-        self.state = bitsandbytes.MatmulLtState()
-        self.state.has_fp16_weights = False
-        self.state.threshold = settings.llm_int8_threshold
-        self.bias = linear.bias
-        self._hold(weight)
-
-    def quantize(self, device: torch.device) -> None:
-        """Give it storages: those of the whole matrix first, and of its copy in fp16."""
-        whole = _noise(self.weight, device)
-        half = whole.to(torch.float16, copy=True)
-        codes, scales, _ = bitsandbytes.functional.int8_vectorwise_quant(half)
-        self._hold(codes)
-        self.state.CB, self.state.SCB = self.weight.data, scales
-
-    @property
-    def storages(self) -> tuple[torch.Tensor, ...]:
-        return self.weight, self.state.SCB
-
-    def _hold(self, weight: torch.Tensor) -> None:
-        """The attributes are those that the layer's forward reads."""
-        held: Any = torch.nn.Parameter(weight.detach(), requires_grad=False)
-        held.CB = held.SCB = None
-        self.weight = held
-
-
 @contextmanager
 def packed_weights_made_whole() -> Iterator[None]:
-    """DoRA asks peft for whole weights, and peft knows a packed one by its type."""
+    """Have DoRA, which asks peft for whole weights, get those of the packed layers too."""
 
     def whole(module: Any) -> Any:
-        if not isinstance(module, Packed4bit) or module.quant_state is None:
-            return dequantize_module_weight(module)
-        return bitsandbytes.functional.dequantize_4bit(module.weight.data, module.quant_state)
+        return module.dequantized() if isinstance(module, Packed4bit) else None
 
-    with patch.object(dora, "dequantize_module_weight", whole):
+    with dora_dequantizes(whole):
         yield
 
 
@@ -183,25 +106,11 @@ def build_rehearsal_model(plan: Plan, device: torch.device, recorder: Recorder) 
 
 
 def _replace_linears(base: Any, settings: BitsAndBytesConfig) -> None:
-    """Every matrix but the head.
-
-    read: transformers/integrations/bitsandbytes.py at 5.23, replace_with_bnb_linear: GPT-2's
-    Conv1D and nn.Linear itself, none of its subclasses.
-    """
     packed = PackedInt8 if settings.load_in_8bit else Packed4bit
-    head = base.get_output_embeddings()
-    for parent, name, linear in list(_linears(base)):
-        if linear is not head:
-            setattr(parent, name, packed(linear, settings))
-    base.is_loaded_in_4bit = settings.load_in_4bit
-    base.is_loaded_in_8bit = settings.load_in_8bit
-
-
-def _linears(base: Any) -> Iterator[tuple[Any, str, torch.nn.Linear | Conv1D]]:
-    for parent in base.modules():
-        for name, child in parent.named_children():
-            if type(child) in (torch.nn.Linear, Conv1D):
-                yield parent, name, child
+    for name, linear in list(quantized_linears(base)):
+        weight = linear.weight.T if isinstance(linear, Conv1D) else linear.weight
+        base.set_submodule(name, packed(weight, linear.bias, settings))
+    mark_packed(base, in_4bit=settings.load_in_4bit, in_8bit=settings.load_in_8bit)
 
 
 def _materialize(
@@ -212,10 +121,10 @@ def _materialize(
     for module in model.modules():
         if isinstance(module, Packed4bit | PackedInt8):
             with recorder.part("workspace"):
-                module.quantize(device)
+                module.quantize(_noise(module.weight, device))
             for tensor in module.storages:
                 recorder.own(tensor, "weights")
-        for owned in (module._parameters, module._buffers):
+        for owned in own_tensors(module):
             for name, old in owned.items():
                 if old is None or old.device.type != "meta":
                     continue

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from launcher.compat.accelerate import deepspeed_optimizer
+from launcher.compat.deepspeed import shard
 from launcher.rehearsal.empty_model import Recorder
 from launcher.training.deepspeed_config import deepspeed_config
 from launcher.training.optimizer import build_optimizer
@@ -66,35 +68,20 @@ def deepspeed_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
     read: accelerate/accelerator.py at 1.15.0, _prepare_deepspeed.
     """
     import deepspeed
-    from accelerate.utils.deepspeed import map_pytorch_optim_to_deepspeed
 
     join_alone(plan)
     config = deepspeed_config(plan)
     assert config is not None
     with recorder.phase("load"):
         if plan.parallel.zero_stage == 3 and plan.quantization is None:
-            _shard(model, config)
+            shard(model, config)
         optimizer: Any = build_optimizer(plan.optimizer, model)
         offload = config["zero_optimization"].get("offload_optimizer", {"device": "none"})
         if offload["device"] != "none":
-            optimizer = map_pytorch_optim_to_deepspeed(optimizer)
+            optimizer = deepspeed_optimizer(optimizer)
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     assert engine.zero_optimization_stage() == plan.parallel.zero_stage
     return Engine(engine, engine.backward, engine.step)
-
-
-def _shard(model: Any, config: dict[str, Any]) -> None:
-    """As loading does under ZeRO-3: a parameter at a time; what is none of them stays whole.
-
-    read: deepspeed/runtime/zero/partition_parameters.py at 0.19.8, Init; engine.py,
-    _configure_distributed_model, which moves a model whole unless it is sharded already.
-    """
-    import deepspeed
-
-    deepspeed.zero.Init(module=model, config_dict_or_path=config)
-    device = deepspeed.get_accelerator().current_device_name()
-    for buffer in model.buffers():
-        buffer.data = buffer.data.to(device)
 
 
 def engine_of(plan: Plan) -> MakeEngine:

@@ -7,11 +7,9 @@ CPU; backends/cuda/ops.py and backends/default/ops.py. No column of inputs holds
 from typing import Any
 
 import torch
-from bitsandbytes.autograd._functions import MatMul8bitLt
 
+from launcher.compat.bitsandbytes import int8_product
 from launcher.rehearsal.tracer import Tracer
-
-_BITSANDBYTES = torch.ops.bitsandbytes
 
 
 def quantize_to_int8(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
@@ -32,7 +30,7 @@ def multiply_int8(tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: An
     """The steps on CUDA, each traced, without outliers."""
     inputs, codes, weight = args[:3]
     with tracer:
-        product = _BITSANDBYTES.int8_linear_matmul(codes, weight)
+        product = int8_product(codes, weight)
         return torch.empty_like(product, dtype=torch.float16).to(inputs.dtype), inputs.new_empty(0)
 
 
@@ -41,18 +39,4 @@ def int8_made_whole(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: An
     result = func(*args, **kwargs)
     if args[0].dtype == torch.int8:
         tracer.own(result, "workspace")
-    return result
-
-
-def matmul_on_cuda(
-    inputs: torch.Tensor,
-    weight: torch.Tensor,
-    out: torch.Tensor | None = None,
-    state: Any = None,
-    threshold: float = 0.0,
-    bias: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """bitsandbytes' own, for a device that is neither a CPU nor an XPU."""
-    state.threshold = threshold or state.threshold
-    result: torch.Tensor = MatMul8bitLt.apply(inputs, weight, out, bias, state)
     return result

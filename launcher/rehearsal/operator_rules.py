@@ -44,13 +44,13 @@ cuBLAS workspaces           predicted only: aten/src/ATen/cuda/CUDABlas.cpp
 ==========================  =====================================================================
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
-import bitsandbytes  # noqa: F401  registers its operators
 import torch
 
+from launcher.compat import bitsandbytes as bnb
+from launcher.compat.torch import Operators, called_by_autograd
 from launcher.rehearsal.int8_rules import (
     int8_made_whole,
     multiply_int8,
@@ -60,8 +60,6 @@ from launcher.rehearsal.tracer import Tracer
 from planner.base.units import ceil_div
 
 Rule = Callable[[Tracer, Any, tuple[Any, ...], dict[str, Any]], Any]
-_ATEN = torch.ops.aten
-_BITSANDBYTES = torch.ops.bitsandbytes
 
 
 def _scalar(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
@@ -107,35 +105,21 @@ def _multiply_4bit(tracer: Tracer, _func: Any, args: tuple[Any, ...], kwargs: An
     with tracer:
         if kwargs.get("absmax_8bit") is not None:
             with tracer.part("workspace"):
-                absmax = _BITSANDBYTES.dequantize_blockwise(
-                    kwargs["absmax_8bit"], absmax, kwargs["absmax_code"], 256, torch.float32
+                absmax = bnb.dequantize_scales(
+                    kwargs["absmax_8bit"], absmax, kwargs["absmax_code"], kwargs["absmax_offset"]
                 )
-                absmax += kwargs["absmax_offset"]
-        weight = _BITSANDBYTES.dequantize_4bit(
-            packed, absmax, blocksize, quant_type, shape, inputs.dtype
+        weight = bnb.dequantize_before_product(
+            packed, shape, absmax, blocksize, quant_type, inputs.dtype
         )
         return torch.nn.functional.linear(inputs, weight, kwargs.get("bias"))
-
-
-ENGINE_DEPTH = 6
-"""This function, the rule, the mode's own method, and torch's two wrappers around it; read:
-torch/utils/_python_dispatch.py at 2.13.0, which keeps dynamo away from modes."""
 
 
 def _sum(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     """Of two gradients that meet, where it is the engine that adds and no Python code."""
     result = func(*args, **kwargs)
-    if _called_by_the_engine():
+    if called_by_autograd():
         tracer.replaces(result)
     return result
-
-
-def _called_by_the_engine() -> bool:
-    """Whether nothing but what torch wraps around a mode stands between the engine and a rule."""
-    frame = inspect.currentframe()
-    for _ in range(ENGINE_DEPTH - 1):
-        frame = frame.f_back if frame is not None else None
-    return frame is not None and frame.f_code.co_name == "_engine_run_backward"
 
 
 def _softmax_backward(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
@@ -179,27 +163,27 @@ def _layer_norm_statistics(
     return output, *(each.float() for each in statistics)
 
 
-ENGINE_RULES: dict[Any, Rule] = {_ATEN.add.Tensor: _sum}
+ENGINE_RULES: dict[Any, Rule] = {Operators.ADD: _sum}
 """What a trace of computed steps must be told, too."""
 FAKE_RULES: dict[Any, Rule] = {
     **ENGINE_RULES,
-    _ATEN._local_scalar_dense.default: _scalar,
-    _ATEN.index.Tensor: _index,
-    _ATEN.index_put.default: _index_put,
-    _ATEN._grouped_mm.default: _grouped_mm,
-    _ATEN.masked_select.default: _masked_select,
-    _BITSANDBYTES.gemm_4bit.default: _multiply_4bit,
-    _ATEN._to_copy.default: int8_made_whole,
-    _BITSANDBYTES.dequantize_4bit.default: _workspace,
-    _BITSANDBYTES.dequantize_blockwise.default: _workspace,
+    Operators.READ_SCALAR: _scalar,
+    Operators.INDEX: _index,
+    Operators.INDEX_PUT: _index_put,
+    Operators.GROUPED_MM: _grouped_mm,
+    Operators.MASKED_SELECT: _masked_select,
+    bnb.Operators.PRODUCT_4BIT: _multiply_4bit,
+    Operators.CAST: int8_made_whole,
+    bnb.Operators.DEQUANTIZE_4BIT: _workspace,
+    bnb.Operators.DEQUANTIZE_BLOCKWISE: _workspace,
 }
 CUDA_RULES: dict[Any, Rule] = {
     **FAKE_RULES,
-    _BITSANDBYTES.int8_vectorwise_quant.default: quantize_to_int8,
-    _BITSANDBYTES.int8_mixed_scaled_mm.default: multiply_int8,
-    _ATEN._softmax_backward_data.default: _softmax_backward,
-    _ATEN._foreach_norm.Scalar: _foreach_norm,
-    _ATEN.lift_fresh.default: _from_python,
-    _ATEN._safe_softmax.default: _safe_softmax,
-    _ATEN.native_layer_norm.default: _layer_norm_statistics,
+    bnb.Operators.INT8_QUANTIZE: quantize_to_int8,
+    bnb.Operators.INT8_PRODUCT: multiply_int8,
+    Operators.SOFTMAX_BACKWARD: _softmax_backward,
+    Operators.FOREACH_NORM: _foreach_norm,
+    Operators.FROM_PYTHON: _from_python,
+    Operators.SAFE_SOFTMAX: _safe_softmax,
+    Operators.LAYER_NORM: _layer_norm_statistics,
 }

@@ -6,15 +6,15 @@ sizes is known. With one, for a plan that is for one, a few real steps are measu
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from unittest.mock import patch
+from contextlib import contextmanager, nullcontext
 
-import bitsandbytes
 import torch
 import transformers
 from rich.console import Console
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from launcher.compat.bitsandbytes import make_shared_tables
+from launcher.compat.deepspeed import zero_3_linear
+from launcher.compat.torch import fake_tensors
 from launcher.rehearsal.operator_rules import CUDA_RULES, FAKE_RULES
 from launcher.rehearsal.patched_functions import replaced_functions
 from launcher.rehearsal.step import rehearse_step
@@ -112,28 +112,9 @@ def traced(plan: Plan) -> Tracer:
     """A step on fake tensors of the CPU: a build of torch without CUDA has no others to train."""
     on_cuda = plan.hardware.device == "cuda"
     tracer = Tracer(CUDA_RULES if on_cuda else FAKE_RULES, left_out=left_out_of(plan))
-    _make_shared_tables()
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    replaced = replaced_functions(on_cuda=on_cuda, packing=plan.batch.packing)
-    with replaced, linear_layers_of(plan), fake, tracer:
+    make_shared_tables()
+    functions = replaced_functions(on_cuda=on_cuda, packing=plan.batch.packing)
+    linear = zero_3_linear() if plan.parallel.zero_stage == 3 else nullcontext()
+    with functions, linear, fake_tensors(), tracer:
         rehearse_step(plan, torch.device("cpu"), tracer)
     return tracer
-
-
-@contextmanager
-def linear_layers_of(plan: Plan) -> Iterator[None]:
-    """Under ZeRO-3 DeepSpeed's, which keep their input even where nothing trains."""
-    if plan.parallel.zero_stage < 3:
-        yield
-        return
-    from deepspeed.runtime.zero.linear import zero3_linear_wrap
-
-    with patch.object(torch.nn.functional, "linear", zero3_linear_wrap):
-        yield
-
-
-def _make_shared_tables() -> None:
-    """bitsandbytes keeps one table for all layers; a fake one must not outlive its mode."""
-    tables = bitsandbytes.functional.name2qmap
-    if "dynamic" not in tables:
-        tables["dynamic"] = bitsandbytes.functional.create_dynamic_map()

@@ -4,9 +4,9 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from accelerate.utils import convert_outputs_to_fp32
-from trl.trainer.utils import add_fused_lm_head
 
+from launcher.compat.accelerate import forward_in_fp32
+from launcher.compat.trl import add_fused_head
 from launcher.rehearsal.empty_model import (
     Recorder,
     build_rehearsal_model,
@@ -16,9 +16,6 @@ from launcher.rehearsal.engine import MakeEngine, drop_gradients, plain_engine, 
 from launcher.training.model_building import DTYPES, cast_trainable
 from launcher.training.planned_trainer import activation_checkpointing
 from planner.plan.schema import Plan
-
-FUSED_OUTPUTS = ("log_probs", "entropy", "is_top1")
-"""read: trl/trainer/sft_trainer.py at 1.16.0, SFTTrainer.__init__."""
 
 
 def rehearse_step(
@@ -79,7 +76,7 @@ def _prepare(plan: Plan, model: Any, base: Any) -> None:
         if plan.adapter is not None:
             model.enable_input_require_grads()
     if plan.loss == "fused":
-        add_fused_lm_head(base, outputs=FUSED_OUTPUTS)
+        add_fused_head(base)
 
 
 def _watch(model: Any, base: Any, recorder: Recorder) -> None:
@@ -108,7 +105,7 @@ def _forward(
     mask, positions = _mask_or_positions(plan, ids)
     compute = DTYPES[plan.precision.compute]
     autocast = plan.parallel.zero_stage == 0 and compute != torch.float32
-    forward = convert_outputs_to_fp32(model) if autocast else model
+    forward = forward_in_fp32(model) if autocast else model
     extra = {"fused_lm_head": True} if plan.loss == "fused" else {}
     with torch.autocast(device.type, compute) if autocast else nullcontext():
         num_items = torch.ones((), dtype=torch.int64, device=device)

@@ -8,17 +8,15 @@ one:
 """
 
 import json
-import re
 import sys
 from typing import Any
 
 import torch
 from msgspec import convert
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import Concatenate, MergeModulelist, WeightConverter
-from trl.trainer.utils import add_fused_lm_head
 
+from launcher.compat.transformers import stacked_parameters, supports_sdpa
+from launcher.compat.trl import takes_fused_head
 from launcher.rehearsal.rehearse import quiet_libraries, traced
 from planner.base.errors import UserError
 from planner.plan.schema import Plan
@@ -67,9 +65,9 @@ def shape(content: dict[str, Any]) -> dict[str, Any]:
         "num_attention_heads": heads,
         "num_key_value_heads": _count(known, "num_key_value_heads", heads),
         "head_dim": _count(known, "head_dim", table.shape[1] // heads),
-        "attention": "sdpa" if model._supports_sdpa else "eager",
-        "loss": "fused" if _takes_fused_head(model) else "standard",
-        "stacked_params": _stacked_params(model),
+        "attention": "sdpa" if supports_sdpa(model) else "eager",
+        "loss": "fused" if takes_fused_head(model) else "standard",
+        "stacked_params": max((one.numel() for one in stacked_parameters(model)), default=0),
         "layers": [_layer(layer) for layer in _layers(model)],
     }
 
@@ -78,31 +76,6 @@ def _count(known: dict[str, Any], key: str, otherwise: int) -> int:
     """A setting that every layer shares, where the architecture has it under its usual name."""
     value = known.get(key)
     return value if isinstance(value, int) and value > 0 else otherwise
-
-
-def _takes_fused_head(model: Any) -> bool:
-    try:
-        add_fused_lm_head(model, outputs=("log_probs",))
-    except (AttributeError, NotImplementedError, TypeError, ValueError):
-        return False
-    return True
-
-
-def _stacked_params(model: Any) -> int:
-    """Of the largest tensor that a load joins from stacks of one matrix an expert."""
-    joined = [
-        re.compile(target)
-        for converter in get_model_conversion_mapping(model)
-        if isinstance(converter, WeightConverter)
-        and {MergeModulelist, Concatenate} <= {type(step) for step in converter.operations}
-        for target in converter.target_patterns
-    ]
-    sizes = (
-        parameter.numel()
-        for name, parameter in model.named_parameters()
-        if any(target.search(name) for target in joined)
-    )
-    return max(sizes, default=0)
 
 
 def _layers(model: Any) -> list[torch.nn.Module]:

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
+from launcher.compat.torch import OperatorWatch, for_tensors, storage_id
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 from planner.plan.vocabulary import Part
 
@@ -31,11 +30,11 @@ class Event(NamedTuple):
     part: str
 
 
-class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Tracer(OperatorWatch):  # type: ignore[no-untyped-call]
     """Live bytes by part, and for each phase the parts at its largest moment."""
 
     def __init__(self, rules: Any = None, *, left_out: Collection[str] = ()) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.events: list[Event] = []
         self.phases: Phases = {}
         self._rules = rules
@@ -76,7 +75,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def own(self, tensor: torch.Tensor, part: Part) -> None:
         """Say what a storage has turned out to be, or count one that was made elsewhere."""
         self._note(tensor)
-        key = tensor.untyped_storage()._cdata
+        key = storage_id(tensor.untyped_storage())
         event = self._owned[key]
         self._count(event.part, -event.num_bytes)
         self._owned[key] = event._replace(part=part)
@@ -98,20 +97,17 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._alloc(event)
         self._free(event)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        rule = self._rules.get(func) if self._rules is not None else None
-        if rule is None:
-            result = func(*args, **(kwargs or {}))
-        else:
-            result = rule(self, func, args, kwargs or {})
-        tree_map_only(torch.Tensor, self._note, result)
+    def on_operator(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        rule = self._rules.get(operator) if self._rules is not None else None
+        result = operator(*args, **kwargs) if rule is None else rule(self, operator, args, kwargs)
+        for_tensors(self._note, result)
         return result
 
     def _note(
         self, tensor: torch.Tensor, num_bytes: int | None = None, *, looks: bool = True
     ) -> None:
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = storage_id(storage)
         if key in self._owned or tensor.device.type == "meta":
             return
         size = storage.nbytes() if num_bytes is None else num_bytes

@@ -7,13 +7,14 @@ summed and not logged yet, and a word of each rank on where it is.
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer
 from trl import SFTTrainer
 
+from launcher.compat.transformers import TrainerHooks, UnloggedLoss
 from launcher.faults.failure import NotFiniteError, NotSavedError, is_lost_peer
 from launcher.faults.rank_stages import Stages
 from launcher.run.checkpoints import checkpoint_folder, keep_newest, seal
@@ -27,7 +28,7 @@ _FINITE = 2**62
 """As the number of a step without a loss that is no number."""
 
 
-class DurableTrainer(SFTTrainer):  # type: ignore[misc]
+class DurableTrainer(TrainerHooks, SFTTrainer):  # type: ignore[misc]
     """trl's trainer with checkpoints of its own. ``watch`` comes before ``train``."""
 
     optimizer: Any
@@ -83,11 +84,10 @@ class DurableTrainer(SFTTrainer):  # type: ignore[misc]
             self.require_finite()
         super().log(logs, *rest)
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._run.checkpoints)
+    def checkpoints_folder(self) -> Path:
+        return self._run.checkpoints
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """trl's would write a model card into the run directory; transformers' is called."""
+    def save_checkpoint(self, write: Callable[[], None]) -> None:
         step = int(self.state.global_step)
         self._stages.enter("save", step)
         self.require_finite()
@@ -97,7 +97,7 @@ class DurableTrainer(SFTTrainer):  # type: ignore[misc]
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
             self.accelerator.wait_for_everyone()
-            Trainer._save_checkpoint(self, model, trial)
+            write()
             self._save_unlogged(folder)
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
@@ -117,22 +117,14 @@ class DurableTrainer(SFTTrainer):  # type: ignore[misc]
         return folder / f"unlogged-{self.args.process_index}.json"
 
     def _save_unlogged(self, folder: Path) -> None:
-        """The loss since the last logged step: transformers would start from nothing."""
-        unlogged = {
-            "loss": self._tr_loss.item(),
-            "total": self._total_loss_scalar,
-            "last_logged_step": self._globalstep_last_logged,
-        }
-        self._unlogged(folder).write_text(json.dumps(unlogged), encoding="utf-8")
+        text = json.dumps(self.unlogged_loss()._asdict())
+        self._unlogged(folder).write_text(text, encoding="utf-8")
 
     def restore_unlogged(self, checkpoint: Path) -> None:
         """When training has begun again: before that, transformers sets them to nothing."""
-        unlogged = json.loads(self._unlogged(checkpoint).read_bytes())
-        self._tr_loss += unlogged["loss"]
-        self._total_loss_scalar = unlogged["total"]
-        self._globalstep_last_logged = unlogged["last_logged_step"]
+        stored = json.loads(self._unlogged(checkpoint).read_bytes())
+        self.restore_unlogged_loss(UnloggedLoss(**stored))
 
-    def _load_from_checkpoint(self, *where: Any, **options: Any) -> None:
+    def checkpoint_loaded(self) -> None:
         """peft would put loaded adapters in fp32."""
-        super()._load_from_checkpoint(*where, **options)
         cast_trainable(self.model, self._plan.precision.trainable)

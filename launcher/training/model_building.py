@@ -11,7 +11,6 @@ The conventions are the ones that the memory model counts:
   in 16 bit.
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Mxfp4Config
 from transformers.pytorch_utils import Conv1D
 
+from launcher.compat.bitsandbytes import silence_int8_casts
+from launcher.compat.transformers import set_experts_implementation
 from planner.plan.schema import AdapterSection, Plan
 from planner.plan.vocabulary import Precision
-
-logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-"""Every int8 product of every step would say that its input is cast to fp16."""
 
 DTYPES: dict[Precision, torch.dtype] = {
     "bf16": torch.bfloat16,
@@ -82,14 +80,14 @@ def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
 
 def pin_experts(model: Any) -> None:
     """How routed experts are computed, where the model has any."""
-    if model._can_set_experts_implementation():
-        model.set_experts_implementation(EXPERTS_IMPLEMENTATION)
+    set_experts_implementation(model, EXPERTS_IMPLEMENTATION)
 
 
 def quantization_config(plan: Plan) -> BitsAndBytesConfig | None:
     if plan.quantization is None:
         return None
     if plan.quantization.quant_type == "int8":
+        silence_int8_casts()
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=INT8_THRESHOLD)
     return BitsAndBytesConfig(
         load_in_4bit=True,

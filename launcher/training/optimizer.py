@@ -1,12 +1,12 @@
 """The plan's optimizer over a model's trained parameters, as transformers' trainer makes it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from peft.optimizers import create_loraplus_optimizer
 from transformers import Trainer, TrainingArguments
 
+from launcher.compat.transformers import trainer_optimizer
 from planner.plan.schema import OptimizerSection
 
 
@@ -23,8 +23,7 @@ def optimizer_settings(section: OptimizerSection) -> dict[str, Any]:
 def build_optimizer(section: OptimizerSection, model: Any) -> torch.optim.Optimizer:
     """Without the rest of a trainer: one that is rehearsed has neither data nor a directory."""
     arguments = TrainingArguments(output_dir="unused", use_cpu=True, **optimizer_settings(section))
-    made: torch.optim.Optimizer = _Creator(model, arguments).create_optimizer()
-    return made
+    return trainer_optimizer(model, arguments)
 
 
 def lora_plus_optimizer(
@@ -40,17 +39,3 @@ def lora_plus_optimizer(
         **settings,
     )
     return made
-
-
-class _Creator:
-    """What Trainer.create_optimizer reads of a trainer."""
-
-    optimizer = None
-    optimizer_cls_and_kwargs = None
-    create_optimizer: Callable[..., Any] = Trainer.create_optimizer
-    get_decay_parameter_names = Trainer.get_decay_parameter_names
-    get_optimizer_cls_and_kwargs = staticmethod(Trainer.get_optimizer_cls_and_kwargs)
-
-    def __init__(self, model: Any, arguments: TrainingArguments) -> None:
-        self.model = model
-        self.args = arguments

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from launcher.compat.trl import DataCollatorForLanguageModeling
 from planner.base.errors import UserError
 
 DOCUMENT = 8

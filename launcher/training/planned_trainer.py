@@ -1,13 +1,13 @@
 """trl's trainer set up as the plan says, no more and no less."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from trl import SFTConfig
 
 from launcher.training.batch_clock import BatchClock
@@ -138,9 +138,9 @@ class PlannedTrainer(DurableTrainer):
         with self.clock_stopped():
             return super().evaluate(*inputs, **options)
 
-    def _save_checkpoint(self, *inputs: Any) -> None:
+    def save_checkpoint(self, write: Callable[[], None]) -> None:
         with self.clock_stopped():
-            super()._save_checkpoint(*inputs)
+            super().save_checkpoint(write)
 
     @contextmanager
     def clock_stopped(self) -> Iterator[None]:
@@ -166,7 +166,7 @@ class StandardLossTrainer(PlannedTrainer):
     """The model's own cross-entropy, on logits of the whole vocabulary."""
 
     def planned_loss(self, *inputs: Any, **options: Any) -> Any:
-        return Trainer.compute_loss(self, *inputs, **options)
+        return self.standard_loss(*inputs, **options)
 
 
 def trainer_class(plan: Plan) -> type[PlannedTrainer]:

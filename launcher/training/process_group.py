@@ -6,6 +6,7 @@ from datetime import timedelta
 import torch
 import torch.distributed
 
+from launcher.compat.deepspeed import compile_no_collectives
 from planner.plan.schema import Plan
 
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
@@ -25,7 +26,7 @@ def join_process_group(plan: Plan) -> None:
     elif plan.parallel.zero_stage and plan.hardware.device == "cpu":
         import deepspeed
 
-        _compile_no_collectives()
+        compile_no_collectives()
         limit = timedelta(seconds=collective_limit_s(plan))
         deepspeed.init_distributed("gloo", timeout=limit)
 
@@ -34,7 +35,7 @@ def join_alone(plan: Plan) -> None:
     """A group of one rank, without a network; DeepSpeed looks for its place in the environment."""
     os.environ.update(ALONE)
     if plan.parallel.zero_stage and plan.hardware.device == "cpu":
-        _compile_no_collectives()
+        compile_no_collectives()
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
             "nccl" if plan.hardware.device == "cuda" else "gloo",
@@ -42,10 +43,3 @@ def join_alone(plan: Plan) -> None:
             rank=0,
             world_size=1,
         )
-
-
-def _compile_no_collectives() -> None:
-    """DeepSpeed's own, in shared memory, take a minute and a compiler at their first use."""
-    import deepspeed
-
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from launcher.compat.deepspeed import gathered_weights
 from launcher.faults.failure import NotSavedError
 from launcher.storage.whole_folders import whole_folder
 from launcher.training.model_building import cast_trainable
@@ -19,8 +20,8 @@ def save_result(plan: Plan, trainer: Any, target: Path) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     options: dict[str, Any] = {}
     if plan.parallel.zero_stage == 3:
-        options["state_dict"] = trainer.model_wrapped._zero3_consolidated_16bit_state_dict(
-            exclude_frozen_parameters=plan.adapter is not None
+        options["state_dict"] = gathered_weights(
+            trainer.model_wrapped, with_frozen=plan.adapter is None
         )
     elif plan.adapter is None:
         cast_trainable(model, plan.precision.compute)

@@ -11,9 +11,17 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from launcher.compat.accelerate import inner_optimizer
+from launcher.compat.bitsandbytes import num_packed_elements
+from launcher.compat.deepspeed import (
+    ZERO_OPTIMIZERS,
+    is_engine,
+    num_sharded_elements,
+    user_optimizer,
+)
 from launcher.training.model_building import DTYPES
 from planner.plan.schema import Plan
-from planner.plan.vocabulary import Strategy, ZeroStage
+from planner.plan.vocabulary import Strategy
 from planner.workload.optimizers import optimizers
 
 QUANTIZED_DTYPES = {"nf4": "uint8", "int8": "int8"}
@@ -28,12 +36,6 @@ ENGINES: dict[Strategy, str] = {
     "zero1": DEEPSPEED,
     "zero2": DEEPSPEED,
     "zero3": DEEPSPEED,
-}
-ZERO_OPTIMIZERS: dict[ZeroStage, str | None] = {
-    0: None,
-    1: "DeepSpeedZeroOptimizer",
-    2: "DeepSpeedZeroOptimizer",
-    3: "DeepSpeedZeroOptimizer_Stage3",
 }
 
 
@@ -85,10 +87,9 @@ def setup_of(trainer: Any) -> Setup:
 
 def num_elements(parameter: Any) -> int:
     """Numbers that a parameter stands for: packed in 4 bit, sharded, or plain."""
-    if hasattr(parameter, "ds_numel"):
-        return int(parameter.ds_numel)
-    if hasattr(parameter, "quant_state") and parameter.quant_state is not None:
-        return int(parameter.quant_state.shape.numel())
+    for count in (num_sharded_elements(parameter), num_packed_elements(parameter)):
+        if count is not None:
+            return count
     return int(parameter.numel())
 
 
@@ -134,15 +135,15 @@ def require_same_data(keys: Sequence[str]) -> None:
 def _engine_kind(engine: Any) -> str:
     if isinstance(engine, DistributedDataParallel):
         return DATA_PARALLEL
-    if type(engine).__module__.startswith("deepspeed."):
+    if is_engine(engine):
         return DEEPSPEED
     return PLAIN_TORCH
 
 
 def _optimizer_class(trainer: Any, kind: str) -> str:
     if kind == DEEPSPEED:
-        return type(trainer.model_wrapped.basic_optimizer).__name__
-    return type(trainer.optimizer.optimizer).__name__
+        return type(user_optimizer(trainer.model_wrapped)).__name__
+    return type(inner_optimizer(trainer.optimizer)).__name__
 
 
 def _autocast_dtype(trainer: Any, kind: str) -> str | None:
