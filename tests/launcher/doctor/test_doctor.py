@@ -15,6 +15,7 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
+from launcher.compat.requirements import Package
 from launcher.doctor import driver_and_cards, examination, packages, system
 from launcher.doctor.examination import CHECKS, examine, print_table
 from launcher.doctor.finding import Finding, failed, passed, warned
@@ -229,13 +230,18 @@ def test_open_files_of_this_process(soft: int, verdict: str) -> None:
 
 
 def test_packages_against_their_declared_bounds() -> None:
-    declared = ["rich>=13.7", 'torch>=2.11; extra == "train"', 'mypy>=1.15; extra == "dev"']
-    known = {"rich": "14.0", "torch": "2.13.0+cpu"}
-    assert packages.judge_packages(declared, known.get).verdict == "pass"
-    old = packages.judge_packages(declared, {**known, "torch": "2.4.1"}.get)
-    assert (old.verdict, old.found) == ("fail", "torch 2.4.1 (>=2.11 is needed)")
-    missing = packages.judge_packages(declared, {"rich": "14.0"}.get)
+    rich = Package(name="rich", bounds=">=13.7", installed="14.0", standing="tested")
+    torch = Package(name="torch", bounds="<2.14,>=2.11", installed="2.13.0", standing="tested")
+    assert packages.judge_packages([rich, torch]).verdict == "pass"
+    old = packages.judge_packages([rich, replace(torch, installed="2.4.1", standing="too_old")])
+    assert (old.verdict, old.found) == ("fail", "older than needed: torch 2.4.1 (<2.14,>=2.11)")
+    newer = replace(torch, installed="2.14.0", standing="newer_than_tested")
+    new = packages.judge_packages([rich, newer])
+    assert (new.verdict, new.found) == ("warn", "newer than tested: torch 2.14.0 (<2.14,>=2.11)")
+    assert str(new.remedy).startswith("pip install 'tuneplan[train]' installs tested versions;")
+    missing = packages.judge_packages([rich, replace(torch, installed=None, standing="missing")])
     assert (missing.verdict, missing.found) == ("fail", "not installed: torch")
+    assert packages.judge_packages([]).found == "tuneplan itself is not installed"
     assert packages.packages(patient()).verdict == "pass"
 
 
