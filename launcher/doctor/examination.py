@@ -14,9 +14,9 @@ from rich.text import Text
 
 from launcher.doctor import driver_and_cards, packages, system
 from launcher.doctor.finding import Finding, Verdict
+from launcher.doctor.probe_runner import Probes
 from launcher.doctor.probes import ALL_REDUCE, FOUR_BIT
 from launcher.doctor.subject import Patient
-from launcher.doctor.trials import Probes
 from planner.base.errors import UserError
 from planner.hardware.detect import read_machine
 

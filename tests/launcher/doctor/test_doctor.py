@@ -19,8 +19,8 @@ from launcher.compat.requirements import Package
 from launcher.doctor import driver_and_cards, examination, packages, system
 from launcher.doctor.examination import CHECKS, examine, print_table
 from launcher.doctor.finding import Finding, failed, passed, warned
+from launcher.doctor.probe_runner import ending
 from launcher.doctor.subject import Patient, TorchFacts
-from launcher.doctor.trials import ending
 from planner.base.units import GIB, MIB
 from planner.hardware.detect import cluster_from, cuda_environment
 from planner.hardware.machine_readings import (
@@ -231,13 +231,13 @@ def test_open_files_of_this_process(soft: int, verdict: str) -> None:
 
 def test_packages_against_their_declared_bounds() -> None:
     rich = Package(name="rich", bounds=">=13.7", installed="14.0", standing="tested")
-    torch = Package(name="torch", bounds="<2.14,>=2.11", installed="2.13.0", standing="tested")
+    torch = Package(name="torch", bounds=">=2.11,<2.14", installed="2.13.0", standing="tested")
     assert packages.judge_packages([rich, torch]).verdict == "pass"
     old = packages.judge_packages([rich, replace(torch, installed="2.4.1", standing="too_old")])
-    assert (old.verdict, old.found) == ("fail", "older than needed: torch 2.4.1 (<2.14,>=2.11)")
+    assert (old.verdict, old.found) == ("fail", "older than needed: torch 2.4.1 (>=2.11,<2.14)")
     newer = replace(torch, installed="2.14.0", standing="newer_than_tested")
     new = packages.judge_packages([rich, newer])
-    assert (new.verdict, new.found) == ("warn", "newer than tested: torch 2.14.0 (<2.14,>=2.11)")
+    assert (new.verdict, new.found) == ("warn", "newer than tested: torch 2.14.0 (>=2.11,<2.14)")
     assert str(new.remedy).startswith("pip install 'tuneplan[train]' installs tested versions;")
     missing = packages.judge_packages([rich, replace(torch, installed=None, standing="missing")])
     assert (missing.verdict, missing.found) == ("fail", "not installed: torch")
