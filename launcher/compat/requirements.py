@@ -51,7 +51,7 @@ def _packages(lines: list[str]) -> Iterator[Package]:
             installed = _installed(need.name)
             yield Package(
                 name=need.name,
-                bounds=str(need.specifier),
+                bounds=",".join(sorted(map(str, need.specifier), reverse=True)),
                 installed=installed,
                 standing=_standing(need.specifier, installed),
             )
