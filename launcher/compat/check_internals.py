@@ -79,6 +79,7 @@ def _source(thing: Any) -> str:
 
 
 def main() -> None:
+    """Print what has changed in any library."""
     found = [change for library in LIBRARIES for change in changes(library)]
     for change in found:
         print(change)

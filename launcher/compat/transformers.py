@@ -56,6 +56,7 @@ class TrainerHooks:
         return Trainer.compute_loss(self, *inputs, **options)
 
     def unlogged_loss(self) -> UnloggedLoss:
+        """Return the sums; waits for the device."""
         trainer: Any = self
         return UnloggedLoss(
             loss=trainer._tr_loss.item(),
@@ -106,6 +107,7 @@ def set_experts_implementation(model: Any, name: str) -> None:
 
 
 def supports_sdpa(model: Any) -> bool:
+    """Return whether the model has PyTorch's scaled dot-product attention."""
     return bool(model._supports_sdpa)
 
 

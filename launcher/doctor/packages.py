@@ -1,4 +1,4 @@
-"""Installed packages against the bounds that this distribution declares (setup.cfg)."""
+"""Check of the installed packages against the bounds that setup.cfg declares."""
 
 import platform
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from importlib.util import find_spec
 
 from launcher.compat.requirements import DISTRIBUTION, INSTALL, Package, declared_packages
 from launcher.doctor.finding import Finding, failed, passed, warned
-from launcher.doctor.subject import Patient
+from launcher.doctor.subject import Subject
 
 SHOWN = ("torch", "transformers", "trl", "peft", "bitsandbytes", "deepspeed")
-CHECK = "python -m launcher.compat.check_internals"
+CHECK_INTERNALS = "python -m launcher.compat.check_internals"
 
 
-def packages(_patient: Patient) -> Finding:
+def packages(_subject: Subject) -> Finding:
     """Check every package that training needs."""
     if find_spec("packaging") is None:  # every part of the training stack needs it
         return failed("the training stack is not installed", INSTALL)
@@ -33,7 +33,7 @@ def judge_packages(declared: Sequence[Package]) -> Finding:
     if new:
         return warned(
             f"newer than tested: {_versions(new)}",
-            f"{INSTALL} installs tested versions; {CHECK} says what has changed in these",
+            f"{INSTALL} installs tested versions; {CHECK_INTERNALS} says what has changed in these",
         )
     shown = ", ".join(
         f"{package.name} {package.installed}" for package in declared if package.name in SHOWN
