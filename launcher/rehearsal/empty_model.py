@@ -1,4 +1,4 @@
-"""A plan's model with weights that mean nothing: its shapes, dtypes, adapter, packed matrices."""
+"""A plan's model with random weights: its shapes, dtypes, adapter and packed matrices are real."""
 
 import json
 from collections.abc import Iterator
@@ -28,16 +28,27 @@ from planner.plan.schema import ModelSection, Plan
 from planner.plan.vocabulary import Part
 
 NOISE = 0.02
-"""Standard deviation of weights that mean nothing, as transformers initializes them."""
+"""Standard deviation of the random weights, as transformers initializes them."""
 
 
 class Recorder(Protocol):
-    """Who watches a rehearsal: a tracer of fake tensors, or the meter of a GPU."""
+    """What watches a rehearsal: a tracer of fake tensors, or the meter of a GPU."""
 
-    def phase(self, name: str | None) -> AbstractContextManager[None]: ...
-    def part(self, name: Part) -> AbstractContextManager[None]: ...
-    def switch(self, name: Part) -> None: ...
-    def own(self, tensor: torch.Tensor, part: Part) -> None: ...
+    def phase(self, name: str | None) -> AbstractContextManager[None]:
+        """Count what the block allocates as part of a phase; with None, of no phase."""
+        ...
+
+    def part(self, name: Part) -> AbstractContextManager[None]:
+        """Count what the block allocates as one part of memory."""
+        ...
+
+    def switch(self, name: Part) -> None:
+        """Count what is allocated from now on as one part of memory."""
+        ...
+
+    def assign(self, tensor: torch.Tensor, part: Part) -> None:
+        """Count a tensor that exists as one part of memory."""
+        ...
 
 
 @contextmanager
@@ -52,16 +63,19 @@ def packed_weights_made_whole() -> Iterator[None]:
 
 
 def model_config(plan: Plan) -> Any:
-    """The configuration in the plan's model folder where there is one, else the plan's own."""
+    """Return transformers' configuration from the plan's model folder, or the plan's own.
+
+    Raises ``InvalidRequestError`` if transformers knows no such model or refuses the configuration.
+    """
     if plan.model.model_type not in CONFIG_MAPPING:
         raise InvalidRequestError(
             f"model_type {plan.model.model_type}: transformers builds it from remote code only, "
-            "and none is run."
+            "which is never run."
         )
     content = _folder_config(plan.model) or plan.model.config
     if content is None:
         raise InvalidRequestError(
-            f"{plan.model.source} is no folder here and the plan holds no model.config to build "
+            f"{plan.model.source} is not a folder here and the plan holds no model.config to build "
             "the model from. Plan again, or name a local folder: --set model.source=DIR."
         )
     keys = {**content, "model_type": plan.model.model_type}
@@ -73,7 +87,7 @@ def model_config(plan: Plan) -> Any:
 
 
 def _folder_config(model: ModelSection) -> dict[str, Any] | None:
-    """Nothing where there is no folder, or its model is built as another architecture."""
+    """Return the folder's config.json; None without a folder or if its model is of another type."""
     folder = Path(model.source).expanduser()
     path = folder / "config.json"
     if not path.is_file():
@@ -88,7 +102,10 @@ def _folder_config(model: ModelSection) -> dict[str, Any] | None:
 
 
 def build_rehearsal_model(plan: Plan, device: torch.device, recorder: Recorder) -> Any:
-    """Built without memory, then given storages one module at a time, as loading does."""
+    """Return the plan's model with its adapter, given storages one module at a time as in loading.
+
+    Quantized matrices are whole for a moment, and then packed. Raises as ``model_config``.
+    """
     config = model_config(plan)
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(
@@ -116,23 +133,23 @@ def _replace_linears(base: Any, settings: BitsAndBytesConfig) -> None:
 def _materialize(
     model: Any, device: torch.device, recorder: Recorder, *, with_adapters: bool
 ) -> None:
-    """Storages for all that has none; what is tied stays tied."""
+    """Give every tensor without a storage one; tied tensors stay tied."""
     made: dict[int, torch.Tensor] = {}
     for module in model.modules():
         if isinstance(module, Packed4bit | PackedInt8):
             with recorder.part("workspace"):
                 module.quantize(_noise(module.weight, device))
             for tensor in module.storages:
-                recorder.own(tensor, "weights")
-        for owned in own_tensors(module):
-            for name, old in owned.items():
+                recorder.assign(tensor, "weights")
+        for tensors in own_tensors(module):
+            for name, old in tensors.items():
                 if old is None or old.device.type != "meta":
                     continue
                 if id(old) not in made:
                     adapter = with_adapters and old.requires_grad
                     with recorder.part("adapters" if adapter else "weights"):
                         made[id(old)] = _with_storage(old, device)
-                owned[name] = made[id(old)]
+                tensors[name] = made[id(old)]
 
 
 def _with_storage(old: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -142,5 +159,5 @@ def _with_storage(old: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def _noise(old: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A GPU multiplies zeros faster than weights: less power, higher clocks."""
+    """Return random weights: a GPU multiplies zeros faster, with less power and higher clocks."""
     return torch.empty(old.shape, dtype=old.dtype, device=device).normal_(std=NOISE)

@@ -1,7 +1,7 @@
-"""bitsandbytes' int8 products in a trace: as on CUDA, each step of their operators traced.
+"""Rules for bitsandbytes' int8 products in a trace: every step that CUDA makes is traced.
 
-read: bitsandbytes/autograd/_functions.py at 0.50.2, matmul, which takes another path on the
-CPU; backends/cuda/ops.py and backends/default/ops.py. No column of inputs holds an outlier.
+No column of inputs holds an outlier. read: bitsandbytes/backends/cuda/ops.py and
+backends/default/ops.py at 0.50.2.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from launcher.rehearsal.tracer import Tracer
 
 
 def quantize_to_int8(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """The steps on CUDA, each traced; no column holds an outlier."""
+    """Quantize the inputs of a product, row by row, and look for outliers."""
     threshold = kwargs.get("threshold", args[1] if len(args) > 1 else 0.0)
     if threshold == 0.0:
         return func(*args, **kwargs)
@@ -27,7 +27,7 @@ def quantize_to_int8(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: A
 
 
 def multiply_int8(tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
-    """The steps on CUDA, each traced, without outliers."""
+    """Multiply int8 codes and weights, and scale the product."""
     inputs, codes, weight = args[:3]
     with tracer:
         product = int8_product(codes, weight)
@@ -35,8 +35,8 @@ def multiply_int8(tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: An
 
 
 def int8_made_whole(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """A cast, which dequantization begins with."""
+    """Cast a tensor; a cast of int8 weights begins their dequantization, a workspace."""
     result = func(*args, **kwargs)
     if args[0].dtype == torch.int8:
-        tracer.own(result, "workspace")
+        tracer.assign(result, "workspace")
     return result

@@ -1,10 +1,10 @@
-"""What a trace on fake tensors must be told: values nobody has, and what CUDA does otherwise.
+"""Rules of a trace on fake tensors: values that do not exist, and what CUDA does differently.
 
 ==========================  =====================================================================
 operator or function        what is done, and where it was read
 ==========================  =====================================================================
-a value of a tensor         there is none: a condition is false, a number 1
-selection by a mask         everything is selected, the worst case
+a value of a tensor         does not exist: a condition is false, a number 1
+selection by a mask         selects everything, the worst case
 packed samples              are not looked for among the positions of a sample:
                             transformers/masking_utils.py, find_packed_sequence_indices
 an index, backward          gradients are added to zeros in place; fake ones are copied first:
@@ -26,7 +26,7 @@ attention's dropout         is drawn inside the kernel: pytorch aten/src/ATen/na
                             cuda/attention.cu; the CPU's fused kernels have none
 LayerNorm, statistics       are fp32 for 16-bit inputs: pytorch
                             aten/src/ATen/native/cuda/layer_norm_kernel.cu
-autocast                    has LayerNorm, powers and softmax in fp32, the CPU's has not:
+autocast                    on CUDA has LayerNorm, powers and softmax in fp32, on the CPU not:
                             pytorch aten/src/ATen/autocast_mode.h, AT_FORALL_FP32
 softmax of masked scores    which of them are minus infinity, and a second result: pytorch
                             aten/src/ATen/native/transformers/attention.cpp, _safe_softmax
@@ -60,6 +60,7 @@ from launcher.rehearsal.tracer import Tracer
 from planner.base.units import ceil_div
 
 Rule = Callable[[Tracer, Any, tuple[Any, ...], dict[str, Any]], Any]
+"""Returns the result of an operator; called with tracer, operator, arguments and named ones."""
 
 
 def _scalar(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
@@ -82,12 +83,12 @@ def _masked_select(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: 
 
 
 def _index_put(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
-    """Into the zeros that were made for it."""
+    """Add into the zeros that were allocated for the gradient."""
     return args[0]
 
 
 def _grouped_mm(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
-    """Rows of every expert with its matrix, or what each expert's matrix has for a gradient."""
+    """Return the rows of every expert times its matrix, or a gradient per expert's matrix."""
     a, b, offsets = args[:3]
     experts = (offsets.shape[0],) if b.dim() == 2 else ()
     return a.new_empty((*experts, a.shape[0], b.shape[-1]))
@@ -95,12 +96,12 @@ def _grouped_mm(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any
 
 def _workspace(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
-    tracer.own(result, "workspace")
+    tracer.assign(result, "workspace")
     return result
 
 
 def _multiply_4bit(tracer: Tracer, _func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """The steps of the fallback, each traced."""
+    """Dequantize the scales and the weight, and multiply; every step is traced."""
     inputs, packed, shape, absmax, blocksize, quant_type = args[:6]
     with tracer:
         if kwargs.get("absmax_8bit") is not None:
@@ -115,16 +116,16 @@ def _multiply_4bit(tracer: Tracer, _func: Any, args: tuple[Any, ...], kwargs: An
 
 
 def _sum(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """Of two gradients that meet, where it is the engine that adds and no Python code."""
+    """Add; autograd's engine, where two gradients meet, would add in place."""
     result = func(*args, **kwargs)
     if called_by_autograd():
-        tracer.replaces(result)
+        tracer.made_in_place(result)
     return result
 
 
 def _softmax_backward(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
-    tracer.own(result, "activations")
+    tracer.assign(result, "activations")
     tracer.transient(result.untyped_storage().nbytes(), "activations")
     return result
 
@@ -136,7 +137,7 @@ NORM_CHUNK_ELEMENTS = 65536
 def _foreach_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
     for norm in result:
-        tracer.own(norm, "workspace")
+        tracer.assign(norm, "workspace")
     chunks = ceil_div(max(tensor.numel() for tensor in args[0]), NORM_CHUNK_ELEMENTS)
     tracer.transient(len(result) * chunks * torch.float32.itemsize, "workspace")
     return result
@@ -145,13 +146,13 @@ def _foreach_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any)
 def _from_python(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
     if result.dim() == 0:
-        tracer.elsewhere(result)
+        tracer.made_on_host(result)
     return result
 
 
 def _safe_softmax(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
-    tracer.own(result, "activations")
+    tracer.assign(result, "activations")
     tracer.transient(result.untyped_storage().nbytes() + result.numel(), "activations")
     return result
 
@@ -160,11 +161,11 @@ def _layer_norm_statistics(
     _tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any
 ) -> tuple[Any, ...]:
     output, *statistics = func(*args, **kwargs)
-    return output, *(each.float() for each in statistics)
+    return output, *(statistic.float() for statistic in statistics)
 
 
 ENGINE_RULES: dict[Any, Rule] = {Operators.ADD: _sum}
-"""What a trace of computed steps must be told, too."""
+"""Rules that a trace of computed steps needs, too."""
 FAKE_RULES: dict[Any, Rule] = {
     **ENGINE_RULES,
     Operators.READ_SCALAR: _scalar,
@@ -177,6 +178,7 @@ FAKE_RULES: dict[Any, Rule] = {
     bnb.Operators.DEQUANTIZE_4BIT: _workspace,
     bnb.Operators.DEQUANTIZE_BLOCKWISE: _workspace,
 }
+"""Rules of a trace on fake tensors, by operator."""
 CUDA_RULES: dict[Any, Rule] = {
     **FAKE_RULES,
     bnb.Operators.INT8_QUANTIZE: quantize_to_int8,
@@ -187,3 +189,4 @@ CUDA_RULES: dict[Any, Rule] = {
     Operators.SAFE_SOFTMAX: _safe_softmax,
     Operators.LAYER_NORM: _layer_norm_statistics,
 }
+"""The same for a plan that runs on CUDA."""

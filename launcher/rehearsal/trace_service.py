@@ -1,7 +1,7 @@
-"""Answers about models that the planner has no forward pass for: their shape, and their steps.
+"""Service for models that the planner has no forward pass for: their shape and their steps.
 
-``python -m launcher.rehearsal.trace_service`` reads one JSON request a line and answers each with
-one:
+``python -m launcher.rehearsal.trace_service`` reads one JSON request per line and prints one line
+of JSON for it, or {"error": REASON}:
 
     {"shape": CONFIG}    a model's matrices by layer and its counts, from its config.json
     {"trace": PLAN}      bytes by phase and part of a step of that plan, on fake tensors
@@ -22,17 +22,18 @@ from planner.base.errors import UserError
 from planner.plan.schema import Plan
 
 UNLIMITED = 2**20
-"""Positions of a model whose configuration names no limit, as of one without attention."""
+"""Positions of a model whose configuration has no limit, such as one without attention."""
 
 
 def main() -> None:
+    """Answer requests until standard input ends."""
     with quiet_libraries():
         for line in sys.stdin:
             print(json.dumps(_answer(json.loads(line))), flush=True)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Whatever a library throws at a model nobody has tried becomes a reason."""
+    """Return the answer; any error, of a model that nobody has tried, becomes its reason."""
     try:
         if "shape" in request:
             return {"shape": shape(request["shape"])}
@@ -43,7 +44,10 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def shape(content: dict[str, Any]) -> dict[str, Any]:
-    """What the planner counts of a model: sizes in elements, matrices in forward order."""
+    """Return what the planner counts of a model: sizes in elements, matrices in forward order.
+
+    Raises ``UserError`` if transformers does not know the architecture.
+    """
     model_type = content["model_type"]
     if model_type not in CONFIG_MAPPING:
         raise UserError(f"the installed transformers knows no architecture {model_type!r}")
@@ -73,14 +77,14 @@ def shape(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _count(known: dict[str, Any], key: str, otherwise: int) -> int:
-    """A setting that every layer shares, where the architecture has it under its usual name."""
+    """Return a setting that all layers share, if the architecture has it under its usual name."""
     value = known.get(key)
     return value if isinstance(value, int) and value > 0 else otherwise
 
 
 def _layers(model: Any) -> list[torch.nn.Module]:
-    """The longest list of modules, which is the stack of decoder layers."""
-    lists = [list(each) for each in model.modules() if isinstance(each, torch.nn.ModuleList)]
+    """Return the longest list of modules, which is the stack of decoder layers."""
+    lists = [list(item) for item in model.modules() if isinstance(item, torch.nn.ModuleList)]
     if not lists:
         raise UserError("the model has no list of layers")
     return max(lists, key=len)

@@ -72,8 +72,8 @@ def traced_step(work: Workload, device: Device, zero_stage: ZeroStage = 0) -> tu
         settings = work.settings.optimizer
         for parameter in trained:
             assert parameter.grad is not None
-            tracer.own(parameter, "weights")
-            tracer.own(parameter.grad, "weights")
+            tracer.assign(parameter, "weights")
+            tracer.assign(parameter.grad, "weights")
         with tracer:
             optimizer = build_optimizer(settings, model)
             optimizer.step()

@@ -132,7 +132,7 @@ def gather_to_save(engine: Any, case: ZeroCase) -> None:
 def mapped(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     """A tensor of a checkpoint's file is on the host."""
     result = func(*args, **kwargs)
-    tracer.elsewhere(result)
+    tracer.made_on_host(result)
     return result
 
 
