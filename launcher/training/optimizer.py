@@ -1,4 +1,4 @@
-"""The plan's optimizer over a model's trained parameters, as transformers' trainer makes it."""
+"""The plan's optimizer for a model's trained parameters, as transformers' trainer makes it."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from planner.plan.schema import OptimizerSection
 
 
 def optimizer_settings(section: OptimizerSection) -> dict[str, Any]:
-    """The trainer's arguments that say which optimizer, and how it steps."""
+    """Return the trainer's arguments that say which optimizer, and how it steps."""
     return {
         "optim": section.name,
         "learning_rate": section.learning_rate,
@@ -21,7 +21,7 @@ def optimizer_settings(section: OptimizerSection) -> dict[str, Any]:
 
 
 def build_optimizer(section: OptimizerSection, model: Any) -> torch.optim.Optimizer:
-    """Without the rest of a trainer: one that is rehearsed has neither data nor a directory."""
+    """Return the optimizer without a trainer: a rehearsal has neither data nor a directory."""
     arguments = TrainingArguments(output_dir="unused", use_cpu=True, **optimizer_settings(section))
     return trainer_optimizer(model, arguments)
 
@@ -29,7 +29,10 @@ def build_optimizer(section: OptimizerSection, model: Any) -> torch.optim.Optimi
 def lora_plus_optimizer(
     model: Any, arguments: TrainingArguments, *, ratio: float
 ) -> torch.optim.Optimizer:
-    """The same optimizer with a higher learning rate for the B matrices, as peft groups them."""
+    """Return the optimizer with a higher learning rate for the B matrices, as peft groups them.
+
+    ``ratio`` is that rate over the rate of the other parameters.
+    """
     kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
     made: torch.optim.Optimizer = create_loraplus_optimizer(
         model,

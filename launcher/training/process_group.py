@@ -1,4 +1,4 @@
-"""How a process joins the others of a run, or stands for one of them alone."""
+"""How a process joins the other ranks of a run, or forms a group of one."""
 
 import os
 from datetime import timedelta
@@ -14,12 +14,16 @@ ALONE = dict(zip(RANK_VARIABLES, ("0", "0", "1", "1"), strict=True))
 
 
 def collective_limit_s(plan: Plan) -> int:
-    """Behind that of the watch, which names the rank that is waited for."""
+    """Return the seconds until a collective fails; the hang watch is earlier, and names a rank."""
     return 2 * plan.training.hang_limit_s
 
 
 def join_process_group(plan: Plan) -> None:
-    """One rank alone needs no group; DeepSpeed on the CPU must be told of gloo beforehand."""
+    """Join the group of all ranks where the trainer does not.
+
+    DeepSpeed on the CPU needs gloo to be chosen beforehand. A single rank needs no group, and must
+    not look like one of several.
+    """
     if plan.parallel.strategy == "single":
         for name in RANK_VARIABLES:
             os.environ.pop(name, None)
@@ -32,7 +36,7 @@ def join_process_group(plan: Plan) -> None:
 
 
 def join_alone(plan: Plan) -> None:
-    """A group of one rank, without a network; DeepSpeed looks for its place in the environment."""
+    """Form a group of one rank without a network; DeepSpeed reads its rank in the environment."""
     os.environ.update(ALONE)
     if plan.parallel.zero_stage and plan.hardware.device == "cpu":
         compile_no_collectives()

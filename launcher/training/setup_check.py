@@ -1,7 +1,7 @@
-"""Is what runs what was planned? Read off the live objects, once, before the first step.
+"""Check that what runs is what was planned, on the live objects, once, before the first step.
 
-Libraries change models behind one's back: an adapter is cast, DeepSpeed is skipped, a
-master copy appears. Each of these costs memory that the plan did not count.
+Libraries change models unasked: an adapter is cast, DeepSpeed is skipped, a master copy appears.
+Each of these costs memory that the plan did not count.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,15 +40,15 @@ ENGINES: dict[Strategy, str] = {
 
 
 class PlanMismatchError(RuntimeError):
-    """The libraries set up something else than the plan says: a bug, here or there."""
+    """The libraries have set up something else than the plan says: a bug, here or there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What is about to train, as found."""
+    """What is about to train, read from the live objects."""
 
     num_params: int
-    """Of the base model, quantized weights counted as the numbers they stand for."""
+    """Parameters of the base model, quantized ones counted as the numbers they stand for."""
     trainable_params: int
     frozen_dtypes: tuple[str, ...]
     trainable_dtypes: tuple[str, ...]
@@ -60,11 +60,11 @@ class Setup:
     zero_optimizer_class: str | None
     autocast_dtype: str | None
     scales_gradients: bool
-    """Of fp16, whose small gradients would be lost."""
+    """Whether losses are scaled, as in fp16, whose small gradients would vanish."""
 
 
 def setup_of(trainer: Any) -> Setup:
-    """Facts of a trainer whose training has begun."""
+    """Return the setup of a trainer whose training has begun."""
     named = list(trainer.model.named_parameters())
     trainable = [p for _, p in named if p.requires_grad]
     engine = trainer.model_wrapped
@@ -86,7 +86,7 @@ def setup_of(trainer: Any) -> Setup:
 
 
 def num_elements(parameter: Any) -> int:
-    """Numbers that a parameter stands for: packed in 4 bit, sharded, or plain."""
+    """Return how many numbers a parameter stands for: packed in 4 bit, sharded, or plain."""
     for count in (num_sharded_elements(parameter), num_packed_elements(parameter)):
         if count is not None:
             return count
@@ -94,7 +94,7 @@ def num_elements(parameter: Any) -> int:
 
 
 def mismatches(plan: Plan, setup: Setup) -> list[str]:
-    """Every difference between plan and setup, a sentence each."""
+    """Return one sentence per difference between plan and setup."""
     zero_stage = plan.parallel.zero_stage
     pairs: list[tuple[str, object, object]] = [
         ("parameters", plan.model.num_params, setup.num_params),
@@ -113,21 +113,29 @@ def mismatches(plan: Plan, setup: Setup) -> list[str]:
         if plan.quantization is not None:
             frozen.add(QUANTIZED_DTYPES[plan.quantization.quant_type])
         pairs.append(("frozen precision", tuple(sorted(frozen)), setup.frozen_dtypes))
-    return [f"{what}: planned {want}, found {got}" for what, want, got in pairs if want != got]
+    return [
+        f"{what}: planned {planned}, found {actual}"
+        for what, planned, actual in pairs
+        if planned != actual
+    ]
 
 
 def require_as_planned(plan: Plan, setup: Setup) -> None:
-    found = mismatches(plan, setup)
-    if found:
-        raise PlanMismatchError("this is not what was planned. " + "; ".join(found))
+    """Raise ``PlanMismatchError`` with all differences between plan and setup, if there is one."""
+    differences = mismatches(plan, setup)
+    if differences:
+        raise PlanMismatchError(f"the setup is not the planned one: {'; '.join(differences)}")
 
 
 def require_same_data(keys: Sequence[str]) -> None:
-    """Of every rank, the key of what it trains on: nodes prepare their data by themselves."""
-    other = next((rank for rank, key in enumerate(keys) if key != keys[0]), None)
-    if other is not None:
+    """Raise ``PlanMismatchError`` if ranks train on different data, by their keys in rank order.
+
+    Nodes prepare their data by themselves.
+    """
+    different = next((rank for rank, key in enumerate(keys) if key != keys[0]), None)
+    if different is not None:
         raise PlanMismatchError(
-            f"rank {other} has prepared other data than rank 0 ({keys[other]}, {keys[0]}): the "
+            f"rank {different} has different data than rank 0 ({keys[different]}, {keys[0]}): the "
             "data files or the tokenizer differ between their nodes"
         )
 
