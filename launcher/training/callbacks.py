@@ -18,7 +18,7 @@ from planner.plan.schema import Plan
 
 
 class StageCallback(TrainerCallback):  # type: ignore[misc]
-    """Marks the stages that the trainer's own methods do not mark."""
+    """A callback that marks the stages which the trainer's own methods do not mark."""
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
@@ -33,7 +33,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class StopOnRequest(TrainerCallback):  # type: ignore[misc]
-    """Saves and stops behind the same step on every rank, once any of them sees the request.
+    """A callback that saves and stops behind the same step on every rank, once one is asked to.
 
     The ranks agree over a group of their own in host memory, so that nothing waits for a device.
     """
@@ -65,7 +65,7 @@ class StopOnRequest(TrainerCallback):  # type: ignore[misc]
 
 
 class RestoreUnloggedLoss(TrainerCallback):  # type: ignore[misc]
-    """Restores what transformers forgets of an interrupted run."""
+    """A callback that restores what transformers forgets of an interrupted run."""
 
     def __init__(self, trainer: DurableTrainer, checkpoint: Path) -> None:
         self._trainer, self._checkpoint = trainer, checkpoint
@@ -76,7 +76,7 @@ class RestoreUnloggedLoss(TrainerCallback):  # type: ignore[misc]
 
 
 class WriteAnswers(TrainerCallback):  # type: ignore[misc]
-    """Writes the loss of every evaluation, and the model's answers beside the expected ones.
+    """A callback that writes every evaluation's loss, and the model's answers beside the expected.
 
     All ranks generate, because sharded weights are gathered by all of them; rank 0 writes.
     """

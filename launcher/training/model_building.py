@@ -128,7 +128,7 @@ def lora_config(adapter: AdapterSection, *, transposed: bool) -> LoraConfig:
 
 
 def _device_map(plan: Plan, device: torch.device) -> dict[str, torch.device] | None:
-    """Return a map of all to this rank's device; None if ZeRO-3 places shards of the model."""
+    """Return a map of all weights to this rank's device; None if ZeRO-3 places the shards."""
     if plan.parallel.zero_stage == 3 and plan.quantization is None:
         return None
     return {"": device}

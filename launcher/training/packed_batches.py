@@ -41,7 +41,7 @@ class PackedCollator(DataCollatorForLanguageModeling):  # type: ignore[misc]
 
 
 class CheckDocumentsApart(TrainerCallback):  # type: ignore[misc]
-    """Stops before the first step of a model that attends across documents."""
+    """A callback that stops before the first step of a model that attends across documents."""
 
     def on_train_begin(self, *_: Any, model: Any, **__: Any) -> None:
         """Raise ``UserError`` if one document moves the logits of the next."""

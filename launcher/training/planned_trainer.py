@@ -93,8 +93,8 @@ def _optimization(plan: Plan) -> dict[str, Any]:
 def activation_checkpointing(plan: Plan) -> dict[str, Any]:
     """Return the trainer's arguments for activation checkpointing.
 
-    It is non-reentrant, but for adapters under ZeRO-3, whose gathered weights cannot be recomputed
-    so, and for products that hold their inputs out of its reach.
+    It is non-reentrant, except for adapters under ZeRO-3, where it cannot recompute with gathered
+    weights, and for quantized products, which hold their inputs all the same.
     """
     if not plan.activation_checkpointing:
         return {"gradient_checkpointing": False}
@@ -108,7 +108,7 @@ def activation_checkpointing(plan: Plan) -> dict[str, Any]:
 
 
 class LogFirstAndLast(TrainerCallback):  # type: ignore[misc]
-    """Logs the first and the last step, too, whatever the plan's interval."""
+    """A callback that logs the first and the last step, too, whatever the plan's interval."""
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask for a log behind those two steps."""

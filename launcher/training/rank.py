@@ -54,7 +54,7 @@ from planner.plan.schema import Plan
 
 
 class SetupCheck(TrainerCallback):  # type: ignore[misc]
-    """Stops before the first step if the libraries have set up something else than planned."""
+    """A callback that stops before the first step if something else is set up than planned."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

@@ -13,7 +13,7 @@ from planner.plan.schema import Plan
 
 
 def save_result(plan: Plan, trainer: Any, target: Path) -> None:
-    """Write the adapter or the model; called on every rank, since all gather shards, rank 0 writes.
+    """Write the adapter or the model. Called on every rank: all gather shards, and rank 0 writes.
 
     A full model is written in the precision in which its matrices were multiplied. Raises
     ``NotSavedError`` if it cannot be written.

@@ -40,7 +40,7 @@ ENGINES: dict[Strategy, str] = {
 
 
 class PlanMismatchError(RuntimeError):
-    """The libraries have set up something else than the plan says: a bug, here or there."""
+    """A difference between the plan and what the libraries have set up: a bug, here or there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
