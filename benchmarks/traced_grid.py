@@ -193,7 +193,7 @@ def measure(chosen: list[Point]) -> Iterator[dict[str, Any]]:
             plan = plan_for(point)
             found = compare(plan)
         predicted = peak_without_cublas(plan, found.predicted.phases)
-        traced = found.found.peak_allocated_bytes
+        traced = found.observed.peak_allocated_bytes
         yield {
             **{name: getattr(point, name) for name in point.__slots__},
             "predicted_bytes": predicted,

@@ -41,20 +41,14 @@ def gguf_file_of(package: str) -> Path:
 
 def _convert(gguf_file: Path, target: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     place: dict[str, Any] = {"gguf_file": gguf_file.name}
     model = AutoModelForCausalLM.from_pretrained(
-        gguf_file.parent, dtype=torch.bfloat16, **place, **_unpacking()
+        gguf_file.parent,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+        **place,
     )
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(gguf_file.parent, **place).save_pretrained(target)
-
-
-def _unpacking() -> dict[str, Any]:
-    """Newer transformers keep GGUF weights packed unless told otherwise; older ones cannot."""
-    import transformers
-
-    if not hasattr(transformers, "GgufConfig"):
-        return {}
-    return {"quantization_config": transformers.GgufConfig(dequantize=True)}

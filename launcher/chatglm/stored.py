@@ -12,6 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from launcher.compat.torch_text import is_refused_pickle
 from planner.base.errors import InvalidFileError
 
 ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
@@ -118,24 +119,25 @@ def _safetensors(file: Path) -> Iterator[tuple[str, Stored]]:
 
 
 def _pickled(file: Path) -> Iterator[tuple[str, Stored]]:
-    """PyTorch's own reader, allowed tensors only, told to say where data are and not to load them.
+    """Yield tensors of PyTorch's own reader, which may load tensors only and does not load these.
 
-    read: torch/serialization.py at 2.13, load_tensor: under ``map_location="meta"`` a storage
-    has its place in the file.
+    Under ``map_location="meta"`` a storage has its place in the file.
     """
     import torch
+
+    from launcher.compat.torch import file_offset
 
     dtypes = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
     try:
         content = torch.load(file, map_location="meta", weights_only=True)
     except Exception as error:  # its readers raise whatever damaged bytes lead to
-        refused = "Weights only" in str(error) and not _is_text(file)
+        refused = is_refused_pickle(error) and not _is_text(file)
         what = "holds more than tensors, which is not loaded" if refused else NEITHER
         raise InvalidFileError(file, None, what) from error
     for name, tensor in content.items():
         if not isinstance(tensor, torch.Tensor):
             raise InvalidFileError(file, None, f"{name} is no tensor")
-        start = tensor.untyped_storage()._checkpoint_offset
+        start = file_offset(tensor)
         if start is None or not tensor.is_contiguous():
             raise InvalidFileError(
                 file, None, "is not stored row by row. Load and save it again with torch.save"

@@ -7,7 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from launcher.run.elastic_log import before_elastic
+from launcher.compat.torch_text import before_elastic
 from launcher.run.output import last_stack, tail
 from launcher.run.run_directory import RunDirectory
 from planner.base.units import format_duration, format_gib

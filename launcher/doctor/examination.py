@@ -1,4 +1,4 @@
-"""All checks in their order: run, drawn, and counted."""
+"""All checks in their order: made, drawn, and counted."""
 
 import json
 import os
@@ -14,25 +14,28 @@ from rich.text import Text
 
 from launcher.doctor import driver_and_cards, packages, system
 from launcher.doctor.finding import Finding, Verdict
+from launcher.doctor.probe_runner import ProbeRunner
 from launcher.doctor.probes import ALL_REDUCE, FOUR_BIT
-from launcher.doctor.subject import Patient
-from launcher.doctor.trials import Probes
+from launcher.doctor.subject import Subject
 from planner.base.errors import UserError
 from planner.hardware.detect import read_machine
 
 WIDEST = 110
+"""Columns of the table at most: longer lines are hard to read."""
 STYLES: dict[Verdict, str] = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
+    """One row of the table."""
+
     name: str
-    look: Callable[[Patient], Finding]
+    look: Callable[[Subject], Finding]
 
 
-def tried(name: str) -> Check:
-    """A check that a process of its own has made."""
-    return Check(name, lambda patient: patient.tried[name])
+def probed(name: str) -> Check:
+    """Return a check that a probe makes."""
+    return Check(name, lambda subject: subject.probed[name])
 
 
 CHECKS = (
@@ -42,8 +45,8 @@ CHECKS = (
     Check("CUDA", driver_and_cards.cuda_and_torch),
     Check("kernels", driver_and_cards.architecture),
     Check("bf16", driver_and_cards.bf16),
-    tried(FOUR_BIT),
-    tried(ALL_REDUCE),
+    probed(FOUR_BIT),
+    probed(ALL_REDUCE),
     Check("peer access", driver_and_cards.peer_access),
     Check("CPU Adam", system.cpu_adam),
     Check("shared memory", system.shared_memory),
@@ -51,16 +54,19 @@ CHECKS = (
     Check("open files", system.open_files),
     Check("disk", system.disk),
 )
-BEFORE_TRIALS = (system.cpu_adam, system.disk)
-"""Done while the probes load their libraries."""
+BESIDE_PROBES = (system.cpu_adam, system.disk)
+"""Checks that are made while the probes load their libraries."""
 
 Findings = Mapping[str, Finding]
 
 
 def examine(*, as_json: bool) -> int:
-    """Prints what was found; the exit code: 0 where nothing fails, else that of a user's error."""
+    """Check this machine and print the findings.
+
+    Returns the exit code: 0 if no check fails, else that of a user's error.
+    """
     began = time.perf_counter()
-    with Console(stderr=True).status("looking at the machine"):
+    with Console(stderr=True).status("checking this machine"):
         findings = findings_of(dict(os.environ), Path.cwd())
     seconds = time.perf_counter() - began
     if as_json:
@@ -72,20 +78,22 @@ def examine(*, as_json: bool) -> int:
 
 
 def findings_of(environ: Mapping[str, str], directory: Path) -> dict[str, Finding]:
-    probes = Probes(environ)
-    patient = Patient(
+    """Return the finding of every check, in the order of the table."""
+    probes = ProbeRunner(environ)
+    subject = Subject(
         machine=read_machine(environ, directory), environ=environ, directory=directory, torch=None
     )
-    early = {check.name: check.look(patient) for check in CHECKS if check.look in BEFORE_TRIALS}
-    trials = probes.results()
-    patient = replace(patient, torch=trials.torch, tried=trials.findings)
+    early = {check.name: check.look(subject) for check in CHECKS if check.look in BESIDE_PROBES}
+    results = probes.results()
+    subject = replace(subject, torch=results.torch, probed=results.findings)
     return {
-        check.name: early[check.name] if check.name in early else check.look(patient)
+        check.name: early[check.name] if check.name in early else check.look(subject)
         for check in CHECKS
     }
 
 
 def document(findings: Findings, seconds: float) -> dict[str, object]:
+    """Return the findings and their counts as ``--json`` prints them."""
     counts = counted(findings)
     return {
         "checks": [{"name": name, **finding.as_dict()} for name, finding in findings.items()],
@@ -97,24 +105,26 @@ def document(findings: Findings, seconds: float) -> dict[str, object]:
 
 
 def counted(findings: Findings) -> Counter[Verdict]:
+    """Return the number of findings by verdict."""
     return Counter(finding.verdict for finding in findings.values())
 
 
 def print_table(findings: Findings, seconds: float, console: Console) -> None:
+    """Draw the table and, below it, the line with the counts."""
     width = min(console.width, WIDEST)
     console.print(table(findings), width=width)
     console.print(Text(closing_line(findings, seconds), style="bold"), width=width)
 
 
 def table(findings: Findings) -> Table:
-    """A line a check; a remedy stands below what it is for."""
+    """Draw one row per check, its remedy below it."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column(overflow="fold")
     for name, finding in findings.items():
         verdict = Text(finding.verdict, style=STYLES[finding.verdict])
-        grid.add_row(verdict, name, Text(finding.found))
+        grid.add_row(verdict, name, Text(finding.facts))
         if finding.remedy is not None:
             grid.add_row("", "", arrow(finding.remedy))
     grid.add_row()
@@ -122,16 +132,18 @@ def table(findings: Findings) -> Table:
 
 
 def arrow(remedy: str) -> Table:
-    """Its further lines begin where its first words do."""
+    """Draw a remedy behind an arrow; its further lines begin below its first word."""
     grid = Table.grid(padding=(0, 1))
     grid.add_row(Text("->", style="cyan"), Text(remedy, style="cyan"))
     return grid
 
 
 def closing_line(findings: Findings, seconds: float) -> str:
-    counts: Sequence[str] = [
-        f"{counted(findings)['pass']} pass",
-        f"{counted(findings)['warn']} warn",
-        f"{counted(findings)['fail']} fail",
+    """Return the counts by verdict and the time all checks took."""
+    counts = counted(findings)
+    numbers: Sequence[str] = [
+        f"{counts['pass']} pass",
+        f"{counts['warn']} warn",
+        f"{counts['fail']} fail",
     ]
-    return f"{', '.join(counts)} ({seconds:.1f} s)"
+    return f"{', '.join(numbers)} ({seconds:.1f} s)"

@@ -1,4 +1,4 @@
-"""What a check finds: a verdict, a line of facts, and what to do where there is a fault."""
+"""Result of one check: a verdict, one line of facts, and what to do about a fault."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -8,23 +8,29 @@ Verdict = Literal["pass", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
+    """Result of one check, as a row of the table and as an entry of ``--json``."""
+
     verdict: Verdict
-    found: str
+    facts: str
+    """One line."""
     remedy: str | None = None
+    """What to do, in one line; None if the check passes."""
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the finding as JSON has it."""
         return asdict(self)
 
 
-def passed(found: str) -> Finding:
-    return Finding(verdict="pass", found=found)
+def passed(facts: str) -> Finding:
+    """Return a finding of a check that found no fault, or could not look."""
+    return Finding(verdict="pass", facts=facts)
 
 
-def warned(found: str, remedy: str) -> Finding:
-    """Training goes, but slower or not in every way."""
-    return Finding(verdict="warn", found=found, remedy=remedy)
+def warned(facts: str, remedy: str) -> Finding:
+    """Return a finding with which training runs, but slower or not by every method."""
+    return Finding(verdict="warn", facts=facts, remedy=remedy)
 
 
-def failed(found: str, remedy: str) -> Finding:
-    """Training will not go."""
-    return Finding(verdict="fail", found=found, remedy=remedy)
+def failed(facts: str, remedy: str) -> Finding:
+    """Return a finding with which training does not run."""
+    return Finding(verdict="fail", facts=facts, remedy=remedy)

@@ -1,52 +1,47 @@
-"""Installed packages against the bounds that this distribution declares (setup.cfg)."""
+"""Check of the installed packages against the bounds that setup.cfg declares."""
 
 import platform
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, requires, version
+from collections.abc import Sequence
 from importlib.util import find_spec
 
-from launcher.doctor.finding import Finding, failed, passed
-from launcher.doctor.subject import Patient
+from launcher.compat.requirements import DISTRIBUTION, INSTALL, Package, declared_packages
+from launcher.doctor.finding import Finding, failed, passed, warned
+from launcher.doctor.subject import Subject
 
-DISTRIBUTION = "tuneplan"
-EXTRA = "train"
 SHOWN = ("torch", "transformers", "trl", "peft", "bitsandbytes", "deepspeed")
-INSTALL = f"pip install '{DISTRIBUTION}[{EXTRA}]'"
+CHECK_INTERNALS = "python -m launcher.compat.check_internals"
 
 
-def packages(_patient: Patient) -> Finding:
-    try:
-        declared = requires(DISTRIBUTION) or []
-    except PackageNotFoundError:
-        return failed(f"{DISTRIBUTION} itself is not installed", "pip install -e '.[train]'")
+def packages(_subject: Subject) -> Finding:
+    """Check every package that training needs."""
     if find_spec("packaging") is None:  # every part of the training stack needs it
         return failed("the training stack is not installed", INSTALL)
-    return judge_packages(declared, _installed)
+    return judge_packages(declared_packages())
 
 
-def judge_packages(declared: list[str], installed: Callable[[str], str | None]) -> Finding:
-    """Everything that the extra ``train`` brings, each within its bounds."""
-    from packaging.requirements import Requirement
-
-    wanted = [Requirement(text) for text in declared]
-    asked = [each for each in wanted if not each.marker or each.marker.evaluate({"extra": EXTRA})]
-    found = {each.name: installed(each.name) for each in asked}
-    missing = [str(each.name) for each in asked if found[each.name] is None]
+def judge_packages(declared: Sequence[Package]) -> Finding:
+    """Fail for a package that is missing or too old, warn of one that is newer than tested."""
+    if not declared:
+        return failed(f"{DISTRIBUTION} itself is not installed", "pip install -e '.[train]'")
+    missing = [package.name for package in declared if package.standing == "missing"]
     if missing:
         return failed(f"not installed: {', '.join(missing)}", INSTALL)
-    outside = [
-        f"{each.name} {found[each.name]} ({each.specifier} is needed)"
-        for each in asked
-        if not each.specifier.contains(found[each.name] or "", prereleases=True)
-    ]
-    if outside:
-        return failed("; ".join(outside), f"{INSTALL} --upgrade")
-    shown = ", ".join(f"{name} {found[name]}" for name in SHOWN if name in found)
-    return passed(f"{len(asked)} as declared, Python {platform.python_version()}: {shown}")
+    old = [package for package in declared if package.standing == "too_old"]
+    if old:
+        return failed(f"older than needed: {_versions(old)}", f"{INSTALL} --upgrade")
+    new = [package for package in declared if package.standing == "newer_than_tested"]
+    if new:
+        return warned(
+            f"newer than tested: {_versions(new)}",
+            f"{INSTALL} installs tested versions; {CHECK_INTERNALS} says what has changed in these",
+        )
+    shown = ", ".join(
+        f"{package.name} {package.installed}" for package in declared if package.name in SHOWN
+    )
+    return passed(f"{len(declared)} as declared, Python {platform.python_version()}: {shown}")
 
 
-def _installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def _versions(packages: Sequence[Package]) -> str:
+    return ", ".join(
+        f"{package.name} {package.installed} ({package.bounds})" for package in packages
+    )

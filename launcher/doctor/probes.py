@@ -1,15 +1,14 @@
-"""Trials that load the training stack, each in a process of its own: one may crash or hang.
+"""Probes that load the training stack, each in a process of its own: it may crash or hang.
 
 python -m launcher.doctor.probes torch | all-reduce
 
-A line of JSON for each result: what it is of, then what was found.
+Prints one line of JSON per result: {NAME: FINDING}, or {"facts": FACTS} about PyTorch.
 """
 
 import json
 import multiprocessing
 import os
 import queue
-import re
 import socket
 import sys
 import time
@@ -17,6 +16,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
+from launcher.compat.torch_text import first_sentence
 from launcher.doctor.finding import Finding, failed, passed
 from launcher.doctor.subject import TorchFacts
 from planner.hardware.cluster import has_bf16
@@ -25,24 +25,26 @@ FACTS = "facts"
 FOUR_BIT = "4-bit product"
 ALL_REDUCE = "all-reduce"
 LARGEST_ERROR = 0.02
-"""Of the largest entry: bf16 has 8 bits of mantissa, and the sum is over 256 products."""
+"""Largest error of a product, as a share of its largest entry: bf16 has 8 bits of mantissa, and a
+sum is over 256 products."""
 COLLECTIVE_SECONDS = 10
 ELEMENTS = 2**18
 RANKS = 2
-_SOURCE_PLACE = re.compile(r"\[enforce fail at [^\]]*\] [^.]*\. ")
 BUILD = "pip install --upgrade bitsandbytes; python -m bitsandbytes says more"
-GLOO = "export GLOO_SOCKET_IFNAME=lo; see that this host's own name resolves (/etc/hosts)"
+GLOO = "export GLOO_SOCKET_IFNAME=lo; check that this host's own name resolves (/etc/hosts)"
 NCCL = (
-    "run again with NCCL_DEBUG=INFO; where cards cannot reach each other, NCCL_P2P_DISABLE=1; "
+    "run again with NCCL_DEBUG=INFO; if cards cannot reach each other, set NCCL_P2P_DISABLE=1; "
     "a container needs --shm-size=1g"
 )
 
 
 def say(name: str, content: dict[str, Any]) -> None:
+    """Print one result for the process that started the probe."""
     print(json.dumps({name: content}), flush=True)
 
 
 def torch_facts() -> TorchFacts:
+    """Return what PyTorch, imported here, says of itself."""
     import torch
 
     available = torch.cuda.is_available()
@@ -64,7 +66,7 @@ def _nccl_version() -> str:
 
 
 def four_bit() -> Finding:
-    """One product with packed weights, against the same with the unpacked ones."""
+    """Multiply with packed weights, and compare with the product of the unpacked ones."""
     import bitsandbytes
     import torch
     from bitsandbytes import functional
@@ -75,13 +77,13 @@ def four_bit() -> Finding:
     weights = torch.randn(256, 256, dtype=compute, device=device)
     inputs = torch.randn(32, 256, dtype=compute, device=device)
     packed, state = functional.quantize_4bit(weights, quant_type="nf4", compress_statistics=True)
-    found = bitsandbytes.matmul_4bit(inputs, packed.t(), quant_state=state).float()
+    product = bitsandbytes.matmul_4bit(inputs, packed.t(), quant_state=state).float()
     unpacked = functional.dequantize_4bit(packed, state).float()
     wanted = inputs.float() @ unpacked.t()
-    error = float((found - wanted).abs().max() / wanted.abs().max())
+    error = float((product - wanted).abs().max() / wanted.abs().max())
     where = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    words = f"bitsandbytes {bitsandbytes.__version__} on {where}, NF4, error {error:.1%}"
-    return passed(words) if error <= LARGEST_ERROR else failed(words, BUILD)
+    facts = f"bitsandbytes {bitsandbytes.__version__} on {where}, NF4, error {error:.1%}"
+    return passed(facts) if error <= LARGEST_ERROR else failed(facts, BUILD)
 
 
 def _has_bf16() -> bool:
@@ -92,7 +94,7 @@ def _has_bf16() -> bool:
 
 
 def all_reduce() -> Finding:
-    """Two ranks add up a tensor each, by NCCL where there are two GPUs."""
+    """Have two ranks add up their tensors, by NCCL if there are two GPUs."""
     import torch
     import torch.distributed
 
@@ -109,19 +111,19 @@ def all_reduce() -> Finding:
     for process in ranks:
         process.start()
     try:
-        found = [results.get(timeout=2 * COLLECTIVE_SECONDS) for _ in ranks]
+        answers = [results.get(timeout=2 * COLLECTIVE_SECONDS) for _ in ranks]
     except queue.Empty:
-        found = [f"a rank gave no answer in {2 * COLLECTIVE_SECONDS} s"]
+        answers = [f"a rank gave no answer in {2 * COLLECTIVE_SECONDS} s"]
     seconds = time.perf_counter() - began
-    problems = [problem for problem in found if problem is not None]
+    problems = [answer for answer in answers if answer is not None]
     if problems:
         return failed(f"{backend}: {problems[0]}", NCCL if backend == "nccl" else GLOO)
     why = "" if backend == "nccl" else " on the CPU (NCCL needs two GPUs that PyTorch sees)"
-    return passed(f"{backend}{why}, {RANKS} ranks, {seconds:.1f} s with the start")
+    return passed(f"{backend}{why}, {RANKS} ranks, {seconds:.1f} s including the start")
 
 
 def one_rank(rank: int, backend: str, port: int, results: Any) -> None:
-    """Puts nothing where all went well, else why it did not."""
+    """Run one rank and put its problem into ``results``: None if there is none."""
     import torch
     import torch.distributed
 
@@ -138,7 +140,7 @@ def one_rank(rank: int, backend: str, port: int, results: Any) -> None:
         torch.distributed.all_reduce(numbers)
         right = bool((numbers == sum(range(1, RANKS + 1))).all())
         results.put(None if right else "the sum is wrong")
-    except Exception as error:  # whatever goes wrong is the finding
+    except Exception as error:  # any failure is the finding
         results.put(one_line(error))
 
 
@@ -150,20 +152,21 @@ def _free_port() -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """The first sentence: PyTorch adds where in its source it was."""
+    """Return the first sentence of an error's message, or its type, in at most 160 characters."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return _SOURCE_PLACE.sub("", lines[0]).split(". This may indicate")[0][:160]
+    return first_sentence(lines[0])[:160]
 
 
 def main() -> None:
+    """Run the probe that the command line names, and end the process at once."""
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # libraries print where they like
+    os.dup2(2, 1)  # libraries print to standard output, too
     sys.stdout = results
     if sys.argv[1] == "torch":
         say(FACTS, asdict(torch_facts()))
         try:
             say(FOUR_BIT, four_bit().as_dict())
-        except Exception as error:  # whatever goes wrong is the finding
+        except Exception as error:  # any failure is the finding
             say(FOUR_BIT, failed(one_line(error), BUILD).as_dict())
     else:
         say(ALL_REDUCE, all_reduce().as_dict())

@@ -1,4 +1,4 @@
-"""What the checks look at: read once, before the first of them."""
+"""What the checks look at; read once, before the first of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,44 +9,49 @@ from planner.hardware.machine import selection
 from planner.hardware.machine_readings import DeviceReading, Machine
 
 NO_DRIVER = "no NVIDIA driver"
-"""In what the planner says where there is none (planner/hardware/nvml.py)."""
+"""Part of what the planner says if there is none (planner/hardware/nvml.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchFacts:
-    """PyTorch as a process of its own imported it."""
+    """PyTorch as it is in a process that has imported it."""
 
     version: str
     cuda: str | None
-    """The CUDA version it was built for; nothing in a build for the CPU."""
+    """CUDA version it was built for; None for a build without CUDA."""
     available: bool
+    """Whether it can use CUDA here."""
     num_devices: int
     architectures: tuple[str, ...]
-    """What its kernels were compiled for: ``sm_90``, ``compute_90``."""
+    """Architectures that its kernels were compiled for: ``sm_90``, ``compute_90``."""
     nccl: str | None
+    """Version of NCCL; None if CUDA is not available."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patient:
+class Subject:
+    """The machine under examination."""
+
     machine: Machine
     environ: Mapping[str, str]
     directory: Path
-    """Where a run would be written."""
+    """Folder that a run would be written to."""
     torch: TorchFacts | None
-    """Nothing where it cannot be imported."""
-    tried: Mapping[str, Finding] = field(default_factory=dict)
-    """What processes of their own have found, by check."""
+    """None if PyTorch cannot be imported."""
+    probed: Mapping[str, Finding] = field(default_factory=dict)
+    """Findings of the probes, by the name of their check."""
 
     @property
     def without_driver(self) -> bool:
+        """Whether no NVIDIA driver is installed."""
         return NO_DRIVER in (self.machine.nvml.problem or "")
 
     @property
     def gpus_unknown(self) -> bool:
-        """A driver is here and does not answer."""
+        """Whether a driver is installed and does not answer."""
         return self.machine.nvml.problem is not None and not self.without_driver
 
     @property
     def gpus(self) -> tuple[DeviceReading, ...]:
-        """Those that CUDA shows to a process here."""
+        """GPUs that CUDA shows to a process here."""
         return selection(self.machine).shown

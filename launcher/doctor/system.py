@@ -1,4 +1,4 @@
-"""What the operating system grants: shared memory, limits, a compiler, a disk."""
+"""Checks of what the operating system grants: shared memory, limits, a compiler, a disk."""
 
 import os
 import resource
@@ -10,18 +10,18 @@ import time
 from pathlib import Path
 
 from launcher.doctor.finding import Finding, failed, passed, warned
-from launcher.doctor.subject import Patient
+from launcher.doctor.subject import Subject
 from planner.base.units import MIB, format_gib
 from planner.hardware.machine_readings import ENOUGH_SHM_BYTES
 
 SHARED_MEMORY = Path("/dev/shm")
 INFINIBAND = Path("/sys/class/infiniband")
 CONTAINER_SHARED_BYTES = 64 * MIB
-"""Docker's own size."""
+"""Docker's default."""
 FEWEST_FILES = 256
 USUAL_FILES = 1024
-"""The usual soft limit is 1,024. One of two ranks on the CPU was seen with 11 open files, torch
-elastic with 25; each peer, channel and loading process adds sockets and shared buffers to that."""
+"""Usual soft limit. measured: one of two ranks on the CPU has 11 open files, torch elastic has 25;
+every peer, channel and loading process adds sockets and shared buffers to that."""
 DISK_BYTES = 128 * MIB
 DISK_SECONDS = 2.0
 CHUNK_BYTES = 4 * MIB
@@ -30,64 +30,74 @@ COMPILE_SECONDS = 20.0
 COMPILED = (
     "#include <Python.h>\n#include <omp.h>\nint threads() { return omp_get_max_threads(); }\n"
 )
-"""What DeepSpeed's CPU Adam needs of a compiler, without the minute that it takes.
+"""Source that needs of a compiler what DeepSpeed's CPU Adam needs, and not the minute it takes.
 
 read: deepspeed/ops/op_builder/cpu/builder.py at 0.19 (OpenMP), torch/utils/cpp_extension.py at
 2.13 (C++20, Python's headers, ninja).
 """
 
 
-def shared_memory(patient: Patient) -> Finding:
+def shared_memory(subject: Subject) -> Finding:
+    """Check that ranks have room in ``/dev/shm`` to exchange tensors."""
     try:
-        found = os.statvfs(SHARED_MEMORY)
+        system = os.statvfs(SHARED_MEMORY)
     except OSError as error:
-        return failed(f"{SHARED_MEMORY}: {error.strerror}", "mount a tmpfs there, of 1 GiB")
-    return judge_shared(found.f_frsize * found.f_blocks, len(patient.gpus))
+        return failed(f"{SHARED_MEMORY}: {error.strerror}", "mount a tmpfs of 1 GiB there")
+    return judge_shared(system.f_frsize * system.f_blocks, len(subject.gpus))
 
 
 def judge_shared(total_bytes: int, num_gpus: int) -> Finding:
-    words = f"{SHARED_MEMORY} has {format_gib(total_bytes)} GiB"
-    remedy = "docker run --shm-size=1g (or --ipc=host); else mount -o remount,size=1G /dev/shm"
+    """Judge the size of ``/dev/shm`` for ranks on that many GPUs."""
+    size = f"{SHARED_MEMORY} has {format_gib(total_bytes)} GiB"
+    remedy = (
+        "docker run --shm-size=1g (or --ipc=host); outside a container, mount -o remount,size=1G "
+        f"{SHARED_MEMORY}"
+    )
     if total_bytes >= ENOUGH_SHM_BYTES:
-        return passed(words)
+        return passed(size)
     if total_bytes <= CONTAINER_SHARED_BYTES and num_gpus > 1:
-        return failed(f"{words}, too little for NCCL between {num_gpus} GPUs", remedy)
-    return warned(f"{words}, little for several ranks", remedy)
+        return failed(f"{size}, too little for NCCL between {num_gpus} GPUs", remedy)
+    return warned(f"{size}, little for several ranks", remedy)
 
 
-def locked_memory(_patient: Patient) -> Finding:
-    """RDMA registers its buffers, which counts as locked; pinned CUDA memory does not."""
+def locked_memory(_subject: Subject) -> Finding:
+    """Check that RDMA may register its buffers, which counts as locking them.
+
+    Pinned CUDA memory does not count.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     devices = sorted(INFINIBAND.iterdir()) if INFINIBAND.is_dir() else []
     return judge_locked(soft, [device.name for device in devices])
 
 
 def judge_locked(soft: int, infiniband: list[str]) -> Finding:
-    words = "no limit" if soft == resource.RLIM_INFINITY else f"at most {soft / MIB:,.0f} MiB"
+    """Judge the soft limit of locked memory, in bytes, for these InfiniBand adapters."""
+    limit = "no limit" if soft == resource.RLIM_INFINITY else f"at most {soft / MIB:,.0f} MiB"
     if soft == resource.RLIM_INFINITY or not infiniband:
-        return passed(words if infiniband else f"{words}; no InfiniBand that needs it")
+        return passed(limit if infiniband else f"{limit}; no InfiniBand that needs it")
     return warned(
-        f"{words}, and NCCL registers more for {', '.join(infiniband)}",
+        f"{limit}, and NCCL registers more for {', '.join(infiniband)}",
         "ulimit -l unlimited; docker run --ulimit memlock=-1; LimitMEMLOCK=infinity for a service",
     )
 
 
-def open_files(_patient: Patient) -> Finding:
+def open_files(_subject: Subject) -> Finding:
+    """Check that a process may open as many files and sockets as ranks do."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    words = f"at most {soft:,}"
+    limit = f"at most {soft:,}"
     if soft >= USUAL_FILES:
-        return passed(words)
+        return passed(limit)
     reachable = hard == resource.RLIM_INFINITY or hard >= USUAL_FILES
     remedy = (
         f"ulimit -n {USUAL_FILES * 4 if hard >= USUAL_FILES * 4 else USUAL_FILES}"
         if reachable
         else f"raise the hard limit ({hard:,}): docker run --ulimit nofile=65536, or limits.conf"
     )
-    return (failed if soft < FEWEST_FILES else warned)(words, remedy)
+    return (failed if soft < FEWEST_FILES else warned)(limit, remedy)
 
 
-def cpu_adam(_patient: Patient) -> Finding:
-    """Can DeepSpeed build the optimizer that offload runs on the CPU?"""
+def cpu_adam(_subject: Subject) -> Finding:
+    """Check that DeepSpeed can build the optimizer that offload runs on the CPU."""
     remedy = "Debian and Ubuntu: apt install g++ python3-dev; needed by offload only"
     compiler = os.environ.get("CXX") or "c++"
     if shutil.which(compiler) is None:
@@ -101,7 +111,7 @@ def cpu_adam(_patient: Patient) -> Finding:
 
 
 def compile_error(compiler: str) -> str | None:
-    """The compiler's first complaint, or nothing."""
+    """Return the compiler's first error; None if it builds the source."""
     headers = sysconfig.get_path("include")
     flags = ["-std=c++20", "-fopenmp", "-fPIC", "-shared", f"-I{headers}"]
     with tempfile.TemporaryDirectory() as folder:
@@ -123,26 +133,29 @@ def compile_error(compiler: str) -> str | None:
     return lines[0].partition("error: ")[2] or lines[0]
 
 
-def disk(patient: Patient) -> Finding:
-    """A short write that reaches the disk, where runs are written."""
+def disk(subject: Subject) -> Finding:
+    """Check how fast a short write reaches the disk that runs are written to."""
     try:
-        rate, free = write_rate(patient.directory), shutil.disk_usage(patient.directory).free
+        rate, free = write_rate(subject.directory), shutil.disk_usage(subject.directory).free
     except OSError as error:
         return failed(
-            f"{patient.directory} cannot be written: {error.strerror}",
-            "start launch in a folder of yours, or name another with --output DIR",
+            f"{subject.directory} cannot be written: {error.strerror}",
+            "run launch in a folder that you may write to, or name one with --output DIR",
         )
-    words = f"{rate / 10**6:,.0f} MB/s written, {format_gib(free, 1)} GiB free"
+    speed = f"{rate / 10**6:,.0f} MB/s written, {format_gib(free, 1)} GiB free"
     if rate < SLOW_BYTES_PER_S:
         return warned(
-            f"{words}: a checkpoint of 10 GB takes {10**10 / rate / 60:,.0f} min",
+            f"{speed}: a checkpoint of 10 GB takes {10**10 / rate / 60:,.0f} min",
             "write runs to a local disk: --output DIR",
         )
-    return passed(words)
+    return passed(speed)
 
 
 def write_rate(directory: Path) -> float:
-    """Bytes per second, the flush at the end included; bounded in size and time."""
+    """Return the bytes written per second, with the flush at the end; bounded in size and time.
+
+    Raises ``OSError`` if the folder cannot be written.
+    """
     chunk = os.urandom(CHUNK_BYTES)
     written, began = 0, time.perf_counter()
     with tempfile.TemporaryFile(dir=directory) as file:

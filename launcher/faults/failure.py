@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from launcher.compat.torch_text import PEER_ERRORS, is_connection_error
 from launcher.faults.rank_stages import Stage
 from launcher.storage.json_files import write_json
 
@@ -14,9 +15,6 @@ Cause = Literal[
 ]
 KNOWN_CAUSES: tuple[Cause, ...] = ("out_of_memory", "not_finite", "not_as_planned", "not_saved")
 """Those whose message says all there is to say."""
-_PEER_ERRORS = ("DistBackendError", "DistNetworkError", "DistStoreError")
-_GLOO = "gloo/transport/"
-"""In the messages of its errors of connection, which are plain ``RuntimeError``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +97,9 @@ def _cause(error: BaseException) -> Cause:
         "NotFiniteError": "not_finite",
         "PlanMismatchError": "not_as_planned",
         "NotSavedError": "not_saved",
-        **dict.fromkeys(_PEER_ERRORS, "lost_peer"),
+        **dict.fromkeys(PEER_ERRORS, "lost_peer"),
     }
     for kind in type(error).__mro__:
         if kind.__name__ in causes:
             return causes[kind.__name__]
-    return "lost_peer" if _GLOO in str(error) else "other"
+    return "lost_peer" if is_connection_error(error) else "other"

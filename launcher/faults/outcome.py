@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from launcher.compat.torch_text import ended_ranks
 from launcher.display.closing_summary import (
     closing_lines,
     early_failure_lines,
@@ -17,7 +18,6 @@ from launcher.faults.hang_watch import Watch
 from launcher.faults.rank_stages import places
 from launcher.faults.root_cause import root_cause, silent_deaths
 from launcher.run.checkpoints import last_sealed
-from launcher.run.elastic_log import ended_ranks
 from launcher.run.output import tail
 from launcher.run.process import SIGNALLED, STOPPED
 from launcher.run.run_directory import RunDirectory

@@ -6,11 +6,11 @@ leaner layout is taken, which is said.
 
 import os
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
 from msgspec import structs
 
+from launcher.compat.requirements import INSTALL, declared_packages
 from launcher.lifecycle.fallbacks import (
     describe_layout,
     fallback_plans,
@@ -26,7 +26,6 @@ from planner.plan.schema import Plan
 from planner.plan.training_sections import KEPT_CHECKPOINTS
 from planner.search.repredict import on_machine, predicted
 
-DISTRIBUTION = "tuneplan"
 TRAINING_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 REPLAN = "Plan for this machine: plan --gpus auto"
 
@@ -156,7 +155,8 @@ def needed_disk_bytes(plan: Plan) -> int:
 
 
 def require_packages(plan: Plan) -> None:
-    """What the plan's training imports, at the versions that this project needs."""
+    """Raise ``InvalidRequestError`` if a package that the plan's training imports is not installed
+    or is too old."""
     wanted = [*TRAINING_PACKAGES, *plan.training.report_to]
     if plan.quantization is not None:
         wanted.append("bitsandbytes")
@@ -168,22 +168,10 @@ def require_packages(plan: Plan) -> None:
             f"the plan needs {', '.join(missing)}, not installed here: "
             f"pip install {' '.join(missing)}"
         )
-    old = _too_old(wanted)
-    if old:
-        raise InvalidRequestError(f"{'; '.join(old)}: pip install '{DISTRIBUTION}[train]'")
-
-
-def _too_old(names: Sequence[str]) -> list[str]:
-    """By the lower bounds that this project is installed with."""
-    from packaging.requirements import Requirement
-
-    try:
-        lines = requires(DISTRIBUTION) or []
-    except PackageNotFoundError:
-        return []
-    needs = [Requirement(line) for line in lines]
-    return [
-        f"{need.name} {version(need.name)} is older than this needs ({need.specifier})"
-        for need in needs
-        if need.name in names and not need.specifier.contains(version(need.name), prereleases=True)
+    old = [
+        f"{package.name} {package.installed} is older than this needs ({package.bounds})"
+        for package in declared_packages()
+        if package.name in wanted and package.standing == "too_old"
     ]
+    if old:
+        raise InvalidRequestError(f"{'; '.join(old)}: {INSTALL}")

@@ -1,13 +1,13 @@
-"""One matrix of a base model with its adapter worked in.
+"""One matrix of a base model with its adapter merged in.
 
     LoRA     W + s B A                                        (arXiv:2106.09685, section 4.1)
     rsLoRA   the same with s = alpha / sqrt(rank)             (arXiv:2312.03732)
     DoRA     m / |W + s B A| by rows, times W + s B A         (arXiv:2402.09353, equation 5)
 
-W is (out, in); GPT-2's Conv1D stores it the other way round. The base of a QLoRA run is the
-4-bit one: its adapter was trained to sit on the unpacked weights, not on those that they were
-packed from. peft's own merge starts there too (peft/tuners/lora/bnb.py at 0.21), but packs the
-sum again and warns of the rounding; here it stays in 16 bit.
+W is (out, in); GPT-2's Conv1D stores it transposed. The base of a QLoRA run is the 4-bit one: its
+adapter was trained on the dequantized weights, not on those that were quantized. peft's own merge
+starts there, too (peft/tuners/lora/bnb.py at 0.21), but quantizes the sum again and warns of the
+rounding; here it stays in 16 bit.
 """
 
 import json
@@ -29,37 +29,42 @@ KINDS = {
     "lora_B.weight": "up",
     "lora_magnitude_vector": "magnitude",
 }
-BLOCK = 64
-"""Elements that share a scale; read: bitsandbytes/nn/modules.py at 0.50, Params4bit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Of one matrix."""
+    """Adapter of one matrix."""
 
     scaling: float
+    """s."""
     down: torch.Tensor | None = None
-    """A: (rank, in)."""
+    """A, of shape (rank, in)."""
     up: torch.Tensor | None = None
-    """B: (out, rank)."""
+    """B, of shape (out, rank)."""
     magnitude: torch.Tensor | None = None
-    """DoRA's: one number for each row."""
+    """m of DoRA, of shape (out,); None without DoRA."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
+    """All of an adapter's matrices."""
+
     pairs: Mapping[str, Pair]
-    """By the name of the module that they adapt."""
+    """Pairs by the name of the module that they adapt."""
     transposed: bool
+    """Whether the base stores its matrices as (in, out)."""
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """All of it: an adapter is small beside its base."""
+    """Return the adapter of a folder, read whole: it is small beside its base.
+
+    Raises ``InvalidFileError`` if it has settings or tensors that are not merged here.
+    """
     path = folder / adapter_files.CONFIG
     settings = json.loads(path.read_text(encoding="utf-8"))
     for key in ("rank_pattern", "alpha_pattern", "modules_to_save"):
         if settings.get(key):
-            raise InvalidFileError(path, None, f"{key} is set, which is not merged here")
+            raise InvalidFileError(path, None, f"{key} is set: an adapter with it cannot be merged")
     divisor = math.sqrt(settings["r"]) if settings.get("use_rslora") else settings["r"]
     scaling = settings["lora_alpha"] / divisor
     pairs: dict[str, Pair] = {}
@@ -71,18 +76,25 @@ def read_adapter(folder: Path) -> Adapter:
 
 def _tensors(path: Path) -> Iterator[tuple[str, str, torch.Tensor]]:
     with safe_open(path, framework="pt") as file:
-        for key in file.keys():  # noqa: SIM118  (no mapping)
+        for key in file.keys():  # noqa: SIM118  (not a mapping)
             kind = next((suffix for suffix in KINDS if key.endswith(f".{suffix}")), None)
             if kind is None:
-                raise InvalidFileError(path, None, f"{key} is no LoRA of a linear layer")
+                raise InvalidFileError(
+                    path,
+                    None,
+                    f"{key} is not a LoRA of a linear layer, which is all that can be merged",
+                )
             module = key.removesuffix(f".{kind}").removeprefix(PREFIX)
             yield module, KINDS[kind], file.get_tensor(key)
 
 
 def with_delta(weight: torch.Tensor, pair: Pair, *, transposed: bool = False) -> torch.Tensor:
-    """The adapted matrix in fp32, in the orientation that it came in."""
+    """Return the adapted matrix in fp32, of the shape that it came in, on its device.
+
+    ``transposed`` says that this is (in, out). Raises ``ValueError`` if A or B is missing.
+    """
     if pair.down is None or pair.up is None:
-        raise ValueError("half of an adapter")
+        raise ValueError("an adapter needs both A and B")
     base = weight.float().t() if transposed else weight.float()
     up, down = (half.to(base.device, torch.float32) for half in (pair.up, pair.down))
     merged = torch.addmm(base, up, down, alpha=pair.scaling)
@@ -95,19 +107,12 @@ def with_delta(weight: torch.Tensor, pair: Pair, *, transposed: bool = False) ->
 def as_trained_on(
     weight: torch.Tensor, quantization: QuantizationSection, *, transposed: bool = False
 ) -> torch.Tensor:
-    """The matrix packed and unpacked again, as it was multiplied with in training."""
-    from bitsandbytes import functional
+    """Return the matrix quantized and dequantized, as training multiplied with it."""
+    from launcher.compat.bitsandbytes import packed_and_unpacked
 
-    matrix = (weight.t() if transposed else weight).contiguous()
-    if quantization.quant_type == "int8":
-        packed, scales, _ = functional.int8_vectorwise_quant(matrix.to(torch.float16))
-        found: torch.Tensor = functional.int8_vectorwise_dequant(packed, scales).to(weight.dtype)
-    else:
-        packed, state = functional.quantize_4bit(
-            matrix,
-            blocksize=BLOCK,
-            compress_statistics=quantization.double_quant,
-            quant_type=quantization.quant_type,
-        )
-        found = functional.dequantize_4bit(packed, state)
-    return found.t() if transposed else found
+    whole = packed_and_unpacked(
+        (weight.t() if transposed else weight).contiguous(),
+        quant_type=quantization.quant_type,
+        double_quant=quantization.double_quant,
+    )
+    return whole.t() if transposed else whole

@@ -1,4 +1,4 @@
-"""Does the merged model say what the base with its adapter says? Their logits, side by side."""
+"""Comparison of a merged model's logits with those of the base and its adapter."""
 
 import gc
 from collections.abc import Sequence
@@ -24,20 +24,22 @@ PROMPTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Over every position of every prompt."""
+    """How far two models' logits agree, over every position of every prompt."""
 
     num_prompts: int
     num_tokens: int
     max_difference: float
+    """Largest absolute difference of two logits."""
     relative_difference: float
-    """The root of the mean square of the differences, over that of the logits."""
+    """Root mean square of the differences, over that of the logits."""
     largest_logit: float
+    """Largest absolute logit before merging."""
     same_first_choice: int
-    """Positions whose likeliest next token is the same."""
+    """Number of positions whose likeliest next token is the same."""
 
 
 def compare(plan: Plan, *, base: Path, adapter: Path, merged: Path) -> Agreement:
-    """One model after the other, so that no two are in memory."""
+    """Compare a base with its adapter and the merged model, one after the other in memory."""
     device = torch.device(
         "cuda" if plan.hardware.device == "cuda" and torch.cuda.is_available() else "cpu"
     )
@@ -51,6 +53,7 @@ def compare(plan: Plan, *, base: Path, adapter: Path, merged: Path) -> Agreement
 
 
 def encoded_prompts(folder: Path) -> list[torch.Tensor]:
+    """Return the token ids of every prompt, of shape (1, length), by the folder's tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     use_plain_template_if_none(tokenizer)
     texts = [
@@ -67,13 +70,14 @@ def encoded_prompts(folder: Path) -> list[torch.Tensor]:
 
 @torch.inference_mode()
 def logits(model: Any, prompts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """(length, vocabulary) in fp32 on the CPU, for each prompt."""
+    """Return the logits of every prompt, of shape (length, vocabulary), in fp32 on the CPU."""
     model.eval()
     device = next(model.parameters()).device
     return [model(prompt.to(device)).logits[0].float().cpu() for prompt in prompts]
 
 
 def agreement(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> Agreement:
+    """Return how far two models' logits of the same prompts agree."""
     old, new = torch.cat(list(before)), torch.cat(list(after))
     difference = new - old
     return Agreement(

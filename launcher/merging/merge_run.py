@@ -1,4 +1,4 @@
-"""``launch --merge RUN_DIR``: a run's adapter worked into 16-bit weights, as a model of its own."""
+"""``launch --merge RUN_DIR``: a run's adapter merged into 16-bit weights, as a model of its own."""
 
 import os
 from dataclasses import asdict
@@ -19,18 +19,24 @@ from planner.plan.schema import Plan
 
 
 def merge_run(directory: Path, output: Path | None) -> None:
-    """Merges, compares, and says what came of it."""
+    """Merge a run's adapter into a new folder, compare the logits, and print both.
+
+    ``output`` is ``merged`` in the run directory if it is None. Raises ``InvalidRequestError`` if
+    there is nothing to merge, or the folder exists.
+    """
     run = RunDirectory(directory)
     plan = mergeable_plan(run)
     target = output or directory / "merged"
     if target.exists():
-        raise InvalidRequestError(f"{target} is there already. Choose another with --output DIR.")
+        raise InvalidRequestError(
+            f"{target} exists already. Choose another folder with --output DIR."
+        )
     base = Path(read_inputs(run).checkpoint)
     if not is_complete(base):
         raise InvalidRequestError(
-            f"the base model is not at {base} any more. Put it back, and merge again."
+            f"the base model is no longer at {base}. Put it back, and merge again."
         )
-    # Before PyTorch is imported, which reads it then.
+    # PyTorch reads it when it is imported.
     os.environ.update(planned_environment(plan, os.environ))
     with unwound_by_sigterm(), libraries_quiet(run.logs / "merge.log") as screen:
         from launcher.merging.merge_check import compare
@@ -38,31 +44,36 @@ def merge_run(directory: Path, output: Path | None) -> None:
 
         merge(plan, base=base, adapter=run.result(plan), target=target, screen=screen)
         print("comparing logits", file=screen)
-        found = compare(plan, base=base, adapter=run.result(plan), merged=target)
-        agreement = asdict(found)
+        agreement = asdict(compare(plan, base=base, adapter=run.result(plan), merged=target))
         write_json(run.path / "merge.json", {"merged": str(target), **agreement})
         for line in closing_lines(agreement, target):
             print(line, file=screen)
 
 
 def mergeable_plan(run: RunDirectory) -> Plan:
+    """Return the run's plan; raise ``InvalidRequestError`` if the run has no finished adapter."""
     if not run.plan.is_file():
-        raise InvalidRequestError(f"{run.path} holds no plan.yaml, so it is no run directory.")
+        raise InvalidRequestError(f"{run.path} is not a run directory: it holds no plan.yaml.")
     plan = read_spec(Plan, run.plan)
     if plan.adapter is None:
         raise InvalidRequestError(
             f"{run.path} trained all weights: {run.result(plan)} is a whole model already."
         )
     if not (run.result(plan) / adapter_files.WEIGHTS).is_file():
-        raise InvalidRequestError(f"{run.path} has no adapter: its training has not finished.")
+        raise InvalidRequestError(
+            f"{run.path} has no adapter: its training is not finished. Resume it, and merge then."
+        )
     return plan
 
 
-def closing_lines(found: dict[str, Any], target: Path) -> list[str]:
+def closing_lines(agreement: dict[str, Any], target: Path) -> list[str]:
+    """Return what is printed of a merge: how far the logits agree, and how to load the model."""
+    apart, most = agreement["relative_difference"], agreement["max_difference"]
     return [
-        f"logits of {found['num_prompts']} prompts: {found['relative_difference']:.2%} apart (root "
-        f"mean square), {found['max_difference']:.3g} at most, of {found['largest_logit']:.3g}",
-        f"same first choice at {found['same_first_choice']} of {found['num_tokens']} tokens",
+        f"logits of {agreement['num_prompts']} prompts: {apart:.2%} apart (root mean square), "
+        f"{most:.3g} at most, with logits up to {agreement['largest_logit']:.3g}",
+        f"same likeliest token at {agreement['same_first_choice']} of {agreement['num_tokens']} "
+        "positions",
         f"merged model: {target}",
         f"use it: transformers.AutoModelForCausalLM.from_pretrained({str(target)!r})",
     ]

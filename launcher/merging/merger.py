@@ -1,6 +1,6 @@
-"""A base model's files with an adapter worked in, matrix by matrix.
+"""A base model's files with an adapter merged in, matrix by matrix.
 
-What is read is written shard by shard, so memory holds one shard and one matrix, however large
+Weights are read and written shard by shard, so memory holds one shard and one matrix, however large
 the model is. The folder appears when it is whole.
 """
 
@@ -15,10 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.pytorch_utils import Conv1D
-from transformers.quantizers.base import get_keys_to_not_convert
-from transformers.quantizers.quantizers_utils import should_convert_module
 
+from launcher.compat.transformers import quantized_linears
 from launcher.merging.adapter_delta import Adapter, as_trained_on, read_adapter, with_delta
 from launcher.storage import adapter_files
 from launcher.storage.json_files import write_json
@@ -44,11 +42,15 @@ def merge(
     screen: TextIO,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes the merged model's folder, whole or not at all."""
+    """Write the merged model's folder, whole or not at all.
+
+    Raises ``InvalidRequestError`` if the base's files are quantized, or the folder cannot be
+    written.
+    """
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     if "quantization_config" in config:
         raise InvalidRequestError(
-            f"the weights in {base} are quantized themselves: only 16-bit and fp32 ones are merged."
+            f"the weights in {base} are quantized: only 16-bit and fp32 ones take an adapter."
         )
     merger = Merger(plan, base, read_adapter(adapter))
     dtype = torch.float16 if plan.precision.compute == "fp16" else torch.bfloat16
@@ -61,21 +63,25 @@ def merge(
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidRequestError(
-            f"cannot write {target}: {reason}. Choose another place with --output DIR."
+            f"cannot write {target}: {reason}. Choose another folder with --output DIR."
         ) from error
 
 
 def require_room(folder: Path, needed_bytes: int) -> None:
+    """Raise ``InvalidRequestError`` if the folder's disk has less free space."""
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
         raise InvalidRequestError(
             f"the merged weights take {format_gib(needed_bytes)} GiB, and {format_gib(free_bytes)} "
-            "GiB are free there. Choose another place with --output DIR."
+            "GiB are free there. Choose a folder on another disk with --output DIR."
         )
 
 
 class Merger:
-    """Gives each tensor of the merged model when it is asked for."""
+    """The tensors of a merged model, read and computed one at a time.
+
+    Raises ``InvalidRequestError`` if the adapter changes a matrix that the base does not have.
+    """
 
     def __init__(self, plan: Plan, base: Path, adapter: Adapter) -> None:
         self._plan = plan
@@ -88,28 +94,33 @@ class Merger:
         self._device = torch.device("cuda" if on_gpu else "cpu")
 
     def describe(self, dtype: torch.dtype) -> str:
+        """Return the line that is printed before merging into weights of that dtype."""
         name = str(dtype).removeprefix("torch.")
         line = f"merging the adapters of {len(self._pairs)} matrices into {name} weights"
         if self._plan.quantization is None:
             return line
         kind = self._plan.quantization.quant_type
-        return f"{line}; the base is the {kind} one unpacked, on which the adapter was trained"
+        return f"{line}; the base is dequantized {kind}, on which the adapter was trained"
 
     def _key(self, module: str) -> str:
         key = self._find(module)
         if key is None:
             raise InvalidRequestError(
-                f"the adapter changes {module}, of which the base model's files hold no matrix."
+                f"the adapter changes {module}, which the base model's files do not hold: is this "
+                "the model it was trained on?"
             )
         return key
 
     def _find(self, module: str) -> str | None:
-        """A checkpoint of the inner model alone lacks the name of the outer one's part."""
+        """Return the key of a module's matrix; None if the files do not hold it.
+
+        A checkpoint of the inner model alone lacks the first part of the name.
+        """
         names = (f"{name}.weight" for name in (module, module.partition(".")[2]))
         return next((name for name in names if name in self._places), None)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each tensor once merged."""
+        """Return the bytes of every merged tensor, by its key."""
         return dict(self._sizes())
 
     def _sizes(self) -> Iterator[tuple[str, int]]:
@@ -118,6 +129,7 @@ class Merger:
                 yield key, BYTES_PER_NUMBER * prod(file.get_slice(key).get_shape())
 
     def tensor(self, key: str, dtype: torch.dtype) -> torch.Tensor:
+        """Return a merged tensor on the CPU; one that is not floating point is left as it is."""
         with safe_open(self._places[key], framework="pt") as file:
             stored: torch.Tensor = file.get_tensor(key)
         if not stored.is_floating_point():
@@ -133,24 +145,20 @@ class Merger:
 
 
 def keys(path: Path) -> list[str]:
+    """Return the keys of a safetensors file."""
     with safe_open(path, framework="pt") as file:
         return list(file.keys())
 
 
 def packed_modules(base: Path) -> frozenset[str]:
-    """The linear layers that transformers packs, by its own rules."""
+    """Return the names of the linear layers that are quantized when the model is loaded."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
-    left = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or ())]
-    return frozenset(
-        name
-        for name, module in model.named_modules()
-        if type(module) in (torch.nn.Linear, Conv1D) and should_convert_module(name, left)
-    )
+    return frozenset(name for name, _ in quantized_linears(model))
 
 
 def shard_keys(sizes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:
-    """Tensors in their order, as many in a shard as fit; a larger one has its own.
+    """Return the keys by shard: tensors in their order, as many as fit; a larger one alone.
 
     >>> shard_keys({"a": 3, "b": 3, "c": 9, "d": 1}, 6)
     [['a', 'b'], ['c'], ['d']]
@@ -167,6 +175,7 @@ def shard_keys(sizes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:
 
 
 def write_shards(merger: Merger, folder: Path, dtype: torch.dtype, shard_bytes: int) -> None:
+    """Write the merged tensors as shards of at most that size, and their index."""
     sizes = merger.sizes()
     shards = shard_keys(sizes, shard_bytes)
     names = shard_names(len(shards))
@@ -180,9 +189,9 @@ def write_shards(merger: Merger, folder: Path, dtype: torch.dtype, shard_bytes: 
 def write_other_files(
     config: dict[str, Any], dtype: torch.dtype, *, base: Path, adapter: Path, target: Path
 ) -> None:
-    """Configuration of the base; tokenizer and chat template as they were trained with."""
-    told = {key: value for key, value in config.items() if key != "torch_dtype"}
-    write_json(target / "config.json", {**told, "dtype": str(dtype).removeprefix("torch.")})
+    """Write the base's configuration, and the tokenizer and chat template of the training."""
+    kept = {key: value for key, value in config.items() if key != "torch_dtype"}
+    write_json(target / "config.json", {**kept, "dtype": str(dtype).removeprefix("torch.")})
     for name in BASE_FILES:
         if (base / name).is_file():
             shutil.copy(base / name, target / name)

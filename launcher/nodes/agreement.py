@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from launcher.compat.torch_text import KEEP_ALIVE_ATTEMPTS, KEEP_ALIVE_SECONDS
 from launcher.lifecycle.fallbacks import describe_layout, fallback_plans
 from launcher.nodes.meeting_result import Met
 from launcher.nodes.node_facts import Facts
@@ -10,9 +11,9 @@ from planner.hardware.network import networks
 from planner.plan.schema import Plan
 
 TOLD_SECONDS = 1.0
-REFUSED_SECONDS = 10.0
-"""torch elastic compares clocks, and takes a node for dead that has been silent for 15 s by them.
-read: torch/distributed/elastic/rendezvous/dynamic_rendezvous.py at 2.13, _sanitize."""
+REFUSED_SECONDS = KEEP_ALIVE_SECONDS * (KEEP_ALIVE_ATTEMPTS - 1)
+"""Clocks that are further apart: torch elastic compares them, and takes a node for dead that by
+them has been silent for one interval more."""
 WELL_BELOW = 0.5
 """Of the assumed bandwidth: less than this is said."""
 

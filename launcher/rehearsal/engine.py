@@ -1,7 +1,7 @@
-"""What turns a rehearsal's loss into an update: plain PyTorch, DDP, or DeepSpeed's engine.
+"""Engines that turn a rehearsal's loss into an update: plain PyTorch, DDP, or DeepSpeed.
 
-A trace follows plain PyTorch alone. The other two are for a GPU, as one rank of one: their
-buffers are real, and nobody is there to share with.
+A trace follows plain PyTorch only. The other two run on a GPU, as the one rank of a group of one:
+their buffers are real, and there is no other rank to share with.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from launcher.compat.accelerate import deepspeed_optimizer
+from launcher.compat.deepspeed import shard
 from launcher.rehearsal.empty_model import Recorder
 from launcher.training.deepspeed_config import deepspeed_config
 from launcher.training.optimizer import build_optimizer
@@ -21,34 +23,39 @@ from planner.plan.schema import Plan
 
 @dataclass(frozen=True, slots=True)
 class Engine:
+    """The calls of one training step."""
+
     forward: Any
-    """Called with the batch."""
+    """Wrapped model, called with the batch."""
     backward: Callable[[torch.Tensor], None]
+    """Called with the loss."""
     step: Callable[[], None] | None
-    """Nothing where the optimizer is not ours to rehearse."""
+    """Optimizer step; None if DeepSpeed's own would make it, which is not traced."""
 
 
 MakeEngine = Callable[[Plan, Any, Recorder], Engine]
 
 
 def trained(model: Any) -> list[torch.nn.Parameter]:
+    """Return the parameters that training changes."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def drop_gradients(model: Any) -> None:
+    """Free the gradients of all trained parameters."""
     for parameter in trained(model):
         parameter.grad = None
 
 
 def plain_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
-    """One process; under DeepSpeed the optimizer is its own, predicted and not traced."""
+    """Return one process of plain PyTorch; DeepSpeed's optimizer is predicted, not traced."""
     with recorder.phase(None):
         step = _optimizer_with_states(plan, model, recorder)
     return Engine(model, torch.autograd.backward, step)
 
 
 def data_parallel_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
-    """PyTorch's DDP as accelerate sets it up.
+    """Return PyTorch's DDP as accelerate sets it up.
 
     read: accelerate/accelerator.py at 1.15.0, prepare_model.
     """
@@ -61,51 +68,44 @@ def data_parallel_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
 
 
 def deepspeed_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
-    """DeepSpeed as accelerate sets it up: our optimizer, or its own where the states are offloaded.
+    """Return DeepSpeed as accelerate sets it up.
+
+    The optimizer is the plan's, or DeepSpeed's own if the states are offloaded.
 
     read: accelerate/accelerator.py at 1.15.0, _prepare_deepspeed.
     """
     import deepspeed
-    from accelerate.utils.deepspeed import map_pytorch_optim_to_deepspeed
 
     join_alone(plan)
     config = deepspeed_config(plan)
     assert config is not None
     with recorder.phase("load"):
         if plan.parallel.zero_stage == 3 and plan.quantization is None:
-            _shard(model, config)
+            shard(model, config)
         optimizer: Any = build_optimizer(plan.optimizer, model)
         offload = config["zero_optimization"].get("offload_optimizer", {"device": "none"})
         if offload["device"] != "none":
-            optimizer = map_pytorch_optim_to_deepspeed(optimizer)
+            optimizer = deepspeed_optimizer(optimizer)
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     assert engine.zero_optimization_stage() == plan.parallel.zero_stage
     return Engine(engine, engine.backward, engine.step)
 
 
-def _shard(model: Any, config: dict[str, Any]) -> None:
-    """As loading does under ZeRO-3: a parameter at a time; what is none of them stays whole.
-
-    read: deepspeed/runtime/zero/partition_parameters.py at 0.19.8, Init; engine.py,
-    _configure_distributed_model, which moves a model whole unless it is sharded already.
-    """
-    import deepspeed
-
-    deepspeed.zero.Init(module=model, config_dict_or_path=config)
-    device = deepspeed.get_accelerator().current_device_name()
-    for buffer in model.buffers():
-        buffer.data = buffer.data.to(device)
-
-
 def engine_of(plan: Plan) -> MakeEngine:
-    """The engine of a plan for one device; of one for several, a rank's work without the others."""
+    """Return the engine of a plan for one device.
+
+    For several devices it is plain PyTorch: the work of one rank without the others.
+    """
     if plan.parallel.world_size > 1 or plan.parallel.strategy == "single":
         return plain_engine
     return deepspeed_engine if plan.parallel.zero_stage else data_parallel_engine
 
 
 def _optimizer_with_states(plan: Plan, model: Any, recorder: Recorder) -> Callable[[], None] | None:
-    """As after a first step; gradients stay where earlier micro-batches would have left some."""
+    """Make the optimizer with its states, as after a first step, and return its step.
+
+    Gradients stay if earlier micro-batches of a step would have left some.
+    """
     with recorder.part("gradients"):
         for parameter in trained(model):
             parameter.grad = torch.zeros_like(parameter)

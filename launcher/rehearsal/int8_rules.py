@@ -1,21 +1,19 @@
-"""bitsandbytes' int8 products in a trace: as on CUDA, each step of their operators traced.
+"""Rules for bitsandbytes' int8 products in a trace: every step that CUDA makes is traced.
 
-read: bitsandbytes/autograd/_functions.py at 0.50.2, matmul, which takes another path on the
-CPU; backends/cuda/ops.py and backends/default/ops.py. No column of inputs holds an outlier.
+No column of inputs holds an outlier. read: bitsandbytes/backends/cuda/ops.py and
+backends/default/ops.py at 0.50.2.
 """
 
 from typing import Any
 
 import torch
-from bitsandbytes.autograd._functions import MatMul8bitLt
 
+from launcher.compat.bitsandbytes import int8_product
 from launcher.rehearsal.tracer import Tracer
-
-_BITSANDBYTES = torch.ops.bitsandbytes
 
 
 def quantize_to_int8(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """The steps on CUDA, each traced; no column holds an outlier."""
+    """Quantize the inputs of a product, row by row, and look for outliers."""
     threshold = kwargs.get("threshold", args[1] if len(args) > 1 else 0.0)
     if threshold == 0.0:
         return func(*args, **kwargs)
@@ -29,30 +27,16 @@ def quantize_to_int8(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: A
 
 
 def multiply_int8(tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
-    """The steps on CUDA, each traced, without outliers."""
+    """Multiply int8 codes and weights, and scale the product."""
     inputs, codes, weight = args[:3]
     with tracer:
-        product = _BITSANDBYTES.int8_linear_matmul(codes, weight)
+        product = int8_product(codes, weight)
         return torch.empty_like(product, dtype=torch.float16).to(inputs.dtype), inputs.new_empty(0)
 
 
 def int8_made_whole(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """A cast, which dequantization begins with."""
+    """Cast a tensor; a cast of int8 weights begins their dequantization, a workspace."""
     result = func(*args, **kwargs)
     if args[0].dtype == torch.int8:
-        tracer.own(result, "workspace")
-    return result
-
-
-def matmul_on_cuda(
-    inputs: torch.Tensor,
-    weight: torch.Tensor,
-    out: torch.Tensor | None = None,
-    state: Any = None,
-    threshold: float = 0.0,
-    bias: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """bitsandbytes' own, for a device that is neither a CPU nor an XPU."""
-    state.threshold = threshold or state.threshold
-    result: torch.Tensor = MatMul8bitLt.apply(inputs, weight, out, bias, state)
+        tracer.assign(result, "workspace")
     return result

@@ -1,10 +1,10 @@
-"""What a trace on fake tensors must be told: values nobody has, and what CUDA does otherwise.
+"""Rules of a trace on fake tensors: values that do not exist, and what CUDA does differently.
 
 ==========================  =====================================================================
 operator or function        what is done, and where it was read
 ==========================  =====================================================================
-a value of a tensor         there is none: a condition is false, a number 1
-selection by a mask         everything is selected, the worst case
+a value of a tensor         does not exist: a condition is false, a number 1
+selection by a mask         selects everything, the worst case
 packed samples              are not looked for among the positions of a sample:
                             transformers/masking_utils.py, find_packed_sequence_indices
 an index, backward          gradients are added to zeros in place; fake ones are copied first:
@@ -26,7 +26,7 @@ attention's dropout         is drawn inside the kernel: pytorch aten/src/ATen/na
                             cuda/attention.cu; the CPU's fused kernels have none
 LayerNorm, statistics       are fp32 for 16-bit inputs: pytorch
                             aten/src/ATen/native/cuda/layer_norm_kernel.cu
-autocast                    has LayerNorm, powers and softmax in fp32, the CPU's has not:
+autocast                    on CUDA has LayerNorm, powers and softmax in fp32, on the CPU not:
                             pytorch aten/src/ATen/autocast_mode.h, AT_FORALL_FP32
 softmax of masked scores    which of them are minus infinity, and a second result: pytorch
                             aten/src/ATen/native/transformers/attention.cpp, _safe_softmax
@@ -44,13 +44,13 @@ cuBLAS workspaces           predicted only: aten/src/ATen/cuda/CUDABlas.cpp
 ==========================  =====================================================================
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
-import bitsandbytes  # noqa: F401  registers its operators
 import torch
 
+from launcher.compat import bitsandbytes as bnb
+from launcher.compat.torch import Operators, called_by_autograd
 from launcher.rehearsal.int8_rules import (
     int8_made_whole,
     multiply_int8,
@@ -60,8 +60,7 @@ from launcher.rehearsal.tracer import Tracer
 from planner.base.units import ceil_div
 
 Rule = Callable[[Tracer, Any, tuple[Any, ...], dict[str, Any]], Any]
-_ATEN = torch.ops.aten
-_BITSANDBYTES = torch.ops.bitsandbytes
+"""Returns the result of an operator; called with tracer, operator, arguments and named ones."""
 
 
 def _scalar(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
@@ -84,12 +83,12 @@ def _masked_select(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: 
 
 
 def _index_put(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
-    """Into the zeros that were made for it."""
+    """Add into the zeros that were allocated for the gradient."""
     return args[0]
 
 
 def _grouped_mm(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
-    """Rows of every expert with its matrix, or what each expert's matrix has for a gradient."""
+    """Return the rows of every expert times its matrix, or a gradient per expert's matrix."""
     a, b, offsets = args[:3]
     experts = (offsets.shape[0],) if b.dim() == 2 else ()
     return a.new_empty((*experts, a.shape[0], b.shape[-1]))
@@ -97,50 +96,36 @@ def _grouped_mm(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any
 
 def _workspace(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
-    tracer.own(result, "workspace")
+    tracer.assign(result, "workspace")
     return result
 
 
 def _multiply_4bit(tracer: Tracer, _func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """The steps of the fallback, each traced."""
+    """Dequantize the scales and the weight, and multiply; every step is traced."""
     inputs, packed, shape, absmax, blocksize, quant_type = args[:6]
     with tracer:
         if kwargs.get("absmax_8bit") is not None:
             with tracer.part("workspace"):
-                absmax = _BITSANDBYTES.dequantize_blockwise(
-                    kwargs["absmax_8bit"], absmax, kwargs["absmax_code"], 256, torch.float32
+                absmax = bnb.dequantize_scales(
+                    kwargs["absmax_8bit"], absmax, kwargs["absmax_code"], kwargs["absmax_offset"]
                 )
-                absmax += kwargs["absmax_offset"]
-        weight = _BITSANDBYTES.dequantize_4bit(
-            packed, absmax, blocksize, quant_type, shape, inputs.dtype
+        weight = bnb.dequantize_before_product(
+            packed, shape, absmax, blocksize, quant_type, inputs.dtype
         )
         return torch.nn.functional.linear(inputs, weight, kwargs.get("bias"))
 
 
-ENGINE_DEPTH = 6
-"""This function, the rule, the mode's own method, and torch's two wrappers around it; read:
-torch/utils/_python_dispatch.py at 2.13.0, which keeps dynamo away from modes."""
-
-
 def _sum(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """Of two gradients that meet, where it is the engine that adds and no Python code."""
+    """Add; autograd's engine, where two gradients meet, would add in place."""
     result = func(*args, **kwargs)
-    if _called_by_the_engine():
-        tracer.replaces(result)
+    if called_by_autograd():
+        tracer.made_in_place(result)
     return result
-
-
-def _called_by_the_engine() -> bool:
-    """Whether nothing but what torch wraps around a mode stands between the engine and a rule."""
-    frame = inspect.currentframe()
-    for _ in range(ENGINE_DEPTH - 1):
-        frame = frame.f_back if frame is not None else None
-    return frame is not None and frame.f_code.co_name == "_engine_run_backward"
 
 
 def _softmax_backward(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
-    tracer.own(result, "activations")
+    tracer.assign(result, "activations")
     tracer.transient(result.untyped_storage().nbytes(), "activations")
     return result
 
@@ -152,7 +137,7 @@ NORM_CHUNK_ELEMENTS = 65536
 def _foreach_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
     for norm in result:
-        tracer.own(norm, "workspace")
+        tracer.assign(norm, "workspace")
     chunks = ceil_div(max(tensor.numel() for tensor in args[0]), NORM_CHUNK_ELEMENTS)
     tracer.transient(len(result) * chunks * torch.float32.itemsize, "workspace")
     return result
@@ -161,13 +146,13 @@ def _foreach_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any)
 def _from_python(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
     if result.dim() == 0:
-        tracer.elsewhere(result)
+        tracer.made_on_host(result)
     return result
 
 
 def _safe_softmax(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
-    tracer.own(result, "activations")
+    tracer.assign(result, "activations")
     tracer.transient(result.untyped_storage().nbytes() + result.numel(), "activations")
     return result
 
@@ -176,30 +161,32 @@ def _layer_norm_statistics(
     _tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any
 ) -> tuple[Any, ...]:
     output, *statistics = func(*args, **kwargs)
-    return output, *(each.float() for each in statistics)
+    return output, *(statistic.float() for statistic in statistics)
 
 
-ENGINE_RULES: dict[Any, Rule] = {_ATEN.add.Tensor: _sum}
-"""What a trace of computed steps must be told, too."""
+ENGINE_RULES: dict[Any, Rule] = {Operators.ADD: _sum}
+"""Rules that a trace of computed steps needs, too."""
 FAKE_RULES: dict[Any, Rule] = {
     **ENGINE_RULES,
-    _ATEN._local_scalar_dense.default: _scalar,
-    _ATEN.index.Tensor: _index,
-    _ATEN.index_put.default: _index_put,
-    _ATEN._grouped_mm.default: _grouped_mm,
-    _ATEN.masked_select.default: _masked_select,
-    _BITSANDBYTES.gemm_4bit.default: _multiply_4bit,
-    _ATEN._to_copy.default: int8_made_whole,
-    _BITSANDBYTES.dequantize_4bit.default: _workspace,
-    _BITSANDBYTES.dequantize_blockwise.default: _workspace,
+    Operators.READ_SCALAR: _scalar,
+    Operators.INDEX: _index,
+    Operators.INDEX_PUT: _index_put,
+    Operators.GROUPED_MM: _grouped_mm,
+    Operators.MASKED_SELECT: _masked_select,
+    bnb.Operators.PRODUCT_4BIT: _multiply_4bit,
+    Operators.CAST: int8_made_whole,
+    bnb.Operators.DEQUANTIZE_4BIT: _workspace,
+    bnb.Operators.DEQUANTIZE_BLOCKWISE: _workspace,
 }
+"""Rules of a trace on fake tensors, by operator."""
 CUDA_RULES: dict[Any, Rule] = {
     **FAKE_RULES,
-    _BITSANDBYTES.int8_vectorwise_quant.default: quantize_to_int8,
-    _BITSANDBYTES.int8_mixed_scaled_mm.default: multiply_int8,
-    _ATEN._softmax_backward_data.default: _softmax_backward,
-    _ATEN._foreach_norm.Scalar: _foreach_norm,
-    _ATEN.lift_fresh.default: _from_python,
-    _ATEN._safe_softmax.default: _safe_softmax,
-    _ATEN.native_layer_norm.default: _layer_norm_statistics,
+    bnb.Operators.INT8_QUANTIZE: quantize_to_int8,
+    bnb.Operators.INT8_PRODUCT: multiply_int8,
+    Operators.SOFTMAX_BACKWARD: _softmax_backward,
+    Operators.FOREACH_NORM: _foreach_norm,
+    Operators.FROM_PYTHON: _from_python,
+    Operators.SAFE_SOFTMAX: _safe_softmax,
+    Operators.LAYER_NORM: _layer_norm_statistics,
 }
+"""The same for a plan that runs on CUDA."""

@@ -1,20 +1,20 @@
-"""``launch plan.yaml --rehearse``: a step of this very plan without data and without weights.
+"""``launch plan.yaml --rehearse``: a step of a plan, without data and without weights.
 
-Without a GPU the step is traced on fake tensors; nothing is computed, and nothing but the
-sizes is known. With one, for a plan that is for one, a few real steps are measured.
+Without a GPU the step is traced on fake tensors: nothing is computed, and only sizes are known.
+With a GPU, a few real steps are measured if one GPU shows what a rank of the plan takes.
 """
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from unittest.mock import patch
+from contextlib import contextmanager, nullcontext
 
-import bitsandbytes
 import torch
 import transformers
 from rich.console import Console
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from launcher.compat.bitsandbytes import make_shared_tables
+from launcher.compat.deepspeed import zero_3_linear
+from launcher.compat.torch import fake_tensors
 from launcher.rehearsal.operator_rules import CUDA_RULES, FAKE_RULES
 from launcher.rehearsal.patched_functions import replaced_functions
 from launcher.rehearsal.step import rehearse_step
@@ -29,16 +29,16 @@ NOT_TRACED: dict[ZeroStage, tuple[str, ...]] = {
     2: ("communication", "optimizer_states", "gradients"),
     3: ("communication", "optimizer_states", "gradients", "weights", "adapters"),
 }
-"""What several ranks share or send is not in one process: predicted, and left out of the sums."""
+"""Parts of memory that ranks share or send, by ZeRO stage: predicted, and left out of the sums."""
 
 DEEPSPEED_PHASES = ("load", "forward", "backward")
-"""Its optimizer step and its gathering at the end are its own, so they are not traced."""
+"""Phases that a trace shows under DeepSpeed, which steps and gathers by code of its own."""
 
 MEASURED_STEPS = 3
 
 
 def rehearse(plan: Plan, *, as_json: bool) -> None:
-    """Rehearse and print."""
+    """Rehearse a step and print the comparison, as a table or as JSON."""
     with quiet_libraries():
         comparison = compare(plan)
     if as_json:
@@ -49,7 +49,7 @@ def rehearse(plan: Plan, *, as_json: bool) -> None:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Their advice is for training; here it would stand between a person and the figures."""
+    """Silence the libraries' advice, which is for training, inside the block."""
     transformers.logging.set_verbosity_error()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -57,45 +57,47 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def compare(plan: Plan) -> Comparison:
-    """The plan's prediction beside what a step takes here."""
+    """Return the plan's prediction beside what a step takes here."""
     left_out = left_out_of(plan)
     if can_be_measured(plan) and torch.cuda.is_available():
         from launcher.rehearsal.meter import measured
 
-        predicted = largest_phase(without(plan, left_out))
+        predicted = largest_phase(predicted_without(plan, left_out))
         return Comparison("measured", predicted, measured(plan, MEASURED_STEPS), left_out)
-    predicted = largest_phase(traced_phases(plan, without(plan, left_out)))
-    found = traced_phases(plan, traced(plan).phases)
-    return Comparison("traced", predicted, largest_phase(found), left_out)
+    predicted = largest_phase(traced_phases(plan, predicted_without(plan, left_out)))
+    observed = traced_phases(plan, traced(plan).phases)
+    return Comparison("traced", predicted, largest_phase(observed), left_out)
 
 
 def can_be_measured(plan: Plan) -> bool:
-    """Whether one GPU shows what a rank of the plan takes: a shard of several it cannot."""
+    """Return whether one GPU shows what a rank of the plan takes: it cannot show a shard."""
     alone = plan.parallel.world_size == 1
     return plan.hardware.device == "cuda" and (alone or plan.parallel.zero_stage == 0)
 
 
 def left_out_of(plan: Plan) -> tuple[str, ...]:
-    """Parts that the plan predicts and a trace of one process cannot show."""
+    """Return the parts of memory that the plan predicts and one process cannot show."""
     if plan.parallel.world_size == 1:
         return ()
     return NOT_TRACED[plan.parallel.zero_stage]
 
 
 def random_weights(plan: Plan) -> Phases:
-    """The prediction where no files are read, and so no experts of a checkpoint are stacked."""
+    """Return the prediction for a load without files, which stacks no experts of a checkpoint."""
     load = plan.prediction.load_without_files
     return plan.prediction.phases | ({"load": load} if load else {})
 
 
-def without(plan: Plan, left_out: tuple[str, ...]) -> Phases:
-    """The prediction for random weights, without parts that one process cannot show, at the
-    largest moment of what is left."""
-    own = plan.prediction.unshared if left_out else {}
+def predicted_without(plan: Plan, left_out: tuple[str, ...]) -> Phases:
+    """Return the prediction for random weights, without the parts that are left out.
+
+    Bytes by phase and part, at the largest moment of the remaining parts.
+    """
+    unshared = plan.prediction.unshared if left_out else {}
     return {
         phase: {
             part: size
-            for part, size in {**parts, **own.get(phase, {})}.items()
+            for part, size in {**parts, **unshared.get(phase, {})}.items()
             if part not in left_out
         }
         for phase, parts in random_weights(plan).items()
@@ -103,37 +105,21 @@ def without(plan: Plan, left_out: tuple[str, ...]) -> Phases:
 
 
 def traced_phases(plan: Plan, phases: Phases) -> Phases:
-    """Those that a trace shows."""
+    """Return the phases that a trace of the plan shows."""
     known = DEEPSPEED_PHASES if plan.parallel.zero_stage else tuple(phases)
     return {phase: parts for phase, parts in phases.items() if phase in known and parts}
 
 
 def traced(plan: Plan) -> Tracer:
-    """A step on fake tensors of the CPU: a build of torch without CUDA has no others to train."""
+    """Trace a step on fake tensors of the CPU, also for a plan for CUDA.
+
+    A build of PyTorch without CUDA has no tensors of another device that it could train.
+    """
     on_cuda = plan.hardware.device == "cuda"
     tracer = Tracer(CUDA_RULES if on_cuda else FAKE_RULES, left_out=left_out_of(plan))
-    _make_shared_tables()
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    replaced = replaced_functions(on_cuda=on_cuda, packing=plan.batch.packing)
-    with replaced, linear_layers_of(plan), fake, tracer:
+    make_shared_tables()
+    functions = replaced_functions(on_cuda=on_cuda, packing=plan.batch.packing)
+    linear = zero_3_linear() if plan.parallel.zero_stage == 3 else nullcontext()
+    with functions, linear, fake_tensors(), tracer:
         rehearse_step(plan, torch.device("cpu"), tracer)
     return tracer
-
-
-@contextmanager
-def linear_layers_of(plan: Plan) -> Iterator[None]:
-    """Under ZeRO-3 DeepSpeed's, which keep their input even where nothing trains."""
-    if plan.parallel.zero_stage < 3:
-        yield
-        return
-    from deepspeed.runtime.zero.linear import zero3_linear_wrap
-
-    with patch.object(torch.nn.functional, "linear", zero3_linear_wrap):
-        yield
-
-
-def _make_shared_tables() -> None:
-    """bitsandbytes keeps one table for all layers; a fake one must not outlive its mode."""
-    tables = bitsandbytes.functional.name2qmap
-    if "dynamic" not in tables:
-        tables["dynamic"] = bitsandbytes.functional.create_dynamic_map()

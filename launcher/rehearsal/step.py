@@ -1,12 +1,12 @@
-"""One training step as the launcher's trainer makes it: the worst micro-batch, then an update."""
+"""One training step as the launcher's trainer makes it: the largest micro-batch, then an update."""
 
 from contextlib import nullcontext
 from typing import Any
 
 import torch
-from accelerate.utils import convert_outputs_to_fp32
-from trl.trainer.utils import add_fused_lm_head
 
+from launcher.compat.accelerate import forward_in_fp32
+from launcher.compat.trl import add_fused_head
 from launcher.rehearsal.empty_model import (
     Recorder,
     build_rehearsal_model,
@@ -17,9 +17,6 @@ from launcher.training.model_building import DTYPES, cast_trainable
 from launcher.training.planned_trainer import activation_checkpointing
 from planner.plan.schema import Plan
 
-FUSED_OUTPUTS = ("log_probs", "entropy", "is_top1")
-"""read: trl/trainer/sft_trainer.py at 1.16.0, SFTTrainer.__init__."""
-
 
 def rehearse_step(
     plan: Plan,
@@ -29,7 +26,7 @@ def rehearse_step(
     steps: int = 1,
     make_engine: MakeEngine = plain_engine,
 ) -> None:
-    """Load, forward, backward, optimizer step, what is left to save."""
+    """Load the model, make the steps, and leave what a trainer would save, phase by phase."""
     with packed_weights_made_whole():
         _rehearse(plan, device, recorder, steps, make_engine)
 
@@ -63,27 +60,30 @@ def _rehearse(
 
 
 def _first_device(plan: Plan, device: torch.device) -> torch.device:
-    """ZeRO-3 moves its own shards of an unquantized model, so that it is never whole there."""
+    """Return where the model is loaded: ZeRO-3 itself moves the shards of an unquantized one."""
     if plan.parallel.zero_stage == 3 and plan.quantization is None:
         return torch.device("cpu")
     return device
 
 
 def _prepare(plan: Plan, model: Any, base: Any) -> None:
-    """As trl's trainer does before it trains."""
+    """Set up checkpointing and the loss head as trl's trainer does before it trains."""
     checkpointing = activation_checkpointing(plan)
     if checkpointing["gradient_checkpointing"]:
         settings = checkpointing["gradient_checkpointing_kwargs"]
-        some = {key: settings.pop(key) for key in ("every_n_layers",) if key in settings}
-        base.gradient_checkpointing_enable(settings, **some)
+        layers = {key: settings.pop(key) for key in ("every_n_layers",) if key in settings}
+        base.gradient_checkpointing_enable(settings, **layers)
         if plan.adapter is not None:
             model.enable_input_require_grads()
     if plan.loss == "fused":
-        add_fused_lm_head(base, outputs=FUSED_OUTPUTS)
+        add_fused_head(base)
 
 
 def _watch(model: Any, base: Any, recorder: Recorder) -> None:
-    """What is made behind the last hidden state is the loss, in backward until its gradient."""
+    """Tell the recorder where the loss begins and ends, and which tensors are gradients.
+
+    Everything behind the last hidden state is the loss; in backward, until that has its gradient.
+    """
 
     def enter_loss(_module: Any, _inputs: Any, outputs: Any) -> None:
         recorder.switch("loss")
@@ -95,7 +95,7 @@ def _watch(model: Any, base: Any, recorder: Recorder) -> None:
     for parameter in trained(model):
         hooked: Any = parameter
         hooked.register_post_accumulate_grad_hook(
-            lambda updated: recorder.own(updated.grad, "gradients")
+            lambda updated: recorder.assign(updated.grad, "gradients")
         )
 
 
@@ -108,7 +108,7 @@ def _forward(
     mask, positions = _mask_or_positions(plan, ids)
     compute = DTYPES[plan.precision.compute]
     autocast = plan.parallel.zero_stage == 0 and compute != torch.float32
-    forward = convert_outputs_to_fp32(model) if autocast else model
+    forward = forward_in_fp32(model) if autocast else model
     extra = {"fused_lm_head": True} if plan.loss == "fused" else {}
     with torch.autocast(device.type, compute) if autocast else nullcontext():
         num_items = torch.ones((), dtype=torch.int64, device=device)
@@ -127,9 +127,10 @@ def _forward(
 
 
 def _mask_or_positions(plan: Plan, ids: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    """What tells samples apart: positions in a packed batch, a mask in a padded one.
+    """Return the mask of a padded batch, or the positions of a packed one; None for the other.
 
-    A batch of one is not padded, and transformers drops a mask of ones.
+    Both have the shape of ``ids``. A batch of one is not padded, and transformers drops a mask of
+    ones.
     """
     if plan.batch.packing:
         half = ids.shape[1] // 2

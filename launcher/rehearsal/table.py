@@ -1,4 +1,4 @@
-"""A rehearsal's result, as a table and as JSON. Takes finished figures, computes their layout."""
+"""A rehearsal's result as a table and as JSON; computes nothing but its layout."""
 
 import json
 from collections.abc import Mapping
@@ -16,29 +16,37 @@ from planner.plan.schema import Plan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """Bytes by phase and part, and those of the largest phase."""
+    """One side of a comparison."""
 
     peak_allocated_bytes: int
+    """Sum of the largest phase, or its reading."""
     phases: Phases
+    """Bytes by phase and part; of a measured side by phase and reading."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
+    """A prediction beside what was traced or measured."""
+
     kind: str
     """``traced`` or ``measured``."""
     predicted: Side
-    found: Side
+    observed: Side
     left_out: tuple[str, ...] = ()
     """Parts that are predicted only, and in neither sum."""
 
 
 def largest_phase(phases: Phases) -> Side:
+    """Return the side of these phases; its peak is the largest sum."""
     peak = max((sum(parts.values()) for parts in phases.values()), default=0)
     return Side(peak_allocated_bytes=peak, phases=phases)
 
 
 def peak_without_cublas(plan: Plan, phases: Phases) -> int:
-    """A trace on fake tensors has no cuBLAS, and a load comes before the first product."""
+    """Return the predicted peak without cuBLAS' workspaces, in bytes.
+
+    A trace on fake tensors has no cuBLAS, and a load comes before the first product.
+    """
     held = plan.prediction.cublas_bytes
     return max(
         sum(parts.values()) - (0 if phase == "load" else held) for phase, parts in phases.items()
@@ -46,12 +54,14 @@ def peak_without_cublas(plan: Plan, phases: Phases) -> int:
 
 
 def as_document(comparison: Comparison) -> str:
+    """Return both sides as one line of JSON."""
     return json.dumps(
-        {"predicted": asdict(comparison.predicted), comparison.kind: asdict(comparison.found)}
+        {"predicted": asdict(comparison.predicted), comparison.kind: asdict(comparison.observed)}
     )
 
 
 def print_comparison(console: Console, plan: Plan, comparison: Comparison) -> None:
+    """Draw the table, the line with both peaks, and notes on what is in neither."""
     console.print(_table(plan, comparison))
     console.print()
     console.print(Text(_verdict(comparison), style="bold"))
@@ -74,33 +84,33 @@ def _table(plan: Plan, comparison: Comparison) -> Table:
     table.add_column("part" if traced else "reading", no_wrap=True)
     for name in ("predicted", comparison.kind, "difference"):
         table.add_column(name, justify="right", no_wrap=True)
-    for phase, found in comparison.found.phases.items():
+    for phase, observed in comparison.observed.phases.items():
         predicted = comparison.predicted.phases.get(phase, {})
         add = _add_phase if traced else _add_readings
-        add(table, phase, predicted, found, unit_bytes)
+        add(table, phase, predicted, observed, unit_bytes)
     return table
 
 
 def _unit(comparison: Comparison) -> tuple[str, int]:
-    return ("GiB", GIB) if comparison.found.peak_allocated_bytes >= GIB else ("MiB", MIB)
+    return ("GiB", GIB) if comparison.observed.peak_allocated_bytes >= GIB else ("MiB", MIB)
 
 
 def _add_readings(
     table: Table,
     phase: str,
     predicted: Mapping[str, int],
-    found: Mapping[str, int],
+    observed: Mapping[str, int],
     unit_bytes: int,
 ) -> None:
-    """What a device counts: the allocated bytes are the ones that the parts add up to."""
+    """Add what a device counts; the allocated bytes are the sum of the predicted parts."""
     title = _words(phase)
-    for reading, size in found.items():
-        ours = sum(predicted.values()) if reading == "allocated" else None
+    for reading, size in observed.items():
+        total = sum(predicted.values()) if reading == "allocated" else None
         cells = [
             "" if number is None else _cell(number, unit_bytes)
-            for number in (ours, size, None if ours is None else ours - size)
+            for number in (total, size, None if total is None else total - size)
         ]
-        last = reading == list(found)[-1]
+        last = reading == list(observed)[-1]
         table.add_row(title, _words(reading), *cells, end_section=last)
         title = ""
 
@@ -109,19 +119,21 @@ def _add_phase(
     table: Table,
     phase: str,
     predicted: Mapping[str, int],
-    found: Mapping[str, int],
+    observed: Mapping[str, int],
     unit_bytes: int,
 ) -> None:
     title = _words(phase)
-    for part in dict.fromkeys([*predicted, *found]):
-        ours, theirs = predicted.get(part, 0), found.get(part, 0)
-        cells = [_cell(size, unit_bytes) for size in (ours, theirs, ours - theirs)]
+    for part in dict.fromkeys([*predicted, *observed]):
+        cells = _difference(predicted.get(part, 0), observed.get(part, 0), unit_bytes)
         if any(cell != "-" for cell in cells):
             table.add_row(title, _words(part), *cells)
             title = ""
-    ours, theirs = sum(predicted.values()), sum(found.values())
-    cells = [_cell(size, unit_bytes) for size in (ours, theirs, ours - theirs)]
-    table.add_row(title, "together", *cells, style="bold", end_section=True)
+    cells = _difference(sum(predicted.values()), sum(observed.values()), unit_bytes)
+    table.add_row(title, "sum", *cells, style="bold", end_section=True)
+
+
+def _difference(predicted: int, observed: int, unit_bytes: int) -> list[str]:
+    return [_cell(size, unit_bytes) for size in (predicted, observed, predicted - observed)]
 
 
 def _cell(num_bytes: int, unit_bytes: int) -> str:
@@ -134,10 +146,11 @@ def _words(name: str) -> str:
 
 
 def _verdict(comparison: Comparison) -> str:
-    ours, theirs = (side.peak_allocated_bytes for side in (comparison.predicted, comparison.found))
+    predicted = comparison.predicted.peak_allocated_bytes
+    observed = comparison.observed.peak_allocated_bytes
     return (
-        f"peak allocated: predicted {_size(ours, comparison)}, {comparison.kind} "
-        f"{_size(theirs, comparison)} ({_off(ours, theirs)})"
+        f"peak allocated: predicted {_size(predicted, comparison)}, {comparison.kind} "
+        f"{_size(observed, comparison)} ({_error(predicted, observed)})"
     )
 
 
@@ -146,13 +159,18 @@ def _size(num_bytes: int, comparison: Comparison) -> str:
     return f"{num_bytes / unit_bytes:,.{3 if unit == 'GiB' else 1}f} {unit}"
 
 
-def _off(ours: int, theirs: int) -> str:
-    """Without the sign of a zero."""
-    return f"{round(ours / theirs - 1, 4) + 0.0:+.2%}" if theirs else "nothing to compare with"
+def _error(predicted: int, observed: int) -> str:
+    """Return the relative error of a prediction; a zero has a plus sign."""
+    if not observed:
+        return "nothing to compare with"
+    return f"{round(predicted / observed - 1, 4) + 0.0:+.2%}"
 
 
 def stacking_bytes(plan: Plan) -> int:
-    """What the experts of a checkpoint add to the load; a rehearsal reads no checkpoint."""
+    """Return the bytes that the experts of a checkpoint add to a load.
+
+    A rehearsal reads no checkpoint, so it has none of them.
+    """
     load = plan.prediction.load_without_files
     return sum(plan.prediction.phases["load"].values()) - sum(load.values()) if load else 0
 
@@ -161,16 +179,16 @@ def _notes(plan: Plan, comparison: Comparison) -> list[str]:
     notes = []
     prediction, traced = plan.prediction, comparison.kind == "traced"
     if traced and prediction.cublas_bytes:
-        ours = peak_without_cublas(plan, comparison.predicted.phases)
+        peak = peak_without_cublas(plan, comparison.predicted.phases)
         notes.append(
-            f"cuBLAS' own {_size(prediction.cublas_bytes, comparison)} are predicted (as "
-            "workspace), not traced: without them "
-            f"{_off(ours, comparison.found.peak_allocated_bytes)}."
+            f"cuBLAS' workspaces of {_size(prediction.cublas_bytes, comparison)} are predicted (in "
+            "workspace), not traced; without them the difference is "
+            f"{_error(peak, comparison.observed.peak_allocated_bytes)}."
         )
     if stacks := stacking_bytes(plan):
         notes.append(
             f"A real load stacks experts: {_size(stacks, comparison)} more in load, predicted only "
-            f"and in neither sum. With it the plan's peak is "
+            f"and in neither sum. With them the plan's peak is "
             f"{_size(prediction.peak_allocated_bytes, comparison)}, in "
             f"{_words(prediction.peak_phase)}."
         )
@@ -178,9 +196,11 @@ def _notes(plan: Plan, comparison: Comparison) -> list[str]:
         parts = ", ".join(_words(part) for part in comparison.left_out)
         layout = f"{plan.parallel.strategy} over {plan.parallel.world_size}"
         notes.append(
-            f"{layout}: rank 0 is {comparison.kind} alone. "
+            f"{layout}: rank 0 is {comparison.kind} without the other ranks. "
             f"Predicted only, and in neither sum: {parts}."
         )
     if plan.parallel.zero_stage and traced:
-        notes.append("DeepSpeed's optimizer step and its gathering to save are predicted only.")
+        notes.append(
+            "DeepSpeed's optimizer step and its gathering before a save are predicted only."
+        )
     return notes

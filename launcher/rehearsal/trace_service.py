@@ -1,40 +1,39 @@
-"""Answers about models that the planner has no forward pass for: their shape, and their steps.
+"""Service for models that the planner has no forward pass for: their shape and their steps.
 
-``python -m launcher.rehearsal.trace_service`` reads one JSON request a line and answers each with
-one:
+``python -m launcher.rehearsal.trace_service`` reads one JSON request per line and prints one line
+of JSON for it, or {"error": REASON}:
 
     {"shape": CONFIG}    a model's matrices by layer and its counts, from its config.json
     {"trace": PLAN}      bytes by phase and part of a step of that plan, on fake tensors
 """
 
 import json
-import re
 import sys
 from typing import Any
 
 import torch
 from msgspec import convert
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import Concatenate, MergeModulelist, WeightConverter
-from trl.trainer.utils import add_fused_lm_head
 
+from launcher.compat.transformers import stacked_parameters, supports_sdpa
+from launcher.compat.trl import takes_fused_head
 from launcher.rehearsal.rehearse import quiet_libraries, traced
 from planner.base.errors import UserError
 from planner.plan.schema import Plan
 
 UNLIMITED = 2**20
-"""Positions of a model whose configuration names no limit, as of one without attention."""
+"""Positions of a model whose configuration has no limit, such as one without attention."""
 
 
 def main() -> None:
+    """Answer requests until standard input ends."""
     with quiet_libraries():
         for line in sys.stdin:
             print(json.dumps(_answer(json.loads(line))), flush=True)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Whatever a library throws at a model nobody has tried becomes a reason."""
+    """Return the answer; any error, of a model that nobody has tried, becomes its reason."""
     try:
         if "shape" in request:
             return {"shape": shape(request["shape"])}
@@ -45,7 +44,10 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def shape(content: dict[str, Any]) -> dict[str, Any]:
-    """What the planner counts of a model: sizes in elements, matrices in forward order."""
+    """Return what the planner counts of a model: sizes in elements, matrices in forward order.
+
+    Raises ``UserError`` if transformers does not know the architecture.
+    """
     model_type = content["model_type"]
     if model_type not in CONFIG_MAPPING:
         raise UserError(f"the installed transformers knows no architecture {model_type!r}")
@@ -67,47 +69,22 @@ def shape(content: dict[str, Any]) -> dict[str, Any]:
         "num_attention_heads": heads,
         "num_key_value_heads": _count(known, "num_key_value_heads", heads),
         "head_dim": _count(known, "head_dim", table.shape[1] // heads),
-        "attention": "sdpa" if model._supports_sdpa else "eager",
-        "loss": "fused" if _takes_fused_head(model) else "standard",
-        "stacked_params": _stacked_params(model),
+        "attention": "sdpa" if supports_sdpa(model) else "eager",
+        "loss": "fused" if takes_fused_head(model) else "standard",
+        "stacked_params": max((one.numel() for one in stacked_parameters(model)), default=0),
         "layers": [_layer(layer) for layer in _layers(model)],
     }
 
 
 def _count(known: dict[str, Any], key: str, otherwise: int) -> int:
-    """A setting that every layer shares, where the architecture has it under its usual name."""
+    """Return a setting that all layers share, if the architecture has it under its usual name."""
     value = known.get(key)
     return value if isinstance(value, int) and value > 0 else otherwise
 
 
-def _takes_fused_head(model: Any) -> bool:
-    try:
-        add_fused_lm_head(model, outputs=("log_probs",))
-    except (AttributeError, NotImplementedError, TypeError, ValueError):
-        return False
-    return True
-
-
-def _stacked_params(model: Any) -> int:
-    """Of the largest tensor that a load joins from stacks of one matrix an expert."""
-    joined = [
-        re.compile(target)
-        for converter in get_model_conversion_mapping(model)
-        if isinstance(converter, WeightConverter)
-        and {MergeModulelist, Concatenate} <= {type(step) for step in converter.operations}
-        for target in converter.target_patterns
-    ]
-    sizes = (
-        parameter.numel()
-        for name, parameter in model.named_parameters()
-        if any(target.search(name) for target in joined)
-    )
-    return max(sizes, default=0)
-
-
 def _layers(model: Any) -> list[torch.nn.Module]:
-    """The longest list of modules, which is the stack of decoder layers."""
-    lists = [list(each) for each in model.modules() if isinstance(each, torch.nn.ModuleList)]
+    """Return the longest list of modules, which is the stack of decoder layers."""
+    lists = [list(item) for item in model.modules() if isinstance(item, torch.nn.ModuleList)]
     if not lists:
         raise UserError("the model has no list of layers")
     return max(lists, key=len)

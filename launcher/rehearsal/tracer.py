@@ -1,62 +1,61 @@
-"""Every storage that operators allocate: how large, for what, in which phase, when freed.
+"""Tracer of every storage that operators allocate: its size, part and phase, and when it is freed.
 
-Nothing is fitted: a storage counts from the operator that made it until its last tensor is
-gone, rounded up as the CUDA allocator rounds. It works on real tensors and on fake ones.
+Nothing is fitted: a storage counts from the operator that made it until its last tensor is gone,
+rounded up as the CUDA allocator rounds. Tensors may be real or fake.
 """
 
 import weakref
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
+from launcher.compat.torch import OperatorWatch, for_tensors, storage_id
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 from planner.plan.vocabulary import Part
 
 Phases = dict[str, dict[str, int]]
+"""Bytes by phase and part of memory."""
 
 
-class Event(NamedTuple):
-    """One call of the allocator; a list of them can be replayed through its rules."""
+class Storage(NamedTuple):
+    """A storage that is allocated now."""
 
-    kind: Literal["alloc", "free"]
-    storage: int
-    """Number of the storage, in order of allocation."""
     num_bytes: int
-    phase: str | None
+    """Size, rounded up to blocks."""
     part: str
 
 
-class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Live bytes by part, and for each phase the parts at its largest moment."""
+class Tracer(OperatorWatch):  # type: ignore[no-untyped-call]
+    """A recorder of live bytes by part, at the largest moment of every phase.
+
+    ``rules`` has functions that handle single operators (launcher/rehearsal/operator_rules.py).
+    Parts in ``left_out`` are traced, and are in no sum.
+    """
 
     def __init__(self, rules: Any = None, *, left_out: Collection[str] = ()) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.events: list[Event] = []
+        super().__init__()
         self.phases: Phases = {}
         self._rules = rules
         self._left_out = frozenset(left_out)
         self._phase: str | None = None
         self._part: str = "activations"
-        self._owned: dict[int, Event] = {}
+        self._storages: dict[int, Storage] = {}
         self._watched: dict[int, weakref.ref[Any]] = {}
         self._live: Counter[str] = Counter()
         self._total_bytes = 0
         self._peak_bytes = 0
-        self._num_storages = 0
 
     @property
     def live_bytes(self) -> int:
-        """Of the parts that are not left out."""
+        """Bytes that are allocated now, without the parts that are left out."""
         return self._total_bytes
 
     @contextmanager
     def phase(self, name: str | None) -> Iterator[None]:
-        """What is alive now and what comes is part of a phase; under no name, of none."""
+        """Count what is alive now and what comes as part of a phase; with None, of no phase."""
         self._phase, self._peak_bytes = name, -1
         self._look()
         yield
@@ -64,80 +63,66 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def part(self, name: Part) -> Iterator[None]:
-        """Storages made inside belong to a part."""
+        """Count the storages made inside the block as one part of memory."""
         before, self._part = self._part, name
         yield
         self._part = before
 
     def switch(self, name: Part) -> None:
-        """As :meth:`part`, until the next switch."""
+        """Count the storages made from now on as one part of memory."""
         self._part = name
 
-    def own(self, tensor: torch.Tensor, part: Part) -> None:
-        """Say what a storage has turned out to be, or count one that was made elsewhere."""
+    def assign(self, tensor: torch.Tensor, part: Part) -> None:
+        """Count a tensor's storage as another part, or count one that no operator has made."""
         self._note(tensor)
-        key = tensor.untyped_storage()._cdata
-        event = self._owned[key]
-        self._count(event.part, -event.num_bytes)
-        self._owned[key] = event._replace(part=part)
-        self._count(part, event.num_bytes)
+        key = storage_id(tensor.untyped_storage())
+        storage = self._storages[key]
+        self._count(storage.part, -storage.num_bytes)
+        self._storages[key] = storage._replace(part=part)
+        self._count(part, storage.num_bytes)
         self._look()
 
-    def replaces(self, tensor: torch.Tensor) -> None:
-        """A storage that is one of those before it, unless something still holds that one."""
-        self._note(tensor, looks=False)
+    def made_in_place(self, tensor: torch.Tensor) -> None:
+        """Count a storage that would be one of the operator's inputs: it makes no peak."""
+        self._note(tensor, peaks=False)
 
-    def elsewhere(self, tensor: torch.Tensor) -> None:
-        """A storage that is on the host where the plan's tensors are on a device."""
+    def made_on_host(self, tensor: torch.Tensor) -> None:
+        """Count a storage that is on the host, not on the device, with zero bytes."""
         self._note(tensor, num_bytes=0)
 
     def transient(self, num_bytes: int, part: Part) -> None:
-        """What a kernel allocates and frees inside."""
+        """Count what a kernel allocates and frees inside."""
         size = round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
-        event = Event("alloc", self._number(), size, self._phase, part)
-        self._alloc(event)
-        self._free(event)
+        self._count(part, size)
+        self._look()
+        self._count(part, -size)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        rule = self._rules.get(func) if self._rules is not None else None
-        if rule is None:
-            result = func(*args, **(kwargs or {}))
-        else:
-            result = rule(self, func, args, kwargs or {})
-        tree_map_only(torch.Tensor, self._note, result)
+    def on_operator(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the operator, or the rule for it, and note the storages of its result."""
+        rule = self._rules.get(operator) if self._rules is not None else None
+        result = operator(*args, **kwargs) if rule is None else rule(self, operator, args, kwargs)
+        for_tensors(self._note, result)
         return result
 
     def _note(
-        self, tensor: torch.Tensor, num_bytes: int | None = None, *, looks: bool = True
+        self, tensor: torch.Tensor, num_bytes: int | None = None, *, peaks: bool = True
     ) -> None:
         storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._owned or tensor.device.type == "meta":
+        key = storage_id(storage)
+        if key in self._storages or tensor.device.type == "meta":
             return
         size = storage.nbytes() if num_bytes is None else num_bytes
         size = round_up(size, ALLOCATOR_BLOCK_BYTES)
-        event = Event("alloc", self._number(), size, self._phase, self._part)
-        self._owned[key] = event
+        self._storages[key] = Storage(size, self._part)
         self._watched[key] = weakref.ref(storage, lambda _: self._forget(key))
-        self._alloc(event, looks=looks)
+        self._count(self._part, size)
+        if peaks:
+            self._look()
 
     def _forget(self, key: int) -> None:
         del self._watched[key]
-        self._free(self._owned.pop(key))
-
-    def _number(self) -> int:
-        self._num_storages += 1
-        return self._num_storages
-
-    def _alloc(self, event: Event, *, looks: bool = True) -> None:
-        self.events.append(event)
-        self._count(event.part, event.num_bytes)
-        if looks:
-            self._look()
-
-    def _free(self, event: Event) -> None:
-        self.events.append(event._replace(kind="free", phase=self._phase))
-        self._count(event.part, -event.num_bytes)
+        storage = self._storages.pop(key)
+        self._count(storage.part, -storage.num_bytes)
 
     def _count(self, part: str, num_bytes: int) -> None:
         if part not in self._left_out:

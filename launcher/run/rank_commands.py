@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.compat.torch_text import SEPARATE_STORES, rendezvous_options
 from launcher.run.run_directory import RunDirectory
 from planner.plan.schema import Plan
 
 JOIN_SECONDS = 3600
 """For all nodes to meet: the first waits for the last, and for a lost one that is started again."""
-NO_CLOCK_ATTEMPTS = JOIN_SECONDS
-"""Where clocks are not known to agree: torch elastic takes a node for dead whose last word, by its
-own clock, is 5 s times this old. read: dynamic_rendezvous.py at 2.13, _sanitize."""
 
 ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 """The name since PyTorch 2.9 and the older one; either is read by 2.9 and later."""
@@ -56,12 +54,11 @@ def elastic_command(rendezvous: Rendezvous | None, *, python: str, ranks: int) -
     torchrun = [python, "-m", "torch.distributed.run"]
     if rendezvous is None:
         return [*torchrun, "--standalone", "--nproc-per-node", str(ranks)]
-    options = {
-        "is_host": int(rendezvous.hosts_store),
-        "join_timeout": JOIN_SECONDS,
-    }
-    if not rendezvous.clocks_agree:
-        options["keep_alive_max_attempt"] = NO_CLOCK_ATTEMPTS
+    options = rendezvous_options(
+        hosts_store=rendezvous.hosts_store,
+        join_timeout_s=JOIN_SECONDS,
+        clocks_agree=rendezvous.clocks_agree,
+    )
     return [
         *(*torchrun, "--nnodes", str(rendezvous.num_nodes), "--nproc-per-node", str(ranks)),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", rendezvous.endpoint),
@@ -81,8 +78,7 @@ def environment_changes(plan: Plan, *, cores: int, max_restarts: int = 0) -> dic
 
     Ranks that may be started again meet in a store of their own each time: in that of torch
     elastic they would find the addresses of those before them, and a node that comes back the
-    first round's store. read: torch/distributed/rendezvous.py, _create_c10d_store, and
-    elastic/rendezvous/dynamic_rendezvous.py, next_rendezvous, at 2.13.
+    first round's store.
     """
     changes = {
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -96,7 +92,7 @@ def environment_changes(plan: Plan, *, cores: int, max_restarts: int = 0) -> dic
         # A team that spins while it waits is many times slower when another process wants a core.
         changes["OMP_WAIT_POLICY"] = "PASSIVE"
     if max_restarts:
-        changes["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+        changes[SEPARATE_STORES] = "1"
     return changes
 
 

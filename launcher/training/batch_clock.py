@@ -1,4 +1,4 @@
-"""How long training waits for its batches, and how long the longest of them is."""
+"""Clock of the batches: how long training waits for them, and how long the longest is."""
 
 import time
 from collections.abc import Iterator
@@ -6,20 +6,24 @@ from typing import Any
 
 
 class BatchClock:
+    """A clock that runs while training waits for its data loader."""
+
     def __init__(self) -> None:
         self.seconds = 0.0
-        """Spent in the data loader since the last restart."""
+        """Seconds in the data loader since the last restart."""
         self.longest = 0
         """Tokens of a row, padding included, in the longest batch of the whole run."""
 
     def restart(self) -> None:
+        """Set the seconds to zero."""
         self.seconds = 0.0
 
-    def saw(self, num_tokens: int) -> None:
+    def note_length(self, num_tokens: int) -> None:
+        """Note how many tokens a row of a batch has, padding included."""
         self.longest = max(self.longest, num_tokens)
 
     def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The batches of one step, each with the time that it took to come."""
+        """Yield the batches of one step, and count the seconds until they come."""
         while True:
             began = time.perf_counter()
             try:

@@ -1,4 +1,4 @@
-"""What happens beside the steps of a run: stages, a request to stop, evaluation."""
+"""Callbacks of the trainer: stages, a request to stop, the answers of an evaluation."""
 
 import json
 from collections.abc import Sequence
@@ -18,36 +18,40 @@ from planner.plan.schema import Plan
 
 
 class StageCallback(TrainerCallback):  # type: ignore[misc]
-    """The stages that the trainer's own methods do not mark."""
+    """A callback that marks the stages which the trainer's own methods do not mark."""
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
 
     def on_pre_optimizer_step(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Mark the optimizer step."""
         self._stages.enter("optimizer_step", state.global_step + 1)
 
     def on_train_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Mark the end."""
         self._stages.enter("end", state.global_step)
 
 
 class StopOnRequest(TrainerCallback):  # type: ignore[misc]
-    """Saves and stops behind the same step on every rank once any of them sees the request.
+    """A callback that saves and stops behind the same step on every rank, once one is asked to.
 
-    The ranks agree over a group of their own in host memory, so that no device is waited for.
+    The ranks agree over a group of their own in host memory, so that nothing waits for a device.
     """
 
     def __init__(self, plan: Plan, run: RunDirectory, stages: Stages) -> None:
         self._request, self._stages = run.stop, stages
         self.stopped = False
+        """Whether training ended on request."""
         self._group: Any = None
         if torch.distributed.is_initialized() and plan.parallel.world_size > 1:
             limit = timedelta(seconds=collective_limit_s(plan))
             self._group = torch.distributed.new_group(backend="gloo", timeout=limit)
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ask every rank for the request, and save and stop if one has seen it."""
         self._stages.enter("step_end", state.global_step)
         if state.global_step >= state.max_steps:
-            control.should_save = False  # the result is, next
+            control.should_save = False  # the result is saved next
         elif self._asked():
             self.stopped = True
             control.should_save = True
@@ -60,20 +64,21 @@ class StopOnRequest(TrainerCallback):  # type: ignore[misc]
         return bool(asked.item())
 
 
-class Continued(TrainerCallback):  # type: ignore[misc]
-    """Puts back what transformers forgets of an interrupted run."""
+class RestoreUnloggedLoss(TrainerCallback):  # type: ignore[misc]
+    """A callback that restores what transformers forgets of an interrupted run."""
 
     def __init__(self, trainer: DurableTrainer, checkpoint: Path) -> None:
         self._trainer, self._checkpoint = trainer, checkpoint
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Restore the sums, which transformers has just set to zero."""
         self._trainer.restore_unlogged(self._checkpoint)
 
 
-class Answers(TrainerCallback):  # type: ignore[misc]
-    """After each evaluation: its loss, and the model's own answers beside the right ones.
+class WriteAnswers(TrainerCallback):  # type: ignore[misc]
+    """A callback that writes every evaluation's loss, and the model's answers beside the expected.
 
-    All ranks generate, because sharded weights are gathered by all; rank 0 writes.
+    All ranks generate, because sharded weights are gathered by all of them; rank 0 writes.
     """
 
     def __init__(self, plan: Plan, trainer: Any, run: RunDirectory, samples: Any) -> None:
@@ -87,6 +92,7 @@ class Answers(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(
         self, _args: Any, state: Any, _control: Any, metrics: dict[str, float], **_: Any
     ) -> None:
+        """Generate the answers on every rank, and append one row on rank 0."""
         answers = [self._answer(prompt) for prompt, _ in self._asked]
         if not self._trainer.accelerator.is_main_process:
             return
@@ -107,7 +113,7 @@ class Answers(TrainerCallback):  # type: ignore[misc]
         model = trainer.accelerator.unwrap_model(trainer.model)
         tokens = torch.tensor([prompt], device=trainer.args.device)
         with torch.no_grad(), trainer.compute_loss_context_manager():
-            found = model.generate(
+            tokens_out = model.generate(
                 input_ids=tokens,
                 attention_mask=torch.ones_like(tokens),
                 max_new_tokens=self._evaluation.max_new_tokens,
@@ -115,14 +121,15 @@ class Answers(TrainerCallback):  # type: ignore[misc]
                 use_cache=True,
                 synced_gpus=self._sharded,
             )
-        generated: list[int] = found[0, len(prompt) :].tolist()
+        generated: list[int] = tokens_out[0, len(prompt) :].tolist()
         return generated
 
 
 def split_answer(sample: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """Tokens before the first one that the loss counts, and from there on.
+    """Return the prompt and the expected answer, as token ids.
 
-    Where all is learnt that can be, the second token on, nothing is asked: then it is halves.
+    The answer begins with the first token that the loss counts. Where that is every token but the
+    first, there is no prompt: then the sample is split in half.
     """
     labels = sample["labels"]
     first = next(index for index, label in enumerate(labels) if label >= 0)

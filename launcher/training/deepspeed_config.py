@@ -1,4 +1,4 @@
-"""DeepSpeed's configuration of a plan. Pure, and complete: nothing is left to ``"auto"``.
+"""DeepSpeed's configuration of a plan: pure, and complete, with no value left at ``"auto"``.
 
 Key names and meanings: https://www.deepspeed.ai/docs/config-json/. Sizes are numbers of
 elements, as in the plan, because they bound the buffers that the memory model counts.
@@ -9,11 +9,11 @@ from typing import Any
 from planner.plan.schema import ParallelSection, Plan, PrecisionSection, ZeroSection
 
 NEVER = 10**9
-"""Steps between two of DeepSpeed's own reports: ours are in ``metrics.jsonl``."""
+"""Steps between two of DeepSpeed's own reports; the run's metrics are in ``metrics.jsonl``."""
 
 
 def deepspeed_config(plan: Plan) -> dict[str, Any] | None:
-    """The configuration, or nothing where the plan does not use DeepSpeed."""
+    """Return the configuration; None if the plan does not use DeepSpeed."""
     zero = plan.parallel.zero
     if zero is None:
         return None
@@ -35,7 +35,7 @@ def deepspeed_config(plan: Plan) -> dict[str, Any] | None:
 
 
 def _precision(precision: PrecisionSection) -> dict[str, Any]:
-    """16-bit parameters with an fp32 master, or plain fp32."""
+    """Return the keys for 16-bit parameters with an fp32 master; none for plain fp32."""
     if precision.compute == "fp32":
         return {}
     return {precision.compute: {"enabled": True}}

@@ -1,19 +1,20 @@
-"""A trainer that can be ended at any moment and gone on with as if nothing had happened.
+"""A trainer that can be killed at any moment and resumed with the same losses.
 
-transformers' Trainer restores weights, optimizer, scheduler, gradient scaler, random numbers
-and the place in the data. Added here: checkpoints that are whole or not there, losses that were
-summed and not logged yet, and a word of each rank on where it is.
+transformers' Trainer restores weights, optimizer, scheduler, gradient scaler, random numbers and
+the place in the data. Added here: checkpoints that are whole or absent, losses that were summed and
+not logged yet, and the stage of every rank.
 """
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer
 from trl import SFTTrainer
 
+from launcher.compat.transformers import TrainerHooks, UnloggedLoss
 from launcher.faults.failure import NotFiniteError, NotSavedError, is_lost_peer
 from launcher.faults.rank_stages import Stages
 from launcher.run.checkpoints import checkpoint_folder, keep_newest, seal
@@ -24,24 +25,26 @@ from launcher.training.saving import why_not_saved
 from planner.plan.schema import Plan
 
 _FINITE = 2**62
-"""As the number of a step without a loss that is no number."""
+"""Number that stands for "no step": every loss was finite."""
 
 
-class DurableTrainer(SFTTrainer):  # type: ignore[misc]
-    """trl's trainer with checkpoints of its own. ``watch`` comes before ``train``."""
+class DurableTrainer(TrainerHooks, SFTTrainer):  # type: ignore[misc]
+    """trl's trainer with whole checkpoints; call ``watch`` before ``train``."""
 
     optimizer: Any
 
     def watch(self, plan: Plan, run: RunDirectory, stages: Stages) -> None:
+        """Set the plan, the run directory, and where stages are marked."""
         self._plan, self._run, self._stages = plan, run, stages
         self._not_finite_at = torch.tensor(_FINITE, device=self.args.device)
 
     @property
     def running_step(self) -> int:
-        """The optimizer step that is being made, from 1."""
+        """Number of the optimizer step that runs, from 1."""
         return int(self.state.global_step) + 1
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        """Return the loss of a micro-batch, and note on the device whether it is finite."""
         self._stages.enter("forward", self.running_step)
         loss = super().training_step(model, inputs, *rest, **named)
         bad = torch.where(torch.isfinite(loss), _FINITE, self.running_step)
@@ -49,16 +52,18 @@ class DurableTrainer(SFTTrainer):  # type: ignore[misc]
         return loss
 
     def compute_loss(self, *inputs: Any, **options: Any) -> Any:
+        """Return the planned loss, behind which the backward pass begins."""
         loss = self.planned_loss(*inputs, **options)
         if self.model.training:
             self._stages.enter("backward", self.running_step)
         return loss
 
     def planned_loss(self, *inputs: Any, **options: Any) -> Any:
-        """trl's: its fused head."""
+        """Return trl's loss, by its fused head."""
         return super().compute_loss(*inputs, **options)
 
     def create_optimizer(self, *models: Any) -> Any:
+        """Make the optimizer; for LoRA+ with two learning rates."""
         if self.optimizer is None and self._plan.optimizer.lora_plus_ratio is not None:
             self.optimizer = lora_plus_optimizer(
                 self.model, self.args, ratio=self._plan.optimizer.lora_plus_ratio
@@ -66,28 +71,37 @@ class DurableTrainer(SFTTrainer):  # type: ignore[misc]
         return super().create_optimizer(*models)
 
     def prediction_step(self, *inputs: Any, **options: Any) -> Any:
+        """Evaluate one batch."""
         self._stages.enter("evaluation", int(self.state.global_step))
         return super().prediction_step(*inputs, **options)
 
     def require_finite(self) -> None:
-        """Looked at when the device is waited for anyway; the step is remembered on the device."""
+        """Raise ``NotFiniteError`` with the first step whose loss was not finite.
+
+        Waits for the device, so it is called where something else waits, too.
+        """
         step = int(self.accelerator.gather(self._not_finite_at).min().item())
         if step < _FINITE:
             raise NotFiniteError(
-                f"the loss is not finite at step {step}. Lower optimizer.learning_rate, or look at "
+                f"the loss is not finite at step {step}. Lower optimizer.learning_rate, or check "
                 "the data of that step"
             )
 
     def log(self, logs: dict[str, float], *rest: Any) -> None:
+        """Log, unless a loss was not finite."""
         if "loss" in logs:
             self.require_finite()
         super().log(logs, *rest)
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._run.checkpoints)
+    def checkpoints_folder(self) -> Path:
+        """Return the folder in the run directory that checkpoints are written to."""
+        return self._run.checkpoints
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """trl's would write a model card into the run directory; transformers' is called."""
+    def save_checkpoint(self, write: Callable[[], None]) -> None:
+        """Write a checkpoint, seal it when it is whole, and remove the oldest.
+
+        Called on every rank. Raises ``NotSavedError`` if it cannot be written.
+        """
         step = int(self.state.global_step)
         self._stages.enter("save", step)
         self.require_finite()
@@ -97,7 +111,7 @@ class DurableTrainer(SFTTrainer):  # type: ignore[misc]
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
             self.accelerator.wait_for_everyone()
-            Trainer._save_checkpoint(self, model, trial)
+            write()
             self._save_unlogged(folder)
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
@@ -117,22 +131,14 @@ class DurableTrainer(SFTTrainer):  # type: ignore[misc]
         return folder / f"unlogged-{self.args.process_index}.json"
 
     def _save_unlogged(self, folder: Path) -> None:
-        """The loss since the last logged step: transformers would start from nothing."""
-        unlogged = {
-            "loss": self._tr_loss.item(),
-            "total": self._total_loss_scalar,
-            "last_logged_step": self._globalstep_last_logged,
-        }
-        self._unlogged(folder).write_text(json.dumps(unlogged), encoding="utf-8")
+        text = json.dumps(self.unlogged_loss()._asdict())
+        self._unlogged(folder).write_text(text, encoding="utf-8")
 
     def restore_unlogged(self, checkpoint: Path) -> None:
-        """When training has begun again: before that, transformers sets them to nothing."""
-        unlogged = json.loads(self._unlogged(checkpoint).read_bytes())
-        self._tr_loss += unlogged["loss"]
-        self._total_loss_scalar = unlogged["total"]
-        self._globalstep_last_logged = unlogged["last_logged_step"]
+        """Restore the loss that a checkpoint was saved with; called when training has begun."""
+        stored = json.loads(self._unlogged(checkpoint).read_bytes())
+        self.restore_unlogged_loss(UnloggedLoss(**stored))
 
-    def _load_from_checkpoint(self, *where: Any, **options: Any) -> None:
-        """peft would put loaded adapters in fp32."""
-        super()._load_from_checkpoint(*where, **options)
+    def checkpoint_loaded(self) -> None:
+        """Cast what is trained to the planned precision: peft loads adapters in fp32."""
         cast_trainable(self.model, self._plan.precision.trainable)

@@ -1,4 +1,4 @@
-"""Where a run happened: versions, hardware, settings. Names are chosen; no secret is among them."""
+"""Where a run happened: versions, hardware, and settings of a fixed list without secrets."""
 
 import os
 import platform
@@ -26,6 +26,7 @@ VARIABLES = (
 
 
 def describe_environment() -> dict[str, Any]:
+    """Return the content of ``environment.json``; sizes in bytes."""
     return {
         "python": python_version(),
         "platform": platform.platform(),
@@ -42,9 +43,9 @@ def describe_environment() -> dict[str, Any]:
 
 
 def _describe_gpu(index: int) -> dict[str, Any]:
-    found = torch.cuda.get_device_properties(index)
+    properties = torch.cuda.get_device_properties(index)
     return {
-        "name": found.name,
-        "capacity_bytes": found.total_memory,
-        "compute_capability": f"{found.major}.{found.minor}",
+        "name": properties.name,
+        "capacity_bytes": properties.total_memory,
+        "compute_capability": f"{properties.major}.{properties.minor}",
     }

@@ -1,4 +1,4 @@
-"""What a run really took: memory of each rank, time of each step."""
+"""Measurements of a run: memory of every rank, time of every step."""
 
 import statistics
 from collections.abc import Sequence
@@ -13,20 +13,22 @@ from launcher.run.process_memory import status_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankMemory:
-    """Bytes at the worst moment of one rank."""
+    """Memory of one rank, mostly at its largest moment."""
 
     rank: int
     peak_allocated_bytes: int | None
-    """``torch.cuda.max_memory_allocated``; nothing on the CPU."""
+    """``torch.cuda.max_memory_allocated``; None on the CPU."""
     peak_reserved_bytes: int | None
+    """``torch.cuda.max_memory_reserved``; None on the CPU."""
     device_used_bytes: int | None
-    """What the driver gave to all processes, at the end: the allocator returns nothing before."""
+    """Bytes that the driver has given to all processes at the end, when the allocator still holds
+    its peak; None on the CPU."""
     peak_resident_bytes: int
     """Resident memory of the process, libraries and mapped files included."""
     resident_before_model_bytes: int
-    """The same before the model was loaded: interpreter, libraries, process group."""
+    """Resident memory before the model was loaded: interpreter, libraries, process group."""
     longest_batch_tokens: int
-    """Of a row of the longest batch: memory was that of this length, not of the plan's."""
+    """Tokens of a row of the longest batch: memory is that of this length, not of the plan's."""
 
 
 def rank_memory(
@@ -36,6 +38,7 @@ def rank_memory(
     longest_batch_tokens: int,
     device: torch.device,
 ) -> RankMemory:
+    """Return the memory of this rank so far; its own device is ``device``."""
     on_gpu = device.type == "cuda"
     return RankMemory(
         rank=rank,
@@ -53,15 +56,15 @@ def _device_used_bytes(device: torch.device) -> int:
     return total_bytes - free_bytes
 
 
-def gather(own: Any) -> list[Any]:
-    """One object a rank, in rank order, on every rank."""
+def gather(value: Any) -> list[Any]:
+    """Return the values of all ranks, in rank order; called on every rank."""
     if not torch.distributed.is_initialized():
-        return [own]
-    everyone: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(everyone, own)
-    return everyone
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def typical_step_time_s(step_times: Sequence[float]) -> float:
-    """Median without the first step, which compiles and allocates."""
+    """Return the median in seconds without the first step, which compiles and allocates."""
     return statistics.median(step_times[1:] or step_times)

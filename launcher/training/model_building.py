@@ -1,6 +1,6 @@
 """A plan's model: loaded, quantized, with its adapter, every parameter in its planned precision.
 
-The conventions are the ones that the memory model counts:
+These are the conventions that the memory model counts:
 
 * without DeepSpeed, frozen parameters stay in 16 bit, trainable ones in fp32, and matrices
   are multiplied under autocast;
@@ -11,7 +11,6 @@ The conventions are the ones that the memory model counts:
   in 16 bit.
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Mxfp4Config
 from transformers.pytorch_utils import Conv1D
 
+from launcher.compat.bitsandbytes import silence_int8_casts
+from launcher.compat.transformers import set_experts_implementation
 from planner.plan.schema import AdapterSection, Plan
 from planner.plan.vocabulary import Precision
-
-logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-"""Every int8 product of every step would say that its input is cast to fp16."""
 
 DTYPES: dict[Precision, torch.dtype] = {
     "bf16": torch.bfloat16,
@@ -32,23 +30,22 @@ DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
 }
 
-
 EXPERTS_IMPLEMENTATION = "grouped_mm"
-"""transformers' own default at 5.23, on CUDA and on the CPU: all experts' products as one
-operator, so that no size depends on the router (planner/forward/experts.py)."""
-
+"""How routed experts are computed: all their products as one operator, so that no size depends on
+the router (planner/forward/experts.py). transformers' own default at 5.23, on any device."""
 
 INT8_THRESHOLD = 6.0
-"""Inputs as large as this leave their columns out of the int8 product (arXiv:2208.07339, section
+"""Size from which inputs keep their columns out of the int8 product (arXiv:2208.07339, section
 3.2); transformers' own default. How many there are depends on the data, so none is counted."""
 
 
 def build_model(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
-    """The model that is trained, adapter included."""
+    """Return the model that is trained, with its adapter, loaded from a checkpoint folder."""
     return with_adapter(plan, load_base(plan, checkpoint, device))
 
 
 def with_adapter(plan: Plan, model: Any) -> Any:
+    """Return the model with the plan's adapter; the model itself if the plan has none."""
     if plan.adapter is None:
         return model
     fp32_adapter = plan.precision.trainable == "fp32"
@@ -57,15 +54,17 @@ def with_adapter(plan: Plan, model: Any) -> Any:
 
 
 def stores_transposed(model: Any) -> bool:
-    """Whether the matrices are GPT-2's Conv1D, which peft must be told."""
+    """Return whether the matrices are GPT-2's Conv1D, which peft does not see by itself."""
     return any(isinstance(module, Conv1D) for module in model.modules())
 
 
 def base_dtype(plan: Plan) -> torch.dtype:
+    """Return the dtype of the base model's unquantized weights."""
     return DTYPES[plan.precision.trainable if plan.adapter is None else plan.precision.frozen]
 
 
 def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
+    """Return the base model of a checkpoint folder, quantized as the plan says, on the device."""
     model = AutoModelForCausalLM.from_pretrained(
         checkpoint,
         dtype=base_dtype(plan),
@@ -81,15 +80,16 @@ def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
 
 
 def pin_experts(model: Any) -> None:
-    """How routed experts are computed, where the model has any."""
-    if model._can_set_experts_implementation():
-        model.set_experts_implementation(EXPERTS_IMPLEMENTATION)
+    """Have routed experts computed as the memory model counts them, if the model has any."""
+    set_experts_implementation(model, EXPERTS_IMPLEMENTATION)
 
 
 def quantization_config(plan: Plan) -> BitsAndBytesConfig | None:
+    """Return transformers' settings for the plan's quantization; None if it has none."""
     if plan.quantization is None:
         return None
     if plan.quantization.quant_type == "int8":
+        silence_int8_casts()
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=INT8_THRESHOLD)
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -101,7 +101,10 @@ def quantization_config(plan: Plan) -> BitsAndBytesConfig | None:
 
 
 def _undone_mxfp4(plan: Plan, checkpoint: Path) -> Mxfp4Config | None:
-    """gpt-oss is published in MXFP4, which nothing trains: its weights are made 16 bit."""
+    """Return settings that make a checkpoint in MXFP4, which nothing trains, 16 bit.
+
+    gpt-oss is published in it; None for any other checkpoint.
+    """
     if plan.model.model_type != "gpt_oss":
         return None
     stored = AutoConfig.from_pretrained(checkpoint).to_dict().get("quantization_config")
@@ -109,6 +112,7 @@ def _undone_mxfp4(plan: Plan, checkpoint: Path) -> Mxfp4Config | None:
 
 
 def lora_config(adapter: AdapterSection, *, transposed: bool) -> LoraConfig:
+    """Return peft's settings for an adapter; ``transposed`` says that matrices are Conv1D's."""
     targets = adapter.target_modules
     return LoraConfig(
         task_type="CAUSAL_LM",
@@ -124,14 +128,14 @@ def lora_config(adapter: AdapterSection, *, transposed: bool) -> LoraConfig:
 
 
 def _device_map(plan: Plan, device: torch.device) -> dict[str, torch.device] | None:
-    """Straight to this rank's device; ZeRO-3 places its own shards of an unquantized model."""
+    """Return a map of all weights to this rank's device; None if ZeRO-3 places the shards."""
     if plan.parallel.zero_stage == 3 and plan.quantization is None:
         return None
     return {"": device}
 
 
 def cast_trainable(model: Any, precision: Precision) -> None:
-    """Put trainable parameters where the plan wants them; a trainer may have moved them."""
+    """Cast trainable parameters to a precision; a library may have cast them to another."""
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != DTYPES[precision]:
             parameter.data = parameter.data.to(DTYPES[precision])

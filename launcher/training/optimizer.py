@@ -1,17 +1,17 @@
-"""The plan's optimizer over a model's trained parameters, as transformers' trainer makes it."""
+"""The plan's optimizer for a model's trained parameters, as transformers' trainer makes it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from peft.optimizers import create_loraplus_optimizer
 from transformers import Trainer, TrainingArguments
 
+from launcher.compat.transformers import trainer_optimizer
 from planner.plan.schema import OptimizerSection
 
 
 def optimizer_settings(section: OptimizerSection) -> dict[str, Any]:
-    """The trainer's arguments that say which optimizer, and how it steps."""
+    """Return the trainer's arguments that say which optimizer, and how it steps."""
     return {
         "optim": section.name,
         "learning_rate": section.learning_rate,
@@ -21,16 +21,18 @@ def optimizer_settings(section: OptimizerSection) -> dict[str, Any]:
 
 
 def build_optimizer(section: OptimizerSection, model: Any) -> torch.optim.Optimizer:
-    """Without the rest of a trainer: one that is rehearsed has neither data nor a directory."""
+    """Return the optimizer without a trainer: a rehearsal has neither data nor a directory."""
     arguments = TrainingArguments(output_dir="unused", use_cpu=True, **optimizer_settings(section))
-    made: torch.optim.Optimizer = _Creator(model, arguments).create_optimizer()
-    return made
+    return trainer_optimizer(model, arguments)
 
 
 def lora_plus_optimizer(
     model: Any, arguments: TrainingArguments, *, ratio: float
 ) -> torch.optim.Optimizer:
-    """The same optimizer with a higher learning rate for the B matrices, as peft groups them."""
+    """Return the optimizer with a higher learning rate for the B matrices, as peft groups them.
+
+    ``ratio`` is that rate over the rate of the other parameters.
+    """
     kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
     made: torch.optim.Optimizer = create_loraplus_optimizer(
         model,
@@ -40,17 +42,3 @@ def lora_plus_optimizer(
         **settings,
     )
     return made
-
-
-class _Creator:
-    """What Trainer.create_optimizer reads of a trainer."""
-
-    optimizer = None
-    optimizer_cls_and_kwargs = None
-    create_optimizer: Callable[..., Any] = Trainer.create_optimizer
-    get_decay_parameter_names = Trainer.get_decay_parameter_names
-    get_optimizer_cls_and_kwargs = staticmethod(Trainer.get_optimizer_cls_and_kwargs)
-
-    def __init__(self, model: Any, arguments: TrainingArguments) -> None:
-        self.model = model
-        self.args = arguments

@@ -1,13 +1,13 @@
-"""trl's trainer set up as the plan says, no more and no less."""
+"""trl's trainer, set up exactly as the plan says."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from trl import SFTConfig
 
 from launcher.training.batch_clock import BatchClock
@@ -19,7 +19,10 @@ from planner.plan.schema import Plan
 
 
 def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
-    """Built before the model: it forms the process group, and ZeRO-3 shards while loading."""
+    """Return the trainer's arguments.
+
+    Make them before the model: they form the process group, and ZeRO-3 shards while loading.
+    """
     on_cpu = plan.hardware.device == "cpu"
     return SFTConfig(
         output_dir=str(run_directory),
@@ -88,8 +91,11 @@ def _optimization(plan: Plan) -> dict[str, Any]:
 
 
 def activation_checkpointing(plan: Plan) -> dict[str, Any]:
-    """Non-reentrant, but for adapters under ZeRO-3, whose gathered weights it cannot recompute,
-    and for products that would hold their inputs all the same."""
+    """Return the trainer's arguments for activation checkpointing.
+
+    It is non-reentrant, except for adapters under ZeRO-3, where it cannot recompute with gathered
+    weights, and for quantized products, which hold their inputs all the same.
+    """
     if not plan.activation_checkpointing:
         return {"gradient_checkpointing": False}
     reentrant = plan.adapter is not None and plan.parallel.zero_stage == 3
@@ -101,56 +107,62 @@ def activation_checkpointing(plan: Plan) -> dict[str, Any]:
     return {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": settings}
 
 
-class EndsLogged(TrainerCallback):  # type: ignore[misc]
-    """Logs the first and the last step too, whatever the plan's interval."""
+class LogFirstAndLast(TrainerCallback):  # type: ignore[misc]
+    """A callback that logs the first and the last step, too, whatever the plan's interval."""
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ask for a log behind those two steps."""
         if state.global_step in (1, state.max_steps):
             control.should_log = True
 
 
 class PlannedTrainer(DurableTrainer):
-    """trl's trainer with its fused loss head; counts tokens and times steps."""
+    """trl's trainer with its fused loss head, which counts tokens and times steps."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.add_callback(EndsLogged())
+        self.add_callback(LogFirstAndLast())
         self._tokens = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._logged_at = time.perf_counter()
         self._logged_step = 0
         self.batches = BatchClock()
 
     def get_batch_samples(self, batches: Any, *rest: Any, **named: Any) -> Any:
+        """Return the batches of one step, and time them."""
         return super().get_batch_samples(self.batches.timed(batches), *rest, **named)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        """Return the loss of a micro-batch, and count its tokens."""
         self._tokens += _num_tokens(inputs)
-        self.batches.saw(inputs["input_ids"].shape[-1])
+        self.batches.note_length(inputs["input_ids"].shape[-1])
         return super().training_step(model, inputs, *rest, **named)
 
     def restart_clock(self) -> None:
+        """Begin a new interval of speed."""
         self._tokens.zero_()
         self.batches.restart()
         self._logged_at = time.perf_counter()
         self._logged_step = self.state.global_step
 
     def evaluate(self, *inputs: Any, **options: Any) -> Any:
+        """Evaluate while the clock stands."""
         with self.clock_stopped():
             return super().evaluate(*inputs, **options)
 
-    def _save_checkpoint(self, *inputs: Any) -> None:
+    def save_checkpoint(self, write: Callable[[], None]) -> None:
+        """Save while the clock stands."""
         with self.clock_stopped():
-            super()._save_checkpoint(*inputs)
+            super().save_checkpoint(write)
 
     @contextmanager
     def clock_stopped(self) -> Iterator[None]:
-        """What is done here is no training, and slows none down in the metrics."""
+        """Leave the time of the block out of the speed that is logged."""
         began = time.perf_counter()
         yield
         self._logged_at += time.perf_counter() - began
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the speed since the last logged step to every log of a loss."""
+        """Log; a loss with the speed since the last logged step."""
         if "loss" in logs:
             tokens = self.accelerator.reduce(self._tokens, reduction="sum").item()
             seconds = time.perf_counter() - self._logged_at
@@ -163,18 +175,20 @@ class PlannedTrainer(DurableTrainer):
 
 
 class StandardLossTrainer(PlannedTrainer):
-    """The model's own cross-entropy, on logits of the whole vocabulary."""
+    """A trainer with the model's own cross-entropy, on logits of the whole vocabulary."""
 
     def planned_loss(self, *inputs: Any, **options: Any) -> Any:
-        return Trainer.compute_loss(self, *inputs, **options)
+        """Return transformers' loss."""
+        return self.standard_loss(*inputs, **options)
 
 
 def trainer_class(plan: Plan) -> type[PlannedTrainer]:
+    """Return the trainer with the plan's loss."""
     return PlannedTrainer if plan.loss == "fused" else StandardLossTrainer
 
 
 def _num_tokens(inputs: dict[str, Any]) -> torch.Tensor:
-    """Tokens of a batch without its padding; a packed batch has none."""
+    """Return the tokens of a batch without its padding, on its device."""
     mask = inputs.get("attention_mask")
     if mask is None:
         return torch.tensor(inputs["input_ids"].numel(), device=inputs["input_ids"].device)

@@ -1,4 +1,4 @@
-"""How a process joins the others of a run, or stands for one of them alone."""
+"""How a process joins the other ranks of a run, or forms a group of one."""
 
 import os
 from datetime import timedelta
@@ -6,6 +6,7 @@ from datetime import timedelta
 import torch
 import torch.distributed
 
+from launcher.compat.deepspeed import compile_no_collectives
 from planner.plan.schema import Plan
 
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
@@ -13,28 +14,32 @@ ALONE = dict(zip(RANK_VARIABLES, ("0", "0", "1", "1"), strict=True))
 
 
 def collective_limit_s(plan: Plan) -> int:
-    """Behind that of the watch, which names the rank that is waited for."""
+    """Return the seconds until a collective fails; the hang watch is earlier, and names a rank."""
     return 2 * plan.training.hang_limit_s
 
 
 def join_process_group(plan: Plan) -> None:
-    """One rank alone needs no group; DeepSpeed on the CPU must be told of gloo beforehand."""
+    """Join the group of all ranks where the trainer does not.
+
+    DeepSpeed on the CPU needs gloo to be chosen beforehand. A single rank needs no group, and must
+    not look like one of several.
+    """
     if plan.parallel.strategy == "single":
         for name in RANK_VARIABLES:
             os.environ.pop(name, None)
     elif plan.parallel.zero_stage and plan.hardware.device == "cpu":
         import deepspeed
 
-        _compile_no_collectives()
+        compile_no_collectives()
         limit = timedelta(seconds=collective_limit_s(plan))
         deepspeed.init_distributed("gloo", timeout=limit)
 
 
 def join_alone(plan: Plan) -> None:
-    """A group of one rank, without a network; DeepSpeed looks for its place in the environment."""
+    """Form a group of one rank without a network; DeepSpeed reads its rank in the environment."""
     os.environ.update(ALONE)
     if plan.parallel.zero_stage and plan.hardware.device == "cpu":
-        _compile_no_collectives()
+        compile_no_collectives()
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
             "nccl" if plan.hardware.device == "cuda" else "gloo",
@@ -42,10 +47,3 @@ def join_alone(plan: Plan) -> None:
             rank=0,
             world_size=1,
         )
-
-
-def _compile_no_collectives() -> None:
-    """DeepSpeed's own, in shared memory, take a minute and a compiler at their first use."""
-    import deepspeed
-
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -1,4 +1,4 @@
-"""What each rank runs: build the planned model, train it, save it, report.
+"""Main module of every rank: build the planned model, train it, save it, report.
 
 python -m torch.distributed.run ... -m launcher.training.rank RUN_DIRECTORY
 """
@@ -33,11 +33,16 @@ from launcher.run.process import stop_with_parent
 from launcher.run.process_memory import resident_bytes
 from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import write_json
-from launcher.training.callbacks import Answers, Continued, StageCallback, StopOnRequest
+from launcher.training.callbacks import (
+    RestoreUnloggedLoss,
+    StageCallback,
+    StopOnRequest,
+    WriteAnswers,
+)
 from launcher.training.environment import describe_environment
 from launcher.training.measurements import gather, rank_memory
 from launcher.training.model_building import build_model, cast_trainable
-from launcher.training.packed_batches import DocumentsApart, PackedCollator
+from launcher.training.packed_batches import CheckDocumentsApart, PackedCollator
 from launcher.training.planned_trainer import PlannedTrainer, trainer_class, training_arguments
 from launcher.training.process_group import join_process_group
 from launcher.training.report import Training, write_report
@@ -49,19 +54,22 @@ from planner.plan.schema import Plan
 
 
 class SetupCheck(TrainerCallback):  # type: ignore[misc]
-    """Stops before the first step when the libraries set up something else than planned."""
+    """A callback that stops before the first step if something else is set up than planned."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self.found: Setup | None = None
+        self.setup: Setup | None = None
+        """What is set up; None before training has begun."""
 
     def watch(self, trainer: PlannedTrainer) -> None:
+        """Check this trainer when its training begins."""
         self._trainer = trainer
         trainer.add_callback(self)
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self.found = setup_of(self._trainer)
-        require_as_planned(self._plan, self.found)
+        """Read the setup, compare it with the plan, and start the clock of the first step."""
+        self.setup = setup_of(self._trainer)
+        require_as_planned(self._plan, self.setup)
         self._trainer.restart_clock()
 
 
@@ -71,15 +79,21 @@ class Start:
 
     stages: Stages
     checkpoint: str | None
+    """Folder of the checkpoint; None to begin at the first step."""
 
     @property
     def step(self) -> int:
+        """Number of steps that are made already."""
         return 0 if self.checkpoint is None else step_of(Path(self.checkpoint))
 
 
 def train(
     run: RunDirectory, rank: int, screen: TextIO, *, stages: Stages, verified: Path | None
 ) -> None:
+    """Train a run directory's plan as one of its ranks, and write the result and the report.
+
+    ``screen`` is what the terminal shows; ``verified`` a checkpoint that need not be read again.
+    """
     plan = read_spec(Plan, run.plan)
     inputs = read_inputs(run)
     stages.enter("load", 0)
@@ -118,25 +132,28 @@ def train(
     ranks = gather(memory)
     start.stages.enter("save", trainer.state.global_step)
     save_result(plan, trainer, run.result(plan))
-    if reporter is not None and check.found is not None:
+    if reporter is not None and check.setup is not None:
         training = Training(
             num_steps=trainer.state.global_step,
             tokens_per_second=reporter.tokens_per_second,
             step_times_s=times.step_times_s,
             run_time_s=run_time_s,
         )
-        write_report(run, plan, inputs=inputs, setup=check.found, training=training, ranks=ranks)
+        write_report(run, plan, inputs=inputs, setup=check.setup, training=training, ranks=ranks)
 
 
 def agreed_checkpoint(run: RunDirectory, rank: int, verified: Path | None) -> str | None:
-    """Rank 0 looks, so that ranks which torch elastic has started again go on together."""
+    """Return the checkpoint to resume from, the same on every rank; None without one.
+
+    Rank 0 looks for it, so that ranks which torch elastic has restarted resume together.
+    """
     saved = last_whole(run.checkpoints, verified)[0] if rank == 0 else None
-    found: list[str | None] = gather(None if saved is None else str(saved.folder))
-    return found[0]
+    folders: list[str | None] = gather(None if saved is None else str(saved.folder))
+    return folders[0]
 
 
 def train_to_end(trainer: PlannedTrainer, reporter: Reporter | None, start: Start) -> None:
-    """To the last step, or to where something fails: the terminal is given back either way."""
+    """Train to the last step; the terminal is restored if that fails."""
     try:
         trainer.train(resume_from_checkpoint=start.checkpoint)
     except BaseException:
@@ -148,12 +165,13 @@ def train_to_end(trainer: PlannedTrainer, reporter: Reporter | None, start: Star
 def add_callbacks(
     trainer: PlannedTrainer, plan: Plan, run: RunDirectory, start: Start
 ) -> StopOnRequest:
+    """Add the callbacks of a run, and return the one that knows of a request to stop."""
     trainer.add_callback(StageCallback(start.stages))
     if start.checkpoint is not None:
-        trainer.add_callback(Continued(trainer, Path(start.checkpoint)))
+        trainer.add_callback(RestoreUnloggedLoss(trainer, Path(start.checkpoint)))
     evaluation = plan.training.evaluation
     if evaluation is not None:
-        trainer.add_callback(Answers(plan, trainer, run, trainer.eval_dataset))
+        trainer.add_callback(WriteAnswers(plan, trainer, run, trainer.eval_dataset))
         if evaluation.early_stop_patience is not None:
             trainer.add_callback(EarlyStoppingCallback(evaluation.early_stop_patience))
     stop = StopOnRequest(plan, run, start.stages)
@@ -162,6 +180,7 @@ def add_callbacks(
 
 
 def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs) -> PlannedTrainer:
+    """Return the trainer with the planned model, its tokenizer and its data."""
     set_seed(plan.training.seed)
     tokenizer = AutoTokenizer.from_pretrained(inputs.checkpoint)
     use_plain_template_if_none(tokenizer)
@@ -177,13 +196,14 @@ def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs)
         processing_class=tokenizer,
     )
     if plan.batch.packing:
-        trainer.add_callback(DocumentsApart())
+        trainer.add_callback(CheckDocumentsApart())
     # trl puts the adapters of a quantized model in bf16
     cast_trainable(trainer.model, plan.precision.trainable)
     return trainer
 
 
 def begin_files(plan: Plan, run: RunDirectory, inputs: Inputs, start: Start) -> None:
+    """Write what is known before the first step, and drop rows of steps that are made again."""
     begin_attempt(run, attempt_of(plan, from_step=start.step))
     if run.node is not None:
         write_json(RunDirectory(run.path).inputs, asdict(inputs))
@@ -193,7 +213,7 @@ def begin_files(plan: Plan, run: RunDirectory, inputs: Inputs, start: Start) -> 
 
 
 def keep_rows(file: Path, last_step: int) -> None:
-    """Forget what was logged behind the checkpoint: those steps are made again."""
+    """Drop the rows behind a step, and a row that was cut off, from a file of JSON lines."""
     if file.is_file():
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [
@@ -203,18 +223,19 @@ def keep_rows(file: Path, last_step: int) -> None:
 
 
 def arguments() -> argparse.ArgumentParser:
+    """Return the command line of a rank."""
     parser = argparse.ArgumentParser(prog="launcher.training.rank")
     parser.add_argument("run", type=Path)
-    parser.add_argument("--address", help="of this node, of several that share the folder")
-    parser.add_argument("--verified", type=Path, help="a checkpoint that need not be read again")
+    parser.add_argument("--address", help="address of this node, if several share the folder")
+    parser.add_argument("--verified", type=Path, help="checkpoint that need not be read again")
     return parser
 
 
 def main() -> NoReturn:
-    """Ends the process itself, well or not: see ``leave``."""
+    """Run one rank, and end the process as ``leave`` does."""
     stop_with_parent()
-    given = arguments().parse_args()
-    run = RunDirectory(given.run, given.address)
+    options = arguments().parse_args()
+    run = RunDirectory(options.run, options.address)
     rank = int(os.environ["RANK"])
     forget_failure(run.ranks, rank)
     screen = redirect_output(run.rank_log(rank))
@@ -223,7 +244,7 @@ def main() -> NoReturn:
     faulthandler.register(signal.SIGUSR1, all_threads=False)
     stages = Stages(run.rank_place(rank), rank, run.node)
     try:
-        train(run, rank, screen, stages=stages, verified=given.verified)
+        train(run, rank, screen, stages=stages, verified=options.verified)
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
@@ -236,10 +257,10 @@ def main() -> NoReturn:
 
 
 def leave(screen: TextIO, code: int) -> NoReturn:
-    """End at once: all is written, and gloo's threads may still be waiting under DeepSpeed.
+    """End the process at once: all is written, and gloo's threads may still wait under DeepSpeed.
 
-    Unwinding the process around such a thread aborts it ("terminate called without an
-    active exception"), and a run that has succeeded would be reported as failed.
+    Python's own way to end would abort around such a thread ("terminate called without an active
+    exception"), and a run that has succeeded would be reported as failed.
     """
     for stream in (screen, sys.stdout, sys.stderr):
         stream.flush()

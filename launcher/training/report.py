@@ -1,4 +1,4 @@
-"""``report.json``: what was predicted beside what was measured."""
+"""``report.json``: the prediction of a run beside its measurements."""
 
 import json
 import statistics
@@ -21,12 +21,15 @@ REPORT_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """How the training went, as rank 0 saw it."""
+    """Speed of a training, as rank 0 has measured it."""
 
     num_steps: int
     tokens_per_second: Sequence[float]
+    """Tokens per second of all ranks, by logged step."""
     step_times_s: Sequence[float]
+    """Seconds by step."""
     run_time_s: float
+    """Seconds from the first step to the last, with saving and evaluation."""
 
 
 def write_report(
@@ -38,6 +41,7 @@ def write_report(
     training: Training,
     ranks: Sequence[RankMemory],
 ) -> None:
+    """Write the report of a finished run."""
     losses = logged_losses(run)
     write_json(
         run.report,
@@ -60,13 +64,16 @@ def write_report(
 
 
 def logged_losses(run: RunDirectory) -> list[float]:
-    """Of every logged step, those before an interruption too."""
+    """Return the loss of every logged step, with those before an interruption."""
     lines = run.metrics.read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["loss"] for line in lines]
 
 
 def measured(training: Training, ranks: Sequence[RankMemory]) -> dict[str, Any]:
-    """The most loaded rank decides; the first step, which sets everything up, is left out."""
+    """Return the measurements as the report has them.
+
+    Memory is that of the rank with the most; speed leaves out the first step, which sets up.
+    """
     return {
         "peak_allocated_bytes": _most(rank.peak_allocated_bytes for rank in ranks),
         "peak_reserved_bytes": _most(rank.peak_reserved_bytes for rank in ranks),

@@ -1,9 +1,10 @@
-"""The trained adapter or model on disk: safetensors beside its tokenizer, whole or not at all."""
+"""The trained adapter or model on disk: safetensors and its tokenizer, whole or absent."""
 
 import shutil
 from pathlib import Path
 from typing import Any
 
+from launcher.compat.deepspeed import gathered_weights
 from launcher.faults.failure import NotSavedError
 from launcher.storage.whole_folders import whole_folder
 from launcher.training.model_building import cast_trainable
@@ -12,15 +13,16 @@ from planner.plan.schema import Plan
 
 
 def save_result(plan: Plan, trainer: Any, target: Path) -> None:
-    """Called on every rank, because gathering shards is everyone's work; rank 0 writes.
+    """Write the adapter or the model. Called on every rank: all gather shards, and rank 0 writes.
 
-    A full model is written in the precision its matrices were multiplied in.
+    A full model is written in the precision in which its matrices were multiplied. Raises
+    ``NotSavedError`` if it cannot be written.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     options: dict[str, Any] = {}
     if plan.parallel.zero_stage == 3:
-        options["state_dict"] = trainer.model_wrapped._zero3_consolidated_16bit_state_dict(
-            exclude_frozen_parameters=plan.adapter is not None
+        options["state_dict"] = gathered_weights(
+            trainer.model_wrapped, with_frozen=plan.adapter is None
         )
     elif plan.adapter is None:
         cast_trainable(model, plan.precision.compute)
@@ -41,7 +43,7 @@ def _write(model: Any, tokenizer: Any, target: Path, options: dict[str, Any]) ->
 
 
 def why_not_saved(what: str, target: Path, error: Exception) -> str:
-    """One line, with the room there is: a library's error seldom names a full disk."""
+    """Return one line with the free disk space: a library's error seldom names a full disk."""
     lines = str(error).strip().splitlines()
     reason = lines[0] if lines else type(error).__name__
     free = f"{shutil.disk_usage(target.parent).free / MIB:,.0f} MiB of disk are free there"

@@ -1,7 +1,7 @@
-"""Is what runs what was planned? Read off the live objects, once, before the first step.
+"""Check that what runs is what was planned, on the live objects, once, before the first step.
 
-Libraries change models behind one's back: an adapter is cast, DeepSpeed is skipped, a
-master copy appears. Each of these costs memory that the plan did not count.
+Libraries change models unasked: an adapter is cast, DeepSpeed is skipped, a master copy appears.
+Each of these costs memory that the plan did not count.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,10 +11,18 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from launcher.compat.accelerate import inner_optimizer
+from launcher.compat.bitsandbytes import num_packed_elements
+from launcher.compat.deepspeed import (
+    ZERO_OPTIMIZERS,
+    is_engine,
+    num_sharded_elements,
+    user_optimizer,
+)
 from launcher.training.model_building import DTYPES
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import Plan
-from planner.plan.vocabulary import Strategy, ZeroStage
+from planner.plan.vocabulary import Strategy
 
 QUANTIZED_DTYPES = {"nf4": "uint8", "int8": "int8"}
 
@@ -29,24 +37,18 @@ ENGINES: dict[Strategy, str] = {
     "zero2": DEEPSPEED,
     "zero3": DEEPSPEED,
 }
-ZERO_OPTIMIZERS: dict[ZeroStage, str | None] = {
-    0: None,
-    1: "DeepSpeedZeroOptimizer",
-    2: "DeepSpeedZeroOptimizer",
-    3: "DeepSpeedZeroOptimizer_Stage3",
-}
 
 
 class PlanMismatchError(RuntimeError):
-    """The libraries set up something else than the plan says: a bug, here or there."""
+    """A difference between the plan and what the libraries have set up: a bug, here or there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What is about to train, as found."""
+    """What is about to train, read from the live objects."""
 
     num_params: int
-    """Of the base model, quantized weights counted as the numbers they stand for."""
+    """Parameters of the base model, quantized ones counted as the numbers they stand for."""
     trainable_params: int
     frozen_dtypes: tuple[str, ...]
     trainable_dtypes: tuple[str, ...]
@@ -58,11 +60,11 @@ class Setup:
     zero_optimizer_class: str | None
     autocast_dtype: str | None
     scales_gradients: bool
-    """Of fp16, whose small gradients would be lost."""
+    """Whether losses are scaled, as in fp16, whose small gradients would vanish."""
 
 
 def setup_of(trainer: Any) -> Setup:
-    """Facts of a trainer whose training has begun."""
+    """Return the setup of a trainer whose training has begun."""
     named = list(trainer.model.named_parameters())
     trainable = [p for _, p in named if p.requires_grad]
     engine = trainer.model_wrapped
@@ -84,16 +86,15 @@ def setup_of(trainer: Any) -> Setup:
 
 
 def num_elements(parameter: Any) -> int:
-    """Numbers that a parameter stands for: packed in 4 bit, sharded, or plain."""
-    if hasattr(parameter, "ds_numel"):
-        return int(parameter.ds_numel)
-    if hasattr(parameter, "quant_state") and parameter.quant_state is not None:
-        return int(parameter.quant_state.shape.numel())
+    """Return how many numbers a parameter stands for: packed in 4 bit, sharded, or plain."""
+    for count in (num_sharded_elements(parameter), num_packed_elements(parameter)):
+        if count is not None:
+            return count
     return int(parameter.numel())
 
 
 def mismatches(plan: Plan, setup: Setup) -> list[str]:
-    """Every difference between plan and setup, a sentence each."""
+    """Return one sentence per difference between plan and setup."""
     zero_stage = plan.parallel.zero_stage
     pairs: list[tuple[str, object, object]] = [
         ("parameters", plan.model.num_params, setup.num_params),
@@ -112,21 +113,29 @@ def mismatches(plan: Plan, setup: Setup) -> list[str]:
         if plan.quantization is not None:
             frozen.add(QUANTIZED_DTYPES[plan.quantization.quant_type])
         pairs.append(("frozen precision", tuple(sorted(frozen)), setup.frozen_dtypes))
-    return [f"{what}: planned {want}, found {got}" for what, want, got in pairs if want != got]
+    return [
+        f"{what}: planned {planned}, found {actual}"
+        for what, planned, actual in pairs
+        if planned != actual
+    ]
 
 
 def require_as_planned(plan: Plan, setup: Setup) -> None:
-    found = mismatches(plan, setup)
-    if found:
-        raise PlanMismatchError("this is not what was planned. " + "; ".join(found))
+    """Raise ``PlanMismatchError`` with all differences between plan and setup, if there is one."""
+    differences = mismatches(plan, setup)
+    if differences:
+        raise PlanMismatchError(f"the setup is not the planned one: {'; '.join(differences)}")
 
 
 def require_same_data(keys: Sequence[str]) -> None:
-    """Of every rank, the key of what it trains on: nodes prepare their data by themselves."""
-    other = next((rank for rank, key in enumerate(keys) if key != keys[0]), None)
-    if other is not None:
+    """Raise ``PlanMismatchError`` if ranks train on different data, by their keys in rank order.
+
+    Nodes prepare their data by themselves.
+    """
+    different = next((rank for rank, key in enumerate(keys) if key != keys[0]), None)
+    if different is not None:
         raise PlanMismatchError(
-            f"rank {other} has prepared other data than rank 0 ({keys[other]}, {keys[0]}): the "
+            f"rank {different} has different data than rank 0 ({keys[different]}, {keys[0]}): the "
             "data files or the tokenizer differ between their nodes"
         )
 
@@ -134,15 +143,15 @@ def require_same_data(keys: Sequence[str]) -> None:
 def _engine_kind(engine: Any) -> str:
     if isinstance(engine, DistributedDataParallel):
         return DATA_PARALLEL
-    if type(engine).__module__.startswith("deepspeed."):
+    if is_engine(engine):
         return DEEPSPEED
     return PLAIN_TORCH
 
 
 def _optimizer_class(trainer: Any, kind: str) -> str:
     if kind == DEEPSPEED:
-        return type(trainer.model_wrapped.basic_optimizer).__name__
-    return type(trainer.optimizer.optimizer).__name__
+        return type(user_optimizer(trainer.model_wrapped)).__name__
+    return type(inner_optimizer(trainer.optimizer)).__name__
 
 
 def _autocast_dtype(trainer: Any, kind: str) -> str | None:

@@ -5,8 +5,8 @@ from collections.abc import Collection
 import torch
 from litgpt.lora import GPT, Config, mark_only_lora_as_trainable
 from litgpt.utils import chunked_cross_entropy
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from launcher.compat.torch import fake_tensors
 from launcher.rehearsal.operator_rules import CUDA_RULES
 from launcher.rehearsal.patched_functions import replaced_functions
 from launcher.rehearsal.tracer import Tracer
@@ -17,8 +17,7 @@ def traced_peak(
 ) -> int:
     """Bytes beside the weights at the largest moment of a first micro-batch with LoRA."""
     tracer = Tracer(CUDA_RULES)
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with replaced_functions(on_cuda=True), fake, tracer:
+    with replaced_functions(on_cuda=True), fake_tensors(), tracer:
         model = _model(name, targets, layers)
         before = tracer.live_bytes - _table_bytes(model)
         model.max_seq_length = length

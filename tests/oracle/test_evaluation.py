@@ -39,7 +39,7 @@ def test_an_evaluation_takes_what_is_predicted(name: str, method: Method) -> Non
     trl_utils.add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
     tracer = Tracer(ENGINE_RULES, left_out=("weights",))
     for tensor in (*model.parameters(), *model.buffers()):
-        tracer.own(tensor, "weights")
+        tracer.assign(tensor, "weights")
     ids = torch.randint(1, work.model.vocab_size, (1, SEQUENCE_LENGTH))
     autocast = torch.autocast("cpu", torch.bfloat16)
     with tracer, tracer.phase("forward"), torch.no_grad(), autocast:

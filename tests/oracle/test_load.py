@@ -96,7 +96,7 @@ def traced_load(work: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def copied(tensor: Any, device: Any = None, dtype: Any = None) -> torch.Tensor:
         with _disable_current_modes():
             mapped = tensor[...]
-        tracer.elsewhere(mapped)
+        tracer.made_on_host(mapped)
         alone: torch.Tensor = mapped.to(device=device, dtype=dtype, copy=True)
         return alone
 
@@ -138,7 +138,7 @@ def test_first_rank_stacks_on_the_host(tmp_path: Path) -> None:
     files = load_file(tmp_path / "model.safetensors")
     tracer = Tracer()
     for tensor in (*files.values(), *model.parameters(), *model.buffers()):
-        tracer.elsewhere(tensor)
+        tracer.made_on_host(tensor)
     with tracer, tracer.phase("load"):
         made = apply_conversions(model, files, get_model_conversion_mapping(model))
         for parameters in made:

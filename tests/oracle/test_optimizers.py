@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from msgspec import structs
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from launcher.compat.torch import fake_tensors
 from launcher.rehearsal.operator_rules import CUDA_RULES
 from launcher.rehearsal.patched_functions import replaced_functions
 from launcher.rehearsal.tracer import Tracer
@@ -46,7 +46,7 @@ def workload(name: str, method: Method, shape: str, decay: float = 0.0) -> Workl
 def world(device: Device) -> Iterator[None]:
     """Real tensors for a plan on the CPU; for CUDA fake ones, and CUDA's defaults."""
     on_cuda = device == "cuda"
-    fake: Any = FakeTensorMode(allow_non_fake_inputs=True) if on_cuda else nullcontext()
+    fake: Any = fake_tensors() if on_cuda else nullcontext()
     with replaced_functions(on_cuda=on_cuda), fake:
         yield
 
@@ -74,8 +74,8 @@ def traced_step(work: Workload, device: Device, zero_stage: ZeroStage = 0) -> tu
         settings = work.settings.optimizer
         for parameter in trained:
             assert parameter.grad is not None
-            tracer.own(parameter, "weights")
-            tracer.own(parameter.grad, "weights")
+            tracer.assign(parameter, "weights")
+            tracer.assign(parameter.grad, "weights")
         with tracer:
             optimizer = build_optimizer(settings, model)
             optimizer.step()

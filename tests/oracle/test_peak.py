@@ -99,9 +99,9 @@ def traced_peak(work: Workload, layout: Layout, *, zero_stage: ZeroStage) -> int
     shape = (layout.micro_batch_size, SEQUENCE_LENGTH)
     tracer = Tracer(ENGINE_RULES, left_out=("weights",))
     for tensor in (*model.parameters(), *model.buffers()):
-        tracer.own(tensor, "weights")
+        tracer.assign(tensor, "weights")
         if getattr(tensor, "SCB", None) is not None:
-            tracer.own(tensor.SCB, "weights")
+            tracer.assign(tensor.SCB, "weights")
     with tracer, tracer.phase("backward"):
         ids = torch.randint(1, work.model.vocab_size, shape)
         mask = torch.ones_like(ids)

@@ -22,6 +22,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
+from launcher.compat.deepspeed import gathered_weights
 from launcher.rehearsal.tracer import Tracer
 from launcher.training.deepspeed_config import deepspeed_config
 from launcher.training.planned_trainer import activation_checkpointing
@@ -124,15 +125,13 @@ def gather_to_save(engine: Any, case: ZeroCase) -> None:
     """As launcher/training/saving.py; what it takes to host memory is not counted here."""
     if case.layout.zero_stage == 3:
         with patch.object(torch.Tensor, "cpu", lambda _: None):
-            engine._zero3_consolidated_16bit_state_dict(
-                exclude_frozen_parameters=case.method != "full"
-            )
+            gathered_weights(engine, with_frozen=case.method == "full")
 
 
 def mapped(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     """A tensor of a checkpoint's file is on the host."""
     result = func(*args, **kwargs)
-    tracer.elsewhere(result)
+    tracer.made_on_host(result)
     return result
 
 

@@ -155,8 +155,8 @@ def test_time_without_batches_is_counted() -> None:
     assert clock.seconds >= 0.05
     clock.restart()
     assert clock.seconds == 0.0
-    clock.saw(7)
-    clock.saw(5)
+    clock.note_length(7)
+    clock.note_length(5)
     assert clock.longest == 7
 
 

@@ -15,11 +15,12 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
+from launcher.compat.requirements import Package
 from launcher.doctor import driver_and_cards, examination, packages, system
 from launcher.doctor.examination import CHECKS, examine, print_table
 from launcher.doctor.finding import Finding, failed, passed, warned
-from launcher.doctor.subject import Patient, TorchFacts
-from launcher.doctor.trials import ending
+from launcher.doctor.probe_runner import ending
+from launcher.doctor.subject import Subject, TorchFacts
 from planner.base.units import GIB, MIB
 from planner.hardware.detect import cluster_from, cuda_environment
 from planner.hardware.machine_readings import (
@@ -61,13 +62,13 @@ NO_GPU = NvmlReading(problem="There is no NVIDIA driver (libnvidia-ml.so.1) here
 HOST = HostReading(cpu_name="Some CPU", cores=8, total_bytes=64 * GIB, available_bytes=60 * GIB)
 
 
-def patient(
+def subject(
     reading: NvmlReading = TWO,
     torch: TorchFacts | None = TORCH,
     environ: Mapping[str, str] | None = None,
-) -> Patient:
+) -> Subject:
     machine = Machine(nvml=reading, host=HOST, environment=cuda_environment(environ or {}))
-    return Patient(machine=machine, environ=environ or {}, directory=Path.cwd(), torch=torch)
+    return Subject(machine=machine, environ=environ or {}, directory=Path.cwd(), torch=torch)
 
 
 def with_cards(**changes: Any) -> NvmlReading:
@@ -82,7 +83,7 @@ BOTH_OFF = {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
 ONE_LOST = structs.replace(
     TWO, devices=TWO.devices[:1], lost=("GPU 1 does not answer (GPU is lost).",)
 )
-UNKNOWN = "not looked at while the driver does not answer"
+UNKNOWN = "not checked: the driver does not answer"
 NVLINK = structs.replace(
     with_cards(name="NVIDIA A100-SXM4-80GB"),
     pairs=(PairReading(one=0, other=1, nvlinks=12, p2p=True),),
@@ -92,98 +93,98 @@ NVLINK = structs.replace(
 @pytest.mark.parametrize(
     ("check", "given", "verdict", "words"),
     [
-        (driver_and_cards.driver, patient(), "pass", "580.65.06, runs CUDA up to 13.0"),
-        (driver_and_cards.driver, patient(NO_GPU), "warn", "training runs on the CPU"),
-        (driver_and_cards.driver, patient(MISMATCH), "fail", "restart the machine"),
+        (driver_and_cards.driver, subject(), "pass", "580.65.06, runs CUDA up to 13.0"),
+        (driver_and_cards.driver, subject(NO_GPU), "warn", "training runs on the CPU"),
+        (driver_and_cards.driver, subject(MISMATCH), "fail", "restart the machine"),
         (
             driver_and_cards.gpus,
-            patient(),
+            subject(),
             "pass",
             "2 x NVIDIA GeForce RTX 4090, 23.64 GiB free, PCIe",
         ),
-        (driver_and_cards.gpus, patient(with_cards(free_bytes=GIB)), "warn", "is in use"),
-        (driver_and_cards.gpus, patient(NO_GPU), "pass", "none; Some CPU, 8 cores"),
-        (driver_and_cards.gpus, patient(LOST), "fail", "GPU 0 does not answer"),
-        (driver_and_cards.gpus, patient(ONE_LOST), "warn", "see dmesg for Xid errors"),
-        (driver_and_cards.gpus, patient(MISMATCH), "pass", UNKNOWN),
-        (driver_and_cards.cuda_and_torch, patient(MISMATCH), "pass", UNKNOWN),
-        (driver_and_cards.architecture, patient(MISMATCH), "pass", UNKNOWN),
-        (driver_and_cards.peer_access, patient(MISMATCH), "pass", UNKNOWN),
-        (driver_and_cards.cuda_and_torch, patient(), "pass", "CUDA 13.0, NCCL 2.29.3"),
+        (driver_and_cards.gpus, subject(with_cards(free_bytes=GIB)), "warn", "is in use"),
+        (driver_and_cards.gpus, subject(NO_GPU), "pass", "none; Some CPU, 8 cores"),
+        (driver_and_cards.gpus, subject(LOST), "fail", "GPU 0 does not answer"),
+        (driver_and_cards.gpus, subject(ONE_LOST), "warn", "see dmesg for Xid errors"),
+        (driver_and_cards.gpus, subject(MISMATCH), "pass", UNKNOWN),
+        (driver_and_cards.cuda_and_torch, subject(MISMATCH), "pass", UNKNOWN),
+        (driver_and_cards.architecture, subject(MISMATCH), "pass", UNKNOWN),
+        (driver_and_cards.peer_access, subject(MISMATCH), "pass", UNKNOWN),
+        (driver_and_cards.cuda_and_torch, subject(), "pass", "CUDA 13.0, NCCL 2.29.3"),
         (
             driver_and_cards.cuda_and_torch,
-            patient(torch=None),
+            subject(torch=None),
             "fail",
             "pip install 'tuneplan[train]'",
         ),
-        (driver_and_cards.cuda_and_torch, patient(NO_GPU), "pass", "no GPU to agree on"),
+        (driver_and_cards.cuda_and_torch, subject(NO_GPU), "pass", "no GPU here"),
         (
             driver_and_cards.cuda_and_torch,
-            patient(torch=replace(TORCH, cuda=None)),
+            subject(torch=replace(TORCH, cuda=None)),
             "fail",
             "is built for the CPU, and 2 GPUs are here",
         ),
         (
             driver_and_cards.cuda_and_torch,
-            patient(OLD),
+            subject(OLD),
             "fail",
             "needs driver 580 for CUDA 13.0, and 535.104",
         ),
         (
             driver_and_cards.cuda_and_torch,
-            patient(OLD, torch=replace(TORCH, cuda="12.8")),
+            subject(OLD, torch=replace(TORCH, cuda="12.8")),
             "pass",
             "CUDA 12.8",
         ),
         (
             driver_and_cards.cuda_and_torch,
-            patient(torch=replace(TORCH, num_devices=1)),
+            subject(torch=replace(TORCH, num_devices=1)),
             "fail",
             "finds 1 of 2 GPUs",
         ),
-        (driver_and_cards.architecture, patient(), "pass", "kernels for compute capability 8.9"),
+        (driver_and_cards.architecture, subject(), "pass", "kernels for compute capability 8.9"),
         (
             driver_and_cards.architecture,
-            patient(with_cards(compute_capability="6.1")),
+            subject(with_cards(compute_capability="6.1")),
             "fail",
             "6.1, only for",
         ),
         (
             driver_and_cards.architecture,
-            patient(with_cards(compute_capability="12.1")),
+            subject(with_cards(compute_capability="12.1")),
             "pass",
             "12.1",
         ),
-        (driver_and_cards.bf16, patient(), "pass", "compute capability 8.9"),
+        (driver_and_cards.bf16, subject(), "pass", "compute capability 8.9"),
         (
             driver_and_cards.bf16,
-            patient(with_cards(compute_capability="7.5")),
+            subject(with_cards(compute_capability="7.5")),
             "warn",
             "7.5 has no bf16",
         ),
-        (driver_and_cards.bf16, patient(NO_GPU), "warn", "emulates"),
-        (driver_and_cards.peer_access, patient(), "pass", "through host memory"),
+        (driver_and_cards.bf16, subject(NO_GPU), "warn", "emulates"),
+        (driver_and_cards.peer_access, subject(), "pass", "through host memory"),
         (
             driver_and_cards.peer_access,
-            patient(OLD),
+            subject(OLD),
             "fail",
             "export NCCL_P2P_DISABLE=1 NCCL_IB_DISABLE=1",
         ),
-        (driver_and_cards.peer_access, patient(OLD, environ=BOTH_OFF), "pass", "as it must be"),
-        (driver_and_cards.peer_access, patient(NVLINK), "pass", "NVLink"),
+        (driver_and_cards.peer_access, subject(OLD, environ=BOTH_OFF), "pass", "as needed here"),
+        (driver_and_cards.peer_access, subject(NVLINK), "pass", "NVLink"),
         (
             driver_and_cards.peer_access,
-            patient(NVLINK, environ=BOTH_OFF),
+            subject(NVLINK, environ=BOTH_OFF),
             "warn",
             "unset NCCL_P2P_DISABLE",
         ),
-        (driver_and_cards.peer_access, patient(NO_GPU), "pass", "not needed"),
+        (driver_and_cards.peer_access, subject(NO_GPU), "pass", "not needed"),
     ],
 )
-def test_cards(check: Any, given: Patient, verdict: str, words: str) -> None:
+def test_cards(check: Any, given: Subject, verdict: str, words: str) -> None:
     finding: Finding = check(given)
     assert finding.verdict == verdict
-    assert words in f"{finding.found} {finding.remedy}"
+    assert words in f"{finding.facts} {finding.remedy}"
     assert (finding.remedy is None) == (verdict == "pass")
 
 
@@ -195,7 +196,7 @@ def test_the_doctor_and_the_plan_agree_on_a_driver() -> None:
         environment={},
         torch=TorchReading(version="2.13.0+cu130", cuda="13.0"),
     )
-    here = Patient(machine=machine, environ={}, directory=Path.cwd(), torch=TORCH)
+    here = Subject(machine=machine, environ={}, directory=Path.cwd(), torch=TORCH)
     assert driver_and_cards.cuda_and_torch(here).verdict == "fail"
     assert any("CUDA 13 needs 580 or newer" in note for note in cluster_from(machine).notes)
 
@@ -221,7 +222,7 @@ def test_open_files_of_this_process(soft: int, verdict: str) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
     try:
-        finding = system.open_files(patient())
+        finding = system.open_files(subject())
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert finding.verdict == verdict
@@ -229,40 +230,45 @@ def test_open_files_of_this_process(soft: int, verdict: str) -> None:
 
 
 def test_packages_against_their_declared_bounds() -> None:
-    declared = ["rich>=13.7", 'torch>=2.11; extra == "train"', 'mypy>=1.15; extra == "dev"']
-    known = {"rich": "14.0", "torch": "2.13.0+cpu"}
-    assert packages.judge_packages(declared, known.get).verdict == "pass"
-    old = packages.judge_packages(declared, {**known, "torch": "2.4.1"}.get)
-    assert (old.verdict, old.found) == ("fail", "torch 2.4.1 (>=2.11 is needed)")
-    missing = packages.judge_packages(declared, {"rich": "14.0"}.get)
-    assert (missing.verdict, missing.found) == ("fail", "not installed: torch")
-    assert packages.packages(patient()).verdict == "pass"
+    rich = Package(name="rich", bounds=">=13.7", installed="14.0", standing="tested")
+    torch = Package(name="torch", bounds=">=2.11,<2.14", installed="2.13.0", standing="tested")
+    assert packages.judge_packages([rich, torch]).verdict == "pass"
+    old = packages.judge_packages([rich, replace(torch, installed="2.4.1", standing="too_old")])
+    assert (old.verdict, old.facts) == ("fail", "older than needed: torch 2.4.1 (>=2.11,<2.14)")
+    newer = replace(torch, installed="2.14.0", standing="newer_than_tested")
+    new = packages.judge_packages([rich, newer])
+    assert (new.verdict, new.facts) == ("warn", "newer than tested: torch 2.14.0 (>=2.11,<2.14)")
+    assert str(new.remedy).startswith("pip install 'tuneplan[train]' installs tested versions;")
+    missing = packages.judge_packages([rich, replace(torch, installed=None, standing="missing")])
+    assert (missing.verdict, missing.facts) == ("fail", "not installed: torch")
+    assert packages.judge_packages([]).facts == "tuneplan itself is not installed"
+    assert packages.packages(subject()).verdict == "pass"
 
 
 def test_compilers_that_cannot_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert system.cpu_adam(patient()).verdict == "pass"
+    assert system.cpu_adam(subject()).verdict == "pass"
     compiler = tmp_path / "c++"
     compiler.write_text(
         "#!/bin/sh\necho 'x.cpp:1: fatal error: Python.h: No such file' >&2; exit 1\n"
     )
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    found = system.cpu_adam(patient())
-    assert found.verdict == "warn"
-    assert found.found.endswith("cannot build it: Python.h: No such file")
+    finding = system.cpu_adam(subject())
+    assert finding.verdict == "warn"
+    assert finding.facts.endswith("cannot build it: Python.h: No such file")
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert system.cpu_adam(patient()).found == "no C++ compiler (no-such-compiler)"
+    assert system.cpu_adam(subject()).facts == "no C++ compiler (no-such-compiler)"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    assert system.disk(replace(patient(), directory=tmp_path)).verdict in ("pass", "warn")
-    assert system.disk(replace(patient(), directory=tmp_path / "gone")).verdict == "fail"
+    assert system.disk(replace(subject(), directory=tmp_path)).verdict in ("pass", "warn")
+    assert system.disk(replace(subject(), directory=tmp_path / "gone")).verdict == "fail"
 
 
-def test_how_a_trial_ended_in_words() -> None:
-    assert ending(-11, "") == "the trial was ended by SIGSEGV"
+def test_how_a_probe_ended_in_words() -> None:
+    assert ending(-11, "") == "the probe was killed by SIGSEGV"
     assert ending(1, "Traceback\nImportError: no bitsandbytes\n") == "ImportError: no bitsandbytes"
-    assert ending(3, "") == "the trial ended with exit code 3"
+    assert ending(3, "") == "the probe ended with exit code 3"
 
 
 FINDINGS = {
@@ -301,7 +307,7 @@ def test_the_exit_code_says_whether_something_fails(
     assert document["checks"][1] == {
         "name": "open files",
         "verdict": "warn",
-        "found": "at most 512",
+        "facts": "at most 512",
         "remedy": "ulimit -n 4096",
     }
     fine = {name: finding for name, finding in FINDINGS.items() if finding.verdict != "fail"}
@@ -352,7 +358,7 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, d
         ("CUDA", "fail", "is built for the CPU, and 2 GPUs are here"),
         ("4-bit product", "fail", "libbitsandbytes_cuda130.so: cannot open shared object file"),
         ("all-reduce", "fail", "nowhere0"),
-        ("peer access", "fail", "driver 535.104.05 says that it has"),
+        ("peer access", "fail", "driver 535.104.05 reports that it has"),
         ("CPU Adam", "warn", "no C++ compiler (no-such-compiler)"),
         ("open files", "fail", "at most 200"),
         ("packages", "pass", "torch "),
@@ -364,7 +370,7 @@ def test_real_faults_are_found(
     code, checks = examined
     assert code == 2
     assert list(checks) == [check.name for check in CHECKS]
-    assert (checks[name]["verdict"], words in checks[name]["found"]) == (verdict, True), checks[
+    assert (checks[name]["verdict"], words in checks[name]["facts"]) == (verdict, True), checks[
         name
     ]
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from launcher.compat.torch_text import before_elastic, ended_ranks
 from launcher.faults.failure import Cause, Failure, failure_of
 from launcher.faults.outcome import Ended, failed_lines
 from launcher.faults.rank_stages import Place
 from launcher.faults.root_cause import root_cause, silent_deaths
-from launcher.run.elastic_log import before_elastic, ended_ranks
 from launcher.run.run_directory import RunDirectory
 
 ELASTIC_LOG = """\

@@ -173,7 +173,7 @@ def test_what_was_set_up_is_not_what_was_planned(
     done = launcher.run(folder)
     assert done.code == 1
     assert done.errors == (
-        "error: rank 0: this is not what was planned. parameters: planned 5, found 107072"
+        "error: rank 0: the setup is not the planned one: parameters: planned 5, found 107072"
     )
     assert not (done.run / "report.json").exists()
 

@@ -214,7 +214,17 @@ def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "launcher.lifecycle.preflight.requires", lambda _name: ["trl>=99; extra == 'train'"]
+        "launcher.compat.requirements.requires", lambda _name: ["trl>=99; extra == 'train'"]
     )
     with pytest.raises(InvalidRequestError, match=r"trl .* is older than this needs \(>=99\): pip"):
         require_packages(plans.plan())
+
+
+def test_a_package_that_is_newer_than_tested_is_let_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``launch --doctor`` warns of it."""
+    monkeypatch.setattr(
+        "launcher.compat.requirements.requires", lambda _name: ["trl<1; extra == 'train'"]
+    )
+    require_packages(plans.plan())

@@ -187,7 +187,7 @@ def test_a_run_is_merged_and_compared(
     assert (run.path / "merged" / "generation_config.json").is_file()
     inputs = tokenizer("Who?", return_tensors="pt")
     assert model.generate(**inputs, max_new_tokens=2, do_sample=False).shape[1] > 1
-    with pytest.raises(InvalidRequestError, match="is there already"):
+    with pytest.raises(InvalidRequestError, match="exists already"):
         merge_run(run.path, None)
 
 
@@ -211,10 +211,10 @@ def baseless_run(folder: Path, base: Path, adapter: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (no_run, "holds no plan.yaml, so it is no run directory"),
+        (no_run, "is not a run directory: it holds no plan.yaml"),
         (full_run, "trained all weights: .*/model is a whole model already"),
-        (unfinished_run, "has no adapter: its training has not finished"),
-        (baseless_run, "the base model is not at .*gone any more"),
+        (unfinished_run, "has no adapter: its training is not finished"),
+        (baseless_run, "the base model is no longer at .*gone"),
     ],
 )
 def test_what_cannot_be_merged_is_refused_in_a_line(
@@ -245,7 +245,7 @@ def test_an_adapter_of_another_base_leaves_nothing_behind(adapter: Path, tmp_pat
         tmp_path / "base"
     )
     paths: Any = {"base": tmp_path / "base", "adapter": adapter, "target": tmp_path / "merged"}
-    with pytest.raises(InvalidRequestError, match="of which the base model's files hold no matrix"):
+    with pytest.raises(InvalidRequestError, match="which the base model's files do not hold"):
         merge(plan(), **paths, screen=StringIO())
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
@@ -258,7 +258,9 @@ def test_settings_that_are_not_merged_are_named(
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     write_json(folder / "adapter_config.json", {**config, "modules_to_save": ["lm_head"]})
     paths: Any = {"base": tiny_checkpoint, "adapter": folder, "target": tmp_path / "merged"}
-    with pytest.raises(InvalidFileError, match="modules_to_save is set, which is not merged here"):
+    with pytest.raises(
+        InvalidFileError, match="modules_to_save is set: an adapter with it cannot be merged"
+    ):
         merge(plan(), **paths, screen=StringIO())
 
 

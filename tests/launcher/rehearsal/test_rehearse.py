@@ -64,14 +64,16 @@ def test_prediction_beside_trace(method: Any, checkpointing: bool, name: str) ->
     )
     with quiet_libraries():
         found = compare(made)
-    assert list(found.found.phases) == PHASES
+    assert list(found.observed.phases) == PHASES
     predicted = found.predicted.peak_allocated_bytes
     assert predicted == made.prediction.peak_allocated_bytes
     low, high = TOLERANCE
-    ratio = (predicted - made.prediction.cublas_bytes) / found.found.peak_allocated_bytes
+    ratio = (predicted - made.prediction.cublas_bytes) / found.observed.peak_allocated_bytes
     assert low <= ratio - 1 <= high
     for part in ("weights", "adapters", "optimizer_states"):
-        ours, theirs = (side.phases["save"].get(part, 0) for side in (found.predicted, found.found))
+        ours, theirs = (
+            side.phases["save"].get(part, 0) for side in (found.predicted, found.observed)
+        )
         assert ours == pytest.approx(theirs, rel=0.02)
 
 
@@ -84,7 +86,7 @@ def test_the_update_of_every_optimizer(name: str) -> None:
     parts = ("gradients", "optimizer_states", "workspace")
     ours, theirs = (
         sum(side.phases["optimizer_step"].get(part, 0) for part in parts)
-        for side in (found.predicted, found.found)
+        for side in (found.predicted, found.observed)
     )
     assert ours - made.prediction.cublas_bytes == theirs - unused_table_bytes(name)
 
@@ -97,14 +99,14 @@ def test_the_gpt_line_in_4_bit(name: str) -> None:
     with quiet_libraries():
         found = compare(made)
     low, high = TOLERANCE
-    traced_bytes = found.found.peak_allocated_bytes
+    traced_bytes = found.observed.peak_allocated_bytes
     assert (
         low
         <= (found.predicted.peak_allocated_bytes - made.prediction.cublas_bytes) / traced_bytes - 1
         <= high
     )
     for part in ("weights", "adapters"):
-        ours, theirs = (side.phases["save"][part] for side in (found.predicted, found.found))
+        ours, theirs = (side.phases["save"][part] for side in (found.predicted, found.observed))
         assert ours == pytest.approx(theirs, rel=0.01)
 
 
@@ -123,7 +125,7 @@ def test_dora_beside_trace(method: Any, checkpointing: bool) -> None:
         found = compare(made)
     predicted = found.predicted.peak_allocated_bytes - made.prediction.cublas_bytes
     low, high = TOLERANCE
-    assert low <= predicted / found.found.peak_allocated_bytes - 1 <= high
+    assert low <= predicted / found.observed.peak_allocated_bytes - 1 <= high
 
 
 @pytest.mark.parametrize("checkpoint_every", [1, 3])
@@ -135,7 +137,7 @@ def test_partial_checkpointing_and_int8_beside_trace(recipe: str, checkpoint_eve
     with quiet_libraries():
         found = compare(made)
     predicted = found.predicted.peak_allocated_bytes - made.prediction.cublas_bytes
-    assert predicted == pytest.approx(found.found.peak_allocated_bytes, rel=0.001)
+    assert predicted == pytest.approx(found.observed.peak_allocated_bytes, rel=0.001)
 
 
 @pytest.mark.parametrize("name", ["chatglm3-6b-base", "gemma-2-2b"])
@@ -146,7 +148,7 @@ def test_packed_beside_trace(name: str) -> None:
     with quiet_libraries():
         found = compare(made)
     predicted = found.predicted.peak_allocated_bytes - made.prediction.cublas_bytes
-    assert predicted == pytest.approx(found.found.peak_allocated_bytes, rel=0.001)
+    assert predicted == pytest.approx(found.observed.peak_allocated_bytes, rel=0.001)
 
 
 def test_an_int8_base_keeps_its_inputs_beside_the_trace() -> None:
@@ -156,7 +158,7 @@ def test_an_int8_base_keeps_its_inputs_beside_the_trace() -> None:
     with quiet_libraries():
         found = compare(made)
     predicted = found.predicted.peak_allocated_bytes - made.prediction.cublas_bytes
-    assert predicted == pytest.approx(found.found.peak_allocated_bytes, rel=0.001)
+    assert predicted == pytest.approx(found.observed.peak_allocated_bytes, rel=0.001)
 
 
 @pytest.mark.parametrize("changes", PLANS, ids=[", ".join(each) or "lora" for each in PLANS])
@@ -176,8 +178,8 @@ def test_ranks_are_traced_one_at_a_time_without_what_they_share() -> None:
     made = planned(8, method="full", zero_stage=3)
     with quiet_libraries():
         found = compare(made)
-    assert list(found.found.phases) == ["forward", "backward"]
-    parts = {part for phase in found.found.phases.values() for part in phase}
+    assert list(found.observed.phases) == ["forward", "backward"]
+    parts = {part for phase in found.observed.phases.values() for part in phase}
     assert parts <= {"activations", "loss", "workspace"}
 
 
@@ -187,7 +189,7 @@ def test_a_micro_batch_under_zero_3_is_the_trace_to_the_byte(name: str) -> None:
     made = planned(4, name=name, method="lora", zero_stage=3, checkpoint_every=1)
     with quiet_libraries():
         found = compare(made)
-    for phase, parts in found.found.phases.items():
+    for phase, parts in found.observed.phases.items():
         ours = found.predicted.phases[phase]["activations"]
         assert ours == pytest.approx(parts["activations"], abs=4096)
 
@@ -196,7 +198,7 @@ def test_under_deepspeed_adapters_are_16_bit() -> None:
     made = planned(2, method="lora", zero_stage=2)
     with quiet_libraries():
         found = compare(made)
-    adapters = {side.phases["load"]["adapters"] for side in (found.predicted, found.found)}
+    adapters = {side.phases["load"]["adapters"] for side in (found.predicted, found.observed)}
     assert adapters == {2 * made.model.trainable_params}
 
 
@@ -243,7 +245,11 @@ def test_what_a_device_counts_stands_beside_the_sum_of_the_parts() -> None:
     ("changes", "options", "message"),
     [
         ({"model__source": "./gone"}, ["--rehearse"], "model folder gone does not exist."),
-        ({"model__source": "a/b"}, ["--rehearse"], "a/b is no folder here and the plan holds no"),
+        (
+            {"model__source": "a/b"},
+            ["--rehearse"],
+            "a/b is not a folder here and the plan holds no",
+        ),
         ({}, ["--json"], "--json goes with --rehearse"),
         ({"model__model_type": "internlm2"}, ["--rehearse"], "model_type internlm2: transformers"),
         (

@@ -34,19 +34,19 @@ def test_experts_are_stacked_by_the_plan_and_not_by_its_rehearsal(name: str, met
     made = mixture(name=name, method=method)
     with quiet_libraries():
         found = compare(made)
-    ours, theirs = (side.phases["load"] for side in (found.predicted, found.found))
+    ours, theirs = (side.phases["load"] for side in (found.predicted, found.observed))
     made_whole = ours.get("workspace", 0)
     assert -1024 <= total(ours) - total(theirs) <= made_whole
     assert total(made.prediction.phases["load"]) > 1.1 * total(theirs)
     predicted = found.predicted.peak_allocated_bytes - made.prediction.cublas_bytes
-    assert predicted == pytest.approx(found.found.peak_allocated_bytes, rel=0.02)
+    assert predicted == pytest.approx(found.observed.peak_allocated_bytes, rel=0.02)
 
 
 def test_one_of_several_ranks_is_rehearsed_without_stacks_too() -> None:
     made = mixture(2, method="lora", zero_stage=2)
     with quiet_libraries():
         found = compare(made)
-    loads = [total(side.phases["load"]) for side in (found.predicted, found.found)]
+    loads = [total(side.phases["load"]) for side in (found.predicted, found.observed)]
     assert loads[0] == pytest.approx(loads[1], rel=0.005)
 
 
@@ -58,7 +58,7 @@ def test_the_table_says_what_a_real_load_adds(tmp_path: Path) -> None:
     said = " ".join(done.output.split())
     assert "A real load stacks experts: 0.492 GiB more in load, predicted only" in said
     peak = f"{made.prediction.peak_allocated_bytes / 2**30:.3f} GiB, in load."
-    assert f"With it the plan's peak is {peak}" in said
+    assert f"With them the plan's peak is {peak}" in said
 
 
 def test_the_document_of_a_mixture_has_the_same_keys(tmp_path: Path) -> None:

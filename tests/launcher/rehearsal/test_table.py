@@ -28,8 +28,8 @@ def test_the_error_is_also_said_without_what_no_trace_has() -> None:
     said = printed(made, found)
     theirs = made.prediction.peak_allocated_bytes - held
     assert f"({made.prediction.peak_allocated_bytes / theirs - 1:+.2%})" in said
-    own = f"cuBLAS' own {held / MIB:.1f} MiB are predicted (as workspace), not traced"
-    assert f"{own}: without them +0.00%." in said
+    note = f"cuBLAS' workspaces of {held / MIB:.1f} MiB are predicted (in workspace), not traced"
+    assert f"{note}; without them the difference is +0.00%." in said
 
 
 def test_one_unit_for_the_table_and_its_peak() -> None:

@@ -11,8 +11,8 @@ from msgspec import structs
 pytest.importorskip("trl")
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from launcher.compat.torch import fake_tensors
 from launcher.rehearsal import step as rehearsal_step
 from launcher.rehearsal.empty_model import build_rehearsal_model, packed_weights_made_whole
 from launcher.rehearsal.operator_rules import CUDA_RULES
@@ -28,8 +28,7 @@ CPU = torch.device("cpu")
 def evaluated(plan: Plan) -> Phases:
     """As the trace of a step, but nothing is kept for a backward pass."""
     tracer = Tracer(CUDA_RULES, left_out=())
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with replaced_functions(on_cuda=True), packed_weights_made_whole(), fake, tracer:
+    with replaced_functions(on_cuda=True), packed_weights_made_whole(), fake_tensors(), tracer:
         model = build_rehearsal_model(plan, CPU, tracer)
         base = model.get_base_model() if plan.adapter is not None else model
         rehearsal_step._prepare(plan, model, base)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from launcher.training.packed_batches import DocumentsApart, PackedCollator, influence
+from launcher.training.packed_batches import CheckDocumentsApart, PackedCollator, influence
 from planner.base.errors import UserError
 from planner.workload.rules import Combination, broken_rule
 
@@ -100,8 +100,8 @@ def test_where_they_do_packing_is_refused(model_type: str) -> None:
     moved, noise = influence(model)
     assert moved > 1000 * noise
     assert refused(model_type)
-    with pytest.raises(UserError, match=r"see each other .* Set batch.packing to false"):
-        DocumentsApart().on_train_begin(model=model)
+    with pytest.raises(UserError, match=r"attends across .* Set batch.packing to false"):
+        CheckDocumentsApart().on_train_begin(model=model)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -1,4 +1,4 @@
-"""Starts the probes side by side, within a time limit, and makes findings of how they end."""
+"""Runs the probes side by side within a time limit, and turns how they end into findings."""
 
 import json
 import os
@@ -20,39 +20,44 @@ PROBES: Mapping[str, tuple[str, str]] = {
     "torch": (FOUR_BIT, BUILD),
     "all-reduce": (ALL_REDUCE, GLOO),
 }
-"""Each probe with the check that it is for, and what to do when it ends without a word."""
+"""Name of the check that a probe is for, and the remedy if the probe ends without a result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trials:
+class ProbeResults:
+    """What the probes have found."""
+
     torch: TorchFacts | None
+    """None if PyTorch cannot be imported."""
     findings: Mapping[str, Finding]
+    """Findings by the name of their check."""
 
 
-class Probes:
-    """Under way from the start, so that other checks go on meanwhile."""
+class ProbeRunner:
+    """Probes that run from the start, so that other checks can be made meanwhile."""
 
     def __init__(self, environ: Mapping[str, str], *, limit_s: float = LIMIT_SECONDS) -> None:
         self._ends = time.monotonic() + limit_s
         self._limit_s = limit_s
         self._running = {name: _start(name, environ) for name in PROBES}
 
-    def results(self) -> Trials:
-        said: dict[str, Any] = {}
+    def results(self) -> ProbeResults:
+        """Wait for the probes, and kill those that are not done in time."""
+        contents: dict[str, Any] = {}
         for name, process in self._running.items():
             check, remedy = PROBES[name]
             lines, problem = self._end(process)
-            said |= {key: value for line in lines for key, value in json.loads(line).items()}
-            if check not in said:
-                said[check] = failed(problem, remedy).as_dict()
-        facts = said.pop(FACTS, None)
-        return Trials(
-            torch=None if facts is None else _facts(facts),
-            findings={name: Finding(**content) for name, content in said.items()},
+            contents |= {key: value for line in lines for key, value in json.loads(line).items()}
+            if check not in contents:
+                contents[check] = failed(problem, remedy).as_dict()
+        facts = contents.pop(FACTS, None)
+        return ProbeResults(
+            torch=None if facts is None else _torch_facts(facts),
+            findings={name: Finding(**content) for name, content in contents.items()},
         )
 
     def _end(self, process: subprocess.Popen[str]) -> tuple[list[str], str]:
-        """What it printed, and how it ended in words."""
+        """Return the lines that a probe printed, and how it ended in words."""
         try:
             output, errors = process.communicate(timeout=max(0.1, self._ends - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -63,9 +68,10 @@ class Probes:
 
 
 def ending(code: int, errors: str) -> str:
+    """Return why a probe ended without a result, from its exit code and standard error."""
     if code < 0:
-        return f"the trial was ended by {signal.Signals(-code).name}"
-    last = _lines(errors)[-1:] or [f"the trial ended with exit code {code}"]
+        return f"the probe was killed by {signal.Signals(-code).name}"
+    last = _lines(errors)[-1:] or [f"the probe ended with exit code {code}"]
     return last[0][:160]
 
 
@@ -81,7 +87,7 @@ def _start(name: str, environ: Mapping[str, str]) -> subprocess.Popen[str]:
     )
 
 
-def _facts(content: dict[str, Any]) -> TorchFacts:
+def _torch_facts(content: dict[str, Any]) -> TorchFacts:
     return TorchFacts(**{**content, "architectures": tuple(content["architectures"])})
 
 

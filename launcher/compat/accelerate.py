@@ -1,0 +1,43 @@
+"""Private parts of accelerate: how it wraps a model and an optimizer, and where it refuses to run.
+
+read: accelerate 1.15.0. It is imported where it is needed: its import loads PyTorch.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+NO_PEER_ACCESS = "RTX 40"
+"""Part of the name of cards that have no direct way to each other."""
+PEER_ACCESS_DRIVER = "550.40.07"
+"""Driver from which on those cards say so; older ones claim to have a way.
+
+read: accelerate/utils/environment.py, check_cuda_p2p_ib_support.
+"""
+PEER_VARIABLES = ("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE")
+"""Variables without which accelerate refuses to start there.
+
+read: accelerate/state.py, PartialState.__init__.
+"""
+
+
+def forward_in_fp32(model: Any) -> Callable[..., Any]:
+    """Return the model's forward with its 16-bit outputs cast to fp32, as under autocast."""
+    from accelerate.utils import convert_outputs_to_fp32
+
+    forward: Callable[..., Any] = convert_outputs_to_fp32(model)
+    return forward
+
+
+def deepspeed_optimizer(optimizer: Any) -> Any:
+    """Return DeepSpeed's CPU optimizer with the settings and parameters of PyTorch's.
+
+    read: accelerate/accelerator.py, _prepare_deepspeed, which does so for offloaded states.
+    """
+    from accelerate.utils.deepspeed import map_pytorch_optim_to_deepspeed
+
+    return map_pytorch_optim_to_deepspeed(optimizer)
+
+
+def inner_optimizer(optimizer: Any) -> Any:
+    """Return the optimizer that accelerate has wrapped."""
+    return optimizer.optimizer

@@ -1,0 +1,89 @@
+"""What PyTorch writes and reads as text: logs, messages, options. Imports nothing of it.
+
+read: PyTorch 2.13.0.
+"""
+
+import re
+from pathlib import Path
+
+PEER_ERRORS = ("DistBackendError", "DistNetworkError", "DistStoreError")
+"""Class names of the errors that say only that another rank does not answer any more."""
+_GLOO = "gloo/transport/"
+"""Part of the messages of gloo's errors of connection, which are plain ``RuntimeError``."""
+
+KEEP_ALIVE_SECONDS = 5.0
+"""How often a node of torch elastic says that it lives, by its own clock."""
+KEEP_ALIVE_ATTEMPTS = 3
+"""Intervals after which the others take a silent node for dead.
+
+read: torch/distributed/elastic/rendezvous/dynamic_rendezvous.py, create_handler and _sanitize.
+"""
+SEPARATE_STORES = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""Variable with which ranks meet in a store of their own, not in that of torch elastic.
+
+read: torch/distributed/elastic/rendezvous/dynamic_rendezvous.py, next_rendezvous.
+"""
+
+_ENDED = re.compile(r"^\s*rank\s*:\s*(\d+).*?^\s*exitcode\s*:\s*(-?\d+)", re.DOTALL | re.M)
+"""read: torch/distributed/elastic/multiprocessing/errors/__init__.py."""
+_ELASTIC_LINE = re.compile(r"^[A-Z]\d{4} .*torch/distributed/elastic/", re.M)
+"""read: torch/_logging: level, month and day, then time, process and place."""
+_SOURCE_PLACE = re.compile(r"\[enforce fail at [^\]]*\] [^.]*\. ")
+_GUESS = ". This may indicate"
+_REFUSED_PICKLE = "Weights only"
+"""read: torch/serialization.py, load."""
+
+
+def rendezvous_options(
+    *, hosts_store: bool, join_timeout_s: int, clocks_agree: bool
+) -> dict[str, int]:
+    """Return torch elastic's options for one of several nodes.
+
+    Where clocks may disagree, no node is taken for dead while the nodes may still join.
+    read: torch/distributed/elastic/rendezvous/c10d_rendezvous_backend.py (is_host) and
+    dynamic_rendezvous.py (the others).
+    """
+    options = {"is_host": int(hosts_store), "join_timeout": join_timeout_s}
+    if not clocks_agree:
+        options["keep_alive_max_attempt"] = join_timeout_s
+    return options
+
+
+def ended_ranks(log_file: Path) -> dict[int, int]:
+    """Return the exit code by failed rank, from torch elastic's summary; -n for a signal n.
+
+    Elastic itself ends the remaining ranks with SIGTERM. Its root cause is the rank that it looked
+    at first, whichever was the first to fail.
+    """
+    return {int(rank): int(code) for rank, code in _ENDED.findall(_read(log_file))}
+
+
+def before_elastic(log_file: Path) -> list[str]:
+    """Return the lines that ranks printed before they had logs of their own, as while importing."""
+    text = _read(log_file)
+    first_line = _ELASTIC_LINE.search(text)
+    printed = text[: first_line.start()] if first_line is not None else text
+    return [line for line in printed.splitlines() if line.strip()]
+
+
+def is_connection_error(error: BaseException) -> bool:
+    """Return whether gloo raised the error because another rank does not answer any more."""
+    return _GLOO in str(error)
+
+
+def is_refused_pickle(error: BaseException) -> bool:
+    """Return whether ``torch.load`` raised the error because a file holds more than tensors."""
+    return _REFUSED_PICKLE in str(error)
+
+
+def first_sentence(message: str) -> str:
+    """Return a message without its place in PyTorch's source and without its guess at the cause.
+
+    >>> first_sentence("[enforce fail at device.cc:94] false. Unable to find address for: eth9")
+    'Unable to find address for: eth9'
+    """
+    return _SOURCE_PLACE.sub("", message).split(_GUESS)[0]
+
+
+def _read(log_file: Path) -> str:
+    return log_file.read_text(encoding="utf-8", errors="replace") if log_file.is_file() else ""

@@ -1,0 +1,47 @@
+"""Private parts of trl: its fused loss head and the kernels of it.
+
+read: trl 1.16.0.
+"""
+
+from typing import Any
+
+from trl.kernels import chunked_logprob
+from trl.trainer import utils as trl_utils
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl.trainer.utils import add_fused_lm_head
+
+from launcher.compat.replacement import Replacement, do_nothing
+
+__all__ = [
+    "CUDA_REPLACEMENTS",
+    "DataCollatorForLanguageModeling",
+    "add_fused_head",
+    "takes_fused_head",
+]
+
+_OUTPUTS = ("log_probs", "entropy", "is_top1")
+"""read: trl/trainer/sft_trainer.py, SFTTrainer.__init__."""
+CUDA_REPLACEMENTS = (
+    Replacement(trl_utils, "_use_triton", lambda _device: True),
+    Replacement(chunked_logprob, "_forward_tile", do_nothing),
+    Replacement(chunked_logprob, "_backward_tile", do_nothing),
+    Replacement(chunked_logprob, "_addmm_fp32", do_nothing),
+)
+"""Triton's kernels of the fused loss, which work inside the tile of logits.
+
+read: trl/kernels/chunked_logprob.py.
+"""
+
+
+def add_fused_head(model: Any) -> None:
+    """Give the model the head with which trl's ``SFTTrainer`` computes its loss."""
+    add_fused_lm_head(model, outputs=_OUTPUTS)
+
+
+def takes_fused_head(model: Any) -> bool:
+    """Return whether trl can give the model its fused head; a model that can, has it then."""
+    try:
+        add_fused_lm_head(model, outputs=_OUTPUTS[:1])
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        return False
+    return True
