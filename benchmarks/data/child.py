@@ -59,7 +59,7 @@ def main() -> None:
     memory.start()
     began = time.perf_counter()
     progress = PreparationProgress(sys.stderr, Path(options.data).stat().st_size)
-    preparation = DataPreparation(settings, tokenizer, progress)
+    preparation = DataPreparation(settings, tokenizer, progress, checkpoint=options.tokenizer)
     entry = make_entry(
         data_cache("data") / "measured",
         lambda folder: preparation.write(find_sources(data), folder).as_dict(),

@@ -1,10 +1,11 @@
-"""Conversations as records hold them: OpenAI's messages, sharegpt, alpaca, guanaco.
+"""Conversations as records hold them: OpenAI's messages, sharegpt, alpaca, guanaco, XTuner.
 
 Roles and contents become OpenAI's, which is what chat templates are written for.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,52 +26,74 @@ OTHER_ROLES = {
 """Names of the same roles: OpenAI's newer one, sharegpt's."""
 
 
+_THOUGHT = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
+
+
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+"""Names of the field with an answer's thought; a chat template reads the one it knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
+    """One turn of a conversation, as OpenAI's API has it."""
+
     role: str
     content: str
     learnt: bool = True
-    """Of an answer: whether the loss counts it."""
+    """Whether the loss counts an answer."""
+    reasoning: str = ""
+    """Thought that a record keeps in a field of its own."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Tool calls, and what ties a tool's result to one."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """For a chat template."""
-        return {"role": self.role, "content": self.content, **self.extra}
+    @property
+    def calls(self) -> list[Mapping[str, Any]]:
+        """Functions that an answer calls, with ``name`` and ``arguments``."""
+        return [call["function"] for call in self.extra.get("tool_calls", ())]
 
     @property
-    def called(self) -> list[str]:
-        """Names of the functions that an answer calls."""
-        return [call["function"]["name"] for call in self.extra.get("tool_calls", ())]
+    def thought(self) -> str | None:
+        """Thought that stands in think tags before an answer, or None."""
+        thought = _THOUGHT.match(self.content)
+        return None if thought is None else thought[1]
+
+    @property
+    def visible(self) -> str:
+        """Content behind a thought in think tags."""
+        thought = _THOUGHT.match(self.content)
+        return self.content if thought is None else self.content[thought.end() :]
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
+    """Messages in order, and the functions that may be called."""
+
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     """Schemas of the functions that may be called."""
 
     def after(self, system: str) -> "Conversation":
-        """With that system message, where there is none."""
+        """Return the conversation with a system message if it has none."""
         if self.messages[0].role == "system":
             return self
         return replace(self, messages=(Message("system", system), *self.messages))
 
 
 def from_turns(fields: Fields, name: str, turns: object, *, answers_only: bool) -> Conversation:
-    """A list of messages; ``name`` is the field that holds it."""
+    """Return a conversation from a list of messages; ``name`` is the field that holds it."""
     messages = parse_messages(turns, name)
-    if fields.has("system") and messages[0].role != "system":
+    if fields.has("system") and messages[:1] and messages[0].role != "system":
         messages = [Message("system", fields.text("system")), *messages]
-    if messages[0].role not in ("system", "user"):
-        raise FieldError(f"{name}[0].role: system or user begins, not {messages[0].role}")
+    if not messages or messages[0].role not in ("system", "user"):
+        first = messages[0].role if messages else "an empty system message"
+        raise FieldError(f"{name}[0].role: system or user begins, not {first}")
     if answers_only and not any(m.role == "assistant" and m.learnt for m in messages):
         raise FieldError(f"{name}: none has the role assistant, so there is no answer to learn")
     return Conversation(tuple(messages), _tools(fields))
 
 
 def from_alpaca(fields: Fields) -> Conversation:
-    """Instruction and input are the question; earlier questions and answers come before it."""
+    """Return a conversation whose last question is made of instruction and input."""
     messages = []
     if fields.has("system"):
         messages.append(Message("system", fields.text("system")))
@@ -95,7 +118,7 @@ def from_alpaca(fields: Fields) -> Conversation:
 
 
 def from_guanaco(fields: Fields) -> Conversation:
-    """``### Human:`` and ``### Assistant:`` in turn; a question at the end has no answer."""
+    """Return the turns behind ``### Human:`` and ``### Assistant:``, up to the last answer."""
     name, roles = fields.name("text"), {"Human": "user", "Assistant": "assistant"}
     messages = []
     for part in fields.text("text").split("###"):
@@ -110,10 +133,12 @@ def from_guanaco(fields: Fields) -> Conversation:
 
 
 def parse_messages(turns: object, name: str) -> list[Message]:
+    """Return messages with OpenAI's roles; an empty system message is the same as none."""
     if not isinstance(turns, list) or not turns:
-        found = "an empty list" if turns == [] else kind(turns)
-        raise FieldError(f"{name}: a list of messages is expected, not {found}")
-    return [_message(turn, f"{name}[{index}]") for index, turn in enumerate(turns)]
+        instead = "an empty list" if turns == [] else kind(turns)
+        raise FieldError(f"{name}: a list of messages is expected, not {instead}")
+    messages = [_message(turn, f"{name}[{index}]") for index, turn in enumerate(turns)]
+    return [m for m in messages if m.role != "system" or m.content.strip()]
 
 
 def _message(turn: object, place: str) -> Message:
@@ -131,16 +156,28 @@ def _message(turn: object, place: str) -> Message:
     calls = turn.get("tool_calls")
     if calls:
         extra["tool_calls"] = _calls(calls, f"{place}.tool_calls")
+    reasoning = _reasoning(turn, place)
+    may_be_empty = bool(calls or reasoning) or role in ("system", "tool")
+    content = _content(turn, f"{place}.{content_key}", content_key, may_be_empty=may_be_empty)
     return Message(
         role,
-        _content(turn, f"{place}.{content_key}", content_key, may_be_empty=bool(calls)),
+        content,
         learnt=turn.get("weight", 1) != 0 and turn.get("loss") is not False,
+        reasoning=reasoning,
         extra=extra,
     )
 
 
+def _reasoning(turn: Mapping[str, Any], place: str) -> str:
+    """Return the thought that comes before an answer, under any of its usual names."""
+    for name in REASONING_FIELDS:
+        if turn.get(name):
+            return text(turn[name], f"{place}.{name}", may_be_empty=True)
+    return ""
+
+
 def _content(turn: Mapping[str, Any], place: str, key: str, *, may_be_empty: bool) -> str:
-    """A text, or OpenAI's list of parts where all are text."""
+    """Return a text, or OpenAI's list of parts as one if all are text."""
     content = turn.get(key)
     if content is None and may_be_empty:
         return ""
@@ -161,44 +198,75 @@ def _calls(calls: object, place: str) -> list[dict[str, Any]]:
 
 
 def _call(call: object, place: str) -> dict[str, Any]:
-    """Templates want arguments as an object; OpenAI writes them as text."""
+    """Return a call with its arguments as an object; OpenAI writes them as text."""
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise FieldError(f"{place}.function: an object with name and arguments is expected")
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         arguments = _json_object(arguments, f"{place}.function.arguments")
+    if arguments is not None and not isinstance(arguments, dict):
+        raise FieldError(
+            f"{place}.function.arguments: an object is expected, not {kind(arguments)}"
+        )
     named = {"name": function["name"], "arguments": arguments or {}}
     identified = {"id": call["id"]} if isinstance(call, dict) and call.get("id") else {}
     return {"type": "function", **identified, "function": named}
 
 
 def _sharegpt_call(turn: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """``{"name": ..., "arguments": ...}`` as text."""
+    """Return the call that is written as ``{"name": ..., "arguments": ...}``."""
     function = _json_object(text(turn.get("value"), place), place)
     return _call({"function": function}, place)
 
 
 def _json_object(content: str, place: str) -> dict[str, Any]:
+    value = _json(content, place)
+    if not isinstance(value, dict):
+        raise FieldError(f"{place}: a JSON object is expected, not {kind(value)}")
+    return value
+
+
+def _json(content: str, place: str) -> object:
     try:
-        found = json.loads(content)
-    except json.JSONDecodeError as error:
-        raise FieldError(f"{place}: is not JSON ({error.msg})") from error
-    if not isinstance(found, dict):
-        raise FieldError(f"{place}: a JSON object is expected, not {kind(found)}")
-    return found
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise FieldError(f"{place}: is not JSON ({getattr(error, 'msg', error)})") from error
 
 
 def _tools(fields: Fields) -> tuple[Mapping[str, Any], ...]:
-    """A list of schemas, or the same as text, as sharegpt files have it."""
+    """Return the schemas in a list, or in the text of one, as sharegpt files have it."""
     if not fields.has("tools"):
         return ()
     tools, name = fields.value("tools"), fields.name("tools")
     if isinstance(tools, str):
-        try:
-            tools = json.loads(tools)
-        except json.JSONDecodeError as error:
-            raise FieldError(f"{name}: is not JSON ({error.msg})") from error
+        tools = _json(tools, name)
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise FieldError(f"{name}: a list of function schemas is expected, not {kind(tools)}")
     return tuple(tools)
+
+
+def from_xtuner(fields: Fields, *, answers_only: bool) -> Conversation:
+    """Return the turns of XTuner's own format: input and output in pairs, system in the first.
+
+    read: docs/en/user_guides/dataset_format.md at InternLM/xtuner v0.1.23
+    """
+    name = fields.name("conversation")
+    pairs = fields.value("conversation")
+    if not isinstance(pairs, list) or not pairs:
+        raise FieldError(f"{name}: a list of turns is expected, not {kind(pairs)}")
+    messages = [m for index, pair in enumerate(pairs) for m in _pair(pair, f"{name}[{index}]")]
+    if answers_only and not any(m.role == "assistant" and m.learnt for m in messages):
+        raise FieldError(f"{name}: no turn has an output, so there is no answer to learn")
+    return Conversation(tuple(messages))
+
+
+def _pair(pair: object, place: str) -> Iterator[Message]:
+    if not isinstance(pair, dict):
+        raise FieldError(f"{place}: an object is expected, not {kind(pair)}")
+    if pair.get("system"):
+        yield Message("system", text(pair["system"], f"{place}.system"))
+    yield Message("user", text(pair.get("input"), f"{place}.input"))
+    if pair.get("output"):
+        learnt = pair.get("output_with_loss") is not False
+        yield Message("assistant", text(pair["output"], f"{place}.output"), learnt=learnt)

@@ -12,16 +12,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from jinja2 import TemplateError
-
 from launcher.data.preparation_progress import PreparationProgress
-from launcher.data.record_fields import FieldError
+from launcher.data.record_fields import UnlearnableError
 from launcher.data.samples import PlacedSample, SourceReader
 from launcher.data.sources import FoundSource
+from launcher.data.stop_tokens import stop_token_ids, vocabulary_rows
 from launcher.data.summary import DataSummary, quantiles
 from launcher.data.tables import TRAIN, VALIDATION, TableWriter, read_table
-from launcher.data.tokenization import IGNORED, Encoded, Rendered, encode, render
-from planner.base.errors import InvalidFileError
+from launcher.data.tokenization import IGNORED, Encoded, Rendered, SampleTokenizer
+from planner.base.errors import InvalidFileError, InvalidRequestError
 from planner.plan.data_section import DataErrors, DataSection, LossOn
 from planner.plan.schema import Plan
 
@@ -34,14 +33,14 @@ class Shares:
 
     validation_fraction: float
     weights: tuple[float, ...]
-    """Of the sources."""
+    """Weight of each source."""
     seed: int | None
-    """Nothing where nothing is drawn."""
+    """Seed of the draws, or None if nothing is drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All of a plan that decides the tables, beside the data and the tokenizer."""
+    """Everything in a plan that decides the tables, beside the data and the tokenizer."""
 
     sequence_length: int
     packing: bool
@@ -71,7 +70,7 @@ def settings_of(plan: Plan) -> Settings:
 
 
 def key_content(settings: Settings, sources: Sequence[FoundSource]) -> dict[str, Any]:
-    """For the cache: the settings, and how each source's fields are read."""
+    """Return the part of a cache key that says how records are read and cut."""
     reading = [
         {"format": each.format, "fields": dict(each.fields), "system": each.system}
         for each in sources
@@ -82,15 +81,26 @@ def key_content(settings: Settings, sources: Sequence[FoundSource]) -> dict[str,
 class DataPreparation:
     """One pass over the sources."""
 
-    def __init__(self, settings: Settings, tokenizer: Any, progress: PreparationProgress) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tokenizer: Any,
+        progress: PreparationProgress,
+        *,
+        checkpoint: Path,
+    ) -> None:
         self._settings = settings
         self._tokenizer = tokenizer
+        self._stops = stop_token_ids(checkpoint)
+        self._num_rows = vocabulary_rows(checkpoint)
+        self._samples = SampleTokenizer(tokenizer, stops=self._stops, loss_on=settings.loss_on)
+        self._end_marks = set[int]()
         self._progress = progress
         self._lengths: Counter[int] = Counter()
         self.summary = DataSummary()
 
     def write(self, sources: Sequence[FoundSource], folder: Path) -> DataSummary:
-        """The tables of all sources; packed where the plan says so."""
+        """Write the tables of all sources, packed if the plan says so."""
         with (
             self._progress,
             TableWriter(folder / TRAIN) as train,
@@ -98,8 +108,12 @@ class DataPreparation:
         ):
             for index, source in enumerate(sources):
                 self._read(index, source, train, validation)
-        self._require_samples(sources, validation.num_rows)
+        self._require_samples(sources, train.num_rows, validation.num_rows)
         summary = self.summary
+        summary.new_stops = {
+            str(self._tokenizer.convert_ids_to_tokens(token)): token
+            for token in sorted(self._end_marks - set(self._stops))
+        }
         summary.num_samples = summary.num_rows = train.num_rows
         summary.num_validation = validation.num_rows
         summary.length_quantiles = quantiles(self._lengths)
@@ -114,37 +128,55 @@ class DataPreparation:
     ) -> None:
         settings, summary = self._settings, self.summary
         reader = SourceReader(source, loss_on=settings.loss_on, errors=settings.errors)
-        for number, encoded in self._encoded(reader):
+        for number, texts in self._encoded(reader):
             held_back, copies = draw(settings.shares, index, number)
             for _ in range(copies):
-                self._add(encoded, validation if held_back else train, counted=not held_back)
+                for encoded in texts:
+                    self._add(encoded, validation if held_back else train, counted=not held_back)
         summary.formats[source.name] = str(reader.format)
         summary.num_records += reader.num_records
         summary.num_skipped += reader.skipped.num_records
         summary.skipped += reader.skipped.first
+        for reason, count in reader.skipped.unlearnable.items():
+            summary.unlearnable[reason] = summary.unlearnable.get(reason, 0) + count
 
-    def _encoded(self, reader: SourceReader) -> Iterator[tuple[int, Encoded]]:
-        """Good samples with their numbers, tokenized many at once."""
-        samples, number = reader.samples(), 0
+    def _encoded(self, reader: SourceReader) -> Iterator[tuple[int, list[Encoded]]]:
+        """Yield the texts of each good sample with its number, tokenized many at once."""
+        samples, first = reader.samples(), 0
         while batch := list(islice(samples, SAMPLES_AT_ONCE)):
-            rendered = [
-                found
-                for placed in batch
-                if (found := rendered_or_refused(placed, self._tokenizer, reader))
-            ]
-            for encoded in encode(rendered, self._tokenizer, loss_on=self._settings.loss_on):
-                yield number, encoded
-                number += 1
-            self._progress.advance(len(batch), sum(sample.num_bytes for sample in batch))
+            for number, texts in enumerate(tokenized(batch, self._samples, reader), start=first):
+                if texts:
+                    yield number, texts
+            first += len(batch)
+            self._count_written(batch)
+
+    def _count_written(self, batch: Sequence[PlacedSample]) -> None:
+        """Count samples with control tokens in what is said, and show how far the data are."""
+        self.summary.num_with_control_tokens += sum(
+            self._samples.has_control_tokens(placed.sample) for placed in batch
+        )
+        self._progress.advance(len(batch), sum(placed.num_bytes for placed in batch))
 
     def _add(self, encoded: Encoded, table: TableWriter, *, counted: bool) -> None:
+        self._require_rows(encoded)
         length = self._settings.sequence_length
         input_ids, labels = encoded.input_ids[:length], encoded.labels[:length]
         num_learnt = _num_learnt(labels)
         if counted:
             self._count(encoded, num_learnt)
         if num_learnt:
+            self._end_marks.update(encoded.end_marks)
             table.add(input_ids, labels)
+
+    def _require_rows(self, encoded: Encoded) -> None:
+        highest = max(encoded.input_ids)
+        if self._num_rows is not None and highest >= self._num_rows:
+            token = self._tokenizer.convert_ids_to_tokens(highest)
+            raise InvalidRequestError(
+                f"the tokenizer writes {token!r} as token {highest:,}, and the model's embedding "
+                f"has {self._num_rows:,} rows: tokens were added and the model was not resized. "
+                "Resize and save the model (resize_token_embeddings), or use its own tokenizer"
+            )
 
     def _count(self, encoded: Encoded, num_learnt: int) -> None:
         summary, length = self.summary, self._settings.sequence_length
@@ -155,46 +187,83 @@ class DataPreparation:
             return
         summary.num_tokens += min(num_tokens, length)
         summary.num_answer_tokens += num_learnt
-        summary.num_open_answers += encoded.num_open_answers
         if num_tokens > length:
             summary.num_truncated += 1
             summary.num_tokens_lost += num_tokens - length
             summary.num_answer_tokens_lost += _num_learnt(encoded.labels) - num_learnt
 
-    def _require_samples(self, sources: Sequence[FoundSource], num_validation: int) -> None:
-        place = Path(", ".join(source.name for source in sources))
-        if self.summary.num_tokens == 0:
-            length = self._settings.sequence_length
-            raise InvalidFileError(
-                place,
-                None,
-                f"no record has an answer within {length} tokens. Raise sequence_length",
+    def _require_samples(
+        self, sources: Sequence[FoundSource], num_train: int, num_validation: int
+    ) -> None:
+        reason = self._why_too_few(num_train, num_validation)
+        if reason is not None:
+            raise InvalidFileError(Path(", ".join(source.name for source in sources)), None, reason)
+
+    def _why_too_few(self, num_train: int, num_validation: int) -> str | None:
+        summary, settings = self.summary, self._settings
+        fraction = settings.shares.validation_fraction
+        num_unlearnable = sum(summary.unlearnable.values())
+        if 2 * num_unlearnable > summary.num_records:
+            reasons = sorted(summary.unlearnable.items(), key=lambda item: -item[1])
+            listed = "; ".join(f"{reason} ({count:,})" for reason, count in reasons)
+            return (
+                f"{num_unlearnable:,} of {summary.num_records:,} records cannot be learnt: {listed}"
             )
-        fraction = self._settings.shares.validation_fraction
+        if not num_train and num_validation:
+            return (
+                f"data.validation_fraction {fraction:g} takes all of its "
+                f"{summary.num_records} records: lower it"
+            )
+        if not num_train:
+            return (
+                f"no record has an answer within {settings.sequence_length} tokens. "
+                "Raise sequence_length"
+            )
         if fraction and not num_validation:
-            raise InvalidFileError(
-                place,
-                None,
+            return (
                 f"data.validation_fraction {fraction:g} keeps none of its "
-                f"{self.summary.num_records} records: raise it, or set it to 0",
+                f"{summary.num_records} records: raise it, or set it to 0"
             )
+        return None
 
 
-def rendered_or_refused(
-    placed: PlacedSample, tokenizer: Any, reader: SourceReader
-) -> Rendered | None:
-    """The sample's text; nothing where the template refuses it and bad records are skipped."""
+def tokenized(
+    batch: Sequence[PlacedSample], samples: SampleTokenizer, reader: SourceReader
+) -> list[list[Encoded]]:
+    """Return the texts of each sample; none if it cannot be said and bad records are skipped."""
+    rendered = [_rendered_or_refused(placed, samples, reader) for placed in batch]
+    encoded = iter(samples.encode([text for texts in rendered for text in texts]))
+    return [
+        _good_or_refused(placed, list(islice(encoded, len(texts))), reader)
+        for placed, texts in zip(batch, rendered, strict=True)
+    ]
+
+
+def _rendered_or_refused(
+    placed: PlacedSample, samples: SampleTokenizer, reader: SourceReader
+) -> list[Rendered]:
     try:
-        return render(placed.sample, tokenizer)
-    except (TemplateError, TypeError, ValueError) as error:
-        reader.refuse(placed.place, f"the model's chat template refuses it ({error})")
-    except FieldError as error:
-        reader.refuse(placed.place, str(error))
-    return None
+        return samples.render(placed.sample)
+    except UnlearnableError as error:
+        reader.refuse(placed.place, error)
+        return []
+
+
+def _good_or_refused(
+    placed: PlacedSample, texts: list[list[Encoded] | UnlearnableError], reader: SourceReader
+) -> list[Encoded]:
+    """Return a sample's texts if all of them are good: a part of it would be another sample."""
+    good = list[Encoded]()
+    for text in texts:
+        if isinstance(text, UnlearnableError):
+            reader.refuse(placed.place, text)
+            return []
+        good += text
+    return good
 
 
 def draw(shares: Shares, source: int, number: int) -> tuple[bool, int]:
-    """Whether a record is kept for validation, and how often an epoch has it.
+    """Return whether a record is kept for validation, and how often an epoch has it.
 
     A weight of 1.5 is one copy, and in half of the cases another.
     """
@@ -208,7 +277,7 @@ def draw(shares: Shares, source: int, number: int) -> tuple[bool, int]:
 
 
 def pack(path: Path, sequence_length: int) -> int:
-    """Put samples together in rows, none cut in two; gives the number of rows.
+    """Put samples together in rows, none cut in two; return the number of rows.
 
     trl fits the longest first into the row with the least room for it, a thousand at a time.
     """

@@ -1,4 +1,4 @@
-"""The fields of one record under the names that its file gives them; what is wrong names them."""
+"""The fields of one record, under the names that its file gives them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,19 +11,32 @@ class FieldError(Exception):
     """A record breaks its format; the message starts with the field."""
 
 
+class UnlearnableError(FieldError):
+    """A record that the model's chat template or tokenizer cannot say as it is meant.
+
+    ``reason`` is the same for every record that fails alike; ``place`` begins the message.
+    """
+
+    def __init__(self, reason: str, place: str = "") -> None:
+        super().__init__(f"{place}: {reason}" if place else reason)
+        self.reason = reason
+
+
 @dataclass(frozen=True, slots=True)
 class Fields:
+    """The fields of one record, by the format's own names for them."""
+
     record: Mapping[str, Any]
     names: Mapping[FieldName, str]
-    """The record's names where they are not the format's own."""
+    """Names in the record where they differ from the format's own."""
 
     def name(self, field: FieldName) -> str:
         return self.names.get(field, field)
 
     def has(self, field: FieldName) -> bool:
-        """A field without content counts as absent: tables have every field in every row."""
-        found = self.record.get(self.name(field))
-        return found is not None and not (isinstance(found, str) and not found.strip())
+        """Return whether a field has content: tables have every field in every row."""
+        value = self.record.get(self.name(field))
+        return value is not None and not (isinstance(value, str) and not value.strip())
 
     def value(self, field: FieldName) -> Any:
         if self.name(field) not in self.record:
@@ -35,7 +48,7 @@ class Fields:
         return text(self.value(field), self.name(field), may_be_empty=may_be_empty)
 
     def optional_text(self, field: FieldName) -> str:
-        """Nothing where it is absent or blank."""
+        """Return the text of a field, or an empty one if the field is absent or blank."""
         return self.text(field) if self.has(field) else ""
 
 
@@ -48,7 +61,8 @@ def text(value: object, place: str, *, may_be_empty: bool = False) -> str:
 
 
 def kind(value: object) -> str:
+    """Return what a value is called in a message."""
     names = {dict: "an object", list: "a list", str: "text", bool: "a truth value"}
     if value is None:
-        return "nothing"
+        return "null"
     return names.get(type(value), "a number")

@@ -1,5 +1,6 @@
 """A source's records as samples: the format settled, bad records named or counted."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from launcher.data.conversations import Conversation
 from launcher.data.readers import Place, Record, read_records
-from launcher.data.record_fields import FieldError
+from launcher.data.record_fields import FieldError, UnlearnableError
 from launcher.data.records import FORMATS, Sample, parse, recognise
 from launcher.data.sources import FoundSource
 from planner.base.errors import InvalidFileError
@@ -23,15 +24,21 @@ class Skipped:
 
     num_records: int = 0
     first: list[str] = field(default_factory=list)
+    unlearnable: Counter[str] = field(default_factory=Counter)
+    """Good records that the chat template or the tokenizer cannot say, by reason."""
 
-    def add(self, error: InvalidFileError) -> None:
+    def add(self, error: InvalidFileError, cause: FieldError | None) -> None:
         self.num_records += 1
+        if isinstance(cause, UnlearnableError):
+            self.unlearnable[cause.reason] += 1
         if len(self.first) < SKIPPED_SHOWN:
             self.first.append(str(error))
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedSample:
+    """A sample and the place of its record."""
+
     place: Place
     sample: Sample
     num_bytes: int
@@ -58,12 +65,12 @@ class SourceReader:
         if self.num_records == self.skipped.num_records:
             raise self._nothing_left()
 
-    def refuse(self, place: Place, reason: str) -> None:
-        """A record is bad: an error that names it, or one more that is left out."""
-        error = place.error(reason)
+    def refuse(self, place: Place, reason: str | FieldError) -> None:
+        """Count a bad record as left out, or raise an error that names it if the plan says so."""
+        error = place.error(str(reason))
         if self._stops:
             raise error
-        self.skipped.add(error)
+        self.skipped.add(error, reason if isinstance(reason, FieldError) else None)
 
     def _sample(self, record: Record) -> Sample | None:
         if record.problem is not None:
@@ -75,7 +82,7 @@ class SourceReader:
                 self.format = recognise(record.content, fields)
             sample = parse(record.content, self.format, fields, answers_only=self._answers_only)
         except FieldError as error:
-            self.refuse(record.place, str(error))
+            self.refuse(record.place, error)
             return None
         system = self._source.system
         if system is not None and isinstance(sample, Conversation):
@@ -92,7 +99,7 @@ class SourceReader:
 
 
 def preview(source: FoundSource, *, loss_on: LossOn, errors: DataErrors) -> None:
-    """Reads the first records, so that a file of another kind ends the launch at once."""
+    """Read the first records, so that a file of another kind ends the launch at once."""
     reader = SourceReader(source, loss_on=loss_on, errors=errors)
     for _ in islice(reader.samples(), PREVIEWED):
         pass

@@ -12,14 +12,16 @@ class DataSummary:
     """Counts of records and tokens. Tokens are those trained on in one epoch."""
 
     formats: dict[str, str] = field(default_factory=dict)
-    """By source."""
+    """Format of each source."""
     num_records: int = 0
-    """Read, bad ones too."""
+    """Records read, bad ones too."""
     num_skipped: int = 0
     skipped: list[str] = field(default_factory=list)
-    """What was wrong with the first of them."""
+    """Errors of the first bad records."""
+    unlearnable: dict[str, int] = field(default_factory=dict)
+    """Numbers of skipped records that the chat template or the tokenizer cannot say, by reason."""
     num_samples: int = 0
-    """To train on, as often as the weights say."""
+    """Texts to train on, as often as the weights say."""
     num_validation: int = 0
     num_tokens: int = 0
     num_answer_tokens: int = 0
@@ -29,14 +31,16 @@ class DataSummary:
     num_answer_tokens_lost: int = 0
     num_dropped: int = 0
     """Samples whose answer begins behind the sequence length."""
-    num_open_answers: int = 0
-    """Answers without an end mark."""
+    num_with_control_tokens: int = 0
+    """Records with control tokens in what is said."""
+    new_stops: dict[str, int] = field(default_factory=dict)
+    """End marks learnt at which the model's generation settings do not stop, with their ids."""
     num_rows: int = 0
-    """Sequences of an epoch: samples, or what they are packed in."""
+    """Sequences of an epoch: samples, or rows that they are packed in."""
     length_quantiles: dict[str, int] = field(default_factory=dict)
-    """Of whole samples."""
+    """Quantiles of the lengths of whole samples."""
     plain_template: bool = False
-    """The tokenizer has no chat template of its own."""
+    """Whether the tokenizer has no chat template of its own."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -52,7 +56,7 @@ def quantiles(counts: Counter[int]) -> dict[str, int]:
 
 
 def describe(summary: DataSummary, sequence_length: int) -> list[str]:
-    """For the screen: one line, and one for each thing that a person should know."""
+    """Return lines for the screen: one, and one for each thing that a person should know."""
     sources = ", ".join(f"{name} ({form})" for name, form in summary.formats.items())
     lines = [
         f"data: {sources}: {_count(summary.num_samples, 'sample')}, {summary.num_tokens:,} tokens, "
@@ -83,6 +87,10 @@ def describe(summary: DataSummary, sequence_length: int) -> list[str]:
             f"data: {_count(summary.num_skipped, 'bad record')} skipped; "
             f"the first: {summary.skipped[0]}"
         )
+    lines += [
+        f"data: {_count(count, 'record')} of those cannot be learnt: {reason}"
+        for reason, count in summary.unlearnable.items()
+    ]
     return lines + _template_lines(summary)
 
 
@@ -105,9 +113,14 @@ def _template_lines(summary: DataSummary) -> list[str]:
     lines = []
     if summary.plain_template:
         lines.append("data: the tokenizer has no chat template: plain headings are used")
-    if summary.num_open_answers:
+    if summary.num_with_control_tokens:
         lines.append(
-            "data: the chat template puts no end mark behind "
-            f"{_count(summary.num_open_answers, 'answer')}: the model will not learn to stop there"
+            f"data: {_count(summary.num_with_control_tokens, 'record')} with control tokens in the "
+            "text: they are read as such, as at inference"
+        )
+    if summary.new_stops:
+        lines.append(
+            f"data: answers end with {' or '.join(summary.new_stops)}, at which the model's "
+            "generation settings do not stop: the result's will"
         )
     return lines

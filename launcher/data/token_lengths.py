@@ -13,6 +13,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,6 +26,7 @@ from launcher.base_model.tokenizer_files import TokenizerPlace, find_tokenizer, 
 from launcher.data.cache import content_key, data_cache, found_entry, make_entry
 from launcher.data.samples import PlacedSample, SourceReader
 from launcher.data.sources import FoundSource, find_sources
+from launcher.data.stop_tokens import stop_token_ids
 from launcher.run.output import redirect_output
 from launcher.run.sigterm import unwound_by_sigterm
 from launcher.storage.digest import file_digest
@@ -58,7 +61,7 @@ def main() -> None:
 
 
 def answer_to(data: DataSection, model: ModelSection, seed: int, say: Any) -> Answer:
-    """From what was kept, or made and kept now."""
+    """Return the lengths that were kept, or make and keep them now."""
     sources = find_sources(data)
     place = find_tokenizer(model)
     key = content_key(
@@ -83,17 +86,19 @@ def answer_to(data: DataSection, model: ModelSection, seed: int, say: Any) -> An
 def lengths(
     data: DataSection, sources: tuple[FoundSource, ...], place: TokenizerPlace, seed: int
 ) -> Answer:
-    """Of whole samples, uncut."""
-    from launcher.data.tokenization import use_plain_template_if_none
+    """Return the lengths of whole texts, uncut; a sample may be several."""
+    from launcher.data.chat_template import use_plain_template_if_none
+    from launcher.data.tokenization import SampleTokenizer
 
     tokenizer = load(place)
     plain_template = use_plain_template_if_none(tokenizer)
+    stops = stop_token_ids(place.folder)
     readers = [SourceReader(s, loss_on=data.loss_on, errors=data.errors) for s in sources]
-    drawn, num_samples = _reservoir(_training_stream(data, readers, seed))
-    counts = _counted(drawn, tokenizer, data)
+    drawn, num_records = _reservoir(_training_stream(data, readers, seed))
+    counts = _counted(drawn, SampleTokenizer(tokenizer, stops=stops, loss_on=data.loss_on))
     return {
         "counts": {str(length): count for length, count in sorted(counts.items())},
-        "num_samples": num_samples,
+        "num_samples": round(num_records * counts.total() / max(1, len(drawn))),
         "num_skipped": sum(reader.skipped.num_records for reader in readers),
         "formats": {s.name: str(r.format) for s, r in zip(sources, readers, strict=True)},
         "plain_template": plain_template,
@@ -104,7 +109,7 @@ Drawn = tuple[SourceReader, PlacedSample]
 
 
 def _training_stream(data: DataSection, readers: list[SourceReader], seed: int) -> Iterator[Drawn]:
-    """Samples as often as an epoch has them."""
+    """Yield samples as often as an epoch has them."""
     from launcher.data.preparation import draw, shares_of
 
     shares = shares_of(data, seed)
@@ -117,7 +122,7 @@ def _training_stream(data: DataSection, readers: list[SourceReader], seed: int) 
 
 
 def _reservoir(stream: Iterator[Drawn]) -> tuple[list[Drawn], int]:
-    """At most so many of them, each as likely as any other, and how many there were.
+    """Return at most ``SAMPLED`` of them, each as likely as any other, and how many there were.
 
     Vitter's Algorithm R (doi:10.1145/3147.3165).
     """
@@ -131,19 +136,15 @@ def _reservoir(stream: Iterator[Drawn]) -> tuple[list[Drawn], int]:
     return kept, seen
 
 
-def _counted(drawn: list[Drawn], tokenizer: Any, data: DataSection) -> Counter[int]:
-    from launcher.data.preparation import rendered_or_refused
-    from launcher.data.tokenization import encode
+def _counted(drawn: list[Drawn], samples: Any) -> Counter[int]:
+    from launcher.data.preparation import tokenized
 
     counts: Counter[int] = Counter()
-    for start in range(0, len(drawn), AT_ONCE):
-        batch = [
-            found
-            for reader, placed in drawn[start : start + AT_ONCE]
-            if (found := rendered_or_refused(placed, tokenizer, reader))
-        ]
-        encoded = encode(batch, tokenizer, loss_on=data.loss_on)
-        counts.update(len(sample.input_ids) for sample in encoded)
+    for reader, group in groupby(drawn, key=itemgetter(0)):
+        placed = [sample for _, sample in group]
+        for start in range(0, len(placed), AT_ONCE):
+            texts = tokenized(placed[start : start + AT_ONCE], samples, reader)
+            counts.update(len(text.input_ids) for sample in texts for text in sample)
     return counts
 
 

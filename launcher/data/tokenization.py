@@ -1,195 +1,242 @@
-"""Samples to token ids and labels: the tokenizer's own chat template, loss on the answers.
+"""Samples as token ids and labels: what inference would have read, and what it should answer.
 
-A label of -100 is left out of the loss. Answers are found as spans of the rendered text
-and carried over to tokens by their offsets, so a conversation is tokenized once, whole.
+A label of -100 is left out of the loss. A text is tokenized whole. Where a token would reach over
+the border of a prompt and its answer, which inference never sees as one, that answer becomes a
+text of its own: the prompt is tokenized alone, as inference does, and then what goes on from it.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from launcher.data.conversations import Conversation, Message
-from launcher.data.record_fields import FieldError
+from launcher.data.answers import Span, taught_texts
+from launcher.data.chat_template import ChatTemplate
+from launcher.data.conversations import Conversation
+from launcher.data.record_fields import UnlearnableError
 from launcher.data.records import Completion, PlainText, Sample
 from planner.plan.data_section import LossOn
 
 IGNORED = -100
-
-Span = tuple[int, int]
-"""First character, and the one after the last."""
-
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '### ' + message['role'] | capitalize + ':\\n' + message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
-    "{{ '\\n\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '### Assistant:\\n' }}{% endif %}"
-)
-"""For a base model, whose tokenizer comes without a chat template."""
+HEADING_LENGTH, HEADINGS_KEPT = 64, 1024
+SENTENCEPIECE_BLANK = "\u2581"
+DECODED = 32
+"""Tokens of a prompt that are enough to see whether a continuation reads as it should."""
+LEFT_CONTEXTS = ("", "\n", "a", ".", "1")
+"""Texts before a continuation, tried until one leaves its tokens apart from the text's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A sample in full; whoever trains on it cuts it."""
+    """A text in full; whoever trains on it cuts it."""
 
     input_ids: list[int]
     labels: list[int]
-    num_open_answers: int = 0
-    """Answers with nothing behind their content: a model would not learn where to stop."""
+    end_marks: tuple[int, ...]
+    """Last token of each learnt answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The text to tokenize, and what in it is learnt."""
+    """A text to tokenize, and what in it is learnt."""
 
     text: str
-    answers: list[Span]
+    answers: tuple[Span, ...]
+    learns_everything: bool
     has_all_tokens: bool
-    """A template put the special tokens in."""
-    num_open_answers: int = 0
+    """Whether a template put the special tokens in."""
 
 
-def use_plain_template_if_none(tokenizer: Any) -> bool:
-    """Give a tokenizer without a chat template the plain one; says whether it was needed."""
-    if tokenizer.chat_template:
-        return False
-    tokenizer.chat_template = PLAIN_TEMPLATE
-    return True
+class _Tokens(NamedTuple):
+    """Ids, and the first character of each in the text."""
+
+    ids: list[int]
+    starts: list[int]
+
+    def first_from(self, character: int) -> int:
+        return bisect_left(self.starts, character)
 
 
-def encode(samples: Sequence[Rendered], tokenizer: Any, *, loss_on: LossOn) -> list[Encoded]:
-    """Tokens and labels, in order; those with and those without a template are two batches.
+class SampleTokenizer:
+    """Renders samples by the tokenizer's chat template and tokenizes them."""
 
-    Nothing comes before the first token, so nothing predicts it and it has no label.
-    """
-    found: dict[int, Encoded] = {}
-    for has_all_tokens in (True, False):
-        batch = [i for i, s in enumerate(samples) if s.has_all_tokens is has_all_tokens]
-        if not batch:
-            continue
-        tokens = tokenizer(
-            [samples[i].text for i in batch],
-            add_special_tokens=not has_all_tokens,
+    def __init__(self, tokenizer: Any, *, stops: Collection[int], loss_on: LossOn) -> None:
+        self._tokenizer = tokenizer
+        self._template = ChatTemplate(tokenizer, stops)
+        self._everything = loss_on == "everything"
+        special = self._template.special
+        self._special_ids = frozenset(tokenizer.convert_tokens_to_ids(list(special)))
+        self._control = re.compile("|".join(map(re.escape, special))) if special else None
+        self._headings: dict[str, list[int]] = {}
+
+    def render(self, sample: Sample) -> list[Rendered]:
+        """Return the texts that teach a sample.
+
+        Raises UnlearnableError if the chat template cannot say it.
+        """
+        match sample:
+            case Conversation():
+                return self._conversation(sample)
+            case Completion(prompt, completion):
+                if not self._end:
+                    raise UnlearnableError("the tokenizer has no end mark")
+                text = f"{prompt}{completion}{self._end}"
+                return [self._unformatted(text, len(prompt), everything=self._everything)]
+            case PlainText(text):
+                return [self._unformatted(f"{text}{self._end}", 0, everything=True)]
+
+    def has_control_tokens(self, sample: Sample) -> bool:
+        """Return whether what is said holds text that the tokenizer reads as control tokens."""
+        match sample:
+            case Conversation(messages):
+                contents = [message.content for message in messages]
+            case Completion(prompt, completion):
+                contents = [prompt, completion]
+            case PlainText(text):
+                contents = [text]
+        return self._control is not None and any(map(self._control.search, contents))
+
+    def encode(self, texts: Sequence[Rendered]) -> list[list[Encoded] | UnlearnableError]:
+        """Return tokens and labels in order, or why the tokenizer cannot say a text.
+
+        A text is several where a prompt and its answer must be tokenized apart. Nothing comes
+        before the first token, so nothing predicts it and it has no label.
+        """
+        encoded: dict[int, list[Encoded] | UnlearnableError] = {}
+        for has_all_tokens in (True, False):
+            batch = [i for i, s in enumerate(texts) if s.has_all_tokens is has_all_tokens]
+            if batch:
+                encodings = self._encodings([texts[i].text for i in batch], not has_all_tokens)
+                for i, encoding in zip(batch, encodings, strict=True):
+                    encoded[i] = self._labelled_or_why_not(texts[i], encoding)
+        return [encoded[i] for i in range(len(texts))]
+
+    @property
+    def _end(self) -> str:
+        return self._tokenizer.eos_token or ""
+
+    @staticmethod
+    def _unformatted(text: str, start: int, *, everything: bool) -> Rendered:
+        return Rendered(text, ((start, len(text)),), everything, has_all_tokens=False)
+
+    def _conversation(self, sample: Conversation) -> list[Rendered]:
+        texts = taught_texts(sample, self._template)
+        last = len(texts) - 1
+        return [
+            Rendered(taught.text, taught.spans, self._everything and i == last, has_all_tokens=True)
+            for i, taught in enumerate(texts)
+        ]
+
+    def _encodings(self, texts: list[str], add_special_tokens: bool) -> list[Any]:
+        tokens = self._tokenizer(
+            texts,
+            add_special_tokens=add_special_tokens,
             return_attention_mask=False,
             verbose=False,
         )
-        for i, ids, encoding in zip(batch, tokens["input_ids"], tokens.encodings, strict=True):
-            learnt = ids if loss_on == "everything" else _learnt(ids, encoding, samples[i].answers)
-            labels = [IGNORED, *learnt[1:]]
-            found[i] = Encoded(ids, labels, samples[i].num_open_answers)
-    return [found[i] for i in range(len(samples))]
+        return list(tokens.encodings)
+
+    def _labelled_or_why_not(
+        self, text: Rendered, encoding: Any
+    ) -> list[Encoded] | UnlearnableError:
+        try:
+            return self._labelled(text, _tokens(encoding))
+        except UnlearnableError as error:
+            return error
+
+    def _labelled(self, text: Rendered, tokens: _Tokens) -> list[Encoded]:
+        if text.learns_everything:
+            ids = tokens.ids
+            ends = tuple(ids[tokens.first_from(last) - 1] for _, last in text.answers)
+            return [Encoded(ids, [IGNORED, *ids[1:]], ends)]
+        whole, alone = list[Span](), list[Encoded]()
+        for first, last in text.answers:
+            if first == 0 or self._is_apart(text, tokens, first):
+                whole.append((tokens.first_from(first), tokens.first_from(last)))
+            else:
+                alone.append(self._alone(text, first, last))
+        return [*([self._with_labels(tokens.ids, whole)] if whole else []), *alone]
+
+    def _with_labels(self, ids: list[int], answers: Sequence[Span]) -> Encoded:
+        labels = [IGNORED] * len(ids)
+        for begin, end in answers:
+            self._require_end(ids[begin:end])
+            labels[begin:end] = ids[begin:end]
+        labels[0] = IGNORED
+        return Encoded(ids, labels, tuple(ids[end - 1] for _, end in answers))
+
+    def _require_end(self, answer: list[int]) -> None:
+        if len(answer) < 2:
+            raise UnlearnableError("an answer has no token to learn")
+        if answer[-1] not in self._special_ids:
+            raise UnlearnableError("an answer does not end with a token that inference stops at")
+
+    def _is_apart(self, text: Rendered, tokens: _Tokens, first: int) -> bool:
+        """Return whether the tokens before an answer are those of its prompt alone."""
+        begin = tokens.first_from(first)
+        since, heading = begin, text.text[:first]
+        if text.has_all_tokens:
+            while since > 0 and tokens.ids[since - 1] not in self._special_ids:
+                since -= 1
+            since = max(0, since - 1)
+            heading = text.text[tokens.starts[since] : first] if since else heading
+        return tokens.ids[since:begin] == self._prompt_ids(heading, text.has_all_tokens)
+
+    def _prompt_ids(self, prompt: str, has_all_tokens: bool) -> list[int]:
+        known = self._headings.get(prompt) if has_all_tokens else None
+        if known is not None:
+            return known
+        (encoding,) = self._encodings([prompt], not has_all_tokens)
+        ids = _tokens(encoding).ids
+        if has_all_tokens and len(prompt) <= HEADING_LENGTH and len(self._headings) < HEADINGS_KEPT:
+            self._headings[prompt] = ids
+        return ids
+
+    def _alone(self, text: Rendered, first: int, last: int) -> Encoded:
+        """Return one answer behind its prompt, each tokenized as inference has it."""
+        prompt = self._prompt_ids(text.text[:first], text.has_all_tokens)
+        ids = prompt + self._continued(prompt, text.text[first:last])
+        return self._with_labels(ids, [(len(prompt), len(ids))])
+
+    def _continued(self, before: list[int], text: str) -> list[int]:
+        """Return the tokens of a text that goes on from others, without a space of its own."""
+        before = before[-DECODED:]
+        said = self._decoded(before)
+        for context in LEFT_CONTEXTS:
+            encoding, alone = self._encodings([context + text, context], add_special_tokens=False)
+            count = len(alone.ids)
+            ids: list[int] = encoding.ids[count:]
+            behind = self._decoded(before + ids).removeprefix(said)
+            if encoding.ids[:count] == alone.ids and _reads_as(behind, text):
+                return ids
+        raise UnlearnableError("the tokenizer cannot go on from the prompt as a model does")
+
+    def _decoded(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
 
 
-def render(sample: Sample, tokenizer: Any) -> Rendered:
-    match sample:
-        case Conversation():
-            text = _apply_template(tokenizer, sample, len(sample.messages))
-            spans = list(_answer_spans(sample, tokenizer, text))
-            return Rendered(
-                text,
-                [span for message, span in spans if message.learnt],
-                has_all_tokens=True,
-                num_open_answers=sum(_is_open(text[slice(*s)], m) for m, s in spans if m.learnt),
-            )
-        case Completion(prompt, completion):
-            text = f"{prompt}{completion}{tokenizer.eos_token or ''}"
-            return Rendered(text, [(len(prompt), len(text))], has_all_tokens=False)
-        case PlainText(text):
-            text = f"{text}{tokenizer.eos_token or ''}"
-            return Rendered(text, [(0, len(text))], has_all_tokens=False)
-
-
-def _answer_spans(
-    sample: Conversation, tokenizer: Any, text: str
-) -> Iterator[tuple[Message, Span]]:
-    """From behind the generation prompt to the end of each assistant message, end mark included."""
-    for index, message in enumerate(sample.messages):
-        if message.role != "assistant":
-            continue
-        prompt = _apply_template(tokenizer, sample, index, add_generation_prompt=True)
-        start = _common_prefix(prompt, text)
-        last = index + 1 == len(sample.messages)
-        until = text if last else _apply_template(tokenizer, sample, index + 1)
-        span = start, _end_of_answer(until, text, start, message.content.strip())
-        said = text[slice(*span)]
-        missing = [name for name in message.called if name not in said]
-        if missing:
-            raise FieldError(
-                f"messages[{index}].tool_calls: the model's chat template leaves out the call of "
-                f"{missing[0]}"
-            )
-        yield message, span
-
-
-def _end_of_answer(until: str, text: str, start: int, content: str) -> int:
-    """Where ``until``, rendered up to this answer, ends in the whole text.
-
-    Templates may render an answer differently when it is the last (Qwen3 puts an empty thought
-    before it). Then what follows the content in ``until`` is looked for behind it in the text.
-    """
-    if text.startswith(until):
-        return len(until)
-    found, at = text.find(content, start), until.rfind(content)
-    if not content or found < 0 or at < 0:
-        return _common_prefix(until, text)
-    end = found + len(content)
-    return end + _common_prefix(until[at + len(content) :], text[end:])
-
-
-def _is_open(said: str, message: Message) -> bool:
-    return said.strip().endswith(message.content.strip()) and bool(message.content.strip())
-
-
-def _apply_template(
-    tokenizer: Any, sample: Conversation, num_messages: int, *, add_generation_prompt: bool = False
-) -> str:
-    rendered: str = tokenizer.apply_chat_template(
-        [message.as_dict() for message in sample.messages[:num_messages]],
-        tools=list(sample.tools) or None,
-        tokenize=False,
-        add_generation_prompt=add_generation_prompt,
+def _reads_as(decoded: str, text: str) -> bool:
+    """Return whether tokens read as a text: blanks may be in control tokens, but for the first."""
+    decoded, text = (
+        unicodedata.normalize("NFKC", each).replace(SENTENCEPIECE_BLANK, " ")
+        for each in (decoded, text)
     )
-    return rendered
+    return _blanks_before(decoded) == _blanks_before(text) and decoded.split() == text.split()
 
 
-def _common_prefix(part: str, whole: str) -> int:
-    """How many characters from the start the two share; templates may render a part differently."""
-    if whole.startswith(part):
-        return len(part)
-    pairs = zip(part, whole, strict=False)
-    shorter = min(len(part), len(whole))
-    return next((index for index, (left, right) in enumerate(pairs) if left != right), shorter)
+def _blanks_before(text: str) -> str:
+    return text[: len(text) - len(text.lstrip())]
 
 
-def _learnt(ids: list[int], encoding: Any, answers: Sequence[Span]) -> list[int]:
-    """The ids of tokens that lie in an answer whole; tokens without text are in none."""
-    labels = [IGNORED] * len(ids)
-    for answer in answers:
-        begin, end = _tokens_in(encoding, answer, len(ids))
-        labels[begin:end] = ids[begin:end]
-    return labels
-
-
-def _tokens_in(encoding: Any, answer: Span, num_tokens: int) -> Span:
-    """First token that lies in a span of characters, and the one after the last.
-
-    Only the ends are looked at. A character of several bytes may be several tokens, and space
-    may be in none.
-    """
-    first, last = answer
-    found = (encoding.char_to_token(at) for at in range(first, last))
-    begin = next((token for token in found if token is not None), num_tokens)
-    if begin < num_tokens and encoding.token_to_chars(begin)[0] < first:
-        begin += 1
-    found = (encoding.char_to_token(at) for at in range(last - 1, first - 1, -1))
-    end = next((token for token in found if token is not None), begin - 1) + 1
-    while end < num_tokens and _is_within(encoding.token_to_chars(end), answer):
-        end += 1
-    while end > begin and not _is_within(encoding.token_to_chars(end - 1), answer):
-        end -= 1
-    return begin, end
-
-
-def _is_within(token: Span | None, answer: Span) -> bool:
-    return token is not None and answer[0] <= token[0] < token[1] <= answer[1]
+def _tokens(encoding: Any) -> _Tokens:
+    """Return the tokens of an encoding, without an end that the tokenizer puts behind it."""
+    ids, offsets = list(encoding.ids), list(encoding.offsets)
+    while len(ids) > 1 and offsets[-1] == (0, 0) != offsets[-2]:
+        ids.pop()
+        offsets.pop()
+    return _Tokens(ids, [start for start, _ in offsets])

@@ -18,11 +18,11 @@ from launcher.data.cache import (
     kept_lock,
     make_entry,
 )
+from launcher.data.chat_template import use_plain_template_if_none
 from launcher.data.inputs import Inputs, inputs_before, write_inputs
 from launcher.data.samples import preview
 from launcher.data.sources import FoundSource, find_sources
 from launcher.data.summary import DataSummary, describe
-from launcher.data.tokenization import use_plain_template_if_none
 from launcher.run.output import redirect_output
 from launcher.run.run_directory import RunDirectory
 from launcher.run.sigterm import unwound_by_sigterm
@@ -99,7 +99,8 @@ def prepared_data(
 
     def fill(partial: Path) -> dict[str, Any]:
         total_bytes = sum(path.stat().st_size for path in files)
-        preparation = DataPreparation(settings, tokenizer, PreparationProgress(screen, total_bytes))
+        progress = PreparationProgress(screen, total_bytes)
+        preparation = DataPreparation(settings, tokenizer, progress, checkpoint=checkpoint.folder)
         preparation.summary.plain_template = plain_template
         return preparation.write(sources, partial).as_dict()
 

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from launcher.data.tokenization import use_plain_template_if_none
+from launcher.data.chat_template import use_plain_template_if_none
 from launcher.training.model_building import load_base
 from planner.plan.schema import Plan
 

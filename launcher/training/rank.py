@@ -18,9 +18,9 @@ from typing import Any, NoReturn, TextIO
 import torch
 from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback, set_seed
 
+from launcher.data.chat_template import use_plain_template_if_none
 from launcher.data.inputs import Inputs, read_inputs
 from launcher.data.tables import training_table, validation_table
-from launcher.data.tokenization import use_plain_template_if_none
 from launcher.display.live_view import expected_of
 from launcher.display.reporter import Reporter, StepTimes
 from launcher.display.sensors import sensors_of

@@ -8,12 +8,13 @@ from msgspec import structs, to_builtins
 
 from planner.base.strict_yaml import PositiveFloat, Share, Spec
 
-DataFormat = Literal["messages", "sharegpt", "alpaca", "completion", "text", "guanaco"]
+DataFormat = Literal["messages", "sharegpt", "alpaca", "completion", "text", "guanaco", "xtuner"]
 """``guanaco``: one text with the marks ``### Human:`` and ``### Assistant:``, never recognised."""
 
 FieldName = Literal[
     "messages",
     "conversations",
+    "conversation",
     "tools",
     "system",
     "instruction",
@@ -33,6 +34,7 @@ class FieldNames(Spec, omit_defaults=True):
 
     messages: str | None = None
     conversations: str | None = None
+    conversation: str | None = None
     tools: str | None = None
     system: str | None = None
     instruction: str | None = None

@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 
 from launcher.chatglm.tokenizer import rebuilt_tokenizer
 from launcher.data.conversations import Conversation, Message
-from launcher.data.tokenization import IGNORED, encode, render
+from launcher.data.record_fields import UnlearnableError
+from launcher.data.tokenization import IGNORED, SampleTokenizer
 from planner.base.errors import InvalidFileError
 from tests.launcher.chatglm.original import TEXTS, config, of_real_size, train_sentencepiece
 
@@ -161,8 +162,10 @@ def test_an_answer_carries_loss_from_its_line_to_its_end(tokenizer: Any, process
         Message("user", "who"),
         Message("assistant", "a model"),
     )
-    rendered = render(Conversation(turns), tokenizer)
-    (sample,) = encode([rendered], tokenizer, loss_on="answers")
+    samples = SampleTokenizer(tokenizer, stops=[2], loss_on="answers")
+    (texts,) = samples.encode(samples.render(Conversation(turns)))
+    assert not isinstance(texts, UnlearnableError)
+    (sample,) = texts
     answers = [
         [*processor.encode("\n"), *processor.encode(text), 2] for text in ("你好", "a model")
     ]

@@ -207,7 +207,7 @@ def test_line_separators_of_unicode_do_not_break_a_record(tmp_path: Path) -> Non
         ),
         (
             json.dumps({"messages": [ASK, {"role": "assistant", "content": None}]}),
-            r"messages\[1\].content: text is expected, not nothing",
+            r"messages\[1\].content: text is expected, not null",
         ),
         (
             json.dumps({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),

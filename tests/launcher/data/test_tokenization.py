@@ -1,16 +1,16 @@
 """What is tokenized, and which tokens the loss counts."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import trl
 
+from launcher.data.chat_template import use_plain_template_if_none
 from launcher.data.conversations import Conversation, Message
-from launcher.data.record_fields import FieldError
+from launcher.data.record_fields import UnlearnableError
 from launcher.data.records import Completion, PlainText, Sample
-from launcher.data.tokenization import IGNORED, Encoded, encode, render, use_plain_template_if_none
+from launcher.data.tokenization import IGNORED, Encoded, SampleTokenizer
 from planner.plan.data_section import LossOn
+from tests.launcher.data.chat_templates import FAMILIES, KINDS, spelled, tokenizer_of
 from tests.launcher.tiny_model import byte_tokenizer
 
 TWO_TURNS = Conversation(
@@ -30,8 +30,13 @@ def tokenizer() -> Any:
 
 
 def encoded(sample: Sample, tokenizer: Any, *, loss_on: LossOn = "answers") -> Encoded:
-    (found,) = encode([render(sample, tokenizer)], tokenizer, loss_on=loss_on)
-    return found
+    """Return the only text of a sample."""
+    samples = SampleTokenizer(tokenizer, stops=[tokenizer.eos_token_id], loss_on=loss_on)
+    (texts,) = samples.encode(samples.render(sample))
+    if isinstance(texts, UnlearnableError):
+        raise texts
+    (text,) = texts
+    return text
 
 
 def learnt(sample: Encoded, tokenizer: Any) -> str:
@@ -41,8 +46,7 @@ def learnt(sample: Encoded, tokenizer: Any) -> str:
 
 def test_only_answers_with_their_end_marks_are_learnt(tokenizer: Any) -> None:
     sample = encoded(TWO_TURNS, tokenizer)
-    assert learnt(sample, tokenizer) == "Ada é<|end|>\nBob<|end|>\n"
-    assert sample.num_open_answers == 0
+    assert learnt(sample, tokenizer) == "Ada é<|end|>Bob<|end|>"
 
 
 def test_the_whole_conversation_is_read(tokenizer: Any) -> None:
@@ -73,22 +77,27 @@ def test_plain_text_is_learnt_whole(tokenizer: Any) -> None:
 
 
 def test_many_at_once_come_back_in_order(tokenizer: Any) -> None:
-    samples: list[Sample] = [PlainText("Once"), TWO_TURNS, Completion("1+1=", "2")]
-    together = encode([render(s, tokenizer) for s in samples], tokenizer, loss_on="answers")
-    assert together == [encoded(sample, tokenizer) for sample in samples]
+    samples = SampleTokenizer(tokenizer, stops=[], loss_on="answers")
+    several: list[Sample] = [PlainText("Once"), TWO_TURNS, Completion("1+1=", "2")]
+    texts = samples.encode([text for sample in several for text in samples.render(sample)])
+    assert texts == [[encoded(sample, tokenizer)] for sample in several]
 
 
 def test_an_answer_of_weight_nothing_is_read_and_not_learnt(tokenizer: Any) -> None:
     turns = [Message(m.role, m.content, learnt=m.content != "Bob") for m in TWO_TURNS.messages]
     sample = encoded(Conversation(tuple(turns)), tokenizer)
-    assert learnt(sample, tokenizer) == "Ada é<|end|>\n"
+    assert learnt(sample, tokenizer) == "Ada é<|end|>"
     assert "Bob" in tokenizer.decode(sample.input_ids)
 
 
-def test_an_answer_without_end_mark_is_counted(tokenizer: Any) -> None:
+def test_a_tokenizer_without_an_end_mark_is_refused() -> None:
     other = byte_tokenizer()
-    other.chat_template = tokenizer.chat_template.replace("<|end|>", "")
-    assert encoded(TWO_TURNS, other).num_open_answers == 2
+    other.chat_template = other.chat_template.replace("<|end|>", "")
+    other.eos_token = None
+    samples = SampleTokenizer(other, stops=[], loss_on="answers")
+    for sample in (TWO_TURNS, Completion("1+1=", "2")):
+        with pytest.raises(UnlearnableError, match="the tokenizer has no end mark"):
+            samples.render(sample)
 
 
 def test_a_template_that_leaves_out_a_call_is_refused(tokenizer: Any) -> None:
@@ -96,47 +105,8 @@ def test_a_template_that_leaves_out_a_call_is_refused(tokenizer: Any) -> None:
     sample = Conversation(
         (Message("user", "Who?"), Message("assistant", "", extra={"tool_calls": [call]}))
     )
-    with pytest.raises(FieldError, match=r"chat template leaves out the call of find"):
-        render(sample, tokenizer)
-
-
-TEMPLATES = Path(trl.__file__).parent / "chat_templates"
-END_MARKS = {
-    "qwen2_5": "<|im_end|>",
-    "qwen3": "<|im_end|>",
-    "llama3": "<|eot_id|>",
-    "gemma": "<end_of_turn>",
-    "phi3": "<|end|>",
-    "cohere": "<|END_OF_TURN_TOKEN|>",
-}
-
-
-@pytest.mark.parametrize("family", END_MARKS)
-def test_every_turn_ends_with_a_learnt_mark_as_trl_has_it(family: str) -> None:
-    """trl marks what is learnt in a template of its own for each family. That of Qwen3 has an
-    empty thought before every answer, where the family's own has one before the last."""
-    tokenizer = byte_tokenizer()
-    tokenizer.add_special_tokens({"bos_token": "<bos>", "eos_token": "<eos>"})
-    tokenizer.add_tokens([END_MARKS[family], "<|user|>"], special_tokens=True)
-    sample = Conversation(TWO_TURNS.messages[1:])
-    tokenizer.chat_template = (TEMPLATES / f"{family}.jinja").read_text(encoding="utf-8")
-    ours = learnt(encoded(sample, tokenizer), tokenizer)
-    assert ours.count(END_MARKS[family]) == 2
-    marked = tokenizer.apply_chat_template(
-        [message.as_dict() for message in sample.messages],
-        chat_template=(TEMPLATES / f"{family}_training.jinja").read_text(encoding="utf-8"),
-        return_assistant_tokens_mask=True,
-        return_dict=True,
-    )
-    pairs = zip(marked["input_ids"], marked["assistant_masks"], strict=True)
-    theirs = tokenizer.decode([token for token, learnt_there in pairs if learnt_there])
-    thought = "<think>\n\n</think>\n\n"
-    assert _plain(ours.replace(thought, "")) == _plain(theirs.replace(thought, ""))
-
-
-def _plain(text: str) -> str:
-    """Some of trl's marks begin or end a line break apart from ours."""
-    return "".join(text.split())
+    with pytest.raises(UnlearnableError, match=r"chat template leaves out the call of find"):
+        encoded(sample, tokenizer)
 
 
 def test_a_tokenizer_without_template_gets_plain_headings() -> None:
@@ -145,16 +115,52 @@ def test_a_tokenizer_without_template_gets_plain_headings() -> None:
     assert use_plain_template_if_none(tokenizer)
     assert not use_plain_template_if_none(tokenizer)
     sample = encoded(TWO_TURNS, tokenizer)
-    assert learnt(sample, tokenizer) == "Ada é<|end|>\n\nBob<|end|>\n\n"
+    assert learnt(sample, tokenizer) == "Ada é<|end|>Bob<|end|>"
     text = tokenizer.decode(sample.input_ids)
     assert text.startswith("### System:\nBe brief.\n\n### User:\nWho?\n\n### Assistant:\nAda é")
 
 
-def test_a_template_that_renders_the_prompt_alone_differently(tokenizer: Any) -> None:
-    """The answer begins where the two part, as with templates that add an empty thought."""
-    other = byte_tokenizer()
-    other.chat_template = tokenizer.chat_template.replace(
-        "<|role|>assistant\n' }}{% endif", "<|role|>assistant\nthink:' }}{% endif"
+def test_the_plain_template_begins_as_the_tokenizer_begins_a_text() -> None:
+    from tokenizers import processors
+
+    begins = byte_tokenizer()
+    begins.add_special_tokens({"bos_token": "<s>"})
+    begins.chat_template = None
+    begins.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=["<s>", "$A"], special_tokens=[("<s>", begins.bos_token_id)]
     )
-    sample = Conversation((Message("user", "Who?"), Message("assistant", "Ada")))
-    assert learnt(encoded(sample, other), other) == "Ada<|end|>\n"
+    assert use_plain_template_if_none(begins)
+    assert encoded(TWO_TURNS, begins).input_ids[0] == begins.bos_token_id
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion"),
+    [
+        ("Review: fine. Label: ", "good"),
+        ("Label:", " good"),
+        ("Label:\n", "\ngood \n"),
+        ("", "good"),
+        ("x ", " good"),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_completion_goes_on_from_its_prompt_alone(
+    kind: str, prompt: str, completion: str
+) -> None:
+    """The prompt is tokenized as inference does, whatever the blanks at its end."""
+    family = FAMILIES["plain"]
+    tokenizer = tokenizer_of(family, kind)
+    sample = encoded(Completion(prompt, completion), tokenizer)
+    begin = next(i for i, label in enumerate(sample.labels) if label != IGNORED)
+    asked = tokenizer(prompt)["input_ids"] if prompt else []
+    first = 0 if prompt else 1
+    assert sample.input_ids[: begin - first] == asked
+    said = spelled(tokenizer, kind, sample.input_ids[len(asked) :], before=asked)
+    expected = f" {completion}" if kind == "pieces" and not prompt else completion
+    assert said == f"{expected}</s>"
+
+
+def test_control_tokens_in_what_is_said_are_seen(tokenizer: Any) -> None:
+    samples = SampleTokenizer(tokenizer, stops=[], loss_on="answers")
+    assert samples.has_control_tokens(Completion("a<|end|>", "b"))
+    assert not samples.has_control_tokens(TWO_TURNS)

@@ -6,16 +6,18 @@ import pytest
 
 pytest.importorskip("trl")
 
+from launcher.data.record_fields import UnlearnableError
 from launcher.data.records import Completion, PlainText, Sample
-from launcher.data.tokenization import IGNORED, encode, render
+from launcher.data.tokenization import IGNORED, SampleTokenizer
 from launcher.training.callbacks import split_answer
 from tests.launcher.tiny_model import byte_tokenizer
 
 
 def encoded(sample: Sample) -> dict[str, Any]:
-    tokenizer = byte_tokenizer()
-    (found,) = encode([render(sample, tokenizer)], tokenizer, loss_on="answers")
-    return {"input_ids": found.input_ids, "labels": found.labels}
+    samples = SampleTokenizer(byte_tokenizer(), stops=[], loss_on="answers")
+    (texts,) = samples.encode(samples.render(sample))
+    assert not isinstance(texts, UnlearnableError)
+    return {"input_ids": texts[0].input_ids, "labels": texts[0].labels}
 
 
 def test_what_was_asked_ends_where_the_loss_begins() -> None:

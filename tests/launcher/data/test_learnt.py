@@ -1,0 +1,156 @@
+"""Every chat template by what is learnt with it: answers with their end marks, and no more.
+
+Each answer must stand behind the very tokens that inference would give the model for it, be spelled
+by its tokens as it was written, and end with a token that inference stops at.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import pytest
+
+from launcher.data.conversations import Conversation, Message
+from launcher.data.record_fields import UnlearnableError
+from launcher.data.tokenization import IGNORED, Encoded, SampleTokenizer
+from tests.launcher.data.chat_templates import (
+    FAMILIES,
+    KINDS,
+    Family,
+    spelled,
+    stop_ids,
+    tokenizer_of,
+)
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+CALL = {
+    "type": "function",
+    "id": "abcdefghi",
+    "function": {"name": "weather", "arguments": {"city": "Oslo"}},
+}
+
+
+def user(content: str) -> Message:
+    return Message("user", content)
+
+
+def answer(content: str, **more: Any) -> Message:
+    return Message("assistant", content, **more)
+
+
+SYSTEM = Message("system", "Be brief.")
+CASES = {
+    "plain": (user("Who?"), answer("Ada")),
+    "system": (SYSTEM, user("Who?"), answer("Ada")),
+    "turns": (user("Who?"), answer("Ada"), user("And?"), answer("Bob"), user("3?"), answer("Cid")),
+    "system and turns": (SYSTEM, user("Who?"), answer("Ada"), user("And?"), answer("Bob")),
+    "tools": (
+        user("Weather?"),
+        answer("", extra={"tool_calls": [CALL]}),
+        Message("tool", "rain", extra={"tool_call_id": "abcdefghi", "name": "weather"}),
+        answer("It is wet."),
+        user("Sure?"),
+        answer("Yes."),
+    ),
+    "thoughts in tags": (
+        user("One?"),
+        answer("<think>\nfirst thought\n</think>\n\nFirst."),
+        user("Two?"),
+        answer("<think>\nsecond thought\n</think>\n\nSecond."),
+    ),
+    "thoughts in a field": (
+        user("One?"),
+        answer("First.", reasoning="first thought"),
+        user("Two?"),
+        answer("Second.", reasoning="second thought"),
+    ),
+    "blank edges": (user("  Who? \n"), answer(" Ada \n"), user("\nAnd?"), answer("\n\nBob ")),
+    "markup": (
+        user("<b>Who</b>? {{ x }}"),
+        answer("<p>Ada</p> & <b>{% if %}</b>"),
+        user("```py\nx < 1\n```"),
+        answer("<answer>x</answer>"),
+    ),
+    "same text": (user("Who?"), answer("Who?"), user("Who?"), answer("Who?")),
+    "unlearnt turn": (user("Who?"), answer("Ada", learnt=False), user("And?"), answer("Bob")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """One run of learnt tokens."""
+
+    before: list[int]
+    tokens: list[int]
+
+
+def runs(text: Encoded) -> Iterator[Learnt]:
+    labels, at = text.labels, 0
+    while at < len(labels):
+        end = at
+        while end < len(labels) and labels[end] != IGNORED:
+            end += 1
+        if end > at:
+            yield Learnt(text.input_ids[:at], text.input_ids[at:end])
+        at = max(end, at + 1)
+
+
+def conversation(case: str) -> Conversation:
+    return Conversation(CASES[case], (TOOL,) if case == "tools" else ())
+
+
+@cache
+def samples_of(family: Family, kind: str) -> SampleTokenizer:
+    tokenizer = tokenizer_of(family, kind)
+    return SampleTokenizer(tokenizer, stops=stop_ids(family, tokenizer), loss_on="answers")
+
+
+def taught(sample: Conversation, family: Family, kind: str) -> list[Encoded]:
+    """Return the texts of a sample, or raise UnlearnableError."""
+    samples = samples_of(family, kind)
+    texts = list[Encoded]()
+    for text in samples.encode(samples.render(sample)):
+        if isinstance(text, UnlearnableError):
+            raise text
+        texts += text
+    return texts
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_answers_with_their_end_marks_are_learnt_and_no_more(
+    name: str, case: str, kind: str
+) -> None:
+    family, sample = FAMILIES[name], conversation(case)
+    tokenizer = tokenizer_of(family, kind)
+    refused = family.refused.get(case)
+    if refused is not None:
+        with pytest.raises(UnlearnableError, match=refused):
+            taught(sample, family, kind)
+        return
+    learnt = [run for text in taught(sample, family, kind) for run in runs(text)]
+    learnt.sort(key=lambda run: len(run.before))
+    answers = [
+        (replace(sample, messages=sample.messages[:index]), message)
+        for index, message in enumerate(sample.messages)
+        if message.role == "assistant" and message.learnt
+    ]
+    assert len(learnt) == len(answers)
+    for run, (asked, message) in zip(learnt, answers, strict=True):
+        after_tool = asked.messages[-1].role == "tool"
+        said = spelled(tokenizer, kind, run.tokens, before=run.before)
+        assert said in family.expected(message, after_tool=after_tool)
+        assert run.before == family.prompt(asked, message, tokenizer)
