@@ -1,4 +1,4 @@
-"""A JSON array read element by element, however long it is."""
+"""A JSON array read element by element, however long it is, on its own or in an object."""
 
 import json
 import re
@@ -15,11 +15,16 @@ LONGEST_ELEMENT = 2**26
 _SPACE = re.compile(r"\s*")
 
 Element = tuple[int, object, int]
-"""The line that it starts on, its value, its length in characters."""
+"""Line that an element starts on, its value, its length in characters."""
+
+RECORDS = frozenset(
+    ("data", "train", "records", "rows", "examples", "samples", "instances", "items", "dataset")
+)
+"""Names by which an object holds an array of records beside what it says about them."""
 
 
 class _Window:
-    """The part of a text that is in memory, where we are in it, and the lines before that."""
+    """The part of a text that is in memory, the place in it, and the lines before that."""
 
     def __init__(self, text: TextIO, path: Path) -> None:
         self._text = text
@@ -30,7 +35,7 @@ class _Window:
         self._at = 0
 
     def skip_space(self) -> str:
-        """The next character that is not space, left where it is; nothing at the end."""
+        """Return the next character that is not space, left where it is; none at the end."""
         while True:
             behind = _SPACE.match(self._buffer, self._at)
             assert behind is not None
@@ -40,19 +45,28 @@ class _Window:
             if not self._more():
                 return ""
 
+    @property
+    def line(self) -> int:
+        return self._lines + 1
+
     def take(self) -> None:
         self._advance(self._at + 1)
 
     def value(self) -> Element:
-        """The value that begins here; more is read for as long as it may be incomplete."""
+        """Return the value that begins here; more is read for as long as it may be incomplete."""
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._buffer, self._at)
+            except RecursionError as error:
+                raise self.error("is not JSON of a record (nested too deeply)") from error
             except json.JSONDecodeError as error:
                 if len(self._buffer) - self._at < LONGEST_ELEMENT and self._more():
                     continue
                 ahead = self._buffer.count("\n", self._at, error.pos)
                 raise self.error(f"is not JSON ({error.msg})", ahead) from error
+            except ValueError as error:
+                reason = "is not JSON of a record (a number is too long)"
+                raise self.error(reason) from error
             line, length = self._lines + 1, end - self._at
             self._advance(end)
             return line, value, length
@@ -61,7 +75,7 @@ class _Window:
         return InvalidFileError(self._path, self._lines + lines_ahead + 1, reason)
 
     def _more(self) -> bool:
-        """Twice as much as is left, so that a long element is not begun again too often."""
+        """Read twice as much as is left, so that a long element is not begun again too often."""
         left = self._buffer[self._at :]
         chunk = self._text.read(max(CHUNK, len(left)))
         self._buffer, self._at = left + chunk, 0
@@ -73,11 +87,23 @@ class _Window:
 
 
 def elements(text: TextIO, path: Path) -> Iterator[Element]:
+    """Yield the records of an array, of an object that holds one, or an object as the only one."""
     window = _Window(text, path)
-    if window.skip_space() != "[":
-        raise window.error("a JSON array of records is expected, as in [{...}, {...}]")
+    match window.skip_space():
+        case "[":
+            yield from _array(window)
+        case "{":
+            yield from _object(window)
+        case _:
+            raise window.error("a JSON array of records is expected, as in [{...}, {...}]")
+    if window.skip_space():
+        raise window.error("is not JSON (text follows its end)")
+
+
+def _array(window: _Window) -> Iterator[Element]:
     window.take()
     if window.skip_space() == "]":
+        window.take()
         return
     while True:
         yield window.value()
@@ -86,6 +112,36 @@ def elements(text: TextIO, path: Path) -> Iterator[Element]:
                 window.take()
                 window.skip_space()
             case "]":
+                window.take()
                 return
             case _:
                 raise window.error("is not JSON (expecting ',' or ']')")
+
+
+def _object(window: _Window) -> Iterator[Element]:
+    """Yield the records of the array in an object, or the object itself if it holds none."""
+    members, size, holders = dict[str, object](), 0, list[str]()
+    window.take()
+    line = window.line
+    while window.skip_space() != "}":
+        _, name, _ = window.value()
+        if window.skip_space() != ":" or not isinstance(name, str):
+            raise window.error("is not JSON (expecting a name and ':')")
+        window.take()
+        if window.skip_space() == "[" and name in RECORDS:
+            holders.append(name)
+            if len(holders) > 1:
+                raise window.error(
+                    f"{' and '.join(holders)} both hold records: put each in a file of its own"
+                )
+            yield from _array(window)
+        else:
+            _, members[name], length = window.value()
+            size += length
+        if window.skip_space() == ",":
+            window.take()
+        elif window.skip_space() != "}":
+            raise window.error("is not JSON (expecting ',' or '}')")
+    window.take()
+    if not holders:
+        yield line, members, size

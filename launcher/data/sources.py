@@ -1,24 +1,40 @@
 """What a plan's sources stand for: files on this machine, in a fixed order."""
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from launcher.storage.hub_names import names_a_folder
-from planner.base.errors import InvalidRequestError
+from planner.base.errors import InvalidFileError, InvalidRequestError
 from planner.plan.data_section import DataFormat, DataSection, DataSource, FieldName
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-HUB_SUFFIX = ".arrow"
-"""Of the files in which ``datasets`` keeps what it fetched."""
+DATASETS_SUFFIX = ".arrow"
+"""Suffix of the files in which ``datasets`` keeps tables."""
+STATE, SPLITS = "state.json", "dataset_dict.json"
+"""Files of ``Dataset.save_to_disk`` and ``DatasetDict.save_to_disk``."""
+SPLIT_WORDS: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""Words in the names of files and folders that say what split they hold.
+
+read: datasets 5.0 data_files.py, ``SPLIT_KEYWORDS``
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
+    """One file with records."""
+
     path: Path
     name: str
-    """For messages: as the user wrote it, or the data set's name on the hub."""
+    """Name for messages: as the user wrote it, or that of the data set on the hub."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +50,7 @@ class FoundSource:
 
 
 def check_named(data: DataSection) -> None:
-    """Raises where files that a plan names are not here; the hub is not asked."""
+    """Raise InvalidRequestError if files that a plan names are not here; the hub is not asked."""
     if not data.every_source:
         raise InvalidRequestError(
             "the plan names no data. Say which with --data FILE, or fill in data.source."
@@ -46,7 +62,7 @@ def check_named(data: DataSection) -> None:
 
 
 def _check_split(source: DataSource) -> None:
-    """Files are read whole: a slice of one would be more than was asked for."""
+    """Refuse a slice of a split: files are read whole, which is more than was asked for."""
     name, bracket, _ = source.split.partition("[")
     if bracket:
         raise InvalidRequestError(
@@ -57,7 +73,7 @@ def _check_split(source: DataSource) -> None:
 
 
 def find_sources(data: DataSection) -> tuple[FoundSource, ...]:
-    """Every source of a plan, or an error that says what to do."""
+    """Return every source of a plan, or raise InvalidRequestError with what to do."""
     check_named(data)
     return tuple(
         FoundSource(
@@ -73,15 +89,15 @@ def find_sources(data: DataSection) -> tuple[FoundSource, ...]:
 
 
 def data_files(source: DataSource) -> tuple[DataFile, ...]:
-    """A file, every data file of a folder by name, or what the hub has."""
+    """Return a file, the data files of a folder by name, or what the hub has."""
     if source.source == "demo":
         path = Path(str(files("presets"))) / "data" / "demo.jsonl"
         return (DataFile(path, path.name),)
     path = Path(source.source).expanduser()
     if path.is_dir():
-        return _in_folder(path)
+        return tuple(DataFile(found, str(found)) for found in _in_folder(path, source.split))
     if path.is_file():
-        if path.suffix not in SUFFIXES:
+        if path.suffix not in (*SUFFIXES, DATASETS_SUFFIX):
             raise InvalidRequestError(f"data file {path}: {' or '.join(SUFFIXES)} is expected.")
         return (DataFile(path, str(path)),)
     if is_hub_name(source.source):
@@ -90,7 +106,7 @@ def data_files(source: DataSource) -> tuple[DataFile, ...]:
 
 
 def is_hub_name(source: str) -> bool:
-    """``owner/name`` that could not be meant as a file.
+    """Return whether a source is ``owner/name`` that could not be meant as a file.
 
     >>> [is_hub_name(name) for name in ("tatsu-lab/alpaca", "data/my.jsonl", "./a/b", "a.csv")]
     [True, False, False, False]
@@ -100,7 +116,12 @@ def is_hub_name(source: str) -> bool:
     return source.count("/") == 1 and all(source.split("/"))
 
 
-def _in_folder(folder: Path) -> tuple[DataFile, ...]:
+def _in_folder(folder: Path, split: str) -> list[Path]:
+    """Return the files of one split of a folder, in the order of their names."""
+    if (folder / SPLITS).is_file():
+        return _saved(_split_folder(folder, split))
+    if (folder / STATE).is_file():
+        return _saved(folder)
     found = sorted(
         path
         for path in folder.rglob("*")
@@ -110,11 +131,57 @@ def _in_folder(folder: Path) -> tuple[DataFile, ...]:
         raise InvalidRequestError(
             f"data folder {folder} holds no file that ends in {' or '.join(SUFFIXES)}."
         )
-    return tuple(DataFile(path, str(path)) for path in found)
+    splits = {path: split_of(path.relative_to(folder)) for path in found}
+    chosen = [path for path in found if splits[path] == split]
+    if not chosen:
+        raise _no_split(folder, split, sorted(set(splits.values())))
+    return chosen
+
+
+def split_of(path: Path) -> str:
+    """Return the split that the words in a path name; without any it is for training.
+
+    >>> [split_of(Path(name)) for name in ("data/test-00000-of-00001.parquet", "latest/a.json")]
+    ['test', 'train']
+    """
+    words = re.split(r"[^a-z]+", str(path.with_suffix("")).lower())
+    named = [split for split, known in SPLIT_WORDS.items() for word in words if word in known]
+    return named[-1] if named else "train"
+
+
+def _split_folder(folder: Path, split: str) -> Path:
+    """Return the folder of a split that ``DatasetDict.save_to_disk`` made."""
+    splits = _member(folder / SPLITS, "splits")
+    if split not in splits:
+        raise _no_split(folder, split, [str(name) for name in splits])
+    return folder / split
+
+
+def _saved(folder: Path) -> list[Path]:
+    """Return the files of a folder that ``Dataset.save_to_disk`` made."""
+    files = [item.get("filename") for item in _member(folder / STATE, "_data_files")]
+    return [folder / str(name) for name in files]
+
+
+def _member(path: Path, name: str) -> list[Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))[name]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InvalidFileError(path, None, f"has no {name} ({error})") from error
+    if not isinstance(content, list):
+        raise InvalidFileError(path, None, f"{name} is not a list")
+    return content
+
+
+def _no_split(folder: Path, split: str, splits: list[str]) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"data folder {folder} has no split {split!r}; it has {', '.join(splits)}. "
+        "Name one in data.split, or a file of it."
+    )
 
 
 def fetched(source: DataSource) -> tuple[Path, ...]:
-    """Arrow files of one split, in order; fetched at the first call, found later."""
+    """Return the Arrow files of one split, in order; fetched at the first call, kept later."""
     from datasets import Dataset, load_dataset
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -123,7 +190,7 @@ def fetched(source: DataSource) -> tuple[Path, ...]:
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise InvalidRequestError(
-            f"data set {source.source}: it is no file here, and the hub has not given it "
+            f"data set {source.source}: it is not a file here, and the hub has not given it "
             f"({type(error).__name__}: {reason}). Name a local file with --data FILE."
         ) from error
     assert isinstance(found, Dataset)
