@@ -1,8 +1,9 @@
 """Tokenized data sets kept by the content of all that made them, so that none is made twice.
 
 An entry is a folder with its tables and ``summary.json``, which holds their digests. It is made
-beside its place and renamed, so a launch that was killed leaves no entry; one that a disk has
-torn since is told by its digests and made again.
+beside its place and renamed, so a launch that was killed leaves no entry; one that was damaged
+since is recognised by its digests and made again. Keys hold the versions of what tokenizes and
+the digest of this package's source, so that no table of an older way to read data is used again.
 """
 
 import hashlib
@@ -12,6 +13,8 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +26,33 @@ SUMMARY = "summary.json"
 KEY_LENGTH = 32
 
 
+MAKERS = ("jinja2", "tokenizers", "transformers", "trl")
+"""Packages whose versions decide what becomes of the same data."""
+
+
 def content_key(content: Mapping[str, Any]) -> str:
-    """The same for the same content, whatever its order."""
-    text = json.dumps(content, sort_keys=True)
+    """Return a key that is the same for the same content made by the same code."""
+    text = json.dumps({**content, "made by": made_by()}, sort_keys=True)
     return hashlib.blake2b(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+@cache
+def made_by() -> Mapping[str, str]:
+    """Return the versions of the packages that tokenize, and the digest of this one's source."""
+    return {"source": source_digest(), **{name: version(name) for name in MAKERS}}
+
+
+def source_digest() -> str:
+    digest = hashlib.blake2b()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:KEY_LENGTH]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
+    """A kept data set."""
+
     folder: Path
     summary: Mapping[str, Any]
 
@@ -39,8 +61,15 @@ def data_cache(kind: str) -> Path:
     return cache_directory() / kind
 
 
+def whole_entry(folder: Path) -> Entry | None:
+    """Return the entry in a folder if it is whole; nothing is written, so it may be read-only."""
+    if not folder.is_dir() or torn(folder) is not None:
+        return None
+    return Entry(folder, _read(folder)["summary"])
+
+
 def found_entry(folder: Path, say: Callable[[str], None]) -> Entry | None:
-    """The entry in a folder where there is a whole one."""
+    """Return the entry in a folder if it is whole; remove one that is damaged."""
     if not folder.is_dir():
         return None
     wrong = torn(folder)
@@ -52,7 +81,7 @@ def found_entry(folder: Path, say: Callable[[str], None]) -> Entry | None:
 
 
 def torn(folder: Path) -> str | None:
-    """What is wrong with an entry, or nothing."""
+    """Return what is wrong with an entry, or None."""
     try:
         tables = _read(folder)["tables"]
     except (OSError, ValueError, KeyError):
@@ -67,7 +96,7 @@ def torn(folder: Path) -> str | None:
 
 @contextmanager
 def kept_lock(folder: Path) -> Iterator[None]:
-    """As ``one_maker``, or why nothing can be kept there."""
+    """Hold the lock of ``one_maker``, or raise InvalidRequestError if nothing can be kept there."""
     with ExitStack() as stack:
         try:
             stack.enter_context(one_maker(folder))
@@ -77,7 +106,7 @@ def kept_lock(folder: Path) -> Iterator[None]:
 
 
 def make_entry(folder: Path, fill: Callable[[Path], Mapping[str, Any]]) -> Entry:
-    """``fill`` writes tables into a folder and gives their summary."""
+    """Keep the tables that ``fill`` writes into a folder, with the summary that it returns."""
     try:
         with whole_folder(folder) as partial:
             summary = fill(partial)

@@ -131,6 +131,7 @@ def _in_folder(folder: Path, split: str) -> list[Path]:
         raise InvalidRequestError(
             f"data folder {folder} holds no file that ends in {' or '.join(SUFFIXES)}."
         )
+    split = next((name for name, words in SPLIT_WORDS.items() if split in words), split)
     splits = {path: split_of(path.relative_to(folder)) for path in found}
     chosen = [path for path in found if splits[path] == split]
     if not chosen:

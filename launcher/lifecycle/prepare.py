@@ -17,11 +17,13 @@ from launcher.data.cache import (
     found_entry,
     kept_lock,
     make_entry,
+    whole_entry,
 )
 from launcher.data.chat_template import use_plain_template_if_none
 from launcher.data.inputs import Inputs, inputs_before, write_inputs
 from launcher.data.samples import preview
 from launcher.data.sources import FoundSource, find_sources
+from launcher.data.stop_tokens import stop_token_ids
 from launcher.data.summary import DataSummary, describe
 from launcher.run.output import redirect_output
 from launcher.run.run_directory import RunDirectory
@@ -93,6 +95,7 @@ def prepared_data(
             **key_content(settings, sources),
             "data": [[file_digest(f.path) for f in source.files] for source in sources],
             "tokenizer": tokenizer_key(tokenizer),
+            "stops": stop_token_ids(checkpoint.folder),
         }
     )
     folder = data_cache("data") / key
@@ -104,10 +107,12 @@ def prepared_data(
         preparation.summary.plain_template = plain_template
         return preparation.write(sources, partial).as_dict()
 
-    with kept_lock(folder):
-        kept = found_entry(folder, lambda line: print(line, file=screen))
-        if kept is None:
-            return make_entry(folder, fill)
+    kept = whole_entry(folder)
+    if kept is None:
+        with kept_lock(folder):
+            kept = found_entry(folder, lambda line: print(line, file=screen))
+            if kept is None:
+                return make_entry(folder, fill)
     print(f"data: tokenized before, in {folder}", file=screen)
     return kept
 
@@ -123,15 +128,11 @@ def load_tokenizer(checkpoint: Checkpoint) -> tuple[Any, bool]:
 
 
 def tokenizer_key(tokenizer: Any) -> dict[str, Any]:
-    """All that decides tokens: the tokenizer itself, its special tokens and its template."""
-    import tokenizers
-    import transformers
-
+    """Return all that decides tokens: the tokenizer, its special tokens and its template."""
     return {
         "backend": tokenizer.backend_tokenizer.to_str(),
         "template": tokenizer.chat_template,
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
-        "versions": [tokenizers.__version__, transformers.__version__],
     }
 
 

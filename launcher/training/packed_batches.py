@@ -26,6 +26,16 @@ DEVIATIONS = 5
 """Standard deviations that fewer than one logit in a million is outside of."""
 
 
+def packed_collator(tokenizer: Any) -> "PackedCollator":
+    """Return the collator for a tokenizer, also for one without a token to pad with.
+
+    Padding is masked and seen by no document, so any token will do (Llama 3 and Mistral have no
+    token of their own for it).
+    """
+    padding = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return PackedCollator(next(token for token in padding if token is not None))
+
+
 @dataclass
 class PackedCollator(DataCollatorForLanguageModeling):  # type: ignore[misc]
     """A collator of packed documents; padding behind them is documents of one token each."""

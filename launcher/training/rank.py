@@ -42,7 +42,7 @@ from launcher.training.callbacks import (
 from launcher.training.environment import describe_environment
 from launcher.training.measurements import gather, rank_memory
 from launcher.training.model_building import build_model, cast_trainable
-from launcher.training.packed_batches import CheckDocumentsApart, PackedCollator
+from launcher.training.packed_batches import CheckDocumentsApart, packed_collator
 from launcher.training.planned_trainer import PlannedTrainer, trainer_class, training_arguments
 from launcher.training.process_group import join_process_group
 from launcher.training.report import Training, write_report
@@ -192,7 +192,7 @@ def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs)
         args=arguments,
         train_dataset=training_table(inputs.data_folder),
         eval_dataset=validation_table(inputs.data_folder),
-        data_collator=PackedCollator(tokenizer.pad_token_id) if plan.batch.packing else None,
+        data_collator=packed_collator(tokenizer) if plan.batch.packing else None,
         processing_class=tokenizer,
     )
     if plan.batch.packing:
