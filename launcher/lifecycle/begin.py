@@ -24,6 +24,8 @@ class Wanted:
     """Of a job that its engine starts again by the same command."""
     max_restarts: int = 0
     record: bool = False
+    shown_samples: int = 1
+    """Number of samples to show as they are learnt before training."""
 
     def goes_on(self, run: RunDirectory) -> bool:
         return self.resume or (self.begin_or_resume and run.plan.is_file())
@@ -46,7 +48,12 @@ def train(plan: Plan, directory: Path, wanted: Wanted) -> int:
         plan, saved, lines = begun(plan, run, goes_on=wanted.goes_on(run))
         plan, notes = suited(plan)
         tell([*notes, *lines])
-        code = execute(plan, run, saved, Company(max_restarts=wanted.max_restarts))
+        code = execute(
+            plan,
+            run,
+            saved,
+            Company(max_restarts=wanted.max_restarts, shown_samples=wanted.shown_samples),
+        )
     if wanted.record and code == 0:
         print(f"recorded: {write_record(run)}")
     return code

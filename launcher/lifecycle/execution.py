@@ -41,8 +41,9 @@ class Company:
 
     environment: Mapping[str, str] = {}
 
-    def __init__(self, *, max_restarts: int = 0) -> None:
+    def __init__(self, *, max_restarts: int = 0, shown_samples: int = 1) -> None:
         self.max_restarts = max_restarts
+        self.shown_samples = shown_samples
 
     def prepares(self) -> None:
         """The plan is written: every node prepares its inputs."""
@@ -108,7 +109,7 @@ def environment_of(plan: Plan, company: Company) -> dict[str, str]:
 
 def prepare(run: RunDirectory, environment: Mapping[str, str], company: Company) -> Ended:
     """This node's inputs; what is wrong is said."""
-    command = preparation_command(run, python=sys.executable)
+    command = preparation_command(run, python=sys.executable, shown_samples=company.shown_samples)
     code = run_to_end(command, environment, run.preparation_log, look=company.look)
     if company.trouble is None:
         return preparation_ended(run, code)

@@ -22,6 +22,7 @@ from launcher.data.cache import (
 from launcher.data.chat_template import use_plain_template_if_none
 from launcher.data.inputs import Inputs, inputs_before, write_inputs
 from launcher.data.samples import preview
+from launcher.data.shown_samples import show_samples
 from launcher.data.sources import FoundSource, find_sources
 from launcher.data.stop_tokens import stop_token_ids
 from launcher.data.summary import DataSummary, describe
@@ -34,7 +35,7 @@ from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
 
 
-def prepare(run: RunDirectory, screen: TextIO) -> None:
+def prepare(run: RunDirectory, screen: TextIO, *, shown_samples: int = 1) -> None:
     plan = read_spec(Plan, run.plan)
     check_devices(plan)
     sources = find_sources(plan.data)
@@ -53,6 +54,7 @@ def prepare(run: RunDirectory, screen: TextIO) -> None:
     write_inputs(run, inputs)
     for line in describe(DataSummary(**entry.summary), plan.batch.sequence_length):
         print(line, file=screen)
+    show_samples(str(entry.folder), load_tokenizer(checkpoint)[0], shown_samples, screen)
 
 
 def require_same_data(run: RunDirectory, entry: Entry) -> None:
@@ -140,13 +142,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="launcher.lifecycle.prepare")
     parser.add_argument("run", type=Path)
     parser.add_argument("--address", help="of this node, of several that share the folder")
+    parser.add_argument("--show-sample", type=int, default=1, help="how many samples to show")
     given = parser.parse_args()
     run = RunDirectory(given.run, given.address)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # nothing forks here
     screen = redirect_output(run.preparation_log)
     try:
         with unwound_by_sigterm():
-            prepare(run, screen)
+            prepare(run, screen, shown_samples=given.show_sample)
     except UserError as error:
         for said in (screen, sys.stdout):  # the latter is the log
             print(f"error: {error}", file=said)

@@ -67,10 +67,11 @@ def elastic_command(rendezvous: Rendezvous | None, *, python: str, ranks: int) -
     ]
 
 
-def preparation_command(run: RunDirectory, *, python: str) -> list[str]:
-    """Fetches the model and tokenizes the data, before any rank exists."""
+def preparation_command(run: RunDirectory, *, python: str, shown_samples: int) -> list[str]:
+    """Return the command that fetches the model and tokenizes the data, before any rank exists."""
     node = [] if run.node is None else ["--address", run.node]
-    return [python, "-m", "launcher.lifecycle.prepare", str(run.path), *node]
+    shown = ["--show-sample", str(shown_samples)]
+    return [python, "-m", "launcher.lifecycle.prepare", str(run.path), *node, *shown]
 
 
 def environment_changes(plan: Plan, *, cores: int, max_restarts: int = 0) -> dict[str, str]:

@@ -1,0 +1,95 @@
+"""Samples as they are learnt, shown before training: what the loss counts, and what not."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
+from typing import Any, NamedTuple, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from launcher.data.tables import training_table
+from launcher.data.tokenization import IGNORED
+
+LEARNT_BEGINS, LEARNT_ENDS = ">>>", "<<<"
+"""Marks of what is learnt where there are no colours."""
+LEARNT_STYLE, READ_STYLE = "green", "dim"
+LONGEST_PART = 600
+"""Characters; of a longer part the middle is left out."""
+MOST_PARTS = 16
+
+
+class Part(NamedTuple):
+    """A run of tokens that are learnt, or of tokens that are not."""
+
+    text: str
+    is_learnt: bool
+
+
+def show_samples(folder: str, tokenizer: Any, number: int, screen: TextIO) -> None:
+    """Print the first samples of a prepared data set."""
+    console = Console(file=screen, highlight=False, soft_wrap=True)
+    coloured = console.is_terminal and not console.no_color
+    for index, (ids, labels) in enumerate(islice(samples(folder), number), start=1):
+        parts = shortened(list(parts_of(ids, labels, tokenizer)))
+        if coloured:
+            console.print(Text(f"data: sample {index}; the loss counts what is green"))
+            console.print(_in_colours(parts))
+        else:
+            marks = f"{LEARNT_BEGINS} and {LEARNT_ENDS}"
+            print(f"data: sample {index}; the loss counts what is between {marks}", file=screen)
+            print(_with_marks(parts), file=screen)
+
+
+def samples(folder: str) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield ids and labels of each sample, also from packed rows."""
+    for row in training_table(folder):
+        begin = 0
+        for length in row.get("seq_lengths") or [len(row["input_ids"])]:
+            end = begin + length
+            yield row["input_ids"][begin:end], row["labels"][begin:end]
+            begin = end
+
+
+def parts_of(ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> Iterator[Part]:
+    """Yield the text of tokens in runs, as the tokens before them let it read."""
+    end, before = 0, ""
+    for is_learnt, run in groupby(labels, key=lambda label: label != IGNORED):
+        end += len(list(run))
+        text: str = tokenizer.decode(list(ids[:end]), clean_up_tokenization_spaces=False)
+        yield Part(_printable(text[len(before) :]), is_learnt)
+        before = text
+
+
+def shortened(parts: Sequence[Part]) -> list[Part]:
+    """Return parts without the middle of what is long."""
+    half = MOST_PARTS // 2
+    if len(parts) > MOST_PARTS:
+        left_out = Part(f" [... {len(parts) - 2 * half:,} parts ...] ", is_learnt=False)
+        parts = [*parts[:half], left_out, *parts[-half:]]
+    return [part._replace(text=_without_middle(part.text)) for part in parts]
+
+
+def _without_middle(text: str) -> str:
+    if len(text) <= LONGEST_PART:
+        return text
+    half = LONGEST_PART // 2
+    return f"{text[:half]} [... {len(text) - 2 * half:,} characters ...] {text[-half:]}"
+
+
+def _printable(text: str) -> str:
+    """Return a text that leaves the terminal as it is."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def _in_colours(parts: Sequence[Part]) -> Text:
+    styles = {True: LEARNT_STYLE, False: READ_STYLE}
+    return Text.assemble(*((text, styles[is_learnt]) for text, is_learnt in parts))
+
+
+def _with_marks(parts: Sequence[Part]) -> str:
+    return "".join(
+        f"{LEARNT_BEGINS}{text}{LEARNT_ENDS}" if is_learnt else text for text, is_learnt in parts
+    )
