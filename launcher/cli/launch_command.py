@@ -102,6 +102,10 @@ def launch(
     record: Annotated[
         bool, typer.Option("--record", help="Leave a measured run for benchmarks/accuracy.")
     ] = False,
+    show_sample: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="How many samples to show as they are learnt."),
+    ] = 1,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key: training.max_steps=12."),
@@ -153,7 +157,11 @@ def launch(
         raise typer.Exit(run_job(on, job, dry_run=dry_run, detach=detach))
     require_engine({"--with": engine_settings, "--detach": detach})
     wanted = Wanted(
-        resume=resume, begin_or_resume=begin_or_resume, max_restarts=max_restarts, record=record
+        resume=resume,
+        begin_or_resume=begin_or_resume,
+        max_restarts=max_restarts,
+        record=record,
+        shown_samples=show_sample,
     )
     raise typer.Exit(run_here(plan, wanted, rdzv_endpoint, dry_run=dry_run))
 
