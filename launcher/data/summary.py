@@ -121,6 +121,7 @@ def _template_lines(summary: DataSummary) -> list[str]:
     if summary.new_stops:
         lines.append(
             f"data: answers end with {' or '.join(summary.new_stops)}, at which the model's "
-            "generation settings do not stop: the result's will"
+            "generation settings do not stop: those saved with the result do (for an adapter give "
+            f"generate() eos_token_id={list(summary.new_stops.values())}, or merge it)"
         )
     return lines

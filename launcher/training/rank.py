@@ -46,7 +46,7 @@ from launcher.training.packed_batches import CheckDocumentsApart, packed_collato
 from launcher.training.planned_trainer import PlannedTrainer, trainer_class, training_arguments
 from launcher.training.process_group import join_process_group
 from launcher.training.report import Training, write_report
-from launcher.training.saving import save_result
+from launcher.training.saving import save_result, stop_at
 from launcher.training.setup_check import Setup, require_as_planned, require_same_data, setup_of
 from planner.base.output_file import write_whole
 from planner.base.strict_yaml import read_spec
@@ -131,7 +131,7 @@ def train(
     )
     ranks = gather(memory)
     start.stages.enter("save", trainer.state.global_step)
-    save_result(plan, trainer, run.result(plan))
+    save_result(plan, trainer, run.result(plan), inputs.data["new_stops"])
     if reporter is not None and check.setup is not None:
         training = Training(
             num_steps=trainer.state.global_step,
@@ -185,6 +185,7 @@ def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs)
     tokenizer = AutoTokenizer.from_pretrained(inputs.checkpoint)
     use_plain_template_if_none(tokenizer)
     model = build_model(plan, Path(inputs.checkpoint), arguments.device)
+    stop_at(model, inputs.data["new_stops"].values())
     if plan.adapter is not None:
         model.peft_config["default"].base_model_name_or_path = inputs.base_name
     trainer = trainer_class(plan)(

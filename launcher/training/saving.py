@@ -1,10 +1,12 @@
 """The trained adapter or model on disk: safetensors and its tokenizer, whole or absent."""
 
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from launcher.compat.deepspeed import gathered_weights
+from launcher.data.stop_tokens import as_ids
 from launcher.faults.failure import NotSavedError
 from launcher.storage.whole_folders import whole_folder
 from launcher.training.model_building import cast_trainable
@@ -12,7 +14,15 @@ from planner.base.units import MIB
 from planner.plan.schema import Plan
 
 
-def save_result(plan: Plan, trainer: Any, target: Path) -> None:
+def stop_at(model: Any, tokens: Iterable[int]) -> None:
+    """Let generation stop at end marks that the training teaches beside those it knows."""
+    known = as_ids(model.generation_config.eos_token_id)
+    stops = list(dict.fromkeys([*known, *tokens]))
+    if len(stops) > len(known):
+        model.generation_config.eos_token_id = stops
+
+
+def save_result(plan: Plan, trainer: Any, target: Path, new_stops: Mapping[str, int]) -> None:
     """Write the adapter or the model. Called on every rank: all gather shards, and rank 0 writes.
 
     A full model is written in the precision in which its matrices were multiplied. Raises
@@ -28,14 +38,24 @@ def save_result(plan: Plan, trainer: Any, target: Path) -> None:
         cast_trainable(model, plan.precision.compute)
     if trainer.accelerator.is_main_process:
         try:
-            _write(model, trainer.processing_class, target, options)
+            _write(model, trainer.processing_class, target, options, new_stops)
         except Exception as error:
             raise NotSavedError(why_not_saved("the result", target, error)) from error
     trainer.accelerator.wait_for_everyone()
 
 
-def _write(model: Any, tokenizer: Any, target: Path, options: dict[str, Any]) -> None:
+def _write(
+    model: Any,
+    tokenizer: Any,
+    target: Path,
+    options: dict[str, Any],
+    new_stops: Mapping[str, int],
+) -> None:
+    """Write the result; an adapter has generation settings beside it if it has new end marks."""
     with whole_folder(target) as partial:
+        if new_stops:
+            stop_at(model, new_stops.values())
+            model.generation_config.save_pretrained(partial)
         model.save_pretrained(partial, **options)
         tokenizer.save_pretrained(partial)
         if target.exists():  # of an attempt that could not write its report
