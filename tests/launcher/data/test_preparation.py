@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from launcher.base_model.find_checkpoint import Checkpoint
-from launcher.data.cache import Entry, make_entry, torn
+from launcher.data.cache import Entry, content_key, made_by, make_entry, torn
+from launcher.data.shown_samples import samples
 from launcher.data.sources import find_sources
 from launcher.data.summary import DataSummary, describe
 from launcher.data.tables import training_table, validation_table
@@ -17,6 +19,7 @@ from launcher.lifecycle.prepare import prepared_data
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.launching import asked, write_records
 from tests.launcher.plans import plan
+from tests.launcher.tiny_model import byte_tokenizer
 
 LONG = "x" * 200
 
@@ -102,6 +105,104 @@ def test_no_validation_unless_asked_for(tmp_path: Path, tiny_checkpoint: Path) -
     assert validation_table(str(prepared(tiny_checkpoint, data__source=path).folder)) is None
     with pytest.raises(InvalidFileError, match=r"validation_fraction 0.01 keeps none of its 3"):
         prepared(tiny_checkpoint, data={"source": path, "validation_fraction": 0.01})
+
+
+def test_a_share_that_takes_every_record_is_blamed(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    data = {"source": numbered(tmp_path / "two.jsonl", 2), "validation_fraction": 0.999}
+    with pytest.raises(InvalidFileError, match=r"validation_fraction 0.999 takes all of its 2"):
+        prepared(tiny_checkpoint, data=data)
+
+
+def test_tokens_beyond_the_embedding_are_refused(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """Tokens were added to the tokenizer, and the model was not resized."""
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(tiny_checkpoint, checkpoint)
+    tokenizer = byte_tokenizer()
+    rows = len(tokenizer)
+    tokenizer.add_tokens(["<|new|>"], special_tokens=True)
+    tokenizer.save_pretrained(checkpoint)
+    path = tmp_path / "data.jsonl"
+    write_records(path, [asked("Who?", "Ada<|new|>")])
+    with pytest.raises(
+        InvalidRequestError,
+        match=rf"writes '<\|new\|>' as token {rows}, and the model's embedding has {rows} rows",
+    ):
+        prepared(checkpoint, data__source=str(path))
+
+
+def thinking(question: str) -> dict[str, Any]:
+    record = asked(question, "Ada")
+    record["messages"][1]["reasoning_content"] = "A thought."
+    return record
+
+
+def test_what_cannot_be_learnt_is_counted_by_reason(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    write_records(path, [asked("Who?", "Ada"), thinking("Why?"), asked("And?", "Bob")])
+    reason = "the model's chat template has no place for a thought"
+    with pytest.raises(InvalidFileError, match=rf"jsonl:2: messages\[1\].*: {reason}"):
+        prepared(tiny_checkpoint, data__source=str(path))
+    entry = prepared(tiny_checkpoint, data={"source": str(path), "errors": "skip"})
+    assert entry.summary["unlearnable"] == {reason: 1}
+    lines = describe(DataSummary(**entry.summary), 128)
+    assert f"data: 1 record of those cannot be learnt: {reason}" in lines
+
+
+def test_data_that_mostly_cannot_be_learnt_are_refused(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    path = tmp_path / "data.jsonl"
+    write_records(path, [asked("Who?", "Ada"), thinking("Why?"), thinking("And?")])
+    with pytest.raises(InvalidFileError, match=r"2 of 3 records cannot be learnt: the model's"):
+        prepared(tiny_checkpoint, data={"source": str(path), "errors": "skip"})
+
+
+def test_a_read_only_cache_is_read(
+    tmp_path: Path, tiny_checkpoint: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is opened for writing, as a file system that is mounted so would refuse."""
+    path = numbered(tmp_path / "data.jsonl", 3)
+    made = prepared(tiny_checkpoint, data__source=path)
+
+    def refuses(*_: Any, **__: Any) -> Any:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("launcher.storage.whole_folders.fcntl.flock", refuses)
+    assert prepared(tiny_checkpoint, data__source=path).folder == made.folder
+    with pytest.raises(InvalidRequestError, match="Read-only file system"):
+        prepared(tiny_checkpoint, data__source=path, batch__sequence_length=100)
+
+
+def test_a_key_has_the_code_that_made_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = content_key({})
+    assert set(made_by()) == {"source", "jinja2", "tokenizers", "transformers", "trl"}
+    monkeypatch.setattr("launcher.data.cache.made_by", lambda: {**made_by(), "trl": "0"})
+    assert content_key({}) != before
+
+
+def test_answers_that_only_their_own_turn_has_become_texts_of_their_own(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    """As with Qwen3, whose template cuts out earlier thoughts; loose and packed learn the same."""
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(tiny_checkpoint, checkpoint)
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "message['content']",
+        "(message['content'] if loop.last else message['content'].split('</think>')[-1])",
+    )
+    tokenizer.save_pretrained(checkpoint)
+    path = tmp_path / "data.jsonl"
+    turns = [*asked("1?", "<think>a</think>Ada")["messages"], *asked("2?", "xxBob")["messages"]]
+    write_records(path, [{"messages": turns}])
+    for packing in (False, True):
+        entry = prepared(checkpoint, data__source=str(path), batch__packing=packing)
+        learnt = [
+            tokenizer.decode([label for label in labels if label >= 0])
+            for _, labels in samples(str(entry.folder))
+        ]
+        assert sorted(learnt) == ["<think>a</think>Ada<|end|>", "xxBob<|end|>"]
+    assert entry.summary["num_samples"] == 2
 
 
 def test_packed_rows_hold_whole_samples(tmp_path: Path, tiny_checkpoint: Path) -> None:
