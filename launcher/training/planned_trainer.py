@@ -107,6 +107,15 @@ def activation_checkpointing(plan: Plan) -> dict[str, Any]:
     return {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": settings}
 
 
+def warm_up_steps(share: float, num_steps: int) -> int:
+    """Return the whole steps in a share of all; the first of them has a learning rate of zero.
+
+    >>> [warm_up_steps(0.03, steps) for steps in (1, 33, 34, 1000)]
+    [0, 0, 1, 30]
+    """
+    return int(share * num_steps + 1e-9)
+
+
 class LogFirstAndLast(TrainerCallback):  # type: ignore[misc]
     """A callback that logs the first and the last step, too, whatever the plan's interval."""
 
@@ -126,6 +135,13 @@ class PlannedTrainer(DurableTrainer):
         self._logged_at = time.perf_counter()
         self._logged_step = 0
         self.batches = BatchClock()
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Round the share of warm-up down, so that a run of a step or two is not all warm-up."""
+        share = self.args.warmup_steps
+        if share < 1:
+            self.args.warmup_steps = warm_up_steps(share, num_training_steps)
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def get_batch_samples(self, batches: Any, *rest: Any, **named: Any) -> Any:
         """Return the batches of one step, and time them."""

@@ -48,6 +48,7 @@ from launcher.training.process_group import join_process_group
 from launcher.training.report import Training, write_report
 from launcher.training.saving import save_result, stop_at
 from launcher.training.setup_check import Setup, require_as_planned, require_same_data, setup_of
+from launcher.training.weights_moved import WeightsMoved, unmoved_line
 from planner.base.output_file import write_whole
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
@@ -112,6 +113,8 @@ def train(
     check.watch(trainer)
     times = StepTimes()
     trainer.add_callback(times)
+    weights = WeightsMoved()
+    trainer.add_callback(weights)
     sensors = sensors_of(plan, gather(os.getpid()))
     reporter = None
     if rank == 0:
@@ -123,6 +126,8 @@ def train(
     run_time_s = time.perf_counter() - began
     if stop.stopped:
         return
+    if not any(gather(weights.moved(trainer.model))) and rank == 0:
+        print(unmoved_line(trainer.state.global_step - start.step), file=screen)
     memory = rank_memory(
         rank=rank,
         resident_before_model_bytes=resident_before_bytes,
