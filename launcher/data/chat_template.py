@@ -58,7 +58,7 @@ CONTENT_FORMS = (Form(), Form(content_is_parts=True))
 
 @dataclass(frozen=True, slots=True)
 class TurnFacts:
-    """What a template does with the last answer of a shape of conversation."""
+    """Facts about the last answer of one shape of conversation."""
 
     left_out: tuple[int, ...]
     """Indexes of earlier messages that the prompt of this answer does not have."""
@@ -88,7 +88,7 @@ def use_plain_template_if_none(tokenizer: Any) -> bool:
 
 
 class ChatTemplate:
-    """Renders conversations and knows what was proved about its template."""
+    """A tokenizer's chat template, with what was proved about it."""
 
     def __init__(self, tokenizer: Any, stops: Collection[int]) -> None:
         self._tokenizer = tokenizer
@@ -196,7 +196,7 @@ class ChatTemplate:
 
     @cached_property
     def _has_place_for_thoughts(self) -> bool:
-        """Whether a thought in a field of its own comes out: then those in think tags go there."""
+        """Whether a thought in its own field is rendered: one in think tags goes there then."""
         asked, answer = _stand_ins(PLAIN_PROBE).messages
         try:
             text = self.render(Conversation((asked, replace(answer, reasoning="Zqthought"))))

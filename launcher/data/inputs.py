@@ -1,4 +1,4 @@
-"""What the ranks of a run start from, as it was prepared; ``inputs.json``."""
+"""What the ranks of a run start from, as it was prepared, in ``inputs.json``."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,20 +11,22 @@ from launcher.storage.json_files import read_json, write_json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
+    """What a run trains: a base model and a tokenized data set."""
+
     checkpoint: str
     """Folder of the base model."""
     base_name: str
-    """What an adapter calls its base model."""
+    """Name by which an adapter calls its base model."""
     data_folder: str
-    """Of the tokenized data set."""
+    """Folder of the tokenized data set."""
     data_key: str
-    """The same for the same data, tokenizer, template and settings."""
+    """Key that is the same for the same data, tokenizer, template and settings."""
     data: dict[str, Any]
-    """``DataSummary``."""
+    """Fields of the ``DataSummary``."""
 
     @property
     def are_there(self) -> bool:
-        """Both folders are kept outside of the run, where anybody may clear up."""
+        """Whether both folders exist: they lie outside of the run, where anybody may clear up."""
         model, data = Path(self.checkpoint) / "config.json", Path(self.data_folder) / SUMMARY
         return model.is_file() and data.is_file()
 
@@ -34,7 +36,7 @@ def read_inputs(run: RunDirectory) -> Inputs:
 
 
 def inputs_before(run: RunDirectory) -> Inputs | None:
-    """Of a run that goes on; nothing where none were prepared."""
+    """Return the inputs of a run that is resumed, or None if none were prepared."""
     return read_inputs(run) if run.inputs.is_file() else None
 
 

@@ -10,7 +10,7 @@ from planner.base.errors import InvalidFileError
 
 CHUNK = 2**20
 LONGEST_ELEMENT = 2**26
-"""Characters; beyond them a missing bracket is likelier than such a record."""
+"""Characters of one element; beyond them a missing bracket is likelier than such a record."""
 
 _SPACE = re.compile(r"\s*")
 

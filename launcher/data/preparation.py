@@ -1,4 +1,4 @@
-"""From records to the tables that ranks train on, in one pass and in bounded memory.
+"""Records turned into the tables that ranks train on, in one pass and in bounded memory.
 
 Whether a record is kept for validation, and how often it is trained on, is a function of the
 seed, its source and its number in it, so that the same data are always split alike.
@@ -72,8 +72,8 @@ def settings_of(plan: Plan) -> Settings:
 def key_content(settings: Settings, sources: Sequence[FoundSource]) -> dict[str, Any]:
     """Return the part of a cache key that says how records are read and cut."""
     reading = [
-        {"format": each.format, "fields": dict(each.fields), "system": each.system}
-        for each in sources
+        {"format": source.format, "fields": dict(source.fields), "system": source.system}
+        for source in sources
     ]
     return {"settings": asdict(settings), "reading": reading}
 

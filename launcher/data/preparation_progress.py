@@ -1,4 +1,4 @@
-"""How far the data are: a bar on a terminal, elsewhere a line now and then."""
+"""Progress of the preparation: a bar on a terminal, elsewhere a line now and then."""
 
 import time
 from types import TracebackType
@@ -11,7 +11,7 @@ SECONDS_A_LINE = 10.0
 
 
 class PreparationProgress:
-    """Counts bytes of the files; stays silent for data that take no time."""
+    """A count of the bytes read so far, silent for data that take no time."""
 
     def __init__(self, screen: TextIO, total_bytes: int) -> None:
         self._screen = screen

@@ -1,4 +1,4 @@
-"""Files as streams of records, each with its place; a file is never held in memory whole."""
+"""Files as streams of records with their places; no file is held in memory whole."""
 
 import csv
 import json

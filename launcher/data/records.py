@@ -64,9 +64,9 @@ Sample = Conversation | Completion | PlainText
 def recognise(content: object, names: Mapping[FieldName, str]) -> DataFormat:
     """Return the format of a record, or raise FieldError with the fields it has."""
     fields = Fields(_object(content), names)
-    for found, marks in _MARKS:
+    for form, marks in _MARKS:
         if any(fields.name(mark) in fields.record for mark in marks):
-            return found
+            return form
     keys = ", ".join(map(str, fields.record)) or "none"
     raise FieldError(f"fields are {keys}; expected {FORMATS} (name others in data.fields)")
 

@@ -14,7 +14,7 @@ LEARNT_BEGINS, LEARNT_ENDS = ">>>", "<<<"
 """Marks of what is learnt where there are no colours."""
 LEARNT_STYLE, READ_STYLE = "green", "dim"
 LONGEST_PART = 600
-"""Characters; of a longer part the middle is left out."""
+"""Characters of a part, of which the middle is left out if it is longer."""
 MOST_PARTS = 16
 
 

@@ -1,4 +1,4 @@
-"""What a plan's sources stand for: files on this machine, in a fixed order."""
+"""A plan's sources as files on this machine, in a fixed order."""
 
 import json
 import re
@@ -95,13 +95,13 @@ def data_files(source: DataSource) -> tuple[DataFile, ...]:
         return (DataFile(path, path.name),)
     path = Path(source.source).expanduser()
     if path.is_dir():
-        return tuple(DataFile(found, str(found)) for found in _in_folder(path, source.split))
+        return tuple(DataFile(file, str(file)) for file in _in_folder(path, source.split))
     if path.is_file():
         if path.suffix not in (*SUFFIXES, DATASETS_SUFFIX):
             raise InvalidRequestError(f"data file {path}: {' or '.join(SUFFIXES)} is expected.")
         return (DataFile(path, str(path)),)
     if is_hub_name(source.source):
-        return tuple(DataFile(found, source.source) for found in fetched(source))
+        return tuple(DataFile(file, source.source) for file in fetched(source))
     raise InvalidRequestError(f"data file {path} does not exist. Name one with --data FILE.")
 
 
@@ -122,18 +122,18 @@ def _in_folder(folder: Path, split: str) -> list[Path]:
         return _saved(_split_folder(folder, split))
     if (folder / STATE).is_file():
         return _saved(folder)
-    found = sorted(
+    files = sorted(
         path
         for path in folder.rglob("*")
         if path.suffix in SUFFIXES and path.is_file() and not path.name.startswith(".")
     )
-    if not found:
+    if not files:
         raise InvalidRequestError(
             f"data folder {folder} holds no file that ends in {' or '.join(SUFFIXES)}."
         )
     split = next((name for name, words in SPLIT_WORDS.items() if split in words), split)
-    splits = {path: split_of(path.relative_to(folder)) for path in found}
-    chosen = [path for path in found if splits[path] == split]
+    splits = {path: split_of(path.relative_to(folder)) for path in files}
+    chosen = [path for path in files if splits[path] == split]
     if not chosen:
         raise _no_split(folder, split, sorted(set(splits.values())))
     return chosen
@@ -187,12 +187,12 @@ def fetched(source: DataSource) -> tuple[Path, ...]:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        found = load_dataset(source.source, source.subset, split=source.split)
+        loaded = load_dataset(source.source, source.subset, split=source.split)
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise InvalidRequestError(
             f"data set {source.source}: it is not a file here, and the hub has not given it "
             f"({type(error).__name__}: {reason}). Name a local file with --data FILE."
         ) from error
-    assert isinstance(found, Dataset)
-    return tuple(Path(file["filename"]) for file in found.cache_files)
+    assert isinstance(loaded, Dataset)
+    return tuple(Path(file["filename"]) for file in loaded.cache_files)

@@ -1,4 +1,4 @@
-"""What became of the records: counted while they are prepared, shown and reported after it."""
+"""Counts of what became of the records, shown and reported after they are prepared."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -30,7 +30,7 @@ class DataSummary:
     num_tokens_lost: int = 0
     num_answer_tokens_lost: int = 0
     num_dropped: int = 0
-    """Samples whose answer begins behind the sequence length."""
+    """Samples whose first answer begins beyond the sequence length."""
     num_with_control_tokens: int = 0
     """Records with control tokens in what is said."""
     new_stops: dict[str, int] = field(default_factory=dict)

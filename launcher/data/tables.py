@@ -12,7 +12,7 @@ SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.
 
 
 class TableWriter:
-    """Writes rows as they come; holds one batch of them."""
+    """A writer of rows as they come, which holds one batch of them."""
 
     def __init__(self, path: Path) -> None:
         self._stream = pa.ipc.new_stream(str(path), SCHEMA)
@@ -53,12 +53,12 @@ VALIDATION = "validation.arrow"
 
 
 def training_table(folder: str) -> Any:
-    """Of a prepared data set, mapped into memory."""
+    """Return the rows of a prepared data set to train on, mapped into memory."""
     return read_table(Path(folder) / TRAIN)
 
 
 def validation_table(folder: str) -> Any:
-    """Nothing where nothing was kept out of training."""
+    """Return the rows that were kept out of training, or None if none were."""
     path = Path(folder) / VALIDATION
     return read_table(path) if path.is_file() else None
 

@@ -30,7 +30,7 @@ LEFT_CONTEXTS = ("", "\n", "a", ".", "1")
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A text in full; whoever trains on it cuts it."""
+    """Tokens and labels of a whole text, which may be longer than a row."""
 
     input_ids: list[int]
     labels: list[int]
@@ -60,7 +60,7 @@ class _Tokens(NamedTuple):
 
 
 class SampleTokenizer:
-    """Renders samples by the tokenizer's chat template and tokenizes them."""
+    """A tokenizer that turns samples into texts by its chat template, and texts into labels."""
 
     def __init__(self, tokenizer: Any, *, stops: Collection[int], loss_on: LossOn) -> None:
         self._tokenizer = tokenizer
