@@ -82,7 +82,7 @@ class Family:
         if self.thinks_if_asked and (answer.reasoning or answer.thought):
             switch = {"enable_thinking": True}
         encoded = tokenizer.apply_chat_template(
-            [self._as_dict(message) for message in asked.messages],
+            [self.as_dict(message) for message in asked.messages],
             tools=list(asked.tools) or None,
             add_generation_prompt=True,
             **switch,
@@ -90,7 +90,8 @@ class Family:
         ids: list[int] = encoded["input_ids"]
         return ids
 
-    def _as_dict(self, message: Message) -> dict[str, Any]:
+    def as_dict(self, message: Message) -> dict[str, Any]:
+        """Return a message as the template wants it."""
         content, reasoning = message.content, message.reasoning
         if self.thought is not None and message.thought is not None and not self.tags_are_cut:
             content, reasoning = message.visible.lstrip("\n"), message.thought.strip("\n")

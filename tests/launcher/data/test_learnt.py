@@ -7,17 +7,24 @@ by its tokens as it was written, and end with a token that inference stops at.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launcher.data.conversations import Conversation, Message
+from launcher.data.preparation import pack
 from launcher.data.record_fields import UnlearnableError
+from launcher.data.shown_samples import samples
+from launcher.data.tables import TRAIN, TableWriter
 from launcher.data.tokenization import IGNORED, Encoded, SampleTokenizer
 from tests.launcher.data.chat_templates import (
     FAMILIES,
     KINDS,
+    SHIPPED,
+    SHIPPED_FAMILIES,
     Family,
+    all_shipped,
     spelled,
     stop_ids,
     tokenizer_of,
@@ -107,6 +114,10 @@ def runs(text: Encoded) -> Iterator[Learnt]:
         at = max(end, at + 1)
 
 
+def test_every_template_that_trl_ships_is_in_the_table() -> None:
+    assert set(SHIPPED_FAMILIES) == all_shipped()
+
+
 def conversation(case: str) -> Conversation:
     return Conversation(CASES[case], (TOOL,) if case == "tools" else ())
 
@@ -154,3 +165,52 @@ def test_answers_with_their_end_marks_are_learnt_and_no_more(
         said = spelled(tokenizer, kind, run.tokens, before=run.before)
         assert said in family.expected(message, after_tool=after_tool)
         assert run.before == family.prompt(asked, message, tokenizer)
+
+
+@pytest.mark.parametrize("case", ["plain", "system", "turns", "tools", "blank edges", "markup"])
+@pytest.mark.parametrize(
+    "name", [n for n in SHIPPED_FAMILIES if (SHIPPED / f"{n}_training.jinja").is_file()]
+)
+def test_trl_marks_what_is_learnt(name: str, case: str) -> None:
+    """trl marks answers in a template of its own per family. Where that renders the same text,
+    every learnt token is marked; what is marked beside is blank, opens the answer or ends the text.
+    """
+    family, sample = FAMILIES[name], conversation(case)
+    tokenizer = tokenizer_of(family, "bytes")
+    if case in family.refused:
+        pytest.skip("the template cannot say it")
+    if case == "tools" and family.opening_after_tool is not None:
+        pytest.skip("trl does not mark the heading that the template's own prompt lacks")
+    template = (SHIPPED / f"{name}_training.jinja").read_text(encoding="utf-8")
+    messages = [family.as_dict(message) for message in sample.messages]
+    marked = tokenizer.apply_chat_template(
+        messages,
+        tools=list(sample.tools) or None,
+        chat_template=template,
+        return_assistant_tokens_mask=True,
+        return_dict=True,
+    )
+    for text in taught(sample, family, "bytes"):
+        length = len(text.input_ids)
+        if text.input_ids != marked["input_ids"][:length]:
+            continue
+        mask = marked["assistant_masks"][:length]
+        assert all(
+            bool(kept) or label == IGNORED for kept, label in zip(mask, text.labels, strict=True)
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_texts_learn_what_loose_ones_do(kind: str, tmp_path: Path) -> None:
+    """Texts of every family and case together, packed into rows."""
+    loose = []
+    for family in FAMILIES.values():
+        for case in set(CASES) - set(family.refused):
+            loose += taught(conversation(case), family, kind)
+    with TableWriter(tmp_path / TRAIN) as table:
+        for text in loose:
+            table.add(text.input_ids, text.labels)
+    length = max(len(text.input_ids) for text in loose)
+    num_rows = pack(tmp_path / TRAIN, length)
+    assert num_rows < len(loose) / 2
+    assert sorted(samples(str(tmp_path))) == sorted((t.input_ids, t.labels) for t in loose)
