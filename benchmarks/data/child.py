@@ -18,8 +18,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "true"
 from launcher.base_model.find_checkpoint import Checkpoint
 from launcher.data.cache import data_cache, make_entry
 from launcher.data.preparation import DataPreparation, Settings, shares_of
-from launcher.data.preparation_progress import PreparationProgress
 from launcher.data.sources import find_sources
+from launcher.display.preparation_progress import PreparationProgress
 from launcher.lifecycle.prepare import load_tokenizer
 from planner.plan.data_section import DataSection
 

@@ -6,13 +6,13 @@ seed, its source and its number in it, so that the same data are always split al
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
-from launcher.data.preparation_progress import PreparationProgress
 from launcher.data.record_fields import UnlearnableError
 from launcher.data.samples import PlacedSample, SourceReader
 from launcher.data.sources import FoundSource
@@ -25,6 +25,13 @@ from planner.plan.data_section import DataErrors, DataSection, LossOn
 from planner.plan.schema import Plan
 
 SAMPLES_AT_ONCE = 256
+
+
+class Progress(AbstractContextManager[object], Protocol):
+    """Whatever shows how far the data are."""
+
+    def advance(self, num_records: int, num_bytes: int) -> None:
+        """Show that so many more records and bytes of files are done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +79,12 @@ def settings_of(plan: Plan) -> Settings:
 def key_content(settings: Settings, sources: Sequence[FoundSource]) -> dict[str, Any]:
     """Return the part of a cache key that says how records are read and cut."""
     reading = [
-        {"format": source.format, "fields": dict(source.fields), "system": source.system}
+        {
+            "format": source.format,
+            "fields": dict(source.fields),
+            "system": source.system,
+            "left_out": source.num_left_out,
+        }
         for source in sources
     ]
     return {"settings": asdict(settings), "reading": reading}
@@ -85,7 +97,7 @@ class DataPreparation:
         self,
         settings: Settings,
         tokenizer: Any,
-        progress: PreparationProgress,
+        progress: Progress,
         *,
         checkpoint: Path,
     ) -> None:
@@ -134,6 +146,7 @@ class DataPreparation:
                 for encoded in texts:
                     self._add(encoded, validation if held_back else train, counted=not held_back)
         summary.formats[source.name] = str(reader.format)
+        summary.num_files_left_out += source.num_left_out
         summary.num_records += reader.num_records
         summary.num_skipped += reader.skipped.num_records
         summary.skipped += reader.skipped.first

@@ -47,6 +47,8 @@ class FoundSource:
     format: DataFormat | None
     fields: Mapping[FieldName, str]
     system: str | None = None
+    num_left_out: int = 0
+    """Files of a folder that hold other splits."""
 
 
 def check_named(data: DataSection) -> None:
@@ -75,17 +77,26 @@ def _check_split(source: DataSource) -> None:
 def find_sources(data: DataSection) -> tuple[FoundSource, ...]:
     """Return every source of a plan, or raise InvalidRequestError with what to do."""
     check_named(data)
-    return tuple(
-        FoundSource(
-            name=source.source,
-            files=data_files(source),
-            weight=source.weight,
-            format=source.format,
-            fields=source.fields.given,
-            system=source.system,
-        )
-        for source in data.every_source
+    return tuple(_found(source, data_files(source)) for source in data.every_source)
+
+
+def _found(source: DataSource, files: tuple[DataFile, ...]) -> FoundSource:
+    return FoundSource(
+        name=source.source,
+        files=files,
+        weight=source.weight,
+        format=source.format,
+        fields=source.fields.given,
+        system=source.system,
+        num_left_out=_num_left_out(Path(source.source).expanduser(), len(files)),
     )
+
+
+def _num_left_out(folder: Path, num_files: int) -> int:
+    """Return how many data files of a folder are not of the split that is read."""
+    if not folder.is_dir() or (folder / STATE).is_file() or (folder / SPLITS).is_file():
+        return 0
+    return len(_every_file(folder)) - num_files
 
 
 def data_files(source: DataSource) -> tuple[DataFile, ...]:
@@ -122,11 +133,7 @@ def _in_folder(folder: Path, split: str) -> list[Path]:
         return _saved(_split_folder(folder, split))
     if (folder / STATE).is_file():
         return _saved(folder)
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix in SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
+    files = _every_file(folder)
     if not files:
         raise InvalidRequestError(
             f"data folder {folder} holds no file that ends in {' or '.join(SUFFIXES)}."
@@ -137,6 +144,14 @@ def _in_folder(folder: Path, split: str) -> list[Path]:
     if not chosen:
         raise _no_split(folder, split, sorted(set(splits.values())))
     return chosen
+
+
+def _every_file(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix in SUFFIXES and path.is_file() and not path.name.startswith(".")
+    )
 
 
 def split_of(path: Path) -> str:

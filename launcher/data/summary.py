@@ -13,6 +13,8 @@ class DataSummary:
 
     formats: dict[str, str] = field(default_factory=dict)
     """Format of each source."""
+    num_files_left_out: int = 0
+    """Files of folders that hold other splits."""
     num_records: int = 0
     """Records read, bad ones too."""
     num_skipped: int = 0
@@ -63,6 +65,11 @@ def describe(summary: DataSummary, sequence_length: int) -> list[str]:
         f"{summary.num_answer_tokens:,} of them in the loss",
         f"data: tokens a sample: {_quantile_text(summary)}",
     ]
+    if summary.num_files_left_out:
+        lines.append(
+            f"data: {_count(summary.num_files_left_out, 'file')} of other splits left out "
+            "(data.split says which is read)"
+        )
     if summary.num_validation:
         lines.append(f"data: kept for validation: {_count(summary.num_validation, 'sample')}")
     if summary.num_truncated:

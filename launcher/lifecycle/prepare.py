@@ -22,10 +22,10 @@ from launcher.data.cache import (
 from launcher.data.chat_template import use_plain_template_if_none
 from launcher.data.inputs import Inputs, inputs_before, write_inputs
 from launcher.data.samples import preview
-from launcher.data.shown_samples import show_samples
 from launcher.data.sources import FoundSource, find_sources
 from launcher.data.stop_tokens import stop_token_ids
 from launcher.data.summary import DataSummary, describe
+from launcher.display.shown_samples import show_samples
 from launcher.run.output import redirect_output
 from launcher.run.run_directory import RunDirectory
 from launcher.run.sigterm import unwound_by_sigterm
@@ -87,7 +87,7 @@ def prepared_data(
 ) -> Entry:
     """The tokenized data set, kept from an earlier launch or made now."""
     from launcher.data.preparation import DataPreparation, key_content, settings_of
-    from launcher.data.preparation_progress import PreparationProgress
+    from launcher.display.preparation_progress import PreparationProgress
 
     settings = settings_of(plan)
     tokenizer, plain_template = load_tokenizer(checkpoint)

@@ -15,9 +15,9 @@ import pytest
 from launcher.data.conversations import Conversation, Message
 from launcher.data.preparation import pack
 from launcher.data.record_fields import UnlearnableError
-from launcher.data.shown_samples import samples
 from launcher.data.tables import TRAIN, TableWriter
 from launcher.data.tokenization import IGNORED, Encoded, SampleTokenizer
+from launcher.display.shown_samples import samples
 from tests.launcher.data.chat_templates import (
     FAMILIES,
     KINDS,

@@ -11,10 +11,10 @@ import pytest
 
 from launcher.base_model.find_checkpoint import Checkpoint
 from launcher.data.cache import Entry, content_key, made_by, make_entry, torn
-from launcher.data.shown_samples import samples
 from launcher.data.sources import find_sources
 from launcher.data.summary import DataSummary, describe
 from launcher.data.tables import training_table, validation_table
+from launcher.display.shown_samples import samples
 from launcher.lifecycle.prepare import prepared_data
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.launching import asked, write_records
@@ -128,6 +128,18 @@ def test_tokens_beyond_the_embedding_are_refused(tmp_path: Path, tiny_checkpoint
         match=rf"writes '<\|new\|>' as token {rows}, and the model's embedding has {rows} rows",
     ):
         prepared(checkpoint, data__source=str(path))
+
+
+def test_files_of_other_splits_are_said_to_be_left_out(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("train", "test", "dev"):
+        numbered(tmp_path / "data" / f"{name}.jsonl", 2, name)
+    summary = prepared(tiny_checkpoint, data__source=str(tmp_path / "data")).summary
+    assert summary["num_samples"] == 2
+    line = "data: 2 files of other splits left out (data.split says which is read)"
+    assert line in describe(DataSummary(**summary), 128)
 
 
 def thinking(question: str) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.data.shown_samples import MOST_PARTS, Part, shortened, show_samples
 from launcher.data.tables import TRAIN, TableWriter
 from launcher.data.tokenization import IGNORED
+from launcher.display.shown_samples import MOST_PARTS, Part, shortened, show_samples
 from tests.launcher.tiny_model import byte_tokenizer
 
 
