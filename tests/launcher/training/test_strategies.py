@@ -108,7 +108,7 @@ def test_the_report_puts_predicted_beside_measured(one_process: Finished) -> Non
 def test_the_data_is_counted(one_process: Finished) -> None:
     data = one_process.read("inputs.json")["data"]
     assert (data["num_samples"], data["num_truncated"], data["num_dropped"]) == (16, 0, 0)
-    assert data["num_answer_tokens"] == 16 * len("Fact 0??")  # end mark and line end
+    assert data["num_answer_tokens"] == 16 * len("Fact 0?")  # with the end mark
 
 
 def test_packed_samples_train(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -125,8 +125,10 @@ def test_the_screen_is_free_of_library_noise(one_process: Finished) -> None:
     lines = one_process.errors.splitlines()
     assert lines[0].startswith("data: data.jsonl (messages): 16 samples")
     assert lines[1].startswith("data: tokens a sample: half have at most")
-    assert lines[2] == "loading tiny"
-    assert [line.split("  ")[0] for line in lines[3:]] == [f"step {n}/4" for n in range(1, 5)]
+    assert lines[2].startswith("data: sample 1; the loss counts what is between")
+    assert lines[5:7] == [">>>Fact 0<|end|><<<", ""]
+    assert lines[7] == "loading tiny"
+    assert [line.split("  ")[0] for line in lines[8:]] == [f"step {n}/4" for n in range(1, 5)]
     assert "peak resident per process" in one_process.output
 
 
