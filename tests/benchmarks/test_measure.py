@@ -257,7 +257,7 @@ def test_the_matrix_asks_all_that_it_should() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"optimizer": "magic"}, "optimizer.name: "),
+        ({"optimizer": "magic"}, "no optimizer is named 'magic'"),
         ({"attention": "magic"}, "attention: "),
         ({"model": "magic"}, "no model is named 'magic'"),
     ],
