@@ -1,6 +1,6 @@
 """Ask before and after: what the training taught, and its loss curve.
 
-python -m launcher.quiz.__main__ PLAN_OR_RUN [--questions FILE]
+python -m launcher.quiz.quiz_command PLAN_OR_RUN [--questions FILE]
 """
 
 import json
