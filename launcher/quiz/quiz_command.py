@@ -1,7 +1,4 @@
-"""Ask before and after: what the training taught, and its loss curve.
-
-python -m launcher.quiz.quiz_command PLAN_OR_RUN [--questions FILE]
-"""
+"""The command ``quiz``: questions asked of a model before and after its training."""
 
 import json
 import os
@@ -10,7 +7,6 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Annotated
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +18,7 @@ from launcher.quiz.questions import Question, demo_questions, is_right, read_que
 from launcher.run.output import libraries_quiet
 from launcher.run.rank_commands import planned_environment
 from launcher.run.run_directory import RunDirectory
-from planner.base.command_line import run as run_command
+from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
 from planner.base.strict_yaml import read_spec, read_text
 from planner.plan.schema import Plan
@@ -34,15 +30,17 @@ BEFORE_WIDTH = 22
 
 
 def quiz(
-    plan_or_run: Annotated[
-        Path, typer.Argument(metavar="PLAN_OR_RUN", help="A plan that was launched, or its folder.")
-    ],
+    plan_or_run: Annotated[Path, Argument("Plan that was launched, or its run directory.")],
+    *,
     questions_file: Annotated[
         Path | None,
-        typer.Option("--questions", metavar="FILE", help="JSON Lines of question and answer."),
+        Option(
+            'Questions in JSON Lines: {"question": ..., "answer": ...}; the demo has its own.',
+            flags=("--questions",),
+        ),
     ] = None,
 ) -> None:
-    """Ask the base model and the trained one, and draw the loss curve."""
+    """Ask the base model and the trained one the same questions, and draw the loss curve."""
     run = finished_run(plan_or_run)
     plan = read_spec(Plan, run.plan)
     questions = read_questions(questions_file or default_questions(plan))
@@ -65,23 +63,29 @@ def quiz(
 
 
 def finished_run(path: Path) -> RunDirectory:
+    """Return the run directory that ``path`` is, or that the plan at ``path`` names.
+
+    Raises InvalidRequestError if no finished run is there.
+    """
     if path.is_file():
         path = Path(read_spec(Plan, path).output.directory)
     run = RunDirectory(path)
     if not run.report.is_file():
-        raise InvalidRequestError(f"{path} holds no finished run. Launch its plan first.")
+        raise InvalidRequestError(f"{path} holds no finished run. Launch its plan first")
     return run
 
 
 def default_questions(plan: Plan) -> Path:
+    """Return the demo's questions; raise InvalidRequestError for a run on other data."""
     if plan.data.source != "demo":
         raise InvalidRequestError(
-            "this run was not trained on the demo data. Name questions with --questions FILE."
+            "this run was not trained on the demo data. Name questions with --questions FILE"
         )
     return demo_questions()
 
 
 def read_losses(run: RunDirectory) -> list[float]:
+    """Return the losses of the run's logged steps, in their order."""
     lines = read_text(run.metrics).splitlines()
     return [json.loads(line)["loss"] for line in lines]
 
@@ -89,6 +93,7 @@ def read_losses(run: RunDirectory) -> list[float]:
 def answers_table(
     questions: Sequence[Question], before: Sequence[str], after: Sequence[str]
 ) -> Table:
+    """Return a table of the questions with both answers, right ones marked."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("question", overflow="fold")
     table.add_column("before", no_wrap=True, overflow="ellipsis", max_width=BEFORE_WIDTH)
@@ -101,6 +106,7 @@ def answers_table(
 
 
 def score_line(questions: Sequence[Question], before: Sequence[str], after: Sequence[str]) -> Text:
+    """Return the line that counts the right answers before and after."""
     total = len(questions)
     return Text(
         f"right before: {num_right(questions, before)} of {total}    "
@@ -110,12 +116,14 @@ def score_line(questions: Sequence[Question], before: Sequence[str], after: Sequ
 
 
 def num_right(questions: Sequence[Question], given: Sequence[str]) -> int:
+    """Return how many of the answers given are right."""
     return sum(
         is_right(answer, question.answer) for question, answer in zip(questions, given, strict=True)
     )
 
 
 def curve_text(losses: Sequence[float], console: Console) -> Text:
+    """Return the loss curve with its heading, at most as wide as the console."""
     lines = draw_curve(
         losses,
         width=min(CURVE_WIDTH, console.width),
@@ -133,14 +141,11 @@ def _marked(answer: str, expected: str) -> Text:
 
 
 def _graded(answer: str, expected: str) -> Text:
-    """As marked, with what would have been right."""
+    """Return the answer marked right or wrong, a wrong one followed by the right answer."""
     text = _marked(answer, expected)
     return text if is_right(answer, expected) else text.append(f" ({expected})", style="dim")
 
 
-def main() -> None:
-    run_command(quiz)
-
-
-if __name__ == "__main__":
-    main()
+def main() -> int:
+    """Run ``quiz`` and return its exit code."""
+    return run_command(quiz)
