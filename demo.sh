@@ -12,4 +12,4 @@ step() {
 
 step plan --model smollm2-135m --recipe demo --micro-batch-size 8 -o runs/demo.yaml --force
 step launch runs/demo.yaml --output "$run"
-step python -m launcher.quiz.__main__ "$run"
+step python -m launcher.quiz "$run"

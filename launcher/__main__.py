@@ -1,6 +1,8 @@
-"""``python -m launcher`` is the command ``launch``."""
+"""``python -m launcher``: the command ``launch``."""
+
+import sys
 
 from launcher.cli.launch_command import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,20 +4,25 @@ import gc
 import os
 import signal
 import sys
+from typing import NoReturn
 
 
-def main() -> None:
-    """A plan is made before garbage in cycles would matter: to look for it took a quarter of the
-    time while modules were imported. Nor does anybody wait for a finished process to be taken
-    apart, which takes a twentieth: what was printed is flushed, and it ends, as mypy's does."""
+def main() -> NoReturn:
+    """Run ``plan`` and end the process.
+
+    Two things make it quicker than an ordinary program. No garbage in cycles is looked for, which
+    took a quarter of the time while modules were imported, and a plan ends before it would matter.
+    And the process ends at once, its output flushed: to take it apart took a twentieth of the time.
+    """
     gc.disable()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who reads no further ends it, as of any filter
+    # A reader that has enough, such as head, ends this process, as it ends any filter.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     from planner.cli.plan_command import main as plan
 
-    plan()
+    code = plan()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 if __name__ == "__main__":

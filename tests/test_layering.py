@@ -90,7 +90,8 @@ DRAWS = {
     *("planner/report", "planner/cli", "launcher/display", "launcher/cli"),
     *("launcher/data/preparation_progress.py", "launcher/doctor/examination.py"),
     *("launcher/faults/outcome.py", "launcher/nodes/first_meeting.py", "launcher/nodes/table.py"),
-    *("launcher/quiz/__main__.py", "launcher/rehearsal/rehearse.py", "launcher/rehearsal/table.py"),
+    *("launcher/quiz/quiz_command.py", "launcher/rehearsal/rehearse.py"),
+    "launcher/rehearsal/table.py",
 }
 STARTS_PROCESSES = {
     *("planner/training_stack", "launcher/run/process.py"),

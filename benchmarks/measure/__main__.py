@@ -2,18 +2,18 @@
 
 import fnmatch
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
 from rich.console import Console
 
 from benchmarks.measure.matrix import Row, read_matrix
 from benchmarks.measure.planning import NotPlannableError, one_device, plan_row
 from benchmarks.measure.runner import Settings, read_result, run_rows
 from benchmarks.measure.table import closing_line, list_table, reason_lines, summary_table
-from planner.base.command_line import run as run_command
+from planner.base.command_line import Option, run_command
 from planner.base.errors import InvalidRequestError
 from planner.base.units import parse_size
 from planner.hardware.cluster import Cluster
@@ -25,20 +25,25 @@ WIDTH = 140
 
 
 def measure(
-    device: Annotated[Literal["cuda", "cpu"], typer.Option(help="What to run on.")] = "cuda",
-    minutes: Annotated[float, typer.Option(min=0, help="No run is under way after these.")] = 9,
-    only: Annotated[str, typer.Option(metavar="PATTERN", help="Rows like *--qlora--*.")] = "*",
-    listing: Annotated[bool, typer.Option("--list", help="Show the rows; run none.")] = False,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each run.")] = 3,
-    seconds_per_run: Annotated[float, typer.Option(min=1, help="No run takes longer.")] = 180,
+    *,
+    device: Annotated[Literal["cuda", "cpu"], Option("Device to run on.")] = "cuda",
+    minutes: Annotated[float, Option("Minutes after which no run is under way.", minimum=0)] = 9,
+    only: Annotated[
+        str, Option("Rows to run, by a pattern of names such as *--qlora--*.", metavar="PATTERN")
+    ] = "*",
+    listing: Annotated[bool, Option("List the rows, and run none.", flags=("--list",))] = False,
+    steps: Annotated[int, Option("Steps per run.", minimum=1)] = 3,
+    seconds_per_run: Annotated[float, Option("Longest time of one run.", minimum=1)] = 180,
     memory_limit: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="With --device cpu: refuse a run more.")
+        str | None,
+        Option("Most memory of one run, with --device cpu; more is refused.", metavar="SIZE"),
     ] = None,
     matrix: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Rows to run, instead of our own.")
+        Path | None, Option("File of rows to run instead of matrix.yaml or matrix-cpu.yaml.")
     ] = None,
     results: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where the files go.", show_default=False)
+        Path,
+        Option("Folder of the results; benchmarks/results/measured if left out.", metavar="DIR"),
     ] = RESULTS,
 ) -> None:
     """Run the rows that have no result yet, then show predicted beside measured."""
@@ -79,7 +84,7 @@ def limit_of(text: str | None, device: str) -> int | None:
     if text is None:
         return None
     if device != "cpu":
-        raise InvalidRequestError("--memory-limit goes with --device cpu: a card has its own limit")
+        raise InvalidRequestError("--memory-limit needs --device cpu: a card has its own limit")
     try:
         return parse_size(text)
     except ValueError as error:
@@ -94,4 +99,4 @@ def peak_or_reason(row: Row, cluster: Cluster) -> int | str:
 
 
 if __name__ == "__main__":
-    run_command(measure)
+    sys.exit(run_command(measure))

@@ -5,16 +5,18 @@ python -m benchmarks.measure.carry [--python 3.12] [--cuda 130] [--into .carried
 On that machine: PYTHONPATH=.carried python -m benchmarks.measure
 """
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from planner.base.command_line import fail
+from planner.base.command_line import Option, run_command
+from planner.base.errors import InvalidRequestError
 from planner.base.units import MIB
 
 ROOT = Path(__file__).parents[2]
+CARRIED = ROOT / ".carried"
 CONSTRAINTS = ROOT / "constraints.txt"
 WHEELS = (
     "trl",
@@ -30,7 +32,6 @@ WHEELS = (
     "annotated-types",
     "typing-inspection",
     "typing_extensions",
-    "typer",
 )
 """Packages to carry as wheels. Left out is what such a machine is expected to have: torch,
 transformers, peft, accelerate, nvidia-ml-py and common packages (numpy, pandas, pyarrow, rich,
@@ -45,19 +46,24 @@ LARGEST_BYTES = 48 * MIB
 """Most bytes to carry, of 64 MiB in all, this project's files included."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--python", default="3.12", help="version there")
-    parser.add_argument("--cuda", default="130", help="of torch there, without its point")
-    parser.add_argument("--into", type=Path, default=ROOT / ".carried")
-    options = parser.parse_args()
-    for command in commands(options.into, python=options.python):
+def carry(
+    *,
+    python: Annotated[str, Option("Version of Python there.", metavar="VERSION")] = "3.12",
+    cuda: Annotated[
+        str, Option("CUDA version of torch there, without its point.", metavar="VERSION")
+    ] = "130",
+    into: Annotated[Path, Option("Folder to fill; .carried if left out.", metavar="DIR")] = CARRIED,
+) -> None:
+    """Fill a folder with the packages that a GPU machine without internet lacks."""
+    for command in commands(into, python=python):
         subprocess.run(command, check=True)
-    keep_one_library(options.into, options.cuda)
-    size = folder_bytes(options.into)
-    print(f"{options.into}: {size / MIB:.1f} MiB")
+    keep_one_library(into, cuda)
+    size = folder_bytes(into)
+    print(f"{into}: {size / MIB:.1f} MiB")
     if size > LARGEST_BYTES:
-        fail(f"that is more than {LARGEST_BYTES // MIB} MiB, which is all that may travel", 1)
+        raise InvalidRequestError(
+            f"only {LARGEST_BYTES // MIB} MiB may travel: carry fewer packages"
+        )
 
 
 def commands(into: Path, *, python: str) -> list[list[str]]:
@@ -88,7 +94,7 @@ def keep_one_library(into: Path, cuda: str) -> None:
     kept = f"libbitsandbytes_cuda{cuda}.so"
     libraries = sorted((into / "bitsandbytes").glob("libbitsandbytes_*.so"))
     if kept not in [library.name for library in libraries]:
-        fail(f"bitsandbytes has no {kept}: choose another --cuda", 2)
+        raise InvalidRequestError(f"bitsandbytes has no {kept}: choose another --cuda")
     for library in libraries:
         if library.name != kept:
             library.unlink()
@@ -99,4 +105,4 @@ def folder_bytes(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(carry))

@@ -1,4 +1,4 @@
-"""``launch plan.yaml``: run the training that a plan describes."""
+"""The command ``launch``: its options, and which part of the launcher each combination starts."""
 
 import logging
 import os
@@ -6,8 +6,6 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, get_args
-
-import typer
 
 from launcher.chatglm.command import Layout
 from launcher.cli.other_tasks import Task, check_options, without_plan
@@ -25,7 +23,7 @@ from launcher.run.rank_commands import (
 )
 from launcher.run.read_plan import read_plan
 from launcher.run.run_directory import RunDirectory
-from planner.base.command_line import run as run_command
+from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
 from planner.plan.data_section import DataErrors
 from planner.plan.optimizer_presets import optimizers
@@ -35,72 +33,87 @@ from planner.workload.rules import Combination, Pinned, broken_rule
 
 def launch(
     plan_file: Annotated[
-        Path | None, typer.Argument(metavar="PLAN", help="What plan wrote.", show_default=False)
+        Path | None, Argument("Plan to run, as the command plan writes it.", metavar="PLAN")
     ] = None,
+    *,
     data: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Train on this: a JSON, JSON Lines, CSV or Parquet file, a folder of them, a data "
-            "set on the hub, or several with commas between.",
+        Option(
+            "Training data instead of the plan's: a JSON, JSON Lines, CSV or Parquet file, a "
+            "folder of them, a data set on the hub, or several with commas between.",
+            metavar="FILE|NAME",
         ),
     ] = None,
     data_errors: Annotated[
-        DataErrors | None, typer.Option(help="What a bad record does: stop, or skip and count it.")
+        DataErrors | None, Option("What to do at a bad record: stop, or skip and count it.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Run directory, instead of the plan's.")
+        Path | None,
+        Option(
+            "Run directory instead of the plan's; with --merge, the folder of the merged weights.",
+            metavar="DIR",
+        ),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in the run directory.")
-    ] = False,
+    resume: Annotated[bool, Option("Resume the run in the run directory.")] = False,
     begin_or_resume: Annotated[
         bool,
-        typer.Option("--begin-or-resume", help="Go on if the run has begun: a job started again."),
+        Option("Begin the run, or resume it if it has begun; for a job that is started again."),
     ] = False,
     on: Annotated[
-        EngineName, typer.Option("--on", help="What runs it; local is this machine.")
+        EngineName, Option("Engine that runs the plan; local is this machine.")
     ] = "local",
     engine_settings: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="KEY=VALUE", help="For the engine: partition=gpu."),
+        Option(
+            "Setting of the engine, such as partition=gpu; may be repeated.",
+            metavar="KEY=VALUE",
+            flags=("--with",),
+        ),
     ] = None,
     rdzv_endpoint: Annotated[
         str | None,
-        typer.Option(
+        Option(
+            "Rendezvous address of a multi-node run (one of the nodes); run the same command on "
+            "each node.",
             metavar="HOST[:PORT]",
-            help="Of several nodes, where they meet: one of them. The same command on each.",
         ),
     ] = None,
     max_restarts: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Of the ranks, after a failure or a lost node.")
+        int, Option("How often to restart the ranks after a failure or a lost node.", minimum=0)
     ] = 0,
-    detach: Annotated[bool, typer.Option("--detach", help="Submit the job and leave it.")] = False,
+    detach: Annotated[bool, Option("Submit the job, and do not wait for its end.")] = False,
     followed: Annotated[
         Path | None,
-        typer.Option("--follow", metavar="RUN_DIR", help="No PLAN: a submitted job's own lines."),
+        Option(
+            "Show the output of a submitted job; without PLAN.",
+            metavar="RUN_DIR",
+            flags=("--follow",),
+        ),
     ] = None,
     cancelled: Annotated[
-        Path | None, typer.Option("--cancel", metavar="RUN_DIR", help="No PLAN: end that job.")
+        Path | None,
+        Option("End a submitted job; without PLAN.", metavar="RUN_DIR", flags=("--cancel",)),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be run; write nothing.")
-    ] = False,
+    dry_run: Annotated[bool, Option("Show what would be run, and write nothing.")] = False,
     rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="Trace a step without data and weights: memory.")
+        bool,
+        Option(
+            "Compare the memory of one step, run or traced without data and weights, with the "
+            "prediction."
+        ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="With --rehearse and --doctor: as JSON.")
+        bool, Option("Print JSON, with --rehearse or --doctor.", flags=("--json",))
     ] = False,
     doctor: Annotated[
-        bool, typer.Option("--doctor", help="No PLAN: check this machine and what is installed.")
+        bool, Option("Check this machine and the installed packages; without PLAN.")
     ] = False,
     merge: Annotated[
         Path | None,
-        typer.Option(metavar="RUN_DIR", help="No PLAN: a run's adapter into 16-bit weights."),
+        Option("Merge a run's adapter into 16-bit weights; without PLAN.", metavar="RUN_DIR"),
     ] = None,
     record: Annotated[
-        bool, typer.Option("--record", help="Leave a measured run for benchmarks/accuracy.")
+        bool, Option("Write the finished run as a measured one for benchmarks/accuracy.")
     ] = False,
     show_sample: Annotated[
         int,
@@ -108,17 +121,26 @@ def launch(
     ] = 1,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key: training.max_steps=12."),
+        Option(
+            "Change a key of the plan, such as training.max_steps=12; may be repeated.",
+            metavar="KEY=VALUE",
+            flags=("--set",),
+        ),
     ] = None,
     conversion: Annotated[
         tuple[Path, Path] | None,
-        typer.Option("--convert", metavar="SRC DST", help="Only convert a ChatGLM checkpoint."),
+        Option(
+            "Convert a ChatGLM checkpoint; without PLAN.",
+            metavar="SRC DST",
+            flags=("--convert",),
+        ),
     ] = None,
     to: Annotated[
-        Layout | None, typer.Option("--to", help="With --convert: the layout, native if left out.")
+        Layout | None,
+        Option("Layout that --convert writes; native if left out."),
     ] = None,
-) -> None:
-    """Train as PLAN says."""
+) -> int:
+    """Run the training that PLAN describes."""
     task = Task(
         doctor=doctor,
         as_json=as_json,
@@ -130,7 +152,7 @@ def launch(
     )
     check_options(task, rehearse=rehearse)
     if plan_file is None or task.given:
-        raise typer.Exit(without_plan(task, plan_file, output))
+        return without_plan(task, plan_file, output)
     plan = read_plan(
         plan_file, settings=settings or [], data=data, data_errors=data_errors, output=output
     )
@@ -140,11 +162,11 @@ def launch(
         tell(notes)
     if rehearse:
         rehearse_plan(plan, as_json=as_json)
-        return
+        return 0
     if on != "local":
         if rdzv_endpoint is not None:
             raise InvalidRequestError(
-                f"--on {on} says where the nodes meet: leave --rdzv-endpoint out"
+                f"--on {on} chooses the rendezvous address: leave --rdzv-endpoint out"
             )
         job = Job(
             plan=plan,
@@ -154,7 +176,7 @@ def launch(
             max_restarts=max_restarts,
             settings=settings_of(engine_settings or []),
         )
-        raise typer.Exit(run_job(on, job, dry_run=dry_run, detach=detach))
+        return run_job(on, job, dry_run=dry_run, detach=detach)
     require_engine({"--with": engine_settings, "--detach": detach})
     wanted = Wanted(
         resume=resume,
@@ -163,11 +185,11 @@ def launch(
         record=record,
         shown_samples=show_sample,
     )
-    raise typer.Exit(run_here(plan, wanted, rdzv_endpoint, dry_run=dry_run))
+    return run_here(plan, wanted, rdzv_endpoint, dry_run=dry_run)
 
 
 def run_here(plan: Plan, wanted: Wanted, rdzv_endpoint: str | None, *, dry_run: bool) -> int:
-    """On this machine, whole or as one node of several; an exit code."""
+    """Train on this machine, alone or as one node of several; return the exit code."""
     directory = Path(plan.output.directory)
     run = RunDirectory(directory)
     if not dry_run and wanted.is_had(run):
@@ -187,9 +209,10 @@ def run_here(plan: Plan, wanted: Wanted, rdzv_endpoint: str | None, *, dry_run: 
 
 
 def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
-    """In the ranks' environment, since it decides how the allocator works.
+    """Rehearse a plan in this process, in the environment that its ranks would have.
 
-    Imports the training stack, which says a lot that is not about this.
+    The environment decides how the allocator works. What the training stack logs at its import is
+    not shown.
     """
     os.environ.update(rank_environment(plan, planned_environment(plan, os.environ)))
     logging.disable(logging.WARNING)
@@ -199,7 +222,7 @@ def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
 
 
 def require_possible(plan: Plan) -> None:
-    """Refuses what plan would not have made, and what no package here can run."""
+    """Raise InvalidRequestError for a plan that ``plan`` would not make or that cannot run here."""
     combination = Combination(
         method=plan.method,
         strategy=plan.parallel.strategy,
@@ -222,17 +245,17 @@ def require_possible(plan: Plan) -> None:
         )
     if plan.precision.compute == "fp16" and plan.hardware.device == "cpu":
         raise InvalidRequestError(
-            "precision.compute fp16 needs a GPU: PyTorch scales no gradients on the CPU. "
+            "precision.compute fp16 needs a GPU: PyTorch does not scale gradients on the CPU. "
             "Set it to bf16 or fp32"
         )
     library = optimizers()[plan.optimizer.name].library
     if find_spec(library) is None:
         raise InvalidRequestError(
-            f"optimizer {plan.optimizer.name} is {library}'s, which is not installed: "
+            f"optimizer {plan.optimizer.name} needs {library}, which is not installed: "
             f"pip install {library}"
         )
 
 
-def main() -> None:
-    """The console script."""
-    run_command(launch)
+def main() -> int:
+    """Run ``launch`` and return its exit code."""
+    return run_command(launch)

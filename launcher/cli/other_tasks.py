@@ -1,4 +1,4 @@
-"""What ``launch`` does without a plan: examine, merge, convert, follow or cancel a job."""
+"""The tasks of ``launch`` that need no plan: check-up, merging, conversion, submitted jobs."""
 
 import sys
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from planner.base.errors import InvalidRequestError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """The options that say what to do in place of training."""
+    """The options that say what to do instead of training."""
 
     doctor: bool
     as_json: bool
@@ -24,6 +24,7 @@ class Task:
 
     @property
     def given(self) -> list[str]:
+        """Names of the options given; each is a task of its own."""
         options = {
             "--doctor": self.doctor,
             "--merge": self.merge is not None,
@@ -35,20 +36,23 @@ class Task:
 
 
 def check_options(task: Task, *, rehearse: bool) -> None:
-    """Raises where an option is given without the one that it belongs to."""
+    """Raise InvalidRequestError for an option without the one that it belongs to."""
     if task.as_json and not (rehearse or task.doctor):
-        raise InvalidRequestError("--json goes with --rehearse or --doctor: add one, or leave it.")
+        raise InvalidRequestError("--json needs --rehearse or --doctor: add one, or leave it out")
     if task.to is not None and task.conversion is None:
-        raise InvalidRequestError("--to goes with --convert: add it, or leave --to out.")
+        raise InvalidRequestError("--to needs --convert SRC DST: add it, or leave --to out")
 
 
 def without_plan(task: Task, plan_file: Path | None, output: Path | None) -> int:
-    """The exit code; one task at a time."""
+    """Run the one task that is given and return its exit code.
+
+    Raises InvalidRequestError if there is none, or more than one.
+    """
     given = [*(["PLAN"] if plan_file is not None else []), *task.given]
     if not given:
         raise InvalidRequestError("name a plan: launch plan.yaml (--help shows the options)")
     if len(given) > 1:
-        raise InvalidRequestError(f"{' and '.join(given)} do not go together: give one of them.")
+        raise InvalidRequestError(f"{' and '.join(given)} cannot be combined: give one of them")
     if task.conversion is not None:
         source, target = task.conversion
         convert(source, target, task.to or "native", sys.stderr)

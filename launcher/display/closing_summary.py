@@ -71,7 +71,7 @@ def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list
 
 def _next_step(plan: Plan, run: RunDirectory) -> str:
     if plan.data.source == "demo":
-        return f"next: {shlex.join(['python', '-m', 'launcher.quiz.__main__', str(run.path)])}"
+        return f"next: {shlex.join(['python', '-m', 'launcher.quiz', str(run.path)])}"
     loader = (
         "transformers.AutoModelForCausalLM"
         if plan.adapter is None

@@ -1,4 +1,4 @@
-"""Answers of a base model and of what was trained from it, read from disk again."""
+"""Answers of a base model and of the model trained from it, both loaded from disk."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +19,10 @@ BATCH_SIZE = 32
 def answers_before_and_after(
     plan: Plan, *, base: Path, result: Path, questions: Sequence[str]
 ) -> tuple[list[str], list[str]]:
+    """Return the answers of the base model and of the trained one, in the questions' order.
+
+    ``base`` is the checkpoint that training began with, ``result`` the adapter or model it saved.
+    """
     tokenizer = AutoTokenizer.from_pretrained(result, padding_side="left")
     use_plain_template_if_none(tokenizer)
     model = load(plan, base)
@@ -28,7 +32,7 @@ def answers_before_and_after(
 
 
 def load(plan: Plan, folder: Path) -> Any:
-    """A model in the precision of its training's multiplications, unquantized."""
+    """Return a model in the data type of its training's multiplications, not quantized."""
     device = torch.device(plan.hardware.device)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=DTYPES[plan.precision.compute], use_safetensors=True, trust_remote_code=False
@@ -37,7 +41,7 @@ def load(plan: Plan, folder: Path) -> Any:
 
 
 def answers(model: Any, tokenizer: Any, questions: Sequence[str]) -> list[str]:
-    """The likeliest continuation of each question, put as a conversation's first message."""
+    """Return the likeliest answer to each question, asked as a conversation's first message."""
     return [
         answer
         for start in range(0, len(questions), BATCH_SIZE)

@@ -1,4 +1,4 @@
-"""Questions with known answers, and when an answer counts as right. Pure but for the file."""
+"""Questions with known answers, and when an answer counts as right."""
 
 import string
 import unicodedata
@@ -13,32 +13,37 @@ from planner.base.errors import InvalidFileError
 
 @dataclass(frozen=True, slots=True)
 class Question:
+    """A question and its right answer."""
+
     question: str
     answer: str
 
 
 def demo_questions() -> Path:
-    """Phrasings that the demo's training data does not hold."""
+    """Return the file of the demo's questions, whose wording is not in its training data."""
     return Path(str(files("presets"))) / "data" / "demo-questions.jsonl"
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Records of ``{"question": ..., "answer": ...}``; other keys are left alone."""
-    found = []
+    """Return the questions of a file of ``{"question": ..., "answer": ...}`` records.
+
+    Other keys are ignored. Raises InvalidFileError for another record, or if there is none.
+    """
+    questions = []
     for record in read_records(DataFile(path, str(path))):
         match record.content:
             case {"question": str(question), "answer": str(answer)}:
-                found.append(Question(question, answer))
+                questions.append(Question(question, answer))
             case _:
                 expected = 'expected {"question": ..., "answer": ...}'
                 raise record.place.error(record.problem or expected)
-    if not found:
+    if not questions:
         raise InvalidFileError(path, None, "holds no questions")
-    return found
+    return questions
 
 
 def is_right(given: str, expected: str) -> bool:
-    """Exact match, letter case, punctuation and spacing aside.
+    """Return whether two answers are equal except in letter case, punctuation and spacing.
 
     >>> is_right(" odile  farrow.", "Odile Farrow"), is_right("Odile", "Odile Farrow")
     (True, False)

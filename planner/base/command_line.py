@@ -1,34 +1,257 @@
-"""A user's mistake is one line, a bug keeps its traceback."""
+"""The grammar of every command: a function whose signature is its command line.
 
+A parameter is ``Annotated[TYPE, Argument(...)]`` or ``Annotated[TYPE, Option(...)]``. Its type says
+what is accepted:
+
+- ``str``, ``Path``, ``int``, ``float``, ``Literal[...]``: one value;
+- ``list[T]``: an option that may be repeated;
+- ``tuple[T, T]``: an option of several values;
+- ``bool``: a flag; unless it defaults to False it can be negated: ``--packing``, ``--no-packing``.
+
+The parser is the standard library's: importing a larger one would slow the start of ``plan``.
+"""
+
+import argparse
+import inspect
+import math
+import signal
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
 
-from planner.base.errors import UserError
+from msgspec import Struct
+
+from planner.base.errors import InvalidRequestError, UserError, did_you_mean
+
+MAX_HELP_COLUMNS = 100
+"""Most columns of the help text; a narrower terminal gets fewer."""
+FLAG_COLUMNS = 34
+"""Columns of the options' names in the help, if it is wide enough."""
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C ended: 128 plus the number of SIGINT, as in shells."""
 
 
-def run(command: Callable[..., None]) -> None:
-    """Run one command of typer's as the whole program."""
-    import typer
-    from typer.exceptions import TyperException
+class Argument(Struct, frozen=True):
+    """A positional argument: what the help says of it."""
 
-    app = typer.Typer(
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    )
-    app.command()(command)
+    help: str
+    metavar: str | None = None
+    """Name of its value in the help; for several values, their names separated by spaces."""
+
+
+class Option(Argument, frozen=True):
+    """An option: what the help says of it, and what it is called."""
+
+    flags: tuple[str, ...] = ()
+    """Flags besides the one made from the parameter's name; a long flag replaces that one."""
+    minimum: float | None = None
+    """Least number accepted."""
+
+
+def run_command(command: Callable[..., int | None]) -> int:
+    """Run a command as the whole program and return its exit code.
+
+    A user's mistake is one line on stderr; a bug keeps its traceback.
+    """
     try:
-        sys.exit(app(standalone_mode=False))
+        code = command(**parse_arguments(command, sys.argv[1:]))
+        sys.stdout.flush()
     except UserError as error:
-        fail(str(error), error.exit_code)
-    except TyperException as error:
-        fail(f"{error.format_message()} (--help shows the options)", UserError.exit_code)
-    except typer.Abort:
-        sys.exit(130)
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        if not _is_read(sys.stdout):
+            # A reader that has enough, such as head, ends this process, as it ends any filter.
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGPIPE)
+        raise
+    return code or 0
 
 
-def fail(message: str, exit_code: int) -> NoReturn:
-    sys.stderr.write(f"error: {message}\n")
-    sys.exit(exit_code)
+def parse_arguments(command: Callable[..., Any], arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the values of a command's parameters by name.
+
+    Raises InvalidRequestError for arguments that the command does not accept.
+    """
+    parser = _parser(command)
+    values, rest = parser.parse_known_intermixed_args(arguments)
+    for argument in rest:
+        if argument != "--":
+            parser.refuse(argument)
+    return vars(values)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises errors instead of printing them."""
+
+    def error(self, message: str) -> NoReturn:
+        message = message.removeprefix("argument ")
+        raise InvalidRequestError(f"{message} (--help shows the options)")
+
+    def refuse(self, argument: str) -> NoReturn:
+        """Raise the error of an argument that no parameter takes."""
+        if not argument.startswith("-"):
+            self.error(f"unexpected argument: {argument}")
+        known = [flag for action in self._actions for flag in action.option_strings]
+        flag = argument.partition("=")[0]
+        hint = did_you_mean(flag, known, max_shown=0)  # --help shows all
+        self.error(". ".join(filter(None, [f"no such option: {flag}", hint])))
+
+    def format_help(self) -> str:
+        from shutil import get_terminal_size  # only help needs it
+
+        width = min(MAX_HELP_COLUMNS, get_terminal_size().columns)
+        self.formatter_class = lambda prog: _SortedHelp(prog, width)
+        return super().format_help()
+
+
+class _SortedHelp(argparse.HelpFormatter):
+    """Help that lists options by name, and breaks no line inside a name with hyphens."""
+
+    def __init__(self, prog: str, width: int = MAX_HELP_COLUMNS) -> None:
+        super().__init__(prog, max_help_position=FLAG_COLUMNS, width=width)
+
+    def add_arguments(self, actions: Any) -> None:
+        super().add_arguments(sorted(actions, key=_name))
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        from textwrap import wrap  # only help needs it
+
+        return wrap(text, width, break_on_hyphens=False)
+
+
+class _Several(argparse.Action):
+    """Store several values as a tuple."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        setattr(namespace, self.dest, tuple(values))
+
+
+def _parser(command: Callable[..., Any]) -> _Parser:
+    parser = _Parser(
+        prog=command.__name__,
+        description=command.__doc__,
+        allow_abbrev=False,
+        add_help=False,
+        formatter_class=cache(_SortedHelp),
+    )
+    parser.add_argument("-h", "--help", action="help", help="Show this help.")
+    usage = ["%(prog)s", "[OPTIONS]"]
+    for parameter in inspect.signature(command).parameters.values():
+        kind, declared = get_args(parameter.annotation)
+        if isinstance(declared, Option):
+            _add_option(parser, parameter.name, kind, declared, parameter.default)
+        else:
+            usage.append(_add_argument(parser, parameter, kind, declared))
+    parser.usage = " ".join(usage)
+    return parser
+
+
+def _add_argument(
+    parser: _Parser, parameter: inspect.Parameter, kind: Any, argument: Argument
+) -> str:
+    """Add a positional argument and return its place in the usage line."""
+    metavar = argument.metavar or parameter.name.upper()
+    settings = {"metavar": metavar, "help": argument.help, "type": _without_none(kind)}
+    if parameter.default is inspect.Parameter.empty:
+        parser.add_argument(parameter.name, **settings)
+        return metavar
+    parser.add_argument(parameter.name, nargs="?", default=parameter.default, **settings)
+    return f"[{metavar}]"
+
+
+def _add_option(parser: _Parser, name: str, kind: Any, option: Option, default: Any) -> None:
+    long = [flag for flag in option.flags if flag.startswith("--")]
+    short = [flag for flag in option.flags if not flag.startswith("--")]
+    flags = [*short, *(long or [f"--{name.replace('_', '-')}"])]
+    settings = _settings(_without_none(kind), option, default)
+    if option.metavar is not None:
+        names = tuple(option.metavar.split())
+        settings["metavar"] = names if "nargs" in settings else option.metavar
+    parser.add_argument(*flags, dest=name, default=default, help=_help(option, default), **settings)
+
+
+def _settings(kind: Any, option: Option, default: Any) -> dict[str, Any]:
+    """Return how argparse reads the values of an option of this type."""
+    if kind is bool:
+        return {"action": "store_true" if default is False else argparse.BooleanOptionalAction}
+    values = get_args(kind)
+    if get_origin(kind) is list:
+        return {"action": "append", **_value(values[0], option)}
+    if get_origin(kind) is tuple:
+        return {"action": _Several, "nargs": len(values), **_value(values[0], option)}
+    return _value(kind, option)
+
+
+def _value(kind: Any, option: Option) -> dict[str, Any]:
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        return {"type": _choice(choices), "metavar": "|".join(map(str, choices))}
+    if kind in (int, float):
+        return {"type": _number(kind, option.minimum), "metavar": "N" if kind is int else "X"}
+    return {"type": kind, "metavar": "FILE" if kind is Path else "TEXT"}
+
+
+def _choice(choices: tuple[Any, ...]) -> Callable[[str], Any]:
+    by_name = {str(choice): choice for choice in choices}
+
+    def read(text: str) -> Any:
+        if text not in by_name:
+            hint = did_you_mean(text, by_name)
+            raise argparse.ArgumentTypeError(f"unknown value {text!r}. {hint}")
+        return by_name[text]
+
+    return read
+
+
+def _number(kind: type[int] | type[float], minimum: float | None) -> Callable[[str], float]:
+    noun = "whole number" if kind is int else "number"
+
+    def read(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = math.nan
+        if not -math.inf < number < math.inf:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {noun}")
+        if minimum is not None and number < minimum:
+            raise argparse.ArgumentTypeError(f"{text} is less than {minimum}")
+        return number
+
+    return read
+
+
+def _help(option: Option, default: Any) -> str:
+    """Return the help text, with a default that is not a flag's or a long path."""
+    text = option.help
+    if isinstance(default, str | int | float) and not isinstance(default, bool):
+        text += f" Default: {default}."
+    return text.replace("%", "%%")
+
+
+def _name(action: argparse.Action) -> str:
+    return next((flag for flag in action.option_strings if flag.startswith("--")), "")
+
+
+def _without_none(kind: Any) -> Any:
+    """Return T for the type ``T | None``."""
+    members = get_args(kind)
+    if NoneType not in members:
+        return kind
+    return next(member for member in members if member is not NoneType)
+
+
+def _is_read(stream: TextIO) -> bool:
+    """Return whether the pipe that ``stream`` may be still has a reader."""
+    from select import POLLERR, poll  # only a broken pipe needs it
+
+    events = poll()
+    events.register(stream, 0)
+    return not any(event & POLLERR for _, event in events.poll(0))

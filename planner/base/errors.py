@@ -24,13 +24,16 @@ class UserError(Exception):
     exit_code = 2
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest known name as a question; where none is near, the names if they are few."""
+def did_you_mean(name: str, known: Iterable[str], *, max_shown: int = MAX_NAMES_SHOWN) -> str:
+    """Return the nearest known name as a question, or all names if none is near and they are few.
+
+    The text is empty if none is near and there are more than ``max_shown`` names.
+    """
     names = sorted(known)
     nearest = get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     if nearest:
         return f"Did you mean {nearest[0]!r}?"
-    return f"Known: {', '.join(names)}." if len(names) <= MAX_NAMES_SHOWN else ""
+    return f"Known: {', '.join(names)}." if len(names) <= max_shown else ""
 
 
 class UnknownNameError(UserError):

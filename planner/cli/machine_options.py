@@ -1,9 +1,8 @@
-"""``--gpus`` and ``--save-machine``: the machine of a request, and where it is kept."""
+"""The options ``--gpus`` and ``--save-machine``: the machine to plan for, and its file."""
 
 import json
 import os
 import shlex
-import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -17,13 +16,16 @@ from planner.report.machine_report import machine_section
 from planner.report.tables import facts
 
 
-def find_cluster(spec: str, save_to: Path | None = None, *, force: bool = False) -> Cluster:
-    """The machine found here, saved in a file, or named; saved if ``save_to`` is given."""
-    command = shlex.join(["plan", *sys.argv[1:]])
+def find_cluster(spec: str, command: str, save_to: Path | None, *, force: bool) -> Cluster:
+    """Return the machine of ``--gpus``: this one, a saved one, or a named one.
+
+    ``command`` is the command line typed, for remedies that repeat it. This machine is saved if
+    ``save_to`` is given. Raises InvalidRequestError if another machine is to be saved.
+    """
     if save_to is not None and spec != "auto":
         raise InvalidRequestError(
-            f"--save-machine {save_to} saves the machine that --gpus auto finds: "
-            f"leave --gpus {spec} out"
+            f"--save-machine {save_to} cannot be combined with --gpus {spec}: "
+            "it saves this machine, so leave --gpus out"
         )
     if spec == "auto":
         cluster = detect(os.environ, command)
@@ -38,9 +40,9 @@ def find_cluster(spec: str, save_to: Path | None = None, *, force: bool = False)
 def show_machine(
     console: Console, cluster: Cluster, saved_to: Path | None, *, as_json: bool
 ) -> None:
-    """The machine alone, as a report or as a document shows it."""
+    """Print the machine alone, as a report or as a JSON document."""
     if as_json:
-        from planner.report.json_document import machine_document  # for who asks for it
+        from planner.report.json_document import machine_document  # only --json needs it
 
         print(json.dumps(machine_document(cluster), indent=2))
         return

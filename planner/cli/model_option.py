@@ -1,4 +1,4 @@
-"""``--model``: a preset's name, or a directory with a config.json."""
+"""The option ``--model``: a preset's name, or a directory with a config.json."""
 
 import json
 from collections.abc import Mapping
@@ -14,8 +14,17 @@ from planner.models.model_spec import ModelSpec
 from planner.models.traced_model import TracedSpec
 
 
+def find_model(name: str) -> ModelPreset:
+    """Return the model of a directory, or the preset of this name if there is no such directory."""
+    path = Path(name)
+    return load_model_dir(path) if path.is_dir() else load_model(name)
+
+
 def load_model_dir(directory: Path) -> ModelPreset:
-    """A checkpoint directory as if it were a preset; its published size is the computed one."""
+    """Return a checkpoint directory as a preset whose published size is the computed one.
+
+    Raises InvalidFileError if the directory has no config.json, or one that cannot be read.
+    """
     path = directory / "config.json"
     if not path.is_file():
         raise InvalidFileError(
@@ -39,7 +48,7 @@ def _spec_or_trace(content: Mapping[str, Any], path: Path) -> ModelSpec:
     try:
         return spec_from_config(content, path)
     except NoFormulasError as missing:
-        # Only a model that nobody has described waits for the training stack.
+        # Only a model without formulas has to wait for the training stack.
         from planner.training_stack.trace_client import tracing_service
 
         return tracing_service().shape(content, str(missing))
@@ -51,15 +60,5 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     except json.JSONDecodeError as error:
         raise InvalidFileError(path, error.lineno, f"not JSON: {error.msg}") from error
     if not isinstance(content, dict):
-        raise InvalidFileError(path, None, "holds no keys. Copy the model's own config.json here")
+        raise InvalidFileError(path, None, "holds no keys. Copy the model's config.json here")
     return content
-
-
-def find_model(name: str) -> ModelPreset:
-    """A directory where there is one, else a preset."""
-    path = Path(name)
-    if not path.is_dir():
-        return load_model(name)
-    from planner.cli.model_option import load_model_dir
-
-    return load_model_dir(path)

@@ -1,4 +1,4 @@
-"""``plan``: options to a request, a request to a decision, a decision to a report and a file."""
+"""The command ``plan``: from options to a request, a decision, and a plan with its report."""
 
 import json
 import shlex
@@ -6,17 +6,17 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import structs
+from msgspec import Struct, structs
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from planner.base.command_line import Option, run_command
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import OutputFile
 from planner.base.preset_files import Kind
 from planner.base.units import parse_size
 from planner.cli.machine_options import find_cluster, show_machine
 from planner.cli.model_option import find_model
-from planner.cli.options import Option, run_command
 from planner.datasets.training_data import TrainingData
 from planner.decision.assemble import plan_of
 from planner.decision.choose import Decision, decide_with_data
@@ -28,122 +28,171 @@ from planner.plan.data_section import DataErrors, DataSection
 from planner.plan.optimizer_presets import optimizer_name
 from planner.plan.plan_file import launch_options, plan_output, render
 from planner.plan.schema import Plan
-from planner.plan.vocabulary import AttentionName, Loss, Method, Offload, Precision
+from planner.plan.vocabulary import AttentionName, Loss, Offload, Precision, ZeroStage
 from planner.recipes.load_recipe import load_recipe
 from planner.recipes.recipe import Recipe
 from planner.report.terminal_report import print_report, report
 
-ZeroStageOption = Literal["0", "1", "2", "3"]
 DEFAULT_OUTPUT = Path("plan.yaml")
 
 
 def plan(
     *,
-    model: Annotated[str | None, Option("Preset name, or a directory with config.json.")] = None,
+    model: Annotated[
+        str | None,
+        Option(
+            "Model to fine-tune: a preset (--list models), or a directory with config.json.",
+            metavar="NAME|DIR",
+        ),
+    ] = None,
     gpus: Annotated[
-        str, Option("auto, cpu, 24G, 2x24G, a card: rtx-4090, 8xh100, or a saved machine.json.")
+        str,
+        Option(
+            "Machine to plan for: auto is this one; cpu, 24G, 2x24G, a card such as rtx-4090 or "
+            "8xh100, or a saved machine.json.",
+            metavar="SPEC",
+        ),
     ] = "auto",
-    recipe: Annotated[str | None, Option("Training settings: a name, or an XTuner file.")] = None,
+    recipe: Annotated[
+        str | None,
+        Option(
+            "Training settings: a preset (--list recipes), a recipe in YAML, or an XTuner "
+            "configuration.",
+            metavar="NAME|FILE",
+        ),
+    ] = None,
     data: Annotated[
-        str | None, Option("Training data: a file, a folder, a data set on the hub, or demo.")
+        str | None,
+        Option(
+            "Training data: a file, a folder, a data set on the hub, or demo.", metavar="FILE|NAME"
+        ),
     ] = None,
     data_errors: Annotated[
-        DataErrors | None, Option("What a bad record does: stop, or skip.")
+        DataErrors | None, Option("What to do at a bad record: stop, or skip it.")
     ] = None,
     method: Annotated[
-        Literal["auto", "qlora", "lora", "full"], Option("How to fine-tune.")
+        Literal["auto", "qlora", "lora", "full"], Option("How to fine-tune; auto chooses.")
     ] = "auto",
-    prefer: Annotated[Prefer, Option("What decides where a choice is left.")] = "tiers",
-    sequence_length: Annotated[
-        int | None, Option("Tokens of a training sample.", minimum=1)
-    ] = None,
+    prefer: Annotated[
+        Prefer, Option("Criterion for choosing among the methods that fit.")
+    ] = "tiers",
+    sequence_length: Annotated[int | None, Option("Tokens per training sample.", minimum=1)] = None,
     global_batch_size: Annotated[
-        int | None, Option("Samples of an optimizer step, over all devices.", minimum=1)
+        int | None, Option("Samples per optimizer step, over all devices.", minimum=1)
     ] = None,
     micro_batch_size: Annotated[
-        int | None, Option("Samples of one forward pass on one device.", minimum=1)
+        int | None, Option("Samples per forward pass on one device.", minimum=1)
     ] = None,
-    zero_stage: Annotated[ZeroStageOption | None, Option("DeepSpeed ZeRO stage; 0 is DDP.")] = None,
+    zero_stage: Annotated[ZeroStage | None, Option("DeepSpeed ZeRO stage; 0 is DDP.")] = None,
     offload: Annotated[
         Offload | None,
-        Option("Hold optimizer states, or all, in host memory; a last resort."),
+        Option("Keep optimizer states, or all states, in host memory; slow, a last resort."),
     ] = None,
-    packing: Annotated[
-        bool | None,
-        Option("Put several samples in one sequence."),
-    ] = None,
+    packing: Annotated[bool | None, Option("Pack several samples into one sequence.")] = None,
     activation_checkpointing: Annotated[
-        bool | None,
-        Option("Recompute activations in backward."),
+        bool | None, Option("Recompute activations in the backward pass.")
     ] = None,
     checkpoint_every: Annotated[
         int | None,
-        Option("Recompute activations in every N-th layer only; 1 is all.", minimum=1),
+        Option("Recompute activations in every N-th layer only; 1 is every layer.", minimum=1),
     ] = None,
     lora_rank: Annotated[int | None, Option("Rank of the adapters.", minimum=1)] = None,
     lora_targets: Annotated[
-        str | None, Option("Which matrices carry adapters: all-linear, or names with commas.")
+        str | None,
+        Option(
+            "Matrices that carry adapters: all-linear, or names with commas between.",
+            metavar="NAMES",
+        ),
     ] = None,
-    precision: Annotated[Precision | None, Option("What matrices are multiplied in.")] = None,
-    loss: Annotated[Loss | None, Option("trl's fused head, or the stock cross-entropy.")] = None,
+    precision: Annotated[Precision | None, Option("Data type of matrix multiplications.")] = None,
+    loss: Annotated[
+        Loss | None, Option("Cross-entropy: trl's fused head, or the standard one.")
+    ] = None,
     attention: Annotated[
-        AttentionName | None, Option("transformers' implementation: sdpa, eager.")
+        AttentionName | None,
+        Option("Attention implementation of transformers: sdpa, eager.", metavar="NAME"),
     ] = None,
     optimizer: Annotated[
-        str | None, Option("adamw_torch_fused, adamw_8bit, adafactor, ... (README).")
+        str | None,
+        Option(
+            "Optimizer by transformers' name: adamw_torch_fused, adamw_8bit, adafactor, ... "
+            "(README).",
+            metavar="NAME",
+        ),
     ] = None,
     memory_limit: Annotated[
-        str | None, Option("Use at most this of each device, such as 22GiB.")
+        str | None, Option("Most memory to use on each device, such as 22GiB.", metavar="SIZE")
     ] = None,
     save_machine: Annotated[
         Path | None,
-        Option("Save the machine found, to plan for it elsewhere: --gpus FILE."),
+        Option("Save this machine, to plan for it on another computer with --gpus FILE."),
     ] = None,
     nodes: Annotated[
-        int | None, Option("Machines with these GPUs, up to 4,096 GPUs in all.", minimum=1)
+        int | None,
+        Option("Number of machines with these GPUs; up to 4,096 GPUs in total.", minimum=1),
     ] = None,
     network: Annotated[
-        str | None, Option("Between nodes: 25gbe, 100gbe, infiniband-400g, ... (README).")
+        str | None,
+        Option(
+            "Network between the nodes: 25gbe, 100gbe, infiniband-400g, ... (README).",
+            metavar="NAME",
+        ),
     ] = None,
     price_per_gpu_hour: Annotated[
-        float | None, Option("What a GPU costs an hour, for the report.", minimum=0)
+        float | None, Option("Price of one GPU for one hour, for the report.", minimum=0)
     ] = None,
     output: Annotated[
         Path | None,
-        Option("Where the plan goes, plan.yaml by default; - prints.", ("--output", "-o")),
+        Option(
+            f"File to write the plan to; - prints it. Default: {DEFAULT_OUTPUT}.",
+            flags=("--output", "-o"),
+        ),
     ] = None,
     force: Annotated[bool, Option("Replace an edited plan.")] = False,
-    as_json: Annotated[bool, Option("Print one JSON document.", ("--json",))] = False,
+    as_json: Annotated[
+        bool, Option("Print one JSON document instead of the report.", flags=("--json",))
+    ] = False,
     html: Annotated[
-        Path | None, Option("The report as a page of its own, beside the plan.")
+        Path | None, Option("Write the report as a self-contained HTML page too.")
     ] = None,
-    explain: Annotated[bool, Option("Show formulas and tensors behind the memory report.")] = False,
-    list_kind: Annotated[Kind | None, Option("Show the presets of a kind.", ("--list",))] = None,
+    explain: Annotated[
+        bool, Option("Show the formulas and tensors behind the memory report.")
+    ] = False,
+    list_kind: Annotated[
+        Kind | None, Option("List the presets of a kind.", flags=("--list",))
+    ] = None,
 ) -> None:
-    """Choose how to fine-tune MODEL on the GPUs at hand, and write plan.yaml."""
+    """Choose how to fine-tune a model on the GPUs at hand, and write plan.yaml."""
     console = Console(highlight=False, markup=False, emoji=False)
     if list_kind is not None:
         _list(console, list_kind, as_json=as_json)
         return
-    page = _page_file(html, force=force)
+    result = _Result(
+        command=shlex.join(["plan", *sys.argv[1:]]),
+        output=output,
+        force=force,
+        as_json=as_json,
+        page=_page_file(html, force=force),
+        explain=explain,
+    )
     settings = load_recipe(recipe) if recipe is not None else None
-    model = _model_name(model, settings, optional=save_machine is not None)
-    cluster = find_cluster(gpus, save_machine, force=force)
-    if model is None:
+    name = _model_name(model, settings, optional=save_machine is not None)
+    cluster = find_cluster(gpus, result.command, save_machine, force=force)
+    if name is None:
         show_machine(console, cluster, save_machine, as_json=as_json)
         return
-    preset = find_model(model)
+    preset = find_model(name)
     decision = decide_with_data(
         Request(
             model=preset,
             cluster=over_nodes(cluster, nodes, network),
             prefer=prefer,
             recipe=settings,
-            method=_open(method),
+            method=None if method == "auto" else method,
             sequence_length=sequence_length,
             global_batch_size=global_batch_size,
             micro_batch_size=micro_batch_size,
-            zero_stage=_STAGES[zero_stage] if zero_stage is not None else None,
+            zero_stage=zero_stage,
             offload=offload,
             activation_checkpointing=activation_checkpointing,
             checkpoint_every=checkpoint_every,
@@ -159,37 +208,58 @@ def plan(
             price_per_gpu_hour=price_per_gpu_hour,
         )
     )
-    made = plan_of(decision)
-    text = render(made, command=shlex.join(["plan", *sys.argv[1:]]))
-    destination = DEFAULT_OUTPUT if output is None else output
-    to_stdout = str(output) == "-"
-    # With --json a file is written only where one was asked for.
-    if not to_stdout and (output is not None or not as_json):
-        plan_output(destination, force=force).write(text)
-    next_steps = _next_steps(made, destination)
-    if page is not None:
-        _write_page(page, decision, next_steps, explain=explain)
-    if as_json:
-        from planner.report.json_document import document  # for who asks for it
+    result.give(console, decision)
 
-        print(json.dumps(document(decision, made), indent=2))
-        return
-    if to_stdout:
-        print(text, end="")
-        return
-    if explain:
-        # Only who asks for it waits for every layer to be run.
-        from planner.report.explain_tables import explanation
 
-        console.print(explanation(decision))
-    print_report(console, decision, next_steps)
+class _Result(Struct, frozen=True, kw_only=True):
+    """The files and the output that the options ask for."""
+
+    command: str
+    """Command line as typed, for the plan's header and for remedies."""
+    output: Path | None
+    """File of the plan; None is plan.yaml, or no file with --json."""
+    force: bool
+    as_json: bool
+    page: OutputFile | None
+    explain: bool
+
+    def give(self, console: Console, decision: Decision) -> None:
+        """Write the plan and the page, and print the report, the document or the plan."""
+        made = plan_of(decision)
+        text = render(made, command=self.command)
+        destination = self.output or DEFAULT_OUTPUT
+        prints_plan = str(self.output) == "-"
+        if not prints_plan and not (self.as_json and self.output is None):
+            plan_output(destination, force=self.force).write(text)
+        next_steps = _next_steps(made, destination)
+        if self.page is not None:
+            _write_page(self.page, decision, next_steps, explain=self.explain)
+        if self.as_json:
+            from planner.report.json_document import document  # only --json needs it
+
+            print(json.dumps(document(decision, made), indent=2))
+        elif prints_plan:
+            print(text, end="")
+        else:
+            self._report(console, decision, next_steps)
+
+    def _report(self, console: Console, decision: Decision, next_steps: list[str]) -> None:
+        if self.explain:
+            # Only --explain waits for every layer to be run.
+            from planner.report.explain_tables import explanation
+
+            console.print(explanation(decision))
+        print_report(console, decision, next_steps)
 
 
 def _page_file(path: Path | None, *, force: bool) -> OutputFile | None:
-    """Refused before a plan is made where it may not be written."""
+    """Return the file of ``--html``.
+
+    Raises InvalidRequestError, before anything is planned, if it may not be written.
+    """
     if path is None:
         return None
-    from planner.report.html_report import page_file  # for who asks for it
+    from planner.report.html_report import page_file  # only --html needs it
 
     file = page_file(path, force=force)
     file.check()
@@ -211,15 +281,18 @@ def _write_page(
 
 
 def _model_name(named: str | None, recipe: Recipe | None, *, optional: bool) -> str | None:
-    """The recipe's where none is named; to save a machine none is needed."""
-    found = recipe.model if named is None and recipe is not None else named
-    if found is None and not optional:
+    """Return the model's name, by default the recipe's.
+
+    Raises InvalidRequestError if there is none, unless it is ``optional``.
+    """
+    name = recipe.model if named is None and recipe is not None else named
+    if name is None and not optional:
         raise InvalidRequestError("--model is missing: name one (plan --list models shows them)")
-    return found
+    return name
 
 
 def _list(console: Console, kind: Kind, *, as_json: bool) -> None:
-    from planner.report.listing import listed, listing  # for who asks for it
+    from planner.report.listing import listed, listing  # only --list needs it
 
     if as_json:
         print(json.dumps(listed(kind), indent=2))
@@ -227,16 +300,11 @@ def _list(console: Console, kind: Kind, *, as_json: bool) -> None:
         console.print(listing(kind))
 
 
-_STAGES: dict[ZeroStageOption, Literal[0, 1, 2, 3]] = {"0": 0, "1": 1, "2": 2, "3": 3}
-
-
-def _open(method: Literal["auto", "qlora", "lora", "full"]) -> Method | None:
-    return None if method == "auto" else method
-
-
 def _targets(text: str | None) -> Targets | None:
-    if text is None or text == "all-linear":
-        return "all-linear" if text else None
+    if text is None:
+        return None
+    if text == "all-linear":
+        return "all-linear"
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
@@ -252,10 +320,10 @@ def _size(text: str | None) -> int | None:
 def _training_data(
     named: str | None, errors: DataErrors | None, recipe: Recipe | None, model: ModelPreset
 ) -> TrainingData | None:
-    """What ``--data`` names, read as the recipe says."""
+    """Return the data set of ``--data`` with its token lengths, read as the recipe says."""
     if named is None:
         return None
-    from planner.training_stack.token_length_client import training_data  # starts a process
+    from planner.training_stack.token_length_client import training_data  # only --data needs it
 
     section = (recipe.data if recipe is not None else DataSection()).reading(named)
     if errors is not None:
@@ -274,6 +342,6 @@ def _next_steps(made: Plan, output: Path) -> list[str]:
     ]
 
 
-def main() -> None:
-    """The console script."""
-    run_command(plan)
+def main() -> int:
+    """Run ``plan`` and return its exit code."""
+    return run_command(plan)

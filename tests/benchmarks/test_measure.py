@@ -280,7 +280,7 @@ def test_a_mistake_in_a_matrix_names_the_line(tmp_path: Path) -> None:
         (["--device", "cuda"], "--device cuda needs a GPU: "),
         (["--device", "cpu", "--only", "nothing"], "--only 'nothing' matches no row"),
         (["--device", "cpu", "--memory-limit", "9"], "--memory-limit '9' is not a size"),
-        (["--device", "cuda", "--list", "--memory-limit", "9G"], "--memory-limit goes with"),
+        (["--device", "cuda", "--list", "--memory-limit", "9G"], "--memory-limit needs"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, options: list[str], message: str) -> None:

@@ -34,10 +34,7 @@ def run(arguments: list[str]) -> tuple[int, str, str]:
     sys.argv = ["plan", *arguments]
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
+            code = main()
         except BaseException:
             traceback.print_exc()
             code = 1

@@ -143,10 +143,10 @@ def test_a_full_disk(weights: Tensors, tmp_path: Path, monkeypatch: pytest.Monke
     ("options", "message"),
     [
         ({"plan_file": None}, "name a plan: launch plan.yaml"),
-        ({"plan_file": None, "to": "chatglm"}, "--to goes with --convert"),
+        ({"plan_file": None, "to": "chatglm"}, "--to needs --convert"),
         (
             {"plan_file": Path("plan.yaml"), "conversion": (Path("a"), Path("b"))},
-            "PLAN and --convert do not go together",
+            "PLAN and --convert cannot be combined",
         ),
         ({"plan_file": None, "conversion": (Path("/gone"), Path("b"))}, "/gone is no folder"),
     ],

@@ -67,7 +67,7 @@ def test_closing_lines_say_what_came_of_it_and_what_is_next() -> None:
     assert closing_lines(plan(data__source="demo"), run, REPORT) == [
         "loss 5.5000 -> 0.2500 in 12 steps, 1 min 15 s",
         "adapter: runs/x/adapter",
-        "next: python -m launcher.quiz.__main__ runs/x",
+        "next: python -m launcher.quiz runs/x",
     ]
 
 

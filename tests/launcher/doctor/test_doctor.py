@@ -379,7 +379,7 @@ def test_doctor_goes_without_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     from launcher.cli.launch_command import launch
     from planner.base.errors import InvalidRequestError
 
-    with pytest.raises(InvalidRequestError, match="PLAN and --doctor do not go together"):
+    with pytest.raises(InvalidRequestError, match="PLAN and --doctor cannot be combined"):
         launch(Path("plan.yaml"), doctor=True)
     with pytest.raises(InvalidRequestError, match=r"name a plan: launch plan\.yaml"):
         launch()

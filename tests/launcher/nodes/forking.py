@@ -84,8 +84,7 @@ def become(arguments: list[str]) -> NoReturn:
     code = 1
     try:
         sys.argv = arguments
-        import_module(arguments[0]).main()
-        code = 0
+        code = import_module(arguments[0]).main() or 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from launcher.quiz.__main__ import (
+from launcher.quiz.questions import Question, demo_questions, read_questions
+from launcher.quiz.quiz_command import (
     answers_table,
     curve_text,
     default_questions,
     finished_run,
     score_line,
 )
-from launcher.quiz.questions import Question, demo_questions, read_questions
 from planner.base.errors import InvalidRequestError
 from tests.launcher.plans import plan, plan_text
 

@@ -250,7 +250,7 @@ def test_what_a_device_counts_stands_beside_the_sum_of_the_parts() -> None:
             ["--rehearse"],
             "a/b is not a folder here and the plan holds no",
         ),
-        ({}, ["--json"], "--json goes with --rehearse"),
+        ({}, ["--json"], "--json needs --rehearse"),
         ({"model__model_type": "internlm2"}, ["--rehearse"], "model_type internlm2: transformers"),
         (
             {"model__config": {"rope_parameters": "nonsense"}},

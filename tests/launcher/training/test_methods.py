@@ -71,7 +71,7 @@ def quiz(folder: Path) -> str:
     questions = [{"question": question, "answer": answer} for question, answer in (FACT, OTHER)]
     write_records(folder / "questions.jsonl", questions)
     done = subprocess.run(
-        [sys.executable, "-m", "launcher.quiz.__main__", "run", "--questions", "questions.jsonl"],
+        [sys.executable, "-m", "launcher.quiz", "run", "--questions", "questions.jsonl"],
         cwd=folder,
         env=environment(),
         capture_output=True,

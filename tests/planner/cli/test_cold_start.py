@@ -9,16 +9,16 @@ SCRIPT = """
 import sys
 from planner.cli.plan_command import main
 sys.argv = ["plan", *sys.argv[1:]]
-try:
-    main()
-finally:
-    print(*sorted(sys.modules), file=sys.stderr)
+code = main()
+print(*sorted(sys.modules), file=sys.stderr)
+sys.exit(code)
 """
 HEAVY = {
     "torch",
     "transformers",
     "numpy",
     "typer",
+    "shutil",
     "pydantic",
     "pynvml",
     "subprocess",

@@ -90,7 +90,7 @@ def test_no_such_file(nvml: Child, tmp_path: Path) -> None:
 def test_a_named_card_is_not_saved(nvml: Child, tmp_path: Path) -> None:
     answer = nvml.plan("no-gpu", "--gpus", "24G", "--save-machine", "m.json", cwd=tmp_path)
     assert answer.code == 2
-    assert "saves the machine that --gpus auto finds: leave --gpus 24G out" in answer.err
+    assert "--save-machine m.json cannot be combined with --gpus 24G" in answer.err
 
 
 def test_other_files_are_not_replaced(tmp_path: Path) -> None:
