@@ -141,16 +141,16 @@ class FlatStates(NamedTuple):
         return sum(block(each.flat * self.kinds.trainable) for each in self.partitions)
 
     @property
-    def optimizer_bytes(self) -> int:
+    def own_states_bytes(self) -> int:
+        """Bytes of the optimizer's own states for the rank's parts."""
         if self.offloaded:
             return 0
         parts = [each.part for each in self.partitions]
-        states = flat_states_bytes(self.workload, parts, self.device).on_device
-        return self.copies_bytes + states
+        return flat_states_bytes(self.workload, parts, self.device).on_device
 
     @property
     def copies_bytes(self) -> int:
-        """The rank's parts in fp32."""
+        """Bytes of the rank's parts in fp32."""
         if self.offloaded:
             return 0
         return sum(block(each.part * FP32_BYTES) for each in self.partitions)
