@@ -80,10 +80,17 @@ def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
 def footprint(
     workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
 ) -> Footprint:
-    """Bytes by phase and part for one layout of one workload, as this launcher trains it."""
+    """Return bytes by phase and part for one layout of one workload, as this launcher trains it."""
+    return _footprint(moments(workload, layout, device, compute_capability=compute_capability))
+
+
+def moments(
+    workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
+) -> Moments:
+    """Return the same, buffer by buffer."""
     kinds = numerics_of(workload, layout)
     batch = worst_batch(workload, layout, device)
-    return footprint_of(workload, layout, batch, kinds, compute_capability=compute_capability)
+    return moments_of(workload, layout, batch, kinds, compute_capability=compute_capability)
 
 
 def footprint_of(
@@ -99,14 +106,19 @@ def footprint_of(
 
     Weights that are not read from files are made whole, so that no experts are stacked.
     """
-    moments = moments_of(
-        workload,
-        layout,
-        batch,
-        kinds,
-        compute_capability=compute_capability,
-        from_files=from_files,
+    return _footprint(
+        moments_of(
+            workload,
+            layout,
+            batch,
+            kinds,
+            compute_capability=compute_capability,
+            from_files=from_files,
+        )
     )
+
+
+def _footprint(moments: Moments) -> Footprint:
     return Footprint(phases={phase: moment.parts for phase, moment in moments.items()})
 
 

@@ -50,7 +50,7 @@ def zero_moments(
             held,
             passes.forward,
             "forward",
-            gradients=_earlier(workload, layout, states),
+            gradients=earlier_gradients(workload, layout, states),
             more={"reduce_buckets": _waiting_buckets(layout, states)},
         ),
         "backward": _backward(workload, layout, states, held, passes),
@@ -101,8 +101,8 @@ def _pass(
     )
 
 
-def _earlier(workload: Workload, layout: Layout, states: FlatStates) -> int:
-    """Gradients of micro-batches before the one that runs: ZeRO-1 adds them up whole."""
+def earlier_gradients(workload: Workload, layout: Layout, states: FlatStates) -> int:
+    """Return bytes of gradients of the micro-batches before: ZeRO-1 adds them up whole."""
     if layout.gradient_accumulation_steps == 1 or states.offloaded:
         return 0
     if layout.zero_stage == 1:
@@ -115,7 +115,7 @@ def _backward(
 ) -> Moment:
     """Return the largest of: the head, before a gradient is there, and each rank's way through
     the layers, with the buckets and what it has reduced."""
-    earlier = _earlier(workload, layout, states)
+    earlier = earlier_gradients(workload, layout, states)
     waiting: Buffers = {"reduce_buckets": _waiting_buckets(layout, states)}
     buckets: Buffers = {"reduce_buckets": states.buckets_bytes}
     return _larger(
@@ -124,7 +124,7 @@ def _backward(
             _through_layers(
                 held,
                 passes,
-                _levels(earlier, rank),
+                gradient_levels(earlier, rank),
                 [{**buckets, "reduced_copy": copy} for copy in rank.copies],
             )
             for rank in reductions(
@@ -163,8 +163,8 @@ def _larger(*moments: Moment) -> Moment:
     return max(moments, key=lambda moment: moment.num_bytes)
 
 
-def _levels(start: int, rank: Reductions) -> Iterator[int]:
-    """What gradients hold in each stretch; what goes in one is there until its end."""
+def gradient_levels(start: int, rank: Reductions) -> Iterator[int]:
+    """Yield the bytes of gradients in each stretch; what goes in one is there until its end."""
     for gained, freed in zip(rank.gained, rank.freed, strict=True):
         yield start + gained
         start += gained - freed

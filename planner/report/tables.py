@@ -6,6 +6,8 @@ from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 
+from planner.report.prose import Prose
+
 
 def plain_table(title: str) -> Table:
     return Table(
@@ -24,5 +26,5 @@ def facts(rows: Sequence[tuple[str, RenderableType]]) -> Table:
     table.add_column(style="bold", no_wrap=True, min_width=13)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, Prose(value) if isinstance(value, str) else value)
     return table
