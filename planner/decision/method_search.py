@@ -1,55 +1,12 @@
 """The search over each method that a request leaves open."""
 
-from collections.abc import Iterator
-
 from planner.base.errors import InvalidRequestError
 from planner.decision.request import Request
-from planner.decision.requested_workload import open_choices, workload
-from planner.models.traced_model import TracedSpec
-from planner.plan.vocabulary import ZERO_STAGE, Method
+from planner.decision.requested_workload import allowed_series, open_choices, workload
+from planner.plan.vocabulary import Method
 from planner.search.search import SearchResult, search
 from planner.search.series_search import Limit
-from planner.workload.layout import PARTIAL, Series, series
 from planner.workload.rules import Pinned
-from planner.workload.workload import Workload
-
-
-def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
-    """Every layout of the workload that agrees with what is pinned."""
-    ranks = request.cluster.world_size
-    for each in series(
-        samples_per_rank=work.settings.global_batch_size // ranks,
-        world_size=ranks,
-        partial=_partial_checkpointing(request),
-        offload=request.offload or "none",
-    ):
-        if request.zero_stage not in (None, ZERO_STAGE[each.strategy]):
-            continue
-        if not _recomputes_as_pinned(request, each.checkpointing):
-            continue
-        if request.micro_batch_size is None:
-            yield each
-        elif request.micro_batch_size in each.micro_batch_sizes:
-            yield each._replace(micro_batch_sizes=(request.micro_batch_size,))
-
-
-def _partial_checkpointing(request: Request) -> tuple[int, ...]:
-    """Every how many layers one may be recomputed, where not all are."""
-    pinned, num_layers = request.checkpoint_every, request.model.spec.num_layers
-    if pinned is not None:
-        return (pinned,) if pinned > 1 else ()
-    if isinstance(request.model.spec, TracedSpec):
-        return ()  # each would be traced
-    return tuple(every for every in PARTIAL if every <= num_layers)
-
-
-def _recomputes_as_pinned(request: Request, checkpointing: int) -> bool:
-    if request.checkpoint_every is not None:
-        return checkpointing == request.checkpoint_every
-    if request.activation_checkpointing is None:
-        return True
-    return checkpointing == int(request.activation_checkpointing)
-
 
 Results = dict[Method, SearchResult]
 

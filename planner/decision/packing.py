@@ -6,7 +6,6 @@ from planner.datasets.training_data import KnownData
 from planner.decision.epochs import epochs_of, ranking_run_time_s
 from planner.decision.method_search import search_method
 from planner.decision.request import Request
-from planner.recipes.load_recipe import load_recipe
 from planner.search.candidate import Candidate
 from planner.speed.card_rates import speed_data
 
@@ -36,8 +35,8 @@ def packed_way(request: Request, chosen: Candidate) -> PackedWay | None:
 
 def open_data(request: Request, chosen: Candidate) -> KnownData | None:
     """The data whose lengths are known, where packing is open."""
-    recipe = request.recipe or load_recipe(chosen.method)
-    if request.data is None or request.packing is not None or recipe.packing is not None:
+    stated = request.packing, request.recipe_for(chosen.method).packing
+    if request.data is None or stated != (None, None):
         return None
     return request.data.known
 

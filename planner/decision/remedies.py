@@ -7,7 +7,7 @@ from typing import Any
 from planner.base.units import format_gib
 from planner.decision.method_search import Results, search_method
 from planner.decision.model_parallelism import BRIEFLY, SENTENCE, must_be_split
-from planner.decision.request import Request, describe_budget
+from planner.decision.request import Request
 from planner.decision.requested_workload import workload
 from planner.decision.smallest_machines import CARD_COUNTS, fewest_cards
 from planner.models.traced_model import TracedSpec
@@ -29,10 +29,12 @@ def shortfall(request: Request, results: Results) -> str:
     need = leanest.memory.high_bytes
     short = format_gib(need - request.budget_bytes)
     asked = f"--method {request.method}" if request.method else f"even {leanest.method}"
+    unit = "memory" if request.cluster.device == "cpu" else "each GPU"
     return (
         f"{request.model.name} does not fit: {asked} needs {format_gib(need)} GiB at "
-        f"{leanest.workload.settings.sequence_length} tokens, and {describe_budget(request)} is "
-        f"free: {short} GiB short. {_way_out(request, leanest)}"
+        f"{leanest.workload.settings.sequence_length} tokens, and "
+        f"{format_gib(request.budget_bytes)} GiB of {unit} is free: {short} GiB short. "
+        f"{_way_out(request, leanest)}"
     )
 
 

@@ -29,13 +29,8 @@ def fewest_cards(request: Request, method: Method, *, more_than: int = 0) -> int
 
 @cache
 def _carries(request: Request, method: Method, count: int) -> bool:
-    few = replace(
-        request,
-        cluster=replace(request.cluster, gpus_per_node=count, num_nodes=1),
-        global_batch_size=None,
-        micro_batch_size=None,
-    )
-    return search_method(few, method).fits
+    few = replace(request.cluster, gpus_per_node=count, num_nodes=1)
+    return search_method(request.on(few), method).fits
 
 
 def _states_bytes(request: Request, method: Method) -> int:
@@ -53,14 +48,15 @@ def _states_bytes(request: Request, method: Method) -> int:
 
 def smallest_card(request: Request, method: Method) -> str | None:
     """The preset of the least capacity, as many of it as there are devices here."""
-    leanest = search_method(request, method).leanest
+    unlimited = replace(request.on(request.cluster), memory_limit_bytes=None)
+    leanest = search_method(unlimited, method).leanest
     if leanest is None:
         return None
     for capacity_bytes, name in cards_by_capacity():
         if capacity_bytes >= CLOSE * leanest.memory.high_bytes:
             cluster = named_cluster(load_gpu(name), request.cluster.gpus_per_node)
             cluster = replace(cluster, num_nodes=request.cluster.num_nodes)
-            if search_method(replace(request, cluster=cluster), method).fits:
+            if search_method(unlimited.on(cluster), method).fits:
                 return name
     return None
 

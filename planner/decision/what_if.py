@@ -120,10 +120,7 @@ def _crossing(before: Point, now: Point, budget_bytes: int) -> int:
 
 
 def _smallest_machine(request: Request, method: Method) -> SmallestMachine:
-    unbound = replace(
-        request, global_batch_size=None, micro_batch_size=None, memory_limit_bytes=None
-    )
-    card = smallest_card(unbound, method)
+    card = smallest_card(request, method)
     return SmallestMachine(
         method=method,
         card=card,
