@@ -30,7 +30,7 @@ def main() -> None:
     )
     began = time.process_time()
     results = search_methods(request)
-    chosen, _, _ = choose(request, results)
+    chosen, _ = choose(request, results)
     choice_s = time.process_time() - began
     lanes = [lane for result in results.values() for lane in result.lanes]
     answer = {

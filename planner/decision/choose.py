@@ -1,10 +1,11 @@
-"""Which method, which layout, and why."""
+"""A decision: the plan chosen for a request, why, and all that the report tells of the rest."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from planner.base.errors import NothingFitsError
+from planner.base.units import format_share
 from planner.decision.alternatives import Alternative, alternatives, fallbacks
 from planner.decision.last_resorts import last_resort
 from planner.decision.method_search import search_methods
@@ -18,32 +19,49 @@ from planner.search.candidate import Candidate
 from planner.search.search import SearchResult
 from planner.speed.card_rates import speed_data
 
+TIGHT_SHARE = 0.05
+"""Share of the budget below which what is free in the worst case is called tight."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
     """What was chosen, why, and all that the report tells of the rest."""
 
     request: Request
+    """The question answered, with a last resort put in where nothing fitted without."""
     chosen: Candidate
     why: str
-    tight: bool
-    """Below the lowest tier: it fits, with little to spare."""
+    """Why this method, and why another loss, attention, optimizer or offload."""
     alternatives: tuple[Alternative, ...]
     fallbacks: tuple[Candidate, ...]
     rejected: Counter[str]
     richer: str | None
-    """What would make the next richer method fit, where it does not."""
+    """What would make the next richer method fit; None where it fits or is not open."""
     packed: PackedWay | None
-    """With several samples in a sequence, where that would pay and is not chosen."""
+    """The same with several samples per sequence, where that would pay and is not chosen."""
+
+    @property
+    def spare_bytes(self) -> int:
+        """Bytes of a device's budget that stay free in the worst case."""
+        return self.request.budget_bytes - self.chosen.memory.high_bytes
+
+    @property
+    def tight(self) -> bool:
+        """Whether the plan fits with little to spare."""
+        return self.spare_bytes < TIGHT_SHARE * self.request.budget_bytes
 
     @cached_property
     def what_if(self) -> WhatIf | None:
-        """How far the plan is from its limits, priced when it is asked."""
+        """How far the plan is from its limits; computed on first access."""
         return what_if(self.request, self.chosen)
 
 
 def decide_with_data(request: Request) -> Decision:
-    """As below; at the recipe's length where the longer one that the data ask for does not fit."""
+    """Return the decision for a request, at the recipe's sequence length where the longer one that
+    the data ask for does not fit.
+
+    Raises as ``decide`` does.
+    """
     try:
         return decide(request)
     except NothingFitsError:
@@ -55,13 +73,17 @@ def decide_with_data(request: Request) -> Decision:
 
 
 def decide(request: Request) -> Decision:
-    """The decision for a request, or an error that names the shortfall."""
+    """Return the decision for a request.
+
+    Raises InvalidRequestError for options that contradict each other, the model or the machine, and
+    NothingFitsError, which names the shortfall and the nearest request that fits.
+    """
     check(request)
     results = search_methods(request)
     resort = ""
     if not any(result.fits for result in results.values()):
         request, results, resort = last_resort(request, results)
-    chosen, why, tight = choose(request, results)
+    chosen, why = choose(request, results)
     packed = packed_way(request, chosen)
     if request.prefer == "speed" and packing_is_faster(request, chosen, packed):
         faster = decide(replace(request, packing=True))
@@ -70,7 +92,6 @@ def decide(request: Request) -> Decision:
         request=request,
         chosen=chosen,
         why=why + resort + _why_another(results[chosen.method], chosen),
-        tight=tight,
         alternatives=tuple(alternatives(request, results, chosen)),
         fallbacks=fallbacks(results[chosen.method], chosen),
         rejected=sum((r.rejected for r in results.values()), Counter[str]()),
@@ -80,14 +101,14 @@ def decide(request: Request) -> Decision:
 
 
 def _why_another(result: SearchResult, chosen: Candidate) -> str:
-    """Where the choice departs from the recipe, what it does better."""
+    """Return what the choice does better than the recipe where it departs from it."""
     if not chosen.departures:
         return ""
     own = result.fastest(lambda lane: not lane.variant.departures)
-    said = f"; {' and '.join(chosen.departures)}"
+    departures = f"; {' and '.join(chosen.departures)}"
     if own is None:
-        return f"{said}, since nothing fits as the recipe has it"
+        return f"{departures}, since nothing fits as the recipe has it"
     faster = own.ranking_time_s / chosen.ranking_time_s - 1
     if faster > speed_data().told_apart.share:
-        return f"{said}: {faster:.0%} faster than as the recipe has it"
-    return f"{said}, which takes less memory"
+        return f"{departures}: {format_share(faster)} faster than as the recipe has it"
+    return f"{departures}, which takes less memory"

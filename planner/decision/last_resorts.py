@@ -16,14 +16,17 @@ LAST_RESORTS: tuple[Offload, ...] = ("optimizer", "all")
 
 
 def last_resort(request: Request, results: Results) -> tuple[Request, Results, str]:
-    """The fastest way that fits where nothing does with the recipe's own optimizer on the
-    devices: its states in 8 bit, which changes the mathematics, or what the host can hold."""
+    """Return the fastest way that fits where nothing does with the recipe's own optimizer on the
+    devices, and its words: states in 8 bit, which changes the mathematics, or offload to the host.
+
+    Raises NothingFitsError where none fits.
+    """
     found = []
     for kind in (_leaner_optimizers(request), _offloads(request)):
         for changed, words in kind:
             other = possible_methods(changed)
             if any(result.fits for result in other.values()):
-                chosen, _, _ = choose(changed, other)
+                chosen, _ = choose(changed, other)
                 found.append((chosen.ranking_time_s, changed, other, words))
                 break
     if not found:
@@ -36,7 +39,7 @@ Resorts = Iterator[tuple[Request, str]]
 
 
 def _leaner_optimizers(request: Request) -> Resorts:
-    """The faster first, each with its words."""
+    """Yield the request with a leaner optimizer, the faster first, and its words."""
     if request.optimizer is None and request.cluster.device == "cuda":
         for name in LEANER_OPTIMIZERS:
             words = f"; nothing fits with the recipe's own optimizer, so {name} (8-bit states)"
@@ -44,7 +47,7 @@ def _leaner_optimizers(request: Request) -> Resorts:
 
 
 def _offloads(request: Request) -> Resorts:
-    """What moves less first, where the host's memory is known."""
+    """Yield the request with offload, where the host's memory is known; what moves less first."""
     known = request.cluster.host_ram_bytes is not None and request.cluster.device == "cuda"
     if request.offload is None and known:
         for offload in LAST_RESORTS:
