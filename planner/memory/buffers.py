@@ -1,7 +1,7 @@
 """What a step holds, buffer by buffer: finer than the parts that reports and plans show.
 
 A part of a phase is the sum of its buffers. ``plan --explain`` has a formula for each buffer
-(planner/report/buffer_terms.py).
+(planner/report/explain/formulas.py).
 """
 
 from typing import Literal, NamedTuple

@@ -8,12 +8,12 @@ from rich.text import Text
 from planner.base.units import MIB
 from planner.decision.choose import Decision
 from planner.plan.vocabulary import PARTS, PHASES, Phase
-from planner.report.explained import Explained
-from planner.report.formulas import Formula, formulas, managed_memory
-from planner.report.ledger import AliveTensors, Ledger
+from planner.report.explain.explained import Explained
+from planner.report.explain.formulas import Formula, formulas, managed_memory
+from planner.report.explain.ledger import AliveTensors, Ledger
+from planner.report.explain.terms import Term
 from planner.report.prose import Prose
 from planner.report.tables import plain_table
-from planner.report.terms import Term
 from planner.search.between_steps import BetweenSteps, between_steps
 
 SHOWN = 30

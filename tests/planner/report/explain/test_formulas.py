@@ -15,16 +15,16 @@ from planner.decision.choose import Decision, decide
 from planner.decision.method_search import search_method
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import METHODS, Method, Part, Phase, ZeroStage
+from planner.report.explain.explained import Explained
+from planner.report.explain.formulas import formulas, managed_memory
 from planner.report.explain_tables import explanation
-from planner.report.explained import Explained
-from planner.report.formulas import formulas, managed_memory
 from planner.search.between_steps import between_steps
 from planner.search.candidate import Candidate
 from planner.workload.optimizers import states_bytes
 from tests.golden.predictions import MACHINES, shapes
 from tests.planner.builders import cards, request
 from tests.planner.cli.test_plan_command import plan
-from tests.planner.report.arithmetic import evaluate
+from tests.planner.report.explain.arithmetic import evaluate
 
 MODELS = ("chatglm3-6b-base", "qwen2.5-3b", "gpt2", "mixtral-8x7b", "deepseek-v2-lite")
 ONE_DEVICE: list[dict[str, Any]] = [

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 from planner.hardware.cluster import Device
 from planner.plan.optimizer_presets import OptimizerSpec
-from planner.report.terms import Count, Expression, Term, bytes_of, total
+from planner.report.explain.terms import Count, Expression, Term, bytes_of, total
 from planner.workload.dtypes import Numerics
 from planner.workload.optimizers import (
     State,

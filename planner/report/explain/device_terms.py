@@ -8,9 +8,9 @@ from planner.memory.expert_loading import stacked_at_once
 from planner.memory.optimizer_step import step_of
 from planner.memory.workspaces import cublas_workspaces, largest_linear
 from planner.plan.vocabulary import Phase
-from planner.report.explained import Explained
-from planner.report.ledger import alive, owned_bytes
-from planner.report.state_terms import (
+from planner.report.explain.explained import Explained
+from planner.report.explain.ledger import alive, owned_bytes
+from planner.report.explain.state_terms import (
     LORA,
     SHAPE,
     blocks,
@@ -19,7 +19,7 @@ from planner.report.state_terms import (
     frozen_terms,
     optimizer_states,
 )
-from planner.report.terms import Count, Expression, Term, bytes_of, largest
+from planner.report.explain.terms import Count, Expression, Term, bytes_of, largest
 from planner.tape.tensors import Owner
 from planner.workload.quantization import loading_copy_width
 

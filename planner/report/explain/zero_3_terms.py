@@ -9,17 +9,17 @@ from planner.memory.zero_3 import NORM_ELEMENTS
 from planner.memory.zero_3_gathering import gathered
 from planner.memory.zero_reductions import scatter_copies
 from planner.plan.vocabulary import Phase
-from planner.report.device_terms import COMMON, Terms
-from planner.report.explained import Explained
-from planner.report.state_terms import (
+from planner.report.explain.device_terms import COMMON, Terms
+from planner.report.explain.explained import Explained
+from planner.report.explain.state_terms import (
     LORA,
     SHAPE,
     blocks,
     filled_blocks,
     frozen_terms,
 )
-from planner.report.terms import Count, Expression, Term, bytes_of, largest, total
-from planner.report.zero_1_2_terms import flattened, ranks_of
+from planner.report.explain.terms import Count, Expression, Term, bytes_of, largest, total
+from planner.report.explain.zero_1_2_terms import flattened, ranks_of
 from planner.workload.parameters import Sized, parameters
 
 STAGE_3 = "DeepSpeed 0.19.8, stage3.py (planner/memory/zero_3.py)"

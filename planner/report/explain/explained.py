@@ -14,9 +14,9 @@ from planner.memory.zero_3 import SlicedStates, sliced_states
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.plan.schema import ZeroSection
 from planner.plan.vocabulary import Phase
-from planner.report.ledger import Ledger, ledgers
-from planner.report.state_terms import trained_elements
-from planner.report.terms import Expression
+from planner.report.explain.ledger import Ledger, ledgers
+from planner.report.explain.state_terms import trained_elements
+from planner.report.explain.terms import Expression
 from planner.search.candidate import Candidate
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout

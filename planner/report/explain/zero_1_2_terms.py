@@ -7,10 +7,10 @@ from planner.memory.zero_1_2 import FP32_BYTES, NORM_BYTES, Partition, flat_upda
 from planner.memory.zero_phases import earlier_gradients, gradient_levels
 from planner.memory.zero_reductions import reductions
 from planner.plan.vocabulary import Phase
-from planner.report.device_terms import COMMON, Terms
-from planner.report.explained import Explained
-from planner.report.state_terms import LORA, SHAPE, blocks, filled_blocks
-from planner.report.terms import Count, Expression, Term, bytes_of, largest, total
+from planner.report.explain.device_terms import COMMON, Terms
+from planner.report.explain.explained import Explained
+from planner.report.explain.state_terms import LORA, SHAPE, blocks, filled_blocks
+from planner.report.explain.terms import Count, Expression, Term, bytes_of, largest, total
 
 STAGE_1_AND_2 = "DeepSpeed 0.19.8, stage_1_and_2.py (planner/memory/zero_1_2.py)"
 REPLAYED = "DeepSpeed 0.19.8, stage_1_and_2.py (planner/memory/zero_reductions.py)"

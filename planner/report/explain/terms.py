@@ -2,7 +2,7 @@
 
 A printed formula can be evaluated: ``x``, ``/`` and ``+`` stand between spaces, each factor has
 exactly one number, and the words behind it say what is counted
-(tests/planner/report/arithmetic.py reads them back).
+(tests/planner/report/explain/arithmetic.py reads them back).
 """
 
 from abc import ABC, abstractmethod

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from planner.memory.buffers import PART_OF, Buffer
 from planner.plan.vocabulary import PARTS, PHASES, Part, Phase
-from planner.report.device_terms import DEVICE_TERMS, Terms, states_source
-from planner.report.explained import Explained
-from planner.report.state_terms import optimizer_states
-from planner.report.terms import Term
-from planner.report.zero_1_2_terms import FLAT_TERMS
-from planner.report.zero_3_terms import SLICED_TERMS
+from planner.report.explain.device_terms import DEVICE_TERMS, Terms, states_source
+from planner.report.explain.explained import Explained
+from planner.report.explain.state_terms import optimizer_states
+from planner.report.explain.terms import Term
+from planner.report.explain.zero_1_2_terms import FLAT_TERMS
+from planner.report.explain.zero_3_terms import SLICED_TERMS
 
 TERMS: dict[int, Mapping[Buffer, Terms]] = {
     0: DEVICE_TERMS,
