@@ -134,7 +134,6 @@ def _decision(request: Request, candidate: Candidate) -> Decision:
         request=request,
         chosen=candidate,
         why="a row of the matrix",
-        tight=False,
         alternatives=(),
         fallbacks=(),
         rejected=Counter(),

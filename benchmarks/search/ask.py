@@ -9,8 +9,9 @@ import sys
 import time
 from dataclasses import replace
 
-from planner.decision.choose import choose, decide
+from planner.decision.choose import decide
 from planner.decision.method_search import search_methods
+from planner.decision.preference import choose
 from planner.decision.request import Request
 from planner.hardware.detect import parse_gpus
 from planner.models.model_presets import load_model
@@ -29,7 +30,7 @@ def main() -> None:
     )
     began = time.process_time()
     results = search_methods(request)
-    chosen, _, _ = choose(request, results)
+    chosen, _ = choose(request, results)
     choice_s = time.process_time() - began
     lanes = [lane for result in results.values() for lane in result.lanes]
     answer = {

@@ -13,7 +13,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GiB|MiB|G|M)", re.IGNORECASE)
 
 
 def ceil_div(numerator: int, denominator: int) -> int:
-    """Division rounded up: the most loaded rank decides.
+    """Return the quotient rounded up: the most loaded rank decides.
 
     >>> ceil_div(7, 2)
     4
@@ -22,7 +22,7 @@ def ceil_div(numerator: int, denominator: int) -> int:
 
 
 def round_up(number: int, multiple: int) -> int:
-    """The smallest multiple of ``multiple`` that is not below ``number``.
+    """Return the smallest multiple of ``multiple`` that is not below ``number``.
 
     >>> round_up(513, 512)
     1024
@@ -31,7 +31,9 @@ def round_up(number: int, multiple: int) -> int:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size as people write it; ``G`` means GiB, as on a card's label.
+    """Return the bytes of a size as people write it; ``G`` means GiB, as on a card's label.
+
+    Raises ValueError, whose message says how to write one.
 
     >>> parse_size("22GiB") == parse_size("22G") == 22 * GIB
     True
@@ -44,15 +46,25 @@ def parse_size(text: str) -> int:
 
 
 def format_gib(num_bytes: int, digits: int = 2) -> str:
-    """
+    """Return GiB with a fixed number of decimals.
+
     >>> format_gib(3 * GIB // 2)
     '1.50'
     """
     return f"{num_bytes / GIB:,.{digits}f}"
 
 
+def short_gib(num_bytes: int) -> str:
+    """Return GiB with one decimal, or with two below one GiB.
+
+    >>> short_gib(3 * GIB // 2), short_gib(GIB // 50)
+    ('1.5', '0.02')
+    """
+    return format_gib(num_bytes, 1 if num_bytes >= GIB else 2)
+
+
 def format_count(number: float) -> str:
-    """A decimal count with three significant digits.
+    """Return a decimal count with three significant digits.
 
     >>> format_count(6_243_584_000), format_count(14_823_424), format_count(950)
     ('6.24 B', '14.8 M', '950')
@@ -65,8 +77,27 @@ def format_count(number: float) -> str:
     return f"{number:.0f}"
 
 
-def format_duration(seconds: float) -> str:
+def format_rate(number: float) -> str:
+    """Return a rate with three significant digits, written out.
+
+    >>> format_rate(3_453.2), format_rate(0.8541), format_rate(1_234_567)
+    ('3,450', '0.854', '1,230,000')
     """
+    return f"{float(f'{number:.3g}'):,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def format_share(share: float, digits: int = 0) -> str:
+    """Return a share as a percentage.
+
+    >>> format_share(0.623), format_share(0.0123, 1)
+    ('62 %', '1.2 %')
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in its two largest units.
+
     >>> format_duration(0.25), format_duration(75), format_duration(7_500), format_duration(200_000)
     ('0.25 s', '1 min 15 s', '2 h 05 min', '2 d 07 h')
     """

@@ -1,31 +1,35 @@
-"""The ways not taken, each with its reason, and what to fall back to."""
+"""The alternatives to a plan, each with the reason it was not chosen, and the fallbacks."""
 
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
-from planner.base.units import format_gib
+from planner.base.units import format_gib, format_share
 from planner.decision.method_search import Results
 from planner.decision.request import Request
-from planner.decision.tiers import load_tiers
-from planner.plan.vocabulary import METHODS, Method, Strategy
+from planner.decision.shortage import shortage
+from planner.decision.tiers import load_tiers, tier_gib
+from planner.plan.vocabulary import METHOD_NAMES, METHODS, Method, Strategy
 from planner.search.candidate import Candidate
 from planner.search.search import SearchResult
 from planner.search.series_search import Lane
+from planner.speed.card_rates import speed_data
 from planner.workload.layout import Layout, recomputation_order
 
 MAX_FALLBACKS = 4
 
 
 class Alternative(NamedTuple):
-    """A way not taken."""
+    """A candidate that was not chosen."""
 
     candidate: Candidate
     fits: bool
     reason: str
+    """Why it was not chosen, in words."""
 
 
 def alternatives(request: Request, results: Results, chosen: Candidate) -> list[Alternative]:
-    """Each other method at its best; of the chosen one, each other strategy and recomputation."""
+    """Return every other method at its best, and of the chosen method every other strategy and
+    choice of recomputation."""
     found = []
     for method in METHODS:
         if method not in results:
@@ -43,12 +47,13 @@ def _other_method(
     candidate = result.best or cast(Candidate, result.leanest)
     if result.best is None:
         return Alternative(candidate=candidate, fits=False, reason=_lacks(request, candidate))
-    if METHODS.index(method) < METHODS.index(chosen.method):
+    leaner = METHODS.index(method) < METHODS.index(chosen.method)
+    if leaner and request.prefer in ("tiers", "quality"):
         return Alternative(candidate=candidate, fits=True, reason="fits; a richer method does too")
-    return Alternative(candidate=candidate, fits=True, reason=_why_not_richer(request, candidate))
+    return Alternative(candidate=candidate, fits=True, reason=_why_another(request, candidate))
 
 
-def _why_not_richer(request: Request, candidate: Candidate) -> str:
+def _why_another(request: Request, candidate: Candidate) -> str:
     recomputed = candidate.layout.recomputed
     ways = [f"activation checkpointing of {recomputed}"] if recomputed else []
     ways += [f"the {departure}" for departure in candidate.departures]
@@ -57,14 +62,14 @@ def _why_not_richer(request: Request, candidate: Candidate) -> str:
         return f"fits{how}; --prefer {request.prefer} chose another"
     threshold = load_tiers().threshold_bytes(candidate.method, request.model.spec.num_params)
     return (
-        f"fits{how}; its tier starts at {format_gib(threshold, 0)} GiB in all: "
-        f"take it with --method {candidate.method}"
+        f"fits{how}; {METHOD_NAMES[candidate.method]} starts at {tier_gib(threshold)} GiB: take it "
+        f"with --method {candidate.method}"
     )
 
 
 def _same_method(request: Request, result: SearchResult, chosen: Candidate) -> list[Alternative]:
-    """One line for the other choice of recomputation, one for each other strategy, and one for
-    the recipe's own loss and attention where the choice departs from them."""
+    """Return the other choice of recomputation, every other strategy, and the recipe's own loss
+    and attention where the choice departs from them."""
     strategy, recomputes = chosen.layout.strategy, chosen.layout.activation_checkpointing
     found = [_other(request, result, chosen, strategy=strategy, recomputes=not recomputes)]
     for other in dict.fromkeys(lane.series.strategy for lane in result.lanes):
@@ -86,7 +91,7 @@ def _other(
     strategy: Strategy,
     recomputes: bool | None = None,
 ) -> Alternative | None:
-    """The best of one strategy, or the leanest where none fits."""
+    """Return the best candidate of one strategy, or the leanest where none fits."""
 
     def asked(lane: Lane) -> bool:
         same = recomputes in (None, lane.series.checkpointing > 0)
@@ -122,8 +127,10 @@ def _best_of(
 def _slower(candidate: Candidate, chosen: Candidate) -> str:
     longer = candidate.ranking_time_s / chosen.ranking_time_s - 1
     if longer >= 0.005:
-        return f"fits; a step takes {longer:.0%} longer"
-    as_fast = "as fast" if longer > -0.005 else "as fast as can be told"
+        return f"fits; a step takes {format_share(longer)} longer"
+    as_fast = "as fast" if longer > -0.005 else f"a step takes {format_share(-longer)} less time"
+    if -2 * speed_data().told_apart.share < longer <= -0.005:
+        as_fast += ", too little to be sure of"
     extra = candidate.memory.peak_allocated_bytes - chosen.memory.peak_allocated_bytes
     if extra > 0:
         return f"fits; {as_fast}, {format_gib(extra)} GiB more"
@@ -131,13 +138,13 @@ def _slower(candidate: Candidate, chosen: Candidate) -> str:
 
 
 def _lacks(request: Request, candidate: Candidate) -> str:
-    short = candidate.memory.high_bytes - request.budget_bytes
-    return f"does not fit: {format_gib(short)} GiB short"
+    lack = shortage(request, candidate)
+    return f"does not fit: {lack.gib} GiB{' of host memory' if lack.on_host else ''} short"
 
 
 def fallbacks(result: SearchResult, chosen: Candidate) -> tuple[Candidate, ...]:
-    """On out of memory: ever leaner layouts of the same strategy, the fastest of each step. None
-    takes a larger micro-batch than the one before it, or keeps more."""
+    """Return what to try after out of memory: ever leaner layouts of the same strategy, the fastest
+    first. None takes a larger micro-batch than the one before it, or keeps more."""
     steps = [chosen]
     pool = [
         candidate
@@ -156,7 +163,7 @@ def fallbacks(result: SearchResult, chosen: Candidate) -> tuple[Candidate, ...]:
 
 
 def _leaner(layout: Layout, than: Layout) -> bool:
-    """By what was chosen, without a price."""
+    """Return whether a layout takes less, judged without pricing it."""
     ours, theirs = (recomputation_order(each.checkpointing) for each in (layout, than))
     no_more = layout.micro_batch_size <= than.micro_batch_size and ours <= theirs
     return no_more and layout != than

@@ -1,4 +1,4 @@
-"""A decision as a plan: every key filled in, so that a launch has nothing left to decide."""
+"""The plan of a decision: every key is filled in, so that a launch has nothing to decide."""
 
 from planner.decision.choose import Decision
 from planner.models.config_json import config_from_spec
@@ -16,7 +16,7 @@ from planner.workload.plan_sections import (
 
 
 def plan_of(decision: Decision) -> Plan:
-    """The plan file's content."""
+    """Return the content of plan.yaml."""
     chosen = decision.chosen
     settings = chosen.workload.settings
     return Plan(

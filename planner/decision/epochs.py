@@ -1,4 +1,4 @@
-"""A chosen layout on a real data set: what is cut, padded, packed, how long a run takes. Pure."""
+"""A plan on a real data set: what is cut, padded and packed, and how long a run takes. Pure."""
 
 from dataclasses import replace
 from math import ceil
@@ -12,25 +12,25 @@ from planner.search.candidate import Candidate
 from planner.workload.settings import TrainingSettings
 
 WORTH_PACKING = 1.25
-"""Times fewer computed tokens from which packing is advised: a fifth of the work saved."""
+"""How many times fewer tokens packing must compute to be advised: a fifth of the work saved."""
 
 
 class Epochs(NamedTuple):
-    """Counts are of one epoch but for the steps and the time, which are of the run."""
+    """Counts of one epoch, but for the steps and the time, which are those of the run."""
 
     num_rows: int
-    """Sequences: samples, or what they are packed in."""
+    """Number of sequences: samples, or the rows they are packed in."""
     num_steps: int
     sequence_length: int
     num_truncated: int
     tokens_lost: int
     padding_share: float
-    """Of the computed tokens, those that are padding."""
+    """Share of the computed tokens that are padding."""
     run_time_s: float | None
     packed: bool
     packed_length: int
     packing_gain: float
-    """How many times fewer tokens are computed when packed, at this micro-batch."""
+    """How many times fewer tokens packing computes at this micro-batch."""
     packed_steps: int
 
     @property
@@ -39,11 +39,11 @@ class Epochs(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """What a run computes."""
+    """The sequences that a run computes."""
 
     num_rows: int
     tokens: float
-    """Of each, padding counted."""
+    """Tokens per sequence, padding counted."""
     num_steps: int
 
 
@@ -58,6 +58,7 @@ def _rows(chosen: Candidate, data: KnownData) -> _Rows:
 
 
 def epochs_of(chosen: Candidate, data: KnownData) -> Epochs:
+    """Return what a plan makes of data whose lengths are known."""
     settings, layout = chosen.workload.settings, chosen.layout
     length, packed = settings.sequence_length, chosen.workload.packing
     positions = chosen.workload.model.max_position_embeddings
@@ -84,13 +85,15 @@ def epochs_of(chosen: Candidate, data: KnownData) -> Epochs:
 
 
 def packed_length_of(settings: TrainingSettings, data: KnownData, positions: int) -> int:
-    """Of rows to pack in: the method's usual length, or the samples' where they are longer."""
+    """Return tokens per packed row: the method's usual length, or the samples' where longer."""
     usual = (settings if settings.packing else load_recipe(settings.method)).sequence_length
     return min(max(usual, data.lengths.fitting_length(positions)), positions)
 
 
 def steps(num_rows: int, global_batch_size: int, epochs: float) -> int:
-    """read: transformers 5.23.0 trainer.py, set_initial_training_values.
+    """Return the optimizer steps of a run.
+
+    read: transformers 5.23.0 trainer.py, set_initial_training_values.
 
     >>> steps(100, 16, 3)
     21
@@ -99,22 +102,23 @@ def steps(num_rows: int, global_batch_size: int, epochs: float) -> int:
 
 
 def packed_rows(lengths: TokenLengths, num_samples: int, length: int) -> int:
+    """Return how many rows of ``length`` tokens the samples are packed in."""
     return ceil(num_samples / lengths.records_a_row(length))
 
 
 def ranking_run_time_s(chosen: Candidate, data: KnownData) -> float:
-    """Of all steps; on a nominal card where the real one is unknown."""
+    """Return seconds of a whole run; on a nominal card where the real one is unknown."""
     rows = _rows(chosen, data)
     return rows.num_steps * _of_real_length(chosen, rows.tokens).ranking_time_s
 
 
 def _of_real_length(chosen: Candidate, row_tokens: float) -> Candidate:
-    """Micro-batches are padded to their own longest sample only."""
+    """Return the candidate at the length that micro-batches are padded to."""
     workload = chosen.workload
     padded = workload.with_settings(sequence_length=max(1, ceil(row_tokens)))
     return replace(chosen, workload=padded)
 
 
 def _scaled(data: KnownData, count: int) -> int:
-    """From the part whose lengths are known to the whole."""
+    """Return a count of the part whose lengths are known, scaled to the whole."""
     return count if data.all_read else round(count * data.num_samples / data.lengths.num_records)

@@ -1,4 +1,4 @@
-"""Where no number of such cards would do, since layers would have to be split over them.
+"""Whether no number of such cards is enough, since layers would have to be split over them.
 
 DDP, ZeRO and offload give every device whole layers to compute with. What a layer takes while it
 runs does not shrink with more devices: tensor or pipeline parallelism would be needed, which the
@@ -16,20 +16,20 @@ from planner.workload.layout import Layout
 from planner.workload.workload import Workload
 
 SENTENCE = (
-    "At this length no number of such cards would carry it with DDP, ZeRO or offload: its layers "
+    "At this length it fits on no number of such cards with DDP, ZeRO or offload: its layers "
     "would have to be split over cards by tensor or pipeline parallelism, which launch does not "
     "offer. Choose a smaller model or a larger card."
 )
 BRIEFLY = (
-    "at this length only tensor or pipeline parallelism would carry it on such cards, which launch "
-    "does not offer"
+    "at this length it needs tensor or pipeline parallelism on such cards, which launch does not "
+    "offer"
 )
 OFFLOADS: tuple[Offload, ...] = ("none", "all")
 
 
 def must_be_split(workload: Workload, cluster: Cluster, budget_bytes: int) -> bool:
-    """Whether ZeRO-3 over the most GPUs, one recomputed sample on each, is still too large, and
-    so with all states in host memory."""
+    """Return whether ZeRO-3 over the most GPUs, with one recomputed sample on each, is too large,
+    with all states in host memory too."""
     nodes = max(1, MOST_GPUS // cluster.gpus_per_node)
     most = replace(cluster, num_nodes=nodes)
     return all(_peak_bytes(workload, most, offload) > budget_bytes for offload in OFFLOADS)

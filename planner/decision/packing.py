@@ -1,49 +1,54 @@
-"""Whether several samples in a sequence would pay: the packed way priced beside the other."""
+"""Whether several samples per sequence would pay: the packed way is priced beside the other."""
 
 from dataclasses import dataclass, replace
 
 from planner.datasets.training_data import KnownData
 from planner.decision.epochs import epochs_of, ranking_run_time_s
 from planner.decision.method_search import search_method
+from planner.decision.refusals import why_no_layout
 from planner.decision.request import Request
-from planner.recipes.load_recipe import load_recipe
 from planner.search.candidate import Candidate
 from planner.speed.card_rates import speed_data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedWay:
-    """The fastest packed layout of a method on known data, or why there is none."""
+    """The fastest packed layout of a method on known data."""
 
     candidate: Candidate | None
+    """None where no packed layout is allowed or fits."""
     why_not: str = ""
+    """The reason for None, in words."""
 
 
 def packed_way(request: Request, chosen: Candidate) -> PackedWay | None:
-    """Nothing where packing would not pay, or somebody has said whether to pack.
+    """Return the packed way; None where packing would not pay or an option or recipe decides it.
 
-    It changes what is learned from: a step of as many sequences sees more samples.
+    Packing changes what a step learns from: as many sequences hold more samples.
     """
     data = open_data(request, chosen)
     if data is None or not epochs_of(chosen, data).packing_pays:
         return None
-    result = search_method(replace(request, packing=True), chosen.method)
+    packed = replace(request, packing=True)
+    result = search_method(packed, chosen.method)
     if result.best is not None:
         return PackedWay(candidate=result.best)
-    why = "no packed layout fits" if result.lanes else next(iter(result.forbidden), "")
-    return PackedWay(candidate=None, why_not=why)
+    fits = "no packed layout fits"
+    return PackedWay(
+        candidate=None, why_not=fits if result.lanes else why_no_layout(packed, chosen.method)
+    )
 
 
 def open_data(request: Request, chosen: Candidate) -> KnownData | None:
-    """The data whose lengths are known, where packing is open."""
-    recipe = request.recipe or load_recipe(chosen.method)
-    if request.data is None or request.packing is not None or recipe.packing is not None:
+    """Return the data whose lengths are known; None without them or where packing is decided."""
+    stated = request.packing, request.recipe_for(chosen.method).packing
+    if request.data is None or stated != (None, None):
         return None
     return request.data.known
 
 
 def packing_is_faster(request: Request, chosen: Candidate, packed: PackedWay | None) -> bool:
-    """A whole run, by more than can be told apart."""
+    """Return whether a packed run is faster by more than can be told apart."""
     data = open_data(request, chosen)
     if data is None or packed is None or packed.candidate is None:
         return False

@@ -1,4 +1,4 @@
-"""What would make a request, or the next richer method, fit."""
+"""What would make a request, or the next richer method, fit. Every remedy named was tried."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,37 +7,50 @@ from typing import Any
 from planner.base.units import format_gib
 from planner.decision.method_search import Results, search_method
 from planner.decision.model_parallelism import BRIEFLY, SENTENCE, must_be_split
-from planner.decision.request import Request, describe_budget
+from planner.decision.request import Request
 from planner.decision.requested_workload import workload
+from planner.decision.shortage import Shortage, shortage
 from planner.decision.smallest_machines import CARD_COUNTS, fewest_cards
 from planner.models.traced_model import TracedSpec
-from planner.plan.vocabulary import METHODS, Method
+from planner.plan.vocabulary import METHOD_NAMES, METHODS, Method
 from planner.search.candidate import Candidate
 
 SHORTEST_USEFUL_LENGTH = 128
 SMALLEST_USEFUL_RANK = 4
 Options = Iterator[tuple[str, Request]]
-"""What to write in the place of a part of the request, and the request then."""
+"""What to write instead of a part of the request, and the request with it."""
 
 
 def shortfall(request: Request, results: Results) -> str:
-    """What is missing, and the nearest thing that would fit."""
+    """Return the sentence that says how much is missing, and the nearest request that fits."""
     leanest = min(
         (result.leanest for result in results.values() if result.leanest is not None),
         key=lambda c: c.memory.high_bytes,
     )
-    need = leanest.memory.high_bytes
-    short = format_gib(need - request.budget_bytes)
-    asked = f"--method {request.method}" if request.method else f"even {leanest.method}"
+    lack = shortage(request, leanest)
+    asked = (
+        f"--method {request.method}" if request.method else f"even {METHOD_NAMES[leanest.method]}"
+    )
+    length = f"{leanest.workload.settings.sequence_length:,} tokens"
+    have = f"{format_gib(lack.available_bytes)} GiB {_available(request, lack)}"
+    of_host = " of host memory" if lack.on_host else ""
     return (
-        f"{request.model.name} does not fit: {asked} needs {format_gib(need)} GiB at "
-        f"{leanest.workload.settings.sequence_length} tokens, and {describe_budget(request)} is "
-        f"free: {short} GiB short. {_way_out(request, leanest)}"
+        f"{request.model.name} does not fit: {asked} needs {format_gib(lack.needed_bytes)} GiB"
+        f"{of_host} at {length}, and {have}: {lack.gib} GiB short. {_way_out(request, leanest)}"
     )
 
 
+def _available(request: Request, lack: Shortage) -> str:
+    """Return the words that say whose memory it is, and why there is no more of it."""
+    if lack.on_host:
+        return "can be used"
+    unit = "memory" if request.cluster.device == "cpu" else "each GPU"
+    limited = request.budget_bytes < request.cluster.accelerator.free_bytes
+    return f"of {unit} is {'allowed by --memory-limit' if limited else 'free'}"
+
+
 def _way_out(request: Request, leanest: Candidate) -> str:
-    """The first change that was tried and fits: the least first."""
+    """Return the first change that fits, the smallest changes first."""
     for options in (
         _unpinned(request),
         _lower_ranks(request),
@@ -47,7 +60,7 @@ def _way_out(request: Request, leanest: Candidate) -> str:
         for words, changed in options:
             if _fits(changed):
                 return f"{words} fits."
-    if request.cluster.device == "cpu":
+    if request.cluster.device == "cpu" or shortage(request, leanest).on_host:
         return "Choose a smaller model, or a machine with more memory."
     return _more_cards(request) or _beyond_cards(request)
 
@@ -57,9 +70,9 @@ def _fits(request: Request) -> bool:
 
 
 def _unpinned(request: Request) -> Options:
-    """What changes nothing of what is learned: each pinned option left open, then all of them."""
+    """Yield what changes nothing in what is learned: every set option left open alone, then all."""
     changes: dict[str, dict[str, Any]] = {}
-    for name in ("micro_batch_size", "loss", "attention", "zero_stage"):
+    for name in ("micro_batch_size", "loss", "attention", "zero_stage", "offload"):
         pinned = getattr(request, name)
         if pinned is not None:
             changes[f"--{name.replace('_', '-')} {pinned}"] = {name: None}
@@ -67,6 +80,8 @@ def _unpinned(request: Request) -> Options:
         changes["--no-activation-checkpointing"] = {"activation_checkpointing": None}
     if request.checkpoint_every not in (None, 1):
         changes[f"--checkpoint-every {request.checkpoint_every}"] = {"checkpoint_every": None}
+    if request.memory_limit_bytes is not None:
+        changes["--memory-limit"] = {"memory_limit_bytes": None}
     for option, change in changes.items():
         yield f"Without {option} it", replace(request, **change)
     if len(changes) > 1:
@@ -96,10 +111,10 @@ def _shorter(request: Request, leanest: Candidate) -> Options:
 
 
 def _more_cards(request: Request) -> str | None:
-    """The smallest number of the same cards that carries it, or what is nearest to it."""
+    """Return the smallest number of the same cards that fits the request or one near it."""
     count = _fewest(request)
     if count is not None:
-        return f"{count} such cards would carry it."
+        return f"It fits on {count} such cards."
     for words, changed in (*_unpinned(request), *_other_methods(request)):
         count = _fewest(changed)
         if count is not None:
@@ -108,14 +123,15 @@ def _more_cards(request: Request) -> str | None:
 
 
 def _fewest(request: Request) -> int | None:
-    """For any of the methods open to choice."""
+    """Return the fewest such cards that any method open to choice fits on."""
     here = request.cluster.gpus_per_node
     counts = (fewest_cards(request, method, more_than=here) for method in request.methods)
     return min((count for count in counts if count is not None), default=None)
 
 
 def _other_methods(request: Request) -> Options:
-    """A richer one is sharded where the leanest cannot be, unless a pin stands against that."""
+    """Yield other methods: a richer one is sharded where the leanest cannot be, unless an option
+    stands against that."""
     recipe = request.recipe
     others = [
         method
@@ -133,31 +149,37 @@ def _other_methods(request: Request) -> Options:
 
 
 def _beyond_cards(request: Request) -> str:
-    """Where not even the most cards of one node do."""
+    """Return what to say where not even the most cards of one node are enough."""
     if request.cluster.accelerator.is_slice:
         return "A MIG slice trains alone: choose a larger slice, a whole GPU or a smaller model."
     if all(_must_be_split(request, method) for method in request.methods):
         return SENTENCE
     return (
-        f"Not even {CARD_COUNTS[-1]} such cards would do: choose a smaller model or larger cards."
+        f"It does not fit on {CARD_COUNTS[-1]} such cards either: choose a smaller model or larger "
+        "cards."
     )
 
 
 def _must_be_split(request: Request, method: Method) -> bool:
-    """Unknown of a model that would be traced for it; a slice is alone anyway."""
+    """Return whether layers would have to be split; False where that is unknown (a traced model)
+    or where no other device can join (a MIG slice)."""
     if isinstance(request.model.spec, TracedSpec) or request.cluster.accelerator.is_slice:
         return False
     return must_be_split(workload(request, method), request.cluster, request.budget_bytes)
 
 
 def richer_method(request: Request, results: Results, chosen: Candidate) -> str | None:
-    """What the next richer method lacks, where it was open to choice and does not fit."""
+    """Return what the next richer method lacks; None where all that are open fit."""
     for method in METHODS[METHODS.index(chosen.method) + 1 :]:
         result = results.get(method)
         if result is None or result.fits or result.leanest is None:
             continue
-        short = format_gib(result.leanest.memory.high_bytes - request.budget_bytes)
-        return f"{method} lacks {short} GiB on each device{_cards_for(request, method)}"
+        lack = shortage(request, result.leanest)
+        more = f"{METHOD_NAMES[method]} needs {lack.gib} GiB more"
+        if lack.on_host:
+            return f"{more} of host memory"
+        per = "" if request.cluster.device == "cpu" else " per GPU"
+        return f"{more}{per}{_cards_for(request, method)}"
     return None
 
 
@@ -166,5 +188,5 @@ def _cards_for(request: Request, method: Method) -> str:
         return ""
     count = fewest_cards(request, method, more_than=request.cluster.gpus_per_node)
     if count is not None:
-        return f"; {count} such cards would carry it"
+        return f"; it fits on {count} such cards"
     return f"; {BRIEFLY}" if _must_be_split(request, method) else ""

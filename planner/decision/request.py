@@ -1,9 +1,13 @@
-"""What the user asked for, checked, and the workloads and layouts it allows."""
+"""The question that a plan answers: a model, a machine, and the options that are set.
 
-from dataclasses import dataclass
+What an option leaves open is chosen. planner/decision/request_checks.py refuses options that
+contradict each other; planner/decision/requested_workload.py says which workloads and layouts
+remain.
+"""
+
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from planner.base.units import format_gib
 from planner.datasets.training_data import TrainingData
 from planner.hardware.cluster import Cluster
 from planner.models.adapter_targets import Targets
@@ -17,7 +21,7 @@ from planner.plan.vocabulary import (
     Precision,
     ZeroStage,
 )
-from planner.recipes.load_recipe import trained_by
+from planner.recipes.load_recipe import load_recipe, trained_by
 from planner.recipes.recipe import Recipe
 
 Prefer = Literal["tiers", "quality", "speed", "memory"]
@@ -25,7 +29,7 @@ Prefer = Literal["tiers", "quality", "speed", "memory"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A model, a machine, and what is pinned; everything left open is chosen."""
+    """A model, a machine, and what is set of the rest; None leaves a setting open to choice."""
 
     model: ModelPreset
     cluster: Cluster
@@ -37,7 +41,7 @@ class Request:
     micro_batch_size: int | None = None
     zero_stage: ZeroStage | None = None
     offload: Offload | None = None
-    """Nothing where it is open: then it is a last resort (planner/decision/choose.py)."""
+    """Left open, offload is a last resort (planner/decision/last_resorts.py)."""
     activation_checkpointing: bool | None = None
     checkpoint_every: int | None = None
     lora_rank: int | None = None
@@ -53,7 +57,7 @@ class Request:
 
     @property
     def budget_bytes(self) -> int:
-        """What a plan may use of one device: what is free, or less where a limit is set."""
+        """Bytes that a plan may use of one device: what is free, or less where a limit is set."""
         free = self.cluster.accelerator.free_bytes
         return free if self.memory_limit_bytes is None else min(free, self.memory_limit_bytes)
 
@@ -66,15 +70,21 @@ class Request:
 
     @property
     def compute(self) -> Precision:
-        """What matrices are multiplied in: 16 bit where the device can do it at speed."""
+        """The precision matrices are multiplied in: 16 bit where the device is fast at it."""
         if self.precision is not None:
             return self.precision
         if self.cluster.accelerator.supports_bf16:
             return "bf16"
         return "fp32" if self.cluster.device == "cpu" else "fp16"
 
+    def recipe_for(self, method: Method) -> Recipe:
+        """Return the recipe that ``method`` is trained by: the one asked for, or the method's own.
 
-def describe_budget(request: Request) -> str:
-    """For messages: ``23.45 GiB of each GPU``."""
-    unit = "memory" if request.cluster.device == "cpu" else "each GPU"
-    return f"{format_gib(request.budget_bytes)} GiB of {unit}"
+        Raises InvalidRequestError where the recipe asked for trains by adapters and the method
+        does not, or the reverse.
+        """
+        return load_recipe(method) if self.recipe is None else trained_by(self.recipe, method)
+
+    def on(self, cluster: Cluster) -> "Request":
+        """Return the same question for another machine, whose batch sizes are open again."""
+        return replace(self, cluster=cluster, global_batch_size=None, micro_batch_size=None)

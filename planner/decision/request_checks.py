@@ -1,4 +1,4 @@
-"""Options that contradict each other, the model or the machine: refused in one line."""
+"""Options that contradict each other, the model or the machine are refused in one line."""
 
 from planner.base.errors import InvalidRequestError, UnknownNameError
 from planner.base.units import round_up
@@ -11,7 +11,8 @@ from planner.search.loss_attention_variants import admitted_attention
 
 
 def check(request: Request) -> None:
-    """Raises where options contradict each other, the model or the machine."""
+    """Raise InvalidRequestError or UnknownNameError where options contradict each other, the model
+    or the machine."""
     ranks = request.cluster.world_size
     _check_offload(request)
     if request.zero_stage and ranks == 1 and request.offload in (None, "none"):
@@ -52,7 +53,8 @@ def _check_offload(request: Request) -> None:
     if stage is not None and stage not in OFFLOADS_FROM[offload]:
         stages = " or ".join(map(str, OFFLOADS_FROM[offload]))
         raise InvalidRequestError(
-            f"--offload {offload} does not go with --zero-stage {stage}: it needs {stages}"
+            f"--offload {offload} cannot be combined with --zero-stage {stage}: "
+            f"choose stage {stages}"
         )
 
 
@@ -60,7 +62,7 @@ def _check_length(request: Request) -> None:
     longest = request.model.spec.max_position_embeddings
     if request.sequence_length is not None and request.sequence_length > longest:
         raise InvalidRequestError(
-            f"--sequence-length {request.sequence_length} is beyond the {longest} positions "
+            f"--sequence-length {request.sequence_length} is beyond the {longest:,} positions "
             f"of {request.model.name}: choose at most {longest}"
         )
 
@@ -83,15 +85,13 @@ def _check_batch(request: Request, ranks: int) -> None:
 
 
 def _check_adapter(request: Request) -> None:
-    """Rank and targets belong to adapters, and targets to the model."""
+    """Refuse rank and targets where no adapter trains, and targets that the model lacks."""
     for option, value in (
         ("--lora-rank", request.lora_rank),
         ("--lora-targets", request.lora_targets),
     ):
         if value is not None and request.methods == ("full",):
-            raise InvalidRequestError(
-                f"{option} has no meaning with full fine-tuning: leave it out"
-            )
+            raise InvalidRequestError(f"{option} has no meaning for full fine-tuning: leave it out")
     adapter = request.recipe.adapter if request.recipe is not None else None
     recipes = adapter.target_modules if adapter is not None else None
     _check_names(request, recipes)
@@ -99,14 +99,17 @@ def _check_adapter(request: Request) -> None:
     names = misunderstood_targets(request.model.spec, targets) if targets is not None else ()
     if names:
         raise InvalidRequestError(
-            f"peft takes {', '.join(names)} of {request.model.name} for its fused experts, whose "
-            "adapters are not planned: leave them out of the targets"
+            f"peft adapts the fused experts of {request.model.name} for {', '.join(names)}, which "
+            "is not planned: leave these names out of the targets"
         )
 
 
 def _check_names(request: Request, recipes: Targets | None) -> None:
-    """peft passes over a name that no matrix has, where another one has its own: a recipe for
-    another architecture may have such, and has to have one that is here."""
+    """Refuse names that no matrix of the model has.
+
+    peft skips a name without a matrix as long as another name has one, so a recipe for another
+    architecture may have some, but must have one that is here.
+    """
     known = {linear.name for linear, _ in request.model.spec.counted_linears}
     if isinstance(request.lora_targets, tuple):
         for name in request.lora_targets:
@@ -121,28 +124,28 @@ def _check_names(request: Request, recipes: Targets | None) -> None:
 
 
 def _check_numerics(request: Request) -> None:
-    """What the device multiplies, and the loss that the model's class takes."""
+    """Refuse a precision that the device lacks, and a loss or attention that the model lacks."""
     cluster, model = request.cluster, request.model.spec
     if request.precision == "bf16" and not cluster.accelerator.supports_bf16:
         raise InvalidRequestError(
-            f"--precision bf16: {cluster.accelerator.device_name} has none "
-            "(compute capability 8.0 has): take fp16, or leave it out"
+            f"--precision bf16 needs compute capability 8.0, which "
+            f"{cluster.accelerator.device_name} does not have: take fp16, or leave it out"
         )
     if request.precision == "fp16" and cluster.device == "cpu":
         raise InvalidRequestError(
-            "--precision fp16 trains on a GPU alone: accelerate refuses it on the CPU. "
+            "--precision fp16 needs a GPU: accelerate refuses it on the CPU. "
             "Take fp32, or leave it out"
         )
     if isinstance(model, TracedSpec) and request.loss not in (None, model.loss):
         raise InvalidRequestError(
-            f"--loss {request.loss}: trl's fused head does not take {model.model_type}: "
-            "leave it out"
+            f"--loss {request.loss} cannot be combined with {model.model_type}, whose class trl "
+            f"trains with the {model.loss} loss alone: leave it out"
         )
     for method in request.methods if request.attention is not None else ():
         only = admitted_attention(workload(request, method), cluster.device)
         if request.attention not in only:
             where = " on the CPU" if cluster.device == "cpu" else ""
             raise InvalidRequestError(
-                f"--attention {request.attention}: {model.model_type} is planned with "
-                f"{only[0]} alone{where}: leave it out"
+                f"--attention {request.attention} cannot be combined with {model.model_type}, "
+                f"which is planned with {only[0]} alone{where}: leave it out"
             )

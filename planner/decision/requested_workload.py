@@ -1,4 +1,6 @@
-"""The workload that a request asks for, by method."""
+"""The workload and the layouts that a request leaves, by method. Pure."""
+
+from collections.abc import Iterator
 
 from msgspec import structs
 
@@ -8,32 +10,24 @@ from planner.decision.request import Request
 from planner.models.adapter_targets import lora_targets
 from planner.models.traced_model import TracedSpec
 from planner.plan.schema import AdapterSection
-from planner.plan.vocabulary import Loss, Method
-from planner.recipes.load_recipe import load_recipe, trained_by
+from planner.plan.vocabulary import ZERO_STAGE, Loss, Method
 from planner.recipes.recipe import Recipe
 from planner.search.loss_attention_variants import Choice, admitted_attention, choices
+from planner.workload.layout import PARTIAL, Series, series
 from planner.workload.settings import settings_of
 from planner.workload.workload import Workload, one_of_equals
 
 
-def global_batch_size(request: Request, recipe: Recipe) -> int:
-    """As pinned, or the recipe's, rounded up until every rank gets an equal share."""
-    if request.global_batch_size is not None:
-        return request.global_batch_size
-    share = request.cluster.world_size * (request.micro_batch_size or 1)
-    return round_up(recipe.global_batch_size, share)
-
-
 def workload(request: Request, method: Method) -> Workload:
-    """The method's recipe with the user's settings put in."""
-    recipe = load_recipe(method) if request.recipe is None else trained_by(request.recipe, method)
+    """Return the method's recipe on the request's model, with the settings the request makes."""
+    recipe = request.recipe_for(method)
     model, positions = request.model.spec, request.model.spec.max_position_embeddings
     packing = bool(recipe.packing if request.packing is None else request.packing)
-    fitting = sequence_length(recipe, request.data, positions=positions, packing=packing)
+    fitting = _sequence_length(recipe, request.data, positions=positions, packing=packing)
     changes: dict[str, object] = {
         "sequence_length": request.sequence_length or fitting,
         "packing": packing,
-        "global_batch_size": global_batch_size(request, recipe),
+        "global_batch_size": _global_batch_size(request, recipe),
         "loss": _loss(request, recipe),
         "attention": request.attention or recipe.attention or "sdpa",
     }
@@ -51,18 +45,9 @@ def workload(request: Request, method: Method) -> Workload:
     return one_of_equals(work)
 
 
-def _loss(request: Request, recipe: Recipe) -> Loss:
-    """Without a GPU the stock one where none is asked for: trl's fused head has no Triton there,
-    so it computes every logit twice and copies each tile seven times."""
-    if isinstance(request.model.spec, TracedSpec):
-        return request.model.spec.loss
-    usual: Loss = "standard" if request.cluster.device == "cpu" else "fused"
-    return request.loss or recipe.loss or usual
-
-
 def open_choices(request: Request, own: Workload) -> tuple[Choice, ...]:
-    """The losses and kinds of attention that neither options nor the recipe's file state."""
-    recipe = request.recipe or load_recipe(own.method)
+    """Return the losses and kinds of attention that neither options nor the recipe's file state."""
+    recipe = request.recipe_for(own.method)
     traced = isinstance(own.model, TracedSpec)  # its loss is that of the traces
     return choices(
         own,
@@ -72,18 +57,74 @@ def open_choices(request: Request, own: Workload) -> tuple[Choice, ...]:
     )
 
 
+def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
+    """Yield the layouts of the workload that the options set leave, the micro-batch varying."""
+    ranks = request.cluster.world_size
+    for each in series(
+        samples_per_rank=work.settings.global_batch_size // ranks,
+        world_size=ranks,
+        partial=_partial_checkpointing(request),
+        offload=request.offload or "none",
+    ):
+        if request.zero_stage not in (None, ZERO_STAGE[each.strategy]):
+            continue
+        if not _recomputes_as_set(request, each.checkpointing):
+            continue
+        if request.micro_batch_size is None:
+            yield each
+        elif request.micro_batch_size in each.micro_batch_sizes:
+            yield each._replace(micro_batch_sizes=(request.micro_batch_size,))
+
+
+def _partial_checkpointing(request: Request) -> tuple[int, ...]:
+    """Return every how many layers one may be recomputed, where not all are."""
+    every, num_layers = request.checkpoint_every, request.model.spec.num_layers
+    if every is not None:
+        return (every,) if every > 1 else ()
+    if isinstance(request.model.spec, TracedSpec):
+        return ()  # each would be traced
+    return tuple(every for every in PARTIAL if every <= num_layers)
+
+
+def _recomputes_as_set(request: Request, checkpointing: int) -> bool:
+    if request.checkpoint_every is not None:
+        return checkpointing == request.checkpoint_every
+    if request.activation_checkpointing is None:
+        return True
+    return checkpointing == int(request.activation_checkpointing)
+
+
+def _global_batch_size(request: Request, recipe: Recipe) -> int:
+    """Return the size that is set, or the recipe's rounded up until every rank has an equal
+    share."""
+    if request.global_batch_size is not None:
+        return request.global_batch_size
+    share = request.cluster.world_size * (request.micro_batch_size or 1)
+    return round_up(recipe.global_batch_size, share)
+
+
+def _loss(request: Request, recipe: Recipe) -> Loss:
+    """Return the loss; without a GPU the stock one where none is asked for: trl's fused head has no
+    Triton there, so it computes every logit twice and copies each tile seven times."""
+    if isinstance(request.model.spec, TracedSpec):
+        return request.model.spec.loss
+    usual: Loss = "standard" if request.cluster.device == "cpu" else "fused"
+    return request.loss or recipe.loss or usual
+
+
 def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
-    """The rank that was asked for, and targets that peft takes for what they are."""
+    """Return the rank that was asked for, and targets that peft takes for what they are."""
     asked = request.lora_targets or adapter.target_modules
     targets = lora_targets(request.model.spec, asked)
     changes = {"target_modules": targets, "rank": request.lora_rank or adapter.rank}
     return structs.replace(adapter, **changes)
 
 
-def sequence_length(
+def _sequence_length(
     recipe: Recipe, data: TrainingData | None, *, positions: int, packing: bool
 ) -> int:
-    """What the data ask for, within the model's positions; without data the recipe's.
+    """Return the tokens per sample that the data ask for, within the model's positions; without
+    data the recipe's.
 
     Packed rows are as long as the recipe's at least: more samples find room in a longer one.
     """

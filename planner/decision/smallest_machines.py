@@ -1,4 +1,4 @@
-"""The smallest machine of one kind that carries a method: how many of a card, or which card."""
+"""The smallest machine of one kind that fits a method: how many of a card, or which card."""
 
 from dataclasses import replace
 from functools import cache
@@ -14,33 +14,29 @@ from planner.workload.layout import Layout
 
 CARD_COUNTS = (1, 2, 4, 8, 16, 32, 64)
 CLOSE = 0.97
-"""Machines of less than this share of what is needed are not tried: padding, context and
+"""Machines with less than this share of what is needed are not tried: padding, context and
 workspaces, in which they differ, come to less."""
 
 
 def fewest_cards(request: Request, method: Method, *, more_than: int = 0) -> int | None:
-    """The smallest number of devices like those here, on one node, that carries a method."""
+    """Return the smallest number of devices like those here, on one node, that fits a method; None
+    where no number tried does."""
     least = CLOSE * _states_bytes(request, method) / request.budget_bytes
     for count in CARD_COUNTS[:1] if request.cluster.accelerator.is_slice else CARD_COUNTS:
-        if count > more_than and count >= least and _carries(request, method, count):
+        if count > more_than and count >= least and _fits(request, method, count):
             return count
     return None
 
 
 @cache
-def _carries(request: Request, method: Method, count: int) -> bool:
-    few = replace(
-        request,
-        cluster=replace(request.cluster, gpus_per_node=count, num_nodes=1),
-        global_batch_size=None,
-        micro_batch_size=None,
-    )
-    return search_method(few, method).fits
+def _fits(request: Request, method: Method, count: int) -> bool:
+    few = replace(request.cluster, gpus_per_node=count, num_nodes=1)
+    return search_method(request.on(few), method).fits
 
 
 def _states_bytes(request: Request, method: Method) -> int:
-    """Of all ranks together at the least: what trains, its gradient and an fp32 copy take as
-    much in 16 bit, under DeepSpeed, as what trains and its gradient do in fp32."""
+    """Return the least bytes of states over all ranks: what trains, its gradient and an fp32 copy
+    take as much in 16 bit, under DeepSpeed, as what trains and its gradient do in fp32."""
     alone = Layout(
         strategy="single",
         world_size=1,
@@ -52,23 +48,27 @@ def _states_bytes(request: Request, method: Method) -> int:
 
 
 def smallest_card(request: Request, method: Method) -> str | None:
-    """The preset of the least capacity, as many of it as there are devices here."""
-    leanest = search_method(request, method).leanest
+    """Return the smallest card by name, as many of it as there are devices here; None where no
+    preset is large enough."""
+    unlimited = replace(request.on(request.cluster), memory_limit_bytes=None)
+    leanest = search_method(unlimited, method).leanest
     if leanest is None:
         return None
     for capacity_bytes, name in cards_by_capacity():
         if capacity_bytes >= CLOSE * leanest.memory.high_bytes:
             cluster = named_cluster(load_gpu(name), request.cluster.gpus_per_node)
             cluster = replace(cluster, num_nodes=request.cluster.num_nodes)
-            if search_method(replace(request, cluster=cluster), method).fits:
+            if search_method(unlimited.on(cluster), method).fits:
                 return name
     return None
 
 
 @cache
 def cards_by_capacity() -> tuple[tuple[int, str], ...]:
-    """Bytes that PyTorch sees, and the preset. Read line by line: to parse every file would take
-    longer than to plan."""
+    """Return the bytes that PyTorch sees of every preset, and its name, the smallest first.
+
+    Files are read line by line: to parse every one would take longer than to plan.
+    """
     return tuple(sorted((_capacity(text), name) for name, text in preset_texts().items()))
 
 

@@ -1,6 +1,7 @@
 """How far a plan is from its limits: longer samples, larger micro-batches, smaller machines.
 
-Every answer is a layout that was priced and fits, beside one that was priced and does not."""
+Every answer is a layout that was priced and fits, beside one that was priced and does not.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,24 +17,24 @@ from planner.search.series_search import Limit
 LENGTH_STEP = 128
 LARGEST_MICRO_BATCH = 1024
 FOLLOWED = 5
-"""So many trials along the line."""
+"""Trials along the line, before the open stretch is halved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmallestMachine:
-    """What would carry a method at the request's length, in the cards' own words."""
+    """The smallest machine that fits a method at the request's length."""
 
     method: Method
     card: str | None
-    """The smallest preset, as many of it as there are devices here."""
+    """The smallest preset, as many of it as there are devices here; None if all are too small."""
     card_gib: int
     count: int | None
-    """The fewest devices like those here."""
+    """The fewest devices like those here; None where no number tried fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIf:
-    """The chosen layout otherwise unchanged."""
+    """The limits of the chosen layout, otherwise unchanged, and the smallest machines."""
 
     largest_micro_batch: int
     longest_sequence: int
@@ -42,7 +43,8 @@ class WhatIf:
 
 
 def what_if(request: Request, chosen: Candidate) -> WhatIf | None:
-    """Nothing where each answer would be a trace of the real model."""
+    """Return how far a plan is from its limits; None for a traced model, whose every answer would
+    be a trace."""
     if isinstance(request.model.spec, TracedSpec):
         return None
     machines: tuple[SmallestMachine, ...] = ()
@@ -95,8 +97,10 @@ Point = tuple[int, int]
 def _largest(
     at: Callable[[int], Candidate], known: Point, most: int, guess: int, budget_bytes: int
 ) -> int:
-    """The last number up to ``most`` that fits, where all do up to it; ``known`` does. Memory
-    grows nearly in a straight line, which is followed; then the open stretch is halved."""
+    """Return the last number up to ``most`` that fits; all up to it do, and ``known`` does.
+
+    Memory grows nearly in a straight line, which is followed; then the open stretch is halved.
+    """
     fits, too_large = known[0], most + 1
     before, trial, tried = known, guess, 0
     while fits + 1 < too_large:
@@ -114,16 +118,13 @@ def _largest(
 
 
 def _crossing(before: Point, now: Point, budget_bytes: int) -> int:
-    """The last number within the budget on the line through two points."""
+    """Return the last number within the budget on the line through two points."""
     bytes_each = max(1.0, (now[1] - before[1]) / (now[0] - before[0]))
     return int(now[0] + (budget_bytes - now[1]) / bytes_each)
 
 
 def _smallest_machine(request: Request, method: Method) -> SmallestMachine:
-    unbound = replace(
-        request, global_batch_size=None, micro_batch_size=None, memory_limit_bytes=None
-    )
-    card = smallest_card(unbound, method)
+    card = smallest_card(request, method)
     return SmallestMachine(
         method=method,
         card=card,

@@ -19,7 +19,8 @@ from msgspec import structs
 from planner.base.units import ALLOCATOR_BLOCK_BYTES as BLOCK
 from planner.base.units import round_up
 from planner.hardware.cluster import Device
-from planner.memory.footprint import Footprint, Parts, worst_batch
+from planner.memory.buffers import Parts
+from planner.memory.footprint import Footprint, worst_batch
 from planner.memory.micro_batch import Amounts, forward_alone
 from planner.memory.workspaces import cublas_bytes
 from planner.workload.dtypes import Numerics, numerics_of

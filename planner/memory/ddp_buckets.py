@@ -33,9 +33,13 @@ def bucket_sizes(gradients_bytes: Iterable[int]) -> list[int]:
     return [*sizes, filling] if filling else sizes
 
 
+def ddp_buckets(workload: Workload, width: int) -> list[int]:
+    """Return the bytes of each bucket for gradients of ``width`` bytes an element."""
+    backwards = reversed(trained_tensors(workload))
+    return bucket_sizes(tensor.elements * width for tensor in backwards)
+
+
 @cache
 def ddp_bytes(workload: Workload, width: int) -> int:
-    """All buckets for gradients of ``width`` bytes an element, each a block of the allocator."""
-    backwards = reversed(trained_tensors(workload))
-    sizes = bucket_sizes(tensor.elements * width for tensor in backwards)
-    return sum(round_up(size, ALLOCATOR_BLOCK_BYTES) for size in sizes)
+    """Return the bytes of all buckets, each a block of the allocator."""
+    return sum(round_up(size, ALLOCATOR_BLOCK_BYTES) for size in ddp_buckets(workload, width))

@@ -51,15 +51,17 @@ def stacked_on_host(workload: Workload, kinds: Numerics) -> int:
     return 2 * stacked_params(workload) * kinds.compute
 
 
+def stacked_at_once(workload: Workload) -> int:
+    """Return the stacked weights beside all others on the device at the largest moment."""
+    halves = workload.method == "qlora" and workload.model.model_type in STACKED_BEFORE_DOWN
+    return stacked_params(workload) // (2 if halves else 1)
+
+
 def loading_bytes(workload: Workload, kinds: Numerics) -> int:
-    """Bytes on the device beside the weights: the larger of the stacks of a layer's experts and
-    of what a matrix is quantized from."""
-    stacks = stacked_params(workload)
-    if workload.method == "full":
-        return stacks * kinds.trainable
-    if workload.method == "qlora" and workload.model.model_type in STACKED_BEFORE_DOWN:
-        stacks //= 2
-    return max(stacks * kinds.outside, quantized_from(workload, kinds))
+    """Return bytes on the device beside the weights: the larger of the stacks of a layer's experts
+    and of what a matrix is quantized from."""
+    width = kinds.trainable if workload.method == "full" else kinds.outside
+    return max(stacked_at_once(workload) * width, quantized_from(workload, kinds))
 
 
 def quantized_from(workload: Workload, kinds: Numerics) -> int:

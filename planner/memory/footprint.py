@@ -16,15 +16,16 @@ With gradient accumulation the gradients of earlier micro-batches are alive in f
 from typing import NamedTuple
 
 from planner.hardware.cluster import Device
+from planner.memory.buffers import Buffers, Moment, Parts, Place, pass_buffers
 from planner.memory.ddp_buckets import ddp_bytes
 from planner.memory.expert_loading import loading_bytes, quantized_from
 from planner.memory.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.memory.model_states import ModelStates, frozen_bytes, model_states
 from planner.memory.optimizer_step import step_bytes
 from planner.memory.workspaces import cublas_bytes
-from planner.memory.zero_phases import unshared_parts, zero_phases
+from planner.memory.zero_phases import zero_moments
 from planner.plan.optimizer_presets import optimizers
-from planner.plan.vocabulary import PHASES, Part, Phase
+from planner.plan.vocabulary import PHASES, Phase
 from planner.tape.tape import GradientSink
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
@@ -32,7 +33,7 @@ from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Batch, Workload, of_states
 from planner.workload.zero_buckets import zero_section
 
-Parts = dict[Part, int]
+Moments = dict[Phase, Moment]
 
 
 class Footprint(NamedTuple):
@@ -61,7 +62,6 @@ class _Step(NamedTuple):
     numerics: Numerics
     device: Device
     states: ModelStates
-    cublas_bytes: int
     passes: MicroBatch
     loading_bytes: int
     """Beside the weights."""
@@ -80,10 +80,17 @@ def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
 def footprint(
     workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
 ) -> Footprint:
-    """Bytes by phase and part for one layout of one workload, as this launcher trains it."""
+    """Return bytes by phase and part for one layout of one workload, as this launcher trains it."""
+    return _footprint(moments(workload, layout, device, compute_capability=compute_capability))
+
+
+def moments(
+    workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
+) -> Moments:
+    """Return the same, buffer by buffer."""
     kinds = numerics_of(workload, layout)
     batch = worst_batch(workload, layout, device)
-    return footprint_of(workload, layout, batch, kinds, compute_capability=compute_capability)
+    return moments_of(workload, layout, batch, kinds, compute_capability=compute_capability)
 
 
 def footprint_of(
@@ -95,19 +102,45 @@ def footprint_of(
     compute_capability: str | None = None,
     from_files: bool = True,
 ) -> Footprint:
-    """As :func:`footprint`, for a micro-batch and conventions of any trainer.
+    """Return bytes by phase and part for a micro-batch and conventions of any trainer.
 
     Weights that are not read from files are made whole, so that no experts are stacked.
     """
+    return _footprint(
+        moments_of(
+            workload,
+            layout,
+            batch,
+            kinds,
+            compute_capability=compute_capability,
+            from_files=from_files,
+        )
+    )
+
+
+def _footprint(moments: Moments) -> Footprint:
+    return Footprint(phases={phase: moment.parts for phase, moment in moments.items()})
+
+
+def moments_of(
+    workload: Workload,
+    layout: Layout,
+    batch: Batch,
+    kinds: Numerics,
+    *,
+    compute_capability: str | None = None,
+    from_files: bool = True,
+) -> Moments:
+    """Return the largest moment of each phase, buffer by buffer."""
     loading = loading_bytes(workload, kinds) if from_files else quantized_from(workload, kinds)
     cublas = cublas_bytes(batch.device, compute_capability)
     zero = zero_section(workload, layout)
     if zero is not None:
         passes = _reduced(workload, layout, batch, kinds, zero.reduce_bucket_size)
-        phases = zero_phases(
+        moments = zero_moments(
             of_states(workload), layout, passes, kinds, zero, batch.device, loading=loading
         )
-        return Footprint(phases=_with_cublas(phases, cublas))
+        return _with_cublas(moments, cublas)
     alone = of_states(workload)
     step = _Step(
         workload=alone,
@@ -123,7 +156,6 @@ def footprint_of(
             data_parallel_size=layout.world_size,
             device=batch.device,
         ),
-        cublas_bytes=cublas,
         passes=micro_batch(
             workload,
             batch,
@@ -133,15 +165,14 @@ def footprint_of(
         ),
         loading_bytes=loading,
     )
-    return Footprint(
-        phases={
-            "load": _load(step),
-            "forward": _during(step, step.passes.forward),
-            "backward": _during(step, step.passes.backward),
-            "optimizer_step": _optimizer_step(step),
-            "save": _save(step),
-        }
-    )
+    moments = {
+        "load": Moment({**_weights(step), "loading": step.loading_bytes}),
+        "forward": _during(step, step.passes.forward, "forward"),
+        "backward": _during(step, step.passes.backward, "backward"),
+        "optimizer_step": _optimizer_step(step),
+        "save": _save(step),
+    }
+    return _with_cublas(moments, cublas)
 
 
 def _reduced(
@@ -169,14 +200,12 @@ def unshared(
     batch = worst_batch(workload, layout, device)
     passes = _reduced(workload, layout, batch, kinds, workload.trainable_params)
     cublas = cublas_bytes(device, compute_capability)
-    return _with_cublas(
-        {
-            "load": {"workspace": quantized_from(workload, kinds)},
-            "forward": unshared_parts(passes.forward),
-            "backward": unshared_parts(passes.backward),
-        },
-        cublas,
-    )
+    moments: Moments = {
+        "load": Moment({"loading": quantized_from(workload, kinds)}),
+        "forward": Moment(pass_buffers(passes.forward)),
+        "backward": Moment(pass_buffers(passes.backward)),
+    }
+    return {phase: moment.parts for phase, moment in _with_cublas(moments, cublas).items()}
 
 
 def load_without_files(workload: Workload, layout: Layout, device: Device) -> Parts:
@@ -188,13 +217,13 @@ def load_without_files(workload: Workload, layout: Layout, device: Device) -> Pa
     return footprint_of(workload, layout, batch, kinds, from_files=False).phases["load"]
 
 
-def _with_cublas(phases: dict[Phase, Parts], cublas: int) -> dict[Phase, Parts]:
-    """Its workspaces stay from the first product of a step to the last of the run."""
+def _with_cublas(moments: Moments, cublas: int) -> Moments:
+    """Add cuBLAS's workspaces, which stay from the first product of a step to the run's end."""
     return {
-        phase: parts
+        phase: moment
         if phase == "load"
-        else {**parts, "workspace": parts.get("workspace", 0) + cublas}
-        for phase, parts in phases.items()
+        else moment._replace(buffers={**moment.buffers, "cublas": cublas})
+        for phase, moment in moments.items()
     }
 
 
@@ -205,57 +234,59 @@ def gradient_sink(layout: Layout) -> GradientSink:
     return "add" if layout.gradient_accumulation_steps > 1 else "keep"
 
 
-def _weights(step: _Step) -> Parts:
+def _weights(step: _Step) -> Buffers:
     if step.workload.method == "full":
-        return {"weights": step.states.trainable_bytes}
-    return {"weights": step.states.frozen_bytes, "adapters": step.states.trainable_bytes}
-
-
-def _resident(step: _Step) -> Parts:
-    """What every phase of a later step holds."""
+        return {"trained_weights": step.states.trainable_bytes}
     return {
-        **_weights(step),
-        "optimizer_states": step.states.optimizer_states_bytes,
-        "communication": _communication(step),
+        "frozen_weights": step.states.frozen_bytes,
+        "adapters": step.states.trainable_bytes,
     }
 
 
-def _communication(step: _Step) -> int:
+def _resident(step: _Step) -> Buffers:
+    """Return what every phase of a later step holds."""
+    return {
+        **_weights(step),
+        "optimizer_states": step.states.optimizer_states_bytes,
+        "ddp_buckets": _ddp_buckets(step),
+    }
+
+
+def _ddp_buckets(step: _Step) -> int:
     if step.layout.strategy == "ddp":
         return ddp_bytes(step.workload, step.numerics.gradient)
     return 0
 
 
-def _load(step: _Step) -> Parts:
-    return {**_weights(step), "workspace": step.loading_bytes}
-
-
-def _during(step: _Step, alive: Amounts) -> Parts:
-    """One pass: what the step holds anyway, and what the micro-batch adds at its largest."""
+def _during(step: _Step, alive: Amounts, place: Place) -> Moment:
+    """Return one pass: what the step holds anyway, and what the micro-batch adds at its largest."""
     held = 0 if gradient_sink(step.layout) == "keep" else step.states.gradients_bytes
-    return {
-        **_resident(step),
-        "gradients": held + alive["gradients"],
-        "activations": alive["activations"],
-        "loss": alive["loss"],
-        "workspace": step.cublas_bytes + alive["workspace"],
-    }
+    return Moment(
+        {
+            **_resident(step),
+            "gradients": held,
+            "new_gradients": alive["gradients"],
+            **pass_buffers(alive),
+        },
+        place,
+    )
 
 
-def _optimizer_step(step: _Step) -> Parts:
-    """Gradients, optimizer states and what the step makes; no activations."""
+def _optimizer_step(step: _Step) -> Moment:
+    """Return gradients, optimizer states and what the step makes; no activations."""
     made = step_bytes(step.workload, width=step.numerics.home, device=step.device)
-    return {
-        **_resident(step),
-        "gradients": step.states.gradients_bytes,
-        "workspace": step.cublas_bytes + made,
-    }
+    return Moment(
+        {**_resident(step), "gradients": step.states.gradients_bytes, "update": made},
+    )
 
 
-def _save(step: _Step) -> Parts:
-    """Tensors are copied to the host, not here; a full model that trains in fp32 is cast
-    first, a tensor at a time (launcher/training/saving.py)."""
+def _save(step: _Step) -> Moment:
+    """Return the states alone: tensors are copied to the host, not here.
+
+    A full model that trains in fp32 is cast first, a tensor at a time
+    (launcher/training/saving.py).
+    """
     kinds, cast = step.numerics, 0
     if step.workload.method == "full" and kinds.compute < kinds.trainable:
         cast = max(tensor.elements for tensor in counted_tensors(step.workload)) * kinds.compute
-    return {**_resident(step), "workspace": step.cublas_bytes + cast}
+    return Moment({**_resident(step), "cast": cast})

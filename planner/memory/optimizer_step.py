@@ -42,6 +42,16 @@ class Step:
         _norm = self._clip() if clips else None
         _UPDATES[optimizer.step](self)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes at the largest moment."""
+        return sum(num_bytes for num_bytes, *_ in self.largest_moment)
+
+    @property
+    def largest_moment(self) -> list[Event]:
+        """The log up to its largest moment."""
+        return self.log[: largest_moment(self.log)]
+
     def new(self, elements: int, width: int, name: str) -> Storage:
         return Storage(self.log, elements * width, "workspace", name)
 
@@ -155,24 +165,19 @@ def step_of(workload: Workload, *, width: int, device: Device) -> Step:
 
 @cache
 def step_bytes(workload: Workload, *, width: int, device: Device) -> int:
-    """What a step allocates at most, beside gradients and states."""
-    return _largest(step_of(workload, width=width, device=device).log)
+    """Return the most bytes that a step allocates beside gradients and states."""
+    return step_of(workload, width=width, device=device).num_bytes
 
 
-def update_bytes(
+def update_of(
     optimizer: OptimizerSpec,
     tensor: TrainedTensor,
     *,
     width: int,
     weight_decay: float,
     device: Device,
-) -> int:
-    """What the update of one tensor allocates at most."""
-    step = Step(
+) -> Step:
+    """Return the update of one tensor, without the norms."""
+    return Step(
         optimizer, [tensor], width=width, weight_decay=weight_decay, device=device, clips=False
     )
-    return _largest(step.log)
-
-
-def _largest(log: Sequence[Event]) -> int:
-    return sum(num_bytes for num_bytes, *_ in log[: largest_moment(log)])

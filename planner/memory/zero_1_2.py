@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 from planner.hardware.cluster import Device
-from planner.memory.optimizer_step import update_bytes
+from planner.memory.optimizer_step import Step, update_of
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import ZeroSection
 from planner.workload.dtypes import Numerics
@@ -105,17 +105,22 @@ def flat_states_bytes(workload: Workload, parts: Iterable[int], device: Device) 
     return states_bytes(optimizer, tensors, width=FP32_BYTES, device=device)
 
 
-@cache
-def flat_update_bytes(workload: Workload, part: int, device: Device) -> int:
-    """What the optimizer makes while it updates one part, its gradient aside."""
+def flat_update(workload: Workload, part: int, device: Device) -> Step:
+    """Return the update of one part of so many fp32 elements, its gradient aside."""
     settings = workload.settings.optimizer
-    return update_bytes(
+    return update_of(
         optimizers()[settings.name],
         flat_tensor(part),
         width=FP32_BYTES,
         weight_decay=settings.weight_decay,
         device=device,
     )
+
+
+@cache
+def flat_update_bytes(workload: Workload, part: int, device: Device) -> int:
+    """Return the most bytes that the optimizer makes while it updates one part."""
+    return flat_update(workload, part, device).num_bytes
 
 
 def flattened_bytes(elements: int, width: int, update: int) -> int:
@@ -141,16 +146,16 @@ class FlatStates(NamedTuple):
         return sum(block(each.flat * self.kinds.trainable) for each in self.partitions)
 
     @property
-    def optimizer_bytes(self) -> int:
+    def own_states_bytes(self) -> int:
+        """Bytes of the optimizer's own states for the rank's parts."""
         if self.offloaded:
             return 0
         parts = [each.part for each in self.partitions]
-        states = flat_states_bytes(self.workload, parts, self.device).on_device
-        return self.copies_bytes + states
+        return flat_states_bytes(self.workload, parts, self.device).on_device
 
     @property
     def copies_bytes(self) -> int:
-        """The rank's parts in fp32."""
+        """Bytes of the rank's parts in fp32."""
         if self.offloaded:
             return 0
         return sum(block(each.part * FP32_BYTES) for each in self.partitions)

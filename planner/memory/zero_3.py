@@ -85,15 +85,15 @@ class SlicedStates(NamedTuple):
         return block(self.trained_slices * self.kinds.trainable)
 
     @property
-    def optimizer_bytes(self) -> int:
+    def own_states_bytes(self) -> int:
+        """Bytes of the optimizer's own states for the rank's sub-groups."""
         if self.offload != "none":
             return 0
-        states = flat_states_bytes(self.workload, self.sub_groups, self.device).on_device
-        return states + self.copies_bytes
+        return flat_states_bytes(self.workload, self.sub_groups, self.device).on_device
 
     @property
     def copies_bytes(self) -> int:
-        """The rank's sub-groups in fp32."""
+        """Bytes of the rank's sub-groups in fp32."""
         if self.offload != "none" or not self.kinds.master:
             return 0
         return sum(block(size * FP32_BYTES) for size in self.sub_groups)

@@ -1,11 +1,11 @@
-"""Memory of a step under DeepSpeed, phase by phase: planner/memory/zero_1_2.py, zero3.py and
-gathered.py beside the micro-batch's own tensors."""
+"""Memory of a step under DeepSpeed, phase by phase: planner/memory/zero_1_2.py, zero_3.py and
+zero_3_gathering.py beside the micro-batch's own tensors."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, repeat
-from operator import add
 
 from planner.hardware.cluster import Device
+from planner.memory.buffers import Buffers, Moment, Place, pass_buffers
 from planner.memory.micro_batch import Amounts, MicroBatch, add_to
 from planner.memory.model_states import frozen_bytes
 from planner.memory.zero_1_2 import FlatStates, block, flat_states
@@ -13,24 +13,13 @@ from planner.memory.zero_3 import SlicedStates, sliced_states
 from planner.memory.zero_3_gathering import Gathered, gathered
 from planner.memory.zero_reductions import Reductions, reductions, scatter_copies
 from planner.plan.schema import ZeroSection
-from planner.plan.vocabulary import Part, Phase
+from planner.plan.vocabulary import Phase
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
 from planner.workload.workload import Workload
 
-Parts = dict[Part, int]
 
-
-def unshared_parts(alive: Amounts) -> Parts:
-    """What a micro-batch makes that ranks do not share."""
-    return {
-        "activations": alive["activations"],
-        "loss": alive["loss"],
-        "workspace": alive["workspace"],
-    }
-
-
-def zero_phases(
+def zero_moments(
     workload: Workload,
     layout: Layout,
     passes: MicroBatch,
@@ -39,9 +28,9 @@ def zero_phases(
     device: Device,
     *,
     loading: int,
-) -> dict[Phase, Parts]:
-    """Bytes by phase and part, workspaces of cuBLAS aside; ``loading`` are those that a load takes
-    beside weights that come whole to the device."""
+) -> dict[Phase, Moment]:
+    """Return the largest moment of each phase, workspaces of cuBLAS aside; ``loading`` are the
+    bytes that a load takes beside weights that come whole to the device."""
     if layout.zero_stage == 3:
         return _stage_3(workload, layout, passes, kinds, zero, device, loading)
     offloaded = layout.offload != "none"
@@ -49,59 +38,71 @@ def zero_phases(
         workload, layout.world_size, zero, kinds, offloaded=offloaded, device=device
     )
     weights = _weights(workload, states.weights_bytes, frozen_bytes(workload, kinds))
-    held: Parts = {
+    held: Buffers = {
         **weights,
-        "optimizer_states": states.optimizer_bytes,
-        "communication": states.held_buffer_bytes,
+        "master_copies": states.copies_bytes,
+        "optimizer_states": states.own_states_bytes,
+        "offload_buffer": states.held_buffer_bytes,
     }
     return {
         "load": _flat_load(states, weights, block(loading)),
         "forward": _pass(
             held,
             passes.forward,
-            gradients=_earlier(workload, layout, states),
-            communication=_waiting_buckets(layout, states),
+            "forward",
+            gradients=earlier_gradients(workload, layout, states),
+            more={"reduce_buckets": _waiting_buckets(layout, states)},
         ),
         "backward": _backward(workload, layout, states, held, passes),
-        "optimizer_step": {
-            **held,
-            "gradients": 0 if offloaded else states.gradients_bytes,
-            "workspace": states.step_bytes,
-        },
-        "save": held,
+        "optimizer_step": Moment(
+            {
+                **held,
+                "gradients": 0 if offloaded else states.gradients_bytes,
+                "update": states.step_bytes,
+            }
+        ),
+        "save": Moment(held),
     }
 
 
-def _flat_load(states: FlatStates, weights: Parts, loading: int) -> Parts:
-    """The larger of what loading takes beside the weights, and of DeepSpeed's setup."""
+def _flat_load(states: FlatStates, weights: Buffers, loading: int) -> Moment:
+    """Return the larger of what loading takes beside the weights, and of DeepSpeed's setup."""
     return _larger(
-        {**weights, "workspace": loading},
-        {
-            **weights,
-            "optimizer_states": states.copies_bytes,
-            "gradients": states.setup_bytes,
-            "communication": states.held_buffer_bytes,
-        },
+        Moment({**weights, "loading": loading}),
+        Moment(
+            {
+                **weights,
+                "master_copies": states.copies_bytes,
+                "setup_gradients": states.setup_bytes,
+                "offload_buffer": states.held_buffer_bytes,
+            }
+        ),
     )
 
 
-def _weights(workload: Workload, trained_bytes: int, frozen: int) -> Parts:
+def _weights(workload: Workload, trained_bytes: int, frozen: int) -> Buffers:
     if workload.method == "full":
-        return {"weights": trained_bytes}
-    return {"weights": frozen, "adapters": trained_bytes}
+        return {"trained_weights": trained_bytes}
+    return {"frozen_weights": frozen, "adapters": trained_bytes}
 
 
-def _pass(held: Parts, alive: Amounts, *, gradients: int, communication: int = 0) -> Parts:
-    return {
-        **held,
-        **unshared_parts(alive),
-        "gradients": gradients + alive["gradients"],
-        "communication": held["communication"] + communication,
-    }
+def _pass(
+    held: Buffers, alive: Amounts, place: Place, *, gradients: int, more: Buffers | None = None
+) -> Moment:
+    return Moment(
+        {
+            **held,
+            **pass_buffers(alive),
+            "gradients": gradients,
+            "new_gradients": alive["gradients"],
+            **(more or {}),
+        },
+        place,
+    )
 
 
-def _earlier(workload: Workload, layout: Layout, states: FlatStates) -> int:
-    """Gradients of micro-batches before the one that runs: ZeRO-1 adds them up whole."""
+def earlier_gradients(workload: Workload, layout: Layout, states: FlatStates) -> int:
+    """Return bytes of gradients of the micro-batches before: ZeRO-1 adds them up whole."""
     if layout.gradient_accumulation_steps == 1 or states.offloaded:
         return 0
     if layout.zero_stage == 1:
@@ -110,20 +111,21 @@ def _earlier(workload: Workload, layout: Layout, states: FlatStates) -> int:
 
 
 def _backward(
-    workload: Workload, layout: Layout, states: FlatStates, held: Parts, passes: MicroBatch
-) -> Parts:
-    """The largest of: the head, before a gradient is there, and each rank's way through the
-    layers, with the buckets and what it has reduced."""
-    earlier = _earlier(workload, layout, states)
-    waiting = _waiting_buckets(layout, states)
+    workload: Workload, layout: Layout, states: FlatStates, held: Buffers, passes: MicroBatch
+) -> Moment:
+    """Return the largest of: the head, before a gradient is there, and each rank's way through
+    the layers, with the buckets and what it has reduced."""
+    earlier = earlier_gradients(workload, layout, states)
+    waiting: Buffers = {"reduce_buckets": _waiting_buckets(layout, states)}
+    buckets: Buffers = {"reduce_buckets": states.buckets_bytes}
     return _larger(
-        _pass(held, passes.head_backward, gradients=earlier, communication=waiting),
+        _pass(held, passes.head_backward, "head_backward", gradients=earlier, more=waiting),
         *(
             _through_layers(
                 held,
                 passes,
-                _levels(earlier, rank),
-                [states.buckets_bytes + copy for copy in rank.copies],
+                gradient_levels(earlier, rank),
+                [{**buckets, "reduced_copy": copy} for copy in rank.copies],
             )
             for rank in reductions(
                 workload,
@@ -139,13 +141,13 @@ def _backward(
 
 
 def _through_layers(
-    held: Parts, passes: MicroBatch, gradients: Iterable[int], communication: Iterable[int]
-) -> Parts:
-    """The largest moment of the layers' backward pass, beside what each holds of its own."""
-    beside = list(zip(gradients, communication, strict=True))
+    held: Buffers, passes: MicroBatch, gradients: Iterable[int], more: Iterable[Buffers]
+) -> Moment:
+    """Return the largest moment of the layers' backward pass, beside what is held in each."""
+    beside = list(zip(gradients, more, strict=True))
     *before, _end = accumulate([layer.net_bytes for layer in passes.layers], initial=0)
     moments = [
-        total + layer.top_bytes + kept + sent
+        total + layer.top_bytes + kept + sum(sent.values())
         for total, layer, (kept, sent) in zip(before, passes.layers, beside, strict=True)
     ]
     place = moments.index(max(moments))
@@ -154,15 +156,15 @@ def _through_layers(
         add_to(alive, layer.net)
     add_to(alive, passes.layers[place].top)
     kept, sent = beside[place]
-    return _pass(held, alive, gradients=kept, communication=sent)
+    return _pass(held, alive, place, gradients=kept, more=sent)
 
 
-def _larger(*found: Parts) -> Parts:
-    return max(found, key=lambda parts: sum(parts.values()))
+def _larger(*moments: Moment) -> Moment:
+    return max(moments, key=lambda moment: moment.num_bytes)
 
 
-def _levels(start: int, rank: Reductions) -> Iterator[int]:
-    """What gradients hold in each stretch; what goes in one is there until its end."""
+def gradient_levels(start: int, rank: Reductions) -> Iterator[int]:
+    """Yield the bytes of gradients in each stretch; what goes in one is there until its end."""
     for gained, freed in zip(rank.gained, rank.freed, strict=True):
         yield start + gained
         start += gained - freed
@@ -182,22 +184,23 @@ def _stage_3(
     zero: ZeroSection,
     device: Device,
     loading: int,
-) -> dict[Phase, Parts]:
+) -> dict[Phase, Moment]:
     ranks = layout.world_size
     states = sliced_states(workload, ranks, zero, kinds, offload=layout.offload, device=device)
     quantized = workload.settings.quantization is not None
     frozen = frozen_bytes(workload, kinds) if quantized else states.weights_bytes
     weights = _weights(workload, states.trained_bytes, frozen)
-    held: Parts = {
+    held: Buffers = {
         **weights,
-        "optimizer_states": states.optimizer_bytes,
-        "communication": states.bucket_bytes + states.persistent_bytes,
+        "master_copies": states.copies_bytes,
+        "optimizer_states": states.own_states_bytes,
+        "reduce_buckets": states.bucket_bytes,
+        "persistent": states.persistent_bytes,
     }
     whole = gathered(
         workload, ranks, zero, checkpointing=layout.activation_checkpointing, width=kinds.compute
     )
     copies = scatter_copies(workload, ranks, zero, kinds)
-    to_save = max(states.persistent_bytes, states.largest_gathered_bytes)
     return {
         "load": _stage_3_load(
             states,
@@ -207,56 +210,66 @@ def _stage_3(
         ),
         **_stage_3_passes(held, passes, states, whole, copies),
         "optimizer_step": _stage_3_step(states, held),
-        "save": {
-            **held,
-            "gradients": states.gradients_bytes,
-            "communication": states.bucket_bytes + to_save,
-        },
+        "save": Moment(
+            {
+                **held,
+                "gradients": states.gradients_bytes,
+                "persistent": 0,
+                "saved_parameter": max(states.persistent_bytes, states.largest_gathered_bytes),
+            }
+        ),
     }
 
 
-def _stage_3_load(states: SlicedStates, weights: Parts, whole_bytes: int, loading: int) -> Parts:
-    """The largest of the load, of a parameter whole where they are sharded, and of two moments of
-    the setup."""
+def _stage_3_load(states: SlicedStates, weights: Buffers, whole_bytes: int, loading: int) -> Moment:
+    """Return the largest of the load, of a parameter whole where they are sharded, and of two
+    moments of the setup."""
     copies = states.copies_bytes
     return _larger(
-        {**weights, "communication": whole_bytes, "workspace": loading},
-        {**weights, "optimizer_states": copies + states.setup_bytes},
-        {
-            **weights,
-            "optimizer_states": copies,
-            "gradients": states.gradients_bytes,
-            "communication": states.bucket_bytes + states.largest_trained_bytes,
-        },
+        Moment({**weights, "loaded_parameter": whole_bytes, "loading": loading}),
+        Moment({**weights, "master_copies": copies, "setup_copy": states.setup_bytes}),
+        Moment(
+            {
+                **weights,
+                "master_copies": copies,
+                "gradients": states.gradients_bytes,
+                "reduce_buckets": states.bucket_bytes,
+                "hooked_parameter": states.largest_trained_bytes,
+            }
+        ),
     )
 
 
 def _stage_3_passes(
-    held: Parts, passes: MicroBatch, states: SlicedStates, whole: Gathered, copies: Sequence[int]
-) -> dict[Phase, Parts]:
-    """Forward and backward beside what is gathered at the time."""
+    held: Buffers, passes: MicroBatch, states: SlicedStates, whole: Gathered, copies: Sequence[int]
+) -> dict[Phase, Moment]:
+    """Return forward and backward beside what is gathered at the time."""
 
-    def during(alive: Amounts, whole_bytes: int) -> Parts:
-        return _pass(held, alive, gradients=states.gradients_bytes, communication=whole_bytes)
+    def during(alive: Amounts, place: Place, whole_bytes: int) -> Moment:
+        more: Buffers = {"gathered": whole_bytes}
+        return _pass(held, alive, place, gradients=states.gradients_bytes, more=more)
 
-    in_backward = whole.in_backward(len(passes.layers) - 1)
-    reduced = [max(copy, states.passing_bytes) for copy in copies]
-    in_layers = _through_layers(
-        held, passes, repeat(states.gradients_bytes, len(copies)), map(add, in_backward, reduced)
-    )
+    more: list[Buffers] = [
+        {"gathered": whole_bytes, "reduced_copy": max(copy, states.passing_bytes)}
+        for whole_bytes, copy in zip(whole.in_backward(len(passes.layers) - 1), copies, strict=True)
+    ]
+    in_layers = _through_layers(held, passes, repeat(states.gradients_bytes, len(copies)), more)
     return {
         "forward": _larger(
-            during(passes.layers_forward, whole.forward), during(passes.forward, whole.head)
+            during(passes.layers_forward, "layers_forward", whole.forward),
+            during(passes.forward, "forward", whole.head),
         ),
-        "backward": _larger(during(passes.head_backward, whole.head), in_layers),
+        "backward": _larger(during(passes.head_backward, "head_backward", whole.head), in_layers),
     }
 
 
-def _stage_3_step(states: SlicedStates, held: Parts) -> Parts:
-    """Persistent parameters are gathered again when the last sub-group is done."""
-    return {
-        **held,
-        "communication": states.bucket_bytes,
-        "gradients": states.gradients_bytes,
-        "workspace": max(states.step_bytes, states.persistent_bytes),
-    }
+def _stage_3_step(states: SlicedStates, held: Buffers) -> Moment:
+    """Return the update; persistent parameters are gathered again after the last sub-group."""
+    return Moment(
+        {
+            **held,
+            "persistent": 0,
+            "gradients": states.gradients_bytes,
+            "update": max(states.step_bytes, states.persistent_bytes),
+        }
+    )

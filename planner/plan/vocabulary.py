@@ -64,7 +64,9 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 
 METHODS: tuple[Method, ...] = ("qlora", "lora", "full")
-"""Leanest first."""
+"""All methods, the leanest first."""
+METHOD_NAMES: dict[Method, str] = {"qlora": "QLoRA", "lora": "LoRA", "full": "full"}
+"""The methods as sentences name them."""
 
 
 ZERO_STAGE: dict[Strategy, ZeroStage] = {

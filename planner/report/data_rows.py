@@ -1,8 +1,8 @@
-"""What the report and the document say of the data. Computes nothing but words."""
+"""What the report and the document say about the data. Computes nothing but words."""
 
 from typing import Any
 
-from planner.base.units import format_duration
+from planner.base.units import format_duration, format_share
 from planner.datasets.token_lengths import QUANTILES
 from planner.datasets.training_data import KnownData, TrainingData
 from planner.decision.epochs import Epochs, epochs_of
@@ -13,8 +13,8 @@ Row = tuple[str, str]
 
 
 def data_rows(chosen: Candidate, data: TrainingData | None, packed: PackedWay | None) -> list[Row]:
-    """Name and text of each line; none where the plan is for no data yet. ``packed`` is the other
-    way, where it pays."""
+    """Return name and text of each line; none without data. ``packed`` is the packed way, where it
+    pays."""
     if data is None:
         return []
     if data.known is None:
@@ -33,7 +33,7 @@ def data_rows(chosen: Candidate, data: TrainingData | None, packed: PackedWay | 
 def data_document(
     chosen: Candidate, data: TrainingData | None, packed: PackedWay | None
 ) -> dict[str, Any] | None:
-    """As the report, for machines."""
+    """Return the same as plain data; None without data."""
     if data is None:
         return None
     if data.known is None:
@@ -58,7 +58,7 @@ def _packed_run_time_s(packed: PackedWay | None, data: KnownData) -> float | Non
 
 
 def run_time_s(chosen: Candidate, data: TrainingData | None) -> float | None:
-    """Of all epochs, where the data are known."""
+    """Return the seconds of all epochs; None where the data are unknown."""
     known = None if data is None else data.known
     return None if known is None else epochs_of(chosen, known).run_time_s
 
@@ -67,8 +67,9 @@ def _data_line(data: KnownData) -> str:
     half, most, nearly, longest = (data.lengths.quantile(share) for share in QUANTILES)
     sampled = "" if data.all_read else f" (of {data.lengths.num_records:,} drawn at random)"
     return (
-        f"{data.name} ({data.formats}), {data.num_samples:,} samples an epoch; tokens{sampled}: "
-        f"half have at most {half:,}, 90 % {most:,}, 99 % {nearly:,}, the longest {longest:,}"
+        f"{data.name} ({data.formats}), {data.num_samples:,} samples per epoch; tokens{sampled}: "
+        f"half have at most {half:,}, 90 % at most {most:,}, 99 % at most {nearly:,}, "
+        f"the longest {longest:,}"
     )
 
 
@@ -76,17 +77,16 @@ def _length_line(data: KnownData, found: Epochs) -> str:
     length = f"{found.sequence_length:,} tokens"
     if not found.num_truncated:
         return f"{length} hold every sample whole"
-    share = found.num_truncated / data.num_samples
+    share = format_share(found.num_truncated / data.num_samples, 1)
     about = "" if data.all_read else "about "
-    many = "1 sample is" if found.num_truncated == 1 else f"{found.num_truncated:,} samples are"
-    return (
-        f"{length}: {about}{many} cut ({share:.1%}) and lose{'s' * (found.num_truncated == 1)} "
-        f"{about}{found.tokens_lost:,} tokens"
-    )
+    many, lose = f"{found.num_truncated:,} samples are", "lose"
+    if found.num_truncated == 1:
+        many, lose = "1 sample is", "loses"
+    return f"{length}: {about}{many} cut ({share}) and {lose} {about}{found.tokens_lost:,} tokens"
 
 
 def _padding_line(found: Epochs, packed: PackedWay | None, data: KnownData) -> str:
-    share = f"{found.padding_share:.0%} of the computed tokens are padding"
+    share = f"{format_share(found.padding_share)} of the computed tokens are padding"
     if found.packed:
         return f"packed into {found.num_rows:,} rows; {share}"
     if not found.packing_pays:

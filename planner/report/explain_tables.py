@@ -1,71 +1,69 @@
-"""The tables of ``plan --explain``. Takes finished results, computes nothing but their layout."""
+"""The tables of ``plan --explain``: a formula for each part, and the tensors of a micro-batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from planner.base.units import MIB
 from planner.decision.choose import Decision
-from planner.plan.vocabulary import PARTS
-from planner.report.formulas import AliveTensors, Formula, alive_at_the_peak, formulas
+from planner.plan.vocabulary import PARTS, PHASES, Phase
+from planner.report.explain.explained import Explained
+from planner.report.explain.formulas import Formula, formulas, managed_memory
+from planner.report.explain.ledger import AliveTensors, Ledger
+from planner.report.explain.terms import Term
+from planner.report.prose import Prose
 from planner.report.tables import plain_table
-from planner.report.zero_formulas import Moment, Term, deepspeed_moments
 from planner.search.between_steps import BetweenSteps, between_steps
 
 SHOWN = 30
+"""Kinds of tensors that have a row of their own; the smaller ones share the last row."""
 
 
 def explanation(decision: Decision) -> Group:
-    """Every part that a step always holds by its formula, and every tensor beside them."""
-    chosen = decision.chosen
-    parts: list[RenderableType] = [
-        _formulas(formulas(chosen)),
-        Text(""),
-        *_deepspeed(deepspeed_moments(chosen)),
-        _tensors(alive_at_the_peak(chosen)),
-        Text(""),
-        _between_steps(between_steps(chosen)),
-        Text(""),
+    """Return the tables behind the memory report of the chosen plan."""
+    plan = Explained(decision.chosen)
+    tables = [
+        _formulas(formulas(plan), managed_memory(plan)),
+        *([_tensors(plan.ledgers)] if plan.ledgers else []),
+        _between_steps(between_steps(decision.chosen)),
     ]
-    return Group(*parts)
+    return Group(*(each for table in tables for each in (table, Text(""))))
 
 
-def _formulas(rows: Sequence[Formula]) -> RenderableType:
-    table = plain_table("What a step always holds")
+def _formulas(rows: Sequence[Formula], managed: Term | None) -> RenderableType:
+    table = plain_table("What each part is made of")
     table.add_column("part", no_wrap=True)
     table.add_column("MiB", justify="right", no_wrap=True)
-    table.add_column("formula, and its source", overflow="fold")
+    table.add_column("in which phases, by which formula, and its source", overflow="fold")
+    part = ""
     for row in rows:
-        text = Text.assemble(row.formula, "\n", (row.source, "dim"))
-        table.add_row(row.part, _mib(row.num_bytes), text)
+        title = "" if row.part == part else row.part.replace("_", " ")
+        part = row.part
+        table.add_row(title, Text(_mib(row.num_bytes), style="bold"), _phases(row.phases))
+        for size, text in _lines(row.terms):
+            table.add_row("", size, Prose(text))
+        table.add_row("", "", Prose("\n".join(row.sources), "dim"))
+    if managed is not None:
+        name = "beside the parts, in CUDA managed memory"
+        table.add_row("managed memory", Text(_mib(managed.num_bytes), style="bold"), name)
+        table.add_row("", "", Prose(managed.text))
+        table.add_row("", "", Prose(managed.source, "dim"))
     return table
 
 
-def _deepspeed(rows: Sequence[Moment]) -> list[RenderableType]:
-    """Nothing where DeepSpeed does not run."""
-    rows = [row for row in rows if row.phase != "optimizer_step"]
-    if not rows:
-        return []
-    table = plain_table("What DeepSpeed holds at the largest moment of the other phases")
-    table.add_column("phase", no_wrap=True)
-    table.add_column("part", no_wrap=True)
-    table.add_column("MiB", justify="right", no_wrap=True)
-    table.add_column("terms, and their source", overflow="fold")
-    phase = ""
-    for row in rows:
-        text = Text.assemble(_terms(row.terms), "\n", (row.source, "dim"))
-        title = "" if row.phase == phase else row.phase.replace("_", " ")
-        phase = row.phase
-        table.add_row(title, row.part.replace("_", " "), _mib(row.num_bytes), text)
-    return [table, Text("")]
+def _phases(phases: Sequence[Phase]) -> str:
+    if len(phases) == len(PHASES):
+        return "every phase"
+    return ", ".join(phase.replace("_", " ") for phase in phases)
 
 
-def _terms(terms: Sequence[Term]) -> str:
-    """Each with its own size, where there are several."""
-    if len(terms) == 1:
-        return terms[0][0]
-    return "\n".join(f"{_mib(num_bytes)} {words}" for words, num_bytes in terms)
+def _lines(terms: Sequence[Term]) -> Iterator[tuple[str, str]]:
+    """Yield the size and the formula of each term; a size of its own only where there are
+    several."""
+    for number, term in enumerate(terms):
+        size = _mib(term.num_bytes) if len(terms) > 1 else ""
+        yield size, f"+ {term.text}" if number else term.text
 
 
 def _between_steps(found: BetweenSteps) -> RenderableType:
@@ -87,18 +85,24 @@ def _between_steps(found: BetweenSteps) -> RenderableType:
     return table
 
 
-def _tensors(rows: Sequence[AliveTensors]) -> RenderableType:
-    table = plain_table("Tensors at the largest moment of a micro-batch")
+def _tensors(ledgers: Mapping[Phase, Ledger]) -> RenderableType:
+    """Return the tensors of each pass, a column each, by what they are largest in."""
+    table = plain_table("Tensors of a micro-batch, at the largest moment of each phase")
     table.add_column("part", no_wrap=True)
-    table.add_column("MiB", justify="right", no_wrap=True)
+    for phase in ledgers:
+        table.add_column(f"{phase} MiB", justify="right", no_wrap=True)
     table.add_column("tensors", justify="right", no_wrap=True)
     table.add_column("what it is", overflow="fold")
-    for row in rows[:SHOWN]:
-        table.add_row(row.owner, _mib(row.num_bytes), f"{row.count:,}", row.name)
-    if len(rows) > SHOWN:
-        rest = rows[SHOWN:]
-        total, count = sum(row.num_bytes for row in rest), sum(row.count for row in rest)
-        table.add_row("", _mib(total), f"{count:,}", f"{len(rest)} smaller kinds")
+    rows = _by_tensor(ledgers)
+    for there in rows[:SHOWN]:
+        table.add_row(*_tensor_cells(there, ledgers))
+    rest = rows[SHOWN:]
+    if rest:
+        sizes = [
+            sum(there[phase].num_bytes for there in rest if phase in there) for phase in ledgers
+        ]
+        count = sum(_count(there) for there in rest)
+        table.add_row("", *map(_mib, sizes), f"{count:,}", f"{len(rest)} smaller kinds")
     table.caption = (
         "made and kept as transformers' forward code does (planner/forward, planner/tape)"
     )
@@ -106,5 +110,33 @@ def _tensors(rows: Sequence[AliveTensors]) -> RenderableType:
     return table
 
 
+Tensors = Mapping[Phase, AliveTensors]
+"""The tensors of one name and owner, in the phases where they are alive."""
+
+
+def _by_tensor(ledgers: Mapping[Phase, Ledger]) -> list[Tensors]:
+    """Return the tensors of all phases by name, those that are largest in any phase first."""
+    found: dict[tuple[str, str], dict[Phase, AliveTensors]] = {}
+    for phase, ledger in ledgers.items():
+        for tensors in ledger:
+            found.setdefault((tensors.owner, tensors.name), {})[phase] = tensors
+    return sorted(found.values(), key=lambda there: -max(x.num_bytes for x in there.values()))
+
+
+def _tensor_cells(there: Tensors, phases: Mapping[Phase, Ledger]) -> Iterator[str]:
+    any_phase = next(iter(there.values()))
+    yield any_phase.owner
+    for phase in phases:
+        yield _mib(there[phase].num_bytes) if phase in there else "-"
+    yield f"{_count(there):,}"
+    yield any_phase.name
+
+
+def _count(there: Tensors) -> int:
+    return max(tensors.count for tensors in there.values())
+
+
 def _mib(num_bytes: int) -> str:
-    return f"{num_bytes / MIB:,.1f}"
+    """Return mebibytes; what is less than a tenth says so."""
+    text = f"{num_bytes / MIB:,.1f}"
+    return "<0.1" if num_bytes and text == "0.0" else text

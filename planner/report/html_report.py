@@ -1,4 +1,4 @@
-"""The report as one HTML page: a letter for each of the terminal's, and nothing from outside."""
+"""The report as one HTML page: the terminal's letters, and nothing loaded from outside."""
 
 import io
 from html import escape
@@ -51,7 +51,7 @@ MARK = "<!-- digest: "
 
 
 def html_page(title: str, content: RenderableType) -> str:
-    """As wide as a phone: its letters shrink until a line fits."""
+    """Return a page as wide as a phone: its letters shrink until a line fits."""
     console = Console(
         record=True,
         file=io.StringIO(),
@@ -71,12 +71,13 @@ def html_page(title: str, content: RenderableType) -> str:
 
 
 def is_untouched(text: str) -> bool:
-    """Whether the text is a page exactly as it was written."""
+    """Return whether the text is a page exactly as it was written."""
     body, mark, end = text.rpartition(MARK)
     return bool(mark) and end == f"{digest(body)} -->\n"
 
 
 def page_file(path: Path, *, force: bool) -> OutputFile:
+    """Return the file of ``--html``, which replaces no other file unless ``force`` is set."""
     return OutputFile(
         option="--html", path=path, noun="a report", is_untouched=is_untouched, force=force
     )

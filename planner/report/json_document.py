@@ -1,4 +1,4 @@
-"""The ``--json`` document: the plan, its prediction in full, and the ways not taken."""
+"""The ``--json`` document: the plan, its prediction in full, and the alternatives."""
 
 from dataclasses import asdict
 from typing import Any
@@ -20,7 +20,7 @@ from planner.search.candidate import Candidate
 
 
 def document(decision: Decision, plan: Plan) -> dict[str, Any]:
-    """Everything the report shows, as plain data; bytes are integers."""
+    """Return everything the report shows, as plain data; bytes are integers."""
     return {
         "schema_version": SCHEMA_VERSION,
         "plan": to_builtins(plan),
@@ -91,7 +91,7 @@ def _hardware(cluster: Cluster) -> dict[str, Any]:
 
 
 def _pair(pair: PairReading, chosen: Selection) -> dict[str, Any]:
-    """One direction, by the slower end; PCIe where NVLink does not join the two."""
+    """Return one pair's rate in one direction, by the slower end; PCIe without NVLink."""
     ends = [each for each in chosen.found if each.device.index in (pair.one, pair.other)]
     rates = [
         nvlink_bytes_per_s(end, pair.nvlinks) if pair.nvlinks else end.pcie_bytes_per_s
@@ -103,7 +103,7 @@ def _pair(pair: PairReading, chosen: Selection) -> dict[str, Any]:
 
 
 def machine_document(cluster: Cluster) -> dict[str, Any] | None:
-    """All that was read of the machine, and what follows from it; nothing for a card named."""
+    """Return all that was read of the machine and what follows; None for a card by name."""
     machine = cluster.machine
     if machine is None:
         return None

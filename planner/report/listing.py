@@ -1,4 +1,4 @@
-"""What presets there are: as records, and the same as a table."""
+"""The presets of one kind: as records, and the same as a table."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,13 +18,13 @@ Record = dict[str, Any]
 
 
 def listed(kind: Kind) -> list[Record]:
-    """Every preset of one kind, by name."""
+    """Return every preset of one kind, by name."""
     records = {"models": _models, "gpus": _gpus, "recipes": _recipes}
     return list(records[kind]())
 
 
 def listing(kind: Kind) -> RenderableType:
-    """A line each, for people."""
+    """Return a table with a row for each preset."""
     records = listed(kind)
     if kind == "models":
         table = _table(records, "model", "parameters", "hub id")
@@ -48,7 +48,7 @@ def listing(kind: Kind) -> RenderableType:
 
 
 def _table(records: list[Record], *columns: str) -> Table:
-    """Names, in the first column, are never cut."""
+    """Return a table whose first column, the names, is never cut."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         table.add_column(

@@ -1,87 +1,105 @@
-"""What the report and the JSON document say of speed."""
+"""What the report and the JSON document say about speed."""
 
 from typing import Any
 
 from msgspec import to_builtins
 
-from planner.base.units import format_count, format_duration
+from planner.base.units import format_duration, format_rate, format_share
 from planner.hardware.network import networks
 from planner.search.candidate import Candidate
-from planner.speed.bottleneck import bottleneck_text
+from planner.speed.bottleneck import Bottleneck
 from planner.speed.throughput import MILLION, RunCost, Throughput
 
 Row = tuple[str, str]
 PARTS = {
-    "products": "products_s",
+    "matmul": "products_s",
     "memory-bound kernels": "elementwise_s",
-    "unpacking weights": "dequantize_s",
-    "launches": "launch_s",
-    "update": "update_s",
-    "communication": "exposed_communication_s",
+    "dequantization": "dequantize_s",
+    "kernel launches": "launch_s",
+    "optimizer update": "update_s",
+    "exposed communication": "exposed_communication_s",
     "offload": "offload_s",
 }
+"""The parts of a step's time, and the field of ``StepTime`` that has each one's seconds."""
+LIMITS = {
+    "compute": "matmul",
+    "communication": "exposed communication",
+    "host": "kernel launches, which the host makes more slowly than kernels end",
+    "update": "the optimizer's update",
+    "offload": "offloaded states and the host's update",
+    "dequantization": "dequantization",
+    "memory": "memory bandwidth",
+}
+"""The names of what a step waits for."""
 SHOWN_FROM = 0.005
 """Share of a step below which a part is left out."""
 
 
 def speed_rows(candidate: Candidate, price_per_gpu_hour: float | None) -> list[Row]:
-    """Name and text of each line, the first named, the others below it."""
-    told = candidate.throughput
-    if told is None:
+    """Return name and text of each line; a line without a name belongs to the one above."""
+    speed = candidate.throughput
+    if speed is None:
         return [("Speed", "unknown: no published rates for this device")]
-    each = ""
-    if told.ranks > 1:
-        each = f", {format_count(told.tokens_per_second_per_gpu)} on each GPU"
-    ratio = told.ratio
+    per_gpu = ""
+    if speed.ranks > 1:
+        per_gpu = f", {format_rate(speed.tokens_per_second_per_gpu)} per GPU"
+    ratio = speed.ratio
     return [
         (
             "Speed",
-            f"{format_duration(told.step.total_s)} a step ({format_duration(told.low_s)} to "
-            f"{format_duration(told.high_s)}), {format_count(told.tokens_per_second)} tokens/s"
-            f"{each}; MFU {_percent(told.mfu)}, HFU {_percent(told.hfu)}",
+            f"{format_duration(speed.step.total_s)} per step ({format_duration(speed.low_s)} to "
+            f"{format_duration(speed.high_s)}), {format_rate(speed.tokens_per_second)} tokens/s"
+            f"{per_gpu}; MFU {format_share(speed.mfu)}, HFU {format_share(speed.hfu)}",
         ),
-        ("", _parts(told)),
+        ("", _parts(speed)),
         (
             "",
             f"measured over predicted {ratio.low:.2f} to {ratio.high:.2f} ({ratio.runs} "
-            f"published runs on one GPU{_untested(candidate, told)})",
+            f"published runs on one GPU{_untested(candidate, speed)})",
         ),
-        ("Limited by", bottleneck_text(told.bottleneck)),
-        ("A million", _cost(told.cost(MILLION, price_per_gpu_hour))),
+        ("Limited by", _limit(speed.bottleneck)),
+        ("Per 1M tokens", _cost(speed.cost(MILLION, price_per_gpu_hour))),
     ]
 
 
-def _untested(candidate: Candidate, told: Throughput) -> str:
-    """What those runs say nothing of."""
+def _untested(candidate: Candidate, speed: Throughput) -> str:
+    """Return what of the candidate those runs do not cover."""
     beyond = []
-    if told.ranks > 1:
-        beyond.append("links")
+    if speed.ranks > 1:
+        beyond.append("communication")
     if candidate.layout.offload != "none":
-        beyond.append("the host")
-    return f"; none of them tests {' or '.join(beyond)}" if beyond else ""
+        beyond.append("offload")
+    return f"; none covers {' or '.join(beyond)}" if beyond else ""
 
 
-def _parts(told: Throughput) -> str:
-    step = told.step
+def _limit(limit: Bottleneck) -> str:
+    """
+    >>> _limit(Bottleneck("compute", 0.7, ""))
+    'matmul, 70 % of a step: the card is well used'
+    """
+    share = format_share(limit.share)
+    return f"{LIMITS[limit.name]}, {share} of a step: {limit.help or 'the card is well used'}"
+
+
+def _parts(speed: Throughput) -> str:
+    step = speed.step
     shares = {name: getattr(step, field) / step.total_s for name, field in PARTS.items()}
-    shown = [f"{name} {_percent(share)}" for name, share in shares.items() if share >= SHOWN_FROM]
+    shown = [
+        f"{name} {format_share(share)}" for name, share in shares.items() if share >= SHOWN_FROM
+    ]
     hidden = step.hidden_communication_s / step.total_s
     if hidden >= SHOWN_FROM:
-        shown.append(f"beside them hidden communication {_percent(hidden)}")
+        shown.append(f"communication hidden behind them {format_share(hidden)}")
     return ", ".join(shown)
 
 
 def _cost(cost: RunCost) -> str:
-    parts = [f"tokens take {format_duration(cost.seconds)}"]
+    parts = [format_duration(cost.seconds)]
     if cost.kilowatt_hours is not None:
         parts.append(f"at most {_figure(cost.kilowatt_hours)} kWh at the cards' power limit")
     if cost.price is not None:
         parts.append(f"{_figure(cost.price)} at the price given")
     return ", ".join(parts)
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}".replace("%", " %")
 
 
 def _figure(number: float) -> str:
@@ -95,31 +113,31 @@ def _figure(number: float) -> str:
 
 
 def speed_document(candidate: Candidate, price_per_gpu_hour: float | None) -> dict[str, Any] | None:
-    """Everything that the lines above say, as plain data; seconds are of an optimizer step."""
-    told = candidate.throughput
-    if told is None:
+    """Return the same as plain data, seconds per optimizer step; None without published rates."""
+    speed = candidate.throughput
+    if speed is None:
         return None
-    cost, step = told.cost(MILLION, price_per_gpu_hour), told.step
+    cost, step = speed.cost(MILLION, price_per_gpu_hour), speed.step
     cluster = candidate.cluster
     return {
-        "low_step_time_s": told.low_s,
-        "high_step_time_s": told.high_s,
-        "measured_over_predicted": to_builtins(told.ratio),
-        "tokens_per_second_per_gpu": told.tokens_per_second_per_gpu,
-        "mfu": told.mfu,
-        "hfu": told.hfu,
+        "low_step_time_s": speed.low_s,
+        "high_step_time_s": speed.high_s,
+        "measured_over_predicted": to_builtins(speed.ratio),
+        "tokens_per_second_per_gpu": speed.tokens_per_second_per_gpu,
+        "mfu": speed.mfu,
+        "hfu": speed.hfu,
         "parts_s": {field.removesuffix("_s"): getattr(step, field) for field in PARTS.values()},
         "hidden_communication_s": step.hidden_communication_s,
         "limited_by": {
-            "name": told.bottleneck.name,
-            "share": told.bottleneck.share,
-            "help": told.bottleneck.help or None,
+            "name": speed.bottleneck.name,
+            "share": speed.bottleneck.share,
+            "help": speed.bottleneck.help or None,
         },
         "per_million_tokens": {
             "seconds": cost.seconds,
             "kilowatt_hours": cost.kilowatt_hours,
             "price": cost.price,
         },
-        "watts_per_gpu": told.watts_per_gpu,
+        "watts_per_gpu": speed.watts_per_gpu,
         "network": (cluster.network or networks().reference) if cluster.num_nodes > 1 else None,
     }

@@ -1,4 +1,4 @@
-"""How every table of ours looks: a bold title at the left, one rule, no frame."""
+"""How every table of the report looks: a bold title at the left, one rule, no frame."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,11 @@ from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 
+from planner.report.prose import Prose
+
 
 def plain_table(title: str) -> Table:
+    """Return a table without rows and columns."""
     return Table(
         title=title,
         title_justify="left",
@@ -19,10 +22,10 @@ def plain_table(title: str) -> Table:
 
 
 def facts(rows: Sequence[tuple[str, RenderableType]]) -> Table:
-    """Names at the left, what they are at the right."""
+    """Return rows of a name at the left and a value at the right; strings wrap as prose."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True, min_width=13)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, Prose(value) if isinstance(value, str) else value)
     return table

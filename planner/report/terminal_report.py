@@ -1,16 +1,17 @@
-"""Tables for people. Takes finished results, computes nothing but their layout."""
+"""The report for people. Takes finished results and computes nothing but their layout."""
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from planner.base.units import MIB, format_count, format_gib
+from planner.base.units import MIB, format_count, format_gib, format_rate, short_gib
 from planner.decision.choose import Decision
 from planner.memory.device_memory import overheads
 from planner.models.traced_model import TracedSpec
-from planner.plan.vocabulary import PARTS, PHASES, Phase
+from planner.plan.vocabulary import METHOD_NAMES, PARTS, PHASES, Phase
 from planner.report.data_rows import data_rows
 from planner.report.machine_report import machine_section, shortage
+from planner.report.prose import Prose
 from planner.report.recipe_changes import changes
 from planner.report.speed_rows import speed_rows
 from planner.report.tables import facts, plain_table
@@ -42,14 +43,14 @@ METHOD_TITLES = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
 
 
 def report(decision: Decision, *, width: int, next_steps: list[str]) -> Group:
-    """The whole report, top to bottom, for a terminal of ``width`` columns."""
+    """Return the whole report, top to bottom, for a terminal of ``width`` columns."""
     parts: list[RenderableType] = [
         machine_section(decision.request.cluster),
         _plan(decision),
         _memory(decision),
         _against_the_card(decision, width),
         _costs(decision),
-        _alternatives(decision),
+        *([_alternatives(decision)] if decision.alternatives else []),
         *([what_if_section(decision)] if decision.what_if is not None else []),
     ]
     last: list[tuple[str, RenderableType]] = []
@@ -61,6 +62,7 @@ def report(decision: Decision, *, width: int, next_steps: list[str]) -> Group:
 
 
 def print_report(console: Console, decision: Decision, next_steps: list[str]) -> None:
+    """Print the report as wide as the console."""
     console.print(report(decision, width=console.width, next_steps=next_steps))
 
 
@@ -70,30 +72,30 @@ def _plan(decision: Decision) -> Table:
     params = format_count(model.spec.num_params)
     trained = format_count(chosen.workload.trainable_params)
     rows: list[tuple[str, RenderableType]] = [
-        ("Model", f"{model.name}, {params} parameters, {trained} of them trained"),
-        ("Plan", Text(_headline(chosen), style="bold green")),
+        ("Model", f"{model.name}, {params} parameters, {trained} trained"),
+        ("Plan", Prose(_headline(chosen), "bold green")),
         ("", _batch_line(chosen)),
         *_optimizer_line(decision),
-        ("Why", decision.why + (" (tight)" if decision.tight else "")),
+        (f"Why {METHOD_NAMES[chosen.method]}", decision.why),
         *_recipe(decision),
     ]
     if isinstance(model.spec, TracedSpec):
-        traced = "memory is that of traced steps; speed counts every matrix once a token"
-        rows.append(("Note", Text(f"No formulas for {model.spec.model_type}: {traced}")))
+        traced = "memory is that of traced steps; speed counts every matrix once per token"
+        rows.append(("Note", f"No formulas for {model.spec.model_type}: {traced}"))
     if chosen.workload.experts_note is not None:
-        rows.append(("Note", Text(chosen.workload.experts_note)))
+        rows.append(("Note", chosen.workload.experts_note))
     if model.native_class is None:
         warning = "transformers builds this model from remote code only: launch will not train it"
-        rows.append(("Note", Text(warning, style="yellow")))
+        rows.append(("Note", Prose(warning, "yellow")))
     return facts(rows)
 
 
 def _recipe(decision: Decision) -> list[tuple[str, RenderableType]]:
-    """Whose settings these are, and what of them is the machine's."""
+    """Return whose settings these are, and which of them are changed for the machine."""
     recipe = decision.request.recipe
     if recipe is None:
         return []
-    sentences = "; ".join(changes(recipe, decision.chosen))
+    sentences = "; ".join(changes(decision.request, recipe, decision.chosen))
     changed = f". Changed: {sentences}" if sentences else ""
     return [("Recipe", f"{recipe.name} ({recipe.source.title}){changed}")]
 
@@ -110,7 +112,7 @@ def _headline(chosen: Candidate) -> str:
 
 
 def _optimizer_line(decision: Decision) -> list[tuple[str, RenderableType]]:
-    """Where it is not the recipe's; what else the recipe says of it still holds."""
+    """Return the optimizer where an option names it; its other settings stay the recipe's."""
     if decision.request.optimizer is None:
         return []
     rate = decision.chosen.workload.settings.optimizer.learning_rate
@@ -129,7 +131,7 @@ def _batch_line(chosen: Candidate) -> str:
     return (
         f"micro-batch {layout.micro_batch_size} x accumulation "
         f"{layout.gradient_accumulation_steps}{ranks} = global batch {layout.global_batch_size}, "
-        f"{chosen.workload.settings.sequence_length:,} tokens a sample"
+        f"{chosen.workload.settings.sequence_length:,} tokens per sample"
     )
 
 
@@ -157,7 +159,7 @@ def _memory(decision: Decision) -> Table:
 
 
 def _cell(num_bytes: int) -> str:
-    """Nothing is a dash; less than a hundredth is said to be so."""
+    """Return GiB; zero is a dash, and less than a hundredth says so."""
     if num_bytes == 0:
         return "-"
     text = format_gib(num_bytes)
@@ -165,30 +167,32 @@ def _cell(num_bytes: int) -> str:
 
 
 def _against_the_card(decision: Decision, width: int) -> Table:
-    memory = decision.chosen.memory
-    budget = decision.request.budget_bytes
-    accelerator = decision.request.cluster.accelerator
-    range_text = (
-        f"low {format_gib(memory.low_bytes)}   expected {format_gib(memory.device_used_bytes)}"
-        f"   high {format_gib(memory.high_bytes)} GiB"
+    memory, budget = decision.chosen.memory, decision.request.budget_bytes
+    on_cpu = decision.request.cluster.device == "cpu"
+    expected, low, high = map(
+        short_gib, (memory.device_used_bytes, memory.low_bytes, memory.high_bytes)
     )
-    spare = format_gib(budget - memory.high_bytes)
-    against = (
-        f"{format_gib(budget)} GiB usable of {format_gib(accelerator.capacity_bytes)}; "
-        f"{spare} GiB to spare at the high end"
-    )
+    usage = f"{expected} GiB" if on_cpu else f"{expected} GiB expected, {low} to {high}"
     rows: list[tuple[str, RenderableType]] = [
-        ("In use", Text(range_text, style="bold")),
+        ("Memory" if on_cpu else "GPU memory", Prose(usage, "bold")),
         ("", _bar(memory.low_bytes, memory.high_bytes, budget, min(width, 100) - 18)),
-        ("Of", against),
+        ("Capacity", _capacity(decision)),
     ]
-    if decision.request.cluster.device == "cuda":
-        rows.append(("", Text(_range_source(decision), style="dim")))
+    if not on_cpu:
+        rows.append(("", Prose(_range_source(decision), "dim")))
     return facts(rows)
 
 
+def _capacity(decision: Decision) -> str:
+    capacity = decision.request.cluster.accelerator.capacity_bytes
+    budget = decision.request.budget_bytes
+    usable = "" if budget == capacity else f"{short_gib(budget)} GiB usable, "
+    spare = f"{short_gib(decision.spare_bytes)} GiB free in the worst case"
+    return f"{short_gib(capacity)} GiB, {usable}{spare}{' (tight)' if decision.tight else ''}"
+
+
 def _range_source(decision: Decision) -> str:
-    """What lies between predicted tensors and what is in use, each with its range and count."""
+    """Return what the range is made of, each ratio with its count of readings."""
     cluster = decision.request.cluster
     ratio, nccl = overheads().reserved_over_allocated, overheads().nccl_mib
     error = peak_ratio(decision.chosen.method)
@@ -206,7 +210,7 @@ def _range_source(decision: Decision) -> str:
 
 
 def _bar(low: int, high: int, budget: int, width: int) -> Text:
-    """Used for certain, used perhaps, free."""
+    """Return the bar: used in any case, used in the worst case, free."""
     certain = round(width * low / budget)
     perhaps = max(1, round(width * high / budget) - certain)
     free = max(0, width - certain - perhaps)
@@ -215,21 +219,20 @@ def _bar(low: int, high: int, budget: int, width: int) -> Text:
 
 def _costs(decision: Decision) -> Table:
     chosen = decision.chosen
-    rows: list[tuple[str, RenderableType]] = [
-        (
-            "Host",
-            f"{format_gib(chosen.host.node_bytes, 1)} GiB of memory on each node; of disk "
-            f"{format_gib(chosen.result_bytes)} GiB for the result, "
-            f"{format_gib(chosen.checkpoint_bytes)} GiB for each checkpoint",
-        ),
-    ]
+    nodes = chosen.cluster.num_nodes
+    host = f"{short_gib(chosen.host.node_bytes)} GiB" + (" per node" if nodes > 1 else "")
+    disk = (
+        f"{short_gib(chosen.result_bytes)} GiB for the result, "
+        f"{short_gib(chosen.checkpoint_bytes)} GiB per checkpoint"
+    )
+    rows: list[tuple[str, RenderableType]] = [("Host memory", host), ("Disk", disk)]
     lacking = shortage(
         decision.request.cluster,
         host_bytes=chosen.host.node_bytes,
         disk_bytes=chosen.disk_bytes,
     )
     if lacking is not None:
-        rows.append(("", Text(lacking, style="yellow")))
+        rows.append(("", Prose(lacking, "yellow")))
     rows += speed_rows(chosen, decision.request.price_per_gpu_hour)
     rows += data_rows(chosen, decision.request.data, decision.packed)
     return facts(rows)
@@ -240,27 +243,27 @@ def _alternatives(decision: Decision) -> Table:
     table.add_column("method", no_wrap=True)
     table.add_column("strategy", no_wrap=True)
     table.add_column("batch", justify="right", no_wrap=True)
-    table.add_column("high GiB", justify="right", no_wrap=True)
+    table.add_column("worst GiB", justify="right", no_wrap=True)
     table.add_column("tokens/s", justify="right", no_wrap=True)
     table.add_column("why not", overflow="fold")
     for alternative in decision.alternatives:
         candidate = alternative.candidate
         speed = candidate.tokens_per_second if alternative.fits else None
         table.add_row(
-            candidate.method,
+            METHOD_NAMES[candidate.method],
             STRATEGY_TITLES[candidate.layout.strategy],
             str(candidate.layout.micro_batch_size),
             format_gib(candidate.memory.high_bytes, 1),
-            "-" if speed is None else format_count(speed),
-            _reason(alternative.reason, candidate),
+            "-" if speed is None else format_rate(speed),
+            Prose(_reason(alternative.reason, candidate)),
             style="" if alternative.fits else "dim",
         )
     return table
 
 
 def _reason(reason: str, candidate: Candidate) -> str:
-    """With what else is special about it."""
+    """Return the reason, with what is special about the candidate beside it."""
     recomputed = candidate.layout.recomputed
-    said = [f"recomputes {recomputed}"] if recomputed and "checkpointing" not in reason else []
-    said += [each for each in candidate.departures if each not in reason]
-    return f"{reason} ({', '.join(said)})" if said else reason
+    special = [f"recomputes {recomputed}"] if recomputed and "checkpointing" not in reason else []
+    special += [departure for departure in candidate.departures if departure not in reason]
+    return f"{reason} ({', '.join(special)})" if special else reason

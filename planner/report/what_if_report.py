@@ -1,4 +1,4 @@
-"""How far a plan is from its limits, and the least that would carry each method, for people."""
+"""How far a plan is from its limits, and the smallest machine that carries each method."""
 
 from rich.console import Group
 from rich.text import Text
@@ -6,11 +6,12 @@ from rich.text import Text
 from planner.decision.choose import Decision
 from planner.decision.smallest_machines import CARD_COUNTS
 from planner.decision.what_if import SmallestMachine, WhatIf
+from planner.plan.vocabulary import METHOD_NAMES
 from planner.report.tables import facts, plain_table
 
 
 def what_if_section(decision: Decision) -> Group:
-    """Two lines of the plan itself, and one for each method."""
+    """Return the limits of the plan, and a row for each method; the decision must have them."""
     found = decision.what_if
     assert found is not None
     rows = facts([("Limits", _of_the_plan(decision, found))])
@@ -20,11 +21,11 @@ def what_if_section(decision: Decision) -> Group:
     ranks, alone = cluster.world_size, cluster.accelerator.is_slice
     table = plain_table("Smallest machine for each method, at this length")
     table.add_column("method", no_wrap=True)
-    table.add_column("smallest card" if ranks == 1 else f"smallest of {ranks} cards")
+    table.add_column("smallest card" if ranks == 1 else f"smallest card x {ranks}")
     table.add_column("fewest cards like these", justify="right")
-    too_few = "a slice trains alone" if alone else f"none up to {CARD_COUNTS[-1]}"
+    too_few = "a MIG slice trains alone" if alone else f"none up to {CARD_COUNTS[-1]}"
     for machine in found.machines:
-        table.add_row(machine.method, _card(machine), str(machine.count or too_few))
+        table.add_row(METHOD_NAMES[machine.method], _card(machine), str(machine.count or too_few))
     return Group(rows, Text(""), table)
 
 
@@ -32,7 +33,7 @@ def _of_the_plan(decision: Decision, found: WhatIf) -> str:
     layout = decision.chosen.layout
     here = decision.chosen.workload.settings.sequence_length
     return (
-        f"micro-batch {found.largest_micro_batch} at {here:,} tokens, "
+        f"at most micro-batch {found.largest_micro_batch} at {here:,} tokens, or "
         f"{found.longest_sequence:,} tokens at micro-batch {layout.micro_batch_size}"
     )
 

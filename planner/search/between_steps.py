@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from planner.memory.between_steps import evaluation_parts, generation_parts
-from planner.memory.footprint import Parts
+from planner.memory.buffers import Parts
 from planner.search.candidate import Candidate
 
 

@@ -13,15 +13,17 @@ MEMORY_BOUND_FROM = 2 * NAMED_FROM
 
 
 class Bottleneck(NamedTuple):
-    """Nothing to help where products of matrices are most of a step."""
+    """The part of a step that limits its speed."""
 
     name: str
     share: float
+    """Share of the step's time."""
     help: str
+    """What would help; empty where matrix products are most of a step."""
 
 
 def bottleneck_of(step: StepTime, workload: Workload, layout: Layout) -> Bottleneck:
-    """The largest part that is not the products themselves, where it is large enough."""
+    """Return the largest part that is not matrix products, where it is large enough."""
     total = step.total_s
     parts = {
         "communication": step.exposed_communication_s / total,
@@ -40,7 +42,7 @@ def bottleneck_of(step: StepTime, workload: Workload, layout: Layout) -> Bottlen
 
 
 def _larger_batch(layout: Layout) -> str:
-    """The micro-batch, while there is one to merge it with."""
+    """Return the micro-batch, as long as there is one to merge it with."""
     whole = layout.gradient_accumulation_steps == 1
     return "a larger global batch" if whole else "a larger micro-batch"
 
@@ -67,7 +69,7 @@ def _against_offload(_workload: Workload, _layout: Layout) -> str:
 
 
 def _against_dequantization(_workload: Workload, _layout: Layout) -> str:
-    return "a larger micro-batch unpacks weights less often; LoRA does not pack them"
+    return "a larger micro-batch dequantizes weights less often; LoRA does not quantize them"
 
 
 def _against_memory(workload: Workload, layout: Layout) -> str:
@@ -86,21 +88,3 @@ _HELPS = {
     "dequantization": _against_dequantization,
     "memory": _against_memory,
 }
-TITLES = {
-    "compute": "matrix products",
-    "communication": "communication that nothing hides",
-    "host": "the host, which cannot launch kernels as fast as they end",
-    "update": "the optimizer's update",
-    "offload": "moving offloaded states and the host's update",
-    "dequantization": "unpacking weights",
-    "memory": "memory bandwidth",
-}
-
-
-def bottleneck_text(found: Bottleneck) -> str:
-    """
-    >>> bottleneck_text(Bottleneck("compute", 0.7, ""))
-    'matrix products (70 % of a step): the card is well used'
-    """
-    title = f"{TITLES[found.name]} ({found.share:.0%} of a step)".replace("%", " %")
-    return f"{title}: {found.help or 'the card is well used'}"

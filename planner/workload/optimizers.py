@@ -1,7 +1,7 @@
 """What an optimizer keeps for each trained tensor between steps, and where it is."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
 from planner.hardware.cluster import Device
@@ -13,55 +13,68 @@ SCALAR_BYTES = 4
 QUANTIZED_BLOCK = 256
 SMALLEST_QUANTIZED = 4096
 """read: bitsandbytes/optim/optimizer.py at 0.50.2, min_8bit_size."""
-QUANTIZATION_MAP_BYTES = 256 * FP32
-"""One table a state, shared by all tensors; read: fill_qmap and init_state there."""
+QUANTIZATION_MAP_ELEMENTS = 256
+"""Values of the one table per state that tensors share; read: fill_qmap and init_state there."""
 SMALLEST_PAGED = 100_000
 """read: bitsandbytes/optim/optimizer.py at 0.50.2, get_state_buffer."""
+
+
+StateRole = Literal["value", "scale", "table", "counter"]
+"""``value``: a number per trained element, or per row and column of a matrix. ``scale``: a number
+per block of 8-bit values. ``table``: the values that 8-bit codes stand for. ``counter``: a scalar
+per trained tensor."""
 
 
 class State(NamedTuple):
     """One tensor that lives from step to step."""
 
-    num_bytes: int
+    elements: int
+    width: int
+    """Bytes of one element."""
+    role: StateRole
     paged: bool = False
-    """In CUDA managed memory, which the allocator does not count."""
+    """Whether it is CUDA managed memory, which the allocator does not count."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that the optimizer asks for."""
+        return self.elements * self.width
 
     @property
     def block_bytes(self) -> int:
+        """Bytes of the block that the allocator gives."""
         return round_up(self.num_bytes, ALLOCATOR_BLOCK_BYTES)
 
 
 def tensor_states(
     optimizer: OptimizerSpec, tensor: TrainedTensor, *, width: int, device: Device
 ) -> list[State]:
-    """States of one trained tensor whose elements have ``width`` bytes."""
-    sizes = _sizes(optimizer, tensor, width)
+    """Return the states of one trained tensor whose elements have ``width`` bytes."""
     paged = optimizer.paged and tensor.elements >= SMALLEST_PAGED and device == "cuda"
-    states = [State(size, paged) for size in sizes.states]
-    states += [State(size) for size in sizes.scales]
+    states = [
+        State(elements, size, "value", paged)
+        for elements, size in _values(optimizer, tensor, width)
+    ]
+    if is_quantized(optimizer, tensor):
+        blocks = ceil_div(tensor.elements, QUANTIZED_BLOCK)
+        states += [State(blocks, FP32, "scale")] * optimizer.states
     on_device = optimizer.counter == "device" or (optimizer.counter, device) == ("host", "cpu")
     if on_device:
-        states.append(State(SCALAR_BYTES))
+        states.append(State(1, SCALAR_BYTES, "counter"))
     return states
 
 
-class _Sizes(NamedTuple):
-    states: list[int]
-    scales: list[int]
-
-
-def _sizes(optimizer: OptimizerSpec, tensor: TrainedTensor, width: int) -> _Sizes:
-    elements, count = tensor.elements, optimizer.states
-    if optimizer.kept_in == "parameter":
-        return _Sizes([width * elements] * count, [])
-    if is_quantized(optimizer, tensor):
-        blocks = ceil_div(elements, QUANTIZED_BLOCK)
-        return _Sizes([elements] * count, [FP32 * blocks] * count)
+def _values(optimizer: OptimizerSpec, tensor: TrainedTensor, width: int) -> list[tuple[int, int]]:
+    """Return elements and bytes per element of each tensor of values."""
     if optimizer.kept_in == "factored" and len(tensor.shape) > 1:
         rows, columns = tensor.shape[-2:]
-        stacked = elements // (rows * columns)
-        return _Sizes([FP32 * stacked * rows, FP32 * stacked * columns], [])
-    return _Sizes([FP32 * elements] * count, [])
+        stacked = tensor.elements // (rows * columns)
+        return [(stacked * rows, FP32), (stacked * columns, FP32)]
+    if optimizer.kept_in == "parameter":
+        size = width
+    else:
+        size = 1 if is_quantized(optimizer, tensor) else FP32
+    return [(tensor.elements, size)] * optimizer.states
 
 
 def is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
@@ -73,7 +86,7 @@ def is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
 def shared_states(optimizer: OptimizerSpec, tensors: Iterable[TrainedTensor]) -> list[State]:
     """Tables that all tensors share."""
     if any(is_quantized(optimizer, tensor) for tensor in tensors):
-        return [State(QUANTIZATION_MAP_BYTES)] * optimizer.states
+        return [State(QUANTIZATION_MAP_ELEMENTS, FP32, "table")] * optimizer.states
     return []
 
 

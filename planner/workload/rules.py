@@ -1,5 +1,6 @@
 """Combinations to leave out, read from data."""
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -134,10 +135,14 @@ def rule_book() -> tuple[Rule, ...]:
     return tuple(read_spec(RuleBook, ROOT / "rules.yaml").rules)
 
 
+def broken_rules(combination: Combination, *, pinned: frozenset[Pinned]) -> Iterator[Rule]:
+    """Yield the rules against this combination that do not yield to what was pinned."""
+    for rule in rule_book():
+        if rule.when.applies(combination) and not rule.is_advice_on(pinned):
+            yield rule
+
+
 @cache
 def broken_rule(combination: Combination, *, pinned: frozenset[Pinned]) -> Rule | None:
-    """The first rule against this combination that does not yield to what was pinned."""
-    for rule in rule_book():
-        if rule.when.applies(combination) and not (rule.is_advice_on(pinned)):
-            return rule
-    return None
+    """Return the first rule against this combination; None where it is allowed."""
+    return next(broken_rules(combination, pinned=pinned), None)

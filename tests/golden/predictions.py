@@ -33,7 +33,7 @@ def predictions() -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for model in _shapes():
+    for model in shapes():
         for count, gib in MACHINES:
             for method in METHODS:
                 writer.writerow(
@@ -42,7 +42,7 @@ def predictions() -> str:
     return text.getvalue()
 
 
-def _shapes() -> list[str]:
+def shapes() -> list[str]:
     """One preset of each shape: an instruct model has its base model's."""
     first = {load_model(name).spec: name for name in reversed(preset_names("models"))}
     return sorted(first.values())

@@ -77,7 +77,7 @@ def test_the_report_tells_of_the_data(
 ) -> None:
     plan(gpus, packing=packing)
     out = capsys.readouterr().out
-    assert "a.jsonl (alpaca), 1,000 samples an epoch" in out
+    assert "a.jsonl (alpaca), 1,000 samples per epoch" in out
     assert ("packed into" in out) == bool(packing)
     assert ("fewest cards like these" in out) == (gpus != "cpu")
 

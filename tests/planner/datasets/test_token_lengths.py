@@ -77,8 +77,8 @@ def test_the_length_comes_from_the_data() -> None:
     assert (found.num_truncated, found.tokens_lost) == (10, 25_520)
     assert found.num_steps == 3 * 63
     text = "\n".join(f"{name} {line}" for name, line in data_rows(plan.chosen, data(), plan.packed))
-    assert "half have at most 60, 90 % 180, 99 % 400, the longest 3,000" in text
-    assert "448 tokens: 10 samples are cut (1.0%) and lose 25,520 tokens" in text
+    assert "half have at most 60, 90 % at most 180, 99 % at most 400, the longest 3,000" in text
+    assert "448 tokens: 10 samples are cut (1.0 %) and lose 25,520 tokens" in text
     assert "189 steps in 3 epochs, about" in text
 
 
@@ -86,7 +86,7 @@ def test_a_pinned_length_is_obeyed_and_told() -> None:
     plan = decided(data=data(), sequence_length=128)
     assert plan.chosen.workload.settings.sequence_length == 128
     (_, line) = data_rows(plan.chosen, data(), plan.packed)[1]
-    assert line == "128 tokens: 200 samples are cut (20.0%) and lose 47,400 tokens"
+    assert line == "128 tokens: 200 samples are cut (20.0 %) and lose 47,400 tokens"
 
 
 def test_the_models_positions_bound_it() -> None:

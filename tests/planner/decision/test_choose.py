@@ -34,7 +34,6 @@ def test_the_customers_tiers(count: int, gib: int, method: Method, strategies: s
     assert decision.chosen.method == method
     assert decision.chosen.layout.strategy in strategies
     assert decision.chosen.memory.high_bytes <= gib * GIB
-    assert decision.tight == (count * gib < 24)
 
 
 def test_alternatives_say_when_a_richer_method_also_fits() -> None:
@@ -48,7 +47,7 @@ def test_alternatives_say_when_a_richer_method_also_fits() -> None:
 def test_what_the_next_richer_method_lacks_is_said() -> None:
     richer = decide(request(cards(1, 24))).richer
     assert richer is not None
-    assert richer.startswith("full lacks")
+    assert richer.startswith("full needs 88.88 GiB more per GPU; it fits on 8 such cards")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +163,7 @@ def test_the_shortfall_and_the_way_out_are_named() -> None:
     pinned: dict[str, Any] = {"memory_limit_bytes": 7900 * MIB, "optimizer": "adamw_torch_fused"}
     with pytest.raises(NothingFitsError, match="--sequence-length 1024 fits"):
         decide(request(cards(1, 8), **pinned))
-    with pytest.raises(NothingFitsError, match="such cards would carry it"):
+    with pytest.raises(NothingFitsError, match="It fits on 16 such cards"):
         decide(request(cards(1, 24), model="llama-2-70b", recipe=None, sequence_length=128))
 
 
@@ -173,7 +172,11 @@ def test_the_shortfall_and_the_way_out_are_named() -> None:
     [
         (cards(8, 24), {"model": "deepseek-v3"}, SENTENCE),
         (cards(8, 80), {"sequence_length": 131072, "method": "full"}, SENTENCE),
-        (cards(8, 24), {"model": "qwen3-235b-a22b"}, "Not even 64 such cards would do: choose"),
+        (
+            cards(8, 24),
+            {"model": "qwen3-235b-a22b"},
+            "It does not fit on 64 such cards either",
+        ),
         (cards(1, 24), {"method": "qlora"}, "--method lora fits on 16 such cards."),
         (cards(1, 24), {"recipe": load_recipe("qlora")}, "--method lora fits on 16 such cards."),
         (
@@ -207,7 +210,7 @@ def test_a_richer_method_that_no_number_of_cards_carries() -> None:
     "pinned", [{"method": "qlora"}, {"method": "full", "optimizer": "adafactor"}]
 )
 def test_a_last_resort_that_cannot_be_is_passed_over(pinned: dict[str, Any], count: int) -> None:
-    """Offload, tried where the host's memory is known, does not go with these: nobody asked."""
+    """Offload, tried where the host's memory is known, is forbidden here, and nobody asked."""
     known = replace(cards(count, 24), host_ram_bytes=64 * GIB)
     with pytest.raises(NothingFitsError, match=r"llama-3\.1-70b does not fit"):
         decide(request(known, model="llama-3.1-70b", **pinned))
@@ -232,8 +235,6 @@ def test_a_pinned_stage_leaves_out_the_methods_it_does_not_go_with() -> None:
     decision = decide(request(cards(2, 80), zero_stage=3))
     assert decision.chosen.layout.zero_stage == 3
     assert "qlora" not in {x.candidate.method for x in decision.alternatives}
-    with pytest.raises(InvalidRequestError, match="--zero-stage 3 does not go with qlora"):
-        decide(request(cards(2, 80), zero_stage=3, method="qlora"))
 
 
 def test_a_recipe_whose_matrices_the_model_lacks() -> None:

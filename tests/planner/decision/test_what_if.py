@@ -138,7 +138,7 @@ def test_pinned_numerics_are_obeyed() -> None:
     ("pinned", "message"),
     [
         ({"lora_targets": ("q_prj",)}, "Did you mean 'q_proj'"),
-        ({"lora_targets": ("q_proj",), "method": "full"}, "no meaning with full"),
+        ({"lora_targets": ("q_proj",), "method": "full"}, "no meaning for full"),
         ({"model": "mixtral-8x7b", "lora_targets": ("gate",)}, "no matrix of mixtral-8x7b"),
     ],
 )

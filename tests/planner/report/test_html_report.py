@@ -55,7 +55,7 @@ def test_it_needs_nothing_else() -> None:
 
 def test_formulas_where_they_are_asked_for() -> None:
     plan(explain=True)
-    assert "What a step always holds" in shown(PAGE.read_text(encoding="utf-8"))
+    assert "What each part is made of" in shown(PAGE.read_text(encoding="utf-8"))
 
 
 def test_beside_json_and_a_printed_plan(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,8 @@ def test_nothing_is_wider_than_the_terminal(width: int) -> None:
 
 def test_the_order_is_the_readers() -> None:
     text = printed(100)
-    marks = ["Machine", "Plan", "Memory per GPU", "In use", "Host", "Speed", "Alternatives", "Next"]
+    marks = ["Machine", "Plan", "Why", "Memory per GPU", "GPU memory", "Capacity", "Host", "Speed"]
+    marks += ["Limited by", "Per 1M tokens", "Alternatives", "Next"]
     places = [text.index(mark) for mark in marks]
     assert places == sorted(places)
 

@@ -12,11 +12,13 @@ from msgspec import structs
 from planner.base.units import GIB
 from planner.datasets.token_lengths import TokenLengths
 from planner.datasets.training_data import KnownData, TrainingData
-from planner.decision.choose import choose, decide
+from planner.decision.choose import decide
 from planner.decision.epochs import epochs_of, ranking_run_time_s
-from planner.decision.method_search import allowed_series, pinned_of, search_methods
+from planner.decision.method_search import search_methods
+from planner.decision.preference import choose
+from planner.decision.refusals import pinned_of
 from planner.decision.request import Prefer, Request
-from planner.decision.requested_workload import open_choices, workload
+from planner.decision.requested_workload import allowed_series, open_choices, workload
 from planner.hardware.cards import load_gpu
 from planner.hardware.cluster import Cluster
 from planner.memory.device_memory import device_memory
@@ -234,6 +236,6 @@ def test_the_choice_is_that_of_pricing_everything(seed: int) -> None:
         assert any(result.fits for result in results.values()) == (expected is not None)
         if expected is None:
             continue
-        found, _, _ = choose(limited, results)
+        found, _ = choose(limited, results)
         assert (found.method, found.rank) == (expected.method, expected.rank)
         assert found.memory.high_bytes <= budget <= 80 * GIB

@@ -56,7 +56,9 @@ def test_offload_does_not_change_the_optimizer_unasked() -> None:
         offload="optimizer",
         optimizer="sgd",
     )
-    with pytest.raises(InvalidRequestError, match="--offload optimizer with --optimizer sgd"):
+    with pytest.raises(
+        InvalidRequestError, match="--offload optimizer cannot be combined with --opt"
+    ):
         decide(asked)
 
 

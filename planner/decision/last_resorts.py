@@ -1,0 +1,55 @@
+"""What is tried where nothing fits as the recipe has it: leaner optimizer states, then offload."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from planner.base.errors import NothingFitsError
+from planner.decision.method_search import Results, possible_methods
+from planner.decision.preference import choose
+from planner.decision.remedies import shortfall
+from planner.decision.request import Request
+from planner.plan.vocabulary import OFFLOADS_FROM, Offload
+
+LEANER_OPTIMIZERS: tuple[str, ...] = ("adamw_8bit", "paged_adamw_8bit")
+"""AdamW still, with smaller states; the first is the faster."""
+LAST_RESORTS: tuple[Offload, ...] = ("optimizer", "all")
+
+
+def last_resort(request: Request, results: Results) -> tuple[Request, Results, str]:
+    """Return the fastest way that fits where nothing does with the recipe's own optimizer on the
+    devices, and its words: states in 8 bit, which changes the mathematics, or offload to the host.
+
+    Raises NothingFitsError where none fits.
+    """
+    found = []
+    for kind in (_leaner_optimizers(request), _offloads(request)):
+        for changed, words in kind:
+            other = possible_methods(changed)
+            if any(result.fits for result in other.values()):
+                chosen, _ = choose(changed, other)
+                found.append((chosen.ranking_time_s, changed, other, words))
+                break
+    if not found:
+        raise NothingFitsError(shortfall(request, results))
+    _, changed, other, words = min(found, key=lambda each: each[0])
+    return changed, other, words
+
+
+Resorts = Iterator[tuple[Request, str]]
+
+
+def _leaner_optimizers(request: Request) -> Resorts:
+    """Yield the request with a leaner optimizer, the faster first, and its words."""
+    if request.optimizer is None and request.cluster.device == "cuda":
+        for name in LEANER_OPTIMIZERS:
+            words = f"; nothing fits with the recipe's own optimizer, so {name} (8-bit states)"
+            yield replace(request, optimizer=name), words
+
+
+def _offloads(request: Request) -> Resorts:
+    """Yield the request with offload, where the host's memory is known; what moves less first."""
+    known = request.cluster.host_ram_bytes is not None and request.cluster.device == "cuda"
+    if request.offload is None and known:
+        for offload in LAST_RESORTS:
+            if request.zero_stage in (None, *OFFLOADS_FROM[offload]):
+                yield replace(request, offload=offload), "; nothing fits without offload"

@@ -1,0 +1,105 @@
+"""What a step holds, buffer by buffer: finer than the parts that reports and plans show.
+
+A part of a phase is the sum of its buffers. ``plan --explain`` has a formula for each buffer
+(planner/report/explain/formulas.py).
+"""
+
+from typing import Literal, NamedTuple
+
+from planner.memory.micro_batch import Amounts
+from planner.plan.vocabulary import Part
+
+Buffer = Literal[
+    "frozen_weights",
+    "trained_weights",
+    "adapters",
+    "master_copies",
+    "optimizer_states",
+    "setup_copy",
+    "gradients",
+    "new_gradients",
+    "setup_gradients",
+    "ddp_buckets",
+    "reduce_buckets",
+    "reduced_copy",
+    "offload_buffer",
+    "persistent",
+    "gathered",
+    "loaded_parameter",
+    "hooked_parameter",
+    "saved_parameter",
+    "activations",
+    "loss",
+    "pass_workspace",
+    "cublas",
+    "loading",
+    "update",
+    "cast",
+]
+Buffers = dict[Buffer, int]
+Parts = dict[Part, int]
+
+PART_OF: dict[Buffer, Part] = {
+    "frozen_weights": "weights",
+    "trained_weights": "weights",
+    "adapters": "adapters",
+    "master_copies": "optimizer_states",
+    "optimizer_states": "optimizer_states",
+    "setup_copy": "optimizer_states",
+    "gradients": "gradients",
+    "new_gradients": "gradients",
+    "setup_gradients": "gradients",
+    "ddp_buckets": "communication",
+    "reduce_buckets": "communication",
+    "reduced_copy": "communication",
+    "offload_buffer": "communication",
+    "persistent": "communication",
+    "gathered": "communication",
+    "loaded_parameter": "communication",
+    "hooked_parameter": "communication",
+    "saved_parameter": "communication",
+    "activations": "activations",
+    "loss": "loss",
+    "pass_workspace": "workspace",
+    "cublas": "workspace",
+    "loading": "workspace",
+    "update": "workspace",
+    "cast": "workspace",
+}
+
+Place = Literal["layers_forward", "forward", "head_backward", "backward"] | int
+"""Where in a pass its largest moment lies: forward up to the last layer, forward as a whole, the
+head's backward pass, backward as a whole, or one stretch of the layers' backward pass, counted
+from the last layer."""
+
+
+class Moment(NamedTuple):
+    """The largest moment of one phase."""
+
+    buffers: Buffers
+    """Bytes of each buffer, in the order of the parts they belong to."""
+    place: Place | None = None
+    """Where in the pass the moment lies; None in phases that no pass runs in."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all buffers."""
+        return sum(self.buffers.values())
+
+    @property
+    def parts(self) -> Parts:
+        """Bytes of each part."""
+        parts: Parts = {}
+        for buffer, num_bytes in self.buffers.items():
+            part = PART_OF[buffer]
+            parts[part] = parts.get(part, 0) + num_bytes
+        return parts
+
+
+def pass_buffers(alive: Amounts) -> Buffers:
+    """Return what a micro-batch makes, gradients of parameters aside."""
+    return {
+        "activations": alive["activations"],
+        "loss": alive["loss"],
+        "pass_workspace": alive["workspace"],
+    }

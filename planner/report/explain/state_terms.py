@@ -1,0 +1,146 @@
+"""Terms of weights, gradients and optimizer states, which are counted from the model's shape."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
+from planner.hardware.cluster import Device
+from planner.plan.optimizer_presets import OptimizerSpec
+from planner.report.explain.terms import Count, Expression, Term, bytes_of, total
+from planner.workload.dtypes import Numerics
+from planner.workload.optimizers import (
+    State,
+    StateRole,
+    shared_states,
+    tensor_states,
+)
+from planner.workload.quantization import quantized_tensors
+from planner.workload.trained_tensors import TrainedTensor
+from planner.workload.workload import Workload
+
+SHAPE = "counted from the shape (planner/models/model_spec.py)"
+LORA = "arXiv:2106.09685, section 4.1 (planner/workload/workload.py)"
+QUANTIZATION = {
+    "nf4": "arXiv:2305.14314, section 3 (planner/workload/quantization.py)",
+    "int8": "arXiv:2208.07339, section 3 (planner/workload/quantization.py)",
+}
+ROLES: dict[StateRole, str] = {
+    "value": "numbers",
+    "scale": "blocks of quantized numbers",
+    "table": "values of the shared table",
+    "counter": "scalars",
+}
+CODES = {"nf4": "NF4 codes", "int8": "int8 codes"}
+
+
+def blocks(elements: Expression, width: int) -> Expression:
+    """Return one tensor of so many elements of ``width`` bytes, as the allocator gives it."""
+    asked = elements * bytes_of(width) if width > 1 else elements
+    return filled_blocks(asked, [asked.value])
+
+
+def blocks_each(
+    elements: Expression, width: int, tensors: Mapping[TrainedTensor, int]
+) -> Expression:
+    """Return ``elements`` of ``width`` bytes that lie in ``tensors``, each a block of its own."""
+    sizes = (tensor.elements * width for tensor in Counter(tensors).elements())
+    return filled_blocks(elements * bytes_of(width), sizes)
+
+
+def filled_blocks(asked: Expression, sizes: Iterable[int]) -> Expression:
+    """Return the bytes that are asked for, in blocks of ``sizes``, and what fills the blocks."""
+    lost = sum(round_up(size, ALLOCATOR_BLOCK_BYTES) - size for size in sizes)
+    return total(asked, _padding(lost))
+
+
+def _padding(num_bytes: int) -> Count:
+    return Count(num_bytes, "bytes that fill the allocator's blocks")
+
+
+def trained_elements(workload: Workload) -> Expression:
+    """Return how many numbers train: all parameters, or the rows and columns of LoRA's matrices
+    and DoRA's magnitudes."""
+    adapter = workload.settings.adapter
+    if workload.method == "full" or adapter is None:
+        return Count(workload.model.num_params, "parameters")
+    sides = outputs = 0
+    for kind, count in workload.model.kinds.items():
+        for matrix in workload.adapted(kind):
+            sides += count * (matrix.in_features + matrix.out_features)
+            outputs += count * matrix.out_features if adapter.dora else 0
+    low_rank = Count(adapter.rank, "rank {}") * Count(sides, "rows and columns of adapted matrices")
+    return total(low_rank, Count(outputs, "magnitudes"))
+
+
+def frozen_terms(workload: Workload, kinds: Numerics) -> Iterator[Term]:
+    """Yield the terms of frozen weights that are whole on the device."""
+    model, quantization = workload.model, workload.settings.quantization
+    routed = model.routed_params
+    rest = Count(model.unquantized_params - routed, "parameters") * bytes_of(kinds.outside)
+    experts = Count(routed, "parameters") * bytes_of(
+        kinds.frozen if quantization is None else kinds.outside
+    )
+    if quantization is None:
+        matrices = Count(model.matrix_params, "weights") * bytes_of(kinds.frozen)
+        yield Term(name="matrices", bytes=matrices, source=SHAPE)
+    else:
+        yield from _quantized_terms(workload)
+    if routed:
+        yield Term(name="routed experts", bytes=experts, source=SHAPE)
+    yield Term(name="embeddings, head, norms and biases", bytes=rest, source=SHAPE)
+
+
+def _quantized_terms(workload: Workload) -> Iterator[Term]:
+    model, quantization = workload.model, workload.settings.quantization
+    assert quantization is not None
+    sizes: list[tuple[int, ...]] = [
+        tuple(count * num_bytes for num_bytes in quantized_tensors(matrix, quantization))
+        for matrix, count in model.counted_linears
+    ]
+    codes, *constants = (sum(column) for column in zip(*sizes, strict=True))
+    source = QUANTIZATION[quantization.quant_type]
+    weights = Count(model.matrix_params, "weights")
+    packed: Expression = weights * bytes_of(1)
+    if quantization.quant_type == "nf4":
+        odd = Count(2 * codes - model.matrix_params, "to fill the last byte of matrices")
+        packed = total(weights, odd) / Count(2, "per byte")
+    yield Term(name=CODES[quantization.quant_type], bytes=packed, source=source)
+    names = ("scales", "constants and tables")[: len(constants)]
+    for name, num_bytes in zip(names, constants, strict=True):
+        yield Term(name=name, bytes=bytes_of(num_bytes), source=source)
+
+
+def optimizer_states(
+    optimizer: OptimizerSpec,
+    tensors: Mapping[TrainedTensor, int],
+    *,
+    width: int,
+    device: Device,
+    paged: bool = False,
+) -> Expression:
+    """Return the optimizer's states of the allocator's memory, or those of managed memory."""
+    counted = Counter(shared_states(optimizer, tensors))
+    for tensor, count in tensors.items():
+        for state in tensor_states(optimizer, tensor, width=width, device=device):
+            counted[state] += count
+    there = {state: count for state, count in counted.items() if state.paged == paged}
+    sizes: Counter[tuple[StateRole, int]] = Counter()
+    for state, count in there.items():
+        sizes[state.role, state.width] += count * state.elements
+    addends = [
+        _numbers(optimizer, role, elements) * bytes_of(size)
+        for (role, size), elements in sizes.items()
+    ]
+    return total(*addends, *([] if paged else [_padding(_lost(there))]))
+
+
+def _numbers(optimizer: OptimizerSpec, role: StateRole, elements: int) -> Expression:
+    """Return the elements of one role, by state where each tensor has several alike."""
+    if role == "counter" or optimizer.states == 1:
+        return Count(elements, ROLES[role])
+    each = Count(elements // optimizer.states, ROLES[role])
+    return each * Count(optimizer.states, "states")
+
+
+def _lost(states: Mapping[State, int]) -> int:
+    return sum(count * (state.block_bytes - state.num_bytes) for state, count in states.items())

@@ -1,0 +1,145 @@
+"""Terms of DeepSpeed's buffers, where a rank has flat parts of what trains (ZeRO-1, ZeRO-2)."""
+
+from collections.abc import Iterator
+
+from planner.memory.buffers import Buffer
+from planner.memory.zero_1_2 import FP32_BYTES, NORM_BYTES, Partition, flat_update
+from planner.memory.zero_phases import earlier_gradients, gradient_levels
+from planner.memory.zero_reductions import reductions
+from planner.plan.vocabulary import Phase
+from planner.report.explain.device_terms import COMMON, Terms
+from planner.report.explain.explained import Explained
+from planner.report.explain.state_terms import LORA, SHAPE, blocks, filled_blocks
+from planner.report.explain.terms import Count, Expression, Term, bytes_of, largest, total
+
+STAGE_1_AND_2 = "DeepSpeed 0.19.8, stage_1_and_2.py (planner/memory/zero_1_2.py)"
+REPLAYED = "DeepSpeed 0.19.8, stage_1_and_2.py (planner/memory/zero_reductions.py)"
+
+
+def ranks_of(plan: Explained) -> Count:
+    """Return among how many ranks DeepSpeed divides."""
+    number = plan.layout.world_size
+    return Count(number, "rank" if number == 1 else "ranks")
+
+
+def flattened(size: int, plan: Explained, words: str) -> Expression:
+    """Return the gradients of a part or sub-group in fp32, beside their 16-bit copy or what the
+    update makes, whichever is larger."""
+    width = plan.kinds.gradient
+    copied = blocks(Count(size, words), width) if width < FP32_BYTES else bytes_of(0)
+    update = flat_update(plan.workload, size, plan.device).num_bytes
+    made = Count(update, "bytes of the optimizer's update")
+    return total(blocks(Count(size, words), FP32_BYTES), largest(copied, made))
+
+
+def _padded(plan: Explained) -> Expression:
+    """Return what trains, padded until the ranks' parts are equal."""
+    flat = sum(part.flat for part in plan.flat.partitions)
+    return total(plan.trained, Count(flat - plan.trained.value, "to make parts equal"))
+
+
+def _weights(plan: Explained) -> Expression:
+    width = plan.kinds.trainable
+    sizes = (part.flat * width for part in plan.flat.partitions)
+    return filled_blocks(_padded(plan) * bytes_of(width), sizes)
+
+
+def _trained_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    yield Term(name="trained weights", bytes=_weights(plan), source=SHAPE)
+
+
+def _adapters(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    yield Term(name="adapters", bytes=_weights(plan), source=LORA)
+
+
+def _in_fp32(plan: Explained) -> Expression:
+    sizes = (part.part * FP32_BYTES for part in plan.flat.partitions)
+    return filled_blocks(_padded(plan) / ranks_of(plan) * bytes_of(FP32_BYTES), sizes)
+
+
+def _master_copies(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    yield Term(name="the rank's part in fp32", bytes=_in_fp32(plan), source=STAGE_1_AND_2)
+
+
+def _setup_gradients(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    name = "gradients of zeros to set the optimizer up"
+    yield Term(name=name, bytes=_in_fp32(plan), source=STAGE_1_AND_2)
+
+
+def _gradients(plan: Explained, phase: Phase) -> Iterator[Term]:
+    """Yield the rank's buffer; ZeRO-1 has earlier micro-batches' gradients whole before that."""
+    place, width = plan.moments[phase].place, plan.kinds.gradient
+    if isinstance(place, int):
+        gradients, _ = _replayed(plan, place)
+        yield Term(name="gradients, replayed", bytes=bytes_of(gradients), source=REPLAYED)
+    elif phase != "optimizer_step" and plan.layout.zero_stage == 1:
+        amount = plan.trained * bytes_of(width)
+        yield Term(name="earlier micro-batches' gradients", bytes=amount, source=STAGE_1_AND_2)
+    else:
+        by_rank = zip(*(part.touched for part in plan.flat.partitions), strict=True)
+        touched = Count(max(map(sum, by_rank)), "gradients of what a rank's part touches")
+        yield Term(name="gradients", bytes=blocks(touched, width), source=STAGE_1_AND_2)
+
+
+def _reduce_buckets(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    one = blocks(Count(plan.zero.reduce_bucket_size, "gradients"), plan.kinds.gradient)
+    amount = Count(2, "buckets") * one
+    yield Term(name="to be reduced", bytes=amount, source=STAGE_1_AND_2)
+
+
+def _reduced_copy(plan: Explained, phase: Phase) -> Iterator[Term]:
+    place = plan.moments[phase].place
+    assert isinstance(place, int)
+    _, copy = _replayed(plan, place)
+    name = "the largest copy while gradients are reduced, replayed"
+    yield Term(name=name, bytes=bytes_of(copy), source=REPLAYED)
+
+
+def _replayed(plan: Explained, place: int) -> tuple[int, int]:
+    """Return bytes of gradients and of their largest copy in one stretch of backward, on the rank
+    where the two are most."""
+    layout, states = plan.layout, plan.flat
+    earlier = earlier_gradients(plan.workload, layout, states)
+    ranks = reductions(
+        plan.workload,
+        layout.world_size,
+        plan.zero,
+        plan.kinds,
+        stage=layout.zero_stage,
+        accumulates=layout.gradient_accumulation_steps > 1,
+        offloaded=states.offloaded,
+    )
+    levels = [(list(gradient_levels(earlier, rank))[place], rank.copies[place]) for rank in ranks]
+    return max(levels, key=sum)
+
+
+def _offload_buffer(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    elements = Count(max(part.largest for part in plan.flat.partitions), "elements")
+    amount = blocks(elements, plan.kinds.gradient)
+    yield Term(name="a buffer for the largest gradient", bytes=amount, source=STAGE_1_AND_2)
+
+
+def _update(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    choices = [_step(part, plan) for part in plan.flat.partitions]
+    amount = max(choices, key=lambda choice: choice.value)
+    yield Term(name="while the optimizer steps", bytes=amount, source=STAGE_1_AND_2)
+
+
+def _step(part: Partition, plan: Explained) -> Expression:
+    norm = blocks(Count(part.largest_piece, "elements of one gradient for its norm"), NORM_BYTES)
+    return largest(norm, flattened(part.part, plan, "gradients of one part"))
+
+
+FLAT_TERMS: dict[Buffer, Terms] = {
+    **COMMON,
+    "trained_weights": _trained_weights,
+    "adapters": _adapters,
+    "master_copies": _master_copies,
+    "gradients": _gradients,
+    "setup_gradients": _setup_gradients,
+    "reduce_buckets": _reduce_buckets,
+    "reduced_copy": _reduced_copy,
+    "offload_buffer": _offload_buffer,
+    "update": _update,
+}
+"""The buffers of ZeRO-1 and ZeRO-2."""

@@ -1,0 +1,204 @@
+"""Terms of DeepSpeed's buffers, where a rank has a slice of every parameter (ZeRO-3)."""
+
+from collections.abc import Iterator
+
+from planner.base.units import ceil_div
+from planner.memory.buffers import Buffer
+from planner.memory.zero_1_2 import FP32_BYTES, NORM_BYTES
+from planner.memory.zero_3 import NORM_ELEMENTS
+from planner.memory.zero_3_gathering import gathered
+from planner.memory.zero_reductions import scatter_copies
+from planner.plan.vocabulary import Phase
+from planner.report.explain.device_terms import COMMON, Terms
+from planner.report.explain.explained import Explained
+from planner.report.explain.state_terms import (
+    LORA,
+    SHAPE,
+    blocks,
+    filled_blocks,
+    frozen_terms,
+)
+from planner.report.explain.terms import Count, Expression, Term, bytes_of, largest, total
+from planner.report.explain.zero_1_2_terms import flattened, ranks_of
+from planner.workload.parameters import Sized, parameters
+
+STAGE_3 = "DeepSpeed 0.19.8, stage3.py (planner/memory/zero_3.py)"
+COORDINATOR = (
+    "DeepSpeed 0.19.8, partitioned_param_coordinator.py (planner/memory/zero_3_gathering.py)"
+)
+SCATTERED = "DeepSpeed 0.19.8, coalesced_collectives.py (planner/memory/zero_reductions.py)"
+OFFLOADED = "DeepSpeed 0.19.8, stage3.py, _constant_buffered_norm2 (planner/memory/zero_3.py)"
+
+
+def _params(plan: Explained, *, trains: bool) -> list[Sized]:
+    return [each for each in parameters(plan.workload) if each.trains == trains]
+
+
+def _slices(plan: Explained) -> Expression:
+    """Return the rank's slices of what trains."""
+    ranks = plan.layout.world_size
+    return total(plan.trained, _equal(_params(plan, trains=True), ranks)) / ranks_of(plan)
+
+
+def _equal(params: list[Sized], ranks: int) -> Count:
+    """Return what makes the ranks' slices of each parameter equal."""
+    lost = sum(ceil_div(each.elements, ranks) * ranks - each.elements for each in params)
+    return Count(lost, "to make slices equal")
+
+
+def _trained_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    amount = blocks(_slices(plan), plan.kinds.trainable)
+    yield Term(name="trained weights", bytes=amount, source=SHAPE)
+
+
+def _adapters(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    amount = blocks(_slices(plan), plan.kinds.trainable)
+    yield Term(name="adapters", bytes=amount, source=LORA)
+
+
+def _frozen_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    """Yield the slices of frozen parameters; what is quantized is not sharded."""
+    if plan.workload.settings.quantization is not None:
+        yield from frozen_terms(plan.workload, plan.kinds)
+        return
+    ranks, width, frozen = plan.layout.world_size, plan.kinds.frozen, _params(plan, trains=False)
+    elements = Count(sum(each.elements for each in frozen), "frozen parameters")
+    slices = total(elements, _equal(frozen, ranks)) / ranks_of(plan) * bytes_of(width)
+    sizes = (ceil_div(each.elements, ranks) * width for each in frozen)
+    yield Term(name="frozen weights", bytes=filled_blocks(slices, sizes), source=SHAPE)
+
+
+def _master_copies(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    sizes = (size * FP32_BYTES for size in plan.sliced.sub_groups)
+    amount = filled_blocks(_slices(plan) * bytes_of(FP32_BYTES), sizes)
+    yield Term(name="the rank's slices in fp32", bytes=amount, source=STAGE_3)
+
+
+def _setup_copy(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    elements = Count(max(plan.sliced.sub_groups), "elements")
+    amount = blocks(elements, FP32_BYTES)
+    yield Term(name="the largest sub-group once more in fp32", bytes=amount, source=STAGE_3)
+
+
+def _gradients(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    amount = blocks(_slices(plan), plan.kinds.gradient)
+    yield Term(name="gradients of the rank's slices", bytes=amount, source=STAGE_3)
+
+
+def _reduce_bucket(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    amount = blocks(Count(plan.zero.reduce_bucket_size, "gradients"), plan.kinds.gradient)
+    yield Term(name="the bucket to be reduced", bytes=amount, source=STAGE_3)
+
+
+def _whole(params: list[Sized], plan: Explained) -> Expression:
+    """Return parameters as they are gathered: with what makes their slices equal."""
+    ranks, width = plan.layout.world_size, plan.kinds.compute
+    elements = Count(sum(each.elements for each in params), "elements")
+    asked = total(elements, _equal(params, ranks)) * bytes_of(width)
+    sizes = (ceil_div(each.elements, ranks) * ranks * width for each in params)
+    return filled_blocks(asked, sizes)
+
+
+def _small_ones(plan: Explained) -> Expression:
+    """Return the parameters that are small enough to stay whole."""
+    threshold = plan.zero.param_persistence_threshold
+    return _whole([x for x in parameters(plan.workload) if x.elements <= threshold], plan)
+
+
+def _largest_one(plan: Explained, *, trains: bool | None = None) -> Expression:
+    """Return the largest parameter, or the largest that trains."""
+    params = [x for x in parameters(plan.workload) if trains in (None, x.trains)]
+    return _whole([max(params, key=lambda each: each.elements)], plan)
+
+
+def _persistent(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    name = f"parameters of at most {plan.zero.param_persistence_threshold:,} elements, whole"
+    yield Term(name=name, bytes=_small_ones(plan), source=STAGE_3)
+
+
+def _gathered(plan: Explained, phase: Phase) -> Iterator[Term]:
+    """Yield what DeepSpeed's coordinator has gathered to run and fetched ahead."""
+    whole = gathered(
+        plan.workload,
+        plan.layout.world_size,
+        plan.zero,
+        checkpointing=plan.layout.activation_checkpointing,
+        width=plan.kinds.compute,
+    )
+    place = plan.moments[phase].place
+    if isinstance(place, int):
+        num_bytes = whole.in_backward(plan.workload.model.num_layers)[place]
+    else:
+        num_bytes = whole.forward if place == "layers_forward" else whole.head
+    name = "weights gathered to run and fetched ahead, replayed"
+    yield Term(name=name, bytes=bytes_of(num_bytes), source=COORDINATOR)
+
+
+def _reduced_copy(plan: Explained, phase: Phase) -> Iterator[Term]:
+    """Yield the copy that gradients are sent from, or what an offloaded one passes through."""
+    place = plan.moments[phase].place
+    assert isinstance(place, int)
+    copies = scatter_copies(plan.workload, plan.layout.world_size, plan.zero, plan.kinds)
+    copy = Count(copies[place], "bytes of gradients that are sent, replayed")
+    amount = largest(copy, _passing(plan))
+    source = SCATTERED if plan.layout.offload == "none" else f"{SCATTERED}; {OFFLOADED}"
+    yield Term(name="gradients while they are reduced", bytes=amount, source=source)
+
+
+def _passing(plan: Explained) -> Expression:
+    if plan.layout.offload == "none":
+        return bytes_of(0)
+    size, kinds = plan.sliced.largest_slice, plan.kinds
+    gradient = blocks(Count(size, "gradients of the largest slice"), kinds.gradient)
+    norm = blocks(Count(min(size, NORM_ELEMENTS), "elements for its norm"), NORM_BYTES)
+    if plan.layout.offload != "all":
+        return total(gradient, norm)
+    return total(gradient, norm, blocks(Count(size, "elements of its weight"), kinds.compute))
+
+
+def _loaded_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    name = "the largest parameter while it is loaded"
+    yield Term(name=name, bytes=_largest_one(plan), source=STAGE_3)
+
+
+def _hooked_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    name = "the largest parameter that trains, whole for its hook"
+    yield Term(name=name, bytes=_largest_one(plan, trains=True), source=STAGE_3)
+
+
+def _saved_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    amount = largest(_small_ones(plan), _largest_one(plan))
+    yield Term(name="parameters gathered to be written", bytes=amount, source=STAGE_3)
+
+
+def _update(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    """Yield the largest of a norm, a sub-group's gradients, and the small parameters once the
+    last sub-group is done."""
+    choices = [_small_ones(plan)]
+    if plan.layout.offload == "none":
+        sizes = plan.sliced.sub_groups
+        groups = (flattened(size, plan, "gradients of one sub-group") for size in sizes)
+        one = Count(plan.sliced.largest_slice, "elements of one gradient for its norm")
+        step = max(groups, key=lambda group: group.value)
+        choices = [blocks(one, NORM_BYTES), step, *choices]
+    yield Term(name="while the optimizer steps", bytes=largest(*choices), source=STAGE_3)
+
+
+SLICED_TERMS: dict[Buffer, Terms] = {
+    **COMMON,
+    "frozen_weights": _frozen_weights,
+    "trained_weights": _trained_weights,
+    "adapters": _adapters,
+    "master_copies": _master_copies,
+    "setup_copy": _setup_copy,
+    "gradients": _gradients,
+    "reduce_buckets": _reduce_bucket,
+    "reduced_copy": _reduced_copy,
+    "persistent": _persistent,
+    "gathered": _gathered,
+    "loaded_parameter": _loaded_parameter,
+    "hooked_parameter": _hooked_parameter,
+    "saved_parameter": _saved_parameter,
+    "update": _update,
+}
+"""The buffers of ZeRO-3."""

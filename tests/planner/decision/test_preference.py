@@ -1,0 +1,112 @@
+"""Why a method was chosen: the sentence is true of the machine, the model and what fits."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from planner.base.errors import NothingFitsError
+from planner.base.units import GIB, MIB
+from planner.decision.choose import TIGHT_SHARE, decide
+from planner.hardware.cards import load_gpu, named_cluster
+from planner.hardware.cluster import Cluster
+from planner.plan.vocabulary import Method
+from planner.recipes.load_recipe import load_recipe
+from tests.planner.builders import cards, request
+
+STARTS = "for 6.24 B parameters QLoRA starts at 24, LoRA at 48, full at 120"
+MIXTRAL = "for 46.7 B parameters QLoRA starts at 180, LoRA at 360, full at 898"
+
+
+@pytest.mark.parametrize(
+    ("where", "pinned", "method", "why"),
+    [
+        (cards(1, 24), {}, "qlora", f"24 GiB; {STARTS}"),
+        (cards(2, 24), {}, "lora", f"48 GiB; {STARTS}"),
+        (
+            cards(1, 12),
+            {},
+            "qlora",
+            f"12 GiB; {STARTS}; QLoRA is the leanest method that fits",
+        ),
+        (
+            named_cluster(load_gpu("a100-sxm-80gb"), 4),
+            {"model": "mixtral-8x7b"},
+            "lora",
+            f"320 GiB; {MIXTRAL}; QLoRA does not fit; LoRA is the leanest method that fits",
+        ),
+        (
+            cards(1, 90),
+            {"model": "gpt-oss-20b"},
+            "lora",
+            "90 GiB; for 20.9 B parameters QLoRA starts at 81, LoRA at 161, full at 402; QLoRA is "
+            "ruled out; LoRA is the leanest method that fits",
+        ),
+        (
+            cards(2, 70),
+            {"micro_batch_size": 16},
+            "lora",
+            f"140 GiB; {STARTS}; full does not fit",
+        ),
+        (cards(1, 24), {"method": "lora"}, "lora", "asked for; the fastest layout that fits"),
+        (
+            cards(1, 24),
+            {"recipe": load_recipe("lora")},
+            "lora",
+            "the recipe's method; the fastest layout that fits",
+        ),
+        (cards(1, 24), {"prefer": "quality"}, "lora", "the richest method that fits"),
+        (cards(1, 24), {"prefer": "memory"}, "qlora", "the smallest peak of all methods"),
+    ],
+    ids=str,
+)
+def test_why(where: Cluster, pinned: dict[str, Any], method: Method, why: str) -> None:
+    decision = decide(request(where, **pinned))
+    assert (decision.chosen.method, decision.why.split("; standard loss")[0]) == (method, why)
+
+
+@pytest.mark.parametrize(("count", "gib"), [(1, 12), (1, 24), (2, 80), (8, 24), (1, 48), (4, 40)])
+def test_tight_is_little_to_spare(count: int, gib: int) -> None:
+    decision = decide(request(cards(count, gib)))
+    budget = decision.request.budget_bytes
+    spare = budget - decision.chosen.memory.high_bytes
+    assert decision.spare_bytes == spare
+    assert decision.tight == (spare < TIGHT_SHARE * budget)
+
+
+def test_below_the_lowest_tier_there_may_be_room() -> None:
+    assert not decide(request(cards(1, 16))).tight
+
+
+def test_a_faster_alternative_of_the_leanest_plan_is_said_to_be_faster() -> None:
+    decision = decide(request(cards(1, 48), prefer="memory"))
+    (faster,) = (x for x in decision.alternatives if x.candidate.method == "qlora")
+    longer = faster.candidate.ranking_time_s / decision.chosen.ranking_time_s - 1
+    assert longer < -0.1
+    assert faster.reason.startswith(f"fits; a step takes {-100 * longer:.0f} % less time, ")
+    assert "sure" not in faster.reason
+
+
+def test_a_preference_is_the_reason_for_leaner_methods_too() -> None:
+    decision = decide(request(cards(1, 80, speed="a100-sxm-80gb"), prefer="speed"))
+    others = [x for x in decision.alternatives if x.candidate.method != decision.chosen.method]
+    fitting = [x for x in others if x.fits]
+    assert fitting
+    assert all(x.reason.endswith("--prefer speed chose another") for x in fitting)
+
+
+def test_a_host_that_is_too_small_is_what_is_short() -> None:
+    small = replace(cards(1, 24), host_ram_bytes=64 * GIB)
+    asked = request(small, model="qwen2.5-7b", method="full", offload="all")
+    with pytest.raises(NothingFitsError) as error:
+        decide(asked)
+    text = str(error.value)
+    assert "GiB of host memory at 2,048 tokens, and 64.00 GiB can be used: " in text
+    assert "-" not in text.partition("can be used: ")[2].partition(" GiB short")[0]
+
+
+def test_a_limit_that_is_too_low_is_what_is_named() -> None:
+    with pytest.raises(NothingFitsError) as error:
+        decide(request(cards(1, 24), memory_limit_bytes=100 * MIB))
+    assert "0.10 GiB of each GPU is allowed by --memory-limit" in str(error.value)
+    assert str(error.value).endswith("Without --memory-limit it fits.")
