@@ -117,7 +117,7 @@ def launch(
     ] = False,
     show_sample: Annotated[
         int,
-        typer.Option(min=0, metavar="N", help="How many samples to show as they are learnt."),
+        Option("How many samples to show as they are learnt.", metavar="N", minimum=0),
     ] = 1,
     settings: Annotated[
         list[str] | None,
