@@ -39,7 +39,7 @@ _COMMAND = re.compile(rf"python -m ((?:{OWN})[\w.]*)")
 def first_sentence(package: Path) -> str:
     """Return the first sentence of a package's docstring, as Markdown."""
     docstring = ast.get_docstring(tree(package / "__init__.py")) or ""
-    sentence = re.split(r"(?<=\.)\s", " ".join(docstring.split()), maxsplit=1)[0]
+    sentence = re.split(r"(?<=[.?])\s", " ".join(docstring.split()), maxsplit=1)[0]
     return sentence.replace("``", "`").replace("|", r"\|")
 
 
