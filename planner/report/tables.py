@@ -8,11 +8,15 @@ from rich.table import Table
 
 from planner.report.prose import Prose
 
+NARROW = 76
+"""Columns of a terminal below which tables use less room."""
 
-def plain_table(title: str) -> Table:
-    """Return a table without rows and columns."""
+
+def plain_table(title: str, *, narrow: bool = False) -> Table:
+    """Return a table without rows and columns; a narrow one has less space between columns."""
     return Table(
         title=title,
+        padding=(0, 1, 0, 0) if narrow else (0, 1),
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,

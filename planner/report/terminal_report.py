@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from planner.base.units import MIB, format_count, format_gib, format_rate, short_gib
+from planner.decision.alternatives import Alternative
 from planner.decision.choose import Decision
 from planner.memory.device_memory import overheads
 from planner.models.traced_model import TracedSpec
@@ -14,7 +15,7 @@ from planner.report.machine_report import machine_section, shortage
 from planner.report.prose import Prose
 from planner.report.recipe_changes import changes
 from planner.report.speed_rows import speed_rows
-from planner.report.tables import facts, plain_table
+from planner.report.tables import NARROW, facts, plain_table
 from planner.report.what_if_report import what_if_section
 from planner.search.candidate import Candidate
 from planner.workload.measured_ratios import peak_ratio
@@ -47,10 +48,10 @@ def report(decision: Decision, *, width: int, next_steps: list[str]) -> Group:
     parts: list[RenderableType] = [
         machine_section(decision.request.cluster),
         _plan(decision),
-        _memory(decision),
+        _memory(decision, width),
         _against_the_card(decision, width),
         _costs(decision),
-        *([_alternatives(decision)] if decision.alternatives else []),
+        *([_alternatives(decision, width)] if decision.alternatives else []),
         *([what_if_section(decision)] if decision.what_if is not None else []),
     ]
     last: list[tuple[str, RenderableType]] = []
@@ -135,19 +136,21 @@ def _batch_line(chosen: Candidate) -> str:
     )
 
 
-def _memory(decision: Decision) -> Table:
-    footprint = decision.chosen.footprint
+def _memory(decision: Decision, width: int) -> Table:
+    footprint, narrow = decision.chosen.footprint, width < NARROW
     unit = "device" if decision.request.cluster.device == "cpu" else "GPU"
-    table = plain_table(f"Memory per {unit}, GiB")
+    table = plain_table(f"Memory per {unit}, GiB", narrow=narrow)
     table.show_footer = True
-    table.add_column("part", footer="allocated", min_width=16)
+    table.add_column("part", footer="allocated", min_width=16, no_wrap=True)
     for phase in PHASES:
         peak = phase == footprint.peak_phase
+        mark = ("\npeak" if narrow else " peak") if peak else ""
         total = format_gib(footprint.total_bytes(phase))
         table.add_column(
-            PHASE_TITLES[phase] + (" peak" if peak else ""),
+            PHASE_TITLES[phase] + mark,
             footer=Text(total, style="bold green" if peak else "bold"),
             justify="right",
+            no_wrap=True,
             style="green" if peak else "",
             header_style="bold green" if peak else "bold",
         )
@@ -238,7 +241,16 @@ def _costs(decision: Decision) -> Table:
     return facts(rows)
 
 
-def _alternatives(decision: Decision) -> Table:
+def _alternatives(decision: Decision, width: int) -> RenderableType:
+    """Return a row for each alternative; in a narrow terminal, the reason has lines of its own."""
+    rows = [_alternative(alternative) for alternative in decision.alternatives]
+    styles = ["" if alternative.fits else "dim" for alternative in decision.alternatives]
+    if width < NARROW:
+        sentences = [
+            (method, Prose(f"{strategy}, batch {batch}, {gib} GiB{_rate(speed)}: {why}", style))
+            for (method, strategy, batch, gib, speed, why), style in zip(rows, styles, strict=True)
+        ]
+        return Group(Text("Alternatives", style="bold"), facts(sentences))
     table = plain_table("Alternatives")
     table.add_column("method", no_wrap=True)
     table.add_column("strategy", no_wrap=True)
@@ -246,19 +258,27 @@ def _alternatives(decision: Decision) -> Table:
     table.add_column("worst GiB", justify="right", no_wrap=True)
     table.add_column("tokens/s", justify="right", no_wrap=True)
     table.add_column("why not", overflow="fold")
-    for alternative in decision.alternatives:
-        candidate = alternative.candidate
-        speed = candidate.tokens_per_second if alternative.fits else None
-        table.add_row(
-            METHOD_NAMES[candidate.method],
-            STRATEGY_TITLES[candidate.layout.strategy],
-            str(candidate.layout.micro_batch_size),
-            format_gib(candidate.memory.high_bytes, 1),
-            "-" if speed is None else format_rate(speed),
-            Prose(_reason(alternative.reason, candidate)),
-            style="" if alternative.fits else "dim",
-        )
+    for (*cells, why), style in zip(rows, styles, strict=True):
+        table.add_row(*cells, Prose(why, style), style=style)
     return table
+
+
+def _rate(speed: str) -> str:
+    return "" if speed == "-" else f", {speed} tokens/s"
+
+
+def _alternative(alternative: Alternative) -> tuple[str, str, str, str, str, str]:
+    """Return the cells of one row."""
+    candidate = alternative.candidate
+    speed = candidate.tokens_per_second if alternative.fits else None
+    return (
+        METHOD_NAMES[candidate.method],
+        STRATEGY_TITLES[candidate.layout.strategy],
+        str(candidate.layout.micro_batch_size),
+        format_gib(candidate.memory.high_bytes, 1),
+        "-" if speed is None else format_rate(speed),
+        _reason(alternative.reason, candidate),
+    )
 
 
 def _reason(reason: str, candidate: Candidate) -> str:
