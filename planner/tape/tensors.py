@@ -3,6 +3,7 @@ nodes of the graph behind them."""
 
 import weakref
 from collections.abc import Callable, Sequence
+from sys import getrefcount
 from typing import Literal
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES
@@ -61,6 +62,20 @@ class Tensor:
 
     def detached(self) -> "Tensor":
         return Tensor(self.elements, self.width, self.storage, None)
+
+
+ALONE = Tensor(1, 1, Storage([], 1, "workspace", "held by one tensor"), None)
+"""A tensor whose storage nothing else holds: the measure of :func:`held_elsewhere`."""
+
+
+def held_elsewhere(tensor: Tensor) -> bool:
+    """Return whether anything but ``tensor`` holds its storage, which must not be None.
+
+    CPython's count includes references that the question itself takes, and how many those are
+    differs between its versions (since 3.14 an argument may be borrowed). So the same question is
+    asked of a storage with one known holder.
+    """
+    return getrefcount(tensor.storage) > getrefcount(ALONE.storage)
 
 
 class Parameter(Tensor):
