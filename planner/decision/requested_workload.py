@@ -13,7 +13,7 @@ from planner.recipes.load_recipe import load_recipe, trained_by
 from planner.recipes.recipe import Recipe
 from planner.search.loss_attention_variants import Choice, admitted_attention, choices
 from planner.workload.settings import settings_of
-from planner.workload.workload import Workload, one_of_equals
+from planner.workload.workload import Workload
 
 
 def global_batch_size(request: Request, recipe: Recipe) -> int:
@@ -48,7 +48,7 @@ def workload(request: Request, method: Method) -> Workload:
     admitted = admitted_attention(work, request.cluster.device)
     if work.attention not in admitted:
         work = work.with_settings(attention=admitted[0])
-    return one_of_equals(work)
+    return work
 
 
 def _loss(request: Request, recipe: Recipe) -> Loss:

@@ -7,9 +7,9 @@ come. accelerate leaves gradient_as_bucket_view off, so that gradients are there
 """
 
 from collections.abc import Iterable
-from functools import cache
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, MIB, round_up
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import trained_tensors
 from planner.workload.workload import Workload
 
@@ -33,7 +33,7 @@ def bucket_sizes(gradients_bytes: Iterable[int]) -> list[int]:
     return [*sizes, filling] if filling else sizes
 
 
-@cache
+@cached_by_settings(*TRAINED)
 def ddp_bytes(workload: Workload, width: int) -> int:
     """All buckets for gradients of ``width`` bytes an element, each a block of the allocator."""
     backwards = reversed(trained_tensors(workload))

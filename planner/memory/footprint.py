@@ -29,7 +29,7 @@ from planner.tape.tape import GradientSink
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.trained_tensors import counted_tensors
-from planner.workload.workload import Batch, Workload, of_states
+from planner.workload.workload import Batch, Workload
 from planner.workload.zero_buckets import zero_section
 
 Parts = dict[Part, int]
@@ -104,19 +104,16 @@ def footprint_of(
     zero = zero_section(workload, layout)
     if zero is not None:
         passes = _reduced(workload, layout, batch, kinds, zero.reduce_bucket_size)
-        phases = zero_phases(
-            of_states(workload), layout, passes, kinds, zero, batch.device, loading=loading
-        )
+        phases = zero_phases(workload, layout, passes, kinds, zero, batch.device, loading=loading)
         return Footprint(phases=_with_cublas(phases, cublas))
-    alone = of_states(workload)
     step = _Step(
-        workload=alone,
+        workload=workload,
         layout=layout,
         numerics=kinds,
         device=batch.device,
         states=model_states(
-            frozen_bytes=frozen_bytes(alone, kinds),
-            tensors=counted_tensors(alone),
+            frozen_bytes=frozen_bytes(workload, kinds),
+            tensors=counted_tensors(workload),
             optimizer=optimizers()[workload.settings.optimizer.name],
             numerics=kinds,
             zero_stage=0,

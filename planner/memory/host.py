@@ -22,13 +22,13 @@ from planner.base.units import ceil_div
 from planner.hardware.cluster import PROCESS_BYTES, Cluster, Device
 from planner.memory.expert_loading import stacked_on_host
 from planner.memory.model_states import frozen_bytes, model_states
-from planner.memory.zero_1_2 import FP32_BYTES, flat_states_bytes, partition
+from planner.memory.zero_1_2 import FP32_BYTES, Partition, flat_states_bytes, partitions
 from planner.memory.zero_3 import sub_groups
 from planner.plan.optimizer_presets import optimizers
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.optimizers import states_bytes
-from planner.workload.parameters import Sized, parameters
+from planner.workload.parameters import parameters
 from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Workload
 from planner.workload.zero_buckets import zero_section
@@ -96,16 +96,19 @@ def _paged(workload: Workload, layout: Layout, kinds: Numerics) -> int:
     if layout.zero_stage == 0:
         tensors = counted_tensors(workload)
         return states_bytes(optimizer, tensors, width=kinds.home, device="cuda").paged
-    return flat_states_bytes(workload, flat_parts(workload, layout), "cuda").paged
+    return flat_states_bytes(
+        workload.settings.optimizer, flat_parts(workload, layout), "cuda"
+    ).paged
 
 
 def flat_parts(workload: Workload, layout: Layout) -> list[int]:
     """Elements of each flat tensor that one rank of DeepSpeed hands its optimizer."""
-    groups, ranks = parameters(workload).optimizer_groups, layout.world_size
+    ranks = layout.world_size
     if layout.zero_stage < 3:
-        return [partition(group, ranks).part for group in groups]
+        return [each.part for each in partitions(workload, ranks)]
     zero = zero_section(workload, layout)
     assert zero is not None
+    groups = parameters(workload).optimizer_groups
     return [size for group in groups for size in sub_groups(group, ranks, zero.sub_group_size)]
 
 
@@ -140,18 +143,15 @@ def offloaded_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
         return 0
     if layout.zero_stage == 3:
         return _offloaded_stage_3(workload, layout, kinds)
-    groups = parameters(workload).optimizer_groups
     accumulates = layout.gradient_accumulation_steps > 1
-    return sum(_offloaded_group(group, layout.world_size, kinds, accumulates) for group in groups)
+    cuts = partitions(workload, layout.world_size)
+    return sum(_offloaded_group(cut, kinds, accumulates) for cut in cuts)
 
 
-def _offloaded_group(
-    group: tuple[Sized, ...], ranks: int, kinds: Numerics, accumulates: bool
-) -> int:
+def _offloaded_group(cut: Partition, kinds: Numerics, accumulates: bool) -> int:
     """read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, __init__ and
     initialize_optimizer_states: pinned are the fp32 copy, its gradient, a 16-bit copy, and a
     buffer for the largest gradient; with accumulation every gradient of the rank's part."""
-    cut = partition(group, ranks)
     added_up = max(cut.touched) * kinds.gradient if accumulates else 0
     return (
         cut.part * CPU_ADAM_BYTES

@@ -7,7 +7,6 @@ layers of the model.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from planner.tape.tape import GradientSink
 from planner.tape.tensors import Event, Owner
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
+from planner.workload.settings_cache import PASS, cached_by_settings
 from planner.workload.workload import Batch, Workload
 
 Amounts = Counter[Owner]
@@ -120,8 +120,10 @@ def micro_batch(
 ) -> MicroBatch:
     """One forward and backward pass beside the model's states; every ``checkpointing``-th layer
     is recomputed, none where it is 0."""
+    if isinstance(workload.model, TracedSpec):
+        return _traced(workload, workload.model, batch, numerics, checkpointing, sink)
     return tape_pass(
-        _passed(workload),
+        workload,
         batch,
         numerics,
         checkpointing=checkpointing,
@@ -130,17 +132,7 @@ def micro_batch(
     )
 
 
-@cache
-def _passed(workload: Workload) -> Workload:
-    """The same for every workload that has the same pass: it knows no global batch, and no
-    optimizer, which a trace of a real step does."""
-    if isinstance(workload.model, TracedSpec):
-        return workload
-    unread = {"global_batch_size": 0, "optimizer": None}
-    return workload.with_settings(**unread)
-
-
-@cache
+@cached_by_settings(*PASS)
 def tape_pass(
     workload: Workload,
     batch: Batch,
@@ -150,9 +142,7 @@ def tape_pass(
     sink: GradientSink,
     reduce_bucket_size: int,
 ) -> MicroBatch:
-    """As :func:`micro_batch`; kept."""
-    if isinstance(workload.model, TracedSpec):
-        return _traced(workload, workload.model, batch, numerics, checkpointing, sink)
+    """As :func:`micro_batch`, of a model with a forward pass here."""
     first, *others = passed_layers(workload.model, checkpointing)
     kinds = tuple(dict.fromkeys(others))
     passed = stretches_of(
@@ -180,7 +170,7 @@ class _Passed(NamedTuple):
     rest: Stretch
 
 
-@cache
+@cached_by_settings(*PASS)
 def stretches_of(
     workload: Workload,
     batch: Batch,
@@ -214,12 +204,17 @@ def stretches_of(
     )
 
 
-@cache
 def forward_alone(workload: Workload, batch: Batch, numerics: Numerics) -> Amounts:
     """Bytes at the largest moment of a forward pass that no backward pass follows, as in an
     evaluation. Of a traced model those of training, which are no less."""
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, workload.model, batch, numerics, 0, "keep").forward
+    return tape_forward(workload, batch, numerics)
+
+
+@cached_by_settings(*PASS)
+def tape_forward(workload: Workload, batch: Batch, numerics: Numerics) -> Amounts:
+    """As :func:`forward_alone`, of a model with a forward pass here."""
     first, *others = passed_layers(workload.model, 0)
     kinds = list(dict.fromkeys(others))
     run = ModelPass(workload, batch, numerics, layers=[first, *kinds], sink="keep", trains=False)

@@ -20,7 +20,6 @@ block of the allocator; and the states are those of the optimizer that is named.
 """
 
 from collections.abc import Mapping
-from functools import cache
 from typing import NamedTuple
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
@@ -31,8 +30,9 @@ from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.optimizers import states_bytes
 from planner.workload.quantization import quantized_bytes
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import TrainedTensor, counted_tensors
-from planner.workload.workload import Workload, of_states
+from planner.workload.workload import Workload
 
 FLAT_BYTES = 4
 """DeepSpeed hands the optimizer its shard of an fp32 copy, as one tensor.
@@ -110,7 +110,7 @@ def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> in
     offloaded is elsewhere, and a quantized model is never sharded.
     """
     states = _states(
-        of_states(workload),
+        workload,
         numerics_of(workload, layout),
         2 if layout.zero_stage == 1 else layout.zero_stage,
         layout.world_size,
@@ -121,7 +121,7 @@ def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> in
     return 0 if layout.offload == "all" else states.frozen_bytes + states.trainable_bytes
 
 
-@cache
+@cached_by_settings(*TRAINED, "optimizer")
 def _states(
     workload: Workload, kinds: Numerics, zero_stage: ZeroStage, ranks: int, device: Device
 ) -> ModelStates:

@@ -5,7 +5,6 @@ memory, and a list of tensors is as large as all of them.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
 
 from planner.base.units import ceil_div
 from planner.hardware.cluster import Device
@@ -13,6 +12,7 @@ from planner.memory.micro_batch import largest_moment
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.tape.tensors import Event, Storage
 from planner.workload.optimizers import FP32
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Workload
 
@@ -153,7 +153,7 @@ def step_of(workload: Workload, *, width: int, device: Device) -> Step:
     )
 
 
-@cache
+@cached_by_settings(*TRAINED, "optimizer")
 def step_bytes(workload: Workload, *, width: int, device: Device) -> int:
     """What a step allocates at most, beside gradients and states."""
     return _largest(step_of(workload, width=width, device=device).log)

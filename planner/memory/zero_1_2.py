@@ -29,17 +29,18 @@ read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, DeepSpeedZeroOptimizer:
 
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
 from typing import NamedTuple
 
+from planner.base.bounded_cache import bounded_cache
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 from planner.hardware.cluster import Device
 from planner.memory.optimizer_step import update_bytes
 from planner.plan.optimizer_presets import optimizers
-from planner.plan.schema import ZeroSection
+from planner.plan.schema import OptimizerSection, ZeroSection
 from planner.workload.dtypes import Numerics
 from planner.workload.optimizers import StatesBytes, states_bytes
 from planner.workload.parameters import Sized, parameters
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import TrainedTensor
 from planner.workload.workload import Workload
 
@@ -69,7 +70,6 @@ class Partition(NamedTuple):
     """Elements of the largest parameter."""
 
 
-@cache
 def partition(group: tuple[Sized, ...], ranks: int) -> Partition:
     """read: get_data_parallel_partitions and get_partition_info."""
     flat = round_up(sum(each.elements for each in group), START_ALIGNMENT * ranks)
@@ -93,27 +93,33 @@ def partition(group: tuple[Sized, ...], ranks: int) -> Partition:
     )
 
 
+@cached_by_settings(*TRAINED)
+def partitions(workload: Workload, ranks: int) -> tuple[Partition, ...]:
+    """Those of each optimizer group."""
+    return tuple(partition(group, ranks) for group in parameters(workload).optimizer_groups)
+
+
 def flat_tensor(elements: int) -> TrainedTensor:
     """A part of a group as an optimizer sees it: one fp32 vector without a role."""
     return TrainedTensor((elements,), "vector")
 
 
-def flat_states_bytes(workload: Workload, parts: Iterable[int], device: Device) -> StatesBytes:
+def flat_states_bytes(
+    optimizer: OptimizerSection, parts: Iterable[int], device: Device
+) -> StatesBytes:
     """The optimizer's own states of fp32 parts of so many elements."""
-    optimizer = optimizers()[workload.settings.optimizer.name]
     tensors = Counter(flat_tensor(part) for part in parts)
-    return states_bytes(optimizer, tensors, width=FP32_BYTES, device=device)
+    return states_bytes(optimizers()[optimizer.name], tensors, width=FP32_BYTES, device=device)
 
 
-@cache
-def flat_update_bytes(workload: Workload, part: int, device: Device) -> int:
+@bounded_cache
+def flat_update_bytes(optimizer: OptimizerSection, part: int, device: Device) -> int:
     """What the optimizer makes while it updates one part, its gradient aside."""
-    settings = workload.settings.optimizer
     return update_bytes(
-        optimizers()[settings.name],
+        optimizers()[optimizer.name],
         flat_tensor(part),
         width=FP32_BYTES,
-        weight_decay=settings.weight_decay,
+        weight_decay=optimizer.weight_decay,
         device=device,
     )
 
@@ -128,7 +134,7 @@ def flattened_bytes(elements: int, width: int, update: int) -> int:
 class FlatStates(NamedTuple):
     """Stages 1 and 2: bytes of what is flat, and of what passes through it."""
 
-    workload: Workload
+    optimizer: OptimizerSection
     device: Device
     partitions: tuple[Partition, ...]
     zero: ZeroSection
@@ -145,7 +151,7 @@ class FlatStates(NamedTuple):
         if self.offloaded:
             return 0
         parts = [each.part for each in self.partitions]
-        states = flat_states_bytes(self.workload, parts, self.device).on_device
+        states = flat_states_bytes(self.optimizer, parts, self.device).on_device
         return self.copies_bytes + states
 
     @property
@@ -188,7 +194,7 @@ class FlatStates(NamedTuple):
         )
 
     def _flattened_bytes(self, each: Partition) -> int:
-        update = flat_update_bytes(self.workload, each.part, self.device)
+        update = flat_update_bytes(self.optimizer, each.part, self.device)
         return flattened_bytes(each.part, self.kinds.gradient, update)
 
 
@@ -201,11 +207,10 @@ def flat_states(
     offloaded: bool,
     device: Device,
 ) -> FlatStates:
-    groups = parameters(workload).optimizer_groups
     return FlatStates(
-        workload=workload,
+        optimizer=workload.settings.optimizer,
         device=device,
-        partitions=tuple(partition(group, ranks) for group in groups),
+        partitions=partitions(workload, ranks),
         zero=zero,
         kinds=kinds,
         offloaded=offloaded,

@@ -30,7 +30,6 @@ read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
 """
 
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import NamedTuple
 
 from planner.base.units import ceil_div
@@ -43,10 +42,11 @@ from planner.memory.zero_1_2 import (
     flat_update_bytes,
     flattened_bytes,
 )
-from planner.plan.schema import ZeroSection
+from planner.plan.schema import OptimizerSection, ZeroSection
 from planner.plan.vocabulary import Offload
 from planner.workload.dtypes import Numerics
 from planner.workload.parameters import Sized, parameters
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
 NORM_ELEMENTS = 250_000_000
@@ -56,7 +56,7 @@ NORM_ELEMENTS = 250_000_000
 class SlicedStates(NamedTuple):
     """Stage 3: bytes on one rank."""
 
-    workload: Workload
+    optimizer: OptimizerSection
     device: Device
     frozen_bytes: int
     trained_slices: int
@@ -88,7 +88,7 @@ class SlicedStates(NamedTuple):
     def optimizer_bytes(self) -> int:
         if self.offload != "none":
             return 0
-        states = flat_states_bytes(self.workload, self.sub_groups, self.device).on_device
+        states = flat_states_bytes(self.optimizer, self.sub_groups, self.device).on_device
         return states + self.copies_bytes
 
     @property
@@ -136,11 +136,11 @@ class SlicedStates(NamedTuple):
         )
 
     def _flattened_bytes(self, size: int) -> int:
-        update = flat_update_bytes(self.workload, size, self.device)
+        update = flat_update_bytes(self.optimizer, size, self.device)
         return flattened_bytes(size, self.kinds.gradient, update)
 
 
-@cache
+@cached_by_settings(*TRAINED, "optimizer")
 def sliced_states(
     workload: Workload,
     ranks: int,
@@ -154,7 +154,7 @@ def sliced_states(
     trained = [each for each in every if each.trains]
     threshold = zero.param_persistence_threshold
     return SlicedStates(
-        workload=workload,
+        optimizer=workload.settings.optimizer,
         device=device,
         frozen_bytes=sum(
             block(ceil_div(each.elements, ranks) * kinds.frozen)

@@ -12,7 +12,6 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from planner.base.units import ceil_div
 from planner.memory.zero_3 import gathered_bytes
 from planner.plan.schema import ZeroSection
 from planner.workload.parameters import Parameters, Sized, parameters
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
 LAYERS_RUN = 8
@@ -173,7 +173,7 @@ class Flight:
     arrived: bool = False
 
 
-@cache
+@cached_by_settings(*TRAINED, "loss")
 def gathered(
     workload: Workload, ranks: int, zero: ZeroSection, *, checkpointing: bool, width: int
 ) -> Gathered:

@@ -10,15 +10,15 @@ the parameters that its part touches into a buffer, made at the first of them
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import NamedTuple
 
 from planner.base.units import ceil_div
-from planner.memory.zero_1_2 import NORM_BYTES, Partition, block, partition
+from planner.memory.zero_1_2 import NORM_BYTES, Partition, block, partitions
 from planner.plan.schema import ZeroSection
 from planner.plan.vocabulary import ZeroStage
 from planner.workload.dtypes import Numerics
 from planner.workload.parameters import Sized, parameters
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
 
@@ -33,7 +33,7 @@ class Reductions(NamedTuple):
     """Bytes of the largest copy in a stretch."""
 
 
-@cache
+@cached_by_settings(*TRAINED)
 def reductions(
     workload: Workload,
     ranks: int,
@@ -46,7 +46,7 @@ def reductions(
 ) -> tuple[Reductions, ...]:
     """Of the ranks that may hold most: whose part comes first, last, or touches most."""
     whole = parameters(workload)
-    parts = [partition(group, ranks) for group in whole.optimizer_groups]
+    parts = partitions(workload, ranks)
     touched = [sum(sizes) for sizes in zip(*(each.touched for each in parts), strict=True)]
     owners = _owners(whole.optimizer_groups, parts)
     stretches = _stretches(whole.before, whole.layers, whole.after)
@@ -91,7 +91,7 @@ def _stretches(
     return [[each for each in reversed(each) if each.trains] for each in reversed(forward)]
 
 
-@cache
+@cached_by_settings(*TRAINED)
 def scatter_copies(
     workload: Workload, ranks: int, zero: ZeroSection, kinds: Numerics
 ) -> tuple[int, ...]:

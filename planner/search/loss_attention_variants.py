@@ -1,15 +1,13 @@
 """A recipe's workload with another loss or attention, where nobody stated which: they change what
 a step takes, and nothing of what is learned."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import get_args
 
 from planner.hardware.cluster import Device
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import AttentionName, Loss
-from planner.workload.workload import Workload, one_of_equals
+from planner.workload.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +53,13 @@ class Variant:
     departures: tuple[str, ...] = ()
 
 
-@cache
 def variant_of(own: Workload, choice: Choice) -> Variant:
     """One for each choice, so that what is remembered of its workload is found."""
     work, departures = own, list[str]()
     if choice.attention != own.attention:
         departures.append(f"{choice.attention} attention")
-        work = _changed(work, {"attention": choice.attention})
+        work = work.with_settings(attention=choice.attention)
     if choice.loss != own.loss:
         departures.append(f"{choice.loss} loss")
-        work = _changed(work, {"loss": choice.loss})
-    return Variant(workload=one_of_equals(work), departures=tuple(departures))
-
-
-def _changed(work: Workload, changes: Mapping[str, str]) -> Workload:
-    return work.with_settings(**changes)
+        work = work.with_settings(loss=choice.loss)
+    return Variant(workload=work, departures=tuple(departures))

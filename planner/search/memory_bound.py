@@ -6,7 +6,6 @@ one it is mostly next to nothing; but where the head trains and samples are few,
 gradient in fp32 outweighs all logits.
 """
 
-from functools import cache
 from itertools import accumulate
 
 from planner.forward.model_pass import ModelPass
@@ -14,6 +13,7 @@ from planner.memory.footprint import gradient_sink, worst_batch
 from planner.search.candidate import Candidate
 from planner.tape.tape import GradientSink
 from planner.workload.dtypes import Numerics, numerics_of
+from planner.workload.settings_cache import cached_by_settings
 from planner.workload.workload import Batch, Workload
 from planner.workload.zero_buckets import zero_section
 
@@ -32,7 +32,7 @@ def most_saved_bytes(other: Workload, own: Candidate) -> int:
     return max(0, *(theirs - ours for ours, theirs in pairs))
 
 
-@cache
+@cached_by_settings("method", "adapter", "attention", "loss")
 def _levels(
     workload: Workload, batch: Batch, kinds: Numerics, sink: GradientSink, bucket_size: int
 ) -> tuple[int, int, int]:

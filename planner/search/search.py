@@ -103,6 +103,7 @@ def search(
     lanes: list[Lane] = []
     forbidden: Counter[str] = Counter()
     groups: dict[tuple[Choice, str, bool], Group] = {}
+    variants = {choice: variant_of(own, choice) for choice in choices}
     rules: dict[tuple[Strategy, Offload, AttentionName], Rule | None] = {}
     for series in allowed:
         for choice in choices:
@@ -113,9 +114,8 @@ def search(
             if rule is not None:
                 forbidden[rule.reason] += len(series.micro_batch_sizes)
                 continue
-            variant = variant_of(own, choice)
             place = series.strategy, series.accumulates
-            group = groups.setdefault((choice, *place), Group(variant=variant))
+            group = groups.setdefault((choice, *place), Group(variant=variants[choice]))
             same: Lane | None = None
             if choice.loss != own.loss:
                 of_own_loss = groups[(replace(choice, loss=own.loss), *place)]

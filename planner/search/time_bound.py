@@ -16,7 +16,6 @@ the fused loss in the place of the stock one, is open on the CPU alone, and save
 each tile is copied more often than the stock loss passes over it (TORCH_TILE_BYTES).
 """
 
-from functools import cache
 from typing import NamedTuple
 
 from planner.hardware.cluster import Device
@@ -27,6 +26,7 @@ from planner.speed.step_time import launch_s
 from planner.tape.counting_tape import Kernel
 from planner.tape.operators import FP32
 from planner.workload.dtypes import Numerics, numerics_of
+from planner.workload.settings_cache import PASS, cached_by_settings
 from planner.workload.workload import Workload
 
 IN_FP32 = 5 * FP32
@@ -58,7 +58,7 @@ def most_saved_s(own: Candidate) -> float:
     return layout.gradient_accumulation_steps * pass_s + ROUNDED_S
 
 
-@cache
+@cached_by_settings(*PASS, "sequence_length")
 def _most_saved_of_pass_s(
     fused: Workload,
     kinds: Numerics,
@@ -79,7 +79,7 @@ def _most_saved_of_pass_s(
     return max(0.0, before - after)
 
 
-@cache
+@cached_by_settings(*PASS, "sequence_length")
 def _least_change(
     fused: Workload, kinds: Numerics, samples: int, device: Device, speed: Rates
 ) -> _Change:

@@ -3,6 +3,7 @@
 from functools import cache
 from typing import NamedTuple
 
+from planner.base.bounded_cache import bounded_cache
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import PositiveFloat, Spec, read_spec
 from planner.hardware.cluster import Cluster, GpuSpec
@@ -115,7 +116,7 @@ def rates(cluster: Cluster) -> Rates | None:
     return _rates(cluster)
 
 
-@cache
+@bounded_cache
 def _rates(cluster: Cluster) -> Rates:
     card, data = cluster.accelerator.speed, speed_data()
     assert card is not None

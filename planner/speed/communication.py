@@ -32,6 +32,7 @@ from planner.models.model_spec import ModelSpec
 from planner.plan.vocabulary import Strategy
 from planner.speed.pass_time import PassTime
 from planner.workload.dtypes import Numerics
+from planner.workload.settings_cache import cached_by_settings
 from planner.workload.workload import Workload
 from planner.workload.zero_buckets import zero_sizes
 
@@ -146,6 +147,18 @@ class Communication:
                     found.append(Gather(seconds, before, times - 1))
             last = sizes[-1]
         return found
+
+
+@cached_by_settings("method", "adapter")
+def communication(
+    workload: Workload,
+    kinds: Numerics,
+    strategy: Strategy,
+    ranks: Ranks,
+    bandwidth_bytes_per_s: float,
+) -> Communication:
+    """One for each workload and strategy."""
+    return Communication(workload, kinds, strategy, ranks, bandwidth_bytes_per_s)
 
 
 def _waits(gathers: list[Gather], work_s: float) -> float:

@@ -8,10 +8,7 @@ bytes grow in a straight line. The first layer counts as the others of its kind.
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Literal, NamedTuple
-
-from msgspec import structs
 
 from planner.forward.decoder import Decoder
 from planner.forward.model_pass import ModelPass, PassedLayer
@@ -19,12 +16,11 @@ from planner.hardware.cluster import Device
 from planner.models.layer_kinds import LayerKind
 from planner.models.model_spec import ModelSpec
 from planner.models.traced_model import TracedSpec
-from planner.recipes.load_recipe import load_recipe
 from planner.speed.card_rates import Rates
 from planner.speed.flops import micro_batch_flops, recomputed_share
 from planner.tape.counting_tape import CountingTape, Kernel, Phase
 from planner.workload.dtypes import Numerics
-from planner.workload.settings import settings_of
+from planner.workload.settings_cache import PASS, cached_by_settings
 from planner.workload.workload import Batch, Workload
 
 Place = tuple[LayerKind, bool] | None
@@ -179,20 +175,6 @@ def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) 
     )
 
 
-@cache
-def _alike(workload: Workload) -> Workload:
-    """The same passes for every optimizer, schedule, data set and global batch."""
-    settings, usual = workload.settings, settings_of(load_recipe(workload.method))
-    passes = {
-        "adapter": settings.adapter,
-        "quantization": settings.quantization,
-        "sequence_length": settings.sequence_length,
-        "attention": workload.attention,
-        "loss": workload.loss,
-    }
-    return structs.replace(workload, settings=structs.replace(usual, **passes))
-
-
 class _Counts(NamedTuple):
     """Of one sample alone, and of any number from some on."""
 
@@ -203,7 +185,7 @@ class _Counts(NamedTuple):
 MOST_TRIED = 5
 
 
-@cache
+@cached_by_settings(*PASS, "sequence_length")
 def _counts(workload: Workload, kinds: Numerics, device: Device) -> _Counts:
     """Of full samples, which need no mask. A single one may have operands that need no copy, and
     few a loss of one tile: so the least number counts from which one more launches as much."""
@@ -225,7 +207,7 @@ def outside_layers(
 ) -> Iterator[tuple[Kernel, int]]:
     """Kernels of a micro-batch that no layer launches, and how often each is: the embedding's,
     the head's, the loss's."""
-    counts = _counts(_alike(workload), kinds._replace(master=0), device)
+    counts = _counts(workload, kinds, device)
     counted = counts.one if samples == 1 else counts.more
     for growing, number in counted[None].items():
         yield growing.with_samples(samples), number
@@ -243,12 +225,12 @@ def pass_time(
     """One micro-batch of so many full samples."""
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, samples, checkpointing, speed)
-    alike = _alike(workload), kinds._replace(master=0), device, speed
+    run = workload, kinds, device, speed
     share = recomputed_share(workload.model.num_layers, checkpointing)
     if samples <= SETTLED_FROM:
-        return _mixed(*_ends(*alike, samples), share)
+        return _mixed(*_ends(*run, samples), share)
     few, one_more = (
-        _mixed(*_ends(*alike, number), share) for number in (SETTLED_FROM, SETTLED_FROM + 1)
+        _mixed(*_ends(*run, number), share) for number in (SETTLED_FROM, SETTLED_FROM + 1)
     )
     return _mixed(few, one_more, samples - SETTLED_FROM)
 
@@ -258,7 +240,7 @@ SETTLED_FROM = 8
 top: products are by some hundreds of rows."""
 
 
-@cache
+@cached_by_settings(*PASS, "sequence_length")
 def _ends(
     workload: Workload, kinds: Numerics, device: Device, speed: Rates, samples: int
 ) -> tuple[PassTime, PassTime]:

@@ -7,7 +7,6 @@ zero3.py).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from math import prod
 from typing import Literal, NamedTuple
 
@@ -15,7 +14,8 @@ from planner.models.expert_shape import ExpertsSpec
 from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
 from planner.models.model_spec import ModelSpec
-from planner.workload.workload import Workload, of_states
+from planner.workload.settings_cache import TRAINED, cached_by_settings
+from planner.workload.workload import Workload
 
 Role = Literal["weight", "embedding", "vector"]
 """A vector is a norm's weight or a bias: it does not decay.
@@ -85,13 +85,9 @@ class Parameters:
         return tuple(group for group in (decayed, others) if group)
 
 
+@cached_by_settings(*TRAINED)
 def parameters(workload: Workload) -> Parameters:
     """All of them, a tied one once; packed 4-bit matrices are none."""
-    return _parameters(of_states(workload))
-
-
-@cache
-def _parameters(workload: Workload) -> Parameters:
     model, full = workload.model, workload.method == "full"
     return Parameters(
         before=tuple(_before(model, full)),

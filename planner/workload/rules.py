@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Literal, NamedTuple
 
+from planner.base.bounded_cache import bounded_cache
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.hardware.cluster import Cluster, Device
@@ -134,7 +135,7 @@ def rule_book() -> tuple[Rule, ...]:
     return tuple(read_spec(RuleBook, ROOT / "rules.yaml").rules)
 
 
-@cache
+@bounded_cache
 def broken_rule(combination: Combination, *, pinned: frozenset[Pinned]) -> Rule | None:
     """The first rule against this combination that does not yield to what was pinned."""
     for rule in rule_book():

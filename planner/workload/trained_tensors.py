@@ -7,11 +7,11 @@ read: transformers/trainer.py at 5.23.0, create_optimizer and get_decay_paramete
 
 from collections import Counter
 from collections.abc import Mapping
-from functools import cache
 from math import prod
 from typing import NamedTuple
 
 from planner.workload.parameters import Role, decays, parameters
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
 
@@ -30,13 +30,13 @@ class TrainedTensor(NamedTuple):
         return decays(self.role)
 
 
-@cache
+@cached_by_settings(*TRAINED)
 def trained_tensors(workload: Workload) -> tuple[TrainedTensor, ...]:
     """Every trained tensor, a tied one once, in the model's order."""
     return tuple(TrainedTensor(x.shape, x.role) for x in parameters(workload) if x.trains)
 
 
-@cache
+@cached_by_settings(*TRAINED)
 def counted_tensors(workload: Workload) -> Mapping[TrainedTensor, int]:
     """How many there are of each shape and role."""
     return Counter(trained_tensors(workload))

@@ -1,6 +1,5 @@
 """What is trained: a model with its training settings, and one micro-batch of it."""
 
-from functools import cache
 from typing import NamedTuple
 
 from msgspec import structs
@@ -89,20 +88,6 @@ class Workload(Spec):
     @property
     def trainable_params(self) -> int:
         return self.model.num_params if self.method == "full" else self.adapter_params
-
-
-@cache
-def one_of_equals(work: Workload) -> Workload:
-    """The same object for equal workloads: what is remembered of it is found without a
-    comparison of every field."""
-    return work
-
-
-@cache
-def of_states(workload: Workload) -> Workload:
-    """One for all workloads that differ in their batches or attention alone: they have the same
-    model states, which are counted once. Which loss says when ZeRO-3 gathers the head."""
-    return workload.with_settings(sequence_length=1, global_batch_size=1, attention="sdpa")
 
 
 class Batch(NamedTuple):
