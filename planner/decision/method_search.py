@@ -75,7 +75,7 @@ def possible_methods(request: Request) -> Results:
 
 
 def _with_a_layout(results: Results) -> Results:
-    return {method: result for method, result in results.items() if result.lanes}
+    return {method: result for method, result in results.items() if result.series}
 
 
 def pinned_of(request: Request) -> frozenset[Pinned]:

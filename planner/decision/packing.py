@@ -30,7 +30,7 @@ def packed_way(request: Request, chosen: Candidate) -> PackedWay | None:
     result = search_method(replace(request, packing=True), chosen.method)
     if result.best is not None:
         return PackedWay(candidate=result.best)
-    why = "no packed layout fits" if result.lanes else next(iter(result.forbidden), "")
+    why = "no packed layout fits" if result.series else next(iter(result.forbidden), "")
     return PackedWay(candidate=None, why_not=why)
 
 
