@@ -11,6 +11,7 @@ loss and router logits are not kept.
 t  tokens     k  experts_per_token     S = t k  rows     E  num_experts     h  hidden_size
 """
 
+from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder, Layer
 from planner.forward.feed_forward import activate, gated_mlp
 from planner.models.expert_shape import ExpertsSpec
@@ -85,7 +86,7 @@ def _chosen_router(
     logits = decoder.product(weight, x, count, "router logits", bias)
     in_fp32 = experts.router == "chosen-softmax-fp32"
     if in_fp32:
-        logits = ops.cast(tape, logits, ops.FP32, "router logits in fp32")
+        logits = ops.cast(tape, logits, FP32_BYTES, "router logits in fp32")
     values, chosen = routing.top_k(tape, logits, decoder.batch.tokens * chosen_per_token)
     scores = same_width_softmax(tape, values, device=decoder.batch.device)
     if in_fp32:
@@ -108,8 +109,8 @@ def _fp32_router(
 
 
 def _fp32_logits(decoder: Decoder, weight: Parameter, x: Tensor, count: int) -> Tensor:
-    wide = ops.cast(decoder.tape, weight, ops.FP32, "router weight in fp32")
-    x_wide = ops.cast(decoder.tape, x, ops.FP32, "router input in fp32")
+    wide = ops.cast(decoder.tape, weight, FP32_BYTES, "router weight in fp32")
+    x_wide = ops.cast(decoder.tape, x, FP32_BYTES, "router input in fp32")
     return decoder.product(wide, x_wide, count, "router logits")
 
 
@@ -136,14 +137,14 @@ def _corrected_choice(tape: Tape, scores: Tensor, tokens: int, experts: ExpertsS
     of each group are summed to choose from the best groups."""
     groups = tokens * experts.num_groups
     corrected = ops.add(
-        tape, scores, Tensor(experts.num_experts, ops.FP32, None, None), "corrected scores"
+        tape, scores, Tensor(experts.num_experts, FP32_BYTES, None, None), "corrected scores"
     )
     best, _places = routing.top_k(tape, corrected, 2 * groups)
     _sums = tape.new(groups, best.width, "scores of the groups")
     del best, _places
     _chosen_groups = tape.new(tokens * experts.chosen_groups, ops.INT64, "chosen groups")
-    _mask = tape.new(groups, ops.FP32, "mask of the groups")
-    _whole = tape.new(scores.elements, ops.FP32, "mask of the experts")
+    _mask = tape.new(groups, FP32_BYTES, "mask of the groups")
+    _whole = tape.new(scores.elements, FP32_BYTES, "mask of the experts")
     corrected = routing.masked(tape, corrected, "scores of the chosen groups")
     _values, chosen = routing.top_k(tape, corrected, tokens * experts.experts_per_token)
     return chosen

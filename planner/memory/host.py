@@ -18,11 +18,11 @@ A rank's memory is resident memory at the largest moment of each phase:
 
 from typing import NamedTuple
 
-from planner.base.units import ceil_div
+from planner.base.units import FP32_BYTES, ceil_div
 from planner.hardware.cluster import PROCESS_BYTES, Cluster, Device
 from planner.memory.expert_loading import stacked_on_host
 from planner.memory.model_states import frozen_bytes, model_states
-from planner.memory.zero_1_2 import FP32_BYTES, Partition, flat_states_bytes, partitions
+from planner.memory.zero_1_2 import Partition, flat_states_bytes, partitions
 from planner.memory.zero_3 import sub_groups
 from planner.plan.optimizer_presets import optimizers
 from planner.workload.dtypes import Numerics, numerics_of

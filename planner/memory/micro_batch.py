@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
+from planner.base.units import FP32_BYTES
 from planner.forward.model_pass import ModelPass, PassedLayer, passed_layers
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Strategy
-from planner.tape.operators import FP32
 from planner.tape.tape import GradientSink
 from planner.tape.tensors import Event, Owner
 from planner.workload.dtypes import Numerics
@@ -232,7 +232,7 @@ def _traced(
 ) -> MicroBatch:
     """From a trace of the real model. Gradients that lie there before, or that DeepSpeed takes
     away, are counted as model states."""
-    sharded = not numerics.autocast and numerics.compute < FP32
+    sharded = not numerics.autocast and numerics.compute < FP32_BYTES
     strategies: dict[GradientSink, Strategy] = {"reduce": "zero2"}
     layout = Layout(
         strategy=strategies.get(sink, "zero1") if sharded else "single",

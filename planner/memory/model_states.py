@@ -22,7 +22,7 @@ block of the allocator; and the states are those of the optimizer that is named.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, FP32_BYTES, ceil_div, round_up
 from planner.hardware.cluster import Device
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.plan.vocabulary import ZeroStage
@@ -34,12 +34,6 @@ from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import TrainedTensor, counted_tensors
 from planner.workload.workload import Workload
 
-FLAT_BYTES = 4
-"""DeepSpeed hands the optimizer its shard of an fp32 copy, as one tensor.
-
-read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, single_partition_of_fp32_groups.
-"""
-
 
 class ModelStates(NamedTuple):
     frozen_bytes: int
@@ -47,8 +41,6 @@ class ModelStates(NamedTuple):
     gradients_bytes: int
     optimizer_states_bytes: int
     """On the device."""
-    paged_bytes: int = 0
-    """Optimizer states that are not in the allocator's memory."""
 
     @property
     def total_bytes(self) -> int:
@@ -83,7 +75,6 @@ def model_states(
             trainable_bytes=blocks_bytes(tensors, numerics.trainable),
             gradients_bytes=blocks_bytes(tensors, numerics.gradient),
             optimizer_states_bytes=blocks_bytes(tensors, numerics.master) + states.on_device,
-            paged_bytes=states.paged,
         )
 
     def shard(from_stage: int, num_bytes: int) -> int:
@@ -91,15 +82,16 @@ def model_states(
             num_bytes, zero_stage=zero_stage, from_stage=from_stage, ranks=data_parallel_size
         )
 
+    # read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, single_partition_of_fp32_groups:
+    # DeepSpeed hands the optimizer its shard of an fp32 copy, as one tensor.
     params = sum(count * tensor.elements for tensor, count in tensors.items())
     flat = TrainedTensor((ceil_div(params, data_parallel_size),), "vector")
-    states = states_bytes(optimizer, {flat: 1}, width=FLAT_BYTES, device=device)
+    states = states_bytes(optimizer, {flat: 1}, width=FP32_BYTES, device=device)
     return ModelStates(
         frozen_bytes=shard(3, frozen_bytes),
         trainable_bytes=shard(3, numerics.trainable * params),
         gradients_bytes=shard(2, numerics.gradient * params),
         optimizer_states_bytes=numerics.master * flat.elements + states.on_device,
-        paged_bytes=states.paged,
     )
 
 

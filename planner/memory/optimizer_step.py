@@ -6,12 +6,11 @@ memory, and a list of tensors is as large as all of them.
 
 from collections.abc import Callable, Sequence
 
-from planner.base.units import ceil_div
+from planner.base.units import FP32_BYTES, ceil_div
 from planner.hardware.cluster import Device
 from planner.memory.micro_batch import largest_moment
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.tape.tensors import Event, Storage
-from planner.workload.optimizers import FP32
 from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Workload
@@ -64,7 +63,7 @@ class Step:
         if self.device == "cuda":
             largest = max(tensor.elements for tensor in self.tensors)
             chunks = count * ceil_div(largest, NORM_CHUNK_ELEMENTS)
-            chunk_norms = [self.new(chunks, FP32, "norms of chunks")]
+            chunk_norms = [self.new(chunks, FP32_BYTES, "norms of chunks")]
         norms = [self.new(1, self.width, "norm of a gradient") for _ in range(count)]
         del chunk_norms
         _stacked = self.new(count, self.width, "norms of all gradients")
@@ -114,22 +113,22 @@ def _adafactor(step: Step) -> None:
     for tensor in (x for group in step.groups for x in group):
         elements = tensor.elements
         _casts: list[Storage] = []
-        if step.width < FP32:
+        if step.width < FP32_BYTES:
             _casts = [
-                step.new(elements, FP32, f"{name} in fp32") for name in ("gradient", "weight")
+                step.new(elements, FP32_BYTES, f"{name} in fp32") for name in ("gradient", "weight")
             ]
-        square = step.new(elements, FP32, "squared gradient")
-        _update = step.new(elements, FP32, "squared gradient and epsilon")
+        square = step.new(elements, FP32_BYTES, "squared gradient")
+        _update = step.new(elements, FP32_BYTES, "squared gradient and epsilon")
         del square
         factors: list[Storage] = []
         if len(tensor.shape) > 1:
             factors = [
-                step.new(elements // size, FP32, "factor of the update")
+                step.new(elements // size, FP32_BYTES, "factor of the update")
                 for size in (tensor.shape[-1], tensor.shape[-2])
             ]
-        _update = step.new(elements, FP32, "update")
+        _update = step.new(elements, FP32_BYTES, "update")
         del factors
-        _negative = step.new(elements, FP32, "negative update")
+        _negative = step.new(elements, FP32_BYTES, "negative update")
         del _negative
 
 

@@ -32,7 +32,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from planner.base.bounded_cache import bounded_cache
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, FP32_BYTES, round_up
 from planner.hardware.cluster import Device
 from planner.memory.optimizer_step import update_bytes
 from planner.plan.optimizer_presets import optimizers
@@ -44,7 +44,6 @@ from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import TrainedTensor
 from planner.workload.workload import Workload
 
-FP32_BYTES = 4
 NORM_BYTES = 8
 """read: deepspeed/runtime/zero/utils.py, get_norm_dtype: norms are taken in fp64."""
 START_ALIGNMENT = 2

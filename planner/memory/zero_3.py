@@ -32,10 +32,9 @@ read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from planner.base.units import ceil_div
+from planner.base.units import FP32_BYTES, ceil_div
 from planner.hardware.cluster import Device
 from planner.memory.zero_1_2 import (
-    FP32_BYTES,
     NORM_BYTES,
     block,
     flat_states_bytes,

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from planner.base.units import ALLOCATOR_BLOCK_BYTES
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, FP32_BYTES
 from planner.plan.optimizer_presets import OptimizerSpec
-from planner.workload.optimizers import FP32, QUANTIZED_BLOCK, is_quantized, tensor_states
+from planner.workload.optimizers import QUANTIZED_BLOCK, is_quantized, tensor_states
 from planner.workload.trained_tensors import TrainedTensor
 
 
@@ -26,10 +26,10 @@ def _whole(optimizer: OptimizerSpec, tensors: Sequence[TrainedTensor], width: in
     rest = sum(x.elements for x in tensors) - quantized
     terms = []
     if quantized:
-        each = f"(1 + {FP32}/{QUANTIZED_BLOCK}) bytes"
+        each = f"(1 + {FP32_BYTES}/{QUANTIZED_BLOCK}) bytes"
         terms.append(f"{quantized:,} x {optimizer.states} x {each}")
     if rest and optimizer.states:
-        size = width if optimizer.kept_in == "parameter" else FP32
+        size = width if optimizer.kept_in == "parameter" else FP32_BYTES
         terms.append(f"{rest:,} x {optimizer.states} x {size} bytes")
     return terms
 
@@ -38,8 +38,8 @@ def _factored(tensors: Sequence[TrainedTensor]) -> list[str]:
     matrices = [x for x in tensors if len(x.shape) > 1]
     sides = sum(x.elements // x.shape[-1] + x.elements // x.shape[-2] for x in matrices)
     others = sum(x.elements for x in tensors if len(x.shape) == 1)
-    terms = [f"{sides:,} rows and columns of {len(matrices):,} matrices x {FP32} bytes"]
-    return [*terms, f"{others:,} x {FP32} bytes"] if others else terms
+    terms = [f"{sides:,} rows and columns of {len(matrices):,} matrices x {FP32_BYTES} bytes"]
+    return [*terms, f"{others:,} x {FP32_BYTES} bytes"] if others else terms
 
 
 def _paged(optimizer: OptimizerSpec, tensors: Sequence[TrainedTensor], width: int) -> str:

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import ceil
 
+from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Cluster
 from planner.search.candidate import Candidate
 from planner.search.loss_attention_variants import Variant
 from planner.search.memory_bound import most_saved_bytes
 from planner.search.time_bound import most_saved_s
-from planner.tape.operators import FP32
 from planner.workload.layout import Series, recomputation_order
 
 GUESSES = 3
@@ -266,7 +266,7 @@ def _hidden_state_bytes(candidate: Candidate) -> int:
     """Return the bytes of a hidden state in fp32: a recomputed layer holds its input, which a layer
     that keeps its activations may have let go of."""
     tokens = candidate.layout.micro_batch_size * candidate.workload.settings.sequence_length
-    return tokens * candidate.workload.model.hidden_size * FP32
+    return tokens * candidate.workload.model.hidden_size * FP32_BYTES
 
 
 def fastest(series: Iterable[SeriesSearch]) -> Candidate | None:

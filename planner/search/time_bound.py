@@ -18,18 +18,18 @@ tile is copied more often than the stock loss passes over it (TORCH_TILE_BYTES).
 
 from typing import NamedTuple
 
+from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
 from planner.search.candidate import Candidate
 from planner.speed.card_rates import NOMINAL, Rates, rates
 from planner.speed.pass_time import outside_layers, pass_time
 from planner.speed.step_time import launch_s
 from planner.tape.counting_tape import Kernel
-from planner.tape.operators import FP32
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.settings_cache import PASS, cached_by_settings
 from planner.workload.workload import Workload
 
-IN_FP32 = 5 * FP32
+IN_FP32 = 5 * FP32_BYTES
 """Bytes per logit of the table's rows but the first."""
 ROUNDED_S = 1e-9
 """Seconds to which times are rounded for ranking."""
@@ -96,5 +96,5 @@ def _least_change(
 def _passes_s(product: Kernel, hidden_size: int, speed: Rates) -> float:
     """Return seconds of passing over the logits that the head's product makes."""
     logits = product.flops // (2 * hidden_size)
-    casts = 2 * (product.width + FP32) if product.width < FP32 else 0
+    casts = 2 * (product.width + FP32_BYTES) if product.width < FP32_BYTES else 0
     return logits * (casts + IN_FP32) / speed.bandwidth_bytes_per_s

@@ -8,13 +8,13 @@ all the same, by the time on a nominal card, since their order hardly depends on
 
 from typing import NamedTuple
 
+from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Cluster
 from planner.hardware.network import Ranks
 from planner.plan.optimizer_presets import optimizers
 from planner.speed.card_rates import Rates
 from planner.speed.communication import NOTHING, communication
 from planner.speed.pass_time import PassTime, pass_time
-from planner.tape.operators import FP32
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.optimizers import states_bytes
@@ -101,7 +101,7 @@ def offload_s(workload: Workload, layout: Layout, kinds: Numerics, speed: Rates)
     """Gradients in fp32 to the host, its update, parameters back, once a step; offloaded
     parameters in, twice a micro-batch. None of it is hidden."""
     shard = workload.trainable_params / layout.world_size
-    moved = shard * (FP32 + kinds.trainable)
+    moved = shard * (FP32_BYTES + kinds.trainable)
     if layout.offload == "all":
         slices = workload.model.num_params * kinds.compute / layout.world_size
         moved += 2 * layout.gradient_accumulation_steps * slices

@@ -20,11 +20,12 @@ differ by a factor of three.
 
 from typing import Literal, NamedTuple
 
+from planner.base.units import FP32_BYTES
 from planner.plan.vocabulary import Method, Precision, ZeroStage
 from planner.workload.layout import Layout
 from planner.workload.workload import Workload
 
-BYTES: dict[Precision, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
+BYTES: dict[Precision, int] = {"bf16": 2, "fp16": 2, "fp32": FP32_BYTES}
 
 
 GroupedHeads = Literal["shared", "copied", "math"]
@@ -77,15 +78,15 @@ def numerics_of(workload: Workload, layout: Layout) -> Numerics:
 def numerics(*, method: Method, compute: Precision, zero_stage: ZeroStage) -> Numerics:
     """The table at the top of this module."""
     width = BYTES[compute]
-    autocast = width < 4 and zero_stage == 0
-    trainable = 4 if zero_stage == 0 else width
+    autocast = width < FP32_BYTES and zero_stage == 0
+    trainable = FP32_BYTES if zero_stage == 0 else width
     return Numerics(
         compute=width,
         frozen=width,
         outside=width,
         trainable=trainable,
         gradient=trainable,
-        master=4 if trainable < 4 or zero_stage in (1, 2) else 0,
+        master=FP32_BYTES if trainable < FP32_BYTES or zero_stage in (1, 2) else 0,
         residual=trainable if method == "full" else width,
         autocast=autocast,
         keeps_linear_inputs=zero_stage == 3,

@@ -3,17 +3,16 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, FP32_BYTES, ceil_div, round_up
 from planner.hardware.cluster import Device
 from planner.plan.optimizer_presets import OptimizerSpec
 from planner.workload.trained_tensors import TrainedTensor
 
-FP32 = 4
 SCALAR_BYTES = 4
 QUANTIZED_BLOCK = 256
 SMALLEST_QUANTIZED = 4096
 """read: bitsandbytes/optim/optimizer.py at 0.50.2, min_8bit_size."""
-QUANTIZATION_MAP_BYTES = 256 * FP32
+QUANTIZATION_MAP_BYTES = 256 * FP32_BYTES
 """One table a state, shared by all tensors; read: fill_qmap and init_state there."""
 SMALLEST_PAGED = 100_000
 """read: bitsandbytes/optim/optimizer.py at 0.50.2, get_state_buffer."""
@@ -56,12 +55,12 @@ def _sizes(optimizer: OptimizerSpec, tensor: TrainedTensor, width: int) -> _Size
         return _Sizes([width * elements] * count, [])
     if is_quantized(optimizer, tensor):
         blocks = ceil_div(elements, QUANTIZED_BLOCK)
-        return _Sizes([elements] * count, [FP32 * blocks] * count)
+        return _Sizes([elements] * count, [FP32_BYTES * blocks] * count)
     if optimizer.kept_in == "factored" and len(tensor.shape) > 1:
         rows, columns = tensor.shape[-2:]
         stacked = elements // (rows * columns)
-        return _Sizes([FP32 * stacked * rows, FP32 * stacked * columns], [])
-    return _Sizes([FP32 * elements] * count, [])
+        return _Sizes([FP32_BYTES * stacked * rows, FP32_BYTES * stacked * columns], [])
+    return _Sizes([FP32_BYTES * elements] * count, [])
 
 
 def is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:

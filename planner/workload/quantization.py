@@ -11,13 +11,12 @@ stores it (bitsandbytes/nn/modules.py, Int8Params, at 0.50.2): a byte a weight, 
 scale a row.
 """
 
-from planner.base.units import ceil_div
+from planner.base.units import FP32_BYTES, ceil_div
 from planner.models.linear import Linear
 from planner.plan.schema import QuantizationSection
 
 BLOCK_SIZE = 64
 DOUBLE_QUANT_BLOCK_SIZE = 256
-FP32_BYTES = 4
 NF4_CODE_BYTES = 16 * FP32_BYTES
 DOUBLE_QUANT_CODE_BYTES = 256 * FP32_BYTES
 

@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES
-from planner.forward.activations import saved_since
 from planner.tape import operators as ops
 from planner.tape import tensors
 from planner.tape.tape import GradientSink, Tape
 from planner.tape.tensors import Parameter, Tensor
+from tests.oracle.ledgers import saved_since
 
 SIZE = 1024
 
