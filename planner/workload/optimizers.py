@@ -10,30 +10,35 @@ from planner.workload.trained_tensors import TrainedTensor
 
 SCALAR_BYTES = 4
 QUANTIZED_BLOCK = 256
+"""Number of elements that share a scale in an 8-bit state."""
 SMALLEST_QUANTIZED = 4096
-"""read: bitsandbytes/optim/optimizer.py at 0.50.2, min_8bit_size."""
+"""Elements from which a tensor's states are quantized; read: bitsandbytes/optim/optimizer.py at
+0.50.2, min_8bit_size."""
 QUANTIZATION_MAP_BYTES = 256 * FP32_BYTES
-"""One table a state, shared by all tensors; read: fill_qmap and init_state there."""
+"""Bytes of one state's table of codes, shared by all tensors; read: fill_qmap and
+init_state there."""
 SMALLEST_PAGED = 100_000
-"""read: bitsandbytes/optim/optimizer.py at 0.50.2, get_state_buffer."""
+"""Elements from which states are paged; read: bitsandbytes/optim/optimizer.py at 0.50.2,
+get_state_buffer."""
 
 
 class State(NamedTuple):
-    """One tensor that lives from step to step."""
+    """One tensor that an optimizer keeps from step to step."""
 
     num_bytes: int
     paged: bool = False
-    """In CUDA managed memory, which the allocator does not count."""
+    """Whether it is in CUDA managed memory, which the allocator does not count."""
 
     @property
     def block_bytes(self) -> int:
+        """Bytes that the allocator gives for it."""
         return round_up(self.num_bytes, ALLOCATOR_BLOCK_BYTES)
 
 
 def tensor_states(
     optimizer: OptimizerSpec, tensor: TrainedTensor, *, width: int, device: Device
 ) -> list[State]:
-    """States of one trained tensor whose elements have ``width`` bytes."""
+    """Return the states of one trained tensor whose elements have ``width`` bytes."""
     sizes = _sizes(optimizer, tensor, width)
     paged = optimizer.paged and tensor.elements >= SMALLEST_PAGED and device == "cuda"
     states = [State(size, paged) for size in sizes.states]
@@ -64,31 +69,34 @@ def _sizes(optimizer: OptimizerSpec, tensor: TrainedTensor, width: int) -> _Size
 
 
 def is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
-    """read: transformers/trainer.py at 5.23.0, create_optimizer, for the embedding."""
+    """Return whether the optimizer keeps 8-bit states of the tensor.
+
+    read: transformers/trainer.py at 5.23.0, create_optimizer, for the embedding.
+    """
     large = tensor.elements >= SMALLEST_QUANTIZED
     return optimizer.kept_in == "8bit" and large and tensor.role != "embedding"
 
 
 def shared_states(optimizer: OptimizerSpec, tensors: Iterable[TrainedTensor]) -> list[State]:
-    """Tables that all tensors share."""
+    """Return the tables that the states of all tensors share."""
     if any(is_quantized(optimizer, tensor) for tensor in tensors):
         return [State(QUANTIZATION_MAP_BYTES)] * optimizer.states
     return []
 
 
 class StatesBytes(NamedTuple):
-    """Sums over all trained tensors."""
+    """Bytes of all optimizer states."""
 
     on_device: int
-    """What the allocator counts."""
+    """Bytes that the allocator counts."""
     paged: int
-    """Managed memory, which the driver moves between device and host."""
+    """Bytes of managed memory, which the driver moves between device and host."""
 
 
 def states_bytes(
     optimizer: OptimizerSpec, tensors: Mapping[TrainedTensor, int], *, width: int, device: Device
 ) -> StatesBytes:
-    """All states of so many tensors of each kind."""
+    """Return the bytes of all states of ``tensors``, which counts the tensors of each kind."""
     counted = [(state, 1) for state in shared_states(optimizer, tensors)]
     for tensor, count in tensors.items():
         for state in tensor_states(optimizer, tensor, width=width, device=device):
