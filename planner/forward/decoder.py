@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from planner.base.units import FP32_BYTES
-from planner.forward.dora import Adapter, dora
+from planner.forward.dora import DoraTensors, dora
 from planner.forward.int8_linear import int8_linear
 from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
@@ -197,7 +197,7 @@ class Decoder:
             None if drops else result,
             self._whole_weight(name, matrix),
             matrix=matrix,
-            adapter=Adapter(a=a, b=b, magnitude=magnitude, rank=settings.adapter.rank),
+            adapter=DoraTensors(a=a, b=b, magnitude=magnitude, rank=settings.adapter.rank),
             product=self.product,
         )
         return ops.add(self.tape, result, output, f"{matrix.name} with its adapter")

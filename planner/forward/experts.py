@@ -123,7 +123,7 @@ def _sigmoid_router(
     scores = ops.unary(tape, logits, "scores of the experts", saves="output")
     chosen = _corrected_choice(tape, scores, tokens, experts)
     rows = tokens * experts.experts_per_token
-    weights = routing.gathered(tape, scores, chosen, rows, "weights of the chosen experts")
+    weights = routing.gathered_rows(tape, scores, chosen, rows, "weights of the chosen experts")
     total = None
     if experts.normalized:
         weights, total = routing.normalized_from(tape, weights, tokens)
@@ -173,7 +173,7 @@ def grouped_experts(
     rows, width = chosen.elements, x.width
     in_order, order = routing.order_of(tape, rows)
     selected = _selected(decoder, x, rows, h)
-    weights = routing.gathered(tape, scores, order, rows, "weights in the experts' order")
+    weights = routing.gathered_rows(tape, scores, order, rows, "weights in the experts' order")
     _counted = tape.new(rows, routing.INT32, "experts in order, to count")
     _per_expert = tape.new(experts.num_experts, routing.INT32, "rows of each expert")
     offsets = tape.new(experts.num_experts, routing.INT32, "offsets of the experts' rows")
@@ -186,7 +186,7 @@ def grouped_experts(
     output = output if biases is None else views.added_in_place(tape, output, biases)
     weighed = ops.mul(tape, output, weights, "experts' outputs, weighed")
     back = tape.new(rows, ops.INT64, "places of the tokens")
-    weighed = routing.gathered(tape, weighed, back, rows * h, "experts' outputs by token")
+    weighed = routing.gathered_rows(tape, weighed, back, rows * h, "experts' outputs by token")
     final = routing.summed_experts(tape, weighed, experts.experts_per_token)
     return ops.cast(tape, final, width, "sum over a token's experts, cast")
 
@@ -194,7 +194,7 @@ def grouped_experts(
 def _selected(decoder: Decoder, x: Tensor, rows: int, h: int) -> Tensor:
     """``hidden_states[perm // num_top_k]``."""
     tokens = decoder.tape.new(rows, ops.INT64, "tokens in the experts' order")
-    return routing.gathered(decoder.tape, x, tokens, rows * h, "tokens in the experts' order")
+    return routing.gathered_rows(decoder.tape, x, tokens, rows * h, "tokens in the experts' order")
 
 
 def _product(
@@ -217,7 +217,7 @@ def _biases(
     elements = experts.expert_tensors(decoder.workload.model.hidden_size)[f"{name}_bias"]
     bias = decoder.expert_parameter(layer, f"{name}_bias", elements)
     rows = in_order.elements * elements // experts.num_experts
-    return routing.gathered(decoder.tape, bias, in_order, rows, f"{name}: biases")
+    return routing.gathered_rows(decoder.tape, bias, in_order, rows, f"{name}: biases")
 
 
 def _gated(decoder: Decoder, both: Tensor, *, clamped: bool) -> Tensor:

@@ -15,7 +15,7 @@ from planner.forward.model_pass import ModelPass, PassedLayer, passed_layers
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Strategy
 from planner.tape.tape import GradientSink
-from planner.tape.tensors import Event, Owner
+from planner.tape.tensors import Owner, StorageEvent
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
 from planner.workload.settings_cache import PASS, cached_by_settings
@@ -33,7 +33,7 @@ class Stretch(NamedTuple):
     top_bytes: int
 
 
-def stretch(events: Sequence[Event]) -> Stretch:
+def stretch(events: Sequence[StorageEvent]) -> Stretch:
     """The sum and the largest running sum of ``events``."""
     levels = _levels(events)
     top_bytes = max(levels)
@@ -44,17 +44,17 @@ def stretch(events: Sequence[Event]) -> Stretch:
     return Stretch(net=net, top=top, net_bytes=levels[-1], top_bytes=top_bytes)
 
 
-def largest_moment(events: Sequence[Event]) -> int:
+def largest_moment(events: Sequence[StorageEvent]) -> int:
     """How many events lead to the largest running sum."""
     levels = _levels(events)
     return levels.index(max(levels))
 
 
-def _levels(events: Sequence[Event]) -> list[int]:
+def _levels(events: Sequence[StorageEvent]) -> list[int]:
     return list(accumulate([event[0] for event in events], initial=0))
 
 
-def _sums(events: Iterable[Event]) -> Amounts:
+def _sums(events: Iterable[StorageEvent]) -> Amounts:
     sums: Amounts = Counter()
     for num_bytes, owner, _, _ in events:
         sums[owner] += num_bytes

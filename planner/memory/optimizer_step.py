@@ -10,7 +10,7 @@ from planner.base.units import FP32_BYTES, ceil_div
 from planner.hardware.cluster import Device
 from planner.memory.micro_batch import largest_moment
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
-from planner.tape.tensors import Event, Storage
+from planner.tape.tensors import Storage, StorageEvent
 from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Workload
@@ -19,7 +19,7 @@ NORM_CHUNK_ELEMENTS = 65536
 """read: aten/src/ATen/native/cuda/MultiTensorApply.cuh, kChunkSize."""
 
 
-class Step:
+class OptimizerStep:
     """One step: its log, and the widths of what it works on."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Step:
         clips: bool = True,
     ) -> None:
         """Without ``clips`` the norms are somebody else's."""
-        self.log: list[Event] = []
+        self.log: list[StorageEvent] = []
         self.tensors = tensors
         self.width = width
         self.weight_decay = weight_decay
@@ -72,11 +72,11 @@ class Step:
         return total
 
 
-def _fused(_step: Step) -> None:
+def _fused(_step: OptimizerStep) -> None:
     """One kernel reads and writes in place: torch's _fused_adamw_, and bitsandbytes' own."""
 
 
-def _adamw(step: Step) -> None:
+def _adamw(step: OptimizerStep) -> None:
     """torch/optim/adam.py: _multi_tensor_adam where the device has foreach kernels."""
     if step.device == "cuda":
         for group in step.groups:
@@ -93,7 +93,7 @@ def _adamw(step: Step) -> None:
             del divided
 
 
-def _sgd(step: Step) -> None:
+def _sgd(step: OptimizerStep) -> None:
     """torch/optim/sgd.py: a gradient with its decay added is a new tensor."""
     for number, group in enumerate(step.groups):
         if not step.decay_of(number):
@@ -107,7 +107,7 @@ def _sgd(step: Step) -> None:
             del _grad
 
 
-def _adafactor(step: Step) -> None:
+def _adafactor(step: OptimizerStep) -> None:
     """transformers/optimization.py, Adafactor.step: its variables are held to the next tensor."""
     _update: Storage | None = None
     for tensor in (x for group in step.groups for x in group):
@@ -132,7 +132,7 @@ def _adafactor(step: Step) -> None:
         del _negative
 
 
-_UPDATES: dict[str, Callable[[Step], None]] = {
+_UPDATES: dict[str, Callable[[OptimizerStep], None]] = {
     "fused": _fused,
     "adamw": _adamw,
     "sgd": _sgd,
@@ -140,10 +140,10 @@ _UPDATES: dict[str, Callable[[Step], None]] = {
 }
 
 
-def step_of(workload: Workload, *, width: int, device: Device) -> Step:
+def step_of(workload: Workload, *, width: int, device: Device) -> OptimizerStep:
     """A step over a workload's trained tensors of ``width`` bytes an element."""
     settings = workload.settings.optimizer
-    return Step(
+    return OptimizerStep(
         optimizers()[settings.name],
         trained_tensors(workload),
         width=width,
@@ -158,7 +158,7 @@ def step_bytes(workload: Workload, *, width: int, device: Device) -> int:
     return _largest(step_of(workload, width=width, device=device).log)
 
 
-def update_bytes(
+def tensor_update_bytes(
     optimizer: OptimizerSpec,
     tensor: TrainedTensor,
     *,
@@ -167,11 +167,11 @@ def update_bytes(
     device: Device,
 ) -> int:
     """What the update of one tensor allocates at most."""
-    step = Step(
+    step = OptimizerStep(
         optimizer, [tensor], width=width, weight_decay=weight_decay, device=device, clips=False
     )
     return _largest(step.log)
 
 
-def _largest(log: Sequence[Event]) -> int:
+def _largest(log: Sequence[StorageEvent]) -> int:
     return sum(num_bytes for num_bytes, *_ in log[: largest_moment(log)])

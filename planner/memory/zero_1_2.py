@@ -34,7 +34,7 @@ from typing import NamedTuple
 from planner.base.bounded_cache import bounded_cache
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, FP32_BYTES, round_up
 from planner.hardware.cluster import Device
-from planner.memory.optimizer_step import update_bytes
+from planner.memory.optimizer_step import tensor_update_bytes
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import OptimizerSection, ZeroSection
 from planner.workload.dtypes import Numerics
@@ -114,7 +114,7 @@ def flat_states_bytes(
 @bounded_cache
 def flat_update_bytes(optimizer: OptimizerSection, part: int, device: Device) -> int:
     """What the optimizer makes while it updates one part, its gradient aside."""
-    return update_bytes(
+    return tensor_update_bytes(
         optimizers()[optimizer.name],
         flat_tensor(part),
         width=FP32_BYTES,

@@ -28,7 +28,7 @@ NEVER = -1
 Module = tuple[Sized, ...]
 
 
-class Gathered(NamedTuple):
+class GatheredBytes(NamedTuple):
     """Bytes of whole parameters at the largest moments of a step."""
 
     forward: int
@@ -174,9 +174,9 @@ class Flight:
 
 
 @cached_by_settings(*TRAINED, "loss")
-def gathered(
+def gathered_parameters(
     workload: Workload, ranks: int, zero: ZeroSection, *, checkpointing: bool, width: int
-) -> Gathered:
+) -> GatheredBytes:
     """The largest moments of a step, once the order of the modules has been recorded."""
     whole = parameters(workload)
     layers = [_modules(layer) for layer in whole.layers[:LAYERS_RUN]]
@@ -196,7 +196,7 @@ def gathered(
         else:
             peaks.append(coordinator.peak_since())
     forward, head, *backward = peaks
-    return Gathered(forward=forward, head=head, backward=tuple(backward))
+    return GatheredBytes(forward=forward, head=head, backward=tuple(backward))
 
 
 Script = list[tuple[str, Module]]

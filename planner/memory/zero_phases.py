@@ -10,7 +10,7 @@ from planner.memory.micro_batch import Amounts, MicroBatch, add_to
 from planner.memory.model_states import frozen_bytes
 from planner.memory.zero_1_2 import FlatStates, block, flat_states
 from planner.memory.zero_3 import SlicedStates, sliced_states
-from planner.memory.zero_3_gathering import Gathered, gathered
+from planner.memory.zero_3_gathering import GatheredBytes, gathered_parameters
 from planner.memory.zero_reductions import Reductions, reductions, scatter_copies
 from planner.plan.schema import ZeroSection
 from planner.plan.vocabulary import Part, Phase
@@ -193,7 +193,7 @@ def _stage_3(
         "optimizer_states": states.optimizer_bytes,
         "communication": states.bucket_bytes + states.persistent_bytes,
     }
-    whole = gathered(
+    whole = gathered_parameters(
         workload, ranks, zero, checkpointing=layout.activation_checkpointing, width=kinds.compute
     )
     copies = scatter_copies(workload, ranks, zero, kinds)
@@ -232,7 +232,11 @@ def _stage_3_load(states: SlicedStates, weights: Parts, whole_bytes: int, loadin
 
 
 def _stage_3_passes(
-    held: Parts, passes: MicroBatch, states: SlicedStates, whole: Gathered, copies: Sequence[int]
+    held: Parts,
+    passes: MicroBatch,
+    states: SlicedStates,
+    whole: GatheredBytes,
+    copies: Sequence[int],
 ) -> dict[Phase, Parts]:
     """Forward and backward beside what is gathered at the time."""
 

@@ -19,7 +19,7 @@ from planner.plan.vocabulary import Part
 from planner.report.optimizer_formula import states_formula
 from planner.report.zero_formulas import deepspeed_moments
 from planner.search.candidate import Candidate
-from planner.tape.tensors import Event
+from planner.tape.tensors import StorageEvent
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.quantization import quantized_bytes
 from planner.workload.trained_tensors import trained_tensors
@@ -188,7 +188,7 @@ def alive_at_the_peak(candidate: Candidate) -> list[AliveTensors]:
     return _alive(run.tape.log)
 
 
-def _alive(log: Sequence[Event]) -> list[AliveTensors]:
+def _alive(log: Sequence[StorageEvent]) -> list[AliveTensors]:
     """What the largest moment of a log is made of, largest first."""
     sizes: Counter[tuple[str, str]] = Counter()
     counts: Counter[tuple[str, str]] = Counter()

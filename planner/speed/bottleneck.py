@@ -1,4 +1,4 @@
-"""What a step waits for, and what would help: from the parts of its time."""
+"""What a step waits for, and what would help, from the parts of its time."""
 
 from typing import NamedTuple
 
@@ -7,21 +7,22 @@ from planner.workload.layout import Layout
 from planner.workload.workload import Workload
 
 NAMED_FROM = 0.2
-"""Share of a step from which a part is named; elementwise kernels from twice that, since every
-model has them."""
+"""Share of a step from which a part is named."""
 MEMORY_BOUND_FROM = 2 * NAMED_FROM
+"""Share of a step from which memory-bound kernels are named, larger since every model has them."""
 
 
 class Bottleneck(NamedTuple):
-    """Nothing to help where products of matrices are most of a step."""
+    """The part of a step that limits it."""
 
     name: str
     share: float
     help: str
+    """What would help; ``""`` where matrix products are most of the step."""
 
 
 def bottleneck_of(step: StepTime, workload: Workload, layout: Layout) -> Bottleneck:
-    """The largest part that is not the products themselves, where it is large enough."""
+    """Return the largest part that is not matrix products, if it is large enough to be named."""
     total = step.total_s
     parts = {
         "communication": step.exposed_communication_s / total,
@@ -40,7 +41,7 @@ def bottleneck_of(step: StepTime, workload: Workload, layout: Layout) -> Bottlen
 
 
 def _larger_batch(layout: Layout) -> str:
-    """The micro-batch, while there is one to merge it with."""
+    """Return which batch may grow: the micro-batch while a step has several of them."""
     whole = layout.gradient_accumulation_steps == 1
     return "a larger global batch" if whole else "a larger micro-batch"
 
@@ -48,34 +49,40 @@ def _larger_batch(layout: Layout) -> str:
 def _against_communication(workload: Workload, layout: Layout) -> str:
     fewer = f"{_larger_batch(layout)} communicates less often"
     if layout.strategy == "zero3":
-        return f"{fewer}; where weights fit whole, ZeRO-2 or DDP gather none"
-    return f"{fewer}; adapters have fewer gradients" if workload.method == "full" else fewer
+        return f"{fewer}; where the weights fit unsharded, ZeRO-2 and DDP gather none"
+    return (
+        f"{fewer}; adapters have fewer gradients to reduce" if workload.method == "full" else fewer
+    )
 
 
 def _against_the_host(workload: Workload, layout: Layout) -> str:
     larger = f"{_larger_batch(layout)} or longer samples (packing) keep the device busy"
-    return f"{larger}; fewer layers recomputed launch less" if layout.checkpointing else larger
+    return (
+        f"{larger}; recomputing fewer layers launches fewer kernels"
+        if layout.checkpointing
+        else larger
+    )
 
 
 def _against_the_update(_workload: Workload, layout: Layout) -> str:
     rarer = "a larger global batch updates less often"
-    return f"{rarer}; ZeRO shares the update" if layout.strategy == "ddp" else rarer
+    return f"{rarer}; ZeRO shards the update" if layout.strategy == "ddp" else rarer
 
 
 def _against_offload(_workload: Workload, _layout: Layout) -> str:
-    return "a larger global batch moves states less often; more or larger GPUs need no offload"
+    return "a larger global batch moves states less often; more or larger GPUs need no offloading"
 
 
 def _against_dequantization(_workload: Workload, _layout: Layout) -> str:
-    return "a larger micro-batch unpacks weights less often; LoRA does not pack them"
+    return "a larger micro-batch dequantizes weights less often; LoRA does not quantize them"
 
 
 def _against_memory(workload: Workload, layout: Layout) -> str:
     if workload.attention == "eager" and workload.only_attention is None:
         return "fused attention (sdpa) would not write the scores"
     if layout.checkpointing:
-        return "norms, activations and casts move data; fewer layers recomputed move less"
-    return "norms, activations and casts move data, which a card of more bandwidth does faster"
+        return "norms, activations and casts move data; recomputing fewer layers moves less"
+    return "norms, activations and casts move data, faster on a card with more bandwidth"
 
 
 _HELPS = {
@@ -87,20 +94,21 @@ _HELPS = {
     "memory": _against_memory,
 }
 TITLES = {
-    "compute": "matrix products",
-    "communication": "communication that nothing hides",
-    "host": "the host, which cannot launch kernels as fast as they end",
-    "update": "the optimizer's update",
-    "offload": "moving offloaded states and the host's update",
-    "dequantization": "unpacking weights",
+    "compute": "matmul",
+    "communication": "exposed communication",
+    "host": "kernel launches: the host cannot keep the device busy",
+    "update": "the optimizer step",
+    "offload": "offloading: transfers and the update on the host",
+    "dequantization": "dequantization",
     "memory": "memory bandwidth",
 }
 
 
-def bottleneck_text(found: Bottleneck) -> str:
-    """
+def bottleneck_text(bottleneck: Bottleneck) -> str:
+    """Return the bottleneck, its share of a step and what would help, in one line.
+
     >>> bottleneck_text(Bottleneck("compute", 0.7, ""))
-    'matrix products (70 % of a step): the card is well used'
+    'matmul (70 % of a step): the card is well used'
     """
-    title = f"{TITLES[found.name]} ({found.share:.0%} of a step)".replace("%", " %")
-    return f"{title}: {found.help or 'the card is well used'}"
+    title = f"{TITLES[bottleneck.name]} ({bottleneck.share:.0%} of a step)".replace("%", " %")
+    return f"{title}: {bottleneck.help or 'the card is well used'}"

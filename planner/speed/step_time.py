@@ -1,9 +1,9 @@
-"""Seconds of one optimizer step, by what they go to, and the operations in them.
+"""Seconds of one optimizer step by what takes them, and the operations in it.
 
-Kernels are counted on the pass that memory is counted on (planner/speed/pass_time.py) and take as
-long as their operations or their bytes do at the rates that the card reaches
-(planner/speed/card_rates.py). A card without known rates has no step time; candidates are ranked
-all the same, by the time on a nominal card, since their order hardly depends on it.
+Kernels are counted on the same pass as memory (planner/speed/pass_time.py) and take as long as
+their operations or their bytes do at the rates that the card reaches (planner/speed/card_rates.py).
+A card without known rates has no step time; candidates are then ranked by the time on a nominal
+card, since their order hardly depends on it.
 """
 
 from typing import NamedTuple
@@ -23,30 +23,35 @@ from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Workload
 
 READS_TO_CLIP = 3
-"""Gradients are read for their norm, then read and written scaled:
+"""Passes over gradients to clip them: read for their norm, then read and written scaled; read:
 torch/nn/utils/clip_grad.py at 2.13."""
 
 
 class StepTime(NamedTuple):
-    """Parts in seconds, of one rank; all ranks take the same time."""
+    """Parts of a step in seconds of one rank; all ranks take the same time."""
 
     products_s: float
-    """Matrix products and attention."""
+    """Seconds of matrix products and attention."""
     elementwise_s: float
-    """Kernels that only move data: norms, activations, casts, the loss."""
+    """Seconds of kernels that only move data: norms, activations, casts, the loss."""
     dequantize_s: float
+    """Seconds of dequantizing weights."""
     launch_s: float
-    """Gaps between kernels, or what the host takes longer than the device."""
+    """Seconds of gaps between kernels, or that the host takes longer than the device."""
     update_s: float
+    """Seconds of the optimizer's update on the device."""
     exposed_communication_s: float
+    """Seconds of communication that no compute hides."""
     offload_s: float
+    """Seconds of transfers to and from the host, and of its update."""
     hidden_communication_s: float
-    """Beside compute, so that it is in none of the other parts."""
+    """Seconds of communication beside compute, which are in no other part."""
     model_flops: int
     hardware_flops: int
 
     @property
     def total_s(self) -> float:
+        """Seconds of the whole step."""
         return (
             self.products_s
             + self.elementwise_s
@@ -59,7 +64,7 @@ class StepTime(NamedTuple):
 
 
 def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates) -> StepTime:
-    """One optimizer step of full samples."""
+    """Return the time of one optimizer step of full samples."""
     kinds, times = numerics_of(workload, layout), layout.gradient_accumulation_steps
     passed = pass_time(
         workload,
@@ -92,14 +97,16 @@ def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates
 
 
 def update_s(workload: Workload, layout: Layout, kinds: Numerics, speed: Rates) -> float:
-    """The update reads and writes every state of the rank's shard; gradients are clipped."""
+    """Return seconds of reading and writing every state of the rank's shard, and of clipping
+    gradients."""
     shards = layout.world_size if layout.zero_stage else 1
     return update_bytes(workload, kinds) / shards / speed.bandwidth_bytes_per_s
 
 
 def offload_s(workload: Workload, layout: Layout, kinds: Numerics, speed: Rates) -> float:
-    """Gradients in fp32 to the host, its update, parameters back, once a step; offloaded
-    parameters in, twice a micro-batch. None of it is hidden."""
+    """Return seconds of moving gradients in fp32 to the host, updating there, and moving parameters
+    back, once per step; offloaded parameters are fetched twice per micro-batch. None of it is
+    hidden."""
     shard = workload.trainable_params / layout.world_size
     moved = shard * (FP32_BYTES + kinds.trainable)
     if layout.offload == "all":
@@ -110,14 +117,16 @@ def offload_s(workload: Workload, layout: Layout, kinds: Numerics, speed: Rates)
 
 
 def launch_s(passed: PassTime, speed: Rates) -> float:
-    """Kernels wait for each other, or the device for a host that cannot launch as fast."""
+    """Return seconds that kernels wait for each other, or the device for a host that cannot launch
+    as fast."""
     gaps = passed.kernels * speed.kernel_gap_s
     return max(gaps, passed.kernels * speed.host_s_per_kernel - passed.busy_s)
 
 
 @cached_by_settings(*TRAINED, "optimizer")
 def update_bytes(workload: Workload, kinds: Numerics) -> int:
-    """Of all trained parameters: states, parameters and their copies read and written."""
+    """Return the bytes that an update of all trained parameters reads and writes: states,
+    parameters and their copies, and gradients to clip."""
     states = states_bytes(
         optimizers()[workload.settings.optimizer.name],
         counted_tensors(workload),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from planner.base.units import FP32_BYTES, round_up
 from planner.hardware.cluster import Device
 from planner.tape.operators import add, cast, contiguous, matmul, repeat_heads, unary
-from planner.tape.tape import Product, Tape
+from planner.tape.tape import ProductKind, Tape
 from planner.tape.tensors import Tensor
 
 FLASH_ROWS = 128
@@ -63,7 +63,7 @@ def fused_attention(
     moved = sum(elements * width for elements, width in sizes) + query.width * (
         shape.output_elements
     )
-    kind: Product = "attention" if bias is None else "masked attention"
+    kind: ProductKind = "attention" if bias is None else "masked attention"
     tape.multiplies(flops, moved, query.width, kind=kind)
     output = tape.new(shape.output_elements, query.width, "attention output")
     statistics = tape.new(shape.query_rows, FP32_BYTES, "log-sum-exp of the scores")

@@ -21,20 +21,20 @@ from typing import Literal
 from planner.tape.tensors import (
     Arrived,
     Backward,
-    Event,
     Node,
     Owner,
     Parameter,
     Queue,
     Region,
     Storage,
+    StorageEvent,
     Tensor,
     begin,
     held_elsewhere,
     storages,
 )
 
-Product = Literal["product", "attention", "masked attention"]
+ProductKind = Literal["product", "attention", "masked attention"]
 """``attention``: all of it in one kernel, which skips what a causal mask hides. ``masked
 attention``: the same with a mask of its own, which skips nothing."""
 
@@ -48,7 +48,7 @@ class UncountedWork:
         num_bytes: int,
         width: int,
         *,
-        kind: Product = "product",
+        kind: ProductKind = "product",
         again: bool = False,
     ) -> None:
         """The next kernel multiplies: operations, bytes read and written, bytes that an element
@@ -83,7 +83,7 @@ class Tape(UncountedWork):
         fp16: bool = False,
         without_graph: bool = False,
     ) -> None:
-        self.log: list[Event] = []
+        self.log: list[StorageEvent] = []
         self.kept_gradients: list[Storage] = []
         self.borders: list[tuple[int, int]] = []
         """Where each layer begins: the last node before it, and its place in the log."""

@@ -22,7 +22,7 @@ SMALLEST_PAGED = 100_000
 get_state_buffer."""
 
 
-class State(NamedTuple):
+class OptimizerState(NamedTuple):
     """One tensor that an optimizer keeps from step to step."""
 
     num_bytes: int
@@ -37,15 +37,15 @@ class State(NamedTuple):
 
 def tensor_states(
     optimizer: OptimizerSpec, tensor: TrainedTensor, *, width: int, device: Device
-) -> list[State]:
+) -> list[OptimizerState]:
     """Return the states of one trained tensor whose elements have ``width`` bytes."""
     sizes = _sizes(optimizer, tensor, width)
     paged = optimizer.paged and tensor.elements >= SMALLEST_PAGED and device == "cuda"
-    states = [State(size, paged) for size in sizes.states]
-    states += [State(size) for size in sizes.scales]
+    states = [OptimizerState(size, paged) for size in sizes.states]
+    states += [OptimizerState(size) for size in sizes.scales]
     on_device = optimizer.counter == "device" or (optimizer.counter, device) == ("host", "cpu")
     if on_device:
-        states.append(State(SCALAR_BYTES))
+        states.append(OptimizerState(SCALAR_BYTES))
     return states
 
 
@@ -77,10 +77,12 @@ def is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
     return optimizer.kept_in == "8bit" and large and tensor.role != "embedding"
 
 
-def shared_states(optimizer: OptimizerSpec, tensors: Iterable[TrainedTensor]) -> list[State]:
+def shared_states(
+    optimizer: OptimizerSpec, tensors: Iterable[TrainedTensor]
+) -> list[OptimizerState]:
     """Return the tables that the states of all tensors share."""
     if any(is_quantized(optimizer, tensor) for tensor in tensors):
-        return [State(QUANTIZATION_MAP_BYTES)] * optimizer.states
+        return [OptimizerState(QUANTIZATION_MAP_BYTES)] * optimizer.states
     return []
 
 

@@ -17,7 +17,7 @@ from benchmarks.accuracy.litgpt.shape import Shape
 from benchmarks.accuracy.litgpt.weights import COMPUTE, Tuning, Weights
 from planner.allocator.training_steps import state_sizes
 from planner.base.units import FP32_BYTES
-from planner.memory.optimizer_step import Step
+from planner.memory.optimizer_step import OptimizerStep
 from planner.tape import operators as ops
 from planner.tape.operators import INT64
 from planner.tape.tape import Tape
@@ -66,7 +66,7 @@ class TrainingRun:
         self.tape.backward(loss, self.tape.new(1, FP32_BYTES, "gradient of the loss"))
 
     def step(self) -> None:
-        step = Step(
+        step = OptimizerStep(
             self.weights.tuning.optimizer,
             self.trained,
             width=COMPUTE,
