@@ -14,11 +14,13 @@ from planner.workload.trained_tensors import trained_tensors
 from planner.workload.workload import Workload
 
 FIRST_BUCKET_BYTES = MIB
+"""Limit of the first bucket."""
 BUCKET_BYTES = 25 * MIB
+"""Limit of all other buckets."""
 
 
 def bucket_sizes(gradients_bytes: Iterable[int]) -> list[int]:
-    """Bytes of each bucket; one is closed by the gradient that takes it to its limit.
+    """Return the bytes of each bucket; the gradient that reaches the limit closes it.
 
     >>> bucket_sizes([2**20, 5, 26 * 2**20, 7])
     [1048576, 27262981, 7]
@@ -35,7 +37,8 @@ def bucket_sizes(gradients_bytes: Iterable[int]) -> list[int]:
 
 @cached_by_settings(*TRAINED)
 def ddp_bytes(workload: Workload, width: int) -> int:
-    """All buckets for gradients of ``width`` bytes an element, each a block of the allocator."""
+    """Return the bytes of all buckets for gradients of ``width`` bytes per element, each rounded up
+    to a block of the allocator."""
     backwards = reversed(trained_tensors(workload))
     sizes = bucket_sizes(tensor.elements * width for tensor in backwards)
     return sum(round_up(size, ALLOCATOR_BLOCK_BYTES) for size in sizes)

@@ -36,20 +36,22 @@ Parts = dict[Part, int]
 
 
 class Footprint(NamedTuple):
-    """Bytes that tensors take on one device, by phase and part."""
+    """Bytes of tensors on one device, by phase and part."""
 
     phases: dict[Phase, Parts]
 
     def total_bytes(self, phase: Phase) -> int:
+        """Return the bytes of all parts in this phase."""
         return sum(self.phases[phase].values())
 
     @property
     def peak_phase(self) -> Phase:
+        """Phase with the most bytes."""
         return max(PHASES, key=self.total_bytes)
 
     @property
     def peak_allocated_bytes(self) -> int:
-        """What ``torch.cuda.max_memory_allocated`` would report."""
+        """Bytes that ``torch.cuda.max_memory_allocated`` would report."""
         return self.total_bytes(self.peak_phase)
 
 
@@ -64,11 +66,12 @@ class _Step(NamedTuple):
     cublas_bytes: int
     passes: MicroBatch
     loading_bytes: int
-    """Beside the weights."""
+    """Bytes beside the weights while they load."""
 
 
 def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
-    """The worst micro-batch: full length, padded where samples of other lengths share it."""
+    """Return the largest micro-batch: full length, padded where samples of other lengths
+    share it."""
     return Batch(
         micro_batch_size=layout.micro_batch_size,
         sequence_length=workload.settings.sequence_length,
@@ -80,7 +83,7 @@ def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
 def footprint(
     workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
 ) -> Footprint:
-    """Bytes by phase and part for one layout of one workload, as this launcher trains it."""
+    """Return the bytes by phase and part of a workload in a layout, as this launcher trains it."""
     kinds = numerics_of(workload, layout)
     batch = worst_batch(workload, layout, device)
     return footprint_of(workload, layout, batch, kinds, compute_capability=compute_capability)
@@ -95,9 +98,9 @@ def footprint_of(
     compute_capability: str | None = None,
     from_files: bool = True,
 ) -> Footprint:
-    """As :func:`footprint`, for a micro-batch and conventions of any trainer.
+    """Return the footprint of a micro-batch with the numerics of any trainer.
 
-    Weights that are not read from files are made whole, so that no experts are stacked.
+    ``from_files`` is false for weights that are made on the device, which stack no experts.
     """
     loading = loading_bytes(workload, kinds) if from_files else quantized_from(workload, kinds)
     cublas = cublas_bytes(batch.device, compute_capability)
@@ -144,7 +147,7 @@ def footprint_of(
 def _reduced(
     workload: Workload, layout: Layout, batch: Batch, kinds: Numerics, bucket_size: int
 ) -> MicroBatch:
-    """A micro-batch whose gradients go into buckets of so many elements."""
+    """Return a micro-batch whose gradients go into buckets of so many elements."""
     return micro_batch(
         workload,
         batch,
@@ -158,8 +161,8 @@ def _reduced(
 def unshared(
     workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
 ) -> dict[Phase, Parts]:
-    """Under DeepSpeed, what a rank makes by itself of random weights, at the largest moments of
-    that alone: no gradient waits there for a bucket."""
+    """Return what a rank makes by itself under DeepSpeed, where weights are random and no gradient
+    waits for a bucket; nothing without DeepSpeed."""
     if not layout.zero_stage:
         return {}
     kinds = numerics_of(workload, layout)
@@ -177,7 +180,8 @@ def unshared(
 
 
 def load_without_files(workload: Workload, layout: Layout, device: Device) -> Parts:
-    """Load as a rehearsal has it, whose weights are random; nothing where that is no other."""
+    """Return the load phase of a rehearsal, whose weights are random; empty where it is the
+    same."""
     kinds = numerics_of(workload, layout)
     if loading_bytes(workload, kinds) == quantized_from(workload, kinds):
         return {}
@@ -186,7 +190,8 @@ def load_without_files(workload: Workload, layout: Layout, device: Device) -> Pa
 
 
 def _with_cublas(phases: dict[Phase, Parts], cublas: int) -> dict[Phase, Parts]:
-    """Its workspaces stay from the first product of a step to the last of the run."""
+    """Return the phases with cuBLAS workspaces, which stay from a step's first product to the end
+    of the run."""
     return {
         phase: parts
         if phase == "load"
@@ -196,7 +201,7 @@ def _with_cublas(phases: dict[Phase, Parts], cublas: int) -> dict[Phase, Parts]:
 
 
 def gradient_sink(layout: Layout) -> GradientSink:
-    """Where gradients go while the worst micro-batch of a step runs."""
+    """Return where gradients go while the largest micro-batch of a step runs."""
     if layout.zero_stage >= 2:
         return "reduce"
     return "add" if layout.gradient_accumulation_steps > 1 else "keep"
@@ -209,7 +214,7 @@ def _weights(step: _Step) -> Parts:
 
 
 def _resident(step: _Step) -> Parts:
-    """What every phase of a later step holds."""
+    """Return what every phase of a later step holds."""
     return {
         **_weights(step),
         "optimizer_states": step.states.optimizer_states_bytes,
@@ -228,7 +233,7 @@ def _load(step: _Step) -> Parts:
 
 
 def _during(step: _Step, alive: Amounts) -> Parts:
-    """One pass: what the step holds anyway, and what the micro-batch adds at its largest."""
+    """Return one pass: what the step holds anyway, and what the micro-batch adds at its largest."""
     held = 0 if gradient_sink(step.layout) == "keep" else step.states.gradients_bytes
     return {
         **_resident(step),
@@ -240,7 +245,7 @@ def _during(step: _Step, alive: Amounts) -> Parts:
 
 
 def _optimizer_step(step: _Step) -> Parts:
-    """Gradients, optimizer states and what the step makes; no activations."""
+    """Return gradients, optimizer states and what the step allocates; activations are gone."""
     made = step_bytes(step.workload, width=step.numerics.home, device=step.device)
     return {
         **_resident(step),
@@ -250,8 +255,8 @@ def _optimizer_step(step: _Step) -> Parts:
 
 
 def _save(step: _Step) -> Parts:
-    """Tensors are copied to the host, not here; a full model that trains in fp32 is cast
-    first, a tensor at a time (launcher/training/saving.py)."""
+    """Return the save phase: tensors are copied to the host, not on the device; a full model that
+    trains in fp32 is cast first, a tensor at a time (launcher/training/saving.py)."""
     kinds, cast = step.numerics, 0
     if step.workload.method == "full" and kinds.compute < kinds.trainable:
         cast = max(tensor.elements for tensor in counted_tensors(step.workload)) * kinds.compute

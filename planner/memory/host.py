@@ -1,4 +1,4 @@
-"""What a run takes of the host: memory of each rank and of a node.
+"""Host memory that a run needs, of each rank and of a node.
 
 A rank's memory is resident memory at the largest moment of each phase:
 
@@ -34,23 +34,26 @@ from planner.workload.workload import Workload
 from planner.workload.zero_buckets import zero_section
 
 CPU_ADAM_BYTES = 8
-"""Two fp32 moments of DeepSpeedCPUAdam, which accelerate puts in place of ours where the states
-are offloaded; read: accelerate/utils/deepspeed.py at 1.15.0, map_pytorch_optim_to_deepspeed."""
+"""Bytes per parameter of DeepSpeedCPUAdam's two fp32 moments, which accelerate uses instead of the
+plan's optimizer where its states are offloaded; read: accelerate/utils/deepspeed.py at 1.15.0,
+map_pytorch_optim_to_deepspeed."""
 
 
 LARGEST_FILE_BYTES = 50 * 10**9
+"""Bytes up to which a checkpoint's file grows before the next one is begun."""
 
 
 class HostMemory(NamedTuple):
-    """Resident bytes by phase: of one node's first rank, and of each other one."""
+    """Resident bytes by phase of one node's first rank and of each other rank."""
 
     first_rank: dict[str, int]
     other_ranks: dict[str, int]
     ranks: int
+    """Number of ranks on a node."""
 
     @property
     def node_bytes(self) -> int:
-        """All ranks of the first node at their largest moment."""
+        """Bytes of all ranks of the first node at their largest moment."""
         others = self.ranks - 1
         return max(
             self.first_rank[phase] + others * self.other_ranks[phase] for phase in self.first_rank
@@ -60,7 +63,7 @@ class HostMemory(NamedTuple):
 def host_memory(
     workload: Workload, layout: Layout, cluster: Cluster, *, peak_allocated_bytes: int
 ) -> HostMemory:
-    """On the CPU host memory is where the tensors are."""
+    """Return the host memory that a run needs; on the CPU the tensors are part of it."""
     ranks = cluster.gpus_per_node
     if cluster.device == "cpu":
         every = {"train": PROCESS_BYTES + peak_allocated_bytes}
@@ -89,7 +92,7 @@ def host_memory(
 
 
 def _paged(workload: Workload, layout: Layout, kinds: Numerics) -> int:
-    """One rank's optimizer states in CUDA managed memory."""
+    """Return the bytes of one rank's optimizer states in CUDA managed memory."""
     optimizer = optimizers()[workload.settings.optimizer.name]
     if layout.offload != "none" or not optimizer.paged:
         return 0
@@ -102,7 +105,7 @@ def _paged(workload: Workload, layout: Layout, kinds: Numerics) -> int:
 
 
 def flat_parts(workload: Workload, layout: Layout) -> list[int]:
-    """Elements of each flat tensor that one rank of DeepSpeed hands its optimizer."""
+    """Return the elements of each flat tensor that a rank of DeepSpeed hands its optimizer."""
     ranks = layout.world_size
     if layout.zero_stage < 3:
         return [each.part for each in partitions(workload, ranks)]
@@ -113,7 +116,8 @@ def flat_parts(workload: Workload, layout: Layout) -> list[int]:
 
 
 def _saved_bytes(layout: Layout, result: int) -> int:
-    """What is on the device is copied a file at a time; ZeRO-3 has gathered all files here."""
+    """Return the bytes that saving holds: files are copied one at a time; ZeRO-3 has gathered all
+    of them."""
     return result if layout.zero_stage == 3 else min(result, LARGEST_FILE_BYTES)
 
 
@@ -129,7 +133,9 @@ def _load_bytes(workload: Workload, layout: Layout, cluster: Cluster, kinds: Num
 
 
 def pinned(num_bytes: int) -> int:
-    """read: ATen/core/CachingHostAllocator.h at 2.13: a pinned block is a power of two.
+    """Return the bytes of a pinned block, which is a power of two.
+
+    read: ATen/core/CachingHostAllocator.h at 2.13.
 
     >>> pinned(5 * 2**30) == 8 * 2**30
     True
@@ -138,7 +144,7 @@ def pinned(num_bytes: int) -> int:
 
 
 def offloaded_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
-    """What one rank of DeepSpeed keeps in host memory."""
+    """Return the bytes that one rank of DeepSpeed keeps in host memory."""
     if layout.offload == "none":
         return 0
     if layout.zero_stage == 3:
@@ -149,9 +155,12 @@ def offloaded_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
 
 
 def _offloaded_group(cut: Partition, kinds: Numerics, accumulates: bool) -> int:
-    """read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, __init__ and
-    initialize_optimizer_states: pinned are the fp32 copy, its gradient, a 16-bit copy, and a
-    buffer for the largest gradient; with accumulation every gradient of the rank's part."""
+    """Return the bytes of one optimizer group.
+
+    read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, __init__ and
+    initialize_optimizer_states: pinned are the fp32 copy, its gradient, a 16-bit copy, and a buffer
+    for the largest gradient; with accumulation every gradient of the rank's part.
+    """
     added_up = max(cut.touched) * kinds.gradient if accumulates else 0
     return (
         cut.part * CPU_ADAM_BYTES
@@ -163,10 +172,13 @@ def _offloaded_group(cut: Partition, kinds: Numerics, accumulates: bool) -> int:
 
 
 def _offloaded_stage_3(workload: Workload, layout: Layout, kinds: Numerics) -> int:
-    """read: deepspeed/runtime/zero/stage3.py at 0.19.8, _create_fp32_partitions,
-    initialize_optimizer_states and _setup_for_real_optimizer: pinned are the fp32 gradients of
-    each sub-group and the buffer of all; with parameters (partition_parameters.py,
-    _partition_param) every slice, and what trains once more, flat."""
+    """Return the bytes of one rank under ZeRO-3.
+
+    read: deepspeed/runtime/zero/stage3.py at 0.19.8, _create_fp32_partitions,
+    initialize_optimizer_states and _setup_for_real_optimizer: pinned are the fp32 gradients of each
+    sub-group and the buffer of all; with parameters (partition_parameters.py, _partition_param)
+    every slice, and what trains once more, flat.
+    """
     ranks, sizes = layout.world_size, flat_parts(workload, layout)
     states = sum(n * (FP32_BYTES + CPU_ADAM_BYTES) + pinned(n * FP32_BYTES) for n in sizes)
     states += pinned(sum(sizes) * kinds.gradient)
@@ -177,13 +189,15 @@ def _offloaded_stage_3(workload: Workload, layout: Layout, kinds: Numerics) -> i
 
 
 def result_bytes(workload: Workload, kinds: Numerics) -> int:
-    """The model in the compute precision, or the adapter as trained. No optimizer states."""
+    """Return the bytes of the model in the compute precision, or of the adapter as trained, without
+    optimizer states."""
     width = kinds.compute if workload.method == "full" else kinds.trainable
     return workload.trainable_params * width
 
 
 def checkpoint_bytes(workload: Workload, layout: Layout, device: Device) -> int:
-    """Of all ranks together: what trains and its optimizer states."""
+    """Return the bytes of a checkpoint by all ranks together: what trains and its optimizer
+    states."""
     states = model_states(
         frozen_bytes=0,
         tensors=counted_tensors(workload),

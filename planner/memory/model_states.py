@@ -1,7 +1,7 @@
 """Parameters, gradients and optimizer states on the most loaded rank.
 
-Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion
-Parameter Models", arXiv:1910.02054, section 3.1 and Figure 1.
+Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models",
+arXiv:1910.02054, section 3.1 and Figure 1.
 
     Psi   number of parameters
     N_d   data_parallel_size
@@ -14,9 +14,9 @@ Parameter Models", arXiv:1910.02054, section 3.1 and Figure 1.
       2       2 Psi         2 Psi / N_d    K Psi / N_d
       3       2 Psi / N_d   2 Psi / N_d    K Psi / N_d
 
-Our steps beyond the paper: Psi is split into trainable and frozen parameters, and only a
-trainable one has a gradient and optimizer states; where nothing is sharded each tensor is a
-block of the allocator; and the states are those of the optimizer that is named.
+Beyond the paper, Psi is split into trainable and frozen parameters, and only a trainable one has a
+gradient and optimizer states; where nothing is sharded each tensor is a block of the allocator; and
+the states are those of the plan's optimizer.
 """
 
 from collections.abc import Mapping
@@ -36,14 +36,17 @@ from planner.workload.workload import Workload
 
 
 class ModelStates(NamedTuple):
+    """Bytes of one rank's model states."""
+
     frozen_bytes: int
     trainable_bytes: int
     gradients_bytes: int
     optimizer_states_bytes: int
-    """On the device."""
+    """Bytes of optimizer states in the allocator's memory."""
 
     @property
     def total_bytes(self) -> int:
+        """Bytes of all states."""
         return (
             self.frozen_bytes
             + self.trainable_bytes
@@ -53,7 +56,8 @@ class ModelStates(NamedTuple):
 
 
 def sharded(num_bytes: int, *, zero_stage: ZeroStage, from_stage: int, ranks: int) -> int:
-    """The largest shard where this stage shards, the whole where it does not."""
+    """Return the largest shard if ``zero_stage`` shards what stages from ``from_stage`` on do, else
+    the whole."""
     return ceil_div(num_bytes, ranks) if zero_stage >= from_stage else num_bytes
 
 
@@ -67,7 +71,7 @@ def model_states(
     data_parallel_size: int,
     device: Device,
 ) -> ModelStates:
-    """Bytes by the table at the top of this module."""
+    """Return the bytes by the table at the top of this module."""
     if zero_stage == 0:
         states = states_bytes(optimizer, tensors, width=numerics.home, device=device)
         return ModelStates(
@@ -96,7 +100,7 @@ def model_states(
 
 
 def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> int:
-    """What is on the most loaded rank at the least when the optimizer steps, padding aside.
+    """Return the least bytes on the most loaded rank while the optimizer steps, without padding.
 
     ZeRO-1 has handed on the gradients of other ranks' parts by then, as ZeRO-2 has; what is
     offloaded is elsewhere, and a quantized model is never sharded.
@@ -129,7 +133,8 @@ def _states(
 
 
 def blocks_bytes(tensors: Mapping[TrainedTensor, int], width: int) -> int:
-    """A tensor of ``width`` bytes an element for each of ``tensors``."""
+    """Return the bytes of a tensor of ``width`` bytes per element for each of ``tensors``, in
+    blocks."""
     return sum(
         count * round_up(tensor.elements * width, ALLOCATOR_BLOCK_BYTES)
         for tensor, count in tensors.items()
@@ -137,7 +142,8 @@ def blocks_bytes(tensors: Mapping[TrainedTensor, int], width: int) -> int:
 
 
 def frozen_bytes(workload: Workload, numerics: Numerics) -> int:
-    """All frozen weights on one device, unsharded: in 16 bit, the layers' matrices quantized."""
+    """Return the bytes of all frozen weights on one device, unsharded: matrices of the layers as
+    they are quantized, the rest in 16 bit."""
     quantization, model = workload.settings.quantization, workload.model
     rest = model.unquantized_params * numerics.outside
     if workload.method == "full":

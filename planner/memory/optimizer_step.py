@@ -1,7 +1,7 @@
 """What an optimizer step allocates beside gradients and states, tensor by tensor.
 
-Each function mirrors the one that its docstring names: a variable that is still held is
-memory, and a list of tensors is as large as all of them.
+Each function mirrors the one that its docstring names: a variable that is still held is memory, and
+a list of tensors is as large as all of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,11 +16,12 @@ from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Workload
 
 NORM_CHUNK_ELEMENTS = 65536
-"""read: aten/src/ATen/native/cuda/MultiTensorApply.cuh, kChunkSize."""
+"""Elements of a chunk whose norm is taken at once; read:
+aten/src/ATen/native/cuda/MultiTensorApply.cuh, kChunkSize."""
 
 
 class OptimizerStep:
-    """One step: its log, and the widths of what it works on."""
+    """The log of one optimizer step, and the widths of what it works on."""
 
     def __init__(
         self,
@@ -32,7 +33,7 @@ class OptimizerStep:
         device: Device,
         clips: bool = True,
     ) -> None:
-        """Without ``clips`` the norms are somebody else's."""
+        """Run the step. ``clips`` is false if the gradients' norms are taken elsewhere."""
         self.log: list[StorageEvent] = []
         self.tensors = tensors
         self.width = width
@@ -42,19 +43,21 @@ class OptimizerStep:
         _UPDATES[optimizer.step](self)
 
     def new(self, elements: int, width: int, name: str) -> Storage:
+        """Return a storage in the step's log."""
         return Storage(self.log, elements * width, "workspace", name)
 
     @property
     def groups(self) -> tuple[list[TrainedTensor], list[TrainedTensor]]:
-        """As transformers' trainer makes them; only the first decays."""
+        """Trained tensors in the two groups of transformers' trainer; only the first decays."""
         decaying = [tensor for tensor in self.tensors if tensor.decays]
         return decaying, [tensor for tensor in self.tensors if not tensor.decays]
 
     def decay_of(self, group: int) -> float:
+        """Return the weight decay of the group with this number."""
         return 0.0 if group else self.weight_decay
 
     def _clip(self) -> Storage:
-        """torch/nn/utils/clip_grad.py, clip_grad_norm_; gradients are scaled in place.
+        """Mirror torch/nn/utils/clip_grad.py, clip_grad_norm_; gradients are scaled in place.
 
         On CUDA the norms of chunks come first: aten/src/ATen/native/cuda/ForeachReduceOp.cu.
         """
@@ -73,11 +76,11 @@ class OptimizerStep:
 
 
 def _fused(_step: OptimizerStep) -> None:
-    """One kernel reads and writes in place: torch's _fused_adamw_, and bitsandbytes' own."""
+    """Mirror torch's _fused_adamw_ and bitsandbytes' kernels, which read and write in place."""
 
 
 def _adamw(step: OptimizerStep) -> None:
-    """torch/optim/adam.py: _multi_tensor_adam where the device has foreach kernels."""
+    """Mirror torch/optim/adam.py: _multi_tensor_adam where the device has foreach kernels."""
     if step.device == "cuda":
         for group in step.groups:
             roots = [step.new(x.elements, step.width, "root of the variance") for x in group]
@@ -94,7 +97,7 @@ def _adamw(step: OptimizerStep) -> None:
 
 
 def _sgd(step: OptimizerStep) -> None:
-    """torch/optim/sgd.py: a gradient with its decay added is a new tensor."""
+    """Mirror torch/optim/sgd.py: a gradient with its decay added is a new tensor."""
     for number, group in enumerate(step.groups):
         if not step.decay_of(number):
             continue
@@ -108,7 +111,8 @@ def _sgd(step: OptimizerStep) -> None:
 
 
 def _adafactor(step: OptimizerStep) -> None:
-    """transformers/optimization.py, Adafactor.step: its variables are held to the next tensor."""
+    """Mirror transformers/optimization.py, Adafactor.step: its variables are held to the next
+    tensor."""
     _update: Storage | None = None
     for tensor in (x for group in step.groups for x in group):
         elements = tensor.elements
@@ -141,7 +145,7 @@ _UPDATES: dict[str, Callable[[OptimizerStep], None]] = {
 
 
 def step_of(workload: Workload, *, width: int, device: Device) -> OptimizerStep:
-    """A step over a workload's trained tensors of ``width`` bytes an element."""
+    """Return a step over a workload's trained tensors of ``width`` bytes per element."""
     settings = workload.settings.optimizer
     return OptimizerStep(
         optimizers()[settings.name],
@@ -154,7 +158,7 @@ def step_of(workload: Workload, *, width: int, device: Device) -> OptimizerStep:
 
 @cached_by_settings(*TRAINED, "optimizer")
 def step_bytes(workload: Workload, *, width: int, device: Device) -> int:
-    """What a step allocates at most, beside gradients and states."""
+    """Return the most bytes that a step allocates beside gradients and states."""
     return _largest(step_of(workload, width=width, device=device).log)
 
 
@@ -166,7 +170,7 @@ def tensor_update_bytes(
     weight_decay: float,
     device: Device,
 ) -> int:
-    """What the update of one tensor allocates at most."""
+    """Return the most bytes that the update of one tensor allocates."""
     step = OptimizerStep(
         optimizer, [tensor], width=width, weight_decay=weight_decay, device=device, clips=False
     )

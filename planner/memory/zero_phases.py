@@ -1,5 +1,5 @@
-"""Memory of a step under DeepSpeed, phase by phase: planner/memory/zero_1_2.py, zero3.py and
-gathered.py beside the micro-batch's own tensors."""
+"""Memory of a step under DeepSpeed, phase by phase: the buffers of planner/memory/zero_1_2.py,
+zero_3.py and zero_3_gathering.py beside the micro-batch's own tensors."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, repeat
@@ -22,7 +22,7 @@ Parts = dict[Part, int]
 
 
 def unshared_parts(alive: Amounts) -> Parts:
-    """What a micro-batch makes that ranks do not share."""
+    """Return the tensors of a micro-batch that ranks do not share."""
     return {
         "activations": alive["activations"],
         "loss": alive["loss"],
@@ -40,8 +40,10 @@ def zero_phases(
     *,
     loading: int,
 ) -> dict[Phase, Parts]:
-    """Bytes by phase and part, workspaces of cuBLAS aside; ``loading`` are those that a load takes
-    beside weights that come whole to the device."""
+    """Return the bytes by phase and part, without cuBLAS workspaces.
+
+    ``loading`` are the bytes that a load takes beside weights that come whole to the device.
+    """
     if layout.zero_stage == 3:
         return _stage_3(workload, layout, passes, kinds, zero, device, loading)
     offloaded = layout.offload != "none"
@@ -73,7 +75,7 @@ def zero_phases(
 
 
 def _flat_load(states: FlatStates, weights: Parts, loading: int) -> Parts:
-    """The larger of what loading takes beside the weights, and of DeepSpeed's setup."""
+    """Return the larger of what loading takes beside the weights, and of DeepSpeed's setup."""
     return _larger(
         {**weights, "workspace": loading},
         {
@@ -101,7 +103,7 @@ def _pass(held: Parts, alive: Amounts, *, gradients: int, communication: int = 0
 
 
 def _earlier(workload: Workload, layout: Layout, states: FlatStates) -> int:
-    """Gradients of micro-batches before the one that runs: ZeRO-1 adds them up whole."""
+    """Return the bytes of gradients of earlier micro-batches, which ZeRO-1 adds up whole."""
     if layout.gradient_accumulation_steps == 1 or states.offloaded:
         return 0
     if layout.zero_stage == 1:
@@ -112,8 +114,8 @@ def _earlier(workload: Workload, layout: Layout, states: FlatStates) -> int:
 def _backward(
     workload: Workload, layout: Layout, states: FlatStates, held: Parts, passes: MicroBatch
 ) -> Parts:
-    """The largest of: the head, before a gradient is there, and each rank's way through the
-    layers, with the buckets and what it has reduced."""
+    """Return the largest of the head, before any gradient exists, and of each rank's way through
+    the layers, with the buckets and what it has reduced."""
     earlier = _earlier(workload, layout, states)
     waiting = _waiting_buckets(layout, states)
     return _larger(
@@ -141,7 +143,8 @@ def _backward(
 def _through_layers(
     held: Parts, passes: MicroBatch, gradients: Iterable[int], communication: Iterable[int]
 ) -> Parts:
-    """The largest moment of the layers' backward pass, beside what each holds of its own."""
+    """Return the largest moment of the layers' backward pass beside each one's gradients and
+    communication."""
     beside = list(zip(gradients, communication, strict=True))
     *before, _end = accumulate([layer.net_bytes for layer in passes.layers], initial=0)
     moments = [
@@ -162,14 +165,15 @@ def _larger(*found: Parts) -> Parts:
 
 
 def _levels(start: int, rank: Reductions) -> Iterator[int]:
-    """What gradients hold in each stretch; what goes in one is there until its end."""
+    """Yield what gradients hold in each stretch; what goes in one is there until its end."""
     for gained, freed in zip(rank.gained, rank.freed, strict=True):
         yield start + gained
         start += gained - freed
 
 
 def _waiting_buckets(layout: Layout, states: FlatStates) -> int:
-    """ZeRO-1 makes its buckets in the first micro-batch and drops them after the last."""
+    """Return the bytes of buckets that outlive a micro-batch: ZeRO-1 makes them in the first one
+    and drops them after the last."""
     waits = layout.zero_stage == 1 and layout.gradient_accumulation_steps > 1
     return states.buckets_bytes if waits else 0
 
@@ -216,8 +220,8 @@ def _stage_3(
 
 
 def _stage_3_load(states: SlicedStates, weights: Parts, whole_bytes: int, loading: int) -> Parts:
-    """The largest of the load, of a parameter whole where they are sharded, and of two moments of
-    the setup."""
+    """Return the largest of the load, of a whole parameter where they are sharded, and of two
+    moments of the setup."""
     copies = states.copies_bytes
     return _larger(
         {**weights, "communication": whole_bytes, "workspace": loading},
@@ -238,7 +242,7 @@ def _stage_3_passes(
     whole: GatheredBytes,
     copies: Sequence[int],
 ) -> dict[Phase, Parts]:
-    """Forward and backward beside what is gathered at the time."""
+    """Return forward and backward beside what is gathered at the time."""
 
     def during(alive: Amounts, whole_bytes: int) -> Parts:
         return _pass(held, alive, gradients=states.gradients_bytes, communication=whole_bytes)
@@ -257,7 +261,7 @@ def _stage_3_passes(
 
 
 def _stage_3_step(states: SlicedStates, held: Parts) -> Parts:
-    """Persistent parameters are gathered again when the last sub-group is done."""
+    """Return the step: persistent parameters are gathered again when the last sub-group is done."""
     return {
         **held,
         "communication": states.bucket_bytes,
