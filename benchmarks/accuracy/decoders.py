@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from planner.base.units import ceil_div
+from planner.base.units import FP32_BYTES, ceil_div
 from planner.forward.decoder import Decoder
 from planner.models.linear import Linear
 from planner.tape import operators as ops
-from planner.tape.operators import FP32
 from planner.tape.tensors import Parameter, Tensor
 
 GROUP = 128
@@ -47,7 +46,7 @@ class Gptq8(Decoder):
 
 def unpacked_product(decoder: Decoder, matrix: Linear, x: Tensor, *, integer: int) -> Tensor:
     tape, n, width = decoder.tape, matrix.weight_params, decoder.numerics.compute
-    shifted = tape.new(n, FP32, "packed weight, shifted")
+    shifted = tape.new(n, FP32_BYTES, "packed weight, shifted")
     whole = tape.new(n, integer, "packed weight as integers")
     del shifted
     whole = tape.new(n, integer, "weight as integers")

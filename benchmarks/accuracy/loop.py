@@ -9,11 +9,11 @@ from benchmarks.accuracy.timeline import Timeline
 from planner.allocator.training_steps import quantized_sizes, state_sizes
 from planner.forward.decoder import Decoder
 from planner.forward.model_pass import ModelPass, passed_layers
-from planner.memory.optimizer_step import Step
+from planner.memory.optimizer_step import OptimizerStep
 from planner.memory.workspaces import cublas_workspaces
 from planner.plan.optimizer_presets import optimizers
 from planner.tape.tape import GradientSink
-from planner.tape.tensors import Event, Storage
+from planner.tape.tensors import Storage, StorageEvent
 from planner.workload.dtypes import Numerics
 from planner.workload.trained_tensors import TrainedTensor
 from planner.workload.workload import Batch, Workload
@@ -164,13 +164,13 @@ def step(
         return
     for tensors, width in groups:
         decay = settings.weight_decay
-        made = Step(optimizer, tensors, width=width, weight_decay=decay, device="cuda")
+        made = OptimizerStep(optimizer, tensors, width=width, weight_decay=decay, device="cuda")
         line.log("step", made.log)
 
 
-def _adamw_before_2_1(groups: Sequence[DtypeGroup]) -> list[Event]:
+def _adamw_before_2_1(groups: Sequence[DtypeGroup]) -> list[StorageEvent]:
     """torch/optim/adamw.py at 2.0, _multi_tensor_adamw: variables live until the next dtype."""
-    log: list[Event] = []
+    log: list[StorageEvent] = []
     _roots, _denominators = [], []
     for tensors, width in groups:
         sizes = [tensor.elements * width for tensor in tensors]

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
-from planner.allocator.replay import Allocate, Event, Free, replay
-from planner.tape.tensors import RENAMED
-from planner.tape.tensors import Event as Logged
+from planner.allocator.replay import Allocate, AllocatorEvent, Free, replay
+from planner.tape.tensors import RENAMED, StorageEvent
 
 COMPUTE, GATHER, REDUCE = range(3)
 """Numbers of the streams."""
@@ -42,7 +41,7 @@ class Snapshot:
 class Timeline:
     """Allocations and frees in the order in which the host requests them."""
 
-    events: list[Event] = field(default_factory=list)
+    events: list[AllocatorEvent] = field(default_factory=list)
     held: dict[Hashable, int] = field(default_factory=dict)
     """Number of the event that took each key's block: keys are reused while a block is waited
     for."""
@@ -66,7 +65,7 @@ class Timeline:
     def mark(self, phase: Mark) -> None:
         self.marks.append((phase, len(self.events)))
 
-    def log(self, step: Hashable, logged: Iterable[Logged]) -> None:
+    def log(self, step: Hashable, logged: Iterable[StorageEvent]) -> None:
         """Replay a part of a tape's log; the allocator does not see that a block changes its
         owner."""
         for num_bytes, _, key, _ in logged:
@@ -110,11 +109,13 @@ class Timeline:
         )
 
 
-def waited_for(events: Iterable[Event], synchronized: Collection[int] = ()) -> Iterator[Event]:
+def waited_for(
+    events: Iterable[AllocatorEvent], synchronized: Collection[int] = ()
+) -> Iterator[AllocatorEvent]:
     """Yield the events so that a block of another stream is freed only when that stream takes the
     next one, or when the host has waited."""
     streams: dict[Hashable, int] = {}
-    waiting: dict[int, list[Event]] = defaultdict(list)
+    waiting: dict[int, list[AllocatorEvent]] = defaultdict(list)
     for number, event in enumerate(events):
         if number in synchronized:
             yield from (late for stream in list(waiting) for late in waiting.pop(stream))

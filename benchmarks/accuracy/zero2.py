@@ -8,9 +8,8 @@ which micro-batches add to; a step makes that part fp32.
 
 from benchmarks.accuracy.loop import FIRST, STEPS, Training, hold, load
 from benchmarks.accuracy.timeline import Timeline
-from planner.base.units import ceil_div
+from planner.base.units import FP32_BYTES, ceil_div
 from planner.memory.workspaces import cublas_workspaces
-from planner.tape.operators import FP32
 
 BUCKETS = 2
 MOMENTS = 2
@@ -24,7 +23,7 @@ def partitioned_gradients(training: Training, *, ranks: int, bucket_elements: in
     part = ceil_div(trained, ranks)
     load(line, training, run)
     hold(line, "cublas", cublas_workspaces(None))
-    hold(line, "master", [part * FP32])
+    hold(line, "master", [part * FP32_BYTES])
     loss = run.casts_gone[-1]
     for number in range(STEPS):
         for micro_batch in range(min(training.micro_batches, 2)):
@@ -37,9 +36,9 @@ def partitioned_gradients(training: Training, *, ranks: int, bucket_elements: in
             if micro_batch > 0:
                 line.give(("part", micro_batch))
         if number == 0:
-            hold(line, "moment", [part * FP32] * MOMENTS)
+            hold(line, "moment", [part * FP32_BYTES] * MOMENTS)
         line.take("flat", part * width)
-        line.take("gradient in fp32", part * FP32)
+        line.take("gradient in fp32", part * FP32_BYTES)
         line.give("flat")
         line.give(("part", 0))
         line.give("gradient in fp32")

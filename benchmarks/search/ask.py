@@ -32,11 +32,11 @@ def main() -> None:
     results = search_methods(request)
     chosen, _ = choose(request, results)
     choice_s = time.process_time() - began
-    lanes = [lane for result in results.values() for lane in result.lanes]
+    searches = [search for result in results.values() for search in result.series]
     answer = {
         "candidates": sum(result.num_candidates for result in results.values()),
         "forbidden_by_rules": sum(sum(r.forbidden.values()) for r in results.values()),
-        "priced_exactly": sum(lane.num_priced for lane in lanes),
+        "priced_exactly": sum(search.num_priced for search in searches),
         "choice_cpu_s": round(choice_s, 4),
         "method": chosen.method,
         "strategy": chosen.layout.strategy,

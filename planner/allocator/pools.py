@@ -29,7 +29,7 @@ ADDRESS_SPACE_BYTES = 2**48
 
 
 @dataclass(slots=True)
-class Driver:
+class DeviceDriver:
     """The memory that can be had, and how much of it is taken."""
 
     capacity_bytes: int | None
@@ -71,7 +71,7 @@ class Block:
 class Pool(ABC):
     """Blocks nobody uses. Small and large requests have a pool each and never mix."""
 
-    driver: Driver
+    driver: DeviceDriver
     small: bool
     blocks: dict[int, Block] = field(default_factory=dict)
     """By address; a pool has its own addresses."""

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from planner.allocator.pools import (
     SMALL_REQUEST_BYTES,
     Block,
-    Driver,
+    DeviceDriver,
     ExpandablePool,
     Pool,
     SegmentPool,
@@ -47,7 +47,7 @@ class Free:
     key: Hashable
 
 
-Event = Allocate | Free
+AllocatorEvent = Allocate | Free
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class AllocatorPeak:
 class _Allocator:
     """Both pools of each stream over one driver (``DeviceCachingAllocator``)."""
 
-    driver: Driver
+    driver: DeviceDriver
     new_pool: Callable[[bool], Pool]
     """Of small requests, or of large ones."""
     pools: dict[tuple[int, bool], Pool] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class _Allocator:
     peak_allocated_bytes: int = 0
     num_retries: int = 0
 
-    def step(self, event: Event) -> bool:
+    def step(self, event: AllocatorEvent) -> bool:
         """False where the memory has run out."""
         if isinstance(event, Free):
             self.free(event.key)
@@ -133,7 +133,7 @@ class _Allocator:
             self.allocated_bytes -= block.num_bytes
             pool.take_back(block)
 
-    def shortfall(self, number: int, event: Event) -> OutOfMemory:
+    def shortfall(self, number: int, event: AllocatorEvent) -> OutOfMemory:
         return OutOfMemory(
             event_number=number,
             key=event.key,
@@ -143,7 +143,10 @@ class _Allocator:
 
 
 def replay(
-    events: Iterable[Event], *, expandable_segments: bool, capacity_bytes: int | None = None
+    events: Iterable[AllocatorEvent],
+    *,
+    expandable_segments: bool,
+    capacity_bytes: int | None = None,
 ) -> AllocatorPeak:
     """Allocated and reserved bytes of a sequence, on a device of so much memory to give.
 
@@ -156,7 +159,7 @@ def replay(
     ((512, 3146240, 3145728), (2097152, 23068672, 23068672))
     """
     kind = ExpandablePool if expandable_segments else SegmentPool
-    driver = Driver(capacity_bytes=capacity_bytes)
+    driver = DeviceDriver(capacity_bytes=capacity_bytes)
     allocator = _Allocator(driver=driver, new_pool=lambda small: kind(driver=driver, small=small))
     allocated: list[int] = []
     reserved: list[int] = []

@@ -7,14 +7,13 @@ order in which storages come and go, so every layer is run here and not two of t
 
 from collections.abc import Sequence
 
-from planner.allocator.replay import Allocate, AllocatorPeak, Event, Free, replay
+from planner.allocator.replay import Allocate, AllocatorEvent, AllocatorPeak, Free, replay
 from planner.forward.model_pass import ModelPass, passed_layers
 from planner.hardware.cluster import Device
 from planner.memory.optimizer_step import step_of
 from planner.memory.workspaces import cublas_workspaces
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
-from planner.tape.tensors import RENAMED
-from planner.tape.tensors import Event as Logged
+from planner.tape.tensors import RENAMED, StorageEvent
 from planner.workload.dtypes import Numerics
 from planner.workload.optimizers import shared_states, tensor_states
 from planner.workload.quantization import quantized_tensors
@@ -76,11 +75,11 @@ def state_sizes(
     return [state.num_bytes for state in states if not state.paged]
 
 
-def _held(name: str, sizes: list[int]) -> list[Event]:
+def _held(name: str, sizes: list[int]) -> list[AllocatorEvent]:
     return [Allocate((name, number), size) for number, size in enumerate(sizes)]
 
 
-def _events(step: int, log: list[Logged]) -> list[Event]:
+def _events(step: int, log: list[StorageEvent]) -> list[AllocatorEvent]:
     """Storages by step and identity; an owner's change is none of the allocator's business."""
     return [
         Allocate((step, key), num_bytes) if num_bytes > 0 else Free((step, key))

@@ -5,6 +5,8 @@ import re
 KIB = 2**10
 MIB = 2**20
 GIB = 2**30
+FP32_BYTES = 4
+"""Bytes of one number in fp32."""
 ALLOCATOR_BLOCK_BYTES = 512
 """read: c10/core/AllocatorConfig.h at PyTorch 2.13, kMinBlockSize: the CUDA allocator rounds
 every request up to it."""

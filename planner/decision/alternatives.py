@@ -11,7 +11,7 @@ from planner.decision.tiers import load_tiers, tier_gib
 from planner.plan.vocabulary import METHOD_NAMES, METHODS, Method, Strategy
 from planner.search.candidate import Candidate
 from planner.search.search import SearchResult
-from planner.search.series_search import Lane
+from planner.search.series_search import SeriesSearch
 from planner.speed.card_rates import speed_data
 from planner.workload.layout import Layout, recomputation_order
 
@@ -72,7 +72,7 @@ def _same_method(request: Request, result: SearchResult, chosen: Candidate) -> l
     and attention where the choice departs from them."""
     strategy, recomputes = chosen.layout.strategy, chosen.layout.activation_checkpointing
     found = [_other(request, result, chosen, strategy=strategy, recomputes=not recomputes)]
-    for other in dict.fromkeys(lane.series.strategy for lane in result.lanes):
+    for other in dict.fromkeys(search.layouts.strategy for search in result.series):
         if other != strategy:
             found.append(_other(request, result, chosen, strategy=other))
     if chosen.departures:
@@ -93,9 +93,9 @@ def _other(
 ) -> Alternative | None:
     """Return the best candidate of one strategy, or the leanest where none fits."""
 
-    def asked(lane: Lane) -> bool:
-        same = recomputes in (None, lane.series.checkpointing > 0)
-        return same and lane.series.strategy == strategy
+    def asked(search: SeriesSearch) -> bool:
+        same = recomputes in (None, search.layouts.checkpointing > 0)
+        return same and search.layouts.strategy == strategy
 
     return _best_of(request, result, chosen, asked)
 
@@ -103,7 +103,7 @@ def _other(
 def _as_the_recipe_has_it(
     request: Request, result: SearchResult, chosen: Candidate
 ) -> Alternative | None:
-    found = _best_of(request, result, chosen, lambda lane: not lane.variant.departures)
+    found = _best_of(request, result, chosen, lambda search: not search.variant.departures)
     if found is None:
         return None
     own = found.candidate.workload
@@ -113,7 +113,7 @@ def _as_the_recipe_has_it(
 
 
 def _best_of(
-    request: Request, result: SearchResult, chosen: Candidate, asked: Callable[[Lane], bool]
+    request: Request, result: SearchResult, chosen: Candidate, asked: Callable[[SeriesSearch], bool]
 ) -> Alternative | None:
     best = result.fastest(asked)
     if best is not None:
@@ -148,10 +148,10 @@ def fallbacks(result: SearchResult, chosen: Candidate) -> tuple[Candidate, ...]:
     steps = [chosen]
     pool = [
         candidate
-        for lane in result.lanes
-        if lane.series.strategy == chosen.layout.strategy
-        and lane.variant.workload == chosen.workload
-        for candidate in lane.members()
+        for search in result.series
+        if search.layouts.strategy == chosen.layout.strategy
+        and search.variant.workload == chosen.workload
+        for candidate in search.candidates()
         if candidate.layout.micro_batch_size <= chosen.layout.micro_batch_size
     ]
     for candidate in sorted(pool, key=lambda c: (c.ranking_time_s, c.layout.micro_batch_size)):

@@ -29,7 +29,7 @@ def search_method(
 def possible_methods(request: Request) -> Results:
     """Return the methods open to choice that the options leave a layout to; perhaps none."""
     results = {method: search_method(request, method) for method in request.methods}
-    return {method: result for method, result in results.items() if result.lanes}
+    return {method: result for method, result in results.items() if result.series}
 
 
 def search_methods(request: Request) -> Results:

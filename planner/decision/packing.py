@@ -35,7 +35,7 @@ def packed_way(request: Request, chosen: Candidate) -> PackedWay | None:
         return PackedWay(candidate=result.best)
     fits = "no packed layout fits"
     return PackedWay(
-        candidate=None, why_not=fits if result.lanes else why_no_layout(packed, chosen.method)
+        candidate=None, why_not=fits if result.series else why_no_layout(packed, chosen.method)
     )
 
 

@@ -15,7 +15,7 @@ from planner.recipes.recipe import Recipe
 from planner.search.loss_attention_variants import Choice, admitted_attention, choices
 from planner.workload.layout import PARTIAL, Series, series
 from planner.workload.settings import settings_of
-from planner.workload.workload import Workload, one_of_equals
+from planner.workload.workload import Workload
 
 
 def workload(request: Request, method: Method) -> Workload:
@@ -42,7 +42,7 @@ def workload(request: Request, method: Method) -> Workload:
     admitted = admitted_attention(work, request.cluster.device)
     if work.attention not in admitted:
         work = work.with_settings(attention=admitted[0])
-    return one_of_equals(work)
+    return work
 
 
 def open_choices(request: Request, own: Workload) -> tuple[Choice, ...]:

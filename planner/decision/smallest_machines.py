@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 
+from planner.base.bounded_cache import bounded_cache
 from planner.base.units import MIB
 from planner.decision.method_search import search_method
 from planner.decision.request import Request
@@ -28,7 +29,7 @@ def fewest_cards(request: Request, method: Method, *, more_than: int = 0) -> int
     return None
 
 
-@cache
+@bounded_cache
 def _fits(request: Request, method: Method, count: int) -> bool:
     few = replace(request.cluster, gpus_per_node=count, num_nodes=1)
     return search_method(request.on(few), method).fits

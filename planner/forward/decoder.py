@@ -9,7 +9,8 @@ made of these are in planner/forward/decoder_layers.py.
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from planner.forward.dora import Adapter, dora
+from planner.base.units import FP32_BYTES
+from planner.forward.dora import DoraTensors, dora
 from planner.forward.int8_linear import int8_linear
 from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
@@ -196,7 +197,7 @@ class Decoder:
             None if drops else result,
             self._whole_weight(name, matrix),
             matrix=matrix,
-            adapter=Adapter(a=a, b=b, magnitude=magnitude, rank=settings.adapter.rank),
+            adapter=DoraTensors(a=a, b=b, magnitude=magnitude, rank=settings.adapter.rank),
             product=self.product,
         )
         return ops.add(self.tape, result, output, f"{matrix.name} with its adapter")
@@ -236,7 +237,7 @@ class Decoder:
         read: aten/src/ATen/autocast_mode.h at 2.13, AT_FORALL_FP32.
         """
         on_cuda = self.numerics.autocast and self.batch.device == "cuda"
-        return ops.FP32 if on_cuda else None
+        return FP32_BYTES if on_cuda else None
 
     def masked(self, kind: LayerKind) -> bool:
         """Whether attention takes a mask: samples are padded, or the window is exceeded.
@@ -259,12 +260,12 @@ class Decoder:
     def _rotary_tables(self, width: int) -> tuple[Tensor, Tensor]:
         model = self.workload.model
         if model.rotary == "halves-fp32":
-            width = ops.FP32
+            width = FP32_BYTES
         elements = self.batch.sequence_length * int(model.head_dim * model.rotary_fraction)
         if model.rotary == "split":
             elements //= 2
         if model.rotary == "complex":
-            table = self.tape.new(elements, ops.FP32, "rotary frequencies")
+            table = self.tape.new(elements, FP32_BYTES, "rotary frequencies")
             return table, table
         cos = self.tape.new(elements, width, "rotary cosines")
         return cos, self.tape.new(elements, width, "rotary sines")

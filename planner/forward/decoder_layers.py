@@ -152,13 +152,13 @@ def _falcon(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) ->
     return falcon_layer(decoder, layer, x, tables)
 
 
-Run = Callable[[Decoder, Layer, Tensor, Tables | None], Tensor]
-COMMON: Mapping[Residual, Run] = {
+RunLayer = Callable[[Decoder, Layer, Tensor, Tables | None], Tensor]
+COMMON: Mapping[Residual, RunLayer] = {
     "sequential": _sequential,
     "parallel": _parallel,
     "parallel-two-norms": _parallel_two_norms,
 }
-OF_THEIR_OWN: Mapping[str, Run] = {
+OF_THEIR_OWN: Mapping[str, RunLayer] = {
     "bloom": _bloom,
     "falcon": _falcon,
     "gpt2": _gpt2,

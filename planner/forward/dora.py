@@ -13,11 +13,11 @@ from planner.tape import operators as ops
 from planner.tape.tape import Tape
 from planner.tape.tensors import Parameter, Tensor
 
-Product = Callable[[Tensor, Tensor, int, str], Tensor]
+Multiply = Callable[[Tensor, Tensor, int, str], Tensor]
 """``F.linear`` under the trainer's conventions: weight, input, rows out, name."""
 
 
-class Adapter(NamedTuple):
+class DoraTensors(NamedTuple):
     """The trained tensors beside one matrix."""
 
     a: Parameter
@@ -33,8 +33,8 @@ def dora(
     weight: Tensor,
     *,
     matrix: Linear,
-    adapter: Adapter,
-    product: Product,
+    adapter: DoraTensors,
+    product: Multiply,
 ) -> Tensor:
     """``(m - 1) W x + m B A x``, the scale ``m`` being magnitude over norm. ``weight`` is whole,
     in 16 bit where it was packed; without ``base_result`` it is multiplied again."""
@@ -57,7 +57,7 @@ def dora(
     return ops.add(tape, left, right, "DoRA output")
 
 
-def _lora_weight(tape: Tape, matrix: Linear, adapter: Adapter, product: Product) -> Tensor:
+def _lora_weight(tape: Tape, matrix: Linear, adapter: DoraTensors, product: Multiply) -> Tensor:
     """``lora_B(lora_A(eye))``, with the graph that its caller drops when it detaches it."""
     eye = tape.new(matrix.in_features**2, adapter.a.width, "identity matrix")
     down = product(adapter.a, eye, adapter.rank, "lora_A of the identity")

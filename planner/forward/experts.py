@@ -11,6 +11,7 @@ loss and router logits are not kept.
 t  tokens     k  experts_per_token     S = t k  rows     E  num_experts     h  hidden_size
 """
 
+from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder, Layer
 from planner.forward.feed_forward import activate, gated_mlp
 from planner.models.expert_shape import ExpertsSpec
@@ -85,7 +86,7 @@ def _chosen_router(
     logits = decoder.product(weight, x, count, "router logits", bias)
     in_fp32 = experts.router == "chosen-softmax-fp32"
     if in_fp32:
-        logits = ops.cast(tape, logits, ops.FP32, "router logits in fp32")
+        logits = ops.cast(tape, logits, FP32_BYTES, "router logits in fp32")
     values, chosen = routing.top_k(tape, logits, decoder.batch.tokens * chosen_per_token)
     scores = same_width_softmax(tape, values, device=decoder.batch.device)
     if in_fp32:
@@ -108,8 +109,8 @@ def _fp32_router(
 
 
 def _fp32_logits(decoder: Decoder, weight: Parameter, x: Tensor, count: int) -> Tensor:
-    wide = ops.cast(decoder.tape, weight, ops.FP32, "router weight in fp32")
-    x_wide = ops.cast(decoder.tape, x, ops.FP32, "router input in fp32")
+    wide = ops.cast(decoder.tape, weight, FP32_BYTES, "router weight in fp32")
+    x_wide = ops.cast(decoder.tape, x, FP32_BYTES, "router input in fp32")
     return decoder.product(wide, x_wide, count, "router logits")
 
 
@@ -122,7 +123,7 @@ def _sigmoid_router(
     scores = ops.unary(tape, logits, "scores of the experts", saves="output")
     chosen = _corrected_choice(tape, scores, tokens, experts)
     rows = tokens * experts.experts_per_token
-    weights = routing.gathered(tape, scores, chosen, rows, "weights of the chosen experts")
+    weights = routing.gathered_rows(tape, scores, chosen, rows, "weights of the chosen experts")
     total = None
     if experts.normalized:
         weights, total = routing.normalized_from(tape, weights, tokens)
@@ -136,14 +137,14 @@ def _corrected_choice(tape: Tape, scores: Tensor, tokens: int, experts: ExpertsS
     of each group are summed to choose from the best groups."""
     groups = tokens * experts.num_groups
     corrected = ops.add(
-        tape, scores, Tensor(experts.num_experts, ops.FP32, None, None), "corrected scores"
+        tape, scores, Tensor(experts.num_experts, FP32_BYTES, None, None), "corrected scores"
     )
     best, _places = routing.top_k(tape, corrected, 2 * groups)
     _sums = tape.new(groups, best.width, "scores of the groups")
     del best, _places
     _chosen_groups = tape.new(tokens * experts.chosen_groups, ops.INT64, "chosen groups")
-    _mask = tape.new(groups, ops.FP32, "mask of the groups")
-    _whole = tape.new(scores.elements, ops.FP32, "mask of the experts")
+    _mask = tape.new(groups, FP32_BYTES, "mask of the groups")
+    _whole = tape.new(scores.elements, FP32_BYTES, "mask of the experts")
     corrected = routing.masked(tape, corrected, "scores of the chosen groups")
     _values, chosen = routing.top_k(tape, corrected, tokens * experts.experts_per_token)
     return chosen
@@ -172,7 +173,7 @@ def grouped_experts(
     rows, width = chosen.elements, x.width
     in_order, order = routing.order_of(tape, rows)
     selected = _selected(decoder, x, rows, h)
-    weights = routing.gathered(tape, scores, order, rows, "weights in the experts' order")
+    weights = routing.gathered_rows(tape, scores, order, rows, "weights in the experts' order")
     _counted = tape.new(rows, routing.INT32, "experts in order, to count")
     _per_expert = tape.new(experts.num_experts, routing.INT32, "rows of each expert")
     offsets = tape.new(experts.num_experts, routing.INT32, "offsets of the experts' rows")
@@ -185,7 +186,7 @@ def grouped_experts(
     output = output if biases is None else views.added_in_place(tape, output, biases)
     weighed = ops.mul(tape, output, weights, "experts' outputs, weighed")
     back = tape.new(rows, ops.INT64, "places of the tokens")
-    weighed = routing.gathered(tape, weighed, back, rows * h, "experts' outputs by token")
+    weighed = routing.gathered_rows(tape, weighed, back, rows * h, "experts' outputs by token")
     final = routing.summed_experts(tape, weighed, experts.experts_per_token)
     return ops.cast(tape, final, width, "sum over a token's experts, cast")
 
@@ -193,7 +194,7 @@ def grouped_experts(
 def _selected(decoder: Decoder, x: Tensor, rows: int, h: int) -> Tensor:
     """``hidden_states[perm // num_top_k]``."""
     tokens = decoder.tape.new(rows, ops.INT64, "tokens in the experts' order")
-    return routing.gathered(decoder.tape, x, tokens, rows * h, "tokens in the experts' order")
+    return routing.gathered_rows(decoder.tape, x, tokens, rows * h, "tokens in the experts' order")
 
 
 def _product(
@@ -216,7 +217,7 @@ def _biases(
     elements = experts.expert_tensors(decoder.workload.model.hidden_size)[f"{name}_bias"]
     bias = decoder.expert_parameter(layer, f"{name}_bias", elements)
     rows = in_order.elements * elements // experts.num_experts
-    return routing.gathered(decoder.tape, bias, in_order, rows, f"{name}: biases")
+    return routing.gathered_rows(decoder.tape, bias, in_order, rows, f"{name}: biases")
 
 
 def _gated(decoder: Decoder, both: Tensor, *, clamped: bool) -> Tensor:

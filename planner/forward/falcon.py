@@ -7,13 +7,14 @@ read: aten/src/ATen/native/transformers/sdp_utils_cpp.h at 2.13,
 check_batch_size_and_num_heads_dense.
 """
 
+from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder, Layer
 from planner.forward.feed_forward import feed_forward
 from planner.forward.norms import norm
 from planner.forward.rotary import Tables, rotated
 from planner.tape import operators as ops
 from planner.tape.attention_kernels import HeadShape, fused_attention, safe_softmax
-from planner.tape.operators import FP32, INT64
+from planner.tape.operators import INT64
 from planner.tape.tape import Tape
 from planner.tape.tensors import Tensor
 
@@ -68,7 +69,9 @@ def _whole_attention(
     """read: aten/src/ATen/native/transformers/attention.cpp, _scaled_dot_product_attention_math:
     in fp32, and the weights are returned in 16 bit beside the output."""
     tape, width = decoder.tape, q.width
-    q, k, v = (ops.cast(tape, each, FP32, "operand of attention in fp32") for each in (q, k, v))
+    q, k, v = (
+        ops.cast(tape, each, FP32_BYTES, "operand of attention in fp32") for each in (q, k, v)
+    )
     q, k = ops.unary(tape, q, "query, scaled"), ops.unary(tape, k, "key, scaled")
     if shape.batch > 1:
         q = ops.contiguous(tape, q, "operand of a batched product")

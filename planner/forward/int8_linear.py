@@ -6,8 +6,8 @@ Both hold the input in their context, which autograd does not empty: it stays un
 and with it the graph, is gone. Columns of outliers depend on the data: none is counted.
 """
 
+from planner.base.units import FP32_BYTES
 from planner.models.linear import Linear
-from planner.tape import operators as ops
 from planner.tape.tape import Tape
 from planner.tape.tensors import Node, Tensor
 from planner.workload.workload import Batch
@@ -40,7 +40,7 @@ def _multiply_integers(tape: Tape, x: Tensor, matrix: Linear, *, is_half: bool) 
     """int8_vectorwise_quant of the input, int8_linear_matmul, int8_mm_dequant in fp16."""
     rows = x.elements // matrix.in_features
     half = x if is_half else tape.new(x.elements, HALF, "input in fp16")
-    scales = tape.new(rows, ops.FP32, "scales of the input's rows")
+    scales = tape.new(rows, FP32_BYTES, "scales of the input's rows")
     codes = tape.new(x.elements, INT8, "input in int8")
     magnitudes = tape.new(x.elements, HALF, "magnitudes of the input")
     outliers = tape.new(x.elements, INT8, "outliers of the input")
@@ -73,5 +73,5 @@ def _multiplies(tape: Tape, matrix: Linear, elements: int, width: int) -> None:
 def _dequantized(tape: Tape, matrix: Linear, width: int) -> Tensor:
     tape.dequantizes(matrix.weight_params * (INT8 + width))
     weight = tape.new(matrix.weight_params, width, "dequantized weight", "workspace")
-    _scales = tape.new(matrix.out_features, ops.FP32, "scales over 127", "workspace")
+    _scales = tape.new(matrix.out_features, FP32_BYTES, "scales over 127", "workspace")
     return weight

@@ -1,5 +1,6 @@
 """Multi-head latent attention, as transformers 5.23 writes it, on a tape of sizes."""
 
+from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder, Layer
 from planner.forward.norms import norm
 from planner.forward.rotary import Tables, turned_pairs
@@ -42,7 +43,7 @@ def _turned(decoder: Decoder, x: Tensor, tables: Tables) -> Tensor:
     tape, width = decoder.tape, x.width
     if decoder.workload.model.rotary == "pairs":
         return turned_pairs(tape, x, tables)
-    x = ops.cast(tape, x, ops.FP32, "rotary: in fp32")
+    x = ops.cast(tape, x, FP32_BYTES, "rotary: in fp32")
     x = ops.mul(tape, x, tables[0], "rotary: x turned")
     return ops.cast(tape, x, width, "rotated")
 

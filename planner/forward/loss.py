@@ -5,9 +5,10 @@ t  tokens of a micro-batch     h  hidden_size     V  vocab_size
 
 from typing import Literal
 
+from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
 from planner.tape import operators as ops
-from planner.tape.operators import FP32, INT64
+from planner.tape.operators import INT64
 from planner.tape.tape import Tape
 from planner.tape.tensors import Parameter, Tensor
 from planner.workload.dtypes import Numerics
@@ -20,7 +21,10 @@ FUSED_LOSS_VOCABULARY = 32768
 FUSED_LOSS_STATISTICS = 7
 """fp32 values per token while the tiles are folded; same file, forward."""
 Direction = Literal["forward", "backward"]
-TORCH_TILE_BYTES: dict[Direction, int] = {"forward": 3 * FP32 + 1, "backward": 7 * FP32 + 1}
+TORCH_TILE_BYTES: dict[Direction, int] = {
+    "forward": 3 * FP32_BYTES + 1,
+    "backward": 7 * FP32_BYTES + 1,
+}
 """Per logit of a tile where there is no Triton, as on the CPU: fp32 copies and a mask; same
 file, _forward_tile and _backward_tile. The Triton kernels work inside the tile."""
 
@@ -75,7 +79,7 @@ def _fused_log_probs(
     vocab = head.elements * tokens // hidden.elements
     sizes = _TileSizes(tape, hidden, head, tokens, vocab, numerics, device)
     statistics = [
-        tape.new(tokens, FP32, "running statistics") for _ in range(FUSED_LOSS_STATISTICS)
+        tape.new(tokens, FP32_BYTES, "running statistics") for _ in range(FUSED_LOSS_STATISTICS)
     ]
     logits = tokens * vocab * sizes.width
     product = 2 * vocab * hidden.elements, logits + sizes.operand_bytes(tokens), sizes.width
@@ -83,16 +87,16 @@ def _fused_log_probs(
     tile = sizes.tile("forward")
     tape.passes_over(logits + sizes.copied_bytes("forward", tokens))
     del tile
-    outputs = [tape.new(tokens, FP32, "log-probability and entropy") for _ in range(3)]
+    outputs = [tape.new(tokens, FP32_BYTES, "log-probability and entropy") for _ in range(3)]
     del statistics
     elements, width = hidden.elements, hidden.width
     parameters = [head] if bias is None else [head, bias]
     sizes_of = [(p.elements, p.width) if p.trains else None for p in parameters]
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        of_hidden = tape.new(elements, FP32, "gradient of the hidden states in fp32")
+        of_hidden = tape.new(elements, FP32_BYTES, "gradient of the hidden states in fp32")
         summed = [
-            tape.new(size[0], FP32, "gradient of the head in fp32") if size else None
+            tape.new(size[0], FP32_BYTES, "gradient of the head in fp32") if size else None
             for size in sizes_of
         ]
         tape.multiplies(*product, again=True)
@@ -196,24 +200,24 @@ def cross_entropy(tape: Tape, logits: Tensor, *, batch: Batch, numerics: Numeric
     shifted = ops.slice_of(tape, logits, logits.elements)
     if batch.micro_batch_size > 1:
         shifted = ops.contiguous(tape, shifted, "logits but the last")
-    if shifted.width == FP32:
+    if shifted.width == FP32_BYTES:
         return _log_loss(tape, shifted)
     return _log_loss_of_16_bit(tape, shifted, numerics)
 
 
 def _log_loss(tape: Tape, logits: Tensor) -> Tensor:
     """``cross_entropy`` in fp32: log-probabilities and, one after the other, their gradients."""
-    logits = ops.cast(tape, logits, FP32, "logits in fp32")
+    logits = ops.cast(tape, logits, FP32_BYTES, "logits in fp32")
     elements = logits.elements
-    log_probs = tape.new(elements, FP32, "log-probabilities")
+    log_probs = tape.new(elements, FP32_BYTES, "log-probabilities")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        of_log_probs = tape.new(elements, FP32, "gradient of the log-probabilities")
-        made = tape.new(elements, FP32, "gradient of the logits in fp32")
+        of_log_probs = tape.new(elements, FP32_BYTES, "gradient of the log-probabilities")
+        made = tape.new(elements, FP32_BYTES, "gradient of the logits in fp32")
         del of_log_probs
         return [made]
 
-    return tape.record(tape.new(1, FP32, "loss"), (logits,), (log_probs,), backward)
+    return tape.record(tape.new(1, FP32_BYTES, "loss"), (logits,), (log_probs,), backward)
 
 
 def _log_loss_of_16_bit(tape: Tape, logits: Tensor, numerics: Numerics) -> Tensor:
@@ -225,13 +229,13 @@ def _log_loss_of_16_bit(tape: Tape, logits: Tensor, numerics: Numerics) -> Tenso
     """
     log_probs = _log_softmax(tape, logits)
     if numerics.autocast:
-        log_probs = ops.cast(tape, log_probs, FP32, "log-probabilities in fp32")
+        log_probs = ops.cast(tape, log_probs, FP32_BYTES, "log-probabilities in fp32")
     elements, width = log_probs.elements, log_probs.width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         return [tape.new(elements, width, "gradient of the log-probabilities")]
 
-    return tape.record(tape.new(1, FP32, "loss"), (log_probs,), (log_probs,), backward)
+    return tape.record(tape.new(1, FP32_BYTES, "loss"), (log_probs,), (log_probs,), backward)
 
 
 def _log_softmax(tape: Tape, logits: Tensor) -> Tensor:

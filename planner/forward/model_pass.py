@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder, Layer
 from planner.forward.decoder_layers import decoder_layer
 from planner.forward.embeddings import embedded
@@ -11,7 +12,7 @@ from planner.forward.norms import norm
 from planner.forward.rotary import Tables
 from planner.models.layer_kinds import LayerKind
 from planner.models.model_spec import ModelSpec
-from planner.tape.operators import FP32, INT64, cast, unary
+from planner.tape.operators import INT64, cast, unary
 from planner.tape.tape import GradientSink, Tape
 from planner.tape.tensors import Parameter, Tensor
 from planner.workload.dtypes import Numerics
@@ -77,7 +78,7 @@ class ModelPass:
         self.casts_gone = self.tape.autocast_ends()
         """Places in the log where autocast has dropped each layer's casts."""
         if trains:
-            self.tape.backward(output, self.tape.new(1, FP32, "gradient of the loss"))
+            self.tape.backward(output, self.tape.new(1, FP32_BYTES, "gradient of the loss"))
         self.backward_ends = len(self.tape.log)
         """Behind it the log has what the training loop lets go of: the model's output."""
         self._held.clear()
@@ -98,10 +99,10 @@ class ModelPass:
             return fused_loss(tape, x, head, bias, batch=batch, numerics=self._numerics)
         logits = self._logits(head, bias, x)
         if self._numerics.cross_entropy == "logits shifted in fp32":
-            logits = cast(tape, logits, FP32, "logits in fp32")
+            logits = cast(tape, logits, FP32_BYTES, "logits in fp32")
         loss = cross_entropy(tape, logits, batch=batch, numerics=self._numerics)
         if self._numerics.output_in_fp32:
-            logits = cast(tape, logits, FP32, "logits of the output in fp32")
+            logits = cast(tape, logits, FP32_BYTES, "logits of the output in fp32")
         if self._numerics.keeps_logits:
             self._held.append(logits.detached())
         return loss

@@ -1,8 +1,8 @@
 """Normalisation layers, as transformers 5.23 writes them, on a tape of sizes."""
 
+from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder
 from planner.tape import operators as ops
-from planner.tape.operators import FP32
 from planner.tape.tape import Tape
 from planner.tape.tensors import Tensor
 
@@ -21,7 +21,7 @@ def _rms_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
     """LlamaRMSNorm.forward; Olmo2RMSNorm.forward where the weight is applied in fp32."""
     tape, width = decoder.tape, x.width
     label = name.rpartition(".")[2]
-    x = ops.cast(tape, x, ops.FP32, f"{label}: input in fp32")
+    x = ops.cast(tape, x, FP32_BYTES, f"{label}: input in fp32")
     variance = ops.mean_square(tape, x, rows=x.elements // size)
     x = ops.mul(tape, x, ops.reciprocal_root(tape, variance), f"{label}: normalised in fp32")
     weight = decoder.parameter(name, size)
@@ -35,9 +35,9 @@ def _gemma_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
     tape, width = decoder.tape, x.width
     label = name.rpartition(".")[2]
     output = _gemma_normalised(
-        decoder, label, ops.cast(tape, x, ops.FP32, f"{label}: input in fp32"), size
+        decoder, label, ops.cast(tape, x, FP32_BYTES, f"{label}: input in fp32"), size
     )
-    weight = ops.cast(tape, decoder.parameter(name, size), ops.FP32, f"{label}: weight in fp32")
+    weight = ops.cast(tape, decoder.parameter(name, size), FP32_BYTES, f"{label}: weight in fp32")
     weight = ops.unary(tape, weight, f"{label}: 1 + weight")
     output = ops.mul(tape, output, weight, f"{label}: scaled in fp32")
     del weight
@@ -65,9 +65,11 @@ def layer_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
     on_cuda = decoder.batch.device == "cuda"
     label = name.rpartition(".")[2]
     if on_cuda and decoder.numerics.autocast:
-        x = ops.cast(tape, x, FP32, f"{label}: input in fp32")
-        parameters = [ops.cast(tape, p, FP32, f"{label}: parameter in fp32") for p in parameters]
-    statistics = FP32 if on_cuda else weight.width
+        x = ops.cast(tape, x, FP32_BYTES, f"{label}: input in fp32")
+        parameters = [
+            ops.cast(tape, p, FP32_BYTES, f"{label}: parameter in fp32") for p in parameters
+        ]
+    statistics = FP32_BYTES if on_cuda else weight.width
     return _normalised(tape, x, parameters, x.elements // size, statistics, label)
 
 

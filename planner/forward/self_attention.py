@@ -7,6 +7,7 @@ from planner.forward.decoder import Decoder, Layer
 from planner.forward.norms import norm
 from planner.forward.rotary import Tables, rotated
 from planner.tape import operators as ops
+from planner.tape import view_operators as views
 from planner.tape.attention_kernels import (
     HeadShape,
     eager_attention,
@@ -45,7 +46,7 @@ def _projected(
         widths = (model.query_size, model.key_value_size, model.key_value_size)
         sizes = [decoder.batch.tokens * width for width in widths]
         if model.model_type in SPLIT:
-            q, k, v = ops.split(decoder.tape, whole, sizes)
+            q, k, v = views.split(decoder.tape, whole, sizes)
         else:
             q, k, v = (ops.slice_of(decoder.tape, whole, size) for size in sizes)
         return whole, q, k, v

@@ -4,6 +4,7 @@ from functools import cache
 
 from msgspec import structs
 
+from planner.base.bounded_cache import bounded_cache
 from planner.base.preset_files import ROOT, preset_names, resolve_name
 from planner.base.strict_yaml import Spec, read_spec, read_text
 from planner.base.units import GIB, MIB
@@ -159,7 +160,7 @@ def _share_apart(total_bytes: int, card: GpuSpec) -> float:
     return abs(total_bytes / (card.total_mib * MIB) - 1)
 
 
-@cache
+@bounded_cache
 def _presets_with(text: str) -> tuple[GpuSpec, ...]:
     """Cards whose file holds the text: to parse every file would take longer than to plan."""
     return tuple(load_gpu(name) for name, held in preset_texts().items() if text in held)

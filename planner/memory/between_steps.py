@@ -1,15 +1,15 @@
 """Memory between training steps: the loss of held-out samples, and text that is generated.
 
-Neither keeps a graph, so that a layer's tensors go with the layer. Gradients are gone: the
-trainer drops them after each update; what DeepSpeed holds of them it holds here too.
+Neither keeps a graph, so that a layer's tensors go with the layer. Gradients are gone: the trainer
+drops them after each update; what DeepSpeed keeps of them is still there.
 
     evaluation   a forward pass and its loss, as in training but for dropout and the graph
     generation   one sample: a prompt through all layers, each of which keeps its keys and
                  values; then one token after the other, beside those of all before it
 
 read: transformers/trainer.py at 5.23, prediction_step (loss alone) and _inner_training_loop
-(zero_grad); cache_utils.py, DynamicLayer.update (torch.cat: old and new of one layer are
-alive together).
+(zero_grad); cache_utils.py, DynamicLayer.update (torch.cat: old and new of one layer are alive
+together).
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ def evaluation_parts(
     *,
     compute_capability: str | None = None,
 ) -> Parts:
-    """Of a micro-batch as large as those of training."""
+    """Return the bytes of an evaluation whose micro-batch is as large as in training."""
     alive = forward_bytes(
         workload, worst_batch(workload, layout, device), numerics_of(workload, layout)
     )
@@ -51,8 +51,11 @@ def generation_parts(
     *,
     compute_capability: str | None = None,
 ) -> Parts:
-    """Of a prompt as long as a sample, whose last layer runs beside the keys and values of all:
-    tokens that follow take the place of the prompt's end. No loss; logits of the last token."""
+    """Return the bytes of generating after a prompt as long as a sample.
+
+    The last layer runs beside the keys and values of all; tokens that follow take the room of the
+    prompt's end. There is no loss, and logits of the last token alone.
+    """
     tokens = workload.settings.sequence_length
     kinds = numerics_of(workload, layout)
     batch = Batch(micro_batch_size=1, sequence_length=tokens, device=device)
@@ -63,9 +66,10 @@ def generation_parts(
 
 
 def cache_bytes(workload: Workload, tokens: int, kinds: Numerics) -> int:
-    """Keys and values of one sequence in every layer, and one layer's again while the next
-    token's are joined to them: 2 n s a bytes a layer, n key-value heads x head size, s tokens
-    within the layer's window, a bytes of an element (Shazeer, arXiv:1911.02150, section 2.4.1)."""
+    """Return the bytes of keys and values of one sequence in every layer, and once more of one
+    layer while the next token's are joined to them: 2 n s a bytes per layer, with n key-value heads
+    x head size, s tokens within the layer's window, a bytes per element (Shazeer, arXiv:1911.02150,
+    section 2.4.1)."""
     model = workload.model
     width = kinds.compute if kinds.autocast else kinds.residual
     layers = [
@@ -79,7 +83,8 @@ def cache_bytes(workload: Workload, tokens: int, kinds: Numerics) -> int:
 
 
 def forward_bytes(workload: Workload, batch: Batch, kinds: Numerics) -> Amounts:
-    """Of a forward pass without a graph and without dropout, which only training has."""
+    """Return the bytes of a forward pass without a graph and without dropout, which only training
+    has."""
     adapter = workload.settings.adapter
     if adapter is not None:
         workload = workload.with_settings(adapter=structs.replace(adapter, dropout=0.0))
@@ -89,7 +94,8 @@ def forward_bytes(workload: Workload, batch: Batch, kinds: Numerics) -> Amounts:
 def _beside_states(
     training: Footprint, alive: Amounts, device: Device, compute_capability: str | None
 ) -> Parts:
-    """The states of a forward pass in training, and of gradients what is held between steps."""
+    """Return the states of a training step's forward pass, with the gradients that are held between
+    steps."""
     forward, saved = training.phases["forward"], training.phases["save"]
     cublas = cublas_bytes(device, compute_capability)
     return {

@@ -7,18 +7,20 @@ come. accelerate leaves gradient_as_bucket_view off, so that gradients are there
 """
 
 from collections.abc import Iterable
-from functools import cache
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, MIB, round_up
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import trained_tensors
 from planner.workload.workload import Workload
 
 FIRST_BUCKET_BYTES = MIB
+"""Limit of the first bucket."""
 BUCKET_BYTES = 25 * MIB
+"""Limit of all other buckets."""
 
 
 def bucket_sizes(gradients_bytes: Iterable[int]) -> list[int]:
-    """Bytes of each bucket; one is closed by the gradient that takes it to its limit.
+    """Return the bytes of each bucket; the gradient that reaches the limit closes it.
 
     >>> bucket_sizes([2**20, 5, 26 * 2**20, 7])
     [1048576, 27262981, 7]
@@ -39,7 +41,7 @@ def ddp_buckets(workload: Workload, width: int) -> list[int]:
     return bucket_sizes(tensor.elements * width for tensor in backwards)
 
 
-@cache
+@cached_by_settings(*TRAINED)
 def ddp_bytes(workload: Workload, width: int) -> int:
     """Return the bytes of all buckets, each a block of the allocator."""
     return sum(round_up(size, ALLOCATOR_BLOCK_BYTES) for size in ddp_buckets(workload, width))

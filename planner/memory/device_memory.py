@@ -1,5 +1,5 @@
-"""What a device needs beside the tensors that are predicted: what published runs had more than
-that, the allocator's cache, context, communicators."""
+"""Device memory beyond the predicted tensors: what published runs measured above them, the
+allocator's cache, the driver's context, communicators."""
 
 from functools import cache
 from typing import NamedTuple
@@ -14,6 +14,8 @@ from planner.workload.measured_ratios import peak_ratio
 
 
 class Ratio(Spec):
+    """A measured ratio with its range."""
+
     low: float
     expected: float
     high: float
@@ -22,6 +24,8 @@ class Ratio(Spec):
 
 
 class Size(Spec):
+    """A measured size in MiB with its range."""
+
     low: int
     expected: int
     high: int
@@ -30,31 +34,39 @@ class Size(Spec):
 
 
 class Overheads(Spec):
+    """The content of presets/overheads.yaml."""
+
     reserved_over_allocated: Ratio
     nccl_mib: Size
 
 
 @cache
 def overheads() -> Overheads:
+    """Return the measured overheads of a process on a device."""
     return read_spec(Overheads, ROOT / "overheads.yaml")
 
 
 class DeviceMemory(NamedTuple):
-    """One device's memory as the driver counts it, with the range of what was published."""
+    """Memory of one device as its driver counts it, with the range of published measurements."""
 
     peak_allocated_bytes: int
+    """Bytes of tensors at their peak."""
     peak_reserved_bytes: int
+    """Bytes that the caching allocator takes from the driver."""
     context_bytes: int
+    """Bytes of the driver's context and of communicators."""
     low_bytes: int
     high_bytes: int
 
     @property
     def device_used_bytes(self) -> int:
+        """Bytes in use as nvidia-smi shows them."""
         return self.peak_reserved_bytes + self.context_bytes
 
 
 def device_memory(footprint: Footprint, cluster: Cluster, method: Method) -> DeviceMemory:
-    """Reserved memory and context around the tensors' peak; on the CPU only the process."""
+    """Return the device memory around the tensors' peak; on the CPU only the process comes
+    on top."""
     peak = footprint.peak_allocated_bytes
     context = cluster.accelerator.context_bytes
     if cluster.device == "cpu":

@@ -1,22 +1,22 @@
-"""What it takes to make one tensor of a layer's experts, which a checkpoint holds one by one.
+"""Memory to build one tensor of a layer's experts, which a checkpoint stores expert by expert.
 
-read: transformers/core_model_loading.py at 5.23.0. Every matrix of every expert goes to the
-device as it is in the file (_materialize_copy, line 1319). Then MergeModulelist (line 254) stacks
-the gate matrices and then the up matrices, dropping the single ones of each, and Concatenate
-(line 182) joins both stacks: with all else that is there, gate_up_proj stands beside the two
-stacks that it is made of. For down_proj the single ones and the stack are half of that.
+read: transformers/core_model_loading.py at 5.23.0. Every matrix of every expert goes to the device
+as it is in the file (_materialize_copy, line 1319). Then MergeModulelist (line 254) stacks the gate
+matrices and then the up matrices, dropping the single ones of each, and Concatenate (line 182)
+joins both stacks: beside all else, gate_up_proj stands beside the two stacks that it is made of.
+For down_proj the single matrices and the stack are half of that.
 
 Up to four threads read ahead of the stacking without a limit (lines 1316 and 1731), so that all
 that is not stacked yet may be there as single matrices: the stacks come on top of all weights.
 
 A model that is quantized on the way is not read ahead (line 1721): each parameter's matrices are
 read when its turn comes, by name. Of the last layer down_proj is there before its gate and up;
-attention and shared experts come after, and are counted all the same. Where the matrices are
-called w1, w2 and w3 it is w1 and w3 first, so that the peak is lower by down_proj, and the same
-again when that is stacked.
+attention and shared experts come after, and are counted all the same. Where the matrices are called
+w1, w2 and w3 it is w1 and w3 first, so that the peak is lower by down_proj, and the same again when
+that is stacked.
 
-Under ZeRO-3 the first rank stacks in host memory, where the single matrices are pages of the
-files, and hands out each parameter before the next is made (integrations/deepspeed.py,
+Under ZeRO-3 the first rank stacks in host memory, where the single matrices are pages of the files,
+and hands out each parameter before the next is made (integrations/deepspeed.py,
 _apply_weight_conversions_to_state_dict, line 337).
 """
 
@@ -27,17 +27,19 @@ from planner.workload.quantization import loading_copy_width
 from planner.workload.workload import Workload
 
 STORED_STACKED = ("gpt_oss", "granitemoe")
-"""read: transformers/conversion_mapping.py at 5.23.0: their files hold one tensor for all experts;
-the other mixtures that are planned go by "mixtral", "qwen2_moe" or "phimoe". Of a traced model
-that table itself is asked (launcher/rehearsal/trace_service.py)."""
+"""Architectures whose files hold one tensor for all experts; read:
+transformers/conversion_mapping.py at 5.23.0. The other mixtures that are planned go by "mixtral",
+"qwen2_moe" or "phimoe". Of a traced model that table itself is asked
+(launcher/rehearsal/trace_service.py)."""
 
 
 STACKED_BEFORE_DOWN = ("mixtral", "phimoe")
-"""Those whose matrices are called w1, w2 and w3."""
+"""Architectures whose expert matrices are called w1, w2 and w3."""
 
 
 def stacked_params(workload: Workload) -> int:
-    """Weights of one layer's gate and up matrices, all experts, where they are stacked."""
+    """Return the weights of one layer's gate and up matrices of all experts; 0 where nothing is
+    stacked."""
     model = workload.model
     if isinstance(model, TracedSpec):
         return model.stacked_params
@@ -47,7 +49,8 @@ def stacked_params(workload: Workload) -> int:
 
 
 def stacked_on_host(workload: Workload, kinds: Numerics) -> int:
-    """Bytes of the first rank under ZeRO-3 beside the files: both stacks and gate_up_proj."""
+    """Return the bytes beside the files on the first rank under ZeRO-3: both stacks and
+    gate_up_proj."""
     return 2 * stacked_params(workload) * kinds.compute
 
 
@@ -65,7 +68,8 @@ def loading_bytes(workload: Workload, kinds: Numerics) -> int:
 
 
 def quantized_from(workload: Workload, kinds: Numerics) -> int:
-    """A matrix is whole in the compute precision before it is quantized."""
+    """Return the bytes that the largest matrix is quantized from: it is whole in the compute
+    precision; 0 without quantization."""
     quantization = workload.settings.quantization
     if quantization is None:
         return 0

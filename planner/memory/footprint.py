@@ -30,27 +30,29 @@ from planner.tape.tape import GradientSink
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.trained_tensors import counted_tensors
-from planner.workload.workload import Batch, Workload, of_states
+from planner.workload.workload import Batch, Workload
 from planner.workload.zero_buckets import zero_section
 
 Moments = dict[Phase, Moment]
 
 
 class Footprint(NamedTuple):
-    """Bytes that tensors take on one device, by phase and part."""
+    """Bytes of tensors on one device, by phase and part."""
 
     phases: dict[Phase, Parts]
 
     def total_bytes(self, phase: Phase) -> int:
+        """Return the bytes of all parts in this phase."""
         return sum(self.phases[phase].values())
 
     @property
     def peak_phase(self) -> Phase:
+        """Phase with the most bytes."""
         return max(PHASES, key=self.total_bytes)
 
     @property
     def peak_allocated_bytes(self) -> int:
-        """What ``torch.cuda.max_memory_allocated`` would report."""
+        """Bytes that ``torch.cuda.max_memory_allocated`` would report."""
         return self.total_bytes(self.peak_phase)
 
 
@@ -64,11 +66,12 @@ class _Step(NamedTuple):
     states: ModelStates
     passes: MicroBatch
     loading_bytes: int
-    """Beside the weights."""
+    """Bytes beside the weights while they load."""
 
 
 def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
-    """The worst micro-batch: full length, padded where samples of other lengths share it."""
+    """Return the largest micro-batch: full length, padded where samples of other lengths
+    share it."""
     return Batch(
         micro_batch_size=layout.micro_batch_size,
         sequence_length=workload.settings.sequence_length,
@@ -104,7 +107,7 @@ def footprint_of(
 ) -> Footprint:
     """Return bytes by phase and part for a micro-batch and conventions of any trainer.
 
-    Weights that are not read from files are made whole, so that no experts are stacked.
+    ``from_files`` is false for weights that are made on the device, which stack no experts.
     """
     return _footprint(
         moments_of(
@@ -137,19 +140,16 @@ def moments_of(
     zero = zero_section(workload, layout)
     if zero is not None:
         passes = _reduced(workload, layout, batch, kinds, zero.reduce_bucket_size)
-        moments = zero_moments(
-            of_states(workload), layout, passes, kinds, zero, batch.device, loading=loading
-        )
+        moments = zero_moments(workload, layout, passes, kinds, zero, batch.device, loading=loading)
         return _with_cublas(moments, cublas)
-    alone = of_states(workload)
     step = _Step(
-        workload=alone,
+        workload=workload,
         layout=layout,
         numerics=kinds,
         device=batch.device,
         states=model_states(
-            frozen_bytes=frozen_bytes(alone, kinds),
-            tensors=counted_tensors(alone),
+            frozen_bytes=frozen_bytes(workload, kinds),
+            tensors=counted_tensors(workload),
             optimizer=optimizers()[workload.settings.optimizer.name],
             numerics=kinds,
             zero_stage=0,
@@ -178,7 +178,7 @@ def moments_of(
 def _reduced(
     workload: Workload, layout: Layout, batch: Batch, kinds: Numerics, bucket_size: int
 ) -> MicroBatch:
-    """A micro-batch whose gradients go into buckets of so many elements."""
+    """Return a micro-batch whose gradients go into buckets of so many elements."""
     return micro_batch(
         workload,
         batch,
@@ -192,8 +192,8 @@ def _reduced(
 def unshared(
     workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
 ) -> dict[Phase, Parts]:
-    """Under DeepSpeed, what a rank makes by itself of random weights, at the largest moments of
-    that alone: no gradient waits there for a bucket."""
+    """Return what a rank makes by itself under DeepSpeed, where weights are random and no gradient
+    waits for a bucket; nothing without DeepSpeed."""
     if not layout.zero_stage:
         return {}
     kinds = numerics_of(workload, layout)
@@ -209,7 +209,8 @@ def unshared(
 
 
 def load_without_files(workload: Workload, layout: Layout, device: Device) -> Parts:
-    """Load as a rehearsal has it, whose weights are random; nothing where that is no other."""
+    """Return the load phase of a rehearsal, whose weights are random; empty where it is the
+    same."""
     kinds = numerics_of(workload, layout)
     if loading_bytes(workload, kinds) == quantized_from(workload, kinds):
         return {}
@@ -228,7 +229,7 @@ def _with_cublas(moments: Moments, cublas: int) -> Moments:
 
 
 def gradient_sink(layout: Layout) -> GradientSink:
-    """Where gradients go while the worst micro-batch of a step runs."""
+    """Return where gradients go while the largest micro-batch of a step runs."""
     if layout.zero_stage >= 2:
         return "reduce"
     return "add" if layout.gradient_accumulation_steps > 1 else "keep"

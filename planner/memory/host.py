@@ -1,4 +1,4 @@
-"""What a run takes of the host: memory of each rank and of a node.
+"""Host memory that a run needs, of each rank and of a node.
 
 A rank's memory is resident memory at the largest moment of each phase:
 
@@ -18,39 +18,42 @@ A rank's memory is resident memory at the largest moment of each phase:
 
 from typing import NamedTuple
 
-from planner.base.units import ceil_div
+from planner.base.units import FP32_BYTES, ceil_div
 from planner.hardware.cluster import PROCESS_BYTES, Cluster, Device
 from planner.memory.expert_loading import stacked_on_host
 from planner.memory.model_states import frozen_bytes, model_states
-from planner.memory.zero_1_2 import FP32_BYTES, flat_states_bytes, partition
+from planner.memory.zero_1_2 import Partition, flat_states_bytes, partitions
 from planner.memory.zero_3 import sub_groups
 from planner.plan.optimizer_presets import optimizers
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.optimizers import states_bytes
-from planner.workload.parameters import Sized, parameters
+from planner.workload.parameters import parameters
 from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Workload
 from planner.workload.zero_buckets import zero_section
 
 CPU_ADAM_BYTES = 8
-"""Two fp32 moments of DeepSpeedCPUAdam, which accelerate puts in place of ours where the states
-are offloaded; read: accelerate/utils/deepspeed.py at 1.15.0, map_pytorch_optim_to_deepspeed."""
+"""Bytes per parameter of DeepSpeedCPUAdam's two fp32 moments, which accelerate uses instead of the
+plan's optimizer where its states are offloaded; read: accelerate/utils/deepspeed.py at 1.15.0,
+map_pytorch_optim_to_deepspeed."""
 
 
 LARGEST_FILE_BYTES = 50 * 10**9
+"""Bytes up to which a checkpoint's file grows before the next one is begun."""
 
 
 class HostMemory(NamedTuple):
-    """Resident bytes by phase: of one node's first rank, and of each other one."""
+    """Resident bytes by phase of one node's first rank and of each other rank."""
 
     first_rank: dict[str, int]
     other_ranks: dict[str, int]
     ranks: int
+    """Number of ranks on a node."""
 
     @property
     def node_bytes(self) -> int:
-        """All ranks of the first node at their largest moment."""
+        """Bytes of all ranks of the first node at their largest moment."""
         others = self.ranks - 1
         return max(
             self.first_rank[phase] + others * self.other_ranks[phase] for phase in self.first_rank
@@ -60,7 +63,7 @@ class HostMemory(NamedTuple):
 def host_memory(
     workload: Workload, layout: Layout, cluster: Cluster, *, peak_allocated_bytes: int
 ) -> HostMemory:
-    """On the CPU host memory is where the tensors are."""
+    """Return the host memory that a run needs; on the CPU the tensors are part of it."""
     ranks = cluster.gpus_per_node
     if cluster.device == "cpu":
         every = {"train": PROCESS_BYTES + peak_allocated_bytes}
@@ -89,28 +92,32 @@ def host_memory(
 
 
 def _paged(workload: Workload, layout: Layout, kinds: Numerics) -> int:
-    """One rank's optimizer states in CUDA managed memory."""
+    """Return the bytes of one rank's optimizer states in CUDA managed memory."""
     optimizer = optimizers()[workload.settings.optimizer.name]
     if layout.offload != "none" or not optimizer.paged:
         return 0
     if layout.zero_stage == 0:
         tensors = counted_tensors(workload)
         return states_bytes(optimizer, tensors, width=kinds.home, device="cuda").paged
-    return flat_states_bytes(workload, flat_parts(workload, layout), "cuda").paged
+    return flat_states_bytes(
+        workload.settings.optimizer, flat_parts(workload, layout), "cuda"
+    ).paged
 
 
 def flat_parts(workload: Workload, layout: Layout) -> list[int]:
-    """Elements of each flat tensor that one rank of DeepSpeed hands its optimizer."""
-    groups, ranks = parameters(workload).optimizer_groups, layout.world_size
+    """Return the elements of each flat tensor that a rank of DeepSpeed hands its optimizer."""
+    ranks = layout.world_size
     if layout.zero_stage < 3:
-        return [partition(group, ranks).part for group in groups]
+        return [each.part for each in partitions(workload, ranks)]
     zero = zero_section(workload, layout)
     assert zero is not None
+    groups = parameters(workload).optimizer_groups
     return [size for group in groups for size in sub_groups(group, ranks, zero.sub_group_size)]
 
 
 def _saved_bytes(layout: Layout, result: int) -> int:
-    """What is on the device is copied a file at a time; ZeRO-3 has gathered all files here."""
+    """Return the bytes that saving holds: files are copied one at a time; ZeRO-3 has gathered all
+    of them."""
     return result if layout.zero_stage == 3 else min(result, LARGEST_FILE_BYTES)
 
 
@@ -126,7 +133,9 @@ def _load_bytes(workload: Workload, layout: Layout, cluster: Cluster, kinds: Num
 
 
 def pinned(num_bytes: int) -> int:
-    """read: ATen/core/CachingHostAllocator.h at 2.13: a pinned block is a power of two.
+    """Return the bytes of a pinned block, which is a power of two.
+
+    read: ATen/core/CachingHostAllocator.h at 2.13.
 
     >>> pinned(5 * 2**30) == 8 * 2**30
     True
@@ -135,23 +144,23 @@ def pinned(num_bytes: int) -> int:
 
 
 def offloaded_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
-    """What one rank of DeepSpeed keeps in host memory."""
+    """Return the bytes that one rank of DeepSpeed keeps in host memory."""
     if layout.offload == "none":
         return 0
     if layout.zero_stage == 3:
         return _offloaded_stage_3(workload, layout, kinds)
-    groups = parameters(workload).optimizer_groups
     accumulates = layout.gradient_accumulation_steps > 1
-    return sum(_offloaded_group(group, layout.world_size, kinds, accumulates) for group in groups)
+    cuts = partitions(workload, layout.world_size)
+    return sum(_offloaded_group(cut, kinds, accumulates) for cut in cuts)
 
 
-def _offloaded_group(
-    group: tuple[Sized, ...], ranks: int, kinds: Numerics, accumulates: bool
-) -> int:
-    """read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, __init__ and
-    initialize_optimizer_states: pinned are the fp32 copy, its gradient, a 16-bit copy, and a
-    buffer for the largest gradient; with accumulation every gradient of the rank's part."""
-    cut = partition(group, ranks)
+def _offloaded_group(cut: Partition, kinds: Numerics, accumulates: bool) -> int:
+    """Return the bytes of one optimizer group.
+
+    read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, __init__ and
+    initialize_optimizer_states: pinned are the fp32 copy, its gradient, a 16-bit copy, and a buffer
+    for the largest gradient; with accumulation every gradient of the rank's part.
+    """
     added_up = max(cut.touched) * kinds.gradient if accumulates else 0
     return (
         cut.part * CPU_ADAM_BYTES
@@ -163,10 +172,13 @@ def _offloaded_group(
 
 
 def _offloaded_stage_3(workload: Workload, layout: Layout, kinds: Numerics) -> int:
-    """read: deepspeed/runtime/zero/stage3.py at 0.19.8, _create_fp32_partitions,
-    initialize_optimizer_states and _setup_for_real_optimizer: pinned are the fp32 gradients of
-    each sub-group and the buffer of all; with parameters (partition_parameters.py,
-    _partition_param) every slice, and what trains once more, flat."""
+    """Return the bytes of one rank under ZeRO-3.
+
+    read: deepspeed/runtime/zero/stage3.py at 0.19.8, _create_fp32_partitions,
+    initialize_optimizer_states and _setup_for_real_optimizer: pinned are the fp32 gradients of each
+    sub-group and the buffer of all; with parameters (partition_parameters.py, _partition_param)
+    every slice, and what trains once more, flat.
+    """
     ranks, sizes = layout.world_size, flat_parts(workload, layout)
     states = sum(n * (FP32_BYTES + CPU_ADAM_BYTES) + pinned(n * FP32_BYTES) for n in sizes)
     states += pinned(sum(sizes) * kinds.gradient)
@@ -177,13 +189,15 @@ def _offloaded_stage_3(workload: Workload, layout: Layout, kinds: Numerics) -> i
 
 
 def result_bytes(workload: Workload, kinds: Numerics) -> int:
-    """The model in the compute precision, or the adapter as trained. No optimizer states."""
+    """Return the bytes of the model in the compute precision, or of the adapter as trained, without
+    optimizer states."""
     width = kinds.compute if workload.method == "full" else kinds.trainable
     return workload.trainable_params * width
 
 
 def checkpoint_bytes(workload: Workload, layout: Layout, device: Device) -> int:
-    """Of all ranks together: what trains and its optimizer states."""
+    """Return the bytes of a checkpoint by all ranks together: what trains and its optimizer
+    states."""
     states = model_states(
         frozen_bytes=0,
         tensors=counted_tensors(workload),

@@ -1,40 +1,44 @@
 """One micro-batch through a whole model: what is alive in forward and in backward, by owner.
 
-The tape runs the first layer, whose input may need no gradient, and one of each kind among
-the others, recomputed or not; the log between their borders is laid end to end for all
-layers of the model.
+The tape runs the first layer, whose input may need no gradient, and one of each kind among the
+others, recomputed or not; the log between their borders is laid end to end for all layers of the
+model.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
+from planner.base.units import FP32_BYTES
 from planner.forward.model_pass import ModelPass, PassedLayer, passed_layers
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Strategy
-from planner.tape.operators import FP32
 from planner.tape.tape import GradientSink
-from planner.tape.tensors import Event, Owner
+from planner.tape.tensors import Owner, StorageEvent
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
+from planner.workload.settings_cache import PASS, cached_by_settings
 from planner.workload.workload import Batch, Workload
 
 Amounts = Counter[Owner]
+"""Bytes by owner."""
 
 
 class Stretch(NamedTuple):
-    """A part of the log: what it adds in the end, and what was added where it was largest."""
+    """A stretch of the log: what it adds by its end, and what it has added at its largest
+    moment."""
 
     net: Amounts
+    """Bytes that are added by the end."""
     top: Amounts
+    """Bytes that are added at the largest moment."""
     net_bytes: int
     top_bytes: int
 
 
-def stretch(events: Sequence[Event]) -> Stretch:
-    """The sum and the largest running sum of ``events``."""
+def stretch(events: Sequence[StorageEvent]) -> Stretch:
+    """Return the sum and the largest running sum of ``events``."""
     levels = _levels(events)
     top_bytes = max(levels)
     place = levels.index(top_bytes)
@@ -44,17 +48,17 @@ def stretch(events: Sequence[Event]) -> Stretch:
     return Stretch(net=net, top=top, net_bytes=levels[-1], top_bytes=top_bytes)
 
 
-def largest_moment(events: Sequence[Event]) -> int:
-    """How many events lead to the largest running sum."""
+def largest_moment(events: Sequence[StorageEvent]) -> int:
+    """Return how many events lead to the largest running sum."""
     levels = _levels(events)
     return levels.index(max(levels))
 
 
-def _levels(events: Sequence[Event]) -> list[int]:
+def _levels(events: Sequence[StorageEvent]) -> list[int]:
     return list(accumulate([event[0] for event in events], initial=0))
 
 
-def _sums(events: Iterable[Event]) -> Amounts:
+def _sums(events: Iterable[StorageEvent]) -> Amounts:
     sums: Amounts = Counter()
     for num_bytes, owner, _, _ in events:
         sums[owner] += num_bytes
@@ -62,13 +66,15 @@ def _sums(events: Iterable[Event]) -> Amounts:
 
 
 def add_to(amounts: Amounts, more: Amounts) -> None:
-    """In place; ``Counter.update`` takes three times as long for a handful of owners."""
+    """Add ``more`` to ``amounts`` in place; ``Counter.update`` takes three times as long for so few
+    owners."""
     for owner, num_bytes in more.items():
         amounts[owner] += num_bytes
 
 
 def largest(stretches: Sequence[Stretch], before: Amounts) -> tuple[Amounts, Amounts]:
-    """The largest moment of stretches laid end to end after ``before``, and their end."""
+    """Return what is alive at the largest moment of stretches laid end to end after ``before``, and
+    at their end."""
     total = best = before.total()
     best_place: int | None = None
     for place, each in enumerate(stretches):
@@ -85,27 +91,28 @@ def largest(stretches: Sequence[Stretch], before: Amounts) -> tuple[Amounts, Amo
 
 
 class MicroBatch(NamedTuple):
-    """Bytes by owner at the largest moments."""
+    """Bytes by owner at the largest moments of one micro-batch."""
 
     layers_forward: Amounts
-    """Of forward up to the last layer."""
+    """Bytes in forward up to the last layer."""
     forward: Amounts
-    """Of forward as a whole."""
+    """Bytes in all of forward."""
     head_backward: Amounts
-    """From the loss back to the last layer: before any of the layers' gradients is there."""
+    """Bytes from the loss back to the last layer, before any of the layers' gradients exists."""
     before_layers: Amounts
-    """When the last layer's backward pass begins."""
+    """Bytes when the last layer's backward pass begins."""
     layers: tuple[Stretch, ...]
-    """Of backward: the last layer first, the embedding last."""
+    """Stretches of backward, the last layer first, the embedding last."""
 
     @property
     def layers_backward(self) -> Amounts:
+        """Bytes in the layers' backward pass."""
         found, _ = largest(self.layers, self.before_layers)
         return found
 
     @property
     def backward(self) -> Amounts:
-        """Of backward as a whole."""
+        """Bytes in all of backward."""
         return max(self.head_backward, self.layers_backward, key=lambda found: found.total())
 
 
@@ -118,10 +125,15 @@ def micro_batch(
     sink: GradientSink,
     reduce_bucket_size: int = 0,
 ) -> MicroBatch:
-    """One forward and backward pass beside the model's states; every ``checkpointing``-th layer
-    is recomputed, none where it is 0."""
+    """Return one forward and backward pass beside the model's states.
+
+    Every ``checkpointing``-th layer is recomputed, no layer where it is 0. ``reduce_bucket_size``
+    is in elements.
+    """
+    if isinstance(workload.model, TracedSpec):
+        return _traced(workload, workload.model, batch, numerics, checkpointing, sink)
     return tape_pass(
-        _passed(workload),
+        workload,
         batch,
         numerics,
         checkpointing=checkpointing,
@@ -130,17 +142,7 @@ def micro_batch(
     )
 
 
-@cache
-def _passed(workload: Workload) -> Workload:
-    """The same for every workload that has the same pass: it knows no global batch, and no
-    optimizer, which a trace of a real step does."""
-    if isinstance(workload.model, TracedSpec):
-        return workload
-    unread = {"global_batch_size": 0, "optimizer": None}
-    return workload.with_settings(**unread)
-
-
-@cache
+@cached_by_settings(*PASS)
 def tape_pass(
     workload: Workload,
     batch: Batch,
@@ -150,9 +152,7 @@ def tape_pass(
     sink: GradientSink,
     reduce_bucket_size: int,
 ) -> MicroBatch:
-    """As :func:`micro_batch`; kept."""
-    if isinstance(workload.model, TracedSpec):
-        return _traced(workload, workload.model, batch, numerics, checkpointing, sink)
+    """Return :func:`micro_batch` for a model with a forward pass in planner/forward."""
     first, *others = passed_layers(workload.model, checkpointing)
     kinds = tuple(dict.fromkeys(others))
     passed = stretches_of(
@@ -167,20 +167,21 @@ def tape_pass(
 
 
 class _Passed(NamedTuple):
-    """The stretches of one run, which stand for however many layers of its kinds."""
+    """Stretches of one run, which stand for any number of layers of its kinds."""
 
     before: Stretch
     layers: list[Stretch]
     head: Stretch
     casts_gone: list[Stretch]
-    """At the end of forward: of each layer, then of the head."""
+    """Stretches at the end of forward in which autocast drops the casts of each layer, then of the
+    head."""
     back_in_head: Stretch
     back: list[Stretch]
-    """The last layer first."""
+    """Stretches of the layers' backward passes, the last layer first."""
     rest: Stretch
 
 
-@cache
+@cached_by_settings(*PASS)
 def stretches_of(
     workload: Workload,
     batch: Batch,
@@ -190,7 +191,8 @@ def stretches_of(
     sink: GradientSink,
     reduce_bucket_size: int,
 ) -> _Passed:
-    """Every second layer recomputed or every fourth: it is the same run."""
+    """Return the stretches of a run, the same one for every second layer recomputed as for every
+    fourth."""
     run = ModelPass(
         workload,
         batch,
@@ -214,12 +216,19 @@ def stretches_of(
     )
 
 
-@cache
 def forward_alone(workload: Workload, batch: Batch, numerics: Numerics) -> Amounts:
-    """Bytes at the largest moment of a forward pass that no backward pass follows, as in an
-    evaluation. Of a traced model those of training, which are no less."""
+    """Return the bytes of a forward pass that no backward pass follows, as in an evaluation.
+
+    Of a traced model they are those of training, which are no less.
+    """
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, workload.model, batch, numerics, 0, "keep").forward
+    return tape_forward(workload, batch, numerics)
+
+
+@cached_by_settings(*PASS)
+def tape_forward(workload: Workload, batch: Batch, numerics: Numerics) -> Amounts:
+    """Return :func:`forward_alone` for a model with a forward pass in planner/forward."""
     first, *others = passed_layers(workload.model, 0)
     kinds = list(dict.fromkeys(others))
     run = ModelPass(workload, batch, numerics, layers=[first, *kinds], sink="keep", trains=False)
@@ -235,9 +244,9 @@ def _traced(
     checkpointing: int,
     sink: GradientSink,
 ) -> MicroBatch:
-    """From a trace of the real model. Gradients that lie there before, or that DeepSpeed takes
+    """Return what a trace of the real model says. Earlier gradients, and those that DeepSpeed takes
     away, are counted as model states."""
-    sharded = not numerics.autocast and numerics.compute < FP32
+    sharded = not numerics.autocast and numerics.compute < FP32_BYTES
     strategies: dict[GradientSink, Strategy] = {"reduce": "zero2"}
     layout = Layout(
         strategy=strategies.get(sink, "zero1") if sharded else "single",
@@ -269,7 +278,8 @@ def _stretches(run: ModelPass, places: Sequence[int]) -> list[Stretch]:
 
 
 def _forward_stretches(run: ModelPass) -> tuple[Stretch, list[Stretch], Stretch]:
-    """Before the layers, each of them, and from the last one to the end of forward."""
+    """Return the stretches before the layers, of each layer, and from the last one to the end of
+    forward."""
     places = [place for _, place in run.tape.borders]
     before, *layers, head = _stretches(run, [0, *places, run.casts_gone[0]])
     return before, layers, head
@@ -278,14 +288,14 @@ def _forward_stretches(run: ModelPass) -> tuple[Stretch, list[Stretch], Stretch]
 def _forward(
     before: Stretch, there: Sequence[Stretch], head: Stretch, layers: Sequence[int]
 ) -> tuple[Amounts, Amounts, Amounts]:
-    """The largest moments of forward up to the last layer and as a whole, and its end."""
+    """Return the largest moments of forward up to the last layer and as a whole, and its end."""
     in_layers, level = largest([before, *(there[n] for n in layers)], Counter())
     in_head, level = largest([head], level)
     return in_layers, max(in_layers, in_head, key=lambda found: found.total()), level
 
 
 def _laid_out(run: _Passed, layers: Sequence[int]) -> MicroBatch:
-    """The stretches of the layers that were run, one for each layer of the model."""
+    """Return the stretches of the layers that were run, one for each layer of the model."""
     in_layers, forward, level = _forward(run.before, run.layers, run.head, layers)
     *casts, last_casts = run.casts_gone
     _, level = largest([*(casts[n] for n in layers), last_casts], level)

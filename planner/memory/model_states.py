@@ -1,7 +1,7 @@
 """Parameters, gradients and optimizer states on the most loaded rank.
 
-Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion
-Parameter Models", arXiv:1910.02054, section 3.1 and Figure 1.
+Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models",
+arXiv:1910.02054, section 3.1 and Figure 1.
 
     Psi   number of parameters
     N_d   data_parallel_size
@@ -14,16 +14,15 @@ Parameter Models", arXiv:1910.02054, section 3.1 and Figure 1.
       2       2 Psi         2 Psi / N_d    K Psi / N_d
       3       2 Psi / N_d   2 Psi / N_d    K Psi / N_d
 
-Our steps beyond the paper: Psi is split into trainable and frozen parameters, and only a
-trainable one has a gradient and optimizer states; where nothing is sharded each tensor is a
-block of the allocator; and the states are those of the optimizer that is named.
+Beyond the paper, Psi is split into trainable and frozen parameters, and only a trainable one has a
+gradient and optimizer states; where nothing is sharded each tensor is a block of the allocator; and
+the states are those of the plan's optimizer.
 """
 
 from collections.abc import Mapping
-from functools import cache
 from typing import NamedTuple
 
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, FP32_BYTES, ceil_div, round_up
 from planner.hardware.cluster import Device
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.plan.vocabulary import ZeroStage
@@ -31,27 +30,23 @@ from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.optimizers import states_bytes
 from planner.workload.quantization import quantized_bytes
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import TrainedTensor, counted_tensors
-from planner.workload.workload import Workload, of_states
-
-FLAT_BYTES = 4
-"""DeepSpeed hands the optimizer its shard of an fp32 copy, as one tensor.
-
-read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, single_partition_of_fp32_groups.
-"""
+from planner.workload.workload import Workload
 
 
 class ModelStates(NamedTuple):
+    """Bytes of one rank's model states."""
+
     frozen_bytes: int
     trainable_bytes: int
     gradients_bytes: int
     optimizer_states_bytes: int
-    """On the device."""
-    paged_bytes: int = 0
-    """Optimizer states that are not in the allocator's memory."""
+    """Bytes of optimizer states in the allocator's memory."""
 
     @property
     def total_bytes(self) -> int:
+        """Bytes of all states."""
         return (
             self.frozen_bytes
             + self.trainable_bytes
@@ -61,7 +56,8 @@ class ModelStates(NamedTuple):
 
 
 def sharded(num_bytes: int, *, zero_stage: ZeroStage, from_stage: int, ranks: int) -> int:
-    """The largest shard where this stage shards, the whole where it does not."""
+    """Return the largest shard if ``zero_stage`` shards what stages from ``from_stage`` on do, else
+    the whole."""
     return ceil_div(num_bytes, ranks) if zero_stage >= from_stage else num_bytes
 
 
@@ -75,7 +71,7 @@ def model_states(
     data_parallel_size: int,
     device: Device,
 ) -> ModelStates:
-    """Bytes by the table at the top of this module."""
+    """Return the bytes by the table at the top of this module."""
     if zero_stage == 0:
         states = states_bytes(optimizer, tensors, width=numerics.home, device=device)
         return ModelStates(
@@ -83,7 +79,6 @@ def model_states(
             trainable_bytes=blocks_bytes(tensors, numerics.trainable),
             gradients_bytes=blocks_bytes(tensors, numerics.gradient),
             optimizer_states_bytes=blocks_bytes(tensors, numerics.master) + states.on_device,
-            paged_bytes=states.paged,
         )
 
     def shard(from_stage: int, num_bytes: int) -> int:
@@ -91,26 +86,27 @@ def model_states(
             num_bytes, zero_stage=zero_stage, from_stage=from_stage, ranks=data_parallel_size
         )
 
+    # read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, single_partition_of_fp32_groups:
+    # DeepSpeed hands the optimizer its shard of an fp32 copy, as one tensor.
     params = sum(count * tensor.elements for tensor, count in tensors.items())
     flat = TrainedTensor((ceil_div(params, data_parallel_size),), "vector")
-    states = states_bytes(optimizer, {flat: 1}, width=FLAT_BYTES, device=device)
+    states = states_bytes(optimizer, {flat: 1}, width=FP32_BYTES, device=device)
     return ModelStates(
         frozen_bytes=shard(3, frozen_bytes),
         trainable_bytes=shard(3, numerics.trainable * params),
         gradients_bytes=shard(2, numerics.gradient * params),
         optimizer_states_bytes=numerics.master * flat.elements + states.on_device,
-        paged_bytes=states.paged,
     )
 
 
 def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> int:
-    """What is on the most loaded rank at the least when the optimizer steps, padding aside.
+    """Return the least bytes on the most loaded rank while the optimizer steps, without padding.
 
     ZeRO-1 has handed on the gradients of other ranks' parts by then, as ZeRO-2 has; what is
     offloaded is elsewhere, and a quantized model is never sharded.
     """
     states = _states(
-        of_states(workload),
+        workload,
         numerics_of(workload, layout),
         2 if layout.zero_stage == 1 else layout.zero_stage,
         layout.world_size,
@@ -121,7 +117,7 @@ def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> in
     return 0 if layout.offload == "all" else states.frozen_bytes + states.trainable_bytes
 
 
-@cache
+@cached_by_settings(*TRAINED, "optimizer")
 def _states(
     workload: Workload, kinds: Numerics, zero_stage: ZeroStage, ranks: int, device: Device
 ) -> ModelStates:
@@ -137,7 +133,8 @@ def _states(
 
 
 def blocks_bytes(tensors: Mapping[TrainedTensor, int], width: int) -> int:
-    """A tensor of ``width`` bytes an element for each of ``tensors``."""
+    """Return the bytes of a tensor of ``width`` bytes per element for each of ``tensors``, in
+    blocks."""
     return sum(
         count * round_up(tensor.elements * width, ALLOCATOR_BLOCK_BYTES)
         for tensor, count in tensors.items()
@@ -145,7 +142,8 @@ def blocks_bytes(tensors: Mapping[TrainedTensor, int], width: int) -> int:
 
 
 def frozen_bytes(workload: Workload, numerics: Numerics) -> int:
-    """All frozen weights on one device, unsharded: in 16 bit, the layers' matrices quantized."""
+    """Return the bytes of all frozen weights on one device, unsharded: matrices of the layers as
+    they are quantized, the rest in 16 bit."""
     quantization, model = workload.settings.quantization, workload.model
     rest = model.unquantized_params * numerics.outside
     if workload.method == "full":

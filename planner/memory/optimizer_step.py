@@ -1,27 +1,27 @@
 """What an optimizer step allocates beside gradients and states, tensor by tensor.
 
-Each function mirrors the one that its docstring names: a variable that is still held is
-memory, and a list of tensors is as large as all of them.
+Each function mirrors the one that its docstring names: a variable that is still held is memory, and
+a list of tensors is as large as all of them.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
 
-from planner.base.units import ceil_div
+from planner.base.units import FP32_BYTES, ceil_div
 from planner.hardware.cluster import Device
 from planner.memory.micro_batch import largest_moment
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
-from planner.tape.tensors import Event, Storage
-from planner.workload.optimizers import FP32
+from planner.tape.tensors import Storage, StorageEvent
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Workload
 
 NORM_CHUNK_ELEMENTS = 65536
-"""read: aten/src/ATen/native/cuda/MultiTensorApply.cuh, kChunkSize."""
+"""Elements of a chunk whose norm is taken at once; read:
+aten/src/ATen/native/cuda/MultiTensorApply.cuh, kChunkSize."""
 
 
-class Step:
-    """One step: its log, and the widths of what it works on."""
+class OptimizerStep:
+    """The log of one optimizer step, and the widths of what it works on."""
 
     def __init__(
         self,
@@ -33,8 +33,8 @@ class Step:
         device: Device,
         clips: bool = True,
     ) -> None:
-        """Without ``clips`` the norms are somebody else's."""
-        self.log: list[Event] = []
+        """Run the step. ``clips`` is false if the gradients' norms are taken elsewhere."""
+        self.log: list[StorageEvent] = []
         self.tensors = tensors
         self.width = width
         self.weight_decay = weight_decay
@@ -48,24 +48,26 @@ class Step:
         return sum(num_bytes for num_bytes, *_ in self.largest_moment)
 
     @property
-    def largest_moment(self) -> list[Event]:
+    def largest_moment(self) -> list[StorageEvent]:
         """The log up to its largest moment."""
         return self.log[: largest_moment(self.log)]
 
     def new(self, elements: int, width: int, name: str) -> Storage:
+        """Return a storage in the step's log."""
         return Storage(self.log, elements * width, "workspace", name)
 
     @property
     def groups(self) -> tuple[list[TrainedTensor], list[TrainedTensor]]:
-        """As transformers' trainer makes them; only the first decays."""
+        """Trained tensors in the two groups of transformers' trainer; only the first decays."""
         decaying = [tensor for tensor in self.tensors if tensor.decays]
         return decaying, [tensor for tensor in self.tensors if not tensor.decays]
 
     def decay_of(self, group: int) -> float:
+        """Return the weight decay of the group with this number."""
         return 0.0 if group else self.weight_decay
 
     def _clip(self) -> Storage:
-        """torch/nn/utils/clip_grad.py, clip_grad_norm_; gradients are scaled in place.
+        """Mirror torch/nn/utils/clip_grad.py, clip_grad_norm_; gradients are scaled in place.
 
         On CUDA the norms of chunks come first: aten/src/ATen/native/cuda/ForeachReduceOp.cu.
         """
@@ -74,7 +76,7 @@ class Step:
         if self.device == "cuda":
             largest = max(tensor.elements for tensor in self.tensors)
             chunks = count * ceil_div(largest, NORM_CHUNK_ELEMENTS)
-            chunk_norms = [self.new(chunks, FP32, "norms of chunks")]
+            chunk_norms = [self.new(chunks, FP32_BYTES, "norms of chunks")]
         norms = [self.new(1, self.width, "norm of a gradient") for _ in range(count)]
         del chunk_norms
         _stacked = self.new(count, self.width, "norms of all gradients")
@@ -83,12 +85,12 @@ class Step:
         return total
 
 
-def _fused(_step: Step) -> None:
-    """One kernel reads and writes in place: torch's _fused_adamw_, and bitsandbytes' own."""
+def _fused(_step: OptimizerStep) -> None:
+    """Mirror torch's _fused_adamw_ and bitsandbytes' kernels, which read and write in place."""
 
 
-def _adamw(step: Step) -> None:
-    """torch/optim/adam.py: _multi_tensor_adam where the device has foreach kernels."""
+def _adamw(step: OptimizerStep) -> None:
+    """Mirror torch/optim/adam.py: _multi_tensor_adam where the device has foreach kernels."""
     if step.device == "cuda":
         for group in step.groups:
             roots = [step.new(x.elements, step.width, "root of the variance") for x in group]
@@ -104,8 +106,8 @@ def _adamw(step: Step) -> None:
             del divided
 
 
-def _sgd(step: Step) -> None:
-    """torch/optim/sgd.py: a gradient with its decay added is a new tensor."""
+def _sgd(step: OptimizerStep) -> None:
+    """Mirror torch/optim/sgd.py: a gradient with its decay added is a new tensor."""
     for number, group in enumerate(step.groups):
         if not step.decay_of(number):
             continue
@@ -118,32 +120,33 @@ def _sgd(step: Step) -> None:
             del _grad
 
 
-def _adafactor(step: Step) -> None:
-    """transformers/optimization.py, Adafactor.step: its variables are held to the next tensor."""
+def _adafactor(step: OptimizerStep) -> None:
+    """Mirror transformers/optimization.py, Adafactor.step: its variables are held to the next
+    tensor."""
     _update: Storage | None = None
     for tensor in (x for group in step.groups for x in group):
         elements = tensor.elements
         _casts: list[Storage] = []
-        if step.width < FP32:
+        if step.width < FP32_BYTES:
             _casts = [
-                step.new(elements, FP32, f"{name} in fp32") for name in ("gradient", "weight")
+                step.new(elements, FP32_BYTES, f"{name} in fp32") for name in ("gradient", "weight")
             ]
-        square = step.new(elements, FP32, "squared gradient")
-        _update = step.new(elements, FP32, "squared gradient and epsilon")
+        square = step.new(elements, FP32_BYTES, "squared gradient")
+        _update = step.new(elements, FP32_BYTES, "squared gradient and epsilon")
         del square
         factors: list[Storage] = []
         if len(tensor.shape) > 1:
             factors = [
-                step.new(elements // size, FP32, "factor of the update")
+                step.new(elements // size, FP32_BYTES, "factor of the update")
                 for size in (tensor.shape[-1], tensor.shape[-2])
             ]
-        _update = step.new(elements, FP32, "update")
+        _update = step.new(elements, FP32_BYTES, "update")
         del factors
-        _negative = step.new(elements, FP32, "negative update")
+        _negative = step.new(elements, FP32_BYTES, "negative update")
         del _negative
 
 
-_UPDATES: dict[str, Callable[[Step], None]] = {
+_UPDATES: dict[str, Callable[[OptimizerStep], None]] = {
     "fused": _fused,
     "adamw": _adamw,
     "sgd": _sgd,
@@ -151,10 +154,10 @@ _UPDATES: dict[str, Callable[[Step], None]] = {
 }
 
 
-def step_of(workload: Workload, *, width: int, device: Device) -> Step:
-    """A step over a workload's trained tensors of ``width`` bytes an element."""
+def step_of(workload: Workload, *, width: int, device: Device) -> OptimizerStep:
+    """Return a step over a workload's trained tensors of ``width`` bytes per element."""
     settings = workload.settings.optimizer
-    return Step(
+    return OptimizerStep(
         optimizers()[settings.name],
         trained_tensors(workload),
         width=width,
@@ -163,7 +166,7 @@ def step_of(workload: Workload, *, width: int, device: Device) -> Step:
     )
 
 
-@cache
+@cached_by_settings(*TRAINED, "optimizer")
 def step_bytes(workload: Workload, *, width: int, device: Device) -> int:
     """Return the most bytes that a step allocates beside gradients and states."""
     return step_of(workload, width=width, device=device).num_bytes
@@ -176,8 +179,8 @@ def update_of(
     width: int,
     weight_decay: float,
     device: Device,
-) -> Step:
+) -> OptimizerStep:
     """Return the update of one tensor, without the norms."""
-    return Step(
+    return OptimizerStep(
         optimizer, [tensor], width=width, weight_decay=weight_decay, device=device, clips=False
     )

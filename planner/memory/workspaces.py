@@ -1,4 +1,4 @@
-"""Memory that is neither model state nor activation: workspaces and communication."""
+"""Workspaces of cuBLAS, and the largest matrix of a workload."""
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, KIB, MIB, round_up
 from planner.hardware.cluster import Device
@@ -8,25 +8,28 @@ from planner.workload.workload import Workload
 CUBLAS_WORKSPACE_BYTES = round_up(8 * MIB + 128 * KIB, ALLOCATOR_BLOCK_BYTES)
 HOPPER_CUBLAS_WORKSPACE_BYTES = 32 * MIB
 HOPPER = "9.0"
-"""read: aten/src/ATen/cuda/CublasHandlePool.cpp, parseChosenWorkspaceSize: 2 x 4096 KiB +
-8 x 16 KiB, and 8 x 4096 KiB where the compute capability is 9.0."""
+"""Compute capability whose workspaces are larger; read: aten/src/ATen/cuda/CublasHandlePool.cpp,
+parseChosenWorkspaceSize: 2 x 4096 KiB + 8 x 16 KiB, and 8 x 4096 KiB where the compute capability
+is 9.0."""
 CUBLAS_WORKSPACES = 2
-"""One for the forward thread, one for autograd's."""
+"""Number of workspaces: one for the forward thread, one for autograd's."""
 
 
 def cublas_workspaces(compute_capability: str | None) -> list[int]:
-    """Bytes of each; a card that nobody named is taken for none of Hopper's."""
+    """Return the bytes of each workspace; an unknown card is taken not to be a Hopper card."""
     hopper = compute_capability == HOPPER
     size = HOPPER_CUBLAS_WORKSPACE_BYTES if hopper else CUBLAS_WORKSPACE_BYTES
     return [size] * CUBLAS_WORKSPACES
 
 
 def cublas_bytes(device: Device, compute_capability: str | None) -> int:
-    """From the first product of a run to its end; the CPU has none."""
+    """Return the bytes of all workspaces, which stay from the first product of a run to its end; 0
+    on the CPU."""
     return sum(cublas_workspaces(compute_capability)) if device == "cuda" else 0
 
 
 def largest_linear(workload: Workload) -> Linear:
+    """Return the largest matrix of the model's layers."""
     return max(
         (linear for linear, _ in workload.model.counted_linears),
         key=lambda linear: linear.weight_params,

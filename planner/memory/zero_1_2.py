@@ -29,30 +29,31 @@ read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, DeepSpeedZeroOptimizer:
 
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
 from typing import NamedTuple
 
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
+from planner.base.bounded_cache import bounded_cache
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, FP32_BYTES, round_up
 from planner.hardware.cluster import Device
-from planner.memory.optimizer_step import Step, update_of
+from planner.memory.optimizer_step import OptimizerStep, update_of
 from planner.plan.optimizer_presets import optimizers
-from planner.plan.schema import ZeroSection
+from planner.plan.schema import OptimizerSection, ZeroSection
 from planner.workload.dtypes import Numerics
 from planner.workload.optimizers import StatesBytes, states_bytes
 from planner.workload.parameters import Sized, parameters
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import TrainedTensor
 from planner.workload.workload import Workload
 
-FP32_BYTES = 4
 NORM_BYTES = 8
-"""read: deepspeed/runtime/zero/utils.py, get_norm_dtype: norms are taken in fp64."""
+"""Bytes per element of a gradient whose norm is taken, in fp64; read:
+deepspeed/runtime/zero/utils.py, get_norm_dtype."""
 START_ALIGNMENT = 2
-"""read: stage_1_and_2.py, nccl_start_alignment_factor: elements that each rank's part is a
-multiple of."""
+"""Elements that each rank's part is a multiple of; read: stage_1_and_2.py,
+nccl_start_alignment_factor."""
 
 
 def block(num_bytes: int) -> int:
-    """What the allocator gives for a request."""
+    """Return the bytes that the allocator gives for a request."""
     return round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
 
 
@@ -62,16 +63,18 @@ class Partition(NamedTuple):
     flat: int
     part: int
     touched: tuple[int, ...]
-    """For each rank the parameters that its part touches, whole."""
+    """Elements of the parameters that each rank's part touches, whole."""
     largest_piece: int
-    """The longest stretch of one parameter inside one part."""
+    """Elements of the longest stretch of one parameter inside one part."""
     largest: int
     """Elements of the largest parameter."""
 
 
-@cache
 def partition(group: tuple[Sized, ...], ranks: int) -> Partition:
-    """read: get_data_parallel_partitions and get_partition_info."""
+    """Return how a group is cut for so many ranks.
+
+    read: stage_1_and_2.py, get_data_parallel_partitions and get_partition_info.
+    """
     flat = round_up(sum(each.elements for each in group), START_ALIGNMENT * ranks)
     part = flat // ranks
     touched = [0] * ranks
@@ -93,56 +96,64 @@ def partition(group: tuple[Sized, ...], ranks: int) -> Partition:
     )
 
 
+@cached_by_settings(*TRAINED)
+def partitions(workload: Workload, ranks: int) -> tuple[Partition, ...]:
+    """Return how each optimizer group is cut for so many ranks."""
+    return tuple(partition(group, ranks) for group in parameters(workload).optimizer_groups)
+
+
 def flat_tensor(elements: int) -> TrainedTensor:
-    """A part of a group as an optimizer sees it: one fp32 vector without a role."""
+    """Return a part of a group as an optimizer sees it: one fp32 vector."""
     return TrainedTensor((elements,), "vector")
 
 
-def flat_states_bytes(workload: Workload, parts: Iterable[int], device: Device) -> StatesBytes:
-    """The optimizer's own states of fp32 parts of so many elements."""
-    optimizer = optimizers()[workload.settings.optimizer.name]
+def flat_states_bytes(
+    optimizer: OptimizerSection, parts: Iterable[int], device: Device
+) -> StatesBytes:
+    """Return the bytes of the optimizer's own states for fp32 parts of so many elements."""
     tensors = Counter(flat_tensor(part) for part in parts)
-    return states_bytes(optimizer, tensors, width=FP32_BYTES, device=device)
+    return states_bytes(optimizers()[optimizer.name], tensors, width=FP32_BYTES, device=device)
 
 
-def flat_update(workload: Workload, part: int, device: Device) -> Step:
-    """Return the update of one part of so many fp32 elements, its gradient aside."""
-    settings = workload.settings.optimizer
+def flat_update(optimizer: OptimizerSection, part: int, device: Device) -> OptimizerStep:
+    """Return the update of one part of so many fp32 elements, without its gradient."""
     return update_of(
-        optimizers()[settings.name],
+        optimizers()[optimizer.name],
         flat_tensor(part),
         width=FP32_BYTES,
-        weight_decay=settings.weight_decay,
+        weight_decay=optimizer.weight_decay,
         device=device,
     )
 
 
-@cache
-def flat_update_bytes(workload: Workload, part: int, device: Device) -> int:
-    """Return the most bytes that the optimizer makes while it updates one part."""
-    return flat_update(workload, part, device).num_bytes
+@bounded_cache
+def flat_update_bytes(optimizer: OptimizerSection, part: int, device: Device) -> int:
+    """Return the most bytes that the optimizer allocates while it updates one part."""
+    return flat_update(optimizer, part, device).num_bytes
 
 
 def flattened_bytes(elements: int, width: int, update: int) -> int:
-    """Gradients flat, then in fp32; by the time of the update the first copy is gone."""
+    """Return the bytes of gradients flat, then in fp32; the first copy is gone when the update
+    runs."""
     in_fp32 = block(elements * FP32_BYTES)
     copied = block(elements * width) if width < FP32_BYTES else 0
     return in_fp32 + max(copied, update)
 
 
 class FlatStates(NamedTuple):
-    """Stages 1 and 2: bytes of what is flat, and of what passes through it."""
+    """Bytes of what stages 1 and 2 hold flat, and of what passes through it."""
 
-    workload: Workload
+    optimizer: OptimizerSection
     device: Device
     partitions: tuple[Partition, ...]
     zero: ZeroSection
     kinds: Numerics
     offloaded: bool
-    """Gradients, fp32 copies and the optimizer's states are in host memory."""
+    """Whether gradients, fp32 copies and the optimizer's states are in host memory."""
 
     @property
     def weights_bytes(self) -> int:
+        """Bytes of the flat trained parameters."""
         return sum(block(each.flat * self.kinds.trainable) for each in self.partitions)
 
     @property
@@ -151,7 +162,7 @@ class FlatStates(NamedTuple):
         if self.offloaded:
             return 0
         parts = [each.part for each in self.partitions]
-        return flat_states_bytes(self.workload, parts, self.device).on_device
+        return flat_states_bytes(self.optimizer, parts, self.device).on_device
 
     @property
     def copies_bytes(self) -> int:
@@ -162,29 +173,32 @@ class FlatStates(NamedTuple):
 
     @property
     def setup_bytes(self) -> int:
-        """Gradients of zeros for every part, which the optimizer's states are made with."""
+        """Bytes of the zero gradients of every part with which the optimizer's states are made."""
         return self.copies_bytes
 
     @property
     def gradients_bytes(self) -> int:
-        """The buffer of the rank whose part touches most."""
+        """Bytes of the buffer of the rank whose part touches most."""
         by_rank = zip(*(each.touched for each in self.partitions), strict=True)
         return block(max(sum(sizes) for sizes in by_rank) * self.kinds.gradient)
 
     @property
     def buckets_bytes(self) -> int:
+        """Bytes of both reduction buckets."""
         return 2 * block(self.zero.reduce_bucket_size * self.kinds.gradient)
 
     @property
     def held_buffer_bytes(self) -> int:
-        """Where a gradient goes on its way from host memory, if that is where gradients are."""
+        """Bytes of the buffer through which gradients go to host memory, if that is where they are
+        kept."""
         if not self.offloaded:
             return 0
         return block(max(each.largest for each in self.partitions) * self.kinds.gradient)
 
     @property
     def step_bytes(self) -> int:
-        """The larger of a norm and of the gradients flat and in fp32, of one group at a time."""
+        """Bytes of a step: the larger of a norm and of the gradients flat and in fp32, one group at
+        a time."""
         if self.offloaded:
             return 0
         return max(
@@ -193,7 +207,7 @@ class FlatStates(NamedTuple):
         )
 
     def _flattened_bytes(self, each: Partition) -> int:
-        update = flat_update_bytes(self.workload, each.part, self.device)
+        update = flat_update_bytes(self.optimizer, each.part, self.device)
         return flattened_bytes(each.part, self.kinds.gradient, update)
 
 
@@ -206,11 +220,11 @@ def flat_states(
     offloaded: bool,
     device: Device,
 ) -> FlatStates:
-    groups = parameters(workload).optimizer_groups
+    """Return the flat states of a workload on so many ranks."""
     return FlatStates(
-        workload=workload,
+        optimizer=workload.settings.optimizer,
         device=device,
-        partitions=tuple(partition(group, ranks) for group in groups),
+        partitions=partitions(workload, ranks),
         zero=zero,
         kinds=kinds,
         offloaded=offloaded,

@@ -30,33 +30,33 @@ read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
 """
 
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import NamedTuple
 
-from planner.base.units import ceil_div
+from planner.base.units import FP32_BYTES, ceil_div
 from planner.hardware.cluster import Device
 from planner.memory.zero_1_2 import (
-    FP32_BYTES,
     NORM_BYTES,
     block,
     flat_states_bytes,
     flat_update_bytes,
     flattened_bytes,
 )
-from planner.plan.schema import ZeroSection
+from planner.plan.schema import OptimizerSection, ZeroSection
 from planner.plan.vocabulary import Offload
 from planner.workload.dtypes import Numerics
 from planner.workload.parameters import Sized, parameters
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
 NORM_ELEMENTS = 250_000_000
-"""read: stage3.py, _constant_buffered_norm2: an offloaded gradient's norm is taken in parts."""
+"""Elements of an offloaded gradient whose norm is taken at once; read: stage3.py,
+_constant_buffered_norm2."""
 
 
 class SlicedStates(NamedTuple):
-    """Stage 3: bytes on one rank."""
+    """Bytes of stage 3 on one rank."""
 
-    workload: Workload
+    optimizer: OptimizerSection
     device: Device
     frozen_bytes: int
     trained_slices: int
@@ -65,21 +65,23 @@ class SlicedStates(NamedTuple):
     """Elements of each part that a step updates at once."""
     largest_slice: int
     persistent_bytes: int
+    """Bytes of parameters that stay whole."""
     largest_gathered_bytes: int
-    """The largest parameter, whole."""
+    """Bytes of the largest parameter, whole."""
     largest_trained_bytes: int
-    """The largest one that trains, whole."""
+    """Bytes of the largest parameter that trains, whole."""
     zero: ZeroSection
     kinds: Numerics
     offload: Offload
 
     @property
     def weights_bytes(self) -> int:
-        """Slices of frozen parameters."""
+        """Bytes of slices of frozen parameters."""
         return 0 if self.offload == "all" else self.frozen_bytes
 
     @property
     def trained_bytes(self) -> int:
+        """Bytes of slices of trained parameters."""
         if self.offload == "all":
             return 0
         return block(self.trained_slices * self.kinds.trainable)
@@ -89,7 +91,7 @@ class SlicedStates(NamedTuple):
         """Bytes of the optimizer's own states for the rank's sub-groups."""
         if self.offload != "none":
             return 0
-        return flat_states_bytes(self.workload, self.sub_groups, self.device).on_device
+        return flat_states_bytes(self.optimizer, self.sub_groups, self.device).on_device
 
     @property
     def copies_bytes(self) -> int:
@@ -100,25 +102,27 @@ class SlicedStates(NamedTuple):
 
     @property
     def setup_bytes(self) -> int:
-        """A sub-group in fp32 beside its copy, then zeros for its gradient."""
+        """Bytes of a sub-group in fp32 beside its copy, then of zeros for its gradient."""
         if self.offload != "none":
             return 0
         return block(max(self.sub_groups) * FP32_BYTES)
 
     @property
     def gradients_bytes(self) -> int:
+        """Bytes of the buffer for the rank's slices."""
         if self.offload != "none":
             return 0
         return block(self.trained_slices * self.kinds.gradient)
 
     @property
     def bucket_bytes(self) -> int:
+        """Bytes of the reduction bucket."""
         return block(self.zero.reduce_bucket_size * self.kinds.gradient)
 
     @property
     def passing_bytes(self) -> int:
-        """Offloaded, a reduced gradient is on the device once more, and in fp64 for its norm; a
-        slice of a parameter that is gathered is there beside the whole."""
+        """Bytes of what passes through an offloading rank: a reduced gradient, in fp64 for its norm
+        too, and the slice of a parameter beside the whole one that is gathered."""
         if self.offload == "none":
             return 0
         gradient = block(self.largest_slice * self.kinds.gradient)
@@ -128,6 +132,8 @@ class SlicedStates(NamedTuple):
 
     @property
     def step_bytes(self) -> int:
+        """Bytes of a step: the larger of a norm and of the gradients flat and in fp32, one
+        sub-group at a time."""
         if self.offload != "none":
             return 0
         return max(
@@ -136,11 +142,11 @@ class SlicedStates(NamedTuple):
         )
 
     def _flattened_bytes(self, size: int) -> int:
-        update = flat_update_bytes(self.workload, size, self.device)
+        update = flat_update_bytes(self.optimizer, size, self.device)
         return flattened_bytes(size, self.kinds.gradient, update)
 
 
-@cache
+@cached_by_settings(*TRAINED, "optimizer")
 def sliced_states(
     workload: Workload,
     ranks: int,
@@ -150,11 +156,12 @@ def sliced_states(
     offload: Offload,
     device: Device,
 ) -> SlicedStates:
+    """Return the sliced states of a workload on so many ranks."""
     every = list(parameters(workload))
     trained = [each for each in every if each.trains]
     threshold = zero.param_persistence_threshold
     return SlicedStates(
-        workload=workload,
+        optimizer=workload.settings.optimizer,
         device=device,
         frozen_bytes=sum(
             block(ceil_div(each.elements, ranks) * kinds.frozen)
@@ -186,12 +193,15 @@ def _largest_whole(params: Iterable[Sized], ranks: int, kinds: Numerics) -> int:
 
 
 def gathered_bytes(elements: int, ranks: int, width: int) -> int:
-    """A whole parameter with the padding that makes its slices equal."""
+    """Return the bytes of a whole parameter with the padding that makes its slices equal."""
     return block(ceil_div(elements, ranks) * ranks * width)
 
 
 def sub_groups(group: Iterable[Sized], ranks: int, sub_group_size: int) -> Iterator[int]:
-    """read: _create_fp16_sub_groups: a sub-group is closed when it has reached the size."""
+    """Yield the elements of each sub-group, which is closed when it has reached the size.
+
+    read: stage3.py, _create_fp16_sub_groups.
+    """
     size = 0
     for each in group:
         size += ceil_div(each.elements, ranks)

@@ -1,18 +1,17 @@
 """Which parameters ZeRO-3 holds whole at each moment of a step: DeepSpeed's own bookkeeping.
 
-read: deepspeed/runtime/zero/partitioned_param_coordinator.py at 0.19.8. Before a module runs
-its parameters are gathered and those of the modules to come are fetched ahead, until as many
-elements are under way as the prefetch bucket holds or as may be live (fetch_sub_module). After
-it has run they go, unless they come again within as many elements as the reuse distance
-(release_sub_module). Parameters that are fetched together arrive in one buffer, which stays
-until the last of them is used, beside a copy of each (AllGatherCoalescedHandle).
+read: deepspeed/runtime/zero/partitioned_param_coordinator.py at 0.19.8. Before a module runs its
+parameters are gathered and those of the modules to come are fetched ahead, until as many elements
+are under way as the prefetch bucket holds or as may be live (fetch_sub_module). After it has run
+they go, unless they come again within as many elements as the reuse distance (release_sub_module).
+Parameters that are fetched together arrive in one buffer, which stays until the last of them is
+used, beside a copy of parameter (AllGatherCoalescedHandle).
 """
 
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -20,26 +19,34 @@ from planner.base.units import ceil_div
 from planner.memory.zero_3 import gathered_bytes
 from planner.plan.schema import ZeroSection
 from planner.workload.parameters import Parameters, Sized, parameters
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
 LAYERS_RUN = 8
-"""Enough for the pattern of fetching ahead and of keeping to repeat itself in the middle."""
+"""Number of layers that are run: enough for the pattern of fetching ahead and of keeping to repeat
+itself."""
 NEVER = -1
+"""Step of a parameter that has not been fetched."""
 Module = tuple[Sized, ...]
+"""Parameters of one module."""
 
 
-class Gathered(NamedTuple):
+class GatheredBytes(NamedTuple):
     """Bytes of whole parameters at the largest moments of a step."""
 
     forward: int
     head: int
-    """From the head's forward to its backward pass."""
+    """Bytes from the head's forward to its backward pass."""
     backward: tuple[int, ...]
-    """Of each layer that was run, the last one first; and of the embedding."""
+    """Bytes in the backward pass of each layer that was run, the last one first; then of the
+    embedding."""
 
     def in_backward(self, num_layers: int) -> list[int]:
-        """For a model of so many layers: those that were not run are as the one in the middle;
-        the last and the first of a model fetch the head and the embedding ahead, too."""
+        """Return the bytes for each layer of a model with so many layers.
+
+        Layers that were not run are as the one in the middle; the last and the first of a model
+        fetch the head and the embedding ahead, too.
+        """
         *layers, embedding = self.backward
         middle = len(layers) // 2
         more = layers[middle : middle + 1] * (num_layers - len(layers))
@@ -63,27 +70,38 @@ class Coordinator:
     fetched_for: dict[str, int] = field(default_factory=dict)
     queue: deque[tuple[Sized, int]] = field(default_factory=deque)
     passed: list[int] = field(init=False)
-    """Elements of the modules before each."""
+    """Elements of the modules before each one."""
     uses: dict[str, list[int]] = field(default_factory=dict)
-    """The modules that use a parameter."""
+    """Numbers of the modules that use a parameter."""
 
     def __post_init__(self) -> None:
-        sizes = [sum(each.elements for each in module) for module in self.order]
+        sizes = [sum(parameter.elements for parameter in module) for module in self.order]
         self.passed = list(accumulate(sizes, initial=0))
         for number, module in enumerate(self.order):
-            for each in module:
-                self.uses.setdefault(each.name, []).append(number)
-        self.queue.extend((each, n) for n, module in enumerate(self.order) for each in module)
-        self.whole |= {each.name for module in self.order for each in module if self._stays(each)}
+            for parameter in module:
+                self.uses.setdefault(parameter.name, []).append(number)
+        self.queue.extend(
+            (parameter, n) for n, module in enumerate(self.order) for parameter in module
+        )
+        self.whole |= {
+            parameter.name
+            for module in self.order
+            for parameter in module
+            if self._stays(parameter)
+        }
 
     def fetch(self, module: Module) -> None:
-        """fetch_sub_module."""
-        self._gather(each for each in module if not self._here(each))
-        for each in module:
-            flight = self.under_way.get(each.name)
+        """Mirror fetch_sub_module."""
+        self._gather(parameter for parameter in module if not self._here(parameter))
+        for parameter in module:
+            flight = self.under_way.get(parameter.name)
             if flight is not None:
-                self._arrive(flight, each)
-        for _ in [each for each in module if self.fetched_for.get(each.name, NEVER) < self.step]:
+                self._arrive(flight, parameter)
+        for _ in [
+            parameter
+            for parameter in module
+            if self.fetched_for.get(parameter.name, NEVER) < self.step
+        ]:
             fetched, used_at = self.queue.popleft()
             self.fetched_for[fetched.name] = used_at
         self._fetch_ahead()
@@ -94,59 +112,63 @@ class Coordinator:
         ahead: dict[str, Sized] = {}
         size = 0
         while self.queue and size < room:
-            each, used_at = self.queue.popleft()
-            self.fetched_for[each.name] = max(self.fetched_for.get(each.name, NEVER), used_at)
-            if not self._here(each) and each.name not in ahead:
-                ahead[each.name] = each
-                size += each.elements
+            parameter, used_at = self.queue.popleft()
+            self.fetched_for[parameter.name] = max(
+                self.fetched_for.get(parameter.name, NEVER), used_at
+            )
+            if not self._here(parameter) and parameter.name not in ahead:
+                ahead[parameter.name] = parameter
+                size += parameter.elements
         self._gather(ahead.values())
 
     def release(self, module: Module) -> None:
-        """release_sub_module."""
-        for each in module:
-            later = self.fetched_for.get(each.name, NEVER) > self.step
-            held = each.name in self.whole and not self._stays(each)
-            if held and not later and not self._used_soon(each):
-                self.whole.remove(each.name)
-                self.num_live -= each.elements
-                self.live_bytes -= self._bytes(each)
+        """Mirror release_sub_module."""
+        for parameter in module:
+            later = self.fetched_for.get(parameter.name, NEVER) > self.step
+            held = parameter.name in self.whole and not self._stays(parameter)
+            if held and not later and not self._used_soon(parameter):
+                self.whole.remove(parameter.name)
+                self.num_live -= parameter.elements
+                self.live_bytes -= self._bytes(parameter)
 
-    def _used_soon(self, each: Sized) -> bool:
-        """Within as many elements from here on as may be live."""
-        uses = self.uses[each.name]
+    def _used_soon(self, parameter: Sized) -> bool:
+        """Return whether it is used again within as many elements as may be live."""
+        uses = self.uses[parameter.name]
         place = bisect_left(uses, self.step)
         if place == len(uses):
             return False
         between = self.passed[uses[place]] - self.passed[self.step]
         return between < self.zero.max_live_parameters
 
-    def _stays(self, each: Sized) -> bool:
-        """Counted apart, as a part that a step always holds."""
-        return each.elements <= self.zero.param_persistence_threshold
+    def _stays(self, parameter: Sized) -> bool:
+        """Return whether it is persistent; such parameters are counted apart, as a step always
+        holds them."""
+        return parameter.elements <= self.zero.param_persistence_threshold
 
-    def _here(self, each: Sized) -> bool:
-        return each.name in self.whole or each.name in self.under_way
+    def _here(self, parameter: Sized) -> bool:
+        return parameter.name in self.whole or parameter.name in self.under_way
 
     def _gather(self, params: Iterable[Sized]) -> None:
         together = list(params)
         if not together:
             return
-        flight = Flight(together=together, waiting={each.name for each in together})
-        self.num_live += sum(each.elements for each in together)
-        flat = sum(ceil_div(each.elements, self.ranks) for each in together)
+        flight = Flight(together=together, waiting={parameter.name for parameter in together})
+        self.num_live += sum(parameter.elements for parameter in together)
+        flat = sum(ceil_div(parameter.elements, self.ranks) for parameter in together)
         flight.buffer_bytes = gathered_bytes(flat * self.ranks, self.ranks, self.width)
         self._hold(flight.buffer_bytes)
-        self.under_way |= {each.name: flight for each in together}
+        self.under_way |= {parameter.name: flight for parameter in together}
 
-    def _arrive(self, flight: "Flight", each: Sized) -> None:
-        """A lone parameter is a view of its buffer; several are copied out of it, all at once."""
+    def _arrive(self, flight: "Flight", parameter: Sized) -> None:
+        """Hand out a gathered parameter: a lone one is a view of its buffer; several are copied out
+        of it, all at once."""
         if not flight.arrived:
             flight.arrived = True
             self.whole |= {other.name for other in flight.together}
             if len(flight.together) > 1:
                 self._hold(sum(self._bytes(other) for other in flight.together))
-        del self.under_way[each.name]
-        flight.waiting.discard(each.name)
+        del self.under_way[parameter.name]
+        flight.waiting.discard(parameter.name)
         if not flight.waiting and len(flight.together) > 1:
             self.live_bytes -= flight.buffer_bytes
 
@@ -154,11 +176,11 @@ class Coordinator:
         self.live_bytes += num_bytes
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
 
-    def _bytes(self, each: Sized) -> int:
-        return gathered_bytes(each.elements, self.ranks, self.width)
+    def _bytes(self, parameter: Sized) -> int:
+        return gathered_bytes(parameter.elements, self.ranks, self.width)
 
     def peak_since(self) -> int:
-        """The largest moment since the last call."""
+        """Return the most bytes since the last call."""
         peak, self.peak_bytes = self.peak_bytes, self.live_bytes
         return peak
 
@@ -173,11 +195,11 @@ class Flight:
     arrived: bool = False
 
 
-@cache
-def gathered(
+@cached_by_settings(*TRAINED, "loss")
+def gathered_parameters(
     workload: Workload, ranks: int, zero: ZeroSection, *, checkpointing: bool, width: int
-) -> Gathered:
-    """The largest moments of a step, once the order of the modules has been recorded."""
+) -> GatheredBytes:
+    """Return the largest moments of a step, once the order of the modules has been recorded."""
     whole = parameters(workload)
     layers = [_modules(layer) for layer in whole.layers[:LAYERS_RUN]]
     script = _script(workload, whole, layers, checkpointing=checkpointing)
@@ -196,22 +218,22 @@ def gathered(
         else:
             peaks.append(coordinator.peak_since())
     forward, head, *backward = peaks
-    return Gathered(forward=forward, head=head, backward=tuple(backward))
+    return GatheredBytes(forward=forward, head=head, backward=tuple(backward))
 
 
 Script = list[tuple[str, Module]]
-"""``fetch`` and ``release`` of a module; ``end`` of a stretch of the step."""
+"""Modules in the order of a step: ``fetch`` and ``release`` of a module, ``end`` of a stretch."""
 
 
 def _script(
     workload: Workload, whole: Parameters, layers: list[list[Module]], *, checkpointing: bool
 ) -> Script:
-    """A step as modules run. trl's fused loss reads the head's weight outside of its module,
+    """Return a step as modules run. trl's fused loss reads the head's weight outside of its module,
     so that it belongs to the whole model and stays from the first module to the last."""
     embedding = whole.before
     norms, head = _modules_after(whole)
     fused = workload.loss == "fused"
-    trains = any(each.trains for each in embedding) or checkpointing
+    trains = any(parameter.trains for parameter in embedding) or checkpointing
     script: Script = [("fetch", head)] if fused else []
     script += _run(embedding)
     for layer in layers:
@@ -235,16 +257,16 @@ def _run(module: Module) -> Script:
 
 
 def _modules(layer: Iterable[Sized]) -> list[Module]:
-    """Parameters of one layer by the module that they belong to."""
+    """Return the parameters of one layer by their module."""
     found: dict[str, list[Sized]] = {}
-    for each in layer:
-        found.setdefault(each.module, []).append(each)
+    for parameter in layer:
+        found.setdefault(parameter.module, []).append(parameter)
     return [tuple(module) for module in found.values()]
 
 
 def _modules_after(whole: Parameters) -> tuple[Module, Module]:
-    """The last norm, and the head: the token embedding where the two are tied."""
-    head = tuple(each for each in whole.after if each.module == "lm_head")
-    norms = tuple(each for each in whole.after if each not in head)
-    owns_weight = any(each.name == "lm_head" for each in head)
+    """Return the last norm and the head, which is the token embedding where the two are tied."""
+    head = tuple(parameter for parameter in whole.after if parameter.module == "lm_head")
+    norms = tuple(parameter for parameter in whole.after if parameter not in head)
+    owns_weight = any(parameter.name == "lm_head" for parameter in head)
     return norms, head if owns_weight else (*head, whole.before[0])

@@ -10,7 +10,7 @@ from planner.memory.micro_batch import Amounts, MicroBatch, add_to
 from planner.memory.model_states import frozen_bytes
 from planner.memory.zero_1_2 import FlatStates, block, flat_states
 from planner.memory.zero_3 import SlicedStates, sliced_states
-from planner.memory.zero_3_gathering import Gathered, gathered
+from planner.memory.zero_3_gathering import GatheredBytes, gathered_parameters
 from planner.memory.zero_reductions import Reductions, reductions, scatter_copies
 from planner.plan.schema import ZeroSection
 from planner.plan.vocabulary import Phase
@@ -171,7 +171,8 @@ def gradient_levels(start: int, rank: Reductions) -> Iterator[int]:
 
 
 def _waiting_buckets(layout: Layout, states: FlatStates) -> int:
-    """ZeRO-1 makes its buckets in the first micro-batch and drops them after the last."""
+    """Return the bytes of buckets that outlive a micro-batch: ZeRO-1 makes them in the first one
+    and drops them after the last."""
     waits = layout.zero_stage == 1 and layout.gradient_accumulation_steps > 1
     return states.buckets_bytes if waits else 0
 
@@ -197,7 +198,7 @@ def _stage_3(
         "reduce_buckets": states.bucket_bytes,
         "persistent": states.persistent_bytes,
     }
-    whole = gathered(
+    whole = gathered_parameters(
         workload, ranks, zero, checkpointing=layout.activation_checkpointing, width=kinds.compute
     )
     copies = scatter_copies(workload, ranks, zero, kinds)
@@ -241,7 +242,11 @@ def _stage_3_load(states: SlicedStates, weights: Buffers, whole_bytes: int, load
 
 
 def _stage_3_passes(
-    held: Buffers, passes: MicroBatch, states: SlicedStates, whole: Gathered, copies: Sequence[int]
+    held: Buffers,
+    passes: MicroBatch,
+    states: SlicedStates,
+    whole: GatheredBytes,
+    copies: Sequence[int],
 ) -> dict[Phase, Moment]:
     """Return forward and backward beside what is gathered at the time."""
 

@@ -1,39 +1,40 @@
 """When gradients are reduced under ZeRO-1 and ZeRO-2, and what that holds or frees, by layer.
 
-read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8. A gradient is copied into the bucket;
-one that is larger stays where it is. The bucket is reduced when the next gradient has no room
-in it (reduce_independent_p_g_buckets_and_remove_grads): pieces that belong to several ranks
-are copied into one tensor first (allreduce_and_scatter, allreduce_bucket); then a rank copies
-the parameters that its part touches into a buffer, made at the first of them
-(copy_grads_in_partition). ZeRO-1 leaves the others' large gradients where they are.
+read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8. A gradient is copied into the bucket; one
+that is larger stays where it is. The bucket is reduced when the next gradient has no room in it
+(reduce_independent_p_g_buckets_and_remove_grads): pieces that belong to several ranks are copied
+into one tensor first (allreduce_and_scatter, allreduce_bucket); then a rank copies the parameters
+that its part touches into a buffer, made at the first of them (copy_grads_in_partition). ZeRO-1
+leaves the others' large gradients where they are.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import NamedTuple
 
 from planner.base.units import ceil_div
-from planner.memory.zero_1_2 import NORM_BYTES, Partition, block, partition
+from planner.memory.zero_1_2 import NORM_BYTES, Partition, block, partitions
 from planner.plan.schema import ZeroSection
 from planner.plan.vocabulary import ZeroStage
 from planner.workload.dtypes import Numerics
 from planner.workload.parameters import Sized, parameters
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
 
 class Reductions(NamedTuple):
-    """One rank's, for each stretch of backward: the last layer first, the embedding last."""
+    """One rank's reductions in each stretch of backward: the last layer first, the
+    embedding last."""
 
     gained: tuple[int, ...]
     """Bytes that gradients come to hold in a stretch."""
     freed: tuple[int, ...]
-    """Bytes that gradients give back in it."""
+    """Bytes that gradients give back in a stretch."""
     copies: tuple[int, ...]
     """Bytes of the largest copy in a stretch."""
 
 
-@cache
+@cached_by_settings(*TRAINED)
 def reductions(
     workload: Workload,
     ranks: int,
@@ -44,9 +45,10 @@ def reductions(
     accumulates: bool,
     offloaded: bool,
 ) -> tuple[Reductions, ...]:
-    """Of the ranks that may hold most: whose part comes first, last, or touches most."""
+    """Return the reductions of the ranks that may hold most: whose part comes first, last, or
+    touches most."""
     whole = parameters(workload)
-    parts = [partition(group, ranks) for group in whole.optimizer_groups]
+    parts = partitions(workload, ranks)
     touched = [sum(sizes) for sizes in zip(*(each.touched for each in parts), strict=True)]
     owners = _owners(whole.optimizer_groups, parts)
     stretches = _stretches(whole.before, whole.layers, whole.after)
@@ -68,7 +70,7 @@ def reductions(
 
 
 Owners = dict[str, tuple[int, int]]
-"""The first and the last rank whose part holds a piece of a parameter."""
+"""The first and the last rank whose part holds a piece of a parameter, by its name."""
 
 
 def _owners(groups: Iterable[Sequence[Sized]], parts: Iterable[Partition]) -> Owners:
@@ -85,20 +87,21 @@ def _owners(groups: Iterable[Sequence[Sized]], parts: Iterable[Partition]) -> Ow
 def _stretches(
     before: Sequence[Sized], layers: Sequence[Sequence[Sized]], after: Sequence[Sized]
 ) -> list[list[Sized]]:
-    """What trains, in the order in which gradients arrive; the head's with the last layer's."""
+    """Return what trains in the order in which gradients arrive; the head's come with the last
+    layer's."""
     *others, last = layers
     forward = [before, *others, [*last, *after]]
     return [[each for each in reversed(each) if each.trains] for each in reversed(forward)]
 
 
-@cache
+@cached_by_settings(*TRAINED)
 def scatter_copies(
     workload: Workload, ranks: int, zero: ZeroSection, kinds: Numerics
 ) -> tuple[int, ...]:
-    """ZeRO-3: bytes of the largest contiguous copy in each stretch of backward.
+    """Return the bytes of the largest contiguous copy in each stretch of backward under ZeRO-3.
 
-    read: deepspeed/runtime/comm/coalesced_collectives.py, reduce_scatter_coalesced: one
-    gradient that divides among the ranks is sent as it is.
+    read: deepspeed/runtime/comm/coalesced_collectives.py, reduce_scatter_coalesced: one gradient
+    that divides among the ranks is sent as it is.
     """
     whole = parameters(workload)
     copies = []
@@ -133,11 +136,13 @@ class _Bucket:
     buffer_bytes: int
     keeps_others: bool
     freed_on_arrival: bool
-    """Earlier micro-batches have left a gradient, which goes when it is in the bucket."""
+    """Whether earlier micro-batches have left a gradient, which goes when the next is in the
+    bucket."""
     keeps_own: bool
-    """Offloaded gradients are added up in host memory, and stay to the end of backward."""
+    """Whether gradients are added up in host memory and stay to the end of backward: they are
+    offloaded."""
     passes_through: bool
-    """Offloaded gradients are taken to fp64 and to fp32 on their way."""
+    """Whether gradients are taken to fp64 and to fp32 on their way: they are offloaded."""
     filled: int = 0
     inside: list[Sized] = field(default_factory=list)
     has_buffer: bool = False
@@ -184,7 +189,7 @@ class _Bucket:
         self.filled = 0
 
     def _settle(self, each: Sized, *, mine: bool) -> None:
-        """A gradient that no bucket holds: into the rank's buffer, or left as it is."""
+        """Put a gradient that no bucket holds into the rank's buffer, or leave it as it is."""
         if mine and self.keeps_own:
             self.gained += each.elements * self.width
         elif mine and self.freed_on_arrival:
@@ -193,6 +198,6 @@ class _Bucket:
             self.gained += each.elements * self.width
 
     def _copy_bytes(self) -> int:
-        """Pieces of several ranks that are reduced together."""
+        """Return the bytes of pieces of several ranks that are reduced together."""
         ranks = {rank for each in self.inside for rank in self.owners[each.name]}
         return block(self.filled * self.width) if len(ranks) > 1 else 0

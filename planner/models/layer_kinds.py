@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from functools import cache
 from typing import NamedTuple
 
+from planner.base.bounded_cache import bounded_cache
 from planner.models.expert_shape import ExpertsSpec
 
 
@@ -45,13 +45,13 @@ def _is_last_of(every: int | None, number: int) -> bool:
     return every is not None and number % every == 0
 
 
-@cache
+@bounded_cache
 def layers_of(pattern: LayerPattern) -> tuple[LayerKind, ...]:
     """The kind of each layer, in forward order."""
     return tuple(pattern.kind(number) for number in range(1, pattern.num_layers + 1))
 
 
-@cache
+@bounded_cache
 def counted(pattern: LayerPattern) -> Mapping[LayerKind, int]:
     """How many layers there are of each kind, in the order in which they first come."""
     return Counter(layers_of(pattern))

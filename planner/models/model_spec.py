@@ -5,9 +5,9 @@ Names are those of Hugging Face's ``config.json``. A parameter count is made of 
 """
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Literal
 
+from planner.base.bounded_cache import bounded_cache
 from planner.base.strict_yaml import Spec
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.models.layer_kinds import LayerKind, LayerPattern, counted, layers_of
@@ -291,7 +291,7 @@ class ModelSpec(Spec):
         return self.num_params - self.matrix_params
 
 
-@cache
+@bounded_cache
 def _linears(model: ModelSpec, kind: LayerKind) -> tuple[Linear, ...]:
     """Remembered, since every operator of a pass asks for them."""
     attention, mlp = model._attention, model._mlp

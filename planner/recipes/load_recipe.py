@@ -19,7 +19,6 @@ def recipe_names() -> list[str]:
     return sorted([*preset_names("recipes"), *family_recipes()])
 
 
-@cache
 def load_recipe(name: str) -> Recipe:
     """Raises UnknownNameError, or InvalidFileError where the file is no recipe."""
     path = Path(name)
@@ -29,18 +28,17 @@ def load_recipe(name: str) -> Recipe:
         return read_xtuner(path)
     if path.suffix in (".yaml", ".yml"):
         return read_spec(Recipe, path)
-    wanted = name.lower()
-    file = ROOT / "recipes" / f"{wanted}.yaml"
-    if "/" not in wanted and file.is_file():
+    return _preset(name.lower())
+
+
+@cache
+def _preset(name: str) -> Recipe:
+    file = ROOT / "recipes" / f"{name}.yaml"
+    if "/" not in name and file.is_file():
         return read_spec(Recipe, file)
-    return _of_a_family(name)
-
-
-def _of_a_family(name: str) -> Recipe:
     from planner.recipes.families import family_recipes
 
-    wanted = aliases("recipes").get(name.lower(), name.lower())
-    found = family_recipes().get(wanted)
+    found = family_recipes().get(aliases("recipes").get(name, name))
     if found is None:
         raise UnknownNameError("recipe", name, recipe_names(), see="plan --list recipes")
     return found

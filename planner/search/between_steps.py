@@ -1,4 +1,4 @@
-"""Memory between training steps of a candidate."""
+"""Memory that a candidate needs between training steps."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,15 @@ from planner.search.candidate import Candidate
 
 
 class BetweenSteps(NamedTuple):
-    """Bytes by part at the largest moment of each."""
+    """Bytes by part at the largest moment of an evaluation and of a generation."""
 
     evaluation: Parts
     generation: Parts
 
 
 def between_steps(chosen: Candidate) -> BetweenSteps:
-    """Of an evaluation whose batches are as large as a micro-batch, and of a generated sample."""
+    """Return what an evaluation with batches as large as a micro-batch needs, and one generated
+    sample."""
     workload, layout, device = chosen.workload, chosen.layout, chosen.cluster.device
     capability = chosen.cluster.accelerator.compute_capability
     return BetweenSteps(

@@ -1,4 +1,4 @@
-"""One point of the search: a workload laid out on a cluster, priced when it is asked."""
+"""One candidate plan. Memory and time are computed lazily, on first access."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,13 +21,13 @@ from planner.workload.workload import Workload
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A workload laid out on a cluster, with what it costs."""
+    """A workload in a layout on a cluster, with what it costs."""
 
     workload: Workload
     layout: Layout
     cluster: Cluster
     departures: tuple[str, ...] = ()
-    """In what the workload is another than the recipe's, as ``standard loss``."""
+    """What differs from the recipe's workload, such as ``standard loss``."""
 
     @property
     def method(self) -> Method:
@@ -35,6 +35,7 @@ class Candidate:
 
     @cached_property
     def footprint(self) -> Footprint:
+        """Bytes of tensors on one device, by phase and part."""
         return footprint(
             self.workload,
             self.layout,
@@ -44,8 +45,8 @@ class Candidate:
 
     @property
     def floor_bytes(self) -> int:
-        """At the high end of the range, were the model's states alone on the device: no layout of
-        the strategy takes less."""
+        """Device memory at the high end of the range if it held the model's states alone: a lower
+        bound for every layout of the strategy."""
         nothing: dict[Phase, dict[Part, int]] = {phase: {} for phase in PHASES}
         states = least_states_bytes(self.workload, self.layout, self.cluster.device)
         alone = Footprint(phases={**nothing, "optimizer_step": {"weights": states}})
@@ -53,11 +54,12 @@ class Candidate:
 
     @cached_property
     def memory(self) -> DeviceMemory:
+        """Memory of one device as its driver counts it."""
         return device_memory(self.footprint, self.cluster, self.method)
 
     @cached_property
     def step_time_s(self) -> float | None:
-        """Seconds of one optimizer step, or nothing where the card's rates are unknown."""
+        """Seconds of one optimizer step; None if the card's rates are unknown."""
         speed = rates(self.cluster)
         if speed is None:
             return None
@@ -65,40 +67,48 @@ class Candidate:
 
     @cached_property
     def throughput(self) -> Throughput | None:
-        """Nothing where the card's rates are unknown."""
+        """Speed with its range and bottleneck; None if the card's rates are unknown."""
         return throughput(self.workload, self.layout, self.cluster)
 
     @cached_property
     def ranking_time_s(self) -> float:
-        """As above, on a nominal card where the real one is unknown; to the nanosecond, so that
-        sums in another order are equal."""
+        """Seconds of one optimizer step for ranking, on a nominal card where the real one is
+        unknown.
+
+        Rounded to a nanosecond, so that the same terms summed in another order are equal.
+        """
         speed = rates(self.cluster) or NOMINAL
         return round(step_time(self.workload, self.layout, self.cluster, speed).total_s, 9)
 
     @property
     def tokens_per_step(self) -> int:
+        """Tokens of one optimizer step over all ranks, padding included."""
         return self.layout.global_batch_size * self.workload.settings.sequence_length
 
     @property
     def tokens_per_second(self) -> float | None:
+        """Tokens per second over all ranks; None if the card's rates are unknown."""
         return self.tokens_per_step / self.step_time_s if self.step_time_s else None
 
     @cached_property
     def standing(self) -> tuple[int, ...]:
-        """Faster first, on a logarithmic scale whose steps the speed model can tell apart; on the
-        same step, fewer moving parts."""
+        """Sort key: faster first, then fewer moving parts. Times are compared on a logarithmic
+        scale whose steps the speed model can tell apart."""
         return self.standing_at(self.ranking_time_s)
 
     def standing_at(self, time_s: float) -> tuple[int, ...]:
-        """What it would be, did a step take so long. Each departure counts as a step slower, so
-        that what the recipe has yields to no difference that cannot be told."""
+        """Return the standing that this candidate would have with a step time of ``time_s``.
+
+        Each departure from the recipe counts as one step slower, so that the recipe is left only
+        for a difference that can be told.
+        """
         departures = len(self.departures)
         step = int(log(time_s) // log1p(speed_data().told_apart.share))
         return step + departures, *self.layout.moving_parts, departures
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """By standing; among equals the leaner first, then the smaller micro-batch."""
+        """Sort key: standing, then less memory, then the smaller micro-batch, then time."""
         return (
             *self.standing,
             self.memory.peak_allocated_bytes,
@@ -108,6 +118,7 @@ class Candidate:
 
     @cached_property
     def host(self) -> HostMemory:
+        """Host memory that the run needs."""
         return host_memory(
             self.workload,
             self.layout,
@@ -117,21 +128,23 @@ class Candidate:
 
     @property
     def result_bytes(self) -> int:
-        """On disk, at the end."""
+        """Bytes on disk of the trained adapter or model."""
         return result_bytes(self.workload, numerics_of(self.workload, self.layout))
 
     @property
     def checkpoint_bytes(self) -> int:
-        """On disk, of one of those that are written on the way."""
+        """Bytes on disk of one checkpoint."""
         return checkpoint_bytes(self.workload, self.layout, self.cluster.device)
 
     @property
     def disk_bytes(self) -> int:
-        """For the result, and one checkpoint more than a plan keeps while that is written."""
+        """Bytes on disk of the result and of one checkpoint more than a plan keeps, which exists
+        while it is written."""
         return self.result_bytes + (KEPT_CHECKPOINTS + 1) * self.checkpoint_bytes
 
     def fits(self, budget_bytes: int) -> bool:
-        """On the device; and on the host, where that was read and must hold what is offloaded."""
+        """Return whether the device has room within ``budget_bytes``, and the host, if its memory
+        is known, for what is offloaded."""
         if self.memory.high_bytes > budget_bytes:
             return False
         host = self.cluster.host_ram_bytes

@@ -1,33 +1,34 @@
-"""A recipe's workload with another loss or attention, where nobody stated which: they change what
-a step takes, and nothing of what is learned."""
+"""A recipe's workload with another loss or attention implementation, where neither is pinned.
 
-from collections.abc import Mapping
+Both change what a step costs and nothing of what is learned.
+"""
+
 from dataclasses import dataclass
-from functools import cache
 from typing import get_args
 
 from planner.hardware.cluster import Device
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import AttentionName, Loss
-from planner.workload.workload import Workload, one_of_equals
+from planner.workload.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Of one candidate."""
+    """The loss and the attention of one variant."""
 
     loss: Loss
     attention: AttentionName
 
 
 def choices(
-    own: Workload, device: Device, *, loss_open: bool, attention_open: bool
+    recipe_workload: Workload, device: Device, *, loss_open: bool, attention_open: bool
 ) -> tuple[Choice, ...]:
-    """All that the model admits, the recipe's own first; of these presets/rules.yaml speaks."""
-    losses = (own.loss, *get_args(Loss)) if loss_open else (own.loss,)
-    attentions: tuple[AttentionName, ...] = (own.attention,)
+    """Return every choice that the model admits, the recipe's own first; presets/rules.yaml may
+    forbid some."""
+    losses = (recipe_workload.loss, *get_args(Loss)) if loss_open else (recipe_workload.loss,)
+    attentions: tuple[AttentionName, ...] = (recipe_workload.attention,)
     if attention_open:
-        attentions += admitted_attention(own, device)
+        attentions += admitted_attention(recipe_workload, device)
     return tuple(
         Choice(loss=loss, attention=attention)
         for attention in dict.fromkeys(attentions)
@@ -35,38 +36,37 @@ def choices(
     )
 
 
-def admitted_attention(work: Workload, device: Device) -> tuple[AttentionName, ...]:
-    """What transformers has for the model. On the CPU latent attention is eager alone: no fused
-    kernel there takes values of another width."""
-    if isinstance(work.model, TracedSpec):
-        return (work.model.attention,)
-    if work.only_attention is not None:
-        return (work.only_attention,)
-    if device == "cpu" and work.model.latent is not None:
+def admitted_attention(workload: Workload, device: Device) -> tuple[AttentionName, ...]:
+    """Return the attention implementations that transformers has for the model on the device.
+
+    On the CPU latent attention is eager alone: no fused kernel there takes values of another width
+    than keys.
+    """
+    if isinstance(workload.model, TracedSpec):
+        return (workload.model.attention,)
+    if workload.only_attention is not None:
+        return (workload.only_attention,)
+    if device == "cpu" and workload.model.latent is not None:
         return ("eager",)
     return get_args(AttentionName)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Variant:
-    """A workload, and in what it departs from the recipe's own."""
+    """A workload, and how it departs from the recipe's."""
 
     workload: Workload
     departures: tuple[str, ...] = ()
+    """What differs from the recipe's workload, such as ``standard loss``."""
 
 
-@cache
-def variant_of(own: Workload, choice: Choice) -> Variant:
-    """One for each choice, so that what is remembered of its workload is found."""
-    work, departures = own, list[str]()
-    if choice.attention != own.attention:
+def variant_of(recipe_workload: Workload, choice: Choice) -> Variant:
+    """Return the recipe's workload with the choice put in."""
+    workload, departures = recipe_workload, list[str]()
+    if choice.attention != recipe_workload.attention:
         departures.append(f"{choice.attention} attention")
-        work = _changed(work, {"attention": choice.attention})
-    if choice.loss != own.loss:
+        workload = workload.with_settings(attention=choice.attention)
+    if choice.loss != recipe_workload.loss:
         departures.append(f"{choice.loss} loss")
-        work = _changed(work, {"loss": choice.loss})
-    return Variant(workload=one_of_equals(work), departures=tuple(departures))
-
-
-def _changed(work: Workload, changes: Mapping[str, str]) -> Workload:
-    return work.with_settings(**changes)
+        workload = workload.with_settings(loss=choice.loss)
+    return Variant(workload=workload, departures=tuple(departures))

@@ -1,12 +1,11 @@
-"""How much memory another loss can save in the same layout: what is too large by more with the one
-is too large with the other, and no layer is run to know.
+"""An upper bound on the memory that another loss saves in the same layout.
 
-Only what is outside of the layers is run, with both. Of the stock loss in the place of the fused
-one it is mostly next to nothing; but where the head trains and samples are few, the fused loss's
-gradient in fp32 outweighs all logits.
+What exceeds the budget by more than that with one loss exceeds it with the other, which needs no
+layer to be run: only what is outside of the layers is run with both losses. The stock loss saves
+next to nothing over the fused one, unless the head trains and samples are few: then the fused
+loss's gradient in fp32 outweighs all logits.
 """
 
-from functools import cache
 from itertools import accumulate
 
 from planner.forward.model_pass import ModelPass
@@ -14,30 +13,32 @@ from planner.memory.footprint import gradient_sink, worst_batch
 from planner.search.candidate import Candidate
 from planner.tape.tape import GradientSink
 from planner.workload.dtypes import Numerics, numerics_of
+from planner.workload.settings_cache import cached_by_settings
 from planner.workload.workload import Batch, Workload
 from planner.workload.zero_buckets import zero_section
 
 
-def most_saved_bytes(other: Workload, own: Candidate) -> int:
-    """Of any moment from the last layer's forward pass to its backward pass."""
-    workload, layout = own.workload, own.layout
+def most_saved_bytes(other: Workload, candidate: Candidate) -> int:
+    """Return the most bytes that ``other`` saves over the candidate's own workload at any moment
+    from the last layer's forward pass to its backward pass."""
+    workload, layout = candidate.workload, candidate.layout
     zero = zero_section(workload, layout)
     run = (
-        worst_batch(workload, layout, own.cluster.device),
+        worst_batch(workload, layout, candidate.cluster.device),
         numerics_of(workload, layout),
         gradient_sink(layout) if zero is None else "reduce",
         0 if zero is None else zero.reduce_bucket_size,
     )
     pairs = zip(_levels(other, *run), _levels(workload, *run), strict=True)
-    return max(0, *(theirs - ours for ours, theirs in pairs))
+    return max(0, *(of_other - of_candidate for of_candidate, of_other in pairs))
 
 
-@cache
+@cached_by_settings("method", "adapter", "attention", "loss")
 def _levels(
     workload: Workload, batch: Batch, kinds: Numerics, sink: GradientSink, bucket_size: int
 ) -> tuple[int, int, int]:
-    """Bytes over what is there when the last layer ends: at the most in forward, at the most in
-    backward until the last layer begins, and then."""
+    """Return bytes above the end of the last layer's forward pass: the most in forward, the most in
+    backward before the last layer, and when that begins."""
     run = ModelPass(workload, batch, kinds, layers=(), sink=sink, reduce_bucket_size=bucket_size)
     (_, begins), ends, (passed, *_) = run.tape.borders[0], run.casts_gone[-1], run.tape.passed
     levels = list(accumulate(event[0] for event in run.tape.log[begins:passed]))

@@ -1,4 +1,4 @@
-"""A candidate's prediction as a plan keeps it."""
+"""The prediction section of a plan, made from a candidate."""
 
 from planner.memory.footprint import load_without_files, unshared
 from planner.memory.workspaces import cublas_bytes
@@ -8,6 +8,7 @@ from planner.search.candidate import Candidate
 
 
 def prediction_of(chosen: Candidate) -> PredictionSection:
+    """Return what the plan predicts, times rounded to three significant digits."""
     memory, told = chosen.memory, chosen.throughput
     return PredictionSection(
         peak_phase=chosen.footprint.peak_phase,

@@ -1,4 +1,4 @@
-"""A plan's prediction, made again from the plan alone: of one that somebody changed.
+"""A plan's prediction made anew from the plan alone, as for one that somebody has edited.
 
 The plan holds the model's shape, so that no preset and no checkpoint is needed.
 """
@@ -34,9 +34,10 @@ _SOURCE = Source(title="plan.yaml", url="")
 
 
 def predicted(plan: Plan, cluster: Cluster | None = None) -> Plan:
-    """The plan with its counts and its prediction as they follow from all its other keys.
+    """Return the plan with its counts and its prediction as they follow from its other keys.
 
-    ``cluster`` is the machine to predict for, where it is another than the plan's.
+    ``cluster`` is the machine to predict for; None means the plan's own. Raises InvalidRequestError
+    if ``precision`` contradicts the method and the strategy, or if the plan has no model shape.
     """
     workload, layout = workload_of(plan), layout_of(plan)
     where = cluster or cluster_of(plan)
@@ -55,7 +56,7 @@ def predicted(plan: Plan, cluster: Cluster | None = None) -> Plan:
 
 
 def on_machine(plan: Plan, cluster: Cluster) -> Plan:
-    """The same training on another machine: what it needs there."""
+    """Return the plan with another machine as its hardware, and with what it needs there."""
     card = cluster.accelerator
     hardware = structs.replace(
         plan.hardware,
@@ -74,6 +75,7 @@ def on_machine(plan: Plan, cluster: Cluster) -> Plan:
 
 
 def workload_of(plan: Plan) -> Workload:
+    """Return the plan's workload. Raises InvalidRequestError if the plan has no model shape."""
     if plan.model.config is None:
         raise InvalidRequestError("the plan does not hold its model's shape (model.config)")
     settings = TrainingSettings(
@@ -95,6 +97,7 @@ def workload_of(plan: Plan) -> Workload:
 
 
 def layout_of(plan: Plan) -> Layout:
+    """Return the plan's layout."""
     return Layout(
         strategy=plan.parallel.strategy,
         world_size=plan.parallel.world_size,
@@ -107,7 +110,7 @@ def layout_of(plan: Plan) -> Layout:
 
 
 def cluster_of(plan: Plan) -> Cluster:
-    """The plan's machine; of a card, what the preset of its name knows."""
+    """Return the plan's machine, with what the preset of its card's name knows."""
     parallel, hardware = plan.parallel, plan.hardware
     named = hardware.gpu if hardware.device == "cpu" else f"{parallel.gpus_per_node}x{hardware.gpu}"
     try:
@@ -125,7 +128,7 @@ def cluster_of(plan: Plan) -> Cluster:
 
 
 def _read_by_a_driver(hardware: HardwareSection, count: int) -> Cluster:
-    """Of a card without a preset, or a slice, whose speed nobody knows."""
+    """Return a cluster of cards without a preset, or of slices, whose speed is unknown."""
     size_gib = label_gib(hardware.capacity_bytes)
     sized = sized_cluster(size_gib, count)
     whole = find_card(card_of(hardware.device_name), None)

@@ -1,5 +1,8 @@
-"""Every layout as lanes of micro-batches; those a rule forbids are left out, the rest is
-narrowed until the fastest that fits is known."""
+"""The search over all layouts of one method.
+
+Layouts are grouped into series of micro-batch sizes; those that a rule forbids are left out, and
+the others are narrowed until the fastest that fits is known.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +13,7 @@ from planner.hardware.cluster import Cluster
 from planner.plan.vocabulary import AttentionName, Offload, Strategy
 from planner.search.candidate import Candidate
 from planner.search.loss_attention_variants import Choice, variant_of
-from planner.search.series_search import Group, Lane, Limit, fastest
+from planner.search.series_search import Limit, SeriesGroup, SeriesSearch, fastest
 from planner.speed.card_rates import speed_data
 from planner.workload.layout import Series
 from planner.workload.rules import Combination, Pinned, Rule, broken_rule
@@ -21,45 +24,49 @@ SLOWER = "not faster than what fits, so not priced"
 
 
 class SearchResult:
-    """The lanes of one method. What is asked of them prices what has to be priced."""
+    """The series of one method. Properties price the candidates that they need."""
 
-    def __init__(self, lanes: list[Lane], forbidden: Counter[str]) -> None:
-        self.lanes = lanes
+    def __init__(self, series: list[SeriesSearch], forbidden: Counter[str]) -> None:
+        self.series = series
         self.forbidden = forbidden
 
     @cached_property
     def best(self) -> Candidate | None:
-        return fastest(self.lanes)
+        """The first candidate by rank of those that fit; None if none does."""
+        return fastest(self.series)
 
-    def fastest(self, where: Callable[[Lane], bool]) -> Candidate | None:
-        """The first by rank among some of the lanes."""
-        return fastest(lane for lane in self.lanes if where(lane))
+    def fastest(self, where: Callable[[SeriesSearch], bool]) -> Candidate | None:
+        """Return the first candidate by rank that fits among the series that ``where`` admits."""
+        return fastest(search for search in self.series if where(search))
 
     @property
     def fits(self) -> bool:
-        """Whether anything does: the leanest of each group speaks for the others."""
-        known = any(lane.num_fitting for lane in self.lanes)
-        sharded_first = reversed(_leanest(self.lanes))
-        own_first = sorted(sharded_first, key=lambda lane: len(lane.variant.departures))
-        if known or any(lane.price(0) for lane in own_first if lane.open):
+        """Whether any candidate fits: the leanest one of each group decides for the others."""
+        known = any(search.num_fitting for search in self.series)
+        sharded_first = reversed(_leanest(self.series))
+        own_first = sorted(sharded_first, key=lambda search: len(search.variant.departures))
+        if known or any(search.price(0) for search in own_first if search.open):
             return True
         return self.best is not None
 
     @cached_property
     def leanest(self) -> Candidate | None:
-        """The smallest peak of all, fitting or not."""
+        """The candidate with the least memory, whether it fits or not; None if there is none."""
         return self.leanest_of(lambda _: True)
 
-    def leanest_of(self, where: Callable[[Lane], bool]) -> Candidate | None:
-        """The same among some of the lanes. Each departure from the recipe counts as so much more
-        as times are told apart by."""
-        leanest = _leanest(filter(where, self.lanes))
+    def leanest_of(self, where: Callable[[SeriesSearch], bool]) -> Candidate | None:
+        """Return the candidate with the least memory among the series that ``where`` admits.
+
+        Each departure from the recipe counts as so much more memory as the speed model can tell of
+        time.
+        """
+        leanest = _leanest(filter(where, self.series))
         found: tuple[float, Candidate] | None = None
-        for lane in sorted(leanest, key=lambda lane: len(lane.variant.departures)):
-            counted = (1 + speed_data().told_apart.share) ** len(lane.variant.departures)
-            if found is not None and counted * lane.least_bytes >= found[0]:
+        for search in sorted(leanest, key=lambda search: len(search.variant.departures)):
+            counted = (1 + speed_data().told_apart.share) ** len(search.variant.departures)
+            if found is not None and counted * search.least_bytes >= found[0]:
                 continue
-            candidate = lane.member(0)
+            candidate = search.candidate(0)
             size = counted * candidate.memory.high_bytes
             if found is None or size < found[0]:
                 found = size, candidate
@@ -67,30 +74,31 @@ class SearchResult:
 
     @property
     def num_candidates(self) -> int:
-        return sum(len(lane.series.micro_batch_sizes) for lane in self.lanes)
+        """Number of candidates that no rule forbids."""
+        return sum(len(search.layouts.micro_batch_sizes) for search in self.series)
 
     @property
     def rejected(self) -> Counter[str]:
-        """How many were left out, by reason, as far as was looked."""
+        """Number of candidates left out by reason, as far as they were looked at."""
         found = Counter(self.forbidden)
-        for lane in self.lanes:
-            found[OVER_BUDGET] += len(lane.series.micro_batch_sizes) - lane.too_large_from
-            found[SLOWER] += lane.num_open
+        for search in self.series:
+            found[OVER_BUDGET] += len(search.layouts.micro_batch_sizes) - search.too_large_from
+            found[SLOWER] += search.num_open
         return +found
 
 
-def _leanest(lanes: Iterable[Lane]) -> list[Lane]:
-    """Of each group the lane that keeps least, in the groups' order."""
-    found: dict[int, Lane] = {}
-    for lane in lanes:
-        known = found.setdefault(id(lane.group), lane)
-        if lane.leanness < known.leanness:
-            found[id(lane.group)] = lane
+def _leanest(series: Iterable[SeriesSearch]) -> list[SeriesSearch]:
+    """Return the leanest series of each group, in the groups' order."""
+    found: dict[int, SeriesSearch] = {}
+    for search in series:
+        known = found.setdefault(id(search.group), search)
+        if search.leanness < known.leanness:
+            found[id(search.group)] = search
     return list(found.values())
 
 
 def search(
-    own: Workload,
+    recipe_workload: Workload,
     choices: Sequence[Choice],
     cluster: Cluster,
     allowed: Iterable[Series],
@@ -98,44 +106,50 @@ def search(
     limit: Limit,
     pinned: frozenset[Pinned],
 ) -> SearchResult:
-    """The lanes of every allowed series, with each loss and attention, that no rule forbids; the
-    others are counted. ``own`` is the workload as the recipe has it."""
-    lanes: list[Lane] = []
+    """Return the series of every allowed layout with each loss and attention; what a rule forbids
+    is counted by the rule's reason."""
+    series: list[SeriesSearch] = []
     forbidden: Counter[str] = Counter()
-    groups: dict[tuple[Choice, str, bool], Group] = {}
+    groups: dict[tuple[Choice, str, bool], SeriesGroup] = {}
+    variants = {choice: variant_of(recipe_workload, choice) for choice in choices}
     rules: dict[tuple[Strategy, Offload, AttentionName], Rule | None] = {}
-    for series in allowed:
+    for layouts in allowed:
         for choice in choices:
-            met = series.strategy, series.offload, choice.attention
+            met = layouts.strategy, layouts.offload, choice.attention
             if met not in rules:
-                rules[met] = rule_against(own, *met, cluster, pinned)
+                rules[met] = rule_against(recipe_workload, *met, cluster, pinned)
             rule = rules[met]
             if rule is not None:
-                forbidden[rule.reason] += len(series.micro_batch_sizes)
+                forbidden[rule.reason] += len(layouts.micro_batch_sizes)
                 continue
-            variant = variant_of(own, choice)
-            place = series.strategy, series.accumulates
-            group = groups.setdefault((choice, *place), Group(variant=variant))
-            same: Lane | None = None
-            if choice.loss != own.loss:
-                of_own_loss = groups[(replace(choice, loss=own.loss), *place)]
-                of_own_loss.with_other_loss, same = group, of_own_loss.lanes[-1]
-            lane = Lane(cluster=cluster, series=series, limit=limit, group=group, own_loss=same)
-            group.lanes.append(lane)
-            lanes.append(lane)
-    return SearchResult(lanes, forbidden)
+            place = layouts.strategy, layouts.accumulates
+            group = groups.setdefault((choice, *place), SeriesGroup(variant=variants[choice]))
+            counterpart: SeriesSearch | None = None
+            if choice.loss != recipe_workload.loss:
+                with_recipe_loss = groups[(replace(choice, loss=recipe_workload.loss), *place)]
+                with_recipe_loss.with_other_loss, counterpart = group, with_recipe_loss.series[-1]
+            entry = SeriesSearch(
+                cluster=cluster,
+                layouts=layouts,
+                limit=limit,
+                group=group,
+                with_recipe_loss=counterpart,
+            )
+            group.series.append(entry)
+            series.append(entry)
+    return SearchResult(series, forbidden)
 
 
 def rule_against(
-    own: Workload,
+    recipe_workload: Workload,
     strategy: Strategy,
     offload: Offload,
     attention: AttentionName,
     cluster: Cluster,
     pinned: frozenset[Pinned],
 ) -> Rule | None:
-    """No advice is heard against the attention that the recipe has."""
-    if attention == own.attention:
+    """Return the first violated rule; advisory rules never exclude the recipe's own attention."""
+    if attention == recipe_workload.attention:
         pinned |= {"attention"}
-    combination = Combination.of(own, strategy, offload, cluster, attention=attention)
+    combination = Combination.of(recipe_workload, strategy, offload, cluster, attention=attention)
     return broken_rule(combination, pinned=pinned)

@@ -1,4 +1,4 @@
-"""A series of layouts under a limit: what is known to fit, what is known not to, what is open.
+"""Search state of one series: which micro-batch sizes fit, do not fit, or are undecided.
 
 Three laws make one price speak for many candidates; tests/planner/search/test_search.py holds the
 search that uses them against the pricing of every candidate:
@@ -13,29 +13,30 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import ceil
 
+from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Cluster
 from planner.search.candidate import Candidate
 from planner.search.loss_attention_variants import Variant
 from planner.search.memory_bound import most_saved_bytes
 from planner.search.time_bound import most_saved_s
-from planner.tape.operators import FP32
 from planner.workload.layout import Series, recomputation_order
 
 GUESSES = 3
-"""So many by extrapolation; then the open stretch is halved."""
+"""Number of candidates that are chosen by extrapolation; after them the undecided stretch is
+halved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """What a candidate must keep to."""
+    """The memory that a candidate may take."""
 
     budget_bytes: int
-    """Of one device, at the high end of the range."""
+    """Bytes of one device, held against the high end of the range."""
     peak_bytes: int | None = None
-    """Of what tensors take at their peak, where that is bounded too."""
+    """Bytes of the tensors' peak, where that is bounded too."""
 
     def allows(self, candidate: Candidate, *, fewer_bytes: int = 0) -> bool:
-        """As it is, or did its tensors take so many bytes fewer."""
+        """Return whether the candidate is within the limit after subtracting ``fewer_bytes``."""
         memory = candidate.memory
         peak = memory.peak_allocated_bytes
         bounded = self.peak_bytes is None or peak - fewer_bytes <= self.peak_bytes
@@ -43,7 +44,8 @@ class Limit:
         return bounded and candidate.fits(self.budget_bytes + fewer_used)
 
     def micro_batch_guess(self, priced: Candidate) -> float:
-        """Where the limit would be reached if all activations and the loss grew alike."""
+        """Return the micro-batch size that would reach the limit if activations and loss grew in
+        proportion to it."""
         memory, footprint = priced.memory, priced.footprint
         parts = footprint.phases["backward"]
         ratio = (memory.high_bytes - memory.context_bytes) / memory.peak_allocated_bytes
@@ -53,42 +55,44 @@ class Limit:
 
 
 @dataclass(kw_only=True, eq=False)
-class Group:
-    """Lanes of one strategy, loss and attention, that differ in micro-batch and recomputation
-    alone, the one that keeps most first."""
+class SeriesGroup:
+    """Series with the same strategy, loss and attention, which differ in micro-batch and
+    recomputation alone; the one that keeps most activations comes first."""
 
     variant: Variant
-    lanes: "list[Lane]" = field(default_factory=list)
+    series: "list[SeriesSearch]" = field(default_factory=list)
     last_priced: dict[int, Candidate] = field(default_factory=dict)
-    """By how many layers are recomputed: what tells how memory grows with the micro-batch."""
-    with_other_loss: "Group | None" = None
-    """The same, where this has the recipe's own loss."""
+    """The latest priced candidate by its layout's ``checkpointing``: what tells how memory grows
+    with the micro-batch."""
+    with_other_loss: "SeriesGroup | None" = None
+    """The group with another loss, if this one has the recipe's."""
     floor_checked: bool = False
-    """Whether the states alone were held against the limit."""
+    """Whether the model's states alone have been held against the limit."""
 
     @property
-    def leanest(self) -> "Lane":
-        """All that can be is recomputed, and the micro-batch is smallest."""
-        return min(self.lanes, key=lambda lane: lane.leanness)
+    def leanest(self) -> "SeriesSearch":
+        """The series with the most recomputation and the smallest micro-batch."""
+        return min(self.series, key=lambda search: search.leanness)
 
     def holds_states(self, candidate: Candidate, limit: Limit) -> bool:
-        """Whether there is room for the states at least, which takes no pass to know."""
+        """Return whether there is room for the model's states, which takes no pass to know."""
         if not self.floor_checked:
             self.floor_checked = True
             if candidate.floor_bytes > limit.budget_bytes:
-                for lane in self.lanes:
-                    lane.too_large_from = 0
-        return any(lane.open for lane in self.lanes)
+                for search in self.series:
+                    search.too_large_from = 0
+        return any(search.open for search in self.series)
 
     def learn(self, candidate: Candidate, *, fits: bool) -> None:
-        """What keeps no more fits with it; what keeps no less is too large with it."""
+        """Note what a price says of the group: what needs no more fits too, what needs no less does
+        not."""
         layout = candidate.layout
         self.last_priced[layout.checkpointing] = candidate
         if fits:
             kept = recomputation_order(layout.checkpointing)
-            for lane in self.lanes:
-                if lane.leanness[0] <= kept:
-                    lane.fits_up_to(layout.micro_batch_size)
+            for search in self.series:
+                if search.leanness[0] <= kept:
+                    search.fits_up_to(layout.micro_batch_size)
             return
         self._rule_out(candidate, 0)
         other = self.with_other_loss
@@ -96,39 +100,40 @@ class Group:
             other._rule_out(candidate, most_saved_bytes(other.variant.workload, candidate))
 
     def _rule_out(self, candidate: Candidate, fewer_bytes: int) -> None:
-        """What keeps no less than one that is too large, were it so much smaller."""
+        """Rule out what needs no less than a candidate that is too large even with ``fewer_bytes``
+        less."""
         layout = candidate.layout
-        for lane in self.lanes:
+        for search in self.series:
             saved = fewer_bytes
-            if lane.series.checkpointing != layout.checkpointing:
+            if search.layouts.checkpointing != layout.checkpointing:
                 saved += _hidden_state_bytes(candidate)
-            keeps_more = lane.leanness[0] >= recomputation_order(layout.checkpointing)
-            if keeps_more and not lane.limit.allows(candidate, fewer_bytes=saved):
-                lane.too_large_at(layout.micro_batch_size)
+            keeps_as_much = search.leanness[0] >= recomputation_order(layout.checkpointing)
+            if keeps_as_much and not search.limit.allows(candidate, fewer_bytes=saved):
+                search.too_large_at(layout.micro_batch_size)
 
 
 @dataclass(kw_only=True, eq=False)
-class Lane:
-    """One series. Its first ``num_fitting`` members are known to fit, those from
-    ``too_large_from`` on are known not to."""
+class SeriesSearch:
+    """What is known of one series: its first ``num_fitting`` candidates fit, those from index
+    ``too_large_from`` on do not."""
 
     cluster: Cluster
-    series: Series
+    layouts: Series
     limit: Limit
-    group: Group
-    own_loss: "Lane | None" = None
-    """The same series with the recipe's own loss, where this has another."""
+    group: SeriesGroup
+    with_recipe_loss: "SeriesSearch | None" = None
+    """The same series with the recipe's loss, if this one has another."""
     num_fitting: int = 0
     too_large_from: int = field(init=False)
     timed: bool = field(init=False)
-    """Whether its kernels are counted, rather than bounded by those of the recipe's own loss."""
-    _members: dict[int, Candidate] = field(default_factory=dict)
+    """Whether kernels are counted; if not, times are bounded by those with the recipe's loss."""
+    _candidates: dict[int, Candidate] = field(default_factory=dict)
     _least: dict[int, tuple[int, ...]] = field(default_factory=dict)
     _priced: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.too_large_from = len(self.series.micro_batch_sizes)
-        self.timed = self.own_loss is None
+        self.too_large_from = len(self.layouts.micro_batch_sizes)
+        self.timed = self.with_recipe_loss is None
 
     @property
     def variant(self) -> Variant:
@@ -136,138 +141,157 @@ class Lane:
 
     @property
     def leanness(self) -> tuple[float, int]:
-        """Sorts by what is kept, then by the micro-batch."""
-        kept = recomputation_order(self.series.checkpointing)
-        return kept, self.series.micro_batch_sizes[0]
+        """Sort key: fewer kept activations first, then the smaller micro-batch."""
+        kept = recomputation_order(self.layouts.checkpointing)
+        return kept, self.layouts.micro_batch_sizes[0]
 
     @property
     def least_bytes(self) -> int:
-        """Its first member takes no less at the high end; nothing where that is not known."""
-        if self.own_loss is None:
+        """Lower bound of its first candidate's memory at the high end of the range; 0 if none is
+        known."""
+        if self.with_recipe_loss is None:
             return 0
-        own = self.own_loss.member(0)
-        memory, saved = own.memory, most_saved_bytes(self.variant.workload, own)
+        recipe_candidate = self.with_recipe_loss.candidate(0)
+        memory, saved = (
+            recipe_candidate.memory,
+            most_saved_bytes(self.variant.workload, recipe_candidate),
+        )
         return memory.high_bytes - ceil(saved * memory.high_bytes / memory.peak_allocated_bytes)
 
     @property
     def open(self) -> bool:
-        """Whether anything of it may still fit."""
+        """Whether any candidate may still fit."""
         return self.too_large_from > 0
 
     @property
     def holds_states(self) -> bool:
-        """Whether anything of it may still fit, the model's states being looked at first."""
-        return self.open and self.group.holds_states(self.member(0), self.limit) and self.open
+        """Whether any candidate may still fit, once the model's states have been held against the
+        limit."""
+        return self.open and self.group.holds_states(self.candidate(0), self.limit) and self.open
 
     @property
     def num_priced(self) -> int:
+        """Number of candidates whose memory was computed."""
         return len(self._priced)
 
     @property
     def num_open(self) -> int:
+        """Number of candidates that are undecided."""
         return self.too_large_from - self.num_fitting
 
-    def member(self, place: int) -> Candidate:
-        if place not in self._members:
-            layout = self.series.layout(self.series.micro_batch_sizes[place])
-            self._members[place] = Candidate(
+    def candidate(self, index: int) -> Candidate:
+        """Return the candidate with the micro-batch size of that index."""
+        if index not in self._candidates:
+            layout = self.layouts.layout(self.layouts.micro_batch_sizes[index])
+            self._candidates[index] = Candidate(
                 workload=self.variant.workload,
                 layout=layout,
                 cluster=self.cluster,
                 departures=self.variant.departures,
             )
-        return self._members[place]
+        return self._candidates[index]
 
-    def members(self) -> Iterator[Candidate]:
-        return map(self.member, range(len(self.series.micro_batch_sizes)))
+    def candidates(self) -> Iterator[Candidate]:
+        """Return every candidate, the smallest micro-batch first."""
+        return map(self.candidate, range(len(self.layouts.micro_batch_sizes)))
 
     @property
     def bound(self) -> tuple[int, ...]:
-        """No member that may fit has a better standing."""
+        """Standing that no candidate which may fit surpasses."""
         last = self.too_large_from - 1
-        return self.member(last).standing if self.timed else self._least_standing(last)
+        return self.candidate(last).standing if self.timed else self._least_standing(last)
 
     @property
-    def fastest_place(self) -> int:
-        """Of the members that may fit: the leanest of those that are as fast as the last."""
+    def fastest_index(self) -> int:
+        """Index of the leanest among the candidates that may fit and are as fast as the last of
+        them."""
         bound = self.bound
         return bisect_left(
-            range(self.too_large_from - 1), True, key=lambda n: self.member(n).standing <= bound
+            range(self.too_large_from - 1), True, key=lambda n: self.candidate(n).standing <= bound
         )
 
-    def _least_standing(self, place: int) -> tuple[int, ...]:
-        if place not in self._least:
-            assert self.own_loss is not None
-            own = self.own_loss.member(place)
-            least_s = own.ranking_time_s - most_saved_s(own)
-            self._least[place] = self.member(place).standing_at(least_s)
-        return self._least[place]
+    def _least_standing(self, index: int) -> tuple[int, ...]:
+        if index not in self._least:
+            assert self.with_recipe_loss is not None
+            recipe_candidate = self.with_recipe_loss.candidate(index)
+            least_s = recipe_candidate.ranking_time_s - most_saved_s(recipe_candidate)
+            self._least[index] = self.candidate(index).standing_at(least_s)
+        return self._least[index]
 
-    def price(self, place: int) -> bool:
-        """Whether a member fits; what that says of all others in the group is kept."""
-        candidate = self.member(place)
+    def price(self, index: int) -> bool:
+        """Return whether the candidate of that index fits, and note what that says of its group."""
+        candidate = self.candidate(index)
         if not self.holds_states:
             return False
-        self._priced.add(place)
+        self._priced.add(index)
         fits = self.limit.allows(candidate)
         self.group.learn(candidate, fits=fits)
         return fits
 
     def fits_up_to(self, micro_batch_size: int) -> None:
-        known = bisect_right(self.series.micro_batch_sizes, micro_batch_size)
+        """Note that candidates up to this micro-batch size fit."""
+        known = bisect_right(self.layouts.micro_batch_sizes, micro_batch_size)
         self.num_fitting = max(self.num_fitting, known)
 
     def too_large_at(self, micro_batch_size: int) -> None:
-        known = bisect_left(self.series.micro_batch_sizes, micro_batch_size)
+        """Note that candidates from this micro-batch size on do not fit."""
+        known = bisect_left(self.layouts.micro_batch_sizes, micro_batch_size)
         self.too_large_from = min(self.too_large_from, known)
         self.num_fitting = min(self.num_fitting, self.too_large_from)
 
     def narrow(self) -> None:
-        """Price one more member: first of all the leanest of the group."""
+        """Price one more candidate: first of all the leanest of the group."""
         leanest = self.group.leanest
         if not self.group.last_priced and leanest is not self and leanest.open:
             leanest.price(0)
             return
-        self.price(min(self._guess(), self.fastest_place))
+        self.price(min(self._guess(), self.fastest_index))
 
     def _guess(self) -> int:
-        """The last member that should fit, or, where that one does, the one behind it."""
-        known = self.group.last_priced.get(self.series.checkpointing)
+        """Return the index of the last candidate that should fit, or of the one behind it if that
+        fits."""
+        known = self.group.last_priced.get(self.layouts.checkpointing)
         first, last = self.num_fitting, self.too_large_from - 1
         if self.num_priced >= GUESSES:
             return (first + last) // 2
         if known is None:
             return first
-        place = bisect_right(self.series.micro_batch_sizes, self.limit.micro_batch_guess(known)) - 1
-        return max(first, min(last, place))
+        index = (
+            bisect_right(self.layouts.micro_batch_sizes, self.limit.micro_batch_guess(known)) - 1
+        )
+        return max(first, min(last, index))
 
 
 def _hidden_state_bytes(candidate: Candidate) -> int:
-    """In fp32: what a recomputed layer holds, its input, a kept one may have let go of."""
+    """Return the bytes of a hidden state in fp32: a recomputed layer holds its input, which a layer
+    that keeps its activations may have let go of."""
     tokens = candidate.layout.micro_batch_size * candidate.workload.settings.sequence_length
-    return tokens * candidate.workload.model.hidden_size * FP32
+    return tokens * candidate.workload.model.hidden_size * FP32_BYTES
 
 
-def fastest(lanes: Iterable[Lane]) -> Candidate | None:
-    """The first by rank of all that fit. The lane that promises most is narrowed next, until
-    none promises more than the best that is known to fit."""
-    waiting = [lane for lane in lanes if lane.holds_states]
+def fastest(series: Iterable[SeriesSearch]) -> Candidate | None:
+    """Return the first candidate by rank of those that fit.
+
+    The series that promises most is narrowed next, until none promises more than the best candidate
+    that is known to fit.
+    """
+    waiting = [search for search in series if search.holds_states]
     best: Candidate | None = None
     while waiting:
-        lane = min(waiting, key=lambda each: each.bound)
-        if best is not None and lane.bound > best.standing:
+        search = min(waiting, key=lambda waiting_search: waiting_search.bound)
+        if best is not None and search.bound > best.standing:
             break
-        if not lane.timed:
-            lane.timed = True
+        if not search.timed:
+            search.timed = True
             continue
-        place = lane.fastest_place
+        index = search.fastest_index
         # What was concluded to fit is priced before it is chosen.
-        if place < lane.num_fitting and lane.price(place):
-            found = lane.member(place)
-            best = found if best is None else min(best, found, key=lambda c: c.rank)
-            waiting.remove(lane)
+        if index < search.num_fitting and search.price(index):
+            candidate = search.candidate(index)
+            best = min(filter(None, (best, candidate)), key=lambda candidate: candidate.rank)
+            waiting.remove(search)
             continue
-        if place >= lane.num_fitting:
-            lane.narrow()
-        waiting = [each for each in waiting if each.open]
+        if index >= search.num_fitting:
+            search.narrow()
+        waiting = [search for search in waiting if search.open]
     return best

@@ -1,5 +1,5 @@
-"""The least that a step takes with the stock loss in the place of the fused one, from the kernels
-of a step with the fused one: what saves counting the others.
+"""A lower bound on the time of a step with the stock loss, from the kernels of a step with the
+fused loss: what saves counting the kernels twice.
 
     w  bytes of an operand
 
@@ -11,54 +11,54 @@ over all logits (planner/forward/loss.py, cross_entropy), for each of which it r
     gradient of the log-probabilities       4
     gradient of the logits                  4 + 4
 
-Of all else that only moves data outside of the layers nothing is taken to be left. The reverse,
-the fused loss in the place of the stock one, is open on the CPU alone, and saves nothing there:
-each tile is copied more often than the stock loss passes over it (TORCH_TILE_BYTES).
+All other kernels outside of the layers that only move data are taken to cost no time. The reverse,
+the fused loss instead of the stock one, is open on the CPU alone, and saves no time there: each
+tile is copied more often than the stock loss passes over it (TORCH_TILE_BYTES).
 """
 
-from functools import cache
 from typing import NamedTuple
 
+from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
 from planner.search.candidate import Candidate
 from planner.speed.card_rates import NOMINAL, Rates, rates
 from planner.speed.pass_time import outside_layers, pass_time
 from planner.speed.step_time import launch_s
 from planner.tape.counting_tape import Kernel
-from planner.tape.operators import FP32
 from planner.workload.dtypes import Numerics, numerics_of
+from planner.workload.settings_cache import PASS, cached_by_settings
 from planner.workload.workload import Workload
 
-IN_FP32 = 5 * FP32
-"""The table's rows but the first."""
+IN_FP32 = 5 * FP32_BYTES
+"""Bytes per logit of the table's rows but the first."""
 ROUNDED_S = 1e-9
-"""To which times are ranked."""
+"""Seconds to which times are rounded for ranking."""
 
 
 class _Change(NamedTuple):
-    """Of one micro-batch."""
+    """What the stock loss changes in the time of one micro-batch."""
 
     seconds: float
     launches: int
 
 
-def most_saved_s(own: Candidate) -> float:
-    """Of a step's seconds, what the other loss could save at the most."""
-    if own.workload.loss == "standard":
+def most_saved_s(candidate: Candidate) -> float:
+    """Return the most seconds that another loss saves in a step of the candidate."""
+    if candidate.workload.loss == "standard":
         return ROUNDED_S
-    layout, speed = own.layout, rates(own.cluster) or NOMINAL
+    layout, speed = candidate.layout, rates(candidate.cluster) or NOMINAL
     pass_s = _most_saved_of_pass_s(
-        own.workload,
-        numerics_of(own.workload, layout),
+        candidate.workload,
+        numerics_of(candidate.workload, layout),
         layout.micro_batch_size,
         layout.checkpointing,
-        own.cluster.device,
+        candidate.cluster.device,
         speed,
     )
     return layout.gradient_accumulation_steps * pass_s + ROUNDED_S
 
 
-@cache
+@cached_by_settings(*PASS, "sequence_length")
 def _most_saved_of_pass_s(
     fused: Workload,
     kinds: Numerics,
@@ -75,11 +75,11 @@ def _most_saved_of_pass_s(
         products_s=passed.products_s + change.seconds,
         kernels=passed.kernels - change.launches,
     )
-    before, after = (each.busy_s + launch_s(each, speed) for each in (passed, least))
+    before, after = (times.busy_s + launch_s(times, speed) for times in (passed, least))
     return max(0.0, before - after)
 
 
-@cache
+@cached_by_settings(*PASS, "sequence_length")
 def _least_change(
     fused: Workload, kinds: Numerics, samples: int, device: Device, speed: Rates
 ) -> _Change:
@@ -94,7 +94,7 @@ def _least_change(
 
 
 def _passes_s(product: Kernel, hidden_size: int, speed: Rates) -> float:
-    """Over the logits that the head's product makes."""
+    """Return seconds of passing over the logits that the head's product makes."""
     logits = product.flops // (2 * hidden_size)
-    casts = 2 * (product.width + FP32) if product.width < FP32 else 0
+    casts = 2 * (product.width + FP32_BYTES) if product.width < FP32_BYTES else 0
     return logits * (casts + IN_FP32) / speed.bandwidth_bytes_per_s

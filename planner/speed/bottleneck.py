@@ -1,4 +1,4 @@
-"""What a step waits for, and what would help: from the parts of its time."""
+"""What a step waits for, and what would help, from the parts of its time."""
 
 from typing import NamedTuple
 
@@ -7,9 +7,9 @@ from planner.workload.layout import Layout
 from planner.workload.workload import Workload
 
 NAMED_FROM = 0.2
-"""Share of a step from which a part is named; elementwise kernels from twice that, since every
-model has them."""
+"""Share of a step from which a part is named."""
 MEMORY_BOUND_FROM = 2 * NAMED_FROM
+"""Share of a step from which memory-bound kernels are named, larger since every model has them."""
 
 
 class Bottleneck(NamedTuple):
@@ -50,22 +50,28 @@ def _larger_batch(layout: Layout) -> str:
 def _against_communication(workload: Workload, layout: Layout) -> str:
     fewer = f"{_larger_batch(layout)} communicates less often"
     if layout.strategy == "zero3":
-        return f"{fewer}; where weights fit whole, ZeRO-2 or DDP gather none"
-    return f"{fewer}; adapters have fewer gradients" if workload.method == "full" else fewer
+        return f"{fewer}; where the weights fit unsharded, ZeRO-2 and DDP gather none"
+    return (
+        f"{fewer}; adapters have fewer gradients to reduce" if workload.method == "full" else fewer
+    )
 
 
 def _against_the_host(workload: Workload, layout: Layout) -> str:
     larger = f"{_larger_batch(layout)} or longer samples (packing) keep the device busy"
-    return f"{larger}; fewer layers recomputed launch less" if layout.checkpointing else larger
+    return (
+        f"{larger}; recomputing fewer layers launches fewer kernels"
+        if layout.checkpointing
+        else larger
+    )
 
 
 def _against_the_update(_workload: Workload, layout: Layout) -> str:
     rarer = "a larger global batch updates less often"
-    return f"{rarer}; ZeRO shares the update" if layout.strategy == "ddp" else rarer
+    return f"{rarer}; ZeRO shards the update" if layout.strategy == "ddp" else rarer
 
 
 def _against_offload(_workload: Workload, _layout: Layout) -> str:
-    return "a larger global batch moves states less often; more or larger GPUs need no offload"
+    return "a larger global batch moves states less often; more or larger GPUs need no offloading"
 
 
 def _against_dequantization(_workload: Workload, _layout: Layout) -> str:
@@ -76,8 +82,8 @@ def _against_memory(workload: Workload, layout: Layout) -> str:
     if workload.attention == "eager" and workload.only_attention is None:
         return "fused attention (sdpa) would not write the scores"
     if layout.checkpointing:
-        return "norms, activations and casts move data; fewer layers recomputed move less"
-    return "norms, activations and casts move data, which a card of more bandwidth does faster"
+        return "norms, activations and casts move data; recomputing fewer layers moves less"
+    return "norms, activations and casts move data, faster on a card with more bandwidth"
 
 
 _HELPS = {

@@ -1,8 +1,9 @@
-"""What kernels reach on a card: presets/speed.yaml on top of the card's datasheet."""
+"""Rates that kernels reach on a card: presets/speed.yaml applied to the card's datasheet."""
 
 from functools import cache
 from typing import NamedTuple
 
+from planner.base.bounded_cache import bounded_cache
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import PositiveFloat, Spec, read_spec
 from planner.hardware.cluster import Cluster, GpuSpec
@@ -14,7 +15,8 @@ FLASH_SINCE = 8.0
 
 
 class CardClass(Spec):
-    """Shares of the datasheet; see the head of presets/speed.yaml."""
+    """Shares of the datasheet's rates that cards of one class reach; see the head of
+    presets/speed.yaml."""
 
     name: str
     capability: str
@@ -28,13 +30,15 @@ class CardClass(Spec):
 
 
 class AttentionShare(Spec):
+    """Shares of the rate of matrix products that attention kernels reach."""
+
     flash: float
     memory_efficient: float
     source: str
 
 
 class HostShare(Spec):
-    """Seconds of the host for each kernel of a step."""
+    """Seconds that the host takes per kernel of a step."""
 
     expected: float
     rows: tuple[str, ...]
@@ -42,14 +46,16 @@ class HostShare(Spec):
     source: str
 
 
-class ToldApart(Spec):
-    """The least difference that a choice may rest on."""
+class SmallestDifference(Spec):
+    """Smallest share of a step's time that a choice may rest on."""
 
     share: PositiveFloat
     source: str
 
 
 class SpeedData(Spec):
+    """The content of presets/speed.yaml."""
+
     classes: tuple[CardClass, ...]
     attention: AttentionShare
     kernel_gap_s: float
@@ -57,11 +63,12 @@ class SpeedData(Spec):
     host_s_per_kernel: HostShare
     adam_on_host_s_per_parameter: float
     adam_on_host_source: str
-    told_apart: ToldApart
+    told_apart: SmallestDifference
 
 
 @cache
 def speed_data() -> SpeedData:
+    """Return the measured shares that all speeds come from."""
     return read_spec(SpeedData, ROOT / "speed.yaml")
 
 
@@ -79,23 +86,24 @@ def card_class(card: GpuSpec) -> CardClass:
 
 
 class Rates(NamedTuple):
-    """What one device and its links reach, per second; the datasheet's rate beside it."""
+    """What one device and its links reach, in units per second."""
 
     flops_per_s: float
-    """Dense 16-bit rate of the datasheet: what utilisation is a share of."""
+    """Dense 16-bit rate of the datasheet, which utilisation is a share of."""
     products_16_per_s: float
     products_32_per_s: float
     bandwidth_bytes_per_s: float
     attention_share: float
-    """Of the rate of products: fused attention without a mask in 16 bit."""
+    """Share of the products' rate that fused attention without a mask reaches in 16 bit."""
     other_attention_share: float
+    """Share of the products' rate that all other attention reaches."""
     kernel_gap_s: float
     host_s_per_kernel: float
     adam_on_host_s_per_parameter: float
     links: Links
 
     def seconds(self, kernel: Kernel) -> float:
-        """The slower of its operations and its bytes."""
+        """Return seconds of a kernel: the longer of its operations and its bytes."""
         moved = kernel.num_bytes / self.bandwidth_bytes_per_s
         if not kernel.flops:
             return moved
@@ -108,14 +116,14 @@ class Rates(NamedTuple):
 
 
 def rates(cluster: Cluster) -> Rates | None:
-    """The cards' rates, or nothing where they are not known."""
+    """Return the rates of the cluster's cards and links; None if the card's rates are unknown."""
     card = cluster.accelerator.speed
     if card is None or card.dense_bf16_flops_per_s is None:
         return None
     return _rates(cluster)
 
 
-@cache
+@bounded_cache
 def _rates(cluster: Cluster) -> Rates:
     card, data = cluster.accelerator.speed, speed_data()
     assert card is not None
@@ -158,4 +166,5 @@ NOMINAL = Rates(
         busy_share=0.02,
     ),
 )
-"""Round figures of a mid-range card on PCIe 4.0, for ranking only: never shown."""
+"""Round figures of a mid-range card on PCIe 4.0, for ranking where rates are unknown; never
+shown."""

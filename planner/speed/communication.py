@@ -32,21 +32,24 @@ from planner.models.model_spec import ModelSpec
 from planner.plan.vocabulary import Strategy
 from planner.speed.pass_time import PassTime
 from planner.workload.dtypes import Numerics
+from planner.workload.settings_cache import cached_by_settings
 from planner.workload.workload import Workload
 from planner.workload.zero_buckets import zero_sizes
 
 DDP_BUCKET_BYTES = 25 * MIB
-"""read: torch/nn/parallel/distributed.py, bucket_cap_mb."""
+"""Bytes of a bucket; read: torch/nn/parallel/distributed.py at 2.13, bucket_cap_mb."""
 COPY, GATHER, REDUCE = 2, 2, 3
-"""Times that a tensor's bytes pass the memory; see above."""
+"""Times that a tensor's bytes pass the memory in a copy, a gather and a reduction; see above."""
 
 
 class Sent(NamedTuple):
-    """Seconds in an optimizer step."""
+    """Seconds of communication in an optimizer step."""
 
     exposed_s: float
-    """Beside no compute, or taken from it."""
+    """Seconds beside no compute, and seconds that communication takes from the compute
+    beside it."""
     hidden_s: float
+    """Seconds beside compute."""
 
 
 NOTHING = Sent(0.0, 0.0)
@@ -57,12 +60,13 @@ class Gather(NamedTuple):
 
     seconds: float
     before: float
-    """Share of the pass's work that is done since the gather before it was asked for."""
+    """Share of the pass's work that is done since the previous gather was asked for."""
     times: int
 
 
 class Communication:
-    """One workload's under one strategy: what of it does not depend on the batch, made once."""
+    """One workload's communication under one strategy; what does not depend on the batch is
+    computed once."""
 
     def __init__(
         self,
@@ -94,7 +98,7 @@ class Communication:
             self._plan_gathers(workload, kinds.compute, zero.param_persistence_threshold)
 
     def of_step(self, passed: PassTime, micro_batches: int) -> Sent:
-        """The table at the top of this module."""
+        """Return seconds of one optimizer step by the table at the top of this module."""
         if self._strategy == "ddp":
             late = self._late(passed.backward_s, 1)
             passes = (GATHER + REDUCE) * self._gradients
@@ -107,7 +111,7 @@ class Communication:
         return self._sent(late, times * self._reduced_s + self._updated_s, passes)
 
     def _late(self, work_s: float, times: int) -> float:
-        """What of the reductions stays exposed that run beside work, the last bucket apart."""
+        """Return exposed seconds of reductions that run beside work, the last bucket included."""
         behind = max(self._reduced_s - self._bucket_s - work_s, 0.0)
         return times * (behind + self._bucket_s)
 
@@ -117,7 +121,8 @@ class Communication:
         return Sent(late_s + taken_s, hidden_s)
 
     def _zero3(self, passed: PassTime, micro_batches: int) -> Sent:
-        """Forward and backward gather every parameter that is not small enough to persist."""
+        """Return seconds of ZeRO-3: both passes gather every parameter that is too large to
+        persist."""
         forward_s = _waits(self._forward, passed.forward_s)
         backward_s = _waits(self._backward, passed.backward_s)
         gathers_s = sum(gather.times * gather.seconds for gather in self._forward)
@@ -135,7 +140,7 @@ class Communication:
         self._backward = self._gathers([(sizes[::-1], n) for sizes, n in runs[::-1]], width, whole)
 
     def _gathers(self, runs: list[tuple[list[int], int]], width: int, whole: int) -> list[Gather]:
-        """Each waits for the one before it, which hides as much as its own work takes."""
+        """Return the gathers in order; each hides behind the work on the parameter before it."""
         found, last = list[Gather](), 0
         for sizes, times in runs:
             for position, size in enumerate(sizes):
@@ -148,14 +153,26 @@ class Communication:
         return found
 
 
+@cached_by_settings("method", "adapter")
+def communication(
+    workload: Workload,
+    kinds: Numerics,
+    strategy: Strategy,
+    ranks: Ranks,
+    bandwidth_bytes_per_s: float,
+) -> Communication:
+    """Return the communication of one workload under one strategy."""
+    return Communication(workload, kinds, strategy, ranks, bandwidth_bytes_per_s)
+
+
 def _waits(gathers: list[Gather], work_s: float) -> float:
-    """Seconds of gathers that no work hides; before the first there is none."""
+    """Return seconds of gathers that no work hides; before the first one there is no work."""
     return sum(each.times * max(each.seconds - each.before * work_s, 0.0) for each in gathers)
 
 
 def _runs(workload: Workload, threshold: int) -> Iterator[tuple[list[int], int]]:
-    """Elements of the parameters that are gathered, and of how many layers: the table, each kind
-    of layer, the head."""
+    """Yield the sizes in elements of gathered parameters and the number of layers that have them:
+    the embedding, each kind of layer, the head."""
     model = workload.model
     yield [model.embedding_params], 1
     for kind, number in model.kinds.items():
@@ -167,7 +184,7 @@ def _runs(workload: Workload, threshold: int) -> Iterator[tuple[list[int], int]]
 
 
 def gathered_sizes(model: ModelSpec, kind: LayerKind) -> list[int]:
-    """Elements of a layer's matrices, and of its experts' tensors."""
+    """Return the elements of each matrix of a layer, and of each tensor of its experts."""
     sizes = [linear.weight_params for linear in model.linears(kind)]
     if kind.routed and model.experts is not None:
         sizes += model.experts.expert_tensors(model.hidden_size).values()

@@ -4,9 +4,9 @@
 
 Of routed experts only those count that a token is sent to.
 
-Source: Kaplan et al., arXiv:2001.08361, section 2.1 (2 N T forward, twice that backward),
-split here by what is really differentiated: the gradient of an input costs as much as the
-forward pass, the gradient of a weight as much again, and a frozen weight has none.
+Source: Kaplan et al., arXiv:2001.08361, section 2.1 (2 N T forward, twice that backward), split
+here by what is differentiated: the gradient of an input costs as much as the forward pass, the
+gradient of a weight as much again, and a frozen weight has none.
 """
 
 from typing import NamedTuple
@@ -16,30 +16,32 @@ from planner.models.model_spec import ModelSpec
 from planner.workload.workload import Batch, Workload
 
 CAUSAL = 0.5
-"""Half of the scores are masked, and the fused kernels skip them."""
+"""Share of the scores that a causal mask leaves; fused kernels skip the others."""
 ATTENTION_BACKWARD = 2.5
-"""Backward over forward of fused attention: five products of scores against two
-(Dao, arXiv:2307.08691, section 3.1.2)."""
+"""Operations of backward over those of forward in fused attention: five products of scores against
+two (Dao, arXiv:2307.08691, section 3.1.2)."""
 
 
 class Flops(NamedTuple):
+    """Operations of one micro-batch."""
+
     forward: int
     backward: int
     recompute: int
 
     @property
     def model(self) -> int:
-        """What the mathematics asks for: the numerator of MFU."""
+        """Operations that the mathematics asks for: the numerator of MFU."""
         return self.forward + self.backward
 
     @property
     def hardware(self) -> int:
-        """What the device executes: the numerator of HFU."""
+        """Operations that the device executes: the numerator of HFU."""
         return self.model + self.recompute
 
 
 def recomputed_share(num_layers: int, checkpointing: int) -> float:
-    """Of the layers, which all count alike.
+    """Return the share of layers that are recomputed.
 
     >>> recomputed_share(28, 0), recomputed_share(28, 1), recomputed_share(28, 4)
     (0.0, 1.0, 0.25)
@@ -48,8 +50,8 @@ def recomputed_share(num_layers: int, checkpointing: int) -> float:
 
 
 def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: int) -> Flops:
-    """Forward, backward and recomputation of one micro-batch at full length; every
-    ``checkpointing``-th layer is recomputed, none where it is 0."""
+    """Return the operations of one micro-batch of full samples; every ``checkpointing``-th layer is
+    recomputed, no layer where it is 0."""
     model, tokens = workload.model, batch.tokens
     matrices = 2 * tokens * active_weights(model)
     scores = 2 * tokens * batch.sequence_length * model.scored_size
@@ -71,7 +73,7 @@ def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: int) -
 
 
 def active_weights(model: ModelSpec) -> int:
-    """Weights of all layers' matrices that one token is multiplied with."""
+    """Return the weights of all layers' matrices that one token is multiplied with."""
     if model.experts is None:
         return model.matrix_params
     return model.matrix_params + routed_layers(model) * model.experts.active_weights(
@@ -79,15 +81,6 @@ def active_weights(model: ModelSpec) -> int:
     )
 
 
-def active_params(model: ModelSpec) -> int:
-    """Parameters that one token meets: of the routed experts only those it is sent to."""
-    if model.experts is None:
-        return model.num_params
-    idle = model.experts.num_experts - model.experts.experts_per_token
-    stored = sum(model.experts.expert_tensors(model.hidden_size).values())
-    idle_params = stored // model.experts.num_experts * idle
-    return model.num_params - routed_layers(model) * idle_params
-
-
 def routed_layers(model: ModelSpec) -> int:
+    """Return the number of layers with routed experts."""
     return sum(count for kind, count in model.kinds.items() if kind.routed)

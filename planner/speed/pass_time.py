@@ -1,17 +1,14 @@
-"""The kernels of one micro-batch through a whole model, whatever its size and recomputation.
+"""The kernels of one micro-batch through a whole model, for every batch size and recomputation.
 
-A counting tape runs one layer of each kind, once kept and once recomputed, with a few samples
-and with one more; kernels of the other layers are the same, and with more samples operations and
-bytes grow in a straight line. The first layer counts as the others of its kind.
+A counting tape runs one layer of each kind, once kept and once recomputed, with a few samples and
+with one more. The other layers have the same kernels, and operations and bytes grow linearly with
+the samples. The first layer counts as the others of its kind.
 """
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Literal, NamedTuple
-
-from msgspec import structs
 
 from planner.forward.decoder import Decoder
 from planner.forward.model_pass import ModelPass, PassedLayer
@@ -19,17 +16,16 @@ from planner.hardware.cluster import Device
 from planner.models.layer_kinds import LayerKind
 from planner.models.model_spec import ModelSpec
 from planner.models.traced_model import TracedSpec
-from planner.recipes.load_recipe import load_recipe
 from planner.speed.card_rates import Rates
 from planner.speed.flops import micro_batch_flops, recomputed_share
-from planner.tape.counting_tape import CountingTape, Kernel, Phase
+from planner.tape.counting_tape import CountingTape, Kernel, KernelPhase
 from planner.workload.dtypes import Numerics
-from planner.workload.settings import settings_of
+from planner.workload.settings_cache import PASS, cached_by_settings
 from planner.workload.workload import Batch, Workload
 
-Place = tuple[LayerKind, bool] | None
-"""A layer's kind and whether it is recomputed; nothing for what is outside of layers."""
-Part = Literal["products", "elementwise", "dequantize"]
+KernelPlace = tuple[LayerKind, bool] | None
+"""Kind of the layer that launches a kernel and whether it is recomputed; None outside of layers."""
+TimePart = Literal["products", "elementwise", "dequantize"]
 
 
 class Growing(NamedTuple):
@@ -38,41 +34,46 @@ class Growing(NamedTuple):
     kernel: Kernel
     samples: int
     more_flops: int
+    """Operations that each further sample adds."""
     more_bytes: int
+    """Bytes that each further sample adds."""
 
     def with_samples(self, count: int) -> Kernel:
+        """Return the kernel as it is with ``count`` samples."""
         more = count - self.samples
         phase, kind, width, flops, num_bytes = self.kernel
         more_flops, more_bytes = more * self.more_flops, more * self.more_bytes
         return Kernel(phase, kind, width, flops + more_flops, num_bytes + more_bytes)
 
 
-Counted = Mapping[Place, Mapping[Growing, int]]
-"""Kernels that are alike, and how many of them there are, by where they run."""
+Counted = Mapping[KernelPlace, Mapping[Growing, int]]
+"""Number of kernels that are alike, by where they run."""
 
 
 class PassTime(NamedTuple):
-    """Seconds of one micro-batch on the device, its operations and its launches."""
+    """Seconds, operations and launches of one micro-batch on the device."""
 
     products_s: float
     elementwise_s: float
     dequantize_s: float
     forward_s: float
     backward_s: float
-    """Recomputation with it."""
+    """Seconds of backward, recomputation included."""
     model_flops: int
-    """What the mathematics asks for: the numerator of MFU."""
+    """Operations that the mathematics asks for: the numerator of MFU."""
     hardware_flops: int
-    """What the device executes: the numerator of HFU."""
+    """Operations that the device executes: the numerator of HFU."""
     kernels: int
+    """Number of kernel launches."""
 
     @property
     def busy_s(self) -> float:
+        """Seconds in which kernels run."""
         return self.products_s + self.elementwise_s + self.dequantize_s
 
 
 class _Spans:
-    """Which place each kernel of a run belongs to."""
+    """The layers of a run by the positions in its log."""
 
     def __init__(self, run: ModelPass, layers: list[PassedLayer]) -> None:
         tape = run.tape
@@ -81,8 +82,9 @@ class _Spans:
         self._turn = run.casts_gone[0]
         self._layers = layers
 
-    def place(self, log_place: int) -> Place:
-        """Layer n begins at border n; backward leaves the last layer first."""
+    def place(self, log_place: int) -> KernelPlace:
+        """Return which layer made the event at this position: layer n begins at border n in
+        forward, and backward leaves the last layer first."""
         if log_place < self._turn:
             number = bisect_right(self._forward, log_place) - 1
         else:
@@ -96,7 +98,7 @@ class _Spans:
 def _run(
     workload: Workload, kinds: Numerics, batch: Batch, decoder: type[Decoder] = Decoder
 ) -> ModelPass:
-    """A layer of each kind, kept, and one recomputed."""
+    """Run one layer of each kind whose activations are kept, and one that is recomputed."""
     return ModelPass(
         workload,
         batch,
@@ -111,7 +113,7 @@ def _run(
 def counted_once(
     workload: Workload, kinds: Numerics, batch: Batch, decoder: type[Decoder] = Decoder
 ) -> Counted:
-    """The kernels of this batch, whatever trainer it is of; they stand for no other batch."""
+    """Return the kernels of this batch alone, for any trainer's numerics."""
     run = _run(workload, kinds, batch, decoder)
     return _counted_from(workload, batch.micro_batch_size, run, run)
 
@@ -126,7 +128,7 @@ def _tape(run: ModelPass) -> CountingTape:
 
 
 def _counted_from(workload: Workload, samples: int, run: ModelPass, more: ModelPass) -> Counted:
-    spans, found = _Spans(run, _layers(workload)), dict[Place, Counter[Growing]]()
+    spans, found = _Spans(run, _layers(workload)), dict[KernelPlace, Counter[Growing]]()
     tape = _tape(run)
     for kernel, place, larger in zip(tape.kernels, tape.places, _tape(more).kernels, strict=True):
         grows = larger.flops - kernel.flops, larger.num_bytes - kernel.num_bytes
@@ -137,8 +139,8 @@ def _counted_from(workload: Workload, samples: int, run: ModelPass, more: ModelP
 def of_model(
     counted: Counted, model: ModelSpec, checkpointing: int
 ) -> Iterator[tuple[Growing, float]]:
-    """Every kernel of a pass, and how often it is launched; every ``checkpointing``-th layer is
-    recomputed, none where it is 0."""
+    """Yield every kernel of a pass and how often it is launched; every ``checkpointing``-th layer
+    is recomputed, no layer where it is 0."""
     share = recomputed_share(model.num_layers, checkpointing)
     for place, kernels in counted.items():
         times = 1.0
@@ -150,14 +152,15 @@ def of_model(
                 yield growing, number * times
 
 
-PART: dict[str, Part] = {"elementwise": "elementwise", "dequantize": "dequantize"}
+PART: dict[str, TimePart] = {"elementwise": "elementwise", "dequantize": "dequantize"}
+"""Part of a pass's time by the kind of kernel; all other kinds are products."""
 
 
 def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) -> PassTime:
-    """Each kernel takes as long as it takes alone; the device runs one after the other."""
-    seconds: dict[Part, float] = defaultdict(float)
-    phases: dict[Phase, float] = defaultdict(float)
-    flops: dict[Phase, float] = defaultdict(float)
+    """Return the time of kernels that the device runs one after the other."""
+    seconds: dict[TimePart, float] = defaultdict(float)
+    phases: dict[KernelPhase, float] = defaultdict(float)
+    flops: dict[KernelPhase, float] = defaultdict(float)
     launches = 0.0
     for growing, times in kernels:
         kernel = growing.with_samples(samples)
@@ -179,34 +182,26 @@ def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) 
     )
 
 
-@cache
-def _alike(workload: Workload) -> Workload:
-    """The same passes for every optimizer, schedule, data set and global batch."""
-    settings, usual = workload.settings, settings_of(load_recipe(workload.method))
-    passes = {
-        "adapter": settings.adapter,
-        "quantization": settings.quantization,
-        "sequence_length": settings.sequence_length,
-        "attention": workload.attention,
-        "loss": workload.loss,
-    }
-    return structs.replace(workload, settings=structs.replace(usual, **passes))
-
-
 class _Counts(NamedTuple):
-    """Of one sample alone, and of any number from some on."""
+    """Kernels of a pass."""
 
     one: Counted
+    """Kernels of a single sample."""
     more: Counted
+    """Kernels of any larger number of samples."""
 
 
 MOST_TRIED = 5
+"""Number of samples up to which the linear stretch is looked for."""
 
 
-@cache
+@cached_by_settings(*PASS, "sequence_length")
 def _counts(workload: Workload, kinds: Numerics, device: Device) -> _Counts:
-    """Of full samples, which need no mask. A single one may have operands that need no copy, and
-    few a loss of one tile: so the least number counts from which one more launches as much."""
+    """Return kernels of full samples, which need no mask.
+
+    A single sample may have operands that need no copy, and few samples a loss of one tile: the
+    linear stretch begins where one more sample launches as many kernels.
+    """
     length = workload.settings.sequence_length
     batch = Batch(micro_batch_size=1, sequence_length=length, device=device)
     first = before = _run(workload, kinds, batch)
@@ -223,9 +218,9 @@ def _counts(workload: Workload, kinds: Numerics, device: Device) -> _Counts:
 def outside_layers(
     workload: Workload, kinds: Numerics, samples: int, device: Device
 ) -> Iterator[tuple[Kernel, int]]:
-    """Kernels of a micro-batch that no layer launches, and how often each is: the embedding's,
-    the head's, the loss's."""
-    counts = _counts(_alike(workload), kinds._replace(master=0), device)
+    """Yield kernels of a micro-batch that no layer launches, and how often each one is launched:
+    those of the embedding, the head and the loss."""
+    counts = _counts(workload, kinds, device)
     counted = counts.one if samples == 1 else counts.more
     for growing, number in counted[None].items():
         yield growing.with_samples(samples), number
@@ -240,29 +235,29 @@ def pass_time(
     device: Device,
     speed: Rates,
 ) -> PassTime:
-    """One micro-batch of so many full samples."""
+    """Return the time of one micro-batch of so many full samples."""
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, samples, checkpointing, speed)
-    alike = _alike(workload), kinds._replace(master=0), device, speed
+    run = workload, kinds, device, speed
     share = recomputed_share(workload.model.num_layers, checkpointing)
     if samples <= SETTLED_FROM:
-        return _mixed(*_ends(*alike, samples), share)
+        return _mixed(*_ends(*run, samples), share)
     few, one_more = (
-        _mixed(*_ends(*alike, number), share) for number in (SETTLED_FROM, SETTLED_FROM + 1)
+        _mixed(*_ends(*run, number), share) for number in (SETTLED_FROM, SETTLED_FROM + 1)
     )
     return _mixed(few, one_more, samples - SETTLED_FROM)
 
 
 SETTLED_FROM = 8
-"""Samples from which each kernel is bound by the same, operations or bytes, whatever comes on
-top: products are by some hundreds of rows."""
+"""Samples from which a kernel stays bound by operations, or by bytes, however many are added:
+matrix products do so from some hundreds of rows on."""
 
 
-@cache
+@cached_by_settings(*PASS, "sequence_length")
 def _ends(
     workload: Workload, kinds: Numerics, device: Device, speed: Rates, samples: int
 ) -> tuple[PassTime, PassTime]:
-    """No layer recomputed, and all of them."""
+    """Return the time with no layer recomputed, and with all of them."""
     counts = _counts(workload, kinds, device)
     counted = counts.one if samples == 1 else counts.more
     kept, again = (of_model(counted, workload.model, every) for every in (0, 1))
@@ -270,7 +265,7 @@ def _ends(
 
 
 def _mixed(a: PassTime, b: PassTime, share: float) -> PassTime:
-    """On the line from one to the other, or beyond it."""
+    """Return the point at ``share`` of the line from one time to the other, or beyond it."""
     if share == 0:
         return a
 
@@ -290,7 +285,7 @@ def _mixed(a: PassTime, b: PassTime, share: float) -> PassTime:
 
 
 def _traced(workload: Workload, samples: int, checkpointing: int, speed: Rates) -> PassTime:
-    """A model without a forward pass here: its matrices alone, by their closed form."""
+    """Return the time of a traced model's matrix products alone, by their closed form."""
     batch = Batch(micro_batch_size=samples, sequence_length=workload.settings.sequence_length)
     flops = micro_batch_flops(workload, batch, checkpointing=checkpointing)
     again = flops.backward + flops.recompute

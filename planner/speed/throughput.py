@@ -1,4 +1,4 @@
-"""How fast a candidate is predicted to train, how surely, and what that takes."""
+"""How fast a candidate trains, how certain that is, and what a run costs."""
 
 from typing import NamedTuple
 
@@ -15,23 +15,26 @@ SECONDS_PER_HOUR = 3600
 
 
 class Throughput(NamedTuple):
-    """One candidate's; seconds are of an optimizer step of full samples."""
+    """One candidate's speed; seconds are those of an optimizer step of full samples."""
 
     step: StepTime
     ratio: RunRatio
+    """Measured over predicted step times of published runs."""
     bottleneck: Bottleneck
     tokens_per_step: int
     ranks: int
     peak_flops_per_s: float
     watts_per_gpu: int | None
-    """The power limit that was read, else the card's; nothing where neither is known."""
+    """Power limit that was read, else the card's; None if neither is known."""
 
     @property
     def low_s(self) -> float:
+        """Seconds of a step at the low end of the range."""
         return self.step.total_s * min(self.ratio.low, 1.0)
 
     @property
     def high_s(self) -> float:
+        """Seconds of a step at the high end of the range."""
         return self.step.total_s * max(self.ratio.high, 1.0)
 
     @property
@@ -44,16 +47,17 @@ class Throughput(NamedTuple):
 
     @property
     def mfu(self) -> float:
-        """Of the dense 16-bit rate, what the mathematics asks for (arXiv:2204.02311, B)."""
+        """Share of the dense 16-bit rate that the mathematics uses (arXiv:2204.02311,
+        appendix B)."""
         return self.step.model_flops / self.step.total_s / self.peak_flops_per_s
 
     @property
     def hfu(self) -> float:
-        """The same with what is recomputed."""
+        """Share of the dense 16-bit rate that the device executes, recomputation included."""
         return self.step.hardware_flops / self.step.total_s / self.peak_flops_per_s
 
     def cost(self, tokens: int, price_per_gpu_hour: float | None) -> "RunCost":
-        """Of training on so many tokens, padding counted."""
+        """Return what training on so many tokens costs, padding included."""
         return run_cost(
             tokens / self.tokens_per_second,
             ranks=self.ranks,
@@ -63,17 +67,20 @@ class Throughput(NamedTuple):
 
 
 class RunCost(NamedTuple):
+    """Time, energy and price of a run."""
+
     seconds: float
     kilowatt_hours: float | None
-    """At the cards' power limit: an upper bound for them, and without their host."""
+    """Energy at the cards' power limit: an upper bound for them, without their host."""
     price: float | None
-    """In the currency of the price."""
+    """Price in the currency of the hourly price."""
 
 
 def run_cost(
     seconds: float, *, ranks: int, watts_per_gpu: int | None, price_per_gpu_hour: float | None
 ) -> RunCost:
-    """
+    """Return what so many seconds cost on ``ranks`` GPUs.
+
     >>> run_cost(7200, ranks=8, watts_per_gpu=700, price_per_gpu_hour=2.5)
     RunCost(seconds=7200, kilowatt_hours=11.2, price=40.0)
     """
@@ -86,7 +93,7 @@ def run_cost(
 
 
 def throughput(workload: Workload, layout: Layout, cluster: Cluster) -> Throughput | None:
-    """Nothing where the card's rates are not known."""
+    """Return the candidate's speed; None if the card's rates are unknown."""
     speed = rates(cluster)
     if speed is None:
         return None

@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from planner.base.units import round_up
+from planner.base.units import FP32_BYTES, round_up
 from planner.hardware.cluster import Device
-from planner.tape.operators import FP32, add, cast, contiguous, matmul, repeat_heads, unary
-from planner.tape.tape import Product, Tape
+from planner.tape.operators import add, cast, contiguous, matmul, repeat_heads, unary
+from planner.tape.tape import ProductKind, Tape
 from planner.tape.tensors import Tensor
 
 FLASH_ROWS = 128
@@ -63,10 +63,10 @@ def fused_attention(
     moved = sum(elements * width for elements, width in sizes) + query.width * (
         shape.output_elements
     )
-    kind: Product = "attention" if bias is None else "masked attention"
+    kind: ProductKind = "attention" if bias is None else "masked attention"
     tape.multiplies(flops, moved, query.width, kind=kind)
     output = tape.new(shape.output_elements, query.width, "attention output")
-    statistics = tape.new(shape.query_rows, FP32, "log-sum-exp of the scores")
+    statistics = tape.new(shape.query_rows, FP32_BYTES, "log-sum-exp of the scores")
     saved = (query, key, value, output, statistics, *((bias,) if bias is not None else ()))
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
@@ -91,13 +91,13 @@ def _attention_workspace(tape: Tape, shape: HeadShape, width: int) -> list[Tenso
     which flash attention refuses, needs no accumulator.
     """
     rows = shape.batch * shape.heads * round_up(shape.length, FLASH_ROWS)
-    if width == FP32:
-        return [tape.new(rows, FP32, "row sums")]
+    if width == FP32_BYTES:
+        return [tape.new(rows, FP32_BYTES, "row sums")]
     made = [
         tape.new(
-            rows * round_up(shape.head_dim, FLASH_HEAD), FP32, "gradient of the query in fp32"
+            rows * round_up(shape.head_dim, FLASH_HEAD), FP32_BYTES, "gradient of the query in fp32"
         ),
-        tape.new(rows, FP32, "row sums"),
+        tape.new(rows, FP32_BYTES, "row sums"),
     ]
     if shape.heads != shape.key_value_heads:
         expanded = shape.query_rows * shape.head_dim
@@ -205,14 +205,14 @@ def softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
     first. aten/src/ATen/native/SoftMax.cpp, softmax: on CUDA it reads fp16 and returns it as the
     gradient; bf16, and fp16 elsewhere, is cast before.
     """
-    direct = device == "cuda" and tape.fp16 and scores.width < FP32
+    direct = device == "cuda" and tape.fp16 and scores.width < FP32_BYTES
     if not direct:
-        scores = cast(tape, scores, FP32, "scores in fp32")
+        scores = cast(tape, scores, FP32_BYTES, "scores in fp32")
     elements, width = scores.elements, scores.width
-    output = tape.new(elements, FP32, "softmax in fp32")
+    output = tape.new(elements, FP32_BYTES, "softmax in fp32")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        _inside = tape.new(elements, FP32, "gradient x output") if device == "cuda" else None
+        _inside = tape.new(elements, FP32_BYTES, "gradient x output") if device == "cuda" else None
         return [tape.new(elements, width, "gradient of the scores")]
 
     return tape.record(output, (scores,), (output,), backward)

@@ -11,18 +11,18 @@ long as the slower of its operations and its bytes.
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from planner.tape.tape import GradientSink, Product, Tape
+from planner.tape.tape import GradientSink, ProductKind, Tape
 from planner.tape.tensors import Backward, Node, Owner, Region, Storage, Tensor
 
-Phase = Literal["forward", "backward", "recompute"]
-Kind = Product | Literal["elementwise", "dequantize"]
+KernelPhase = Literal["forward", "backward", "recompute"]
+KernelKind = ProductKind | Literal["elementwise", "dequantize"]
 
 
 class Kernel(NamedTuple):
     """One launch."""
 
-    phase: Phase
-    kind: Kind
+    phase: KernelPhase
+    kind: KernelKind
     width: int
     """Bytes per element of a product's operands."""
     flops: int
@@ -33,7 +33,7 @@ class Kernel(NamedTuple):
 class _Told(NamedTuple):
     """What an operator has said of the kernel that it is about to launch."""
 
-    kind: Kind
+    kind: KernelKind
     flops: int
     num_bytes: int
     width: int
@@ -43,7 +43,7 @@ class _Told(NamedTuple):
 class CountingTape(Tape):
     """A tape that also lists its kernels, each with its place in the log."""
 
-    _again: Mapping[Phase, Phase] = {"forward": "forward", "backward": "recompute"}
+    _again: Mapping[KernelPhase, KernelPhase] = {"forward": "forward", "backward": "recompute"}
     """In which phase a checkpointed part runs that is run in another."""
 
     def __init__(
@@ -62,7 +62,7 @@ class CountingTape(Tape):
         )
         self.kernels: list[Kernel] = []
         self.places: list[int] = []
-        self._phase: Phase = "forward"
+        self._phase: KernelPhase = "forward"
         self._told: _Told | None = None
         self._unread: list[int] = []
         """Kernels of which it is not known yet what they read."""
@@ -73,7 +73,7 @@ class CountingTape(Tape):
         num_bytes: int,
         width: int,
         *,
-        kind: Product = "product",
+        kind: ProductKind = "product",
         again: bool = False,
     ) -> None:
         self._told = _Told(kind, flops, num_bytes, width, again)

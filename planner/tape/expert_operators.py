@@ -39,7 +39,7 @@ def masked(tape: Tape, x: Tensor, name: str) -> Tensor:
     return tape.record(tape.new(elements, width, name), (x,), (mask,), backward)
 
 
-def gathered(tape: Tape, x: Tensor, indices: Tensor, elements: int, name: str) -> Tensor:
+def gathered_rows(tape: Tape, x: Tensor, indices: Tensor, elements: int, name: str) -> Tensor:
     """``x[indices]``, rows or single values; its gradient is added into zeros."""
     whole, width = x.elements, x.width
     tape.packs((indices,))

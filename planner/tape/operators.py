@@ -4,15 +4,14 @@ read: tools/autograd/derivatives.yaml and torch/csrc/autograd/FunctionsManual.cp
 what is saved and made; where a CUDA kernel allocates inside, its own file is named.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
+from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
 from planner.tape.tape import Tape
 from planner.tape.tensors import Tensor
 from planner.workload.quantization import BLOCK_SIZE as NF4_BLOCK
 
-FP32 = 4
 INT64 = 8
 CUDA_DROPOUT_MASK = 1
 """read: aten/src/ATen/native/cuda/Dropout.cu, native_dropout's mask is bool; on the CPU it is
@@ -101,8 +100,8 @@ def dequantized(tape: Tape, weights: int, width: int) -> tuple[Tensor, Tensor]:
 
     read: bitsandbytes/functional.py at 0.50.2, dequantize_4bit.
     """
-    scales = tape.new(weights // NF4_BLOCK, FP32, "scales in fp32", "workspace")
-    tape.dequantizes(weights // 2 + FP32 * (weights // NF4_BLOCK) + width * weights)
+    scales = tape.new(weights // NF4_BLOCK, FP32_BYTES, "scales in fp32", "workspace")
+    tape.dequantizes(weights // 2 + FP32_BYTES * (weights // NF4_BLOCK) + width * weights)
     return scales, tape.new(weights, width, "dequantized weight", "workspace")
 
 
@@ -226,23 +225,6 @@ def slice_of(tape: Tape, x: Tensor, elements: int) -> Tensor:
 
     view = Tensor(elements, width, x.storage, None)
     return tape.record(view, (x,), (), backward)
-
-
-def split(tape: Tape, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """``x.split(sizes)``: views, whose gradients wait for each other and are concatenated."""
-    whole, width = x.elements, x.width
-    arrived: list[Tensor] = []
-
-    def backward(gradient: Tensor) -> list[Tensor | None]:
-        arrived.append(gradient)
-        if len(arrived) < len(sizes):
-            return [None]
-        joined = tape.new(whole, width, "gradients of the parts, joined")
-        arrived.clear()
-        return [joined]
-
-    views = [Tensor(size, width, x.storage, None) for size in sizes]
-    return [tape.record(view, (x,), (), backward) for view in views]
 
 
 def concatenate(tape: Tape, parts: tuple[Tensor, ...], name: str) -> Tensor:

@@ -16,25 +16,25 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from heapq import heappop, heappush
-from sys import getrefcount
 from typing import Literal
 
 from planner.tape.tensors import (
     Arrived,
     Backward,
-    Event,
     Node,
     Owner,
     Parameter,
     Queue,
     Region,
     Storage,
+    StorageEvent,
     Tensor,
     begin,
+    held_elsewhere,
     storages,
 )
 
-Product = Literal["product", "attention", "masked attention"]
+ProductKind = Literal["product", "attention", "masked attention"]
 """``attention``: all of it in one kernel, which skips what a causal mask hides. ``masked
 attention``: the same with a mask of its own, which skips nothing."""
 
@@ -48,7 +48,7 @@ class UncountedWork:
         num_bytes: int,
         width: int,
         *,
-        kind: Product = "product",
+        kind: ProductKind = "product",
         again: bool = False,
     ) -> None:
         """The next kernel multiplies: operations, bytes read and written, bytes that an element
@@ -83,7 +83,7 @@ class Tape(UncountedWork):
         fp16: bool = False,
         without_graph: bool = False,
     ) -> None:
-        self.log: list[Event] = []
+        self.log: list[StorageEvent] = []
         self.kept_gradients: list[Storage] = []
         self.borders: list[tuple[int, int]] = []
         """Where each layer begins: the last node before it, and its place in the log."""
@@ -293,12 +293,9 @@ class Tape(UncountedWork):
 
     def _join(self, arrived: Arrived, key: int) -> None:
         """Gradients of one tensor from two consumers: in place if nobody else holds the first."""
-        old = arrived[key]
-        held_by_the_tensor_and_this_call = 2
-        assert old.storage is not None
-        shared = getrefcount(old.storage) > held_by_the_tensor_and_this_call
-        if shared:
-            arrived[key] = self.new(old.elements, old.width, "sum of gradients")
+        first = arrived[key]
+        if held_elsewhere(first):
+            arrived[key] = self.new(first.elements, first.width, "sum of gradients")
 
     def _accumulate(self, leaf: Parameter, arrived: Arrived) -> None:
         """Keep a leaf's gradient when all of its uses have sent theirs."""
@@ -307,26 +304,27 @@ class Tape(UncountedWork):
             return
         gradient = arrived.pop(id(leaf))
         leaf.storage = None  # a leaf is its own node, so that references alone never end it
+        if self._sink == "keep":
+            self._keep(gradient, leaf.gradient_owner)
+        elif self._sink == "reduce":
+            self._reduce(gradient, leaf.gradient_owner)
+
+    def _keep(self, gradient: Tensor, owner: Owner) -> None:
+        """The gradient as it came, or a copy where something else holds its storage."""
+        if held_elsewhere(gradient):
+            gradient = self.new(gradient.elements, gradient.width, "gradient", owner)
         storage = gradient.storage
         assert storage is not None
-        if self._sink == "reduce":
-            self._reduce(gradient.elements, storage, leaf.gradient_owner)
-        if self._sink != "keep":
-            return
-        held_by_the_tensor_and_this_function = 3
-        if getrefcount(storage) > held_by_the_tensor_and_this_function:
-            copy = self.new(gradient.elements, gradient.width, "gradient", leaf.gradient_owner)
-            assert copy.storage is not None
-            storage = copy.storage
-        else:
-            storage.passes_to(leaf.gradient_owner)
+        if storage.owner != owner:
+            storage.passes_to(owner)
         self.kept_gradients.append(storage)
 
-    def _reduce(self, elements: int, storage: Storage, owner: Owner) -> None:
+    def _reduce(self, gradient: Tensor, owner: Owner) -> None:
         """read: deepspeed/runtime/zero/stage_1_and_2.py and stage3.py at 0.19.8: a gradient is
         copied into the bucket; one that is too large for it is reduced where it is, when the
         next parameter's arrives (reduce_independent_p_g_buckets_and_remove_grads)."""
         self._waits = None
-        if elements > self._reduce_bucket_size:
-            storage.passes_to(owner)
-            self._waits = storage
+        if gradient.elements > self._reduce_bucket_size:
+            assert gradient.storage is not None
+            gradient.storage.passes_to(owner)
+            self._waits = gradient.storage

@@ -3,12 +3,13 @@ nodes of the graph behind them."""
 
 import weakref
 from collections.abc import Callable, Sequence
+from sys import getrefcount
 from typing import Literal
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES
 
 Owner = Literal["activations", "loss", "gradients", "workspace"]
-Event = tuple[int, Owner, int, str]
+StorageEvent = tuple[int, Owner, int, str]
 """Bytes that arrive, or leave where negative; whose they are; which storage, or ``RENAMED``;
 and its name."""
 RENAMED = 0
@@ -19,7 +20,7 @@ class Storage:
 
     __slots__ = ("block_bytes", "log", "name", "num_bytes", "owner")
 
-    def __init__(self, log: list[Event], num_bytes: int, owner: Owner, name: str) -> None:
+    def __init__(self, log: list[StorageEvent], num_bytes: int, owner: Owner, name: str) -> None:
         self.log = log
         self.num_bytes = num_bytes
         self.block_bytes = -(-num_bytes // ALLOCATOR_BLOCK_BYTES) * ALLOCATOR_BLOCK_BYTES
@@ -61,6 +62,20 @@ class Tensor:
 
     def detached(self) -> "Tensor":
         return Tensor(self.elements, self.width, self.storage, None)
+
+
+HELD_ONCE = Tensor(1, 1, Storage([], 1, "workspace", "held by one tensor"), None)
+"""A tensor whose storage nothing else holds: the measure of :func:`held_elsewhere`."""
+
+
+def held_elsewhere(tensor: Tensor) -> bool:
+    """Return whether anything but ``tensor`` holds its storage, which must not be None.
+
+    CPython's count includes references that the question itself takes, and how many those are
+    differs between its versions (since 3.14 an argument may be borrowed). So the same question is
+    asked of a storage with one known holder.
+    """
+    return getrefcount(tensor.storage) > getrefcount(HELD_ONCE.storage)
 
 
 class Parameter(Tensor):

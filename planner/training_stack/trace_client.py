@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
+from planner.base.bounded_cache import MOST_KEPT
 from planner.base.errors import InvalidRequestError
 from planner.models.traced_model import Phases, TracedSpec, traced_spec
 from planner.plan.prediction_section import PredictionSection
@@ -51,6 +52,8 @@ class TracingService:
                 f"{workload.settings.sequence_length:,} tokens, activations {recomputed}"
             )
             failure = f"a step of {workload.model.model_type} cannot be traced"
+            if len(self._traced) == MOST_KEPT:
+                del self._traced[next(iter(self._traced))]
             self._traced[key] = self._ask({"trace": plan}, failure)["phases"]
         return self._traced[key]
 

@@ -1,6 +1,6 @@
-"""Which dtype each kind of tensor has: the launcher's conventions, as bytes.
+"""Bytes per element of each kind of tensor: the launcher's conventions.
 
-Trainable parameters always have an fp32 home.
+Trainable parameters always have an fp32 copy, the one that the optimizer updates.
 
     where it trains              frozen    trainable   gradient   master   residual stream
     one device or DDP, 16 bit    16 bit    fp32        fp32       -        16 bit (LoRA)
@@ -9,49 +9,56 @@ Trainable parameters always have an fp32 home.
     fp32                         fp32      fp32        fp32       -        fp32
 
 ZeRO-3 replaces F.linear by a function that saves input and weight, whatever trains
-(deepspeed/runtime/zero/linear.py at 0.19.8, LinearFunctionForZeroStage3): torch's own would
-keep a view of the gathered weight.
+(deepspeed/runtime/zero/linear.py at 0.19.8, LinearFunctionForZeroStage3): torch's own would keep a
+view of the gathered weight.
 
-On one device and under DDP matrices are multiplied under autocast, which casts fp32
-weights and inputs to 16 bit. The residual stream has the dtype of the token embedding.
-Other trainers keep other conventions; that is most of why estimates of one request
-differ by a factor of three.
+On one device and under DDP matrices are multiplied under autocast, which casts fp32 weights and
+inputs to 16 bit. The residual stream has the dtype of the token embedding. Other trainers keep
+other conventions; that is most of why estimates of one request differ by a factor of three.
 """
 
 from typing import Literal, NamedTuple
 
+from planner.base.units import FP32_BYTES
 from planner.plan.vocabulary import Method, Precision, ZeroStage
 from planner.workload.layout import Layout
 from planner.workload.workload import Workload
 
-BYTES: dict[Precision, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
+BYTES: dict[Precision, int] = {"bf16": 2, "fp16": 2, "fp32": FP32_BYTES}
+"""Bytes per element of each precision."""
 
 
 GroupedHeads = Literal["shared", "copied", "math"]
-"""``shared``: the flash kernel reads them as they are. ``copied``: for each query head first.
-``math``: no fused kernel takes them in fp32, so the scores are whole after all."""
+"""How fused attention without a mask reads keys and values that query heads share. ``shared``: the
+flash kernel reads them as they are. ``copied``: they are copied for each query head first.
+``math``: no fused kernel takes them in fp32, so that the scores are whole after all."""
 
 
 CrossEntropy = Literal["labels shifted", "logits shifted in fp32", "logits shifted"]
-"""What the stock loss is taken of. ``labels shifted``: all logits in fp32, against labels moved
-by one (transformers since 4.46). ``logits shifted in fp32``: the model casts its logits and
-copies all but the last (before). ``logits shifted``: the copy keeps the logits' dtype (Qwen-1)."""
+"""What the stock loss is computed from. ``labels shifted``: all logits in fp32, against labels
+moved by one (transformers since 4.46). ``logits shifted in fp32``: the model casts its logits and
+copies all but the last (before 4.46). ``logits shifted``: the copy keeps the logits' dtype
+(Qwen-1)."""
 
 
 class Numerics(NamedTuple):
-    """Bytes per element, for one method under one strategy."""
+    """Bytes per element for one method under one strategy, with the conventions that go
+    with them."""
 
     compute: int
     frozen: int
-    """Frozen matrices of the layers, where they are not quantized."""
+    """Bytes per element of the layers' frozen matrices, where they are not quantized."""
     outside: int
-    """Frozen parameters that are no matrices of layers: embeddings, head, norms, biases. PEFT's
-    prepare_model_for_kbit_training makes them fp32; this launcher leaves them alone."""
+    """Bytes per element of frozen parameters that are not matrices of layers: embeddings, head,
+    norms, biases. PEFT's prepare_model_for_kbit_training makes them fp32; this launcher leaves them
+    alone."""
     trainable: int
     gradient: int
     master: int
-    """fp32 copy of a trainable parameter inside the optimizer; 0 where it is its own master."""
+    """Bytes per element of a trainable parameter's fp32 copy inside the optimizer; 0 where it has
+    none."""
     residual: int
+    """Bytes per element of the residual stream."""
     autocast: bool
     keeps_logits: bool = False
     """Whether the training loop holds the model's output until backward has ended."""
@@ -65,27 +72,27 @@ class Numerics(NamedTuple):
 
     @property
     def home(self) -> int:
-        """Of what the optimizer updates: the fp32 copy where there is one."""
+        """Bytes per element of what the optimizer updates: the fp32 copy where there is one."""
         return self.master or self.trainable
 
 
 def numerics_of(workload: Workload, layout: Layout) -> Numerics:
-    """Of a workload as this launcher trains it in a layout."""
+    """Return the numerics of a workload as this launcher trains it in a layout."""
     return numerics(method=workload.method, compute=workload.compute, zero_stage=layout.zero_stage)
 
 
 def numerics(*, method: Method, compute: Precision, zero_stage: ZeroStage) -> Numerics:
-    """The table at the top of this module."""
+    """Return a row of the table at the top of this module."""
     width = BYTES[compute]
-    autocast = width < 4 and zero_stage == 0
-    trainable = 4 if zero_stage == 0 else width
+    autocast = width < FP32_BYTES and zero_stage == 0
+    trainable = FP32_BYTES if zero_stage == 0 else width
     return Numerics(
         compute=width,
         frozen=width,
         outside=width,
         trainable=trainable,
         gradient=trainable,
-        master=4 if trainable < 4 or zero_stage in (1, 2) else 0,
+        master=FP32_BYTES if trainable < FP32_BYTES or zero_stage in (1, 2) else 0,
         residual=trainable if method == "full" else width,
         autocast=autocast,
         keeps_linear_inputs=zero_stage == 3,

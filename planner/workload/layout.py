@@ -8,28 +8,31 @@ from typing import NamedTuple
 from planner.plan.vocabulary import OFFLOADS_FROM, ZERO_STAGE, Offload, Strategy, ZeroStage
 
 OFFLOADS = tuple(OFFLOADS_FROM)
+"""Kinds of offload, from none to all."""
 
 
 class Layout(NamedTuple):
-    """One point of the search space. Says what to do, nothing about what it costs."""
+    """One way to distribute a training step: what to do, and nothing of what it costs."""
 
     strategy: Strategy
     world_size: int
     micro_batch_size: int
     gradient_accumulation_steps: int
+    """Number of micro-batches per optimizer step."""
     activation_checkpointing: bool
     checkpoint_every: int = 1
-    """Of the layers, those whose number it divides are recomputed."""
+    """Interval of recomputation: layers whose number it divides are recomputed."""
     offload: Offload = "none"
 
     @property
     def checkpointing(self) -> int:
-        """Every how many layers one is recomputed, 0 where none is."""
+        """Interval of recomputation in layers; 0 where no layer is recomputed."""
         return self.checkpoint_every if self.activation_checkpointing else 0
 
     @property
     def recomputed(self) -> str:
-        """``every layer``, ``every 2nd layer``, or nothing where activations are kept."""
+        """Words for what is recomputed: ``every layer``, ``every 2nd layer``, or ``""`` for
+        none."""
         if not self.activation_checkpointing:
             return ""
         nth = "" if self.checkpoint_every == 1 else f"{_nth(self.checkpoint_every)} "
@@ -37,24 +40,26 @@ class Layout(NamedTuple):
 
     @property
     def zero_stage(self) -> ZeroStage:
+        """DeepSpeed's ZeRO stage; 0 without DeepSpeed."""
         return ZERO_STAGE[self.strategy]
 
     @property
     def moving_parts(self) -> tuple[int, int, bool]:
-        """Sorts by what may go wrong: what is sharded, what is offloaded, what is recomputed."""
+        """Sort key by what may go wrong: what is sharded, what is offloaded, what is recomputed."""
         return self.zero_stage, OFFLOADS.index(self.offload), self.activation_checkpointing
 
     @property
     def global_batch_size(self) -> int:
+        """Samples per optimizer step over all ranks."""
         return self.micro_batch_size * self.gradient_accumulation_steps * self.world_size
 
 
 PARTIAL = (4, 2)
-"""Between keeping all activations and recomputing all: every how many layers, fastest first."""
+"""Intervals of recomputation between none and every layer, the fastest first."""
 
 
 def recomputation_order(checkpointing: int) -> float:
-    """Sorts by what is kept, the least first: all recomputed, every second layer, none.
+    """Return a sort key by what is kept, the least first: all recomputed, every second layer, none.
 
     >>> sorted([0, 4, 1, 2], key=recomputation_order)
     [1, 2, 4, 0]
@@ -63,12 +68,11 @@ def recomputation_order(checkpointing: int) -> float:
 
 
 class Series(NamedTuple):
-    """Layouts that differ in the micro-batch alone, the smallest first.
+    """Layouts that differ only in the micro-batch size, the smallest first.
 
-    Along it memory never falls and a step never takes longer, which is what a search needs to
-    price few of them. So samples that are alone in their micro-batch, which need no padding and
-    no mask, are a series of their own, and so is all of a step in one micro-batch, which no
-    earlier gradients wait for.
+    Along it memory never falls and a step never takes longer, so that a search prices few of them.
+    Samples that are alone in their micro-batch need no padding and no mask, and a micro-batch that
+    is all of a step follows no earlier gradients: each of these is a series of its own.
     """
 
     strategy: Strategy
@@ -76,14 +80,16 @@ class Series(NamedTuple):
     samples_per_rank: int
     micro_batch_sizes: tuple[int, ...]
     checkpointing: int
-    """Every how many layers one is recomputed, 0 where none is."""
+    """Interval of recomputation in layers; 0 where no layer is recomputed."""
     offload: Offload = "none"
 
     @property
     def accumulates(self) -> bool:
+        """Whether a step has several micro-batches."""
         return self.micro_batch_sizes[-1] < self.samples_per_rank
 
     def layout(self, micro_batch_size: int) -> Layout:
+        """Return the layout with this micro-batch size, which must divide ``samples_per_rank``."""
         return Layout(
             strategy=self.strategy,
             world_size=self.world_size,
@@ -106,7 +112,7 @@ def _nth(number: int) -> str:
 
 
 def divisors(number: int) -> tuple[int, ...]:
-    """Ascending.
+    """Return the divisors of a positive number, ascending.
 
     >>> divisors(12)
     (1, 2, 3, 4, 6, 12)
@@ -117,7 +123,8 @@ def divisors(number: int) -> tuple[int, ...]:
 
 
 def strategies(world_size: int, offload: Offload) -> tuple[Strategy, ...]:
-    """One device alone needs DeepSpeed only to offload, and no more of it than that."""
+    """Return the strategies for so many ranks; a single device needs DeepSpeed only to offload, and
+    then the lowest stage that can."""
     if offload == "none":
         return ("single",) if world_size == 1 else ("ddp", "zero1", "zero2", "zero3")
     found = tuple(name for name, stage in ZERO_STAGE.items() if stage in OFFLOADS_FROM[offload])
@@ -131,8 +138,10 @@ def series(
     partial: Sequence[int] = PARTIAL,
     offload: Offload = "none",
 ) -> Iterator[Series]:
-    """All layouts that give each rank exactly ``samples_per_rank`` samples a step; ``partial``
-    says between what and what else activations may be kept and recomputed."""
+    """Yield all series in which each rank has exactly ``samples_per_rank`` samples per step.
+
+    ``partial`` are the intervals of recomputation that are tried beside none and every layer.
+    """
     *accumulating, whole = divisors(samples_per_rank)
     groups = (tuple(accumulating[:1]), tuple(accumulating[1:]), (whole,))
     for strategy, sizes, checkpointing in product(

@@ -1,4 +1,4 @@
-"""What published runs had of what is predicted for them, by method: for peaks and for times."""
+"""Measured over predicted values of published runs, by method: memory peaks and step times."""
 
 from functools import cache
 from typing import Literal
@@ -9,7 +9,7 @@ from planner.plan.vocabulary import Method
 
 
 class RunRatio(Spec):
-    """Measured over predicted, over so many runs."""
+    """Measured over predicted, with the number of runs that it comes from."""
 
     low: float
     expected: float
@@ -19,22 +19,24 @@ class RunRatio(Spec):
 
 
 class Accuracy(Spec):
-    """What ``python -m benchmarks.accuracy --presets`` writes, and ``benchmarks.speed`` of time."""
+    """A file that ``python -m benchmarks.accuracy --presets`` writes, or ``benchmarks.speed`` for
+    times."""
 
     measured_over_predicted: dict[Method | Literal["all"], RunRatio]
 
     def of(self, method: Method) -> RunRatio:
-        """Of runs of this method, or of all runs where too few are published."""
+        """Return the ratio of this method's runs, or that of all runs where too few are
+        published."""
         return self.measured_over_predicted.get(method, self.measured_over_predicted["all"])
 
 
 @cache
 def peak_ratio(method: Method) -> RunRatio:
-    """Of the closed form's peak."""
+    """Return the ratio for memory peaks."""
     return read_spec(Accuracy, ROOT / "accuracy.yaml").of(method)
 
 
 @cache
 def time_ratio(method: Method) -> RunRatio:
-    """Of a step's time, over runs on one GPU."""
+    """Return the ratio for step times of runs on one GPU."""
     return read_spec(Accuracy, ROOT / "speed_accuracy.yaml").of(method)

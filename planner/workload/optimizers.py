@@ -3,20 +3,21 @@
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, FP32_BYTES, ceil_div, round_up
 from planner.hardware.cluster import Device
 from planner.plan.optimizer_presets import OptimizerSpec
 from planner.workload.trained_tensors import TrainedTensor
 
-FP32 = 4
 SCALAR_BYTES = 4
 QUANTIZED_BLOCK = 256
+"""Number of elements that share a scale in an 8-bit state."""
 SMALLEST_QUANTIZED = 4096
 """read: bitsandbytes/optim/optimizer.py at 0.50.2, min_8bit_size."""
 QUANTIZATION_MAP_ELEMENTS = 256
 """Values of the one table per state that tensors share; read: fill_qmap and init_state there."""
 SMALLEST_PAGED = 100_000
-"""read: bitsandbytes/optim/optimizer.py at 0.50.2, get_state_buffer."""
+"""Elements from which states are paged; read: bitsandbytes/optim/optimizer.py at 0.50.2,
+get_state_buffer."""
 
 
 StateRole = Literal["value", "scale", "table", "counter"]
@@ -25,7 +26,7 @@ per block of 8-bit values. ``table``: the values that 8-bit codes stand for. ``c
 per trained tensor."""
 
 
-class State(NamedTuple):
+class OptimizerState(NamedTuple):
     """One tensor that lives from step to step."""
 
     elements: int
@@ -48,19 +49,19 @@ class State(NamedTuple):
 
 def tensor_states(
     optimizer: OptimizerSpec, tensor: TrainedTensor, *, width: int, device: Device
-) -> list[State]:
+) -> list[OptimizerState]:
     """Return the states of one trained tensor whose elements have ``width`` bytes."""
     paged = optimizer.paged and tensor.elements >= SMALLEST_PAGED and device == "cuda"
     states = [
-        State(elements, size, "value", paged)
+        OptimizerState(elements, size, "value", paged)
         for elements, size in _values(optimizer, tensor, width)
     ]
     if is_quantized(optimizer, tensor):
         blocks = ceil_div(tensor.elements, QUANTIZED_BLOCK)
-        states += [State(blocks, FP32, "scale")] * optimizer.states
+        states += [OptimizerState(blocks, FP32_BYTES, "scale")] * optimizer.states
     on_device = optimizer.counter == "device" or (optimizer.counter, device) == ("host", "cpu")
     if on_device:
-        states.append(State(1, SCALAR_BYTES, "counter"))
+        states.append(OptimizerState(1, SCALAR_BYTES, "counter"))
     return states
 
 
@@ -69,40 +70,45 @@ def _values(optimizer: OptimizerSpec, tensor: TrainedTensor, width: int) -> list
     if optimizer.kept_in == "factored" and len(tensor.shape) > 1:
         rows, columns = tensor.shape[-2:]
         stacked = tensor.elements // (rows * columns)
-        return [(stacked * rows, FP32), (stacked * columns, FP32)]
+        return [(stacked * rows, FP32_BYTES), (stacked * columns, FP32_BYTES)]
     if optimizer.kept_in == "parameter":
         size = width
     else:
-        size = 1 if is_quantized(optimizer, tensor) else FP32
+        size = 1 if is_quantized(optimizer, tensor) else FP32_BYTES
     return [(tensor.elements, size)] * optimizer.states
 
 
 def is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
-    """read: transformers/trainer.py at 5.23.0, create_optimizer, for the embedding."""
+    """Return whether the optimizer keeps 8-bit states of the tensor.
+
+    read: transformers/trainer.py at 5.23.0, create_optimizer, for the embedding.
+    """
     large = tensor.elements >= SMALLEST_QUANTIZED
     return optimizer.kept_in == "8bit" and large and tensor.role != "embedding"
 
 
-def shared_states(optimizer: OptimizerSpec, tensors: Iterable[TrainedTensor]) -> list[State]:
-    """Tables that all tensors share."""
+def shared_states(
+    optimizer: OptimizerSpec, tensors: Iterable[TrainedTensor]
+) -> list[OptimizerState]:
+    """Return the tables that the states of all tensors share."""
     if any(is_quantized(optimizer, tensor) for tensor in tensors):
-        return [State(QUANTIZATION_MAP_ELEMENTS, FP32, "table")] * optimizer.states
+        return [OptimizerState(QUANTIZATION_MAP_ELEMENTS, FP32_BYTES, "table")] * optimizer.states
     return []
 
 
 class StatesBytes(NamedTuple):
-    """Sums over all trained tensors."""
+    """Bytes of all optimizer states."""
 
     on_device: int
-    """What the allocator counts."""
+    """Bytes that the allocator counts."""
     paged: int
-    """Managed memory, which the driver moves between device and host."""
+    """Bytes of managed memory, which the driver moves between device and host."""
 
 
 def states_bytes(
     optimizer: OptimizerSpec, tensors: Mapping[TrainedTensor, int], *, width: int, device: Device
 ) -> StatesBytes:
-    """All states of so many tensors of each kind."""
+    """Return the bytes of all states of ``tensors``, which counts the tensors of each kind."""
     counted = [(state, 1) for state in shared_states(optimizer, tensors)]
     for tensor, count in tensors.items():
         for state in tensor_states(optimizer, tensor, width=width, device=device):

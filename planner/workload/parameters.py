@@ -1,13 +1,12 @@
 """Every parameter of a model by name and shape, in the model's order: the one list of them.
 
 Optimizers read the shapes of what trains (planner/workload/trained_tensors.py); ZeRO reads where
-each parameter is, since it is gathered, reduced and cut by that (planner/memory/zero_1_2.py,
-zero3.py).
+each parameter is, since it is gathered, reduced and cut by that (planner/memory/zero_1_2.py and
+zero_3.py).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from math import prod
 from typing import Literal, NamedTuple
 
@@ -15,18 +14,21 @@ from planner.models.expert_shape import ExpertsSpec
 from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
 from planner.models.model_spec import ModelSpec
-from planner.workload.workload import Workload, of_states
+from planner.workload.settings_cache import TRAINED, cached_by_settings
+from planner.workload.workload import Workload
 
 Role = Literal["weight", "embedding", "vector"]
-"""A vector is a norm's weight or a bias: it does not decay.
-read: transformers/trainer.py at 5.23.0, get_decay_parameter_names."""
+"""What a parameter is. A vector is a norm's weight or a bias, which does not decay; read:
+transformers/trainer.py at 5.23.0, get_decay_parameter_names."""
 EXPERTS = ".experts."
+"""Part of a parameter's name between its layer and its expert matrix."""
 TRANSPOSED = ("gpt2",)
 """Architectures whose matrices are (in, out): Conv1D; read: transformers/pytorch_utils.py at
 5.23.0."""
 
 
 def decays(role: Role) -> bool:
+    """Return whether weight decay applies to parameters of this role."""
     return role != "vector"
 
 
@@ -39,7 +41,7 @@ class _Sized(NamedTuple):
 
 
 class Sized(_Sized):
-    """One parameter. Its elements are asked for thousands of times, so they are kept."""
+    """One parameter. Its number of elements is read thousands of times and therefore stored."""
 
     __slots__ = ()
 
@@ -50,11 +52,12 @@ class Sized(_Sized):
 
     @property
     def decays(self) -> bool:
+        """Whether weight decay applies to it."""
         return decays(self.role)
 
     @property
     def module(self) -> str:
-        """The module that it belongs to: a weight and its bias share one, and so do all experts."""
+        """Name of its module: a weight and its bias share one, and so do all experts of a layer."""
         place, experts, _ = self.name.partition(EXPERTS)
         return f"{place}{experts}" if experts else self.name.removesuffix(".bias")
 
@@ -64,8 +67,10 @@ class Parameters:
     """A model's parameters, layer by layer."""
 
     before: tuple[Sized, ...]
+    """Parameters before the first layer: the embeddings."""
     layers: tuple[tuple[Sized, ...], ...]
     after: tuple[Sized, ...]
+    """Parameters after the last layer: the last norm and the head."""
 
     def __iter__(self) -> Iterator[Sized]:
         yield from self.before
@@ -75,7 +80,7 @@ class Parameters:
 
     @property
     def optimizer_groups(self) -> tuple[tuple[Sized, ...], ...]:
-        """What trains: what decays, then norms and biases, which do not.
+        """Trained parameters in two groups: those that decay, then norms and biases, which do not.
 
         read: transformers/trainer.py at 5.23.0, create_optimizer.
         """
@@ -85,13 +90,9 @@ class Parameters:
         return tuple(group for group in (decayed, others) if group)
 
 
+@cached_by_settings(*TRAINED)
 def parameters(workload: Workload) -> Parameters:
-    """All of them, a tied one once; packed 4-bit matrices are none."""
-    return _parameters(of_states(workload))
-
-
-@cache
-def _parameters(workload: Workload) -> Parameters:
+    """Return every parameter, a tied one once; quantized matrices are not parameters."""
     model, full = workload.model, workload.method == "full"
     return Parameters(
         before=tuple(_before(model, full)),
@@ -112,7 +113,7 @@ def _before(model: ModelSpec, full: bool) -> Iterator[Sized]:
 
 
 def _after(model: ModelSpec, full: bool) -> Iterator[Sized]:
-    """The last norm and the head; of a traced model whatever is in no layer and no table."""
+    """Yield the last norm and the head; of a traced model all that is in no layer and no table."""
     inside = sum(count * model.layer_params(kind) for kind, count in model.kinds.items())
     known = inside + sum(each.elements for each in _before(model, full)) + model.head_params
     rest = model.num_params - known
@@ -128,7 +129,8 @@ def _after(model: ModelSpec, full: bool) -> Iterator[Sized]:
 
 
 def _rows(elements: int, model: ModelSpec) -> tuple[int, ...]:
-    """A table of vectors of the hidden size, unless a traced model's has others."""
+    """Return the shape of a table of vectors of the hidden size, or a flat one where a traced model
+    has other vectors."""
     rows, rest = divmod(elements, model.hidden_size)
     return (elements,) if rest else (rows, model.hidden_size)
 
@@ -140,8 +142,8 @@ def _norm(name: str, model: ModelSpec, full: bool) -> Iterator[Sized]:
 
 
 def _layer(workload: Workload, kind: LayerKind, place: str) -> Iterator[Sized]:
-    """Matrices with their biases and adapters, then norms; of a traced model what is no matrix
-    is one vector."""
+    """Yield matrices with their biases and adapters, then norms; what is not a matrix in a traced
+    model is one vector."""
     model, full = workload.model, workload.method == "full"
     adapted = workload.adapted(kind)
     matrices = model.linears(kind)
@@ -173,7 +175,8 @@ def _adapter(workload: Workload, matrix: Linear, name: str) -> Iterator[Sized]:
 
 
 def _experts(experts: ExpertsSpec, hidden_size: int, place: str, full: bool) -> Iterator[Sized]:
-    """The router, and each matrix of all experts as one tensor; gpt-oss has them transposed."""
+    """Yield the router, and each matrix of all experts as one tensor; gpt-oss has them
+    transposed."""
     count = experts.num_experts
     for name, elements in experts.router_tensors(hidden_size).items():
         is_bias = name.endswith("bias")

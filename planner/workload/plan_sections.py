@@ -1,4 +1,4 @@
-"""Sections of a plan that a workload and its layout alone decide."""
+"""Sections of a plan that follow from a workload and its layout alone."""
 
 from planner.plan.schema import BatchSection, ParallelSection, PrecisionSection
 from planner.plan.vocabulary import Attention, Precision
@@ -8,9 +8,11 @@ from planner.workload.workload import Workload
 from planner.workload.zero_buckets import zero_section
 
 DTYPE: dict[int, Precision] = {4: "fp32"}
+"""Precision by bytes per element; the compute precision where it is not fp32."""
 
 
 def batch_section(workload: Workload, layout: Layout) -> BatchSection:
+    """Return the plan's section on batches."""
     return BatchSection(
         micro_batch_size=layout.micro_batch_size,
         gradient_accumulation_steps=layout.gradient_accumulation_steps,
@@ -28,6 +30,7 @@ def attention_of(workload: Workload) -> Attention:
 
 
 def precision_section(workload: Workload, layout: Layout) -> PrecisionSection:
+    """Return the plan's section on precisions."""
     compute = workload.compute
     kinds = numerics_of(workload, layout)
     return PrecisionSection(
@@ -38,6 +41,7 @@ def precision_section(workload: Workload, layout: Layout) -> PrecisionSection:
 
 
 def parallel_section(workload: Workload, layout: Layout, *, num_nodes: int = 1) -> ParallelSection:
+    """Return the plan's section on the strategy; ranks are shared equally among the nodes."""
     return ParallelSection(
         strategy=layout.strategy,
         zero_stage=layout.zero_stage,

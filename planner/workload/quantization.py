@@ -1,29 +1,27 @@
 """Bytes of quantized weights, each constant as its own term.
 
 NF4, source: Dettmers et al., "QLoRA", arXiv:2305.14314, section 3, as bitsandbytes stores it
-(bitsandbytes/functional.py, quantize_4bit, at 0.50.2): two 4-bit codes a byte; one
-scale for each block of 64 weights; with double quantization that scale is one byte, and
-256 scales share an fp32 constant; an fp32 offset; the 16 code values and, with double
-quantization, the 256 values of the scales' code.
+(bitsandbytes/functional.py, quantize_4bit, at 0.50.2): two 4-bit codes a byte; one scale for each
+block of 64 weights; with double quantization that scale is one byte, and 256 scales share an fp32
+constant; an fp32 offset; the 16 code values and, with double quantization, the 256 values of the
+scales' code.
 
-int8, source: Dettmers et al., "LLM.int8()", arXiv:2208.07339, section 3, as bitsandbytes
-stores it (bitsandbytes/nn/modules.py, Int8Params, at 0.50.2): a byte a weight, and an fp32
-scale a row.
+int8, source: Dettmers et al., "LLM.int8()", arXiv:2208.07339, section 3, as bitsandbytes stores it
+(bitsandbytes/nn/modules.py, Int8Params, at 0.50.2): a byte a weight, and an fp32 scale a row.
 """
 
-from planner.base.units import ceil_div
+from planner.base.units import FP32_BYTES, ceil_div
 from planner.models.linear import Linear
 from planner.plan.schema import QuantizationSection
 
 BLOCK_SIZE = 64
 DOUBLE_QUANT_BLOCK_SIZE = 256
-FP32_BYTES = 4
 NF4_CODE_BYTES = 16 * FP32_BYTES
 DOUBLE_QUANT_CODE_BYTES = 256 * FP32_BYTES
 
 
 def nf4_bytes(*, num_weights: int, double_quant: bool) -> int:
-    """Bytes of one matrix on the device.
+    """Return the bytes of one NF4 matrix on the device.
 
     ChatGLM3-6B's fused gate-and-up matrix, 4.127 bits a weight:
 
@@ -39,7 +37,7 @@ def nf4_bytes(*, num_weights: int, double_quant: bool) -> int:
 
 
 def int8_bytes(*, in_features: int, out_features: int) -> int:
-    """Bytes of one matrix on the device.
+    """Return the bytes of one int8 matrix on the device.
 
     >>> int8_bytes(in_features=4096, out_features=27392)
     112307200
@@ -48,20 +46,21 @@ def int8_bytes(*, in_features: int, out_features: int) -> int:
 
 
 def quantized_bytes(matrix: Linear, quantization: QuantizationSection) -> int:
-    """Bytes of one matrix on the device, as the plan quantizes it."""
+    """Return the bytes of one matrix on the device, as the plan quantizes it."""
     if quantization.quant_type == "int8":
         return int8_bytes(in_features=matrix.in_features, out_features=matrix.out_features)
     return nf4_bytes(num_weights=matrix.weight_params, double_quant=quantization.double_quant)
 
 
 def loading_copy_width(quantization: QuantizationSection) -> int:
-    """Bytes a weight beside the loaded matrix while it is quantized: int8 starts from a copy in
-    fp16 (bitsandbytes/nn/modules.py at 0.50.2, Int8Params._quantize)."""
+    """Return the bytes per weight of the copy that a matrix is quantized from, beside the loaded
+    one: int8 starts from a copy in fp16 (bitsandbytes/nn/modules.py at 0.50.2,
+    Int8Params._quantize)."""
     return 2 if quantization.quant_type == "int8" else 0
 
 
 def quantized_tensors(matrix: Linear, quantization: QuantizationSection) -> tuple[int, ...]:
-    """As :func:`quantized_bytes`, the large tensors apart."""
+    """Return :func:`quantized_bytes` as the large tensors, each alone, and the rest."""
     whole = quantized_bytes(matrix, quantization)
     if quantization.quant_type == "int8":
         return matrix.weight_params, whole - matrix.weight_params

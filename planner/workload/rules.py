@@ -1,9 +1,10 @@
-"""Combinations to leave out, read from data."""
+"""Combinations that are refused or discouraged, read from presets/rules.yaml."""
 
 from collections.abc import Iterator
 from functools import cache
 from typing import Literal, NamedTuple
 
+from planner.base.bounded_cache import bounded_cache
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.hardware.cluster import Cluster, Device
@@ -35,12 +36,13 @@ class When(Spec):
     attention: list[AttentionName] | None = None
     compute: list[Precision] | None = None
     capability_below: float | None = None
-    """Compute capability of the card, where it is known."""
+    """Bound on the card's compute capability; the rule applies only where that is known."""
     capability_from: float | None = None
-    """The same, and where it is not known."""
+    """Bound on the card's compute capability; the rule applies where that is unknown, too."""
     packing: list[bool] | None = None
 
     def applies(self, combination: "Combination") -> bool:
+        """Return whether the rule is about this combination."""
         pairs = (
             (self.method, combination.method),
             (self.strategy, combination.strategy),
@@ -67,7 +69,7 @@ class When(Spec):
 
 
 class Combination(NamedTuple):
-    """What a candidate would put together."""
+    """The properties of a candidate that rules are about."""
 
     method: Method
     strategy: Strategy
@@ -91,7 +93,7 @@ class Combination(NamedTuple):
         *,
         attention: AttentionName | None = None,
     ) -> "Combination":
-        """Of the workload with its own attention, or with another."""
+        """Return the workload's combination, with its own attention or with another."""
         quantization = workload.settings.quantization
         return cls(
             method=workload.method,
@@ -109,6 +111,8 @@ class Combination(NamedTuple):
 
 
 class Rule(Spec):
+    """One entry of presets/rules.yaml, whose head says what the fields mean."""
+
     name: str
     verdict: Literal["refused", "discouraged"]
     when: When
@@ -116,22 +120,25 @@ class Rule(Spec):
     source: str
 
     def is_advice_on(self, pinned: "frozenset[Pinned]") -> bool:
-        """Whether it only discourages, and from something that was pinned."""
+        """Return whether the rule only discourages, and is about something that was pinned."""
         return self.verdict == "discouraged" and any(
             getattr(self.when, each) is not None for each in pinned
         )
 
 
 class RuleBook(Spec):
+    """The content of presets/rules.yaml."""
+
     rules: list[Rule]
 
 
 Pinned = Literal["strategy", "attention"]
-"""What a person may have named. Where it was, advice against it yields."""
+"""What a user may have named; advice against it yields."""
 
 
 @cache
 def rule_book() -> tuple[Rule, ...]:
+    """Return all rules in the file's order."""
     return tuple(read_spec(RuleBook, ROOT / "rules.yaml").rules)
 
 
@@ -142,7 +149,7 @@ def broken_rules(combination: Combination, *, pinned: frozenset[Pinned]) -> Iter
             yield rule
 
 
-@cache
+@bounded_cache
 def broken_rule(combination: Combination, *, pinned: frozenset[Pinned]) -> Rule | None:
     """Return the first rule against this combination; None where it is allowed."""
     return next(broken_rules(combination, pinned=pinned), None)

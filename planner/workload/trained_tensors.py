@@ -7,16 +7,16 @@ read: transformers/trainer.py at 5.23.0, create_optimizer and get_decay_paramete
 
 from collections import Counter
 from collections.abc import Mapping
-from functools import cache
 from math import prod
 from typing import NamedTuple
 
 from planner.workload.parameters import Role, decays, parameters
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
 
 class TrainedTensor(NamedTuple):
-    """One parameter that gets a gradient, whatever its name."""
+    """The shape and the role of one parameter that gets a gradient."""
 
     shape: tuple[int, ...]
     role: Role = "weight"
@@ -27,16 +27,17 @@ class TrainedTensor(NamedTuple):
 
     @property
     def decays(self) -> bool:
+        """Whether weight decay applies to it."""
         return decays(self.role)
 
 
-@cache
+@cached_by_settings(*TRAINED)
 def trained_tensors(workload: Workload) -> tuple[TrainedTensor, ...]:
-    """Every trained tensor, a tied one once, in the model's order."""
+    """Return every trained tensor, a tied one once, in the model's order."""
     return tuple(TrainedTensor(x.shape, x.role) for x in parameters(workload) if x.trains)
 
 
-@cache
+@cached_by_settings(*TRAINED)
 def counted_tensors(workload: Workload) -> Mapping[TrainedTensor, int]:
-    """How many there are of each shape and role."""
+    """Return how many trained tensors there are of each shape and role."""
     return Counter(trained_tensors(workload))

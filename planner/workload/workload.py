@@ -1,6 +1,5 @@
 """What is trained: a model with its training settings, and one micro-batch of it."""
 
-from functools import cache
 from typing import NamedTuple
 
 from msgspec import structs
@@ -23,7 +22,8 @@ class Workload(Spec):
     model: ModelSpec
     settings: TrainingSettings
     compute: Precision
-    """What matrices are multiplied in: bf16, fp16 on cards without bf16, fp32 on the CPU."""
+    """Precision that matrices are multiplied in: bf16, fp16 on cards without bf16, fp32 on
+    the CPU."""
 
     def with_settings(self, **changes: object) -> "Workload":
         """Return the same workload with some of its settings replaced."""
@@ -31,7 +31,8 @@ class Workload(Spec):
 
     @property
     def only_attention(self) -> Attention | None:
-        """Where transformers has one for the model: eager where scores are capped or have sinks."""
+        """The only implementation that transformers has for the model, such as eager where scores
+        are capped or have sinks; None if there are several."""
         if self.model.attn_logit_softcapping is not None or self.model.attention_sinks:
             return "eager"
         return ONLY_ATTENTION.get(self.model.model_type)
@@ -43,18 +44,21 @@ class Workload(Spec):
 
     @property
     def loss(self) -> Loss:
+        """Implementation of the loss."""
         return self.settings.loss
 
     @property
     def packing(self) -> bool:
+        """Whether several samples share a row."""
         return self.settings.packing
 
     @property
     def method(self) -> Method:
+        """QLoRA, LoRA or full fine-tuning."""
         return self.settings.method
 
     def adapted(self, kind: LayerKind) -> tuple[Linear, ...]:
-        """Matrices of one layer of a kind that carry an adapter."""
+        """Return the matrices of one layer of this kind that carry an adapter."""
         if self.settings.adapter is None:
             return ()
         targets = lora_targets(self.model, self.settings.adapter.target_modules)
@@ -64,8 +68,8 @@ class Workload(Spec):
 
     @property
     def adapter_params(self) -> int:
-        """LoRA's two matrices beside each target: ``r (in + out)`` (arXiv:2106.09685, 4.1), and
-        DoRA's magnitudes: ``out`` (arXiv:2402.09353, 4.1)."""
+        """Parameters of all adapters: LoRA's two matrices beside each target, ``r (in + out)``
+        (arXiv:2106.09685, 4.1), and DoRA's magnitudes, ``out`` (arXiv:2402.09353, 4.1)."""
         if self.settings.adapter is None:
             return 0
         rank, dora = self.settings.adapter.rank, self.settings.adapter.dora
@@ -77,7 +81,7 @@ class Workload(Spec):
 
     @property
     def experts_note(self) -> str | None:
-        """What is easily overlooked of routed experts that do not train."""
+        """What is easily overlooked of routed experts that do not train; None if there are none."""
         params = self.model.routed_params
         if self.method == "full" or not params:
             return None
@@ -88,21 +92,8 @@ class Workload(Spec):
 
     @property
     def trainable_params(self) -> int:
+        """Number of parameters that train."""
         return self.model.num_params if self.method == "full" else self.adapter_params
-
-
-@cache
-def one_of_equals(work: Workload) -> Workload:
-    """The same object for equal workloads: what is remembered of it is found without a
-    comparison of every field."""
-    return work
-
-
-@cache
-def of_states(workload: Workload) -> Workload:
-    """One for all workloads that differ in their batches or attention alone: they have the same
-    model states, which are counted once. Which loss says when ZeRO-3 gathers the head."""
-    return workload.with_settings(sequence_length=1, global_batch_size=1, attention="sdpa")
 
 
 class Batch(NamedTuple):
@@ -111,15 +102,16 @@ class Batch(NamedTuple):
     micro_batch_size: int
     sequence_length: int
     masked: bool = False
-    """Shorter samples are padded, or several are packed in a row, so that attention takes a mask
-    and every head its own keys."""
+    """Whether attention takes a mask, and every head its own keys: shorter samples are padded, or
+    several are packed in a row."""
     device: Device = "cuda"
 
     @property
     def tokens(self) -> int:
+        """Number of tokens, padding included."""
         return self.micro_batch_size * self.sequence_length
 
     @property
     def scores(self) -> int:
-        """Elements of a mask, and of one head's scores."""
+        """Number of elements of a mask, and of one head's scores."""
         return self.micro_batch_size * self.sequence_length**2

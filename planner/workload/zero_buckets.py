@@ -1,21 +1,23 @@
-"""DeepSpeed's sizes that a plan chooses: they bound its buffers."""
+"""Sizes of DeepSpeed's buffers that a plan chooses."""
 
 from planner.plan.schema import ZeroSection
 from planner.workload.layout import Layout
 from planner.workload.workload import Workload
 
 ZERO3_SUB_GROUP_SIZE = 10**8
-"""Ours: ZeRO-3 updates this many of a rank's parameters at once, so that the fp32 gradients
-of a step stay small; DeepSpeed's own default is ten times as many."""
+"""Parameters of a rank that ZeRO-3 updates at once, so that a step's fp32 gradients stay small;
+DeepSpeed's default is ten times as many."""
 
 
 def zero_section(workload: Workload, layout: Layout) -> ZeroSection | None:
+    """Return the plan's sizes of DeepSpeed's buffers; None without DeepSpeed."""
     model = workload.model
     return zero_sizes(model.hidden_size, model.largest_layer_params) if layout.zero_stage else None
 
 
 def zero_sizes(hidden_size: int, layer_params: int) -> ZeroSection:
-    """DeepSpeed's buckets for a model: small beside its layers, large enough to be efficient.
+    """Return DeepSpeed's bucket sizes for a model: small beside its layers, large enough to be
+    efficient.
 
     Hugging Face's rule for "auto" (h^2 to reduce, 0.9 h^2 to prefetch, 10 h to keep;
     transformers/integrations/deepspeed.py) and one layer beyond the running one live.

@@ -1,14 +1,19 @@
 """Streams keep their blocks apart, and a block of another stream is waited for."""
 
 from benchmarks.accuracy.timeline import COMPUTE, GATHER, Timeline, waited_for
-from planner.allocator.replay import Allocate, Event, Free
+from planner.allocator.replay import Allocate, AllocatorEvent, Free
 from planner.base.units import MIB
 
 SIZE = 32 * MIB
 
 
 def test_a_block_of_another_stream_comes_back_after_the_next_one() -> None:
-    events: list[Event] = [Allocate(0, SIZE, GATHER), Free(0), Allocate(1, SIZE, GATHER), Free(1)]
+    events: list[AllocatorEvent] = [
+        Allocate(0, SIZE, GATHER),
+        Free(0),
+        Allocate(1, SIZE, GATHER),
+        Free(1),
+    ]
     assert list(waited_for(events)) == [*(events[n] for n in (0, 2, 1))]
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from planner.allocator.replay import Allocate, Event, Free, replay
+from planner.allocator.replay import Allocate, AllocatorEvent, Free, replay
 from planner.base.units import MIB
 
 HERE = Path(__file__).parent
@@ -37,7 +37,7 @@ class Answer:
 
 
 def replayed(
-    events: Sequence[Event], *, expandable_segments: bool, capacity_bytes: int | None
+    events: Sequence[AllocatorEvent], *, expandable_segments: bool, capacity_bytes: int | None
 ) -> Answer:
     """Our replay in the same form."""
     peak = replay(events, expandable_segments=expandable_segments, capacity_bytes=capacity_bytes)
@@ -86,7 +86,7 @@ def build(folder: Path) -> Path:
 
 def ask(
     program: Path,
-    events: Sequence[Event],
+    events: Sequence[AllocatorEvent],
     *,
     expandable_segments: bool,
     capacity_bytes: int | None,
@@ -134,8 +134,8 @@ def size(draw: random.Random) -> int:
     )
 
 
-def trace(draw: random.Random, length: int) -> list[Event]:
-    events: list[Event] = []
+def trace(draw: random.Random, length: int) -> list[AllocatorEvent]:
+    events: list[AllocatorEvent] = []
     live: list[int] = []
     freeing = draw.uniform(0.2, 0.5)
     for key in range(length):
@@ -147,13 +147,17 @@ def trace(draw: random.Random, length: int) -> list[Event]:
     return events
 
 
-def capacity(draw: random.Random, events: Sequence[Event], *, expandable_segments: bool) -> int:
+def capacity(
+    draw: random.Random, events: Sequence[AllocatorEvent], *, expandable_segments: bool
+) -> int:
     """Between what the requests need and what they would reserve: here the cache must go back."""
     peak = replay(events, expandable_segments=expandable_segments)
     return draw.randint(peak.peak_allocated_bytes, max(1, peak.peak_reserved_bytes))
 
 
-def cases(seeds: Sequence[int], length: int) -> Iterator[tuple[list[Event], bool, int | None]]:
+def cases(
+    seeds: Sequence[int], length: int
+) -> Iterator[tuple[list[AllocatorEvent], bool, int | None]]:
     """Traces with either kind of segments, every other pair under a capacity."""
     for seed in seeds:
         draw = random.Random(seed)

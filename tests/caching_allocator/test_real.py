@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from planner.allocator.replay import Allocate, Event, Free
+from planner.allocator.replay import Allocate, AllocatorEvent, Free
 from tests.caching_allocator.real import Answer, ask, build, cases, missing, replayed
 
 RECORDED = Path(__file__).parent.parent / "golden" / "allocator.jsonl"
@@ -17,7 +17,7 @@ LINES = RECORDED.read_text(encoding="utf-8").splitlines()
 def test_the_recorded_answers_of_torch_2_13_0(line: str) -> None:
     """libc10_cuda.so of torch 2.13.0+cu130 (cf30153c4c13), Linux x86_64."""
     record: dict[str, Any] = json.loads(line)
-    events: list[Event] = [
+    events: list[AllocatorEvent] = [
         Free(key) if kind == "free" else Allocate(key, *num_bytes)
         for kind, key, *num_bytes in record["events"]
     ]

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from planner.forward.activations import layer_ledger
 from planner.models.module_names import module_names
 from planner.plan.vocabulary import Method, Precision, ZeroStage
 from planner.workload.dtypes import numerics
 from planner.workload.workload import Batch, Workload
+from tests.oracle.ledgers import layer_ledger
 from tests.oracle.small_models import SHAPES, build, prepare, workload_of
 
 

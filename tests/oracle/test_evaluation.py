@@ -10,7 +10,7 @@ from launcher.rehearsal.operator_rules import ENGINE_RULES
 from launcher.rehearsal.tracer import Tracer
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 from planner.memory.between_steps import cache_bytes, forward_bytes
-from planner.memory.micro_batch import forward_alone
+from planner.memory.micro_batch import tape_forward
 from planner.plan.vocabulary import Method
 from planner.workload.dtypes import numerics
 from planner.workload.workload import Batch
@@ -24,9 +24,9 @@ NAMES = ("llama", "glm", "gemma2", "gpt2", "qwen2-moe", "deepseek-v2")
 @pytest.fixture
 def nothing_kept(tile_width: None) -> Iterator[None]:
     """Of tiles of another width."""
-    forward_alone.cache_clear()
+    tape_forward.cache_clear()
     yield
-    forward_alone.cache_clear()
+    tape_forward.cache_clear()
 
 
 @pytest.mark.usefixtures("nothing_kept")

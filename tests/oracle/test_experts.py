@@ -9,8 +9,8 @@ from msgspec import convert, to_builtins
 from launcher.training.model_building import EXPERTS_IMPLEMENTATION, load_base, with_adapter
 from planner.memory.model_states import frozen_bytes
 from planner.models.model_presets import load_model
+from planner.models.model_spec import ModelSpec
 from planner.plan.schema import Plan
-from planner.speed.flops import active_params
 from planner.workload.dtypes import numerics
 from tests.launcher.plans import plan_content
 from tests.oracle.small_models import SHAPES, build, workload_of
@@ -71,3 +71,12 @@ def test_adapters_leave_experts_alone(name: str) -> None:
 )
 def test_active_parameters_are_those_published(preset: str, billions: float) -> None:
     assert round(active_params(load_model(preset).spec) / 1e9, 1) == billions
+
+
+def active_params(model: ModelSpec) -> int:
+    """Return the parameters that one token meets: of the experts only those it is sent to."""
+    assert model.experts is not None
+    routed_layers = sum(count for kind, count in model.kinds.items() if kind.routed)
+    stored = sum(model.experts.expert_tensors(model.hidden_size).values())
+    idle = model.experts.num_experts - model.experts.experts_per_token
+    return model.num_params - routed_layers * stored // model.experts.num_experts * idle

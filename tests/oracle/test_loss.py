@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from launcher.rehearsal.tracer import Tracer
+from planner.base.units import FP32_BYTES
 from planner.forward.loss import cross_entropy
-from planner.tape.operators import FP32, cast
+from planner.tape.operators import cast
 from planner.tape.tape import Tape
 from planner.tape.tensors import Parameter
 from planner.workload.dtypes import CrossEntropy, Numerics
@@ -66,11 +67,11 @@ def taped_peak(kind: CrossEntropy, samples: int, *, autocast: bool) -> int:
     logits.node = Parameter(logits.elements, 2, trains=True)
     logits.node.uses = 1
     if kind == "logits shifted in fp32":
-        logits = cast(tape, logits, FP32)
+        logits = cast(tape, logits, FP32_BYTES)
     kinds = conventions(kind, autocast=autocast)
     loss = cross_entropy(tape, logits, batch=batch, numerics=kinds)
     del logits
-    tape.backward(loss, tape.new(1, FP32, "gradient of the loss"))
+    tape.backward(loss, tape.new(1, FP32_BYTES, "gradient of the loss"))
     level = peak = 0
     for size, *_ in tape.log:
         level += size

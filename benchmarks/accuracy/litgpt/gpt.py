@@ -15,9 +15,9 @@ from benchmarks.accuracy.litgpt.operators import (
     split,
 )
 from benchmarks.accuracy.litgpt.weights import COMPUTE, Attention
+from planner.base.units import FP32_BYTES
 from planner.tape import operators as ops
 from planner.tape.attention_kernels import HeadShape, fused_attention
-from planner.tape.operators import FP32
 from planner.tape.tensors import Tensor
 
 ADAPTER_PROMPT = 10
@@ -54,7 +54,7 @@ class GPT:
     def _rms_norm(self, name: str, x: Tensor, weight: Tensor) -> Tensor:
         """RMSNorm.forward, in fp32."""
         tape, width = self.linears.tape, x.width
-        x = ops.cast(tape, x, FP32, f"{name}: input in fp32")
+        x = ops.cast(tape, x, FP32_BYTES, f"{name}: input in fp32")
         norm_x = row_means(tape, ops.mul(tape, x, x, "square"), rows=self.tokens)
         x_normed = ops.mul(tape, x, ops.reciprocal_root(tape, norm_x), f"{name}: normalised")
         if self.linears.tuning.norm_scaled_in_fp32:
@@ -166,7 +166,7 @@ class GPT:
         scores = ops.unary(tape, scores, "tanh(scores / cap)", saves="output")
         scores = ops.unary(tape, scores, "scores, capped")
         scores = ops.unary(tape, scores, "scores, masked")
-        scores = ops.cast(tape, scores, FP32, "scores in fp32")
+        scores = ops.cast(tape, scores, FP32_BYTES, "scores in fp32")
         scores = softmax_in_fp32(tape, scores)
         scores = ops.cast(tape, scores, COMPUTE, "attention weights")
         return ops.matmul(tape, scores, v, q.elements, "attention output", rows=heads.query_rows)

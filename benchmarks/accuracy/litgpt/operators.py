@@ -3,7 +3,8 @@
 read: tools/autograd/derivatives.yaml at torch 2.1, unless said otherwise.
 """
 
-from planner.tape.operators import FP32, INT64
+from planner.base.units import FP32_BYTES
+from planner.tape.operators import INT64
 from planner.tape.tape import Tape
 from planner.tape.tensors import Tensor
 from planner.workload.quantization import BLOCK_SIZE as NF4_BLOCK
@@ -16,7 +17,7 @@ def layer_norm(
     elements, width, size = x.elements, x.width, weight.elements
     needed = tuple(operand.node is not None for operand in (x, weight, bias))
     output = tape.new(elements, width, name)
-    statistics = tuple(tape.new(rows, FP32, f"{name}: statistics") for _ in range(2))
+    statistics = tuple(tape.new(rows, FP32_BYTES, f"{name}: statistics") for _ in range(2))
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         sizes = (elements, size, size)
@@ -115,11 +116,11 @@ def softmax_in_fp32(tape: Tape, scores: Tensor) -> Tensor:
     output``.
     """
     elements = scores.elements
-    output = tape.new(elements, FP32, "attention weights in fp32")
+    output = tape.new(elements, FP32_BYTES, "attention weights in fp32")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        _inside = tape.new(elements, FP32, "gradient x output")
-        return [tape.new(elements, FP32, "gradient of the scores")]
+        _inside = tape.new(elements, FP32_BYTES, "gradient x output")
+        return [tape.new(elements, FP32_BYTES, "gradient of the scores")]
 
     return tape.record(output, (scores,), (output,), backward)
 
@@ -137,7 +138,9 @@ def quantized_product(
 
     def dequantized() -> Tensor:
         scales = weights // NF4_BLOCK
-        _absmax = tape.new(scales, FP32, "scales in fp32", "workspace") if double_quant else None
+        _absmax = (
+            tape.new(scales, FP32_BYTES, "scales in fp32", "workspace") if double_quant else None
+        )
         _half = tape.new(weights, width, "dequantized weight, fp16", "workspace")
         return tape.new(weights, width, "dequantized weight, bf16", "workspace")
 

@@ -16,9 +16,10 @@ from benchmarks.accuracy.litgpt.operators import split
 from benchmarks.accuracy.litgpt.shape import Shape
 from benchmarks.accuracy.litgpt.weights import COMPUTE, Tuning, Weights
 from planner.allocator.training_steps import state_sizes
-from planner.memory.optimizer_step import Step
+from planner.base.units import FP32_BYTES
+from planner.memory.optimizer_step import OptimizerStep
 from planner.tape import operators as ops
-from planner.tape.operators import FP32, INT64
+from planner.tape.operators import INT64
 from planner.tape.tape import Tape
 from planner.tape.tensors import Tensor
 from planner.workload.trained_tensors import TrainedTensor
@@ -62,10 +63,10 @@ class TrainingRun:
         """Run forward and backward; logits and graph of the previous micro-batch are freed as this
         one makes its own."""
         loss = self._loss()
-        self.tape.backward(loss, self.tape.new(1, FP32, "gradient of the loss"))
+        self.tape.backward(loss, self.tape.new(1, FP32_BYTES, "gradient of the loss"))
 
     def step(self) -> None:
-        step = Step(
+        step = OptimizerStep(
             self.weights.tuning.optimizer,
             self.trained,
             width=COMPUTE,
@@ -118,8 +119,8 @@ class TrainingRun:
         shape, batch, tape = self._shape, self._batch, self.tape
         elements = batch.length * shape.rope_n_elem
         tables = (
-            tape.new(elements, FP32, "rotary cosines"),
-            tape.new(elements, FP32, "rotary sines"),
+            tape.new(elements, FP32_BYTES, "rotary cosines"),
+            tape.new(elements, FP32_BYTES, "rotary sines"),
         )
         table = self.weights.parameter("wte.weight", shape.padded_vocab_size * shape.n_embd)
         x = ops.embedding(tape, table, tokens=batch.tokens, hidden_size=shape.n_embd)
@@ -142,7 +143,7 @@ class TrainingRun:
         sizes = tuple(rows * row for rows in _chunks(self._batch.length))
         chunks = [self._head(part) for part in split(tape, x, sizes, "ln_f's output")]
         del x
-        logits = [ops.cast(tape, chunk, FP32, "logits in fp32") for chunk in chunks]
+        logits = [ops.cast(tape, chunk, FP32_BYTES, "logits in fp32") for chunk in chunks]
         del chunks
         self._bind(logits)
         return _joined(tape, [_cross_entropy(tape, chunk, self._shape) for chunk in logits])
@@ -150,7 +151,7 @@ class TrainingRun:
     def _loss_of_all(self, x: Tensor) -> Tensor:
         """Return the loss of undivided logits, without the last position of each sample."""
         tape, vocabulary = self.tape, self._shape.padded_vocab_size
-        logits = ops.cast(tape, self._head(x), FP32, "logits in fp32")
+        logits = ops.cast(tape, self._head(x), FP32_BYTES, "logits in fp32")
         del x
         self._bind([logits])
         scored = self._batch.samples * (self._batch.length - 1)
@@ -169,15 +170,15 @@ def _chunks(rows: int) -> list[int]:
 def _cross_entropy(tape: Tape, logits: Tensor, shape: Shape) -> Tensor:
     """``F.cross_entropy(reduction="none")`` of fp32 logits."""
     elements = logits.elements
-    log_probs = tape.new(elements, FP32, "log-probabilities")
+    log_probs = tape.new(elements, FP32_BYTES, "log-probabilities")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        of_log_probs = tape.new(elements, FP32, "gradient of the log-probabilities")
-        made = tape.new(elements, FP32, "gradient of the logits in fp32")
+        of_log_probs = tape.new(elements, FP32_BYTES, "gradient of the log-probabilities")
+        made = tape.new(elements, FP32_BYTES, "gradient of the logits in fp32")
         del of_log_probs
         return [made]
 
-    loss = tape.new(elements // shape.padded_vocab_size, FP32, "losses")
+    loss = tape.new(elements // shape.padded_vocab_size, FP32_BYTES, "losses")
     return tape.record(loss, (logits,), (log_probs,), backward)
 
 
@@ -188,4 +189,4 @@ def _joined(tape: Tape, losses: list[Tensor]) -> Tensor:
     def backward(gradient: Tensor) -> list[Tensor | None]:
         return [gradient.viewed(size) for size in sizes]
 
-    return tape.record(tape.new(1, FP32, "loss"), tuple(losses), (), backward)
+    return tape.record(tape.new(1, FP32_BYTES, "loss"), tuple(losses), (), backward)

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
 from planner.memory.buffers import Buffer
 from planner.memory.footprint import Moments, moments
 from planner.memory.host import flat_parts
-from planner.memory.zero_1_2 import FP32_BYTES, FlatStates, flat_states, flat_tensor
+from planner.memory.zero_1_2 import FlatStates, flat_states, flat_tensor
 from planner.memory.zero_3 import SlicedStates, sliced_states
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.plan.schema import ZeroSection
@@ -21,7 +22,7 @@ from planner.search.candidate import Candidate
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.trained_tensors import TrainedTensor, counted_tensors
-from planner.workload.workload import Workload, of_states
+from planner.workload.workload import Workload
 from planner.workload.zero_buckets import zero_section
 
 
@@ -33,7 +34,7 @@ class Explained:
 
     @cached_property
     def workload(self) -> Workload:
-        return of_states(self.candidate.workload)
+        return self.candidate.workload
 
     @property
     def layout(self) -> Layout:

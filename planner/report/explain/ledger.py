@@ -15,7 +15,7 @@ from planner.memory.footprint import Moments, gradient_sink, worst_batch
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Phase
 from planner.search.candidate import Candidate
-from planner.tape.tensors import Event, Owner
+from planner.tape.tensors import Owner, StorageEvent
 from planner.workload.dtypes import numerics_of
 from planner.workload.zero_buckets import zero_section
 
@@ -52,7 +52,7 @@ def owned_bytes(ledger: Iterable[AliveTensors], owner: Owner) -> int:
     return sum(tensors.num_bytes for tensors in ledger if tensors.owner == owner)
 
 
-def alive(log: Sequence[Event]) -> Ledger:
+def alive(log: Sequence[StorageEvent]) -> Ledger:
     """Return what is alive when ``log`` ends."""
     sizes: Counter[tuple[Owner, str]] = Counter()
     counts: Counter[tuple[Owner, str]] = Counter()

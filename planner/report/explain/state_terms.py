@@ -9,7 +9,7 @@ from planner.plan.optimizer_presets import OptimizerSpec
 from planner.report.explain.terms import Count, Expression, Term, bytes_of, total
 from planner.workload.dtypes import Numerics
 from planner.workload.optimizers import (
-    State,
+    OptimizerState,
     StateRole,
     shared_states,
     tensor_states,
@@ -142,5 +142,5 @@ def _numbers(optimizer: OptimizerSpec, role: StateRole, elements: int) -> Expres
     return each * Count(optimizer.states, "states")
 
 
-def _lost(states: Mapping[State, int]) -> int:
+def _lost(states: Mapping[OptimizerState, int]) -> int:
     return sum(count * (state.block_bytes - state.num_bytes) for state, count in states.items())

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from planner.base.units import FP32_BYTES
 from planner.memory.buffers import Buffer
-from planner.memory.zero_1_2 import FP32_BYTES, NORM_BYTES, Partition, flat_update
+from planner.memory.zero_1_2 import NORM_BYTES, Partition, flat_update
 from planner.memory.zero_phases import earlier_gradients, gradient_levels
 from planner.memory.zero_reductions import reductions
 from planner.plan.vocabulary import Phase
@@ -27,7 +28,7 @@ def flattened(size: int, plan: Explained, words: str) -> Expression:
     update makes, whichever is larger."""
     width = plan.kinds.gradient
     copied = blocks(Count(size, words), width) if width < FP32_BYTES else bytes_of(0)
-    update = flat_update(plan.workload, size, plan.device).num_bytes
+    update = flat_update(plan.workload.settings.optimizer, size, plan.device).num_bytes
     made = Count(update, "bytes of the optimizer's update")
     return total(blocks(Count(size, words), FP32_BYTES), largest(copied, made))
 

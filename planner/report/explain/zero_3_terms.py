@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from planner.base.units import ceil_div
+from planner.base.units import FP32_BYTES, ceil_div
 from planner.memory.buffers import Buffer
-from planner.memory.zero_1_2 import FP32_BYTES, NORM_BYTES
+from planner.memory.zero_1_2 import NORM_BYTES
 from planner.memory.zero_3 import NORM_ELEMENTS
-from planner.memory.zero_3_gathering import gathered
+from planner.memory.zero_3_gathering import gathered_parameters
 from planner.memory.zero_reductions import scatter_copies
 from planner.plan.vocabulary import Phase
 from planner.report.explain.device_terms import COMMON, Terms
@@ -118,7 +118,7 @@ def _persistent(plan: Explained, _phase: Phase) -> Iterator[Term]:
 
 def _gathered(plan: Explained, phase: Phase) -> Iterator[Term]:
     """Yield what DeepSpeed's coordinator has gathered to run and fetched ahead."""
-    whole = gathered(
+    whole = gathered_parameters(
         plan.workload,
         plan.layout.world_size,
         plan.zero,

@@ -13,22 +13,24 @@ from planner.allocator.pools import (
     SMALL_REQUEST_BYTES,
     SMALL_SEGMENT_BYTES,
 )
-from planner.allocator.replay import Allocate, AllocatorPeak, Event, Free, replay
+from planner.allocator.replay import Allocate, AllocatorEvent, AllocatorPeak, Free, replay
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, KIB, MIB, round_up
 
 BOTH = pytest.mark.parametrize("expandable_segments", [False, True])
 
 
-def held(*sizes: int) -> list[Event]:
+def held(*sizes: int) -> list[AllocatorEvent]:
     """Allocations that stay, named 0, 1, 2..."""
     return [Allocate(key, num_bytes) for key, num_bytes in enumerate(sizes)]
 
 
-def segments(events: Sequence[Event], capacity_bytes: int | None = None) -> AllocatorPeak:
+def segments(events: Sequence[AllocatorEvent], capacity_bytes: int | None = None) -> AllocatorPeak:
     return replay(events, expandable_segments=False, capacity_bytes=capacity_bytes)
 
 
-def expandable(events: Sequence[Event], capacity_bytes: int | None = None) -> AllocatorPeak:
+def expandable(
+    events: Sequence[AllocatorEvent], capacity_bytes: int | None = None
+) -> AllocatorPeak:
     return replay(events, expandable_segments=True, capacity_bytes=capacity_bytes)
 
 
@@ -87,7 +89,7 @@ def test_an_expandable_segment_has_no_ends_inside() -> None:
 
 def test_small_and_large_requests_never_share() -> None:
     """A large free block does not serve 1 MiB."""
-    events: list[Event] = [Allocate("a", 8 * MIB), Free("a"), Allocate("b", MIB)]
+    events: list[AllocatorEvent] = [Allocate("a", 8 * MIB), Free("a"), Allocate("b", MIB)]
     assert segments(events).reserved_bytes == (20 * MIB, 20 * MIB, 22 * MIB)
     assert expandable(events).reserved_bytes == (20 * MIB, 20 * MIB, 22 * MIB)
 
@@ -98,8 +100,12 @@ def test_a_rest_of_1_mib_stays_with_a_large_block() -> None:
     12 MiB freed, then 11: the rest of 1 MiB is not split off and counts as allocated.
     Then 11 MiB less 512 bytes: now the rest is.
     """
-    whole: list[Event] = [Allocate("a", 12 * MIB), Free("a"), Allocate("b", 11 * MIB)]
-    split: list[Event] = [Allocate("a", 12 * MIB), Free("a"), Allocate("b", 11 * MIB - 512)]
+    whole: list[AllocatorEvent] = [Allocate("a", 12 * MIB), Free("a"), Allocate("b", 11 * MIB)]
+    split: list[AllocatorEvent] = [
+        Allocate("a", 12 * MIB),
+        Free("a"),
+        Allocate("b", 11 * MIB - 512),
+    ]
     assert segments(whole).allocated_bytes == (12 * MIB, 0, 12 * MIB)
     assert segments(split).allocated_bytes == (12 * MIB, 0, 11 * MIB - 512)
     assert expandable(whole).allocated_bytes == (12 * MIB, 0, 11 * MIB)
@@ -113,7 +119,7 @@ def test_a_new_segment_keeps_a_short_rest_too() -> None:
 def test_the_smallest_free_block_that_is_large_enough() -> None:
     """Free 30, 16 and 20 MiB. 14 must go to the 16, else 20 + 30 need another segment."""
     sizes = {"a": 30 * MIB, "b": 16 * MIB, "c": 20 * MIB}
-    events: list[Event] = [Allocate(key, size) for key, size in sizes.items()]
+    events: list[AllocatorEvent] = [Allocate(key, size) for key, size in sizes.items()]
     events += [Free(key) for key in sizes]
     events += [Allocate("d", 14 * MIB), Allocate("e", 20 * MIB), Allocate("f", 30 * MIB)]
     assert segments(events).peak_reserved_bytes == 66 * MIB
@@ -124,7 +130,13 @@ def test_the_lowest_address_of_equal_free_blocks() -> None:
 
     So the upper one is whole once its other half is freed, and can go back for 20 MiB.
     """
-    events: list[Event] = [*held(MIB, MIB, MIB, MIB), Free(1), Free(3), Allocate(4, MIB), Free(2)]
+    events: list[AllocatorEvent] = [
+        *held(MIB, MIB, MIB, MIB),
+        Free(1),
+        Free(3),
+        Allocate(4, MIB),
+        Free(2),
+    ]
     peak = segments([*events, Allocate(5, 20 * MIB)], 22 * MIB)
     assert (peak.reserved_bytes[-1], peak.num_retries) == (22 * MIB, 1)
 
@@ -165,7 +177,7 @@ def test_the_end_of_an_expandable_segment_is_used_last() -> None:
 
     4 MiB take the 6; 5 MiB then take the end, and no page is mapped.
     """
-    events: list[Event] = [*held(6 * MIB, 9 * MIB), Free(0), Allocate(2, 4 * MIB)]
+    events: list[AllocatorEvent] = [*held(6 * MIB, 9 * MIB), Free(0), Allocate(2, 4 * MIB)]
     assert expandable([*events, Allocate(3, 5 * MIB)]).peak_reserved_bytes == 20 * MIB
 
 
@@ -175,7 +187,7 @@ def test_an_iteration_after_the_first_may_reserve_more() -> None:
     Freed and asked again, best fit puts 5 into the 18, 18 into the 20, and 14 nowhere.
     """
     once = held(5 * MIB, 18 * MIB, 14 * MIB)
-    again: list[Event] = [*once, *map(Free, range(3)), *once]
+    again: list[AllocatorEvent] = [*once, *map(Free, range(3)), *once]
     assert segments(once).peak_reserved_bytes == 38 * MIB
     assert segments(again).peak_reserved_bytes == 52 * MIB
     assert expandable(again).peak_reserved_bytes == expandable(once).peak_reserved_bytes
@@ -198,7 +210,7 @@ def test_expandable_segments_may_reserve_more() -> None:
 
 def test_whole_free_segments_go_back_before_memory_runs_out() -> None:
     """release_cached_blocks: of 40 MiB, 20 are cached and whole when 30 are asked for."""
-    events: list[Event] = [Allocate("a", 20 * MIB), Free("a"), Allocate("b", 30 * MIB)]
+    events: list[AllocatorEvent] = [Allocate("a", 20 * MIB), Free("a"), Allocate("b", 30 * MIB)]
     peak = segments(events, 40 * MIB)
     assert (peak.reserved_bytes[-1], peak.num_retries) == (30 * MIB, 1)
     assert peak.out_of_memory is None
@@ -221,7 +233,7 @@ def test_pages_go_back_one_by_one() -> None:
 
     25 MiB at the start are freed, then 30 MiB at the end. The small pool then has 40 MiB.
     """
-    events: list[Event] = [*held(25 * MIB, 5 * MIB, 30 * MIB), Free(0), Free(2)]
+    events: list[AllocatorEvent] = [*held(25 * MIB, 5 * MIB, 30 * MIB), Free(0), Free(2)]
     small = [Allocate(("small", number), MIB) for number in range(41)]
     peak = expandable([*events, *small], 60 * MIB)
     assert peak.reserved_bytes[len(events)] == 22 * MIB
@@ -236,7 +248,7 @@ def test_unmapped_pages_are_mapped_again_at_the_lowest_address() -> None:
     Of 60 MiB the first 40 are freed and unmapped for 2 MiB of small blocks; 20 and 18 MiB then
     take the two pages at the start.
     """
-    events: list[Event] = [*held(40 * MIB, 20 * MIB), Free(0), Allocate(2, MIB), Free(2)]
+    events: list[AllocatorEvent] = [*held(40 * MIB, 20 * MIB), Free(0), Allocate(2, MIB), Free(2)]
     events += [Allocate(3, 20 * MIB), Allocate(4, 18 * MIB)]
     peak = expandable(events, 60 * MIB)
     assert peak.reserved_bytes == tuple(n * MIB for n in (40, 60, 60, 22, 22, 42, 60))
@@ -249,7 +261,7 @@ def test_unmapped_pages_are_mapped_again_at_the_lowest_address() -> None:
 @BOTH
 def test_memory_stats_of_pytorch(expandable_segments: bool) -> None:
     """test/test_cuda.py, test_memory_stats: 256 floats make 1,024 active bytes."""
-    events: list[Event] = [Allocate("tmp", 256 * 4), Free("tmp")]
+    events: list[AllocatorEvent] = [Allocate("tmp", 256 * 4), Free("tmp")]
     peak = replay(events, expandable_segments=expandable_segments)
     assert peak.allocated_bytes == (1024, 0)
 
@@ -258,7 +270,7 @@ def test_memory_stats_of_pytorch(expandable_segments: bool) -> None:
 def test_four_segments_of_pytorch(expandable_segments: bool) -> None:
     """test/test_cuda.py, test_allocate_in_thread_to_pool: one segment after four floats, and
     four after ten rounds of a, b and a + b of 20 MiB each (with expandable segments: two)."""
-    events: list[Event] = [Allocate("rand", 16), Free("rand")]
+    events: list[AllocatorEvent] = [Allocate("rand", 16), Free("rand")]
     for _ in range(10):
         events += [Allocate(key, LARGE_SEGMENT_BYTES) for key in "abc"]
         events += [Free(key) for key in "abc"]
@@ -271,7 +283,7 @@ def test_four_segments_of_pytorch(expandable_segments: bool) -> None:
 def test_1_mib_is_a_small_block_in_pytorch(expandable_segments: bool) -> None:
     """test/test_xpu.py, test_1mb_allocation_uses_small_block (an allocator of the same
     constants): two live tensors of 1 MiB, 4 MiB reserved."""
-    events: list[Event] = [Allocate("a", MIB), Allocate("b0", MIB)]
+    events: list[AllocatorEvent] = [Allocate("a", MIB), Allocate("b0", MIB)]
     for number in range(5):
         events += [Allocate("clone", MIB), Allocate(f"b{number + 1}", MIB)]
         events += [Free("clone"), Free(f"b{number}")]
@@ -299,7 +311,7 @@ def test_out_of_memory_retry_of_pytorch(expandable_segments: bool) -> None:
 
 
 @st.composite
-def traces(draw: st.DrawFn, *, max_bytes: int = 64 * MIB) -> list[Event]:
+def traces(draw: st.DrawFn, *, max_bytes: int = 64 * MIB) -> list[AllocatorEvent]:
     """Allocations of every kind, each freed at any later time or never."""
     sizes = st.one_of(
         st.integers(0, 4 * KIB),
@@ -308,7 +320,7 @@ def traces(draw: st.DrawFn, *, max_bytes: int = 64 * MIB) -> list[Event]:
         st.integers(1, max_bytes // MIB).map(lambda n: n * MIB),
         st.sampled_from([MIB, MIB + 1, LARGE_REQUEST_BYTES, LARGE_REQUEST_BYTES - 512]),
     )
-    events: list[Event] = []
+    events: list[AllocatorEvent] = []
     live: list[int] = []
     for key in range(draw(st.integers(0, 60))):
         while live and draw(st.integers(0, 9)) < 4:
@@ -318,7 +330,7 @@ def traces(draw: st.DrawFn, *, max_bytes: int = 64 * MIB) -> list[Event]:
     return events
 
 
-def rounded(events: Sequence[Event]) -> list[int]:
+def rounded(events: Sequence[AllocatorEvent]) -> list[int]:
     """Bytes of live requests after each event, each rounded up to 512."""
     live: dict[object, int] = {}
     series = []
@@ -332,7 +344,9 @@ def rounded(events: Sequence[Event]) -> list[int]:
 
 
 @given(traces())
-def test_reserved_covers_allocated_and_allocated_covers_the_requests(trace: list[Event]) -> None:
+def test_reserved_covers_allocated_and_allocated_covers_the_requests(
+    trace: list[AllocatorEvent],
+) -> None:
     for peak in (segments(trace), expandable(trace)):
         requested = rounded(trace)
         assert len(peak.allocated_bytes) == len(peak.reserved_bytes) == len(trace)
@@ -345,13 +359,13 @@ def test_reserved_covers_allocated_and_allocated_covers_the_requests(trace: list
 
 
 @given(traces())
-def test_expandable_segments_allocate_just_the_requests(trace: list[Event]) -> None:
+def test_expandable_segments_allocate_just_the_requests(trace: list[AllocatorEvent]) -> None:
     """Every rest of 512 bytes or more is split off."""
     assert list(expandable(trace).allocated_bytes) == rounded(trace)
 
 
 @given(traces())
-def test_without_a_limit_nothing_goes_back(trace: list[Event]) -> None:
+def test_without_a_limit_nothing_goes_back(trace: list[AllocatorEvent]) -> None:
     for peak in (segments(trace), expandable(trace)):
         assert list(peak.reserved_bytes) == sorted(peak.reserved_bytes)
         assert peak.num_retries == 0
@@ -359,11 +373,11 @@ def test_without_a_limit_nothing_goes_back(trace: list[Event]) -> None:
 
 
 @given(traces())
-def test_what_was_freed_serves_the_same_again(trace: list[Event]) -> None:
+def test_what_was_freed_serves_the_same_again(trace: list[AllocatorEvent]) -> None:
     """Expandable segments only: see test_an_iteration_after_the_first_may_reserve_more."""
     live = [event.key for event in trace if isinstance(event, Allocate)]
     freed = {event.key for event in trace if isinstance(event, Free)}
-    ending: list[Event] = [Free(key) for key in live if key not in freed]
+    ending: list[AllocatorEvent] = [Free(key) for key in live if key not in freed]
     once = expandable(trace)
     assert expandable([*trace, *ending, *trace]).peak_reserved_bytes == once.peak_reserved_bytes
 
@@ -383,7 +397,7 @@ def test_without_frees_expandable_segments_waste_less_than_a_page_a_pool(sizes: 
 @given(st.lists(st.one_of(st.integers(1, 64 * MIB), st.none()), max_size=80))
 def test_last_in_first_out_leaves_no_holes(moves: list[int | None]) -> None:
     """A stack, as activations of a forward pass: the peak of each pool, in whole pages."""
-    events: list[Event] = []
+    events: list[AllocatorEvent] = []
     stack: list[int] = []
     live = {True: 0, False: 0}
     peak = dict(live)
@@ -407,7 +421,9 @@ def test_last_in_first_out_leaves_no_holes(moves: list[int | None]) -> None:
 
 @BOTH
 @given(trace=traces(), percent=st.integers(0, 120))
-def test_the_capacity_is_kept(expandable_segments: bool, trace: list[Event], percent: int) -> None:
+def test_the_capacity_is_kept(
+    expandable_segments: bool, trace: list[AllocatorEvent], percent: int
+) -> None:
     """Never passed, and of no effect where the unlimited run stays within."""
     unlimited = replay(trace, expandable_segments=expandable_segments)
     capacity = unlimited.peak_reserved_bytes * percent // 100
@@ -424,7 +440,7 @@ def test_the_capacity_is_kept(expandable_segments: bool, trace: list[Event], per
 
 
 @given(traces())
-def test_less_memory_than_the_requests_runs_out(trace: list[Event]) -> None:
+def test_less_memory_than_the_requests_runs_out(trace: list[AllocatorEvent]) -> None:
     need = max(rounded(trace), default=0)
     for peak in (segments(trace, need - 1), expandable(trace, need - 1)):
         assert (peak.out_of_memory is None) == (need == 0)
@@ -433,7 +449,7 @@ def test_less_memory_than_the_requests_runs_out(trace: list[Event]) -> None:
 @BOTH
 def test_a_long_trace_takes_seconds(expandable_segments: bool) -> None:
     """200,000 events with 50,000 holes between live blocks."""
-    events: list[Event] = [Allocate(key, 512 * (1 + key % 7)) for key in range(100_000)]
+    events: list[AllocatorEvent] = [Allocate(key, 512 * (1 + key % 7)) for key in range(100_000)]
     events += [Free(key) for key in range(0, 100_000, 2)]
     events += [Allocate(key, 512 * (1 + key % 11)) for key in range(100_000, 150_000)]
     started = process_time()

@@ -127,7 +127,7 @@ def test_layers_in_the_middle_gather_alike(
     work = Workload(model=model, settings=settings_of(load_recipe("lora")), compute="bf16")
     zero = zero_section(work, layout("zero3", ranks=4))
     assert zero is not None
-    run = gathering.gathered.__wrapped__
+    run = gathering.gathered_parameters.function
     few = run(work, 4, zero, checkpointing=checkpointing, width=2)
     monkeypatch.setattr(gathering, "LAYERS_RUN", model.num_layers)
     every = run(work, 4, zero, checkpointing=checkpointing, width=2)

@@ -31,7 +31,7 @@ from planner.search.candidate import Candidate
 from planner.speed.card_rates import NOMINAL, rates
 from planner.speed.step_time import step_time
 from planner.workload.layout import Layout
-from planner.workload.rules import Combination, broken_rule
+from planner.workload.rules import Combination, Pinned, broken_rule
 from planner.workload.workload import Workload
 from tests.planner.builders import cards
 
@@ -86,7 +86,7 @@ def every_candidate(request: Request) -> Iterator[Priced]:
     """Of all methods that are open; no bound, no order, nothing left out that a rule allows: not
     even eager attention, which is advised against where flash attention runs."""
     cluster = request.cluster
-    pinned = pinned_of(request) | {"attention"}
+    pinned: frozenset[Pinned] = pinned_of(request) | {"attention"}
     for method in request.methods:
         own = workload(request, method)
         layouts = [
