@@ -126,9 +126,9 @@ def test_the_screen_is_free_of_library_noise(one_process: Finished) -> None:
     assert lines[0].startswith("data: data.jsonl (messages): 16 samples")
     assert lines[1].startswith("data: tokens a sample: half have at most")
     assert lines[2].startswith("data: sample 1; the loss counts what is between")
-    assert lines[5:7] == [">>>Fact 0<|end|><<<", ""]
-    assert lines[7] == "loading tiny"
-    assert [line.split("  ")[0] for line in lines[8:]] == [f"step {n}/4" for n in range(1, 5)]
+    assert lines[6:8] == [">>>Fact 0<|end|><<<", ""]
+    assert lines[8] == "loading tiny"
+    assert [line.split("  ")[0] for line in lines[9:]] == [f"step {n}/4" for n in range(1, 5)]
     assert "peak resident per process" in one_process.output
 
 
