@@ -122,4 +122,4 @@ def test_a_file_is_planned_for(
     path = tmp_path / "data.jsonl"
     write_records(path, [asked("Who?", "Ada" * n) for n in range(1, 30)])
     cli.plan(model=str(tiny_checkpoint), gpus=gpus, data=str(path), output=tmp_path / "plan.yaml")
-    assert "29 samples an epoch" in " ".join(capsys.readouterr().out.split())
+    assert "29 samples per epoch" in " ".join(capsys.readouterr().out.split())
