@@ -134,6 +134,7 @@ class _Allocator:
         return block
 
     def free(self, key: Hashable) -> None:
+        """Free an allocation. Raises ValueError for a key that is not allocated."""
         if key not in self.used:
             raise ValueError(f"{key!r} is freed and was not allocated")
         held = self.used.pop(key)
@@ -143,6 +144,7 @@ class _Allocator:
             pool.take_back(block)
 
     def shortfall(self, number: int, event: AllocatorEvent) -> OutOfMemory:
+        """Return what was held when the event could not be met."""
         return OutOfMemory(
             event_number=number,
             key=event.key,
