@@ -7,7 +7,8 @@ constant; an fp32 offset; the 16 code values and, with double quantization, the 
 scales' code.
 
 int8, source: Dettmers et al., "LLM.int8()", arXiv:2208.07339, section 3, as bitsandbytes stores it
-(bitsandbytes/nn/modules.py, Int8Params, at 0.50.2): one byte per weight, and one fp32 scale per row.
+(bitsandbytes/nn/modules.py, Int8Params, at 0.50.2): one byte per weight, and one fp32 scale per
+row.
 """
 
 from planner.base.units import FP32_BYTES, ceil_div
