@@ -1,6 +1,5 @@
-"""Pools of PyTorch's CUDA caching allocator: which free block is used, when one is split,
-merged, had from the driver or given back. Sources: see planner/allocator/replay.py, the replay.
-"""
+"""Pools of PyTorch's CUDA caching allocator: which free block is used, when one is split, merged,
+taken from the driver or given back. Sources: see planner/allocator/replay.py."""
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
@@ -9,34 +8,36 @@ from dataclasses import dataclass, field
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 
 SMALL_REQUEST_BYTES = 1_048_576
-"""Read: kSmallSize, the largest request of the small pool."""
+"""Bytes of the largest request of the small pool; read: kSmallSize."""
 
 SMALL_SEGMENT_BYTES = 2_097_152
-"""Read: kSmallBuffer, a segment of the small pool and a page of its expandable one."""
+"""Bytes of a segment of the small pool and of a page of its expandable one; read: kSmallBuffer."""
 
 LARGE_SEGMENT_BYTES = 20_971_520
-"""Read: large_segment_size_ (kLargeBuffer in earlier versions), a segment that requests below
-LARGE_REQUEST_BYTES share and a page of the large pool's expandable one."""
+"""Bytes of a segment that requests below LARGE_REQUEST_BYTES share, and of a page of the large
+pool's expandable one; read: large_segment_size_ (kLargeBuffer in earlier versions)."""
 
 LARGE_REQUEST_BYTES = 10_485_760
-"""Read: kMinLargeAlloc, the smallest request with a segment of its own size."""
+"""Bytes of the smallest request with a segment of its own size; read: kMinLargeAlloc."""
 
 LARGE_ROUNDING_BYTES = 2_097_152
-"""Read: kRoundLarge."""
+"""Bytes that larger segments are rounded up to; read: kRoundLarge."""
 
 ADDRESS_SPACE_BYTES = 2**48
-"""Read: the note "Expandable Segments", the 256 TiB of addresses there are."""
+"""Bytes of addresses that there are, 256 TiB; read: the note "Expandable Segments"."""
 
 
 @dataclass(slots=True)
 class DeviceDriver:
-    """The memory that can be had, and how much of it is taken."""
+    """Memory that the driver has, and how much of it is taken."""
 
     capacity_bytes: int | None
+    """Bytes that can be taken; None for no limit."""
     reserved_bytes: int = 0
     peak_reserved_bytes: int = 0
 
     def take(self, num_bytes: int) -> bool:
+        """Take so many bytes; return False if there are fewer."""
         reserved = self.reserved_bytes + num_bytes
         if self.capacity_bytes is not None and reserved > self.capacity_bytes:
             return False
@@ -45,11 +46,14 @@ class DeviceDriver:
         return True
 
     def give_back(self, num_bytes: int) -> None:
+        """Return so many bytes to the driver."""
         self.reserved_bytes -= num_bytes
 
 
 @dataclass(slots=True, eq=False)
 class Block:
+    """A run of addresses, linked to its neighbours of one segment."""
+
     address: int
     num_bytes: int
     mapped: bool = True
@@ -58,7 +62,7 @@ class Block:
     right: "Block | None" = None
 
     def cut(self, num_bytes: int) -> "Block":
-        """Keep the first bytes; the rest, linked in to the right and in the same state."""
+        """Keep the first bytes; return the rest, linked in to the right and in the same state."""
         rest = Block(self.address + num_bytes, self.num_bytes - num_bytes, self.mapped)
         rest.left, rest.right = self, self.right
         if self.right is not None:
@@ -69,20 +73,20 @@ class Block:
 
 @dataclass(slots=True)
 class Pool(ABC):
-    """Blocks nobody uses. Small and large requests have a pool each and never mix."""
+    """Blocks that nothing uses. Small and large requests have a pool each and never mix."""
 
     driver: DeviceDriver
     small: bool
     blocks: dict[int, Block] = field(default_factory=dict)
-    """By address; a pool has its own addresses."""
+    """Blocks by address; a pool has its own addresses."""
     free: list[tuple[int, int]] = field(default_factory=list)
-    """(bytes, address) of the mapped ones, in BlockComparatorSize's order."""
+    """Bytes and address of each mapped block, in BlockComparatorSize's order."""
     unmapped: list[int] = field(default_factory=list)
-    """Addresses of the others, in BlockComparatorAddress's order."""
+    """Addresses of the other blocks, in BlockComparatorAddress's order."""
 
     @abstractmethod
     def grow(self, num_bytes: int) -> Block | None:
-        """A block from the driver, or None where the driver has no more (``alloc_block``)."""
+        """Return a block from the driver, or None if it has no more memory (``alloc_block``)."""
 
     @abstractmethod
     def release_cached(self) -> None:
@@ -90,14 +94,15 @@ class Pool(ABC):
 
     @abstractmethod
     def smallest_rest_bytes(self) -> int:
-        """A shorter rest stays with the block it is the rest of (``should_split``)."""
+        """Return the least bytes of a rest that is split off; a shorter one stays with its block
+        (``should_split``)."""
 
     def best_fit(self, place: int) -> int:
-        """Which of the free blocks, from the first that is large enough."""
+        """Return the index of the free block to use, given the first one that is large enough."""
         return place
 
     def cached(self, num_bytes: int) -> Block | None:
-        """A free block that is large enough (``get_free_block``)."""
+        """Return a free block that is large enough, or None (``get_free_block``)."""
         place = bisect_left(self.free, (num_bytes, 0))
         if place == len(self.free):
             return None
@@ -106,17 +111,18 @@ class Pool(ABC):
         return block
 
     def hand_out(self, block: Block, num_bytes: int) -> None:
-        """Mark it used and keep what it has too much (``alloc_found_block``)."""
+        """Mark a block used and keep what it has too much (``alloc_found_block``)."""
         if block.num_bytes - num_bytes >= self.smallest_rest_bytes():
             self.put(block.cut(num_bytes))
         block.allocated = True
 
     def take_back(self, block: Block) -> None:
-        """The end of a use (``free_block``)."""
+        """End the use of a block (``free_block``)."""
         block.allocated = False
         self.put_merged(block)
 
     def put(self, block: Block) -> None:
+        """Add a block that nothing uses."""
         self.blocks[block.address] = block
         if block.mapped:
             insort(self.free, (block.num_bytes, block.address))
@@ -124,6 +130,7 @@ class Pool(ABC):
             insort(self.unmapped, block.address)
 
     def remove(self, block: Block) -> None:
+        """Remove a block."""
         del self.blocks[block.address]
         if block.mapped:
             del self.free[bisect_left(self.free, (block.num_bytes, block.address))]
@@ -131,7 +138,7 @@ class Pool(ABC):
             del self.unmapped[bisect_left(self.unmapped, block.address)]
 
     def put_merged(self, block: Block) -> None:
-        """Put it back, grown by its neighbours of the same state (``try_merge_blocks``)."""
+        """Add a block, grown by its neighbours of the same state (``try_merge_blocks``)."""
         left, right = block.left, block.right
         if left is not None and not left.allocated and left.mapped == block.mapped:
             self.remove(left)
@@ -150,7 +157,7 @@ class Pool(ABC):
 
 @dataclass(slots=True)
 class SegmentPool(Pool):
-    """A cudaMalloc whenever no free block is large enough."""
+    """A pool that calls cudaMalloc whenever no free block is large enough."""
 
     next_address: int = 0
 
@@ -166,7 +173,7 @@ class SegmentPool(Pool):
         return block
 
     def segment_bytes(self, num_bytes: int) -> int:
-        """What cudaMalloc is asked for (``get_allocation_size``)."""
+        """Return the bytes that cudaMalloc is asked for (``get_allocation_size``)."""
         if self.small:
             return SMALL_SEGMENT_BYTES
         if num_bytes < LARGE_REQUEST_BYTES:
@@ -183,7 +190,7 @@ class SegmentPool(Pool):
 
 @dataclass(slots=True)
 class ExpandablePool(Pool):
-    """One range of addresses whose pages are mapped when they are first needed."""
+    """A pool with one range of addresses, whose pages are mapped when they are first needed."""
 
     def __post_init__(self) -> None:
         addresses = ADDRESS_SPACE_BYTES // self.page_bytes * self.page_bytes
@@ -191,18 +198,21 @@ class ExpandablePool(Pool):
 
     @property
     def page_bytes(self) -> int:
+        """Bytes of a page."""
         return SMALL_SEGMENT_BYTES if self.small else LARGE_SEGMENT_BYTES
 
     def smallest_rest_bytes(self) -> int:
         return ALLOCATOR_BLOCK_BYTES
 
     def best_fit(self, place: int) -> int:
-        """A block counts with the unmapped bytes after it, so that the end is used last."""
+        """Return the index of the free block to use: a block counts with the unmapped bytes after
+        it, so that the end is used last."""
         while place + 1 < len(self.free) and self.room(place + 1) < self.room(place):
             place += 1
         return place
 
     def room(self, place: int) -> int:
+        """Return the bytes of a free block with the unmapped ones after it."""
         num_bytes, address = self.free[place]
         ahead = self.blocks[address].right
         return num_bytes if ahead is None or ahead.mapped else num_bytes + ahead.num_bytes
@@ -224,7 +234,8 @@ class ExpandablePool(Pool):
         return block
 
     def expandable(self, num_bytes: int) -> Block | None:
-        """The lowest block, free or unmapped, that can grow so far (``find_expandable_block``)."""
+        """Return the lowest block, free or unmapped, that can grow so far
+        (``find_expandable_block``)."""
         for address in self.unmapped:
             block = self.blocks[address]
             if block.left is not None and not block.left.allocated:
@@ -238,7 +249,8 @@ class ExpandablePool(Pool):
         return None
 
     def map(self, block: Block, num_bytes: int) -> bool:
-        """Back the first pages of an unmapped block, all or none (``map_block``)."""
+        """Map the first pages of an unmapped block, all or none (``map_block``); return whether
+        they were."""
         mapped_bytes = round_up(num_bytes, self.page_bytes)
         if not self.driver.take(mapped_bytes):
             return False

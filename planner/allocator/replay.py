@@ -37,6 +37,8 @@ from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 
 @dataclass(frozen=True, slots=True)
 class Allocate:
+    """A request, with the key that frees it."""
+
     key: Hashable
     num_bytes: int
     stream: int = 0
@@ -44,10 +46,13 @@ class Allocate:
 
 @dataclass(frozen=True, slots=True)
 class Free:
+    """The end of an allocation."""
+
     key: Hashable
 
 
 AllocatorEvent = Allocate | Free
+"""One event of a sequence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,22 +60,25 @@ class OutOfMemory:
     """The request that could not be met, and what was held when it failed."""
 
     event_number: int
-    """Index in the sequence."""
+    """Index of the request in the sequence."""
     key: Hashable
     allocated_bytes: int
     reserved_bytes: int
-    """What could not go back to the driver: the rest of the cache was released."""
+    """Bytes that could not go back to the driver: the rest of the cache was released."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllocatorPeak:
+    """What a sequence of events allocates and reserves."""
+
     peak_allocated_bytes: int
     peak_reserved_bytes: int
     allocated_bytes: tuple[int, ...]
-    """After each event, up to the one that ran out of memory."""
+    """Bytes after each event, up to the one that ran out of memory."""
     reserved_bytes: tuple[int, ...]
+    """Bytes taken from the driver after each event."""
     num_retries: int
-    """Requests for which cached memory went back to the driver: num_alloc_retries."""
+    """Number of requests for which cached memory went back to the driver: num_alloc_retries."""
     out_of_memory: OutOfMemory | None
 
 
@@ -80,7 +88,7 @@ class _Allocator:
 
     driver: DeviceDriver
     new_pool: Callable[[bool], Pool]
-    """Of small requests, or of large ones."""
+    """Factory of a pool, for small requests or for large ones."""
     pools: dict[tuple[int, bool], Pool] = field(default_factory=dict)
     used: dict[Hashable, tuple[Pool, Block] | None] = field(default_factory=dict)
     allocated_bytes: int = 0
@@ -88,7 +96,7 @@ class _Allocator:
     num_retries: int = 0
 
     def step(self, event: AllocatorEvent) -> bool:
-        """False where the memory has run out."""
+        """Replay one event; return False if the memory has run out."""
         if isinstance(event, Free):
             self.free(event.key)
             return True
@@ -113,7 +121,8 @@ class _Allocator:
         return self.pools[stream, small]
 
     def block(self, pool: Pool, num_bytes: int) -> Block | None:
-        """Cached, from the driver, or from the driver once it has all cached ones (``malloc``)."""
+        """Return a cached block, one from the driver, or one once the driver has all cached ones
+        back (``malloc``)."""
         block = pool.cached(num_bytes) or pool.grow(num_bytes)
         if block is None:
             self.num_retries += 1
@@ -125,6 +134,7 @@ class _Allocator:
         return block
 
     def free(self, key: Hashable) -> None:
+        """Free an allocation. Raises ValueError for a key that is not allocated."""
         if key not in self.used:
             raise ValueError(f"{key!r} is freed and was not allocated")
         held = self.used.pop(key)
@@ -134,6 +144,7 @@ class _Allocator:
             pool.take_back(block)
 
     def shortfall(self, number: int, event: AllocatorEvent) -> OutOfMemory:
+        """Return what was held when the event could not be met."""
         return OutOfMemory(
             event_number=number,
             key=event.key,
@@ -148,10 +159,11 @@ def replay(
     expandable_segments: bool,
     capacity_bytes: int | None = None,
 ) -> AllocatorPeak:
-    """Allocated and reserved bytes of a sequence, on a device of so much memory to give.
+    """Return the allocated and reserved bytes of a sequence of events.
 
-    ``capacity_bytes`` is what the driver has for this process's allocator, so without the
-    context; None never runs out. A key may be used again once it is freed.
+    ``capacity_bytes`` is what the driver has for this process's allocator, so without the context;
+    None never runs out. A key may be used again once it is freed. Raises ValueError for a key that
+    is allocated twice, or freed without being allocated.
 
     >>> events = [Allocate("a", 1), Allocate("b", 3 * 2**20), Free("a")]
     >>> peak = replay(events, expandable_segments=False)

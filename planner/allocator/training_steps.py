@@ -1,8 +1,8 @@
 """Two training steps in full, replayed through the caching allocator: blocks and segments.
 
-``max_memory_allocated`` counts whole blocks, and the allocator leaves a block whole when what
-is left over is at most 1 MiB; ``max_memory_reserved`` counts segments. Both depend on the
-order in which storages come and go, so every layer is run here and not two of them.
+``max_memory_allocated`` counts whole blocks, and the allocator leaves a block whole when what is
+left over is at most 1 MiB; ``max_memory_reserved`` counts segments. Both depend on the order in
+which storages come and go, so that every layer is run here and not one of each kind.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Batch, Workload
 
 STEPS = 2
-"""The first makes the optimizer's states, the second is as all later ones; their tensors are
-the same."""
+"""Number of steps: the first makes the optimizer's states, the second is as all later ones; their
+tensors are the same."""
 
 
 def allocator_peak(
@@ -34,7 +34,7 @@ def allocator_peak(
     expandable_segments: bool,
     compute_capability: str | None = None,
 ) -> AllocatorPeak:
-    """Weights, then two steps on one device without accumulation."""
+    """Return what weights and two steps take on one device without accumulation."""
     step = ModelPass(
         workload,
         batch,
@@ -65,7 +65,7 @@ def allocator_peak(
 def state_sizes(
     optimizer: OptimizerSpec, tensors: Sequence[TrainedTensor], *, width: int, device: Device
 ) -> list[int]:
-    """Optimizer states that the allocator holds, each its own tensor."""
+    """Return the bytes of each optimizer state that the allocator holds."""
     own = [
         state
         for tensor in tensors
@@ -80,7 +80,8 @@ def _held(name: str, sizes: list[int]) -> list[AllocatorEvent]:
 
 
 def _events(step: int, log: list[StorageEvent]) -> list[AllocatorEvent]:
-    """Storages by step and identity; an owner's change is none of the allocator's business."""
+    """Return the storages by step and identity; a change of owner does not concern the
+    allocator."""
     return [
         Allocate((step, key), num_bytes) if num_bytes > 0 else Free((step, key))
         for num_bytes, _, key, _ in log
@@ -89,7 +90,7 @@ def _events(step: int, log: list[StorageEvent]) -> list[AllocatorEvent]:
 
 
 def quantized_sizes(workload: Workload) -> list[int]:
-    """Packed codes and their constants, each its own tensor."""
+    """Return the bytes of packed codes and of their constants, each its own tensor."""
     quantization = workload.settings.quantization
     if quantization is None:
         return []

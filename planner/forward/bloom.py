@@ -8,13 +8,15 @@ from planner.tape.tape import Tape
 from planner.tape.tensors import Tensor
 
 FORWARD_TEMPORARIES = 4
-"""read: bloom_gelu_forward: ``x / 2``, ``0.798 x``, ``0.045 x`` and its product with x."""
+"""Number of tensors that bloom_gelu_forward makes on its way: ``x / 2``, ``0.798 x``, ``0.045 x``
+and its product with x."""
 BACKWARD_TEMPORARIES = 5
-"""read: bloom_gelu_back: the tanh, ``x / 2``, ``1 - tanh^2``, ``0.107 x`` and its product."""
+"""Number of tensors that bloom_gelu_back makes on its way: the tanh, ``x / 2``, ``1 - tanh^2``,
+``0.107 x`` and its product."""
 
 
 def bloom_layer(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
-    """BloomBlock.forward."""
+    """Mirror BloomBlock.forward."""
     place, tape, residual = layer.place, decoder.tape, x
     x = norm(decoder, f"{place}.input_layernorm", x)
     attended, _weights = _attention(decoder, layer, x, residual)
@@ -27,7 +29,7 @@ def bloom_layer(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
 def _attention(
     decoder: Decoder, layer: Layer, x: Tensor, residual: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """BloomAttention.forward, whose variables hold the scores to its end."""
+    """Mirror BloomAttention.forward, whose variables hold the scores to its end."""
     model, tape, batch = decoder.workload.model, decoder.tape, decoder.batch
     fused = decoder.linear(layer, "qkv_proj", x)
     q, k, v = (ops.slice_of(tape, fused, batch.tokens * model.query_size) for _ in range(3))
@@ -48,7 +50,7 @@ def _attention(
 
 
 def _scaled_product(tape: Tape, q: Tensor, k: Tensor, elements: int, head_dim: int) -> Tensor:
-    """``alibi.baddbmm(q, k, alpha)``: each gradient is a product, then scaled."""
+    """Mirror ``alibi.baddbmm(q, k, alpha)``: each gradient is a product, then scaled."""
     sizes = ((q.elements, q.width), (k.elements, k.width))
     work = 2 * elements * head_dim, q.width * (q.elements + k.elements + elements), q.width
 
@@ -66,7 +68,8 @@ def _scaled_product(tape: Tape, q: Tensor, k: Tensor, elements: int, head_dim: i
 
 
 def _gelu(tape: Tape, x: Tensor) -> Tensor:
-    """GeLUFunction, an autograd.Function in Python: its steps are tensors, none of them saved."""
+    """Mirror GeLUFunction, an autograd.Function in Python: its steps are tensors that are not
+    saved."""
     elements, width = x.elements, x.width
 
     def steps(count: int) -> None:

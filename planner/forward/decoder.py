@@ -1,9 +1,9 @@
 """A model's weights on a tape of sizes, and its linear layers with their adapters.
 
-Each function mirrors the module that its docstring names, variable by variable, since a
-variable that a module still holds is memory. What differs between models is data of
-:class:`ModelSpec`; what differs between trainers is :class:`Numerics`. The layers that are
-made of these are in planner/forward/decoder_layers.py.
+Each function mirrors the module that its docstring names, variable by variable, since a variable
+that a module still holds is memory. What differs between models is data of :class:`ModelSpec`; what
+differs between trainers is :class:`Numerics`. The layers that are made of these are in
+planner/forward/decoder_layers.py.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from planner.workload.workload import Batch, Workload
 
 
 class Layer(NamedTuple):
-    """One layer: where its weights are, as in ``layers.3``, and of which kind it is."""
+    """One layer: the prefix of its weights' names, such as ``layers.3``, and its kind."""
 
     place: str
     kind: LayerKind
@@ -39,6 +39,7 @@ class Decoder:
     weights: dict[str, Parameter] = field(default_factory=dict)
     matrices: dict[LayerKind, dict[str, Linear]] = field(init=False)
     adapted: frozenset[str] = field(init=False)
+    """Keys of the matrices that carry an adapter."""
 
     def __post_init__(self) -> None:
         model = self.workload.model
@@ -53,12 +54,14 @@ class Decoder:
 
     @property
     def trains_all(self) -> bool:
+        """Whether every parameter trains."""
         return self.workload.method == "full"
 
     def parameter(
         self, name: str, elements: int, *, adapter: bool = False, matrix: bool = False
     ) -> Parameter:
-        """The weight of that name, made once: autocast casts a weight once a forward pass."""
+        """Return the weight of that name, made once: autocast casts a weight once per
+        forward pass."""
         if name not in self.weights:
             trains = adapter or self.trains_all
             frozen = self.numerics.frozen if matrix else self.numerics.outside
@@ -67,14 +70,16 @@ class Decoder:
         return self.weights[name]
 
     def expert_parameter(self, layer: Layer, name: str, elements: int) -> Parameter:
-        """A router's or all experts' weight: no ``nn.Linear``, so never quantized."""
+        """Return a weight of the router or of all experts: it is not an ``nn.Linear`` and never
+        quantized."""
         quantized = self.workload.settings.quantization is not None
         return self.parameter(f"{layer.place}.{name}", elements, matrix=not quantized)
 
     # --- linear layers --------------------------------------------------------------------
 
     def linear(self, layer: Layer, role: str, x: Tensor) -> Tensor:
-        """The layer's matrix of that role, with its adapter where it has one."""
+        """Return the product with the layer's matrix of that role, with its adapter where it has
+        one."""
         matrix = self.matrices[layer.kind][role]
         name = f"{layer.place}.{role}"
         if role in self.adapted:
@@ -99,8 +104,8 @@ class Decoder:
         *,
         cached: bool = True,
     ) -> Tensor:
-        """``F.linear``, its operands cast first under autocast, which keeps a leaf's cast:
-        ``weight.T`` of a FalconLinear is none."""
+        """Mirror ``F.linear``, whose operands are cast first under autocast, which keeps a leaf's
+        cast; ``weight.T`` of a FalconLinear is not a leaf."""
         matrix: Tensor = weight
         added: Tensor | None = bias if bias is not None and bias.trains else None
         if self.numerics.autocast:
@@ -121,15 +126,16 @@ class Decoder:
         )
 
     def _cast_weight(self, weight: Tensor, name: str, *, cached: bool = True) -> Tensor:
-        """Autocast keeps the copies of leaves that train until it ends."""
+        """Return the weight in the compute precision; autocast keeps the copies of leaves that
+        train until it ends."""
         width = self.numerics.compute
         if not cached or not isinstance(weight, Parameter) or not weight.trains:
             return ops.cast(self.tape, weight, width, name)
         return self.tape.cast_once(weight, lambda x: ops.cast(self.tape, x, width, name))
 
     def _quantized(self, matrix: Linear, x: Tensor) -> Tensor:
-        """bitsandbytes' Linear8bitLt.forward; its Linear4bit.forward multiplies in the compute
-        dtype and goes back to the input's."""
+        """Mirror bitsandbytes' Linear8bitLt.forward; its Linear4bit.forward multiplies in the
+        compute dtype and goes back to the input's."""
         width = x.width
         if self._in_int8:
             is_half = self.workload.compute == "fp16" and width == self.numerics.compute
@@ -145,7 +151,7 @@ class Decoder:
         return ops.cast(self.tape, output, width, f"{matrix.name}: output cast")
 
     def _adapted(self, name: str, matrix: Linear, x: Tensor) -> Tensor:
-        """peft's lora.Linear, lora.Linear4bit and lora.Linear8bitLt, forward."""
+        """Mirror peft's lora.Linear, lora.Linear4bit and lora.Linear8bitLt, forward."""
         adapter = self.workload.settings.adapter
         assert adapter is not None
         quantized = self.workload.settings.quantization is not None
@@ -171,7 +177,7 @@ class Decoder:
     def _adapter_output(
         self, x: Tensor, a: Parameter, b: Parameter, rank: int, out_features: int
     ) -> Tensor:
-        """``lora_B(lora_A(dropout(x))) * scaling``."""
+        """Return ``lora_B(lora_A(dropout(x))) * scaling``."""
         adapter = self.workload.settings.adapter
         if adapter is not None and adapter.dropout > 0:
             x = ops.dropout(self.tape, x, device=self.batch.device)
@@ -184,7 +190,7 @@ class Decoder:
     def _with_dora(
         self, name: str, matrix: Linear, x: Tensor, result: Tensor, a: Parameter, b: Parameter
     ) -> Tensor:
-        """peft's DoraLinearVariant.forward."""
+        """Mirror peft's DoraLinearVariant.forward."""
         settings = self.workload.settings
         assert settings.adapter is not None
         magnitude = self.parameter(f"{name}.magnitude", matrix.out_features, adapter=True)
@@ -203,7 +209,7 @@ class Decoder:
         return ops.add(self.tape, result, output, f"{matrix.name} with its adapter")
 
     def _whole_weight(self, name: str, matrix: Linear) -> Tensor:
-        """peft's dequantize_module_weight."""
+        """Mirror peft's dequantize_module_weight."""
         if self.workload.settings.quantization is None:
             return self.parameter(name, matrix.weight_params, matrix=True)
         _scales, weight = ops.dequantized(self.tape, matrix.weight_params, self.numerics.compute)
@@ -216,23 +222,25 @@ class Decoder:
 
     @property
     def _autocast_is_seen_by_peft(self) -> bool:
-        """read: peft/tuners/lora/bnb.py at 0.21.2: it asks for CUDA's autocast alone."""
+        """Whether peft sees autocast: it asks for CUDA's alone; read: peft/tuners/lora/bnb.py at
+        0.21.2."""
         return self.numerics.autocast and self.batch.device == "cuda"
 
     def residual_dropout(self, x: Tensor) -> Tensor:
-        """The model's own, of what a layer adds to the residual stream."""
+        """Return ``x`` through the model's dropout of what a layer adds to the residual stream."""
         if not self.workload.model.residual_dropout:
             return x
         return ops.dropout(self.tape, x, device=self.batch.device)
 
     @property
     def residual_width(self) -> int:
-        """Of the embeddings, and so of masks that are added to scores."""
+        """Bytes per element of the embeddings, and so of masks that are added to scores."""
         return self.numerics.trainable if self.trains_all else self.numerics.outside
 
     @property
     def pow_width(self) -> int | None:
-        """CUDA's autocast raises to powers in fp32, the CPU's as it comes.
+        """Bytes per element of powers under CUDA's autocast, which takes them in fp32; None
+        elsewhere, where they keep their dtype.
 
         read: aten/src/ATen/autocast_mode.h at 2.13, AT_FORALL_FP32.
         """
@@ -240,7 +248,7 @@ class Decoder:
         return FP32_BYTES if on_cuda else None
 
     def masked(self, kind: LayerKind) -> bool:
-        """Whether attention takes a mask: samples are padded, or the window is exceeded.
+        """Return whether attention takes a mask: samples are padded, or the window is exceeded.
         FalconModel.forward always makes one."""
         window = kind.sliding_window
         if self.workload.model.model_type == "falcon":
@@ -248,8 +256,8 @@ class Decoder:
         return self.batch.masked or (window is not None and self.batch.sequence_length >= window)
 
     def rotary_tables(self, width: int) -> dict[LayerKind, tuple[Tensor, Tensor] | None]:
-        """Cosines and sines, made once for all layers, or once for each kind of them; none
-        where nothing rotates."""
+        """Return cosines and sines by the kind of layer, shared by all kinds unless they differ;
+        None where nothing rotates."""
         kinds = self.workload.model.kinds
         if self.workload.model.positions != "rotary":
             return dict.fromkeys(kinds)

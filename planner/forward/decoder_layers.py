@@ -18,7 +18,7 @@ from planner.tape.tensors import Tensor
 
 
 class _NormNames(NamedTuple):
-    """The layer's norms, by what they stand before or after; nothing where there is none."""
+    """Names of a layer's norms by what they stand before or after; None where there is no norm."""
 
     before_attention: str | None = None
     after_attention: str | None = None
@@ -38,18 +38,18 @@ NORM_NAMES: Mapping[Norms, _NormNames] = {
         after_mlp="post_feedforward_layernorm",
     ),
 }
-"""Names of Llama, OLMo-2 and Gemma 2. GLM-4-0414 calls those around otherwise."""
+"""Names of norms in Llama, OLMo-2 and Gemma 2. GLM-4-0414 has other names for those around."""
 
 
 def decoder_layer(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
-    """The layer of the model's line."""
+    """Return the output of a layer of the model's architecture."""
     model = decoder.workload.model
     run = OF_THEIR_OWN.get(model.model_type, COMMON[model.residual])
     return run(decoder, layer, x, tables)
 
 
 def _sequential(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
-    """LlamaDecoderLayer.forward, and those of Gemma 2, Glm4, Olmo2 and Granite."""
+    """Mirror LlamaDecoderLayer.forward, and those of Gemma 2, Glm4, Olmo2 and Granite."""
     names = NORM_NAMES[decoder.workload.model.norms]
     residual = x
     x = _norm(decoder, layer, names.before_attention, x)
@@ -85,14 +85,14 @@ def _norm(decoder: Decoder, layer: Layer, name: str | None, x: Tensor) -> Tensor
 
 
 def _added(decoder: Decoder, residual: Tensor, x: Tensor, name: str) -> Tensor:
-    """``residual + x``; Granite's ``residual + x * residual_multiplier``."""
+    """Return ``residual + x``; Granite's is ``residual + x * residual_multiplier``."""
     if decoder.workload.model.multipliers:
         return ops.add(decoder.tape, residual, ops.unary(decoder.tape, x, "scaled block"), name)
     return ops.add(decoder.tape, residual, x, name)
 
 
 def _parallel(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
-    """PhiDecoderLayer.forward."""
+    """Mirror PhiDecoderLayer.forward."""
     tape, residual = decoder.tape, x
     x = norm(decoder, f"{layer.place}.input_layernorm", x)
     attended, _weights = self_attention(decoder, layer, x, tables)
@@ -103,7 +103,7 @@ def _parallel(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) 
 
 
 def _parallel_two_norms(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
-    """GPTNeoXLayer.forward."""
+    """Mirror GPTNeoXLayer.forward."""
     place, tape = layer.place, decoder.tape
     attended, _weights = self_attention(
         decoder, layer, norm(decoder, f"{place}.input_layernorm", x), tables
@@ -116,7 +116,7 @@ def _parallel_two_norms(decoder: Decoder, layer: Layer, x: Tensor, tables: Table
 
 
 def _stablelm(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
-    """StableLmDecoderLayer.forward, whose variables hold what attention read and wrote."""
+    """Mirror StableLmDecoderLayer.forward, whose variables hold what attention read and wrote."""
     place, tape, residual = layer.place, decoder.tape, x
     x = norm(decoder, f"{place}.input_layernorm", x)
     attended, _weights = self_attention(decoder, layer, x, tables)
@@ -131,7 +131,7 @@ def _stablelm(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) 
 
 
 def _gpt2(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
-    """GPT2Block.forward, whose variables hold what attention wrote."""
+    """Mirror GPT2Block.forward, whose variables hold what attention wrote."""
     place, tape, residual = layer.place, decoder.tape, x
     x = norm(decoder, f"{place}.input_layernorm", x)
     attended, _weights = self_attention(decoder, layer, x, tables)
@@ -153,15 +153,17 @@ def _falcon(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) ->
 
 
 RunLayer = Callable[[Decoder, Layer, Tensor, Tables | None], Tensor]
+"""A layer's forward pass."""
 COMMON: Mapping[Residual, RunLayer] = {
     "sequential": _sequential,
     "parallel": _parallel,
     "parallel-two-norms": _parallel_two_norms,
 }
+"""Forward passes by how attention and MLP are joined."""
 OF_THEIR_OWN: Mapping[str, RunLayer] = {
     "bloom": _bloom,
     "falcon": _falcon,
     "gpt2": _gpt2,
     "stablelm": _stablelm,
 }
-"""Architectures whose variables hold other tensors than the common ones'."""
+"""Forward passes of architectures whose variables hold other tensors than the common ones."""

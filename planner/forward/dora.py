@@ -1,8 +1,8 @@
 """DoRA's extra output of one matrix, as peft writes it, on a tape of sizes.
 
-read: peft/tuners/lora/dora.py and variants.py at 0.21.2, DoraLinearLayer.forward: the merged
-weight is made whole to take its norm, and where dropout is on, the base layer's product is
-made again from that weight, whose copy autograd then keeps for backward.
+read: peft/tuners/lora/dora.py and variants.py at 0.21.2, DoraLinearLayer.forward: the merged weight
+is made whole to take its norm, and where dropout is on, the base layer's product is made again from
+that weight, whose copy autograd then keeps for backward.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from planner.tape.tape import Tape
 from planner.tape.tensors import Parameter, Tensor
 
 Multiply = Callable[[Tensor, Tensor, int, str], Tensor]
-"""``F.linear`` under the trainer's conventions: weight, input, rows out, name."""
+"""``F.linear`` under the trainer's conventions, from weight, input, output features and name."""
 
 
 class DoraTensors(NamedTuple):
@@ -36,8 +36,11 @@ def dora(
     adapter: DoraTensors,
     product: Multiply,
 ) -> Tensor:
-    """``(m - 1) W x + m B A x``, the scale ``m`` being magnitude over norm. ``weight`` is whole,
-    in 16 bit where it was packed; without ``base_result`` it is multiplied again."""
+    """Return ``(m - 1) W x + m B A x``, where the scale ``m`` is magnitude over norm.
+
+    ``weight`` is whole, in 16 bit where it was packed; where ``base_result`` is None the product
+    with it is made again.
+    """
     out_features, width = matrix.out_features, x.width
     lora_weight = _lora_weight(tape, matrix, adapter, product)
     lora_weight = ops.cast(tape, lora_weight, width, "adapter's weight, whole, in x's dtype")
@@ -58,14 +61,14 @@ def dora(
 
 
 def _lora_weight(tape: Tape, matrix: Linear, adapter: DoraTensors, product: Multiply) -> Tensor:
-    """``lora_B(lora_A(eye))``, with the graph that its caller drops when it detaches it."""
+    """Return ``lora_B(lora_A(eye))``, with the graph that its caller drops when it detaches it."""
     eye = tape.new(matrix.in_features**2, adapter.a.width, "identity matrix")
     down = product(adapter.a, eye, adapter.rank, "lora_A of the identity")
     return product(adapter.b, down, matrix.out_features, "adapter's weight, whole")
 
 
 def _weight_norm(tape: Tape, weight: Tensor, lora_weight: Tensor, matrix: Linear) -> Tensor:
-    """Of every row of the merged weight; nothing of it is differentiated."""
+    """Return the norm of every row of the merged weight, which is not differentiated."""
     scaled = tape.new(lora_weight.elements, lora_weight.width, "adapter's weight, scaled")
     merged = tape.new(weight.elements, weight.width, "merged weight")
     del scaled
@@ -73,7 +76,7 @@ def _weight_norm(tape: Tape, weight: Tensor, lora_weight: Tensor, matrix: Linear
 
 
 def _over(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
-    """A quotient whose divisor is a constant."""
+    """Return a quotient whose divisor is a constant."""
     elements, width = a.elements, a.width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:

@@ -1,4 +1,4 @@
-"""What enters a model's first layer, on a tape of sizes."""
+"""The input of a model's first layer, on a tape of sizes."""
 
 from planner.forward.decoder import Decoder
 from planner.forward.norms import norm
@@ -9,10 +9,10 @@ from planner.tape.tensors import Parameter, Tensor
 def embedded(
     decoder: Decoder, table: Parameter, *, needs_gradient: bool = False
 ) -> tuple[Tensor, list[Tensor]]:
-    """The first layer's input, and what the model's forward holds beside it to its end.
+    """Return the first layer's input, and what the model's forward holds beside it to its end.
 
-    ``needs_gradient`` as peft's enable_input_require_grads makes it: autograd holds such a leaf
-    until its gradient is there.
+    ``needs_gradient`` is for peft's enable_input_require_grads: autograd holds such a leaf until
+    its gradient is there.
     """
     model, tape, batch = decoder.workload.model, decoder.tape, decoder.batch
     x = ops.embedding(tape, table, tokens=batch.tokens, hidden_size=model.hidden_size)
@@ -35,7 +35,8 @@ def embedded(
 
 
 def _positions(decoder: Decoder) -> Tensor:
-    """GPT2Model.forward: the same for every sample; OPT counts each sample's own."""
+    """Mirror GPT2Model.forward, whose positions are the same for every sample; OPT counts each
+    sample's own."""
     model, batch = decoder.workload.model, decoder.batch
     return ops.embedding(
         decoder.tape,

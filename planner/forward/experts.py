@@ -1,14 +1,14 @@
 """Routed experts, as transformers 5.23 writes them, on a tape of sizes.
 
-``experts_implementation`` is ``grouped_mm``, transformers' default on every device: tokens
-are sorted by expert and each matrix of all experts is one operator, so every size is known
-whatever the router does: tokens x experts_per_token rows. With the loop of ``eager`` sizes
-depend on the data; ``batched_mm`` copies an expert's weights for each row.
+``experts_implementation`` is ``grouped_mm``, transformers' default on every device: tokens are
+sorted by expert and each matrix of all experts is one operator, so that every size is known
+whatever the router does: tokens x experts_per_token rows. With the loop of ``eager`` sizes depend
+on the data; ``batched_mm`` copies an expert's weights for each row.
 
-``output_router_logits`` is false, transformers' default, so that there is no load-balancing
-loss and router logits are not kept.
+``output_router_logits`` is false, transformers' default, so that there is no load-balancing loss
+and router logits are not kept.
 
-t  tokens     k  experts_per_token     S = t k  rows     E  num_experts     h  hidden_size
+    t  tokens     k  experts_per_token     S = t k  rows     E  num_experts     h  hidden_size
 """
 
 from planner.base.units import FP32_BYTES
@@ -25,7 +25,7 @@ from planner.tape.tensors import Parameter, Tensor
 
 
 def mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor:
-    """MixtralSparseMoeBlock.forward and Qwen3MoeSparseMoeBlock.forward; with shared experts
+    """Mirror MixtralSparseMoeBlock.forward and Qwen3MoeSparseMoeBlock.forward; with shared experts
     those of Qwen2-MoE, and where no gate weighs them those of DeepSeek-V2 and V3."""
     if experts.shared_gate:
         return _gated_mixture(decoder, layer, x, experts)
@@ -38,7 +38,7 @@ def mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> 
 
 
 def _gated_mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor:
-    """Qwen2MoeSparseMoeBlock.forward."""
+    """Mirror Qwen2MoeSparseMoeBlock.forward."""
     tape = decoder.tape
     shared = gated_mlp(decoder, layer, x)
     _logits, scores, chosen = router(decoder, layer, x, experts)
@@ -54,8 +54,8 @@ def _gated_mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSp
 def router(
     decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """MixtralTopKRouter.forward and Qwen3MoeTopKRouter.forward: logits, the weights of the
-    chosen experts, and which they are."""
+    """Mirror MixtralTopKRouter.forward and Qwen3MoeTopKRouter.forward: return logits, the weights
+    of the chosen experts, and their indices."""
     tape, tokens = decoder.tape, decoder.batch.tokens
     h, count = decoder.workload.model.hidden_size, experts.num_experts
     weight = decoder.expert_parameter(layer, "router", h * count)
@@ -78,7 +78,7 @@ def router(
 def _chosen_router(
     decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """GptOssTopKRouter.forward, and GraniteMoeTopKRouter.forward in fp32."""
+    """Mirror GptOssTopKRouter.forward, and GraniteMoeTopKRouter.forward in fp32."""
     tape, chosen_per_token = decoder.tape, experts.experts_per_token
     h, count = decoder.workload.model.hidden_size, experts.num_experts
     weight = decoder.expert_parameter(layer, "router", h * count)
@@ -97,7 +97,7 @@ def _chosen_router(
 def _fp32_router(
     decoder: Decoder, weight: Parameter, x: Tensor, experts: ExpertsSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """DeepseekV2TopkRouter.forward: autocast takes the operands back to 16 bit."""
+    """Mirror DeepseekV2TopkRouter.forward: autocast takes the operands back to 16 bit."""
     tape, tokens = decoder.tape, decoder.batch.tokens
     count = experts.num_experts
     logits = _fp32_logits(decoder, weight, x, count)
@@ -117,7 +117,7 @@ def _fp32_logits(decoder: Decoder, weight: Parameter, x: Tensor, count: int) -> 
 def _sigmoid_router(
     decoder: Decoder, weight: Parameter, x: Tensor, experts: ExpertsSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """DeepseekV3TopkRouter.forward and Glm4MoeTopkRouter.forward."""
+    """Mirror DeepseekV3TopkRouter.forward and Glm4MoeTopkRouter.forward."""
     tape, tokens = decoder.tape, decoder.batch.tokens
     logits = _fp32_logits(decoder, weight, x, experts.num_experts)
     scores = ops.unary(tape, logits, "scores of the experts", saves="output")
@@ -133,8 +133,8 @@ def _sigmoid_router(
 
 
 def _corrected_choice(tape: Tape, scores: Tensor, tokens: int, experts: ExpertsSpec) -> Tensor:
-    """Places alone are taken of the corrected scores, so nothing of them is kept; the two best
-    of each group are summed to choose from the best groups."""
+    """Return the chosen experts. Only places are taken of the corrected scores, so that none of
+    them is kept; the two best of each group are summed to choose from the best groups."""
     groups = tokens * experts.num_groups
     corrected = ops.add(
         tape, scores, Tensor(experts.num_experts, FP32_BYTES, None, None), "corrected scores"
@@ -151,7 +151,8 @@ def _corrected_choice(tape: Tape, scores: Tensor, tokens: int, experts: ExpertsS
 
 
 def _best_groups(tape: Tape, scores: Tensor, tokens: int, experts: ExpertsSpec) -> Tensor:
-    """Scores outside the groups of the largest are zero; the groups' maxima are not used again."""
+    """Return the scores with those outside of the largest groups at zero; the groups' maxima are
+    not used again."""
     groups = tokens * experts.num_groups
     best = routing.detached_maximum(tape, scores, groups)
     _chosen = tape.new(tokens * experts.chosen_groups, ops.INT64, "chosen groups")
@@ -168,7 +169,7 @@ def grouped_experts(
     chosen: Tensor,
     experts: ExpertsSpec,
 ) -> Tensor:
-    """grouped_mm_experts_forward of transformers/integrations/moe.py."""
+    """Mirror grouped_mm_experts_forward of transformers/integrations/moe.py."""
     tape, h = decoder.tape, decoder.workload.model.hidden_size
     rows, width = chosen.elements, x.width
     in_order, order = routing.order_of(tape, rows)
@@ -192,7 +193,7 @@ def grouped_experts(
 
 
 def _selected(decoder: Decoder, x: Tensor, rows: int, h: int) -> Tensor:
-    """``hidden_states[perm // num_top_k]``."""
+    """Mirror ``hidden_states[perm // num_top_k]``."""
     tokens = decoder.tape.new(rows, ops.INT64, "tokens in the experts' order")
     return routing.gathered_rows(decoder.tape, x, tokens, rows * h, "tokens in the experts' order")
 
@@ -200,7 +201,8 @@ def _selected(decoder: Decoder, x: Tensor, rows: int, h: int) -> Tensor:
 def _product(
     decoder: Decoder, layer: Layer, name: str, x: Tensor, offsets: Tensor, experts: ExpertsSpec
 ) -> Tensor:
-    """``_grouped_linear``: autocast knows nothing of it, the input takes the weight's dtype."""
+    """Mirror ``_grouped_linear``: autocast does not know it, so that the input takes the weight's
+    dtype."""
     h = decoder.workload.model.hidden_size
     weight = decoder.expert_parameter(layer, name, experts.expert_tensors(h)[name])
     x = ops.cast(decoder.tape, x, weight.width, f"{name}: input cast")
@@ -211,7 +213,7 @@ def _product(
 def _biases(
     decoder: Decoder, layer: Layer, name: str, in_order: Tensor, experts: ExpertsSpec
 ) -> Tensor | None:
-    """``bias[expert_ids]``: one row for each of the tokens' experts."""
+    """Mirror ``bias[expert_ids]``: one row for each of the tokens' experts."""
     if not experts.biased:
         return None
     elements = experts.expert_tensors(decoder.workload.model.hidden_size)[f"{name}_bias"]
@@ -221,7 +223,7 @@ def _biases(
 
 
 def _gated(decoder: Decoder, both: Tensor, *, clamped: bool) -> Tensor:
-    """``_default_apply_gate``: ``act_fn(gate) * up``."""
+    """Mirror ``_default_apply_gate``: ``act_fn(gate) * up``."""
     tape = decoder.tape
     if clamped:
         return clamped_gate(tape, both)

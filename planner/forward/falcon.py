@@ -13,6 +13,7 @@ from planner.forward.feed_forward import feed_forward
 from planner.forward.norms import norm
 from planner.forward.rotary import Tables, rotated
 from planner.tape import operators as ops
+from planner.tape import view_operators as views
 from planner.tape.attention_kernels import HeadShape, fused_attention, safe_softmax
 from planner.tape.operators import INT64
 from planner.tape.tape import Tape
@@ -20,7 +21,7 @@ from planner.tape.tensors import Tensor
 
 
 def falcon_layer(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Tensor:
-    """FalconDecoderLayer.forward with parallel attention."""
+    """Mirror FalconDecoderLayer.forward with parallel attention."""
     place, residual = layer.place, x
     x = norm(decoder, f"{place}.input_layernorm", x)
     for_mlp = x
@@ -28,12 +29,12 @@ def falcon_layer(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> T
         for_mlp = norm(decoder, f"{place}.ln_mlp", residual)
     attended = _attention(decoder, layer, x, tables)
     fed = feed_forward(decoder, layer, for_mlp)
-    fed = _added_in_place(decoder.tape, fed, attended)
+    fed = views.added_in_place(decoder.tape, fed, attended)
     return ops.add(decoder.tape, residual, fed, "residual after the layer")
 
 
 def _attention(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Tensor:
-    """FalconAttention.forward."""
+    """Mirror FalconAttention.forward."""
     model, tape, batch = decoder.workload.model, decoder.tape, decoder.batch
     fused = decoder.linear(layer, "qkv_proj", x)
     query_size, key_size = batch.tokens * model.query_size, batch.tokens * model.key_value_size
@@ -66,8 +67,10 @@ def _attention(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Ten
 def _whole_attention(
     decoder: Decoder, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, shape: HeadShape
 ) -> Tensor:
-    """read: aten/src/ATen/native/transformers/attention.cpp, _scaled_dot_product_attention_math:
-    in fp32, and the weights are returned in 16 bit beside the output."""
+    """Return the output of attention in fp32, with weights that are returned in 16 bit beside it.
+
+    read: aten/src/ATen/native/transformers/attention.cpp, _scaled_dot_product_attention_math.
+    """
     tape, width = decoder.tape, q.width
     q, k, v = (
         ops.cast(tape, each, FP32_BYTES, "operand of attention in fp32") for each in (q, k, v)
@@ -91,7 +94,8 @@ def _whole_attention(
 
 
 def _picked(tape: Tape, x: Tensor, elements: int) -> Tensor:
-    """``x[..., [i], :]``: a copy, whose gradient is as large as the whole; the index is saved."""
+    """Return ``x[..., [i], :]``: a copy, whose gradient is as large as the whole; the index is
+    saved."""
     whole, width = x.elements, x.width
     index = tape.new(1, INT64, "index of a head")
 
@@ -99,12 +103,3 @@ def _picked(tape: Tape, x: Tensor, elements: int) -> Tensor:
         return [tape.new(whole, width, "gradient of a picked head")]
 
     return tape.record(tape.new(elements, width, "picked head"), (x,), (index,), backward)
-
-
-def _added_in_place(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
-    """``x += other``."""
-
-    def backward(gradient: Tensor) -> list[Tensor | None]:
-        return [gradient.viewed(), gradient.viewed()]
-
-    return tape.record(x.detached(), (x, other), (), backward)

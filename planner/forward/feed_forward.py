@@ -1,4 +1,4 @@
-"""The layers' MLPs, as transformers 5.23 writes them, on a tape of sizes."""
+"""MLPs of the layers, as transformers 5.23 writes them, on a tape of sizes."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from planner.tape.tensors import Tensor
 
 
 def feed_forward(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
-    """LlamaMLP.forward; GlmMLP.forward where one matrix holds gate and up."""
+    """Mirror LlamaMLP.forward; GlmMLP.forward where one matrix holds gate and up."""
     tape, activation = decoder.tape, decoder.workload.model.activation
     pow_width = decoder.pow_width
     if decoder.workload.model.mlp == "plain":
@@ -26,7 +26,7 @@ def feed_forward(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
 
 
 def gated_mlp(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
-    """LlamaMLP.forward: a layer's own, or that of its shared experts."""
+    """Mirror LlamaMLP.forward, of a layer or of its shared experts."""
     tape, activation = decoder.tape, decoder.workload.model.activation
     pow_width = decoder.pow_width
     gate = decoder.linear(layer, "gate_proj", x)
@@ -39,7 +39,7 @@ def gated_mlp(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
 
 
 def _plain(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
-    """PhiMLP.forward."""
+    """Mirror PhiMLP.forward."""
     activation, pow_width = decoder.workload.model.activation, decoder.pow_width
     x = decoder.linear(layer, "up_proj", x)
     x = activate(decoder.tape, activation, x, pow_width=pow_width)
@@ -47,7 +47,11 @@ def _plain(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
 
 
 def activate(tape: Tape, activation: Activation, x: Tensor, *, pow_width: int | None) -> Tensor:
-    """transformers/activations.py at 5.23: one operator of PyTorch, or several in Python."""
+    """Return ``x`` through the activation: one operator of PyTorch, or several in Python; read:
+    transformers/activations.py at 5.23.
+
+    ``pow_width`` is the width of powers, None where they keep their dtype.
+    """
     if activation == "gelu-new":
         return _gelu_new(tape, x, pow_width or x.width)
     if activation == "gelu-quick":
@@ -58,7 +62,7 @@ def activate(tape: Tape, activation: Activation, x: Tensor, *, pow_width: int | 
 
 
 def _gelu_new(tape: Tape, x: Tensor, pow_width: int) -> Tensor:
-    """NewGELUActivation: ``0.5 x (1.0 + tanh(sqrt(2 / pi) (x + 0.044715 pow(x, 3.0))))``."""
+    """Mirror NewGELUActivation: ``0.5 x (1.0 + tanh(sqrt(2 / pi) (x + 0.044715 pow(x, 3.0))))``."""
     half = ops.unary(tape, x, "x / 2")
     cube = ops.power(tape, ops.cast(tape, x, pow_width, "x of the power"))
     cube = ops.unary(tape, cube, "0.044715 x^3")

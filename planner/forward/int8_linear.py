@@ -13,13 +13,14 @@ from planner.tape.tensors import Node, Tensor
 from planner.workload.workload import Batch
 
 INT8, HALF, INT32 = 1, 2, 4
-"""Bytes an element."""
+"""Bytes per element."""
 
 
 def int8_linear(tape: Tape, x: Tensor, matrix: Linear, *, batch: Batch, is_half: bool) -> Tensor:
-    """A product with an int8 matrix, which is made whole for backward, on the CPU for both.
+    """Return a product with an int8 matrix, which is made whole for backward, on the CPU for both
+    passes.
 
-    ``is_half``: the input is in fp16, so that nothing is cast.
+    ``is_half`` is whether the input is in fp16, so that nothing is cast.
     """
     elements, width = x.elements, x.width
 
@@ -37,7 +38,8 @@ def int8_linear(tape: Tape, x: Tensor, matrix: Linear, *, batch: Batch, is_half:
 
 
 def _multiply_integers(tape: Tape, x: Tensor, matrix: Linear, *, is_half: bool) -> Tensor:
-    """int8_vectorwise_quant of the input, int8_linear_matmul, int8_mm_dequant in fp16."""
+    """Mirror int8_vectorwise_quant of the input, int8_linear_matmul, and int8_mm_dequant in
+    fp16."""
     rows = x.elements // matrix.in_features
     half = x if is_half else tape.new(x.elements, HALF, "input in fp16")
     scales = tape.new(rows, FP32_BYTES, "scales of the input's rows")
@@ -56,7 +58,7 @@ def _multiply_integers(tape: Tape, x: Tensor, matrix: Linear, *, is_half: bool) 
 
 
 def _multiply_whole(tape: Tape, x: Tensor, matrix: Linear, *, is_half: bool) -> Tensor:
-    """``F.linear`` with the matrix in the input's dtype, whichever that is."""
+    """Mirror ``F.linear`` with the matrix in the input's dtype, whichever that is."""
     del is_half
     _weight = _dequantized(tape, matrix, x.width)
     _multiplies(tape, matrix, x.elements, x.width)

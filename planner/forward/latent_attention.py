@@ -14,7 +14,7 @@ from planner.tape.tensors import Tensor
 def latent_attention(
     decoder: Decoder, layer: Layer, x: Tensor, tables: Tables, latent: LatentAttentionSpec
 ) -> tuple[Tensor, Tensor | None]:
-    """DeepseekV2Attention.forward and DeepseekV3Attention.forward."""
+    """Mirror DeepseekV2Attention.forward and DeepseekV3Attention.forward."""
     tape, place, tokens = decoder.tape, layer.place, decoder.batch.tokens
     heads = decoder.workload.model.num_attention_heads
     nope, rope = latent.qk_nope_head_dim, latent.qk_rope_head_dim
@@ -39,7 +39,8 @@ def _queries(decoder: Decoder, layer: Layer, x: Tensor, latent: LatentAttentionS
 
 
 def _turned(decoder: Decoder, x: Tensor, tables: Tables) -> Tensor:
-    """``apply_rotary_emb``: a product of complex numbers, in fp32; DeepSeek-V3's in pairs."""
+    """Mirror ``apply_rotary_emb``: a product of complex numbers, in fp32; DeepSeek-V3's is in
+    pairs."""
     tape, width = decoder.tape, x.width
     if decoder.workload.model.rotary == "pairs":
         return turned_pairs(tape, x, tables)
@@ -51,7 +52,7 @@ def _turned(decoder: Decoder, x: Tensor, tables: Tables) -> Tensor:
 def _expanded(
     decoder: Decoder, layer: Layer, k_nope: Tensor, k_rope: Tensor, latent: LatentAttentionSpec
 ) -> tuple[Tensor, Tensor]:
-    """``expand_kv``: keys and values of every head from the latent that they share."""
+    """Mirror ``expand_kv``: keys and values of every head from the latent that they share."""
     tape, heads = decoder.tape, decoder.workload.model.num_attention_heads
     rows = decoder.batch.tokens * heads
     both = decoder.linear(layer, "kv_b_proj", k_nope)
@@ -64,7 +65,8 @@ def _expanded(
 def _attend(
     decoder: Decoder, layer: Layer, q: Tensor, k: Tensor, v: Tensor, latent: LatentAttentionSpec
 ) -> tuple[Tensor, Tensor | None]:
-    """On CUDA the memory efficient kernel, which alone takes values of another width."""
+    """Return the output and the weights; on CUDA it is the memory efficient kernel, which alone
+    takes values of another width."""
     model, batch, kinds = decoder.workload.model, decoder.batch, decoder.numerics
     shape = HeadShape(
         batch=batch.micro_batch_size,

@@ -15,18 +15,20 @@ from planner.workload.dtypes import Numerics
 from planner.workload.workload import Batch
 
 FUSED_LOSS_TOKENS = 4096
-"""read: trl/kernels/chunked_logprob.py at 1.16.0, TOKEN_CHUNK_SIZE."""
+"""Tokens of a tile; read: trl/kernels/chunked_logprob.py at 1.16.0, TOKEN_CHUNK_SIZE."""
 FUSED_LOSS_VOCABULARY = 32768
-"""read: trl/trainer/utils.py at 1.16.0, _CHUNKED_LOGPROB_CHUNK_SIZE."""
+"""Vocabulary entries of a tile; read: trl/trainer/utils.py at 1.16.0,
+_CHUNKED_LOGPROB_CHUNK_SIZE."""
 FUSED_LOSS_STATISTICS = 7
-"""fp32 values per token while the tiles are folded; same file, forward."""
+"""Number of fp32 values per token while the tiles are folded; read: trl/kernels/chunked_logprob.py
+at 1.16.0, forward."""
 Direction = Literal["forward", "backward"]
 TORCH_TILE_BYTES: dict[Direction, int] = {
     "forward": 3 * FP32_BYTES + 1,
     "backward": 7 * FP32_BYTES + 1,
 }
-"""Per logit of a tile where there is no Triton, as on the CPU: fp32 copies and a mask; same
-file, _forward_tile and _backward_tile. The Triton kernels work inside the tile."""
+"""Bytes per logit of a tile where there is no Triton, as on the CPU: fp32 copies and a mask; read:
+the same file, _forward_tile and _backward_tile. The Triton kernels work inside the tile."""
 
 
 def fused_loss(
@@ -38,7 +40,8 @@ def fused_loss(
     batch: Batch,
     numerics: Numerics,
 ) -> Tensor:
-    """trl's add_fused_lm_head, _fused_forward: every position but the last of each sample."""
+    """Mirror trl's add_fused_lm_head, _fused_forward: every position but the last of each
+    sample."""
     h = hidden.elements // batch.tokens
     scored = batch.tokens - batch.micro_batch_size
     hidden = ops.slice_of(tape, hidden, scored * h)
@@ -54,7 +57,7 @@ def fused_loss(
 
 
 def _selected(tape: Tape, hidden: Tensor, tokens: int) -> Tensor:
-    """``hidden[mask]``: the indices are saved; the gradient is scattered into zeros."""
+    """Mirror ``hidden[mask]``: the indices are saved; the gradient is scattered into zeros."""
     elements, width = hidden.elements, hidden.width
     indices = tape.new(2 * tokens, INT64, "indices of the scored positions")
 
@@ -75,7 +78,7 @@ def _fused_log_probs(
     numerics: Numerics,
     device: Device,
 ) -> Tensor:
-    """ChunkedLogProbFunction: a tile of logits at a time, made again for the gradient."""
+    """Mirror ChunkedLogProbFunction: a tile of logits at a time, made again for the gradient."""
     vocab = head.elements * tokens // hidden.elements
     sizes = _TileSizes(tape, hidden, head, tokens, vocab, numerics, device)
     statistics = [
@@ -121,10 +124,10 @@ def _fused_log_probs(
 
 
 class _TileSizes:
-    """What one tile takes: itself, casts of its operands, and copies where there is no Triton.
+    """Sizes of one tile: itself, casts of its operands, and copies where there is no Triton.
 
-    A loop variable holds an operand's cast while the next one is made, so that two are alive;
-    the head's cast in forward is held by none.
+    A loop variable holds an operand's cast while the next one is made, so that two are alive; no
+    variable holds the head's cast in forward.
     """
 
     def __init__(
@@ -156,15 +159,15 @@ class _TileSizes:
         self._on_cpu = device == "cpu"
 
     def operand_bytes(self, tokens: int) -> int:
-        """Of the hidden states and the head, each read once."""
+        """Return the bytes of the hidden states and the head, each read once."""
         return (tokens + self._vocab) * self._hidden_size * self.width
 
     def copied_bytes(self, direction: Direction, tokens: int) -> int:
-        """Of all tiles, where there is no Triton."""
+        """Return the bytes of all tiles' copies, where there is no Triton."""
         return tokens * self._vocab * TORCH_TILE_BYTES[direction] if self._on_cpu else 0
 
     def tile(self, direction: Direction) -> list[Tensor]:
-        """Everything that is alive while one tile is folded."""
+        """Return everything that is alive while one tile is folded."""
         new = self._tape.new
         made = [new(self._rows * FUSED_LOSS_VOCABULARY, self.width, "tile of logits")]
         for count in self._operands(direction):
@@ -175,8 +178,8 @@ class _TileSizes:
         return made
 
     def _operands(self, direction: Direction) -> list[int]:
-        """Rows of every operand's cast that is alive at once: as the next hidden states are
-        cast, or as the next slice of the head is."""
+        """Return the rows of every operand's cast that is alive at once: as the next hidden states
+        are cast, or as the next slice of the head is."""
         if direction == "forward":
             moments = ([self._rows_cast, self._next_rows], [self._rows_cast, self._columns_cast])
         else:
@@ -189,11 +192,11 @@ class _TileSizes:
 
 
 def cross_entropy(tape: Tape, logits: Tensor, *, batch: Batch, numerics: Numerics) -> Tensor:
-    """The stock loss.
+    """Return the stock loss.
 
-    read: transformers/loss/loss_utils.py, ForCausalLMLoss, at 5.23; models/llama/
-    modeling_llama.py at 4.38 and Qwen-1's modeling_qwen.py for shifted logits: all but the last
-    logits of one sample lie in one piece and are not copied.
+    read: transformers/loss/loss_utils.py, ForCausalLMLoss, at 5.23; models/llama/modeling_llama.py
+    at 4.38 and Qwen-1's modeling_qwen.py for shifted logits: all but the last logits of one sample
+    lie in one piece and are not copied.
     """
     if numerics.cross_entropy == "labels shifted":
         return _log_loss(tape, logits)
@@ -206,7 +209,8 @@ def cross_entropy(tape: Tape, logits: Tensor, *, batch: Batch, numerics: Numeric
 
 
 def _log_loss(tape: Tape, logits: Tensor) -> Tensor:
-    """``cross_entropy`` in fp32: log-probabilities and, one after the other, their gradients."""
+    """Mirror ``cross_entropy`` in fp32: log-probabilities and, one after the other, their
+    gradients."""
     logits = ops.cast(tape, logits, FP32_BYTES, "logits in fp32")
     elements = logits.elements
     log_probs = tape.new(elements, FP32_BYTES, "log-probabilities")
@@ -221,11 +225,12 @@ def _log_loss(tape: Tape, logits: Tensor) -> Tensor:
 
 
 def _log_loss_of_16_bit(tape: Tape, logits: Tensor, numerics: Numerics) -> Tensor:
-    """``cross_entropy`` of 16-bit logits: autocast casts the log-probabilities, not the logits.
+    """Mirror ``cross_entropy`` of 16-bit logits: autocast casts the log-probabilities, not the
+    logits.
 
-    read: aten/src/ATen/native/LossNLL.cpp, cross_entropy_loss, asks log_softmax for the dtype
-    of its input, which autocast obeys (autocast_mode.h, fp32_set_opt_dtype); nll_loss is cast,
-    and keeps its input.
+    read: aten/src/ATen/native/LossNLL.cpp, cross_entropy_loss, asks log_softmax for the dtype of
+    its input, which autocast obeys (autocast_mode.h, fp32_set_opt_dtype); nll_loss is cast, and
+    keeps its input.
     """
     log_probs = _log_softmax(tape, logits)
     if numerics.autocast:

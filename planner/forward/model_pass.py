@@ -1,4 +1,4 @@
-"""A whole model's forward and backward pass on a tape, as LlamaForCausalLM runs."""
+"""Forward and backward pass of a whole model on a tape, as LlamaForCausalLM runs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -33,7 +33,8 @@ class PassedLayer(NamedTuple):
 
 
 def passed_layers(model: ModelSpec, checkpointing: int) -> list[PassedLayer]:
-    """All layers in order, every ``checkpointing``-th recomputed, from the first on; 0: none.
+    """Return all layers in order, every ``checkpointing``-th recomputed, from the first on; none
+    where it is 0.
 
     read: transformers/modeling_utils.py at 5.23, _set_gradient_checkpointing.
     """
@@ -59,8 +60,11 @@ class ModelPass:
         decoder: type[Decoder] = Decoder,
         tape: type[Tape] = Tape,
     ) -> None:
-        """Without a graph, and forward alone, where nothing ``trains``. Without layers it is what
-        is outside of them, and the embeddings get a gradient as the last layer's output does."""
+        """Run the pass: forward alone, and without a graph, unless it ``trains``.
+
+        Without layers only what is outside of them runs, and the embeddings get a gradient as the
+        last layer's output does.
+        """
         self._workload = workload
         self._batch = batch
         self._layers = layers
@@ -76,11 +80,11 @@ class ModelPass:
         self._held: list[Tensor] = []
         output = self._forward()
         self.casts_gone = self.tape.autocast_ends()
-        """Places in the log where autocast has dropped each layer's casts."""
+        """Positions in the log where autocast has dropped each layer's casts."""
         if trains:
             self.tape.backward(output, self.tape.new(1, FP32_BYTES, "gradient of the loss"))
         self.backward_ends = len(self.tape.log)
-        """Behind it the log has what the training loop lets go of: the model's output."""
+        """Position in the log behind which the training loop lets go of the model's output."""
         self._held.clear()
         self.weights = self._decoder.weights
 
@@ -108,7 +112,7 @@ class ModelPass:
         return loss
 
     def _logits(self, head: Parameter, bias: Parameter | None, x: Tensor) -> Tensor:
-        """The head; Granite divides what it gives, Gemma 2 caps it."""
+        """Return the head's output; Granite divides it, Gemma 2 caps it."""
         tape, model = self.tape, self._workload.model
         logits = self._decoder.product(head, x, model.vocab_size, "lm_head", bias)
         if model.multipliers:
@@ -120,7 +124,8 @@ class ModelPass:
         return logits
 
     def _backbone(self, table: Parameter) -> Tensor:
-        """LlamaModel.forward; its variables hold the embeddings and the mask to the end."""
+        """Mirror LlamaModel.forward, whose variables hold the embeddings and the mask to
+        the end."""
         tape, batch = self.tape, self._batch
         x, _held = embedded(self._decoder, table, needs_gradient=self._leaf_inputs)
         position_ids = tape.new(batch.sequence_length, INT64, "position ids")
@@ -141,11 +146,12 @@ class ModelPass:
         return norm(self._decoder, "norm", x)
 
     def _masks(self, width: int) -> dict[int | None, Tensor]:
-        """One for each window; eager attention adds it to the scores, so always has one.
+        """Return one mask for each window; eager attention adds it to the scores, so that it always
+        has one.
 
-        read: transformers/masking_utils.py at 5.23, sdpa_mask and eager_mask. The layers of a
-        kind have run again before the first layer has, but their masks are kept until then here:
-        one run stands for all layers of a kind, and cannot free what they share.
+        read: transformers/masking_utils.py at 5.23, sdpa_mask and eager_mask. The layers of a kind
+        have run again before the first layer has, but their masks are kept until then here: one run
+        stands for all layers of a kind, and cannot free what they share.
         """
         eager = self._workload.attention == "eager"
         model = self._workload.model

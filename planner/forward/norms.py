@@ -8,7 +8,8 @@ from planner.tape.tensors import Tensor
 
 
 def norm(decoder: Decoder, name: str, x: Tensor, size: int | None = None) -> Tensor:
-    """A norm over ``size`` elements where it is not the hidden size."""
+    """Return ``x`` through the model's norm over ``size`` elements, the hidden size where it is
+    None."""
     size = size or decoder.workload.model.hidden_size
     if decoder.workload.model.norm == "layer":
         return layer_norm(decoder, name, x, size)
@@ -18,7 +19,7 @@ def norm(decoder: Decoder, name: str, x: Tensor, size: int | None = None) -> Ten
 
 
 def _rms_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
-    """LlamaRMSNorm.forward; Olmo2RMSNorm.forward where the weight is applied in fp32."""
+    """Mirror LlamaRMSNorm.forward; Olmo2RMSNorm.forward where the weight is applied in fp32."""
     tape, width = decoder.tape, x.width
     label = name.rpartition(".")[2]
     x = ops.cast(tape, x, FP32_BYTES, f"{label}: input in fp32")
@@ -31,7 +32,7 @@ def _rms_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
 
 
 def _gemma_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
-    """GemmaRMSNorm.forward."""
+    """Mirror GemmaRMSNorm.forward."""
     tape, width = decoder.tape, x.width
     label = name.rpartition(".")[2]
     output = _gemma_normalised(
@@ -45,14 +46,14 @@ def _gemma_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
 
 
 def _gemma_normalised(decoder: Decoder, label: str, x: Tensor, size: int) -> Tensor:
-    """GemmaRMSNorm._norm."""
+    """Mirror GemmaRMSNorm._norm."""
     tape = decoder.tape
     root = ops.reciprocal_root(tape, ops.mean_square(tape, x, rows=x.elements // size))
     return ops.mul(tape, x, root, f"{label}: normalised in fp32")
 
 
 def layer_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
-    """``nn.LayerNorm`` over ``size`` elements.
+    """Mirror ``nn.LayerNorm`` over ``size`` elements.
 
     read: ATen/autocast_mode.h at 2.13: on CUDA autocast computes it in fp32, parameters too; the
     CPU's list does not name it.
@@ -76,10 +77,10 @@ def layer_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
 def _normalised(
     tape: Tape, x: Tensor, parameters: list[Tensor], rows: int, statistics: int, label: str
 ) -> Tensor:
-    """``native_layer_norm``: input, parameters, mean and reciprocal deviation are saved.
+    """Mirror ``native_layer_norm``: input, parameters, mean and reciprocal deviation are saved.
 
-    read: aten/src/ATen/native/cuda/layer_norm_kernel.cu at 2.13: the statistics are fp32 for
-    16-bit inputs; layer_norm.cpp: elsewhere they have the dtype of the parameters.
+    read: aten/src/ATen/native/cuda/layer_norm_kernel.cu at 2.13: the statistics are fp32 for 16-bit
+    inputs; layer_norm.cpp: elsewhere they have the dtype of the parameters.
     """
     elements, width = x.elements, x.width
     output = tape.new(elements, width, f"{label}: output")

@@ -13,7 +13,7 @@ Tables = tuple[Tensor, Tensor]
 def rotated(
     tape: Tape, model: ModelSpec, q: Tensor, k: Tensor, tables: Tables
 ) -> tuple[Tensor, Tensor]:
-    """apply_rotary_pos_emb, of Llama, OLMo-2, Phi-3 and GLM."""
+    """Mirror apply_rotary_pos_emb of Llama, OLMo-2, Phi-3 and GLM."""
     cos, sin = tables
     if model.rotary == "split":
         return turned_halves(tape, q, tables), turned_halves(tape, k, tables)
@@ -42,7 +42,8 @@ def rotated(
 
 
 def turned_pairs(tape: Tape, x: Tensor, tables: Tables) -> Tensor:
-    """apply_rotary_pos_emb_interleave of DeepSeek-V3: tables are views of their first half."""
+    """Mirror apply_rotary_pos_emb_interleave of DeepSeek-V3: tables are views of their
+    first half."""
     half = x.elements // 2
     cos, sin = (Tensor(each.elements // 2, each.width, each.storage, None) for each in tables)
     first, second = ops.slice_of(tape, x, half), ops.slice_of(tape, x, half)
@@ -50,7 +51,7 @@ def turned_pairs(tape: Tape, x: Tensor, tables: Tables) -> Tensor:
 
 
 def turned_halves(tape: Tape, x: Tensor, tables: Tables) -> Tensor:
-    """``_apply_rotary_emb`` of gpt-oss: each half on its own, then concatenated."""
+    """Mirror ``_apply_rotary_emb`` of gpt-oss: each half on its own, then concatenated."""
     first, second = views.split(tape, x, [x.elements // 2] * 2)
     return _turned(tape, first, second, tables)
 
@@ -73,7 +74,8 @@ def _turned(tape: Tape, first: Tensor, second: Tensor, tables: Tables) -> Tensor
 
 
 def _joined(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, share: float, name: str) -> Tensor:
-    """Phi-3's: a slice of the whole is the tensor itself, one of nothing is still a node."""
+    """Mirror Phi-3's concatenation: a slice of the whole is the tensor itself, an empty one is
+    still a node."""
     turning = x if share == 1 else _part(tape, x, share)
     passed = _part(tape, x, 1 - share)
     return ops.concatenate(tape, (_rotate(tape, turning, cos, sin), passed), f"{name}, rotated")
@@ -84,7 +86,7 @@ def _part(tape: Tape, x: Tensor, share: float) -> Tensor:
 
 
 def _rotate(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """``x * cos + rotate_half(x) * sin``."""
+    """Return ``x * cos + rotate_half(x) * sin``."""
     straight = ops.mul(tape, x, cos, "rotary: x cos")
     crossed = ops.mul(tape, _half_turned(tape, x), sin, "rotary: half turned x sin")
     return ops.add(tape, straight, crossed, "rotated")

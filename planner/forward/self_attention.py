@@ -25,7 +25,7 @@ SPLIT = ("gpt2", "gpt_neox")
 def self_attention(
     decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None
 ) -> tuple[Tensor, Tensor | None]:
-    """LlamaAttention.forward; a fused projection is held to its end, as in Phi-3's."""
+    """Mirror LlamaAttention.forward; a fused projection is held to its end, as in Phi-3's."""
     _whole, q, k, v = _projected(decoder, layer, x)
     if tables is not None and layer.kind.rotates:
         q, k = rotated(decoder.tape, decoder.workload.model, q, k, tables)
@@ -39,7 +39,8 @@ def self_attention(
 def _projected(
     decoder: Decoder, layer: Layer, x: Tensor
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
-    """Query, key and value; before them the tensor that they are parts of, if any."""
+    """Return query, key and value, and before them the tensor that they are parts of, if there is
+    one."""
     model = decoder.workload.model
     if model.fused_qkv:
         whole = decoder.linear(layer, "qkv_proj", x)
@@ -62,7 +63,7 @@ def _projected(
 
 
 def _normed(decoder: Decoder, layer: Layer, name: str, x: Tensor) -> Tensor:
-    """Queries or keys through their norm, over each head or over all at once."""
+    """Return queries or keys through their norm, over each head or over all at once."""
     model = decoder.workload.model
     whole = x.elements // decoder.batch.tokens
     size = whole if model.qk_norm == "whole" else model.head_dim
@@ -72,7 +73,7 @@ def _normed(decoder: Decoder, layer: Layer, name: str, x: Tensor) -> Tensor:
 def _attend(
     decoder: Decoder, layer: Layer, q: Tensor, k: Tensor, v: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """The output, and the weights where they are whole."""
+    """Return the output, and the weights where they are whole."""
     model, batch = decoder.workload.model, decoder.batch
     shape = HeadShape(
         batch=batch.micro_batch_size,
@@ -116,7 +117,7 @@ def _with_sinks(
 def _fused(
     decoder: Decoder, q: Tensor, k: Tensor, v: Tensor, shape: HeadShape, *, masked: bool
 ) -> Tensor:
-    """sdpa_attention_forward: with a mask every query head has its own keys and values."""
+    """Mirror sdpa_attention_forward: with a mask every query head has its own keys and values."""
     tape, batch, kinds, bias = decoder.tape, decoder.batch, decoder.numerics, None
     grouped = shape.heads != shape.key_value_heads
     if grouped and kinds.grouped_heads == "math" and not masked:

@@ -5,7 +5,7 @@ parameters are gathered and those of the modules to come are fetched ahead, unti
 are under way as the prefetch bucket holds or as may be live (fetch_sub_module). After it has run
 they go, unless they come again within as many elements as the reuse distance (release_sub_module).
 Parameters that are fetched together arrive in one buffer, which stays until the last of them is
-used, beside a copy of parameter (AllGatherCoalescedHandle).
+used, beside a copy of each (AllGatherCoalescedHandle).
 """
 
 from bisect import bisect_left

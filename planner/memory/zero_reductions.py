@@ -151,6 +151,7 @@ class _Bucket:
     copied: int = 0
 
     def replay(self, stretches: Sequence[Sequence[Sized]]) -> Reductions:
+        """Return the reductions of one backward pass over these stretches."""
         gained, freed, copies = [], [], []
         for number, stretch in enumerate(stretches):
             self.gained = self.freed = self.copied = 0

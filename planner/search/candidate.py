@@ -31,6 +31,7 @@ class Candidate:
 
     @property
     def method(self) -> Method:
+        """QLoRA, LoRA or full fine-tuning."""
         return self.workload.method
 
     @cached_property

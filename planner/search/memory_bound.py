@@ -18,8 +18,8 @@ from planner.workload.workload import Batch, Workload
 from planner.workload.zero_buckets import zero_section
 
 
-def most_saved_bytes(other: Workload, candidate: Candidate) -> int:
-    """Return the most bytes that ``other`` saves over the candidate's own workload at any moment
+def most_saved_bytes(variant: Workload, candidate: Candidate) -> int:
+    """Return the most bytes that ``variant`` saves over the candidate's own workload at any moment
     from the last layer's forward pass to its backward pass."""
     workload, layout = candidate.workload, candidate.layout
     zero = zero_section(workload, layout)
@@ -29,8 +29,8 @@ def most_saved_bytes(other: Workload, candidate: Candidate) -> int:
         gradient_sink(layout) if zero is None else "reduce",
         0 if zero is None else zero.reduce_bucket_size,
     )
-    pairs = zip(_levels(other, *run), _levels(workload, *run), strict=True)
-    return max(0, *(of_other - of_candidate for of_candidate, of_other in pairs))
+    pairs = zip(_levels(variant, *run), _levels(workload, *run), strict=True)
+    return max(0, *(of_variant - of_candidate for of_candidate, of_variant in pairs))
 
 
 @cached_by_settings("method", "adapter", "attention", "loss")

@@ -50,5 +50,5 @@ def _nonzero(parts: dict[Part, int]) -> dict[str, int]:
 
 
 def _rounded(number: float | None) -> float | None:
-    """Three significant digits are more than the model of speed can claim."""
+    """Return three significant digits, which are more than the model of speed can claim."""
     return None if number is None else float(f"{number:.3g}")

@@ -137,6 +137,7 @@ class SeriesSearch:
 
     @property
     def variant(self) -> Variant:
+        """Workload of its candidates."""
         return self.group.variant
 
     @property

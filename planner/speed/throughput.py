@@ -39,10 +39,12 @@ class Throughput(NamedTuple):
 
     @property
     def tokens_per_second(self) -> float:
+        """Tokens per second over all ranks, padding included."""
         return self.tokens_per_step / self.step.total_s
 
     @property
     def tokens_per_second_per_gpu(self) -> float:
+        """Tokens per second of one rank."""
         return self.tokens_per_second / self.ranks
 
     @property

@@ -9,12 +9,14 @@ from planner.tape.tape import ProductKind, Tape
 from planner.tape.tensors import Tensor
 
 FLASH_ROWS = 128
+"""Rows that sequence lengths are rounded up to; read:
+aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, mha_bwd."""
 FLASH_HEAD = 32
-"""read: aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, mha_bwd: sequence
-lengths are rounded up to it, head sizes to 32."""
+"""Elements that head sizes are rounded up to; read: the same function."""
 
 ATTENTION_FORWARD, ATTENTION_BACKWARD = 2, 5
-"""Products of scores in a fused kernel (Dao, arXiv:2307.08691, section 3.1.2)."""
+"""Products of scores in a fused kernel, forward and backward (Dao, arXiv:2307.08691, section
+3.1.2)."""
 
 
 class HeadShape(NamedTuple):
@@ -26,8 +28,8 @@ class HeadShape(NamedTuple):
     key_value_heads: int
     head_dim: int
     value_dim: int | None = None
-    """Where values have a width of their own, as in latent attention; queries and keys then lie
-    head by head already."""
+    """Width of one head's values where it differs, as in latent attention; queries and keys then
+    lie head by head already."""
 
     @property
     def values(self) -> int:
@@ -36,10 +38,12 @@ class HeadShape(NamedTuple):
 
     @property
     def output_elements(self) -> int:
+        """Elements of the output."""
         return self.query_rows * self.values
 
     @property
     def query_rows(self) -> int:
+        """Rows of queries over all heads and samples."""
         return self.batch * self.heads * self.length
 
 
@@ -53,9 +57,11 @@ def fused_attention(
     shape: HeadShape,
     device: Device,
 ) -> Tensor:
-    """Scaled dot product attention: scores are never whole, their log-sum-exp is saved.
+    """Return the output of scaled dot product attention: scores are never whole, their log-sum-exp
+    is saved.
 
-    Without a bias half of the scores are masked, and skipped."""
+    Without a bias half of the scores are masked, and skipped.
+    """
     sizes = tuple((x.elements, x.width) for x in (query, key, value))
     query_width = query.width
     flops = 2 * shape.query_rows * shape.length * (shape.head_dim + shape.values)
@@ -82,13 +88,13 @@ def fused_attention(
 
 
 def _attention_workspace(tape: Tape, shape: HeadShape, width: int) -> list[Tensor]:
-    """What the gradient's kernel allocates: the query's in fp32, a row sum, and keys' and
-    values' for every query head of a group before they are summed.
+    """Return what the gradient's kernel allocates: the query's gradient in fp32, a row sum, and
+    those of keys and values for every query head of a group before they are summed.
 
     read: flash_api.cpp, mha_bwd: dq_accum, softmax_d, dk_expanded, dv_expanded. The memory
-    efficient kernel, for masks and older cards, accumulates the query's too
-    (mem_eff_attention/kernel_backward.h, workspace_elements_gq) and sums rows (delta); fp32,
-    which flash attention refuses, needs no accumulator.
+    efficient kernel, for masks and older cards, accumulates the query's gradient too
+    (mem_eff_attention/kernel_backward.h, workspace_elements_gq) and sums rows (delta); fp32, which
+    flash attention refuses, needs no accumulator.
     """
     rows = shape.batch * shape.heads * round_up(shape.length, FLASH_ROWS)
     if width == FP32_BYTES:
@@ -117,9 +123,12 @@ def eager_attention(
     mask_width: int,
     capped: bool,
 ) -> tuple[Tensor, Tensor]:
-    """transformers' eager_attention_forward: scores are whole. The output, and the weights
-    that the caller holds to the end of its layer. Under autocast ``compute`` is what products
-    are made in; Gemma 2 caps the scores by ``tanh``."""
+    """Return the output of transformers' eager_attention_forward, whose scores are whole, and the
+    weights, which the caller holds to the end of its layer.
+
+    ``compute`` is the width of products under autocast, None without it; ``capped`` is for Gemma 2,
+    which caps the scores by ``tanh``.
+    """
     key, value = repeated_heads(tape, key, value, shape)
     weights = scores(tape, operand(tape, query, compute), operand(tape, key, compute), shape)
     weights = unary(tape, weights, "scaled scores")
@@ -138,14 +147,14 @@ def eager_attention(
 def repeated_heads(
     tape: Tape, key: Tensor, value: Tensor, shape: HeadShape
 ) -> tuple[Tensor, Tensor]:
-    """transformers' repeat_kv of both."""
+    """Return transformers' repeat_kv of both."""
     times, shared = shape.heads // shape.key_value_heads, shape.key_value_heads == 1
     key = repeat_heads(tape, key, times, shared=shared)
     return key, repeat_heads(tape, value, times, shared=shared)
 
 
 def operand(tape: Tape, x: Tensor, compute: int | None) -> Tensor:
-    """As autocast gives it to a product."""
+    """Return the tensor as autocast gives it to a product; ``compute`` is None without autocast."""
     return x if compute is None else cast(tape, x, compute, "16-bit operand of attention")
 
 
@@ -158,10 +167,11 @@ def math_attention(
     shape: HeadShape,
     device: Device,
 ) -> Tensor:
-    """PyTorch's own attention where no fused kernel takes the operands: scores are whole.
+    """Return the output of PyTorch's own attention where no fused kernel takes the operands: scores
+    are whole.
 
-    read: aten/src/ATen/native/transformers/attention.cpp, _scaled_dot_product_attention_math:
-    query and key are scaled by the root of the scale before their product.
+    read: aten/src/ATen/native/transformers/attention.cpp, _scaled_dot_product_attention_math: query
+    and key are scaled by the root of the scale before their product.
     """
     times = shape.heads // shape.key_value_heads
     query = unary(tape, query, "query, scaled")
@@ -173,7 +183,7 @@ def math_attention(
 
 
 def scores(tape: Tape, query: Tensor, key: Tensor, shape: HeadShape) -> Tensor:
-    """Every query with every key."""
+    """Return the product of every query with every key."""
     operands = (query, key)
     if shape.value_dim is None:
         operands = (_batched(tape, query, shape), _batched_heads(tape, key, shape))
@@ -189,21 +199,22 @@ def _weighted(tape: Tape, weights: Tensor, value: Tensor, shape: HeadShape) -> T
 
 
 def _batched_heads(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
-    """Keys and values that were copied for every query head lie in that order already."""
+    """Return keys or values as operands of a batched product; those that were copied for every
+    query head lie in that order already."""
     return x if 1 < shape.key_value_heads < shape.heads else _batched(tape, x, shape)
 
 
 def _batched(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
-    """Heads and samples as one dimension, which takes a copy where samples are several."""
+    """Return heads and samples as one dimension, which takes a copy where samples are several."""
     return contiguous(tape, x, "operand of a batched product") if shape.batch > 1 else x
 
 
 def softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
-    """``softmax(dtype=torch.float32)``: the result is saved.
+    """Return ``softmax(dtype=torch.float32)``, which is saved.
 
-    read: aten/src/ATen/native/cuda/SoftMax.cu: the gradient's kernel makes ``grad * output``
-    first. aten/src/ATen/native/SoftMax.cpp, softmax: on CUDA it reads fp16 and returns it as the
-    gradient; bf16, and fp16 elsewhere, is cast before.
+    read: aten/src/ATen/native/cuda/SoftMax.cu: the gradient's kernel makes ``grad * output`` first.
+    aten/src/ATen/native/SoftMax.cpp, softmax: on CUDA it reads fp16 and returns it as the gradient;
+    bf16, and fp16 elsewhere, is cast before.
     """
     direct = device == "cuda" and tape.fp16 and scores.width < FP32_BYTES
     if not direct:
@@ -219,7 +230,7 @@ def softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
 
 
 def safe_softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
-    """``_safe_softmax``: a row that is masked out is zero.
+    """Return ``_safe_softmax``, in which a row that is masked out is zero.
 
     read: aten/src/ATen/native/transformers/attention.cpp at 2.13: the softmax, which scores are
     minus infinity, and the result are alive together.

@@ -1,8 +1,9 @@
-"""The kernels of one micro-batch: operations and bytes of each, from the tape that mirrors a pass.
+"""The kernels of one micro-batch, with the operations and bytes of each, from the tape that mirrors
+a pass.
 
 A tensor that an operator makes is one kernel, which writes it. What it reads: in forward the
-operator's inputs, in backward the gradient that comes in and what the node saved. Products
-(linear layers, attention, the head) say their own operations and bytes.
+operator's inputs, in backward the gradient that comes in and what the node saved. Products (linear
+layers, attention, the head) state their own operations and bytes.
 
 Source: Williams, Waterman, Patterson, "Roofline", doi:10.1145/1498765.1498785: a kernel takes as
 long as the slower of its operations and its bytes.
@@ -19,7 +20,7 @@ KernelKind = ProductKind | Literal["elementwise", "dequantize"]
 
 
 class Kernel(NamedTuple):
-    """One launch."""
+    """One launch of a kernel."""
 
     phase: KernelPhase
     kind: KernelKind
@@ -27,11 +28,11 @@ class Kernel(NamedTuple):
     """Bytes per element of a product's operands."""
     flops: int
     num_bytes: int
-    """Read and written."""
+    """Bytes that are read and written."""
 
 
-class _Told(NamedTuple):
-    """What an operator has said of the kernel that it is about to launch."""
+class _Announced(NamedTuple):
+    """What an operator has stated of the kernel that it is about to launch."""
 
     kind: KernelKind
     flops: int
@@ -41,10 +42,10 @@ class _Told(NamedTuple):
 
 
 class CountingTape(Tape):
-    """A tape that also lists its kernels, each with its place in the log."""
+    """A tape that also lists its kernels, each with its position in the log."""
 
     _again: Mapping[KernelPhase, KernelPhase] = {"forward": "forward", "backward": "recompute"}
-    """In which phase a checkpointed part runs that is run in another."""
+    """Phase in which a checkpointed part runs, by the phase that has it run."""
 
     def __init__(
         self,
@@ -63,9 +64,9 @@ class CountingTape(Tape):
         self.kernels: list[Kernel] = []
         self.places: list[int] = []
         self._phase: KernelPhase = "forward"
-        self._told: _Told | None = None
+        self._announced: _Announced | None = None
         self._unread: list[int] = []
-        """Kernels of which it is not known yet what they read."""
+        """Indices of kernels of which it is not known yet what they read."""
 
     def multiplies(
         self,
@@ -76,28 +77,30 @@ class CountingTape(Tape):
         kind: ProductKind = "product",
         again: bool = False,
     ) -> None:
-        self._told = _Told(kind, flops, num_bytes, width, again)
+        self._announced = _Announced(kind, flops, num_bytes, width, again)
 
     def dequantizes(self, num_bytes: int) -> None:
-        self._told = _Told("dequantize", 0, num_bytes, 1)
+        self._announced = _Announced("dequantize", 0, num_bytes, 1)
 
     def passes_over(self, num_bytes: int) -> None:
-        self._launch(self._told or _Told("elementwise", 0, num_bytes, 1))
+        self._launch(self._announced or _Announced("elementwise", 0, num_bytes, 1))
 
     def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
-        if self._told is None:
+        if self._announced is None:
             self._unread.append(len(self.kernels))
-        self._launch(self._told or _Told("elementwise", 0, elements * width, width))
+        self._launch(self._announced or _Announced("elementwise", 0, elements * width, width))
         return super().new(elements, width, name, owner)
 
-    def _launch(self, told: _Told) -> None:
-        self._told = None
-        phase = "recompute" if told.again else self._phase
+    def _launch(self, announced: _Announced) -> None:
+        self._announced = None
+        phase = "recompute" if announced.again else self._phase
         self.places.append(len(self.log))
-        self.kernels.append(Kernel(phase, told.kind, told.width, told.flops, told.num_bytes))
+        self.kernels.append(
+            Kernel(phase, announced.kind, announced.width, announced.flops, announced.num_bytes)
+        )
 
     def _read(self, per_kernel: int, shared: int) -> None:
-        """What the kernels since the last reading have read."""
+        """Add what the kernels since the last reading have read."""
         if not self._unread:
             return
         each = per_kernel + shared // len(self._unread)

@@ -11,7 +11,7 @@ INT32 = 4
 
 
 def top_k(tape: Tape, x: Tensor, elements: int) -> tuple[Tensor, Tensor]:
-    """The largest of each row and their places; the places are saved."""
+    """Return the largest elements of each row and their places, which are saved."""
     whole, width = x.elements, x.width
     values = tape.new(elements, width, "weights of the chosen experts")
     indices = tape.new(elements, INT64, "chosen experts")
@@ -23,13 +23,13 @@ def top_k(tape: Tape, x: Tensor, elements: int) -> tuple[Tensor, Tensor]:
 
 
 def detached_maximum(tape: Tape, x: Tensor, groups: int) -> Tensor:
-    """``x.max(dim)``; only places are taken of it, so that no gradient comes back."""
+    """Return ``x.max(dim)``; only places are taken of it, so that no gradient comes back."""
     _places = tape.new(groups, INT64, "places of the maxima")
     return tape.new(groups, x.width, "maxima of the groups")
 
 
 def masked(tape: Tape, x: Tensor, name: str) -> Tensor:
-    """``x.masked_fill(mask, value)``; the mask is saved."""
+    """Return ``x.masked_fill(mask, value)``; the mask is saved."""
     elements, width = x.elements, x.width
     mask = tape.new(elements, 1, "mask of the experts that are left")
 
@@ -40,7 +40,7 @@ def masked(tape: Tape, x: Tensor, name: str) -> Tensor:
 
 
 def gathered_rows(tape: Tape, x: Tensor, indices: Tensor, elements: int, name: str) -> Tensor:
-    """``x[indices]``, rows or single values; its gradient is added into zeros."""
+    """Return ``x[indices]``, rows or single values; its gradient is added into zeros."""
     whole, width = x.elements, x.width
     tape.packs((indices,))
 
@@ -51,13 +51,14 @@ def gathered_rows(tape: Tape, x: Tensor, indices: Tensor, elements: int, name: s
 
 
 def normalized(tape: Tape, x: Tensor, rows: int) -> Tensor:
-    """``x /= x.sum(-1, keepdim=True)``: in place, so that what was there before is copied."""
+    """Return ``x /= x.sum(-1, keepdim=True)``: in place, so that what was there before is
+    copied."""
     divided, _total = _divided(tape, x, _row_sums(tape, x, rows))
     return divided
 
 
 def normalized_from(tape: Tape, x: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """``total = x.sum(-1, keepdim=True) + 1e-20``, then ``x /= total``."""
+    """Return ``x /= total`` and ``total = x.sum(-1, keepdim=True) + 1e-20``."""
     total = unary(tape, _row_sums(tape, x, rows), "sums of weights and epsilon")
     return _divided(tape, x, total)
 
@@ -90,7 +91,7 @@ def _row_sums(tape: Tape, x: Tensor, rows: int) -> Tensor:
 def grouped_product(
     tape: Tape, x: Tensor, weight: Tensor, offsets: Tensor, *, out_features: int, name: str
 ) -> Tensor:
-    """``torch.nn.functional.grouped_mm``: each expert's rows with that expert's matrix.
+    """Return ``torch.nn.functional.grouped_mm``: each expert's rows with that expert's matrix.
 
     As in a linear layer the input is saved for a weight that trains; the offsets always are.
     """
@@ -121,7 +122,7 @@ def grouped_product(
 
 
 def summed_experts(tape: Tape, x: Tensor, experts_per_token: int) -> Tensor:
-    """``x.view(tokens, k, h).sum(1)``; the expanded gradient is copied to be viewed flat."""
+    """Return ``x.view(tokens, k, h).sum(1)``; the expanded gradient is copied to be viewed flat."""
     elements, width = x.elements, x.width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
@@ -132,7 +133,7 @@ def summed_experts(tape: Tape, x: Tensor, experts_per_token: int) -> Tensor:
 
 
 def order_of(tape: Tape, elements: int) -> tuple[Tensor, Tensor]:
-    """``torch.sort`` of the chosen experts: they, and where each was."""
+    """Return ``torch.sort`` of the chosen experts: the experts, and where each one was."""
     return (
         tape.new(elements, INT64, "experts in order"),
         tape.new(elements, INT64, "places in order"),

@@ -14,12 +14,12 @@ from planner.workload.quantization import BLOCK_SIZE as NF4_BLOCK
 
 INT64 = 8
 CUDA_DROPOUT_MASK = 1
-"""read: aten/src/ATen/native/cuda/Dropout.cu, native_dropout's mask is bool; on the CPU it is
-noise of the input's dtype."""
+"""Bytes per element of a dropout mask on CUDA; read: aten/src/ATen/native/cuda/Dropout.cu,
+native_dropout's mask is bool; on the CPU it is noise of the input's dtype."""
 
 
 def cast(tape: Tape, x: Tensor, width: int, name: str = "cast") -> Tensor:
-    """``x.to(dtype)``; nothing where it has that dtype already."""
+    """Return ``x.to(dtype)``: the tensor itself where it has that width already."""
     if x.width == width:
         return x
     elements, before = x.elements, x.width
@@ -31,7 +31,7 @@ def cast(tape: Tape, x: Tensor, width: int, name: str = "cast") -> Tensor:
 
 
 def as_width(tape: Tape, gradient: Tensor, width: int, elements: int) -> Tensor:
-    """A gradient in its tensor's dtype; read: engine.cpp, validate_outputs."""
+    """Return a gradient in its tensor's dtype; read: engine.cpp, validate_outputs."""
     if gradient.width == width:
         return gradient
     return tape.new(elements, width, "gradient cast")
@@ -47,7 +47,7 @@ def linear(
     name: str,
     keeps_input: bool = False,
 ) -> Tensor:
-    """``x @ weight.T + bias``: the input is saved for a weight that trains, and the weight
+    """Return ``x @ weight.T + bias``: the input is saved for a weight that trains, and the weight
     for an input that needs a gradient."""
     elements, width, weights = x.elements, x.width, weight.elements
     rows = elements * out_features // weights
@@ -76,7 +76,7 @@ def linear(
 def quantized_linear(
     tape: Tape, x: Tensor, *, in_features: int, out_features: int, name: str
 ) -> Tensor:
-    """A product with a 4-bit matrix, which is dequantized into a workspace each time.
+    """Return a product with a 4-bit matrix, which is dequantized into a workspace each time.
 
     read: bitsandbytes/autograd/_functions.py at 0.50.2, MatMul4Bit: the packed weight is kept
     beside autograd's saved tensors.
@@ -96,7 +96,7 @@ def quantized_linear(
 
 
 def dequantized(tape: Tape, weights: int, width: int) -> tuple[Tensor, Tensor]:
-    """A whole matrix from its 4-bit codes, after its scales, which are made fp32 first.
+    """Return a whole matrix and before it its scales, which are made fp32 first.
 
     read: bitsandbytes/functional.py at 0.50.2, dequantize_4bit.
     """
@@ -106,7 +106,7 @@ def dequantized(tape: Tape, weights: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def embedding(tape: Tape, weight: Tensor, *, tokens: int, hidden_size: int) -> Tensor:
-    """Rows of a table; its gradient is as large as the table."""
+    """Return rows of a table; its gradient is as large as the table."""
     elements, width = weight.elements, weight.width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
@@ -117,7 +117,8 @@ def embedding(tape: Tape, weight: Tensor, *, tokens: int, hidden_size: int) -> T
 
 
 def add(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
-    """Saves nothing; both operands get the same gradient, summed for one that was broadcast."""
+    """Return ``a + b``, which saves nothing: both operands get the same gradient, summed for one
+    that was broadcast."""
     elements, operands = a.elements, ((a.elements, a.width), (b.elements, b.width))
     output = tape.new(elements, max(a.width, b.width), name)
     needed = (a.node is not None, b.node is not None)
@@ -137,7 +138,8 @@ def add(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
 
 
 def mul(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
-    """Each operand is saved for the other's gradient; a smaller one is broadcast."""
+    """Return ``a * b``: each operand is saved for the other's gradient; a smaller one is
+    broadcast."""
     elements, width = max(a.elements, b.elements), max(a.width, b.width)
     needed = (a.node is not None, b.node is not None)
     saved = (*((b,) if needed[0] else ()), *((a,) if needed[1] else ()))
@@ -153,8 +155,8 @@ def mul(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
 def unary(
     tape: Tape, x: Tensor, name: str, *, saves: Literal["nothing", "input", "output"] = "nothing"
 ) -> Tensor:
-    """One operand, one result of its shape, one gradient: silu and gelu save their input, tanh
-    and relu their output, negation and a product with a number nothing."""
+    """Return a tensor of the operand's shape, with one gradient: silu and gelu save their input,
+    tanh and relu their output; negation and a product with a number save nothing."""
     elements, width = x.elements, x.width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
@@ -166,12 +168,15 @@ def unary(
 
 
 def mean_square(tape: Tape, x: Tensor, *, rows: int) -> Tensor:
-    """``x.pow(2).mean(-1)``."""
+    """Return ``x.pow(2).mean(-1)``."""
     return _mean(tape, power(tape, x), rows=rows)
 
 
 def power(tape: Tape, x: Tensor) -> Tensor:
-    """read: FunctionsManual.cpp, pow_backward: ``grad * (n * x.pow(n - 1))``, each its own."""
+    """Return a power of the elements.
+
+    read: FunctionsManual.cpp, pow_backward: ``grad * (n * x.pow(n - 1))``, each factor a tensor.
+    """
     elements, width = x.elements, x.width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
@@ -192,7 +197,7 @@ def _mean(tape: Tape, x: Tensor, *, rows: int) -> Tensor:
 
 
 def reciprocal_root(tape: Tape, x: Tensor) -> Tensor:
-    """``torch.rsqrt(x + eps)``; the result is saved."""
+    """Return ``torch.rsqrt(x + eps)``, which is saved."""
     elements, width = x.elements, x.width
     shifted = tape.new(elements, width, "variance + eps")
     output = tape.new(elements, width, "reciprocal root mean square")
@@ -205,7 +210,7 @@ def reciprocal_root(tape: Tape, x: Tensor) -> Tensor:
 
 
 def dropout(tape: Tape, x: Tensor, *, device: Device) -> Tensor:
-    """The mask is saved."""
+    """Return ``dropout(x)``; the mask is saved."""
     elements, width = x.elements, x.width
     mask = tape.new(elements, CUDA_DROPOUT_MASK if device == "cuda" else width, "dropout mask")
     output = tape.new(elements, width, "dropout")
@@ -217,7 +222,7 @@ def dropout(tape: Tape, x: Tensor, *, device: Device) -> Tensor:
 
 
 def slice_of(tape: Tape, x: Tensor, elements: int) -> Tensor:
-    """A view of a part; its gradient is as large as the whole, zero elsewhere."""
+    """Return a view of a part; its gradient is as large as the whole, zero elsewhere."""
     whole, width = x.elements, x.width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
@@ -228,7 +233,7 @@ def slice_of(tape: Tape, x: Tensor, elements: int) -> Tensor:
 
 
 def concatenate(tape: Tape, parts: tuple[Tensor, ...], name: str) -> Tensor:
-    """Gradients of the parts are views of the whole's."""
+    """Return the parts joined; their gradients are views of the whole's."""
     sizes = [part.elements for part in parts]
     output = tape.new(sum(sizes), parts[0].width, name)
 
@@ -239,7 +244,7 @@ def concatenate(tape: Tape, parts: tuple[Tensor, ...], name: str) -> Tensor:
 
 
 def contiguous(tape: Tape, x: Tensor, name: str) -> Tensor:
-    """A copy in another order of dimensions."""
+    """Return a copy in another order of dimensions."""
 
     def backward(gradient: Tensor) -> list[Tensor | None]:
         return [gradient.viewed()]
@@ -248,7 +253,7 @@ def contiguous(tape: Tape, x: Tensor, name: str) -> Tensor:
 
 
 def repeat_heads(tape: Tape, x: Tensor, times: int, *, shared: bool) -> Tensor:
-    """Keys or values copied for every query head of their group, a view where one head is
+    """Return keys or values copied for every query head of their group, or a view where one head is
     shared by all; gradients are summed."""
     if times == 1:
         return x
@@ -263,7 +268,7 @@ def repeat_heads(tape: Tape, x: Tensor, times: int, *, shared: bool) -> Tensor:
 
 
 def matmul(tape: Tape, a: Tensor, b: Tensor, elements: int, name: str, *, rows: int) -> Tensor:
-    """A product of two activations, ``a`` having so many rows; each is saved for the other's
+    """Return a product of two activations, ``a`` with so many rows; each is saved for the other's
     gradient."""
     sizes = ((a.elements, a.width), (b.elements, b.width))
     flops, width = 2 * elements * (a.elements // rows), a.width

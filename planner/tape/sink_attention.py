@@ -1,4 +1,4 @@
-"""gpt-oss: attention with sinks, and its gate, on a tape of sizes."""
+"""Attention with sinks and the clamped gate of gpt-oss, on a tape of sizes."""
 
 from planner.hardware.cluster import Device
 from planner.tape import operators as ops
@@ -20,9 +20,11 @@ def sink_attention(
     compute: int | None,
     mask_width: int,
 ) -> tuple[Tensor, Tensor]:
-    """eager_attention_forward of modeling_gpt_oss.py: each head's sink is one score more, which
-    is dropped after the softmax. transformers has no other attention for it but kernels of the
-    hub."""
+    """Return the output and the weights of modeling_gpt_oss.py, eager_attention_forward: each
+    head's sink is one more score, which is dropped after the softmax.
+
+    transformers has no other attention for it but kernels of the hub.
+    """
     key, value = repeated_heads(tape, key, value, shape)
     weights = scores(tape, operand(tape, query, compute), operand(tape, key, compute), shape)
     weights = ops.unary(tape, weights, "scaled scores")
@@ -47,7 +49,7 @@ def sink_attention(
 
 
 def _less_maximum(tape: Tape, x: Tensor, rows: int) -> Tensor:
-    """``x - x.max(dim=-1, keepdim=True).values``; the places of the maxima are saved."""
+    """Return ``x - x.max(dim=-1, keepdim=True).values``; the places of the maxima are saved."""
     elements, width = x.elements, x.width
     places = tape.new(rows, ops.INT64, "places of the maxima")
 
@@ -60,7 +62,7 @@ def _less_maximum(tape: Tape, x: Tensor, rows: int) -> Tensor:
 
 
 def same_width_softmax(tape: Tape, x: Tensor, *, device: Device) -> Tensor:
-    """``softmax(dtype=x.dtype)``; the result is saved.
+    """Return ``softmax(dtype=x.dtype)``, which is saved.
 
     read: aten/src/ATen/native/cuda/SoftMax.cu: the gradient's kernel makes ``grad * output``.
     """
@@ -75,7 +77,8 @@ def same_width_softmax(tape: Tape, x: Tensor, *, device: Device) -> Tensor:
 
 
 def clamped_gate(tape: Tape, both: Tensor) -> Tensor:
-    """GptOssExperts._apply_gate: gate and up lie side by side, and both are clamped."""
+    """Return the result of GptOssExperts._apply_gate: gate and up lie side by side, and both are
+    clamped."""
     half = both.elements // 2
     gate, up = (ops.slice_of(tape, both, half) for _ in range(2))
     gate = ops.unary(tape, gate, "gate, clamped", saves="input")

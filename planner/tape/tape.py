@@ -1,15 +1,15 @@
-"""PyTorch's autograd with sizes in the place of values: what is alive, when, and whose it is.
+"""PyTorch's autograd with sizes instead of values: what is alive, when, and to whom it belongs.
 
-A forward pass written against :class:`Tape` reads like the module it mirrors. Storages come
-and go with Python's own references, as they do under PyTorch, and every arrival and departure
-is logged with its owner; a node keeps what its operator saves, and the backward pass runs
-nodes from the last to the first. Nothing is computed but bytes.
+A forward pass written against :class:`Tape` reads like the module that it mirrors. Storages come
+and go with Python's own references, as they do under PyTorch, and every arrival and departure is
+logged with its owner; a node keeps what its operator saves, and the backward pass runs nodes from
+the last to the first. Only bytes are computed.
 
 read: torch/csrc/autograd/engine.cpp at 2.13: a node's inputs and outputs are alive together;
 validate_outputs gives each gradient the shape and dtype of what it is the gradient of; then what
-the node saved goes; gradients that meet are added, in place where nobody else
-holds the first. torch/csrc/autograd/functions/accumulate_grad.h: the first gradient of a
-parameter is kept as it is, later ones are added to it.
+the node saved goes; gradients that meet are added, in place where nothing else holds the first.
+torch/csrc/autograd/functions/accumulate_grad.h: the first gradient of a parameter is kept as it is,
+later ones are added to it.
 """
 
 import weakref
@@ -35,12 +35,13 @@ from planner.tape.tensors import (
 )
 
 ProductKind = Literal["product", "attention", "masked attention"]
-"""``attention``: all of it in one kernel, which skips what a causal mask hides. ``masked
-attention``: the same with a mask of its own, which skips nothing."""
+"""Kind of a kernel that multiplies. ``attention``: all of it in one kernel, which skips what a
+causal mask hides. ``masked attention``: the same with a mask of its own, which skips nothing."""
 
 
 class UncountedWork:
-    """Nobody listens; :class:`planner.tape.counting_tape.CountingTape` does."""
+    """Ignores what operators state of their kernels;
+    :class:`planner.tape.counting_tape.CountingTape` counts it."""
 
     def multiplies(
         self,
@@ -51,21 +52,21 @@ class UncountedWork:
         kind: ProductKind = "product",
         again: bool = False,
     ) -> None:
-        """The next kernel multiplies: operations, bytes read and written, bytes that an element
-        of its operands has; ``again`` where backward only repeats what forward did."""
+        """State that the next kernel multiplies: operations, bytes read and written, and bytes per
+        element of its operands; ``again`` where backward repeats what forward did."""
 
     def dequantizes(self, num_bytes: int) -> None:
-        """The next kernel makes a matrix from its codes: bytes read and written."""
+        """State that the next kernel makes a matrix from its codes: bytes read and written."""
 
     def passes_over(self, num_bytes: int) -> None:
-        """A kernel reads and writes so many bytes, or is the product just told of, and makes no
-        tensor of its own."""
+        """State that a kernel without an output of its own reads and writes so many bytes, or is
+        the product stated before."""
 
 
 GradientSink = Literal["keep", "add", "reduce"]
-"""Where a parameter's gradient goes: it becomes the gradient; it is added to one that was
-there before; DeepSpeed copies it into a bucket. The last two free it at once, unless it is
-larger than a bucket: then it waits until the next one arrives."""
+"""Where a parameter's gradient goes: it is kept; it is added to an earlier one; DeepSpeed reduces
+it by way of a bucket. The last two free it at once, unless it is larger than a bucket: then it
+waits until the next one arrives."""
 
 
 class _RecomputedEnough(Exception):  # noqa: N818 - a signal, not an error
@@ -86,11 +87,11 @@ class Tape(UncountedWork):
         self.log: list[StorageEvent] = []
         self.kept_gradients: list[Storage] = []
         self.borders: list[tuple[int, int]] = []
-        """Where each layer begins: the last node before it, and its place in the log."""
+        """Beginning of each layer: the last node before it, and its position in the log."""
         self.passed: list[int] = []
-        """Places in the log where backward left a layer, the last layer first."""
+        """Positions in the log where backward left a layer, the last layer first."""
         self.fp16 = fp16
-        """Whether 16-bit numbers are fp16, for which some kernels are others."""
+        """Whether 16-bit numbers are fp16, for which some kernels differ."""
         self._sink = sink
         self._reduce_bucket_size = reduce_bucket_size
         self._waits: Storage | None = None
@@ -101,10 +102,12 @@ class Tape(UncountedWork):
         self._refilling = False
         self._without_graph = without_graph
         self._contexts: list[list[Storage]] = []
-        """What contexts hold of a graph that backward passes, until it has passed all."""
+        """Storages that contexts hold of each graph that backward passes, until it has passed all
+        of it."""
         self._cast_weights: dict[int, tuple[int, Tensor]] = {}
 
     def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
+        """Return a tensor with a storage of its own."""
         storage = Storage(self.log, elements * width, owner or self._owner, name)
         return Tensor(elements, width, storage, None)
 
@@ -115,7 +118,7 @@ class Tape(UncountedWork):
         saved: tuple[Tensor, ...],
         backward: Backward,
     ) -> Tensor:
-        """Give ``output`` its node, if any input needs a gradient."""
+        """Give ``output`` a node if any input needs a gradient, and return it."""
         nodes = tuple([x.node for x in inputs])
         if self._without_graph or not any(nodes):
             return output
@@ -138,7 +141,8 @@ class Tape(UncountedWork):
     def _refill(
         self, region: Region, output: Tensor, anew: Node, saved: tuple[Tensor, ...]
     ) -> Tensor:
-        """Where nobody waits, ``anew`` holds what it saves for as long as its output is there."""
+        """Give the next waiting node its tensors; where that node is gone, ``anew`` holds them for
+        as long as its output exists."""
         node = region.refill(saved)
         if node is None:
             anew.saved = storages(saved)
@@ -148,7 +152,8 @@ class Tape(UncountedWork):
         return output
 
     def packs(self, saved: tuple[Tensor, ...]) -> None:
-        """Inputs are saved before an operator runs: the last of a recomputation never does."""
+        """State what an operator saves before it runs: the last one of a recomputation
+        never does."""
         region = self._region
         if region is None or not self._refilling or not saved:
             return
@@ -157,7 +162,7 @@ class Tape(UncountedWork):
             raise _RecomputedEnough
 
     def checkpoint(self, run: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
-        """Run a region that keeps its input only; backward runs it again."""
+        """Run a region that keeps only its input; backward runs it again."""
         region = Region(run, given.viewed())
         self._region = region
         output = run(given)
@@ -200,19 +205,20 @@ class Tape(UncountedWork):
         region.nodes = []
 
     def loss_begins(self) -> None:
-        """From here on, and in backward until here again, what is made belongs to the loss."""
+        """Give what is made from here on to the loss, in backward until here again."""
         self._owner = "loss"
         self._loss_from = self._sequence
 
     def cast_once(self, weight: Tensor, cast: Callable[[Tensor], Tensor]) -> Tensor:
-        """Autocast's 16-bit copy of an fp32 leaf, kept until autocast ends."""
+        """Return autocast's 16-bit copy of an fp32 leaf, kept until autocast ends."""
         key = id(weight)
         if key not in self._cast_weights:
             self._cast_weights[key] = len(self.borders), cast(weight)
         return self._cast_weights[key][1]
 
     def autocast_ends(self) -> list[int]:
-        """Drop the copies; the places in the log where those of each layer are gone."""
+        """Drop the copies, and return the positions in the log where those of each layer
+        are gone."""
         places = []
         for layer in range(len(self.borders) + 1):
             made_here = [key for key, (made, _) in self._cast_weights.items() if made == layer]
@@ -222,11 +228,11 @@ class Tape(UncountedWork):
         return places
 
     def border(self) -> None:
-        """A layer begins: here in forward, and in backward where its nodes end."""
+        """Begin a layer: here in forward, and in backward where its nodes end."""
         self.borders.append((self._sequence, len(self.log)))
 
     def backward(self, output: Tensor, gradient: Tensor) -> None:
-        """From ``output`` to every parameter; frees the graph behind it.
+        """Go from ``output`` to every parameter, and free the graph behind it.
 
         What the caller still holds stays alive, as logits do in a loop that names them.
         """
@@ -237,7 +243,8 @@ class Tape(UncountedWork):
         self.passed += [len(self.log)] * len(waiting)
 
     def _pass_back(self, arrived: Arrived, queue: Queue, waiting: list[int]) -> None:
-        """The last node first; ``waiting`` loses the borders that are passed."""
+        """Differentiate the nodes, the last one first; ``waiting`` loses the borders that are
+        passed."""
         self._contexts.append([])
         while queue:
             _, node = heappop(queue)
@@ -252,7 +259,8 @@ class Tape(UncountedWork):
         self._waits = None
 
     def _gradients(self, node: Node, incoming: Tensor) -> list[Tensor | None]:
-        """What a node makes of what has come in, each in its input's own shape and dtype."""
+        """Return the gradients that a node makes of the incoming one, each in its input's shape and
+        dtype."""
         region = node.region
         if region is not None and node.unpacks and not region.refilled:
             self._recompute(region)
@@ -292,7 +300,8 @@ class Tape(UncountedWork):
             del made
 
     def _join(self, arrived: Arrived, key: int) -> None:
-        """Gradients of one tensor from two consumers: in place if nobody else holds the first."""
+        """Add gradients of one tensor from two consumers, in place if nothing else holds
+        the first."""
         first = arrived[key]
         if held_elsewhere(first):
             arrived[key] = self.new(first.elements, first.width, "sum of gradients")
@@ -310,7 +319,7 @@ class Tape(UncountedWork):
             self._reduce(gradient, leaf.gradient_owner)
 
     def _keep(self, gradient: Tensor, owner: Owner) -> None:
-        """The gradient as it came, or a copy where something else holds its storage."""
+        """Keep the gradient as it came, or a copy where something else holds its storage."""
         if held_elsewhere(gradient):
             gradient = self.new(gradient.elements, gradient.width, "gradient", owner)
         storage = gradient.storage
@@ -320,9 +329,12 @@ class Tape(UncountedWork):
         self.kept_gradients.append(storage)
 
     def _reduce(self, gradient: Tensor, owner: Owner) -> None:
-        """read: deepspeed/runtime/zero/stage_1_and_2.py and stage3.py at 0.19.8: a gradient is
-        copied into the bucket; one that is too large for it is reduced where it is, when the
-        next parameter's arrives (reduce_independent_p_g_buckets_and_remove_grads)."""
+        """Reduce the gradient by way of DeepSpeed's bucket.
+
+        read: deepspeed/runtime/zero/stage_1_and_2.py and stage3.py at 0.19.8: a gradient is copied
+        into the bucket; one that is too large for it is reduced where it is, when the next
+        parameter's arrives (reduce_independent_p_g_buckets_and_remove_grads).
+        """
         self._waits = None
         if gradient.elements > self._reduce_bucket_size:
             assert gradient.storage is not None

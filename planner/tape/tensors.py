@@ -1,5 +1,5 @@
-"""Storages that come and go with Python's own references, tensors that view them, and the
-nodes of the graph behind them."""
+"""Storages that come and go with Python's own references, tensors that view them, and the nodes of
+the graph behind them."""
 
 import weakref
 from collections.abc import Callable, Sequence
@@ -10,13 +10,14 @@ from planner.base.units import ALLOCATOR_BLOCK_BYTES
 
 Owner = Literal["activations", "loss", "gradients", "workspace"]
 StorageEvent = tuple[int, Owner, int, str]
-"""Bytes that arrive, or leave where negative; whose they are; which storage, or ``RENAMED``;
+"""Bytes that arrive, or leave where negative; their owner; the storage's identity, or ``RENAMED``;
 and its name."""
 RENAMED = 0
+"""Identity in the two events of a storage that passes to another owner."""
 
 
 class Storage:
-    """Bytes that are alive as long as somebody holds this object."""
+    """Bytes that are alive as long as something holds this object."""
 
     __slots__ = ("block_bytes", "log", "name", "num_bytes", "owner")
 
@@ -32,7 +33,7 @@ class Storage:
         self.log.append((-self.block_bytes, self.owner, id(self), self.name))
 
     def passes_to(self, owner: Owner) -> None:
-        """The same bytes under another name."""
+        """Give the same bytes to another owner."""
         self.log += [
             (-self.block_bytes, self.owner, RENAMED, self.name),
             (self.block_bytes, owner, RENAMED, self.name),
@@ -51,16 +52,17 @@ class Tensor:
         self.elements = elements
         self.width = width
         self.storage = storage
-        """Nothing for a parameter, whose bytes are counted as model states."""
+        """Storage of its bytes; None for a parameter, whose bytes are counted as model states."""
         self.node = node
 
     def viewed(self, elements: int | None = None) -> "Tensor":
-        """The same storage, not held through this object; a view's own node costs nothing."""
+        """Return another view of the same storage; a view's own node takes no bytes."""
         return Tensor(
             self.elements if elements is None else elements, self.width, self.storage, self.node
         )
 
     def detached(self) -> "Tensor":
+        """Return a view that needs no gradient."""
         return Tensor(self.elements, self.width, self.storage, None)
 
 
@@ -90,12 +92,13 @@ class Parameter(Tensor):
         self.trains = trains
         self.gradient_owner: Owner = gradient_owner
         self.uses = 0
-        """Gradients still to come: a tied weight's two meet before they are kept."""
+        """Number of gradients still to come: a tied weight's two meet before they are kept."""
         if trains:
             self.node = self
 
 
 Backward = Callable[[Tensor], Sequence[Tensor | None]]
+"""How a node makes the gradients of its inputs from the incoming one."""
 
 
 class Node:
@@ -131,17 +134,17 @@ class Node:
         """Whether it saved anything, a weight included."""
         self.saved: list[Storage] = []
         self.in_context = False
-        """Whether the context of an autograd.Function in Python holds what it saved, and so does
-        until the graph is gone."""
+        """Whether the context of an autograd.Function in Python holds what it saved, until the
+        graph is gone."""
         self.region: Region | None = None
 
 
 class Region:
     """A checkpointed part of a model: its input, and the nodes that wait for their tensors.
 
-    read: torch/utils/checkpoint.py at 2.13, non-reentrant: the first node that unpacks has
-    the region run again, which ends at the last tensor that was saved. A node that is gone,
-    since its output was detached, counts and gets nothing back.
+    read: torch/utils/checkpoint.py at 2.13, non-reentrant: the first node that unpacks has the
+    region run again, which ends at the last tensor that was saved. A node that is gone, since its
+    output was detached, counts and gets nothing back.
     """
 
     __slots__ = ("given", "last_unpacking", "nodes", "refilled", "run")
@@ -154,7 +157,7 @@ class Region:
         self.last_unpacking = 0
 
     def refill(self, saved: tuple[Tensor, ...]) -> Node | None:
-        """The next node that waits gets its tensors, if it is there."""
+        """Give the next waiting node its tensors and return it; None if it is gone."""
         node = self.nodes[self.refilled]()
         self.refilled += 1
         if node is not None:
@@ -165,11 +168,11 @@ class Region:
 Arrived = dict[int, Tensor]
 """Gradients that wait for their node, by its identity."""
 Queue = list[tuple[int, Node]]
-"""Nodes to differentiate, the last first."""
+"""Nodes to differentiate, the last one first."""
 
 
 def begin(output: Tensor, gradient: Tensor) -> tuple[Arrived, Queue]:
-    """Where backward starts."""
+    """Return the gradient and the node that backward starts with."""
     root = output.node
     assert isinstance(root, Node)
     output.node = None
@@ -178,12 +181,13 @@ def begin(output: Tensor, gradient: Tensor) -> tuple[Arrived, Queue]:
 
 
 def storages(tensors: tuple[Tensor, ...]) -> list[Storage]:
-    """Theirs, weights' apart."""
+    """Return the tensors' storages; parameters have none."""
     return [x.storage for x in tensors if x.storage is not None]
 
 
 def count_uses(root: Node) -> None:
-    """How many gradients every leaf behind ``root`` will get; what was detached sends none."""
+    """Count how many gradients every leaf behind ``root`` will get; what was detached sends
+    none."""
     seen = {id(root)}
     waiting = [root]
     while waiting:

@@ -1,4 +1,4 @@
-"""Parts of a tensor that are used on their own, as bytes.
+"""Operators whose results share the storage of their input, as bytes.
 
 read: tools/autograd/derivatives.yaml and torch/csrc/autograd/functions/tensor.cpp at 2.13.
 """
@@ -10,7 +10,8 @@ from planner.tape.tensors import Tensor
 
 
 def split(tape: Tape, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """``x.split(sizes)``: views of one operator, whose gradients are concatenated at last."""
+    """Return ``x.split(sizes)``: views of one operator, whose gradients wait for each other and are
+    concatenated."""
     elements, width = x.elements, x.width
     arrived: list[Tensor] = []
 
@@ -29,7 +30,7 @@ def split(tape: Tape, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
 
 
 def expanded(tape: Tape, x: Tensor, times: int) -> Tensor:
-    """``x.expand``: the same bytes seen so many times; gradients are summed."""
+    """Return ``x.expand``: the same bytes seen so many times; gradients are summed."""
     elements, width = x.elements, x.width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
@@ -39,7 +40,7 @@ def expanded(tape: Tape, x: Tensor, times: int) -> Tensor:
 
 
 def filled(tape: Tape, parts: Sequence[Tensor], name: str) -> Tensor:
-    """``new_empty``, then ``copy_`` of each part into its place."""
+    """Return ``new_empty`` with each part copied into its place by ``copy_``."""
     whole = tape.new(sum(part.elements for part in parts), parts[0].width, name)
     for part in parts:
         whole = _copied_into(tape, whole, part)
@@ -47,7 +48,7 @@ def filled(tape: Tape, parts: Sequence[Tensor], name: str) -> Tensor:
 
 
 def _copied_into(tape: Tape, whole: Tensor, part: Tensor) -> Tensor:
-    """CopySlices: a copy of the gradient, in which the place of the part is made zero."""
+    """Mirror CopySlices: a copy of the gradient, in which the place of the part is made zero."""
     elements, width, size = whole.elements, whole.width, part.elements
     had_gradient = whole.node is not None
 
@@ -63,7 +64,8 @@ def _copied_into(tape: Tape, whole: Tensor, part: Tensor) -> Tensor:
 
 
 def subtract(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
-    """``a - b``: the second operand's gradient is negated, and reduced where it is broadcast."""
+    """Return ``a - b``: the second operand's gradient is negated, and reduced where it is
+    broadcast."""
     elements, width = max(a.elements, b.elements), max(a.width, b.width)
     needed = (a.node is not None, b.node is not None)
 
@@ -75,7 +77,7 @@ def subtract(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
 
 
 def added_in_place(tape: Tape, x: Tensor, y: Tensor) -> Tensor:
-    """``x.add_(y)``: both operands get the same gradient."""
+    """Return ``x.add_(y)``: both operands get the same gradient."""
     needed = (x.node is not None, y.node is not None)
 
     def backward(gradient: Tensor) -> list[Tensor | None]:

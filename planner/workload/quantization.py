@@ -1,13 +1,14 @@
 """Bytes of quantized weights, each constant as its own term.
 
 NF4, source: Dettmers et al., "QLoRA", arXiv:2305.14314, section 3, as bitsandbytes stores it
-(bitsandbytes/functional.py, quantize_4bit, at 0.50.2): two 4-bit codes a byte; one scale for each
+(bitsandbytes/functional.py, quantize_4bit, at 0.50.2): two 4-bit codes per byte; one scale for each
 block of 64 weights; with double quantization that scale is one byte, and 256 scales share an fp32
 constant; an fp32 offset; the 16 code values and, with double quantization, the 256 values of the
 scales' code.
 
 int8, source: Dettmers et al., "LLM.int8()", arXiv:2208.07339, section 3, as bitsandbytes stores it
-(bitsandbytes/nn/modules.py, Int8Params, at 0.50.2): a byte a weight, and an fp32 scale a row.
+(bitsandbytes/nn/modules.py, Int8Params, at 0.50.2): one byte per weight, and one fp32 scale per
+row.
 """
 
 from planner.base.units import FP32_BYTES, ceil_div
@@ -23,7 +24,7 @@ DOUBLE_QUANT_CODE_BYTES = 256 * FP32_BYTES
 def nf4_bytes(*, num_weights: int, double_quant: bool) -> int:
     """Return the bytes of one NF4 matrix on the device.
 
-    ChatGLM3-6B's fused gate-and-up matrix, 4.127 bits a weight:
+    ChatGLM3-6B's fused gate-and-up matrix, 4.127 bits per weight:
 
     >>> nf4_bytes(num_weights=4096 * 27392, double_quant=True)
     57880388

@@ -23,6 +23,7 @@ class TrainedTensor(NamedTuple):
 
     @property
     def elements(self) -> int:
+        """Number of elements."""
         return prod(self.shape)
 
     @property

@@ -1,9 +1,9 @@
-"""Activations that autograd keeps from forward to backward, as a ledger: a row a tensor.
+"""Activations that autograd keeps from forward to backward, as a ledger: a row per tensor.
 
 A row is checked against the forward code of transformers' layers (planner/forward/decoder.py
 mirrors it) and a sum against autograd: tests/oracle/test_activations.py holds every ledger to
-``saved_tensors_hooks``, to the byte. What makes the ledgers differ from the closed forms in
-the literature follows from the operators themselves:
+``saved_tensors_hooks``, to the byte. What makes the ledgers differ from the closed forms in the
+literature follows from the operators themselves:
 
 * a frozen linear layer keeps no input, since only its weight's gradient would need it;
 * RMSNorm computes in fp32: the fp32 copy of its input is kept, and the reciprocal root;
@@ -24,7 +24,8 @@ from planner.workload.workload import Batch, Workload
 def layer_ledger(
     workload: Workload, batch: Batch, numerics: Numerics, kind: LayerKind, *, first: bool
 ) -> list[Storage]:
-    """What autograd keeps of one layer of a kind, a row a tensor; what all layers share apart."""
+    """Return what autograd keeps of one layer of a kind, a row per tensor, without what all layers
+    share."""
     tape = Tape(sink="keep")
     decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=tape)
     table = decoder.parameter("embed_tokens", workload.model.embedding_params)
@@ -39,7 +40,7 @@ def layer_ledger(
 
 
 def saved_since(output: Tensor, sequence: int) -> list[Storage]:
-    """Every storage that nodes after ``sequence`` keep for backward, each once."""
+    """Return every storage that nodes after ``sequence`` keep for backward, each once."""
     found: dict[int, Storage] = {}
     seen: set[int] = set()
     waiting = [output.node]
