@@ -52,11 +52,28 @@ def find_tokenizer(model: ModelSection) -> TokenizerPlace:
 
 
 def load(place: TokenizerPlace) -> Any:
+    """Return the tokenizer of a place, as :func:`fast_tokenizer` does."""
+    return fast_tokenizer(place.folder, **place.options)
+
+
+def fast_tokenizer(folder: Path, **options: str) -> Any:
+    """Return the folder's tokenizer, loaded by transformers; ``options`` are its own.
+
+    Raise ``ModelNotFoundError`` if its files are broken, or if it has no ``tokenizer.json``.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(place.folder, **place.options)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    except ImportError:
+        raise
+    except Exception as error:  # transformers and tokenizers raise whatever the bytes lead to
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelNotFoundError(
+            f"the tokenizer in {folder} cannot be loaded ({why}). Fetch its files again"
+        ) from error
     if not tokenizer.is_fast:
-        raise ModelNotFoundError(f"{place.folder} has no fast tokenizer (tokenizer.json)")
+        raise ModelNotFoundError(f"{folder} has no fast tokenizer (tokenizer.json)")
     return tokenizer
 
 

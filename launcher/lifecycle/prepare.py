@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from launcher.base_model.find_checkpoint import Checkpoint, local_checkpoint
+from launcher.base_model.tokenizer_files import fast_tokenizer
 from launcher.data.cache import (
     Entry,
     content_key,
@@ -121,11 +122,7 @@ def prepared_data(
 
 def load_tokenizer(checkpoint: Checkpoint) -> tuple[Any, bool]:
     """With a chat template, and whether that is the plain one."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
-    if not tokenizer.is_fast:
-        raise InvalidRequestError(f"{checkpoint.name} has no fast tokenizer (tokenizer.json).")
+    tokenizer = fast_tokenizer(checkpoint.folder)
     return tokenizer, use_plain_template_if_none(tokenizer)
 
 
