@@ -18,6 +18,7 @@ from launcher.lifecycle.fallbacks import (
     layout_options,
     layout_settings,
 )
+from launcher.lifecycle.plan_rules import require_rules_kept
 from planner.base.errors import InvalidRequestError, NoFormulasError
 from planner.base.units import format_gib
 from planner.hardware.cluster import Accelerator, Cluster
@@ -124,6 +125,8 @@ def _require_cards(plan: Plan, cluster: Cluster) -> None:
     if plan.precision.compute == "bf16" and not cluster.accelerator.supports_bf16:
         name = cluster.accelerator.device_name
         raise InvalidRequestError(f"{planned} {name} does not multiply in bf16. {REPLAN}")
+    card = cluster.accelerator
+    require_rules_kept(plan, card.compute_capability, card.device_name)
 
 
 def _require_host_ram(plan: Plan, cluster: Cluster) -> None:
