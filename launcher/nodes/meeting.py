@@ -23,7 +23,7 @@ from launcher.nodes.link_speed import (
 )
 from launcher.nodes.meeting_result import Clock, Link, Met, write_met
 from launcher.nodes.node_facts import Facts
-from launcher.run.process import stop_with_parent
+from launcher.run.end_with_parent import end_with_parent
 
 LIMIT = timedelta(seconds=120)
 """For one message: a quarter of a MiB over a tenth of Ethernet's first speed."""
@@ -97,7 +97,7 @@ def _gathered(own: Any) -> list[Any]:
 
 
 def main() -> None:
-    stop_with_parent()
+    end_with_parent()
     parser = argparse.ArgumentParser(prog="launcher.nodes.meeting")
     parser.add_argument("facts", type=Path)
     parser.add_argument("met", type=Path)

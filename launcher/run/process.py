@@ -1,6 +1,6 @@
 """Start a command, pass signals on to it, give its exit code."""
 
-import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import IO
+
+from launcher.run import end_with_parent
 
 SIGNALLED = 128
 """Exit codes above are this plus a signal's number, as in a shell."""
@@ -20,8 +22,6 @@ ENDED = 1
 """Exit code of a command that ``look`` has ended."""
 END_SECONDS = 5.0
 """For a command to end by itself: one that waits for a lost peer does not."""
-_PR_SET_PDEATHSIG = 1  # read: linux/prctl.h
-_LIBC = ctypes.CDLL(None)
 
 
 def run_to_end(
@@ -43,13 +43,12 @@ def run_to_end(
     with ExitStack() as stack:
         errors: IO[bytes] = stack.enter_context(log_file.open("wb"))
         child = subprocess.Popen(
-            command,
+            command_ending_with_parent(command),
             env=dict(environment),
             stdout=sys.stderr.fileno(),
             stderr=errors,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=stop_with_parent,
         )
         received: list[int] = []
         stops_by_itself = False
@@ -72,6 +71,11 @@ def run_to_end(
     return code if code >= 0 else SIGNALLED - code
 
 
+def command_ending_with_parent(command: Sequence[str]) -> list[str]:
+    """Return the command that becomes ``command``, and gets SIGTERM when this process ends."""
+    return [sys.executable, "-I", "-S", end_with_parent.__file__, str(os.getpid()), *command]
+
+
 def _wait(child: subprocess.Popen[bytes], look: Callable[[], bool]) -> int:
     while True:
         try:
@@ -83,15 +87,10 @@ def _wait(child: subprocess.Popen[bytes], look: Callable[[], bool]) -> int:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Its ranks go with it: see ``stop_with_parent``."""
+    """End the child and with it its ranks, which call ``end_with_parent`` themselves."""
     child.send_signal(signal.SIGTERM)
     try:
         child.wait(END_SECONDS)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-
-
-def stop_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the process that started this one is gone."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -28,8 +28,8 @@ from launcher.faults.failure import failure_of, forget_failure, write_failure
 from launcher.faults.rank_stages import Stages
 from launcher.run.attempts import attempt_of, begin_attempt
 from launcher.run.checkpoints import last_whole, step_of
+from launcher.run.end_with_parent import end_with_parent
 from launcher.run.output import redirect_output
-from launcher.run.process import stop_with_parent
 from launcher.run.process_memory import resident_bytes
 from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import write_json
@@ -239,7 +239,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main() -> NoReturn:
     """Run one rank, and end the process as ``leave`` does."""
-    stop_with_parent()
+    end_with_parent()
     options = arguments().parse_args()
     run = RunDirectory(options.run, options.address)
     rank = int(os.environ["RANK"])
