@@ -12,6 +12,7 @@ from typing import Any
 from launcher.chatglm.layout import Shape
 from launcher.storage.json_files import read_json
 from planner.base.errors import InvalidFileError
+from planner.base.output_file import write_whole
 
 ORIGIN = "chatglm_origin"
 """Key of a native ``config.json`` that carries what the way back needs. transformers keeps keys
@@ -155,4 +156,4 @@ def divides_positions(folder: Path) -> bool:
 
 def write_config(folder: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
+    write_whole(folder / "config.json", text)

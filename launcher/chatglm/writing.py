@@ -8,7 +8,6 @@ that still have it. When all is there, the folder gets its name.
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -21,8 +20,9 @@ from launcher.chatglm.stored import Stored, read_bytes
 from launcher.storage.digest import file_digest
 from launcher.storage.json_files import read_json, write_json
 from launcher.storage.weight_files import shard_names, write_index
-from launcher.storage.whole_folders import flush
+from launcher.storage.whole_folders import flush_all
 from planner.base.errors import InvalidRequestError
+from planner.base.output_file import flush, whole_file
 from planner.base.units import format_gib
 
 MANIFEST = "conversion.json"
@@ -50,6 +50,8 @@ class Output:
 
 def write_checkpoint(target: Path, output: Output, screen: TextIO) -> None:
     partial = target.with_name(f".{target.name}.partial")
+    if partial.is_symlink():
+        raise InvalidRequestError(f"{partial} is a link, which is not written through. Remove it.")
     try:
         partial.mkdir(parents=True, exist_ok=True)
         with _alone(partial):
@@ -65,6 +67,8 @@ def write_checkpoint(target: Path, output: Output, screen: TextIO) -> None:
 def _write(target: Path, partial: Path, output: Output, screen: TextIO) -> None:
     groups = _grouped(output.tensors)
     shards: dict[str, Shard] = dict(zip(shard_names(len(groups)), groups, strict=True))
+    for abandoned in partial.glob(".*.partial"):
+        abandoned.unlink()
     finished = _still_whole(partial, output.identity)
     missing = {name: shard for name, shard in shards.items() if name not in finished}
     _require_room(target, sum(_num_bytes(shard) for shard in missing.values()))
@@ -78,7 +82,7 @@ def _write(target: Path, partial: Path, output: Output, screen: TextIO) -> None:
     write_index(partial, places, sum(map(_num_bytes, shards.values())))
     output.small_files(partial)
     (partial / _LOCK).unlink()
-    flush(partial)
+    flush_all(partial)
     partial.rename(target)
     flush(target.parent)
 
@@ -123,14 +127,10 @@ def _require_room(target: Path, needed_bytes: int) -> None:
 def _write_shard(target: Path, shard: Shard) -> dict[str, Any]:
     """read: the format section of safetensors' README: length, JSON table, data."""
     digest = hashlib.sha256()
-    partial = target.with_name(f".{target.name}.partial")
-    with partial.open("wb") as file:
+    with whole_file(target) as file:
         for piece in _shard_bytes(shard):
             digest.update(piece)
             file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(target)
     return {"sha256": digest.hexdigest(), "num_bytes": target.stat().st_size}
 
 

@@ -23,6 +23,7 @@ from launcher.run.read_plan import plan_text
 from launcher.run.run_directory import RunDirectory, check_may_run_in, create
 from launcher.storage.json_files import read_json, write_json
 from planner.base.errors import InvalidRequestError
+from planner.base.output_file import write_whole
 
 LOOK_SECONDS = 2.0
 
@@ -91,7 +92,7 @@ def write_files(job: Job, rendered: Rendered) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     files = {PLAN_NAME: plan_text(job.plan), **rendered.files}
     for file_name, text in files.items():
-        (job.folder / file_name).write_text(text, encoding="utf-8")
+        write_whole(job.folder / file_name, text)
 
 
 def follow(run: RunDirectory) -> int:

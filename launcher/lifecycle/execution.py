@@ -182,7 +182,7 @@ def ask_ranks_to_stop(run: RunDirectory, number: int) -> bool:
     """Whether the ranks will save and stop by themselves: once they train they do."""
     if not any(place.step for place in of_node(places(run.ranks), run.node)):
         return False
-    run.stop.write_text(str(number), encoding="utf-8")
+    write_whole(run.stop, str(number))
     say("stopping behind this step, with a checkpoint; Ctrl-C to stop at once")
     return True
 

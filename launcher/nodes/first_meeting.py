@@ -1,6 +1,5 @@
 """The first meeting of a run's nodes, as the launching process of one of them holds it."""
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from launcher.nodes.peers import Here, rendezvous_of
 from launcher.nodes.table import nodes_table
 from launcher.run.process import ENDED, run_to_end
 from launcher.run.rank_commands import elastic_command, merged_environment
+from launcher.storage.json_files import write_json
 from planner.base.errors import InvalidRequestError
 from planner.plan.schema import Plan
 
@@ -29,7 +29,7 @@ def convene(plan: Plan, here: Here, facts: Facts) -> Met:
     met_file = meeting_file(here)
     met_file.unlink(missing_ok=True)
     own = met_file.with_name("facts.json")
-    own.write_text(json.dumps(asdict(facts)), encoding="utf-8")
+    write_json(own, asdict(facts))
     log = here.run.node_log("meeting")
     code = run_to_end(meeting_command(plan, here, own), meeting_environment(here), log)
     if code == 0:

@@ -106,7 +106,8 @@ class Heart:
     def _write(self) -> None:
         with self._lock:
             self._beat = replace(self._beat, count=self._beat.count + 1)
-            write_json(self._file, asdict(self._beat))
+            # Not made durable: a disk that takes checkpoints would hold the beats up.
+            write_json(self._file, asdict(self._beat), durable=False)
 
 
 class Peer:

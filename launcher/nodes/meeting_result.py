@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from launcher.nodes.node_facts import Facts
+from launcher.storage.json_files import write_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Met:
 
 
 def write_met(path: Path, met: Met) -> None:
-    path.write_text(json.dumps(asdict(met), indent=1), encoding="utf-8")
+    write_json(path, asdict(met))
 
 
 def read_met(path: Path) -> Met:

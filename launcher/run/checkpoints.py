@@ -6,17 +6,17 @@ it, the folder is torn and is passed over.
 """
 
 import json
-import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.storage.whole_folders import flush
+from launcher.storage.json_files import write_json
+from launcher.storage.whole_folders import flush_all
 
 CONTENTS = "contents.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -49,21 +49,14 @@ def step_of(checkpoint: Path) -> int:
 
 def seal(checkpoint: Path, *, world_size: int, strategy: str) -> None:
     """Declare it whole, once every rank has written its part."""
+    flush_all(checkpoint)
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-    for path in (*files, *_folders(checkpoint)):
-        flush(path)
     contents = {
         "world_size": world_size,
         "strategy": strategy,
         "files": dict(zip((_name(p, checkpoint) for p in files), _marks(files), strict=True)),
     }
-    partial = checkpoint / f".{CONTENTS}.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(contents, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(checkpoint / CONTENTS)
-    flush(checkpoint)
+    write_json(checkpoint / CONTENTS, contents)
 
 
 def last_whole(folder: Path, verified: Path | None = None) -> tuple[SavedState | None, list[str]]:
@@ -161,11 +154,6 @@ def _mark(path: Path) -> list[int]:
         while chunk := file.read(_CHUNK_BYTES):
             checksum = zlib.crc32(chunk, checksum)
     return [path.stat().st_size, checksum]
-
-
-def _folders(checkpoint: Path) -> Iterator[Path]:
-    yield from (path for path in checkpoint.rglob("*") if path.is_dir())
-    yield checkpoint
 
 
 def _name(path: Path, checkpoint: Path) -> str:

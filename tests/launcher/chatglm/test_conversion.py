@@ -161,12 +161,14 @@ def test_it_goes_on_where_it_stopped(
     first, second = sorted(partial.glob("*.safetensors"))
     when = first.stat().st_mtime_ns
     second.write_bytes(second.read_bytes()[:-1] + b"\xff")
+    (partial / f".{second.name}.0123456789abcdef.partial").touch()
 
     said = converted(source, native)
     assert "shard 1 of" not in said
     assert said.splitlines()[1].startswith("converting: shard 2 of")
     assert (native / first.name).stat().st_mtime_ns == when
     assert not partial.exists()
+    assert not list(native.glob(".*"))
     manifest = json.loads((native / writing.MANIFEST).read_text(encoding="utf-8"))
     files = {file.name: file for file in native.glob("*.safetensors")}
     assert manifest["shards"].keys() == files.keys()
