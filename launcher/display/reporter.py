@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from rich.console import Console
 from rich.live import Live
 from transformers import TrainerCallback
 
+from launcher.display.console import console_on
 from launcher.display.curve import History
 from launcher.display.live_view import Expected, Frame, View, plain_line
 from launcher.display.sensors import Gauge, Sensors
@@ -104,7 +104,7 @@ class LiveDisplay:
     def __init__(self, progress: Progress, stream: TextIO) -> None:
         self._progress = progress
         self._stream = stream
-        self._console = Console(file=stream, force_terminal=True, highlight=False)
+        self._console = console_on(stream, is_terminal=True)
         self._live = Live(
             console=self._console,
             get_renderable=self._frame,

@@ -3,8 +3,6 @@
 import sys
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from launcher.compat.torch_text import ended_ranks
 from launcher.display.closing_summary import (
     closing_lines,
@@ -13,6 +11,7 @@ from launcher.display.closing_summary import (
     stack_lines,
     summary_table,
 )
+from launcher.display.console import console_on
 from launcher.faults.failure import KNOWN_CAUSES, Failure, told_failures
 from launcher.faults.hang_watch import Watch
 from launcher.faults.rank_stages import places
@@ -87,7 +86,7 @@ def _what_failed(run: RunDirectory) -> Failure | None:
 
 def show_result(plan: Plan, run: RunDirectory) -> None:
     report = read_json(run.report)
-    console = Console(highlight=False)
+    console = console_on(sys.stdout)
     console.print(summary_table(plan, report))
     for line in closing_lines(plan, run, report):
         console.print(line, markup=False, soft_wrap=True)

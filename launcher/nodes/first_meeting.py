@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-
 from launcher.display.closing_summary import failure_lines
+from launcher.display.console import console_on
 from launcher.faults.outcome import say
 from launcher.lifecycle.begin import tell
 from launcher.nodes.agreement import Verdict, judge
@@ -45,7 +44,7 @@ def convene(plan: Plan, here: Here, facts: Facts) -> Met:
 def show(met: Met, verdict: Verdict, *, leads: bool) -> None:
     """The table on the node that leads; a refusal on every node."""
     if leads:
-        Console(stderr=True, highlight=False).print(nodes_table(met))
+        console_on(sys.stderr).print(nodes_table(met))
         tell(verdict.notes)
     if verdict.refusals:
         raise InvalidRequestError("; ".join(verdict.refusals))
