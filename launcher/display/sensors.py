@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import pynvml
 
 from launcher.run.process_memory import status_bytes
-from planner.plan.schema import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,16 +68,6 @@ class NvmlSensors:
             ),
             power_watts=None if milliwatts is None else milliwatts // 1000,
         )
-
-
-def sensors_of(plan: Plan, pids: Sequence[int]) -> Sensors:
-    """Of this node: the ranks' GPUs, or the ranks' own processes."""
-    here = plan.parallel.gpus_per_node
-    if plan.hardware.device == "cpu":
-        return ResidentSensors(pids[:here])
-    import torch
-
-    return NvmlSensors([str(torch.cuda.get_device_properties(i).uuid) for i in range(here)])
 
 
 def _handle(uuid: str) -> Any:

@@ -22,8 +22,6 @@ from launcher.data.chat_template import use_plain_template_if_none
 from launcher.data.inputs import Inputs, read_inputs
 from launcher.data.tables import training_table, validation_table
 from launcher.display.live_view import expected_of
-from launcher.display.reporter import Reporter, StepTimes
-from launcher.display.sensors import sensors_of
 from launcher.faults.failure import failure_of, forget_failure, write_failure
 from launcher.faults.rank_stages import Stages
 from launcher.run.attempts import attempt_of, begin_attempt
@@ -46,6 +44,7 @@ from launcher.training.packed_batches import CheckDocumentsApart, packed_collato
 from launcher.training.planned_trainer import PlannedTrainer, trainer_class, training_arguments
 from launcher.training.process_group import join_process_group
 from launcher.training.report import Training, write_report
+from launcher.training.reporting import Reporter, StepTimes, sensors_of
 from launcher.training.saving import save_result, stop_at
 from launcher.training.setup_check import Setup, require_as_planned, require_same_data, setup_of
 from launcher.training.weights_moved import WeightsMoved, unmoved_line

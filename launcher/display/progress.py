@@ -1,32 +1,17 @@
-"""How far a run is: a live view on a terminal, elsewhere a line a logged step.
+"""How far a run is: a live view on a terminal, elsewhere a line per logged step."""
 
-Metrics go to disk beside it. Only rank 0 has a display.
-"""
-
-import json
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
 from rich.live import Live
-from transformers import TrainerCallback
 
 from launcher.display.console import console_on
 from launcher.display.curve import History
 from launcher.display.live_view import Expected, Frame, View, plain_line
 from launcher.display.sensors import Gauge, Sensors
 
-METRICS = (
-    "loss",
-    "learning_rate",
-    "grad_norm",
-    "epoch",
-    "tokens_per_second",
-    "step_time_s",
-    "data_wait_s",
-)
 SENSOR_SECONDS = 1.0
 FRAMES_PER_SECOND = 2
 """A frame takes 2 ms of the interpreter, which training waits for."""
@@ -152,64 +137,3 @@ def display_on(stream: TextIO, progress: Progress) -> Display:
     if stream.isatty() and os.environ.get("TERM") != "dumb":
         return LiveDisplay(progress, stream)
     return PlainDisplay(progress, stream)
-
-
-class StepTimes(TrainerCallback):  # type: ignore[misc]
-    """Wall time of every optimizer step; restarts the trainer's clock when training begins."""
-
-    def __init__(self) -> None:
-        self.step_times_s: list[float] = []
-        self._began = 0.0
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._began = time.perf_counter()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.step_times_s.append(time.perf_counter() - self._began)
-
-
-class Reporter(TrainerCallback):  # type: ignore[misc]
-    """On rank 0: the display, and ``metrics.jsonl`` with one object a logged step."""
-
-    def __init__(
-        self, stream: TextIO, metrics_file: Path, *, expected: Expected, sensors: Sensors
-    ) -> None:
-        self._progress = Progress(expected, sensors)
-        self._display = display_on(stream, self._progress)
-        self._file = metrics_file.open("a", encoding="utf-8", buffering=1)
-        self.losses: list[float] = []
-        self.tokens_per_second: list[float] = []
-
-    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        self._progress.start(state.global_step, state.max_steps)
-        self._display.start()
-
-    def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        self._progress.advance(state.global_step)
-
-    def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
-        if not logs or "loss" not in logs:
-            return
-        metrics = {name: float(logs[name]) for name in METRICS if name in logs}
-        self._progress.log(metrics)
-        self.losses.append(metrics["loss"])
-        self.tokens_per_second.append(metrics["tokens_per_second"])
-        row = {"step": state.global_step, **metrics, **_readings(self._progress.gauges())}
-        self._file.write(json.dumps(row) + "\n")
-        self._display.logged()
-
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        self._display.stop()
-        self._file.close()
-
-
-def _readings(gauges: list[Gauge]) -> dict[str, int]:
-    """The fullest device, the hottest one, the power of all; what is not told is left out."""
-    peaks = [gauge.peak_bytes for gauge in gauges if gauge.peak_bytes is not None]
-    heats = [gauge.temperature_c for gauge in gauges if gauge.temperature_c is not None]
-    powers = [gauge.power_watts for gauge in gauges if gauge.power_watts is not None]
-    return {
-        **({"peak_used_bytes": max(peaks)} if peaks else {}),
-        **({"temperature_c": max(heats)} if heats else {}),
-        **({"power_watts": sum(powers)} if powers else {}),
-    }
