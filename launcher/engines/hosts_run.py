@@ -13,9 +13,8 @@ from types import FrameType
 from typing import IO, TextIO
 
 from launcher.engines.hosts_check import SSH_FAILED, last_line
-from launcher.run.process import SIGNALLED, STOP_SIGNALS
+from launcher.run.process import LOOK_SECONDS, SIGNALLED, STOP_SIGNALS
 
-LOOK_SECONDS = 0.2
 END_SECONDS = 120.0
 """For the other hosts to find by themselves that one is lost (30 s) and end (60 s), and as long
 again once they are asked to stop."""

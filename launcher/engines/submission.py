@@ -25,7 +25,8 @@ from launcher.storage.json_files import read_json, write_json
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import write_whole
 
-LOOK_SECONDS = 2.0
+ASK_SECONDS = 2.0
+"""Seconds between two questions to an engine about a job that is followed."""
 
 
 def dry_run_text(engine: Renderer, job: Job) -> str:
@@ -114,7 +115,7 @@ def follow(run: RunDirectory) -> int:
             sys.stdout.flush()
             if now.state in ENDED:
                 return exit_code(now)
-            time.sleep(LOOK_SECONDS)
+            time.sleep(ASK_SECONDS)
     except KeyboardInterrupt:
         print(
             f"the job goes on: launch --follow {run.path} shows it again, "

@@ -30,14 +30,12 @@ from launcher.nodes.node_identity import (
 )
 from launcher.nodes.peers import Here, Nodes, rendezvous_of
 from launcher.nodes.reachability import answers, listens
-from launcher.run.process import SIGNALLED, STOP_SIGNALS, STOPPED
+from launcher.run.process import LOOK_SECONDS, SIGNALLED, STOP_SIGNALS, STOPPED
 from launcher.run.rank_commands import JOIN_SECONDS, num_cores
 from launcher.run.run_directory import RunDirectory, check_may_run_in, create, locked
 from planner.base.errors import InvalidRequestError, UserError
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
-
-LOOK_SECONDS = 0.5
 
 
 def require_endpoint(plan: Plan, given: str | None) -> Endpoint:

@@ -24,14 +24,12 @@ from launcher.nodes.link_speed import (
 from launcher.nodes.meeting_result import Clock, Link, Met, write_met
 from launcher.nodes.node_facts import Facts
 from launcher.run.end_with_parent import end_with_parent
+from launcher.run.process import LOOK_SECONDS
 
 LIMIT = timedelta(seconds=120)
 """For one message: a quarter of a MiB over a tenth of Ethernet's first speed."""
 SEEN_SECONDS = 10.0
 """For a file to be seen on another node: NFS keeps what it knows of a folder for a while."""
-
-
-LOOK_SECONDS = 0.2
 
 
 def meet(facts: Facts, folder: Path, *, on_gpus: bool) -> Met:

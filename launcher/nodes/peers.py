@@ -18,14 +18,13 @@ from launcher.lifecycle.execution import Company
 from launcher.nodes.heartbeat import BEAT_SECONDS, SILENT_SECONDS, Beat, Heart, Peer, State
 from launcher.nodes.node_identity import Endpoint, Node, network_environment
 from launcher.nodes.reachability import wait_until_listening
-from launcher.run.process import STOPPED
+from launcher.run.process import LOOK_SECONDS, STOPPED
 from launcher.run.rank_commands import JOIN_SECONDS, Rendezvous
 from launcher.run.run_directory import RunDirectory
 from planner.plan.schema import Plan
 
 GRACE_SECONDS = 10.0
 """For ranks to notice by themselves that those of another node have ended: they know why."""
-LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = {SIGNALLED + number: number.name for number in STOP_SIGNALS}
 """Exit codes of a run that somebody stopped."""
 LOOK_SECONDS = 0.5
+"""Seconds between two looks at what is waited for: a command, another node, a file."""
 ENDED = 1
 """Exit code of a command that ``look`` has ended."""
 END_SECONDS = 5.0
