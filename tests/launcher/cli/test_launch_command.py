@@ -75,7 +75,7 @@ def test_a_dry_run_imports_no_training_stack(folder: Path) -> None:
         (["--set", "training.max_step=3"], "--set training.max_step=3: unknown key"),
         (["--set", "parallel.strategy=zero9"], "--set parallel.strategy=zero9: parallel.strategy"),
         (["--output", "plan.yaml"], "plan.yaml is a file. Choose a folder with --output DIR."),
-        (["--output", "."], ". is not empty and holds no run"),
+        (["--output", "."], ". is not empty and not a run directory"),
         (["--output", "plan.yaml/run"], "cannot write plan.yaml/run: Not a directory."),
         (["--out", "x"], "no such option: --out. Did you mean '--output'?"),
         (["--data"], "--data: expected one argument"),

@@ -106,7 +106,7 @@ def test_a_node_is_killed_and_started_again(
     assert done.losses == pytest.approx(one_process, rel=SIXTEEN_BIT_WEIGHTS)
     attempts = json.loads((done.run / "attempts.json").read_bytes())
     assert [(each["from_step"], each["ended"]) for each in attempts] == [
-        (0, "the ranks were started again"),
+        (0, "the ranks were restarted"),
         (2, "finished"),
     ]
 
@@ -192,7 +192,7 @@ def test_a_rank_on_one_node_is_started_again(
     assert launch.ended() == 0, launch.said
     attempts = json.loads((folder / "run" / "attempts.json").read_bytes())
     begun, again = attempts
-    assert (begun["from_step"], begun["ended"]) == (0, "the ranks were started again")
+    assert (begun["from_step"], begun["ended"]) == (0, "the ranks were restarted")
     assert (again["from_step"] % 50, again["ended"]) == (0, "finished")
     assert again["from_step"] > 0
     assert steps(folder) == 200
