@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 from launcher.data.inputs import inputs_before
 from launcher.faults.failure import forget_failures
-from launcher.faults.hang_watch import Watch
+from launcher.faults.hang_watch import HangWatch
 from launcher.faults.outcome import (
-    Ended,
-    Trouble,
-    how_it_ended,
-    preparation_ended,
+    Outcome,
+    PeerFailure,
+    outcome_of,
+    preparation_outcome,
     say,
     show_result,
     show_training_failure,
 )
-from launcher.faults.rank_stages import of_node, places
+from launcher.faults.rank_stages import positions_here, rank_positions
 from launcher.lifecycle.fallbacks import describe_layout, fallback_plans
 from launcher.run.attempts import attempt_of, end_attempt
 from launcher.run.checkpoints import SavedState, discard_torn, last_whole
@@ -57,16 +57,16 @@ class Company:
         return False
 
     @property
-    def trouble(self) -> Trouble | None:
+    def trouble(self) -> PeerFailure | None:
         """Why it was ended."""
         return None
 
-    def blamed(self, code: int, hung: str | None) -> Trouble | None:
+    def blamed(self, code: int, hung: str | None) -> PeerFailure | None:
         """After this node's part of an attempt: which other node is to blame. ``hung`` is the
         verdict on ranks that were ended for their silence."""
         return None
 
-    def ends(self, ended: Ended) -> None:
+    def ends(self, ended: Outcome) -> None:
         """Nothing comes after this."""
 
     def shows(self, run: RunDirectory) -> bool:
@@ -107,14 +107,14 @@ def environment_of(plan: Plan, company: Company) -> dict[str, str]:
     )
 
 
-def prepare(run: RunDirectory, environment: Mapping[str, str], company: Company) -> Ended:
+def prepare(run: RunDirectory, environment: Mapping[str, str], company: Company) -> Outcome:
     """This node's inputs; what is wrong is said."""
     command = preparation_command(run, python=sys.executable, shown_samples=company.shown_samples)
     code = run_to_end(command, environment, run.preparation_log, look=company.look)
     if company.trouble is None:
-        return preparation_ended(run, code)
+        return preparation_outcome(run, code)
     say(f"error: {company.trouble.reason}")
-    return Ended(code=company.trouble.code, lost=company.trouble)
+    return Outcome(code=company.trouble.code, peer_failure=company.trouble)
 
 
 def train_as_memory_allows(
@@ -123,7 +123,7 @@ def train_as_memory_allows(
     environment: Mapping[str, str],
     saved: SavedState | None,
     company: Company,
-) -> tuple[Plan, Ended]:
+) -> tuple[Plan, Outcome]:
     """Train; where memory runs out go on from the last checkpoint with the plan's next layout."""
     while True:
         clear_the_way(run)
@@ -152,9 +152,9 @@ def train_once(
     environment: Mapping[str, str],
     saved: SavedState | None,
     company: Company,
-) -> Ended:
+) -> Outcome:
     """Start this node's ranks and wait for their end."""
-    watch = Watch(run.ranks, limit_s=plan.training.hang_limit_s, node=run.node)
+    watch = HangWatch(run.ranks, limit_s=plan.training.hang_limit_s, node=run.node)
 
     def look() -> bool:
         watch.look()
@@ -174,13 +174,13 @@ def train_once(
         ask_to_stop=lambda number: ask_ranks_to_stop(run, number),
         look=look,
     )
-    hung = watch.verdict() if watch.hung else None
-    return how_it_ended(run, code, watch, blamed=company.blamed(code, hung))
+    hung = watch.describe() if watch.hung else None
+    return outcome_of(run, code, watch, blamed=company.blamed(code, hung))
 
 
 def ask_ranks_to_stop(run: RunDirectory, number: int) -> bool:
     """Whether the ranks will save and stop by themselves: once they train they do."""
-    if not any(place.step for place in of_node(places(run.ranks), run.node)):
+    if not any(place.step for place in positions_here(rank_positions(run.ranks), run.node)):
         return False
     write_whole(run.stop, str(number))
     say("stopping behind this step, with a checkpoint; Ctrl-C to stop at once")

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from launcher.data.inputs import inputs_before
-from launcher.faults.outcome import Ended, say, show_result, show_training_failure
+from launcher.faults.outcome import Outcome, say, show_result, show_training_failure
 from launcher.lifecycle.begin import Wanted, begun, is_done, tell
 from launcher.lifecycle.dry_run import dry_run_text
 from launcher.lifecycle.execution import environment_of, execute, prepare, train_once
@@ -100,7 +100,7 @@ def follow(plan: Plan, here: Here, wanted: Wanted, *, goes_on: bool) -> int:
     return ended.code
 
 
-def follow_leader(here: Here, nodes: Nodes, *, keeps_inputs: bool) -> Ended:
+def follow_leader(here: Here, nodes: Nodes, *, keeps_inputs: bool) -> Outcome:
     """What it announces, one attempt after another."""
     if nodes.next_word("preparing", "training") is None:
         return taken_down(nodes)
@@ -113,7 +113,7 @@ def follow_leader(here: Here, nodes: Nodes, *, keeps_inputs: bool) -> Ended:
         if ended.code != 0:
             return ended
     nodes.is_ready()
-    ended = Ended(code=0)
+    ended = Outcome(code=0)
     while (word := nodes.next_word("training", "done")) is not None and word.state != "done":
         nodes.attempt = word.attempt
         plan = read_spec(Plan, here.run.plan)
@@ -124,13 +124,13 @@ def follow_leader(here: Here, nodes: Nodes, *, keeps_inputs: bool) -> Ended:
         return ended if ended.code != 0 else taken_down(nodes)
     if nodes.shows(here.run):
         show_result(plan, here.run)
-    return Ended(code=0)
+    return Outcome(code=0)
 
 
-def taken_down(nodes: Nodes) -> Ended:
+def taken_down(nodes: Nodes) -> Outcome:
     assert nodes.trouble is not None
     say(f"error: {nodes.trouble.reason}")
-    return Ended(code=nodes.trouble.code, lost=nodes.trouble)
+    return Outcome(code=nodes.trouble.code, peer_failure=nodes.trouble)
 
 
 def await_leader(endpoint: Endpoint, leader: Peer) -> bool:

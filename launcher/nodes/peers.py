@@ -9,10 +9,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launcher.faults.failure import KNOWN_CAUSES, told_failures
+from launcher.faults.failure import KNOWN_CAUSES, recorded_failures
 from launcher.faults.hang_watch import signal_all
-from launcher.faults.outcome import Ended, Trouble, say
-from launcher.faults.rank_stages import of_node, places
+from launcher.faults.outcome import Outcome, PeerFailure, say
+from launcher.faults.rank_stages import positions_here, rank_positions
 from launcher.faults.root_cause import root_cause
 from launcher.lifecycle.execution import Company
 from launcher.nodes.heartbeat import BEAT_SECONDS, SILENT_SECONDS, Beat, Heart, Peer, State
@@ -47,12 +47,12 @@ class Nodes(Company):
         self.environment = network_environment(here.node)
         self.attempt = 0
         """Of the ranks' starts; its number is that of its port behind the endpoint's."""
-        self._trouble: Trouble | None = None
+        self._trouble: PeerFailure | None = None
         self._lost: set[str] = set()
         self._listened_at, self._over_at = float("-inf"), float("inf")
 
     @property
-    def trouble(self) -> Trouble | None:
+    def trouble(self) -> PeerFailure | None:
         return self._trouble
 
     def prepares(self) -> None:
@@ -103,7 +103,7 @@ class Nodes(Company):
             time.sleep(LOOK_SECONDS)
         return None
 
-    def blamed(self, code: int, hung: str | None) -> Trouble | None:
+    def blamed(self, code: int, hung: str | None) -> PeerFailure | None:
         """Waits, where this node's ranks cannot know why they have failed, for the others to say
         how it went for them, or to be silent long enough."""
         self._here.heart.say("over", attempt=self.attempt, code=code, message=hung or "")
@@ -116,7 +116,7 @@ class Nodes(Company):
             self._trouble = self._lost_node(waits=False)
         return self._trouble or self._told()
 
-    def ends(self, ended: Ended) -> None:
+    def ends(self, ended: Outcome) -> None:
         self._here.heart.say(
             "done" if ended.code == 0 else "failed",
             attempt=self.attempt,
@@ -126,7 +126,7 @@ class Nodes(Company):
 
     def shows(self, run: RunDirectory) -> bool:
         """The node of rank 0, which has shown the training."""
-        found = places(run.ranks)
+        found = rank_positions(run.ranks)
         if found and found[0].node == self._here.node.address:
             return True
         say(f"finished; rank 0 was on {found[0].node if found else 'another node'}: {run.path}")
@@ -138,28 +138,32 @@ class Nodes(Company):
                 peer.listen()
             self._listened_at = time.monotonic()
 
-    def _found_trouble(self) -> Trouble | None:
+    def _found_trouble(self) -> PeerFailure | None:
         for peer in self._peers:
             if peer.heard and peer.beat.state == "failed":
                 reason = f"node {peer} has ended the run: {peer.beat.message}"
-                return Trouble(reason=reason, code=peer.beat.code or 1)
+                return PeerFailure(reason=reason, code=peer.beat.code or 1)
         return self._lost_node(waits=self.max_restarts > 0)
 
-    def _lost_node(self, *, waits: bool) -> Trouble | None:
+    def _lost_node(self, *, waits: bool) -> PeerFailure | None:
         """One that cannot come back: the store of the leader is gone with it."""
         for peer in self._peers:
             if peer.is_lost and (peer.leads or not waits):
-                return Trouble(reason=f"node {peer} is lost: not heard of for {SILENT_SECONDS:g} s")
+                return PeerFailure(
+                    reason=f"node {peer} failed: no heartbeat for {SILENT_SECONDS:g} s"
+                )
             if peer.leads and self._here.heart.unreached_s > SILENT_SECONDS:
-                return Trouble(reason=f"node {peer} is lost: not reached for {SILENT_SECONDS:g} s")
+                return PeerFailure(
+                    reason=f"node {peer} failed: not reachable for {SILENT_SECONDS:g} s"
+                )
         return None
 
-    def _told(self) -> Trouble | None:
+    def _told(self) -> PeerFailure | None:
         """What another node's watch has found out of this attempt."""
         for peer in self._peers:
             beat = peer.beat
             if peer.heard and (beat.state, beat.attempt) == ("over", self.attempt) and beat.message:
-                return Trouble(reason=f"node {peer}: {beat.message}")
+                return PeerFailure(reason=f"node {peer}: {beat.message}")
         return None
 
     def _notice(self, peer: Peer) -> None:
@@ -168,11 +172,11 @@ class Nodes(Company):
         if peer.is_lost and peer.address not in self._lost:
             self._lost.add(peer.address)
             say(
-                f"node {peer} is lost: not heard of for {SILENT_SECONDS:g} s; waiting for it: "
+                f"node {peer} failed: no heartbeat for {SILENT_SECONDS:g} s; waiting for it: "
                 "the same command there goes on from the last checkpoint"
             )
             run = self._here.run
-            signal_all(of_node(places(run.ranks), run.node), signal.SIGKILL)
+            signal_all(positions_here(rank_positions(run.ranks), run.node), signal.SIGKILL)
         elif not peer.is_lost and peer.address in self._lost:
             self._lost.remove(peer.address)
             say(f"node {peer} is back")
@@ -190,7 +194,7 @@ class Nodes(Company):
         return time.monotonic() - self._over_at > GRACE_SECONDS
 
     def _knows_why(self) -> bool:
-        failure = root_cause(told_failures(self._here.run.ranks))
+        failure = root_cause(recorded_failures(self._here.run.ranks))
         return failure is not None and failure.cause in KNOWN_CAUSES
 
     def _awaits_word(self) -> bool:

@@ -220,7 +220,7 @@ def test_a_run_that_is_interrupted_twice(folder: Path, tiny_checkpoint: Path) ->
     assert process.returncode == 128 + signal.SIGINT
     (checkpoint,) = (folder / "run" / "checkpoints").iterdir()
     step = int(checkpoint.name.removeprefix("checkpoint-"))
-    last = f"error: training was stopped by SIGINT; step {step} is saved: --resume goes on"
+    last = f"error: training was stopped by SIGINT; step {step} is saved: --resume continues"
     assert errors.splitlines()[-1] == last
     wait_for(lambda: not processes_with("launcher.training.rank", folder), limit_s=5)
     assert json.loads(metrics.read_text(encoding="utf-8").splitlines()[0])["step"] == 1

@@ -136,7 +136,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     done = launcher.run(folder)
     assert done.code == 1
     assert done.errors.startswith("error: rank 0: the checkpoint of step 4 could not be written (")
-    assert done.errors.endswith("step 2 is saved: --resume goes on")
+    assert done.errors.endswith("step 2 is saved: --resume continues")
     assert len(done.errors.splitlines()) == 1
     launcher.fault = ""
     assert resume(launcher, folder).code == 0
@@ -158,8 +158,8 @@ def test_a_rank_that_hangs_is_named(
     assert done.code == 1
     lines = done.errors.splitlines()
     assert lines[0] == (
-        "error: nothing has moved for 15 s: rank 1 (optimizer step of step 2) is behind, and "
-        "rank 0 (step end of step 2) waits for it. "
+        "error: no progress for 15 s: rank 0 (step end of step 2) is waiting for "
+        "rank 1 (optimizer step of step 2). "
         "Where it was, innermost first, from run/logs/rank-1.log:"
     )
     assert lines[1].endswith("in _meet")

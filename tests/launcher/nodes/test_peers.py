@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 
 from launcher.faults.failure import Failure, write_failure
-from launcher.faults.outcome import Trouble
+from launcher.faults.outcome import PeerFailure
 from launcher.nodes import heartbeat, peers
 from launcher.nodes.heartbeat import Heart, Peer
 from launcher.nodes.launch import await_leader
@@ -81,7 +81,7 @@ def test_one_that_fails_ends_all_with_its_reason(tmp_path: Path, other: Heart) -
     nodes = seen_from(LEADER, OTHER, tmp_path)
     other.say("failed", code=2, message="data.jsonl:3: no answer")
     wait_until(nodes.look, "its word")
-    assert nodes.trouble == Trouble(
+    assert nodes.trouble == PeerFailure(
         reason="node n2 (10.0.0.2) has ended the run: data.jsonl:3: no answer", code=2
     )
 
@@ -90,7 +90,9 @@ def test_one_that_is_silent_is_waited_for_where_it_may_come_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nodes = seen_from(LEADER, OTHER, tmp_path, max_restarts=1)
-    wait_until(lambda: nodes.look() or "is lost" in capsys.readouterr().err, "its name")
+    wait_until(
+        lambda: nodes.look() or "failed: no heartbeat" in capsys.readouterr().err, "its name"
+    )
     assert nodes.trouble is None
     with Heart(tmp_path / ".nodes", OTHER, lambda: True):
         wait_until(lambda: nodes.look() or "is back" in capsys.readouterr().err, "its return")
@@ -102,7 +104,7 @@ def test_the_one_that_leads_cannot_come_back(max_restarts: int, tmp_path: Path) 
     nodes = seen_from(OTHER, LEADER, tmp_path, max_restarts=max_restarts)
     assert nodes.next_word("training") is None
     assert nodes.trouble is not None
-    assert nodes.trouble.reason == "node n1 (10.0.0.1) is lost: not heard of for 0.3 s"
+    assert nodes.trouble.reason == "node n1 (10.0.0.1) failed: no heartbeat for 0.3 s"
 
 
 def test_ranks_that_wait_for_those_of_a_node_that_has_ended_its_own(
@@ -120,10 +122,11 @@ def test_ranks_that_wait_for_those_of_a_node_that_has_ended_its_own(
 def test_another_nodes_watch_knows_more(tmp_path: Path, other: Heart) -> None:
     nodes = seen_from(LEADER, OTHER, tmp_path)
     nodes.attempt = 1
-    other.say("over", attempt=1, code=137, message="nothing has moved for 2 s: rank 1 is behind")
+    waiting = "no progress for 2 s: rank 0 is waiting for rank 1"
+    other.say("over", attempt=1, code=137, message=waiting)
     trouble = nodes.blamed(1, None)
     assert trouble is not None
-    assert trouble.reason == "node n2 (10.0.0.2): nothing has moved for 2 s: rank 1 is behind"
+    assert trouble.reason == f"node n2 (10.0.0.2): {waiting}"
 
 
 def test_a_cause_that_is_known_blames_nobody(tmp_path: Path, other: Heart) -> None:
@@ -145,7 +148,7 @@ def test_where_no_rank_knows_the_silence_of_the_other_node_tells(tmp_path: Path)
     nodes.attempt = 1
     trouble = nodes.blamed(1, None)
     assert trouble is not None
-    assert trouble.reason.startswith("node n2 (10.0.0.2) is lost")
+    assert trouble.reason.startswith("node n2 (10.0.0.2) failed: ")
 
 
 def test_a_leader_that_ends_before_the_nodes_meet(tmp_path: Path) -> None:

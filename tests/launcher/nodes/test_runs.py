@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.nodes.namespaces import Namespace
-from launcher.faults.rank_stages import places
+from launcher.faults.rank_stages import rank_positions
 from launcher.run.checkpoints import last_whole
 from tests.launcher.forked import Launcher
 from tests.launcher.interrupted import SIX_STEPS
@@ -97,7 +97,7 @@ def test_a_node_is_killed_and_started_again(
     wait_for_step(3, folder)
     nodes[0].kill()
     launches[0].ended()
-    wait_until(lambda: "(10.0.0.1) is lost: not heard of" in launches[1].said, "its name")
+    wait_until(lambda: "(10.0.0.1) failed: no heartbeat" in launches[1].said, "its name")
     endpoint = ("--rdzv-endpoint", nodes[1].address, *options)
     again = Launched(nodes[0], folder, endpoint, number=1)
     done = finished([again, launches[1]], folder)
@@ -128,7 +128,7 @@ def test_a_lost_node_is_named(
     survivor = launches[1 - ends]
     assert survivor.ended() == 1
     last = survivor.said.splitlines()[-1]
-    assert f"({nodes[ends].address}) is lost: not heard of for 3 s" in last
+    assert f"({nodes[ends].address}) failed: no heartbeat for 3 s" in last
 
 
 def test_a_signal_to_one_node_stops_all_behind_the_same_step(
@@ -142,7 +142,7 @@ def test_a_signal_to_one_node_stops_all_behind_the_same_step(
     assert [each.ended() for each in launches] == [128 + signal.SIGTERM] * 2
     saved, _ = last_whole(folder / "run" / "checkpoints")
     assert saved is not None
-    stopped = f"training was stopped by SIGTERM; step {saved.step} is saved: --resume goes on"
+    stopped = f"training was stopped by SIGTERM; step {saved.step} is saved: --resume continues"
     assert [each.said.splitlines()[-1] for each in launches] == [f"error: {stopped}"] * 2
 
     again = begin(nodes, folder, "--begin-or-resume")
@@ -188,7 +188,7 @@ def test_a_rank_on_one_node_is_started_again(
     write_plan(folder, model__source=str(tiny_checkpoint), parallel=parallel("ddp"), **changes)
     launch = Launched(nodes[0], folder, ("--max-restarts", "1"))
     wait_for_step(60, folder)
-    os.kill(places(folder / "run" / ".ranks")[1].process, signal.SIGKILL)
+    os.kill(rank_positions(folder / "run" / ".ranks")[1].process, signal.SIGKILL)
     assert launch.ended() == 0, launch.said
     attempts = json.loads((folder / "run" / "attempts.json").read_bytes())
     begun, again = attempts
