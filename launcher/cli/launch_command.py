@@ -11,10 +11,10 @@ from launcher.cli.other_tasks import Task, check_options, without_plan
 from launcher.engines.engine import EngineName
 from launcher.engines.job import Job
 from launcher.engines.submission import require_engine, run_job, settings_of
-from launcher.lifecycle.begin import Wanted, tell, train
+from launcher.lifecycle.begin import StartOptions, tell, train
 from launcher.lifecycle.dry_run import dry_run_text
 from launcher.lifecycle.plan_rules import require_possible
-from launcher.lifecycle.preflight import refitted
+from launcher.lifecycle.preflight import repredicted
 from launcher.nodes.launch import launch_node, require_endpoint
 from launcher.run.rank_commands import (
     num_cores,
@@ -156,7 +156,7 @@ def launch(
     )
     require_possible(plan)
     if settings:
-        plan, notes = refitted(plan, settings)
+        plan, notes = repredicted(plan, settings)
         tell(notes)
     if rehearse:
         rehearse_plan(plan, as_json=as_json)
@@ -176,34 +176,31 @@ def launch(
         )
         return run_job(on, job, dry_run=dry_run, detach=detach)
     require_engine({"--with": engine_settings, "--detach": detach})
-    wanted = Wanted(
+    start = StartOptions(
         resume=resume,
         begin_or_resume=begin_or_resume,
         max_restarts=max_restarts,
         record=record,
         shown_samples=show_sample,
     )
-    return run_here(plan, wanted, rdzv_endpoint, dry_run=dry_run)
+    return run_here(plan, start, rdzv_endpoint, dry_run=dry_run)
 
 
-def run_here(plan: Plan, wanted: Wanted, rdzv_endpoint: str | None, *, dry_run: bool) -> int:
+def run_here(plan: Plan, start: StartOptions, rdzv_endpoint: str | None, *, dry_run: bool) -> int:
     """Train on this machine, alone or as one node of several; return the exit code."""
     directory = Path(plan.output.directory)
     run = RunDirectory(directory)
-    if not dry_run and wanted.is_had(run):
-        tell([f"{directory} already holds a finished run"])
-        return 0
     if plan.parallel.num_nodes > 1:
         endpoint = require_endpoint(plan, rdzv_endpoint)
-        return launch_node(plan, directory, endpoint, wanted, dry_run=dry_run)
+        return launch_node(plan, directory, endpoint, start, dry_run=dry_run)
     if dry_run:
-        restarts = wanted.max_restarts
+        restarts = start.max_restarts
         text = dry_run_text(
             plan, run, python=sys.executable, cores=num_cores(), max_restarts=restarts
         )
         print(text, end="")
         return 0
-    return train(plan, directory, wanted)
+    return train(plan, directory, start)
 
 
 def rehearse_plan(plan: Plan, *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from types import FrameType
 
 from launcher.data.inputs import inputs_before
 from launcher.faults.outcome import Outcome, say, show_result, show_training_failure
-from launcher.lifecycle.begin import Wanted, begun, is_done, tell
+from launcher.lifecycle.begin import StartOptions, begin, has_finished, tell
 from launcher.lifecycle.dry_run import dry_run_text
 from launcher.lifecycle.execution import environment_of, execute, prepare, train_once
 from launcher.lifecycle.preflight import needed_disk_bytes
@@ -28,7 +28,7 @@ from launcher.nodes.node_identity import (
     network_environment,
     node_at,
 )
-from launcher.nodes.peers import Here, Nodes, rendezvous_of
+from launcher.nodes.peers import Here, SeveralNodes, rendezvous_of
 from launcher.nodes.reachability import answers, listens
 from launcher.run.process import LOOK_SECONDS, SIGNALLED, STOP_SIGNALS, STOPPED
 from launcher.run.rank_commands import JOIN_SECONDS, num_cores
@@ -49,58 +49,58 @@ def require_endpoint(plan: Plan, given: str | None) -> Endpoint:
 
 
 def launch_node(
-    plan: Plan, directory: Path, endpoint: Endpoint, wanted: Wanted, *, dry_run: bool
+    plan: Plan, directory: Path, endpoint: Endpoint, start: StartOptions, *, dry_run: bool
 ) -> int:
     """This node's part of the run; an exit code."""
     node = node_at(endpoint)
     if dry_run:
-        print(dry_run_of(plan, directory, endpoint, node, wanted), end="")
+        print(dry_run_of(plan, directory, endpoint, node, start), end="")
         return 0
-    if is_done(directory, wanted):
+    if has_finished(directory, start):
         return 0
     check_may_run_in(directory)
-    goes_on = wanted.goes_on(RunDirectory(directory))
+    resumes = start.resumes(RunDirectory(directory))
     run = create(directory, needed_bytes=needed_disk_bytes(plan), node=node.address)
     heart = Heart(run.nodes, node, lambda: node.leads or answers(endpoint))
     here = Here(node=node, endpoint=endpoint, run=run, heart=heart)
     with locked(run), heart, last_word(heart):
         if node.leads:
-            return lead(plan, here, wanted, goes_on=goes_on)
-        return follow(plan, here, wanted, goes_on=goes_on)
+            return lead(plan, here, start, resumes=resumes)
+        return follow(plan, here, start, resumes=resumes)
 
 
-def lead(plan: Plan, here: Here, wanted: Wanted, *, goes_on: bool) -> int:
+def lead(plan: Plan, here: Here, start: StartOptions, *, resumes: bool) -> int:
     refusal, saved, lines, running = None, None, list[str](), plan
     try:
-        running, saved, lines = begun(plan, here.run, goes_on=goes_on)
+        running, saved, lines = begin(plan, here.run, resumes=resumes)
     except UserError as error:
         refusal = str(error)
     say(f"waiting at {here.endpoint} for {plan.parallel.num_nodes - 1} more")
-    met = convene(plan, here, facts_of(plan, here.node, goes_on=goes_on, refusal=refusal))
+    met = convene(plan, here, facts_of(plan, here.node, resumes=resumes, refusal=refusal))
     tell(lines)
     write_met(members_file(here.run), met)
-    nodes = nodes_of(plan, here, met, wanted)
+    nodes = nodes_of(plan, here, met, start)
     code = execute(common_layout(met, running), here.run, saved, nodes)
-    if wanted.record and code == 0:
+    if start.record and code == 0:
         print(f"recorded: {write_record(here.run)}")
     return code
 
 
-def follow(plan: Plan, here: Here, wanted: Wanted, *, goes_on: bool) -> int:
+def follow(plan: Plan, here: Here, start: StartOptions, *, resumes: bool) -> int:
     leader = Peer(here.run.nodes, here.endpoint.host, leader_address(here.endpoint), leads=True)
     came_back = await_leader(here.endpoint, leader)
     if came_back:
         say(f"node {leader} trains already: this node joins again")
         met = read_met(members_file(here.run))
     else:
-        met = convene(plan, here, facts_of(plan, here.node, goes_on=goes_on))
-    nodes = nodes_of(plan, here, met, wanted)
-    ended = follow_leader(here, nodes, keeps_inputs=came_back or goes_on)
-    nodes.ends(ended)
+        met = convene(plan, here, facts_of(plan, here.node, resumes=resumes))
+    nodes = nodes_of(plan, here, met, start)
+    ended = follow_leader(here, nodes, keeps_inputs=came_back or resumes)
+    nodes.announce_end(ended)
     return ended.code
 
 
-def follow_leader(here: Here, nodes: Nodes, *, keeps_inputs: bool) -> Outcome:
+def follow_leader(here: Here, nodes: SeveralNodes, *, keeps_inputs: bool) -> Outcome:
     """What it announces, one attempt after another."""
     if nodes.next_word("preparing", "training") is None:
         return taken_down(nodes)
@@ -108,7 +108,7 @@ def follow_leader(here: Here, nodes: Nodes, *, keeps_inputs: bool) -> Outcome:
     environment = environment_of(plan, nodes)
     inputs = inputs_before(here.run) if keeps_inputs else None
     if inputs is None or not inputs.are_there:
-        nodes.prepares()
+        nodes.announce_preparation()
         ended = prepare(here.run, environment, nodes)
         if ended.code != 0:
             return ended
@@ -122,15 +122,15 @@ def follow_leader(here: Here, nodes: Nodes, *, keeps_inputs: bool) -> Outcome:
             show_training_failure(here.run, ended)
     if word is None:
         return ended if ended.code != 0 else taken_down(nodes)
-    if nodes.shows(here.run):
+    if nodes.shows_result(here.run):
         show_result(plan, here.run)
     return Outcome(code=0)
 
 
-def taken_down(nodes: Nodes) -> Outcome:
-    assert nodes.trouble is not None
-    say(f"error: {nodes.trouble.reason}")
-    return Outcome(code=nodes.trouble.code, peer_failure=nodes.trouble)
+def taken_down(nodes: SeveralNodes) -> Outcome:
+    assert nodes.peer_failure is not None
+    say(f"error: {nodes.peer_failure.reason}")
+    return Outcome(code=nodes.peer_failure.code, peer_failure=nodes.peer_failure)
 
 
 def await_leader(endpoint: Endpoint, leader: Peer) -> bool:
@@ -152,7 +152,7 @@ def await_leader(endpoint: Endpoint, leader: Peer) -> bool:
     )
 
 
-def nodes_of(plan: Plan, here: Here, met: Met, wanted: Wanted) -> Nodes:
+def nodes_of(plan: Plan, here: Here, met: Met, start: StartOptions) -> SeveralNodes:
     addresses = [node.address for node in met.nodes]
     if here.node.address not in addresses:
         raise InvalidRequestError(
@@ -164,7 +164,7 @@ def nodes_of(plan: Plan, here: Here, met: Met, wanted: Wanted) -> Nodes:
         for node in met.nodes
         if node.address != here.node.address
     ]
-    nodes = Nodes(plan, here, peers, max_restarts=wanted.max_restarts)
+    nodes = SeveralNodes(plan, here, peers, max_restarts=start.max_restarts)
     set_here = environment_of(plan, nodes)
     say("network: " + " ".join(f"{name}={set_here[name]}" for name in nodes.environment))
     return nodes
@@ -197,7 +197,9 @@ def last_word(heart: Heart) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def dry_run_of(plan: Plan, directory: Path, endpoint: Endpoint, node: Node, wanted: Wanted) -> str:
+def dry_run_of(
+    plan: Plan, directory: Path, endpoint: Endpoint, node: Node, start: StartOptions
+) -> str:
     text = dry_run_text(
         plan,
         RunDirectory(directory, node.address),
@@ -205,6 +207,6 @@ def dry_run_of(plan: Plan, directory: Path, endpoint: Endpoint, node: Node, want
         cores=num_cores(),
         rendezvous=rendezvous_of(node, endpoint, 1, plan.parallel.num_nodes),
         network=network_environment(node),
-        max_restarts=wanted.max_restarts,
+        max_restarts=start.max_restarts,
     )
     return f"node: {node}, {node.interface}{', leads' if node.leads else ''}\n{text}"

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from launcher.data.sources import check_named
 from launcher.lifecycle.fallbacks import describe_layout
-from launcher.lifecycle.preflight import require_packages, suit
+from launcher.lifecycle.preflight import fitted_to, require_packages
 from launcher.nodes.node_identity import Node
 from launcher.run.read_plan import plan_text
 from launcher.run.versions import package_versions, python_version
@@ -40,15 +40,15 @@ class Facts:
         return f"{self.name} ({self.address})"
 
 
-def facts_of(plan: Plan, node: Node, *, goes_on: bool, refusal: str | None = None) -> Facts:
+def facts_of(plan: Plan, node: Node, *, resumes: bool, refusal: str | None = None) -> Facts:
     """``refusal`` is one that was found already."""
     cluster = read_cpu() if plan.hardware.device == "cpu" else detect(os.environ)
     suited, notes = plan, list[str]()
     try:
         require_packages(plan)
-        if not goes_on:
+        if not resumes:
             check_named(plan.data)
-        suited, notes = suit(plan, cluster)
+        suited, notes = fitted_to(plan, cluster)
     except UserError as error:
         refusal = refusal or str(error)
     return Facts(

@@ -14,7 +14,7 @@ from launcher.faults.hang_watch import signal_all
 from launcher.faults.outcome import Outcome, PeerFailure, say
 from launcher.faults.rank_stages import positions_here, rank_positions
 from launcher.faults.root_cause import root_cause
-from launcher.lifecycle.execution import Company
+from launcher.lifecycle.execution import Nodes
 from launcher.nodes.heartbeat import BEAT_SECONDS, SILENT_SECONDS, Beat, Heart, Peer, State
 from launcher.nodes.node_identity import Endpoint, Node, network_environment
 from launcher.nodes.reachability import wait_until_listening
@@ -37,7 +37,7 @@ class Here:
     heart: Heart
 
 
-class Nodes(Company):
+class SeveralNodes(Nodes):
     """``peers`` are all other nodes; the one that leads is among them, or is this."""
 
     def __init__(self, plan: Plan, here: Here, peers: Sequence[Peer], *, max_restarts: int) -> None:
@@ -47,18 +47,18 @@ class Nodes(Company):
         self.environment = network_environment(here.node)
         self.attempt = 0
         """Of the ranks' starts; its number is that of its port behind the endpoint's."""
-        self._trouble: PeerFailure | None = None
+        self._peer_failure: PeerFailure | None = None
         self._lost: set[str] = set()
         self._listened_at, self._over_at = float("-inf"), float("inf")
 
     @property
-    def trouble(self) -> PeerFailure | None:
-        return self._trouble
+    def peer_failure(self) -> PeerFailure | None:
+        return self._peer_failure
 
-    def prepares(self) -> None:
+    def announce_preparation(self) -> None:
         self._here.heart.say("preparing")
 
-    def trains(self) -> Rendezvous:
+    def join_attempt(self) -> Rendezvous:
         here = self._here
         if here.node.leads:
             self._wait_until_ready()
@@ -83,9 +83,9 @@ class Nodes(Company):
     def look(self) -> bool:
         """Whether another node has ended this one's part."""
         self._listen()
-        if self._trouble is None:
-            self._trouble = self._found_trouble()
-        if self._trouble is not None:
+        if self._peer_failure is None:
+            self._peer_failure = self._find_peer_failure()
+        if self._peer_failure is not None:
             return True
         for peer in self._peers:
             self._notice(peer)
@@ -103,28 +103,28 @@ class Nodes(Company):
             time.sleep(LOOK_SECONDS)
         return None
 
-    def blamed(self, code: int, hung: str | None) -> PeerFailure | None:
+    def blame(self, code: int, hung: str | None) -> PeerFailure | None:
         """Waits, where this node's ranks cannot know why they have failed, for the others to say
         how it went for them, or to be silent long enough."""
         self._here.heart.say("over", attempt=self.attempt, code=code, message=hung or "")
         if code == 0 or code in STOPPED or hung is not None or self._knows_why():
-            return self._trouble
+            return self._peer_failure
         end = time.monotonic() + SILENT_SECONDS + 2 * BEAT_SECONDS
-        while self._trouble is None and time.monotonic() < end and self._awaits_word():
+        while self._peer_failure is None and time.monotonic() < end and self._awaits_word():
             time.sleep(LOOK_SECONDS)
             self._listen()
-            self._trouble = self._lost_node(waits=False)
-        return self._trouble or self._told()
+            self._peer_failure = self._lost_node(waits=False)
+        return self._peer_failure or self._told()
 
-    def ends(self, ended: Outcome) -> None:
+    def announce_end(self, outcome: Outcome) -> None:
         self._here.heart.say(
-            "done" if ended.code == 0 else "failed",
+            "done" if outcome.code == 0 else "failed",
             attempt=self.attempt,
-            code=ended.code,
-            message=str(ended),
+            code=outcome.code,
+            message=str(outcome),
         )
 
-    def shows(self, run: RunDirectory) -> bool:
+    def shows_result(self, run: RunDirectory) -> bool:
         """The node of rank 0, which has shown the training."""
         found = rank_positions(run.ranks)
         if found and found[0].node == self._here.node.address:
@@ -138,7 +138,7 @@ class Nodes(Company):
                 peer.listen()
             self._listened_at = time.monotonic()
 
-    def _found_trouble(self) -> PeerFailure | None:
+    def _find_peer_failure(self) -> PeerFailure | None:
         for peer in self._peers:
             if peer.heard and peer.beat.state == "failed":
                 reason = f"node {peer} has ended the run: {peer.beat.message}"

@@ -198,7 +198,7 @@ def test_an_offline_hub_is_not_asked(folder: Path) -> None:
 def test_cards_that_are_not_here(folder: Path) -> None:
     write_plan(folder, hardware__device="cuda", hardware__device_name="NVIDIA GeForce RTX 4090")
     message = mistake(folder, CUDA_VISIBLE_DEVICES="")
-    assert message.startswith("the plan is for 1 x NVIDIA GeForce RTX 4090 and no NVIDIA GPU is")
+    assert message.startswith("the plan is for 1 x NVIDIA GeForce RTX 4090 and this machine")
 
 
 def test_a_run_that_is_interrupted_twice(folder: Path, tiny_checkpoint: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_run_that_is_interrupted_twice(folder: Path, tiny_checkpoint: Path) ->
         _, errors = process.communicate(timeout=60)
     assert time.monotonic() - killed < 10
     assert process.returncode == 1
-    assert f"going on from step {step}" in errors
+    assert f"resuming from step {step}" in errors
     assert re.search(
         r"error: training failed: rank 1 \(.*\) was killed by signal 9: the sys", errors
     )

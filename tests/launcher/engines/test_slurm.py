@@ -170,4 +170,4 @@ def test_an_engine_that_starts_a_finished_run_again(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/report.json").write_text("{}")
     done = launch(tmp_path, "--begin-or-resume")
-    assert (done.code, done.errors) == (0, "run already holds a finished run\n")
+    assert (done.code, done.errors) == (0, "run already holds the finished run\n")

@@ -52,7 +52,7 @@ def test_evaluation_answers_and_stops_early(
 def test_out_of_memory_at_every_stage(
     launcher: Launcher, tiny_checkpoint: Path, folder: Path
 ) -> None:
-    """Each time a leaner layout of the same global batch goes on from the last checkpoint."""
+    """Each time a leaner layout of same global batch goes on from the last checkpoint."""
     sizes = (8, 4, 2, 1)
     write_plan(
         folder,
@@ -80,8 +80,8 @@ def test_out_of_memory_at_every_stage(
         (1, 2, "finished"),
     ]
     assert launcher.said[3] == (
-        "out of memory on rank 0, optimizer step of step 3: going on from step 2 with "
-        "micro-batches of 1 x 16, no activation checkpointing, the same global batch"
+        "out of memory on rank 0, optimizer step of step 3: resuming from step 2 with "
+        "micro-batches of 1 x 16, no activation checkpointing, same global batch"
     )
     assert [row["step"] for row in done.metrics] == [1, 2, 3, 4]
     assert done.losses[-1] < done.losses[0]

@@ -145,7 +145,7 @@ def test_a_run_goes_on_without_the_tokens_it_kept(
     for _ in range(2):
         assert resume(launcher, folder).code == 2
     *_, refusal = (run / "logs" / "screen.log").read_text(encoding="utf-8").splitlines()
-    assert refusal.startswith("error: run cannot go on: the data, the tokenizer or the versions")
+    assert refusal.startswith("error: run cannot be resumed: the data, the tokenizer or")
     assert (run / "inputs.json").read_bytes() == inputs
 
     data.write_text(before, encoding="utf-8")

@@ -4,7 +4,7 @@ import pytest
 from msgspec import structs
 
 from launcher.lifecycle.plan_rules import require_possible
-from launcher.lifecycle.preflight import suit
+from launcher.lifecycle.preflight import fitted_to
 from planner.base.errors import InvalidRequestError
 from planner.decision.assemble import plan_of
 from planner.decision.choose import decide
@@ -54,8 +54,8 @@ def test_the_card_that_is_here_decides_too() -> None:
     plan = planned_in_int8("t4")
     here = parse_gpus("v100-32g")
     with pytest.raises(InvalidRequestError, match="on Tesla V100-SXM2-32GB is refused: int8"):
-        suit(plan, here)
-    assert suit(plan, parse_gpus("rtx-4090"))[1] == [
+        fitted_to(plan, here)
+    assert fitted_to(plan, parse_gpus("rtx-4090"))[1] == [
         "note: planned for Tesla T4, run on NVIDIA GeForce RTX 4090"
     ]
 

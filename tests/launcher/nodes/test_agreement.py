@@ -76,8 +76,8 @@ def test_nodes_that_agree() -> None:
     ("found", "refusal"),
     [
         (
-            met(facts(2, refusal="the plan needs trl, not installed here: pip install trl")),
-            "node n2 (10.0.0.2): the plan needs trl, not installed here: pip install trl",
+            met(facts(2, refusal="the plan needs trl: pip install trl")),
+            "node n2 (10.0.0.2): the plan needs trl: pip install trl",
         ),
         (
             met(facts(2, versions={"python": "3.11.2", "torch": "2.12.0"})),

@@ -76,7 +76,7 @@ def test_two_nodes_train_as_one_process(
     tolerance = SAME_SUMS if strategy == "ddp" else SIXTEEN_BIT_WEIGHTS
     assert done.losses == pytest.approx(one_process, rel=tolerance)
     assert "2 nodes, all-reduce" in launches[0].said
-    assert sum("data: tokenized before" in each.said for each in launches) == 1
+    assert sum("data: already tokenized" in each.said for each in launches) == 1
     for launch in launches:
         settings = "NCCL_SOCKET_IFNAME=cable0 GLOO_SOCKET_IFNAME=cable0"
         assert f"\nnetwork: {settings}" in launch.said
@@ -147,7 +147,7 @@ def test_a_signal_to_one_node_stops_all_behind_the_same_step(
 
     again = begin(nodes, folder, "--begin-or-resume")
     wait_for_step(saved.step + 2, folder)
-    assert f"going on from step {saved.step}" in again[0].said
+    assert f"resuming from step {saved.step}" in again[0].said
     for launch in again:
         launch.process.terminate()
     assert [each.ended() for each in again] == [128 + signal.SIGTERM] * 2
