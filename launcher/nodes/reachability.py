@@ -1,4 +1,4 @@
-"""Whether another node's machine answers, and whether it has begun to listen."""
+"""Whether another node's machine is up, and whether something listens on its port."""
 
 import socket
 import time
@@ -8,6 +8,7 @@ from launcher.nodes.node_identity import Endpoint
 from launcher.run.process import LOOK_SECONDS
 
 ANSWER_SECONDS = 2.0
+"""Seconds in which a machine accepts or refuses a connection."""
 
 
 def answers(endpoint: Endpoint) -> bool:
@@ -29,7 +30,10 @@ def _connection_error(endpoint: Endpoint) -> OSError | None:
 
 
 def wait_until_listening(endpoint: Endpoint, limit_s: float, look: Callable[[], bool]) -> bool:
-    """Whether it came to that: not where ``look`` says to give up."""
+    """Wait until something listens at an endpoint; return False after the limit.
+
+    ``look`` is called meanwhile, and returns whether to give up.
+    """
     end = time.monotonic() + limit_s
     while not listens(endpoint):
         if time.monotonic() > end or look():

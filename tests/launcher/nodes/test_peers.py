@@ -13,7 +13,7 @@ from launcher.nodes import heartbeat, peers
 from launcher.nodes.heartbeat import Heart, Peer
 from launcher.nodes.launch import await_leader
 from launcher.nodes.node_identity import Endpoint, Node
-from launcher.nodes.peers import Here, SeveralNodes
+from launcher.nodes.peers import SeveralNodes, ThisNode
 from launcher.run.run_directory import RunDirectory
 from planner.base.errors import InvalidRequestError
 from tests.launcher.nodes.launched import wait_until
@@ -35,7 +35,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 def seen_from(node: Node, other: Node, folder: Path, *, max_restarts: int = 0) -> SeveralNodes:
     run = RunDirectory(folder, node.address)
     run.nodes.mkdir(exist_ok=True)
-    here = Here(
+    here = ThisNode(
         node=node,
         endpoint=Endpoint(host=LEADER.address, port=29500),
         run=run,
@@ -82,7 +82,7 @@ def test_one_that_fails_ends_all_with_its_reason(tmp_path: Path, other: Heart) -
     other.say("failed", code=2, message="data.jsonl:3: no answer")
     wait_until(nodes.look, "its word")
     assert nodes.peer_failure == PeerFailure(
-        reason="node n2 (10.0.0.2) has ended the run: data.jsonl:3: no answer", code=2
+        reason="node n2 (10.0.0.2) ended the run: data.jsonl:3: no answer", code=2
     )
 
 
@@ -102,7 +102,7 @@ def test_one_that_is_silent_is_waited_for_where_it_may_come_back(
 @pytest.mark.parametrize("max_restarts", [0, 1])
 def test_the_one_that_leads_cannot_come_back(max_restarts: int, tmp_path: Path) -> None:
     nodes = seen_from(OTHER, LEADER, tmp_path, max_restarts=max_restarts)
-    assert nodes.next_word("training") is None
+    assert nodes.await_leader_state("training") is None
     assert nodes.peer_failure is not None
     assert nodes.peer_failure.reason == "node n1 (10.0.0.1) failed: no heartbeat for 0.3 s"
 
@@ -156,5 +156,5 @@ def test_a_leader_that_ends_before_the_nodes_meet(tmp_path: Path) -> None:
     leader = Peer(tmp_path / ".nodes", LEADER.name, LEADER.address, leads=True)
     with Heart(tmp_path / ".nodes", LEADER, lambda: True) as heart:
         heart.say("failed", code=2, message="runs/x holds an unfinished run")
-        with pytest.raises(InvalidRequestError, match="has ended the run: runs/x holds an unfin"):
+        with pytest.raises(InvalidRequestError, match="ended the run: runs/x holds an unfin"):
             await_leader(Endpoint(host="127.0.0.1", port=1), leader)

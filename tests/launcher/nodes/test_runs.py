@@ -101,7 +101,7 @@ def test_a_node_is_killed_and_started_again(
     endpoint = ("--rdzv-endpoint", nodes[1].address, *options)
     again = Launched(nodes[0], folder, endpoint, number=1)
     done = finished([again, launches[1]], folder)
-    assert "trains already: this node joins again" in again.said
+    assert "is already training: this node joins again" in again.said
     assert "(10.0.0.1) is back" in launches[1].said
     assert done.losses == pytest.approx(one_process, rel=SIXTEEN_BIT_WEIGHTS)
     attempts = json.loads((done.run / "attempts.json").read_bytes())
@@ -167,7 +167,7 @@ def test_what_speaks_against_a_run_is_said_on_every_node(
     assert [each.ended() for each in launches] == [2, 2]
     note = next(line for line in launches[0].said.splitlines() if line.startswith("note: "))
     found = re.search(
-        r"an all-reduce moves (\S+) MB/s past each node, and the plan counts on 1.2 GB/s \(10gbe\)"
+        r"all-reduce moves (\S+) MB/s per node instead of the 1.2 GB/s that .* assumes \(10gbe\)"
         r".*The slowest link is \S+ \(10.0.0.2\) -> \S+ \(10.0.0.1\), (\S+) MB/s",
         note,
     )
