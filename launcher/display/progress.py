@@ -13,12 +13,13 @@ from launcher.display.live_view import Expected, Frame, View, plain_line
 from launcher.display.sensors import Gauge, Sensors
 
 SENSOR_SECONDS = 1.0
+"""Seconds for which a reading of the gauges is kept."""
 FRAMES_PER_SECOND = 2
-"""A frame takes 2 ms of the interpreter, which training waits for."""
+"""Frames of the live view: one takes 2 ms of the interpreter, for which training waits."""
 
 
 class Progress:
-    """What a display shows, kept up to date by the reporter."""
+    """What a display shows of a run; the trainer's callbacks keep it up to date."""
 
     def __init__(self, expected: Expected, sensors: Sensors) -> None:
         self._expected = expected
@@ -30,28 +31,32 @@ class Progress:
         self.start(0, 0)
 
     def start(self, step: int, num_steps: int) -> None:
+        """Begin after ``step`` of ``num_steps`` optimizer steps."""
         self._num_steps = num_steps
         self._began = time.perf_counter()
         self._first: tuple[int, float] | None = None
-        """The end of the first step that was seen: it is slower than the others."""
+        """Number and end of the first step that was seen, which is slower than the others."""
         self._last = (step, self._began)
 
     def advance(self, step: int) -> None:
+        """Record that a step has ended."""
         self._last = (step, time.perf_counter())
         self._first = self._first or self._last
 
     def log(self, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of a logged step."""
         self._metrics = metrics
         self._losses.add(metrics["loss"])
 
     def gauges(self) -> list[Gauge]:
-        """Read at most once a second."""
+        """Return the gauges, which are read once per second at most."""
         if time.perf_counter() - self._read_at >= SENSOR_SECONDS:
             self._gauges = self._sensors.read()
             self._read_at = time.perf_counter()
         return self._gauges
 
     def view(self) -> View:
+        """Return the run as it is now."""
         now = time.perf_counter()
         return View(
             expected=self._expected,
@@ -67,7 +72,7 @@ class Progress:
         )
 
     def _left_s(self, now: float) -> float | None:
-        """From the mean of the steps behind the first."""
+        """Return the expected seconds to the end, from the mean of all steps after the first."""
         step, ended = self._last
         if step >= self._num_steps:
             return 0.0
@@ -78,13 +83,20 @@ class Progress:
 
 
 class Display(Protocol):
-    def start(self) -> None: ...
-    def logged(self) -> None: ...
-    def stop(self) -> None: ...
+    """Where a run's progress is shown."""
+
+    def start(self) -> None:
+        """Begin to show it."""
+
+    def logged(self) -> None:
+        """Show the step that has just been logged."""
+
+    def stop(self) -> None:
+        """Stop, and leave what was shown last."""
 
 
 class LiveDisplay:
-    """A frame that is drawn again and again; the last one stays."""
+    """A frame that is redrawn several times per second; the last one stays."""
 
     def __init__(self, progress: Progress, stream: TextIO) -> None:
         self._progress = progress
@@ -99,41 +111,45 @@ class LiveDisplay:
         )
 
     def _frame(self) -> Frame:
-        """Fits the terminal as it is now; rich looks at standard streams, which are logs here."""
+        """Return the frame in the terminal's size, which rich would ask of standard streams."""
         size = os.get_terminal_size(self._stream.fileno())
         self._console.size = (size.columns or 80, size.lines or 25)
         return Frame(self._progress.view())
 
     def start(self) -> None:
+        """Draw the first frame."""
         self._live.start()
-        # Visible, on the empty line below the frame: a rank that is killed puts nothing back.
+        # The cursor stays visible: a rank that is killed could not bring it back.
         self._console.show_cursor(True)
 
     def logged(self) -> None:
-        """The next frame shows it."""
+        """Do nothing: the next frame shows the step."""
 
     def stop(self) -> None:
+        """Draw the last frame, which stays."""
         self._live.stop()
 
 
 class PlainDisplay:
-    """For pipes and files: nothing is ever overwritten."""
+    """A line per logged step, for pipes and files."""
 
     def __init__(self, progress: Progress, stream: TextIO) -> None:
         self._progress = progress
         self._stream = stream
 
     def start(self) -> None:
-        """The first step will say something."""
+        """Do nothing: the first logged step is the first line."""
 
     def logged(self) -> None:
+        """Print the logged step."""
         print(plain_line(self._progress.view()), file=self._stream, flush=True)
 
     def stop(self) -> None:
-        """All is said."""
+        """Do nothing: all lines are printed."""
 
 
 def display_on(stream: TextIO, progress: Progress) -> Display:
+    """Return a live display if the stream is a terminal that can show one, else a plain one."""
     if stream.isatty() and os.environ.get("TERM") != "dumb":
         return LiveDisplay(progress, stream)
     return PlainDisplay(progress, stream)

@@ -111,7 +111,6 @@ def test_a_rank_that_fails_as_it_imports_is_told_in_its_own_words(tmp_path: Path
     (died,) = silent_deaths({3: 1}, [], [])
     first, *said = failed_lines(run, Outcome(code=1, failure=died))
     assert first == (
-        f"error: training failed: rank 3 (load) ended with exit code 1. What {run.launcher_log} "
-        "has of it:"
+        f"error: training failed: rank 3 (load) ended with exit code 1. From {run.launcher_log}:"
     )
     assert said[-1] == "  ImportError: libcudart.so.12: cannot open shared object file"

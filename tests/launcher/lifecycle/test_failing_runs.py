@@ -160,7 +160,7 @@ def test_a_rank_that_hangs_is_named(
     assert lines[0] == (
         "error: no progress for 15 s: rank 0 (step end of step 2) is waiting for "
         "rank 1 (optimizer step of step 2). "
-        "Where it was, innermost first, from run/logs/rank-1.log:"
+        "Its stack, innermost first, from run/logs/rank-1.log:"
     )
     assert lines[1].endswith("in _meet")
     assert time.monotonic() - began < 80
@@ -224,7 +224,7 @@ def test_a_crash_is_told_with_the_place_in_the_code(
     first, innermost, *rest = launcher.run(folder).errors.splitlines()
     assert first == (
         "error: training failed: rank 0 (load) was killed by signal 11. "
-        "Where it was, innermost first, from run/logs/rank-0.log:"
+        "Its stack, innermost first, from run/logs/rank-0.log:"
     )
     assert innermost.endswith("in _crash")
     assert all(line.startswith("  File ") for line in rest)
