@@ -177,7 +177,7 @@ def test_a_missing_model_folder(folder: Path) -> None:
 def test_a_folder_that_is_no_checkpoint(folder: Path) -> None:
     (folder / "empty").mkdir()
     write_plan(folder, model__source="empty")
-    assert mistake(folder) == "empty holds no config.json, so it is no checkpoint."
+    assert mistake(folder) == "empty has no config.json, so it is not a checkpoint."
 
 
 def test_an_unreachable_hub_fails_at_once(folder: Path) -> None:

@@ -90,7 +90,7 @@ def test_they_are_kept_by_content(tmp_path: Path, tiny_checkpoint: Path) -> None
 def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     write_records(path, [asked("Who?", "Ada")])
-    with pytest.raises(ModelNotFoundError, match="holds no tokenizer"):
+    with pytest.raises(ModelNotFoundError, match="has no tokenizer"):
         answer(DataSection(source=str(path)), tmp_path)
 
 
