@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from launcher.chatglm.command import Layout
+from launcher.chatglm.command import WeightLayout
 from launcher.cli.other_tasks import Task, check_options, without_plan
 from launcher.engines.engine import EngineName
 from launcher.engines.job import Job
@@ -134,7 +134,7 @@ def launch(
         ),
     ] = None,
     to: Annotated[
-        Layout | None,
+        WeightLayout | None,
         Option("Layout that --convert writes; native if left out."),
     ] = None,
 ) -> int:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from launcher.chatglm import conversion, stored, writing
-from launcher.chatglm.command import Layout, convert, native_checkpoint
+from launcher.chatglm.command import WeightLayout, convert, native_checkpoint
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.chatglm.original import (
     LAYERS,
@@ -42,7 +42,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "SHARD_BYTES", 60_000)
 
 
-def converted(source: Path, target: Path, to: Layout = "native") -> str:
+def converted(source: Path, target: Path, to: WeightLayout = "native") -> str:
     screen = StringIO()
     convert(source, target, to, screen)
     return screen.getvalue()
