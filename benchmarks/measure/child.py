@@ -18,7 +18,7 @@ from launcher.rehearsal.engine import engine_of
 from launcher.rehearsal.meter import Counters, CudaCounters, Meter
 from launcher.rehearsal.rehearse import quiet_libraries
 from launcher.rehearsal.step import rehearse_step
-from launcher.run.process import stop_with_parent
+from launcher.run.end_with_parent import end_with_parent
 from launcher.run.process_memory import resident_bytes, status_bytes
 from launcher.run.rank_commands import ALLOCATOR_VARIABLES
 from launcher.training.environment import describe_environment
@@ -41,7 +41,7 @@ VARIABLES = (*ALLOCATOR_VARIABLES, "OMP_NUM_THREADS")
 
 
 def main() -> None:
-    stop_with_parent()
+    end_with_parent()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("plan", type=Path)
     parser.add_argument("result", type=Path)

@@ -21,7 +21,7 @@ from benchmarks.nodes.launches import Launch, losses, metrics, seconds_until, wr
 from benchmarks.nodes.namespaces import Namespace, two_nodes, why_not
 from benchmarks.nodes.plans import MODEL, RANKS, plan_of_one, under, write_data
 from launcher.nodes.agreement import assumed_bytes_per_s
-from launcher.nodes.meeting_result import read_met
+from launcher.nodes.meeting_result import read_result
 from launcher.run.rank_commands import num_cores
 from planner.hardware.detect import read_cpu
 from planner.plan.schema import Plan
@@ -137,16 +137,16 @@ def slow_cable(bytes_per_s: int | None) -> dict[str, Any]:
         if bytes_per_s is not None:
             nodes[1].limit_bytes_per_s(bytes_per_s)
         launches = begin(folder, nodes)
-        found = folder / "run" / ".nodes" / "met.json"
+        found = folder / "run" / ".nodes" / "meeting.json"
         seconds_until(found.is_file)
-        met = read_met(found)
+        meeting = read_result(found)
         time.sleep(1)
         notes = [line for line in launches[0].said.splitlines() if line.startswith("note: ")]
         return {
             "limit_bytes_per_s": bytes_per_s,
             "planned_bytes_per_s": assumed_bytes_per_s(NETWORK, 1),
-            "all_reduce_bytes_per_s": round(met.all_reduce_bytes_per_s),
-            "links": [[each.sender, each.receiver, round(each.bytes_per_s)] for each in met.links],
+            "all_reduce_bytes_per_s": round(meeting.all_reduce_bytes_per_s),
+            "links": [[at.sender, at.receiver, round(at.bytes_per_s)] for at in meeting.links],
             "notes": notes,
         }
 

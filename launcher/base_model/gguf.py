@@ -1,6 +1,6 @@
-"""A GGUF file from an installed package, unpacked once into a plain checkpoint.
+"""A GGUF file of an installed package, unpacked once into a plain checkpoint.
 
-Packed GGUF weights cannot be trained at a usable speed, so they become bf16 safetensors.
+Packed GGUF weights train too slowly to be of use, so they become bf16 safetensors.
 """
 
 from importlib.metadata import version
@@ -14,7 +14,10 @@ from planner.base.errors import UserError
 
 
 def converted_checkpoint(package: str, model_name: str, screen: TextIO) -> Path:
-    """The plain checkpoint of a package's GGUF file; made at the first call, found later."""
+    """Return the plain checkpoint of a package's GGUF file, which the first call makes.
+
+    Raise ``UserError`` if it is damaged, or cannot be unpacked.
+    """
     target = cache_directory() / f"{package}-{version(package)}"
     if is_complete(target):
         return target
@@ -31,24 +34,25 @@ def converted_checkpoint(package: str, model_name: str, screen: TextIO) -> Path:
 
 
 def gguf_file_of(package: str) -> Path:
+    """Return the GGUF file of an installed package; raise ``UserError`` if it has none."""
     spec = find_spec(package)
-    places = spec.submodule_search_locations if spec is not None else None
-    found = sorted(file for place in places or () for file in Path(place).glob("*.gguf"))
-    if not found:
-        raise UserError(f"package {package} holds no GGUF file. Install it again.")
-    return found[0]
+    folders = spec.submodule_search_locations if spec is not None else None
+    files = sorted(file for folder in folders or () for file in Path(folder).glob("*.gguf"))
+    if not files:
+        raise UserError(f"package {package} has no GGUF file. Install it again.")
+    return files[0]
 
 
 def _convert(gguf_file: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    place: dict[str, Any] = {"gguf_file": gguf_file.name}
+    source: dict[str, Any] = {"gguf_file": gguf_file.name}
     model = AutoModelForCausalLM.from_pretrained(
         gguf_file.parent,
         dtype=torch.bfloat16,
         quantization_config=GgufConfig(dequantize=True),
-        **place,
+        **source,
     )
     model.save_pretrained(target)
-    AutoTokenizer.from_pretrained(gguf_file.parent, **place).save_pretrained(target)
+    AutoTokenizer.from_pretrained(gguf_file.parent, **source).save_pretrained(target)

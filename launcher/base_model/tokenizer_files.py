@@ -1,4 +1,4 @@
-"""A model's tokenizer without its weights, which planning has no need of."""
+"""A model's tokenizer without the weights, which planning does not need."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,19 +21,25 @@ from launcher.storage.hub_names import names_a_folder
 from planner.plan.schema import ModelSection
 
 WANTED = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.jinja", "config.json")
+"""Patterns of the files that decide how a tokenizer works."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerPlace:
+    """Where a tokenizer's files are, and what tells it from others."""
+
     folder: Path
     options: Mapping[str, str]
-    """For ``from_pretrained``."""
+    """Options of ``from_pretrained``."""
     identity: Mapping[str, str]
-    """The same for the same tokenizer."""
+    """Digests of its files, or the version of its package, by name."""
 
 
 def find_tokenizer(model: ModelSection) -> TokenizerPlace:
-    """Where it is, or an error that says why it cannot be had."""
+    """Return the place of the model's tokenizer, which is fetched if need be.
+
+    Raise ``ModelNotFoundError`` if it cannot be had.
+    """
     source = Path(model.source).expanduser()
     if source.is_dir():
         return _in_folder(source)
@@ -52,23 +58,40 @@ def find_tokenizer(model: ModelSection) -> TokenizerPlace:
 
 
 def load(place: TokenizerPlace) -> Any:
+    """Return the tokenizer of a place, as :func:`fast_tokenizer` does."""
+    return fast_tokenizer(place.folder, **place.options)
+
+
+def fast_tokenizer(folder: Path, **options: str) -> Any:
+    """Return the folder's tokenizer, loaded by transformers; ``options`` are its own.
+
+    Raise ``ModelNotFoundError`` if its files are broken, or if it has no ``tokenizer.json``.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(place.folder, **place.options)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    except ImportError:
+        raise
+    except Exception as error:  # transformers and tokenizers raise whatever the bytes lead to
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelNotFoundError(
+            f"the tokenizer in {folder} cannot be loaded ({why}). Fetch its files again"
+        ) from error
     if not tokenizer.is_fast:
-        raise ModelNotFoundError(f"{place.folder} has no fast tokenizer (tokenizer.json)")
+        raise ModelNotFoundError(f"{folder} has no fast tokenizer (tokenizer.json)")
     return tokenizer
 
 
 def _in_folder(folder: Path) -> TokenizerPlace:
     if not has_tokenizer(folder):
-        raise ModelNotFoundError(f"{folder} holds no tokenizer ({' or '.join(TOKENIZER_FILES)})")
+        raise ModelNotFoundError(f"{folder} has no tokenizer ({' or '.join(TOKENIZER_FILES)})")
     files = sorted({path for pattern in WANTED for path in folder.glob(pattern)})
     return TokenizerPlace(folder, {}, {path.name: file_digest(path) for path in files})
 
 
 def _snapshot(model: ModelSection, *, local_files_only: bool) -> Path | None:
-    """Of the tokenizer's files alone; nothing where they are not there."""
+    """Return the folder of the tokenizer's files in the hub's cache; None if they are missing."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

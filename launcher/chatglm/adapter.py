@@ -1,11 +1,11 @@
-"""LoRA on ChatGLM's fused ``query_key_value``, and on GLM's query, key and value.
+"""The conversion of LoRA adapters, between ChatGLM's ``query_key_value`` and GLM's three modules.
 
-A LoRA adds ``B A`` to a matrix. Towards GLM the rows of B are shared out and all three keep the
-same A. Towards ChatGLM the three stand in one matrix of three times the rank, exactly:
+A LoRA adds ``B A`` to a matrix. For GLM the rows of B are divided among the three modules, which
+all keep the same A. For ChatGLM the three become one matrix of three times the rank, exactly:
 
     A = [A_q; A_k; A_v]      B = diag(B_q, B_k, B_v)
 
-The other modules differ in their names only.
+The other modules differ only in their names.
 """
 
 import re
@@ -24,18 +24,20 @@ _LORA = r"\.lora_(?P<matrix>[AB])\.weight"
 
 Tensors = dict[str, Any]
 Layers = dict[int, dict[str, dict[str, Any]]]
-"""Layer, module, A or B."""
+"""Matrices by layer, module, and A or B."""
 
 
 def read_adapter(folder: Path) -> tuple[dict[str, Any], Tensors]:
+    """Return the configuration and the weights of an adapter; raise ``InvalidFileError``."""
     from safetensors.torch import load_file
 
     if not (folder / WEIGHTS).is_file():
-        raise InvalidFileError(folder, None, f"holds no {WEIGHTS}. Pickled ones are not read")
+        raise InvalidFileError(folder, None, f"has no {WEIGHTS}. Pickled weights are not read")
     return read_json(folder / CONFIG), load_file(folder / WEIGHTS)
 
 
 def write_adapter(folder: Path, config: Mapping[str, Any], weights: Tensors) -> None:
+    """Write an adapter's folder, whole."""
     from safetensors.torch import save_file
 
     tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
@@ -45,12 +47,17 @@ def write_adapter(folder: Path, config: Mapping[str, Any], weights: Tensors) -> 
 
 
 def is_original(weights: Tensors) -> bool:
+    """Return whether an adapter is in ChatGLM's own layout."""
     return any(name.startswith(f"{_PREFIX}transformer.encoder.") for name in weights)
 
 
 def to_native(
     config: Mapping[str, Any], weights: Tensors, path: Path
 ) -> tuple[dict[str, Any], Tensors]:
+    """Return an adapter of ChatGLM's layout as one of GLM's: its configuration and weights.
+
+    Raise ``InvalidFileError``, with ``path`` in its message, if it cannot be converted.
+    """
     _refuse_more(config, path)
     converted: Tensors = {}
     for layer, modules in _layers(weights, ORIGINAL_LAYER, MODULES, path).items():
@@ -65,8 +72,9 @@ def to_native(
 
 
 def _row_counts(module: str, matrices: Mapping[str, Any], path: Path) -> list[int]:
-    """Rows of each native part. Queries are as wide as the model, keys and values share the rest.
+    """Return the number of rows of every native part of a module.
 
+    Queries are as wide as the model, and keys and values share the remaining rows.
     read: SelfAttention of modeling_chatglm.py, whose projection size is kv_channels times heads,
     which is the hidden size in every published checkpoint.
     """
@@ -81,13 +89,17 @@ def _row_counts(module: str, matrices: Mapping[str, Any], path: Path) -> list[in
 def to_original(
     config: Mapping[str, Any], weights: Tensors, path: Path
 ) -> tuple[dict[str, Any], Tensors]:
+    """Return an adapter of GLM's layout as one of ChatGLM's: its configuration and weights.
+
+    Raise ``InvalidFileError``, with ``path`` in its message, if it cannot be converted.
+    """
     _refuse_more(config, path)
     parts = [part for names in MODULES.values() for part in names]
     converted: Tensors = {}
     times = 1
-    for layer, found in _layers(weights, NATIVE_LAYER, parts, path).items():
+    for layer, adapted in _layers(weights, NATIVE_LAYER, parts, path).items():
         for module, names in MODULES.items():
-            present = {name: found[name] for name in names if name in found}
+            present = {name: adapted[name] for name in names if name in adapted}
             if not present:
                 continue
             name = f"{_PREFIX}{ORIGINAL_LAYER.format(layer)}{module}"
@@ -103,7 +115,7 @@ def to_original(
 
 
 def _fused(present: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, Any]:
-    """In one block each; parts that have no adapter are rows of zeros."""
+    """Return A and B of several parts in one: a block per part, zeros for parts without adapter."""
     import torch
 
     query, key, value = MODULES[FUSED]
@@ -111,11 +123,11 @@ def _fused(present: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, An
     either = present.get(key) or present.get(value)
     if either is None:
         raise InvalidFileError(
-            path, None, "adapts the query and neither key nor value. Merge it into a model first"
+            path, None, "adapts the query but neither key nor value. Merge it into a model first"
         )
     keys = either["B"].shape[0]
     rows = {query: some["A"].shape[1], key: keys, value: keys}
-    rank = sum(each["A"].shape[0] for each in present.values())
+    rank = sum(part["A"].shape[0] for part in present.values())
     joined = some["B"].new_zeros(sum(rows.values()), rank)
     row = column = 0
     for name, count in rows.items():
@@ -124,11 +136,11 @@ def _fused(present: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, An
             joined[row : row + count, column : column + block.shape[1]] = block
             column += block.shape[1]
         row += count
-    return {"A": torch.cat([each["A"] for each in present.values()]), "B": joined}
+    return {"A": torch.cat([part["A"] for part in present.values()]), "B": joined}
 
 
 def _fused_rank(config: Mapping[str, Any], times: int) -> dict[str, Any]:
-    """Keeps the scale: alpha over rank, or over its root in rank-stabilised LoRA."""
+    """Return the settings that keep the scale: alpha over rank, or its root with use_rslora."""
     if times == 1:
         return {}
     module = FUSED.rpartition(".")[2]
@@ -140,24 +152,24 @@ def _fused_rank(config: Mapping[str, Any], times: int) -> dict[str, Any]:
 
 
 def _layers(weights: Tensors, layer: str, modules: Iterable[str], path: Path) -> Layers:
-    """A and B of every adapted module; refuses all that is not one of those."""
+    """Return A and B of every adapted module; raise ``InvalidFileError`` for any other tensor."""
     names = "|".join(re.escape(module) for module in modules)
     prefix = re.escape(_PREFIX + layer).replace(re.escape("{}"), r"(?P<layer>\d+)")
     pattern = re.compile(f"{prefix}(?P<module>{names}){_LORA}")
-    found: Layers = {}
+    layers: Layers = {}
     for name, tensor in weights.items():
         match = pattern.fullmatch(name)
         if match is None:
-            raise InvalidFileError(path, None, f"{name} has no place in the other layout")
-        module = found.setdefault(int(match["layer"]), {}).setdefault(match["module"], {})
+            raise InvalidFileError(path, None, f"{name} does not exist in the other layout")
+        module = layers.setdefault(int(match["layer"]), {}).setdefault(match["module"], {})
         module[match["matrix"]] = tensor
-    return found
+    return layers
 
 
 def _refuse_more(config: Mapping[str, Any], path: Path) -> None:
-    """What is more than A and B, or not of one rank."""
+    """Raise ``InvalidFileError`` for an adapter that is more than A and B of one rank."""
     if config.get("peft_type") != "LORA":
-        raise InvalidFileError(path, None, f"is {config.get('peft_type')}, and not LORA")
+        raise InvalidFileError(path, None, f"is {config.get('peft_type')} instead of LORA")
     for key in ("use_dora", "rank_pattern", "alpha_pattern", "layer_replication"):
         if config.get(key):
             raise InvalidFileError(path, None, f"{key} is set. Merge it into a model first")

@@ -1,4 +1,4 @@
-"""``launch --convert SRC DST``, and the conversion that a launch makes by itself."""
+"""``launch --convert SRC DST``, and the conversion that a launch does by itself."""
 
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -13,11 +13,14 @@ from launcher.storage.json_files import read_json
 from launcher.storage.whole_folders import cache_directory, one_maker
 from planner.base.errors import InvalidRequestError
 
-Layout = Literal["native", "chatglm"]
+WeightLayout = Literal["native", "chatglm"]
 
 
 def native_checkpoint(source: Path, screen: TextIO) -> Path:
-    """The native copy of a ChatGLM checkpoint; made at the first call, found later."""
+    """Return the native copy of a ChatGLM checkpoint, which the first call makes.
+
+    Raise ``InvalidFileError`` if it cannot be converted.
+    """
     target = cache_directory() / f"chatglm-{identity(source, read_tables(files_of(source)))[:16]}"
     with one_maker(target):
         if target.exists() and not _is_whole(target):
@@ -29,7 +32,7 @@ def native_checkpoint(source: Path, screen: TextIO) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether every shard is there in its size."""
+    """Return whether a converted checkpoint has every shard in its size."""
     if not (folder / MANIFEST).is_file():
         return False
     shards: dict[str, Any] = read_json(folder / MANIFEST)["shards"]
@@ -39,11 +42,17 @@ def _is_whole(folder: Path) -> bool:
     )
 
 
-def convert(source: Path, target: Path, to: Layout, screen: TextIO) -> None:
+def convert(source: Path, target: Path, to: WeightLayout, screen: TextIO) -> None:
+    """Convert a checkpoint, an adapter or the result of a run into a new folder.
+
+    Raise ``UserError`` if it cannot be converted, or the target is not free.
+    """
     if not source.is_dir():
-        raise InvalidRequestError(f"{source} is no folder. Name a checkpoint, an adapter or a run.")
+        raise InvalidRequestError(
+            f"{source} is not a folder. Name a checkpoint, an adapter or a run."
+        )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InvalidRequestError(f"{target} exists already. Name another place, or move it away.")
+        raise InvalidRequestError(f"{target} already exists. Name another place, or move it away.")
     source = _result_of_run(source)
     if (source / adapter_files.CONFIG).is_file():
         _convert_adapter(source, target, to)
@@ -56,38 +65,36 @@ def convert(source: Path, target: Path, to: Layout, screen: TextIO) -> None:
 
 
 def _result_of_run(folder: Path) -> Path:
-    """What a run has trained, if the folder is a run's own."""
+    """Return the trained model or adapter of a run directory; any other folder as it is."""
     if (folder / "config.json").is_file() or (folder / adapter_files.CONFIG).is_file():
         return folder
     for name in ("model", "adapter"):
         if (folder / name).is_dir():
             return folder / name
-    raise InvalidRequestError(f"{folder} holds neither config.json nor {adapter_files.CONFIG}.")
+    raise InvalidRequestError(f"{folder} has neither config.json nor {adapter_files.CONFIG}.")
 
 
 def _require_original(source: Path) -> None:
     if is_original(source):
         return
     if origin(source) is not None:
-        raise InvalidRequestError(
-            f"{source} is native already. --to chatglm converts it back to its own layout."
-        )
+        raise InvalidRequestError(f"{source} is already native. --to chatglm converts it back.")
     kind = read_config(source).get("model_type")
     raise InvalidRequestError(
-        f"{source} is no ChatGLM checkpoint: its model_type is {kind!r}. "
-        "ChatGLM2, ChatGLM3 and GLM-4's first layout are converted; others need not be."
+        f"{source} is not a ChatGLM checkpoint: its model_type is {kind!r}. Only ChatGLM2, "
+        "ChatGLM3 and GLM-4's first layout have to be converted."
     )
 
 
 def _require_native(source: Path) -> None:
     if is_original(source):
-        raise InvalidRequestError(f"{source} is in ChatGLM's own layout already.")
+        raise InvalidRequestError(f"{source} is already in ChatGLM's own layout.")
 
 
-def _convert_adapter(source: Path, target: Path, to: Layout) -> None:
+def _convert_adapter(source: Path, target: Path, to: WeightLayout) -> None:
     config, weights = adapters.read_adapter(source)
     if adapters.is_original(weights) == (to == "chatglm"):
-        raise InvalidRequestError(f"{source} is an adapter of that layout already.")
+        raise InvalidRequestError(f"{source} is already an adapter of that layout.")
     change = adapters.to_original if to == "chatglm" else adapters.to_native
     converted, tensors = change(config, weights, source / adapter_files.WEIGHTS)
     base = _original_of(Path(str(config.get("base_model_name_or_path"))))
@@ -97,7 +104,7 @@ def _convert_adapter(source: Path, target: Path, to: Layout) -> None:
 
 
 def _original_of(base: Path) -> str | None:
-    """The checkpoint that a native base was made from, where it is still at hand."""
+    """Return the path of the checkpoint that a native base was made from; None if unknown."""
     if not (base / MANIFEST).is_file():
         return None
     source: str | None = read_json(base / MANIFEST).get("source")

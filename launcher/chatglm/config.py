@@ -1,6 +1,6 @@
-"""``config.json`` of a ChatGLM checkpoint, and the one of transformers' GLM for the same model.
+"""``config.json`` of a ChatGLM checkpoint, and that of transformers' GLM for the same model.
 
-Defaults are those of ``configuration_chatglm.py`` at THUDM/chatglm3-6b.
+The defaults are those of ``configuration_chatglm.py`` at THUDM/chatglm3-6b.
 """
 
 import json
@@ -12,10 +12,11 @@ from typing import Any
 from launcher.chatglm.layout import Shape
 from launcher.storage.json_files import read_json
 from planner.base.errors import InvalidFileError
+from planner.base.output_file import write_whole
 
 ORIGIN = "chatglm_origin"
-"""Key of a native ``config.json`` that carries what the way back needs. transformers keeps keys
-that it does not know, so it is still there after training, merging and saving."""
+"""Key of a native ``config.json`` under which stands what converting back needs. transformers keeps
+unknown keys, so it survives training, merging and saving."""
 
 ROTARY_BASE = 10_000
 STORED_DTYPE = "float16"
@@ -30,7 +31,7 @@ SIZES: Mapping[str, int | None] = {
     "multi_query_group_num": 1,
     "seq_length": 2048,
 }
-"""Nothing where the class's default would be another model's."""
+"""Default of every size; None if the class's default is that of another model."""
 
 NECESSARY: Mapping[str, tuple[Any, Any, str]] = {
     "multi_query_attention": (False, True, "query heads share their keys"),
@@ -43,23 +44,23 @@ NECESSARY: Mapping[str, tuple[Any, Any, str]] = {
     "quantization_bit": (0, 0, "weights are in 16 or 32 bit. Take the unquantized checkpoint"),
     "pre_seq_len": (None, None, "there is no prefix encoder (P-Tuning)"),
 }
-"""Default, the only value that GLM's class can take, and what that means."""
+"""Default of a key, the only value that GLM's class can compute, and what it means."""
 
 _INTERPOLATED = re.compile(r"/\s*self\.rope_ratio")
-"""In the modeling file of chatglm2-6b-32k, which divides positions; others multiply the base."""
+"""Code of chatglm2-6b-32k, which divides positions; other models multiply the base."""
 
 
 def is_original(folder: Path) -> bool:
-    """Whether a folder's ``config.json`` is ChatGLM's own."""
+    """Return whether a folder's ``config.json`` is in ChatGLM's own layout."""
     return _model_type(folder) == "chatglm"
 
 
 def origin(folder: Path) -> dict[str, Any] | None:
-    """What a native folder carries of the ChatGLM checkpoint it was made from."""
+    """Return what a native folder keeps of the ChatGLM checkpoint it was made from, if any."""
     if _model_type(folder) != "glm":
         return None
-    found: dict[str, Any] | None = read_config(folder).get(ORIGIN)
-    return found
+    kept: dict[str, Any] | None = read_config(folder).get(ORIGIN)
+    return kept
 
 
 def _model_type(folder: Path) -> object:
@@ -67,17 +68,21 @@ def _model_type(folder: Path) -> object:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
+    """Return a folder's ``config.json``; raise ``InvalidFileError`` if it has no keys."""
     path = folder / "config.json"
     content = read_json(path)
     if not isinstance(content, dict):
-        raise InvalidFileError(path, None, "holds no keys. Copy the model's own config.json here")
+        raise InvalidFileError(path, None, "has no keys. Copy the model's own config.json here")
     return content
 
 
 def read_shape(config: Mapping[str, Any], path: Path) -> Shape:
-    """The sizes that fix every tensor's shape; refuses what GLM's class cannot compute."""
+    """Return the sizes that decide the shape of every tensor.
+
+    Raise ``InvalidFileError`` for a model that GLM's class cannot compute.
+    """
     if config.get("position_encoding_2d") or "inner_hidden_size" in config:
-        raise InvalidFileError(path, None, "is ChatGLM-6B, the first one, which is no GLM")
+        raise InvalidFileError(path, None, "is the first ChatGLM-6B, which is not a GLM")
     for key, (default, needed, meaning) in NECESSARY.items():
         value = config.get(key, default)
         if value != needed:
@@ -105,7 +110,11 @@ def _size(config: Mapping[str, Any], key: str, path: Path) -> int:
 def native_config(
     config: Mapping[str, Any], shape: Shape, *, interpolated: bool, carried: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """transformers' keys; ``carried`` is kept under :data:`ORIGIN` for the way back."""
+    """Return the configuration of transformers' GLM.
+
+    ``interpolated`` is whether positions are divided by ``rope_ratio``. ``carried`` is kept under
+    :data:`ORIGIN` for converting back.
+    """
     return {
         "architectures": ["GlmForCausalLM"],
         "model_type": "glm",
@@ -132,14 +141,14 @@ def native_config(
 
 
 def original_config(native: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The carried one; training may have changed the dtype of what is stored."""
+    """Return the original configuration, with the dtype of the weights if training changed it."""
     dtype = read_config(native).get("dtype")
     unchanged = dtype in (None, config.get("torch_dtype", STORED_DTYPE))
     return dict(config) if unchanged else {**config, "torch_dtype": dtype}
 
 
 def _rotary(ratio: float, interpolated: bool) -> dict[str, Any]:
-    """The first half of each head is rotated, in neighbouring pairs."""
+    """Return GLM's rotary settings: neighbouring pairs in the first half of a head are rotated."""
     if interpolated and ratio != 1:
         kind = {"rope_type": "linear", "factor": float(ratio), "rope_theta": float(ROTARY_BASE)}
     else:
@@ -148,11 +157,12 @@ def _rotary(ratio: float, interpolated: bool) -> dict[str, Any]:
 
 
 def divides_positions(folder: Path) -> bool:
-    """Whether the folder's own code, read as text, stretches positions rather than the base."""
+    """Return whether the folder's code, read as text, divides positions by ``rope_ratio``."""
     path = folder / "modeling_chatglm.py"
     return path.is_file() and bool(_INTERPOLATED.search(path.read_text(encoding="utf-8")))
 
 
 def write_config(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write a folder's ``config.json``."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
+    write_whole(folder / "config.json", text)

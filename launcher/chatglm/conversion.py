@@ -1,4 +1,4 @@
-"""A ChatGLM checkpoint folder into a native one, and a native one back."""
+"""The conversion of a ChatGLM checkpoint into a native one, and back."""
 
 import hashlib
 import shutil
@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from launcher.chatglm import config as configs
-from launcher.chatglm.layout import ROTARY_TABLE, Mapped, Shape, tensors
+from launcher.chatglm.layout import ROTARY_TABLE, MappedTensor, Shape, tensors
 from launcher.chatglm.prompt import NEXT_TURNS
 from launcher.chatglm.stored import (
     ITEM_BYTES,
     ByteRange,
-    Stored,
-    joined,
+    StoredTensor,
+    join_rows,
     read_bytes,
     read_tables,
 )
-from launcher.chatglm.writing import Output, write_checkpoint
+from launcher.chatglm.writing import CheckpointContent, write_checkpoint
 from launcher.storage.json_files import read_json, write_json
 from launcher.storage.weight_files import weight_files
 from planner.base.errors import InvalidFileError, InvalidRequestError
 
 ORIGINAL = "original"
-"""Folder inside a native checkpoint: the small files of the one it was made from."""
+"""Folder in a native checkpoint with the small files of the one it was made from."""
 KEPT_FILES = (
     "config.json",
     "generation_config.json",
@@ -33,14 +33,17 @@ KEPT_FILES = (
     "*.py",
     "*LICENSE*",
 )
-"""What a program that serves the original layout reads beside the weights."""
+"""Patterns of the files that programs for the original layout read beside the weights."""
 FORMAT = 1
-"""To be raised when the same source is written otherwise: older copies are then made again."""
+"""Number to raise when a source is converted differently: older copies are then made again."""
 _SAMPLE_BYTES = 4096
 
 
 def to_native(source: Path, target: Path, screen: TextIO) -> None:
-    """Everything is checked before the first byte is written."""
+    """Convert a ChatGLM checkpoint; everything is checked before the first byte is written.
+
+    Raise ``InvalidFileError`` for a checkpoint that cannot be converted.
+    """
     from launcher.chatglm.tokenizer import rebuilt_tokenizer
 
     config = configs.read_config(source)
@@ -48,7 +51,7 @@ def to_native(source: Path, target: Path, screen: TextIO) -> None:
     stored = read_tables(files_of(source))
     known = identity(source, stored)
     rotary = stored.pop(ROTARY_TABLE, None)
-    _require(stored, {each.original: each.shape for each in tensors(shape)}, source)
+    _require(stored, {mapped.original: mapped.shape for mapped in tensors(shape)}, source)
     carried = {"config": config, "rotary_table": None if rotary is None else _as_text(rotary)}
     content = configs.native_config(
         config, shape, interpolated=configs.divides_positions(source), carried=carried
@@ -64,17 +67,17 @@ def to_native(source: Path, target: Path, screen: TextIO) -> None:
             tokenizer.save_pretrained(folder)
             write_json(folder / "generation_config.json", _generation(content, tokenizer))
 
-    output = Output(
+    converted = CheckpointContent(
         tensors=dict(_split(stored, shape)),
         identity=known,
         small_files=small_files,
         notes={"source": str(source.resolve())},
     )
-    write_checkpoint(target, output, screen)
+    write_checkpoint(target, converted, screen)
 
 
 def _generation(content: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
-    """An answer is over where another role's turn begins, too."""
+    """Return the generation settings: an answer also ends where another role's turn begins."""
     ends = content["eos_token_id"]
     roles = tokenizer.convert_tokens_to_ids(list(NEXT_TURNS))
     known = [index for index in roles if index != tokenizer.unk_token_id and index is not None]
@@ -83,7 +86,10 @@ def _generation(content: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
 
 
 def to_original(source: Path, target: Path, screen: TextIO) -> None:
-    """A native folder, trained or not, in the layout that it came from."""
+    """Convert a native checkpoint, trained or not, back to the layout that it came from.
+
+    Raise ``UserError`` for one that was not made from a ChatGLM checkpoint.
+    """
     carried = configs.origin(source)
     if carried is None:
         raise InvalidRequestError(
@@ -97,7 +103,7 @@ def to_original(source: Path, target: Path, screen: TextIO) -> None:
     kept = original_files(source)
     if kept is None:
         print(
-            "note: tokenizer.model and the original's *.py are not at hand: copy them over",
+            "note: tokenizer.model and the original's *.py were not found: copy them yourself",
             file=screen,
         )
 
@@ -106,20 +112,20 @@ def to_original(source: Path, target: Path, screen: TextIO) -> None:
             _copy_kept(kept, folder)
         configs.write_config(folder, configs.original_config(source, carried["config"]))
 
-    fused = {each.original: _fused(stored, each, source) for each in tensors(shape)}
+    fused = {mapped.original: _fused(stored, mapped, source) for mapped in tensors(shape)}
     if carried["rotary_table"] is not None:
         fused[ROTARY_TABLE] = _from_text(carried["rotary_table"])
-    output = Output(
+    converted = CheckpointContent(
         tensors=fused, identity=identity(source, stored), small_files=small_files, notes={}
     )
-    write_checkpoint(target, output, screen)
+    write_checkpoint(target, converted, screen)
 
 
-def identity(folder: Path, stored: Mapping[str, Stored]) -> str:
-    """Which checkpoint a folder with these tensors holds, without reading all of it.
+def identity(folder: Path, stored: Mapping[str, StoredTensor]) -> str:
+    """Return a digest that tells a checkpoint from others, without reading all of it.
 
-    The digest of its small files, of every tensor's name, shape and some of its bytes, and of
-    when its weights were written: two fine-tunes of one model differ in it, and so does an edit.
+    It is of the small files, of every tensor's name, shape and some bytes, and of the time at which
+    the weights were written, so two fine-tunes of one model differ, and so does an edit.
     """
     digest = hashlib.sha256(f"format {FORMAT}\n".encode())
     for small in _kept(folder):
@@ -142,7 +148,7 @@ def identity(folder: Path, stored: Mapping[str, Stored]) -> str:
 
 
 def original_files(native: Path) -> Path | None:
-    """Where the small files of the original are: in the folder, or in the base of its run."""
+    """Return the folder of the original's small files, here or in the base of a run, if any."""
     bases = [native]
     for run in (native, native.parent):
         if (run / "inputs.json").is_file():
@@ -151,23 +157,24 @@ def original_files(native: Path) -> Path | None:
 
 
 def files_of(folder: Path) -> list[Path]:
+    """Return a checkpoint's files of weights; raise ``InvalidFileError`` if there are none."""
     files = weight_files(folder)
     if not files:
-        raise InvalidFileError(folder, None, "holds no weights (safetensors, or .bin shards)")
+        raise InvalidFileError(folder, None, "has no weights (safetensors, or .bin shards)")
     return files
 
 
-def _require(stored: Mapping[str, Stored], wanted: Mapping[str, tuple[int, ...]], at: Path) -> None:
-    """Exactly the tensors of the configuration, each in its shape."""
+def _require(
+    stored: Mapping[str, StoredTensor], wanted: Mapping[str, tuple[int, ...]], at: Path
+) -> None:
+    """Raise ``InvalidFileError`` unless there are exactly the wanted tensors, in their shapes."""
     missing = [name for name in wanted if name not in stored]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InvalidFileError(at, None, f"lacks {missing[0]}{more}. Fetch it again")
     for name, tensor in stored.items():
         if name not in wanted:
-            raise InvalidFileError(
-                at, None, f"holds {name}, which its config.json does not explain"
-            )
+            raise InvalidFileError(at, None, f"has {name}, which its config.json does not explain")
         if tensor.shape != wanted[name]:
             raise InvalidFileError(
                 at, None, f"{name} is {_by(tensor.shape)}; its config.json says {_by(wanted[name])}"
@@ -178,7 +185,7 @@ def _by(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _split(stored: Mapping[str, Stored], shape: Shape) -> Iterator[tuple[str, Stored]]:
+def _split(stored: Mapping[str, StoredTensor], shape: Shape) -> Iterator[tuple[str, StoredTensor]]:
     for mapped in tensors(shape):
         first = 0
         for name, (count, *_) in mapped.parts:
@@ -186,21 +193,21 @@ def _split(stored: Mapping[str, Stored], shape: Shape) -> Iterator[tuple[str, St
             first += count
 
 
-def _fused(stored: Mapping[str, Stored], mapped: Mapped, source: Path) -> Stored:
+def _fused(stored: Mapping[str, StoredTensor], mapped: MappedTensor, source: Path) -> StoredTensor:
     parts = [stored[name] for name, _ in mapped.parts]
     if len({part.dtype for part in parts}) > 1:
         raise InvalidFileError(source, None, f"{mapped.parts[0][0]} and its like differ in dtype")
-    return joined(parts)
+    return join_rows(parts)
 
 
-def _as_text(tensor: Stored) -> dict[str, Any]:
+def _as_text(tensor: StoredTensor) -> dict[str, Any]:
     data = b"".join(piece for part in tensor.ranges for piece in read_bytes(part))
     return {"dtype": tensor.dtype, "hex": data.hex()}
 
 
-def _from_text(content: Mapping[str, str]) -> Stored:
+def _from_text(content: Mapping[str, str]) -> StoredTensor:
     data = bytes.fromhex(content["hex"])
-    return Stored(content["dtype"], (len(data) // ITEM_BYTES[content["dtype"]],), (data,))
+    return StoredTensor(content["dtype"], (len(data) // ITEM_BYTES[content["dtype"]],), (data,))
 
 
 def _copy_kept(source: Path, target: Path) -> None:

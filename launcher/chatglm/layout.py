@@ -1,7 +1,7 @@
-"""Where each tensor of a ChatGLM checkpoint is in transformers' GLM, and its shape.
+"""The tensors of a ChatGLM checkpoint and those of transformers' GLM: names and shapes.
 
-read: ``modeling_chatglm.py`` at THUDM/chatglm3-6b (ChatGLM2, GLM-4's first layout the same),
-and ``models/glm/modeling_glm.py`` in transformers 5.23. The two differ in names, and in that
+read: ``modeling_chatglm.py`` at THUDM/chatglm3-6b (the same for ChatGLM2 and GLM-4's first
+layout), and ``models/glm/modeling_glm.py`` in transformers 5.23. The two differ in names, and
 ChatGLM keeps query, key and value as the rows of one matrix.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 ROTARY_TABLE = "transformer.rotary_pos_emb.inv_freq"
-"""A buffer; GLM computes its own."""
+"""Name of a buffer that GLM computes itself."""
 ORIGINAL_LAYER = "transformer.encoder.layers.{}."
 NATIVE_LAYER = "model.layers.{}."
 
@@ -17,7 +17,7 @@ EMBEDDING = ("transformer.embedding.word_embeddings.weight", "model.embed_tokens
 FINAL_NORM = ("transformer.encoder.final_layernorm.weight", "model.norm.weight")
 HEAD = ("transformer.output_layer.weight", "lm_head.weight")
 LAYER_NORMS = ("input_layernorm", "post_attention_layernorm")
-"""Of the same name on both sides."""
+"""Names of a layer's norms, in both layouts."""
 FUSED = "self_attention.query_key_value"
 MODULES: Mapping[str, tuple[str, ...]] = {
     FUSED: ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -25,11 +25,13 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "mlp.dense_h_to_4h": ("mlp.gate_up_proj",),
     "mlp.dense_4h_to_h": ("mlp.down_proj",),
 }
-"""Linear modules of a layer, and the native ones that their rows belong to, in order."""
+"""Native linear modules of a layer, in the order of their rows, by ChatGLM's module."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
+    """The sizes that decide the shape of every tensor."""
+
     num_layers: int
     hidden_size: int
     intermediate_size: int
@@ -41,21 +43,22 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Mapped:
-    """A tensor of the original layout, and the native ones that its rows are, in order."""
+class MappedTensor:
+    """A tensor of the original layout, and the native tensors that its rows make, in order."""
 
     original: str
     parts: tuple[tuple[str, tuple[int, ...]], ...]
-    """Native name and shape."""
+    """Name and shape of every native tensor."""
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the original tensor."""
         first = self.parts[0][1]
         return (sum(shape[0] for _, shape in self.parts), *first[1:])
 
 
 def linear_sizes(shape: Shape) -> dict[str, tuple[int, int]]:
-    """Rows and columns of each native linear module."""
+    """Return rows and columns of every native linear module of a layer."""
     hidden, inner = shape.hidden_size, shape.intermediate_size
     queries = shape.num_attention_heads * shape.head_dim
     keys = shape.num_key_value_heads * shape.head_dim
@@ -69,8 +72,8 @@ def linear_sizes(shape: Shape) -> dict[str, tuple[int, int]]:
     }
 
 
-def tensors(shape: Shape) -> Iterator[Mapped]:
-    """Every parameter, in the order of the forward pass."""
+def tensors(shape: Shape) -> Iterator[MappedTensor]:
+    """Give every parameter, in the order of the forward pass."""
     yield _alone(EMBEDDING, (shape.vocab_size, shape.hidden_size))
     for layer in range(shape.num_layers):
         yield from _layer(shape, ORIGINAL_LAYER.format(layer), NATIVE_LAYER.format(layer))
@@ -78,19 +81,19 @@ def tensors(shape: Shape) -> Iterator[Mapped]:
     yield _alone(HEAD, (shape.vocab_size, shape.hidden_size))
 
 
-def _layer(shape: Shape, original: str, native: str) -> Iterator[Mapped]:
+def _layer(shape: Shape, original: str, native: str) -> Iterator[MappedTensor]:
     for norm in LAYER_NORMS:
         name = f"{norm}.weight"
         yield _alone((original + name, native + name), (shape.hidden_size,))
     sizes = linear_sizes(shape)
     for module, parts in MODULES.items():
         weights = tuple((f"{native}{part}.weight", sizes[part]) for part in parts)
-        yield Mapped(f"{original}{module}.weight", weights)
+        yield MappedTensor(f"{original}{module}.weight", weights)
         if module == FUSED and shape.qkv_bias:
             biases = tuple((f"{native}{part}.bias", sizes[part][:1]) for part in parts)
-            yield Mapped(f"{original}{module}.bias", biases)
+            yield MappedTensor(f"{original}{module}.bias", biases)
 
 
-def _alone(names: tuple[str, str], shape: tuple[int, ...]) -> Mapped:
+def _alone(names: tuple[str, str], shape: tuple[int, ...]) -> MappedTensor:
     original, native = names
-    return Mapped(original, ((native, shape),))
+    return MappedTensor(original, ((native, shape),))

@@ -1,4 +1,4 @@
-"""How ChatGLM3 and GLM-4 put a conversation together.
+"""The prompt format of ChatGLM3 and GLM-4.
 
 read: ``build_single_message`` and ``build_chat_input`` of ``tokenization_chatglm.py`` at
 THUDM/chatglm3-6b and THUDM/glm-4-9b-chat.
@@ -7,9 +7,10 @@ THUDM/chatglm3-6b and THUDM/glm-4-9b-chat.
 from typing import Any
 
 PREFIX = ("[gMASK]", "<sop>")
-"""What every text begins with."""
+"""Tokens with which every text begins."""
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 NEXT_TURNS = ("<|user|>", "<|observation|>")
+"""Tokens of roles whose turn follows an answer."""
 
 _MESSAGE = (
     "{{ message.get('metadata', '') + '\\n' }}"
@@ -32,12 +33,12 @@ _CONVERSATION = (
 
 
 def roles_template(before_text: str, end: str) -> str:
-    """A role, a line with what the message is about, its text; answers end with ``end``."""
+    """Return the chat template: role, metadata line and text; answers end with ``end``."""
     return _CONVERSATION.replace("BEFORE", repr(before_text)).replace("END", end)
 
 
 def add_prefix(tokenizer: Any) -> None:
-    """To text that is no prompt, as ChatGLM's own tokenizers do."""
+    """Make a tokenizer put the prefix before plain text, as ChatGLM's own tokenizers do."""
     from tokenizers import processors
 
     tokenizer.post_processor = processors.TemplateProcessing(

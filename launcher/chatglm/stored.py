@@ -1,7 +1,7 @@
-"""Tensors as byte ranges of checkpoint files: their tables are read, never their data.
+"""Tensors as byte ranges of checkpoint files, of which only the tables are read.
 
-A row split or a row join of a tensor that is stored row by row is then a matter of ranges, and
-a conversion copies bytes in small pieces, whatever the size of a shard.
+Tensors are stored row by row, so rows are split and joined as ranges, and a conversion copies bytes
+in small pieces, whatever the size of a shard.
 """
 
 import json
@@ -16,52 +16,57 @@ from launcher.compat.torch_text import is_refused_pickle
 from planner.base.errors import InvalidFileError
 
 ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
-"""The dtypes that weights are trained from, by safetensors' names."""
-NEITHER = "is damaged, or only a Git LFS pointer (then: git lfs pull). Fetch it again"
+"""Bytes per element of the dtypes that are converted, by safetensors' names."""
+UNREADABLE = "is damaged, or only a Git LFS pointer (then: git lfs pull). Fetch it again"
+"""Reason why neither a table nor pickled tensors can be read."""
 PIECE_BYTES = 16 * 2**20
+"""Bytes that are copied at a time."""
 _LARGEST_HEADER = 100_000_000
 """read: safetensors 0.8, MAX_HEADER_SIZE."""
 
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
+    """A part of a file."""
+
     file: Path
     offset: int
     num_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """One tensor, row by row."""
+class StoredTensor:
+    """A tensor that is stored row by row."""
 
     dtype: str
     shape: tuple[int, ...]
     ranges: tuple[ByteRange | bytes, ...]
-    """Where its bytes are, or the few that they are."""
+    """Ranges of files that have its bytes, or the bytes themselves if they are few."""
 
     @property
     def num_bytes(self) -> int:
+        """Bytes of the tensor."""
         return ITEM_BYTES[self.dtype] * prod(self.shape)
 
-    def rows(self, first: int, count: int) -> "Stored":
-        """Of a tensor in one range of a file, ``count`` rows from ``first`` on."""
+    def rows(self, first: int, count: int) -> "StoredTensor":
+        """Return ``count`` rows from ``first`` on; the tensor must be one range of a file."""
         [whole] = self.ranges
         assert isinstance(whole, ByteRange)
         row_bytes = whole.num_bytes // self.shape[0]
         part = ByteRange(whole.file, whole.offset + first * row_bytes, count * row_bytes)
-        return Stored(self.dtype, (count, *self.shape[1:]), (part,))
+        return StoredTensor(self.dtype, (count, *self.shape[1:]), (part,))
 
 
-def joined(parts: Sequence[Stored]) -> Stored:
-    """The rows of all, one after the other."""
+def join_rows(parts: Sequence[StoredTensor]) -> StoredTensor:
+    """Return one tensor with the rows of all parts."""
     first = parts[0]
     rows = sum(part.shape[0] for part in parts)
     ranges = tuple(piece for part in parts for piece in part.ranges)
-    return Stored(first.dtype, (rows, *first.shape[1:]), ranges)
+    return StoredTensor(first.dtype, (rows, *first.shape[1:]), ranges)
 
 
 def read_bytes(part: ByteRange | bytes) -> Iterator[bytes]:
-    """In pieces small enough to keep none of a large tensor in memory."""
+    """Give the bytes of a range in small pieces; raise ``InvalidFileError`` if it is cut short."""
     if isinstance(part, bytes):
         yield part
         return
@@ -76,52 +81,56 @@ def read_bytes(part: ByteRange | bytes) -> Iterator[bytes]:
             yield piece
 
 
-def read_tables(files: Sequence[Path]) -> dict[str, Stored]:
-    found: dict[str, Stored] = {}
+def read_tables(files: Sequence[Path]) -> dict[str, StoredTensor]:
+    """Return the tensors of a checkpoint's files by name; raise ``InvalidFileError``."""
+    tensors: dict[str, StoredTensor] = {}
     for file in files:
         for name, tensor in _table(file):
-            if name in found:
+            if name in tensors:
                 raise InvalidFileError(file, None, f"{name} is in another shard too")
-            found[name] = tensor
-    return found
+            tensors[name] = tensor
+    return tensors
 
 
-def _table(file: Path) -> Iterator[tuple[str, Stored]]:
+def _table(file: Path) -> Iterator[tuple[str, StoredTensor]]:
     read = _safetensors if file.suffix == ".safetensors" else _pickled
     for name, tensor in read(file):
         if tensor.dtype not in ITEM_BYTES:
             raise InvalidFileError(
-                file, None, f"{name} is {tensor.dtype}, not 16 or 32 bit floating point"
+                file, None, f"{name} is {tensor.dtype} instead of 16 or 32 bit floating point"
             )
         yield name, tensor
 
 
-def _safetensors(file: Path) -> Iterator[tuple[str, Stored]]:
-    """read: the format section of safetensors' README: length, JSON table, data."""
+def _safetensors(file: Path) -> Iterator[tuple[str, StoredTensor]]:
+    """Give the tensors of a file: length, JSON table, data.
+
+    read: the format section of safetensors' README.
+    """
     size = file.stat().st_size
     with file.open("rb") as opened:
         start = opened.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if length > min(size - 8, _LARGEST_HEADER):
-            raise InvalidFileError(file, None, NEITHER)
+            raise InvalidFileError(file, None, UNREADABLE)
         try:
             table: Mapping[str, Any] = json.loads(opened.read(length))
         except ValueError as error:
-            raise InvalidFileError(file, None, NEITHER) from error
+            raise InvalidFileError(file, None, UNREADABLE) from error
     for name, entry in table.items():
         if name == "__metadata__":
             continue
         begin, end = entry["data_offsets"]
-        place = ByteRange(file, 8 + length + begin, end - begin)
-        if place.offset + place.num_bytes > size:
+        data = ByteRange(file, 8 + length + begin, end - begin)
+        if data.offset + data.num_bytes > size:
             raise InvalidFileError(file, None, f"ends before the end of {name}. Fetch it again")
-        yield name, Stored(entry["dtype"], tuple(entry["shape"]), (place,))
+        yield name, StoredTensor(entry["dtype"], tuple(entry["shape"]), (data,))
 
 
-def _pickled(file: Path) -> Iterator[tuple[str, Stored]]:
-    """Yield tensors of PyTorch's own reader, which may load tensors only and does not load these.
+def _pickled(file: Path) -> Iterator[tuple[str, StoredTensor]]:
+    """Give the tensors of a pickled file, by PyTorch's reader for tensors alone, without data.
 
-    Under ``map_location="meta"`` a storage has its place in the file.
+    With ``map_location="meta"`` a storage knows its offset in the file.
     """
     import torch
 
@@ -130,13 +139,13 @@ def _pickled(file: Path) -> Iterator[tuple[str, Stored]]:
     dtypes = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
     try:
         content = torch.load(file, map_location="meta", weights_only=True)
-    except Exception as error:  # its readers raise whatever damaged bytes lead to
+    except Exception as error:  # its reader raises whatever damaged bytes lead to
         refused = is_refused_pickle(error) and not _is_text(file)
-        what = "holds more than tensors, which is not loaded" if refused else NEITHER
+        what = "has more than tensors, which is not loaded" if refused else UNREADABLE
         raise InvalidFileError(file, None, what) from error
     for name, tensor in content.items():
         if not isinstance(tensor, torch.Tensor):
-            raise InvalidFileError(file, None, f"{name} is no tensor")
+            raise InvalidFileError(file, None, f"{name} is not a tensor")
         start = file_offset(tensor)
         if start is None or not tensor.is_contiguous():
             raise InvalidFileError(
@@ -144,10 +153,8 @@ def _pickled(file: Path) -> Iterator[tuple[str, Stored]]:
             )
         offset = start + int(tensor.storage_offset()) * tensor.element_size()
         dtype = dtypes.get(tensor.dtype, str(tensor.dtype))
-        yield (
-            name,
-            Stored(dtype, tuple(tensor.shape), (ByteRange(file, offset, int(tensor.nbytes)),)),
-        )
+        data = ByteRange(file, offset, int(tensor.nbytes))
+        yield name, StoredTensor(dtype, tuple(tensor.shape), (data,))
 
 
 def _is_text(file: Path) -> bool:

@@ -1,9 +1,9 @@
-"""ChatGLM's tokenizer from ``tokenizer.model``, as a fast one that plain transformers loads.
+"""ChatGLM's tokenizer, from ``tokenizer.model``, as a fast one that plain transformers loads.
 
-read: ``tokenization_chatglm.py`` at THUDM/chatglm3-6b. Text is SentencePiece's BPE with a space
-put before it. Special tokens have the ids behind SentencePiece's; ChatGLM's own code never finds
-them in text, a prompt is put together from ids. Here a prompt is rendered as text first, so they
-are written as no word is: ``<sop>``, as GLM-4 has it, and not ``sop``, which "soprano" begins with.
+read: ``tokenization_chatglm.py`` at THUDM/chatglm3-6b. Text is encoded by SentencePiece's BPE with
+a space before it. The ids of special tokens follow SentencePiece's. ChatGLM's code builds a prompt
+from ids and never looks for special tokens in text. Here a prompt is rendered as text first, so
+they are spelled like no word: ``<sop>`` as in GLM-4, because "soprano" begins with ``sop``.
 """
 
 from pathlib import Path
@@ -16,9 +16,11 @@ from planner.base.errors import InvalidFileError, UserError
 
 END = "</s>"
 UNKNOWN = "<unk>"
-"""ChatGLM pads with it too."""
+"""Token for unknown text, with which ChatGLM also pads."""
 COMMANDS = ("[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>")
+"""Special tokens of all versions."""
 SPACE = "▁"
+"""SentencePiece's letter for a space."""
 
 ROUNDS_TEMPLATE = (
     "{{ '[gMASK]<sop>' }}"
@@ -35,7 +37,7 @@ ROUNDS_TEMPLATE = (
     "{% endif %}"
     "{% endfor %}"
 )
-"""ChatGLM2's ``build_prompt``."""
+"""Chat template of ChatGLM2; read: its ``build_prompt``."""
 
 PROBES = (
     "hi",
@@ -50,11 +52,14 @@ PROBES = (
     "🙂👩‍🚀 \u200b\ufeff",
     "<0x41> ▁ <|user|> </s> [gMASK]",
 )
-"""Texts on which the rebuilt tokenizer is held to SentencePiece before it is used."""
+"""Texts that the rebuilt tokenizer must encode as SentencePiece does before it is used."""
 
 
 def rebuilt_tokenizer(folder: Path) -> Any | None:
-    """Nothing where the folder has no ``tokenizer.model``."""
+    """Return the tokenizer of a checkpoint; None if it has no ``tokenizer.model``.
+
+    Raise ``InvalidFileError`` if the file is damaged or of another kind.
+    """
     path = folder / "tokenizer.model"
     if not path.is_file():
         return None
@@ -73,16 +78,18 @@ def _processor(path: Path) -> Any:
         from sentencepiece import SentencePieceProcessor
     except ImportError as error:
         raise UserError(
-            "reading tokenizer.model needs another package: pip install sentencepiece"
+            "reading tokenizer.model needs the package sentencepiece: pip install sentencepiece"
         ) from error
     try:
         return SentencePieceProcessor(model_file=str(path))
     except (OSError, RuntimeError) as error:
-        raise InvalidFileError(path, None, "is no SentencePiece model. Fetch it again") from error
+        raise InvalidFileError(
+            path, None, "is not a SentencePiece model. Fetch it again"
+        ) from error
 
 
 def _has_roles(folder: Path) -> bool:
-    """ChatGLM3 has them, ChatGLM2 has not."""
+    """Return whether prompts have roles: ChatGLM3's have, ChatGLM2's have not."""
     code = folder / "tokenization_chatglm.py"
     if code.is_file():
         return ROLES[0] in code.read_text(encoding="utf-8")
@@ -122,7 +129,7 @@ def _fast_tokenizer(processor: Any, special: tuple[str, ...]) -> Any:
 
 
 def _best_first(processor: Any, pieces: list[str]) -> list[str]:
-    """What text is made of, control symbols and single bytes apart; SentencePiece's own order."""
+    """Return the pieces that are merged, without control symbols and bytes, the best first."""
     scores = {
         piece: processor.get_score(index)
         for index, piece in enumerate(pieces)
@@ -151,5 +158,5 @@ def _require_same_ids(processor: Any, tokenizer: Any, path: Path) -> None:
         ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         if ids != processor.encode(text):
             raise InvalidFileError(
-                path, None, f"is no ChatGLM tokenizer: {text!r} is read differently"
+                path, None, f"is not a ChatGLM tokenizer: {text!r} is encoded differently"
             )

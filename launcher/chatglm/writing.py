@@ -1,14 +1,13 @@
-"""A checkpoint folder written shard by shard: whole or not at all, and taken up where it stopped.
+"""The writing of a checkpoint folder, shard by shard: it appears whole, and can be resumed.
 
-Shards are copied in small pieces into a hidden folder beside the target, each under a temporary
-name; a finished one is entered in the manifest with its SHA-256. The next attempt keeps those
-that still have it. When all is there, the folder gets its name.
+Shards are copied in small pieces into a hidden folder beside the target; a finished shard is
+entered in the manifest with its SHA-256. The next attempt keeps those that still have it. When all
+shards are there, the folder gets its name.
 """
 
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -17,58 +16,68 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from launcher.chatglm.stored import Stored, read_bytes
+from launcher.chatglm.stored import StoredTensor, read_bytes
 from launcher.storage.digest import file_digest
 from launcher.storage.json_files import read_json, write_json
 from launcher.storage.weight_files import shard_names, write_index
-from launcher.storage.whole_folders import flush
+from launcher.storage.whole_folders import flush_all
 from planner.base.errors import InvalidRequestError
+from planner.base.output_file import flush, whole_file
 from planner.base.units import format_gib
 
 MANIFEST = "conversion.json"
+"""Name of the file that lists the finished shards."""
 SHARD_BYTES = 2 * 10**9
-"""Near the size of ChatGLM3-6B's own shards."""
+"""Bytes of a shard, at most: near the size of ChatGLM3-6B's own."""
 _LOCK = ".lock"
 _SPARE_BYTES = 64 * 2**20
-"""For the tokenizer and the other small files."""
+"""Bytes for the tokenizer and the other small files."""
 
-Shard = Mapping[str, Stored]
+Shard = Mapping[str, StoredTensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """What a folder is to hold."""
+class CheckpointContent:
+    """The content of a checkpoint to write."""
 
-    tensors: Mapping[str, Stored]
+    tensors: Mapping[str, StoredTensor]
     identity: str
-    """Of what the tensors are read from: finished shards of another one are not kept."""
+    """Digest of the source: finished shards of another source are not kept."""
     small_files: Callable[[Path], None]
-    """Writes all but the weights."""
+    """Function that writes all files but the weights into a folder."""
     notes: Mapping[str, str]
-    """Said of the conversion in its manifest."""
+    """Further entries of the manifest."""
 
 
-def write_checkpoint(target: Path, output: Output, screen: TextIO) -> None:
+def write_checkpoint(target: Path, content: CheckpointContent, screen: TextIO) -> None:
+    """Write a checkpoint, or the rest of one that was begun; shards are announced on ``screen``.
+
+    Raise ``InvalidRequestError`` if the file system refuses, or the disk has no room.
+    """
     partial = target.with_name(f".{target.name}.partial")
+    if partial.is_symlink():
+        raise InvalidRequestError(f"{partial} is a link, which is not written through. Remove it.")
     try:
         partial.mkdir(parents=True, exist_ok=True)
         with _alone(partial):
             if not (target / MANIFEST).is_file():
-                _write(target, partial, output, screen)
+                _write(target, partial, content, screen)
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         raise InvalidRequestError(
-            f"cannot write {target}: {error.strerror or error}{place}. Convert again to go on."
+            f"cannot write {target}: {error.strerror or error}{place}. Convert again to resume."
         ) from error
 
 
-def _write(target: Path, partial: Path, output: Output, screen: TextIO) -> None:
-    groups = _grouped(output.tensors)
+def _write(target: Path, partial: Path, content: CheckpointContent, screen: TextIO) -> None:
+    groups = _grouped(content.tensors)
     shards: dict[str, Shard] = dict(zip(shard_names(len(groups)), groups, strict=True))
-    finished = _still_whole(partial, output.identity)
+    for abandoned in partial.glob(".*.partial"):
+        abandoned.unlink()
+    finished = _still_whole(partial, content.identity)
     missing = {name: shard for name, shard in shards.items() if name not in finished}
     _require_room(target, sum(_num_bytes(shard) for shard in missing.values()))
-    manifest = {"identity": output.identity, **output.notes, "shards": finished}
+    manifest = {"identity": content.identity, **content.notes, "shards": finished}
     for number, (name, shard) in enumerate(missing.items(), start=1 + len(finished)):
         size = format_gib(_num_bytes(shard))
         print(f"converting: shard {number} of {len(shards)}, {size} GiB", file=screen)
@@ -76,16 +85,16 @@ def _write(target: Path, partial: Path, output: Output, screen: TextIO) -> None:
         write_json(partial / MANIFEST, manifest)
     places = {name: file for file, shard in shards.items() for name in shard}
     write_index(partial, places, sum(map(_num_bytes, shards.values())))
-    output.small_files(partial)
+    content.small_files(partial)
     (partial / _LOCK).unlink()
-    flush(partial)
+    flush_all(partial)
     partial.rename(target)
     flush(target.parent)
 
 
-def _grouped(tensors: Mapping[str, Stored]) -> list[dict[str, Stored]]:
-    """In their order, each shard as full as the limit lets it be."""
-    groups: list[dict[str, Stored]] = [{}]
+def _grouped(tensors: Mapping[str, StoredTensor]) -> list[dict[str, StoredTensor]]:
+    """Return the tensors in shards, in their order, each as full as the limit allows."""
+    groups: list[dict[str, StoredTensor]] = [{}]
     for name, tensor in tensors.items():
         if groups[-1] and _num_bytes(groups[-1]) + tensor.num_bytes > SHARD_BYTES:
             groups.append({})
@@ -98,7 +107,7 @@ def _num_bytes(shard: Shard) -> int:
 
 
 def _still_whole(partial: Path, identity: str) -> dict[str, dict[str, Any]]:
-    """The shards that an earlier attempt finished and nobody changed since."""
+    """Return the entries of shards that an earlier attempt finished and that are unchanged."""
     if not (partial / MANIFEST).is_file():
         return {}
     manifest = read_json(partial / MANIFEST)
@@ -121,20 +130,20 @@ def _require_room(target: Path, needed_bytes: int) -> None:
 
 
 def _write_shard(target: Path, shard: Shard) -> dict[str, Any]:
-    """read: the format section of safetensors' README: length, JSON table, data."""
+    """Write a shard and return its entry in the manifest."""
     digest = hashlib.sha256()
-    partial = target.with_name(f".{target.name}.partial")
-    with partial.open("wb") as file:
+    with whole_file(target) as file:
         for piece in _shard_bytes(shard):
             digest.update(piece)
             file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(target)
     return {"sha256": digest.hexdigest(), "num_bytes": target.stat().st_size}
 
 
 def _shard_bytes(shard: Shard) -> Iterator[bytes]:
+    """Give the bytes of a safetensors file: length, JSON table, data.
+
+    read: the format section of safetensors' README.
+    """
     table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in shard.items():
@@ -154,7 +163,7 @@ def _shard_bytes(shard: Shard) -> Iterator[bytes]:
 
 @contextmanager
 def _alone(partial: Path) -> Iterator[None]:
-    """One conversion at a time: another waits, and then finds the target or goes on with it."""
+    """Wait for another conversion to the same target: its target or its shards are then used."""
     with (partial / _LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

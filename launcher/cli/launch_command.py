@@ -3,18 +3,18 @@
 import logging
 import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
-from launcher.chatglm.command import Layout
+from launcher.chatglm.command import WeightLayout
 from launcher.cli.other_tasks import Task, check_options, without_plan
 from launcher.engines.engine import EngineName
 from launcher.engines.job import Job
 from launcher.engines.submission import require_engine, run_job, settings_of
-from launcher.lifecycle.begin import Wanted, tell, train
+from launcher.lifecycle.begin import StartOptions, tell, train
 from launcher.lifecycle.dry_run import dry_run_text
-from launcher.lifecycle.preflight import refitted
+from launcher.lifecycle.plan_rules import require_possible
+from launcher.lifecycle.preflight import repredicted
 from launcher.nodes.launch import launch_node, require_endpoint
 from launcher.run.rank_commands import (
     num_cores,
@@ -26,9 +26,7 @@ from launcher.run.run_directory import RunDirectory
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
 from planner.plan.data_section import DataErrors
-from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import Plan
-from planner.workload.rules import Combination, Pinned, broken_rule
 
 
 def launch(
@@ -136,7 +134,7 @@ def launch(
         ),
     ] = None,
     to: Annotated[
-        Layout | None,
+        WeightLayout | None,
         Option("Layout that --convert writes; native if left out."),
     ] = None,
 ) -> int:
@@ -158,7 +156,7 @@ def launch(
     )
     require_possible(plan)
     if settings:
-        plan, notes = refitted(plan, settings)
+        plan, notes = repredicted(plan, settings)
         tell(notes)
     if rehearse:
         rehearse_plan(plan, as_json=as_json)
@@ -178,34 +176,31 @@ def launch(
         )
         return run_job(on, job, dry_run=dry_run, detach=detach)
     require_engine({"--with": engine_settings, "--detach": detach})
-    wanted = Wanted(
+    start = StartOptions(
         resume=resume,
         begin_or_resume=begin_or_resume,
         max_restarts=max_restarts,
         record=record,
         shown_samples=show_sample,
     )
-    return run_here(plan, wanted, rdzv_endpoint, dry_run=dry_run)
+    return run_here(plan, start, rdzv_endpoint, dry_run=dry_run)
 
 
-def run_here(plan: Plan, wanted: Wanted, rdzv_endpoint: str | None, *, dry_run: bool) -> int:
+def run_here(plan: Plan, start: StartOptions, rdzv_endpoint: str | None, *, dry_run: bool) -> int:
     """Train on this machine, alone or as one node of several; return the exit code."""
     directory = Path(plan.output.directory)
     run = RunDirectory(directory)
-    if not dry_run and wanted.is_had(run):
-        tell([f"{directory} already holds a finished run"])
-        return 0
     if plan.parallel.num_nodes > 1:
         endpoint = require_endpoint(plan, rdzv_endpoint)
-        return launch_node(plan, directory, endpoint, wanted, dry_run=dry_run)
+        return launch_node(plan, directory, endpoint, start, dry_run=dry_run)
     if dry_run:
-        restarts = wanted.max_restarts
+        restarts = start.max_restarts
         text = dry_run_text(
             plan, run, python=sys.executable, cores=num_cores(), max_restarts=restarts
         )
         print(text, end="")
         return 0
-    return train(plan, directory, wanted)
+    return train(plan, directory, start)
 
 
 def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
@@ -219,41 +214,6 @@ def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
     from launcher.rehearsal.rehearse import rehearse
 
     rehearse(plan, as_json=as_json)
-
-
-def require_possible(plan: Plan) -> None:
-    """Raise InvalidRequestError for a plan that ``plan`` would not make or that cannot run here."""
-    combination = Combination(
-        method=plan.method,
-        strategy=plan.parallel.strategy,
-        offload=plan.parallel.offload,
-        optimizer=plan.optimizer.name,
-        device=plan.hardware.device,
-        model_type=plan.model.model_type,
-        attention=plan.attention,
-        compute=plan.precision.compute,
-        packing=plan.batch.packing,
-        quant_type=None if plan.quantization is None else plan.quantization.quant_type,
-    )
-    rule = broken_rule(combination, pinned=frozenset(get_args(Pinned)))
-    if rule is not None:
-        offload = plan.parallel.offload
-        under = plan.parallel.strategy + (f" with offload {offload}" if offload != "none" else "")
-        raise InvalidRequestError(
-            f"{plan.method} with {plan.optimizer.name} under {under} on "
-            f"{plan.hardware.device} is refused: {rule.reason}. Plan again."
-        )
-    if plan.precision.compute == "fp16" and plan.hardware.device == "cpu":
-        raise InvalidRequestError(
-            "precision.compute fp16 needs a GPU: PyTorch does not scale gradients on the CPU. "
-            "Set it to bf16 or fp32"
-        )
-    library = optimizers()[plan.optimizer.name].library
-    if find_spec(library) is None:
-        raise InvalidRequestError(
-            f"optimizer {plan.optimizer.name} needs {library}, which is not installed: "
-            f"pip install {library}"
-        )
 
 
 def main() -> int:

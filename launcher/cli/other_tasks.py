@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.chatglm.command import Layout, convert
+from launcher.chatglm.command import WeightLayout, convert
 from launcher.engines.submission import cancel, follow
 from launcher.run.run_directory import RunDirectory
 from planner.base.errors import InvalidRequestError
@@ -18,7 +18,7 @@ class Task:
     as_json: bool
     merge: Path | None
     conversion: tuple[Path, Path] | None
-    to: Layout | None
+    to: WeightLayout | None
     follow: Path | None
     cancel: Path | None
 

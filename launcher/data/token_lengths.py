@@ -1,9 +1,10 @@
 """Token lengths of a plan's data, for the planner: asked as JSON, answered as JSON.
 
-``python -m launcher.data.token_lengths`` reads one request, ``{"data": ..., "model": ..., "seed":
-N}`` (sections of a plan), and writes one answer: ``{"counts": {LENGTH: RECORDS}, "num_samples": N,
-"formats": {SOURCE: FORMAT}, ...}``, or ``{"error": ...}`` where the data are bad, or
-``{"no_tokenizer": ...}`` where the model's cannot be had.
+``python -m launcher.data.token_lengths`` reads one line, ``{"data": ..., "model": ..., "seed": N}``
+(sections of a plan), and writes one answer: ``{"counts": {LENGTH: RECORDS}, "num_samples": N,
+"formats": {SOURCE: FORMAT}, ...}``, or ``{"error": ...}`` if the data are bad, or
+``{"no_tokenizer": ...}`` if the model's tokenizer cannot be had. Lines ``{"note": ...}`` before it
+are for the person who waits.
 
 Answers are kept by content. A large data set is read whole and a sample of it is tokenized.
 """
@@ -15,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -27,7 +27,6 @@ from launcher.data.cache import content_key, data_cache, found_entry, make_entry
 from launcher.data.samples import PlacedSample, SourceReader
 from launcher.data.sources import FoundSource, find_sources
 from launcher.data.stop_tokens import stop_token_ids
-from launcher.run.output import redirect_output
 from launcher.run.sigterm import unwound_by_sigterm
 from launcher.storage.digest import file_digest
 from planner.base.errors import UserError
@@ -44,20 +43,23 @@ Answer = dict[str, Any]
 
 
 def main() -> None:
-    screen = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    notices = os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1)
-    redirect_output(Path(os.devnull)).close()
-    request = json.load(sys.stdin)
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)  # what libraries print is not an answer
+    request = json.loads(sys.stdin.readline())
+
+    def tell(content: Answer) -> None:
+        print(json.dumps(content), file=answers)
+
     data = convert(request["data"], DataSection)
     model = convert(request["model"], ModelSection)
     try:
         with unwound_by_sigterm():
-            answer = answer_to(data, model, request["seed"], lambda line: print(line, file=notices))
+            answer = answer_to(data, model, request["seed"], lambda line: tell({"note": line}))
     except ModelNotFoundError as error:
         answer = {"no_tokenizer": str(error)}
     except UserError as error:
         answer = {"error": str(error)}
-    print(json.dumps(answer), file=screen)
+    tell(answer)
 
 
 def answer_to(data: DataSection, model: ModelSection, seed: int, say: Any) -> Answer:

@@ -1,4 +1,4 @@
-"""What a person reads when a run has ended, well or not. Draws; measures nothing."""
+"""What is printed when a run has ended, well or not."""
 
 import shlex
 from pathlib import Path
@@ -14,11 +14,15 @@ from planner.base.units import format_duration, format_gib
 from planner.plan.schema import Plan
 
 TAIL_LINES = 15
+"""Number of lines of a log or a stack that are shown."""
 UNKNOWN = "-"
 
 
 def summary_table(plan: Plan, report: dict[str, Any]) -> Table:
-    """Predicted beside measured, then what came of the training."""
+    """Return the table of predicted and measured memory, time and speed.
+
+    ``report`` is the content of ``report.json``.
+    """
     predicted, measured = plan.prediction, report["measured"]
     table = Table(
         box=box.SIMPLE_HEAD, title=f"{plan.model.name}, {plan.method}", title_style="bold"
@@ -28,18 +32,18 @@ def summary_table(plan: Plan, report: dict[str, Any]) -> Table:
     table.add_column("measured", justify="right")
     on_gpu = measured["peak_allocated_bytes"] is not None
     if on_gpu:
-        what, found_bytes = "peak allocated per GPU", measured["peak_allocated_bytes"]
+        what, measured_bytes = "peak allocated per GPU", measured["peak_allocated_bytes"]
         expected_bytes = predicted.peak_allocated_bytes
     else:
-        what, found_bytes = "peak resident per process", measured["peak_resident_bytes"]
+        what, measured_bytes = "peak resident per process", measured["peak_resident_bytes"]
         expected_bytes = planned_resident_bytes(plan)
-    table.add_row(what, f"{format_gib(expected_bytes)} GiB", f"{format_gib(found_bytes)} GiB")
+    table.add_row(what, f"{format_gib(expected_bytes)} GiB", f"{format_gib(measured_bytes)} GiB")
     if on_gpu:
         reserved = f"{format_gib(measured['peak_reserved_bytes'])} GiB"
         table.add_row("peak reserved per GPU", UNKNOWN, reserved)
         used_bytes = max(rank["device_used_bytes"] for rank in measured["ranks"])
         expected = f"{format_gib(predicted.low_bytes)}-{format_gib(predicted.high_bytes)} GiB"
-        table.add_row("in use per GPU, at the end", expected, f"{format_gib(used_bytes)} GiB")
+        table.add_row("in use per GPU at the end", expected, f"{format_gib(used_bytes)} GiB")
     table.add_row(
         "time per step",
         UNKNOWN if predicted.step_time_s is None else format_duration(predicted.step_time_s),
@@ -54,11 +58,12 @@ def summary_table(plan: Plan, report: dict[str, Any]) -> Table:
 
 
 def planned_resident_bytes(plan: Plan) -> int:
-    """What each of a node's processes is predicted to hold of its memory."""
+    """Return the host memory in bytes that one of a node's processes is predicted to hold."""
     return plan.prediction.host_ram_bytes // plan.parallel.gpus_per_node
 
 
 def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list[str]:
+    """Return the lines below the table: the loss, the place of the result, the next command."""
     training, seconds = report["training"], report["measured"]["run_time_s"]
     kind = "model" if plan.adapter is None else "adapter"
     return [
@@ -81,22 +86,22 @@ def _next_step(plan: Plan, run: RunDirectory) -> str:
 
 
 def failure_lines(log_file: Path, what: str) -> list[str]:
-    """One line that says what happened, and the end of the log that says why."""
+    """Return a line that says what happened, and the end of the log, which says why."""
     lines = tail(log_file, TAIL_LINES)
     if not lines:
-        return [f"error: {what}. Its log is {log_file}"]
+        return [f"error: {what}. The log is {log_file}"]
     return [f"error: {what}. The end of {log_file}:", *(f"  {line}" for line in lines)]
 
 
 def early_failure_lines(launcher_log: Path, what: str) -> list[str]:
-    """As above, of a rank that ended before it had a log of its own."""
+    """Return the same lines of a rank that ended before it had a log file."""
     lines = before_elastic(launcher_log)[-TAIL_LINES:]
-    return [f"error: {what}. What {launcher_log} has of it:", *(f"  {line}" for line in lines)]
+    return [f"error: {what}. From {launcher_log}:", *(f"  {line}" for line in lines)]
 
 
 def stack_lines(log_file: Path, what: str) -> list[str]:
-    """As above, with the stack that the rank wrote when it was ended or crashed."""
+    """Return the same lines with the stack that the rank wrote when it was ended or crashed."""
     stack = last_stack(log_file, TAIL_LINES)
     if not stack:
         return failure_lines(log_file, what)
-    return [f"error: {what}. Where it was, innermost first, from {log_file}:", *stack]
+    return [f"error: {what}. Its stack, innermost first, from {log_file}:", *stack]

@@ -1,11 +1,11 @@
-"""A line of numbers as a small plot in the terminal. Pure: gives lines of text."""
+"""A series of numbers as a small plot, in lines of text. Pure."""
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-"""Bits of a braille character's dots, by row and column (Unicode, block U+2800)."""
+"""Bits of a braille character's dots by row and column (Unicode, block U+2800)."""
 _BLANK = 0x2800
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = "_.-=+*#@"
@@ -15,7 +15,7 @@ _NO_NUMBER = "x"
 def draw_curve(
     values: Sequence[float], *, width: int, height: int, ascii_only: bool = False
 ) -> list[str]:
-    """``height`` lines of at most ``width`` characters, the axis labels among them.
+    """Return ``height`` lines of at most ``width`` characters, including the axis labels.
 
     >>> print(*draw_curve([4, 3, 2, 1], width=12, height=4, ascii_only=True), sep="\\n")
     4.00 |*
@@ -38,7 +38,7 @@ def draw_curve(
 
 
 class History:
-    """A long line of numbers in bounded room: means of as many neighbours as it takes.
+    """A series of numbers in bounded room: beyond it, means of 2, 4, 8, ... neighbours are kept.
 
     >>> history = History(room=2)
     >>> for value in (4.0, 2.0, 1.0, 1.0, 8.0): history.add(value)
@@ -48,13 +48,17 @@ class History:
 
     def __init__(self, room: int = 512) -> None:
         self.means: list[float] = []
+        """Means of as many neighbours as it takes, in order."""
         self.first: float | None = None
+        """The first number; None before it."""
         self.least: float | None = None
+        """The least number; None before the first."""
         self._room = room
         self._together = 1
         self._open: list[float] = []
 
     def add(self, value: float) -> None:
+        """Append a number."""
         self.first = value if self.first is None else self.first
         self.least = value if self.least is None else min(self.least, value)
         self._open.append(value)
@@ -69,7 +73,9 @@ class History:
 
 
 def sparkline(values: Sequence[float], *, width: int, ascii_only: bool = False) -> str:
-    """One character a value, or a mean of neighbours where there are more; ``x`` for no number.
+    """Return one character per value, or per mean of neighbours if there are more than ``width``.
+
+    A value that is not finite is an ``x``.
 
     >>> sparkline([4, 3, 2, 1], width=4), sparkline([8, 8, 4, 4, 1, 1], width=3)
     ('█▆▃▁', '█▄▁')
@@ -87,7 +93,7 @@ def sparkline(values: Sequence[float], *, width: int, ascii_only: bool = False) 
 
 
 def _groups(values: Sequence[float], number: int) -> list[Sequence[float]]:
-    """Neighbours together, in at most so many groups of nearly the same size."""
+    """Return neighbours in groups of nearly the same size, ``number`` at most."""
     number = min(number, len(values))
     edges = [len(values) * place // number for place in range(number + 1)] if number > 0 else []
     return [values[start:end] for start, end in pairwise(edges)]
@@ -98,7 +104,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _points(values: Sequence[float], *, rows: int, columns: int) -> list[tuple[int, int]]:
-    """Dots of straight lines between neighbouring values, row 0 on top, steep parts filled."""
+    """Return row and column of the dots of a line through the values; row 0 is on top."""
     heights = [_row(values, column / max(1, columns - 1), rows) for column in range(columns)]
     points = []
     for column, row in enumerate(heights):
@@ -110,12 +116,12 @@ def _points(values: Sequence[float], *, rows: int, columns: int) -> list[tuple[i
 
 
 def _row(values: Sequence[float], share: float, rows: int) -> int:
-    """The row of the line at a share of its length."""
+    """Return the row of the line at a share of its length, from 0 to 1."""
     low, high = min(values), max(values)
-    place = (len(values) - 1) * share
-    left = int(place)
+    position = (len(values) - 1) * share
+    left = int(position)
     right = min(left + 1, len(values) - 1)
-    value = values[left] + (values[right] - values[left]) * (place - left)
+    value = values[left] + (values[right] - values[left]) * (position - left)
     return round((high - value) / ((high - low) or 1.0) * (rows - 1))
 
 

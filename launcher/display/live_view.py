@@ -1,4 +1,4 @@
-"""A run while it goes on, drawn: a frame for terminals, a line for pipes. Pure."""
+"""A running training as a frame for terminals, and as a line for pipes. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,22 +16,24 @@ from planner.plan.schema import Plan
 LABEL_WIDTH = 14
 SPARK_WIDTH = 24
 WIDEST = 110
-"""Of a frame: eyes do not follow longer lines."""
+"""Columns of the widest frame: longer lines are hard to read."""
 LEAST_BAR = 12
-UNTOLD_WIDTH = 48
-"""Of a device's row without its bar: the label, three figures and the gaps between them."""
-TOLD_WIDTH = UNTOLD_WIDTH + 13
-"""With temperature and power."""
+"""Columns of the shortest memory bar."""
+MEMORY_WIDTH = 48
+"""Columns of a device's row without its bar: label, three figures and gaps."""
+MEMORY_AND_HEAT_WIDTH = MEMORY_WIDTH + 13
+"""Columns of such a row with temperature and power."""
 UNKNOWN = "-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What the plan says that will be seen, of one device or process."""
+    """What the plan predicts for one device or process."""
 
     title: str
+    """Model, method and machine, in words."""
     what: str
-    """Which memory it is."""
+    """Kind of the memory: in use or resident."""
     low_bytes: int
     high_bytes: int
     capacity_bytes: int
@@ -40,20 +42,20 @@ class Expected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """One moment of a run."""
+    """A run at one moment."""
 
     expected: Expected
     step: int
     num_steps: int
     elapsed_s: float
     left_s: float | None
-    """Nothing before two steps have been seen."""
+    """Expected seconds to the end; None before two steps have been seen."""
     losses: Sequence[float]
-    """Of the whole run, neighbours together where there are many."""
+    """Losses of the whole run, as means of neighbours if there are many."""
     first_loss: float | None
     least_loss: float | None
     metrics: Mapping[str, float]
-    """Of the last logged step; empty before it."""
+    """Metrics of the last logged step; empty before the first."""
     gauges: Sequence[Gauge]
 
 
@@ -61,7 +63,7 @@ METHOD_NAMES = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
 
 
 def expected_of(plan: Plan) -> Expected:
-    """A GPU's prediction is what the driver will show; without one it is the process's."""
+    """Return what the plan predicts: of a GPU the driver's figure, else the process's memory."""
     devices, prediction = plan.parallel.world_size, plan.prediction
     on_gpu = plan.hardware.device == "cuda"
     resident = planned_resident_bytes(plan)
@@ -79,7 +81,7 @@ def expected_of(plan: Plan) -> Expected:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A view drawn to the width there is, in the characters that the terminal has."""
+    """A view drawn in the width and the characters of the terminal."""
 
     view: View
 
@@ -111,6 +113,7 @@ def _progress(view: View, width: int, *, ascii_only: bool) -> Text:
 
 
 def left_words(view: View) -> str:
+    """Return the time that is left, or that has passed, in words."""
     if view.left_s is None:
         return f"{format_duration(view.elapsed_s)} so far"
     if view.step >= view.num_steps:
@@ -123,18 +126,21 @@ def _figures(view: View, width: int, *, ascii_only: bool) -> Table:
     grid.add_column(width=LABEL_WIDTH, style="dim", no_wrap=True)
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True, style="dim")
-    found = view.metrics
+    metrics = view.metrics
     cells = min(SPARK_WIDTH, max(8, width - 56))
     spark = sparkline(view.losses, width=cells, ascii_only=ascii_only)
-    loss = Text(f"{number(found.get('loss'), '.4f'):<8}", style="bold")
+    loss = Text(f"{number(metrics.get('loss'), '.4f'):<8}", style="bold")
     grid.add_row("loss", loss.append(f"{spark:<{cells}}", style="cyan"), _loss_words(view))
-    rate, norm = number(found.get("learning_rate"), ".2e"), number(found.get("grad_norm"), ".3g")
+    rate, norm = (
+        number(metrics.get("learning_rate"), ".2e"),
+        number(metrics.get("grad_norm"), ".3g"),
+    )
     grid.add_row("learning rate", rate, f"gradient norm {norm}")
-    speed = number(found.get("tokens_per_second"), ",.0f")
+    speed = number(metrics.get("tokens_per_second"), ",.0f")
     planned = number(view.expected.tokens_per_second, ",.0f")
     grid.add_row("tokens/s", speed, f"predicted {planned}")
     grid.add_row(
-        "step time", _seconds(found.get("step_time_s")), f"waits for data {waiting(found)}"
+        "step time", _seconds(metrics.get("step_time_s")), f"waiting for data {waiting(metrics)}"
     )
     return grid
 
@@ -145,21 +151,21 @@ def _loss_words(view: View) -> str:
 
 
 def _memory(view: View, width: int, *, ascii_only: bool) -> Table:
-    """A row a device: what was the most beside what is expected of it."""
+    """Return a row per device: its memory now and at its peak, and the prediction."""
     expected = view.expected
-    told = any(gauge.temperature_c is not None for gauge in view.gauges)
+    has_heat = any(gauge.temperature_c is not None for gauge in view.gauges)
     grid = Table.grid(padding=(0, 2))
     for _ in range(2):
         grid.add_column(no_wrap=True)
-    for _ in range(3 + 2 * told):
+    for _ in range(3 + 2 * has_heat):
         grid.add_column(justify="right", no_wrap=True)
     grid.add_row(
         f"[dim]{'device':<{LABEL_WIDTH}}[/]",
         f"[dim]{expected.what}, GiB[/]",
         *(f"[dim]{name}[/]" for name in ("now", "peak", "predicted")),
-        *(("", "") if told else ()),
+        *(("", "") if has_heat else ()),
     )
-    bar_width = max(LEAST_BAR, width - (TOLD_WIDTH if told else UNTOLD_WIDTH))
+    bar_width = max(LEAST_BAR, width - (MEMORY_AND_HEAT_WIDTH if has_heat else MEMORY_WIDTH))
     for gauge in view.gauges:
         grid.add_row(
             gauge.name,
@@ -167,13 +173,13 @@ def _memory(view: View, width: int, *, ascii_only: bool) -> Table:
             _gib(gauge.used_bytes),
             _gib(gauge.peak_bytes),
             predicted_range(expected),
-            *_heat(gauge, told=told),
+            *_heat(gauge, has_heat=has_heat),
         )
     return grid
 
 
-def _heat(gauge: Gauge, *, told: bool) -> tuple[str, ...]:
-    if not told:
+def _heat(gauge: Gauge, *, has_heat: bool) -> tuple[str, ...]:
+    if not has_heat:
         return ()
     celsius, watts = gauge.temperature_c, gauge.power_watts
     return (
@@ -183,7 +189,7 @@ def _heat(gauge: Gauge, *, told: bool) -> tuple[str, ...]:
 
 
 def memory_bar(gauge: Gauge, expected: Expected, width: int, *, ascii_only: bool) -> Text:
-    """The peak as a bar over the device's capacity; what is expected beyond it is shaded."""
+    """Return the peak as a bar over the device's capacity; the prediction beyond it is shaded."""
     full, shade, empty = "#=." if ascii_only else "█▒·"
     per_cell = max(1, expected.capacity_bytes) / width
     used = min(width, round((gauge.peak_bytes or 0) / per_cell))
@@ -195,19 +201,20 @@ def memory_bar(gauge: Gauge, expected: Expected, width: int, *, ascii_only: bool
 
 
 def predicted_range(expected: Expected) -> str:
+    """Return the predicted memory in GiB, as a range if it is one."""
     low, high = format_gib(expected.low_bytes), format_gib(expected.high_bytes)
     return high if low == high else f"{low}-{high}"
 
 
 def plain_line(view: View) -> str:
-    """One logged step; every line of a run has its words at the same places."""
-    found, digits = view.metrics, len(f"{view.num_steps}")
+    """Return a logged step as a line; all lines of a run have the same columns."""
+    metrics, digits = view.metrics, len(f"{view.num_steps}")
     parts = [
         f"step {view.step:>{digits}}/{view.num_steps}",
-        f"loss {number(found.get('loss'), '.4f'):>7}",
-        f"lr {number(found.get('learning_rate'), '.2e'):>8}",
-        f"{number(found.get('tokens_per_second'), ',.0f'):>7} tokens/s",
-        f"data {waiting(found):>4}",
+        f"loss {number(metrics.get('loss'), '.4f'):>7}",
+        f"lr {number(metrics.get('learning_rate'), '.2e'):>8}",
+        f"{number(metrics.get('tokens_per_second'), ',.0f'):>7} tokens/s",
+        f"data {waiting(metrics):>4}",
         f"{_gib(max((g.peak_bytes or 0 for g in view.gauges), default=None)):>5} GiB",
         *_heat_words(view.gauges),
         left_words(view),
@@ -216,7 +223,7 @@ def plain_line(view: View) -> str:
 
 
 def _heat_words(gauges: Sequence[Gauge]) -> list[str]:
-    """The hottest device, and the power of all."""
+    """Return the temperature of the hottest device, and the power of all, if known."""
     heats = [gauge.temperature_c for gauge in gauges if gauge.temperature_c is not None]
     powers = [gauge.power_watts for gauge in gauges if gauge.power_watts is not None]
     return [
@@ -226,12 +233,13 @@ def _heat_words(gauges: Sequence[Gauge]) -> list[str]:
 
 
 def waiting(metrics: Mapping[str, float]) -> str:
-    """The share of a step in which the next batch was not there yet."""
+    """Return the share of a step that was spent waiting for the next batch."""
     waited, step = metrics.get("data_wait_s"), metrics.get("step_time_s")
     return UNKNOWN if waited is None or not step else f"{waited / step:.0%}"
 
 
 def number(value: float | None, form: str) -> str:
+    """Return a number in a format, or a dash if it is unknown."""
     return UNKNOWN if value is None else f"{value:{form}}"
 
 

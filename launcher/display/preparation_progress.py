@@ -4,8 +4,9 @@ import time
 from types import TracebackType
 from typing import TextIO
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from launcher.display.console import console_on
 
 SECONDS_A_LINE = 10.0
 
@@ -57,7 +58,7 @@ def _bar(screen: TextIO) -> Progress:
         TaskProgressColumn(),
         TextColumn("{task.fields[records]}"),
         TimeRemainingColumn(),
-        console=Console(file=screen),
+        console=console_on(screen),
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,

@@ -1,4 +1,4 @@
-"""What the devices of a run say of themselves while it goes on: memory, temperature, power."""
+"""Gauges of a run's devices while it trains: memory, temperature and power."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,33 +7,36 @@ from typing import Any, Protocol
 import pynvml
 
 from launcher.run.process_memory import status_bytes
-from planner.plan.schema import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauge:
-    """One device or process now; nothing where it does not tell."""
+    """One device or process at one moment; None is what is not reported."""
 
     name: str
     used_bytes: int | None
-    """Of a GPU what the driver counts, its own share left out; of a process what is resident."""
+    """Memory in use: of a GPU by the driver, without its own share; of a process the resident."""
     peak_bytes: int | None
-    """The most since the run began: the kernel's own figure, or the most that was seen."""
+    """Most memory since the run began: by the kernel, or of all readings."""
     temperature_c: int | None = None
     power_watts: int | None = None
 
 
 class Sensors(Protocol):
-    def read(self) -> list[Gauge]: ...
+    """What reads gauges."""
+
+    def read(self) -> list[Gauge]:
+        """Return one gauge per device or process, in rank order."""
 
 
 class ResidentSensors:
-    """Without a GPU: the processes of the ranks."""
+    """The memory of the ranks' processes, for a run without GPUs."""
 
     def __init__(self, pids: Sequence[int]) -> None:
         self._pids = pids
 
     def read(self) -> list[Gauge]:
+        """Return one gauge per process."""
         return [self._rank(rank, pid) for rank, pid in enumerate(self._pids)]
 
     def _rank(self, rank: int, pid: int) -> Gauge:
@@ -46,7 +49,7 @@ class ResidentSensors:
 
 
 class NvmlSensors:
-    """GPUs by their UUIDs, in the order of the ranks on this node."""
+    """The GPUs with these UUIDs, in the order of the ranks on this node."""
 
     def __init__(self, uuids: Sequence[str]) -> None:
         _answer(pynvml.nvmlInit)
@@ -54,6 +57,7 @@ class NvmlSensors:
         self._peaks = [0] * len(uuids)
 
     def read(self) -> list[Gauge]:
+        """Return one gauge per GPU."""
         return [self._gpu(index, handle) for index, handle in enumerate(self._handles)]
 
     def _gpu(self, index: int, handle: Any) -> Gauge:
@@ -71,18 +75,8 @@ class NvmlSensors:
         )
 
 
-def sensors_of(plan: Plan, pids: Sequence[int]) -> Sensors:
-    """Of this node: the ranks' GPUs, or the ranks' own processes."""
-    here = plan.parallel.gpus_per_node
-    if plan.hardware.device == "cpu":
-        return ResidentSensors(pids[:here])
-    import torch
-
-    return NvmlSensors([str(torch.cuda.get_device_properties(i).uuid) for i in range(here)])
-
-
 def _handle(uuid: str) -> Any:
-    """CUDA names a device without NVML's prefix, and a MIG slice has another."""
+    """Return NVML's handle of a device by CUDA's UUID, which lacks a prefix; None if unknown."""
     for prefix in ("GPU-", "MIG-"):
         handle = _answer(pynvml.nvmlDeviceGetHandleByUUID, f"{prefix}{uuid}")
         if handle is not None:
@@ -99,7 +93,7 @@ def _used_bytes(handle: Any) -> int | None:
 
 
 def _answer(call: Callable[..., Any], *arguments: object) -> Any:
-    """Nothing where the library, the driver or the device has no answer."""
+    """Return NVML's answer; None if the library, the driver or the device has none."""
     if None in arguments:
         return None
     try:

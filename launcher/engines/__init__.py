@@ -1,1 +1,5 @@
-"""Where a plan can be run: one module an engine, which renders a job, submits and follows it."""
+"""The engines that can run a plan: hosts by ssh, Slurm, SkyPilot, Kubeflow; one module per engine.
+
+An engine renders a job, submits it and follows it. The job's nodes run ``launch`` themselves, so
+what happens there lives in ``nodes`` and ``lifecycle``.
+"""

@@ -1,50 +1,74 @@
-"""An engine's own client, as a command."""
+"""The clients of engines, run as commands: what they print, and why they fail."""
 
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.engines.engine import EngineError
 
 
-def answer(command: Sequence[str], *, install: str, folder: Path | None = None) -> str:
-    """What it prints. Raises ``EngineError`` with its own words where it fails, and with how to
-    install it where it is not there."""
-    done = attempt(command, install=install, folder=folder)
-    if done.returncode != 0:
-        raise EngineError(f"{shlex.join(command)}: {reason(done)}")
-    return done.stdout
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientResult:
+    """What a client printed, and its exit code."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def reason(self) -> str:
+        """The last line that it printed, which says why it failed."""
+        lines = (self.errors.strip() or self.output.strip()).splitlines()
+        return lines[-1] if lines else f"exit code {self.code}, and no message"
 
 
-def attempt(
-    command: Sequence[str], *, install: str, folder: Path | None = None
-) -> subprocess.CompletedProcess[str]:
+def run_to_answer(
+    command: Sequence[str], *, folder: Path | None = None, limit_s: float | None = None
+) -> ClientResult:
+    """Run a client without input and return its result, whatever its exit code.
+
+    Raise ``FileNotFoundError`` and ``TimeoutError``, for every engine to say what to do.
+    """
     try:
-        return completed(command, folder=folder)
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"{command[0]} has not answered for {limit_s:g} s") from error
+    return ClientResult(code=done.returncode, output=done.stdout, errors=done.stderr)
+
+
+def run_client(command: Sequence[str], *, install: str, folder: Path | None = None) -> ClientResult:
+    """Return a client's result; raise ``EngineError`` with how to ``install`` a missing one."""
+    try:
+        return run_to_answer(command, folder=folder)
     except FileNotFoundError as error:
         raise EngineError(f"{command[0]} is not installed: {install}") from error
 
 
-def completed(
-    command: Sequence[str], *, folder: Path | None = None, limit_s: float | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Raises ``FileNotFoundError`` and ``TimeoutExpired``, for each engine to say what to do."""
-    return subprocess.run(
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=limit_s,
-        check=False,
-    )
+def output_of(command: Sequence[str], *, install: str, folder: Path | None = None) -> str:
+    """Return what a client prints; raise ``EngineError`` with its reason if it fails."""
+    done = run_client(command, install=install, folder=folder)
+    if done.code != 0:
+        raise EngineError(f"{shlex.join(command)}: {done.reason}")
+    return done.output
 
 
-def shown_answer(command: Sequence[str], *, install: str, folder: Path) -> str:
-    """As :func:`answer`, of a command that takes minutes: its lines are shown as they come."""
+def shown_output_of(command: Sequence[str], *, install: str, folder: Path) -> str:
+    """Return what a client prints, and show its lines meanwhile, because it takes minutes.
+
+    Raise ``EngineError`` if it fails or is not installed.
+    """
     lines = []
     try:
         with subprocess.Popen(
@@ -65,9 +89,3 @@ def shown_answer(command: Sequence[str], *, install: str, folder: Path) -> str:
     if client.returncode != 0:
         raise EngineError(f"{shlex.join(command)} ended with exit code {client.returncode}")
     return "".join(lines)
-
-
-def reason(done: subprocess.CompletedProcess[str]) -> str:
-    """The last thing said, which is what went wrong."""
-    said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-    return said[-1] if said else f"exit code {done.returncode}, without a word"

@@ -1,4 +1,4 @@
-"""What an engine must be able to do. Rendering is pure; the rest asks its tools."""
+"""What an engine must be able to do. Rendering is pure; all else asks the engine's tools."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,62 +7,69 @@ from typing import Literal, Protocol, get_args, runtime_checkable
 from launcher.engines.job import Job, Rendered
 from planner.base.errors import UserError
 
-State = Literal["waiting", "running", "finished", "failed", "cancelled", "unknown"]
-ENDED: tuple[State, ...] = ("finished", "failed", "cancelled")
+JobState = Literal["waiting", "running", "finished", "failed", "cancelled", "unknown"]
+FINAL_STATES: tuple[JobState, ...] = ("finished", "failed", "cancelled")
+"""States of a job that has ended."""
 EngineName = Literal["local", "hosts", "slurm", "skypilot", "kubeflow"]
 ELSEWHERE: tuple[EngineName, ...] = tuple(name for name in get_args(EngineName) if name != "local")
 """Engines that have a module here; ``local`` has none."""
 
 
 class EngineError(UserError):
-    """The engine, or a tool of it, refuses or is not there: what it said, and what to do."""
+    """An engine, or a tool of it, that refuses or is missing; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """A job at one moment."""
+class JobStatus:
+    """The state of a job at one moment."""
 
-    state: State
+    state: JobState
     detail: str = ""
-    """In the engine's own words: a reason to wait, nodes, how it failed."""
+    """The engine's own words: why the job waits, where it runs, how it failed."""
     exit_code: int | None = None
-    """Of the training, once it has ended."""
+    """Exit code of the training, once it has ended and is known."""
 
 
 class Renderer(Protocol):
+    """What describes a job for an engine, and checks the description."""
+
     def render(self, job: Job) -> Rendered:
-        """Pure. Raises ``InvalidRequestError`` for settings that it does not know."""
+        """Return the job's description; raise ``InvalidRequestError`` for unknown settings."""
 
     def problems(self, rendered: Rendered, folder: Path) -> list[str]:
-        """What the engine's own tools object to, a sentence each, before anything is submitted."""
+        """Return a sentence per objection of the engine's tools, before anything is submitted."""
 
 
 @runtime_checkable
 class Engine(Renderer, Protocol):
-    """Takes jobs: they go on when ``launch`` is gone, and are found again by name."""
+    """An engine that takes jobs, which outlive ``launch`` and are found again by their id."""
 
     def submit(self, rendered: Rendered, folder: Path) -> str:
-        """The job's name at the engine."""
+        """Submit a job from its folder, and return its id at the engine."""
 
-    def look(self, job_id: str) -> Look: ...
+    def status(self, job_id: str) -> JobStatus:
+        """Return the job's state; raise ``EngineError`` if the engine does not know the job."""
 
     def log(self, job_id: str, folder: Path, offset: int) -> tuple[str, int]:
-        """What the job has printed since ``offset`` (of an earlier call, 0 at first), and the
-        next offset."""
+        """Return what the job has printed since ``offset``, and the offset for the next call.
 
-    def cancel(self, job_id: str) -> None: ...
+        The first call's offset is 0.
+        """
+
+    def cancel(self, job_id: str) -> None:
+        """Ask the job to stop; a run that trains saves a checkpoint first."""
 
 
 @runtime_checkable
 class Foreground(Renderer, Protocol):
-    """Takes none: what it starts lives as long as ``launch`` does."""
+    """An engine without jobs: what it starts lives as long as ``launch`` does."""
 
     def run(self, job: Job, rendered: Rendered) -> int:
-        """The training's exit code, once it has ended everywhere."""
+        """Run the job to its end on all nodes, and return the training's exit code."""
 
 
 def engine_named(name: EngineName) -> Engine | Foreground:
-    """Imported by name: each asks for tools that others do without."""
+    """Return an engine; its module is imported now, because others may lack its tools."""
     from importlib import import_module
 
     engine: Engine | Foreground = import_module(f"launcher.engines.{name}").ENGINE

@@ -1,4 +1,4 @@
-"""Hosts that ssh reaches: the same command on each, in the foreground."""
+"""The engine ``hosts``: the same command by ssh on every host, in the foreground."""
 
 import re
 import shlex
@@ -22,38 +22,44 @@ SSH_OPTIONS = (
     "ServerAliveInterval=15",
     "ServerAliveCountMax=2",
 )
-"""Nobody is asked for a password, and a host that is silent for 30 s is lost."""
+"""Options that ask nobody for a password, and take a host for lost that is silent for 30 s."""
 _NAME = re.compile(r"[\w.:%][\w.:%-]*")
 _SLOTS = re.compile(r"slots=(\d+)")
 
 
 class HostSettings(Spec):
+    """``--with KEY=VALUE`` for hosts."""
+
     hosts: Annotated[
-        str, Meta(description="a file with a host a line, or names with commas between")
+        str, Meta(description="a file with one host per line, or names separated by commas")
     ]
     user: Annotated[str, Meta(min_length=1)] | None = None
-    """At every host; left out, what ssh's own configuration says."""
+    """User name on every host; if left out, that of ssh's configuration."""
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     ssh_option: str = ""
-    """ssh's own ``-o``, several with spaces between."""
+    """Options for ssh's ``-o``, separated by spaces."""
     python: str | None = None
-    """The interpreter that has tuneplan at the hosts; left out, this one's path."""
+    """Path of the interpreter that has tuneplan on the hosts; if left out, this one's."""
     folder: str | None = None
-    """To start in at the hosts; left out, this one's path."""
+    """Folder to start in on the hosts; if left out, the current one's path."""
     endpoint: str | None = None
-    """``HOST[:PORT]`` where the nodes meet, if the first host's name is known to ssh alone."""
+    """``HOST[:PORT]`` where the nodes meet, needed if only ssh knows the first host's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
+    """One host of the list."""
+
     name: str
     slots: int | None = None
-    """How many GPUs of it a hostfile gives away."""
+    """Number of its GPUs that a hostfile offers; None if it does not say."""
 
 
 class Hosts:
+    """Hosts that ssh can reach."""
+
     def render(self, job: Job) -> Rendered:
-        """Reads the host list, if it is a file."""
+        """Return one ssh command per host; the list of hosts is read if it is a file."""
         settings = read_settings(HostSettings, "hosts", job.settings)
         hosts = listed_hosts(settings.hosts)
         check_hosts(hosts, job)
@@ -66,15 +72,17 @@ class Hosts:
         )
 
     def problems(self, rendered: Rendered, folder: Path) -> list[str]:
+        """Return a sentence per host that cannot start the run."""
         return host_problems(rendered.commands, folder / PLAN_NAME)
 
     def run(self, job: Job, rendered: Rendered) -> int:
+        """Run the commands on their hosts, and return the training's exit code."""
         return run_on_hosts(rendered.commands, max_restarts=job.max_restarts)
 
 
 def ssh_command(host: Host, remote: str, settings: HostSettings) -> tuple[str, ...]:
-    """An argument list, whose last two are the host and what its shell is given."""
-    options = (*shlex.split(settings.ssh_option), *SSH_OPTIONS)  # ssh takes each one's first
+    """Return ssh's command; its last two arguments are the host and the remote command."""
+    options = (*shlex.split(settings.ssh_option), *SSH_OPTIONS)  # ssh obeys an option's first value
     return (
         "ssh",
         *(part for option in options for part in ("-o", option)),
@@ -85,7 +93,7 @@ def ssh_command(host: Host, remote: str, settings: HostSettings) -> tuple[str, .
 
 
 def remote_command(first: Host, num_hosts: int, job: Job, settings: HostSettings) -> str:
-    """For a shell, the one place where something is quoted."""
+    """Return the command for the host's shell, quoted."""
     command = node_command(
         job,
         plan_file=str(job.folder / PLAN_NAME),
@@ -100,36 +108,41 @@ def remote_command(first: Host, num_hosts: int, job: Job, settings: HostSettings
 
 
 def listed_hosts(setting: str) -> list[Host]:
+    """Return the hosts of ``--with hosts``: a file with one per line, or names with commas."""
     path = Path(setting)
     if path.is_file():
         lines = [line.partition("#")[0].strip() for line in read_text(path).splitlines()]
         return [parsed_host(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line]
     if "/" in setting:
         raise InvalidRequestError(
-            f"--with hosts={setting}: there is no such file. Write one with a host a line, "
-            "or name the hosts with commas between"
+            f"--with hosts={setting}: there is no such file. Write one host per line into it, "
+            "or give names separated by commas"
         )
     return [parsed_host(name.strip(), "--with hosts") for name in setting.split(",")]
 
 
 def parsed_host(line: str, place: str) -> Host:
-    """``HOST`` or, as in a hostfile of DeepSpeed's, ``HOST slots=GPUS``."""
+    """Return the host of ``HOST`` or ``HOST slots=GPUS``, as in DeepSpeed's hostfiles.
+
+    ``place`` names the line in the error that is raised for anything else.
+    """
     name, *rest = line.split() or [""]
     slots = _SLOTS.fullmatch(" ".join(rest))
     if not _NAME.fullmatch(name) or (rest and slots is None):
         raise InvalidRequestError(
-            f"{place}: {line!r} is no host: write NAME or NAME slots=GPUS; "
-            "--with user=NAME is for all of them"
+            f"{place}: {line!r} is not a host: write NAME or NAME slots=GPUS; "
+            "--with user=NAME holds for all hosts"
         )
     return Host(name, None if slots is None else int(slots[1]))
 
 
 def check_hosts(hosts: list[Host], job: Job) -> None:
+    """Raise ``InvalidRequestError`` if the hosts are not those that the plan needs."""
     parallel = job.plan.parallel
     names = [host.name for host in hosts]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InvalidRequestError(f"--with hosts names {twice[0]} twice: a host is one node")
+        raise InvalidRequestError(f"--with hosts names {twice[0]} twice: every host is one node")
     if len(hosts) != parallel.num_nodes:
         raise InvalidRequestError(
             f"the plan is for {parallel.num_nodes} nodes and --with hosts names {len(hosts)}. "
@@ -138,8 +151,8 @@ def check_hosts(hosts: list[Host], job: Job) -> None:
     for host in hosts:
         if host.slots is not None and host.slots < parallel.gpus_per_node:
             raise InvalidRequestError(
-                f"{host.name} has slots={host.slots} and the plan {parallel.gpus_per_node} ranks "
-                "on each node. Plan with fewer, or take another host"
+                f"{host.name} has slots={host.slots} and the plan has {parallel.gpus_per_node} "
+                "ranks per node. Plan with fewer, or choose another host"
             )
 
 

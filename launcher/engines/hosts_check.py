@@ -1,54 +1,52 @@
-"""Whether every host can be started on, asked before any is."""
+"""Whether a run can start on every host, asked before it starts on any."""
 
 import shlex
-import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from launcher.engines.client_command import completed
+from launcher.engines.client_command import ClientResult, run_to_answer
 from launcher.engines.engine import EngineError
 
 ANSWER_SECONDS = 20
+"""Seconds for a host to answer."""
 SSH_FAILED = 255
-"""read: ssh(1), its exit status where an error occurred, and where the command was killed."""
+"""Exit code of ssh if an error occurred, or the remote command was killed; read: ssh(1)."""
 AT_ONCE = 32
+"""Number of hosts that are asked at a time."""
 
 
 def host_problems(commands: Sequence[Sequence[str]], plan_file: Path) -> list[str]:
-    """A sentence for each host that cannot be reached, or does not see the run directory."""
+    """Return a sentence per host that cannot be reached, or does not see the run directory.
+
+    ``commands`` are the ssh commands that will start the run, one per host.
+    """
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = pool.map(lambda command: host_problem(command, plan_file), commands)
-    return [problem for problem in found if problem is not None]
+        problems = pool.map(lambda command: host_problem(command, plan_file), commands)
+    return [problem for problem in problems if problem is not None]
 
 
 def host_problem(command: Sequence[str], plan_file: Path) -> str | None:
+    """Return what keeps one host from starting the run; None if nothing does."""
     host = command[-2]
     try:
-        done = asked(command, f"test -r {shlex.quote(str(plan_file))}")
-    except subprocess.TimeoutExpired:
+        done = ask_host(command, f"test -r {shlex.quote(str(plan_file))}")
+    except TimeoutError:
         return f"{host} does not answer within {ANSWER_SECONDS} s"
-    if done.returncode == SSH_FAILED:
-        return f"{host} cannot be reached: {last_line(done.stderr)}"
-    if done.returncode != 0:
+    if done.code == SSH_FAILED:
+        return f"{host} cannot be reached: {last_line(done.errors)}"
+    if done.code != 0:
         return (
-            f"{host} does not see {plan_file}: the run directory has to be on storage that "
+            f"{host} does not see {plan_file}: the run directory must be on storage that "
             "all hosts share (--output DIR)"
         )
     return None
 
 
-def answers(command: Sequence[str]) -> bool:
+def ask_host(command: Sequence[str], remote: str) -> ClientResult:
+    """Run another remote command on the host of an ssh command; raise ``TimeoutError``."""
     try:
-        return asked(command, "true").returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
-
-
-def asked(command: Sequence[str], remote: str) -> subprocess.CompletedProcess[str]:
-    """Another question to the host of an ssh command."""
-    try:
-        return completed([*command[:-1], remote], limit_s=ANSWER_SECONDS)
+        return run_to_answer([*command[:-1], remote], limit_s=ANSWER_SECONDS)
     except FileNotFoundError as error:
         raise EngineError(
             "--on hosts starts hosts with ssh, which is not installed: "
@@ -57,5 +55,6 @@ def asked(command: Sequence[str], remote: str) -> subprocess.CompletedProcess[st
 
 
 def last_line(text: str) -> str:
+    """Return the last line of what ssh printed."""
     lines = text.strip().splitlines()
-    return lines[-1] if lines else "ssh ended without a word"
+    return lines[-1] if lines else "ssh ended without a message"

@@ -1,4 +1,4 @@
-"""Commands on hosts, all at once: their lines, their ends, and signals for them."""
+"""The commands on all hosts: their lines are shown, signals passed on, failed hosts restarted."""
 
 import os
 import signal
@@ -13,37 +13,40 @@ from types import FrameType
 from typing import IO, TextIO
 
 from launcher.engines.hosts_check import SSH_FAILED, last_line
-from launcher.run.process import SIGNALLED, STOP_SIGNALS
+from launcher.run.process import LOOK_SECONDS, SIGNALLED, STOP_SIGNALS
 
-LOOK_SECONDS = 0.2
 END_SECONDS = 120.0
-"""For the other hosts to find by themselves that one is lost (30 s) and end (60 s), and as long
-again once they are asked to stop."""
+"""Seconds for the other hosts to notice that one has failed (30 s) and to end (60 s), and again as
+long once they are asked to stop."""
 RELAY_SECONDS = 5.0
-"""For the last lines, where something that ssh has started holds its output open."""
+"""Seconds for the last lines, if a process that ssh has started keeps its output open."""
 CONNECTION_ATTEMPTS = 60
-"""Of ssh itself, at a lost host that may be starting up."""
+"""Number of ssh's connection attempts to a failed host, which may be starting up."""
 _WRITING = Lock()
 
 
 @dataclass(slots=True)
-class OnHost:
-    """A command on a host, started again where the host was lost."""
+class HostCommand:
+    """A command on one host, which is started again if the host fails."""
 
     command: Sequence[str]
     starts: int = 0
+    """Number of times that it was started."""
     code: int | None = None
-    """Once it has ended for good."""
-    said: str = ""
-    """The last line of its errors, which are ssh's too."""
+    """Exit code, once it has ended for good."""
+    last_error: str = ""
+    """The last line of its standard error, which is ssh's too."""
     process: subprocess.Popen[str] | None = None
     relays: list[Thread] = field(default_factory=list)
+    """Threads that print its lines."""
 
     @property
     def name(self) -> str:
+        """Name of the host."""
         return self.command[-2]
 
     def start(self) -> None:
+        """Start the command, and the threads that print its lines."""
         again = ("-o", f"ConnectionAttempts={CONNECTION_ATTEMPTS}") if self.starts else ()
         self.starts += 1
         self.process = subprocess.Popen(
@@ -65,16 +68,17 @@ class OnHost:
             thread.start()
 
     def relay(self, source: IO[str], target: TextIO) -> None:
+        """Print every line of a stream with the host's name before it."""
         with source:
             for line in source:
                 if target is sys.stderr:
-                    self.said = line
+                    self.last_error = line
                 with _WRITING:
                     target.write(f"[{self.name}] {line.rstrip()}\n")
                     target.flush()
 
     def ended(self) -> int | None:
-        """The exit code, with every line before it shown."""
+        """Return the exit code once all lines are printed; None while it runs."""
         assert self.process is not None
         assert self.process.stdin is not None
         code = self.process.poll()
@@ -85,99 +89,112 @@ class OnHost:
         return code
 
     def abandon(self) -> None:
+        """Kill ssh on this machine."""
         assert self.process is not None
         self.process.kill()
 
-    def tell(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the command on the host, by its number on standard input."""
         assert self.process is not None
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended, which the next look finds
+        with suppress(BrokenPipeError):  # it has ended, which the next look notices
             os.write(self.process.stdin.fileno(), f"{number}\n".encode())
 
 
 def run_on_hosts(commands: Sequence[Sequence[str]], *, max_restarts: int) -> int:
-    """The training's exit code, once all have ended.
+    """Run the commands on their hosts, and return the training's exit code when all have ended.
 
-    A signal is told to every host, whose run stops with a checkpoint. The first host's loss ends
-    the run, since the nodes meet there; any other's does once it was started ``max_restarts``
-    times again.
+    A signal is passed on to every host, whose run stops with a checkpoint. If the first host fails,
+    the run ends, because the nodes meet there. Any other host is started again, ``max_restarts``
+    times at most.
     """
-    together = Together(nodes=[OnHost(command) for command in commands], max_restarts=max_restarts)
+    hosts = HostCommands(
+        nodes=[HostCommand(command) for command in commands], max_restarts=max_restarts
+    )
 
     def receive(number: int, _frame: FrameType | None) -> None:
-        together.received.append(number)
+        hosts.received.append(number)
 
     with ExitStack() as stack:
         for number in STOP_SIGNALS:
             stack.callback(signal.signal, number, signal.signal(number, receive))
-        for node in together.nodes:
+        for node in hosts.nodes:
             node.start()
-        while together.running:
+        while hosts.running:
             time.sleep(LOOK_SECONDS)
-            together.look()
-    return together.exit_code()
+            hosts.look()
+    return hosts.exit_code()
 
 
 @dataclass(slots=True, kw_only=True)
-class Together:
-    """Every host's command, and what has become of them as a whole."""
+class HostCommands:
+    """The commands of all hosts, and how the run as a whole ends."""
 
-    nodes: Sequence[OnHost]
+    nodes: Sequence[HostCommand]
     max_restarts: int
     received: list[int] = field(default_factory=list)
-    """Signals, in their order."""
-    told: int = 0
-    """How many of them the hosts know of."""
-    first_failed: OnHost | None = None
+    """Numbers of the signals that were received, in their order."""
+    num_sent: int = 0
+    """Number of them that the hosts have been sent."""
+    first_failed: HostCommand | None = None
     limit_s: float = float("inf")
-    """On the monotonic clock, when the rest should have ended by itself."""
-    asked: bool = False
+    """Time of the monotonic clock by which the remaining hosts should have ended."""
+    asked_to_stop: bool = False
 
     @property
-    def running(self) -> list[OnHost]:
+    def running(self) -> list[HostCommand]:
+        """The commands that have not ended for good."""
         return [node for node in self.nodes if node.code is None]
 
     def look(self) -> None:
-        for number in self.received[self.told :]:
-            self.tell(number)
-            self.told += 1
+        """Pass signals on, take note of commands that have ended, and restart or end others."""
+        for number in self.received[self.num_sent :]:
+            self.send_signal(number)
+            self.num_sent += 1
         for node in self.running:
             code = node.ended()
-            if code == SSH_FAILED and self.may_start_again(node):
-                say(f"{how_it_ended(node, code)}: {node.starts} of {self.max_restarts} restarts")
+            if code == SSH_FAILED and self.may_restart(node):
+                say(f"{describe_end(node, code)}: restart {node.starts} of {self.max_restarts}")
                 node.start()
             elif code is not None:
-                self.take_end(node, code)
+                self.record_end(node, code)
         if time.monotonic() > self.limit_s:
             self.end_the_rest()
 
-    def may_start_again(self, node: OnHost) -> bool:
+    def may_restart(self, node: HostCommand) -> bool:
+        """Return whether a failed host is started again."""
         undisturbed = not self.received and self.first_failed is None
         return undisturbed and node is not self.nodes[0] and node.starts <= self.max_restarts
 
-    def take_end(self, node: OnHost, code: int) -> None:
+    def record_end(self, node: HostCommand, code: int) -> None:
+        """Record that a command has ended for good; the first failure limits the others' time."""
         node.code = code
         if code != 0 and self.first_failed is None:
             self.first_failed, self.limit_s = node, time.monotonic() + END_SECONDS
             if not self.received:
-                say(f"error: {how_it_ended(node, code)}")
+                say(f"error: {describe_end(node, code)}")
 
     def end_the_rest(self) -> None:
+        """Ask the remaining hosts to stop, or give them up if they were asked before."""
         self.limit_s = time.monotonic() + END_SECONDS
-        if not self.asked:
-            self.asked = True
-            self.tell(signal.SIGTERM)
+        if not self.asked_to_stop:
+            self.asked_to_stop = True
+            self.send_signal(signal.SIGTERM)
             return
         for node in self.running:
-            say(f"{node.name} does not end, and is left")
+            say(f"{node.name} does not end and is given up")
             node.abandon()
 
-    def tell(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
+        """Send a signal to every host that runs."""
         for node in self.running:
-            node.tell(number)
+            node.send_signal(number)
 
     def exit_code(self) -> int:
-        """A signal's; else the first failure's, or another's where ssh alone knows of that."""
+        """Return the run's exit code: after a signal 128 plus its number, else a failure's.
+
+        The first failure's is used, or another's if the first is only ssh's.
+        """
         if self.first_failed is None:
             return 0
         if self.received:
@@ -186,12 +203,14 @@ class Together:
         return next((code for code in codes if code and code != SSH_FAILED), 1)
 
 
-def how_it_ended(node: OnHost, code: int) -> str:
+def describe_end(node: HostCommand, code: int) -> str:
+    """Return how a command ended, with the name of its host."""
     if code == SSH_FAILED:
-        return f"{node.name} is lost ({last_line(node.said)})"
+        return f"{node.name} failed ({last_line(node.last_error)})"
     return f"{node.name} ended with exit code {code}"
 
 
 def say(line: str) -> None:
+    """Print a line to standard error, between those of the hosts."""
     with _WRITING:
         print(line, file=sys.stderr, flush=True)

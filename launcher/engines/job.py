@@ -1,4 +1,4 @@
-"""A plan as a job: what each engine renders its own description from. Pure."""
+"""A plan as a job, from which every engine renders its own description. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -9,50 +9,56 @@ from pathlib import Path
 from planner.plan.schema import Plan
 
 PLAN_NAME = "plan.yaml"
+"""Name of the plan's file in the job's folder."""
 LABEL_WORDS = 24
 LABEL_DIGITS = 6
-"""With both a label is short enough for what Kubernetes adds to it (63 in all)."""
+"""Lengths of a label's parts, which leave room for what Kubernetes adds: 63 characters in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
+    """A plan with what an engine needs to run it."""
+
     plan: Plan
     directory: Path
-    """Of the run, absolute: every node of an engine with shared storage sees it there."""
+    """Absolute path of the run directory, also on the nodes of an engine with shared storage."""
     python: str
-    """The interpreter of this process, where the nodes share its disk."""
+    """Path of this process's interpreter, for nodes that share its disk."""
     resume: bool = False
+    """Whether the run must be resumed; if not, it is begun or resumed."""
     max_restarts: int = 0
+    """How often the ranks are restarted after a failure or a failed node."""
     working_directory: Path = field(default_factory=Path.cwd)
-    """Where ``launch`` was called: relative paths of the plan begin there."""
+    """Folder in which ``launch`` was called: relative paths of the plan begin there."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """``--with KEY=VALUE``, not read yet: each engine has its own keys."""
+    """Keys and values of ``--with``, as text: every engine has keys of its own."""
 
     @property
     def name(self) -> str:
+        """Name of the run directory."""
         return self.directory.name
 
     @property
     def label(self) -> str:
-        """A name that engines take: a DNS label (RFC 1035), the same for the same directory."""
+        """A name that all engines accept, a DNS label (RFC 1035); it follows from the directory."""
         words = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
         digest = sha256(str(self.directory).encode()).hexdigest()[:LABEL_DIGITS]
         return "-".join(filter(None, ("tuneplan", words[:LABEL_WORDS].strip("-"), digest)))
 
     @property
     def folder(self) -> Path:
-        """Where the rendered files go."""
+        """The folder of the rendered files."""
         return self.directory / "job"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """What would be submitted, to read and to copy."""
+    """A job as an engine is given it, also for people to read and to copy."""
 
     files: Mapping[str, str]
-    """By name, in the job's folder."""
+    """Texts by the name of their file in the job's folder."""
     commands: tuple[tuple[str, ...], ...]
-    """Which submit it, run in the job's folder."""
+    """Commands that submit it, to run in the job's folder."""
 
 
 def node_command(
@@ -63,9 +69,10 @@ def node_command(
     python: str | None = None,
     module: str = "launcher",
 ) -> list[str]:
-    """The same on every node, but for ``--rdzv-endpoint HOST:PORT``, which the engine adds.
+    """Return ``launch``'s command, which is the same on every node.
 
-    A job that its engine starts again goes on by itself.
+    The engine adds ``--rdzv-endpoint HOST:PORT`` for several nodes. A job that its engine starts
+    again resumes by itself.
     """
     return [
         *(python or job.python, "-m", module, plan_file),

@@ -1,9 +1,9 @@
-"""A TrainJob of Kubeflow Trainer's, with its claim and its plan. Pure but for tuneplan's version.
+"""The TrainJob of a plan, with its claim and its ConfigMap. Pure, but for tuneplan's version.
 
-The runtime gives each container where the nodes meet: PET_MASTER_ADDR is the first one's name in
+The runtime tells every container where the nodes meet: PET_MASTER_ADDR is the first node's name in
 the job's headless service, PET_MASTER_PORT a port of it (read: kubeflow/trainer,
-pkg/runtime/framework/plugins/torch/torch.go at 06b555d6). torch's own options, which launch gives
-all of, overrule the other PET_ variables.
+pkg/runtime/framework/plugins/torch/torch.go at 06b555d6). launch gives torch all options, which
+overrule the other PET_ variables.
 """
 
 import shlex
@@ -18,59 +18,69 @@ from planner.base.strict_yaml import Spec
 
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
 PLAN_FOLDER = "/etc/tuneplan"
+"""Folder of the plan in a container."""
 NODE = "node"
-"""The replicated job and its container in every runtime; kubeflow 0.5.0, constants.NODE."""
+"""Name of the replicated job and its container in every runtime; read: kubeflow 0.5.0,
+constants.NODE."""
 GPU = "nvidia.com/gpu"
 MANAGER = "tuneplan"
+"""Name that tuneplan signs its objects and patches with."""
 NAME_SECONDS = 600
+"""Seconds for the first node's name to be known."""
 AWAIT_NAME = (
     f"timeout {NAME_SECONDS} bash -c "
     "'until getent hosts \"$PET_MASTER_ADDR\" > /dev/null; do sleep 2; done'\n"
 )
-"""The first node's name is known once its pod has an address."""
+"""Line of a script that waits for the first node's name, known once its pod has an address."""
 SHARED_MEMORY = "/dev/shm"
-"""A container has 64 MiB of it otherwise, and NCCL and data loaders want more."""
+"""Folder of shared memory, of which a container has 64 MiB by default: NCCL needs more."""
 
 
 class KubeflowSettings(Spec):
+    """``--with KEY=VALUE`` for Kubeflow."""
+
     image: Annotated[str, Meta(min_length=1, max_length=500)] | None = None
-    """A container image that has tuneplan; left out, the runtime's, and pip installs it there."""
+    """A container image that has tuneplan; if left out, pip installs it in the runtime's image."""
     runtime: Annotated[str, Meta(min_length=1, max_length=253)] = "torch-distributed"
     namespace: str | None = None
     context: str | None = None
-    """kubectl's."""
+    """Context of kubectl's configuration; if left out, its current one."""
     claim: str | None = None
-    """An existing claim of a volume that all nodes can mount; left out, one is made."""
+    """An existing claim of a volume that all nodes can mount; if left out, one is made."""
     storage_class: str | None = None
     size: Annotated[str, Meta(pattern=r"^\d+(Mi|Gi|Ti)\Z")] | None = None
-    """Of the claim that is made, in place of what the plan needs."""
+    """Size of the claim that is made, instead of what the plan needs."""
     secret: str | None = None
-    """A Secret whose key HF_TOKEN is the hub's."""
+    """Name of a Secret with the hub's token under the key HF_TOKEN."""
     node_selector: Annotated[str, Meta(pattern=r"^[^=]+=[^=]*\Z")] | None = None
-    """``LABEL=VALUE`` of the nodes to run on."""
+    """``LABEL=VALUE`` that the nodes to run on have."""
 
 
 def run_directory(job: Job) -> str:
+    """Return the run directory in a container."""
     return f"{RUNS}/{job.label}"
 
 
 def claim_name(job: Job, settings: KubeflowSettings) -> str:
+    """Return the name of the claim that the run uses."""
     return settings.claim or job.label
 
 
 def lasting(job: Job, plan_yaml: str, settings: KubeflowSettings) -> list[dict[str, Any]]:
-    """What one job of a run leaves for the next: the claim, unless there is one, and the plan."""
+    """Return the objects that outlive a job: the plan, and the claim unless there is one."""
     config = {**head("v1", "ConfigMap", named(job), settings), "data": {PLAN_NAME: plan_yaml}}
     return [config] if settings.claim is not None else [claim(job, settings), config]
 
 
 def named(job: Job) -> dict[str, str]:
+    """Return the metadata that names an object of a job."""
     return {"name": job.label}
 
 
 def head(
     api_version: str, kind: str, name: dict[str, str], settings: KubeflowSettings
 ) -> dict[str, Any]:
+    """Return the first keys of a Kubernetes object."""
     namespace = {} if settings.namespace is None else {"namespace": settings.namespace}
     labels = {"app.kubernetes.io/managed-by": MANAGER}
     metadata = {**name, **namespace, "labels": labels}
@@ -78,7 +88,7 @@ def head(
 
 
 def claim(job: Job, settings: KubeflowSettings) -> dict[str, Any]:
-    """For the run directory, the model and the tokenized data."""
+    """Return the claim of a volume for the run directory, the model and the tokenized data."""
     several = job.plan.parallel.num_nodes > 1
     spec: dict[str, Any] = {
         "accessModes": ["ReadWriteMany" if several else "ReadWriteOnce"],
@@ -90,7 +100,7 @@ def claim(job: Job, settings: KubeflowSettings) -> dict[str, Any]:
 
 
 def train_job(job: Job, settings: KubeflowSettings) -> dict[str, Any]:
-    """Its name is completed by the cluster: a TrainJob cannot be changed or started again."""
+    """Return the TrainJob. The cluster completes its name, because it cannot be started again."""
     trainer = {
         **({} if settings.image is None else {"image": settings.image}),
         "command": ["bash", "-c"],
@@ -116,7 +126,7 @@ def train_job(job: Job, settings: KubeflowSettings) -> dict[str, Any]:
 
 
 def script(job: Job, settings: KubeflowSettings) -> str:
-    """``exec``: the signal before a pod is ended has to reach launch, which then saves."""
+    """Return the script of a node; it execs launch, so that a pod's SIGTERM makes it save."""
     command = node_command(
         job,
         plan_file=f"{PLAN_FOLDER}/{PLAN_NAME}",
@@ -132,7 +142,7 @@ def script(job: Job, settings: KubeflowSettings) -> str:
 
 
 def environment(settings: KubeflowSettings) -> list[dict[str, Any]]:
-    """The model is fetched once, onto the claim."""
+    """Return the container's variables: caches are on the claim, so the model is fetched once."""
     caches = {"HF_HOME": f"{HOME}/huggingface", "XDG_CACHE_HOME": f"{HOME}/cache"}
     given: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in caches.items()]
     if settings.secret is not None:
@@ -142,6 +152,7 @@ def environment(settings: KubeflowSettings) -> list[dict[str, Any]]:
 
 
 def resources(job: Job) -> dict[str, Any]:
+    """Return the memory and GPUs of a node."""
     memory = {"memory": f"{needed_memory_gib(job.plan)}Gi"}
     if job.plan.hardware.device == "cpu":
         return {"requests": memory}
@@ -150,6 +161,7 @@ def resources(job: Job) -> dict[str, Any]:
 
 
 def pod(job: Job, settings: KubeflowSettings) -> dict[str, Any]:
+    """Return the patch of a pod: the volumes that it mounts, and the nodes that it may run on."""
     mounts = {"runs": HOME, "plan": PLAN_FOLDER, "shared-memory": SHARED_MEMORY}
     volumes = [
         {"name": "runs", "persistentVolumeClaim": {"claimName": claim_name(job, settings)}},

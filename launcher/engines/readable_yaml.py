@@ -1,4 +1,4 @@
-"""YAML that people read: keys in their order, and texts of several lines as they are."""
+"""YAML for people: keys stay in order, and a text of several lines is a block."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import yaml
 
 
 class _Readable(yaml.SafeDumper):
-    """Block style for a text of several lines."""
+    """The dumper that writes a text of several lines as a block."""
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
@@ -18,6 +18,7 @@ _Readable.add_representer(str, _text)
 
 
 def yaml_text(*documents: dict[str, Any]) -> str:
+    """Return one text with all documents."""
     return yaml.dump_all(
         documents, Dumper=_Readable, sort_keys=False, allow_unicode=True, width=1000
     )

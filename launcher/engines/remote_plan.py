@@ -1,4 +1,4 @@
-"""A plan for machines that do not have this one's disk."""
+"""A plan as it is run on machines that do not share this machine's disk."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,22 +10,23 @@ from planner.base.units import GIB, ceil_div
 from planner.plan.schema import Plan
 
 HOME = "/tuneplan"
-"""Where plan, inputs and run directory are mounted on such a machine."""
+"""Folder in which plan, inputs and run directory are mounted there."""
 RUNS = f"{HOME}/runs"
+"""Folder of the run directories there."""
 DOWNLOADED_BYTES_PER_PARAM = 2
-"""Hubs keep checkpoints in 16 bit."""
+"""Bytes per parameter of a checkpoint on the hub, which is in 16 bit."""
 
 
-def inputs_here(job: Job) -> dict[str, Path]:
-    """What the plan reads of this machine's disk, by the plan's own name for it."""
+def local_inputs(job: Job) -> dict[str, Path]:
+    """Return the inputs that are on this machine's disk, by their names in the plan."""
     plan = job.plan
-    named = [source.source for source in plan.data.every_source] + [plan.model.source]
-    places = {name: job.working_directory / Path(name).expanduser() for name in named}
-    return {name: path.resolve() for name, path in places.items() if path.exists()}
+    names = [source.source for source in plan.data.every_source] + [plan.model.source]
+    paths = {name: job.working_directory / Path(name).expanduser() for name in names}
+    return {name: path.resolve() for name, path in paths.items() if path.exists()}
 
 
-def plan_away(plan: Plan, inputs: Mapping[str, str], directory: str) -> Plan:
-    """With the run directory there, and inputs by the names that they have there."""
+def remote_plan(plan: Plan, inputs: Mapping[str, str], directory: str) -> Plan:
+    """Return the plan with the run directory, and the names of inputs, as they are there."""
     data = structs.replace(
         plan.data,
         source=inputs.get(plan.data.source or "", plan.data.source),
@@ -44,11 +45,11 @@ def plan_away(plan: Plan, inputs: Mapping[str, str], directory: str) -> Plan:
 
 
 def needed_disk_gib(plan: Plan) -> int:
-    """The run's own files and the model as it is downloaded, rounded up."""
+    """Return the GiB that the run's files and the downloaded model take, rounded up."""
     model_bytes = plan.model.num_params * DOWNLOADED_BYTES_PER_PARAM
     return ceil_div(plan.prediction.disk_bytes + model_bytes, GIB)
 
 
 def needed_memory_gib(plan: Plan) -> int:
-    """Of a node's host memory, rounded up."""
+    """Return the GiB of host memory that a node needs, rounded up."""
     return ceil_div(plan.prediction.host_ram_bytes, GIB)

@@ -1,4 +1,4 @@
-"""``--with KEY=VALUE`` as an engine's own settings, as strict as a plan."""
+"""``--with KEY=VALUE`` as an engine's settings, checked as strictly as a plan."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -13,10 +13,9 @@ SettingsT = TypeVar("SettingsT", bound=Spec)
 
 
 def read_settings(kind: type[SettingsT], engine: str, given: Mapping[str, str]) -> SettingsT:
-    """The settings, numbers and truth values read from their text.
+    """Return the settings, with numbers and truth values read from their text.
 
-    Raises ``InvalidRequestError`` for a key that the engine does not have, one that is missing,
-    and a value of another kind.
+    Raise ``InvalidRequestError`` for an unknown key, a missing one, and a value of another type.
     """
     schema = json.schema(kind)["$defs"][kind.__name__]
     for key in given:

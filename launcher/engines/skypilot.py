@@ -1,4 +1,4 @@
-"""A cloud's machines through SkyPilot: a task, or a managed job where they may be taken away."""
+"""The engine ``skypilot``: a cluster of a cloud, or a managed job on spot machines."""
 
 import json
 import os
@@ -9,11 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from launcher.engines.client_command import answer, attempt, reason, shown_answer
-from launcher.engines.engine import EngineError, Look, State
+from launcher.engines.client_command import output_of, run_client, shown_output_of
+from launcher.engines.engine import EngineError, JobState, JobStatus
 from launcher.engines.job import PLAN_NAME, Job, Rendered
 from launcher.engines.readable_yaml import yaml_text
-from launcher.engines.remote_plan import HOME, inputs_here, plan_away
+from launcher.engines.remote_plan import HOME, local_inputs, remote_plan
 from launcher.engines.settings import read_settings
 from launcher.engines.skypilot_task import (
     IDLE_MINUTES,
@@ -28,34 +28,36 @@ from launcher.run.read_plan import plan_text
 
 INSTALL = "pip install skypilot, in an environment of its own, and put its sky on the PATH"
 _SUBMITTED = re.compile(r"Job ID: (\d+)|Job submitted, ID: (\d+)")
-STATES: dict[str, State] = {
+STATES: dict[str, JobState] = {
     **dict.fromkeys(("PENDING", "SUBMITTED", "STARTING", "INIT", "SETTING_UP"), "waiting"),
     **dict.fromkeys(("RUNNING", "WINDING_DOWN", "RECOVERING", "CANCELLING"), "running"),
     "SUCCEEDED": "finished",
     "CANCELLED": "cancelled",
 }
-"""Of managed jobs and of a cluster's; what begins with FAILED has. read: sky/jobs/state.py and
-sky/skylet/job_lib.py at 0.14.1."""
+"""State by status of a managed job or a cluster's job; those that begin with FAILED have failed.
+read: sky/jobs/state.py and sky/skylet/job_lib.py at 0.14.1."""
 
 
 class SkyPilot:
+    """SkyPilot, which finds machines in a cloud."""
+
     def render(self, job: Job) -> Rendered:
-        """Looks which of the plan's inputs are on this machine's disk."""
+        """Return the task and the plan; inputs that are on this machine's disk are uploaded."""
         settings = read_settings(SkySettings, "skypilot", job.settings)
         check_storage(job.plan, settings)
-        inputs = inputs_here(job)
+        inputs = local_inputs(job)
         places = {name: f"{HOME}/inputs/{n}/{Path(name).name}" for n, name in enumerate(inputs)}
         uploads = {places[name]: str(path) for name, path in inputs.items()}
         return Rendered(
             files={
-                PLAN_NAME: plan_text(plan_away(job.plan, places, run_directory(job, settings))),
+                PLAN_NAME: plan_text(remote_plan(job.plan, places, run_directory(job, settings))),
                 TASK_NAME: yaml_text(task(job, settings, uploads)),
             },
             commands=(launch_command(job, settings),),
         )
 
     def problems(self, rendered: Rendered, folder: Path) -> list[str]:
-        """A secret that is not set, and what SkyPilot's own reader says of the task."""
+        """Return a sentence per secret that is not set, and SkyPilot's objection to the task."""
         command = rendered.commands[0]
         secrets = [value for key, value in pairwise(command) if key == "--secret"]
         unset = [f"{name} is not set here" for name in secrets if name not in os.environ]
@@ -64,64 +66,67 @@ class SkyPilot:
             raise EngineError(f"sky is not installed: {INSTALL}")
         python = Path(program).resolve().parent / "python"
         read = "import sys, sky; sky.Task.from_yaml(sys.argv[1])"
-        done = attempt([str(python), "-c", read, TASK_NAME], install=INSTALL, folder=folder)
-        return unset if done.returncode == 0 else [*unset, reason(done)]
+        done = run_client([str(python), "-c", read, TASK_NAME], install=INSTALL, folder=folder)
+        return unset if done.code == 0 else [*unset, done.reason]
 
     def submit(self, rendered: Rendered, folder: Path) -> str:
-        """A managed job's number, or the name of the cluster that has the job alone."""
+        """Submit the task; return a managed job's number, or the name of the job's cluster."""
         command = rendered.commands[0]
-        said = shown_answer(command, install=INSTALL, folder=folder)
+        output = shown_output_of(command, install=INSTALL, folder=folder)
         if "--cluster" in command:
             return command[command.index("--cluster") + 1]
-        found = _SUBMITTED.search(said)
-        if found is None:
-            raise EngineError("sky jobs launch told no job's number: see sky jobs queue")
-        return found[1] or found[2]
+        number = _SUBMITTED.search(output)
+        if number is None:
+            raise EngineError("sky jobs launch has printed no job number: see sky jobs queue")
+        return number[1] or number[2]
 
-    def look(self, job_id: str) -> Look:
+    def status(self, job_id: str) -> JobStatus:
+        """Return the job's state; a cluster has one job."""
         managed = job_id.isdigit()
         command = ["sky", "jobs", "queue", "--all"] if managed else ["sky", "queue", job_id]
-        listed = json_of(answer([*command, "--output", "json"], install=INSTALL))
+        listed = json_of(output_of([*command, "--output", "json"], install=INSTALL))
         if managed:
             jobs = [row for row in listed if str(row["job_id"]) == job_id]
         else:
             jobs = sorted(listed.get(job_id, ()), key=lambda row: row["job_id"])
         if not jobs:
             raise EngineError(
-                f"SkyPilot has no job {job_id}: a cluster goes {IDLE_MINUTES} minutes after its "
-                "job has ended. The run directory has the run"
+                f"SkyPilot has no job {job_id}: a cluster is taken down {IDLE_MINUTES} minutes "
+                "after its job. The run directory has the run"
             )
-        return look_of(jobs[-1])
+        return status_of(jobs[-1])
 
     def log(self, job_id: str, folder: Path, offset: int) -> tuple[str, int]:
+        """Return what the job has printed since ``offset``, and the next offset."""
         command = ["sky", "jobs", "logs"] if job_id.isdigit() else ["sky", "logs"]
-        done = attempt([*command, job_id, "--no-follow", "--tail", "0"], install=INSTALL)
-        return done.stdout[offset:], max(offset, len(done.stdout))
+        done = run_client([*command, job_id, "--no-follow", "--tail", "0"], install=INSTALL)
+        return done.output[offset:], max(offset, len(done.output))
 
     def cancel(self, job_id: str) -> None:
-        of_cluster = ["sky", "cancel", "--yes", "--all", job_id]
+        """Cancel the managed job, or all jobs of the cluster."""
+        on_cluster = ["sky", "cancel", "--yes", "--all", job_id]
         managed = ["sky", "jobs", "cancel", "--yes", job_id]
-        answer(managed if job_id.isdigit() else of_cluster, install=INSTALL)
+        output_of(managed if job_id.isdigit() else on_cluster, install=INSTALL)
 
 
 def json_of(text: str) -> Any:
-    """The document; SkyPilot says other things before it."""
-    found = re.search(r"^[\[{]", text, re.MULTILINE)
-    if found is None:
-        raise EngineError(f"sky told no list of jobs but: {text.strip()[:200]}")
-    return json.loads(text[found.start() :])
+    """Return the document at the end of what SkyPilot prints."""
+    begins = re.search(r"^[\[{]", text, re.MULTILINE)
+    if begins is None:
+        raise EngineError(f"sky has printed no list of jobs but: {text.strip()[:200]}")
+    return json.loads(text[begins.start() :])
 
 
-def look_of(record: Mapping[str, Any]) -> Look:
-    """SkyPilot does not tell the exit code, only that one was not 0."""
+def status_of(record: Mapping[str, Any]) -> JobStatus:
+    """Return a job's state; SkyPilot does not tell the exit code."""
     status = str(record["status"])
     state = "failed" if status.startswith("FAILED") else STATES.get(status, "unknown")
     recovered = record.get("recovery_count") or 0
-    told = [status.lower().replace("_", " ")]
+    words = [status.lower().replace("_", " ")]
     if recovered:
-        told.append(f"recovered {recovered} times")
-    told += [str(record[key]) for key in ("failure_reason", "details") if record.get(key)]
-    return Look(state=state, detail="; ".join(told))
+        words.append("recovered once" if recovered == 1 else f"recovered {recovered} times")
+    words += [str(record[key]) for key in ("failure_reason", "details") if record.get(key)]
+    return JobStatus(state=state, detail="; ".join(words))
 
 
 ENGINE = SkyPilot()

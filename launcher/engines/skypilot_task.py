@@ -1,4 +1,4 @@
-"""SkyPilot's description of a job. Pure but for the version of tuneplan that it installs."""
+"""SkyPilot's description of a job. Pure, but for the version of tuneplan that it installs."""
 
 import shlex
 from collections.abc import Mapping
@@ -18,36 +18,41 @@ from planner.plan.schema import Plan
 
 TASK_NAME = "task.yaml"
 PYTHON = "~/tuneplan/bin/python"
+"""Path of the interpreter that has tuneplan on a machine."""
 SYSTEM_DISK_GIB = 256
-"""SkyPilot's own default, for the system and the packages; read: sky/resources.py at 0.14.1."""
+"""Disk for the system and the packages: SkyPilot's default; read: sky/resources.py at 0.14.1."""
 IDLE_MINUTES = 10
-"""A cluster without a job is taken down after so long."""
+"""Minutes after which a cluster without a job is taken down."""
 
 
 class SkySettings(Spec):
+    """``--with KEY=VALUE`` for SkyPilot."""
+
     bucket: Annotated[str, Meta(pattern=r"^[a-z0-9]+://.+")] | None = None
-    """``s3://NAME`` or another store's, for the run directory: of one node."""
+    """Bucket for the run directory of a run on one node: ``s3://NAME`` or another store's."""
     volume: str | None = None
-    """The name of a SkyPilot volume for it, which all nodes share."""
+    """Name of a SkyPilot volume for the run directory, which all nodes share."""
     shared: Annotated[str, Meta(pattern="^/")] | None = None
-    """A folder for it that the machines share already."""
+    """Folder for the run directory that the machines already share."""
     spot: bool = False
+    """Whether to use spot machines, through a managed job."""
     infra: str | None = None
-    """``aws/us-east-1``, ``k8s``: where; left out, where it is cheapest."""
+    """``aws/us-east-1``, ``k8s``: where to run; if left out, where it is cheapest."""
     accelerators: Annotated[str, Meta(pattern=r"^[^:\s]+(:\d+)?\Z")] | None = None
-    """SkyPilot's ``NAME:COUNT`` for each node, in place of the plan's card."""
+    """SkyPilot's ``NAME:COUNT`` per node, instead of the plan's card."""
     package: str | None = None
-    """What pip installs in place of this version of tuneplan."""
+    """Requirement that pip installs, instead of this version of tuneplan."""
     secret: str | None = None
-    """Names of environment variables, with commas between: their values are not written."""
+    """Names of environment variables, separated by commas, whose values are not written."""
 
     @property
     def secrets(self) -> list[str]:
+        """Names of the environment variables that are secret."""
         return [] if self.secret is None else self.secret.split(",")
 
 
 class CardNames(Spec):
-    """presets/skypilot.yaml."""
+    """The content of presets/skypilot.yaml: SkyPilot's names of this project's cards."""
 
     source: dict[str, str]
     accelerators: dict[str, list[str]]
@@ -55,29 +60,32 @@ class CardNames(Spec):
 
 @cache
 def card_names() -> Mapping[str, list[str]]:
+    """Return SkyPilot's names by the name of the card's preset."""
     return read_spec(CardNames, ROOT / "skypilot.yaml").accelerators
 
 
 def check_storage(plan: Plan, settings: SkySettings) -> None:
+    """Raise ``InvalidRequestError`` unless one suitable place for the run directory is set."""
     given = [name for name in ("bucket", "volume", "shared") if getattr(settings, name) is not None]
     if len(given) != 1:
         raise InvalidRequestError(
-            "--on skypilot needs a place for the run directory that outlives the machines: give "
+            "--on skypilot needs a place for the run directory that outlives the machines: set "
             "one of --with bucket=s3://NAME (one node), volume=NAME, shared=/FOLDER"
         )
     if settings.bucket is not None and plan.parallel.num_nodes > 1:
         raise InvalidRequestError(
             f"--with bucket: {plan.parallel.num_nodes} nodes need to see each other's files at "
-            "once, which a mounted bucket does not show. Give volume=NAME or shared=/FOLDER"
+            "once, which a mounted bucket does not show. Set volume=NAME or shared=/FOLDER"
         )
 
 
 def run_directory(job: Job, settings: SkySettings) -> str:
+    """Return the run directory on the machines."""
     return f"{settings.shared or RUNS}/{job.label}"
 
 
 def task(job: Job, settings: SkySettings, uploads: Mapping[str, str]) -> dict[str, Any]:
-    """SkyPilot's task; ``uploads`` are files and folders here by their place there."""
+    """Return the task; ``uploads`` are files and folders of this machine by their path there."""
     content: dict[str, Any] = {
         "name": job.label,
         "num_nodes": job.plan.parallel.num_nodes,
@@ -94,7 +102,7 @@ def task(job: Job, settings: SkySettings, uploads: Mapping[str, str]) -> dict[st
 
 
 def resources(job: Job, settings: SkySettings) -> dict[str, Any]:
-    """Of each node."""
+    """Return the memory, disk and GPUs of a node, and where it may be."""
     content: dict[str, Any] = {
         "memory": f"{needed_memory_gib(job.plan)}+",
         "disk_size": SYSTEM_DISK_GIB + needed_disk_gib(job.plan),
@@ -111,13 +119,16 @@ def resources(job: Job, settings: SkySettings) -> dict[str, Any]:
 
 
 def accelerators(plan: Plan, settings: SkySettings) -> str | dict[str, int] | None:
-    """One, or any of several names; none for the CPU."""
+    """Return SkyPilot's name and number of a node's cards, or several to choose from.
+
+    Return None for the CPU. Raise ``InvalidRequestError`` if no name is known.
+    """
     count = plan.parallel.gpus_per_node
     if settings.accelerators is not None:
-        name, _, given = settings.accelerators.partition(":")
-        if given and int(given) != count:
+        name, _, number = settings.accelerators.partition(":")
+        if number and int(number) != count:
             raise InvalidRequestError(
-                f"--with accelerators={settings.accelerators}: the plan has {count} ranks on each "
+                f"--with accelerators={settings.accelerators}: the plan has {count} ranks per "
                 f"node. Write {name}:{count}, or plan with other --gpus"
             )
         return f"{name}:{count}"
@@ -126,13 +137,14 @@ def accelerators(plan: Plan, settings: SkySettings) -> str | dict[str, int] | No
     names = card_names().get(plan.hardware.gpu)
     if names is None:
         raise InvalidRequestError(
-            f"SkyPilot's catalog has no name for the plan's card {plan.hardware.gpu}: give one, "
+            f"SkyPilot's name of the plan's card {plan.hardware.gpu} is not known: set one, "
             f"--with accelerators=NAME:{count} (sky gpus list --all shows them)"
         )
     return f"{names[0]}:{count}" if len(names) == 1 else dict.fromkeys(names, count)
 
 
 def setup(settings: SkySettings) -> str:
+    """Return the script that installs tuneplan on a machine."""
     package = settings.package or f"tuneplan[train]=={version('tuneplan')}"
     return (
         "set -e\n"
@@ -143,7 +155,7 @@ def setup(settings: SkySettings) -> str:
 
 
 def run_script(job: Job, settings: SkySettings) -> str:
-    """On each node; the first address is the head's, which the nodes meet at."""
+    """Return the script of a node; the nodes meet at the first address, which is the head's."""
     command = node_command(
         job,
         plan_file=f"{HOME}/{PLAN_NAME}",
@@ -158,6 +170,7 @@ def run_script(job: Job, settings: SkySettings) -> str:
 
 
 def launch_command(job: Job, settings: SkySettings) -> tuple[str, ...]:
+    """Return the command that submits the task, as a managed job on spot machines."""
     named = [part for name in settings.secrets for part in ("--secret", name)]
     if settings.spot:
         return ("sky", "jobs", "launch", "--yes", "--detach-run", *named, TASK_NAME)

@@ -1,12 +1,12 @@
-"""A plan as a Slurm job."""
+"""The engine ``slurm``: a plan as a batch job."""
 
 import codecs
 from pathlib import Path
 
-from launcher.engines.engine import ENDED, EngineError, Look
+from launcher.engines.engine import FINAL_STATES, EngineError, JobStatus
 from launcher.engines.job import Job, Rendered
 from launcher.engines.settings import read_settings
-from launcher.engines.slurm_client import ask, look_at, look_at_account, said
+from launcher.engines.slurm_client import accounted_status, refusal_text, run_slurm, shown_status
 from launcher.engines.slurm_script import OUTPUT_NAME, SCRIPT_NAME, script
 from launcher.engines.slurm_settings import SlurmSettings, check_settings
 from planner.base.errors import did_you_mean
@@ -16,7 +16,10 @@ _PARTITION = "#SBATCH --partition="
 
 
 class Slurm:
+    """A Slurm cluster, through its own commands."""
+
     def render(self, job: Job) -> Rendered:
+        """Return the batch script and the command that submits it."""
         settings = read_settings(SlurmSettings, "slurm", job.settings)
         check_settings(settings, job.plan)
         return Rendered(
@@ -25,33 +28,39 @@ class Slurm:
         )
 
     def problems(self, rendered: Rendered, folder: Path) -> list[str]:
-        tried = ask("sbatch", "--test-only", SCRIPT_NAME, folder=folder)
-        if tried.returncode == 0:
+        """Return what sbatch objects to in the script."""
+        tried = run_slurm("sbatch", "--test-only", SCRIPT_NAME, folder=folder)
+        if tried.code == 0:
             return []
-        return [said(tried), *unknown_partition(rendered)]
+        return [refusal_text(tried), *unknown_partition(rendered)]
 
     def submit(self, rendered: Rendered, folder: Path) -> str:
-        answer = ask(*rendered.commands[0], folder=folder)
-        if answer.returncode != 0:
-            raise EngineError(f"sbatch refuses {folder / SCRIPT_NAME}: {said(answer)}")
-        return answer.stdout.strip().partition(";")[0]  # of several clusters it adds the name
+        """Submit the script, and return the job's number."""
+        done = run_slurm(*rendered.commands[0], folder=folder)
+        if done.code != 0:
+            raise EngineError(f"sbatch refuses {folder / SCRIPT_NAME}: {refusal_text(done)}")
+        return done.output.strip().partition(";")[0]  # behind it is the cluster's name, if several
 
-    def look(self, job_id: str) -> Look:
-        shown = ask("scontrol", "--oneliner", "show", "job", job_id)
-        if shown.returncode == 0:
-            return look_at(shown.stdout)
-        if _FORGOTTEN not in shown.stderr:
-            return Look(state="unknown", detail=said(shown))
-        found = look_at_account(accounted(job_id))
-        if found is None:
+    def status(self, job_id: str) -> JobStatus:
+        """Return the job's state, from the controller or else from the accounting."""
+        shown = run_slurm("scontrol", "--oneliner", "show", "job", job_id)
+        if shown.code == 0:
+            return shown_status(shown.output)
+        if _FORGOTTEN not in shown.errors:
+            return JobStatus(state="unknown", detail=refusal_text(shown))
+        status = accounted_status(accounted(job_id))
+        if status is None:
             raise EngineError(
                 f"Slurm has forgotten job {job_id}: it ended a while ago and there is no "
                 "accounting (sacct). Its output is in the job folder of the run directory"
             )
-        return found
+        return status
 
     def log(self, job_id: str, folder: Path, offset: int) -> tuple[str, int]:
-        """A character that is not written whole yet is left for the next call."""
+        """Return what the job has printed since ``offset``, in bytes, and the next offset.
+
+        A character that is not written whole yet is left for the next call.
+        """
         try:
             with (folder / OUTPUT_NAME.format(job_id)).open("rb") as file:
                 file.seek(offset)
@@ -63,24 +72,24 @@ class Slurm:
         return text, offset + len(content) - len(decoder.getstate()[0])
 
     def cancel(self, job_id: str) -> None:
-        """A job that runs is asked as any launch is, which leaves it the time to save.
+        """End a job that waits; send SIGTERM to one that runs, which leaves it the time to save.
 
-        Plain scancel leaves KillWait, 30 s where nobody has set it.
+        Plain scancel leaves KillWait, 30 s by default.
         """
-        look = self.look(job_id)
-        if look.state in ENDED:
-            raise EngineError(f"job {job_id} has ended already: {look.state}")
-        options = [] if look.state == "waiting" else ["--signal=TERM"]
-        answer = ask("scancel", *options, job_id)
-        if answer.returncode != 0:
-            raise EngineError(f"scancel refuses job {job_id}: {said(answer)}")
+        status = self.status(job_id)
+        if status.state in FINAL_STATES:
+            raise EngineError(f"job {job_id} has already ended: {status.state}")
+        options = [] if status.state == "waiting" else ["--signal=TERM"]
+        done = run_slurm("scancel", *options, job_id)
+        if done.code != 0:
+            raise EngineError(f"scancel refuses job {job_id}: {refusal_text(done)}")
 
 
 def unknown_partition(rendered: Rendered) -> list[str]:
-    """What was meant by partitions that the cluster does not have."""
+    """Return a sentence per partition that the cluster does not have."""
     lines = rendered.files[SCRIPT_NAME].splitlines()
     wanted = [line.removeprefix(_PARTITION) for line in lines if line.startswith(_PARTITION)]
-    known = ask("sinfo", "--noheader", "--format=%R").stdout.split()
+    known = run_slurm("sinfo", "--noheader", "--format=%R").output.split()
     return [
         f"no partition is named {name!r}. {did_you_mean(name, known)}"
         for name in ",".join(wanted).split(",")
@@ -89,13 +98,13 @@ def unknown_partition(rendered: Rendered) -> list[str]:
 
 
 def accounted(job_id: str) -> str:
-    """From Slurm's accounting; nothing where the cluster keeps none."""
-    options = ("--noheader", "--parsable2", "--allocations", "--format=State,ExitCode")
+    """Return sacct's line on a job; empty if the cluster keeps no accounting."""
+    options = ("--noheader", "--parsable2", "--allocations", "--format=JobState,ExitCode")
     try:
-        answer = ask("sacct", *options, f"--jobs={job_id}")
+        done = run_slurm("sacct", *options, f"--jobs={job_id}")
     except EngineError:
         return ""
-    return answer.stdout if answer.returncode == 0 else ""
+    return done.output if done.code == 0 else ""
 
 
 ENGINE = Slurm()

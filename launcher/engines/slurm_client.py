@@ -1,20 +1,19 @@
-"""Slurm's own commands, and what they say."""
+"""Slurm's commands, and what they say about a job."""
 
 import re
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from launcher.engines.client_command import completed
-from launcher.engines.engine import EngineError, Look, State
+from launcher.engines.client_command import ClientResult, run_to_answer
+from launcher.engines.engine import EngineError, JobState, JobStatus
 from launcher.run.process import SIGNALLED, STOPPED
 
 COMMAND_LIMIT_S = 60
-"""For one command: they wait for a controller that is away."""
+"""Time limit of one command: it waits for a controller that does not answer."""
 
 _WORD = re.compile(r"(\w+)=(\S*)")
 
-STATES: dict[str, State] = {
+STATES: dict[str, JobState] = {
     "PENDING": "waiting",
     "CONFIGURING": "waiting",
     "REQUEUED": "waiting",
@@ -40,34 +39,34 @@ STATES: dict[str, State] = {
     "PREEMPTED": "failed",
     "TIMEOUT": "failed",
 }
-"""read: squeue(1) of 22.05, JOB STATE CODES."""
+"""State by Slurm's word for it; read: squeue(1) of 22.05, JOB STATE CODES."""
 
 
-def ask(*command: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run one of Slurm's commands; only that it is not there, or hangs, is an error here."""
+def run_slurm(*command: str, folder: Path | None = None) -> ClientResult:
+    """Run one of Slurm's commands and return its result, whatever its exit code.
+
+    Raise ``EngineError`` if the command is missing or does not answer.
+    """
     try:
-        return completed(command, folder=folder, limit_s=COMMAND_LIMIT_S)
+        return run_to_answer(command, folder=folder, limit_s=COMMAND_LIMIT_S)
     except FileNotFoundError as error:
         raise EngineError(
             f"{command[0]} is not installed here: --on slurm submits from a machine that has "
             "Slurm's commands, such as a login node of the cluster"
         ) from error
-    except subprocess.TimeoutExpired as error:
-        raise EngineError(
-            f"{command[0]} has not answered for {COMMAND_LIMIT_S} s: is slurmctld up? "
-            "scontrol ping tells"
-        ) from error
+    except TimeoutError as error:
+        raise EngineError(f"{error}: is slurmctld up? scontrol ping tells") from error
 
 
-def said(answer: subprocess.CompletedProcess[str]) -> str:
-    """A refusal in Slurm's words, on a line."""
-    lines = (answer.stderr or answer.stdout).splitlines()
+def refusal_text(result: ClientResult) -> str:
+    """Return a refusal in Slurm's words, on one line."""
+    lines = (result.errors or result.output).splitlines()
     words = [re.sub(r"^(s\w+: )?(error: )?", "", line).strip() for line in lines]
-    return "; ".join(filter(None, words)) or f"exit code {answer.returncode}"
+    return "; ".join(filter(None, words)) or f"exit code {result.code}"
 
 
-def look_at(shown: str) -> Look:
-    """A job, from the line that ``scontrol --oneliner show job`` prints."""
+def shown_status(shown: str) -> JobStatus:
+    """Return a job's state, from the line that ``scontrol --oneliner show job`` prints."""
     words: Mapping[str, str] = dict(_WORD.findall(shown))
     return described(
         words["JobState"],
@@ -78,8 +77,8 @@ def look_at(shown: str) -> Look:
     )
 
 
-def look_at_account(shown: str) -> Look | None:
-    """A job, from ``sacct --format=State,ExitCode``; none where it does not know the job."""
+def accounted_status(shown: str) -> JobStatus | None:
+    """A job, from ``sacct --format=JobState,ExitCode``; none where it does not know the job."""
     if not shown.strip():
         return None
     state, exit_code = shown.splitlines()[-1].split("|")
@@ -93,18 +92,19 @@ def described(
     reason: str = "None",
     nodes: str = "",
     restarts: int = 0,
-) -> Look:
+) -> JobStatus:
+    """Return a job's state from Slurm's words: ``exit_code`` is ``CODE:SIGNAL``."""
     state, code = STATES.get(slurm_state, "unknown"), code_of(exit_code)
     if slurm_state == "FAILED" and code in STOPPED:  # as launch ends when it is asked to stop
-        return Look(state="cancelled", detail=f"stopped by {STOPPED[code]}", exit_code=code)
+        return JobStatus(state="cancelled", detail=f"stopped by {STOPPED[code]}", exit_code=code)
     details = [
         slurm_state if slurm_state not in ("PENDING", "RUNNING", "COMPLETED") else "",
         reason if reason != "None" else "",
         f"on {nodes}" if state == "running" and nodes not in ("", "(null)") else "",
         f"restarted {restarts} times" if restarts > 1 else "restarted once" if restarts else "",
-        "--with mem=... asks for more" if slurm_state == "OUT_OF_MEMORY" else "",
+        "ask for more by --with mem=..." if slurm_state == "OUT_OF_MEMORY" else "",
     ]
-    return Look(
+    return JobStatus(
         state=state,
         detail=", ".join(filter(None, details)),
         exit_code=code if slurm_state in ("COMPLETED", "FAILED") else None,
@@ -112,7 +112,8 @@ def described(
 
 
 def code_of(exit_code: str) -> int:
-    """
+    """Return the exit code of Slurm's ``CODE:SIGNAL``, as a shell would.
+
     >>> code_of("143:0"), code_of("0:9"), code_of("")
     (143, 137, 0)
     """

@@ -1,18 +1,17 @@
 """The batch script of a plan. Pure.
 
-Slurm runs it on the first node, and ``launch`` once on every node by srun. What may end it early,
-and what becomes of the run (read: sbatch(1), scancel(1), slurm.conf(5) of 22.05; tried on it in
-tests/launcher/slurm):
+Slurm runs it on the first node, and srun runs ``launch`` once on every node. What may end it early
+(read: sbatch(1), scancel(1), slurm.conf(5) of 22.05; tried on it in tests/launcher/slurm):
 
-    time limit      the script alone is signalled (--signal=B:USR1) and passes it on
-    preemption      with a GraceTime Slurm signals every launch, and the script where
-                    preempt_send_user_signal is set; without one it requeues at once, and KillWait
-                    is what is left to save in
-    scancel         every launch is signalled, and KillWait is left
+    time limit      only the script gets the signal (--signal=B:USR1), and passes it on
+    preemption      with a GraceTime every launch gets a signal, and the script too if
+                    preempt_send_user_signal is set; without one Slurm requeues at once, and
+                    KillWait is the time to save
+    scancel         every launch gets a signal, and KillWait is the time to save
 
-Launch saves and stops at its first SIGTERM, in all three. A job that ends by itself while it is
-being preempted is an ended job to Slurm, so the script has it requeued; one that somebody cancels
-stays ended. A time limit that leaves no time for a checkpoint is not tried again.
+Launch saves and stops at its first SIGTERM, in all three cases. A job that ends by itself while it
+is preempted counts as ended for Slurm, so the script requeues it; a cancelled job stays ended. A
+job whose time limit leaves no time for a checkpoint is not requeued.
 """
 
 import shlex
@@ -27,10 +26,11 @@ from planner.base.units import MIB, ceil_div
 
 SCRIPT_NAME = "job.sh"
 OUTPUT_NAME = "slurm-{}.out"
+"""Name of a job's output, with the place of its number."""
 
 LAUNCHING_BYTES = 270 * MIB
-"""measured: resident memory of launch (45 MiB) and of torch elastic's agent (225 MiB) with torch
-2.13 (Linux x86-64), which are there beside the ranks."""
+"""Resident memory of launch (45 MiB) and of torch elastic's agent (225 MiB), which run beside the
+ranks; measured with torch 2.13 on Linux x86-64."""
 
 _SCRIPT = """\
 #!/bin/bash
@@ -101,6 +101,7 @@ port=$((15000 + 16 * (SLURM_JOB_ID % 1024)))
 
 
 def script(job: Job, settings: SlurmSettings) -> str:
+    """Return the text of the batch script."""
     run = RunDirectory(job.directory)
     several = job.plan.parallel.num_nodes > 1
     command = node_command(job, plan_file=str(job.folder / PLAN_NAME), directory=str(job.directory))
@@ -115,7 +116,7 @@ def script(job: Job, settings: SlurmSettings) -> str:
 
 
 def directives(job: Job, settings: SlurmSettings) -> Iterator[str]:
-    """``#SBATCH`` lines."""
+    """Give the ``#SBATCH`` lines."""
     parallel, prediction = job.plan.parallel, job.plan.prediction
     num_bytes = prediction.host_ram_bytes + LAUNCHING_BYTES
     gpus = parallel.gpus_per_node if job.plan.hardware.device == "cuda" else 0
@@ -147,22 +148,27 @@ def directives(job: Job, settings: SlurmSettings) -> Iterator[str]:
 
 
 def quoted(option: str) -> str:
-    """As sbatch reads a line. It takes a backslash in a path for something else."""
+    """Return an option as sbatch reads it from a line.
+
+    Raise ``InvalidRequestError`` for what it cannot read, as a backslash in a path.
+    """
     if not option.isprintable() or "\\" in option:
         raise InvalidRequestError(
-            f"Slurm has no way to write {option!r}: a name of printable characters without "
-            "backslashes is needed"
+            f"Slurm cannot read {option!r}: use a name of printable characters without backslashes"
         )
     return option if shlex.quote(option) == option else '"' + option.replace('"', '\\"') + '"'
 
 
 def cpus_per_task(job: Job, settings: SlurmSettings) -> int:
-    """A core for each rank, whose data is read in its own process, and one for launch."""
+    """Return the cores of a node: one per rank, which reads its data itself, and one for launch."""
     return settings.cpus_per_task or job.plan.parallel.gpus_per_node + 1
 
 
 def srun_options(job: Job, settings: SlurmSettings) -> list[str]:
-    """Since 22.05 a step takes over no ``--cpus-per-task``. Nodes end each other themselves."""
+    """Return srun's options. Since 22.05 it does not inherit ``--cpus-per-task``.
+
+    Slurm is not to end the other nodes' launches, because they end themselves.
+    """
     nodes = job.plan.parallel.num_nodes
     return [
         *(f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"),

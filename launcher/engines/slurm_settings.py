@@ -1,4 +1,4 @@
-"""``--with KEY=VALUE`` for Slurm: keys are the long options of sbatch."""
+"""``--with KEY=VALUE`` for Slurm; the keys are long options of sbatch."""
 
 import re
 from typing import Annotated
@@ -12,55 +12,58 @@ from planner.plan.schema import Plan
 Word = Annotated[str, Meta(pattern=r"^\S+\Z")]
 
 SIGNAL_LATENCY_S = 60
-"""read: sbatch(1) of 22.05, --signal: it may be sent up to so much earlier than asked for."""
+"""Seconds by which a signal may come earlier than asked for; read: sbatch(1) of 22.05, --signal."""
 
 _GRES_OF_GPUS = re.compile(r"gpu(?::[A-Za-z_][^:]*)?(?::(?P<number>\d+))?")
 
 
 class SlurmSettings(Spec):
+    """``--with KEY=VALUE`` for Slurm."""
+
     partition: Word | None = None
     account: Word | None = None
     qos: Word | None = None
     reservation: Word | None = None
     constraint: Word | None = None
     exclude: Word | None = None
-    """Nodes to leave out."""
+    """Names of nodes to leave out."""
     time: (
         Annotated[str, Meta(pattern=r"^(\d+|\d+:\d+|\d+:\d+:\d+|\d+-\d+(:\d+){0,2})\Z")] | None
     ) = None
-    """Limit, as sbatch writes it: ``12:00:00``, ``1-12``, or minutes. Left out, the partition's."""
+    """Time limit: ``12:00:00``, ``1-12``, or minutes; if left out, the partition's."""
     gres: Word | None = None
-    """In place of ``--gpus-per-node``, where GPUs are asked for by type: ``gpu:h100:8``."""
+    """Generic resources instead of ``--gpus-per-node``, if GPUs have types: ``gpu:h100:8``."""
     cpus_per_task: PositiveInt | None = None
-    """Of a node, whose one task is ``launch``."""
+    """Cores of a node, whose one task is ``launch``."""
     mem: Annotated[str, Meta(pattern=r"^\d+[KMGT]?\Z")] | None = None
-    """Of a node; left out, what the plan predicts."""
+    """Memory of a node; if left out, what the plan predicts."""
     warning: Annotated[int, Meta(ge=0, le=65535)] = 120
     """Seconds before the time limit at which the run is saved and stopped."""
     export: Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*(,[A-Za-z_]\w*)*\Z")] = "ALL"
-    """Names of the variables that the job gets of this environment; values are Slurm's to carry."""
+    """Names of the environment variables that Slurm passes on to the job."""
 
 
 def check_settings(settings: SlurmSettings, plan: Plan) -> None:
-    """What is wrong with the settings together, or beside the plan."""
+    """Raise ``InvalidRequestError`` if the settings contradict each other or the plan."""
     if settings.time is not None:
         least = settings.warning + SIGNAL_LATENCY_S
         if limit_seconds(settings.time) <= least:
             raise InvalidRequestError(
                 f"--with time={settings.time} ends before anything is trained: the warning comes "
-                f"up to {least} s before the limit. Give more time, or a later --with warning"
+                f"up to {least} s before the limit. Set more time, or a later --with warning"
             )
     wanted = plan.parallel.gpus_per_node if plan.hardware.device == "cuda" else 0
-    found = gpus_in(settings.gres)
-    if found is not None and found != wanted:
+    requested = gpus_in(settings.gres)
+    if requested is not None and requested != wanted:
         raise InvalidRequestError(
-            f"--with gres={settings.gres} asks for {found} GPUs on each node and the plan is for "
-            f"{wanted}. Ask for as many, or plan again"
+            f"--with gres={settings.gres} requests {requested} GPUs per node and the plan is for "
+            f"{wanted}. Request as many, or plan again"
         )
 
 
 def limit_seconds(time: str) -> int:
-    """
+    """Return the seconds of a time limit in sbatch's format.
+
     >>> [limit_seconds(time) for time in ("30", "30:15", "1:30:15", "1-2", "1-2:03", "1-2:03:04")]
     [1800, 1815, 5415, 93600, 93780, 93784]
     """
@@ -72,10 +75,11 @@ def limit_seconds(time: str) -> int:
 
 
 def gpus_in(gres: str | None) -> int | None:
-    """
+    """Return the number of GPUs in generic resources; None if there are none.
+
     >>> gpus_in("gpu:h100:8,tmpdisk:10G"), gpus_in("gpu:2"), gpus_in("gpu"), gpus_in("tmpdisk:10G")
     (8, 2, 1, None)
     """
     matches = [_GRES_OF_GPUS.fullmatch(entry) for entry in (gres or "").split(",")]
-    found = [int(match["number"] or 1) for match in matches if match is not None]
-    return sum(found) if found else None
+    numbers = [int(match["number"] or 1) for match in matches if match is not None]
+    return sum(numbers) if numbers else None

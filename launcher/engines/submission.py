@@ -1,4 +1,4 @@
-"""A job's way through its engine: written, checked, submitted, followed, cancelled."""
+"""A job's way through an engine: it is written, checked, submitted, followed, cancelled."""
 
 import shlex
 import signal
@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 from launcher.engines.engine import (
     ELSEWHERE,
-    ENDED,
+    FINAL_STATES,
     Engine,
     EngineError,
     EngineName,
     Foreground,
-    Look,
+    JobStatus,
     Renderer,
     engine_named,
 )
@@ -23,12 +23,14 @@ from launcher.run.read_plan import plan_text
 from launcher.run.run_directory import RunDirectory, check_may_run_in, create
 from launcher.storage.json_files import read_json, write_json
 from planner.base.errors import InvalidRequestError
+from planner.base.output_file import write_whole
 
-LOOK_SECONDS = 2.0
+ASK_SECONDS = 2.0
+"""Seconds between two questions to an engine about a job that is followed."""
 
 
 def dry_run_text(engine: Renderer, job: Job) -> str:
-    """Every file that would be written, and the commands that would submit them."""
+    """Return every file that would be written, and the commands that would submit them."""
     rendered = engine.render(job)
     parts = [f"run directory: {job.directory}"]
     for name, text in rendered.files.items():
@@ -38,13 +40,17 @@ def dry_run_text(engine: Renderer, job: Job) -> str:
 
 
 def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
-    """Submit and follow, or as much of it as was asked for; an exit code."""
+    """Submit a job and follow it, or run it in the foreground; return an exit code.
+
+    ``dry_run`` only prints it, and ``detach`` does not follow it. Raise ``EngineError`` if the
+    engine refuses it.
+    """
     engine = engine_named(name)
     if dry_run:
         print(dry_run_text(engine, job), end="")
         return 0
     if detach and isinstance(engine, Foreground):
-        raise InvalidRequestError(f"--on {name} takes no jobs: leave --detach out")
+        raise InvalidRequestError(f"--on {name} has no jobs to leave alone: leave --detach out")
     rendered = engine.render(job)
     check_may_run_in(job.directory)
     run = RunDirectory(job.directory)
@@ -53,9 +59,9 @@ def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
         check_nothing_to_resume(run)
     create(job.directory, needed_bytes=0)
     write_files(job, rendered)
-    found = engine.problems(rendered, job.folder)
-    if found:
-        raise EngineError(f"{name} refuses {job.folder}: {'; '.join(found)}")
+    problems = engine.problems(rendered, job.folder)
+    if problems:
+        raise EngineError(f"{name} refuses {job.folder}: {'; '.join(problems)}")
     if isinstance(engine, Foreground):
         return engine.run(job, rendered)
     job_id = engine.submit(rendered, job.folder)
@@ -65,78 +71,84 @@ def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
 
 
 def check_no_job(run: RunDirectory) -> None:
-    """Refuse a second job in a run directory while the first one waits or runs."""
+    """Raise ``InvalidRequestError`` if the run directory has a job that waits or runs."""
     if not run.job.is_file():
         return
     engine, job_id = submitted(run)
     try:
-        look = engine.look(job_id)
+        status = engine.status(job_id)
     except EngineError:
         return  # the engine has forgotten it
-    if look.state in ("waiting", "running"):
+    if status.state in ("waiting", "running"):
         raise InvalidRequestError(
-            f"{run.path} has a job that is {look.state}, {job_id}: launch --follow {run.path} "
+            f"{run.path} has a job that is {status.state}, {job_id}: launch --follow {run.path} "
             f"shows it, launch --cancel {run.path} ends it"
         )
 
 
-def require_engine(given: Mapping[str, object]) -> None:
-    """Refuses what only an engine reads, where there is none."""
-    for option, value in given.items():
+def require_engine(options: Mapping[str, object]) -> None:
+    """Raise ``InvalidRequestError`` if one of these options is set, which only engines read."""
+    for option, value in options.items():
         if value:
-            raise InvalidRequestError(f"{option} goes with --on {'|'.join(ELSEWHERE)}")
+            raise InvalidRequestError(f"{option} needs --on {'|'.join(ELSEWHERE)}")
 
 
 def write_files(job: Job, rendered: Rendered) -> None:
+    """Write the plan and the rendered files into the job's folder."""
     job.folder.mkdir(parents=True, exist_ok=True)
     files = {PLAN_NAME: plan_text(job.plan), **rendered.files}
     for file_name, text in files.items():
-        (job.folder / file_name).write_text(text, encoding="utf-8")
+        write_whole(job.folder / file_name, text)
 
 
 def follow(run: RunDirectory) -> int:
-    """Print the job's own lines until it ends; the training's exit code.
+    """Print the job's own lines until it ends, and return the training's exit code.
 
-    Ctrl-C leaves the job alone, and says how to find it again.
+    Ctrl-C leaves the job running, and says how to follow it again.
     """
     engine, job_id = submitted(run)
-    offset, before = 0, Look(state="unknown")
+    offset, before = 0, JobStatus(state="unknown")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while True:
-            now = engine.look(job_id)
+            now = engine.status(job_id)
             if (now.state, now.detail) != (before.state, before.detail):
                 print(" ".join(filter(None, ("job", job_id, now.state, now.detail))))
             before = now
             text, offset = engine.log(job_id, run.path / "job", offset)
             sys.stdout.write(text)
             sys.stdout.flush()
-            if now.state in ENDED:
+            if now.state in FINAL_STATES:
                 return exit_code(now)
-            time.sleep(LOOK_SECONDS)
+            time.sleep(ASK_SECONDS)
     except KeyboardInterrupt:
         print(
-            f"the job goes on: launch --follow {run.path} shows it again, "
+            f"the job continues: launch --follow {run.path} shows it again, "
             f"launch --cancel {run.path} ends it",
             file=sys.stderr,
         )
         return 0
 
 
-def exit_code(ended: Look) -> int:
-    if ended.exit_code is not None:
-        return ended.exit_code
-    return 0 if ended.state == "finished" else 1
+def exit_code(status: JobStatus) -> int:
+    """Return the exit code of a job that has ended: the training's if it is known, else 0 or 1."""
+    if status.exit_code is not None:
+        return status.exit_code
+    return 0 if status.state == "finished" else 1
 
 
 def cancel(run: RunDirectory) -> None:
+    """Ask the run's job to stop."""
     engine, job_id = submitted(run)
     engine.cancel(job_id)
-    print(f"job {job_id} is asked to stop")
+    print(f"job {job_id} has been asked to stop")
 
 
 def submitted(run: RunDirectory) -> tuple[Engine, str]:
-    """The engine that has the run's job, and the job's name there."""
+    """Return the engine that has the run's job, and the job's id there.
+
+    Raise ``InvalidRequestError`` if the run was not submitted.
+    """
     if not run.job.is_file():
         raise InvalidRequestError(
             f"{run.path} was not submitted to an engine: launch plan.yaml --on slurm submits"
@@ -147,16 +159,16 @@ def submitted(run: RunDirectory) -> tuple[Engine, str]:
     return engine, str(content["id"])
 
 
-def settings_of(given: list[str]) -> dict[str, str]:
-    """``--with KEY=VALUE``, as they were typed."""
+def settings_of(options: list[str]) -> dict[str, str]:
+    """Return the keys and values of ``--with KEY=VALUE``; raise ``InvalidRequestError``."""
     settings = {}
-    for setting in given:
+    for setting in options:
         key, equals, value = setting.partition("=")
         if not key or not equals:
             raise InvalidRequestError(
                 f"--with {setting}: write KEY=VALUE, for example --with partition=gpu"
             )
         if key in settings:
-            raise InvalidRequestError(f"--with {key} is given twice: give it once")
+            raise InvalidRequestError(f"--with {key} is set twice: set it once")
         settings[key] = value
     return settings

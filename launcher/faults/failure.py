@@ -1,4 +1,4 @@
-"""What ended a run, as the rank that met it wrote it down; imports no training stack."""
+"""The failure of a rank, as the rank itself records it; no training stack is imported."""
 
 import json
 import time
@@ -14,25 +14,28 @@ Cause = Literal[
     "out_of_memory", "not_finite", "not_as_planned", "not_saved", "other", "lost_peer", "died"
 ]
 KNOWN_CAUSES: tuple[Cause, ...] = ("out_of_memory", "not_finite", "not_as_planned", "not_saved")
-"""Those whose message says all there is to say."""
+"""Causes whose message is all that a person needs: no end of a log is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
+    """What ended one rank, and where it was."""
+
     cause: Cause
     rank: int
     stage: Stage
     step: int
     message: str
-    """One line, for a person."""
+    """One line that says what happened."""
     at: float
-    """Seconds since the epoch."""
+    """Time of the failure, in seconds since the epoch."""
     exit_code: int | None = None
-    """Of a rank that died without a word: minus the signal that killed it."""
+    """Exit code of a rank that recorded nothing, negative for a signal; else None."""
 
     @property
     def where(self) -> str:
-        """
+        """The stage and the step.
+
         >>> Failure(
         ...     cause="other", rank=1, stage="optimizer_step", step=3, message="", at=0.0
         ... ).where
@@ -50,35 +53,37 @@ class Failure:
 
 
 class NotFiniteError(RuntimeError):
-    """The loss is no number any more; what trains on from here is lost."""
+    """A loss that is not a finite number, after which training is futile."""
 
 
 class NotSavedError(RuntimeError):
-    """A checkpoint could not be written whole."""
+    """A checkpoint or a result that could not be written whole."""
 
 
 def write_failure(folder: Path, failure: Failure) -> None:
+    """Record a rank's failure in the run's folder of ranks."""
     folder.mkdir(exist_ok=True)
     write_json(folder / f"failure-{failure.rank}.json", asdict(failure))
 
 
-def told_failures(folder: Path) -> list[Failure]:
-    """Those that ranks wrote down."""
+def recorded_failures(folder: Path) -> list[Failure]:
+    """Return the failures that ranks have recorded, in no order."""
     return [Failure(**json.loads(path.read_bytes())) for path in folder.glob("failure-*.json")]
 
 
 def forget_failures(folder: Path) -> None:
-    """Before another attempt."""
+    """Remove all positions and failures of ranks, before another attempt."""
     for path in folder.glob("*.json"):
         path.unlink()
 
 
 def forget_failure(folder: Path, rank: int) -> None:
-    """Of a rank that starts again."""
+    """Remove the failure of a rank that was restarted."""
     (folder / f"failure-{rank}.json").unlink(missing_ok=True)
 
 
 def failure_of(error: BaseException, *, rank: int, stage: Stage, step: int) -> Failure:
+    """Return the failure that an error means; its message is the error's first line."""
     cause = _cause(error)
     text = str(error).strip()
     message = text.splitlines()[0] if text else type(error).__name__
@@ -86,12 +91,12 @@ def failure_of(error: BaseException, *, rank: int, stage: Stage, step: int) -> F
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether it only says that another rank does not answer any more."""
+    """Return whether an error only says that another rank no longer answers."""
     return _cause(error) == "lost_peer"
 
 
 def _cause(error: BaseException) -> Cause:
-    """By name where the class lives in the training stack."""
+    """Return the cause by the names of the error's classes, which live in the training stack."""
     causes: dict[str, Cause] = {
         "OutOfMemoryError": "out_of_memory",
         "NotFiniteError": "not_finite",

@@ -1,4 +1,4 @@
-"""Looks after running ranks: ends those that nothing moves any more, and says who is waited for."""
+"""The watch over running ranks: it ends those of a run without progress and says who waits."""
 
 import os
 import signal
@@ -6,14 +6,20 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from launcher.faults.rank_stages import Place, frozen, of_node, places, waited_for
+from launcher.faults.rank_stages import (
+    RankPosition,
+    furthest_behind,
+    positions_here,
+    rank_positions,
+    stopped_by_signal,
+)
 
 STACK_SECONDS = 0.5
-"""For each rank to write into its log where it is."""
+"""Seconds for the ranks to write their stacks into their logs."""
 
 
-class Watch:
-    """Of the ranks on one node; whether any rank moves is asked of all, by this node's clock."""
+class HangWatch:
+    """The watch over one node's ranks. Progress of any rank of the run counts, by this clock."""
 
     def __init__(
         self,
@@ -26,50 +32,49 @@ class Watch:
         self._folder, self._limit_s, self._node = folder, limit_s, node
         self._clock, self._moved_at = clock, clock()
         self._passed: list[tuple[int, int, int]] = []
-        self.hung: list[Place] = []
-        """Every rank of a run that was ended for its silence."""
-        self._frozen: list[Place] = []
+        self.hung: list[RankPosition] = []
+        """Positions of all ranks when the run was ended for want of progress; else empty."""
+        self._stopped: list[RankPosition] = []
 
     def look(self) -> None:
-        """End the ranks where none has moved for the limit; a message passes no dead rank."""
-        found = places(self._folder)
-        here = of_node(found, self._node)
-        passed = [(place.rank, place.process, place.passed) for place in found]
+        """End this node's ranks if no rank of the run has entered a stage within the limit."""
+        positions = rank_positions(self._folder)
+        here = positions_here(positions, self._node)
+        passed = [(position.rank, position.process, position.passed) for position in positions]
         if passed != self._passed or not here:
             self._passed, self._moved_at = passed, self._clock()
         if self.hung or self._clock() - self._moved_at <= self._limit_s:
             return
-        self.hung, self._frozen = found, frozen(here)
+        self.hung, self._stopped = positions, stopped_by_signal(here)
         signal_all(here, signal.SIGUSR1)
         time.sleep(STACK_SECONDS)
         signal_all(here, signal.SIGKILL)
 
     @property
-    def waited_for(self) -> list[Place]:
-        """A rank that somebody stopped, or that has passed fewer stages than the others."""
-        return self._frozen or waited_for(self.hung)
+    def waited_for(self) -> list[RankPosition]:
+        """The ranks that a signal has stopped, else those that have passed the fewest stages."""
+        return self._stopped or furthest_behind(self.hung)
 
-    def verdict(self) -> str:
-        """Of a hung run, one line."""
+    def describe(self) -> str:
+        """Return one line that says which ranks of a hung run are waiting for which."""
         behind = self.waited_for
-        others = [place for place in self.hung if place not in behind]
-        line = f"nothing has moved for {self._limit_s:g} s: {_listed(behind)}"
-        if self._frozen:
-            line += ", whose process was stopped by a signal"
-        elif others:
-            line += " is behind"
-        else:
-            line += ", no rank behind another"
-        return f"{line}, and {_listed(others)} waits for it" if others else line
+        waiting = [position for position in self.hung if position not in behind]
+        line = f"no progress for {self._limit_s:g} s: "
+        if waiting:
+            line += f"{_listed(waiting)} {'is' if len(waiting) == 1 else 'are'} waiting for "
+        elif not self._stopped:
+            line += "no rank is behind the others: "
+        return line + _listed(behind) + (", stopped by a signal" if self._stopped else "")
 
 
-def _listed(found: Sequence[Place]) -> str:
-    return ", ".join(map(str, found))
+def _listed(positions: Sequence[RankPosition]) -> str:
+    return ", ".join(map(str, positions))
 
 
-def signal_all(found: Sequence[Place], number: int) -> None:
-    for place in found:
+def signal_all(positions: Sequence[RankPosition], number: int) -> None:
+    """Send a signal to the processes of these ranks, as far as they still run."""
+    for position in positions:
         try:
-            os.kill(place.process, number)
+            os.kill(position.process, number)
         except ProcessLookupError:
             continue

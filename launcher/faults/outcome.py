@@ -1,9 +1,7 @@
-"""How a run's training ended, and what a person is told of it."""
+"""How a run's training ended, and the lines and tables that say so."""
 
 import sys
 from dataclasses import dataclass
-
-from rich.console import Console
 
 from launcher.compat.torch_text import ended_ranks
 from launcher.display.closing_summary import (
@@ -13,9 +11,10 @@ from launcher.display.closing_summary import (
     stack_lines,
     summary_table,
 )
-from launcher.faults.failure import KNOWN_CAUSES, Failure, told_failures
-from launcher.faults.hang_watch import Watch
-from launcher.faults.rank_stages import places
+from launcher.display.console import console_on
+from launcher.faults.failure import KNOWN_CAUSES, Failure, recorded_failures
+from launcher.faults.hang_watch import HangWatch
+from launcher.faults.rank_stages import rank_positions
 from launcher.faults.root_cause import root_cause, silent_deaths
 from launcher.run.checkpoints import last_sealed
 from launcher.run.output import tail
@@ -27,39 +26,44 @@ from planner.plan.schema import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
-    """Another node's, which ends this one's part."""
+class PeerFailure:
+    """The failure of another node, which ends this node's part of the run."""
 
     reason: str
     """One line, which names the node."""
     code: int = 1
+    """Exit code of this node's part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """How an attempt ended."""
+class Outcome:
+    """How an attempt, or the preparation before it, ended. At most one reason is given."""
 
     code: int
+    """Exit code; 0 if it finished."""
     stopped_by: str | None = None
+    """Name of the signal that stopped it."""
     failure: Failure | None = None
+    """The rank's failure that caused the others."""
     hung: str | None = None
-    """Who is waited for, in words."""
+    """Line that says which ranks were waiting for which."""
     rank: int = 0
-    """Of those, the one whose log tells most."""
-    lost: Trouble | None = None
-    """Another node, which took it down."""
+    """Number of a rank that was waited for, if it hung: its log says most."""
+    peer_failure: PeerFailure | None = None
+    """The failure of another node that ended it."""
     refused: str | None = None
-    """Why its preparation ended it, in words."""
+    """Reason why the preparation ended it."""
 
     @property
     def ran_out_of_memory(self) -> bool:
+        """Whether GPU memory ran out."""
         return self.failure is not None and self.failure.cause == "out_of_memory"
 
     def __str__(self) -> str:
         if self.stopped_by is not None:
             return f"stopped by {self.stopped_by}"
-        if self.lost is not None:
-            return self.lost.reason
+        if self.peer_failure is not None:
+            return self.peer_failure.reason
         if self.refused is not None or self.hung is not None:
             return str(self.refused or self.hung)
         if self.failure is not None:
@@ -67,71 +71,80 @@ class Ended:
         return "finished" if self.code == 0 else f"exit code {self.code}"
 
 
-def how_it_ended(run: RunDirectory, code: int, watch: Watch, *, blamed: Trouble | None) -> Ended:
+def outcome_of(
+    run: RunDirectory, code: int, watch: HangWatch, *, blamed: PeerFailure | None
+) -> Outcome:
+    """Return how an attempt ended, from torch elastic's exit code and what was recorded.
+
+    ``blamed`` is the failure of another node that is to blame, if there is one.
+    """
     if blamed is not None:
-        return Ended(code=blamed.code, lost=blamed)
+        return Outcome(code=blamed.code, peer_failure=blamed)
     if code == 0 and not run.report.exists():
         code = SIGNALLED + int(run.stop.read_text(encoding="utf-8"))
     if code in STOPPED:
-        return Ended(code=code, stopped_by=STOPPED[code])
+        return Outcome(code=code, stopped_by=STOPPED[code])
     if watch.hung:
-        return Ended(code=code, hung=watch.verdict(), rank=watch.waited_for[0].rank)
-    return Ended(code=code, failure=_what_failed(run) if code else None)
+        return Outcome(code=code, hung=watch.describe(), rank=watch.waited_for[0].rank)
+    return Outcome(code=code, failure=_first_failure(run) if code else None)
 
 
-def _what_failed(run: RunDirectory) -> Failure | None:
-    told = told_failures(run.ranks)
-    died = silent_deaths(ended_ranks(run.launcher_log), told, places(run.ranks))
-    return root_cause([*told, *died])
+def _first_failure(run: RunDirectory) -> Failure | None:
+    recorded = recorded_failures(run.ranks)
+    died = silent_deaths(ended_ranks(run.launcher_log), recorded, rank_positions(run.ranks))
+    return root_cause([*recorded, *died])
 
 
 def show_result(plan: Plan, run: RunDirectory) -> None:
+    """Print the summary of a finished run."""
     report = read_json(run.report)
-    console = Console(highlight=False)
+    console = console_on(sys.stdout)
     console.print(summary_table(plan, report))
     for line in closing_lines(plan, run, report):
         console.print(line, markup=False, soft_wrap=True)
 
 
-def preparation_ended(run: RunDirectory, code: int) -> Ended:
-    """What went wrong is said, where the preparation has not done so itself."""
+def preparation_outcome(run: RunDirectory, code: int) -> Outcome:
+    """Return how the preparation ended, and print the reason unless it has printed it itself."""
     if code == 0:
-        return Ended(code=0)
+        return Outcome(code=0)
     if code == UserError.exit_code:
-        said = tail(run.preparation_log, 1)
-        return Ended(code=code, refused=said[0].removeprefix("error: ") if said else None)
+        last = tail(run.preparation_log, 1)
+        return Outcome(code=code, refused=last[0].removeprefix("error: ") if last else None)
     if code in STOPPED:
         say(f"error: stopped by {STOPPED[code]} before the training began")
-        return Ended(code=code, stopped_by=STOPPED[code])
+        return Outcome(code=code, stopped_by=STOPPED[code])
     what = f"preparing the run ended with exit code {code}"
     for line in failure_lines(run.preparation_log, what):
         say(line)
-    return Ended(code=code, refused=what)
+    return Outcome(code=code, refused=what)
 
 
-def show_training_failure(run: RunDirectory, ended: Ended) -> None:
-    for line in failed_lines(run, ended):
+def show_training_failure(run: RunDirectory, outcome: Outcome) -> None:
+    """Print why an attempt has not finished."""
+    for line in failed_lines(run, outcome):
         say(line)
 
 
 def say(line: str) -> None:
+    """Print a line to standard error."""
     print(line, file=sys.stderr)
 
 
-def failed_lines(run: RunDirectory, ended: Ended) -> list[str]:
-    """What to say of an attempt that has not finished its training."""
+def failed_lines(run: RunDirectory, outcome: Outcome) -> list[str]:
+    """Return what to print of an attempt that has not finished: the reason, and how to resume."""
     step = last_sealed(run.checkpoints)
-    rest = f"; step {step} is saved: --resume goes on" if step is not None else ""
-    if ended.stopped_by is not None:
-        stopped = f"training was stopped by {ended.stopped_by}"
-        return [f"error: {stopped}{rest or '; nothing was saved'}"]
-    if ended.lost is not None:
-        return [f"error: {ended.lost.reason}{rest}"]
-    if ended.hung is not None:
-        return stack_lines(run.rank_log(ended.rank), ended.hung + rest)
-    if ended.failure is not None and ended.failure.cause in KNOWN_CAUSES:
-        return [f"error: {_sentence(ended.failure)}{rest}"]
-    return _unexpected_lines(run, ended, rest)
+    rest = f"; step {step} is saved: --resume continues" if step is not None else ""
+    if outcome.stopped_by is not None:
+        stopped = f"training was stopped by {outcome.stopped_by}"
+        return [f"error: {stopped}{rest or '; no checkpoint was saved'}"]
+    if outcome.peer_failure is not None:
+        return [f"error: {outcome.peer_failure.reason}{rest}"]
+    if outcome.hung is not None:
+        return stack_lines(run.rank_log(outcome.rank), outcome.hung + rest)
+    if outcome.failure is not None and outcome.failure.cause in KNOWN_CAUSES:
+        return [f"error: {_sentence(outcome.failure)}{rest}"]
+    return _unexpected_lines(run, outcome, rest)
 
 
 def _sentence(failure: Failure) -> str:
@@ -139,17 +152,19 @@ def _sentence(failure: Failure) -> str:
         return f"rank {failure.rank}: {failure.message}"
     return (
         f"GPU memory ran out on rank {failure.rank} ({failure.where}), and the plan has no leaner "
-        f"layout of its strategy: take shorter sequences, or plan again ({failure.message})"
+        f"layout for its strategy: set a shorter sequence, or plan again ({failure.message})"
     )
 
 
-def _unexpected_lines(run: RunDirectory, ended: Ended, rest: str) -> list[str]:
-    """The failed rank's own words; torch elastic's only where no rank is known to have failed."""
-    failure = ended.failure
+def _unexpected_lines(run: RunDirectory, outcome: Outcome, rest: str) -> list[str]:
+    """Return the end of the failed rank's log, or of torch elastic's if no rank is known."""
+    failure = outcome.failure
     if failure is None:
-        return failure_lines(run.launcher_log, f"training ended with exit code {ended.code}{rest}")
+        what = f"training ended with exit code {outcome.code}{rest}"
+        return failure_lines(run.launcher_log, what)
     what = f"training failed: {failure}{rest}"
-    own = run.rank_log(failure.rank)
-    if not own.is_file():
+    rank_log = run.rank_log(failure.rank)
+    if not rank_log.is_file():
         return early_failure_lines(run.launcher_log, what)
-    return stack_lines(own, what) if failure.cause == "died" else failure_lines(own, what)
+    show = stack_lines if failure.cause == "died" else failure_lines
+    return show(rank_log, what)

@@ -1,7 +1,7 @@
-"""Where each rank of a run is: a line in a file of its own, rewritten at every stage.
+"""Where every rank of a run is: one line in a file per rank, rewritten at every stage.
 
-All ranks of a plan pass the same stages in the same order, so the one that has passed fewest
-is the one that the others wait for. Imports no training stack: the launching process reads it.
+All ranks of a plan pass the same stages in the same order, so the others wait for the rank that
+has passed the fewest. The launching process reads the files, so no training stack is imported.
 """
 
 import json
@@ -17,24 +17,24 @@ Stage = Literal[
 ]
 _LINE_BYTES = 256
 _CLOCK_SECONDS = 1.0
-"""Two readings of the clock may differ by, when it is set right meanwhile."""
+"""Seconds by which two readings of the clock may differ because it is adjusted meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Of one rank."""
+class RankPosition:
+    """The stage that one rank is in, and since when."""
 
     rank: int
     process: int
     node: str | None = None
-    """Of several, the address of the one that has the process."""
+    """Address of the node that runs the process; None for a run on one node."""
     stage: Stage
     step: int
-    """The optimizer step it is in, counted from 1; 0 before the first."""
+    """Number of the optimizer step that it is in, from 1; 0 before the first."""
     passed: int
-    """Stages so far."""
+    """Number of stages that it has entered."""
     entered_at: float
-    """Seconds since the epoch."""
+    """Time at which it entered the stage, in seconds since the epoch."""
 
     def __str__(self) -> str:
         where = self.stage.replace("_", " ")
@@ -46,7 +46,7 @@ class Place:
 
 
 class Stages:
-    """Written by the rank itself: one system call a stage."""
+    """The writer of one rank's position, with one system call per stage."""
 
     def __init__(self, file: Path, rank: int, node: str | None = None) -> None:
         file.parent.mkdir(exist_ok=True)
@@ -57,9 +57,10 @@ class Stages:
         self.passed = 0
 
     def enter(self, stage: Stage, step: int) -> None:
+        """Record that the rank enters a stage of an optimizer step, counted from 1."""
         self.stage, self.step = stage, step
         self.passed += 1
-        place = Place(
+        position = RankPosition(
             rank=self._rank,
             process=os.getpid(),
             node=self._node,
@@ -68,50 +69,54 @@ class Stages:
             passed=self.passed,
             entered_at=time.time(),
         )
-        line = json.dumps(asdict(place)).encode().ljust(_LINE_BYTES - 1) + b"\n"
+        line = json.dumps(asdict(position)).encode().ljust(_LINE_BYTES - 1) + b"\n"
         os.pwrite(self._descriptor, line, 0)
 
 
-def places(folder: Path) -> list[Place]:
-    """Of every rank that has said where it is, in rank order."""
-    found = []
+def rank_positions(folder: Path) -> list[RankPosition]:
+    """Return the position of every rank that has recorded one, in rank order."""
+    positions = []
     for file in folder.glob("rank-*.json") if folder.is_dir() else ():
         try:
-            found.append(Place(**json.loads(file.read_bytes())))
+            positions.append(RankPosition(**json.loads(file.read_bytes())))
         except json.JSONDecodeError:
-            continue  # it has only just been made
-    return sorted(found, key=lambda place: place.rank)
+            continue  # it has just been made
+    return sorted(positions, key=lambda position: position.rank)
 
 
-def of_node(found: Sequence[Place], node: str | None, proc: Path = Path("/proc")) -> list[Place]:
-    """Those whose process runs here."""
-    return [place for place in found if place.node == node and _runs(place, proc)]
+def positions_here(
+    positions: Sequence[RankPosition], node: str | None, proc: Path = Path("/proc")
+) -> list[RankPosition]:
+    """Return those whose process runs on this node, which is None for a run on one node."""
+    return [position for position in positions if position.node == node and _runs(position, proc)]
 
 
-def _runs(place: Place, proc: Path) -> bool:
-    """Whether its process still is the one that wrote it: ids are given again."""
-    fields = _fields(proc / str(place.process) / "stat")
+def _runs(position: RankPosition, proc: Path) -> bool:
+    """Return whether its process is still the one that wrote it: process ids are reused."""
+    fields = _fields(proc / str(position.process) / "stat")
     if not fields or fields[0] == "Z":
         return False
     booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     started_at = booted_at + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return started_at <= place.entered_at + _CLOCK_SECONDS
+    return started_at <= position.entered_at + _CLOCK_SECONDS
 
 
-def frozen(found: Sequence[Place], proc: Path = Path("/proc")) -> list[Place]:
-    """Those whose process somebody stopped: proc(5), state T."""
-    return [p for p in found if _fields(proc / str(p.process) / "stat")[:1] == ["T"]]
+def stopped_by_signal(
+    positions: Sequence[RankPosition], proc: Path = Path("/proc")
+) -> list[RankPosition]:
+    """Return those whose process a signal has stopped: state T of proc(5)."""
+    return [p for p in positions if _fields(proc / str(p.process) / "stat")[:1] == ["T"]]
 
 
 def _fields(file: Path) -> list[str]:
-    """proc(5), stat, from the state on; nothing of a process that has ended."""
+    """Return the fields of stat in proc(5) from the state on; none if the process has ended."""
     try:
         return file.read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return []
 
 
-def waited_for(found: Sequence[Place]) -> list[Place]:
-    """Those behind all others; every rank where none is behind."""
-    fewest = min((place.passed for place in found), default=0)
-    return [place for place in found if place.passed == fewest]
+def furthest_behind(positions: Sequence[RankPosition]) -> list[RankPosition]:
+    """Return the ranks that have passed the fewest stages; all of them if none is behind."""
+    fewest = min((position.passed for position in positions), default=0)
+    return [position for position in positions if position.passed == fewest]

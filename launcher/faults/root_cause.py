@@ -1,21 +1,25 @@
-"""Which of a run's failures the others follow from: of those told, and of ranks that only ended."""
+"""Which of a run's failures caused the others, among those recorded and ranks that just ended."""
 
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 
 from launcher.faults.failure import Failure
-from launcher.faults.rank_stages import Place
+from launcher.faults.rank_stages import RankPosition
 
-_OF_THEIR_OWN = ("out_of_memory", "not_finite", "not_as_planned")
-"""No rank has them because another is gone."""
+_NEVER_FOLLOWS = ("out_of_memory", "not_finite", "not_as_planned")
+"""Causes that no rank has because another rank is gone."""
 
 
 def silent_deaths(
-    exit_codes: Mapping[int, int], told: Iterable[Failure], places: Sequence[Place]
+    exit_codes: Mapping[int, int], recorded: Iterable[Failure], positions: Sequence[RankPosition]
 ) -> list[Failure]:
-    """Of the ranks that ended without a word: killed, crashed, or ended by a library."""
-    spoke = {failure.rank for failure in told}
-    last = {place.rank: place for place in places}
+    """Return a failure for every rank that ended without recording one.
+
+    Such a rank was killed, crashed, or was ended by a library. ``exit_codes`` are by rank, negative
+    for a signal.
+    """
+    have_recorded = {failure.rank for failure in recorded}
+    last = {position.rank: position for position in positions}
     return [
         Failure(
             cause="died",
@@ -27,22 +31,22 @@ def silent_deaths(
             exit_code=code,
         )
         for rank, code in exit_codes.items()
-        if rank not in spoke
+        if rank not in have_recorded
     ]
 
 
-def root_cause(found: Iterable[Failure]) -> Failure | None:
-    """The one that the others follow from: the most telling, and of those the earliest."""
-    return min(found, key=lambda each: (_weight(each), each.at), default=None)
+def root_cause(failures: Iterable[Failure]) -> Failure | None:
+    """Return the failure that most likely caused the others, the earliest of several; or None."""
+    return min(failures, key=lambda failure: (_weight(failure), failure.at), default=None)
 
 
 def _weight(failure: Failure) -> int:
-    """The less, the less likely it only follows from another rank's end.
+    """Return how likely a failure follows from another rank's end, the lowest for the least.
 
-    A rank that is gone takes with it what the others do together: a save, a sum. C++ libraries
-    abort a process whose peer they have lost, and torch elastic ends the rest with SIGTERM.
+    When a rank is gone, what all ranks do together fails on the others: a save, an all-reduce. C++
+    libraries abort a process whose peer is gone, and torch elastic ends the rest with SIGTERM.
     """
-    if failure.cause in _OF_THEIR_OWN:
+    if failure.cause in _NEVER_FOLLOWS:
         return 0
     if failure.exit_code is not None:
         return {-signal.SIGABRT: 3, -signal.SIGTERM: 5}.get(failure.exit_code, 1)
@@ -50,7 +54,7 @@ def _weight(failure: Failure) -> int:
 
 
 def describe_exit(code: int) -> str:
-    """What an exit code of a rank means.
+    """Return how a rank ended, from its exit code; a negative one is a signal.
 
     >>> describe_exit(1), describe_exit(-9)
     ('ended with exit code 1', 'was killed by signal 9: the system ran out of memory?')

@@ -1,4 +1,4 @@
-"""What a launch would do, to read and to copy. Pure."""
+"""What a launch would do, as text to read and to copy. Pure."""
 
 import json
 import shlex
@@ -24,6 +24,11 @@ def dry_run_text(
     network: dict[str, str] | None = None,
     max_restarts: int = 0,
 ) -> str:
+    """Return the environment, the command and DeepSpeed's configuration of a launch.
+
+    ``python`` is the interpreter, ``cores`` the number of cores that a process may use, and
+    ``network`` the variables that name the interface of several nodes.
+    """
     changes = environment_changes(plan, cores=cores, max_restarts=max_restarts) | (network or {})
     environment = rank_environment(plan, changes)
     command = torchrun_command(

@@ -1,4 +1,4 @@
-"""A run from its plan to its result: prepare, train, show."""
+"""A run from its plan to its result: prepare, train as memory allows, show."""
 
 import os
 import sys
@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 from launcher.data.inputs import inputs_before
 from launcher.faults.failure import forget_failures
-from launcher.faults.hang_watch import Watch
+from launcher.faults.hang_watch import HangWatch
 from launcher.faults.outcome import (
-    Ended,
-    Trouble,
-    how_it_ended,
-    preparation_ended,
+    Outcome,
+    PeerFailure,
+    outcome_of,
+    preparation_outcome,
     say,
     show_result,
     show_training_failure,
 )
-from launcher.faults.rank_stages import of_node, places
+from launcher.faults.rank_stages import positions_here, rank_positions
 from launcher.lifecycle.fallbacks import describe_layout, fallback_plans
 from launcher.run.attempts import attempt_of, end_attempt
 from launcher.run.checkpoints import SavedState, discard_torn, last_whole
@@ -36,85 +36,92 @@ from planner.base.output_file import write_whole
 from planner.plan.schema import Plan
 
 
-class Company:
-    """The nodes of a run as the one sees them that leads it; this is a run on one node."""
+class Nodes:
+    """The nodes of a run, as one of them deals with the others. This is a run on one node."""
 
     environment: Mapping[str, str] = {}
+    """Variables that name the interface on which the nodes meet."""
 
     def __init__(self, *, max_restarts: int = 0, shown_samples: int = 1) -> None:
         self.max_restarts = max_restarts
         self.shown_samples = shown_samples
 
-    def prepares(self) -> None:
-        """The plan is written: every node prepares its inputs."""
+    def announce_preparation(self) -> None:
+        """Tell the other nodes that the plan is written and inputs are prepared now."""
 
-    def trains(self) -> Rendezvous | None:
-        """Before an attempt: where its ranks meet."""
+    def join_attempt(self) -> Rendezvous | None:
+        """Wait until the next attempt can begin; return where its ranks meet, None on one node."""
         return None
 
     def look(self) -> bool:
-        """Called while this node's part runs: whether to end it."""
+        """Return whether to end this node's part; called while it runs."""
         return False
 
     @property
-    def trouble(self) -> Trouble | None:
-        """Why it was ended."""
+    def peer_failure(self) -> PeerFailure | None:
+        """The failure of another node that ended this node's part."""
         return None
 
-    def blamed(self, code: int, hung: str | None) -> Trouble | None:
-        """After this node's part of an attempt: which other node is to blame. ``hung`` is the
-        verdict on ranks that were ended for their silence."""
+    def blame(self, code: int, hung: str | None) -> PeerFailure | None:
+        """Return the failure of another node that ended an attempt, or None.
+
+        ``code`` is the exit code of this node's part. ``hung`` is the line on ranks that were ended
+        for want of progress.
+        """
         return None
 
-    def ends(self, ended: Ended) -> None:
-        """Nothing comes after this."""
+    def announce_end(self, outcome: Outcome) -> None:
+        """Tell the other nodes how this node's run ended."""
 
-    def shows(self, run: RunDirectory) -> bool:
-        """Whether this node tells of the result."""
+    def shows_result(self, run: RunDirectory) -> bool:
+        """Return whether this node is the one that prints the result."""
         return True
 
 
 def execute(
-    plan: Plan, run: RunDirectory, saved: SavedState | None = None, company: Company | None = None
+    plan: Plan, run: RunDirectory, saved: SavedState | None = None, nodes: Nodes | None = None
 ) -> int:
-    """Prepare, train, show; the training's exit code."""
-    company = company or Company()
-    environment = environment_of(plan, company)
+    """Prepare, train and show the result; return the training's exit code.
+
+    ``saved`` is the checkpoint to resume from, ``nodes`` the nodes of the run if there are several.
+    """
+    nodes = nodes or Nodes()
+    environment = environment_of(plan, nodes)
     write_plan(plan, run)
-    company.prepares()
+    nodes.announce_preparation()
     if saved is None:
         run.attempts.unlink(missing_ok=True)
         run.inputs.unlink(missing_ok=True)
     inputs = inputs_before(run)
     if inputs is None or not inputs.are_there:
-        ended = prepare(run, environment, company)
-        if ended.code != 0:
-            company.ends(ended)
-            return ended.code
-    plan, ended = train_as_memory_allows(plan, run, environment, saved, company)
-    if ended.code != 0:
-        show_training_failure(run, ended)
-    elif company.shows(run):
+        outcome = prepare(run, environment, nodes)
+        if outcome.code != 0:
+            nodes.announce_end(outcome)
+            return outcome.code
+    plan, outcome = train_as_memory_allows(plan, run, environment, saved, nodes)
+    if outcome.code != 0:
+        show_training_failure(run, outcome)
+    elif nodes.shows_result(run):
         show_result(plan, run)
-    company.ends(ended)
-    return ended.code
+    nodes.announce_end(outcome)
+    return outcome.code
 
 
-def environment_of(plan: Plan, company: Company) -> dict[str, str]:
-    """Of this node's part."""
+def environment_of(plan: Plan, nodes: Nodes) -> dict[str, str]:
+    """Return the environment of this node's part of a run."""
     return planned_environment(
-        plan, os.environ, network=company.environment, max_restarts=company.max_restarts
+        plan, os.environ, network=nodes.environment, max_restarts=nodes.max_restarts
     )
 
 
-def prepare(run: RunDirectory, environment: Mapping[str, str], company: Company) -> Ended:
-    """This node's inputs; what is wrong is said."""
-    command = preparation_command(run, python=sys.executable, shown_samples=company.shown_samples)
-    code = run_to_end(command, environment, run.preparation_log, look=company.look)
-    if company.trouble is None:
-        return preparation_ended(run, code)
-    say(f"error: {company.trouble.reason}")
-    return Ended(code=company.trouble.code, lost=company.trouble)
+def prepare(run: RunDirectory, environment: Mapping[str, str], nodes: Nodes) -> Outcome:
+    """Prepare this node's inputs; return the outcome, whose reason has been printed."""
+    command = preparation_command(run, python=sys.executable, shown_samples=nodes.shown_samples)
+    code = run_to_end(command, environment, run.preparation_log, look=nodes.look)
+    if nodes.peer_failure is None:
+        return preparation_outcome(run, code)
+    say(f"error: {nodes.peer_failure.reason}")
+    return Outcome(code=nodes.peer_failure.code, peer_failure=nodes.peer_failure)
 
 
 def train_as_memory_allows(
@@ -122,25 +129,28 @@ def train_as_memory_allows(
     run: RunDirectory,
     environment: Mapping[str, str],
     saved: SavedState | None,
-    company: Company,
-) -> tuple[Plan, Ended]:
-    """Train; where memory runs out go on from the last checkpoint with the plan's next layout."""
+    nodes: Nodes,
+) -> tuple[Plan, Outcome]:
+    """Train; when memory runs out, resume from the last checkpoint with the plan's next layout.
+
+    Return the plan that ran last, and how its attempt ended.
+    """
     while True:
-        clear_the_way(run)
-        ended = train_once(plan, run, environment, saved, company)
-        end_attempt(run, attempt_of(plan, from_step=saved.step if saved else 0), str(ended))
+        remove_leftovers(run)
+        outcome = train_once(plan, run, environment, saved, nodes)
+        end_attempt(run, attempt_of(plan, from_step=saved.step if saved else 0), str(outcome))
         leaner = fallback_plans(plan)
-        if not ended.ran_out_of_memory or not leaner:
-            return plan, ended
+        if not outcome.ran_out_of_memory or not leaner:
+            return plan, outcome
         plan = leaner[0]
         saved, _ = last_whole(run.checkpoints)
         since = "the beginning" if saved is None else f"step {saved.step}"
-        say(f"{ended}: going on from {since} with {describe_layout(plan)}, the same global batch")
+        say(f"{outcome}: resuming from {since} with {describe_layout(plan)}, same global batch")
         write_plan(plan, run)
 
 
-def clear_the_way(run: RunDirectory) -> None:
-    """What an earlier attempt has left."""
+def remove_leftovers(run: RunDirectory) -> None:
+    """Remove what an earlier attempt has left: its stop request, failures, torn checkpoints."""
     run.stop.unlink(missing_ok=True)
     forget_failures(run.ranks)
     discard_torn(run.checkpoints)
@@ -151,14 +161,14 @@ def train_once(
     run: RunDirectory,
     environment: Mapping[str, str],
     saved: SavedState | None,
-    company: Company,
-) -> Ended:
-    """Start this node's ranks and wait for their end."""
-    watch = Watch(run.ranks, limit_s=plan.training.hang_limit_s, node=run.node)
+    nodes: Nodes,
+) -> Outcome:
+    """Start this node's ranks, wait for their end, and return how the attempt ended."""
+    watch = HangWatch(run.ranks, limit_s=plan.training.hang_limit_s, node=run.node)
 
     def look() -> bool:
         watch.look()
-        return company.look()
+        return nodes.look()
 
     code = run_to_end(
         torchrun_command(
@@ -166,29 +176,32 @@ def train_once(
             run,
             python=sys.executable,
             checkpoint=saved.folder if saved else None,
-            rendezvous=company.trains(),
-            max_restarts=company.max_restarts,
+            rendezvous=nodes.join_attempt(),
+            max_restarts=nodes.max_restarts,
         ),
         rank_environment(plan, environment),
         run.launcher_log,
         ask_to_stop=lambda number: ask_ranks_to_stop(run, number),
         look=look,
     )
-    hung = watch.verdict() if watch.hung else None
-    return how_it_ended(run, code, watch, blamed=company.blamed(code, hung))
+    hung = watch.describe() if watch.hung else None
+    return outcome_of(run, code, watch, blamed=nodes.blame(code, hung))
 
 
 def ask_ranks_to_stop(run: RunDirectory, number: int) -> bool:
-    """Whether the ranks will save and stop by themselves: once they train they do."""
-    if not any(place.step for place in of_node(places(run.ranks), run.node)):
+    """Ask the ranks to save and stop; return False if none is training yet.
+
+    ``number`` is that of the signal that was received.
+    """
+    if not any(place.step for place in positions_here(rank_positions(run.ranks), run.node)):
         return False
-    run.stop.write_text(str(number), encoding="utf-8")
-    say("stopping behind this step, with a checkpoint; Ctrl-C to stop at once")
+    write_whole(run.stop, str(number))
+    say("stopping after this step, with a checkpoint; press Ctrl-C to stop at once")
     return True
 
 
 def write_plan(plan: Plan, run: RunDirectory) -> None:
-    """The plan as it is run, which a fallback changes."""
+    """Write the plan as it is run, and DeepSpeed's configuration beside it for people to read."""
     write_whole(run.plan, plan_text(plan))
     config = deepspeed_config(plan)
     if config is not None:

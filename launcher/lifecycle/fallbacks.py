@@ -1,4 +1,4 @@
-"""What to try next when memory runs out: the plan's leaner layouts, of the same global batch."""
+"""The layouts to try when memory runs out: the plan's leaner ones, of the same global batch."""
 
 from msgspec import structs
 
@@ -9,8 +9,10 @@ from planner.search.repredict import predicted
 
 
 def fallback_plans(plan: Plan) -> list[Plan]:
-    """Leaner and leaner. Those of the plan's own strategy alone: no checkpoint of one strategy
-    can be continued under another."""
+    """Return the plan in its leaner layouts, the least lean first.
+
+    Only those of the plan's strategy: a checkpoint cannot be resumed under another strategy.
+    """
     return [
         _with_layout(plan, fallback)
         for fallback in plan.fallbacks
@@ -19,13 +21,13 @@ def fallback_plans(plan: Plan) -> list[Plan]:
 
 
 def keeps_batch(plan: Plan, fallback: Fallback) -> bool:
-    """Whether it still makes the plan's global batch, which may have been set anew."""
+    """Return whether a layout makes the plan's global batch, which ``--set`` may have changed."""
     micro = fallback.micro_batch_size * fallback.gradient_accumulation_steps
     return micro * plan.parallel.world_size == plan.batch.global_batch_size
 
 
 def describe_layout(plan: Plan) -> str:
-    """In one line: what a fallback changes."""
+    """Return, in one line, what a fallback may change."""
     batch = plan.batch
     words = f"micro-batches of {batch.micro_batch_size} x {batch.gradient_accumulation_steps}"
     if not plan.activation_checkpointing:
@@ -35,12 +37,12 @@ def describe_layout(plan: Plan) -> str:
 
 
 def layout_options(plan: Plan) -> str:
-    """The same as options to type."""
+    """Return the plan's layout as options to type."""
     return " ".join(f"--set {key}={value}" for key, value in layout_settings(plan).items())
 
 
 def layout_settings(plan: Plan) -> dict[str, str]:
-    """What a fallback changes, by the plan's keys."""
+    """Return what a fallback may change, by the plan's keys."""
     return {
         "batch.micro_batch_size": str(plan.batch.micro_batch_size),
         "batch.gradient_accumulation_steps": str(plan.batch.gradient_accumulation_steps),
@@ -62,9 +64,9 @@ def _with_layout(plan: Plan, fallback: Fallback) -> Plan:
         checkpoint_every=fallback.checkpoint_every,
         prediction=_scaled(plan, fallback.peak_allocated_bytes),
         fallbacks=tuple(
-            each
-            for each in plan.fallbacks
-            if each.peak_allocated_bytes < fallback.peak_allocated_bytes
+            leaner
+            for leaner in plan.fallbacks
+            if leaner.peak_allocated_bytes < fallback.peak_allocated_bytes
         ),
     )
     try:
@@ -74,7 +76,7 @@ def _with_layout(plan: Plan, fallback: Fallback) -> Plan:
 
 
 def _scaled(plan: Plan, peak_bytes: int) -> PredictionSection:
-    """Where the model's shape is not in the plan: its own range around the fallback's peak."""
+    """Return the plan's prediction moved to another peak, for a plan without a model's shape."""
     before = plan.prediction
     difference = peak_bytes - before.peak_allocated_bytes
     return structs.replace(

@@ -1,7 +1,7 @@
-"""Is this the machine, and are these the packages, that the plan was made for?
+"""The checks before a run: does this machine, with its packages, suit the plan?
 
-Nothing expensive has started yet: what does not fit is refused in one line, or the plan's own
-leaner layout is taken, which is said.
+Nothing expensive has started yet. What does not fit is refused in one line, or a leaner layout of
+the plan is taken and named in a note.
 """
 
 import os
@@ -18,6 +18,7 @@ from launcher.lifecycle.fallbacks import (
     layout_options,
     layout_settings,
 )
+from launcher.lifecycle.plan_rules import require_rules_kept
 from planner.base.errors import InvalidRequestError, NoFormulasError
 from planner.base.units import format_gib
 from planner.hardware.cluster import Accelerator, Cluster
@@ -27,49 +28,54 @@ from planner.plan.training_sections import KEPT_CHECKPOINTS
 from planner.search.repredict import on_machine, predicted
 
 TRAINING_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
-REPLAN = "Plan for this machine: plan --gpus auto"
+REPLAN = "To plan for this machine: plan --gpus auto"
 
 
-def refitted(plan: Plan, settings: Sequence[str]) -> tuple[Plan, list[str]]:
-    """A plan that ``--set`` has changed, predicted anew; refused where it does not fit now."""
+def repredicted(plan: Plan, settings: Sequence[str]) -> tuple[Plan, list[str]]:
+    """Return a plan that ``--set`` has changed with a new prediction, and notes.
+
+    Raise ``InvalidRequestError`` if it does not fit its machine any more.
+    """
     if plan.model.config is None:
-        return plan, ["note: the plan holds no model shape: what --set does to memory is unknown"]
+        return plan, [
+            "note: the plan has no model.config, so the effect of --set on memory is unknown"
+        ]
     try:
         fitted = predicted(plan)
     except NoFormulasError as missing:
-        return plan, [f"note: what --set does to memory is unknown ({missing.reason})"]
+        return plan, [f"note: the effect of --set on memory is unknown ({missing.reason})"]
     short_bytes = fitted.prediction.high_bytes - plan.hardware.budget_bytes
     if short_bytes > 0:
-        asked = " ".join(f"--set {setting}" for setting in settings)
-        raise InvalidRequestError(f"{asked}: {_does_not_fit(fitted, short_bytes, settings)}")
+        options = " ".join(f"--set {setting}" for setting in settings)
+        raise InvalidRequestError(f"{options}: {_does_not_fit(fitted, short_bytes, settings)}")
     peak = fitted.prediction.peak_allocated_bytes
     leaner = tuple(
-        each
-        for each in plan.fallbacks
-        if keeps_batch(fitted, each) and each.peak_allocated_bytes < peak
+        fallback
+        for fallback in plan.fallbacks
+        if keeps_batch(fitted, fallback) and fallback.peak_allocated_bytes < peak
     )
     return structs.replace(fitted, fallbacks=leaner), []
 
 
 def _does_not_fit(plan: Plan, short_bytes: int, settings: Sequence[str]) -> str:
-    """With the layout to set beside it, where one of the plan's own fits and leaves it as set."""
+    """Return the shortfall, and a layout of the plan that fits and keeps what is set, if any."""
     budget = plan.hardware.budget_bytes
     line = (
-        f"this needs up to {format_gib(plan.prediction.high_bytes)} GiB of each device and the "
-        f"plan may use {format_gib(budget)} GiB: {format_gib(short_bytes)} GiB short"
+        f"this needs up to {format_gib(plan.prediction.high_bytes)} GiB per device and the plan "
+        f"may use {format_gib(budget)} GiB: {format_gib(short_bytes)} GiB short"
     )
     fitting = [
-        each
-        for each in fallback_plans(plan)
-        if each.prediction.high_bytes <= budget and not _changed(plan, each, settings)
+        leaner
+        for leaner in fallback_plans(plan)
+        if leaner.prediction.high_bytes <= budget and not _changes_a_setting(plan, leaner, settings)
     ]
     if not fitting:
-        return f"{line}, and no leaner layout of the plan that keeps what is set fits"
-    return f"{line}. With it fits {layout_options(fitting[0])}"
+        return f"{line}, and no leaner layout of the plan that keeps these settings fits"
+    return f"{line}. It fits with {layout_options(fitting[0])}"
 
 
-def _changed(plan: Plan, layout: Plan, settings: Sequence[str]) -> bool:
-    """Whether a layout has another value of a key, or of a section's key, that was set."""
+def _changes_a_setting(plan: Plan, layout: Plan, settings: Sequence[str]) -> bool:
+    """Return whether a layout changes a key that was set, or a key of a section that was set."""
     keys = {setting.partition("=")[0] for setting in settings}
     now = layout_settings(layout)
     return any(
@@ -78,14 +84,17 @@ def _changed(plan: Plan, layout: Plan, settings: Sequence[str]) -> bool:
     )
 
 
-def suited(plan: Plan) -> tuple[Plan, list[str]]:
-    """The plan for this machine as it is now, and a line for each difference."""
+def fitted_here(plan: Plan) -> tuple[Plan, list[str]]:
+    """Return the plan in a layout that fits this machine now, and a note for every difference.
+
+    Raise ``InvalidRequestError`` if none fits.
+    """
     on_cpu = plan.hardware.device == "cpu"
-    return suit(plan, read_cpu() if on_cpu else detect(os.environ))
+    return fitted_to(plan, read_cpu() if on_cpu else detect(os.environ))
 
 
-def suit(plan: Plan, cluster: Cluster) -> tuple[Plan, list[str]]:
-    """As above, for any machine."""
+def fitted_to(plan: Plan, cluster: Cluster) -> tuple[Plan, list[str]]:
+    """Return the plan in a layout that fits a machine; raise as ``fitted_here`` does."""
     if plan.hardware.device == "cpu":
         _require_host_ram(plan, cluster)
         return plan, []
@@ -99,10 +108,10 @@ def suit(plan: Plan, cluster: Cluster) -> tuple[Plan, list[str]]:
     for layout in (here, *fallback_plans(here)):
         if layout.prediction.high_bytes <= card.free_bytes:
             if layout is not here:
-                notes.append(f"note: {_lack(here, card)}: {describe_layout(layout)} instead")
+                notes.append(f"note: {_shortage(here, card)}: {describe_layout(layout)} instead")
             return layout, notes
     raise InvalidRequestError(
-        f"{_lack(here, card)}, and no leaner layout of the plan fits. Free some, or {REPLAN}"
+        f"{_shortage(here, card)}, and no leaner layout of the plan fits. Free some. {REPLAN}"
     )
 
 
@@ -110,20 +119,22 @@ def _predicted_here(plan: Plan, cluster: Cluster) -> Plan:
     try:
         return on_machine(plan, cluster)
     except (InvalidRequestError, NoFormulasError):
-        return plan  # its peak is the same on any card
+        return plan  # whose peak is the same on any card
 
 
 def _require_cards(plan: Plan, cluster: Cluster) -> None:
     wanted = plan.parallel.gpus_per_node
     planned = f"the plan is for {wanted} x {plan.hardware.device_name} and"
     if cluster.device == "cpu":
-        raise InvalidRequestError(f"{planned} no NVIDIA GPU is found here. {REPLAN}")
+        raise InvalidRequestError(f"{planned} this machine has no NVIDIA GPU. {REPLAN}")
     if cluster.gpus_per_node < wanted:
-        found = f"{cluster.gpus_per_node} x {cluster.accelerator.device_name}"
-        raise InvalidRequestError(f"{planned} this process sees {found}. {REPLAN}")
+        visible = f"{cluster.gpus_per_node} x {cluster.accelerator.device_name}"
+        raise InvalidRequestError(f"{planned} this process sees {visible}. {REPLAN}")
     if plan.precision.compute == "bf16" and not cluster.accelerator.supports_bf16:
         name = cluster.accelerator.device_name
-        raise InvalidRequestError(f"{planned} {name} does not multiply in bf16. {REPLAN}")
+        raise InvalidRequestError(f"{planned} {name} has no bf16 tensor cores. {REPLAN}")
+    card = cluster.accelerator
+    require_rules_kept(plan, card.compute_capability, card.device_name)
 
 
 def _require_host_ram(plan: Plan, cluster: Cluster) -> None:
@@ -131,22 +142,22 @@ def _require_host_ram(plan: Plan, cluster: Cluster) -> None:
     if need > free:
         raise InvalidRequestError(
             f"the plan needs about {format_gib(need)} GiB of memory and {format_gib(free)} GiB "
-            f"are free now: {format_gib(need - free)} GiB short. Free some, or {REPLAN}"
+            f"are free now: {format_gib(need - free)} GiB short. Free some. {REPLAN}"
         )
 
 
-def _lack(plan: Plan, card: Accelerator) -> str:
+def _shortage(plan: Plan, card: Accelerator) -> str:
     need, free = plan.prediction.high_bytes, card.free_bytes
     holders = ", ".join(str(holder.pid) for holder in card.holders)
     held = f" (held by process {holders})" if holders else ""
     return (
-        f"the plan needs up to {format_gib(need)} GiB of each GPU and {format_gib(free)} GiB "
+        f"the plan needs up to {format_gib(need)} GiB per GPU and {format_gib(free)} GiB "
         f"are free now{held}"
     )
 
 
 def needed_disk_bytes(plan: Plan) -> int:
-    """The result, and the checkpoints beside it: one more than are kept while it is written."""
+    """Return the disk that a run needs: its result, and one checkpoint more than are kept."""
     training, predicted = plan.training, plan.prediction
     result = predicted.disk_bytes - (KEPT_CHECKPOINTS + 1) * predicted.checkpoint_bytes
     if training.max_steps is not None and training.max_steps <= training.save_steps:
@@ -155,8 +166,7 @@ def needed_disk_bytes(plan: Plan) -> int:
 
 
 def require_packages(plan: Plan) -> None:
-    """Raise ``InvalidRequestError`` if a package that the plan's training imports is not installed
-    or is too old."""
+    """Raise ``InvalidRequestError`` if a package that the plan needs is missing or too old."""
     wanted = [*TRAINING_PACKAGES, *plan.training.report_to]
     if plan.quantization is not None:
         wanted.append("bitsandbytes")
@@ -165,11 +175,11 @@ def require_packages(plan: Plan) -> None:
     missing = [name for name in wanted if find_spec(name) is None]
     if missing:
         raise InvalidRequestError(
-            f"the plan needs {', '.join(missing)}, not installed here: "
+            f"the plan needs {', '.join(missing)}, which is not installed here: "
             f"pip install {' '.join(missing)}"
         )
     old = [
-        f"{package.name} {package.installed} is older than this needs ({package.bounds})"
+        f"{package.name} {package.installed} is too old ({package.bounds} is needed)"
         for package in declared_packages()
         if package.name in wanted and package.standing == "too_old"
     ]

@@ -1,6 +1,8 @@
-"""Run before the ranks start, in a process of its own: fetch the model, tokenize the data.
+"""The preparation of a run, in a process of its own: fetch the model, tokenize the data.
 
-It imports what the ranks import, so the launching process itself stays small.
+python -m launcher.lifecycle.prepare RUN_DIRECTORY [--address ADDRESS]
+
+It imports what the ranks import, so that the launching process stays small.
 """
 
 import argparse
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from launcher.base_model.find_checkpoint import Checkpoint, local_checkpoint
+from launcher.base_model.tokenizer_files import fast_tokenizer
 from launcher.data.cache import (
     Entry,
     content_key,
@@ -36,6 +39,11 @@ from planner.plan.schema import Plan
 
 
 def prepare(run: RunDirectory, screen: TextIO, *, shown_samples: int = 1) -> None:
+    """Fetch the model and tokenize the data of a run, and write where both are.
+
+    ``shown_samples`` is how many samples are shown as they are learnt. Raise ``UserError`` for a
+    wrong record, a missing model and the like.
+    """
     plan = read_spec(Plan, run.plan)
     check_devices(plan)
     sources = find_sources(plan.data)
@@ -58,26 +66,29 @@ def prepare(run: RunDirectory, screen: TextIO, *, shown_samples: int = 1) -> Non
 
 
 def require_same_data(run: RunDirectory, entry: Entry) -> None:
-    """A run that goes on has its inputs still, of which what was tokenized is gone."""
+    """Raise ``InvalidRequestError`` if a run is resumed with other data than it began with."""
     before = inputs_before(run)
     if before is not None and before.data_key != entry.folder.name:
         raise InvalidRequestError(
-            f"{run.path} cannot go on: the data, the tokenizer or the versions of tokenizers and "
-            "transformers are not those it was begun with, and the samples it was trained on are "
-            "gone. Put them back, or begin anew with another --output DIR"
+            f"{run.path} cannot be resumed: the data, the tokenizer or the versions of tokenizers "
+            "and transformers have changed since it began, and its tokenized samples are gone. "
+            "Restore them, or start another run with --output DIR"
         )
 
 
 def check_devices(plan: Plan) -> None:
-    """A plan for cards that are not here would otherwise train on the CPU without a word."""
+    """Raise ``InvalidRequestError`` if PyTorch finds fewer GPUs than the plan needs.
+
+    Training would otherwise run on the CPU silently.
+    """
     if plan.hardware.device == "cpu":
         return
     import torch
 
-    found, wanted = torch.cuda.device_count(), plan.parallel.gpus_per_node
-    if found < wanted:
+    available, needed = torch.cuda.device_count(), plan.parallel.gpus_per_node
+    if available < needed:
         raise InvalidRequestError(
-            f"the plan is for {wanted} x {plan.hardware.device_name} and PyTorch finds {found} "
+            f"the plan is for {needed} x {plan.hardware.device_name} and PyTorch finds {available} "
             "CUDA devices here. Plan for this machine: plan --gpus auto"
         )
 
@@ -85,7 +96,7 @@ def check_devices(plan: Plan) -> None:
 def prepared_data(
     plan: Plan, sources: tuple[FoundSource, ...], checkpoint: Checkpoint, screen: TextIO
 ) -> Entry:
-    """The tokenized data set, kept from an earlier launch or made now."""
+    """Return the tokenized data set, kept from an earlier launch or made now."""
     from launcher.data.preparation import DataPreparation, key_content, settings_of
     from launcher.display.preparation_progress import PreparationProgress
 
@@ -115,17 +126,13 @@ def prepared_data(
             kept = found_entry(folder, lambda line: print(line, file=screen))
             if kept is None:
                 return make_entry(folder, fill)
-    print(f"data: tokenized before, in {folder}", file=screen)
+    print(f"data: already tokenized, in {folder}", file=screen)
     return kept
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> tuple[Any, bool]:
-    """With a chat template, and whether that is the plain one."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
-    if not tokenizer.is_fast:
-        raise InvalidRequestError(f"{checkpoint.name} has no fast tokenizer (tokenizer.json).")
+    """Return the tokenizer with a chat template, and whether that is the plain one."""
+    tokenizer = fast_tokenizer(checkpoint.folder)
     return tokenizer, use_plain_template_if_none(tokenizer)
 
 
@@ -139,10 +146,11 @@ def tokenizer_key(tokenizer: Any) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Prepare the run of ``sys.argv``; the exit code is a user error's if there is one."""
     parser = argparse.ArgumentParser(prog="launcher.lifecycle.prepare")
     parser.add_argument("run", type=Path)
-    parser.add_argument("--address", help="of this node, of several that share the folder")
-    parser.add_argument("--show-sample", type=int, default=1, help="how many samples to show")
+    parser.add_argument("--address", help="address of this node, if several share the folder")
+    parser.add_argument("--show-sample", type=int, default=1, help="number of samples to show")
     given = parser.parse_args()
     run = RunDirectory(given.run, given.address)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # nothing forks here
@@ -151,8 +159,8 @@ def main() -> None:
         with unwound_by_sigterm():
             prepare(run, screen, shown_samples=given.show_sample)
     except UserError as error:
-        for said in (screen, sys.stdout):  # the latter is the log
-            print(f"error: {error}", file=said)
+        for stream in (screen, sys.stdout):  # the latter is the log
+            print(f"error: {error}", file=stream)
         raise SystemExit(error.exit_code) from error
 
 

@@ -1,7 +1,7 @@
-"""A finished run as a measured one, in the three blocks of benchmarks/results.
+"""A finished run as a measured one, in the format of benchmarks/results.
 
-``benchmarks.measure.results`` reads it: what is predicted for the same row by the planner of the
-day stands beside what was measured here.
+``benchmarks.measure.results`` reads it and puts the planner's current prediction for the same
+settings beside what was measured.
 """
 
 import json
@@ -21,10 +21,14 @@ from planner.hardware.nvml import read_nvml
 from planner.plan.schema import Plan
 
 KEPT_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "OMP_NUM_THREADS")
+"""Environment variables that are recorded, because they change memory or time."""
 
 
 def write_record(run: RunDirectory) -> Path:
-    """``measured/<model>--<method>--<batch>--<gpu>x<n>--<date>.json`` in the run directory."""
+    """Write a finished run's record in its directory and return the path.
+
+    That is ``measured/<model>--<method>--<batch>--<gpu>x<n>--<date>.json``.
+    """
     plan = read_spec(Plan, run.plan)
     report, environment = read_json(run.report), read_json(run.environment)
     metrics = [json.loads(line) for line in read_text(run.metrics).splitlines()]
@@ -48,7 +52,10 @@ def write_record(run: RunDirectory) -> Path:
 
 
 def row_of(plan: Plan, report: dict[str, Any]) -> dict[str, Any]:
-    """The settings that benchmarks/measure names a run by; its length is the longest seen."""
+    """Return the settings by which benchmarks/measure names a run.
+
+    The sequence length is that of the longest batch, because the memory was measured with it.
+    """
     longest = max(rank["longest_batch_tokens"] for rank in report["measured"]["ranks"])
     return {
         "model": plan.model.name,
@@ -68,29 +75,30 @@ def row_of(plan: Plan, report: dict[str, Any]) -> dict[str, Any]:
 
 
 def measured_of(report: dict[str, Any], metrics: list[dict[str, Any]]) -> dict[str, Any]:
-    found, ranks = report["measured"], report["measured"]["ranks"]
+    """Return the measured memory, in bytes, and step times, in seconds without the first."""
+    measured, ranks = report["measured"], report["measured"]["ranks"]
     used = [rank["device_used_bytes"] for rank in ranks if rank["device_used_bytes"] is not None]
     times = [row["step_time_s"] for row in metrics[1:] if "step_time_s" in row]
     return {
         "status": "ok",
         "reason": None,
         "failed_in": None,
-        "peak_allocated_bytes": found["peak_allocated_bytes"],
-        "peak_reserved_bytes": found["peak_reserved_bytes"],
+        "peak_allocated_bytes": measured["peak_allocated_bytes"],
+        "peak_reserved_bytes": measured["peak_reserved_bytes"],
         "device_used_bytes": max(used, default=None),
-        "peak_resident_bytes": found["peak_resident_bytes"],
+        "peak_resident_bytes": measured["peak_resident_bytes"],
         "resident_before_bytes": max(rank["resident_before_model_bytes"] for rank in ranks),
         "steps": report["training"]["num_steps"],
         "step_time_s": {"median": statistics.median(times), "least": min(times), "most": max(times)}
         if times
         else None,
-        "tokens_per_second": found["tokens_per_second"],
+        "tokens_per_second": measured["tokens_per_second"],
     }
 
 
-def environment_of(plan: Plan, found: dict[str, Any]) -> dict[str, Any]:
-    """The device, its driver and versions; nothing that names the machine."""
-    machine = read_nvml()
+def environment_of(plan: Plan, environment: dict[str, Any]) -> dict[str, Any]:
+    """Return the device, its driver and all versions, without anything that names the machine."""
+    machine, variables = read_nvml(), environment["variables"]
     return {
         "device": {
             "name": plan.hardware.device_name,
@@ -98,18 +106,16 @@ def environment_of(plan: Plan, found: dict[str, Any]) -> dict[str, Any]:
             "driver": machine.driver_version,
             "driver_cuda": machine.cuda_version,
         },
-        "python": found["python"],
-        "packages": found["packages"],
-        "hardware": found["hardware"],
-        "variables": {
-            name: value for name, value in found["variables"].items() if name in KEPT_VARIABLES
-        },
+        "python": environment["python"],
+        "packages": environment["packages"],
+        "hardware": environment["hardware"],
+        "variables": {name: variables[name] for name in variables if name in KEPT_VARIABLES},
         "commit": source_commit(),
     }
 
 
 def public(plan: Plan) -> Plan:
-    """Without the places of this machine, and without what its data are."""
+    """Return the plan without paths of this machine, and without the names of its data."""
     source = plan.model.source
     name = Path(source).name if names_a_folder(source) or Path(source).is_dir() else source
     return structs.replace(
@@ -121,6 +127,7 @@ def public(plan: Plan) -> Plan:
 
 
 def file_name(plan: Plan, run: dict[str, Any]) -> str:
+    """Return the part of a record's name before its date."""
     row = run["row"]
     batch = f"{row['micro_batch_size']}x{row['sequence_length']}"
     card = f"{plan.hardware.gpu}x{plan.parallel.world_size}"
@@ -128,7 +135,7 @@ def file_name(plan: Plan, run: dict[str, Any]) -> str:
 
 
 def source_commit() -> str | None:
-    """Of this checkout; nothing in a copy without its history."""
+    """Return the commit of this checkout; None for a copy without its history."""
     try:
         done = subprocess.run(
             ["git", "rev-parse", "HEAD"],

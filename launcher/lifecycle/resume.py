@@ -1,4 +1,4 @@
-"""What ``--resume`` goes on from, and why it may refuse."""
+"""What ``--resume`` resumes from, and why it may refuse to."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,58 +13,57 @@ from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
 
 _ABOUT_THE_MACHINE = ("hardware", "prediction", "fallbacks")
-"""Keys that change nothing about the training; ranks, strategy and precision have others."""
+"""Keys that do not affect the training; ranks, strategy and precision are in other keys."""
 
 
 def interrupted_plan(plan: Plan, run: RunDirectory) -> Plan:
-    """The plan that was running, or why it is not a run of this one.
+    """Return the plan that was running: the given one, or one of its fallbacks.
 
-    It is the given plan, or that with one of its fallbacks, which memory had forced.
+    Raise ``InvalidRequestError`` if the folder has no run, or one of another plan.
     """
     if not run.plan.is_file():
         raise InvalidRequestError(
-            f"{run.path} holds no run to go on with. Leave --resume out to begin one"
+            f"{run.path} has no run to resume. Leave --resume out to start one"
         )
     running = read_spec(Plan, run.plan)
     if running.parallel.world_size != plan.parallel.world_size:
         raise InvalidRequestError(
-            f"{run.path} was run by {_ranks(running)}, and the plan is for {_ranks(plan)}: its "
-            f"checkpoints hold a part for each rank. Go on with {_ranks(running)}, or begin anew "
-            "with another --output DIR"
+            f"{run.path} was run by {_ranks(running)} and the plan is for {_ranks(plan)}: its "
+            f"checkpoints have a part per rank. Resume with {_ranks(running)}, or start another "
+            "run with --output DIR"
         )
     candidates = (plan, *fallback_plans(plan))
-    if any(_trains_alike(running, each) for each in candidates):
+    if any(_content(running) == _content(candidate) for candidate in candidates):
         return running
     changed = "; ".join(_differences(_content(running), _content(plan)))
     raise InvalidRequestError(
-        f"{run.path} is a run of another plan ({changed}), and going on would mix the two. "
-        f"Resume with {run.plan}, or begin anew with another --output DIR"
+        f"{run.path} is a run of another plan ({changed}), and resuming would mix the two. "
+        f"Resume with {run.plan}, or start another run with --output DIR"
     )
 
 
 def saved_state(plan: Plan, run: RunDirectory) -> tuple[SavedState | None, list[str]]:
-    """The last whole checkpoint, and a sentence for each torn one."""
-    saved, passed_over = last_whole(run.checkpoints)
+    """Return the last whole checkpoint, if any, and a sentence for every newer, torn one.
+
+    Raise ``InvalidRequestError`` if it was saved under another strategy.
+    """
+    saved, skipped = last_whole(run.checkpoints)
     if saved is not None and saved.strategy != plan.parallel.strategy:
         raise InvalidRequestError(
-            f"{saved.folder} was saved under {saved.strategy}, and the plan is for "
-            f"{plan.parallel.strategy}: take that strategy, or begin anew with --output DIR"
+            f"{saved.folder} was saved under {saved.strategy} and the plan is for "
+            f"{plan.parallel.strategy}: use that strategy, or start another run with --output DIR"
         )
-    return saved, passed_over
+    return saved, skipped
 
 
 def check_nothing_to_resume(run: RunDirectory) -> None:
-    """A run that can be gone on with is not begun anew over its checkpoints."""
+    """Raise ``InvalidRequestError`` if the folder has checkpoints that a new run would replace."""
     step = last_sealed(run.checkpoints)
     if step is not None:
         raise InvalidRequestError(
-            f"{run.path} holds an unfinished run, saved at step {step}. Go on with "
+            f"{run.path} holds an unfinished run, saved at step {step}. Continue it with "
             "--resume, or choose another place with --output DIR"
         )
-
-
-def _trains_alike(one: Plan, other: Plan) -> bool:
-    return _content(one) == _content(other)
 
 
 def _content(plan: Plan) -> dict[str, Any]:

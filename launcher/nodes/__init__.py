@@ -1,1 +1,5 @@
-"""One of several nodes of a run: how it finds the others, checks them and notices their loss."""
+"""A run on several nodes: how one finds the others, agrees with them and notices their failure.
+
+Every node runs the same command. What a node does by itself, from preparation to training, lives
+in ``lifecycle``; how an engine starts the command on its nodes lives in ``engines``.
+"""

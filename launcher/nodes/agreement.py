@@ -1,163 +1,182 @@
-"""What a meeting's findings mean for the run: refusals, notes, the layout that all take. Pure."""
+"""What the result of a meeting means for a run: refusals, notes, and the common layout. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from launcher.compat.torch_text import KEEP_ALIVE_ATTEMPTS, KEEP_ALIVE_SECONDS
 from launcher.lifecycle.fallbacks import describe_layout, fallback_plans
-from launcher.nodes.meeting_result import Met
-from launcher.nodes.node_facts import Facts
+from launcher.nodes.meeting_result import MeetingResult
+from launcher.nodes.node_facts import NodeFacts
 from planner.hardware.network import networks
 from planner.plan.schema import Plan
 
-TOLD_SECONDS = 1.0
+NOTED_SECONDS = 1.0
+"""Difference of two clocks from which a note says so."""
 REFUSED_SECONDS = KEEP_ALIVE_SECONDS * (KEEP_ALIVE_ATTEMPTS - 1)
-"""Clocks that are further apart: torch elastic compares them, and takes a node for dead that by
-them has been silent for one interval more."""
+"""Difference of two clocks from which a run is refused: torch elastic compares clocks, and takes a
+node for dead that has been silent for one interval more by them."""
 WELL_BELOW = 0.5
-"""Of the assumed bandwidth: less than this is said."""
+"""Share of the assumed bandwidth below which a note says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """The same on every node."""
+class Agreement:
+    """What every node concludes from the same result of a meeting."""
 
     refusals: tuple[str, ...]
+    """Sentences that say why the run cannot begin."""
     notes: tuple[str, ...]
+    """Sentences that a person should know."""
 
 
-def judge(met: Met, plan: Plan) -> Verdict:
-    return Verdict(
-        refusals=(*_refused(met), *_other_plans(met), *_unseen(met), *_versions(met), *_far(met)),
-        notes=(*_own_notes(met), *_drivers(met), *_clocks(met), *_bandwidth(met, plan)),
+def agreement_on(result: MeetingResult, plan: Plan) -> Agreement:
+    """Return the refusals and notes that follow from a meeting's result."""
+    return Agreement(
+        refusals=(
+            *_refusals_of_nodes(result),
+            *_different_plans(result),
+            *_unshared_folders(result),
+            *_different_versions(result),
+            *_distant_clocks(result),
+        ),
+        notes=(
+            *_notes_of_nodes(result),
+            *_different_equipment(result),
+            *_differing_clocks(result),
+            *_slow_network(result, plan),
+        ),
     )
 
 
-def common_layout(met: Met, plan: Plan) -> Plan:
-    """The leanest that any node's memory asks for: all run the same. A run that goes on may be at
-    a leaner one already than a node says."""
+def common_layout(result: MeetingResult, plan: Plan) -> Plan:
+    """Return the plan in the leanest layout that a node's memory needs: all nodes run the same.
+
+    The plan of a resumed run may already be in a leaner layout than a node asks for.
+    """
     layouts = [plan, *fallback_plans(plan)]
-    words = [describe_layout(each) for each in layouts]
-    asked = (words.index(node.layout) for node in met.nodes if node.layout in words)
-    return layouts[max(asked, default=0)]
+    descriptions = [describe_layout(layout) for layout in layouts]
+    needed = (descriptions.index(n.layout) for n in result.nodes if n.layout in descriptions)
+    return layouts[max(needed, default=0)]
 
 
-def _refused(met: Met) -> Iterator[str]:
-    yield from (f"node {node}: {node.refusal}" for node in met.nodes if node.refusal)
+def _refusals_of_nodes(result: MeetingResult) -> Iterator[str]:
+    yield from (f"node {node}: {node.refusal}" for node in result.nodes if node.refusal)
 
 
-def _other_plans(met: Met) -> Iterator[str]:
-    others = [node for node in met.nodes if node.plan != met.leader.plan]
-    if others:
+def _different_plans(result: MeetingResult) -> Iterator[str]:
+    different = [node for node in result.nodes if node.plan != result.leader.plan]
+    if different:
         yield (
-            f"{_listed(others)} has another plan than {met.leader}: give every node the same "
-            "plan.yaml and the same options"
+            f"{_listed(different)} has another plan than {result.leader}: give every node the "
+            "same plan.yaml and the same options"
         )
 
 
-def _unseen(met: Met) -> Iterator[str]:
-    blind = [node for node, sees in zip(met.nodes, met.sees_folder, strict=True) if not sees]
+def _unshared_folders(result: MeetingResult) -> Iterator[str]:
+    blind = [node for node, sees in zip(result.nodes, result.sees_folder, strict=True) if not sees]
     if blind:
         yield (
-            f"{_listed(blind)} does not see the run directory of {met.leader}: put it on storage "
-            "that all nodes share (--output DIR)"
+            f"{_listed(blind)} does not see the run directory of {result.leader}: put it on "
+            "storage that all nodes share (--output DIR)"
         )
 
 
-def _versions(met: Met) -> Iterator[str]:
-    for name, wanted in met.leader.versions.items():
-        others = [node for node in met.nodes if node.versions.get(name) != wanted]
-        if others:
-            found = others[0].versions.get(name) or "none"
+def _different_versions(result: MeetingResult) -> Iterator[str]:
+    for name, version in result.leader.versions.items():
+        different = [node for node in result.nodes if node.versions.get(name) != version]
+        if different:
             yield (
-                f"{_listed(others)} has {name} {found}, and {met.leader} has {wanted or 'none'}: "
-                "install the same on all"
+                f"{_listed(different)} has {name} {different[0].versions.get(name) or 'none'} and "
+                f"{result.leader} has {version or 'none'}: install the same version on all nodes"
             )
 
 
-def _drivers(met: Met) -> Iterator[str]:
-    for node in met.nodes:
-        if (node.driver, node.cards) != (met.leader.driver, met.leader.cards):
+def _different_equipment(result: MeetingResult) -> Iterator[str]:
+    for node in result.nodes:
+        if (node.driver, node.cards) != (result.leader.driver, result.leader.cards):
             yield (
-                f"note: node {node} has {_equipment(node)}, and {met.leader} has "
-                f"{_equipment(met.leader)}"
+                f"note: node {node} has {_equipment(node)} and {result.leader} has "
+                f"{_equipment(result.leader)}"
             )
 
 
-def _equipment(node: Facts) -> str:
-    return node.cards if node.driver is None else f"{node.cards} under driver {node.driver}"
+def _equipment(node: NodeFacts) -> str:
+    return node.cards if node.driver is None else f"{node.cards} with driver {node.driver}"
 
 
-def _apart(met: Met) -> Iterator[tuple[Facts, float]]:
-    """Seconds that a clock is certainly off the first node's, whichever way the message took."""
-    for node, clock in zip(met.nodes, met.clocks, strict=True):
+def _least_clock_differences_s(result: MeetingResult) -> Iterator[tuple[NodeFacts, float]]:
+    """Give every node with the least difference of its clock from the first node's, in seconds."""
+    for node, clock in zip(result.nodes, result.clocks, strict=True):
         yield node, max(abs(clock.offset_s) - clock.error_s, 0.0)
 
 
-def _far(met: Met) -> Iterator[str]:
-    for node, apart_s in _apart(met):
-        if apart_s >= REFUSED_SECONDS:
+def _distant_clocks(result: MeetingResult) -> Iterator[str]:
+    for node, difference_s in _least_clock_differences_s(result):
+        if difference_s >= REFUSED_SECONDS:
             yield (
-                f"the clock of node {node} is {apart_s:.0f} s off that of {met.nodes[0]}: torch "
-                "elastic would take one of the two for dead. Set them by NTP (chronyc makestep)"
+                f"the clock of node {node} is {difference_s:.0f} s off that of {result.nodes[0]}: "
+                "torch elastic would take one of the two for dead. Set both by NTP "
+                "(chronyc makestep)"
             )
 
 
-def _clocks(met: Met) -> Iterator[str]:
-    for node, apart_s in _apart(met):
-        if TOLD_SECONDS <= apart_s < REFUSED_SECONDS:
+def _differing_clocks(result: MeetingResult) -> Iterator[str]:
+    for node, difference_s in _least_clock_differences_s(result):
+        if NOTED_SECONDS <= difference_s < REFUSED_SECONDS:
             yield (
-                f"note: the clock of node {node} is {apart_s:.1f} s off that of {met.nodes[0]}: "
-                "set them by NTP, or logs and files of the nodes cannot be put in order"
+                f"note: the clock of node {node} is {difference_s:.1f} s off that of "
+                f"{result.nodes[0]}: set both by NTP, or the nodes' logs cannot be put in order"
             )
 
 
-def _own_notes(met: Met) -> Iterator[str]:
-    for node in met.nodes:
+def _notes_of_nodes(result: MeetingResult) -> Iterator[str]:
+    for node in result.nodes:
         yield from (f"{note} (node {node})" for note in node.notes)
 
 
-def _bandwidth(met: Met, plan: Plan) -> Iterator[str]:
+def _slow_network(result: MeetingResult, plan: Plan) -> Iterator[str]:
     name = plan.hardware.network
     if name is None and plan.hardware.device == "cpu":
         return  # no time was predicted
     planned = name or networks().reference
     assumed = assumed_bytes_per_s(planned, plan.parallel.gpus_per_node)
-    measured = met.all_reduce_bytes_per_s
+    measured = result.all_reduce_bytes_per_s
     if name is None:
         yield f"note: the plan names no network between its nodes, and {planned} was assumed"
     if measured < WELL_BELOW * assumed:
-        slowest = met.slowest
+        slowest = result.slowest
         yield (
-            f"note: an all-reduce moves {rate(measured)} past each node, and the plan counts on "
-            f"{rate(assumed)} ({planned}): steps will take longer. The slowest link is "
-            f"{met.nodes[slowest.sender]} -> {met.nodes[slowest.receiver]}, "
+            f"note: an all-reduce moves {rate(measured)} per node instead of the "
+            f"{rate(assumed)} that the plan assumes ({planned}), so steps will take longer. The "
+            f"slowest link is {result.nodes[slowest.sender]} -> {result.nodes[slowest.receiver]}, "
             f"{rate(slowest.bytes_per_s)}. "
-            f"{_instead(measured, planned, plan.parallel.gpus_per_node)}"
+            f"{_advice(measured, planned, plan.parallel.gpus_per_node)}"
         )
 
 
 def assumed_bytes_per_s(network: str, gpus_per_node: int) -> float:
-    """What the plan's times count on, past each node (planner/hardware/network.py, links_of)."""
+    """Return what the plan's times assume to pass a node in one direction, as ``links_of`` does.
+
+    read: planner/hardware/network.py.
+    """
     known = networks()
     adapters = known.networks[network].node_bytes_per_s(gpus_per_node)
     return adapters * known.collectives.network_share
 
 
-def _instead(measured: float, planned: str, gpus_per_node: int) -> str:
-    """The fastest network that is no faster than what was measured, else the slowest."""
+def _advice(measured: float, planned: str, gpus_per_node: int) -> str:
+    """Name the fastest network that is no faster than measured, else the slowest of all."""
     rates = {name: assumed_bytes_per_s(name, gpus_per_node) for name in networks().networks}
-    slower = {name: each for name, each in rates.items() if each <= measured}
-    name = (
-        max(slower, key=lambda each: slower[each]) if slower else min(rates, key=lambda e: rates[e])
-    )
+    slower = {name: assumed for name, assumed in rates.items() if assumed <= measured}
+    name = max(slower, key=slower.__getitem__) if slower else min(rates, key=rates.__getitem__)
     if name == planned:
-        return "No slower network is known to plan: look at the link itself"
-    return f"Look at the link, or plan for what there is: plan --network {name}"
+        return "No slower network is known to plan for: check the link itself"
+    return f"Check the link, or plan for what there is: plan --network {name}"
 
 
 def rate(bytes_per_s: float) -> str:
-    """
+    """Return a rate in words.
+
     >>> rate(1_250_000_000), rate(11_900_000)
     ('1.25 GB/s', '11.9 MB/s')
     """
@@ -165,5 +184,5 @@ def rate(bytes_per_s: float) -> str:
     return f"{bytes_per_s / unit:.3g} {name}"
 
 
-def _listed(nodes: Sequence[Facts]) -> str:
+def _listed(nodes: Sequence[NodeFacts]) -> str:
     return f"node {', '.join(map(str, nodes))}"

@@ -1,7 +1,7 @@
-"""What each node's launching process says of itself, in a file that the others read.
+"""The heartbeat of every node: its state, in a file that the other nodes read.
 
 A reader judges by its own clock whether a file still changes, so clocks need not agree. Files are
-replaced whole, and opened again at every look, which is when NFS asks its server.
+replaced whole, and opened again at every look, because NFS asks its server then.
 """
 
 import json
@@ -16,38 +16,42 @@ from typing import Literal
 from launcher.nodes.node_identity import Node
 from launcher.storage.json_files import write_json
 
-State = Literal["meeting", "preparing", "ready", "training", "over", "failed", "done"]
-"""``ready``: its inputs are there. ``over``: the ranks of an attempt have ended. ``failed``,
-``done``: this launch ends."""
+NodeState = Literal["meeting", "preparing", "ready", "training", "over", "failed", "done"]
+"""``ready``: the node's inputs are prepared. ``over``: its ranks of an attempt have ended.
+``failed``, ``done``: its launch ends."""
 BEAT_SECONDS = 2.0
+"""Seconds between two beats of a node."""
 SILENT_SECONDS = 30.0
-"""A node that is not heard of for so long is lost."""
+"""Seconds without a beat after which a node has failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """Of one node."""
+    """The state of one node, as it last wrote it."""
 
     name: str
     address: str
-    state: State = "meeting"
+    state: NodeState = "meeting"
     attempt: int = 0
-    """Of the ranks' starts, from 1; 0 before the first."""
+    """Number of the ranks' start, from 1; 0 before the first."""
     code: int | None = None
-    """With which its part ended."""
+    """Exit code of its part, once that has ended."""
     message: str = ""
-    """One line, for a person."""
+    """One line that says why it ended."""
     count: int = 0
+    """Number of this beat, so that every beat differs from the one before."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.address})"
 
 
 def beat_file(folder: Path, address: str) -> Path:
+    """Return the file of a node's beats in the run's folder of nodes."""
     return folder / f"{address}.json"
 
 
 def read_beat(file: Path) -> Beat | None:
+    """Return the last beat of a node; None if there is none, or it cannot be read now."""
     try:
         return Beat(**json.loads(file.read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -55,9 +59,9 @@ def read_beat(file: Path) -> Beat | None:
 
 
 class Heart:
-    """Writes this node's beats from a thread of its own, for as long as the block lasts.
+    """The writer of this node's beats, in a thread of its own that lives as long as the block.
 
-    A node beats only while it reaches the leader: a lost link is as good as a lost node.
+    A node beats only while it reaches the leader: a broken link counts as a failed node.
     """
 
     def __init__(self, folder: Path, node: Node, reaches_leader: Callable[[], bool]) -> None:
@@ -79,8 +83,9 @@ class Heart:
         self._thread.join()
 
     def say(
-        self, state: State, *, attempt: int = 0, code: int | None = None, message: str = ""
+        self, state: NodeState, *, attempt: int = 0, code: int | None = None, message: str = ""
     ) -> None:
+        """Change what this node's beats say, and write one now."""
         with self._lock:
             self._beat = replace(
                 self._beat, state=state, attempt=attempt, code=code, message=message
@@ -89,28 +94,30 @@ class Heart:
 
     @property
     def beat(self) -> Beat:
+        """The last beat of this node."""
         return self._beat
 
     @property
     def unreached_s(self) -> float:
-        """Seconds since the leader was reached."""
+        """Seconds since the leader was last reached."""
         return time.monotonic() - self._reached_at
 
     def _beat_on(self) -> None:
         while not self._end.wait(BEAT_SECONDS):
             if self._reaches_leader():
                 self._reached_at = time.monotonic()
-                with suppress(OSError):  # a disk that comes back too late is as good as silence
+                with suppress(OSError):  # without a beat the others take it for failed
                     self._write()
 
     def _write(self) -> None:
         with self._lock:
             self._beat = replace(self._beat, count=self._beat.count + 1)
-            write_json(self._file, asdict(self._beat))
+            # Not made durable: a disk that takes checkpoints would hold the beats up.
+            write_json(self._file, asdict(self._beat), durable=False)
 
 
 class Peer:
-    """Another node, as its file tells."""
+    """Another node, as its file shows it."""
 
     def __init__(self, folder: Path, name: str, address: str, *, leads: bool) -> None:
         self._file = beat_file(folder, address)
@@ -118,21 +125,24 @@ class Peer:
         self.beat = Beat(name=name, address=address)
         self._changed_at = time.monotonic()
         self.heard = False
-        """Whether it has beaten since this was made: a file may be of an earlier launch."""
+        """Whether it has beaten since this object was made: its file may be an earlier launch's."""
         self._before = read_beat(self._file)
 
     def listen(self) -> None:
-        found = read_beat(self._file)
-        if found is not None and found not in (self._before, self.beat):
-            self.beat, self.heard = found, True
+        """Read its file, and note the time if it has changed."""
+        beat = read_beat(self._file)
+        if beat is not None and beat not in (self._before, self.beat):
+            self.beat, self.heard = beat, True
             self._changed_at = time.monotonic()
 
     @property
     def silent_s(self) -> float:
+        """Seconds since its file last changed."""
         return time.monotonic() - self._changed_at
 
     @property
     def is_lost(self) -> bool:
+        """Whether it has been silent for too long without having ended its run."""
         return self.silent_s > SILENT_SECONDS and self.beat.state not in ("failed", "done")
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""``launch plan.yaml --rdzv-endpoint HOST``, the same on each of a run's nodes."""
+"""``launch plan.yaml --rdzv-endpoint HOST``, which is the same on every node of a run."""
 
 import signal
 import sys
@@ -9,16 +9,16 @@ from pathlib import Path
 from types import FrameType
 
 from launcher.data.inputs import inputs_before
-from launcher.faults.outcome import Ended, say, show_result, show_training_failure
-from launcher.lifecycle.begin import Wanted, begun, is_done, tell
+from launcher.faults.outcome import Outcome, say, show_result, show_training_failure
+from launcher.lifecycle.begin import StartOptions, begin, has_finished, tell
 from launcher.lifecycle.dry_run import dry_run_text
 from launcher.lifecycle.execution import environment_of, execute, prepare, train_once
 from launcher.lifecycle.preflight import needed_disk_bytes
 from launcher.lifecycle.record import write_record
 from launcher.nodes.agreement import common_layout
-from launcher.nodes.first_meeting import convene
+from launcher.nodes.first_meeting import hold_first_meeting
 from launcher.nodes.heartbeat import Heart, Peer
-from launcher.nodes.meeting_result import Met, read_met, write_met
+from launcher.nodes.meeting_result import MeetingResult, read_result, write_result
 from launcher.nodes.node_facts import facts_of
 from launcher.nodes.node_identity import (
     Endpoint,
@@ -28,158 +28,173 @@ from launcher.nodes.node_identity import (
     network_environment,
     node_at,
 )
-from launcher.nodes.peers import Here, Nodes, rendezvous_of
+from launcher.nodes.peers import SeveralNodes, ThisNode, rendezvous_of
 from launcher.nodes.reachability import answers, listens
-from launcher.run.process import SIGNALLED, STOP_SIGNALS, STOPPED
+from launcher.run.process import LOOK_SECONDS, SIGNALLED, STOP_SIGNALS, STOPPED
 from launcher.run.rank_commands import JOIN_SECONDS, num_cores
 from launcher.run.run_directory import RunDirectory, check_may_run_in, create, locked
 from planner.base.errors import InvalidRequestError, UserError
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
 
-LOOK_SECONDS = 0.5
 
-
-def require_endpoint(plan: Plan, given: str | None) -> Endpoint:
-    if given is None:
+def require_endpoint(plan: Plan, option: str | None) -> Endpoint:
+    """Return the endpoint of ``--rdzv-endpoint``; raise ``InvalidRequestError`` without one."""
+    if option is None:
         raise InvalidRequestError(
-            f"the plan is for {plan.parallel.num_nodes} nodes, and nothing says where they meet. "
-            "Type the same command on each with --rdzv-endpoint HOST, one of them, or let an "
-            "engine do that (--on, see launch --help)"
+            f"the plan is for {plan.parallel.num_nodes} nodes: run the same command on every node "
+            "with --rdzv-endpoint HOST, the address of one of them, or let an engine do so "
+            "(--on, see launch --help)"
         )
-    return endpoint_of(given)
+    return endpoint_of(option)
 
 
 def launch_node(
-    plan: Plan, directory: Path, endpoint: Endpoint, wanted: Wanted, *, dry_run: bool
+    plan: Plan, directory: Path, endpoint: Endpoint, start: StartOptions, *, dry_run: bool
 ) -> int:
-    """This node's part of the run; an exit code."""
+    """Run this node's part of a run, as its leader or as a follower; return the exit code."""
     node = node_at(endpoint)
     if dry_run:
-        print(dry_run_of(plan, directory, endpoint, node, wanted), end="")
+        print(dry_run_of(plan, directory, endpoint, node, start), end="")
         return 0
-    if is_done(directory, wanted):
+    if has_finished(directory, start):
         return 0
     check_may_run_in(directory)
-    goes_on = wanted.goes_on(RunDirectory(directory))
+    resumes = start.resumes(RunDirectory(directory))
     run = create(directory, needed_bytes=needed_disk_bytes(plan), node=node.address)
     heart = Heart(run.nodes, node, lambda: node.leads or answers(endpoint))
-    here = Here(node=node, endpoint=endpoint, run=run, heart=heart)
+    here = ThisNode(node=node, endpoint=endpoint, run=run, heart=heart)
     with locked(run), heart, last_word(heart):
         if node.leads:
-            return lead(plan, here, wanted, goes_on=goes_on)
-        return follow(plan, here, wanted, goes_on=goes_on)
+            return lead(plan, here, start, resumes=resumes)
+        return follow(plan, here, start, resumes=resumes)
 
 
-def lead(plan: Plan, here: Here, wanted: Wanted, *, goes_on: bool) -> int:
+def lead(plan: Plan, here: ThisNode, start: StartOptions, *, resumes: bool) -> int:
+    """Lead the run on the node that has the endpoint; return the exit code."""
     refusal, saved, lines, running = None, None, list[str](), plan
     try:
-        running, saved, lines = begun(plan, here.run, goes_on=goes_on)
+        running, saved, lines = begin(plan, here.run, resumes=resumes)
     except UserError as error:
         refusal = str(error)
-    say(f"waiting at {here.endpoint} for {plan.parallel.num_nodes - 1} more")
-    met = convene(plan, here, facts_of(plan, here.node, goes_on=goes_on, refusal=refusal))
+    say(f"waiting at {here.endpoint} for {plan.parallel.num_nodes - 1} more nodes")
+    facts = facts_of(plan, here.node, resumes=resumes, refusal=refusal)
+    result = hold_first_meeting(plan, here, facts)
     tell(lines)
-    write_met(members_file(here.run), met)
-    nodes = nodes_of(plan, here, met, wanted)
-    code = execute(common_layout(met, running), here.run, saved, nodes)
-    if wanted.record and code == 0:
+    write_result(members_file(here.run), result)
+    nodes = nodes_of(plan, here, result, start)
+    code = execute(common_layout(result, running), here.run, saved, nodes)
+    if start.record and code == 0:
         print(f"recorded: {write_record(here.run)}")
     return code
 
 
-def follow(plan: Plan, here: Here, wanted: Wanted, *, goes_on: bool) -> int:
+def follow(plan: Plan, here: ThisNode, start: StartOptions, *, resumes: bool) -> int:
+    """Follow the leader of the run on another node; return the exit code."""
     leader = Peer(here.run.nodes, here.endpoint.host, leader_address(here.endpoint), leads=True)
-    came_back = await_leader(here.endpoint, leader)
-    if came_back:
-        say(f"node {leader} trains already: this node joins again")
-        met = read_met(members_file(here.run))
+    returns = await_leader(here.endpoint, leader)
+    if returns:
+        say(f"node {leader} is already training: this node joins again")
+        result = read_result(members_file(here.run))
     else:
-        met = convene(plan, here, facts_of(plan, here.node, goes_on=goes_on))
-    nodes = nodes_of(plan, here, met, wanted)
-    ended = follow_leader(here, nodes, keeps_inputs=came_back or goes_on)
-    nodes.ends(ended)
-    return ended.code
+        result = hold_first_meeting(plan, here, facts_of(plan, here.node, resumes=resumes))
+    nodes = nodes_of(plan, here, result, start)
+    outcome = follow_leader(here, nodes, keeps_inputs=returns or resumes)
+    nodes.announce_end(outcome)
+    return outcome.code
 
 
-def follow_leader(here: Here, nodes: Nodes, *, keeps_inputs: bool) -> Ended:
-    """What it announces, one attempt after another."""
-    if nodes.next_word("preparing", "training") is None:
-        return taken_down(nodes)
+def follow_leader(here: ThisNode, nodes: SeveralNodes, *, keeps_inputs: bool) -> Outcome:
+    """Prepare, and run one attempt after another as the leader announces them.
+
+    Return how this node's part ended. Inputs of an earlier launch are used if ``keeps_inputs``.
+    """
+    if nodes.await_leader_state("preparing", "training") is None:
+        return ended_by_peer(nodes)
     plan = read_spec(Plan, here.run.plan)
     environment = environment_of(plan, nodes)
     inputs = inputs_before(here.run) if keeps_inputs else None
     if inputs is None or not inputs.are_there:
-        nodes.prepares()
-        ended = prepare(here.run, environment, nodes)
-        if ended.code != 0:
-            return ended
-    nodes.is_ready()
-    ended = Ended(code=0)
-    while (word := nodes.next_word("training", "done")) is not None and word.state != "done":
-        nodes.attempt = word.attempt
+        nodes.announce_preparation()
+        outcome = prepare(here.run, environment, nodes)
+        if outcome.code != 0:
+            return outcome
+    nodes.announce_ready()
+    outcome = Outcome(code=0)
+    while (beat := nodes.await_leader_state("training", "done")) and beat.state != "done":
+        nodes.attempt = beat.attempt
         plan = read_spec(Plan, here.run.plan)
-        ended = train_once(plan, here.run, environment, None, nodes)
-        if ended.code != 0:
-            show_training_failure(here.run, ended)
-    if word is None:
-        return ended if ended.code != 0 else taken_down(nodes)
-    if nodes.shows(here.run):
+        outcome = train_once(plan, here.run, environment, None, nodes)
+        if outcome.code != 0:
+            show_training_failure(here.run, outcome)
+    if beat is None:
+        return outcome if outcome.code != 0 else ended_by_peer(nodes)
+    if nodes.shows_result(here.run):
         show_result(plan, here.run)
-    return Ended(code=0)
+    return Outcome(code=0)
 
 
-def taken_down(nodes: Nodes) -> Ended:
-    assert nodes.trouble is not None
-    say(f"error: {nodes.trouble.reason}")
-    return Ended(code=nodes.trouble.code, lost=nodes.trouble)
+def ended_by_peer(nodes: SeveralNodes) -> Outcome:
+    """Print the failure of another node that ended this node's part, and return it."""
+    assert nodes.peer_failure is not None
+    say(f"error: {nodes.peer_failure.reason}")
+    return Outcome(code=nodes.peer_failure.code, peer_failure=nodes.peer_failure)
 
 
 def await_leader(endpoint: Endpoint, leader: Peer) -> bool:
-    """Whether the run is under way, and this node comes back to it; else the first meeting is."""
+    """Wait until the leader can be joined; return whether its run has begun without this node.
+
+    Raise ``InvalidRequestError`` if the leader has ended, or does not come.
+    """
     say(f"waiting for {endpoint}")
     end = time.monotonic() + JOIN_SECONDS
     while time.monotonic() < end:
         leader.listen()
         if leader.heard and leader.beat.state in ("failed", "done"):
-            raise InvalidRequestError(f"node {leader} has ended the run: {leader.beat.message}")
+            raise InvalidRequestError(f"node {leader} ended the run: {leader.beat.message}")
         if leader.heard and leader.beat.state != "meeting":
             return True
         if listens(endpoint):
             return False
         time.sleep(LOOK_SECONDS)
     raise InvalidRequestError(
-        f"nothing listens at {endpoint} for {JOIN_SECONDS // 60} min: type the same command on "
-        f"{endpoint.host} too, and let its firewall pass the port"
+        f"nothing has listened at {endpoint} for {JOIN_SECONDS // 60} min: run the same command "
+        f"on {endpoint.host} too, and open the port in its firewall"
     )
 
 
-def nodes_of(plan: Plan, here: Here, met: Met, wanted: Wanted) -> Nodes:
-    addresses = [node.address for node in met.nodes]
+def nodes_of(
+    plan: Plan, here: ThisNode, result: MeetingResult, start: StartOptions
+) -> SeveralNodes:
+    """Return the nodes that met, as this node deals with them, and print its network settings.
+
+    Raise ``InvalidRequestError`` if this node is none of them.
+    """
+    addresses = [node.address for node in result.nodes]
     if here.node.address not in addresses:
         raise InvalidRequestError(
-            f"the run goes on with {', '.join(addresses)}, and this node is "
-            f"{here.node.address}: start one of those again"
+            f"the run is on {', '.join(addresses)} and this node is {here.node.address}: "
+            "restart one of those nodes"
         )
     peers = [
         Peer(here.run.nodes, node.name, node.address, leads=node.leads)
-        for node in met.nodes
+        for node in result.nodes
         if node.address != here.node.address
     ]
-    nodes = Nodes(plan, here, peers, max_restarts=wanted.max_restarts)
-    set_here = environment_of(plan, nodes)
-    say("network: " + " ".join(f"{name}={set_here[name]}" for name in nodes.environment))
+    nodes = SeveralNodes(plan, here, peers, max_restarts=start.max_restarts)
+    environment = environment_of(plan, nodes)
+    say("network: " + " ".join(f"{name}={environment[name]}" for name in nodes.environment))
     return nodes
 
 
 def members_file(run: RunDirectory) -> Path:
-    """Who takes part, for one that comes back."""
-    return run.nodes / "met.json"
+    """Return the file with the result of the first meeting, for a node that returns."""
+    return run.nodes / "meeting.json"
 
 
 @contextmanager
 def last_word(heart: Heart) -> Iterator[None]:
-    """Whatever ends this launch is told to the other nodes, a signal too."""
+    """Tell the other nodes what ends this launch, be it an error or a signal."""
 
     def stop(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(SIGNALLED + number)
@@ -199,7 +214,10 @@ def last_word(heart: Heart) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def dry_run_of(plan: Plan, directory: Path, endpoint: Endpoint, node: Node, wanted: Wanted) -> str:
+def dry_run_of(
+    plan: Plan, directory: Path, endpoint: Endpoint, node: Node, start: StartOptions
+) -> str:
+    """Return what this node would do: its address, environment and command."""
     text = dry_run_text(
         plan,
         RunDirectory(directory, node.address),
@@ -207,6 +225,6 @@ def dry_run_of(plan: Plan, directory: Path, endpoint: Endpoint, node: Node, want
         cores=num_cores(),
         rendezvous=rendezvous_of(node, endpoint, 1, plan.parallel.num_nodes),
         network=network_environment(node),
-        max_restarts=wanted.max_restarts,
+        max_restarts=start.max_restarts,
     )
     return f"node: {node}, {node.interface}{', leads' if node.leads else ''}\n{text}"

@@ -1,8 +1,7 @@
-"""How fast the nodes reach each other, and how far their clocks are apart.
+"""The speed of the links between nodes, and the differences of their clocks.
 
 An all-reduce of n bytes moves 2 n (N - 1) / N bytes past each of N nodes
-(planner/hardware/network.py). Sizes grow until one takes long enough to be told from what starting
-it costs.
+(planner/hardware/network.py). Sizes grow until one takes so long that its start does not count.
 """
 
 import time
@@ -16,13 +15,18 @@ import torch.distributed as dist
 from launcher.nodes.meeting_result import Clock
 
 SIZES = tuple(2**18 * 4**n for n in range(5))
-"""Bytes: 256 KiB to 64 MiB."""
+"""Bytes of the messages that are timed: 256 KiB to 64 MiB."""
 LONG_SECONDS = 0.25
+"""Seconds after which no larger message is tried."""
 ROUND_TRIPS = 8
+"""Number of round trips by which two clocks are compared; the shortest one counts."""
 
 
 def all_reduce_bytes_per_s(num_nodes: int, device: torch.device, group: Any = None) -> float:
-    """Past each node in one direction, of the largest size that was tried; called by all ranks."""
+    """Return the bytes per second that an all-reduce moves past a node in one direction.
+
+    That is of the largest size that was tried. All ranks call it together.
+    """
     rate = 0.0
     for size in SIZES:
         tensor = torch.zeros(size // 4, device=device)
@@ -36,7 +40,7 @@ def all_reduce_bytes_per_s(num_nodes: int, device: torch.device, group: Any = No
 
 
 def rounds(count: int) -> list[list[tuple[int, int]]]:
-    """Every node beside the next in a ring, in rounds in which each is in one pair at most.
+    """Return the neighbours in a ring of nodes, in rounds in which a node is in one pair at most.
 
     >>> rounds(2)
     [[(0, 1)]]
@@ -50,14 +54,17 @@ def rounds(count: int) -> list[list[tuple[int, int]]]:
 
 
 def send_bytes_per_s(
-    sender: int, receiver: int, own: int, device: torch.device, group: Any = None
+    sender: int, receiver: int, own_rank: int, device: torch.device, group: Any = None
 ) -> float | None:
-    """One direction of a link; called by both, and its sender knows."""
+    """Return the bytes per second of one direction of a link; None on the receiver.
+
+    The ranks ``sender`` and ``receiver`` call it together.
+    """
     rate = None
     for size in SIZES:
         tensor = torch.zeros(size, dtype=torch.uint8, device=device)
         answer = torch.zeros(1, device=device)
-        if own == receiver:
+        if own_rank == receiver:
             for _ in range(2):
                 dist.recv(tensor, sender, group=group)
                 dist.send(answer, sender, group=group)
@@ -66,9 +73,9 @@ def send_bytes_per_s(
                 break
             continue
 
-        def there_and_back(each: torch.Tensor = tensor, word: torch.Tensor = answer) -> None:
-            dist.send(each, receiver, group=group)
-            dist.recv(word, receiver, group=group)
+        def there_and_back(sent: torch.Tensor = tensor, reply: torch.Tensor = answer) -> None:
+            dist.send(sent, receiver, group=group)
+            dist.recv(reply, receiver, group=group)
 
         _timed(there_and_back)
         seconds = _timed(there_and_back)
@@ -81,33 +88,35 @@ def send_bytes_per_s(
 
 
 def clock_beside_first(
-    own: int, count: int, ranks: list[int], group: Any, now: Callable[[], float] = time.time
+    own_node: int, ranks: list[int], group: Any, now: Callable[[], float] = time.time
 ) -> Clock:
-    """Of the node ``own``, asked one after another; ``ranks`` are those that speak for nodes."""
+    """Return the clock of the node ``own_node`` beside the first node's.
+
+    ``ranks`` has one rank per node; all of these call it together.
+    """
     clock = Clock(offset_s=0.0, error_s=0.0)
-    for other in range(1, count):
-        if own == 0:
+    for node in range(1, len(ranks)):
+        if own_node == 0:
             for _ in range(ROUND_TRIPS):
-                asked = torch.zeros(1, dtype=torch.float64)
-                dist.recv(asked, ranks[other], group=group)
-                dist.send(torch.tensor([now()], dtype=torch.float64), ranks[other], group=group)
-        elif own == other:
-            clock = min(_round_trips(ranks[0], group, now), key=lambda each: each.error_s)
+                dist.recv(torch.zeros(1, dtype=torch.float64), ranks[node], group=group)
+                dist.send(torch.tensor([now()], dtype=torch.float64), ranks[node], group=group)
+        elif own_node == node:
+            clock = min(_round_trips(ranks[0], group, now), key=lambda trip: trip.error_s)
     return clock
 
 
 def _round_trips(first: int, group: Any, now: Callable[[], float]) -> Iterator[Clock]:
     for _ in range(ROUND_TRIPS):
-        theirs = torch.zeros(1, dtype=torch.float64)
+        first_time = torch.zeros(1, dtype=torch.float64)
         began, began_at = time.perf_counter(), now()
-        dist.send(theirs, first, group=group)
-        dist.recv(theirs, first, group=group)
+        dist.send(first_time, first, group=group)
+        dist.recv(first_time, first, group=group)
         half_s = (time.perf_counter() - began) / 2
-        yield Clock(offset_s=began_at + half_s - theirs.item(), error_s=half_s)
+        yield Clock(offset_s=began_at + half_s - first_time.item(), error_s=half_s)
 
 
 def _timed(what: Callable[[], Any]) -> float:
-    """Seconds until the device is done with it."""
+    """Return the seconds until the device has finished a call."""
     began = time.perf_counter()
     what()
     if torch.cuda.is_available():
@@ -116,7 +125,7 @@ def _timed(what: Callable[[], Any]) -> float:
 
 
 def _longest(seconds: float) -> float:
-    """Of all ranks: they go on together."""
+    """Return the longest time of all ranks, so that they all decide alike."""
     longest = torch.tensor(seconds, dtype=torch.float64)
     dist.all_reduce(longest, dist.ReduceOp.MAX)
     return longest.item()

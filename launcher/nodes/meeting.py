@@ -1,6 +1,6 @@
-"""What the ranks of the first meeting run: each node's facts to all others, and the links measured.
+"""The program of the first meeting's ranks: they exchange the nodes' facts and measure the links.
 
-python -m torch.distributed.run ... -m launcher.nodes.meeting FACTS MET FOLDER
+python -m torch.distributed.run ... -m launcher.nodes.meeting FACTS RESULT FOLDER
 """
 
 import argparse
@@ -21,65 +21,73 @@ from launcher.nodes.link_speed import (
     rounds,
     send_bytes_per_s,
 )
-from launcher.nodes.meeting_result import Clock, Link, Met, write_met
-from launcher.nodes.node_facts import Facts
-from launcher.run.process import stop_with_parent
+from launcher.nodes.meeting_result import Clock, Link, MeetingResult, write_result
+from launcher.nodes.node_facts import NodeFacts
+from launcher.run.end_with_parent import end_with_parent
+from launcher.run.process import LOOK_SECONDS
 
 LIMIT = timedelta(seconds=120)
-"""For one message: a quarter of a MiB over a tenth of Ethernet's first speed."""
+"""Time limit of one message: a quarter of a MiB over a tenth of Ethernet's first speed."""
 SEEN_SECONDS = 10.0
-"""For a file to be seen on another node: NFS keeps what it knows of a folder for a while."""
+"""Seconds for a file to be seen on another node: NFS caches what it knows of a folder."""
 
 
-LOOK_SECONDS = 0.2
+def meet(facts: NodeFacts, folder: Path, *, on_gpus: bool) -> MeetingResult:
+    """Return the result of the meeting, which is the same on every node.
 
-
-def meet(facts: Facts, folder: Path, *, on_gpus: bool) -> Met:
-    """The same on every node."""
+    ``folder`` is the run directory, and ``facts`` those of this node; all ranks call it together.
+    """
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpus else torch.device("cpu")
     per_node = int(os.environ["LOCAL_WORLD_SIZE"])
     count = dist.get_world_size() // per_node
-    own, speaks = divmod(dist.get_rank(), per_node)
-    speakers = [node * per_node for node in range(count)]
-    everyone: list[Facts] = _gathered(facts)[::per_node]
-    seen = _gathered(sees_token(facts, folder, first=speaks == 0))[::per_node]
+    own_node, local_rank = divmod(dist.get_rank(), per_node)
+    first_ranks = [node * per_node for node in range(count)]
+    nodes: list[NodeFacts] = _gathered(facts)[::per_node]
+    seen = _gathered(sees_token(facts, folder, first=local_rank == 0))[::per_node]
     group = dist.new_group(backend="nccl", timeout=LIMIT) if on_gpus else None
     rate = all_reduce_bytes_per_s(count, device, group)
     clock, sent = Clock(offset_s=0.0, error_s=0.0), list[Link]()
-    if speaks == 0:
-        clock = clock_beside_first(own, count, speakers, None)
-        sent = _to_neighbours(own, speakers, device, group)
+    if local_rank == 0:
+        clock = clock_beside_first(own_node, first_ranks, None)
+        sent = _links_to_neighbours(own_node, first_ranks, device, group)
     clocks = _gathered(clock)[::per_node]
-    return Met(
-        nodes=everyone,
+    return MeetingResult(
+        nodes=nodes,
         sees_folder=seen,
         clocks=clocks,
         all_reduce_bytes_per_s=rate,
-        links=[link for each in _gathered(sent) for link in each],
+        links=[link for links in _gathered(sent) for link in links],
     )
 
 
-def _to_neighbours(own: int, speakers: list[int], device: torch.device, group: Any) -> list[Link]:
-    """From this node to those beside it in the ring."""
-    found = []
-    for pairs in rounds(len(speakers)):
-        for pair in pairs:
-            for sender, receiver in (pair, pair[::-1]):
-                if own in pair:
-                    rate = send_bytes_per_s(
-                        speakers[sender], speakers[receiver], speakers[own], device, group
-                    )
-                    if rate is not None:
-                        found.append(Link(sender=sender, receiver=receiver, bytes_per_s=rate))
-    return found
+def _links_to_neighbours(
+    own_node: int, ranks: list[int], device: torch.device, group: Any
+) -> list[Link]:
+    """Return the links from this node to its neighbours in the ring, measured."""
+    links = []
+    directions = (
+        (sender, receiver)
+        for pairs in rounds(len(ranks))
+        for pair in pairs
+        if own_node in pair
+        for sender, receiver in (pair, pair[::-1])
+    )
+    for sender, receiver in directions:
+        rate = send_bytes_per_s(ranks[sender], ranks[receiver], ranks[own_node], device, group)
+        if rate is not None:
+            links.append(Link(sender=sender, receiver=receiver, bytes_per_s=rate))
+    return links
 
 
-def sees_token(facts: Facts, folder: Path, *, first: bool) -> bool:
-    """Whether this node finds in the folder what the one that leads has just put there."""
+def sees_token(facts: NodeFacts, folder: Path, *, first: bool) -> bool:
+    """Return whether this node sees a file in the folder that the leader has just put there.
+
+    All ranks call it together; ``first`` is whether this is the first rank of its node.
+    """
     token = f".token-{uuid.uuid4().hex}" if facts.leads and first else None
     if token is not None:
         (folder / token).touch()
-    name: str = next(each for each in _gathered(token) if each is not None)
+    name: str = next(name for name in _gathered(token) if name is not None)
     end = time.monotonic() + SEEN_SECONDS
     while not (folder / name).is_file() and time.monotonic() < end:
         time.sleep(LOOK_SECONDS)
@@ -90,27 +98,29 @@ def sees_token(facts: Facts, folder: Path, *, first: bool) -> bool:
     return seen
 
 
-def _gathered(own: Any) -> list[Any]:
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, own)
-    return everyone
+def _gathered(value: Any) -> list[Any]:
+    """Return the values of all ranks, in rank order."""
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def main() -> None:
-    stop_with_parent()
+    """Meet as one rank; the first rank of a node writes the result."""
+    end_with_parent()
     parser = argparse.ArgumentParser(prog="launcher.nodes.meeting")
     parser.add_argument("facts", type=Path)
-    parser.add_argument("met", type=Path)
+    parser.add_argument("result", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--on-gpus", action="store_true")
     given = parser.parse_args()
     if given.on_gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("gloo", timeout=LIMIT)
-    facts = Facts(**json.loads(given.facts.read_bytes()))
-    met = meet(facts, given.folder, on_gpus=given.on_gpus)
+    facts = NodeFacts(**json.loads(given.facts.read_bytes()))
+    result = meet(facts, given.folder, on_gpus=given.on_gpus)
     if int(os.environ["LOCAL_RANK"]) == 0:
-        write_met(given.met, met)
+        write_result(given.result, result)
     dist.barrier()
     dist.destroy_process_group()
 

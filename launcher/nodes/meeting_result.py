@@ -1,24 +1,27 @@
-"""What a meeting has found, as each node keeps it; imports no training stack."""
+"""The result of a meeting, as every node keeps it; no training stack is imported."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from launcher.nodes.node_facts import Facts
+from launcher.nodes.node_facts import NodeFacts
+from launcher.storage.json_files import write_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
+    """A node's clock beside the first node's."""
+
     offset_s: float
-    """Ahead of the first node's."""
+    """Seconds by which it is ahead."""
     error_s: float
-    """Half of the shortest round trip."""
+    """Uncertainty of the offset: half of the shortest round trip, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """One direction between two nodes, by their numbers."""
+    """One direction of a link between two nodes, which are given by their numbers."""
 
     sender: int
     receiver: int
@@ -26,37 +29,41 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Met:
-    """Of every node, in the order of their ranks."""
+class MeetingResult:
+    """What the nodes found out about each other, in the order of their ranks."""
 
-    nodes: Sequence[Facts]
+    nodes: Sequence[NodeFacts]
     sees_folder: Sequence[bool]
-    """Whether it is the run directory of the one that leads."""
+    """Whether each node sees the leader's run directory."""
     clocks: Sequence[Clock]
     all_reduce_bytes_per_s: float
-    """Past each node, one direction."""
+    """Bytes per second that an all-reduce moves past a node in one direction."""
     links: Sequence[Link]
 
     @property
-    def leader(self) -> Facts:
+    def leader(self) -> NodeFacts:
+        """The node that has the endpoint."""
         return next(node for node in self.nodes if node.leads)
 
     @property
     def slowest(self) -> Link:
+        """The link with the lowest bandwidth."""
         return min(self.links, key=lambda link: link.bytes_per_s)
 
 
-def write_met(path: Path, met: Met) -> None:
-    path.write_text(json.dumps(asdict(met), indent=1), encoding="utf-8")
+def write_result(path: Path, result: MeetingResult) -> None:
+    """Write a result as JSON, whole."""
+    write_json(path, asdict(result))
 
 
-def read_met(path: Path) -> Met:
+def read_result(path: Path) -> MeetingResult:
+    """Return the result that ``write_result`` wrote."""
     content = json.loads(path.read_bytes())
-    return Met(
+    return MeetingResult(
         **content
         | {
-            "nodes": [Facts(**each) for each in content["nodes"]],
-            "clocks": [Clock(**each) for each in content["clocks"]],
-            "links": [Link(**each) for each in content["links"]],
+            "nodes": [NodeFacts(**node) for node in content["nodes"]],
+            "clocks": [Clock(**clock) for clock in content["clocks"]],
+            "links": [Link(**link) for link in content["links"]],
         }
     )

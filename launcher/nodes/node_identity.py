@@ -1,4 +1,4 @@
-"""Which of a run's nodes this is: its address on the way to the others, and whether it leads."""
+"""Which of a run's nodes this is: its address towards the others, and whether it leads."""
 
 import errno
 import socket
@@ -12,13 +12,13 @@ from planner.base.errors import InvalidRequestError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where the nodes meet: an address of one of them."""
+    """The address and port of one of the nodes, where all of them meet."""
 
     host: str
     port: int
 
     def after(self, number: int) -> "Endpoint":
-        """Of a later meeting: nobody talks to a store that is closing."""
+        """Return the endpoint of a later meeting, on a port whose store is not just closing."""
         return Endpoint(host=self.host, port=self.port + number)
 
     def __str__(self) -> str:
@@ -28,20 +28,25 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
+    """One node of a run."""
+
     name: str
     address: str
-    """Of its own that is on the way to the endpoint."""
+    """Address of the node on the way to the endpoint."""
     interface: str
-    """Which has that address."""
+    """Name of the network interface that has the address."""
     leads: bool
-    """Whether the endpoint is its own."""
+    """Whether the endpoint is an address of this node."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.address})"
 
 
 def endpoint_of(text: str) -> Endpoint:
-    """``HOST`` or ``HOST:PORT``; an IPv6 address in brackets where a port follows."""
+    """Return the endpoint of ``HOST`` or ``HOST:PORT``; an IPv6 address is in brackets then.
+
+    Raise ``InvalidRequestError`` for anything else.
+    """
     host, colon, port = text.rpartition(":")
     if not colon or (":" in host and not host.endswith("]")):
         host, port = text, str(PORT)
@@ -54,21 +59,24 @@ def endpoint_of(text: str) -> Endpoint:
 
 
 def node_at(endpoint: Endpoint) -> Node:
-    """This node of those that meet there; raises where the endpoint is on no network of it."""
+    """Return this node, of those that meet at an endpoint.
+
+    Raise ``InvalidRequestError`` if this node has no route there, or only it has one.
+    """
     family, remote = _resolved(endpoint)
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((remote, endpoint.port))  # of a datagram: no packet is sent
+            probe.connect((remote, endpoint.port))  # sends no packet, as it is for datagrams
             address = str(probe.getsockname()[0])
     except OSError as error:
         raise InvalidRequestError(
-            f"--rdzv-endpoint {endpoint}: this node has no way to {remote} "
+            f"--rdzv-endpoint {endpoint}: this node has no route to {remote} "
             f"({error.strerror or error})"
         ) from error
     if ip_address(address).is_loopback:
         raise InvalidRequestError(
             f"--rdzv-endpoint {endpoint}: {endpoint.host} is {remote} here, which no other node "
-            "reaches. Name the address that the others see"
+            "can reach. Give the address that the others see"
         )
     return Node(
         name=socket.gethostname(),
@@ -79,25 +87,26 @@ def node_at(endpoint: Endpoint) -> Node:
 
 
 def leader_address(endpoint: Endpoint) -> str:
+    """Return the IP address of the node that leads."""
     return _resolved(endpoint)[1]
 
 
 def _resolved(endpoint: Endpoint) -> tuple[socket.AddressFamily, str]:
     try:
-        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         raise InvalidRequestError(
-            f"--rdzv-endpoint {endpoint}: {endpoint.host} is not known here ({error.strerror})"
+            f"--rdzv-endpoint {endpoint}: {endpoint.host} cannot be resolved ({error.strerror})"
         ) from error
-    family, _, _, _, place = found[0]
-    return family, str(place[0])
+    family, _, _, _, address = addresses[0]
+    return family, str(address[0])
 
 
 def _owns(family: socket.AddressFamily, address: str) -> bool:
-    """Whether the address is this node's: only then can a socket be bound to it."""
-    with socket.socket(family, socket.SOCK_STREAM) as one:
+    """Return whether an address is this node's: only then can a socket be bound to it."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
         try:
-            one.bind((address, 0))
+            probe.bind((address, 0))
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 return False
@@ -109,17 +118,21 @@ def _interface_of(address: str) -> str:
     import psutil
 
     for name, addresses in psutil.net_if_addrs().items():
-        if any(each.address.partition("%")[0] == address for each in addresses):
+        if any(entry.address.partition("%")[0] == address for entry in addresses):
             return str(name)
     raise AssertionError(f"no interface has {address}")
 
 
 INFINIBAND = Path("/sys/class/infiniband")
+"""Folder in which the kernel lists InfiniBand adapters."""
 
 
 def network_environment(node: Node, infiniband: Path = INFINIBAND) -> dict[str, str]:
-    """The interface on the way to the endpoint: either library's own guess may be a bridge of
-    containers. NCCL looks for InfiniBand adapters itself where there are any."""
+    """Return the variables that make NCCL and gloo use the interface towards the endpoint.
+
+    Without them either library may choose a bridge of containers. NCCL finds InfiniBand adapters
+    itself, if there are any.
+    """
     settings = {"NCCL_SOCKET_IFNAME": node.interface, "GLOO_SOCKET_IFNAME": node.interface}
     if not infiniband.is_dir() or not any(infiniband.iterdir()):
         settings["NCCL_IB_DISABLE"] = "1"

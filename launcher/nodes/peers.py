@@ -1,7 +1,7 @@
 """The other nodes of a run, as the launching process of one of them deals with them.
 
-One that leads tells the others what comes next; all look after each other. What ends a node's
-part is said with the name of the node that is to blame.
+The leader announces what comes next, and all nodes watch each other. What ends a node's part is
+reported with the name of the node that is to blame.
 """
 
 import signal
@@ -9,28 +9,27 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launcher.faults.failure import KNOWN_CAUSES, told_failures
+from launcher.faults.failure import KNOWN_CAUSES, recorded_failures
 from launcher.faults.hang_watch import signal_all
-from launcher.faults.outcome import Ended, Trouble, say
-from launcher.faults.rank_stages import of_node, places
+from launcher.faults.outcome import Outcome, PeerFailure, say
+from launcher.faults.rank_stages import positions_here, rank_positions
 from launcher.faults.root_cause import root_cause
-from launcher.lifecycle.execution import Company
-from launcher.nodes.heartbeat import BEAT_SECONDS, SILENT_SECONDS, Beat, Heart, Peer, State
+from launcher.lifecycle.execution import Nodes
+from launcher.nodes.heartbeat import BEAT_SECONDS, SILENT_SECONDS, Beat, Heart, NodeState, Peer
 from launcher.nodes.node_identity import Endpoint, Node, network_environment
 from launcher.nodes.reachability import wait_until_listening
-from launcher.run.process import STOPPED
+from launcher.run.process import LOOK_SECONDS, STOPPED
 from launcher.run.rank_commands import JOIN_SECONDS, Rendezvous
 from launcher.run.run_directory import RunDirectory
 from planner.plan.schema import Plan
 
 GRACE_SECONDS = 10.0
-"""For ranks to notice by themselves that those of another node have ended: they know why."""
-LOOK_SECONDS = 0.5
+"""Seconds for ranks to notice that those of another node have ended: they record why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Here:
-    """One node of a run."""
+class ThisNode:
+    """This node of a run, with what it needs to deal with the others."""
 
     node: Node
     endpoint: Endpoint
@@ -38,63 +37,74 @@ class Here:
     heart: Heart
 
 
-class Nodes(Company):
-    """``peers`` are all other nodes; the one that leads is among them, or is this."""
+class SeveralNodes(Nodes):
+    """The nodes of a run on several. ``peers`` are all but this one; one of all leads."""
 
-    def __init__(self, plan: Plan, here: Here, peers: Sequence[Peer], *, max_restarts: int) -> None:
+    def __init__(
+        self, plan: Plan, here: ThisNode, peers: Sequence[Peer], *, max_restarts: int
+    ) -> None:
         super().__init__(max_restarts=max_restarts)
         self._here, self._peers = here, peers
         self._num_nodes = plan.parallel.num_nodes
         self.environment = network_environment(here.node)
         self.attempt = 0
-        """Of the ranks' starts; its number is that of its port behind the endpoint's."""
-        self._trouble: Trouble | None = None
-        self._lost: set[str] = set()
+        """Number of the ranks' start, from 1, which is added to the endpoint's port."""
+        self._peer_failure: PeerFailure | None = None
+        self._awaited: set[str] = set()
+        """Addresses of failed nodes that may return."""
         self._listened_at, self._over_at = float("-inf"), float("inf")
 
     @property
-    def trouble(self) -> Trouble | None:
-        return self._trouble
+    def peer_failure(self) -> PeerFailure | None:
+        """The failure of another node that ended this node's part."""
+        return self._peer_failure
 
-    def prepares(self) -> None:
+    def announce_preparation(self) -> None:
+        """Tell the other nodes that this one prepares its inputs."""
         self._here.heart.say("preparing")
 
-    def trains(self) -> Rendezvous:
+    def join_attempt(self) -> Rendezvous:
+        """Return the rendezvous of the next attempt, once it can begin.
+
+        The leader waits until every node is ready, and the others wait for the leader's store.
+        """
         here = self._here
         if here.node.leads:
             self._wait_until_ready()
             self.attempt += 1
         here.heart.say("training", attempt=self.attempt)
         if not here.node.leads:
-            # torch elastic itself gives up a store that is not there yet within a minute
+            # Torch elastic would wait for the store for a minute at most.
             wait_until_listening(here.endpoint.after(self.attempt), JOIN_SECONDS, self.look)
         return rendezvous_of(here.node, here.endpoint, self.attempt, self._num_nodes)
 
-    def is_ready(self) -> None:
-        """This node's inputs are there."""
+    def announce_ready(self) -> None:
+        """Tell the other nodes that this node's inputs are prepared."""
         self._here.heart.say("ready")
 
     def _wait_until_ready(self) -> None:
-        """However long another node prepares: torch elastic would not wait for so long."""
+        """Wait for the preparation of every other node, longer than torch elastic would."""
         while not self.look():
             if all(p.is_lost or p.beat.state not in ("meeting", "preparing") for p in self._peers):
                 break
             time.sleep(LOOK_SECONDS)
 
     def look(self) -> bool:
-        """Whether another node has ended this one's part."""
+        """Return whether another node has ended this node's part."""
         self._listen()
-        if self._trouble is None:
-            self._trouble = self._found_trouble()
-        if self._trouble is not None:
+        if self._peer_failure is None:
+            self._peer_failure = self._find_peer_failure()
+        if self._peer_failure is not None:
             return True
         for peer in self._peers:
             self._notice(peer)
         return self._left_behind()
 
-    def next_word(self, *states: State) -> Beat | None:
-        """The leader's, once it is in one of the states, and in another attempt than before where
-        it trains; nothing where the run is at its end."""
+    def await_leader_state(self, *states: NodeState) -> Beat | None:
+        """Wait until the leader is in one of the states, in a new attempt if it trains.
+
+        Return its beat, or None if another node has ended this node's part.
+        """
         (leader,) = (peer for peer in self._peers if peer.leads)
         while not self.look():
             beat = leader.beat
@@ -104,33 +114,38 @@ class Nodes(Company):
             time.sleep(LOOK_SECONDS)
         return None
 
-    def blamed(self, code: int, hung: str | None) -> Trouble | None:
-        """Waits, where this node's ranks cannot know why they have failed, for the others to say
-        how it went for them, or to be silent long enough."""
+    def blame(self, code: int, hung: str | None) -> PeerFailure | None:
+        """Return the failure of another node that is to blame for the end of an attempt, or None.
+
+        If this node's ranks cannot know why they failed, wait until the other nodes have said how
+        their part ended, or have been silent for too long.
+        """
         self._here.heart.say("over", attempt=self.attempt, code=code, message=hung or "")
         if code == 0 or code in STOPPED or hung is not None or self._knows_why():
-            return self._trouble
+            return self._peer_failure
         end = time.monotonic() + SILENT_SECONDS + 2 * BEAT_SECONDS
-        while self._trouble is None and time.monotonic() < end and self._awaits_word():
+        while self._peer_failure is None and time.monotonic() < end and self._others_may_say_more():
             time.sleep(LOOK_SECONDS)
             self._listen()
-            self._trouble = self._lost_node(waits=False)
-        return self._trouble or self._told()
+            self._peer_failure = self._failed_node(may_return=False)
+        return self._peer_failure or self._hang_elsewhere()
 
-    def ends(self, ended: Ended) -> None:
+    def announce_end(self, outcome: Outcome) -> None:
+        """Tell the other nodes how this node's run ended."""
         self._here.heart.say(
-            "done" if ended.code == 0 else "failed",
+            "done" if outcome.code == 0 else "failed",
             attempt=self.attempt,
-            code=ended.code,
-            message=str(ended),
+            code=outcome.code,
+            message=str(outcome),
         )
 
-    def shows(self, run: RunDirectory) -> bool:
-        """The node of rank 0, which has shown the training."""
-        found = places(run.ranks)
-        if found and found[0].node == self._here.node.address:
+    def shows_result(self, run: RunDirectory) -> bool:
+        """Return whether rank 0, which has shown the training, was on this node."""
+        positions = rank_positions(run.ranks)
+        if positions and positions[0].node == self._here.node.address:
             return True
-        say(f"finished; rank 0 was on {found[0].node if found else 'another node'}: {run.path}")
+        node = positions[0].node if positions else "another node"
+        say(f"finished; rank 0 was on {node}: {run.path}")
         return False
 
     def _listen(self) -> None:
@@ -139,47 +154,50 @@ class Nodes(Company):
                 peer.listen()
             self._listened_at = time.monotonic()
 
-    def _found_trouble(self) -> Trouble | None:
+    def _find_peer_failure(self) -> PeerFailure | None:
         for peer in self._peers:
             if peer.heard and peer.beat.state == "failed":
-                reason = f"node {peer} has ended the run: {peer.beat.message}"
-                return Trouble(reason=reason, code=peer.beat.code or 1)
-        return self._lost_node(waits=self.max_restarts > 0)
+                reason = f"node {peer} ended the run: {peer.beat.message}"
+                return PeerFailure(reason=reason, code=peer.beat.code or 1)
+        return self._failed_node(may_return=self.max_restarts > 0)
 
-    def _lost_node(self, *, waits: bool) -> Trouble | None:
-        """One that cannot come back: the store of the leader is gone with it."""
+    def _failed_node(self, *, may_return: bool) -> PeerFailure | None:
+        """Return the failure of a node that cannot return; the leader never can, with its store."""
         for peer in self._peers:
-            if peer.is_lost and (peer.leads or not waits):
-                return Trouble(reason=f"node {peer} is lost: not heard of for {SILENT_SECONDS:g} s")
+            failed = f"node {peer} failed"
+            if peer.is_lost and (peer.leads or not may_return):
+                return PeerFailure(reason=f"{failed}: no heartbeat for {SILENT_SECONDS:g} s")
             if peer.leads and self._here.heart.unreached_s > SILENT_SECONDS:
-                return Trouble(reason=f"node {peer} is lost: not reached for {SILENT_SECONDS:g} s")
+                return PeerFailure(reason=f"{failed}: not reachable for {SILENT_SECONDS:g} s")
         return None
 
-    def _told(self) -> Trouble | None:
-        """What another node's watch has found out of this attempt."""
+    def _hang_elsewhere(self) -> PeerFailure | None:
+        """Return what the watch of another node has found out about this attempt, if anything."""
         for peer in self._peers:
             beat = peer.beat
             if peer.heard and (beat.state, beat.attempt) == ("over", self.attempt) and beat.message:
-                return Trouble(reason=f"node {peer}: {beat.message}")
+                return PeerFailure(reason=f"node {peer}: {beat.message}")
         return None
 
     def _notice(self, peer: Peer) -> None:
-        """One that is lost and may come back: the ranks here are ended, torch elastic starts them
-        again and waits for it."""
-        if peer.is_lost and peer.address not in self._lost:
-            self._lost.add(peer.address)
+        """End the ranks here if another node has failed and may return.
+
+        Torch elastic restarts them, and they wait for it.
+        """
+        if peer.is_lost and peer.address not in self._awaited:
+            self._awaited.add(peer.address)
             say(
-                f"node {peer} is lost: not heard of for {SILENT_SECONDS:g} s; waiting for it: "
-                "the same command there goes on from the last checkpoint"
+                f"node {peer} failed: no heartbeat for {SILENT_SECONDS:g} s; waiting for it: "
+                "run the same command there to resume from the last checkpoint"
             )
             run = self._here.run
-            signal_all(of_node(places(run.ranks), run.node), signal.SIGKILL)
-        elif not peer.is_lost and peer.address in self._lost:
-            self._lost.remove(peer.address)
+            signal_all(positions_here(rank_positions(run.ranks), run.node), signal.SIGKILL)
+        elif not peer.is_lost and peer.address in self._awaited:
+            self._awaited.remove(peer.address)
             say(f"node {peer} is back")
 
     def _left_behind(self) -> bool:
-        """Whether the ranks here go on waiting for those of a node that has ended its own."""
+        """Return whether the ranks here still wait for those of a node whose ranks have ended."""
         over = any(
             peer.heard
             and peer.beat.state == "over"
@@ -191,10 +209,10 @@ class Nodes(Company):
         return time.monotonic() - self._over_at > GRACE_SECONDS
 
     def _knows_why(self) -> bool:
-        failure = root_cause(told_failures(self._here.run.ranks))
+        failure = root_cause(recorded_failures(self._here.run.ranks))
         return failure is not None and failure.cause in KNOWN_CAUSES
 
-    def _awaits_word(self) -> bool:
+    def _others_may_say_more(self) -> bool:
         return any(
             peer.beat.attempt < self.attempt or peer.beat.state in ("training", "preparing")
             for peer in self._peers
@@ -202,7 +220,7 @@ class Nodes(Company):
 
 
 def rendezvous_of(node: Node, endpoint: Endpoint, number: int, num_nodes: int) -> Rendezvous:
-    """The meeting's is number 0, and each attempt to train has the next."""
+    """Return the rendezvous of a number: 0 for the first meeting, then one per attempt."""
     return Rendezvous(
         endpoint=str(endpoint.after(number)),
         id=f"tuneplan-{number}",

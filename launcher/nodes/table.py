@@ -1,21 +1,22 @@
-"""The nodes of a run as a table. Draws; judges nothing."""
+"""The table of a run's nodes and the links between them."""
 
 from rich import box
 from rich.table import Table
 
 from launcher.nodes.agreement import rate
-from launcher.nodes.meeting_result import Met
+from launcher.nodes.meeting_result import MeetingResult
 
 
-def nodes_table(met: Met) -> Table:
-    title = f"{len(met.nodes)} nodes, all-reduce {rate(met.all_reduce_bytes_per_s)}"
+def nodes_table(result: MeetingResult) -> Table:
+    """Return the table of the nodes that met, a row per node."""
+    title = f"{len(result.nodes)} nodes, all-reduce {rate(result.all_reduce_bytes_per_s)}"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_style="bold")
     for name in ("node", "address", "interface", "cards", "driver"):
         table.add_column(name)
     for name in ("clock", "slowest link from it"):
         table.add_column(name, justify="right")
-    for number, (node, clock) in enumerate(zip(met.nodes, met.clocks, strict=True)):
-        sent = [link.bytes_per_s for link in met.links if link.sender == number]
+    for number, (node, clock) in enumerate(zip(result.nodes, result.clocks, strict=True)):
+        sent = [link.bytes_per_s for link in result.links if link.sender == number]
         table.add_row(
             f"{node.name}{' (leads)' if node.leads else ''}",
             node.address,

@@ -1,4 +1,4 @@
-"""The starts of a run's ranks, one after another: which layout, from where, and how it ended."""
+"""The attempts of a run, in ``attempts.json``: layout, first step and end of every start."""
 
 import json
 from collections.abc import Sequence
@@ -10,22 +10,27 @@ from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import write_json
 from planner.plan.schema import Plan
 
-RESTARTED = "the ranks were started again"
+RESTARTED = "the ranks were restarted"
+"""End of an attempt whose ranks torch elastic started again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
+    """One start of a run's ranks."""
+
     strategy: str
     micro_batch_size: int
     gradient_accumulation_steps: int
     activation_checkpointing: bool
     checkpoint_every: int
     from_step: int
+    """Step of the checkpoint that it resumed from; 0 without one."""
     ended: str | None = None
-    """Nothing while it runs."""
+    """How it ended, in words; None while it runs."""
 
 
 def attempt_of(plan: Plan, *, from_step: int) -> Attempt:
+    """Return an attempt with the plan's layout that has not ended yet."""
     return Attempt(
         strategy=plan.parallel.strategy,
         micro_batch_size=plan.batch.micro_batch_size,
@@ -37,16 +42,22 @@ def attempt_of(plan: Plan, *, from_step: int) -> Attempt:
 
 
 def begin_attempt(run: RunDirectory, attempt: Attempt) -> None:
-    """By rank 0, once it knows where it goes on from. One that nobody has ended was broken off:
-    torch elastic has started the ranks again."""
+    """Append an attempt; rank 0 does so once it knows which step it resumes from.
+
+    An earlier attempt without an end was broken off: torch elastic restarted its ranks.
+    """
     earlier = [
-        each if each.ended else replace(each, ended=RESTARTED) for each in _read(run.attempts)
+        before if before.ended else replace(before, ended=RESTARTED)
+        for before in _read(run.attempts)
     ]
     _write(run.attempts, [*earlier, attempt])
 
 
 def end_attempt(run: RunDirectory, attempt: Attempt, ended: str) -> None:
-    """``attempt`` stands for one whose ranks did not come so far as to say that they began."""
+    """Write how the last attempt ended.
+
+    ``attempt`` is appended first if its ranks ended before they could record that they began.
+    """
     attempts = _read(run.attempts)
     if not attempts or attempts[-1].ended is not None:
         attempts.append(attempt)
@@ -54,20 +65,17 @@ def end_attempt(run: RunDirectory, attempt: Attempt, ended: str) -> None:
 
 
 def reported_attempts(run: RunDirectory) -> list[dict[str, Any]]:
-    """As the report of a run that has just finished tells of them."""
+    """Return all attempts as plain data, the last one as finished; rank 0 writes its report so."""
     attempts = _read(run.attempts)
-    return [asdict(each) for each in (*attempts[:-1], *_finished(attempts[-1:]))]
-
-
-def _finished(last: Sequence[Attempt]) -> list[Attempt]:
-    return [replace(each, ended="finished") for each in last]
+    last = [replace(attempt, ended="finished") for attempt in attempts[-1:]]
+    return [asdict(attempt) for attempt in (*attempts[:-1], *last)]
 
 
 def _read(path: Path) -> list[Attempt]:
     if not path.is_file():
         return []
-    return [Attempt(**each) for each in json.loads(path.read_text(encoding="utf-8"))]
+    return [Attempt(**content) for content in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def _write(path: Path, attempts: Sequence[Attempt]) -> None:
-    write_json(path, [asdict(each) for each in attempts])
+    write_json(path, [asdict(attempt) for attempt in attempts])

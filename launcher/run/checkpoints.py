@@ -1,33 +1,34 @@
-"""Checkpoints of a run: whole or not there. Imports no training stack.
+"""Checkpoints of a run: sealed when they are whole, skipped when they are torn.
 
-A checkpoint is a folder that the trainer fills and a list of its files, written last and
-after all of them have reached the disk. Without that list, or with a file that differs from
-it, the folder is torn and is passed over.
+A checkpoint is a folder that the trainer fills, and a list of its files that is written last,
+after all of them have reached the disk. A folder without the list, or with a file that differs
+from it, is torn.
 """
 
 import json
-import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.storage.whole_folders import flush
+from launcher.storage.json_files import write_json
+from launcher.storage.whole_folders import flush_all
 
 CONTENTS = "contents.json"
+"""Name of the list of a checkpoint's files."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 _CHUNK_BYTES = 2**24
 _READERS = 8
-"""Files that are read at a time: checksums leave Python's lock alone."""
+"""Files that are read at a time: checksums are computed without Python's lock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedState:
-    """A whole checkpoint."""
+    """A checkpoint that is whole, and what its list says of it."""
 
     folder: Path
     step: int
@@ -36,11 +37,13 @@ class SavedState:
 
 
 def checkpoint_folder(folder: Path, step: int) -> Path:
+    """Return the place of a step's checkpoint in the run's folder of checkpoints."""
     return folder / f"checkpoint-{step}"
 
 
 def step_of(checkpoint: Path) -> int:
-    """
+    """Return the optimizer step that a checkpoint was written after.
+
     >>> step_of(Path("run/checkpoints/checkpoint-12"))
     12
     """
@@ -48,30 +51,23 @@ def step_of(checkpoint: Path) -> int:
 
 
 def seal(checkpoint: Path, *, world_size: int, strategy: str) -> None:
-    """Declare it whole, once every rank has written its part."""
+    """Declare a checkpoint whole; called once, when every rank has written its part."""
+    flush_all(checkpoint)
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-    for path in (*files, *_folders(checkpoint)):
-        flush(path)
     contents = {
         "world_size": world_size,
         "strategy": strategy,
         "files": dict(zip((_name(p, checkpoint) for p in files), _marks(files), strict=True)),
     }
-    partial = checkpoint / f".{CONTENTS}.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(contents, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(checkpoint / CONTENTS)
-    flush(checkpoint)
+    write_json(checkpoint / CONTENTS, contents)
 
 
 def last_whole(folder: Path, verified: Path | None = None) -> tuple[SavedState | None, list[str]]:
-    """The newest checkpoint that can be trusted, and a sentence for each newer one that cannot.
+    """Return the newest whole checkpoint, and a sentence for every newer one that is torn.
 
-    One that was ``verified`` a moment ago is not read again.
+    The content of ``verified``, which was examined a moment ago, is not read again.
     """
-    passed_over: list[str] = []
+    skipped: list[str] = []
     for step, checkpoint in _newest_first(folder):
         contents, wrong = _examine(checkpoint, read=checkpoint != verified)
         if wrong is None:
@@ -81,13 +77,16 @@ def last_whole(folder: Path, verified: Path | None = None) -> tuple[SavedState |
                 world_size=contents["world_size"],
                 strategy=contents["strategy"],
             )
-            return saved, passed_over
-        passed_over.append(f"{checkpoint} is passed over: {wrong}")
-    return None, passed_over
+            return saved, skipped
+        skipped.append(f"{checkpoint} is skipped: {wrong}")
+    return None, skipped
 
 
 def last_sealed(folder: Path) -> int | None:
-    """Step of the newest checkpoint with all its files in their sizes; their content is unread."""
+    """Return the step of the newest checkpoint whose files have the listed sizes, or None.
+
+    The content of the files is not read.
+    """
     for step, checkpoint in _newest_first(folder):
         if _examine(checkpoint, read=False)[1] is None:
             return step
@@ -95,7 +94,7 @@ def last_sealed(folder: Path) -> int | None:
 
 
 def keep_newest(folder: Path, number: int) -> None:
-    """Remove the oldest sealed checkpoints, and torn ones older than what is kept."""
+    """Keep the newest ``number`` sealed checkpoints; remove all that is older, torn or sealed."""
     sealed = 0
     for _, checkpoint in _newest_first(folder):
         if sealed >= number:
@@ -105,52 +104,52 @@ def keep_newest(folder: Path, number: int) -> None:
 
 
 def discard_torn(folder: Path) -> None:
-    """Remove what no list declares whole."""
+    """Remove the checkpoints without a list of their files."""
     for _, checkpoint in _newest_first(folder):
         if not (checkpoint / CONTENTS).is_file():
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def _newest_first(folder: Path) -> list[tuple[int, Path]]:
-    found = []
+    checkpoints = []
     for path in folder.iterdir() if folder.is_dir() else ():
         match = _NAME.fullmatch(path.name)
         if match is not None:
-            found.append((int(match[1]), path))
-    return sorted(found, reverse=True)
+            checkpoints.append((int(match[1]), path))
+    return sorted(checkpoints, reverse=True)
 
 
 def _examine(checkpoint: Path, *, read: bool) -> tuple[dict[str, Any], str | None]:
-    """What a checkpoint says of itself, and what is wrong with it."""
+    """Return the content of a checkpoint's list, and what is wrong with the checkpoint, if any."""
     try:
         contents: dict[str, Any] = json.loads((checkpoint / CONTENTS).read_bytes())
         listed = {checkpoint / name: mark for name, mark in contents["files"].items()}
     except FileNotFoundError:
-        return {}, "it was not written to its end"
+        return {}, "it was not completed"
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}, f"its {CONTENTS} cannot be read"
-    wrong = _of_another_size(listed)
+    wrong = _wrong_size(listed)
     return contents, _damaged(listed) if read and wrong is None else wrong
 
 
-def _of_another_size(listed: Mapping[Path, list[int]]) -> str | None:
+def _wrong_size(listed: Mapping[Path, list[int]]) -> str | None:
     for path, (size, _) in listed.items():
         if not path.is_file():
             return f"{path.name} is missing"
         if path.stat().st_size != size:
-            return f"{path.name} has {path.stat().st_size} bytes of {size}"
+            return f"{path.name} has {path.stat().st_size:,} bytes instead of {size:,}"
     return None
 
 
 def _damaged(listed: Mapping[Path, list[int]]) -> str | None:
-    for (path, mark), found in zip(listed.items(), _marks(list(listed)), strict=True):
-        if found != mark:
+    for (path, mark), mark_now in zip(listed.items(), _marks(list(listed)), strict=True):
+        if mark_now != mark:
             return f"{path.name} is damaged"
     return None
 
 
 def _marks(files: list[Path]) -> list[list[int]]:
-    """Size and CRC-32 of each."""
+    """Return size and CRC-32 of every file."""
     with ThreadPoolExecutor(_READERS) as readers:
         return list(readers.map(_mark, files))
 
@@ -161,11 +160,6 @@ def _mark(path: Path) -> list[int]:
         while chunk := file.read(_CHUNK_BYTES):
             checksum = zlib.crc32(chunk, checksum)
     return [path.stat().st_size, checksum]
-
-
-def _folders(checkpoint: Path) -> Iterator[Path]:
-    yield from (path for path in checkpoint.rglob("*") if path.is_dir())
-    yield checkpoint
 
 
 def _name(path: Path, checkpoint: Path) -> str:

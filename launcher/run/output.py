@@ -1,4 +1,4 @@
-"""Keeps the terminal for what a person wants to see: libraries print into a log file."""
+"""Output of this process and of its libraries: the terminal for people, a log for the rest."""
 
 import os
 import sys
@@ -9,9 +9,9 @@ from typing import TextIO
 
 
 def redirect_output(log_file: Path) -> TextIO:
-    """Send all that this process prints, C libraries included, to a file.
+    """Send all that this process prints, C libraries included, to a file, which is emptied first.
 
-    Gives what standard output was before, for our own lines.
+    Return a stream to what standard output was before, for lines that people are to see.
     """
     screen = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
@@ -25,7 +25,7 @@ def redirect_output(log_file: Path) -> TextIO:
 
 @contextmanager
 def libraries_quiet(log_file: Path) -> Iterator[TextIO]:
-    """As :func:`redirect_output` for as long as the block lasts."""
+    """Redirect as :func:`redirect_output` does, until the block ends."""
     before = os.dup(1), os.dup(2)
     try:
         with redirect_output(log_file) as screen:
@@ -39,19 +39,19 @@ def libraries_quiet(log_file: Path) -> Iterator[TextIO]:
 
 
 STACK = "Stack (most recent call first):"
-"""What faulthandler begins with."""
+"""First line of a stack that faulthandler writes."""
 
 
 def last_stack(log_file: Path, num_lines: int) -> list[str]:
-    """Where a rank was when it was last asked, innermost first; nothing if it never was."""
+    """Return the innermost lines of the last stack in a rank's log; none if there is no stack."""
     text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.is_file() else ""
-    _, found, rest = text.rpartition(STACK)
+    _, begins, rest = text.rpartition(STACK)
     stack, *_ = rest.lstrip("\n").partition("\n\n")
-    return stack.splitlines()[:num_lines] if found else []
+    return stack.splitlines()[:num_lines] if begins else []
 
 
 def tail(log_file: Path, num_lines: int) -> list[str]:
-    """The last lines of a log that say something."""
+    """Return the last lines of a log that are not empty; none if there is no log."""
     if not log_file.is_file():
         return []
     lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()

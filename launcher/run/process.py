@@ -1,6 +1,6 @@
-"""Start a command, pass signals on to it, give its exit code."""
+"""Commands that are run to their end: signals are passed on, and the exit code is returned."""
 
-import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -10,18 +10,19 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from launcher.run import end_with_parent
+
 SIGNALLED = 128
-"""Exit codes above are this plus a signal's number, as in a shell."""
+"""Exit codes above 128 are 128 plus a signal's number, as in a shell."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = {SIGNALLED + number: number.name for number in STOP_SIGNALS}
-"""Exit codes of a run that somebody stopped."""
+"""Name of the signal by exit code, of a run that a person or a scheduler stopped."""
 LOOK_SECONDS = 0.5
+"""Seconds between two looks at what is waited for: a command, another node, a file."""
 ENDED = 1
-"""Exit code of a command that ``look`` has ended."""
+"""Exit code of a command that was ended because ``look`` said so."""
 END_SECONDS = 5.0
-"""For a command to end by itself: one that waits for a lost peer does not."""
-_PR_SET_PDEATHSIG = 1  # read: linux/prctl.h
-_LIBC = ctypes.CDLL(None)
+"""Seconds for a command to end after SIGTERM: one that waits for a lost peer does not."""
 
 
 def run_to_end(
@@ -32,24 +33,25 @@ def run_to_end(
     ask_to_stop: Callable[[int], bool] = lambda _number: False,
     look: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Run a command whose standard output is our standard error, and its errors a log.
+    """Run a command and return its exit code; after a signal, 128 plus the signal's number.
 
-    It gets a session of its own, so that a terminal's Ctrl-C reaches it once, through us:
-    ``ask_to_stop`` says whether the command was asked in another way, else it is ended, and also
-    at a Ctrl-C after that: schedulers repeat SIGTERM, and have SIGKILL where they are impatient.
-    ``look`` is called while it runs and says whether to end it. After a signal the code says which
-    one.
+    Its standard output goes to our standard error, and its standard error to ``log_file``. It runs
+    in a session of its own, so that a terminal's Ctrl-C reaches it through us alone.
+
+    At the first signal ``ask_to_stop`` is called with its number and returns whether the command
+    will stop by itself; if not, the command gets SIGTERM. After that a repeated SIGTERM changes
+    nothing, because schedulers repeat it and have SIGKILL for haste, and a Ctrl-C ends the command.
+    ``look`` is called every ``LOOK_SECONDS`` and returns whether to end the command.
     """
     with ExitStack() as stack:
         errors: IO[bytes] = stack.enter_context(log_file.open("wb"))
         child = subprocess.Popen(
-            command,
+            command_ending_with_parent(command),
             env=dict(environment),
             stdout=sys.stderr.fileno(),
             stderr=errors,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=stop_with_parent,
         )
         received: list[int] = []
         stops_by_itself = False
@@ -72,6 +74,11 @@ def run_to_end(
     return code if code >= 0 else SIGNALLED - code
 
 
+def command_ending_with_parent(command: Sequence[str]) -> list[str]:
+    """Return the command that becomes ``command``, and gets SIGTERM when this process ends."""
+    return [sys.executable, "-I", "-S", end_with_parent.__file__, str(os.getpid()), *command]
+
+
 def _wait(child: subprocess.Popen[bytes], look: Callable[[], bool]) -> int:
     while True:
         try:
@@ -83,15 +90,10 @@ def _wait(child: subprocess.Popen[bytes], look: Callable[[], bool]) -> int:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Its ranks go with it: see ``stop_with_parent``."""
+    """End the child and with it its ranks, which call ``end_with_parent`` themselves."""
     child.send_signal(signal.SIGTERM)
     try:
         child.wait(END_SECONDS)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-
-
-def stop_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the process that started this one is gone."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

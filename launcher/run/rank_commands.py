@@ -1,4 +1,4 @@
-"""The commands that run a plan, and the environment they run in. Nothing is started here."""
+"""The commands that run a plan, and their environment; nothing is started here."""
 
 import os
 from collections.abc import Mapping
@@ -10,23 +10,26 @@ from launcher.run.run_directory import RunDirectory
 from planner.plan.schema import Plan
 
 JOIN_SECONDS = 3600
-"""For all nodes to meet: the first waits for the last, and for a lost one that is started again."""
+"""Seconds for all nodes to meet: the first waits for the last, and for a lost one to return."""
+
+PORT = 29500
+"""PyTorch's default port of a rendezvous."""
 
 ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""The name since PyTorch 2.9 and the older one; either is read by 2.9 and later."""
+"""Name since PyTorch 2.9, and the older one; 2.9 and later read either."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendezvous:
-    """Where the ranks of several nodes find each other, as one of the nodes joins it."""
+    """The rendezvous of the ranks of several nodes, as one of the nodes joins it."""
 
     endpoint: str
     id: str
     num_nodes: int
     address: str
-    """Of this node's own, which the others are told."""
+    """Address of this node, which the other nodes are given."""
     hosts_store: bool
-    """Whether the endpoint is this node's, which then serves the store that all meet in."""
+    """Whether the endpoint is an address of this node, which then serves the common store."""
     clocks_agree: bool = True
 
 
@@ -39,7 +42,11 @@ def torchrun_command(
     rendezvous: Rendezvous | None = None,
     max_restarts: int = 0,
 ) -> list[str]:
-    """An argument list, never a shell string, so no quoting can go wrong."""
+    """Return the command that runs this node's ranks, as an argument list for no shell.
+
+    ``checkpoint`` is the one to resume from, which was found whole; ``rendezvous`` is None for a
+    run on one node.
+    """
     return [
         *elastic_command(rendezvous, python=python, ranks=plan.parallel.gpus_per_node),
         *(["--max-restarts", str(max_restarts)] if max_restarts else []),
@@ -50,7 +57,7 @@ def torchrun_command(
 
 
 def elastic_command(rendezvous: Rendezvous | None, *, python: str, ranks: int) -> list[str]:
-    """torch elastic, up to the module that each rank runs."""
+    """Return torch elastic's command, up to the module that its ranks run."""
     torchrun = [python, "-m", "torch.distributed.run"]
     if rendezvous is None:
         return [*torchrun, "--standalone", "--nproc-per-node", str(ranks)]
@@ -75,11 +82,11 @@ def preparation_command(run: RunDirectory, *, python: str, shown_samples: int) -
 
 
 def environment_changes(plan: Plan, *, cores: int, max_restarts: int = 0) -> dict[str, str]:
-    """What the ranks find in their environment beside the caller's own.
+    """Return the environment variables that a plan's processes need, beside the caller's.
 
-    Ranks that may be started again meet in a store of their own each time: in that of torch
-    elastic they would find the addresses of those before them, and a node that comes back the
-    first round's store.
+    ``cores`` are those that this process may use. Ranks that may be restarted meet in a new store
+    at every start: in torch elastic's store they would find the addresses of the ranks before
+    them, and a node that returns would find the store of the first round.
     """
     changes = {
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -90,7 +97,7 @@ def environment_changes(plan: Plan, *, cores: int, max_restarts: int = 0) -> dic
     else:
         changes["DS_ACCELERATOR"] = "cpu"
         changes["OMP_NUM_THREADS"] = str(max(1, cores // plan.parallel.gpus_per_node))
-        # A team that spins while it waits is many times slower when another process wants a core.
+        # Threads that spin while they wait are many times slower where processes share cores.
         changes["OMP_WAIT_POLICY"] = "PASSIVE"
     if max_restarts:
         changes[SEPARATE_STORES] = "1"
@@ -98,10 +105,10 @@ def environment_changes(plan: Plan, *, cores: int, max_restarts: int = 0) -> dic
 
 
 def merged_environment(caller: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
-    """The caller's environment with the changes; what a person set stays.
+    """Return the caller's environment with the changes; variables that the caller set stay.
 
-    Accelerate's own variables are left out: they would overrule the plan, and
-    ``ACCELERATE_USE_CPU`` makes it skip DeepSpeed without a word.
+    Accelerate's variables are left out: they would overrule the plan, and ``ACCELERATE_USE_CPU``
+    makes it skip DeepSpeed silently.
     """
     merged = {name: value for name, value in caller.items() if not name.startswith("ACCELERATE_")}
     chosen_allocator = any(name in caller for name in ALLOCATOR_VARIABLES)
@@ -119,15 +126,19 @@ def planned_environment(
     network: Mapping[str, str] | None = None,
     max_restarts: int = 0,
 ) -> dict[str, str]:
-    """What every process of a plan's run finds here; beside it, what its nodes meet over."""
+    """Return the environment of every process of a plan's run on this node.
+
+    ``network`` are variables that name the interface on which the nodes meet.
+    """
     changes = environment_changes(plan, cores=num_cores(), max_restarts=max_restarts)
     return merged_environment(caller, {**changes, **(network or {})})
 
 
 def rank_environment(plan: Plan, merged: Mapping[str, str]) -> dict[str, str]:
-    """For the ranks alone: all they read is on disk by then, so the hub is not asked again.
+    """Return the environment of the ranks, from that of all processes.
 
-    One process that saw several cards would spread the model's replicas over all of them.
+    All that ranks read is on disk, so the hub is not asked again. A single rank sees one card:
+    transformers' trainer would replicate the model over all that it sees.
     """
     environment = {**merged, "HF_HUB_OFFLINE": "1"}
     if plan.hardware.device == "cuda" and plan.parallel.world_size == 1:
@@ -137,9 +148,5 @@ def rank_environment(plan: Plan, merged: Mapping[str, str]) -> dict[str, str]:
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-PORT = 29500
-"""PyTorch's own default of a rendezvous."""

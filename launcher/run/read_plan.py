@@ -1,4 +1,4 @@
-"""``plan.yaml`` and what the command line changes of it, through the same strict schema."""
+"""``plan.yaml`` with the changes of the command line, both read by the same strict schema."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from planner.plan.schema import Plan
 
 _CHANGED = Path("settings")
 _LENGTHS = {"training.max_steps": "epochs", "training.epochs": "max_steps"}
-"""A plan has one length: setting one of the two unsets the other."""
+"""Key that is unset by setting another: a plan has one length."""
 
 
 def read_plan(
@@ -25,7 +25,10 @@ def read_plan(
     data_errors: DataErrors | None = None,
     output: Path | None = None,
 ) -> Plan:
-    """The plan in ``path`` with ``KEY=VALUE`` settings, data file and run directory put in."""
+    """Return the plan in ``path`` with ``KEY=VALUE`` settings, data and run directory put in.
+
+    Raise ``InvalidFileError`` for the file, and ``InvalidRequestError`` for a setting.
+    """
     text = read_text(path)
     plan = parse_spec(Plan, text, path)
     changes = {
@@ -43,8 +46,8 @@ def read_plan(
     try:
         return parse_spec(Plan, dump_mapping(content), _CHANGED)
     except InvalidFileError as error:
-        asked = " ".join(f"--set {setting}" for setting in settings)
-        raise InvalidRequestError(f"{asked}: {error.reason}") from error
+        options = " ".join(f"--set {setting}" for setting in settings)
+        raise InvalidRequestError(f"{options}: {error.reason}") from error
 
 
 def _data_changes(data: str | None, errors: DataErrors | None) -> dict[str, Any]:
@@ -56,11 +59,12 @@ def _data_changes(data: str | None, errors: DataErrors | None) -> dict[str, Any]
 
 
 def plan_text(plan: Plan) -> str:
-    """A plan as a file again."""
+    """Return the text of a plan's file, without its header."""
     return dump_mapping(to_builtins(plan))
 
 
 def dump_mapping(content: dict[str, Any]) -> str:
+    """Return plain data as YAML, with its keys in their order."""
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
 
 

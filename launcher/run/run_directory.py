@@ -1,4 +1,4 @@
-"""The folder that one run writes to: where each file is, and whether it may be written."""
+"""The folder that one run writes to: the paths of its files, and whether a run may use it."""
 
 import fcntl
 import os
@@ -17,27 +17,32 @@ _PROBE_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
+    """The paths of a run's files, as one node sees them."""
+
     path: Path
     node: str | None = None
-    """Of several nodes that share the folder, the address of the one that looks at it."""
+    """Address of this node, if several nodes share the folder."""
 
     @property
     def plan(self) -> Path:
+        """The plan as it is run: a fallback changes it."""
         return self.path / "plan.yaml"
 
     @property
     def deepspeed(self) -> Path:
+        """DeepSpeed's configuration, for people to read: ranks make the same from ``plan``."""
         return self.path / "deepspeed.json"
 
     @property
     def environment(self) -> Path:
+        """Versions, hardware and environment variables of rank 0."""
         return self.path / "environment.json"
 
     @property
     def inputs(self) -> Path:
-        """What was prepared: where checkpoint and tokenized data are, and the size of the data.
+        """Places of the checkpoint and the tokenized data, with the size of the data.
 
-        Nodes may have them in different places, so each of several has its own.
+        Nodes may have them in different places, so every one of several nodes has its own file.
         """
         return (
             self.path / "inputs.json"
@@ -47,85 +52,93 @@ class RunDirectory:
 
     @property
     def metrics(self) -> Path:
+        """Metrics of the training, one JSON object per logged step."""
         return self.path / "metrics.jsonl"
 
     @property
     def evaluations(self) -> Path:
-        """A line an evaluation: its loss, and what the model answered."""
+        """Loss and the model's answers, one JSON object per evaluation."""
         return self.path / "evaluation.jsonl"
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def job(self) -> Path:
-        """Which engine has the run as a job, and the job's name there."""
+        """Name of the engine that has the run as a job, and of the job there."""
         return self.path / "job" / "job.json"
 
     @property
     def attempts(self) -> Path:
-        """Each start of the ranks: its layout, where it went on from, how it ended."""
+        """Every start of the ranks: its layout, the step it resumed from, how it ended."""
         return self.path / "attempts.json"
 
     @property
     def ranks(self) -> Path:
-        """Where each rank is, and what ended it."""
+        """The folder in which ranks record where they are, and why they failed."""
         return self.path / ".ranks"
 
     def rank_place(self, rank: int) -> Path:
+        """The stage and step that a rank is in."""
         return self.ranks / f"rank-{rank}.json"
 
     @property
     def stop(self) -> Path:
-        """While it is there, ranks stop after the step they are in."""
+        """Number of a signal; while the file exists, ranks stop after the step they are in."""
         return self.path / ".stop"
 
     @property
     def report(self) -> Path:
-        """Written last: a run with a report is a finished one."""
+        """Result of the run, written last: a run with a report has finished."""
         return self.path / "report.json"
 
     @property
     def logs(self) -> Path:
+        """The folder of the logs."""
         return self.path / "logs"
 
     @property
     def launcher_log(self) -> Path:
+        """Log of torch elastic on this node."""
         return self.node_log("launcher")
 
     @property
     def preparation_log(self) -> Path:
+        """Log of the preparation on this node."""
         return self.node_log("prepare")
 
     def node_log(self, name: str) -> Path:
+        """A log that every node has one of."""
         return self.logs / (f"{name}.log" if self.node is None else f"{name}-{self.node}.log")
 
     @property
     def lock(self) -> Path:
-        """Made first and left there: it marks the folder as a run's own."""
+        """File that is made first and stays: it marks the folder as one of a run."""
         return self.path / ".lock"
 
     @property
     def nodes(self) -> Path:
-        """What each of several nodes says of itself."""
+        """The folder in which the nodes of a run record their state."""
         return self.path / ".nodes"
 
     @property
     def launch_lock(self) -> Path:
-        """Held by a launch while it runs: one in the folder, or one on each of several nodes."""
+        """File that a launch locks while it runs: one per folder, or one per node."""
         return self.lock if self.node is None else self.nodes / self.node / "lock"
 
     def rank_log(self, rank: int) -> Path:
+        """Log of a rank."""
         return self.logs / f"rank-{rank}.log"
 
     def result(self, plan: Plan) -> Path:
-        """The trained adapter, or the trained model."""
+        """The folder of the trained adapter, or of the trained model."""
         return self.path / ("model" if plan.adapter is None else "adapter")
 
 
 def check_may_run_in(path: Path) -> None:
-    """Refuse a folder whose content a run would mix with or replace."""
+    """Raise ``InvalidRequestError`` for a folder whose content a run would mix with or replace."""
     run = RunDirectory(path)
     if run.report.exists():
         raise InvalidRequestError(
@@ -136,12 +149,15 @@ def check_may_run_in(path: Path) -> None:
         raise InvalidRequestError(f"{path} is a file. Choose a folder with --output DIR.")
     if path.is_dir() and any(path.iterdir()) and not run.lock.exists():
         raise InvalidRequestError(
-            f"{path} is not empty and holds no run. Choose another place with --output DIR."
+            f"{path} is not empty and not a run directory. Choose another place with --output DIR."
         )
 
 
 def create(path: Path, *, needed_bytes: int, node: str | None = None) -> RunDirectory:
-    """Make the folder and prove that it can be written, before anything expensive starts."""
+    """Make the folder and check that it can be written and has room, before anything expensive.
+
+    Raise ``InvalidRequestError`` if not. ``node`` is this node's address, if several share it.
+    """
     run = RunDirectory(path, node)
     probe = path / ".probe" if node is None else path / f".probe-{node}"
     try:
@@ -171,7 +187,10 @@ def create(path: Path, *, needed_bytes: int, node: str | None = None) -> RunDire
 
 @contextmanager
 def locked(run: RunDirectory) -> Iterator[None]:
-    """Hold the folder for one launch at a time; the lock goes with the process."""
+    """Lock the folder against another launch; the kernel releases the lock with the process.
+
+    Raise ``InvalidRequestError`` if another launch has locked it.
+    """
     run.launch_lock.parent.mkdir(parents=True, exist_ok=True)
     with run.launch_lock.open("w") as file:
         try:

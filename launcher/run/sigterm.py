@@ -1,4 +1,4 @@
-"""A process that is told to end removes what it has half made."""
+"""SIGTERM as an exception, so that a process removes what it has half made before it ends."""
 
 import os
 import signal
@@ -11,15 +11,15 @@ from launcher.run.process import SIGNALLED
 
 
 class Stopped(SystemExit):
-    """Passes through every ``except Exception``."""
+    """The exception that SIGTERM raises; no ``except Exception`` catches it."""
 
 
 @contextmanager
 def unwound_by_sigterm() -> Iterator[None]:
-    """SIGTERM leaves the block as an exception would, and then the process; a second ends it at
-    once.
+    """Make SIGTERM leave the block like an exception, and then end the process.
 
-    Threads are not waited for: a download that stalls would keep the process.
+    A second SIGTERM ends it at once. Threads are not waited for: a download that stalls would keep
+    the process alive.
     """
 
     def unwind(number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Versions of what trains; imports none of it."""
+"""Versions of the packages that train, read from their metadata without an import."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -19,11 +19,12 @@ PACKAGES = (
 
 
 def package_versions() -> dict[str, str | None]:
-    """Nothing for one that is not installed."""
+    """Return the versions by package; None for one that is not installed."""
     return {name: _version(name) for name in PACKAGES}
 
 
 def python_version() -> str:
+    """Return the version of this interpreter."""
     return platform.python_version()
 
 

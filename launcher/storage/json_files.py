@@ -1,4 +1,4 @@
-"""JSON files, written whole."""
+"""JSON files, written whole or not at all."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,15 @@ from planner.base.output_file import write_whole
 from planner.base.strict_yaml import read_text
 
 
-def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Whole or not at all."""
-    write_whole(path, json.dumps(content, indent=2) + "\n")
+def write_json(
+    path: Path, content: Mapping[str, Any] | Sequence[Any], *, durable: bool = True
+) -> None:
+    """Put the content in the place of a file, whole; ``durable`` content has reached the disk."""
+    write_whole(path, json.dumps(content, indent=2) + "\n", durable=durable)
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """Return a file's content; raise ``InvalidFileError`` with its line if it is not JSON."""
     try:
         content: dict[str, Any] = json.loads(read_text(path))
     except json.JSONDecodeError as error:

@@ -1,7 +1,7 @@
-"""Which files hold a model's weights, and the index of several: by transformers' own names.
+"""The files that hold a model's weights, and the index of several, by transformers' names.
 
-A folder may hold another copy beside them, as Mistral's and Llama's on the hub have one in
-``consolidated.safetensors``; only these names are read.
+A folder may hold another copy of the weights under another name, as Mistral's and Llama's
+repositories on the hub do in ``consolidated.safetensors``; it is not read.
 """
 
 from collections.abc import Mapping
@@ -13,25 +13,28 @@ from planner.base.errors import InvalidFileError
 SINGLE = "model.safetensors"
 PICKLED = "pytorch_model.bin"
 OTHER_COPIES = ["consolidated*", "original/*"]
-"""Of the same weights, in the repositories of Mistral and Llama: not fetched."""
+"""Patterns of other copies in the repositories of Mistral and Llama, which are not fetched."""
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a checkpoint, safetensors before pickled ones; none where there is no whole set.
+    """Return a checkpoint's files of weights: safetensors, else pickled ones, else none.
 
-    Raises where an index names a file that is not there.
+    Raise ``InvalidFileError`` if an index is broken or names a file that is not there.
     """
     return safetensors_files(folder) or _files(folder, PICKLED)
 
 
 def safetensors_files(folder: Path) -> list[Path]:
-    """As above, of safetensors alone."""
+    """Return a checkpoint's safetensors files; raise as ``weight_files`` does."""
     return _files(folder, SINGLE)
 
 
 def _files(folder: Path, single: str) -> list[Path]:
-    """read: transformers/modeling_utils.py at 5.23, _get_resolved_checkpoint_files: one file goes
-    before an index of several."""
+    """Return the single file if it is there, else those of the index.
+
+    read: transformers/modeling_utils.py at 5.23, _get_resolved_checkpoint_files: the single file
+    takes precedence over an index.
+    """
     index = _index(folder, single)
     if (folder / single).is_file():
         return [folder / single]
@@ -45,7 +48,7 @@ def _index(folder: Path, single: str) -> Path:
 def _indexed(index: Path) -> list[Path]:
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise InvalidFileError(index, None, "holds no weight_map. Fetch it again")
+        raise InvalidFileError(index, None, "has no weight_map. Fetch it again")
     files = [index.parent / str(name) for name in sorted(set(places.values()))]
     for file in files:
         if not file.is_file():
@@ -54,7 +57,7 @@ def _indexed(index: Path) -> list[Path]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a checkpoint has all of its weights."""
+    """Return whether a checkpoint has all of its weights."""
     try:
         return bool(weight_files(folder))
     except InvalidFileError:
@@ -62,7 +65,7 @@ def has_weights(folder: Path) -> bool:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether it has its configuration, and all of its weights in safetensors."""
+    """Return whether a checkpoint has a configuration, and all of its weights in safetensors."""
     try:
         return (folder / "config.json").is_file() and bool(safetensors_files(folder))
     except InvalidFileError:
@@ -70,7 +73,8 @@ def is_complete(folder: Path) -> bool:
 
 
 def shard_names(number: int) -> list[str]:
-    """
+    """Return the names of so many files of weights.
+
     >>> shard_names(1), shard_names(2)[1]
     (['model.safetensors'], 'model-00002-of-00002.safetensors')
     """
@@ -80,7 +84,7 @@ def shard_names(number: int) -> list[str]:
 
 
 def write_index(folder: Path, weight_map: Mapping[str, str], total_bytes: int) -> None:
-    """Which file has which tensor; a single file needs none."""
+    """Write the index that names the file of every tensor; a single file needs none."""
     if len(set(weight_map.values())) > 1:
         index = {"metadata": {"total_size": total_bytes}, "weight_map": dict(weight_map)}
         write_json(_index(folder, SINGLE), index)

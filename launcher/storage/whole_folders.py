@@ -1,49 +1,78 @@
-"""A folder that appears whole or not at all: filled beside its place, then given its name."""
+"""Folders that appear whole or not at all: filled beside their place, then given their name."""
 
 import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
+
+from planner.base.output_file import flush, unguessable
 
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder for the block to fill, in place of what an attempt that was killed has left.
+    """Give a new folder to fill, which gets the name ``target`` when the block has ended.
 
-    It is removed where the block does not come to its end. One process at a time makes it:
-    see ``one_maker``.
+    By then its files have reached the disk. If the block raises, the folder is removed; what a
+    process that was killed has left is removed by the next call for the same target. Raise
+    ``OSError`` if ``target`` is not free by then.
     """
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    _remove_abandoned(target)
+    with _new_folder(target) as partial:
+        try:
+            yield partial
+            flush_all(partial)
+            partial.rename(target)
+            flush(target.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Give an empty folder beside ``target``, with a lock that says it is in use."""
+    made = target.with_name(f".{target.name}.{unguessable()}.new")
+    made.mkdir(parents=True)
+    descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        yield partial
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def cache_directory() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "tuneplan"
-
-
-def flush(path: Path) -> None:
-    """Wait until the disk has a file, or the names in a folder: a size alone does not say so."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
+        with suppress(OSError):  # a file system without locks: what is abandoned there stays
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield made.rename(made.with_suffix(".partial"))
     finally:
         os.close(descriptor)
 
 
+def _remove_abandoned(target: Path) -> None:
+    for partial in target.parent.glob(f".{escape(target.name)}.*.partial"):
+        with suppress(OSError):  # it is in use, or not ours
+            descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(partial)
+            finally:
+                os.close(descriptor)
+
+
+def flush_all(folder: Path) -> None:
+    """Wait until every file in a folder, and every name in it, has reached the disk."""
+    for path in folder.rglob("*"):
+        flush(path)
+    flush(folder)
+
+
+def cache_directory() -> Path:
+    """Return the folder for what is made once and kept, which XDG_CACHE_HOME can move."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "tuneplan"
+
+
 @contextmanager
 def one_maker(entry: Path) -> Iterator[None]:
-    """Waits for who makes it now, if anybody does: look for it again inside.
+    """Wait for the process that makes ``entry``, if there is one: look for it again inside.
 
-    The lock lies beside the entry and goes with the process that holds it.
+    The lock is a file beside the entry, and is released with the process that holds it.
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
     with (entry.parent / f".{entry.name}.lock").open("w") as file:

@@ -22,14 +22,12 @@ from launcher.data.chat_template import use_plain_template_if_none
 from launcher.data.inputs import Inputs, read_inputs
 from launcher.data.tables import training_table, validation_table
 from launcher.display.live_view import expected_of
-from launcher.display.reporter import Reporter, StepTimes
-from launcher.display.sensors import sensors_of
 from launcher.faults.failure import failure_of, forget_failure, write_failure
 from launcher.faults.rank_stages import Stages
 from launcher.run.attempts import attempt_of, begin_attempt
 from launcher.run.checkpoints import last_whole, step_of
+from launcher.run.end_with_parent import end_with_parent
 from launcher.run.output import redirect_output
-from launcher.run.process import stop_with_parent
 from launcher.run.process_memory import resident_bytes
 from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import write_json
@@ -46,6 +44,7 @@ from launcher.training.packed_batches import CheckDocumentsApart, packed_collato
 from launcher.training.planned_trainer import PlannedTrainer, trainer_class, training_arguments
 from launcher.training.process_group import join_process_group
 from launcher.training.report import Training, write_report
+from launcher.training.reporting import Reporter, StepTimes, sensors_of
 from launcher.training.saving import save_result, stop_at
 from launcher.training.setup_check import Setup, require_as_planned, require_same_data, setup_of
 from launcher.training.weights_moved import WeightsMoved, unmoved_line
@@ -239,7 +238,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main() -> NoReturn:
     """Run one rank, and end the process as ``leave`` does."""
-    stop_with_parent()
+    end_with_parent()
     options = arguments().parse_args()
     run = RunDirectory(options.run, options.address)
     rank = int(os.environ["RANK"])

@@ -26,14 +26,12 @@ from planner.models.adapter_targets import Targets
 from planner.models.model_presets import ModelPreset
 from planner.plan.data_section import DataErrors, DataSection
 from planner.plan.optimizer_presets import optimizer_name
-from planner.plan.plan_file import launch_options, plan_output, render
+from planner.plan.plan_file import PLAN_FILE, launch_command, plan_output, render
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import AttentionName, Loss, Offload, Precision, ZeroStage
 from planner.recipes.load_recipe import load_recipe
 from planner.recipes.recipe import Recipe
 from planner.report.terminal_report import print_report, report
-
-DEFAULT_OUTPUT = Path("plan.yaml")
 
 
 def plan(
@@ -144,7 +142,7 @@ def plan(
     output: Annotated[
         Path | None,
         Option(
-            f"File to write the plan to; - prints it. Default: {DEFAULT_OUTPUT}.",
+            f"File to write the plan to; - prints it. Default: {PLAN_FILE}.",
             flags=("--output", "-o"),
         ),
     ] = None,
@@ -226,9 +224,9 @@ class _Result(Struct, frozen=True, kw_only=True):
     def give(self, console: Console, decision: Decision) -> None:
         """Write the plan and the page, and print the report, the document or the plan."""
         made = plan_of(decision)
-        text = render(made, command=self.command)
-        destination = self.output or DEFAULT_OUTPUT
         prints_plan = str(self.output) == "-"
+        destination = PLAN_FILE if self.output is None or prints_plan else self.output
+        text = render(made, command=self.command, file=None if prints_plan else destination)
         if not prints_plan and not (self.as_json and self.output is None):
             plan_output(destination, force=self.force).write(text)
         next_steps = _next_steps(made, destination)
@@ -332,7 +330,7 @@ def _training_data(
 
 
 def _next_steps(made: Plan, output: Path) -> list[str]:
-    command = " ".join([f"launch {shlex.quote(str(output))}", *launch_options(made)])
+    command = launch_command(made, output)
     nodes = made.parallel.num_nodes
     if nodes == 1:
         return [command]

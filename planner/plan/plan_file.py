@@ -1,5 +1,6 @@
 """``plan.yaml`` as text: written for people, and never over a person's edits."""
 
+import shlex
 from pathlib import Path
 
 import yaml
@@ -8,30 +9,41 @@ from msgspec import to_builtins
 from planner.base.output_file import OutputFile, digest
 from planner.plan.schema import Plan
 
+PLAN_FILE = Path("plan.yaml")
+"""Path of a plan where none is named."""
 DIGEST_MARK = "# digest: "
 
 _Dumper: type[yaml.SafeDumper] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-def render(plan: Plan, *, command: str) -> str:
-    """The file's text: a header of comments, then a paragraph for each key."""
+def render(plan: Plan, *, command: str, file: Path | None) -> str:
+    """Return the file's text: a header of comments, then a paragraph for every key.
+
+    ``command`` made the plan, and ``file`` is the path it is written to; None if it is printed.
+    """
     content = to_builtins(plan)
     paragraphs = [
         yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
         for key, value in content.items()
     ]
     body = "\n".join(_joined(paragraphs))
+    next_command = launch_command(plan, file or PLAN_FILE)
     header = [
-        f"# {plan.model.name} by {plan.method} on {_machine(plan)}",
-        f"# made by: {command}",
-        f"# run it:  {' '.join(['launch plan.yaml', *launch_options(plan)])}",
-        f"{DIGEST_MARK}{digest(body)}",
+        f"{plan.model.name} by {plan.method} on {_machine(plan)}",
+        f"made by: {command}",
+        f"run it:  {f'save it as {PLAN_FILE}, then ' if file is None else ''}{next_command}",
     ]
-    return "\n".join(header) + "\n\n" + body
+    lines = [f"# {' '.join(line.splitlines())}" for line in header]
+    return "\n".join([*lines, f"{DIGEST_MARK}{digest(body)}"]) + "\n\n" + body
 
 
-def launch_options(plan: Plan) -> list[str]:
-    """What a launch has to be told beside the plan."""
+def launch_command(plan: Plan, file: Path) -> str:
+    """Return the command that runs the plan in ``file``, to type in a shell."""
+    return " ".join(["launch", shlex.quote(str(file)), *_launch_options(plan)])
+
+
+def _launch_options(plan: Plan) -> list[str]:
+    """Return the options that a launch needs because the plan leaves them open."""
     return [
         *([] if plan.data.every_source else ["--data FILE"]),
         *(["--rdzv-endpoint HOST"] if plan.parallel.num_nodes > 1 else []),
@@ -39,7 +51,7 @@ def launch_options(plan: Plan) -> list[str]:
 
 
 def _joined(paragraphs: list[str]) -> list[str]:
-    """Sections stand apart, single keys together."""
+    """Return the lines with an empty one around every section; single keys stand together."""
     lines: list[str] = []
     for paragraph in paragraphs:
         section = paragraph.count("\n") > 1
@@ -57,11 +69,12 @@ def _machine(plan: Plan) -> str:
 
 
 def is_untouched(text: str) -> bool:
-    """Whether the text is a plan exactly as it was written."""
+    """Return whether a text is a plan exactly as it was written."""
     header, _, body = text.partition("\n\n")
     marks = [line for line in header.splitlines() if line.startswith(DIGEST_MARK)]
     return bool(marks) and marks[0] == DIGEST_MARK + digest(body)
 
 
 def plan_output(path: Path, *, force: bool) -> OutputFile:
+    """Return the file of ``-o``, in which only an unedited plan is replaced unless forced."""
     return OutputFile(option="-o", path=path, noun="a plan", is_untouched=is_untouched, force=force)

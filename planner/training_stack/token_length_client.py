@@ -1,12 +1,9 @@
-"""Token lengths of the data that a plan is for, from the launcher, in a process of its own.
+"""Token lengths of the data that a plan is for, measured by the launcher in a process of its own.
 
-Only there are the real tokenizer and its chat template; the planner imports neither.
+That process loads the model's tokenizer and chat template, which the planner does not import.
 """
 
-import json
-import subprocess
-import sys
-from typing import Any
+from contextlib import closing
 
 from msgspec import to_builtins
 
@@ -16,21 +13,28 @@ from planner.datasets.training_data import KnownData, TrainingData
 from planner.models.model_presets import ModelPreset
 from planner.plan.data_section import DataSection
 from planner.plan.schema import ModelSection
+from planner.training_stack.stack_process import StackProcess, StackProcessError
 
+MODULE = "launcher.data.token_lengths"
 SEED = 42
-"""A plan's own until somebody changes it."""
+"""``training.seed`` of every new plan."""
 
 
 def training_data(section: DataSection, model: ModelPreset) -> TrainingData:
-    """What is known of the data, or why the model's tokenizer cannot be had. Bad data are an
-    error."""
-    answer = _ask(
-        {
-            "data": to_builtins(section),
-            "model": to_builtins(_model_section(model)),
-            "seed": SEED,
-        }
-    )
+    """Return the data's token lengths, or the reason why they are unknown.
+
+    Raise ``InvalidRequestError`` if the data are missing or a record is bad.
+    """
+    request = {
+        "data": to_builtins(section),
+        "model": to_builtins(_model_section(model)),
+        "seed": SEED,
+    }
+    try:
+        with closing(StackProcess(MODULE)) as process:
+            answer = process.ask(request)
+    except StackProcessError as failed:
+        return TrainingData(section=section, known=None, why_unknown=str(failed))
     if "error" in answer:
         raise InvalidRequestError(answer["error"])
     if "no_tokenizer" in answer:
@@ -43,22 +47,6 @@ def training_data(section: DataSection, model: ModelPreset) -> TrainingData:
         num_samples=answer["num_samples"],
     )
     return TrainingData(section=section, known=known)
-
-
-def _ask(request: dict[str, Any]) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "launcher.data.token_lengths"],
-        input=json.dumps(request),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0 or not done.stdout:
-        return {
-            "no_tokenizer": "the training stack is not installed (pip install 'tuneplan[train]')"
-        }
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
 
 
 def _model_section(model: ModelPreset) -> ModelSection:

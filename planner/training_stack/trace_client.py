@@ -1,8 +1,7 @@
-"""The launcher's tracing, in a process of its own, so that planning imports no training stack."""
+"""Traced models: their shape and the memory of their steps, from the launcher's trace service."""
 
 import atexit
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -17,6 +16,7 @@ from planner.plan.prediction_section import PredictionSection
 from planner.plan.schema import HardwareSection, ModelSection, OutputSection, Plan
 from planner.plan.training_sections import TrainingSection
 from planner.plan.vocabulary import SCHEMA_VERSION
+from planner.training_stack.stack_process import StackProcess, StackProcessError
 from planner.workload.layout import Layout
 from planner.workload.plan_sections import (
     attention_of,
@@ -26,23 +26,32 @@ from planner.workload.plan_sections import (
 )
 from planner.workload.workload import Workload
 
+MODULE = "launcher.rehearsal.trace_service"
+
 
 class TracingService:
-    """One process that has imported the training stack; started by the first question."""
+    """Traces in one process, which the first question starts; every step is traced once."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
+        self._process: StackProcess | None = None
         self._traced: dict[str, Phases] = {}
 
     def shape(self, content: Mapping[str, Any], why: str) -> TracedSpec:
-        """The model that a ``config.json`` describes; ``why`` it is traced goes into errors."""
+        """Return the model that a ``config.json`` describes.
+
+        ``why`` says why it is traced, and begins the message of the ``InvalidRequestError`` that
+        is raised if it cannot be.
+        """
         model_type = content["model_type"]
         answer = self._ask({"shape": content}, f"{why}, and the model cannot be traced")
         _say(f"{why}. The real model is traced instead, which takes longer.")
         return traced_spec(answer["shape"], model_type, json.dumps(content)).traced_by(self.trace)
 
     def trace(self, workload: Workload, layout: Layout) -> Phases:
-        """Bytes by phase and part of one step, each asked for once."""
+        """Return the bytes of one step by phase and part, of one rank.
+
+        Raise ``InvalidRequestError`` if the step cannot be traced.
+        """
         plan = to_builtins(_plan_to_trace(workload, layout))
         key = json.dumps(plan)
         if key not in self._traced:
@@ -58,37 +67,21 @@ class TracingService:
         return self._traced[key]
 
     def _ask(self, request: Mapping[str, Any], failure: str) -> dict[str, Any]:
-        process = self._running()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-        if not line:
-            raise InvalidRequestError(
-                f"{failure}: the training stack could not be started. "
-                "Install it: pip install 'tuneplan[train]'"
-            )
-        answer: dict[str, Any] = json.loads(line)
+        if self._process is None:
+            self._process = StackProcess(MODULE)
+            atexit.register(self._process.close)
+        try:
+            answer = self._process.ask(request)
+        except StackProcessError as failed:
+            raise InvalidRequestError(f"{failure}: {failed}") from failed
         if "error" in answer:
             raise InvalidRequestError(f"{failure}: {answer['error']}")
         return answer
 
-    def _running(self) -> subprocess.Popen[str]:
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "launcher.rehearsal.trace_service"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-            atexit.register(self._process.kill)
-        return self._process
-
 
 @cache
 def tracing_service() -> TracingService:
+    """Return the service that all models of this process share."""
     return TracingService()
 
 
@@ -97,11 +90,11 @@ def _say(text: str) -> None:
 
 
 def _plan_to_trace(workload: Workload, layout: Layout) -> Plan:
-    """All that decides the tensors of a step; the rest of a plan says nothing yet."""
+    """Return a plan with all that decides the tensors of a step; its other fields are empty."""
     model = workload.model
     assert isinstance(model, TracedSpec)
     settings = workload.settings
-    nothing = PredictionSection(
+    no_prediction = PredictionSection(
         peak_phase="",
         peak_allocated_bytes=0,
         low_bytes=0,
@@ -145,6 +138,6 @@ def _plan_to_trace(workload: Workload, layout: Layout) -> Plan:
         data=settings.data,
         training=TrainingSection(max_steps=1),
         output=OutputSection(directory=""),
-        prediction=nothing,
+        prediction=no_prediction,
         fallbacks=(),
     )

@@ -4,6 +4,8 @@ Words of ``KIND@STAGE:STEP``; ``/N`` behind it: on rank N only; ``+N``: only whe
 are above N.
 """
 
+import gc
+import json
 import os
 import re
 import resource
@@ -98,6 +100,15 @@ def _limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024, hard))
 
 
+def _write_engine_config() -> None:
+    """Nothing fails: what DeepSpeed's engine was given is written beside the plan."""
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    (engine,) = (found for found in gc.get_objects() if type(found) is DeepSpeedEngine)
+    text = json.dumps(engine.config)
+    Path(sys.argv[1], f"engine-{os.environ['RANK']}.json").write_text(text, encoding="utf-8")
+
+
 KINDS: dict[str, Callable[[], object]] = {
     "memory": _run_out_of_memory,
     "error": _fail,
@@ -107,4 +118,5 @@ KINDS: dict[str, Callable[[], object]] = {
     "exit": partial(os._exit, 3),
     "hang": partial(time.sleep, 600),
     "disk": _limit_files,
+    "engine": _write_engine_config,
 }

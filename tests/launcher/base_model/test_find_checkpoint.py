@@ -39,9 +39,9 @@ def test_a_folder_is_used_where_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "holds no config.json"),
+        ([], "has no config.json"),
         (["config.json", "pytorch_model.bin"], "lacks safetensors weights"),
-        (["config.json", "model.safetensors"], "holds no tokenizer"),
+        (["config.json", "model.safetensors"], "has no tokenizer"),
     ],
 )
 def test_a_folder_that_lacks_something(tmp_path: Path, names: list[str], message: str) -> None:

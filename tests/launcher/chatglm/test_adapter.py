@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from launcher.chatglm.command import Layout, convert
+from launcher.chatglm.command import WeightLayout, convert
 from launcher.storage import adapter_files
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.chatglm.original import (
@@ -44,7 +44,7 @@ def native(weights: Tensors, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "native"
 
 
-def converted(source: Path, target: Path, to: Layout) -> tuple[dict[str, Any], Tensors]:
+def converted(source: Path, target: Path, to: WeightLayout) -> tuple[dict[str, Any], Tensors]:
     convert(source, target, to, StringIO())
     config = json.loads((target / "adapter_config.json").read_text(encoding="utf-8"))
     return config, load_file(target / "adapter_model.safetensors")
@@ -162,8 +162,8 @@ def test_towards_glm(weights: Tensors, native: Path, tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"use_dora": True}, "use_dora is set. Merge it into a model first"),
-        ({"target_modules": ["q_proj"]}, "adapts the query and neither key nor value"),
-        ({"modules_to_save": ["norm"]}, "has no place in the other layout"),
+        ({"target_modules": ["q_proj"]}, "adapts the query but neither key nor value"),
+        ({"modules_to_save": ["norm"]}, "does not exist in the other layout"),
         ({"rank_pattern": {"q_proj": 2}}, "rank_pattern is set"),
     ],
 )
@@ -178,10 +178,10 @@ def test_what_has_no_other_form(
 
 def test_an_adapter_that_is_in_that_layout(native: Path, tmp_path: Path) -> None:
     trained_adapter(native, tmp_path / "adapter")
-    with pytest.raises(InvalidRequestError, match="is an adapter of that layout already"):
+    with pytest.raises(InvalidRequestError, match="is already an adapter of that layout"):
         converted(tmp_path / "adapter", tmp_path / "other", "native")
     (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
-    with pytest.raises(InvalidFileError, match=r"holds no adapter_model.safetensors"):
+    with pytest.raises(InvalidFileError, match=r"has no adapter_model.safetensors"):
         converted(tmp_path / "adapter", tmp_path / "other", "chatglm")
 
 

@@ -118,5 +118,5 @@ def test_a_conversation(tokenizer: Any, ranks: Ranks) -> None:
 
 
 def test_a_list_with_a_gap_is_refused(ranks: Ranks, tmp_path: Path) -> None:
-    with pytest.raises(InvalidFileError, match=r"tokenizer\.model:421: is no byte string"):
+    with pytest.raises(InvalidFileError, match=r"tokenizer\.model:421: is not a byte string"):
         rebuilt_in(tmp_path / "gap", {**ranks, b"xyz": 500})

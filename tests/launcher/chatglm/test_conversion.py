@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from launcher.chatglm import conversion, stored, writing
-from launcher.chatglm.command import Layout, convert, native_checkpoint
+from launcher.chatglm.command import WeightLayout, convert, native_checkpoint
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.chatglm.original import (
     LAYERS,
@@ -42,7 +42,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "SHARD_BYTES", 60_000)
 
 
-def converted(source: Path, target: Path, to: Layout = "native") -> str:
+def converted(source: Path, target: Path, to: WeightLayout = "native") -> str:
     screen = StringIO()
     convert(source, target, to, screen)
     return screen.getvalue()
@@ -161,12 +161,14 @@ def test_it_goes_on_where_it_stopped(
     first, second = sorted(partial.glob("*.safetensors"))
     when = first.stat().st_mtime_ns
     second.write_bytes(second.read_bytes()[:-1] + b"\xff")
+    (partial / f".{second.name}.0123456789abcdef.partial").touch()
 
     said = converted(source, native)
     assert "shard 1 of" not in said
     assert said.splitlines()[1].startswith("converting: shard 2 of")
     assert (native / first.name).stat().st_mtime_ns == when
     assert not partial.exists()
+    assert not list(native.glob(".*"))
     manifest = json.loads((native / writing.MANIFEST).read_text(encoding="utf-8"))
     files = {file.name: file for file in native.glob("*.safetensors")}
     assert manifest["shards"].keys() == files.keys()

@@ -1,4 +1,4 @@
-"""What is no whole ChatGLM checkpoint is refused with a line, before anything is written."""
+"""What is not a whole ChatGLM checkpoint is refused with a line, before anything is written."""
 
 import shutil
 from io import StringIO
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from launcher.chatglm.command import Layout, convert
+from launcher.chatglm.command import WeightLayout, convert
 from launcher.cli.launch_command import launch
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.chatglm.original import Tensors, random_tensors, write_original
@@ -22,7 +22,7 @@ def weights() -> Tensors:
     return random_tensors(VOCAB)
 
 
-def converted(source: Path, target: Path, to: Layout = "native") -> None:
+def converted(source: Path, target: Path, to: WeightLayout = "native") -> None:
     convert(source, target, to, StringIO())
 
 
@@ -36,11 +36,11 @@ def converted(source: Path, target: Path, to: Layout = "native") -> None:
         ),
         (
             lambda t: t.update({"transformer.prefix_encoder.weight": torch.zeros(2)}),
-            "holds transformer.prefix_encoder.weight, which its config.json does not explain",
+            "has transformer.prefix_encoder.weight, which its config.json does not explain",
         ),
         (
             lambda t: t.update({FUSED_BIAS: torch.zeros(128, dtype=torch.int8)}),
-            f"{FUSED_BIAS} is I8, not 16 or 32 bit floating point",
+            f"{FUSED_BIAS} is I8 instead of 16 or 32 bit floating point",
         ),
     ],
 )
@@ -60,7 +60,7 @@ def test_other_tensors_are_refused(
     [
         ({"quantization_bit": 4}, "quantization_bit is 4; in GLM weights are in 16 or 32 bit"),
         ({"add_bias_linear": True}, "add_bias_linear is True; in GLM only query, key and value"),
-        ({"position_encoding_2d": True}, "is ChatGLM-6B, the first one"),
+        ({"position_encoding_2d": True}, "is the first ChatGLM-6B"),
         ({"num_layers": "2"}, "num_layers: '2' is not a whole number above 0"),
         (
             {"num_layers": 3},
@@ -109,7 +109,7 @@ def test_pickled_code_is_not_run(
 ) -> None:
     write_original(tmp_path / "source", weights, kind="bin")
     torch.save({**weights, "more": Code()}, tmp_path / "source" / "pytorch_model.bin")
-    with pytest.raises(InvalidFileError, match="holds more than tensors, which is not loaded"):
+    with pytest.raises(InvalidFileError, match="has more than tensors, which is not loaded"):
         converted(tmp_path / "source", tmp_path / "native")
     assert capfd.readouterr().out == ""
 
@@ -119,16 +119,16 @@ def test_other_folders_are_refused(weights: Tensors, tiny_checkpoint: Path, tmp_
     write_original(source, weights)
     converted(source, native)
     for folder, to, message in (
-        (native, "native", "is native already. --to chatglm converts it back"),
-        (source, "chatglm", "is in ChatGLM's own layout already"),
-        (tiny_checkpoint, "native", "is no ChatGLM checkpoint: its model_type is 'llama'"),
+        (native, "native", "is already native. --to chatglm converts it back"),
+        (source, "chatglm", "is already in ChatGLM's own layout"),
+        (tiny_checkpoint, "native", "is not a ChatGLM checkpoint: its model_type is 'llama'"),
         (tiny_checkpoint, "chatglm", "was not made from a ChatGLM checkpoint"),
-        (tmp_path / "gone", "native", "is no folder"),
-        (tmp_path, "native", "holds neither config.json nor adapter_config.json"),
+        (tmp_path / "gone", "native", "is not a folder"),
+        (tmp_path, "native", "has neither config.json nor adapter_config.json"),
     ):
         with pytest.raises(InvalidRequestError, match=message):
             converted(folder, tmp_path / "target", to)  # type: ignore[arg-type]
-    with pytest.raises(InvalidRequestError, match="exists already"):
+    with pytest.raises(InvalidRequestError, match="already exists"):
         converted(source, native)
 
 
@@ -148,7 +148,7 @@ def test_a_full_disk(weights: Tensors, tmp_path: Path, monkeypatch: pytest.Monke
             {"plan_file": Path("plan.yaml"), "conversion": (Path("a"), Path("b"))},
             "PLAN and --convert cannot be combined",
         ),
-        ({"plan_file": None, "conversion": (Path("/gone"), Path("b"))}, "/gone is no folder"),
+        ({"plan_file": None, "conversion": (Path("/gone"), Path("b"))}, "/gone is not a folder"),
     ],
 )
 def test_options_that_do_not_go_together(options: dict[str, Any], message: str) -> None:

@@ -210,10 +210,10 @@ def test_another_kind_of_tokenizer_is_refused(tmp_path: Path) -> None:
         minloglevel=2,
     )
     with pytest.raises(
-        InvalidFileError, match=r"is no ChatGLM tokenizer: '.*' is read differently"
+        InvalidFileError, match=r"is not a ChatGLM tokenizer: '.*' is encoded differently"
     ):
         rebuilt_in(tmp_path / "nfkc", written.getvalue())
-    with pytest.raises(InvalidFileError, match="is no SentencePiece model"):
+    with pytest.raises(InvalidFileError, match="is not a SentencePiece model"):
         rebuilt_in(tmp_path / "text", b"version https://git-lfs")
 
 

@@ -12,10 +12,8 @@ from typing import Any
 
 import pytest
 
-from launcher.cli.launch_command import require_possible
-from planner.base.errors import InvalidRequestError
 from tests.launcher.launching import asked, environment, launch, write_plan, write_records
-from tests.launcher.plans import full, parallel, plan, plan_text
+from tests.launcher.plans import full, parallel, plan_text
 
 TWO_RANKS: dict[str, Any] = {
     "parallel": parallel("ddp"),
@@ -77,7 +75,7 @@ def test_a_dry_run_imports_no_training_stack(folder: Path) -> None:
         (["--set", "training.max_step=3"], "--set training.max_step=3: unknown key"),
         (["--set", "parallel.strategy=zero9"], "--set parallel.strategy=zero9: parallel.strategy"),
         (["--output", "plan.yaml"], "plan.yaml is a file. Choose a folder with --output DIR."),
-        (["--output", "."], ". is not empty and holds no run"),
+        (["--output", "."], ". is not empty and not a run directory"),
         (["--output", "plan.yaml/run"], "cannot write plan.yaml/run: Not a directory."),
         (["--out", "x"], "no such option: --out. Did you mean '--output'?"),
         (["--data"], "--data: expected one argument"),
@@ -121,13 +119,7 @@ def test_an_optimizer_that_the_device_cannot_run(tmp_path: Path, options: list[s
     write_plan(tmp_path, optimizer__name="adamw_8bit")
     done = launch(tmp_path, *options)
     assert (done.code, done.output) == (2, "")
-    assert done.errors.startswith("error: lora with adamw_8bit under single on cpu is refused:")
-
-
-def test_an_optimizer_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("launcher.cli.launch_command.find_spec", lambda _name: None)
-    with pytest.raises(InvalidRequestError, match="pip install transformers"):
-        require_possible(plan(optimizer__name="adafactor"))
+    assert done.errors.startswith("error: lora with adamw_8bit under single on CPU is refused:")
 
 
 def test_several_nodes(tmp_path: Path) -> None:
@@ -185,7 +177,7 @@ def test_a_missing_model_folder(folder: Path) -> None:
 def test_a_folder_that_is_no_checkpoint(folder: Path) -> None:
     (folder / "empty").mkdir()
     write_plan(folder, model__source="empty")
-    assert mistake(folder) == "empty holds no config.json, so it is no checkpoint."
+    assert mistake(folder) == "empty has no config.json, so it is not a checkpoint."
 
 
 def test_an_unreachable_hub_fails_at_once(folder: Path) -> None:
@@ -206,7 +198,7 @@ def test_an_offline_hub_is_not_asked(folder: Path) -> None:
 def test_cards_that_are_not_here(folder: Path) -> None:
     write_plan(folder, hardware__device="cuda", hardware__device_name="NVIDIA GeForce RTX 4090")
     message = mistake(folder, CUDA_VISIBLE_DEVICES="")
-    assert message.startswith("the plan is for 1 x NVIDIA GeForce RTX 4090 and no NVIDIA GPU is")
+    assert message.startswith("the plan is for 1 x NVIDIA GeForce RTX 4090 and this machine")
 
 
 def test_a_run_that_is_interrupted_twice(folder: Path, tiny_checkpoint: Path) -> None:
@@ -228,7 +220,7 @@ def test_a_run_that_is_interrupted_twice(folder: Path, tiny_checkpoint: Path) ->
     assert process.returncode == 128 + signal.SIGINT
     (checkpoint,) = (folder / "run" / "checkpoints").iterdir()
     step = int(checkpoint.name.removeprefix("checkpoint-"))
-    last = f"error: training was stopped by SIGINT; step {step} is saved: --resume goes on"
+    last = f"error: training was stopped by SIGINT; step {step} is saved: --resume continues"
     assert errors.splitlines()[-1] == last
     wait_for(lambda: not processes_with("launcher.training.rank", folder), limit_s=5)
     assert json.loads(metrics.read_text(encoding="utf-8").splitlines()[0])["step"] == 1
@@ -241,7 +233,7 @@ def test_a_run_that_is_interrupted_twice(folder: Path, tiny_checkpoint: Path) ->
         _, errors = process.communicate(timeout=60)
     assert time.monotonic() - killed < 10
     assert process.returncode == 1
-    assert f"going on from step {step}" in errors
+    assert f"resuming from step {step}" in errors
     assert re.search(
         r"error: training failed: rank 1 \(.*\) was killed by signal 9: the sys", errors
     )

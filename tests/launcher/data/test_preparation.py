@@ -277,8 +277,8 @@ def test_the_same_data_are_tokenized_once(
     made = prepared(tiny_checkpoint, first, data__source=str(path))
     found = prepared(tiny_checkpoint, again, data__source=str(path))
     assert found.folder == made.folder
-    assert "tokenized before" in again.getvalue()
-    assert "tokenized before" not in first.getvalue()
+    assert "already tokenized" in again.getvalue()
+    assert "already tokenized" not in first.getvalue()
     prepared(tiny_checkpoint, data__source=str(path), batch__sequence_length=100)
     prepared(tiny_checkpoint, data__source=str(path), data__loss_on="everything")
     with path.open("a", encoding="utf-8") as file:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from planner.cli.model_option import load_model_dir
 from planner.plan.data_section import DataSection
 from planner.plan.schema import ModelSection
 from planner.training_stack.token_length_client import training_data
-from tests.launcher.launching import asked, write_records
+from tests.launcher.launching import REPOSITORY, asked, write_records
 from tests.launcher.plans import plan
 
 
@@ -89,7 +90,7 @@ def test_they_are_kept_by_content(tmp_path: Path, tiny_checkpoint: Path) -> None
 def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     write_records(path, [asked("Who?", "Ada")])
-    with pytest.raises(ModelNotFoundError, match="holds no tokenizer"):
+    with pytest.raises(ModelNotFoundError, match="has no tokenizer"):
         answer(DataSection(source=str(path)), tmp_path)
 
 
@@ -123,3 +124,41 @@ def test_a_file_is_planned_for(
     write_records(path, [asked("Who?", "Ada" * n) for n in range(1, 30)])
     cli.plan(model=str(tiny_checkpoint), gpus=gpus, data=str(path), output=tmp_path / "plan.yaml")
     assert "29 samples per epoch" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        (
+            "raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')",
+            "the training stack is not installed, torch is missing: pip install 'tuneplan[train]'",
+        ),
+        (
+            "raise RuntimeError('operator torchvision::nms does not exist')",
+            "launcher.data.token_lengths failed with RuntimeError: operator torchvision::nms does "
+            "not exist",
+        ),
+    ],
+)
+def test_a_process_that_crashes_says_what_failed(
+    source: str, why: str, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_records(tmp_path / "data.jsonl", [asked("Who?", "Ada")])
+    (tmp_path / "transformers.py").write_text(source, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{REPOSITORY}")
+    preset = load_model_dir(tiny_checkpoint)
+    unknown = training_data(DataSection(source=str(tmp_path / "data.jsonl")), preset)
+    assert (unknown.known, unknown.why_unknown) == (None, why)
+
+
+def test_a_broken_tokenizer_is_named(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(tiny_checkpoint, folder)
+    (folder / "tokenizer.json").write_text('{"version": ', encoding="utf-8")
+    write_records(tmp_path / "data.jsonl", [asked("Who?", "Ada")])
+    data = DataSection(source=str(tmp_path / "data.jsonl"))
+    unknown = training_data(data, load_model_dir(folder))
+    assert unknown.why_unknown == (
+        f"the tokenizer in {folder} cannot be loaded (JSONDecodeError: Expecting value: line 1 "
+        "column 13 (char 12)). Fetch its files again"
+    )

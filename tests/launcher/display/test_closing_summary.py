@@ -53,7 +53,7 @@ def test_on_a_gpu_allocated_memory_is_compared() -> None:
     lines = [line.split() for line in text.splitlines()]
     assert ["peak", "allocated", "per", "GPU", "0.04", "GiB", "1.00", "GiB"] in lines
     assert ["peak", "reserved", "per", "GPU", "-", "2.00", "GiB"] in lines
-    assert "in use per GPU, at the end   0.04-0.04 GiB   3.00 GiB" in text
+    assert "in use per GPU at the end   0.04-0.04 GiB   3.00 GiB" in text
 
 
 def test_an_unknown_speed_is_not_invented() -> None:
@@ -94,7 +94,7 @@ def test_a_failure_shows_the_end_of_the_log(tmp_path: Path) -> None:
 
 def test_a_failure_without_log(tmp_path: Path) -> None:
     log = tmp_path / "rank-0.log"
-    assert failure_lines(log, "training failed") == [f"error: training failed. Its log is {log}"]
+    assert failure_lines(log, "training failed") == [f"error: training failed. The log is {log}"]
 
 
 def test_a_hung_rank_shows_its_stack_innermost_first(tmp_path: Path) -> None:
@@ -104,12 +104,12 @@ def test_a_hung_rank_shows_its_stack_innermost_first(tmp_path: Path) -> None:
         "Stack (most recent call first):\n  inner\n  outer\n\nExtension modules: yaml\n",
         encoding="utf-8",
     )
-    first, *stack = stack_lines(log, "nothing has moved")
-    assert first.startswith("error: nothing has moved. Where it was, innermost first, from ")
+    first, *stack = stack_lines(log, "no progress")
+    assert first.startswith("error: no progress. Its stack, innermost first, from ")
     assert stack == ["  inner", "  outer"]
 
 
 def test_a_rank_that_was_frozen_wrote_no_stack(tmp_path: Path) -> None:
     log = tmp_path / "rank-1.log"
     log.write_text("loading\n", encoding="utf-8")
-    assert stack_lines(log, "nothing has moved")[-1] == "  loading"
+    assert stack_lines(log, "no progress")[-1] == "  loading"

@@ -67,7 +67,7 @@ llama-3.1-8b, LoRA on 2 x NVIDIA GeForce RTX 4090
 loss            1.2500  █▅▃▂▁                     first 4.0000, least 1.2500
 learning rate   1.90e-04                          gradient norm 0.823
 tokens/s        12,345                            predicted 11,900
-step time       0.50 s                            waits for data 2%
+step time       0.50 s                            waiting for data 2%
 
 device          in use, GiB            now   peak    predicted
 GPU 0           ████████████████▒··  19.00  20.00  18.00-21.00  71 C  402 W

@@ -101,7 +101,7 @@ def test_a_host_file(tmp_path: Path) -> None:
         ({"hosts": "a,b,c"}, "the plan is for 2 nodes and --with hosts names 3"),
         ({"hosts": "a,a"}, "names a twice"),
         ({"hosts": "nowhere/hosts"}, "there is no such file"),
-        ({"hosts": "a,-oProxyCommand=x"}, "is no host"),
+        ({"hosts": "a,-oProxyCommand=x"}, "is not a host"),
         ({"hosts": "me@a,b"}, "--with user=NAME"),
     ],
 )
@@ -168,7 +168,7 @@ def test_a_lost_host_is_named_and_the_code_is_the_trainings(
 ) -> None:
     commands = on(a="sleep 1; exit 3", gone="true")
     assert run_on_hosts(commands, max_restarts=0) == 3
-    told = "error: gone is lost (ssh: connect to host gone port 22: refused)"
+    told = "error: gone failed (ssh: connect to host gone port 22: refused)"
     assert told in capfd.readouterr().err.splitlines()
 
 
@@ -204,7 +204,7 @@ def test_a_host_that_does_not_end_is_asked_and_then_left(
     assert time.monotonic() - began < 20
     assert capfd.readouterr().err.splitlines() == [
         "error: a ended with exit code 7",
-        "left does not end, and is left",
+        "left does not end and is given up",
     ]
 
 

@@ -100,7 +100,7 @@ def test_a_host_that_is_lost_is_started_again(hosts: Hosts, tiny_checkpoint: Pat
         subprocess.run(["kill", "-9", str(pid)], check=False)
     finished = hosts.finish(starter)
     assert finished.code == 0, finished.errors
-    assert f"{hosts.nodes[1].address} is lost" in finished.errors
+    assert f"{hosts.nodes[1].address} failed (" in finished.errors
     assert [row["step"] for row in finished.metrics] == list(range(1, 31))
 
 

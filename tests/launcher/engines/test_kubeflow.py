@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from launcher.engines.engine import EngineError, Look
-from launcher.engines.kubeflow import Kubeflow, exit_code_of, in_order, look_of
+from launcher.engines.engine import EngineError, JobStatus
+from launcher.engines.kubeflow import Kubeflow, exit_code_of, in_order, status_of
 from launcher.engines.kubeflow_job import KubeflowSettings, lasting
 from launcher.engines.readable_yaml import yaml_text
 from planner.base.errors import InvalidRequestError
@@ -146,7 +146,7 @@ def test_a_jobs_way(kubectl: Path) -> None:
 
     running = {"jobsStatus": [{"name": "node", "ready": 1}]}
     (kubectl / "get-trainjob").write_text(json.dumps({"status": running}))
-    assert engine.look(job_id) == Look(state="running")
+    assert engine.status(job_id) == JobStatus(state="running")
 
     first = "[pod/a/node] 2026-01-01T00:00:01Z one\n[pod/a/node] 2026-01-01T00:00:03Z three\n"
     (kubectl / "logs").write_text(first)
@@ -161,7 +161,7 @@ def test_a_jobs_way(kubectl: Path) -> None:
     where = f"--context {context} --namespace team"
     assert asked == f"{where} delete trainjob tuneplan-x-abcde --wait=false"
     (kubectl / "get-trainjob").write_text("")
-    assert engine.look(job_id).state == "cancelled"
+    assert engine.status(job_id).state == "cancelled"
 
 
 def test_a_failed_job_has_its_pods_exit_code(kubectl: Path) -> None:
@@ -170,17 +170,19 @@ def test_a_failed_job_has_its_pods_exit_code(kubectl: Path) -> None:
     ended = {"terminated": {"exitCode": 7, "finishedAt": "2026-01-01T00:00:09Z"}}
     status = {"containerStatuses": [{"name": "node", "state": ended}]}
     (kubectl / "get-pods").write_text(json.dumps({"items": [{"status": status}]}))
-    assert Kubeflow().look("/team/x") == Look(state="failed", detail="a pod failed", exit_code=7)
+    assert Kubeflow().status("/team/x") == JobStatus(
+        state="failed", detail="a pod failed", exit_code=7
+    )
 
 
 def test_how_it_ended() -> None:
     failed = {"type": "Failed", "status": "True", "reason": "JobsFailed", "message": "a pod"}
     suspended = {"type": "Suspended", "status": "False"}
-    assert look_of({"conditions": [suspended, failed]}) == Look(
+    assert status_of({"conditions": [suspended, failed]}) == JobStatus(
         state="failed", detail="JobsFailed: a pod"
     )
-    assert look_of({"conditions": [{"type": "Complete", "status": "True"}]}).state == "finished"
-    assert look_of({}).state == "waiting"
+    assert status_of({"conditions": [{"type": "Complete", "status": "True"}]}).state == "finished"
+    assert status_of({}).state == "waiting"
 
 
 def test_the_exit_code_is_the_first_failures() -> None:

@@ -36,6 +36,6 @@ def test_what_is_refused(given: dict[str, str], said: str) -> None:
 
 def test_a_setting_that_is_needed() -> None:
     with pytest.raises(
-        InvalidRequestError, match=r"--with hosts=\.\.\.: a file with a host a line"
+        InvalidRequestError, match=r"--with hosts=\.\.\.: a file with one host per line"
     ):
         read_settings(HostSettings, "hosts", {})

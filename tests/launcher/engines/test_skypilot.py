@@ -12,9 +12,9 @@ import pytest
 import yaml
 from msgspec import convert
 
-from launcher.engines.engine import EngineError, Look
+from launcher.engines.engine import EngineError, JobStatus
 from launcher.engines.job import Rendered
-from launcher.engines.skypilot import SkyPilot, look_of
+from launcher.engines.skypilot import SkyPilot, status_of
 from launcher.engines.skypilot_task import card_names
 from launcher.engines.submission import dry_run_text
 from planner.base.errors import InvalidRequestError
@@ -79,8 +79,8 @@ def test_inputs_are_uploaded_and_renamed_in_the_plan(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({}, "give one of --with bucket="),
-        ({"bucket": "s3://a", "volume": "b"}, "give one of --with bucket="),
+        ({}, "set one of --with bucket="),
+        ({"bucket": "s3://a", "volume": "b"}, "set one of --with bucket="),
         ({"bucket": "s3://a"}, "2 nodes need to see each other's files at once"),
         ({"bucket": "runs"}, "--with bucket: it should be a text matching"),
         ({"volum": "a"}, "Did you mean 'volume'?"),
@@ -97,7 +97,7 @@ def test_settings_that_are_refused(settings: dict[str, str], said: str) -> None:
 
 def test_a_card_that_the_catalog_does_not_name() -> None:
     unknown = plan(hardware__device="cuda", hardware__gpu="24G")
-    with pytest.raises(InvalidRequestError, match=r"24G: give one, --with accelerators=NAME:1"):
+    with pytest.raises(InvalidRequestError, match=r"24G is not known: set one, --with acc"):
         SkyPilot().render(job(unknown, bucket="s3://runs"))
     named = SkyPilot().render(job(unknown, bucket="s3://runs", accelerators="L4"))
     assert yaml.safe_load(named.files[TASK])["resources"]["accelerators"] == "L4:1"
@@ -124,7 +124,7 @@ def test_a_managed_jobs_way(sky: Path) -> None:
 
     rows = [{"job_id": 12, "status": "RECOVERING", "recovery_count": 1}, {"job_id": 3}]
     (sky / "jobs-queue").write_text(f"Fetching\n{json.dumps(rows, indent=2)}\n")
-    assert engine.look("12") == Look(state="running", detail="recovering; recovered 1 times")
+    assert engine.status("12") == JobStatus(state="running", detail="recovering; recovered once")
 
     (sky / "jobs-logs").write_text("step 1\n")
     text, offset = engine.log("12", sky, 0)
@@ -144,10 +144,10 @@ def test_a_clusters_job(sky: Path) -> None:
     assert cluster == job(sixteen_gpus()).label
     rows = [{"job_id": 2, "status": "FAILED_SETUP"}, {"job_id": 1, "status": "SUCCEEDED"}]
     (sky / "queue").write_text(json.dumps({cluster: rows}, indent=2))
-    assert engine.look(cluster) == Look(state="failed", detail="failed setup")
+    assert engine.status(cluster) == JobStatus(state="failed", detail="failed setup")
     (sky / "queue").write_text("{}")
-    with pytest.raises(EngineError, match="a cluster goes 10 minutes after its job has ended"):
-        engine.look(cluster)
+    with pytest.raises(EngineError, match="a cluster is taken down 10 minutes after its job"):
+        engine.status(cluster)
 
 
 def test_a_secret_that_is_not_set(sky: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,4 +161,4 @@ def test_a_secret_that_is_not_set(sky: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_status_that_is_not_known() -> None:
-    assert look_of({"status": "DREAMING"}) == Look(state="unknown", detail="dreaming")
+    assert status_of({"status": "DREAMING"}) == JobStatus(state="unknown", detail="dreaming")

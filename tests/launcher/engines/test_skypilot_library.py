@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launcher.engines.skypilot import SkyPilot, look_of
+from launcher.engines.skypilot import SkyPilot, status_of
 from launcher.engines.skypilot_task import card_names
 from tests.launcher.engines.jobs import job, sixteen_gpus
 from tests.launcher.engines.libraries import programs_of, told_by
@@ -115,7 +115,7 @@ def test_the_client_has_every_option(tmp_path: Path) -> None:
 
 def test_every_state_is_known(tmp_path: Path) -> None:
     for status, ended in told_by("skypilot", STATES, home=tmp_path).items():
-        state = look_of({"status": status}).state
+        state = status_of({"status": status}).state
         assert state != "unknown", status
         assert (state in ("finished", "failed", "cancelled")) == ended, status
 

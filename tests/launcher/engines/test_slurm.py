@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from launcher.engines.engine import EngineError, Look
+from launcher.engines.client_command import ClientResult
+from launcher.engines.engine import EngineError, JobStatus
 from launcher.engines.job import Job
 from launcher.engines.slurm import ENGINE
-from launcher.engines.slurm_client import look_at, look_at_account, said
+from launcher.engines.slurm_client import accounted_status, refusal_text, shown_status
 from launcher.engines.submission import dry_run_text
 from planner.base.errors import InvalidRequestError
 from tests.launcher.golden import assert_golden
@@ -84,7 +85,7 @@ def test_nothing_of_the_environment_is_in_the_script(monkeypatch: pytest.MonkeyP
         ({"time": "10", "warning": "900"}, "ends before anything is trained"),
         ({"cpus_per_task": "0"}, "--with cpus_per_task: "),
         ({"mem": "4GiB"}, "--with mem: "),
-        ({"gres": "gpu:h100:4"}, "asks for 4 GPUs on each node and the plan is for 8"),
+        ({"gres": "gpu:h100:4"}, "requests 4 GPUs per node and the plan is for 8"),
         ({"export": "HF_TOKEN=hf_secret"}, "--with export: "),
     ],
 )
@@ -96,55 +97,61 @@ def test_settings_that_are_refused(settings: dict[str, str], said: str) -> None:
 
 @pytest.mark.parametrize("directory", ["/shared/two\nlines", "/shared/back\\slash"])
 def test_a_folder_that_slurm_cannot_name(directory: str) -> None:
-    with pytest.raises(InvalidRequestError, match="Slurm has no way to write"):
+    with pytest.raises(InvalidRequestError, match="Slurm cannot read"):
         ENGINE.render(job(directory))
 
 
 @pytest.mark.parametrize(
-    ("state", "words", "look"),
+    ("state", "words", "status"),
     [
-        ("PENDING", {"reason": "Resources"}, Look(state="waiting", detail="Resources")),
+        ("PENDING", {"reason": "Resources"}, JobStatus(state="waiting", detail="Resources")),
         (
             "PENDING",
             {"reason": "BeginTime", "restarts": 2},
-            Look(state="waiting", detail="BeginTime, restarted 2 times"),
+            JobStatus(state="waiting", detail="BeginTime, restarted 2 times"),
         ),
-        ("RUNNING", {"nodes": "node[1-2]"}, Look(state="running", detail="on node[1-2]")),
-        ("COMPLETING", {}, Look(state="running", detail="COMPLETING")),
-        ("COMPLETED", {"nodes": "node1"}, Look(state="finished", exit_code=0)),
-        ("FAILED", {"code": "2:0"}, Look(state="failed", detail="FAILED", exit_code=2)),
-        ("FAILED", {"code": "0:9"}, Look(state="failed", detail="FAILED", exit_code=137)),
+        ("RUNNING", {"nodes": "node[1-2]"}, JobStatus(state="running", detail="on node[1-2]")),
+        ("COMPLETING", {}, JobStatus(state="running", detail="COMPLETING")),
+        ("COMPLETED", {"nodes": "node1"}, JobStatus(state="finished", exit_code=0)),
+        ("FAILED", {"code": "2:0"}, JobStatus(state="failed", detail="FAILED", exit_code=2)),
+        ("FAILED", {"code": "0:9"}, JobStatus(state="failed", detail="FAILED", exit_code=137)),
         (
             "FAILED",
             {"code": "143:0", "reason": "NonZeroExitCode"},
-            Look(state="cancelled", detail="stopped by SIGTERM", exit_code=143),
+            JobStatus(state="cancelled", detail="stopped by SIGTERM", exit_code=143),
         ),
-        ("CANCELLED", {"code": "0:15"}, Look(state="cancelled", detail="CANCELLED")),
-        ("TIMEOUT", {"reason": "TimeLimit"}, Look(state="failed", detail="TIMEOUT, TimeLimit")),
+        ("CANCELLED", {"code": "0:15"}, JobStatus(state="cancelled", detail="CANCELLED")),
+        (
+            "TIMEOUT",
+            {"reason": "TimeLimit"},
+            JobStatus(state="failed", detail="TIMEOUT, TimeLimit"),
+        ),
         (
             "OUT_OF_MEMORY",
             {},
-            Look(state="failed", detail="OUT_OF_MEMORY, --with mem=... asks for more"),
+            JobStatus(state="failed", detail="OUT_OF_MEMORY, ask for more by --with mem=..."),
         ),
-        ("NEW_STATE", {}, Look(state="unknown", detail="NEW_STATE")),
+        ("NEW_STATE", {}, JobStatus(state="unknown", detail="NEW_STATE")),
     ],
 )
-def test_what_slurm_says_of_a_job(state: str, words: dict[str, Any], look: Look) -> None:
+def test_what_slurm_says_of_a_job(state: str, words: dict[str, Any], status: JobStatus) -> None:
     known = {"reason": "None", "restarts": 0, "code": "0:0", "nodes": "(null)"}
-    assert look_at(SHOWN.format(state=state, **known | words)) == look
+    assert shown_status(SHOWN.format(state=state, **known | words)) == status
 
 
 def test_what_its_accounting_says() -> None:
-    assert look_at_account("CANCELLED by 1000|0:15\n") == Look(
+    assert accounted_status("CANCELLED by 1000|0:15\n") == JobStatus(
         state="cancelled", detail="CANCELLED"
     )
-    assert look_at_account("\n") is None
+    assert accounted_status("\n") is None
 
 
 def test_a_refusal_on_one_line() -> None:
     shown = "sbatch: error: invalid partition specified: lw\nallocation failure: Invalid name\n"
-    answer = subprocess.CompletedProcess([], 1, "", shown)
-    assert said(answer) == "invalid partition specified: lw; allocation failure: Invalid name"
+    refused = ClientResult(code=1, output="", errors=shown)
+    assert refusal_text(refused) == (
+        "invalid partition specified: lw; allocation failure: Invalid name"
+    )
 
 
 def test_a_log_is_read_on(tmp_path: Path) -> None:
@@ -170,4 +177,4 @@ def test_an_engine_that_starts_a_finished_run_again(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/report.json").write_text("{}")
     done = launch(tmp_path, "--begin-or-resume")
-    assert (done.code, done.errors) == (0, "run already holds a finished run\n")
+    assert (done.code, done.errors) == (0, "run already holds the finished run\n")

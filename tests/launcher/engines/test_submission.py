@@ -17,13 +17,13 @@ def test_settings() -> None:
     assert settings_of(["a=b", "c=d=e"]) == {"a": "b", "c": "d=e"}
     with pytest.raises(InvalidRequestError, match="--with a: write KEY=VALUE"):
         settings_of(["a"])
-    with pytest.raises(InvalidRequestError, match="--with a is given twice"):
+    with pytest.raises(InvalidRequestError, match="--with a is set twice"):
         settings_of(["a=b", "a=c"])
 
 
 def test_options_of_engines_need_one() -> None:
     require_engine({"--with": [], "--detach": False})
-    with pytest.raises(InvalidRequestError, match="--detach goes with --on hosts"):
+    with pytest.raises(InvalidRequestError, match="--detach needs --on hosts"):
         require_engine({"--with": [], "--detach": True})
 
 
@@ -34,7 +34,7 @@ def test_every_engine_takes_jobs_or_runs_them(name: EngineName) -> None:
 
 
 def test_hosts_are_not_left_alone() -> None:
-    with pytest.raises(InvalidRequestError, match="--on hosts takes no jobs: leave --detach out"):
+    with pytest.raises(InvalidRequestError, match="no jobs to leave alone: leave --detach out"):
         run_job("hosts", job(plan(), hosts="a"), dry_run=False, detach=True)
 
 

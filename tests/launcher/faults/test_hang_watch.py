@@ -10,8 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from launcher.faults.hang_watch import Watch
-from launcher.faults.rank_stages import Place, Stage, Stages, frozen, of_node, places
+from launcher.faults.hang_watch import HangWatch
+from launcher.faults.rank_stages import (
+    RankPosition,
+    Stage,
+    Stages,
+    positions_here,
+    rank_positions,
+    stopped_by_signal,
+)
 
 
 @dataclass
@@ -22,10 +29,12 @@ class Clock:
         return self.now
 
 
-def watch_for(folder: Path, seconds: float, *, limit_s: float, node: str | None = None) -> Watch:
+def watch_for(
+    folder: Path, seconds: float, *, limit_s: float, node: str | None = None
+) -> HangWatch:
     """One that has looked at ranks which have not moved for so long."""
     clock = Clock()
-    watch = Watch(folder, limit_s=limit_s, node=node, clock=clock)
+    watch = HangWatch(folder, limit_s=limit_s, node=node, clock=clock)
     watch.look()
     clock.now += seconds
     watch.look()
@@ -42,7 +51,7 @@ def write(
     node: str | None = None,
     entered_at: float | None = None,
 ) -> None:
-    place = Place(
+    position = RankPosition(
         rank=rank,
         process=process,
         node=node,
@@ -51,7 +60,7 @@ def write(
         passed=passed,
         entered_at=time.time() if entered_at is None else entered_at,
     )
-    (folder / f"rank-{rank}.json").write_text(json.dumps(asdict(place)), encoding="utf-8")
+    (folder / f"rank-{rank}.json").write_text(json.dumps(asdict(position)), encoding="utf-8")
 
 
 @pytest.fixture
@@ -69,9 +78,9 @@ def test_a_rank_says_where_it_is(tmp_path: Path) -> None:
     stages = Stages(tmp_path / "rank-1.json", 1)
     stages.enter("forward", 2)
     stages.enter("optimizer_step", 2)
-    (place,) = places(tmp_path)
-    assert str(place) == "rank 1 (optimizer step of step 2)"
-    assert (place.passed, place.process) == (2, os.getpid())
+    (position,) = rank_positions(tmp_path)
+    assert str(position) == "rank 1 (optimizer step of step 2)"
+    assert (position.passed, position.process) == (2, os.getpid())
 
 
 def test_a_run_that_moves_is_left_alone(tmp_path: Path) -> None:
@@ -79,7 +88,7 @@ def test_a_run_that_moves_is_left_alone(tmp_path: Path) -> None:
     write(tmp_path, 0, "forward", 1, process=os.getpid())
     write(tmp_path, 1, "forward", 1, process=1, node="10.0.0.2", entered_at=0.0)
     clock = Clock()
-    watch = Watch(tmp_path, limit_s=60, clock=clock)
+    watch = HangWatch(tmp_path, limit_s=60, clock=clock)
     for passed in range(2, 5):
         watch.look()
         clock.now += 50
@@ -99,8 +108,10 @@ def test_a_process_id_that_was_given_again_is_no_rank(
     write(tmp_path, 0, "backward", 8, process=sleepers[0].pid, entered_at=time.time() - 9)
     write(tmp_path, 1, "backward", 8, process=sleepers[1].pid, node="10.0.0.2")
     assert not watch_for(tmp_path, 9, limit_s=2).hung
-    assert of_node(places(tmp_path), None) == []
-    assert [place.rank for place in of_node(places(tmp_path), "10.0.0.2")] == [1]
+    assert positions_here(rank_positions(tmp_path), None) == []
+    assert [position.rank for position in positions_here(rank_positions(tmp_path), "10.0.0.2")] == [
+        1
+    ]
     for sleeper in sleepers:
         assert sleeper.poll() is None
         sleeper.kill()
@@ -113,9 +124,8 @@ def test_the_one_behind_is_named_and_all_are_ended(
     write(tmp_path, 0, "backward", 8, process=sleepers[0].pid)
     write(tmp_path, 1, "forward", 7, process=sleepers[1].pid)
     watch = watch_for(tmp_path, 9, limit_s=2)
-    assert watch.verdict() == (
-        "nothing has moved for 2 s: rank 1 (forward of step 3) is behind, "
-        "and rank 0 (backward of step 3) waits for it"
+    assert watch.describe() == (
+        "no progress for 2 s: rank 0 (backward of step 3) is waiting for rank 1 (forward of step 3)"
     )
     assert [sleeper.wait(10) for sleeper in sleepers] == [-signal.SIGKILL] * 2
 
@@ -126,12 +136,12 @@ def test_a_process_that_was_stopped_is_named_though_none_is_behind(
     for rank, sleeper in enumerate(sleepers):
         write(tmp_path, rank, "backward", 8, process=sleeper.pid)
     sleepers[0].send_signal(signal.SIGSTOP)
-    while not frozen(places(tmp_path)):
+    while not stopped_by_signal(rank_positions(tmp_path)):
         time.sleep(0.01)
     watch = watch_for(tmp_path, 9, limit_s=2)
-    assert watch.verdict() == (
-        "nothing has moved for 2 s: rank 0 (backward of step 3), whose process was stopped by a "
-        "signal, and rank 1 (backward of step 3) waits for it"
+    assert watch.describe() == (
+        "no progress for 2 s: rank 1 (backward of step 3) is waiting for "
+        "rank 0 (backward of step 3), stopped by a signal"
     )
     assert [sleeper.wait(10) for sleeper in sleepers] == [-signal.SIGKILL] * 2
 
@@ -142,7 +152,8 @@ def test_where_no_rank_is_behind_all_are_named(
     for rank, sleeper in enumerate(sleepers):
         write(tmp_path, rank, "backward", 8, process=sleeper.pid)
     watch = watch_for(tmp_path, 9, limit_s=2)
-    assert watch.verdict().endswith(
-        "rank 0 (backward of step 3), rank 1 (backward of step 3), no rank behind another"
+    assert watch.describe() == (
+        "no progress for 2 s: no rank is behind the others: "
+        "rank 0 (backward of step 3), rank 1 (backward of step 3)"
     )
     assert [sleeper.wait(10) for sleeper in sleepers] == [-signal.SIGKILL] * 2

@@ -6,8 +6,8 @@ import pytest
 
 from launcher.compat.torch_text import before_elastic, ended_ranks
 from launcher.faults.failure import Cause, Failure, failure_of
-from launcher.faults.outcome import Ended, failed_lines
-from launcher.faults.rank_stages import Place
+from launcher.faults.outcome import Outcome, failed_lines
+from launcher.faults.rank_stages import RankPosition
 from launcher.faults.root_cause import root_cause, silent_deaths
 from launcher.run.run_directory import RunDirectory
 
@@ -36,7 +36,7 @@ Root Cause (first observed failure):
   error_file: <N/A>
 """
 PLACES = [
-    Place(rank=n, process=10 + n, stage="save", step=2, passed=9, entered_at=float(n))
+    RankPosition(rank=n, process=10 + n, stage="save", step=2, passed=9, entered_at=float(n))
     for n in range(3)
 ]
 
@@ -109,9 +109,8 @@ def test_a_rank_that_fails_as_it_imports_is_told_in_its_own_words(tmp_path: Path
     run.logs.mkdir()
     run.launcher_log.write_text(ELASTIC_LOG, encoding="utf-8")
     (died,) = silent_deaths({3: 1}, [], [])
-    first, *said = failed_lines(run, Ended(code=1, failure=died))
+    first, *said = failed_lines(run, Outcome(code=1, failure=died))
     assert first == (
-        f"error: training failed: rank 3 (load) ended with exit code 1. What {run.launcher_log} "
-        "has of it:"
+        f"error: training failed: rank 3 (load) ended with exit code 1. From {run.launcher_log}:"
     )
     assert said[-1] == "  ImportError: libcudart.so.12: cannot open shared object file"

@@ -52,7 +52,7 @@ def test_evaluation_answers_and_stops_early(
 def test_out_of_memory_at_every_stage(
     launcher: Launcher, tiny_checkpoint: Path, folder: Path
 ) -> None:
-    """Each time a leaner layout of the same global batch goes on from the last checkpoint."""
+    """Each time a leaner layout of same global batch goes on from the last checkpoint."""
     sizes = (8, 4, 2, 1)
     write_plan(
         folder,
@@ -80,8 +80,8 @@ def test_out_of_memory_at_every_stage(
         (1, 2, "finished"),
     ]
     assert launcher.said[3] == (
-        "out of memory on rank 0, optimizer step of step 3: going on from step 2 with "
-        "micro-batches of 1 x 16, no activation checkpointing, the same global batch"
+        "out of memory on rank 0, optimizer step of step 3: resuming from step 2 with "
+        "micro-batches of 1 x 16, no activation checkpointing, same global batch"
     )
     assert [row["step"] for row in done.metrics] == [1, 2, 3, 4]
     assert done.losses[-1] < done.losses[0]
@@ -136,7 +136,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     done = launcher.run(folder)
     assert done.code == 1
     assert done.errors.startswith("error: rank 0: the checkpoint of step 4 could not be written (")
-    assert done.errors.endswith("step 2 is saved: --resume goes on")
+    assert done.errors.endswith("step 2 is saved: --resume continues")
     assert len(done.errors.splitlines()) == 1
     launcher.fault = ""
     assert resume(launcher, folder).code == 0
@@ -158,9 +158,9 @@ def test_a_rank_that_hangs_is_named(
     assert done.code == 1
     lines = done.errors.splitlines()
     assert lines[0] == (
-        "error: nothing has moved for 15 s: rank 1 (optimizer step of step 2) is behind, and "
-        "rank 0 (step end of step 2) waits for it. "
-        "Where it was, innermost first, from run/logs/rank-1.log:"
+        "error: no progress for 15 s: rank 0 (step end of step 2) is waiting for "
+        "rank 1 (optimizer step of step 2). "
+        "Its stack, innermost first, from run/logs/rank-1.log:"
     )
     assert lines[1].endswith("in _meet")
     assert time.monotonic() - began < 80
@@ -224,7 +224,7 @@ def test_a_crash_is_told_with_the_place_in_the_code(
     first, innermost, *rest = launcher.run(folder).errors.splitlines()
     assert first == (
         "error: training failed: rank 0 (load) was killed by signal 11. "
-        "Where it was, innermost first, from run/logs/rank-0.log:"
+        "Its stack, innermost first, from run/logs/rank-0.log:"
     )
     assert innermost.endswith("in _crash")
     assert all(line.startswith("  File ") for line in rest)

@@ -89,7 +89,7 @@ def test_two_ranks_of_which_one_is_killed(
     assert killed.code == 1
     end = "rank 1 (backward of step 4) was killed by signal 9: the system ran out of memory?"
     assert killed.errors.splitlines()[0] == (
-        f"error: training failed: {end}; step 2 is saved: --resume goes on. "
+        f"error: training failed: {end}; step 2 is saved: --resume continues. "
         "The end of run/logs/rank-1.log:"
     )
     assert killed.attempts[-1]["ended"] == end
@@ -115,7 +115,7 @@ def test_stopped_by_a_signal_and_gone_on(
     assert saved is not None
     assert saved.step < 7
     assert stopped.errors.splitlines()[-1] == (
-        f"error: training was stopped by SIGTERM; step {saved.step} is saved: --resume goes on"
+        f"error: training was stopped by SIGTERM; step {saved.step} is saved: --resume continues"
     )
     launcher.stop_behind_step = None
     assert rows(resume(launcher, folder)) == expected
@@ -145,7 +145,7 @@ def test_a_run_goes_on_without_the_tokens_it_kept(
     for _ in range(2):
         assert resume(launcher, folder).code == 2
     *_, refusal = (run / "logs" / "screen.log").read_text(encoding="utf-8").splitlines()
-    assert refusal.startswith("error: run cannot go on: the data, the tokenizer or the versions")
+    assert refusal.startswith("error: run cannot be resumed: the data, the tokenizer or")
     assert (run / "inputs.json").read_bytes() == inputs
 
     data.write_text(before, encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from launcher.lifecycle.preflight import needed_disk_bytes, refitted, require_packages, suit
+from launcher.lifecycle.preflight import fitted_to, needed_disk_bytes, repredicted, require_packages
 from planner.base.errors import InvalidRequestError
 from planner.base.units import GIB
 from planner.decision.assemble import plan_of
@@ -42,7 +42,7 @@ def machine(gpus: str, *, taken_bytes: int = 0, **changes: Any) -> Cluster:
 
 def refusal(plan: Plan, cluster: Cluster) -> str:
     with pytest.raises(InvalidRequestError) as error:
-        suit(plan, cluster)
+        fitted_to(plan, cluster)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -63,16 +63,16 @@ def test_a_plan_predicts_itself(gpus: str, method: Method, model: str) -> None:
 
 
 def test_the_machine_that_was_planned_for() -> None:
-    assert suit(planned(), machine("rtx-4090")) == (planned(), [])
+    assert fitted_to(planned(), machine("rtx-4090")) == (planned(), [])
 
 
 def test_more_cards_than_planned_are_left_alone() -> None:
-    assert suit(planned(), machine("rtx-4090:4")) == (planned(), [])
+    assert fitted_to(planned(), machine("rtx-4090:4")) == (planned(), [])
 
 
 def test_no_card_at_all() -> None:
     message = refusal(planned(), parse_gpus("cpu"))
-    assert message.startswith("the plan is for 1 x NVIDIA GeForce RTX 4090 and no NVIDIA GPU is")
+    assert message.startswith("the plan is for 1 x NVIDIA GeForce RTX 4090 and this machine")
 
 
 def test_fewer_cards_than_planned() -> None:
@@ -81,11 +81,11 @@ def test_fewer_cards_than_planned() -> None:
 
 
 def test_a_card_without_bf16() -> None:
-    assert "Tesla T4 does not multiply in bf16" in refusal(planned(), machine("t4"))
+    assert "Tesla T4 has no bf16 tensor cores" in refusal(planned(), machine("t4"))
 
 
 def test_another_card_that_has_room_is_predicted_anew() -> None:
-    plan, notes = suit(planned(), machine("l40s"))
+    plan, notes = fitted_to(planned(), machine("l40s"))
     assert notes == ["note: planned for NVIDIA GeForce RTX 4090, run on NVIDIA L40S"]
     assert plan.hardware.gpu == "l40s"
     assert plan.prediction.step_time_s != planned().prediction.step_time_s
@@ -93,7 +93,7 @@ def test_another_card_that_has_room_is_predicted_anew() -> None:
 
 
 def test_less_free_memory_takes_the_plans_own_leaner_layout() -> None:
-    plan, notes = suit(planned(), machine("rtx-4090", taken_bytes=6 * GIB))
+    plan, notes = fitted_to(planned(), machine("rtx-4090", taken_bytes=6 * GIB))
     assert (
         plan.prediction.high_bytes
         <= machine("rtx-4090", taken_bytes=6 * GIB).accelerator.free_bytes
@@ -122,7 +122,7 @@ def changed(plan: Plan, **batch: int) -> Plan:
 def test_a_setting_that_fits_moves_the_prediction_and_the_fallbacks() -> None:
     before = planned().prediction.peak_allocated_bytes
     shorter = changed(planned(), sequence_length=512)
-    fitted, _ = refitted(shorter, ["batch.sequence_length=512"])
+    fitted, _ = repredicted(shorter, ["batch.sequence_length=512"])
     assert fitted.prediction.peak_allocated_bytes < before
     peak = fitted.prediction.peak_allocated_bytes
     assert all(each.peak_allocated_bytes < peak for each in fitted.fallbacks)
@@ -130,19 +130,19 @@ def test_a_setting_that_fits_moves_the_prediction_and_the_fallbacks() -> None:
 
 def test_a_setting_that_does_not_fit_is_refused_with_the_shortfall() -> None:
     with pytest.raises(InvalidRequestError) as error:
-        refitted(changed(planned(), sequence_length=65536), ["batch.sequence_length=65536"])
+        repredicted(changed(planned(), sequence_length=65536), ["batch.sequence_length=65536"])
     message = str(error.value)
     assert message.startswith("--set batch.sequence_length=65536: this needs up to ")
     assert message.endswith(
-        "GiB short, and no leaner layout of the plan that keeps what is set fits"
+        "GiB short, and no leaner layout of the plan that keeps these settings fits"
     )
 
 
 def test_a_setting_that_does_not_fit_is_refused_with_the_layout_that_does() -> None:
     longer = changed(planned(), sequence_length=3072)
     with pytest.raises(InvalidRequestError) as error:
-        refitted(longer, ["batch.sequence_length=3072"])
-    *_, options = str(error.value).partition("GiB short. With it fits ")
+        repredicted(longer, ["batch.sequence_length=3072"])
+    *_, options = str(error.value).partition("GiB short. It fits with ")
     assert options.startswith("--set batch.micro_batch_size=")
     settings = dict(each.split("=") for each in options.split(" --set "))
     smaller = changed(longer, micro_batch_size=int(settings["--set batch.micro_batch_size"]))
@@ -172,22 +172,24 @@ def test_what_was_set_is_not_answered_by_its_contrary(
     )
     asked = structs.replace(asked, activation_checkpointing=False)
     with pytest.raises(InvalidRequestError) as error:
-        refitted(asked, settings.split())
-    assert str(error.value).endswith("no leaner layout of the plan that keeps what is set fits")
+        repredicted(asked, settings.split())
+    assert str(error.value).endswith("no leaner layout of the plan that keeps these settings fits")
 
 
 def test_a_smaller_adapter_trains_less() -> None:
     plan = planned()
     assert plan.adapter is not None
     narrower = structs.replace(plan.adapter, rank=plan.adapter.rank // 2)
-    fitted, _ = refitted(structs.replace(plan, adapter=narrower), ["adapter.rank=32"])
+    fitted, _ = repredicted(structs.replace(plan, adapter=narrower), ["adapter.rank=32"])
     assert 2 * fitted.model.trainable_params == plan.model.trainable_params
 
 
 def test_without_the_models_shape_nothing_is_claimed() -> None:
-    plan, notes = refitted(plans.plan(), ["training.max_steps=2"])
+    plan, notes = repredicted(plans.plan(), ["training.max_steps=2"])
     assert plan == plans.plan()
-    assert notes == ["note: the plan holds no model shape: what --set does to memory is unknown"]
+    assert notes == [
+        "note: the plan has no model.config, so the effect of --set on memory is unknown"
+    ]
 
 
 def test_checkpoints_need_disk_too() -> None:
@@ -208,7 +210,7 @@ def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         "launcher.lifecycle.preflight.find_spec", lambda name: None if name == "wandb" else 1
     )
     tracked = plans.plan(training={"max_steps": 4, "report_to": ["wandb"]})
-    with pytest.raises(InvalidRequestError, match="needs wandb, not installed here: pip install w"):
+    with pytest.raises(InvalidRequestError, match="needs wandb, which is not installed here: pip "):
         require_packages(tracked)
 
 
@@ -216,7 +218,7 @@ def test_a_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "launcher.compat.requirements.requires", lambda _name: ["trl>=99; extra == 'train'"]
     )
-    with pytest.raises(InvalidRequestError, match=r"trl .* is older than this needs \(>=99\): pip"):
+    with pytest.raises(InvalidRequestError, match=r"trl .* is too old \(>=99 is needed\): pip"):
         require_packages(plans.plan())
 
 

@@ -72,28 +72,28 @@ def test_another_plan_is_refused_with_the_difference(run: RunDirectory) -> None:
     message = refusal(plan(optimizer__learning_rate=0.5, training={"max_steps": 9}), run)
     assert "optimizer.learning_rate was 0.002 and is 0.5" in message
     assert "training.max_steps was 4 and is 9" in message
-    assert message.endswith("or begin anew with another --output DIR")
+    assert message.endswith("or start another run with --output DIR")
 
 
 def test_another_number_of_ranks_is_refused(run: RunDirectory) -> None:
     running(run, plan(parallel=parallel("zero2"), batch__global_batch_size=8))
     message = refusal(plan(), run)
-    assert "was run by 2 ranks, and the plan is for 1 rank: its checkpoints hold a part" in message
-    assert "Go on with 2 ranks" in message
+    assert "was run by 2 ranks and the plan is for 1 rank: its checkpoints have a part" in message
+    assert "Resume with 2 ranks" in message
 
 
 def test_another_strategy_is_refused(run: RunDirectory) -> None:
     saved(run, 3, strategy="ddp")
-    with pytest.raises(InvalidRequestError, match="was saved under ddp, and the plan is for sing"):
+    with pytest.raises(InvalidRequestError, match="was saved under ddp and the plan is for single"):
         saved_state(plan(), run)
 
 
 def test_nothing_to_go_on_with(run: RunDirectory) -> None:
-    assert "holds no run to go on with. Leave --resume out" in refusal(plan(), run)
+    assert "has no run to resume. Leave --resume out" in refusal(plan(), run)
 
 
 def test_a_run_that_can_go_on_is_not_begun_anew(run: RunDirectory) -> None:
     check_nothing_to_resume(run)
     saved(run, 7)
-    with pytest.raises(InvalidRequestError, match=r"saved at step 7\. Go on with --resume, or"):
+    with pytest.raises(InvalidRequestError, match=r"saved at step 7\. Continue it with --resume"):
         check_nothing_to_resume(run)

@@ -13,12 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import IO, Any, NoReturn
 
+from launcher.run import end_with_parent
+
 _popen = subprocess.Popen
 
 
 def fork_modules(*_: Any, **__: Any) -> Any:
     """``subprocess.Popen``, which forks for ``python -m MODULE``."""
     command = list(__.get("args") or _[0])
+    if end_with_parent.__file__ in command:
+        command = command[command.index(end_with_parent.__file__) + 2 :]
+        __["preexec_fn"] = end_with_parent.end_with_parent
     if "-m" in command[:3]:
         rest = command[command.index("-m") + 1 :]
         return Forked(rest, **{name: value for name, value in __.items() if name != "args"})

@@ -1,4 +1,4 @@
-"""A checkpoint is whole, or it is passed over with the reason."""
+"""A checkpoint is whole, or it is skipped with the reason."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,10 +37,10 @@ def names(folder: Path) -> list[str]:
 def test_the_newest_whole_one_is_found_with_its_ranks(tmp_path: Path) -> None:
     for step in (9, 10):
         whole(tmp_path, step)
-    found, passed_over = last_whole(tmp_path)
+    found, skipped = last_whole(tmp_path)
     assert found is not None
     assert (found.step, found.world_size, found.strategy) == (10, 2, "zero2")
-    assert passed_over == []
+    assert skipped == []
 
 
 def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
@@ -70,23 +70,23 @@ def _garble(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (_cut, "model.safetensors has 693 bytes of 700"),
+        (_cut, "model.safetensors has 693 bytes instead of 700"),
         (_flip, "rank-0.pt is damaged"),
         (_lose, "rank-0.pt is missing"),
-        (_unseal, "it was not written to its end"),
+        (_unseal, "it was not completed"),
         (_garble, "its contents.json cannot be read"),
     ],
 )
-def test_a_torn_one_is_passed_over_for_the_one_before(
+def test_a_torn_one_is_skipped_for_the_one_before(
     damage: Callable[[Path], None], reason: str, tmp_path: Path
 ) -> None:
     whole(tmp_path, 2)
     newest = whole(tmp_path, 4)
     damage(newest)
-    found, passed_over = last_whole(tmp_path)
+    found, skipped = last_whole(tmp_path)
     assert found is not None
     assert found.step == 2
-    assert passed_over == [f"{newest} is passed over: {reason}"]
+    assert skipped == [f"{newest} is skipped: {reason}"]
     assert last_sealed(tmp_path) == (4 if damage is _flip else 2)
 
 

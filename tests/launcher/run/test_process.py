@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.run.process import run_to_end
+from launcher.run.process import command_ending_with_parent, run_to_end
 
 LAUNCH = """
 import os, sys
@@ -63,6 +63,26 @@ def test_a_command_does_not_outlive_us(tmp_path: Path) -> None:
     while child.exists() and "Z" not in (child / "stat").read_text().rpartition(")")[2][:3]:
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_nothing_of_python_runs_between_fork_and_exec(tmp_path: Path) -> None:
+    """It could wait for a lock that a thread of ours holds: a thread beats while ranks run."""
+    forbidden = "import os; os.register_at_fork(after_in_child=lambda: os._exit(99))"
+    launch = [sys.executable, "-c", f"{forbidden}\n{LAUNCH}", "raise SystemExit(7)"]
+    assert subprocess.run([*launch, str(tmp_path / "log")], check=False).returncode == 7
+
+
+def test_a_command_whose_parent_has_ended_meanwhile_is_not_started(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    command = command_ending_with_parent(["touch", str(started)])
+    assert command[-3] == str(os.getpid())
+    subprocess.run(command, check=True)
+    assert started.exists()
+    started.unlink()
+    command[-3] = "1"
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "process 1, which started this one, has ended\n")
+    assert not started.exists()
 
 
 def test_a_command_that_was_asked_to_stop_ends_by_itself(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_a_finished_run_is_never_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["thesis.tex", "plan.yaml"])
 def test_a_folder_of_other_things_is_left_alone(name: str, tmp_path: Path) -> None:
     (tmp_path / name).touch()
-    with pytest.raises(InvalidRequestError, match="is not empty and holds no run"):
+    with pytest.raises(InvalidRequestError, match="is not empty and not a run directory"):
         check_may_run_in(tmp_path)
 
 

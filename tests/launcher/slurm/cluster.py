@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.run.process import stop_with_parent
+from launcher.run.process import command_ending_with_parent
 from tests.launcher.launching import environment
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "ip", "unshare", "nsenter")
@@ -166,7 +166,7 @@ def write_configuration(folder: Path, names: Sequence[str]) -> None:
 def namespace(parent: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """What goes in front of a command to run it in a new one, held by a process that sleeps."""
     holder = subprocess.Popen(
-        [*parent, "unshare", "--net", "--uts", "sleep", "infinity"], preexec_fn=stop_with_parent
+        command_ending_with_parent([*parent, "unshare", "--net", "--uts", "sleep", "infinity"])
     )
     try:
         own = Path("/proc/self/ns/net").readlink()
@@ -202,12 +202,11 @@ def daemon(cluster: Cluster, inside: Sequence[str], name: str, *options: str) ->
     assert path is not None
     with (cluster.folder / f"{name}.out").open("ab") as output:
         process = subprocess.Popen(
-            [*inside, path, *options],
+            command_ending_with_parent([*inside, path, *options]),
             env=environment(SLURM_CONF=str(cluster.configuration)),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            preexec_fn=stop_with_parent,
         )
     try:
         yield

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.engines.engine import EngineError, Look
+from launcher.engines.engine import EngineError, JobStatus
 from launcher.engines.job import Job, Rendered
 from launcher.engines.slurm import ENGINE
 from launcher.engines.submission import cancel, follow, run_job, write_files
@@ -67,12 +67,12 @@ def training(job: Job) -> str:
     return job_id
 
 
-def ended(job_id: str) -> Look:
+def ended(job_id: str) -> JobStatus:
     def has_ended() -> bool:
-        return ENGINE.look(job_id).state in ("finished", "failed", "cancelled")
+        return ENGINE.status(job_id).state in ("finished", "failed", "cancelled")
 
     wait_for(has_ended)
-    return ENGINE.look(job_id)
+    return ENGINE.status(job_id)
 
 
 def printed(job: Job, job_id: str) -> list[str]:
@@ -88,7 +88,7 @@ def test_every_node_gets_the_same_command(tmp_path: Path) -> None:
     two = job(tmp_path, 2, "it's 50% {of} two")
     (two.directory / "checkpoints").mkdir(parents=True)
     job_id = submit(two)
-    assert ended(job_id) == Look(state="finished", exit_code=0)
+    assert ended(job_id) == JobStatus(state="finished", exit_code=0)
     lines = [line for line in printed(two, job_id) if line != "finished"]
     assert len({line.partition(" ")[0] for line in lines}) == 2
     port = 15000 + 16 * (int(job_id) % 1024)
@@ -103,7 +103,9 @@ def test_the_exit_code_is_the_trainings(tmp_path: Path) -> None:
     one = job(tmp_path)
     one.directory.mkdir()
     (one.directory / "fails").touch()
-    assert ended(submit(one)) == Look(state="failed", detail="FAILED, NonZeroExitCode", exit_code=7)
+    assert ended(submit(one)) == JobStatus(
+        state="failed", detail="FAILED, NonZeroExitCode", exit_code=7
+    )
 
 
 @pytest.mark.usefixtures("cluster")
@@ -131,7 +133,7 @@ def test_cancelled_while_it_waits(tmp_path: Path) -> None:
     waiting = training(first)
     second = job(tmp_path, 2, "second", cpus_per_task="4")
     job_id = submit(second)
-    assert ENGINE.look(job_id).state == "waiting"
+    assert ENGINE.status(job_id).state == "waiting"
     ENGINE.cancel(job_id)
     assert ended(job_id).state == "cancelled"
     ENGINE.cancel(waiting)
@@ -145,7 +147,7 @@ def test_at_its_time_limit(tmp_path: Path, cluster: Cluster) -> None:
     job_id = training(one)
     cluster.ask("scancel", "--batch", "--signal=USR1", job_id)
     look = ended(job_id)
-    assert look == Look(state="finished", detail="restarted once", exit_code=0)
+    assert look == JobStatus(state="finished", detail="restarted once", exit_code=0)
     lines = printed(one, job_id)
     assert f"job {job_id}: at its time limit; it waits for its next turn" in lines
     assert lines[-1] == "finished"
@@ -167,7 +169,7 @@ def test_preempted_without_a_grace_time(tmp_path: Path, cluster: Cluster) -> Non
     job_id = training(one)
     preempt(cluster)
     look = ended(job_id)
-    assert look == Look(state="finished", detail="restarted once", exit_code=0)
+    assert look == JobStatus(state="finished", detail="restarted once", exit_code=0)
     assert saved(one, job_id)
 
 

@@ -38,7 +38,7 @@ def test_preempted_requeued_and_gone_on(
     assert first["ended"] == "stopped by SIGTERM"
     assert 5 <= second["from_step"] < 80
     assert "preempted; it waits for its next turn" in output
-    assert f"going on from step {second['from_step']}" in output
+    assert f"resuming from step {second['from_step']}" in output
 
 
 def launched(folder: Path) -> "subprocess.Popen[str]":

@@ -196,6 +196,29 @@ def test_offloaded_training_is_the_same(
     assert done.read("report.json")["setup"]["zero_stage"] == int(strategy[-1])
 
 
+GIVEN_BY_ACCELERATE = {
+    "steps_per_print": math.inf,
+    "fp16": {"enabled": False},
+}
+"""What accelerate puts into DeepSpeed's configuration itself; none of it is a plan's to say."""
+
+
+@pytest.mark.parametrize(
+    ("strategy", "offload"), [("zero1", "none"), ("zero2", "optimizer"), ("zero3", "all")]
+)
+def test_deepspeed_json_is_what_the_engine_was_given(
+    tiny_checkpoint: Path, tmp_path: Path, strategy: str, offload: str
+) -> None:
+    """It is a record for people: ranks make the same from ``plan.yaml``, and nothing reads it."""
+    layout = parallel(strategy, offload=offload)
+    changes = full(parallel=layout, **TWO_RANKS, precision=SIXTEEN_BIT, training={"max_steps": 1})
+    write_inputs(tmp_path, tiny_checkpoint, **changes)
+    done = Launcher(fault="engine@step_end:1").run(tmp_path)
+    assert done.code == 0, done.errors
+    for rank in range(2):
+        assert done.read(f"engine-{rank}.json") == done.read("deepspeed.json") | GIVEN_BY_ACCELERATE
+
+
 def test_adapters_under_zero3_with_checkpointing(
     one_process_lora: Finished, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -17,10 +17,9 @@ from planner.plan.schema import Plan
 from planner.plan.vocabulary import METHODS, Method
 from tests.planner.builders import cards, request
 
-TEXT = render(
-    plan_of(decide(request(cards(2, 24), zero_stage=0))), command="plan --model chatglm3-6b-base"
-)
 FILE = Path("plan.yaml")
+MADE = plan_of(decide(request(cards(2, 24), zero_stage=0)))
+TEXT = render(MADE, command="plan --model chatglm3-6b-base", file=FILE)
 
 
 @settings(max_examples=20, deadline=None)
@@ -31,20 +30,36 @@ FILE = Path("plan.yaml")
 )
 def test_what_is_written_reads_back_equal(method: Method, count: int, length: int) -> None:
     made = plan_of(decide(request(cards(count, 141), method=method, sequence_length=length)))
-    assert parse_spec(Plan, render(made, command="plan"), FILE) == made
+    assert parse_spec(Plan, render(made, command="plan", file=FILE), FILE) == made
 
 
 def test_the_header_asks_for_data_only_where_the_plan_has_none() -> None:
     assert "# run it:  launch plan.yaml --data FILE\n" in TEXT
     with_data = parse_spec(Plan, TEXT.replace("  source: null", "  source: demo", 1), FILE)
     assert with_data.data.source == "demo"
-    assert "# run it:  launch plan.yaml\n" in render(with_data, command="plan")
+    assert "# run it:  launch plan.yaml\n" in render(with_data, command="plan", file=FILE)
 
 
 def test_the_header_of_several_nodes_asks_where_they_meet() -> None:
     pair = over_nodes(cards(2, 24), 2, "100gbe")
-    text = render(plan_of(decide(request(pair))), command="plan")
+    text = render(plan_of(decide(request(pair))), command="plan", file=FILE)
     assert "# run it:  launch plan.yaml --data FILE --rdzv-endpoint HOST\n" in text
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        (Path("r.yaml"), "launch r.yaml --data FILE"),
+        (Path("plans/my run.yaml"), "launch 'plans/my run.yaml' --data FILE"),
+        (Path("two\nlines.yaml"), "launch 'two lines.yaml' --data FILE"),
+        (None, "save it as plan.yaml, then launch plan.yaml --data FILE"),
+    ],
+)
+def test_the_header_names_the_file(file: Path | None, line: str) -> None:
+    text = render(MADE, command="plan", file=file)
+    assert text.splitlines()[2] == f"# run it:  {line}"
+    assert is_untouched(text)
+    assert parse_spec(Plan, text, FILE) == MADE
 
 
 def test_the_digest_tells_an_edit() -> None:

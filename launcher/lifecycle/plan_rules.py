@@ -1,0 +1,68 @@
+"""Whether a plan's settings can be combined, by the same rules as the planner's own choice."""
+
+from importlib.util import find_spec
+from typing import get_args
+
+from planner.base.errors import InvalidRequestError
+from planner.plan.optimizer_presets import optimizers
+from planner.plan.schema import Plan
+from planner.search.repredict import cluster_of
+from planner.workload.rules import Combination, Pinned, broken_rule
+
+
+def require_possible(plan: Plan) -> None:
+    """Raise ``InvalidRequestError`` for a plan that no planner would have made.
+
+    That is one against presets/rules.yaml on its own card, one of a precision that its device
+    does not train in, or one with an optimizer whose package is not installed here.
+    """
+    on_gpu = plan.hardware.device == "cuda"
+    require_rules_kept(plan, cluster_of(plan).accelerator.compute_capability if on_gpu else None)
+    if plan.precision.compute == "fp16" and not on_gpu:
+        raise InvalidRequestError(
+            "precision.compute fp16 needs a GPU: PyTorch does not scale gradients on the CPU. "
+            "Set it to bf16 or fp32"
+        )
+    library = optimizers()[plan.optimizer.name].library
+    if find_spec(library) is None:
+        raise InvalidRequestError(
+            f"optimizer {plan.optimizer.name} needs {library}, which is not installed: "
+            f"pip install {library}"
+        )
+
+
+def require_rules_kept(
+    plan: Plan, compute_capability: str | None, card_name: str | None = None
+) -> None:
+    """Raise ``InvalidRequestError`` if a rule forbids the plan on a card of this capability.
+
+    ``compute_capability`` is None if the device has none or it is unknown; ``card_name`` is the
+    card's name for the message, if it is another card than the plan's.
+    """
+    combination = Combination(
+        method=plan.method,
+        strategy=plan.parallel.strategy,
+        offload=plan.parallel.offload,
+        optimizer=plan.optimizer.name,
+        device=plan.hardware.device,
+        model_type=plan.model.model_type,
+        attention=plan.attention,
+        compute=plan.precision.compute,
+        packing=plan.batch.packing,
+        quant_type=None if plan.quantization is None else plan.quantization.quant_type,
+        compute_capability=compute_capability,
+    )
+    rule = broken_rule(combination, pinned=frozenset(get_args(Pinned)))
+    if rule is None:
+        return
+    offload = plan.parallel.offload
+    under = plan.parallel.strategy + (f" with offload {offload}" if offload != "none" else "")
+    raise InvalidRequestError(
+        f"{_method(plan)} with {plan.optimizer.name} under {under} on "
+        f"{card_name or plan.hardware.device_name} is refused: {rule.reason}. Plan again"
+    )
+
+
+def _method(plan: Plan) -> str:
+    quantization = plan.quantization
+    return plan.method if quantization is None else f"{plan.method} ({quantization.quant_type})"

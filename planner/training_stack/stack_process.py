@@ -1,0 +1,123 @@
+"""A process that imports the training stack and answers in JSON; or why it could not answer."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from tempfile import TemporaryFile
+from typing import Any
+
+INSTALL = "pip install 'tuneplan[train]'"
+STACK_MODULES = frozenset(
+    {
+        "accelerate",
+        "bitsandbytes",
+        "datasets",
+        "deepspeed",
+        "huggingface_hub",
+        "numpy",
+        "packaging",
+        "peft",
+        "psutil",
+        "pyarrow",
+        "safetensors",
+        "sentencepiece",
+        "tokenizers",
+        "torch",
+        "transformers",
+        "trl",
+    }
+)
+"""Names by which the packages of setup.cfg's extra ``train``, and what they bring, are imported."""
+LONGEST_REASON = 300
+"""Characters of a library's message that are shown."""
+
+_TRACEBACK = "Traceback (most recent call last):\n"
+_RAISED = re.compile(r"^\S.*", re.MULTILINE)
+_NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '(?P<top>\w+)")
+
+
+class StackProcessError(Exception):
+    """A process of the training stack that ended without an answer; the message says why."""
+
+
+class StackProcess:
+    """``python -m MODULE``, which is asked by lines of JSON on standard input.
+
+    It answers every line with one JSON object on standard output. Objects of the form
+    ``{"note": TEXT}`` may come before an answer and are shown to the person at once.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+        self._errors = TemporaryFile()  # noqa: SIM115 (closed with the process; a pipe fills up)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer; raise ``StackProcessError`` if the process ends without one."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise StackProcessError(self._why_it_ended()) from None
+        for line in self._process.stdout:
+            answer: dict[str, Any] = json.loads(line)
+            if "note" not in answer:
+                return answer
+            print(answer["note"], file=sys.stderr, flush=True)
+        raise StackProcessError(self._why_it_ended())
+
+    def close(self) -> None:
+        """End the process; nothing is lost, because it keeps its results before it answers."""
+        self._process.kill()
+        with suppress(BrokenPipeError):
+            self._process.communicate()
+        self._errors.close()
+
+    def _why_it_ended(self) -> str:
+        code = self._process.wait()
+        self._errors.seek(0)
+        return why_it_ended(self._module, code, self._errors.read().decode(errors="replace"))
+
+
+def why_it_ended(module: str, code: int, errors: str) -> str:
+    """Return one line: what raised, or which signal killed the process.
+
+    ``code`` is its exit code, negative for a signal, and ``errors`` its standard error.
+
+    >>> why_it_ended("launcher.x", -9, "")
+    'launcher.x was killed by SIGKILL'
+    """
+    raised = last_error(errors)
+    missing = _NO_MODULE.match(raised)
+    if missing is not None and missing["top"] in STACK_MODULES:
+        return f"the training stack is not installed, {missing['top']} is missing: {INSTALL}"
+    if code < 0:
+        return f"{module} was killed by {signal.Signals(-code).name}"
+    return f"{module} failed with {raised[:LONGEST_REASON] or f'exit code {code}'}"
+
+
+def last_error(errors: str) -> str:
+    r"""Return the exception line of the last traceback in ``errors``, else its last line.
+
+    >>> last_error("Traceback (most recent call last):\n  File 'a'\nValueError: b\n  c\nwarning\n")
+    'ValueError: b'
+    >>> last_error("one\ntwo\n\n"), last_error("")
+    ('two', '')
+    """
+    _, traceback, rest = errors.rpartition(_TRACEBACK)
+    if traceback:
+        raised = _RAISED.search(rest)
+        return raised[0].strip() if raised is not None else ""
+    return next((line.strip() for line in reversed(errors.splitlines()) if line.strip()), "")

@@ -1,0 +1,91 @@
+"""Processes of the training stack: their answers, and what is said when they end without one."""
+
+import configparser
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from planner.base.errors import InvalidRequestError
+from planner.training_stack.stack_process import (
+    INSTALL,
+    STACK_MODULES,
+    StackProcess,
+    StackProcessError,
+)
+from planner.training_stack.trace_client import TracingService
+
+ROOT = Path(__file__).parents[3]
+
+CRASHES = {
+    "import torch.nowhere": f"the training stack is not installed, torch is missing: {INSTALL}",
+    "import no_such_module": "asked failed with ModuleNotFoundError: No module named "
+    "'no_such_module'",
+    "raise ValueError('line 3\\nof 4')": "asked failed with ValueError: line 3",
+    "import sys; sys.exit('error: bad')": "asked failed with error: bad",
+    "import os; os._exit(3)": "asked failed with exit code 3",
+    "import os; os.kill(os.getpid(), 9)": "asked was killed by SIGKILL",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Modules in it stand before those that are installed."""
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    return tmp_path
+
+
+def failure_of(folder: Path, source: str) -> str:
+    (folder / "asked.py").write_text(source)
+    with closing(StackProcess("asked")) as process, pytest.raises(StackProcessError) as raised:
+        process.ask({"question": "x" * 100_000})
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(("source", "expected"), CRASHES.items())
+def test_what_ended_it_is_said(source: str, expected: str, folder: Path) -> None:
+    (folder / "torch").mkdir()
+    (folder / "torch" / "__init__.py").touch()
+    assert failure_of(folder, source) == expected
+    assert failure_of(folder, f"import sys; sys.stdin.readline(); {source}") == expected
+
+
+def test_much_chatter_before_the_error_is_passed_over(folder: Path) -> None:
+    source = "import sys\nsys.stderr.write('hub: 99 %\\n' * 100_000)\nraise KeyError('weight')"
+    assert failure_of(folder, source) == "asked failed with KeyError: 'weight'"
+
+
+def test_every_line_is_answered_and_notes_are_shown(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "asked.py").write_text(
+        "import json, sys\n"
+        "for line in sys.stdin:\n"
+        "    print(json.dumps({'note': 'reading'}), flush=True)\n"
+        "    print(json.dumps({'twice': 2 * json.loads(line)['number']}), flush=True)\n"
+    )
+    with closing(StackProcess("asked")) as process:
+        assert [process.ask({"number": number}) for number in (1, 2)] == [
+            {"twice": 2},
+            {"twice": 4},
+        ]
+    assert capfd.readouterr().err == "reading\nreading\n"
+
+
+def test_a_trace_that_crashes_says_what_failed(folder: Path) -> None:
+    (folder / "transformers.py").write_text("raise OSError('libcudart.so is missing')")
+    service = TracingService()
+    for _ in range(2):
+        with pytest.raises(InvalidRequestError) as raised:
+            service.shape({"model_type": "lfm2"}, "no formulas for 'lfm2'")
+        assert str(raised.value) == (
+            "no formulas for 'lfm2', and the model cannot be traced: "
+            "launcher.rehearsal.trace_service failed with OSError: libcudart.so is missing"
+        )
+
+
+def test_every_package_of_the_stack_is_known() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    lines = settings["options.extras_require"]["train"].split()
+    assert {line.partition(">=")[0] for line in lines} <= STACK_MODULES
