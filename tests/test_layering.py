@@ -22,10 +22,10 @@ PLANNER = {
     "recipes": {"base", "plan", "datasets"},
     "workload": {"base", "hardware", "plan", "models", "recipes"},
     "tape": {"base", "hardware", "workload"},
-    "forward": {"hardware", "models", "workload", "tape"},
+    "forward": {"base", "hardware", "models", "workload", "tape"},
     "memory": {"base", "hardware", "plan", "models", "workload", "tape", "forward"},
     "allocator": {"base", "hardware", "plan", "workload", "tape", "forward", "memory"},
-    "speed": {"base", "hardware", "plan", "models", "recipes", "workload", "tape", "forward"},
+    "speed": {"base", "hardware", "plan", "models", "workload", "tape", "forward"},
     "search": {
         *("base", "hardware", "plan", "models", "workload", "tape", "forward", "memory", "speed"),
     },
@@ -46,20 +46,30 @@ PLANNER = {
 """Packages of the planner, lowest first, and the packages that each may import."""
 
 LAUNCHER = {
+    "compat": set(),
     "storage": set(),
-    "run": {"storage"},
-    "doctor": set(),
-    "chatglm": {"storage"},
+    "run": {"compat", "storage"},
+    "chatglm": {"compat", "storage"},
     "base_model": {"storage", "chatglm"},
     "data": {"storage", "run", "base_model"},
-    "display": {"run"},
-    "faults": {"storage", "run", "display"},
-    "training": {"storage", "run", "data", "display", "faults"},
-    "rehearsal": {"storage", "training"},
-    "merging": {"storage", "run", "data", "training"},
+    "display": {"compat", "run", "data"},
+    "doctor": {"compat", "display"},
+    "faults": {"compat", "storage", "run", "display"},
+    "training": {"compat", "storage", "run", "data", "display", "faults"},
+    "rehearsal": {"compat", "storage", "display", "training"},
+    "merging": {"compat", "storage", "run", "data", "training"},
     "quiz": {"run", "data", "display", "training"},
-    "lifecycle": {"storage", "run", "base_model", "data", "faults", "training"},
-    "nodes": {"storage", "run", "data", "display", "faults", "lifecycle"},
+    "lifecycle": {
+        "compat",
+        "storage",
+        "run",
+        "base_model",
+        "data",
+        "display",
+        "faults",
+        "training",
+    },
+    "nodes": {"compat", "storage", "run", "data", "display", "faults", "lifecycle"},
     "engines": {"storage", "run", "lifecycle"},
     "cli": {
         *("run", "doctor", "chatglm", "rehearsal", "merging", "lifecycle", "nodes", "engines"),
@@ -79,7 +89,8 @@ TRAINING_STACK = {
     "trl",
 }
 IMPORTS_THE_TRAINING_STACK = {
-    *("launcher/chatglm", "launcher/merging", "launcher/rehearsal", "launcher/training"),
+    *("launcher/chatglm", "launcher/compat", "launcher/merging", "launcher/rehearsal"),
+    "launcher/training",
     *("launcher/data/preparation.py", "launcher/data/tables.py", "launcher/data/readers.py"),
     *("launcher/doctor/probes.py", "launcher/lifecycle/prepare.py"),
     *("launcher/nodes/link_speed.py", "launcher/nodes/meeting.py", "launcher/quiz/answering.py"),
@@ -87,17 +98,13 @@ IMPORTS_THE_TRAINING_STACK = {
 """Where torch and its friends are imported with the module; elsewhere a function imports them."""
 
 DRAWS = {
-    *("planner/report", "planner/cli", "launcher/display", "launcher/cli"),
-    *("launcher/data/preparation_progress.py", "launcher/doctor/examination.py"),
-    *("launcher/faults/outcome.py", "launcher/nodes/first_meeting.py", "launcher/nodes/table.py"),
-    *("launcher/quiz/quiz_command.py", "launcher/rehearsal/rehearse.py"),
-    "launcher/rehearsal/table.py",
+    *("planner/report", "planner/cli", "launcher/display", "launcher/doctor/examination.py"),
+    *("launcher/nodes/table.py", "launcher/quiz/quiz_command.py", "launcher/rehearsal/table.py"),
 }
 STARTS_PROCESSES = {
     *("planner/training_stack", "launcher/run/process.py"),
-    *("launcher/doctor/probes.py", "launcher/doctor/system.py", "launcher/doctor/trials.py"),
-    *("launcher/engines/client_command.py", "launcher/engines/hosts_check.py"),
-    *("launcher/engines/hosts_run.py", "launcher/engines/slurm_client.py"),
+    *("launcher/doctor/probe_runner.py", "launcher/doctor/probes.py", "launcher/doctor/system.py"),
+    *("launcher/engines/client_command.py", "launcher/engines/hosts_run.py"),
     "launcher/lifecycle/record.py",
 }
 READS_NVML = {"planner/hardware", "launcher/display/sensors.py"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from launcher.display.console import console_on
 from launcher.doctor import driver_and_cards, packages, system
 from launcher.doctor.finding import Finding, Verdict
 from launcher.doctor.probe_runner import ProbeRunner
@@ -66,13 +68,13 @@ def examine(*, as_json: bool) -> int:
     Returns the exit code: 0 if no check fails, else that of a user's error.
     """
     began = time.perf_counter()
-    with Console(stderr=True).status("checking this machine"):
+    with console_on(sys.stderr).status("checking this machine"):
         findings = findings_of(dict(os.environ), Path.cwd())
     seconds = time.perf_counter() - began
     if as_json:
         print(json.dumps(document(findings, seconds), indent=2))
     else:
-        print_table(findings, seconds, Console(highlight=False))
+        print_table(findings, seconds, console_on(sys.stdout))
     failures = sum(finding.verdict == "fail" for finding in findings.values())
     return UserError.exit_code if failures else 0
 

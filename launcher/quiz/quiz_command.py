@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.data.inputs import read_inputs
+from launcher.display.console import console_on
 from launcher.display.curve import draw_curve
 from launcher.quiz.questions import Question, demo_questions, is_right, read_questions
 from launcher.run.output import libraries_quiet
@@ -56,7 +57,7 @@ def quiz(
             result=run.result(plan),
             questions=[question.question for question in questions],
         )
-        console = Console(file=screen, highlight=False)
+        console = console_on(screen)
         console.print(answers_table(questions, before, after))
         console.print(score_line(questions, before, after), soft_wrap=True)
         console.print(curve_text(losses, console))

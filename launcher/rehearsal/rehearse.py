@@ -4,17 +4,18 @@ Without a GPU the step is traced on fake tensors: nothing is computed, and only 
 With a GPU, a few real steps are measured if one GPU shows what a rank of the plan takes.
 """
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
 import transformers
-from rich.console import Console
 
 from launcher.compat.bitsandbytes import make_shared_tables
 from launcher.compat.deepspeed import zero_3_linear
 from launcher.compat.torch import fake_tensors
+from launcher.display.console import console_on
 from launcher.rehearsal.operator_rules import CUDA_RULES, FAKE_RULES
 from launcher.rehearsal.patched_functions import replaced_functions
 from launcher.rehearsal.step import rehearse_step
@@ -44,7 +45,7 @@ def rehearse(plan: Plan, *, as_json: bool) -> None:
     if as_json:
         print(as_document(comparison))
     else:
-        print_comparison(Console(highlight=False), plan, comparison)
+        print_comparison(console_on(sys.stdout), plan, comparison)
 
 
 @contextmanager
