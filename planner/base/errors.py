@@ -37,6 +37,8 @@ def did_you_mean(name: str, known: Iterable[str], *, max_shown: int = MAX_NAMES_
 
 
 class UnknownNameError(UserError):
+    """A name that no preset has; the message suggests the nearest one."""
+
     def __init__(self, noun: str, name: str, known: Iterable[str], *, see: str) -> None:
         hint = did_you_mean(name, known) or f"{see} shows all."
         super().__init__(f"no {noun} is named {name!r}. {hint}")
@@ -64,6 +66,8 @@ class NothingFitsError(UserError):
 
 
 class UnwritableError(UserError):
+    """A result that cannot be written; the message names the option that chooses another place."""
+
     def __init__(self, option: str, path: Path, error: OSError) -> None:
         reason = error.strerror or str(error)
         super().__init__(f"cannot write {path}: {reason}. Choose another place with {option}.")

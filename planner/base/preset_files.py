@@ -1,4 +1,4 @@
-"""Names to files in ``presets/``, and what there is."""
+"""The names of files in ``presets/``, and their aliases."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -14,7 +14,7 @@ ROOT = Path(presets.__path__[0])
 
 
 class Source(Spec):
-    """Where a group of facts was read."""
+    """The place where a group of facts was read."""
 
     title: str
     url: str
@@ -22,12 +22,13 @@ class Source(Spec):
 
 
 def preset_names(kind: Kind) -> list[str]:
+    """Return the names of every preset of a kind, sorted."""
     return sorted(path.stem for path in (ROOT / kind).glob("*.yaml"))
 
 
 @cache
 def aliases(kind: Kind) -> dict[str, str]:
-    """Every short name and the preset it stands for."""
+    """Return every short name of a kind, and the preset it stands for."""
     table: dict[str, dict[str, str]] = parse_yaml(
         read_text(ROOT / "aliases.yaml"), ROOT / "aliases.yaml"
     )

@@ -1,4 +1,4 @@
-"""The one way a file becomes an object."""
+"""The one way a YAML file becomes an object."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ NonNegativeInt = Annotated[int, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
-"""Of a whole, never all of it."""
+"""A share of a whole, never all of it."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -23,7 +23,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 class _DuplicateKeyError(Exception):
-    """YAML itself lets the last one win without a word."""
+    """A key that is given twice, of which YAML itself keeps the last."""
 
     def __init__(self, key: str, line: int) -> None:
         super().__init__(key)
@@ -50,7 +50,8 @@ _Loader.add_implicit_resolver(
 
 
 class _ByName(StructMeta):
-    """msgspec's ``kw_only`` is of one class, not of those that follow from it."""
+    """A metaclass that makes ``kw_only`` hold for subclasses, too; msgspec's holds for one
+    class."""
 
     def __new__(
         cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
@@ -60,11 +61,11 @@ class _ByName(StructMeta):
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
 class Spec(Struct, metaclass=_ByName, frozen=True, forbid_unknown_fields=True, cache_hash=True):
-    """What a YAML file holds: immutable, no unknown keys, no silent conversions.
+    """The content of a YAML file: immutable, without unknown keys or silent conversions.
 
-    Strictness matters: YAML 1.1 reads ``no`` as false and ``1:30`` as 90, so a lenient
-    reader would plan with something the author did not write. Only what is read is checked:
-    a value made by name is as its author made it, but for ``__post_init__``.
+    Strictness matters: YAML 1.1 reads ``no`` as false and ``1:30`` as 90, so a lenient reader would
+    plan with something the author did not write. Only what is read is checked: a value made by name
+    is as its author made it, but for ``__post_init__``.
     """
 
 
@@ -72,12 +73,19 @@ SpecT = TypeVar("SpecT", bound=Spec)
 
 
 def read_spec(kind: type[SpecT], path: Path) -> SpecT:
-    """The object in a YAML file, or an error with file, line, key and reason."""
+    """Return the object in a YAML file.
+
+    Raises InvalidFileError with file, line, key and reason.
+    """
     text = read_text(path)
     return parse_spec(kind, text, path)
 
 
 def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file.
+
+    Raises InvalidFileError where it cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -88,10 +96,14 @@ def read_text(path: Path) -> str:
 
 
 def parse_spec(kind: type[SpecT], text: str, path: Path) -> SpecT:
-    """As :func:`read_spec`, for text already read; ``path`` is for messages only."""
+    """Return the object in a text; ``path`` is for messages only.
+
+    Raises InvalidFileError as :func:`read_spec` does.
+    """
     content = parse_yaml(text, path)
     if not isinstance(content, dict):
-        raise InvalidFileError(path, 1, f"holds {described(content)} where keys are expected")
+        there = "is empty" if content is None else f"holds {described(content)}"
+        raise InvalidFileError(path, 1, f"{there} where keys are expected")
     try:
         return convert(content, kind)
     except ValidationError as error:
@@ -100,6 +112,10 @@ def parse_spec(kind: type[SpecT], text: str, path: Path) -> SpecT:
 
 
 def parse_yaml(text: str, path: Path) -> Any:
+    """Return the plain data in a text; ``path`` is for messages only.
+
+    Raises InvalidFileError where it is not YAML, or has a key twice.
+    """
     try:
         return yaml.load(text, Loader=_Loader)
     except _DuplicateKeyError as error:
@@ -115,7 +131,7 @@ def parse_yaml(text: str, path: Path) -> Any:
 
 
 def _line_of(text: str, location: Location) -> int | None:
-    """The line of the deepest key of ``location`` that the text holds."""
+    """Return the line of the deepest key of ``location`` that the text holds; None without any."""
     node = yaml.compose(text, Loader=_Loader)
     line = node.start_mark.line + 1 if node is not None and location else None
     for step in location:

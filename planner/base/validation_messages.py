@@ -19,7 +19,7 @@ Location = tuple[int | str, ...]
 WORDS = {
     "object": "a mapping",
     "array": "a list",
-    "null": "nothing",
+    "null": "null",
     "str": "a text",
     "int": "a whole number",
     "float": "a number",
@@ -31,13 +31,15 @@ _UNKNOWN_CHOICE = "Invalid enum value "
 
 
 class Problem(NamedTuple):
+    """What is wrong with a file: where, and in words."""
+
     location: Location
     text: str
-    """With the key."""
+    """The sentence, with the key."""
 
 
 def problem_of(error: ValidationError, kind: type[Struct], content: object) -> Problem:
-    """Of what ``convert(content, kind)`` raised."""
+    """Return what is wrong, from the error that ``convert(content, kind)`` raised."""
     match = _MESSAGE.fullmatch(str(error))
     assert match is not None, "every text matches"
     message, of_key, path = match.groups(default="")
@@ -63,7 +65,7 @@ def _dotted(location: Location) -> str:
 
 
 def _expected(message: str, types: list[inspect.Type], value: object) -> str:
-    """What should be there, and what is; a message of our own as it is."""
+    """Return what should be there and what is; a message of our own as it is."""
     if message.startswith(_UNKNOWN_CHOICE):
         expected, given = _choices(types), message.removeprefix(_UNKNOWN_CHOICE)
     elif message.startswith("Expected "):
@@ -77,9 +79,10 @@ def _expected(message: str, types: list[inspect.Type], value: object) -> str:
 
 
 def _worded(types: str) -> str:
-    """
+    """Return msgspec's names of types in words.
+
     >>> _worded("`int | null` >= 1")
-    'a whole number or nothing >= 1'
+    'a whole number or null >= 1'
     """
 
     def words(match: re.Match[str]) -> str:
@@ -98,14 +101,15 @@ def _choices(types: list[inspect.Type]) -> str:
 
 
 def described(value: object) -> str:
+    """Return a value with its kind, as a sentence names it."""
     if value is None:
-        return "nothing"
+        return "null"
     kinds = {bool: "the truth value", int: "the number", float: "the number", str: "the text"}
     return f"{kinds.get(type(value), type(value).__name__)} {value!r}"
 
 
 def _value_at(content: Any, location: Location) -> Any:
-    """Or ``...`` where the location does not say which value."""
+    """Return the value at a location; ``...`` where the location does not say which value."""
     try:
         for step in location:
             content = content[step]
@@ -115,7 +119,7 @@ def _value_at(content: Any, location: Location) -> Any:
 
 
 def _types_at(kind: type[Struct], location: Location) -> list[inspect.Type]:
-    """What may stand there."""
+    """Return the types that may stand at a location."""
     types = _alternatives(inspect.type_info(kind))
     for step in location:
         types = [inner for each in types for inner in _inside(each, step)]

@@ -1,6 +1,6 @@
-"""Tokens of a data set's records: their distribution, and what a sequence length does to them.
+"""The distribution of records by tokens, and what a sequence length makes of it. Pure.
 
-Pure. Counts are of whole records, before any is cut.
+Counts are of whole records, before any is cut.
 """
 
 from bisect import bisect_left, insort
@@ -12,9 +12,10 @@ from math import ceil
 from planner.base.units import round_up
 
 ROUND_TO = 64
-"""Sequence lengths are multiples of it: tiles of matrix and attention kernels are full."""
+"""Multiple that sequence lengths are rounded up to, so that tiles of matrix and attention kernels
+are full."""
 SHARE_HELD = 0.99
-"""Of the records that a chosen length holds whole."""
+"""Share of the records that a chosen length holds whole."""
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 PACKED_AT_ONCE = 1000
 """read: datasets' batch size of ``map``, in which trl's pack_dataset works."""
@@ -22,12 +23,12 @@ PACKED_AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class TokenLengths:
-    """How many records have each number of tokens."""
+    """How many records there are of each number of tokens."""
 
     counts: Mapping[int, int]
 
     def __hash__(self) -> int:
-        """Requests hold it, and what was priced for a request is remembered by it."""
+        """Return a hash, since results for a request, which holds the lengths, are cached by it."""
         return hash(frozenset(self.counts.items()))
 
     @cached_property
@@ -43,7 +44,7 @@ class TokenLengths:
         return max(self.counts)
 
     def quantile(self, share: float) -> int:
-        """The least length that holds this share of the records.
+        """Return the least length that holds this share of the records.
 
         >>> TokenLengths({10: 3, 20: 1}).quantile(0.75), TokenLengths({10: 3, 20: 1}).quantile(1)
         (10, 20)
@@ -56,17 +57,17 @@ class TokenLengths:
         return self.longest
 
     def num_truncated(self, length: int) -> int:
-        """Records that are longer."""
+        """Return how many records are longer than ``length``."""
         return sum(count for tokens, count in self.counts.items() if tokens > length)
 
     def tokens_lost(self, length: int) -> int:
-        """What is cut off all of them."""
+        """Return how many tokens are cut off at ``length``."""
         return sum(
             (tokens - length) * count for tokens, count in self.counts.items() if tokens > length
         )
 
     def cut(self, length: int) -> "TokenLengths":
-        """As trained at a sequence length."""
+        """Return the lengths of the records cut at ``length``."""
         cut: dict[int, int] = {}
         for tokens, count in self.counts.items():
             kept = min(tokens, length)
@@ -74,7 +75,7 @@ class TokenLengths:
         return TokenLengths(cut)
 
     def fitting_length(self, limit: int) -> int:
-        """The least multiple of 64 that holds 99 % of the records; within ``limit``.
+        """Return the least multiple of 64 that holds 99 % of the records, within ``limit``.
 
         >>> TokenLengths({100: 99, 900: 1}).fitting_length(2048)
         128
@@ -84,7 +85,7 @@ class TokenLengths:
         return min(round_up(self.quantile(SHARE_HELD), ROUND_TO), limit)
 
     def padded_length(self, micro_batch_size: int) -> float:
-        """Expected tokens of each row of a micro-batch, all padded to its longest.
+        """Return the expected tokens of each row of a micro-batch, all padded to its longest.
 
         The largest of m records drawn by chance is at most x with probability F(x)^m.
 
@@ -100,13 +101,13 @@ class TokenLengths:
         return expected
 
     def padding_share(self, micro_batch_size: int) -> float:
-        """Of the tokens that are computed, those that are padding."""
+        """Return the share of the computed tokens that are padding."""
         return 1 - self.num_tokens / self.num_records / self.padded_length(micro_batch_size)
 
-    def records_a_row(self, length: int) -> float:
-        """Records that share a packed row of ``length`` tokens, by best fit decreasing.
+    def records_per_row(self, length: int) -> float:
+        """Return how many records share a packed row of ``length`` tokens, by best fit decreasing.
 
-        >>> TokenLengths({30: 2, 60: 2}).records_a_row(100)
+        >>> TokenLengths({30: 2, 60: 2}).records_per_row(100)
         2.0
         """
         spaces: list[int] = []
@@ -123,7 +124,8 @@ class TokenLengths:
         return placed / rows
 
     def _sample(self) -> Mapping[int, int]:
-        """As many records as are packed together, evenly from the shortest to the longest."""
+        """Return as many records as are packed together, evenly from the shortest to the
+        longest."""
         if self.num_records <= PACKED_AT_ONCE:
             return self.counts
         drawn: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""The data that a plan is for, and the sequence length that they ask for. Pure."""
+"""The data that a plan is for, as far as it is known. Pure."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +13,7 @@ class KnownData(NamedTuple):
     name: str
     formats: str
     lengths: TokenLengths
-    """Of the samples, or of a part of them drawn at random."""
+    """Token lengths of the samples, or of a part of them drawn at random."""
     num_samples: int
 
     @property
@@ -23,10 +23,11 @@ class KnownData(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
-    """What ``--data`` names, and what is known of it."""
+    """The data that ``--data`` names, and what is known of it."""
 
     section: DataSection
     known: KnownData | None
     why_unknown: str = ""
     longest: int | None = None
-    """A bound, where the length that the data ask for does not fit."""
+    """Bound on the sequence length where the one that the data ask for does not fit; None
+    without."""

@@ -28,7 +28,7 @@ class Decision:
     """What was chosen, why, and all that the report tells of the rest."""
 
     request: Request
-    """The question answered, with a last resort put in where nothing fitted without."""
+    """The request that is answered: with a last resort set where nothing fitted without."""
     chosen: Candidate
     why: str
     """Why this method, and why another loss, attention, optimizer or offload."""
@@ -36,7 +36,7 @@ class Decision:
     fallbacks: tuple[Candidate, ...]
     rejected: Counter[str]
     richer: str | None
-    """What would make the next richer method fit; None where it fits or is not open."""
+    """The remedy that would make the next richer method fit; None where it fits or is not open."""
     packed: PackedWay | None
     """The same with several samples per sequence, where that would pay and is not chosen."""
 

@@ -103,7 +103,7 @@ def steps(num_rows: int, global_batch_size: int, epochs: float) -> int:
 
 def packed_rows(lengths: TokenLengths, num_samples: int, length: int) -> int:
     """Return how many rows of ``length`` tokens the samples are packed in."""
-    return ceil(num_samples / lengths.records_a_row(length))
+    return ceil(num_samples / lengths.records_per_row(length))
 
 
 def ranking_run_time_s(chosen: Candidate, data: KnownData) -> float:

@@ -18,7 +18,7 @@ from planner.search.candidate import Candidate
 SHORTEST_USEFUL_LENGTH = 128
 SMALLEST_USEFUL_RANK = 4
 Options = Iterator[tuple[str, Request]]
-"""What to write instead of a part of the request, and the request with it."""
+"""Words for a changed request, and the request."""
 
 
 def shortfall(request: Request, results: Results) -> str:

@@ -41,7 +41,7 @@ class Request:
     micro_batch_size: int | None = None
     zero_stage: ZeroStage | None = None
     offload: Offload | None = None
-    """Left open, offload is a last resort (planner/decision/last_resorts.py)."""
+    """Offload to the host; where it is open, a last resort (planner/decision/last_resorts.py)."""
     activation_checkpointing: bool | None = None
     checkpoint_every: int | None = None
     lora_rank: int | None = None

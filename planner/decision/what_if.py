@@ -38,7 +38,7 @@ class WhatIf:
 
     largest_micro_batch: int
     longest_sequence: int
-    """In steps of ``LENGTH_STEP``, unless it is the model's own limit."""
+    """Tokens per sample, in steps of ``LENGTH_STEP`` or at the model's own limit."""
     machines: tuple[SmallestMachine, ...]
 
 

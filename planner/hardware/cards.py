@@ -1,4 +1,4 @@
-"""Cards by name and by size: what is known of one, and clusters of cards that nobody looked at."""
+"""Cards by name and by size: what is known of a card, and clusters of cards that were named."""
 
 from functools import cache
 
@@ -19,7 +19,7 @@ SLICE_MARK = " MIG "
 
 
 class ReferenceCards(Spec):
-    """What stands in for a card of which only the size is known."""
+    """The cards that stand in for one of which only the size is known."""
 
     meaning: str
     cards: dict[int, str]
@@ -29,15 +29,16 @@ class ReferenceCards(Spec):
 
 @cache
 def reference_cards() -> ReferenceCards:
+    """Return the content of presets/reference_cards.yaml."""
     return read_spec(ReferenceCards, ROOT / "reference_cards.yaml")
 
 
 def named_cluster(card: GpuSpec, count: int) -> Cluster:
-    """As many of a card as were named, with nothing else running on them."""
+    """Return a cluster of ``count`` cards by name, with nothing else running on them."""
     link, link_bytes_per_s = _assumed_link(card, count)
     notes = []
     if card.torch_visible_mib is None:
-        notes.append("How much of this card the driver keeps was not seen: all of it is counted.")
+        notes.append("How much of this card the driver keeps is not known: all of it is counted.")
     if link == "nvlink":
         notes.append("NVLink between the cards is assumed.")
     return Cluster(
@@ -59,7 +60,8 @@ def named_cluster(card: GpuSpec, count: int) -> Cluster:
 
 
 def sized_cluster(size_gib: int, count: int) -> Cluster:
-    """Cards of which only the size on the label is known; their memory is exactly that."""
+    """Return a cluster of cards of which only the size on the label is known; their memory is
+    exactly that."""
     label = f"{size_gib}G"
     reference = reference_cards().cards.get(size_gib)
     if reference is not None:
@@ -87,7 +89,8 @@ def sized_cluster(size_gib: int, count: int) -> Cluster:
 
 
 def _assumed_link(card: GpuSpec, count: int) -> tuple[Link, int | None]:
-    """What joins such cards in most machines: a bridge is bought apart, so it is not assumed."""
+    """Return the link between such cards in most machines, and its bytes per second in one
+    direction; a bridge is bought apart, so it is not assumed."""
     if count == 1:
         return "none", None
     if card.nvlink_bytes_per_s and not card.nvlink_needs_bridge:
@@ -96,12 +99,14 @@ def _assumed_link(card: GpuSpec, count: int) -> tuple[Link, int | None]:
 
 
 def visible_bytes(card: GpuSpec) -> int:
-    """What PyTorch sees of the card, or NVML's total where that was not observed."""
+    """Return the bytes that PyTorch sees of the card, or NVML's total where those were not
+    observed."""
     return (card.torch_visible_mib or card.total_mib) * MIB
 
 
 def context_bytes(card: GpuSpec | None, nominal_gib: int) -> int:
-    """As observed on this card, else the largest observed on cards of its size."""
+    """Return bytes of a CUDA context: as observed on this card, else the largest observed on cards
+    of its size."""
     if card is not None and card.context_mib is not None:
         return card.context_mib * MIB
     alike = _presets_with(f"nominal_gib: {nominal_gib}\n")
@@ -110,7 +115,8 @@ def context_bytes(card: GpuSpec | None, nominal_gib: int) -> int:
 
 
 def is_slice(device_name: str) -> bool:
-    """
+    """Return whether the name is that of a MIG slice.
+
     >>> is_slice("NVIDIA A100-SXM4-40GB MIG 2g.10gb")
     True
     """
@@ -118,7 +124,7 @@ def is_slice(device_name: str) -> bool:
 
 
 def card_of(device_name: str) -> str:
-    """The card that a slice is of; of a whole one the name itself.
+    """Return the card that a slice belongs to; for a whole card the name itself.
 
     >>> card_of("NVIDIA A100-SXM4-40GB MIG 2g.10gb")
     'NVIDIA A100-SXM4-40GB'
@@ -127,7 +133,8 @@ def card_of(device_name: str) -> str:
 
 
 def find_card(device_name: str, total_bytes: int | None) -> GpuSpec | None:
-    """The preset of exactly this name, and of about this size where the size is known."""
+    """Return the preset of exactly this name, and of about this size where the size is known; None
+    where there is none."""
     cards = [card for card in _presets_with(device_name) if card.device_name == device_name]
     if total_bytes is None:
         return cards[0] if len(cards) == 1 else None
@@ -138,10 +145,10 @@ def find_card(device_name: str, total_bytes: int | None) -> GpuSpec | None:
 def resized_card(
     device_name: str, total_bytes: int | None, bandwidth_bytes_per_s: int | None
 ) -> GpuSpec | None:
-    """The preset of this name with the memory of a machine where the two differ in size.
+    """Return the preset of this name with a machine's memory, where the two differ in size.
 
-    Its processor, and so its rates, are the preset's; bandwidth is the machine's where NVML
-    tells it. Nothing where several presets have the name, or where no size was read.
+    Its processor, and so its rates, are the preset's; the bandwidth is the machine's where NVML
+    reports it. None where several presets have the name, or where no size was read.
     """
     cards = [card for card in _presets_with(device_name) if card.device_name == device_name]
     if total_bytes is None or len(cards) != 1:
@@ -162,18 +169,19 @@ def _share_apart(total_bytes: int, card: GpuSpec) -> float:
 
 @bounded_cache
 def _presets_with(text: str) -> tuple[GpuSpec, ...]:
-    """Cards whose file holds the text: to parse every file would take longer than to plan."""
+    """Return the cards whose file has the text: to parse every file would take longer than to
+    plan."""
     return tuple(load_gpu(name) for name, held in preset_texts().items() if text in held)
 
 
 @cache
 def preset_texts() -> dict[str, str]:
-    """What the file of each card holds."""
+    """Return the text of every card's file, by name."""
     return {name: read_text(ROOT / "gpus" / f"{name}.yaml") for name in preset_names("gpus")}
 
 
 def label_gib(total_bytes: int) -> int:
-    """The size that a seller prints: a common one where that is close, else rounded."""
+    """Return the size that a seller prints: a common one where that is close, else rounded GiB."""
     common = min(reference_cards().cards, key=lambda size: abs(size * GIB - total_bytes))
     close = abs(total_bytes / (common * GIB) - 1) <= SAME_CARD_SHARE
     return common if close else max(1, round(total_bytes / GIB))
@@ -181,4 +189,8 @@ def label_gib(total_bytes: int) -> int:
 
 @cache
 def load_gpu(name: str) -> GpuSpec:
+    """Return the card of a name or an alias.
+
+    Raises UnknownNameError, which suggests the nearest one.
+    """
     return read_spec(GpuSpec, ROOT / "gpus" / f"{resolve_name('gpus', 'card', name)}.yaml")

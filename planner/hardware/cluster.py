@@ -19,15 +19,16 @@ PCIE_LANE_BYTES_PER_S = {
     5: 32_000_000_000 * 128 // 130 // 8,
     6: 64_000_000_000 * 242 // 256 // 8,
 }
-"""By generation: one direction of one lane, its line code taken off and packet headers not.
+"""Bytes per second of one lane in one direction, by generation; line codes are taken off, packet
+headers are not.
 
-PCI Express Base Specification: 2.5 and 5 GT/s with 8b/10b; 8, 16 and 32 GT/s with
-128b/130b; 64 GT/s in flits of 256 bytes, 242 of them for packets.
+PCI Express Base Specification: 2.5 and 5 GT/s with 8b/10b; 8, 16 and 32 GT/s with 128b/130b; 64
+GT/s in flits of 256 bytes, 242 of them for packets.
 """
 
 
 def pcie_bytes_per_s(generation: int, lanes: int) -> int | None:
-    """One direction of a slot, or nothing for a generation that is not listed.
+    """Return bytes per second of a slot in one direction; None for a generation that is not listed.
 
     >>> pcie_bytes_per_s(4, 16)
     31507692304
@@ -37,8 +38,8 @@ def pcie_bytes_per_s(generation: int, lanes: int) -> int | None:
 
 
 def has_bf16(compute_capability: str) -> bool:
-    """bf16 tensor cores and FlashAttention's kernels come with compute capability 8.0; below it
-    bf16 is emulated, and fp16 needs its loss scaled.
+    """Return whether a compute capability has bf16 tensor cores and FlashAttention's kernels; below
+    8.0 bf16 is emulated, and fp16 needs its loss scaled.
 
     read: ``torch.cuda.is_bf16_supported`` of torch 2.13, and ``sdp_utils.cpp`` below
     aten/src/ATen/native/transformers/cuda, ``check_flash_attention_hardware_support``.
@@ -55,12 +56,12 @@ class GpuSpec(Spec):
 
     name: str
     device_name: str
-    """As NVML prints it: cards are recognised by exactly this and their capacity."""
+    """The name that NVML prints; cards are recognised by exactly this and their capacity."""
     nominal_gib: int
     """The size on the label; tiers count with it."""
     nvml_total_mib: int | None = None
-    """What NVML reports as total; ``observed`` says whether that was read from a real card.
-    Nothing where NVML does not tell."""
+    """The total that NVML reports; ``observed`` says whether it was read from a real card. None
+    where NVML reports none."""
     torch_visible_mib: int | None = None
     """``torch.cuda.get_device_properties().total_memory``: what the driver leaves."""
     context_mib: int | None = None
@@ -74,12 +75,12 @@ class GpuSpec(Spec):
     nvlink_bytes_per_s: int = 0
     """NVLink in one direction; 0 where the card has none."""
     nvlink_needs_bridge: bool = False
-    """Whether two cards are joined by a part that is bought apart, so that many are not."""
+    """Whether NVLink needs a part that is bought apart, so that many cards have none."""
     pcie: str | None = None
     tdp_watts: int | None = None
     source: str
     observed: str
-    """Where capacity and context were seen, and how surely."""
+    """Where capacity and context were observed, and how surely."""
 
     def __post_init__(self) -> None:
         if self.nvml_total_mib is None and self.torch_visible_mib is None:
@@ -87,7 +88,7 @@ class GpuSpec(Spec):
 
     @property
     def total_mib(self) -> int:
-        """NVML's total, or CUDA's where NVML does not tell."""
+        """NVML's total, or CUDA's where NVML reports none."""
         return self.nvml_total_mib or self.torch_visible_mib or 0
 
     @property
@@ -96,40 +97,41 @@ class GpuSpec(Spec):
 
     @property
     def pcie_bytes_per_s(self) -> int | None:
-        """One direction, where ``pcie`` names a generation and a width."""
+        """Bytes per second in one direction, where ``pcie`` names a generation and a width."""
         slot = re.fullmatch(r"PCIe (\d)\.0 x(\d+)", self.pcie or "")
         return pcie_bytes_per_s(int(slot[1]), int(slot[2])) if slot else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accelerator:
-    """One device as a plan sees it: a card found, a card named, or the CPU."""
+    """One device as a plan sees it: a card that was detected or named, or the CPU."""
 
     label: str
-    """What a person would type for it: ``rtx-4090``, ``24G``, ``cpu``."""
+    """The name that a person would type: ``rtx-4090``, ``24G``, ``cpu``."""
     device_name: str
     nominal_gib: int
     capacity_bytes: int
-    """What the driver lets one process use when nobody else does."""
+    """Bytes that the driver lets one process use when no other process does."""
     in_use_bytes: int = 0
-    """Held by other processes now."""
+    """Bytes that other processes hold now."""
     holders: tuple[Holder, ...] = ()
-    """Those of them that can be seen from here."""
+    """The processes that can be seen from here."""
     power_limit_watts: int | None = None
     context_bytes: int
-    """Taken before the first tensor: CUDA context and libraries."""
+    """Bytes taken before the first tensor: CUDA context and libraries."""
     supports_bf16: bool = True
     told_capability: str | None = None
-    """Compute capability by the driver or the card that a slice is of, where that was asked."""
+    """The compute capability that the driver reports, or that of a slice's card."""
     is_slice: bool = False
-    """A MIG slice: CUDA shows a process one, and NCCL joins none
+    """Whether it is a MIG slice: CUDA shows a process one, and NCCL joins none
     (planner/hardware/machine_notes.py)."""
     speed: GpuSpec | None = None
-    """The card whose speed is used, or nothing where it is unknown."""
+    """The card whose speed is used; None where it is unknown."""
 
     @property
     def compute_capability(self) -> str | None:
-        """Of the card whose speed is used; where that is unknown, as it was told."""
+        """The capability of the card whose speed is used; where that is unknown, the reported
+        one."""
         return self.told_capability if self.speed is None else self.speed.compute_capability
 
     @property
@@ -147,19 +149,19 @@ class Cluster:
     num_nodes: int = 1
     link: Link = "none"
     link_bytes_per_s: int | None = None
-    """One direction, between two devices of a node."""
+    """Bytes per second in one direction between two devices of a node."""
     network: str | None = None
-    """What joins the nodes, by its name in presets/networks.yaml; nothing where it is unknown."""
+    """The network between nodes, by its name in presets/networks.yaml; None where it is unknown."""
     host_ram_bytes: int | None = None
     cores: int | None = None
-    """Of this host, as far as this process may use them."""
+    """Cores of this host that this process may use."""
     driver_version: str | None = None
     cuda_version: str | None = None
-    """The newest that the driver can run."""
+    """The newest CUDA version that the driver can run."""
     machine: Machine | None = field(default=None, hash=False)
-    """All that was read, where a machine was."""
+    """All that was read of the machine; None for named cards."""
     notes: tuple[str, ...] = ()
-    """What a person should know of how this was found, a sentence each."""
+    """Sentences on how the cluster was detected or assumed."""
 
     @property
     def world_size(self) -> int:
@@ -167,7 +169,7 @@ class Cluster:
 
     @property
     def nominal_bytes(self) -> int:
-        """Memory by the labels on the cards, all of them together."""
+        """Bytes of memory by the labels on all cards together."""
         return self.world_size * self.accelerator.nominal_gib * GIB
 
 

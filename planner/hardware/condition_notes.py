@@ -1,15 +1,16 @@
-"""What holds GPUs and their links below what they could do, a sentence each."""
+"""Notes on what holds GPUs and their links below what they could do, a sentence for each."""
 
 from collections.abc import Iterator, Sequence
 
 from planner.hardware.cluster import pcie_bytes_per_s
-from planner.hardware.machine import Found, Selection, pair_links
+from planner.hardware.machine import Selection, UsableGpu, pair_links
 from planner.hardware.machine_readings import DeviceReading, NvmlReading, PcieReading
 
 
 def condition_notes(nvml: NvmlReading, chosen: Selection) -> Iterator[str]:
-    yield from _power_notes(chosen.found)
-    devices = [each.device for each in chosen.found]
+    """Yield a note for each limit: power, throttling, memory errors, slow slots, missing links."""
+    yield from _power_notes(chosen.gpus)
+    devices = [each.device for each in chosen.gpus]
     yield from _throttling_notes(devices)
     yield from _error_notes(devices)
     yield from _slot_notes(devices)
@@ -17,14 +18,14 @@ def condition_notes(nvml: NvmlReading, chosen: Selection) -> Iterator[str]:
 
 
 def names(devices: Sequence[DeviceReading]) -> str:
-    """``GPU 0``, ``GPUs 0, 2``."""
+    """Return ``GPU 0`` or ``GPUs 0, 2``."""
     indices = ", ".join(str(device.index) for device in devices)
     return f"GPU{'s' if len(devices) > 1 else ''} {indices}"
 
 
-def _power_notes(found: Sequence[Found]) -> Iterator[str]:
+def _power_notes(gpus: Sequence[UsableGpu]) -> Iterator[str]:
     limited: dict[tuple[int, int], list[DeviceReading]] = {}
-    for each in found:
+    for each in gpus:
         limit = each.device.power_limit_watts
         usual = usual_power_watts(each)
         # Makers' own models differ from the datasheet by a few percent.
@@ -33,32 +34,35 @@ def _power_notes(found: Sequence[Found]) -> Iterator[str]:
     for (limit, usual), devices in limited.items():
         yield (
             f"Power is limited to {limit} of {usual} W on {names(devices)}: the speed shown does "
-            "not count with that."
+            "not account for that."
         )
 
 
-def usual_power_watts(found: Found) -> int | None:
-    """What this board's maker set, else the datasheet's."""
-    datasheet = found.card.tdp_watts if found.card is not None else None
-    return found.device.default_power_limit_watts or datasheet
+def usual_power_watts(gpu: UsableGpu) -> int | None:
+    """Return the power limit that this board's maker set, else the datasheet's; None where neither
+    is known."""
+    datasheet = gpu.card.tdp_watts if gpu.card is not None else None
+    return gpu.device.default_power_limit_watts or datasheet
 
 
 def _throttling_notes(devices: Sequence[DeviceReading]) -> Iterator[str]:
-    """A power cap is where a busy card belongs: only what is worse is told."""
+    """Yield notes on throttling; a busy card runs at its power cap, so only what is worse is
+    named."""
     held: dict[tuple[str, ...], list[DeviceReading]] = {}
     for device in devices:
         reasons = tuple(reason for reason in device.throttling if reason != "power cap")
         if reasons:
             held.setdefault(reasons, []).append(device)
     for reasons, those in held.items():
-        yield f"Clocks of {names(those)} are held down now: {', '.join(reasons)}."
+        verb = "are" if len(those) > 1 else "is"
+        yield f"{names(those)} {verb} throttled now: {', '.join(reasons)}."
 
 
 def _error_notes(devices: Sequence[DeviceReading]) -> Iterator[str]:
     for device in devices:
         if device.uncorrected_errors:
             yield (
-                f"GPU {device.index} counts {device.uncorrected_errors} uncorrected memory "
+                f"GPU {device.index} has had {device.uncorrected_errors} uncorrected memory "
                 "errors since the driver was loaded: have it checked before a long run."
             )
 
@@ -74,7 +78,7 @@ def _slot_notes(devices: Sequence[DeviceReading]) -> Iterator[str]:
 
 
 def slot_shortfall(pcie: PcieReading | None) -> str | None:
-    """What a degraded slot has in place of what the card could use."""
+    """Return what a degraded slot has instead of what the card could use; None where it has all."""
     if pcie is None or pcie.generation is None or pcie.lanes is None:
         return None
     generation = pcie.card_generation or pcie.generation
@@ -91,13 +95,13 @@ def slot_shortfall(pcie: PcieReading | None) -> str | None:
 
 def _link_notes(nvml: NvmlReading, chosen: Selection) -> Iterator[str]:
     read = pair_links(nvml)
-    nvlinks = {each.device.index: each.device.nvlinks for each in chosen.found}
+    nvlinks = {each.device.index: each.device.nvlinks for each in chosen.gpus}
     links = [
         read.get((one, other)) if nvlinks[one] and nvlinks[other] else 0
         for one, other in chosen.pairs
     ]
     if None in links:
-        yield "NVML does not tell which GPUs NVLink joins: PCIe is assumed."
+        yield "NVML does not report which GPUs NVLink joins: PCIe is assumed."
     elif any(links) and not all(links):
         yield "NVLink does not join all the GPUs: the slowest pair decides, and that is on PCIe."
     elif any(links):
@@ -105,10 +109,10 @@ def _link_notes(nvml: NvmlReading, chosen: Selection) -> Iterator[str]:
 
 
 def _missing_link_notes(chosen: Selection) -> Iterator[str]:
-    by_links = sorted((each.device for each in chosen.found), key=lambda each: each.nvlinks)
+    by_links = sorted((each.device for each in chosen.gpus), key=lambda each: each.nvlinks)
     fewest, most = by_links[0], by_links[-1]
     if fewest.nvlinks < most.nvlinks:
         yield (
             f"GPU {fewest.index} has {fewest.nvlinks} active NVLinks and GPU {most.index} has "
-            f"{most.nvlinks}: the fewer decide (see nvidia-smi nvlink --status)."
+            f"{most.nvlinks}: the smaller number decides (see nvidia-smi nvlink --status)."
         )

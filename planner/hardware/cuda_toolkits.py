@@ -14,25 +14,29 @@ class Toolkit(Spec):
 
 
 class CudaToolkits(Spec):
+    """The content of presets/cuda_toolkits.yaml."""
+
     meaning: str
     source: str
     toolkits: dict[int, Toolkit]
     first_for_capability: dict[int, str]
-    """By the major number of a compute capability: the first release that compiles for it."""
+    """The first release that compiles for a compute capability, by the capability's major
+    number."""
 
 
 @cache
 def cuda_toolkits() -> CudaToolkits:
+    """Return the CUDA releases that are known."""
     return read_spec(CudaToolkits, ROOT / "cuda.yaml")
 
 
 def toolkit_of(cuda: str) -> Toolkit | None:
-    """Of the major release that a version belongs to; nothing for one that is not listed."""
+    """Return the major release that a version belongs to; None for one that is not listed."""
     return cuda_toolkits().toolkits.get(version_numbers(cuda)[0])
 
 
 def needed_driver(cuda: str, driver_version: str | None) -> str | None:
-    """The oldest driver for this CUDA, where the one at hand is older."""
+    """Return the oldest driver for this CUDA where the one at hand is older, else None."""
     toolkit = toolkit_of(cuda)
     if toolkit is None or driver_version is None:
         return None
@@ -41,7 +45,8 @@ def needed_driver(cuda: str, driver_version: str | None) -> str | None:
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """
+    """Return the numbers of a version, which compare as versions do.
+
     >>> version_numbers("535.104.05") < version_numbers("550.54")
     True
     """

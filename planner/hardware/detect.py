@@ -1,4 +1,4 @@
-"""``--gpus``: the machine that a plan is for, as named on the command line or as found here."""
+"""``--gpus``: the machine that a plan is for, named on the command line or detected here."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,11 @@ from planner.hardware.machine_readings import CUDA_VARIABLES, CudaEnvironment, M
 
 
 def parse_gpus(text: str) -> Cluster:
-    """The cluster of ``cpu``, ``24G``, ``2x24G``, ``rtx-4090``, ``rtx-4090:2``, ``8xh100``."""
+    """Return the cluster of ``cpu``, ``24G``, ``2x24G``, ``rtx-4090``, ``rtx-4090:2`` or
+    ``8xh100``.
+
+    Raises InvalidRequestError for a text of another form, UnknownNameError for an unknown card.
+    """
     spec = text.strip().lower()
     if spec == "cpu":
         return read_cpu()
@@ -31,7 +35,7 @@ def parse_gpus(text: str) -> Cluster:
 
 
 def _count_and_card(spec: str, text: str) -> tuple[int, str]:
-    """Of ``CARD``, ``2xCARD`` or ``CARD:2``."""
+    """Return count and card of ``CARD``, ``2xCARD`` or ``CARD:2``."""
     before = re.fullmatch(r"(-?[0-9]+)x(.*)", spec)
     after = re.fullmatch(r"(.*):(.*)", spec)
     count, card = "1", spec
@@ -40,9 +44,11 @@ def _count_and_card(spec: str, text: str) -> tuple[int, str]:
     elif after is not None:
         card, count = after.groups()
     if not re.fullmatch(r"[1-9][0-9]{0,3}", count):
-        raise _bad_spec(text, f"{count!r} is no number of cards from 1 to 9999.")
+        raise _bad_spec(text, f"{count!r} is not a number of cards from 1 to 9999.")
     if not re.fullmatch(r"[a-z0-9][a-z0-9 ._/-]{0,79}", card):
-        raise _bad_spec(text, f"{card!r} is no card and no size." if card else "it names no card.")
+        raise _bad_spec(
+            text, f"{card!r} is neither a card nor a size." if card else "it names no card."
+        )
     return int(count), card
 
 
@@ -54,7 +60,7 @@ def _bad_spec(text: str, reason: str) -> InvalidRequestError:
 
 
 def read_machine(environ: Mapping[str, str], output: Path = Path()) -> Machine:
-    """All of this machine; ``output`` is where a run will be written."""
+    """Return all that can be read of this machine; ``output`` is where a run will be written."""
     # A plan for a named card does without.
     from planner.hardware.linux_host import read_host, read_torch
     from planner.hardware.nvml import read_nvml
@@ -68,29 +74,30 @@ def read_machine(environ: Mapping[str, str], output: Path = Path()) -> Machine:
 
 
 def read_cpu() -> Cluster:
-    """This machine's processor, whatever else it has."""
+    """Return a cluster of this machine's processor alone."""
     from planner.hardware.linux_host import read_host  # as above
 
     return cpu_cluster(read_host())
 
 
 def cuda_environment(environ: Mapping[str, str]) -> CudaEnvironment:
+    """Return the variables that decide which GPUs CUDA shows."""
     return {name: environ[name] for name in CUDA_VARIABLES if name in environ}
 
 
 def detect(environ: Mapping[str, str], command: str = "plan ...") -> Cluster:
-    """What this machine has, as far as ``environ`` lets CUDA see it."""
+    """Return the cluster of this machine, as far as ``environ`` lets CUDA see it."""
     return cluster_from(read_machine(environ), command)
 
 
 def cluster_from(machine: Machine, command: str = "plan ...") -> Cluster:
-    """The GPUs where there is one to plan for, else the CPU and the reason.
+    """Return the GPUs of a machine where there is one to plan for, else the CPU and the reason.
 
     ``command`` is what a note repeats where it proposes other GPUs.
     """
     from planner.hardware.machine_notes import notes, why_no_gpu  # as above
 
     chosen = selection(machine)
-    if not chosen.found:
+    if not chosen.gpus:
         return cpu_cluster(machine.host, why_no_gpu(machine, chosen), machine)
     return gpu_cluster(machine, chosen, list(notes(machine, chosen, command)))

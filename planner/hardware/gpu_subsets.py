@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from planner.hardware.machine import Found
+from planner.hardware.machine import UsableGpu
 
 BETTER_SHARE = 1.05
-"""A subset is worth a sentence from this much more memory or speed in all."""
+"""How many times more total memory or speed makes a subset worth a sentence."""
 
 
 class Subset(NamedTuple):
-    """GPUs that each count as the weakest of them."""
+    """GPUs that are each planned as the weakest of them."""
 
-    members: tuple[Found, ...]
+    members: tuple[UsableGpu, ...]
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -39,14 +39,14 @@ class Subset(NamedTuple):
         return sum(each.flops_per_s or 0 for each in self.members) - self.flops_per_s
 
 
-def subsets(found: Sequence[Found]) -> Iterator[Subset]:
-    """Every one that can be best: all GPUs with at least so much memory and so much speed."""
+def subsets(gpus: Sequence[UsableGpu]) -> Iterator[Subset]:
+    """Yield every subset that can be best: all GPUs with at least so much memory and speed."""
     seen = set()
-    for least in {each.free_bytes for each in found}:
-        for slowest in {each.flops_per_s or 0 for each in found}:
+    for least in {each.free_bytes for each in gpus}:
+        for slowest in {each.flops_per_s or 0 for each in gpus}:
             members = tuple(
                 each
-                for each in found
+                for each in gpus
                 if each.free_bytes >= least and (each.flops_per_s or 0) >= slowest
             )
             key = tuple(each.device.index for each in members)
@@ -55,11 +55,11 @@ def subsets(found: Sequence[Found]) -> Iterator[Subset]:
                 yield Subset(members=members)
 
 
-def better_subset(found: Sequence[Found]) -> Subset | None:
-    """The one with the most speed, then the most memory, where it has clearly more of one
-    than all GPUs together; one that has less of both never is."""
-    whole = Subset(members=tuple(found))
-    gains = [each for each in subsets(found) if _gains(each, whole)]
+def better_subset(gpus: Sequence[UsableGpu]) -> Subset | None:
+    """Return the subset with the most speed, then the most memory, that has clearly more of one
+    than all GPUs together; None where there is none. A subset with less of both never is."""
+    whole = Subset(members=tuple(gpus))
+    gains = [each for each in subsets(gpus) if _gains(each, whole)]
     lossless = [each for each in gains if _loses_nothing(each, whole)]
     return max(lossless or gains, key=_worth, default=None)
 

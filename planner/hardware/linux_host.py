@@ -12,7 +12,8 @@ from planner.hardware.machine_readings import HostReading, TorchReading
 
 
 def read_host(root: Path = Path("/"), output: Path = Path()) -> HostReading:
-    """``root`` is where ``proc`` and ``sys`` are, ``output`` where a run will be written."""
+    """Return what Linux reports of the host; ``root`` holds ``proc`` and ``sys``, ``output`` is
+    where a run will be written."""
     memory = dict(re.findall(r"^(\w+):\s+(\d+) kB$", (root / "proc/meminfo").read_text(), re.M))
     machine_bytes = int(memory["MemTotal"]) * KIB
     rooms = [
@@ -44,7 +45,7 @@ def _file_system_bytes(path: Path, *, free: bool) -> int | None:
 
 
 def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
-    """The groups around this process, innermost first, and whether they are of version 2."""
+    """Yield the groups around this process, innermost first, and whether they are of version 2."""
     groups = root / "proc/self/cgroup"
     for line in groups.read_text().splitlines() if groups.is_file() else []:
         _, controllers, name = line.split(":", 2)
@@ -60,8 +61,8 @@ def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
 
 
 def _room(group: Path, is_version_2: bool) -> Iterator[tuple[int, int]]:
-    """Limit, and what is left below it; nothing where the group is out of sight, as a
-    container's parents are, or has no limit.
+    """Yield a group's limit and what is left below it, in bytes; none for a group without a limit
+    or out of sight, as a container's parents are.
 
     Cache that can be dropped counts as left, as it does in ``MemAvailable``.
     """
@@ -81,13 +82,15 @@ def _room(group: Path, is_version_2: bool) -> Iterator[tuple[int, int]]:
 
 
 def _cores(root: Path) -> int:
-    """By affinity, or the share of time that a control group leaves, rounded up."""
+    """Return the cores by affinity, or the share of time that a control group leaves, rounded
+    up."""
     shares = (_share(*group) for group in _control_groups(root, "cpu"))
     return min(len(os.sched_getaffinity(0)), *(share for share in shares if share), 2**31)
 
 
 def _share(group: Path, is_version_2: bool) -> int | None:
-    """Quota over period: kernel documentation, cgroup-v2 ``cpu.max``, and sched-bwc of v1."""
+    """Return quota over period: kernel documentation, cgroup-v2 ``cpu.max``, and sched-bwc of
+    v1."""
     try:
         if is_version_2:
             quota, period = (group / "cpu.max").read_text().split()
@@ -100,7 +103,8 @@ def _share(group: Path, is_version_2: bool) -> int | None:
 
 
 def read_torch() -> TorchReading | None:
-    """The installed torch, by its own text: to import it would take longer than to plan."""
+    """Return the installed torch as its own text names it: to import it would take longer than to
+    plan. None where none is installed."""
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.submodule_search_locations:
         return None

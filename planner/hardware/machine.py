@@ -1,4 +1,4 @@
-"""The cluster that NVML's answers make: which devices count, and what a plan may count on.
+"""The cluster that a machine's readings make: which devices count, and what a plan may count on.
 
 Functions from readings to values; ``planner.hardware.nvml`` and ``planner.hardware.linux_host`` do
 the reading.
@@ -31,12 +31,13 @@ from planner.hardware.machine_readings import DeviceReading, HostReading, Machin
 from planner.hardware.visible_devices import enumerable, select
 
 
-class Found(NamedTuple):
-    """A device, the preset it matches as a whole card, and what a plan may count on."""
+class UsableGpu(NamedTuple):
+    """A device that is known well enough to plan with, and what a plan may count on."""
 
     device: DeviceReading
     card: GpuSpec | None
-    """With this machine's memory in place of its own where the two differ."""
+    """The preset it matches as a whole card, with this machine's memory where the two differ; None
+    without a preset."""
     accelerator: Accelerator
     is_resized: bool = False
 
@@ -46,7 +47,7 @@ class Found(NamedTuple):
 
     @property
     def compute_capability(self) -> str | None:
-        """As NVML tells, else as the preset has it."""
+        """The capability that NVML reports, else the preset's."""
         known = None if self.card is None else self.card.compute_capability
         return self.device.compute_capability or known
 
@@ -60,7 +61,7 @@ class Found(NamedTuple):
 
     @property
     def pcie_bytes_per_s(self) -> int | None:
-        """As this slot has it, else as the card could."""
+        """Bytes per second in one direction of this slot, else of the card's own link."""
         pcie = self.device.pcie
         if pcie is not None and pcie.generation is not None:
             lanes = pcie.lanes or pcie.card_lanes
@@ -70,46 +71,48 @@ class Found(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """From all GPUs to those that a plan is for."""
+    """The GPUs that a plan is for, narrowed from all that there are."""
 
     selected: tuple[DeviceReading, ...]
-    """Left by CUDA_VISIBLE_DEVICES."""
+    """The devices that CUDA_VISIBLE_DEVICES leaves."""
     shown: tuple[DeviceReading, ...]
-    """Of these, what CUDA shows to one process."""
-    found: tuple[Found, ...]
-    """Of these, what is known well enough to plan with."""
+    """Those of them that CUDA shows to one process."""
+    gpus: tuple[UsableGpu, ...]
+    """Those of them that are known well enough to plan with."""
 
     @property
-    def weakest(self) -> Found:
-        return min(self.found, key=lambda each: each.free_bytes)
+    def weakest(self) -> UsableGpu:
+        return min(self.gpus, key=lambda each: each.free_bytes)
 
     @property
     def slowest(self) -> GpuSpec | None:
-        """Nothing where the speed of one is unknown."""
-        cards = [each.card for each in self.found if each.card is not None]
-        if len(cards) < len(self.found):
+        """The slowest card; None where the speed of one is unknown."""
+        cards = [each.card for each in self.gpus if each.card is not None]
+        if len(cards) < len(self.gpus):
             return None
         return min(cards, key=lambda card: card.dense_bf16_flops_per_s or 0)
 
     @property
     def pairs(self) -> set[tuple[int, int]]:
-        return set(combinations(sorted(each.device.index for each in self.found), 2))
+        return set(combinations(sorted(each.device.index for each in self.gpus), 2))
 
 
 def selection(machine: Machine) -> Selection:
+    """Return which GPUs of a machine a plan is for."""
     environ: Mapping[str, str] = dict(machine.environment.items())
     selected = select(machine.nvml.devices, environ)
     shown = enumerable(selected)
-    found = (find(device, machine.host) for device in shown)
+    gpus = (usable_gpu(device, machine.host) for device in shown)
     return Selection(
         selected=selected,
         shown=shown,
-        found=tuple(each for each in found if each is not None),
+        gpus=tuple(each for each in gpus if each is not None),
     )
 
 
-def find(device: DeviceReading, host: HostReading) -> Found | None:
-    """Nothing for a device whose memory neither NVML nor a preset knows."""
+def usable_gpu(device: DeviceReading, host: HostReading) -> UsableGpu | None:
+    """Return what a plan may count on of a device; None where neither NVML nor a preset knows its
+    memory."""
     card = find_card(device.card_name, None if device.is_slice else device.total_bytes)
     whole = None if device.is_slice else card
     resized = None
@@ -122,7 +125,7 @@ def find(device: DeviceReading, host: HostReading) -> Found | None:
         return None
     nominal_gib = whole.nominal_gib if whole is not None else label_gib(device.total_bytes or 0)
     known = card or resized
-    return Found(
+    return UsableGpu(
         device=device,
         card=whole or resized,
         is_resized=resized is not None,
@@ -144,8 +147,8 @@ def find(device: DeviceReading, host: HostReading) -> Found | None:
 
 
 def _capacity_bytes(device: DeviceReading, card: GpuSpec | None, host: HostReading) -> int | None:
-    """The least of what was seen on such a card, what this one's driver leaves, and where the
-    memory is the host's, all of that."""
+    """Return the least of what was observed on such a card, what this one's driver leaves, and all
+    of the host's memory where the card uses that; None where nothing is known."""
     sizes = [visible_bytes(card)] if card is not None else []
     if device.total_bytes is not None:
         sizes.append(max(0, device.total_bytes - device.reserved_bytes))
@@ -168,16 +171,17 @@ def _slug(name: str) -> str:
 
 
 def _supports_bf16(device: DeviceReading, card: GpuSpec | None) -> bool:
-    """fp16 runs everywhere, so that is planned where neither NVML nor a preset tells."""
+    """Return whether bf16 is planned; without a known capability fp16 is, which runs everywhere."""
     if device.compute_capability is not None:
         return has_bf16(device.compute_capability)
     return card is not None and card.supports_bf16
 
 
 def gpu_cluster(machine: Machine, chosen: Selection, notes: Sequence[str]) -> Cluster:
-    """Every rank gets the same plan, so the weakest device decides."""
+    """Return the cluster of the chosen GPUs; every rank gets the same plan, so the weakest
+    decides."""
     link, link_bytes_per_s = slowest_link(machine.nvml, chosen)
-    accelerators = [each.accelerator for each in chosen.found]
+    accelerators = [each.accelerator for each in chosen.gpus]
     return Cluster(
         device="cuda",
         accelerator=replace(
@@ -200,32 +204,33 @@ def gpu_cluster(machine: Machine, chosen: Selection, notes: Sequence[str]) -> Cl
 
 
 def pair_links(nvml: NvmlReading) -> dict[tuple[int, int], int | None]:
-    """NVLinks of each pair of GPUs that was read."""
+    """Return the number of NVLinks of each pair of GPUs that was read."""
     return {(pair.one, pair.other): pair.nvlinks for pair in nvml.pairs}
 
 
 def slowest_link(nvml: NvmlReading, chosen: Selection) -> tuple[Link, int | None]:
-    """The slowest pair's: a ring goes through all."""
+    """Return the kind of link between the chosen GPUs, and the rate of the slowest pair, which a
+    ring goes through."""
     if not chosen.pairs:
         return "none", None
     links = pair_links(nvml)
     counts = [links.get(pair) or 0 for pair in chosen.pairs]
     if all(counts):
-        by_index = {each.device.index: each for each in chosen.found}
+        by_index = {each.device.index: each for each in chosen.gpus}
         rates = [
             nvlink_bytes_per_s(by_index[end], links[pair] or 0)
             for pair in chosen.pairs
             for end in pair
         ]
         return "nvlink", min((rate for rate in rates if rate is not None), default=None)
-    slots = [each.pcie_bytes_per_s for each in chosen.found]
+    slots = [each.pcie_bytes_per_s for each in chosen.gpus]
     known = [slot for slot in slots if slot is not None]
     return "pcie", min(known) if len(known) == len(slots) else None
 
 
-def nvlink_bytes_per_s(end: Found, links: int) -> int | None:
-    """Of so many links, one direction: their share of the datasheet's rate, which leaves out
-    what line codes take; by NVML's line rate where the card has no preset."""
+def nvlink_bytes_per_s(end: UsableGpu, links: int) -> int | None:
+    """Return bytes per second of so many links in one direction: their share of the datasheet's
+    rate, which leaves out line codes, or NVML's line rate where the card has no preset."""
     device, card = end.device, end.card
     if card is not None and card.nvlink_bytes_per_s and device.card_nvlinks:
         return card.nvlink_bytes_per_s * links // device.card_nvlinks
@@ -237,7 +242,7 @@ def nvlink_bytes_per_s(end: Found, links: int) -> int | None:
 def cpu_cluster(
     host: HostReading, note: str | None = None, machine: Machine | None = None
 ) -> Cluster:
-    """Training on the CPU, by one process."""
+    """Return the cluster of a processor that trains by one process."""
     return Cluster(
         device="cpu",
         accelerator=Accelerator(

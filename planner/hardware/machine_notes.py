@@ -1,4 +1,4 @@
-"""What a person should know of the GPUs that were found, a sentence each."""
+"""Notes on the GPUs that a plan is for, a sentence for each."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,16 +7,16 @@ from planner.base.units import format_gib
 from planner.hardware.cards import find_card
 from planner.hardware.condition_notes import condition_notes
 from planner.hardware.gpu_subsets import Subset, better_subset
-from planner.hardware.machine import Found, Selection
+from planner.hardware.machine import Selection, UsableGpu
 from planner.hardware.machine_readings import DeviceReading, Machine
 from planner.hardware.software_notes import software_notes
 
 NOTEWORTHY_SHARE = 0.01
-"""Memory below this share of a card is not worth a sentence: a desktop, rounding."""
+"""Share of a card below which memory is not worth a sentence: a desktop, rounding."""
 
 
 def why_no_gpu(machine: Machine, chosen: Selection) -> str:
-    """Why the plan is for the CPU, and how to name a card instead."""
+    """Return why the plan is for the CPU, and how to name a card instead."""
     nvml = machine.nvml
     reason = "No NVIDIA GPU was found"
     if nvml.problem is not None:
@@ -25,17 +25,18 @@ def why_no_gpu(machine: Machine, chosen: Selection) -> str:
         shown = machine.environment.get("CUDA_VISIBLE_DEVICES")
         reason = f"CUDA_VISIBLE_DEVICES={shown} leaves no GPU of this machine"
     elif chosen.shown:
-        reason = f"NVML does not tell the memory of {chosen.shown[0].name}"
+        reason = f"NVML does not report the memory of {chosen.shown[0].name}"
     elif chosen.selected:
         reason = "MIG mode is on and no slice has been made"
     elif nvml.lost:
         reason = " ".join(nvml.lost).removesuffix(".")
     elif nvml.failed:
-        reason = f"NVML broke off: {nvml.failed[0]}"
+        reason = f"NVML failed: {nvml.failed[0]}"
     return f"{reason}, so this is a plan for the CPU; for a card, name it: --gpus rtx-4090."
 
 
 def notes(machine: Machine, chosen: Selection, command: str) -> Iterator[str]:
+    """Yield every note on a machine; ``command`` is what a proposal of other GPUs repeats."""
     yield from machine.nvml.lost
     yield from _failure_notes(machine)
     yield from _order_notes(machine)
@@ -51,7 +52,7 @@ def _failure_notes(machine: Machine) -> Iterator[str]:
     failed = machine.nvml.failed
     if failed:
         more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
-        yield f"NVML broke off at {failed[0]}{more}: what it did not tell is left out."
+        yield f"NVML failed at {failed[0]}{more}: what it could not report is left out."
 
 
 def _order_notes(machine: Machine) -> Iterator[str]:
@@ -75,28 +76,28 @@ def _slice_notes(chosen: Selection) -> Iterator[str]:
     unused += [f"{whole} whole GPU{'s' if whole > 1 else ''}"] if whole else []
     if unused:
         yield (
-            "CUDA shows a process one MIG slice and nothing beside it, so the plan is for the "
+            "CUDA shows a process one MIG slice and no other device, so the plan is for the "
             f"first one; not used: {' and '.join(unused)}."
         )
 
 
 def _difference_notes(chosen: Selection, command: str) -> Iterator[str]:
-    whole = Subset(members=chosen.found)
-    names = {each.device.name for each in chosen.found}
+    whole = Subset(members=chosen.gpus)
+    names = {each.device.name for each in chosen.gpus}
     weakest = where(chosen.weakest.device)
     if len(names) > 1:
         yield (
-            f"The GPUs differ: each is planned as the weakest. {weakest} has the least "
-            f"free memory{_slowest(chosen)}; {_idle(whole)} of the others idle."
+            f"The GPUs differ: all are planned as the weakest. {weakest} has the least "
+            f"free memory{_slowest(chosen)}; {_idle(whole)} of the others stay idle."
         )
     elif _is_noteworthy(whole.idle_bytes, chosen.weakest):
         yield (
-            f"The GPUs differ in free memory: each is planned as {weakest}, which has the least; "
-            f"{format_gib(whole.idle_bytes)} GiB of the others idle."
+            f"The GPUs differ in free memory: all are planned as {weakest}, which has the least; "
+            f"{format_gib(whole.idle_bytes)} GiB of the others stay idle."
         )
     else:
         return
-    subset = better_subset(chosen.found)
+    subset = better_subset(chosen.gpus)
     if subset is not None:
         yield _proposal(subset, whole, command)
 
@@ -119,7 +120,7 @@ def _proposal(subset: Subset, whole: Subset, command: str) -> str:
     those = "these" if len(indices) > 1 else "it"
     order = "CUDA_DEVICE_ORDER=PCI_BUS_ID "
     return (
-        f"{who} as {_total(subset)}, all as {_total(whole)}. To take {those} alone, for plan "
+        f"{who} as {_total(subset)}, all as {_total(whole)}. To use {those} alone, for plan "
         f"and launch: {order}CUDA_VISIBLE_DEVICES={','.join(map(str, indices))} {command}"
     )
 
@@ -135,38 +136,40 @@ def _tflops(flops_per_s: int) -> str:
 
 
 def _memory_notes(chosen: Selection) -> Iterator[str]:
-    busy = [each for each in chosen.found if _is_noteworthy(each.accelerator.in_use_bytes, each)]
+    busy = [each for each in chosen.gpus if _is_noteworthy(each.accelerator.in_use_bytes, each)]
     for each in busy:
         if each.has_hosts_memory:
             continue
         in_use = format_gib(each.accelerator.in_use_bytes)
         yield f"{in_use} GiB of {where(each.device)} is in use{by_whom(each.device)}."
-    found = [each.device for each in chosen.found]
+    planned = [each.device for each in chosen.gpus]
     for device in chosen.shown:
-        if device not in found:
-            yield f"{where(device)} is left out: NVML does not tell its memory."
-    yield from _unread_memory_notes(chosen.found)
+        if device not in planned:
+            yield f"{where(device)} is left out: NVML does not report its memory."
+    yield from _unread_memory_notes(chosen.gpus)
 
 
-def _unread_memory_notes(found: Sequence[Found]) -> Iterator[str]:
-    blind = [each for each in found if each.device.free_bytes is None]
+def _unread_memory_notes(gpus: Sequence[UsableGpu]) -> Iterator[str]:
+    blind = [each for each in gpus if each.device.free_bytes is None]
     if any(each.has_hosts_memory for each in blind):
-        yield "GPU and host share one memory: what the host has available counts as free."
+        yield "GPU and host share one memory: what is available on the host counts as free."
     elif blind:
-        yield "NVML does not tell how much memory is free: all of it is counted as free."
+        yield "NVML does not report how much memory is free: all of it counts as free."
 
 
-def _is_noteworthy(num_bytes: int, found: Found) -> bool:
-    return num_bytes > NOTEWORTHY_SHARE * found.accelerator.capacity_bytes
+def _is_noteworthy(num_bytes: int, gpu: UsableGpu) -> bool:
+    return num_bytes > NOTEWORTHY_SHARE * gpu.accelerator.capacity_bytes
 
 
 def where(device: DeviceReading) -> str:
+    """Return the words for a device: its index, or that it is the slice."""
     return "the MIG slice" if device.is_slice else f"GPU {device.index}"
 
 
 def by_whom(device: DeviceReading) -> str:
+    """Return the words for who holds memory of a device."""
     if device.holders is None:
-        return "; NVML does not tell by whom"
+        return "; NVML does not report by whom"
     if not device.holders:
         return " by processes that cannot be seen from here"
     largest_first = sorted(device.holders, key=lambda holder: -(holder.used_bytes or 0))
@@ -181,17 +184,18 @@ def by_whom(device: DeviceReading) -> str:
 
 
 def _speed_notes(chosen: Selection) -> Iterator[str]:
-    for each in {each.device.name: each for each in chosen.found if each.is_resized}.values():
+    for each in {each.device.name: each for each in chosen.gpus if each.is_resized}.values():
         assert each.card is not None
         usual = find_card(each.device.card_name, None)
         preset = f"the preset's {usual.nominal_gib}" if usual is not None else "the preset's size"
+        size = format_gib(each.accelerator.capacity_bytes)
         yield (
-            f"{each.device.name} has {format_gib(each.accelerator.capacity_bytes)} GiB here, not "
+            f"{each.device.name} has {size} GiB here instead of "
             f"{preset}: memory is this machine's own, rates are those of {each.card.name}."
         )
-    unknown = {each.device.name: each for each in chosen.found if each.card is None}
+    unknown = {each.device.name: each for each in chosen.gpus if each.card is None}
     for name, each in unknown.items():
         size = format_gib(each.accelerator.capacity_bytes)
-        yield f"No preset is for {name} with {size} GiB: its speed is unknown."
-    if any(each.compute_capability is None for each in chosen.found):
-        yield "NVML does not tell what the GPU can compute with: fp16 is planned, not bf16."
+        yield f"No preset describes {name} with {size} GiB: its speed is unknown."
+    if any(each.compute_capability is None for each in chosen.gpus):
+        yield "NVML does not report the compute capability: fp16 is planned instead of bf16."

@@ -1,6 +1,6 @@
-"""What a machine says of itself: the types of a reading, and of a machine saved in a file.
+"""The types of a reading: what a machine reports of itself, as it is or saved in a file.
 
-Nothing stands for what was not told. A file holds no process ids, host name or path.
+None stands for what was not reported. A file holds no process ids, host name or path.
 """
 
 from typing import Annotated, Literal, get_args
@@ -18,64 +18,64 @@ ENOUGH_SHM_BYTES = GIB
 
 
 class Holder(Spec):
-    """Another process that has memory of a device."""
+    """Another process that holds memory of a device."""
 
     pid: int | None = None
-    """Nothing in a file: it means nothing elsewhere."""
+    """The process id; None in a file, where it would mean nothing."""
     name: str | None = None
-    """Of the program, without its directory and arguments."""
+    """Name of the program, without its directory and arguments."""
     used_bytes: int | None
-    """Nothing where the driver does not tell."""
+    """Bytes that it holds; None if the driver does not report it."""
 
 
 class PcieReading(Spec):
     """A device's link to the host. A link at rest slows down, so its best generation counts."""
 
     generation: int | None
-    """The best that card and slot can do together."""
+    """The best generation that card and slot can do together."""
     card_generation: int | None = None
-    """The best that the card can do."""
+    """The best generation that the card can do."""
     generation_now: int | None = None
     lanes: int | None
-    """In use now."""
+    """Lanes in use now."""
     card_lanes: int | None = None
 
 
 class DeviceReading(Spec):
-    """What NVML says of a GPU or of one MIG slice."""
+    """What NVML reports of a GPU or of one MIG slice."""
 
     index: NonNegativeInt
-    """Of the GPU, in the order of the PCI bus, as nvidia-smi counts."""
+    """Index of the GPU in the order of the PCI bus, as nvidia-smi counts."""
     uuid: str
     name: str
     card_name: str
-    """Of the GPU, also for a slice."""
+    """Name of the GPU, also for a slice."""
     total_bytes: NonNegativeInt | None = None
     reserved_bytes: NonNegativeInt = 0
-    """Kept by the driver, part of the total."""
+    """Bytes that the driver keeps, part of the total."""
     free_bytes: NonNegativeInt | None = None
     holders: tuple[Holder, ...] | None = ()
     compute_capability: Annotated[str, Meta(pattern=r"^\d+\.\d\Z")] | None = None
     fp32_flops_per_s: int | None = None
-    """Cores by the largest clock, two operations each: by what CUDA's order is guessed."""
+    """Cores times the largest clock, two operations each; CUDA's order is guessed by it."""
     memory_bandwidth_bytes_per_s: int | None = None
-    """Bus width by the largest clock, twice a clock, as CUDA's deviceQuery counts."""
+    """Bus width times the largest clock, twice per clock, as CUDA's deviceQuery counts."""
     pcie: PcieReading | None = None
     numa_node: int | None = None
-    """Of the host's memory that is nearest."""
+    """The NUMA node of the nearest host memory."""
     power_limit_watts: int | None = None
     default_power_limit_watts: int | None = None
     throttling: tuple[str, ...] = ()
-    """Why clocks are held down now."""
+    """Reasons for which clocks are held down now."""
     ecc_enabled: bool | None = None
     uncorrected_errors: int | None = None
-    """Of memory, since the driver was loaded."""
+    """Uncorrected memory errors since the driver was loaded."""
     nvlinks: NonNegativeInt = 0
-    """Active ones."""
+    """Number of active NVLinks."""
     card_nvlinks: NonNegativeInt = 0
-    """All that the card has."""
+    """Number of NVLinks that the card has."""
     nvlink_bytes_per_s: int | None = None
-    """One link's line rate, one direction."""
+    """Line rate of one link in one direction."""
     is_slice: bool = False
     mig_enabled: bool = False
     slices: tuple["DeviceReading", ...] = ()
@@ -87,7 +87,8 @@ class PairReading(Spec):
     one: NonNegativeInt
     other: NonNegativeInt
     nvlinks: int | None
-    """That join the two, directly or through a switch; nothing where NVML does not tell."""
+    """Number of NVLinks that join the two, directly or through a switch; None if NVML does not
+    report it."""
     through_switch: bool = False
     p2p: bool | None
     """Whether one can read the other's memory."""
@@ -100,12 +101,12 @@ class NvmlReading(Spec):
     pairs: tuple[PairReading, ...] = ()
     driver_version: str | None = None
     cuda_version: str | None = None
-    """The newest that the driver can run."""
+    """The newest CUDA version that the driver can run."""
     problem: str | None = None
     lost: tuple[str, ...] = ()
-    """GPUs that are there and do not answer, a sentence each."""
+    """A sentence for each GPU that is there and does not answer."""
     failed: tuple[str, ...] = ()
-    """Calls that broke off, other than by not being supported."""
+    """Calls that failed, other than by not being supported."""
     unsupported: tuple[str, ...] = ()
     """Calls that this driver or these devices do not have."""
 
@@ -119,37 +120,40 @@ class NvmlReading(Spec):
 
 
 class HostReading(Spec):
+    """What the host reports of its processor, memory and disk."""
+
     cpu_name: str
     cores: PositiveInt
-    """That this process may use."""
+    """Cores that this process may use."""
     machine_cores: int | None = None
     total_bytes: NonNegativeInt
-    """Of the machine, or of the control group around this process where that is less."""
+    """Bytes of memory, or of the limit of the control group around this process where that is
+    less."""
     available_bytes: NonNegativeInt
     machine_bytes: int | None = None
     shm_bytes: int | None = None
     """Size of /dev/shm."""
     disk_free_bytes: int | None = None
-    """Where the run's directory will be."""
+    """Bytes free where the run directory will be."""
     multiplies_bf16: bool = False
-    """Whether the processor has instructions for it; without them it is emulated, slowly."""
+    """Whether the processor has instructions for bf16, which is emulated slowly without them."""
 
 
 class TorchReading(Spec):
-    """The torch that a launch would import, as its files say."""
+    """The torch that a launch would import, as its own files say."""
 
     version: str
     cuda: str | None = None
-    """That it was built with."""
+    """The CUDA version that it was built with."""
     hip: str | None = None
 
 
 class Machine(Spec):
-    """A machine as it was read, with what decides on the GPUs that CUDA shows."""
+    """A machine as it was read, with the variables that decide which GPUs CUDA shows."""
 
     schema_version: Literal[1] = 1
     saved_on: str | None = None
-    """The day, in a file."""
+    """The day it was saved; None outside a file."""
     nvml: NvmlReading
     host: HostReading
     torch: TorchReading | None = None

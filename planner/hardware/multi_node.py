@@ -1,4 +1,4 @@
-"""``--nodes`` and ``--network``: a cluster of as many equal machines."""
+"""``--nodes`` and ``--network``: a cluster of several equal machines."""
 
 from dataclasses import replace
 
@@ -10,7 +10,11 @@ MOST_GPUS = 4096
 
 
 def over_nodes(cluster: Cluster, num_nodes: int | None, network: str | None) -> Cluster:
-    """The cluster of ``num_nodes`` such machines; one that names no network says so."""
+    """Return the cluster of ``num_nodes`` such machines, with a note where no network is named.
+
+    Raises InvalidRequestError where nodes and machine cannot be combined, UnknownNameError for an
+    unknown network.
+    """
     if network is not None and (num_nodes or 1) == 1:
         raise InvalidRequestError(
             f"--network {network} joins nodes, and there is one: add --nodes, or leave it out"

@@ -22,18 +22,21 @@ from planner.hardware.cluster import Cluster
 
 
 class Network(Spec):
-    """What joins two nodes."""
+    """A network between nodes: one entry of presets/networks.yaml."""
 
     bytes_per_s: int
     adapters: int | Literal["per_gpu"]
     source: str
 
     def node_bytes_per_s(self, gpus_per_node: int) -> int:
+        """Return bytes per second of all adapters of a node in one direction."""
         count = gpus_per_node if self.adapters == "per_gpu" else self.adapters
         return count * self.bytes_per_s
 
 
 class Collectives(Spec):
+    """Shares of a link that NCCL reaches, and seconds that its steps take."""
+
     nvlink_share: float
     pcie_share: float
     network_share: float
@@ -48,6 +51,8 @@ class Collectives(Spec):
 
 
 class Networks(Spec):
+    """The content of presets/networks.yaml."""
+
     networks: dict[str, Network]
     reference: str
     meaning: str
@@ -56,11 +61,15 @@ class Networks(Spec):
 
 @cache
 def networks() -> Networks:
+    """Return the networks that are known, and how NCCL uses them."""
     return read_spec(Networks, ROOT / "networks.yaml")
 
 
 def network_name(text: str) -> str:
-    """The network that is spelt like this, or an error that suggests one."""
+    """Return the network that is spelt like this.
+
+    Raises UnknownNameError, which suggests the nearest one.
+    """
     known = networks().networks
     wanted = text.strip().lower().replace("_", "-").replace(" ", "-")
     if wanted not in known:
@@ -69,33 +78,35 @@ def network_name(text: str) -> str:
 
 
 class Links(NamedTuple):
-    """Of a cluster's devices: bytes per second, one direction, as they are reached."""
+    """Bytes per second in one direction that a cluster's devices reach, and seconds per step."""
 
     device_bytes_per_s: float
     node_bytes_per_s: float
-    """Of all adapters of a node together."""
+    """Bytes per second of all adapters of a node together."""
     host_bytes_per_s: float
-    """Between one card and its host."""
+    """Bytes per second between one card and its host."""
     device_step_s: float
     network_step_s: float
     start_s: float
     busy_share: float
-    """Of a card, what communication takes from the kernels beside it."""
+    """Share of a card that communication takes from the kernels beside it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Who takes part in a collective, and over what."""
+    """The ranks that take part in a collective, and their links."""
 
     count: int
     nodes: int
     links: Links
 
     def pass_s(self, num_bytes: float) -> float:
-        """One all-gather or reduce-scatter of a tensor that has so many bytes as a whole."""
+        """Return seconds of one all-gather or reduce-scatter of a tensor of ``num_bytes`` as a
+        whole."""
         return self.moved_s(num_bytes) + self.ring_latency_s if self.count > 1 else 0.0
 
     def all_reduce_s(self, num_bytes: float) -> float:
+        """Return seconds of one all-reduce of a tensor of ``num_bytes``."""
         if self.count == 1:
             return 0.0
         steps = 2 * self.ring_latency_s
@@ -112,17 +123,20 @@ class Ranks:
         return self.links.start_s + steps + over_network * self.links.network_step_s
 
     def moved_s(self, num_bytes: float) -> float:
-        """The bytes alone, without what every step of the ring takes to start."""
+        """Return seconds that the bytes alone take, without what every step of the ring takes to
+        start."""
         past_a_card = num_bytes * (self.count - 1) / self.count / self.links.device_bytes_per_s
         past_a_node = num_bytes * (self.nodes - 1) / self.nodes / self.links.node_bytes_per_s
         return max(past_a_card, past_a_node)
 
 
 NOMINAL_LINK = 25e9
-"""A card's slot where nothing is known of it: PCIe 4.0 x16, less its packet headers."""
+"""Bytes per second of a slot that is unknown: PCIe 4.0 x16, less its packet headers."""
 
 
 def links_of(cluster: Cluster, slot_bytes_per_s: int | None) -> Links:
+    """Return the links of a cluster; ``slot_bytes_per_s`` is the rate of a card's slot, where
+    known."""
     known, slot = networks(), slot_bytes_per_s or NOMINAL_LINK
     nccl, nvlink = known.collectives, cluster.link == "nvlink"
     between = known.networks[cluster.network or known.reference]

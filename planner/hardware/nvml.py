@@ -1,4 +1,4 @@
-"""NVML's answers, asked through pynvml; what a driver or a device refuses is left out."""
+"""NVML's answers, read through pynvml; what a driver or a device refuses is left out."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -26,12 +26,14 @@ THROTTLE_REASONS = {
     0x40: "heat (hardware)",
     0x80: "power brake",
 }
-"""read: nvml.h of CUDA 13, nvmlClocksEventReason*; an idle GPU and display clocks hold nothing
-back."""
+"""Reasons for throttling, by bit; an idle GPU and display clocks hold nothing back.
+
+read: nvml.h of CUDA 13, nvmlClocksEventReason*.
+"""
 
 
 def read_nvml() -> NvmlReading:
-    """One look at all GPUs of this machine."""
+    """Return one reading of all GPUs of this machine, or the reason why there are none."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
@@ -82,7 +84,7 @@ def _read_machine(driver: Driver) -> NvmlReading:
 def _read_pairs(
     driver: Driver, devices: Sequence[DeviceReading], handles: dict[int, Any]
 ) -> tuple[PairReading, ...]:
-    """Of whole GPUs: slices reach nothing beside themselves."""
+    """Return the pairs of whole GPUs; slices are joined with nothing."""
     whole = [device for device in devices if not device.mig_enabled]
     try:
         return tuple(read_pairs(driver, whole, handles))
@@ -121,7 +123,7 @@ def _read_gpu(driver: Driver, index: int, handle: Any) -> DeviceReading:
 
 
 def _read_part(driver: Driver, index: int, handle: Any) -> DeviceReading:
-    """What a GPU and a MIG slice have in common."""
+    """Return what a GPU and a MIG slice have in common."""
     # The second version tells the driver's own share apart; old drivers have only the first.
     memory = driver.ask("nvmlDeviceGetMemoryInfo", handle, pynvml.nvmlMemory_v2)
     reserved = memory.reserved if memory is not None else 0
@@ -154,14 +156,14 @@ def _read_holders(driver: Driver, handle: Any) -> tuple[Holder, ...] | None:
 
 
 def _program(driver: Driver, pid: int) -> str | None:
-    """NVML tells a path, at times with arguments: neither is anybody's business."""
+    """Return the name of a program without path and arguments, which are private."""
     words = (driver.ask("nvmlSystemGetProcessName", pid) or "").split()
     name = words[0].rsplit("/", 1)[-1][:32] if words else ""
     return name if name.isprintable() and name else None
 
 
 def _slice_handles(driver: Driver, handle: Any) -> Iterator[Any]:
-    """Slices are numbered with gaps."""
+    """Yield the handles of slices, which are numbered with gaps."""
     for number in range(driver.ask("nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
         slice_handle = driver.ask("nvmlDeviceGetMigDeviceHandleByIndex", handle, number)
         if slice_handle is not None:
@@ -180,7 +182,7 @@ def _read_pcie(driver: Driver, handle: Any) -> PcieReading | None:
 
 
 def _read_numa_node(driver: Driver, handle: Any) -> int | None:
-    """The first bit of the set of nodes; 1,024 of them are the kernel's limit."""
+    """Return the first node of the set of nodes; 1,024 of them are the kernel's limit."""
     words = driver.ask("nvmlDeviceGetMemoryAffinity", handle, 16, pynvml.NVML_AFFINITY_SCOPE_NODE)
     nodes = (64 * at + _lowest_bit(word) for at, word in enumerate(words or ()) if word)
     return next(nodes, None)
@@ -191,7 +193,8 @@ def _lowest_bit(word: int) -> int:
 
 
 def _read_rates(driver: Driver, handle: Any) -> dict[str, int | None]:
-    """CUDA samples, deviceQuery: twice the memory clock (MHz) by the bus (bits)."""
+    """Return fp32 operations and memory bytes per second; CUDA samples, deviceQuery: twice the
+    memory clock (MHz) by the bus (bits)."""
     cores = driver.ask("nvmlDeviceGetNumGpuCores", handle)
     core_mhz = driver.ask("nvmlDeviceGetMaxClockInfo", handle, pynvml.NVML_CLOCK_SM)
     bus_bits = driver.ask("nvmlDeviceGetMemoryBusWidth", handle)

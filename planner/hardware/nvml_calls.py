@@ -1,4 +1,4 @@
-"""pynvml's functions by name, with a record of what was not answered."""
+"""Functions of pynvml by name, with a record of what was not answered."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ USUAL = (
     pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
     pynvml.NVML_ERROR_DEPRECATED,
 )
-"""How a driver says that it, or this device, does not have a call."""
+"""Errors by which a driver says that it, or this device, does not have a call."""
 ABSENT = (pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_INVALID_ARGUMENT)
-"""How it says that there is no such link, slice or process."""
+"""Errors by which it says that there is no such link, slice or process."""
 
 
 class DeviceLostError(Exception):
-    """The GPU is there and answers nothing any more."""
+    """The GPU is there and does not answer any more."""
 
 
 class Driver:
@@ -29,7 +29,7 @@ class Driver:
         self.unsupported: set[str] = set()
 
     def ask(self, call: str, *arguments: object) -> Any:
-        """The call's answer, or nothing where this driver or this device has none."""
+        """Return the call's answer; None where this driver or this device has none."""
         try:
             return self._answer(call, *arguments)
         except pynvml.NVMLError as error:
@@ -44,14 +44,17 @@ class Driver:
         return None
 
     def insist(self, call: str, *arguments: object) -> Any:
-        """The answer of a call without which there is no device."""
+        """Return the answer of a call without which there is no device.
+
+        Raises DeviceLostError where there is none.
+        """
         try:
             return self._answer(call, *arguments)
         except pynvml.NVMLError as error:
             raise DeviceLostError(str(error)) from error
 
     def _answer(self, call: str, *arguments: object) -> Any:
-        """Older releases of pynvml lack the newer calls."""
+        """Return the answer of a call; older releases of pynvml lack the newer calls."""
         function = getattr(pynvml, call, None)
         if function is None:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)

@@ -25,6 +25,7 @@ class Links:
 
 
 def read_links(driver: Driver, handle: Any) -> Links:
+    """Return how many NVLinks a GPU has, how many are active, and the rate of one."""
     states = _states(driver, handle)
     active = sum(states)
     return Links(len(states), active, _line_rate(driver, handle) if active else None)
@@ -41,7 +42,7 @@ def _states(driver: Driver, handle: Any) -> list[int]:
 
 
 def _line_rate(driver: Driver, handle: Any) -> int | None:
-    """Of one link, one direction; NVML tells MB/s."""
+    """Return bytes per second of one link in one direction; NVML reports MB/s."""
     fields = [pynvml.NVML_FI_DEV_NVLINK_SPEED_MBPS_COMMON]
     values = driver.ask("nvmlDeviceGetFieldValues", handle, fields)
     if values is None or values[0].nvmlReturn != pynvml.NVML_SUCCESS:
@@ -52,6 +53,7 @@ def _line_rate(driver: Driver, handle: Any) -> int | None:
 def read_pairs(
     driver: Driver, devices: Sequence[DeviceReading], handles: Mapping[int, Any]
 ) -> Iterator[PairReading]:
+    """Yield what joins each pair of GPUs."""
     if len(devices) < 2:
         return
     buses = {each.index: _bus(driver, handles[each.index]) for each in devices}
@@ -78,7 +80,7 @@ def _text(bus_id: Any) -> bytes:
 
 
 def _remotes(driver: Driver, device: DeviceReading, handle: Any) -> Counter[bytes | str] | None:
-    """What is at the other end of each active link: a bus address, or a switch."""
+    """Return the other end of each active link: a bus address, or a switch."""
     ends: Counter[bytes | str] = Counter()
     for link in range(device.card_nvlinks):
         if driver.ask("nvmlDeviceGetNvLinkState", handle, link) != 1:
@@ -101,7 +103,8 @@ def _between(
     remotes: Mapping[int, Counter[bytes | str] | None],
     buses: Mapping[int, bytes | None],
 ) -> int | None:
-    """NVLinks of a pair; where ends are hidden, as in a virtual machine, all that both have."""
+    """Return the NVLinks of a pair; where ends are hidden, as in a virtual machine, all that both
+    have."""
     most = min(one.nvlinks, other.nvlinks)
     if most == 0:
         return 0

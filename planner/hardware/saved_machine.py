@@ -16,19 +16,23 @@ from planner.hardware.machine_readings import DeviceReading, Machine
 
 
 def is_machine_file(text: str) -> bool:
-    """Whether ``--gpus`` names a file: no card's name ends so."""
+    """Return whether ``--gpus`` names a file: no name of a card ends in ``.json``."""
     return text.strip().lower().endswith(".json")
 
 
 def load_machine(path: Path, environ: Mapping[str, str]) -> Machine:
-    """As saved; this shell's CUDA variables, where set, choose among its GPUs."""
+    """Return a saved machine; this shell's CUDA variables, where set, choose among its GPUs."""
     machine = read_spec(Machine, path)
     environment = {**machine.environment, **cuda_environment(environ)}
     return structs.replace(machine, environment=environment)
 
 
 def save_machine(machine: Machine, path: Path, *, force: bool) -> None:
-    """Whole or not at all; another file is replaced only by force, or if it is a machine too."""
+    """Write a machine whole or not at all.
+
+    Raises InvalidRequestError where another file is there, which only ``force`` replaces, or the
+    name does not end in ``.json``.
+    """
     option = f"--save-machine {path}"
     if not is_machine_file(path.name) or path.is_dir():
         raise InvalidRequestError(f"{option}: name a file that ends in .json, as --gpus needs it")
@@ -50,7 +54,7 @@ def _is_machine(text: str) -> bool:
 
 
 def render_machine(machine: Machine) -> str:
-    """JSON without what means nothing elsewhere; what was not told is left out."""
+    """Return the machine as JSON, without process ids and without what was not reported."""
     nvml = machine.nvml
     devices = tuple(_without_pids(device) for device in nvml.devices)
     shared = structs.replace(
@@ -61,7 +65,7 @@ def render_machine(machine: Machine) -> str:
 
 
 def _told(part: Spec) -> dict[str, Any]:
-    """As plain data, without what is as it would be had nothing been told."""
+    """Return the non-default fields as plain data."""
     defaults = {each.name: each.default for each in structs.fields(part)}
     told = {name: value for name, value in structs.asdict(part).items() if value != defaults[name]}
     return {name: _plain(value) for name, value in told.items()}

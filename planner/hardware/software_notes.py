@@ -1,4 +1,5 @@
-"""Whether driver, CUDA and the installed torch go together, and what a container leaves."""
+"""Notes on whether driver, CUDA and the installed torch fit together, and on what a container
+leaves."""
 
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from planner.hardware.machine_readings import ENOUGH_SHM_BYTES, Machine, TorchRe
 
 
 def software_notes(machine: Machine, chosen: Selection) -> Iterator[str]:
+    """Yield a note for each part that does not fit."""
     torch = machine.torch
     if torch is not None:
         yield from _torch_notes(torch, machine.nvml.driver_version, chosen)
@@ -42,7 +44,7 @@ def _torch_notes(
 
 def _capability_notes(torch: TorchReading, toolkit: Toolkit, chosen: Selection) -> Iterator[str]:
     first = cuda_toolkits().first_for_capability
-    for capability in sorted({each.device.compute_capability or "" for each in chosen.found}):
+    for capability in sorted({each.device.compute_capability or "" for each in chosen.gpus}):
         if not capability:
             continue
         card = f"The installed torch {torch.version} has no code for compute capability"
@@ -58,7 +60,7 @@ def _capability_notes(torch: TorchReading, toolkit: Toolkit, chosen: Selection) 
 
 def _host_notes(machine: Machine, chosen: Selection) -> Iterator[str]:
     shm = machine.host.shm_bytes
-    if shm is not None and shm < ENOUGH_SHM_BYTES and len(chosen.found) > 1:
+    if shm is not None and shm < ENOUGH_SHM_BYTES and len(chosen.gpus) > 1:
         yield (
             f"/dev/shm has {shm // MIB} MiB, and NCCL and data loaders share memory there: give "
             "the container 1 GiB (docker run --shm-size=1g)."

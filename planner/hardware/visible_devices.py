@@ -10,12 +10,12 @@ from planner.hardware.machine_readings import DeviceReading
 def select(
     devices: Sequence[DeviceReading], environ: Mapping[str, str]
 ) -> tuple[DeviceReading, ...]:
-    """What CUDA_VISIBLE_DEVICES leaves, in its order.
+    """Return the devices that CUDA_VISIBLE_DEVICES leaves, in its order.
 
     read: torch/cuda/__init__.py of torch 2.13, ``_parse_visible_devices``,
-    ``_transform_uuid_to_ordinals`` and ``_device_count_nvml``. The text's start says of what
-    kind all entries are; an entry that matches nothing, or more than one device, ends the list;
-    an entry or a device named twice hides all.
+    ``_transform_uuid_to_ordinals`` and ``_device_count_nvml``. The start of the text decides the
+    kind of all entries; an entry that matches no device, or more than one, ends the list; an entry
+    or a device named twice hides all.
     """
     ordered = cuda_order(devices, environ)
     text = environ.get("CUDA_VISIBLE_DEVICES")
@@ -41,10 +41,10 @@ def select(
 def cuda_order(
     devices: Sequence[DeviceReading], environ: Mapping[str, str]
 ) -> tuple[DeviceReading, ...]:
-    """By bus where CUDA_DEVICE_ORDER says so, else the fastest first.
+    """Return the devices by bus where CUDA_DEVICE_ORDER says so, else the fastest first.
 
-    read: CUDA C++ Programming Guide, "CUDA Environment Variables": by a simple heuristic, which
-    is not published; fp32 rates stand for it here, and where one is unknown the bus decides.
+    read: CUDA C++ Programming Guide, "CUDA Environment Variables": by a simple heuristic, which is
+    not published; fp32 rates stand for it here, and where one is unknown the bus decides.
     """
     by_bus = tuple(sorted(devices, key=lambda device: device.index))
     rates = {device.index: device.fp32_flops_per_s for device in by_bus}
@@ -59,7 +59,7 @@ def _by_uuid(devices: Sequence[DeviceReading], name: str) -> DeviceReading | Non
 
 
 def _number(entry: str) -> int:
-    """The digits at the start, as C's ``strtoul`` reads them; -1 without any."""
+    """Return the digits at the start as a number, as C's ``strtoul`` reads them; -1 without any."""
     digits = re.match(r"\+?([0-9]{1,9})", entry.strip())
     return int(digits[1]) if digits is not None else -1
 
@@ -72,10 +72,10 @@ def _by_index(ordered: Sequence[DeviceReading], number: int) -> DeviceReading | 
 
 
 def enumerable(selected: Sequence[DeviceReading]) -> tuple[DeviceReading, ...]:
-    """What CUDA shows of them: all GPUs, or one MIG slice and nothing else.
+    """Return what CUDA shows of the devices: all GPUs, or one MIG slice and no other device.
 
-    read: NVIDIA MIG User Guide, "CUDA Device Enumeration". A GPU in MIG mode is seen through
-    its slices only.
+    read: NVIDIA MIG User Guide, "CUDA Device Enumeration". A GPU in MIG mode is seen through its
+    slices only.
     """
     parts = [
         part for device in selected for part in (device.slices if device.mig_enabled else (device,))

@@ -19,7 +19,7 @@ RENAMED = ("gate", "gate_proj", "up_proj", "down_proj")
 
 
 def lora_targets(model: ModelSpec, targets: Targets) -> Targets:
-    """The names to give to peft: those of the recipe, or the matrices that can be named."""
+    """Return the names to give to peft: those of the recipe, or the matrices that can be named."""
     if targets != "all-linear" or model.model_type not in RENAMED_FOR:
         return targets
     names = (linear.name for linear, _ in model.counted_linears)
@@ -27,7 +27,7 @@ def lora_targets(model: ModelSpec, targets: Targets) -> Targets:
 
 
 def misunderstood_targets(model: ModelSpec, targets: Targets) -> tuple[str, ...]:
-    """Names of the recipe that would adapt the fused experts."""
+    """Return the names of the recipe that would adapt the fused experts."""
     if targets == "all-linear" or model.model_type not in RENAMED_FOR:
         return ()
     return tuple(name for name in targets if name in RENAMED)

@@ -1,7 +1,7 @@
 """``config.json`` of Hugging Face and THUDM checkpoints -> :class:`ModelSpec`, and back.
 
-The names of each line of architectures are in planner/configs/. Defaults are those of the
-configuration classes in transformers 5.23, and of ``configuration_chatglm.py`` at
+The keys of each line of architectures are read in planner/models/architectures. Defaults are those
+of the configuration classes in transformers 5.23, and of ``configuration_chatglm.py`` at
 THUDM/chatglm3-6b for ``chatglm``.
 """
 
@@ -47,13 +47,17 @@ NATIVE_CLASSES = {
 
 
 def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
-    """The shape that a ``config.json`` states; ``path`` is for messages only."""
+    """Return the shape that a ``config.json`` states; ``path`` is for messages only.
+
+    Raises NoFormulasError where no forward pass here mirrors the model, InvalidFileError where a
+    key is missing or wrong.
+    """
     config = Config(content, path)
     model_type = config.text("model_type")
     if model_type not in ARCHITECTURES:
         raise NoFormulasError(path, None, f"model_type: no formulas for {model_type!r}")
     if not _dequantized_at_load(content.get("quantization_config")):
-        raise config.error("quantization_config: its weights are quantized. Use the original")
+        raise config.error("quantization_config: its weights are quantized: use the original")
     try:
         return ARCHITECTURES[model_type].read(config)
     except ValueError as error:
@@ -61,14 +65,15 @@ def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
 
 
 def _dequantized_at_load(quantization: Any) -> bool:
-    """Nothing, or the MXFP4 of gpt-oss, which the launcher has transformers undo."""
+    """Return whether weights are full at the latest when loaded: without quantization, or with the
+    MXFP4 of gpt-oss, which the launcher has transformers undo."""
     if not quantization:
         return True
     return isinstance(quantization, dict) and quantization.get("quant_method") == "mxfp4"
 
 
 def config_from_spec(spec: ModelSpec) -> dict[str, Any]:
-    """transformers' keys of a shape: what its configuration class is built from."""
+    """Return transformers' keys of a shape, which its configuration class is built from."""
     if isinstance(spec, TracedSpec):
         return dict(json.loads(spec.config))
     config: dict[str, Any] = {

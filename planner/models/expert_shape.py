@@ -25,26 +25,27 @@ class ExpertsSpec(Spec):
     """The mixture of experts in a model's layers, and which layers have none."""
 
     num_experts: PositiveInt
-    """Routed experts of a layer; their weights are one tensor a matrix, not ``nn.Linear``."""
+    """Routed experts of a layer; their weights are one tensor per matrix instead of
+    ``nn.Linear``."""
     experts_per_token: PositiveInt
     intermediate_size: int
-    """Of one routed expert."""
+    """Inner width of one routed expert."""
     router: Router
     normalized: bool = False
     """Whether the weights of a token's experts are made to sum to one."""
     num_groups: int = 1
-    """Experts are chosen from the best groups only, where there are several."""
+    """Groups of experts; where there are several, experts are chosen from the best groups only."""
     chosen_groups: int = 1
     biased: bool = False
-    """Experts and router have biases, and the activation is a clamped SwiGLU (gpt-oss)."""
+    """Whether experts and router have biases, and the activation is a clamped SwiGLU (gpt-oss)."""
     shared_intermediate_size: int = 0
-    """Of the MLP that every token passes beside its experts; 0 where there is none."""
+    """Inner width of the MLP that every token passes beside its experts; 0 where there is none."""
     shared_gate: bool = False
     """Whether a sigmoid weighs that MLP's output (Qwen2-MoE)."""
     first_dense_layers: int = 0
-    """So many layers at the start have an ordinary MLP (DeepSeek)."""
+    """Number of layers at the start that have an ordinary MLP (DeepSeek)."""
     every: PositiveInt = 1
-    """One layer in so many is routed, the last of them; the others have an ordinary MLP."""
+    """One layer in this many is routed, the last of them; the others have an ordinary MLP."""
     dense_layers: tuple[int, ...] = ()
     """Further layers with an ordinary MLP, counted from 0."""
 
@@ -56,7 +57,7 @@ class ExpertsSpec(Spec):
             )
 
     def routes(self, layer: int) -> bool:
-        """Whether the layer of that index, counted from 0, has routed experts."""
+        """Return whether the layer of that index, counted from 0, has routed experts."""
         return (
             layer >= self.first_dense_layers
             and layer not in self.dense_layers
@@ -64,14 +65,15 @@ class ExpertsSpec(Spec):
         )
 
     def router_tensors(self, hidden_size: int) -> dict[str, int]:
-        """Elements of the router's parameters by name."""
+        """Return the elements of the router's parameters by name."""
         tensors = {"router": self.num_experts * hidden_size}
         if self.biased:
             tensors["router.bias"] = self.num_experts
         return tensors
 
     def expert_tensors(self, hidden_size: int) -> dict[str, int]:
-        """Elements of all routed experts' parameters by name: one tensor for all experts."""
+        """Return the elements of the routed experts' parameters by name: one tensor for all
+        experts."""
         count, inner = self.num_experts, self.intermediate_size
         tensors = {
             "experts.gate_up_proj": count * 2 * inner * hidden_size,
@@ -85,7 +87,7 @@ class ExpertsSpec(Spec):
         return tensors
 
     def shared_matrices(self, hidden_size: int) -> tuple[Linear, ...]:
-        """What every token passes beside its experts."""
+        """Return the matrices that every token passes beside its experts."""
         h, inner = hidden_size, self.shared_intermediate_size
         if not inner:
             return ()
@@ -97,12 +99,12 @@ class ExpertsSpec(Spec):
         )
 
     def params(self, hidden_size: int) -> int:
-        """Of one layer's router and routed experts."""
+        """Return the parameters of one layer's router and routed experts."""
         tensors = self.router_tensors(hidden_size) | self.expert_tensors(hidden_size)
         return sum(tensors.values())
 
     def active_weights(self, hidden_size: int) -> int:
-        """Weights of one layer's matrices that one token is multiplied with."""
+        """Return the weights of one layer's matrices that one token is multiplied with."""
         chosen = self.experts_per_token * 3 * self.intermediate_size * hidden_size
         return self.num_experts * hidden_size + chosen
 
@@ -111,13 +113,13 @@ class LatentAttentionSpec(Spec):
     """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1)."""
 
     q_lora_rank: int | None = None
-    """Width of the queries' latent; nothing where queries are projected directly."""
+    """Width of the queries' latent; None where queries are projected directly."""
     kv_lora_rank: int
     """Width of the latent that keys and values share."""
     qk_nope_head_dim: int
     """Dimensions of each head's query and key that do not rotate."""
     qk_rope_head_dim: int
-    """Those that do; the rotated key is one for all heads."""
+    """Dimensions that do rotate; the rotated key is one for all heads."""
     v_head_dim: int
 
     @property
@@ -126,12 +128,12 @@ class LatentAttentionSpec(Spec):
 
     @property
     def norm_sizes(self) -> tuple[int, ...]:
-        """Of the RMSNorms over the latents."""
+        """Widths of the RMSNorms over the latents."""
         of_queries = () if self.q_lora_rank is None else (self.q_lora_rank,)
         return (*of_queries, self.kv_lora_rank)
 
     def matrices(self, hidden_size: int, heads: int, *, bias: bool) -> tuple[Linear, ...]:
-        """Those of DeepseekV2Attention and DeepseekV3Attention."""
+        """Return the matrices of DeepseekV2Attention and DeepseekV3Attention."""
         h, queries, values = hidden_size, heads * self.qk_head_dim, heads * self.v_head_dim
         query: tuple[Linear, ...] = (_matrix("q_proj", h, queries),)
         if self.q_lora_rank is not None:

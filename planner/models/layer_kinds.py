@@ -22,7 +22,7 @@ class LayerKind(NamedTuple):
 
 
 class LayerPattern(NamedTuple):
-    """What decides the kind of each layer: ModelSpec's fields of these names."""
+    """The fields of ModelSpec that decide the kind of each layer."""
 
     num_layers: int
     window: int | None
@@ -32,7 +32,7 @@ class LayerPattern(NamedTuple):
     experts: ExpertsSpec | None
 
     def kind(self, number: int) -> LayerKind:
-        """Of the layer of that number, the first being 1."""
+        """Return the kind of a layer; the first layer has number 1."""
         full = number <= self.full_first or _is_last_of(self.full_every, number)
         return LayerKind(
             sliding_window=None if full else self.window,
@@ -47,11 +47,11 @@ def _is_last_of(every: int | None, number: int) -> bool:
 
 @bounded_cache
 def layers_of(pattern: LayerPattern) -> tuple[LayerKind, ...]:
-    """The kind of each layer, in forward order."""
+    """Return the kind of each layer, in forward order."""
     return tuple(pattern.kind(number) for number in range(1, pattern.num_layers + 1))
 
 
 @bounded_cache
 def counted(pattern: LayerPattern) -> Mapping[LayerKind, int]:
-    """How many layers there are of each kind, in the order in which they first come."""
+    """Return how many layers there are of each kind, in the order in which they first come."""
     return Counter(layers_of(pattern))

@@ -7,12 +7,12 @@ class Linear(NamedTuple):
     """One ``nn.Linear``: ``in_features x out_features``, bias beside it."""
 
     name: str
-    """What the model calls it."""
+    """The name that the model has for it."""
     in_features: int
     out_features: int
     bias: bool = False
     role: str | None = None
-    """What Llama calls it, where the model calls it otherwise."""
+    """The name in Llama, where the model has another; None where the names are the same."""
 
     @property
     def key(self) -> str:

@@ -11,13 +11,13 @@ _HUB_ID = re.compile(r"^hub_id: (\S+)$", re.MULTILINE)
 
 
 class ModelPreset(Spec):
-    """A model people fine-tune: where it lives, its shape, and its published size."""
+    """A model that people fine-tune: where it lives, its shape, and its published size."""
 
     name: str
     hub_id: str
     source: Source
     native_class: str | None
-    """The transformers class the launcher builds; None where only remote code exists."""
+    """The transformers class that the launcher builds; None where only remote code exists."""
     expected_params: int
     expected_params_source: str
     spec: ModelSpec
@@ -35,7 +35,8 @@ def load_model(name: str) -> ModelPreset:
 
 @cache
 def _hub_ids() -> dict[str, str]:
-    """Presets by their hub id in lower case: to parse every file would take longer than to plan."""
+    """Return presets by their hub id in lower case: to parse every file would take longer than to
+    plan."""
     texts = {name: read_text(ROOT / "models" / f"{name}.yaml") for name in preset_names("models")}
     found = ((_HUB_ID.search(text), name) for name, text in texts.items())
     return {match[1].lower(): name for match, name in found if match is not None}

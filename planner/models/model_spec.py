@@ -18,7 +18,7 @@ Mlp = Literal["swiglu", "fused-swiglu", "plain"]
 """``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM).
 ``plain``: no gate, an activation between two matrices (GPT)."""
 Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu"]
-"""What the gate goes through. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new`` and
+"""The activation of the gate. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new`` and
 ``gelu-quick`` are made of several operators (transformers' ``gelu_new``, ``quick_gelu``)."""
 Rotary = Literal["halves", "halves-fp32", "joined", "interleaved", "complex", "split", "pairs"]
 """How queries and keys are turned. ``halves``: each head's first half with its second.
@@ -61,13 +61,13 @@ class ModelSpec(Spec):
     sliding_window: int | None = None
     """Positions that attention looks back in the layers that have a window."""
     full_attention_every: int | None = None
-    """One layer in so many has no window, the last of them; nothing where all layers have it."""
+    """One layer in this many has no window, the last of them; None where all layers have it."""
     full_attention_first: int = 0
-    """So many layers at the start have no window (Qwen2's ``max_window_layers``)."""
+    """Number of layers at the start that have no window (Qwen2's ``max_window_layers``)."""
     unrotated_every: int | None = None
-    """One layer in so many does not turn queries and keys, the last of them (SmolLM3)."""
+    """One layer in this many does not turn queries and keys, the last of them (SmolLM3)."""
     local_rotary: bool = False
-    """Layers with a window have rotary tables of their own (Gemma 3)."""
+    """Whether layers with a window have rotary tables of their own (Gemma 3)."""
     qkv_bias: bool = False
     output_bias: bool = False
     tied_embeddings: bool = False
@@ -76,18 +76,18 @@ class ModelSpec(Spec):
     mlp: Mlp = "swiglu"
     activation: Activation = "silu"
     norm_bias: bool = False
-    """Whether LayerNorms have one."""
+    """Whether LayerNorms have a bias."""
     embedding_norm: bool = False
-    """A norm between the embeddings and the first layer (Bloom)."""
+    """Whether a norm stands between the embeddings and the first layer (Bloom)."""
     residual: Residual = "sequential"
     positions: Positions = "rotary"
     position_offset: int = 0
     """Rows of the learned table in front of the first position (OPT)."""
     embedding_dropout: float = 0.0
     residual_dropout: float = 0.0
-    """Of what attention and MLP add to the residual stream."""
+    """Dropout of what attention and MLP add to the residual stream."""
     attention_dropout: float = 0.0
-    """Of the attention weights."""
+    """Dropout of the attention weights."""
     rotary_fraction: float = 1.0
     """Share of each head's dimensions that rotate."""
     rotary: Rotary = "halves"
@@ -95,17 +95,19 @@ class ModelSpec(Spec):
     norms: Norms = "before"
     qk_norm: QkNorm | None = None
     scaled_embeddings: bool = False
-    """The token embedding multiplies its rows by a number (Gemma)."""
+    """Whether the token embedding multiplies its rows by a number (Gemma)."""
     multipliers: bool = False
-    """Embeddings, both blocks' outputs and the logits are multiplied by numbers (Granite)."""
+    """Whether embeddings, both blocks' outputs and the logits are multiplied by numbers
+    (Granite)."""
     attn_logit_softcapping: float | None = None
-    """Where attention's scores are capped by ``tanh``, which no fused kernel does (Gemma 2)."""
+    """Bound that ``tanh`` caps attention's scores at, which no fused kernel does (Gemma 2); None
+    without."""
     final_logit_softcapping: float | None = None
-    """Where the logits are (Gemma 2)."""
+    """Bound that ``tanh`` caps the logits at (Gemma 2); None without."""
     attention_sinks: bool = False
-    """Each head has one score more, a parameter, and attention is eager (gpt-oss)."""
+    """Whether each head has one score more, a parameter, so that attention is eager (gpt-oss)."""
     fused_qkv: bool = False
-    """One matrix holds query, key and value (Phi-3)."""
+    """Whether one matrix holds query, key and value (Phi-3)."""
     experts: ExpertsSpec | None = None
     """Mixture of experts; ``intermediate_size`` is then that of the layers without."""
     latent: LatentAttentionSpec | None = None
@@ -164,7 +166,8 @@ class ModelSpec(Spec):
         )
 
     def linears(self, kind: LayerKind) -> tuple[Linear, ...]:
-        """Matrices of one layer of a kind, in forward order; routed experts are none."""
+        """Return the matrices of one layer of a kind, in forward order; routed experts are not
+        among them."""
         return _linears(self, kind)
 
     @property
@@ -238,7 +241,8 @@ class ModelSpec(Spec):
         return sum(self.layer_norm_sizes)
 
     def expert_params(self, kind: LayerKind) -> int:
-        """One layer's router and routed experts, none in a layer with an ordinary MLP."""
+        """Return the parameters of one layer's router and routed experts; 0 in a layer with an
+        ordinary MLP."""
         if not kind.routed or self.experts is None:
             return 0
         return self.experts.params(self.hidden_size)
@@ -249,7 +253,7 @@ class ModelSpec(Spec):
         return sum(count * self.expert_params(kind) for kind, count in self.kinds.items())
 
     def layer_params(self, kind: LayerKind) -> int:
-        """One layer's matrices with their biases, experts and norms."""
+        """Return the parameters of one layer's matrices with their biases, experts and norms."""
         linears = sum(linear.num_params for linear in self.linears(kind))
         return linears + self.expert_params(kind) + self.layer_norm_params
 
@@ -293,7 +297,7 @@ class ModelSpec(Spec):
 
 @bounded_cache
 def _linears(model: ModelSpec, kind: LayerKind) -> tuple[Linear, ...]:
-    """Remembered, since every operator of a pass asks for them."""
+    """Return the matrices of a layer; cached, since every operator of a pass needs them."""
     attention, mlp = model._attention, model._mlp
     if model.latent is not None:
         heads, bias = model.num_attention_heads, model.qkv_bias

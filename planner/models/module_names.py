@@ -1,7 +1,7 @@
-"""What each architecture calls its modules, where transformers does not use Llama's names.
+"""The names of modules by architecture, where transformers does not use Llama's.
 
 A matrix is known here by its role, which is its name in Llama: ``o_proj`` is the attention's
-output, whatever it is called. peft finds a matrix by the last part of its path.
+output, whatever its name. peft finds a matrix by the last part of its path.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ class ModuleNames(NamedTuple):
 
     layers: str = "model.layers"
     matrices: Mapping[str, str] = MappingProxyType({})
-    """Role to name, where the two differ."""
+    """Names by role, where the two differ."""
 
 
 LLAMA = ModuleNames()
@@ -47,5 +47,5 @@ ONLY_ATTENTION: Mapping[str, Literal["sdpa", "eager"]] = {"bloom": "eager", "fal
 
 
 def module_names(model_type: str) -> ModuleNames:
-    """Those of an architecture; Llama's where it has no others."""
+    """Return the names of an architecture; Llama's where it has no others."""
     return NAMES.get(model_type, LLAMA)

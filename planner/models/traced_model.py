@@ -38,22 +38,24 @@ class TracedSpec(ModelSpec, dict=True):
     total_params: int
     table_params: int
     output_params: int
-    """Of the head; 0 where it is the embedding's own."""
+    """Parameters of the head; 0 where it is the embedding's own."""
     stacked_params: int
-    """Of the largest tensor of a layer's experts that a load joins from stacks of single ones."""
+    """Weights of the largest tensor of a layer's experts that a load joins from stacks of single
+    ones."""
     attention: Literal["sdpa", "eager"]
-    """``eager`` where the class has nothing else."""
+    """The attention that is planned: ``eager`` where the class has no other."""
     loss: Loss
-    """``standard`` where trl's fused head does not take the class."""
+    """The loss that is planned: ``standard`` where trl's fused head does not support the class."""
 
     def traced_by(self, trace: Callable[[Any, Any], Phases]) -> "TracedSpec":
-        """``trace`` takes a workload and its layout; no field, since it is no part of the shape."""
+        """Return the same model with ``trace``, which takes a workload and its layout; it is not a
+        field, since it is not part of the shape."""
         vars(self)["trace"] = trace
         return self
 
     @property
     def trace(self) -> Callable[[Any, Any], Phases]:
-        """One step's phases by workload and layout."""
+        """The function that returns one step's phases by workload and layout."""
         found: Callable[[Any, Any], Phases] = vars(self)["trace"]
         return found
 
@@ -66,9 +68,11 @@ class TracedSpec(ModelSpec, dict=True):
         return Counter(self.layers)
 
     def linears(self, kind: LayerKind) -> tuple[Linear, ...]:
+        """Return the matrices of one layer of a kind."""
         return self.varieties[kind.variety].linears
 
     def layer_params(self, kind: LayerKind) -> int:
+        """Return the parameters of one layer of a kind."""
         return self.varieties[kind.variety].num_params
 
     @property
@@ -85,7 +89,7 @@ class TracedSpec(ModelSpec, dict=True):
 
 
 def traced_spec(answer: Mapping[str, Any], model_type: str, config: str) -> TracedSpec:
-    """From what launcher/rehearsal/trace_service.py says of a model's shape."""
+    """Return the model whose shape launcher/rehearsal/trace_service.py reports."""
     layers = [_variety(layer) for layer in answer["layers"]]
     varieties = tuple(dict.fromkeys(layers))
     copied = (

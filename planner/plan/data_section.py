@@ -1,4 +1,5 @@
-"""The ``data`` section of a plan: where records are, how they are read, what the loss counts."""
+"""The ``data`` section of a plan: where records are, how they are read, and which tokens the loss
+counts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ DataErrors = Literal["stop", "skip"]
 
 
 class FieldNames(Spec, omit_defaults=True):
-    """Names that the records have for a format's own: ``{instruction: instruction_zh}``."""
+    """Names that the records use instead of a format's own: ``{instruction: instruction_zh}``."""
 
     messages: str | None = None
     conversations: str | None = None
@@ -51,25 +52,26 @@ class FieldNames(Spec, omit_defaults=True):
 
 
 class DataSource(Spec):
-    """Records of one kind."""
+    """One source of records of one kind."""
 
     source: str
-    """A file, a folder of files, a data set's name on the hub, or ``demo``."""
+    """The source: a file, a folder of files, a data set's name on the hub, or ``demo``."""
     weight: PositiveFloat = 1.0
-    """How often an epoch sees each record: 2 is twice, 0.5 a half of them drawn by the seed."""
+    """How often an epoch sees each record: 2 is twice, 0.5 half of the records, drawn by the
+    seed."""
     format: DataFormat | None = None
-    """Recognised by the first record's fields where it is left out."""
+    """The format; where it is left out, the first record's fields decide."""
     fields: FieldNames = FieldNames()
     split: str = "train"
-    """Of a data set on the hub."""
+    """The split of a data set on the hub."""
     subset: str | None = None
-    """Of a data set on the hub that has several."""
+    """The subset of a data set on the hub that has several."""
     system: str | None = None
-    """Said first where a conversation says nothing of its own there."""
+    """The system message of conversations that have none."""
 
 
 class DataSection(Spec):
-    """One source, or several."""
+    """The records of a run: one source, or several."""
 
     source: str | None = None
     sources: tuple[DataSource, ...] = ()
@@ -78,19 +80,19 @@ class DataSection(Spec):
     split: str = "train"
     loss_on: LossOn = "answers"
     errors: DataErrors = "stop"
-    """What a bad record does: end the launch, or be left out and counted."""
+    """The treatment of a bad record: it ends the launch, or is left out and counted."""
     validation_fraction: Share = 0.0
-    """Of the records, drawn by the seed and kept out of training."""
+    """Share of the records that the seed draws and that are kept out of training."""
 
     def __post_init__(self) -> None:
         if self.source is not None and self.sources:
-            raise ValueError("give source or sources, one of the two")
+            raise ValueError("give either source or sources")
         if self.sources and (self.format is not None or self.fields.given):
             raise ValueError("with several sources, format and fields belong to each of them")
 
     @property
     def every_source(self) -> tuple[DataSource, ...]:
-        """All of them, in order; none where the plan leaves the data to its launch."""
+        """All sources in order; none where the plan leaves the data to its launch."""
         if self.source is None:
             return self.sources
         only = DataSource(
@@ -99,12 +101,13 @@ class DataSection(Spec):
         return (only,)
 
     def reading(self, named: str) -> "DataSection":
-        """With what ``--data`` names in place of its own; how records are read stays."""
+        """Return the section with the sources that ``--data`` names; how records are read stays."""
         return structs.replace(self, **data_keys(named))
 
 
 def data_keys(named: str) -> dict[str, Any]:
-    """What ``--data`` sets: a file, a folder or a name, or several of them with commas between.
+    """Return the keys that ``--data`` sets: a file, a folder or a name, or several with commas
+    between.
 
     >>> data_keys("a.jsonl")
     {'source': 'a.jsonl', 'sources': ()}

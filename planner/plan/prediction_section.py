@@ -1,4 +1,4 @@
-"""What a plan predicts: the run is held against it."""
+"""The prediction that a plan makes and its run is held against."""
 
 from msgspec import field
 
@@ -6,7 +6,7 @@ from planner.base.strict_yaml import Spec
 
 
 class PredictionSection(Spec):
-    """Per device, bytes; the most loaded rank."""
+    """Bytes per device, of the most loaded rank, and seconds per step."""
 
     peak_phase: str
     peak_allocated_bytes: int
@@ -14,23 +14,23 @@ class PredictionSection(Spec):
     high_bytes: int
     host_ram_bytes: int
     disk_bytes: int
-    """For the result and the checkpoints that are kept, and one that is being written."""
+    """Bytes on disk of the result, the checkpoints that are kept, and one that is being written."""
     checkpoint_bytes: int
-    """On disk, of one checkpoint; no run that is shorter than ``save_steps`` writes one."""
+    """Bytes on disk of one checkpoint; a run shorter than ``save_steps`` writes none."""
     step_time_s: float | None
     step_time_low_s: float | None = None
     step_time_high_s: float | None = None
-    """The range that published runs had of theirs."""
+    """Upper end of the range, by how published runs compared with their predictions."""
     tokens_per_second: float | None
     mfu: float | None = None
-    """Model FLOPs utilisation, a share of the dense 16-bit rate."""
+    """Model FLOPs utilisation: a share of the dense 16-bit rate."""
     phases: dict[str, dict[str, int]]
     """Bytes of every part at the largest moment of every phase."""
     unshared: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Under DeepSpeed: activations, loss and workspace at their own largest moment, which one
-    process can show. Gathered weights and buckets may be largest at another."""
+    """Bytes of activations, loss and workspace under DeepSpeed, at their own largest moment, which
+    one process can show. Gathered weights and buckets may be largest at another."""
     cublas_bytes: int = 0
-    """Of the workspace of every phase but the load; no trace has it."""
+    """Bytes of cuBLAS in the workspace of every phase but the load; no trace has them."""
     load_without_files: dict[str, int] = field(default_factory=dict)
-    """Parts of a rehearsal's load, whose weights are random: where the experts of a checkpoint are
-    stacked, the plan's own takes more."""
+    """Bytes of a rehearsal's load, whose weights are random; where the experts of a checkpoint are
+    stacked, the plan's own load takes more."""

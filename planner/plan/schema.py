@@ -1,7 +1,7 @@
-"""``plan.yaml``: everything a launch needs, and the prediction it will be held against.
+"""``plan.yaml``: everything a launch needs, and the prediction its run is held against.
 
-The types below are the file's schema. A plan that reads without an error is complete and
-free of contradictions; nothing later has to check it again.
+The types below are the file's schema. A plan that reads without an error is complete and free of
+contradictions; no later code has to check it again.
 """
 
 from typing import Annotated, Any, Literal
@@ -38,6 +38,8 @@ from planner.plan.vocabulary import (
 
 
 class ModelSection(Spec):
+    """The model that is trained."""
+
     name: str
     source: str
     """Hub id or local directory of the checkpoint."""
@@ -46,21 +48,23 @@ class ModelSection(Spec):
     num_params: int
     trainable_params: int
     config: dict[str, Any] | None = None
-    """transformers' configuration of the shape: a rehearsal builds the model from it."""
+    """transformers' configuration of the shape, which a rehearsal builds the model from."""
 
 
 class HardwareSection(Spec):
+    """The machine that the plan is for."""
+
     device: Device
     gpu: str
-    """Preset name, or the size of a card nobody named, or ``cpu``."""
+    """Name of the card's preset, or its size where no card was named, or ``cpu``."""
     device_name: str
     capacity_bytes: int
-    """Of one device."""
+    """Bytes of one device."""
     budget_bytes: int
-    """What the plan may use of one device."""
+    """Bytes that the plan may use of one device."""
     network: str | None = None
-    """What joins several nodes, by its name in presets/networks.yaml; nothing where it is unknown
-    or there is one."""
+    """The network between nodes, by its name in presets/networks.yaml; None where it is unknown or
+    there is one node."""
 
     def __post_init__(self) -> None:
         if self.network is None:
@@ -72,20 +76,26 @@ class HardwareSection(Spec):
 
 
 class AdapterSection(Spec):
+    """Low-rank adapters: LoRA, rsLoRA, DoRA."""
+
     rank: PositiveInt
     alpha: PositiveInt
     dropout: Share
     dora: bool = False
-    """Direction and magnitude apart (arXiv:2402.09353): one more trained vector a matrix."""
+    """Whether direction and magnitude are trained apart (arXiv:2402.09353), with one vector more
+    per matrix."""
     rslora: bool = False
-    """Scaled by alpha over the root of the rank (arXiv:2312.03732), not over the rank."""
+    """Whether adapters are scaled by alpha over the root of the rank (arXiv:2312.03732) instead of
+    over the rank."""
     target_modules: Literal["all-linear"] | tuple[str, ...]
 
 
 class QuantizationSection(Spec):
+    """The quantization of the frozen base model."""
+
     quant_type: Literal["nf4", "int8"]
     double_quant: bool = False
-    """Scales of 4-bit blocks are quantized too."""
+    """Whether the scales of 4-bit blocks are quantized, too."""
 
     @property
     def hides_inputs(self) -> bool:
@@ -98,28 +108,34 @@ class QuantizationSection(Spec):
 
     def __post_init__(self) -> None:
         if self.quant_type == "int8" and self.double_quant:
-            raise ValueError("double_quant belongs to nf4: int8 has one scale a row, in fp32")
+            raise ValueError("double_quant needs quant_type nf4: int8 has one fp32 scale per row")
 
 
 def refuse_dora_on_int8(
     adapter: AdapterSection | None, quantization: QuantizationSection | None
 ) -> None:
-    """peft makes every int8 matrix whole in fp32 for a norm of its rows: not modelled."""
+    """Raise ValueError for DoRA on an int8 base: peft makes every int8 matrix whole in fp32 for a
+    norm of its rows, which is not modelled."""
     in_int8 = quantization is not None and quantization.quant_type == "int8"
     if adapter is not None and adapter.dora and in_int8:
-        raise ValueError("adapter.dora does not go with quant_type int8: take nf4, or no DoRA")
+        raise ValueError(
+            "adapter.dora cannot be combined with quant_type int8: use nf4, or leave dora out"
+        )
 
 
 class PrecisionSection(Spec):
-    """Where each kind of parameter lives between steps, and what matrices are multiplied in."""
+    """The dtype of each kind of parameter between steps, and of matrix products."""
 
     compute: Precision
     frozen: Precision
     trainable: Precision
-    """Under DeepSpeed a 16-bit trainable parameter has an fp32 master in the optimizer."""
+    """The dtype of trained parameters; under DeepSpeed a 16-bit one has an fp32 copy in the
+    optimizer."""
 
 
 class BatchSection(Spec):
+    """The samples of a step."""
+
     micro_batch_size: PositiveInt
     gradient_accumulation_steps: PositiveInt
     global_batch_size: PositiveInt
@@ -128,7 +144,7 @@ class BatchSection(Spec):
 
 
 class ZeroSection(Spec):
-    """DeepSpeed's sizes, in elements: they bound its buffers, so the memory model reads them."""
+    """DeepSpeed's sizes in elements; they bound its buffers, so the memory model reads them."""
 
     reduce_bucket_size: PositiveInt
     allgather_bucket_size: PositiveInt
@@ -139,6 +155,8 @@ class ZeroSection(Spec):
 
 
 class ParallelSection(Spec):
+    """How the ranks share the work and the states."""
+
     strategy: Strategy
     zero_stage: ZeroStage
     offload: Offload = "none"
@@ -164,17 +182,22 @@ class ParallelSection(Spec):
             stages = " or ".join(map(str, OFFLOADS_FROM[self.offload]))
             raise ValueError(f"offload {self.offload} needs zero_stage {stages}")
         if (self.zero is None) != (self.zero_stage == 0):
-            raise ValueError("zero (DeepSpeed's sizes) belongs to the ZeRO strategies, and to all")
+            raise ValueError(
+                "parallel.zero is required for every ZeRO strategy and must be absent otherwise"
+            )
 
 
 class OptimizerSection(Spec):
+    """The optimizer and its settings."""
+
     name: str
-    """A name in presets/optimizers.yaml."""
+    """The optimizer, by its name in presets/optimizers.yaml."""
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
     max_grad_norm: PositiveFloat
     lora_plus_ratio: Annotated[float, Meta(ge=1)] | None = None
-    """Learning rate of adapters' B matrices over that of their A matrices (arXiv:2402.12354)."""
+    """Learning rate of adapters' B matrices over that of their A matrices (arXiv:2402.12354); None
+    for the same."""
 
     def __post_init__(self) -> None:
         try:
@@ -184,16 +207,20 @@ class OptimizerSection(Spec):
 
 
 class ScheduleSection(Spec):
+    """The learning rate over the steps."""
+
     kind: ScheduleKind
     warmup_ratio: Share
 
 
 class OutputSection(Spec):
+    """The directory of the run."""
+
     directory: str
 
 
 class Fallback(Spec):
-    """What to try next on out of memory; the global batch stays the same."""
+    """The next thing to try after out of memory, with the same global batch."""
 
     micro_batch_size: PositiveInt
     gradient_accumulation_steps: PositiveInt
@@ -203,7 +230,16 @@ class Fallback(Spec):
     peak_allocated_bytes: int
 
 
+def _section_error(method: Method, section: str, *, given: bool) -> str:
+    """Return the words for a section that a method must have and lacks, or the reverse."""
+    article = "an" if section[0] in "aeiou" else "a"
+    verb = "must not have" if given else "requires"
+    return f"method {method} {verb} {article} {section} section"
+
+
 class Plan(Spec):
+    """A plan: the content of ``plan.yaml``."""
+
     schema_version: Literal[1]
     model: ModelSection
     hardware: HardwareSection
@@ -215,7 +251,7 @@ class Plan(Spec):
     parallel: ParallelSection
     activation_checkpointing: bool
     checkpoint_every: PositiveInt = 1
-    """Which layers recompute their activations: those whose number it divides."""
+    """Every how many layers one recomputes its activations: those whose number it divides."""
     attention: Attention
     loss: Loss
     optimizer: OptimizerSection
@@ -236,15 +272,18 @@ class Plan(Spec):
                 f"{batch.gradient_accumulation_steps} * {ranks} = {product})"
             )
         if (self.adapter is None) != (self.method == "full"):
-            raise ValueError(f"method {self.method} and adapter contradict each other")
+            raise ValueError(_section_error(self.method, "adapter", given=self.adapter is not None))
         if (self.quantization is None) != (self.method != "qlora"):
-            raise ValueError(f"method {self.method} and quantization contradict each other")
+            given = self.quantization is not None
+            raise ValueError(_section_error(self.method, "quantization", given=given))
         refuse_dora_on_int8(self.adapter, self.quantization)
         if self.adapter is None and self.optimizer.lora_plus_ratio is not None:
-            raise ValueError("optimizer.lora_plus_ratio needs adapters: method full has none")
+            raise ValueError(
+                "optimizer.lora_plus_ratio needs adapters, which method full does not have"
+            )
         if self.training.evaluation is not None and not self.data.validation_fraction:
             raise ValueError(
-                "training.evaluation looks at samples that are kept out of the training: set "
+                "training.evaluation needs samples that are kept out of training: set "
                 "data.validation_fraction, such as 0.02"
             )
         if self.checkpoint_every > 1 and not self.activation_checkpointing:

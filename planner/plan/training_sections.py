@@ -1,4 +1,4 @@
-"""How long a plan trains, what it looks at on the way, and what it keeps."""
+"""The ``training`` section of a plan: how long it trains, how it is evaluated, and what is kept."""
 
 from typing import Literal
 
@@ -9,43 +9,46 @@ Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab", "comet
 
 
 KEPT_CHECKPOINTS = 2
-"""Unless a plan says otherwise."""
+"""Checkpoints that are kept unless a plan sets another number."""
 
 
 class EvaluationSection(Spec):
-    """The part of the data that is kept out of the training (``data.validation_fraction``) is
-    looked at every so many steps.
+    """Evaluation on the part of the data that is kept out of training
+    (``data.validation_fraction``).
 
-    Its forward passes have the training's micro-batch and keep no activations, so that they
-    need less than a training step.
+    Its forward passes have the training's micro-batch and keep no activations, so that they need
+    less than a training step.
     """
 
     every_steps: PositiveInt
     generated_samples: NonNegativeInt = 2
-    """Of that part the first ones are answered by the model, to be read in ``evaluation.jsonl``."""
+    """Samples of that part, from the first on, that the model answers in ``evaluation.jsonl``."""
     max_new_tokens: PositiveInt = 64
     early_stop_patience: PositiveInt | None = None
-    """Evaluations without a lower loss after which the training ends."""
+    """Evaluations without a lower loss after which the training ends; None for no early end."""
 
 
 class TrainingSection(Spec):
+    """The length of a run, and what it writes on the way."""
+
     epochs: PositiveFloat | None = None
     max_steps: PositiveInt | None = None
     seed: NonNegativeInt = 42
     logging_steps: PositiveInt = 1
     save_steps: PositiveInt = 500
-    """Steps between checkpoints, which ``launch --resume`` and fallbacks go on from."""
+    """Steps between checkpoints, which ``launch --resume`` and fallbacks resume from."""
     keep_checkpoints: PositiveInt = KEPT_CHECKPOINTS
-    """The newest ones."""
+    """Number of checkpoints that are kept, the newest."""
     evaluation: EvaluationSection | None = None
     neftune_noise_alpha: PositiveFloat | None = None
-    """Noise on the embeddings while training (arXiv:2310.05914)."""
+    """Strength of the noise on the embeddings while training (arXiv:2310.05914); None for no
+    noise."""
     report_to: tuple[Tracker, ...] = ()
-    """Trackers beside ``metrics.jsonl``."""
+    """Trackers that are reported to beside ``metrics.jsonl``."""
     hang_limit_s: PositiveInt = 1800
-    """Without a sign of progress from any rank for so long, the run is ended. PyTorch's own
-    limit of a collective is 30 minutes too (torch/distributed/constants.py)."""
+    """Seconds without progress of any rank after which the run is ended. PyTorch's own limit of a
+    collective is 30 minutes, too (torch/distributed/constants.py)."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.max_steps is None):
-            raise ValueError("give epochs or max_steps, one of the two")
+            raise ValueError("give either epochs or max_steps")

@@ -1,4 +1,4 @@
-"""The words of a plan: its methods, strategies, phases and parts."""
+"""The words of a plan: methods, strategies, phases and parts."""
 
 from typing import Literal, get_args
 
@@ -15,8 +15,8 @@ ZeroStage = Literal[0, 1, 2, 3]
 
 
 Offload = Literal["none", "optimizer", "all"]
-"""What is in host memory: nothing; gradients and optimizer states, updated there; the
-parameters too (ZeRO-3)."""
+"""The states in host memory: none; gradients and optimizer states, updated there; the parameters,
+too (ZeRO-3)."""
 
 
 Precision = Literal["bf16", "fp16", "fp32"]
@@ -36,7 +36,7 @@ AttentionName = Literal[
     "flash_attention_4",
     "flex_attention",
 ]
-"""transformers' names; presets/rules.yaml says why a plan has none but the first two."""
+"""transformers' names; presets/rules.yaml has the reasons why a plan has only the first two."""
 
 
 ScheduleKind = Literal["cosine", "linear", "constant"]
@@ -83,4 +83,5 @@ OFFLOADS_FROM: dict[Offload, tuple[ZeroStage, ...]] = {
     "optimizer": (2, 3),
     "all": (3,),
 }
-"""The stages that go with it. ZeRO-1 would offload as ZeRO-2 does and keep more."""
+"""The ZeRO stages that offload can be combined with. ZeRO-1 would offload as ZeRO-2 does and keep
+more."""

@@ -1,4 +1,4 @@
-"""Recipes that differ in few settings, written as one file: what they share, and the runs."""
+"""Families of recipes that differ in few settings: what they share, and the runs, in one file."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -14,28 +14,29 @@ from planner.recipes.recipe import Recipe
 
 
 class Run(Spec):
-    """What is a run's own; of the shared settings it may replace two."""
+    """The settings of one run of a family; the last two replace shared ones."""
 
     data: tuple[str, ...]
-    """Names in ``presets/datasets.yaml``."""
+    """Names of data sets in ``presets/datasets.yaml``."""
     epochs: float
     sequence_length: int | None = None
     packing: bool | None = None
 
 
 class RecipeFamily(Spec):
-    """Every model with every run, under the names that their author gave them."""
+    """Every model of a family with every run, under the names that their author gave them."""
 
     source: Source
     models: dict[str, str]
-    """The part of a name that says the model, and the preset it stands for."""
+    """The model's part of a name, and the preset it stands for."""
     name: str
-    """A pattern of ``{model}`` and ``{run}``."""
+    """The names, as a pattern of ``{model}`` and ``{run}``."""
     settings: dict[str, Any]
-    """Keys of a recipe that every run shares."""
+    """Keys of a recipe that all runs share."""
     runs: dict[str, Run]
 
     def recipes(self) -> Iterator[Recipe]:
+        """Yield every recipe of the family."""
         for short, model in self.models.items():
             for run, own in self.runs.items():
                 keys = {
@@ -50,7 +51,7 @@ class RecipeFamily(Spec):
 
 @cache
 def family_recipes() -> dict[str, Recipe]:
-    """Of all families, by name."""
+    """Return the recipes of all families, by name."""
     files = sorted((ROOT / "recipe_families").glob("*.yaml"))
     families = [read_spec(RecipeFamily, path) for path in files]
     return {recipe.name: recipe for family in families for recipe in family.recipes()}

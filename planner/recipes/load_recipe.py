@@ -1,4 +1,4 @@
-"""A recipe by its name, or from a file: one of ours, or an XTuner configuration."""
+"""A recipe by its name or from a file: one of ours, or an XTuner configuration."""
 
 from functools import cache
 from pathlib import Path
@@ -14,13 +14,17 @@ from planner.recipes.recipe import Recipe
 
 
 def recipe_names() -> list[str]:
+    """Return the names of all recipes, sorted."""
     from planner.recipes.families import family_recipes
 
     return sorted([*preset_names("recipes"), *family_recipes()])
 
 
 def load_recipe(name: str) -> Recipe:
-    """Raises UnknownNameError, or InvalidFileError where the file is no recipe."""
+    """Return the recipe of a name, an alias or a file (``.yaml``, or ``.py`` of XTuner).
+
+    Raises UnknownNameError, or InvalidFileError where the file is not a recipe.
+    """
     path = Path(name)
     if path.suffix == ".py":
         from planner.recipes.xtuner import read_xtuner  # for who has such a file
@@ -45,16 +49,16 @@ def _preset(name: str) -> Recipe:
 
 
 def trained_by(recipe: Recipe, method: Method | None) -> Recipe:
-    """The recipe with or without the quantization of its base: what else it says holds for both.
+    """Return the recipe with or without quantization of its base; its other settings hold for both.
 
-    Raises InvalidRequestError for full fine-tuning in the place of adapters, or the reverse.
+    Raises InvalidRequestError for full fine-tuning instead of adapters, or the reverse.
     """
     if method in (None, recipe.method):
         return recipe
     if recipe.adapter is None or method == "full":
         raise InvalidRequestError(
-            f"--recipe {recipe.name} trains by {recipe.method}, not --method {method}, whose "
-            "learning rate is another: leave one of the two out"
+            f"--recipe {recipe.name} cannot be combined with --method {method}: its learning rate "
+            f"is for {recipe.method}. Leave one of the two out"
         )
     base = QuantizationSection(quant_type="nf4", double_quant=True)
     quantization = base if method == "qlora" else None

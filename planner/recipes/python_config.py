@@ -23,17 +23,18 @@ ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 LARGEST = 2**64
 LONGEST = 2**16
-"""Numbers and texts beyond these are no settings: to calculate with them could fill the memory."""
+"""Numbers from ``LARGEST`` and texts from ``LONGEST`` on are not settings: to calculate with them
+could fill the memory."""
 INHERITS = "read_base"
-"""mmengine's way to build one configuration on another."""
+"""The call by which mmengine builds one configuration on another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the file imports and only running it could look into: a class, a function."""
+    """A class or function that the file imports, which only running it could look into."""
 
     name: str
-    """Dotted, as it is written."""
+    """The dotted name as it is written."""
 
     @property
     def last(self) -> str:
@@ -41,7 +42,7 @@ class Reference:
 
 
 def named(value: object) -> str | None:
-    """What is referred to, by its last name."""
+    """Return the last name of a reference or text; None for None."""
     if isinstance(value, Reference):
         return value.last
     return None if value is None else str(value).rpartition(".")[2]
@@ -58,7 +59,8 @@ class PythonConfig:
     lines: Mapping[str, int]
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value under a dotted key, where every step but the last is a dictionary."""
+        """Return the value under a dotted key, where every step but the last is a dictionary; the
+        default without one."""
         found: Any = self.values
         for step in key.split("."):
             if not isinstance(found, Mapping) or step not in found:
@@ -67,7 +69,10 @@ class PythonConfig:
         return found
 
     def number(self, key: str, default: float | None = None) -> float:
-        """From 0 up: no setting that is read here may be negative."""
+        """Return a number that is not negative.
+
+        Raises InvalidFileError for any other value, as the methods below do.
+        """
         found = self.get(key, default)
         plain = isinstance(found, int | float) and not isinstance(found, bool)
         if not plain or not 0 <= found < LARGEST:
@@ -75,49 +80,58 @@ class PythonConfig:
         return float(found)
 
     def count(self, key: str, default: int | None = None) -> int:
-        """From 1 up."""
+        """Return a whole number from 1 up."""
         found = self.get(key, default)
         if isinstance(found, bool) or not isinstance(found, int) or not 1 <= found < LARGEST:
             raise self.error(key, f"{key} should be a whole number from 1 up{_instead(found)}")
         return found
 
     def text(self, key: str) -> str:
+        """Return a text."""
         found = self.get(key)
         if not isinstance(found, str):
             raise self.error(key, f"{key} should be a text{_instead(found)}")
         return found
 
     def flag(self, key: str, *, default: bool = False) -> bool:
+        """Return a truth value; the default where the key is left out or None."""
         found = self.get(key)
         if found is not None and not isinstance(found, bool):
             raise self.error(key, f"{key} should be True or False{_instead(found)}")
         return default if found is None else found
 
     def section(self, key: str) -> Mapping[str, Any] | None:
-        """A dictionary, or nothing where the key is left out or None."""
+        """Return a dictionary; None where the key is left out or None."""
         found = self.get(key)
         if found is not None and not isinstance(found, Mapping):
             raise self.error(key, f"{key} should be a dictionary{_instead(found)}")
         return found
 
     def kind(self, key: str) -> str | None:
-        """The name of a class or function, without its module; a registry takes it as text too."""
+        """Return the name of a class or function without its module; a registry takes it as text,
+        too."""
         return named(self.get(key))
 
     def spec(self, key: str, made: type[SpecT], /, **values: Any) -> SpecT:
-        """The section of a recipe that these settings make, or an error at ``key``'s line."""
+        """Return the section of a recipe that these settings make.
+
+        Raises InvalidFileError at the line of ``key``.
+        """
         try:
             return convert(values, made)
         except ValidationError as error:
             raise self.error(key, problem_of(error, made, values).text) from error
 
     def error(self, key: str, reason: str) -> InvalidFileError:
-        """Names the line where the key's first part is set."""
+        """Return an error with the line where the first part of ``key`` is set."""
         return InvalidFileError(self.path, self.lines.get(key.split(".")[0]), reason)
 
 
 def read_python_config(path: Path) -> PythonConfig:
-    """Raises InvalidFileError, with the line, for what is not Python or builds on other files."""
+    """Return the names that a file sets.
+
+    Raises InvalidFileError, with the line, for what is not Python or builds on other files.
+    """
     reader = _Reader(path)
     try:
         reader.read(ast.parse(read_text(path)).body)
@@ -137,6 +151,7 @@ class _Reader:
         self.lines: dict[str, int] = {}
 
     def read(self, statements: Iterable[ast.stmt]) -> None:
+        """Read statements in order; what is not an assignment is passed over."""
         for statement in statements:
             match statement:
                 case ast.Assign(targets=targets, value=value):
@@ -187,7 +202,7 @@ class _Reader:
         return Reference(ast.unparse(node))
 
     def _dictionary(self, node: ast.expr, pairs: Iterable[tuple[Any, ast.expr]]) -> Any:
-        """A pair without a name is another dictionary's (``**other``)."""
+        """Return a dictionary; a pair without a name is one that is spread (``**other``)."""
         made: dict[str, Any] = {}
         for name, value in pairs:
             found = self._value(value)
@@ -200,7 +215,7 @@ class _Reader:
         return made
 
     def _calculated(self, how: Callable[..., Any], node: ast.expr, *operands: ast.expr) -> Any:
-        """The result, or the text where an operand is known to a running program alone."""
+        """Return the result, or the text where an operand is known to a running program alone."""
         found = [self._value(each) for each in operands]
         joined = how is operator.add and all(map(_is_short, found))
         if not joined and not all(map(_is_number, found)):

@@ -1,4 +1,4 @@
-"""What is trained and how, apart from the machine: the settings that a recipe file holds."""
+"""A recipe: what is trained and how, apart from the machine."""
 
 from planner.base.preset_files import Source
 from planner.base.strict_yaml import PositiveFloat, PositiveInt, Spec
@@ -14,32 +14,32 @@ from planner.plan.vocabulary import Attention, Loss, Method, Precision
 
 
 class WrittenFor(Spec):
-    """The machine's part as a recipe's author had it: what a plan may choose anew."""
+    """The machine's part of a recipe as its author had it, which a plan may choose anew."""
 
     micro_batch_size: PositiveInt
     devices: PositiveInt = 1
-    """Beside the recipe's global batch the two say how many micro-batches were accumulated."""
+    """Number of devices; with the global batch it says how many micro-batches were accumulated."""
     compute: Precision
     activation_checkpointing: bool
 
 
 class Recipe(Spec):
-    """Training settings with their source. A plan keeps them and adds the machine's part.
+    """Training settings with their source; a plan keeps them and adds the machine's part.
 
-    What a recipe says nothing of, its packing, attention or loss, is open.
+    Packing, attention and loss are open where a recipe has None.
     """
 
     name: str
     source: Source
     model: str | None = None
-    """Preset, hub id or directory; nothing where the recipe goes with any model."""
+    """Preset, hub id or directory of the model; None where the recipe is for any model."""
     method: Method
     adapter: AdapterSection | None = None
     quantization: QuantizationSection | None = None
     global_batch_size: PositiveInt
     sequence_length: PositiveInt
     packing: bool | None = None
-    """Several samples in a row of that length, which do not see each other."""
+    """Whether several samples share a row of that length without seeing each other."""
     optimizer: OptimizerSection
     schedule: ScheduleSection
     epochs: PositiveFloat

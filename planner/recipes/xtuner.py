@@ -1,4 +1,4 @@
-"""An XTuner configuration as a recipe. It is read as syntax, never run.
+"""An XTuner configuration as a recipe, read as syntax and never run.
 
 read: xtuner/configs, xtuner/model/sft.py and xtuner/utils/templates.py at v0.1.23.
 """
@@ -34,7 +34,7 @@ OPTIMIZERS: dict[str, str] = {
     "Adafactor": "adafactor",
     "SGD": "sgd",
 }
-"""Their class, and transformers' name of it."""
+"""Classes of optimizers in XTuner's configurations, and transformers' names for them."""
 SCHEDULES: dict[str, ScheduleKind] = {"CosineAnnealingLR": "cosine", "ConstantLR": "constant"}
 
 
@@ -44,23 +44,26 @@ COMPUTE: dict[str | None, Precision] = {
     "bfloat16": "bf16",
     "float32": "fp32",
 }
-"""What mmengine's AmpOptimWrapper multiplies in, by its ``dtype``."""
+"""The precision that mmengine's AmpOptimWrapper multiplies in, by its ``dtype``."""
 
 
 def read_xtuner(path: Path) -> Recipe:
-    """Raises InvalidFileError where a setting is missing, or means what is not planned."""
+    """Return the recipe in a configuration.
+
+    Raises InvalidFileError where a setting is missing, or asks for what is not planned.
+    """
     config = read_python_config(path)
     _supervised(config)
     adapter, quantization = _adapter(config), _quantization(config)
     if quantization is not None and adapter is None:
         raise config.error(
             "model",
-            "quantizes a model that it trains whole: give it model.lora, or quantize nothing",
+            "quantizes a model that it trains whole: set model.lora, or leave quantization out",
         )
     method: Method = "full" if adapter is None else "lora" if quantization is None else "qlora"
     micro_batch_size = config.count("train_dataloader.batch_size")
     accumulation = config.count("optim_wrapper.accumulative_counts", 1)
-    sets = data_sets(config)
+    sets = _data_sets(config)
     epochs = config.number("train_cfg.max_epochs")
     if not epochs:
         raise config.error("train_cfg", "train_cfg.max_epochs is 0: nothing would be trained")
@@ -91,17 +94,17 @@ def read_xtuner(path: Path) -> Recipe:
 def _supervised(config: PythonConfig) -> None:
     kind = config.kind("model.type")
     if kind is None:
-        raise config.error("model", "sets no model.type: this is no XTuner training configuration")
+        raise config.error("model", "sets no model.type: this is not an XTuner configuration")
     if kind != "SupervisedFinetune":
         raise config.error("model", f"trains by {kind}: only SupervisedFinetune is planned")
 
 
 def _adapter(config: PythonConfig) -> AdapterSection | None:
-    """Without target modules XTuner adapts every linear layer but the head
+    """Return the adapters; without target modules XTuner adapts every linear layer but the head
     (xtuner/model/utils.py, find_all_linear_names)."""
     if config.section("model.lora") is None:
         return None
-    targets = _each(config.get("model.lora.target_modules"))
+    targets = _as_list(config.get("model.lora.target_modules"))
     if not all(isinstance(each, str) for each in targets):
         raise config.error("model", "model.lora.target_modules should be a list of names")
     return config.spec(
@@ -117,7 +120,7 @@ def _adapter(config: PythonConfig) -> AdapterSection | None:
 
 
 def _quantization(config: PythonConfig) -> QuantizationSection | None:
-    """peft's and bitsandbytes' own defaults where a setting is left out."""
+    """Return the quantization, with peft's and bitsandbytes' own defaults for what is left out."""
     key = "model.llm.quantization_config"
     config.section(key)
     if config.flag(f"{key}.load_in_8bit"):
@@ -132,7 +135,7 @@ def _quantization(config: PythonConfig) -> QuantizationSection | None:
 
 
 def _compute(config: PythonConfig) -> Precision:
-    """fp32 without autocast."""
+    """Return the precision of products: fp32 without autocast."""
     if config.kind("optim_wrapper.type") != "AmpOptimWrapper":
         return "fp32"
     dtype = config.kind("optim_wrapper.dtype")
@@ -147,7 +150,7 @@ def _optimizer(config: PythonConfig) -> OptimizerSection:
     name = config.kind(f"{key}.type")
     if name not in OPTIMIZERS:
         hint = did_you_mean(str(name), OPTIMIZERS)
-        raise config.error("optim_wrapper", f"no optimizer of ours is {name!r}. {hint}")
+        raise config.error("optim_wrapper", f"optimizer {name!r} is not planned. {hint}")
     config.section("optim_wrapper.clip_grad")
     return config.spec(
         "optim_wrapper",
@@ -160,10 +163,10 @@ def _optimizer(config: PythonConfig) -> OptimizerSection:
 
 
 def _schedule(config: PythonConfig, epochs: float) -> ScheduleSection:
-    """A linear warm-up that ends after some share of the epochs, and what follows it."""
+    """Return a linear warm-up over a share of the epochs, and what follows it."""
     key, warm_up = "param_scheduler", 0.0
     kind: ScheduleKind = "constant"
-    for each in _each(config.get(key)):
+    for each in _as_list(config.get(key)):
         name = named(each.get("type")) if isinstance(each, Mapping) else named(each)
         if name == "LinearLR":
             end = each.get("end", 0)
@@ -173,19 +176,20 @@ def _schedule(config: PythonConfig, epochs: float) -> ScheduleSection:
         elif name in SCHEDULES:
             kind = SCHEDULES[name]
         else:
-            raise config.error(key, f"{name} is no schedule of ours")
+            raise config.error(key, f"schedule {name} is not planned")
     return config.spec(key, ScheduleSection, kind=kind, warmup_ratio=round(warm_up, 9))
 
 
-def data_sets(config: PythonConfig) -> list[Mapping[str, Any]]:
-    """Those that the training loader draws from."""
+def _data_sets(config: PythonConfig) -> list[Mapping[str, Any]]:
+    """Return the data sets that the training loader draws from."""
     key = "train_dataloader.dataset"
-    found = _each(config.get(f"{key}.datasets")) or _each(config.get(key))
+    found = _as_list(config.get(f"{key}.datasets")) or _as_list(config.get(key))
     return [each for each in found if isinstance(each, Mapping)]
 
 
 def _sources(config: PythonConfig, sets: Iterable[Mapping[str, Any]]) -> Iterator[DataSource]:
-    """Files, or a data set on the hub; what else a set is read from is left to ``--data``."""
+    """Yield files, or data sets on the hub; what a set is read from otherwise is left to
+    ``--data``."""
     for each in sets:
         found, function = each.get("dataset"), named(each.get("dataset_map_fn"))
         if not isinstance(found, Mapping):
@@ -201,13 +205,13 @@ def _sources(config: PythonConfig, sets: Iterable[Mapping[str, Any]]) -> Iterato
 
 
 def _names(files: object) -> Iterator[object]:
-    """One name or several, of one split or by split."""
+    """Yield one name or several, of one split or by split."""
     for split in files.values() if isinstance(files, Mapping) else [files]:
-        yield from _each(split)
+        yield from _as_list(split)
 
 
 def _loss_on(sets: Iterable[Mapping[str, Any]]) -> LossOn:
-    """Texts are learnt whole."""
+    """Return which tokens the loss counts: all of a plain text, else those of the answers."""
     plain = [named(each.get("dataset_map_fn")) == "pretrain_map_fn" for each in sets]
     return "everything" if plain and all(plain) else "answers"
 
@@ -220,7 +224,7 @@ def _packed(config: PythonConfig, sets: list[Mapping[str, Any]]) -> bool:
 
 
 def _length(config: PythonConfig, sets: list[Mapping[str, Any]]) -> int:
-    """The longest of the sets'."""
+    """Return the longest of the data sets' lengths."""
     found: list[int] = [each["max_length"] for each in sets if each.get("max_length") is not None]
     if not found:
         raise config.error("train_dataloader", "the data set sets no max_length")
@@ -232,8 +236,8 @@ def _length(config: PythonConfig, sets: list[Mapping[str, Any]]) -> int:
     return max(found)
 
 
-def _each(value: object) -> list[Any]:
-    """Of one or several."""
+def _as_list(value: object) -> list[Any]:
+    """Return ``value`` as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]

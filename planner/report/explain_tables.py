@@ -67,7 +67,7 @@ def _lines(terms: Sequence[Term]) -> Iterator[tuple[str, str]]:
 
 
 def _between_steps(found: BetweenSteps) -> RenderableType:
-    """A column each, with the parts of the memory report."""
+    """Return a column for each, with the parts of the memory report."""
     table = plain_table("Between steps: held-out samples, and a sample generated at full length")
     table.add_column("part", no_wrap=True)
     table.add_column("evaluation MiB", justify="right", no_wrap=True)

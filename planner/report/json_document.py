@@ -92,7 +92,7 @@ def _hardware(cluster: Cluster) -> dict[str, Any]:
 
 def _pair(pair: PairReading, chosen: Selection) -> dict[str, Any]:
     """Return one pair's rate in one direction, by the slower end; PCIe without NVLink."""
-    ends = [each for each in chosen.found if each.device.index in (pair.one, pair.other)]
+    ends = [each for each in chosen.gpus if each.device.index in (pair.one, pair.other)]
     rates = [
         nvlink_bytes_per_s(end, pair.nvlinks) if pair.nvlinks else end.pcie_bytes_per_s
         for end in ends
@@ -108,7 +108,7 @@ def machine_document(cluster: Cluster) -> dict[str, Any] | None:
     if machine is None:
         return None
     chosen = selection(machine)
-    subset = better_subset(chosen.found)
+    subset = better_subset(chosen.gpus)
     return {
         **to_builtins(machine),
         "visible": [{"index": each.index, "uuid": each.uuid} for each in chosen.shown],

@@ -1,16 +1,15 @@
-"""The report's first section: the machine that a plan is for, as far as it was read."""
+"""The section of the report on the machine that a plan is for, as far as it was read."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from planner.base.units import GIB, MIB, format_gib
 from planner.hardware.cluster import Cluster, Link, has_bf16
 from planner.hardware.condition_notes import usual_power_watts
-from planner.hardware.machine import Found, Selection, selection
+from planner.hardware.machine import Selection, UsableGpu, selection
 from planner.hardware.machine_readings import (
     DeviceReading,
     HostReading,
@@ -19,6 +18,7 @@ from planner.hardware.machine_readings import (
     PairReading,
     PcieReading,
 )
+from planner.report.prose import Prose
 from planner.report.tables import facts
 
 Row = tuple[str, RenderableType]
@@ -26,22 +26,24 @@ LINKS: dict[Link, str] = {"nvlink": ", NVLink", "pcie": ", PCIe", "none": ""}
 
 
 def machine_section(cluster: Cluster) -> Table:
-    rows: list[Row] = [("Machine", Text(machine_line(cluster)))]
+    """Return the machine in one line, what was read of it, and the notes."""
+    rows: list[Row] = [("Machine", machine_line(cluster))]
     machine = cluster.machine
     if machine is not None:
-        rows += [(f"  {name}", Text(text)) for name, text in _readings(machine, cluster)]
+        rows += [(f"  {name}", text) for name, text in _readings(machine, cluster)]
     elif cluster.device == "cpu":
-        rows.append(("  host", Text(f"{cluster.cores} cores")))
+        rows.append(("  host", f"{cluster.cores} cores"))
     rows += _notes(cluster.notes)
     return facts(rows)
 
 
 def _notes(notes: Sequence[str]) -> Iterator[Row]:
     for number, note in enumerate(notes):
-        yield "" if number else "  note" + ("s" if len(notes) > 1 else ""), Text(note, style="dim")
+        yield "" if number else "  note" + ("s" if len(notes) > 1 else ""), Prose(note, "dim")
 
 
 def machine_line(cluster: Cluster) -> str:
+    """Return nodes, cards, memory, links and network in one line."""
     accelerator = cluster.accelerator
     nodes = f"{cluster.num_nodes:,} nodes of " if cluster.num_nodes > 1 else ""
     network = f", {cluster.network} between nodes" if cluster.network else ""
@@ -59,25 +61,25 @@ def machine_line(cluster: Cluster) -> str:
 
 
 def _unequal(cluster: Cluster) -> str | None:
-    """Where the cards differ in name, what each of them counts as."""
+    """Return what the cards count as where they differ in name; None where they do not."""
     if cluster.machine is None or cluster.device == "cpu":
         return None
-    names = Counter(each.device.name for each in selection(cluster.machine).found)
+    names = Counter(each.device.name for each in selection(cluster.machine).gpus)
     if len(names) < 2:
         return None
     cards = " and ".join(
         f"{count} x {name}" if count > 1 else name for name, count in names.items()
     )
     free = format_gib(cluster.accelerator.free_bytes)
-    return f"{cards}, each counted as {free} GiB{LINKS[cluster.link]}"
+    return f"{cards}, each counted as one with {free} GiB{LINKS[cluster.link]}"
 
 
 def _readings(machine: Machine, cluster: Cluster) -> Iterator[tuple[str, str]]:
     if cluster.device == "cuda":
         chosen = selection(machine)
-        yield "compute", _compute(chosen.found)
-        yield from _cards(chosen.found)
-        if len(chosen.found) > 1:
+        yield "compute", _compute(chosen.gpus)
+        yield from _cards(chosen.gpus)
+        if len(chosen.gpus) > 1:
             yield "links", _links(machine.nvml, chosen, cluster)
         nodes = _numa_nodes(chosen)
         if nodes:
@@ -88,8 +90,8 @@ def _readings(machine: Machine, cluster: Cluster) -> Iterator[tuple[str, str]]:
         yield "saved", machine.saved_on
 
 
-def _compute(found: Sequence[Found]) -> str:
-    known = {each.compute_capability for each in found} - {None}
+def _compute(gpus: Sequence[UsableGpu]) -> str:
+    known = {each.compute_capability for each in gpus} - {None}
     if not known:
         return "capability unknown: fp16"
     kinds = "bf16, flash attention"
@@ -98,11 +100,11 @@ def _compute(found: Sequence[Found]) -> str:
     return f"capability {', '.join(sorted(filter(None, known), key=float))}: {kinds}"
 
 
-def _cards(found: Sequence[Found]) -> Iterator[tuple[str, str]]:
-    """A line for each kind of card in each state: most machines have one."""
-    alike: dict[str, list[Found]] = {}
-    differ = len({(each.device.name, each.free_bytes) for each in found}) > 1
-    for each in found:
+def _cards(gpus: Sequence[UsableGpu]) -> Iterator[tuple[str, str]]:
+    """Yield a line for each kind of card in each state; most machines have one."""
+    alike: dict[str, list[UsableGpu]] = {}
+    differ = len({(each.device.name, each.free_bytes) for each in gpus}) > 1
+    for each in gpus:
         line = ", ".join(filter(None, [*(_memory(each) if differ else ()), *_card(each)]))
         alike.setdefault(line, []).append(each)
     for line, those in alike.items():
@@ -114,12 +116,13 @@ def _label(devices: Sequence[DeviceReading], *, everyone: bool) -> str:
     if devices[0].is_slice:
         return "slice"
     if everyone and len(devices) > 1:
-        return "each"
+        return "each GPU"
     return f"GPU{'s' if len(devices) > 1 else ''} {ranges([each.index for each in devices])}"
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """
+    """Return indices with runs joined.
+
     >>> ranges([0, 1, 2, 3, 6])
     '0-3, 6'
     """
@@ -130,18 +133,18 @@ def ranges(numbers: Sequence[int]) -> str:
     return ", ".join(f"{one}" if one == end else f"{one}-{end}" for one, end in pairs)
 
 
-def _memory(found: Found) -> tuple[str, str]:
+def _memory(gpu: UsableGpu) -> tuple[str, str]:
     free = "all free"
-    if found.accelerator.in_use_bytes > 0:
-        free = f"{format_gib(found.free_bytes)} free"
-    size = format_gib(found.accelerator.capacity_bytes)
-    return f"{found.device.name}, {size} GiB", free
+    if gpu.accelerator.in_use_bytes > 0:
+        free = f"{format_gib(gpu.free_bytes)} free"
+    size = format_gib(gpu.accelerator.capacity_bytes)
+    return f"{gpu.device.name}, {size} GiB", free
 
 
-def _card(found: Found) -> tuple[str, ...]:
-    device = found.device
+def _card(gpu: UsableGpu) -> tuple[str, ...]:
+    device = gpu.device
     ecc = "" if device.ecc_enabled is None else f"ECC {'on' if device.ecc_enabled else 'off'}"
-    return _pcie(device.pcie), _power(found), ecc
+    return _pcie(device.pcie), _power(gpu), ecc
 
 
 def _pcie(pcie: PcieReading | None) -> str:
@@ -151,8 +154,8 @@ def _pcie(pcie: PcieReading | None) -> str:
     return f"PCIe {pcie.generation}.0" + (f" x{lanes}" if lanes else "")
 
 
-def _power(found: Found) -> str:
-    limit, usual = found.device.power_limit_watts, usual_power_watts(found)
+def _power(gpu: UsableGpu) -> str:
+    limit, usual = gpu.device.power_limit_watts, usual_power_watts(gpu)
     if limit is None:
         return ""
     return f"{limit} W" if usual is None or limit >= usual else f"{limit} of {usual} W"
@@ -177,13 +180,14 @@ def _nvlinks(pairs: Sequence[PairReading]) -> str:
     counts = sorted(pair.nvlinks or 0 for pair in pairs)
     many = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
     switch = " through a switch" if all(pair.through_switch for pair in pairs) else ""
-    return f"NVLink, {many} a pair{switch}"
+    return f"NVLink, {many} per pair{switch}"
 
 
 def _numa_nodes(chosen: Selection) -> str:
-    """Only where there are several: then what crosses the host crosses a socket."""
+    """Return the NUMA node of every GPU where there are several: then traffic between GPUs crosses
+    sockets."""
     nodes: dict[int, list[int]] = {}
-    for each in chosen.found:
+    for each in chosen.gpus:
         if each.device.numa_node is not None:
             nodes.setdefault(each.device.numa_node, []).append(each.device.index)
     if len(nodes) < 2:
@@ -221,8 +225,8 @@ def _size(num_bytes: int) -> str:
     return f"{format_gib(num_bytes, 0)} GiB" if num_bytes >= GIB else f"{num_bytes // MIB} MiB"
 
 
-def shortage(cluster: Cluster, *, host_bytes: int, disk_bytes: int) -> str | None:
-    """What a run needs and the host does not have now."""
+def lacking_now(cluster: Cluster, *, host_bytes: int, disk_bytes: int) -> str | None:
+    """Return what a run needs and the host lacks now; None where it lacks nothing."""
     host = cluster.machine.host if cluster.machine is not None else None
     if host is None:
         return None

@@ -73,7 +73,8 @@ def _untested(candidate: Candidate, speed: Throughput) -> str:
 
 
 def _limit(limit: Bottleneck) -> str:
-    """
+    """Return the part that limits a step, and what would help.
+
     >>> _limit(Bottleneck("compute", 0.7, ""))
     'matmul, 70 % of a step: the card is well used'
     """
@@ -103,7 +104,8 @@ def _cost(cost: RunCost) -> str:
 
 
 def _figure(number: float) -> str:
-    """
+    """Return two or three significant digits.
+
     >>> _figure(0.01234), _figure(12.34), _figure(1234.5)
     ('0.012', '12', '1,234')
     """

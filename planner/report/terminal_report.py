@@ -11,7 +11,7 @@ from planner.memory.device_memory import overheads
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import METHOD_NAMES, PARTS, PHASES, Phase
 from planner.report.data_rows import data_rows
-from planner.report.machine_report import machine_section, shortage
+from planner.report.machine_report import lacking_now, machine_section
 from planner.report.prose import Prose
 from planner.report.recipe_changes import changes
 from planner.report.speed_rows import speed_rows
@@ -229,7 +229,7 @@ def _costs(decision: Decision) -> Table:
         f"{short_gib(chosen.checkpoint_bytes)} GiB per checkpoint"
     )
     rows: list[tuple[str, RenderableType]] = [("Host memory", host), ("Disk", disk)]
-    lacking = shortage(
+    lacking = lacking_now(
         decision.request.cluster,
         host_bytes=chosen.host.node_bytes,
         disk_bytes=chosen.disk_bytes,

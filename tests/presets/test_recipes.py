@@ -111,7 +111,7 @@ def test_lora_is_qlora_without_its_quantization() -> None:
     same = {"method": "qlora", "quantization": qlora.quantization}
     assert structs.replace(lora, **same) == qlora
     assert trained_by(lora, "qlora") == qlora
-    with pytest.raises(InvalidRequestError, match="not --method full, whose learning rate"):
+    with pytest.raises(InvalidRequestError, match="its learning rate is for qlora"):
         trained_by(qlora, "full")
 
 

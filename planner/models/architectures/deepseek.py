@@ -14,7 +14,7 @@ from planner.models.model_spec import ModelSpec
 
 def _deepseek_v2(config: Config) -> ModelSpec:
     no_router_loss(config)
-    config.refuse("mlp_bias", "the parameter count knows no biases in the MLP")
+    config.refuse("mlp_bias", "biases in the MLP are not counted")
     bias, latent = config.flag("attention_bias"), _latent(config)
     # transformers ignores num_key_value_heads but for a count of groups, which must be one.
     spec = decoder(
@@ -30,7 +30,8 @@ def _deepseek_v2(config: Config) -> ModelSpec:
 
 
 def _latent(config: Config) -> LatentAttentionSpec:
-    """Where the key is there, a ``q_lora_rank`` of ``null`` means that there is none."""
+    """Return latent attention; a ``q_lora_rank`` of ``null`` means that queries are projected
+    directly."""
     queries: int | None = config.integer("q_lora_rank", 1536)
     if "q_lora_rank" in config.content and config.content["q_lora_rank"] is None:
         queries = None
@@ -79,7 +80,7 @@ def _keys(spec: ModelSpec) -> dict[str, Any]:
 def _deepseek_v3(config: Config) -> ModelSpec:
     no_router_loss(config)
     bias, latent = config.flag("attention_bias"), _latent(config)
-    config.refuse("rope_interleave", "halves that turn are not in the ledger", ordinary=True)
+    config.refuse("rope_interleave", "halves that turn are not modelled", ordinary=True)
     spec = decoder(
         config,
         "deepseek_v3",
@@ -110,8 +111,8 @@ def _glm4_moe(config: Config) -> ModelSpec:
 def _corrected_experts(
     config: Config, *, counts: tuple[int, int, int], groups: tuple[int, int], dense: int
 ) -> ExpertsSpec:
-    """What the class assumes: experts, those for a token, and their size; groups, and those that
-    are chosen; layers at the start that have none."""
+    """Return the experts; the keywords are what the class assumes: experts, those per token, and
+    their size; groups, and those that are chosen; layers at the start without experts."""
     size = config.integer("moe_intermediate_size", counts[2])
     return ExpertsSpec(
         num_experts=config.integer("n_routed_experts", counts[0]),

@@ -24,8 +24,8 @@ class _Parts(TypedDict):
 
 
 def _parts(config: Config, activation_key: str) -> _Parts:
-    config.refuse("use_bidirectional_attention", "it is no causal language model")
-    config.refuse("attention_dropout", "dropout in the model is not in the ledger", ordinary=0.0)
+    config.refuse("use_bidirectional_attention", "it is not a causal language model")
+    config.refuse("attention_dropout", "dropout in the model is not modelled", ordinary=0.0)
     bias = config.flag("attention_bias")
     return {
         "qkv_bias": bias,
@@ -63,7 +63,7 @@ def _gemma2(config: Config) -> ModelSpec:
 
 
 def _gemma3_text(config: Config) -> ModelSpec:
-    """Its attention takes no cap of the scores, whatever the file states."""
+    """Return the shape; its attention never caps the scores, whatever the file states."""
     every = config.integer("sliding_window_pattern", EVERY["gemma3_text"])
     return decoder(
         config,

@@ -26,10 +26,13 @@ def _glm4(config: Config) -> ModelSpec:
 
 
 def _chatglm(config: Config) -> ModelSpec:
-    """ChatGLM2, ChatGLM3 and GLM-4, whose weights transformers' GLM class holds exactly."""
+    """Return the shape of ChatGLM2, ChatGLM3 and GLM-4, whose weights transformers' GLM class holds
+    exactly."""
     config.refuse("add_bias_linear", "the GLM class has biases for query, key and value only")
     config.refuse("rmsnorm", "the GLM class has no LayerNorm", ordinary=True)
-    config.refuse("quantization_bit", "its weights are quantized. Use the original", ordinary=0)
+    config.refuse(
+        "quantization_bit", "its weights are quantized: use the original checkpoint", ordinary=0
+    )
     if not config.flag("multi_query_attention"):
         raise config.error("multi_query_attention: it must be true for the GLM class")
     return ModelSpec(

@@ -10,7 +10,8 @@ NO_PLACE = "it is dropped at a place that the ledger does not know"
 
 
 def _rotary_fraction(config: Config, default: float, key: str = "partial_rotary_factor") -> float:
-    """Under its own key, or as the checkpoints of transformers 5 hold it."""
+    """Return the share of dimensions that rotate, under its own key or as checkpoints of
+    transformers 5 hold it."""
     rope = config.part("rope_parameters")
     return rope.fraction("partial_rotary_factor", config.fraction(key, default))
 
@@ -28,7 +29,7 @@ class _Shape(TypedDict):
 
 
 def _shape(config: Config, *, positions: int) -> _Shape:
-    """What the four read alike; ``positions`` where the file does not say."""
+    """Return what the four architectures read alike; ``positions`` is for files that do not say."""
     heads = config.integer("num_attention_heads")
     hidden_size = config.integer("hidden_size")
     return {
@@ -45,7 +46,7 @@ def _shape(config: Config, *, positions: int) -> _Shape:
 
 
 def _phi(config: Config) -> ModelSpec:
-    config.refuse("qk_layernorm", "norms of queries and keys are not in the ledger")
+    config.refuse("qk_layernorm", "norms of queries and keys are not modelled")
     shape = _shape(config, positions=2048)
     return ModelSpec(
         **shape,
@@ -77,7 +78,7 @@ def _phi_keys(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _stablelm(config: Config) -> ModelSpec:
-    config.refuse("qk_layernorm", "norms of queries and keys are not in the ledger")
+    config.refuse("qk_layernorm", "norms of queries and keys are not modelled")
     config.refuse("hidden_dropout", NO_PLACE, ordinary=0.0)
     shape = _shape(config, positions=4096)
     parallel = config.flag("use_parallel_residual")

@@ -8,14 +8,14 @@ from planner.models.model_spec import ModelSpec
 
 
 def _falcon(config: Config) -> ModelSpec:
-    config.refuse("alibi", "Falcon's slopes on the scores are not in the ledger")
-    config.refuse("hidden_dropout", "dropout in this model is not in the ledger", 0.0)
-    config.refuse("attention_dropout", "dropout in this model is not in the ledger", 0.0)
-    config.refuse("bias", "FalconLinear adds its bias apart, which is not in the ledger")
+    config.refuse("alibi", "Falcon's slopes on the scores are not modelled")
+    config.refuse("hidden_dropout", "dropout in this model is not modelled", 0.0)
+    config.refuse("attention_dropout", "dropout in this model is not modelled", 0.0)
+    config.refuse("bias", "FalconLinear adds its bias apart, which is not modelled")
     grouped = config.flag("new_decoder_architecture")
     if not grouped:
-        config.refuse("multi_query", "as many keys as queries are not in the ledger", True)
-        config.refuse("parallel_attn", "its sequential layers are not in the ledger", True)
+        config.refuse("multi_query", "as many keys as queries are not modelled", True)
+        config.refuse("parallel_attn", "its sequential layers are not modelled", True)
     heads = config.either("num_attention_heads", "n_head", 71)
     hidden_size = config.integer("hidden_size", 4544)
     norms = config.integer("num_ln_in_parallel_attn", 2 if grouped else 1)
@@ -52,8 +52,8 @@ def _falcon_keys(spec: ModelSpec) -> dict[str, Any]:
 
 def _bloom(config: Config) -> ModelSpec:
     config.refuse("apply_residual_connection_post_layernorm", "its residual is the norm's output")
-    config.refuse("attention_dropout", "dropout of its attention is not in the ledger", 0.0)
-    config.refuse("slow_but_exact", "its sliced products are not in the ledger")
+    config.refuse("attention_dropout", "dropout of its attention is not modelled", 0.0)
+    config.refuse("slow_but_exact", "its sliced products are not modelled")
     heads = config.either("n_head", "num_attention_heads", 8)
     hidden_size = config.either("hidden_size", "n_embed", 64)
     return ModelSpec(

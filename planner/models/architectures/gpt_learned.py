@@ -49,10 +49,10 @@ def _gpt2_keys(spec: ModelSpec) -> dict[str, Any]:
 
 def _opt(config: Config) -> ModelSpec:
     hidden_size = config.integer("hidden_size")
-    config.refuse("do_layer_norm_before", "norms behind the residual are not in the ledger", True)
+    config.refuse("do_layer_norm_before", "norms behind the residual are not modelled", True)
     config.refuse("word_embed_proj_dim", "its embeddings are projected", hidden_size)
     config.refuse("layerdrop", "it leaves out layers", 0.0)
-    config.refuse("_remove_final_layer_norm", "the parameter count knows no model without it")
+    config.refuse("_remove_final_layer_norm", "a model without its last norm is not counted")
     config.refuse("layer_norm_elementwise_affine", "its norms have no parameters", True)
     bias = config.flag("enable_bias", default=True)
     heads = config.integer("num_attention_heads")

@@ -11,7 +11,7 @@ from planner.models.model_spec import ModelSpec
 
 
 def _granite(config: Config) -> ModelSpec:
-    config.refuse("mlp_bias", "the parameter count knows no biases in the MLP")
+    config.refuse("mlp_bias", "biases in the MLP are not counted")
     bias = config.flag("attention_bias")
     return decoder(config, "granite", qkv_bias=bias, output_bias=bias, multipliers=True)
 

@@ -16,50 +16,59 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "quick_gelu": "gelu-quick",
     "relu": "relu",
 }
-"""transformers' names, those of ``ACT2FN``, and ours."""
+"""Activations by transformers' names, those of ``ACT2FN``."""
 ACTIVATION_NAMES: Mapping[Activation, str] = {ours: name for name, ours in ACTIVATIONS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The keys of one file; ``null`` means that a key was left out."""
+    """The keys of one file; ``null`` means that a key is left out."""
 
     content: Mapping[str, Any]
     path: Path
 
     def error(self, reason: str) -> InvalidFileError:
+        """Return an error in the file."""
         return InvalidFileError(self.path, None, reason)
 
     def value(self, key: str, default: object) -> object:
+        """Return the value of a key, or the default.
+
+        Raises InvalidFileError where there is neither, or, in the methods below, where the value is
+        of another kind.
+        """
         found = self.content.get(key)
         if found is None and default is None:
-            raise self.error(f"the key {key!r} is missing. Copy the model's own config.json here")
+            raise self.error(f"the key {key!r} is missing: copy the model's own config.json here")
         return default if found is None else found
 
     def integer(self, key: str, default: int | None = None, *, least: int = 1) -> int:
+        """Return a whole number of at least ``least``."""
         value = self.value(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise self.error(f"{key}: {value!r} is not a whole number above {least - 1}")
         return value
 
     def either(self, key: str, other: str, default: int) -> int:
-        """A whole number that files have under either name."""
+        """Return a whole number that files have under either name."""
         return self.integer(key if key in self.content else other, default)
 
     def flag(self, key: str, default: bool = False) -> bool:
+        """Return true or false."""
         value = self.value(key, default)
         if not isinstance(value, bool):
             raise self.error(f"{key}: {value!r} is neither true nor false")
         return value
 
     def fraction(self, key: str, default: float) -> float:
+        """Return a number from 0 to 1."""
         value = self.value(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
             raise self.error(f"{key}: {value!r} is not a number from 0 to 1")
         return float(value)
 
     def number(self, key: str, default: float | None) -> float | None:
-        """A number above 0, or nothing; where the key is there, ``null`` is nothing."""
+        """Return a number above 0, or None; a key that is ``null`` means None."""
         value = self.content.get(key, default)
         if value is None:
             return None
@@ -68,13 +77,14 @@ class Config:
         return float(value)
 
     def text(self, key: str, default: str | None = None) -> str:
+        """Return a text."""
         value = self.value(key, default)
         if not isinstance(value, str):
             raise self.error(f"{key}: {value!r} is not text")
         return value
 
     def listed(self, key: str, count: int) -> list[Any] | None:
-        """One entry for each layer, or nothing where the key is left out."""
+        """Return a list with one entry per layer; None where the key is left out."""
         value = self.content.get(key)
         if value is None:
             return None
@@ -83,59 +93,65 @@ class Config:
         return value
 
     def layer_numbers(self, key: str) -> tuple[int, ...]:
-        """Layers counted from 0, none where the key is left out."""
+        """Return layers counted from 0; none where the key is left out."""
         value = self.value(key, [])
         if not isinstance(value, list) or not all(isinstance(x, int) for x in value):
             raise self.error(f"{key}: {value!r} is not a list of layers")
         return tuple(value)
 
     def count(self, key: str, default: int = 0) -> int:
-        """As :meth:`integer`, and may be 0."""
+        """Return a whole number that may be 0."""
         return 0 if self.value(key, default) == 0 else self.integer(key, default or None)
 
     def activation(self, key: str, default: str) -> Activation:
+        """Return the activation of a name.
+
+        Raises NoFormulasError for one that is not modelled.
+        """
         name = self.text(key, default)
         if name not in ACTIVATIONS:
-            raise self.no_formulas(key, "an activation that is not in the ledger")
+            raise self.no_formulas(key, "an activation that is not modelled")
         return ACTIVATIONS[name]
 
     def part(self, key: str) -> "Config":
-        """The keys inside ``key``, none where it is absent."""
+        """Return the keys inside ``key``; none where it is absent."""
         value = self.value(key, {})
         if not isinstance(value, dict):
             raise self.error(f"{key}: {value!r} is not a mapping")
         return Config(value, self.path)
 
     def window(self, ordinary: int | None) -> int | None:
-        """Where the key is there, ``null`` means no window."""
+        """Return the sliding window; a key that is ``null`` means None."""
         if self.content.get("sliding_window", ordinary) is None:
             return None
         return self.integer("sliding_window", ordinary)
 
     def refuse(self, key: str, why: str, ordinary: object = False) -> None:
-        """Shapes that :class:`ModelSpec` cannot describe must not be miscounted."""
+        """Raise NoFormulasError where a key has another value than the ordinary one, since
+        :class:`ModelSpec` cannot describe such shapes."""
         if self.value(key, ordinary) != ordinary:
             raise self.no_formulas(key, why)
 
     def no_formulas(self, key: str, why: str) -> NoFormulasError:
+        """Return the error for a value without formulas."""
         return NoFormulasError(
             self.path, None, f"{key}: {self.content[key]!r:.60} has no formulas: {why}"
         )
 
 
 def no_keys(_spec: ModelSpec) -> dict[str, Any]:
-    """What an architecture states whose keys are those that all share."""
+    """Return no keys, for architectures that have only those that all share."""
     return {}
 
 
 class Architecture(NamedTuple):
-    """One ``model_type``: how its ``config.json`` is read, and what is written beside the keys
-    that all share."""
+    """One ``model_type``: how its ``config.json`` is read, and what is written beside the keys that
+    all share."""
 
     native_class: str | None
-    """The transformers class that the launcher builds; nothing where another type stands for it,
-    as GLM for ChatGLM."""
+    """The transformers class that the launcher builds; None where another type stands for it, as
+    GLM for ChatGLM."""
     read: Callable[[Config], ModelSpec]
     written: Callable[[ModelSpec], dict[str, Any]] = no_keys
     derived: tuple[str, ...] = ()
-    """Shared keys that its configuration class works out by itself and refuses to be told."""
+    """Shared keys that its configuration class derives by itself and does not accept."""

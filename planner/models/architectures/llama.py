@@ -45,7 +45,7 @@ def decoder(
     tied_embeddings: bool = False,
     **parts: Unpack[Parts],
 ) -> ModelSpec:
-    """The names that Llama's descendants share; the keywords are what a class assumes or fixes."""
+    """Return the shape of Llama's descendants; the keywords are what a class assumes or fixes."""
     hidden_size = config.integer("hidden_size")
     heads = config.integer("num_attention_heads")
     if key_value_heads is None or "num_key_value_heads" in config.content:
@@ -70,12 +70,12 @@ def decoder(
 
 
 def attention_bias(spec: ModelSpec) -> dict[str, Any]:
-    """The key of those whose projections may have biases."""
+    """Return the key of architectures whose projections may have biases."""
     return {"attention_bias": spec.qkv_bias}
 
 
 def hidden_act(spec: ModelSpec) -> dict[str, Any]:
-    """The key of those whose activation may be another than silu."""
+    """Return the key of architectures whose activation may differ from silu."""
     return {} if spec.activation == "silu" else {"hidden_act": ACTIVATION_NAMES[spec.activation]}
 
 
@@ -84,7 +84,7 @@ def _llama_keys(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _sliding_window(spec: ModelSpec) -> dict[str, Any]:
-    """The key of those whose every layer has the window."""
+    """Return the key of architectures whose every layer has the window."""
     return {"sliding_window": spec.sliding_window}
 
 
@@ -103,7 +103,7 @@ def _qwen3_keys(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _llama(config: Config) -> ModelSpec:
-    config.refuse("mlp_bias", "the parameter count knows no biases in the MLP")
+    config.refuse("mlp_bias", "biases in the MLP are not counted")
     bias = config.flag("attention_bias")
     return decoder(config, "llama", qkv_bias=bias, output_bias=bias)
 
@@ -139,7 +139,7 @@ def _qwen3(config: Config) -> ModelSpec:
 
 def _phi3(config: Config) -> ModelSpec:
     for key in ("resid_pdrop", "embd_pdrop", "attention_dropout"):
-        config.refuse(key, "dropout in the model is not in the ledger", ordinary=0.0)
+        config.refuse(key, "dropout in the model is not modelled", ordinary=0.0)
     return decoder(
         config,
         "phi3",

@@ -11,13 +11,13 @@ from planner.models.model_spec import ModelSpec
 
 
 def experts_of(spec: ModelSpec) -> ExpertsSpec:
-    """A shape's experts, where it must have some."""
+    """Return the experts of a shape, which must have some."""
     assert spec.experts is not None
     return spec.experts
 
 
 def local_experts(spec: ModelSpec) -> dict[str, Any]:
-    """Keys of Mixtral's, as others have them too."""
+    """Return Mixtral's keys of experts, which other architectures have, too."""
     experts = experts_of(spec)
     return {
         "intermediate_size": experts.intermediate_size,
@@ -27,12 +27,13 @@ def local_experts(spec: ModelSpec) -> dict[str, Any]:
 
 
 def no_router_loss(config: Config) -> None:
-    config.refuse("output_router_logits", "the load-balancing loss is not in the ledger")
+    """Raise NoFormulasError where training adds the router's own loss."""
+    config.refuse("output_router_logits", "the load-balancing loss is not modelled")
 
 
 def _mixtral(config: Config) -> ModelSpec:
     no_router_loss(config)
-    config.refuse("router_jitter_noise", "noise on the input is not in the ledger", ordinary=0.0)
+    config.refuse("router_jitter_noise", "noise on the input is not modelled", ordinary=0.0)
     experts = ExpertsSpec(
         num_experts=config.integer("num_local_experts", 8),
         experts_per_token=config.integer("num_experts_per_tok", 2),
@@ -49,7 +50,7 @@ def _mixtral_keys(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _qwen2_moe(config: Config) -> ModelSpec:
-    config.refuse("use_sliding_window", "its windows are not in the ledger")
+    config.refuse("use_sliding_window", "its windows are not modelled")
     experts = _qwen_experts(
         config,
         counts=(60, 4, 1408),
@@ -66,7 +67,7 @@ def _qwen2_moe(config: Config) -> ModelSpec:
 
 
 def _qwen3_moe(config: Config) -> ModelSpec:
-    config.refuse("use_sliding_window", "its windows are not in the ledger")
+    config.refuse("use_sliding_window", "its windows are not modelled")
     bias = config.flag("attention_bias")
     return decoder(
         config,
@@ -86,7 +87,8 @@ def _qwen_experts(
     shared_intermediate_size: int = 0,
     shared_gate: bool = False,
 ) -> ExpertsSpec:
-    """``counts``: the class's number of experts, of those for a token, and their size."""
+    """Return the experts; ``counts`` are the class's number of experts, of those per token, and
+    their size."""
     no_router_loss(config)
     return ExpertsSpec(
         num_experts=config.integer("num_experts", counts[0]),

@@ -28,7 +28,8 @@ def _olmo2_keys(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _exaone4(config: Config) -> ModelSpec:
-    """Where it has windows, the layers without one do not turn queries and keys."""
+    """Return the shape; where it has windows, the layers without one do not turn queries and
+    keys."""
     hybrid = windows(config, config.window(4096), full_every=4)
     return decoder(
         config,

@@ -9,7 +9,7 @@ from planner.models.model_spec import ModelSpec
 
 
 def _smollm3(config: Config) -> ModelSpec:
-    config.refuse("mlp_bias", "the parameter count knows no biases in the MLP")
+    config.refuse("mlp_bias", "biases in the MLP are not counted")
     config.refuse("use_sliding_window", "no published model has windows")
     bias = config.flag("attention_bias")
     return decoder(
@@ -24,7 +24,8 @@ def _smollm3(config: Config) -> ModelSpec:
 
 
 def _unrotated_every(config: Config) -> int | None:
-    """``no_rope_layers`` holds 1 for a layer that turns, 0 for one that does not."""
+    """Return every how many layers one does not turn; ``no_rope_layers`` holds 1 for a layer that
+    does, 0 for one that does not."""
     count = config.integer("num_hidden_layers")
     turned = config.listed("no_rope_layers", count)
     if turned is None:

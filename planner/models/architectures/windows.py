@@ -19,7 +19,8 @@ class Windows(TypedDict, total=False):
 def windows(
     config: Config, window: int | None, *, full_every: int | None = None, full_first: int = 0
 ) -> Windows:
-    """What ``layer_types`` states, or the class's rule where the file has no such list."""
+    """Return the layers' windows as ``layer_types`` states them, or by the class's rule without
+    such a list."""
     count = config.integer("num_hidden_layers")
     types = config.listed("layer_types", count)
     if types is None:
@@ -39,7 +40,7 @@ def windows(
 
 
 def layer_types(spec: ModelSpec) -> dict[str, Any]:
-    """The list that transformers makes of a rule."""
+    """Return the list that transformers makes of a rule."""
     return {
         "layer_types": [FULL if kind.sliding_window is None else SLIDING for kind in spec.layers]
     }

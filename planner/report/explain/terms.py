@@ -47,7 +47,7 @@ class Count(Expression):
 
     number: int
     words: str
-    """What is counted; the number stands in front, or where ``{}`` is."""
+    """Words for what is counted; the number stands in front, or where ``{}`` is."""
 
     @property
     def value(self) -> int:

@@ -96,7 +96,7 @@ def test_a_plan_without_data(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("model: [", "plan.yaml:2: not YAML"),
-        ("", "plan.yaml:1: holds nothing where keys are expected"),
+        ("", "plan.yaml:1: is empty where keys are expected"),
         (plan_text(schema_version=2), "plan.yaml:1: schema_version: it should be 1"),
         (plan_text().replace("method:", "methd:"), "plan.yaml:14: unknown key 'methd'. Did you"),
         (

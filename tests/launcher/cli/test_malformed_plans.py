@@ -24,9 +24,9 @@ CASES: list[tuple[str, str]] = [
     ),
     (plan_text(batch__global_batch_size=5), "global_batch_size (5) must be micro_batch_size *"),
     (plan_text(parallel={**parallel("ddp"), "world_size": 3}), "world_size (3) must be num_nodes"),
-    (plan_text(quantization={"quant_type": "nf4"}), "method lora and quantization contradict"),
+    (plan_text(quantization={"quant_type": "nf4"}), "method lora must not have a quantization"),
     (plan_text(checkpoint_every=2), "checkpoint_every (2) says which layers are recomputed"),
-    (plan_text(training={"epochs": 1.0, **TRAINING}), "training: give epochs or max_steps, one"),
+    (plan_text(training={"epochs": 1.0, **TRAINING}), "training: give either epochs or max_steps"),
     (
         plan_text(training={**TRAINING, "neftune_noise_alpha": -5}),
         "training.neftune_noise_alpha: it should be a number",
@@ -41,7 +41,7 @@ CASES: list[tuple[str, str]] = [
     ),
     (
         plan_text(training={**TRAINING, "evaluation": EVALUATION}),
-        "training.evaluation looks at samples that are kept out of the training: set data.valid",
+        "training.evaluation needs samples that are kept out of training: set data.valid",
     ),
     (
         plan_text(**full(optimizer__lora_plus_ratio=16.0)),

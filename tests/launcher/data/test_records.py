@@ -275,5 +275,5 @@ def test_a_conversation_without_answer_may_be_learnt_whole(tmp_path: Path) -> No
 
 
 def test_one_source_or_several() -> None:
-    with pytest.raises(ValueError, match="give source or sources, one of the two"):
+    with pytest.raises(ValueError, match="give either source or sources"):
         convert({"source": "a.jsonl", "sources": [{"source": "b.jsonl"}]}, DataSection)

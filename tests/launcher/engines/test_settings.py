@@ -21,7 +21,7 @@ def test_texts_are_read_as_what_a_setting_is() -> None:
     ("given", "said"),
     [
         ({"cpus_per_task": "0"}, "cpus_per_task: it should be a whole number >= 1, not the text"),
-        ({"cpus_per_task": "many"}, "cpus_per_task: it should be a whole number or nothing, not"),
+        ({"cpus_per_task": "many"}, "cpus_per_task: it should be a whole number or null, not"),
         ({"partition": "two words"}, "partition: it should be a text matching"),
         ({"partition": "long\n"}, "partition: it should be a text matching"),
         ({"export": "HOME\n"}, "export: it should be a text matching"),

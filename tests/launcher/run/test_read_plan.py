@@ -55,7 +55,7 @@ def test_data_and_output(plan_file: Path) -> None:
         (
             "training.max_steps=many",
             "--set training.max_steps=many: training.max_steps: "
-            "it should be a whole number or nothing, not the text 'many'",
+            "it should be a whole number or null, not the text 'many'",
         ),
         (
             "batch.micro_batch_size=3",

@@ -47,7 +47,7 @@ def reason(content: dict[str, Any]) -> str:
         ({"inner": {"size": 1, "sise": 1}}, "unknown key 'inner.sise'. Did you mean 'size'?"),
         ({"many": [{"size": 1}, {}]}, "many.1.size: this key is missing"),
         ({"name": 1}, "name: it should be a text, not the number 1"),
-        ({"name": None}, "name: it should be a text, not nothing"),
+        ({"name": None}, "name: it should be a text, not null"),
         ({"kind": "c"}, "kind: it should be 'a' or 'b', not the text 'c'"),
         ({"kind": ["a"]}, "kind: it should be a text, not a list"),
         ({"one": True}, "one: it should be a whole number, not the truth value True"),
@@ -62,7 +62,7 @@ def reason(content: dict[str, Any]) -> str:
             "inner.size: it should be a whole number, not the truth value True",
         ),
         ({"inner": {"size": 1.0}}, "inner.size: it should be a whole number, not the number 1.0"),
-        ({"inner": 3}, "inner: it should be a mapping or nothing, not the number 3"),
+        ({"inner": 3}, "inner: it should be a mapping or null, not the number 3"),
         ({"many": {}}, "many: it should be a list, not a mapping"),
         ({"either": "some"}, "either: it should be a whole number or 'all', not the text 'some'"),
         (

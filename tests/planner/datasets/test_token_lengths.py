@@ -66,7 +66,7 @@ def test_packing_is_trls(every: list[int]) -> None:
     table = pa.table({"input_ids": pa.array([[1] * length for length in every])})
     rows = len(_pack_bfd(table, 100))
     counts = {length: every.count(length) for length in set(every)}
-    assert len(every) / TokenLengths(counts).records_a_row(100) == pytest.approx(rows)
+    assert len(every) / TokenLengths(counts).records_per_row(100) == pytest.approx(rows)
 
 
 def test_the_length_comes_from_the_data() -> None:
@@ -197,5 +197,5 @@ def test_a_sample_of_lengths_keeps_their_shape() -> None:
         length = min(2000, int(chance.lognormvariate(4.5, 0.8)) + 1)
         counts[length] = counts.get(length, 0) + 1
     lengths = TokenLengths(counts)
-    filled = lengths.num_tokens / lengths.num_records * lengths.records_a_row(2048) / 2048
+    filled = lengths.num_tokens / lengths.num_records * lengths.records_per_row(2048) / 2048
     assert 0.9 < filled <= 1.02

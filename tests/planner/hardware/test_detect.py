@@ -61,22 +61,22 @@ class TestNames:
             ("", InvalidRequestError, "it names no card"),
             ("2x", InvalidRequestError, "it names no card"),
             (":2", InvalidRequestError, "it names no card"),
-            ("0x24G", InvalidRequestError, "'0' is no number of cards"),
-            ("-2x24G", InvalidRequestError, "'-2' is no number of cards"),
-            ("rtx-4090:0", InvalidRequestError, "'0' is no number of cards"),
-            ("rtx-4090:", InvalidRequestError, "'' is no number of cards"),
-            ("rtx-4090:two", InvalidRequestError, "'two' is no number of cards"),
-            ("9" * 5000 + "x24G", InvalidRequestError, "is no number of cards"),
-            ("-1", InvalidRequestError, "'-1' is no card and no size"),
-            ("2xrtx-4090:2", InvalidRequestError, "'rtx-4090:2' is no card and no size"),
-            ("r" * 300, InvalidRequestError, "is no card and no size"),
+            ("0x24G", InvalidRequestError, "'0' is not a number of cards"),
+            ("-2x24G", InvalidRequestError, "'-2' is not a number of cards"),
+            ("rtx-4090:0", InvalidRequestError, "'0' is not a number of cards"),
+            ("rtx-4090:", InvalidRequestError, "'' is not a number of cards"),
+            ("rtx-4090:two", InvalidRequestError, "'two' is not a number of cards"),
+            ("9" * 5000 + "x24G", InvalidRequestError, "is not a number of cards"),
+            ("-1", InvalidRequestError, "'-1' is neither a card nor a size"),
+            ("2xrtx-4090:2", InvalidRequestError, "'rtx-4090:2' is neither a card nor a size"),
+            ("r" * 300, InvalidRequestError, "is neither a card nor a size"),
             ("24", InvalidRequestError, "did you mean 24G?"),
             ("2x24", InvalidRequestError, "did you mean 24G?"),
             ("0G", InvalidRequestError, "sizes are whole GiB"),
             ("banana", UnknownNameError, "no card is named 'banana'"),
             ("rtx4090", UnknownNameError, "Did you mean 'rtx-4090'?"),
             ("8xh100-sxm-80", UnknownNameError, "Did you mean 'h100-sxm-80gb'?"),
-            ("../models/yi-6b", InvalidRequestError, "is no card and no size"),
+            ("../models/yi-6b", InvalidRequestError, "is neither a card nor a size"),
             ("a/../a10", UnknownNameError, "no card is named 'a/../a10'"),
             ("2xcpu", InvalidRequestError, "the CPU takes no count"),
         ],
@@ -107,7 +107,7 @@ class TestNames:
         cluster = parse_gpus("rtx-3070")
         assert cluster.accelerator.capacity_bytes == 8192 * MIB
         assert cluster.notes == (
-            "How much of this card the driver keeps was not seen: all of it is counted.",
+            "How much of this card the driver keeps is not known: all of it is counted.",
         )
 
     @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ class TestWeakest:
         blind = gpu(1, "NVIDIA Nobody", total_bytes=None, free_bytes=None)
         found = cluster(gpu(0), blind)
         assert found.gpus_per_node == 1
-        assert found.notes == ("GPU 1 is left out: NVML does not tell its memory.",)
+        assert found.notes == ("GPU 1 is left out: NVML does not report its memory.",)
 
     def test_the_smallest_label_counts(self) -> None:
         """A large card that is nearly full decides on memory, and does not raise the tier."""
@@ -158,7 +158,7 @@ class TestWeakest:
         found = cluster(gpu(0), gpu(1, "NVIDIA Nobody", compute_capability=None))
         assert found.accelerator.speed is None
         assert not found.accelerator.supports_bf16
-        assert found.notes[-1].startswith("NVML does not tell what the GPU can compute with")
+        assert found.notes[-1].startswith("NVML does not report the compute capability")
 
     def test_free_memory_is_never_more_than_capacity(self) -> None:
         assert cluster(gpu(0, free_bytes=24_564 * MIB)).accelerator.in_use_bytes == 0
@@ -175,7 +175,7 @@ class TestSubsets:
     SMALL = "NVIDIA GeForce RTX 3060"
 
     def better(self, *devices: DeviceReading) -> tuple[int, ...] | None:
-        subset = better_subset(selection(machine(*devices)).found)
+        subset = better_subset(selection(machine(*devices)).gpus)
         return None if subset is None else subset.indices
 
     def test_more_of_both(self) -> None:
@@ -202,7 +202,7 @@ class TestSubsets:
     def test_no_subset_of_any_kind_has_more(self) -> None:
         """Against every subset there is."""
         cards = [gpu(0), gpu(1, self.SMALL, 12_288), gpu(2, free_bytes=9 * GIB), gpu(3)]
-        found = selection(machine(*cards)).found
+        found = selection(machine(*cards)).gpus
         every = [
             Subset(members=tuple(each for n, each in enumerate(found) if mask >> n & 1))
             for mask in range(1, 2 ** len(found))

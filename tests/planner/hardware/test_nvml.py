@@ -97,13 +97,13 @@ class TestMachines:
         assert accelerator.context_bytes == 560 * MIB
         assert accelerator.speed == load_gpu("rtx-3090")
         assert cluster.notes == (
-            "The GPUs differ: each is planned as the weakest. GPU 1 has the least free memory and "
-            "rtx-3090 is the slowest; 1.04 GiB and 94 TFLOPS of the others idle.",
+            "The GPUs differ: all are planned as the weakest. GPU 1 has the least free memory and "
+            "rtx-3090 is the slowest; 1.04 GiB and 94 TFLOPS of the others stay idle.",
             "GPU 1 alone counts as 22.64 GiB at 165 TFLOPS, all as 45.28 GiB at 142 TFLOPS. To "
-            "take it alone, for plan and launch: CUDA_DEVICE_ORDER=PCI_BUS_ID "
+            "use it alone, for plan and launch: CUDA_DEVICE_ORDER=PCI_BUS_ID "
             "CUDA_VISIBLE_DEVICES=1 plan ...",
             "1.00 GiB of GPU 1 is in use by process 900 (1.00 GiB).",
-            "Power is limited to 300 of 450 W on GPU 1: the speed shown does not count with that.",
+            "Power is limited to 300 of 450 W on GPU 1: the speed shown does not account for that.",
         )
 
     def test_bridged_pairs(self, nvml: Child) -> None:
@@ -119,7 +119,7 @@ class TestMachines:
         assert (cluster.link, cluster.link_bytes_per_s) == ("nvlink", 3 * 56_250_000_000 // 4)
         assert cluster.notes == (
             "The slot of GPUs 0, 1 is slow: PCIe 4.0 x8 of 4.0 x16, 15.8 of 31.5 GB/s.",
-            "GPU 0 has 3 active NVLinks and GPU 1 has 4: the fewer decide "
+            "GPU 0 has 3 active NVLinks and GPU 1 has 4: the smaller number decides "
             "(see nvidia-smi nvlink --status).",
         )
 
@@ -137,10 +137,10 @@ class TestMachines:
         assert accelerator.supports_bf16
         assert accelerator.speed is None
         assert cluster.notes == (
-            "CUDA shows a process one MIG slice and nothing beside it, so the plan is for the "
+            "CUDA shows a process one MIG slice and no other device, so the plan is for the "
             "first one; not used: 1 more MIG slice.",
             "2.00 GiB of the MIG slice is in use by process 77 (1.95 GiB).",
-            "No preset is for NVIDIA H100 80GB HBM3 MIG 3g.40gb with 39.50 GiB: "
+            "No preset describes NVIDIA H100 80GB HBM3 MIG 3g.40gb with 39.50 GiB: "
             "its speed is unknown.",
         )
 
@@ -160,7 +160,7 @@ class TestMachines:
         assert accelerator.supports_bf16
         assert accelerator.speed is None
         assert cluster.notes == (
-            "No preset is for NVIDIA GeForce RTX 9090 Ti with 47.36 GiB: its speed is unknown.",
+            "No preset describes NVIDIA GeForce RTX 9090 Ti with 47.36 GiB: its speed is unknown.",
         )
 
     def test_refusing_driver(self, nvml: Child) -> None:
@@ -176,10 +176,10 @@ class TestMachines:
         assert (cluster.link, cluster.link_bytes_per_s) == ("pcie", pcie_bytes_per_s(4, 16))
         assert (cluster.driver_version, cluster.cuda_version) == (None, None)
         assert cluster.notes == (
-            "The GPUs differ in free memory: each is planned as GPU 0, which has the least; "
-            "9.77 GiB of the others idle.",
-            "9.91 GiB of GPU 0 is in use; NVML does not tell by whom.",
-            "NVML does not tell which GPUs NVLink joins: PCIe is assumed.",
+            "The GPUs differ in free memory: all are planned as GPU 0, which has the least; "
+            "9.77 GiB of the others stay idle.",
+            "9.91 GiB of GPU 0 is in use; NVML does not report by whom.",
+            "NVML does not report which GPUs NVLink joins: PCIe is assumed.",
         )
 
     @pytest.mark.parametrize("call", ["nvmlDeviceGetUUID", "nvmlDeviceGetNvLinkState"])
@@ -197,12 +197,12 @@ class TestMachines:
         cluster = nvml.detect(edited("half-used", refused, tmp_path))
         assert cluster.accelerator.free_bytes == 24_207 * MIB
         assert cluster.notes == (
-            "NVML does not tell how much memory is free: all of it is counted as free.",
+            "NVML does not report how much memory is free: all of it counts as free.",
         )
         cluster = nvml.detect(edited("unknown-card", refused, tmp_path))
         assert cluster.device == "cpu"
         assert cluster.notes == (
-            f"NVML does not tell the memory of NVIDIA GeForce RTX 9090 Ti, {CPU_HINT}",
+            f"NVML does not report the memory of NVIDIA GeForce RTX 9090 Ti, {CPU_HINT}",
         )
 
     def test_hidden_holders(self, nvml: Child, tmp_path: Path) -> None:

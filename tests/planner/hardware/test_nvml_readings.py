@@ -96,7 +96,7 @@ class TestReadings:
         if cluster.device == "cpu":
             assert "so this is a plan for the CPU" in cluster.notes[0]
         elif cluster.machine.nvml.failed:
-            assert any(note.startswith("NVML broke off at") for note in cluster.notes)
+            assert any(note.startswith("NVML failed at") for note in cluster.notes)
         elif cluster.machine.nvml.lost:
             assert cluster.gpus_per_node == 1
 

@@ -89,8 +89,8 @@ def test_scientific_notation_is_a_number() -> None:
             r"strategy zero3 means zero_stage 3, not 0",
         ),
         ("  world_size: 2", "  world_size: 3", r"world_size \(3\) must be num_nodes"),
-        ("  epochs: 3.0", "  epochs: null", r"give epochs or max_steps"),
-        ("method: lora", "method: full", r"method full and adapter contradict"),
+        ("  epochs: 3.0", "  epochs: null", r"give either epochs or max_steps"),
+        ("method: lora", "method: full", r"method full must not have an adapter section"),
         (
             "activation_checkpointing: true\ncheckpoint_every: 1",
             "activation_checkpointing: false\ncheckpoint_every: 2",
@@ -99,7 +99,7 @@ def test_scientific_notation_is_a_number() -> None:
         (
             "quantization: null",
             "quantization: {quant_type: int8, double_quant: true}",
-            r"double_quant belongs to nf4",
+            r"double_quant needs quant_type nf4",
         ),
         (
             "quantization: null",
@@ -122,7 +122,7 @@ def test_dora_does_not_go_with_int8() -> None:
     text = TEXT.replace("method: lora", "method: qlora")
     text = text.replace("quantization: null", "quantization: {quant_type: int8}")
     assert parse_spec(Plan, text, FILE).quantization is not None
-    with pytest.raises(InvalidFileError, match="does not go with quant_type int8"):
+    with pytest.raises(InvalidFileError, match="cannot be combined with quant_type int8"):
         parse_spec(Plan, text.replace("dora: false", "dora: true"), FILE)
 
 

@@ -14,7 +14,7 @@ CARD = "capability 8.9: bf16, flash attention"
 OLD_CARD = "fp16 with scaled losses; bf16 and flash attention from 8.0"
 
 MACHINES: dict[str, tuple[str, int, list[str]]] = {
-    "eight-h100": ("h100-sxm-80gb", 8, ["18 a pair through a switch, 450.0 GB/s each way, P2P"]),
+    "eight-h100": ("h100-sxm-80gb", 8, ["18 per pair through a switch, 450.0 GB/s each way, P2P"]),
     "two-rtx-4090": ("rtx-4090", 2, ["PCIe 4.0 x8, 450 W", "no P2P: through the host's memory"]),
     "half-used": ("rtx-4090", 1, ["23.64 GiB, 11.64 GiB free", "in use by process 4242"]),
     "busy": ("rtx-4090", 1, ["2.16 GiB free", "python3 (process 31337, 19.53 GiB)"]),
@@ -24,15 +24,19 @@ MACHINES: dict[str, tuple[str, int, list[str]]] = {
     "driver-mismatch": ("cpu", 1, ["are of different versions", ON_CPU]),
     "driver-not-loaded": ("cpu", 1, ["is installed but not loaded", ON_CPU]),
     "mig-without-slices": ("cpu", 1, ["no slice has been made", ON_CPU]),
-    "refusing": ("a100-sxm-80gb", 2, ["driver unknown", "NVML does not tell by whom"]),
-    "unknown-card": ("geforce-rtx-9090-ti", 1, ["No preset is for", "its speed is unknown"]),
-    "mixed": ("rtx-4090", 2, ["each counted as 22.64 GiB", "94 TFLOPS of the others idle"]),
+    "refusing": ("a100-sxm-80gb", 2, ["driver unknown", "NVML does not report by whom"]),
+    "unknown-card": ("geforce-rtx-9090-ti", 1, ["No preset describes", "its speed is unknown"]),
+    "mixed": (
+        "rtx-4090",
+        2,
+        ["each counted as one with 22.64 GiB", "94 TFLOPS of the others stay"],
+    ),
     "three-unequal": ("rtx-3060", 3, ["PCI_BUS_ID CUDA_VISIBLE_DEVICES=0,2 plan --model smollm"]),
     "fastest-first": ("rtx-3060", 2, ["capability 8.6, 8.9", "CUDA_VISIBLE_DEVICES=1 plan"]),
     "old-driver": ("rtx-3090", 1, ["Driver 470.57.02 is too old for the installed torch"]),
-    "v100": ("v100-sxm2-32gb", 2, [OLD_CARD, "NVLink, 2 a pair, 50.0 GB/s", "GPU 1 at node 1"]),
+    "v100": ("v100-sxm2-32gb", 2, [OLD_CARD, "NVLink, 2 per pair, 50.0 GB/s", "GPU 1 at node 1"]),
     "t4": ("t4", 1, [OLD_CARD, "PCIe 3.0 x16, 70 W, ECC on"]),
-    "breaks-off": ("rtx-4090", 2, ["NVML broke off at nvmlDeviceGetMaxClockInfo (Unknown Error)"]),
+    "breaks-off": ("rtx-4090", 2, ["NVML failed at nvmlDeviceGetMaxClockInfo (Unknown Error)"]),
     "lost-gpu": ("rtx-4090", 1, ["GPU 1 does not answer (GPU is lost).", CARD]),
     "lost-while-reading": ("rtx-4090", 1, ["GPU 1 does not answer (GPU is lost).", CARD]),
     "throttled": ("a100-sxm-80gb", 1, ["250 of 400 W", "heat (driver)", "3 uncorrected memory"]),
@@ -41,9 +45,13 @@ MACHINES: dict[str, tuple[str, int, list[str]]] = {
         2,
         ["PCIe 3.0 x4 of 4.0 x16, 3.9 of 31.5 GB/s", "PCIe, 3.9 GB/s"],
     ),
-    "rebuilt-card": ("geforce-rtx-4090", 1, ["has 47.64 GiB here, not the preset's 24"]),
+    "rebuilt-card": ("geforce-rtx-4090", 1, ["has 47.64 GiB here instead of the preset's 24"]),
     "unified": ("gb10", 1, ["GPU and host share one memory"]),
-    "missing-links": ("h100-sxm-80gb", 8, ["slowest pair 425.0 GB/s", "the fewer decide"]),
+    "missing-links": (
+        "h100-sxm-80gb",
+        8,
+        ["slowest pair 425.0 GB/s", "smaller number decides"],
+    ),
     "bridged": ("rtx-3090", 4, ["NVLink does not join all the GPUs"]),
 }
 
@@ -95,8 +103,8 @@ def test_the_section_alone(nvml: Child, columns: int) -> None:
     assert lines[:6] == [
         "Machine        8 x NVIDIA H100 80GB HBM3, 79.10 GiB each, NVLink",
         "  compute      capability 9.0: bf16, flash attention",
-        "  each         PCIe 5.0 x16, 700 W, ECC on",
-        "  links        NVLink, 18 a pair through a switch, 450.0 GB/s each way, P2P",
+        "  each GPU     PCIe 5.0 x16, 700 W, ECC on",
+        "  links        NVLink, 18 per pair through a switch, 450.0 GB/s each way, P2P",
         "  NUMA         GPU 0-3 at node 0, GPU 4-7 at node 1",
         "  driver       535.183.01, CUDA up to 12.2, torch 2.11.0+cu126 for CUDA 12.6",
     ]
