@@ -8,7 +8,8 @@ from msgspec import field, to_builtins
 
 from benchmarks.rows import Quantity
 from planner.base.preset_files import preset_names
-from planner.base.strict_yaml import Spec, parse_yaml, read_spec, read_text
+from planner.base.strict_yaml import Spec, parse_yaml, read_spec
+from planner.base.text_files import read_text
 from planner.models.model_presets import load_model
 from planner.models.model_spec import ModelSpec
 from planner.plan.vocabulary import Loss, Method

@@ -11,7 +11,8 @@ from benchmarks.accuracy import predict as accuracy
 from benchmarks.accuracy.express import training_of
 from benchmarks.accuracy.sources import sources
 from benchmarks.rows import Row
-from planner.base.strict_yaml import Spec, parse_yaml, read_text
+from planner.base.strict_yaml import Spec, parse_yaml
+from planner.base.text_files import read_text
 from planner.hardware.cards import named_cluster
 from planner.speed.card_rates import Rates, rates, speed_data
 from planner.speed.pass_time import counted_once, of_model, timed

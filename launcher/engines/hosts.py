@@ -14,7 +14,8 @@ from launcher.engines.job import PLAN_NAME, Job, Rendered, node_command
 from launcher.engines.settings import read_settings
 from launcher.run.rank_commands import PORT
 from planner.base.errors import InvalidRequestError
-from planner.base.strict_yaml import Spec, read_text
+from planner.base.strict_yaml import Spec
+from planner.base.text_files import read_text
 
 SSH_OPTIONS = (
     "BatchMode=yes",

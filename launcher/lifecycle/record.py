@@ -16,7 +16,8 @@ from msgspec import structs, to_builtins
 from launcher.run.run_directory import RunDirectory
 from launcher.storage.hub_names import names_a_folder
 from launcher.storage.json_files import read_json, write_json
-from planner.base.strict_yaml import read_spec, read_text
+from planner.base.strict_yaml import read_spec
+from planner.base.text_files import read_text
 from planner.hardware.nvml import read_nvml
 from planner.plan.schema import Plan
 

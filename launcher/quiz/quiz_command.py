@@ -21,7 +21,8 @@ from launcher.run.rank_commands import planned_environment
 from launcher.run.run_directory import RunDirectory
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
-from planner.base.strict_yaml import read_spec, read_text
+from planner.base.strict_yaml import read_spec
+from planner.base.text_files import read_text
 from planner.plan.schema import Plan
 
 ANSWER_WIDTH = 32

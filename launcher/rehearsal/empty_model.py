@@ -23,7 +23,7 @@ from launcher.training.model_building import (
     with_adapter,
 )
 from planner.base.errors import InvalidFileError, InvalidRequestError
-from planner.base.strict_yaml import read_text
+from planner.base.text_files import read_text
 from planner.plan.schema import ModelSection, Plan
 from planner.plan.vocabulary import Part
 

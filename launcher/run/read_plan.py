@@ -8,7 +8,8 @@ import yaml
 from msgspec import to_builtins
 
 from planner.base.errors import InvalidFileError, InvalidRequestError
-from planner.base.strict_yaml import parse_spec, parse_yaml, read_text
+from planner.base.strict_yaml import parse_spec, parse_yaml
+from planner.base.text_files import read_text
 from planner.plan.data_section import DataErrors, DataSection
 from planner.plan.schema import Plan
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from planner.base.errors import InvalidFileError
 from planner.base.output_file import write_whole
-from planner.base.strict_yaml import read_text
+from planner.base.text_files import read_text
 
 
 def write_json(

@@ -7,7 +7,8 @@ from typing import Literal
 
 import presets
 from planner.base.errors import UnknownNameError
-from planner.base.strict_yaml import Spec, parse_yaml, read_text
+from planner.base.strict_yaml import Spec, parse_yaml
+from planner.base.text_files import read_text
 
 Kind = Literal["models", "gpus", "recipes"]
 ROOT = Path(presets.__path__[0])

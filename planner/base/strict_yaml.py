@@ -8,12 +8,16 @@ import yaml
 from msgspec import Meta, Struct, StructMeta, ValidationError, convert, field
 
 from planner.base.errors import InvalidFileError
+from planner.base.text_files import read_text
 from planner.base.validation_messages import Location, described, problem_of
+from planner.base.yaml_bounds import check_aliases, check_depth
 
-PositiveInt = Annotated[int, Meta(ge=1)]
-NonNegativeInt = Annotated[int, Meta(ge=0)]
-PositiveFloat = Annotated[float, Meta(gt=0)]
-NonNegativeFloat = Annotated[float, Meta(ge=0)]
+MOST = 10**15
+"""Larger than any number of bytes, parameters or tokens of a file: 1 PB of memory."""
+PositiveInt = Annotated[int, Meta(ge=1, le=MOST)]
+NonNegativeInt = Annotated[int, Meta(ge=0, le=MOST)]
+PositiveFloat = Annotated[float, Meta(gt=0, le=MOST)]
+NonNegativeFloat = Annotated[float, Meta(ge=0, le=MOST)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 """A share of a whole, never all of it."""
 
@@ -34,6 +38,8 @@ class _DuplicateKeyError(Exception):
 def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
     for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(problem="a key is a text", problem_mark=key_node.start_mark)
         if key_node.value in seen:
             raise _DuplicateKeyError(key_node.value, key_node.start_mark.line + 1)
         seen.add(key_node.value)
@@ -81,20 +87,6 @@ def read_spec(kind: type[SpecT], path: Path) -> SpecT:
     return parse_spec(kind, text, path)
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file.
-
-    Raises InvalidFileError where it cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidFileError(path, None, "is not UTF-8 text") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InvalidFileError(path, None, f"cannot be read ({reason})") from error
-
-
 def parse_spec(kind: type[SpecT], text: str, path: Path) -> SpecT:
     """Return the object in a text; ``path`` is for messages only.
 
@@ -114,9 +106,11 @@ def parse_spec(kind: type[SpecT], text: str, path: Path) -> SpecT:
 def parse_yaml(text: str, path: Path) -> Any:
     """Return the plain data in a text; ``path`` is for messages only.
 
-    Raises InvalidFileError where it is not YAML, or has a key twice.
+    Raises InvalidFileError where it is not YAML, has a key twice, or asks for too much.
     """
+    check_depth(text, path)
     try:
+        check_aliases(text, path, _Loader)
         return yaml.load(text, Loader=_Loader)
     except _DuplicateKeyError as error:
         raise InvalidFileError(path, error.line, f"the key {error.key!r} is given twice") from error
@@ -126,8 +120,9 @@ def parse_yaml(text: str, path: Path) -> Any:
         raise InvalidFileError(path, mark.line + 1 if mark else None, f"not YAML: {reason}") from (
             error
         )
-    except yaml.YAMLError as error:
-        raise InvalidFileError(path, None, f"not YAML: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that is none
+        reason = " ".join(str(error).partition(";")[0].split())
+        raise InvalidFileError(path, None, f"not YAML: {reason}") from error
 
 
 def _line_of(text: str, location: Location) -> int | None:

@@ -1,13 +1,13 @@
 """The option ``--model``: a preset's name, or a directory with a config.json."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from planner.base.errors import InvalidFileError, NoFormulasError
 from planner.base.preset_files import Source
-from planner.base.strict_yaml import read_text
+from planner.base.strict_json import parse_json
+from planner.base.text_files import read_text
 from planner.models.config_json import NATIVE_CLASSES, spec_from_config
 from planner.models.model_presets import ModelPreset, load_model
 from planner.models.model_spec import ModelSpec
@@ -55,10 +55,7 @@ def _spec_or_trace(content: Mapping[str, Any], path: Path) -> ModelSpec:
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise InvalidFileError(path, error.lineno, f"not JSON: {error.msg}") from error
+    content = parse_json(read_text(path), path)
     if not isinstance(content, dict):
         raise InvalidFileError(path, None, "holds no keys. Copy the model's config.json here")
     return content

@@ -5,7 +5,8 @@ from functools import cache
 from msgspec import convert, structs
 
 from planner.base.preset_files import ROOT
-from planner.base.strict_yaml import parse_yaml, read_text
+from planner.base.strict_yaml import parse_yaml
+from planner.base.text_files import read_text
 from planner.plan.data_section import DataSource
 
 

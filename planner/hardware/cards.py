@@ -6,7 +6,8 @@ from msgspec import structs
 
 from planner.base.bounded_cache import bounded_cache
 from planner.base.preset_files import ROOT, preset_names, resolve_name
-from planner.base.strict_yaml import Spec, read_spec, read_text
+from planner.base.strict_yaml import Spec, read_spec
+from planner.base.text_files import read_text
 from planner.base.units import GIB, MIB
 from planner.hardware.cluster import Accelerator, Cluster, GpuSpec, Link
 

@@ -4,7 +4,8 @@ import re
 from functools import cache
 
 from planner.base.preset_files import ROOT, Source, preset_names, resolve_name
-from planner.base.strict_yaml import Spec, read_spec, read_text
+from planner.base.strict_yaml import Spec, read_spec
+from planner.base.text_files import read_text
 from planner.models.model_spec import ModelSpec
 
 _HUB_ID = re.compile(r"^hub_id: (\S+)$", re.MULTILINE)

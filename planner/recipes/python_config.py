@@ -12,7 +12,8 @@ from typing import Any
 from msgspec import ValidationError, convert
 
 from planner.base.errors import InvalidFileError
-from planner.base.strict_yaml import SpecT, read_text
+from planner.base.strict_yaml import SpecT
+from planner.base.text_files import read_text
 from planner.base.validation_messages import problem_of
 
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {

@@ -1,7 +1,8 @@
 """The tiers: three methods in order, for a model that is a preset."""
 
 from planner.base.preset_files import ROOT
-from planner.base.strict_yaml import parse_yaml, read_text
+from planner.base.strict_yaml import parse_yaml
+from planner.base.text_files import read_text
 from planner.models.model_presets import load_model
 
 PATH = ROOT / "tiers.yaml"

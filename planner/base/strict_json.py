@@ -1,0 +1,70 @@
+"""JSON of unknown origin as values: bounded in depth and in its numbers."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from planner.base.errors import InvalidFileError
+
+DEEPEST = 100
+"""Levels of nesting in the deepest file that is read."""
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+
+
+def parse_json(text: str, path: Path) -> Any:
+    """Return the value that a JSON text holds; ``path`` is for messages only.
+
+    Raise InvalidFileError for what is not JSON (NaN, Infinity and lone surrogates are not), for
+    numbers that no 64-bit float holds, and for nesting deeper than :data:`DEEPEST`.
+    """
+    if _depth(text) > DEEPEST:
+        raise InvalidFileError(path, None, f"is nested deeper than {DEEPEST} levels")
+    try:
+        content = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_float, parse_int=_int
+        )
+    except json.JSONDecodeError as error:
+        raise InvalidFileError(path, error.lineno, f"not JSON: {error.msg}") from error
+    except ValueError as error:
+        raise InvalidFileError(path, None, f"not JSON: {error}") from error
+    if r"\u" in text and not _is_encodable(content):
+        raise InvalidFileError(path, None, "not JSON: a text in it has half a surrogate pair")
+    return content
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        if match[0] in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif match[0] in "]}":
+            depth -= 1
+    return deepest
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number of JSON's")
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"the number {digits[:20]} is too large")
+    return number
+
+
+def _int(digits: str) -> int:
+    if len(digits) > 20:
+        raise ValueError(f"the number {digits[:20]}... is too large")
+    return int(digits)
+
+
+def _is_encodable(content: Any) -> bool:
+    """Whether every text of a value can be written as UTF-8."""
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,33 @@
+"""Files that people write by hand, read whole."""
+
+import stat
+from pathlib import Path
+
+from planner.base.errors import InvalidFileError
+
+MOST_BYTES = 2**24
+"""Bytes of the largest file that is read: 16 MiB, far more than anybody writes by hand."""
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text.
+
+    Raise InvalidFileError where the path does not name a regular file (a pipe would be waited
+    for, a device never ends), where it is too large, unreadable, or not UTF-8.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidFileError(path, None, "is not a regular file")
+        if status.st_size > MOST_BYTES:
+            raise InvalidFileError(
+                path, None, f"has {status.st_size:,} bytes, and at most {MOST_BYTES:,} are read"
+            )
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidFileError(path, None, "is not UTF-8 text") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InvalidFileError(path, None, f"cannot be read ({reason})") from error
+    except ValueError as error:  # a null byte in the path
+        raise InvalidFileError(path, None, f"cannot be read ({error})") from error

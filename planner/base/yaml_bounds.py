@@ -1,0 +1,81 @@
+"""What a YAML text may ask of its parser: depth, and values behind aliases.
+
+libyaml's composer recurses, so that a text nested 100,000 deep ends the process; an alias stands
+for all that its anchor holds, so that few lines of aliases of aliases fill any memory. Both are
+refused before anything is built.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from planner.base.errors import InvalidFileError
+
+DEEPEST = 100
+"""Levels of nesting in the deepest text that is read."""
+MOST_VALUES = 200_000
+"""Values that a text may stand for, with every alias written out."""
+
+_BRACKET = re.compile(r"[\[\]{}]")
+_LINE_START = re.compile(r"^ *(?:[-?] +)*", re.MULTILINE)
+
+
+def check_depth(text: str, path: Path) -> None:
+    """Raise InvalidFileError where a text is nested deeper than :data:`DEEPEST`."""
+    if _may_be_deep(text) and any(depth > DEEPEST for depth in _depths(text)):
+        raise InvalidFileError(path, None, f"is nested deeper than {DEEPEST} levels")
+
+
+def check_aliases(text: str, path: Path, loader: type[Any]) -> None:
+    """Raise InvalidFileError where aliases stand for too many values; self-reference counts."""
+    if "&" in text and "*" in text and _num_values(yaml.compose(text, Loader=loader)) is None:
+        raise InvalidFileError(
+            path, None, f"its aliases stand for more than {MOST_VALUES:,} values"
+        )
+
+
+def _may_be_deep(text: str) -> bool:
+    """Return False only where no nesting is too deep: brackets within quotes count here too."""
+    depth = deepest = 0
+    for match in _BRACKET.finditer(text):
+        depth += 1 if match[0] in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest > DEEPEST or any(len(each[0]) > DEEPEST for each in _LINE_START.finditer(text))
+
+
+def _depths(text: str) -> Iterator[int]:
+    """The depth after each event; parsing events takes no stack."""
+    opening = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
+    closing = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, opening) - isinstance(event, closing)
+            yield depth
+    except yaml.YAMLError:
+        return  # the parser proper says what is wrong
+
+
+def _num_values(root: Any) -> int | None:
+    """Return how many values a composed text stands for; None where they are too many."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        """At most the depth of the text in recursion; a node within itself never ends."""
+        known = sizes.get(id(node))
+        if known is None:
+            sizes[id(node)] = MOST_VALUES  # until it is known, for aliases of itself
+            known = sizes[id(node)] = 1 + sum(map(size, _children(node)))
+        return known
+
+    total = size(root)
+    return total if total <= MOST_VALUES else None
+
+
+def _children(node: Any) -> list[Any]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
