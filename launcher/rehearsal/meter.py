@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import torch
 
 from launcher.rehearsal.engine import engine_of
+from launcher.rehearsal.phases import Phases
 from launcher.rehearsal.step import rehearse_step
 from launcher.rehearsal.table import Side
-from launcher.rehearsal.tracer import Phases
 from planner.base.errors import UserError
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import Part

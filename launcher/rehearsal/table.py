@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from launcher.rehearsal.tracer import Phases
+from launcher.rehearsal.phases import Phases
 from planner.base.units import GIB, MIB
 from planner.plan.schema import Plan
 
