@@ -29,7 +29,7 @@ class Comparison:
     """A prediction beside what was traced or measured."""
 
     kind: str
-    """``traced`` or ``measured``."""
+    """``traced``, ``measured`` on a card, or ``counted`` on a simulated one."""
     predicted: Side
     observed: Side
     left_out: tuple[str, ...] = ()

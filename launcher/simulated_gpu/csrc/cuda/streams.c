@@ -76,6 +76,16 @@ API status cudaStreamBeginCapture(stream on, int mode)
     return answer(NOT_SUPPORTED);
 }
 
+/* Each thread's mode, which matters to captures alone. */
+API status cudaThreadExchangeStreamCaptureMode(int *mode)
+{
+    static __thread int held;
+    int before = held;
+    held = *mode;
+    *mode = before;
+    return OK;
+}
+
 API status cudaLaunchHostFunc(stream on, void (*function)(void *), void *data)
 {
     (void)on;
