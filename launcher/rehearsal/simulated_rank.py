@@ -20,6 +20,7 @@ from launcher.rehearsal.rehearse import quiet_libraries
 from launcher.rehearsal.step import rehearse_step
 from launcher.run.read_plan import read_plan
 from launcher.training.attention_backends import pin_attention_backends
+from launcher.training.process_group import join_process_group
 from planner.base.command_line import fail
 from planner.base.errors import UserError
 from planner.plan.schema import Plan
@@ -44,6 +45,7 @@ def main(plan_file: Path, folder: Path) -> None:
 
 
 def _join(plan: Plan, rank: int, folder: Path) -> None:
+    join_process_group(plan)
     if plan.parallel.strategy == "single":
         return
     torch.distributed.init_process_group(

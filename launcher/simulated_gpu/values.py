@@ -31,7 +31,19 @@ OPERATORS = (
     *("abs", "add", "clamp", "clamp_max", "clamp_min", "div", "exp", "floor_divide", "log"),
     *("maximum", "minimum", "mul", "nan_to_num", "neg", "pow", "reciprocal", "remainder", "rsqrt"),
     *("rsub", "sign", "sqrt", "sub"),
-    *("amax", "amin", "argmax", "argmin", "argsort", "bincount", "cumprod", "cumsum", "histc"),
+    *(
+        "amax",
+        "amin",
+        "aminmax",
+        "_aminmax",
+        "argmax",
+        "argmin",
+        "argsort",
+        "bincount",
+        "cumprod",
+        "cumsum",
+        "histc",
+    ),
     *("max", "mean", "min", "prod", "sort", "std", "std_mean", "sum", "topk", "var", "var_mean"),
     *("dot", "linalg_vector_norm", "logsumexp", "mse_loss", "nll_loss_forward", "norm"),
     "_foreach_norm",
@@ -190,6 +202,11 @@ class _Replacing:
             return
         if results is not None:
             for result, value in zip(results, self._tensors((computed,)), strict=False):
+                if result.shape != value.shape:
+                    raise RuntimeError(
+                        f"simulated GPU: {operator} has the size {tuple(result.shape)} for "
+                        f"{tuple(value.shape)}: it depends on a value that is not computed"
+                    )
                 self._on_cpu(result).copy_(value)
 
     def _on_cpu(self, value: Any) -> Any:
