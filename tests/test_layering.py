@@ -47,6 +47,7 @@ PLANNER = {
 
 LAUNCHER = {
     "storage": set(),
+    "simulated_gpu": {"storage"},
     "run": {"storage"},
     "doctor": set(),
     "chatglm": {"storage"},
@@ -55,7 +56,7 @@ LAUNCHER = {
     "display": {"run"},
     "faults": {"storage", "run", "display"},
     "training": {"storage", "run", "data", "display", "faults"},
-    "rehearsal": {"storage", "training"},
+    "rehearsal": {"storage", "simulated_gpu", "run", "training"},
     "merging": {"storage", "run", "data", "training"},
     "quiz": {"run", "data", "display", "training"},
     "lifecycle": {"storage", "run", "base_model", "data", "faults", "training"},
@@ -91,14 +92,16 @@ DRAWS = {
     *("launcher/data/preparation_progress.py", "launcher/doctor/examination.py"),
     *("launcher/faults/outcome.py", "launcher/nodes/first_meeting.py", "launcher/nodes/table.py"),
     *("launcher/quiz/quiz_command.py", "launcher/rehearsal/rehearse.py"),
-    "launcher/rehearsal/table.py",
+    *("launcher/rehearsal/simulated.py", "launcher/rehearsal/table.py"),
 }
 STARTS_PROCESSES = {
     *("planner/training_stack", "launcher/run/process.py"),
     *("launcher/doctor/probes.py", "launcher/doctor/system.py", "launcher/doctor/trials.py"),
     *("launcher/engines/client_command.py", "launcher/engines/hosts_check.py"),
     *("launcher/engines/hosts_run.py", "launcher/engines/slurm_client.py"),
-    "launcher/lifecycle/record.py",
+    *("launcher/lifecycle/record.py", "launcher/rehearsal/simulated.py"),
+    *("launcher/simulated_gpu/__main__.py", "launcher/simulated_gpu/compile.py"),
+    "launcher/simulated_gpu/wanted_symbols.py",
 }
 READS_NVML = {"planner/hardware", "launcher/display/sensors.py"}
 OPENS_FILES = {

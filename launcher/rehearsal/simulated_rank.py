@@ -21,7 +21,6 @@ from launcher.rehearsal.step import rehearse_step
 from launcher.run.read_plan import read_plan
 from launcher.training.attention_backends import pin_attention_backends
 from launcher.training.process_group import join_process_group
-from planner.base.command_line import fail
 from planner.base.errors import UserError
 from planner.plan.schema import Plan
 
@@ -80,4 +79,5 @@ if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]), Path(sys.argv[2]))
     except UserError as user_error:
-        fail(str(user_error), user_error.exit_code)
+        print(f"error: {user_error}", file=sys.stderr)
+        sys.exit(user_error.exit_code)
