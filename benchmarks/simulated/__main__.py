@@ -20,7 +20,6 @@ from typing import IO, Any
 from benchmarks.measure.environment import PACKAGES, host_environment
 from benchmarks.simulated.points import Point, points
 from benchmarks.simulated.summary import summary
-from launcher.lifecycle.record import source_commit
 from launcher.rehearsal.phases import random_weights
 from launcher.rehearsal.simulated import counted_side
 from launcher.run.read_plan import read_plan
@@ -167,7 +166,7 @@ def append(path: Path, rows: Sequence[Row]) -> None:
         if is_new:
             writer.writeheader()
         writer.writerows(rows)
-    kept = {"device": "simulated", "commit": source_commit(), **host_environment(PACKAGES)}
+    kept = {"device": "simulated", **host_environment(PACKAGES)}
     path.with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
