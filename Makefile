@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ENGINES := .venv-engines
 ENGINES_INSTALLED := $(ENGINES)/.installed
+SIMULATED := .venv-simulated
+SIMULATED_INSTALLED := $(SIMULATED)/.installed
 
-.PHONY: demo test check engines clean
+.PHONY: demo test check engines simulated clean
 
 demo: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
@@ -44,5 +46,19 @@ $(ENGINES_INSTALLED): tests/launcher/engines/skypilot.txt tests/launcher/engines
 	done
 	touch $@
 
+# The CUDA build of torch on cards that do not exist: 526 MB, and none of NVIDIA's own packages.
+simulated: $(SIMULATED_INSTALLED)
+	$(SIMULATED)/bin/python -m pytest tests/simulated
+
+$(SIMULATED_INSTALLED): tests/simulated/packages.txt constraints.txt setup.cfg
+	$(PYTHON) -m venv $(SIMULATED)
+	$(SIMULATED)/bin/python -m pip install --quiet --no-deps \
+	  --requirement tests/simulated/packages.txt
+	grep -v '^torch==' constraints.txt >$(SIMULATED)/pins.txt
+	$(SIMULATED)/bin/python -m pip install --quiet --no-deps --requirement $(SIMULATED)/pins.txt
+	$(SIMULATED)/bin/python -m pip install --quiet --no-deps \
+	  --config-settings editable_mode=compat --editable .
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(ENGINES) .venv-peers runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ENGINES) $(SIMULATED) .venv-peers runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

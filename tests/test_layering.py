@@ -48,6 +48,7 @@ PLANNER = {
 LAUNCHER = {
     "compat": set(),
     "storage": set(),
+    "simulated_gpu": {"storage"},
     "run": {"compat", "storage"},
     "chatglm": {"compat", "storage"},
     "base_model": {"storage", "chatglm"},
@@ -56,7 +57,7 @@ LAUNCHER = {
     "doctor": {"compat", "display"},
     "faults": {"compat", "storage", "run", "display"},
     "training": {"compat", "storage", "run", "data", "display", "faults"},
-    "rehearsal": {"compat", "storage", "display", "training"},
+    "rehearsal": {"compat", "storage", "simulated_gpu", "run", "display", "training"},
     "merging": {"compat", "storage", "run", "data", "training"},
     "quiz": {"run", "data", "display", "training"},
     "lifecycle": {
@@ -100,12 +101,15 @@ IMPORTS_THE_TRAINING_STACK = {
 DRAWS = {
     *("planner/report", "planner/cli", "launcher/display", "launcher/doctor/examination.py"),
     *("launcher/nodes/table.py", "launcher/quiz/quiz_command.py", "launcher/rehearsal/table.py"),
+    "launcher/rehearsal/simulated.py",
 }
 STARTS_PROCESSES = {
     *("planner/training_stack", "launcher/run/process.py"),
     *("launcher/doctor/probe_runner.py", "launcher/doctor/probes.py", "launcher/doctor/system.py"),
     *("launcher/engines/client_command.py", "launcher/engines/hosts_run.py"),
-    "launcher/lifecycle/record.py",
+    *("launcher/lifecycle/record.py", "launcher/rehearsal/simulated.py"),
+    *("launcher/simulated_gpu/__main__.py", "launcher/simulated_gpu/compile.py"),
+    "launcher/simulated_gpu/wanted_symbols.py",
 }
 READS_NVML = {"planner/hardware", "launcher/display/sensors.py"}
 OPENS_FILES = {

@@ -100,6 +100,13 @@ def launch(
             "prediction."
         ),
     ] = False,
+    simulate: Annotated[
+        str | None,
+        Option(
+            "Rehearse on simulated cards, with the CUDA build of torch; with --rehearse.",
+            metavar="CARD[:N]",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, Option("Print JSON, with --rehearse or --doctor.", flags=("--json",))
     ] = False,
@@ -148,7 +155,7 @@ def launch(
         follow=followed,
         cancel=cancelled,
     )
-    check_options(task, rehearse=rehearse)
+    check_options(task, rehearse=rehearse, simulate=simulate)
     if plan_file is None or task.given:
         return without_plan(task, plan_file, output)
     plan = read_plan(
@@ -159,7 +166,7 @@ def launch(
         plan, notes = repredicted(plan, settings)
         tell(notes)
     if rehearse:
-        rehearse_plan(plan, as_json=as_json)
+        rehearse_plan(plan, simulate, as_json=as_json)
         return 0
     if on != "local":
         if rdzv_endpoint is not None:
@@ -203,12 +210,17 @@ def run_here(plan: Plan, start: StartOptions, rdzv_endpoint: str | None, *, dry_
     return train(plan, directory, start)
 
 
-def rehearse_plan(plan: Plan, *, as_json: bool) -> None:
-    """Rehearse a plan in this process, in the environment that its ranks would have.
+def rehearse_plan(plan: Plan, simulate: str | None, *, as_json: bool) -> None:
+    """Rehearse a plan, in this process in the environment that its ranks would have.
 
     The environment decides how the allocator works. What the training stack logs at its import is
     not shown.
     """
+    if simulate is not None:
+        from launcher.rehearsal.simulated import rehearse_simulated
+
+        rehearse_simulated(plan, simulate, as_json=as_json)
+        return
     os.environ.update(rank_environment(plan, planned_environment(plan, os.environ)))
     logging.disable(logging.WARNING)
     from launcher.rehearsal.rehearse import rehearse

@@ -35,8 +35,10 @@ class Task:
         return [name for name, is_given in options.items() if is_given]
 
 
-def check_options(task: Task, *, rehearse: bool) -> None:
+def check_options(task: Task, *, rehearse: bool, simulate: str | None) -> None:
     """Raise InvalidRequestError for an option without the one that it belongs to."""
+    if simulate is not None and not rehearse:
+        raise InvalidRequestError("--simulate needs --rehearse: add it, or leave --simulate out")
     if task.as_json and not (rehearse or task.doctor):
         raise InvalidRequestError("--json needs --rehearse or --doctor: add one, or leave it out")
     if task.to is not None and task.conversion is None:

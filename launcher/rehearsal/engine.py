@@ -7,6 +7,7 @@ their buffers are real, and there is no other rank to share with.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def data_parallel_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
     read: accelerate/accelerator.py at 1.15.0, prepare_model.
     """
     join_alone(plan)
-    devices = [0] if plan.hardware.device == "cuda" else None
+    devices = [torch.cuda.current_device()] if plan.hardware.device == "cuda" else None
     with recorder.phase(None):
         wrapped = DistributedDataParallel(model, device_ids=devices)
         step = _optimizer_with_states(plan, model, recorder)
@@ -72,7 +73,10 @@ def deepspeed_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
 
     The optimizer is the plan's, or DeepSpeed's own if the states are offloaded.
 
-    read: accelerate/accelerator.py at 1.15.0, _prepare_deepspeed.
+    Where micro-batches are accumulated, every second one ends a step.
+
+    read: accelerate/accelerator.py at 1.15.0, _prepare_deepspeed; utils/deepspeed.py,
+    DeepSpeedEngineWrapper.backward.
     """
     import deepspeed
 
@@ -88,7 +92,13 @@ def deepspeed_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
             optimizer = deepspeed_optimizer(optimizer)
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     assert engine.zero_optimization_stage() == plan.parallel.zero_stage
-    return Engine(engine, engine.backward, engine.step)
+    boundaries = cycle([True] if plan.batch.gradient_accumulation_steps == 1 else [False, True])
+
+    def backward(loss: torch.Tensor) -> None:
+        engine.set_gradient_accumulation_boundary(next(boundaries))
+        engine.backward(loss)
+
+    return Engine(engine, backward, engine.step)
 
 
 def engine_of(plan: Plan) -> MakeEngine:
@@ -96,7 +106,12 @@ def engine_of(plan: Plan) -> MakeEngine:
 
     For several devices it is plain PyTorch: the work of one rank without the others.
     """
-    if plan.parallel.world_size > 1 or plan.parallel.strategy == "single":
+    return plain_engine if plan.parallel.world_size > 1 else engine_of_rank(plan)
+
+
+def engine_of_rank(plan: Plan) -> MakeEngine:
+    """Return the engine of one rank among all of the plan's, or of a single process."""
+    if plan.parallel.strategy == "single":
         return plain_engine
     return deepspeed_engine if plan.parallel.zero_stage else data_parallel_engine
 

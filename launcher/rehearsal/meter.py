@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import torch
 
 from launcher.rehearsal.engine import engine_of
+from launcher.rehearsal.phases import Phases
 from launcher.rehearsal.step import rehearse_step
 from launcher.rehearsal.table import Side
-from launcher.rehearsal.tracer import Phases
+from launcher.training.attention_backends import pin_attention_backends
 from planner.base.errors import UserError
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import Part
@@ -122,6 +123,7 @@ def measured(plan: Plan, steps: int) -> Side:
     Raises ``UserError`` if they run out of memory.
     """
     device = torch.device("cuda", torch.cuda.current_device())
+    pin_attention_backends()
     meter = Meter(CudaCounters(device))
     try:
         rehearse_step(plan, device, meter, steps=steps, make_engine=engine_of(plan))

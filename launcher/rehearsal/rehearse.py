@@ -18,9 +18,10 @@ from launcher.compat.torch import fake_tensors
 from launcher.display.console import console_on
 from launcher.rehearsal.operator_rules import CUDA_RULES, FAKE_RULES
 from launcher.rehearsal.patched_functions import replaced_functions
+from launcher.rehearsal.phases import Phases, random_weights
 from launcher.rehearsal.step import rehearse_step
 from launcher.rehearsal.table import Comparison, as_document, largest_phase, print_comparison
-from launcher.rehearsal.tracer import Phases, Tracer
+from launcher.rehearsal.tracer import Tracer
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import ZeroStage
 
@@ -81,12 +82,6 @@ def left_out_of(plan: Plan) -> tuple[str, ...]:
     if plan.parallel.world_size == 1:
         return ()
     return NOT_TRACED[plan.parallel.zero_stage]
-
-
-def random_weights(plan: Plan) -> Phases:
-    """Return the prediction for a load without files, which stacks no experts of a checkpoint."""
-    load = plan.prediction.load_without_files
-    return plan.prediction.phases | ({"load": load} if load else {})
 
 
 def predicted_without(plan: Plan, left_out: tuple[str, ...]) -> Phases:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from launcher.rehearsal.tracer import Phases
+from launcher.rehearsal.phases import Phases
 from planner.base.units import GIB, MIB
 from planner.plan.schema import Plan
 
@@ -29,7 +29,7 @@ class Comparison:
     """A prediction beside what was traced or measured."""
 
     kind: str
-    """``traced`` or ``measured``."""
+    """``traced``, ``measured`` on a card, or ``counted`` on a simulated one."""
     predicted: Side
     observed: Side
     left_out: tuple[str, ...] = ()

@@ -13,11 +13,9 @@ from typing import Any, NamedTuple
 import torch
 
 from launcher.compat.torch import OperatorWatch, for_tensors, storage_id
+from launcher.rehearsal.phases import Phases
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 from planner.plan.vocabulary import Part
-
-Phases = dict[str, dict[str, int]]
-"""Bytes by phase and part of memory."""
 
 
 class Storage(NamedTuple):

@@ -36,14 +36,18 @@ def join_process_group(plan: Plan) -> None:
 
 
 def join_alone(plan: Plan) -> None:
-    """Form a group of one rank without a network; DeepSpeed reads its rank in the environment."""
+    """Form a group of one rank without a network; DeepSpeed reads its rank in the environment.
+
+    A process that is in a group already stays there.
+    """
+    if torch.distributed.is_initialized():
+        return
     os.environ.update(ALONE)
     if plan.parallel.zero_stage and plan.hardware.device == "cpu":
         compile_no_collectives()
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group(
-            "nccl" if plan.hardware.device == "cuda" else "gloo",
-            store=torch.distributed.HashStore(),  # type: ignore[attr-defined]
-            rank=0,
-            world_size=1,
-        )
+    torch.distributed.init_process_group(
+        "nccl" if plan.hardware.device == "cuda" else "gloo",
+        store=torch.distributed.HashStore(),  # type: ignore[attr-defined]
+        rank=0,
+        world_size=1,
+    )

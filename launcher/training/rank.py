@@ -31,6 +31,7 @@ from launcher.run.output import redirect_output
 from launcher.run.process_memory import resident_bytes
 from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import write_json
+from launcher.training.attention_backends import pin_attention_backends
 from launcher.training.callbacks import (
     RestoreUnloggedLoss,
     StageCallback,
@@ -98,6 +99,7 @@ def train(
     inputs = read_inputs(run)
     stages.enter("load", 0)
     join_process_group(plan)
+    pin_attention_backends()
     arguments = training_arguments(plan, run.path)
     require_same_data(gather(inputs.data_key))
     start = Start(stages=stages, checkpoint=agreed_checkpoint(run, rank, verified))

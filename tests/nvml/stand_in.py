@@ -1,28 +1,7 @@
 """Builds the stand-in for libnvidia-ml and runs programs against it.
 
-A machine is a text file in ``machines/``, a fact a line:
-
-    driver TEXT           cuda NUMBER           12040 is 12.4
-    init_error CODE       what nvmlInit answers
-    refuse CALL CODE      what that call answers, for every device; ``refuse CALL CODE GPU`` for one
-    break_after N CODE    what every call answers after so many
-    nvlink all            or ``nvlink 0 1`` for one pair, or ``nvlink switch``
-    p2p 0                 whether GPUs can read each other's memory
-    program TEXT          what any process is called
-    gpu                   opens a GPU, ``slice NUMBER`` opens a MIG slice of the last one; then
-        name TEXT         uuid TEXT
-        memory_mib TOTAL RESERVED FREE
-        process PID MIB   graphics PID MIB      -1 where the driver does not tell
-        capability 8.9    power_watts LIMIT [DEFAULT]
-        pcie GENERATION LANES [GENERATION LANES]      of slot and card together; of the card
-        nvlinks ACTIVE [ALL [MB/S]]
-        clocks CORES MHZ BUS_BITS MHZ           of the cores and of the memory
-        numa NODE         ecc ON [ERRORS]       throttle BITS
-        temperature_c NUMBER    draw_watts NUMBER       now
-        mig               MIG mode without a slice
-        handle_error CODE what asking for this GPU answers
-
-Codes are NVML's. What is left out is not supported by that GPU. ``#`` opens a comment.
+A machine is a text file in ``machines/``; ``launcher.simulated_gpu.machine_file`` says what it may
+hold.
 """
 
 import json
@@ -37,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.simulated_gpu.compile import compile_nvml
 from planner.hardware.cluster import Cluster
 
 HERE = Path(__file__).parent
@@ -44,14 +24,9 @@ HERE = Path(__file__).parent
 
 def build(directory: Path) -> Path:
     """Compile the library into ``directory``."""
-    compiler = shutil.which("cc")
-    if compiler is None:
+    if shutil.which("cc") is None:
         pytest.skip("no C compiler (cc) to build the stand-in for libnvidia-ml")
-    library = directory / "libnvidia-ml.so.1"
-    sources = sorted(map(str, HERE.glob("*.c")))
-    flags = ["-std=c11", "-Wall", "-Wextra", "-shared", "-fPIC"]
-    subprocess.run([compiler, *flags, *sources, "-o", str(library)], check=True, timeout=120)
-    return library
+    return compile_nvml(directory)
 
 
 def environment(library: Path, machine: str | Path, **more: str) -> dict[str, str]:
@@ -61,7 +36,7 @@ def environment(library: Path, machine: str | Path, **more: str) -> dict[str, st
     return {
         **kept,
         "LD_LIBRARY_PATH": str(library.parent),
-        "NVML_STUB_MACHINE": str(path),
+        "SIMULATED_GPU_MACHINE": str(path),
         **more,
     }
 
@@ -132,7 +107,7 @@ class Child:
     ) -> object:
         path = machine if isinstance(machine, Path) else HERE / "machines" / f"{machine}.txt"
         question = {
-            "environ": {**environ, "NVML_STUB_MACHINE": str(path)},
+            "environ": {**environ, "SIMULATED_GPU_MACHINE": str(path)},
             "arguments": arguments,
             "torch": str(installed_torch(self._scratch, torch or "2.11.0+cu126")),
             "cwd": str(cwd or self._scratch),

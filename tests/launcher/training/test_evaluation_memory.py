@@ -17,8 +17,9 @@ from launcher.rehearsal import step as rehearsal_step
 from launcher.rehearsal.empty_model import build_rehearsal_model, packed_weights_made_whole
 from launcher.rehearsal.operator_rules import CUDA_RULES
 from launcher.rehearsal.patched_functions import replaced_functions
+from launcher.rehearsal.phases import Phases
 from launcher.rehearsal.rehearse import quiet_libraries, traced
-from launcher.rehearsal.tracer import Phases, Tracer
+from launcher.rehearsal.tracer import Tracer
 from planner.plan.schema import Plan
 from tests.launcher.planned import planned
 

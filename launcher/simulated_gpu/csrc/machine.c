@@ -1,5 +1,5 @@
 /* Reads a machine, and what all answers have in common. */
-#include "nvml_stub.h"
+#include "machine.h"
 
 machine_description machine;
 
@@ -83,6 +83,10 @@ static int read_part_line(part *to, const char *key, const char *value)
                       &to->card_generation, &to->card_lanes) >= 2;
     else if (!strcmp(key, "power_watts"))
         return sscanf(value, "%d %d", &to->power_watts, &to->default_watts) >= 1;
+    else if (!strcmp(key, "cuda_mib"))
+        return sscanf(value, "%d %d", &to->cuda_mib, &to->context_mib) >= 1;
+    else if (!strcmp(key, "processor"))
+        return sscanf(value, "%d %d", &to->multiprocessors, &to->l2_kib) == 2;
     else if (!strcmp(key, "temperature_c"))
         to->temperature_c = atoi(value);
     else if (!strcmp(key, "draw_watts"))
@@ -118,7 +122,7 @@ int read_machine(const char *path)
     part *gpu = NULL, *current = NULL;
     FILE *file = path ? fopen(path, "r") : NULL;
     if (!file) {
-        fprintf(stderr, "nvml_stub: NVML_STUB_MACHINE names no readable file\n");
+        fprintf(stderr, "simulated GPU: SIMULATED_GPU_MACHINE names no readable file\n");
         return ERROR_UNKNOWN;
     }
     memset(&machine, 0, sizeof machine);
@@ -133,7 +137,7 @@ int read_machine(const char *path)
         } else if (!strcmp(key, "slice") && gpu)
             current = add_slice(gpu, atoi(value));
         else if (!read_machine_line(key, value) && !read_part_line(current, key, value)) {
-            fprintf(stderr, "nvml_stub: cannot read the line: %s", line);
+            fprintf(stderr, "simulated GPU: cannot read the line: %s", line);
             fclose(file);
             return ERROR_UNKNOWN;
         }
@@ -141,6 +145,8 @@ int read_machine(const char *path)
     fclose(file);
     return SUCCESS;
 }
+
+int part_number(const part *device) { return (int)(device - machine.parts); }
 
 /* What stands in the way of a call: no start, the break, or a refusal in the description. */
 int refusal(const char *call, const part *device)

@@ -1,13 +1,13 @@
-/* A stand-in for libnvidia-ml.so.1 that answers from a text file.
+/* The machine that all stand-ins simulate, read from a text file.
  *
- * NVML_STUB_MACHINE names the file; tests/nvml/stand_in.py says what it may hold. Prototypes
- * and structs are those of nvml.h as pynvml calls them: a call that the description does not
- * cover answers as a driver does for a device that cannot tell (NVML_ERROR_NOT_SUPPORTED).
+ * SIMULATED_GPU_MACHINE names the file; machine_file.py says what it may hold. Prototypes and
+ * structs are those of nvml.h as its clients call them: a call that the description does not cover
+ * answers as a driver does for a device that cannot tell (NVML_ERROR_NOT_SUPPORTED).
  *
- * nvml_machine.c reads the file, nvml_device.c answers for GPUs, nvml_links.c for what joins them.
+ * machine.c reads the file; nvml/ answers NVML's calls from it, and cuda/ CUDA's.
  */
-#ifndef NVML_STUB_H
-#define NVML_STUB_H
+#ifndef SIMULATED_MACHINE_H
+#define SIMULATED_MACHINE_H
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +27,7 @@ enum { P2P_OK = 0, P2P_NOT_SUPPORTED = 5, P2P_INDEX_READ = 0, P2P_INDEX_NVLINK =
 enum { MAX_GPUS = 16, MAX_PARTS = 64, MAX_SLICES = 8, MAX_PROCESSES = 8, MAX_REFUSALS = 64 };
 enum { MEMORY_V2 = 0x02000028, FIELD_NVLINK_MBPS = 90, CLOCK_SM = 1, CLOCK_MEMORY = 2 };
 enum { REMOTE_GPU = 0, REMOTE_SWITCH = 2 };
+enum { FIRST_BUS = 16 }; /* the PCI bus of GPU 0; the others follow */
 
 typedef struct {
     unsigned pid;
@@ -67,6 +68,7 @@ typedef struct part {
     int card_generation, card_lanes, default_watts, card_nvlinks, link_mbps;
     int temperature_c, draw_watts;
     int cores, core_mhz, bus_bits, memory_mhz, numa, ecc;
+    int cuda_mib, context_mib, multiprocessors, l2_kib; /* what CUDA reports; the context's price */
     unsigned long long uncorrected, reasons;
 } part;
 
@@ -82,6 +84,7 @@ typedef struct {
 extern machine_description machine;
 
 int read_machine(const char *path);
+int part_number(const part *device);
 int refusal(const char *call, const part *device);
 int give(unsigned *to, int value);
 int give_text(char *to, unsigned size, const char *text);

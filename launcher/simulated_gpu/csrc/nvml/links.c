@@ -1,5 +1,5 @@
 /* Answers about slots, NVLinks and peers. */
-#include "nvml_stub.h"
+#include "../machine.h"
 
 int nvmlDeviceGetNvLinkState(part *device, unsigned link, unsigned *active)
 {
@@ -29,8 +29,8 @@ int nvmlDeviceGetP2PStatus(part *one, part *other, unsigned index, unsigned *sta
 static int give_bus(pci_info *info, int index)
 {
     memset(info, 0, sizeof *info);
-    snprintf(info->bus_id, sizeof info->bus_id, "00000000:%02X:00.0", 16 + index);
-    info->bus = 16 + (unsigned)index;
+    snprintf(info->bus_id, sizeof info->bus_id, "00000000:%02X:00.0", FIRST_BUS + index);
+    info->bus = FIRST_BUS + (unsigned)index;
     return SUCCESS;
 }
 

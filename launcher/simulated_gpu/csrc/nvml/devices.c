@@ -1,27 +1,17 @@
 /* Answers about the driver and single GPUs. */
-#include "nvml_stub.h"
-
-static int give_processes(unsigned *count, process_info *to, int held, const process_info *from)
-{
-    unsigned room = *count;
-    *count = (unsigned)held;
-    if (held == 0)
-        return SUCCESS;
-    if (!to || room < (unsigned)held)
-        return ERROR_INSUFFICIENT_SIZE;
-    memcpy(to, from, (size_t)held * sizeof *from);
-    return SUCCESS;
-}
+#include "../machine.h"
 
 int nvmlInitWithFlags(unsigned flags)
 {
     (void)flags;
-    int error = read_machine(getenv("NVML_STUB_MACHINE"));
+    int error = read_machine(getenv("SIMULATED_GPU_MACHINE"));
     if (!error)
         error = machine.init_error;
     machine.ready = !error;
     return error;
 }
+
+int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 
 int nvmlShutdown(void)
 {
@@ -75,40 +65,6 @@ int nvmlDeviceGetUUID(part *device, char *uuid, unsigned size)
 {
     ANSWER_FOR_OR_RETURN(device);
     return give_text(uuid, size, device->uuid);
-}
-
-/* The first version counts the driver's own share as used. */
-int nvmlDeviceGetMemoryInfo(part *device, memory_v1 *memory)
-{
-    ANSWER_FOR_OR_RETURN(device);
-    memory->total = device->total_mib << 20;
-    memory->free = device->free_mib << 20;
-    memory->used = memory->total - memory->free;
-    return SUCCESS;
-}
-
-int nvmlDeviceGetMemoryInfo_v2(part *device, memory_v2 *memory)
-{
-    ANSWER_FOR_OR_RETURN(device);
-    if (memory->version != MEMORY_V2)
-        return ERROR_ARGUMENT_VERSION_MISMATCH;
-    memory->total = device->total_mib << 20;
-    memory->reserved = device->reserved_mib << 20;
-    memory->free = device->free_mib << 20;
-    memory->used = memory->total - memory->reserved - memory->free;
-    return SUCCESS;
-}
-
-int nvmlDeviceGetComputeRunningProcesses_v3(part *device, unsigned *count, process_info *infos)
-{
-    ANSWER_FOR_OR_RETURN(device);
-    return give_processes(count, infos, device->num_processes, device->processes);
-}
-
-int nvmlDeviceGetGraphicsRunningProcesses_v3(part *device, unsigned *count, process_info *infos)
-{
-    ANSWER_FOR_OR_RETURN(device);
-    return give_processes(count, infos, device->num_graphics, device->graphics);
 }
 
 int nvmlDeviceGetCudaComputeCapability(part *device, int *major, int *minor)
@@ -209,13 +165,6 @@ int nvmlDeviceGetMaxClockInfo(part *device, unsigned kind, unsigned *mhz)
         return ERROR_NOT_SUPPORTED;
     return give(mhz, kind == CLOCK_SM ? device->core_mhz
                      : kind == CLOCK_MEMORY ? device->memory_mhz : -1);
-}
-
-int nvmlSystemGetProcessName(unsigned pid, char *name, unsigned size)
-{
-    ANSWER_OR_RETURN;
-    (void)pid;
-    return machine.program[0] ? give_text(name, size, machine.program) : ERROR_NOT_FOUND;
 }
 
 int nvmlDeviceGetHandleByUUID(const char *uuid, part **device)

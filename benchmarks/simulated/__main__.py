@@ -1,0 +1,174 @@
+"""python -m benchmarks.simulated: plans on simulated cards, every phase against the closed form.
+
+With the environment that ``make simulated`` makes. A point that has rows is not run again: the same
+command goes on where it stopped.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+from benchmarks.measure.environment import PACKAGES, host_environment
+from benchmarks.simulated.points import Point, points
+from benchmarks.simulated.summary import summary
+from launcher.rehearsal.phases import random_weights
+from launcher.rehearsal.simulated import counted_side
+from launcher.run.read_plan import read_plan
+from launcher.simulated_gpu.environment import simulated_environment
+from launcher.simulated_gpu.machine_file import parse_cards
+from planner.plan.schema import Plan
+
+RESULTS = Path(__file__).parent.parent / "results" / "simulated.csv"
+COLUMNS = (
+    *("point", "phase", "predicted_bytes", "allocated_bytes", "reserved_bytes", "device_bytes"),
+    *("plan_low_bytes", "plan_high_bytes", "seconds", "reason"),
+)
+POINT_SECONDS = 240
+MAX_CARDS = 4
+NOT_REHEARSED = {"save"}
+"""Under DeepSpeed: a rehearsal does not gather what is saved."""
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Run what is left of the grid, or show what was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--cards", help="only points on this card")
+    parser.add_argument("--show", action="store_true", help="run nothing")
+    options = parser.parse_args()
+    deadline = time.monotonic() + 60 * (0 if options.show else options.minutes)
+    done = {row["point"] for row in read_rows(RESULTS)}
+    left = [point for point in points() if point.name not in done]
+    chosen = [point for point in left if options.cards in (None, point.card)]
+    run_points(chosen, RESULTS, deadline)
+    print(summary(read_rows(RESULTS)))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of earlier runs."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def run_points(chosen: Sequence[Point], path: Path, deadline: float) -> None:
+    """Run points card by card, since a process sees one machine, and keep each as it ends."""
+    for card in dict.fromkeys(point.card for point in chosen):
+        if time.monotonic() > deadline:
+            return
+        with fork_server(card) as server:
+            for point in (point for point in chosen if point.card == card):
+                if time.monotonic() > deadline:
+                    return
+                rows = run_point(server, point)
+                append(path, rows)
+                print(point.name, rows[-1]["reason"] or f"{rows[-1]['seconds']} s", flush=True)
+
+
+@contextmanager
+def fork_server(card: str) -> Iterator[subprocess.Popen[str]]:
+    """A process with the training stack on a machine of four such cards."""
+    with TemporaryDirectory(prefix="simulated-gpu-") as scratch:
+        cards = parse_cards(f"{card}:{MAX_CARDS}")
+        environment = simulated_environment(cards, os.environ, Path(scratch))
+        expandable = {"PYTORCH_ALLOC_CONF": "expandable_segments:True", "HF_HUB_OFFLINE": "1"}
+        server = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.simulated.fork_server"],
+            env={**environment, **expandable, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield server
+        finally:
+            server.communicate(timeout=POINT_SECONDS)
+
+
+def run_point(server: subprocess.Popen[str], point: Point) -> list[Row]:
+    """Return a row per phase, or one with the reason why there is none."""
+    began = time.monotonic()
+    with TemporaryDirectory(prefix="simulated-point-") as name:
+        folder = Path(name)
+        asked = [sys.executable, "-m", "planner", *point.arguments, "-o", str(folder / "plan.yaml")]
+        planned = subprocess.run(asked, capture_output=True, text=True, check=False)
+        if planned.returncode:
+            return [row_of(point, reason=f"not planned: {last_line(planned.stderr)}")]
+        codes = ask(server, {"folder": name, "ranks": point.count, "seconds": POINT_SECONDS})
+        failed = [rank for rank, code in enumerate(codes) if code]
+        if failed or None in codes:
+            rank = failed[0] if failed else codes.index(None)
+            said = last_line((folder / f"rank-{rank}.err").read_text(errors="replace"))
+            return [row_of(point, reason=said or f"not ended within {POINT_SECONDS} s")]
+        ranks = [json.loads((folder / f"rank-{n}.json").read_text()) for n in range(point.count)]
+        plan = read_plan(folder / "plan.yaml")
+    return list(phase_rows(point, plan, ranks, round(time.monotonic() - began, 1)))
+
+
+def ask(server: subprocess.Popen[str], question: dict[str, Any]) -> list[int | None]:
+    """Return the exit codes of a plan's ranks."""
+    pipes: tuple[IO[str] | None, IO[str] | None] = server.stdin, server.stdout
+    to, back = pipes
+    assert to is not None
+    assert back is not None
+    to.write(json.dumps(question) + "\n")
+    to.flush()
+    codes: list[int | None] = json.loads(back.readline())
+    return codes
+
+
+def phase_rows(point: Point, plan: Plan, ranks: Any, seconds: float) -> Iterator[Row]:
+    """Yield what was predicted and counted of each phase that a rehearsal has."""
+    predicted = random_weights(plan)
+    for phase, readings in counted_side(ranks).phases.items():
+        if plan.parallel.zero_stage and phase in NOT_REHEARSED:
+            continue
+        yield row_of(
+            point,
+            phase=phase,
+            predicted_bytes=sum(predicted.get(phase, {}).values()),
+            allocated_bytes=readings["allocated"],
+            reserved_bytes=readings["reserved"],
+            device_bytes=readings["device_used"],
+            plan_low_bytes=plan.prediction.low_bytes,
+            plan_high_bytes=plan.prediction.high_bytes,
+            seconds=seconds,
+        )
+
+
+def row_of(point: Point, **known: Any) -> Row:
+    """Return a row with all columns."""
+    return {**dict.fromkeys(COLUMNS, ""), "point": point.name, **known}
+
+
+def last_line(text: str) -> str:
+    """Return the last line that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def append(path: Path, rows: Sequence[Row]) -> None:
+    """Add rows to the results, and their environment beside them."""
+    is_new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerows(rows)
+    kept = {"device": "simulated", **host_environment(PACKAGES)}
+    path.with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+"""Bytes by phase and part, as a plan predicts them of a rehearsal. Free of torch."""
+
+from planner.plan.schema import Plan
+
+Phases = dict[str, dict[str, int]]
+"""Bytes of each part, or of each reading, at the largest moment of each phase."""
+
+
+def random_weights(plan: Plan) -> Phases:
+    """Return the prediction where no files are read, and so no experts are stacked."""
+    load = plan.prediction.load_without_files
+    return plan.prediction.phases | ({"load": load} if load else {})

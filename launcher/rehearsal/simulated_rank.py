@@ -1,0 +1,83 @@
+"""One rank of a rehearsal on simulated cards: the readings of its card, written as JSON.
+
+python -m launcher.rehearsal.simulated_rank PLAN FOLDER, with RANK and WORLD_SIZE set
+"""
+
+import json
+import logging
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed
+
+from launcher.rehearsal.engine import engine_of_rank
+from launcher.rehearsal.meter import CudaCounters, Meter
+from launcher.rehearsal.phases import Phases
+from launcher.rehearsal.rehearse import quiet_libraries
+from launcher.rehearsal.step import rehearse_step
+from launcher.run.read_plan import read_plan
+from launcher.training.attention_backends import pin_attention_backends
+from launcher.training.process_group import join_process_group
+from planner.base.errors import UserError
+from planner.plan.schema import Plan
+
+JOIN_SECONDS = 300
+STEPS = 4
+"""Micro-batches: with DeepSpeed's optimizer states there, one that ends a step and one before."""
+
+
+def main(plan_file: Path, folder: Path) -> None:
+    """Rehearse as the rank that the environment names, and leave ``rank-N.json`` in the folder."""
+    logging.disable(logging.WARNING)
+    plan, rank = read_plan(plan_file), int(os.environ["RANK"])
+    torch.cuda.set_device(rank)
+    pin_attention_backends()
+    _join(plan, rank, folder)
+    with quiet_libraries():
+        counted = _counted(plan, rank)
+    (folder / f"rank-{rank}.json").write_text(json.dumps(counted))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _join(plan: Plan, rank: int, folder: Path) -> None:
+    join_process_group(plan)
+    if plan.parallel.strategy == "single":
+        return
+    torch.distributed.init_process_group(
+        "nccl",
+        init_method=(folder / "meeting").as_uri(),
+        rank=rank,
+        world_size=plan.parallel.world_size,
+        timeout=timedelta(seconds=JOIN_SECONDS),
+    )
+    if plan.parallel.zero_stage:
+        import deepspeed
+
+        deepspeed.init_distributed()
+
+
+def _counted(plan: Plan, rank: int) -> Phases:
+    device = torch.device("cuda", rank)
+    meter = Meter(CudaCounters(device))
+    engine = engine_of_rank(plan)
+    try:
+        rehearse_step(plan, device, meter, steps=STEPS, make_engine=engine)
+    except torch.cuda.OutOfMemoryError as error:
+        reason = str(error).partition(". Of the allocated")[0]
+        raise UserError(
+            f"rank {rank} runs out of memory in {meter.now} on {torch.cuda.get_device_name(rank)} "
+            f"(simulated): {reason}"
+        ) from error
+    return meter.phases
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except UserError as user_error:
+        print(f"error: {user_error}", file=sys.stderr)
+        sys.exit(user_error.exit_code)

@@ -1,0 +1,9 @@
+"""Integers on a simulated card are those of the CPU."""
+
+from tests.simulated.conftest import facts
+
+
+def test_small_integers_are_computed() -> None:
+    seen = facts("h100", "child_values")
+    assert seen["gpu"] == seen["cpu"]
+    assert seen["unread"] == {"maximum": 0.0, "any_nan": 0.0}
