@@ -135,7 +135,7 @@ def _made_plans() -> Iterator[Any]:
     for card, count in (("rtx-4090", 1), ("rtx-4090", 2), ("h100-sxm-80gb", 8)):
         cluster = named_cluster(load_gpu(card), count)
         decision = decide(Request(model=load_model("llama-3.2-1b"), cluster=cluster))
-        yield yaml.safe_load(render(plan_of(decision), command="plan"))
+        yield yaml.safe_load(render(plan_of(decision), command="plan", file=None))
 
 
 def _machine() -> Any:
