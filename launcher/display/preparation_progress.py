@@ -1,4 +1,4 @@
-"""Progress of the preparation: a bar on a terminal, elsewhere a line now and then."""
+"""Progress of the preparation: a bar on a terminal, else a line every few seconds."""
 
 import time
 from types import TracebackType
@@ -8,11 +8,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from launcher.display.console import console_on
 
-SECONDS_A_LINE = 10.0
+SECONDS_PER_LINE = 10.0
+"""Seconds between two lines that are not on a terminal."""
 
 
 class PreparationProgress:
-    """A count of the bytes read so far, silent for data that take no time."""
+    """The display of how far the data are prepared; data that take no time show nothing."""
 
     def __init__(self, screen: TextIO, total_bytes: int) -> None:
         self._screen = screen
@@ -38,6 +39,7 @@ class PreparationProgress:
             self._bar.stop()
 
     def advance(self, num_records: int, num_bytes: int) -> None:
+        """Show that so many more records, and bytes of the files, have been read."""
         self._records += num_records
         self._bytes += num_bytes
         now = time.monotonic()
@@ -45,7 +47,7 @@ class PreparationProgress:
         records = f"{self._records:,} records, {rate:,.0f}/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=self._bytes, records=records)
-        elif now - self._said >= SECONDS_A_LINE:
+        elif now - self._said >= SECONDS_PER_LINE:
             self._said = now
             share = min(1.0, self._bytes / self._total_bytes)
             print(f"preparing data: {share:.0%}, {records}", file=self._screen, flush=True)

@@ -1,21 +1,22 @@
-"""Samples as they are learnt, shown before training: what the loss counts, and what not."""
+"""Samples as they are learnt, shown before training: what the loss counts, and what it does not."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any, NamedTuple, TextIO
 
-from rich.console import Console
 from rich.text import Text
 
 from launcher.data.tables import training_table
 from launcher.data.tokenization import IGNORED
+from launcher.display.console import console_on
 
 LEARNT_BEGINS, LEARNT_ENDS = ">>>", "<<<"
-"""Marks of what is learnt where there are no colours."""
+"""Marks around what is learnt, if there are no colours."""
 LEARNT_STYLE, READ_STYLE = "green", "dim"
 LONGEST_PART = 600
 """Characters of a part, of which the middle is left out if it is longer."""
 MOST_PARTS = 16
+"""Number of parts of a sample, of which the middle ones are left out if there are more."""
 
 
 class Part(NamedTuple):
@@ -27,13 +28,15 @@ class Part(NamedTuple):
 
 def show_samples(folder: str, tokenizer: Any, number: int, screen: TextIO) -> None:
     """Print the first samples of a prepared data set."""
-    console = Console(file=screen, highlight=False, soft_wrap=True)
+    console = console_on(screen)
     coloured = console.is_terminal and not console.no_color
     for index, (ids, labels) in enumerate(islice(samples(folder), number), start=1):
         parts = shortened(list(parts_of(ids, labels, tokenizer)))
         if coloured:
-            console.print(Text(f"data: sample {index}; the loss counts what is green"))
-            console.print(_in_colours(parts))
+            console.print(
+                Text(f"data: sample {index}; the loss counts what is green"), soft_wrap=True
+            )
+            console.print(_in_colours(parts), soft_wrap=True)
         else:
             marks = f"{LEARNT_BEGINS} and {LEARNT_ENDS}"
             print(f"data: sample {index}; the loss counts what is between {marks}", file=screen)
@@ -41,7 +44,7 @@ def show_samples(folder: str, tokenizer: Any, number: int, screen: TextIO) -> No
 
 
 def samples(folder: str) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield ids and labels of each sample, also from packed rows."""
+    """Yield token ids and labels of every sample, also from packed rows."""
     for row in training_table(folder):
         begin = 0
         for length in row.get("seq_lengths") or [len(row["input_ids"])]:
@@ -51,7 +54,7 @@ def samples(folder: str) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def parts_of(ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> Iterator[Part]:
-    """Yield the text of tokens in runs, as the tokens before them let it read."""
+    """Yield the text of runs of tokens, decoded with the tokens before them."""
     end, before = 0, ""
     for is_learnt, run in groupby(labels, key=lambda label: label != IGNORED):
         end += len(list(run))
@@ -61,7 +64,7 @@ def parts_of(ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> Itera
 
 
 def shortened(parts: Sequence[Part]) -> list[Part]:
-    """Return parts without the middle of what is long."""
+    """Return the parts without the middle ones of many, and without the middle of long ones."""
     half = MOST_PARTS // 2
     if len(parts) > MOST_PARTS:
         left_out = Part(f" [... {len(parts) - 2 * half:,} parts ...] ", is_learnt=False)
@@ -77,7 +80,7 @@ def _without_middle(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return a text that leaves the terminal as it is."""
+    """Return a text without characters that would control the terminal."""
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
         for char in text

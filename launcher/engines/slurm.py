@@ -99,7 +99,7 @@ def unknown_partition(rendered: Rendered) -> list[str]:
 
 def accounted(job_id: str) -> str:
     """Return sacct's line on a job; empty if the cluster keeps no accounting."""
-    options = ("--noheader", "--parsable2", "--allocations", "--format=JobState,ExitCode")
+    options = ("--noheader", "--parsable2", "--allocations", "--format=State,ExitCode")
     try:
         done = run_slurm("sacct", *options, f"--jobs={job_id}")
     except EngineError:

@@ -78,7 +78,7 @@ def shown_status(shown: str) -> JobStatus:
 
 
 def accounted_status(shown: str) -> JobStatus | None:
-    """A job, from ``sacct --format=JobState,ExitCode``; none where it does not know the job."""
+    """Return a job's state, from ``sacct --format=State,ExitCode``; None for an unknown job."""
     if not shown.strip():
         return None
     state, exit_code = shown.splitlines()[-1].split("|")

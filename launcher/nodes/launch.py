@@ -181,7 +181,13 @@ def nodes_of(
         for node in result.nodes
         if node.address != here.node.address
     ]
-    nodes = SeveralNodes(plan, here, peers, max_restarts=start.max_restarts)
+    nodes = SeveralNodes(
+        plan,
+        here,
+        peers,
+        max_restarts=start.max_restarts,
+        shown_samples=start.shown_samples,
+    )
     environment = environment_of(plan, nodes)
     say("network: " + " ".join(f"{name}={environment[name]}" for name in nodes.environment))
     return nodes

@@ -41,9 +41,15 @@ class SeveralNodes(Nodes):
     """The nodes of a run on several. ``peers`` are all but this one; one of all leads."""
 
     def __init__(
-        self, plan: Plan, here: ThisNode, peers: Sequence[Peer], *, max_restarts: int
+        self,
+        plan: Plan,
+        here: ThisNode,
+        peers: Sequence[Peer],
+        *,
+        max_restarts: int,
+        shown_samples: int = 1,
     ) -> None:
-        super().__init__(max_restarts=max_restarts)
+        super().__init__(max_restarts=max_restarts, shown_samples=shown_samples)
         self._here, self._peers = here, peers
         self._num_nodes = plan.parallel.num_nodes
         self.environment = network_environment(here.node)

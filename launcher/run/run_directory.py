@@ -81,7 +81,7 @@ class RunDirectory:
         return self.path / ".ranks"
 
     def rank_place(self, rank: int) -> Path:
-        """The stage and step that a rank is in."""
+        """Return the file with the stage and step that a rank is in."""
         return self.ranks / f"rank-{rank}.json"
 
     @property
@@ -110,7 +110,7 @@ class RunDirectory:
         return self.node_log("prepare")
 
     def node_log(self, name: str) -> Path:
-        """A log that every node has one of."""
+        """Return the log of a name on this node."""
         return self.logs / (f"{name}.log" if self.node is None else f"{name}-{self.node}.log")
 
     @property
@@ -129,11 +129,11 @@ class RunDirectory:
         return self.lock if self.node is None else self.nodes / self.node / "lock"
 
     def rank_log(self, rank: int) -> Path:
-        """Log of a rank."""
+        """Return the log of a rank."""
         return self.logs / f"rank-{rank}.log"
 
     def result(self, plan: Plan) -> Path:
-        """The folder of the trained adapter, or of the trained model."""
+        """Return the folder of the trained adapter, or of the trained model."""
         return self.path / ("model" if plan.adapter is None else "adapter")
 
 

@@ -3,6 +3,7 @@
 tests/launcher/slurm has a real one.
 """
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from launcher.engines.client_command import ClientResult
 from launcher.engines.engine import EngineError, JobStatus
 from launcher.engines.job import Job
-from launcher.engines.slurm import ENGINE
+from launcher.engines.slurm import ENGINE, accounted
 from launcher.engines.slurm_client import accounted_status, refusal_text, shown_status
 from launcher.engines.submission import dry_run_text
 from planner.base.errors import InvalidRequestError
@@ -144,6 +145,22 @@ def test_what_its_accounting_says() -> None:
         state="cancelled", detail="CANCELLED"
     )
     assert accounted_status("\n") is None
+
+
+def test_its_accounting_is_asked_for_fields_that_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sacct(1) of 22.05 refuses a field that it does not know; the test's ``sacct`` does so too."""
+    program = tmp_path / "sacct"
+    program.write_text(
+        "#!/bin/bash\n"
+        "for option; do [[ $option == --format=* ]] && fields=${option#--format=}; done\n"
+        '[[ $fields == State,ExitCode ]] || { echo "Invalid field requested" >&2; exit 1; }\n'
+        '[[ "$*" == *--jobs=12 ]] && echo "CANCELLED by 0|0:15"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert accounted_status(accounted("12")) == JobStatus(state="cancelled", detail="CANCELLED")
 
 
 def test_a_refusal_on_one_line() -> None:

@@ -212,5 +212,5 @@ def test_one_job_at_a_time_in_a_run_directory(tmp_path: Path) -> None:
     run = RunDirectory(one.directory)
     cancel(run)
     assert follow(run) == 143
-    with pytest.raises(EngineError, match="has ended already: cancelled"):
+    with pytest.raises(EngineError, match="has already ended: cancelled"):
         cancel(run)
