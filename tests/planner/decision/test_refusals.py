@@ -95,8 +95,14 @@ REFUSED: list[tuple[Cluster, dict[str, Any], str, str, str]] = [
     ),
 ]
 
+EACH = pytest.mark.parametrize(
+    ("where", "pinned", "start", "rule", "end"),
+    REFUSED,
+    ids=[start for _, _, start, _, _ in REFUSED],
+)
 
-@pytest.mark.parametrize(("where", "pinned", "start", "rule", "end"), REFUSED, ids=str)
+
+@EACH
 def test_the_rule_that_the_options_meet(
     where: Cluster, pinned: dict[str, Any], start: str, rule: str, end: str
 ) -> None:
@@ -106,7 +112,7 @@ def test_the_rule_that_the_options_meet(
     assert str(error.value) == f"{start}{reason}. {end}"
 
 
-@pytest.mark.parametrize(("where", "pinned", "start", "rule", "end"), REFUSED, ids=str)
+@EACH
 def test_without_what_it_names_a_layout_is_left(
     where: Cluster, pinned: dict[str, Any], start: str, rule: str, end: str
 ) -> None:
