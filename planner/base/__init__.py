@@ -1,2 +1,2 @@
-"""What no GPU and no model is needed for: errors, units, strict YAML with its messages, preset
-files, and whole-file output. It imports no other package of ours but ``presets``."""
+"""Errors, units, strict YAML with its messages, preset files and whole-file output: code that needs
+no GPU and no model. Of our own packages it imports ``presets`` alone."""

@@ -1,3 +1,2 @@
-"""What is known of training data before it is read by a launch: data sets by name, token lengths of
-records, and what a sequence length makes of them. The records themselves are read in
-``launcher/data``."""
+"""Data sets by name, and what the token lengths of their records make of a sequence length. The
+records themselves are read in ``launcher/data``."""

@@ -1,3 +1,3 @@
-"""What a machine is, and what was read of it: cards by name, clusters, links and networks, the
-answers of NVML and of the host, machines saved in files, and the notes on them. What a model or
-a plan needs of a machine lives in the packages above."""
+"""Machines: cards and clusters, links and networks, what NVML and the host report, saved machines,
+and the notes on them. What a model or a plan needs of a machine is counted in the packages
+above."""

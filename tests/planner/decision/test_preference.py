@@ -18,47 +18,48 @@ STARTS = "for 6.24 B parameters QLoRA starts at 24, LoRA at 48, full at 120"
 MIXTRAL = "for 46.7 B parameters QLoRA starts at 180, LoRA at 360, full at 898"
 
 
+REASONS: list[tuple[Cluster, dict[str, Any], Method, str]] = [
+    (cards(1, 24), {}, "qlora", f"24 GiB; {STARTS}"),
+    (cards(2, 24), {}, "lora", f"48 GiB; {STARTS}"),
+    (
+        cards(1, 12),
+        {},
+        "qlora",
+        f"12 GiB; {STARTS}; QLoRA is the leanest method that fits",
+    ),
+    (
+        named_cluster(load_gpu("a100-sxm-80gb"), 4),
+        {"model": "mixtral-8x7b"},
+        "lora",
+        f"320 GiB; {MIXTRAL}; QLoRA does not fit; LoRA is the leanest method that fits",
+    ),
+    (
+        cards(1, 90),
+        {"model": "gpt-oss-20b"},
+        "lora",
+        "90 GiB; for 20.9 B parameters QLoRA starts at 81, LoRA at 161, full at 402; QLoRA is "
+        "ruled out; LoRA is the leanest method that fits",
+    ),
+    (
+        cards(2, 70),
+        {"micro_batch_size": 16},
+        "lora",
+        f"140 GiB; {STARTS}; full does not fit",
+    ),
+    (cards(1, 24), {"method": "lora"}, "lora", "asked for; the fastest layout that fits"),
+    (
+        cards(1, 24),
+        {"recipe": load_recipe("lora")},
+        "lora",
+        "the recipe's method; the fastest layout that fits",
+    ),
+    (cards(1, 24), {"prefer": "quality"}, "lora", "the richest method that fits"),
+    (cards(1, 24), {"prefer": "memory"}, "qlora", "the smallest peak of all methods"),
+]
+
+
 @pytest.mark.parametrize(
-    ("where", "pinned", "method", "why"),
-    [
-        (cards(1, 24), {}, "qlora", f"24 GiB; {STARTS}"),
-        (cards(2, 24), {}, "lora", f"48 GiB; {STARTS}"),
-        (
-            cards(1, 12),
-            {},
-            "qlora",
-            f"12 GiB; {STARTS}; QLoRA is the leanest method that fits",
-        ),
-        (
-            named_cluster(load_gpu("a100-sxm-80gb"), 4),
-            {"model": "mixtral-8x7b"},
-            "lora",
-            f"320 GiB; {MIXTRAL}; QLoRA does not fit; LoRA is the leanest method that fits",
-        ),
-        (
-            cards(1, 90),
-            {"model": "gpt-oss-20b"},
-            "lora",
-            "90 GiB; for 20.9 B parameters QLoRA starts at 81, LoRA at 161, full at 402; QLoRA is "
-            "ruled out; LoRA is the leanest method that fits",
-        ),
-        (
-            cards(2, 70),
-            {"micro_batch_size": 16},
-            "lora",
-            f"140 GiB; {STARTS}; full does not fit",
-        ),
-        (cards(1, 24), {"method": "lora"}, "lora", "asked for; the fastest layout that fits"),
-        (
-            cards(1, 24),
-            {"recipe": load_recipe("lora")},
-            "lora",
-            "the recipe's method; the fastest layout that fits",
-        ),
-        (cards(1, 24), {"prefer": "quality"}, "lora", "the richest method that fits"),
-        (cards(1, 24), {"prefer": "memory"}, "qlora", "the smallest peak of all methods"),
-    ],
-    ids=str,
+    ("where", "pinned", "method", "why"), REASONS, ids=[why for _, _, _, why in REASONS]
 )
 def test_why(where: Cluster, pinned: dict[str, Any], method: Method, why: str) -> None:
     decision = decide(request(where, **pinned))

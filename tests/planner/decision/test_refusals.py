@@ -95,13 +95,14 @@ REFUSED: list[tuple[Cluster, dict[str, Any], str, str, str]] = [
     ),
 ]
 
+EACH = pytest.mark.parametrize(
+    ("where", "pinned", "start", "rule", "end"),
+    REFUSED,
+    ids=[start for _, _, start, _, _ in REFUSED],
+)
 
-def named(value: object) -> str:
-    """Return an id without what was read of this machine, which differs between two processes."""
-    return value.accelerator.label if isinstance(value, Cluster) else str(value)
 
-
-@pytest.mark.parametrize(("where", "pinned", "start", "rule", "end"), REFUSED, ids=named)
+@EACH
 def test_the_rule_that_the_options_meet(
     where: Cluster, pinned: dict[str, Any], start: str, rule: str, end: str
 ) -> None:
@@ -111,7 +112,7 @@ def test_the_rule_that_the_options_meet(
     assert str(error.value) == f"{start}{reason}. {end}"
 
 
-@pytest.mark.parametrize(("where", "pinned", "start", "rule", "end"), REFUSED, ids=named)
+@EACH
 def test_without_what_it_names_a_layout_is_left(
     where: Cluster, pinned: dict[str, Any], start: str, rule: str, end: str
 ) -> None:
