@@ -93,7 +93,7 @@ IMPORTS_THE_TRAINING_STACK = {
     *("launcher/chatglm", "launcher/compat", "launcher/merging", "launcher/rehearsal"),
     "launcher/training",
     *("launcher/data/preparation.py", "launcher/data/tables.py", "launcher/data/readers.py"),
-    *("launcher/doctor/probes.py", "launcher/lifecycle/prepare.py"),
+    *("launcher/doctor/probes.py", "launcher/lifecycle/preparation_process.py"),
     *("launcher/nodes/link_speed.py", "launcher/nodes/meeting.py", "launcher/quiz/answering.py"),
 }
 """Where torch and its friends are imported with the module; elsewhere a function imports them."""
@@ -107,7 +107,7 @@ STARTS_PROCESSES = {
     *("planner/training_stack", "launcher/run/process.py"),
     *("launcher/doctor/probe_runner.py", "launcher/doctor/probes.py", "launcher/doctor/system.py"),
     *("launcher/engines/client_command.py", "launcher/engines/hosts_run.py"),
-    *("launcher/lifecycle/record.py", "launcher/rehearsal/simulated.py"),
+    *("launcher/lifecycle/measured_run.py", "launcher/rehearsal/simulated.py"),
     *("launcher/simulated_gpu/__main__.py", "launcher/simulated_gpu/compile.py"),
     "launcher/simulated_gpu/wanted_symbols.py",
 }

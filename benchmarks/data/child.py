@@ -20,7 +20,7 @@ from launcher.data.cache import data_cache, make_entry
 from launcher.data.preparation import DataPreparation, Settings, shares_of
 from launcher.data.sources import find_sources
 from launcher.display.preparation_progress import PreparationProgress
-from launcher.lifecycle.prepare import load_tokenizer
+from launcher.lifecycle.preparation_process import load_tokenizer
 from planner.plan.data_section import DataSection
 
 SECONDS = 0.25

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from launcher.lifecycle.record import source_commit
+from launcher.lifecycle.measured_run import source_commit
 from planner.hardware.cluster import Cluster
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "deepspeed")

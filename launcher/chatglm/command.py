@@ -6,7 +6,7 @@ from typing import Any, Literal, TextIO
 from launcher.chatglm import adapter as adapters
 from launcher.chatglm.config import is_original, origin, read_config
 from launcher.chatglm.conversion import files_of, identity, to_native, to_original
-from launcher.chatglm.stored import read_tables
+from launcher.chatglm.stored_tensors import read_tables
 from launcher.chatglm.writing import MANIFEST
 from launcher.storage import adapter_files
 from launcher.storage.json_files import read_json

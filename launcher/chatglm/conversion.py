@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from launcher.chatglm import config as configs
 from launcher.chatglm.layout import ROTARY_TABLE, MappedTensor, Shape, tensors
 from launcher.chatglm.prompt import NEXT_TURNS
-from launcher.chatglm.stored import (
+from launcher.chatglm.stored_tensors import (
     ITEM_BYTES,
     ByteRange,
     StoredTensor,

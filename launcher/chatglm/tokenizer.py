@@ -9,8 +9,8 @@ they are spelled like no word: ``<sop>`` as in GLM-4, because "soprano" begins w
 from pathlib import Path
 from typing import Any
 
-from launcher.chatglm.byte_level import is_rank_file, merges, rank_tokenizer
 from launcher.chatglm.config import read_config
+from launcher.chatglm.glm4_tokenizer import is_rank_file, merges, rank_tokenizer
 from launcher.chatglm.prompt import ROLES, add_prefix, roles_template
 from planner.base.errors import InvalidFileError, UserError
 

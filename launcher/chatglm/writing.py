@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from launcher.chatglm.stored import StoredTensor, read_bytes
+from launcher.chatglm.stored_tensors import StoredTensor, read_bytes
 from launcher.storage.digest import file_digest
 from launcher.storage.json_files import read_json, write_json
 from launcher.storage.weight_files import shard_names, write_index

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.data.sources import check_named
-from launcher.lifecycle.execution import Nodes, execute
+from launcher.lifecycle.attempt_loop import Nodes, execute
+from launcher.lifecycle.measured_run import write_record
 from launcher.lifecycle.preflight import fitted_here, needed_disk_bytes, require_packages
-from launcher.lifecycle.record import write_record
 from launcher.lifecycle.resume import check_nothing_to_resume, interrupted_plan, saved_state
 from launcher.run.checkpoints import SavedState
 from launcher.run.run_directory import RunDirectory, check_may_run_in, create, locked

@@ -24,7 +24,7 @@ from planner.base.units import format_gib
 from planner.hardware.cluster import Accelerator, Cluster
 from planner.hardware.detect import detect, read_cpu
 from planner.plan.schema import Plan
-from planner.plan.training_sections import KEPT_CHECKPOINTS
+from planner.plan.training_section import KEPT_CHECKPOINTS
 from planner.search.repredict import on_machine, predicted
 
 TRAINING_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")

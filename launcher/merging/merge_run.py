@@ -9,7 +9,7 @@ from launcher.data.inputs import read_inputs
 from launcher.run.output import libraries_quiet
 from launcher.run.rank_commands import planned_environment
 from launcher.run.run_directory import RunDirectory
-from launcher.run.sigterm import unwound_by_sigterm
+from launcher.run.unwinding import unwound_by_sigterm
 from launcher.storage import adapter_files
 from launcher.storage.json_files import write_json
 from launcher.storage.weight_files import is_complete

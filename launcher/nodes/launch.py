@@ -10,11 +10,11 @@ from types import FrameType
 
 from launcher.data.inputs import inputs_before
 from launcher.faults.outcome import Outcome, say, show_result, show_training_failure
+from launcher.lifecycle.attempt_loop import environment_of, execute, prepare, train_once
 from launcher.lifecycle.begin import StartOptions, begin, has_finished, tell
 from launcher.lifecycle.dry_run import dry_run_text
-from launcher.lifecycle.execution import environment_of, execute, prepare, train_once
+from launcher.lifecycle.measured_run import write_record
 from launcher.lifecycle.preflight import needed_disk_bytes
-from launcher.lifecycle.record import write_record
 from launcher.nodes.agreement import common_layout
 from launcher.nodes.first_meeting import hold_first_meeting
 from launcher.nodes.heartbeat import Heart, Peer

@@ -14,7 +14,7 @@ from launcher.faults.hang_watch import signal_all
 from launcher.faults.outcome import Outcome, PeerFailure, say
 from launcher.faults.rank_stages import positions_here, rank_positions
 from launcher.faults.root_cause import root_cause
-from launcher.lifecycle.execution import Nodes
+from launcher.lifecycle.attempt_loop import Nodes
 from launcher.nodes.heartbeat import BEAT_SECONDS, SILENT_SECONDS, Beat, Heart, NodeState, Peer
 from launcher.nodes.node_identity import Endpoint, Node, network_environment
 from launcher.nodes.reachability import wait_until_listening

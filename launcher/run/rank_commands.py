@@ -78,7 +78,7 @@ def preparation_command(run: RunDirectory, *, python: str, shown_samples: int) -
     """Return the command that fetches the model and tokenizes the data, before any rank exists."""
     node = [] if run.node is None else ["--address", run.node]
     shown = ["--show-sample", str(shown_samples)]
-    return [python, "-m", "launcher.lifecycle.prepare", str(run.path), *node, *shown]
+    return [python, "-m", "launcher.lifecycle.preparation_process", str(run.path), *node, *shown]
 
 
 def environment_changes(plan: Plan, *, cores: int, max_restarts: int = 0) -> dict[str, str]:

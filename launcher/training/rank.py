@@ -44,8 +44,8 @@ from launcher.training.model_building import build_model, cast_trainable
 from launcher.training.packed_batches import CheckDocumentsApart, packed_collator
 from launcher.training.planned_trainer import PlannedTrainer, trainer_class, training_arguments
 from launcher.training.process_group import join_process_group
+from launcher.training.progress_callbacks import Reporter, StepTimes, sensors_of
 from launcher.training.report import Training, write_report
-from launcher.training.reporting import Reporter, StepTimes, sensors_of
 from launcher.training.saving import save_result, stop_at
 from launcher.training.setup_check import Setup, require_as_planned, require_same_data, setup_of
 from launcher.training.weights_moved import WeightsMoved, unmoved_line

@@ -3,7 +3,7 @@
 from planner.decision.choose import Decision
 from planner.models.config_json import config_from_spec
 from planner.plan.schema import Fallback, HardwareSection, ModelSection, OutputSection, Plan
-from planner.plan.training_sections import TrainingSection
+from planner.plan.training_section import TrainingSection
 from planner.plan.vocabulary import SCHEMA_VERSION
 from planner.search.candidate import Candidate
 from planner.search.prediction import prediction_of

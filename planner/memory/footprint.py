@@ -31,7 +31,7 @@ from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Batch, Workload
-from planner.workload.zero_buckets import zero_section
+from planner.workload.zero_sizes import zero_section
 
 Moments = dict[Phase, Moment]
 

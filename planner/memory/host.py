@@ -31,7 +31,7 @@ from planner.workload.optimizers import states_bytes
 from planner.workload.parameters import parameters
 from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Workload
-from planner.workload.zero_buckets import zero_section
+from planner.workload.zero_sizes import zero_section
 
 CPU_ADAM_BYTES = 8
 """Bytes per parameter of DeepSpeedCPUAdam's two fp32 moments, which accelerate uses instead of the

@@ -22,7 +22,7 @@ from planner.hardware.network import network_name
 from planner.plan.data_section import DataSection
 from planner.plan.optimizer_presets import optimizer_name
 from planner.plan.prediction_section import PredictionSection
-from planner.plan.training_sections import TrainingSection
+from planner.plan.training_section import TrainingSection
 from planner.plan.vocabulary import (
     OFFLOADS_FROM,
     ZERO_STAGE,

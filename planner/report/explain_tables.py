@@ -14,7 +14,7 @@ from planner.report.explain.ledger import AliveTensors, Ledger
 from planner.report.explain.terms import Term
 from planner.report.prose import Prose
 from planner.report.tables import plain_table
-from planner.search.between_steps import BetweenSteps, between_steps
+from planner.search.candidate_between_steps import BetweenSteps, between_steps
 
 SHOWN = 30
 """Kinds of tensors that have a row of their own; the smaller ones share the last row."""

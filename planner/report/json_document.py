@@ -15,8 +15,8 @@ from planner.plan.schema import Plan
 from planner.plan.vocabulary import SCHEMA_VERSION
 from planner.report.data_rows import data_document, run_time_s
 from planner.report.speed_rows import speed_document
-from planner.search.between_steps import between_steps
 from planner.search.candidate import Candidate
+from planner.search.candidate_between_steps import between_steps
 
 
 def document(decision: Decision, plan: Plan) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from planner.memory.device_memory import DeviceMemory, device_memory
 from planner.memory.footprint import Footprint, footprint
 from planner.memory.host import HostMemory, checkpoint_bytes, host_memory, result_bytes
 from planner.memory.model_states import least_states_bytes
-from planner.plan.training_sections import KEPT_CHECKPOINTS
+from planner.plan.training_section import KEPT_CHECKPOINTS
 from planner.plan.vocabulary import PHASES, Method, Part, Phase
 from planner.speed.card_rates import NOMINAL, rates, speed_data
 from planner.speed.step_time import step_time

@@ -15,7 +15,7 @@ from planner.tape.tape import GradientSink
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.settings_cache import cached_by_settings
 from planner.workload.workload import Batch, Workload
-from planner.workload.zero_buckets import zero_section
+from planner.workload.zero_sizes import zero_section
 
 
 def most_saved_bytes(variant: Workload, candidate: Candidate) -> int:

@@ -34,7 +34,7 @@ from planner.speed.pass_time import PassTime
 from planner.workload.dtypes import Numerics
 from planner.workload.settings_cache import cached_by_settings
 from planner.workload.workload import Workload
-from planner.workload.zero_buckets import zero_sizes
+from planner.workload.zero_sizes import zero_sizes
 
 DDP_BUCKET_BYTES = 25 * MIB
 """Bytes of a bucket; read: torch/nn/parallel/distributed.py at 2.13, bucket_cap_mb."""

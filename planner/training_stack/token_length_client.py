@@ -15,7 +15,7 @@ from planner.plan.data_section import DataSection
 from planner.plan.schema import ModelSection
 from planner.training_stack.stack_process import StackProcess, StackProcessError
 
-MODULE = "launcher.data.token_lengths"
+MODULE = "launcher.data.token_length_server"
 SEED = 42
 """``training.seed`` of every new plan."""
 

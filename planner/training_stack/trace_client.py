@@ -14,7 +14,7 @@ from planner.base.errors import InvalidRequestError
 from planner.models.traced_model import Phases, TracedSpec, traced_spec
 from planner.plan.prediction_section import PredictionSection
 from planner.plan.schema import HardwareSection, ModelSection, OutputSection, Plan
-from planner.plan.training_sections import TrainingSection
+from planner.plan.training_section import TrainingSection
 from planner.plan.vocabulary import SCHEMA_VERSION
 from planner.training_stack.stack_process import StackProcess, StackProcessError
 from planner.workload.layout import Layout

@@ -5,7 +5,7 @@ from planner.plan.vocabulary import Attention, Precision
 from planner.workload.dtypes import numerics_of
 from planner.workload.layout import Layout
 from planner.workload.workload import Workload
-from planner.workload.zero_buckets import zero_section
+from planner.workload.zero_sizes import zero_section
 
 DTYPE: dict[int, Precision] = {4: "fp32"}
 """Precision by bytes per element; the compute precision where it is not fp32."""

@@ -14,7 +14,7 @@ from benchmarks.accuracy.own import own_errors
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import plan_row
 from benchmarks.measure.results import own_runs
-from launcher.lifecycle.record import write_record
+from launcher.lifecycle.measured_run import write_record
 from launcher.run.read_plan import plan_text
 from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import write_json

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from launcher.lifecycle.execution import execute
+from launcher.lifecycle.attempt_loop import execute
 from launcher.run.checkpoints import SavedState
 from launcher.run.read_plan import read_plan
 from launcher.run.run_directory import RunDirectory, create
@@ -28,7 +28,12 @@ from tests.launcher.injected_faults import install
 from tests.launcher.launching import Finished
 
 PRELOADED = [
-    *("launcher.training.rank", "launcher.lifecycle.prepare", "bitsandbytes", "deepspeed"),
+    *(
+        "launcher.training.rank",
+        "launcher.lifecycle.preparation_process",
+        "bitsandbytes",
+        "deepspeed",
+    ),
     *("launcher.cli.launch_command", "launcher.nodes.meeting", "torch.distributed.run"),
 ]
 ENVIRONMENT = {
@@ -77,8 +82,8 @@ class Launcher:
         """``launch plan.yaml`` in a folder that holds one."""
         self.said.clear()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("launcher.lifecycle.execution.run_to_end", self.run_to_end)
-            for module in ("lifecycle.execution", "faults.outcome"):
+            patch.setattr("launcher.lifecycle.attempt_loop.run_to_end", self.run_to_end)
+            for module in ("lifecycle.attempt_loop", "faults.outcome"):
                 patch.setattr(f"launcher.{module}.say", self.said.append)
             patch.chdir(folder)
             plan = read_plan(Path("plan.yaml"))
@@ -99,7 +104,7 @@ class Launcher:
         module = (
             "launcher.training.rank"
             if "launcher.training.rank" in command
-            else "launcher.lifecycle.prepare"
+            else "launcher.lifecycle.preparation_process"
         )
         arguments = list(command[command.index(module) :])
         run = RunDirectory(Path(arguments[1]))
@@ -115,7 +120,7 @@ class Launcher:
             self.meanwhile(ranks)
             if not asked and _steps(run) >= (self.stop_behind_step or 0):
                 asked = ask_to_stop(signal.SIGTERM)
-        if module == "launcher.lifecycle.prepare":
+        if module == "launcher.lifecycle.preparation_process":
             return _ended(ranks[0])
         return _elastic(ranks, log_file)
 
@@ -162,8 +167,8 @@ def _child(
     sys.argv = arguments
     shown = os.open(screen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(shown, 1)
-    if module == "launcher.lifecycle.prepare":
-        from launcher.lifecycle.prepare import main
+    if module == "launcher.lifecycle.preparation_process":
+        from launcher.lifecycle.preparation_process import main
     else:
         from launcher.training.rank import main
 

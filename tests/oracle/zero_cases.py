@@ -11,7 +11,7 @@ from planner.plan.vocabulary import Loss, Method, Strategy
 from planner.workload.dtypes import numerics
 from planner.workload.layout import Layout
 from planner.workload.workload import Batch, Workload
-from planner.workload.zero_buckets import zero_section
+from planner.workload.zero_sizes import zero_section
 from tests.launcher.plans import full, parallel, plan
 from tests.oracle.small_models import LLAMA, workload_of
 

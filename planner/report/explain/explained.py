@@ -23,7 +23,7 @@ from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.trained_tensors import TrainedTensor, counted_tensors
 from planner.workload.workload import Workload
-from planner.workload.zero_buckets import zero_section
+from planner.workload.zero_sizes import zero_section
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from planner.plan.vocabulary import Phase
 from planner.search.candidate import Candidate
 from planner.tape.tensors import Owner, StorageEvent
 from planner.workload.dtypes import numerics_of
-from planner.workload.zero_buckets import zero_section
+from planner.workload.zero_sizes import zero_section
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

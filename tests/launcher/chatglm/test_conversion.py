@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from launcher.chatglm import conversion, stored, writing
+from launcher.chatglm import conversion, stored_tensors, writing
 from launcher.chatglm.command import WeightLayout, convert, native_checkpoint
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.chatglm.original import (
@@ -180,7 +180,7 @@ def test_a_conversion_reads_the_tables_once(
     weights: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of pickled shards that is to unpickle each."""
-    read = Mock(wraps=stored.read_tables)
+    read = Mock(wraps=stored_tensors.read_tables)
     monkeypatch.setattr(conversion, "read_tables", read)
     write_original(tmp_path / "source", weights)
     converted(tmp_path / "source", tmp_path / "native")

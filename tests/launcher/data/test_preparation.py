@@ -15,7 +15,7 @@ from launcher.data.sources import find_sources
 from launcher.data.summary import DataSummary, describe
 from launcher.data.tables import training_table, validation_table
 from launcher.display.shown_samples import samples
-from launcher.lifecycle.prepare import prepared_data
+from launcher.lifecycle.preparation_process import prepared_data
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.launching import asked, write_records
 from tests.launcher.plans import plan

@@ -6,7 +6,7 @@ from typing import TextIO
 
 from launcher.display.live_view import expected_of
 from launcher.display.sensors import Gauge
-from launcher.training.reporting import Reporter
+from launcher.training.progress_callbacks import Reporter
 from planner.base.units import GIB
 from tests.launcher.plans import plan
 

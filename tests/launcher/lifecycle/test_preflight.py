@@ -18,7 +18,7 @@ from planner.hardware.detect import parse_gpus
 from planner.hardware.machine_readings import Holder
 from planner.models.model_presets import load_model
 from planner.plan.schema import Plan
-from planner.plan.training_sections import TrainingSection
+from planner.plan.training_section import TrainingSection
 from planner.plan.vocabulary import Method
 from planner.search.repredict import predicted
 from tests.launcher import plans

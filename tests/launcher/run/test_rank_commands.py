@@ -67,7 +67,7 @@ def test_torch_elastic_takes_the_ranks_options_for_none_of_its_own(tmp_path: Pat
 
 def test_preparation_is_a_process_of_its_own() -> None:
     command = preparation_command(RunDirectory(Path("runs/x")), python="python", shown_samples=2)
-    module = ["python", "-m", "launcher.lifecycle.prepare"]
+    module = ["python", "-m", "launcher.lifecycle.preparation_process"]
     assert command == [*module, "runs/x", "--show-sample", "2"]
 
 

@@ -19,7 +19,7 @@ from planner.workload.layout import Layout
 from planner.workload.parameters import Sized, parameters
 from planner.workload.settings import settings_of
 from planner.workload.workload import Workload
-from planner.workload.zero_buckets import zero_section
+from planner.workload.zero_sizes import zero_section
 from tests.planner.builders import cards
 
 FULL = Workload(

@@ -18,8 +18,8 @@ from planner.plan.vocabulary import METHODS, Method, Part, Phase, ZeroStage
 from planner.report.explain.explained import Explained
 from planner.report.explain.formulas import formulas, managed_memory
 from planner.report.explain_tables import explanation
-from planner.search.between_steps import between_steps
 from planner.search.candidate import Candidate
+from planner.search.candidate_between_steps import between_steps
 from planner.workload.optimizers import states_bytes
 from tests.golden.predictions import MACHINES, shapes
 from tests.planner.builders import cards, request

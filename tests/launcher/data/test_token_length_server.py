@@ -10,10 +10,10 @@ import pytest
 from msgspec import convert, structs
 
 from launcher.base_model.find_checkpoint import Checkpoint, ModelNotFoundError
-from launcher.data import token_lengths
+from launcher.data import token_length_server
 from launcher.data.sources import find_sources
 from launcher.data.tables import training_table
-from launcher.lifecycle.prepare import prepared_data
+from launcher.lifecycle.preparation_process import prepared_data
 from planner.base.errors import InvalidRequestError
 from planner.cli import plan_command as cli
 from planner.cli.model_option import load_model_dir
@@ -37,7 +37,7 @@ def model(source: Path | str) -> ModelSection:
 
 def answer(data: DataSection, checkpoint: Path, said: list[str] | None = None) -> dict[str, Any]:
     lines = [] if said is None else said
-    return token_lengths.answer_to(data, model(checkpoint), 42, lines.append)
+    return token_length_server.answer_to(data, model(checkpoint), 42, lines.append)
 
 
 def test_they_are_those_that_a_launch_trains_on(tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -66,7 +66,7 @@ def test_they_are_those_that_a_launch_trains_on(tmp_path: Path, tiny_checkpoint:
 def test_a_large_data_set_is_sampled(
     tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(token_lengths, "SAMPLED", 50)
+    monkeypatch.setattr(token_length_server, "SAMPLED", 50)
     path = tmp_path / "data.jsonl"
     write_records(path, [asked("n" * (1 + n % 10), "yes") for n in range(500)])
     found = answer(DataSection(source=str(path)), tiny_checkpoint)
@@ -135,8 +135,8 @@ def test_a_file_is_planned_for(
         ),
         (
             "raise RuntimeError('operator torchvision::nms does not exist')",
-            "launcher.data.token_lengths failed with RuntimeError: operator torchvision::nms does "
-            "not exist",
+            "launcher.data.token_length_server failed with RuntimeError: operator torchvision::nms "
+            "does not exist",
         ),
     ],
 )

@@ -1,8 +1,8 @@
 """Token lengths of a plan's data, for the planner: asked as JSON, answered as JSON.
 
-``python -m launcher.data.token_lengths`` reads one line, ``{"data": ..., "model": ..., "seed": N}``
-(sections of a plan), and writes one answer: ``{"counts": {LENGTH: RECORDS}, "num_samples": N,
-"formats": {SOURCE: FORMAT}, ...}``, or ``{"error": ...}`` if the data are bad, or
+``python -m launcher.data.token_length_server`` reads one line,
+``{"data": ..., "model": ..., "seed": N}`` (sections of a plan), and writes one answer:
+``{"counts": {LENGTH: RECORDS}, "num_samples": N, "formats": {SOURCE: FORMAT}, ...}``, or ``{"error": ...}`` if the data are bad, or
 ``{"no_tokenizer": ...}`` if the model's tokenizer cannot be had. Lines ``{"note": ...}`` before it
 are for the person who waits.
 
@@ -27,7 +27,7 @@ from launcher.data.cache import content_key, data_cache, found_entry, make_entry
 from launcher.data.samples import PlacedSample, SourceReader
 from launcher.data.sources import FoundSource, find_sources
 from launcher.data.stop_tokens import stop_token_ids
-from launcher.run.sigterm import unwound_by_sigterm
+from launcher.run.unwinding import unwound_by_sigterm
 from launcher.storage.digest import file_digest
 from planner.base.errors import UserError
 from planner.plan.data_section import DataSection

@@ -18,7 +18,7 @@ from tests.launcher.launching import asked, environment, write_plan, write_recor
 FILLING = """
 import sys, time
 from pathlib import Path
-from launcher.run.sigterm import unwound_by_sigterm
+from launcher.run.unwinding import unwound_by_sigterm
 from launcher.storage.whole_folders import whole_folder
 with unwound_by_sigterm(), whole_folder(Path(sys.argv[1])) as partial:
     (partial / f"half-{sys.argv[2]}").write_text("")

@@ -1,6 +1,6 @@
 """The preparation of a run, in a process of its own: fetch the model, tokenize the data.
 
-python -m launcher.lifecycle.prepare RUN_DIRECTORY [--address ADDRESS]
+python -m launcher.lifecycle.preparation_process RUN_DIRECTORY [--address ADDRESS]
 
 It imports what the ranks import, so that the launching process stays small.
 """
@@ -31,7 +31,7 @@ from launcher.data.summary import DataSummary, describe
 from launcher.display.shown_samples import show_samples
 from launcher.run.output import redirect_output
 from launcher.run.run_directory import RunDirectory
-from launcher.run.sigterm import unwound_by_sigterm
+from launcher.run.unwinding import unwound_by_sigterm
 from launcher.storage.digest import file_digest
 from planner.base.errors import InvalidRequestError, UserError
 from planner.base.strict_yaml import read_spec
@@ -147,7 +147,7 @@ def tokenizer_key(tokenizer: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Prepare the run of ``sys.argv``; the exit code is a user error's if there is one."""
-    parser = argparse.ArgumentParser(prog="launcher.lifecycle.prepare")
+    parser = argparse.ArgumentParser(prog="launcher.lifecycle.preparation_process")
     parser.add_argument("run", type=Path)
     parser.add_argument("--address", help="address of this node, if several share the folder")
     parser.add_argument("--show-sample", type=int, default=1, help="number of samples to show")
