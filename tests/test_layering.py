@@ -113,7 +113,7 @@ STARTS_PROCESSES = {
 }
 READS_NVML = {"planner/hardware", "launcher/display/sensors.py"}
 OPENS_FILES = {
-    *("planner/base/output_file.py", "planner/base/strict_yaml.py"),
+    *("planner/base/output_file.py", "planner/base/text_files.py"),
     "planner/hardware/linux_host.py",
 }
 """Modules of the planner that open files; all others get values."""

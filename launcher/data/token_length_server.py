@@ -2,9 +2,9 @@
 
 ``python -m launcher.data.token_length_server`` reads one line,
 ``{"data": ..., "model": ..., "seed": N}`` (sections of a plan), and writes one answer:
-``{"counts": {LENGTH: RECORDS}, "num_samples": N, "formats": {SOURCE: FORMAT}, ...}``, or ``{"error": ...}`` if the data are bad, or
-``{"no_tokenizer": ...}`` if the model's tokenizer cannot be had. Lines ``{"note": ...}`` before it
-are for the person who waits.
+``{"counts": {LENGTH: RECORDS}, "num_samples": N, "formats": {SOURCE: FORMAT}, ...}``, or
+``{"error": ...}`` if the data are bad, or ``{"no_tokenizer": ...}`` if the model's tokenizer cannot
+be had. Lines ``{"note": ...}`` before it are for the person who waits.
 
 Answers are kept by content. A large data set is read whole and a sample of it is tokenized.
 """
