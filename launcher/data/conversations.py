@@ -80,7 +80,7 @@ class Conversation:
 
 
 def from_turns(fields: Fields, name: str, turns: object, *, answers_only: bool) -> Conversation:
-    """Return a conversation from a list of messages; ``name`` is the field that holds it."""
+    """Return a conversation from OpenAI's messages or ShareGPT's turns in the field ``name``."""
     messages = parse_messages(turns, name)
     if fields.has("system") and messages[:1] and messages[0].role != "system":
         messages = [Message("system", fields.text("system")), *messages]

@@ -53,7 +53,7 @@ class Failure:
 
 
 class NotFiniteError(RuntimeError):
-    """A loss that is not a finite number, after which training is futile."""
+    """A loss that is not a finite number: training/durable_trainer.py ends the run there."""
 
 
 class NotSavedError(RuntimeError):

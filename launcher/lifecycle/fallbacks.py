@@ -1,4 +1,7 @@
-"""The layouts to try when memory runs out: the plan's leaner ones, of the same global batch."""
+"""The layouts to try when memory runs out: the plan's leaner ones, of the same global batch.
+
+attempt_loop.py tries them.
+"""
 
 from msgspec import structs
 

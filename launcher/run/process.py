@@ -1,4 +1,7 @@
-"""Commands that are run to their end: signals are passed on, and the exit code is returned."""
+"""Commands that are run to their end, and their exit code.
+
+The first Ctrl-C or SIGTERM asks a command to stop by itself, and a Ctrl-C after it ends it.
+"""
 
 import os
 import signal

@@ -1,4 +1,7 @@
-"""SIGTERM as an exception, so that a process removes what it has half made before it ends."""
+"""SIGTERM as an exception, so that a process removes what it has half made before it ends.
+
+What a signal does to a whole run is in launcher/run/process.py.
+"""
 
 import os
 import signal

@@ -2,7 +2,7 @@
 
 transformers' Trainer restores weights, optimizer, scheduler, gradient scaler, random numbers and
 the place in the data. Added here: checkpoints that are whole or absent, losses that were summed and
-not logged yet, and the stage of every rank.
+not logged yet, the stage of every rank, and the end of a run whose loss is not finite.
 """
 
 import json

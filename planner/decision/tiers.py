@@ -1,4 +1,4 @@
-"""The customer's tiers: the total GPU memory from which a method is the customary choice."""
+"""Tiers: the total GPU memory from which a method is the customary choice (presets/tiers.yaml)."""
 
 from functools import cache
 

@@ -1,4 +1,5 @@
-"""What DeepSpeed's ZeRO-3 holds on one rank, beside the parameters that are gathered.
+"""What DeepSpeed's ZeRO-3 holds on one rank, beside the gathered parameters, which are in
+zero_3_gathering.py.
 
 read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
 
@@ -176,7 +177,7 @@ def sliced_states(
         ),
         largest_slice=max(ceil_div(each.elements, ranks) for each in trained),
         persistent_bytes=sum(
-            gathered_bytes(each.elements, ranks, kinds.compute)
+            whole_parameter_bytes(each.elements, ranks, kinds.compute)
             for each in every
             if each.elements <= threshold
         ),
@@ -189,10 +190,10 @@ def sliced_states(
 
 
 def _largest_whole(params: Iterable[Sized], ranks: int, kinds: Numerics) -> int:
-    return max(gathered_bytes(each.elements, ranks, kinds.compute) for each in params)
+    return max(whole_parameter_bytes(each.elements, ranks, kinds.compute) for each in params)
 
 
-def gathered_bytes(elements: int, ranks: int, width: int) -> int:
+def whole_parameter_bytes(elements: int, ranks: int, width: int) -> int:
     """Return the bytes of a whole parameter with the padding that makes its slices equal."""
     return block(ceil_div(elements, ranks) * ranks * width)
 

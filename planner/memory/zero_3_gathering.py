@@ -1,4 +1,4 @@
-"""Which parameters ZeRO-3 holds whole at each moment of a step: DeepSpeed's own bookkeeping.
+"""Parameters that ZeRO-3 holds whole at each moment of a step, and the buffers they arrive in.
 
 read: deepspeed/runtime/zero/partitioned_param_coordinator.py at 0.19.8. Before a module runs its
 parameters are gathered and those of the modules to come are fetched ahead, until as many elements
@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from planner.base.units import ceil_div
-from planner.memory.zero_3 import gathered_bytes
+from planner.memory.zero_3 import whole_parameter_bytes
 from planner.plan.schema import ZeroSection
 from planner.workload.parameters import Parameters, Sized, parameters
 from planner.workload.settings_cache import TRAINED, cached_by_settings
@@ -155,7 +155,7 @@ class Coordinator:
         flight = Flight(together=together, waiting={parameter.name for parameter in together})
         self.num_live += sum(parameter.elements for parameter in together)
         flat = sum(ceil_div(parameter.elements, self.ranks) for parameter in together)
-        flight.buffer_bytes = gathered_bytes(flat * self.ranks, self.ranks, self.width)
+        flight.buffer_bytes = whole_parameter_bytes(flat * self.ranks, self.ranks, self.width)
         self._hold(flight.buffer_bytes)
         self.under_way |= {parameter.name: flight for parameter in together}
 
@@ -177,7 +177,7 @@ class Coordinator:
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
 
     def _bytes(self, parameter: Sized) -> int:
-        return gathered_bytes(parameter.elements, self.ranks, self.width)
+        return whole_parameter_bytes(parameter.elements, self.ranks, self.width)
 
     def peak_since(self) -> int:
         """Return the most bytes since the last call."""

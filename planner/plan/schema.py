@@ -1,6 +1,7 @@
 """``plan.yaml``: everything a launch needs, and the prediction its run is held against.
 
-The types below are the file's schema. A plan that reads without an error is complete and free of
+The types below are the file's schema; the sections data, training and prediction have modules
+beside this one. A plan that reads without an error is complete and free of
 contradictions; no later code has to check it again.
 """
 
