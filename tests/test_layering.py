@@ -48,7 +48,7 @@ PLANNER = {
 LAUNCHER = {
     "compat": set(),
     "storage": set(),
-    "simulated_gpu": {"storage"},
+    "simulated_gpu": {"compat", "storage"},
     "run": {"compat", "storage"},
     "chatglm": {"compat", "storage"},
     "base_model": {"storage", "chatglm"},

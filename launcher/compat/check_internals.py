@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from launcher.compat.internals import LIBRARIES, Internal, Library
+from launcher.compat.torch_dispatch import schema_of
 
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -59,7 +60,7 @@ def _parameters(function: Any) -> dict[str, bool]:
     Raises ``ValueError`` for a function written in C.
     """
     if hasattr(function, "_schema"):
-        arguments = function._schema.arguments
+        arguments = schema_of(function).arguments
         return {argument.name: not argument.has_default_value() for argument in arguments}
     return {
         name: parameter.default is parameter.empty

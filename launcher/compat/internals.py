@@ -60,6 +60,17 @@ TORCH = Library(
             "tensors of a trace",
             ("allow_non_fake_inputs",),
         ),
+        Internal("torch._C._dispatch_has_kernel", "kernels of a simulated GPU"),
+        Internal(
+            "torch._C._dispatch_has_computed_kernel_for_dispatch_key", "kernels of a simulated GPU"
+        ),
+        Internal("torch._C._dispatch_has_kernel_for_dispatch_key", "kernels of a simulated GPU"),
+        Internal(
+            "torch._ops.OpOverload.__init__",
+            "schema and name of an operator",
+            mentions=("self._schema = ", "self._name = "),
+        ),
+        Internal("torch.library.get_kernel", "kernels of a simulated GPU", ("op", "dispatch_key")),
         Internal("torch.UntypedStorage._cdata", "what identifies a storage"),
         Internal("torch.UntypedStorage._checkpoint_offset", "place of a tensor in its file"),
         Internal(

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
+from launcher.compat.torch_dispatch import has_own_cuda_kernel, schema_of
+
 LARGEST_INTEGERS = 1 << 21
 LARGEST_FLOATS = 1 << 12
 OPERATORS = (
@@ -116,20 +118,13 @@ class _Replacing:
 
     def _has_kernel(self, operator: Any, name: str, overload: str) -> bool:
         """A boxed call takes the tensor of ``number ** tensor`` for the number."""
-        types = [str(argument.type) for argument in operator._schema.arguments]
+        types = [str(argument.type) for argument in schema_of(operator).arguments]
         if types[:2] == ["number", "Tensor"] or (name == "pow" and "Tensor_Tensor" in overload):
             return False
-        c = self._torch._C
-        return bool(
-            c._dispatch_has_kernel(operator._name)
-            and c._dispatch_has_computed_kernel_for_dispatch_key(operator._name, "CUDA")
-            and not c._dispatch_has_kernel_for_dispatch_key(
-                operator._name, "CompositeImplicitAutograd"
-            )
-        )
+        return has_own_cuda_kernel(operator)
 
     def _wrapped(self, operator: Any, kernel: Any) -> Any:
-        schema = operator._schema
+        schema = schema_of(operator)
         takes_tensor = [str(argument.type) == "Tensor" for argument in schema.arguments]
         writes = any(
             argument.alias_info is not None and argument.alias_info.is_write
