@@ -197,7 +197,7 @@ def _fused(stored: Mapping[str, StoredTensor], mapped: MappedTensor, source: Pat
     parts = [stored[name] for name, _ in mapped.parts]
     if len({part.dtype for part in parts}) > 1:
         raise InvalidFileError(
-            source, None, f"{mapped.parts[0][0]} and its fused parts differ in dtype"
+            source, None, f"{mapped.parts[0][0]} and tensors to fuse with it differ in dtype"
         )
     return join_rows(parts)
 
