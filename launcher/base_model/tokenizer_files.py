@@ -26,7 +26,7 @@ WANTED = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.ji
 
 @dataclass(frozen=True, slots=True)
 class TokenizerPlace:
-    """Where a tokenizer's files are, and what tells it from others."""
+    """Where a tokenizer's files are, and what identifies it."""
 
     folder: Path
     options: Mapping[str, str]

@@ -122,7 +122,7 @@ def to_original(source: Path, target: Path, screen: TextIO) -> None:
 
 
 def identity(folder: Path, stored: Mapping[str, StoredTensor]) -> str:
-    """Return a digest that tells a checkpoint from others, without reading all of it.
+    """Return a digest that identifies a checkpoint, without reading all of it.
 
     It is of the small files, of every tensor's name, shape and some bytes, and of the time at which
     the weights were written, so two fine-tunes of one model differ, and so does an edit.
@@ -196,7 +196,9 @@ def _split(stored: Mapping[str, StoredTensor], shape: Shape) -> Iterator[tuple[s
 def _fused(stored: Mapping[str, StoredTensor], mapped: MappedTensor, source: Path) -> StoredTensor:
     parts = [stored[name] for name, _ in mapped.parts]
     if len({part.dtype for part in parts}) > 1:
-        raise InvalidFileError(source, None, f"{mapped.parts[0][0]} and its like differ in dtype")
+        raise InvalidFileError(
+            source, None, f"{mapped.parts[0][0]} and tensors to fuse with it differ in dtype"
+        )
     return join_rows(parts)
 
 

@@ -56,7 +56,7 @@ def write_checkpoint(target: Path, content: CheckpointContent, screen: TextIO) -
     """
     partial = target.with_name(f".{target.name}.partial")
     if partial.is_symlink():
-        raise InvalidRequestError(f"{partial} is a link, which is not written through. Remove it.")
+        raise InvalidRequestError(f"{partial} is a symbolic link. Remove it.")
     try:
         partial.mkdir(parents=True, exist_ok=True)
         with _alone(partial):

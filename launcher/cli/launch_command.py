@@ -38,7 +38,7 @@ def launch(
         str | None,
         Option(
             "Training data instead of the plan's: a JSON, JSON Lines, CSV or Parquet file, a "
-            "folder of them, a data set on the hub, or several with commas between.",
+            "folder of them, a data set on the hub, or several separated by commas.",
             metavar="FILE|NAME",
         ),
     ] = None,
@@ -83,14 +83,14 @@ def launch(
     followed: Annotated[
         Path | None,
         Option(
-            "Show the output of a submitted job; without PLAN.",
+            "Show the output of a submitted job; takes no PLAN.",
             metavar="RUN_DIR",
             flags=("--follow",),
         ),
     ] = None,
     cancelled: Annotated[
         Path | None,
-        Option("End a submitted job; without PLAN.", metavar="RUN_DIR", flags=("--cancel",)),
+        Option("End a submitted job; takes no PLAN.", metavar="RUN_DIR", flags=("--cancel",)),
     ] = None,
     dry_run: Annotated[bool, Option("Show what would be run, and write nothing.")] = False,
     rehearse: Annotated[
@@ -111,11 +111,11 @@ def launch(
         bool, Option("Print JSON, with --rehearse or --doctor.", flags=("--json",))
     ] = False,
     doctor: Annotated[
-        bool, Option("Check this machine and the installed packages; without PLAN.")
+        bool, Option("Check this machine and the installed packages; takes no PLAN.")
     ] = False,
     merge: Annotated[
         Path | None,
-        Option("Merge a run's adapter into 16-bit weights; without PLAN.", metavar="RUN_DIR"),
+        Option("Merge a run's adapter into 16-bit weights; takes no PLAN.", metavar="RUN_DIR"),
     ] = None,
     record: Annotated[
         bool, Option("Write the finished run as a measured one for benchmarks/accuracy.")
@@ -135,7 +135,7 @@ def launch(
     conversion: Annotated[
         tuple[Path, Path] | None,
         Option(
-            "Convert a ChatGLM checkpoint; without PLAN.",
+            "Convert a ChatGLM checkpoint; takes no PLAN.",
             metavar="SRC DST",
             flags=("--convert",),
         ),

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 NO_PEER_ACCESS = "RTX 40"
-"""Part of the name of cards that have no direct way to each other."""
+"""Part of the name of cards without peer access to each other."""
 PEER_ACCESS_DRIVER = "550.40.07"
-"""Driver from which on those cards say so; older ones claim to have a way.
+"""First driver with which those cards report that; older ones claim peer access.
 
 read: accelerate/utils/environment.py, check_cuda_p2p_ib_support.
 """

@@ -194,7 +194,10 @@ def _matmul_on_cuda(
     threshold: float = 0.0,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """read: bitsandbytes/autograd/_functions.py, matmul, on a device that is not a CPU or XPU."""
+    """Multiply as bitsandbytes does on a device that is not a CPU or XPU.
+
+    read: bitsandbytes/autograd/_functions.py, matmul.
+    """
     state.threshold = threshold or state.threshold
     result: torch.Tensor = MatMul8bitLt.apply(inputs, weight, out, bias, state)
     return result
@@ -212,8 +215,8 @@ def _state_buffer(
 
 
 FAKE_REPLACEMENTS = (Replacement(GlobalOptimManager, "_instance", None),)
-"""What every trace on fake tensors needs: bitsandbytes remembers embeddings by their address for
-as long as a process lives, and its memory of them begins anew."""
+"""Replacements that every trace on fake tensors needs: bitsandbytes remembers embeddings by their
+address for as long as a process lives, and its memory of them begins anew."""
 CUDA_REPLACEMENTS = (
     Replacement(bitsandbytes, "matmul", _matmul_on_cuda),
     Replacement(Optimizer8bit, "get_state_buffer", _state_buffer),

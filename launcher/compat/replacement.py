@@ -16,7 +16,7 @@ class Replacement(NamedTuple):
 
 @contextmanager
 def replaced(replacements: Iterable[Replacement]) -> Iterator[None]:
-    """Replace the attributes inside the block, and put the library's own back behind it.
+    """Replace the attributes inside the block, and restore the library's own after it.
 
     Raises ``AttributeError`` if an owner has no attribute of that name.
     """

@@ -157,7 +157,7 @@ FAKE_REPLACEMENTS = (
     Replacement(foreach_utils, "_foreach_supported_types", _WITH_FOREACH),
     Replacement(torch_optimizer, "_foreach_supported_types", _WITH_FOREACH),
 )
-"""What every trace on fake tensors needs: their types take foreach kernels, too."""
+"""Replacements that every trace on fake tensors needs: their types take foreach kernels, too."""
 CUDA_REPLACEMENTS = (
     Replacement(torch.nn.functional, "dropout", _dropout),
     Replacement(

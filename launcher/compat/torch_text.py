@@ -12,9 +12,9 @@ _GLOO = "gloo/transport/"
 """Part of the messages of gloo's errors of connection, which are plain ``RuntimeError``."""
 
 KEEP_ALIVE_SECONDS = 5.0
-"""How often a node of torch elastic says that it lives, by its own clock."""
+"""Seconds between two heartbeats of a node of torch elastic, by its clock."""
 KEEP_ALIVE_ATTEMPTS = 3
-"""Intervals after which the others take a silent node for dead.
+"""Number of intervals after which the others consider a silent node dead.
 
 read: torch/distributed/elastic/rendezvous/dynamic_rendezvous.py, create_handler and _sanitize.
 """

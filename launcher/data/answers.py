@@ -1,6 +1,6 @@
-"""Answers where inference has them: behind the prompt that the chat template makes for them.
+"""Answers where inference has them: after the prompt that the chat template makes for them.
 
-Each answer is learnt behind the very text that a model is given before it says it. Where a
+Each answer is learnt after exactly the text that a model is given before it answers. Where a
 template renders an earlier turn the same in the whole conversation, one text holds several
 answers. Where it does not (Qwen3 cuts earlier thoughts out, Mistral moves the system message),
 the conversation becomes several texts, each of which ends with the answers that only it has.
@@ -16,7 +16,7 @@ from launcher.data.conversations import Conversation, Message
 from launcher.data.record_fields import UnlearnableError
 
 Span = tuple[int, int]
-"""First character, and the one behind the last."""
+"""Index of the first character, and of the one after the last."""
 
 THINK, END_OF_THOUGHT = "<think>", "</think>"
 LAST_SAID, FIRST_ANSWERED = "Zqlastsaid", "Zqanswered"
@@ -25,7 +25,7 @@ LAST_SAID, FIRST_ANSWERED = "Zqlastsaid", "Zqanswered"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One answer as inference has it."""
+    """One answer, with the prompt that inference would give."""
 
     prompt: str
     answer: str
@@ -51,9 +51,9 @@ class Taught:
 
 
 def taught_texts(conversation: Conversation, template: ChatTemplate) -> list[Taught]:
-    """Return the fewest texts in which every answer stands behind its own prompt, in order.
+    """Return the fewest texts in which every answer follows its own prompt, in order.
 
-    Raises UnlearnableError if the template cannot say the conversation.
+    Raises UnlearnableError if the template cannot render the conversation.
     """
     turns = [
         turn_of(conversation, index, template)
@@ -76,7 +76,7 @@ def taught_texts(conversation: Conversation, template: ChatTemplate) -> list[Tau
 
 
 def turn_of(conversation: Conversation, index: int, template: ChatTemplate) -> Turn:
-    """Return the answer at an index behind its prompt.
+    """Return the answer at an index, after its prompt.
 
     Raises UnlearnableError if the template leaves out a part of either.
     """
@@ -108,10 +108,10 @@ def turn_of(conversation: Conversation, index: int, template: ChatTemplate) -> T
 
 
 def _behind_prompt(answered: Conversation, prompt: str, text: str, template: ChatTemplate) -> str:
-    """Return what the model says behind a prompt with which the rendering does not begin.
+    """Return what the model says after a prompt with which the rendering does not begin.
 
     The template then writes the turns before an answer otherwise once it is there, or a prompt
-    opens a thought that the rendering does not have. Stand-ins tell which: both texts are the
+    opens a thought that the rendering does not have. Stand-ins show which: both texts are the
     same from the last content on up to the answer, or one begins with the other.
     """
     *earlier, answer = answered.messages
@@ -138,7 +138,7 @@ def _behind_prompt(answered: Conversation, prompt: str, text: str, template: Cha
 
 
 def _behind_opened_thought(answer: Message, text: str, opened: str, between: str) -> str | None:
-    """Return the rest of a thought that the prompt has opened, and the answer behind it.
+    """Return the rest of a thought that the prompt has opened, and the answer after it.
 
     The rendering has the thought empty and closed, or does not have it.
     """

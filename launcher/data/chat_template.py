@@ -1,8 +1,8 @@
 """A tokenizer's chat template, and what rendering it with stand-ins proves about it.
 
-A stand-in is a unique word in the place of a content. Where it comes out is where the template
-puts that content, whatever the content says, so what a template leaves out and what it puts behind
-an answer is read off once for every shape of conversation.
+A stand-in is a unique word that replaces a content. Where it comes out is where the template puts
+that content, whatever the content says, so what a template leaves out and what it puts after an
+answer is read off once for every shape of conversation.
 """
 
 import json
@@ -262,7 +262,7 @@ CALL_PROBE = Conversation(
 
 
 def _stand_ins(conversation: Conversation) -> Conversation:
-    """Return the conversation with unique words in the place of everything that is said."""
+    """Return the conversation with a unique word instead of each content."""
     ids: dict[str, str] = {}
     return Conversation(
         tuple(
@@ -311,7 +311,7 @@ def _id(identity: str, ids: dict[str, str]) -> str:
 
 
 def _words(answer: Message) -> list[str]:
-    """Return the stand-ins of an answer."""
+    """Return the stand-ins for the contents of an answer."""
     thoughts = [answer.reasoning, answer.thought or ""]
     return [word.strip() for word in thoughts if word.strip()] + _shown_words(answer)
 

@@ -59,7 +59,7 @@ class Message:
 
     @property
     def visible(self) -> str:
-        """Content behind a thought in think tags."""
+        """Content without the thought in think tags before it."""
         thought = _THOUGHT.match(self.content)
         return self.content if thought is None else self.content[thought.end() :]
 
@@ -118,7 +118,7 @@ def from_alpaca(fields: Fields) -> Conversation:
 
 
 def from_guanaco(fields: Fields) -> Conversation:
-    """Return the turns behind ``### Human:`` and ``### Assistant:``, up to the last answer."""
+    """Return the turns after ``### Human:`` and ``### Assistant:``, up to the last answer."""
     name, roles = fields.name("text"), {"Human": "user", "Assistant": "assistant"}
     messages = []
     for part in fields.text("text").split("###"):

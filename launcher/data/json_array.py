@@ -20,7 +20,7 @@ Element = tuple[int, object, int]
 RECORDS = frozenset(
     ("data", "train", "records", "rows", "examples", "samples", "instances", "items", "dataset")
 )
-"""Names by which an object holds an array of records beside what it says about them."""
+"""Keys under which a JSON object may hold its array of records, beside metadata."""
 
 
 class _Window:

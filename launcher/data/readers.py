@@ -82,7 +82,7 @@ def _json_line(place: Place, line: bytes) -> Record:
 
 
 def _checked(place: Place, content: object, num_bytes: int) -> Record:
-    """Return a record of JSON, which may hold halves of characters that are no text."""
+    """Return a record of JSON, which may hold halves of characters that are not text."""
     try:
         json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:

@@ -12,7 +12,7 @@ class FieldError(Exception):
 
 
 class UnlearnableError(FieldError):
-    """A record that the model's chat template or tokenizer cannot say as it is meant.
+    """A record that the model's chat template or tokenizer cannot represent faithfully.
 
     ``reason`` is the same for every record that fails alike; ``place`` begins the message.
     """

@@ -40,7 +40,7 @@ _MARKS: tuple[tuple[DataFormat, tuple[FieldName, ...]], ...] = (
     ("completion", ("completion",)),
     ("text", ("text",)),
 )
-"""Fields by which a record tells its format, the most telling first."""
+"""Fields that reveal a record's format, the most specific first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ class Skipped:
     num_records: int = 0
     first: list[str] = field(default_factory=list)
     unlearnable: Counter[str] = field(default_factory=Counter)
-    """Good records that the chat template or the tokenizer cannot say, by reason."""
+    """Good records that the chat template or the tokenizer cannot represent, by reason."""
 
     def add(self, error: InvalidFileError, cause: FieldError | None) -> None:
         self.num_records += 1

@@ -206,7 +206,7 @@ def fetched(source: DataSource) -> tuple[Path, ...]:
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise InvalidRequestError(
-            f"data set {source.source}: it is not a file here, and the hub has not given it "
+            f"data set {source.source}: it is not a file here, and loading it from the hub failed "
             f"({type(error).__name__}: {reason}). Name a local file with --data FILE."
         ) from error
     assert isinstance(loaded, Dataset)

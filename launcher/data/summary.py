@@ -21,9 +21,9 @@ class DataSummary:
     skipped: list[str] = field(default_factory=list)
     """Errors of the first bad records."""
     unlearnable: dict[str, int] = field(default_factory=dict)
-    """Numbers of skipped records that the chat template or the tokenizer cannot say, by reason."""
+    """Numbers of skipped records that the template or tokenizer cannot represent, by reason."""
     num_samples: int = 0
-    """Texts to train on, as often as the weights say."""
+    """Number of texts to train on, repeated by the weights."""
     num_validation: int = 0
     num_tokens: int = 0
     num_answer_tokens: int = 0
@@ -63,7 +63,7 @@ def describe(summary: DataSummary, sequence_length: int) -> list[str]:
     lines = [
         f"data: {sources}: {_count(summary.num_samples, 'sample')}, {summary.num_tokens:,} tokens, "
         f"{summary.num_answer_tokens:,} of them in the loss",
-        f"data: tokens a sample: {_quantile_text(summary)}",
+        f"data: tokens per sample: {_quantile_text(summary)}",
     ]
     if summary.num_files_left_out:
         lines.append(

@@ -74,7 +74,7 @@ class SampleTokenizer:
     def render(self, sample: Sample) -> list[Rendered]:
         """Return the texts that teach a sample.
 
-        Raises UnlearnableError if the chat template cannot say it.
+        Raises UnlearnableError if the chat template cannot render it.
         """
         match sample:
             case Conversation():
@@ -99,10 +99,10 @@ class SampleTokenizer:
         return self._control is not None and any(map(self._control.search, contents))
 
     def encode(self, texts: Sequence[Rendered]) -> list[list[Encoded] | UnlearnableError]:
-        """Return tokens and labels in order, or why the tokenizer cannot say a text.
+        """Return tokens and labels in order, or why the tokenizer cannot encode a text.
 
-        A text is several where a prompt and its answer must be tokenized apart. Nothing comes
-        before the first token, so nothing predicts it and it has no label.
+        One text is given as several where a prompt and its answer must be tokenized apart. Nothing
+        comes before the first token, so nothing predicts it and it has no label.
         """
         encoded: dict[int, list[Encoded] | UnlearnableError] = {}
         for has_all_tokens in (True, False):
@@ -195,7 +195,7 @@ class SampleTokenizer:
         return ids
 
     def _alone(self, text: Rendered, first: int, last: int) -> Encoded:
-        """Return one answer behind its prompt, each tokenized as inference has it."""
+        """Return one answer after its prompt, both tokenized as at inference."""
         prompt = self._prompt_ids(text.text[:first], text.has_all_tokens)
         ids = prompt + self._continued(prompt, text.text[first:last])
         return self._with_labels(ids, [(len(prompt), len(ids))])
@@ -234,7 +234,7 @@ def _blanks_before(text: str) -> str:
 
 
 def _tokens(encoding: Any) -> _Tokens:
-    """Return the tokens of an encoding, without an end that the tokenizer puts behind it."""
+    """Return the tokens of an encoding, without an end token that the tokenizer appends."""
     ids, offsets = list(encoding.ids), list(encoding.offsets)
     while len(ids) > 1 and offsets[-1] == (0, 0) != offsets[-2]:
         ids.pop()

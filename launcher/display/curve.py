@@ -1,4 +1,4 @@
-"""A series of numbers as a small plot, in lines of text. Pure."""
+"""A series of numbers as a small plot, in lines of text. No function has side effects."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A running training as a frame for terminals, and as a line for pipes. Pure."""
+"""A running training as a frame for terminals, and as a line for pipes. No side effects."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -23,7 +23,7 @@ class Gauge:
 
 
 class Sensors(Protocol):
-    """What reads gauges."""
+    """An object that reads gauges."""
 
     def read(self) -> list[Gauge]:
         """Return one gauge per device or process, in rank order."""

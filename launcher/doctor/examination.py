@@ -134,7 +134,7 @@ def table(findings: Findings) -> Table:
 
 
 def arrow(remedy: str) -> Table:
-    """Draw a remedy behind an arrow; its further lines begin below its first word."""
+    """Draw a remedy after an arrow; its further lines begin below its first word."""
     grid = Table.grid(padding=(0, 1))
     grid.add_row(Text("->", style="cyan"), Text(remedy, style="cyan"))
     return grid

@@ -17,7 +17,7 @@ class Finding:
     """What to do, in one line; None if the check passes."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the finding as JSON has it."""
+        """Return the finding as a JSON object."""
         return asdict(self)
 
 

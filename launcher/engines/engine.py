@@ -31,7 +31,7 @@ class JobStatus:
 
 
 class Renderer(Protocol):
-    """What describes a job for an engine, and checks the description."""
+    """An object that describes a job for an engine, and checks the description."""
 
     def render(self, job: Job) -> Rendered:
         """Return the job's description; raise ``InvalidRequestError`` for unknown settings."""

@@ -1,4 +1,4 @@
-"""A plan as a job, from which every engine renders its own description. Pure."""
+"""A plan as a job, from which every engine renders its description. No side effects."""
 
 import re
 from collections.abc import Mapping

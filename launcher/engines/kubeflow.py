@@ -63,7 +63,7 @@ class Kubeflow:
         )
 
     def problems(self, rendered: Rendered, folder: Path) -> list[str]:
-        """Return what the cluster would refuse, by a dry run that it keeps nothing of."""
+        """Return what the cluster would refuse, by a dry run that stores nothing there."""
         tried = [
             run_client([*command, "--dry-run=server"], install=INSTALL, folder=folder)
             for command in rendered.commands
@@ -125,7 +125,7 @@ def kubectl_at(context: str, namespace: str) -> tuple[str, ...]:
 
 
 def kubectl_of(job_id: str) -> tuple[tuple[str, ...], str]:
-    """Return the kubectl command that finds a job, and its name; a context may have slashes."""
+    """Return kubectl's command for a job id, whose context may have slashes, and the job's name."""
     context, namespace, name = job_id.rsplit("/", 2)
     return kubectl_at(context, namespace), name
 

@@ -1,7 +1,7 @@
-"""The TrainJob of a plan, with its claim and its ConfigMap. Pure, but for tuneplan's version.
+"""The TrainJob of a plan, with its claim and its ConfigMap. Reads nothing but tuneplan's version.
 
-The runtime tells every container where the nodes meet: PET_MASTER_ADDR is the first node's name in
-the job's headless service, PET_MASTER_PORT a port of it (read: kubeflow/trainer,
+The runtime gives every container the address where the nodes meet: PET_MASTER_ADDR is the first
+node's name in the job's headless service, PET_MASTER_PORT a port of it (read: kubeflow/trainer,
 pkg/runtime/framework/plugins/torch/torch.go at 06b555d6). launch gives torch all options, which
 overrule the other PET_ variables.
 """

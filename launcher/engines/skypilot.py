@@ -92,7 +92,7 @@ class SkyPilot:
         if not jobs:
             raise EngineError(
                 f"SkyPilot has no job {job_id}: a cluster is taken down {IDLE_MINUTES} minutes "
-                "after its job. The run directory has the run"
+                "after its job. Its output is in the run directory"
             )
         return status_of(jobs[-1])
 
@@ -118,7 +118,7 @@ def json_of(text: str) -> Any:
 
 
 def status_of(record: Mapping[str, Any]) -> JobStatus:
-    """Return a job's state; SkyPilot does not tell the exit code."""
+    """Return a job's state; SkyPilot does not report the exit code."""
     status = str(record["status"])
     state = "failed" if status.startswith("FAILED") else STATES.get(status, "unknown")
     recovered = record.get("recovery_count") or 0

@@ -1,4 +1,4 @@
-"""SkyPilot's description of a job. Pure, but for the version of tuneplan that it installs."""
+"""SkyPilot's description of a job. Reads nothing but the version of tuneplan that it installs."""
 
 import shlex
 from collections.abc import Mapping

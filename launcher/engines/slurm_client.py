@@ -55,7 +55,7 @@ def run_slurm(*command: str, folder: Path | None = None) -> ClientResult:
             "Slurm's commands, such as a login node of the cluster"
         ) from error
     except TimeoutError as error:
-        raise EngineError(f"{error}: is slurmctld up? scontrol ping tells") from error
+        raise EngineError(f"{error}: is slurmctld up? Check with: scontrol ping") from error
 
 
 def refusal_text(result: ClientResult) -> str:

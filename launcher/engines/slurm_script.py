@@ -1,4 +1,4 @@
-"""The batch script of a plan. Pure.
+"""The batch script of a plan. No function has side effects.
 
 Slurm runs it on the first node, and srun runs ``launch`` once on every node. What may end it early
 (read: sbatch(1), scancel(1), slurm.conf(5) of 22.05; tried on it in tests/launcher/slurm):

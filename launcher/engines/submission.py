@@ -50,7 +50,7 @@ def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
         print(dry_run_text(engine, job), end="")
         return 0
     if detach and isinstance(engine, Foreground):
-        raise InvalidRequestError(f"--on {name} has no jobs to leave alone: leave --detach out")
+        raise InvalidRequestError(f"--on {name} has no jobs to detach from: leave --detach out")
     rendered = engine.render(job)
     check_may_run_in(job.directory)
     run = RunDirectory(job.directory)
@@ -151,7 +151,7 @@ def submitted(run: RunDirectory) -> tuple[Engine, str]:
     """
     if not run.job.is_file():
         raise InvalidRequestError(
-            f"{run.path} was not submitted to an engine: launch plan.yaml --on slurm submits"
+            f"{run.path} was not submitted to an engine: submit with launch plan.yaml --on slurm"
         )
     content = read_json(run.job)
     engine = engine_named(content["engine"])

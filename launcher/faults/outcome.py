@@ -48,7 +48,7 @@ class Outcome:
     hung: str | None = None
     """Line that says which ranks were waiting for which."""
     rank: int = 0
-    """Number of a rank that was waited for, if it hung: its log says most."""
+    """Number of a rank that was waited for, if the run hung: its log is the most informative."""
     peer_failure: PeerFailure | None = None
     """The failure of another node that ended it."""
     refused: str | None = None

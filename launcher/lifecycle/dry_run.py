@@ -1,4 +1,4 @@
-"""What a launch would do, as text to read and to copy. Pure."""
+"""What a launch would do, as text to read and to copy. No function has side effects."""
 
 import json
 import shlex

@@ -111,7 +111,7 @@ def fitted_to(plan: Plan, cluster: Cluster) -> tuple[Plan, list[str]]:
                 notes.append(f"note: {_shortage(here, card)}: {describe_layout(layout)} instead")
             return layout, notes
     raise InvalidRequestError(
-        f"{_shortage(here, card)}, and no leaner layout of the plan fits. Free some. {REPLAN}"
+        f"{_shortage(here, card)}, and no leaner layout of the plan fits. Free memory. {REPLAN}"
     )
 
 
@@ -142,7 +142,7 @@ def _require_host_ram(plan: Plan, cluster: Cluster) -> None:
     if need > free:
         raise InvalidRequestError(
             f"the plan needs about {format_gib(need)} GiB of memory and {format_gib(free)} GiB "
-            f"are free now: {format_gib(need - free)} GiB short. Free some. {REPLAN}"
+            f"are free now: {format_gib(need - free)} GiB short. Free memory. {REPLAN}"
         )
 
 
@@ -157,7 +157,8 @@ def _shortage(plan: Plan, card: Accelerator) -> str:
 
 
 def needed_disk_bytes(plan: Plan) -> int:
-    """Return the disk that a run needs: its result, and one checkpoint more than are kept."""
+    """Return the bytes of disk that a run needs: its result, and one checkpoint more than it
+    keeps."""
     training, predicted = plan.training, plan.prediction
     result = predicted.disk_bytes - (KEPT_CHECKPOINTS + 1) * predicted.checkpoint_bytes
     if training.max_steps is not None and training.max_steps <= training.save_steps:

@@ -1,4 +1,5 @@
-"""What the result of a meeting means for a run: refusals, notes, and the common layout. Pure."""
+"""What the result of a meeting means for a run: refusals, notes, and the common layout. No side
+effects."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from planner.hardware.network import networks
 from planner.plan.schema import Plan
 
 NOTED_SECONDS = 1.0
-"""Difference of two clocks from which a note says so."""
+"""Difference of two clocks, in seconds, from which a note is shown."""
 REFUSED_SECONDS = KEEP_ALIVE_SECONDS * (KEEP_ALIVE_ATTEMPTS - 1)
 """Difference of two clocks from which a run is refused: torch elastic compares clocks, and takes a
 node for dead that has been silent for one interval more by them."""
 WELL_BELOW = 0.5
-"""Share of the assumed bandwidth below which a note says so."""
+"""Share of the assumed bandwidth below which a note is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,7 @@ def _distant_clocks(result: MeetingResult) -> Iterator[str]:
         if difference_s >= REFUSED_SECONDS:
             yield (
                 f"the clock of node {node} is {difference_s:.0f} s off that of {result.nodes[0]}: "
-                "torch elastic would take one of the two for dead. Set both by NTP "
+                "torch elastic would treat one of the two as dead. Set both by NTP "
                 "(chronyc makestep)"
             )
 
@@ -171,7 +172,7 @@ def _advice(measured: float, planned: str, gpus_per_node: int) -> str:
     name = max(slower, key=slower.__getitem__) if slower else min(rates, key=rates.__getitem__)
     if name == planned:
         return "No slower network is known to plan for: check the link itself"
-    return f"Check the link, or plan for what there is: plan --network {name}"
+    return f"Check the link, or plan for this speed: plan --network {name}"
 
 
 def rate(bytes_per_s: float) -> str:

@@ -32,7 +32,7 @@ NOISE = 0.02
 
 
 class Recorder(Protocol):
-    """What watches a rehearsal: a tracer of fake tensors, or the meter of a GPU."""
+    """An observer of a rehearsal: a tracer of fake tensors, or the meter of a GPU."""
 
     def phase(self, name: str | None) -> AbstractContextManager[None]:
         """Count what the block allocates as part of a phase; with None, of no phase."""

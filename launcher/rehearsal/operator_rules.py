@@ -60,7 +60,8 @@ from launcher.rehearsal.tracer import Tracer
 from planner.base.units import ceil_div
 
 Rule = Callable[[Tracer, Any, tuple[Any, ...], dict[str, Any]], Any]
-"""Returns the result of an operator; called with tracer, operator, arguments and named ones."""
+"""Function that returns an operator's result, given tracer, operator, arguments and keyword
+arguments."""
 
 
 def _scalar(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
@@ -116,7 +117,7 @@ def _multiply_4bit(tracer: Tracer, _func: Any, args: tuple[Any, ...], kwargs: An
 
 
 def _sum(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """Add; autograd's engine, where two gradients meet, would add in place."""
+    """Add two tensors; where two gradients meet, autograd's engine would add in place."""
     result = func(*args, **kwargs)
     if called_by_autograd():
         tracer.made_in_place(result)
@@ -189,4 +190,4 @@ CUDA_RULES: dict[Any, Rule] = {
     Operators.SAFE_SOFTMAX: _safe_softmax,
     Operators.LAYER_NORM: _layer_norm_statistics,
 }
-"""The same for a plan that runs on CUDA."""
+"""Rules of a trace for a plan that runs on CUDA, by operator."""

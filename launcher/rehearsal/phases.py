@@ -1,4 +1,4 @@
-"""Bytes by phase and part, as a plan predicts them of a rehearsal. Free of torch."""
+"""Bytes by phase and part, as a plan predicts them for a rehearsal. Does not import torch."""
 
 from planner.plan.schema import Plan
 

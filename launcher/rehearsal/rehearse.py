@@ -51,7 +51,7 @@ def rehearse(plan: Plan, *, as_json: bool) -> None:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silence the libraries' advice, which is for training, inside the block."""
+    """Silence the libraries' advice, which is about training, inside the block."""
     transformers.logging.set_verbosity_error()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

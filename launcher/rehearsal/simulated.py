@@ -1,7 +1,7 @@
 """``launch plan.yaml --rehearse --simulate CARD[:N]``: the plan on the real stack, without a card.
 
 The CUDA build of PyTorch runs three real steps on simulated cards, one process per rank, and its
-own allocator counts. Free of torch: the loader finds the stand-ins when a process starts.
+own allocator counts. Does not import torch: the loader finds the stand-ins when a process starts.
 """
 
 import json
@@ -41,7 +41,8 @@ UNKNOWN_FUNCTION = 70
 
 
 def rehearse_simulated(plan: Plan, cards_text: str, *, as_json: bool) -> None:
-    """Rehearse on the cards that the text names, and print predicted beside counted."""
+    """Rehearse on the cards that the text names, and print the prediction beside the counted
+    bytes."""
     cards = cards_for(plan, cards_text)
     with TemporaryDirectory(prefix="simulated-gpu-") as scratch:
         ranks = counted_ranks(plan, cards, Path(scratch))
@@ -77,7 +78,7 @@ def counted_side(ranks: Sequence[Phases]) -> Side:
 
 
 def counted_ranks(plan: Plan, cards: SimulatedCards, scratch: Path) -> list[Phases]:
-    """Return the readings of every rank, each in a process of its own.
+    """Return the readings of every rank; every rank runs in a separate process.
 
     Raise UserError where one runs out of memory, calls what is not simulated, or takes too long.
     """
@@ -129,7 +130,7 @@ def _started(
 
 
 def _places(rank: int, count: int) -> dict[str, str]:
-    """What DeepSpeed looks for; the ranks meet in a file, so that the address is for its eyes."""
+    """Return the variables that DeepSpeed wants; the ranks meet in a file, not at the address."""
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -141,7 +142,7 @@ def _places(rank: int, count: int) -> dict[str, str]:
 
 
 def _wait(ranks: Sequence[_Rank]) -> None:
-    """Until all have ended well; the first that has not is the reason."""
+    """Wait until all ranks have ended; raise an error if one fails or the time limit passes."""
     deadline = time.monotonic() + LIMIT_SECONDS
     while any(rank.process.poll() is None for rank in ranks):
         _raise_for_failure(ranks)

@@ -82,7 +82,7 @@ def _prepare(plan: Plan, model: Any, base: Any) -> None:
 def _watch(model: Any, base: Any, recorder: Recorder) -> None:
     """Tell the recorder where the loss begins and ends, and which tensors are gradients.
 
-    Everything behind the last hidden state is the loss; in backward, until that has its gradient.
+    Everything after the last hidden state is the loss; in backward, until that has its gradient.
     """
 
     def enter_loss(_module: Any, _inputs: Any, outputs: Any) -> None:

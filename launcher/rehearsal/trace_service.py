@@ -50,7 +50,7 @@ def shape(content: dict[str, Any]) -> dict[str, Any]:
     """
     model_type = content["model_type"]
     if model_type not in CONFIG_MAPPING:
-        raise UserError(f"the installed transformers knows no architecture {model_type!r}")
+        raise UserError(f"the installed transformers does not know the architecture {model_type!r}")
     config = AutoConfig.for_model(**content)
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config)

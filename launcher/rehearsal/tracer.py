@@ -53,7 +53,8 @@ class Tracer(OperatorWatch):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def phase(self, name: str | None) -> Iterator[None]:
-        """Count what is alive now and what comes as part of a phase; with None, of no phase."""
+        """Count what is alive now and what is allocated later as part of a phase; of no phase if
+        None."""
         self._phase, self._peak_bytes = name, -1
         self._look()
         yield

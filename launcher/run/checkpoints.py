@@ -23,7 +23,7 @@ CONTENTS = "contents.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _CHUNK_BYTES = 2**24
 _READERS = 8
-"""Files that are read at a time: checksums are computed without Python's lock."""
+"""Number of files that are read at a time: checksums are computed without Python's lock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

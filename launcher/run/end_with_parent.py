@@ -1,7 +1,7 @@
 """Make the kernel end a process when its parent is gone; as a program, start a command so.
 
 ``python -I -S end_with_parent.py PARENT_PID COMMAND ...`` becomes COMMAND. A ``preexec_fn`` would
-run Python between ``fork`` and ``exec``, where it can wait for ever for a lock that another thread
+run Python between ``fork`` and ``exec``, where it can wait forever for a lock that another thread
 of the parent held. This file runs isolated, so it imports nothing of this project.
 """
 

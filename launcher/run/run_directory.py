@@ -72,7 +72,8 @@ class RunDirectory:
 
     @property
     def attempts(self) -> Path:
-        """Every start of the ranks: its layout, the step it resumed from, how it ended."""
+        """File that lists every start of the ranks: its layout, the step it resumed from, how it
+        ended."""
         return self.path / "attempts.json"
 
     @property

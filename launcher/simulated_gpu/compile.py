@@ -84,7 +84,7 @@ def _package(name: str) -> Path:
 
 
 def _ingredients(libraries: Iterable[Path]) -> str:
-    """What the compiled stand-ins depend on: our sources, and which libraries are installed."""
+    """Return what the compiled stand-ins depend on: our sources, and the installed libraries."""
     own = sorted([*SOURCES.rglob("*.[ch]"), EMPTY_FUNCTIONS, *Path(__file__).parent.glob("*.py")])
     texts = [path.read_text(encoding="utf-8") for path in own]
     sizes = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in libraries]
@@ -135,7 +135,8 @@ def _compile_object(folder: Path, source: Path) -> Path:
 
 
 def _empty_patterns() -> list[str]:
-    """A name without a star is there in any case: programs look some up at run time."""
+    """Return the patterns of empty functions; a name without a star is always defined, because
+    programs look some up at run time."""
     lines = EMPTY_FUNCTIONS.read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -157,9 +158,9 @@ def generated_functions(names: Iterable[str], empty: Iterable[str]) -> str:
 
 
 def version_script(versions: Mapping[str, str]) -> str:
-    """Return the linker's script that gives names the symbol version they are asked for by.
+    """Return the linker's script that gives names the symbol versions that are requested.
 
-    Names that are asked for without one are left out, and so have none.
+    Names that are requested without one are left out, and so have none.
     """
     nodes: dict[str, list[str]] = {}
     for name, version in sorted(versions.items()):

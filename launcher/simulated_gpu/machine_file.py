@@ -1,6 +1,6 @@
 """The machine that the stand-ins simulate, as the text file that they read.
 
-A fact a line:
+One fact per line:
 
     driver TEXT           cuda NUMBER           12040 is 12.4
     init_error CODE       what nvmlInit answers; as the next two, of NVML alone
@@ -12,7 +12,7 @@ A fact a line:
     gpu                   opens a GPU, ``slice NUMBER`` opens a MIG slice of the last one; then
         name TEXT         uuid TEXT
         memory_mib TOTAL RESERVED FREE
-        process PID MIB   graphics PID MIB      -1 where the driver does not tell
+        process PID MIB   graphics PID MIB      -1 where the driver does not report it
         capability 8.9    power_watts LIMIT [DEFAULT]
         pcie GENERATION LANES [GENERATION LANES]      of slot and card together; of the card
         nvlinks ACTIVE [ALL [MB/S]]
@@ -83,7 +83,7 @@ class SimulatedCards:
 
 @cache
 def processors() -> Processors:
-    """The table beside this module."""
+    """Return the table beside this module."""
     return read_spec(Processors, Path(__file__).with_name("processors.yaml"))
 
 

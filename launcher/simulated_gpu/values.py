@@ -50,7 +50,7 @@ OPERATORS = (
     *("dot", "linalg_vector_norm", "logsumexp", "mse_loss", "nll_loss_forward", "norm"),
     "_foreach_norm",
 )
-"""Operators by which masks, positions, counts, routes and norms are made."""
+"""Operators that compute masks, positions, counts, routes and norms."""
 
 
 class _ValuesBehindTorch(importlib.abc.MetaPathFinder):
@@ -93,7 +93,7 @@ def compute_values(torch: Any) -> int:
 
 
 _kept: list["_Replacing"] = []
-"""A library's kernels go with the object that registered them."""
+"""Objects that registered kernels, kept alive because the kernels are freed with them."""
 
 
 class _Replacing:
@@ -117,7 +117,10 @@ class _Replacing:
         self.count += 1
 
     def _has_kernel(self, operator: Any, name: str, overload: str) -> bool:
-        """A boxed call takes the tensor of ``number ** tensor`` for the number."""
+        """Return whether the overload can be replaced.
+
+        A boxed call mistakes the tensor of ``number ** tensor`` for the number.
+        """
         types = [str(argument.type) for argument in schema_of(operator).arguments]
         if types[:2] == ["number", "Tensor"] or (name == "pow" and "Tensor_Tensor" in overload):
             return False
@@ -164,7 +167,10 @@ class _Replacing:
     def _numbers_as_tensors(
         self, given: Sequence[Any], takes_tensor: Sequence[bool], inputs: Sequence[Any]
     ) -> list[Any]:
-        """The dispatcher hands over a number for a tensor of one; a boxed call takes none."""
+        """Return the arguments, with numbers as tensors where the operator takes a tensor.
+
+        The dispatcher passes a number for a tensor of one element; a boxed call refuses it.
+        """
         like = inputs[0] if inputs else None
         return [
             self._as_tensor(value, like) if wants and isinstance(value, int | float) else value
@@ -205,7 +211,7 @@ class _Replacing:
                 self._on_cpu(result).copy_(value)
 
     def _on_cpu(self, value: Any) -> Any:
-        """The same memory as a tensor of the CPU; what is no tensor of a card stays."""
+        """Return a card's tensor as a CPU tensor of the same memory, and other values unchanged."""
         torch = self._torch
         if isinstance(value, list | tuple):
             return type(value)(map(self._on_cpu, value))

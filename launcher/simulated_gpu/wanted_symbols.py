@@ -1,4 +1,4 @@
-"""Names and sonames that compiled libraries want of NVIDIA's, read with binutils."""
+"""Names and sonames that compiled libraries need from NVIDIA's, read with binutils."""
 
 import re
 import subprocess
@@ -24,12 +24,13 @@ class Wanted:
     """What must be there before the libraries can be loaded."""
 
     versions: dict[str, str]
-    """The symbol version of each name; empty where none is asked for."""
+    """The symbol version of every name; empty where no version is requested."""
     sonames: frozenset[str]
 
 
 def wanted_of(libraries: Iterable[Path], sources: Iterable[Path] = ()) -> Wanted:
-    """Return what libraries and C sources want; raise CalledProcessError for what is no library."""
+    """Return what libraries and C sources need; raise CalledProcessError for a file that is not a
+    library."""
     texts = [source.read_text(encoding="utf-8") for source in sources]
     versions = {name: "" for text in texts for name in DRIVER_NAMES.findall(text)}
     sonames = {DRIVER_SONAME}

@@ -13,7 +13,7 @@ from planner.base.text_files import read_text
 def write_json(
     path: Path, content: Mapping[str, Any] | Sequence[Any], *, durable: bool = True
 ) -> None:
-    """Put the content in the place of a file, whole; ``durable`` content has reached the disk."""
+    """Replace a file's content, whole or not at all; ``durable`` content has reached the disk."""
     write_whole(path, json.dumps(content, indent=2) + "\n", durable=durable)
 
 

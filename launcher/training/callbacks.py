@@ -33,7 +33,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class StopOnRequest(TrainerCallback):  # type: ignore[misc]
-    """A callback that saves and stops behind the same step on every rank, once one is asked to.
+    """A callback that saves and stops after the same step on every rank, once one is asked to.
 
     The ranks agree over a group of their own in host memory, so that nothing waits for a device.
     """

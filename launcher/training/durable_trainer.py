@@ -52,7 +52,7 @@ class DurableTrainer(TrainerHooks, SFTTrainer):  # type: ignore[misc]
         return loss
 
     def compute_loss(self, *inputs: Any, **options: Any) -> Any:
-        """Return the planned loss, behind which the backward pass begins."""
+        """Return the planned loss, after which the backward pass begins."""
         loss = self.planned_loss(*inputs, **options)
         if self.model.training:
             self._stages.enter("backward", self.running_step)

@@ -38,7 +38,7 @@ def packed_collator(tokenizer: Any) -> "PackedCollator":
 
 @dataclass
 class PackedCollator(DataCollatorForLanguageModeling):  # type: ignore[misc]
-    """A collator of packed documents; padding behind them is documents of one token each."""
+    """A collator of packed documents; padding after them is documents of one token each."""
 
     return_position_ids: bool = True
 

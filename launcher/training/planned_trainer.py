@@ -120,7 +120,7 @@ class LogFirstAndLast(TrainerCallback):  # type: ignore[misc]
     """A callback that logs the first and the last step, too, whatever the plan's interval."""
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask for a log behind those two steps."""
+        """Ask for a log after those two steps."""
         if state.global_step in (1, state.max_steps):
             control.should_log = True
 

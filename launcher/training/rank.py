@@ -76,7 +76,7 @@ class SetupCheck(TrainerCallback):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Where a rank begins: at the first step, or behind a checkpoint."""
+    """Where a rank begins: at the first step, or after a checkpoint."""
 
     stages: Stages
     checkpoint: str | None
@@ -220,7 +220,7 @@ def begin_files(plan: Plan, run: RunDirectory, inputs: Inputs, start: Start) -> 
 
 
 def keep_rows(file: Path, last_step: int) -> None:
-    """Drop the rows behind a step, and a row that was cut off, from a file of JSON lines."""
+    """Drop the rows after a step, and a row that was cut off, from a file of JSON lines."""
     if file.is_file():
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [

@@ -90,7 +90,7 @@ class Pool(ABC):
 
     @abstractmethod
     def release_cached(self) -> None:
-        """Give the driver what is free in whole pieces (``release_blocks``)."""
+        """Return whole free segments or pages to the driver (``release_blocks``)."""
 
     @abstractmethod
     def smallest_rest_bytes(self) -> int:
@@ -198,7 +198,7 @@ class ExpandablePool(Pool):
 
     @property
     def page_bytes(self) -> int:
-        """Bytes of a page."""
+        """Bytes per page."""
         return SMALL_SEGMENT_BYTES if self.small else LARGE_SEGMENT_BYTES
 
     def smallest_rest_bytes(self) -> int:

@@ -62,7 +62,7 @@ class InvalidRequestError(UserError):
 
 
 class NothingFitsError(UserError):
-    """No candidate is within the budget; the message names the shortfall and the way out."""
+    """No candidate is within the budget; the message names the shortfall and a remedy."""
 
 
 class UnwritableError(UserError):

@@ -14,7 +14,7 @@ from planner.base.errors import InvalidRequestError, UnwritableError
 
 
 def digest(body: str) -> str:
-    """Return the CRC-32 of a text, which tells an edit and is quick to import."""
+    """Return the CRC-32 of a text, which reveals an edit and is quick to import."""
     return f"{zlib.crc32(body.encode()):08x}"
 
 
@@ -28,7 +28,7 @@ class OutputFile:
     noun: str
     """Name of what is written, for messages: ``a plan``."""
     is_untouched: Callable[[str], bool]
-    """Function that tells whether a text is such a file, as it was written."""
+    """Function that returns whether a text is such a file, unedited."""
     force: bool
     """Whether a file that was edited, or is of another kind, is replaced too."""
 
@@ -66,7 +66,7 @@ class OutputFile:
 
 
 def write_whole(path: Path, text: str, *, durable: bool = True) -> None:
-    """Put ``text`` in the place of a file as UTF-8, as ``whole_file`` does."""
+    """Put ``text`` into a file as UTF-8, replacing it, as ``whole_file`` does."""
     with whole_file(path, durable=durable) as file:
         file.write(text.encode())
 

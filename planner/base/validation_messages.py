@@ -1,8 +1,8 @@
 """What msgspec found wrong with a file's content, in words and with the value or the choices.
 
 read: msgspec 0.22.0, src/msgspec/_core.c. It names one problem, as a message and where it was
-found: ``Expected `int`, got `str` - at `$.fallbacks[0].strategy```. Keys of a mapping it does not
-tell apart: ``$.phases[...]``.
+found: ``Expected `int`, got `str` - at `$.fallbacks[0].strategy```. It does not distinguish the
+keys of a mapping: ``$.phases[...]``.
 """
 
 import re
@@ -65,7 +65,7 @@ def _dotted(location: Location) -> str:
 
 
 def _expected(message: str, types: list[inspect.Type], value: object) -> str:
-    """Return what should be there and what is; a message of our own as it is."""
+    """Return the expected and the actual type in words; a message of our own unchanged."""
     if message.startswith(_UNKNOWN_CHOICE):
         expected, given = _choices(types), message.removeprefix(_UNKNOWN_CHOICE)
     elif message.startswith("Expected "):
@@ -101,7 +101,7 @@ def _choices(types: list[inspect.Type]) -> str:
 
 
 def described(value: object) -> str:
-    """Return a value with its kind, as a sentence names it."""
+    """Return a value with its type, in words for a message."""
     if value is None:
         return "null"
     kinds = {bool: "the truth value", int: "the number", float: "the number", str: "the text"}

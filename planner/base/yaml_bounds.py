@@ -47,7 +47,7 @@ def _may_be_deep(text: str) -> bool:
 
 
 def _depths(text: str) -> Iterator[int]:
-    """The depth after each event; parsing events takes no stack."""
+    """Yield the depth after each event; parsing by events needs no stack."""
     opening = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
     closing = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
     depth = 0

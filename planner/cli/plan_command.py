@@ -98,7 +98,7 @@ def plan(
     lora_targets: Annotated[
         str | None,
         Option(
-            "Matrices that carry adapters: all-linear, or names with commas between.",
+            "Matrices that carry adapters: all-linear, or names separated by commas.",
             metavar="NAMES",
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""The distribution of records by tokens, and what a sequence length makes of it. Pure.
+"""The distribution of records by tokens, and the rows that a sequence length gives.
 
 Counts are of whole records, before any is cut.
 """

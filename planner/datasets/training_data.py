@@ -1,4 +1,4 @@
-"""The data that a plan is for, as far as it is known. Pure."""
+"""The data that a plan is for, as far as it is known. No function has side effects."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,7 +23,7 @@ class KnownData(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
-    """The data that ``--data`` names, and what is known of it."""
+    """The data that ``--data`` names, and its measured properties."""
 
     section: DataSection
     known: KnownData | None

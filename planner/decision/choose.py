@@ -1,4 +1,5 @@
-"""A decision: the plan chosen for a request, why, and all that the report tells of the rest."""
+"""A decision: the plan chosen for a request, the reasons, and what the report shows of the other
+candidates."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -25,10 +26,10 @@ TIGHT_SHARE = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What was chosen, why, and all that the report tells of the rest."""
+    """The chosen candidate, the reasons, and what the report shows of the other candidates."""
 
     request: Request
-    """The request that is answered: with a last resort set where nothing fitted without."""
+    """The request that is answered: with a last resort set if no candidate fitted without."""
     chosen: Candidate
     why: str
     """Why this method, and why another loss, attention, optimizer or offload."""
@@ -36,9 +37,11 @@ class Decision:
     fallbacks: tuple[Candidate, ...]
     rejected: Counter[str]
     richer: str | None
-    """The remedy that would make the next richer method fit; None where it fits or is not open."""
+    """The remedy that would make the next richer method fit; None where it fits or is not
+    allowed."""
     packed: PackedWay | None
-    """The same with several samples per sequence, where that would pay and is not chosen."""
+    """The chosen candidate with several samples per sequence, where that would pay and is not
+    chosen."""
 
     @property
     def spare_bytes(self) -> int:
@@ -47,7 +50,7 @@ class Decision:
 
     @property
     def tight(self) -> bool:
-        """Whether the plan fits with little to spare."""
+        """Whether the plan fits with little memory to spare."""
         return self.spare_bytes < TIGHT_SHARE * self.request.budget_bytes
 
     @cached_property

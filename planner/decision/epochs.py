@@ -1,4 +1,5 @@
-"""A plan on a real data set: what is cut, padded and packed, and how long a run takes. Pure."""
+"""A plan on a real data set: what is cut, padded and packed, and how long a run takes. No function
+has side effects."""
 
 from dataclasses import replace
 from math import ceil
@@ -58,7 +59,7 @@ def _rows(chosen: Candidate, data: KnownData) -> _Rows:
 
 
 def epochs_of(chosen: Candidate, data: KnownData) -> Epochs:
-    """Return what a plan makes of data whose lengths are known."""
+    """Return how a plan cuts, pads and packs data of known lengths, and how long it takes."""
     settings, layout = chosen.workload.settings, chosen.layout
     length, packed = settings.sequence_length, chosen.workload.packing
     positions = chosen.workload.model.max_position_embeddings

@@ -1,4 +1,5 @@
-"""What is tried where nothing fits as the recipe has it: leaner optimizer states, then offload."""
+"""The last resorts if no candidate fits with the recipe's settings: leaner optimizer states, then
+offload."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,8 +17,9 @@ LAST_RESORTS: tuple[Offload, ...] = ("optimizer", "all")
 
 
 def last_resort(request: Request, results: Results) -> tuple[Request, Results, str]:
-    """Return the fastest way that fits where nothing does with the recipe's own optimizer on the
-    devices, and its words: states in 8 bit, which changes the mathematics, or offload to the host.
+    """Return the fastest last resort that fits if no candidate does with the recipe's optimizer on
+    the devices, and its description: states in 8 bit, which changes the mathematics, or offload to
+    the host.
 
     Raises NothingFitsError where none fits.
     """
@@ -39,7 +41,7 @@ Resorts = Iterator[tuple[Request, str]]
 
 
 def _leaner_optimizers(request: Request) -> Resorts:
-    """Yield the request with a leaner optimizer, the faster first, and its words."""
+    """Yield the request with a leaner optimizer, the faster first, and a description of it."""
     if request.optimizer is None and request.cluster.device == "cuda":
         for name in LEANER_OPTIMIZERS:
             words = f"; nothing fits with the recipe's own optimizer, so {name} (8-bit states)"
@@ -47,7 +49,8 @@ def _leaner_optimizers(request: Request) -> Resorts:
 
 
 def _offloads(request: Request) -> Resorts:
-    """Yield the request with offload, where the host's memory is known; what moves less first."""
+    """Yield the request with each kind of offload, the one that moves less first, if the host's
+    memory is known."""
     known = request.cluster.host_ram_bytes is not None and request.cluster.device == "cuda"
     if request.offload is None and known:
         for offload in LAST_RESORTS:

@@ -1,4 +1,4 @@
-"""The search over each method that a request leaves open."""
+"""The search over every method that a request allows."""
 
 from planner.base.errors import InvalidRequestError
 from planner.decision.refusals import pinned_of, refusal
@@ -27,7 +27,7 @@ def search_method(
 
 
 def possible_methods(request: Request) -> Results:
-    """Return the methods open to choice that the options leave a layout to; perhaps none."""
+    """Return the allowed methods that have a layout under the options; there may be none."""
     results = {method: search_method(request, method) for method in request.methods}
     return {method: result for method, result in results.items() if result.series}
 

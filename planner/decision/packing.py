@@ -1,4 +1,5 @@
-"""Whether several samples per sequence would pay: the packed way is priced beside the other."""
+"""Whether packing would pay: the candidate is priced with and without several samples per
+sequence."""
 
 from dataclasses import dataclass, replace
 
@@ -48,7 +49,7 @@ def open_data(request: Request, chosen: Candidate) -> KnownData | None:
 
 
 def packing_is_faster(request: Request, chosen: Candidate, packed: PackedWay | None) -> bool:
-    """Return whether a packed run is faster by more than can be told apart."""
+    """Return whether a packed run is faster by more than the speed model can resolve."""
     data = open_data(request, chosen)
     if data is None or packed is None or packed.candidate is None:
         return False

@@ -1,7 +1,7 @@
 """Why a request leaves no layout: the rule that its own options meet, and no other.
 
 A rule forbids a request only if it forbids every layout that the options leave. One that forbids
-some of them, or an attention nobody asked for, says nothing of why none is left.
+some of them, or an attention that was not requested, does not explain why none is left.
 """
 
 from collections.abc import Iterable, Iterator

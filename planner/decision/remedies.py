@@ -41,7 +41,7 @@ def shortfall(request: Request, results: Results) -> str:
 
 
 def _available(request: Request, lack: Shortage) -> str:
-    """Return the words that say whose memory it is, and why there is no more of it."""
+    """Return whose memory it is, and why no more of it is available, in words."""
     if lack.on_host:
         return "can be used"
     unit = "memory" if request.cluster.device == "cpu" else "each GPU"
@@ -70,7 +70,8 @@ def _fits(request: Request) -> bool:
 
 
 def _unpinned(request: Request) -> Options:
-    """Yield what changes nothing in what is learned: every set option left open alone, then all."""
+    """Yield requests that train the same model: with each set option dropped in turn, then with all
+    dropped."""
     changes: dict[str, dict[str, Any]] = {}
     for name in ("micro_batch_size", "loss", "attention", "zero_stage", "offload"):
         pinned = getattr(request, name)
@@ -123,7 +124,7 @@ def _more_cards(request: Request) -> str | None:
 
 
 def _fewest(request: Request) -> int | None:
-    """Return the fewest such cards that any method open to choice fits on."""
+    """Return the fewest such cards on which any allowed method fits."""
     here = request.cluster.gpus_per_node
     counts = (fewest_cards(request, method, more_than=here) for method in request.methods)
     return min((count for count in counts if count is not None), default=None)
@@ -151,7 +152,10 @@ def _other_methods(request: Request) -> Options:
 def _beyond_cards(request: Request) -> str:
     """Return what to say where not even the most cards of one node are enough."""
     if request.cluster.accelerator.is_slice:
-        return "A MIG slice trains alone: choose a larger slice, a whole GPU or a smaller model."
+        return (
+            "Several MIG slices cannot train together: choose a larger slice, a whole GPU or a "
+            "smaller model."
+        )
     if all(_must_be_split(request, method) for method in request.methods):
         return SENTENCE
     return (

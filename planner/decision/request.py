@@ -1,8 +1,8 @@
 """The question that a plan answers: a model, a machine, and the options that are set.
 
-What an option leaves open is chosen. planner/decision/request_checks.py refuses options that
-contradict each other; planner/decision/requested_workload.py says which workloads and layouts
-remain.
+The planner chooses every setting that no option fixes. planner/decision/request_checks.py refuses
+options that contradict each other; planner/decision/requested_workload.py says which workloads and
+layouts remain.
 """
 
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ Prefer = Literal["tiers", "quality", "speed", "memory"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A model, a machine, and what is set of the rest; None leaves a setting open to choice."""
+    """A model, a machine, and the options that are set; None lets the planner choose a setting."""
 
     model: ModelPreset
     cluster: Cluster
@@ -41,7 +41,7 @@ class Request:
     micro_batch_size: int | None = None
     zero_stage: ZeroStage | None = None
     offload: Offload | None = None
-    """Offload to the host; where it is open, a last resort (planner/decision/last_resorts.py)."""
+    """Offload to the host; None allows it as a last resort (planner/decision/last_resorts.py)."""
     activation_checkpointing: bool | None = None
     checkpoint_every: int | None = None
     lora_rank: int | None = None
@@ -63,7 +63,7 @@ class Request:
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        """Methods open to choice, leanest first."""
+        """Methods to choose from, leanest first."""
         if self.recipe is not None:
             return (trained_by(self.recipe, self.method).method,)
         return METHODS if self.method is None else (self.method,)
@@ -86,5 +86,5 @@ class Request:
         return load_recipe(method) if self.recipe is None else trained_by(self.recipe, method)
 
     def on(self, cluster: Cluster) -> "Request":
-        """Return the same question for another machine, whose batch sizes are open again."""
+        """Return the same request for another machine, with batch sizes unset."""
         return replace(self, cluster=cluster, global_batch_size=None, micro_batch_size=None)

@@ -138,8 +138,8 @@ def _check_numerics(request: Request) -> None:
         )
     if isinstance(model, TracedSpec) and request.loss not in (None, model.loss):
         raise InvalidRequestError(
-            f"--loss {request.loss} cannot be combined with {model.model_type}, whose class trl "
-            f"trains with the {model.loss} loss alone: leave it out"
+            f"--loss {request.loss} cannot be combined with {model.model_type}, which trl "
+            f"trains only with the {model.loss} loss: leave it out"
         )
     for method in request.methods if request.attention is not None else ():
         only = admitted_attention(workload(request, method), cluster.device)
@@ -147,5 +147,5 @@ def _check_numerics(request: Request) -> None:
             where = " on the CPU" if cluster.device == "cpu" else ""
             raise InvalidRequestError(
                 f"--attention {request.attention} cannot be combined with {model.model_type}, "
-                f"which is planned with {only[0]} alone{where}: leave it out"
+                f"which is planned only with {only[0]}{where}: leave it out"
             )

@@ -1,4 +1,4 @@
-"""The workload and the layouts that a request leaves, by method. Pure."""
+"""The workload and the layouts that a request allows, by method. No function has side effects."""
 
 from collections.abc import Iterator
 

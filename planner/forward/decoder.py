@@ -222,7 +222,7 @@ class Decoder:
 
     @property
     def _autocast_is_seen_by_peft(self) -> bool:
-        """Whether peft sees autocast: it asks for CUDA's alone; read: peft/tuners/lora/bnb.py at
+        """Whether peft sees autocast: it asks only for CUDA's; read: peft/tuners/lora/bnb.py at
         0.21.2."""
         return self.numerics.autocast and self.batch.device == "cuda"
 

@@ -17,7 +17,7 @@ INT8, HALF, INT32 = 1, 2, 4
 
 
 def int8_linear(tape: Tape, x: Tensor, matrix: Linear, *, batch: Batch, is_half: bool) -> Tensor:
-    """Return a product with an int8 matrix, which is made whole for backward, on the CPU for both
+    """Return a product with an int8 matrix, which is dequantized for backward, on the CPU for both
     passes.
 
     ``is_half`` is whether the input is in fp16, so that nothing is cast.

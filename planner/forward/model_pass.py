@@ -84,7 +84,7 @@ class ModelPass:
         if trains:
             self.tape.backward(output, self.tape.new(1, FP32_BYTES, "gradient of the loss"))
         self.backward_ends = len(self.tape.log)
-        """Position in the log behind which the training loop lets go of the model's output."""
+        """Position in the log after which the training loop lets go of the model's output."""
         self._held.clear()
         self.weights = self._decoder.weights
 

@@ -16,7 +16,7 @@ SAME_CARD_SHARE = 0.07
 
 
 SLICE_MARK = " MIG "
-"""NVML names a slice by its card, this, and its profile (``2g.10gb``)."""
+"""Text between the card and the profile (``2g.10gb``) in NVML's name of a slice."""
 
 
 class ReferenceCards(Spec):

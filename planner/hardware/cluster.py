@@ -63,7 +63,8 @@ class GpuSpec(Spec):
     """The total that NVML reports; ``observed`` says whether it was read from a real card. None
     where NVML reports none."""
     torch_visible_mib: int | None = None
-    """``torch.cuda.get_device_properties().total_memory``: what the driver leaves."""
+    """``torch.cuda.get_device_properties().total_memory``: the memory that the driver leaves, in
+    MiB."""
     context_mib: int | None = None
     """Largest observed memory outside PyTorch's allocator for one process."""
     unified_memory: bool = False

@@ -148,7 +148,7 @@ def usable_gpu(device: DeviceReading, host: HostReading) -> UsableGpu | None:
 
 def _capacity_bytes(device: DeviceReading, card: GpuSpec | None, host: HostReading) -> int | None:
     """Return the least of what was observed on such a card, what this one's driver leaves, and all
-    of the host's memory where the card uses that; None where nothing is known."""
+    of the host's memory where the card uses that; None if nothing is known."""
     sizes = [visible_bytes(card)] if card is not None else []
     if device.total_bytes is not None:
         sizes.append(max(0, device.total_bytes - device.reserved_bytes))

@@ -167,7 +167,7 @@ def where(device: DeviceReading) -> str:
 
 
 def by_whom(device: DeviceReading) -> str:
-    """Return the words for who holds memory of a device."""
+    """Return who holds memory of a device, in words."""
     if device.holders is None:
         return "; NVML does not report by whom"
     if not device.holders:

@@ -91,7 +91,7 @@ class PairReading(Spec):
     report it."""
     through_switch: bool = False
     p2p: bool | None
-    """Whether one can read the other's memory."""
+    """Whether one GPU can read the other's memory."""
 
 
 class NvmlReading(Spec):

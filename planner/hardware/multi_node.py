@@ -28,7 +28,7 @@ def over_nodes(cluster: Cluster, num_nodes: int | None, network: str | None) -> 
     if cluster.accelerator.is_slice:
         raise InvalidRequestError(
             f"--nodes {num_nodes} needs whole GPUs, and {cluster.accelerator.device_name} is a MIG "
-            "slice, which trains alone: leave --nodes out"
+            "slice, which cannot train with others: leave --nodes out"
         )
     count = num_nodes * cluster.gpus_per_node
     if count > MOST_GPUS:

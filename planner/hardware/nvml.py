@@ -84,7 +84,7 @@ def _read_machine(driver: Driver) -> NvmlReading:
 def _read_pairs(
     driver: Driver, devices: Sequence[DeviceReading], handles: dict[int, Any]
 ) -> tuple[PairReading, ...]:
-    """Return the pairs of whole GPUs; slices are joined with nothing."""
+    """Return the pairs of whole GPUs; slices have no links."""
     whole = [device for device in devices if not device.mig_enabled]
     try:
         return tuple(read_pairs(driver, whole, handles))

@@ -36,7 +36,7 @@ def bucket_sizes(gradients_bytes: Iterable[int]) -> list[int]:
 
 
 def ddp_buckets(workload: Workload, width: int) -> list[int]:
-    """Return the bytes of each bucket for gradients of ``width`` bytes an element."""
+    """Return the bytes of each bucket for gradients of ``width`` bytes per element."""
     backwards = reversed(trained_tensors(workload))
     return bucket_sizes(tensor.elements * width for tensor in backwards)
 

@@ -192,8 +192,8 @@ def _reduced(
 def unshared(
     workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
 ) -> dict[Phase, Parts]:
-    """Return what a rank makes by itself under DeepSpeed, where weights are random and no gradient
-    waits for a bucket; nothing without DeepSpeed."""
+    """Return the bytes that one rank allocates for itself under DeepSpeed, by phase and part, with
+    random weights and no gradient waiting for a bucket; empty without DeepSpeed."""
     if not layout.zero_stage:
         return {}
     kinds = numerics_of(workload, layout)

@@ -26,8 +26,7 @@ Amounts = Counter[Owner]
 
 
 class Stretch(NamedTuple):
-    """A stretch of the log: what it adds by its end, and what it has added at its largest
-    moment."""
+    """A stretch of the log: the bytes it has added at its end, and at its largest moment."""
 
     net: Amounts
     """Bytes that are added by the end."""
@@ -219,7 +218,7 @@ def stretches_of(
 def forward_alone(workload: Workload, batch: Batch, numerics: Numerics) -> Amounts:
     """Return the bytes of a forward pass that no backward pass follows, as in an evaluation.
 
-    Of a traced model they are those of training, which are no less.
+    For a traced model they are those of training, which are at least as large.
     """
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, workload.model, batch, numerics, 0, "keep").forward

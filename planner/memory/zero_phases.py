@@ -223,8 +223,8 @@ def _stage_3(
 
 
 def _stage_3_load(states: SlicedStates, weights: Buffers, whole_bytes: int, loading: int) -> Moment:
-    """Return the largest of the load, of a parameter whole where they are sharded, and of two
-    moments of the setup."""
+    """Return the largest of three moments: the load, with one whole parameter where parameters are
+    sharded, and two of the setup."""
     copies = states.copies_bytes
     return _larger(
         Moment({**weights, "loaded_parameter": whole_bytes, "loading": loading}),

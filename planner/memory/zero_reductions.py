@@ -45,8 +45,8 @@ def reductions(
     accumulates: bool,
     offloaded: bool,
 ) -> tuple[Reductions, ...]:
-    """Return the reductions of the ranks that may hold most: whose part comes first, last, or
-    touches most."""
+    """Return the reductions of the ranks that may hold the most memory: those whose part comes
+    first, comes last, or overlaps the most parameters."""
     whole = parameters(workload)
     parts = partitions(workload, ranks)
     touched = [sum(sizes) for sizes in zip(*(each.touched for each in parts), strict=True)]

@@ -1,4 +1,4 @@
-"""Which layers of a model are alike, and what tells the others from them."""
+"""Which layers of a model are alike, and how the others differ."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from planner.models.expert_shape import ExpertsSpec
 
 
 class LayerKind(NamedTuple):
-    """What tells one layer of a model from another; layers of one kind are all alike."""
+    """The properties in which layers of a model differ; layers of one kind are all alike."""
 
     sliding_window: int | None = None
     """Positions that attention looks back; beyond it a mask is needed."""
     routed: bool = False
-    """Whether tokens go to experts in the place of one MLP."""
+    """Whether tokens go to experts instead of one MLP."""
     variety: int = 0
     """Which of the sets of matrices it has, in a model that is traced."""
     rotates: bool = True

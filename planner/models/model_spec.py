@@ -138,8 +138,8 @@ class ModelSpec(Spec):
 
     @property
     def cached_sizes(self) -> tuple[int, int]:
-        """Widths of what generation keeps of a token in one layer: its key and its value, or
-        what latent attention makes both of, and the part that rotates."""
+        """Widths of what generation keeps of a token in one layer: its key and its value, or the
+        latent from which both are computed, and the rotary part."""
         if self.latent is None:
             return self.key_value_size, self.key_value_size
         return self.latent.kv_lora_rank, self.latent.qk_rope_head_dim
@@ -151,7 +151,7 @@ class ModelSpec(Spec):
 
     @property
     def kinds(self) -> Mapping[LayerKind, int]:
-        """How many layers there are of each kind, in the order in which they first come."""
+        """Number of layers of every kind, in the order in which the kinds first occur."""
         return counted(self._pattern)
 
     @property
@@ -287,8 +287,8 @@ class ModelSpec(Spec):
 
     @property
     def unquantized_params(self) -> int:
-        """What stays in 16 bit under bitsandbytes: embeddings, head, norms, biases, and routed
-        experts, which are no ``nn.Linear``.
+        """Number of parameters that stay in 16 bit under bitsandbytes: embeddings, head, norms,
+        biases, and routed experts, which are not ``nn.Linear``.
 
         read: transformers/integrations/bitsandbytes.py at 5.23, replace_with_bnb_linear.
         """

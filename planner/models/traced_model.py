@@ -20,7 +20,7 @@ Phases = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variety:
-    """What layers of one kind hold."""
+    """The contents of the layers of one kind."""
 
     linears: tuple[Linear, ...]
     num_params: int

@@ -32,7 +32,7 @@ INHERITS = "read_base"
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A class or function that the file imports, which only running it could look into."""
+    """A class or function that the file imports; its content is known only at run time."""
 
     name: str
     """The dotted name as it is written."""
@@ -168,8 +168,8 @@ class _Reader:
                     raise InvalidFileError(
                         self._path,
                         statement.lineno,
-                        "builds on other files, which only running it could read: give a file "
-                        "that stands alone",
+                        "builds on other files, which can be read only by running it: give a "
+                        "self-contained file",
                     )
 
     def _assign(self, target: ast.expr, value: ast.expr) -> None:

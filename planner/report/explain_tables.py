@@ -137,6 +137,6 @@ def _count(there: Tensors) -> int:
 
 
 def _mib(num_bytes: int) -> str:
-    """Return mebibytes; what is less than a tenth says so."""
+    """Return mebibytes; less than a tenth is shown as such."""
     text = f"{num_bytes / MIB:,.1f}"
     return "<0.1" if num_bytes and text == "0.0" else text

@@ -226,7 +226,7 @@ def _size(num_bytes: int) -> str:
 
 
 def lacking_now(cluster: Cluster, *, host_bytes: int, disk_bytes: int) -> str | None:
-    """Return what a run needs and the host lacks now; None where it lacks nothing."""
+    """Return what a run needs and the host lacks now; None if it has enough."""
     host = cluster.machine.host if cluster.machine is not None else None
     if host is None:
         return None

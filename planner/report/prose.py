@@ -11,7 +11,7 @@ from rich.text import Text
 
 GLUE = "\N{NO-BREAK SPACE}"
 INSEPARABLE = re.compile(r"(?<=\d) (?=(?!x )[A-Za-z%])|(?<= [x/]) (?=\d)")
-"""The space behind a number, and the one between an operator and its number."""
+"""The space after a number, and the one between an operator and its number."""
 
 
 @dataclass(frozen=True, slots=True)

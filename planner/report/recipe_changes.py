@@ -1,4 +1,4 @@
-"""What a plan changes in the recipe that it follows, and why. Pure."""
+"""What a plan changes in the recipe that it follows, and why. No function has side effects."""
 
 from collections.abc import Iterator
 

@@ -24,7 +24,7 @@ PARTS = {
 LIMITS = {
     "compute": "matmul",
     "communication": "exposed communication",
-    "host": "kernel launches, which the host makes more slowly than kernels end",
+    "host": "kernel launches, which take the host longer than the kernels run",
     "update": "the optimizer's update",
     "offload": "offloaded states and the host's update",
     "dequantization": "dequantization",
@@ -99,7 +99,7 @@ def _cost(cost: RunCost) -> str:
     if cost.kilowatt_hours is not None:
         parts.append(f"at most {_figure(cost.kilowatt_hours)} kWh at the cards' power limit")
     if cost.price is not None:
-        parts.append(f"{_figure(cost.price)} at the price given")
+        parts.append(f"{_figure(cost.price)} at the given price")
     return ", ".join(parts)
 
 

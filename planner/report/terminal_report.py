@@ -162,7 +162,7 @@ def _memory(decision: Decision, width: int) -> Table:
 
 
 def _cell(num_bytes: int) -> str:
-    """Return GiB; zero is a dash, and less than a hundredth says so."""
+    """Return GiB; zero is a dash, and less than a hundredth is shown as such."""
     if num_bytes == 0:
         return "-"
     text = format_gib(num_bytes)

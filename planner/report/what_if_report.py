@@ -23,7 +23,7 @@ def what_if_section(decision: Decision) -> Group:
     table.add_column("method", no_wrap=True)
     table.add_column("smallest card" if ranks == 1 else f"smallest card x {ranks}")
     table.add_column("fewest cards like these", justify="right")
-    too_few = "a MIG slice trains alone" if alone else f"none up to {CARD_COUNTS[-1]}"
+    too_few = "a MIG slice is used singly" if alone else f"none up to {CARD_COUNTS[-1]}"
     for machine in found.machines:
         table.add_row(METHOD_NAMES[machine.method], _card(machine), str(machine.count or too_few))
     return Group(rows, Text(""), table)

@@ -31,7 +31,7 @@ class Candidate:
 
     @property
     def method(self) -> Method:
-        """QLoRA, LoRA or full fine-tuning."""
+        """Name of the method: QLoRA, LoRA or full fine-tuning."""
         return self.workload.method
 
     @cached_property
@@ -94,14 +94,14 @@ class Candidate:
     @cached_property
     def standing(self) -> tuple[int, ...]:
         """Sort key: faster first, then fewer moving parts. Times are compared on a logarithmic
-        scale whose steps the speed model can tell apart."""
+        scale whose steps the speed model can resolve."""
         return self.standing_at(self.ranking_time_s)
 
     def standing_at(self, time_s: float) -> tuple[int, ...]:
         """Return the standing that this candidate would have with a step time of ``time_s``.
 
         Each departure from the recipe counts as one step slower, so that the recipe is left only
-        for a difference that can be told.
+        for a difference that the model can resolve.
         """
         departures = len(self.departures)
         step = int(log(time_s) // log1p(speed_data().told_apart.share))

@@ -1,6 +1,6 @@
 """A recipe's workload with another loss or attention implementation, where neither is pinned.
 
-Both change what a step costs and nothing of what is learned.
+Both change what a step costs, not what is learned.
 """
 
 from dataclasses import dataclass

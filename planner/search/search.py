@@ -57,8 +57,8 @@ class SearchResult:
     def leanest_of(self, where: Callable[[SeriesSearch], bool]) -> Candidate | None:
         """Return the candidate with the least memory among the series that ``where`` admits.
 
-        Each departure from the recipe counts as so much more memory as the speed model can tell of
-        time.
+        Each departure from the recipe counts as more memory, by the relative step that the speed
+        model can resolve in time.
         """
         leanest = _leanest(filter(where, self.series))
         found: tuple[float, Candidate] | None = None

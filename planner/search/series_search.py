@@ -62,7 +62,7 @@ class SeriesGroup:
     variant: Variant
     series: "list[SeriesSearch]" = field(default_factory=list)
     last_priced: dict[int, Candidate] = field(default_factory=dict)
-    """The latest priced candidate by its layout's ``checkpointing``: what tells how memory grows
+    """The latest priced candidate by its layout's ``checkpointing``: these show how memory grows
     with the micro-batch."""
     with_other_loss: "SeriesGroup | None" = None
     """The group with another loss, if this one has the recipe's."""
@@ -84,8 +84,8 @@ class SeriesGroup:
         return any(search.open for search in self.series)
 
     def learn(self, candidate: Candidate, *, fits: bool) -> None:
-        """Note what a price says of the group: what needs no more fits too, what needs no less does
-        not."""
+        """Note what a price implies for the group: candidates that need no more fit too, those that
+        need no less do not."""
         layout = candidate.layout
         self.last_priced[layout.checkpointing] = candidate
         if fits:
@@ -122,7 +122,7 @@ class SeriesSearch:
     limit: Limit
     group: SeriesGroup
     with_recipe_loss: "SeriesSearch | None" = None
-    """The same series with the recipe's loss, if this one has another."""
+    """The corresponding series with the recipe's loss, if this one has another."""
     num_fitting: int = 0
     too_large_from: int = field(init=False)
     timed: bool = field(init=False)
@@ -249,7 +249,7 @@ class SeriesSearch:
         self.price(min(self._guess(), self.fastest_index))
 
     def _guess(self) -> int:
-        """Return the index of the last candidate that should fit, or of the one behind it if that
+        """Return the index of the last candidate that should fit, or of the one after it if that
         fits."""
         known = self.group.last_priced.get(self.layouts.checkpointing)
         first, last = self.num_fitting, self.too_large_from - 1

@@ -60,7 +60,7 @@ class Gather(NamedTuple):
 
     seconds: float
     before: float
-    """Share of the pass's work that is done since the previous gather was asked for."""
+    """Share of the pass's work done since the previous gather was requested."""
     times: int
 
 
@@ -140,7 +140,7 @@ class Communication:
         self._backward = self._gathers([(sizes[::-1], n) for sizes, n in runs[::-1]], width, whole)
 
     def _gathers(self, runs: list[tuple[list[int], int]], width: int, whole: int) -> list[Gather]:
-        """Return the gathers in order; each hides behind the work on the parameter before it."""
+        """Return the gathers in order; each overlaps with the work on the parameter before it."""
         found, last = list[Gather](), 0
         for sizes, times in runs:
             for position, size in enumerate(sizes):

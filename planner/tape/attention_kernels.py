@@ -88,8 +88,8 @@ def fused_attention(
 
 
 def _attention_workspace(tape: Tape, shape: HeadShape, width: int) -> list[Tensor]:
-    """Return what the gradient's kernel allocates: the query's gradient in fp32, a row sum, and
-    those of keys and values for every query head of a group before they are summed.
+    """Return what the gradient's kernel allocates: the query's gradient in fp32, a row sum, and the
+    gradients of keys and values for every query head of a group before they are summed.
 
     read: flash_api.cpp, mha_bwd: dq_accum, softmax_d, dk_expanded, dv_expanded. The memory
     efficient kernel, for masks and older cards, accumulates the query's gradient too
@@ -205,7 +205,7 @@ def _batched_heads(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
 
 
 def _batched(tape: Tape, x: Tensor, shape: HeadShape) -> Tensor:
-    """Return heads and samples as one dimension, which takes a copy where samples are several."""
+    """Return heads and samples as one dimension; this needs a copy if there are several samples."""
     return contiguous(tape, x, "operand of a batched product") if shape.batch > 1 else x
 
 

@@ -45,7 +45,7 @@ class CountingTape(Tape):
     """A tape that also lists its kernels, each with its position in the log."""
 
     _again: Mapping[KernelPhase, KernelPhase] = {"forward": "forward", "backward": "recompute"}
-    """Phase in which a checkpointed part runs, by the phase that has it run."""
+    """Phase in which a checkpointed part runs again, by the phase that triggers it."""
 
     def __init__(
         self,

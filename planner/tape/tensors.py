@@ -140,11 +140,11 @@ class Node:
 
 
 class Region:
-    """A checkpointed part of a model: its input, and the nodes that wait for their tensors.
+    """A checkpointed part of a model: its input, and the nodes whose saved tensors it recomputes.
 
     read: torch/utils/checkpoint.py at 2.13, non-reentrant: the first node that unpacks has the
     region run again, which ends at the last tensor that was saved. A node that is gone, since its
-    output was detached, counts and gets nothing back.
+    output was detached, still counts, but gets no tensor back.
     """
 
     __slots__ = ("given", "last_unpacking", "nodes", "refilled", "run")

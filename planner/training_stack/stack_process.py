@@ -31,7 +31,7 @@ STACK_MODULES = frozenset(
         "trl",
     }
 )
-"""Names by which the packages of setup.cfg's extra ``train``, and what they bring, are imported."""
+"""Import names of the packages of setup.cfg's extra ``train``, and of their dependencies."""
 LONGEST_REASON = 300
 """Characters of a library's message that are shown."""
 

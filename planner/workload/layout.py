@@ -12,7 +12,7 @@ OFFLOADS = tuple(OFFLOADS_FROM)
 
 
 class Layout(NamedTuple):
-    """One way to distribute a training step: what to do, and nothing of what it costs."""
+    """One way to distribute a training step: what to do, not what it costs."""
 
     strategy: Strategy
     world_size: int

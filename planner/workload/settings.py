@@ -38,7 +38,7 @@ class TrainingSettings(Spec):
 
 
 def settings_of(recipe: Recipe) -> TrainingSettings:
-    """Return the recipe's settings, with the usual value for each one it leaves open."""
+    """Return the recipe's settings, with the usual value for every setting it leaves out."""
     return TrainingSettings(
         method=recipe.method,
         adapter=recipe.adapter,

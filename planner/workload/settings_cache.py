@@ -21,7 +21,7 @@ R = TypeVar("R")
 TRAINED = ("method", "adapter", "quantization")
 """Settings that decide which parameters a model has and which of them train."""
 PASS = (*TRAINED, "attention", "loss")
-"""Settings that decide the tensors and kernels of a micro-batch, whose size is no setting."""
+"""Settings that decide the tensors and kernels of a micro-batch, whose size is not a setting."""
 
 
 @cache  # one for each declaration in the source

@@ -54,7 +54,7 @@ class Workload(Spec):
 
     @property
     def method(self) -> Method:
-        """QLoRA, LoRA or full fine-tuning."""
+        """Name of the method: QLoRA, LoRA or full fine-tuning."""
         return self.settings.method
 
     def adapted(self, kind: LayerKind) -> tuple[Linear, ...]:
@@ -81,14 +81,14 @@ class Workload(Spec):
 
     @property
     def experts_note(self) -> str | None:
-        """What is easily overlooked of routed experts that do not train; None if there are none."""
+        """Note on routed experts that do not train; None if there are none."""
         params = self.model.routed_params
         if self.method == "full" or not params:
             return None
         frozen = f"{format_count(params)} parameters of routed experts are frozen"
         if self.method == "lora":
             return frozen
-        return f"{frozen}, in 16 bit: bitsandbytes quantizes nn.Linear alone, which they are not"
+        return f"{frozen}, in 16 bit: bitsandbytes quantizes only nn.Linear, which they are not"
 
     @property
     def trainable_params(self) -> int:

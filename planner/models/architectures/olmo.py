@@ -1,4 +1,4 @@
-"""OLMo-2, and EXAONE 4: norms behind attention and MLP."""
+"""OLMo-2, and EXAONE 4: norms after attention and MLP."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -58,12 +58,12 @@ class Explained:
 
     @cached_property
     def tensors(self) -> Mapping[TrainedTensor, int]:
-        """What trains, and how many there are of each shape."""
+        """The trained tensors, with their number by shape."""
         return counted_tensors(self.workload)
 
     @cached_property
     def trained(self) -> Expression:
-        """How many numbers train."""
+        """Number of parameters that train."""
         return trained_elements(self.workload)
 
     @cached_property

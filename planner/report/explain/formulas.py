@@ -1,4 +1,4 @@
-"""What stands behind every cell of the memory report: a formula with its numbers put in.
+"""The derivation of every cell of the memory report: a formula with its numbers put in.
 
 Cells of one part that have the same formula in several phases are one row.
 """

@@ -1,7 +1,7 @@
 """Arithmetic that carries its words: a value, and the text that shows it, from the same numbers.
 
 A printed formula can be evaluated: ``x``, ``/`` and ``+`` stand between spaces, each factor has
-exactly one number, and the words behind it say what is counted
+exactly one number, and the words after it say what is counted
 (tests/planner/report/explain/arithmetic.py reads them back).
 """
 
@@ -20,7 +20,7 @@ class Expression(ABC):
     @property
     @abstractmethod
     def value(self) -> int:
-        """What the text evaluates to."""
+        """Value that the text evaluates to."""
 
     @property
     @abstractmethod

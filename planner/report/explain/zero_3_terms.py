@@ -106,7 +106,7 @@ def _small_ones(plan: Explained) -> Expression:
 
 
 def _largest_one(plan: Explained, *, trains: bool | None = None) -> Expression:
-    """Return the largest parameter, or the largest that trains."""
+    """Return the largest parameter, or the largest one that trains."""
     params = [x for x in parameters(plan.workload) if trains in (None, x.trains)]
     return _whole([max(params, key=lambda each: each.elements)], plan)
 

@@ -34,7 +34,7 @@ def test_every_engine_takes_jobs_or_runs_them(name: EngineName) -> None:
 
 
 def test_hosts_are_not_left_alone() -> None:
-    with pytest.raises(InvalidRequestError, match="no jobs to leave alone: leave --detach out"):
+    with pytest.raises(InvalidRequestError, match="no jobs to detach from: leave --detach out"):
         run_job("hosts", job(plan(), hosts="a"), dry_run=False, detach=True)
 
 

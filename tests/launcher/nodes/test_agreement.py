@@ -97,7 +97,7 @@ def test_nodes_that_agree() -> None:
         (
             meeting(clocks=[Clock(offset_s=0, error_s=0), Clock(offset_s=-60, error_s=0.1)]),
             "the clock of node n2 (10.0.0.2) is 60 s off that of n1 (10.0.0.1): torch elastic "
-            "would take one of the two for dead. Set both by NTP (chronyc makestep)",
+            "would treat one of the two as dead. Set both by NTP (chronyc makestep)",
         ),
     ],
     ids=["a node's own", "versions", "plans", "storage", "clocks"],
@@ -126,7 +126,7 @@ def test_a_link_well_below_what_the_plan_counts_on() -> None:
     assert agreement_on(slow, planned()).notes == (
         "note: an all-reduce moves 1.25 GB/s per node instead of the 3 GB/s that the plan assumes "
         "(25gbe), so steps will take longer. The slowest link is n2 (10.0.0.2) -> n1 (10.0.0.1), "
-        "1.3 GB/s. Check the link, or plan for what there is: plan --network 10gbe",
+        "1.3 GB/s. Check the link, or plan for this speed: plan --network 10gbe",
     )
 
 

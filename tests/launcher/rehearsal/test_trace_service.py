@@ -125,4 +125,4 @@ def test_what_is_planned_is_what_a_rehearsal_traces(tmp_path: Path) -> None:
 def test_an_architecture_that_transformers_does_not_know(tmp_path: Path) -> None:
     model = write_config(tmp_path / "unheard-of", {"model_type": "unheard-of"})
     message = error_of("--model", str(model), "--gpus", "24G", cwd=tmp_path)
-    assert "knows no architecture 'unheard-of'" in message
+    assert "does not know the architecture 'unheard-of'" in message

@@ -124,7 +124,7 @@ def test_packed_samples_train(tiny_checkpoint: Path, tmp_path: Path) -> None:
 def test_the_screen_is_free_of_library_noise(one_process: Finished) -> None:
     lines = one_process.errors.splitlines()
     assert lines[0].startswith("data: data.jsonl (messages): 16 samples")
-    assert lines[1].startswith("data: tokens a sample: half have at most")
+    assert lines[1].startswith("data: tokens per sample: half have at most")
     assert lines[2].startswith("data: sample 1; the loss counts what is between")
     assert lines[6:8] == [">>>Fact 0<|end|><<<", ""]
     assert lines[8] == "loading tiny"

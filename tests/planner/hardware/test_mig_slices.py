@@ -45,9 +45,9 @@ def test_no_more_slices_are_offered(here: Cluster) -> None:
     assert fewest_cards(asked, "full") is None
     decision = decide(request(here, model=MODEL))
     assert "such cards" not in (decision.richer or "")
-    with pytest.raises(NothingFitsError, match="A MIG slice trains alone: choose a larger slice"):
+    with pytest.raises(NothingFitsError, match="Several MIG slices cannot train together: choose"):
         decide(request(here, model="llama-3.1-70b"))
-    with pytest.raises(InvalidRequestError, match="is a MIG slice, which trains alone"):
+    with pytest.raises(InvalidRequestError, match="is a MIG slice, which cannot train with others"):
         over_nodes(here, 2, None)
     assert over_nodes(here, 1, None) == here
 
