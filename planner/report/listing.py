@@ -1,10 +1,12 @@
 """The presets of one kind: as records, and the same as a table."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +15,7 @@ from planner.base.units import format_count, format_gib
 from planner.hardware.cards import load_gpu, visible_bytes
 from planner.models.model_presets import load_model
 from planner.recipes.load_recipe import load_recipe, recipe_names
+from planner.report.prose import Prose
 
 Record = dict[str, Any]
 
@@ -24,41 +27,86 @@ def listed(kind: Kind) -> list[Record]:
 
 
 def listing(kind: Kind) -> RenderableType:
-    """Return a table with a row for each preset."""
-    records = listed(kind)
-    if kind == "models":
-        table = _table(records, "model", "parameters", "hub id")
-        for each in records:
-            also = f"\n  also {', '.join(each['also'])}" if each["also"] else ""
-            name = Text.assemble(each["name"], (also, "dim"))
-            table.add_row(name, format_count(each["num_params"]), each["hub_id"])
-    elif kind == "gpus":
-        table = _table(records, "card", "GiB", "TFLOPS", "device name", "also")
-        for each in records:
-            rate = each["dense_bf16_flops_per_s"]
-            speed = "-" if rate is None else f"{rate / 1e12:.0f}"
-            size = format_gib(each["capacity_bytes"], 1)
-            table.add_row(each["name"], size, speed, each["device_name"], ", ".join(each["also"]))
-    else:
-        table = _table(records, "recipe", "method", "learning rate", "source")
-        for each in records:
-            rate = f"{each['learning_rate']:g}"
-            table.add_row(each["name"], each["method"], rate, each["source"])
-    return table
+    """Return the presets of a kind: a row for each, or where that is too wide, a paragraph."""
+    columns = COLUMNS[kind]
+    rows = {"models": _model_cells, "gpus": _gpu_cells, "recipes": _recipe_cells}[kind]
+    return _Listing(columns, [rows(record) for record in listed(kind)])
 
 
-def _table(records: list[Record], *columns: str) -> Table:
-    """Return a table whose first column, the names, is never cut."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        table.add_column(
-            name,
-            justify="right" if name in ("parameters", "GiB", "TFLOPS") else "left",
-            no_wrap=not table.columns,
-            overflow="fold",
-            min_width=None if table.columns else max(len(each["name"]) for each in records),
-        )
-    return table
+COLUMNS: dict[Kind, tuple[str, ...]] = {
+    "models": ("model", "parameters", "hub id", "also"),
+    "gpus": ("card", "GiB", "TFLOPS", "device name", "also"),
+    "recipes": ("recipe", "method", "learning rate", "source"),
+}
+NUMBERS = {"parameters", "GiB", "TFLOPS", "learning rate"}
+IN_WORDS = {
+    "parameters": "{} parameters",
+    "GiB": "{} GiB",
+    "TFLOPS": "{} TFLOPS",
+    "learning rate": "learning rate {}",
+    "also": "also {}",
+}
+"""Cells as a sentence names them, by column."""
+ROOM_FOR_THE_LAST = 16
+"""Columns of a terminal that the last column of a table needs, which is folded."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """Rows of cells, of which no name and no number is ever cut."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = [max(map(len, cells)) for cells in zip(self.columns, *self.rows, strict=True)]
+        needed = sum(widths[:-1]) + 3 * len(widths) + min(widths[-1], ROOM_FOR_THE_LAST)
+        if needed <= options.max_width:
+            yield self._table()
+        else:
+            yield from self._paragraphs()
+
+    def _table(self) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        *names, last = self.columns
+        for name in names:
+            table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=True)
+        table.add_column(last, overflow="fold")
+        for *cells, folded in self.rows:
+            table.add_row(*cells, Prose(folded))
+        return table
+
+    def _paragraphs(self) -> Iterator[RenderableType]:
+        for name, *cells in self.rows:
+            yield Text(name, style="bold")
+            named = zip(self.columns[1:], cells, strict=True)
+            parts = [IN_WORDS.get(column, "{}").format(cell) for column, cell in named if cell]
+            yield Padding(Prose(", ".join(parts)), (0, 0, 0, 2))
+
+
+def _model_cells(record: Record) -> tuple[str, ...]:
+    return (
+        record["name"],
+        format_count(record["num_params"]),
+        record["hub_id"],
+        ", ".join(record["also"]),
+    )
+
+
+def _gpu_cells(record: Record) -> tuple[str, ...]:
+    rate = record["dense_bf16_flops_per_s"]
+    return (
+        record["name"],
+        format_gib(record["capacity_bytes"], 1),
+        "-" if rate is None else f"{rate / 1e12:.0f}",
+        record["device_name"],
+        ", ".join(record["also"]),
+    )
+
+
+def _recipe_cells(record: Record) -> tuple[str, ...]:
+    rate = f"{record['learning_rate']:g}"
+    return record["name"], record["method"], rate, record["source"]
 
 
 def _models() -> Iterator[Record]:
