@@ -17,7 +17,7 @@ WRITE = """
 import sys
 from pathlib import Path
 from benchmarks.peers.model_files import write_model
-from planner.base.preset_files import load_model
+from planner.models.model_presets import load_model
 local = write_model(load_model(sys.argv[1]), Path(sys.argv[2]))
 print(local.hub_id, local.directory, sep="\\n", end="")
 """
