@@ -16,8 +16,8 @@ MOST = 10**15
 """Larger than any number of bytes, parameters or tokens of a file: 1 PB of memory."""
 PositiveInt = Annotated[int, Meta(ge=1, le=MOST)]
 NonNegativeInt = Annotated[int, Meta(ge=0, le=MOST)]
-PositiveFloat = Annotated[float, Meta(gt=0, le=MOST)]
-NonNegativeFloat = Annotated[float, Meta(ge=0, le=MOST)]
+PositiveFloat = Annotated[float, Meta(gt=0, le=1e30)]
+NonNegativeFloat = Annotated[float, Meta(ge=0, le=1e30)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 """A share of a whole, never all of it."""
 
