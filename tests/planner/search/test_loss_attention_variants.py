@@ -73,7 +73,7 @@ def test_attention_is_what_the_model_and_the_packages_have() -> None:
     only = request(cards(1, 24), model="gemma-2-2b", method="lora")
     choices = open_choices(only, workload(only, "lora"))
     assert {choice.attention for choice in choices} == {"eager"}
-    with pytest.raises(InvalidRequestError, match="gemma2 is planned with eager alone"):
+    with pytest.raises(InvalidRequestError, match="gemma2, which is planned only with eager"):
         decide(replace(only, attention="sdpa"))
     with pytest.raises(InvalidRequestError, match="needs the package flash-attn"):
         decide(request(cards(1, 24), attention="flash_attention_2"))
