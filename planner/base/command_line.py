@@ -12,6 +12,7 @@ The parser is the standard library's: importing a larger one would slow the star
 """
 
 import argparse
+import errno
 import inspect
 import math
 import signal
@@ -64,13 +65,25 @@ def run_command(command: Callable[..., int | None]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        if not _is_read(sys.stdout):
-            # A reader that has enough, such as head, ends this process, as it ends any filter.
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            signal.raise_signal(signal.SIGPIPE)
-        raise
+    except OSError as error:
+        return _exit_code_of(error)
     return code or 0
+
+
+def _exit_code_of(error: OSError) -> int:
+    """Return the exit code for an error that an option or the reader of the output caused.
+
+    Any other error is raised again.
+    """
+    if error.errno == errno.ENAMETOOLONG:
+        name = str(error.filename)[-40:]
+        print(f"error: the name that ends with {name!r} is too long for a file", file=sys.stderr)
+        return UserError.exit_code
+    if isinstance(error, BrokenPipeError) and not _is_read(sys.stdout):
+        # A reader that has enough, such as head, ends this process, as it ends any filter.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGPIPE)
+    raise error
 
 
 def parse_arguments(command: Callable[..., Any], arguments: Sequence[str]) -> dict[str, Any]:
@@ -79,6 +92,9 @@ def parse_arguments(command: Callable[..., Any], arguments: Sequence[str]) -> di
     Raises InvalidRequestError for arguments that the command does not accept.
     """
     parser = _parser(command)
+    for argument in arguments:
+        if not argument.isascii() and argument != argument.encode(errors="replace").decode():
+            raise InvalidRequestError(f"{argument!r} is not UTF-8 text: rename what it names")
     values, rest = parser.parse_known_intermixed_args(arguments)
     for argument in rest:
         if argument != "--":

@@ -247,3 +247,16 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_word(lines: int) -> 
         talking.stdin.close()
         assert talking.stderr.read() == b""
     assert talking.returncode == -signal.SIGPIPE
+
+
+@pytest.mark.parametrize("option", ["--model", "--recipe", "--data"])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(b"a" * 5_000, "is too long for a file"), (b"\xff", "is not UTF-8 text")],
+)
+def test_names_that_no_file_can_have(option: str, value: bytes, reason: str) -> None:
+    plan = (sys.executable, "-m", "planner", "--gpus", "24G", "-o", "-", "--model", "gpt2")
+    done = subprocess.run([*plan, option, value], capture_output=True, check=False)
+    assert done.returncode == 2
+    [line] = done.stderr.decode().splitlines()
+    assert reason in line
