@@ -101,7 +101,6 @@ IMPORTS_THE_TRAINING_STACK = {
 DRAWS = {
     *("planner/report", "planner/cli", "launcher/display", "launcher/doctor/examination.py"),
     *("launcher/nodes/table.py", "launcher/quiz/quiz_command.py", "launcher/rehearsal/table.py"),
-    "launcher/rehearsal/simulated.py",
 }
 STARTS_PROCESSES = {
     *("planner/training_stack", "launcher/run/process.py"),

@@ -4,7 +4,6 @@ Without a GPU the step is traced on fake tensors: nothing is computed, and only 
 With a GPU, a few real steps are measured if one GPU shows what a rank of the plan takes.
 """
 
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,12 +14,11 @@ import transformers
 from launcher.compat.bitsandbytes import make_shared_tables
 from launcher.compat.deepspeed import zero_3_linear
 from launcher.compat.torch import fake_tensors
-from launcher.display.console import console_on
 from launcher.rehearsal.operator_rules import CUDA_RULES, FAKE_RULES
 from launcher.rehearsal.patched_functions import replaced_functions
 from launcher.rehearsal.phases import Phases, random_weights
 from launcher.rehearsal.step import rehearse_step
-from launcher.rehearsal.table import Comparison, as_document, largest_phase, print_comparison
+from launcher.rehearsal.table import Comparison, largest_phase, show
 from launcher.rehearsal.tracer import Tracer
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import ZeroStage
@@ -43,10 +41,7 @@ def rehearse(plan: Plan, *, as_json: bool) -> None:
     """Rehearse a step and print the comparison, as a table or as JSON."""
     with quiet_libraries():
         comparison = compare(plan)
-    if as_json:
-        print(as_document(comparison))
-    else:
-        print_comparison(console_on(sys.stdout), plan, comparison)
+    show(plan, comparison, as_json=as_json)
 
 
 @contextmanager

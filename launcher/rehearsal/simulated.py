@@ -16,15 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.console import Console
-
 from launcher.rehearsal.phases import Phases, random_weights
 from launcher.rehearsal.table import (
     Comparison,
     Side,
-    as_document,
     largest_phase,
-    print_comparison,
+    show,
 )
 from launcher.run.process import command_ending_with_parent
 from launcher.run.rank_commands import planned_environment, rank_environment
@@ -48,10 +45,7 @@ def rehearse_simulated(plan: Plan, cards_text: str, *, as_json: bool) -> None:
         ranks = counted_ranks(plan, cards, Path(scratch))
     predicted = largest_phase(random_weights(plan))
     comparison = Comparison("counted", predicted, counted_side(ranks))
-    if as_json:
-        print(as_document(comparison))
-    else:
-        print_comparison(Console(highlight=False), plan, comparison)
+    show(plan, comparison, as_json=as_json)
 
 
 def cards_for(plan: Plan, text: str) -> SimulatedCards:

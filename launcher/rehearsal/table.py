@@ -1,6 +1,7 @@
 """A rehearsal's result as a table and as JSON; computes nothing but its layout."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from launcher.display.console import console_on
 from launcher.rehearsal.phases import Phases
 from planner.base.units import GIB, MIB
 from planner.plan.schema import Plan
@@ -58,6 +60,14 @@ def as_document(comparison: Comparison) -> str:
     return json.dumps(
         {"predicted": asdict(comparison.predicted), comparison.kind: asdict(comparison.observed)}
     )
+
+
+def show(plan: Plan, comparison: Comparison, *, as_json: bool) -> None:
+    """Print a comparison on standard output, as a table or as one line of JSON."""
+    if as_json:
+        print(as_document(comparison))
+    else:
+        print_comparison(console_on(sys.stdout), plan, comparison)
 
 
 def print_comparison(console: Console, plan: Plan, comparison: Comparison) -> None:

@@ -6,24 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from planner.base.errors import InvalidFileError
+from planner.base.text_files import DEEPEST, bracket_depth
 
-DEEPEST = 100
-"""Levels of nesting in the deepest file that is read."""
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 
 def parse_json(text: str, path: Path) -> Any:
     """Return the value that a JSON text holds; ``path`` is for messages only.
 
-    Raise InvalidFileError for what is not JSON (NaN, Infinity and lone surrogates are not), for
-    numbers that no 64-bit float holds, and for nesting deeper than :data:`DEEPEST`.
+    Raise InvalidFileError for what is not JSON (NaN and lone surrogates are not; Infinity is read
+    as Python writes it), for digits that no 64-bit float holds, and for nesting deeper than
+    ``DEEPEST`` of planner/base/text_files.py.
     """
-    if _depth(text) > DEEPEST:
+    if bracket_depth(match[0] for match in _STRING_OR_BRACKET.finditer(text)) > DEEPEST:
         raise InvalidFileError(path, None, f"is nested deeper than {DEEPEST} levels")
     try:
-        content = json.loads(
-            text, parse_constant=_refuse_constant, parse_float=_float, parse_int=_int
-        )
+        content = json.loads(text, parse_constant=_constant, parse_float=_float, parse_int=_int)
     except json.JSONDecodeError as error:
         raise InvalidFileError(path, error.lineno, f"not JSON: {error.msg}") from error
     except ValueError as error:
@@ -33,19 +31,11 @@ def parse_json(text: str, path: Path) -> Any:
     return content
 
 
-def _depth(text: str) -> int:
-    depth = deepest = 0
-    for match in _STRING_OR_BRACKET.finditer(text):
-        if match[0] in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif match[0] in "]}":
-            depth -= 1
-    return deepest
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number of JSON's")
+def _constant(name: str) -> float:
+    """Return an infinity: transformers writes them into ``config.json``, as limits of Mamba's."""
+    if name == "NaN":
+        raise ValueError(f"{name} is not a number of JSON's")
+    return float(name)
 
 
 def _float(digits: str) -> float:

@@ -1,12 +1,15 @@
-"""Files that people write by hand, read whole."""
+"""Files that people write by hand: read whole, and how deep they may nest."""
 
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from planner.base.errors import InvalidFileError
 
 MOST_BYTES = 2**24
 """Bytes of the largest file that is read: 16 MiB, far more than anybody writes by hand."""
+DEEPEST = 100
+"""Levels of nesting in the deepest text that is parsed."""
 
 
 def read_text(path: Path) -> str:
@@ -31,3 +34,19 @@ def read_text(path: Path) -> str:
         raise InvalidFileError(path, None, f"cannot be read ({reason})") from error
     except ValueError as error:  # a null byte in the path
         raise InvalidFileError(path, None, f"cannot be read ({error})") from error
+
+
+def bracket_depth(tokens: Iterable[str]) -> int:
+    """Return the deepest nesting of brackets and braces; tokens of any other kind do not count.
+
+    >>> bracket_depth("[{}]{[")
+    2
+    """
+    depth = deepest = 0
+    for token in tokens:
+        if token in ("[", "{"):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token in ("]", "}"):
+            depth -= 1
+    return deepest

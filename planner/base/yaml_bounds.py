@@ -13,9 +13,8 @@ from typing import Any
 import yaml
 
 from planner.base.errors import InvalidFileError
+from planner.base.text_files import DEEPEST, bracket_depth
 
-DEEPEST = 100
-"""Levels of nesting in the deepest text that is read."""
 MOST_VALUES = 200_000
 """Values that a text may stand for, with every alias written out."""
 
@@ -24,7 +23,7 @@ _LINE_START = re.compile(r"^ *(?:[-?] +)*", re.MULTILINE)
 
 
 def check_depth(text: str, path: Path) -> None:
-    """Raise InvalidFileError where a text is nested deeper than :data:`DEEPEST`."""
+    """Raise InvalidFileError where a text is nested deeper than ``DEEPEST`` levels."""
     if _may_be_deep(text) and any(depth > DEEPEST for depth in _depths(text)):
         raise InvalidFileError(path, None, f"is nested deeper than {DEEPEST} levels")
 
@@ -39,11 +38,9 @@ def check_aliases(text: str, path: Path, loader: type[Any]) -> None:
 
 def _may_be_deep(text: str) -> bool:
     """Return False only where no nesting is too deep: brackets within quotes count here too."""
-    depth = deepest = 0
-    for match in _BRACKET.finditer(text):
-        depth += 1 if match[0] in "[{" else -1
-        deepest = max(deepest, depth)
-    return deepest > DEEPEST or any(len(each[0]) > DEEPEST for each in _LINE_START.finditer(text))
+    if bracket_depth(match[0] for match in _BRACKET.finditer(text)) > DEEPEST:
+        return True
+    return any(len(match[0]) > DEEPEST for match in _LINE_START.finditer(text))
 
 
 def _depths(text: str) -> Iterator[int]:

@@ -67,6 +67,12 @@ def test_what_only_seems_deep_is_read() -> None:
     assert parse_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}", HERE)["b"] == {"x": 1, "y": 2}
 
 
+def test_infinities_of_published_configurations_are_read() -> None:
+    """transformers 4 wrote them for Mamba-2, Bamba, Granite's hybrids and others."""
+    text = '{"time_step_limit": [0.0, Infinity]}'
+    assert parse_json(text, HERE) == {"time_step_limit": [0.0, float("inf")]}
+
+
 def test_only_files_are_read_and_only_whole(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with (tmp_path / "large").open("wb") as file:
