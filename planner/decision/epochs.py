@@ -32,7 +32,6 @@ class Epochs(NamedTuple):
     packed_length: int
     packing_gain: float
     """How many times fewer tokens packing computes at this micro-batch."""
-    packed_steps: int
 
     @property
     def packing_pays(self) -> bool:
@@ -60,7 +59,7 @@ def _rows(chosen: Candidate, data: KnownData) -> _Rows:
 
 def epochs_of(chosen: Candidate, data: KnownData) -> Epochs:
     """Return how a plan cuts, pads and packs data of known lengths, and how long it takes."""
-    settings, layout = chosen.workload.settings, chosen.layout
+    settings = chosen.workload.settings
     length, packed = settings.sequence_length, chosen.workload.packing
     positions = chosen.workload.model.max_position_embeddings
     packed_length = packed_length_of(settings, data, positions)
@@ -81,7 +80,6 @@ def epochs_of(chosen: Candidate, data: KnownData) -> Epochs:
         packed=packed,
         packed_length=packed_length,
         packing_gain=rows * row_tokens / (packed_count * packed_length),
-        packed_steps=steps(packed_count, layout.global_batch_size, settings.epochs),
     )
 
 
