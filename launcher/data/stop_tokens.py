@@ -4,10 +4,11 @@ read: transformers 5.17 generation/utils.py, ``GenerationMixin.generate``: ``eos
 generation_config.json decides, and that of config.json where the former file is missing.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from launcher.storage.json_files import read_json
 
 
 def stop_token_ids(checkpoint: Path) -> tuple[int, ...]:
@@ -39,5 +40,5 @@ def vocabulary_rows(checkpoint: Path) -> int | None:
 def _read(path: Path) -> Mapping[str, Any] | None:
     if not path.is_file():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content: Any = read_json(path)
     return content if isinstance(content, dict) else None

@@ -10,7 +10,6 @@ starts there, too (peft/tuners/lora/bnb.py at 0.21), but quantizes the sum again
 rounding; here it stays in 16 bit.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ import torch
 from safetensors import safe_open
 
 from launcher.storage import adapter_files
+from launcher.storage.json_files import read_json
 from planner.base.errors import InvalidFileError
 from planner.plan.schema import QuantizationSection
 
@@ -61,7 +61,7 @@ def read_adapter(folder: Path) -> Adapter:
     Raises ``InvalidFileError`` if it has settings or tensors that are not merged here.
     """
     path = folder / adapter_files.CONFIG
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings = read_json(path)
     for key in ("rank_pattern", "alpha_pattern", "modules_to_save"):
         if settings.get(key):
             raise InvalidFileError(path, None, f"{key} is set: an adapter with it cannot be merged")

@@ -4,7 +4,6 @@ Weights are read and written shard by shard, so memory holds one shard and one m
 the model is. The folder appears when it is whole.
 """
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from math import prod
@@ -19,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from launcher.compat.transformers import quantized_linears
 from launcher.merging.adapter_delta import Adapter, as_trained_on, read_adapter, with_delta
 from launcher.storage import adapter_files
-from launcher.storage.json_files import write_json
+from launcher.storage.json_files import read_json, write_json
 from launcher.storage.weight_files import safetensors_files, shard_names, write_index
 from launcher.storage.whole_folders import whole_folder
 from launcher.training.model_building import DTYPES
@@ -47,7 +46,7 @@ def merge(
     Raises ``InvalidRequestError`` if the base's files are quantized, or the folder cannot be
     written.
     """
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config = read_json(base / "config.json")
     if "quantization_config" in config:
         raise InvalidRequestError(
             f"the weights in {base} are quantized: only 16-bit and fp32 ones take an adapter."

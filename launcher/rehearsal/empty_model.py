@@ -1,6 +1,5 @@
 """A plan's model with random weights: its shapes, dtypes, adapter and packed matrices are real."""
 
-import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -22,7 +21,8 @@ from launcher.training.model_building import (
     quantization_config,
     with_adapter,
 )
-from planner.base.errors import InvalidFileError, InvalidRequestError
+from planner.base.errors import InvalidRequestError
+from planner.base.strict_json import parse_json
 from planner.base.text_files import read_text
 from planner.plan.schema import ModelSection, Plan
 from planner.plan.vocabulary import Part
@@ -94,10 +94,7 @@ def _folder_config(model: ModelSection) -> dict[str, Any] | None:
         if names_a_folder(model.source) and not folder.is_dir():
             raise InvalidRequestError(f"model folder {folder} does not exist.")
         return None
-    try:
-        content: dict[str, Any] = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise InvalidFileError(path, error.lineno, f"not JSON: {error.msg}") from error
+    content: dict[str, Any] = parse_json(read_text(path), path)
     return content if content.get("model_type") == model.model_type else None
 
 
