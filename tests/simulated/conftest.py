@@ -23,7 +23,7 @@ def has_cuda_build() -> bool:
         return False
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def _cuda_build() -> None:
     if not has_cuda_build():
         pytest.skip("needs the CUDA build of torch: make simulated")
