@@ -10,7 +10,6 @@ Answers are kept by content. A large data set is read whole and a sample of it i
 """
 
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from launcher.data.cache import content_key, data_cache, found_entry, make_entry
 from launcher.data.samples import PlacedSample, SourceReader
 from launcher.data.sources import FoundSource, find_sources
 from launcher.data.stop_tokens import stop_token_ids
+from launcher.run.answer_pipe import answer_pipe
 from launcher.run.unwinding import unwound_by_sigterm
 from launcher.storage.digest import file_digest
 from planner.base.errors import UserError
@@ -43,8 +43,7 @@ Answer = dict[str, Any]
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    os.dup2(2, 1)  # what libraries print is not an answer
+    answers = answer_pipe()
     request = json.loads(sys.stdin.readline())
 
     def tell(content: Answer) -> None:

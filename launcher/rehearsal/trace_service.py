@@ -18,6 +18,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 from launcher.compat.transformers import stacked_parameters, supports_sdpa
 from launcher.compat.trl import takes_fused_head
 from launcher.rehearsal.rehearse import quiet_libraries, traced
+from launcher.run.answer_pipe import answer_pipe
 from planner.base.errors import UserError
 from planner.plan.schema import Plan
 
@@ -27,9 +28,10 @@ UNLIMITED = 2**20
 
 def main() -> None:
     """Answer requests until standard input ends."""
+    answers = answer_pipe()
     with quiet_libraries():
         for line in sys.stdin:
-            print(json.dumps(_answer(json.loads(line))), flush=True)
+            print(json.dumps(_answer(json.loads(line))), file=answers)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
