@@ -26,11 +26,13 @@ def range_entries(ratios: Sequence[Ratio], *, decimals: int) -> str:
     of_methods = {method: [r for r in ratios if r.method == method] for method in METHODS}
     groups = {name: group for name, group in of_methods.items() if len(group) >= FEWEST}
     return "".join(
-        _entry(name, group, decimals) for name, group in [*groups.items(), ("all", ratios)]
+        range_entry(name, group, decimals=decimals)
+        for name, group in [*groups.items(), ("all", ratios)]
     )
 
 
-def _entry(name: str, group: Sequence[Ratio], decimals: int) -> str:
+def range_entry(name: str, group: Sequence[Ratio], *, decimals: int) -> str:
+    """Return the entry of one group."""
     ratios = sorted(ratio.measured_over_predicted for ratio in group)
     outer = 0.05 if len(ratios) >= FEWEST_FOR_PERCENTILES else 0.0
     shares = {"low": outer, "expected": 0.5, "high": 1 - outer}

@@ -6,6 +6,7 @@ from pathlib import Path
 from benchmarks.rows import read_rows
 from benchmarks.speed import ranges
 from benchmarks.speed.predict import measured_s, predicted
+from benchmarks.speed.several_gpus import told_steps
 from benchmarks.speed.table import MARKS, markdown, told_rows
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "measured.csv"
@@ -24,7 +25,7 @@ def main() -> None:
     rows = read_rows(options.rows)
     told = told_rows(rows)
     if options.presets:
-        ranges.FILE.write_text(ranges.presets_text(told), encoding="utf-8")
+        ranges.FILE.write_text(ranges.presets_text(told, told_steps()), encoding="utf-8")
         return
     if options.each:
         for each in told:

@@ -10,6 +10,7 @@ from benchmarks.readme import Marks
 from benchmarks.rows import Row
 from benchmarks.speed.own import own_errors
 from benchmarks.speed.predict import is_single, measured_s, predicted, set_aside, tokens
+from benchmarks.speed.several_gpus import step_lines, told_steps
 from planner.speed.card_rates import speed_data
 
 HEADER = (
@@ -68,7 +69,8 @@ def rate_sources() -> set[str]:
 
 def markdown(rows: Sequence[Row], told: Sequence[Told], *, by_method: bool = False) -> str:
     """Return the tables as the README shows them; ``told`` are the rows that are judged."""
-    parts = (_errors(told, by_method=by_method), _aside(rows), _own())
+    several = ["Several GPUs, by DeepSpeed's ZeRO:", "", *step_lines(told_steps())]
+    parts = (_errors(told, by_method=by_method), _aside(rows), several, _own())
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 

@@ -8,7 +8,7 @@ from launcher.compat.torch_text import KEEP_ALIVE_ATTEMPTS, KEEP_ALIVE_SECONDS
 from launcher.lifecycle.fallbacks import describe_layout, fallback_plans
 from launcher.nodes.meeting_result import MeetingResult
 from launcher.nodes.node_facts import NodeFacts
-from planner.hardware.network import networks
+from planner.hardware.network import GIGA, network_named, networks
 from planner.plan.schema import Plan
 
 NOTED_SECONDS = 1.0
@@ -151,7 +151,7 @@ def _slow_network(result: MeetingResult, plan: Plan) -> Iterator[str]:
             f"{rate(assumed)} that the plan assumes ({planned}), so steps will take longer. The "
             f"slowest link is {result.nodes[slowest.sender]} -> {result.nodes[slowest.receiver]}, "
             f"{rate(slowest.bytes_per_s)}. "
-            f"{_advice(measured, planned, plan.parallel.gpus_per_node)}"
+            f"Check the link, or plan for this speed: plan --network {named_rate(measured)}"
         )
 
 
@@ -160,19 +160,18 @@ def assumed_bytes_per_s(network: str, gpus_per_node: int) -> float:
 
     read: planner/hardware/network.py.
     """
-    known = networks()
-    adapters = known.networks[network].node_bytes_per_s(gpus_per_node)
-    return adapters * known.collectives.network_share
+    adapters = network_named(network).node_bytes_per_s(gpus_per_node)
+    return adapters * networks().collectives.network_share
 
 
-def _advice(measured: float, planned: str, gpus_per_node: int) -> str:
-    """Name the fastest network that is no faster than measured, else the slowest of all."""
-    rates = {name: assumed_bytes_per_s(name, gpus_per_node) for name in networks().networks}
-    slower = {name: assumed for name, assumed in rates.items() if assumed <= measured}
-    name = max(slower, key=slower.__getitem__) if slower else min(rates, key=rates.__getitem__)
-    if name == planned:
-        return "No slower network is known to plan for: check the link itself"
-    return f"Check the link, or plan for this speed: plan --network {name}"
+def named_rate(measured_bytes_per_s: float) -> str:
+    """Return the network whose all-reduce a plan assumes to be as fast as the measured one.
+
+    >>> named_rate(11_900_000)
+    '0.0124GB/s'
+    """
+    nominal = measured_bytes_per_s / networks().collectives.network_share
+    return f"{float(f'{nominal / GIGA:.3g}'):.6f}".rstrip("0") + "GB/s"
 
 
 def rate(bytes_per_s: float) -> str:

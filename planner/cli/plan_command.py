@@ -132,8 +132,9 @@ def plan(
     network: Annotated[
         str | None,
         Option(
-            "Network between the nodes: 25gbe, 100gbe, infiniband-400g, ... (README).",
-            metavar="NAME",
+            "Network between the nodes: 25gbe, 100gbe, infiniband-400g, ... (README), or a rate "
+            "such as 25GB/s; 400gbe:2 is two adapters a node.",
+            metavar="NAME|RATE",
         ),
     ] = None,
     price_per_gpu_hour: Annotated[

@@ -16,6 +16,8 @@ from planner.speed.card_rates import speed_data
 from planner.workload.layout import Layout, recomputation_order
 
 MAX_FALLBACKS = 4
+SHOWN = 0.005
+"""Share of a step's time from which a difference is told."""
 
 
 class Alternative(NamedTuple):
@@ -125,11 +127,18 @@ def _best_of(
 
 
 def _slower(candidate: Candidate, chosen: Candidate) -> str:
-    longer = candidate.ranking_time_s / chosen.ranking_time_s - 1
-    if longer >= 0.005:
+    longer = candidate.usual_time_s / chosen.usual_time_s - 1
+    over_slow_links = candidate.ranking_time_s / chosen.ranking_time_s - 1
+    if longer < -speed_data().told_apart.share:
+        less = f"fits; a step takes {format_share(-longer)} less time"
+        if candidate.layout.zero_stage and not chosen.layout.zero_stage:
+            return f"{less}, by less than published runs of DeepSpeed differ"
+        if over_slow_links > 0:
+            return f"{less}, but {format_share(over_slow_links)} more over slow links"
+    if longer >= SHOWN:
         return f"fits; a step takes {format_share(longer)} longer"
-    as_fast = "as fast" if longer > -0.005 else f"a step takes {format_share(-longer)} less time"
-    if -2 * speed_data().told_apart.share < longer <= -0.005:
+    as_fast = "as fast" if longer > -SHOWN else f"a step takes {format_share(-longer)} less time"
+    if -2 * speed_data().told_apart.share < longer <= -SHOWN:
         as_fast += ", too little to be sure of"
     extra = candidate.memory.peak_allocated_bytes - chosen.memory.peak_allocated_bytes
     if extra > 0:

@@ -30,7 +30,7 @@ def _preferred(request: Request, results: Results, best: Best) -> tuple[Candidat
     if len(request.methods) == 1:
         asked = request.method is not None or request.recipe is None
         given = "asked for" if asked else "the recipe's method"
-        return best[request.methods[0]], f"{given}; the fastest layout that fits"
+        return best[request.methods[0]], f"{given}; the simplest of the fastest that fit"
     if request.prefer == "quality":
         return list(best.values())[-1], "the richest method that fits"
     if request.prefer == "speed":

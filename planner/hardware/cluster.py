@@ -152,7 +152,7 @@ class Cluster:
     link_bytes_per_s: int | None = None
     """Bytes per second in one direction between two devices of a node."""
     network: str | None = None
-    """The network between nodes, by its name in presets/networks.yaml; None where it is unknown."""
+    """The network between nodes, as ``network_name`` spells it; None where it is unknown."""
     host_ram_bytes: int | None = None
     cores: int | None = None
     """Cores of this host that this process may use."""

@@ -10,19 +10,22 @@ Source: Thakur, Rabenseifner, Gropp, doi:10.1177/1094342005051521, section 3; NV
 src/graph/tuning.cc.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from math import ceil, log2
 from typing import Literal, NamedTuple
 
-from planner.base.errors import UnknownNameError
+from msgspec import structs
+
+from planner.base.errors import InvalidRequestError, UnknownNameError
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.hardware.cluster import Cluster
 
 
 class Network(Spec):
-    """A network between nodes: one entry of presets/networks.yaml."""
+    """A network between nodes: an entry of presets/networks.yaml, or a rate that was given."""
 
     bytes_per_s: int
     adapters: int | Literal["per_gpu"]
@@ -44,6 +47,8 @@ class Collectives(Spec):
     nvlink_step_s: float
     pcie_step_s: float
     network_step_s: float
+    between_sockets_bytes_per_s: float
+    between_sockets_source: str
     nvlink_busy_share: float
     pcie_busy_share: float
     busy_source: str
@@ -65,22 +70,67 @@ def networks() -> Networks:
     return read_spec(Networks, ROOT / "networks.yaml")
 
 
-def network_name(text: str) -> str:
-    """Return the network that is spelt like this.
+GIGA = 1_000_000_000
+UNITS = {"GB/s": 1, "Gbit/s": 8, "Gb/s": 8, "Gbps": 8}
+"""How many of a unit are one gigabyte per second, by its spelling."""
+RATE = re.compile(rf"(\d{{1,6}}(?:\.\d{{1,6}})?)({'|'.join(UNITS)})")
+"""The rate of one adapter in one direction."""
+MOST_ADAPTERS = 64
+SPELLINGS = "presets/networks.yaml"
 
-    Raises UnknownNameError, which suggests the nearest one.
+
+def network_name(text: str) -> str:
+    """Return the name of the network that is spelt like this: one of presets/networks.yaml or a
+    rate, and after a colon how many adapters each node has.
+
+    Raises UnknownNameError, which suggests the nearest name, and InvalidRequestError for a rate or
+    a number of adapters that no node has.
+
+    >>> network_name("InfiniBand 400G"), network_name("400gbe:2"), network_name("25 GB/s")
+    ('infiniband-400g', '400gbe:2', '25GB/s')
     """
-    known = networks().networks
-    wanted = text.strip().lower().replace("_", "-").replace(" ", "-")
-    if wanted not in known:
-        raise UnknownNameError("network", text, tuple(known), see="presets/networks.yaml")
-    return wanted
+    written, colon, adapters = (part.strip() for part in text.partition(":"))
+    name = "".join(written.split())
+    rate = RATE.fullmatch(name)
+    if rate is not None and float(rate[1]) == 0:
+        raise InvalidRequestError(f"{text!r} is no network: its rate must be above 0")
+    if rate is None:
+        name = written.lower().replace("_", "-").replace(" ", "-")
+        if name not in networks().networks:
+            raise UnknownNameError("network", text, tuple(networks().networks), see=SPELLINGS)
+    if not colon:
+        return name
+    count = int(adapters) if re.fullmatch(r"\d{1,3}", adapters) else 0
+    if not 1 <= count <= MOST_ADAPTERS:
+        raise InvalidRequestError(
+            f"{text!r} is no network: after the colon stands the number of adapters of a node, "
+            f"1 to {MOST_ADAPTERS}, such as 400gbe:2"
+        )
+    return f"{name}:{count}"
+
+
+def network_named(name: str) -> Network:
+    """Return the network of a name as ``network_name`` returns it.
+
+    >>> network_named("200Gbit/s:2").node_bytes_per_s(8)
+    50000000000
+    """
+    first, _, adapters = name.partition(":")
+    rate = RATE.fullmatch(first)
+    if rate is None:
+        found = networks().networks[first]
+    else:
+        each = round(float(rate[1]) * GIGA / UNITS[rate[2]])
+        found = Network(bytes_per_s=each, adapters=1, source="given")
+    return structs.replace(found, adapters=int(adapters)) if adapters else found
 
 
 class Links(NamedTuple):
     """Bytes per second in one direction that a cluster's devices reach, and seconds per step."""
 
     device_bytes_per_s: float
+    slowest_device_bytes_per_s: float
+    """Bytes per second between two devices on the slowest way that such a machine may have."""
     node_bytes_per_s: float
     """Bytes per second of all adapters of a node together."""
     host_bytes_per_s: float
@@ -90,6 +140,11 @@ class Links(NamedTuple):
     start_s: float
     busy_share: float
     """Share of a card that communication takes from the kernels beside it."""
+
+    @property
+    def slowest(self) -> "Links":
+        """The links of such a machine whose devices are as far apart as they may be."""
+        return self._replace(device_bytes_per_s=self.slowest_device_bytes_per_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +194,14 @@ def links_of(cluster: Cluster, slot_bytes_per_s: int | None) -> Links:
     known."""
     known, slot = networks(), slot_bytes_per_s or NOMINAL_LINK
     nccl, nvlink = known.collectives, cluster.link == "nvlink"
-    between = known.networks[cluster.network or known.reference]
+    between = network_named(cluster.network or known.reference)
     device = cluster.link_bytes_per_s or slot
+    reached = device * (nccl.nvlink_share if nvlink else nccl.pcie_share)
     return Links(
-        device_bytes_per_s=device * (nccl.nvlink_share if nvlink else nccl.pcie_share),
+        device_bytes_per_s=reached,
+        slowest_device_bytes_per_s=(
+            reached if nvlink else min(reached, nccl.between_sockets_bytes_per_s)
+        ),
         node_bytes_per_s=between.node_bytes_per_s(cluster.gpus_per_node) * nccl.network_share,
         host_bytes_per_s=slot * nccl.pcie_share,
         device_step_s=nccl.nvlink_step_s if nvlink else nccl.pcie_step_s,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, structs
 
-from planner.base.errors import UnknownNameError
+from planner.base.errors import UserError
 from planner.base.strict_yaml import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -64,7 +64,7 @@ class HardwareSection(Spec):
     budget_bytes: int
     """Bytes that the plan may use of one device."""
     network: str | None = None
-    """The network between nodes, by its name in presets/networks.yaml; None where it is unknown or
+    """The network between nodes, as ``network_name`` spells it; None where it is unknown or
     there is one node."""
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class HardwareSection(Spec):
             return
         try:
             structs.force_setattr(self, "network", network_name(self.network))
-        except UnknownNameError as error:
+        except UserError as error:
             raise ValueError(str(error)) from error
 
 
@@ -203,7 +203,7 @@ class OptimizerSection(Spec):
     def __post_init__(self) -> None:
         try:
             structs.force_setattr(self, "name", optimizer_name(self.name))
-        except UnknownNameError as error:
+        except UserError as error:
             raise ValueError(str(error)) from error
 
 

@@ -16,6 +16,7 @@ from planner.speed.step_time import step_time
 from planner.speed.throughput import Throughput, throughput
 from planner.workload.dtypes import numerics_of
 from planner.workload.layout import Layout
+from planner.workload.measured_ratios import time_ratio
 from planner.workload.workload import Workload
 
 
@@ -73,13 +74,29 @@ class Candidate:
 
     @cached_property
     def ranking_time_s(self) -> float:
-        """Seconds of one optimizer step for ranking, on a nominal card where the real one is
-        unknown.
+        """Seconds of one optimizer step for ranking, over the slowest links that such a machine may
+        have, and on a nominal card where the real one is unknown.
 
-        Rounded to a nanosecond, so that the same terms summed in another order are equal.
+        Candidates of one request share most of the model's error; what differs is what they send.
+        A layout that sends more leads by least over the slowest links, so that a lead there holds
+        over all.
         """
+        return self._time_s(slowest_links=True)
+
+    @cached_property
+    def usual_time_s(self) -> float:
+        """Seconds of one optimizer step over the links of the datasheet, on a nominal card where
+        the real one is unknown."""
+        return self._time_s(slowest_links=False)
+
+    def _time_s(self, *, slowest_links: bool) -> float:
+        """Return seconds of a step, rounded to a nanosecond, so that the same terms summed in
+        another order are equal."""
         speed = rates(self.cluster) or NOMINAL
-        return round(step_time(self.workload, self.layout, self.cluster, speed).total_s, 9)
+        found = step_time(
+            self.workload, self.layout, self.cluster, speed, slowest_links=slowest_links
+        )
+        return round(found.total_s, 9)
 
     @property
     def tokens_per_step(self) -> int:
@@ -101,9 +118,14 @@ class Candidate:
         """Return the standing that this candidate would have with a step time of ``time_s``.
 
         Each departure from the recipe counts as one step slower, so that the recipe is left only
-        for a difference that the model can resolve.
+        for a difference that the model can resolve. Under DeepSpeed the step counts as longer by
+        as much as its slowest published run is beyond its usual one, so that a layout without
+        DeepSpeed is left only for a lead that such a run would keep.
         """
         departures = len(self.departures)
+        if self.layout.zero_stage > 0:
+            published = time_ratio(self.method, self.layout.strategy)
+            time_s *= published.high / published.expected
         step = int(log(time_s) // log1p(speed_data().told_apart.share))
         return step + departures, *self.layout.moving_parts, departures
 

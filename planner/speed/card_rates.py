@@ -158,6 +158,7 @@ NOMINAL = Rates(
     adam_on_host_s_per_parameter=1e-9,
     links=Links(
         device_bytes_per_s=20e9,
+        slowest_device_bytes_per_s=10e9,
         node_bytes_per_s=12e9,
         host_bytes_per_s=20e9,
         device_step_s=6e-6,

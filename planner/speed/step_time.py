@@ -63,8 +63,16 @@ class StepTime(NamedTuple):
         )
 
 
-def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates) -> StepTime:
-    """Return the time of one optimizer step of full samples."""
+def step_time(
+    workload: Workload,
+    layout: Layout,
+    cluster: Cluster,
+    speed: Rates,
+    *,
+    slowest_links: bool = False,
+) -> StepTime:
+    """Return the time of one optimizer step of full samples, over the links of the datasheet or the
+    slowest that such a machine may have."""
     kinds, times = numerics_of(workload, layout), layout.gradient_accumulation_steps
     passed = pass_time(
         workload,
@@ -76,7 +84,8 @@ def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates
     )
     sent = NOTHING
     if layout.world_size > 1:
-        ranks = Ranks(layout.world_size, cluster.num_nodes, speed.links)
+        links = speed.links.slowest if slowest_links else speed.links
+        ranks = Ranks(layout.world_size, cluster.num_nodes, links)
         between = communication(
             workload, kinds, layout.strategy, ranks, speed.bandwidth_bytes_per_s
         )
@@ -89,7 +98,9 @@ def step_time(workload: Workload, layout: Layout, cluster: Cluster, speed: Rates
         launch_s=times * launch_s(passed, speed),
         update_s=0.0 if offloads else update_s(workload, layout, kinds, speed),
         exposed_communication_s=sent.exposed_s,
-        offload_s=offload_s(workload, layout, kinds, speed) if offloads else 0.0,
+        offload_s=(
+            offload_s(workload, layout, kinds, speed, cluster.gpus_per_node) if offloads else 0.0
+        ),
         hidden_communication_s=sent.hidden_s,
         model_flops=times * passed.model_flops,
         hardware_flops=times * passed.hardware_flops,
@@ -103,17 +114,23 @@ def update_s(workload: Workload, layout: Layout, kinds: Numerics, speed: Rates) 
     return update_bytes(workload, kinds) / shards / speed.bandwidth_bytes_per_s
 
 
-def offload_s(workload: Workload, layout: Layout, kinds: Numerics, speed: Rates) -> float:
+def offload_s(
+    workload: Workload, layout: Layout, kinds: Numerics, speed: Rates, ranks_per_node: int
+) -> float:
     """Return seconds of moving gradients in fp32 to the host, updating there, and moving parameters
     back, once per step; offloaded parameters are fetched twice per micro-batch. None of it is
-    hidden."""
+    hidden.
+
+    Each card has a slot of its own, and all ranks of a node share one host: it updates their shards
+    in the time that it takes for all of them.
+    """
     shard = workload.trainable_params / layout.world_size
     moved = shard * (FP32_BYTES + kinds.trainable)
     if layout.offload == "all":
         slices = workload.model.num_params * kinds.compute / layout.world_size
         moved += 2 * layout.gradient_accumulation_steps * slices
     over_the_slot = moved / speed.links.host_bytes_per_s
-    return over_the_slot + shard * speed.adam_on_host_s_per_parameter
+    return over_the_slot + ranks_per_node * shard * speed.adam_on_host_s_per_parameter
 
 
 def launch_s(passed: PassTime, speed: Rates) -> float:

@@ -18,6 +18,8 @@ class Throughput(NamedTuple):
     """One candidate's speed; seconds are those of an optimizer step of full samples."""
 
     step: StepTime
+    slowest_s: float
+    """Seconds of a step over the slowest links that such a machine may have."""
     ratio: RunRatio
     """Measured over predicted step times of published runs."""
     bottleneck: Bottleneck
@@ -34,8 +36,8 @@ class Throughput(NamedTuple):
 
     @property
     def high_s(self) -> float:
-        """Seconds of a step at the high end of the range."""
-        return self.step.total_s * max(self.ratio.high, 1.0)
+        """Seconds of a step at the high end of the range, over the slowest links."""
+        return self.slowest_s * max(self.ratio.high, 1.0)
 
     @property
     def tokens_per_second(self) -> float:
@@ -100,10 +102,12 @@ def throughput(workload: Workload, layout: Layout, cluster: Cluster) -> Throughp
     if speed is None:
         return None
     step, card = step_time(workload, layout, cluster, speed), cluster.accelerator
+    slowest = step_time(workload, layout, cluster, speed, slowest_links=True)
     listed = None if card.speed is None else card.speed.tdp_watts
     return Throughput(
         step=step,
-        ratio=time_ratio(workload.method),
+        slowest_s=slowest.total_s,
+        ratio=time_ratio(workload.method, layout.strategy),
         bottleneck=bottleneck_of(step, workload, layout),
         tokens_per_step=layout.global_batch_size * workload.settings.sequence_length,
         ranks=layout.world_size,

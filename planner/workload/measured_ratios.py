@@ -5,7 +5,7 @@ from typing import Literal
 
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
-from planner.plan.vocabulary import Method
+from planner.plan.vocabulary import ZERO_STAGE, Method, Strategy
 
 
 class RunRatio(Spec):
@@ -22,7 +22,7 @@ class Accuracy(Spec):
     """A file that ``python -m benchmarks.accuracy --presets`` writes, or ``benchmarks.speed`` for
     times."""
 
-    measured_over_predicted: dict[Method | Literal["all"], RunRatio]
+    measured_over_predicted: dict[Method | Literal["all", "deepspeed"], RunRatio]
 
     def of(self, method: Method) -> RunRatio:
         """Return the ratio of this method's runs, or that of all runs where too few are
@@ -36,7 +36,14 @@ def peak_ratio(method: Method) -> RunRatio:
     return read_spec(Accuracy, ROOT / "accuracy.yaml").of(method)
 
 
+def time_ratio(method: Method, strategy: Strategy) -> RunRatio:
+    """Return the ratio for step times: of runs under DeepSpeed, or of runs on one GPU."""
+    known = _speed_accuracy()
+    if ZERO_STAGE[strategy] > 0:
+        return known.measured_over_predicted["deepspeed"]
+    return known.of(method)
+
+
 @cache
-def time_ratio(method: Method) -> RunRatio:
-    """Return the ratio for step times of runs on one GPU."""
-    return read_spec(Accuracy, ROOT / "speed_accuracy.yaml").of(method)
+def _speed_accuracy() -> Accuracy:
+    return read_spec(Accuracy, ROOT / "speed_accuracy.yaml")

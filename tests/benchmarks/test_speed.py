@@ -9,6 +9,7 @@ from benchmarks.rows import read_rows
 from benchmarks.speed import ranges
 from benchmarks.speed.__main__ import PUBLISHED, README
 from benchmarks.speed.predict import measured_s, set_aside, speed_sources
+from benchmarks.speed.several_gpus import told_steps
 from benchmarks.speed.table import MARKS, Told, markdown, order, rate_sources, told_rows
 from planner.speed.card_rates import speed_data
 
@@ -28,7 +29,7 @@ def test_the_readme_shows_the_table_that_the_benchmark_makes(told: list[Told]) -
 
 
 def test_the_ranges_of_plans_are_those_of_the_rows(told: list[Told]) -> None:
-    assert ranges.FILE.read_text(encoding="utf-8") == ranges.presets_text(told), (
+    assert ranges.FILE.read_text(encoding="utf-8") == ranges.presets_text(told, told_steps()), (
         "accept with: python -m benchmarks.speed --presets"
     )
 

@@ -126,7 +126,7 @@ def test_a_link_well_below_what_the_plan_counts_on() -> None:
     assert agreement_on(slow, planned()).notes == (
         "note: an all-reduce moves 1.25 GB/s per node instead of the 3 GB/s that the plan assumes "
         "(25gbe), so steps will take longer. The slowest link is n2 (10.0.0.2) -> n1 (10.0.0.1), "
-        "1.3 GB/s. Check the link, or plan for this speed: plan --network 10gbe",
+        "1.3 GB/s. Check the link, or plan for this speed: plan --network 1.3GB/s",
     )
 
 

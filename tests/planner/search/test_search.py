@@ -31,6 +31,7 @@ from planner.search.candidate import Candidate
 from planner.speed.card_rates import NOMINAL, rates
 from planner.speed.step_time import step_time
 from planner.workload.layout import Layout
+from planner.workload.measured_ratios import time_ratio
 from planner.workload.rules import Combination, Pinned, broken_rule
 from planner.workload.workload import Workload
 from tests.planner.builders import cards
@@ -53,14 +54,18 @@ class Priced:
     high_bytes: int
     peak_bytes: int
     time_s: float
+    """Seconds of a step over the slowest links."""
 
     @property
     def rank(self) -> tuple[float, ...]:
         """Times less than 2 % apart, on one scale for all, are equal; then the simpler layout. What
-        departs from the recipe must be faster by more than that."""
+        departs from the recipe must be faster by more than that, and DeepSpeed by more than its
+        slowest published run is beyond its usual one."""
         layout = self.layout
+        published = time_ratio(self.method, "zero1")
+        spread = published.high / published.expected if layout.zero_stage else 1.0
         return (
-            math.floor(math.log(self.time_s, 1.02)) + self.departures,
+            math.floor(math.log(self.time_s * spread, 1.02)) + self.departures,
             layout.zero_stage,
             ("none", "optimizer", "all").index(layout.offload),
             layout.activation_checkpointing,
@@ -112,7 +117,9 @@ def every_candidate(request: Request) -> Iterator[Priced]:
                 departures=same.count(False),
                 high_bytes=memory.high_bytes,
                 peak_bytes=memory.peak_allocated_bytes,
-                time_s=round(step_time(work, layout, cluster, speed).total_s, 9),
+                time_s=round(
+                    step_time(work, layout, cluster, speed, slowest_links=True).total_s, 9
+                ),
             )
 
 

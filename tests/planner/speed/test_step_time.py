@@ -14,7 +14,7 @@ from planner.hardware.cards import load_gpu
 from planner.hardware.cluster import Cluster
 from planner.hardware.detect import parse_gpus
 from planner.hardware.multi_node import over_nodes
-from planner.hardware.network import Ranks, network_name, networks
+from planner.hardware.network import Ranks, network_name, network_named, networks
 from planner.models.model_presets import load_model
 from planner.plan.vocabulary import METHODS, Method, Strategy
 from planner.recipes.load_recipe import load_recipe
@@ -216,6 +216,32 @@ def test_offload_takes_what_the_host_and_its_slot_take() -> None:
     assert found.update_s == 0
 
 
+def test_the_ranks_of_a_node_share_its_host() -> None:
+    """Each has a slot of its own: what a card moves is halved, what the host updates is not."""
+    machines = [parse_gpus("2xa100-sxm-80gb"), parse_gpus("4xa100-sxm-80gb")]
+    two, four = (
+        step(workload("full"), layout("zero2", m.world_size, offload="optimizer"), m).offload_s
+        for m in machines
+    )
+    on_host = LLAMA.num_params * speed_data().adam_on_host_s_per_parameter
+    assert two - on_host == pytest.approx(2 * (four - on_host))
+
+
+def test_a_choice_counts_on_no_link_that_a_machine_may_lack() -> None:
+    """Cards on PCIe may hang on two processors; NVLink reaches all cards alike."""
+    work, where = workload("full"), layout("zero3", 8)
+    for gpus, slower in (("8xrtx-4090", True), ("8xa100-sxm-80gb", False)):
+        machine = parse_gpus(gpus)
+        speed = rates(machine)
+        assert speed is not None
+        usual, slowest = (
+            step_time(work, where, machine, speed, slowest_links=slow).total_s
+            for slow in (False, True)
+        )
+        assert (slowest > usual) == slower
+        assert slowest >= usual
+
+
 def test_zero_shares_the_update() -> None:
     ddp, zero = (step(workload("full"), layout(name, 8)) for name in ("ddp", "zero1"))
     assert zero.update_s < ddp.update_s / 4
@@ -293,7 +319,7 @@ def test_energy_is_that_of_the_power_limit_that_was_read() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_ranges_are_ordered_and_counted(method: Method) -> None:
-    found = time_ratio(method)
+    found = time_ratio(method, "single")
     assert found.low <= found.expected <= found.high
     assert found.runs >= 5
 
@@ -355,6 +381,29 @@ def test_a_network_is_found_however_it_is_spelt() -> None:
     assert network_name("InfiniBand 400G") == "infiniband-400g"
     with pytest.raises(UnknownNameError, match="Did you mean '100gbe'"):
         network_name("100gbs")
+
+
+@pytest.mark.parametrize(
+    ("spelt", "name", "bytes_per_s"),
+    [
+        ("400GbE:2", "400gbe:2", 100_000_000_000),
+        ("25 GB/s", "25GB/s", 25_000_000_000),
+        ("200Gbit/s : 2", "200Gbit/s:2", 50_000_000_000),
+        ("infiniband-200g", "infiniband-200g", 8 * 25_000_000_000),
+        ("infiniband-200g:4", "infiniband-200g:4", 4 * 25_000_000_000),
+    ],
+)
+def test_a_network_is_a_name_or_a_rate_and_a_number_of_adapters(
+    spelt: str, name: str, bytes_per_s: int
+) -> None:
+    assert network_name(spelt) == name == network_name(name)
+    assert network_named(name).node_bytes_per_s(8) == bytes_per_s
+
+
+@pytest.mark.parametrize("spelt", ["0GB/s", "400gbe:0", "400gbe:two", "400gbe:", "400gbe:1000"])
+def test_no_network_has_no_rate_and_no_such_adapters(spelt: str) -> None:
+    with pytest.raises(InvalidRequestError, match="is no network"):
+        network_name(spelt)
 
 
 def test_a_faster_network_is_faster() -> None:
