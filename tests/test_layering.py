@@ -81,7 +81,8 @@ LAUNCHER = {
 PLANNER_USED_BY_THE_LAUNCHER = {
     *("planner.base", "planner.plan", "planner.hardware"),
     "planner.workload.rules",
-    *("planner.search.repredict", "planner.datasets.token_lengths"),
+    *("planner.search.repredict", "planner.search.setting_checks"),
+    "planner.datasets.token_lengths",
 }
 """A package, or one module of it."""
 

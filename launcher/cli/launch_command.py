@@ -25,7 +25,9 @@ from launcher.run.read_plan import read_plan
 from launcher.run.run_directory import RunDirectory
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
+from planner.base.text_files import read_text
 from planner.plan.data_section import DataErrors
+from planner.plan.plan_file import is_untouched
 from planner.plan.schema import Plan
 
 
@@ -162,8 +164,8 @@ def launch(
         plan_file, settings=settings or [], data=data, data_errors=data_errors, output=output
     )
     require_possible(plan)
-    if settings:
-        plan, notes = repredicted(plan, settings)
+    if settings or not is_untouched(read_text(plan_file)):
+        plan, notes = repredicted(plan, settings or [])
         tell(notes)
     if rehearse:
         rehearse_plan(plan, simulate, as_json=as_json)
