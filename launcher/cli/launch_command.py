@@ -25,6 +25,7 @@ from launcher.run.read_plan import read_plan
 from launcher.run.run_directory import RunDirectory
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
+from planner.base.home_folder import home_folder
 from planner.base.text_files import read_text
 from planner.plan.data_section import DataErrors
 from planner.plan.plan_file import is_untouched
@@ -160,6 +161,7 @@ def launch(
     check_options(task, rehearse=rehearse, simulate=simulate)
     if plan_file is None or task.given:
         return without_plan(task, plan_file, output)
+    home_folder()  # libraries keep files there
     plan = read_plan(
         plan_file, settings=settings or [], data=data, data_errors=data_errors, output=output
     )
@@ -223,7 +225,9 @@ def rehearse_plan(plan: Plan, simulate: str | None, *, as_json: bool) -> None:
 
         rehearse_simulated(plan, simulate, as_json=as_json)
         return
-    os.environ.update(rank_environment(plan, planned_environment(plan, os.environ)))
+    environment = rank_environment(plan, planned_environment(plan, os.environ))
+    os.environ.clear()
+    os.environ.update(environment)
     logging.disable(logging.WARNING)
     from launcher.rehearsal.rehearse import rehearse
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from launcher.storage.hub_names import names_a_folder
 from planner.base.errors import InvalidFileError, InvalidRequestError
+from planner.base.home_folder import expanded
 from planner.plan.data_section import DataFormat, DataSection, DataSource, FieldName
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -59,7 +60,7 @@ def check_named(data: DataSection) -> None:
         )
     for source in data.every_source:
         _check_split(source)
-        if Path(source.source).expanduser().exists() or not is_hub_name(source.source):
+        if expanded(source.source).exists() or not is_hub_name(source.source):
             data_files(source)
 
 
@@ -88,7 +89,7 @@ def _found(source: DataSource, files: tuple[DataFile, ...]) -> FoundSource:
         format=source.format,
         fields=source.fields.given,
         system=source.system,
-        num_left_out=_num_left_out(Path(source.source).expanduser(), len(files)),
+        num_left_out=_num_left_out(expanded(source.source), len(files)),
     )
 
 
@@ -104,7 +105,7 @@ def data_files(source: DataSource) -> tuple[DataFile, ...]:
     if source.source == "demo":
         path = Path(str(files("presets"))) / "data" / "demo.jsonl"
         return (DataFile(path, path.name),)
-    path = Path(source.source).expanduser()
+    path = expanded(source.source)
     if path.is_dir():
         return tuple(DataFile(file, str(file)) for file in _in_folder(path, source.split))
     if path.is_file():

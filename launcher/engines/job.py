@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+from planner.base.python_children import module_command
 from planner.plan.schema import Plan
 
 PLAN_NAME = "plan.yaml"
@@ -75,7 +76,8 @@ def node_command(
     again resumes by itself.
     """
     return [
-        *(python or job.python, "-m", module, plan_file),
+        *module_command(module, python=python or job.python),
+        plan_file,
         *("--output", directory, "--max-restarts", str(job.max_restarts)),
         "--resume" if job.resume else "--begin-or-resume",
     ]

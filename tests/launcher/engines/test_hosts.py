@@ -80,7 +80,7 @@ def test_the_remote_shell_gets_the_command_as_it_is() -> None:
         check=True,
     ).stdout.splitlines()
     assert words[0] == "/shared/my data"
-    assert words[4] == "/shared/runs/two nodes/job/plan.yaml"
+    assert words[5] == "/shared/runs/two nodes/job/plan.yaml"
     assert words[-2:] == ["--rdzv-endpoint", "a:29500"]
 
 
