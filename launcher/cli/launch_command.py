@@ -22,7 +22,7 @@ from launcher.run.rank_commands import (
     rank_environment,
 )
 from launcher.run.read_plan import read_plan
-from launcher.run.run_directory import RunDirectory
+from launcher.run.run_directory import RunDirectory, directory_of
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
 from planner.base.home_folder import home_folder
@@ -179,7 +179,7 @@ def launch(
             )
         job = Job(
             plan=plan,
-            directory=Path(plan.output.directory).absolute(),
+            directory=directory_of(plan).absolute(),
             python=sys.executable,
             resume=resume,
             max_restarts=max_restarts,
@@ -199,7 +199,7 @@ def launch(
 
 def run_here(plan: Plan, start: StartOptions, rdzv_endpoint: str | None, *, dry_run: bool) -> int:
     """Train on this machine, alone or as one node of several; return the exit code."""
-    directory = Path(plan.output.directory)
+    directory = directory_of(plan)
     run = RunDirectory(directory)
     if plan.parallel.num_nodes > 1:
         endpoint = require_endpoint(plan, rdzv_endpoint)

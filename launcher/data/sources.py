@@ -4,10 +4,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from launcher.storage.digest import file_digest
 from launcher.storage.hub_names import names_a_folder
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from planner.base.home_folder import expanded
@@ -38,7 +40,7 @@ class DataFile:
     """Name for messages: as the user wrote it, or that of the data set on the hub."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class FoundSource:
     """One source with the files that hold its records."""
 
@@ -50,6 +52,11 @@ class FoundSource:
     system: str | None = None
     num_left_out: int = 0
     """Files of a folder that hold other splits."""
+
+    @cached_property
+    def digests(self) -> list[str]:
+        """Digests of the files, which say whether two sources hold the same."""
+        return [file_digest(file.path) for file in self.files]
 
 
 def check_named(data: DataSection) -> None:

@@ -18,7 +18,7 @@ from launcher.display.curve import draw_curve
 from launcher.quiz.questions import Question, demo_questions, is_right, read_questions
 from launcher.run.output import libraries_quiet
 from launcher.run.rank_commands import planned_environment
-from launcher.run.run_directory import RunDirectory
+from launcher.run.run_directory import RunDirectory, directory_of
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
 from planner.base.strict_yaml import read_spec
@@ -70,7 +70,7 @@ def finished_run(path: Path) -> RunDirectory:
     Raises InvalidRequestError if no finished run is there.
     """
     if path.is_file():
-        path = Path(read_spec(Plan, path).output.directory)
+        path = directory_of(read_spec(Plan, path))
     run = RunDirectory(path)
     if not run.report.is_file():
         raise InvalidRequestError(f"{path} holds no finished run. Launch its plan first")

@@ -1,10 +1,12 @@
-"""What lies in the current folder and what other launchers have left do not change a run."""
+"""What lies in the current folder, what other launchers have left, and where a run lies do not
+change it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.launcher.launching import TIME_LIMIT_S, environment, write_plan
+from tests.launcher.launching import TIME_LIMIT_S, Finished, environment, launch, write_plan
 
 LEFT_OVER = {
     "ACCELERATE_USE_CPU": "1",
@@ -40,3 +42,26 @@ def test_a_run_is_as_planned_in_a_hostile_folder(folder: Path, tiny_checkpoint: 
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "run" / "adapter").is_dir()
+
+
+def test_a_run_and_its_data_may_be_moved(folder: Path, tiny_checkpoint: Path) -> None:
+    """It resumes under its absolute path, and saves as often as it is told now."""
+    training = {"max_steps": 4, "save_steps": 2}
+    write_plan(folder, model__source=str(tiny_checkpoint), training=training)
+    whole = launch(folder)
+    assert whole.code == 0, whole.errors
+    losses = whole.losses
+    (whole.run / "report.json").unlink()
+    shutil.rmtree(whole.run / "adapter")
+    moved = whole.run.rename(folder / "run of yesterday")
+    (folder / "data.jsonl").rename(folder / "facts.jsonl")
+    shutil.rmtree(folder / "cache")
+
+    options = ("--data", "facts.jsonl", "--set", "training.save_steps=1")
+    done = launch(folder, "--resume", "--output", str(moved), *options)
+    assert done.code == 0, done.errors
+    assert "resuming from step 2" in done.errors
+    assert Finished(0, "", "", moved).losses == losses
+    saved = {path.name for path in (moved / "checkpoints").iterdir()}
+    assert saved == {"checkpoint-2", "checkpoint-3"}
+    assert not (folder / "run").exists()
