@@ -71,7 +71,7 @@ LAUNCHER = {
         "training",
     },
     "nodes": {"compat", "storage", "run", "data", "display", "faults", "lifecycle"},
-    "engines": {"storage", "run", "lifecycle"},
+    "engines": {"storage", "run", "data", "lifecycle"},
     "cli": {
         *("run", "doctor", "chatglm", "rehearsal", "merging", "lifecycle", "nodes", "engines"),
     },

@@ -59,15 +59,20 @@ class FoundSource:
         return [file_digest(file.path) for file in self.files]
 
 
-def check_named(data: DataSection) -> None:
-    """Raise InvalidRequestError if files that a plan names are not here; the hub is not asked."""
+def check_named(data: DataSection, *, elsewhere: bool = False) -> None:
+    """Raise InvalidRequestError if files that a plan names are not here; the hub is not asked.
+
+    ``elsewhere`` says that the run is on machines with other disks, to which an absolute path may
+    belong.
+    """
     if not data.every_source:
         raise InvalidRequestError(
             "the plan names no data. Say which with --data FILE, or fill in data.source."
         )
     for source in data.every_source:
         _check_split(source)
-        if expanded(source.source).exists() or not is_hub_name(source.source):
+        path = expanded(source.source)
+        if path.exists() or not (is_hub_name(source.source) or (elsewhere and path.is_absolute())):
             data_files(source)
 
 

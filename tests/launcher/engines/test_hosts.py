@@ -40,7 +40,7 @@ time.sleep(60)
 
 def job(directory: Path = Path("/shared/runs/two nodes"), /, **settings: str) -> Job:
     return Job(
-        plan=plan(**nodes(2)),
+        plan=plan(**nodes(2), data__source="demo"),
         directory=directory,
         python="/opt/venv/bin/python",
         working_directory=Path("/shared/my data"),
