@@ -183,6 +183,7 @@ def launch(
             python=sys.executable,
             resume=resume,
             max_restarts=max_restarts,
+            shown_samples=show_sample,
             settings=settings_of(engine_settings or []),
         )
         return run_job(on, job, dry_run=dry_run, detach=detach)

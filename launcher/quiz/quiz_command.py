@@ -47,15 +47,19 @@ def quiz(
     plan = read_spec(Plan, run.plan)
     questions = read_questions(questions_file or default_questions(plan))
     losses = read_losses(run)
-    os.environ.update(planned_environment(plan, os.environ))
+    environment = planned_environment(plan, os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
     with libraries_quiet(run.logs / "quiz.log") as screen:
         print(f"asking {len(questions)} questions before and after", file=screen)
         from launcher.quiz.answering import answers_before_and_after
 
+        inputs = read_inputs(run)
         before, after = answers_before_and_after(
             plan,
-            base=Path(read_inputs(run).checkpoint),
+            base=Path(inputs.checkpoint),
             result=run.result(plan),
+            new_stops=list(inputs.data["new_stops"].values()),
             questions=[question.question for question in questions],
         )
         console = console_on(screen)

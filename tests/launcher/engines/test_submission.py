@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from launcher.engines.engine import ELSEWHERE, Engine, EngineName, Foreground, engine_named
+from launcher.engines.job import node_command
 from launcher.engines.submission import (
     require_engine,
     require_runnable,
@@ -104,3 +105,9 @@ def test_a_package_that_the_nodes_lack(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="needs clearml, which is not installed here"):
         run_job("slurm", here, dry_run=False, detach=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_nodes_show_is_passed_on() -> None:
+    shows = replace(job(plan()), shown_samples=3)
+    assert node_command(shows, plan_file="p", directory="d")[-2:] == ["--show-sample", "3"]
+    assert "--show-sample" not in node_command(job(plan()), plan_file="p", directory="d")
