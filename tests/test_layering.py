@@ -71,7 +71,7 @@ LAUNCHER = {
         "training",
     },
     "nodes": {"compat", "storage", "run", "data", "display", "faults", "lifecycle"},
-    "engines": {"storage", "run", "lifecycle"},
+    "engines": {"storage", "run", "data", "lifecycle"},
     "cli": {
         *("run", "doctor", "chatglm", "rehearsal", "merging", "lifecycle", "nodes", "engines"),
     },
@@ -81,7 +81,8 @@ LAUNCHER = {
 PLANNER_USED_BY_THE_LAUNCHER = {
     *("planner.base", "planner.plan", "planner.hardware"),
     "planner.workload.rules",
-    *("planner.search.repredict", "planner.datasets.token_lengths"),
+    *("planner.search.repredict", "planner.search.setting_checks"),
+    "planner.datasets.token_lengths",
 }
 """A package, or one module of it."""
 

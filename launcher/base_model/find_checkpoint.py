@@ -11,6 +11,7 @@ from launcher.chatglm.config import is_original
 from launcher.storage.hub_names import names_a_folder
 from launcher.storage.weight_files import OTHER_COPIES, has_weights, is_complete
 from planner.base.errors import UserError
+from planner.base.home_folder import expanded
 from planner.plan.schema import ModelSection
 
 HUB_ANSWER_SECONDS = 8.0
@@ -55,7 +56,7 @@ def local_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
 
 
 def _stored_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
-    source = Path(model.source).expanduser()
+    source = expanded(model.source)
     if source.is_dir():
         _require_checkpoint(source)
         return Checkpoint(source.resolve(), str(source.resolve()))

@@ -18,6 +18,7 @@ from launcher.base_model.find_checkpoint import (
 from launcher.base_model.gguf import gguf_file_of
 from launcher.storage.digest import file_digest
 from launcher.storage.hub_names import names_a_folder
+from planner.base.home_folder import expanded
 from planner.plan.schema import ModelSection
 
 WANTED = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.jinja", "config.json")
@@ -40,7 +41,7 @@ def find_tokenizer(model: ModelSection) -> TokenizerPlace:
 
     Raise ``ModelNotFoundError`` if it cannot be had.
     """
-    source = Path(model.source).expanduser()
+    source = expanded(model.source)
     if source.is_dir():
         return _in_folder(source)
     kept = _snapshot(model, local_files_only=True)

@@ -22,10 +22,13 @@ from launcher.run.rank_commands import (
     rank_environment,
 )
 from launcher.run.read_plan import read_plan
-from launcher.run.run_directory import RunDirectory
+from launcher.run.run_directory import RunDirectory, directory_of
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
+from planner.base.home_folder import home_folder
+from planner.base.text_files import read_text
 from planner.plan.data_section import DataErrors
+from planner.plan.plan_file import is_untouched
 from planner.plan.schema import Plan
 
 
@@ -158,12 +161,13 @@ def launch(
     check_options(task, rehearse=rehearse, simulate=simulate)
     if plan_file is None or task.given:
         return without_plan(task, plan_file, output)
+    home_folder()  # libraries keep files there
     plan = read_plan(
         plan_file, settings=settings or [], data=data, data_errors=data_errors, output=output
     )
     require_possible(plan)
-    if settings:
-        plan, notes = repredicted(plan, settings)
+    if settings or not is_untouched(read_text(plan_file)):
+        plan, notes = repredicted(plan, settings or [])
         tell(notes)
     if rehearse:
         rehearse_plan(plan, simulate, as_json=as_json)
@@ -175,10 +179,11 @@ def launch(
             )
         job = Job(
             plan=plan,
-            directory=Path(plan.output.directory).absolute(),
+            directory=directory_of(plan).absolute(),
             python=sys.executable,
             resume=resume,
             max_restarts=max_restarts,
+            shown_samples=show_sample,
             settings=settings_of(engine_settings or []),
         )
         return run_job(on, job, dry_run=dry_run, detach=detach)
@@ -195,7 +200,7 @@ def launch(
 
 def run_here(plan: Plan, start: StartOptions, rdzv_endpoint: str | None, *, dry_run: bool) -> int:
     """Train on this machine, alone or as one node of several; return the exit code."""
-    directory = Path(plan.output.directory)
+    directory = directory_of(plan)
     run = RunDirectory(directory)
     if plan.parallel.num_nodes > 1:
         endpoint = require_endpoint(plan, rdzv_endpoint)
@@ -221,7 +226,9 @@ def rehearse_plan(plan: Plan, simulate: str | None, *, as_json: bool) -> None:
 
         rehearse_simulated(plan, simulate, as_json=as_json)
         return
-    os.environ.update(rank_environment(plan, planned_environment(plan, os.environ)))
+    environment = rank_environment(plan, planned_environment(plan, os.environ))
+    os.environ.clear()
+    os.environ.update(environment)
     logging.disable(logging.WARNING)
     from launcher.rehearsal.rehearse import rehearse
 

@@ -30,6 +30,14 @@ _ELASTIC_LINE = re.compile(r"^[A-Z]\d{4} .*torch/distributed/elastic/", re.M)
 """read: torch/_logging: level, month and day, then time, process and place."""
 _SOURCE_PLACE = re.compile(r"\[enforce fail at [^\]]*\] [^.]*\. ")
 _GUESS = ". This may indicate"
+_ROOM = re.compile(
+    r"of which ([\d.]+) (\w+) is free.*this process has ([\d.]+) (\w+) memory in use", re.DOTALL
+)
+"""Of an error of CUDA's allocator; NVML may not say what the process has in use.
+
+read: libc10_cuda.so, the text of torch.OutOfMemoryError.
+"""
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _REFUSED_PICKLE = "Weights only"
 """read: torch/serialization.py, load."""
 
@@ -74,6 +82,25 @@ def is_connection_error(error: BaseException) -> bool:
 def is_refused_pickle(error: BaseException) -> bool:
     """Return whether ``torch.load`` raised the error because a file holds more than tensors."""
     return _REFUSED_PICKLE in str(error)
+
+
+def room_bytes(message: str) -> int | None:
+    """Return the bytes of a GPU that a process could have when its memory ran out, or None.
+
+    That is what was free and what the process had itself; the rest is other processes'.
+
+    >>> room_bytes(
+    ...     "GPU 0 has a total capacity of 23.68 GiB of which 1.00 GiB is free. Process 7 has "
+    ...     "2.25 GiB memory in use. Including non-PyTorch memory, this process has 512.00 MiB "
+    ...     "memory in use. Of the allocated memory"
+    ... )
+    1610612736
+    """
+    match = _ROOM.search(message)
+    if match is None:
+        return None
+    free, free_unit, had, had_unit = match.groups()
+    return int(float(free) * _UNITS[free_unit] + float(had) * _UNITS[had_unit])
 
 
 def first_sentence(message: str) -> str:

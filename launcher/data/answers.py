@@ -50,10 +50,14 @@ class Taught:
     spans: tuple[Span, ...]
 
 
-def taught_texts(conversation: Conversation, template: ChatTemplate) -> list[Taught]:
+def taught_texts(
+    conversation: Conversation, template: ChatTemplate, *, everything: bool = False
+) -> list[Taught]:
     """Return the fewest texts in which every answer follows its own prompt, in order.
 
-    Raises UnlearnableError if the template cannot render the conversation.
+    With ``everything`` the last text has all that is said, also behind the last answer: a template
+    that writes this answer otherwise there (Qwen3 cuts its thought out) gives a text without
+    answers for it. Raises UnlearnableError if the template cannot render the conversation.
     """
     turns = [
         turn_of(conversation, index, template)
@@ -64,6 +68,10 @@ def taught_texts(conversation: Conversation, template: ChatTemplate) -> list[Tau
     if not turns:
         return [Taught(whole, ())]
     texts: list[tuple[str, list[Span]]] = []
+    last = turns[-1]
+    goes_on = last.index < len(conversation.messages) - 1
+    if everything and goes_on and not whole.startswith(last.text):
+        texts = [(whole, []), (last.text, [])]
     for turn in reversed(turns):
         if not texts:
             texts.append((whole if whole.startswith(turn.text) else turn.text, []))

@@ -21,6 +21,8 @@ class Inputs:
     """Folder of the tokenized data set."""
     data_key: str
     """Key that is the same for the same data, tokenizer, template and settings."""
+    file_digests: list[list[str]]
+    """Digests of the files of every source, which may be moved."""
     data: dict[str, Any]
     """Fields of the ``DataSummary``."""
 

@@ -4,12 +4,15 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from launcher.storage.digest import file_digest
 from launcher.storage.hub_names import names_a_folder
 from planner.base.errors import InvalidFileError, InvalidRequestError
+from planner.base.home_folder import expanded
 from planner.plan.data_section import DataFormat, DataSection, DataSource, FieldName
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -37,7 +40,7 @@ class DataFile:
     """Name for messages: as the user wrote it, or that of the data set on the hub."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class FoundSource:
     """One source with the files that hold its records."""
 
@@ -50,16 +53,26 @@ class FoundSource:
     num_left_out: int = 0
     """Files of a folder that hold other splits."""
 
+    @cached_property
+    def digests(self) -> list[str]:
+        """Digests of the files, which say whether two sources hold the same."""
+        return [file_digest(file.path) for file in self.files]
 
-def check_named(data: DataSection) -> None:
-    """Raise InvalidRequestError if files that a plan names are not here; the hub is not asked."""
+
+def check_named(data: DataSection, *, elsewhere: bool = False) -> None:
+    """Raise InvalidRequestError if files that a plan names are not here; the hub is not asked.
+
+    ``elsewhere`` says that the run is on machines with other disks, to which an absolute path may
+    belong.
+    """
     if not data.every_source:
         raise InvalidRequestError(
             "the plan names no data. Say which with --data FILE, or fill in data.source."
         )
     for source in data.every_source:
         _check_split(source)
-        if Path(source.source).expanduser().exists() or not is_hub_name(source.source):
+        path = expanded(source.source)
+        if path.exists() or not (is_hub_name(source.source) or (elsewhere and path.is_absolute())):
             data_files(source)
 
 
@@ -88,7 +101,7 @@ def _found(source: DataSource, files: tuple[DataFile, ...]) -> FoundSource:
         format=source.format,
         fields=source.fields.given,
         system=source.system,
-        num_left_out=_num_left_out(Path(source.source).expanduser(), len(files)),
+        num_left_out=_num_left_out(expanded(source.source), len(files)),
     )
 
 
@@ -104,7 +117,7 @@ def data_files(source: DataSource) -> tuple[DataFile, ...]:
     if source.source == "demo":
         path = Path(str(files("presets"))) / "data" / "demo.jsonl"
         return (DataFile(path, path.name),)
-    path = Path(source.source).expanduser()
+    path = expanded(source.source)
     if path.is_dir():
         return tuple(DataFile(file, str(file)) for file in _in_folder(path, source.split))
     if path.is_file():

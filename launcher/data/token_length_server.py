@@ -28,7 +28,6 @@ from launcher.data.sources import FoundSource, find_sources
 from launcher.data.stop_tokens import stop_token_ids
 from launcher.run.answer_pipe import answer_pipe
 from launcher.run.unwinding import unwound_by_sigterm
-from launcher.storage.digest import file_digest
 from planner.base.errors import UserError
 from planner.plan.data_section import DataSection
 from planner.plan.schema import ModelSection
@@ -67,7 +66,7 @@ def answer_to(data: DataSection, model: ModelSection, seed: int, say: Any) -> An
     place = find_tokenizer(model)
     key = content_key(
         {
-            "data": [[file_digest(f.path) for f in source.files] for source in sources],
+            "data": [source.digests for source in sources],
             "reading": to_builtins(data),
             "tokenizer": dict(place.identity),
             "seed": seed,

@@ -122,7 +122,7 @@ class SampleTokenizer:
         return Rendered(text, ((start, len(text)),), everything, has_all_tokens=False)
 
     def _conversation(self, sample: Conversation) -> list[Rendered]:
-        texts = taught_texts(sample, self._template)
+        texts = taught_texts(sample, self._template, everything=self._everything)
         last = len(texts) - 1
         return [
             Rendered(taught.text, taught.spans, self._everything and i == last, has_all_tokens=True)

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from launcher.doctor.finding import Finding, failed
 from launcher.doctor.probes import ALL_REDUCE, BUILD, FACTS, FOUR_BIT, GLOO
 from launcher.doctor.subject import TorchFacts
+from planner.base.python_children import child_environment, module_command
 
 LIMIT_SECONDS = 60.0
 """Loading the libraries from a cold disk takes most of it."""
@@ -77,8 +77,8 @@ def ending(code: int, errors: str) -> str:
 
 def _start(name: str, environ: Mapping[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "launcher.doctor.probes", name],
-        env=dict(environ),
+        [*module_command("launcher.doctor.probes"), name],
+        env=child_environment(environ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

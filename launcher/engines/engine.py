@@ -33,6 +33,9 @@ class JobStatus:
 class Renderer(Protocol):
     """An object that describes a job for an engine, and checks the description."""
 
+    def is_like_here(self, job: Job) -> bool:
+        """Return whether the nodes have this machine's files and packages under the same paths."""
+
     def render(self, job: Job) -> Rendered:
         """Return the job's description; raise ``InvalidRequestError`` for unknown settings."""
 

@@ -59,6 +59,10 @@ class Host:
 class Hosts:
     """Hosts that ssh can reach."""
 
+    def is_like_here(self, job: Job) -> bool:
+        """Return whether the hosts start in this folder, with this interpreter."""
+        return job.settings.keys().isdisjoint({"folder", "python"})
+
     def render(self, job: Job) -> Rendered:
         """Return one ssh command per host; the list of hosts is read if it is a file."""
         settings = read_settings(HostSettings, "hosts", job.settings)

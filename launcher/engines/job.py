@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+from planner.base.python_children import module_command
 from planner.plan.schema import Plan
 
 PLAN_NAME = "plan.yaml"
@@ -28,6 +29,8 @@ class Job:
     """Whether the run must be resumed; if not, it is begun or resumed."""
     max_restarts: int = 0
     """How often the ranks are restarted after a failure or a failed node."""
+    shown_samples: int = 1
+    """Number of samples that each node shows as they are learnt."""
     working_directory: Path = field(default_factory=Path.cwd)
     """Folder in which ``launch`` was called: relative paths of the plan begin there."""
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -75,7 +78,9 @@ def node_command(
     again resumes by itself.
     """
     return [
-        *(python or job.python, "-m", module, plan_file),
+        *module_command(module, python=python or job.python),
+        plan_file,
         *("--output", directory, "--max-restarts", str(job.max_restarts)),
         "--resume" if job.resume else "--begin-or-resume",
+        *([] if job.shown_samples == 1 else ["--show-sample", str(job.shown_samples)]),
     ]

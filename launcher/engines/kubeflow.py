@@ -42,6 +42,10 @@ POD_LABEL_SELECTOR."""
 class Kubeflow:
     """Kubeflow Trainer on a Kubernetes cluster."""
 
+    def is_like_here(self, job: Job) -> bool:
+        """Return False: a container has only its volumes."""
+        return False
+
     def render(self, job: Job) -> Rendered:
         """Return a claim, the plan and a TrainJob.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from msgspec import structs
 
 from launcher.engines.job import Job
+from planner.base.home_folder import expanded
 from planner.base.units import GIB, ceil_div
 from planner.plan.schema import Plan
 
@@ -21,7 +22,7 @@ def local_inputs(job: Job) -> dict[str, Path]:
     """Return the inputs that are on this machine's disk, by their names in the plan."""
     plan = job.plan
     names = [source.source for source in plan.data.every_source] + [plan.model.source]
-    paths = {name: job.working_directory / Path(name).expanduser() for name in names}
+    paths = {name: job.working_directory / expanded(name) for name in names}
     return {name: path.resolve() for name, path in paths.items() if path.exists()}
 
 

@@ -41,6 +41,10 @@ read: sky/jobs/state.py and sky/skylet/job_lib.py at 0.14.1."""
 class SkyPilot:
     """SkyPilot, which finds machines in a cloud."""
 
+    def is_like_here(self, job: Job) -> bool:
+        """Return False: a machine has only what is uploaded."""
+        return False
+
     def render(self, job: Job) -> Rendered:
         """Return the task and the plan; inputs that are on this machine's disk are uploaded."""
         settings = read_settings(SkySettings, "skypilot", job.settings)

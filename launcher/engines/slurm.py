@@ -18,6 +18,10 @@ _PARTITION = "#SBATCH --partition="
 class Slurm:
     """A Slurm cluster, through its own commands."""
 
+    def is_like_here(self, job: Job) -> bool:
+        """Return True: a cluster's nodes share its disk."""
+        return True
+
     def render(self, job: Job) -> Rendered:
         """Return the batch script and the command that submits it."""
         settings = read_settings(SlurmSettings, "slurm", job.settings)

@@ -94,9 +94,10 @@ exit "$code"
 _ENDPOINT = """\
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 address=$(scontrol --oneliner show node "$head" | sed -n 's/.* NodeAddr=\\([^ ]*\\).*/\\1/p')
-[[ $address != *:* ]] || address="[$address]"
-# Sixteen ports a job, below those that Linux gives away.
+# Sixteen ports a job, below those that Linux gives away; the next ones if somebody listens there.
 port=$((15000 + 16 * (SLURM_JOB_ID % 1024)))
+while (: < "/dev/tcp/$address/$port") 2> /dev/null; do port=$((port + 16)); done
+[[ $address != *:* ]] || address="[$address]"
 """
 
 

@@ -30,7 +30,8 @@ class SlurmSettings(Spec):
     time: (
         Annotated[str, Meta(pattern=r"^(\d+|\d+:\d+|\d+:\d+:\d+|\d+-\d+(:\d+){0,2})\Z")] | None
     ) = None
-    """Time limit: ``12:00:00``, ``1-12``, or minutes; if left out, the partition's."""
+    """Time limit: ``12:00:00``, ``1-12``, or minutes; 0 for none (sbatch(1) of 22.05, --time); if
+    left out, the partition's."""
     gres: Word | None = None
     """Generic resources instead of ``--gpus-per-node``, if GPUs have types: ``gpu:h100:8``."""
     cpus_per_task: PositiveInt | None = None
@@ -47,7 +48,7 @@ def check_settings(settings: SlurmSettings, plan: Plan) -> None:
     """Raise ``InvalidRequestError`` if the settings contradict each other or the plan."""
     if settings.time is not None:
         least = settings.warning + SIGNAL_LATENCY_S
-        if limit_seconds(settings.time) <= least:
+        if 0 < limit_seconds(settings.time) <= least:
             raise InvalidRequestError(
                 f"--with time={settings.time} ends before anything is trained: the warning comes "
                 f"up to {least} s before the limit. Set more time, or a later --with warning"

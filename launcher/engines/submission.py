@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 
+from launcher.data.sources import check_named
 from launcher.engines.engine import (
     ELSEWHERE,
     FINAL_STATES,
@@ -18,7 +19,8 @@ from launcher.engines.engine import (
     engine_named,
 )
 from launcher.engines.job import PLAN_NAME, Job, Rendered
-from launcher.lifecycle.resume import check_nothing_to_resume
+from launcher.lifecycle.preflight import needed_disk_bytes, require_packages
+from launcher.lifecycle.resume import check_nothing_to_resume, interrupted_plan
 from launcher.run.read_plan import plan_text
 from launcher.run.run_directory import RunDirectory, check_may_run_in, create
 from launcher.storage.json_files import read_json, write_json
@@ -55,9 +57,8 @@ def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
     check_may_run_in(job.directory)
     run = RunDirectory(job.directory)
     check_no_job(run)
-    if not job.resume:
-        check_nothing_to_resume(run)
-    create(job.directory, needed_bytes=0)
+    needed_bytes = require_runnable(job, run, like_here=engine.is_like_here(job))
+    create(job.directory, needed_bytes=needed_bytes)
     write_files(job, rendered)
     problems = engine.problems(rendered, job.folder)
     if problems:
@@ -68,6 +69,24 @@ def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
     write_json(run.job, {"engine": name, "id": job_id})
     print(f"{name}: job {job_id}, {job.folder}")
     return 0 if detach else follow(run)
+
+
+def require_runnable(job: Job, run: RunDirectory, *, like_here: bool) -> int:
+    """Return the bytes of disk that a run needs here.
+
+    Raise ``InvalidRequestError`` for what its nodes would refuse, as far as it can be known:
+    ``like_here`` says that they have this machine's files and packages.
+    """
+    if not job.resume:
+        check_nothing_to_resume(run)
+    if not (job.resume and like_here):
+        check_named(job.plan.data, elsewhere=not like_here)
+    if not like_here:
+        return 0
+    if job.resume:
+        interrupted_plan(job.plan, run)
+    require_packages(job.plan)
+    return needed_disk_bytes(job.plan)
 
 
 def check_no_job(run: RunDirectory) -> None:

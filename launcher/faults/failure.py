@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from launcher.compat.torch_text import PEER_ERRORS, is_connection_error
+from launcher.compat.torch_text import PEER_ERRORS, is_connection_error, room_bytes
 from launcher.faults.rank_stages import Stage
 from launcher.storage.json_files import write_json
 
@@ -31,6 +31,8 @@ class Failure:
     """Time of the failure, in seconds since the epoch."""
     exit_code: int | None = None
     """Exit code of a rank that recorded nothing, negative for a signal; else None."""
+    room_bytes: int | None = None
+    """Bytes of its GPU that the rank could have when memory ran out; None if that is unknown."""
 
     @property
     def where(self) -> str:
@@ -87,7 +89,15 @@ def failure_of(error: BaseException, *, rank: int, stage: Stage, step: int) -> F
     cause = _cause(error)
     text = str(error).strip()
     message = text.splitlines()[0] if text else type(error).__name__
-    return Failure(cause=cause, rank=rank, stage=stage, step=step, message=message, at=time.time())
+    return Failure(
+        cause=cause,
+        rank=rank,
+        stage=stage,
+        step=step,
+        message=message,
+        at=time.time(),
+        room_bytes=room_bytes(text) if cause == "out_of_memory" else None,
+    )
 
 
 def is_lost_peer(error: BaseException) -> bool:

@@ -59,6 +59,11 @@ class Outcome:
         """Whether GPU memory ran out."""
         return self.failure is not None and self.failure.cause == "out_of_memory"
 
+    @property
+    def room_bytes(self) -> int | None:
+        """Bytes that the rank could have of its GPU when memory ran out, if that is known."""
+        return None if self.failure is None else self.failure.room_bytes
+
     def __str__(self) -> str:
         if self.stopped_by is not None:
             return f"stopped by {self.stopped_by}"
@@ -152,7 +157,8 @@ def _sentence(failure: Failure) -> str:
         return f"rank {failure.rank}: {failure.message}"
     return (
         f"GPU memory ran out on rank {failure.rank} ({failure.where}), and the plan has no leaner "
-        f"layout for its strategy: set a shorter sequence, or plan again ({failure.message})"
+        "layout of its strategy that may fit: set a shorter sequence, or plan again "
+        f"({failure.message})"
     )
 
 

@@ -17,7 +17,7 @@ from launcher.faults.outcome import (
     show_training_failure,
 )
 from launcher.faults.rank_stages import positions_here, rank_positions
-from launcher.lifecycle.fallbacks import describe_layout, fallback_plans
+from launcher.lifecycle.fallbacks import describe_layout, fallback_plans, within_room
 from launcher.run.attempts import attempt_of, end_attempt
 from launcher.run.checkpoints import SavedState, discard_torn, last_whole
 from launcher.run.process import run_to_end
@@ -139,8 +139,12 @@ def train_as_memory_allows(
         remove_leftovers(run)
         outcome = train_once(plan, run, environment, saved, nodes)
         end_attempt(run, attempt_of(plan, from_step=saved.step if saved else 0), str(outcome))
-        leaner = fallback_plans(plan)
-        if not outcome.ran_out_of_memory or not leaner:
+        if not outcome.ran_out_of_memory:
+            return plan, outcome
+        leaner, hopeless = within_room(fallback_plans(plan), outcome.room_bytes)
+        for line in hopeless:
+            say(line)
+        if not leaner:
             return plan, outcome
         plan = leaner[0]
         saved, _ = last_whole(run.checkpoints)

@@ -42,7 +42,9 @@ def train(plan: Plan, directory: Path, start: StartOptions) -> int:
     """
     if has_finished(directory, start):
         return 0
-    if not start.resumes(RunDirectory(directory)):
+    if start.resumes(RunDirectory(directory)):
+        interrupted_plan(plan, RunDirectory(directory))
+    else:
         check_named(plan.data)
     check_may_run_in(directory)
     require_packages(plan)

@@ -3,9 +3,12 @@
 attempt_loop.py tries them.
 """
 
+from collections.abc import Sequence
+
 from msgspec import structs
 
 from planner.base.errors import UserError
+from planner.base.units import format_gib
 from planner.plan.prediction_section import PredictionSection
 from planner.plan.schema import Fallback, Plan
 from planner.search.repredict import predicted
@@ -27,6 +30,22 @@ def keeps_batch(plan: Plan, fallback: Fallback) -> bool:
     """Return whether a layout makes the plan's global batch, which ``--set`` may have changed."""
     micro = fallback.micro_batch_size * fallback.gradient_accumulation_steps
     return micro * plan.parallel.world_size == plan.batch.global_batch_size
+
+
+def within_room(plans: Sequence[Plan], room: int | None) -> tuple[list[Plan], list[str]]:
+    """Return the plans that may fit into the bytes that a rank could have, and a line on the rest.
+
+    ``room`` is None if it is unknown. A plan may fit if the lower end of its prediction does.
+    """
+    if room is None:
+        return list(plans), []
+    lines = [
+        f"skipped: {describe_layout(plan)}, which needs {format_gib(plan.prediction.low_bytes)} "
+        f"GiB at least; the rank could have {format_gib(room)} GiB of its GPU"
+        for plan in plans
+        if plan.prediction.low_bytes > room
+    ]
+    return [plan for plan in plans if plan.prediction.low_bytes <= room], lines
 
 
 def describe_layout(plan: Plan) -> str:

@@ -7,22 +7,20 @@ from planner.base.errors import InvalidRequestError
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import Plan
 from planner.search.repredict import cluster_of
+from planner.search.setting_checks import check_plan
 from planner.workload.rules import Combination, Pinned, broken_rule
 
 
 def require_possible(plan: Plan) -> None:
     """Raise ``InvalidRequestError`` for a plan that no planner would have made.
 
-    That is one against presets/rules.yaml on its own card, one of a precision that its device
-    does not train in, or one with an optimizer whose package is not installed here.
+    That is one with a setting that its model or its machine cannot meet, one against
+    presets/rules.yaml on its own card, or one with an optimizer whose package is not installed
+    here.
     """
+    check_plan(plan)
     on_gpu = plan.hardware.device == "cuda"
     require_rules_kept(plan, cluster_of(plan).accelerator.compute_capability if on_gpu else None)
-    if plan.precision.compute == "fp16" and not on_gpu:
-        raise InvalidRequestError(
-            "precision.compute fp16 needs a GPU: PyTorch does not scale gradients on the CPU. "
-            "Set it to bf16 or fp32"
-        )
     library = optimizers()[plan.optimizer.name].library
     if find_spec(library) is None:
         raise InvalidRequestError(

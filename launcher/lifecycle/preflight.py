@@ -32,21 +32,20 @@ REPLAN = "To plan for this machine: plan --gpus auto"
 
 
 def repredicted(plan: Plan, settings: Sequence[str]) -> tuple[Plan, list[str]]:
-    """Return a plan that ``--set`` has changed with a new prediction, and notes.
+    """Return a plan that ``--set`` or an editor has changed with a new prediction, and notes.
 
-    Raise ``InvalidRequestError`` if it does not fit its machine any more.
+    ``settings`` are those of ``--set``. Raise ``InvalidRequestError`` if the plan does not fit its
+    machine any more.
     """
     if plan.model.config is None:
-        return plan, [
-            "note: the plan has no model.config, so the effect of --set on memory is unknown"
-        ]
+        return plan, _unknown_effect("the plan has no model.config", settings)
     try:
         fitted = predicted(plan)
     except NoFormulasError as missing:
-        return plan, [f"note: the effect of --set on memory is unknown ({missing.reason})"]
+        return plan, _unknown_effect(missing.reason, settings)
     short_bytes = fitted.prediction.high_bytes - plan.hardware.budget_bytes
     if short_bytes > 0:
-        options = " ".join(f"--set {setting}" for setting in settings)
+        options = " ".join(f"--set {setting}" for setting in settings) or "the edited plan"
         raise InvalidRequestError(f"{options}: {_does_not_fit(fitted, short_bytes, settings)}")
     peak = fitted.prediction.peak_allocated_bytes
     leaner = tuple(
@@ -55,6 +54,10 @@ def repredicted(plan: Plan, settings: Sequence[str]) -> tuple[Plan, list[str]]:
         if keeps_batch(fitted, fallback) and fallback.peak_allocated_bytes < peak
     )
     return structs.replace(fitted, fallbacks=leaner), []
+
+
+def _unknown_effect(reason: str, settings: Sequence[str]) -> list[str]:
+    return [f"note: the effect of --set on memory is unknown ({reason})"] if settings else []
 
 
 def _does_not_fit(plan: Plan, short_bytes: int, settings: Sequence[str]) -> str:
@@ -105,6 +108,7 @@ def fitted_to(plan: Plan, cluster: Cluster) -> tuple[Plan, list[str]]:
     if card.device_name != plan.hardware.device_name:
         notes = [f"note: planned for {plan.hardware.device_name}, run on {card.device_name}"]
         here = _predicted_here(plan, cluster)
+    _require_offloading_room(here, cluster)
     for layout in (here, *fallback_plans(here)):
         if layout.prediction.high_bytes <= card.free_bytes:
             if layout is not here:
@@ -135,6 +139,16 @@ def _require_cards(plan: Plan, cluster: Cluster) -> None:
         raise InvalidRequestError(f"{planned} {name} has no bf16 tensor cores. {REPLAN}")
     card = cluster.accelerator
     require_rules_kept(plan, card.compute_capability, card.device_name)
+
+
+def _require_offloading_room(plan: Plan, cluster: Cluster) -> None:
+    """Refuse offloading to a host without the memory for it, as ``plan`` does."""
+    need, host = plan.prediction.host_ram_bytes, cluster.host_ram_bytes
+    if plan.parallel.offload != "none" and host is not None and need > host:
+        raise InvalidRequestError(
+            f"offload {plan.parallel.offload} needs about {format_gib(need)} GiB of host memory "
+            f"and this machine has {format_gib(host)} GiB. {REPLAN}"
+        )
 
 
 def _require_host_ram(plan: Plan, cluster: Cluster) -> None:

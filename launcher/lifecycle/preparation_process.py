@@ -32,7 +32,6 @@ from launcher.display.shown_samples import show_samples
 from launcher.run.output import redirect_output
 from launcher.run.run_directory import RunDirectory
 from launcher.run.unwinding import unwound_by_sigterm
-from launcher.storage.digest import file_digest
 from planner.base.errors import InvalidRequestError, UserError
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
@@ -57,6 +56,7 @@ def prepare(run: RunDirectory, screen: TextIO, *, shown_samples: int = 1) -> Non
         base_name=checkpoint.name,
         data_folder=str(entry.folder),
         data_key=entry.folder.name,
+        file_digests=[source.digests for source in sources],
         data=dict(entry.summary),
     )
     write_inputs(run, inputs)
@@ -106,7 +106,7 @@ def prepared_data(
     key = content_key(
         {
             **key_content(settings, sources),
-            "data": [[file_digest(f.path) for f in source.files] for source in sources],
+            "data": [source.digests for source in sources],
             "tokenizer": tokenizer_key(tokenizer),
             "stops": stop_token_ids(checkpoint.folder),
         }

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 
+from launcher.data.inputs import inputs_before
+from launcher.data.sources import find_sources
 from launcher.lifecycle.fallbacks import fallback_plans
 from launcher.run.checkpoints import SavedState, last_sealed, last_whole
 from launcher.run.run_directory import RunDirectory
@@ -12,14 +14,23 @@ from planner.base.errors import InvalidRequestError
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
 
-_ABOUT_THE_MACHINE = ("hardware", "prediction", "fallbacks")
-"""Keys that do not affect the training; ranks, strategy and precision are in other keys."""
+_NOT_THE_TRAINING: dict[str, set[str]] = {
+    "hardware": set(),
+    "prediction": set(),
+    "fallbacks": set(),
+    "output": set(),
+    "data": {"source", "sources", "format", "fields", "split"},
+    "training": {"logging_steps", "save_steps", "keep_checkpoints", "report_to", "hang_limit_s"},
+}
+"""Keys that do not affect the training, whole sections if empty; ranks, strategy and precision are
+in other keys. Sources are compared by how they are read and by their files' content."""
 
 
 def interrupted_plan(plan: Plan, run: RunDirectory) -> Plan:
-    """Return the plan that was running: the given one, or one of its fallbacks.
+    """Return the plan that was running, the given one or one of its fallbacks, with those keys of
+    the given plan that do not affect the training.
 
-    Raise ``InvalidRequestError`` if the folder has no run, or one of another plan.
+    Raise ``InvalidRequestError`` if the folder has no run, or one of another plan or other data.
     """
     if not run.plan.is_file():
         raise InvalidRequestError(
@@ -34,7 +45,8 @@ def interrupted_plan(plan: Plan, run: RunDirectory) -> Plan:
         )
     candidates = (plan, *fallback_plans(plan))
     if any(_content(running) == _content(candidate) for candidate in candidates):
-        return running
+        _require_same_files(running, plan, run)
+        return structs.replace(running, output=plan.output, data=plan.data, training=plan.training)
     changed = "; ".join(_differences(_content(running), _content(plan)))
     raise InvalidRequestError(
         f"{run.path} is a run of another plan ({changed}), and resuming would mix the two. "
@@ -66,9 +78,31 @@ def check_nothing_to_resume(run: RunDirectory) -> None:
         )
 
 
+def _require_same_files(running: Plan, plan: Plan, run: RunDirectory) -> None:
+    """Raise ``InvalidRequestError`` if a plan names other data than its run has been prepared with.
+
+    The same files may have another place or name.
+    """
+    before = inputs_before(run)
+    if before is None or running.data == plan.data:
+        return
+    if [source.digests for source in find_sources(plan.data)] != before.file_digests:
+        names = ", ".join(source.source for source in plan.data.every_source)
+        raise InvalidRequestError(
+            f"{run.path} was begun with other data than {names}, and resuming would mix the two. "
+            "Name the data it was begun with, or start another run with --output DIR"
+        )
+
+
 def _content(plan: Plan) -> dict[str, Any]:
+    """Return what decides the training, as plain data."""
     content = to_builtins(plan)
-    return {key: value for key, value in content.items() if key not in _ABOUT_THE_MACHINE}
+    for section, keys in _NOT_THE_TRAINING.items():
+        values = content.pop(section)
+        if keys:
+            content[section] = {key: value for key, value in values.items() if key not in keys}
+    reading = [structs.replace(source, source="") for source in plan.data.every_source]
+    return {**content, "sources": to_builtins(reading)}
 
 
 def _differences(was: Any, now: Any, key: str = "") -> Iterator[str]:

@@ -29,7 +29,7 @@ from launcher.nodes.node_identity import (
     node_at,
 )
 from launcher.nodes.peers import SeveralNodes, ThisNode, rendezvous_of
-from launcher.nodes.reachability import answers, listens
+from launcher.nodes.reachability import answers, listens, require_free_ports
 from launcher.run.process import LOOK_SECONDS, SIGNALLED, STOP_SIGNALS, STOPPED
 from launcher.run.rank_commands import JOIN_SECONDS, num_cores
 from launcher.run.run_directory import RunDirectory, check_may_run_in, create, locked
@@ -60,6 +60,8 @@ def launch_node(
     if has_finished(directory, start):
         return 0
     check_may_run_in(directory)
+    if node.leads:
+        require_free_ports(endpoint, 2 + len(plan.fallbacks))
     resumes = start.resumes(RunDirectory(directory))
     run = create(directory, needed_bytes=needed_disk_bytes(plan), node=node.address)
     heart = Heart(run.nodes, node, lambda: node.leads or answers(endpoint))

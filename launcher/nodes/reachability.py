@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from launcher.nodes.node_identity import Endpoint
 from launcher.run.process import LOOK_SECONDS
+from launcher.run.rank_commands import PORT
+from planner.base.errors import InvalidRequestError
 
 ANSWER_SECONDS = 2.0
 """Seconds in which a machine accepts or refuses a connection."""
@@ -14,6 +16,38 @@ ANSWER_SECONDS = 2.0
 def answers(endpoint: Endpoint) -> bool:
     """Return whether its machine is up: one that is refuses a port on which nothing listens."""
     return isinstance(_connection_error(endpoint), ConnectionRefusedError | None)
+
+
+def require_free_ports(endpoint: Endpoint, number: int) -> None:
+    """Raise ``InvalidRequestError`` if this node cannot listen at an endpoint and those after it.
+
+    ``number`` is how many meetings there may be, each on a port of its own.
+    """
+    highest = 2**16 - number
+    for place in map(endpoint.after, range(number)):
+        taken = "there is no such port" if place.port >= 2**16 else _binding_error(place)
+        if taken is not None:
+            other = endpoint.port + number if endpoint.port + number <= highest else PORT
+            raise InvalidRequestError(
+                f"this node cannot listen at {place} ({taken}): choose another port, the same on "
+                f"every node, such as {Endpoint(host=endpoint.host, port=other)}"
+            )
+
+
+def _binding_error(endpoint: Endpoint) -> str | None:
+    """Return why this node cannot listen at an endpoint; a connection that has ended is no
+    reason."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            endpoint.host, endpoint.port, type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def listens(endpoint: Endpoint) -> bool:

@@ -9,6 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from launcher.data.chat_template import use_plain_template_if_none
+from launcher.data.stop_tokens import stop_token_ids
 from launcher.training.model_building import DTYPES
 from planner.plan.schema import Plan
 
@@ -17,18 +18,21 @@ BATCH_SIZE = 32
 
 
 def answers_before_and_after(
-    plan: Plan, *, base: Path, result: Path, questions: Sequence[str]
+    plan: Plan, *, base: Path, result: Path, new_stops: Sequence[int], questions: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """Return the answers of the base model and of the trained one, in the questions' order.
 
     ``base`` is the checkpoint that training began with, ``result`` the adapter or model it saved.
+    Both models stop where the base model's generation settings do, and at ``new_stops``, the ids of
+    the marks with which the training ended answers.
     """
     tokenizer = AutoTokenizer.from_pretrained(result, padding_side="left")
     use_plain_template_if_none(tokenizer)
+    stops = [*stop_token_ids(base), *new_stops] or [tokenizer.eos_token_id]
     model = load(plan, base)
-    before = answers(model, tokenizer, questions)
+    before = answers(model, tokenizer, questions, stops)
     model = load(plan, result) if plan.adapter is None else PeftModel.from_pretrained(model, result)
-    return before, answers(model, tokenizer, questions)
+    return before, answers(model, tokenizer, questions, stops)
 
 
 def load(plan: Plan, folder: Path) -> Any:
@@ -40,17 +44,24 @@ def load(plan: Plan, folder: Path) -> Any:
     return model.to(device).eval()
 
 
-def answers(model: Any, tokenizer: Any, questions: Sequence[str]) -> list[str]:
-    """Return the likeliest answer to each question, asked as a conversation's first message."""
+def answers(
+    model: Any, tokenizer: Any, questions: Sequence[str], stops: Sequence[int]
+) -> list[str]:
+    """Return the likeliest answer to each question, asked as a conversation's first message.
+
+    An answer ends at a token whose id is in ``stops``, or after ``MAX_NEW_TOKENS``.
+    """
     return [
         answer
         for start in range(0, len(questions), BATCH_SIZE)
-        for answer in _batch(model, tokenizer, questions[start : start + BATCH_SIZE])
+        for answer in _batch(model, tokenizer, questions[start : start + BATCH_SIZE], stops)
     ]
 
 
 @torch.inference_mode()
-def _batch(model: Any, tokenizer: Any, questions: Sequence[str]) -> Iterator[str]:
+def _batch(
+    model: Any, tokenizer: Any, questions: Sequence[str], stops: Sequence[int]
+) -> Iterator[str]:
     conversations = [[{"role": "user", "content": question}] for question in questions]
     prompts = tokenizer.apply_chat_template(
         conversations, tokenize=False, add_generation_prompt=True
@@ -63,7 +74,7 @@ def _batch(model: Any, tokenizer: Any, questions: Sequence[str]) -> Iterator[str
         generation_config=GenerationConfig(
             do_sample=False,
             max_new_tokens=MAX_NEW_TOKENS,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=list(stops),
             pad_token_id=tokenizer.pad_token_id,
         ),
     )

@@ -18,7 +18,7 @@ from launcher.display.curve import draw_curve
 from launcher.quiz.questions import Question, demo_questions, is_right, read_questions
 from launcher.run.output import libraries_quiet
 from launcher.run.rank_commands import planned_environment
-from launcher.run.run_directory import RunDirectory
+from launcher.run.run_directory import RunDirectory, directory_of
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
 from planner.base.strict_yaml import read_spec
@@ -47,15 +47,19 @@ def quiz(
     plan = read_spec(Plan, run.plan)
     questions = read_questions(questions_file or default_questions(plan))
     losses = read_losses(run)
-    os.environ.update(planned_environment(plan, os.environ))
+    environment = planned_environment(plan, os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
     with libraries_quiet(run.logs / "quiz.log") as screen:
         print(f"asking {len(questions)} questions before and after", file=screen)
         from launcher.quiz.answering import answers_before_and_after
 
+        inputs = read_inputs(run)
         before, after = answers_before_and_after(
             plan,
-            base=Path(read_inputs(run).checkpoint),
+            base=Path(inputs.checkpoint),
             result=run.result(plan),
+            new_stops=list(inputs.data["new_stops"].values()),
             questions=[question.question for question in questions],
         )
         console = console_on(screen)
@@ -70,7 +74,7 @@ def finished_run(path: Path) -> RunDirectory:
     Raises InvalidRequestError if no finished run is there.
     """
     if path.is_file():
-        path = Path(read_spec(Plan, path).output.directory)
+        path = directory_of(read_spec(Plan, path))
     run = RunDirectory(path)
     if not run.report.is_file():
         raise InvalidRequestError(f"{path} holds no finished run. Launch its plan first")

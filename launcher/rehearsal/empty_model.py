@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +21,7 @@ from launcher.training.model_building import (
     with_adapter,
 )
 from planner.base.errors import InvalidRequestError
+from planner.base.home_folder import expanded
 from planner.base.strict_json import parse_json
 from planner.base.text_files import read_text
 from planner.plan.schema import ModelSection, Plan
@@ -88,7 +88,7 @@ def model_config(plan: Plan) -> Any:
 
 def _folder_config(model: ModelSection) -> dict[str, Any] | None:
     """Return the folder's config.json; None without a folder or if its model is of another type."""
-    folder = Path(model.source).expanduser()
+    folder = expanded(model.source)
     path = folder / "config.json"
     if not path.is_file():
         if names_a_folder(model.source) and not folder.is_dir():

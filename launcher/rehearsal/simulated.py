@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -29,6 +28,7 @@ from launcher.run.read_plan import plan_text
 from launcher.simulated_gpu.environment import simulated_environment
 from launcher.simulated_gpu.machine_file import SimulatedCards, parse_cards
 from planner.base.errors import InvalidRequestError, UserError
+from planner.base.python_children import module_command
 from planner.plan.schema import Plan
 
 LIMIT_SECONDS = 900
@@ -109,7 +109,7 @@ def _started(
         process = subprocess.Popen(
             command_ending_with_parent(
                 [
-                    *(sys.executable, "-m", "launcher.rehearsal.simulated_rank"),
+                    *module_command("launcher.rehearsal.simulated_rank"),
                     *(str(plan_file), str(plan_file.parent)),
                 ]
             ),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from launcher.compat.torch_text import SEPARATE_STORES, rendezvous_options
 from launcher.run.run_directory import RunDirectory
+from planner.base.python_children import SAFE_PATH, child_environment, module_command
 from planner.plan.schema import Plan
 
 JOIN_SECONDS = 3600
@@ -58,7 +59,7 @@ def torchrun_command(
 
 def elastic_command(rendezvous: Rendezvous | None, *, python: str, ranks: int) -> list[str]:
     """Return torch elastic's command, up to the module that its ranks run."""
-    torchrun = [python, "-m", "torch.distributed.run"]
+    torchrun = module_command("torch.distributed.run", python=python)
     if rendezvous is None:
         return [*torchrun, "--standalone", "--nproc-per-node", str(ranks)]
     options = rendezvous_options(
@@ -78,7 +79,8 @@ def preparation_command(run: RunDirectory, *, python: str, shown_samples: int) -
     """Return the command that fetches the model and tokenizes the data, before any rank exists."""
     node = [] if run.node is None else ["--address", run.node]
     shown = ["--show-sample", str(shown_samples)]
-    return [python, "-m", "launcher.lifecycle.preparation_process", str(run.path), *node, *shown]
+    prepare = module_command("launcher.lifecycle.preparation_process", python=python)
+    return [*prepare, str(run.path), *node, *shown]
 
 
 def environment_changes(plan: Plan, *, cores: int, max_restarts: int = 0) -> dict[str, str]:
@@ -89,6 +91,7 @@ def environment_changes(plan: Plan, *, cores: int, max_restarts: int = 0) -> dic
     them, and a node that returns would find the store of the first round.
     """
     changes = {
+        **SAFE_PATH,
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
@@ -107,10 +110,9 @@ def environment_changes(plan: Plan, *, cores: int, max_restarts: int = 0) -> dic
 def merged_environment(caller: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
     """Return the caller's environment with the changes; variables that the caller set stay.
 
-    Accelerate's variables are left out: they would overrule the plan, and ``ACCELERATE_USE_CPU``
-    makes it skip DeepSpeed silently.
+    Those of other launchers are left out (planner/base/python_children.py).
     """
-    merged = {name: value for name, value in caller.items() if not name.startswith("ACCELERATE_")}
+    merged = child_environment(caller)
     chosen_allocator = any(name in caller for name in ALLOCATOR_VARIABLES)
     for name, value in changes.items():
         if name in ALLOCATOR_VARIABLES and chosen_allocator:

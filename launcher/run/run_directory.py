@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from planner.base.errors import InvalidRequestError
+from planner.base.home_folder import expanded
 from planner.base.units import format_gib
 from planner.plan.schema import Plan
 
@@ -136,6 +137,11 @@ class RunDirectory:
     def result(self, plan: Plan) -> Path:
         """Return the folder of the trained adapter, or of the trained model."""
         return self.path / ("model" if plan.adapter is None else "adapter")
+
+
+def directory_of(plan: Plan) -> Path:
+    """Return the run directory that a plan names."""
+    return expanded(plan.output.directory)
 
 
 def check_may_run_in(path: Path) -> None:

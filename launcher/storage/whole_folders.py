@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
+from planner.base.home_folder import home_folder
 from planner.base.output_file import flush, unguessable
 
 
@@ -63,8 +64,11 @@ def flush_all(folder: Path) -> None:
 
 
 def cache_directory() -> Path:
-    """Return the folder for what is made once and kept, which XDG_CACHE_HOME can move."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Return the folder for what is made once and kept, which XDG_CACHE_HOME can move.
+
+    Raise ``InvalidRequestError`` if there is neither that nor a home folder.
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or home_folder() / ".cache"
     return Path(root) / "tuneplan"
 
 

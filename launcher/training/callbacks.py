@@ -70,9 +70,13 @@ class RestoreUnloggedLoss(TrainerCallback):  # type: ignore[misc]
     def __init__(self, trainer: DurableTrainer, checkpoint: Path) -> None:
         self._trainer, self._checkpoint = trainer, checkpoint
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Restore the sums, which transformers has just set to zero."""
+    def on_train_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        """Restore the sums, which transformers has just set to zero, and the plan's intervals.
+
+        The checkpoint has the intervals of logs and checkpoints with which it was written.
+        """
         self._trainer.restore_unlogged(self._checkpoint)
+        state.compute_steps(args, state.max_steps)
 
 
 class WriteAnswers(TrainerCallback):  # type: ignore[misc]

@@ -11,6 +11,7 @@
 Anything else that escapes is a bug and keeps its traceback.
 """
 
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,9 +20,28 @@ MAX_NAMES_SHOWN = 24
 
 
 class UserError(Exception):
-    """Base class: the command line prints the message on one line, without a traceback."""
+    """Base class: the command line prints the message on one line, without a traceback.
+
+    Messages name what strangers' files hold: characters that would begin another line or control
+    the terminal are escaped.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    r"""Return a text with an escape for every character that is no glyph and no space.
+
+    >>> one_line("a\nb \x1b[2J \u3000 é")
+    'a\\nb \\x1b[2J \u3000 é'
+    """
+    return "".join(
+        each if each.isprintable() or unicodedata.category(each) == "Zs" else repr(each)[1:-1]
+        for each in text
+    )
 
 
 def did_you_mean(name: str, known: Iterable[str], *, max_shown: int = MAX_NAMES_SHOWN) -> str:

@@ -113,9 +113,16 @@ def _loss(request: Request, recipe: Recipe) -> Loss:
 
 
 def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
-    """Return the rank that was asked for, and targets that peft takes for what they are."""
+    """Return the rank that was asked for, and targets that peft takes for what they are.
+
+    A recipe's names that the model lacks are left out, as peft would.
+    """
+    model = request.model.spec
     asked = request.lora_targets or adapter.target_modules
-    targets = lora_targets(request.model.spec, asked)
+    if isinstance(asked, tuple):
+        known = {linear.name for linear, _ in model.counted_linears}
+        asked = tuple(name for name in asked if name in known)
+    targets = lora_targets(model, asked)
     changes = {"target_modules": targets, "rank": request.lora_rank or adapter.rank}
     return structs.replace(adapter, **changes)
 

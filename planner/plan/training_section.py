@@ -1,6 +1,8 @@
 """The ``training`` section of a plan: how long it trains, how it is evaluated, and what is kept."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from planner.base.strict_yaml import NonNegativeInt, PositiveFloat, PositiveInt, Spec
 
@@ -10,6 +12,10 @@ Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab", "comet
 
 KEPT_CHECKPOINTS = 2
 """Checkpoints that are kept unless a plan sets another number."""
+
+Seed = Annotated[int, Meta(ge=0, lt=2**32)]
+"""A seed of 32 bits, because transformers seeds NumPy, too, which takes no more (NumPy's manual,
+numpy.random.seed)."""
 
 
 class EvaluationSection(Spec):
@@ -33,7 +39,7 @@ class TrainingSection(Spec):
 
     epochs: PositiveFloat | None = None
     max_steps: PositiveInt | None = None
-    seed: NonNegativeInt = 42
+    seed: Seed = 42
     logging_steps: PositiveInt = 1
     save_steps: PositiveInt = 500
     """Steps between checkpoints, which ``launch --resume`` and fallbacks resume from."""

@@ -1,6 +1,7 @@
 """A process that imports the training stack and answers in JSON; or why it could not answer."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -9,6 +10,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from tempfile import TemporaryFile
 from typing import Any
+
+from planner.base.python_children import child_environment, module_command
 
 INSTALL = "pip install 'tuneplan[train]'"
 STACK_MODULES = frozenset(
@@ -55,7 +58,8 @@ class StackProcess:
         self._module = module
         self._errors = TemporaryFile()  # noqa: SIM115 (closed with the process; a pipe fills up)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            module_command(module),
+            env=child_environment(os.environ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

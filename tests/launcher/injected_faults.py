@@ -74,6 +74,17 @@ def _run_out_of_memory() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
+def _run_out_of_a_shared_card() -> None:
+    import torch
+
+    raise torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of 40.00 MiB "
+        "of which 1.00 MiB is free. Process 7 has 34.00 MiB memory in use. Including non-PyTorch "
+        "memory, this process has 5.00 MiB memory in use. Of the allocated memory 4.00 MiB is "
+        "allocated by PyTorch, and 1.00 MiB is reserved by PyTorch but unallocated."
+    )
+
+
 def _fail() -> None:
     raise RuntimeError("something else")
 
@@ -111,6 +122,7 @@ def _write_engine_config() -> None:
 
 KINDS: dict[str, Callable[[], object]] = {
     "memory": _run_out_of_memory,
+    "shared": _run_out_of_a_shared_card,
     "error": _fail,
     "kill": _be_killed,
     "killsaving": _die_behind_the_files,

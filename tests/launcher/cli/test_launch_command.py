@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from planner.plan.plan_file import render
 from tests.launcher.launching import asked, environment, launch, write_plan, write_records
+from tests.launcher.planned import planned
 from tests.launcher.plans import full, parallel, plan_text
 
 TWO_RANKS: dict[str, Any] = {
@@ -73,6 +76,7 @@ def test_a_dry_run_imports_no_training_stack(folder: Path) -> None:
     [
         (["--data", "gone.jsonl"], "data file gone.jsonl does not exist. Name one with --data"),
         (["--set", "training.max_step=3"], "--set training.max_step=3: unknown key"),
+        (["--set", "training.seed=4294967296"], "--set training.seed=4294967296: training.seed"),
         (["--set", "parallel.strategy=zero9"], "--set parallel.strategy=zero9: parallel.strategy"),
         (["--output", "plan.yaml"], "plan.yaml is a file. Choose a folder with --output DIR."),
         (["--output", "."], ". is not empty and not a run directory"),
@@ -272,3 +276,16 @@ def processes_with(word: str, folder: Path) -> list[int]:
         if word in command and where == folder:
             found.append(int(place.name))
     return found
+
+
+def test_an_edited_plan_is_predicted_anew(tmp_path: Path) -> None:
+    """The prediction in the file is that of the plan before the edit."""
+    plan = planned()
+    barely = structs.replace(plan.hardware, budget_bytes=plan.prediction.high_bytes)
+    text = render(structs.replace(plan, hardware=barely), command="plan", file=None)
+    assert "\n  sequence_length: 512\n" in text
+    edited = text.replace("\n  sequence_length: 512\n", "\n  sequence_length: 1024\n")
+    (tmp_path / "plan.yaml").write_text(text, encoding="utf-8")
+    assert launch(tmp_path, "--dry-run").code == 0
+    (tmp_path / "plan.yaml").write_text(edited, encoding="utf-8")
+    assert mistake(tmp_path, "--dry-run").startswith("the edited plan: this needs up to ")

@@ -27,6 +27,7 @@ CASES: list[tuple[str, str]] = [
     (plan_text(quantization={"quant_type": "nf4"}), "method lora must not have a quantization"),
     (plan_text(checkpoint_every=2), "checkpoint_every (2) says which layers are recomputed"),
     (plan_text(training={"epochs": 1.0, **TRAINING}), "training: give either epochs or max_steps"),
+    (plan_text(training={**TRAINING, "seed": 2**32}), "training.seed: it should be a"),
     (
         plan_text(training={**TRAINING, "neftune_noise_alpha": -5}),
         "training.neftune_noise_alpha: it should be a number",

@@ -18,6 +18,7 @@ from launcher.data.record_fields import UnlearnableError
 from launcher.data.tables import TRAIN, TableWriter
 from launcher.data.tokenization import IGNORED, Encoded, SampleTokenizer
 from launcher.display.shown_samples import samples
+from planner.plan.data_section import LossOn
 from tests.launcher.data.chat_templates import (
     FAMILIES,
     KINDS,
@@ -123,14 +124,16 @@ def conversation(case: str) -> Conversation:
 
 
 @cache
-def samples_of(family: Family, kind: str) -> SampleTokenizer:
+def samples_of(family: Family, kind: str, loss_on: LossOn) -> SampleTokenizer:
     tokenizer = tokenizer_of(family, kind)
-    return SampleTokenizer(tokenizer, stops=stop_ids(family, tokenizer), loss_on="answers")
+    return SampleTokenizer(tokenizer, stops=stop_ids(family, tokenizer), loss_on=loss_on)
 
 
-def taught(sample: Conversation, family: Family, kind: str) -> list[Encoded]:
+def taught(
+    sample: Conversation, family: Family, kind: str, loss_on: LossOn = "answers"
+) -> list[Encoded]:
     """Return the texts of a sample, or raise UnlearnableError."""
-    samples = samples_of(family, kind)
+    samples = samples_of(family, kind, loss_on)
     texts = list[Encoded]()
     for text in samples.encode(samples.render(sample)):
         if isinstance(text, UnlearnableError):
@@ -165,6 +168,25 @@ def test_answers_with_their_end_marks_are_learnt_and_no_more(
         said = spelled(tokenizer, kind, run.tokens, before=run.before)
         assert said in family.expected(message, after_tool=after_tool)
         assert run.before == family.prompt(asked, message, tokenizer)
+
+
+@pytest.mark.parametrize("case", ["turns", "tools", "thoughts in tags", "thoughts in a field"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_question_after_the_last_answer_is_learnt_with_everything(name: str, case: str) -> None:
+    """The answers stay as they are learnt without it."""
+    family, sample = FAMILIES[name], conversation(case)
+    if case in family.refused:
+        pytest.skip("the template cannot say it")
+    tokenizer = tokenizer_of(family, "bytes")
+    asked = replace(sample, messages=(*sample.messages, user("Zqlater?")))
+    texts = taught(asked, family, "bytes", "everything")
+    learnt = ["".join(tokenizer.decode(run.tokens) for run in runs(text)) for text in texts]
+    assert ["Zqlater?" in text for text in learnt] == [False] * (len(texts) - 1) + [True]
+    assert sample.messages[-1].visible.strip() in "".join(learnt)
+    for text in taught(asked, family, "bytes"):
+        for run in runs(text):
+            whole = tokenizer.decode(run.before + run.tokens)
+            assert any(tokenizer.decode(each.input_ids).startswith(whole) for each in texts)
 
 
 @pytest.mark.parametrize("case", ["plain", "system", "turns", "tools", "blank edges", "markup"])

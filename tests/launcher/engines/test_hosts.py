@@ -40,7 +40,7 @@ time.sleep(60)
 
 def job(directory: Path = Path("/shared/runs/two nodes"), /, **settings: str) -> Job:
     return Job(
-        plan=plan(**nodes(2)),
+        plan=plan(**nodes(2), data__source="demo"),
         directory=directory,
         python="/opt/venv/bin/python",
         working_directory=Path("/shared/my data"),
@@ -80,7 +80,7 @@ def test_the_remote_shell_gets_the_command_as_it_is() -> None:
         check=True,
     ).stdout.splitlines()
     assert words[0] == "/shared/my data"
-    assert words[4] == "/shared/runs/two nodes/job/plan.yaml"
+    assert words[5] == "/shared/runs/two nodes/job/plan.yaml"
     assert words[-2:] == ["--rdzv-endpoint", "a:29500"]
 
 

@@ -96,6 +96,11 @@ def test_settings_that_are_refused(settings: dict[str, str], said: str) -> None:
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("time", ["0", "0:00", "0-0"])
+def test_no_time_limit(time: str) -> None:
+    assert f"#SBATCH --time={time}\n" in ENGINE.render(job(time=time)).files["job.sh"]
+
+
 @pytest.mark.parametrize("directory", ["/shared/two\nlines", "/shared/back\\slash"])
 def test_a_folder_that_slurm_cannot_name(directory: str) -> None:
     with pytest.raises(InvalidRequestError, match="Slurm cannot read"):

@@ -2,11 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from launcher.engines.engine import ELSEWHERE, Engine, EngineName, Foreground, engine_named
-from launcher.engines.submission import require_engine, run_job, settings_of, submitted
+from launcher.engines.job import node_command
+from launcher.engines.submission import (
+    require_engine,
+    require_runnable,
+    run_job,
+    settings_of,
+    submitted,
+)
 from launcher.run.run_directory import RunDirectory
 from planner.base.errors import InvalidRequestError
 from tests.launcher.engines.jobs import job
@@ -48,3 +56,58 @@ def test_wrong_settings_leave_no_run_directory(tmp_path: Path) -> None:
 def test_a_run_that_was_not_submitted(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="was not submitted to an engine"):
         submitted(RunDirectory(tmp_path))
+
+
+NO_DATA = {"data": {"source": None}}
+GONE = {"data": {"source": "gone.jsonl"}}
+ON_THE_NODES = {"data": {"source": "/volume/data.jsonl"}}
+LIKE_HERE: dict[EngineName, dict[str, str]] = {"hosts": {"hosts": "a"}, "slurm": {}}
+ELSEWHERE_SET: dict[EngineName, dict[str, str]] = {
+    "hosts": {"hosts": "a", "folder": "/there"},
+    "skypilot": {"shared": "/there"},
+    "kubeflow": {},
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [(NO_DATA, "the plan names no data"), (GONE, "data file gone.jsonl does not exist")],
+)
+def test_data_that_the_nodes_would_refuse(
+    name: EngineName, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    settings = LIKE_HERE.get(name) or ELSEWHERE_SET.get(name, {})
+    here = replace(job(plan(**changes), **settings), directory=tmp_path / "run")
+    with pytest.raises(InvalidRequestError, match=message):
+        run_job(name, here, dry_run=False, detach=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ELSEWHERE_SET)
+def test_a_path_on_the_nodes(name: EngineName, tmp_path: Path) -> None:
+    there = replace(job(plan(**ON_THE_NODES), **ELSEWHERE_SET[name]), directory=tmp_path / "run")
+    like_here = engine_named(name).is_like_here(there)
+    assert require_runnable(there, RunDirectory(there.directory), like_here=like_here) == 0
+
+
+@pytest.mark.parametrize("name", LIKE_HERE)
+def test_what_the_nodes_would_refuse_to_resume(name: EngineName, tmp_path: Path) -> None:
+    again = replace(job(plan(), **LIKE_HERE[name]), directory=tmp_path / "run", resume=True)
+    with pytest.raises(InvalidRequestError, match="has no run to resume"):
+        run_job(name, again, dry_run=False, detach=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_that_the_nodes_lack(tmp_path: Path) -> None:
+    tracked = plan(data__source="demo", training={"max_steps": 4, "report_to": ["clearml"]})
+    here = replace(job(tracked), directory=tmp_path / "run")
+    with pytest.raises(InvalidRequestError, match="needs clearml, which is not installed here"):
+        run_job("slurm", here, dry_run=False, detach=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_nodes_show_is_passed_on() -> None:
+    shows = replace(job(plan()), shown_samples=3)
+    assert node_command(shows, plan_file="p", directory="d")[-2:] == ["--show-sample", "3"]
+    assert "--show-sample" not in node_command(job(plan()), plan_file="p", directory="d")

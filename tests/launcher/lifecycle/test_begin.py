@@ -9,6 +9,7 @@ from launcher.run.run_directory import RunDirectory, create
 from planner.base.errors import InvalidRequestError
 from tests.launcher.plans import plan
 
+RESUME = StartOptions(resume=True)
 AGAIN = StartOptions(begin_or_resume=True)
 
 
@@ -33,3 +34,9 @@ def test_a_job_that_is_started_again_when_it_has_finished(
     here = plan(data__source=str(tmp_path / "data.jsonl"))
     with pytest.raises(InvalidRequestError, match="already holds a finished run"):
         train(here, tmp_path, StartOptions())
+
+
+def test_nothing_is_made_for_a_run_that_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="has no run to resume"):
+        train(plan(), tmp_path / "run", RESUME)
+    assert list(tmp_path.iterdir()) == []

@@ -97,6 +97,32 @@ def fallback(micro: int, accumulation: int) -> dict[str, Any]:
     }
 
 
+def test_layouts_that_cannot_fit_are_not_tried(
+    launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    """Another process has most of the card. A layout needs 2 MiB less than its peak at least."""
+    write_plan(
+        folder,
+        model__source=str(tiny_checkpoint),
+        batch={
+            "micro_batch_size": 16,
+            "gradient_accumulation_steps": 1,
+            "global_batch_size": 16,
+            "sequence_length": 128,
+        },
+        training={"max_steps": 1},
+        fallbacks=[{**fallback(8, 2), "peak_allocated_bytes": 2**30}, fallback(8, 2)],
+    )
+    launcher.fault = "shared@forward:1+8"
+    done = launcher.run(folder)
+    assert done.code == 0, done.errors
+    assert [each["micro_batch_size"] for each in done.attempts] == [16, 8]
+    assert launcher.said[0] == (
+        "skipped: micro-batches of 8 x 2, no activation checkpointing, which needs 1.00 GiB at "
+        "least; the rank could have 0.01 GiB of its GPU"
+    )
+
+
 def test_out_of_memory_with_nothing_leaner(
     launcher: Launcher, tiny_checkpoint: Path, folder: Path
 ) -> None:

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from msgspec import structs
+from msgspec import convert, structs
 
 from launcher.lifecycle.preflight import fitted_to, needed_disk_bytes, repredicted, require_packages
 from planner.base.errors import InvalidRequestError
@@ -17,7 +17,7 @@ from planner.hardware.cluster import Cluster
 from planner.hardware.detect import parse_gpus
 from planner.hardware.machine_readings import Holder
 from planner.models.model_presets import load_model
-from planner.plan.schema import Plan
+from planner.plan.schema import ParallelSection, Plan
 from planner.plan.training_section import TrainingSection
 from planner.plan.vocabulary import Method
 from planner.search.repredict import predicted
@@ -115,6 +115,17 @@ def test_too_little_host_memory() -> None:
     assert message.startswith("the plan needs about 3.00 GiB of memory and 1.00 GiB are free now: ")
 
 
+def test_too_little_host_memory_to_offload() -> None:
+    plan = structs.replace(
+        planned(),
+        parallel=convert(plans.parallel("zero2", 1, offload="optimizer"), ParallelSection),
+    )
+    need = plan.prediction.host_ram_bytes
+    fitted_to(plan, replace(machine("rtx-4090"), host_ram_bytes=need))
+    message = refusal(plan, replace(machine("rtx-4090"), host_ram_bytes=need - 1))
+    assert message.startswith("offload optimizer needs about ")
+
+
 def changed(plan: Plan, **batch: int) -> Plan:
     return structs.replace(plan, batch=structs.replace(plan.batch, **batch))
 
@@ -188,7 +199,7 @@ def test_without_the_models_shape_nothing_is_claimed() -> None:
     plan, notes = repredicted(plans.plan(), ["training.max_steps=2"])
     assert plan == plans.plan()
     assert notes == [
-        "note: the plan has no model.config, so the effect of --set on memory is unknown"
+        "note: the effect of --set on memory is unknown (the plan has no model.config)"
     ]
 
 

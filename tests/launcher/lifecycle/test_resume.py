@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from launcher.data.inputs import Inputs, write_inputs
+from launcher.data.sources import find_sources
 from launcher.lifecycle.fallbacks import fallback_plans
 from launcher.lifecycle.resume import check_nothing_to_resume, interrupted_plan, saved_state
 from launcher.run.checkpoints import checkpoint_folder, seal
@@ -12,6 +14,7 @@ from launcher.run.read_plan import plan_text
 from launcher.run.run_directory import RunDirectory
 from planner.base.errors import InvalidRequestError
 from planner.plan.schema import Plan
+from tests.launcher.launching import asked, write_records
 from tests.launcher.plans import parallel, plan
 
 LEANER: dict[str, Any] = {
@@ -65,6 +68,55 @@ def test_the_layout_that_memory_forced_goes_on(run: RunDirectory) -> None:
 def test_a_plan_that_predicts_something_else_trains_alike(run: RunDirectory) -> None:
     running(run, plan(prediction__high_bytes=1, hardware__budget_bytes=2))
     assert interrupted_plan(plan(), run).prediction.high_bytes == 1
+
+
+def test_what_does_not_affect_the_training_may_change(run: RunDirectory) -> None:
+    running(run, plan(fallbacks=[LEANER]))
+    written = {"save_steps": 7, "logging_steps": 3, "keep_checkpoints": 1, "hang_limit_s": 60}
+    given = plan(
+        output__directory="/somewhere/else",
+        training={"max_steps": 4, **written, "report_to": ["tensorboard"]},
+    )
+    resumed = interrupted_plan(given, run)
+    assert (resumed.training, resumed.output) == (given.training, given.output)
+    assert resumed.fallbacks == plan(fallbacks=[LEANER]).fallbacks
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The data of a run, as they lay when it began."""
+    path = tmp_path / "data.jsonl"
+    write_records(path, [asked("Who?", "Ada")])
+    return path
+
+
+def begun_with(run: RunDirectory, data: Path) -> None:
+    running(run, plan(data__source=str(data)))
+    (source,) = find_sources(plan(data__source=str(data)).data)
+    inputs = Inputs(
+        **dict.fromkeys(("checkpoint", "base_name", "data_folder", "data_key"), ""),
+        file_digests=[source.digests],
+        data={},
+    )
+    write_inputs(run, inputs)
+
+
+def test_data_may_be_moved_and_renamed(run: RunDirectory, data: Path) -> None:
+    begun_with(run, data)
+    moved = str(data.rename(data.with_name("moved.jsonl")))
+    assert interrupted_plan(plan(data__source=moved), run).data.source == moved
+    listed = plan(data={"sources": [{"source": moved}]})
+    assert interrupted_plan(listed, run).data == listed.data
+
+
+def test_other_data_are_refused(run: RunDirectory, data: Path) -> None:
+    begun_with(run, data)
+    other = data.with_name("other.jsonl")
+    write_records(other, [asked("Who?", "Bob")])
+    message = refusal(plan(data__source=str(other)), run)
+    assert f"was begun with other data than {other}, and resuming would mix the two" in message
+    twice = plan(data={"sources": [{"source": str(data), "weight": 2.0}]})
+    assert "sources was" in refusal(twice, run)
 
 
 def test_another_plan_is_refused_with_the_difference(run: RunDirectory) -> None:

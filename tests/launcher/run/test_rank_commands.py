@@ -25,7 +25,7 @@ def test_one_process_a_device_through_torch_elastic() -> None:
         python="python",
     )
     assert command == [
-        *("python", "-m", "torch.distributed.run", "--standalone"),
+        *("python", "-P", "-m", "torch.distributed.run", "--standalone"),
         *("--nproc-per-node", "4", "-m", "launcher.training.rank", "runs/a b"),
     ]
 
@@ -45,7 +45,7 @@ def test_one_of_several_nodes(tmp_path: Path) -> None:
         max_restarts=3,
     )
     assert command == [
-        *("python", "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"),
+        *("python", "-P", "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", "node1:29501"),
         *("--rdzv-id", "tuneplan-1", "--local-addr", "10.0.0.2"),
         *("--rdzv-conf", "is_host=0,join_timeout=3600", "--max-restarts", "3"),
@@ -60,14 +60,14 @@ def test_torch_elastic_takes_the_ranks_options_for_none_of_its_own(tmp_path: Pat
     command = torchrun_command(
         plan(), RunDirectory(tmp_path, "10.0.0.2"), python="python", checkpoint=tmp_path / "c-2"
     )
-    parsed = get_args_parser().parse_args(command[3:])
+    parsed = get_args_parser().parse_args(command[4:])
     assert parsed.training_script == "launcher.training.rank"
     assert parsed.training_script_args == command[command.index("launcher.training.rank") + 1 :]
 
 
 def test_preparation_is_a_process_of_its_own() -> None:
     command = preparation_command(RunDirectory(Path("runs/x")), python="python", shown_samples=2)
-    module = ["python", "-m", "launcher.lifecycle.preparation_process"]
+    module = ["python", "-P", "-m", "launcher.lifecycle.preparation_process"]
     assert command == [*module, "runs/x", "--show-sample", "2"]
 
 
@@ -117,9 +117,11 @@ def test_an_allocator_chosen_under_its_older_name_stays_alone() -> None:
     assert "PYTORCH_ALLOC_CONF" not in merged
 
 
-def test_variables_of_accelerate_do_not_reach_the_ranks() -> None:
-    merged = merged_environment({"ACCELERATE_USE_CPU": "1", "HOME": "/root"}, {})
-    assert merged == {"HOME": "/root"}
+def test_the_plan_decides_the_device_and_other_launchers_nothing() -> None:
+    caller = {"ACCELERATE_USE_CPU": "1", "DS_ACCELERATOR": "cuda", "PMI_SIZE": "2"}
+    merged = merged_environment(caller, environment_changes(plan(), cores=2))
+    assert merged.keys() & caller.keys() == {"DS_ACCELERATOR"}
+    assert merged["DS_ACCELERATOR"] == "cpu"
 
 
 def test_ranks_never_ask_the_hub() -> None:

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from launcher.run.run_directory import RunDirectory, check_may_run_in, create, locked
+from launcher.run.run_directory import (
+    RunDirectory,
+    check_may_run_in,
+    create,
+    directory_of,
+    locked,
+)
 from launcher.storage.json_files import read_json, write_json
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.plans import full, plan
@@ -98,3 +104,9 @@ def test_broken_json_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{\n"a"', encoding="utf-8")
     with pytest.raises(InvalidFileError, match=r"a.json:2: is not JSON"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_plan_may_name_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert directory_of(plan(output__directory="~/runs/x")) == Path("/home/ada/runs/x")
+    assert directory_of(plan(output__directory="runs/~x")) == Path("runs/~x")

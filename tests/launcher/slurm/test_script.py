@@ -38,7 +38,7 @@ def job(folder: Path, num_nodes: int = 1, name: str = "run", /, **settings: str)
     stand_in.write_text(LAUNCH)
     stand_in.chmod(0o755)
     return Job(
-        plan=plan(**nodes(num_nodes)),
+        plan=plan(**nodes(num_nodes), data__source="demo"),
         directory=folder / name,
         python=str(stand_in),
         working_directory=folder,

@@ -88,3 +88,9 @@ def test_only_files_are_read_and_only_whole(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(InvalidFileError, match=reason):
             read_text(tmp_path / name)
+
+
+def test_a_name_with_a_line_end_is_in_one_line() -> None:
+    """And one that would clear the terminal is shown, not obeyed."""
+    error = InvalidFileError(HERE, 1, "fields are 指令, a\nb\u2028c, \x1b[2J\ud800")
+    assert str(error) == "file:1: fields are 指令, a\\nb\\u2028c, \\x1b[2J\\ud800"
