@@ -26,6 +26,7 @@ from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
 from msgspec import Struct
 
 from planner.base.errors import InvalidRequestError, UserError, did_you_mean
+from planner.base.units import LARGEST, MOST
 
 MAX_HELP_COLUMNS = 100
 """Most columns of the help text; a narrower terminal gets fewer."""
@@ -50,6 +51,8 @@ class Option(Argument, frozen=True):
     """Flags besides the one made from the parameter's name; a long flag replaces that one."""
     minimum: float | None = None
     """Least number accepted."""
+    maximum: float | None = None
+    """Greatest number accepted; None is the greatest of any option, as in files."""
 
 
 def run_command(command: Callable[..., int | None]) -> int:
@@ -211,7 +214,7 @@ def _value(kind: Any, option: Option) -> dict[str, Any]:
         choices = get_args(kind)
         return {"type": _choice(choices), "metavar": "|".join(map(str, choices))}
     if kind in (int, float):
-        return {"type": _number(kind, option.minimum), "metavar": "N" if kind is int else "X"}
+        return {"type": _number(kind, option), "metavar": "N" if kind is int else "X"}
     return {"type": kind, "metavar": "FILE" if kind is Path else "TEXT"}
 
 
@@ -227,8 +230,11 @@ def _choice(choices: tuple[Any, ...]) -> Callable[[str], Any]:
     return read
 
 
-def _number(kind: type[int] | type[float], minimum: float | None) -> Callable[[str], float]:
+def _number(kind: type[int] | type[float], option: Option) -> Callable[[str], float]:
     noun = "whole number" if kind is int else "number"
+    minimum, maximum = option.minimum, option.maximum
+    if maximum is None:
+        maximum = MOST if kind is int else LARGEST
 
     def read(text: str) -> float:
         try:
@@ -239,6 +245,8 @@ def _number(kind: type[int] | type[float], minimum: float | None) -> Callable[[s
             raise argparse.ArgumentTypeError(f"{text!r} is not a {noun}")
         if minimum is not None and number < minimum:
             raise argparse.ArgumentTypeError(f"{text} is less than {minimum}")
+        if number > maximum:
+            raise argparse.ArgumentTypeError(f"{text} is more than {maximum}")
         return number
 
     return read

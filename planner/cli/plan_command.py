@@ -24,6 +24,7 @@ from planner.decision.request import Prefer, Request
 from planner.hardware.multi_node import over_nodes
 from planner.models.adapter_targets import Targets
 from planner.models.model_presets import ModelPreset
+from planner.plan.bounds import FEWEST_TOKENS, MOST_SAMPLES, MOST_TOKENS
 from planner.plan.data_section import DataErrors, DataSection
 from planner.plan.optimizer_presets import optimizer_name
 from planner.plan.plan_file import PLAN_FILE, launch_command, plan_output, render
@@ -74,12 +75,17 @@ def plan(
     prefer: Annotated[
         Prefer, Option("Criterion for choosing among the methods that fit.")
     ] = "tiers",
-    sequence_length: Annotated[int | None, Option("Tokens per training sample.", minimum=1)] = None,
+    sequence_length: Annotated[
+        int | None,
+        Option("Tokens per training sample.", minimum=FEWEST_TOKENS, maximum=MOST_TOKENS),
+    ] = None,
     global_batch_size: Annotated[
-        int | None, Option("Samples per optimizer step, over all devices.", minimum=1)
+        int | None,
+        Option("Samples per optimizer step, over all devices.", minimum=1, maximum=MOST_SAMPLES),
     ] = None,
     micro_batch_size: Annotated[
-        int | None, Option("Samples per forward pass on one device.", minimum=1)
+        int | None,
+        Option("Samples per forward pass on one device.", minimum=1, maximum=MOST_SAMPLES),
     ] = None,
     zero_stage: Annotated[ZeroStage | None, Option("DeepSpeed ZeRO stage; 0 is DDP.")] = None,
     offload: Annotated[

@@ -6,6 +6,7 @@ from planner.decision.request import Request
 from planner.decision.requested_workload import workload
 from planner.models.adapter_targets import Targets, misunderstood_targets
 from planner.models.traced_model import TracedSpec
+from planner.plan.bounds import FEWEST_TOKENS, MOST_SAMPLES
 from planner.plan.vocabulary import OFFLOADS_FROM
 from planner.search.loss_attention_variants import admitted_attention
 
@@ -60,6 +61,11 @@ def _check_offload(request: Request) -> None:
 
 def _check_length(request: Request) -> None:
     longest = request.model.spec.max_position_embeddings
+    if longest < FEWEST_TOKENS:
+        raise InvalidRequestError(
+            f"{request.model.name} has {longest} position, and training needs {FEWEST_TOKENS}: "
+            "a token, and one that it is predicted from. Choose another --model"
+        )
     if request.sequence_length is not None and request.sequence_length > longest:
         raise InvalidRequestError(
             f"--sequence-length {request.sequence_length} is beyond the {longest:,} positions "
@@ -69,6 +75,13 @@ def _check_length(request: Request) -> None:
 
 def _check_batch(request: Request, ranks: int) -> None:
     total, micro = request.global_batch_size, request.micro_batch_size
+    for method in request.methods:
+        samples = workload(request, method).settings.global_batch_size
+        if samples > MOST_SAMPLES:
+            raise InvalidRequestError(
+                f"a step of {ranks:,} GPUs would have {samples:,} samples, and at most "
+                f"{MOST_SAMPLES:,} are planned: choose a smaller --micro-batch-size"
+            )
     if total is not None and total % ranks:
         below, above = total - total % ranks, round_up(total, ranks)
         choices = f"{below} or {above}" if below else f"{above}"

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from planner.base.strict_yaml import NonNegativeInt, PositiveFloat, PositiveInt, Spec
+from planner.plan.bounds import Epochs, Seconds, Seed
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab", "comet_ml", "clearml"]
 """transformers' names for ``report_to``; each is a package of its own."""
@@ -31,9 +32,9 @@ class EvaluationSection(Spec):
 class TrainingSection(Spec):
     """The length of a run, and what it writes on the way."""
 
-    epochs: PositiveFloat | None = None
+    epochs: Epochs | None = None
     max_steps: PositiveInt | None = None
-    seed: NonNegativeInt = 42
+    seed: Seed = 42
     logging_steps: PositiveInt = 1
     save_steps: PositiveInt = 500
     """Steps between checkpoints, which ``launch --resume`` and fallbacks resume from."""
@@ -45,7 +46,7 @@ class TrainingSection(Spec):
     noise."""
     report_to: tuple[Tracker, ...] = ()
     """Trackers that are reported to beside ``metrics.jsonl``."""
-    hang_limit_s: PositiveInt = 1800
+    hang_limit_s: Seconds = 1800
     """Seconds without progress of any rank after which the run is ended. PyTorch's own limit of a
     collective is 30 minutes, too (torch/distributed/constants.py)."""
 
