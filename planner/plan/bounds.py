@@ -1,4 +1,4 @@
-"""Numbers of a training that no machine or library goes beyond, as types of a file's fields.
+"""Bounds of numbers that no model, machine or library goes beyond, as types of fields.
 
 Options, plans and recipes have the same bounds, so that what none of them can mean is refused
 where it is read.
@@ -19,6 +19,8 @@ LARGEST_SEED = 2**32 - 1
 MOST_SECONDS = 10**8
 """Three years; PyTorch keeps limits of collectives in nanoseconds of 64 bits."""
 MOST_EPOCHS = 10**6
+MOST_LAYERS = 2_000
+"""Layers of the deepest model; the deepest published one, Llama 3.1 405B, has 126."""
 
 Samples = Annotated[int, Meta(ge=1, le=MOST_SAMPLES)]
 """Samples of a micro-batch or a step, or micro-batches of a step."""
