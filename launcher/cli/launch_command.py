@@ -25,6 +25,7 @@ from launcher.run.read_plan import read_plan
 from launcher.run.run_directory import RunDirectory
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
+from planner.base.printable import print_text
 from planner.plan.data_section import DataErrors
 from planner.plan.schema import Plan
 
@@ -205,7 +206,7 @@ def run_here(plan: Plan, start: StartOptions, rdzv_endpoint: str | None, *, dry_
         text = dry_run_text(
             plan, run, python=sys.executable, cores=num_cores(), max_restarts=restarts
         )
-        print(text, end="")
+        print_text(text, end="")
         return 0
     return train(plan, directory, start)
 

@@ -50,6 +50,7 @@ from launcher.training.saving import save_result, stop_at
 from launcher.training.setup_check import Setup, require_as_planned, require_same_data, setup_of
 from launcher.training.weights_moved import WeightsMoved, unmoved_line
 from planner.base.output_file import write_whole
+from planner.base.printable import print_text
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
 
@@ -106,7 +107,7 @@ def train(
     resident_before_bytes = resident_bytes()
     if rank == 0:
         begin_files(plan, run, inputs, start)
-        print(f"loading {plan.model.name}", file=screen)
+        print_text(f"loading {plan.model.name}", file=screen)
     trainer = build_trainer(plan, run, arguments, inputs)
     trainer.watch(plan, run, start.stages)
     stop = add_callbacks(trainer, plan, run, start)
@@ -128,7 +129,7 @@ def train(
     if stop.stopped:
         return
     if not any(gather(weights.moved(trainer.model))) and rank == 0:
-        print(unmoved_line(trainer.state.global_step - start.step), file=screen)
+        print_text(unmoved_line(trainer.state.global_step - start.step), file=screen)
     memory = rank_memory(
         rank=rank,
         resident_before_model_bytes=resident_before_bytes,

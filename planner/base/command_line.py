@@ -19,6 +19,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
+from io import TextIOWrapper
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
@@ -26,6 +27,7 @@ from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
 from msgspec import Struct
 
 from planner.base.errors import InvalidRequestError, UserError, did_you_mean
+from planner.base.printable import print_text, shown_on_one_line
 from planner.base.units import LARGEST, MOST
 
 MAX_HELP_COLUMNS = 100
@@ -60,17 +62,24 @@ def run_command(command: Callable[..., int | None]) -> int:
 
     A user's mistake is one line on stderr; a bug keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a locale without the letters of a name is no error
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = command(**parse_arguments(command, sys.argv[1:]))
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _show(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
         return _exit_code_of(error)
     return code or 0
+
+
+def _show(error: str) -> None:
+    print_text(f"error: {shown_on_one_line(error)}", file=sys.stderr)
 
 
 def _exit_code_of(error: OSError) -> int:
@@ -80,7 +89,7 @@ def _exit_code_of(error: OSError) -> int:
     """
     if error.errno == errno.ENAMETOOLONG:
         name = str(error.filename)[-40:]
-        print(f"error: the name that ends with {name!r} is too long for a file", file=sys.stderr)
+        _show(f"the name that ends with {name!r} is too long for a file")
         return UserError.exit_code
     if isinstance(error, BrokenPipeError) and not _is_read(sys.stdout):
         # A reader that has enough, such as head, ends this process, as it ends any filter.

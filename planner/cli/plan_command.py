@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from planner.base.command_line import Option, run_command
+from planner.base.console import PrintableConsole
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import OutputFile
 from planner.base.preset_files import Kind
@@ -167,7 +168,7 @@ def plan(
     ] = None,
 ) -> None:
     """Choose how to fine-tune a model on the GPUs at hand, and write plan.yaml."""
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = PrintableConsole(highlight=False, markup=False, emoji=False)
     if list_kind is not None:
         _list(console, list_kind, as_json=as_json)
         return

@@ -10,6 +10,8 @@ from contextlib import suppress
 from tempfile import TemporaryFile
 from typing import Any
 
+from planner.base.printable import print_text
+
 INSTALL = "pip install 'tuneplan[train]'"
 STACK_MODULES = frozenset(
     {
@@ -75,7 +77,7 @@ class StackProcess:
             answer: dict[str, Any] = json.loads(line)
             if "note" not in answer:
                 return answer
-            print(answer["note"], file=sys.stderr, flush=True)
+            print_text(answer["note"], file=sys.stderr)
         raise StackProcessError(self._why_it_ended())
 
     def close(self) -> None:
