@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TextIO
 import torch
 from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback, set_seed
 
+from launcher.compat.deepspeed import load_tensors_alone
 from launcher.data.chat_template import use_plain_template_if_none
 from launcher.data.inputs import Inputs, read_inputs
 from launcher.data.tables import training_table, validation_table
@@ -100,6 +101,7 @@ def train(
     inputs = read_inputs(run)
     stages.enter("load", 0)
     join_process_group(plan)
+    load_tensors_alone(zero=plan.parallel.zero_stage > 0)
     pin_attention_backends()
     arguments = training_arguments(plan, run.path)
     require_same_data(gather(inputs.data_key))
