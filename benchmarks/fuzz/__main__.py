@@ -78,13 +78,22 @@ def main() -> None:
             "most_mib": round(mib),
         }
     if given.write:
-        document = {
-            "run": {"benchmark": "fuzz", "seed": given.seed, "first": numbers.start},
-            "measured": measured,
-            "environment": host_environment(PACKAGES),
-        }
-        file = RESULTS / f"fuzz--{document['environment']['date']}.json"
-        file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write(given.seed, measured)
+
+
+def write(seed: int, measured: dict[str, Any]) -> None:
+    """Write the counts of a seed into the file of the day, beside those of other seeds."""
+    environment = host_environment(PACKAGES)
+    file = RESULTS / f"fuzz--{environment['date']}.json"
+    before = json.loads(file.read_bytes())["measured"] if file.is_file() else {}
+    seeds = before | {f"seed {seed}": measured}
+    cases = sum(kind["cases"] for kinds in seeds.values() for kind in kinds.values())
+    document = {
+        "run": {"benchmark": "fuzz", "seeds": list(seeds), "cases": cases},
+        "measured": seeds,
+        "environment": environment,
+    }
+    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

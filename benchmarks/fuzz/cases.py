@@ -231,14 +231,8 @@ def _read_data(name: str, errors: str) -> None:
         """Read all samples."""
         data = convert({"source": name, "errors": errors}, DataSection)
         for source in find_sources(data):
-            print(
-                sum(
-                    1
-                    for _ in SourceReader(
-                        source, loss_on=data.loss_on, errors=data.errors
-                    ).samples()
-                )
-            )
+            reader = SourceReader(source, loss_on=data.loss_on, errors=data.errors)
+            print(sum(1 for _ in reader.samples()))
 
     sys.argv = ["read"]
     raise SystemExit(run_command(read))
