@@ -100,7 +100,8 @@ IMPORTS_THE_TRAINING_STACK = {
 """Where torch and its friends are imported with the module; elsewhere a function imports them."""
 
 DRAWS = {
-    *("planner/report", "planner/cli", "launcher/display", "launcher/doctor/examination.py"),
+    *("planner/base/console.py", "planner/report", "planner/cli"),
+    *("launcher/display", "launcher/doctor/examination.py"),
     *("launcher/nodes/table.py", "launcher/quiz/quiz_command.py", "launcher/rehearsal/table.py"),
 }
 STARTS_PROCESSES = {

@@ -1,19 +1,25 @@
 """``python -m benchmarks.fuzz``: mutated input, and how often the answer is what it must be.
 
 A case must end with exit code 0, or with 2 and one line, in at most 5 s of processor time and
-300 MiB. ``--seed`` and a case's number repeat it: ``--kind configs --only 17``.
+300 MiB. ``--seed`` and a case's number repeat it: ``--kind configs --only 17``. ``--write`` keeps
+the counts in benchmarks/results.
 """
 
 import argparse
+import json
 import random
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.fuzz.cases import KINDS
 from benchmarks.fuzz.child import Outcome, run
+from benchmarks.measure.environment import host_environment
+
+PACKAGES = ("msgspec", "PyYAML", "pyarrow", "rich")
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 class Ran(NamedTuple):
@@ -44,8 +50,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kind", choices=KINDS, action="append", help="only this kind")
     parser.add_argument("--only", type=int, help="only the case of this number")
+    parser.add_argument("--write", action="store_true", help="keep the result in results/")
     given = parser.parse_args()
     numbers = range(given.cases) if given.only is None else range(given.only, given.only + 1)
+    measured: dict[str, Any] = {}
     print("kind             cases   done  refused  wrong  most s   MiB")
     for kind in given.kind or KINDS:
         cases = list(ran(kind, given.seed, numbers))
@@ -61,6 +69,31 @@ def main() -> None:
         )
         for case in wrong:
             print(described(case), flush=True)
+        measured[kind] = {
+            "cases": len(cases),
+            "done": done,
+            "refused": refused,
+            "wrong": [described(case).strip() for case in wrong],
+            "most_cpu_s": round(seconds, 2),
+            "most_mib": round(mib),
+        }
+    if given.write:
+        write(given.seed, measured)
+
+
+def write(seed: int, measured: dict[str, Any]) -> None:
+    """Write the counts of a seed into the file of the day, beside those of other seeds."""
+    environment = host_environment(PACKAGES)
+    file = RESULTS / f"fuzz--{environment['date']}.json"
+    before = json.loads(file.read_bytes())["measured"] if file.is_file() else {}
+    seeds = before | {f"seed {seed}": measured}
+    cases = sum(kind["cases"] for kinds in seeds.values() for kind in kinds.values())
+    document = {
+        "run": {"benchmark": "fuzz", "seeds": list(seeds), "cases": cases},
+        "measured": seeds,
+        "environment": environment,
+    }
+    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

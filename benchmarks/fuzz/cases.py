@@ -4,17 +4,20 @@ import json
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import convert
 
 from benchmarks.fuzz.mutate import argument, changed, damaged
+from planner.base.command_line import run_command
 from planner.base.preset_files import ROOT, preset_names
 from planner.base.units import GIB
 from planner.models.config_json import config_from_spec
 from planner.models.model_presets import load_model
+from planner.plan.data_section import DataSection
 
 Case = Callable[[], object]
 MODELS = ("chatglm3-6b-base", "llama-3.2-1b", "qwen3-30b-a3b", "gemma-2-2b", "gpt2")
@@ -25,8 +28,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "--method": ("auto", "qlora", "lora", "full"),
     "--prefer": ("tiers", "quality", "speed", "memory"),
     "--sequence-length": ("1", "2", "512", "2048", "131072"),
-    "--global-batch-size": ("1", "16", "1000"),
-    "--micro-batch-size": ("1", "2", "16"),
+    "--global-batch-size": ("1", "16", "1000", "16777216"),
+    "--micro-batch-size": ("1", "2", "16", "16777216"),
     "--zero-stage": ("0", "1", "2", "3"),
     "--offload": ("none", "optimizer", "all"),
     "--lora-rank": ("1", "8", "256"),
@@ -45,6 +48,16 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "--html": ("page.html",),
 }
 FLAGS = ("--json", "--explain", "--packing", "--no-activation-checkpointing", "--force")
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".xlsx", ".jsonl.gz", "")
+RECORDS: tuple[tuple[dict[str, Any], ...], ...] = (
+    ({"instruction": "Who?", "input": "", "output": "Ada"},),
+    ({"text": "日本語\ttext"}, {"text": "b" * 300}),
+    ({"prompt": "a", "completion": "b"},),
+    ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},),
+    ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},),
+    ({"conversation": [{"system": "s", "input": "a", "output": "b"}]},),
+)
+"""Records of every format of launcher/data/records.py but guanaco, which is never recognised."""
 XTUNER = Path(__file__).with_name("xtuner_config.txt")
 
 
@@ -95,6 +108,20 @@ def xtuner_files(rng: random.Random, folder: Path) -> Case:
     return lambda: _plan(["--recipe", "config.py", "--gpus", "24G", "-o", "-"])
 
 
+def data_files(rng: random.Random, folder: Path) -> Case:
+    """A data file, as a run reads it: every format of records in every kind of file."""
+    import launcher.data.samples  # noqa: F401 (once, before the first case is forked)
+
+    suffix = rng.choice(DATA_SUFFIXES)
+    records = [dict(each) for each in rng.choice(RECORDS) for _ in range(10)]
+    if suffix in (".json", ".jsonl") and rng.random() < 0.5:
+        records = changed(records, rng)
+    content = _data_file(records, suffix, folder)
+    path = folder / f"data{suffix}"
+    path.write_bytes(damaged(content, rng) if rng.random() < 0.7 else content)
+    return partial(_read_data, path.name, rng.choice(("stop", "skip")))
+
+
 KINDS: dict[str, Callable[[random.Random, Path], Case]] = {
     "command lines": command_lines,
     "configs": configs,
@@ -102,7 +129,30 @@ KINDS: dict[str, Callable[[random.Random, Path], Case]] = {
     "recipes": recipes,
     "machines": machines,
     "XTuner files": xtuner_files,
+    "data files": data_files,
 }
+
+
+def _data_file(records: Any, suffix: str, folder: Path) -> bytes:
+    """Return the bytes of a file of this kind; of one that is not read, those of JSON Lines."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    if suffix == ".json":
+        return json_text(records)
+    if suffix == ".csv":
+        rows = "\n".join(",".join(json.dumps(str(v)) for v in each.values()) for each in records)
+        return f"{','.join(records[0])}\n{rows}\n".encode()
+    if suffix not in (".parquet", ".arrow"):
+        lines = records if isinstance(records, list) else [records]
+        return b"".join(json_text(each) + b"\n" for each in lines)
+    table, whole = pa.Table.from_pylist(records), folder / "whole"
+    if suffix == ".parquet":
+        pyarrow.parquet.write_table(table, whole)
+    else:
+        with pa.ipc.new_stream(str(whole), table.schema) as stream:
+            stream.write_table(table)
+    return whole.read_bytes()
 
 
 def json_text(content: Any) -> bytes:
@@ -173,15 +223,30 @@ def _machine() -> Any:
     }
 
 
+def _read_data(name: str, errors: str) -> None:
+    from launcher.data.samples import SourceReader
+    from launcher.data.sources import find_sources
+
+    def read() -> None:
+        """Read all samples."""
+        data = convert({"source": name, "errors": errors}, DataSection)
+        for source in find_sources(data):
+            reader = SourceReader(source, loss_on=data.loss_on, errors=data.errors)
+            print(sum(1 for _ in reader.samples()))
+
+    sys.argv = ["read"]
+    raise SystemExit(run_command(read))
+
+
 def _plan(words: Sequence[str]) -> None:
     from planner.cli.plan_command import main
 
     sys.argv = ["plan", *words]
-    main()
+    raise SystemExit(main())
 
 
 def _launch(words: Sequence[str]) -> None:
     from launcher.cli.launch_command import main
 
     sys.argv = ["launch", *words]
-    main()
+    raise SystemExit(main())

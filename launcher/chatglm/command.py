@@ -12,6 +12,7 @@ from launcher.storage import adapter_files
 from launcher.storage.json_files import read_json
 from launcher.storage.whole_folders import cache_directory, one_maker
 from planner.base.errors import InvalidRequestError
+from planner.base.printable import print_text
 
 WeightLayout = Literal["native", "chatglm"]
 
@@ -26,7 +27,7 @@ def native_checkpoint(source: Path, screen: TextIO) -> Path:
         if target.exists() and not _is_whole(target):
             raise InvalidRequestError(f"{target} is damaged. Delete it and launch again.")
         if not target.exists():
-            print(f"converting {source} for transformers' GLM (once) to {target}", file=screen)
+            print_text(f"converting {source} for transformers' GLM (once) to {target}", file=screen)
             to_native(source, target, screen)
     return target
 

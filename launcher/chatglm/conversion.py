@@ -21,6 +21,7 @@ from launcher.chatglm.writing import CheckpointContent, write_checkpoint
 from launcher.storage.json_files import read_json, write_json
 from launcher.storage.weight_files import weight_files
 from planner.base.errors import InvalidFileError, InvalidRequestError
+from planner.base.printable import print_text
 
 ORIGINAL = "original"
 """Folder in a native checkpoint with the small files of the one it was made from."""
@@ -58,7 +59,9 @@ def to_native(source: Path, target: Path, screen: TextIO) -> None:
     )
     tokenizer = rebuilt_tokenizer(source)
     if tokenizer is None:
-        print(f"note: {source} has no tokenizer.model, so the copy has no tokenizer", file=screen)
+        print_text(
+            f"note: {source} has no tokenizer.model, so the copy has no tokenizer", file=screen
+        )
 
     def small_files(folder: Path) -> None:
         configs.write_config(folder, content)
@@ -102,7 +105,7 @@ def to_original(source: Path, target: Path, screen: TextIO) -> None:
     _require(stored, wanted, source)
     kept = original_files(source)
     if kept is None:
-        print(
+        print_text(
             "note: tokenizer.model and the original's *.py were not found: copy them yourself",
             file=screen,
         )

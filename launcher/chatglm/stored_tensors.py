@@ -6,11 +6,13 @@ in small pieces, whatever the size of a shard.
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct, convert
 
 from launcher.compat.torch_text import is_refused_pickle
 from planner.base.errors import InvalidFileError
@@ -23,6 +25,17 @@ PIECE_BYTES = 16 * 2**20
 """Bytes that are copied at a time."""
 _LARGEST_HEADER = 100_000_000
 """read: safetensors 0.8, MAX_HEADER_SIZE."""
+
+
+_Size = Annotated[int, Meta(ge=0)]
+
+
+class _Entry(Struct):
+    """A tensor in the table of a safetensors file."""
+
+    dtype: str
+    shape: tuple[_Size, ...]
+    data_offsets: tuple[_Size, _Size]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +127,21 @@ def _safetensors(file: Path) -> Iterator[tuple[str, StoredTensor]]:
         if length > min(size - 8, _LARGEST_HEADER):
             raise InvalidFileError(file, None, UNREADABLE)
         try:
-            table: Mapping[str, Any] = json.loads(opened.read(length))
-        except ValueError as error:
+            table = convert(json.loads(opened.read(length)), dict[str, Any])
+            table.pop("__metadata__", None)
+            entries = convert(table, dict[str, _Entry])
+        except (ValueError, RecursionError) as error:
             raise InvalidFileError(file, None, UNREADABLE) from error
-    for name, entry in table.items():
-        if name == "__metadata__":
-            continue
-        begin, end = entry["data_offsets"]
+    for name, entry in entries.items():
+        begin, end = entry.data_offsets
+        size_of_item = ITEM_BYTES.get(entry.dtype)
+        whole = size_of_item is None or end - begin == prod(entry.shape) * size_of_item
+        if begin > end or not whole:
+            raise InvalidFileError(file, None, UNREADABLE)
         data = ByteRange(file, 8 + length + begin, end - begin)
         if data.offset + data.num_bytes > size:
             raise InvalidFileError(file, None, f"ends before the end of {name}. Fetch it again")
-        yield name, StoredTensor(entry["dtype"], tuple(entry["shape"]), (data,))
+        yield name, StoredTensor(entry.dtype, entry.shape, (data,))
 
 
 def _pickled(file: Path) -> Iterator[tuple[str, StoredTensor]]:

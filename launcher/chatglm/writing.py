@@ -23,6 +23,7 @@ from launcher.storage.weight_files import shard_names, write_index
 from launcher.storage.whole_folders import flush_all
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import flush, whole_file
+from planner.base.printable import print_text
 from planner.base.units import format_gib
 
 MANIFEST = "conversion.json"
@@ -80,7 +81,7 @@ def _write(target: Path, partial: Path, content: CheckpointContent, screen: Text
     manifest = {"identity": content.identity, **content.notes, "shards": finished}
     for number, (name, shard) in enumerate(missing.items(), start=1 + len(finished)):
         size = format_gib(_num_bytes(shard))
-        print(f"converting: shard {number} of {len(shards)}, {size} GiB", file=screen)
+        print_text(f"converting: shard {number} of {len(shards)}, {size} GiB", file=screen)
         finished[name] = _write_shard(partial / name, shard)
         write_json(partial / MANIFEST, manifest)
     places = {name: file for file, shard in shards.items() for name in shard}

@@ -26,6 +26,7 @@ from launcher.run.run_directory import RunDirectory, directory_of
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
 from planner.base.home_folder import home_folder
+from planner.base.printable import print_text
 from planner.base.text_files import read_text
 from planner.plan.data_section import DataErrors
 from planner.plan.plan_file import is_untouched
@@ -210,7 +211,7 @@ def run_here(plan: Plan, start: StartOptions, rdzv_endpoint: str | None, *, dry_
         text = dry_run_text(
             plan, run, python=sys.executable, cores=num_cores(), max_restarts=restarts
         )
-        print(text, end="")
+        print_text(text, end="")
         return 0
     return train(plan, directory, start)
 

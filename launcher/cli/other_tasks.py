@@ -8,6 +8,7 @@ from launcher.chatglm.command import WeightLayout, convert
 from launcher.engines.submission import cancel, follow
 from launcher.run.run_directory import RunDirectory
 from planner.base.errors import InvalidRequestError
+from planner.base.printable import print_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ def without_plan(task: Task, plan_file: Path | None, output: Path | None) -> int
     if task.conversion is not None:
         source, target = task.conversion
         convert(source, target, task.to or "native", sys.stderr)
-        print(target)
+        print_text(str(target))
         return 0
     if task.merge is not None:
         from launcher.merging.merge_run import merge_run

@@ -3,6 +3,7 @@
 read: DeepSpeed 0.19.8. It is imported where it is needed: its import takes seconds.
 """
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -31,6 +32,27 @@ def compile_no_collectives() -> None:
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def load_tensors_alone(*, zero: bool) -> None:
+    """Have ``torch.load`` build tensors and plain values alone, and refuse any other pickle.
+
+    DeepSpeed asks for whatever its files hold, and a checkpoint may come from anybody. What its
+    own files hold beside tensors is allowed for a run under ``zero``.
+
+    read: deepspeed/runtime/checkpoint_engine/torch_checkpoint_engine.py;
+    deepspeed/runtime/zero/stage_1_and_2.py and stage3.py, state_dict; torch/serialization.py at
+    2.13, load, for the variable.
+    """
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    if not zero:
+        return
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    known = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+    torch.serialization.add_safe_globals(known)
 
 
 def is_engine(model: Any) -> bool:

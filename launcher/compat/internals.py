@@ -510,6 +510,25 @@ DEEPSPEED = Library(
             mentions=("self.basic_optimizer = ",),
         ),
         Internal(
+            "deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine.TorchCheckpointEngine.load",
+            "asks for any pickle, which is forbidden",
+            mentions=("torch.load(path, map_location=map_location, weights_only=False)",),
+        ),
+        Internal(
+            "deepspeed.runtime.fp16.loss_scaler.LossScaler", "allowed in a checkpoint, by its name"
+        ),
+        Internal(
+            "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+            "allowed in a checkpoint, by its name",
+        ),
+        Internal(
+            "deepspeed.runtime.zero.config.ZeroStageEnum", "allowed in a checkpoint, by its name"
+        ),
+        Internal(
+            "deepspeed.utils.tensor_fragment.fragment_address",
+            "allowed in a checkpoint, by its name",
+        ),
+        Internal(
             "deepspeed.runtime.zero.linear.zero3_linear_wrap",
             "called: linear layers under ZeRO-3",
             ("input", "weight", "bias"),

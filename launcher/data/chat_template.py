@@ -41,7 +41,11 @@ PLAIN_TOOL = {
 THINKING_SWITCHES = ("enable_thinking", "thinking")
 """Variables with which templates turn thoughts on: Qwen's and GLM's, and DeepSeek's."""
 
-RenderErrors = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
+RenderErrors = (
+    *(TemplateError, TypeError, ValueError, LookupError, AttributeError),
+    *(ArithmeticError, MemoryError, RecursionError),
+)
+"""What a template may raise: it is a program of a stranger in jinja's sandbox."""
 
 
 class Form(NamedTuple):

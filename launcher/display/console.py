@@ -4,10 +4,12 @@ from typing import TextIO
 
 from rich.console import Console
 
+from planner.base.console import PrintableConsole
+
 
 def console_on(stream: TextIO, *, is_terminal: bool | None = None) -> Console:
     """Return a console that writes to a stream and colours nothing by guessing.
 
     ``is_terminal`` is None if rich is to ask the stream.
     """
-    return Console(file=stream, highlight=False, force_terminal=is_terminal)
+    return PrintableConsole(file=stream, highlight=False, force_terminal=is_terminal)

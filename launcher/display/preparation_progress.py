@@ -7,6 +7,7 @@ from typing import TextIO
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from launcher.display.console import console_on
+from planner.base.printable import print_text
 
 SECONDS_PER_LINE = 10.0
 """Seconds between two lines that are not on a terminal."""
@@ -50,7 +51,7 @@ class PreparationProgress:
         elif now - self._said >= SECONDS_PER_LINE:
             self._said = now
             share = min(1.0, self._bytes / self._total_bytes)
-            print(f"preparing data: {share:.0%}, {records}", file=self._screen, flush=True)
+            print_text(f"preparing data: {share:.0%}, {records}", file=self._screen)
 
 
 def _bar(screen: TextIO) -> Progress:

@@ -11,6 +11,7 @@ from launcher.display.console import console_on
 from launcher.display.curve import History
 from launcher.display.live_view import Expected, Frame, View, plain_line
 from launcher.display.sensors import Gauge, Sensors
+from planner.base.printable import print_text
 
 SENSOR_SECONDS = 1.0
 """Seconds for which a reading of the gauges is kept."""
@@ -142,7 +143,7 @@ class PlainDisplay:
 
     def logged(self) -> None:
         """Print the logged step."""
-        print(plain_line(self._progress.view()), file=self._stream, flush=True)
+        print_text(plain_line(self._progress.view()), file=self._stream)
 
     def stop(self) -> None:
         """Do nothing: all lines are printed."""

@@ -9,6 +9,7 @@ from rich.text import Text
 from launcher.data.tables import training_table
 from launcher.data.tokenization import IGNORED
 from launcher.display.console import console_on
+from planner.base.printable import print_text, shown
 
 LEARNT_BEGINS, LEARNT_ENDS = ">>>", "<<<"
 """Marks around what is learnt, if there are no colours."""
@@ -39,8 +40,10 @@ def show_samples(folder: str, tokenizer: Any, number: int, screen: TextIO) -> No
             console.print(_in_colours(parts), soft_wrap=True)
         else:
             marks = f"{LEARNT_BEGINS} and {LEARNT_ENDS}"
-            print(f"data: sample {index}; the loss counts what is between {marks}", file=screen)
-            print(_with_marks(parts), file=screen)
+            print_text(
+                f"data: sample {index}; the loss counts what is between {marks}", file=screen
+            )
+            print_text(_with_marks(parts), file=screen)
 
 
 def samples(folder: str) -> Iterator[tuple[list[int], list[int]]]:
@@ -59,7 +62,7 @@ def parts_of(ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> Itera
     for is_learnt, run in groupby(labels, key=lambda label: label != IGNORED):
         end += len(list(run))
         text: str = tokenizer.decode(list(ids[:end]), clean_up_tokenization_spaces=False)
-        yield Part(_printable(text[len(before) :]), is_learnt)
+        yield Part(shown(text[len(before) :]), is_learnt)
         before = text
 
 
@@ -77,14 +80,6 @@ def _without_middle(text: str) -> str:
         return text
     half = LONGEST_PART // 2
     return f"{text[:half]} [... {len(text) - 2 * half:,} characters ...] {text[-half:]}"
-
-
-def _printable(text: str) -> str:
-    """Return a text without characters that would control the terminal."""
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
-        for char in text
-    )
 
 
 def _in_colours(parts: Sequence[Part]) -> Text:

@@ -14,6 +14,7 @@ from typing import IO, TextIO
 
 from launcher.engines.hosts_check import SSH_FAILED, last_line
 from launcher.run.process import LOOK_SECONDS, SIGNALLED, STOP_SIGNALS
+from planner.base.printable import print_text
 
 END_SECONDS = 120.0
 """Seconds for the other hosts to notice that one has failed (30 s) and to end (60 s), and again as
@@ -213,4 +214,4 @@ def describe_end(node: HostCommand, code: int) -> str:
 def say(line: str) -> None:
     """Print a line to standard error, between those of the hosts."""
     with _WRITING:
-        print(line, file=sys.stderr, flush=True)
+        print_text(line, file=sys.stderr)

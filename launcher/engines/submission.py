@@ -26,6 +26,7 @@ from launcher.run.run_directory import RunDirectory, check_may_run_in, create
 from launcher.storage.json_files import read_json, write_json
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import write_whole
+from planner.base.printable import print_text
 
 ASK_SECONDS = 2.0
 """Seconds between two questions to an engine about a job that is followed."""
@@ -49,7 +50,7 @@ def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
     """
     engine = engine_named(name)
     if dry_run:
-        print(dry_run_text(engine, job), end="")
+        print_text(dry_run_text(engine, job), end="")
         return 0
     if detach and isinstance(engine, Foreground):
         raise InvalidRequestError(f"--on {name} has no jobs to detach from: leave --detach out")
@@ -67,7 +68,7 @@ def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
         return engine.run(job, rendered)
     job_id = engine.submit(rendered, job.folder)
     write_json(run.job, {"engine": name, "id": job_id})
-    print(f"{name}: job {job_id}, {job.folder}")
+    print_text(f"{name}: job {job_id}, {job.folder}")
     return 0 if detach else follow(run)
 
 
@@ -132,16 +133,16 @@ def follow(run: RunDirectory) -> int:
         while True:
             now = engine.status(job_id)
             if (now.state, now.detail) != (before.state, before.detail):
-                print(" ".join(filter(None, ("job", job_id, now.state, now.detail))))
+                print_text(" ".join(filter(None, ("job", job_id, now.state, now.detail))))
             before = now
             text, offset = engine.log(job_id, run.path / "job", offset)
-            sys.stdout.write(text)
+            print_text(text, end="")
             sys.stdout.flush()
             if now.state in FINAL_STATES:
                 return exit_code(now)
             time.sleep(ASK_SECONDS)
     except KeyboardInterrupt:
-        print(
+        print_text(
             f"the job continues: launch --follow {run.path} shows it again, "
             f"launch --cancel {run.path} ends it",
             file=sys.stderr,
@@ -160,7 +161,7 @@ def cancel(run: RunDirectory) -> None:
     """Ask the run's job to stop."""
     engine, job_id = submitted(run)
     engine.cancel(job_id)
-    print(f"job {job_id} has been asked to stop")
+    print_text(f"job {job_id} has been asked to stop")
 
 
 def submitted(run: RunDirectory) -> tuple[Engine, str]:

@@ -22,6 +22,7 @@ from launcher.run.process import SIGNALLED, STOPPED
 from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import read_json
 from planner.base.errors import UserError
+from planner.base.printable import print_text
 from planner.plan.schema import Plan
 
 
@@ -133,7 +134,7 @@ def show_training_failure(run: RunDirectory, outcome: Outcome) -> None:
 
 def say(line: str) -> None:
     """Print a line to standard error."""
-    print(line, file=sys.stderr)
+    print_text(line, file=sys.stderr)
 
 
 def failed_lines(run: RunDirectory, outcome: Outcome) -> list[str]:

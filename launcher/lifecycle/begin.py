@@ -12,6 +12,7 @@ from launcher.lifecycle.preflight import fitted_here, needed_disk_bytes, require
 from launcher.lifecycle.resume import check_nothing_to_resume, interrupted_plan, saved_state
 from launcher.run.checkpoints import SavedState
 from launcher.run.run_directory import RunDirectory, check_may_run_in, create, locked
+from planner.base.printable import print_text
 from planner.plan.schema import Plan
 
 
@@ -56,7 +57,7 @@ def train(plan: Plan, directory: Path, start: StartOptions) -> int:
         nodes = Nodes(max_restarts=start.max_restarts, shown_samples=start.shown_samples)
         code = execute(plan, run, saved, nodes)
     if start.record and code == 0:
-        print(f"recorded: {write_record(run)}")
+        print_text(f"recorded: {write_record(run)}")
     return code
 
 
@@ -87,4 +88,4 @@ def begin(
 def tell(notes: Sequence[str]) -> None:
     """Print lines to standard error."""
     for note in notes:
-        print(note, file=sys.stderr)
+        print_text(note, file=sys.stderr)

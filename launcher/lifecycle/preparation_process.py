@@ -33,6 +33,7 @@ from launcher.run.output import redirect_output
 from launcher.run.run_directory import RunDirectory
 from launcher.run.unwinding import unwound_by_sigterm
 from planner.base.errors import InvalidRequestError, UserError
+from planner.base.printable import print_text
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
 
@@ -61,7 +62,7 @@ def prepare(run: RunDirectory, screen: TextIO, *, shown_samples: int = 1) -> Non
     )
     write_inputs(run, inputs)
     for line in describe(DataSummary(**entry.summary), plan.batch.sequence_length):
-        print(line, file=screen)
+        print_text(line, file=screen)
     show_samples(str(entry.folder), load_tokenizer(checkpoint)[0], shown_samples, screen)
 
 
@@ -123,10 +124,10 @@ def prepared_data(
     kept = whole_entry(folder)
     if kept is None:
         with kept_lock(folder):
-            kept = found_entry(folder, lambda line: print(line, file=screen))
+            kept = found_entry(folder, lambda line: print_text(line, file=screen))
             if kept is None:
                 return make_entry(folder, fill)
-    print(f"data: already tokenized, in {folder}", file=screen)
+    print_text(f"data: already tokenized, in {folder}", file=screen)
     return kept
 
 
@@ -160,7 +161,7 @@ def main() -> None:
             prepare(run, screen, shown_samples=given.show_sample)
     except UserError as error:
         for stream in (screen, sys.stdout):  # the latter is the log
-            print(f"error: {error}", file=stream)
+            print_text(f"error: {error}", file=stream)
         raise SystemExit(error.exit_code) from error
 
 

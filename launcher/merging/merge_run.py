@@ -14,6 +14,7 @@ from launcher.storage import adapter_files
 from launcher.storage.json_files import write_json
 from launcher.storage.weight_files import is_complete
 from planner.base.errors import InvalidRequestError
+from planner.base.printable import print_text
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
 
@@ -43,11 +44,11 @@ def merge_run(directory: Path, output: Path | None) -> None:
         from launcher.merging.merger import merge
 
         merge(plan, base=base, adapter=run.result(plan), target=target, screen=screen)
-        print("comparing logits", file=screen)
+        print_text("comparing logits", file=screen)
         agreement = asdict(compare(plan, base=base, adapter=run.result(plan), merged=target))
         write_json(run.path / "merge.json", {"merged": str(target), **agreement})
         for line in closing_lines(agreement, target):
-            print(line, file=screen)
+            print_text(line, file=screen)
 
 
 def mergeable_plan(run: RunDirectory) -> Plan:

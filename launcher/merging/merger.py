@@ -23,6 +23,7 @@ from launcher.storage.weight_files import safetensors_files, shard_names, write_
 from launcher.storage.whole_folders import whole_folder
 from launcher.training.model_building import DTYPES
 from planner.base.errors import InvalidRequestError
+from planner.base.printable import print_text
 from planner.base.units import format_gib
 from planner.plan.schema import Plan
 
@@ -53,7 +54,7 @@ def merge(
         )
     merger = Merger(plan, base, read_adapter(adapter))
     dtype = torch.float16 if plan.precision.compute == "fp16" else torch.bfloat16
-    print(merger.describe(dtype), file=screen)
+    print_text(merger.describe(dtype), file=screen)
     try:
         with whole_folder(target) as partial:
             require_room(partial, sum(merger.sizes().values()))

@@ -21,6 +21,8 @@ NodeState = Literal["meeting", "preparing", "ready", "training", "over", "failed
 ``failed``, ``done``: its launch ends."""
 BEAT_SECONDS = 2.0
 """Seconds between two beats of a node."""
+END_SECONDS = 10.0
+"""Seconds that the end of a launch waits for a beat that is under way."""
 SILENT_SECONDS = 30.0
 """Seconds without a beat after which a node has failed."""
 
@@ -80,7 +82,7 @@ class Heart:
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
-        self._thread.join()
+        self._thread.join(END_SECONDS)  # longer where the leader or the disk does not answer
 
     def say(
         self, state: NodeState, *, attempt: int = 0, code: int | None = None, message: str = ""

@@ -34,6 +34,7 @@ from launcher.run.process import LOOK_SECONDS, SIGNALLED, STOP_SIGNALS, STOPPED
 from launcher.run.rank_commands import JOIN_SECONDS, num_cores
 from launcher.run.run_directory import RunDirectory, check_may_run_in, create, locked
 from planner.base.errors import InvalidRequestError, UserError
+from planner.base.printable import print_text
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
 
@@ -55,7 +56,7 @@ def launch_node(
     """Run this node's part of a run, as its leader or as a follower; return the exit code."""
     node = node_at(endpoint)
     if dry_run:
-        print(dry_run_of(plan, directory, endpoint, node, start), end="")
+        print_text(dry_run_of(plan, directory, endpoint, node, start), end="")
         return 0
     if has_finished(directory, start):
         return 0
@@ -87,7 +88,7 @@ def lead(plan: Plan, here: ThisNode, start: StartOptions, *, resumes: bool) -> i
     nodes = nodes_of(plan, here, result, start)
     code = execute(common_layout(result, running), here.run, saved, nodes)
     if start.record and code == 0:
-        print(f"recorded: {write_record(here.run)}")
+        print_text(f"recorded: {write_record(here.run)}")
     return code
 
 

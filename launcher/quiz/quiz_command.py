@@ -21,6 +21,7 @@ from launcher.run.rank_commands import planned_environment
 from launcher.run.run_directory import RunDirectory, directory_of
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
+from planner.base.printable import print_text
 from planner.base.strict_yaml import read_spec
 from planner.base.text_files import read_text
 from planner.plan.schema import Plan
@@ -51,7 +52,7 @@ def quiz(
     os.environ.clear()
     os.environ.update(environment)
     with libraries_quiet(run.logs / "quiz.log") as screen:
-        print(f"asking {len(questions)} questions before and after", file=screen)
+        print_text(f"asking {len(questions)} questions before and after", file=screen)
         from launcher.quiz.answering import answers_before_and_after
 
         inputs = read_inputs(run)

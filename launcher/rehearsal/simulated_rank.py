@@ -22,6 +22,7 @@ from launcher.run.read_plan import read_plan
 from launcher.training.attention_backends import pin_attention_backends
 from launcher.training.process_group import join_process_group
 from planner.base.errors import UserError
+from planner.base.printable import print_text
 from planner.plan.schema import Plan
 
 JOIN_SECONDS = 300
@@ -79,5 +80,5 @@ if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]), Path(sys.argv[2]))
     except UserError as user_error:
-        print(f"error: {user_error}", file=sys.stderr)
+        print_text(f"error: {user_error}", file=sys.stderr)
         sys.exit(user_error.exit_code)

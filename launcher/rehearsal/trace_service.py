@@ -5,57 +5,69 @@ of JSON for it, or {"error": REASON}:
 
     {"shape": CONFIG}    a model's matrices by layer and its counts, from its config.json
     {"trace": PLAN}      bytes by phase and part of a step of that plan, on fake tensors
+
+Libraries are imported when a request has come so far that it needs them: most configurations that
+nothing can be built from are refused before trl, peft and the rehearsal are there.
 """
 
 import json
+import signal
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-import torch
 from msgspec import convert
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
-from launcher.compat.transformers import stacked_parameters, supports_sdpa
-from launcher.compat.trl import takes_fused_head
-from launcher.rehearsal.rehearse import quiet_libraries, traced
 from launcher.run.answer_pipe import answer_pipe
 from planner.base.errors import UserError
+from planner.plan.bounds import MOST_LAYERS
 from planner.plan.schema import Plan
+
+if TYPE_CHECKING:
+    import torch
 
 UNLIMITED = 2**20
 """Positions of a model whose configuration has no limit, such as one without attention."""
+MOST_BUILDING_S = 60
+"""Seconds of processor time after which a model is not built any further."""
 
 
 def main() -> None:
     """Answer requests until standard input ends."""
     answers = answer_pipe()
-    with quiet_libraries():
-        for line in sys.stdin:
-            print(json.dumps(_answer(json.loads(line))), file=answers)
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), file=answers)
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Return the answer; any error, of a model that nobody has tried, becomes its reason."""
     try:
         if "shape" in request:
             return {"shape": shape(request["shape"])}
-        return {"phases": traced(convert(request["trace"], Plan)).phases}
+        return {"phases": _traced(convert(request["trace"], Plan))}
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         return {"error": reason if isinstance(error, UserError) else reason[:300]}
 
 
+def _traced(plan: Plan) -> Any:
+    from launcher.rehearsal.rehearse import quiet_libraries, traced  # only a trace needs it
+
+    with quiet_libraries():
+        return traced(plan).phases
+
+
 def shape(content: dict[str, Any]) -> dict[str, Any]:
     """Return what the planner counts of a model: sizes in elements, matrices in forward order.
 
-    Raises ``UserError`` if transformers does not know the architecture.
+    Raises ``UserError`` if transformers does not know the architecture, or if the model is larger
+    than any.
     """
-    model_type = content["model_type"]
-    if model_type not in CONFIG_MAPPING:
-        raise UserError(f"the installed transformers does not know the architecture {model_type!r}")
-    config = AutoConfig.for_model(**content)
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config)
+    config, model = _built(content)
+    from launcher.compat.transformers import stacked_parameters, supports_sdpa
+    from launcher.compat.trl import takes_fused_head
+
     table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     known = config.to_dict()
     heads = _count(known, "num_attention_heads", 1)
@@ -78,21 +90,59 @@ def shape(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _built(content: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the configuration and the model, on the meta device."""
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    model_type = content["model_type"]
+    if model_type not in CONFIG_MAPPING:
+        raise UserError(f"the installed transformers does not know the architecture {model_type!r}")
+    config: Any = AutoConfig.for_model(**content)
+    num_layers = getattr(config, "num_hidden_layers", 0)
+    if isinstance(num_layers, int) and num_layers > MOST_LAYERS:
+        raise UserError(f"it has {num_layers:,} layers, and at most {MOST_LAYERS:,} are planned")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with _time_limit(), torch.device("meta"):
+        return config, AutoModelForCausalLM.from_config(config)
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    """Raise ``UserError`` inside the block once it has taken ``MOST_BUILDING_S``."""
+
+    def too_long(_signal: int, _frame: Any) -> None:
+        raise UserError(f"building it takes more than {MOST_BUILDING_S} s: is a count too large?")
+
+    before = signal.signal(signal.SIGPROF, too_long)
+    signal.setitimer(signal.ITIMER_PROF, MOST_BUILDING_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
 def _count(known: dict[str, Any], key: str, otherwise: int) -> int:
     """Return a setting that all layers share, if the architecture has it under its usual name."""
     value = known.get(key)
     return value if isinstance(value, int) and value > 0 else otherwise
 
 
-def _layers(model: Any) -> list[torch.nn.Module]:
+def _layers(model: Any) -> "list[torch.nn.Module]":
     """Return the longest list of modules, which is the stack of decoder layers."""
-    lists = [list(item) for item in model.modules() if isinstance(item, torch.nn.ModuleList)]
+    from torch.nn import ModuleList
+
+    lists = [list(item) for item in model.modules() if isinstance(item, ModuleList)]
     if not lists:
         raise UserError("the model has no list of layers")
     return max(lists, key=len)
 
 
-def _layer(layer: torch.nn.Module) -> dict[str, Any]:
+def _layer(layer: "torch.nn.Module") -> dict[str, Any]:
+    from torch.nn import Linear
+
     return {
         "num_params": sum(parameter.numel() for parameter in layer.parameters()),
         "linears": [
@@ -103,7 +153,7 @@ def _layer(layer: torch.nn.Module) -> dict[str, Any]:
                 "bias": module.bias is not None,
             }
             for name, module in layer.named_modules()
-            if isinstance(module, torch.nn.Linear)
+            if isinstance(module, Linear)
         ],
     }
 

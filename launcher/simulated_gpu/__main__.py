@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from launcher.simulated_gpu.environment import simulated_environment
 from launcher.simulated_gpu.machine_file import GRAMMAR, parse_cards
 from planner.base.errors import InvalidRequestError, UserError
+from planner.base.printable import print_text
 
 
 def main(arguments: list[str]) -> int:
@@ -21,7 +22,7 @@ def main(arguments: list[str]) -> int:
             environment = simulated_environment(cards, os.environ, Path(scratch))
             return subprocess.run(arguments[1:], env=environment, check=False).returncode
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_text(f"error: {error}", file=sys.stderr)
         return error.exit_code
 
 

@@ -49,7 +49,11 @@ def _indexed(index: Path) -> list[Path]:
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise InvalidFileError(index, None, "has no weight_map. Fetch it again")
-    files = [index.parent / str(name) for name in sorted(set(places.values()))]
+    names = sorted(set(map(str, places.values())))
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
+            raise InvalidFileError(index, None, f"names {name!r}, which is not in its folder")
+    files = [index.parent / name for name in names]
     for file in files:
         if not file.is_file():
             raise InvalidFileError(index, None, f"names {file.name}, which is missing. Fetch it")

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TextIO
 import torch
 from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback, set_seed
 
+from launcher.compat.deepspeed import load_tensors_alone
 from launcher.data.chat_template import use_plain_template_if_none
 from launcher.data.inputs import Inputs, read_inputs
 from launcher.data.tables import training_table, validation_table
@@ -50,6 +51,7 @@ from launcher.training.saving import save_result, stop_at
 from launcher.training.setup_check import Setup, require_as_planned, require_same_data, setup_of
 from launcher.training.weights_moved import WeightsMoved, unmoved_line
 from planner.base.output_file import write_whole
+from planner.base.printable import print_text
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
 
@@ -99,6 +101,7 @@ def train(
     inputs = read_inputs(run)
     stages.enter("load", 0)
     join_process_group(plan)
+    load_tensors_alone(zero=plan.parallel.zero_stage > 0)
     pin_attention_backends()
     arguments = training_arguments(plan, run.path)
     require_same_data(gather(inputs.data_key))
@@ -106,7 +109,7 @@ def train(
     resident_before_bytes = resident_bytes()
     if rank == 0:
         begin_files(plan, run, inputs, start)
-        print(f"loading {plan.model.name}", file=screen)
+        print_text(f"loading {plan.model.name}", file=screen)
     trainer = build_trainer(plan, run, arguments, inputs)
     trainer.watch(plan, run, start.stages)
     stop = add_callbacks(trainer, plan, run, start)
@@ -128,7 +131,7 @@ def train(
     if stop.stopped:
         return
     if not any(gather(weights.moved(trainer.model))) and rank == 0:
-        print(unmoved_line(trainer.state.global_step - start.step), file=screen)
+        print_text(unmoved_line(trainer.state.global_step - start.step), file=screen)
     memory = rank_memory(
         rank=rank,
         resident_before_model_bytes=resident_before_bytes,

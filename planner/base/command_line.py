@@ -19,6 +19,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
+from io import TextIOWrapper
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
@@ -26,6 +27,8 @@ from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
 from msgspec import Struct
 
 from planner.base.errors import InvalidRequestError, UserError, did_you_mean
+from planner.base.printable import print_text, shown_on_one_line
+from planner.base.units import LARGEST, MOST
 
 MAX_HELP_COLUMNS = 100
 """Most columns of the help text; a narrower terminal gets fewer."""
@@ -50,6 +53,8 @@ class Option(Argument, frozen=True):
     """Flags besides the one made from the parameter's name; a long flag replaces that one."""
     minimum: float | None = None
     """Least number accepted."""
+    maximum: float | None = None
+    """Greatest number accepted; None is the greatest of any option, as in files."""
 
 
 def run_command(command: Callable[..., int | None]) -> int:
@@ -57,17 +62,24 @@ def run_command(command: Callable[..., int | None]) -> int:
 
     A user's mistake is one line on stderr; a bug keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a locale without the letters of a name is no error
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = command(**parse_arguments(command, sys.argv[1:]))
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _show(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
         return _exit_code_of(error)
     return code or 0
+
+
+def _show(error: str) -> None:
+    print_text(f"error: {shown_on_one_line(error)}", file=sys.stderr)
 
 
 def _exit_code_of(error: OSError) -> int:
@@ -77,7 +89,7 @@ def _exit_code_of(error: OSError) -> int:
     """
     if error.errno == errno.ENAMETOOLONG:
         name = str(error.filename)[-40:]
-        print(f"error: the name that ends with {name!r} is too long for a file", file=sys.stderr)
+        _show(f"the name that ends with {name!r} is too long for a file")
         return UserError.exit_code
     if isinstance(error, BrokenPipeError) and not _is_read(sys.stdout):
         # A reader that has enough, such as head, ends this process, as it ends any filter.
@@ -211,7 +223,7 @@ def _value(kind: Any, option: Option) -> dict[str, Any]:
         choices = get_args(kind)
         return {"type": _choice(choices), "metavar": "|".join(map(str, choices))}
     if kind in (int, float):
-        return {"type": _number(kind, option.minimum), "metavar": "N" if kind is int else "X"}
+        return {"type": _number(kind, option), "metavar": "N" if kind is int else "X"}
     return {"type": kind, "metavar": "FILE" if kind is Path else "TEXT"}
 
 
@@ -227,8 +239,11 @@ def _choice(choices: tuple[Any, ...]) -> Callable[[str], Any]:
     return read
 
 
-def _number(kind: type[int] | type[float], minimum: float | None) -> Callable[[str], float]:
+def _number(kind: type[int] | type[float], option: Option) -> Callable[[str], float]:
     noun = "whole number" if kind is int else "number"
+    minimum, maximum = option.minimum, option.maximum
+    if maximum is None:
+        maximum = MOST if kind is int else LARGEST
 
     def read(text: str) -> float:
         try:
@@ -239,6 +254,8 @@ def _number(kind: type[int] | type[float], minimum: float | None) -> Callable[[s
             raise argparse.ArgumentTypeError(f"{text!r} is not a {noun}")
         if minimum is not None and number < minimum:
             raise argparse.ArgumentTypeError(f"{text} is less than {minimum}")
+        if number > maximum:
+            raise argparse.ArgumentTypeError(f"{text} is more than {maximum}")
         return number
 
     return read

@@ -9,15 +9,14 @@ from msgspec import Meta, Struct, StructMeta, ValidationError, convert, field
 
 from planner.base.errors import InvalidFileError
 from planner.base.text_files import read_text
+from planner.base.units import LARGEST, MOST
 from planner.base.validation_messages import Location, described, problem_of
 from planner.base.yaml_bounds import check_aliases, check_depth
 
-MOST = 10**15
-"""Larger than any number of bytes, parameters or tokens of a file: 1 PB of memory."""
 PositiveInt = Annotated[int, Meta(ge=1, le=MOST)]
 NonNegativeInt = Annotated[int, Meta(ge=0, le=MOST)]
-PositiveFloat = Annotated[float, Meta(gt=0, le=1e30)]
-NonNegativeFloat = Annotated[float, Meta(ge=0, le=1e30)]
+PositiveFloat = Annotated[float, Meta(gt=0, le=LARGEST)]
+NonNegativeFloat = Annotated[float, Meta(ge=0, le=LARGEST)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 """A share of a whole, never all of it."""
 

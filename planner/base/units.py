@@ -5,6 +5,10 @@ import re
 KIB = 2**10
 MIB = 2**20
 GIB = 2**30
+MOST = 10**15
+"""Larger than any number of bytes, parameters or tokens of a file or an option: 1 PB of memory."""
+LARGEST = 1e30
+"""Larger than any number with a fraction."""
 FP32_BYTES = 4
 """Bytes of one number in fp32."""
 ALLOCATOR_BLOCK_BYTES = 512
@@ -44,7 +48,10 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is not a size; write for example 24G or 22.5GiB")
     unit = GIB if match[2].lower().startswith("g") else MIB
-    return round(float(match[1]) * unit)
+    size = float(match[1]) * unit
+    if size > MOST:
+        raise ValueError(f"{text[:20]!r} is more than {MOST // GIB:,}G: no device has so much")
+    return round(size)
 
 
 def format_gib(num_bytes: int, digits: int = 2) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from planner.base.command_line import Option, run_command
+from planner.base.console import PrintableConsole
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import OutputFile
 from planner.base.preset_files import Kind
@@ -24,6 +25,7 @@ from planner.decision.request import Prefer, Request
 from planner.hardware.multi_node import over_nodes
 from planner.models.adapter_targets import Targets
 from planner.models.model_presets import ModelPreset
+from planner.plan.bounds import FEWEST_TOKENS, MOST_SAMPLES, MOST_TOKENS
 from planner.plan.data_section import DataErrors, DataSection
 from planner.plan.optimizer_presets import optimizer_name
 from planner.plan.plan_file import PLAN_FILE, launch_command, plan_output, render
@@ -74,12 +76,17 @@ def plan(
     prefer: Annotated[
         Prefer, Option("Criterion for choosing among the methods that fit.")
     ] = "tiers",
-    sequence_length: Annotated[int | None, Option("Tokens per training sample.", minimum=1)] = None,
+    sequence_length: Annotated[
+        int | None,
+        Option("Tokens per training sample.", minimum=FEWEST_TOKENS, maximum=MOST_TOKENS),
+    ] = None,
     global_batch_size: Annotated[
-        int | None, Option("Samples per optimizer step, over all devices.", minimum=1)
+        int | None,
+        Option("Samples per optimizer step, over all devices.", minimum=1, maximum=MOST_SAMPLES),
     ] = None,
     micro_batch_size: Annotated[
-        int | None, Option("Samples per forward pass on one device.", minimum=1)
+        int | None,
+        Option("Samples per forward pass on one device.", minimum=1, maximum=MOST_SAMPLES),
     ] = None,
     zero_stage: Annotated[ZeroStage | None, Option("DeepSpeed ZeRO stage; 0 is DDP.")] = None,
     offload: Annotated[
@@ -162,7 +169,7 @@ def plan(
     ] = None,
 ) -> None:
     """Choose how to fine-tune a model on the GPUs at hand, and write plan.yaml."""
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = PrintableConsole(highlight=False, markup=False, emoji=False)
     if list_kind is not None:
         _list(console, list_kind, as_json=as_json)
         return

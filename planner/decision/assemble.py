@@ -1,10 +1,12 @@
 """The plan of a decision: every key is filled in, so that a launch has nothing to decide."""
 
+import re
+
 from planner.decision.choose import Decision
 from planner.models.config_json import config_from_spec
 from planner.plan.schema import Fallback, HardwareSection, ModelSection, OutputSection, Plan
 from planner.plan.training_section import TrainingSection
-from planner.plan.vocabulary import SCHEMA_VERSION
+from planner.plan.vocabulary import SCHEMA_VERSION, Method
 from planner.search.candidate import Candidate
 from planner.search.prediction import prediction_of
 from planner.workload.plan_sections import (
@@ -39,7 +41,7 @@ def plan_of(decision: Decision) -> Plan:
         schedule=settings.schedule,
         data=settings.data,
         training=TrainingSection(epochs=settings.epochs),
-        output=OutputSection(directory=f"runs/{decision.request.model.name}-{chosen.method}"),
+        output=OutputSection(directory=_run_directory(decision.request.model.name, chosen.method)),
         prediction=prediction_of(chosen),
         fallbacks=tuple(_fallback(candidate) for candidate in decision.fallbacks),
     )
@@ -78,3 +80,9 @@ def _fallback(candidate: Candidate) -> Fallback:
         strategy=candidate.layout.strategy,
         peak_allocated_bytes=candidate.memory.peak_allocated_bytes,
     )
+
+
+def _run_directory(model: str, method: Method) -> str:
+    """Return a folder that every shell, engine and terminal takes; a model's name may be any."""
+    name = re.sub(r"[^\w.+-]+", "-", model)
+    return f"runs/{name}-{method}"

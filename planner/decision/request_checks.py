@@ -4,6 +4,7 @@ from planner.base.errors import InvalidRequestError
 from planner.base.units import round_up
 from planner.decision.request import Request
 from planner.decision.requested_workload import workload
+from planner.plan.bounds import MOST_SAMPLES
 from planner.search.setting_checks import StatedSettings, check_stated, check_understood
 from planner.workload.workload import Workload
 
@@ -59,6 +60,13 @@ def _workloads(request: Request) -> tuple[Workload, ...]:
 def _check_batch(request: Request) -> None:
     total, micro = request.global_batch_size, request.micro_batch_size
     ranks = request.cluster.world_size
+    for method in request.methods:
+        samples = workload(request, method).settings.global_batch_size
+        if samples > MOST_SAMPLES:
+            raise InvalidRequestError(
+                f"a step of {ranks:,} GPUs would have {samples:,} samples, and at most "
+                f"{MOST_SAMPLES:,} are planned: choose a smaller --micro-batch-size"
+            )
     if total is not None and total % ranks:
         below, above = total - total % ranks, round_up(total, ranks)
         choices = f"{below} or {above}" if below else f"{above}"

@@ -6,6 +6,7 @@ THUDM/chatglm3-6b for ``chatglm``.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from planner.models.architectures import (
 from planner.models.architectures.keys import Architecture, Config
 from planner.models.model_spec import ModelSpec
 from planner.models.traced_model import TracedSpec
+from planner.plan.bounds import MOST_LAYERS
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     **deepseek.ARCHITECTURES,
@@ -46,6 +48,9 @@ NATIVE_CLASSES = {
 }
 
 
+_MODEL_TYPE = re.compile(r"\w[\w.-]{,99}", re.ASCII)
+
+
 def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
     """Return the shape that a ``config.json`` states; ``path`` is for messages only.
 
@@ -54,14 +59,21 @@ def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
     """
     config = Config(content, path)
     model_type = config.text("model_type")
+    if _MODEL_TYPE.fullmatch(model_type) is None:
+        raise config.error(f"model_type: {model_type!r:.60} is not a name of an architecture")
     if model_type not in ARCHITECTURES:
         raise NoFormulasError(path, None, f"model_type: no formulas for {model_type!r}")
     if not _dequantized_at_load(content.get("quantization_config")):
         raise config.error("quantization_config: its weights are quantized: use the original")
     try:
-        return ARCHITECTURES[model_type].read(config)
+        spec = ARCHITECTURES[model_type].read(config)
     except ValueError as error:
         raise config.error(str(error)) from error
+    if spec.num_layers > MOST_LAYERS:
+        raise config.error(
+            f"it has {spec.num_layers:,} layers, and at most {MOST_LAYERS:,} are planned"
+        )
+    return spec
 
 
 def _dequantized_at_load(quantization: Any) -> bool:

@@ -7,6 +7,7 @@ import yaml
 from msgspec import to_builtins
 
 from planner.base.output_file import OutputFile, digest
+from planner.base.printable import shown
 from planner.plan.schema import Plan
 
 PLAN_FILE = Path("plan.yaml")
@@ -33,7 +34,7 @@ def render(plan: Plan, *, command: str, file: Path | None) -> str:
         f"made by: {command}",
         f"run it:  {f'save it as {PLAN_FILE}, then ' if file is None else ''}{next_command}",
     ]
-    lines = [f"# {' '.join(line.splitlines())}" for line in header]
+    lines = [f"# {shown(' '.join(line.splitlines()))}" for line in header]
     return "\n".join([*lines, f"{DIGEST_MARK}{digest(body)}"]) + "\n\n" + body
 
 

@@ -20,6 +20,7 @@ from planner.base.strict_yaml import (
 )
 from planner.hardware.cluster import Device
 from planner.hardware.network import network_name
+from planner.plan.bounds import Samples, SequenceLength
 from planner.plan.data_section import DataSection
 from planner.plan.optimizer_presets import optimizer_name
 from planner.plan.prediction_section import PredictionSection
@@ -137,10 +138,10 @@ class PrecisionSection(Spec):
 class BatchSection(Spec):
     """The samples of a step."""
 
-    micro_batch_size: PositiveInt
-    gradient_accumulation_steps: PositiveInt
-    global_batch_size: PositiveInt
-    sequence_length: PositiveInt
+    micro_batch_size: Samples
+    gradient_accumulation_steps: Samples
+    global_batch_size: Samples
+    sequence_length: SequenceLength
     packing: bool = False
 
 
@@ -223,8 +224,8 @@ class OutputSection(Spec):
 class Fallback(Spec):
     """The next thing to try after out of memory, with the same global batch."""
 
-    micro_batch_size: PositiveInt
-    gradient_accumulation_steps: PositiveInt
+    micro_batch_size: Samples
+    gradient_accumulation_steps: Samples
     activation_checkpointing: bool
     checkpoint_every: PositiveInt = 1
     strategy: Strategy

@@ -1,10 +1,9 @@
 """The ``training`` section of a plan: how long it trains, how it is evaluated, and what is kept."""
 
-from typing import Annotated, Literal
-
-from msgspec import Meta
+from typing import Literal
 
 from planner.base.strict_yaml import NonNegativeInt, PositiveFloat, PositiveInt, Spec
+from planner.plan.bounds import Epochs, Seconds, Seed
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab", "comet_ml", "clearml"]
 """transformers' names for ``report_to``; each is a package of its own."""
@@ -12,10 +11,6 @@ Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab", "comet
 
 KEPT_CHECKPOINTS = 2
 """Checkpoints that are kept unless a plan sets another number."""
-
-Seed = Annotated[int, Meta(ge=0, lt=2**32)]
-"""A seed of 32 bits, because transformers seeds NumPy, too, which takes no more (NumPy's manual,
-numpy.random.seed)."""
 
 
 class EvaluationSection(Spec):
@@ -37,7 +32,7 @@ class EvaluationSection(Spec):
 class TrainingSection(Spec):
     """The length of a run, and what it writes on the way."""
 
-    epochs: PositiveFloat | None = None
+    epochs: Epochs | None = None
     max_steps: PositiveInt | None = None
     seed: Seed = 42
     logging_steps: PositiveInt = 1
@@ -51,7 +46,7 @@ class TrainingSection(Spec):
     noise."""
     report_to: tuple[Tracker, ...] = ()
     """Trackers that are reported to beside ``metrics.jsonl``."""
-    hang_limit_s: PositiveInt = 1800
+    hang_limit_s: Seconds = 1800
     """Seconds without progress of any rank after which the run is ended. PyTorch's own limit of a
     collective is 30 minutes, too (torch/distributed/constants.py)."""
 

@@ -1,7 +1,8 @@
 """A recipe: what is trained and how, apart from the machine."""
 
 from planner.base.preset_files import Source
-from planner.base.strict_yaml import PositiveFloat, PositiveInt, Spec
+from planner.base.strict_yaml import PositiveInt, Spec
+from planner.plan.bounds import Epochs, Samples, SequenceLength
 from planner.plan.data_section import DataSection
 from planner.plan.schema import (
     AdapterSection,
@@ -16,7 +17,7 @@ from planner.plan.vocabulary import Attention, Loss, Method, Precision
 class WrittenFor(Spec):
     """The machine's part of a recipe as its author had it, which a plan may choose anew."""
 
-    micro_batch_size: PositiveInt
+    micro_batch_size: Samples
     devices: PositiveInt = 1
     """Number of devices; with the global batch it says how many micro-batches were accumulated."""
     compute: Precision
@@ -36,13 +37,13 @@ class Recipe(Spec):
     method: Method
     adapter: AdapterSection | None = None
     quantization: QuantizationSection | None = None
-    global_batch_size: PositiveInt
-    sequence_length: PositiveInt
+    global_batch_size: Samples
+    sequence_length: SequenceLength
     packing: bool | None = None
     """Whether several samples share a row of that length without seeing each other."""
     optimizer: OptimizerSection
     schedule: ScheduleSection
-    epochs: PositiveFloat
+    epochs: Epochs
     data: DataSection
     attention: Attention | None = None
     loss: Loss | None = None

@@ -67,7 +67,9 @@ def read_xtuner(path: Path) -> Recipe:
     epochs = config.number("train_cfg.max_epochs")
     if not epochs:
         raise config.error("train_cfg", "train_cfg.max_epochs is 0: nothing would be trained")
-    return Recipe(
+    return config.spec(
+        "train_dataloader",
+        Recipe,
         name=path.stem,
         source=Source(title="XTuner configuration file", url=path.name),
         model=config.text("model.llm.pretrained_model_name_or_path"),

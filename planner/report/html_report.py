@@ -4,10 +4,12 @@ import io
 from html import escape
 from pathlib import Path
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.terminal_theme import TerminalTheme
 
+from planner.base.console import PrintableConsole
 from planner.base.output_file import OutputFile, digest
+from planner.base.printable import shown_on_one_line
 
 COLUMNS = 80
 CHARACTER_EM = 0.605
@@ -52,7 +54,7 @@ MARK = "<!-- digest: "
 
 def html_page(title: str, content: RenderableType) -> str:
     """Return a page as wide as a phone: its letters shrink until a line fits."""
-    console = Console(
+    console = PrintableConsole(
         record=True,
         file=io.StringIO(),
         width=COLUMNS,
@@ -66,7 +68,7 @@ def html_page(title: str, content: RenderableType) -> str:
     console.print(content)
     frame = PAGE.replace("WIDTH", f"{COLUMNS * CHARACTER_EM:g}")
     page = console.export_html(theme=LIGHT, code_format=frame, inline_styles=True)
-    body = page.replace("TITLE", escape(title), 1)
+    body = page.replace("TITLE", escape(shown_on_one_line(title)), 1)
     return f"{body}{MARK}{digest(body)} -->\n"
 
 

@@ -12,6 +12,7 @@ from planner.hardware.cluster import Cluster
 from planner.models.adapter_targets import Targets, misunderstood_targets
 from planner.models.model_spec import ModelSpec
 from planner.models.traced_model import TracedSpec
+from planner.plan.bounds import FEWEST_TOKENS
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import OFFLOADS_FROM, AttentionName, Loss, Offload, Precision
 from planner.search.loss_attention_variants import admitted_attention
@@ -221,6 +222,11 @@ def _check_checkpointing(stated: StatedSettings) -> None:
 
 def _check_length(stated: StatedSettings) -> None:
     length, longest = stated.sequence_length, stated.positions
+    if longest is not None and longest < FEWEST_TOKENS:
+        raise InvalidRequestError(
+            f"{stated.model_name} has {longest} position, and training needs {FEWEST_TOKENS}: "
+            "a token, and one that it is predicted from. Choose another --model"
+        )
     if length is not None and longest is not None and length > longest:
         raise InvalidRequestError(
             f"{stated.said('sequence_length')} is beyond the {longest:,} positions "

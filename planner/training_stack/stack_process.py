@@ -11,6 +11,7 @@ from contextlib import suppress
 from tempfile import TemporaryFile
 from typing import Any
 
+from planner.base.printable import print_text
 from planner.base.python_children import child_environment, module_command
 
 INSTALL = "pip install 'tuneplan[train]'"
@@ -79,7 +80,7 @@ class StackProcess:
             answer: dict[str, Any] = json.loads(line)
             if "note" not in answer:
                 return answer
-            print(answer["note"], file=sys.stderr, flush=True)
+            print_text(answer["note"], file=sys.stderr)
         raise StackProcessError(self._why_it_ended())
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from msgspec import to_builtins
 
 from planner.base.bounded_cache import MOST_KEPT
 from planner.base.errors import InvalidRequestError
+from planner.base.printable import print_text
 from planner.models.traced_model import Phases, TracedSpec, traced_spec
 from planner.plan.prediction_section import PredictionSection
 from planner.plan.schema import HardwareSection, ModelSection, OutputSection, Plan
@@ -86,7 +87,7 @@ def tracing_service() -> TracingService:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print_text(text, file=sys.stderr)
 
 
 def _plan_to_trace(workload: Workload, layout: Layout) -> Plan:

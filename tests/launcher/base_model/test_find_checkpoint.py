@@ -62,6 +62,17 @@ def test_every_shard_must_be_there(tmp_path: Path) -> None:
     assert weight_files(folder) == [folder / "a.safetensors", folder / "b.safetensors"]
 
 
+@pytest.mark.parametrize("name", ["../a.safetensors", "/etc/passwd", "b/../../a.safetensors"])
+def test_a_shard_outside_of_its_folder_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").touch()
+    folder = checkpoint(tmp_path / "m", "config.json")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"x": name}}), encoding="utf-8")
+    assert not is_complete(folder)
+    with pytest.raises(InvalidFileError, match="which is not in its folder"):
+        weight_files(folder)
+
+
 def test_a_single_file_goes_before_shards_and_pickled_ones(tmp_path: Path) -> None:
     """As transformers reads them."""
     folder = checkpoint(

@@ -1,6 +1,8 @@
 """What is not a whole ChatGLM checkpoint is refused with a line, before anything is written."""
 
+import json
 import shutil
+import struct
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,39 @@ def test_damaged_files_are_refused(kind: str, weights: Tensors, tmp_path: Path) 
     with pytest.raises(InvalidFileError, match=f"names {second.name}, which is missing"):
         converted(source, tmp_path / "native")
     first.unlink()
+
+
+HEADERS: dict[str, object] = {
+    "a list": [],
+    "no table": {"a": 3},
+    "no offsets": {"a": {"dtype": "F16", "shape": [1]}},
+    "backwards": {"a": {"dtype": "F16", "shape": [1], "data_offsets": [4, 2]}},
+    "before the file": {"a": {"dtype": "F16", "shape": [1], "data_offsets": [-2, 0]}},
+    "another size": {"a": {"dtype": "F16", "shape": [2**40], "data_offsets": [0, 2]}},
+    "no rows": {"a": {"dtype": "F16", "shape": [0, 4], "data_offsets": [0, 2]}},
+    "words": {"a": {"dtype": "F16", "shape": ["x"], "data_offsets": [0, 2]}},
+}
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_table_that_lies_is_refused(header: str, weights: Tensors, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    write_original(source, weights)
+    [file] = source.glob("*.safetensors")
+    table = json.dumps(HEADERS[header]).encode()
+    file.write_bytes(struct.pack("<Q", len(table)) + table + bytes(8))
+    with pytest.raises(InvalidFileError, match="is damaged"):
+        converted(source, tmp_path / "native")
+
+
+def test_a_table_nested_without_end_is_refused(weights: Tensors, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    write_original(source, weights)
+    [file] = source.glob("*.safetensors")
+    table = b'{"a":' * 200_000
+    file.write_bytes(struct.pack("<Q", len(table)) + table)
+    with pytest.raises(InvalidFileError, match="is damaged"):
+        converted(source, tmp_path / "native")
 
 
 class Code:

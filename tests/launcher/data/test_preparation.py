@@ -267,6 +267,29 @@ def test_a_record_that_the_template_refuses_is_named(
     assert (entry.summary["num_samples"], entry.summary["num_skipped"]) == (1, 1)
 
 
+HOSTILE_TEMPLATES = {
+    "a command": "{{ cycler.__init__.__globals__.os.system('touch MADE') }}",
+    "a class": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "a loop": "{% for _ in range(10 ** 12) %}{% endfor %}",
+    "a division": "{{ 1 / 0 }}",
+    "memory": "{{ 'a' * 10 ** 18 }}",
+}
+
+
+@pytest.mark.parametrize("template", HOSTILE_TEMPLATES)
+def test_a_template_runs_in_a_sandbox(template: str, tmp_path: Path) -> None:
+    from tests.launcher import tiny_model
+
+    made, tokenizer = tmp_path / "made", tiny_model.byte_tokenizer()
+    hostile = HOSTILE_TEMPLATES[template].replace("MADE", str(made))
+    tokenizer.chat_template = hostile + tiny_model.CHAT_TEMPLATE
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    write_records(tmp_path / "data.jsonl", [asked("Who?", "Ada")])
+    with pytest.raises(InvalidFileError, match=r"jsonl:1: the model's chat template refuses it"):
+        prepared(tmp_path / "tokenizer", data__source=str(tmp_path / "data.jsonl"))
+    assert not made.exists()
+
+
 def test_the_same_data_are_tokenized_once(
     tmp_path: Path, tiny_checkpoint: Path, cache: Path
 ) -> None:

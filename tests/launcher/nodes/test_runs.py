@@ -143,7 +143,10 @@ def test_a_signal_to_one_node_stops_all_behind_the_same_step(
     saved, _ = last_whole(folder / "run" / "checkpoints")
     assert saved is not None
     stopped = f"training was stopped by SIGTERM; step {saved.step} is saved: --resume continues"
-    assert [each.said.splitlines()[-1] for each in launches] == [f"error: {stopped}"] * 2
+    for each in launches:  # the one that ends later may have it from the other
+        last = each.said.splitlines()[-1]
+        assert last.startswith("error: ")
+        assert last.endswith(stopped)
 
     again = begin(nodes, folder, "--begin-or-resume")
     wait_for_step(saved.step + 2, folder)

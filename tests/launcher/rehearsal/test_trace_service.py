@@ -1,6 +1,8 @@
 """Models without formulas: planned from traces of the real model, end to end."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,10 @@ import pytest
 import transformers
 from msgspec import structs
 
+from launcher.rehearsal import trace_service
 from launcher.rehearsal.rehearse import quiet_libraries
 from launcher.rehearsal.trace_service import shape
+from planner.base.errors import UserError
 from planner.base.preset_files import preset_names
 from planner.memory.expert_loading import loading_bytes, stacked_params
 from planner.models.config_json import config_from_spec
@@ -57,6 +61,36 @@ def write_config(directory: Path, content: dict[str, Any]) -> Path:
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(content))
     return directory
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"model_type": "nonesuch"}, "does not know the architecture 'nonesuch'"),
+        ({"model_type": "mamba", "hidden_size": -64}, "negative dimension -64"),
+        ({"model_type": "mamba", "num_hidden_layers": 10**6}, "it has 1,000,000 layers, and at mo"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_the_rest_of_the_stack_is_imported(
+    content: dict[str, Any], reason: str
+) -> None:
+    source = (
+        "import json, sys; from launcher.rehearsal import trace_service; "
+        f"print(json.dumps(trace_service.answer({{'shape': {content!r}}})['error'])); "
+        "print(json.dumps([name for name in ('trl', 'peft', 'deepspeed') if name in sys.modules]))"
+    )
+    asked = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=True, timeout=300
+    )
+    error, imported = map(json.loads, asked.stdout.splitlines()[-2:])
+    assert reason in error
+    assert imported == []
+
+
+def test_a_model_that_takes_too_long_to_build_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace_service, "MOST_BUILDING_S", 0.05)
+    with pytest.raises(UserError, match="building it takes more than"):
+        shape({"model_type": "mamba", "num_hidden_layers": 2_000})
 
 
 @pytest.mark.parametrize("name", ["chatglm3-6b-base", "llama-3.2-1b"])

@@ -23,6 +23,14 @@ def run(code: str, tmp_path: Path) -> int:
     return run_to_end([sys.executable, "-c", code], os.environ, tmp_path / "log")
 
 
+def is_alive(process: int) -> bool:
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return "Z" not in stat.rpartition(")")[2][:3]
+
+
 @pytest.mark.parametrize("code", [0, 2, 7])
 def test_the_code_is_the_commands_own(code: int, tmp_path: Path) -> None:
     assert run(f"raise SystemExit({code})", tmp_path) == code
@@ -59,8 +67,8 @@ def test_a_command_does_not_outlive_us(tmp_path: Path) -> None:
         while not (ready.exists() and ready.read_text()):
             time.sleep(0.02)
         process.kill()
-    child, end = Path("/proc") / ready.read_text(), time.monotonic() + 10
-    while child.exists() and "Z" not in (child / "stat").read_text().rpartition(")")[2][:3]:
+    child, end = int(ready.read_text()), time.monotonic() + 10
+    while is_alive(child):
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -104,3 +112,39 @@ def test_a_command_that_was_asked_to_stop_ends_by_itself(tmp_path: Path) -> None
             process.wait(timeout=1)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 128 + signal.SIGTERM
+
+
+STUBBORN = """
+import pathlib, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if len(sys.argv) == 2:
+    other = subprocess.Popen([sys.executable, __file__, sys.argv[1], "x"], start_new_session=True)
+    pathlib.Path(sys.argv[1]).write_text(str(other.pid))
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["before a step", "while it trains"])
+def test_a_second_ctrl_c_ends_what_does_not_obey_and_all_that_it_started(
+    early: bool, tmp_path: Path
+) -> None:
+    """A rank under torch elastic has a session of its own; a stopped one obeys nothing."""
+    ready, script = tmp_path / "ready", tmp_path / "stubborn.py"
+    script.write_text(STUBBORN)
+    launch = LAUNCH.replace('"-c", sys.argv[1]', "*sys.argv[1:3]").replace(
+        "Path(sys.argv[2])", f"Path(sys.argv[3]), ask_to_stop=lambda n: {not early}"
+    )
+    command = [sys.executable, "-c", launch, str(script), str(ready), str(tmp_path / "log")]
+    with subprocess.Popen(command) as process:
+        while not (ready.exists() and ready.read_text()):
+            time.sleep(0.02)
+        stubborn = int(ready.read_text())
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 128 + signal.SIGINT
+    end = time.monotonic() + 10
+    while is_alive(stubborn):
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -35,5 +35,11 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         parse_size(text)
 
 
+@pytest.mark.parametrize("digits", ["931323", "9" * 20, "9" * 400])
+def test_a_size_beyond_any_device_is_refused(digits: str) -> None:
+    with pytest.raises(ValueError, match="is more than 931,322G"):
+        parse_size(f"{digits}G")
+
+
 def test_sizes_are_binary() -> None:
     assert parse_size("22.5 gib") == 22.5 * GIB

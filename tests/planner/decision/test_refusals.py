@@ -1,8 +1,10 @@
 """A refusal by rule names the options that the rule is about, and no rule that nobody met."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from planner.base.errors import InvalidRequestError
 from planner.decision.choose import decide
@@ -10,6 +12,7 @@ from planner.decision.method_search import possible_methods
 from planner.hardware.cards import load_gpu, named_cluster
 from planner.hardware.cluster import Cluster
 from planner.hardware.detect import parse_gpus
+from planner.plan.bounds import FEWEST_TOKENS, MOST_SAMPLES
 from planner.recipes.load_recipe import load_recipe
 from planner.workload.rules import rule_book
 from tests.planner.builders import cards, request
@@ -128,3 +131,26 @@ def test_options_that_leave_no_layout_are_listed() -> None:
         "no layout satisfies all the options you set: --zero-stage 3, --offload optimizer. "
         "Leave one of them out"
     )
+
+
+def test_a_step_of_more_samples_than_a_plan_may_have_is_refused() -> None:
+    with pytest.raises(InvalidRequestError) as error:
+        decide(request(cards(8, 80), micro_batch_size=MOST_SAMPLES))
+    assert str(error.value) == (
+        "a step of 8 GPUs would have 134,217,728 samples, and at most 16,777,216 are planned: "
+        "choose a smaller --micro-batch-size"
+    )
+
+
+def test_a_model_of_one_position_cannot_be_trained() -> None:
+    asked = request(cards(8, 80), memory_limit_bytes=0)
+    spec = structs.replace(asked.model.spec, max_position_embeddings=1)
+    model = structs.replace(asked.model, spec=spec)
+    with pytest.raises(InvalidRequestError, match="has 1 position, and training needs 2: a token"):
+        decide(replace(asked, model=model))
+
+
+def test_the_shortest_sample_is_priced() -> None:
+    """One token is scored, where there may be none."""
+    decision = decide(request(cards(8, 80), sequence_length=FEWEST_TOKENS))
+    assert decision.chosen.workload.settings.sequence_length == FEWEST_TOKENS
