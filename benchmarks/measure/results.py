@@ -14,7 +14,6 @@ from planner.allocator.training_steps import allocator_peak
 from planner.base.preset_files import preset_names
 from planner.hardware.cards import load_gpu, named_cluster
 from planner.hardware.cluster import Cluster
-from planner.memory.footprint import worst_batch
 from planner.plan.schema import Plan
 from planner.workload.dtypes import numerics
 
@@ -101,11 +100,10 @@ def _replayed(row: Row, planned: Planned) -> dict[str, int]:
     work = candidate.workload
     found = allocator_peak(
         work,
-        worst_batch(work, candidate.layout, candidate.cluster.device),
+        candidate.worst_batch,
         numerics(method=row.method, compute=work.compute, zero_stage=0),
         checkpointing=row.activation_checkpointing,
         expandable_segments=True,
-        compute_capability=candidate.cluster.accelerator.compute_capability,
     )
     return {
         "allocated, replayed": found.peak_allocated_bytes,

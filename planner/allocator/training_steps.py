@@ -32,7 +32,6 @@ def allocator_peak(
     *,
     checkpointing: int,
     expandable_segments: bool,
-    compute_capability: str | None = None,
 ) -> AllocatorPeak:
     """Return what weights and two steps take on one device without accumulation."""
     step = ModelPass(
@@ -45,7 +44,7 @@ def allocator_peak(
     update = step_of(workload, width=numerics.home, device=batch.device)
     events = _held("weight", [w.elements * w.width for w in step.weights.values()])
     events += _held("packed", quantized_sizes(workload))
-    events += _held("cublas", cublas_workspaces(compute_capability))
+    events += _held("cublas", cublas_workspaces(batch.compute_capability))
     for number in range(STEPS):
         events += _events(number, step.tape.log)
         if number == 0:

@@ -205,6 +205,7 @@ class Decoder:
             matrix=matrix,
             adapter=DoraTensors(a=a, b=b, magnitude=magnitude, rank=settings.adapter.rank),
             product=self.product,
+            device=self.batch.device,
         )
         return ops.add(self.tape, result, output, f"{matrix.name} with its adapter")
 

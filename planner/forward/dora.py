@@ -8,6 +8,7 @@ that weight, whose copy autograd then keeps for backward.
 from collections.abc import Callable
 from typing import NamedTuple
 
+from planner.hardware.cluster import Device
 from planner.models.linear import Linear
 from planner.tape import operators as ops
 from planner.tape.tape import Tape
@@ -35,6 +36,7 @@ def dora(
     matrix: Linear,
     adapter: DoraTensors,
     product: Multiply,
+    device: Device,
 ) -> Tensor:
     """Return ``(m - 1) W x + m B A x``, where the scale ``m`` is magnitude over norm.
 
@@ -54,8 +56,10 @@ def dora(
         base_result = product(weight, x, out_features, f"{matrix.name}, again")
     elif matrix.bias:
         base_result = ops.unary(tape, base_result, "base output without its bias")
-    left = ops.mul(tape, ops.unary(tape, scale, "scale - 1"), base_result, "scaled base output")
-    right = ops.mul(tape, scale, lora_result, "magnitude x adapter output")
+    less = ops.unary(tape, scale, "scale - 1")
+    left = ops.mul(tape, less, base_result, "scaled base output", on_rows=device)
+    del less
+    right = ops.mul(tape, scale, lora_result, "magnitude x adapter output", on_rows=device)
     right = ops.unary(tape, right, "scaled adapter output")
     return ops.add(tape, left, right, "DoRA output")
 

@@ -20,15 +20,16 @@ def norm(decoder: Decoder, name: str, x: Tensor, size: int | None = None) -> Ten
 
 def _rms_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
     """Mirror LlamaRMSNorm.forward; Olmo2RMSNorm.forward where the weight is applied in fp32."""
-    tape, width = decoder.tape, x.width
+    tape, width, device = decoder.tape, x.width, decoder.batch.device
     label = name.rpartition(".")[2]
     x = ops.cast(tape, x, FP32_BYTES, f"{label}: input in fp32")
     variance = ops.mean_square(tape, x, rows=x.elements // size)
     x = ops.mul(tape, x, ops.reciprocal_root(tape, variance), f"{label}: normalised in fp32")
     weight = decoder.parameter(name, size)
     if decoder.workload.model.norm == "rms-fp32":
-        return ops.cast(tape, ops.mul(tape, weight, x, f"{label}: scaled in fp32"), width)
-    return ops.mul(tape, weight, ops.cast(tape, x, width), f"{label}: output")
+        scaled = ops.mul(tape, weight, x, f"{label}: scaled in fp32", on_rows=device)
+        return ops.cast(tape, scaled, width)
+    return ops.mul(tape, weight, ops.cast(tape, x, width), f"{label}: output", on_rows=device)
 
 
 def _gemma_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
@@ -40,7 +41,8 @@ def _gemma_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
     )
     weight = ops.cast(tape, decoder.parameter(name, size), FP32_BYTES, f"{label}: weight in fp32")
     weight = ops.unary(tape, weight, f"{label}: 1 + weight")
-    output = ops.mul(tape, output, weight, f"{label}: scaled in fp32")
+    device = decoder.batch.device
+    output = ops.mul(tape, output, weight, f"{label}: scaled in fp32", on_rows=device)
     del weight
     return ops.cast(tape, output, width, f"{label}: output")
 

@@ -12,6 +12,7 @@ from planner.tape.attention_kernels import (
     HeadShape,
     eager_attention,
     fused_attention,
+    has_fused_kernel,
     math_attention,
     repeated_heads,
 )
@@ -120,14 +121,16 @@ def _fused(
     """Mirror sdpa_attention_forward: with a mask every query head has its own keys and values."""
     tape, batch, kinds, bias = decoder.tape, decoder.batch, decoder.numerics, None
     grouped = shape.heads != shape.key_value_heads
-    if grouped and kinds.grouped_heads == "math" and not masked:
-        return math_attention(tape, q, k, v, shape=shape, device=batch.device)
     if masked or kinds.grouped_heads == "copied":
         k, v = repeated_heads(tape, k, v, shape)
-        shape = shape._replace(key_value_heads=shape.heads)
+        shape, grouped = shape._replace(key_value_heads=shape.heads), False
     if kinds.autocast:
         width = kinds.compute
         q, k, v = (ops.cast(tape, x, width, "16-bit operand of attention") for x in (q, k, v))
+    if not masked and not has_fused_kernel(
+        batch=batch, width=q.width, fp16=tape.fp16, grouped=grouped
+    ):
+        return math_attention(tape, q, k, v, shape=shape, device=batch.device)
     if masked:
         bias = tape.new(batch.scores, q.width, "attention mask as a bias")
     attended = fused_attention(tape, q, k, v, bias, shape=shape, device=batch.device)

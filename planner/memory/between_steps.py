@@ -37,9 +37,8 @@ def evaluation_parts(
     compute_capability: str | None = None,
 ) -> Parts:
     """Return the bytes of an evaluation whose micro-batch is as large as in training."""
-    alive = forward_bytes(
-        workload, worst_batch(workload, layout, device), numerics_of(workload, layout)
-    )
+    batch = worst_batch(workload, layout, device, compute_capability=compute_capability)
+    alive = forward_bytes(workload, batch, numerics_of(workload, layout))
     return _beside_states(training, alive, device, compute_capability)
 
 
@@ -58,7 +57,12 @@ def generation_parts(
     """
     tokens = workload.settings.sequence_length
     kinds = numerics_of(workload, layout)
-    batch = Batch(micro_batch_size=1, sequence_length=tokens, device=device)
+    batch = Batch(
+        micro_batch_size=1,
+        sequence_length=tokens,
+        device=device,
+        compute_capability=compute_capability,
+    )
     alive = forward_bytes(workload, batch, kinds)
     alive["loss"] = 0
     alive["activations"] += cache_bytes(workload, tokens, kinds)

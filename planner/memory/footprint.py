@@ -69,7 +69,9 @@ class _Step(NamedTuple):
     """Bytes beside the weights while they load."""
 
 
-def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
+def worst_batch(
+    workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
+) -> Batch:
     """Return the largest micro-batch: full length, padded where samples of other lengths
     share it."""
     return Batch(
@@ -77,6 +79,7 @@ def worst_batch(workload: Workload, layout: Layout, device: Device) -> Batch:
         sequence_length=workload.settings.sequence_length,
         masked=layout.micro_batch_size > 1 or workload.packing,
         device=device,
+        compute_capability=compute_capability,
     )
 
 
@@ -92,8 +95,8 @@ def moments(
 ) -> Moments:
     """Return the same, buffer by buffer."""
     kinds = numerics_of(workload, layout)
-    batch = worst_batch(workload, layout, device)
-    return moments_of(workload, layout, batch, kinds, compute_capability=compute_capability)
+    batch = worst_batch(workload, layout, device, compute_capability=compute_capability)
+    return moments_of(workload, layout, batch, kinds)
 
 
 def footprint_of(
@@ -102,23 +105,13 @@ def footprint_of(
     batch: Batch,
     kinds: Numerics,
     *,
-    compute_capability: str | None = None,
     from_files: bool = True,
 ) -> Footprint:
     """Return bytes by phase and part for a micro-batch and conventions of any trainer.
 
     ``from_files`` is false for weights that are made on the device, which stack no experts.
     """
-    return _footprint(
-        moments_of(
-            workload,
-            layout,
-            batch,
-            kinds,
-            compute_capability=compute_capability,
-            from_files=from_files,
-        )
-    )
+    return _footprint(moments_of(workload, layout, batch, kinds, from_files=from_files))
 
 
 def _footprint(moments: Moments) -> Footprint:
@@ -131,12 +124,11 @@ def moments_of(
     batch: Batch,
     kinds: Numerics,
     *,
-    compute_capability: str | None = None,
     from_files: bool = True,
 ) -> Moments:
     """Return the largest moment of each phase, buffer by buffer."""
     loading = loading_bytes(workload, kinds) if from_files else quantized_from(workload, kinds)
-    cublas = cublas_bytes(batch.device, compute_capability)
+    cublas = cublas_bytes(batch.device, batch.compute_capability)
     zero = zero_section(workload, layout)
     if zero is not None:
         passes = _reduced(workload, layout, batch, kinds, zero.reduce_bucket_size)
@@ -197,7 +189,7 @@ def unshared(
     if not layout.zero_stage:
         return {}
     kinds = numerics_of(workload, layout)
-    batch = worst_batch(workload, layout, device)
+    batch = worst_batch(workload, layout, device, compute_capability=compute_capability)
     passes = _reduced(workload, layout, batch, kinds, workload.trainable_params)
     cublas = cublas_bytes(device, compute_capability)
     moments: Moments = {

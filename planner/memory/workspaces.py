@@ -6,19 +6,21 @@ from planner.models.linear import Linear
 from planner.workload.workload import Workload
 
 CUBLAS_WORKSPACE_BYTES = round_up(8 * MIB + 128 * KIB, ALLOCATOR_BLOCK_BYTES)
-HOPPER_CUBLAS_WORKSPACE_BYTES = 32 * MIB
-HOPPER = "9.0"
-"""Compute capability whose workspaces are larger; read: aten/src/ATen/cuda/CublasHandlePool.cpp,
-parseChosenWorkspaceSize: 2 x 4096 KiB + 8 x 16 KiB, and 8 x 4096 KiB where the compute capability
-is 9.0."""
+LARGE_CUBLAS_WORKSPACE_BYTES = 32 * MIB
+WITH_LARGE_WORKSPACES = ("9", "10", "12")
+"""Major compute capabilities whose workspaces are larger: Hopper and Blackwell; read:
+aten/src/ATen/cuda/CublasHandlePool.cpp at 2.13, parseChosenWorkspaceSize: 2 x 4096 KiB + 8 x 16
+KiB, and 8 x 4096 KiB for these. cublasLt's workspace is the same one
+(unified_cublas_and_lt_workspaces, getCUDABlasLtWorkspace)."""
 CUBLAS_WORKSPACES = 2
 """Number of workspaces: one for the forward thread, one for autograd's."""
 
 
 def cublas_workspaces(compute_capability: str | None) -> list[int]:
-    """Return the bytes of each workspace; an unknown card is taken not to be a Hopper card."""
-    hopper = compute_capability == HOPPER
-    size = HOPPER_CUBLAS_WORKSPACE_BYTES if hopper else CUBLAS_WORKSPACE_BYTES
+    """Return the bytes of each workspace; an unknown card is taken to be older than Hopper."""
+    major = (compute_capability or "").partition(".")[0]
+    large = major in WITH_LARGE_WORKSPACES
+    size = LARGE_CUBLAS_WORKSPACE_BYTES if large else CUBLAS_WORKSPACE_BYTES
     return [size] * CUBLAS_WORKSPACES
 
 

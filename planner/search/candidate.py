@@ -6,7 +6,7 @@ from math import log, log1p
 
 from planner.hardware.cluster import Cluster
 from planner.memory.device_memory import DeviceMemory, device_memory
-from planner.memory.footprint import Footprint, footprint
+from planner.memory.footprint import Footprint, footprint, worst_batch
 from planner.memory.host import HostMemory, checkpoint_bytes, host_memory, result_bytes
 from planner.memory.model_states import least_states_bytes
 from planner.plan.training_section import KEPT_CHECKPOINTS
@@ -17,7 +17,7 @@ from planner.speed.throughput import Throughput, throughput
 from planner.workload.dtypes import numerics_of
 from planner.workload.layout import Layout
 from planner.workload.measured_ratios import time_ratio
-from planner.workload.workload import Workload
+from planner.workload.workload import Batch, Workload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,16 @@ class Candidate:
     def footprint(self) -> Footprint:
         """Bytes of tensors on one device, by phase and part."""
         return footprint(
+            self.workload,
+            self.layout,
+            self.cluster.device,
+            compute_capability=self.cluster.accelerator.compute_capability,
+        )
+
+    @property
+    def worst_batch(self) -> Batch:
+        """Largest micro-batch on one device."""
+        return worst_batch(
             self.workload,
             self.layout,
             self.cluster.device,

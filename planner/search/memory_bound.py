@@ -9,7 +9,7 @@ loss's gradient in fp32 outweighs all logits.
 from itertools import accumulate
 
 from planner.forward.model_pass import ModelPass
-from planner.memory.footprint import gradient_sink, worst_batch
+from planner.memory.footprint import gradient_sink
 from planner.search.candidate import Candidate
 from planner.tape.tape import GradientSink
 from planner.workload.dtypes import Numerics, numerics_of
@@ -24,7 +24,7 @@ def most_saved_bytes(variant: Workload, candidate: Candidate) -> int:
     workload, layout = candidate.workload, candidate.layout
     zero = zero_section(workload, layout)
     run = (
-        worst_batch(workload, layout, candidate.cluster.device),
+        candidate.worst_batch,
         numerics_of(workload, layout),
         gradient_sink(layout) if zero is None else "reduce",
         0 if zero is None else zero.reduce_bucket_size,

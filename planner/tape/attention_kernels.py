@@ -7,12 +7,16 @@ from planner.hardware.cluster import Device
 from planner.tape.operators import add, cast, contiguous, matmul, repeat_heads, unary
 from planner.tape.tape import ProductKind, Tape
 from planner.tape.tensors import Tensor
+from planner.workload.workload import Batch
 
 FLASH_ROWS = 128
 """Rows that sequence lengths are rounded up to; read:
 aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, mha_bwd."""
 FLASH_HEAD = 32
 """Elements that head sizes are rounded up to; read: the same function."""
+
+FIRST_WITH_FLASH = 8.0
+"""Compute capability from which on there is flash attention, and bf16 in other kernels."""
 
 ATTENTION_FORWARD, ATTENTION_BACKWARD = 2, 5
 """Products of scores in a fused kernel, forward and backward (Dao, arXiv:2307.08691, section
@@ -158,6 +162,23 @@ def operand(tape: Tape, x: Tensor, compute: int | None) -> Tensor:
     return x if compute is None else cast(tape, x, compute, "16-bit operand of attention")
 
 
+def has_fused_kernel(*, batch: Batch, width: int, fp16: bool, grouped: bool) -> bool:
+    """Return whether flash or memory-efficient attention takes operands of this width, in fp16 or
+    not, with query heads that share keys and values or not.
+
+    read: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp at 2.13. can_use_flash_attention: 16
+    bit, from compute capability 8.0 on, without a mask. can_use_mem_efficient_attention: fp32 and
+    fp16 on every card, bf16 from 8.0 on, and heads that share nothing: transformers copies keys and
+    values where there is a mask. The CPU's kernel takes all.
+    """
+    if batch.device == "cpu":
+        return True
+    older = float(batch.compute_capability or FIRST_WITH_FLASH) < FIRST_WITH_FLASH
+    if grouped:
+        return width < FP32_BYTES and not older
+    return width == FP32_BYTES or fp16 or not older
+
+
 def math_attention(
     tape: Tape,
     query: Tensor,
@@ -167,19 +188,26 @@ def math_attention(
     shape: HeadShape,
     device: Device,
 ) -> Tensor:
-    """Return the output of PyTorch's own attention where no fused kernel takes the operands: scores
-    are whole.
+    """Return the output of PyTorch's own causal attention where no fused kernel takes the operands:
+    scores are whole, and in fp32.
 
-    read: aten/src/ATen/native/transformers/attention.cpp, _scaled_dot_product_attention_math: query
-    and key are scaled by the root of the scale before their product.
+    read: aten/src/ATen/native/transformers/attention.cpp at 2.13,
+    _scaled_dot_product_attention_math: its variables hold the operands in fp32, the mask, the
+    copied keys, and the weights in the operands' dtype until it returns; query and key are scaled
+    by the root of the scale before their product; the mask is added in place.
     """
-    times = shape.heads // shape.key_value_heads
-    query = unary(tape, query, "query, scaled")
-    key, value = (repeat_heads(tape, x, times, shared=False) for x in (key, value))
-    key = unary(tape, key, "key, scaled")
-    weights = scores(tape, query, key, shape)
-    weights = cast(tape, softmax(tape, weights, device=device), query.width)
-    return _weighted(tape, weights, value, shape)
+    width, times = query.width, shape.heads // shape.key_value_heads
+    query, key, value = (
+        cast(tape, x, FP32_BYTES, "operand of attention in fp32") for x in (query, key, value)
+    )
+    scaled = unary(tape, query, "query, scaled")
+    _mask = tape.new(shape.length**2, FP32_BYTES, "causal mask as a bias")
+    copied, copied_value = (repeat_heads(tape, x, times, shared=False) for x in (key, value))
+    weights = scores(tape, scaled, unary(tape, copied, "key, scaled"), shape)
+    weights = safe_softmax(tape, weights, device=device)
+    _returned = cast(tape, weights, width, "attention weights")
+    output = _weighted(tape, weights, copied_value, shape)
+    return cast(tape, output, width, "attention output")
 
 
 def scores(tape: Tape, query: Tensor, key: Tensor, shape: HeadShape) -> Tensor:
@@ -232,13 +260,9 @@ def softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
 def safe_softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
     """Return ``_safe_softmax``, in which a row that is masked out is zero.
 
-    read: aten/src/ATen/native/transformers/attention.cpp at 2.13: the softmax, which scores are
-    minus infinity, and the result are alive together.
+    read: aten/src/ATen/native/transformers/attention.cpp at 2.13: beside the softmax, which scores
+    are minus infinity; rows of these alone are filled in place (counted on a simulated card).
     """
-    if device == "cuda":
-        _plain = tape.new(scores.elements, scores.width, "softmax")
-        _infinite = tape.new(scores.elements, 1, "masked scores")
-        output = softmax(tape, scores, device=device)
-        del _plain, _infinite
-        return output
-    return softmax(tape, scores, device=device)
+    output = softmax(tape, scores, device=device)
+    _infinite = tape.new(scores.elements, 1, "masked scores") if device == "cuda" else None
+    return output

@@ -9,7 +9,7 @@ from typing import Literal
 from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
 from planner.tape.tape import Tape
-from planner.tape.tensors import Tensor
+from planner.tape.tensors import Node, Tensor
 from planner.workload.quantization import BLOCK_SIZE as NF4_BLOCK
 
 INT64 = 8
@@ -137,9 +137,12 @@ def add(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
     return tape.record(output, (a, b), (), backward)
 
 
-def mul(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
-    """Return ``a * b``: each operand is saved for the other's gradient; a smaller one is
-    broadcast."""
+def mul(tape: Tape, a: Tensor, b: Tensor, name: str, *, on_rows: Device | None = None) -> Tensor:
+    """Return ``a * b``: each operand is saved for the other's gradient; a smaller one is broadcast.
+
+    ``on_rows`` is the device where the smaller one multiplies every row, so that its gradient is a
+    sum over rows.
+    """
     elements, width = max(a.elements, b.elements), max(a.width, b.width)
     needed = (a.node is not None, b.node is not None)
     saved = (*((b,) if needed[0] else ()), *((a,) if needed[1] else ()))
@@ -149,7 +152,10 @@ def mul(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         return [tape.new(elements, width, f"gradient of {name}") if n else None for n in needed]
 
-    return tape.record(output, (a, b), saved, backward)
+    tape.record(output, (a, b), saved, backward)
+    if on_rows == "cuda" and isinstance(output.node, Node):
+        output.node.sums_rows = True
+    return output
 
 
 def unary(

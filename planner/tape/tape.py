@@ -18,6 +18,7 @@ from contextlib import suppress
 from heapq import heappop, heappush
 from typing import Literal
 
+from planner.tape.split_reductions import split_buffers
 from planner.tape.tensors import (
     Arrived,
     Backward,
@@ -296,8 +297,15 @@ class Tape(UncountedWork):
             made = outgoing[position]
             if made is None or (made.elements, made.width) == (elements, width):
                 continue
+            _inside = self._summing(made.elements // elements, elements) if node.sums_rows else None
             outgoing[position] = self.new(elements, width, "gradient reduced, or cast")
-            del made
+            del made, _inside
+
+    def _summing(self, rows: int, columns: int) -> list[Storage]:
+        """Return what a sum over rows allocates inside, which no kernel of its own writes."""
+        sizes = split_buffers(rows=rows, columns=columns) if rows > 1 else ()
+        name = "buffer of a sum over rows"
+        return [Storage(self.log, size, "workspace", name) for size in sizes if size]
 
     def _join(self, arrived: Arrived, key: int) -> None:
         """Add gradients of one tensor from two consumers, in place if nothing else holds

@@ -113,6 +113,7 @@ class Node:
         "saved",
         "sequence",
         "shapes",
+        "sums_rows",
         "unpacks",
     )
 
@@ -136,6 +137,8 @@ class Node:
         self.in_context = False
         """Whether the context of an autograd.Function in Python holds what it saved, until the
         graph is gone."""
+        self.sums_rows = False
+        """Whether the gradient of a smaller input is the sum over all rows, by a CUDA kernel."""
         self.region: Region | None = None
 
 

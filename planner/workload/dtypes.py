@@ -28,10 +28,9 @@ BYTES: dict[Precision, int] = {"bf16": 2, "fp16": 2, "fp32": FP32_BYTES}
 """Bytes per element of each precision."""
 
 
-GroupedHeads = Literal["shared", "copied", "math"]
-"""How fused attention without a mask reads keys and values that query heads share. ``shared``: the
-flash kernel reads them as they are. ``copied``: they are copied for each query head first.
-``math``: no fused kernel takes them in fp32, so that the scores are whole after all."""
+GroupedHeads = Literal["shared", "copied"]
+"""How attention without a mask is given keys and values that query heads share. ``shared``: as they
+are. ``copied``: they are copied for each query head first."""
 
 
 CrossEntropy = Literal["labels shifted", "logits shifted in fp32", "logits shifted"]

@@ -105,6 +105,9 @@ class Batch(NamedTuple):
     """Whether attention takes a mask, and every head its own keys: shorter samples are padded, or
     several are packed in a row."""
     device: Device = "cuda"
+    compute_capability: str | None = None
+    """What the card's kernels and workspaces are chosen by, such as ``9.0``; None where it is not
+    known, which is taken for a card of the Ampere generation or newer."""
 
     @property
     def tokens(self) -> int:

@@ -11,7 +11,7 @@ from itertools import accumulate
 
 from planner.forward.model_pass import ModelPass, passed_layers
 from planner.memory.buffers import Place
-from planner.memory.footprint import Moments, gradient_sink, worst_batch
+from planner.memory.footprint import Moments, gradient_sink
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Phase
 from planner.search.candidate import Candidate
@@ -72,7 +72,7 @@ def _pass_of(candidate: Candidate) -> ModelPass:
     zero = zero_section(workload, layout)
     return ModelPass(
         workload,
-        worst_batch(workload, layout, candidate.cluster.device),
+        candidate.worst_batch,
         numerics_of(workload, layout),
         layers=passed_layers(workload.model, layout.checkpointing),
         sink=gradient_sink(layout) if zero is None else "reduce",

@@ -12,7 +12,7 @@ from planner.hardware.cluster import Cluster
 from planner.hardware.detect import cluster_from
 from planner.hardware.multi_node import over_nodes
 from planner.hardware.saved_machine import load_machine, save_machine
-from planner.memory.workspaces import HOPPER_CUBLAS_WORKSPACE_BYTES
+from planner.memory.workspaces import LARGE_CUBLAS_WORKSPACE_BYTES
 from planner.search.repredict import predicted
 from tests.nvml.stand_in import Child
 from tests.planner.builders import request
@@ -63,4 +63,4 @@ def test_a_plan_for_a_slice_predicts_itself(here: Cluster) -> None:
 @pytest.mark.parametrize("name", ["mig"])
 def test_a_slice_of_a_hopper_has_its_workspaces(here: Cluster) -> None:
     saving = decide(request(here, model=MODEL, method="qlora")).chosen.footprint.phases["save"]
-    assert saving["workspace"] >= HOPPER_CUBLAS_WORKSPACE_BYTES
+    assert saving["workspace"] >= LARGE_CUBLAS_WORKSPACE_BYTES
