@@ -105,10 +105,10 @@ def test_every_layer_or_every_nth_is_recomputed_as_pinned() -> None:
 
 
 def test_some_layers_are_recomputed_where_that_fits_and_is_faster() -> None:
-    chosen = decide(request(cards(4, 48))).chosen
+    chosen = decide(request(cards(6, 48))).chosen
     assert chosen.layout.checkpointing > 1
-    every = decide(request(cards(4, 48), activation_checkpointing=True)).chosen
-    none = decide(request(cards(4, 48), method="full", activation_checkpointing=False)).chosen
+    every = decide(request(cards(6, 48), activation_checkpointing=True)).chosen
+    none = decide(request(cards(6, 48), method="full", activation_checkpointing=False)).chosen
     assert chosen.ranking_time_s < every.ranking_time_s
     assert chosen.ranking_time_s < none.ranking_time_s
 
