@@ -1,6 +1,7 @@
 """The command ``plan``: from options to a request, a decision, and a plan with its report."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -34,6 +35,9 @@ from planner.plan.vocabulary import AttentionName, Loss, Offload, Precision, Zer
 from planner.recipes.load_recipe import load_recipe
 from planner.recipes.recipe import Recipe
 from planner.report.terminal_report import print_report, report
+
+PIPE_COLUMNS = 400
+"""Width of what is printed into a pipe or a file, where no sentence needs to wrap."""
 
 
 def plan(
@@ -164,12 +168,17 @@ def plan(
     explain: Annotated[
         bool, Option("Show the formulas and tensors behind the memory report.")
     ] = False,
+    verbose: Annotated[
+        bool, Option("Print the whole report, however few rows the terminal has.")
+    ] = False,
     list_kind: Annotated[
         Kind | None, Option("List the presets of a kind.", flags=("--list",))
     ] = None,
 ) -> None:
     """Choose how to fine-tune a model on the GPUs at hand, and write plan.yaml."""
     console = PrintableConsole(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_COLUMNS
     if list_kind is not None:
         _list(console, list_kind, as_json=as_json)
         return
@@ -180,6 +189,7 @@ def plan(
         as_json=as_json,
         page=_page_file(html, force=force),
         explain=explain,
+        verbose=verbose,
     )
     settings = load_recipe(recipe) if recipe is not None else None
     name = _model_name(model, settings, optional=save_machine is not None)
@@ -228,6 +238,8 @@ class _Result(Struct, frozen=True, kw_only=True):
     as_json: bool
     page: OutputFile | None
     explain: bool
+    verbose: bool
+    """Whether the whole report is printed, however few rows the terminal has."""
 
     def give(self, console: Console, decision: Decision) -> None:
         """Write the plan and the page, and print the report, the document or the plan."""
@@ -255,7 +267,7 @@ class _Result(Struct, frozen=True, kw_only=True):
             from planner.report.explain_tables import explanation
 
             console.print(explanation(decision))
-        print_report(console, decision, next_steps)
+        print_report(console, decision, next_steps, whole=self.verbose or self.explain)
 
 
 def _page_file(path: Path | None, *, force: bool) -> OutputFile | None:

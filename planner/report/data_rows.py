@@ -26,7 +26,6 @@ def data_rows(chosen: Candidate, data: TrainingData | None, packed: PackedWay | 
         ("Data", _data_line(data.known)),
         ("", _length_line(data.known, found)),
         ("", _padding_line(found, packed, data.known)),
-        ("Run", _run_line(chosen, found)),
     ]
 
 
@@ -104,7 +103,8 @@ def _padding_line(found: Epochs, packed: PackedWay | None, data: KnownData) -> s
     )
 
 
-def _run_line(chosen: Candidate, found: Epochs) -> str:
+def run_line(chosen: Candidate, found: Epochs) -> str:
+    """Return steps, epochs and time of a run."""
     epochs = chosen.workload.settings.epochs
     counted = f"{found.num_steps:,} steps in {epochs:g} epoch{'s' if epochs != 1 else ''}"
     if found.run_time_s is None:

@@ -39,23 +39,19 @@ def speed_rows(candidate: Candidate, price_per_gpu_hour: float | None) -> list[R
     """Return name and text of each line; a line without a name belongs to the one above."""
     speed = candidate.throughput
     if speed is None:
-        return [("Speed", "unknown: no published rates for this device")]
+        return []
     per_gpu = ""
     if speed.ranks > 1:
-        per_gpu = f", {format_rate(speed.tokens_per_second_per_gpu)} per GPU"
+        per_gpu = f"{format_rate(speed.tokens_per_second_per_gpu)} tokens/s per GPU, "
     ratio = speed.ratio
+    runs = "under DeepSpeed" if candidate.layout.zero_stage else "on one GPU"
     return [
-        (
-            "Speed",
-            f"{format_duration(speed.step.total_s)} per step ({format_duration(speed.low_s)} to "
-            f"{format_duration(speed.high_s)}), {format_rate(speed.tokens_per_second)} tokens/s"
-            f"{per_gpu}; MFU {format_share(speed.mfu)}, HFU {format_share(speed.hfu)}",
-        ),
-        ("", _parts(speed)),
+        ("Step", _parts(speed)),
+        ("", f"{per_gpu}MFU {format_share(speed.mfu)}, HFU {format_share(speed.hfu)}"),
         (
             "",
             f"measured over predicted {ratio.low:.2f} to {ratio.high:.2f} ({ratio.runs} "
-            f"published runs on one GPU{_untested(candidate, speed)})",
+            f"published runs {runs}{_untested(candidate, speed)})",
         ),
         ("Limited by", _limit(speed.bottleneck)),
         ("Per 1M tokens", _cost(speed.cost(MILLION, price_per_gpu_hour))),
@@ -63,13 +59,12 @@ def speed_rows(candidate: Candidate, price_per_gpu_hour: float | None) -> list[R
 
 
 def _untested(candidate: Candidate, speed: Throughput) -> str:
-    """Return what of the candidate those runs do not cover."""
-    beyond = []
-    if speed.ranks > 1:
-        beyond.append("communication")
-    if candidate.layout.offload != "none":
-        beyond.append("offload")
-    return f"; none covers {' or '.join(beyond)}" if beyond else ""
+    """Return what of the candidate those runs do not cover, or what the high end counts."""
+    if speed.slowest_s > speed.step.total_s:
+        return "; the high end counts cards on two processors"
+    if speed.ranks > 1 and not candidate.layout.zero_stage:
+        return "; none covers communication"
+    return ""
 
 
 def _limit(limit: Bottleneck) -> str:

@@ -8,87 +8,106 @@ from planner.base.units import MIB, format_count, format_gib, format_rate, short
 from planner.decision.alternatives import Alternative
 from planner.decision.choose import Decision
 from planner.memory.device_memory import overheads
-from planner.models.traced_model import TracedSpec
-from planner.plan.vocabulary import METHOD_NAMES, PARTS, PHASES, Phase
+from planner.plan.vocabulary import METHOD_NAMES, PARTS, PHASES
 from planner.report.data_rows import data_rows
-from planner.report.machine_report import lacking_now, machine_section
+from planner.report.machine_report import machine_section
 from planner.report.prose import Prose
 from planner.report.recipe_changes import changes
 from planner.report.speed_rows import speed_rows
 from planner.report.tables import NARROW, facts, plain_table
+from planner.report.verdict import verdict
 from planner.report.what_if_report import what_if_section
+from planner.report.words import PHASE_TITLES, STRATEGY_TITLES
 from planner.search.candidate import Candidate
 from planner.workload.measured_ratios import peak_ratio
 
-PHASE_TITLES: dict[Phase, str] = {
-    "load": "load",
-    "forward": "forward",
-    "backward": "backward",
-    "optimizer_step": "step",
-    "save": "save",
-}
-STRATEGY_TITLES = {
-    "single": "one device",
-    "ddp": "DDP",
-    "zero1": "ZeRO-1",
-    "zero2": "ZeRO-2",
-    "zero3": "ZeRO-3",
-}
-BASE_TITLES = {"nf4": "4-bit", "int8": "8-bit"}
-OFFLOAD_TITLES = {
-    "none": "",
-    "optimizer": ", optimizer in host memory",
-    "all": ", parameters and optimizer in host memory",
-}
-METHOD_TITLES = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
+MORE = "--verbose shows the rest: reason, other ways, limits, machine, sources"
+ROWS_BELOW = 2
+"""Rows of a terminal that the report leaves to that line and to the prompt."""
 
 
 def report(decision: Decision, *, width: int, next_steps: list[str]) -> Group:
     """Return the whole report, top to bottom, for a terminal of ``width`` columns."""
-    parts: list[RenderableType] = [
-        machine_section(decision.request.cluster),
-        _plan(decision),
+    return _apart(sections(decision, width=width, next_steps=next_steps))
+
+
+def sections(
+    decision: Decision, *, width: int, next_steps: list[str], brief: bool = False
+) -> list[RenderableType]:
+    """Return the report's sections, the answer first and what it rests on last."""
+    return [
+        verdict(decision, width=width, next_steps=next_steps, brief=brief),
         _memory(decision, width),
-        _against_the_card(decision, width),
-        _costs(decision),
         *([_alternatives(decision, width)] if decision.alternatives else []),
-        *([what_if_section(decision)] if decision.what_if is not None else []),
+        *_limits(decision),
+        machine_section(decision.request.cluster),
+        _details(decision),
     ]
-    last: list[tuple[str, RenderableType]] = []
+
+
+def print_report(
+    console: Console, decision: Decision, next_steps: list[str], *, whole: bool = True
+) -> None:
+    """Print the report as wide as the console: all of it, or as many sections as a terminal has
+    rows for, and how many more there are."""
+    parts = sections(decision, width=console.width, next_steps=next_steps)
+    if not console.is_terminal:
+        with console.capture() as captured:
+            console.print(_apart(parts))
+        lines = captured.get().splitlines()
+        console.file.write("\n".join(line.rstrip() for line in lines) + "\n")
+        return
+    if not whole and _rows(console, parts[:2]) > console.height:
+        parts = sections(decision, width=console.width, next_steps=next_steps, brief=True)
+    shown = len(parts) if whole else _fitting(console, parts)
+    console.print(_apart(parts[:shown]))
+    if shown < len(parts):
+        console.print(Text(MORE, style="dim"))
+
+
+def _fitting(console: Console, parts: list[RenderableType]) -> int:
+    """Return how many sections a terminal's rows hold with a line below them: at least the first
+    two."""
+    fitting = (n for n in range(len(parts), 2, -1) if _rows(console, parts[:n]) <= console.height)
+    return next(fitting, 2)
+
+
+def _rows(console: Console, parts: list[RenderableType]) -> int:
+    """Return the rows of a terminal that sections take, with what stands below them."""
+    return len(console.render_lines(_apart(parts), pad=False)) + ROWS_BELOW
+
+
+def _apart(parts: list[RenderableType]) -> Group:
+    """Return the sections with an empty line between two of them."""
+    first, *others = parts
+    return Group(first, *(item for part in others for item in (Text(""), part)))
+
+
+def _limits(decision: Decision) -> list[RenderableType]:
+    """Return how far the plan is from its limits and what a richer method needs, as a section."""
+    parts: list[RenderableType] = []
+    if decision.what_if is not None:
+        parts.append(what_if_section(decision))
     if decision.richer is not None:
-        last.append(("Richer method", decision.richer))
-    last.append(("Next", Text("\n".join(next_steps), style="bold")))
-    apart = [item for part in parts for item in (part, Text(""))]
-    return Group(*apart, facts(last))
+        parts.append(facts([("Richer method", decision.richer)]))
+    return [_apart(parts)] if parts else []
 
 
-def print_report(console: Console, decision: Decision, next_steps: list[str]) -> None:
-    """Print the report as wide as the console."""
-    console.print(report(decision, width=console.width, next_steps=next_steps))
-
-
-def _plan(decision: Decision) -> Table:
+def _details(decision: Decision) -> Table:
+    """Return what the answer rests on: model, settings, ranges, host, disk, speed and data."""
     chosen = decision.chosen
     model = decision.request.model
     params = format_count(model.spec.num_params)
     trained = format_count(chosen.workload.trainable_params)
-    rows: list[tuple[str, RenderableType]] = [
-        ("Model", f"{model.name}, {params} parameters, {trained} trained"),
-        ("Plan", Prose(_headline(chosen), "bold green")),
-        ("", _batch_line(chosen)),
-        *_optimizer_line(decision),
-        (f"Why {METHOD_NAMES[chosen.method]}", decision.why),
-        *_recipe(decision),
-    ]
-    if isinstance(model.spec, TracedSpec):
-        traced = "memory is that of traced steps; speed counts every matrix once per token"
-        rows.append(("Note", f"No formulas for {model.spec.model_type}: {traced}"))
-    if chosen.workload.experts_note is not None:
-        rows.append(("Note", chosen.workload.experts_note))
-    if model.native_class is None:
-        warning = "transformers builds this model from remote code only: launch will not train it"
-        rows.append(("Note", Prose(warning, "yellow")))
-    return facts(rows)
+    return facts(
+        [
+            ("Model", f"{model.name}, {params} parameters, {trained} trained"),
+            *_optimizer_line(decision),
+            *_recipe(decision),
+            *_capacity_rows(decision),
+            *_costs(decision),
+        ]
+    )
 
 
 def _recipe(decision: Decision) -> list[tuple[str, RenderableType]]:
@@ -101,17 +120,6 @@ def _recipe(decision: Decision) -> list[tuple[str, RenderableType]]:
     return [("Recipe", f"{recipe.name} ({recipe.source.title}){changed}")]
 
 
-def _headline(chosen: Candidate) -> str:
-    ranks = chosen.layout.world_size
-    where = STRATEGY_TITLES[chosen.layout.strategy]
-    where = f"{where} over {ranks}" if ranks > 1 else where
-    where += OFFLOAD_TITLES[chosen.layout.offload]
-    recomputed = chosen.layout.recomputed
-    kept = f"activations recomputed in {recomputed}" if recomputed else "activations kept"
-    parts = METHOD_TITLES[chosen.method], where, _precision(chosen), kept, *chosen.departures
-    return ", ".join(parts)
-
-
 def _optimizer_line(decision: Decision) -> list[tuple[str, RenderableType]]:
     """Return the optimizer where an option names it; its other settings stay the recipe's."""
     if decision.request.optimizer is None:
@@ -120,35 +128,16 @@ def _optimizer_line(decision: Decision) -> list[tuple[str, RenderableType]]:
     return [("", f"{decision.request.optimizer}, at the recipe's learning rate of {rate:g}")]
 
 
-def _precision(chosen: Candidate) -> str:
-    quantization = chosen.workload.settings.quantization
-    base = "" if quantization is None else f"{BASE_TITLES[quantization.quant_type]} base, "
-    return f"{base}{chosen.workload.compute}"
-
-
-def _batch_line(chosen: Candidate) -> str:
-    layout = chosen.layout
-    ranks = f" x {layout.world_size} devices" if layout.world_size > 1 else ""
-    return (
-        f"micro-batch {layout.micro_batch_size} x accumulation "
-        f"{layout.gradient_accumulation_steps}{ranks} = global batch {layout.global_batch_size}, "
-        f"{chosen.workload.settings.sequence_length:,} tokens per sample"
-    )
-
-
 def _memory(decision: Decision, width: int) -> Table:
     footprint, narrow = decision.chosen.footprint, width < NARROW
     unit = "device" if decision.request.cluster.device == "cpu" else "GPU"
     table = plain_table(f"Memory per {unit}, GiB", narrow=narrow)
-    table.show_footer = True
-    table.add_column("part", footer="allocated", min_width=16, no_wrap=True)
+    table.add_column("part", min_width=16, no_wrap=True)
     for phase in PHASES:
         peak = phase == footprint.peak_phase
         mark = ("\npeak" if narrow else " peak") if peak else ""
-        total = format_gib(footprint.total_bytes(phase))
         table.add_column(
             PHASE_TITLES[phase] + mark,
-            footer=Text(total, style="bold green" if peak else "bold"),
             justify="right",
             no_wrap=True,
             style="green" if peak else "",
@@ -158,6 +147,8 @@ def _memory(decision: Decision, width: int) -> Table:
         sizes = [footprint.phases[phase].get(part, 0) for phase in PHASES]
         if any(sizes):
             table.add_row(part.replace("_", " "), *(_cell(size) for size in sizes))
+    totals = (format_gib(footprint.total_bytes(phase)) for phase in PHASES)
+    table.add_row("allocated", *totals, style="bold")
     return table
 
 
@@ -169,21 +160,14 @@ def _cell(num_bytes: int) -> str:
     return "<0.01" if text == "0.00" else text
 
 
-def _against_the_card(decision: Decision, width: int) -> Table:
-    memory, budget = decision.chosen.memory, decision.request.budget_bytes
+def _capacity_rows(decision: Decision) -> list[tuple[str, RenderableType]]:
     on_cpu = decision.request.cluster.device == "cpu"
-    expected, low, high = map(
-        short_gib, (memory.device_used_bytes, memory.low_bytes, memory.high_bytes)
-    )
-    usage = f"{expected} GiB" if on_cpu else f"{expected} GiB expected, {low} to {high}"
-    rows: list[tuple[str, RenderableType]] = [
-        ("Memory" if on_cpu else "GPU memory", Prose(usage, "bold")),
-        ("", _bar(memory.low_bytes, memory.high_bytes, budget, min(width, 100) - 18)),
-        ("Capacity", _capacity(decision)),
-    ]
+    rows: list[tuple[str, RenderableType]] = [("Capacity", _capacity(decision))]
     if not on_cpu:
-        rows.append(("", Prose(_range_source(decision), "dim")))
-    return facts(rows)
+        memory = decision.chosen.memory
+        low, high = short_gib(memory.low_bytes), short_gib(memory.high_bytes)
+        rows.append(("Range", Prose(f"{low} to {high} GiB: {_range_source(decision)}", "dim")))
+    return rows
 
 
 def _capacity(decision: Decision) -> str:
@@ -212,15 +196,7 @@ def _range_source(decision: Decision) -> str:
     return f"{text}, NCCL {low} to {high} GiB ({nccl.readings} readings)"
 
 
-def _bar(low: int, high: int, budget: int, width: int) -> Text:
-    """Return the bar: used in any case, used in the worst case, free."""
-    certain = round(width * low / budget)
-    perhaps = max(1, round(width * high / budget) - certain)
-    free = max(0, width - certain - perhaps)
-    return Text.assemble(("█" * certain, "green"), ("▒" * perhaps, "yellow"), ("·" * free, "dim"))
-
-
-def _costs(decision: Decision) -> Table:
+def _costs(decision: Decision) -> list[tuple[str, RenderableType]]:
     chosen = decision.chosen
     nodes = chosen.cluster.num_nodes
     host = f"{short_gib(chosen.host.node_bytes)} GiB" + (" per node" if nodes > 1 else "")
@@ -228,17 +204,12 @@ def _costs(decision: Decision) -> Table:
         f"{short_gib(chosen.result_bytes)} GiB for the result, "
         f"{short_gib(chosen.checkpoint_bytes)} GiB per checkpoint"
     )
-    rows: list[tuple[str, RenderableType]] = [("Host memory", host), ("Disk", disk)]
-    lacking = lacking_now(
-        decision.request.cluster,
-        host_bytes=chosen.host.node_bytes,
-        disk_bytes=chosen.disk_bytes,
-    )
-    if lacking is not None:
-        rows.append(("", Prose(lacking, "yellow")))
-    rows += speed_rows(chosen, decision.request.price_per_gpu_hour)
-    rows += data_rows(chosen, decision.request.data, decision.packed)
-    return facts(rows)
+    return [
+        ("Host memory", host),
+        ("Disk", disk),
+        *speed_rows(chosen, decision.request.price_per_gpu_hour),
+        *data_rows(chosen, decision.request.data, decision.packed),
+    ]
 
 
 def _alternatives(decision: Decision, width: int) -> RenderableType:
@@ -250,8 +221,8 @@ def _alternatives(decision: Decision, width: int) -> RenderableType:
             (method, Prose(f"{strategy}, batch {batch}, {gib} GiB{_rate(speed)}: {why}", style))
             for (method, strategy, batch, gib, speed, why), style in zip(rows, styles, strict=True)
         ]
-        return Group(Text("Alternatives", style="bold"), facts(sentences))
-    table = plain_table("Alternatives")
+        return Group(Text("Other ways", style="bold"), facts(sentences))
+    table = plain_table("Other ways")
     table.add_column("method", no_wrap=True)
     table.add_column("strategy", no_wrap=True)
     table.add_column("batch", justify="right", no_wrap=True)

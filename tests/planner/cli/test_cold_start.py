@@ -56,6 +56,6 @@ def test_a_plain_plan_imports_only_what_it_uses(tmp_path: Path) -> None:
         check=True,
     )
     imported = set(finished.stderr.split())
-    assert "Alternatives" in finished.stdout
+    assert "Other ways" in finished.stdout
     assert "planner.decision.what_if" in imported
     assert imported & (HEAVY | FOR_OTHER_QUESTIONS) == set()

@@ -12,17 +12,26 @@ from planner.report.terminal_report import print_report
 from tests.planner.builders import cards, request
 
 
-def printed(width: int, *, count: int = 2, gib: int = 24, terminal: bool = False) -> str:
+def printed(
+    width: int,
+    *,
+    count: int = 2,
+    gib: int = 24,
+    terminal: bool = False,
+    rows: int = 50,
+    whole: bool = False,
+) -> str:
     stream = io.StringIO()
     console = Console(
         file=stream,
         width=width,
+        height=rows,
         force_terminal=terminal,
         color_system="standard" if terminal else None,
         highlight=False,
     )
     decision = decide(request(cards(count, gib, speed="rtx-3090")))
-    print_report(console, decision, ["launch plan.yaml --data FILE"])
+    print_report(console, decision, ["launch plan.yaml --data FILE"], whole=whole)
     return stream.getvalue()
 
 
@@ -50,10 +59,34 @@ def test_no_number_is_cut_or_parted_from_its_unit(width: int, count: int, gib: i
 
 def test_the_order_is_the_readers() -> None:
     text = printed(100)
-    marks = ["Machine", "Plan", "Why", "Memory per GPU", "GPU memory", "Capacity", "Host", "Speed"]
-    marks += ["Limited by", "Per 1M tokens", "Alternatives", "Next"]
-    places = [text.index(mark) for mark in marks]
-    assert places == sorted(places)
+    marks = ["fits, ", "Method", "Batch", "Memory", "Speed", "Time", "Why", "Next"]
+    marks += ["Memory per GPU", "Other ways", "Limits", "Richer method", "Machine", "Model"]
+    marks += ["Capacity", "Range", "Host", "Disk", "Step", "Limited by", "Per 1M tokens"]
+    places = [re.search(f"^{mark}|: {mark}", text, re.MULTILINE) for mark in marks]
+    found = [place.start() for place in places if place is not None]
+    assert len(found) == len(marks)
+    assert found == sorted(found)
+
+
+ALWAYS = ("fits", "Method", "Next", "Memory per GPU", "allocated")
+
+
+@pytest.mark.parametrize("rows", [20, 24, 30, 50, 70, 200])
+def test_the_answer_stays_on_the_terminal(rows: int) -> None:
+    """What has no room is named; the answer and the memory table are always there."""
+    text = printed(100, terminal=True, rows=rows)
+    assert all(mark in text for mark in ALWAYS)
+    hidden = "--verbose shows" in text
+    assert hidden == (rows < 60)
+    if rows >= 24:
+        assert text.count("\n") < rows
+    assert "--verbose" not in printed(100, terminal=True, rows=rows, whole=True)
+
+
+def test_a_pipe_has_no_padding_and_is_not_cut() -> None:
+    text = printed(400)
+    assert "Per 1M tokens" in text
+    assert all(line == line.rstrip() for line in text.splitlines())
 
 
 def test_the_peak_is_marked_once() -> None:
