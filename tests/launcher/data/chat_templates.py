@@ -390,6 +390,43 @@ WRITTEN_FAMILIES = {
         opening="\n",
         closing="<|user|>",
     ),
+    "internlm 2": Family(
+        template="{{ bos_token }}" + CHATML, stops=("</s>", "<|im_end|>"), closing="<|im_end|>"
+    ),
+    "smollm 3": Family(
+        template="{% set mode = '/no_think' if enable_thinking is defined and not enable_thinking "
+        "else '/think' %}{{ '<|im_start|>system\n' }}"
+        "{% if messages[0].role == 'system' %}{% set system_message = messages[0].content %}"
+        "{% if '/no_think' in system_message %}{% set mode = '/no_think' %}{% endif %}{% endif %}"
+        "{% if '/system_override' in system_message %}"
+        "{{ system_message.replace('/system_override', '').rstrip() + '<|im_end|>\n' }}{% else %}"
+        "{{ '## Metadata\n\nToday Date: ' ~ strftime_now('%d %B %Y') }}"
+        "{{ '\nReasoning Mode: ' ~ mode }}"
+        "{{ '\n\n## Custom Instructions\n\n' + (system_message or 'You are SmolLM.') + '\n\n' }}"
+        "{{ '### Tools\n\nNone\n\n<|im_end|>\n' }}{% endif %}"
+        + EACH
+        + "{% set empty = '' if mode == '/think' else '<think>\n\n</think>\n' %}"
+        "{% if m.role == 'user' %}{{ '<|im_start|>user\n' + m.content + '<|im_end|>\n' }}"
+        "{% elif m.role == 'assistant' %}"
+        "{{ '<|im_start|>assistant\n' + empty + m.content.lstrip('\n') + '<|im_end|>\n' }}"
+        "{% elif m.role == 'tool' %}{{ '<|im_start|>user\n' + m.content + '<|im_end|>\n' }}"
+        "{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+        "{{ '' if mode == '/think' else '<think>\n\n</think>\n' }}{% endif %}",
+        stops=("<|im_end|>",),
+    ),
+    "minicpm": Family(
+        template=EACH + "{% if m.role == 'user' %}{{ '<用户>' + m.content.strip() + '<AI>' }}"
+        "{% else %}{{ m.content.strip() }}{% endif %}{% endfor %}",
+        stops=("</s>",),
+    ),
+    "baichuan 2": Family(
+        template=EACH + "{% if m.role == 'user' %}{{ '<reserved_106>' + m.content }}"
+        "{% elif m.role == 'assistant' %}{{ '<reserved_107>' + m.content }}"
+        "{% elif m.role == 'system' %}{{ m.content }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<reserved_107>' }}{% endif %}",
+        stops=("</s>",),
+    ),
     "chatglm3": Family(template=roles_template("", "</s>"), stops=("</s>",), opening="\n"),
     "no prompt for an answer": Family(
         template=CHATML[: CHATML.index("{% if add_gen")],
@@ -401,7 +438,12 @@ WRITTEN_FAMILIES = {
     ),
     "plain": Family(template="{{ bos_token }}" + PLAIN_TEMPLATE, stops=("</s>",)),
 }
-"""Families of the presets whose templates trl does not ship, and some that are hard."""
+"""Families of the presets whose templates trl does not ship, and some that are hard.
+
+Written from the published ones, the longer ones without their instructions: InternLM2-Chat's and
+MiniCPM-2B's are quoted by users of lagent and in llama.cpp's tests, that of SmolLM3 in gorilla
+(bfcl_eval). Baichuan2-Chat has none: this renders what its own code builds.
+"""
 
 FAMILIES = {**SHIPPED_FAMILIES, **WRITTEN_FAMILIES}
 KINDS = ("bytes", "pieces")
