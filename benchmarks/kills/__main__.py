@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def write(seed: int, kills: list[Kill], undisturbed_s: dict[str, float]) -> None:
-    """Write the kills, and how many of each kind there were, to a file of the day."""
+    """Write the kills, and how many of each kind there were, to a file of the seed and the day."""
     measured: dict[str, Any] = {
         "undisturbed_s": undisturbed_s,
         "kills": len(kills),
@@ -118,7 +118,7 @@ def write(seed: int, kills: list[Kill], undisturbed_s: dict[str, float]) -> None
         "measured": measured,
         "environment": host_environment(PACKAGES) | {"load_average": list(os.getloadavg())},
     }
-    file = RESULTS / f"kills--{time.strftime('%Y-%m-%d')}.json"
+    file = RESULTS / f"kills-seed-{seed}--{time.strftime('%Y-%m-%d')}.json"
     file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
