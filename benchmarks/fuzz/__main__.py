@@ -44,7 +44,8 @@ def described(case: Ran) -> str:
     return f"  {case.kind} {case.number}: {case.outcome.fault}: {last[0][:300]!r}"
 
 
-def main() -> None:
+def main() -> int:
+    """Run the cases that the options name; return 1 if one ended as none must."""
     parser = argparse.ArgumentParser(prog="benchmarks.fuzz")
     parser.add_argument("--cases", type=int, default=1_000, help="cases of each kind")
     parser.add_argument("--seed", type=int, default=1)
@@ -79,6 +80,7 @@ def main() -> None:
         }
     if given.write:
         write(given.seed, measured)
+    return int(any(kind["wrong"] for kind in measured.values()))
 
 
 def write(seed: int, measured: dict[str, Any]) -> None:
@@ -97,4 +99,4 @@ def write(seed: int, measured: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

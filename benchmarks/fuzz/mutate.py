@@ -54,7 +54,7 @@ def _changed(content: Any, rng: random.Random) -> Any:
     if isinstance(content, list) and content and rng.random() < 0.9:
         return _in_list(content, rng)
     if isinstance(content, int | float) and not isinstance(content, bool) and rng.random() < 0.5:
-        return rng.choice((content + 1, -content, content * 2, content // 2, content / 3))
+        return rng.choice((content + 1, -content, content * 2, content // 2, content // 3))
     return value(rng)
 
 

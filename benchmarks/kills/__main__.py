@@ -29,7 +29,10 @@ class Kill(NamedTuple):
     number: int
     shape: str
     act: str
+    step: int
+    """The step that was waited for; 0 for a moment of the whole run, its start among it."""
     after_s: float
+    """Seconds from that step, or from the start, to the signal."""
     code: int
     from_step: int | None
     """The checkpoint that the run was resumed from; None where it began anew, or had finished."""
@@ -51,12 +54,15 @@ def undisturbed(shape: str, root: Path) -> tuple[Ended, float]:
 def killed(number: int, seed: int, root: Path, whole: dict[str, tuple[Ended, float]]) -> Kill:
     """Disturb a run, resume it until it ends, and compare it."""
     draw = random.Random(f"{seed} {number}")
-    shape, act = draw.choice(list(SHAPES)), draw.choice(list(ACTS))
+    shape, act = draw.choice(list(whole)), draw.choice(list(ACTS))
     expected, seconds = whole[shape]
-    after_s = draw.uniform(0, seconds)
+    # Most of such a short run is imports; what is worth to be disturbed is the training.
+    step = draw.randrange(1, len(expected.rows)) if draw.random() < 0.7 else 0
+    after_s = draw.uniform(0, 0.5) if step else draw.uniform(0, seconds)
     folder = root / f"kill-{number}"
     write_folder(folder, shape, root / "checkpoint")
     started = Started(folder)
+    started.wait_for_step(step)
     time.sleep(after_s)
     ACTS[act](started)
     code = started.ended()
@@ -66,8 +72,8 @@ def killed(number: int, seed: int, root: Path, whole: dict[str, tuple[Ended, flo
         wrong.append(f"resumed with exit code {again.code}: {again.last_line}")
     elif finished(folder) != expected:
         wrong.append("losses or weights differ")
-    step = again.resumed_from
-    return Kill(number, shape, act, round(after_s, 1), code, step, "; ".join(wrong))
+    begins = again.resumed_from
+    return Kill(number, shape, act, step, round(after_s, 2), code, begins, "; ".join(wrong))
 
 
 def main() -> None:
@@ -77,13 +83,14 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="only the kill of this number")
     parser.add_argument("--minutes", type=float, default=20, help="begin no kill after these")
     parser.add_argument("--write", action="store_true", help="keep the result in results/")
+    parser.add_argument("--shape", choices=SHAPES, action="append", help="only this shape")
     given = parser.parse_args()
     numbers = range(given.kills) if given.only is None else range(given.only, given.only + 1)
     end = time.monotonic() + 60 * given.minutes
     kills: list[Kill] = []
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
         root = Path(folder)
-        whole = {shape: undisturbed(shape, root) for shape in SHAPES}
+        whole = {shape: undisturbed(shape, root) for shape in given.shape or SHAPES}
         for shape, (_, seconds) in whole.items():
             print(f"{shape}: {seconds:.0f} s undisturbed", flush=True)
         for number in numbers:
@@ -98,7 +105,7 @@ def main() -> None:
 
 
 def write(seed: int, kills: list[Kill], undisturbed_s: dict[str, float]) -> None:
-    """Write the kills, and how many of each kind there were, to a file of the day."""
+    """Write the kills, and how many of each kind there were, to a file of the seed and the day."""
     measured: dict[str, Any] = {
         "undisturbed_s": undisturbed_s,
         "kills": len(kills),
@@ -107,11 +114,11 @@ def write(seed: int, kills: list[Kill], undisturbed_s: dict[str, float]) -> None
         "each": [each._asdict() for each in kills],
     }
     document = {
-        "run": {"benchmark": "kills", "seed": seed, "shapes": list(SHAPES)},
+        "run": {"benchmark": "kills", "seed": seed, "shapes": list(undisturbed_s)},
         "measured": measured,
         "environment": host_environment(PACKAGES) | {"load_average": list(os.getloadavg())},
     }
-    file = RESULTS / f"kills--{time.strftime('%Y-%m-%d')}.json"
+    file = RESULTS / f"kills-seed-{seed}--{time.strftime('%Y-%m-%d')}.json"
     file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

@@ -56,6 +56,14 @@ class Started:
         self._signalled_at = time.monotonic()
         self.process.send_signal(number)
 
+    def wait_for_step(self, step: int) -> None:
+        """Wait until so many steps are logged, or the launch has ended."""
+        metrics = self._folder / "run" / "metrics.jsonl"
+        while self.process.poll() is None:
+            if step == 0 or (metrics.is_file() and metrics.read_bytes().count(b"\n") >= step):
+                return
+            time.sleep(0.05)
+
     def ranks(self) -> list[int]:
         """Return the processes of the ranks that train now."""
         found = rank_positions(self._folder / "run" / ".ranks")

@@ -46,6 +46,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         if "shape" in request:
             return {"shape": shape(request["shape"])}
         return {"phases": _traced(convert(request["trace"], Plan))}
+    except ImportError:
+        raise  # the training stack is missing or broken, which the process that asks explains
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         return {"error": reason if isinstance(error, UserError) else reason[:300]}

@@ -15,6 +15,7 @@ import argparse
 import errno
 import inspect
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -62,6 +63,7 @@ def run_command(command: Callable[..., int | None]) -> int:
 
     A user's mistake is one line on stderr; a bug keeps its traceback.
     """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a locale without the letters of a name is no error
             stream.reconfigure(errors="backslashreplace")
@@ -76,6 +78,22 @@ def run_command(command: Callable[..., int | None]) -> int:
     except OSError as error:
         return _exit_code_of(error)
     return code or 0
+
+
+def _open_closed_streams() -> None:
+    """Discard what is written to standard streams that the caller has closed.
+
+    Python has None for these, and the next file that is opened would get their number.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _show(error: str) -> None:

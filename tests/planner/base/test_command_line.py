@@ -262,3 +262,29 @@ def test_names_that_no_file_can_have(option: str, value: bytes, reason: str) -> 
     assert done.returncode == 2
     [line] = done.stderr.decode().splitlines()
     assert reason in line
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error_and_no_file_takes_their_number(
+    closed: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "talk.py"
+    script.write_text(
+        "import os, sys\n"
+        "from planner.base.command_line import run_command\n"
+        "from planner.base.errors import InvalidRequestError\n"
+        "def talk() -> int:\n"
+        "    print('out'); print('err', file=sys.stderr)\n"
+        "    with open(sys.argv[0]) as file: number = file.fileno()\n"
+        "    if sys.stdin is None: os.fstat(0)\n"
+        "    if number < 3: raise RuntimeError(number)\n"
+        "    return 7\n"
+        "sys.exit(run_command(talk))\n"
+    )
+    command = f"exec {sys.executable} {script} {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 7, done.stderr
+    assert (done.stdout, done.stderr) == (
+        "" if ">&-" in closed.replace("2>&-", "") else "out\n",
+        "" if "2>&-" in closed else "err\n",
+    )

@@ -72,15 +72,28 @@ def test_every_line_is_answered_and_notes_are_shown(
     assert capfd.readouterr().err == "reading\nreading\n"
 
 
-def test_a_trace_that_crashes_says_what_failed(folder: Path) -> None:
-    (folder / "transformers.py").write_text("raise OSError('libcudart.so is missing')")
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("OSError('libcudart.so is missing')", "libcudart.so is missing"),
+        (
+            "ImportError('libcudart.so is missing')",
+            "launcher.rehearsal.trace_service failed with ImportError: libcudart.so is missing",
+        ),
+        (
+            "ModuleNotFoundError(\"No module named 'torch'\")",
+            f"the training stack is not installed, torch is missing: {INSTALL}",
+        ),
+    ],
+)
+def test_a_trace_that_crashes_says_what_failed(raised: str, said: str, folder: Path) -> None:
+    (folder / "transformers.py").write_text(f"raise {raised}")
     service = TracingService()
     for _ in range(2):
-        with pytest.raises(InvalidRequestError) as raised:
+        with pytest.raises(InvalidRequestError) as error:
             service.shape({"model_type": "lfm2"}, "no formulas for 'lfm2'")
-        assert str(raised.value) == (
-            "no formulas for 'lfm2', and the model cannot be traced: "
-            "launcher.rehearsal.trace_service failed with OSError: libcudart.so is missing"
+        assert str(error.value) == (
+            f"no formulas for 'lfm2', and the model cannot be traced: {said}"
         )
 
 
