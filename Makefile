@@ -9,7 +9,9 @@ ENGINES_INSTALLED := $(ENGINES)/.installed
 SIMULATED := .venv-simulated
 SIMULATED_INSTALLED := $(SIMULATED)/.installed
 
-.PHONY: demo test check engines simulated clean
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test check long engines simulated clean
 
 demo: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
@@ -21,7 +23,11 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not long"
+
+# What takes minutes: wider grids, real runs over Slurm and ssh, every optimizer.
+long: $(INSTALLED)
+	$(PYTEST) -m long
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

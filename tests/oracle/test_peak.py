@@ -66,7 +66,13 @@ def _larger(spec: ModelSpec) -> ModelSpec:
 SHAPES = {name: _larger(SMALL[name]) for name in NAMES}
 
 
-@pytest.fixture(params=[32768, 128], ids=["wide-tile", "narrow-tile"])
+TILES = [
+    pytest.param(32768, id="wide-tile"),
+    pytest.param(128, id="narrow-tile", marks=pytest.mark.long),
+]
+
+
+@pytest.fixture(params=TILES)
 def tile_width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """trl's own tile, where the loss is the peak, and a narrow one, where a layer is."""
     tape_pass.cache_clear()
@@ -147,6 +153,7 @@ def test_peak_is_what_a_traced_step_allocates(
     hold_against_trace(work, micro_batch_size, zero_stage=zero_stage, checkpointing=checkpointing)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("tile_width")
 @pytest.mark.parametrize("name", ["llama", "glm", "gemma2", "qwen2-moe"])
 @pytest.mark.parametrize("every", [2, 3])
@@ -159,6 +166,7 @@ def test_peak_where_some_layers_are_recomputed(
     hold_against_trace(work, 2, zero_stage=zero_stage, checkpointing=every)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("tile_width")
 @pytest.mark.parametrize("name", ["llama", "glm", "gemma2"])
 @pytest.mark.parametrize("checkpointing", [0, 1, 2])

@@ -65,6 +65,7 @@ def hosts(folder: Path, tmp_path: Path) -> Iterator[Hosts]:
         yield Hosts(folder, pair, ssh_option)
 
 
+@pytest.mark.long
 def test_two_hosts_stop_go_on_and_train_as_one_process_does(
     hosts: Hosts, tiny_checkpoint: Path
 ) -> None:
@@ -90,6 +91,7 @@ def test_two_hosts_stop_go_on_and_train_as_one_process_does(
     assert resumed.losses == pytest.approx(alone.losses, rel=SAME_CURVE)
 
 
+@pytest.mark.long
 def test_a_host_that_is_lost_is_started_again(hosts: Hosts, tiny_checkpoint: Path) -> None:
     source = {"model__source": str(tiny_checkpoint)}
     steps = {"max_steps": 30, "save_steps": 5}

@@ -86,6 +86,7 @@ def test_two_nodes_train_as_one_process(
     assert logs >= {"rank-0.log", "rank-1.log", "launcher-10.0.0.1.log", "launcher-10.0.0.2.log"}
 
 
+@pytest.mark.long
 def test_a_node_is_killed_and_started_again(
     nodes: Nodes, folder: Path, tiny_checkpoint: Path, one_process: list[float]
 ) -> None:
@@ -183,6 +184,7 @@ def test_what_speaks_against_a_run_is_said_on_every_node(
         assert last.count("error: ") == 1
 
 
+@pytest.mark.long
 def test_a_rank_on_one_node_is_started_again(
     nodes: Nodes, folder: Path, tiny_checkpoint: Path
 ) -> None:

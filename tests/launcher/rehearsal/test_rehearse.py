@@ -77,6 +77,7 @@ def test_prediction_beside_trace(method: Any, checkpointing: bool, name: str) ->
         assert ours == pytest.approx(theirs, rel=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", optimizers())
 def test_the_update_of_every_optimizer(name: str) -> None:
     """What it holds and makes, to the byte, but for a table that is on the host."""
@@ -110,6 +111,7 @@ def test_the_gpt_line_in_4_bit(name: str) -> None:
         assert ours == pytest.approx(theirs, rel=0.01)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("method", ["qlora", "lora"])
 def test_dora_beside_trace(method: Any, checkpointing: bool) -> None:
@@ -128,6 +130,7 @@ def test_dora_beside_trace(method: Any, checkpointing: bool) -> None:
     assert low <= predicted / found.observed.peak_allocated_bytes - 1 <= high
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("checkpoint_every", [1, 3])
 @pytest.mark.parametrize("recipe", ["qlora-int8", "lora", "full"])
 def test_partial_checkpointing_and_int8_beside_trace(recipe: str, checkpoint_every: int) -> None:
@@ -161,6 +164,7 @@ def test_an_int8_base_keeps_its_inputs_beside_the_trace() -> None:
     assert predicted == pytest.approx(found.observed.peak_allocated_bytes, rel=0.001)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changes", PLANS, ids=[", ".join(each) or "lora" for each in PLANS])
 def test_a_fake_step_allocates_what_a_computed_one_does(
     tiny_checkpoint: Path, changes: dict[str, Any]

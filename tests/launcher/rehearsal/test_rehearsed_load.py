@@ -61,6 +61,7 @@ def test_the_table_says_what_a_real_load_adds(tmp_path: Path) -> None:
     assert f"With them the plan's peak is {peak}" in said
 
 
+@pytest.mark.long
 def test_the_document_of_a_mixture_has_the_same_keys(tmp_path: Path) -> None:
     made = mixture(method="qlora")
     (tmp_path / "plan.yaml").write_text(plan_text(made), encoding="utf-8")

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.launcher.forked import Launcher
 from tests.launcher.interrupted import DROPOUT, rows
 from tests.launcher.launching import Finished, environment, write_plan
@@ -17,6 +19,7 @@ LONG_ENOUGH = {"max_steps": 80, "save_steps": 1000}
 LIMIT_SECONDS = 240.0
 
 
+@pytest.mark.long
 def test_preempted_requeued_and_gone_on(
     cluster: Cluster, launcher: Launcher, tiny_checkpoint: Path, folder: Path
 ) -> None:

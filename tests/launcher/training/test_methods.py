@@ -41,7 +41,12 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+TRAINED = [
+    pytest.param(method, marks=[] if method == "lora" else pytest.mark.long) for method in METHODS
+]
+
+
+@pytest.mark.parametrize("method", TRAINED)
 def test_a_fact_is_learnt(method: str, smollm2: Path, tmp_path: Path) -> None:
     write_records(tmp_path / "data.jsonl", [asked(*FACT), asked(*OTHER)])
     changes = {

@@ -64,6 +64,7 @@ def test_one_process(one_process: Finished) -> None:
     assert setup["autocast_dtype"] == "bfloat16"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["adamw_torch", "adafactor", "sgd"])
 def test_other_optimizers_train(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     done = train(tmp_path, tiny_checkpoint, optimizer__name=name, optimizer__learning_rate=0.01)
