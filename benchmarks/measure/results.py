@@ -92,17 +92,16 @@ def _cluster(document: dict[str, Any], world_size: int) -> Cluster | None:
 
 
 def _replayed(row: Row, planned: Planned) -> dict[str, int]:
-    """Return the replay through the allocator's rules, which are written for one device without
-    accumulation."""
-    if row.strategy != "single" or row.gradient_accumulation_steps > 1:
+    """Return the replay through the allocator's rules, which is written for one device."""
+    if row.strategy != "single":
         return {}
     candidate = planned.candidate
     work = candidate.workload
     found = allocator_peak(
         work,
+        candidate.layout,
         candidate.worst_batch,
         numerics(method=row.method, compute=work.compute, zero_stage=0),
-        checkpointing=row.activation_checkpointing,
         expandable_segments=True,
     )
     return {

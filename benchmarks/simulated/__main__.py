@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
@@ -25,12 +26,17 @@ from launcher.rehearsal.simulated import counted_side
 from launcher.run.read_plan import read_plan
 from launcher.simulated_gpu.environment import simulated_environment
 from launcher.simulated_gpu.machine_file import parse_cards
+from planner.allocator.training_steps import allocator_peak
 from planner.plan.schema import Plan
+from planner.search.candidate import Candidate
+from planner.search.repredict import cluster_of, layout_of, workload_of
+from planner.workload.dtypes import numerics_of
 
 RESULTS = Path(__file__).parent.parent / "results" / "simulated.csv"
 COLUMNS = (
     *("point", "phase", "predicted_bytes", "allocated_bytes", "reserved_bytes", "device_bytes"),
-    *("plan_low_bytes", "plan_high_bytes", "seconds", "reason"),
+    *("plan_reserved_bytes", "replayed_bytes", "plan_low_bytes", "plan_high_bytes"),
+    *("seconds", "reason"),
 )
 POINT_SECONDS = 240
 MAX_CARDS = 4
@@ -45,7 +51,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--cards", help="only points on this card")
     parser.add_argument("--show", action="store_true", help="run nothing")
+    parser.add_argument(
+        "--again", action="store_true", help="predict what was counted, run nothing"
+    )
     options = parser.parse_args()
+    if options.again:
+        predict_again(RESULTS)
+    options.show |= options.again
     deadline = time.monotonic() + 60 * (0 if options.show else options.minutes)
     done = {row["point"] for row in read_rows(RESULTS)}
     left = [point for point in points() if point.name not in done]
@@ -62,6 +74,20 @@ def read_rows(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
+def predict_again(path: Path) -> None:
+    """Renew the predictions of all counted rows, as the planner makes them today."""
+    rows, by_name = read_rows(path), {point.name: point for point in points()}
+    renewed: list[Row] = []
+    for name, group in groupby(rows, key=lambda row: row["point"]):
+        of_point = list(group)
+        with TemporaryDirectory(prefix="simulated-point-") as folder:
+            plan = None if of_point[0]["reason"] else planned(by_name[name], Path(folder))
+        known = predictions(plan) if isinstance(plan, Plan) else {}
+        renewed += [{**row, **known.get(row["phase"], {})} for row in of_point]
+    path.unlink()
+    append(path, renewed)
+
+
 def run_points(chosen: Sequence[Point], path: Path, deadline: float) -> None:
     """Run points card by card, since a process sees one machine, and keep each as it ends."""
     for card in dict.fromkeys(point.card for point in chosen):
@@ -73,6 +99,7 @@ def run_points(chosen: Sequence[Point], path: Path, deadline: float) -> None:
                     return
                 rows = run_point(server, point)
                 append(path, rows)
+                keep_environment(path)
                 print(point.name, rows[-1]["reason"] or f"{rows[-1]['seconds']} s", flush=True)
 
 
@@ -101,10 +128,9 @@ def run_point(server: subprocess.Popen[str], point: Point) -> list[Row]:
     began = time.monotonic()
     with TemporaryDirectory(prefix="simulated-point-") as name:
         folder = Path(name)
-        asked = [sys.executable, "-m", "planner", *point.arguments, "-o", str(folder / "plan.yaml")]
-        planned = subprocess.run(asked, capture_output=True, text=True, check=False)
-        if planned.returncode:
-            return [row_of(point, reason=f"not planned: {last_line(planned.stderr)}")]
+        plan = planned(point, folder)
+        if isinstance(plan, str):
+            return [row_of(point, reason=plan)]
         codes = ask(server, {"folder": name, "ranks": point.count, "seconds": POINT_SECONDS})
         failed = [rank for rank, code in enumerate(codes) if code]
         if failed or None in codes:
@@ -112,8 +138,15 @@ def run_point(server: subprocess.Popen[str], point: Point) -> list[Row]:
             said = last_line((folder / f"rank-{rank}.err").read_text(errors="replace"))
             return [row_of(point, reason=said or f"not ended within {POINT_SECONDS} s")]
         ranks = [json.loads((folder / f"rank-{n}.json").read_text()) for n in range(point.count)]
-        plan = read_plan(folder / "plan.yaml")
     return list(phase_rows(point, plan, ranks, round(time.monotonic() - began, 1)))
+
+
+def planned(point: Point, folder: Path) -> Plan | str:
+    """Return the point's plan, which is written into the folder, or why there is none."""
+    path = folder / "plan.yaml"
+    asked = [sys.executable, "-m", "planner", *point.arguments, "-o", str(path)]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return f"not planned: {last_line(done.stderr)}" if done.returncode else read_plan(path)
 
 
 def ask(server: subprocess.Popen[str], question: dict[str, Any]) -> list[int | None]:
@@ -130,21 +163,44 @@ def ask(server: subprocess.Popen[str], question: dict[str, Any]) -> list[int | N
 
 def phase_rows(point: Point, plan: Plan, ranks: Any, seconds: float) -> Iterator[Row]:
     """Yield what was predicted and counted of each phase that a rehearsal has."""
-    predicted = random_weights(plan)
+    predicted = predictions(plan)
     for phase, readings in counted_side(ranks).phases.items():
         if plan.parallel.zero_stage and phase in NOT_REHEARSED:
             continue
         yield row_of(
             point,
             phase=phase,
-            predicted_bytes=sum(predicted.get(phase, {}).values()),
+            **predicted[phase],
             allocated_bytes=readings["allocated"],
             reserved_bytes=readings["reserved"],
             device_bytes=readings["device_used"],
-            plan_low_bytes=plan.prediction.low_bytes,
-            plan_high_bytes=plan.prediction.high_bytes,
             seconds=seconds,
         )
+
+
+def predictions(plan: Plan) -> dict[str, Row]:
+    """Return what is predicted of each phase; the plan's own figures, and the allocator's replay,
+    are of the whole run."""
+    workload, layout = workload_of(plan), layout_of(plan)
+    candidate = Candidate(workload=workload, layout=layout, cluster=cluster_of(plan))
+    whole = {
+        "plan_reserved_bytes": candidate.memory.peak_reserved_bytes,
+        "replayed_bytes": replayed(candidate),
+        "plan_low_bytes": plan.prediction.low_bytes,
+        "plan_high_bytes": plan.prediction.high_bytes,
+    }
+    sums = {phase: sum(parts.values()) for phase, parts in random_weights(plan).items()}
+    return {phase: {"predicted_bytes": size, **whole} for phase, size in sums.items()}
+
+
+def replayed(candidate: Candidate) -> int | None:
+    """Return the reserved bytes of two steps; None for several ranks."""
+    workload, layout = candidate.workload, candidate.layout
+    if layout.strategy != "single":
+        return None
+    kinds, batch = numerics_of(workload, layout), candidate.worst_batch
+    found = allocator_peak(workload, layout, batch, kinds, expandable_segments=True)
+    return found.peak_reserved_bytes
 
 
 def row_of(point: Point, **known: Any) -> Row:
@@ -159,13 +215,17 @@ def last_line(text: str) -> str:
 
 
 def append(path: Path, rows: Sequence[Row]) -> None:
-    """Add rows to the results, and their environment beside them."""
+    """Add rows to the results."""
     is_new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if is_new:
             writer.writeheader()
         writer.writerows(rows)
+
+
+def keep_environment(path: Path) -> None:
+    """Write the environment of the counting beside the results."""
     kept = {"device": "simulated", **host_environment(PACKAGES)}
     path.with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n")
 

@@ -283,6 +283,11 @@ TRANSFORMERS = Library(
             "parameters that a load joins",
             ("source_patterns", "target_patterns", "operations"),
         ),
+        Internal(
+            "transformers.core_model_loading.dot_natural_key",
+            "the order in which weights are loaded",
+            ("s",),
+        ),
         Internal("transformers.core_model_loading.MergeModulelist", "parameters that a load joins"),
         Internal("transformers.core_model_loading.Concatenate", "parameters that a load joins"),
         Internal(

@@ -4,14 +4,19 @@ read: transformers 5.23.0. ``Trainer`` is imported where it is needed: its impor
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from transformers import masking_utils
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import Concatenate, MergeModulelist, WeightConverter
+from transformers.core_model_loading import (
+    Concatenate,
+    MergeModulelist,
+    WeightConverter,
+    dot_natural_key,
+)
 from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.quantizers.quantizers_utils import should_convert_module
@@ -122,6 +127,11 @@ def quantized_linears(model: Any) -> Iterator[tuple[str, torch.nn.Linear | Conv1
         is_matrix = type(module) is torch.nn.Linear or isinstance(module, Conv1D)
         if is_matrix and should_convert_module(name, whole):
             yield name, module
+
+
+def in_order_of_loading(names: Iterable[str]) -> list[str]:
+    """Return names of tensors, or of modules, in the order in which a load comes to them."""
+    return sorted(names, key=dot_natural_key)
 
 
 def stacked_parameters(model: Any) -> Iterator[torch.nn.Parameter]:

@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from launcher.compat.bitsandbytes import Packed4bit, PackedInt8
 from launcher.compat.peft import dora_dequantizes, mark_packed
 from launcher.compat.torch import own_tensors
-from launcher.compat.transformers import quantized_linears
+from launcher.compat.transformers import in_order_of_loading, quantized_linears
 from launcher.storage.hub_names import names_a_folder
 from launcher.training.model_building import (
     base_dtype,
@@ -29,6 +29,10 @@ from planner.plan.vocabulary import Part
 
 NOISE = 0.02
 """Standard deviation of the random weights, as transformers initializes them."""
+
+
+ADAPTER_MODULE = ".lora_"
+"""Part of the names of modules that peft adds to a layer."""
 
 
 class Recorder(Protocol):
@@ -130,9 +134,9 @@ def _replace_linears(base: Any, settings: BitsAndBytesConfig) -> None:
 def _materialize(
     model: Any, device: torch.device, recorder: Recorder, *, with_adapters: bool
 ) -> None:
-    """Give every tensor without a storage one; tied tensors stay tied."""
+    """Give every tensor without a storage one, in the order of a load; tied tensors stay tied."""
     made: dict[int, torch.Tensor] = {}
-    for module in model.modules():
+    for module in _as_loaded(model):
         if isinstance(module, Packed4bit | PackedInt8):
             with recorder.part("workspace"):
                 module.quantize(_noise(module.weight, device))
@@ -147,6 +151,19 @@ def _materialize(
                     with recorder.part("adapters" if adapter else "weights"):
                         made[id(old)] = _with_storage(old, device)
                 tensors[name] = made[id(old)]
+
+
+def _as_loaded(model: Any) -> list[Any]:
+    """Return the base model's modules as a load comes to them, and then those of the adapter."""
+    by_name = {
+        name.replace(".base_layer", ""): module
+        for name, module in model.named_modules()
+        if not hasattr(module, "base_layer")
+    }
+    ordered = in_order_of_loading(by_name)
+    ordered.sort(key=lambda name: ADAPTER_MODULE in name)
+    outside = [module for module in model.modules() if hasattr(module, "base_layer")]
+    return [*(by_name[name] for name in ordered), *outside]
 
 
 def _with_storage(old: torch.Tensor, device: torch.device) -> torch.Tensor:

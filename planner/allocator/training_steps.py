@@ -10,55 +10,83 @@ from collections.abc import Sequence
 from planner.allocator.replay import Allocate, AllocatorEvent, AllocatorPeak, Free, replay
 from planner.forward.model_pass import ModelPass, passed_layers
 from planner.hardware.cluster import Device
+from planner.memory.footprint import gradient_sink
 from planner.memory.optimizer_step import step_of
 from planner.memory.workspaces import cublas_workspaces
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.tape.tensors import RENAMED, StorageEvent
 from planner.workload.dtypes import Numerics
+from planner.workload.layout import Layout
 from planner.workload.optimizers import shared_states, tensor_states
 from planner.workload.quantization import quantized_tensors
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Batch, Workload
 
 STEPS = 2
-"""Number of steps: the first makes the optimizer's states, the second is as all later ones; their
-tensors are the same."""
+"""Number of steps: the first finds no cached blocks, the second is as all later ones."""
 
 
 def allocator_peak(
     workload: Workload,
+    layout: Layout,
     batch: Batch,
     numerics: Numerics,
     *,
-    checkpointing: int,
     expandable_segments: bool,
 ) -> AllocatorPeak:
-    """Return what weights and two steps take on one device without accumulation."""
-    step = ModelPass(
+    """Return what two steps take on one device, as a rehearsal makes them: the optimizer's states
+    are there before the first, and with accumulation the gradients of earlier micro-batches."""
+    run = ModelPass(
         workload,
         batch,
         numerics,
-        layers=passed_layers(workload.model, checkpointing),
-        sink="keep",
+        layers=passed_layers(workload.model, layout.checkpointing),
+        sink=gradient_sink(layout),
     )
     update = step_of(workload, width=numerics.home, device=batch.device)
-    events = _held("weight", [w.elements * w.width for w in step.weights.values()])
+    events = _held("weight", [w.elements * w.width for w in run.weights.values()])
     events += _held("packed", quantized_sizes(workload))
-    events += _held("cublas", cublas_workspaces(batch.compute_capability))
+    events += _before_the_first(workload, layout, numerics, batch.device, update.log)
+    workspaces = [cublas_workspaces(batch.compute_capability), []]
     for number in range(STEPS):
-        events += _events(number, step.tape.log)
-        if number == 0:
-            states = state_sizes(
-                optimizers()[workload.settings.optimizer.name],
-                trained_tensors(workload),
-                width=numerics.home,
-                device=batch.device,
-            )
-            events += _held("state", states)
+        events += _pass_events(number, run, workspaces[min(number, 1)])
         events += _events(STEPS + number, update.log)
-        kept = [id(storage) for storage in step.tape.kept_gradients]
+        kept = [id(storage) for storage in run.tape.kept_gradients]
         events += [Free((number, key)) for key in kept]
     return replay(events, expandable_segments=expandable_segments)
+
+
+def _before_the_first(
+    workload: Workload,
+    layout: Layout,
+    numerics: Numerics,
+    device: Device,
+    update: list[StorageEvent],
+) -> list[AllocatorEvent]:
+    """Return gradients of zeros, from which an update makes the states."""
+    tensors = trained_tensors(workload)
+    optimizer = optimizers()[workload.settings.optimizer.name]
+    states = state_sizes(optimizer, tensors, width=numerics.home, device=device)
+    events = _held("gradient", [tensor.elements * numerics.gradient for tensor in tensors])
+    events += _held("state", states)
+    events += _events(-1, update)
+    if gradient_sink(layout) == "keep":
+        events += [Free(("gradient", number)) for number in range(len(tensors))]
+    return events
+
+
+def _pass_events(number: int, run: ModelPass, workspaces: Sequence[int]) -> list[AllocatorEvent]:
+    """Return one pass, with a workspace at the first product of each of its threads, if there are
+    any to make: in the first layer, and when backward begins."""
+    log = run.tape.log
+    places = [run.tape.borders[0][1], run.casts_gone[-1]]
+    events: list[AllocatorEvent] = []
+    done = 0
+    for key, (place, num_bytes) in enumerate(zip(places, workspaces, strict=False)):
+        events += _events(number, log[done:place])
+        events.append(Allocate(("workspace", key), num_bytes))
+        done = place
+    return events + _events(number, log[done:])
 
 
 def state_sizes(

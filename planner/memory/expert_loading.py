@@ -20,10 +20,9 @@ and hands out each parameter before the next is made (integrations/deepspeed.py,
 _apply_weight_conversions_to_state_dict, line 337).
 """
 
-from planner.memory.workspaces import largest_linear
+from planner.memory.quantized_loading import quantized_from
 from planner.models.traced_model import TracedSpec
 from planner.workload.dtypes import Numerics
-from planner.workload.quantization import loading_copy_width
 from planner.workload.workload import Workload
 
 STORED_STACKED = ("gpt_oss", "granitemoe")
@@ -65,13 +64,3 @@ def loading_bytes(workload: Workload, kinds: Numerics) -> int:
     and of what a matrix is quantized from."""
     width = kinds.trainable if workload.method == "full" else kinds.outside
     return max(stacked_at_once(workload) * width, quantized_from(workload, kinds))
-
-
-def quantized_from(workload: Workload, kinds: Numerics) -> int:
-    """Return the bytes that the largest matrix is quantized from: it is whole in the compute
-    precision; 0 without quantization."""
-    quantization = workload.settings.quantization
-    if quantization is None:
-        return 0
-    width = kinds.compute + loading_copy_width(quantization)
-    return largest_linear(workload).weight_params * width

@@ -18,10 +18,11 @@ from typing import NamedTuple
 from planner.hardware.cluster import Device
 from planner.memory.buffers import Buffers, Moment, Parts, Place, pass_buffers
 from planner.memory.ddp_buckets import ddp_bytes
-from planner.memory.expert_loading import loading_bytes, quantized_from
+from planner.memory.expert_loading import loading_bytes
 from planner.memory.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.memory.model_states import ModelStates, frozen_bytes, model_states
 from planner.memory.optimizer_step import step_bytes
+from planner.memory.quantized_loading import quantized_from
 from planner.memory.workspaces import cublas_bytes
 from planner.memory.zero_phases import zero_moments
 from planner.plan.optimizer_presets import optimizers

@@ -1,9 +1,7 @@
-"""Workspaces of cuBLAS, and the largest matrix of a workload."""
+"""Workspaces of cuBLAS."""
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, KIB, MIB, round_up
 from planner.hardware.cluster import Device
-from planner.models.linear import Linear
-from planner.workload.workload import Workload
 
 CUBLAS_WORKSPACE_BYTES = round_up(8 * MIB + 128 * KIB, ALLOCATOR_BLOCK_BYTES)
 LARGE_CUBLAS_WORKSPACE_BYTES = 32 * MIB
@@ -28,11 +26,3 @@ def cublas_bytes(device: Device, compute_capability: str | None) -> int:
     """Return the bytes of all workspaces, which stay from the first product of a run to its end; 0
     on the CPU."""
     return sum(cublas_workspaces(compute_capability)) if device == "cuda" else 0
-
-
-def largest_linear(workload: Workload) -> Linear:
-    """Return the largest matrix of the model's layers."""
-    return max(
-        (linear for linear, _ in workload.model.counted_linears),
-        key=lambda linear: linear.weight_params,
-    )

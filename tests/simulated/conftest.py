@@ -43,9 +43,9 @@ def on_cards(cards: str, *command: str, **variables: str) -> subprocess.Complete
     )
 
 
-def facts(cards: str, program: str, **variables: str) -> Any:
+def facts(cards: str, program: str, *arguments: str, **variables: str) -> Any:
     """Return what a program on simulated cards prints in its last line, as JSON."""
     path = str(Path(__file__).with_name(f"{program}.py"))
-    done = on_cards(cards, sys.executable, path, **variables)
+    done = on_cards(cards, sys.executable, path, *arguments, **variables)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

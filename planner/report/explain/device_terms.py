@@ -6,7 +6,8 @@ from planner.memory.buffers import Buffer
 from planner.memory.ddp_buckets import ddp_buckets
 from planner.memory.expert_loading import stacked_at_once
 from planner.memory.optimizer_step import step_of
-from planner.memory.workspaces import cublas_workspaces, largest_linear
+from planner.memory.quantized_loading import quantized_from
+from planner.memory.workspaces import cublas_workspaces
 from planner.plan.vocabulary import Phase
 from planner.report.explain.explained import Explained
 from planner.report.explain.ledger import alive, owned_bytes
@@ -21,13 +22,13 @@ from planner.report.explain.state_terms import (
 )
 from planner.report.explain.terms import Count, Expression, Term, bytes_of, largest
 from planner.tape.tensors import Owner
-from planner.workload.quantization import loading_copy_width
 
 STATES = "arXiv:1910.02054, section 3.1 (planner/memory/model_states.py)"
 BUCKETS = "torch's reducer.cpp (planner/memory/ddp_buckets.py)"
 CUBLAS = "ATen/cuda/CublasHandlePool.cpp (planner/memory/workspaces.py)"
 UPDATE = "clip_grad.py and the optimizer (planner/memory/optimizer_step.py)"
 LOADING = "transformers' core_model_loading.py (planner/memory/expert_loading.py)"
+WHOLE_MATRIX = "bytes of a whole matrix beyond what is loaded after it"
 SAVING = "launcher/training/saving.py (planner/memory/footprint.py)"
 TAPE = "transformers' forward code on the tape (planner/forward, planner/tape)"
 TRACE = "a trace of the real model's step (planner/models/traced_model.py)"
@@ -109,9 +110,7 @@ def _loading_bytes(plan: Explained) -> Expression:
     stacks = Count(stacked_at_once(plan.workload), "weights of stacked experts") * bytes_of(width)
     if quantization is None:
         return stacks
-    matrix = Count(largest_linear(plan.workload).weight_params, "weights of the largest matrix")
-    copy = loading_copy_width(quantization)
-    return largest(stacks, matrix * bytes_of(kinds.compute + copy))
+    return largest(stacks, Count(quantized_from(plan.workload, kinds), WHOLE_MATRIX))
 
 
 def _update(plan: Explained, _phase: Phase) -> Iterator[Term]:

@@ -19,6 +19,10 @@ EXPERTS: dict[str, Any] = {"num_layers": 2, "vocab_size": 8192, "max_position_em
 """Real widths, so that the stacks of one layer are most of a peak."""
 
 
+CODES_BYTES = 16 * 1024
+"""At most, what bitsandbytes' tables of codes take while one matrix is quantized."""
+
+
 def mixture(count: int = 1, *, name: str = "olmoe-1b-7b", **pinned: Any) -> Plan:
     pinned = {"micro_batch_size": 1, "activation_checkpointing": True} | pinned
     return planned(count, name=name, shape=EXPERTS, **pinned)
@@ -36,7 +40,7 @@ def test_experts_are_stacked_by_the_plan_and_not_by_its_rehearsal(name: str, met
         found = compare(made)
     ours, theirs = (side.phases["load"] for side in (found.predicted, found.observed))
     made_whole = ours.get("workspace", 0)
-    assert -1024 <= total(ours) - total(theirs) <= made_whole
+    assert -CODES_BYTES <= total(ours) - total(theirs) <= made_whole
     assert total(made.prediction.phases["load"]) > 1.1 * total(theirs)
     predicted = found.predicted.peak_allocated_bytes - made.prediction.cublas_bytes
     assert predicted == pytest.approx(found.observed.peak_allocated_bytes, rel=0.02)
@@ -56,7 +60,7 @@ def test_the_table_says_what_a_real_load_adds(tmp_path: Path) -> None:
     done = launch(tmp_path, "--rehearse", CUDA_VISIBLE_DEVICES="")
     assert done.code == 0, done.errors
     said = " ".join(done.output.split())
-    assert "A real load stacks experts: 0.492 GiB more in load, predicted only" in said
+    assert "A real load stacks experts: 0.500 GiB more in load, predicted only" in said
     peak = f"{made.prediction.peak_allocated_bytes / 2**30:.3f} GiB, in load."
     assert f"With them the plan's peak is {peak}" in said
 

@@ -8,13 +8,15 @@ from msgspec import structs
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, GIB
 from planner.memory.footprint import footprint, load_without_files
 from planner.memory.model_states import frozen_bytes, model_states
+from planner.memory.quantized_loading import in_order_of_names, quantized_from
 from planner.memory.workspaces import cublas_bytes
 from planner.models.model_presets import load_model
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import METHODS, PHASES, Method, Strategy, ZeroStage
 from planner.recipes.load_recipe import load_recipe
-from planner.workload.dtypes import Numerics, numerics
+from planner.workload.dtypes import Numerics, numerics, numerics_of
 from planner.workload.layout import Layout
+from planner.workload.quantization import quantized_bytes
 from planner.workload.settings import settings_of
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Workload
@@ -179,3 +181,26 @@ def test_checkpointing_never_costs_memory(method: Method, length: int) -> None:
     work = workload(method, sequence_length=length)
     kept = footprint(work, layout(), "cuda").peak_allocated_bytes
     assert footprint(work, layout(checkpointing=True), "cuda").peak_allocated_bytes <= kept
+
+
+def test_a_load_holds_a_whole_matrix_beside_what_comes_before_it() -> None:
+    """Of the last layer, up_proj comes before attention: what follows it is less than the matrix,
+    whose scales are in fp32, and once more less their mean."""
+    model = load_model("llama-3.1-8b").spec
+    recipe = load_recipe("qlora")
+    work = Workload(model=model, settings=settings_of(recipe), compute="bf16")
+    quantization, adapter = work.settings.quantization, work.settings.adapter
+    assert quantization is not None
+    assert adapter is not None
+    work = work.with_settings(adapter=structs.replace(adapter, rank=1))
+    kind = model.layers[-1]
+    names = [matrix.name for matrix in in_order_of_names(model, kind)]
+    assert names == [f"{x}_proj" for x in ("down", "gate", "up", "k", "o", "q", "v")]
+    after = 4 * work.trainable_params
+    up = next(matrix for matrix in model.linears(kind) if matrix.name == "up_proj")
+    for matrix in in_order_of_names(model, kind)[3:]:
+        after += quantized_bytes(matrix, quantization)
+    whole = up.weight_params * 2 + up.weight_params // 64 * 4 * 2
+    assert whole > after
+    assert quantized_from(work, numerics_of(work, layout())) == whole - after
+    assert footprint(work, layout(), "cuda").phases["load"]["workspace"] == whole - after

@@ -1,0 +1,62 @@
+"""Memory to load a model whose matrices are quantized on the way, one whole matrix after the other.
+
+read: transformers/core_model_loading.py at 5.23.0, convert_and_load_state_dict_in_model: nothing is
+read ahead of a quantization, and the tensors of the files come in the order of their names
+(dot_natural_key), so that tables and head come before the layers, and the parts of a layer by name:
+``mlp`` before ``self_attn``. Adapters are made when all is there. A matrix that is whole therefore
+stands beside what comes before it alone. Where the tables come after the layers, in
+``transformer.h``, they are counted as if they came before. What is not quantized of a layer is
+counted with its first matrix.
+"""
+
+from planner.base.units import FP32_BYTES, ceil_div
+from planner.models.layer_kinds import LayerKind
+from planner.models.linear import Linear
+from planner.models.model_spec import ModelSpec
+from planner.plan.schema import QuantizationSection
+from planner.workload.dtypes import Numerics
+from planner.workload.quantization import BLOCK_SIZE, loading_copy_width, quantized_bytes
+from planner.workload.workload import Workload
+
+ATTENTION_FIRST = ("gpt2", "gpt_neox")
+"""Architectures whose attention, ``attn`` or ``attention``, comes before ``mlp``."""
+FEED_FORWARD = ("gate", "up_proj", "down_proj")
+"""Parts of the keys of feed-forward matrices."""
+
+
+def quantized_from(workload: Workload, kinds: Numerics) -> int:
+    """Return the bytes by which a load exceeds all weights and adapters at its largest moment, when
+    a matrix is whole in the compute precision; 0 without quantization."""
+    quantization, model = workload.settings.quantization, workload.model
+    if quantization is None:
+        return 0
+    width = kinds.compute + loading_copy_width(quantization)
+    after = workload.trainable_params * kinds.trainable
+    most = 0
+    for kind in reversed(model.layers):
+        matrices = in_order_of_names(model, kind)
+        for matrix in reversed(matrices):
+            whole = matrix.weight_params * width + _scales_bytes(matrix, quantization)
+            most = max(most, whole - after)
+            after += quantized_bytes(matrix, quantization)
+        inside = sum(matrix.weight_params for matrix in matrices)
+        after += (model.layer_params(kind) - inside) * kinds.outside
+    return most
+
+
+def _scales_bytes(matrix: Linear, quantization: QuantizationSection) -> int:
+    """Return the bytes of scales in fp32, and of the same less their mean, while they are quantized
+    themselves; read: bitsandbytes/functional.py at 0.50.2, quantize_4bit."""
+    if quantization.quant_type == "int8" or not quantization.double_quant:
+        return 0
+    return 2 * FP32_BYTES * ceil_div(matrix.weight_params, BLOCK_SIZE)
+
+
+def in_order_of_names(model: ModelSpec, kind: LayerKind) -> list[Linear]:
+    """Return a layer's matrices as they are loaded."""
+
+    def place(matrix: Linear) -> tuple[bool, str]:
+        feeds_forward = any(part in matrix.key for part in FEED_FORWARD)
+        return feeds_forward == (model.model_type in ATTENTION_FIRST), matrix.name
+
+    return sorted(model.linears(kind), key=place)
