@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from msgspec import to_builtins
 
 from planner.base.errors import InvalidFileError, InvalidRequestError
-from planner.base.strict_yaml import parse_spec, parse_yaml
+from planner.base.strict_yaml import dump_yaml, parse_spec, parse_yaml
 from planner.base.text_files import read_text
 from planner.plan.data_section import DataErrors, DataSection
 from planner.plan.schema import Plan
@@ -45,7 +44,7 @@ def read_plan(
         if key in _LENGTHS and f"training.{_LENGTHS[key]}" not in changes:
             _set(content, f"training.{_LENGTHS[key]}", None)
     try:
-        return parse_spec(Plan, dump_mapping(content), _CHANGED)
+        return parse_spec(Plan, dump_yaml(content), _CHANGED)
     except InvalidFileError as error:
         options = " ".join(f"--set {setting}" for setting in settings)
         raise InvalidRequestError(f"{options}: {error.reason}") from error
@@ -61,12 +60,7 @@ def _data_changes(data: str | None, errors: DataErrors | None) -> dict[str, Any]
 
 def plan_text(plan: Plan) -> str:
     """Return the text of a plan's file, without its header."""
-    return dump_mapping(to_builtins(plan))
-
-
-def dump_mapping(content: dict[str, Any]) -> str:
-    """Return plain data as YAML, with its keys in their order."""
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+    return dump_yaml(to_builtins(plan))
 
 
 def _parse_setting(setting: str) -> tuple[str, Any]:

@@ -1,4 +1,4 @@
-"""The one way a YAML file becomes an object."""
+"""The one way a YAML file becomes an object, and plain data a YAML file."""
 
 import re
 from pathlib import Path
@@ -25,6 +25,11 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     """libyaml's safe loader where it is built, reading ``2e-4`` as a number, as YAML 1.2 does."""
 
 
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """libyaml's safe dumper where it is built, quoting a text such as ``2e4``, which the loader
+    would read as a number."""
+
+
 class _DuplicateKeyError(Exception):
     """A key that is given twice, of which YAML itself keeps the last."""
 
@@ -47,11 +52,10 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+"),
-    list("-+0123456789"),
-)
+_SCIENTIFIC = re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$")
+"""A whole scalar, since PyYAML looks at its beginning: the commit ``0e6d3e4`` is a text."""
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, list("-+0123456789"))
 
 
 class _ByName(StructMeta):
@@ -122,6 +126,12 @@ def parse_yaml(text: str, path: Path) -> Any:
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that is none
         reason = " ".join(str(error).partition(";")[0].split())
         raise InvalidFileError(path, None, f"not YAML: {reason}") from error
+
+
+def dump_yaml(content: dict[str, Any]) -> str:
+    """Return plain data as a text that :func:`parse_yaml` reads back equal, keys in their order."""
+    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return text
 
 
 def _line_of(text: str, location: Location) -> int | None:

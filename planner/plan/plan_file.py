@@ -3,18 +3,16 @@
 import shlex
 from pathlib import Path
 
-import yaml
 from msgspec import to_builtins
 
 from planner.base.output_file import OutputFile, digest
 from planner.base.printable import shown
+from planner.base.strict_yaml import dump_yaml
 from planner.plan.schema import Plan
 
 PLAN_FILE = Path("plan.yaml")
 """Path of a plan where none is named."""
 DIGEST_MARK = "# digest: "
-
-_Dumper: type[yaml.SafeDumper] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def render(plan: Plan, *, command: str, file: Path | None) -> str:
@@ -23,10 +21,7 @@ def render(plan: Plan, *, command: str, file: Path | None) -> str:
     ``command`` made the plan, and ``file`` is the path it is written to; None if it is printed.
     """
     content = to_builtins(plan)
-    paragraphs = [
-        yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-        for key, value in content.items()
-    ]
+    paragraphs = [dump_yaml({key: value}) for key, value in content.items()]
     body = "\n".join(_joined(paragraphs))
     next_command = launch_command(plan, file or PLAN_FILE)
     header = [

@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import convert
 
-from launcher.run.read_plan import dump_mapping
+from planner.base.strict_yaml import dump_yaml
 from planner.plan.schema import Plan
 
 ZERO_SIZES = {
@@ -134,4 +134,4 @@ def plan(**changes: Any) -> Plan:
 
 
 def plan_text(**changes: Any) -> str:
-    return dump_mapping(plan_content(**changes))
+    return dump_yaml(plan_content(**changes))

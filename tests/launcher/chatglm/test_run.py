@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from launcher.chatglm.command import convert
 from launcher.merging.merge_run import merge_run
-from launcher.run.read_plan import dump_mapping, read_plan
+from launcher.run.read_plan import read_plan
+from planner.base.strict_yaml import dump_yaml
 from tests.launcher.chatglm.original import (
     random_tensors,
     reference_logits,
@@ -69,7 +70,7 @@ def trained(folder: Path, method: str) -> Finished:
         data="data.jsonl",
         output=Path("run"),
     )
-    (folder / "plan.yaml").write_text(dump_mapping(to_builtins(plan)))
+    (folder / "plan.yaml").write_text(dump_yaml(to_builtins(plan)))
     stopped = Launcher(stop_behind_step=3).run(folder)
     assert stopped.code == 128 + signal.SIGTERM
     done = resume(Launcher(), folder)

@@ -68,6 +68,17 @@ def test_the_digest_tells_an_edit() -> None:
     assert not is_untouched("just: a file\n")
 
 
+@pytest.mark.parametrize("revision", ["0e6d3e4beaab66f4d3f93db72541a4abab8af28d", "2e4", "12_0e1"])
+def test_a_revision_that_begins_or_looks_like_a_number_reads_back(revision: str) -> None:
+    named = structs.replace(MADE, model=structs.replace(MADE.model, revision=revision))
+    assert parse_spec(Plan, render(named, command="plan", file=FILE), FILE) == named
+
+
+def test_a_commit_that_begins_like_a_number_needs_no_quotes() -> None:
+    text = TEXT.replace("revision: null", "revision: 0e6d3e4beaab")
+    assert parse_spec(Plan, text, FILE).model.revision == "0e6d3e4beaab"
+
+
 def test_scientific_notation_is_a_number() -> None:
     plan = parse_spec(Plan, TEXT.replace("learning_rate: 0.0002", "learning_rate: 2e-4"), FILE)
     assert plan.optimizer.learning_rate == 0.0002
