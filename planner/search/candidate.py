@@ -16,7 +16,7 @@ from planner.speed.step_time import step_time
 from planner.speed.throughput import Throughput, throughput
 from planner.workload.dtypes import numerics_of
 from planner.workload.layout import Layout
-from planner.workload.measured_ratios import time_ratio
+from planner.workload.measured_ratios import deepspeed_margin
 from planner.workload.workload import Batch, Workload
 
 
@@ -129,13 +129,12 @@ class Candidate:
 
         Each departure from the recipe counts as one step slower, so that the recipe is left only
         for a difference that the model can resolve. Under DeepSpeed the step counts as longer by
-        as much as its slowest published run is beyond its usual one, so that a layout without
-        DeepSpeed is left only for a lead that such a run would keep.
+        what its published runs vary beyond others, so that a layout without DeepSpeed is left only
+        for a lead that survives that.
         """
         departures = len(self.departures)
         if self.layout.zero_stage > 0:
-            published = time_ratio(self.method, self.layout.strategy)
-            time_s *= published.high / published.expected
+            time_s *= deepspeed_margin()
         step = int(log(time_s) // log1p(speed_data().told_apart.share))
         return step + departures, *self.layout.moving_parts, departures
 

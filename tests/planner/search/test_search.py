@@ -64,10 +64,11 @@ class Priced:
     def rank(self) -> tuple[float, ...]:
         """Times less than 2 % apart, on one scale for all, are equal; then the simpler layout. What
         departs from the recipe must be faster by more than that, and DeepSpeed by more than its
-        slowest published run is beyond its usual one."""
+        published runs vary beyond others."""
         layout = self.layout
-        published = time_ratio(self.method, "zero1")
-        spread = published.high / published.expected if layout.zero_stage else 1.0
+        under, others = time_ratio("full", "zero1"), time_ratio("full", "single")
+        margin = (under.high / under.expected) / (others.high / others.expected)
+        spread = margin if layout.zero_stage else 1.0
         return (
             math.floor(math.log(self.time_s * spread, 1.02)) + self.departures,
             layout.zero_stage,
