@@ -9,7 +9,13 @@ from typing import TextIO
 from launcher.chatglm.command import native_checkpoint
 from launcher.chatglm.config import is_original
 from launcher.storage.hub_names import names_a_folder
-from launcher.storage.weight_files import OTHER_COPIES, has_weights, is_complete
+from launcher.storage.weight_files import (
+    OTHER_COPIES,
+    has_weights,
+    is_complete,
+    require_readable,
+    safetensors_files,
+)
 from planner.base.errors import UserError
 from planner.base.home_folder import expanded
 from planner.base.printable import print_text
@@ -47,10 +53,12 @@ class ModelNotFoundError(UserError):
 def local_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
     """Return the model's checkpoint, after it was fetched, unpacked or converted if need be.
 
-    Raise ``ModelNotFoundError`` if it cannot be had. What takes time is announced on ``screen``.
+    Raise ``ModelNotFoundError`` if it cannot be had, and ``InvalidFileError`` if a file of weights
+    is damaged. What takes time is announced on ``screen``.
     """
     checkpoint = _stored_checkpoint(model, screen)
     if not is_original(checkpoint.folder):
+        require_readable(safetensors_files(checkpoint.folder))
         return checkpoint
     folder = native_checkpoint(checkpoint.folder, screen)
     return Checkpoint(folder, str(folder))

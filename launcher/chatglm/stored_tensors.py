@@ -15,12 +15,11 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, convert
 
 from launcher.compat.torch_text import is_refused_pickle
+from launcher.storage.weight_files import UNREADABLE
 from planner.base.errors import InvalidFileError
 
 ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
 """Bytes per element of the dtypes that are converted, by safetensors' names."""
-UNREADABLE = "is damaged, or only a Git LFS pointer (then: git lfs pull). Fetch it again"
-"""Reason why neither a table nor pickled tensors can be read."""
 PIECE_BYTES = 16 * 2**20
 """Bytes that are copied at a time."""
 _LARGEST_HEADER = 100_000_000

@@ -12,7 +12,7 @@ from launcher.run.run_directory import RunDirectory
 from launcher.run.unwinding import unwound_by_sigterm
 from launcher.storage import adapter_files
 from launcher.storage.json_files import write_json
-from launcher.storage.weight_files import is_complete
+from launcher.storage.weight_files import is_complete, require_readable, safetensors_files
 from planner.base.errors import InvalidRequestError
 from planner.base.printable import print_text
 from planner.base.strict_yaml import read_spec
@@ -37,6 +37,7 @@ def merge_run(directory: Path, output: Path | None) -> None:
         raise InvalidRequestError(
             f"the base model is no longer at {base}. Put it back, and merge again."
         )
+    require_readable(safetensors_files(base))
     # PyTorch reads it when it is imported.
     os.environ.update(planned_environment(plan, os.environ))
     with unwound_by_sigterm(), libraries_quiet(run.logs / "merge.log") as screen:

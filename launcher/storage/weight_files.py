@@ -4,7 +4,7 @@ A folder may hold another copy of the weights under another name, as Mistral's a
 repositories on the hub do in ``consolidated.safetensors``; it is not read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from launcher.storage.json_files import read_json, write_json
@@ -12,6 +12,8 @@ from planner.base.errors import InvalidFileError
 
 SINGLE = "model.safetensors"
 PICKLED = "pytorch_model.bin"
+UNREADABLE = "is damaged, or only a Git LFS pointer (then: git lfs pull). Fetch it again"
+"""Reason why a file of weights cannot be read."""
 OTHER_COPIES = ["consolidated*", "original/*"]
 """Patterns of other copies in the repositories of Mistral and Llama, which are not fetched."""
 
@@ -58,6 +60,19 @@ def _indexed(index: Path) -> list[Path]:
         if not file.is_file():
             raise InvalidFileError(index, None, f"names {file.name}, which is missing. Fetch it")
     return files
+
+
+def require_readable(files: Iterable[Path]) -> None:
+    """Raise ``InvalidFileError`` if the table of a safetensors file does not fit its size, as that
+    of a file that was fetched in part; no tensor is read."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in files:
+        try:
+            with safe_open(file, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise InvalidFileError(file, None, UNREADABLE) from error
 
 
 def has_weights(folder: Path) -> bool:

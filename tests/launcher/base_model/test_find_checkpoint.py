@@ -18,6 +18,10 @@ from planner.plan.schema import ModelSection
 from tests.launcher.chatglm.original import random_tensors, write_original
 
 
+NO_TENSORS = (2).to_bytes(8, "little") + b"{}"
+"""The length of a table, and a table without tensors."""
+
+
 def model(source: str) -> ModelSection:
     return ModelSection(
         name="x", source=source, model_type="llama", num_params=1, trainable_params=1
@@ -27,7 +31,7 @@ def model(source: str) -> ModelSection:
 def checkpoint(folder: Path, *names: str) -> Path:
     folder.mkdir(exist_ok=True)
     for name in names:
-        (folder / name).write_text("{}", encoding="utf-8")
+        (folder / name).write_bytes(NO_TENSORS if name.endswith(".safetensors") else b"{}")
     return folder
 
 
