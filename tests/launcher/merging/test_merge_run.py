@@ -161,7 +161,7 @@ def run_of(
     run.logs.mkdir(parents=True)
     changes = changes or {}
     run.plan.write_text(plan_text(**changes), encoding="utf-8")
-    data = {"data_folder": "nowhere", "data_key": "none", "data": {}}
+    data = {"data_folder": "nowhere", "data_key": "none", "file_digests": [], "data": {}}
     write_json(run.inputs, {"checkpoint": str(base), "base_name": "tiny", **data})
     if trained is not None:
         run.result(plan(**changes)).symlink_to(trained)
