@@ -19,7 +19,9 @@ from tests.test_layering import LAUNCHER, PLANNER, PLANNER_USED_BY_THE_LAUNCHER,
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 WRITE = "python -m tests.test_papers --write"
 DOCUMENTS = sorted(
-    path for folder in ("", "presets/**/", "benchmarks/**/") for path in ROOT.glob(f"{folder}*.md")
+    path
+    for folder in ("", "docs/**/", "presets/**/", "benchmarks/**/")
+    for path in ROOT.glob(f"{folder}*.md")
 )
 ORDERS = {"planner": PLANNER, "launcher": LAUNCHER}
 OWN = "planner|launcher|presets|benchmarks|tests"
@@ -33,6 +35,7 @@ _FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"([\w.*-]+(?:/[\w.*-]+)*/?)(?::(\w+))?")
 _DOTTED = re.compile(rf"(?:{OWN})(?:\.\w+)+")
+_LINK = re.compile(r"(?:\]\(|(?:src|srcset)=\")([^)\s\"]+)")
 _COMMAND = re.compile(rf"python -m ((?:{OWN})[\w.]*)")
 
 
@@ -118,6 +121,15 @@ def defined_in(path: Path) -> set[str]:
     return names
 
 
+def anchors(document: Path) -> set[str]:
+    """Return the names by which a link reaches the headings of a document."""
+    text = _FENCED.sub("", document.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+    }
+
+
 def is_there(document: Path, path: str) -> bool:
     return any(any(base.glob(path.rstrip("/"))) for base in (ROOT, document.parent))
 
@@ -140,8 +152,13 @@ class TestDocument:
             assert find_spec(name) is not None, name
 
     def test_every_link_leads_somewhere(self, document: Path) -> None:
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
-            assert "://" in target or (document.parent / target).exists(), target
+        for target in _LINK.findall(_FENCED.sub("", document.read_text(encoding="utf-8"))):
+            if "://" in target:
+                continue
+            path, _, anchor = target.partition("#")
+            file = document.parent / path if path else document
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file), target
 
 
 def test_the_documents_name_what_is_checked() -> None:
