@@ -8,16 +8,17 @@ from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-import msgspec
-from msgspec import NODEFAULT, Struct, structs
+from msgspec import NODEFAULT, Meta, Struct, structs
 
 from planner.base.strict_yaml import Spec
+from planner.plan.data_section import FieldNames
 
 WORDS = {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}
 
 
 def key_tables(kind: type[Spec], title: str) -> str:
-    """Return a table of the keys of a type, then one for each type of a section below it."""
+    """Return a table of the keys of a type, then one for each type of a section below it, but for
+    ``FieldNames``, whose keys all mean the same."""
     return "\n\n".join(_tables(kind, title))
 
 
@@ -30,7 +31,7 @@ def key_table(kind: type[Spec]) -> str:
             f"`{field.name}`",
             _type_words(field.type),
             _default_words(field),
-            described.get(field.name, "") or _first_line(_section_of(field.type)),
+            described.get(field.name) or _type_description(field.type),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -42,7 +43,7 @@ def _tables(kind: type[Spec], title: str) -> Iterator[str]:
     yield key_table(kind)
     for field in structs.fields(kind):
         section = _section_of(field.type)
-        if section is not None:
+        if section not in (None, FieldNames):
             yield from _tables(section, f"{title}.{field.name}".removeprefix("plan.yaml."))
 
 
@@ -66,8 +67,14 @@ def _as_markdown(text: str) -> str:
     return " ".join(text.split()).replace("``", "`").replace("|", r"\|")
 
 
-def _first_line(section: type[Spec] | None) -> str:
-    return "" if section is None else _as_markdown(inspect.getdoc(section) or "").split(". ")[0]
+def _type_description(kind: Any) -> str:
+    """Return what the type of a key says of it: a description, or that of its section."""
+    metas = (each for each in getattr(kind, "__metadata__", ()) if isinstance(each, Meta))
+    described = next((meta.description for meta in metas if meta.description), None)
+    section = _section_of(kind)
+    if described is not None or section is None:
+        return _as_markdown(described or "")
+    return _as_markdown(inspect.getdoc(section) or "").split(". ")[0]
 
 
 def _section_of(kind: Any) -> type[Spec] | None:
@@ -99,7 +106,7 @@ def _type_words(kind: Any) -> str:
 
 def _bounded(kind: Any) -> str:
     words = _type_words(kind.__origin__)
-    meta = next(each for each in kind.__metadata__ if isinstance(each, msgspec.Meta))
+    meta = next(each for each in kind.__metadata__ if isinstance(each, Meta))
     signs = {"ge": "at least", "gt": "more than", "lt": "less than"}
     bounds = [
         f"{sign} {getattr(meta, name)}"

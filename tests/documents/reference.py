@@ -140,7 +140,7 @@ def run_directory_table() -> str:
         if not path.startswith("."):
             described = " ".join((inspect.getdoc(member) or "").split()).replace("``", "`")
             lines.append(f"| `{path}` | {described} |")
-    lines.append(f"| `{run.rank_log(0)}` | {inspect.getdoc(RunDirectory.rank_log)} |")
+    lines.append(f"| `{run.rank_log(0)}` | Log of a rank, by its number. |")
     return "\n".join(lines)
 
 

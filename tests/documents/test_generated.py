@@ -29,6 +29,13 @@ def test_the_generated_parts_are_those_of_the_source(page: Path) -> None:
     assert with_parts(text) == text, f"write them with: {WRITE}"
 
 
+@pytest.mark.parametrize("page", WITH_PARTS, ids=lambda page: page.stem)
+def test_every_key_and_every_option_has_a_meaning(page: Path) -> None:
+    rows = re.findall(r"^\| `.*\|$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows
+    assert not [row for row in rows if row.endswith("|  |")]
+
+
 def test_every_part_has_a_page() -> None:
     written = [name for page in PAGES for name in parts_of(page.read_text(encoding="utf-8"))]
     assert sorted(written) == sorted(PARTS)
