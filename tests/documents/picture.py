@@ -18,8 +18,9 @@ from planner.report.terminal_report import report
 
 MODEL, GPUS = "chatglm3-6b-base", "rtx-4090"
 COMMAND = f"plan --model {MODEL} --gpus {GPUS}"
-COLUMNS = 88
-FIRST_LINE_LEFT_OUT = "Alternatives"
+COLUMNS = 96
+FIRST_LINE_LEFT_OUT = "Other ways"
+NEXT_STEPS = ["launch plan.yaml --data FILE"]
 DARK = TerminalTheme(
     (13, 17, 23),
     (230, 237, 243),
@@ -66,9 +67,22 @@ role="img" aria-label="LABEL">
 
 def pictures() -> dict[str, str]:
     """Return the SVG of each theme, by the theme's name."""
-    decision = decide(Request(model=load_model(MODEL), cluster=parse_gpus(GPUS)))
-    content = report(decision, width=COLUMNS, next_steps=[])
+    content = _report()
     return {name: _picture(content, theme) for name, theme in THEMES.items()}
+
+
+def printed() -> str:
+    """Return the command and the whole of what it prints, as a block of Markdown."""
+    console = PrintableConsole(width=COLUMNS, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(_report())
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    return "\n".join(["```console", f"$ {COMMAND}", *lines, "```"])
+
+
+def _report() -> RenderableType:
+    decision = decide(Request(model=load_model(MODEL), cluster=parse_gpus(GPUS)))
+    return report(decision, width=COLUMNS, next_steps=NEXT_STEPS)
 
 
 def _picture(content: RenderableType, theme: TerminalTheme) -> str:

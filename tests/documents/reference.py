@@ -31,6 +31,7 @@ from planner.recipes.recipe import Recipe
 from planner.report.json_document import document
 from tests.documents.keys import key_table, key_tables
 from tests.documents.options import option_tables
+from tests.documents.picture import printed
 
 
 def recipe_table() -> str:
@@ -149,6 +150,7 @@ def _names(kind: Any) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "report": printed,
     "options of plan": lambda: option_tables(plan),
     "options of launch": lambda: option_tables(launch),
     "options of quiz": lambda: option_tables(quiz),

@@ -16,14 +16,13 @@ from planner.plan.data_section import DataSection
 from planner.plan.training_section import TrainingSection
 from tests.documents.commands import CHECKS, OTHERS, Shown, check, shown_commands
 from tests.documents.pages import PAGES, README
+from tests.documents.picture import COLUMNS
 from tests.planner.hardware.test_machine import gpu, machine
 from tests.planner.recipes.test_xtuner import CONFIG
 from tests.test_layering import ROOT
 
 DOCUMENTS = [README, *PAGES]
 RECIPE_PAGE = ROOT / "docs" / "how-to" / "own-card-and-recipe.md"
-COLUMNS = "88"
-"""Columns of the reports that are shown."""
 LEFT_OUT = "…"
 """Mark of the rest of a line that a document leaves out."""
 DATA = {
@@ -55,7 +54,7 @@ def name_of(document: Path) -> str:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A reader's folder, with the files that the commands name."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", COLUMNS)
+    monkeypatch.setenv("COLUMNS", str(COLUMNS))
     monkeypatch.setattr("sys.argv", ["plan"])
     for name, text in DATA.items():
         (tmp_path / name).write_text(text, encoding="utf-8")

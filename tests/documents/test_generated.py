@@ -29,10 +29,10 @@ def test_the_generated_parts_are_those_of_the_source(page: Path) -> None:
     assert with_parts(text) == text, f"write them with: {WRITE}"
 
 
-@pytest.mark.parametrize("page", WITH_PARTS, ids=lambda page: page.stem)
-def test_every_key_and_every_option_has_a_meaning(page: Path) -> None:
-    rows = re.findall(r"^\| `.*\|$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    assert rows
+def test_every_key_and_every_option_has_a_meaning() -> None:
+    texts = (page.read_text(encoding="utf-8") for page in WITH_PARTS)
+    rows = [row for text in texts for row in re.findall(r"^\| `.*\|$", text, re.MULTILINE)]
+    assert len(rows) > 500
     assert not [row for row in rows if row.endswith("|  |")]
 
 
