@@ -20,7 +20,7 @@ from planner.cli.plan_command import plan
 from tests.test_layering import ROOT
 
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
-_REQUIREMENT = re.compile(r"tuneplan(?:\[(\w+)\])?")
+_REQUIREMENT = re.compile(r"(?:tuneplan|\.)(?:\[(\w+)\])?")
 OTHERS = {"export", "hf"}
 """Commands of others, which are not run."""
 

@@ -2,12 +2,16 @@
 
 import json
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 from msgspec import convert
 
+from launcher.cli.launch_command import launch
+from planner.base.command_line import parse_arguments
 from planner.base.errors import UserError
 from planner.hardware.saved_machine import save_machine
 from planner.models.config_json import config_from_spec
@@ -31,6 +35,7 @@ DATA = {
 }
 
 _YAML = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_BASH = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -118,6 +123,14 @@ def test_every_section_of_a_plan_that_is_shown_is_valid() -> None:
         convert(section, DataSection)
     for section in training:
         convert({"epochs": 1.0, **section}, TrainingSection)
+
+
+def test_the_scripts_that_are_shown_run_our_command_lines() -> None:
+    assert blocks(_BASH)
+    for block in blocks(_BASH):
+        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+        [arguments] = re.findall(r"\blaunch (.*)$", block, re.MULTILINE)
+        assert parse_arguments(launch, shlex.split(arguments))["rdzv_endpoint"] == "$head"
 
 
 def test_the_python_that_is_shown_is_python() -> None:
