@@ -8,10 +8,12 @@ ENGINES := .venv-engines
 ENGINES_INSTALLED := $(ENGINES)/.installed
 SIMULATED := .venv-simulated
 SIMULATED_INSTALLED := $(SIMULATED)/.installed
+DOCS := .venv-docs
+DOCS_INSTALLED := $(DOCS)/.installed
 
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check long engines simulated clean
+.PHONY: demo test check long engines simulated docs clean
 
 demo: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
@@ -66,5 +68,14 @@ $(SIMULATED_INSTALLED): tests/simulated/packages.txt constraints.txt setup.cfg
 	  --config-settings editable_mode=compat --editable .
 	touch $@
 
+# The pages of docs/, with every warning an error, into build/docs.
+docs: $(DOCS_INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict --config-file docs/mkdocs/mkdocs.yml
+
+$(DOCS_INSTALLED): docs/mkdocs/packages.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --requirement docs/mkdocs/packages.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(ENGINES) $(SIMULATED) .venv-peers runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ENGINES) $(SIMULATED) $(DOCS) build .venv-peers runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
-from pkgutil import resolve_name
 
 import pytest
 
@@ -19,7 +18,9 @@ from tests.test_layering import LAUNCHER, PLANNER, PLANNER_USED_BY_THE_LAUNCHER,
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 WRITE = "python -m tests.test_papers --write"
 DOCUMENTS = sorted(
-    path for folder in ("", "presets/**/", "benchmarks/**/") for path in ROOT.glob(f"{folder}*.md")
+    path
+    for folder in ("", "docs/**/", "presets/**/", "benchmarks/**/")
+    for path in ROOT.glob(f"{folder}*.md")
 )
 ORDERS = {"planner": PLANNER, "launcher": LAUNCHER}
 OWN = "planner|launcher|presets|benchmarks|tests"
@@ -33,6 +34,7 @@ _FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"([\w.*-]+(?:/[\w.*-]+)*/?)(?::(\w+))?")
 _DOTTED = re.compile(rf"(?:{OWN})(?:\.\w+)+")
+_LINK = re.compile(r"(?:\]\(|(?:src|srcset)=\")([^)\s\"]+)")
 _COMMAND = re.compile(rf"python -m ((?:{OWN})[\w.]*)")
 
 
@@ -118,6 +120,32 @@ def defined_in(path: Path) -> set[str]:
     return names
 
 
+def is_defined(dotted: str) -> bool:
+    """Return whether a dotted name is a package, a module or a definition of one; nothing is
+    imported."""
+    path = ROOT / dotted.replace(".", "/")
+    module = path.parent.with_suffix(".py")
+    if path.is_dir() or path.with_suffix(".py").is_file():
+        return True
+    return module.is_file() and path.name in defined_in(module)
+
+
+def test_a_dotted_name_is_a_module_or_a_definition() -> None:
+    assert is_defined("planner.hardware.cluster.GpuSpec")
+    assert is_defined("planner.hardware")
+    assert not is_defined("planner.hardware.cluster.GpuSpeck")
+    assert not is_defined("planner.hardware.clusters")
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the names by which a link reaches the headings of a document."""
+    text = _FENCED.sub("", document.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+    }
+
+
 def is_there(document: Path, path: str) -> bool:
     return any(any(base.glob(path.rstrip("/"))) for base in (ROOT, document.parent))
 
@@ -132,16 +160,21 @@ class TestDocument:
         assert not {(path, name) for path, name in named if name not in defined_in(ROOT / path)}
 
     def test_every_dotted_name_exists(self, document: Path) -> None:
-        for name in filter(_DOTTED.fullmatch, spans(document)):
-            resolve_name(name)
+        dotted = filter(_DOTTED.fullmatch, spans(document))
+        assert not [name for name in dotted if not is_defined(name)]
 
     def test_every_module_to_run_exists(self, document: Path) -> None:
         for name in _COMMAND.findall(document.read_text(encoding="utf-8")):
             assert find_spec(name) is not None, name
 
     def test_every_link_leads_somewhere(self, document: Path) -> None:
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
-            assert "://" in target or (document.parent / target).exists(), target
+        for target in _LINK.findall(_FENCED.sub("", document.read_text(encoding="utf-8"))):
+            if "://" in target:
+                continue
+            path, _, anchor = target.partition("#")
+            file = document.parent / path if path else document
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file), target
 
 
 def test_the_documents_name_what_is_checked() -> None:

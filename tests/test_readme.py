@@ -1,41 +1,36 @@
-"""What the README shows is what the program does."""
+"""The README is short, and what it says in figures is what the documentation shows."""
 
 import re
-import shlex
-import subprocess
-import sys
-from pathlib import Path
 
-from planner.plan.optimizer_presets import optimizers
-from tests.planner.cli.test_plan_command import plan as run_plan
+from benchmarks.marks import ACCURACY_PAGE, README
+from tests.test_layering import ROOT
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXT = README.read_text(encoding="utf-8")
+MOST_LINES = 150
 
 
-def test_the_worked_example_is_real(tmp_path: Path) -> None:
-    block = re.search(r"```console\n\$ plan (.*?)\n(.*?)```", README, re.DOTALL)
-    assert block is not None
-    result = run_plan(*shlex.split(block[1]), cwd=tmp_path, COLUMNS="88")
-    printed = "\n".join(line.rstrip() for line in result.stdout.splitlines())
-    assert block[2].strip() == printed.strip()
+def test_the_readme_is_short() -> None:
+    assert len(TEXT.splitlines()) <= MOST_LINES
 
 
-def test_every_option_is_documented() -> None:
-    help_text = subprocess.run(
-        [sys.executable, "-m", "planner", "--help"], capture_output=True, text=True, check=True
-    ).stdout
-    options = set(re.findall(r"--[a-z][a-z-]+", help_text)) - {"--help"}
-    assert {option for option in options if option not in README} <= {"--output", "--gpus"}
+def test_the_command_that_tests_is_the_one_that_the_readme_names() -> None:
+    assert "$ make test" in TEXT
+    assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def test_every_optimizer_is_documented() -> None:
-    assert not {name for name in optimizers() if f"`{name}`" not in README}
-
-
-def test_every_option_of_launch_is_documented() -> None:
-    help_text = subprocess.run(
-        [sys.executable, "-m", "launcher", "--help"], capture_output=True, text=True, check=True
-    ).stdout
-    options = set(re.findall(r"--[a-z][a-z-]+", help_text)) - {"--help"}
-    assert not {option for option in options if option not in README}
+def test_the_errors_are_those_of_the_tables() -> None:
+    said = re.search(
+        r"median error of (\S+) %\s+\(95 % of them\s+within (\S+) %\).*?"
+        r"median error of (\S+) %\s+\(95 % within\s+(\S+) %\)",
+        TEXT,
+        re.DOTALL,
+    )
+    assert said is not None
+    page = ACCURACY_PAGE.read_text(encoding="utf-8")
+    memory = re.search(r"\| as published \| \*\*all\*\* \| \| \d+ \| (\S+)% \| (\S+)% ", page)
+    speed = re.search(r"\| \*\*all\*\* \| \| \d+ \| (\S+)% \| (\S+)% .* of \d+ \|\n", page)
+    assert memory is not None
+    assert speed is not None
+    for figure, measured in zip(said.groups(), (*memory.groups(), *speed.groups()), strict=True):
+        digits = len(figure.partition(".")[2])
+        assert figure == f"{float(measured):.{digits}f}"

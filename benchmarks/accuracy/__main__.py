@@ -1,4 +1,4 @@
-"""Predicted against measured peaks: ``python -m benchmarks.accuracy [--rows FILE] [--readme]``."""
+"""Predicted against measured peaks: ``python -m benchmarks.accuracy [--rows FILE] [--write]``."""
 
 import argparse
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 from benchmarks.accuracy import ranges
 from benchmarks.accuracy.predict import set_aside
 from benchmarks.accuracy.table import MARKS, markdown, row_errors
+from benchmarks.marks import ACCURACY_PAGE
 from benchmarks.rows import read_rows
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "measured.csv"
-README = Path(__file__).parent.parent.parent / "README.md"
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--each", action="store_true", help="show every row")
     parser.add_argument("--source", help="with --each, only this one")
     parser.add_argument(
-        "--readme", action="store_true", help="put the table, by source, into the README"
+        "--write", action="store_true", help="put the table, by source, into the documentation"
     )
     parser.add_argument(
         "--own", type=Path, action="append", default=[], help="a folder that launch --record left"
@@ -33,12 +33,10 @@ def main() -> None:
         for row in rows:
             if set_aside(row) is None and (not options.source or row.source == options.source):
                 print(row.id, *(f"{name} {error:+.2%}" for name, error in row_errors(row).items()))
-    table = markdown(rows, by_method=not options.readme, own=options.own)
+    table = markdown(rows, by_method=not options.write, own=options.own)
     print(table)
-    if options.readme:
-        README.write_text(
-            MARKS.with_table(README.read_text(encoding="utf-8"), table), encoding="utf-8"
-        )
+    if options.write:
+        MARKS.write(ACCURACY_PAGE, table)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from benchmarks.accuracy.phases import phase_errors
 from benchmarks.accuracy.predict import MEASURED_AS, Reading, measured, predicted, set_aside
 from benchmarks.accuracy.verdicts import Verdict, verdicts
 from benchmarks.errors import error_statistics, relative_error
-from benchmarks.readme import Marks
+from benchmarks.marks import Marks
 from benchmarks.rows import Row
 
 MARKS = Marks("<!-- accuracy -->", "<!-- end of accuracy -->")
@@ -54,7 +54,8 @@ def reasons(rows: Sequence[Row]) -> Counter[tuple[str, str]]:
 
 
 def markdown(rows: Sequence[Row], *, by_method: bool = False, own: Sequence[Path] = ()) -> str:
-    """Return the tables as the README shows them; ``own`` are folders with more runs of ours."""
+    """Return the tables as the documentation shows them; ``own`` are folders with more of our
+    runs."""
     parts = (_peaks(rows, by_method=by_method), _phases(rows), _verdicts(), _aside(rows), _own(own))
     return "\n\n".join("\n".join(part) for part in parts if part)
 

@@ -1,8 +1,9 @@
-"""Predicted against published throughput: ``python -m benchmarks.speed [--each] [--readme]``."""
+"""Predicted against published throughput: ``python -m benchmarks.speed [--each] [--write]``."""
 
 import argparse
 from pathlib import Path
 
+from benchmarks.marks import ACCURACY_PAGE
 from benchmarks.rows import read_rows
 from benchmarks.speed import ranges
 from benchmarks.speed.predict import measured_s, predicted
@@ -10,7 +11,6 @@ from benchmarks.speed.several_gpus import told_steps
 from benchmarks.speed.table import MARKS, markdown, told_rows
 
 PUBLISHED = Path(__file__).parent.parent / "published" / "measured.csv"
-README = Path(__file__).parent.parent.parent / "README.md"
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, default=PUBLISHED, help="another table of rows")
     parser.add_argument("--each", action="store_true", help="show every row, and its parts")
     parser.add_argument(
-        "--readme", action="store_true", help="put the table, by source, into the README"
+        "--write", action="store_true", help="put the table, by source, into the documentation"
     )
     parser.add_argument("--presets", action="store_true", help="only write its preset file")
     options = parser.parse_args()
@@ -34,12 +34,10 @@ def main() -> None:
                 f"{each.row.id} {each.error:+.1%} measured {measured_s(each.row):.3f} s, "
                 f"predicted {parts.total_s:.3f}: {parts}"
             )
-    table = markdown(rows, told, by_method=not options.readme)
+    table = markdown(rows, told, by_method=not options.write)
     print(table)
-    if options.readme:
-        README.write_text(
-            MARKS.with_table(README.read_text(encoding="utf-8"), table), encoding="utf-8"
-        )
+    if options.write:
+        MARKS.write(ACCURACY_PAGE, table)
 
 
 if __name__ == "__main__":

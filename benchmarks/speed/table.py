@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from benchmarks.errors import error_statistics, relative_error
-from benchmarks.readme import Marks
+from benchmarks.marks import Marks
 from benchmarks.rows import Row
 from benchmarks.speed.own import own_errors
 from benchmarks.speed.predict import is_single, measured_s, predicted, set_aside, tokens
@@ -68,7 +68,7 @@ def rate_sources() -> set[str]:
 
 
 def markdown(rows: Sequence[Row], told: Sequence[Told], *, by_method: bool = False) -> str:
-    """Return the tables as the README shows them; ``told`` are the rows that are judged."""
+    """Return the tables as the documentation shows them; ``told`` are the rows that are judged."""
     several = ["Several GPUs, by DeepSpeed's ZeRO:", "", *step_lines(told_steps())]
     parts = (_errors(told, by_method=by_method), _aside(rows), several, _own())
     return "\n\n".join("\n".join(part) for part in parts if part)

@@ -37,6 +37,7 @@ class HostSettings(Spec):
     user: Annotated[str, Meta(min_length=1)] | None = None
     """User name on every host; if left out, that of ssh's configuration."""
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    """Port of ssh on every host; if left out, that of ssh's configuration."""
     ssh_option: str = ""
     """Options for ssh's ``-o``, separated by spaces."""
     python: str | None = None

@@ -42,12 +42,15 @@ class KubeflowSettings(Spec):
     image: Annotated[str, Meta(min_length=1, max_length=500)] | None = None
     """A container image that has tuneplan; if left out, pip installs it in the runtime's image."""
     runtime: Annotated[str, Meta(min_length=1, max_length=253)] = "torch-distributed"
+    """Training runtime of the cluster."""
     namespace: str | None = None
+    """Namespace of the job; if left out, that of the context."""
     context: str | None = None
     """Context of kubectl's configuration; if left out, its current one."""
     claim: str | None = None
     """An existing claim of a volume that all nodes can mount; if left out, one is made."""
     storage_class: str | None = None
+    """Storage class of the claim that is made; if left out, the default one of the cluster."""
     size: Annotated[str, Meta(pattern=r"^\d+(Mi|Gi|Ti)\Z")] | None = None
     """Size of the claim that is made, instead of what the plan needs."""
     secret: str | None = None

@@ -21,10 +21,15 @@ class SlurmSettings(Spec):
     """``--with KEY=VALUE`` for Slurm."""
 
     partition: Word | None = None
+    """Partition to request nodes of."""
     account: Word | None = None
+    """Account that is charged."""
     qos: Word | None = None
+    """Quality of service."""
     reservation: Word | None = None
+    """Reservation to take nodes from."""
     constraint: Word | None = None
+    """Features that the nodes must have."""
     exclude: Word | None = None
     """Names of nodes to leave out."""
     time: (

@@ -125,7 +125,7 @@ def plan(
         str | None,
         Option(
             "Optimizer by transformers' name: adamw_torch_fused, adamw_8bit, adafactor, ... "
-            "(README).",
+            "(presets/optimizers.yaml).",
             metavar="NAME",
         ),
     ] = None,
@@ -143,8 +143,8 @@ def plan(
     network: Annotated[
         str | None,
         Option(
-            "Network between the nodes: 25gbe, 100gbe, infiniband-400g, ... (README), or a rate "
-            "such as 25GB/s; 400gbe:2 is two adapters a node.",
+            "Network between the nodes: 25gbe, 100gbe, infiniband-400g, ... "
+            "(presets/networks.yaml), or a rate such as 25GB/s; 400gbe:2 is two adapters a node.",
             metavar="NAME|RATE",
         ),
     ] = None,

@@ -74,11 +74,16 @@ class DataSection(Spec):
     """The records of a run: one source, or several."""
 
     source: str | None = None
+    """The only source, if there is one: a file, a folder, a data set's name on the hub, or
+    ``demo``."""
     sources: tuple[DataSource, ...] = ()
     format: DataFormat | None = None
+    """The format of the only source; where it is left out, the first record's fields decide."""
     fields: FieldNames = FieldNames()
     split: str = "train"
+    """The split of the only source."""
     loss_on: LossOn = "answers"
+    """The tokens that the loss counts."""
     errors: DataErrors = "stop"
     """The treatment of a bad record: it ends the launch, or is left out and counted."""
     validation_fraction: Share = 0.0

@@ -9,19 +9,27 @@ class PredictionSection(Spec):
     """Bytes per device, of the most loaded rank, and seconds per step."""
 
     peak_phase: str
+    """Phase that has the peak."""
     peak_allocated_bytes: int
+    """Bytes of tensors at the peak."""
     low_bytes: int
+    """Lower end of the range of what the driver will show."""
     high_bytes: int
+    """Upper end of the range of what the driver will show; the plan fits if this does."""
     host_ram_bytes: int
+    """Bytes of host memory that one node needs."""
     disk_bytes: int
     """Bytes on disk of the result, the checkpoints that are kept, and one that is being written."""
     checkpoint_bytes: int
     """Bytes on disk of one checkpoint; a run shorter than ``save_steps`` writes none."""
     step_time_s: float | None
+    """Seconds of an optimizer step; None on a card without published rates."""
     step_time_low_s: float | None = None
+    """Lower end of the range, by how published runs compared with their predictions."""
     step_time_high_s: float | None = None
     """Upper end of the range, by how published runs compared with their predictions."""
     tokens_per_second: float | None
+    """Tokens per second of all devices together."""
     mfu: float | None = None
     """Model FLOPs utilisation: a share of the dense 16-bit rate."""
     phases: dict[str, dict[str, int]]

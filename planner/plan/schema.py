@@ -43,12 +43,17 @@ class ModelSection(Spec):
     """The model that is trained."""
 
     name: str
+    """Name of the preset, or of the directory."""
     source: str
     """Hub id or local directory of the checkpoint."""
     revision: str | None = None
+    """Revision on the hub; None for the newest."""
     model_type: str
+    """Architecture, by transformers' name."""
     num_params: int
+    """Number of parameters of the base model."""
     trainable_params: int
+    """Number of parameters that are trained."""
     config: dict[str, Any] | None = None
     """transformers' configuration of the shape, which a rehearsal builds the model from."""
 
@@ -57,9 +62,11 @@ class HardwareSection(Spec):
     """The machine that the plan is for."""
 
     device: Device
+    """Kind of device."""
     gpu: str
     """Name of the card's preset, or its size where no card was named, or ``cpu``."""
     device_name: str
+    """Name of the device, as the driver has it."""
     capacity_bytes: int
     """Bytes of one device."""
     budget_bytes: int
@@ -81,8 +88,11 @@ class AdapterSection(Spec):
     """Low-rank adapters: LoRA, rsLoRA, DoRA."""
 
     rank: PositiveInt
+    """Rank of the two matrices of an adapter."""
     alpha: PositiveInt
+    """Scale of an adapter, before it is divided by the rank."""
     dropout: Share
+    """Dropout of what enters an adapter."""
     dora: bool = False
     """Whether direction and magnitude are trained apart (arXiv:2402.09353), with one vector more
     per matrix."""
@@ -90,12 +100,14 @@ class AdapterSection(Spec):
     """Whether adapters are scaled by alpha over the root of the rank (arXiv:2312.03732) instead of
     over the rank."""
     target_modules: Literal["all-linear"] | tuple[str, ...]
+    """Matrices that carry adapters: all linear ones but the head, or these by name."""
 
 
 class QuantizationSection(Spec):
     """The quantization of the frozen base model."""
 
     quant_type: Literal["nf4", "int8"]
+    """Format of the weights: 4-bit NF4, or LLM.int8."""
     double_quant: bool = False
     """Whether the scales of 4-bit blocks are quantized, too."""
 
@@ -129,7 +141,9 @@ class PrecisionSection(Spec):
     """The dtype of each kind of parameter between steps, and of matrix products."""
 
     compute: Precision
+    """The dtype in which matrices are multiplied."""
     frozen: Precision
+    """The dtype of parameters that are not trained."""
     trainable: Precision
     """The dtype of trained parameters; under DeepSpeed a 16-bit one has an fp32 copy in the
     optimizer."""
@@ -139,32 +153,50 @@ class BatchSection(Spec):
     """The samples of a step."""
 
     micro_batch_size: Samples
+    """Samples per forward pass on one device."""
     gradient_accumulation_steps: Samples
+    """Micro-batches per optimizer step on one device."""
     global_batch_size: Samples
+    """Samples per optimizer step over all devices: the product of the two above and the number
+    of devices."""
     sequence_length: SequenceLength
+    """Tokens per sample; longer samples are cut."""
     packing: bool = False
+    """Whether several samples share one sequence without seeing each other."""
 
 
 class ZeroSection(Spec):
     """DeepSpeed's sizes in elements; they bound its buffers, so the memory model reads them."""
 
     reduce_bucket_size: PositiveInt
+    """Elements of gradients that are reduced at once."""
     allgather_bucket_size: PositiveInt
+    """Elements of parameters that are gathered at once after an update."""
     prefetch_bucket_size: NonNegativeInt
+    """Elements of parameters that ZeRO-3 gathers ahead."""
     max_live_parameters: NonNegativeInt
+    """Elements of gathered parameters beyond which ZeRO-3 releases some."""
     param_persistence_threshold: NonNegativeInt
+    """Elements up to which ZeRO-3 does not shard a parameter."""
     sub_group_size: PositiveInt
+    """Elements that an update goes through at once."""
 
 
 class ParallelSection(Spec):
     """How the ranks share the work and the states."""
 
     strategy: Strategy
+    """One device, DDP, or a stage of ZeRO."""
     zero_stage: ZeroStage
+    """Stage of ZeRO that the strategy means; 0 without DeepSpeed."""
     offload: Offload = "none"
+    """States that are kept in host memory."""
     num_nodes: PositiveInt
+    """Number of machines."""
     gpus_per_node: PositiveInt
+    """Number of devices of one machine."""
     world_size: PositiveInt
+    """Number of ranks: the product of the two above."""
     zero: ZeroSection | None = None
 
     def __post_init__(self) -> None:
@@ -195,8 +227,11 @@ class OptimizerSection(Spec):
     name: str
     """The optimizer, by its name in presets/optimizers.yaml."""
     learning_rate: PositiveFloat
+    """Highest learning rate of the schedule."""
     weight_decay: NonNegativeFloat
+    """Weight decay; as in transformers, biases and norms have none."""
     max_grad_norm: PositiveFloat
+    """Norm that gradients are clipped to."""
     lora_plus_ratio: Annotated[float, Meta(ge=1)] | None = None
     """Learning rate of adapters' B matrices over that of their A matrices (arXiv:2402.12354); None
     for the same."""
@@ -212,24 +247,33 @@ class ScheduleSection(Spec):
     """The learning rate over the steps."""
 
     kind: ScheduleKind
+    """Shape of the learning rate after the warm-up."""
     warmup_ratio: Share
+    """Share of the steps in which the learning rate rises."""
 
 
 class OutputSection(Spec):
     """The directory of the run."""
 
     directory: str
+    """Run directory."""
 
 
 class Fallback(Spec):
     """The next thing to try after out of memory, with the same global batch."""
 
     micro_batch_size: Samples
+    """Samples per forward pass on one device."""
     gradient_accumulation_steps: Samples
+    """Micro-batches per optimizer step on one device."""
     activation_checkpointing: bool
+    """Whether activations are recomputed."""
     checkpoint_every: PositiveInt = 1
+    """Every how many layers one recomputes its activations."""
     strategy: Strategy
+    """One device, DDP, or a stage of ZeRO."""
     peak_allocated_bytes: int
+    """Bytes of tensors at the predicted peak."""
 
 
 def _section_error(method: Method, section: str, *, given: bool) -> str:
@@ -243,19 +287,24 @@ class Plan(Spec):
     """A plan: the content of ``plan.yaml``."""
 
     schema_version: Literal[1]
+    """Version of this format."""
     model: ModelSection
     hardware: HardwareSection
     method: Method
+    """Method of fine-tuning."""
     adapter: AdapterSection | None
     quantization: QuantizationSection | None
     precision: PrecisionSection
     batch: BatchSection
     parallel: ParallelSection
     activation_checkpointing: bool
+    """Whether activations are recomputed in the backward pass."""
     checkpoint_every: PositiveInt = 1
     """Every how many layers one recomputes its activations: those whose number it divides."""
     attention: Attention
+    """Attention implementation, by transformers' name."""
     loss: Loss
+    """Cross-entropy: trl's fused head, or the standard one."""
     optimizer: OptimizerSection
     schedule: ScheduleSection
     data: DataSection

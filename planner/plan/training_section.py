@@ -22,9 +22,11 @@ class EvaluationSection(Spec):
     """
 
     every_steps: PositiveInt
+    """Steps between evaluations."""
     generated_samples: NonNegativeInt = 2
     """Samples of that part, from the first on, that the model answers in ``evaluation.jsonl``."""
     max_new_tokens: PositiveInt = 64
+    """Most tokens of such an answer."""
     early_stop_patience: PositiveInt | None = None
     """Evaluations without a lower loss after which the training ends; None for no early end."""
 
@@ -33,9 +35,13 @@ class TrainingSection(Spec):
     """The length of a run, and what it writes on the way."""
 
     epochs: Epochs | None = None
+    """Passes over the data; either this or ``max_steps`` is given."""
     max_steps: PositiveInt | None = None
+    """Number of optimizer steps."""
     seed: Seed = 42
+    """Seed of everything random: initial adapters, order of the data, dropout."""
     logging_steps: PositiveInt = 1
+    """Steps between two lines of ``metrics.jsonl``."""
     save_steps: PositiveInt = 500
     """Steps between checkpoints, which ``launch --resume`` and fallbacks resume from."""
     keep_checkpoints: PositiveInt = KEPT_CHECKPOINTS

@@ -31,22 +31,29 @@ class Recipe(Spec):
     """
 
     name: str
+    """Name of the recipe."""
     source: Source
     model: str | None = None
     """Preset, hub id or directory of the model; None where the recipe is for any model."""
     method: Method
+    """Method of fine-tuning."""
     adapter: AdapterSection | None = None
     quantization: QuantizationSection | None = None
     global_batch_size: Samples
+    """Samples per optimizer step over all devices."""
     sequence_length: SequenceLength
+    """Tokens per sample; longer samples are cut."""
     packing: bool | None = None
     """Whether several samples share a row of that length without seeing each other."""
     optimizer: OptimizerSection
     schedule: ScheduleSection
     epochs: Epochs
+    """Passes over the data."""
     data: DataSection
     attention: Attention | None = None
+    """Attention implementation, by transformers' name."""
     loss: Loss | None = None
+    """Cross-entropy: trl's fused head, or the standard one."""
     written_for: WrittenFor | None = None
 
     def __post_init__(self) -> None:

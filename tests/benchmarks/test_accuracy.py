@@ -1,22 +1,23 @@
-"""The README's accuracy table is the one that the benchmark makes."""
+"""The documentation's accuracy table is the one that the benchmark makes."""
 
 import pytest
 
 from benchmarks.accuracy import ranges
-from benchmarks.accuracy.__main__ import PUBLISHED, README
+from benchmarks.accuracy.__main__ import PUBLISHED
 from benchmarks.accuracy.predict import predicted, set_aside
 from benchmarks.accuracy.sources import sources
 from benchmarks.accuracy.table import MARKS, markdown
+from benchmarks.marks import ACCURACY_PAGE
 from benchmarks.rows import Row, read_rows
 
 ROWS = read_rows(PUBLISHED)
 PREDICTED = [row for row in ROWS if set_aside(row) is None]
 
 
-def test_the_readme_shows_the_table_that_the_benchmark_makes() -> None:
-    readme = README.read_text(encoding="utf-8")
-    assert MARKS.with_table(readme, markdown(ROWS)) == readme, (
-        "accept with: python -m benchmarks.accuracy --readme"
+def test_the_documentation_shows_the_table_that_the_benchmark_makes() -> None:
+    page = ACCURACY_PAGE.read_text(encoding="utf-8")
+    assert MARKS.with_table(page, markdown(ROWS)) == page, (
+        "accept with: python -m benchmarks.accuracy --write"
     )
 
 

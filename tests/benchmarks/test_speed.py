@@ -1,13 +1,14 @@
-"""The README's speed table is the one that the benchmark makes, and its figures hold."""
+"""The documentation's speed table is the one that the benchmark makes, and its figures hold."""
 
 from dataclasses import replace
 
 import pytest
 
 from benchmarks.errors import error_statistics
+from benchmarks.marks import ACCURACY_PAGE
 from benchmarks.rows import read_rows
 from benchmarks.speed import ranges
-from benchmarks.speed.__main__ import PUBLISHED, README
+from benchmarks.speed.__main__ import PUBLISHED
 from benchmarks.speed.predict import measured_s, set_aside, speed_sources
 from benchmarks.speed.several_gpus import told_steps
 from benchmarks.speed.table import MARKS, Told, markdown, order, rate_sources, told_rows
@@ -21,10 +22,10 @@ def told() -> list[Told]:
     return told_rows(ROWS)
 
 
-def test_the_readme_shows_the_table_that_the_benchmark_makes(told: list[Told]) -> None:
-    readme = README.read_text(encoding="utf-8")
-    assert MARKS.with_table(readme, markdown(ROWS, told)) == readme, (
-        "accept with: python -m benchmarks.speed --readme"
+def test_the_documentation_shows_the_table_that_the_benchmark_makes(told: list[Told]) -> None:
+    page = ACCURACY_PAGE.read_text(encoding="utf-8")
+    assert MARKS.with_table(page, markdown(ROWS, told)) == page, (
+        "accept with: python -m benchmarks.speed --write"
     )
 
 

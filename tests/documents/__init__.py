@@ -1,0 +1,1 @@
+"""What the pages of docs/ and the README show: generated tables, a picture, commands, links."""
