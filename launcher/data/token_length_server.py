@@ -10,7 +10,6 @@ Answers are kept by content. A large data set is read whole and a sample of it i
 """
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
@@ -26,7 +25,7 @@ from launcher.data.cache import content_key, data_cache, found_entry, make_entry
 from launcher.data.samples import PlacedSample, SourceReader
 from launcher.data.sources import FoundSource, find_sources
 from launcher.data.stop_tokens import stop_token_ids
-from launcher.run.answer_pipe import answer_pipe
+from launcher.run.answer_pipe import question_and_answer_pipes
 from launcher.run.unwinding import unwound_by_sigterm
 from planner.base.errors import UserError
 from planner.plan.data_section import DataSection
@@ -42,8 +41,8 @@ Answer = dict[str, Any]
 
 
 def main() -> None:
-    answers = answer_pipe()
-    request = json.loads(sys.stdin.readline())
+    questions, answers = question_and_answer_pipes()
+    request = json.loads(questions.readline())
 
     def tell(content: Answer) -> None:
         print(json.dumps(content), file=answers)

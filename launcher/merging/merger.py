@@ -153,7 +153,8 @@ def keys(path: Path) -> list[str]:
 def packed_modules(base: Path) -> frozenset[str]:
     """Return the names of the linear layers that are quantized when the model is loaded."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return frozenset(name for name, _ in quantized_linears(model))
 
 

@@ -110,7 +110,10 @@ def build_rehearsal_model(plan: Plan, device: torch.device, recorder: Recorder) 
     config = model_config(plan)
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(
-            config, dtype=base_dtype(plan), attn_implementation=plan.attention
+            config,
+            dtype=base_dtype(plan),
+            attn_implementation=plan.attention,
+            trust_remote_code=False,
         )
         base.config.use_cache = False
         pin_experts(base)

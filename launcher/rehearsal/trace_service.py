@@ -12,14 +12,13 @@ nothing can be built from are refused before trl, peft and the rehearsal are the
 
 import json
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from msgspec import convert
 
-from launcher.run.answer_pipe import answer_pipe
+from launcher.run.answer_pipe import question_and_answer_pipes
 from planner.base.errors import UserError
 from planner.plan.bounds import MOST_LAYERS
 from planner.plan.schema import Plan
@@ -35,8 +34,8 @@ MOST_BUILDING_S = 60
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    answers = answer_pipe()
-    for line in sys.stdin:
+    questions, answers = question_and_answer_pipes()
+    for line in questions:
         print(json.dumps(answer(json.loads(line))), file=answers)
 
 
@@ -94,12 +93,17 @@ def shape(content: dict[str, Any]) -> dict[str, Any]:
 
 def _built(content: dict[str, Any]) -> tuple[Any, Any]:
     """Return the configuration and the model, on the meta device."""
-    from transformers import CONFIG_MAPPING, AutoConfig
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     model_type = content["model_type"]
     if model_type not in CONFIG_MAPPING:
         raise UserError(f"the installed transformers does not know the architecture {model_type!r}")
     config: Any = AutoConfig.for_model(**content)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(
+            f"the installed transformers has no causal language model of type {model_type!r}, and "
+            "code from a checkpoint is never run: choose a model of text alone"
+        )
     num_layers = getattr(config, "num_hidden_layers", 0)
     if isinstance(num_layers, int) and num_layers > MOST_LAYERS:
         raise UserError(f"it has {num_layers:,} layers, and at most {MOST_LAYERS:,} are planned")
@@ -107,7 +111,7 @@ def _built(content: dict[str, Any]) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM
 
     with _time_limit(), torch.device("meta"):
-        return config, AutoModelForCausalLM.from_config(config)
+        return config, AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 @contextmanager

@@ -107,7 +107,11 @@ def _undone_mxfp4(plan: Plan, checkpoint: Path) -> Mxfp4Config | None:
     """
     if plan.model.model_type != "gpt_oss":
         return None
-    stored = AutoConfig.from_pretrained(checkpoint).to_dict().get("quantization_config")
+    stored = (
+        AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+        .to_dict()
+        .get("quantization_config")
+    )
     return Mxfp4Config(dequantize=True) if stored else None
 
 

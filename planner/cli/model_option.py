@@ -11,6 +11,7 @@ from planner.base.text_files import read_text
 from planner.models.config_json import NATIVE_CLASSES, spec_from_config
 from planner.models.model_presets import ModelPreset, load_model
 from planner.models.model_spec import ModelSpec
+from planner.models.stored_quantization import QUANT_FILE, refuse_quantized_beside
 from planner.models.traced_model import TracedSpec
 
 
@@ -23,14 +24,19 @@ def find_model(name: str) -> ModelPreset:
 def load_model_dir(directory: Path) -> ModelPreset:
     """Return a checkpoint directory as a preset whose published size is the computed one.
 
-    Raises InvalidFileError if the directory has no config.json, or one that cannot be read.
+    Raises InvalidFileError if the directory has no config.json, or one that cannot be read, or if
+    its weights are quantized.
     """
     path = directory / "config.json"
     if not path.is_file():
         raise InvalidFileError(
             directory, None, "holds no config.json. Name a model's directory or a preset"
         )
-    spec = _spec_or_trace(_read_json(path), path)
+    content = _read_json(path)
+    beside = directory / QUANT_FILE
+    if beside.is_file():
+        refuse_quantized_beside(parse_json(read_text(beside), beside), beside, content)
+    spec = _spec_or_trace(content, path)
     return ModelPreset(
         name=directory.resolve().name,
         hub_id=str(directory),

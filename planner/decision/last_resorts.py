@@ -49,10 +49,10 @@ def _leaner_optimizers(request: Request) -> Resorts:
 
 
 def _offloads(request: Request) -> Resorts:
-    """Yield the request with each kind of offload, the one that moves less first, if the host's
-    memory is known."""
+    """Yield the request with each kind of offload, the one that moves less first, if the host has
+    memory of its own and its size is known."""
     known = request.cluster.host_ram_bytes is not None and request.cluster.device == "cuda"
-    if request.offload is None and known:
+    if request.offload is None and known and not request.cluster.accelerator.unified_memory:
         for offload in LAST_RESORTS:
             if request.zero_stage in (None, *OFFLOADS_FROM[offload]):
                 yield replace(request, offload=offload), "; nothing fits without offload"

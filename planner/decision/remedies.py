@@ -44,9 +44,14 @@ def _available(request: Request, lack: Shortage) -> str:
     """Return whose memory it is, and why no more of it is available, in words."""
     if lack.on_host:
         return "can be used"
-    unit = "memory" if request.cluster.device == "cpu" else "each GPU"
+    unit = "memory" if _has_one_memory(request) else "each GPU"
     limited = request.budget_bytes < request.cluster.accelerator.free_bytes
     return f"of {unit} is {'allowed by --memory-limit' if limited else 'free'}"
+
+
+def _has_one_memory(request: Request) -> bool:
+    """Return whether device and host share one memory, which further devices do not add to."""
+    return request.cluster.device == "cpu" or request.cluster.accelerator.unified_memory
 
 
 def _way_out(request: Request, leanest: Candidate) -> str:
@@ -60,7 +65,7 @@ def _way_out(request: Request, leanest: Candidate) -> str:
         for words, changed in options:
             if _fits(changed):
                 return f"{words} fits."
-    if request.cluster.device == "cpu" or shortage(request, leanest).on_host:
+    if _has_one_memory(request) or shortage(request, leanest).on_host:
         return "Choose a smaller model, or a machine with more memory."
     return _more_cards(request) or _beyond_cards(request)
 
@@ -102,6 +107,9 @@ def _leaner_methods(request: Request) -> Options:
         for method in reversed(METHODS):
             if method not in request.methods:
                 yield f"--method {method}", replace(request, method=method)
+                if request.offload not in (None, "none"):
+                    words = f"--method {method} without --offload {request.offload}"
+                    yield words, replace(request, method=method, offload=None)
 
 
 def _shorter(request: Request, leanest: Candidate) -> Options:
@@ -182,13 +190,13 @@ def richer_method(request: Request, results: Results, chosen: Candidate) -> str 
         more = f"{METHOD_NAMES[method]} needs {lack.gib} GiB more"
         if lack.on_host:
             return f"{more} of host memory"
-        per = "" if request.cluster.device == "cpu" else " per GPU"
+        per = "" if _has_one_memory(request) else " per GPU"
         return f"{more}{per}{_cards_for(request, method)}"
     return None
 
 
 def _cards_for(request: Request, method: Method) -> str:
-    if request.cluster.device == "cpu":
+    if _has_one_memory(request):
         return ""
     count = fewest_cards(request, method, more_than=request.cluster.gpus_per_node)
     if count is not None:

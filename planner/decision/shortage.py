@@ -25,6 +25,6 @@ def shortage(request: Request, candidate: Candidate) -> Shortage:
     enough the host's."""
     needed, budget = candidate.memory.high_bytes, request.budget_bytes
     host = request.cluster.host_ram_bytes
-    if needed > budget or host is None:
+    if needed > budget or host is None or request.cluster.accelerator.unified_memory:
         return Shortage(needed, budget, on_host=False)
     return Shortage(candidate.host.node_bytes, host, on_host=True)

@@ -21,9 +21,10 @@ workspaces, in which they differ, come to less."""
 
 def fewest_cards(request: Request, method: Method, *, more_than: int = 0) -> int | None:
     """Return the smallest number of devices like those here, on one node, that fits a method; None
-    where no number tried does."""
+    where no number tried does. A node has one device of those that have its host's memory."""
     least = CLOSE * _states_bytes(request, method) / request.budget_bytes
-    for count in CARD_COUNTS[:1] if request.cluster.accelerator.is_slice else CARD_COUNTS:
+    card = request.cluster.accelerator
+    for count in CARD_COUNTS[:1] if card.is_slice or card.unified_memory else CARD_COUNTS:
         if count > more_than and count >= least and _fits(request, method, count):
             return count
     return None

@@ -51,6 +51,7 @@ def named_cluster(card: GpuSpec, count: int) -> Cluster:
             capacity_bytes=visible_bytes(card),
             context_bytes=context_bytes(card, card.nominal_gib),
             supports_bf16=card.supports_bf16,
+            unified_memory=card.unified_memory,
             speed=card,
         ),
         gpus_per_node=count,

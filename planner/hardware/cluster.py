@@ -126,6 +126,8 @@ class Accelerator:
     is_slice: bool = False
     """Whether it is a MIG slice: CUDA shows a process one, and NCCL joins none
     (planner/hardware/machine_notes.py)."""
+    unified_memory: bool = False
+    """Whether its memory is the host's: what is moved from one to the other stays where it is."""
     speed: GpuSpec | None = None
     """The card whose speed is used; None where it is unknown."""
 

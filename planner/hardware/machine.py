@@ -141,6 +141,7 @@ def usable_gpu(device: DeviceReading, host: HostReading) -> UsableGpu | None:
             supports_bf16=_supports_bf16(device, known),
             told_capability=device.compute_capability,
             is_slice=device.is_slice,
+            unified_memory=whole is not None and whole.unified_memory,
             speed=whole or resized,
         ),
     )

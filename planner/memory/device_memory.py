@@ -54,7 +54,8 @@ class DeviceMemory(NamedTuple):
     peak_reserved_bytes: int
     """Bytes that the caching allocator takes from the driver."""
     context_bytes: int
-    """Bytes of the driver's context and of communicators."""
+    """Bytes of the driver's context and of communicators; where the device has the host's memory,
+    what the host holds beside the tensors, too."""
     low_bytes: int
     high_bytes: int
 
@@ -64,11 +65,16 @@ class DeviceMemory(NamedTuple):
         return self.peak_reserved_bytes + self.context_bytes
 
 
-def device_memory(footprint: Footprint, cluster: Cluster, method: Method) -> DeviceMemory:
+def device_memory(
+    footprint: Footprint, cluster: Cluster, method: Method, *, host_bytes: int = 0
+) -> DeviceMemory:
     """Return the device memory around the tensors' peak; on the CPU only the process comes
-    on top."""
+    on top.
+
+    ``host_bytes`` are those of the host's that come out of the device's memory at its peak.
+    """
     peak = footprint.peak_allocated_bytes
-    context = cluster.accelerator.context_bytes
+    context = cluster.accelerator.context_bytes + host_bytes
     if cluster.device == "cpu":
         return DeviceMemory(
             peak_allocated_bytes=peak,

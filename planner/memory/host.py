@@ -21,6 +21,7 @@ from typing import NamedTuple
 from planner.base.units import FP32_BYTES, ceil_div
 from planner.hardware.cluster import PROCESS_BYTES, Cluster, Device
 from planner.memory.expert_loading import stacked_on_host
+from planner.memory.footprint import Footprint
 from planner.memory.model_states import frozen_bytes, model_states
 from planner.memory.zero_1_2 import Partition, flat_states_bytes, partitions
 from planner.memory.zero_3 import sub_groups
@@ -50,6 +51,18 @@ class HostMemory(NamedTuple):
     other_ranks: dict[str, int]
     ranks: int
     """Number of ranks on a node."""
+
+    def beside(self, footprint: Footprint) -> int:
+        """Return the bytes that the host adds to the peak of a device with the same memory: what
+        is trained or offloaded is on one of the two, and a load or a save may need more of the
+        host where the device holds less."""
+        peak = footprint.peak_allocated_bytes
+        added = {
+            "load": self.first_rank["load"] + footprint.total_bytes("load") - peak,
+            "train": self.first_rank["train"],
+            "save": self.first_rank["save"] + footprint.total_bytes("save") - peak,
+        }
+        return max(added.values())
 
     @property
     def node_bytes(self) -> int:

@@ -27,6 +27,7 @@ from planner.models.architectures import (
 )
 from planner.models.architectures.keys import Architecture, Config
 from planner.models.model_spec import ModelSpec
+from planner.models.stored_quantization import refuse_quantized
 from planner.models.traced_model import TracedSpec
 from planner.plan.bounds import MOST_LAYERS
 
@@ -55,16 +56,15 @@ def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
     """Return the shape that a ``config.json`` states; ``path`` is for messages only.
 
     Raises NoFormulasError where no forward pass here mirrors the model, InvalidFileError where a
-    key is missing or wrong.
+    key is missing or wrong, or where the weights are quantized.
     """
     config = Config(content, path)
     model_type = config.text("model_type")
     if _MODEL_TYPE.fullmatch(model_type) is None:
         raise config.error(f"model_type: {model_type!r:.60} is not a name of an architecture")
+    refuse_quantized(content, path)
     if model_type not in ARCHITECTURES:
         raise NoFormulasError(path, None, f"model_type: no formulas for {model_type!r}")
-    if not _dequantized_at_load(content.get("quantization_config")):
-        raise config.error("quantization_config: its weights are quantized: use the original")
     try:
         spec = ARCHITECTURES[model_type].read(config)
     except ValueError as error:
@@ -74,14 +74,6 @@ def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
             f"it has {spec.num_layers:,} layers, and at most {MOST_LAYERS:,} are planned"
         )
     return spec
-
-
-def _dequantized_at_load(quantization: Any) -> bool:
-    """Return whether weights are full at the latest when loaded: without quantization, or with the
-    MXFP4 of gpt-oss, which the launcher has transformers undo."""
-    if not quantization:
-        return True
-    return isinstance(quantization, dict) and quantization.get("quant_method") == "mxfp4"
 
 
 def config_from_spec(spec: ModelSpec) -> dict[str, Any]:

@@ -66,8 +66,11 @@ class Candidate:
 
     @cached_property
     def memory(self) -> DeviceMemory:
-        """Memory of one device as its driver counts it."""
-        return device_memory(self.footprint, self.cluster, self.method)
+        """Memory of one device as its driver counts it, the host's included where it is the
+        same."""
+        unified = self.cluster.accelerator.unified_memory
+        beside = self.host.beside(self.footprint) if unified else 0
+        return device_memory(self.footprint, self.cluster, self.method, host_bytes=beside)
 
     @cached_property
     def step_time_s(self) -> float | None:
@@ -155,7 +158,7 @@ class Candidate:
             self.workload,
             self.layout,
             self.cluster,
-            peak_allocated_bytes=self.memory.peak_allocated_bytes,
+            peak_allocated_bytes=self.footprint.peak_allocated_bytes,
         )
 
     @property
@@ -180,4 +183,6 @@ class Candidate:
         if self.memory.high_bytes > budget_bytes:
             return False
         host = self.cluster.host_ram_bytes
+        if self.cluster.accelerator.unified_memory:
+            return True  # the host's share is in what the device needs
         return self.layout.offload == "none" or host is None or self.host.node_bytes <= host

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from planner.models.model_presets import load_model
 from planner.models.model_spec import ModelSpec
 from planner.models.traced_model import traced_spec
 from planner.recipes.load_recipe import load_recipe
+from planner.training_stack.stack_process import StackProcess
 from planner.workload.dtypes import numerics
 from planner.workload.settings import settings_of
 from planner.workload.workload import Workload
@@ -127,6 +129,15 @@ def test_a_traced_mixture_stacks_its_experts_too() -> None:
     work = Workload(model=found, settings=settings_of(load_recipe("lora")), compute="bf16")
     kinds = numerics(method="lora", compute="bf16", zero_stage=0)
     assert loading_bytes(work, kinds) == 2 * found.stacked_params
+
+
+def test_code_of_a_checkpoint_is_never_run_and_never_asked_about() -> None:
+    auto_map = {"auto_map": {"AutoModelForCausalLM": "modeling_of_a_stranger.Model"}}
+    with closing(StackProcess(trace_service.__name__)) as process:
+        unknown = process.ask({"shape": {"model_type": "qwen2_5_vl", **auto_map}})
+        native = process.ask({"shape": HYBRID | auto_map})
+    assert "no causal language model of type 'qwen2_5_vl'" in unknown["error"]
+    assert native["shape"]["native_class"] == "Lfm2ForCausalLM"
 
 
 def test_layers_that_hold_the_same_are_of_one_kind() -> None:

@@ -1,4 +1,5 @@
-"""A process that is asked in JSON: what it prints is no answer, and it ends with who asks."""
+"""A process that is asked in JSON: what it prints is no answer, what it reads is no question, and
+it ends with who asks."""
 
 import os
 import signal
@@ -12,15 +13,22 @@ from tests.launcher.launching import REPOSITORY, environment
 SECONDS = 60
 ASKED = """
 import os, sys, time
-from launcher.run.answer_pipe import answer_pipe
-answers = answer_pipe()
+from launcher.run.answer_pipe import question_and_answer_pipes
+questions, answers = question_and_answer_pipes()
 print("a library's greeting")
-print(os.getpid(), file=answers)
+try:
+    input("Do you wish to run the custom code? ")
+except EOFError:
+    print(os.getpid(), questions.readline(), file=answers, flush=True)
 time.sleep(600)
 """
 ASKING = """
 import subprocess, sys, time
-process = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
+command = [sys.executable, "-c", sys.argv[1]]
+process = subprocess.Popen(
+    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+)
+print("who", file=process.stdin)
 print(process.stdout.readline(), end="", flush=True)
 time.sleep(600)
 """
@@ -39,10 +47,11 @@ def test_answers_are_apart_and_the_process_ends_with_its_parent(tmp_path: Path) 
         ) as asking,
     ):
         assert asking.stdout is not None
-        asked = int(asking.stdout.readline())
+        asked, question = asking.stdout.readline().split()
         asking.send_signal(signal.SIGKILL)
     until = time.monotonic() + SECONDS
-    while _runs(asked):
+    assert question == "who"
+    while _runs(int(asked)):
         assert time.monotonic() < until, "it outlives the process that asked it"
         time.sleep(0.05)
 

@@ -106,6 +106,43 @@ def test_a_host_that_is_too_small_is_what_is_short() -> None:
     assert "-" not in text.partition("can be used: ")[2].partition(" GiB short")[0]
 
 
+def test_a_leaner_method_may_need_to_leave_offload_out() -> None:
+    small = replace(cards(1, 48), host_ram_bytes=64 * GIB)
+    with pytest.raises(NothingFitsError) as error:
+        decide(request(small, model="qwen2.5-32b", method="lora", offload="all"))
+    assert str(error.value).endswith("--method qlora without --offload all fits.")
+
+
+def test_memory_that_device_and_host_share_is_counted_once_for_both() -> None:
+    shared = replace(named_cluster(load_gpu("gb10"), 1), host_ram_bytes=119 * GIB)
+    chosen = decide(
+        request(shared, model="qwen2.5-1.5b", method="full", offload="optimizer")
+    ).chosen
+    assert chosen.host.node_bytes > 12 * chosen.workload.trainable_params
+    assert (
+        chosen.memory.device_used_bytes
+        > chosen.footprint.peak_allocated_bytes + chosen.host.first_rank["train"]
+    )
+    apart = replace(shared, accelerator=replace(shared.accelerator, unified_memory=False))
+    device_alone = replace(chosen, cluster=apart).memory
+    assert chosen.memory.high_bytes - device_alone.high_bytes == chosen.host.beside(
+        chosen.footprint
+    )
+
+
+def test_a_shortage_of_shared_memory_is_of_all_of_it_and_no_second_card_adds_to_it() -> None:
+    shared = replace(named_cluster(load_gpu("gb10"), 1), host_ram_bytes=119 * GIB)
+    with pytest.raises(NothingFitsError) as error:
+        decide(request(shared, model="qwen2.5-14b", method="full", offload="optimizer"))
+    text = str(error.value)
+    assert "of host memory" not in text
+    assert "GiB of memory is free: " in text
+    assert "cards" not in text
+    richer = decide(request(shared, model="qwen2.5-14b", offload="optimizer")).richer
+    assert richer is not None
+    assert richer.endswith(" GiB more")
+
+
 def test_a_limit_that_is_too_low_is_what_is_named() -> None:
     with pytest.raises(NothingFitsError) as error:
         decide(request(cards(1, 24), memory_limit_bytes=100 * MIB))
