@@ -6,6 +6,7 @@ which storages come and go, so that every layer is run here and not one of each 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from planner.allocator.replay import Allocate, AllocatorEvent, AllocatorPeak, Free, replay
 from planner.forward.model_pass import ModelPass, passed_layers
@@ -14,6 +15,7 @@ from planner.memory.footprint import gradient_sink
 from planner.memory.optimizer_step import step_of
 from planner.memory.workspaces import cublas_workspaces
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
+from planner.tape.tape import ProductKind, Tape
 from planner.tape.tensors import RENAMED, StorageEvent
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
@@ -26,6 +28,33 @@ STEPS = 2
 """Number of steps: the first finds no cached blocks, the second is as all later ones."""
 
 
+class _ProductTape(Tape):
+    """A tape that also notes where cuBLAS multiplies, which is where its workspaces are made.
+
+    read: aten/src/ATen/cuda/CublasHandlePool.cpp at 2.13, getCurrentCUDABlasHandle: a thread's
+    handle gets its workspace when it is first asked for, which the product's output precedes. In
+    backward what is alive by then stays below the workspace for good: where 16-bit logits have gone
+    from there, those of the next step do not fit again, since the last hidden states are longer.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.products: list[int] = []
+        """Positions in the log right after each product's output."""
+
+    def multiplies(
+        self,
+        flops: int,
+        num_bytes: int,
+        width: int,
+        *,
+        kind: ProductKind = "product",
+        again: bool = False,
+    ) -> None:
+        if kind == "product" and width > 1:  # bitsandbytes multiplies int8 by a handle of its own
+            self.products.append(len(self.log) + 1)
+
+
 def allocator_peak(
     workload: Workload,
     layout: Layout,
@@ -34,14 +63,23 @@ def allocator_peak(
     *,
     expandable_segments: bool,
 ) -> AllocatorPeak:
-    """Return what two steps take on one device, as a rehearsal makes them: the optimizer's states
-    are there before the first, and with accumulation the gradients of earlier micro-batches."""
+    """Return what :func:`training_events` take on one device."""
+    events = training_events(workload, layout, batch, numerics)
+    return replay(events, expandable_segments=expandable_segments)
+
+
+def training_events(
+    workload: Workload, layout: Layout, batch: Batch, numerics: Numerics
+) -> list[AllocatorEvent]:
+    """Return the allocations of two steps as a rehearsal makes them: the optimizer's states are
+    there before the first, and with accumulation the gradients of earlier micro-batches."""
     run = ModelPass(
         workload,
         batch,
         numerics,
         layers=passed_layers(workload.model, layout.checkpointing),
         sink=gradient_sink(layout),
+        tape=_ProductTape,
     )
     update = step_of(workload, width=numerics.home, device=batch.device)
     events = _held("weight", [w.elements * w.width for w in run.weights.values()])
@@ -53,7 +91,7 @@ def allocator_peak(
         events += _events(STEPS + number, update.log)
         kept = [id(storage) for storage in run.tape.kept_gradients]
         events += [Free((number, key)) for key in kept]
-    return replay(events, expandable_segments=expandable_segments)
+    return events
 
 
 def _before_the_first(
@@ -77,9 +115,11 @@ def _before_the_first(
 
 def _pass_events(number: int, run: ModelPass, workspaces: Sequence[int]) -> list[AllocatorEvent]:
     """Return one pass, with a workspace at the first product of each of its threads, if there are
-    any to make: in the first layer, and when backward begins."""
+    any to make: forward's, and autograd's."""
     log = run.tape.log
-    places = [run.tape.borders[0][1], run.casts_gone[-1]]
+    assert isinstance(run.tape, _ProductTape)
+    turn, products = run.casts_gone[-1], run.tape.products
+    places = [products[0], next(place for place in products if place > turn)]
     events: list[AllocatorEvent] = []
     done = 0
     for key, (place, num_bytes) in enumerate(zip(places, workspaces, strict=False)):
