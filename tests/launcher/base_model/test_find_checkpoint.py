@@ -17,7 +17,6 @@ from planner.base.errors import InvalidFileError
 from planner.plan.schema import ModelSection
 from tests.launcher.chatglm.original import random_tensors, write_original
 
-
 NO_TENSORS = (2).to_bytes(8, "little") + b"{}"
 """The length of a table, and a table without tensors."""
 
