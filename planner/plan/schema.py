@@ -276,6 +276,24 @@ class Fallback(Spec):
     """Bytes of tensors at the predicted peak."""
 
 
+def check_method(
+    method: Method,
+    adapter: AdapterSection | None,
+    quantization: QuantizationSection | None,
+    optimizer: OptimizerSection,
+) -> None:
+    """Raise ValueError for sections that a method lacks or must not have, in a plan or a recipe."""
+    if (adapter is None) != (method == "full"):
+        raise ValueError(_section_error(method, "adapter", given=adapter is not None))
+    if (quantization is None) != (method != "qlora"):
+        raise ValueError(_section_error(method, "quantization", given=quantization is not None))
+    refuse_dora_on_int8(adapter, quantization)
+    if adapter is None and optimizer.lora_plus_ratio is not None:
+        raise ValueError(
+            "optimizer.lora_plus_ratio needs adapters, which method full does not have"
+        )
+
+
 def _section_error(method: Method, section: str, *, given: bool) -> str:
     """Return the words for a section that a method must have and lacks, or the reverse."""
     article = "an" if section[0] in "aeiou" else "a"
@@ -322,16 +340,7 @@ class Plan(Spec):
                 f"gradient_accumulation_steps * world_size ({batch.micro_batch_size} * "
                 f"{batch.gradient_accumulation_steps} * {ranks} = {product})"
             )
-        if (self.adapter is None) != (self.method == "full"):
-            raise ValueError(_section_error(self.method, "adapter", given=self.adapter is not None))
-        if (self.quantization is None) != (self.method != "qlora"):
-            given = self.quantization is not None
-            raise ValueError(_section_error(self.method, "quantization", given=given))
-        refuse_dora_on_int8(self.adapter, self.quantization)
-        if self.adapter is None and self.optimizer.lora_plus_ratio is not None:
-            raise ValueError(
-                "optimizer.lora_plus_ratio needs adapters, which method full does not have"
-            )
+        check_method(self.method, self.adapter, self.quantization, self.optimizer)
         if self.training.evaluation is not None and not self.data.validation_fraction:
             raise ValueError(
                 "training.evaluation needs samples that are kept out of training: set "

@@ -9,7 +9,7 @@ from planner.plan.schema import (
     OptimizerSection,
     QuantizationSection,
     ScheduleSection,
-    refuse_dora_on_int8,
+    check_method,
 )
 from planner.plan.vocabulary import Attention, Loss, Method, Precision
 
@@ -57,4 +57,4 @@ class Recipe(Spec):
     written_for: WrittenFor | None = None
 
     def __post_init__(self) -> None:
-        refuse_dora_on_int8(self.adapter, self.quantization)
+        check_method(self.method, self.adapter, self.quantization, self.optimizer)
