@@ -52,8 +52,8 @@ def plan(
     gpus: Annotated[
         str,
         Option(
-            "Machine to plan for: auto is this one; cpu, 24G, 2x24G, a card such as rtx-4090 or "
-            "8xh100, or a saved machine.json.",
+            "Machine to plan for: auto is this one; cpu, 24G, 2x24G, a card such as rtx-4090, "
+            "8xh100 or as nvidia-smi names it, or a saved machine.json.",
             metavar="SPEC",
         ),
     ] = "auto",
