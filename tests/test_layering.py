@@ -5,6 +5,7 @@ and drawing, processes, files and the training stack stay where they are named h
 """
 
 import ast
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -201,6 +202,20 @@ def test_a_package_imports_what_the_order_allows_and_nothing_is_allowed_in_vain(
     assert used == order
 
 
+@pytest.mark.parametrize("path", modules("tuneplan"), ids=place)
+def test_the_common_command_imports_a_command_when_it_is_chosen(path: Path) -> None:
+    """At its start it knows the grammar alone."""
+    early = {module for module, _, inside in imports(path) if not inside}
+    assert all(
+        module.startswith("planner.base.") for module in early - set(sys.stdlib_module_names)
+    )
+
+
+@pytest.mark.parametrize("path", [*modules("planner"), *modules("launcher")], ids=place)
+def test_no_command_knows_the_common_one(path: Path) -> None:
+    assert "tuneplan" not in {top_level(module) for module, _, _ in imports(path)}
+
+
 def test_memory_and_speed_do_not_know_each_other() -> None:
     assert "speed" not in PLANNER["memory"]
     assert "memory" not in PLANNER["speed"]
@@ -258,7 +273,7 @@ def test_a_package_says_what_lives_there_and_imports_nothing(top: str) -> None:
             assert not imports(path), place(path)
 
 
-PRODUCT = [*modules("planner"), *modules("launcher")]
+PRODUCT = [*modules("planner"), *modules("launcher"), *modules("tuneplan")]
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=place)
