@@ -62,8 +62,8 @@ class UnknownNameError(UserError):
     def __init__(
         self, noun: str, name: str, known: Iterable[str], *, see: str, nearest: Sequence[str] = ()
     ) -> None:
-        hint = _question(nearest) or did_you_mean(name, known)
-        super().__init__(f"no {noun} is named {name!r}. {hint or f'{see} shows all.'}")
+        self.question = _question(nearest) or did_you_mean(name, known)
+        super().__init__(f"no {noun} is named {name!r}. {self.question or f'{see} shows all.'}")
 
 
 def _question(names: Sequence[str]) -> str:

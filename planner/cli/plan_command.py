@@ -65,8 +65,9 @@ def plan(
     model: Annotated[
         str | None,
         Option(
-            "Model to fine-tune: a preset (--list models), or a directory with config.json.",
-            metavar="NAME|DIR",
+            "Model to fine-tune: a preset (--list models), a directory with config.json, or a "
+            "model of the hub, whose config.json is fetched.",
+            metavar="NAME|DIR|ORG/NAME[@REVISION]",
             group="model",
             known=_model_names,
         ),
@@ -257,6 +258,7 @@ def plan(
     Examples:
       plan --model qwen2.5-7b
       plan --model llama-3.1-8b --gpus 2x4090 --data my.jsonl
+      plan --model Qwen/Qwen2.5-7B@main --gpus "RTX 4090"
       plan --model ./checkpoint --gpus 24G --method qlora
       plan --recipe qlora --model mistral-7b --gpus 8xh100
       plan --model qwen2.5-7b --gpus 24G --explain
