@@ -93,6 +93,11 @@ def card_named(name: str) -> NamedCard:
     wanted = name.strip().lower().replace(" ", "-")
     if wanted in aliases("gpus") or wanted in preset_names("gpus"):
         return NamedCard(load_gpu(wanted))
+    told = [
+        preset for preset in preset_names("gpus") if _device_name(preset).lower() == name.lower()
+    ]
+    if len(told) == 1:
+        return NamedCard(load_gpu(told[0]))
     _require_nvidia(name)
     words = _words(name)
     meant = sorted(

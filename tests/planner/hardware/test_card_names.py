@@ -46,6 +46,13 @@ from planner.hardware.detect import parse_gpus
         ("Quadro RTX 8000", "quadro-rtx-8000", 1),
         ("Titan RTX", "titan-rtx", 1),
         ("DGX Spark", "gb10", 1),
+        ("RTX 4080 Laptop", "rtx-4080-laptop", 1),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", "rtx-4090-laptop", 1),
+        ("4090 mobile", "rtx-4090-laptop", 1),
+        ("3080 Laptop 16GB", "rtx-3080-laptop-16gb", 1),
+        ("8x A800 PCIe", "a800-pcie-80gb", 8),
+        ("RTX 5000 Ada", "rtx-5000-ada", 1),
+        ("3060Ti", "rtx-3060-ti", 1),
     ],
 )
 def test_understood(text: str, name: str, count: int) -> None:
@@ -64,18 +71,29 @@ def test_every_name_that_nvml_prints_is_the_card_or_its_smaller_twin(name: str) 
     named = card_named(card.device_name)
     assert named.card.device_name == card.device_name
     assert named.card.nominal_gib <= card.nominal_gib
-    assert (named.note is None) == (named.card == card or "a100" in name)
+    names = [load_gpu(each).device_name for each in preset_names("gpus")]
+    assert (named.note is None) == (names.count(card.device_name) == 1)
+
+
+def test_of_a_name_in_two_sizes_the_smaller_is_planned_and_the_other_named() -> None:
+    cluster = parse_gpus("2x NVIDIA GeForce RTX 4060 Ti")
+    assert cluster.accelerator.label == "rtx-4060-ti-8gb"
+    assert cluster.notes[-1] == (
+        "nvidia geforce rtx 4060 ti is the name of several cards: rtx-4060-ti-8gb is assumed, the "
+        "others are rtx-4060-ti-16gb."
+    )
+    assert parse_gpus("4060 Ti 16GB").accelerator.label == "rtx-4060-ti-16gb"
 
 
 @pytest.mark.parametrize(
     ("text", "suggested"),
     [
-        ("rtx-4099", "Did you mean 'rtx-4090', 'rtx-4090-d' or 'rtx-4070'?"),
+        ("rtx-4099", "Did you mean 'rtx-4090', 'rtx-4090-d' or 'rtx-4060'?"),
         ("a100-60gb", "Did you mean 'a100-sxm-40gb', 'a100-sxm-80gb' or 'a100-pcie-40gb'?"),
         ("8xh100-sxm-90", "Did you mean 'h100-sxm-80gb' or 'h100-pcie-80gb'?"),
         ("4090 48GB", "Did you mean 'rtx-4090'?"),
         ("b100", "Did you mean 'b200' or 'b300'?"),
-        ("l42", "Did you mean 'l4', 'l40' or 'l40s'?"),
+        ("l42", "Did you mean 'l4', 'l20' or 'l40'?"),
         ("titan", "Did you mean 'titan-rtx'?"),
         ("banana", "plan --list gpus shows all."),
         ("nvidia", "plan --list gpus shows all."),
