@@ -247,7 +247,8 @@ def plan(
         bool, Option("Show the formulas and tensors behind the memory report.", group="output")
     ] = False,
     verbose: Annotated[
-        bool, Option("Print the whole report, however few rows the terminal has.")
+        bool,
+        Option("Print the whole report, however few rows the terminal has.", group="output"),
     ] = False,
     list_kind: Annotated[
         Listed | None, Option("List what is known of a kind.", flags=("--list",), group="output")
