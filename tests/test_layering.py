@@ -5,6 +5,7 @@ and drawing, processes, files and the training stack stay where they are named h
 """
 
 import ast
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -119,6 +120,8 @@ OPENS_FILES = {
     "planner/hardware/linux_host.py",
 }
 """Modules of the planner that open files (one the null device); all others get values."""
+ASKS_THE_NETWORK = {"planner/models/hub_config.py"}
+"""Modules of the planner that talk to other machines; opening an address is no opening of files."""
 FILE_CALLS = {"open", "read_bytes", "read_text", "write_bytes", "write_text"}
 
 MOST_MODULES = 20
@@ -201,6 +204,20 @@ def test_a_package_imports_what_the_order_allows_and_nothing_is_allowed_in_vain(
     assert used == order
 
 
+@pytest.mark.parametrize("path", modules("tuneplan"), ids=place)
+def test_the_common_command_imports_a_command_when_it_is_chosen(path: Path) -> None:
+    """At its start it knows the grammar alone."""
+    early = {module for module, _, inside in imports(path) if not inside}
+    assert all(
+        module.startswith("planner.base.") for module in early - set(sys.stdlib_module_names)
+    )
+
+
+@pytest.mark.parametrize("path", [*modules("planner"), *modules("launcher")], ids=place)
+def test_no_command_knows_the_common_one(path: Path) -> None:
+    assert "tuneplan" not in {top_level(module) for module, _, _ in imports(path)}
+
+
 def test_memory_and_speed_do_not_know_each_other() -> None:
     assert "speed" not in PLANNER["memory"]
     assert "memory" not in PLANNER["speed"]
@@ -258,7 +275,7 @@ def test_a_package_says_what_lives_there_and_imports_nothing(top: str) -> None:
             assert not imports(path), place(path)
 
 
-PRODUCT = [*modules("planner"), *modules("launcher")]
+PRODUCT = [*modules("planner"), *modules("launcher"), *modules("tuneplan")]
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=place)
@@ -284,11 +301,18 @@ def test_the_planner_opens_files_where_they_are_named(path: Path) -> None:
     called = {node.func for node in ast.walk(tree(path)) if isinstance(node, ast.Call)}
     methods = {call.attr for call in called if isinstance(call, ast.Attribute)}
     opened = any(isinstance(call, ast.Name) and call.id == "open" for call in called)
-    assert is_within(path, OPENS_FILES) or not (opened or methods & FILE_CALLS)
+    addresses = {"open"} if is_within(path, ASKS_THE_NETWORK) else set()
+    assert is_within(path, OPENS_FILES) or not (opened or methods & FILE_CALLS - addresses)
+
+
+@pytest.mark.parametrize("path", modules("planner"), ids=place)
+def test_the_planner_asks_the_network_where_it_is_named(path: Path) -> None:
+    used = {top_level(module) for module, _, _ in imports(path)}
+    assert is_within(path, ASKS_THE_NETWORK) or not used & {"urllib", "http", "socket", "ssl"}
 
 
 def test_every_exception_is_needed() -> None:
     """A place that is named above exists."""
     named = (IMPORTS_THE_TRAINING_STACK, DRAWS, STARTS_PROCESSES, READS_NVML, OPENS_FILES)
-    for name in set().union(*named):
+    for name in set().union(*named, ASKS_THE_NETWORK):
         assert (ROOT / name).exists(), name

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from launcher.storage.weight_files import is_complete
-from launcher.storage.whole_folders import cache_directory, one_maker, whole_folder
+from launcher.storage.whole_folders import one_maker, whole_folder
+from planner.base.cache_folder import cache_directory
 from planner.base.errors import UserError
 from planner.base.printable import print_text
 

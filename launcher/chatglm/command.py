@@ -10,7 +10,8 @@ from launcher.chatglm.stored_tensors import read_tables
 from launcher.chatglm.writing import MANIFEST
 from launcher.storage import adapter_files
 from launcher.storage.json_files import read_json
-from launcher.storage.whole_folders import cache_directory, one_maker
+from launcher.storage.whole_folders import one_maker
+from planner.base.cache_folder import cache_directory
 from planner.base.errors import InvalidRequestError
 from planner.base.printable import print_text
 

@@ -26,11 +26,16 @@ from launcher.run.run_directory import RunDirectory, directory_of
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
 from planner.base.home_folder import home_folder
+from planner.base.preset_files import preset_names
 from planner.base.printable import print_text
 from planner.base.text_files import read_text
 from planner.plan.data_section import DataErrors
 from planner.plan.plan_file import is_untouched
 from planner.plan.schema import Plan
+
+
+def _card_names() -> list[str]:
+    return preset_names("gpus")
 
 
 def launch(
@@ -44,25 +49,32 @@ def launch(
             "Training data instead of the plan's: a JSON, JSON Lines, CSV or Parquet file, a "
             "folder of them, a data set on the hub, or several separated by commas.",
             metavar="FILE|NAME",
+            group="data",
         ),
     ] = None,
     data_errors: Annotated[
-        DataErrors | None, Option("What to do at a bad record: stop, or skip and count it.")
+        DataErrors | None,
+        Option("What to do at a bad record: stop, or skip and count it.", group="data"),
     ] = None,
     output: Annotated[
         Path | None,
         Option(
             "Run directory instead of the plan's; with --merge, the folder of the merged weights.",
             metavar="DIR",
+            group="run",
         ),
     ] = None,
-    resume: Annotated[bool, Option("Resume the run in the run directory.")] = False,
+    resume: Annotated[bool, Option("Resume the run in the run directory.", group="run")] = False,
     begin_or_resume: Annotated[
         bool,
-        Option("Begin the run, or resume it if it has begun; for a job that is started again."),
+        Option(
+            "Begin the run, or resume it if it has begun; for a job that is started again.",
+            group="run",
+        ),
     ] = False,
     on: Annotated[
-        EngineName, Option("Engine that runs the plan; local is this machine.")
+        EngineName,
+        Option("Engine that runs the plan; local is this machine.", group="engine and nodes"),
     ] = "local",
     engine_settings: Annotated[
         list[str] | None,
@@ -70,6 +82,7 @@ def launch(
             "Setting of the engine, such as partition=gpu; may be repeated.",
             metavar="KEY=VALUE",
             flags=("--with",),
+            group="engine and nodes",
         ),
     ] = None,
     rdzv_endpoint: Annotated[
@@ -78,30 +91,45 @@ def launch(
             "Rendezvous address of a multi-node run (one of the nodes); run the same command on "
             "each node.",
             metavar="HOST[:PORT]",
+            group="engine and nodes",
         ),
     ] = None,
     max_restarts: Annotated[
-        int, Option("How often to restart the ranks after a failure or a lost node.", minimum=0)
+        int,
+        Option(
+            "How often to restart the ranks after a failure or a lost node.", minimum=0, group="run"
+        ),
     ] = 0,
-    detach: Annotated[bool, Option("Submit the job, and do not wait for its end.")] = False,
+    detach: Annotated[
+        bool, Option("Submit the job, and do not wait for its end.", group="engine and nodes")
+    ] = False,
     followed: Annotated[
         Path | None,
         Option(
             "Show the output of a submitted job; takes no PLAN.",
             metavar="RUN_DIR",
             flags=("--follow",),
+            group="engine and nodes",
         ),
     ] = None,
     cancelled: Annotated[
         Path | None,
-        Option("End a submitted job; takes no PLAN.", metavar="RUN_DIR", flags=("--cancel",)),
+        Option(
+            "End a submitted job; takes no PLAN.",
+            metavar="RUN_DIR",
+            flags=("--cancel",),
+            group="engine and nodes",
+        ),
     ] = None,
-    dry_run: Annotated[bool, Option("Show what would be run, and write nothing.")] = False,
+    dry_run: Annotated[
+        bool, Option("Show what would be run, and write nothing.", group="check")
+    ] = False,
     rehearse: Annotated[
         bool,
         Option(
             "Compare the memory of one step, run or traced without data and weights, with the "
-            "prediction."
+            "prediction.",
+            group="check",
         ),
     ] = False,
     simulate: Annotated[
@@ -109,24 +137,31 @@ def launch(
         Option(
             "Rehearse on simulated cards, with the CUDA build of torch; with --rehearse.",
             metavar="CARD[:N]",
+            group="check",
+            known=_card_names,
         ),
     ] = None,
     as_json: Annotated[
-        bool, Option("Print JSON, with --rehearse or --doctor.", flags=("--json",))
+        bool, Option("Print JSON, with --rehearse or --doctor.", flags=("--json",), group="check")
     ] = False,
     doctor: Annotated[
-        bool, Option("Check this machine and the installed packages; takes no PLAN.")
+        bool, Option("Check this machine and the installed packages; takes no PLAN.", group="check")
     ] = False,
     merge: Annotated[
         Path | None,
-        Option("Merge a run's adapter into 16-bit weights; takes no PLAN.", metavar="RUN_DIR"),
+        Option(
+            "Merge a run's adapter into 16-bit weights; takes no PLAN.",
+            metavar="RUN_DIR",
+            group="checkpoint",
+        ),
     ] = None,
     record: Annotated[
-        bool, Option("Write the finished run as a measured one for benchmarks/accuracy.")
+        bool,
+        Option("Write the finished run as a measured one for benchmarks/accuracy.", group="run"),
     ] = False,
     show_sample: Annotated[
         int,
-        Option("How many samples to show as they are learnt.", metavar="N", minimum=0),
+        Option("How many samples to show as they are learnt.", metavar="N", minimum=0, group="run"),
     ] = 1,
     settings: Annotated[
         list[str] | None,
@@ -134,6 +169,7 @@ def launch(
             "Change a key of the plan, such as training.max_steps=12; may be repeated.",
             metavar="KEY=VALUE",
             flags=("--set",),
+            group="run",
         ),
     ] = None,
     conversion: Annotated[
@@ -142,14 +178,25 @@ def launch(
             "Convert a ChatGLM checkpoint; takes no PLAN.",
             metavar="SRC DST",
             flags=("--convert",),
+            group="checkpoint",
         ),
     ] = None,
     to: Annotated[
         WeightLayout | None,
-        Option("Layout that --convert writes; native if left out."),
+        Option("Layout that --convert writes; native if left out.", group="checkpoint"),
     ] = None,
 ) -> int:
-    """Run the training that PLAN describes."""
+    """Run the training that PLAN describes.
+
+    Examples:
+      launch plan.yaml
+      launch plan.yaml --data my.jsonl
+      launch plan.yaml --set training.max_steps=20
+      launch plan.yaml --dry-run
+      launch plan.yaml --resume
+      launch --doctor
+      launch --merge runs/qwen2.5-7b-qlora
+    """
     task = Task(
         doctor=doctor,
         as_json=as_json,

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.storage.digest import file_digest
-from launcher.storage.whole_folders import cache_directory, one_maker, whole_folder
+from launcher.storage.whole_folders import one_maker, whole_folder
+from planner.base.cache_folder import cache_directory
 from planner.base.errors import InvalidRequestError
 
 SUMMARY = "summary.json"

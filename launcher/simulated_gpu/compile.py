@@ -16,7 +16,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from launcher.simulated_gpu.wanted_symbols import Wanted, defined_names, wanted_of
-from launcher.storage.whole_folders import cache_directory, one_maker, whole_folder
+from launcher.storage.whole_folders import one_maker, whole_folder
+from planner.base.cache_folder import cache_directory
 from planner.base.errors import InvalidRequestError
 from planner.hardware.linux_host import read_torch
 

@@ -3,14 +3,11 @@
 import fcntl
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
-from planner.base.errors import InvalidRequestError
-from planner.base.home_folder import home_folder
 from planner.base.output_file import flush, unguessable
 
 
@@ -63,37 +60,6 @@ def flush_all(folder: Path) -> None:
     for path in folder.rglob("*"):
         flush(path)
     flush(folder)
-
-
-def cache_directory() -> Path:
-    """Return the folder for what is made once and kept, which XDG_CACHE_HOME can move.
-
-    Raise ``InvalidRequestError`` if there is neither that nor a home folder, or if another user
-    could have put there what is used from it.
-    """
-    root = os.environ.get("XDG_CACHE_HOME") or home_folder() / ".cache"
-    folder = Path(root) / "tuneplan"
-    with suppress(OSError):  # it is not there yet, or cannot be looked into
-        _require_ours(folder, folder.stat())
-    return folder
-
-
-def _require_ours(folder: Path, status: os.stat_result) -> None:
-    """Raise ``InvalidRequestError`` for a folder of another user or that every user may write.
-
-    Root may use the folders of all: in a container the home of its user is mounted.
-    """
-    user = os.geteuid()
-    if status.st_uid not in (0, user) and user != 0:
-        why = "belongs to another user"
-    elif status.st_mode & stat.S_IWOTH:
-        why = "may be written by every user"
-    else:
-        return
-    raise InvalidRequestError(
-        f"the cache {folder} {why}, who could change what is trained: name another folder with "
-        "XDG_CACHE_HOME, or make it yours alone"
-    )
 
 
 @contextmanager

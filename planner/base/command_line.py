@@ -8,6 +8,9 @@ what is accepted:
 - ``tuple[T, T]``: an option of several values;
 - ``bool``: a flag; unless it defaults to False it can be negated: ``--packing``, ``--no-packing``.
 
+Its docstring is the help: the first sentence describes it, and what follows, such as examples, is
+printed after the options as it is written. Options stand in the help in the groups they name.
+
 The parser is the standard library's: importing a larger one would slow the start of ``plan``.
 """
 
@@ -18,7 +21,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
@@ -31,8 +34,8 @@ from planner.base.errors import InvalidRequestError, UserError, did_you_mean
 from planner.base.printable import print_text, shown_on_one_line
 from planner.base.units import LARGEST, MOST
 
-MAX_HELP_COLUMNS = 100
-"""Most columns of the help text; a narrower terminal gets fewer."""
+HELP_COLUMNS = (60, 140)
+"""Fewest and most columns of the help text, which is as wide as the terminal in between."""
 FLAG_COLUMNS = 34
 """Columns of the options' names in the help, if it is wide enough."""
 INTERRUPTED = 130
@@ -56,6 +59,17 @@ class Option(Argument, frozen=True):
     """Least number accepted."""
     maximum: float | None = None
     """Greatest number accepted; None is the greatest of any option, as in files."""
+    group: str | None = None
+    """Heading of the help under which it stands; None is that of ``--help``."""
+    known: Callable[[], Iterable[str]] | None = None
+    """Function that returns names which are accepted among others, for the completion in shells."""
+
+
+ALWAYS = {
+    ("-h", "--help"): "Show this help.",
+    ("--version",): "Show the versions of tuneplan and of the installed training packages.",
+}
+"""Flags that every command has, and what the help says of them."""
 
 
 def run_command(command: Callable[..., int | None]) -> int:
@@ -151,7 +165,8 @@ class _Parser(argparse.ArgumentParser):
     def format_help(self) -> str:
         from shutil import get_terminal_size  # only help needs it
 
-        width = min(MAX_HELP_COLUMNS, get_terminal_size().columns)
+        fewest, most = HELP_COLUMNS
+        width = min(max(fewest, get_terminal_size().columns), most)
         self.formatter_class = lambda prog: _SortedHelp(prog, width)
         return super().format_help()
 
@@ -159,8 +174,9 @@ class _Parser(argparse.ArgumentParser):
 class _SortedHelp(argparse.HelpFormatter):
     """Help that lists options by name, and breaks no line inside a name with hyphens."""
 
-    def __init__(self, prog: str, width: int = MAX_HELP_COLUMNS) -> None:
-        super().__init__(prog, max_help_position=FLAG_COLUMNS, width=width)
+    def __init__(self, prog: str, width: int = HELP_COLUMNS[1]) -> None:
+        flags = min(FLAG_COLUMNS, width * FLAG_COLUMNS // 80)
+        super().__init__(prog, max_help_position=flags, width=width)
 
     def add_arguments(self, actions: Any) -> None:
         super().add_arguments(sorted(actions, key=_name))
@@ -169,6 +185,19 @@ class _SortedHelp(argparse.HelpFormatter):
         from textwrap import wrap  # only help needs it
 
         return wrap(text, width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
+class _Version(argparse.Action):
+    """Print the versions and end the program."""
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        from planner.base.versions import version_text  # reading metadata takes longer than to plan
+
+        print_text(version_text())
+        parser.exit()
 
 
 class _Several(argparse.Action):
@@ -181,19 +210,26 @@ class _Several(argparse.Action):
 
 
 def _parser(command: Callable[..., Any]) -> _Parser:
+    description, _, epilog = inspect.cleandoc(command.__doc__ or "").partition("\n\n")
     parser = _Parser(
         prog=command.__name__,
-        description=command.__doc__,
+        description=description,
+        epilog=epilog,
         allow_abbrev=False,
         add_help=False,
         formatter_class=cache(_SortedHelp),
     )
-    parser.add_argument("-h", "--help", action="help", help="Show this help.")
+    for flags, text in ALWAYS.items():
+        settings = {"action": "help"} if "--help" in flags else {"action": _Version, "nargs": 0}
+        parser.add_argument(*flags, dest=argparse.SUPPRESS, help=text, **settings)
+    groups: dict[str | None, Any] = {None: parser}
     usage = ["%(prog)s", "[OPTIONS]"]
     for parameter in inspect.signature(command).parameters.values():
         kind, declared = get_args(parameter.annotation)
         if isinstance(declared, Option):
-            _add_option(parser, parameter.name, kind, declared, parameter.default)
+            group = groups.get(declared.group) or parser.add_argument_group(declared.group)
+            groups[declared.group] = group
+            _add_option(group, parameter, kind, declared)
         else:
             usage.append(_add_argument(parser, parameter, kind, declared))
     parser.usage = " ".join(usage)
@@ -205,7 +241,7 @@ def _add_argument(
 ) -> str:
     """Add a positional argument and return its place in the usage line."""
     metavar = argument.metavar or parameter.name.upper()
-    settings = {"metavar": metavar, "help": argument.help, "type": _without_none(kind)}
+    settings = {"metavar": metavar, "help": argument.help, "type": single_type(kind)}
     if parameter.default is inspect.Parameter.empty:
         parser.add_argument(parameter.name, **settings)
         return metavar
@@ -213,15 +249,34 @@ def _add_argument(
     return f"[{metavar}]"
 
 
-def _add_option(parser: _Parser, name: str, kind: Any, option: Option, default: Any) -> None:
-    long = [flag for flag in option.flags if flag.startswith("--")]
-    short = [flag for flag in option.flags if not flag.startswith("--")]
-    flags = [*short, *(long or [f"--{name.replace('_', '-')}"])]
-    settings = _settings(_without_none(kind), option, default)
+def _add_option(group: Any, parameter: inspect.Parameter, kind: Any, option: Option) -> None:
+    default = parameter.default
+    settings = _settings(single_type(kind), option, default)
     if option.metavar is not None:
         names = tuple(option.metavar.split())
         settings["metavar"] = names if "nargs" in settings else option.metavar
-    parser.add_argument(*flags, dest=name, default=default, help=_help(option, default), **settings)
+    flags = [flag for flag in option_flags(parameter) if not flag.startswith("--no-")]
+    group.add_argument(
+        *flags, dest=parameter.name, default=default, help=_help(option, default), **settings
+    )
+
+
+def option_flags(parameter: inspect.Parameter) -> tuple[str, ...]:
+    """Return the flags of a command's parameter that is an option, short ones first."""
+    kind, option = get_args(parameter.annotation)
+    long = [flag for flag in option.flags if flag.startswith("--")]
+    short = [flag for flag in option.flags if not flag.startswith("--")]
+    long = long or [f"--{parameter.name.replace('_', '-')}"]
+    if single_type(kind) is bool and parameter.default is not False:
+        long += [f"--no-{flag.removeprefix('--')}" for flag in long]
+    return (*short, *long)
+
+
+def accepted_values(kind: Any, option: Option) -> tuple[str, ...]:
+    """Return the values of an option that are known by name."""
+    known = tuple(option.known()) if option.known is not None else ()
+    single = single_type(kind)
+    return (*map(str, get_args(single) if get_origin(single) is Literal else ()), *known)
 
 
 def _settings(kind: Any, option: Option, default: Any) -> dict[str, Any]:
@@ -291,7 +346,7 @@ def _name(action: argparse.Action) -> str:
     return next((flag for flag in action.option_strings if flag.startswith("--")), "")
 
 
-def _without_none(kind: Any) -> Any:
+def single_type(kind: Any) -> Any:
     """Return T for the type ``T | None``."""
     members = get_args(kind)
     if NoneType not in members:

@@ -12,7 +12,7 @@ Anything else that escapes is a bug and keeps its traceback.
 """
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -53,15 +53,25 @@ def did_you_mean(name: str, known: Iterable[str], *, max_shown: int = MAX_NAMES_
     nearest = get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     if nearest:
         return f"Did you mean {nearest[0]!r}?"
-    return f"Known: {', '.join(names)}." if len(names) <= max_shown else ""
+    return f"Known: {', '.join(names)}." if 0 < len(names) <= max_shown else ""
 
 
 class UnknownNameError(UserError):
-    """A name that no preset has; the message suggests the nearest one."""
+    """A name that no preset has; the message suggests the nearest one, or those in ``nearest``."""
 
-    def __init__(self, noun: str, name: str, known: Iterable[str], *, see: str) -> None:
-        hint = did_you_mean(name, known) or f"{see} shows all."
-        super().__init__(f"no {noun} is named {name!r}. {hint}")
+    def __init__(
+        self, noun: str, name: str, known: Iterable[str], *, see: str, nearest: Sequence[str] = ()
+    ) -> None:
+        self.question = _question(nearest) or did_you_mean(name, known)
+        super().__init__(f"no {noun} is named {name!r}. {self.question or f'{see} shows all.'}")
+
+
+def _question(names: Sequence[str]) -> str:
+    """Return the names as a question; nothing where there is none."""
+    if not names:
+        return ""
+    *others, last = map(repr, names)
+    return f"Did you mean {' or '.join(filter(None, [', '.join(others), last]))}?"
 
 
 class InvalidFileError(UserError):

@@ -11,6 +11,8 @@ from planner.base.strict_yaml import Spec, parse_yaml
 from planner.base.text_files import read_text
 
 Kind = Literal["models", "gpus", "recipes"]
+Listed = Literal["models", "gpus", "recipes", "networks", "optimizers"]
+"""What ``plan --list`` shows."""
 ROOT = Path(presets.__path__[0])
 
 

@@ -1,10 +1,11 @@
-"""The option ``--model``: a preset's name, or a directory with a config.json."""
+"""The option ``--model``: a preset, a directory with a config.json, or a model of the hub."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from planner.base.errors import InvalidFileError, NoFormulasError
+from planner.base.errors import InvalidFileError, NoFormulasError, UnknownNameError
 from planner.base.preset_files import Source
 from planner.base.strict_json import parse_json
 from planner.base.text_files import read_text
@@ -14,11 +15,41 @@ from planner.models.model_spec import ModelSpec
 from planner.models.stored_quantization import QUANT_FILE, refuse_quantized_beside
 from planner.models.traced_model import TracedSpec
 
+if TYPE_CHECKING:
+    from planner.models.hub_config import HubName
+
 
 def find_model(name: str) -> ModelPreset:
-    """Return the model of a directory, or the preset of this name if there is no such directory."""
+    """Return the model of a directory, else the preset of this name, else the model that the hub
+    has under it.
+
+    Raises UnknownNameError for a name that is none of these; for what the hub says, as
+    ``hub_config`` does.
+    """
     path = Path(name)
-    return load_model_dir(path) if path.is_dir() else load_model(name)
+    if path.is_dir():
+        return load_model_dir(path)
+    try:
+        return load_model(name)
+    except UnknownNameError as unknown:
+        from planner.models.hub_config import hub_name  # only a model of the hub needs it
+
+        on_hub = hub_name(name)
+        if on_hub is None:
+            raise
+        return load_hub_model(on_hub, unknown.question)
+
+
+def load_hub_model(name: "HubName", hint: str = "") -> ModelPreset:
+    """Return a model of the hub as a preset; ``hint`` ends the message if there is no such one."""
+    from planner.models.hub_config import hub_config
+
+    found = hub_config(name, os.environ, hint)
+    place = f"{name.id}/config.json"
+    spec = _spec_or_trace(found.content, Path(place))
+    return _preset(
+        spec, name.id.partition("/")[2], hub_id=name.id, revision=found.revision, place=place
+    )
 
 
 def load_model_dir(directory: Path) -> ModelPreset:
@@ -37,10 +68,19 @@ def load_model_dir(directory: Path) -> ModelPreset:
     if beside.is_file():
         refuse_quantized_beside(parse_json(read_text(beside), beside), beside, content)
     spec = _spec_or_trace(content, path)
+    return _preset(
+        spec, directory.resolve().name, hub_id=str(directory), revision=None, place=str(path)
+    )
+
+
+def _preset(
+    spec: ModelSpec, name: str, *, hub_id: str, revision: str | None, place: str
+) -> ModelPreset:
     return ModelPreset(
-        name=directory.resolve().name,
-        hub_id=str(directory),
-        source=Source(title="config.json", url=str(path)),
+        name=name,
+        hub_id=hub_id,
+        revision=revision,
+        source=Source(title="config.json", url=place),
         native_class=(
             spec.native_class if isinstance(spec, TracedSpec) else NATIVE_CLASSES[spec.model_type]
         ),

@@ -15,7 +15,7 @@ from planner.base.command_line import Option, run_command
 from planner.base.console import PrintableConsole
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import OutputFile
-from planner.base.preset_files import Kind
+from planner.base.preset_files import Listed, aliases, preset_names
 from planner.base.units import parse_size
 from planner.cli.machine_options import find_cluster, show_machine
 from planner.cli.model_option import find_model
@@ -28,11 +28,11 @@ from planner.models.adapter_targets import Targets
 from planner.models.model_presets import ModelPreset
 from planner.plan.bounds import FEWEST_TOKENS, MOST_SAMPLES, MOST_TOKENS
 from planner.plan.data_section import DataErrors, DataSection
-from planner.plan.optimizer_presets import optimizer_name
+from planner.plan.optimizer_presets import optimizer_name, optimizers
 from planner.plan.plan_file import PLAN_FILE, launch_command, plan_output, render
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import AttentionName, Loss, Offload, Precision, ZeroStage
-from planner.recipes.load_recipe import load_recipe
+from planner.recipes.load_recipe import load_recipe, recipe_names
 from planner.recipes.recipe import Recipe
 from planner.report.terminal_report import print_report, report
 
@@ -40,21 +40,46 @@ PIPE_COLUMNS = 400
 """Width of what is printed into a pipe or a file, where no sentence needs to wrap."""
 
 
+def _model_names() -> list[str]:
+    return preset_names("models")
+
+
+def _machine_names() -> list[str]:
+    return ["auto", "cpu", *preset_names("gpus"), *aliases("gpus")]
+
+
+def _network_names() -> list[str]:
+    from planner.hardware.network import networks
+
+    return [*networks().networks]
+
+
+def _dataset_names() -> list[str]:
+    from planner.datasets.dataset_presets import data_sets
+
+    return ["demo", *data_sets()]
+
+
 def plan(
     *,
     model: Annotated[
         str | None,
         Option(
-            "Model to fine-tune: a preset (--list models), or a directory with config.json.",
-            metavar="NAME|DIR",
+            "Model to fine-tune: a preset (--list models), a directory with config.json, or a "
+            "model of the hub, whose config.json is fetched.",
+            metavar="NAME|DIR|ORG/NAME[@REVISION]",
+            group="model",
+            known=_model_names,
         ),
     ] = None,
     gpus: Annotated[
         str,
         Option(
-            "Machine to plan for: auto is this one; cpu, 24G, 2x24G, a card such as rtx-4090 or "
-            "8xh100, or a saved machine.json.",
+            "Machine to plan for: auto is this one; cpu, 24G, 2x24G, a card such as rtx-4090, "
+            "8xh100 or as nvidia-smi names it, or a saved machine.json.",
             metavar="SPEC",
+            group="machine",
+            known=_machine_names,
         ),
     ] = "auto",
     recipe: Annotated[
@@ -63,119 +88,183 @@ def plan(
             "Training settings: a preset (--list recipes), a recipe in YAML, or an XTuner "
             "configuration.",
             metavar="NAME|FILE",
+            group="model",
+            known=recipe_names,
         ),
     ] = None,
     data: Annotated[
         str | None,
         Option(
-            "Training data: a file, a folder, a data set on the hub, or demo.", metavar="FILE|NAME"
+            "Training data: a file, a folder, a data set on the hub, or demo.",
+            metavar="FILE|NAME",
+            group="data",
+            known=_dataset_names,
         ),
     ] = None,
     data_errors: Annotated[
-        DataErrors | None, Option("What to do at a bad record: stop, or skip it.")
+        DataErrors | None, Option("What to do at a bad record: stop, or skip it.", group="data")
     ] = None,
     method: Annotated[
-        Literal["auto", "qlora", "lora", "full"], Option("How to fine-tune; auto chooses.")
+        Literal["auto", "qlora", "lora", "full"],
+        Option("How to fine-tune; auto chooses.", group="method"),
     ] = "auto",
     prefer: Annotated[
-        Prefer, Option("Criterion for choosing among the methods that fit.")
+        Prefer, Option("Criterion for choosing among the methods that fit.", group="method")
     ] = "tiers",
     sequence_length: Annotated[
         int | None,
-        Option("Tokens per training sample.", minimum=FEWEST_TOKENS, maximum=MOST_TOKENS),
+        Option(
+            "Tokens per training sample.", minimum=FEWEST_TOKENS, maximum=MOST_TOKENS, group="data"
+        ),
     ] = None,
     global_batch_size: Annotated[
         int | None,
-        Option("Samples per optimizer step, over all devices.", minimum=1, maximum=MOST_SAMPLES),
+        Option(
+            "Samples per optimizer step, over all devices.",
+            minimum=1,
+            maximum=MOST_SAMPLES,
+            group="batch",
+        ),
     ] = None,
     micro_batch_size: Annotated[
         int | None,
-        Option("Samples per forward pass on one device.", minimum=1, maximum=MOST_SAMPLES),
+        Option(
+            "Samples per forward pass on one device.",
+            minimum=1,
+            maximum=MOST_SAMPLES,
+            group="batch",
+        ),
     ] = None,
-    zero_stage: Annotated[ZeroStage | None, Option("DeepSpeed ZeRO stage; 0 is DDP.")] = None,
+    zero_stage: Annotated[
+        ZeroStage | None, Option("DeepSpeed ZeRO stage; 0 is DDP.", group="memory")
+    ] = None,
     offload: Annotated[
         Offload | None,
-        Option("Keep optimizer states, or all states, in host memory; slow, a last resort."),
+        Option(
+            "Keep optimizer states, or all states, in host memory; slow, a last resort.",
+            group="memory",
+        ),
     ] = None,
-    packing: Annotated[bool | None, Option("Pack several samples into one sequence.")] = None,
+    packing: Annotated[
+        bool | None, Option("Pack several samples into one sequence.", group="data")
+    ] = None,
     activation_checkpointing: Annotated[
-        bool | None, Option("Recompute activations in the backward pass.")
+        bool | None, Option("Recompute activations in the backward pass.", group="memory")
     ] = None,
     checkpoint_every: Annotated[
         int | None,
-        Option("Recompute activations in every N-th layer only; 1 is every layer.", minimum=1),
+        Option(
+            "Recompute activations in every N-th layer only; 1 is every layer.",
+            minimum=1,
+            group="memory",
+        ),
     ] = None,
-    lora_rank: Annotated[int | None, Option("Rank of the adapters.", minimum=1)] = None,
+    lora_rank: Annotated[
+        int | None, Option("Rank of the adapters.", minimum=1, group="method")
+    ] = None,
     lora_targets: Annotated[
         str | None,
         Option(
             "Matrices that carry adapters: all-linear, or names separated by commas.",
             metavar="NAMES",
+            group="method",
         ),
     ] = None,
-    precision: Annotated[Precision | None, Option("Data type of matrix multiplications.")] = None,
+    precision: Annotated[
+        Precision | None, Option("Data type of matrix multiplications.", group="method")
+    ] = None,
     loss: Annotated[
-        Loss | None, Option("Cross-entropy: trl's fused head, or the standard one.")
+        Loss | None, Option("Cross-entropy: trl's fused head, or the standard one.", group="method")
     ] = None,
     attention: Annotated[
         AttentionName | None,
-        Option("Attention implementation of transformers: sdpa, eager.", metavar="NAME"),
+        Option(
+            "Attention implementation of transformers: sdpa, eager.", metavar="NAME", group="method"
+        ),
     ] = None,
     optimizer: Annotated[
         str | None,
         Option(
             "Optimizer by transformers' name: adamw_torch_fused, adamw_8bit, adafactor, ... "
-            "(presets/optimizers.yaml).",
+            "(--list optimizers).",
             metavar="NAME",
+            group="method",
+            known=optimizers,
         ),
     ] = None,
     memory_limit: Annotated[
-        str | None, Option("Most memory to use on each device, such as 22GiB.", metavar="SIZE")
+        str | None,
+        Option(
+            "Most memory to use on each device, such as 22GiB.", metavar="SIZE", group="machine"
+        ),
     ] = None,
     save_machine: Annotated[
         Path | None,
-        Option("Save this machine, to plan for it on another computer with --gpus FILE."),
+        Option(
+            "Save this machine, to plan for it on another computer with --gpus FILE.",
+            group="machine",
+        ),
     ] = None,
     nodes: Annotated[
         int | None,
-        Option("Number of machines with these GPUs; up to 4,096 GPUs in total.", minimum=1),
+        Option(
+            "Number of machines with these GPUs; up to 4,096 GPUs in total.",
+            minimum=1,
+            group="machine",
+        ),
     ] = None,
     network: Annotated[
         str | None,
         Option(
-            "Network between the nodes: 25gbe, 100gbe, infiniband-400g, ... "
-            "(presets/networks.yaml), or a rate such as 25GB/s; 400gbe:2 is two adapters a node.",
+            "Network between the nodes: 25gbe, 100gbe, infiniband-400g, ... (--list networks), or "
+            "a rate such as 25GB/s; 400gbe:2 is two adapters a node.",
             metavar="NAME|RATE",
+            group="machine",
+            known=_network_names,
         ),
     ] = None,
     price_per_gpu_hour: Annotated[
-        float | None, Option("Price of one GPU for one hour, for the report.", minimum=0)
+        float | None,
+        Option("Price of one GPU for one hour, for the report.", minimum=0, group="machine"),
     ] = None,
     output: Annotated[
         Path | None,
         Option(
             f"File to write the plan to; - prints it. Default: {PLAN_FILE}.",
             flags=("--output", "-o"),
+            group="output",
         ),
     ] = None,
-    force: Annotated[bool, Option("Replace an edited plan.")] = False,
+    force: Annotated[bool, Option("Replace an edited plan.", group="output")] = False,
     as_json: Annotated[
-        bool, Option("Print one JSON document instead of the report.", flags=("--json",))
+        bool,
+        Option("Print one JSON document instead of the report.", flags=("--json",), group="output"),
     ] = False,
     html: Annotated[
-        Path | None, Option("Write the report as a self-contained HTML page too.")
+        Path | None, Option("Write the report as a self-contained HTML page too.", group="output")
     ] = None,
     explain: Annotated[
-        bool, Option("Show the formulas and tensors behind the memory report.")
+        bool, Option("Show the formulas and tensors behind the memory report.", group="output")
     ] = False,
     verbose: Annotated[
-        bool, Option("Print the whole report, however few rows the terminal has.")
+        bool,
+        Option("Print the whole report, however few rows the terminal has.", group="output"),
     ] = False,
     list_kind: Annotated[
-        Kind | None, Option("List the presets of a kind.", flags=("--list",))
+        Listed | None, Option("List what is known of a kind.", flags=("--list",), group="output")
     ] = None,
 ) -> None:
-    """Choose how to fine-tune a model on the GPUs at hand, and write plan.yaml."""
+    """Choose how to fine-tune a model on the GPUs at hand, and write plan.yaml.
+
+    Examples:
+      plan --model qwen2.5-7b
+      plan --model llama-3.1-8b --gpus 2x4090 --data my.jsonl
+      plan --model Qwen/Qwen2.5-7B@main --gpus "RTX 4090"
+      plan --model ./checkpoint --gpus 24G --method qlora
+      plan --recipe qlora --model mistral-7b --gpus 8xh100
+      plan --model qwen2.5-7b --gpus 24G --explain
+      plan --list gpus
+    """
     console = PrintableConsole(highlight=False, markup=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_COLUMNS
@@ -309,7 +398,7 @@ def _model_name(named: str | None, recipe: Recipe | None, *, optional: bool) -> 
     return name
 
 
-def _list(console: Console, kind: Kind, *, as_json: bool) -> None:
+def _list(console: Console, kind: Listed, *, as_json: bool) -> None:
     from planner.report.listing import listed, listing  # only --list needs it
 
     if as_json:

@@ -52,6 +52,7 @@ def _model(decision: Decision) -> ModelSection:
     return ModelSection(
         name=model.name,
         source=model.hub_id,
+        revision=model.revision,
         model_type=model.spec.model_type,
         num_params=model.spec.num_params,
         trainable_params=decision.chosen.workload.trainable_params,

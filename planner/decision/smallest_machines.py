@@ -18,6 +18,9 @@ CLOSE = 0.97
 """Machines with less than this share of what is needed are not tried: padding, context and
 workspaces, in which they differ, come to less."""
 
+LAPTOP = " Laptop GPU\n"
+"""End of the line with NVML's name of such a GPU."""
+
 
 def fewest_cards(request: Request, method: Method, *, more_than: int = 0) -> int | None:
     """Return the smallest number of devices like those here, on one node, that fits a method; None
@@ -67,11 +70,13 @@ def smallest_card(request: Request, method: Method) -> str | None:
 
 @cache
 def cards_by_capacity() -> tuple[tuple[int, str], ...]:
-    """Return the bytes that PyTorch sees of every preset, and its name, the smallest first.
+    """Return the bytes that PyTorch sees of every preset, and its name, the smallest first; without
+    the GPUs of laptops, which nobody adds to a machine.
 
     Files are read line by line: to parse every one would take longer than to plan.
     """
-    return tuple(sorted((_capacity(text), name) for name, text in preset_texts().items()))
+    cards = {name: text for name, text in preset_texts().items() if LAPTOP not in text}
+    return tuple(sorted((_capacity(text), name) for name, text in cards.items()))
 
 
 def _capacity(text: str) -> int:

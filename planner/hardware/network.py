@@ -76,7 +76,7 @@ UNITS = {"GB/s": 1, "Gbit/s": 8, "Gb/s": 8, "Gbps": 8}
 RATE = re.compile(rf"(\d{{1,6}}(?:\.\d{{1,6}})?)({'|'.join(UNITS)})")
 """The rate of one adapter in one direction."""
 MOST_ADAPTERS = 64
-SPELLINGS = "presets/networks.yaml"
+SPELLINGS = "plan --list networks"
 
 
 def network_name(text: str) -> str:

@@ -16,6 +16,8 @@ class ModelPreset(Spec):
 
     name: str
     hub_id: str
+    revision: str | None = None
+    """The revision on the hub that the shape was read of; None where any will do."""
     source: Source
     native_class: str | None
     """The transformers class that the launcher builds; None where only remote code exists."""

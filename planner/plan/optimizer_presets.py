@@ -42,5 +42,5 @@ def optimizer_name(text: str) -> str:
     """
     wanted = text.lower().replace("-", "_")
     if wanted not in optimizers():
-        raise UnknownNameError("optimizer", text, optimizers(), see="presets/optimizers.yaml")
+        raise UnknownNameError("optimizer", text, optimizers(), see="plan --list optimizers")
     return wanted

@@ -1,4 +1,4 @@
-"""The presets of one kind: as records, and the same as a table."""
+"""What is known of one kind, such as every card: as records, and the same as a table."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,41 +10,60 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from planner.base.preset_files import Kind, aliases, preset_names
+from planner.base.preset_files import Kind, Listed, aliases, preset_names
 from planner.base.units import format_count, format_gib
 from planner.hardware.cards import load_gpu, visible_bytes
+from planner.hardware.network import networks
 from planner.models.model_presets import load_model
+from planner.plan.optimizer_presets import optimizers
 from planner.recipes.load_recipe import load_recipe, recipe_names
 from planner.report.prose import Prose
 
 Record = dict[str, Any]
 
 
-def listed(kind: Kind) -> list[Record]:
-    """Return every preset of one kind, by name."""
-    records = {"models": _models, "gpus": _gpus, "recipes": _recipes}
+def listed(kind: Listed) -> list[Record]:
+    """Return every record of one kind, by name."""
+    records = {
+        "models": _models,
+        "gpus": _gpus,
+        "recipes": _recipes,
+        "networks": _networks,
+        "optimizers": _optimizers,
+    }
     return list(records[kind]())
 
 
-def listing(kind: Kind) -> RenderableType:
-    """Return the presets of a kind: a row for each, or where that is too wide, a paragraph."""
-    columns = COLUMNS[kind]
-    rows = {"models": _model_cells, "gpus": _gpu_cells, "recipes": _recipe_cells}[kind]
-    return _Listing(columns, [rows(record) for record in listed(kind)])
+def listing(kind: Listed) -> RenderableType:
+    """Return the records of a kind: a row for each, or where that is too wide, a paragraph."""
+    cells = {
+        "models": _model_cells,
+        "gpus": _gpu_cells,
+        "recipes": _recipe_cells,
+        "networks": _network_cells,
+        "optimizers": _optimizer_cells,
+    }
+    return _Listing(COLUMNS[kind], [cells[kind](record) for record in listed(kind)])
 
 
-COLUMNS: dict[Kind, tuple[str, ...]] = {
+COLUMNS: dict[Listed, tuple[str, ...]] = {
     "models": ("model", "parameters", "hub id", "also"),
     "gpus": ("card", "GiB", "TFLOPS", "device name", "also"),
     "recipes": ("recipe", "method", "learning rate", "source"),
+    "networks": ("network", "GB/s", "adapters per node", "source"),
+    "optimizers": ("optimizer", "states", "kept in", "library"),
 }
-NUMBERS = {"parameters", "GiB", "TFLOPS", "learning rate"}
+NUMBERS = {"parameters", "GiB", "TFLOPS", "learning rate", "GB/s", "states"}
 IN_WORDS = {
     "parameters": "{} parameters",
     "GiB": "{} GiB",
     "TFLOPS": "{} TFLOPS",
     "learning rate": "learning rate {}",
     "also": "also {}",
+    "GB/s": "{} GB/s",
+    "adapters per node": "adapters per node: {}",
+    "states": "{} states",
+    "kept in": "kept in {}",
 }
 """Cells as a sentence names them, by column."""
 ROOM_FOR_THE_LAST = 16
@@ -109,6 +128,16 @@ def _recipe_cells(record: Record) -> tuple[str, ...]:
     return record["name"], record["method"], rate, record["source"]
 
 
+def _network_cells(record: Record) -> tuple[str, ...]:
+    adapters = str(record["adapters"]).replace("_", " ")
+    return record["name"], f"{record['bytes_per_s'] / 1e9:g}", adapters, record["source"]
+
+
+def _optimizer_cells(record: Record) -> tuple[str, ...]:
+    kept = f"{record['kept_in']}, paged" if record["paged"] else record["kept_in"]
+    return record["name"], str(record["states"]), kept, record["library"]
+
+
 def _models() -> Iterator[Record]:
     for name in preset_names("models"):
         model = load_model(name)
@@ -140,6 +169,27 @@ def _recipes() -> Iterator[Record]:
             "method": recipe.method,
             "learning_rate": recipe.optimizer.learning_rate,
             "source": recipe.source.title,
+        }
+
+
+def _networks() -> Iterator[Record]:
+    for name, network in networks().networks.items():
+        yield {
+            "name": name,
+            "bytes_per_s": network.bytes_per_s,
+            "adapters": network.adapters,
+            "source": network.source,
+        }
+
+
+def _optimizers() -> Iterator[Record]:
+    for name, optimizer in optimizers().items():
+        yield {
+            "name": name,
+            "library": optimizer.library,
+            "states": optimizer.states,
+            "kept_in": optimizer.kept_in,
+            "paged": optimizer.paged,
         }
 
 

@@ -53,6 +53,7 @@ def _model_section(model: ModelPreset) -> ModelSection:
     return ModelSection(
         name=model.name,
         source=model.hub_id,
+        revision=model.revision,
         model_type=model.spec.model_type,
         num_params=model.spec.num_params,
         trainable_params=0,

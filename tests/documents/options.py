@@ -9,8 +9,9 @@ from planner.base.command_line import _parser
 
 def option_tables(command: Callable[..., Any]) -> str:
     """Return a table of arguments and options for every group of a command's help."""
-    groups = [group for group in _parser(command)._action_groups if group._group_actions]
-    parts = [f"{command.__doc__}"]
+    parser = _parser(command)
+    groups = [group for group in parser._action_groups if group._group_actions]
+    parts = [f"{parser.description}"]
     for group in groups:
         if len(groups) > MOST_UNNAMED:
             parts.append(f"### {group.title}")

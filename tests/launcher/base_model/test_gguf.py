@@ -4,17 +4,7 @@ import json
 from io import StringIO
 from pathlib import Path
 
-import pytest
-
 from launcher.base_model.gguf import converted_checkpoint
-from launcher.storage.whole_folders import cache_directory
-
-
-def test_the_cache_is_where_the_desktop_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert cache_directory() == Path("/somewhere/tuneplan")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_directory() == Path.home() / ".cache" / "tuneplan"
 
 
 def test_plain_bf16_weights_of_the_whole_model(smollm2: Path) -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.storage.whole_folders import cache_directory, whole_folder
-from planner.base.errors import InvalidRequestError
+from launcher.storage.whole_folders import whole_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -84,29 +83,3 @@ def test_its_files_reach_the_disk_before_its_name(
     before = {name for name, is_named in flushed if not is_named}
     assert before == {"deep", "file", partial.name}
     assert flushed[-1] == (tmp_path.name, True)
-
-
-def test_a_cache_that_every_user_may_write_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_directory() == tmp_path / "tuneplan"
-    cache_directory().mkdir()
-    (tmp_path / "tuneplan").chmod(0o777)
-    with pytest.raises(InvalidRequestError, match="may be written by every user, who could"):
-        cache_directory()
-    (tmp_path / "tuneplan").chmod(0o755)
-    assert cache_directory().is_dir()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders to other users")
-def test_a_cache_of_another_user_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cache_directory().mkdir()
-    os.chown(tmp_path / "tuneplan", 4321, 4321)
-    assert cache_directory().is_dir(), "root may use it"
-    monkeypatch.setattr(os, "geteuid", lambda: 1234)
-    with pytest.raises(InvalidRequestError, match="belongs to another user"):
-        cache_directory()

@@ -1,9 +1,11 @@
 """The grammar of the commands: what a signature accepts, what is refused, and the help."""
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -171,6 +173,7 @@ def test_help_lists_arguments_and_then_options_by_name(
         "--rolls",
         "--salted, --no-salted",
         "--stage 0|1",
+        "--version",
         "--with KEY=VALUE",
     ]
     text = "\n".join(lines)
@@ -178,13 +181,88 @@ def test_help_lists_arguments_and_then_options_by_name(
     assert "What the crust is like. Default: hard." in text
 
 
-@pytest.mark.parametrize("columns", [60, 61, 62, 63, 64, 80, 200])
-def test_help_is_as_wide_as_the_terminal_but_not_wider_than_a_page(
+def braid(
+    *,
+    strands: Annotated[int, Option("Number of strands.", group="dough")] = 3,
+    glaze: Annotated[bool, Option("Glaze the loaf.", group="finish")] = False,
+    proof: Annotated[float | None, Option("Hours to proof.", group="dough")] = None,
+) -> None:
+    """Braid a loaf of any number of strands, which is baked afterwards.
+
+    Examples:
+      braid --strands 4
+      braid --glaze
+    """
+
+
+def test_options_stand_in_their_groups_and_examples_at_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = help_of(braid, 100, capsys, monkeypatch)
+    kept = [line.split("  ")[0] or line[2:].split("  ")[0] for line in lines if line]
+    assert kept == [
+        "usage: braid [OPTIONS]",
+        "Braid a loaf of any number of strands, which is baked afterwards.",
+        "options:",
+        "-h, --help",
+        "--version",
+        "dough:",
+        "--proof X",
+        "--strands N",
+        "finish:",
+        "--glaze",
+        "Examples:",
+        "braid --strands 4",
+        "braid --glaze",
+    ]
+
+
+@pytest.mark.parametrize("columns", [20, 60, 61, 62, 63, 64, 80, 140, 200])
+def test_help_is_as_wide_as_the_terminal_between_bounds(
     columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = help_of(bake, columns, capsys, monkeypatch)
-    assert max(map(len, lines)) <= min(columns, 100)
+    assert max(map(len, lines)) <= min(max(columns, 60), 140)
     assert any("twenty-first" in line for line in lines), "no name is broken at a hyphen"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
+@pytest.mark.parametrize("module", ["planner", "launcher"])
+def test_help_of_the_commands(module: str, columns: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        env={**os.environ, "COLUMNS": str(columns)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert columns - 12 < max(map(len, lines)) <= columns
+    assert "Examples:" in lines
+    assert {"data:", "options:"} <= set(lines)
+
+
+def test_help_in_a_pipe_has_80_columns() -> None:
+    bare = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run(
+        [sys.executable, "-m", "planner", "--help"], env=bare, capture_output=True, check=True
+    )
+    assert 68 < max(map(len, done.stdout.decode().splitlines())) <= 80
+
+
+def test_versions_are_told_without_an_import(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    imported = set(sys.modules)
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(bake, ["--version"])
+    assert ended.value.code == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"tuneplan {version('tuneplan')}, Python 3.")
+    told = dict(line.split() for line in others)
+    assert told == {name: version(name) for name in told}
+    assert {"torch", "transformers", "trl", "peft"} <= set(told)
+    assert not {"torch", "transformers"} & (set(sys.modules) - imported)
 
 
 def run(

@@ -101,7 +101,7 @@ def test_an_edited_plan_is_never_lost(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--model", "chatglm3-6b-bsae"], "Did you mean 'chatglm3-6b-base'?"),
-        (["--model", "llama-2-7b", "--gpus", "rtx-4099"], "Did you mean 'rtx-4090'?"),
+        (["--model", "llama-2-7b", "--gpus", "rtx-4099"], "Did you mean 'rtx-4090',"),
         (["--model", "llama-2-7b", "--gpus", "2x"], "2x"),
         (["--gpus", "24G"], "--model"),
         (["--model", "llama-2-7b", "--gpus", "4x24G", "--global-batch-size", "6"], "4 or 8"),

@@ -74,8 +74,10 @@ class TestNames:
             ("2x24", InvalidRequestError, "did you mean 24G?"),
             ("0G", InvalidRequestError, "sizes are whole GiB"),
             ("banana", UnknownNameError, "no card is named 'banana'"),
-            ("rtx4090", UnknownNameError, "Did you mean 'rtx-4090'?"),
-            ("8xh100-sxm-80", UnknownNameError, "Did you mean 'h100-sxm-80gb'?"),
+            ("4090x24G", InvalidRequestError, "4090 is a card, not a number of cards: write rtx-"),
+            ("4090x4090", InvalidRequestError, "4090 is a card, not a number of cards"),
+            ("24G+16G", InvalidRequestError, "sizes are not mixed"),
+            ("4090+", InvalidRequestError, "it names no card"),
             ("../models/yi-6b", InvalidRequestError, "is neither a card nor a size"),
             ("a/../a10", UnknownNameError, "no card is named 'a/../a10'"),
             ("2xcpu", InvalidRequestError, "the CPU takes no count"),
@@ -125,6 +127,29 @@ class TestNames:
     def test_links(self, text: str, link: str, bytes_per_s: int | None) -> None:
         cluster = parse_gpus(text)
         assert (cluster.link, cluster.link_bytes_per_s) == (link, bytes_per_s)
+
+    def test_mixed_cards_are_planned_as_the_weakest(self) -> None:
+        """As on this machine: the least memory, and the rates of the slowest."""
+        for text in ("3090+4090", "rtx-3090,rtx-4090", "RTX 4090 + NVIDIA GeForce RTX 3090"):
+            cluster = parse_gpus(text)
+            weakest = load_gpu("rtx-3090")
+            assert (cluster.accelerator.label, cluster.gpus_per_node) == ("rtx-3090", 2)
+            assert cluster.accelerator.capacity_bytes == visible_bytes(load_gpu("rtx-4090"))
+            assert cluster.accelerator.speed == weakest
+            assert (cluster.link, cluster.link_bytes_per_s) == ("pcie", weakest.pcie_bytes_per_s)
+            assert cluster.notes == (
+                "Mixed cards: all 2 are planned as rtx-3090, which has the least memory, at the "
+                "speed of rtx-3090: the ranks wait for the slowest.",
+            )
+
+    def test_mixed_cards_that_are_weak_in_different_ways(self) -> None:
+        cluster = parse_gpus("2xt4+rtx-3080")
+        assert (cluster.accelerator.label, cluster.gpus_per_node) == ("rtx-3080", 3)
+        assert cluster.accelerator.speed == load_gpu("rtx-3080")
+        assert not cluster.accelerator.supports_bf16, "a T4 has none"
+
+    def test_equal_cards_are_not_mixed(self) -> None:
+        assert parse_gpus("4090,RTX 4090") == parse_gpus("2x4090")
 
     def test_cpu(self) -> None:
         for text in ("cpu", "CPU"):

@@ -1,0 +1,1 @@
+"""The command ``tuneplan``: plan and launch under one name, and completion of both in shells."""
