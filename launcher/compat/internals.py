@@ -376,6 +376,19 @@ PEFT = Library(
             mentions=('"is_loaded_in_4bit"', '"is_loaded_in_8bit"'),
         ),
         Internal(
+            "peft.utils.transformers_weight_conversion._MODEL_TO_CONVERSION_PATTERN",
+            "read: architectures whose expert matrices peft renames",
+        ),
+        Internal(
+            "peft.utils.transformers_weight_conversion._MOE_TARGET_MODULE_MAPPING",
+            "read: names that peft takes for fused experts",
+        ),
+        Internal(
+            "peft.tuners.tuners_utils._check_lora_target_modules_mamba",
+            "called: names that peft refuses",
+            ("peft_config", "model", "target_name"),
+        ),
+        Internal(
             "peft.optimizers.create_loraplus_optimizer",
             "optimizer of LoRA+",
             ("model", "optimizer_cls", "lr", "loraplus_lr_ratio"),

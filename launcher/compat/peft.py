@@ -1,14 +1,21 @@
-"""Private parts of peft: how its layers know a packed matrix and make it whole.
+"""Private parts of peft: how its layers know a packed matrix and make it whole, and which names
+it takes for something else.
 
 read: peft 0.21.2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from peft import LoraConfig
 from peft.tuners.lora import dora
+from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
 from peft.utils.integrations import dequantize_module_weight
+from peft.utils.transformers_weight_conversion import (
+    _MODEL_TO_CONVERSION_PATTERN,
+    _MOE_TARGET_MODULE_MAPPING,
+)
 
 from launcher.compat.replacement import Replacement, replaced
 
@@ -36,3 +43,23 @@ def mark_packed(model: Any, *, in_4bit: bool, in_8bit: bool) -> None:
     """
     model.is_loaded_in_4bit = in_4bit
     model.is_loaded_in_8bit = in_8bit
+
+
+def unadaptable_names(model: Any, names: Iterable[str]) -> list[str]:
+    """Return the names of matrices that peft takes for a model's fused experts and router, and
+    those that it refuses to adapt, in the order given.
+
+    read: peft/utils/transformers_weight_conversion.py, _convert_peft_config_moe, and
+    peft/tuners/tuners_utils.py, _check_lora_target_modules_mamba.
+    """
+    pattern = _MODEL_TO_CONVERSION_PATTERN.get(model.config.model_type)
+    renamed = _MOE_TARGET_MODULE_MAPPING.get(pattern or "", {})
+    return [name for name in names if name in renamed or _is_refused(model, name)]
+
+
+def _is_refused(model: Any, name: str) -> bool:
+    try:
+        _check_lora_target_modules_mamba(LoraConfig(), model, name)
+    except ValueError:
+        return True
+    return False

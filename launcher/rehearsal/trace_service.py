@@ -12,9 +12,10 @@ nothing can be built from are refused before trl, peft and the rehearsal are the
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import convert
 
@@ -28,6 +29,19 @@ if TYPE_CHECKING:
 
 UNLIMITED = 2**20
 """Positions of a model whose configuration has no limit, such as one without attention."""
+EXPERTS = "experts"
+"""Name of the modules that hold routed experts."""
+EXPERTS_PER_TOKEN = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "top_k_experts",
+    "moe_topk",
+    "moe_k",
+    "moe_top_k",
+    "experts_per_token",
+    "num_selected_experts",
+)
+"""Names that configurations have for the number of experts a token is sent to."""
 MOST_BUILDING_S = 60
 """Seconds of processor time after which a model is not built any further."""
 
@@ -65,13 +79,19 @@ def shape(content: dict[str, Any]) -> dict[str, Any]:
     Raises ``UserError`` if transformers does not know the architecture, or if the model is larger
     than any.
     """
-    config, model = _built(content)
+    wrapper, model = _built(content)
+    from launcher.compat.peft import unadaptable_names
     from launcher.compat.transformers import stacked_parameters, supports_sdpa
     from launcher.compat.trl import takes_fused_head
+    from launcher.training.text_model import decoder_layers, towers
 
     table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    known = config.to_dict()
+    known = wrapper.get_text_config().to_dict()
     heads = _count(known, "num_attention_heads", 1)
+    beside = towers(model)
+    layers, outside, in_towers = _matrices(model, decoder_layers(model), beside)
+    experts = Experts.of(known)
+    adaptable = [linear["name"] for linear in chain(*layers, outside)]
     return {
         "native_class": type(model).__name__,
         "num_params": sum(parameter.numel() for parameter in model.parameters()),
@@ -85,10 +105,96 @@ def shape(content: dict[str, Any]) -> dict[str, Any]:
         "num_key_value_heads": _count(known, "num_key_value_heads", heads),
         "head_dim": _count(known, "head_dim", table.shape[1] // heads),
         "attention": "sdpa" if supports_sdpa(model) else "eager",
-        "loss": "fused" if takes_fused_head(model) else "standard",
         "stacked_params": max((one.numel() for one in stacked_parameters(model)), default=0),
-        "layers": [_layer(layer) for layer in _layers(model)],
+        "active_weights": sum(experts.active(layer) for layer in decoder_layers(model))
+        + sum(linear["in_features"] * linear["out_features"] for linear in outside),
+        "layers": [
+            {"num_params": sum(one.numel() for one in layer.parameters()), "linears": linears}
+            for layer, linears in zip(decoder_layers(model), layers, strict=True)
+        ],
+        "outside": outside,
+        "in_towers": in_towers,
+        "towers": beside,
+        "left_out": _left_out(wrapper, model),
+        "unadaptable": unadaptable_names(model, dict.fromkeys(adaptable)),
+        "loss": "fused" if takes_fused_head(model) else "standard",
     }
+
+
+class Experts(NamedTuple):
+    """How many of its routed experts a layer sends a token to."""
+
+    per_token: int | None
+    """None where the configuration has it under no usual name; all are counted then."""
+
+    @classmethod
+    def of(cls, known: dict[str, Any]) -> "Experts":
+        """Return what a configuration says."""
+        counts = (known.get(name) for name in EXPERTS_PER_TOKEN)
+        return cls(next((each for each in counts if isinstance(each, int) and each > 0), None))
+
+    def active(self, layer: "torch.nn.Module") -> int:
+        """Return the weights of one layer's matrices that one token is multiplied with."""
+        total = 0
+        for path, parameter in layer.named_parameters():
+            *modules, _ = path.split(".")
+            routed = EXPERTS in modules
+            if parameter.dim() == 3 and routed:
+                total += self._share(parameter.numel(), len(parameter))
+            elif parameter.dim() == 2:
+                total += parameter.numel() if not routed else 0
+        for path, module in layer.named_modules():
+            if path.rpartition(".")[2] == EXPERTS:
+                single = sum(one.numel() for one in module.parameters() if one.dim() == 2)
+                total += self._share(single, len(list(module.children())))
+        return total
+
+    def _share(self, weights: int, count: int) -> int:
+        chosen = count if self.per_token is None else min(self.per_token, count)
+        return weights * chosen // count if count else weights
+
+
+def _matrices(
+    model: Any, layers: Any, beside: Sequence[str]
+) -> tuple[list[Any], list[Any], list[Any]]:
+    """Return the matrices of each layer, those of the text model outside of its layers, and those
+    of towers; the head is none of them."""
+    from launcher.training.text_model import is_matrix
+
+    head = model.get_output_embeddings()
+    in_layers = [
+        [_linear(*one) for one in layer.named_modules() if is_matrix(one[1])] for layer in layers
+    ]
+    inside = {id(module) for module in layers.modules()}
+    outside, in_towers = list[Any](), list[Any]()
+    for name, module in model.named_modules():
+        if is_matrix(module) and module is not head and id(module) not in inside:
+            in_tower = any(name == tower or name.startswith(f"{tower}.") for tower in beside)
+            (in_towers if in_tower else outside).append(_linear(name, module))
+    return in_layers, outside, in_towers
+
+
+def _linear(name: str, module: Any) -> dict[str, Any]:
+    """Return a matrix as the planner counts it; GPT's Conv1D stores it transposed."""
+    from torch.nn import Linear
+
+    sides = module.weight.shape if isinstance(module, Linear) else module.weight.shape[::-1]
+    return {
+        "name": name.rpartition(".")[2],
+        "in_features": sides[1],
+        "out_features": sides[0],
+        "bias": module.bias is not None,
+    }
+
+
+def _left_out(wrapper: Any, model: Any) -> list[str]:
+    """Return the parts of a wrapper's configuration that the text model, built alone, lacks."""
+    if type(model.config) is type(wrapper):
+        return []
+    text = wrapper.get_text_config()
+    return [
+        name for name in wrapper.sub_configs if getattr(wrapper, name, None) not in (None, text)
+    ]
 
 
 def _built(content: dict[str, Any]) -> tuple[Any, Any]:
@@ -134,34 +240,6 @@ def _count(known: dict[str, Any], key: str, otherwise: int) -> int:
     """Return a setting that all layers share, if the architecture has it under its usual name."""
     value = known.get(key)
     return value if isinstance(value, int) and value > 0 else otherwise
-
-
-def _layers(model: Any) -> "list[torch.nn.Module]":
-    """Return the longest list of modules, which is the stack of decoder layers."""
-    from torch.nn import ModuleList
-
-    lists = [list(item) for item in model.modules() if isinstance(item, ModuleList)]
-    if not lists:
-        raise UserError("the model has no list of layers")
-    return max(lists, key=len)
-
-
-def _layer(layer: "torch.nn.Module") -> dict[str, Any]:
-    from torch.nn import Linear
-
-    return {
-        "num_params": sum(parameter.numel() for parameter in layer.parameters()),
-        "linears": [
-            {
-                "name": name.rpartition(".")[2],
-                "in_features": module.in_features,
-                "out_features": module.out_features,
-                "bias": module.bias is not None,
-            }
-            for name, module in layer.named_modules()
-            if isinstance(module, Linear)
-        ],
-    }
 
 
 if __name__ == "__main__":

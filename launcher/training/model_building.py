@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from launcher.compat.bitsandbytes import silence_int8_casts
 from launcher.compat.transformers import set_experts_implementation
+from launcher.training.text_model import outside_of_text
 from planner.plan.schema import AdapterSection, Plan
 from planner.plan.vocabulary import Precision
 
@@ -49,7 +50,9 @@ def with_adapter(plan: Plan, model: Any) -> Any:
     if plan.adapter is None:
         return model
     fp32_adapter = plan.precision.trainable == "fp32"
-    settings = lora_config(plan.adapter, transposed=stores_transposed(model))
+    settings = lora_config(
+        plan.adapter, transposed=stores_transposed(model), excluded=outside_of_text(model)
+    )
     return get_peft_model(model, settings, autocast_adapter_dtype=fp32_adapter)
 
 
@@ -115,8 +118,11 @@ def _undone_mxfp4(plan: Plan, checkpoint: Path) -> Mxfp4Config | None:
     return Mxfp4Config(dequantize=True) if stored else None
 
 
-def lora_config(adapter: AdapterSection, *, transposed: bool) -> LoraConfig:
-    """Return peft's settings for an adapter; ``transposed`` says that matrices are Conv1D's."""
+def lora_config(
+    adapter: AdapterSection, *, transposed: bool, excluded: str | None = None
+) -> LoraConfig:
+    """Return peft's settings for an adapter; ``transposed`` says that matrices are Conv1D's, and
+    ``excluded`` is a pattern of names that get none."""
     targets = adapter.target_modules
     return LoraConfig(
         task_type="CAUSAL_LM",
@@ -126,6 +132,7 @@ def lora_config(adapter: AdapterSection, *, transposed: bool) -> LoraConfig:
         use_dora=adapter.dora,
         use_rslora=adapter.rslora,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        exclude_modules=excluded,
         bias="none",
         fan_in_fan_out=transposed,
     )

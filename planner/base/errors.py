@@ -91,6 +91,10 @@ class InvalidRequestError(UserError):
     """Options that contradict each other or the machine; the message says which and what to do."""
 
 
+class UntraceableError(InvalidRequestError):
+    """A method whose steps cannot be traced on a model without formulas; others may be."""
+
+
 class NothingFitsError(UserError):
     """No candidate is within the budget; the message names the shortfall and a remedy."""
 

@@ -1,12 +1,16 @@
 """The search over every method that a request allows."""
 
-from planner.base.errors import InvalidRequestError
+from collections import Counter
+
+from planner.base.errors import InvalidRequestError, UntraceableError
 from planner.decision.refusals import pinned_of, refusal
 from planner.decision.request import Request
 from planner.decision.requested_workload import allowed_series, open_choices, workload
+from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Method
 from planner.search.search import SearchResult, search
 from planner.search.series_search import Limit
+from planner.workload.workload import Workload
 
 Results = dict[Method, SearchResult]
 
@@ -14,8 +18,20 @@ Results = dict[Method, SearchResult]
 def search_method(
     request: Request, method: Method, *, peak_bytes: int | None = None
 ) -> SearchResult:
-    """Return the candidates of one method; ``peak_bytes`` bounds what their tensors take, too."""
+    """Return the candidates of one method; ``peak_bytes`` bounds what their tensors take, too.
+
+    A method whose steps cannot be traced, on a model without formulas, has none.
+    """
     work = workload(request, method)
+    result = _searched(request, work, peak_bytes)
+    try:
+        _try_to_trace(work, result)
+    except UntraceableError as error:
+        return SearchResult([], Counter({str(error): 1}))
+    return result
+
+
+def _searched(request: Request, work: Workload, peak_bytes: int | None) -> SearchResult:
     return search(
         work,
         open_choices(request, work),
@@ -24,6 +40,14 @@ def search_method(
         limit=Limit(budget_bytes=request.budget_bytes, peak_bytes=peak_bytes),
         pinned=pinned_of(request),
     )
+
+
+def _try_to_trace(work: Workload, result: SearchResult) -> None:
+    """Trace the leanest step of a model without formulas, which the search needs anyway."""
+    if isinstance(work.model, TracedSpec) and result.series:
+        leanest = result.series[0].group.leanest
+        if leanest.holds_states:
+            leanest.candidate(0).footprint  # noqa: B018 (computed on first access, which may raise)
 
 
 def possible_methods(request: Request) -> Results:
@@ -36,5 +60,13 @@ def search_methods(request: Request) -> Results:
     """Return the same; raises InvalidRequestError where there is none."""
     possible = possible_methods(request)
     if not possible:
+        _refuse_untraceable(request)
         raise InvalidRequestError(refusal(request))
     return possible
+
+
+def _refuse_untraceable(request: Request) -> None:
+    """Raise UntraceableError if a method has layouts, none of which can be traced."""
+    for method in request.methods:
+        work = workload(request, method)
+        _try_to_trace(work, _searched(request, work, None))

@@ -98,7 +98,7 @@ def _check_adapter(request: Request) -> None:
     if adapter is None or request.lora_targets is not None:
         return
     model, targets = request.model.spec, adapter.target_modules
-    known = {linear.name for linear, _ in model.counted_linears}
+    known = {linear.name for linear, _ in model.adaptable_linears}
     if isinstance(targets, tuple) and known.isdisjoint(targets):
         raise InvalidRequestError(
             f"the recipe adapts {', '.join(targets)}, and {request.model.name} has none of these: "

@@ -48,7 +48,7 @@ def workload(request: Request, method: Method) -> Workload:
 def open_choices(request: Request, own: Workload) -> tuple[Choice, ...]:
     """Return the losses and kinds of attention that neither options nor the recipe's file state."""
     recipe = request.recipe_for(own.method)
-    traced = isinstance(own.model, TracedSpec)  # its loss is that of the traces
+    traced = isinstance(own.model, TracedSpec)  # each loss would be traced
     return choices(
         own,
         request.cluster.device,
@@ -106,8 +106,10 @@ def _global_batch_size(request: Request, recipe: Recipe) -> int:
 def _loss(request: Request, recipe: Recipe) -> Loss:
     """Return the loss; without a GPU the stock one where none is asked for: trl's fused head has no
     Triton there, so it computes every logit twice and copies each tile seven times."""
-    if isinstance(request.model.spec, TracedSpec):
-        return request.model.spec.loss
+    model = request.model.spec
+    if isinstance(model, TracedSpec):
+        stated = request.loss or recipe.loss or model.loss
+        return stated if model.loss == "fused" else model.loss
     usual: Loss = "standard" if request.cluster.device == "cpu" else "fused"
     return request.loss or recipe.loss or usual
 
@@ -120,7 +122,7 @@ def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
     model = request.model.spec
     asked = request.lora_targets or adapter.target_modules
     if isinstance(asked, tuple):
-        known = {linear.name for linear, _ in model.counted_linears}
+        known = {linear.name for linear, _ in model.adaptable_linears}
         asked = tuple(name for name in asked if name in known)
     targets = lora_targets(model, asked)
     changes = {"target_modules": targets, "rank": request.lora_rank or adapter.rank}

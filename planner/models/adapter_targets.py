@@ -10,6 +10,7 @@ ParamWrapper). This launcher leaves routed experts frozen, so it names the matri
 from typing import Literal
 
 from planner.models.model_spec import ModelSpec
+from planner.models.traced_model import TracedSpec
 
 Targets = Literal["all-linear"] | tuple[str, ...]
 
@@ -20,14 +21,29 @@ RENAMED = ("gate", "gate_proj", "up_proj", "down_proj")
 
 def lora_targets(model: ModelSpec, targets: Targets) -> Targets:
     """Return the names to give to peft: those of the recipe, or the matrices that can be named."""
-    if targets != "all-linear" or model.model_type not in RENAMED_FOR:
+    unadaptable = _unadaptable(model)
+    if targets != "all-linear" or not unadaptable:
         return targets
-    names = (linear.name for linear, _ in model.counted_linears)
-    return tuple(dict.fromkeys(name for name in names if name not in RENAMED))
+    names = (linear.name for linear, _ in model.adaptable_linears)
+    return tuple(dict.fromkeys(name for name in names if name not in unadaptable))
 
 
 def misunderstood_targets(model: ModelSpec, targets: Targets) -> tuple[str, ...]:
-    """Return the names of the recipe that would adapt the fused experts."""
-    if targets == "all-linear" or model.model_type not in RENAMED_FOR:
+    """Return the names of the recipe that would adapt the fused experts, or that peft refuses."""
+    if targets == "all-linear":
         return ()
-    return tuple(name for name in targets if name in RENAMED)
+    return tuple(name for name in targets if name in _unadaptable(model))
+
+
+def left_out_names(model: ModelSpec, targets: Targets) -> tuple[str, ...]:
+    """Return the names of matrices that ``all-linear`` would mean and that get no adapter, since
+    peft takes them for something else or refuses them."""
+    names = (linear.name for linear, _ in model.adaptable_linears)
+    found = (name for name in names if name in _unadaptable(model) and name not in targets)
+    return tuple(dict.fromkeys(found))
+
+
+def _unadaptable(model: ModelSpec) -> tuple[str, ...]:
+    if isinstance(model, TracedSpec):
+        return model.unadaptable
+    return RENAMED if model.model_type in RENAMED_FOR else ()

@@ -204,15 +204,32 @@ class ModelSpec(Spec):
         )
 
     @property
-    def counted_linears(self) -> list[tuple[Linear, int]]:
-        """Matrices of all layers, with the number of layers that have each."""
-        return [
+    def outside_linears(self) -> tuple[Linear, ...]:
+        """Matrices outside of the layers that an adapter may be on: none but in a traced model."""
+        return ()
+
+    @property
+    def tower_linears(self) -> tuple[Linear, ...]:
+        """Matrices of models of images or sound beside the text model, which get no adapter: none
+        but in a traced model."""
+        return ()
+
+    @property
+    def adaptable_linears(self) -> list[tuple[Linear, int]]:
+        """Matrices that an adapter may be on, with the number of layers that have each."""
+        in_layers = [
             (linear, count) for kind, count in self.kinds.items() for linear in self.linears(kind)
         ]
+        return [*in_layers, *((linear, 1) for linear in self.outside_linears)]
+
+    @property
+    def counted_linears(self) -> list[tuple[Linear, int]]:
+        """Matrices that are quantized, with the number of layers that have each."""
+        return [*self.adaptable_linears, *((linear, 1) for linear in self.tower_linears)]
 
     @property
     def matrix_params(self) -> int:
-        """Weights of all layers' matrices, biases left out."""
+        """Weights of all counted matrices, biases left out."""
         return sum(count * linear.weight_params for linear, count in self.counted_linears)
 
     @property

@@ -42,10 +42,23 @@ class TracedSpec(ModelSpec, dict=True):
     stacked_params: int
     """Weights of the largest tensor of a layer's experts that a load joins from stacks of single
     ones."""
+    text_matrices: tuple[Linear, ...]
+    """Matrices of the text model outside of its layers."""
+    tower_matrices: tuple[Linear, ...]
+    """Matrices of models of images or sound beside the text model; no adapter is on them."""
+    towers: tuple[str, ...]
+    """Names of the modules that hold those models."""
+    left_out: tuple[str, ...]
+    """Parts of the configuration that are not built, as the class is the text model alone."""
+    unadaptable: tuple[str, ...]
+    """Names of matrices that peft refuses, or takes for fused experts."""
+    active_weights: int
+    """Weights of matrices that one token of text is multiplied with."""
     attention: Literal["sdpa", "eager"]
     """The attention that is planned: ``eager`` where the class has no other."""
     loss: Loss
-    """The loss that is planned: ``standard`` where trl's fused head does not support the class."""
+    """The loss that is planned where none is asked for: ``standard`` where trl's fused head does
+    not support the class, which rules the fused one out."""
 
     def traced_by(self, trace: Callable[[Any, Any], Phases]) -> "TracedSpec":
         """Return the same model with ``trace``, which takes a workload and its layout; it is not a
@@ -76,6 +89,14 @@ class TracedSpec(ModelSpec, dict=True):
         return self.varieties[kind.variety].num_params
 
     @property
+    def outside_linears(self) -> tuple[Linear, ...]:
+        return self.text_matrices
+
+    @property
+    def tower_linears(self) -> tuple[Linear, ...]:
+        return self.tower_matrices
+
+    @property
     def embedding_params(self) -> int:
         return self.table_params
 
@@ -102,6 +123,7 @@ def traced_spec(answer: Mapping[str, Any], model_type: str, config: str) -> Trac
         "max_position_embeddings",
         "native_class",
         "stacked_params",
+        "active_weights",
         "attention",
         "loss",
     )
@@ -115,6 +137,11 @@ def traced_spec(answer: Mapping[str, Any], model_type: str, config: str) -> Trac
         total_params=answer["num_params"],
         table_params=answer["embedding_params"],
         output_params=answer["head_params"],
+        text_matrices=tuple(Linear(**linear) for linear in answer["outside"]),
+        tower_matrices=tuple(Linear(**linear) for linear in answer["in_towers"]),
+        towers=tuple(answer["towers"]),
+        left_out=tuple(answer["left_out"]),
+        unadaptable=tuple(answer["unadaptable"]),
         tied_embeddings=answer["head_params"] == 0,
     )
 

@@ -102,8 +102,26 @@ def _notes(decision: Decision) -> list[str]:
         )
     if isinstance(model.spec, TracedSpec):
         traced = "memory is that of traced steps; speed counts every matrix once per token"
-        notes.append(f"No formulas for {model.spec.model_type}: {traced}")
-    if chosen.workload.experts_note is not None:
-        notes.append(chosen.workload.experts_note)
+        notes.append(f"No formulas for {model.spec.model_type}: {traced}, of experts the chosen")
+        notes += _wrapper_notes(model.spec)
+    work = chosen.workload
+    notes += [note for note in (work.experts_note, work.adapter_note) if note is not None]
     lacking = lacking_now(cluster, host_bytes=chosen.host.node_bytes, disk_bytes=chosen.disk_bytes)
     return notes if lacking is None else [*notes, lacking]
+
+
+def _wrapper_notes(spec: TracedSpec) -> list[str]:
+    """Return what becomes of models of images or sound that the configuration has beside the text
+    model: plan and launch build the same class."""
+    notes = []
+    if spec.left_out:
+        notes.append(
+            f"The text model alone is planned and trained, as {spec.native_class}: "
+            f"{', '.join(spec.left_out)} is left out"
+        )
+    if spec.towers:
+        notes.append(
+            f"{', '.join(spec.towers)} is in memory beside the text model and stays as it is: "
+            "records are texts alone"
+        )
+    return notes

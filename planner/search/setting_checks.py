@@ -149,7 +149,7 @@ def _check_targets(stated: StatedSettings) -> None:
     """Refuse names that no matrix of the model has, and those that peft understands otherwise."""
     if stated.model is None or not isinstance(stated.targets, tuple):
         return
-    known = {linear.name for linear, _ in stated.model.counted_linears}
+    known = {linear.name for linear, _ in stated.model.adaptable_linears}
     for name in stated.targets:
         if name not in known:
             see = "config.json's architecture"
@@ -184,10 +184,10 @@ def _check_precision(stated: StatedSettings) -> None:
 
 def _check_loss(stated: StatedSettings) -> None:
     model = stated.model
-    if isinstance(model, TracedSpec) and stated.loss not in (None, model.loss):
+    if isinstance(model, TracedSpec) and stated.loss == "fused" and model.loss != "fused":
         raise InvalidRequestError(
-            f"{stated.said('loss')} cannot be combined with {model.model_type}, which trl "
-            f"trains only with the {model.loss} loss: {stated.way_out}"
+            f"{stated.said('loss')} cannot be combined with {model.model_type}, which trl has no "
+            f"fused head for: {stated.way_out}"
         )
 
 

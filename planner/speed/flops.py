@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from planner.base.units import ceil_div
 from planner.models.model_spec import ModelSpec
+from planner.models.traced_model import TracedSpec
 from planner.workload.workload import Batch, Workload
 
 CAUSAL = 0.5
@@ -74,6 +75,8 @@ def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: int) -
 
 def active_weights(model: ModelSpec) -> int:
     """Return the weights of all layers' matrices that one token is multiplied with."""
+    if isinstance(model, TracedSpec):
+        return model.active_weights
     if model.experts is None:
         return model.matrix_params
     return model.matrix_params + routed_layers(model) * model.experts.active_weights(

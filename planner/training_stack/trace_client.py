@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import to_builtins
 
 from planner.base.bounded_cache import MOST_KEPT
-from planner.base.errors import InvalidRequestError
+from planner.base.errors import InvalidRequestError, UntraceableError
 from planner.base.printable import print_text
 from planner.models.traced_model import Phases, TracedSpec, traced_spec
 from planner.plan.prediction_section import PredictionSection
@@ -51,8 +51,16 @@ class TracingService:
     def trace(self, workload: Workload, layout: Layout) -> Phases:
         """Return the bytes of one step by phase and part, of one rank.
 
-        Raise ``InvalidRequestError`` if the step cannot be traced.
+        Raise ``UntraceableError`` if the step cannot be traced.
         """
+        model = workload.model
+        assert isinstance(model, TracedSpec)
+        failure = f"a step of {workload.method} on {model.model_type} cannot be traced"
+        if workload.method == "full" and model.towers:
+            raise UntraceableError(
+                f"{failure}: texts alone give {', '.join(model.towers)} no gradients, so it is "
+                "not trained. Choose --method lora or qlora, or a checkpoint of the text model"
+            )
         plan = to_builtins(_plan_to_trace(workload, layout))
         key = json.dumps(plan)
         if key not in self._traced:
@@ -61,22 +69,26 @@ class TracingService:
                 f"tracing {workload.method}, micro-batch {layout.micro_batch_size}, "
                 f"{workload.settings.sequence_length:,} tokens, activations {recomputed}"
             )
-            failure = f"a step of {workload.model.model_type} cannot be traced"
             if len(self._traced) == MOST_KEPT:
                 del self._traced[next(iter(self._traced))]
-            self._traced[key] = self._ask({"trace": plan}, failure)["phases"]
+            self._traced[key] = self._ask({"trace": plan}, failure, UntraceableError)["phases"]
         return self._traced[key]
 
-    def _ask(self, request: Mapping[str, Any], failure: str) -> dict[str, Any]:
+    def _ask(
+        self,
+        request: Mapping[str, Any],
+        failure: str,
+        kind: type[InvalidRequestError] = InvalidRequestError,
+    ) -> dict[str, Any]:
         if self._process is None:
             self._process = StackProcess(MODULE)
             atexit.register(self._process.close)
         try:
             answer = self._process.ask(request)
         except StackProcessError as failed:
-            raise InvalidRequestError(f"{failure}: {failed}") from failed
+            raise kind(f"{failure}: {failed}") from failed
         if "error" in answer:
-            raise InvalidRequestError(f"{failure}: {answer['error']}")
+            raise kind(f"{failure}: {answer['error']}")
         return answer
 
 

@@ -100,7 +100,7 @@ def parameters(workload: Workload) -> Parameters:
             tuple(_layer(workload, kind, f"layers.{number}"))
             for number, kind in enumerate(model.layers)
         ),
-        after=tuple(_after(model, full)),
+        after=tuple(_after(workload, full)),
     )
 
 
@@ -112,10 +112,17 @@ def _before(model: ModelSpec, full: bool) -> Iterator[Sized]:
         yield from _norm("embed_norm", model, full)
 
 
-def _after(model: ModelSpec, full: bool) -> Iterator[Sized]:
+def _after(workload: Workload, full: bool) -> Iterator[Sized]:
     """Yield the last norm and the head; of a traced model all that is in no layer and no table."""
+    model, outside = workload.model, workload.model.outside_linears
+    for number, matrix in enumerate(outside):
+        is_adapted = matrix in workload.adapted_outside
+        yield from _matrix(workload, matrix, f"outside.{number}.{matrix.key}", is_adapted)
     inside = sum(count * model.layer_params(kind) for kind, count in model.kinds.items())
     known = inside + sum(each.elements for each in _before(model, full)) + model.head_params
+    known += sum(matrix.num_params for matrix in outside)
+    if workload.settings.quantization is not None:
+        known += sum(matrix.weight_params for matrix in model.tower_linears)
     rest = model.num_params - known
     if rest == model.norm_params:
         yield from _norm("norm", model, full)
@@ -148,14 +155,7 @@ def _layer(workload: Workload, kind: LayerKind, place: str) -> Iterator[Sized]:
     adapted = workload.adapted(kind)
     matrices = model.linears(kind)
     for matrix in matrices:
-        name = f"{place}.{matrix.key}"
-        if workload.settings.quantization is None:
-            shape = (matrix.out_features, matrix.in_features)
-            yield Sized(name, shape[::-1] if model.model_type in TRANSPOSED else shape, full)
-        if matrix.bias:
-            yield Sized(f"{name}.bias", (matrix.out_features,), full, "vector")
-        if matrix in adapted:
-            yield from _adapter(workload, matrix, name)
+        yield from _matrix(workload, matrix, f"{place}.{matrix.key}", matrix in adapted)
     if kind.routed and model.experts is not None:
         yield from _experts(model.experts, model.hidden_size, place, full)
     known = sum(matrix.num_params for matrix in matrices) + model.expert_params(kind)
@@ -163,6 +163,19 @@ def _layer(workload: Workload, kind: LayerKind, place: str) -> Iterator[Sized]:
     sizes = model.layer_norm_sizes if model.layer_norm_params == rest else (rest,)
     for number, size in enumerate(sizes):
         yield Sized(f"{place}.norms.{number}", (size,), full, "vector")
+
+
+def _matrix(workload: Workload, matrix: Linear, name: str, is_adapted: bool) -> Iterator[Sized]:
+    """Yield one matrix unless it is packed, its bias and its adapter."""
+    full = workload.method == "full"
+    if workload.settings.quantization is None:
+        shape = (matrix.out_features, matrix.in_features)
+        transposed = workload.model.model_type in TRANSPOSED
+        yield Sized(name, shape[::-1] if transposed else shape, full)
+    if matrix.bias:
+        yield Sized(f"{name}.bias", (matrix.out_features,), full, "vector")
+    if is_adapted:
+        yield from _adapter(workload, matrix, name)
 
 
 def _adapter(workload: Workload, matrix: Linear, name: str) -> Iterator[Sized]:

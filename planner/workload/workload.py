@@ -7,7 +7,7 @@ from msgspec import structs
 from planner.base.strict_yaml import Spec
 from planner.base.units import format_count
 from planner.hardware.cluster import Device
-from planner.models.adapter_targets import lora_targets
+from planner.models.adapter_targets import left_out_names, lora_targets
 from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
 from planner.models.model_spec import ModelSpec
@@ -59,12 +59,26 @@ class Workload(Spec):
 
     def adapted(self, kind: LayerKind) -> tuple[Linear, ...]:
         """Return the matrices of one layer of this kind that carry an adapter."""
+        return self._targeted(self.model.linears(kind))
+
+    @property
+    def adapted_outside(self) -> tuple[Linear, ...]:
+        """Matrices outside of the layers that carry an adapter."""
+        return self._targeted(self.model.outside_linears)
+
+    def _targeted(self, matrices: tuple[Linear, ...]) -> tuple[Linear, ...]:
         if self.settings.adapter is None:
             return ()
         targets = lora_targets(self.model, self.settings.adapter.target_modules)
-        return tuple(
-            x for x in self.model.linears(kind) if targets == "all-linear" or x.name in targets
-        )
+        return tuple(x for x in matrices if targets == "all-linear" or x.name in targets)
+
+    @property
+    def counted_adapted(self) -> list[tuple[Linear, int]]:
+        """Matrices that carry an adapter, with how many there are of each."""
+        in_layers = [
+            (x, count) for kind, count in self.model.kinds.items() for x in self.adapted(kind)
+        ]
+        return [*in_layers, *((x, 1) for x in self.adapted_outside)]
 
     @property
     def adapter_params(self) -> int:
@@ -75,8 +89,7 @@ class Workload(Spec):
         rank, dora = self.settings.adapter.rank, self.settings.adapter.dora
         return sum(
             count * (rank * (x.in_features + x.out_features) + (x.out_features if dora else 0))
-            for kind, count in self.model.kinds.items()
-            for x in self.adapted(kind)
+            for x, count in self.counted_adapted
         )
 
     @property
@@ -89,6 +102,19 @@ class Workload(Spec):
         if self.method == "lora":
             return frozen
         return f"{frozen}, in 16 bit: bitsandbytes quantizes only nn.Linear, which they are not"
+
+    @property
+    def adapter_note(self) -> str | None:
+        """Note on matrices that get no adapter; None if there are none."""
+        if self.settings.adapter is None:
+            return None
+        names = left_out_names(self.model, self.settings.adapter.target_modules)
+        if not names:
+            return None
+        return (
+            f"no adapter on {', '.join(names)}, in any layer: peft takes these names for fused "
+            "experts, or refuses them"
+        )
 
     @property
     def trainable_params(self) -> int:

@@ -9,7 +9,12 @@ import torch
 from msgspec import structs
 
 from planner.base.preset_files import preset_names
-from planner.models.config_json import NATIVE_CLASSES, config_from_spec, spec_from_config
+from planner.models.config_json import (
+    ARCHITECTURES,
+    NATIVE_CLASSES,
+    config_from_spec,
+    spec_from_config,
+)
 from planner.models.model_presets import ModelPreset, load_model
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import module_names
@@ -46,6 +51,46 @@ def test_meta_model(preset: ModelPreset) -> None:
     assert layers == ours
     assert routed_params(model) == preset.spec.routed_params
     assert isinstance(model.get_submodule("lm_head"), torch.nn.Linear)
+
+
+def test_a_type_that_is_built_as_a_class_with_formulas_is_read_by_them() -> None:
+    """transformers may build one type's checkpoints as another type's class (InternLM3: Llama)."""
+    names: Any = pytest.importorskip("transformers.models.auto.modeling_auto")
+    built_as = names.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    classes = set(NATIVE_CLASSES.values())
+    found = {name for name, built in built_as.items() if built in classes}
+    assert found - set(ARCHITECTURES) == set()
+    assert {"internlm3", "iquestcoder", "gpt-sw3"} <= found
+
+
+@pytest.mark.parametrize(
+    ("model_type", "keys"),
+    [
+        ("internlm3", {}),
+        ("internlm3", {"head_dim": None, "num_key_value_heads": 4}),
+        ("iquestcoder", {}),
+    ],
+)
+def test_a_type_built_as_llama_has_its_own_defaults(model_type: str, keys: dict[str, Any]) -> None:
+    sizes = {
+        "model_type": model_type,
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 8,
+        "vocab_size": 128,
+        "max_position_embeddings": 256,
+        **keys,
+    }
+    spec = spec_from_config(sizes, Path("config.json"))
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(
+            transformers.AutoConfig.for_model(**sizes)
+        )
+    assert NATIVE_CLASSES[spec.model_type] == type(model).__name__
+    assert spec.num_params == sum(parameter.numel() for parameter in model.parameters())
+    built = model.config
+    assert (spec.num_key_value_heads, spec.head_dim) == (built.num_key_value_heads, built.head_dim)
 
 
 def routed_params(model: torch.nn.Module) -> int:

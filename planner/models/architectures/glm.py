@@ -28,6 +28,16 @@ def _glm4(config: Config) -> ModelSpec:
 def _chatglm(config: Config) -> ModelSpec:
     """Return the shape of ChatGLM2, ChatGLM3 and GLM-4, whose weights transformers' GLM class holds
     exactly."""
+    if config.content.get("vision_config") is not None:
+        raise config.error(
+            "vision_config: it holds a model of images beside the text model (GLM-4V), and only "
+            "remote code builds both. Name a checkpoint of the text model alone, such as glm-4-9b"
+        )
+    if config.flag("position_encoding_2d"):
+        raise config.error(
+            "position_encoding_2d: this is the first ChatGLM-6B, which only remote code builds, "
+            "and that is never run. Take chatglm2-6b or chatglm3-6b"
+        )
     config.refuse("add_bias_linear", "the GLM class has biases for query, key and value only")
     config.refuse("rmsnorm", "the GLM class has no LayerNorm", ordinary=True)
     config.refuse(

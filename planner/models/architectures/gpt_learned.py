@@ -93,5 +93,6 @@ def _opt_keys(spec: ModelSpec) -> dict[str, Any]:
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "gpt2": Architecture(native_class="GPT2LMHeadModel", read=_gpt2, written=_gpt2_keys),
+    "gpt-sw3": Architecture(native_class=None, read=_gpt2),
     "opt": Architecture(native_class="OPTForCausalLM", read=_opt, written=_opt_keys),
 }

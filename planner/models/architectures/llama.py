@@ -108,6 +108,34 @@ def _llama(config: Config) -> ModelSpec:
     return decoder(config, "llama", qkv_bias=bias, output_bias=bias)
 
 
+def _internlm3(config: Config) -> ModelSpec:
+    """Return the shape of InternLM3, which transformers builds as Llama; ``qkv_bias`` is the bias
+    of all projections of attention."""
+    config.refuse("bias", "biases in the MLP are not counted")
+    return _built_as_llama(
+        config, key_value_heads=2, bias=config.flag("qkv_bias", config.flag("attention_bias"))
+    )
+
+
+def _iquestcoder(config: Config) -> ModelSpec:
+    """Return the shape of IQuest-Coder, which transformers builds as Llama."""
+    return _built_as_llama(config, key_value_heads=8, bias=config.flag("attention_bias"))
+
+
+def _built_as_llama(config: Config, *, key_value_heads: int, bias: bool) -> ModelSpec:
+    """Return a Llama; a ``head_dim`` of ``null`` means the hidden size shared by the heads, none at
+    all 128."""
+    config.refuse("mlp_bias", "biases in the MLP are not counted")
+    return decoder(
+        config,
+        "llama",
+        key_value_heads=key_value_heads,
+        head_dim=None if "head_dim" in config.content else 128,
+        qkv_bias=bias,
+        output_bias=bias,
+    )
+
+
 def _mistral(config: Config) -> ModelSpec:
     return decoder(config, "mistral", key_value_heads=8, sliding_window=config.window(4096))
 
@@ -151,6 +179,8 @@ def _phi3(config: Config) -> ModelSpec:
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
+    "internlm3": Architecture(native_class=None, read=_internlm3),
+    "iquestcoder": Architecture(native_class=None, read=_iquestcoder),
     "llama": Architecture(native_class="LlamaForCausalLM", read=_llama, written=_llama_keys),
     "mistral": Architecture(
         native_class="MistralForCausalLM", read=_mistral, written=_sliding_window

@@ -64,10 +64,9 @@ def trained_elements(workload: Workload) -> Expression:
     if workload.method == "full" or adapter is None:
         return Count(workload.model.num_params, "parameters")
     sides = outputs = 0
-    for kind, count in workload.model.kinds.items():
-        for matrix in workload.adapted(kind):
-            sides += count * (matrix.in_features + matrix.out_features)
-            outputs += count * matrix.out_features if adapter.dora else 0
+    for matrix, count in workload.counted_adapted:
+        sides += count * (matrix.in_features + matrix.out_features)
+        outputs += count * matrix.out_features if adapter.dora else 0
     low_rank = Count(adapter.rank, "rank {}") * Count(sides, "rows and columns of adapted matrices")
     return total(low_rank, Count(outputs, "magnitudes"))
 

@@ -167,6 +167,23 @@ def test_what_is_planned_is_what_a_rehearsal_traces(tmp_path: Path) -> None:
             assert predicted == traced
 
 
+def test_either_loss_is_traced_and_what_cannot_be_traced_leaves_other_methods(
+    tmp_path: Path,
+) -> None:
+    from tests.launcher.rehearsal.test_traced_adapters import GEMMA_4
+
+    sizes = ("--global-batch-size", "2", "--micro-batch-size", "2", "--sequence-length", "64")
+    on = ("--gpus", "24G", "--activation-checkpointing", *sizes)
+    tower = str(write_config(tmp_path / "tower", GEMMA_4))
+    chosen = plan("--model", tower, *on, "--loss", "standard", "--json", cwd=tmp_path)
+    assert chosen.returncode == 0, chosen.stderr
+    document = json.loads(chosen.stdout)
+    assert (document["plan"]["method"], document["plan"]["loss"]) == ("lora", "standard")
+    refused = plan("--model", tower, *on, "--method", "full", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "model.vision_tower, model.embed_vision no gradients" in refused.stderr.splitlines()[-1]
+
+
 def test_an_architecture_that_transformers_does_not_know(tmp_path: Path) -> None:
     model = write_config(tmp_path / "unheard-of", {"model_type": "unheard-of"})
     message = error_of("--model", str(model), "--gpus", "24G", cwd=tmp_path)

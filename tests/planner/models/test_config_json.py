@@ -366,6 +366,8 @@ def test_a_list_of_layers_outweighs_the_rule() -> None:
         (CHATGLM3_6B | {"add_bias_linear": True}, "add_bias_linear: True has no formulas"),
         (CHATGLM3_6B | {"rmsnorm": False}, "rmsnorm: False has no formulas"),
         (CHATGLM3_6B | {"multi_query_attention": False}, "multi_query_attention: it must be true"),
+        (CHATGLM3_6B | {"vision_config": {"hidden_size": 1792}}, "vision_config: it holds a model"),
+        ({"model_type": "chatglm", "position_encoding_2d": True}, "is the first ChatGLM-6B, which"),
         ({"model_type": "chatglm", "multi_query_attention": True}, "'num_layers' is missing"),
     ],
 )
