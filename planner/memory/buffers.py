@@ -80,6 +80,8 @@ class Moment(NamedTuple):
     """Bytes of each buffer, in the order of the parts they belong to."""
     place: Place | None = None
     """Where in the pass the moment lies; None in phases that no pass runs in."""
+    pool_bytes: int = 0
+    """Bytes of the allocator's pool when it grows for the head, of backward's moment alone."""
 
     @property
     def num_bytes(self) -> int:

@@ -58,6 +58,8 @@ class DeviceMemory(NamedTuple):
     what the host holds beside the tensors, too."""
     low_bytes: int
     high_bytes: int
+    holes_beyond_ratio_bytes: int = 0
+    """Bytes of the high end for holes in the allocator's pool, beyond the published ratio."""
 
     @property
     def device_used_bytes(self) -> int:
@@ -72,6 +74,9 @@ def device_memory(
     on top.
 
     ``host_bytes`` are those of the host's that come out of the device's memory at its peak.
+
+    The published ratio of reserved over allocated memory is that of full cards. With small models
+    and large vocabularies a pass may leave more free than that, which is the high end then.
     """
     peak = footprint.peak_allocated_bytes
     context = cluster.accelerator.context_bytes + host_bytes
@@ -87,10 +92,13 @@ def device_memory(
     nccl = overheads().nccl_mib
     sizes = (nccl.low, nccl.expected, nccl.high) if cluster.world_size > 1 else (0, 0, 0)
     low, expected, high = (context + size * MIB for size in sizes)
+    filled = round(peak * error.high * ratio.high)
+    with_holes = round(footprint.pool_bytes * error.high)
     return DeviceMemory(
         peak_allocated_bytes=peak,
         peak_reserved_bytes=round(peak * error.expected * ratio.expected),
         context_bytes=expected,
         low_bytes=round(peak * error.low * ratio.low) + low,
-        high_bytes=round(peak * error.high * ratio.high) + high,
+        high_bytes=max(filled, with_holes) + high,
+        holes_beyond_ratio_bytes=max(0, with_holes - filled),
     )

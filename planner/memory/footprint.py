@@ -41,6 +41,9 @@ class Footprint(NamedTuple):
     """Bytes of tensors on one device, by phase and part."""
 
     phases: dict[Phase, Parts]
+    pool_bytes: int = 0
+    """Bytes of the allocator's pool when it grows for the head: all tensors, and what may lie free
+    between them."""
 
     def total_bytes(self, phase: Phase) -> int:
         """Return the bytes of all parts in this phase."""
@@ -116,7 +119,10 @@ def footprint_of(
 
 
 def _footprint(moments: Moments) -> Footprint:
-    return Footprint(phases={phase: moment.parts for phase, moment in moments.items()})
+    return Footprint(
+        phases={phase: moment.parts for phase, moment in moments.items()},
+        pool_bytes=moments["backward"].pool_bytes,
+    )
 
 
 def moments_of(
@@ -134,7 +140,7 @@ def moments_of(
     if zero is not None:
         passes = _reduced(workload, layout, batch, kinds, zero.reduce_bucket_size)
         moments = zero_moments(workload, layout, passes, kinds, zero, batch.device, loading=loading)
-        return _with_cublas(moments, cublas)
+        return _with_pool(_with_cublas(moments, cublas), passes)
     step = _Step(
         workload=workload,
         layout=layout,
@@ -158,14 +164,14 @@ def moments_of(
         ),
         loading_bytes=loading,
     )
-    moments = {
+    phases: Moments = {
         "load": Moment({**_weights(step), "loading": step.loading_bytes}),
         "forward": _during(step, step.passes.forward, "forward"),
         "backward": _during(step, step.passes.backward, "backward"),
         "optimizer_step": _optimizer_step(step),
         "save": _save(step),
     }
-    return _with_cublas(moments, cublas)
+    return _with_pool(_with_cublas(phases, cublas), step.passes)
 
 
 def _reduced(
@@ -209,6 +215,12 @@ def load_without_files(workload: Workload, layout: Layout, device: Device) -> Pa
         return {}
     batch = worst_batch(workload, layout, device)
     return footprint_of(workload, layout, batch, kinds, from_files=False).phases["load"]
+
+
+def _with_pool(moments: Moments, passes: MicroBatch) -> Moments:
+    backward = moments["backward"]
+    pool = backward.num_bytes + passes.pool_above_backward_bytes
+    return {**moments, "backward": backward._replace(pool_bytes=pool)}
 
 
 def _with_cublas(moments: Moments, cublas: int) -> Moments:

@@ -102,6 +102,8 @@ class MicroBatch(NamedTuple):
     """Bytes when the last layer's backward pass begins."""
     layers: tuple[Stretch, ...]
     """Stretches of backward, the last layer first, the embedding last."""
+    head_holes_bytes: int
+    """Bytes that may lie free in the allocator's pool when it grows for the head."""
 
     @property
     def layers_backward(self) -> Amounts:
@@ -113,6 +115,13 @@ class MicroBatch(NamedTuple):
     def backward(self) -> Amounts:
         """Bytes in all of backward."""
         return max(self.head_backward, self.layers_backward, key=lambda found: found.total())
+
+    @property
+    def pool_above_backward_bytes(self) -> int:
+        """Bytes by which the allocator's pool, when it grows for the head, exceeds the largest
+        moment of backward; negative where it does not."""
+        in_head = max(self.forward.total(), self.head_backward.total())
+        return in_head + self.head_holes_bytes - self.backward.total()
 
 
 def micro_batch(
@@ -178,6 +187,23 @@ class _Passed(NamedTuple):
     back: list[Stretch]
     """Stretches of the layers' backward passes, the last layer first."""
     rest: Stretch
+    largest_of_head_bytes: int
+    """Bytes of the largest tensor between the last layer's forward pass and its backward pass."""
+
+    @property
+    def holes_bytes(self) -> int:
+        """Bytes that may lie free when the pool grows for the head.
+
+        It grows for a request that no hole can hold, so that each hole is smaller than the head's
+        largest tensor. Two kinds are left. What a layer frees of its own lies behind what it keeps,
+        and serves the next layer again: once the most that a layer frees. And what the head frees
+        between tensors that stay, as the 16-bit logits are and their gradient, below a workspace
+        and below a gradient in fp32: no more than the request that fits neither. The second is no
+        theorem of every order of requests; benchmarks/results/simulated.csv holds what PyTorch's
+        allocator made of these.
+        """
+        freed = max(each.top_bytes - max(0, each.net_bytes) for each in self.layers)
+        return self.largest_of_head_bytes + freed
 
 
 @cached_by_settings(*PASS)
@@ -212,7 +238,13 @@ def stretches_of(
         back_in_head=back_in_head,
         back=back,
         rest=rest,
+        largest_of_head_bytes=max(event[0] for event in _head_events(run)),
     )
+
+
+def _head_events(run: ModelPass) -> list[StorageEvent]:
+    (_, begins), ends = run.tape.borders[-1], run.tape.passed[0]
+    return run.tape.log[begins:ends]
 
 
 def forward_alone(workload: Workload, batch: Batch, numerics: Numerics) -> Amounts:
@@ -244,7 +276,7 @@ def _traced(
     sink: GradientSink,
 ) -> MicroBatch:
     """Return what a trace of the real model says. Earlier gradients, and those that DeepSpeed takes
-    away, are counted as model states."""
+    away, are counted as model states; of holes only the stock loss's are known."""
     sharded = not numerics.autocast and numerics.compute < FP32_BYTES
     strategies: dict[GradientSink, Strategy] = {"reduce": "zero2"}
     layout = Layout(
@@ -269,6 +301,10 @@ def _traced(
         head_backward=backward,
         before_layers=backward,
         layers=(nothing,) * (model.num_layers + 1),
+        head_holes_bytes=batch.tokens
+        * model.vocab_size
+        * FP32_BYTES
+        * (workload.loss == "standard"),
     )
 
 
@@ -305,4 +341,5 @@ def _laid_out(run: _Passed, layers: Sequence[int]) -> MicroBatch:
         head_backward=back_in_head,
         before_layers=level,
         layers=(*(run.back[-1 - n] for n in reversed(layers)), run.rest),
+        head_holes_bytes=run.holes_bytes,
     )

@@ -182,12 +182,16 @@ def _range_source(decision: Decision) -> str:
     """Return what the range is made of, each ratio with its count of readings."""
     cluster = decision.request.cluster
     ratio, nccl = overheads().reserved_over_allocated, overheads().nccl_mib
-    error = peak_ratio(decision.chosen.method)
+    chosen, holes = decision.chosen, ""
+    error = peak_ratio(chosen.method)
+    if chosen.memory.holes_beyond_ratio_bytes:
+        pool = chosen.footprint.pool_bytes / chosen.memory.peak_allocated_bytes
+        holes = f", here {pool:.2f} since a pass leaves holes"
     text = (
         f"measured over predicted {error.low:.2f} to {error.high:.2f} "
         f"({error.runs} published runs), "
         f"reserved over allocated {ratio.low:.2f} to {ratio.high:.2f} "
-        f"({ratio.readings} published readings), "
+        f"({ratio.readings} published readings){holes}, "
         f"context {format_gib(cluster.accelerator.context_bytes)} GiB"
     )
     if cluster.world_size == 1:

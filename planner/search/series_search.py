@@ -97,7 +97,8 @@ class SeriesGroup:
         self._rule_out(candidate, 0)
         other = self.with_other_loss
         if other is not None:
-            other._rule_out(candidate, most_saved_bytes(other.variant.workload, candidate))
+            saved = most_saved_bytes(other.variant.workload, candidate)
+            other._rule_out(candidate, saved + candidate.memory.holes_beyond_ratio_bytes)
 
     def _rule_out(self, candidate: Candidate, fewer_bytes: int) -> None:
         """Rule out what needs no less than a candidate that is too large even with ``fewer_bytes``
@@ -157,7 +158,8 @@ class SeriesSearch:
             recipe_candidate.memory,
             most_saved_bytes(self.variant.workload, recipe_candidate),
         )
-        return memory.high_bytes - ceil(saved * memory.high_bytes / memory.peak_allocated_bytes)
+        at_most = ceil(saved * memory.high_bytes / memory.peak_allocated_bytes)
+        return memory.high_bytes - at_most - memory.holes_beyond_ratio_bytes
 
     @property
     def open(self) -> bool:
