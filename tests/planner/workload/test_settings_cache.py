@@ -27,7 +27,15 @@ from planner.workload.settings import settings_of
 from planner.workload.settings_cache import CachedBySettings, with_only
 from planner.workload.workload import Workload
 
-UNBOUNDED = {"_preset", "_settings_type", "aliases", "load_gpu", "peak_ratio", "time_ratio"}
+UNBOUNDED = {
+    "_preset",
+    "_settings_type",
+    "aliases",
+    "load_gpu",
+    "peak_ratio",
+    "_speed_accuracy",
+    "deepspeed_margin",
+}
 """Functions of the name of a preset or of a method, and of a declaration in the source."""
 
 SMALL = structs.replace(load_model("qwen2.5-0.5b").spec, num_layers=2, vocab_size=1024)
