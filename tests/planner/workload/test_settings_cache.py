@@ -33,8 +33,6 @@ UNBOUNDED = {
     "aliases",
     "load_gpu",
     "peak_ratio",
-    "_speed_accuracy",
-    "deepspeed_margin",
 }
 """Functions of the name of a preset or of a method, and of a declaration in the source."""
 
