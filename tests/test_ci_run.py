@@ -48,7 +48,7 @@ def test_each_missing_command_is_installed_by_its_own_package(
         text=True,
         check=True,
     )
-    assert done.stdout == "make test\nmake long\n"
+    assert done.stdout == "make test\nmake long\nmake docs\n"
     asked = tmp_path / "installed"
     installed = set(asked.read_text().split()) if asked.exists() else set()
     assert installed == {package for name, package in PACKAGES.items() if name not in present}
