@@ -112,21 +112,21 @@ def _held_beside(workload: Workload, decoder: type[Decoder]) -> list[int]:
 
 def _workload(row: Row, source: SourceConventions) -> Workload:
     method = _one_of(row.method, get_args(Method))
-    recipe = load_recipe(method)
-    recipe = structs.replace(
-        recipe,
+    own = settings_of(load_recipe(method))
+    settings = structs.replace(
+        own,
         adapter=_adapter(row, source) if method != "full" else None,
         quantization=_quantization(_packing(row, source)),
         sequence_length=row.sequence_length,
         loss=source.loss,
         attention=source.attention.get(row.attention, row.attention),
-        optimizer=structs.replace(recipe.optimizer, name=source.optimizer),
+        optimizer=structs.replace(own.optimizer, name=source.optimizer),
     )
     shape = source.shape(row.model)
     assert shape is not None
     return Workload(
         model=shape,
-        settings=settings_of(recipe),
+        settings=settings,
         compute=_one_of(source.precision.get(row.precision, row.precision), get_args(Precision)),
     )
 

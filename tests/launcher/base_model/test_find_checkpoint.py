@@ -145,9 +145,7 @@ def test_another_copy_of_the_weights_is_not_fetched(
                 files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
             )
         )
-        for name in asked:
-            (tmp_path / name).write_text("{}", encoding="utf-8")
-        return str(tmp_path)
+        return str(checkpoint(tmp_path, *asked))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
