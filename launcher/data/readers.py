@@ -204,6 +204,7 @@ def _unreadable(file: DataFile, kind: str, error: Exception) -> InvalidFileError
 def _rows(batches: Any, name: str, num_bytes: int) -> Iterator[Record]:
     number = 0
     for batch in batches:
+        batch.validate(full=True)  # damaged offsets would be followed out of the file
         for content in batch.to_pylist():
             number += 1
             fields = {field: _without_nulls(value) for field, value in content.items()}
