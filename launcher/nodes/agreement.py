@@ -167,11 +167,11 @@ def assumed_bytes_per_s(network: str, gpus_per_node: int) -> float:
 def named_rate(measured_bytes_per_s: float) -> str:
     """Return the network whose all-reduce a plan assumes to be as fast as the measured one.
 
-    >>> named_rate(11_900_000)
-    '0.0124GB/s'
+    >>> named_rate(11_900_000), named_rate(24_000_000_000)
+    ('0.0124GB/s', '25GB/s')
     """
     nominal = measured_bytes_per_s / networks().collectives.network_share
-    return f"{float(f'{nominal / GIGA:.3g}'):.6f}".rstrip("0") + "GB/s"
+    return f"{float(f'{nominal / GIGA:.3g}'):.6f}".rstrip("0").rstrip(".") + "GB/s"
 
 
 def rate(bytes_per_s: float) -> str:
