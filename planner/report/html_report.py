@@ -52,12 +52,12 @@ pre {{ width: max-content; max-width: 100%; margin: 0 auto; overflow-x: auto; li
 MARK = "<!-- digest: "
 
 
-def html_page(title: str, content: RenderableType) -> str:
-    """Return a page as wide as a phone: its letters shrink until a line fits."""
-    console = PrintableConsole(
+def recording_console(columns: int) -> PrintableConsole:
+    """Return a console that keeps what is drawn on it, in all colours, wherever it runs."""
+    return PrintableConsole(
         record=True,
         file=io.StringIO(),
-        width=COLUMNS,
+        width=columns,
         height=100,
         force_terminal=True,
         color_system="truecolor",
@@ -65,6 +65,11 @@ def html_page(title: str, content: RenderableType) -> str:
         legacy_windows=False,
         highlight=False,
     )
+
+
+def html_page(title: str, content: RenderableType) -> str:
+    """Return a page as wide as a phone: its letters shrink until a line fits."""
+    console = recording_console(COLUMNS)
     console.print(content)
     frame = PAGE.replace("WIDTH", f"{COLUMNS * CHARACTER_EM:g}")
     page = console.export_html(theme=LIGHT, code_format=frame, inline_styles=True)

@@ -75,10 +75,7 @@ class Candidate:
     @cached_property
     def step_time_s(self) -> float | None:
         """Seconds of one optimizer step; None if the card's rates are unknown."""
-        speed = rates(self.cluster)
-        if speed is None:
-            return None
-        return step_time(self.workload, self.layout, self.cluster, speed).total_s
+        return None if rates(self.cluster) is None else self._usual_s
 
     @cached_property
     def throughput(self) -> Throughput | None:
@@ -94,22 +91,24 @@ class Candidate:
         A layout that sends more leads by least over the slowest links, so that a lead there holds
         over all.
         """
-        return self._time_s(slowest_links=True)
+        return _to_nanoseconds(self._seconds(slowest_links=True))
 
     @cached_property
     def usual_time_s(self) -> float:
         """Seconds of one optimizer step over the links of the datasheet, on a nominal card where
         the real one is unknown."""
-        return self._time_s(slowest_links=False)
+        return _to_nanoseconds(self._usual_s)
 
-    def _time_s(self, *, slowest_links: bool) -> float:
-        """Return seconds of a step, rounded to a nanosecond, so that the same terms summed in
-        another order are equal."""
+    @cached_property
+    def _usual_s(self) -> float:
+        return self._seconds(slowest_links=False)
+
+    def _seconds(self, *, slowest_links: bool) -> float:
         speed = rates(self.cluster) or NOMINAL
         found = step_time(
             self.workload, self.layout, self.cluster, speed, slowest_links=slowest_links
         )
-        return round(found.total_s, 9)
+        return found.total_s
 
     @property
     def tokens_per_step(self) -> int:
@@ -186,3 +185,9 @@ class Candidate:
         if self.cluster.accelerator.unified_memory:
             return True  # the host's share is in what the device needs
         return self.layout.offload == "none" or host is None or self.host.node_bytes <= host
+
+
+def _to_nanoseconds(seconds: float) -> float:
+    """Return seconds rounded to a nanosecond, so that the same terms summed in another order are
+    equal."""
+    return round(seconds, 9)

@@ -13,7 +13,7 @@ from planner.decision.choose import decide
 from planner.decision.request import Request
 from planner.hardware.detect import parse_gpus
 from planner.models.model_presets import load_model
-from planner.report.html_report import LIGHT
+from planner.report.html_report import LIGHT, recording_console
 from planner.report.terminal_report import report
 
 MODEL, GPUS = "chatglm3-6b-base", "rtx-4090"
@@ -86,16 +86,7 @@ def _report() -> RenderableType:
 
 
 def _picture(content: RenderableType, theme: TerminalTheme) -> str:
-    console = PrintableConsole(
-        record=True,
-        file=io.StringIO(),
-        width=COLUMNS,
-        force_terminal=True,
-        color_system="truecolor",
-        no_color=False,
-        legacy_windows=False,
-        highlight=False,
-    )
+    console = recording_console(COLUMNS)
     console.print(Text(f"$ {COMMAND}\n", style="bold"))
     lines = console.render_lines(content, pad=False)
     shown = takewhile(lambda line: not _text(line).startswith(FIRST_LINE_LEFT_OUT), lines)

@@ -9,6 +9,18 @@ from planner.hardware.cluster import Accelerator, Cluster
 from planner.models.model_presets import load_model
 
 CONTEXT_BYTES = 560 * MIB
+SMALL_LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
+"""The ``config.json`` of SmolLM2-135M, as far as a plan needs it."""
 
 
 def cards(count: int, gib: int, *, speed: str | None = None, in_use_gib: int = 0) -> Cluster:

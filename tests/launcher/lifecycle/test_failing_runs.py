@@ -16,6 +16,14 @@ from tests.launcher.interrupted import EVALUATION, evaluations, resume
 from tests.launcher.launching import write_plan
 from tests.launcher.plans import TWO_RANKS, full, parallel
 
+WHOLE_BATCH = {
+    "micro_batch_size": 16,
+    "gradient_accumulation_steps": 1,
+    "global_batch_size": 16,
+    "sequence_length": 128,
+}
+"""A step of one micro-batch, which fallbacks halve."""
+
 
 def test_evaluation_answers_and_stops_early(
     launcher: Launcher, tiny_checkpoint: Path, folder: Path
@@ -57,12 +65,7 @@ def test_out_of_memory_at_every_stage(
     write_plan(
         folder,
         model__source=str(tiny_checkpoint),
-        batch={
-            "micro_batch_size": 16,
-            "gradient_accumulation_steps": 1,
-            "global_batch_size": 16,
-            "sequence_length": 128,
-        },
+        batch=WHOLE_BATCH,
         training={"max_steps": 4, "save_steps": 1},
         fallbacks=[fallback(size, 16 // size) for size in sizes],
     )
@@ -104,12 +107,7 @@ def test_layouts_that_cannot_fit_are_not_tried(
     write_plan(
         folder,
         model__source=str(tiny_checkpoint),
-        batch={
-            "micro_batch_size": 16,
-            "gradient_accumulation_steps": 1,
-            "global_batch_size": 16,
-            "sequence_length": 128,
-        },
+        batch=WHOLE_BATCH,
         training={"max_steps": 1},
         fallbacks=[{**fallback(8, 2), "peak_allocated_bytes": 2**30}, fallback(8, 2)],
     )

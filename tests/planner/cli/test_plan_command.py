@@ -13,6 +13,7 @@ from msgspec import to_builtins
 
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
+from tests.planner.builders import SMALL_LLAMA
 
 TIERS = {
     "24G": "qlora",
@@ -141,20 +142,9 @@ def test_a_disk_that_takes_no_more_keeps_the_plan_that_was_there(tmp_path: Path)
 
 
 def test_a_directory_with_a_configuration_is_a_model(tmp_path: Path) -> None:
-    config = {
-        "model_type": "llama",
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "vocab_size": 49152,
-        "max_position_embeddings": 8192,
-        "tie_word_embeddings": True,
-    }
     directory = tmp_path / "model"
     directory.mkdir()
-    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "config.json").write_text(json.dumps(SMALL_LLAMA))
     result = plan("--model", "model", "--gpus", "24G", "--json", cwd=tmp_path)
     assert json.loads(result.stdout)["model"]["num_params"] == 134_515_008
 

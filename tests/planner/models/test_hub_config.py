@@ -19,21 +19,11 @@ from planner.base.text_files import MOST_BYTES
 from planner.models import hub_config as module
 from planner.models.hub_config import HubName, hub_config, hub_name
 from planner.plan.schema import Plan
+from tests.planner.builders import SMALL_LLAMA
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_" + "secret" * 3
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "vocab_size": 49152,
-    "max_position_embeddings": 8192,
-    "tie_word_embeddings": True,
-    "hidden_act": "silu",
-}
+CONFIG = {**SMALL_LLAMA, "hidden_act": "silu"}
 BODIES = {
     "org/tiny": json.dumps(CONFIG).encode(),
     "org/huge": b" " * (MOST_BYTES + 1),
