@@ -107,7 +107,7 @@ def _forward(
     ids = torch.randint(base.get_input_embeddings().num_embeddings, shape, device=device)
     mask, positions = _mask_or_positions(plan, ids)
     compute = DTYPES[plan.precision.compute]
-    autocast = plan.parallel.zero_stage == 0 and compute != torch.float32
+    autocast = plan.precision.autocast
     forward = forward_in_fp32(model) if autocast else model
     extra = {"fused_lm_head": True} if plan.loss == "fused" else {}
     with torch.autocast(device.type, compute) if autocast else nullcontext():

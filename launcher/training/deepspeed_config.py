@@ -35,10 +35,13 @@ def deepspeed_config(plan: Plan) -> dict[str, Any] | None:
 
 
 def _precision(precision: PrecisionSection) -> dict[str, Any]:
-    """Return the keys for 16-bit parameters with an fp32 master; none for plain fp32."""
+    """Return the keys for 16-bit parameters, with an fp32 copy or without; none for plain fp32."""
     if precision.compute == "fp32":
         return {}
-    return {precision.compute: {"enabled": True}}
+    keys = {"enabled": True}
+    if precision.pure:
+        keys |= {"bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}
+    return {precision.compute: keys}
 
 
 def _zero_optimization(parallel: ParallelSection, zero: ZeroSection) -> dict[str, Any]:

@@ -6,6 +6,7 @@ These are the conventions that the memory model counts:
   are multiplied under autocast;
 * with DeepSpeed all floating parameters are in the compute precision, and the fp32 master
   of the trainable ones lives in DeepSpeed's optimizer;
+* in pure bf16 all are in bf16, the master and the optimizer's states too, without autocast;
 * routed experts run as grouped products, and their load-balancing loss is off;
 * quantized weights are never "prepared for k-bit training": embeddings, norms and head stay
   in 16 bit.

@@ -16,6 +16,7 @@ from launcher.training.durable_trainer import DurableTrainer
 from launcher.training.optimizer import optimizer_settings
 from launcher.training.process_group import collective_limit_s
 from planner.plan.schema import Plan
+from planner.plan.vocabulary import Precision
 
 
 def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
@@ -30,8 +31,8 @@ def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
         ddp_backend="gloo" if on_cpu and plan.parallel.world_size > 1 else None,
         ddp_find_unused_parameters=False,
         deepspeed=deepspeed_config(plan),
-        bf16=plan.precision.compute == "bf16",
-        fp16=plan.precision.compute == "fp16",
+        bf16=_mixed_precision(plan) == "bf16",
+        fp16=_mixed_precision(plan) == "fp16",
         **_length(plan),
         **_optimization(plan),
         **activation_checkpointing(plan),
@@ -52,6 +53,13 @@ def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
         seed=plan.training.seed,
         data_seed=plan.training.seed,
     )
+
+
+def _mixed_precision(plan: Plan) -> Precision | None:
+    """Return the precision that accelerate or DeepSpeed mixes with fp32; None where the model is
+    trained as it is."""
+    mixed = plan.precision.autocast or plan.parallel.zero is not None
+    return plan.precision.compute if mixed else None
 
 
 def _length(plan: Plan) -> dict[str, Any]:

@@ -168,9 +168,7 @@ def _scales_gradients(trainer: Any, kind: str) -> bool:
 
 
 def _planned_autocast(plan: Plan) -> str | None:
-    if plan.parallel.zero_stage or plan.precision.compute == "fp32":
-        return None
-    return _name(DTYPES[plan.precision.compute])
+    return _name(DTYPES[plan.precision.compute]) if plan.precision.autocast else None
 
 
 def _dtypes(parameters: Iterable[torch.Tensor]) -> tuple[str, ...]:

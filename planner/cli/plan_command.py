@@ -31,7 +31,7 @@ from planner.plan.data_section import DataErrors, DataSection
 from planner.plan.optimizer_presets import optimizer_name, optimizers
 from planner.plan.plan_file import PLAN_FILE, launch_command, plan_output, render
 from planner.plan.schema import Plan
-from planner.plan.vocabulary import AttentionName, Loss, Offload, Precision, ZeroStage
+from planner.plan.vocabulary import AttentionName, Loss, Offload, TrainingPrecision, ZeroStage
 from planner.recipes.load_recipe import load_recipe, recipe_names
 from planner.recipes.recipe import Recipe
 from planner.report.terminal_report import print_report, report
@@ -171,7 +171,12 @@ def plan(
         ),
     ] = None,
     precision: Annotated[
-        Precision | None, Option("Data type of matrix multiplications.", group="method")
+        TrainingPrecision | None,
+        Option(
+            "Data type of matrix multiplications; what the optimizer updates is in fp32, with "
+            "pure-bf16 in bf16, too.",
+            group="method",
+        ),
     ] = None,
     loss: Annotated[
         Loss | None, Option("Cross-entropy: trl's fused head, or the standard one.", group="method")

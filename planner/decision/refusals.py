@@ -71,7 +71,7 @@ def _options(when: When, request: Request) -> Iterator[str]:
         (when.optimizer or when.optimizer_library or when.optimizer_other_than, optimizer),
         (when.attention, _option("--attention", request.attention) or recipe),
         (when.packing, "--packing" if request.packing else recipe),
-        (when.compute, _option("--precision", request.precision)),
+        (when.compute or when.pure, _option("--precision", request.precision)),
         (when.quant_type, recipe),
         (when.method, _option("--method", request.method) or recipe),
     )

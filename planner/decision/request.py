@@ -19,6 +19,7 @@ from planner.plan.vocabulary import (
     Method,
     Offload,
     Precision,
+    TrainingPrecision,
     ZeroStage,
 )
 from planner.recipes.load_recipe import load_recipe, trained_by
@@ -48,7 +49,7 @@ class Request:
     lora_targets: Targets | None = None
     loss: Loss | None = None
     attention: AttentionName | None = None
-    precision: Precision | None = None
+    precision: TrainingPrecision | None = None
     optimizer: str | None = None
     memory_limit_bytes: int | None = None
     data: TrainingData | None = None
@@ -72,7 +73,7 @@ class Request:
     def compute(self) -> Precision:
         """The precision matrices are multiplied in: 16 bit where the device is fast at it."""
         if self.precision is not None:
-            return self.precision
+            return "bf16" if self.precision == "pure-bf16" else self.precision
         if self.cluster.accelerator.supports_bf16:
             return "bf16"
         return "fp32" if self.cluster.device == "cpu" else "fp16"

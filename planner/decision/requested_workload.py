@@ -10,7 +10,7 @@ from planner.decision.request import Request
 from planner.models.adapter_targets import lora_targets
 from planner.models.traced_model import TracedSpec
 from planner.plan.schema import AdapterSection
-from planner.plan.vocabulary import ZERO_STAGE, Loss, Method
+from planner.plan.vocabulary import PURE, ZERO_STAGE, Loss, Method
 from planner.recipes.recipe import Recipe
 from planner.search.loss_attention_variants import Choice, admitted_attention, choices
 from planner.workload.layout import PARTIAL, Series, series
@@ -38,7 +38,8 @@ def workload(request: Request, method: Method) -> Workload:
     if request.data is not None:
         changes["data"] = request.data.section
     settings = structs.replace(settings_of(recipe), **changes)
-    work = Workload(model=model, settings=settings, compute=request.compute)
+    pure = request.precision == PURE
+    work = Workload(model=model, settings=settings, compute=request.compute, pure=pure)
     admitted = admitted_attention(work, request.cluster.device)
     if work.attention not in admitted:
         work = work.with_settings(attention=admitted[0])

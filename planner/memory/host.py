@@ -113,7 +113,7 @@ def _paged(workload: Workload, layout: Layout, kinds: Numerics) -> int:
         tensors = counted_tensors(workload)
         return states_bytes(optimizer, tensors, width=kinds.home, device="cuda").paged
     return flat_states_bytes(
-        workload.settings.optimizer, flat_parts(workload, layout), "cuda"
+        workload.settings.optimizer, flat_parts(workload, layout), kinds.home, "cuda"
     ).paged
 
 

@@ -277,7 +277,7 @@ def _traced(
 ) -> MicroBatch:
     """Return what a trace of the real model says. Earlier gradients, and those that DeepSpeed takes
     away, are counted as model states; of holes only the stock loss's are known."""
-    sharded = not numerics.autocast and numerics.compute < FP32_BYTES
+    sharded = numerics.master > 0 and numerics.compute < FP32_BYTES
     strategies: dict[GradientSink, Strategy] = {"reduce": "zero2"}
     layout = Layout(
         strategy=strategies.get(sink, "zero1") if sharded else "single",

@@ -22,7 +22,7 @@ the states are those of the plan's optimizer.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, FP32_BYTES, ceil_div, round_up
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
 from planner.hardware.cluster import Device
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.plan.vocabulary import ZeroStage
@@ -87,10 +87,10 @@ def model_states(
         )
 
     # read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, single_partition_of_fp32_groups:
-    # DeepSpeed hands the optimizer its shard of an fp32 copy, as one tensor.
+    # DeepSpeed hands the optimizer its shard of the master copy, as one tensor.
     params = sum(count * tensor.elements for tensor, count in tensors.items())
     flat = TrainedTensor((ceil_div(params, data_parallel_size),), "vector")
-    states = states_bytes(optimizer, {flat: 1}, width=FP32_BYTES, device=device)
+    states = states_bytes(optimizer, {flat: 1}, width=numerics.home, device=device)
     return ModelStates(
         frozen_bytes=shard(3, frozen_bytes),
         trainable_bytes=shard(3, numerics.trainable * params),

@@ -5,7 +5,8 @@ read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, DeepSpeedZeroOptimizer:
     weights            __init__: the parameters of an optimizer group become views of one flat
                        buffer, padded to two elements a rank; on the device where it has room
                        for both, else by way of host memory
-    optimizer states   __init__: an fp32 copy of the rank's part, and the optimizer's own
+    optimizer states   __init__: the master copy of the rank's part, in fp32 or bf16, and the
+                       optimizer's own
     buckets            setup_buckets: two where communication overlaps, from the first
                        gradient of a backward pass to its end, and no longer
     gradients          copy_grads_in_partition: one buffer for the parameters that a rank's
@@ -20,11 +21,12 @@ read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, DeepSpeedZeroOptimizer:
                        for its norm, then in fp32, when it is reduced
                        (set_norm_for_param_grad_in_gpu,
                        async_inplace_copy_grad_to_fp32_buffer_from_gpu)
-    the setup          initialize_optimizer_states: a gradient of zeros for every fp32 part, all
+    the setup          initialize_optimizer_states: a gradient of zeros for every part's copy, all
                        gone before the first step
     the step           get_grad_norm_direct: each gradient in fp64, one at a time; step: the
-                       rank's gradients made flat, then in fp32, before the buffer is freed, and
-                       what the optimizer makes for a flat part (planner/memory/optimizer_step.py)
+                       rank's gradients made flat, then in the master copy's dtype if that is
+                       another, before the buffer is freed, and what the optimizer makes for a flat
+                       part (planner/memory/optimizer_step.py)
 """
 
 from collections import Counter
@@ -32,7 +34,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from planner.base.bounded_cache import bounded_cache
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, FP32_BYTES, round_up
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 from planner.hardware.cluster import Device
 from planner.memory.optimizer_step import OptimizerStep, update_of
 from planner.plan.optimizer_presets import optimizers
@@ -103,41 +105,44 @@ def partitions(workload: Workload, ranks: int) -> tuple[Partition, ...]:
 
 
 def flat_tensor(elements: int) -> TrainedTensor:
-    """Return a part of a group as an optimizer sees it: one fp32 vector."""
+    """Return a part of a group as an optimizer sees it: one vector."""
     return TrainedTensor((elements,), "vector")
 
 
 def flat_states_bytes(
-    optimizer: OptimizerSection, parts: Iterable[int], device: Device
+    optimizer: OptimizerSection, parts: Iterable[int], width: int, device: Device
 ) -> StatesBytes:
-    """Return the bytes of the optimizer's own states for fp32 parts of so many elements."""
+    """Return the bytes of the optimizer's own states for parts of so many elements, which have
+    ``width`` bytes each."""
     tensors = Counter(flat_tensor(part) for part in parts)
-    return states_bytes(optimizers()[optimizer.name], tensors, width=FP32_BYTES, device=device)
+    return states_bytes(optimizers()[optimizer.name], tensors, width=width, device=device)
 
 
-def flat_update(optimizer: OptimizerSection, part: int, device: Device) -> OptimizerStep:
-    """Return the update of one part of so many fp32 elements, without its gradient."""
+def flat_update(
+    optimizer: OptimizerSection, part: int, width: int, device: Device
+) -> OptimizerStep:
+    """Return the update of one part of so many elements, without its gradient."""
     return update_of(
         optimizers()[optimizer.name],
         flat_tensor(part),
-        width=FP32_BYTES,
+        width=width,
         weight_decay=optimizer.weight_decay,
         device=device,
     )
 
 
 @bounded_cache
-def flat_update_bytes(optimizer: OptimizerSection, part: int, device: Device) -> int:
+def flat_update_bytes(optimizer: OptimizerSection, part: int, width: int, device: Device) -> int:
     """Return the most bytes that the optimizer allocates while it updates one part."""
-    return flat_update(optimizer, part, device).num_bytes
+    return flat_update(optimizer, part, width, device).num_bytes
 
 
-def flattened_bytes(elements: int, width: int, update: int) -> int:
-    """Return the bytes of gradients flat, then in fp32; the first copy is gone when the update
-    runs."""
-    in_fp32 = block(elements * FP32_BYTES)
-    copied = block(elements * width) if width < FP32_BYTES else 0
-    return in_fp32 + max(copied, update)
+def flattened_bytes(elements: int, kinds: Numerics, update: int) -> int:
+    """Return the bytes of gradients flat, then as the master copy's dtype has them; the first is
+    gone when the update runs."""
+    cast = block(elements * kinds.home)
+    copied = block(elements * kinds.gradient) if kinds.gradient < kinds.home else 0
+    return cast + max(copied, update)
 
 
 class FlatStates(NamedTuple):
@@ -162,14 +167,14 @@ class FlatStates(NamedTuple):
         if self.offloaded:
             return 0
         parts = [each.part for each in self.partitions]
-        return flat_states_bytes(self.optimizer, parts, self.device).on_device
+        return flat_states_bytes(self.optimizer, parts, self.kinds.home, self.device).on_device
 
     @property
     def copies_bytes(self) -> int:
-        """Bytes of the rank's parts in fp32."""
+        """Bytes of the master copy of the rank's parts."""
         if self.offloaded:
             return 0
-        return sum(block(each.part * FP32_BYTES) for each in self.partitions)
+        return sum(block(each.part * self.kinds.home) for each in self.partitions)
 
     @property
     def setup_bytes(self) -> int:
@@ -207,8 +212,8 @@ class FlatStates(NamedTuple):
         )
 
     def _flattened_bytes(self, each: Partition) -> int:
-        update = flat_update_bytes(self.optimizer, each.part, self.device)
-        return flattened_bytes(each.part, self.kinds.gradient, update)
+        update = flat_update_bytes(self.optimizer, each.part, self.kinds.home, self.device)
+        return flattened_bytes(each.part, self.kinds, update)
 
 
 def flat_states(

@@ -33,7 +33,7 @@ read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from planner.base.units import FP32_BYTES, ceil_div
+from planner.base.units import ceil_div
 from planner.hardware.cluster import Device
 from planner.memory.zero_1_2 import (
     NORM_BYTES,
@@ -92,21 +92,23 @@ class SlicedStates(NamedTuple):
         """Bytes of the optimizer's own states for the rank's sub-groups."""
         if self.offload != "none":
             return 0
-        return flat_states_bytes(self.optimizer, self.sub_groups, self.device).on_device
+        return flat_states_bytes(
+            self.optimizer, self.sub_groups, self.kinds.home, self.device
+        ).on_device
 
     @property
     def copies_bytes(self) -> int:
-        """Bytes of the rank's sub-groups in fp32."""
-        if self.offload != "none" or not self.kinds.master:
+        """Bytes of the master copy of the rank's sub-groups."""
+        if self.offload != "none":
             return 0
-        return sum(block(size * FP32_BYTES) for size in self.sub_groups)
+        return sum(block(size * self.kinds.master) for size in self.sub_groups)
 
     @property
     def setup_bytes(self) -> int:
-        """Bytes of a sub-group in fp32 beside its copy, then of zeros for its gradient."""
+        """Bytes of a sub-group beside its copy, then of zeros for its gradient."""
         if self.offload != "none":
             return 0
-        return block(max(self.sub_groups) * FP32_BYTES)
+        return block(max(self.sub_groups) * self.kinds.home)
 
     @property
     def gradients_bytes(self) -> int:
@@ -143,8 +145,8 @@ class SlicedStates(NamedTuple):
         )
 
     def _flattened_bytes(self, size: int) -> int:
-        update = flat_update_bytes(self.optimizer, size, self.device)
-        return flattened_bytes(size, self.kinds.gradient, update)
+        update = flat_update_bytes(self.optimizer, size, self.kinds.home, self.device)
+        return flattened_bytes(size, self.kinds, update)
 
 
 @cached_by_settings(*TRAINED, "optimizer")

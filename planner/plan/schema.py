@@ -145,8 +145,27 @@ class PrecisionSection(Spec):
     frozen: Precision
     """The dtype of parameters that are not trained."""
     trainable: Precision
-    """The dtype of trained parameters; under DeepSpeed a 16-bit one has an fp32 copy in the
-    optimizer."""
+    """The dtype of trained parameters and their gradients."""
+    master: Precision | None
+    """The dtype of the copy of trained parameters that DeepSpeed's optimizer updates; null without
+    DeepSpeed, where parameters themselves are updated."""
+
+    def __post_init__(self) -> None:
+        if self.pure and self.compute == "fp16":
+            raise ValueError(
+                "precision fp16 needs an fp32 copy of what trains, since PyTorch does not unscale "
+                "gradients in fp16: set trainable fp32, or compute bf16"
+            )
+
+    @property
+    def autocast(self) -> bool:
+        """Whether matrices are multiplied in fewer bits than the parameters that train have."""
+        return self.compute != self.trainable
+
+    @property
+    def pure(self) -> bool:
+        """Whether what the optimizer updates is in 16 bit."""
+        return (self.master or self.trainable) != "fp32"
 
 
 class BatchSection(Spec):

@@ -22,6 +22,15 @@ too (ZeRO-3)."""
 Precision = Literal["bf16", "fp16", "fp32"]
 
 
+TrainingPrecision = Literal["bf16", "fp16", "fp32", "pure-bf16"]
+"""How a model trains: its matrices are multiplied in the precision of that name, and what the
+optimizer updates is in fp32; with ``pure-bf16`` all is in bf16."""
+
+
+PURE: TrainingPrecision = "pure-bf16"
+"""The one that keeps nothing in fp32: fp16 gradients are scaled, which needs fp32 ones."""
+
+
 Loss = Literal["fused", "standard"]
 
 

@@ -105,7 +105,11 @@ def _notes(decision: Decision) -> list[str]:
         notes.append(f"No formulas for {model.spec.model_type}: {traced}, of experts the chosen")
         notes += _wrapper_notes(model.spec)
     work = chosen.workload
-    notes += [note for note in (work.experts_note, work.adapter_note) if note is not None]
+    notes += [
+        note
+        for note in (work.experts_note, work.adapter_note, work.rounding_note)
+        if note is not None
+    ]
     lacking = lacking_now(cluster, host_bytes=chosen.host.node_bytes, disk_bytes=chosen.disk_bytes)
     return notes if lacking is None else [*notes, lacking]
 

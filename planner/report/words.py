@@ -41,7 +41,8 @@ def headline(chosen: Candidate) -> str:
 def _precision(chosen: Candidate) -> str:
     quantization = chosen.workload.settings.quantization
     base = "" if quantization is None else f"{BASE_TITLES[quantization.quant_type]} base, "
-    return f"{base}{chosen.workload.compute}"
+    pure = "pure " if chosen.workload.pure else ""
+    return f"{base}{pure}{chosen.workload.compute}"
 
 
 def batch_line(chosen: Candidate) -> str:

@@ -45,9 +45,10 @@ def predicted(plan: Plan, cluster: Cluster | None = None) -> Plan:
     precision = precision_section(workload, layout)
     if precision != plan.precision:
         raise InvalidRequestError(
-            f"{plan.method} under {layout.strategy} has frozen parameters in {precision.frozen} "
-            f"and trainable ones in {precision.trainable}: set precision.frozen and "
-            "precision.trainable so, or plan again"
+            f"{plan.method} under {layout.strategy} has frozen parameters in {precision.frozen}, "
+            f"trainable ones in {precision.trainable} and master copies in "
+            f"{precision.master or 'no precision (null)'}: set precision.frozen, "
+            "precision.trainable and precision.master so, or plan again"
         )
     trainable = {"trainable_params": workload.trainable_params}
     return structs.replace(
@@ -93,7 +94,8 @@ def workload_of(plan: Plan) -> Workload:
         loss=plan.loss,
     )
     spec = spec_from_config(plan.model.config, _HERE)
-    return Workload(model=spec, settings=settings, compute=plan.precision.compute)
+    precision = plan.precision
+    return Workload(model=spec, settings=settings, compute=precision.compute, pure=precision.pure)
 
 
 def layout_of(plan: Plan) -> Layout:

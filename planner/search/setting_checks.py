@@ -14,7 +14,14 @@ from planner.models.model_spec import ModelSpec
 from planner.models.traced_model import TracedSpec
 from planner.plan.bounds import FEWEST_TOKENS
 from planner.plan.schema import Plan
-from planner.plan.vocabulary import OFFLOADS_FROM, AttentionName, Loss, Offload, Precision
+from planner.plan.vocabulary import (
+    OFFLOADS_FROM,
+    PURE,
+    AttentionName,
+    Loss,
+    Offload,
+    TrainingPrecision,
+)
 from planner.search.loss_attention_variants import admitted_attention
 from planner.search.repredict import cluster_of, workload_of
 from planner.workload.workload import Workload
@@ -39,7 +46,7 @@ class StatedSettings:
     activation_checkpointing: bool | None = None
     zero_stage: int | None = None
     offload: Offload | None = None
-    precision: Precision | None = None
+    precision: TrainingPrecision | None = None
     loss: Loss | None = None
     attention: AttentionName | None = None
     targets: Targets | None = None
@@ -170,7 +177,7 @@ def check_understood(model: ModelSpec, model_name: str, targets: Targets) -> Non
 def _check_precision(stated: StatedSettings) -> None:
     cluster = stated.cluster
     on_gpu = cluster.device == "cuda"
-    if stated.precision == "bf16" and on_gpu and not cluster.accelerator.supports_bf16:
+    if stated.precision in ("bf16", PURE) and on_gpu and not cluster.accelerator.supports_bf16:
         raise InvalidRequestError(
             f"{stated.said('precision')} needs compute capability 8.0, which "
             f"{cluster.accelerator.device_name} does not have: take fp16, or {stated.way_out}"

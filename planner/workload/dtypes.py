@@ -1,19 +1,26 @@
 """Bytes per element of each kind of tensor: the launcher's conventions.
 
-Trainable parameters always have an fp32 copy, the one that the optimizer updates.
+What the optimizer updates is in fp32, unless the workload trains in pure bf16.
 
     where it trains              frozen    trainable   gradient   master   residual stream
     one device or DDP, 16 bit    16 bit    fp32        fp32       -        16 bit (LoRA)
                                                                            fp32 (full)
+    the same, pure bf16          16 bit    16 bit      16 bit     -        16 bit
     DeepSpeed (ZeRO), 16 bit     16 bit    16 bit      16 bit     fp32     16 bit
-    fp32                         fp32      fp32        fp32       -        fp32
+    the same, pure bf16          16 bit    16 bit      16 bit     16 bit   16 bit
+    one device or DDP, fp32      fp32      fp32        fp32       -        fp32
+    DeepSpeed (ZeRO), fp32       fp32      fp32        fp32       fp32     fp32
+
+DeepSpeed copies what already has the dtype that its optimizer updates, too. Stage 3 would leave
+that out, and compares a torch.device with a string, which is never equal
+(deepspeed/runtime/zero/stage3.py at 0.19.8, _create_fp32_partitions).
 
 ZeRO-3 replaces F.linear by a function that saves input and weight, whatever trains
 (deepspeed/runtime/zero/linear.py at 0.19.8, LinearFunctionForZeroStage3): torch's own would keep a
 view of the gathered weight.
 
-On one device and under DDP matrices are multiplied under autocast, which casts fp32 weights and
-inputs to 16 bit. The residual stream has the dtype of the token embedding. Other trainers keep
+Where fp32 parameters train in 16 bit, matrices are multiplied under autocast, which casts weights
+and inputs. The residual stream has the dtype of the token embedding. Other trainers keep
 other conventions; that is most of why estimates of one request differ by a factor of three.
 """
 
@@ -54,7 +61,7 @@ class Numerics(NamedTuple):
     trainable: int
     gradient: int
     master: int
-    """Bytes per element of a trainable parameter's fp32 copy inside the optimizer; 0 where it has
+    """Bytes per element of a trainable parameter's copy inside the optimizer; 0 where it has
     none."""
     residual: int
     """Bytes per element of the residual stream."""
@@ -71,28 +78,35 @@ class Numerics(NamedTuple):
 
     @property
     def home(self) -> int:
-        """Bytes per element of what the optimizer updates: the fp32 copy where there is one."""
+        """Bytes per element of what the optimizer updates: the copy where there is one."""
         return self.master or self.trainable
 
 
 def numerics_of(workload: Workload, layout: Layout) -> Numerics:
     """Return the numerics of a workload as this launcher trains it in a layout."""
-    return numerics(method=workload.method, compute=workload.compute, zero_stage=layout.zero_stage)
+    return numerics(
+        method=workload.method,
+        compute=workload.compute,
+        zero_stage=layout.zero_stage,
+        pure=workload.pure,
+    )
 
 
-def numerics(*, method: Method, compute: Precision, zero_stage: ZeroStage) -> Numerics:
+def numerics(
+    *, method: Method, compute: Precision, zero_stage: ZeroStage, pure: bool = False
+) -> Numerics:
     """Return a row of the table at the top of this module."""
     width = BYTES[compute]
-    autocast = width < FP32_BYTES and zero_stage == 0
-    trainable = FP32_BYTES if zero_stage == 0 else width
+    trainable = FP32_BYTES if zero_stage == 0 and not pure else width
+    home = width if pure else FP32_BYTES
     return Numerics(
         compute=width,
         frozen=width,
         outside=width,
         trainable=trainable,
         gradient=trainable,
-        master=FP32_BYTES if trainable < FP32_BYTES or zero_stage in (1, 2) else 0,
+        master=home if zero_stage > 0 else 0,
         residual=trainable if method == "full" else width,
-        autocast=autocast,
+        autocast=width < trainable,
         keeps_linear_inputs=zero_stage == 3,
     )

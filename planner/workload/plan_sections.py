@@ -2,13 +2,10 @@
 
 from planner.plan.schema import BatchSection, ParallelSection, PrecisionSection
 from planner.plan.vocabulary import Attention, Precision
-from planner.workload.dtypes import numerics_of
+from planner.workload.dtypes import BYTES, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.workload import Workload
 from planner.workload.zero_sizes import zero_section
-
-DTYPE: dict[int, Precision] = {4: "fp32"}
-"""Precision by bytes per element; the compute precision where it is not fp32."""
 
 
 def batch_section(workload: Workload, layout: Layout) -> BatchSection:
@@ -35,9 +32,15 @@ def precision_section(workload: Workload, layout: Layout) -> PrecisionSection:
     kinds = numerics_of(workload, layout)
     return PrecisionSection(
         compute=compute,
-        frozen=DTYPE.get(kinds.frozen, compute),
-        trainable=DTYPE.get(kinds.trainable, compute),
+        frozen=_precision(kinds.frozen, compute),
+        trainable=_precision(kinds.trainable, compute),
+        master=_precision(kinds.master, compute) if kinds.master else None,
     )
+
+
+def _precision(width: int, compute: Precision) -> Precision:
+    """Return the precision of so many bytes per element, of the two that a plan has."""
+    return compute if width == BYTES[compute] else "fp32"
 
 
 def parallel_section(workload: Workload, layout: Layout, *, num_nodes: int = 1) -> ParallelSection:

@@ -40,6 +40,7 @@ class When(Spec):
     capability_from: float | None = None
     """Bound on the card's compute capability; the rule applies where that is unknown, too."""
     packing: list[bool] | None = None
+    pure: list[bool] | None = None
 
     def applies(self, combination: "Combination") -> bool:
         """Return whether the rule is about this combination."""
@@ -55,6 +56,7 @@ class When(Spec):
             (self.attention, combination.attention),
             (self.compute, combination.compute),
             (self.packing, combination.packing),
+            (self.pure, combination.pure),
         )
         listed = all(allowed is None or found in allowed for allowed, found in pairs)
         excepted = combination.optimizer in self.optimizer_other_than
@@ -81,6 +83,7 @@ class Combination(NamedTuple):
     attention: AttentionName = "sdpa"
     compute: Precision = "bf16"
     packing: bool = False
+    pure: bool = False
     compute_capability: str | None = None
 
     @classmethod
@@ -106,6 +109,7 @@ class Combination(NamedTuple):
             attention=attention or workload.attention,
             compute=workload.compute,
             packing=workload.packing,
+            pure=workload.pure,
             compute_capability=cluster.accelerator.compute_capability,
         )
 

@@ -24,6 +24,9 @@ class Workload(Spec):
     compute: Precision
     """Precision that matrices are multiplied in: bf16, fp16 on cards without bf16, fp32 on
     the CPU."""
+    pure: bool = False
+    """Whether parameters, gradients and optimizer states are all in the compute precision, without
+    an fp32 copy of what trains."""
 
     def with_settings(self, **changes: object) -> "Workload":
         """Return the same workload with some of its settings replaced."""
@@ -114,6 +117,22 @@ class Workload(Spec):
         return (
             f"no adapter on {', '.join(names)}, in any layer: peft takes these names for fused "
             "experts, or refuses them"
+        )
+
+    @property
+    def rounding_note(self) -> str | None:
+        """Note on updates that bf16 does not hold; None if fp32 is updated.
+
+        Of 8 significant bits, a sum rounds away what is less than half of the last one: 1/512 of
+        the number at most (Zamirai et al., arXiv:2010.06192). AdamW and Lion move a
+        parameter by about the learning rate.
+        """
+        if not self.pure:
+            return None
+        rate = self.settings.optimizer.learning_rate
+        return (
+            f"bf16 rounds away what is below 1/512 of a weight: at a learning rate of {rate:g} "
+            f"those above {512 * rate:.2g} may stand still (arXiv:2010.06192)"
         )
 
     @property

@@ -15,7 +15,7 @@ ZERO_SIZES = {
     "param_persistence_threshold": 100,
     "sub_group_size": 1_000_000_000,
 }
-SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16"}
+SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16", "master": "fp32"}
 STAGES = {"single": 0, "ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3}
 
 
@@ -40,7 +40,7 @@ def plan_content(**changes: Any) -> dict[str, Any]:
         "method": "lora",
         "adapter": {"rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear"},
         "quantization": None,
-        "precision": {"compute": "bf16", "frozen": "bf16", "trainable": "fp32"},
+        "precision": {"compute": "bf16", "frozen": "bf16", "trainable": "fp32", "master": None},
         "batch": {
             "micro_batch_size": 2,
             "gradient_accumulation_steps": 2,
@@ -123,7 +123,7 @@ def full(**changes: Any) -> dict[str, Any]:
     return {
         "method": "full",
         "adapter": None,
-        "precision": {"compute": "bf16", "frozen": "fp32", "trainable": "fp32"},
+        "precision": {"compute": "bf16", "frozen": "fp32", "trainable": "fp32", "master": None},
         "model__trainable_params": 107_072,
         **changes,
     }

@@ -26,7 +26,7 @@ def plan(name: str, *, quantized: bool) -> Plan:
     changes = {
         "model__model_type": spec.model_type,
         "adapter": to_builtins(work.settings.adapter),
-        "precision": {"compute": "fp32", "frozen": "fp32", "trainable": "fp32"},
+        "precision": {"compute": "fp32", "frozen": "fp32", "trainable": "fp32", "master": None},
         "attention": "eager",
     }
     if quantized:

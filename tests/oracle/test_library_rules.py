@@ -5,6 +5,8 @@ attention-compiled a compiler, and is read in transformers' source; eager-on-cpu
 """
 
 import contextlib
+from inspect import signature
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -26,6 +28,7 @@ SEEN = {
     "adapters-zero1-zero2",
     "adapters-offloaded-optimizer",
     "offloaded-other-optimizer",
+    "offloaded-pure-bf16",
     "qlora-falcon",
     "bitsandbytes-cpu",
     "adafactor-zero",
@@ -143,6 +146,26 @@ def test_accelerate_puts_deepspeeds_adam_in_the_place_of_others(monkeypatch: Any
         taken = map_pytorch_optim_to_deepspeed(made)
         assert isinstance(taken, Adam)
         assert taken.settings["adamw_mode"] is adamw
+        assert "fp32_optimizer_states" not in taken.settings
+
+
+def test_offloaded_states_are_bf16_only_in_an_adam_that_accelerate_does_not_make() -> None:
+    """It names no dtype of states, so DeepSpeed's default is what there is."""
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+    from deepspeed.runtime.base_optimizer import ZeROOptimizer
+
+    class Offloaded(ZeROOptimizer):  # type: ignore[misc]
+        def __init__(self) -> None:
+            default = signature(DeepSpeedCPUAdam).parameters["fp32_optimizer_states"].default
+            self.optimizer = SimpleNamespace(fp32_optimizer_states=default)
+
+    with pytest.raises(AssertionError, match="fp32_optimizer_states=False"):
+        Offloaded()._configure_master_weights(
+            bf16_master_weights_and_gradients=True,
+            bf16_optimizer_states=True,
+            offload_enabled=True,
+            bf16_offload_validator=lambda: None,
+        )
 
 
 def test_adapters_leave_stages_1_and_2_next_to_nothing_to_shard() -> None:

@@ -40,6 +40,10 @@ CASES = (
     ZeroCase(method="full", strategy="zero3", steps=2, checkpointing=True, loss="fused"),
     ZeroCase(method="lora", strategy="zero3"),
     ZeroCase(method="lora", strategy="zero3", checkpointing=True, loss="fused"),
+    ZeroCase(method="full", strategy="zero1", pure=True),
+    ZeroCase(method="full", strategy="zero2", steps=2, pure=True),
+    ZeroCase(method="full", strategy="zero3", pure=True),
+    ZeroCase(method="full", strategy="zero3", compute="fp32"),
 )
 
 

@@ -7,16 +7,16 @@ from msgspec import structs, to_builtins
 
 from planner.memory.footprint import Footprint, footprint_of
 from planner.plan.schema import Plan
-from planner.plan.vocabulary import Loss, Method, Strategy
-from planner.workload.dtypes import numerics
+from planner.plan.vocabulary import Loss, Method, Precision, Strategy
+from planner.workload.dtypes import numerics_of
 from planner.workload.layout import Layout
+from planner.workload.plan_sections import precision_section
 from planner.workload.workload import Batch, Workload
 from planner.workload.zero_sizes import zero_section
 from tests.launcher.plans import full, parallel, plan
 from tests.oracle.small_models import LLAMA, workload_of
 
 RANKS = 2
-SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16"}
 NF4 = {"method": "qlora", "quantization": {"quant_type": "nf4", "double_quant": True}}
 SHAPE = structs.replace(
     LLAMA,
@@ -43,10 +43,13 @@ class ZeroCase:
     loss: Loss = "standard"
     micro_batch_size: int = 2
     sequence_length: int = 64
+    compute: Precision = "bf16"
+    pure: bool = False
 
     @property
     def workload(self) -> Workload:
-        work = workload_of(SHAPE, self.method, "bf16", 0.0, "all-linear")
+        work = workload_of(SHAPE, self.method, self.compute, 0.0, "all-linear")
+        work = structs.replace(work, pure=self.pure)
         changes = {"sequence_length": self.sequence_length, "loss": self.loss}
         return work.with_settings(**changes)
 
@@ -68,7 +71,7 @@ class ZeroCase:
         return plan(
             **changes
             | {
-                "precision": SIXTEEN_BIT,
+                "precision": to_builtins(precision_section(self.workload, self.layout)),
                 "parallel": {**parallel(self.strategy), "zero": to_builtins(zero)},
                 "activation_checkpointing": self.checkpointing,
                 "batch__micro_batch_size": self.micro_batch_size,
@@ -79,7 +82,7 @@ class ZeroCase:
 
     @property
     def predicted(self) -> Footprint:
-        kinds = numerics(method=self.method, compute="bf16", zero_stage=self.layout.zero_stage)
+        kinds = numerics_of(self.workload, self.layout)
         batch = Batch(
             micro_batch_size=self.micro_batch_size,
             sequence_length=self.sequence_length,

@@ -25,6 +25,7 @@ from trl.trainer import utils as trl_utils
 from launcher.compat.deepspeed import gathered_weights
 from launcher.rehearsal.tracer import Tracer
 from launcher.training.deepspeed_config import deepspeed_config
+from launcher.training.model_building import base_dtype
 from launcher.training.planned_trainer import activation_checkpointing
 from tests.oracle.small_models import build, prepare
 from tests.oracle.zero_cases import SHAPE, ZeroCase
@@ -141,7 +142,7 @@ def loaded(case: ZeroCase, tracer: Tracer, checkpoint: Path) -> Any:
         return build(case.workload.model)
     sharding = HfDeepSpeedConfig(deepspeed_config(case.plan))
     with tracer.phase("load"):
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=base_dtype(case.plan))
     del sharding
     return model
 

@@ -58,7 +58,7 @@ def _gradients(plan: Explained, _phase: Phase) -> Iterator[Term]:
 
 def _states(plan: Explained, _phase: Phase) -> Iterator[Term]:
     amount = optimizer_states(
-        plan.optimizer, plan.handed, width=plan.handed_width, device=plan.device
+        plan.optimizer, plan.handed, width=plan.kinds.home, device=plan.device
     )
     yield Term(name=plan.optimizer.name, bytes=amount, source=states_source(plan))
 

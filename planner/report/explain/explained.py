@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
 from planner.memory.buffers import Buffer
 from planner.memory.footprint import Moments, moments
@@ -14,7 +13,7 @@ from planner.memory.zero_1_2 import FlatStates, flat_states, flat_tensor
 from planner.memory.zero_3 import SlicedStates, sliced_states
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.plan.schema import ZeroSection
-from planner.plan.vocabulary import Phase
+from planner.plan.vocabulary import Phase, Precision
 from planner.report.explain.ledger import Ledger, ledgers
 from planner.report.explain.state_terms import trained_elements
 from planner.report.explain.terms import Expression
@@ -99,15 +98,15 @@ class Explained:
 
     @cached_property
     def handed(self) -> Mapping[TrainedTensor, int]:
-        """The tensors that the optimizer is handed: under DeepSpeed flat fp32 ones."""
+        """The tensors that the optimizer is handed: under DeepSpeed flat ones."""
         if not self.layout.zero_stage:
             return self.tensors
         return Counter(map(flat_tensor, flat_parts(self.workload, self.layout)))
 
     @property
-    def handed_width(self) -> int:
-        """Bytes per element of what the optimizer is handed."""
-        return FP32_BYTES if self.layout.zero_stage else self.kinds.home
+    def updated_in(self) -> Precision:
+        """The precision of what the optimizer updates."""
+        return self.workload.compute if self.workload.pure else "fp32"
 
     @cached_property
     def moments(self) -> Moments:

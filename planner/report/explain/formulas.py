@@ -76,7 +76,7 @@ def managed_memory(plan: Explained) -> Term | None:
     if plan.layout.offload != "none" or plan.device != "cuda":
         return None
     amount = optimizer_states(
-        plan.optimizer, plan.handed, width=plan.handed_width, device="cuda", paged=True
+        plan.optimizer, plan.handed, width=plan.kinds.home, device="cuda", paged=True
     )
     if not amount.value:
         return None

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from planner.base.units import FP32_BYTES
 from planner.memory.buffers import Buffer
 from planner.memory.zero_1_2 import NORM_BYTES, Partition, flat_update
 from planner.memory.zero_phases import earlier_gradients, gradient_levels
@@ -24,13 +23,13 @@ def ranks_of(plan: Explained) -> Count:
 
 
 def flattened(size: int, plan: Explained, words: str) -> Expression:
-    """Return the gradients of a part or sub-group in fp32, beside their 16-bit copy or what the
-    update makes, whichever is larger."""
-    width = plan.kinds.gradient
-    copied = blocks(Count(size, words), width) if width < FP32_BYTES else bytes_of(0)
-    update = flat_update(plan.workload.settings.optimizer, size, plan.device).num_bytes
+    """Return the gradients of a part or sub-group in the master copy's dtype, beside their 16-bit
+    copy or what the update makes, whichever is larger."""
+    width, home = plan.kinds.gradient, plan.kinds.home
+    copied = blocks(Count(size, words), width) if width < home else bytes_of(0)
+    update = flat_update(plan.workload.settings.optimizer, size, home, plan.device).num_bytes
     made = Count(update, "bytes of the optimizer's update")
-    return total(blocks(Count(size, words), FP32_BYTES), largest(copied, made))
+    return total(blocks(Count(size, words), home), largest(copied, made))
 
 
 def _padded(plan: Explained) -> Expression:
@@ -53,18 +52,20 @@ def _adapters(plan: Explained, _phase: Phase) -> Iterator[Term]:
     yield Term(name="adapters", bytes=_weights(plan), source=LORA)
 
 
-def _in_fp32(plan: Explained) -> Expression:
-    sizes = (part.part * FP32_BYTES for part in plan.flat.partitions)
-    return filled_blocks(_padded(plan) / ranks_of(plan) * bytes_of(FP32_BYTES), sizes)
+def _copied(plan: Explained) -> Expression:
+    width = plan.kinds.home
+    sizes = (part.part * width for part in plan.flat.partitions)
+    return filled_blocks(_padded(plan) / ranks_of(plan) * bytes_of(width), sizes)
 
 
 def _master_copies(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    yield Term(name="the rank's part in fp32", bytes=_in_fp32(plan), source=STAGE_1_AND_2)
+    name = f"the rank's part in {plan.updated_in}"
+    yield Term(name=name, bytes=_copied(plan), source=STAGE_1_AND_2)
 
 
 def _setup_gradients(plan: Explained, _phase: Phase) -> Iterator[Term]:
     name = "gradients of zeros to set the optimizer up"
-    yield Term(name=name, bytes=_in_fp32(plan), source=STAGE_1_AND_2)
+    yield Term(name=name, bytes=_copied(plan), source=STAGE_1_AND_2)
 
 
 def _gradients(plan: Explained, phase: Phase) -> Iterator[Term]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from planner.base.units import FP32_BYTES, ceil_div
+from planner.base.units import ceil_div
 from planner.memory.buffers import Buffer
 from planner.memory.zero_1_2 import NORM_BYTES
 from planner.memory.zero_3 import NORM_ELEMENTS
@@ -69,15 +69,18 @@ def _frozen_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
 
 
 def _master_copies(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    sizes = (size * FP32_BYTES for size in plan.sliced.sub_groups)
-    amount = filled_blocks(_slices(plan) * bytes_of(FP32_BYTES), sizes)
-    yield Term(name="the rank's slices in fp32", bytes=amount, source=STAGE_3)
+    width = plan.kinds.master
+    sizes = (size * width for size in plan.sliced.sub_groups)
+    amount = filled_blocks(_slices(plan) * bytes_of(width), sizes)
+    name = f"the rank's slices in {plan.updated_in}"
+    yield Term(name=name, bytes=amount, source=STAGE_3)
 
 
 def _setup_copy(plan: Explained, _phase: Phase) -> Iterator[Term]:
     elements = Count(max(plan.sliced.sub_groups), "elements")
-    amount = blocks(elements, FP32_BYTES)
-    yield Term(name="the largest sub-group once more in fp32", bytes=amount, source=STAGE_3)
+    amount = blocks(elements, plan.kinds.home)
+    name = f"the largest sub-group once more in {plan.updated_in}"
+    yield Term(name=name, bytes=amount, source=STAGE_3)
 
 
 def _gradients(plan: Explained, _phase: Phase) -> Iterator[Term]:

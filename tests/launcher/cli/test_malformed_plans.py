@@ -60,7 +60,9 @@ CASES: list[tuple[str, str]] = [
     ),
     (plan_text(schedule={"kind": "cosin", "warmup_ratio": 0.1}), "schedule.kind: it should be 'co"),
     (
-        plan_text(precision={"compute": "fp16", "frozen": "fp16", "trainable": "fp32"}),
+        plan_text(
+            precision={"compute": "fp16", "frozen": "fp16", "trainable": "fp32", "master": None}
+        ),
         "precision.compute fp16 needs a GPU",
     ),
     (

@@ -38,7 +38,7 @@ def test_zero3_on_four_gpus(tmp_path: Path) -> None:
     eight = plan(
         **full(
             hardware__device="cuda",
-            precision={"compute": "bf16", "frozen": "bf16", "trainable": "bf16"},
+            precision={"compute": "bf16", "frozen": "bf16", "trainable": "bf16", "master": "fp32"},
             parallel=parallel("zero3", 4),
             batch__global_batch_size=16,
         )

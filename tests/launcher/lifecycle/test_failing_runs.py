@@ -32,7 +32,7 @@ def test_evaluation_answers_and_stops_early(
     write_plan(
         folder,
         model__source=str(tiny_checkpoint),
-        precision={"compute": "fp32", "frozen": "fp32", "trainable": "fp32"},
+        precision={"compute": "fp32", "frozen": "fp32", "trainable": "fp32", "master": None},
         optimizer__learning_rate=1e-30,
         optimizer__lora_plus_ratio=16.0,
         schedule={"kind": "linear", "warmup_ratio": 0.5},

@@ -123,7 +123,10 @@ def test_a_quantized_base_is_merged_as_it_was_trained_on(
     method: dict[str, Any], tiny_checkpoint: Path, adapter: Path, tmp_path: Path
 ) -> None:
     """Merged onto the weights that were packed, not unpacked, it would be another model."""
-    settings = plan(**method, precision={"compute": "bf16", "frozen": "bf16", "trainable": "fp32"})
+    settings = plan(
+        **method,
+        precision={"compute": "bf16", "frozen": "bf16", "trainable": "fp32", "master": None},
+    )
     prompts = encoded_prompts(adapter)
     model = PeftModel.from_pretrained(load_base(settings, tiny_checkpoint, CPU), adapter)
     trained = logits(model, prompts)

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from launcher.quiz.answering import MAX_NEW_TOKENS, answers_before_and_after
 from tests.launcher.plans import full, plan
 
-IN_FP32 = {"compute": "fp32", "frozen": "fp32", "trainable": "fp32"}
+IN_FP32 = {"compute": "fp32", "frozen": "fp32", "trainable": "fp32", "master": None}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from launcher.training.deepspeed_config import deepspeed_config
 from tests.launcher.golden import assert_golden
 from tests.launcher.plans import full, parallel, plan
 
-SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16"}
+SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16", "master": "fp32"}
 
 
 @pytest.mark.parametrize("strategy", ["zero1", "zero2", "zero3"])
@@ -54,7 +54,7 @@ def test_offload() -> None:
 
 
 def test_fp32_needs_no_mixed_precision() -> None:
-    precision = {"compute": "fp32", "frozen": "fp32", "trainable": "fp32"}
+    precision = {"compute": "fp32", "frozen": "fp32", "trainable": "fp32", "master": None}
     config = deepspeed_config(
         plan(precision=precision, parallel=parallel("zero2"), batch__global_batch_size=8)
     )

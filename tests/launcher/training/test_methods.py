@@ -34,7 +34,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "full": {
         "method": "full",
         "adapter": None,
-        "precision": {"compute": "bf16", "frozen": "fp32", "trainable": "fp32"},
+        "precision": {"compute": "bf16", "frozen": "fp32", "trainable": "fp32", "master": None},
         "model__trainable_params": NUM_PARAMS,
         "optimizer__learning_rate": 1e-4,
     },

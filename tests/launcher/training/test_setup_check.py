@@ -42,7 +42,7 @@ ZERO2 = replace(
 )
 ZERO2_PLAN = plan(
     **full(
-        precision={"compute": "bf16", "frozen": "bf16", "trainable": "bf16"},
+        precision={"compute": "bf16", "frozen": "bf16", "trainable": "bf16", "master": "fp32"},
         parallel=parallel("zero2"),
         batch__global_batch_size=8,
     )

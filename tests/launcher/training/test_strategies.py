@@ -18,6 +18,7 @@ pytest.importorskip("deepspeed")
 from tests.launcher.forked import Launcher
 
 NF4 = {"quant_type": "nf4", "double_quant": True}
+PURE_BF16 = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16", "master": None}
 
 SAME_SUMS = 1e-3
 """Relative. The same samples in another order of addition, under bf16 autocast."""
@@ -166,6 +167,44 @@ def test_two_ranks_train_the_same_plan(
     assert (done.run / "deepspeed.json").exists() == (strategy != "ddp")
     assert tensors(done.run / "model") == tensors(one_process.run / "model")
     assert {dtype for dtype, _ in tensors(done.run / "model").values()} == {"BF16"}
+
+
+@pytest.fixture(scope="module")
+def pure_bf16(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Full fine-tuning in one process, everything in bf16."""
+    return train(tmp_path_factory.mktemp("pure"), tiny_checkpoint, **full(precision=PURE_BF16))
+
+
+def test_pure_bf16_keeps_nothing_in_fp32(one_process: Finished, pure_bf16: Finished) -> None:
+    setup = pure_bf16.read("report.json")["setup"]
+    assert (setup["trainable_dtypes"], setup["autocast_dtype"]) == (["bfloat16"], None)
+    assert pure_bf16.losses == pytest.approx(one_process.losses, rel=SIXTEEN_BIT_WEIGHTS)
+    assert tensors(pure_bf16.run / "model") == tensors(one_process.run / "model")
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "ddp",
+        pytest.param("zero1", marks=pytest.mark.long),
+        "zero2",
+        "zero3",
+    ],
+)
+def test_two_ranks_train_in_pure_bf16(
+    pure_bf16: Finished, tiny_checkpoint: Path, tmp_path: Path, strategy: str
+) -> None:
+    """To the losses of one process, whose gradients are added in another order."""
+    copied = {} if strategy == "ddp" else {"master": "bf16"}
+    done = train(
+        tmp_path,
+        tiny_checkpoint,
+        **full(parallel=parallel(strategy), **TWO_RANKS, precision=PURE_BF16 | copied),
+    )
+    assert done.losses == pytest.approx(pure_bf16.losses, rel=SAME_SUMS)
+    report = done.read("report.json")
+    assert report["setup"]["trainable_dtypes"] == ["bfloat16"]
+    assert report["setup"]["zero_stage"] == parallel(strategy)["zero_stage"]
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,21 @@ def test_offload_does_not_change_the_optimizer_unasked() -> None:
         decide(asked)
 
 
+def test_what_is_offloaded_is_not_in_pure_bf16() -> None:
+    """accelerate makes DeepSpeed's Adam with fp32 states."""
+    asked = Request(
+        model=load_model("qwen2.5-7b"),
+        cluster=cards(1, 24),
+        method="full",
+        offload="optimizer",
+        precision="pure-bf16",
+    )
+    with pytest.raises(
+        InvalidRequestError, match="--offload optimizer cannot be combined with --precision pure"
+    ):
+        decide(asked)
+
+
 def test_rules_name_optimizers_that_exist() -> None:
     whens = [rule.when for rule in rule_book()]
     named = [

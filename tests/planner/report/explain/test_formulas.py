@@ -92,7 +92,7 @@ def test_formulas_of_optimizers(name: str, stage: ZeroStage | None) -> None:
     explained = Explained(chosen)
     managed = managed_memory(explained)
     expected = states_bytes(
-        explained.optimizer, explained.handed, width=explained.handed_width, device="cuda"
+        explained.optimizer, explained.handed, width=explained.kinds.home, device="cuda"
     ).paged
     assert (managed.num_bytes if managed else 0) == expected
     assert managed is None or evaluate(managed.text) == expected
