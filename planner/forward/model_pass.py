@@ -104,7 +104,11 @@ class ModelPass:
         logits = self._logits(head, bias, x)
         if self._numerics.cross_entropy == "logits shifted in fp32":
             logits = cast(tape, logits, FP32_BYTES, "logits in fp32")
-        loss = cross_entropy(tape, logits, batch=batch, numerics=self._numerics)
+        scored = logits
+        if self._numerics.cross_entropy == "logits shifted in an fp32 copy":
+            scored = cast(tape, logits, FP32_BYTES, "logits in fp32")
+        loss = cross_entropy(tape, scored, batch=batch, numerics=self._numerics)
+        del scored
         if self._numerics.output_in_fp32:
             logits = cast(tape, logits, FP32_BYTES, "logits of the output in fp32")
         if self._numerics.keeps_logits:

@@ -40,11 +40,14 @@ GroupedHeads = Literal["shared", "copied"]
 are. ``copied``: they are copied for each query head first."""
 
 
-CrossEntropy = Literal["labels shifted", "logits shifted in fp32", "logits shifted"]
+CrossEntropy = Literal[
+    "labels shifted", "logits shifted in an fp32 copy", "logits shifted in fp32", "logits shifted"
+]
 """What the stock loss is computed from. ``labels shifted``: all logits in fp32, against labels
-moved by one (transformers since 4.46). ``logits shifted in fp32``: the model casts its logits and
-copies all but the last (before 4.46). ``logits shifted``: the copy keeps the logits' dtype
-(Qwen-1)."""
+moved by one (transformers since 4.49). ``logits shifted in an fp32 copy``: the loss function casts
+the logits, which the model holds meanwhile, and copies all but the last (4.46 to 4.48). ``logits
+shifted in fp32``: the model casts its logits and copies all but the last (before 4.46). ``logits
+shifted``: the copy keeps the logits' dtype (Qwen-1)."""
 
 
 class Numerics(NamedTuple):
