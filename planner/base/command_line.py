@@ -5,7 +5,7 @@ what is accepted:
 
 - ``str``, ``Path``, ``int``, ``float``, ``Literal[...]``: one value;
 - ``list[T]``: an option that may be repeated;
-- ``tuple[T, T]``: an option of several values;
+- ``tuple[T, T]``: an option of several values; ``tuple[T, ...]``: of one or more;
 - ``bool``: a flag; unless it defaults to False it can be negated: ``--packing``, ``--no-packing``.
 
 Its docstring is the help: the first sentence describes it, and what follows, such as examples, is
@@ -21,7 +21,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
@@ -146,6 +146,35 @@ def parse_arguments(command: Callable[..., Any], arguments: Sequence[str]) -> di
     return vars(values)
 
 
+def written_options(command: Callable[..., Any], values: Mapping[str, Any]) -> list[str]:
+    """Return the options that ``parse_arguments`` reads as these values, without defaults.
+
+    Values are by name of the parameter; those that are missing have their defaults.
+    """
+    return [
+        argument
+        for name, parameter in inspect.signature(command).parameters.items()
+        if values.get(name, parameter.default) != parameter.default
+        for argument in _written_option(parameter, values[name])
+    ]
+
+
+def _written_option(parameter: inspect.Parameter, value: Any) -> Iterator[str]:
+    flags = [flag for flag in option_flags(parameter) if flag.startswith("--")]
+    if isinstance(value, bool):
+        yield flags[0 if value else -1]
+    elif isinstance(value, tuple):
+        yield from (flags[0], *map(str, value))
+    else:
+        for each in value if isinstance(value, list) else [value]:
+            text = str(each)
+            yield from [f"{flags[0]}={text}"] if _like_a_flag(text) else [flags[0], text]
+
+
+def _like_a_flag(text: str) -> bool:
+    return text.startswith("-")
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser that raises errors instead of printing them."""
 
@@ -253,8 +282,8 @@ def _add_option(group: Any, parameter: inspect.Parameter, kind: Any, option: Opt
     default = parameter.default
     settings = _settings(single_type(kind), option, default)
     if option.metavar is not None:
-        names = tuple(option.metavar.split())
-        settings["metavar"] = names if "nargs" in settings else option.metavar
+        several = isinstance(settings.get("nargs"), int)
+        settings["metavar"] = tuple(option.metavar.split()) if several else option.metavar
     flags = [flag for flag in option_flags(parameter) if not flag.startswith("--no-")]
     group.add_argument(
         *flags, dest=parameter.name, default=default, help=_help(option, default), **settings
@@ -287,7 +316,8 @@ def _settings(kind: Any, option: Option, default: Any) -> dict[str, Any]:
     if get_origin(kind) is list:
         return {"action": "append", **_value(values[0], option)}
     if get_origin(kind) is tuple:
-        return {"action": _Several, "nargs": len(values), **_value(values[0], option)}
+        many: Any = "+" if Ellipsis in values else len(values)
+        return {"action": _Several, "nargs": many, **_value(values[0], option)}
     return _value(kind, option)
 
 

@@ -11,7 +11,14 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from planner.base.command_line import INTERRUPTED, Argument, Option, parse_arguments, run_command
+from planner.base.command_line import (
+    INTERRUPTED,
+    Argument,
+    Option,
+    parse_arguments,
+    run_command,
+    written_options,
+)
 from planner.base.errors import InvalidRequestError
 
 
@@ -366,3 +373,41 @@ def test_closed_streams_are_no_error_and_no_file_takes_their_number(
         "" if ">&-" in closed.replace("2>&-", "") else "out\n",
         "" if "2>&-" in closed else "err\n",
     )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"flour": "-rye", "batch_size": 3},
+        {"degrees": 0.0, "crust": "soft", "stage": 0},
+        {"salted": True, "as_rolls": True, "output": Path("-")},
+        {"salted": False, "additions": ["a=1", "-b=2"], "move": (Path("a"), Path("b"))},
+        {"flour": "", "degrees": 1e-7},
+    ],
+)
+def test_written_options_are_read_as_the_values(values: dict[str, Any]) -> None:
+    assert parsed(*written_options(bake, values)) == values
+
+
+def feed(
+    who: Annotated[Path | None, Argument("Who is fed first.")] = None,
+    *,
+    loaves: Annotated[tuple[Path, ...] | None, Option("Loaves to give.", metavar="LOAF")] = None,
+    quietly: Annotated[bool, Option("Say nothing.")] = False,
+) -> None:
+    """Feed the guests."""
+
+
+def test_an_option_of_one_value_or_more(capsys: pytest.CaptureFixture[str]) -> None:
+    one = parse_arguments(feed, ["--loaves", "a", "--quietly"])
+    assert one == {"who": None, "loaves": (Path("a"),), "quietly": True}
+    several = {"loaves": (Path("a"), Path("b"))}
+    arguments = written_options(feed, several)
+    assert arguments == ["--loaves", "a", "b"]
+    assert parse_arguments(feed, arguments)["loaves"] == several["loaves"]
+    with pytest.raises(InvalidRequestError, match="--loaves: expected at least one argument"):
+        parse_arguments(feed, ["--loaves"])
+    with pytest.raises(SystemExit):
+        parse_arguments(feed, ["--help"])
+    assert "--loaves LOAF [LOAF ...]" in capsys.readouterr().out
