@@ -14,6 +14,7 @@ PACKAGES = {
     "sshd": "openssh-server",
     "ip": "iproute2",
     "kubectl": "kubernetes-client",
+    "chromium": "chromium",
 }
 APT_GET = """\
 #!/bin/bash

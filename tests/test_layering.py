@@ -18,6 +18,7 @@ PLANNER = {
     "base": set(),
     "hardware": {"base"},
     "plan": {"base", "hardware"},
+    "page": {"base", "plan"},
     "models": {"base", "plan"},
     "datasets": {"base", "plan"},
     "recipes": {"base", "plan", "datasets"},
@@ -36,11 +37,11 @@ PLANNER = {
     },
     "training_stack": {"base", "plan", "models", "datasets", "workload"},
     "report": {
-        *("base", "hardware", "plan", "models", "datasets", "recipes", "workload", "tape"),
-        *("forward", "memory", "speed", "search", "decision"),
+        *("base", "hardware", "plan", "page", "models", "datasets", "recipes", "workload"),
+        *("tape", "forward", "memory", "speed", "search", "decision"),
     },
     "cli": {
-        *("base", "hardware", "plan", "models", "datasets", "recipes", "decision"),
+        *("base", "hardware", "plan", "page", "models", "datasets", "recipes", "decision"),
         *("training_stack", "report"),
     },
 }
@@ -55,6 +56,7 @@ LAUNCHER = {
     "base_model": {"storage", "chatglm"},
     "data": {"storage", "run", "base_model"},
     "display": {"compat", "run", "data"},
+    "run_page": {"storage", "run"},
     "doctor": {"compat", "display"},
     "faults": {"compat", "storage", "run", "display"},
     "training": {"compat", "storage", "run", "data", "display", "faults"},
@@ -74,13 +76,14 @@ LAUNCHER = {
     "nodes": {"compat", "storage", "run", "data", "display", "faults", "lifecycle"},
     "engines": {"storage", "run", "data", "lifecycle"},
     "cli": {
-        *("run", "doctor", "chatglm", "rehearsal", "merging", "lifecycle", "nodes", "engines"),
+        *("run", "run_page", "doctor", "chatglm", "rehearsal", "merging", "lifecycle", "nodes"),
+        "engines",
     },
 }
 """Packages of the launcher, lowest first, and the packages that each may import."""
 
 PLANNER_USED_BY_THE_LAUNCHER = {
-    *("planner.base", "planner.plan", "planner.hardware"),
+    *("planner.base", "planner.plan", "planner.hardware", "planner.page"),
     "planner.workload.rules",
     *("planner.search.repredict", "planner.search.setting_checks"),
     "planner.datasets.token_lengths",

@@ -59,8 +59,10 @@ def launch(
     output: Annotated[
         Path | None,
         Option(
-            "Run directory instead of the plan's; with --merge, the folder of the merged weights.",
+            "Run directory instead of the plan's; with --merge, the folder of the merged weights; "
+            "with --html, the page's file.",
             metavar="DIR",
+            flags=("--output", "-o"),
             group="run",
         ),
     ] = None,
@@ -155,6 +157,15 @@ def launch(
             group="checkpoint",
         ),
     ] = None,
+    html: Annotated[
+        tuple[Path, ...] | None,
+        Option(
+            "Write a page on a run, finished or not, or on two beside each other: loss, speed, "
+            "memory, settings; takes no PLAN.",
+            metavar="RUN_DIR",
+            group="run",
+        ),
+    ] = None,
     record: Annotated[
         bool,
         Option("Write the finished run as a measured one for benchmarks/accuracy.", group="run"),
@@ -196,6 +207,7 @@ def launch(
       launch plan.yaml --resume
       launch --doctor
       launch --merge runs/qwen2.5-7b-qlora
+      launch --html runs/qwen2.5-7b-qlora
     """
     task = Task(
         doctor=doctor,
@@ -205,6 +217,7 @@ def launch(
         to=to,
         follow=followed,
         cancel=cancelled,
+        html=html,
     )
     check_options(task, rehearse=rehearse, simulate=simulate)
     if plan_file is None or task.given:

@@ -22,6 +22,7 @@ class Task:
     to: WeightLayout | None
     follow: Path | None
     cancel: Path | None
+    html: tuple[Path, ...] | None
 
     @property
     def given(self) -> list[str]:
@@ -32,6 +33,7 @@ class Task:
             "--convert": self.conversion is not None,
             "--follow": self.follow is not None,
             "--cancel": self.cancel is not None,
+            "--html": self.html is not None,
         }
         return [name for name, is_given in options.items() if is_given]
 
@@ -65,6 +67,11 @@ def without_plan(task: Task, plan_file: Path | None, output: Path | None) -> int
         from launcher.merging.merge_run import merge_run
 
         merge_run(task.merge, output)
+        return 0
+    if task.html is not None:
+        from launcher.run_page.write_page import write_page  # only --html needs it
+
+        print_text(str(write_page(task.html, output)))
         return 0
     if task.follow is not None:
         return follow(RunDirectory(task.follow))

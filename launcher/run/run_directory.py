@@ -208,3 +208,15 @@ def locked(run: RunDirectory) -> Iterator[None]:
                 "Wait for it, or choose another place with --output DIR."
             ) from error
         yield
+
+
+def is_locked(run: RunDirectory) -> bool:
+    """Return whether another launch runs in the folder."""
+    try:
+        with run.launch_lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

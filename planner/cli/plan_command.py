@@ -4,14 +4,14 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Struct, structs
-from rich.console import Console, Group, RenderableType
-from rich.text import Text
+from rich.console import Console
 
-from planner.base.command_line import Option, run_command
+from planner.base.command_line import Option, run_command, written_options
 from planner.base.console import PrintableConsole
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import OutputFile
@@ -34,10 +34,14 @@ from planner.plan.schema import Plan
 from planner.plan.vocabulary import AttentionName, Loss, Offload, TrainingPrecision, ZeroStage
 from planner.recipes.load_recipe import load_recipe, recipe_names
 from planner.recipes.recipe import Recipe
-from planner.report.terminal_report import print_report, report
+from planner.report.terminal_report import print_report
 
 PIPE_COLUMNS = 400
 """Width of what is printed into a pipe or a file, where no sentence needs to wrap."""
+OF_THE_OUTPUT = {
+    *("save_machine", "output", "force", "as_json", "html", "explain", "verbose", "list_kind"),
+}
+"""Parameters that say what becomes of a plan, and leave the plan as it is."""
 
 
 def _model_names() -> list[str]:
@@ -246,7 +250,12 @@ def plan(
         Option("Print one JSON document instead of the report.", flags=("--json",), group="output"),
     ] = False,
     html: Annotated[
-        Path | None, Option("Write the report as a self-contained HTML page too.", group="output")
+        Path | None,
+        Option(
+            "Write a page for the browser too: one file that loads nothing, with a chart of "
+            "memory, its formulas, and a map of what else fits.",
+            group="output",
+        ),
     ] = None,
     explain: Annotated[
         bool, Option("Show the formulas and tensors behind the memory report.", group="output")
@@ -270,6 +279,7 @@ def plan(
       plan --model qwen2.5-7b --gpus 24G --explain
       plan --list gpus
     """
+    given = dict(locals())  # every option by its name
     console = PrintableConsole(highlight=False, markup=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_COLUMNS
@@ -278,6 +288,7 @@ def plan(
         return
     result = _Result(
         command=shlex.join(["plan", *sys.argv[1:]]),
+        options={name: value for name, value in given.items() if name not in OF_THE_OUTPUT},
         output=output,
         force=force,
         as_json=as_json,
@@ -326,6 +337,8 @@ class _Result(Struct, frozen=True, kw_only=True):
 
     command: str
     """Command line as typed, for the plan's header and for remedies."""
+    options: dict[str, Any]
+    """Options that decide the plan, by parameter."""
     output: Path | None
     """File of the plan; None is plan.yaml, or no file with --json."""
     force: bool
@@ -345,7 +358,7 @@ class _Result(Struct, frozen=True, kw_only=True):
             plan_output(destination, force=self.force).write(text)
         next_steps = _next_steps(made, destination)
         if self.page is not None:
-            _write_page(self.page, decision, next_steps, explain=self.explain)
+            self._write_page(self.page, decision, next_steps)
         if self.as_json:
             from planner.report.json_document import document  # only --json needs it
 
@@ -354,6 +367,25 @@ class _Result(Struct, frozen=True, kw_only=True):
             print(text, end="")
         else:
             self._report(console, decision, next_steps)
+
+    def _write_page(self, file: OutputFile, decision: Decision, next_steps: list[str]) -> None:
+        from planner.report.page.plan_page import plan_page
+
+        settled = {"offload": decision.request.offload, "packing": decision.request.packing}
+
+        def written(changes: Mapping[str, Any]) -> str:
+            options = {**self.options, **settled, "prefer": "tiers", **changes}
+            return shlex.join(["plan", *written_options(plan, options)])
+
+        text = plan_page(
+            decision,
+            made_by=self.command,
+            gpus=self.options["gpus"],
+            written=written,
+            next_steps=next_steps,
+            explain=self.explain,
+        )
+        file.write(text)
 
     def _report(self, console: Console, decision: Decision, next_steps: list[str]) -> None:
         if self.explain:
@@ -371,25 +403,11 @@ def _page_file(path: Path | None, *, force: bool) -> OutputFile | None:
     """
     if path is None:
         return None
-    from planner.report.html_report import page_file  # only --html needs it
+    from planner.page.document import page_file  # only --html needs it
 
-    file = page_file(path, force=force)
+    file = page_file(path, option="--html", force=force)
     file.check()
     return file
-
-
-def _write_page(
-    file: OutputFile, decision: Decision, next_steps: list[str], *, explain: bool
-) -> None:
-    from planner.report.html_report import COLUMNS, html_page
-
-    content: list[RenderableType] = [report(decision, width=COLUMNS, next_steps=next_steps)]
-    if explain:
-        from planner.report.explain_tables import explanation
-
-        content += [Text(""), explanation(decision)]
-    title = f"{decision.request.model.name}, {decision.chosen.method}"
-    file.write(html_page(title, Group(*content)))
 
 
 def _model_name(named: str | None, recipe: Recipe | None, *, optional: bool) -> str | None:

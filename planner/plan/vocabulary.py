@@ -67,6 +67,14 @@ Part = Literal[
 
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
+PHASE_TITLES: dict[Phase, str] = {
+    "load": "load",
+    "forward": "forward",
+    "backward": "backward",
+    "optimizer_step": "step",
+    "save": "save",
+}
+"""The phases as tables and charts head them."""
 
 
 PARTS: tuple[Part, ...] = get_args(Part)

@@ -40,19 +40,20 @@ def _formulas(rows: Sequence[Formula], managed: Term | None) -> RenderableType:
     for row in rows:
         title = "" if row.part == part else row.part.replace("_", " ")
         part = row.part
-        table.add_row(title, Text(_mib(row.num_bytes), style="bold"), _phases(row.phases))
+        table.add_row(title, Text(mib(row.num_bytes), style="bold"), phase_words(row.phases))
         for size, text in _lines(row.terms):
             table.add_row("", size, Prose(text))
         table.add_row("", "", Prose("\n".join(row.sources), "dim"))
     if managed is not None:
         name = "beside the parts, in CUDA managed memory"
-        table.add_row("managed memory", Text(_mib(managed.num_bytes), style="bold"), name)
+        table.add_row("managed memory", Text(mib(managed.num_bytes), style="bold"), name)
         table.add_row("", "", Prose(managed.text))
         table.add_row("", "", Prose(managed.source, "dim"))
     return table
 
 
-def _phases(phases: Sequence[Phase]) -> str:
+def phase_words(phases: Sequence[Phase]) -> str:
+    """Return the names of some phases."""
     if len(phases) == len(PHASES):
         return "every phase"
     return ", ".join(phase.replace("_", " ") for phase in phases)
@@ -62,7 +63,7 @@ def _lines(terms: Sequence[Term]) -> Iterator[tuple[str, str]]:
     """Yield the size and the formula of each term; a size of its own only where there are
     several."""
     for number, term in enumerate(terms):
-        size = _mib(term.num_bytes) if len(terms) > 1 else ""
+        size = mib(term.num_bytes) if len(terms) > 1 else ""
         yield size, f"+ {term.text}" if number else term.text
 
 
@@ -76,8 +77,8 @@ def _between_steps(found: BetweenSteps) -> RenderableType:
     for part in PARTS:
         sizes = [column.get(part, 0) for column in columns]
         if any(sizes):
-            table.add_row(part.replace("_", " "), *map(_mib, sizes))
-    table.add_row("allocated", *(_mib(sum(column.values())) for column in columns), style="bold")
+            table.add_row(part.replace("_", " "), *map(mib, sizes))
+    table.add_row("allocated", *(mib(sum(column.values())) for column in columns), style="bold")
     table.caption = (
         "a forward pass without a graph (planner/memory/between_steps.py), beside the states"
     )
@@ -93,21 +94,28 @@ def _tensors(ledgers: Mapping[Phase, Ledger]) -> RenderableType:
         table.add_column(f"{phase} MiB", justify="right", no_wrap=True)
     table.add_column("tensors", justify="right", no_wrap=True)
     table.add_column("what it is", overflow="fold")
-    rows = _by_tensor(ledgers)
-    for there in rows[:SHOWN]:
-        table.add_row(*_tensor_cells(there, ledgers))
-    rest = rows[SHOWN:]
-    if rest:
-        sizes = [
-            sum(there[phase].num_bytes for there in rest if phase in there) for phase in ledgers
-        ]
-        count = sum(_count(there) for there in rest)
-        table.add_row("", *map(_mib, sizes), f"{count:,}", f"{len(rest)} smaller kinds")
+    for cells in tensor_rows(ledgers):
+        table.add_row(*cells)
     table.caption = (
         "made and kept as transformers' forward code does (planner/forward, planner/tape)"
     )
     table.caption_justify = "left"
     return table
+
+
+def tensor_rows(ledgers: Mapping[Phase, Ledger]) -> Iterator[tuple[str, ...]]:
+    """Yield owner, sizes by phase, number and name of each kind of tensor; the smaller kinds are
+    one row."""
+    kinds = _by_tensor(ledgers)
+    for there in kinds[:SHOWN]:
+        yield tuple(_tensor_cells(there, ledgers))
+    rest = kinds[SHOWN:]
+    if rest:
+        sizes = [
+            sum(there[phase].num_bytes for there in rest if phase in there) for phase in ledgers
+        ]
+        count = sum(_count(there) for there in rest)
+        yield "", *map(mib, sizes), f"{count:,}", f"{len(rest)} smaller kinds"
 
 
 Tensors = Mapping[Phase, AliveTensors]
@@ -127,7 +135,7 @@ def _tensor_cells(there: Tensors, phases: Mapping[Phase, Ledger]) -> Iterator[st
     any_phase = next(iter(there.values()))
     yield any_phase.owner
     for phase in phases:
-        yield _mib(there[phase].num_bytes) if phase in there else "-"
+        yield mib(there[phase].num_bytes) if phase in there else "-"
     yield f"{_count(there):,}"
     yield any_phase.name
 
@@ -136,7 +144,7 @@ def _count(there: Tensors) -> int:
     return max(tensors.count for tensors in there.values())
 
 
-def _mib(num_bytes: int) -> str:
+def mib(num_bytes: int) -> str:
     """Return mebibytes; less than a tenth is shown as such."""
     text = f"{num_bytes / MIB:,.1f}"
     return "<0.1" if num_bytes and text == "0.0" else text

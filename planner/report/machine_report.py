@@ -26,6 +26,11 @@ LINKS: dict[Link, str] = {"nvlink": ", NVLink", "pcie": ", PCIe", "none": ""}
 
 
 def machine_section(cluster: Cluster) -> Table:
+    """Return the section on a machine."""
+    return facts(machine_rows(cluster))
+
+
+def machine_rows(cluster: Cluster) -> list[Row]:
     """Return the machine in one line, what was read of it, and the notes."""
     rows: list[Row] = [("Machine", machine_line(cluster))]
     machine = cluster.machine
@@ -33,8 +38,7 @@ def machine_section(cluster: Cluster) -> Table:
         rows += [(f"  {name}", text) for name, text in _readings(machine, cluster)]
     elif cluster.device == "cpu":
         rows.append(("  host", f"{cluster.cores} cores"))
-    rows += _notes(cluster.notes)
-    return facts(rows)
+    return [*rows, *_notes(cluster.notes)]
 
 
 def _notes(notes: Sequence[str]) -> Iterator[Row]:

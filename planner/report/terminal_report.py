@@ -8,7 +8,7 @@ from planner.base.units import MIB, format_count, format_gib, format_rate, short
 from planner.decision.alternatives import Alternative
 from planner.decision.choose import Decision
 from planner.memory.device_memory import overheads
-from planner.plan.vocabulary import METHOD_NAMES, PARTS, PHASES
+from planner.plan.vocabulary import METHOD_NAMES, PARTS, PHASE_TITLES, PHASES
 from planner.report.data_rows import data_rows
 from planner.report.machine_report import machine_section
 from planner.report.prose import Prose
@@ -17,7 +17,7 @@ from planner.report.speed_rows import speed_rows
 from planner.report.tables import NARROW, facts, plain_table
 from planner.report.verdict import verdict
 from planner.report.what_if_report import what_if_section
-from planner.report.words import PHASE_TITLES, STRATEGY_TITLES
+from planner.report.words import STRATEGY_TITLES
 from planner.search.candidate import Candidate
 from planner.workload.measured_ratios import peak_ratio
 
@@ -41,7 +41,7 @@ def sections(
         *([_alternatives(decision, width)] if decision.alternatives else []),
         *_limits(decision),
         machine_section(decision.request.cluster),
-        _details(decision),
+        facts(detail_rows(decision)),
     ]
 
 
@@ -93,21 +93,19 @@ def _limits(decision: Decision) -> list[RenderableType]:
     return [_apart(parts)] if parts else []
 
 
-def _details(decision: Decision) -> Table:
+def detail_rows(decision: Decision) -> list[tuple[str, RenderableType]]:
     """Return what the answer rests on: model, settings, ranges, host, disk, speed and data."""
     chosen = decision.chosen
     model = decision.request.model
     params = format_count(model.spec.num_params)
     trained = format_count(chosen.workload.trainable_params)
-    return facts(
-        [
-            ("Model", f"{model.name}, {params} parameters, {trained} trained"),
-            *_optimizer_line(decision),
-            *_recipe(decision),
-            *_capacity_rows(decision),
-            *_costs(decision),
-        ]
-    )
+    return [
+        ("Model", f"{model.name}, {params} parameters, {trained} trained"),
+        *_optimizer_line(decision),
+        *_recipe(decision),
+        *_capacity_rows(decision),
+        *_costs(decision),
+    ]
 
 
 def _recipe(decision: Decision) -> list[tuple[str, RenderableType]]:
@@ -146,13 +144,13 @@ def _memory(decision: Decision, width: int) -> Table:
     for part in PARTS:
         sizes = [footprint.phases[phase].get(part, 0) for phase in PHASES]
         if any(sizes):
-            table.add_row(part.replace("_", " "), *(_cell(size) for size in sizes))
+            table.add_row(part.replace("_", " "), *(gib_cell(size) for size in sizes))
     totals = (format_gib(footprint.total_bytes(phase)) for phase in PHASES)
     table.add_row("allocated", *totals, style="bold")
     return table
 
 
-def _cell(num_bytes: int) -> str:
+def gib_cell(num_bytes: int) -> str:
     """Return GiB; zero is a dash, and less than a hundredth is shown as such."""
     if num_bytes == 0:
         return "-"
@@ -218,7 +216,7 @@ def _costs(decision: Decision) -> list[tuple[str, RenderableType]]:
 
 def _alternatives(decision: Decision, width: int) -> RenderableType:
     """Return a row for each alternative; in a narrow terminal, the reason has lines of its own."""
-    rows = [_alternative(alternative) for alternative in decision.alternatives]
+    rows = [alternative_cells(alternative) for alternative in decision.alternatives]
     styles = ["" if alternative.fits else "dim" for alternative in decision.alternatives]
     if width < NARROW:
         sentences = [
@@ -242,8 +240,8 @@ def _rate(speed: str) -> str:
     return "" if speed == "-" else f", {speed} tokens/s"
 
 
-def _alternative(alternative: Alternative) -> tuple[str, str, str, str, str, str]:
-    """Return the cells of one row."""
+def alternative_cells(alternative: Alternative) -> tuple[str, str, str, str, str, str]:
+    """Return a row: method, strategy, micro-batch size, worst GiB, tokens/s, reason."""
     candidate = alternative.candidate
     speed = candidate.tokens_per_second if alternative.fits else None
     return (

@@ -28,11 +28,11 @@ def verdict(decision: Decision, *, width: int, next_steps: list[str], brief: boo
     rows: list[tuple[str, RenderableType]] = [
         ("Method", Prose(headline(chosen), "bold green")),
         ("Batch", batch_line(chosen)),
-        ("Memory", Prose(_memory(decision), "bold")),
+        ("Memory", Prose(memory_line(decision), "bold")),
         ("", _bar(decision, min(width, WIDEST) - 18)),
-        ("Speed", _speed(decision)),
-        *([] if brief else _reason_and_time(decision)),
-        *(("Note", Prose(note, "yellow")) for note in _notes(decision)),
+        ("Speed", speed_line(decision)),
+        *([] if brief else reason_and_time(decision)),
+        *(("Note", Prose(note, "yellow")) for note in notes(decision)),
         ("Next", Text("\n".join(next_steps), style="bold")),
     ]
     return Group(
@@ -50,7 +50,8 @@ def _title(decision: Decision) -> str:
     )
 
 
-def _memory(decision: Decision) -> str:
+def memory_line(decision: Decision) -> str:
+    """Return what the plan takes of each device, expected and in the worst case."""
     memory, cluster = decision.chosen.memory, decision.request.cluster
     expected, high = short_gib(memory.device_used_bytes), short_gib(memory.high_bytes)
     budget = short_gib(decision.request.budget_bytes)
@@ -70,7 +71,8 @@ def _bar(decision: Decision, width: int) -> Text:
     return Text.assemble(("█" * certain, colour), ("▒" * perhaps, "yellow"), ("·" * free, "dim"))
 
 
-def _speed(decision: Decision) -> str:
+def speed_line(decision: Decision) -> str:
+    """Return tokens per second and the time of a step with its range, and what limits it."""
     speed = decision.chosen.throughput
     if speed is None:
         return "unknown: no published rates for this device"
@@ -81,9 +83,10 @@ def _speed(decision: Decision) -> str:
     )
 
 
-def _reason_and_time(decision: Decision) -> list[tuple[str, RenderableType]]:
+def reason_and_time(decision: Decision) -> list[tuple[str, str]]:
+    """Return how long a run takes, as far as that is known, and why this method."""
     chosen, speed, data = decision.chosen, decision.chosen.throughput, decision.request.data
-    rows: list[tuple[str, RenderableType]] = []
+    rows: list[tuple[str, str]] = []
     if data is not None and data.known is not None:
         rows.append(("Time", run_line(chosen, epochs_of(chosen, data.known))))
     elif speed is not None:
@@ -92,26 +95,26 @@ def _reason_and_time(decision: Decision) -> list[tuple[str, RenderableType]]:
     return [*rows, (f"Why {METHOD_NAMES[chosen.method]}", decision.why)]
 
 
-def _notes(decision: Decision) -> list[str]:
+def notes(decision: Decision) -> list[str]:
     """Return what a reader must know before the plan is run."""
     chosen, model, cluster = decision.chosen, decision.request.model, decision.request.cluster
-    notes = []
+    found = []
     if model.native_class is None:
-        notes.append(
+        found.append(
             "transformers builds this model from remote code only: launch will not train it"
         )
     if isinstance(model.spec, TracedSpec):
         traced = "memory is that of traced steps; speed counts every matrix once per token"
-        notes.append(f"No formulas for {model.spec.model_type}: {traced}, of experts the chosen")
-        notes += _wrapper_notes(model.spec)
+        found.append(f"No formulas for {model.spec.model_type}: {traced}, of experts the chosen")
+        found += _wrapper_notes(model.spec)
     work = chosen.workload
-    notes += [
+    found += [
         note
         for note in (work.experts_note, work.adapter_note, work.rounding_note)
         if note is not None
     ]
     lacking = lacking_now(cluster, host_bytes=chosen.host.node_bytes, disk_bytes=chosen.disk_bytes)
-    return notes if lacking is None else [*notes, lacking]
+    return found if lacking is None else [*found, lacking]
 
 
 def _wrapper_notes(spec: TracedSpec) -> list[str]:

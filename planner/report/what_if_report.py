@@ -14,22 +14,24 @@ def what_if_section(decision: Decision) -> Group:
     """Return the limits of the plan, and a row for each method; the decision must have them."""
     found = decision.what_if
     assert found is not None
-    rows = facts([("Limits", _of_the_plan(decision, found))])
+    rows = facts([("Limits", limits_line(decision, found))])
     if not found.machines:
         return Group(rows)
     cluster = decision.request.cluster
-    ranks, alone = cluster.world_size, cluster.accelerator.is_slice
+    ranks = cluster.world_size
     table = plain_table("Smallest machine for each method, at this length")
     table.add_column("method", no_wrap=True)
     table.add_column("smallest card" if ranks == 1 else f"smallest card x {ranks}")
     table.add_column("fewest cards like these", justify="right")
-    too_few = "a MIG slice is used singly" if alone else f"none up to {CARD_COUNTS[-1]}"
     for machine in found.machines:
-        table.add_row(METHOD_NAMES[machine.method], _card(machine), str(machine.count or too_few))
+        table.add_row(
+            METHOD_NAMES[machine.method], card_words(machine), count_words(decision, machine)
+        )
     return Group(rows, Text(""), table)
 
 
-def _of_the_plan(decision: Decision, found: WhatIf) -> str:
+def limits_line(decision: Decision, found: WhatIf) -> str:
+    """Return the largest micro-batch and the longest samples of the plan."""
     layout = decision.chosen.layout
     here = decision.chosen.workload.settings.sequence_length
     return (
@@ -38,7 +40,16 @@ def _of_the_plan(decision: Decision, found: WhatIf) -> str:
     )
 
 
-def _card(machine: SmallestMachine) -> str:
+def card_words(machine: SmallestMachine) -> str:
+    """Return the smallest card that fits a method, with its size."""
     if machine.card is None:
         return "none is large enough"
     return f"{machine.card}, {machine.card_gib} GiB"
+
+
+def count_words(decision: Decision, machine: SmallestMachine) -> str:
+    """Return the fewest cards like those here that fit a method, or why there are none."""
+    if machine.count is not None:
+        return str(machine.count)
+    alone = decision.request.cluster.accelerator.is_slice
+    return "a MIG slice is used singly" if alone else f"none up to {CARD_COUNTS[-1]}"

@@ -1,15 +1,7 @@
 """How the report calls methods, strategies and layouts."""
 
-from planner.plan.vocabulary import Phase
 from planner.search.candidate import Candidate
 
-PHASE_TITLES: dict[Phase, str] = {
-    "load": "load",
-    "forward": "forward",
-    "backward": "backward",
-    "optimizer_step": "step",
-    "save": "save",
-}
 STRATEGY_TITLES = {
     "single": "one device",
     "ddp": "DDP",

@@ -35,8 +35,8 @@ class Layout(NamedTuple):
         none."""
         if not self.activation_checkpointing:
             return ""
-        nth = "" if self.checkpoint_every == 1 else f"{_nth(self.checkpoint_every)} "
-        return f"every {nth}layer"
+        which = "" if self.checkpoint_every == 1 else f"{nth(self.checkpoint_every)} "
+        return f"every {which}layer"
 
     @property
     def zero_stage(self) -> ZeroStage:
@@ -101,9 +101,10 @@ class Series(NamedTuple):
         )
 
 
-def _nth(number: int) -> str:
-    """
-    >>> [_nth(n) for n in (2, 3, 4, 11, 22)]
+def nth(number: int) -> str:
+    """Return an ordinal number.
+
+    >>> [nth(n) for n in (2, 3, 4, 11, 22)]
     ['2nd', '3rd', '4th', '11th', '22nd']
     """
     teens = number % 100 in (11, 12, 13)

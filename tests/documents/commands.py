@@ -70,6 +70,7 @@ def check_launch(arguments: Sequence[str]) -> None:
         to=values["to"],
         follow=values["followed"],
         cancel=values["cancelled"],
+        html=values["html"],
     )
     check_options(task, rehearse=values["rehearse"], simulate=values["simulate"])
     given = [*task.given, *([values["plan_file"]] if values["plan_file"] is not None else [])]

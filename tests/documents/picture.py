@@ -13,7 +13,6 @@ from planner.decision.choose import decide
 from planner.decision.request import Request
 from planner.hardware.detect import parse_gpus
 from planner.models.model_presets import load_model
-from planner.report.html_report import LIGHT, recording_console
 from planner.report.terminal_report import report
 
 MODEL, GPUS = "chatglm3-6b-base", "rtx-4090"
@@ -21,6 +20,20 @@ COMMAND = f"plan --model {MODEL} --gpus {GPUS}"
 COLUMNS = 96
 FIRST_LINE_LEFT_OUT = "Other ways"
 NEXT_STEPS = ["launch plan.yaml --data FILE"]
+LIGHT = TerminalTheme(
+    (255, 255, 255),
+    (0, 0, 0),
+    [
+        (0, 0, 0),
+        (185, 28, 28),
+        (21, 128, 61),
+        (161, 98, 7),
+        (29, 78, 216),
+        (126, 34, 206),
+        (14, 116, 144),
+        (107, 114, 128),
+    ],
+)
 DARK = TerminalTheme(
     (13, 17, 23),
     (230, 237, 243),
@@ -35,7 +48,7 @@ DARK = TerminalTheme(
         (177, 186, 196),
     ],
 )
-"""Colours of at least 4.5 to 1 against the background (WCAG 2.2, 1.4.3)."""
+"""Both have colours of at least 4.5 to 1 against the background (WCAG 2.2, 1.4.3)."""
 THEMES = {"light": LIGHT, "dark": DARK}
 FRAME = """\
 <svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg" \
@@ -65,6 +78,21 @@ role="img" aria-label="LABEL">
 """rich's own frame without the fonts that it loads from outside, and without a window's buttons."""
 
 
+def recording_console() -> PrintableConsole:
+    """Return a console that keeps what is drawn on it, in all colours, wherever it runs."""
+    return PrintableConsole(
+        record=True,
+        file=io.StringIO(),
+        width=COLUMNS,
+        height=100,
+        force_terminal=True,
+        color_system="truecolor",
+        no_color=False,
+        legacy_windows=False,
+        highlight=False,
+    )
+
+
 def pictures() -> dict[str, str]:
     """Return the SVG of each theme, by the theme's name."""
     content = _report()
@@ -86,7 +114,7 @@ def _report() -> RenderableType:
 
 
 def _picture(content: RenderableType, theme: TerminalTheme) -> str:
-    console = recording_console(COLUMNS)
+    console = recording_console()
     console.print(Text(f"$ {COMMAND}\n", style="bold"))
     lines = console.render_lines(content, pad=False)
     shown = takewhile(lambda line: not _text(line).startswith(FIRST_LINE_LEFT_OUT), lines)

@@ -1,0 +1,401 @@
+"""The page of one run, or of two beside each other."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher.run_page.lines_chart import Curve, Level, lines_chart
+from launcher.run_page.run_record import RunRecord
+from launcher.run_page.series import Series, evaluations_of, neighbours, series_of
+from launcher.run_page.settings import differences, settings_of
+from planner.base.printable import shown_on_one_line
+from planner.base.units import GIB, format_duration, format_gib, format_rate, short_gib
+from planner.page.columns_chart import Line
+from planner.page.document import page
+from planner.page.elements import Child, Markup, element, joined
+from planner.page.memory_chart import memory_chart, part_title, swatch
+from planner.page.parts import Column, body, facts, section, table
+from planner.plan.vocabulary import METHOD_NAMES, PARTS, PHASES
+
+SCRIPT = Path(__file__).parent / "curves.js"
+KINDS = ("first", "second")
+"""Styles of the runs' curves."""
+UNKNOWN = "-"
+WORDS = {"step": "step {step}", "copied": "Copied", "select": "Press Ctrl+C"}
+"""Texts of the scripts."""
+
+
+def page_of_runs(records: Sequence[RunRecord]) -> str:
+    """Return the text of the page's file."""
+    charts: dict[str, Any] = {}
+    sections = {
+        "training": ("Training", _charts("training", "Training", records, TRAINING, charts)),
+        "speed": ("Speed", _charts("speed", "Speed", records, SPEED, charts)),
+        "memory": ("Memory", _memory(records, charts)),
+        "differences": ("Differences", _differences(records) if len(records) > 1 else None),
+        "attempts": ("Attempts", _attempts(records)),
+        "settings": ("Settings", _settings(records[0]) if len(records) == 1 else None),
+        "environment": ("Environment", _environment(records)),
+    }
+    there = {name: (title, content) for name, (title, content) in sections.items() if content}
+    names = " and ".join(_name(record) for record in records)
+    return page(
+        f"{names}: run" if len(records) == 1 else f"{names}: runs",
+        body(
+            _answer(records),
+            [(name, title) for name, (title, _) in there.items()],
+            joined(*(content for _, content in there.values())),
+            f"Read from {' and '.join(str(record.path) for record in records)}.",
+        ),
+        data={"words": WORDS, "charts": charts},
+        scripts=[SCRIPT],
+        language="en",
+    )
+
+
+def _name(record: RunRecord) -> str:
+    return shown_on_one_line(record.path.resolve().name)
+
+
+def _answer(records: Sequence[RunRecord]) -> Markup:
+    several = len(records) > 1
+    plans = [record.plan for record in records if record.plan is not None]
+    models = dict.fromkeys(plan.model.name for plan in plans)
+    return joined(
+        element("p", "Runs" if several else "Run", class_="kind"),
+        element("h1", " and ".join(models) or _name(records[0])),
+        *(_verdict(record, _key(n, record, several=several)) for n, record in enumerate(records)),
+        _figures(records),
+        *(_lacks(record, several=several) for record in records),
+    )
+
+
+def _key(number: int, record: RunRecord, *, several: bool) -> Markup | None:
+    """Return the name of a run with the line that its curves have, where there are several."""
+    if not several:
+        return None
+    line = element("line", x1=0, x2=24, y1=6, y2=6, class_=f"curve {KINDS[number]}")
+    drawn = element("svg", line, width=24, height=12, class_="key", aria_hidden="true")
+    return element("span", drawn, element("b", _name(record)), ": ")
+
+
+def _verdict(record: RunRecord, key: Markup | None) -> Markup:
+    """Return in one sentence how far a run has come, and with what loss."""
+    kind, mark, words = _state(record)
+    badge = element("strong", mark, class_=f"badge {kind}")
+    return element("p", key, badge, f" {words}", class_="verdict")
+
+
+def _state(record: RunRecord) -> tuple[str, str, str]:
+    """Return style, badge and sentence of how far a run has come."""
+    if record.report is not None:
+        trained, seconds = record.report.training, record.report.measured.run_time_s
+        took = "" if seconds is None else f", {format_duration(seconds)}"
+        steps = f"{trained.num_steps:,} step{'s' if trained.num_steps != 1 else ''}"
+        loss = f"loss {trained.first_loss:.4f} to {trained.last_loss:.4f} in {steps}{took}."
+        return "fits", "Finished", loss
+    planned = None if record.plan is None else record.plan.training.max_steps
+    of = "" if planned is None else f" of {planned:,}"
+    last = record.last_step
+    reached = "no step is logged yet" if last is None else f"step {last:,}{of} is the last logged"
+    latest = next((row.loss for row in reversed(record.rows) if row.loss is not None), None)
+    now = "" if latest is None else f", with loss {latest:.4f}"
+    if record.is_running:
+        return "tight", "Running", f"{reached}{now}."
+    ended = record.attempts[-1].ended if record.attempts else None
+    why = "" if ended is None else f" The last attempt: {ended}."
+    return "no", "Not finished", f"{reached}{now}.{why}"
+
+
+def _figures(records: Sequence[RunRecord]) -> Markup:
+    """Return predicted beside measured figures."""
+    several = len(records) > 1
+    columns = [Column("")]
+    for record in records:
+        name = f"{_name(record)}: " if several else ""
+        columns += [Column(f"{name}predicted", True), Column(f"{name}measured", True)]
+    rows = [
+        [title, *(cell for record in records for cell in (predicted(record), measured(record)))]
+        for title, predicted, measured in FIGURES
+    ]
+    known = [row for row in rows if any(cell != UNKNOWN for cell in row[1:])]
+    return table("Predicted and measured", columns, known) if known else joined()
+
+
+def _gib(num_bytes: int | None) -> str:
+    return UNKNOWN if num_bytes is None else f"{format_gib(num_bytes)} GiB"
+
+
+def _of_report(
+    read: Callable[[Any], Any], shown: Callable[[Any], str]
+) -> Callable[[RunRecord], str]:
+    """Return a function that shows what a report has measured."""
+
+    def cell(record: RunRecord) -> str:
+        value = None if record.report is None else read(record.report.measured)
+        return UNKNOWN if value is None else shown(value)
+
+    return cell
+
+
+def _of_plan(read: Callable[[Any], Any], shown: Callable[[Any], str]) -> Callable[[RunRecord], str]:
+    """Return a function that shows what a plan predicts."""
+
+    def cell(record: RunRecord) -> str:
+        value = None if record.plan is None else read(record.plan)
+        return UNKNOWN if value is None else shown(value)
+
+    return cell
+
+
+def _on_gpu(plan: Any) -> bool:
+    return bool(plan.hardware.device == "cuda")
+
+
+FIGURES: tuple[tuple[str, Callable[[RunRecord], str], Callable[[RunRecord], str]], ...] = (
+    (
+        "peak allocated per GPU",
+        _of_plan(lambda p: p.prediction.peak_allocated_bytes if _on_gpu(p) else None, _gib),
+        _of_report(lambda m: m.peak_allocated_bytes, _gib),
+    ),
+    (
+        "peak reserved per GPU",
+        lambda _: UNKNOWN,
+        _of_report(lambda m: m.peak_reserved_bytes, _gib),
+    ),
+    (
+        "in use per GPU",
+        _of_plan(
+            lambda p: (p.prediction.low_bytes, p.prediction.high_bytes) if _on_gpu(p) else None,
+            lambda ends: f"{format_gib(ends[0])} to {format_gib(ends[1])} GiB",
+        ),
+        _of_report(lambda m: m.device_used_bytes, _gib),
+    ),
+    (
+        "peak resident per process",
+        _of_plan(lambda p: p.prediction.host_ram_bytes // p.parallel.gpus_per_node, _gib),
+        _of_report(lambda m: m.peak_resident_bytes, _gib),
+    ),
+    (
+        "time per step",
+        _of_plan(lambda p: p.prediction.step_time_s, format_duration),
+        _of_report(lambda m: m.step_time_s, format_duration),
+    ),
+    (
+        "tokens per second",
+        _of_plan(lambda p: p.prediction.tokens_per_second, format_rate),
+        _of_report(lambda m: m.tokens_per_second, format_rate),
+    ),
+)
+"""Rows of the first table: title, predicted, measured."""
+
+
+def _lacks(record: RunRecord, *, several: bool) -> Markup | None:
+    if not record.lacks:
+        return None
+    name = f"{_name(record)}: " if several else ""
+    return element(
+        "ul", *(element("li", f"{name}{sentence}") for sentence in record.lacks), class_="note"
+    )
+
+
+Chart = tuple[str, str]
+"""A metric and the title of its chart."""
+
+TRAINING: tuple[Chart, ...] = (
+    ("loss", "Loss"),
+    ("learning_rate", "Learning rate"),
+    ("grad_norm", "Norm of the gradients"),
+)
+SPEED: tuple[Chart, ...] = (
+    ("tokens_per_second", "Tokens per second"),
+    ("step_time_s", "Seconds per step"),
+    ("data_wait_s", "Seconds per step that wait for data"),
+)
+IN_USE: tuple[Chart, ...] = (("peak_used_bytes", "GiB in use, the most so far"),)
+
+
+def _charts(
+    name: str,
+    title: str,
+    records: Sequence[RunRecord],
+    wanted: Sequence[Chart],
+    data: dict[str, Any],
+) -> Markup | None:
+    """Return a section with a chart for each metric that a run has; ``data`` gets their numbers."""
+    drawn = list(_drawn(records, wanted, data))
+    return section(name, title, element("div", *drawn, class_="charts")) if drawn else None
+
+
+def _drawn(
+    records: Sequence[RunRecord], wanted: Sequence[Chart], data: dict[str, Any]
+) -> Iterator[Markup]:
+    for metric, title in wanted:
+        curves = list(_curves(records, metric))
+        if not curves:
+            continue
+        data[metric] = [
+            {"name": label, "kind": curve.kind, "steps": curve.steps, "values": curve.values}
+            for label, curve in curves
+        ]
+        levels = _levels(records, metric)
+        yield lines_chart(metric, title, [curve for _, curve in curves], levels)
+
+
+def _curves(records: Sequence[RunRecord], metric: str) -> Iterator[tuple[str, Curve]]:
+    together = neighbours(records)
+    for kind, record in zip(KINDS, records, strict=False):
+        name = _name(record) if len(records) > 1 else ""
+        found = _scaled(series_of(record, metric, together), metric)
+        if found.steps:
+            yield name, Curve(kind, *found)
+        held_out = evaluations_of(record)
+        if metric == "loss" and held_out.steps:
+            yield f"{name} held out".strip(), Curve(f"{kind} dashed", *held_out)
+
+
+def _scaled(found: Series, metric: str) -> Series:
+    if metric != "peak_used_bytes":
+        return found
+    return Series(found.steps, tuple(round(value / GIB, 3) for value in found.values))
+
+
+def _levels(records: Sequence[RunRecord], metric: str) -> list[Level]:
+    """Return the lines of what was predicted, if that is one plan's."""
+    plan = records[0].plan
+    if len(records) > 1 or plan is None:
+        return []
+    predicted = plan.prediction
+    if metric == "peak_used_bytes":
+        high = predicted.high_bytes
+        return [Level(f"predicted at most {short_gib(high)}", high / GIB)]
+    known = {"tokens_per_second": predicted.tokens_per_second, "step_time_s": predicted.step_time_s}
+    number = known.get(metric)
+    return [] if number is None else [Level(f"predicted {format_rate(number)}", number)]
+
+
+def _memory(records: Sequence[RunRecord], data: dict[str, Any]) -> Markup | None:
+    """Return what was predicted by phase with the measured peak, and what was in use."""
+    parts = [
+        *(_predicted(record, several=len(records) > 1) for record in records if record.plan),
+        *_drawn(records, IN_USE, data),
+    ]
+    return section("memory", "Memory", element("div", *parts, class_="charts")) if parts else None
+
+
+def _predicted(record: RunRecord, *, several: bool) -> Markup:
+    plan = record.plan
+    assert plan is not None
+    phases = plan.prediction.phases
+    name = f"{_name(record)}: " if several else ""
+    words = (
+        f"{name}Tensors by phase as predicted; a run measures the peak alone, which is "
+        f"{_measured_peak(record)}."
+    )
+    chart = memory_chart(phases, _memory_lines(record), described=words)
+    kinds = (part for part in PARTS if any(phases.get(phase, {}).get(part) for phase in PHASES))
+    legend = element(
+        "p", *(element("span", swatch(part), part_title(part)) for part in kinds), class_="legend"
+    )
+    title = element("b", f"{name}GiB by phase, predicted")
+    return element("figure", element("figcaption", title), chart, legend, element("p", words))
+
+
+def _measured_peak(record: RunRecord) -> str:
+    measured = None if record.report is None else record.report.measured
+    if measured is None:
+        return "written at the run's end"
+    if measured.peak_allocated_bytes is not None:
+        return f"{short_gib(measured.peak_allocated_bytes)} GiB"
+    if measured.peak_resident_bytes is not None:
+        return f"on the CPU that of the process, {short_gib(measured.peak_resident_bytes)} GiB"
+    return "missing"
+
+
+def _memory_lines(record: RunRecord) -> list[Line]:
+    assert record.plan is not None
+    budget = record.plan.hardware.budget_bytes
+    lines = [Line(budget / GIB, f"usable {short_gib(budget)} GiB", "capacity", at_end=True)]
+    peak = None if record.report is None else record.report.measured.peak_allocated_bytes
+    if peak is not None:
+        lines.append(Line(peak / GIB, f"measured {short_gib(peak)}", "worst", at_end=True))
+    return lines
+
+
+def _attempts(records: Sequence[RunRecord]) -> Markup | None:
+    tables = [_attempt_table(record, len(records) > 1) for record in records if record.attempts]
+    return section("attempts", "Attempts", *tables) if tables else None
+
+
+def _attempt_table(record: RunRecord, several: bool) -> Markup:
+    columns = [
+        Column("attempt", is_number=True),
+        Column("strategy"),
+        Column("micro-batch", is_number=True),
+        Column("accumulation", is_number=True),
+        Column("activations"),
+        Column("from step", is_number=True),
+        Column("ended"),
+    ]
+    rows = [
+        [
+            f"{number}",
+            attempt.strategy,
+            f"{attempt.micro_batch_size}",
+            f"{attempt.gradient_accumulation_steps}",
+            _activations(attempt.activation_checkpointing, attempt.checkpoint_every),
+            f"{attempt.from_step:,}",
+            attempt.ended or ("running" if record.is_running else "not recorded"),
+        ]
+        for number, attempt in enumerate(record.attempts, start=1)
+    ]
+    name = f"{_name(record)}: every" if several else "Every"
+    return table(f"{name} start of the ranks, and how it ended", columns, rows, stacks=True)
+
+
+def _activations(recomputed: bool, every: int) -> str:
+    if not recomputed:
+        return "kept"
+    return "recomputed" if every == 1 else f"recomputed in 1 of {every} layers"
+
+
+def _differences(records: Sequence[RunRecord]) -> Markup:
+    if any(record.plan is None for record in records):
+        return section("differences", "Differences", element("p", "A plan cannot be read."))
+    first, second = (settings_of(record.plan) for record in records if record.plan is not None)
+    found = differences(first, second)
+    if not found:
+        return section(
+            "differences", "Differences", element("p", "The plans have the same settings.")
+        )
+    columns = [Column("key"), *(Column(_name(record)) for record in records)]
+    caption = "Settings in which the plans differ"
+    return section("differences", "Differences", table(caption, columns, found, stacks=True))
+
+
+def _settings(record: RunRecord) -> Markup | None:
+    if record.plan is None:
+        return None
+    plan = record.plan
+    caption = f"{METHOD_NAMES[plan.method]} of {plan.model.name}, as it is run"
+    rows = list(settings_of(plan).items())
+    return section("settings", "Settings", table(caption, [Column("key"), Column("value")], rows))
+
+
+def _environment(records: Sequence[RunRecord]) -> Markup | None:
+    found: Mapping[str, Any] = {
+        _name(record): record.environment for record in records if record.environment is not None
+    }
+    if not found:
+        return None
+    several = len(records) > 1
+    blocks: list[Child] = []
+    for name, environment in found.items():
+        packages = [f"{key} {value}" for key, value in environment.packages.items() if value]
+        rows: list[tuple[str, Child]] = [
+            ("Python", environment.python),
+            ("Platform", environment.platform),
+            ("Packages", ", ".join(packages)),
+        ]
+        blocks += [element("h3", name) if several else None, facts(rows)]
+    return section("environment", "Environment", *blocks)

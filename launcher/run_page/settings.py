@@ -1,0 +1,48 @@
+"""The settings of a plan, a line for each key. No function has side effects."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from msgspec import to_builtins
+
+from planner.plan.schema import Plan
+
+LEFT_OUT = {"prediction", "fallbacks", "schema_version"}
+"""Sections that follow from the settings, or that a page shows otherwise."""
+SHAPE = "model.config"
+"""Key of the model's shape, which has a hundred keys of its own."""
+ABSENT = "-"
+EMPTY: tuple[Any, ...] = (None, (), [], {})
+"""Values that say nothing."""
+
+
+def settings_of(plan: Plan) -> dict[str, str]:
+    """Return the values of a plan by dotted key."""
+    content = {key: value for key, value in to_builtins(plan).items() if key not in LEFT_OUT}
+    return dict(_flat(content))
+
+
+def _flat(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in content.items():
+        key = f"{before}{name}"
+        if key == SHAPE:
+            continue
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{key}.")
+        elif value not in EMPTY:
+            yield key, _shown(value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def differences(first: Mapping[str, str], second: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return the keys whose values differ, with both values."""
+    keys = dict.fromkeys([*first, *second])
+    pairs = ((key, first.get(key, ABSENT), second.get(key, ABSENT)) for key in keys)
+    return [(key, one, other) for key, one, other in pairs if one != other]
