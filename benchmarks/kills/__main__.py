@@ -1,18 +1,21 @@
 """``python -m benchmarks.kills [--kills N] [--seed N] [--minutes N] [--write]``
 
 A tiny model is trained on the CPU by ``launch``, once undisturbed for every shape, and then again
-with one signal at a random moment. A launch must end within two minutes of it without a
-traceback, leave no process, and by ``launch --begin-or-resume`` come to the losses and weights of
-the undisturbed run, bit by bit. The seed and a kill's number repeat it: ``--only 17``.
+in runs that get several signals, each at a random moment of the launch that the one before has
+left to resume. A launch must end within two minutes of a signal without a traceback, and leave no
+process; and ``launch --begin-or-resume`` must come to the losses and weights of the undisturbed
+run, bit by bit. The seed and a run's number repeat it: ``--only 17``.
 """
 
 import argparse
 import json
 import os
 import random
+import shutil
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,26 +24,35 @@ from benchmarks.kills.shapes import SHAPES, write_folder
 from benchmarks.measure.environment import PACKAGES, host_environment
 
 RESULTS = Path(__file__).parents[1] / "results"
+KILLS_OF_A_RUN = 5
+"""Most signals to one run: it then has steps left to make undisturbed."""
 
 
 class Kill(NamedTuple):
-    """One signal to one run, and what became of it."""
+    """One signal to one launch, and what became of it."""
 
-    number: int
+    run: int
     shape: str
     act: str
-    step: int
-    """The step that was waited for; 0 for a moment of the whole run, its start among it."""
+    steps: int
+    """Steps of the launch that were waited for; 0 for a moment from its start on."""
     after_s: float
     """Seconds from that step, or from the start, to the signal."""
     code: int
     from_step: int | None
-    """The checkpoint that the run was resumed from; None where it began anew, or had finished."""
+    """The checkpoint that this launch began at; None at the beginning of the run."""
     wrong: str
     """What must not happen, or an empty text."""
 
 
-def undisturbed(shape: str, root: Path) -> tuple[Ended, float]:
+class Undisturbed(NamedTuple):
+    """A run that was left alone."""
+
+    ended: Ended
+    seconds: float
+
+
+def undisturbed(shape: str, root: Path) -> Undisturbed:
     """Return what a run comes to by itself, and its seconds."""
     folder = root / shape
     write_folder(folder, shape, root / "checkpoint")
@@ -48,70 +60,105 @@ def undisturbed(shape: str, root: Path) -> tuple[Ended, float]:
     started = Started(folder)
     if started.ended() != 0:
         raise SystemExit(f"{shape} does not train:\n{started.said}")
-    return finished(folder), time.monotonic() - begin
+    return Undisturbed(finished(folder), time.monotonic() - begin)
 
 
-def killed(number: int, seed: int, root: Path, whole: dict[str, tuple[Ended, float]]) -> Kill:
-    """Disturb a run, resume it until it ends, and compare it."""
+def killed_run(number: int, seed: int, root: Path, whole: dict[str, Undisturbed]) -> Iterator[Kill]:
+    """Disturb a run, resume it and disturb it again, until it ends; and compare it.
+
+    The last that is yielded is the launch that was left alone, with an act of that name.
+    """
     draw = random.Random(f"{seed} {number}")
-    shape, act = draw.choice(list(whole)), draw.choice(list(ACTS))
-    expected, seconds = whole[shape]
-    # Most of such a short run is imports; what is worth to be disturbed is the training.
-    step = draw.randrange(1, len(expected.rows)) if draw.random() < 0.7 else 0
-    after_s = draw.uniform(0, 0.5) if step else draw.uniform(0, seconds)
-    folder = root / f"kill-{number}"
+    shape = draw.choice(list(whole))
+    folder = root / f"run-{number}"
     write_folder(folder, shape, root / "checkpoint")
-    started = Started(folder)
-    started.wait_for_step(step)
+    for _ in range(KILLS_OF_A_RUN):
+        kill = disturbed(number, shape, folder, draw, whole[shape].seconds)
+        if kill is None:
+            break
+        yield kill
+    yield left_alone(number, shape, folder, whole[shape].ended)
+    shutil.rmtree(folder)
+
+
+def disturbed(
+    number: int, shape: str, folder: Path, draw: random.Random, seconds: float
+) -> Kill | None:
+    """Begin or resume a run and disturb it; return None if it ended before."""
+    act = draw.choice(list(ACTS))
+    # Most of such a short run is imports; what is worth to be disturbed is the training.
+    steps = draw.randrange(1, 8) if draw.random() < 0.7 else 0
+    after_s = draw.uniform(0, 0.3) if steps else draw.uniform(0, seconds)
+    started = Started(folder, "--begin-or-resume")
+    started.wait_for_steps(steps)
     time.sleep(after_s)
+    if started.process.poll() is not None:
+        return None
     ACTS[act](started)
     code = started.ended()
-    wrong = [*started.wrong()]
-    again = Started(folder, "--begin-or-resume")
-    if again.ended() != 0:
-        wrong.append(f"resumed with exit code {again.code}: {again.last_line}")
+    wrong = "; ".join(started.wrong())
+    return Kill(number, shape, act, steps, round(after_s, 2), code, started.resumed_from, wrong)
+
+
+def left_alone(number: int, shape: str, folder: Path, expected: Ended) -> Kill:
+    """Resume a run until it ends, and compare it."""
+    started = Started(folder, "--begin-or-resume")
+    code, wrong = started.ended(), ""
+    if code != 0:
+        wrong = f"resumed with exit code {code}: {started.last_line}"
     elif finished(folder) != expected:
-        wrong.append("losses or weights differ")
-    begins = again.resumed_from
-    return Kill(number, shape, act, step, round(after_s, 2), code, begins, "; ".join(wrong))
+        wrong = "losses or weights differ"
+    return Kill(number, shape, LEFT_ALONE, 0, 0.0, code, started.resumed_from, wrong)
+
+
+LEFT_ALONE = "none"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.kills")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", type=int, help="only the kill of this number")
-    parser.add_argument("--minutes", type=float, default=20, help="begin no kill after these")
+    parser.add_argument("--only", type=int, help="only the run of this number")
+    parser.add_argument("--minutes", type=float, default=20, help="begin no run after these")
     parser.add_argument("--write", action="store_true", help="keep the result in results/")
     parser.add_argument("--shape", choices=SHAPES, action="append", help="only this shape")
     given = parser.parse_args()
-    numbers = range(given.kills) if given.only is None else range(given.only, given.only + 1)
     end = time.monotonic() + 60 * given.minutes
-    kills: list[Kill] = []
+    launches: list[Kill] = []
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
         root = Path(folder)
         whole = {shape: undisturbed(shape, root) for shape in given.shape or SHAPES}
-        for shape, (_, seconds) in whole.items():
-            print(f"{shape}: {seconds:.0f} s undisturbed", flush=True)
-        for number in numbers:
-            if time.monotonic() > end:
+        for shape, run in whole.items():
+            print(f"{shape}: {run.seconds:.0f} s undisturbed", flush=True)
+        number = given.only or 0
+        while len(kills_of(launches)) < given.kills and time.monotonic() < end:
+            for launch in killed_run(number, given.seed, root, whole):
+                launches.append(launch)
+                print(*launch, flush=True)
+            if given.write:
+                seconds = {shape: round(run.seconds, 1) for shape, run in whole.items()}
+                write(given.seed, launches, seconds)
+            if given.only is not None:
                 break
-            kills.append(killed(number, given.seed, root, whole))
-            print(*kills[-1], flush=True)
-    if given.write:
-        write(
-            given.seed, kills, {shape: round(seconds, 1) for shape, (_, seconds) in whole.items()}
-        )
+            number += 1
 
 
-def write(seed: int, kills: list[Kill], undisturbed_s: dict[str, float]) -> None:
+def kills_of(launches: list[Kill]) -> list[Kill]:
+    """Return the launches that got a signal."""
+    return [launch for launch in launches if launch.act != LEFT_ALONE]
+
+
+def write(seed: int, launches: list[Kill], undisturbed_s: dict[str, float]) -> None:
     """Write the kills, and how many of each kind there were, to a file of the seed and the day."""
+    kills = kills_of(launches)
     measured: dict[str, Any] = {
         "undisturbed_s": undisturbed_s,
+        "runs": len(launches) - len(kills),
         "kills": len(kills),
-        "wrong": sum(bool(each.wrong) for each in kills),
+        "wrong": sum(bool(each.wrong) for each in launches),
         "by_act": dict(Counter(each.act for each in kills)),
-        "each": [each._asdict() for each in kills],
+        "by_shape": dict(Counter(each.shape for each in kills)),
+        "each": [each._asdict() for each in launches],
     }
     document = {
         "run": {"benchmark": "kills", "seed": seed, "shapes": list(undisturbed_s)},

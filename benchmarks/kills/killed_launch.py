@@ -20,6 +20,8 @@ MOST_SECONDS = 120.0
 LEFT_SECONDS = 45.0
 """Seconds for the processes of a launch that was killed: torch elastic gives ranks 30 s."""
 WHOLE_SECONDS = 900.0
+PAUSE_SECONDS = 3.0
+_STEP = re.compile(r"^step ", re.MULTILINE)
 _RESUMED = re.compile(r"resuming from step (\d+)")
 
 
@@ -56,12 +58,9 @@ class Started:
         self._signalled_at = time.monotonic()
         self.process.send_signal(number)
 
-    def wait_for_step(self, step: int) -> None:
-        """Wait until so many steps are logged, or the launch has ended."""
-        metrics = self._folder / "run" / "metrics.jsonl"
-        while self.process.poll() is None:
-            if step == 0 or (metrics.is_file() and metrics.read_bytes().count(b"\n") >= step):
-                return
+    def wait_for_steps(self, steps: int) -> None:
+        """Wait until this launch has made so many steps, or has ended."""
+        while self.process.poll() is None and len(_STEP.findall(self.said)) < steps:
             time.sleep(0.05)
 
     def ranks(self) -> list[int]:
@@ -113,19 +112,32 @@ class Started:
                 os.kill(process, signal.SIGKILL)
 
 
-def _kill_rank(started: Started) -> None:
-    """Kill the last rank; the launcher where there is none yet."""
-    *_, last = [started.process.pid, *started.ranks()]
-    started.send(0)
+def _rank_or_launch(started: Started) -> int:
+    """Return the process of the last rank; that of the launcher where there is none yet."""
+    return [started.process.pid, *started.ranks()][-1]
+
+
+def _send(process: int, number: int) -> None:
     with suppress(ProcessLookupError):
-        os.kill(last, signal.SIGKILL)
+        os.kill(process, number)
+
+
+def _kill_rank(started: Started) -> None:
+    started.send(0)
+    _send(_rank_or_launch(started), signal.SIGKILL)
+
+
+def _kill_elastic(started: Started) -> None:
+    """Kill the process between launcher and ranks; the launcher where there is none."""
+    started.send(0)
+    children = children_of(started.process.pid)
+    _send([started.process.pid, *children][-1], signal.SIGKILL)
 
 
 def _kill_all(started: Started) -> None:
     started.send(0)
     for process in started.descendants():
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+        _send(process, signal.SIGKILL)
 
 
 def _twice(started: Started) -> None:
@@ -134,13 +146,36 @@ def _twice(started: Started) -> None:
     started.send(signal.SIGINT)
 
 
+def _stop_rank(started: Started) -> None:
+    """Stop a rank for good, which the hang watch must notice; where there is none, a moment."""
+    ranks = started.ranks()
+    if ranks:
+        started.send(0)
+        _send(ranks[-1], signal.SIGSTOP)
+    else:
+        _pause(started, started.process.pid)
+
+
+def _pause(started: Started, process: int) -> None:
+    """Stop a process for a while that the hang watch allows."""
+    started.send(0)
+    _send(process, signal.SIGSTOP)
+    time.sleep(PAUSE_SECONDS)
+    _send(process, signal.SIGCONT)
+
+
 ACTS: dict[str, Callable[[Started], None]] = {
     "SIGKILL of a rank": _kill_rank,
+    "SIGKILL of torch elastic": _kill_elastic,
     "SIGKILL of launch": lambda started: started.send(signal.SIGKILL),
     "SIGKILL of all": _kill_all,
     "SIGTERM": lambda started: started.send(signal.SIGTERM),
+    "SIGHUP": lambda started: started.send(signal.SIGHUP),
     "SIGINT": lambda started: started.send(signal.SIGINT),
     "SIGINT twice": _twice,
+    "SIGSTOP of a rank": _stop_rank,
+    "SIGSTOP and SIGCONT of a rank": lambda started: _pause(started, _rank_or_launch(started)),
+    "SIGSTOP and SIGCONT of launch": lambda started: _pause(started, started.process.pid),
 }
 
 
@@ -148,6 +183,14 @@ def finished(folder: Path) -> Ended:
     """Return the losses and the weights of a run that has finished."""
     files = [*folder.glob("run/adapter/*.safetensors"), *folder.glob("run/model/*.safetensors")]
     return Ended(rows(folder), {file.name: file_digest(file) for file in files})
+
+
+def children_of(process: int) -> list[int]:
+    """Return the processes that one has started."""
+    listed = Path(f"/proc/{process}/task/{process}/children")
+    with suppress(OSError):  # it has ended
+        return [int(child) for child in listed.read_text(encoding="utf-8").split()]
+    return []
 
 
 def _processes_of(folder: Path) -> Iterator[int]:

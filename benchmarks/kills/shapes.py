@@ -9,17 +9,21 @@ from tests.launcher.plans import SIXTEEN_BIT, TWO_RANKS, full, parallel
 from tests.launcher.tiny_model import write_tiny_model
 
 ADAPTER = {"rank": 4, "alpha": 8, "dropout": 0.1, "target_modules": "all-linear"}
-TRAINING = {"max_steps": 40, "save_steps": 3}
-"""Ten epochs, with a checkpoint amid most of them."""
+NF4 = {"quant_type": "nf4", "double_quant": True}
+TRAINING = {"max_steps": 60, "save_steps": 3, "hang_limit_s": 30}
+"""Fifteen epochs, with a checkpoint amid most of them."""
 DDP = {"parallel": parallel("ddp"), **TWO_RANKS}
 ZERO_2 = {"parallel": parallel("zero2"), "precision": SIXTEEN_BIT, **TWO_RANKS}
+ZERO_3 = {**ZERO_2, "parallel": parallel("zero3")}
 SHAPES: dict[str, dict[str, Any]] = {
     "lora": {"adapter": ADAPTER},
+    "qlora": {"adapter": ADAPTER, "method": "qlora", "quantization": NF4},
     "full": full(),
     "lora-ddp": {"adapter": ADAPTER, **DDP},
     "full-ddp": full(**DDP),
     "lora-zero2": {"adapter": ADAPTER, **ZERO_2},
-    "full-zero2": full(**{"precision": SIXTEEN_BIT, **ZERO_2}),
+    "full-zero2": full(**ZERO_2),
+    "full-zero3": full(**ZERO_3),
 }
 
 

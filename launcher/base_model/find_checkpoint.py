@@ -9,6 +9,7 @@ from typing import TextIO
 from launcher.chatglm.command import native_checkpoint
 from launcher.chatglm.config import is_original
 from launcher.storage.hub_names import names_a_folder
+from launcher.storage.regular_files import require_regular_files
 from launcher.storage.weight_files import (
     OTHER_COPIES,
     has_weights,
@@ -82,7 +83,9 @@ def _stored_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
 
 
 def _require_checkpoint(folder: Path) -> None:
-    """Raise ``ModelNotFoundError`` with what a folder lacks, if it is not a whole checkpoint."""
+    """Raise ``ModelNotFoundError`` with what a folder lacks, if it is not a whole checkpoint, and
+    ``InvalidFileError`` if it holds something that cannot be read as a file."""
+    require_regular_files(folder)
     if not (folder / "config.json").is_file():
         raise ModelNotFoundError(f"{folder} has no config.json, so it is not a checkpoint.")
     if not is_complete(folder) and not is_original(folder):

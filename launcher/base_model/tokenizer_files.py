@@ -18,6 +18,7 @@ from launcher.base_model.find_checkpoint import (
 from launcher.base_model.gguf import gguf_file_of
 from launcher.storage.digest import file_digest
 from launcher.storage.hub_names import names_a_folder
+from launcher.storage.regular_files import require_regular_files
 from planner.base.home_folder import expanded
 from planner.plan.schema import ModelSection
 
@@ -85,6 +86,7 @@ def fast_tokenizer(folder: Path, **options: str) -> Any:
 
 
 def _in_folder(folder: Path) -> TokenizerPlace:
+    require_regular_files(folder)
     if not has_tokenizer(folder):
         raise ModelNotFoundError(f"{folder} has no tokenizer ({' or '.join(TOKENIZER_FILES)})")
     files = sorted({path for pattern in WANTED for path in folder.glob(pattern)})

@@ -10,6 +10,7 @@ from launcher.chatglm.stored_tensors import read_tables
 from launcher.chatglm.writing import MANIFEST
 from launcher.storage import adapter_files
 from launcher.storage.json_files import read_json
+from launcher.storage.regular_files import require_regular_files
 from launcher.storage.whole_folders import one_maker
 from planner.base.cache_folder import cache_directory
 from planner.base.errors import InvalidRequestError
@@ -55,7 +56,9 @@ def convert(source: Path, target: Path, to: WeightLayout, screen: TextIO) -> Non
         )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidRequestError(f"{target} already exists. Name another place, or move it away.")
+    require_regular_files(source)
     source = _result_of_run(source)
+    require_regular_files(source)
     if (source / adapter_files.CONFIG).is_file():
         _convert_adapter(source, target, to)
     elif to == "native":

@@ -11,8 +11,10 @@ from typing import Any
 
 from launcher.storage.digest import file_digest
 from launcher.storage.hub_names import names_a_folder
+from launcher.storage.regular_files import require_regular
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from planner.base.home_folder import expanded
+from planner.base.text_files import read_text
 from planner.plan.data_section import DataFormat, DataSection, DataSource, FieldName
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -124,6 +126,7 @@ def data_files(source: DataSource) -> tuple[DataFile, ...]:
         if path.suffix not in (*SUFFIXES, DATASETS_SUFFIX):
             raise InvalidRequestError(f"data file {path}: {' or '.join(SUFFIXES)} is expected.")
         return (DataFile(path, str(path)),)
+    require_regular(path)
     if is_hub_name(source.source):
         return tuple(DataFile(file, source.source) for file in fetched(source))
     raise InvalidRequestError(f"data file {path} does not exist. Name one with --data FILE.")
@@ -160,11 +163,17 @@ def _in_folder(folder: Path, split: str) -> list[Path]:
 
 
 def _every_file(folder: Path) -> list[Path]:
-    return sorted(
+    """Return the data files; raise ``InvalidFileError`` if one cannot be read as a file."""
+    named = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix in SUFFIXES and path.is_file() and not path.name.startswith(".")
+        if path.suffix in SUFFIXES and not path.is_dir() and not path.name.startswith(".")
     )
+    for path in named:
+        require_regular(path)
+        if not path.exists():
+            raise InvalidFileError(path, None, "is a link to a file that does not exist")
+    return named
 
 
 def split_of(path: Path) -> str:
@@ -187,15 +196,26 @@ def _split_folder(folder: Path, split: str) -> Path:
 
 
 def _saved(folder: Path) -> list[Path]:
-    """Return the files of a folder that ``Dataset.save_to_disk`` made."""
-    files = [item.get("filename") for item in _member(folder / STATE, "_data_files")]
-    return [folder / str(name) for name in files]
+    """Return the files of a folder that ``Dataset.save_to_disk`` made.
+
+    Raise ``InvalidFileError`` if it names one that is not a file in it.
+    """
+    listed = [
+        str(item.get("filename") if isinstance(item, dict) else item)
+        for item in _member(folder / STATE, "_data_files")
+    ]
+    for name in listed:
+        if Path(name).name != name:
+            raise InvalidFileError(folder / STATE, None, f"names {name!r}, outside its folder")
+        if not (folder / name).is_file():
+            raise InvalidFileError(folder / STATE, None, f"names {name!r}, which is not a file")
+    return [folder / name for name in listed]
 
 
 def _member(path: Path, name: str) -> list[Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))[name]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        content = json.loads(read_text(path))[name]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise InvalidFileError(path, None, f"has no {name} ({error})") from error
     if not isinstance(content, list):
         raise InvalidFileError(path, None, f"{name} is not a list")

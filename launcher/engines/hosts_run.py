@@ -13,7 +13,7 @@ from types import FrameType
 from typing import IO, TextIO
 
 from launcher.engines.hosts_check import SSH_FAILED, last_line
-from launcher.run.process import LOOK_SECONDS, SIGNALLED, STOP_SIGNALS
+from launcher.run.process import LOOK_SECONDS, SIGNALLED, heeded_signals
 from planner.base.printable import print_text
 
 END_SECONDS = 120.0
@@ -117,7 +117,7 @@ def run_on_hosts(commands: Sequence[Sequence[str]], *, max_restarts: int) -> int
         hosts.received.append(number)
 
     with ExitStack() as stack:
-        for number in STOP_SIGNALS:
+        for number in heeded_signals():
             stack.callback(signal.signal, number, signal.signal(number, receive))
         for node in hosts.nodes:
             node.start()

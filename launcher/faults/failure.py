@@ -9,6 +9,7 @@ from typing import Literal
 from launcher.compat.torch_text import PEER_ERRORS, is_connection_error, room_bytes
 from launcher.faults.rank_stages import Stage
 from launcher.storage.json_files import write_json
+from planner.base.errors import NO_ROOM, exhausted
 
 Cause = Literal[
     "out_of_memory", "not_finite", "not_as_planned", "not_saved", "other", "lost_peer", "died"
@@ -87,7 +88,8 @@ def forget_failure(folder: Path, rank: int) -> None:
 def failure_of(error: BaseException, *, rank: int, stage: Stage, step: int) -> Failure:
     """Return the failure that an error means; its message is the error's first line."""
     cause = _cause(error)
-    text = str(error).strip()
+    lacking = exhausted(error) if isinstance(error, OSError) else None
+    text = str(lacking or error).strip()
     message = text.splitlines()[0] if text else type(error).__name__
     return Failure(
         cause=cause,
@@ -117,4 +119,6 @@ def _cause(error: BaseException) -> Cause:
     for kind in type(error).__mro__:
         if kind.__name__ in causes:
             return causes[kind.__name__]
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return "not_saved"
     return "lost_peer" if is_connection_error(error) else "other"

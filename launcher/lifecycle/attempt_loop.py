@@ -138,7 +138,11 @@ def train_as_memory_allows(
     while True:
         remove_leftovers(run)
         outcome = train_once(plan, run, environment, saved, nodes)
-        end_attempt(run, attempt_of(plan, from_step=saved.step if saved else 0), str(outcome))
+        attempt = attempt_of(plan, from_step=saved.step if saved else 0)
+        try:
+            end_attempt(run, attempt, str(outcome))
+        except OSError as error:  # the disk is full, of which the outcome says more
+            say(f"note: {run.attempts} could not be written: {error.strerror}")
         if not outcome.ran_out_of_memory:
             return plan, outcome
         leaner, hopeless = within_room(fallback_plans(plan), outcome.room_bytes)

@@ -7,9 +7,9 @@ It imports what the ranks import, so that the launching process stays small.
 
 import argparse
 import os
-import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from launcher.base_model.find_checkpoint import Checkpoint, local_checkpoint
 from launcher.base_model.tokenizer_files import fast_tokenizer
@@ -32,7 +32,7 @@ from launcher.display.shown_samples import show_samples
 from launcher.run.output import redirect_output
 from launcher.run.run_directory import RunDirectory
 from launcher.run.unwinding import unwound_by_sigterm
-from planner.base.errors import InvalidRequestError, UserError
+from planner.base.errors import InvalidRequestError, UserError, exhausted
 from planner.base.printable import print_text
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
@@ -160,9 +160,20 @@ def main() -> None:
         with unwound_by_sigterm():
             prepare(run, screen, shown_samples=given.show_sample)
     except UserError as error:
-        for stream in (screen, sys.stdout):  # the latter is the log
-            print_text(f"error: {error}", file=stream)
-        raise SystemExit(error.exit_code) from error
+        refuse(error, screen)
+    except OSError as error:
+        lacking = exhausted(error)
+        if lacking is None:
+            raise
+        refuse(lacking, screen)
+
+
+def refuse(error: UserError, screen: TextIO) -> NoReturn:
+    """End the process with the error's line, on the terminal and in the log."""
+    print_text(f"error: {error}", file=screen)
+    with suppress(OSError):  # the disk of the log is full
+        print_text(f"error: {error}")
+    raise SystemExit(error.exit_code) from error
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from launcher.nodes.node_identity import (
 )
 from launcher.nodes.peers import SeveralNodes, ThisNode, rendezvous_of
 from launcher.nodes.reachability import answers, listens, require_free_ports
-from launcher.run.process import LOOK_SECONDS, SIGNALLED, STOP_SIGNALS, STOPPED
+from launcher.run.process import LOOK_SECONDS, SIGNALLED, STOPPED, heeded_signals
 from launcher.run.rank_commands import JOIN_SECONDS, num_cores
 from launcher.run.run_directory import RunDirectory, check_may_run_in, create, locked
 from planner.base.errors import InvalidRequestError, UserError
@@ -208,7 +208,7 @@ def last_word(heart: Heart) -> Iterator[None]:
     def stop(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(SIGNALLED + number)
 
-    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, stop) for number in heeded_signals()}
     try:
         yield
     except UserError as error:

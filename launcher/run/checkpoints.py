@@ -5,7 +5,6 @@ after all of them have reached the disk. A folder without the list, or with a fi
 from it, is torn.
 """
 
-import json
 import re
 import shutil
 import zlib
@@ -13,7 +12,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from msgspec import Struct
+from msgspec.json import decode
 
 from launcher.storage.json_files import write_json
 from launcher.storage.whole_folders import flush_all
@@ -70,12 +71,12 @@ def last_whole(folder: Path, verified: Path | None = None) -> tuple[SavedState |
     skipped: list[str] = []
     for step, checkpoint in _newest_first(folder):
         contents, wrong = _examine(checkpoint, read=checkpoint != verified)
-        if wrong is None:
+        if contents is not None and wrong is None:
             saved = SavedState(
                 folder=checkpoint,
                 step=step,
-                world_size=contents["world_size"],
-                strategy=contents["strategy"],
+                world_size=contents.world_size,
+                strategy=contents.strategy,
             )
             return saved, skipped
         skipped.append(f"{checkpoint} is skipped: {wrong}")
@@ -119,20 +120,31 @@ def _newest_first(folder: Path) -> list[tuple[int, Path]]:
     return sorted(checkpoints, reverse=True)
 
 
-def _examine(checkpoint: Path, *, read: bool) -> tuple[dict[str, Any], str | None]:
+class _Contents(Struct):
+    """The list of a checkpoint's files."""
+
+    world_size: int
+    strategy: str
+    files: dict[str, tuple[int, int]]
+    """Size and CRC-32 of every file, by its path in the checkpoint."""
+
+
+def _examine(checkpoint: Path, *, read: bool) -> tuple[_Contents | None, str | None]:
     """Return the content of a checkpoint's list, and what is wrong with the checkpoint, if any."""
+    if not (checkpoint / CONTENTS).is_file():
+        return None, "it was not completed"
     try:
-        contents: dict[str, Any] = json.loads((checkpoint / CONTENTS).read_bytes())
-        listed = {checkpoint / name: mark for name, mark in contents["files"].items()}
-    except FileNotFoundError:
-        return {}, "it was not completed"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}, f"its {CONTENTS} cannot be read"
+        contents = decode((checkpoint / CONTENTS).read_bytes(), type=_Contents)
+    except (ValueError, RecursionError):
+        return None, f"its {CONTENTS} cannot be read"
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in contents.files):
+        return None, f"its {CONTENTS} names a file that is not in it"
+    listed = {checkpoint / name: mark for name, mark in contents.files.items()}
     wrong = _wrong_size(listed)
     return contents, _damaged(listed) if read and wrong is None else wrong
 
 
-def _wrong_size(listed: Mapping[Path, list[int]]) -> str | None:
+def _wrong_size(listed: Mapping[Path, tuple[int, int]]) -> str | None:
     for path, (size, _) in listed.items():
         if not path.is_file():
             return f"{path.name} is missing"
@@ -141,25 +153,25 @@ def _wrong_size(listed: Mapping[Path, list[int]]) -> str | None:
     return None
 
 
-def _damaged(listed: Mapping[Path, list[int]]) -> str | None:
+def _damaged(listed: Mapping[Path, tuple[int, int]]) -> str | None:
     for (path, mark), mark_now in zip(listed.items(), _marks(list(listed)), strict=True):
         if mark_now != mark:
             return f"{path.name} is damaged"
     return None
 
 
-def _marks(files: list[Path]) -> list[list[int]]:
+def _marks(files: list[Path]) -> list[tuple[int, int]]:
     """Return size and CRC-32 of every file."""
     with ThreadPoolExecutor(_READERS) as readers:
         return list(readers.map(_mark, files))
 
 
-def _mark(path: Path) -> list[int]:
+def _mark(path: Path) -> tuple[int, int]:
     checksum = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             checksum = zlib.crc32(chunk, checksum)
-    return [path.stat().st_size, checksum]
+    return path.stat().st_size, checksum
 
 
 def _name(path: Path, checkpoint: Path) -> str:

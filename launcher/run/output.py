@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from planner.base.unread_streams import unread_stream
+
 
 def redirect_output(log_file: Path) -> TextIO:
     """Send all that this process prints, C libraries included, to a file, which is emptied first.
 
-    Return a stream to what standard output was before, for lines that people are to see.
+    Return a stream to what standard output was before, for lines that people are to see; it drops
+    what cannot be written there any more.
     """
-    screen = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    screen = unread_stream(os.dup(1))
     log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     sys.stdout.flush()
     sys.stderr.flush()

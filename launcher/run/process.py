@@ -1,7 +1,8 @@
 """Commands that are run to their end, and their exit code.
 
-The first Ctrl-C or SIGTERM asks a command to stop by itself, and a Ctrl-C after it ends it. No wait
-is without an end: who does not obey is killed, and so is all that it has started.
+The first Ctrl-C, SIGTERM or SIGHUP (a terminal that was closed) asks a command to stop by itself,
+and a Ctrl-C after it ends it. No wait is without an end: who does not obey is killed, and so is all
+that it has started.
 """
 
 import math
@@ -20,7 +21,7 @@ from launcher.run import end_with_parent
 
 SIGNALLED = 128
 """Exit codes above 128 are 128 plus a signal's number, as in a shell."""
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOPPED = {SIGNALLED + number: number.name for number in STOP_SIGNALS}
 """Name of the signal by exit code, of a run that a person or a scheduler stopped."""
 LOOK_SECONDS = 0.5
@@ -48,8 +49,9 @@ def run_to_end(
     in a session of its own, so that a terminal's Ctrl-C reaches it through us alone.
 
     At the first signal ``ask_to_stop`` is called with its number and returns whether the command
-    will stop by itself; if not, the command gets SIGTERM. After that a repeated SIGTERM changes
-    nothing, because schedulers repeat it and have SIGKILL for haste, and a Ctrl-C ends the command.
+    will stop by itself; if not, the command gets SIGTERM. After that a repeated SIGTERM or SIGHUP
+    changes nothing, because schedulers repeat them and have SIGKILL for haste, and a Ctrl-C ends
+    the command. A SIGHUP that ``nohup`` has told this process to ignore stays ignored.
     A command that got SIGTERM and does not end is killed with its descendants.
     ``look`` is called every ``LOOK_SECONDS`` and returns whether to end the command.
     """
@@ -73,19 +75,25 @@ def run_to_end(
             received.append(number)
             if first:
                 stops_by_itself = ask_to_stop(number)
-            waits = stops_by_itself and (first or number == signal.SIGTERM)
+            waits = stops_by_itself and (first or number != signal.SIGINT)
             if not waits and child.poll() is None:
                 child.send_signal(signal.SIGTERM)
                 hastes = number == signal.SIGINT and not first
                 seconds = END_SECONDS if hastes else ASKED_END_SECONDS
                 killed_at = min(killed_at, time.monotonic() + seconds)
 
-        for number in STOP_SIGNALS:
+        for number in heeded_signals():
             stack.callback(signal.signal, number, signal.signal(number, pass_on))
         code = _wait(child, look, lambda: time.monotonic() > killed_at)
     if received and code != 0:
         return SIGNALLED + received[0]
     return code if code >= 0 else SIGNALLED - code
+
+
+def heeded_signals() -> list[signal.Signals]:
+    """Return the signals that ask to stop; SIGHUP not where ``nohup`` has had it ignored."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in STOP_SIGNALS if number != signal.SIGHUP or not ignored]
 
 
 def command_ending_with_parent(command: Sequence[str]) -> list[str]:

@@ -100,7 +100,8 @@ class DurableTrainer(TrainerHooks, SFTTrainer):  # type: ignore[misc]
     def save_checkpoint(self, write: Callable[[], None]) -> None:
         """Write a checkpoint, seal it when it is whole, and remove the oldest.
 
-        Called on every rank. Raises ``NotSavedError`` if it cannot be written.
+        Called on every rank. Raises ``NotSavedError`` if it cannot be written; what is written of
+        it is removed, so that a full disk has room for what is said of it.
         """
         step = int(self.state.global_step)
         self._stages.enter("save", step)
@@ -123,8 +124,9 @@ class DurableTrainer(TrainerHooks, SFTTrainer):  # type: ignore[misc]
         except Exception as error:
             if is_lost_peer(error):
                 raise
-            what = f"the checkpoint of step {step}"
-            raise NotSavedError(why_not_saved(what, folder, error)) from error
+            reason = why_not_saved(f"the checkpoint of step {step}", folder, error)
+            shutil.rmtree(folder, ignore_errors=True)
+            raise NotSavedError(reason) from error
         self.accelerator.wait_for_everyone()
 
     def _unlogged(self, folder: Path) -> Path:

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -259,9 +260,12 @@ def main() -> NoReturn:
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
     except Exception as error:
-        traceback.print_exc()
         failure = failure_of(error, rank=rank, stage=stages.stage, step=stages.step)
-        write_failure(run.ranks, failure)
+        try:
+            write_failure(run.ranks, failure)
+            traceback.print_exc()
+        except OSError:  # no byte is free, not even for the record
+            print_text(f"error: rank {rank} ({failure.where}): {failure.message}", file=screen)
         leave(screen, 1)
     leave(screen, 0)
 
@@ -273,7 +277,8 @@ def leave(screen: TextIO, code: int) -> NoReturn:
     exception"), and a run that has succeeded would be reported as failed.
     """
     for stream in (screen, sys.stdout, sys.stderr):
-        stream.flush()
+        with suppress(OSError):  # a log on a full disk
+            stream.flush()
     os._exit(code)
 
 

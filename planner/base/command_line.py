@@ -30,9 +30,10 @@ from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
 
 from msgspec import Struct
 
-from planner.base.errors import InvalidRequestError, UserError, did_you_mean
+from planner.base.errors import InvalidRequestError, UserError, did_you_mean, exhausted
 from planner.base.printable import print_text, shown_on_one_line
 from planner.base.units import LARGEST, MOST
+from planner.base.unread_streams import unread_stream
 
 HELP_COLUMNS = (60, 140)
 """Fewest and most columns of the help text, which is as wide as the terminal in between."""
@@ -81,6 +82,8 @@ def run_command(command: Callable[..., int | None]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a locale without the letters of a name is no error
             stream.reconfigure(errors="backslashreplace")
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = unread_stream(sys.stderr.fileno(), encoding=sys.stderr.encoding, closefd=False)
     try:
         code = command(**parse_arguments(command, sys.argv[1:]))
         sys.stdout.flush()
@@ -123,6 +126,10 @@ def _exit_code_of(error: OSError) -> int:
         name = str(error.filename)[-40:]
         _show(f"the name that ends with {name!r} is too long for a file")
         return UserError.exit_code
+    lacking = exhausted(error)
+    if lacking is not None:
+        _show(str(lacking))
+        return lacking.exit_code
     if isinstance(error, BrokenPipeError) and not _is_read(sys.stdout):
         # A reader that has enough, such as head, ends this process, as it ends any filter.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -7,10 +7,12 @@
   - InvalidRequestError         options that make no sense, alone or together
   - NothingFitsError            every candidate is over the memory budget
   - UnwritableError             the result cannot be written
+  - ExhaustedError              the system has no more room, files or processes for us
 
 Anything else that escapes is a bug and keeps its traceback.
 """
 
+import errno
 import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -105,3 +107,27 @@ class UnwritableError(UserError):
     def __init__(self, option: str, path: Path, error: OSError) -> None:
         reason = error.strerror or str(error)
         super().__init__(f"cannot write {path}: {reason}. Choose another place with {option}.")
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of the errors of a write that has no room: a full disk, a quota, ``ulimit -f``."""
+_REMEDIES = {
+    **dict.fromkeys(NO_ROOM, "Make room, and repeat the command."),
+    errno.EMFILE: "Raise the limit, and repeat the command: ulimit -n 4096",
+    errno.ENFILE: "End other programs, and repeat the command.",
+    errno.EAGAIN: "Raise the limit of processes, and repeat the command: ulimit -u",
+    errno.ENOMEM: "Raise the limit of memory or end other programs, and repeat the command.",
+}
+
+
+class ExhaustedError(UserError):
+    """Something that the system has no more of for this process: room on a disk, open files."""
+
+
+def exhausted(error: OSError) -> ExhaustedError | None:
+    """Return the error for people if the system had no more of something; None for any other."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    if remedy is None:
+        return None
+    place = f"{error.filename}: " if error.filename is not None else ""
+    return ExhaustedError(f"{place}{error.strerror}. {remedy}")

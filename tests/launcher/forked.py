@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing.process import BaseProcess
@@ -203,7 +204,8 @@ def _elastic(ranks: Sequence[BaseProcess], log_file: Path) -> int:
         for number, rank in enumerate(ranks)
         if rank.exitcode
     ]
-    log_file.write_text("\n".join(summary), encoding="utf-8")
+    with suppress(OSError):  # a full disk, at which torch elastic's own log ends silently
+        log_file.write_text("\n".join(summary), encoding="utf-8")
     return 1
 
 

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,6 +112,15 @@ def _limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024, hard))
 
 
+def _fill_the_disk() -> None:
+    """Write a file until not a byte is free on the disk of the current folder."""
+    with Path("ballast").open("ab", buffering=0) as file:
+        for size in (2**20, 2**12, 1):
+            with suppress(OSError):
+                while file.write(b"\0" * size):
+                    pass
+
+
 def _write_engine_config() -> None:
     """Nothing fails: what DeepSpeed's engine was given is written beside the plan."""
     from deepspeed.runtime.engine import DeepSpeedEngine
@@ -130,5 +140,6 @@ KINDS: dict[str, Callable[[], object]] = {
     "exit": partial(os._exit, 3),
     "hang": partial(time.sleep, 600),
     "disk": _limit_files,
+    "fill": _fill_the_disk,
     "engine": _write_engine_config,
 }

@@ -45,7 +45,7 @@ def test_errors_go_to_the_log(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text(encoding="utf-8") == "noise\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_reaches_the_command_and_is_named(number: int, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     code = f"import pathlib, time; pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
@@ -54,6 +54,21 @@ def test_a_signal_reaches_the_command_and_is_named(number: int, tmp_path: Path) 
             time.sleep(0.02)
         process.send_signal(number)
         assert process.wait(timeout=20) == 128 + number
+
+
+def test_nohup_has_a_closed_terminal_ignored(tmp_path: Path) -> None:
+    ready, go = tmp_path / "ready", tmp_path / "go"
+    code = (
+        f"import pathlib, time; pathlib.Path({str(ready)!r}).touch()\n"
+        f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.02)"
+    )
+    command = ["nohup", sys.executable, "-c", LAUNCH, code, str(tmp_path / "log")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not ready.exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGHUP)
+        go.touch()
+        assert process.wait(timeout=20) == 0
 
 
 def test_a_command_does_not_outlive_us(tmp_path: Path) -> None:

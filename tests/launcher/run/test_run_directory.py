@@ -1,7 +1,5 @@
 """Where a run may write, found out before anything expensive starts."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from launcher.run.run_directory import (
 from launcher.storage.json_files import read_json, write_json
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.plans import full, plan
+from tests.launcher.small_disk import small_disk
 
 
 def test_a_new_folder_and_an_empty_one_may_be_used(tmp_path: Path) -> None:
@@ -59,15 +58,8 @@ def test_too_little_free_disk_is_named_with_both_sizes(tmp_path: Path) -> None:
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own with no free block."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    place = tmp_path / "full"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("file systems cannot be mounted here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with small_disk(tmp_path / "full", "64k") as place:
+        yield place
 
 
 def test_a_full_disk(full_disk: Path) -> None:

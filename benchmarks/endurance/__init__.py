@@ -1,0 +1,1 @@
+"""A run of thousands of steps: whether memory grows, and steps become slower."""

@@ -1,0 +1,31 @@
+"""Streams to people who may be gone: what nobody can read any more is no reason to end.
+
+A terminal that was closed, a pipe whose reader has ended and a log on a full disk raise errors at
+every write. A training of days goes on without them.
+"""
+
+import io
+from typing import TextIO
+
+
+class _Unread(io.FileIO):
+    """A file whose writes succeed, as far as the writer can see."""
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Write, and return the number of bytes that need not be written again."""
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def unread_stream(descriptor: int, *, encoding: str = "utf-8", closefd: bool = True) -> TextIO:
+    """Return a stream of lines to a descriptor, which drops what cannot be written.
+
+    A letter that the encoding does not have is written as an escape. ``closefd`` says whether the
+    descriptor is closed with the stream.
+    """
+    raw = _Unread(descriptor, "wb", closefd=closefd)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=True
+    )
