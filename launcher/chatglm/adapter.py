@@ -16,7 +16,7 @@ from typing import Any
 from launcher.chatglm.layout import FUSED, MODULES, NATIVE_LAYER, ORIGINAL_LAYER
 from launcher.storage.adapter_files import CONFIG, WEIGHTS
 from launcher.storage.json_files import read_json, write_json
-from launcher.storage.whole_folders import whole_folder
+from launcher.storage.weight_files import whole_weights
 from planner.base.errors import InvalidFileError
 
 _PREFIX = "base_model.model."
@@ -41,7 +41,7 @@ def write_adapter(folder: Path, config: Mapping[str, Any], weights: Tensors) -> 
     from safetensors.torch import save_file
 
     tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
-    with whole_folder(folder) as partial:
+    with whole_weights(folder, remedy="Make room, or choose another folder.") as partial:
         save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
         write_json(partial / CONFIG, config)
 

@@ -16,8 +16,6 @@ Stage = Literal[
     "load", "forward", "backward", "optimizer_step", "step_end", "evaluation", "save", "end"
 ]
 _LINE_BYTES = 256
-_CLOCK_SECONDS = 1.0
-"""Seconds by which two readings of the clock may differ because it is adjusted meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +33,8 @@ class RankPosition:
     """Number of stages that it has entered."""
     entered_at: float
     """Time at which it entered the stage, in seconds since the epoch."""
+    began: int | None
+    """Time at which its process began, in clock ticks since the boot of its node."""
 
     def __str__(self) -> str:
         where = self.stage.replace("_", " ")
@@ -52,6 +52,7 @@ class Stages:
         file.parent.mkdir(exist_ok=True)
         self._descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         self._rank, self._node = rank, node
+        self._began = began_at(Path("/proc/self"))
         self.stage: Stage = "load"
         self.step = 0
         self.passed = 0
@@ -68,6 +69,7 @@ class Stages:
             step=step,
             passed=self.passed,
             entered_at=time.time(),
+            began=self._began,
         )
         line = json.dumps(asdict(position)).encode().ljust(_LINE_BYTES - 1) + b"\n"
         os.pwrite(self._descriptor, line, 0)
@@ -93,12 +95,17 @@ def positions_here(
 
 def _runs(position: RankPosition, proc: Path) -> bool:
     """Return whether its process is still the one that wrote it: process ids are reused."""
-    fields = _fields(proc / str(position.process) / "stat")
-    if not fields or fields[0] == "Z":
-        return False
-    booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    started_at = booted_at + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return started_at <= position.entered_at + _CLOCK_SECONDS
+    began = began_at(proc / str(position.process))
+    return began is not None and began == position.began
+
+
+def began_at(process: Path) -> int | None:
+    """Return when a process began, in clock ticks since the boot, whatever the wall clock does.
+
+    ``process`` is its folder in /proc. None if it has ended. read: proc_pid_stat(5), field 22.
+    """
+    fields = _fields(process / "stat")
+    return int(fields[19]) if fields and fields[0] != "Z" else None
 
 
 def stopped_by_signal(

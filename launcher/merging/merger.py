@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -19,8 +19,12 @@ from launcher.compat.transformers import quantized_linears
 from launcher.merging.adapter_delta import Adapter, as_trained_on, read_adapter, with_delta
 from launcher.storage import adapter_files
 from launcher.storage.json_files import read_json, write_json
-from launcher.storage.weight_files import safetensors_files, shard_names, write_index
-from launcher.storage.whole_folders import whole_folder
+from launcher.storage.weight_files import (
+    safetensors_files,
+    shard_names,
+    whole_weights,
+    write_index,
+)
 from launcher.training.model_building import DTYPES
 from planner.base.errors import InvalidRequestError
 from planner.base.printable import print_text
@@ -55,16 +59,10 @@ def merge(
     merger = Merger(plan, base, read_adapter(adapter))
     dtype = torch.float16 if plan.precision.compute == "fp16" else torch.bfloat16
     print_text(merger.describe(dtype), file=screen)
-    try:
-        with whole_folder(target) as partial:
-            require_room(partial, sum(merger.sizes().values()))
-            write_shards(merger, partial, dtype, shard_bytes)
-            write_other_files(config, dtype, base=base, adapter=adapter, target=partial)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidRequestError(
-            f"cannot write {target}: {reason}. Choose another folder with --output DIR."
-        ) from error
+    with whole_weights(target, remedy="Choose another folder with --output DIR.") as partial:
+        require_room(partial, sum(merger.sizes().values()))
+        write_shards(merger, partial, dtype, shard_bytes)
+        write_other_files(config, dtype, base=base, adapter=adapter, target=partial)
 
 
 def require_room(folder: Path, needed_bytes: int) -> None:

@@ -4,11 +4,13 @@ A folder may hold another copy of the weights under another name, as Mistral's a
 repositories on the hub do in ``consolidated.safetensors``; it is not read.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from launcher.storage.json_files import read_json, write_json
-from planner.base.errors import InvalidFileError
+from launcher.storage.whole_folders import whole_folder
+from planner.base.errors import InvalidFileError, InvalidRequestError
 
 SINGLE = "model.safetensors"
 PICKLED = "pytorch_model.bin"
@@ -73,6 +75,22 @@ def require_readable(files: Iterable[Path]) -> None:
                 pass
         except (SafetensorError, OSError) as error:
             raise InvalidFileError(file, None, UNREADABLE) from error
+
+
+@contextmanager
+def whole_weights(target: Path, *, remedy: str) -> Iterator[Path]:
+    """Give a new folder to fill with weights, as ``whole_folder`` does.
+
+    Raise ``InvalidRequestError``, which ends with ``remedy``, if it cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        with whole_folder(target) as partial:
+            yield partial
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidRequestError(f"cannot write {target}: {reason}. {remedy}") from error
 
 
 def has_weights(folder: Path) -> bool:

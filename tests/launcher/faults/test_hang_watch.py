@@ -15,6 +15,7 @@ from launcher.faults.rank_stages import (
     RankPosition,
     Stage,
     Stages,
+    began_at,
     positions_here,
     rank_positions,
     stopped_by_signal,
@@ -50,6 +51,7 @@ def write(
     *,
     node: str | None = None,
     entered_at: float | None = None,
+    began: int | None = None,
 ) -> None:
     position = RankPosition(
         rank=rank,
@@ -59,6 +61,7 @@ def write(
         step=3,
         passed=passed,
         entered_at=time.time() if entered_at is None else entered_at,
+        began=began_at(Path(f"/proc/{process}")) if began is None else began,
     )
     (folder / f"rank-{rank}.json").write_text(json.dumps(asdict(position)), encoding="utf-8")
 
@@ -105,7 +108,7 @@ def test_a_process_id_that_was_given_again_is_no_rank(
     tmp_path: Path, sleepers: "list[subprocess.Popen[bytes]]"
 ) -> None:
     """Nor is one of another node: while torch elastic waits for a lost node no rank runs here."""
-    write(tmp_path, 0, "backward", 8, process=sleepers[0].pid, entered_at=time.time() - 9)
+    write(tmp_path, 0, "backward", 8, process=sleepers[0].pid, began=1)
     write(tmp_path, 1, "backward", 8, process=sleepers[1].pid, node="10.0.0.2")
     assert not watch_for(tmp_path, 9, limit_s=2).hung
     assert positions_here(rank_positions(tmp_path), None) == []
@@ -116,6 +119,17 @@ def test_a_process_id_that_was_given_again_is_no_rank(
         assert sleeper.poll() is None
         sleeper.kill()
         sleeper.wait()
+
+
+def test_a_hung_run_is_noticed_though_the_wall_clock_was_set(
+    tmp_path: Path, sleepers: "list[subprocess.Popen[bytes]]"
+) -> None:
+    """Forward or back by an hour since the ranks wrote where they are."""
+    for rank, (sleeper, hour) in enumerate(zip(sleepers, (-3600, 3600), strict=True)):
+        at = time.time() + hour
+        write(tmp_path, rank, "backward", 8, process=sleeper.pid, entered_at=at)
+    assert watch_for(tmp_path, 9, limit_s=2).hung
+    assert [sleeper.wait(10) for sleeper in sleepers] == [-signal.SIGKILL] * 2
 
 
 def test_the_one_behind_is_named_and_all_are_ended(

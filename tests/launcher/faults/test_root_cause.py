@@ -36,7 +36,9 @@ Root Cause (first observed failure):
   error_file: <N/A>
 """
 PLACES = [
-    RankPosition(rank=n, process=10 + n, stage="save", step=2, passed=9, entered_at=float(n))
+    RankPosition(
+        rank=n, process=10 + n, stage="save", step=2, passed=9, entered_at=float(n), began=n
+    )
     for n in range(3)
 ]
 

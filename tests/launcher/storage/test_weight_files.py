@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from launcher.storage.weight_files import require_readable
-from planner.base.errors import InvalidFileError
+from launcher.storage.weight_files import require_readable, whole_weights
+from planner.base.errors import InvalidFileError, InvalidRequestError
+from tests.launcher.small_disk import small_disk
 
 
 @pytest.fixture
@@ -54,3 +55,14 @@ def test_a_file_that_was_fetched_in_part_is_refused(weights: Path, share: float)
     weights.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(InvalidFileError, match="Fetch it again"):
         require_readable([weights])
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    """safetensors has an error of its own for it."""
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        with (
+            pytest.raises(InvalidRequestError, match=r"^cannot write .*/model: .*No space left"),
+            whole_weights(disk / "model", remedy="Make room.") as partial,
+        ):
+            save_file({"a": torch.zeros(2**20)}, partial / "model.safetensors")
+        assert not list(disk.iterdir())

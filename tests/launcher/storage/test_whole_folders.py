@@ -1,11 +1,15 @@
 """Folders that appear whole or not at all, whoever else makes one of the same name."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from launcher.storage.whole_folders import whole_folder
+from launcher.storage.whole_folders import one_maker, whole_folder
+from tests.launcher.launching import environment
 
 
 def names(folder: Path) -> list[str]:
@@ -53,6 +57,30 @@ def test_what_is_abandoned_is_removed(tmp_path: Path) -> None:
     with whole_folder(tmp_path / "target"):
         pass
     assert names(tmp_path) == [".other.0123456789abcdef.partial", "target"]
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from launcher.storage.whole_folders import one_maker, whole_folder
+target = Path("target")
+with one_maker(target), whole_folder(target) as partial:
+    (partial / "half").write_text("of it")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_maker_that_was_killed_leaves_nothing(tmp_path: Path) -> None:
+    """Neither the folder, nor a part of it, nor a lock that the next one would wait for."""
+    command = [sys.executable, "-c", KILLED]
+    killed = subprocess.run(command, cwd=tmp_path, env=environment(), check=False)
+    assert killed.returncode == -signal.SIGKILL
+    target = tmp_path / "target"
+    assert not target.exists()
+    with one_maker(target), whole_folder(target) as partial:
+        (partial / "whole").touch()
+    assert names(target) == ["whole"]
+    assert names(tmp_path) == [".target.lock", "target"]
 
 
 @pytest.mark.parametrize("name", [".target.partial", ".target.0123456789abcdef.partial"])
