@@ -6,6 +6,8 @@ import signal
 import sys
 from typing import NoReturn
 
+from planner.base.ctrl_c import ended_by_ctrl_c
+
 
 def main() -> NoReturn:
     """Run ``plan`` and end the process.
@@ -17,7 +19,8 @@ def main() -> NoReturn:
     gc.disable()
     # A reader that has enough, such as head, ends this process, as it ends any filter.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    from planner.cli.plan_command import main as plan
+    with ended_by_ctrl_c():
+        from planner.cli.plan_command import main as plan
 
     code = plan()
     sys.stdout.flush()

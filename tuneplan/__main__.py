@@ -55,7 +55,7 @@ def main() -> int:
         del sys.argv[1]
         plan()
     if named == "launch":
-        from launcher.cli.launch_command import main as launch
+        from launcher.__main__ import main as launch
 
         del sys.argv[1]
         return launch()

@@ -45,6 +45,26 @@ class Kill(NamedTuple):
     """What must not happen, or an empty text."""
 
 
+class Moments(NamedTuple):
+    """The signals that are drawn from, and when."""
+
+    seed: int
+    acts: list[str]
+    early: bool
+    """Whether no signal waits for a step."""
+
+    def draw(self, draw: random.Random, seconds: float) -> tuple[str, int, float]:
+        """Return a signal, the steps that it waits for, and the seconds after them.
+
+        ``seconds`` are those of a whole run.
+        """
+        act = draw.choice(self.acts)
+        # Most of such a short run is imports; what is worth to be disturbed is the training.
+        if draw.random() < 0.7 and not self.early:
+            return act, draw.randrange(1, 8), draw.uniform(0, 0.3)
+        return act, 0, draw.uniform(0, seconds)
+
+
 class Undisturbed(NamedTuple):
     """A run that was left alone."""
 
@@ -63,17 +83,19 @@ def undisturbed(shape: str, root: Path) -> Undisturbed:
     return Undisturbed(finished(folder), time.monotonic() - begin)
 
 
-def killed_run(number: int, seed: int, root: Path, whole: dict[str, Undisturbed]) -> Iterator[Kill]:
+def killed_run(
+    number: int, root: Path, whole: dict[str, Undisturbed], moments: Moments
+) -> Iterator[Kill]:
     """Disturb a run, resume it and disturb it again, until it ends; and compare it.
 
     The last that is yielded is the launch that was left alone, with an act of that name.
     """
-    draw = random.Random(f"{seed} {number}")
+    draw = random.Random(f"{moments.seed} {number}")
     shape = draw.choice(list(whole))
     folder = root / f"run-{number}"
     write_folder(folder, shape, root / "checkpoint")
     for _ in range(KILLS_OF_A_RUN):
-        kill = disturbed(number, shape, folder, draw, whole[shape].seconds)
+        kill = disturbed(number, shape, folder, moments.draw(draw, whole[shape].seconds))
         if kill is None:
             break
         yield kill
@@ -81,14 +103,9 @@ def killed_run(number: int, seed: int, root: Path, whole: dict[str, Undisturbed]
     shutil.rmtree(folder)
 
 
-def disturbed(
-    number: int, shape: str, folder: Path, draw: random.Random, seconds: float
-) -> Kill | None:
+def disturbed(number: int, shape: str, folder: Path, moment: tuple[str, int, float]) -> Kill | None:
     """Begin or resume a run and disturb it; return None if it ended before."""
-    act = draw.choice(list(ACTS))
-    # Most of such a short run is imports; what is worth to be disturbed is the training.
-    steps = draw.randrange(1, 8) if draw.random() < 0.7 else 0
-    after_s = draw.uniform(0, 0.3) if steps else draw.uniform(0, seconds)
+    act, steps, after_s = moment
     started = Started(folder, "--begin-or-resume")
     started.wait_for_steps(steps)
     time.sleep(after_s)
@@ -122,7 +139,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20, help="begin no run after these")
     parser.add_argument("--write", action="store_true", help="keep the result in results/")
     parser.add_argument("--shape", choices=SHAPES, action="append", help="only this shape")
+    parser.add_argument("--act", choices=ACTS, action="append", help="only this signal")
+    parser.add_argument("--early", action="store_true", help="wait for no step")
     given = parser.parse_args()
+    moments = Moments(given.seed, given.act or list(ACTS), given.early)
     end = time.monotonic() + 60 * given.minutes
     launches: list[Kill] = []
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
@@ -132,12 +152,12 @@ def main() -> None:
             print(f"{shape}: {run.seconds:.0f} s undisturbed", flush=True)
         number = given.only or 0
         while len(kills_of(launches)) < given.kills and time.monotonic() < end:
-            for launch in killed_run(number, given.seed, root, whole):
+            for launch in killed_run(number, root, whole, moments):
                 launches.append(launch)
                 print(*launch, flush=True)
             if given.write:
                 seconds = {shape: round(run.seconds, 1) for shape, run in whole.items()}
-                write(given.seed, launches, seconds)
+                write(moments, launches, seconds)
             if given.only is not None:
                 break
             number += 1
@@ -148,7 +168,7 @@ def kills_of(launches: list[Kill]) -> list[Kill]:
     return [launch for launch in launches if launch.act != LEFT_ALONE]
 
 
-def write(seed: int, launches: list[Kill], undisturbed_s: dict[str, float]) -> None:
+def write(moments: Moments, launches: list[Kill], undisturbed_s: dict[str, float]) -> None:
     """Write the kills, and how many of each kind there were, to a file of the seed and the day."""
     kills = kills_of(launches)
     measured: dict[str, Any] = {
@@ -161,11 +181,11 @@ def write(seed: int, launches: list[Kill], undisturbed_s: dict[str, float]) -> N
         "each": [each._asdict() for each in launches],
     }
     document = {
-        "run": {"benchmark": "kills", "seed": seed, "shapes": list(undisturbed_s)},
+        "run": {"benchmark": "kills", **moments._asdict(), "shapes": list(undisturbed_s)},
         "measured": measured,
         "environment": host_environment(PACKAGES) | {"load_average": list(os.getloadavg())},
     }
-    file = RESULTS / f"kills-seed-{seed}--{time.strftime('%Y-%m-%d')}.json"
+    file = RESULTS / f"kills-seed-{moments.seed}--{time.strftime('%Y-%m-%d')}.json"
     file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Protocol, TextIO
 
 from rich.live import Live
@@ -113,8 +114,9 @@ class LiveDisplay:
 
     def _frame(self) -> Frame:
         """Return the frame in the terminal's size, which rich would ask of standard streams."""
-        size = os.get_terminal_size(self._stream.fileno())
-        self._console.size = (size.columns or 80, size.lines or 25)
+        with suppress(OSError):  # the terminal was closed
+            size = os.get_terminal_size(self._stream.fileno())
+            self._console.size = (size.columns or 80, size.lines or 25)
         return Frame(self._progress.view())
 
     def start(self) -> None:

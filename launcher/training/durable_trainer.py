@@ -88,10 +88,15 @@ class DurableTrainer(TrainerHooks, SFTTrainer):  # type: ignore[misc]
             )
 
     def log(self, logs: dict[str, float], *rest: Any) -> None:
-        """Log, unless a loss was not finite."""
+        """Log, unless a loss was not finite.
+
+        The trainer's own history of logs is dropped: it grows with every step, in memory and in
+        every checkpoint, and ``metrics.jsonl`` has it.
+        """
         if "loss" in logs:
             self.require_finite()
         super().log(logs, *rest)
+        self.state.log_history.clear()
 
     def checkpoints_folder(self) -> Path:
         """Return the folder in the run directory that checkpoints are written to."""

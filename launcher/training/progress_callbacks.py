@@ -2,6 +2,7 @@
 
 import json
 import time
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -40,7 +41,7 @@ class StepTimes(TrainerCallback):  # type: ignore[misc]
     """Wall time of every optimizer step, in seconds."""
 
     def __init__(self) -> None:
-        self.step_times_s: list[float] = []
+        self.step_times_s = array("d")
         self._began = 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
@@ -59,8 +60,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._progress = Progress(expected, sensors)
         self._display = display_on(stream, self._progress)
         self._file = metrics_file.open("a", encoding="utf-8", buffering=1)
-        self.losses: list[float] = []
-        self.tokens_per_second: list[float] = []
+        self.tokens_per_second = array("d")
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         self._progress.start(state.global_step, state.max_steps)
@@ -74,7 +74,6 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             return
         metrics = {name: float(logs[name]) for name in METRICS if name in logs}
         self._progress.log(metrics)
-        self.losses.append(metrics["loss"])
         self.tokens_per_second.append(metrics["tokens_per_second"])
         row = {"step": state.global_step, **metrics, **_readings(self._progress.gauges())}
         self._file.write(json.dumps(row) + "\n")

@@ -25,7 +25,7 @@ from launcher.lifecycle.attempt_loop import execute
 from launcher.run.checkpoints import SavedState
 from launcher.run.read_plan import read_plan
 from launcher.run.run_directory import RunDirectory, create
-from tests.launcher.injected_faults import install
+from tests.launcher.injected_faults import install, meet_before_preparing
 from tests.launcher.launching import Finished
 
 PRELOADED = [
@@ -170,6 +170,8 @@ def _child(
     os.dup2(shown, 1)
     if module == "launcher.lifecycle.preparation_process":
         from launcher.lifecycle.preparation_process import main
+
+        meet_before_preparing(fault)
     else:
         from launcher.training.rank import main
 

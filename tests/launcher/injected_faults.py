@@ -41,6 +41,13 @@ def install(faults: str) -> None:
         Stages.enter = entering  # type: ignore[method-assign]
 
 
+def meet_before_preparing(faults: str) -> None:
+    """Let a preparation meet the faults ``KIND@prepare:0`` at its beginning."""
+    for fault in map(_fault, faults.split()):
+        if fault.stage == "prepare":
+            _meet(fault.kind)
+
+
 @dataclass(frozen=True)
 class Fault:
     kind: str

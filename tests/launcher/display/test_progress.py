@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,8 +21,10 @@ pytest.importorskip("transformers")
 from launcher.display.live_view import expected_of
 from launcher.display.progress import LiveDisplay, PlainDisplay, Progress, display_on
 from launcher.display.sensors import Gauge, ResidentSensors
+from launcher.training.progress_callbacks import Reporter
 from planner.base.units import GIB
-from tests.launcher.display.reported import OneGpu, run_through
+from planner.base.unread_streams import unread_stream
+from tests.launcher.display.reported import LOGS, OneGpu, run_through
 from tests.launcher.plans import plan
 
 
@@ -59,6 +62,23 @@ def test_a_terminal_gets_one_frame_that_stays(
     assert "1.5000" in last
     assert "60 C" in last
     assert "250 W" in last
+
+
+def test_a_terminal_that_was_closed_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the frame's thread, which would ask for its size, and not the end of the training."""
+    monkeypatch.setenv("TERM", "xterm")
+    master, slave = pty.openpty()
+    with unread_stream(slave) as stream:
+        reporter = Reporter(
+            stream, tmp_path / "metrics", expected=expected_of(plan()), sensors=OneGpu()
+        )
+        reporter.on_train_begin(None, SimpleNamespace(global_step=0, max_steps=1), None)
+        os.close(master)
+        reporter.on_log(None, SimpleNamespace(global_step=1), None, logs=LOGS)
+        reporter.on_train_end()
+    assert '"step": 1' in (tmp_path / "metrics").read_text(encoding="utf-8")
 
 
 def test_the_time_left_is_that_of_the_steps_behind_the_first(

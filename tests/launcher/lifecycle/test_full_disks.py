@@ -76,3 +76,18 @@ def test_a_run_goes_on_when_there_is_room_again(
     assert done.code == 0, done.errors
     assert done.attempts[-1]["from_step"] == (step or 0)
     assert rows(done) == rows(whole)
+
+
+def test_a_full_disk_before_the_data_are_kept(
+    launcher: Launcher, disk: Path, tiny_checkpoint: Path, whole: Finished
+) -> None:
+    plan_in(disk, tiny_checkpoint)
+    launcher.fault = "fill@prepare:0"
+    failed = launcher.run(disk)
+    assert (failed.code, failed.errors) == (2, "")
+    *_, line = (failed.run / "logs" / "screen.log").read_text(encoding="utf-8").splitlines()
+    assert line.startswith("error: cannot keep the tokenized data in ")
+    assert f"{NO_ROOM}. Make room, or name another place" in line
+    (disk / "ballast").unlink()
+    launcher.fault = ""
+    assert rows(launcher.run(disk)) == rows(whole)

@@ -1,5 +1,6 @@
 """Runs that are interrupted go on as if nothing had happened: bit by bit, on the CPU."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,10 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
     (whole.run / "report.json").unlink()
     for path in ("adapter", "model"):
         shutil.rmtree(whole.run / path, ignore_errors=True)
-    tear(whole.run / "checkpoints" / "checkpoint-4")
+    newest = whole.run / "checkpoints" / "checkpoint-4"
+    kept = json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))
+    assert kept["log_history"] == []  # which would grow with every step
+    tear(newest)
     done = resume(launcher, folder)
     assert done.code == 0, done.errors
     assert done.attempts[-1]["from_step"] == 2
@@ -119,6 +123,36 @@ def test_stopped_by_a_signal_and_gone_on(
     )
     launcher.stop_behind_step = None
     assert rows(resume(launcher, folder)) == expected
+
+
+def test_a_run_needs_nothing_again_that_it_has_read(
+    launcher: Launcher,
+    tiny_checkpoint: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Data, tokens and model may be deleted while it trains."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = shutil.copytree(tiny_checkpoint, folder / "model")
+    write_plan(folder, model__source=str(model), training=SIX_STEPS)
+    whole = launcher.run(folder)
+    expected = rows(whole)
+    shutil.rmtree(whole.run)
+
+    def delete(_ranks: object) -> None:
+        metrics = folder / "run" / "metrics.jsonl"
+        if model.exists() and metrics.exists() and metrics.stat().st_size:
+            for read in (model, tmp_path / "cache"):
+                shutil.rmtree(read)
+            (folder / "data.jsonl").unlink()
+
+    launcher.meanwhile = delete
+    done = launcher.run(folder)
+    assert done.code == 0, done.errors
+    assert not model.exists()
+    assert rows(done) == expected
+    assert (done.run / "adapter" / "adapter_model.safetensors").is_file()
 
 
 def test_a_run_goes_on_without_the_tokens_it_kept(

@@ -30,7 +30,7 @@ def test_a_line_a_logged_step_and_a_row_of_metrics(tmp_path: Path) -> None:
     assert [json.loads(row) for row in text.splitlines()] == [
         {"step": step, **logged, **read} for step in (1, 2)
     ]
-    assert reporter.losses == [1.5, 1.5]
+    assert list(reporter.tokens_per_second) == [1200.0, 1200.0]
 
 
 def test_time_without_batches_is_counted() -> None:
