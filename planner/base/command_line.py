@@ -82,8 +82,9 @@ def run_command(command: Callable[..., int | None]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a locale without the letters of a name is no error
             stream.reconfigure(errors="backslashreplace")
-    if sys.stderr is sys.__stderr__:
-        sys.stderr = unread_stream(sys.stderr.fileno(), encoding=sys.stderr.encoding, closefd=False)
+    errors = sys.stderr
+    if isinstance(errors, TextIOWrapper) and errors is sys.__stderr__:
+        sys.stderr = unread_stream(errors.fileno(), encoding=errors.encoding, closefd=False)
     try:
         code = command(**parse_arguments(command, sys.argv[1:]))
         sys.stdout.flush()

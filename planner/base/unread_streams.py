@@ -5,13 +5,13 @@ every write. A training of days goes on without them.
 """
 
 import io
-from typing import TextIO
+from typing import Any, TextIO
 
 
 class _Unread(io.FileIO):
     """A file whose writes succeed, as far as the writer can see."""
 
-    def write(self, data: bytes | bytearray | memoryview, /) -> int:
+    def write(self, data: Any, /) -> int:
         """Write, and return the number of bytes that need not be written again."""
         try:
             return super().write(data)

@@ -82,10 +82,13 @@ def test_a_full_disk_before_the_data_are_kept(
     launcher: Launcher, disk: Path, tiny_checkpoint: Path, whole: Finished
 ) -> None:
     plan_in(disk, tiny_checkpoint)
+    screen = disk / "run" / "logs" / "screen.log"  # a terminal does not lie on the disk
+    screen.parent.mkdir(parents=True)
+    screen.write_text("has a block\n", encoding="utf-8")
     launcher.fault = "fill@prepare:0"
     failed = launcher.run(disk)
     assert (failed.code, failed.errors) == (2, "")
-    *_, line = (failed.run / "logs" / "screen.log").read_text(encoding="utf-8").splitlines()
+    *_, line = screen.read_text(encoding="utf-8").splitlines()
     assert line.startswith("error: cannot keep the tokenized data in ")
     assert f"{NO_ROOM}. Make room, or name another place" in line
     (disk / "ballast").unlink()
