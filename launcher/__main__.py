@@ -2,7 +2,7 @@
 
 import sys
 
-from planner.base.ctrl_c import ended_by_ctrl_c
+from planner.base.interruptions import ended_by_ctrl_c
 
 
 def main() -> int:

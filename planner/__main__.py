@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from planner.base.ctrl_c import ended_by_ctrl_c
+from planner.base.interruptions import ended_by_ctrl_c
 
 
 def main() -> NoReturn:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from planner.base.unread_streams import unread_stream
+from planner.base.interruptions import unread_stream
 
 
 def redirect_output(log_file: Path) -> TextIO:

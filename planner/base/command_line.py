@@ -31,9 +31,9 @@ from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
 from msgspec import Struct
 
 from planner.base.errors import InvalidRequestError, UserError, did_you_mean, exhausted
+from planner.base.interruptions import unread_stream
 from planner.base.printable import print_text, shown_on_one_line
 from planner.base.units import LARGEST, MOST
-from planner.base.unread_streams import unread_stream
 
 HELP_COLUMNS = (60, 140)
 """Fewest and most columns of the help text, which is as wide as the terminal in between."""

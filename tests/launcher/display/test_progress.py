@@ -22,8 +22,8 @@ from launcher.display.live_view import expected_of
 from launcher.display.progress import LiveDisplay, PlainDisplay, Progress, display_on
 from launcher.display.sensors import Gauge, ResidentSensors
 from launcher.training.progress_callbacks import Reporter
+from planner.base.interruptions import unread_stream
 from planner.base.units import GIB
-from planner.base.unread_streams import unread_stream
 from tests.launcher.display.reported import LOGS, OneGpu, run_through
 from tests.launcher.plans import plan
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from launcher.run.unwinding import unwound_by_sigterm
 from launcher.storage.whole_folders import whole_folder
 with unwound_by_sigterm(), whole_folder(Path(sys.argv[1])) as partial:
-    (partial / f"half-{sys.argv[2]}").write_text("")
     try:
+        (partial / f"half-{sys.argv[2]}").write_text("")
         time.sleep(60)
     finally:
         time.sleep(float(sys.argv[2]))

@@ -305,30 +305,6 @@ def test_a_bug_keeps_its_traceback(bug: type[Exception], monkeypatch: pytest.Mon
         run(stumble, monkeypatch)
 
 
-INTERRUPTED_IMPORT = """
-import os, signal, sys
-class CtrlC:
-    def find_spec(self, name, *_):
-        if name == sys.argv[2]:
-            os.kill(os.getpid(), signal.SIGINT)
-sys.meta_path.insert(0, CtrlC())
-__import__("importlib").import_module(sys.argv[1]).main()
-"""
-
-
-@pytest.mark.parametrize(
-    ("program", "module"),
-    [
-        ("planner.__main__", "planner.cli.plan_command"),
-        ("launcher.__main__", "launcher.cli.launch_command"),
-    ],
-)
-def test_ctrl_c_during_an_import(program: str, module: str) -> None:
-    command = [sys.executable, "-c", INTERRUPTED_IMPORT, program, module]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
-
-
 def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def wait() -> None:
         raise KeyboardInterrupt

@@ -1,11 +1,24 @@
-"""Streams to people who may be gone: what nobody can read any more is no reason to end.
+"""What interrupts a command from outside: Ctrl-C during its imports, and readers that are gone.
 
 A terminal that was closed, a pipe whose reader has ended and a log on a full disk raise errors at
 every write. A training of days goes on without them.
 """
 
 import io
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
+
+
+@contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """Let the system end the process at a Ctrl-C in the block, unless it is ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class _Unread(io.FileIO):

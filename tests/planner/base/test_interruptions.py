@@ -1,11 +1,14 @@
-"""Streams whose reader is gone take every line, and their writer goes on."""
+"""Ctrl-C ends a command that imports; streams whose reader is gone take every line."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from planner.base.unread_streams import unread_stream
+import pytest
+
+from planner.base.interruptions import unread_stream
 
 
 def test_a_line_that_is_read() -> None:
@@ -42,3 +45,27 @@ def test_an_error_that_nobody_reads_keeps_its_exit_code() -> None:
         command = [sys.executable, "-m", "planner", "--gpus", "24Q", "--model", "gpt2"]
         done = subprocess.run(command, stderr=full, stdout=subprocess.DEVNULL, check=False)
     assert done.returncode == 2
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == sys.argv[2]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, CtrlC())
+__import__("importlib").import_module(sys.argv[1]).main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "module"),
+    [
+        ("planner.__main__", "planner.cli.plan_command"),
+        ("launcher.__main__", "launcher.cli.launch_command"),
+    ],
+)
+def test_ctrl_c_during_an_import(program: str, module: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, program, module]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
