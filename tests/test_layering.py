@@ -60,7 +60,8 @@ LAUNCHER = {
     "training": {"compat", "storage", "run", "data", "display", "faults"},
     "rehearsal": {"compat", "storage", "simulated_gpu", "run", "display", "training"},
     "merging": {"compat", "storage", "run", "data", "training"},
-    "quiz": {"run", "data", "display", "training"},
+    "chat": {"storage", "run", "base_model", "data", "training"},
+    "quiz": {"run", "data", "display", "chat"},
     "lifecycle": {
         "compat",
         "storage",
@@ -74,7 +75,8 @@ LAUNCHER = {
     "nodes": {"compat", "storage", "run", "data", "display", "faults", "lifecycle"},
     "engines": {"storage", "run", "data", "lifecycle"},
     "cli": {
-        *("run", "doctor", "chatglm", "rehearsal", "merging", "lifecycle", "nodes", "engines"),
+        *("run", "doctor", "chatglm", "rehearsal", "merging", "chat", "lifecycle", "nodes"),
+        "engines",
     },
 }
 """Packages of the launcher, lowest first, and the packages that each may import."""
@@ -93,7 +95,7 @@ TRAINING_STACK = {
 }
 IMPORTS_THE_TRAINING_STACK = {
     *("launcher/chatglm", "launcher/compat", "launcher/merging", "launcher/rehearsal"),
-    "launcher/training",
+    *("launcher/training", "launcher/chat/speaker.py", "launcher/chat/trained_model.py"),
     *("launcher/data/preparation.py", "launcher/data/tables.py", "launcher/data/readers.py"),
     *("launcher/doctor/probes.py", "launcher/lifecycle/preparation_process.py"),
     *("launcher/nodes/link_speed.py", "launcher/nodes/meeting.py", "launcher/quiz/answering.py"),

@@ -152,7 +152,23 @@ def launch(
         Option(
             "Merge a run's adapter into 16-bit weights; takes no PLAN.",
             metavar="RUN_DIR",
-            group="checkpoint",
+            group="afterwards",
+        ),
+    ] = None,
+    chat: Annotated[
+        Path | None,
+        Option(
+            "Talk to the model of a finished run; takes no PLAN. Lines of a pipe are answered too.",
+            metavar="RUN_DIR",
+            group="afterwards",
+        ),
+    ] = None,
+    system: Annotated[
+        str | None,
+        Option(
+            "System message of --chat, instead of the data's own.",
+            metavar="TEXT",
+            group="afterwards",
         ),
     ] = None,
     record: Annotated[
@@ -195,12 +211,15 @@ def launch(
       launch plan.yaml --dry-run
       launch plan.yaml --resume
       launch --doctor
+      launch --chat runs/qwen2.5-7b-qlora
       launch --merge runs/qwen2.5-7b-qlora
     """
     task = Task(
         doctor=doctor,
         as_json=as_json,
         merge=merge,
+        chat=chat,
+        system=system,
         conversion=conversion,
         to=to,
         follow=followed,

@@ -1,4 +1,4 @@
-"""The tasks of ``launch`` that need no plan: check-up, merging, conversion, submitted jobs."""
+"""The tasks of ``launch`` that need no plan: check-up, chat, merging, conversion, jobs."""
 
 import sys
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ class Task:
     doctor: bool
     as_json: bool
     merge: Path | None
+    chat: Path | None
+    system: str | None
     conversion: tuple[Path, Path] | None
     to: WeightLayout | None
     follow: Path | None
@@ -29,6 +31,7 @@ class Task:
         options = {
             "--doctor": self.doctor,
             "--merge": self.merge is not None,
+            "--chat": self.chat is not None,
             "--convert": self.conversion is not None,
             "--follow": self.follow is not None,
             "--cancel": self.cancel is not None,
@@ -42,6 +45,8 @@ def check_options(task: Task, *, rehearse: bool, simulate: str | None) -> None:
         raise InvalidRequestError("--simulate needs --rehearse: add it, or leave --simulate out")
     if task.as_json and not (rehearse or task.doctor):
         raise InvalidRequestError("--json needs --rehearse or --doctor: add one, or leave it out")
+    if task.system is not None and task.chat is None:
+        raise InvalidRequestError("--system needs --chat RUN_DIR: add it, or leave --system out")
     if task.to is not None and task.conversion is None:
         raise InvalidRequestError("--to needs --convert SRC DST: add it, or leave --to out")
 
@@ -65,6 +70,11 @@ def without_plan(task: Task, plan_file: Path | None, output: Path | None) -> int
         from launcher.merging.merge_run import merge_run
 
         merge_run(task.merge, output)
+        return 0
+    if task.chat is not None:
+        from launcher.chat.chat_command import chat
+
+        chat(task.chat, task.system)
         return 0
     if task.follow is not None:
         return follow(RunDirectory(task.follow))

@@ -66,6 +66,8 @@ def check_launch(arguments: Sequence[str]) -> None:
         doctor=values["doctor"],
         as_json=values["as_json"],
         merge=values["merge"],
+        chat=values["chat"],
+        system=values["system"],
         conversion=values["conversion"],
         to=values["to"],
         follow=values["followed"],
