@@ -54,12 +54,12 @@ LAUNCHER = {
     "chatglm": {"compat", "storage"},
     "base_model": {"storage", "chatglm"},
     "data": {"storage", "run", "base_model"},
-    "display": {"compat", "run", "data"},
+    "display": {"compat", "storage", "run", "data"},
     "doctor": {"compat", "display"},
     "faults": {"compat", "storage", "run", "display"},
     "training": {"compat", "storage", "run", "data", "display", "faults"},
     "rehearsal": {"compat", "storage", "simulated_gpu", "run", "display", "training"},
-    "merging": {"compat", "storage", "run", "data", "training"},
+    "merging": {"compat", "storage", "run", "data", "display", "training"},
     "chat": {"storage", "run", "base_model", "data", "training"},
     "quiz": {"run", "data", "display", "chat"},
     "lifecycle": {
@@ -75,7 +75,17 @@ LAUNCHER = {
     "nodes": {"compat", "storage", "run", "data", "display", "faults", "lifecycle"},
     "engines": {"storage", "run", "data", "lifecycle"},
     "cli": {
-        *("run", "doctor", "chatglm", "rehearsal", "merging", "chat", "lifecycle", "nodes"),
+        *(
+            "run",
+            "display",
+            "doctor",
+            "chatglm",
+            "rehearsal",
+            "merging",
+            "chat",
+            "lifecycle",
+            "nodes",
+        ),
         "engines",
     },
 }
@@ -103,7 +113,7 @@ IMPORTS_THE_TRAINING_STACK = {
 """Where torch and its friends are imported with the module; elsewhere a function imports them."""
 
 DRAWS = {
-    *("planner/base/console.py", "planner/report", "planner/cli"),
+    *("planner/base/console.py", "planner/base/side_by_side.py", "planner/report", "planner/cli"),
     *("launcher/display", "launcher/doctor/examination.py"),
     *("launcher/nodes/table.py", "launcher/quiz/quiz_command.py", "launcher/rehearsal/table.py"),
 }

@@ -64,6 +64,9 @@ def test_a_fact_is_learnt(method: str, smollm2: Path, tmp_path: Path) -> None:
     assert len(list((done.run / "measured").glob("smollm2-135m--*.json"))) == 1
     assert done.losses[-1] < done.losses[0] / 4
 
+    card = (done.run / ("model" if method == "full" else "adapter") / "README.md").read_text()
+    assert card.count("\n## Result\n") == 1
+    assert str(tmp_path) not in card
     assert chat(tmp_path, FACT[0]) == f"{FACT[1]}\n"
     text = quiz(tmp_path)
     assert "right before: 0 of 2    after: 2 of 2" in text
