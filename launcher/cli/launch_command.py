@@ -142,7 +142,10 @@ def launch(
         ),
     ] = None,
     as_json: Annotated[
-        bool, Option("Print JSON, with --rehearse or --doctor.", flags=("--json",), group="check")
+        bool,
+        Option(
+            "Print JSON, with --rehearse, --doctor or --compare.", flags=("--json",), group="check"
+        ),
     ] = False,
     doctor: Annotated[
         bool, Option("Check this machine and the installed packages; takes no PLAN.", group="check")
@@ -168,6 +171,16 @@ def launch(
         Option(
             "System message of --chat, instead of the data's own.",
             metavar="TEXT",
+            group="afterwards",
+        ),
+    ] = None,
+    compared: Annotated[
+        tuple[Path, ...] | None,
+        Option(
+            "Show finished runs side by side: loss, speed, memory, and what differs; takes no "
+            "PLAN.",
+            metavar="RUN_DIR",
+            flags=("--compare",),
             group="afterwards",
         ),
     ] = None,
@@ -220,6 +233,7 @@ def launch(
         merge=merge,
         chat=chat,
         system=system,
+        compare=compared,
         conversion=conversion,
         to=to,
         follow=followed,

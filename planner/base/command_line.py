@@ -5,7 +5,7 @@ what is accepted:
 
 - ``str``, ``Path``, ``int``, ``float``, ``Literal[...]``: one value;
 - ``list[T]``: an option that may be repeated;
-- ``tuple[T, T]``: an option of several values;
+- ``tuple[T, T]``: an option of several values; ``tuple[T, ...]``: of one or more;
 - ``bool``: a flag; unless it defaults to False it can be negated: ``--packing``, ``--no-packing``.
 
 Its docstring is the help: the first sentence describes it, and what follows, such as examples, is
@@ -254,7 +254,7 @@ def _add_option(group: Any, parameter: inspect.Parameter, kind: Any, option: Opt
     settings = _settings(single_type(kind), option, default)
     if option.metavar is not None:
         names = tuple(option.metavar.split())
-        settings["metavar"] = names if "nargs" in settings else option.metavar
+        settings["metavar"] = names if len(names) > 1 else option.metavar
     flags = [flag for flag in option_flags(parameter) if not flag.startswith("--no-")]
     group.add_argument(
         *flags, dest=parameter.name, default=default, help=_help(option, default), **settings
@@ -287,7 +287,8 @@ def _settings(kind: Any, option: Option, default: Any) -> dict[str, Any]:
     if get_origin(kind) is list:
         return {"action": "append", **_value(values[0], option)}
     if get_origin(kind) is tuple:
-        return {"action": _Several, "nargs": len(values), **_value(values[0], option)}
+        number = "+" if values[-1] is Ellipsis else len(values)
+        return {"action": _Several, "nargs": number, **_value(values[0], option)}
     return _value(kind, option)
 
 

@@ -1,9 +1,9 @@
 """The command ``plan``: from options to a request, a decision, and a plan with its report."""
 
 import json
-import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,10 +12,12 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from planner.base.command_line import Option, run_command
-from planner.base.console import PrintableConsole
+from planner.base.console import wide_console
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import OutputFile
 from planner.base.preset_files import Listed, aliases, preset_names
+from planner.base.strict_yaml import parse_spec
+from planner.base.text_files import read_text
 from planner.base.units import parse_size
 from planner.cli.machine_options import find_cluster, show_machine
 from planner.cli.model_option import find_model
@@ -29,15 +31,12 @@ from planner.models.model_presets import ModelPreset
 from planner.plan.bounds import FEWEST_TOKENS, MOST_SAMPLES, MOST_TOKENS
 from planner.plan.data_section import DataErrors, DataSection
 from planner.plan.optimizer_presets import optimizer_name, optimizers
-from planner.plan.plan_file import PLAN_FILE, launch_command, plan_output, render
+from planner.plan.plan_file import PLAN_FILE, is_untouched, launch_command, plan_output, render
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import AttentionName, Loss, Offload, TrainingPrecision, ZeroStage
 from planner.recipes.load_recipe import load_recipe, recipe_names
 from planner.recipes.recipe import Recipe
 from planner.report.terminal_report import print_report, report
-
-PIPE_COLUMNS = 400
-"""Width of what is printed into a pipe or a file, where no sentence needs to wrap."""
 
 
 def _model_names() -> list[str]:
@@ -255,6 +254,15 @@ def plan(
         bool,
         Option("Print the whole report, however few rows the terminal has.", group="output"),
     ] = False,
+    compared: Annotated[
+        tuple[Path, ...] | None,
+        Option(
+            "Show plans side by side: what is predicted, and what differs.",
+            metavar="PLAN",
+            flags=("--compare",),
+            group="output",
+        ),
+    ] = None,
     list_kind: Annotated[
         Listed | None, Option("List what is known of a kind.", flags=("--list",), group="output")
     ] = None,
@@ -268,13 +276,15 @@ def plan(
       plan --model ./checkpoint --gpus 24G --method qlora
       plan --recipe qlora --model mistral-7b --gpus 8xh100
       plan --model qwen2.5-7b --gpus 24G --explain
+      plan --compare a.yaml b.yaml
       plan --list gpus
     """
-    console = PrintableConsole(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = PIPE_COLUMNS
+    console = wide_console(sys.stdout)
     if list_kind is not None:
         _list(console, list_kind, as_json=as_json)
+        return
+    if compared is not None:
+        _compare(console, compared, as_json=as_json)
         return
     result = _Result(
         command=shlex.join(["plan", *sys.argv[1:]]),
@@ -410,6 +420,25 @@ def _list(console: Console, kind: Listed, *, as_json: bool) -> None:
         print(json.dumps(listed(kind), indent=2))
     else:
         console.print(listing(kind))
+
+
+def _compare(console: Console, files: Sequence[Path], *, as_json: bool) -> None:
+    from planner.report.plan_comparison import (  # only --compare needs it
+        comparison_document,
+        comparison_table,
+        with_prediction,
+    )
+
+    texts = [read_text(file) for file in files]
+    plans = [
+        with_prediction(parse_spec(Plan, text, file), edited=not is_untouched(text))
+        for text, file in zip(texts, files, strict=True)
+    ]
+    names = list(map(str, files))
+    if as_json:
+        print(json.dumps(comparison_document(names, plans), indent=2))
+    else:
+        console.print(comparison_table(names, plans))
 
 
 def _targets(text: str | None) -> Targets | None:

@@ -68,6 +68,7 @@ def check_launch(arguments: Sequence[str]) -> None:
         merge=values["merge"],
         chat=values["chat"],
         system=values["system"],
+        compare=values["compared"],
         conversion=values["conversion"],
         to=values["to"],
         follow=values["followed"],
