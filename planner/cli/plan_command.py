@@ -21,6 +21,7 @@ from planner.base.text_files import read_text
 from planner.base.units import parse_size
 from planner.cli.machine_options import find_cluster, show_machine
 from planner.cli.model_option import find_model
+from planner.cli.schema_option import SchemaKind, show_schema
 from planner.datasets.training_data import TrainingData
 from planner.decision.assemble import plan_of
 from planner.decision.choose import Decision, decide_with_data
@@ -254,6 +255,12 @@ def plan(
         bool,
         Option("Print the whole report, however few rows the terminal has.", group="output"),
     ] = False,
+    schema: Annotated[
+        SchemaKind | None,
+        Option(
+            "Print the JSON Schema of a kind of file, for editors; -o writes it.", group="output"
+        ),
+    ] = None,
     compared: Annotated[
         tuple[Path, ...] | None,
         Option(
@@ -282,6 +289,9 @@ def plan(
     console = wide_console(sys.stdout)
     if list_kind is not None:
         _list(console, list_kind, as_json=as_json)
+        return
+    if schema is not None:
+        show_schema(schema, output, force=force)
         return
     if compared is not None:
         _compare(console, compared, as_json=as_json)

@@ -13,6 +13,10 @@ from planner.plan.schema import Plan
 PLAN_FILE = Path("plan.yaml")
 """Path of a plan where none is named."""
 DIGEST_MARK = "# digest: "
+SCHEMA_FILE = "tuneplan-{kind}.schema.json"
+"""Name of a schema's file: a plan that is written beside it tells editors of it."""
+SCHEMA_MARK = "# yaml-language-server: $schema="
+"""read: README.md of redhat-developer/yaml-language-server, "Using inlined schema"."""
 
 
 def render(plan: Plan, *, command: str, file: Path | None) -> str:
@@ -30,6 +34,9 @@ def render(plan: Plan, *, command: str, file: Path | None) -> str:
         f"run it:  {f'save it as {PLAN_FILE}, then ' if file is None else ''}{next_command}",
     ]
     lines = [f"# {shown(' '.join(line.splitlines()))}" for line in header]
+    schema = SCHEMA_FILE.format(kind="plan")
+    if file is not None and file.with_name(schema).is_file():
+        lines.insert(0, SCHEMA_MARK + schema)
     return "\n".join([*lines, f"{DIGEST_MARK}{digest(body)}"]) + "\n\n" + body
 
 
