@@ -76,7 +76,8 @@ def plan(
         str,
         Option(
             "Machine to plan for: auto is this one; cpu, 24G, 2x24G, a card such as rtx-4090, "
-            "8xh100 or as nvidia-smi names it, or a saved machine.json.",
+            "8xh100 or as nvidia-smi names it, a card of your own in card.yaml, or a saved "
+            "machine.json.",
             metavar="SPEC",
             group="machine",
             known=_machine_names,
