@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Struct, structs
+from msgspec import Struct, structs, to_builtins
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
@@ -29,7 +29,8 @@ from planner.decision.request import Prefer, Request
 from planner.hardware.multi_node import over_nodes
 from planner.models.adapter_targets import Targets
 from planner.models.model_presets import ModelPreset
-from planner.plan.bounds import FEWEST_TOKENS, MOST_SAMPLES, MOST_TOKENS
+from planner.plan.bounds import FEWEST_TOKENS, MOST_EPOCHS, MOST_SAMPLES, MOST_TOKENS
+from planner.plan.changed_plan import changed_plan, parsed_setting
 from planner.plan.data_section import DataErrors, DataSection
 from planner.plan.optimizer_presets import optimizer_name, optimizers
 from planner.plan.plan_file import PLAN_FILE, is_untouched, launch_command, plan_output, render
@@ -38,6 +39,15 @@ from planner.plan.vocabulary import AttentionName, Loss, Offload, TrainingPrecis
 from planner.recipes.load_recipe import load_recipe, recipe_names
 from planner.recipes.recipe import Recipe
 from planner.report.terminal_report import print_report, report
+
+FEWEST_EPOCHS = 1e-6
+LEAST_RATE = 1e-12
+"""Below every learning rate that trains: bf16 loses an update of 2**-9 of a weight."""
+FREE_KEYS = ("training.", "data.", "output.", "schedule.", "optimizer.weight_decay")
+"""Beginnings of the keys that neither memory nor the time of a step depends on."""
+
+HAVE_OPTIONS = {"training.epochs", "data.source", "data.sources"}
+"""Keys among them that the report shows, and that have options."""
 
 
 def _model_names() -> list[str]:
@@ -198,6 +208,24 @@ def plan(
             known=optimizers,
         ),
     ] = None,
+    learning_rate: Annotated[
+        float | None,
+        Option("Highest learning rate of the schedule.", minimum=LEAST_RATE, group="method"),
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        Option("Passes over the data.", minimum=FEWEST_EPOCHS, maximum=MOST_EPOCHS, group="data"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        Option(
+            "Change a key of the plan that no memory depends on, such as training.save_steps=100; "
+            "may be repeated.",
+            metavar="KEY=VALUE",
+            flags=("--set",),
+            group="output",
+        ),
+    ] = None,
     memory_limit: Annotated[
         str | None,
         Option(
@@ -305,9 +333,10 @@ def plan(
         page=_page_file(html, force=force),
         explain=explain,
         verbose=verbose,
+        settings=settings or [],
     )
-    settings = load_recipe(recipe) if recipe is not None else None
-    name = _model_name(model, settings, optional=save_machine is not None)
+    asked = load_recipe(recipe) if recipe is not None else None
+    name = _model_name(model, asked, optional=save_machine is not None)
     cluster = find_cluster(gpus, result.command, save_machine, force=force)
     if name is None:
         show_machine(console, cluster, save_machine, as_json=as_json)
@@ -318,7 +347,7 @@ def plan(
             model=preset,
             cluster=over_nodes(cluster, nodes, network),
             prefer=prefer,
-            recipe=settings,
+            recipe=asked,
             method=None if method == "auto" else method,
             sequence_length=sequence_length,
             global_batch_size=global_batch_size,
@@ -333,8 +362,10 @@ def plan(
             loss=loss,
             attention=attention,
             optimizer=optimizer_name(optimizer) if optimizer is not None else None,
+            epochs=epochs,
+            learning_rate=learning_rate,
             memory_limit_bytes=_size(memory_limit),
-            data=_training_data(data, data_errors, settings, preset),
+            data=_training_data(data, data_errors, asked, preset),
             packing=packing,
             price_per_gpu_hour=price_per_gpu_hour,
         )
@@ -355,10 +386,12 @@ class _Result(Struct, frozen=True, kw_only=True):
     explain: bool
     verbose: bool
     """Whether the whole report is printed, however few rows the terminal has."""
+    settings: list[str]
+    """Keys of the plan that are changed, as ``KEY=VALUE``."""
 
     def give(self, console: Console, decision: Decision) -> None:
         """Write the plan and the page, and print the report, the document or the plan."""
-        made = plan_of(decision)
+        made = _with_settings(plan_of(decision), self.settings)
         prints_plan = str(self.output) == "-"
         destination = PLAN_FILE if self.output is None or prints_plan else self.output
         text = render(made, command=self.command, file=None if prints_plan else destination)
@@ -383,6 +416,19 @@ class _Result(Struct, frozen=True, kw_only=True):
 
             console.print(explanation(decision))
         print_report(console, decision, next_steps, whole=self.verbose or self.explain)
+
+
+def _with_settings(made: Plan, settings: Sequence[str]) -> Plan:
+    """Return the plan with keys changed; raise InvalidRequestError for one that memory or speed
+    depends on, which the report would not know of."""
+    changes = dict(map(parsed_setting, settings))
+    for key in changes:
+        if key in HAVE_OPTIONS or not key.startswith(FREE_KEYS):
+            raise InvalidRequestError(
+                f"--set {key}: memory or speed may depend on it: use its option (plan --help), or "
+                "change it in the plan, which launch predicts anew"
+            )
+    return changed_plan(to_builtins(made), changes, settings) if changes else made
 
 
 def _page_file(path: Path | None, *, force: bool) -> OutputFile | None:
