@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.chatglm.command import WeightLayout, convert
+from launcher.compat.requirements import require_training_stack
 from launcher.engines.submission import cancel, follow
 from launcher.run.run_directory import RunDirectory
 from planner.base.errors import InvalidRequestError
@@ -71,6 +72,7 @@ def without_plan(task: Task, plan_file: Path | None, output: Path | None) -> int
 
 def _convert(task: Task, _output: Path | None) -> int:
     assert task.conversion is not None
+    require_training_stack("--convert")
     source, target = task.conversion
     convert(source, target, task.to or "native", sys.stderr)
     print_text(str(target))
@@ -78,6 +80,7 @@ def _convert(task: Task, _output: Path | None) -> int:
 
 
 def _merge(task: Task, output: Path | None) -> int:
+    require_training_stack("--merge")
     from launcher.merging.merge_run import merge_run
 
     assert task.merge is not None
@@ -86,6 +89,7 @@ def _merge(task: Task, output: Path | None) -> int:
 
 
 def _chat(task: Task, _output: Path | None) -> int:
+    require_training_stack("--chat")
     from launcher.chat.chat_command import chat
 
     assert task.chat is not None
