@@ -94,6 +94,7 @@ LAUNCHER = {
 PLANNER_USED_BY_THE_LAUNCHER = {
     *("planner.base", "planner.plan", "planner.hardware"),
     "planner.workload.rules",
+    "planner.models.hub_config",
     *("planner.search.repredict", "planner.search.setting_checks"),
     "planner.datasets.token_lengths",
 }

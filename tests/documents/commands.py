@@ -101,7 +101,7 @@ def check_install(arguments: Sequence[str]) -> None:
     """Require the extra that an installer is asked for."""
     requirement = _REQUIREMENT.fullmatch(arguments[-1])
     if requirement is None:
-        assert "torch" in arguments
+        assert {"torch", "modelscope"} & {*arguments}
         return
     extras = re.search(
         r"\[options\.extras_require\]\n(.*?)\n\n",
