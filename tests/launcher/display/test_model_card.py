@@ -43,11 +43,11 @@ def card(changes: dict[str, Any], *, merged: bool = False, **report: Any) -> Mod
 def test_the_metadata_is_what_the_hub_reads(
     changes: dict[str, Any], merged: bool, library: str, tags: list[str]
 ) -> None:
-    read = ModelCard(str(card({**HUB, **changes}, merged=merged)))
-    assert read.data.base_model == "org/base"
-    assert read.data.datasets == ["org/records"]
-    assert read.data.library_name == library
-    assert read.data.tags == tags
+    read = ModelCard(str(card({**HUB, **changes}, merged=merged))).data.to_dict()
+    assert read["base_model"] == "org/base"
+    assert read["datasets"] == ["org/records"]
+    assert read["library_name"] == library
+    assert read["tags"] == tags
 
 
 def test_paths_of_this_machine_are_not_told() -> None:
