@@ -76,6 +76,7 @@ LAUNCHER = {
     "engines": {"storage", "run", "data", "lifecycle"},
     "cli": {
         *(
+            "compat",
             "run",
             "display",
             "doctor",

@@ -34,7 +34,7 @@ def show_schema(kind: SchemaKind, output: Path | None, *, force: bool) -> None:
 
 def schema_of(kind: SchemaKind) -> dict[str, Any]:
     """Return the JSON Schema of a kind of file."""
-    from planner.base.file_schema import file_schema  # reads the sources: --schema alone waits
+    from planner.plan.file_schema import file_schema  # reads the sources: --schema alone waits
 
     return file_schema(KINDS[kind], f"{kind} of tuneplan")
 

@@ -6,9 +6,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from msgspec import NODEFAULT, Meta, Struct, structs
 
-from planner.base.file_schema import class_description, key_descriptions, section_of
 from planner.base.strict_yaml import Spec
 from planner.plan.data_section import FieldNames
+from planner.plan.file_schema import class_description, key_descriptions, section_of
 
 WORDS = {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}
 

@@ -12,12 +12,12 @@ from jsonschema import Draft202012Validator
 from msgspec import to_builtins
 
 from planner.base.errors import InvalidFileError, InvalidRequestError
-from planner.base.file_schema import key_descriptions, sections_of
 from planner.base.preset_files import ROOT, preset_names
 from planner.base.strict_yaml import dump_yaml, parse_spec, parse_yaml
 from planner.cli.plan_command import plan
 from planner.cli.schema_option import KINDS, SchemaKind, schema_of, show_schema
 from planner.hardware.saved_machine import render_machine
+from planner.plan.file_schema import key_descriptions, sections_of
 from planner.plan.plan_file import is_untouched
 from planner.plan.schema import Plan
 from planner.recipes.load_recipe import load_recipe, recipe_names
