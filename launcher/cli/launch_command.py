@@ -144,7 +144,10 @@ def launch(
         ),
     ] = None,
     as_json: Annotated[
-        bool, Option("Print JSON, with --rehearse or --doctor.", flags=("--json",), group="check")
+        bool,
+        Option(
+            "Print JSON, with --rehearse, --doctor or --compare.", flags=("--json",), group="check"
+        ),
     ] = False,
     doctor: Annotated[
         bool, Option("Check this machine and the installed packages; takes no PLAN.", group="check")
@@ -154,7 +157,33 @@ def launch(
         Option(
             "Merge a run's adapter into 16-bit weights; takes no PLAN.",
             metavar="RUN_DIR",
-            group="checkpoint",
+            group="afterwards",
+        ),
+    ] = None,
+    chat: Annotated[
+        Path | None,
+        Option(
+            "Talk to the model of a finished run; takes no PLAN. Lines of a pipe are answered too.",
+            metavar="RUN_DIR",
+            group="afterwards",
+        ),
+    ] = None,
+    system: Annotated[
+        str | None,
+        Option(
+            "System message of --chat, instead of the data's own.",
+            metavar="TEXT",
+            group="afterwards",
+        ),
+    ] = None,
+    compared: Annotated[
+        tuple[Path, ...] | None,
+        Option(
+            "Show finished runs side by side: loss, speed, memory, and what differs; takes no "
+            "PLAN.",
+            metavar="RUN_DIR",
+            flags=("--compare",),
+            group="afterwards",
         ),
     ] = None,
     html: Annotated[
@@ -206,6 +235,7 @@ def launch(
       launch plan.yaml --dry-run
       launch plan.yaml --resume
       launch --doctor
+      launch --chat runs/qwen2.5-7b-qlora
       launch --merge runs/qwen2.5-7b-qlora
       launch --html runs/qwen2.5-7b-qlora
     """
@@ -213,6 +243,9 @@ def launch(
         doctor=doctor,
         as_json=as_json,
         merge=merge,
+        chat=chat,
+        system=system,
+        compare=compared,
         conversion=conversion,
         to=to,
         follow=followed,

@@ -8,7 +8,10 @@ in.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 from typing import Any, Literal
+
+from planner.base.errors import InvalidRequestError
 
 DISTRIBUTION = "tuneplan"
 EXTRA = "train"
@@ -28,6 +31,15 @@ class Package:
     installed: str | None
     """Version; None if it is not installed."""
     standing: Standing
+
+
+def require_training_stack(task: str) -> None:
+    """Raise ``InvalidRequestError`` if a task, such as ``--chat``, cannot import what it needs."""
+    missing = [name for name in ("torch", "transformers", "peft") if find_spec(name) is None]
+    if missing:
+        raise InvalidRequestError(
+            f"{task} needs {', '.join(missing)}, which is not installed: {INSTALL}"
+        )
 
 
 def declared_packages() -> tuple[Package, ...]:

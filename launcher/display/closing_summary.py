@@ -1,6 +1,7 @@
 """What is printed when a run has ended, well or not."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +19,61 @@ TAIL_LINES = 15
 UNKNOWN = "-"
 
 
-def summary_table(plan: Plan, report: dict[str, Any]) -> Table:
+def summary_table(plan: Plan, report: Mapping[str, Any]) -> Table:
     """Return the table of predicted and measured memory, time and speed.
 
     ``report`` is the content of ``report.json``.
     """
-    predicted, measured = plan.prediction, report["measured"]
     table = Table(
         box=box.SIMPLE_HEAD, title=f"{plan.model.name}, {plan.method}", title_style="bold"
     )
     table.add_column("")
     table.add_column("predicted", justify="right")
     table.add_column("measured", justify="right")
-    on_gpu = measured["peak_allocated_bytes"] is not None
-    if on_gpu:
-        what, measured_bytes = "peak allocated per GPU", measured["peak_allocated_bytes"]
-        expected_bytes = predicted.peak_allocated_bytes
-    else:
-        what, measured_bytes = "peak resident per process", measured["peak_resident_bytes"]
-        expected_bytes = planned_resident_bytes(plan)
-    table.add_row(what, f"{format_gib(expected_bytes)} GiB", f"{format_gib(measured_bytes)} GiB")
-    if on_gpu:
-        reserved = f"{format_gib(measured['peak_reserved_bytes'])} GiB"
-        table.add_row("peak reserved per GPU", UNKNOWN, reserved)
-        used_bytes = max(rank["device_used_bytes"] for rank in measured["ranks"])
-        expected = f"{format_gib(predicted.low_bytes)}-{format_gib(predicted.high_bytes)} GiB"
-        table.add_row("in use per GPU at the end", expected, f"{format_gib(used_bytes)} GiB")
-    table.add_row(
-        "time per step",
-        UNKNOWN if predicted.step_time_s is None else format_duration(predicted.step_time_s),
-        format_duration(measured["step_time_s"]),
-    )
-    table.add_row(
-        "tokens per second",
-        UNKNOWN if predicted.tokens_per_second is None else f"{predicted.tokens_per_second:,.0f}",
-        f"{measured['tokens_per_second']:,.0f}",
-    )
+    for row in measured_rows(plan, report):
+        table.add_row(*row)
     return table
+
+
+def measured_rows(plan: Plan, report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what was measured, in words, with its prediction and its value."""
+    predicted, measured = plan.prediction, report["measured"]
+    speed = predicted.tokens_per_second
+    return [
+        *_memory_rows(plan, measured),
+        (
+            "time per step",
+            UNKNOWN if predicted.step_time_s is None else format_duration(predicted.step_time_s),
+            format_duration(measured["step_time_s"]),
+        ),
+        (
+            "tokens per second",
+            UNKNOWN if speed is None else f"{speed:,.0f}",
+            f"{measured['tokens_per_second']:,.0f}",
+        ),
+    ]
+
+
+def _memory_rows(plan: Plan, measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    predicted = plan.prediction
+    if measured["peak_allocated_bytes"] is None:
+        expected, resident = planned_resident_bytes(plan), measured["peak_resident_bytes"]
+        return [("peak resident per process", _gib(expected), _gib(resident))]
+    used_bytes = max(rank["device_used_bytes"] for rank in measured["ranks"])
+    expected_range = f"{format_gib(predicted.low_bytes)}-{_gib(predicted.high_bytes)}"
+    return [
+        (
+            "peak allocated per GPU",
+            _gib(predicted.peak_allocated_bytes),
+            _gib(measured["peak_allocated_bytes"]),
+        ),
+        ("peak reserved per GPU", UNKNOWN, _gib(measured["peak_reserved_bytes"])),
+        ("in use per GPU at the end", expected_range, _gib(used_bytes)),
+    ]
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{format_gib(num_bytes)} GiB"
 
 
 def planned_resident_bytes(plan: Plan) -> int:
@@ -75,14 +94,11 @@ def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list
 
 
 def _next_step(plan: Plan, run: RunDirectory) -> str:
+    """Return the line with the commands that show what the model has learnt."""
+    chat = shlex.join(["launch", "--chat", str(run.path)])
     if plan.data.source == "demo":
-        return f"next: {shlex.join(['python', '-m', 'launcher.quiz', str(run.path)])}"
-    loader = (
-        "transformers.AutoModelForCausalLM"
-        if plan.adapter is None
-        else "peft.AutoPeftModelForCausalLM"
-    )
-    return f"use it: {loader}.from_pretrained({str(run.result(plan))!r})"
+        return f"next: {shlex.join(['python', '-m', 'launcher.quiz', str(run.path)])}, or {chat}"
+    return f"next: {chat}"
 
 
 def failure_lines(log_file: Path, what: str) -> list[str]:

@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from typing import get_args
 
+from launcher.compat.requirements import INSTALL
 from planner.base.errors import InvalidRequestError
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import Plan
@@ -24,8 +25,7 @@ def require_possible(plan: Plan) -> None:
     library = optimizers()[plan.optimizer.name].library
     if find_spec(library) is None:
         raise InvalidRequestError(
-            f"optimizer {plan.optimizer.name} needs {library}, which is not installed: "
-            f"pip install {library}"
+            f"optimizer {plan.optimizer.name} needs {library}, which is not installed: {INSTALL}"
         )
 
 

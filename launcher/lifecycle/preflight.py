@@ -189,9 +189,14 @@ def require_packages(plan: Plan) -> None:
         wanted.append("deepspeed")
     missing = [name for name in wanted if find_spec(name) is None]
     if missing:
+        trackers = [name for name in missing if name in plan.training.report_to]
+        remedies = [
+            *([INSTALL] if len(trackers) < len(missing) else []),
+            *([f"pip install {' '.join(trackers)}"] if trackers else []),
+        ]
         raise InvalidRequestError(
             f"the plan needs {', '.join(missing)}, which is not installed here: "
-            f"pip install {' '.join(missing)}"
+            f"{' and '.join(remedies)}"
         )
     old = [
         f"{package.name} {package.installed} is too old ({package.bounds} is needed)"

@@ -1,6 +1,5 @@
 """What ``--resume`` resumes from, and why it may refuse to."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from msgspec import structs, to_builtins
@@ -12,6 +11,7 @@ from launcher.run.checkpoints import SavedState, last_sealed, last_whole
 from launcher.run.run_directory import RunDirectory
 from planner.base.errors import InvalidRequestError
 from planner.base.strict_yaml import read_spec
+from planner.plan.plan_differences import differing_keys
 from planner.plan.schema import Plan
 
 _NOT_THE_TRAINING: dict[str, set[str]] = {
@@ -47,7 +47,8 @@ def interrupted_plan(plan: Plan, run: RunDirectory) -> Plan:
     if any(_content(running) == _content(candidate) for candidate in candidates):
         _require_same_files(running, plan, run)
         return structs.replace(running, output=plan.output, data=plan.data, training=plan.training)
-    changed = "; ".join(_differences(_content(running), _content(plan)))
+    different = differing_keys([_content(running), _content(plan)])
+    changed = "; ".join(f"{key} was {was} and is {now}" for key, (was, now) in different.items())
     raise InvalidRequestError(
         f"{run.path} is a run of another plan ({changed}), and resuming would mix the two. "
         f"Resume with {run.plan}, or start another run with --output DIR"
@@ -103,14 +104,6 @@ def _content(plan: Plan) -> dict[str, Any]:
             content[section] = {key: value for key, value in values.items() if key not in keys}
     reading = [structs.replace(source, source="") for source in plan.data.every_source]
     return {**content, "sources": to_builtins(reading)}
-
-
-def _differences(was: Any, now: Any, key: str = "") -> Iterator[str]:
-    if isinstance(was, dict) and isinstance(now, dict):
-        for name in was | now:
-            yield from _differences(was.get(name), now.get(name), f"{key}.{name}" if key else name)
-    elif was != now:
-        yield f"{key} was {was} and is {now}"
 
 
 def _ranks(plan: Plan) -> str:

@@ -1,22 +1,30 @@
 """``launch --merge RUN_DIR``: a run's adapter merged into 16-bit weights, as a model of its own."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from launcher.data.inputs import read_inputs
+from launcher.merging.serving import serving_lines
 from launcher.run.output import libraries_quiet
 from launcher.run.rank_commands import planned_environment
 from launcher.run.run_directory import RunDirectory
 from launcher.run.unwinding import unwound_by_sigterm
+from launcher.run.versions import package_versions
 from launcher.storage import adapter_files
-from launcher.storage.json_files import write_json
+from launcher.storage.json_files import read_json, write_json
 from launcher.storage.weight_files import is_complete, require_readable, safetensors_files
 from planner.base.errors import InvalidRequestError
+from planner.base.output_file import write_whole
 from planner.base.printable import print_text
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
+
+ROUNDING = 0.05
+"""Share by which logits move with the rounding of 16-bit arithmetic alone: those of SmolLM2-135M
+are 4 to 5 % apart between bf16 and fp32 (docs/how-to/merge-and-serve.md)."""
 
 
 def merge_run(directory: Path, output: Path | None) -> None:
@@ -41,6 +49,7 @@ def merge_run(directory: Path, output: Path | None) -> None:
     # PyTorch reads it when it is imported.
     os.environ.update(planned_environment(plan, os.environ))
     with unwound_by_sigterm(), libraries_quiet(run.logs / "merge.log") as screen:
+        from launcher.display.model_card import CARD, model_card
         from launcher.merging.merge_check import compare
         from launcher.merging.merger import merge
 
@@ -48,7 +57,10 @@ def merge_run(directory: Path, output: Path | None) -> None:
         print_text("comparing logits", file=screen)
         agreement = asdict(compare(plan, base=base, adapter=run.result(plan), merged=target))
         write_json(run.path / "merge.json", {"merged": str(target), **agreement})
-        for line in closing_lines(agreement, target):
+        if run.report.is_file():
+            card = model_card(plan, read_json(run.report), package_versions(), merged=True)
+            write_whole(target / CARD, str(card))
+        for line in closing_lines(agreement, target, plan.model.name):
             print_text(line, file=screen)
 
 
@@ -68,14 +80,33 @@ def mergeable_plan(run: RunDirectory) -> Plan:
     return plan
 
 
-def closing_lines(agreement: dict[str, Any], target: Path) -> list[str]:
-    """Return what is printed of a merge: how far the logits agree, and how to load the model."""
+def closing_lines(agreement: Mapping[str, Any], target: Path, name: str) -> list[str]:
+    """Return what is printed of a merge: whether the model is the same, and how to run it.
+
+    ``name`` is the base model's.
+    """
     apart, most = agreement["relative_difference"], agreement["max_difference"]
     return [
+        verdict(agreement),
         f"logits of {agreement['num_prompts']} prompts: {apart:.2%} apart (root mean square), "
         f"{most:.3g} at most, with logits up to {agreement['largest_logit']:.3g}",
         f"same likeliest token at {agreement['same_first_choice']} of {agreement['num_tokens']} "
         "positions",
         f"merged model: {target}",
-        f"use it: transformers.AutoModelForCausalLM.from_pretrained({str(target)!r})",
+        "use it in transformers: "
+        f"transformers.AutoModelForCausalLM.from_pretrained({str(target)!r})",
+        *serving_lines(target, f"{name}-{target.absolute().parent.name}"),
     ]
+
+
+def verdict(agreement: Mapping[str, Any]) -> str:
+    """Return whether the merged model answers as the adapter on its base does."""
+    if agreement["relative_difference"] <= ROUNDING:
+        return (
+            "verdict: good. The merged model answers as the adapter does; what is left is the "
+            "rounding of 16-bit numbers"
+        )
+    return (
+        "verdict: look at it. The merged model differs from the adapter by more than 16-bit "
+        "rounding: compare its answers before you use it"
+    )

@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig
 
+from launcher.chat.trained_model import load, stops_of, trained
 from launcher.data.chat_template import use_plain_template_if_none
-from launcher.data.stop_tokens import stop_token_ids
-from launcher.training.model_building import DTYPES
 from planner.plan.schema import Plan
 
 MAX_NEW_TOKENS = 16
@@ -28,20 +26,11 @@ def answers_before_and_after(
     """
     tokenizer = AutoTokenizer.from_pretrained(result, padding_side="left")
     use_plain_template_if_none(tokenizer)
-    stops = [*stop_token_ids(base), *new_stops] or [tokenizer.eos_token_id]
+    stops = stops_of(base, new_stops, tokenizer)
     model = load(plan, base)
     before = answers(model, tokenizer, questions, stops)
-    model = load(plan, result) if plan.adapter is None else PeftModel.from_pretrained(model, result)
+    model = trained(plan, result, model)
     return before, answers(model, tokenizer, questions, stops)
-
-
-def load(plan: Plan, folder: Path) -> Any:
-    """Return a model in the data type of its training's multiplications, not quantized."""
-    device = torch.device(plan.hardware.device)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=DTYPES[plan.precision.compute], use_safetensors=True, trust_remote_code=False
-    )
-    return model.to(device).eval()
 
 
 def answers(
@@ -73,6 +62,7 @@ def _batch(
         **batch.to(model.device),
         generation_config=GenerationConfig(
             do_sample=False,
+            use_cache=True,
             max_new_tokens=MAX_NEW_TOKENS,
             eos_token_id=list(stops),
             pad_token_id=tokenizer.pad_token_id,

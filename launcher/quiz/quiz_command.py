@@ -16,13 +16,13 @@ from launcher.data.inputs import read_inputs
 from launcher.display.console import console_on
 from launcher.display.curve import draw_curve
 from launcher.quiz.questions import Question, demo_questions, is_right, read_questions
+from launcher.run.finished_run import finished_run
 from launcher.run.output import libraries_quiet
 from launcher.run.rank_commands import planned_environment
-from launcher.run.run_directory import RunDirectory, directory_of
+from launcher.run.run_directory import RunDirectory
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
 from planner.base.printable import print_text
-from planner.base.strict_yaml import read_spec
 from planner.base.text_files import read_text
 from planner.plan.schema import Plan
 
@@ -44,8 +44,7 @@ def quiz(
     ] = None,
 ) -> None:
     """Ask the base model and the trained one the same questions, and draw the loss curve."""
-    run = finished_run(plan_or_run)
-    plan = read_spec(Plan, run.plan)
+    run, plan = finished_run(plan_or_run)
     questions = read_questions(questions_file or default_questions(plan))
     losses = read_losses(run)
     environment = planned_environment(plan, os.environ)
@@ -67,19 +66,6 @@ def quiz(
         console.print(answers_table(questions, before, after))
         console.print(score_line(questions, before, after), soft_wrap=True)
         console.print(curve_text(losses, console))
-
-
-def finished_run(path: Path) -> RunDirectory:
-    """Return the run directory that ``path`` is, or that the plan at ``path`` names.
-
-    Raises InvalidRequestError if no finished run is there.
-    """
-    if path.is_file():
-        path = directory_of(read_spec(Plan, path))
-    run = RunDirectory(path)
-    if not run.report.is_file():
-        raise InvalidRequestError(f"{path} holds no finished run. Launch its plan first")
-    return run
 
 
 def default_questions(plan: Plan) -> Path:

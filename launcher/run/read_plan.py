@@ -6,15 +6,11 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from planner.base.errors import InvalidFileError, InvalidRequestError
 from planner.base.strict_yaml import dump_yaml, parse_spec, parse_yaml
 from planner.base.text_files import read_text
+from planner.plan.changed_plan import changed_plan, parsed_setting
 from planner.plan.data_section import DataErrors, DataSection
 from planner.plan.schema import Plan
-
-_CHANGED = Path("settings")
-_LENGTHS = {"training.max_steps": "epochs", "training.epochs": "max_steps"}
-"""Key that is unset by setting another: a plan has one length."""
 
 
 def read_plan(
@@ -32,22 +28,13 @@ def read_plan(
     text = read_text(path)
     plan = parse_spec(Plan, text, path)
     changes = {
-        **dict(_parse_setting(setting) for setting in settings),
+        **dict(map(parsed_setting, settings)),
         **_data_changes(data, data_errors),
         **({} if output is None else {"output.directory": str(output)}),
     }
     if not changes:
         return plan
-    content = parse_yaml(text, path)
-    for key, value in changes.items():
-        _set(content, key, value)
-        if key in _LENGTHS and f"training.{_LENGTHS[key]}" not in changes:
-            _set(content, f"training.{_LENGTHS[key]}", None)
-    try:
-        return parse_spec(Plan, dump_yaml(content), _CHANGED)
-    except InvalidFileError as error:
-        options = " ".join(f"--set {setting}" for setting in settings)
-        raise InvalidRequestError(f"{options}: {error.reason}") from error
+    return changed_plan(parse_yaml(text, path), changes, settings)
 
 
 def _data_changes(data: str | None, errors: DataErrors | None) -> dict[str, Any]:
@@ -61,24 +48,3 @@ def _data_changes(data: str | None, errors: DataErrors | None) -> dict[str, Any]
 def plan_text(plan: Plan) -> str:
     """Return the text of a plan's file, without its header."""
     return dump_yaml(to_builtins(plan))
-
-
-def _parse_setting(setting: str) -> tuple[str, Any]:
-    key, equals, value = setting.partition("=")
-    if not key or not equals:
-        raise InvalidRequestError(
-            f"--set {setting}: write KEY=VALUE, for example --set training.max_steps=12"
-        )
-    try:
-        return key, parse_yaml(value, _CHANGED)
-    except InvalidFileError as error:
-        raise InvalidRequestError(f"--set {setting}: the value is {error.reason}") from error
-
-
-def _set(content: dict[str, Any], dotted_key: str, value: Any) -> None:
-    *sections, last = dotted_key.split(".")
-    for name in sections:
-        if not isinstance(content.get(name), dict):
-            content[name] = {}
-        content = content[name]
-    content[last] = value

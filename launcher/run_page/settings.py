@@ -30,19 +30,15 @@ def _flat(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, s
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{key}.")
         elif value not in EMPTY:
-            yield key, _shown(value)
+            yield key, shown(value)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as a cell of a table."""
+    if value in EMPTY:
+        return ABSENT
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value))
+        return ", ".join(map(shown, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def differences(first: Mapping[str, str], second: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Return the keys whose values differ, with both values."""
-    keys = dict.fromkeys([*first, *second])
-    pairs = ((key, first.get(key, ABSENT), second.get(key, ABSENT)) for key in keys)
-    return [(key, one, other) for key, one, other in pairs if one != other]

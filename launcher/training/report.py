@@ -9,11 +9,14 @@ from typing import Any
 from msgspec import to_builtins
 
 from launcher.data.inputs import Inputs
+from launcher.display.model_card import CARD, model_card
 from launcher.run.attempts import reported_attempts
 from launcher.run.run_directory import RunDirectory
+from launcher.run.versions import package_versions
 from launcher.storage.json_files import write_json
 from launcher.training.measurements import RankMemory, typical_step_time_s
 from launcher.training.setup_check import Setup
+from planner.base.output_file import write_whole
 from planner.plan.schema import Plan
 
 REPORT_VERSION = 1
@@ -41,26 +44,26 @@ def write_report(
     training: Training,
     ranks: Sequence[RankMemory],
 ) -> None:
-    """Write the report of a finished run."""
+    """Write the model card of a finished run, and last its report."""
     losses = logged_losses(run)
-    write_json(
-        run.report,
-        {
-            "report_version": REPORT_VERSION,
-            "status": "finished",
-            "predicted": to_builtins(plan.prediction),
-            "measured": measured(training, ranks),
-            "attempts": reported_attempts(run),
-            "training": {
-                "num_steps": training.num_steps,
-                "first_loss": losses[0],
-                "last_loss": losses[-1],
-            },
-            "setup": asdict(setup),
-            "inputs": asdict(inputs),
-            "result": run.result(plan).name,
+    report = {
+        "report_version": REPORT_VERSION,
+        "status": "finished",
+        "predicted": to_builtins(plan.prediction),
+        "measured": measured(training, ranks),
+        "attempts": reported_attempts(run),
+        "training": {
+            "num_steps": training.num_steps,
+            "first_loss": losses[0],
+            "last_loss": losses[-1],
         },
-    )
+        "setup": asdict(setup),
+        "inputs": asdict(inputs),
+        "result": run.result(plan).name,
+    }
+    card = model_card(plan, report, package_versions(), merged=False)
+    write_whole(run.result(plan) / CARD, str(card))
+    write_json(run.report, report)
 
 
 def logged_losses(run: RunDirectory) -> list[float]:

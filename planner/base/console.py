@@ -1,13 +1,25 @@
 """The console that tables, bars and live views are drawn on."""
 
+import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
 from planner.base.printable import shown
+
+PIPE_COLUMNS = 400
+"""Width of what is printed into a pipe or a file, where no sentence needs to wrap."""
+
+
+def wide_console(stream: TextIO) -> "PrintableConsole":
+    """Return a console that writes to a stream, and wraps nothing in a pipe or a file."""
+    console = PrintableConsole(file=stream, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_COLUMNS
+    return console
 
 
 class PrintableConsole(Console):

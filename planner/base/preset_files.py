@@ -20,8 +20,11 @@ class Source(Spec):
     """The place where a group of facts was read."""
 
     title: str
+    """Title of the document or file."""
     url: str
+    """Address of the document, at a revision where it has one."""
     note: str | None = None
+    """What a reader of the source should know."""
 
 
 def preset_names(kind: Kind) -> list[str]:

@@ -1,7 +1,7 @@
 """Files that people write by hand: read whole, and how deep they may nest."""
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from planner.base.errors import InvalidFileError
@@ -34,6 +34,20 @@ def read_text(path: Path) -> str:
         raise InvalidFileError(path, None, f"cannot be read ({reason})") from error
     except ValueError as error:  # a null byte in the path
         raise InvalidFileError(path, None, f"cannot be read ({error})") from error
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file of any size, with a mark for each byte that is not UTF-8.
+
+    Raise InvalidFileError where the path does not name a regular file that can be read.
+    """
+    if not path.is_file():
+        raise InvalidFileError(path, None, "is not a regular file")
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            yield from file
+    except OSError as error:
+        raise InvalidFileError(path, None, f"cannot be read ({error.strerror})") from error
 
 
 def bracket_depth(tokens: Iterable[str]) -> int:

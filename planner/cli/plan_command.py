@@ -1,24 +1,26 @@
 """The command ``plan``: from options to a request, a decision, and a plan with its report."""
 
 import json
-import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from msgspec import Struct, structs
+from msgspec import Struct, structs, to_builtins
 from rich.console import Console
 
 from planner.base.command_line import Option, run_command, written_options
-from planner.base.console import PrintableConsole
+from planner.base.console import wide_console
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import OutputFile
 from planner.base.preset_files import Listed, aliases, preset_names
+from planner.base.strict_yaml import parse_spec
+from planner.base.text_files import read_text
 from planner.base.units import parse_size
 from planner.cli.machine_options import find_cluster, show_machine
 from planner.cli.model_option import find_model
+from planner.cli.schema_option import SchemaKind, show_schema
 from planner.datasets.training_data import TrainingData
 from planner.decision.assemble import plan_of
 from planner.decision.choose import Decision, decide_with_data
@@ -26,22 +28,30 @@ from planner.decision.request import Prefer, Request
 from planner.hardware.multi_node import over_nodes
 from planner.models.adapter_targets import Targets
 from planner.models.model_presets import ModelPreset
-from planner.plan.bounds import FEWEST_TOKENS, MOST_SAMPLES, MOST_TOKENS
+from planner.plan.bounds import FEWEST_TOKENS, MOST_EPOCHS, MOST_SAMPLES, MOST_TOKENS
+from planner.plan.changed_plan import changed_plan, parsed_setting
 from planner.plan.data_section import DataErrors, DataSection
 from planner.plan.optimizer_presets import optimizer_name, optimizers
-from planner.plan.plan_file import PLAN_FILE, launch_command, plan_output, render
+from planner.plan.plan_file import PLAN_FILE, is_untouched, launch_command, plan_output, render
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import AttentionName, Loss, Offload, TrainingPrecision, ZeroStage
 from planner.recipes.load_recipe import load_recipe, recipe_names
 from planner.recipes.recipe import Recipe
 from planner.report.terminal_report import print_report
 
-PIPE_COLUMNS = 400
-"""Width of what is printed into a pipe or a file, where no sentence needs to wrap."""
 OF_THE_OUTPUT = {
     *("save_machine", "output", "force", "as_json", "html", "explain", "verbose", "list_kind"),
+    *("schema", "compared"),
 }
 """Parameters that say what becomes of a plan, and leave the plan as it is."""
+FEWEST_EPOCHS = 1e-6
+LEAST_RATE = 1e-12
+"""Below every learning rate that trains: bf16 loses an update of 2**-9 of a weight."""
+FREE_KEYS = ("training.", "data.", "output.", "schedule.", "optimizer.weight_decay")
+"""Beginnings of the keys that neither memory nor the time of a step depends on."""
+
+HAVE_OPTIONS = {"training.epochs", "data.source", "data.sources"}
+"""Keys among them that the report shows, and that have options."""
 
 
 def _model_names() -> list[str]:
@@ -80,7 +90,8 @@ def plan(
         str,
         Option(
             "Machine to plan for: auto is this one; cpu, 24G, 2x24G, a card such as rtx-4090, "
-            "8xh100 or as nvidia-smi names it, or a saved machine.json.",
+            "8xh100 or as nvidia-smi names it, a card of your own in card.yaml, or a saved "
+            "machine.json.",
             metavar="SPEC",
             group="machine",
             known=_machine_names,
@@ -201,6 +212,24 @@ def plan(
             known=optimizers,
         ),
     ] = None,
+    learning_rate: Annotated[
+        float | None,
+        Option("Highest learning rate of the schedule.", minimum=LEAST_RATE, group="method"),
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        Option("Passes over the data.", minimum=FEWEST_EPOCHS, maximum=MOST_EPOCHS, group="data"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        Option(
+            "Change a key of the plan that no memory depends on, such as training.save_steps=100; "
+            "may be repeated.",
+            metavar="KEY=VALUE",
+            flags=("--set",),
+            group="output",
+        ),
+    ] = None,
     memory_limit: Annotated[
         str | None,
         Option(
@@ -264,6 +293,21 @@ def plan(
         bool,
         Option("Print the whole report, however few rows the terminal has.", group="output"),
     ] = False,
+    schema: Annotated[
+        SchemaKind | None,
+        Option(
+            "Print the JSON Schema of a kind of file, for editors; -o writes it.", group="output"
+        ),
+    ] = None,
+    compared: Annotated[
+        tuple[Path, ...] | None,
+        Option(
+            "Show plans side by side: what is predicted, and what differs.",
+            metavar="PLAN",
+            flags=("--compare",),
+            group="output",
+        ),
+    ] = None,
     list_kind: Annotated[
         Listed | None, Option("List what is known of a kind.", flags=("--list",), group="output")
     ] = None,
@@ -277,14 +321,19 @@ def plan(
       plan --model ./checkpoint --gpus 24G --method qlora
       plan --recipe qlora --model mistral-7b --gpus 8xh100
       plan --model qwen2.5-7b --gpus 24G --explain
+      plan --compare a.yaml b.yaml
       plan --list gpus
     """
     given = dict(locals())  # every option by its name
-    console = PrintableConsole(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = PIPE_COLUMNS
+    console = wide_console(sys.stdout)
     if list_kind is not None:
         _list(console, list_kind, as_json=as_json)
+        return
+    if schema is not None:
+        show_schema(schema, output, force=force)
+        return
+    if compared is not None:
+        _compare(console, compared, as_json=as_json)
         return
     result = _Result(
         command=shlex.join(["plan", *sys.argv[1:]]),
@@ -295,9 +344,10 @@ def plan(
         page=_page_file(html, force=force),
         explain=explain,
         verbose=verbose,
+        settings=settings or [],
     )
-    settings = load_recipe(recipe) if recipe is not None else None
-    name = _model_name(model, settings, optional=save_machine is not None)
+    asked = load_recipe(recipe) if recipe is not None else None
+    name = _model_name(model, asked, optional=save_machine is not None)
     cluster = find_cluster(gpus, result.command, save_machine, force=force)
     if name is None:
         show_machine(console, cluster, save_machine, as_json=as_json)
@@ -308,7 +358,7 @@ def plan(
             model=preset,
             cluster=over_nodes(cluster, nodes, network),
             prefer=prefer,
-            recipe=settings,
+            recipe=asked,
             method=None if method == "auto" else method,
             sequence_length=sequence_length,
             global_batch_size=global_batch_size,
@@ -323,8 +373,10 @@ def plan(
             loss=loss,
             attention=attention,
             optimizer=optimizer_name(optimizer) if optimizer is not None else None,
+            epochs=epochs,
+            learning_rate=learning_rate,
             memory_limit_bytes=_size(memory_limit),
-            data=_training_data(data, data_errors, settings, preset),
+            data=_training_data(data, data_errors, asked, preset),
             packing=packing,
             price_per_gpu_hour=price_per_gpu_hour,
         )
@@ -347,10 +399,12 @@ class _Result(Struct, frozen=True, kw_only=True):
     explain: bool
     verbose: bool
     """Whether the whole report is printed, however few rows the terminal has."""
+    settings: list[str]
+    """Keys of the plan that are changed, as ``KEY=VALUE``."""
 
     def give(self, console: Console, decision: Decision) -> None:
         """Write the plan and the page, and print the report, the document or the plan."""
-        made = plan_of(decision)
+        made = _with_settings(plan_of(decision), self.settings)
         prints_plan = str(self.output) == "-"
         destination = PLAN_FILE if self.output is None or prints_plan else self.output
         text = render(made, command=self.command, file=None if prints_plan else destination)
@@ -396,6 +450,19 @@ class _Result(Struct, frozen=True, kw_only=True):
         print_report(console, decision, next_steps, whole=self.verbose or self.explain)
 
 
+def _with_settings(made: Plan, settings: Sequence[str]) -> Plan:
+    """Return the plan with keys changed; raise InvalidRequestError for one that memory or speed
+    depends on, which the report would not know of."""
+    changes = dict(map(parsed_setting, settings))
+    for key in changes:
+        if key in HAVE_OPTIONS or not key.startswith(FREE_KEYS):
+            raise InvalidRequestError(
+                f"--set {key}: memory or speed may depend on it: use its option (plan --help), or "
+                "change it in the plan, which launch predicts anew"
+            )
+    return changed_plan(to_builtins(made), changes, settings) if changes else made
+
+
 def _page_file(path: Path | None, *, force: bool) -> OutputFile | None:
     """Return the file of ``--html``.
 
@@ -428,6 +495,25 @@ def _list(console: Console, kind: Listed, *, as_json: bool) -> None:
         print(json.dumps(listed(kind), indent=2))
     else:
         console.print(listing(kind))
+
+
+def _compare(console: Console, files: Sequence[Path], *, as_json: bool) -> None:
+    from planner.report.plan_comparison import (  # only --compare needs it
+        comparison_document,
+        comparison_table,
+        with_prediction,
+    )
+
+    texts = [read_text(file) for file in files]
+    plans = [
+        with_prediction(parse_spec(Plan, text, file), edited=not is_untouched(text))
+        for text, file in zip(texts, files, strict=True)
+    ]
+    names = list(map(str, files))
+    if as_json:
+        print(json.dumps(comparison_document(names, plans), indent=2))
+    else:
+        console.print(comparison_table(names, plans))
 
 
 def _targets(text: str | None) -> Targets | None:

@@ -28,6 +28,8 @@ class TrainingData:
     section: DataSection
     known: KnownData | None
     why_unknown: str = ""
+    num_records: int | None = None
+    """Records counted in the files where token lengths are unknown; None if they were not."""
     longest: int | None = None
     """Bound on the sequence length where the one that the data ask for does not fit; None
     without."""

@@ -51,6 +51,8 @@ class Request:
     attention: AttentionName | None = None
     precision: TrainingPrecision | None = None
     optimizer: str | None = None
+    epochs: float | None = None
+    learning_rate: float | None = None
     memory_limit_bytes: int | None = None
     data: TrainingData | None = None
     packing: bool | None = None

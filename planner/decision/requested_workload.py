@@ -9,7 +9,7 @@ from planner.datasets.training_data import TrainingData
 from planner.decision.request import Request
 from planner.models.adapter_targets import lora_targets
 from planner.models.traced_model import TracedSpec
-from planner.plan.schema import AdapterSection
+from planner.plan.schema import AdapterSection, OptimizerSection
 from planner.plan.vocabulary import PURE, ZERO_STAGE, Loss, Method
 from planner.recipes.recipe import Recipe
 from planner.search.loss_attention_variants import Choice, admitted_attention, choices
@@ -30,11 +30,11 @@ def workload(request: Request, method: Method) -> Workload:
         "global_batch_size": _global_batch_size(request, recipe),
         "loss": _loss(request, recipe),
         "attention": request.attention or recipe.attention or "sdpa",
+        "epochs": request.epochs or recipe.epochs,
+        "optimizer": _optimizer(request, recipe.optimizer),
     }
     if recipe.adapter is not None:
         changes["adapter"] = _adapter(request, recipe.adapter)
-    if request.optimizer is not None:
-        changes["optimizer"] = structs.replace(recipe.optimizer, name=request.optimizer)
     if request.data is not None:
         changes["data"] = request.data.section
     settings = structs.replace(settings_of(recipe), **changes)
@@ -113,6 +113,14 @@ def _loss(request: Request, recipe: Recipe) -> Loss:
         return stated if model.loss == "fused" else model.loss
     usual: Loss = "standard" if request.cluster.device == "cpu" else "fused"
     return request.loss or recipe.loss or usual
+
+
+def _optimizer(request: Request, optimizer: OptimizerSection) -> OptimizerSection:
+    return structs.replace(
+        optimizer,
+        name=request.optimizer or optimizer.name,
+        learning_rate=request.learning_rate or optimizer.learning_rate,
+    )
 
 
 def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:

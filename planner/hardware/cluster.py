@@ -55,6 +55,7 @@ class GpuSpec(Spec):
     """
 
     name: str
+    """Name of the card, as ``--gpus`` takes it."""
     device_name: str
     """The name that NVML prints; cards are recognised by exactly this and their capacity."""
     nominal_gib: int
@@ -70,16 +71,21 @@ class GpuSpec(Spec):
     unified_memory: bool = False
     """Whether the card has no memory of its own and takes the host's."""
     compute_capability: str
+    """CUDA's compute capability, such as ``8.9``."""
     dense_bf16_flops_per_s: int | None = None
     """Dense 16-bit tensor rate; bf16 where the card has it, else fp16."""
     memory_bandwidth_bytes_per_s: int | None = None
+    """Bytes per second between the card and its memory."""
     nvlink_bytes_per_s: int = 0
     """NVLink in one direction; 0 where the card has none."""
     nvlink_needs_bridge: bool = False
     """Whether NVLink needs a part that is bought apart, so that many cards have none."""
     pcie: str | None = None
+    """Generation and width of its slot, such as ``PCIe 4.0 x16``."""
     tdp_watts: int | None = None
+    """Power that the card is made for, in watts."""
     source: str
+    """Where the datasheet's figures were read."""
     observed: str
     """Where capacity and context were observed, and how surely."""
 

@@ -36,9 +36,11 @@ class PcieReading(Spec):
     card_generation: int | None = None
     """The best generation that the card can do."""
     generation_now: int | None = None
+    """The generation of the link now."""
     lanes: int | None
     """Lanes in use now."""
     card_lanes: int | None = None
+    """Lanes that the card has."""
 
 
 class DeviceReading(Spec):
@@ -47,15 +49,20 @@ class DeviceReading(Spec):
     index: NonNegativeInt
     """Index of the GPU in the order of the PCI bus, as nvidia-smi counts."""
     uuid: str
+    """Identifier of the GPU or slice."""
     name: str
+    """Name of the GPU, or of the slice."""
     card_name: str
     """Name of the GPU, also for a slice."""
     total_bytes: NonNegativeInt | None = None
+    """Bytes of memory."""
     reserved_bytes: NonNegativeInt = 0
     """Bytes that the driver keeps, part of the total."""
     free_bytes: NonNegativeInt | None = None
+    """Bytes of memory that nobody uses."""
     holders: tuple[Holder, ...] | None = ()
     compute_capability: Annotated[str, Meta(pattern=r"^\d+\.\d\Z")] | None = None
+    """CUDA's compute capability, such as ``8.9``."""
     fp32_flops_per_s: int | None = None
     """Cores times the largest clock, two operations each; CUDA's order is guessed by it."""
     memory_bandwidth_bytes_per_s: int | None = None
@@ -64,10 +71,13 @@ class DeviceReading(Spec):
     numa_node: int | None = None
     """The NUMA node of the nearest host memory."""
     power_limit_watts: int | None = None
+    """Power limit that is set, in watts."""
     default_power_limit_watts: int | None = None
+    """Power limit of a card that nobody has changed, in watts."""
     throttling: tuple[str, ...] = ()
     """Reasons for which clocks are held down now."""
     ecc_enabled: bool | None = None
+    """Whether memory errors are corrected."""
     uncorrected_errors: int | None = None
     """Uncorrected memory errors since the driver was loaded."""
     nvlinks: NonNegativeInt = 0
@@ -77,7 +87,9 @@ class DeviceReading(Spec):
     nvlink_bytes_per_s: int | None = None
     """Line rate of one link in one direction."""
     is_slice: bool = False
+    """Whether it is a MIG slice."""
     mig_enabled: bool = False
+    """Whether the GPU is divided into MIG slices."""
     slices: tuple["DeviceReading", ...] = ()
 
 
@@ -85,11 +97,14 @@ class PairReading(Spec):
     """What is between two GPUs, the one with the lower index first."""
 
     one: NonNegativeInt
+    """Index of the first GPU."""
     other: NonNegativeInt
+    """Index of the second GPU."""
     nvlinks: int | None
     """Number of NVLinks that join the two, directly or through a switch; None if NVML does not
     report it."""
     through_switch: bool = False
+    """Whether they are joined by an NVSwitch."""
     p2p: bool | None
     """Whether one GPU can read the other's memory."""
 
@@ -100,9 +115,11 @@ class NvmlReading(Spec):
     devices: tuple[DeviceReading, ...] = ()
     pairs: tuple[PairReading, ...] = ()
     driver_version: str | None = None
+    """Version of NVIDIA's driver."""
     cuda_version: str | None = None
     """The newest CUDA version that the driver can run."""
     problem: str | None = None
+    """Reason why no GPU was read."""
     lost: tuple[str, ...] = ()
     """A sentence for each GPU that is there and does not answer."""
     failed: tuple[str, ...] = ()
@@ -123,14 +140,18 @@ class HostReading(Spec):
     """What the host reports of its processor, memory and disk."""
 
     cpu_name: str
+    """Name of the processor."""
     cores: PositiveInt
     """Cores that this process may use."""
     machine_cores: int | None = None
+    """Cores of the machine."""
     total_bytes: NonNegativeInt
     """Bytes of memory, or of the limit of the control group around this process where that is
     less."""
     available_bytes: NonNegativeInt
+    """Bytes of memory that are free or can be freed."""
     machine_bytes: int | None = None
+    """Bytes of memory of the whole machine."""
     shm_bytes: int | None = None
     """Size of /dev/shm."""
     disk_free_bytes: int | None = None
@@ -143,18 +164,22 @@ class TorchReading(Spec):
     """The torch that a launch would import, as its own files say."""
 
     version: str
+    """Version of the package."""
     cuda: str | None = None
     """The CUDA version that it was built with."""
     hip: str | None = None
+    """The version of HIP that it was built with; None for CUDA."""
 
 
 class Machine(Spec):
     """A machine as it was read, with the variables that decide which GPUs CUDA shows."""
 
     schema_version: Literal[1] = 1
+    """Version of this format."""
     saved_on: str | None = None
     """The day it was saved; None outside a file."""
     nvml: NvmlReading
     host: HostReading
     torch: TorchReading | None = None
     environment: CudaEnvironment = field(default_factory=dict)
+    """CUDA's environment variables that choose among the GPUs."""

@@ -2,9 +2,11 @@
 
 A plan needs a few kilobytes of a checkpoint of many gigabytes. They are fetched with the standard
 library, so that ``plan`` behaves alike with and without the training packages, under the names that
-huggingface_hub gives to its settings (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HF_HOME).
+huggingface_hub gives to its settings (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HF_HOME). With
+USE_MODELSCOPE_HUB=1 the hub is ModelScope, under the names of its package's settings.
 
-read: huggingface_hub 1.x, constants.py, utils/_http.py (hf_raise_for_status) and utils/_auth.py.
+read: huggingface_hub 1.x, constants.py, utils/_http.py (hf_raise_for_status) and utils/_auth.py;
+modelscope_hub 0.5.1, config.py and _legacy_api.py.
 """
 
 import json
@@ -31,6 +33,8 @@ FRESH_S = 24 * 3600.0
 ENDPOINT = "https://huggingface.co"
 PAGE = "https://huggingface.co"
 """Where a person accepts the terms of a gated model; mirrors have no such page."""
+MODELSCOPE = "https://modelscope.cn"
+USE_MODELSCOPE = "USE_MODELSCOPE_HUB"
 
 _NAME = re.compile(
     r"(?:https?://(?:huggingface\.co|hf\.co)/)?"
@@ -64,6 +68,53 @@ class HubConfig(Struct, frozen=True):
     """The commit that the hub named, else what was asked for."""
 
 
+class Hub(Struct, frozen=True, kw_only=True):
+    """A hub, as the environment names it."""
+
+    endpoint: str
+    file_path: str
+    """Path of a model's config.json below the endpoint."""
+    usual_revision: str
+    page: str
+    """Address below which a person finds the models' pages."""
+    endpoint_variable: str
+    token_variable: str
+    token: str | None
+
+    def url(self, name: HubName) -> str:
+        """Return the address of a model's config.json."""
+        revision = name.revision or self.usual_revision
+        return self.endpoint + self.file_path.format(id=name.id, revision=revision)
+
+
+def uses_modelscope(environ: Mapping[str, str]) -> bool:
+    """Return whether models come from ModelScope."""
+    return environ.get(USE_MODELSCOPE, "").upper() in _TRUE
+
+
+def hub_of(environ: Mapping[str, str]) -> Hub:
+    """Return the hub that models come from."""
+    if uses_modelscope(environ):
+        return Hub(
+            endpoint=_endpoint(environ, "MODELSCOPE_ENDPOINT", MODELSCOPE),
+            file_path="/api/v1/models/{id}/repo?Revision={revision}&FilePath=config.json",
+            usual_revision="master",
+            page=f"{MODELSCOPE}/models",
+            endpoint_variable="MODELSCOPE_ENDPOINT",
+            token_variable="MODELSCOPE_API_TOKEN",
+            token=_as_token(environ.get("MODELSCOPE_API_TOKEN", "")),
+        )
+    return Hub(
+        endpoint=_endpoint(environ, "HF_ENDPOINT", ENDPOINT),
+        file_path="/{id}/resolve/{revision}/config.json",
+        usual_revision="main",
+        page=PAGE,
+        endpoint_variable="HF_ENDPOINT",
+        token_variable="HF_TOKEN",
+        token=_token(environ),
+    )
+
+
 class _Answer(Struct, frozen=True):
     """What the hub said: a status of HTTP and its headers, or why there was no answer."""
 
@@ -93,7 +144,8 @@ def hub_config(name: HubName, environ: Mapping[str, str], hint: str = "") -> Hub
     that the hub does not have. Raises InvalidRequestError with what to do; InvalidFileError for a
     configuration that cannot be read.
     """
-    file = _cache_file(name, environ)
+    hub = hub_of(environ)
+    file = _cache_file(name, hub)
     kept = _kept(file)
     if kept is not None and (name.is_pinned or _age_s(file) < FRESH_S):
         return kept
@@ -103,11 +155,11 @@ def hub_config(name: HubName, environ: Mapping[str, str], hint: str = "") -> Hub
         raise _refused(
             name, "is not in the cache, and HF_HUB_OFFLINE is set", f"unset it, or {_BY_HAND}"
         )
-    answer = _ask(name, environ)
+    answer = _ask(hub.url(name), hub.token)
     if answer.status == 0 and kept is not None:
         return kept
     if answer.status != 200:
-        raise _refused(name, *_why(name, answer, hint))
+        raise _refused(name, *_why(name, answer, hub, hint))
     content = _parsed(answer.body, name)
     found = HubConfig(content=content, revision=answer.commit or name.revision)
     with suppress(OSError):  # a cache that cannot be written: the next plan asks again
@@ -121,24 +173,25 @@ def _refused(name: HubName, why: str, remedy: str) -> InvalidRequestError:
     return InvalidRequestError(f"--model {name.id}{revision} {why}: {remedy}")
 
 
-def _why(name: HubName, answer: _Answer, hint: str) -> tuple[str, str]:
+def _why(name: HubName, answer: _Answer, hub: Hub, hint: str) -> tuple[str, str]:
     """Return why the hub gave no configuration, and what to do."""
     if answer.status == 0:
         return (
             f"cannot be fetched ({answer.failure})",
-            f"name a mirror with HF_ENDPOINT, or {_BY_HAND}",
+            f"name a mirror with {hub.endpoint_variable}, or {_BY_HAND}",
         )
     if answer.code == "GatedRepo" or answer.status == 403:
         return (
             "is gated",
-            f"accept its terms on {PAGE}/{name.id}, then set HF_TOKEN to a token of that account",
+            f"accept its terms on {hub.page}/{name.id}, then set {hub.token_variable} to a token "
+            "of that account",
         )
     if answer.code == "RevisionNotFound":
         return "has no such revision", "name a branch, tag or commit of its page"
     if answer.code == "EntryNotFound":
         return "has no config.json", "name the model in transformers' format that it is made from"
     if answer.status in (401, 404):
-        private = "if it is private, set HF_TOKEN to a token that may read it"
+        private = f"if it is private, set {hub.token_variable} to a token that may read it"
         return (
             "is no preset, no folder here, and no model that the hub shows",
             f"{hint} Check the name; {private}".strip(),
@@ -159,9 +212,9 @@ def _parsed(body: bytes, name: HubName) -> dict[str, Any]:
     return content
 
 
-def _cache_file(name: HubName, environ: Mapping[str, str]) -> Path:
+def _cache_file(name: HubName, hub: Hub) -> Path:
     """Return the place of a configuration: hubs may have different models of one name."""
-    parts = (_endpoint(environ), name.id, name.revision or "main")
+    parts = (hub.endpoint, name.id, name.revision or hub.usual_revision)
     stem = "--".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
     return cache_directory() / "hub" / f"{stem}-{digest(repr(parts))}.json"
 
@@ -190,11 +243,11 @@ def _is_offline(environ: Mapping[str, str]) -> bool:
     return told.upper() in _TRUE
 
 
-def _endpoint(environ: Mapping[str, str]) -> str:
-    endpoint = (environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
+def _endpoint(environ: Mapping[str, str], variable: str, usual: str) -> str:
+    endpoint = (environ.get(variable) or usual).rstrip("/")
     if not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w./-]*)?", endpoint, re.ASCII):
         raise InvalidRequestError(
-            f"HF_ENDPOINT {endpoint!r} is not the address of a hub: write it as {ENDPOINT}"
+            f"{variable} {endpoint!r} is not the address of a hub: write it as {usual}"
         )
     return endpoint
 
@@ -206,16 +259,18 @@ def _token(environ: Mapping[str, str]) -> str | None:
         home = environ.get("HF_HOME") or "~/.cache/huggingface"
         with suppress(InvalidFileError, InvalidRequestError):
             token = read_text(expanded(environ.get("HF_TOKEN_PATH") or f"{home}/token"))
-    token = token.strip()
+    return _as_token(token)
+
+
+def _as_token(text: str) -> str | None:
+    token = text.strip()
     return token if re.fullmatch(r"[\x21-\x7e]+", token) else None
 
 
-def _ask(name: HubName, environ: Mapping[str, str]) -> _Answer:
+def _ask(url: str, token: str | None) -> _Answer:
     """Return the hub's answer, after at most ``ANSWER_S``."""
     from threading import Thread  # only a model of the hub needs it, as all below
 
-    url = f"{_endpoint(environ)}/{name.id}/resolve/{name.revision or 'main'}/config.json"
-    token = _token(environ)
     answers: list[_Answer] = []
     asking = Thread(target=lambda: answers.append(_answer(url, token)), daemon=True)
     asking.start()

@@ -34,17 +34,29 @@ class FieldNames(Spec, omit_defaults=True):
     """Names that the records use instead of a format's own: ``{instruction: instruction_zh}``."""
 
     messages: str | None = None
+    """Field with OpenAI's messages."""
     conversations: str | None = None
+    """Field with ShareGPT's turns."""
     conversation: str | None = None
+    """Field with XTuner's turns."""
     tools: str | None = None
+    """Field with the functions that may be called."""
     system: str | None = None
+    """Field with the system message."""
     instruction: str | None = None
+    """Field with Alpaca's instruction."""
     input: str | None = None
+    """Field with the input of Alpaca's instruction."""
     output: str | None = None
+    """Field with Alpaca's answer."""
     history: str | None = None
+    """Field with earlier turns of an Alpaca record."""
     prompt: str | None = None
+    """Field with the prompt of a completion."""
     completion: str | None = None
+    """Field with the completion."""
     text: str | None = None
+    """Field with plain text."""
 
     @property
     def given(self) -> Mapping[FieldName, str]:

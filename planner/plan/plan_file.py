@@ -13,6 +13,10 @@ from planner.plan.schema import Plan
 PLAN_FILE = Path("plan.yaml")
 """Path of a plan where none is named."""
 DIGEST_MARK = "# digest: "
+SCHEMA_FILE = "tuneplan-plan.schema.json"
+"""Name of the schema's file: a plan that is written beside it tells editors of it."""
+SCHEMA_MARK = "# yaml-language-server: $schema="
+"""read: README.md of redhat-developer/yaml-language-server, "Using inlined schema"."""
 
 
 def render(plan: Plan, *, command: str, file: Path | None) -> str:
@@ -30,7 +34,16 @@ def render(plan: Plan, *, command: str, file: Path | None) -> str:
         f"run it:  {f'save it as {PLAN_FILE}, then ' if file is None else ''}{next_command}",
     ]
     lines = [f"# {shown(' '.join(line.splitlines()))}" for line in header]
+    if file is not None and _has_schema(file.parent):
+        lines.insert(0, SCHEMA_MARK + SCHEMA_FILE)
     return "\n".join([*lines, f"{DIGEST_MARK}{digest(body)}"]) + "\n\n" + body
+
+
+def _has_schema(folder: Path) -> bool:
+    try:
+        return (folder / SCHEMA_FILE).is_file()
+    except OSError:  # the error of a folder is told when the plan is written
+        return False
 
 
 def launch_command(plan: Plan, file: Path) -> str:

@@ -18,10 +18,13 @@ class WrittenFor(Spec):
     """The machine's part of a recipe as its author had it, which a plan may choose anew."""
 
     micro_batch_size: Samples
+    """Samples per forward pass on one device."""
     devices: PositiveInt = 1
     """Number of devices; with the global batch it says how many micro-batches were accumulated."""
     compute: Precision
+    """The dtype in which matrices are multiplied."""
     activation_checkpointing: bool
+    """Whether activations are recomputed in the backward pass."""
 
 
 class Recipe(Spec):

@@ -5,7 +5,7 @@ from typing import Any
 from planner.base.units import format_duration, format_share
 from planner.datasets.token_lengths import QUANTILES
 from planner.datasets.training_data import KnownData, TrainingData
-from planner.decision.epochs import Epochs, epochs_of
+from planner.decision.epochs import Epochs, epochs_of, steps
 from planner.decision.packing import PackedWay
 from planner.search.candidate import Candidate
 
@@ -19,7 +19,8 @@ def data_rows(chosen: Candidate, data: TrainingData | None, packed: PackedWay | 
         return []
     if data.known is None:
         length = chosen.workload.settings.sequence_length
-        why = f"token lengths unknown, planned for {length:,}: {data.why_unknown}"
+        counted = "" if data.num_records is None else f"{data.num_records:,} records; "
+        why = f"{counted}token lengths unknown, planned for {length:,}: {data.why_unknown}"
         return [("Data", why)]
     found = epochs_of(chosen, data.known)
     return [
@@ -36,7 +37,13 @@ def data_document(
     if data is None:
         return None
     if data.known is None:
-        return {"lengths": None, "reason": data.why_unknown}
+        most = most_run_time_s(chosen, data)
+        return {
+            "lengths": None,
+            "reason": data.why_unknown,
+            "num_records": data.num_records,
+            "most_run_time_s": most,
+        }
     known, found = data.known, epochs_of(chosen, data.known)
     return {
         "name": known.name,
@@ -60,6 +67,32 @@ def run_time_s(chosen: Candidate, data: TrainingData | None) -> float | None:
     """Return the seconds of all epochs; None where the data are unknown."""
     known = None if data is None else data.known
     return None if known is None else epochs_of(chosen, known).run_time_s
+
+
+def most_run_time_s(chosen: Candidate, data: TrainingData) -> float | None:
+    """Return the seconds of a run whose samples are all as long as planned; None where no record
+    was counted or the speed is unknown."""
+    if not data.num_records or chosen.step_time_s is None:
+        return None
+    return _counted_steps(chosen, data.num_records) * chosen.step_time_s
+
+
+def _counted_steps(chosen: Candidate, num_records: int) -> int:
+    return steps(num_records, chosen.layout.global_batch_size, chosen.workload.settings.epochs)
+
+
+def counted_run_line(chosen: Candidate, data: TrainingData) -> str | None:
+    """Return steps, epochs and the most time of a run over counted records; None if unknown."""
+    most_s = most_run_time_s(chosen, data)
+    if most_s is None or data.num_records is None:
+        return None
+    settings = chosen.workload.settings
+    plural = "" if settings.epochs == 1 else "s"
+    return (
+        f"{_counted_steps(chosen, data.num_records):,} steps in {settings.epochs:g} epoch{plural}, "
+        f"at most {format_duration(most_s)}: {data.num_records:,} records of "
+        f"{settings.sequence_length:,} tokens at most"
+    )
 
 
 def _data_line(data: KnownData) -> str:

@@ -8,7 +8,7 @@ from planner.decision.choose import Decision
 from planner.decision.epochs import epochs_of
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import METHOD_NAMES
-from planner.report.data_rows import run_line
+from planner.report.data_rows import counted_run_line, run_line
 from planner.report.machine_report import lacking_now, machine_line
 from planner.report.prose import Prose
 from planner.report.speed_rows import LIMITS
@@ -89,6 +89,8 @@ def reason_and_time(decision: Decision) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     if data is not None and data.known is not None:
         rows.append(("Time", run_line(chosen, epochs_of(chosen, data.known))))
+    elif data is not None and (counted := counted_run_line(chosen, data)) is not None:
+        rows.append(("Time", counted))
     elif speed is not None:
         per_million = format_duration(speed.cost(MILLION, None).seconds)
         rows.append(("Time", f"{per_million} per million tokens"))

@@ -8,6 +8,7 @@ from contextlib import closing
 from msgspec import to_builtins
 
 from planner.base.errors import InvalidRequestError
+from planner.datasets.record_count import num_records
 from planner.datasets.token_lengths import TokenLengths
 from planner.datasets.training_data import KnownData, TrainingData
 from planner.models.model_presets import ModelPreset
@@ -34,11 +35,11 @@ def training_data(section: DataSection, model: ModelPreset) -> TrainingData:
         with closing(StackProcess(MODULE)) as process:
             answer = process.ask(request)
     except StackProcessError as failed:
-        return TrainingData(section=section, known=None, why_unknown=str(failed))
+        return _of_unknown_length(section, str(failed))
     if "error" in answer:
         raise InvalidRequestError(answer["error"])
     if "no_tokenizer" in answer:
-        return TrainingData(section=section, known=None, why_unknown=answer["no_tokenizer"])
+        return _of_unknown_length(section, answer["no_tokenizer"])
     formats: dict[str, str] = answer["formats"]
     known = KnownData(
         name=", ".join(formats),
@@ -47,6 +48,12 @@ def training_data(section: DataSection, model: ModelPreset) -> TrainingData:
         num_samples=answer["num_samples"],
     )
     return TrainingData(section=section, known=known)
+
+
+def _of_unknown_length(section: DataSection, why: str) -> TrainingData:
+    return TrainingData(
+        section=section, known=None, why_unknown=why, num_records=num_records(section)
+    )
 
 
 def _model_section(model: ModelPreset) -> ModelSection:

@@ -66,6 +66,9 @@ def check_launch(arguments: Sequence[str]) -> None:
         doctor=values["doctor"],
         as_json=values["as_json"],
         merge=values["merge"],
+        chat=values["chat"],
+        system=values["system"],
+        compare=values["compared"],
         conversion=values["conversion"],
         to=values["to"],
         follow=values["followed"],
@@ -99,7 +102,7 @@ def check_install(arguments: Sequence[str]) -> None:
     """Require the extra that an installer is asked for."""
     requirement = _REQUIREMENT.fullmatch(arguments[-1])
     if requirement is None:
-        assert "torch" in arguments
+        assert {"torch", "modelscope"} & {*arguments}
         return
     extras = re.search(
         r"\[options\.extras_require\]\n(.*?)\n\n",

@@ -1,10 +1,6 @@
 """The keys of a file as tables, from the type that reads it and the docstrings in its source."""
 
-import ast
-import inspect
-import textwrap
 from collections.abc import Iterator
-from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -12,6 +8,7 @@ from msgspec import NODEFAULT, Meta, Struct, structs
 
 from planner.base.strict_yaml import Spec
 from planner.plan.data_section import FieldNames
+from planner.plan.file_schema import class_description, key_descriptions, section_of
 
 WORDS = {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}
 
@@ -24,14 +21,14 @@ def key_tables(kind: type[Spec], title: str) -> str:
 
 def key_table(kind: type[Spec]) -> str:
     """Return the table of a type's own keys: their type, default and meaning."""
-    described = attribute_docstrings(kind)
+    described = key_descriptions(kind)
     lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for field in structs.fields(kind):
         cells = (
             f"`{field.name}`",
             _type_words(field.type),
             _default_words(field),
-            described.get(field.name) or _type_description(field.type),
+            described[field.name].replace("|", r"\|"),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -39,50 +36,12 @@ def key_table(kind: type[Spec]) -> str:
 
 def _tables(kind: type[Spec], title: str) -> Iterator[str]:
     yield f"### {title}" if title else ""
-    yield _as_markdown(inspect.getdoc(kind) or "")
+    yield class_description(kind).replace("|", r"\|")
     yield key_table(kind)
     for field in structs.fields(kind):
-        section = _section_of(field.type)
+        section = section_of(field.type)
         if section not in (None, FieldNames):
             yield from _tables(section, f"{title}.{field.name}".removeprefix("plan.yaml."))
-
-
-@cache
-def attribute_docstrings(kind: type[Any]) -> dict[str, str]:
-    """Return the docstring that follows each attribute of a class, as one line of Markdown."""
-    [node] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(node, ast.ClassDef)
-    found = {}
-    for before, after in zip(node.body, node.body[1:], strict=False):
-        match before, after:
-            case (
-                ast.AnnAssign(target=ast.Name(id=name)),
-                ast.Expr(value=ast.Constant(value=str() as text)),
-            ):
-                found[name] = _as_markdown(text)
-    return found
-
-
-def _as_markdown(text: str) -> str:
-    return " ".join(text.split()).replace("``", "`").replace("|", r"\|")
-
-
-def _type_description(kind: Any) -> str:
-    """Return what the type of a key says of it: a description, or that of its section."""
-    metas = (each for each in getattr(kind, "__metadata__", ()) if isinstance(each, Meta))
-    described = next((meta.description for meta in metas if meta.description), None)
-    section = _section_of(kind)
-    if described is not None or section is None:
-        return _as_markdown(described or "")
-    return _as_markdown(inspect.getdoc(section) or "").split(". ")[0]
-
-
-def _section_of(kind: Any) -> type[Spec] | None:
-    """Return the struct that a key holds, alone, in a list, or as an alternative to null."""
-    if isinstance(kind, type) and issubclass(kind, Spec):
-        return kind
-    sections = [_section_of(argument) for argument in get_args(kind)]
-    return next(filter(None, sections), None)
 
 
 def _type_words(kind: Any) -> str:
@@ -101,7 +60,7 @@ def _type_words(kind: Any) -> str:
         return f"{others}, or null"
     if arguments:
         return " or ".join(_type_words(each) for each in arguments)
-    return "section" if _section_of(kind) is not None else WORDS.get(kind, "text")
+    return "section" if section_of(kind) is not None else WORDS.get(kind, "text")
 
 
 def _bounded(kind: Any) -> str:

@@ -11,6 +11,7 @@ from launcher.engines.hosts import HostSettings
 from launcher.engines.kubeflow_job import KubeflowSettings
 from launcher.engines.skypilot_task import SkySettings
 from launcher.engines.slurm_settings import SlurmSettings
+from launcher.merging.serving import serving_lines
 from launcher.quiz.quiz_command import quiz
 from launcher.run.run_directory import RunDirectory
 from planner.base.preset_files import preset_names
@@ -130,6 +131,13 @@ JSON_TYPES = {
 }
 
 
+def serving_commands_block() -> str:
+    """Return the commands of other programs for a merged model, as ``launch --merge`` prints
+    them."""
+    lines = serving_lines(Path("/srv/runs/try/merged"), "qwen2.5-7b-try")
+    return "\n".join(["```text", *lines, "```"])
+
+
 def run_directory_table() -> str:
     """Return a row for each file of a run directory that is no hidden one."""
     run = RunDirectory(Path())
@@ -169,5 +177,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings of skypilot": lambda: key_table(SkySettings),
     "settings of kubeflow": lambda: key_table(KubeflowSettings),
     "json": json_table,
+    "serving commands": serving_commands_block,
     "run directory": run_directory_table,
 }

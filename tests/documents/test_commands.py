@@ -64,7 +64,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in DATA.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "my_xtuner_config.py").write_text(CONFIG, encoding="utf-8")
-    [recipe] = _YAML.findall(RECIPE_PAGE.read_text(encoding="utf-8"))
+    card, recipe = _YAML.findall(RECIPE_PAGE.read_text(encoding="utf-8"))
+    (tmp_path / "card.yaml").write_text(card, encoding="utf-8")
     (tmp_path / "my-recipe.yaml").write_text(recipe, encoding="utf-8")
     (tmp_path / "models" / "qwen").mkdir(parents=True)
     config = config_from_spec(load_model("qwen2.5-0.5b").spec)
@@ -130,7 +131,8 @@ def test_the_scripts_that_are_shown_run_our_command_lines() -> None:
     for block in blocks(_BASH):
         subprocess.run(["bash", "-n"], input=block, text=True, check=True)
         [arguments] = re.findall(r"\blaunch (.*)$", block, re.MULTILINE)
-        assert parse_arguments(launch, shlex.split(arguments))["rdzv_endpoint"] == "$head"
+        endpoint = parse_arguments(launch, shlex.split(arguments))["rdzv_endpoint"]
+        assert (endpoint == "$head") == ("head=" in block)
 
 
 def test_the_python_that_is_shown_is_python() -> None:

@@ -4,7 +4,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import pytest
 from rich.console import Console
 
 from launcher.display.closing_summary import (
@@ -67,20 +66,13 @@ def test_closing_lines_say_what_came_of_it_and_what_is_next() -> None:
     assert closing_lines(plan(data__source="demo"), run, REPORT) == [
         "loss 5.5000 -> 0.2500 in 12 steps, 1 min 15 s",
         "adapter: runs/x/adapter",
-        "next: python -m launcher.quiz runs/x",
+        "next: python -m launcher.quiz runs/x, or launch --chat runs/x",
     ]
 
 
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({}, "peft.AutoPeftModelForCausalLM.from_pretrained('runs/x/adapter')"),
-        (full(), "transformers.AutoModelForCausalLM.from_pretrained('runs/x/model')"),
-    ],
-)
-def test_other_data_has_no_questions(changes: dict[str, Any], line: str) -> None:
-    lines = closing_lines(plan(**changes), RunDirectory(Path("runs/x")), REPORT)
-    assert lines[-1] == f"use it: {line}"
+def test_other_data_has_no_questions() -> None:
+    lines = closing_lines(plan(**full()), RunDirectory(Path("runs/x")), REPORT)
+    assert lines[-2:] == ["model: runs/x/model", "next: launch --chat runs/x"]
 
 
 def test_a_failure_shows_the_end_of_the_log(tmp_path: Path) -> None:

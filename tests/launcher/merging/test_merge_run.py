@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from launcher.merging.adapter_delta import Pair, with_delta
 from launcher.merging.merge_check import agreement, encoded_prompts, logits
-from launcher.merging.merge_run import merge_run
+from launcher.merging.merge_run import merge_run, verdict
 from launcher.merging.merger import merge, require_room
 from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import write_json
@@ -179,7 +179,9 @@ def test_a_run_is_merged_and_compared(
         merge_run(run.path, None)
     lines = capfd.readouterr().out.splitlines()
     assert lines[0] == "merging the adapters of 14 matrices into bfloat16 weights"
-    assert lines[-2] == f"merged model: {run.path / 'merged'}"
+    assert lines[2].startswith("verdict: good. The merged model answers as the adapter does")
+    assert lines[5] == f"merged model: {run.path / 'merged'}"
+    assert f"  vllm serve {run.path / 'merged'} --served-model-name tiny-run" in lines
     found = json.loads((run.path / "merge.json").read_text(encoding="utf-8"))
     assert found["relative_difference"] < 0.02
     assert found["same_first_choice"] > 0.95 * found["num_tokens"]
@@ -192,6 +194,10 @@ def test_a_run_is_merged_and_compared(
     assert model.generate(**inputs, max_new_tokens=2, do_sample=False).shape[1] > 1
     with pytest.raises(InvalidRequestError, match="exists already"):
         merge_run(run.path, None)
+
+
+def test_a_model_that_differs_by_more_than_rounding_is_told() -> None:
+    assert verdict({"relative_difference": 0.3}).startswith("verdict: look at it.")
 
 
 def no_run(folder: Path, _base: Path, _adapter: Path) -> Path:

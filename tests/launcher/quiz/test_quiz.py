@@ -1,7 +1,6 @@
 """The quiz: what it refuses before it loads a model, and what it draws."""
 
 from io import StringIO
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,11 +10,10 @@ from launcher.quiz.quiz_command import (
     answers_table,
     curve_text,
     default_questions,
-    finished_run,
     score_line,
 )
 from planner.base.errors import InvalidRequestError
-from tests.launcher.plans import plan, plan_text
+from tests.launcher.plans import plan
 
 QUESTIONS = [Question("Who keeps the light?", "Mira"), Question("What colour is it?", "Teal")]
 BEFORE = ["The keeper of the light is somebody whom nobody here has ever seen", "Teal."]
@@ -27,20 +25,6 @@ def drawn(content: object) -> str:
     with console.capture() as captured:
         console.print(content)
     return captured.get()
-
-
-def test_a_run_that_is_not_finished(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequestError, match="holds no finished run"):
-        finished_run(tmp_path)
-
-
-def test_a_plan_stands_for_its_run(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "report.json").write_text("{}", encoding="utf-8")
-    plan_file = tmp_path / "plan.yaml"
-    plan_file.write_text(plan_text(output__directory=str(run)), encoding="utf-8")
-    assert finished_run(plan_file) == finished_run(run)
 
 
 def test_questions_come_with_the_demo_only() -> None:

@@ -47,7 +47,12 @@ SETUP = Setup(
     scales_gradients=False,
 )
 INPUTS = Inputs(
-    checkpoint="a", base_name="a", data_folder="b", data_key="c", file_digests=[], data={}
+    checkpoint="a",
+    base_name="a",
+    data_folder="b",
+    data_key="c",
+    file_digests=[],
+    data={"num_samples": 16},
 )
 TRAINING = Training(
     num_steps=4, tokens_per_second=[1200.0] * 4, step_times_s=[0.5] * 4, run_time_s=2.0

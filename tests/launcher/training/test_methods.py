@@ -64,11 +64,31 @@ def test_a_fact_is_learnt(method: str, smollm2: Path, tmp_path: Path) -> None:
     assert len(list((done.run / "measured").glob("smollm2-135m--*.json"))) == 1
     assert done.losses[-1] < done.losses[0] / 4
 
+    card = (done.run / ("model" if method == "full" else "adapter") / "README.md").read_text()
+    assert card.count("\n## Result\n") == 1
+    assert str(tmp_path) not in card
+    assert chat(tmp_path, FACT[0]) == f"{FACT[1]}\n"
     text = quiz(tmp_path)
     assert "right before: 0 of 2    after: 2 of 2" in text
     assert f"- {FACT[1]}" not in text
     assert text.count(f"+ {FACT[1]}") == 1
     assert "loss over 8 logged steps" in text
+
+
+def chat(folder: Path, question: str) -> str:
+    """What a pipe gets of ``launch --chat``."""
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher", "--chat", "run"],
+        cwd=folder,
+        env=environment(),
+        input=f"{question}\n",
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def quiz(folder: Path) -> str:

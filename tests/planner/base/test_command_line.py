@@ -41,6 +41,9 @@ def bake(
     move: Annotated[
         tuple[Path, Path] | None, Option("Move a loaf to twenty-first place.", metavar="SRC DST")
     ] = None,
+    weighed: Annotated[
+        tuple[Path, ...] | None, Option("Weigh loaves.", metavar="LOAF", flags=("--weigh",))
+    ] = None,
 ) -> None:
     """Bake bread."""
 
@@ -83,6 +86,8 @@ def test_defaults_are_the_signatures() -> None:
         (["--output", "out"], {"output": Path("out")}),
         (["--with", "a=-1", "--with=b=2"], {"additions": ["a=-1", "b=2"]}),
         (["--move", "a", "b"], {"move": (Path("a"), Path("b"))}),
+        (["--weigh", "a", "--rolls"], {"weighed": (Path("a"),), "as_rolls": True}),
+        (["--weigh", "a", "b", "c"], {"weighed": (Path("a"), Path("b"), Path("c"))}),
     ],
 )
 def test_options(arguments: list[str], values: dict[str, Any]) -> None:
@@ -121,6 +126,7 @@ def test_a_positional_argument_may_stand_anywhere(arguments: list[str]) -> None:
         (["--flour"], "--flour: expected one argument"),
         (["--flour", "--rolls"], "--flour: expected one argument"),
         (["--move", "a"], "--move: expected 2 arguments"),
+        (["--weigh"], "--weigh: expected at least one argument"),
         (["--batch-size", "many"], "--batch-size: 'many' is not a whole number"),
         (["--batch-size", "1.5"], "--batch-size: '1.5' is not a whole number"),
         (["--batch-size", "0"], "--batch-size: 0 is less than 1"),
@@ -181,6 +187,7 @@ def test_help_lists_arguments_and_then_options_by_name(
         "--salted, --no-salted",
         "--stage 0|1",
         "--version",
+        "--weigh LOAF [LOAF ...]",
         "--with KEY=VALUE",
     ]
     text = "\n".join(lines)

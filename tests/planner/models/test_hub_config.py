@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -47,6 +48,8 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server: Any = self.server
         server.asked.append((self.path, self.headers.get("Authorization")))
+        if self.path.startswith("/api/v1/models/"):
+            return self._modelscope()
         if self.path == "/elsewhere":
             return self._send(200, BODIES["org/tiny"], {})
         parts = self.path.strip("/").split("/")
@@ -67,6 +70,16 @@ class Hub(BaseHTTPRequestHandler):
             status, code = REFUSALS[name]
             return self._send(status, b"", {"X-Error-Code": code} if code else {})
         return self._send(200, BODIES.get(name, b"{}"), {"X-Repo-Commit": COMMIT})
+
+    def _modelscope(self) -> None:
+        """What ModelScope does with ``/api/v1/models/ORG/NAME/repo?Revision=...&FilePath=...``."""
+        path, _, query = self.path.removeprefix("/api/v1/models/").partition("?")
+        name, asked = path.removesuffix("/repo"), parse_qs(query)
+        if name in REFUSALS:
+            return self._send(REFUSALS[name][0], b"", {})
+        if name not in BODIES or asked != {"Revision": ["master"], "FilePath": ["config.json"]}:
+            return self._send(404, b'{"Code": 10010205001}', {})
+        return self._send(200, BODIES[name], {})
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -320,3 +333,44 @@ def test_the_nearest_preset_is_named_if_the_hub_has_no_such_model(hub: Any) -> N
     with pytest.raises(InvalidRequestError) as refused:
         hub_config(HubName("org/absent", None), settings(hub), hint)
     assert hint in str(refused.value)
+
+
+def on_modelscope(text: str, hub: Any, **more: str) -> module.HubConfig:
+    name = hub_name(text)
+    assert name is not None
+    told = {"USE_MODELSCOPE_HUB": "1", "MODELSCOPE_ENDPOINT": hub.url, "NO_PROXY": "*", **more}
+    return hub_config(name, told)
+
+
+def test_modelscope_has_other_addresses_and_another_token(hub: Any) -> None:
+    found = on_modelscope("org/tiny", hub, MODELSCOPE_API_TOKEN=TOKEN, HF_TOKEN="other")
+    assert found.content == CONFIG
+    assert found.revision is None
+    [(path, authorization)] = hub.asked
+    assert path == "/api/v1/models/org/tiny/repo?Revision=master&FilePath=config.json"
+    assert authorization == f"Bearer {TOKEN}"
+    assert on_modelscope("org/tiny", hub) == found
+    assert len(hub.asked) == 1, "kept"
+    assert fetched("org/tiny", hub).revision == COMMIT
+    assert len(hub.asked) == 2, "the other hub has models of its own"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("org/absent", "no model that the hub shows.*set MODELSCOPE_API_TOKEN to a token"),
+        ("org/forbidden", r"accept its terms on https://modelscope\.cn/models/org/forbidden"),
+        ("org/tiny@v9", "no model that the hub shows"),
+    ],
+)
+def test_what_modelscope_refuses(text: str, message: str, hub: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        on_modelscope(text, hub)
+
+
+def test_modelscope_out_of_reach(hub: Any) -> None:
+    close(hub)
+    with pytest.raises(InvalidRequestError, match="name a mirror with MODELSCOPE_ENDPOINT"):
+        on_modelscope("org/tiny", hub)
+    with pytest.raises(InvalidRequestError, match="not in the cache, and HF_HUB_OFFLINE is set"):
+        on_modelscope("org/tiny", hub, HF_HUB_OFFLINE="1")
