@@ -8,6 +8,7 @@ from launcher.chatglm.command import WeightLayout, convert
 from launcher.engines.submission import cancel, follow
 from launcher.run.run_directory import RunDirectory
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Joined, Phrase
 from planner.base.printable import print_text
 
 
@@ -41,11 +42,15 @@ class Task:
 def check_options(task: Task, *, rehearse: bool, simulate: str | None) -> None:
     """Raise InvalidRequestError for an option without the one that it belongs to."""
     if simulate is not None and not rehearse:
-        raise InvalidRequestError("--simulate needs --rehearse: add it, or leave --simulate out")
+        raise InvalidRequestError(
+            Phrase("--simulate needs --rehearse: add it, or leave --simulate out")
+        )
     if task.as_json and not (rehearse or task.doctor):
-        raise InvalidRequestError("--json needs --rehearse or --doctor: add one, or leave it out")
+        raise InvalidRequestError(
+            Phrase("--json needs --rehearse or --doctor: add one, or leave it out")
+        )
     if task.to is not None and task.conversion is None:
-        raise InvalidRequestError("--to needs --convert SRC DST: add it, or leave --to out")
+        raise InvalidRequestError(Phrase("--to needs --convert SRC DST: add it, or leave --to out"))
 
 
 def without_plan(task: Task, plan_file: Path | None, output: Path | None) -> int:
@@ -55,9 +60,13 @@ def without_plan(task: Task, plan_file: Path | None, output: Path | None) -> int
     """
     given = [*(["PLAN"] if plan_file is not None else []), *task.given]
     if not given:
-        raise InvalidRequestError("name a plan: launch plan.yaml (--help shows the options)")
+        raise InvalidRequestError(
+            Phrase("name a plan: launch plan.yaml (--help shows the options)")
+        )
     if len(given) > 1:
-        raise InvalidRequestError(f"{' and '.join(given)} cannot be combined: give one of them")
+        raise InvalidRequestError(
+            Phrase("{options} cannot be combined: give one of them", options=Joined(" and ", given))
+        )
     if task.conversion is not None:
         source, target = task.conversion
         convert(source, target, task.to or "native", sys.stderr)

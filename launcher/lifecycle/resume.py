@@ -11,6 +11,7 @@ from launcher.lifecycle.fallbacks import fallback_plans
 from launcher.run.checkpoints import SavedState, last_sealed, last_whole
 from launcher.run.run_directory import RunDirectory
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
 
@@ -34,14 +35,19 @@ def interrupted_plan(plan: Plan, run: RunDirectory) -> Plan:
     """
     if not run.plan.is_file():
         raise InvalidRequestError(
-            f"{run.path} has no run to resume. Leave --resume out to start one"
+            Phrase("{path} has no run to resume. Leave --resume out to start one", path=run.path)
         )
     running = read_spec(Plan, run.plan)
     if running.parallel.world_size != plan.parallel.world_size:
         raise InvalidRequestError(
-            f"{run.path} was run by {_ranks(running)} and the plan is for {_ranks(plan)}: its "
-            f"checkpoints have a part per rank. Resume with {_ranks(running)}, or start another "
-            "run with --output DIR"
+            Phrase(
+                "{path} was run by {ranks} and the plan is for {planned}: its checkpoints "
+                "have a part per rank. Resume with {ranks}, or start another run with "
+                "--output DIR",
+                path=run.path,
+                ranks=_ranks(running),
+                planned=_ranks(plan),
+            )
         )
     candidates = (plan, *fallback_plans(plan))
     if any(_content(running) == _content(candidate) for candidate in candidates):
@@ -49,8 +55,13 @@ def interrupted_plan(plan: Plan, run: RunDirectory) -> Plan:
         return structs.replace(running, output=plan.output, data=plan.data, training=plan.training)
     changed = "; ".join(_differences(_content(running), _content(plan)))
     raise InvalidRequestError(
-        f"{run.path} is a run of another plan ({changed}), and resuming would mix the two. "
-        f"Resume with {run.plan}, or start another run with --output DIR"
+        Phrase(
+            "{path} is a run of another plan ({changed}), and resuming would mix the "
+            "two. Resume with {plan}, or start another run with --output DIR",
+            path=run.path,
+            changed=changed,
+            plan=run.plan,
+        )
     )
 
 
@@ -62,8 +73,13 @@ def saved_state(plan: Plan, run: RunDirectory) -> tuple[SavedState | None, list[
     saved, skipped = last_whole(run.checkpoints)
     if saved is not None and saved.strategy != plan.parallel.strategy:
         raise InvalidRequestError(
-            f"{saved.folder} was saved under {saved.strategy} and the plan is for "
-            f"{plan.parallel.strategy}: use that strategy, or start another run with --output DIR"
+            Phrase(
+                "{folder} was saved under {strategy} and the plan is for {planned}: use "
+                "that strategy, or start another run with --output DIR",
+                folder=saved.folder,
+                strategy=saved.strategy,
+                planned=plan.parallel.strategy,
+            )
         )
     return saved, skipped
 
@@ -73,8 +89,12 @@ def check_nothing_to_resume(run: RunDirectory) -> None:
     step = last_sealed(run.checkpoints)
     if step is not None:
         raise InvalidRequestError(
-            f"{run.path} holds an unfinished run, saved at step {step}. Continue it with "
-            "--resume, or choose another place with --output DIR"
+            Phrase(
+                "{path} holds an unfinished run, saved at step {step}. Continue it with "
+                "--resume, or choose another place with --output DIR",
+                path=run.path,
+                step=step,
+            )
         )
 
 
@@ -89,8 +109,12 @@ def _require_same_files(running: Plan, plan: Plan, run: RunDirectory) -> None:
     if [source.digests for source in find_sources(plan.data)] != before.file_digests:
         names = ", ".join(source.source for source in plan.data.every_source)
         raise InvalidRequestError(
-            f"{run.path} was begun with other data than {names}, and resuming would mix the two. "
-            "Name the data it was begun with, or start another run with --output DIR"
+            Phrase(
+                "{path} was begun with other data than {names}, and resuming would mix the "
+                "two. Name the data it was begun with, or start another run with --output DIR",
+                path=run.path,
+                names=names,
+            )
         )
 
 
@@ -110,9 +134,9 @@ def _differences(was: Any, now: Any, key: str = "") -> Iterator[str]:
         for name in was | now:
             yield from _differences(was.get(name), now.get(name), f"{key}.{name}" if key else name)
     elif was != now:
-        yield f"{key} was {was} and is {now}"
+        yield Phrase("{key} was {was} and is {now}", key=key, was=was, now=now)
 
 
 def _ranks(plan: Plan) -> str:
     number = plan.parallel.world_size
-    return f"{number} rank" if number == 1 else f"{number} ranks"
+    return Phrase("1 rank") if number == 1 else Phrase("{number} ranks", number=number)

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import to_builtins
 
 from planner.base.errors import InvalidFileError, InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import dump_yaml, parse_spec, parse_yaml
 from planner.base.text_files import read_text
 from planner.plan.data_section import DataErrors, DataSection
@@ -67,12 +68,17 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
     key, equals, value = setting.partition("=")
     if not key or not equals:
         raise InvalidRequestError(
-            f"--set {setting}: write KEY=VALUE, for example --set training.max_steps=12"
+            Phrase(
+                "--set {setting}: write KEY=VALUE, for example --set training.max_steps=12",
+                setting=setting,
+            )
         )
     try:
         return key, parse_yaml(value, _CHANGED)
     except InvalidFileError as error:
-        raise InvalidRequestError(f"--set {setting}: the value is {error.reason}") from error
+        raise InvalidRequestError(
+            Phrase("--set {setting}: the value is {reason}", setting=setting, reason=error.reason)
+        ) from error
 
 
 def _set(content: dict[str, Any], dotted_key: str, value: Any) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from planner.base.console import print_unpadded
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.hardware.cluster import Cluster
 from planner.hardware.detect import cluster_from, detect, parse_gpus
 from planner.hardware.saved_machine import is_machine_file, load_machine, save_machine
@@ -24,8 +26,12 @@ def find_cluster(spec: str, command: str, save_to: Path | None, *, force: bool) 
     """
     if save_to is not None and spec != "auto":
         raise InvalidRequestError(
-            f"--save-machine {save_to} cannot be combined with --gpus {spec}: "
-            "it saves this machine, so leave --gpus out"
+            Phrase(
+                "--save-machine {save_to} cannot be combined with --gpus {spec}: it saves "
+                "this machine, so leave --gpus out",
+                save_to=save_to,
+                spec=spec,
+            )
         )
     if spec == "auto":
         cluster = detect(os.environ, command)
@@ -46,8 +52,8 @@ def show_machine(
 
         print(json.dumps(machine_document(cluster), indent=2))
         return
-    console.print(machine_section(cluster))
+    print_unpadded(console, machine_section(cluster))
     if saved_to is not None:
         command = f"plan --model MODEL --gpus {shlex.quote(str(saved_to))}"
         console.print()
-        console.print(facts([("Next", Text(command, style="bold"))]))
+        print_unpadded(console, facts([(Phrase("Next"), Text(command, style="bold"))]))

@@ -12,9 +12,10 @@ from msgspec import Struct, structs
 from rich.console import Console
 
 from planner.base.command_line import Option, run_command, written_options
-from planner.base.console import PrintableConsole
+from planner.base.console import PrintableConsole, print_unpadded
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import OutputFile
+from planner.base.phrases import Joined, Phrase
 from planner.base.preset_files import Listed, aliases, preset_names
 from planner.base.units import parse_size
 from planner.cli.machine_options import find_cluster, show_machine
@@ -417,7 +418,9 @@ def _model_name(named: str | None, recipe: Recipe | None, *, optional: bool) -> 
     """
     name = recipe.model if named is None and recipe is not None else named
     if name is None and not optional:
-        raise InvalidRequestError("--model is missing: name one (plan --list models shows them)")
+        raise InvalidRequestError(
+            Phrase("--model is missing: name one (plan --list models shows them)")
+        )
     return name
 
 
@@ -427,7 +430,7 @@ def _list(console: Console, kind: Listed, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(listed(kind), indent=2))
     else:
-        console.print(listing(kind))
+        print_unpadded(console, listing(kind))
 
 
 def _targets(text: str | None) -> Targets | None:
@@ -444,7 +447,7 @@ def _size(text: str | None) -> int | None:
     try:
         return parse_size(text)
     except ValueError as error:
-        raise InvalidRequestError(f"--memory-limit: {error}") from error
+        raise InvalidRequestError(Joined(": ", ["--memory-limit", str(error)])) from error
 
 
 def _training_data(
@@ -468,7 +471,9 @@ def _next_steps(made: Plan, output: Path) -> list[str]:
         return [command]
     return [
         command,
-        f"the same on each of the {nodes} nodes, or --on ENGINE (launch --help)",
+        Phrase(
+            "the same on each of the {nodes} nodes, or --on ENGINE (launch --help)", nodes=nodes
+        ),
     ]
 
 
