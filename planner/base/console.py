@@ -4,6 +4,7 @@ mark."""
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 from rich.cells import cell_len, chop_cells
@@ -21,13 +22,23 @@ _CLOSING = "\uff0c\u3002\uff1b\uff1a\uff01\uff1f\u3001\uff09\u300b\u300d\u300f\u
 """Commas, stops and closing brackets, before which no line ends."""
 _OPENING = "\uff08\u300a\u300c\u300e\u3010"
 """Opening brackets, after which no line ends."""
-_INSEPARABLE = re.compile(rf"(?<=\d) (?=(?!x )[A-Za-z%{_WIDE}])|(?<= [x/]) (?=\d)")
+_INSEPARABLE = re.compile(r"(?<=\d) (?=(?!x )[A-Za-z%])|(?<= [x/]) (?=\d)")
 """The space after a number, and the one between an operator and its number."""
-_BETWEEN = re.compile(
-    rf"(?<=[{_WIDE}])(?<![{_OPENING}])(?![{_CLOSING}])"
-    rf"|(?<![{_OPENING}{GLUE}])(?=[{_WIDE}])(?![{_CLOSING}])"
-)
-"""The places inside a word where a line may end."""
+
+
+@cache
+def _between() -> re.Pattern[str]:
+    """Return the places inside a word where a line may end; English has none and waits for none."""
+    return re.compile(
+        rf"(?<=[{_WIDE}])(?<![{_OPENING}])(?![{_CLOSING}])"
+        rf"|(?<![{_OPENING}{GLUE}])(?=[{_WIDE}])(?![{_CLOSING}])"
+    )
+
+
+@cache
+def _before_measure() -> re.Pattern[str]:
+    """Return the space between a number and a Chinese unit."""
+    return re.compile(rf"(?<=\d) (?=[{_WIDE}])")
 
 
 class PrintableConsole(Console):
@@ -62,9 +73,14 @@ def print_unpadded(console: Console, renderable: RenderableType) -> None:
 
 def words(line: str) -> Iterator[tuple[str, str]]:
     """Yield what keeps a line's words apart, and the words: those inside which no line ends."""
-    for number, word in enumerate(_INSEPARABLE.sub(GLUE, line).split(" ")):
+    glued = _INSEPARABLE.sub(GLUE, line)
+    if line.isascii():
+        for number, word in enumerate(glued.split(" ")):
+            yield " " if number else "", word
+        return
+    for number, word in enumerate(_before_measure().sub(GLUE, glued).split(" ")):
         gap = " " if number else ""
-        for piece in filter(None, _BETWEEN.split(word)) if word else [""]:
+        for piece in filter(None, _between().split(word)) if word else [""]:
             yield gap, piece
             gap = ""
 
