@@ -7,9 +7,9 @@ import sys
 from typing import Annotated
 
 from planner.base.command_line import Argument, Option, run_command
-from planner.base.completion import Shell, completion_script
 from planner.base.errors import InvalidRequestError, did_you_mean
 from planner.base.phrases import Phrase
+from tuneplan.completion import Shell, completion_script
 
 COMMANDS = ("plan", "launch")
 

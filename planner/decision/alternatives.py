@@ -6,8 +6,8 @@ from typing import NamedTuple, cast
 from planner.base.phrases import Joined, Phrase, Reason
 from planner.base.units import format_gib, format_share
 from planner.decision.method_search import Results
+from planner.decision.remedies import shortage
 from planner.decision.request import Request
-from planner.decision.shortage import shortage
 from planner.decision.tiers import load_tiers, tier_gib
 from planner.plan.vocabulary import METHOD_NAMES, METHODS, Method, Strategy
 from planner.search.candidate import Candidate

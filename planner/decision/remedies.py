@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_gib
@@ -10,7 +10,6 @@ from planner.decision.method_search import Results, search_method
 from planner.decision.model_parallelism import BRIEFLY, SENTENCE, must_be_split
 from planner.decision.request import Request
 from planner.decision.requested_workload import workload
-from planner.decision.shortage import Shortage, shortage
 from planner.decision.smallest_machines import CARD_COUNTS, fewest_cards
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import METHOD_NAMES, METHODS, Method
@@ -20,6 +19,29 @@ SHORTEST_USEFUL_LENGTH = 128
 SMALLEST_USEFUL_RANK = 4
 Options = Iterator[tuple[str, Request]]
 """Words for a changed request, and the request."""
+
+
+class Shortage(NamedTuple):
+    """The memory that a candidate needs and what there is of it, of a device or of the host."""
+
+    needed_bytes: int
+    available_bytes: int
+    on_host: bool
+
+    @property
+    def gib(self) -> str:
+        """GiB that are missing."""
+        return format_gib(self.needed_bytes - self.available_bytes)
+
+
+def shortage(request: Request, candidate: Candidate) -> Shortage:
+    """Return what a candidate that does not fit lacks: the device's memory, or where that is
+    enough the host's."""
+    needed, budget = candidate.memory.high_bytes, request.budget_bytes
+    host = request.cluster.host_ram_bytes
+    if needed > budget or host is None or request.cluster.accelerator.unified_memory:
+        return Shortage(needed, budget, on_host=False)
+    return Shortage(candidate.host.node_bytes, host, on_host=True)
 
 
 def shortfall(request: Request, results: Results) -> str:
