@@ -3,8 +3,13 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from planner.base.phrases import Language
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+README_ZH = ROOT / "README.zh-CN.md"
+READMES: dict[Language, Path] = {"en": README, "zh": README_ZH}
+"""The first page of each language."""
 ACCURACY_PAGE = ROOT / "docs" / "explanation" / "accuracy.md"
 
 

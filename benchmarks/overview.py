@@ -1,14 +1,18 @@
 """Predicted memory and speed by model, method and card.
 
-``python -m benchmarks.overview [--write]`` prints the table, or puts it into the README.
+``python -m benchmarks.overview [--write]`` prints the table, or puts it into the
+READMEs of all languages.
 
 Nothing here is measured: the table shows what ``plan`` says of popular models and cards.
 """
 
 import argparse
+from collections.abc import Mapping
 
-from benchmarks.marks import README, Marks
+from benchmarks.marks import READMES, Marks
 from planner.base.errors import NothingFitsError
+from planner.base.phrases import Language, Phrase, speak, spoken
+from planner.base.preset_files import translations
 from planner.base.units import GIB
 from planner.decision.choose import decide
 from planner.decision.request import Request
@@ -28,16 +32,27 @@ TOKENS = 2048
 MARKS = Marks("<!-- overview -->", "<!-- end of overview -->")
 
 
-def table() -> str:
-    """Return the table: GiB per GPU in the worst case, and tokens/s of the whole machine."""
+def tables() -> dict[Language, str]:
+    """Return the table in each language: GiB per GPU in the worst case, and tokens/s of the whole
+    machine."""
+    rows = {
+        (model, method): " | ".join(cell(model, method, card) for card in CARDS)
+        for model in MODELS
+        for method in METHODS
+    }
+    return {language: _table(rows, language) for language in READMES}
+
+
+def _table(rows: Mapping[tuple[str, Method], str], language: Language) -> str:
+    speak(translations(language))
+    heads = [spoken(Phrase("model")), spoken(Phrase("method")), *CARDS.values()]
     lines = [
-        f"| model | method | {' | '.join(CARDS.values())} |",
+        f"| {' | '.join(heads)} |",
         f"|---|---|{'---:|' * len(CARDS)}",
     ]
-    for model in MODELS:
-        for method in METHODS:
-            cells = " | ".join(cell(model, method, card) for card in CARDS)
-            lines.append(f"| {model} | {METHOD_NAMES[method]} | {cells} |")
+    for (model, method), cells in rows.items():
+        lines.append(f"| {model} | {spoken(METHOD_NAMES[method])} | {cells} |")
+    speak({})
     return "\n".join(lines)
 
 
@@ -63,12 +78,13 @@ def cell(model: str, method: Method, card: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put the table into the README")
+    parser.add_argument("--write", action="store_true", help="put the table into the READMEs")
     options = parser.parse_args()
-    made = table()
-    print(made)
+    made = tables()
+    print(made["en"])
     if options.write:
-        MARKS.write(README, made)
+        for language, table in made.items():
+            MARKS.write(READMES[language], table)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,45 @@
-"""The README is short, and what it says in figures is what the documentation shows."""
+"""The READMEs are short, and what they say in figures is what the documentation shows."""
 
 import re
 
-from benchmarks.marks import ACCURACY_PAGE, README
+import pytest
+
+from benchmarks.marks import ACCURACY_PAGE, READMES
+from planner.base.phrases import Language
 from tests.test_layering import ROOT
 
-TEXT = README.read_text(encoding="utf-8")
 MOST_LINES = 150
+ERRORS: dict[Language, str] = {
+    "en": (
+        r"median error of (\S+) %\s+\(95 % of them\s+within (\S+) %\).*?"
+        r"median error of (\S+) %\s+\(95 % within\s+(\S+) %\)"
+    ),
+    "zh": "\u4e2d\u4f4d\u6570\u4e3a\\s*(\\S+) %\uff0895 % \u5728 (\\S+) %.*?"
+    "\u4e2d\u4f4d\u6570\u4e3a\\s*(\\S+) %\uff0895 % \u5728 (\\S+) %",
+}
+"""How each README says the errors of memory and speed."""
 
 
-def test_the_readme_is_short() -> None:
-    assert len(TEXT.splitlines()) <= MOST_LINES
+def text_of(language: Language) -> str:
+    return READMES[language].read_text(encoding="utf-8")
 
 
-def test_the_command_that_tests_is_the_one_that_the_readme_names() -> None:
-    assert "$ make test" in TEXT
+@pytest.mark.parametrize("language", READMES)
+def test_the_readme_is_short_and_names_the_other(language: Language) -> None:
+    assert len(text_of(language).splitlines()) <= MOST_LINES
+    for other, path in READMES.items():
+        assert other == language or f"]({path.name})" in text_of(language)
+
+
+@pytest.mark.parametrize("language", READMES)
+def test_the_command_that_tests_is_the_one_that_the_readme_names(language: Language) -> None:
+    assert "$ make test" in text_of(language)
     assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def test_the_errors_are_those_of_the_tables() -> None:
-    said = re.search(
-        r"median error of (\S+) %\s+\(95 % of them\s+within (\S+) %\).*?"
-        r"median error of (\S+) %\s+\(95 % within\s+(\S+) %\)",
-        TEXT,
-        re.DOTALL,
-    )
+@pytest.mark.parametrize("language", READMES)
+def test_the_errors_are_those_of_the_tables(language: Language) -> None:
+    said = re.search(ERRORS[language], text_of(language), re.DOTALL)
     assert said is not None
     page = ACCURACY_PAGE.read_text(encoding="utf-8")
     memory = re.search(r"\| as published \| \*\*all\*\* \| \| \d+ \| (\S+)% \| (\S+)% ", page)
@@ -34,3 +49,11 @@ def test_the_errors_are_those_of_the_tables() -> None:
     for figure, measured in zip(said.groups(), (*memory.groups(), *speed.groups()), strict=True):
         digits = len(figure.partition(".")[2])
         assert figure == f"{float(measured):.{digits}f}"
+
+
+def test_both_readmes_show_the_same_commands() -> None:
+    english, chinese = (
+        {line.partition("#")[0].strip() for line in text_of(each).splitlines() if line[:2] == "$ "}
+        for each in ("en", "zh")
+    )
+    assert english <= chinese

@@ -7,8 +7,9 @@ import sys
 from typing import Annotated
 
 from planner.base.command_line import Argument, Option, run_command
-from planner.base.completion import Shell, completion_script
 from planner.base.errors import InvalidRequestError, did_you_mean
+from planner.base.phrases import Phrase
+from tuneplan.completion import Shell, completion_script
 
 COMMANDS = ("plan", "launch")
 
@@ -37,9 +38,11 @@ def tuneplan(
     """
     if command is not None:
         hint = did_you_mean(command, COMMANDS)
-        raise InvalidRequestError(f"no such command: {command}. {hint}")
+        raise InvalidRequestError(
+            Phrase("no such command: {command}. {hint}", command=command, hint=hint)
+        )
     if completion is None:
-        raise InvalidRequestError("no command is named: tuneplan plan or tuneplan launch")
+        raise InvalidRequestError(Phrase("no command is named: tuneplan plan or tuneplan launch"))
     from launcher.cli.launch_command import launch
     from planner.cli.plan_command import plan
 

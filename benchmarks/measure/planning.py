@@ -8,6 +8,7 @@ from msgspec import ValidationError, convert, structs, to_builtins
 
 from benchmarks.measure.matrix import Row
 from planner.base.errors import InvalidRequestError, UserError
+from planner.base.phrases import Reason
 from planner.base.validation_messages import problem_of
 from planner.decision.assemble import plan_of
 from planner.decision.choose import Decision
@@ -133,7 +134,7 @@ def _decision(request: Request, candidate: Candidate) -> Decision:
     return Decision(
         request=request,
         chosen=candidate,
-        why="a row of the matrix",
+        why=Reason("measured", "a row of the matrix"),
         alternatives=(),
         fallbacks=(),
         rejected=Counter(),

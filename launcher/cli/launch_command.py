@@ -26,6 +26,7 @@ from launcher.run.run_directory import RunDirectory, directory_of
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
 from planner.base.home_folder import home_folder
+from planner.base.phrases import Phrase
 from planner.base.preset_files import preset_names
 from planner.base.printable import print_text
 from planner.base.text_files import read_text
@@ -269,7 +270,7 @@ def launch(
     if on != "local":
         if rdzv_endpoint is not None:
             raise InvalidRequestError(
-                f"--on {on} chooses the rendezvous address: leave --rdzv-endpoint out"
+                Phrase("--on {on} chooses the rendezvous address: leave --rdzv-endpoint out", on=on)
             )
         job = Job(
             plan=plan,

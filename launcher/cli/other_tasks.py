@@ -10,6 +10,7 @@ from launcher.compat.requirements import require_training_stack
 from launcher.engines.submission import cancel, follow
 from launcher.run.run_directory import RunDirectory
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Joined, Phrase
 from planner.base.printable import print_text
 
 
@@ -48,15 +49,19 @@ class Task:
 def check_options(task: Task, *, rehearse: bool, simulate: str | None) -> None:
     """Raise InvalidRequestError for an option without the one that it belongs to."""
     if simulate is not None and not rehearse:
-        raise InvalidRequestError("--simulate needs --rehearse: add it, or leave --simulate out")
+        raise InvalidRequestError(
+            Phrase("--simulate needs --rehearse: add it, or leave --simulate out")
+        )
     if task.as_json and not (rehearse or task.doctor or task.compare):
         raise InvalidRequestError(
-            "--json needs --rehearse, --doctor or --compare: add one, or leave it out"
+            Phrase("--json needs --rehearse, --doctor or --compare: add one, or leave it out")
         )
     if task.system is not None and task.chat is None:
-        raise InvalidRequestError("--system needs --chat RUN_DIR: add it, or leave --system out")
+        raise InvalidRequestError(
+            Phrase("--system needs --chat RUN_DIR: add it, or leave --system out")
+        )
     if task.to is not None and task.conversion is None:
-        raise InvalidRequestError("--to needs --convert SRC DST: add it, or leave --to out")
+        raise InvalidRequestError(Phrase("--to needs --convert SRC DST: add it, or leave --to out"))
 
 
 def without_plan(task: Task, plan_file: Path | None, output: Path | None) -> int:
@@ -66,9 +71,13 @@ def without_plan(task: Task, plan_file: Path | None, output: Path | None) -> int
     """
     given = [*(["PLAN"] if plan_file is not None else []), *task.given]
     if not given:
-        raise InvalidRequestError("name a plan: launch plan.yaml (--help shows the options)")
+        raise InvalidRequestError(
+            Phrase("name a plan: launch plan.yaml (--help shows the options)")
+        )
     if len(given) > 1:
-        raise InvalidRequestError(f"{' and '.join(given)} cannot be combined: give one of them")
+        raise InvalidRequestError(
+            Phrase("{options} cannot be combined: give one of them", options=Joined(" and ", given))
+        )
     return RUN[given[0]](task, output)
 
 

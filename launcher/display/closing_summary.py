@@ -11,6 +11,7 @@ from rich.table import Table
 from launcher.compat.torch_text import before_elastic
 from launcher.run.output import last_stack, tail
 from launcher.run.run_directory import RunDirectory
+from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_duration, format_gib
 from planner.plan.schema import Plan
 
@@ -28,8 +29,8 @@ def summary_table(plan: Plan, report: Mapping[str, Any]) -> Table:
         box=box.SIMPLE_HEAD, title=f"{plan.model.name}, {plan.method}", title_style="bold"
     )
     table.add_column("")
-    table.add_column("predicted", justify="right")
-    table.add_column("measured", justify="right")
+    table.add_column(Phrase("predicted"), justify="right")
+    table.add_column(Phrase("measured"), justify="right")
     for row in measured_rows(plan, report):
         table.add_row(*row)
     return table
@@ -42,12 +43,12 @@ def measured_rows(plan: Plan, report: Mapping[str, Any]) -> list[tuple[str, str,
     return [
         *_memory_rows(plan, measured),
         (
-            "time per step",
+            Phrase("time per step"),
             UNKNOWN if predicted.step_time_s is None else format_duration(predicted.step_time_s),
             format_duration(measured["step_time_s"]),
         ),
         (
-            "tokens per second",
+            Phrase("tokens per second"),
             UNKNOWN if speed is None else f"{speed:,.0f}",
             f"{measured['tokens_per_second']:,.0f}",
         ),
@@ -58,17 +59,17 @@ def _memory_rows(plan: Plan, measured: Mapping[str, Any]) -> list[tuple[str, str
     predicted = plan.prediction
     if measured["peak_allocated_bytes"] is None:
         expected, resident = planned_resident_bytes(plan), measured["peak_resident_bytes"]
-        return [("peak resident per process", _gib(expected), _gib(resident))]
+        return [(Phrase("peak resident per process"), _gib(expected), _gib(resident))]
     used_bytes = max(rank["device_used_bytes"] for rank in measured["ranks"])
     expected_range = f"{format_gib(predicted.low_bytes)}-{_gib(predicted.high_bytes)}"
     return [
         (
-            "peak allocated per GPU",
+            Phrase("peak allocated per GPU"),
             _gib(predicted.peak_allocated_bytes),
             _gib(measured["peak_allocated_bytes"]),
         ),
-        ("peak reserved per GPU", UNKNOWN, _gib(measured["peak_reserved_bytes"])),
-        ("in use per GPU at the end", expected_range, _gib(used_bytes)),
+        (Phrase("peak reserved per GPU"), UNKNOWN, _gib(measured["peak_reserved_bytes"])),
+        (Phrase("in use per GPU at the end"), expected_range, _gib(used_bytes)),
     ]
 
 
@@ -84,11 +85,16 @@ def planned_resident_bytes(plan: Plan) -> int:
 def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list[str]:
     """Return the lines below the table: the loss, the place of the result, the next command."""
     training, seconds = report["training"], report["measured"]["run_time_s"]
-    kind = "model" if plan.adapter is None else "adapter"
+    kind = Phrase("model") if plan.adapter is None else Phrase("adapter")
     return [
-        f"loss {training['first_loss']:.4f} -> {training['last_loss']:.4f} "
-        f"in {training['num_steps']} steps, {format_duration(seconds)}",
-        f"{kind}: {run.result(plan)}",
+        Phrase(
+            "loss {first:.4f} -> {last:.4f} in {num_steps} steps, {duration}",
+            first=training["first_loss"],
+            last=training["last_loss"],
+            num_steps=training["num_steps"],
+            duration=format_duration(seconds),
+        ),
+        Joined(": ", [kind, str(run.result(plan))]),
         _next_step(plan, run),
     ]
 
@@ -97,22 +103,29 @@ def _next_step(plan: Plan, run: RunDirectory) -> str:
     """Return the line with the commands that show what the model has learnt."""
     chat = shlex.join(["launch", "--chat", str(run.path)])
     if plan.data.source == "demo":
-        return f"next: {shlex.join(['python', '-m', 'launcher.quiz', str(run.path)])}, or {chat}"
-    return f"next: {chat}"
+        quiz = shlex.join(["python", "-m", "launcher.quiz", str(run.path)])
+        return Phrase("next: {quiz}, or {chat}", quiz=quiz, chat=chat)
+    return Phrase("next: {command}", command=chat)
 
 
 def failure_lines(log_file: Path, what: str) -> list[str]:
     """Return a line that says what happened, and the end of the log, which says why."""
     lines = tail(log_file, TAIL_LINES)
     if not lines:
-        return [f"error: {what}. The log is {log_file}"]
-    return [f"error: {what}. The end of {log_file}:", *(f"  {line}" for line in lines)]
+        return [Phrase("error: {what}. The log is {log_file}", what=what, log_file=log_file)]
+    return [
+        Phrase("error: {what}. The end of {log_file}:", what=what, log_file=log_file),
+        *(f"  {line}" for line in lines),
+    ]
 
 
 def early_failure_lines(launcher_log: Path, what: str) -> list[str]:
     """Return the same lines of a rank that ended before it had a log file."""
     lines = before_elastic(launcher_log)[-TAIL_LINES:]
-    return [f"error: {what}. From {launcher_log}:", *(f"  {line}" for line in lines)]
+    return [
+        Phrase("error: {what}. From {launcher_log}:", what=what, launcher_log=launcher_log),
+        *(f"  {line}" for line in lines),
+    ]
 
 
 def stack_lines(log_file: Path, what: str) -> list[str]:
@@ -120,4 +133,11 @@ def stack_lines(log_file: Path, what: str) -> list[str]:
     stack = last_stack(log_file, TAIL_LINES)
     if not stack:
         return failure_lines(log_file, what)
-    return [f"error: {what}. Its stack, innermost first, from {log_file}:", *stack]
+    return [
+        Phrase(
+            "error: {what}. Its stack, innermost first, from {log_file}:",
+            what=what,
+            log_file=log_file,
+        ),
+        *stack,
+    ]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -10,6 +11,7 @@ from rich.text import Text
 from launcher.display.closing_summary import planned_resident_bytes
 from launcher.display.curve import sparkline
 from launcher.display.sensors import Gauge
+from planner.base.phrases import Joined, Phrase, spoken
 from planner.base.units import GIB, format_duration, format_gib
 from planner.plan.schema import Plan
 
@@ -59,7 +61,7 @@ class View:
     gauges: Sequence[Gauge]
 
 
-METHOD_NAMES = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
+METHOD_NAMES = {"qlora": "QLoRA", "lora": "LoRA", "full": Phrase("full fine-tuning")}
 
 
 def expected_of(plan: Plan) -> Expected:
@@ -69,9 +71,13 @@ def expected_of(plan: Plan) -> Expected:
     resident = planned_resident_bytes(plan)
     where = plan.hardware.device_name
     return Expected(
-        title=f"{plan.model.name}, {METHOD_NAMES[plan.method]} on "
-        + (where if devices == 1 else f"{devices} x {where}"),
-        what="in use" if on_gpu else "resident",
+        title=Phrase(
+            "{model}, {method} on {machine}",
+            model=plan.model.name,
+            method=METHOD_NAMES[plan.method],
+            machine=where if devices == 1 else f"{devices} x {where}",
+        ),
+        what=Phrase("in use, GiB") if on_gpu else Phrase("resident, GiB"),
         low_bytes=prediction.low_bytes if on_gpu else resident,
         high_bytes=prediction.high_bytes if on_gpu else resident,
         capacity_bytes=plan.hardware.capacity_bytes,
@@ -90,7 +96,7 @@ class Frame:
         ascii_only = options.ascii_only
         yield Text("")
         yield Group(
-            Text(self.view.expected.title, style="bold", no_wrap=True, overflow="ellipsis"),
+            Text(spoken(self.view.expected.title), style="bold", no_wrap=True, overflow="ellipsis"),
             _progress(self.view, width, ascii_only=ascii_only),
             Text(""),
             _figures(self.view, width, ascii_only=ascii_only),
@@ -102,12 +108,21 @@ class Frame:
 
 def _progress(view: View, width: int, *, ascii_only: bool) -> Text:
     step, total = view.step, max(1, view.num_steps)
-    words = f"step {step:,} of {view.num_steps:,}  {step / total:4.0%}  {left_words(view)}"
-    done, left = "=-" if ascii_only else "━─"
-    cells = max(10, width - len(words) - 2)
+    share, left = step / total, left_words(view)
+    words = spoken(
+        Phrase(
+            "step {step:,} of {num_steps:,}  {share:4.0%}  {left}",
+            step=step,
+            num_steps=view.num_steps,
+            share=share,
+            left=left,
+        )
+    )
+    filled, empty = "=-" if ascii_only else "━─"
+    cells = max(10, width - cell_len(words) - 2)
     reached = min(cells, cells * step // total)
-    bar = Text(done * reached, style="green", no_wrap=True).append(
-        left * (cells - reached), style="dim"
+    bar = Text(filled * reached, style="green", no_wrap=True).append(
+        empty * (cells - reached), style="dim"
     )
     return bar.append(f"  {words}", style="default")
 
@@ -115,10 +130,10 @@ def _progress(view: View, width: int, *, ascii_only: bool) -> Text:
 def left_words(view: View) -> str:
     """Return the time that is left, or that has passed, in words."""
     if view.left_s is None:
-        return f"{format_duration(view.elapsed_s)} so far"
+        return Phrase("{duration} so far", duration=format_duration(view.elapsed_s))
     if view.step >= view.num_steps:
-        return f"took {format_duration(view.elapsed_s)}"
-    return f"{format_duration(view.left_s)} left"
+        return Phrase("took {duration}", duration=format_duration(view.elapsed_s))
+    return Phrase("{duration} left", duration=format_duration(view.left_s))
 
 
 def _figures(view: View, width: int, *, ascii_only: bool) -> Table:
@@ -130,24 +145,26 @@ def _figures(view: View, width: int, *, ascii_only: bool) -> Table:
     cells = min(SPARK_WIDTH, max(8, width - 56))
     spark = sparkline(view.losses, width=cells, ascii_only=ascii_only)
     loss = Text(f"{number(metrics.get('loss'), '.4f'):<8}", style="bold")
-    grid.add_row("loss", loss.append(f"{spark:<{cells}}", style="cyan"), _loss_words(view))
+    grid.add_row(Phrase("loss"), loss.append(f"{spark:<{cells}}", style="cyan"), _loss_words(view))
     rate, norm = (
         number(metrics.get("learning_rate"), ".2e"),
         number(metrics.get("grad_norm"), ".3g"),
     )
-    grid.add_row("learning rate", rate, f"gradient norm {norm}")
+    grid.add_row(Phrase("learning rate"), rate, Phrase("gradient norm {norm}", norm=norm))
     speed = number(metrics.get("tokens_per_second"), ",.0f")
     planned = number(view.expected.tokens_per_second, ",.0f")
-    grid.add_row("tokens/s", speed, f"predicted {planned}")
+    grid.add_row("tokens/s", speed, Phrase("predicted {rate}", rate=planned))
     grid.add_row(
-        "step time", _seconds(metrics.get("step_time_s")), f"waiting for data {waiting(metrics)}"
+        Phrase("step time"),
+        _seconds(metrics.get("step_time_s")),
+        Phrase("waiting for data {share}", share=waiting(metrics)),
     )
     return grid
 
 
 def _loss_words(view: View) -> str:
     first, least = number(view.first_loss, ".4f"), number(view.least_loss, ".4f")
-    return f"first {first}, least {least}"
+    return Phrase("first {first}, least {least}", first=first, least=least)
 
 
 def _memory(view: View, width: int, *, ascii_only: bool) -> Table:
@@ -155,15 +172,14 @@ def _memory(view: View, width: int, *, ascii_only: bool) -> Table:
     expected = view.expected
     has_heat = any(gauge.temperature_c is not None for gauge in view.gauges)
     grid = Table.grid(padding=(0, 2))
-    for _ in range(2):
-        grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, min_width=LABEL_WIDTH)
+    grid.add_column(no_wrap=True)
     for _ in range(3 + 2 * has_heat):
         grid.add_column(justify="right", no_wrap=True)
     grid.add_row(
-        f"[dim]{'device':<{LABEL_WIDTH}}[/]",
-        f"[dim]{expected.what}, GiB[/]",
-        *(f"[dim]{name}[/]" for name in ("now", "peak", "predicted")),
+        *(Phrase("device"), expected.what, Phrase("now"), Phrase("peak"), Phrase("predicted")),
         *(("", "") if has_heat else ()),
+        style="dim",
     )
     bar_width = max(LEAST_BAR, width - (MEMORY_AND_HEAT_WIDTH if has_heat else MEMORY_WIDTH))
     for gauge in view.gauges:
@@ -209,17 +225,17 @@ def predicted_range(expected: Expected) -> str:
 def plain_line(view: View) -> str:
     """Return a logged step as a line; all lines of a run have the same columns."""
     metrics, digits = view.metrics, len(f"{view.num_steps}")
-    parts = [
-        f"step {view.step:>{digits}}/{view.num_steps}",
-        f"loss {number(metrics.get('loss'), '.4f'):>7}",
-        f"lr {number(metrics.get('learning_rate'), '.2e'):>8}",
+    parts: list[str] = [
+        Phrase("step {step}/{total}", step=f"{view.step:>{digits}}", total=view.num_steps),
+        Phrase("loss {loss:>7}", loss=number(metrics.get("loss"), ".4f")),
+        Phrase("lr {rate:>8}", rate=number(metrics.get("learning_rate"), ".2e")),
         f"{number(metrics.get('tokens_per_second'), ',.0f'):>7} tokens/s",
-        f"data {waiting(metrics):>4}",
+        Phrase("data {share:>4}", share=waiting(metrics)),
         f"{_gib(max((g.peak_bytes or 0 for g in view.gauges), default=None)):>5} GiB",
         *_heat_words(view.gauges),
         left_words(view),
     ]
-    return "  ".join(parts)
+    return Joined("  ", parts)
 
 
 def _heat_words(gauges: Sequence[Gauge]) -> list[str]:

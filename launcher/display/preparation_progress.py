@@ -7,6 +7,7 @@ from typing import TextIO
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from launcher.display.console import console_on
+from planner.base.phrases import Phrase, spoken
 from planner.base.printable import print_text
 
 SECONDS_PER_LINE = 10.0
@@ -27,7 +28,9 @@ class PreparationProgress:
     def __enter__(self) -> "PreparationProgress":
         if self._bar is not None:
             self._bar.start()
-            self._task = self._bar.add_task("preparing data", total=self._total_bytes, records="")
+            self._task = self._bar.add_task(
+                spoken(Phrase("preparing data")), total=self._total_bytes, records=""
+            )
         return self
 
     def __exit__(
@@ -45,18 +48,21 @@ class PreparationProgress:
         self._bytes += num_bytes
         now = time.monotonic()
         rate = self._records / max(now - self._began, 1e-6)
-        records = f"{self._records:,} records, {rate:,.0f}/s"
+        records = Phrase("{number:,} records, {rate:,.0f}/s", number=self._records, rate=rate)
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._bytes, records=records)
+            self._bar.update(self._task, completed=self._bytes, records=spoken(records))
         elif now - self._said >= SECONDS_PER_LINE:
             self._said = now
             share = min(1.0, self._bytes / self._total_bytes)
-            print_text(f"preparing data: {share:.0%}, {records}", file=self._screen)
+            print_text(
+                Phrase("preparing data: {share:.0%}, {records}", share=share, records=records),
+                file=self._screen,
+            )
 
 
 def _bar(screen: TextIO) -> Progress:
     return Progress(
-        TextColumn("preparing data"),
+        TextColumn(spoken(Phrase("preparing data"))),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[records]}"),

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import pynvml
 
 from launcher.run.process_memory import status_bytes
+from planner.base.phrases import Phrase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class ResidentSensors:
         return [self._rank(rank, pid) for rank, pid in enumerate(self._pids)]
 
     def _rank(self, rank: int, pid: int) -> Gauge:
-        name = "process" if len(self._pids) == 1 else f"rank {rank}"
+        name = Phrase("process") if len(self._pids) == 1 else Phrase("rank {rank}", rank=rank)
         try:
             used, peak = status_bytes("VmRSS", pid), status_bytes("VmHWM", pid)
         except (OSError, KeyError):  # it has ended

@@ -9,6 +9,7 @@ from rich.text import Text
 from launcher.data.tables import training_table
 from launcher.data.tokenization import IGNORED
 from launcher.display.console import console_on
+from planner.base.phrases import Joined, Phrase, spoken
 from planner.base.printable import print_text, shown
 
 LEARNT_BEGINS, LEARNT_ENDS = ">>>", "<<<"
@@ -35,13 +36,23 @@ def show_samples(folder: str, tokenizer: Any, number: int, screen: TextIO) -> No
         parts = shortened(list(parts_of(ids, labels, tokenizer)))
         if coloured:
             console.print(
-                Text(f"data: sample {index}; the loss counts what is green"), soft_wrap=True
+                Text(
+                    spoken(
+                        Phrase("data: sample {index}; the loss counts what is green", index=index)
+                    )
+                ),
+                soft_wrap=True,
             )
             console.print(_in_colours(parts), soft_wrap=True)
         else:
-            marks = f"{LEARNT_BEGINS} and {LEARNT_ENDS}"
+            marks = Joined(" and ", [LEARNT_BEGINS, LEARNT_ENDS])
             print_text(
-                f"data: sample {index}; the loss counts what is between {marks}", file=screen
+                Phrase(
+                    "data: sample {index}; the loss counts what is between {marks}",
+                    index=index,
+                    marks=marks,
+                ),
+                file=screen,
             )
             print_text(_with_marks(parts), file=screen)
 

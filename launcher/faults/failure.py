@@ -7,15 +7,22 @@ from pathlib import Path
 from typing import Literal
 
 from launcher.compat.torch_text import PEER_ERRORS, is_connection_error, room_bytes
-from launcher.faults.rank_stages import Stage
+from launcher.faults.rank_stages import Stage, stage_words
 from launcher.storage.json_files import write_json
 from planner.base.errors import NO_ROOM, exhausted
+from planner.base.phrases import Phrase
 
 Cause = Literal[
     "out_of_memory", "not_finite", "not_as_planned", "not_saved", "other", "lost_peer", "died"
 ]
 KNOWN_CAUSES: tuple[Cause, ...] = ("out_of_memory", "not_finite", "not_as_planned", "not_saved")
 """Causes whose message is all that a person needs: no end of a log is shown."""
+CAUSE_TITLES: dict[Cause, str] = {
+    "out_of_memory": Phrase("out of memory"),
+    "not_finite": Phrase("not finite"),
+    "not_as_planned": Phrase("not as planned"),
+    "not_saved": Phrase("not saved"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +51,29 @@ class Failure:
         ... ).where
         'optimizer step of step 3'
         """
-        stage = self.stage.replace("_", " ")
-        return f"{stage} of step {self.step}" if self.step else stage
+        return stage_words(self.stage, self.step)
 
     def __str__(self) -> str:
         if self.cause == "died":
-            return f"rank {self.rank} ({self.where}) {self.message}"
+            return Phrase(
+                "rank {rank} ({where}) {message}",
+                rank=self.rank,
+                where=self.where,
+                message=self.message,
+            )
         if self.cause in KNOWN_CAUSES:
-            return f"{self.cause.replace('_', ' ')} on rank {self.rank}, {self.where}"
-        return f"rank {self.rank} ({self.where}): {self.message}"
+            return Phrase(
+                "{cause} on rank {rank}, {where}",
+                cause=CAUSE_TITLES[self.cause],
+                rank=self.rank,
+                where=self.where,
+            )
+        return Phrase(
+            "rank {rank} ({where}): {message}",
+            rank=self.rank,
+            where=self.where,
+            message=self.message,
+        )
 
 
 class NotFiniteError(RuntimeError):

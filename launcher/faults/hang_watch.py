@@ -13,6 +13,7 @@ from launcher.faults.rank_stages import (
     rank_positions,
     stopped_by_signal,
 )
+from planner.base.phrases import Joined, Phrase
 
 STACK_SECONDS = 0.5
 """Seconds for the ranks to write their stacks into their logs."""
@@ -59,16 +60,20 @@ class HangWatch:
         """Return one line that says which ranks of a hung run are waiting for which."""
         behind = self.waited_for
         waiting = [position for position in self.hung if position not in behind]
-        line = f"no progress for {self._limit_s:g} s: "
+        line: str = Phrase("no progress for {limit_s:g} s: ", limit_s=self._limit_s)
         if waiting:
-            line += f"{_listed(waiting)} {'is' if len(waiting) == 1 else 'are'} waiting for "
+            ranks = _listed(waiting)
+            if len(waiting) == 1:
+                line += Phrase("{rank} is waiting for ", rank=ranks)
+            else:
+                line += Phrase("{ranks} are waiting for ", ranks=ranks)
         elif not self._stopped:
-            line += "no rank is behind the others: "
-        return line + _listed(behind) + (", stopped by a signal" if self._stopped else "")
+            line += Phrase("no rank is behind the others: ")
+        return line + _listed(behind) + (Phrase(", stopped by a signal") if self._stopped else "")
 
 
 def _listed(positions: Sequence[RankPosition]) -> str:
-    return ", ".join(map(str, positions))
+    return Joined(", ", map(str, positions))
 
 
 def signal_all(positions: Sequence[RankPosition], number: int) -> None:

@@ -22,6 +22,7 @@ from launcher.run.process import SIGNALLED, STOPPED
 from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import read_json
 from planner.base.errors import UserError
+from planner.base.phrases import Joined, Phrase, spoken
 from planner.base.printable import print_text
 from planner.plan.schema import Plan
 
@@ -67,14 +68,14 @@ class Outcome:
 
     def __str__(self) -> str:
         if self.stopped_by is not None:
-            return f"stopped by {self.stopped_by}"
+            return Phrase("stopped by {signal}", signal=self.stopped_by)
         if self.peer_failure is not None:
             return self.peer_failure.reason
         if self.refused is not None or self.hung is not None:
             return str(self.refused or self.hung)
         if self.failure is not None:
             return str(self.failure)
-        return "finished" if self.code == 0 else f"exit code {self.code}"
+        return Phrase("finished") if self.code == 0 else Phrase("exit code {code}", code=self.code)
 
 
 def outcome_of(
@@ -116,11 +117,13 @@ def preparation_outcome(run: RunDirectory, code: int) -> Outcome:
         return Outcome(code=0)
     if code == UserError.exit_code:
         last = tail(run.preparation_log, 1)
-        return Outcome(code=code, refused=last[0].removeprefix("error: ") if last else None)
+        return Outcome(
+            code=code, refused=last[0].removeprefix(spoken(_error(""))) if last else None
+        )
     if code in STOPPED:
-        say(f"error: stopped by {STOPPED[code]} before the training began")
+        say(Phrase("error: stopped by {signal} before the training began", signal=STOPPED[code]))
         return Outcome(code=code, stopped_by=STOPPED[code])
-    what = f"preparing the run ended with exit code {code}"
+    what = Phrase("preparing the run ended with exit code {code}", code=code)
     for line in failure_lines(run.preparation_log, what):
         say(line)
     return Outcome(code=code, refused=what)
@@ -140,26 +143,35 @@ def say(line: str) -> None:
 def failed_lines(run: RunDirectory, outcome: Outcome) -> list[str]:
     """Return what to print of an attempt that has not finished: the reason, and how to resume."""
     step = last_sealed(run.checkpoints)
-    rest = f"; step {step} is saved: --resume continues" if step is not None else ""
+    rest = (
+        Phrase("; step {step} is saved: --resume continues", step=step) if step is not None else ""
+    )
     if outcome.stopped_by is not None:
-        stopped = f"training was stopped by {outcome.stopped_by}"
-        return [f"error: {stopped}{rest or '; no checkpoint was saved'}"]
+        stopped = Phrase("training was stopped by {signal}", signal=outcome.stopped_by)
+        return [_error(stopped + (rest or Phrase("; no checkpoint was saved")))]
     if outcome.peer_failure is not None:
-        return [f"error: {outcome.peer_failure.reason}{rest}"]
+        return [_error(Joined("", [outcome.peer_failure.reason, rest]))]
     if outcome.hung is not None:
         return stack_lines(run.rank_log(outcome.rank), outcome.hung + rest)
     if outcome.failure is not None and outcome.failure.cause in KNOWN_CAUSES:
-        return [f"error: {_sentence(outcome.failure)}{rest}"]
+        return [_error(_sentence(outcome.failure) + rest)]
     return _unexpected_lines(run, outcome, rest)
 
 
-def _sentence(failure: Failure) -> str:
+def _error(message: str) -> Phrase:
+    return Phrase("error: {message}", message=message)
+
+
+def _sentence(failure: Failure) -> Phrase:
     if failure.cause != "out_of_memory":
-        return f"rank {failure.rank}: {failure.message}"
-    return (
-        f"GPU memory ran out on rank {failure.rank} ({failure.where}), and the plan has no leaner "
+        return Phrase("rank {rank}: {message}", rank=failure.rank, message=failure.message)
+    return Phrase(
+        "GPU memory ran out on rank {rank} ({where}), and the plan has no leaner "
         "layout of its strategy that may fit: set a shorter sequence, or plan again "
-        f"({failure.message})"
+        "({message})",
+        rank=failure.rank,
+        where=failure.where,
+        message=failure.message,
     )
 
 
@@ -167,9 +179,9 @@ def _unexpected_lines(run: RunDirectory, outcome: Outcome, rest: str) -> list[st
     """Return the end of the failed rank's log, or of torch elastic's if no rank is known."""
     failure = outcome.failure
     if failure is None:
-        what = f"training ended with exit code {outcome.code}{rest}"
+        what = Phrase("training ended with exit code {code}{rest}", code=outcome.code, rest=rest)
         return failure_lines(run.launcher_log, what)
-    what = f"training failed: {failure}{rest}"
+    what = Phrase("training failed: {failure}{rest}", failure=str(failure), rest=rest)
     rank_log = run.rank_log(failure.rank)
     if not rank_log.is_file():
         return early_failure_lines(run.launcher_log, what)

@@ -12,10 +12,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from planner.base.phrases import Phrase
+
 Stage = Literal[
     "load", "forward", "backward", "optimizer_step", "step_end", "evaluation", "save", "end"
 ]
+STAGE_TITLES: dict[Stage, Phrase] = {
+    "load": Phrase("load"),
+    "forward": Phrase("forward"),
+    "backward": Phrase("backward"),
+    "optimizer_step": Phrase("optimizer step"),
+    "step_end": Phrase("step end"),
+    "evaluation": Phrase("evaluation"),
+    "save": Phrase("save"),
+    "end": Phrase("end"),
+}
 _LINE_BYTES = 256
+
+
+def stage_words(stage: Stage, step: int) -> Phrase:
+    """Return a stage and its optimizer step in words; step 0 is before the first."""
+    title = STAGE_TITLES[stage]
+    return Phrase("{stage} of step {step}", stage=title, step=step) if step else title
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +55,8 @@ class RankPosition:
     """Time at which its process began, in clock ticks since the boot of its node."""
 
     def __str__(self) -> str:
-        where = self.stage.replace("_", " ")
-        return (
-            f"rank {self.rank} ({where} of step {self.step})"
-            if self.step
-            else (f"rank {self.rank} ({where})")
-        )
+        where = stage_words(self.stage, self.step)
+        return Phrase("rank {rank} ({where})", rank=self.rank, where=where)
 
 
 class Stages:

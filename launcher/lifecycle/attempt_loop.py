@@ -33,6 +33,7 @@ from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import write_json
 from launcher.training.deepspeed_config import deepspeed_config
 from planner.base.output_file import write_whole
+from planner.base.phrases import Phrase
 from planner.plan.schema import Plan
 
 
@@ -120,7 +121,7 @@ def prepare(run: RunDirectory, environment: Mapping[str, str], nodes: Nodes) -> 
     code = run_to_end(command, environment, run.preparation_log, look=nodes.look)
     if nodes.peer_failure is None:
         return preparation_outcome(run, code)
-    say(f"error: {nodes.peer_failure.reason}")
+    say(Phrase("error: {message}", message=nodes.peer_failure.reason))
     return Outcome(code=nodes.peer_failure.code, peer_failure=nodes.peer_failure)
 
 
@@ -152,8 +153,15 @@ def train_as_memory_allows(
             return plan, outcome
         plan = leaner[0]
         saved, _ = last_whole(run.checkpoints)
-        since = "the beginning" if saved is None else f"step {saved.step}"
-        say(f"{outcome}: resuming from {since} with {describe_layout(plan)}, same global batch")
+        since = Phrase("the beginning") if saved is None else Phrase("step {step}", step=saved.step)
+        say(
+            Phrase(
+                "{outcome}: resuming from {since} with {layout}, same global batch",
+                outcome=str(outcome),
+                since=since,
+                layout=describe_layout(plan),
+            )
+        )
         write_plan(plan, run)
 
 
@@ -204,7 +212,7 @@ def ask_ranks_to_stop(run: RunDirectory, number: int) -> bool:
     if not any(place.step for place in positions_here(rank_positions(run.ranks), run.node)):
         return False
     write_whole(run.stop, str(number))
-    say("stopping after this step, with a checkpoint; press Ctrl-C to stop at once")
+    say(Phrase("stopping after this step, with a checkpoint; press Ctrl-C to stop at once"))
     return True
 
 

@@ -12,6 +12,7 @@ from launcher.lifecycle.preflight import fitted_here, needed_disk_bytes, require
 from launcher.lifecycle.resume import check_nothing_to_resume, interrupted_plan, saved_state
 from launcher.run.checkpoints import SavedState
 from launcher.run.run_directory import RunDirectory, check_may_run_in, create, locked
+from planner.base.phrases import Phrase
 from planner.base.printable import print_text
 from planner.plan.schema import Plan
 
@@ -57,7 +58,7 @@ def train(plan: Plan, directory: Path, start: StartOptions) -> int:
         nodes = Nodes(max_restarts=start.max_restarts, shown_samples=start.shown_samples)
         code = execute(plan, run, saved, nodes)
     if start.record and code == 0:
-        print_text(f"recorded: {write_record(run)}")
+        print_text(Phrase("recorded: {file}", file=write_record(run)))
     return code
 
 
@@ -65,7 +66,7 @@ def has_finished(directory: Path, start: StartOptions) -> bool:
     """Return whether an engine has started a run again that had finished, and say so."""
     finished = start.begin_or_resume and RunDirectory(directory).report.exists()
     if finished:
-        tell([f"{directory} already holds the finished run"])
+        tell([Phrase("{directory} already holds the finished run", directory=directory)])
     return finished
 
 
@@ -81,8 +82,12 @@ def begin(
         return plan, None, []
     running = interrupted_plan(plan, run)
     saved, skipped = saved_state(running, run)
-    since = "the beginning: no checkpoint is saved" if saved is None else f"step {saved.step}"
-    return running, saved, [*skipped, f"resuming from {since}"]
+    since = (
+        Phrase("the beginning: no checkpoint is saved")
+        if saved is None
+        else Phrase("step {step}", step=saved.step)
+    )
+    return running, saved, [*skipped, Phrase("resuming from {since}", since=since)]
 
 
 def tell(notes: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from msgspec import structs
 
 from planner.base.errors import UserError
+from planner.base.phrases import Phrase
 from planner.base.units import format_gib
 from planner.plan.prediction_section import PredictionSection
 from planner.plan.schema import Fallback, Plan
@@ -39,9 +40,14 @@ def within_room(plans: Sequence[Plan], room: int | None) -> tuple[list[Plan], li
     """
     if room is None:
         return list(plans), []
-    lines = [
-        f"skipped: {describe_layout(plan)}, which needs {format_gib(plan.prediction.low_bytes)} "
-        f"GiB at least; the rank could have {format_gib(room)} GiB of its GPU"
+    lines: list[str] = [
+        Phrase(
+            "skipped: {layout}, which needs {low} GiB at least; the rank "
+            "could have {room} GiB of its GPU",
+            layout=describe_layout(plan),
+            low=format_gib(plan.prediction.low_bytes),
+            room=format_gib(room),
+        )
         for plan in plans
         if plan.prediction.low_bytes > room
     ]
@@ -51,11 +57,20 @@ def within_room(plans: Sequence[Plan], room: int | None) -> tuple[list[Plan], li
 def describe_layout(plan: Plan) -> str:
     """Return, in one line, what a fallback may change."""
     batch = plan.batch
-    words = f"micro-batches of {batch.micro_batch_size} x {batch.gradient_accumulation_steps}"
+    words = Phrase(
+        "micro-batches of {micro_batch} x {accumulation}",
+        micro_batch=batch.micro_batch_size,
+        accumulation=batch.gradient_accumulation_steps,
+    )
     if not plan.activation_checkpointing:
-        return f"{words}, no activation checkpointing"
-    every = f" of every {plan.checkpoint_every} layers" if plan.checkpoint_every > 1 else ""
-    return f"{words}, activation checkpointing{every}"
+        return Phrase("{words}, no activation checkpointing", words=words)
+    if plan.checkpoint_every > 1:
+        return Phrase(
+            "{words}, activation checkpointing of every {number} layers",
+            words=words,
+            number=plan.checkpoint_every,
+        )
+    return Phrase("{words}, activation checkpointing", words=words)
 
 
 def layout_options(plan: Plan) -> str:

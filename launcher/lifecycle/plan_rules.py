@@ -5,6 +5,7 @@ from typing import get_args
 
 from launcher.compat.requirements import INSTALL
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import Plan
 from planner.search.repredict import cluster_of
@@ -25,7 +26,12 @@ def require_possible(plan: Plan) -> None:
     library = optimizers()[plan.optimizer.name].library
     if find_spec(library) is None:
         raise InvalidRequestError(
-            f"optimizer {plan.optimizer.name} needs {library}, which is not installed: {INSTALL}"
+            Phrase(
+                "optimizer {name} needs {library}, which is not installed: {install}",
+                name=plan.optimizer.name,
+                library=library,
+                install=INSTALL,
+            )
         )
 
 
@@ -54,10 +60,18 @@ def require_rules_kept(
     if rule is None:
         return
     offload = plan.parallel.offload
-    under = plan.parallel.strategy + (f" with offload {offload}" if offload != "none" else "")
+    under: str = plan.parallel.strategy
+    if offload != "none":
+        under += Phrase(" with offload {offload}", offload=offload)
     raise InvalidRequestError(
-        f"{_method(plan)} with {plan.optimizer.name} under {under} on "
-        f"{card_name or plan.hardware.device_name} is refused: {rule.reason}. Plan again"
+        Phrase(
+            "{method} with {name} under {under} on {card} is refused: {reason}. Plan again",
+            method=_method(plan),
+            name=plan.optimizer.name,
+            under=under,
+            card=card_name or plan.hardware.device_name,
+            reason=Phrase(rule.reason),
+        )
     )
 
 

@@ -20,6 +20,7 @@ from launcher.lifecycle.fallbacks import (
 )
 from launcher.lifecycle.plan_rules import require_rules_kept
 from planner.base.errors import InvalidRequestError, NoFormulasError
+from planner.base.phrases import Phrase
 from planner.base.units import format_gib
 from planner.hardware.cluster import Accelerator, Cluster
 from planner.hardware.detect import detect, read_cpu
@@ -28,7 +29,7 @@ from planner.plan.training_section import KEPT_CHECKPOINTS
 from planner.search.repredict import on_machine, predicted
 
 TRAINING_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
-REPLAN = "To plan for this machine: plan --gpus auto"
+REPLAN = Phrase("To plan for this machine: plan --gpus auto")
 
 
 def repredicted(plan: Plan, settings: Sequence[str]) -> tuple[Plan, list[str]]:
@@ -38,14 +39,14 @@ def repredicted(plan: Plan, settings: Sequence[str]) -> tuple[Plan, list[str]]:
     machine any more.
     """
     if plan.model.config is None:
-        return plan, _unknown_effect("the plan has no model.config", settings)
+        return plan, _unknown_effect(Phrase("the plan has no model.config"), settings)
     try:
         fitted = predicted(plan)
     except NoFormulasError as missing:
         return plan, _unknown_effect(missing.reason, settings)
     short_bytes = fitted.prediction.high_bytes - plan.hardware.budget_bytes
     if short_bytes > 0:
-        options = " ".join(f"--set {setting}" for setting in settings) or "the edited plan"
+        options = " ".join(f"--set {setting}" for setting in settings) or Phrase("the edited plan")
         raise InvalidRequestError(f"{options}: {_does_not_fit(fitted, short_bytes, settings)}")
     peak = fitted.prediction.peak_allocated_bytes
     leaner = tuple(
@@ -57,15 +58,22 @@ def repredicted(plan: Plan, settings: Sequence[str]) -> tuple[Plan, list[str]]:
 
 
 def _unknown_effect(reason: str, settings: Sequence[str]) -> list[str]:
-    return [f"note: the effect of --set on memory is unknown ({reason})"] if settings else []
+    return (
+        [Phrase("note: the effect of --set on memory is unknown ({reason})", reason=reason)]
+        if settings
+        else []
+    )
 
 
 def _does_not_fit(plan: Plan, short_bytes: int, settings: Sequence[str]) -> str:
     """Return the shortfall, and a layout of the plan that fits and keeps what is set, if any."""
     budget = plan.hardware.budget_bytes
-    line = (
-        f"this needs up to {format_gib(plan.prediction.high_bytes)} GiB per device and the plan "
-        f"may use {format_gib(budget)} GiB: {format_gib(short_bytes)} GiB short"
+    line = Phrase(
+        "this needs up to {high} GiB per device and the plan may use {budget} "
+        "GiB: {short} GiB short",
+        high=format_gib(plan.prediction.high_bytes),
+        budget=format_gib(budget),
+        short=format_gib(short_bytes),
     )
     fitting = [
         leaner
@@ -73,8 +81,14 @@ def _does_not_fit(plan: Plan, short_bytes: int, settings: Sequence[str]) -> str:
         if leaner.prediction.high_bytes <= budget and not _changes_a_setting(plan, leaner, settings)
     ]
     if not fitting:
-        return f"{line}, and no leaner layout of the plan that keeps these settings fits"
-    return f"{line}. It fits with {layout_options(fitting[0])}"
+        return Phrase(
+            "{line}, and no leaner layout of the plan that keeps these settings fits", line=line
+        )
+    return Phrase(
+        "{line}. It fits with {options}",
+        line=line,
+        options=layout_options(fitting[0]),
+    )
 
 
 def _changes_a_setting(plan: Plan, layout: Plan, settings: Sequence[str]) -> bool:
@@ -103,19 +117,35 @@ def fitted_to(plan: Plan, cluster: Cluster) -> tuple[Plan, list[str]]:
         return plan, []
     _require_cards(plan, cluster)
     card = cluster.accelerator
-    notes = []
+    notes: list[str] = []
     here = plan
     if card.device_name != plan.hardware.device_name:
-        notes = [f"note: planned for {plan.hardware.device_name}, run on {card.device_name}"]
+        notes = [
+            Phrase(
+                "note: planned for {planned}, run on {here}",
+                planned=plan.hardware.device_name,
+                here=card.device_name,
+            )
+        ]
         here = _predicted_here(plan, cluster)
     _require_offloading_room(here, cluster)
     for layout in (here, *fallback_plans(here)):
         if layout.prediction.high_bytes <= card.free_bytes:
             if layout is not here:
-                notes.append(f"note: {_shortage(here, card)}: {describe_layout(layout)} instead")
+                notes.append(
+                    Phrase(
+                        "note: {shortage}: {layout} instead",
+                        shortage=_shortage(here, card),
+                        layout=describe_layout(layout),
+                    )
+                )
             return layout, notes
     raise InvalidRequestError(
-        f"{_shortage(here, card)}, and no leaner layout of the plan fits. Free memory. {REPLAN}"
+        Phrase(
+            "{shortage}, and no leaner layout of the plan fits. Free memory. {replan}",
+            shortage=_shortage(here, card),
+            replan=REPLAN,
+        )
     )
 
 
@@ -128,15 +158,37 @@ def _predicted_here(plan: Plan, cluster: Cluster) -> Plan:
 
 def _require_cards(plan: Plan, cluster: Cluster) -> None:
     wanted = plan.parallel.gpus_per_node
-    planned = f"the plan is for {wanted} x {plan.hardware.device_name} and"
+    planned = Phrase(
+        "the plan is for {wanted} x {card} and",
+        wanted=wanted,
+        card=plan.hardware.device_name,
+    )
     if cluster.device == "cpu":
-        raise InvalidRequestError(f"{planned} this machine has no NVIDIA GPU. {REPLAN}")
+        raise InvalidRequestError(
+            Phrase(
+                "{planned} this machine has no NVIDIA GPU. {replan}", planned=planned, replan=REPLAN
+            )
+        )
     if cluster.gpus_per_node < wanted:
         visible = f"{cluster.gpus_per_node} x {cluster.accelerator.device_name}"
-        raise InvalidRequestError(f"{planned} this process sees {visible}. {REPLAN}")
+        raise InvalidRequestError(
+            Phrase(
+                "{planned} this process sees {visible}. {replan}",
+                planned=planned,
+                visible=visible,
+                replan=REPLAN,
+            )
+        )
     if plan.precision.compute == "bf16" and not cluster.accelerator.supports_bf16:
         name = cluster.accelerator.device_name
-        raise InvalidRequestError(f"{planned} {name} has no bf16 tensor cores. {REPLAN}")
+        raise InvalidRequestError(
+            Phrase(
+                "{planned} {name} has no bf16 tensor cores. {replan}",
+                planned=planned,
+                name=name,
+                replan=REPLAN,
+            )
+        )
     card = cluster.accelerator
     require_rules_kept(plan, card.compute_capability, card.device_name)
 
@@ -146,8 +198,14 @@ def _require_offloading_room(plan: Plan, cluster: Cluster) -> None:
     need, host = plan.prediction.host_ram_bytes, cluster.host_ram_bytes
     if plan.parallel.offload != "none" and host is not None and need > host:
         raise InvalidRequestError(
-            f"offload {plan.parallel.offload} needs about {format_gib(need)} GiB of host memory "
-            f"and this machine has {format_gib(host)} GiB. {REPLAN}"
+            Phrase(
+                "offload {offload} needs about {need} GiB of host memory and this machine "
+                "has {host} GiB. {replan}",
+                offload=plan.parallel.offload,
+                need=format_gib(need),
+                host=format_gib(host),
+                replan=REPLAN,
+            )
         )
 
 
@@ -155,18 +213,26 @@ def _require_host_ram(plan: Plan, cluster: Cluster) -> None:
     need, free = plan.prediction.host_ram_bytes, cluster.accelerator.free_bytes
     if need > free:
         raise InvalidRequestError(
-            f"the plan needs about {format_gib(need)} GiB of memory and {format_gib(free)} GiB "
-            f"are free now: {format_gib(need - free)} GiB short. Free memory. {REPLAN}"
+            Phrase(
+                "the plan needs about {need} GiB of memory and {free} GiB are free now: "
+                "{short} GiB short. Free memory. {replan}",
+                need=format_gib(need),
+                free=format_gib(free),
+                short=format_gib(need - free),
+                replan=REPLAN,
+            )
         )
 
 
 def _shortage(plan: Plan, card: Accelerator) -> str:
     need, free = plan.prediction.high_bytes, card.free_bytes
     holders = ", ".join(str(holder.pid) for holder in card.holders)
-    held = f" (held by process {holders})" if holders else ""
-    return (
-        f"the plan needs up to {format_gib(need)} GiB per GPU and {format_gib(free)} GiB "
-        f"are free now{held}"
+    held = Phrase(" (held by process {holders})", holders=holders) if holders else ""
+    return Phrase(
+        "the plan needs up to {need} GiB per GPU and {free} GiB are free now{held}",
+        need=format_gib(need),
+        free=format_gib(free),
+        held=held,
     )
 
 
@@ -195,11 +261,19 @@ def require_packages(plan: Plan) -> None:
             *([f"pip install {' '.join(trackers)}"] if trackers else []),
         ]
         raise InvalidRequestError(
-            f"the plan needs {', '.join(missing)}, which is not installed here: "
-            f"{' and '.join(remedies)}"
+            Phrase(
+                "the plan needs {packages}, which is not installed here: {remedies}",
+                packages=", ".join(missing),
+                remedies=Joined(" and ", remedies),
+            )
         )
     old = [
-        f"{package.name} {package.installed} is too old ({package.bounds} is needed)"
+        Phrase(
+            "{name} {installed} is too old ({bounds} is needed)",
+            name=package.name,
+            installed=package.installed,
+            bounds=package.bounds,
+        )
         for package in declared_packages()
         if package.name in wanted and package.standing == "too_old"
     ]

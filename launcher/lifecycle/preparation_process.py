@@ -33,6 +33,8 @@ from launcher.run.output import redirect_output
 from launcher.run.run_directory import RunDirectory
 from launcher.run.unwinding import unwound_by_sigterm
 from planner.base.errors import InvalidRequestError, UserError, exhausted
+from planner.base.phrases import Phrase, language_of, speak
+from planner.base.preset_files import translations
 from planner.base.printable import print_text
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
@@ -153,6 +155,7 @@ def main() -> None:
     parser.add_argument("--address", help="address of this node, if several share the folder")
     parser.add_argument("--show-sample", type=int, default=1, help="number of samples to show")
     given = parser.parse_args()
+    speak(translations(language_of(os.environ)))
     run = RunDirectory(given.run, given.address)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # nothing forks here
     screen = redirect_output(run.preparation_log)
@@ -170,9 +173,10 @@ def main() -> None:
 
 def refuse(error: UserError, screen: TextIO) -> NoReturn:
     """End the process with the error's line, on the terminal and in the log."""
-    print_text(f"error: {error}", file=screen)
+    line = Phrase("error: {message}", message=error.message)
+    print_text(line, file=screen)
     with suppress(OSError):  # the disk of the log is full
-        print_text(f"error: {error}")
+        print_text(line)
     raise SystemExit(error.exit_code) from error
 
 

@@ -10,6 +10,7 @@ from launcher.lifecycle.fallbacks import fallback_plans
 from launcher.run.checkpoints import SavedState, last_sealed, last_whole
 from launcher.run.run_directory import RunDirectory
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import read_spec
 from planner.plan.plan_differences import differing_keys
 from planner.plan.schema import Plan
@@ -34,24 +35,40 @@ def interrupted_plan(plan: Plan, run: RunDirectory) -> Plan:
     """
     if not run.plan.is_file():
         raise InvalidRequestError(
-            f"{run.path} has no run to resume. Leave --resume out to start one"
+            Phrase("{path} has no run to resume. Leave --resume out to start one", path=run.path)
         )
     running = read_spec(Plan, run.plan)
     if running.parallel.world_size != plan.parallel.world_size:
         raise InvalidRequestError(
-            f"{run.path} was run by {_ranks(running)} and the plan is for {_ranks(plan)}: its "
-            f"checkpoints have a part per rank. Resume with {_ranks(running)}, or start another "
-            "run with --output DIR"
+            Phrase(
+                "{path} was run by {ranks} and the plan is for {planned}: its checkpoints "
+                "have a part per rank. Resume with {ranks}, or start another run with "
+                "--output DIR",
+                path=run.path,
+                ranks=_ranks(running),
+                planned=_ranks(plan),
+            )
         )
     candidates = (plan, *fallback_plans(plan))
     if any(_content(running) == _content(candidate) for candidate in candidates):
         _require_same_files(running, plan, run)
         return structs.replace(running, output=plan.output, data=plan.data, training=plan.training)
     different = differing_keys([_content(running), _content(plan)])
-    changed = "; ".join(f"{key} was {was} and is {now}" for key, (was, now) in different.items())
+    changed = Joined(
+        "; ",
+        (
+            Phrase("{key} was {was} and is {now}", key=key, was=was, now=now)
+            for key, (was, now) in different.items()
+        ),
+    )
     raise InvalidRequestError(
-        f"{run.path} is a run of another plan ({changed}), and resuming would mix the two. "
-        f"Resume with {run.plan}, or start another run with --output DIR"
+        Phrase(
+            "{path} is a run of another plan ({changed}), and resuming would mix the "
+            "two. Resume with {plan}, or start another run with --output DIR",
+            path=run.path,
+            changed=changed,
+            plan=run.plan,
+        )
     )
 
 
@@ -63,8 +80,13 @@ def saved_state(plan: Plan, run: RunDirectory) -> tuple[SavedState | None, list[
     saved, skipped = last_whole(run.checkpoints)
     if saved is not None and saved.strategy != plan.parallel.strategy:
         raise InvalidRequestError(
-            f"{saved.folder} was saved under {saved.strategy} and the plan is for "
-            f"{plan.parallel.strategy}: use that strategy, or start another run with --output DIR"
+            Phrase(
+                "{folder} was saved under {strategy} and the plan is for {planned}: use "
+                "that strategy, or start another run with --output DIR",
+                folder=saved.folder,
+                strategy=saved.strategy,
+                planned=plan.parallel.strategy,
+            )
         )
     return saved, skipped
 
@@ -74,8 +96,12 @@ def check_nothing_to_resume(run: RunDirectory) -> None:
     step = last_sealed(run.checkpoints)
     if step is not None:
         raise InvalidRequestError(
-            f"{run.path} holds an unfinished run, saved at step {step}. Continue it with "
-            "--resume, or choose another place with --output DIR"
+            Phrase(
+                "{path} holds an unfinished run, saved at step {step}. Continue it with "
+                "--resume, or choose another place with --output DIR",
+                path=run.path,
+                step=step,
+            )
         )
 
 
@@ -90,8 +116,12 @@ def _require_same_files(running: Plan, plan: Plan, run: RunDirectory) -> None:
     if [source.digests for source in find_sources(plan.data)] != before.file_digests:
         names = ", ".join(source.source for source in plan.data.every_source)
         raise InvalidRequestError(
-            f"{run.path} was begun with other data than {names}, and resuming would mix the two. "
-            "Name the data it was begun with, or start another run with --output DIR"
+            Phrase(
+                "{path} was begun with other data than {names}, and resuming would mix the "
+                "two. Name the data it was begun with, or start another run with --output DIR",
+                path=run.path,
+                names=names,
+            )
         )
 
 
@@ -108,4 +138,4 @@ def _content(plan: Plan) -> dict[str, Any]:
 
 def _ranks(plan: Plan) -> str:
     number = plan.parallel.world_size
-    return f"{number} rank" if number == 1 else f"{number} ranks"
+    return Phrase("1 rank") if number == 1 else Phrase("{number} ranks", number=number)

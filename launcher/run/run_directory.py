@@ -10,6 +10,7 @@ from pathlib import Path
 
 from planner.base.errors import InvalidRequestError
 from planner.base.home_folder import expanded
+from planner.base.phrases import Phrase
 from planner.base.units import format_gib
 from planner.plan.schema import Plan
 
@@ -149,14 +150,23 @@ def check_may_run_in(path: Path) -> None:
     run = RunDirectory(path)
     if run.report.exists():
         raise InvalidRequestError(
-            f"{path} already holds a finished run. "
-            "Choose another place with --output DIR, or move that one away."
+            Phrase(
+                "{path} already holds a finished run. Choose another place with --output DIR, or "
+                "move that one away.",
+                path=path,
+            )
         )
     if path.exists() and not path.is_dir():
-        raise InvalidRequestError(f"{path} is a file. Choose a folder with --output DIR.")
+        raise InvalidRequestError(
+            Phrase("{path} is a file. Choose a folder with --output DIR.", path=path)
+        )
     if path.is_dir() and any(path.iterdir()) and not run.lock.exists():
         raise InvalidRequestError(
-            f"{path} is not empty and not a run directory. Choose another place with --output DIR."
+            Phrase(
+                "{path} is not empty and not a run directory. Choose another place with --output "
+                "DIR.",
+                path=path,
+            )
         )
 
 
@@ -182,12 +192,22 @@ def create(path: Path, *, needed_bytes: int, node: str | None = None) -> RunDire
             probe.unlink()
         reason = error.strerror or str(error)
         raise InvalidRequestError(
-            f"cannot write {path}: {reason}. Choose another place with --output DIR."
+            Phrase(
+                "cannot write {path}: {reason}. Choose another place with {option}.",
+                path=path,
+                reason=reason,
+                option="--output DIR",
+            )
         ) from error
     if free_bytes < needed_bytes:
         raise InvalidRequestError(
-            f"{path} has {format_gib(free_bytes)} GiB of free disk and the run needs about "
-            f"{format_gib(needed_bytes)} GiB. Make room, or choose another place with --output DIR."
+            Phrase(
+                "{path} has {free} GiB of free disk and the run needs about {needed} GiB. Make "
+                "room, or choose another place with --output DIR.",
+                path=path,
+                free=format_gib(free_bytes),
+                needed=format_gib(needed_bytes),
+            )
         )
     return run
 
@@ -204,8 +224,11 @@ def locked(run: RunDirectory) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InvalidRequestError(
-                f"another launch is running in {run.path}. "
-                "Wait for it, or choose another place with --output DIR."
+                Phrase(
+                    "another launch is running in {path}. Wait for it, or choose another place "
+                    "with --output DIR.",
+                    path=run.path,
+                )
             ) from error
         yield
 

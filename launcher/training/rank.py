@@ -52,6 +52,8 @@ from launcher.training.saving import save_result, stop_at
 from launcher.training.setup_check import Setup, require_as_planned, require_same_data, setup_of
 from launcher.training.weights_moved import WeightsMoved, unmoved_line
 from planner.base.output_file import write_whole
+from planner.base.phrases import language_of, speak
+from planner.base.preset_files import translations
 from planner.base.printable import print_text
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
@@ -245,6 +247,7 @@ def arguments() -> argparse.ArgumentParser:
 def main() -> NoReturn:
     """Run one rank, and end the process as ``leave`` does."""
     end_with_parent()
+    speak(translations(language_of(os.environ)))
     options = arguments().parse_args()
     run = RunDirectory(options.run, options.address)
     rank = int(os.environ["RANK"])

@@ -1,2 +1,2 @@
-"""Errors, units, strict YAML with its messages, preset files and whole-file output: code that needs
-no GPU and no model. Of our own packages it imports ``presets`` alone."""
+"""Errors, sentences for people and their languages, units, strict YAML, preset files and whole-file
+output: code that needs no GPU and no model. Of our own packages it imports ``presets`` alone."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from planner.base.errors import InvalidRequestError
 from planner.base.home_folder import home_folder
+from planner.base.phrases import Phrase
 
 
 def cache_directory() -> Path:
@@ -29,12 +30,16 @@ def _require_ours(folder: Path, status: os.stat_result) -> None:
     """
     user = os.geteuid()
     if status.st_uid not in (0, user) and user != 0:
-        why = "belongs to another user"
+        why = Phrase("belongs to another user")
     elif status.st_mode & stat.S_IWOTH:
-        why = "may be written by every user"
+        why = Phrase("may be written by every user")
     else:
         return
     raise InvalidRequestError(
-        f"the cache {folder} {why}, who could change what is trained: name another folder with "
-        "XDG_CACHE_HOME, or make it yours alone"
+        Phrase(
+            "the cache {folder} {why}, who could change what is trained: name another "
+            "folder with XDG_CACHE_HOME, or make it yours alone",
+            folder=folder,
+            why=why,
+        )
     )

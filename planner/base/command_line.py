@@ -24,14 +24,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from io import TextIOWrapper
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
 
 from msgspec import Struct
 
-from planner.base.errors import InvalidRequestError, UserError, did_you_mean, exhausted
+from planner.base.errors import InvalidRequestError, UserError, did_you_mean, exhausted, one_line
 from planner.base.interruptions import unread_stream
+from planner.base.phrases import VARIABLE, Joined, Language, Phrase, language_of, speak, spoken
 from planner.base.printable import print_text, shown_on_one_line
 from planner.base.units import LARGEST, MOST
 
@@ -67,10 +69,14 @@ class Option(Argument, frozen=True):
 
 
 ALWAYS = {
-    ("-h", "--help"): "Show this help.",
-    ("--version",): "Show the versions of tuneplan and of the installed training packages.",
+    ("-h", "--help"): Phrase("Show this help."),
+    ("--version",): Phrase("Show the versions of tuneplan and of the installed training packages."),
 }
 """Flags that every command has, and what the help says of them."""
+LANGUAGE = Option(
+    "Language of the output, instead of that of LANGUAGE or LANG.", flags=("--language",)
+)
+"""The option of every command that takes effect before its arguments are read."""
 
 
 def run_command(command: Callable[..., int | None]) -> int:
@@ -85,11 +91,12 @@ def run_command(command: Callable[..., int | None]) -> int:
     errors = sys.stderr
     if isinstance(errors, TextIOWrapper) and errors is sys.__stderr__:
         sys.stderr = unread_stream(errors.fileno(), encoding=errors.encoding, closefd=False)
+    _speak_as_asked(sys.argv[1:])
     try:
         code = command(**parse_arguments(command, sys.argv[1:]))
         sys.stdout.flush()
     except UserError as error:
-        _show(str(error))
+        _show(error.message)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -114,8 +121,45 @@ def _open_closed_streams() -> None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
+def asked_language(arguments: Sequence[str]) -> Language | None:
+    """Return the language of ``--language``; None without it.
+
+    It is looked for before the arguments are parsed, since the help and their errors are in it.
+    """
+    for argument, following in pairwise([*arguments, ""]):
+        flag, _, value = argument.partition("=")
+        if flag in LANGUAGE.flags:
+            return language_of({VARIABLE: value or following})
+    return None
+
+
+def _speak_as_asked(arguments: Sequence[str]) -> None:
+    """Set the language of this process: that of ``--language``, which the processes that a command
+    starts speak too, else the environment's if the terminal has its letters."""
+    asked = asked_language(arguments)
+    if asked is not None:
+        os.environ[VARIABLE] = asked
+    language = asked or language_of(os.environ)
+    if language != "en" and (asked or _has_han_characters(sys.stdout)):
+        from planner.base.preset_files import translations  # only another language needs it
+
+        speak(translations(language))
+    else:
+        speak({})
+
+
+def _has_han_characters(stream: TextIO) -> bool:
+    """Return whether the encoding of a stream has the letters of Chinese."""
+    try:
+        "\u663e".encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _show(error: str) -> None:
-    print_text(f"error: {shown_on_one_line(error)}", file=sys.stderr)
+    line = spoken(Phrase("error: {message}", message=error))
+    print_text(shown_on_one_line(one_line(line)), file=sys.stderr)
 
 
 def _exit_code_of(error: OSError) -> int:
@@ -146,7 +190,9 @@ def parse_arguments(command: Callable[..., Any], arguments: Sequence[str]) -> di
     parser = _parser(command)
     for argument in arguments:
         if not argument.isascii() and argument != argument.encode(errors="replace").decode():
-            raise InvalidRequestError(f"{argument!r} is not UTF-8 text: rename what it names")
+            raise InvalidRequestError(
+                Phrase("{text!r} is not UTF-8 text: rename what it names", text=argument)
+            )
     values, rest = parser.parse_known_intermixed_args(arguments)
     for argument in rest:
         if argument != "--":
@@ -187,17 +233,19 @@ class _Parser(argparse.ArgumentParser):
     """A parser that raises errors instead of printing them."""
 
     def error(self, message: str) -> NoReturn:
-        message = message.removeprefix("argument ")
-        raise InvalidRequestError(f"{message} (--help shows the options)")
+        if not isinstance(message, Phrase):
+            message = message.removeprefix("argument ")
+        raise InvalidRequestError(Phrase("{message} (--help shows the options)", message=message))
 
     def refuse(self, argument: str) -> NoReturn:
         """Raise the error of an argument that no parameter takes."""
         if not argument.startswith("-"):
-            self.error(f"unexpected argument: {argument}")
+            self.error(Phrase("unexpected argument: {argument}", argument=argument))
         known = [flag for action in self._actions for flag in action.option_strings]
         flag = argument.partition("=")[0]
         hint = did_you_mean(flag, known, max_shown=0)  # --help shows all
-        self.error(". ".join(filter(None, [f"no such option: {flag}", hint])))
+        unknown = Phrase("no such option: {flag}", flag=flag)
+        self.error(Joined(". ", filter(None, [unknown, hint])))
 
     def format_help(self) -> str:
         from shutil import get_terminal_size  # only help needs it
@@ -215,16 +263,19 @@ class _SortedHelp(argparse.HelpFormatter):
         flags = min(FLAG_COLUMNS, width * FLAG_COLUMNS // 80)
         super().__init__(prog, max_help_position=flags, width=width)
 
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        super().add_usage(usage, actions, groups, prefix or spoken(Phrase("usage: ")))
+
     def add_arguments(self, actions: Any) -> None:
         super().add_arguments(sorted(actions, key=_name))
 
     def _split_lines(self, text: str, width: int) -> list[str]:
-        from textwrap import wrap  # only help needs it
+        from planner.base.console import lines  # only help needs it
 
-        return wrap(text, width, break_on_hyphens=False)
+        return list(lines(text, width))
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if "\n" in text else super()._fill_text(text, width, indent)
+        return text if "\n" in text else "\n".join(self._split_lines(text, width))
 
 
 class _Version(argparse.Action):
@@ -235,6 +286,13 @@ class _Version(argparse.Action):
 
         print_text(version_text())
         parser.exit()
+
+
+class _Spoken(argparse.Action):
+    """Store nothing: the language is set before the arguments are read."""
+
+    def __call__(self, *_: Any) -> None:
+        pass
 
 
 class _Several(argparse.Action):
@@ -250,21 +308,32 @@ def _parser(command: Callable[..., Any]) -> _Parser:
     description, _, epilog = inspect.cleandoc(command.__doc__ or "").partition("\n\n")
     parser = _Parser(
         prog=command.__name__,
-        description=description,
-        epilog=epilog,
+        description=spoken(Phrase(description)),
+        epilog="\n".join(spoken(Phrase(line)) for line in epilog.splitlines()),
         allow_abbrev=False,
         add_help=False,
         formatter_class=cache(_SortedHelp),
     )
+    for group in parser._action_groups:
+        group.title = spoken(Phrase(group.title or ""))
     for flags, text in ALWAYS.items():
         settings = {"action": "help"} if "--help" in flags else {"action": _Version, "nargs": 0}
-        parser.add_argument(*flags, dest=argparse.SUPPRESS, help=text, **settings)
+        parser.add_argument(*flags, dest=argparse.SUPPRESS, help=spoken(text), **settings)
+    parser.add_argument(
+        *LANGUAGE.flags,
+        action=_Spoken,
+        dest=argparse.SUPPRESS,
+        help=_help(LANGUAGE, None),
+        **_value(Language, LANGUAGE),
+    )
     groups: dict[str | None, Any] = {None: parser}
     usage = ["%(prog)s", "[OPTIONS]"]
     for parameter in inspect.signature(command).parameters.values():
         kind, declared = get_args(parameter.annotation)
         if isinstance(declared, Option):
-            group = groups.get(declared.group) or parser.add_argument_group(declared.group)
+            group = groups.get(declared.group) or parser.add_argument_group(
+                spoken(Phrase(declared.group or ""))
+            )
             groups[declared.group] = group
             _add_option(group, parameter, kind, declared)
         else:
@@ -278,7 +347,7 @@ def _add_argument(
 ) -> str:
     """Add a positional argument and return its place in the usage line."""
     metavar = argument.metavar or parameter.name.upper()
-    settings = {"metavar": metavar, "help": argument.help, "type": single_type(kind)}
+    settings = {"metavar": metavar, "help": _help(argument, None), "type": single_type(kind)}
     if parameter.default is inspect.Parameter.empty:
         parser.add_argument(parameter.name, **settings)
         return metavar
@@ -372,12 +441,12 @@ def _number(kind: type[int] | type[float], option: Option) -> Callable[[str], fl
     return read
 
 
-def _help(option: Option, default: Any) -> str:
+def _help(option: Argument, default: Any) -> str:
     """Return the help text, with a default that is not a flag's or a long path."""
-    text = option.help
+    text = Phrase(option.help)
     if isinstance(default, str | int | float) and not isinstance(default, bool):
-        text += f" Default: {default}."
-    return text.replace("%", "%%")
+        text = Joined("", [text, Phrase(" Default: {default}.", default=default)])
+    return spoken(text).replace("%", "%%")
 
 
 def _name(action: argparse.Action) -> str:

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from planner.base.phrases import Joined, Phrase
+
 MAX_NAMES_SHOWN = 24
 
 
@@ -32,6 +34,8 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
+        self.message = message
+        """The message as it was made, which may be said in another language."""
 
 
 def one_line(text: str) -> str:
@@ -54,8 +58,10 @@ def did_you_mean(name: str, known: Iterable[str], *, max_shown: int = MAX_NAMES_
     names = sorted(known)
     nearest = get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     if nearest:
-        return f"Did you mean {nearest[0]!r}?"
-    return f"Known: {', '.join(names)}." if 0 < len(names) <= max_shown else ""
+        return Phrase("Did you mean {name!r}?", name=nearest[0])
+    if 0 < len(names) <= max_shown:
+        return Phrase("Known: {names}.", names=", ".join(names))
+    return ""
 
 
 class UnknownNameError(UserError):
@@ -65,7 +71,14 @@ class UnknownNameError(UserError):
         self, noun: str, name: str, known: Iterable[str], *, see: str, nearest: Sequence[str] = ()
     ) -> None:
         self.question = _question(nearest) or did_you_mean(name, known)
-        super().__init__(f"no {noun} is named {name!r}. {self.question or f'{see} shows all.'}")
+        super().__init__(
+            Phrase(
+                "no {noun} is named {name!r}. {hint}",
+                noun=noun,
+                name=name,
+                hint=self.question or Phrase("{see} shows all.", see=see),
+            )
+        )
 
 
 def _question(names: Sequence[str]) -> str:
@@ -73,7 +86,8 @@ def _question(names: Sequence[str]) -> str:
     if not names:
         return ""
     *others, last = map(repr, names)
-    return f"Did you mean {' or '.join(filter(None, [', '.join(others), last]))}?"
+    choices = Joined(Phrase(" or "), filter(None, [", ".join(others), last]))
+    return Phrase("Did you mean {choices}?", choices=choices)
 
 
 class InvalidFileError(UserError):
@@ -81,7 +95,7 @@ class InvalidFileError(UserError):
 
     def __init__(self, path: Path, line: int | None, reason: str) -> None:
         place = f"{path}:{line}" if line is not None else f"{path}"
-        super().__init__(f"{place}: {reason}")
+        super().__init__(Joined(": ", [place, reason]))
         self.reason = reason
 
 
@@ -106,7 +120,14 @@ class UnwritableError(UserError):
 
     def __init__(self, option: str, path: Path, error: OSError) -> None:
         reason = error.strerror or str(error)
-        super().__init__(f"cannot write {path}: {reason}. Choose another place with {option}.")
+        super().__init__(
+            Phrase(
+                "cannot write {path}: {reason}. Choose another place with {option}.",
+                path=path,
+                reason=reason,
+                option=option,
+            )
+        )
 
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 
 
 def home_folder() -> Path:
@@ -15,8 +16,11 @@ def home_folder() -> Path:
         return Path.home()
     except RuntimeError as error:
         raise InvalidRequestError(
-            f"there is no home folder: user {os.getuid()} has no entry in passwd, and HOME is not "
-            "set. Set HOME to a folder that can be written"
+            Phrase(
+                "there is no home folder: user {user} has no entry in passwd, and HOME is "
+                "not set. Set HOME to a folder that can be written",
+                user=os.getuid(),
+            )
         ) from error
 
 
@@ -27,5 +31,5 @@ def expanded(path: Path | str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise InvalidRequestError(
-            f"{path}: there is no such home folder. Write the path without ~"
+            Phrase("{path}: there is no such home folder. Write the path without ~", path=path)
         ) from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from planner.base.errors import InvalidRequestError, UnwritableError
+from planner.base.phrases import Phrase
 
 
 def digest(body: str) -> str:
@@ -36,13 +37,19 @@ class OutputFile:
         """Raise ``InvalidRequestError`` if something is there that must not be replaced."""
         named = f"{self.option} {self.path}"
         if self.path.is_dir():
-            raise InvalidRequestError(f"{named} is a directory: name a file")
+            raise InvalidRequestError(Phrase("{named} is a directory: name a file", named=named))
         if self.path.exists() and not self.path.is_file():
-            raise InvalidRequestError(f"{named} is a device or a pipe: name a file, or - to print")
+            raise InvalidRequestError(
+                Phrase("{named} is a device or a pipe: name a file, or - to print", named=named)
+            )
         if not self.force and self.path.exists() and not self._may_be_replaced():
             raise InvalidRequestError(
-                f"{named}: that file was edited since it was written, or is not {self.noun}: "
-                "name another, or replace it with --force"
+                Phrase(
+                    "{named}: that file was edited since it was written, or is not {noun}: name "
+                    "another, or replace it with --force",
+                    named=named,
+                    noun=self.noun,
+                )
             )
 
     def write(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The names of files in ``presets/``, and their aliases."""
+"""The names of files in ``presets/`` and their aliases, and the sentences of other languages."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -7,6 +7,7 @@ from typing import Literal
 
 import presets
 from planner.base.errors import UnknownNameError
+from planner.base.phrases import Language
 from planner.base.strict_yaml import Spec, parse_yaml
 from planner.base.text_files import read_text
 
@@ -25,6 +26,16 @@ class Source(Spec):
     """Address of the document, at a revision where it has one."""
     note: str | None = None
     """What a reader of the source should know."""
+
+
+@cache
+def translations(language: Language) -> dict[str, str]:
+    """Return the translation of every template of phrases; none for English, which they are in."""
+    if language == "en":
+        return {}
+    path = ROOT / "languages" / f"{language}.yaml"
+    sections: dict[str, dict[str, str]] = parse_yaml(read_text(path), path)
+    return {template: text for section in sections.values() for template, text in section.items()}
 
 
 def preset_names(kind: Kind) -> list[str]:

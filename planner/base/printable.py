@@ -9,6 +9,8 @@ import re
 import sys
 from typing import TextIO
 
+from planner.base.phrases import spoken
+
 _CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029"
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _SURROGATES = "\ud800-\udfff"
@@ -37,8 +39,8 @@ def shown_on_one_line(text: str) -> str:
 
 
 def print_text(text: str, file: TextIO | None = None, *, end: str = "\n") -> None:
-    """Print a text for people to a stream, standard output if None, at once."""
-    print(shown(text), file=sys.stdout if file is None else file, end=end, flush=True)
+    """Print a text for people at once, in their language; ``file`` is standard output if None."""
+    print(shown(spoken(text)), file=sys.stdout if file is None else file, end=end, flush=True)
 
 
 def _escape(match: re.Match[str]) -> str:

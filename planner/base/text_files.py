@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from planner.base.errors import InvalidFileError
+from planner.base.phrases import Phrase
 
 MOST_BYTES = 2**24
 """Bytes of the largest file that is read: 16 MiB, far more than anybody writes by hand."""
@@ -21,19 +22,29 @@ def read_text(path: Path) -> str:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise InvalidFileError(path, None, "is not a regular file")
+            raise InvalidFileError(path, None, Phrase("is not a regular file"))
         if status.st_size > MOST_BYTES:
             raise InvalidFileError(
-                path, None, f"has {status.st_size:,} bytes, and at most {MOST_BYTES:,} are read"
+                path,
+                None,
+                Phrase(
+                    "has {number:,} bytes, and at most {most:,} are read",
+                    number=status.st_size,
+                    most=MOST_BYTES,
+                ),
             )
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidFileError(path, None, "is not UTF-8 text") from error
+        raise InvalidFileError(path, None, Phrase("is not UTF-8 text")) from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InvalidFileError(path, None, f"cannot be read ({reason})") from error
+        raise InvalidFileError(
+            path, None, Phrase("cannot be read ({reason})", reason=reason)
+        ) from error
     except ValueError as error:  # a null byte in the path
-        raise InvalidFileError(path, None, f"cannot be read ({error})") from error
+        raise InvalidFileError(
+            path, None, Phrase("cannot be read ({reason})", reason=error)
+        ) from error
 
 
 def read_lines(path: Path) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 import re
 
+from planner.base.phrases import Phrase
+
 KIB = 2**10
 MIB = 2**20
 GIB = 2**30
@@ -104,19 +106,19 @@ def format_share(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def format_duration(seconds: float) -> str:
+def format_duration(seconds: float) -> Phrase:
     """Return a duration in its two largest units.
 
     >>> format_duration(0.25), format_duration(75), format_duration(7_500), format_duration(200_000)
     ('0.25 s', '1 min 15 s', '2 h 05 min', '2 d 07 h')
     """
     if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+        return Phrase("{s} s", s=f"{seconds:.2f}" if seconds < 10 else f"{seconds:.0f}")
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
+        return Phrase("{min} min {s:02d} s", min=minutes, s=rest)
     hours, minutes = divmod(minutes, 60)
     if hours < 48:
-        return f"{hours} h {minutes:02d} min"
+        return Phrase("{h} h {min:02d} min", h=hours, min=minutes)
     days, hours = divmod(hours, 24)
-    return f"{days} d {hours:02d} h"
+    return Phrase("{d} d {h:02d} h", d=days, h=hours)

@@ -9,7 +9,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from planner.base.console import print_unpadded
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import read_spec
 from planner.hardware.cards import named_cluster
 from planner.hardware.cluster import Cluster, GpuSpec
@@ -31,8 +33,12 @@ def find_cluster(spec: str, command: str, save_to: Path | None, *, force: bool) 
     """
     if save_to is not None and spec != "auto":
         raise InvalidRequestError(
-            f"--save-machine {save_to} cannot be combined with --gpus {spec}: "
-            "it saves this machine, so leave --gpus out"
+            Phrase(
+                "--save-machine {save_to} cannot be combined with --gpus {spec}: it saves "
+                "this machine, so leave --gpus out",
+                save_to=save_to,
+                spec=spec,
+            )
         )
     if spec == "auto":
         cluster = detect(os.environ, command)
@@ -67,8 +73,8 @@ def show_machine(
 
         print(json.dumps(machine_document(cluster), indent=2))
         return
-    console.print(machine_section(cluster))
+    print_unpadded(console, machine_section(cluster))
     if saved_to is not None:
         command = f"plan --model MODEL --gpus {shlex.quote(str(saved_to))}"
         console.print()
-        console.print(facts([("Next", Text(command, style="bold"))]))
+        print_unpadded(console, facts([(Phrase("Next"), Text(command, style="bold"))]))

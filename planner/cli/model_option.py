@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from planner.base.errors import InvalidFileError, NoFormulasError, UnknownNameError
+from planner.base.phrases import Phrase
 from planner.base.preset_files import Source
 from planner.base.strict_json import parse_json
 from planner.base.text_files import read_text
@@ -61,7 +62,7 @@ def load_model_dir(directory: Path) -> ModelPreset:
     path = directory / "config.json"
     if not path.is_file():
         raise InvalidFileError(
-            directory, None, "holds no config.json. Name a model's directory or a preset"
+            directory, None, Phrase("holds no config.json. Name a model's directory or a preset")
         )
     content = _read_json(path)
     beside = directory / QUANT_FILE
@@ -103,5 +104,7 @@ def _spec_or_trace(content: Mapping[str, Any], path: Path) -> ModelSpec:
 def _read_json(path: Path) -> Mapping[str, Any]:
     content = parse_json(read_text(path), path)
     if not isinstance(content, dict):
-        raise InvalidFileError(path, None, "holds no keys. Copy the model's config.json here")
+        raise InvalidFileError(
+            path, None, Phrase("holds no keys. Copy the model's config.json here")
+        )
     return content

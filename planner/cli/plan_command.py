@@ -11,9 +11,10 @@ from msgspec import Struct, structs, to_builtins
 from rich.console import Console
 
 from planner.base.command_line import Option, run_command, written_options
-from planner.base.console import wide_console
+from planner.base.console import print_unpadded, wide_console
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import OutputFile
+from planner.base.phrases import Joined, Phrase
 from planner.base.preset_files import Listed, aliases, preset_names
 from planner.base.strict_yaml import parse_spec
 from planner.base.text_files import read_text
@@ -484,7 +485,9 @@ def _model_name(named: str | None, recipe: Recipe | None, *, optional: bool) -> 
     """
     name = recipe.model if named is None and recipe is not None else named
     if name is None and not optional:
-        raise InvalidRequestError("--model is missing: name one (plan --list models shows them)")
+        raise InvalidRequestError(
+            Phrase("--model is missing: name one (plan --list models shows them)")
+        )
     return name
 
 
@@ -494,7 +497,7 @@ def _list(console: Console, kind: Listed, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(listed(kind), indent=2))
     else:
-        console.print(listing(kind))
+        print_unpadded(console, listing(kind))
 
 
 def _compare(console: Console, files: Sequence[Path], *, as_json: bool) -> None:
@@ -513,7 +516,7 @@ def _compare(console: Console, files: Sequence[Path], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(comparison_document(names, plans), indent=2))
     else:
-        console.print(comparison_table(names, plans))
+        print_unpadded(console, comparison_table(names, plans))
 
 
 def _targets(text: str | None) -> Targets | None:
@@ -530,7 +533,7 @@ def _size(text: str | None) -> int | None:
     try:
         return parse_size(text)
     except ValueError as error:
-        raise InvalidRequestError(f"--memory-limit: {error}") from error
+        raise InvalidRequestError(Joined(": ", ["--memory-limit", str(error)])) from error
 
 
 def _training_data(
@@ -554,7 +557,9 @@ def _next_steps(made: Plan, output: Path) -> list[str]:
         return [command]
     return [
         command,
-        f"the same on each of the {nodes} nodes, or --on ENGINE (launch --help)",
+        Phrase(
+            "the same on each of the {nodes} nodes, or --on ENGINE (launch --help)", nodes=nodes
+        ),
     ]
 
 

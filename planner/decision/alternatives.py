@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
+from planner.base.phrases import Joined, Phrase, Reason
 from planner.base.units import format_gib, format_share
 from planner.decision.method_search import Results
+from planner.decision.remedies import shortage
 from planner.decision.request import Request
-from planner.decision.shortage import shortage
 from planner.decision.tiers import load_tiers, tier_gib
 from planner.plan.vocabulary import METHOD_NAMES, METHODS, Method, Strategy
 from planner.search.candidate import Candidate
+from planner.search.loss_attention_variants import Kind, departure_to
 from planner.search.search import SearchResult
 from planner.search.series_search import SeriesSearch
 from planner.speed.card_rates import speed_data
@@ -25,8 +27,8 @@ class Alternative(NamedTuple):
 
     candidate: Candidate
     fits: bool
-    reason: str
-    """Why it was not chosen, in words."""
+    reason: Reason
+    """Why it was not chosen."""
 
 
 def alternatives(request: Request, results: Results, chosen: Candidate) -> list[Alternative]:
@@ -51,22 +53,29 @@ def _other_method(
         return Alternative(candidate=candidate, fits=False, reason=_lacks(request, candidate))
     leaner = METHODS.index(method) < METHODS.index(chosen.method)
     if leaner and request.prefer in ("tiers", "quality"):
-        return Alternative(candidate=candidate, fits=True, reason="fits; a richer method does too")
+        reason = Reason("richer_method_fits", Phrase("fits; a richer method does too"))
+        return Alternative(candidate=candidate, fits=True, reason=reason)
     return Alternative(candidate=candidate, fits=True, reason=_why_another(request, candidate))
 
 
-def _why_another(request: Request, candidate: Candidate) -> str:
+def _why_another(request: Request, candidate: Candidate) -> Reason:
     recomputed = candidate.layout.recomputed
-    ways = [f"activation checkpointing of {recomputed}"] if recomputed else []
-    ways += [f"the {departure}" for departure in candidate.departures]
-    how = f" with {' and '.join(ways)}" if ways else ""
+    ways = [Phrase("the {departure}", departure=departure) for departure in candidate.departures]
+    if recomputed:
+        ways.insert(0, Phrase("{recomputed} recomputed", recomputed=recomputed))
+    how = Phrase(" with {ways}", ways=Joined(" and ", ways)) if ways else ""
     if request.prefer != "tiers":
-        return f"fits{how}; --prefer {request.prefer} chose another"
+        text = Phrase("fits{how}; --prefer {prefer} chose another", how=how, prefer=request.prefer)
+        return Reason("another_preferred", text)
     threshold = load_tiers().threshold_bytes(candidate.method, request.model.spec.num_params)
-    return (
-        f"fits{how}; {METHOD_NAMES[candidate.method]} starts at {tier_gib(threshold)} GiB: take it "
-        f"with --method {candidate.method}"
+    text = Phrase(
+        "fits{how}; {name} starts at {threshold} GiB: --method {method}",
+        how=how,
+        name=METHOD_NAMES[candidate.method],
+        threshold=tier_gib(threshold),
+        method=candidate.method,
     )
+    return Reason("tier_not_reached", text)
 
 
 def _same_method(request: Request, result: SearchResult, chosen: Candidate) -> list[Alternative]:
@@ -109,9 +118,14 @@ def _as_the_recipe_has_it(
     if found is None:
         return None
     own = found.candidate.workload
-    kinds = {"loss": own.loss, "attention": own.attention}
-    had = [f"{name} {kind}" for kind, name in kinds.items() if kind in " ".join(chosen.departures)]
-    return found._replace(reason=f"{' and '.join(had)}: {found.reason}")
+    kinds: dict[Kind, str] = {"loss": own.loss, "attention": own.attention}
+    had = [
+        departure_to(kind, name)
+        for kind, name in kinds.items()
+        if kind in " ".join(chosen.departures)
+    ]
+    reason = Joined(": ", [Joined(" and ", had), found.reason])
+    return found._replace(reason=Reason(found.reason.code, reason))
 
 
 def _best_of(
@@ -126,29 +140,40 @@ def _best_of(
     return Alternative(candidate=leanest, fits=False, reason=_lacks(request, leanest))
 
 
-def _slower(candidate: Candidate, chosen: Candidate) -> str:
+def _slower(candidate: Candidate, chosen: Candidate) -> Reason:
     longer = candidate.usual_time_s / chosen.usual_time_s - 1
     over_slow_links = candidate.ranking_time_s / chosen.ranking_time_s - 1
     if longer < -speed_data().told_apart.share:
-        less = f"fits; a step takes {format_share(-longer)} less time"
+        less = Phrase("fits; a step takes {share} less time", share=format_share(-longer))
         if candidate.layout.zero_stage and not chosen.layout.zero_stage:
-            return f"{less}, by less than published runs of DeepSpeed differ"
+            text = Phrase("{less}, within the spread of DeepSpeed's runs", less=less)
+            return Reason("lead_within_deepspeed_spread", text)
         if over_slow_links > 0:
-            return f"{less}, but {format_share(over_slow_links)} more over slow links"
+            more = format_share(over_slow_links)
+            text = Phrase("{less}, but {more} more over slow links", less=less, more=more)
+            return Reason("slower_over_slow_links", text)
     if longer >= SHOWN:
-        return f"fits; a step takes {format_share(longer)} longer"
-    as_fast = "as fast" if longer > -SHOWN else f"a step takes {format_share(-longer)} less time"
+        text = Phrase("fits; a step takes {share} longer", share=format_share(longer))
+        return Reason("slower", text)
+    as_fast = Phrase("as fast")
+    if longer <= -SHOWN:
+        as_fast = Phrase("a step takes {share} less time", share=format_share(-longer))
     if -2 * speed_data().told_apart.share < longer <= -SHOWN:
-        as_fast += ", too little to be sure of"
+        as_fast += Phrase(", too little to be sure of")
     extra = candidate.memory.peak_allocated_bytes - chosen.memory.peak_allocated_bytes
     if extra > 0:
-        return f"fits; {as_fast}, {format_gib(extra)} GiB more"
-    return f"fits; {as_fast}, with more moving parts"
+        text = Phrase("fits; {as_fast}, {gib} GiB more", as_fast=as_fast, gib=format_gib(extra))
+        return Reason("as_fast_with_more_memory", text)
+    text = Phrase("fits; {as_fast}, with more moving parts", as_fast=as_fast)
+    return Reason("as_fast_with_more_parts", text)
 
 
-def _lacks(request: Request, candidate: Candidate) -> str:
+def _lacks(request: Request, candidate: Candidate) -> Reason:
     lack = shortage(request, candidate)
-    return f"does not fit: {lack.gib} GiB{' of host memory' if lack.on_host else ''} short"
+    if lack.on_host:
+        text = Phrase("does not fit: {gib} GiB of host memory short", gib=lack.gib)
+        return Reason("host_memory_short", text)
+    return Reason("memory_short", Phrase("does not fit: {gib} GiB short", gib=lack.gib))
 
 
 def fallbacks(result: SearchResult, chosen: Candidate) -> tuple[Candidate, ...]:

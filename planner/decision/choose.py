@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from planner.base.errors import NothingFitsError
+from planner.base.phrases import Joined, Phrase, Reason
 from planner.base.units import format_share
 from planner.decision.alternatives import Alternative, alternatives, fallbacks
+from planner.decision.improvements import Improvement, improvements
 from planner.decision.last_resorts import last_resort
 from planner.decision.method_search import search_methods
 from planner.decision.packing import PackedWay, packed_way, packing_is_faster
@@ -31,11 +33,11 @@ class Decision:
     request: Request
     """The request that is answered: with a last resort set if no candidate fitted without."""
     chosen: Candidate
-    why: str
+    why: Reason
     """Why this method, and why another loss, attention, optimizer or offload."""
     alternatives: tuple[Alternative, ...]
     fallbacks: tuple[Candidate, ...]
-    rejected: Counter[str]
+    rejected: Counter[Reason]
     richer: str | None
     """The remedy that would make the next richer method fit; None where it fits or is not
     allowed."""
@@ -52,6 +54,11 @@ class Decision:
     def tight(self) -> bool:
         """Whether the plan fits with little memory to spare."""
         return self.spare_bytes < TIGHT_SHARE * self.request.budget_bytes
+
+    @cached_property
+    def improvements(self) -> list[Improvement]:
+        """What would make the plan faster or leaner; computed on first access."""
+        return improvements(self.request, self.chosen, self.alternatives, self.packed)
 
     @cached_property
     def what_if(self) -> WhatIf | None:
@@ -90,14 +97,15 @@ def decide(request: Request) -> Decision:
     packed = packed_way(request, chosen)
     if request.prefer == "speed" and packing_is_faster(request, chosen, packed):
         faster = decide(replace(request, packing=True))
-        return replace(faster, why=f"{faster.why}, packed: a run takes less time")
+        why = Reason(faster.why.code, faster.why + Phrase(", packed: a run takes less time"))
+        return replace(faster, why=why)
     return Decision(
         request=request,
         chosen=chosen,
-        why=why + resort + _why_another(results[chosen.method], chosen),
+        why=Reason(why.code, why + resort + _why_another(results[chosen.method], chosen)),
         alternatives=tuple(alternatives(request, results, chosen)),
         fallbacks=fallbacks(results[chosen.method], chosen),
-        rejected=sum((r.rejected for r in results.values()), Counter[str]()),
+        rejected=sum((r.rejected for r in results.values()), Counter[Reason]()),
         richer=richer_method(request, results, chosen),
         packed=packed,
     )
@@ -108,10 +116,16 @@ def _why_another(result: SearchResult, chosen: Candidate) -> str:
     if not chosen.departures:
         return ""
     own = result.fastest(lambda lane: not lane.variant.departures)
-    departures = f"; {' and '.join(chosen.departures)}"
+    departures = Joined("; ", ["", Joined(" and ", chosen.departures)])
     if own is None:
-        return f"{departures}, since nothing fits as the recipe has it"
+        return Phrase(
+            "{departures}, since nothing fits as the recipe has it", departures=departures
+        )
     faster = own.ranking_time_s / chosen.ranking_time_s - 1
     if faster > speed_data().told_apart.share:
-        return f"{departures}: {format_share(faster)} faster than as the recipe has it"
-    return f"{departures}, which takes less memory"
+        return Phrase(
+            "{departures}: {faster} faster than as the recipe has it",
+            departures=departures,
+            faster=format_share(faster),
+        )
+    return Phrase("{departures}, which takes less memory", departures=departures)

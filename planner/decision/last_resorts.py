@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from planner.base.errors import NothingFitsError
+from planner.base.phrases import Phrase
 from planner.decision.method_search import Results, possible_methods
 from planner.decision.preference import choose
 from planner.decision.remedies import shortfall
@@ -44,7 +45,10 @@ def _leaner_optimizers(request: Request) -> Resorts:
     """Yield the request with a leaner optimizer, the faster first, and a description of it."""
     if request.optimizer is None and request.cluster.device == "cuda":
         for name in LEANER_OPTIMIZERS:
-            words = f"; nothing fits with the recipe's own optimizer, so {name} (8-bit states)"
+            words = Phrase(
+                "; nothing fits with the recipe's own optimizer, so {name} (8-bit states)",
+                name=name,
+            )
             yield replace(request, optimizer=name), words
 
 
@@ -55,4 +59,4 @@ def _offloads(request: Request) -> Resorts:
     if request.offload is None and known and not request.cluster.accelerator.unified_memory:
         for offload in LAST_RESORTS:
             if request.zero_stage in (None, *OFFLOADS_FROM[offload]):
-                yield replace(request, offload=offload), "; nothing fits without offload"
+                yield replace(request, offload=offload), Phrase("; nothing fits without offload")

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from planner.base.errors import InvalidRequestError, UntraceableError
+from planner.base.phrases import Reason
 from planner.decision.refusals import pinned_of, refusal
 from planner.decision.request import Request
 from planner.decision.requested_workload import allowed_series, open_choices, workload
@@ -27,7 +28,7 @@ def search_method(
     try:
         _try_to_trace(work, result)
     except UntraceableError as error:
-        return SearchResult([], Counter({str(error): 1}))
+        return SearchResult([], Counter({Reason("untraceable", error.message): 1}))
     return result
 
 

@@ -7,6 +7,7 @@ launcher does not offer.
 
 from dataclasses import replace
 
+from planner.base.phrases import Phrase
 from planner.hardware.cluster import Cluster
 from planner.hardware.multi_node import MOST_GPUS
 from planner.memory.device_memory import device_memory
@@ -15,14 +16,15 @@ from planner.plan.vocabulary import Offload
 from planner.workload.layout import Layout
 from planner.workload.workload import Workload
 
-SENTENCE = (
-    "At this length it fits on no number of such cards with DDP, ZeRO or offload: its layers "
-    "would have to be split over cards by tensor or pipeline parallelism, which launch does not "
-    "offer. Choose a smaller model or a larger card."
+SENTENCE = Phrase(
+    "At this length it fits on no number of such cards with DDP, ZeRO or "
+    "offload: its layers would have to be split over cards by tensor or pipeline "
+    "parallelism, which launch does not offer. Choose a smaller model or a "
+    "larger card."
 )
-BRIEFLY = (
-    "at this length it needs tensor or pipeline parallelism on such cards, which launch does not "
-    "offer"
+BRIEFLY = Phrase(
+    "at this length it needs tensor or pipeline parallelism on such cards, which "
+    "launch does not offer"
 )
 OFFLOADS: tuple[Offload, ...] = ("none", "all")
 

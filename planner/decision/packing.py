@@ -3,6 +3,7 @@ sequence."""
 
 from dataclasses import dataclass, replace
 
+from planner.base.phrases import Phrase
 from planner.datasets.training_data import KnownData
 from planner.decision.epochs import epochs_of, ranking_run_time_s
 from planner.decision.method_search import search_method
@@ -34,7 +35,7 @@ def packed_way(request: Request, chosen: Candidate) -> PackedWay | None:
     result = search_method(packed, chosen.method)
     if result.best is not None:
         return PackedWay(candidate=result.best)
-    fits = "no packed layout fits"
+    fits = Phrase("no packed layout fits")
     return PackedWay(
         candidate=None, why_not=fits if result.series else why_no_layout(packed, chosen.method)
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from planner.base.phrases import Joined, Phrase, Reason
 from planner.base.units import format_count
 from planner.decision.method_search import Results, search_method
 from planner.decision.request import Request
@@ -13,7 +14,7 @@ Best = dict[Method, Candidate]
 """The best candidate of each method that fits, the leanest method first."""
 
 
-def choose(request: Request, results: Results) -> tuple[Candidate, str]:
+def choose(request: Request, results: Results) -> tuple[Candidate, Reason]:
     """Return the candidate that the request prefers, and the reason in words.
 
     At least one of the methods must fit.
@@ -26,18 +27,20 @@ def choose(request: Request, results: Results) -> tuple[Candidate, str]:
     return _preferred(request, results, best)
 
 
-def _preferred(request: Request, results: Results, best: Best) -> tuple[Candidate, str]:
+def _preferred(request: Request, results: Results, best: Best) -> tuple[Candidate, Reason]:
     if len(request.methods) == 1:
         asked = request.method is not None or request.recipe is None
-        given = "asked for" if asked else "the recipe's method"
-        return best[request.methods[0]], f"{given}; the simplest of the fastest that fit"
+        given = Phrase("asked for") if asked else Phrase("the recipe's method")
+        text = Phrase("{given}; the simplest of the fastest that fit", given=given)
+        return best[request.methods[0]], Reason("only_method", text)
     if request.prefer == "quality":
-        return list(best.values())[-1], "the richest method that fits"
+        return list(best.values())[-1], Reason("richest", Phrase("the richest method that fits"))
     if request.prefer == "speed":
         fastest = min(best.values(), key=lambda candidate: candidate.rank)
-        return fastest, "the most tokens per second of all methods"
+        return fastest, Reason("fastest", Phrase("the most tokens per second of all methods"))
     if request.prefer == "memory":
-        return _smallest(request, results), "the smallest peak of all methods"
+        text = Phrase("the smallest peak of all methods")
+        return _smallest(request, results), Reason("smallest", text)
     return _by_tiers(request, results, best)
 
 
@@ -49,7 +52,7 @@ def _smallest(request: Request, results: Results) -> Candidate:
     return min((c for c in every if c is not None), key=lambda candidate: candidate.rank)
 
 
-def _by_tiers(request: Request, results: Results, best: Best) -> tuple[Candidate, str]:
+def _by_tiers(request: Request, results: Results, best: Best) -> tuple[Candidate, Reason]:
     """Return the richest method whose tier the machine reaches and that fits, else the leanest
     that fits."""
     total, params = request.cluster.nominal_bytes, request.model.spec.num_params
@@ -58,13 +61,22 @@ def _by_tiers(request: Request, results: Results, best: Best) -> tuple[Candidate
     fitting = [method for method in reached if method in best]
     method = fitting[-1] if fitting else next(iter(best))
     first, *others = METHODS
-    begins = [f"{METHOD_NAMES[first]} starts at {tier_gib(starts[first])}"]
-    begins += [f"{METHOD_NAMES[each]} at {tier_gib(starts[each])}" for each in others]
-    tiers = f"{tier_gib(total)} GiB; for {format_count(params)} parameters {', '.join(begins)}"
+    gib = {method: tier_gib(starts[method]) for method in METHODS}
+    begins = [Phrase("{method} starts at {gib}", method=METHOD_NAMES[first], gib=gib[first])]
+    begins += [
+        Phrase("{method} at {gib}", method=METHOD_NAMES[each], gib=gib[each]) for each in others
+    ]
+    tiers = Phrase(
+        "{total} GiB; for {params} parameters {begins}",
+        total=tier_gib(total),
+        params=format_count(params),
+        begins=Joined(", ", begins),
+    )
     passed_over = list(_passed_over(reached, method, results, best))
     if not fitting:
-        passed_over.append(f"{METHOD_NAMES[method]} is the leanest method that fits")
-    return best[method], "; ".join([tiers, *passed_over])
+        name = METHOD_NAMES[method]
+        passed_over.append(Phrase("{method} is the leanest method that fits", method=name))
+    return best[method], Reason("tiers", Joined("; ", [tiers, *passed_over]))
 
 
 def _passed_over(
@@ -75,5 +87,8 @@ def _passed_over(
         leaner = chosen in reached and METHODS.index(method) < METHODS.index(chosen)
         if method in best or leaner:
             continue
-        why = "does not fit" if method in results else "is ruled out"
-        yield f"{METHOD_NAMES[method]} {why}"
+        name = METHOD_NAMES[method]
+        if method in results:
+            yield Phrase("{method} does not fit", method=name)
+        else:
+            yield Phrase("{method} is ruled out", method=name)

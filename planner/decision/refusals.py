@@ -6,12 +6,13 @@ some of them, or an attention that was not requested, does not explain why none 
 
 from collections.abc import Iterable, Iterator
 
+from planner.base.phrases import Joined, Phrase
 from planner.decision.request import Request
 from planner.decision.requested_workload import allowed_series, workload
 from planner.plan.vocabulary import Method
 from planner.workload.rules import Combination, Pinned, Rule, When, broken_rules
 
-NO_LAYOUT = "no layout satisfies all the options you set"
+NO_LAYOUT = Phrase("no layout satisfies all the options you set")
 
 
 def pinned_of(request: Request) -> frozenset[Pinned]:
@@ -28,13 +29,18 @@ def refusal(request: Request) -> str:
         return _sentence(rule, request)
     reasons = {method: why_no_layout(request, method) for method in by_method}
     if set(reasons.values()) == {NO_LAYOUT}:
-        return f"{NO_LAYOUT}: {', '.join(_layout_options(request))}. Leave one of them out"
-    return "no method is left: " + "; ".join(f"{name}: {why}" for name, why in reasons.items())
+        return Phrase(
+            "{problem}: {options}. Leave one of them out",
+            problem=NO_LAYOUT,
+            options=", ".join(_layout_options(request)),
+        )
+    each_why = Joined("; ", (Joined(": ", [name, why]) for name, why in reasons.items()))
+    return Phrase("no method is left: {why}", why=each_why)
 
 
 def why_no_layout(request: Request, method: Method) -> str:
     """Return the reason that the method has no layout."""
-    return next((rule.reason for rule in _rules_against(request, method)), NO_LAYOUT)
+    return next((Phrase(rule.reason) for rule in _rules_against(request, method)), NO_LAYOUT)
 
 
 def _rules_against(request: Request, method: Method) -> tuple[Rule, ...]:
@@ -56,8 +62,18 @@ def _common(broken: Iterable[tuple[Rule, ...]]) -> Iterator[Rule]:
 def _sentence(rule: Rule, request: Request) -> str:
     options = list(dict.fromkeys(_options(rule.when, request)))
     first, *others = [*options, *_circumstances(rule.when, request)]
-    combined = f"{first} cannot be combined with {' and '.join(others)}" if others else first
-    return f"{combined}: {rule.reason}. {_remedy(options)}"
+    combined = first
+    if others:
+        with_others = Joined(" and ", others)
+        combined = Phrase(
+            "{first} cannot be combined with {others}", first=first, others=with_others
+        )
+    return Phrase(
+        "{problem}: {reason}. {remedy}",
+        problem=combined,
+        reason=Phrase(rule.reason),
+        remedy=_remedy(options),
+    )
 
 
 def _options(when: When, request: Request) -> Iterator[str]:
@@ -90,17 +106,20 @@ def _circumstances(when: When, request: Request) -> Iterator[str]:
         yield request.model.name
     of_a_card = (when.device, when.capability_below, when.capability_from) != (None, None, None)
     if of_a_card and request.cluster.device == "cpu":
-        yield "the CPU"
+        yield Phrase("the CPU")
     elif of_a_card:
         yield request.cluster.accelerator.device_name
 
 
 def _remedy(options: list[str]) -> str:
     if len(options) > 1:
-        return "Leave one of the two out" if len(options) == 2 else "Leave one of them out"
+        both = len(options) == 2
+        return Phrase("Leave one of the two out") if both else Phrase("Leave one of them out")
     (option,) = options or ("--model",)
     name = option.split()[0]
-    return f"Take another {name}" if name in ("--method", "--recipe", "--model") else "Leave it out"
+    if name in ("--method", "--recipe", "--model"):
+        return Phrase("Take another {name}", name=name)
+    return Phrase("Leave it out")
 
 
 def _layout_options(request: Request) -> Iterator[str]:

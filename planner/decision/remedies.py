@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
+from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_gib
 from planner.decision.method_search import Results, search_method
 from planner.decision.model_parallelism import BRIEFLY, SENTENCE, must_be_split
 from planner.decision.request import Request
 from planner.decision.requested_workload import workload
-from planner.decision.shortage import Shortage, shortage
 from planner.decision.smallest_machines import CARD_COUNTS, fewest_cards
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import METHOD_NAMES, METHODS, Method
@@ -21,6 +21,29 @@ Options = Iterator[tuple[str, Request]]
 """Words for a changed request, and the request."""
 
 
+class Shortage(NamedTuple):
+    """The memory that a candidate needs and what there is of it, of a device or of the host."""
+
+    needed_bytes: int
+    available_bytes: int
+    on_host: bool
+
+    @property
+    def gib(self) -> str:
+        """GiB that are missing."""
+        return format_gib(self.needed_bytes - self.available_bytes)
+
+
+def shortage(request: Request, candidate: Candidate) -> Shortage:
+    """Return what a candidate that does not fit lacks: the device's memory, or where that is
+    enough the host's."""
+    needed, budget = candidate.memory.high_bytes, request.budget_bytes
+    host = request.cluster.host_ram_bytes
+    if needed > budget or host is None or request.cluster.accelerator.unified_memory:
+        return Shortage(needed, budget, on_host=False)
+    return Shortage(candidate.host.node_bytes, host, on_host=True)
+
+
 def shortfall(request: Request, results: Results) -> str:
     """Return the sentence that says how much is missing, and the nearest request that fits."""
     leanest = min(
@@ -28,25 +51,37 @@ def shortfall(request: Request, results: Results) -> str:
         key=lambda c: c.memory.high_bytes,
     )
     lack = shortage(request, leanest)
-    asked = (
-        f"--method {request.method}" if request.method else f"even {METHOD_NAMES[leanest.method]}"
-    )
-    length = f"{leanest.workload.settings.sequence_length:,} tokens"
-    have = f"{format_gib(lack.available_bytes)} GiB {_available(request, lack)}"
-    of_host = " of host memory" if lack.on_host else ""
-    return (
-        f"{request.model.name} does not fit: {asked} needs {format_gib(lack.needed_bytes)} GiB"
-        f"{of_host} at {length}, and {have}: {lack.gib} GiB short. {_way_out(request, leanest)}"
+    asked: str = Phrase("even {method}", method=METHOD_NAMES[leanest.method])
+    if request.method:
+        asked = f"--method {request.method}"
+    of_host = Phrase(" of host memory") if lack.on_host else ""
+    return Phrase(
+        "{model} does not fit: {asked} needs {needed} GiB{of_host} at {length:,} tokens, and "
+        "{available}: {gib} GiB short. {way_out}",
+        model=request.model.name,
+        asked=asked,
+        needed=format_gib(lack.needed_bytes),
+        of_host=of_host,
+        length=leanest.workload.settings.sequence_length,
+        available=_available(request, lack),
+        gib=lack.gib,
+        way_out=_way_out(request, leanest),
     )
 
 
 def _available(request: Request, lack: Shortage) -> str:
-    """Return whose memory it is, and why no more of it is available, in words."""
+    """Return how much there is, whose it is, and why there is no more, in words."""
+    gib = format_gib(lack.available_bytes)
     if lack.on_host:
-        return "can be used"
-    unit = "memory" if _has_one_memory(request) else "each GPU"
+        return Phrase("{gib} GiB can be used", gib=gib)
     limited = request.budget_bytes < request.cluster.accelerator.free_bytes
-    return f"of {unit} is {'allowed by --memory-limit' if limited else 'free'}"
+    if _has_one_memory(request):
+        if limited:
+            return Phrase("{gib} GiB of memory is allowed by --memory-limit", gib=gib)
+        return Phrase("{gib} GiB of memory is free", gib=gib)
+    if limited:
+        return Phrase("{gib} GiB of each GPU is allowed by --memory-limit", gib=gib)
+    return Phrase("{gib} GiB of each GPU is free", gib=gib)
 
 
 def _has_one_memory(request: Request) -> bool:
@@ -64,9 +99,9 @@ def _way_out(request: Request, leanest: Candidate) -> str:
     ):
         for words, changed in options:
             if _fits(changed):
-                return f"{words} fits."
+                return Phrase("{change} fits.", change=words)
     if _has_one_memory(request) or shortage(request, leanest).on_host:
-        return "Choose a smaller model, or a machine with more memory."
+        return Phrase("Choose a smaller model, or a machine with more memory.")
     return _more_cards(request) or _beyond_cards(request)
 
 
@@ -89,10 +124,11 @@ def _unpinned(request: Request) -> Options:
     if request.memory_limit_bytes is not None:
         changes["--memory-limit"] = {"memory_limit_bytes": None}
     for option, change in changes.items():
-        yield f"Without {option} it", replace(request, **change)
+        yield Phrase("Without {option} it", option=option), replace(request, **change)
     if len(changes) > 1:
         together = {name: value for change in changes.values() for name, value in change.items()}
-        yield f"Without {' and '.join(changes)} it", replace(request, **together)
+        words = Phrase("Without {option} it", option=Joined(" and ", changes))
+        yield words, replace(request, **together)
 
 
 def _lower_ranks(request: Request) -> Options:
@@ -108,7 +144,11 @@ def _leaner_methods(request: Request) -> Options:
             if method not in request.methods:
                 yield f"--method {method}", replace(request, method=method)
                 if request.offload not in (None, "none"):
-                    words = f"--method {method} without --offload {request.offload}"
+                    words = Phrase(
+                        "--method {method} without {options}",
+                        method=method,
+                        options=f"--offload {request.offload}",
+                    )
                     yield words, replace(request, method=method, offload=None)
 
 
@@ -123,11 +163,11 @@ def _more_cards(request: Request) -> str | None:
     """Return the smallest number of the same cards that fits the request or one near it."""
     count = _fewest(request)
     if count is not None:
-        return f"It fits on {count} such cards."
+        return Phrase("It fits on {count} such cards.", count=count)
     for words, changed in (*_unpinned(request), *_other_methods(request)):
         count = _fewest(changed)
         if count is not None:
-            return f"{words} fits on {count} such cards."
+            return Phrase("{change} fits on {count} such cards.", change=words, count=count)
     return None
 
 
@@ -153,22 +193,23 @@ def _other_methods(request: Request) -> Options:
     pins = {"--zero-stage": request.zero_stage, "--optimizer": request.optimizer}
     given = [f"{option} {value}" for option, value in pins.items() if value is not None]
     for method in others if given else []:
-        words = f"--method {method} without {' and '.join(given)}"
+        without = Joined(" and ", given)
+        words = Phrase("--method {method} without {options}", method=method, options=without)
         yield words, replace(request, method=method, zero_stage=None, optimizer=None)
 
 
 def _beyond_cards(request: Request) -> str:
     """Return what to say where not even the most cards of one node are enough."""
     if request.cluster.accelerator.is_slice:
-        return (
-            "Several MIG slices cannot train together: choose a larger slice, a whole GPU or a "
-            "smaller model."
+        return Phrase(
+            "Several MIG slices cannot train together: choose a larger slice, a whole "
+            "GPU or a smaller model."
         )
     if all(_must_be_split(request, method) for method in request.methods):
         return SENTENCE
-    return (
-        f"It does not fit on {CARD_COUNTS[-1]} such cards either: choose a smaller model or larger "
-        "cards."
+    return Phrase(
+        "It does not fit on {count} such cards either: choose a smaller model or larger cards.",
+        count=CARD_COUNTS[-1],
     )
 
 
@@ -187,11 +228,11 @@ def richer_method(request: Request, results: Results, chosen: Candidate) -> str 
         if result is None or result.fits or result.leanest is None:
             continue
         lack = shortage(request, result.leanest)
-        more = f"{METHOD_NAMES[method]} needs {lack.gib} GiB more"
+        more = Phrase("{method} needs {gib} GiB more", method=METHOD_NAMES[method], gib=lack.gib)
         if lack.on_host:
-            return f"{more} of host memory"
-        per = "" if _has_one_memory(request) else " per GPU"
-        return f"{more}{per}{_cards_for(request, method)}"
+            return more + Phrase(" of host memory")
+        per = "" if _has_one_memory(request) else Phrase(" per GPU")
+        return more + per + _cards_for(request, method)
     return None
 
 
@@ -200,5 +241,5 @@ def _cards_for(request: Request, method: Method) -> str:
         return ""
     count = fewest_cards(request, method, more_than=request.cluster.gpus_per_node)
     if count is not None:
-        return f"; it fits on {count} such cards"
-    return f"; {BRIEFLY}" if _must_be_split(request, method) else ""
+        return Phrase("; it fits on {count} such cards", count=count)
+    return "; " + BRIEFLY if _must_be_split(request, method) else ""

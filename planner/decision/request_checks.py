@@ -1,6 +1,7 @@
 """Options that contradict each other, the model or the machine are refused in one line."""
 
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.units import round_up
 from planner.decision.request import Request
 from planner.decision.requested_workload import workload
@@ -34,7 +35,7 @@ def check(request: Request) -> None:
             model=spec,
             positions=spec.max_position_embeddings,
             names=_OPTIONS,
-            way_out="leave it out",
+            way_out=Phrase("leave it out"),
             sequence_length=request.sequence_length,
             checkpoint_every=request.checkpoint_every,
             activation_checkpointing=request.activation_checkpointing,
@@ -64,21 +65,36 @@ def _check_batch(request: Request) -> None:
         samples = workload(request, method).settings.global_batch_size
         if samples > MOST_SAMPLES:
             raise InvalidRequestError(
-                f"a step of {ranks:,} GPUs would have {samples:,} samples, and at most "
-                f"{MOST_SAMPLES:,} are planned: choose a smaller --micro-batch-size"
+                Phrase(
+                    "a step of {ranks:,} GPUs would have {samples:,} samples, and at most "
+                    "{most:,} are planned: choose a smaller --micro-batch-size",
+                    ranks=ranks,
+                    samples=samples,
+                    most=MOST_SAMPLES,
+                )
             )
     if total is not None and total % ranks:
         below, above = total - total % ranks, round_up(total, ranks)
-        choices = f"{below} or {above}" if below else f"{above}"
+        choices = Phrase("{below} or {above}", below=below, above=above) if below else f"{above}"
         raise InvalidRequestError(
-            f"--global-batch-size {total} cannot be shared equally by {ranks} GPUs: "
-            f"choose a multiple of {ranks}, such as {choices}"
+            Phrase(
+                "--global-batch-size {total} cannot be shared equally by {ranks} GPUs: "
+                "choose a multiple of {ranks}, such as {choices}",
+                total=total,
+                ranks=ranks,
+                choices=choices,
+            )
         )
     if micro is not None and total is not None and total % (micro * ranks):
         raise InvalidRequestError(
-            f"--global-batch-size {total} is not a multiple of --micro-batch-size {micro} "
-            f"times {ranks} GPU{'s' if ranks > 1 else ''}: "
-            f"choose {round_up(total, micro * ranks)}, or another micro-batch size"
+            Phrase(
+                "--global-batch-size {total} is not a multiple of --micro-batch-size "
+                "{micro}{each}: choose {multiple}, or another micro-batch size",
+                total=total,
+                micro=micro,
+                each=Phrase(" times {ranks} GPUs", ranks=ranks) if ranks > 1 else "",
+                multiple=round_up(total, micro * ranks),
+            )
         )
 
 
@@ -93,7 +109,9 @@ def _check_adapter(request: Request) -> None:
         ("--lora-targets", request.lora_targets),
     ):
         if value is not None and request.methods == ("full",):
-            raise InvalidRequestError(f"{option} has no meaning for full fine-tuning: leave it out")
+            raise InvalidRequestError(
+                Phrase("{option} has no meaning for full fine-tuning: leave it out", option=option)
+            )
     adapter = request.recipe.adapter if request.recipe is not None else None
     if adapter is None or request.lora_targets is not None:
         return
@@ -101,7 +119,11 @@ def _check_adapter(request: Request) -> None:
     known = {linear.name for linear, _ in model.adaptable_linears}
     if isinstance(targets, tuple) and known.isdisjoint(targets):
         raise InvalidRequestError(
-            f"the recipe adapts {', '.join(targets)}, and {request.model.name} has none of these: "
-            "give --lora-targets all-linear, or its own names"
+            Phrase(
+                "the recipe adapts {targets}, and {model} has none of these: give "
+                "--lora-targets all-linear, or its own names",
+                targets=", ".join(targets),
+                model=request.model.name,
+            )
         )
     check_understood(model, request.model.name, targets)

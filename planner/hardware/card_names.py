@@ -7,6 +7,7 @@ from functools import cache
 from msgspec import Struct
 
 from planner.base.errors import InvalidRequestError, UnknownNameError
+from planner.base.phrases import Phrase
 from planner.base.preset_files import aliases, preset_names
 from planner.base.units import MIB
 from planner.hardware.cards import label_gib, load_gpu, preset_texts
@@ -106,7 +107,7 @@ def card_named(name: str) -> NamedCard:
     )
     if not meant:
         raise UnknownNameError(
-            "card", name, (), see="plan --list gpus", nearest=_nearest(name, words)
+            Phrase("card"), name, (), see="plan --list gpus", nearest=_nearest(name, words)
         )
     usual = [preset for preset in meant if _is_usual(words, preset)]
     if len(meant) == 1 or usual:
@@ -114,7 +115,12 @@ def card_named(name: str) -> NamedCard:
     others = ", ".join(meant[1:])
     return NamedCard(
         load_gpu(meant[0]),
-        f"{name} is the name of several cards: {meant[0]} is assumed, the others are {others}.",
+        Phrase(
+            "{name} is the name of several cards: {card} is assumed, the others are {others}.",
+            name=name,
+            card=meant[0],
+            others=others,
+        ),
     )
 
 
@@ -132,8 +138,13 @@ def _require_nvidia(name: str) -> None:
     for maker, pattern in _OTHER_MAKERS.items():
         if re.fullmatch(pattern, plain):
             raise InvalidRequestError(
-                f"--gpus: {name} is an accelerator of {maker}, and plans are made for NVIDIA GPUs "
-                "and the CPU only: name a card (plan --list gpus), a size such as 24G, or cpu"
+                Phrase(
+                    "--gpus: {name} is an accelerator of {maker}, and plans are made for NVIDIA "
+                    "GPUs and the CPU only: name a card (plan --list gpus), a size such as 24G, "
+                    "or cpu",
+                    name=name,
+                    maker=maker,
+                )
             )
 
 

@@ -5,6 +5,7 @@ from functools import cache
 from msgspec import structs
 
 from planner.base.bounded_cache import bounded_cache
+from planner.base.phrases import Phrase
 from planner.base.preset_files import ROOT, preset_names, resolve_name
 from planner.base.strict_yaml import Spec, read_spec
 from planner.base.text_files import read_text
@@ -39,9 +40,11 @@ def named_cluster(card: GpuSpec, count: int) -> Cluster:
     link, link_bytes_per_s = _assumed_link(card, count)
     notes = []
     if card.torch_visible_mib is None:
-        notes.append("How much of this card the driver keeps is not known: all of it is counted.")
+        notes.append(
+            Phrase("How much of this card the driver keeps is not known: all of it is counted.")
+        )
     if link == "nvlink":
-        notes.append("NVLink between the cards is assumed.")
+        notes.append(Phrase("NVLink between the cards is assumed."))
     return Cluster(
         device="cuda",
         accelerator=Accelerator(
@@ -68,10 +71,15 @@ def sized_cluster(size_gib: int, count: int) -> Cluster:
     reference = reference_cards().cards.get(size_gib)
     if reference is not None:
         speed = load_gpu(reference)
-        note = f"{label} names no card: the speed is taken from {reference}."
+        note = Phrase(
+            "{label} names no card: the speed is taken from {card}.", label=label, card=reference
+        )
     else:
         speed = None
-        note = f"{label} names no card: its speed is unknown, and bf16 is assumed to run on it."
+        note = Phrase(
+            "{label} names no card: its speed is unknown, and bf16 is assumed to run on it.",
+            label=label,
+        )
     return Cluster(
         device="cuda",
         accelerator=Accelerator(
@@ -195,4 +203,5 @@ def load_gpu(name: str) -> GpuSpec:
 
     Raises UnknownNameError, which suggests the nearest one.
     """
-    return read_spec(GpuSpec, ROOT / "gpus" / f"{resolve_name('gpus', 'card', name)}.yaml")
+    file_name = resolve_name("gpus", Phrase("card"), name)
+    return read_spec(GpuSpec, ROOT / "gpus" / f"{file_name}.yaml")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from planner.base.phrases import Phrase
 from planner.hardware.cluster import pcie_bytes_per_s
 from planner.hardware.machine import Selection, UsableGpu, pair_links
 from planner.hardware.machine_readings import DeviceReading, NvmlReading, PcieReading
@@ -33,8 +34,13 @@ def _power_notes(gpus: Sequence[UsableGpu]) -> Iterator[str]:
             limited.setdefault((limit, usual), []).append(each.device)
     for (limit, usual), devices in limited.items():
         yield (
-            f"Power is limited to {limit} of {usual} W on {names(devices)}: the speed shown does "
-            "not account for that."
+            Phrase(
+                "Power is limited to {limit} of {usual} W on {names}: the speed shown does "
+                "not account for that.",
+                limit=limit,
+                usual=usual,
+                names=names(devices),
+            )
         )
 
 
@@ -54,16 +60,23 @@ def _throttling_notes(devices: Sequence[DeviceReading]) -> Iterator[str]:
         if reasons:
             held.setdefault(reasons, []).append(device)
     for reasons, those in held.items():
-        verb = "are" if len(those) > 1 else "is"
-        yield f"{names(those)} {verb} throttled now: {', '.join(reasons)}."
+        gpus, why = names(those), ", ".join(reasons)
+        if len(those) > 1:
+            yield Phrase("{gpus} are throttled now: {reasons}.", gpus=gpus, reasons=why)
+        else:
+            yield Phrase("{gpus} is throttled now: {reasons}.", gpus=gpus, reasons=why)
 
 
 def _error_notes(devices: Sequence[DeviceReading]) -> Iterator[str]:
     for device in devices:
         if device.uncorrected_errors:
             yield (
-                f"GPU {device.index} has had {device.uncorrected_errors} uncorrected memory "
-                "errors since the driver was loaded: have it checked before a long run."
+                Phrase(
+                    "GPU {index} has had {errors} uncorrected memory errors since "
+                    "the driver was loaded: have it checked before a long run.",
+                    index=device.index,
+                    errors=device.uncorrected_errors,
+                )
             )
 
 
@@ -74,7 +87,9 @@ def _slot_notes(devices: Sequence[DeviceReading]) -> Iterator[str]:
         if shortfall is not None:
             slow.setdefault(shortfall, []).append(device)
     for shortfall, those in slow.items():
-        yield f"The slot of {names(those)} is slow: {shortfall}."
+        yield Phrase(
+            "The slot of {names} is slow: {shortfall}.", names=names(those), shortfall=shortfall
+        )
 
 
 def slot_shortfall(pcie: PcieReading | None) -> str | None:
@@ -87,9 +102,15 @@ def slot_shortfall(pcie: PcieReading | None) -> str | None:
     could = pcie_bytes_per_s(generation, lanes)
     if is_rate is None or could is None or is_rate >= could:
         return None
-    return (
-        f"PCIe {pcie.generation}.0 x{pcie.lanes} of {generation}.0 x{lanes}, "
-        f"{is_rate / 1e9:.1f} of {could / 1e9:.1f} GB/s"
+    return Phrase(
+        "PCIe {generation}.0 x{lanes} of {most_generation}.0 x{most_lanes}, {rate:.1f} of "
+        "{most_rate:.1f} GB/s",
+        generation=pcie.generation,
+        lanes=pcie.lanes,
+        most_generation=generation,
+        most_lanes=lanes,
+        rate=is_rate / 1e9,
+        most_rate=could / 1e9,
     )
 
 
@@ -101,9 +122,11 @@ def _link_notes(nvml: NvmlReading, chosen: Selection) -> Iterator[str]:
         for one, other in chosen.pairs
     ]
     if None in links:
-        yield "NVML does not report which GPUs NVLink joins: PCIe is assumed."
+        yield Phrase("NVML does not report which GPUs NVLink joins: PCIe is assumed.")
     elif any(links) and not all(links):
-        yield "NVLink does not join all the GPUs: the slowest pair decides, and that is on PCIe."
+        yield Phrase(
+            "NVLink does not join all the GPUs: the slowest pair decides, and that is on PCIe."
+        )
     elif any(links):
         yield from _missing_link_notes(chosen)
 
@@ -113,6 +136,12 @@ def _missing_link_notes(chosen: Selection) -> Iterator[str]:
     fewest, most = by_links[0], by_links[-1]
     if fewest.nvlinks < most.nvlinks:
         yield (
-            f"GPU {fewest.index} has {fewest.nvlinks} active NVLinks and GPU {most.index} has "
-            f"{most.nvlinks}: the smaller number decides (see nvidia-smi nvlink --status)."
+            Phrase(
+                "GPU {index} has {links} active NVLinks and GPU {other} has {most}: "
+                "the smaller number decides (see nvidia-smi nvlink --status).",
+                index=fewest.index,
+                links=fewest.nvlinks,
+                other=most.index,
+                most=most.nvlinks,
+            )
         )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.hardware.card_names import NamedCard, card_named, is_card, plain_spelling
 from planner.hardware.cards import named_cluster, sized_cluster, visible_bytes
 from planner.hardware.cluster import Cluster
@@ -39,11 +40,11 @@ def parse_gpus(text: str) -> Cluster:
 
 def _named_card(card: str, text: str) -> NamedCard:
     if re.fullmatch(r"[0-9.]+ ?(g|gb|gib|m|mb|mib)", card):
-        raise _bad_spec(text, "sizes are whole GiB from 1G to 9999G, such as 24G.")
+        raise _bad_spec(text, Phrase("sizes are whole GiB from 1G to 9999G, such as 24G."))
     if card == "cpu":
-        raise _bad_spec(text, "the CPU takes no count: write cpu.")
+        raise _bad_spec(text, Phrase("the CPU takes no count: write cpu."))
     if card.isdigit() and not is_card(card):
-        raise _bad_spec(text, f"a size needs its unit, did you mean {card}G?")
+        raise _bad_spec(text, Phrase("a size needs its unit, did you mean {card}G?", card=card))
     return card_named(card)
 
 
@@ -52,7 +53,9 @@ def _mixed_cluster(parts: list[str], text: str) -> Cluster:
     memory of the card that has the least, at the rates of the slowest."""
     counts = [_count_and_card(part, text) for part in parts]
     if any(re.fullmatch("[0-9]+ ?gi?b?", card) for _, card in counts):
-        raise _bad_spec(text, "sizes are not mixed: give all GPUs the smallest, as in 2x16G.")
+        raise _bad_spec(
+            text, Phrase("sizes are not mixed: give all GPUs the smallest, as in 2x16G.")
+        )
     cards = [_named_card(card, text).card for _, card in counts]
     total = sum(count for count, _ in counts)
     slowest = min(cards, key=lambda card: card.dense_bf16_flops_per_s or 0)
@@ -72,8 +75,13 @@ def _mixed_cluster(parts: list[str], text: str) -> Cluster:
         link="pcie",
         link_bytes_per_s=min((rate for rate in rates if rate is not None), default=None),
         notes=(
-            f"Mixed cards: all {total} are planned as {weakest.name}, which has the least memory, "
-            f"at the speed of {slowest.name}: the ranks wait for the slowest.",
+            Phrase(
+                "Mixed cards: all {total} are planned as {card}, which has the least memory, at "
+                "the speed of {slowest}: the ranks wait for the slowest.",
+                total=total,
+                card=weakest.name,
+                slowest=slowest.name,
+            ),
         ),
     )
 
@@ -84,10 +92,15 @@ def _count_and_card(spec: str, text: str) -> tuple[int, str]:
     if 2 < len(count) <= 4 and is_card(count):
         raise _card_as_count(count, text)
     if not re.fullmatch(r"[1-9][0-9]{0,3}", count):
-        raise _bad_spec(text, f"{count!r} is not a number of cards from 1 to 9999.")
+        raise _bad_spec(
+            text, Phrase("{count!r} is not a number of cards from 1 to 9999.", count=count)
+        )
     if not re.fullmatch(r"[a-z0-9][a-z0-9 ._/-]{0,79}", card):
         raise _bad_spec(
-            text, f"{card!r} is neither a card nor a size." if card else "it names no card."
+            text,
+            Phrase("{card!r} is neither a card nor a size.", card=card)
+            if card
+            else Phrase("it names no card."),
         )
     return int(count), card
 
@@ -112,15 +125,25 @@ def _split(spec: str) -> tuple[str, str]:
 def _card_as_count(name: str, text: str) -> InvalidRequestError:
     card = card_named(name).card.name
     return InvalidRequestError(
-        f"--gpus {text!r}: {name} is a card, not a number of cards: write {card} for one, "
-        f"2x{card} for two"
+        Phrase(
+            "--gpus {text!r}: {name} is a card, not a number of cards: write {card} for "
+            "one, 2x{card} for two",
+            text=text,
+            name=name,
+            card=card,
+        )
     )
 
 
 def _bad_spec(text: str, reason: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"--gpus {text!r}: {reason} Write for example 24G, 2x24G, rtx-4090, rtx-4090:2, "
-        "8xh100-sxm-80gb, cpu, auto or a saved machine.json (plan --list gpus shows the cards)"
+        Phrase(
+            "--gpus {text!r}: {reason} Write for example 24G, 2x24G, rtx-4090, "
+            "rtx-4090:2, 8xh100-sxm-80gb, cpu, auto or a saved machine.json (plan --list "
+            "gpus shows the cards)",
+            text=text,
+            reason=reason,
+        )
     )
 
 

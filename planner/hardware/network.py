@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, UnknownNameError
+from planner.base.phrases import Phrase
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.hardware.cluster import Cluster
@@ -93,18 +94,26 @@ def network_name(text: str) -> str:
     name = "".join(written.split())
     rate = RATE.fullmatch(name)
     if rate is not None and float(rate[1]) == 0:
-        raise InvalidRequestError(f"{text!r} is no network: its rate must be above 0")
+        raise InvalidRequestError(
+            Phrase("{text!r} is no network: its rate must be above 0", text=text)
+        )
     if rate is None:
         name = written.lower().replace("_", "-").replace(" ", "-")
         if name not in networks().networks:
-            raise UnknownNameError("network", text, tuple(networks().networks), see=SPELLINGS)
+            raise UnknownNameError(
+                Phrase("network"), text, tuple(networks().networks), see=SPELLINGS
+            )
     if not colon:
         return name
     count = int(adapters) if re.fullmatch(r"\d{1,3}", adapters) else 0
     if not 1 <= count <= MOST_ADAPTERS:
         raise InvalidRequestError(
-            f"{text!r} is no network: after the colon stands the number of adapters of a node, "
-            f"1 to {MOST_ADAPTERS}, such as 400gbe:2"
+            Phrase(
+                "{text!r} is no network: after the colon stands the number of adapters of a "
+                "node, 1 to {most}, such as 400gbe:2",
+                text=text,
+                most=MOST_ADAPTERS,
+            )
         )
     return f"{name}:{count}"
 

@@ -7,6 +7,7 @@ from typing import Any
 import pynvml
 from msgspec import structs, to_builtins
 
+from planner.base.phrases import Phrase
 from planner.hardware.machine_readings import (
     DeviceReading,
     Holder,
@@ -37,7 +38,7 @@ def read_nvml() -> NvmlReading:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return NvmlReading(problem=_why_not(error))
+        return NvmlReading(problem=str(_why_not(error)))
     driver = Driver()
     try:
         return _read_machine(driver)
@@ -47,9 +48,13 @@ def read_nvml() -> NvmlReading:
 
 def _why_not(error: Any) -> str:
     known = {
-        pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "There is no NVIDIA driver (libnvidia-ml.so.1) here",
-        pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "The NVIDIA driver is installed but not loaded",
-        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
+        pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: Phrase(
+            "There is no NVIDIA driver (libnvidia-ml.so.1) here"
+        ),
+        pynvml.NVML_ERROR_DRIVER_NOT_LOADED: Phrase(
+            "The NVIDIA driver is installed but not loaded"
+        ),
+        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: Phrase(
             "The NVIDIA driver's library and kernel module are of different versions (after an "
             "update, restart the machine)"
         ),

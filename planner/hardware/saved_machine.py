@@ -10,6 +10,7 @@ from msgspec import structs
 
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from planner.base.output_file import OutputFile
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import Spec, parse_spec, read_spec
 from planner.hardware.detect import cuda_environment
 from planner.hardware.machine_readings import DeviceReading, Machine
@@ -35,11 +36,13 @@ def save_machine(machine: Machine, path: Path, *, force: bool) -> None:
     """
     option = f"--save-machine {path}"
     if not is_machine_file(path.name) or path.is_dir():
-        raise InvalidRequestError(f"{option}: name a file that ends in .json, as --gpus needs it")
+        raise InvalidRequestError(
+            Phrase("{option}: name a file that ends in .json, as --gpus needs it", option=option)
+        )
     OutputFile(
         option="--save-machine",
         path=path,
-        noun="a saved machine",
+        noun=Phrase("a saved machine"),
         is_untouched=_is_machine,
         force=force,
     ).write(render_machine(machine))

@@ -3,6 +3,7 @@ leaves."""
 
 from collections.abc import Iterator
 
+from planner.base.phrases import Phrase
 from planner.base.units import MIB
 from planner.hardware.cuda_toolkits import (
     Toolkit,
@@ -27,8 +28,14 @@ def _torch_notes(
     torch: TorchReading, driver_version: str | None, chosen: Selection
 ) -> Iterator[str]:
     if torch.cuda is None:
-        built = "is built for ROCm" if torch.hip is not None else "is built without CUDA"
-        yield f"The installed torch {torch.version} {built}: a launch would not see the GPUs."
+        built = Phrase("is built without CUDA")
+        if torch.hip is not None:
+            built = Phrase("is built for ROCm")
+        yield Phrase(
+            "The installed torch {version} {built}: a launch would not see the GPUs.",
+            version=torch.version,
+            built=built,
+        )
         return
     toolkit = toolkit_of(torch.cuda)
     if toolkit is None:
@@ -36,8 +43,14 @@ def _torch_notes(
     needed = needed_driver(torch.cuda, driver_version)
     if needed is not None:
         yield (
-            f"Driver {driver_version} is too old for the installed torch {torch.version}: CUDA "
-            f"{version_numbers(torch.cuda)[0]} needs {needed} or newer."
+            Phrase(
+                "Driver {driver_version} is too old for the installed torch {version}: CUDA "
+                "{major} needs {needed} or newer.",
+                driver_version=driver_version,
+                version=torch.version,
+                major=version_numbers(torch.cuda)[0],
+                needed=needed,
+            )
         )
     yield from _capability_notes(torch, toolkit, chosen)
 
@@ -47,21 +60,38 @@ def _capability_notes(torch: TorchReading, toolkit: Toolkit, chosen: Selection) 
     for capability in sorted({each.device.compute_capability or "" for each in chosen.gpus}):
         if not capability:
             continue
-        card = f"The installed torch {torch.version} has no code for compute capability"
+        card = Phrase(
+            "The installed torch {version} has no code for compute capability",
+            version=torch.version,
+        )
         if version_numbers(capability) < version_numbers(toolkit.minimum_capability):
             yield (
-                f"{card} {capability}: CUDA {torch.cuda} starts at {toolkit.minimum_capability}, "
-                "take a torch built with an older CUDA."
+                Phrase(
+                    "{card} {capability}: CUDA {cuda} starts at {minimum}, take a "
+                    "torch built with an older CUDA.",
+                    card=card,
+                    capability=capability,
+                    cuda=torch.cuda,
+                    minimum=toolkit.minimum_capability,
+                )
             )
         needed = first.get(version_numbers(capability)[0])
         if needed is not None and version_numbers(torch.cuda or "0") < version_numbers(needed):
-            yield f"{card} {capability}: it needs a torch built with CUDA {needed} or newer."
+            yield Phrase(
+                "{card} {capability}: it needs a torch built with CUDA {needed} or newer.",
+                card=card,
+                capability=capability,
+                needed=needed,
+            )
 
 
 def _host_notes(machine: Machine, chosen: Selection) -> Iterator[str]:
     shm = machine.host.shm_bytes
     if shm is not None and shm < ENOUGH_SHM_BYTES and len(chosen.gpus) > 1:
         yield (
-            f"/dev/shm has {shm // MIB} MiB, and NCCL and data loaders share memory there: give "
-            "the container 1 GiB (docker run --shm-size=1g)."
+            Phrase(
+                "/dev/shm has {shm} MiB, and NCCL and data loaders share memory there: give "
+                "the container 1 GiB (docker run --shm-size=1g).",
+                shm=shm // MIB,
+            )
         )

@@ -23,6 +23,7 @@ from planner.base.cache_folder import cache_directory
 from planner.base.errors import InvalidFileError, InvalidRequestError, one_line
 from planner.base.home_folder import expanded
 from planner.base.output_file import digest, write_whole
+from planner.base.phrases import Phrase
 from planner.base.strict_json import parse_json
 from planner.base.text_files import MOST_BYTES, read_text
 
@@ -42,7 +43,7 @@ _NAME = re.compile(
     r"(?:@(?P<revision>[A-Za-z0-9][\w./-]{0,199}))?/?",
     re.ASCII,
 )
-_BY_HAND = "put its config.json into a folder and name that"
+_BY_HAND = Phrase("put its config.json into a folder and name that")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _COMMIT_HEADER = "X-Repo-Commit"
 _TRUE = {"1", "ON", "YES", "TRUE"}
@@ -153,7 +154,9 @@ def hub_config(name: HubName, environ: Mapping[str, str], hint: str = "") -> Hub
         if kept is not None:
             return kept
         raise _refused(
-            name, "is not in the cache, and HF_HUB_OFFLINE is set", f"unset it, or {_BY_HAND}"
+            name,
+            Phrase("is not in the cache, and HF_HUB_OFFLINE is set"),
+            Phrase("unset it, or {by_hand}", by_hand=_BY_HAND),
         )
     answer = _ask(hub.url(name), hub.token)
     if answer.status == 0 and kept is not None:
@@ -170,45 +173,74 @@ def hub_config(name: HubName, environ: Mapping[str, str], hint: str = "") -> Hub
 
 def _refused(name: HubName, why: str, remedy: str) -> InvalidRequestError:
     revision = f"@{name.revision}" if name.revision is not None else ""
-    return InvalidRequestError(f"--model {name.id}{revision} {why}: {remedy}")
+    return InvalidRequestError(
+        Phrase(
+            "--model {id}{revision} {why}: {remedy}",
+            id=name.id,
+            revision=revision,
+            why=why,
+            remedy=remedy,
+        )
+    )
 
 
 def _why(name: HubName, answer: _Answer, hub: Hub, hint: str) -> tuple[str, str]:
     """Return why the hub gave no configuration, and what to do."""
     if answer.status == 0:
         return (
-            f"cannot be fetched ({answer.failure})",
-            f"name a mirror with {hub.endpoint_variable}, or {_BY_HAND}",
+            Phrase("cannot be fetched ({failure})", failure=answer.failure),
+            Phrase(
+                "name a mirror with {variable}, or {by_hand}",
+                variable=hub.endpoint_variable,
+                by_hand=_BY_HAND,
+            ),
         )
     if answer.code == "GatedRepo" or answer.status == 403:
         return (
-            "is gated",
-            f"accept its terms on {hub.page}/{name.id}, then set {hub.token_variable} to a token "
-            "of that account",
+            Phrase("is gated"),
+            Phrase(
+                "accept its terms on {page}/{id}, then set {variable} to a token of that account",
+                page=hub.page,
+                id=name.id,
+                variable=hub.token_variable,
+            ),
         )
     if answer.code == "RevisionNotFound":
-        return "has no such revision", "name a branch, tag or commit of its page"
+        return Phrase("has no such revision"), Phrase("name a branch, tag or commit of its page")
     if answer.code == "EntryNotFound":
-        return "has no config.json", "name the model in transformers' format that it is made from"
+        return Phrase("has no config.json"), Phrase(
+            "name the model in transformers' format that it is made from"
+        )
     if answer.status in (401, 404):
-        private = f"if it is private, set {hub.token_variable} to a token that may read it"
+        private = Phrase(
+            "if it is private, set {variable} to a token that may read it",
+            variable=hub.token_variable,
+        )
         return (
-            "is no preset, no folder here, and no model that the hub shows",
+            Phrase("is no preset, no folder here, and no model that the hub shows"),
             f"{hint} Check the name; {private}".strip(),
         )
-    return f"cannot be fetched (the hub answered {answer.status})", f"try again, or {_BY_HAND}"
+    return Phrase("cannot be fetched (the hub answered {status})", status=answer.status), Phrase(
+        "try again, or {by_hand}", by_hand=_BY_HAND
+    )
 
 
 def _parsed(body: bytes, name: HubName) -> dict[str, Any]:
     place = Path(f"{name.id}/config.json")
     if len(body) > MOST_BYTES:
-        raise InvalidFileError(place, None, f"has more than the {MOST_BYTES:,} bytes that are read")
+        raise InvalidFileError(
+            place,
+            None,
+            Phrase("has more than the {most:,} bytes that are read", most=MOST_BYTES),
+        )
     try:
         content = parse_json(body.decode(), place)
     except UnicodeDecodeError as error:
-        raise InvalidFileError(place, None, "is not UTF-8 text") from error
+        raise InvalidFileError(place, None, Phrase("is not UTF-8 text")) from error
     if not isinstance(content, dict):
-        raise InvalidFileError(place, None, "holds no keys: it is not a model's configuration")
+        raise InvalidFileError(
+            place, None, Phrase("holds no keys: it is not a model's configuration")
+        )
     return content
 
 
@@ -247,7 +279,12 @@ def _endpoint(environ: Mapping[str, str], variable: str, usual: str) -> str:
     endpoint = (environ.get(variable) or usual).rstrip("/")
     if not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w./-]*)?", endpoint, re.ASCII):
         raise InvalidRequestError(
-            f"{variable} {endpoint!r} is not the address of a hub: write it as {usual}"
+            Phrase(
+                "{variable} {endpoint!r} is not the address of a hub: write it as {usual}",
+                variable=variable,
+                endpoint=endpoint,
+                usual=usual,
+            )
         )
     return endpoint
 
@@ -275,7 +312,11 @@ def _ask(url: str, token: str | None) -> _Answer:
     asking = Thread(target=lambda: answers.append(_answer(url, token)), daemon=True)
     asking.start()
     asking.join(ANSWER_S)
-    return answers[0] if answers else _Answer(failure=f"no answer within {ANSWER_S:.0f} s")
+    return (
+        answers[0]
+        if answers
+        else _Answer(failure=Phrase("no answer within {seconds:.0f} s", seconds=ANSWER_S))
+    )
 
 
 def _answer(url: str, token: str | None) -> _Answer:

@@ -3,6 +3,7 @@
 import re
 from functools import cache
 
+from planner.base.phrases import Phrase
 from planner.base.preset_files import ROOT, Source, preset_names, resolve_name
 from planner.base.strict_yaml import Spec, read_spec
 from planner.base.text_files import read_text
@@ -32,7 +33,7 @@ def load_model(name: str) -> ModelPreset:
     Raises ``UnknownNameError`` where there is none.
     """
     hub_ids = _hub_ids() if "/" in name else None
-    file_name = resolve_name("models", "model", name, hub_ids)
+    file_name = resolve_name("models", Phrase("model"), name, hub_ids)
     return read_spec(ModelPreset, ROOT / "models" / f"{file_name}.yaml")
 
 

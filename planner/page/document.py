@@ -9,6 +9,7 @@ from string import Template
 from typing import Any
 
 from planner.base.output_file import OutputFile, digest
+from planner.base.phrases import Phrase
 from planner.base.text_files import read_text
 from planner.page.elements import Markup, joined
 
@@ -64,5 +65,5 @@ def is_untouched(text: str) -> bool:
 def page_file(path: Path, *, option: str, force: bool) -> OutputFile:
     """Return the file of a page, which replaces no other file unless ``force`` is set."""
     return OutputFile(
-        option=option, path=path, noun="a page", is_untouched=is_untouched, force=force
+        option=option, path=path, noun=Phrase("a page"), is_untouched=is_untouched, force=force
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.base.errors import InvalidFileError, InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import dump_yaml, parse_spec, parse_yaml
 from planner.plan.schema import Plan
 
@@ -18,12 +19,17 @@ def parsed_setting(setting: str) -> tuple[str, Any]:
     key, equals, value = setting.partition("=")
     if not key or not equals:
         raise InvalidRequestError(
-            f"--set {setting}: write KEY=VALUE, for example --set training.max_steps=12"
+            Phrase(
+                "--set {setting}: write KEY=VALUE, for example --set training.max_steps=12",
+                setting=setting,
+            )
         )
     try:
         return key, parse_yaml(value, _CHANGED)
     except InvalidFileError as error:
-        raise InvalidRequestError(f"--set {setting}: the value is {error.reason}") from error
+        raise InvalidRequestError(
+            Phrase("--set {setting}: the value is {reason}", setting=setting, reason=error.reason)
+        ) from error
 
 
 def changed_plan(

@@ -4,6 +4,7 @@ from functools import cache
 from typing import Literal
 
 from planner.base.errors import UnknownNameError
+from planner.base.phrases import Phrase
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 
@@ -42,5 +43,7 @@ def optimizer_name(text: str) -> str:
     """
     wanted = text.lower().replace("-", "_")
     if wanted not in optimizers():
-        raise UnknownNameError("optimizer", text, optimizers(), see="plan --list optimizers")
+        raise UnknownNameError(
+            Phrase("optimizer"), text, optimizers(), see="plan --list optimizers"
+        )
     return wanted

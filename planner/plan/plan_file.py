@@ -6,6 +6,7 @@ from pathlib import Path
 from msgspec import to_builtins
 
 from planner.base.output_file import OutputFile, digest
+from planner.base.phrases import Phrase
 from planner.base.printable import shown
 from planner.base.strict_yaml import dump_yaml
 from planner.plan.schema import Plan
@@ -86,4 +87,6 @@ def is_untouched(text: str) -> bool:
 
 def plan_output(path: Path, *, force: bool) -> OutputFile:
     """Return the file of ``-o``, in which only an unedited plan is replaced unless forced."""
-    return OutputFile(option="-o", path=path, noun="a plan", is_untouched=is_untouched, force=force)
+    return OutputFile(
+        option="-o", path=path, noun=Phrase("a plan"), is_untouched=is_untouched, force=force
+    )

@@ -2,6 +2,8 @@
 
 from typing import Literal, get_args
 
+from planner.base.phrases import Phrase
+
 SCHEMA_VERSION: Literal[1] = 1
 
 
@@ -68,11 +70,11 @@ Part = Literal[
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 PHASE_TITLES: dict[Phase, str] = {
-    "load": "load",
-    "forward": "forward",
-    "backward": "backward",
-    "optimizer_step": "step",
-    "save": "save",
+    "load": Phrase("load"),
+    "forward": Phrase("forward"),
+    "backward": Phrase("backward"),
+    "optimizer_step": Phrase("step"),
+    "save": Phrase("save"),
 }
 """The phases as tables and charts head them."""
 
@@ -82,7 +84,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 METHODS: tuple[Method, ...] = ("qlora", "lora", "full")
 """All methods, the leanest first."""
-METHOD_NAMES: dict[Method, str] = {"qlora": "QLoRA", "lora": "LoRA", "full": "full"}
+METHOD_NAMES: dict[Method, str] = {"qlora": "QLoRA", "lora": "LoRA", "full": Phrase("full")}
 """The methods as sentences name them."""
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, UnknownNameError
+from planner.base.phrases import Phrase
 from planner.base.preset_files import ROOT, aliases, preset_names
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import QuantizationSection
@@ -44,7 +45,7 @@ def _preset(name: str) -> Recipe:
 
     found = family_recipes().get(aliases("recipes").get(name, name))
     if found is None:
-        raise UnknownNameError("recipe", name, recipe_names(), see="plan --list recipes")
+        raise UnknownNameError(Phrase("recipe"), name, recipe_names(), see="plan --list recipes")
     return found
 
 
@@ -57,8 +58,13 @@ def trained_by(recipe: Recipe, method: Method | None) -> Recipe:
         return recipe
     if recipe.adapter is None or method == "full":
         raise InvalidRequestError(
-            f"--recipe {recipe.name} cannot be combined with --method {method}: its learning rate "
-            f"is for {recipe.method}. Leave one of the two out"
+            Phrase(
+                "--recipe {name} cannot be combined with --method {method}: its learning "
+                "rate is for {its_method}. Leave one of the two out",
+                name=recipe.name,
+                method=method,
+                its_method=recipe.method,
+            )
         )
     base = QuantizationSection(quant_type="nf4", double_quant=True)
     quantization = base if method == "qlora" else None

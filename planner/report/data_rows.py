@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from planner.base.phrases import Phrase
 from planner.base.units import format_duration, format_share
 from planner.datasets.token_lengths import QUANTILES
 from planner.datasets.training_data import KnownData, TrainingData
@@ -19,12 +20,19 @@ def data_rows(chosen: Candidate, data: TrainingData | None, packed: PackedWay | 
         return []
     if data.known is None:
         length = chosen.workload.settings.sequence_length
-        counted = "" if data.num_records is None else f"{data.num_records:,} records; "
-        why = f"{counted}token lengths unknown, planned for {length:,}: {data.why_unknown}"
-        return [("Data", why)]
+        counted = ""
+        if data.num_records is not None:
+            counted = Phrase("{number:,} records; ", number=data.num_records)
+        why = Phrase(
+            "{counted}token lengths unknown, planned for {length:,}: {why_unknown}",
+            counted=counted,
+            length=length,
+            why_unknown=data.why_unknown,
+        )
+        return [(Phrase("Data"), why)]
     found = epochs_of(chosen, data.known)
     return [
-        ("Data", _data_line(data.known)),
+        (Phrase("Data"), _data_line(data.known)),
         ("", _length_line(data.known, found)),
         ("", _padding_line(found, packed, data.known)),
     ]
@@ -87,59 +95,103 @@ def counted_run_line(chosen: Candidate, data: TrainingData) -> str | None:
     if most_s is None or data.num_records is None:
         return None
     settings = chosen.workload.settings
-    plural = "" if settings.epochs == 1 else "s"
-    return (
-        f"{_counted_steps(chosen, data.num_records):,} steps in {settings.epochs:g} epoch{plural}, "
-        f"at most {format_duration(most_s)}: {data.num_records:,} records of "
-        f"{settings.sequence_length:,} tokens at most"
+    return Phrase(
+        "{steps}, at most {time}: {records:,} records of {length:,} tokens at most",
+        steps=_steps_in_epochs(_counted_steps(chosen, data.num_records), settings.epochs),
+        time=format_duration(most_s),
+        records=data.num_records,
+        length=settings.sequence_length,
     )
 
 
 def _data_line(data: KnownData) -> str:
     half, most, nearly, longest = (data.lengths.quantile(share) for share in QUANTILES)
-    sampled = "" if data.all_read else f" (of {data.lengths.num_records:,} drawn at random)"
-    return (
-        f"{data.name} ({data.formats}), {data.num_samples:,} samples per epoch; tokens{sampled}: "
-        f"half have at most {half:,}, 90 % at most {most:,}, 99 % at most {nearly:,}, "
-        f"the longest {longest:,}"
+    num_drawn = data.lengths.num_records
+    sampled = "" if data.all_read else Phrase(" (of {num:,} drawn at random)", num=num_drawn)
+    return Phrase(
+        "{name} ({formats}), {num_samples:,} samples per epoch; tokens{sampled}: "
+        "half have at most {half:,}, 90 % at most {most:,}, 99 % at most {nearly:,}, "
+        "the longest {longest:,}",
+        name=data.name,
+        formats=data.formats,
+        num_samples=data.num_samples,
+        sampled=sampled,
+        half=half,
+        most=most,
+        nearly=nearly,
+        longest=longest,
     )
 
 
 def _length_line(data: KnownData, found: Epochs) -> str:
-    length = f"{found.sequence_length:,} tokens"
-    if not found.num_truncated:
-        return f"{length} hold every sample whole"
-    share = format_share(found.num_truncated / data.num_samples, 1)
-    about = "" if data.all_read else "about "
-    many, lose = f"{found.num_truncated:,} samples are", "lose"
-    if found.num_truncated == 1:
-        many, lose = "1 sample is", "loses"
-    return f"{length}: {about}{many} cut ({share}) and {lose} {about}{found.tokens_lost:,} tokens"
+    length, num_cut, lost = found.sequence_length, found.num_truncated, found.tokens_lost
+    if not num_cut:
+        return Phrase("{length:,} tokens hold every sample whole", length=length)
+    share = format_share(num_cut / data.num_samples, 1)
+    if num_cut == 1 and data.all_read:
+        return Phrase(
+            "{length:,} tokens: 1 sample is cut ({share}) and loses {lost:,} tokens",
+            length=length,
+            share=share,
+            lost=lost,
+        )
+    about = "" if data.all_read else Phrase("about ")
+    return Phrase(
+        "{length:,} tokens: {about}{num_cut:,} samples are cut ({share}) and lose {about}{lost:,} "
+        "tokens",
+        length=length,
+        about=about,
+        num_cut=num_cut,
+        share=share,
+        lost=lost,
+    )
 
 
 def _padding_line(found: Epochs, packed: PackedWay | None, data: KnownData) -> str:
-    share = f"{format_share(found.padding_share)} of the computed tokens are padding"
+    padding = format_share(found.padding_share)
+    share = Phrase("{padding} of the computed tokens are padding", padding=padding)
     if found.packed:
-        return f"packed into {found.num_rows:,} rows; {share}"
+        return Phrase(
+            "packed into {num_rows:,} rows; {share}", num_rows=found.num_rows, share=share
+        )
     if not found.packing_pays:
-        return f"{share}; packing would not pay"
-    fewer = f"{found.packing_gain:.1f} times fewer tokens"
+        return Phrase("{share}; packing would not pay", share=share)
+    fewer = Phrase("{gain:.1f} times fewer tokens", gain=found.packing_gain)
     if packed is None:
-        return f"{share}; packed it would compute {fewer}"
+        return Phrase("{share}; packed it would compute {fewer}", share=share, fewer=fewer)
     if packed.candidate is None:
-        return f"{share}; packing would compute {fewer}, but {packed.why_not}"
+        return Phrase(
+            "{share}; packing would compute {fewer}, but {why_not}",
+            share=share,
+            fewer=fewer,
+            why_not=packed.why_not,
+        )
     then = epochs_of(packed.candidate, data)
-    took = "" if then.run_time_s is None else f", about {format_duration(then.run_time_s)}"
-    return (
-        f"{share}; --packing computes {fewer}, in rows of {then.sequence_length:,}: "
-        f"{then.num_steps:,} steps at the same global batch{took}"
+    took = "" if then.run_time_s is None else _about(then.run_time_s)
+    return Phrase(
+        "{share}; --packing computes {fewer}, in rows of {length:,}: "
+        "{num_steps:,} steps at the same global batch{took}",
+        share=share,
+        fewer=fewer,
+        length=then.sequence_length,
+        num_steps=then.num_steps,
+        took=took,
     )
 
 
 def run_line(chosen: Candidate, found: Epochs) -> str:
     """Return steps, epochs and time of a run."""
-    epochs = chosen.workload.settings.epochs
-    counted = f"{found.num_steps:,} steps in {epochs:g} epoch{'s' if epochs != 1 else ''}"
+    counted = _steps_in_epochs(found.num_steps, chosen.workload.settings.epochs)
     if found.run_time_s is None:
-        return f"{counted}; the time is unknown"
-    return f"{counted}, about {format_duration(found.run_time_s)}"
+        return counted + Phrase("; the time is unknown")
+    return counted + _about(found.run_time_s)
+
+
+def _steps_in_epochs(num: int, epochs: float) -> Phrase:
+    if epochs == 1:
+        return Phrase("{num:,} steps in 1 epoch", num=num)
+    return Phrase("{num:,} steps in {epochs:g} epochs", num=num, epochs=epochs)
+
+
+def _about(seconds: float) -> Phrase:
+    return Phrase(", about {duration}", duration=format_duration(seconds))

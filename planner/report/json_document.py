@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
+from planner.base.phrases import Reason
 from planner.decision.alternatives import Alternative
 from planner.decision.choose import Decision
 from planner.hardware.cluster import Cluster
@@ -32,10 +33,14 @@ def document(decision: Decision, plan: Plan) -> dict[str, Any]:
         "data": data_document(decision.chosen, decision.request.data, decision.packed),
         "hardware": _hardware(decision.request.cluster),
         "machine": machine_document(decision.request.cluster),
-        "why": decision.why,
+        "why": _reason(decision.why),
         "tight": decision.tight,
         "alternatives": [_alternative(each) for each in decision.alternatives],
-        "rejected": dict(decision.rejected),
+        "rejected": [
+            {**_reason(reason), "candidates": number}
+            for reason, number in decision.rejected.items()
+        ],
+        "improvements": [each._asdict() for each in decision.improvements],
         "richer_method": decision.richer,
         "what_if": None if decision.what_if is None else asdict(decision.what_if),
     }
@@ -133,5 +138,9 @@ def _alternative(alternative: Alternative) -> dict[str, Any]:
         "fits": alternative.fits,
         "peak_allocated_bytes": candidate.memory.peak_allocated_bytes,
         "tokens_per_second": candidate.tokens_per_second,
-        "reason": alternative.reason,
+        "reason": _reason(alternative.reason),
     }
+
+
+def _reason(reason: Reason) -> dict[str, str]:
+    return {"code": reason.code, "text": str(reason)}

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from planner.base.phrases import Joined, Phrase, spoken
 from planner.base.preset_files import Kind, Listed, aliases, preset_names
 from planner.base.units import format_count, format_gib
 from planner.hardware.cards import load_gpu, visible_bytes
@@ -47,25 +49,13 @@ def listing(kind: Listed) -> RenderableType:
 
 
 COLUMNS: dict[Listed, tuple[str, ...]] = {
-    "models": ("model", "parameters", "hub id", "also"),
-    "gpus": ("card", "GiB", "TFLOPS", "device name", "also"),
-    "recipes": ("recipe", "method", "learning rate", "source"),
-    "networks": ("network", "GB/s", "adapters per node", "source"),
-    "optimizers": ("optimizer", "states", "kept in", "library"),
+    "models": (Phrase("model"), Phrase("parameters"), Phrase("hub id"), Phrase("also")),
+    "gpus": (Phrase("card"), "GiB", "TFLOPS", Phrase("device name"), Phrase("also")),
+    "recipes": (Phrase("recipe"), Phrase("method"), Phrase("learning rate"), Phrase("source")),
+    "networks": (Phrase("network"), "GB/s", Phrase("adapters per node"), Phrase("source")),
+    "optimizers": (Phrase("optimizer"), Phrase("states"), Phrase("kept in"), Phrase("library")),
 }
 NUMBERS = {"parameters", "GiB", "TFLOPS", "learning rate", "GB/s", "states"}
-IN_WORDS = {
-    "parameters": "{} parameters",
-    "GiB": "{} GiB",
-    "TFLOPS": "{} TFLOPS",
-    "learning rate": "learning rate {}",
-    "also": "also {}",
-    "GB/s": "{} GB/s",
-    "adapters per node": "adapters per node: {}",
-    "states": "{} states",
-    "kept in": "kept in {}",
-}
-"""Cells as a sentence names them, by column."""
 ROOM_FOR_THE_LAST = 16
 """Columns of a terminal that the last column of a table needs, which is folded."""
 
@@ -78,7 +68,8 @@ class _Listing:
     rows: list[tuple[str, ...]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        widths = [max(map(len, cells)) for cells in zip(self.columns, *self.rows, strict=True)]
+        columns = zip(map(spoken, self.columns), *self.rows, strict=True)
+        widths = [max(map(cell_len, cells)) for cells in columns]
         needed = sum(widths[:-1]) + 3 * len(widths) + min(widths[-1], ROOM_FOR_THE_LAST)
         if needed <= options.max_width:
             yield self._table()
@@ -99,8 +90,24 @@ class _Listing:
         for name, *cells in self.rows:
             yield Text(name, style="bold")
             named = zip(self.columns[1:], cells, strict=True)
-            parts = [IN_WORDS.get(column, "{}").format(cell) for column, cell in named if cell]
-            yield Padding(Prose(", ".join(parts)), (0, 0, 0, 2))
+            parts = [_in_words(column, cell) for column, cell in named if cell]
+            yield Padding(Prose(Joined(", ", parts)), (0, 0, 0, 2))
+
+
+def _in_words(column: str, cell: str) -> str:
+    """Return a cell as a sentence names it."""
+    words = {
+        "parameters": Phrase("{number} parameters", number=cell),
+        "GiB": f"{cell} GiB",
+        "TFLOPS": f"{cell} TFLOPS",
+        "learning rate": Phrase("learning rate {rate}", rate=cell),
+        "also": Phrase("also {names}", names=cell),
+        "GB/s": f"{cell} GB/s",
+        "adapters per node": Phrase("adapters per node: {number}", number=cell),
+        "states": Phrase("{number} states", number=cell),
+        "kept in": Phrase("kept in {dtype}", dtype=cell),
+    }
+    return words.get(column, cell)
 
 
 def _model_cells(record: Record) -> tuple[str, ...]:
@@ -134,7 +141,9 @@ def _network_cells(record: Record) -> tuple[str, ...]:
 
 
 def _optimizer_cells(record: Record) -> tuple[str, ...]:
-    kept = f"{record['kept_in']}, paged" if record["paged"] else record["kept_in"]
+    kept = record["kept_in"]
+    if record["paged"]:
+        kept = Phrase("{dtype}, paged", dtype=kept)
     return record["name"], str(record["states"]), kept, record["library"]
 
 

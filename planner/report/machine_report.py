@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.table import Table
 
+from planner.base.phrases import Joined, Phrase
 from planner.base.units import GIB, MIB, format_gib
-from planner.hardware.cluster import Cluster, Link, has_bf16
+from planner.hardware.cluster import Accelerator, Cluster, Link, has_bf16
 from planner.hardware.condition_notes import usual_power_watts
 from planner.hardware.machine import Selection, UsableGpu, selection
 from planner.hardware.machine_readings import (
@@ -22,7 +23,7 @@ from planner.report.prose import Prose
 from planner.report.tables import facts
 
 Row = tuple[str, RenderableType]
-LINKS: dict[Link, str] = {"nvlink": ", NVLink", "pcie": ", PCIe", "none": ""}
+LINKS: dict[Link, str] = {"nvlink": Phrase(", NVLink"), "pcie": Phrase(", PCIe"), "none": ""}
 
 
 def machine_section(cluster: Cluster) -> Table:
@@ -32,36 +33,55 @@ def machine_section(cluster: Cluster) -> Table:
 
 def machine_rows(cluster: Cluster) -> list[Row]:
     """Return the machine in one line, what was read of it, and the notes."""
-    rows: list[Row] = [("Machine", machine_line(cluster))]
+    rows: list[Row] = [(Phrase("Machine"), machine_line(cluster))]
     machine = cluster.machine
     if machine is not None:
-        rows += [(f"  {name}", text) for name, text in _readings(machine, cluster)]
+        rows += [("  " + name, text) for name, text in _readings(machine, cluster)]
     elif cluster.device == "cpu":
-        rows.append(("  host", f"{cluster.cores} cores"))
+        rows.append(("  " + Phrase("host"), Phrase("{cores} cores", cores=cluster.cores)))
     return [*rows, *_notes(cluster.notes)]
 
 
 def _notes(notes: Sequence[str]) -> Iterator[Row]:
     for number, note in enumerate(notes):
-        yield "" if number else "  note" + ("s" if len(notes) > 1 else ""), Prose(note, "dim")
+        title = Phrase("notes") if len(notes) > 1 else Phrase("note")
+        yield "" if number else "  " + title, Prose(note, "dim")
 
 
 def machine_line(cluster: Cluster) -> str:
     """Return nodes, cards, memory, links and network in one line."""
     accelerator = cluster.accelerator
-    nodes = f"{cluster.num_nodes:,} nodes of " if cluster.num_nodes > 1 else ""
-    network = f", {cluster.network} between nodes" if cluster.network else ""
+    num_nodes, name = cluster.num_nodes, cluster.network
+    nodes = Phrase("{num_nodes:,} nodes of ", num_nodes=num_nodes) if num_nodes > 1 else ""
+    network = Phrase(", {name} between nodes", name=name) if name else ""
     unequal = _unequal(cluster)
     if unequal is not None:
-        return f"{nodes}{unequal}{network}"
+        return nodes + unequal + network
     count = f"{cluster.gpus_per_node} x " if cluster.world_size > 1 else ""
     free = ""
     if accelerator.in_use_bytes:
-        free = f", {format_gib(accelerator.free_bytes)} GiB free"
-    each = " each" if cluster.world_size > 1 and cluster.device == "cuda" else ""
+        free = Phrase(", {gib} GiB free", gib=format_gib(accelerator.free_bytes))
+    each = Phrase(" each") if cluster.world_size > 1 and cluster.device == "cuda" else ""
     link = LINKS[cluster.link]
     size = format_gib(accelerator.capacity_bytes)
-    return f"{nodes}{count}{accelerator.device_name}, {size} GiB{each}{free}{link}{network}"
+    return Phrase(
+        "{nodes}{count}{card}, {gib} GiB{each}{free}{link}{network}",
+        nodes=nodes,
+        count=count,
+        card=_card_name(accelerator),
+        gib=size,
+        each=each,
+        free=free,
+        link=link,
+        network=network,
+    )
+
+
+def _card_name(accelerator: Accelerator) -> str:
+    """Return the name of a card; one that is known by its size alone is called by that."""
+    label = accelerator.label
+    of_size = Phrase("{label} card", label=label)
+    return of_size if accelerator.device_name == of_size else accelerator.device_name
 
 
 def _unequal(cluster: Cluster) -> str | None:
@@ -71,37 +91,46 @@ def _unequal(cluster: Cluster) -> str | None:
     names = Counter(each.device.name for each in selection(cluster.machine).gpus)
     if len(names) < 2:
         return None
-    cards = " and ".join(
-        f"{count} x {name}" if count > 1 else name for name, count in names.items()
+    cards = Joined(
+        " and ", (f"{count} x {name}" if count > 1 else name for name, count in names.items())
     )
     free = format_gib(cluster.accelerator.free_bytes)
-    return f"{cards}, each counted as one with {free} GiB{LINKS[cluster.link]}"
+    return Phrase(
+        "{cards}, each counted as one with {gib} GiB{link}",
+        cards=cards,
+        gib=free,
+        link=LINKS[cluster.link],
+    )
 
 
 def _readings(machine: Machine, cluster: Cluster) -> Iterator[tuple[str, str]]:
     if cluster.device == "cuda":
         chosen = selection(machine)
-        yield "compute", _compute(chosen.gpus)
+        yield Phrase("compute"), _compute(chosen.gpus)
         yield from _cards(chosen.gpus)
         if len(chosen.gpus) > 1:
-            yield "links", _links(machine.nvml, chosen, cluster)
+            yield Phrase("links"), _links(machine.nvml, chosen, cluster)
         nodes = _numa_nodes(chosen)
         if nodes:
             yield "NUMA", nodes
-        yield "driver", _driver(machine)
-    yield "host", _host(machine.host)
+        yield Phrase("driver"), _driver(machine)
+    yield Phrase("host"), _host(machine.host)
     if machine.saved_on is not None:
-        yield "saved", machine.saved_on
+        yield Phrase("saved"), machine.saved_on
 
 
 def _compute(gpus: Sequence[UsableGpu]) -> str:
     known = {each.compute_capability for each in gpus} - {None}
     if not known:
-        return "capability unknown: fp16"
-    kinds = "bf16, flash attention"
+        return Phrase("capability unknown: fp16")
+    kinds: str = Phrase("bf16, flash attention")
     if not all(has_bf16(capability) for capability in known if capability is not None):
-        kinds = "fp16 with scaled losses; bf16 and flash attention from 8.0"
-    return f"capability {', '.join(sorted(filter(None, known), key=float))}: {kinds}"
+        kinds = Phrase("fp16 with scaled losses; bf16 and flash attention from 8.0")
+    return Phrase(
+        "capability {capabilities}: {kinds}",
+        capabilities=", ".join(sorted(filter(None, known), key=float)),
+        kinds=kinds,
+    )
 
 
 def _cards(gpus: Sequence[UsableGpu]) -> Iterator[tuple[str, str]]:
@@ -109,7 +138,7 @@ def _cards(gpus: Sequence[UsableGpu]) -> Iterator[tuple[str, str]]:
     alike: dict[str, list[UsableGpu]] = {}
     differ = len({(each.device.name, each.free_bytes) for each in gpus}) > 1
     for each in gpus:
-        line = ", ".join(filter(None, [*(_memory(each) if differ else ()), *_card(each)]))
+        line: str = Joined(", ", filter(None, [*(_memory(each) if differ else ()), *_card(each)]))
         alike.setdefault(line, []).append(each)
     for line, those in alike.items():
         if line:
@@ -118,10 +147,11 @@ def _cards(gpus: Sequence[UsableGpu]) -> Iterator[tuple[str, str]]:
 
 def _label(devices: Sequence[DeviceReading], *, everyone: bool) -> str:
     if devices[0].is_slice:
-        return "slice"
+        return Phrase("slice")
     if everyone and len(devices) > 1:
-        return "each GPU"
-    return f"GPU{'s' if len(devices) > 1 else ''} {ranges([each.index for each in devices])}"
+        return Phrase("each GPU")
+    indices = ranges([each.index for each in devices])
+    return f"GPU{'s' if len(devices) > 1 else ''} {indices}"
 
 
 def ranges(numbers: Sequence[int]) -> str:
@@ -138,17 +168,17 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def _memory(gpu: UsableGpu) -> tuple[str, str]:
-    free = "all free"
+    free: str = Phrase("all free")
     if gpu.accelerator.in_use_bytes > 0:
-        free = f"{format_gib(gpu.free_bytes)} free"
+        free = Phrase("{gib} free", gib=format_gib(gpu.free_bytes))
     size = format_gib(gpu.accelerator.capacity_bytes)
     return f"{gpu.device.name}, {size} GiB", free
 
 
 def _card(gpu: UsableGpu) -> tuple[str, ...]:
     device = gpu.device
-    ecc = "" if device.ecc_enabled is None else f"ECC {'on' if device.ecc_enabled else 'off'}"
-    return _pcie(device.pcie), _power(gpu), ecc
+    ecc = {True: Phrase("ECC on"), False: Phrase("ECC off"), None: ""}
+    return _pcie(device.pcie), _power(gpu), ecc[device.ecc_enabled]
 
 
 def _pcie(pcie: PcieReading | None) -> str:
@@ -162,19 +192,25 @@ def _power(gpu: UsableGpu) -> str:
     limit, usual = gpu.device.power_limit_watts, usual_power_watts(gpu)
     if limit is None:
         return ""
-    return f"{limit} W" if usual is None or limit >= usual else f"{limit} of {usual} W"
+    if usual is None or limit >= usual:
+        return f"{limit} W"
+    return Phrase("{limit} of {usual} W", limit=limit, usual=usual)
 
 
 def _links(nvml: NvmlReading, chosen: Selection, cluster: Cluster) -> str:
     pairs = [pair for pair in nvml.pairs if (pair.one, pair.other) in chosen.pairs]
-    text = _nvlinks(pairs) if cluster.link == "nvlink" else "PCIe"
+    text: str = _nvlinks(pairs) if cluster.link == "nvlink" else "PCIe"
     if cluster.link_bytes_per_s is not None:
         alike = len({(pair.nvlinks, pair.through_switch) for pair in pairs}) < 2
-        slowest = "" if alike else "slowest pair "
-        text += f", {slowest}{cluster.link_bytes_per_s / 1e9:.1f} GB/s each way"
+        slowest = "" if alike else Phrase("slowest pair ")
+        text += Phrase(
+            ", {slowest}{rate:.1f} GB/s each way",
+            slowest=slowest,
+            rate=cluster.link_bytes_per_s / 1e9,
+        )
     p2p = {pair.p2p for pair in pairs}
     if p2p == {False}:
-        text += ", no P2P: through the host's memory"
+        text += Phrase(", no P2P: through the host's memory")
     elif p2p == {True}:
         text += ", P2P"
     return text
@@ -182,9 +218,10 @@ def _links(nvml: NvmlReading, chosen: Selection, cluster: Cluster) -> str:
 
 def _nvlinks(pairs: Sequence[PairReading]) -> str:
     counts = sorted(pair.nvlinks or 0 for pair in pairs)
-    many = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
-    switch = " through a switch" if all(pair.through_switch for pair in pairs) else ""
-    return f"NVLink, {many} per pair{switch}"
+    fewest, most = counts[0], counts[-1]
+    many = f"{most}" if fewest == most else Phrase("{low} to {high}", low=fewest, high=most)
+    switch = Phrase(" through a switch") if all(pair.through_switch for pair in pairs) else ""
+    return Phrase("NVLink, {many} per pair{switch}", many=many, switch=switch)
 
 
 def _numa_nodes(chosen: Selection) -> str:
@@ -196,33 +233,41 @@ def _numa_nodes(chosen: Selection) -> str:
             nodes.setdefault(each.device.numa_node, []).append(each.device.index)
     if len(nodes) < 2:
         return ""
-    parts = (f"GPU {ranges(indices)} at node {node}" for node, indices in sorted(nodes.items()))
-    return ", ".join(parts)
+    parts = (
+        Phrase("GPU {indices} at node {node}", indices=ranges(indices), node=node)
+        for node, indices in sorted(nodes.items())
+    )
+    return Joined(", ", parts)
 
 
 def _driver(machine: Machine) -> str:
-    parts = [machine.nvml.driver_version or "unknown"]
+    parts = [machine.nvml.driver_version or Phrase("unknown")]
     if machine.nvml.cuda_version is not None:
-        parts.append(f"CUDA up to {machine.nvml.cuda_version}")
+        parts.append(Phrase("CUDA up to {version}", version=machine.nvml.cuda_version))
     torch = machine.torch
     if torch is not None:
-        built = f" for CUDA {torch.cuda}" if torch.cuda is not None else ""
-        parts.append(f"torch {torch.version}{built}")
-    return ", ".join(parts)
+        built = Phrase(" for CUDA {cuda}", cuda=torch.cuda) if torch.cuda is not None else ""
+        parts.append(Phrase("torch {version}{built}", version=torch.version, built=built))
+    return Joined(", ", parts)
 
 
 def _host(host: HostReading) -> str:
-    cores = f"{host.cores} cores"
-    if host.machine_cores is not None and host.machine_cores > host.cores:
-        cores += f" of {host.machine_cores}"
+    cores, all_cores = Phrase("{cores} cores", cores=host.cores), host.machine_cores
+    if all_cores is not None and all_cores > host.cores:
+        cores = Phrase("{cores} cores of {all_cores}", cores=host.cores, all_cores=all_cores)
     free, total = format_gib(host.available_bytes, 0), format_gib(host.total_bytes, 0)
-    memory = f"{free} of {total} GiB of memory"
+    memory = Phrase("{free} of {total} GiB of memory", free=free, total=total)
     if host.disk_free_bytes is not None:
-        memory += f" and {_size(host.disk_free_bytes)} of disk"
-    parts = [cores, f"{memory} free"]
+        memory += Phrase(" and {size} of disk", size=_size(host.disk_free_bytes))
+    parts = [cores, Phrase("{memory} free", memory=memory)]
     if host.machine_bytes is not None and host.machine_bytes > host.total_bytes:
-        parts.append(f"in a container of a machine with {format_gib(host.machine_bytes, 0)} GiB")
-    return ", ".join(parts)
+        parts.append(
+            Phrase(
+                "in a container of a machine with {gib} GiB",
+                gib=format_gib(host.machine_bytes, 0),
+            )
+        )
+    return Joined(", ", parts)
 
 
 def _size(num_bytes: int) -> str:
@@ -236,7 +281,9 @@ def lacking_now(cluster: Cluster, *, host_bytes: int, disk_bytes: int) -> str | 
         return None
     short = []
     if cluster.device == "cuda" and host_bytes > host.available_bytes:
-        short.append(f"{format_gib(host.available_bytes, 1)} GiB of memory")
+        short.append(Phrase("{gib} GiB of memory", gib=format_gib(host.available_bytes, 1)))
     if host.disk_free_bytes is not None and disk_bytes > host.disk_free_bytes:
-        short.append(f"{format_gib(host.disk_free_bytes)} GiB of disk")
-    return f"only {' and '.join(short)} available here now" if short else None
+        short.append(Phrase("{gib} GiB of disk", gib=format_gib(host.disk_free_bytes)))
+    if not short:
+        return None
+    return Phrase("only {what} available here now", what=Joined(" and ", short))

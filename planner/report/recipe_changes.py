@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from planner.base.phrases import Phrase
 from planner.decision.request import Request
 from planner.recipes.recipe import Recipe, WrittenFor
 from planner.search.candidate import Candidate
@@ -14,15 +15,20 @@ def changes(request: Request, recipe: Recipe, chosen: Candidate) -> Iterator[str
     """
     planned = chosen.workload.settings
     if recipe.method != planned.method:
-        yield "its base is " + ("quantized" if planned.quantization else "not quantized")
+        quantized = Phrase("its base is quantized")
+        yield quantized if planned.quantization else Phrase("its base is not quantized")
     if recipe.sequence_length != planned.sequence_length:
-        yield (
-            f"{planned.sequence_length:,} tokens per sample instead of {recipe.sequence_length:,}"
+        yield Phrase(
+            "{length:,} tokens per sample instead of {before:,}",
+            length=planned.sequence_length,
+            before=recipe.sequence_length,
         )
     if recipe.global_batch_size != planned.global_batch_size:
-        yield (
-            f"{planned.global_batch_size} samples per step instead of "
-            f"{recipe.global_batch_size}{_why_rounded(request)}"
+        yield Phrase(
+            "{samples} samples per step instead of {before}{why}",
+            samples=planned.global_batch_size,
+            before=recipe.global_batch_size,
+            why=_why_rounded(request),
         )
     if recipe.written_for is not None:
         yield from _machine_changes(request, recipe, recipe.written_for, chosen)
@@ -32,8 +38,8 @@ def _why_rounded(request: Request) -> str:
     if request.global_batch_size is not None:
         return ""
     if request.micro_batch_size is not None:
-        return ", so that every micro-batch is full"
-    return ", so that every GPU has as many"
+        return Phrase(", so that every micro-batch is full")
+    return Phrase(", so that every GPU has as many")
 
 
 def _machine_changes(
@@ -45,18 +51,32 @@ def _machine_changes(
     now = _batch(layout.micro_batch_size, layout.gradient_accumulation_steps, ranks)
     if was != now:
         same = recipe.global_batch_size == layout.global_batch_size
-        yield f"{was} becomes {now}" + (": as many samples per step" if same else "")
+        why = Phrase(": as many samples per step") if same else ""
+        yield Phrase("{was} becomes {now}{why}", was=was, now=now, why=why)
     if before.compute != chosen.workload.compute:
-        why = "" if request.precision is not None else ", which this device multiplies in"
-        yield f"{before.compute} becomes {chosen.workload.compute}{why}"
+        why = "" if request.precision is not None else Phrase(", which this device multiplies in")
+        yield Phrase(
+            "{was} becomes {now}{why}",
+            was=before.compute,
+            now=chosen.workload.compute,
+            why=why,
+        )
     asked = (request.activation_checkpointing, request.checkpoint_every) != (None, None)
     if before.activation_checkpointing and not layout.activation_checkpointing:
-        yield "activations are kept" + ("" if asked else ", which is faster and fits")
+        why = "" if asked else Phrase(", which is faster and fits")
+        yield Phrase("activations are kept{why}", why=why)
     elif layout.activation_checkpointing and not before.activation_checkpointing:
-        why = "" if asked else ", so that it fits"
-        yield f"activations are recomputed in {layout.recomputed}{why}"
+        why = "" if asked else Phrase(", so that it fits")
+        yield Phrase(
+            "activations are recomputed in {recomputed}{why}", recomputed=layout.recomputed, why=why
+        )
 
 
 def _batch(micro_batch_size: int, accumulated: int, devices: int) -> str:
-    on = f" x {devices} GPUs" if devices > 1 else ""
-    return f"micro-batch {micro_batch_size} x accumulation {accumulated}{on}"
+    on = Phrase(" x {devices} GPUs", devices=devices) if devices > 1 else ""
+    return Phrase(
+        "micro-batch {micro_batch_size} x accumulation {accumulated}{on}",
+        micro_batch_size=micro_batch_size,
+        accumulated=accumulated,
+        on=on,
+    )

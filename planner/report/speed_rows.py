@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
+from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_duration, format_rate, format_share
 from planner.hardware.network import networks
 from planner.search.candidate import Candidate
@@ -12,23 +13,23 @@ from planner.speed.throughput import MILLION, RunCost, Throughput
 
 Row = tuple[str, str]
 PARTS = {
-    "matmul": "products_s",
-    "memory-bound kernels": "elementwise_s",
-    "dequantization": "dequantize_s",
-    "kernel launches": "launch_s",
-    "optimizer update": "update_s",
-    "exposed communication": "exposed_communication_s",
-    "offload": "offload_s",
+    "products_s": Phrase("matmul"),
+    "elementwise_s": Phrase("memory-bound kernels"),
+    "dequantize_s": Phrase("dequantization"),
+    "launch_s": Phrase("kernel launches"),
+    "update_s": Phrase("optimizer update"),
+    "exposed_communication_s": Phrase("exposed communication"),
+    "offload_s": Phrase("offload"),
 }
-"""The parts of a step's time, and the field of ``StepTime`` that has each one's seconds."""
+"""The parts of a step's time, by the field of ``StepTime`` that has their seconds."""
 LIMITS = {
-    "compute": "matmul",
-    "communication": "exposed communication",
-    "host": "kernel launches, which take the host longer than the kernels run",
-    "update": "the optimizer's update",
-    "offload": "offloaded states and the host's update",
-    "dequantization": "dequantization",
-    "memory": "memory bandwidth",
+    "compute": Phrase("matmul"),
+    "communication": Phrase("exposed communication"),
+    "host": Phrase("kernel launches, which take the host longer than the kernels run"),
+    "update": Phrase("the optimizer's update"),
+    "offload": Phrase("offloaded states and the host's update"),
+    "dequantization": Phrase("dequantization"),
+    "memory": Phrase("memory bandwidth"),
 }
 """The names of what a step waits for."""
 SHOWN_FROM = 0.005
@@ -42,28 +43,44 @@ def speed_rows(candidate: Candidate, price_per_gpu_hour: float | None) -> list[R
         return []
     per_gpu = ""
     if speed.ranks > 1:
-        per_gpu = f"{format_rate(speed.tokens_per_second_per_gpu)} tokens/s per GPU, "
+        rate = format_rate(speed.tokens_per_second_per_gpu)
+        per_gpu = Phrase("{rate} tokens/s per GPU, ", rate=rate)
     ratio = speed.ratio
-    runs = "under DeepSpeed" if candidate.layout.zero_stage else "on one GPU"
+    where = Phrase("under DeepSpeed") if candidate.layout.zero_stage else Phrase("on one GPU")
     return [
-        ("Step", _parts(speed)),
-        ("", f"{per_gpu}MFU {format_share(speed.mfu)}, HFU {format_share(speed.hfu)}"),
+        (Phrase("Step"), _parts(speed)),
         (
             "",
-            f"measured over predicted {ratio.low:.2f} to {ratio.high:.2f} ({ratio.runs} "
-            f"published runs {runs}{_untested(candidate, speed)})",
+            Phrase(
+                "{per_gpu}MFU {mfu}, HFU {hfu}",
+                per_gpu=per_gpu,
+                mfu=format_share(speed.mfu),
+                hfu=format_share(speed.hfu),
+            ),
         ),
-        ("Limited by", _limit(speed.bottleneck)),
-        ("Per 1M tokens", _cost(speed.cost(MILLION, price_per_gpu_hour))),
+        (
+            "",
+            Phrase(
+                "measured over predicted {low:.2f} to {high:.2f} ({runs} published runs "
+                "{where}{untested})",
+                low=ratio.low,
+                high=ratio.high,
+                runs=ratio.runs,
+                where=where,
+                untested=_untested(candidate, speed),
+            ),
+        ),
+        (Phrase("Limited by"), _limit(speed.bottleneck)),
+        (Phrase("Per 1M tokens"), _cost(speed.cost(MILLION, price_per_gpu_hour))),
     ]
 
 
 def _untested(candidate: Candidate, speed: Throughput) -> str:
     """Return what of the candidate those runs do not cover, or what the high end counts."""
     if speed.slowest_s > speed.step.total_s:
-        return "; the high end counts cards on two processors"
+        return Phrase("; the high end counts cards on two processors")
     if speed.ranks > 1 and not candidate.layout.zero_stage:
-        return "; none covers communication"
+        return Phrase("; none covers communication")
     return ""
 
 
@@ -74,28 +91,38 @@ def _limit(limit: Bottleneck) -> str:
     'matmul, 70 % of a step: the card is well used'
     """
     share = format_share(limit.share)
-    return f"{LIMITS[limit.name]}, {share} of a step: {limit.help or 'the card is well used'}"
+    return Phrase(
+        "{limit}, {share} of a step: {help}",
+        limit=LIMITS[limit.name],
+        share=share,
+        help=limit.help or Phrase("the card is well used"),
+    )
 
 
 def _parts(speed: Throughput) -> str:
     step = speed.step
-    shares = {name: getattr(step, field) / step.total_s for name, field in PARTS.items()}
+    shares = {name: getattr(step, field) / step.total_s for field, name in PARTS.items()}
     shown = [
-        f"{name} {format_share(share)}" for name, share in shares.items() if share >= SHOWN_FROM
+        name + f" {format_share(share)}" for name, share in shares.items() if share >= SHOWN_FROM
     ]
     hidden = step.hidden_communication_s / step.total_s
     if hidden >= SHOWN_FROM:
-        shown.append(f"communication hidden behind them {format_share(hidden)}")
-    return ", ".join(shown)
+        shown.append(Phrase("communication hidden behind them {share}", share=format_share(hidden)))
+    return Joined(", ", shown)
 
 
 def _cost(cost: RunCost) -> str:
     parts = [format_duration(cost.seconds)]
     if cost.kilowatt_hours is not None:
-        parts.append(f"at most {_figure(cost.kilowatt_hours)} kWh at the cards' power limit")
+        parts.append(
+            Phrase(
+                "at most {energy} kWh at the cards' power limit",
+                energy=_figure(cost.kilowatt_hours),
+            )
+        )
     if cost.price is not None:
-        parts.append(f"{_figure(cost.price)} at the given price")
-    return ", ".join(parts)
+        parts.append(Phrase("{price} at the given price", price=_figure(cost.price)))
+    return Joined(", ", parts)
 
 
 def _figure(number: float) -> str:
@@ -123,7 +150,7 @@ def speed_document(candidate: Candidate, price_per_gpu_hour: float | None) -> di
         "tokens_per_second_per_gpu": speed.tokens_per_second_per_gpu,
         "mfu": speed.mfu,
         "hfu": speed.hfu,
-        "parts_s": {field.removesuffix("_s"): getattr(step, field) for field in PARTS.values()},
+        "parts_s": {field.removesuffix("_s"): getattr(step, field) for field in PARTS},
         "hidden_communication_s": step.hidden_communication_s,
         "limited_by": {
             "name": speed.bottleneck.name,

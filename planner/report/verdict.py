@@ -3,6 +3,7 @@
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_duration, format_rate, short_gib
 from planner.decision.choose import Decision
 from planner.decision.epochs import epochs_of
@@ -26,14 +27,14 @@ def verdict(decision: Decision, *, width: int, next_steps: list[str], brief: boo
     chosen = decision.chosen
     colour = "yellow" if decision.tight else "green"
     rows: list[tuple[str, RenderableType]] = [
-        ("Method", Prose(headline(chosen), "bold green")),
-        ("Batch", batch_line(chosen)),
-        ("Memory", Prose(memory_line(decision), "bold")),
+        (Phrase("Method"), Prose(headline(chosen), "bold green")),
+        (Phrase("Batch"), batch_line(chosen)),
+        (_memory_title(decision), Prose(memory_line(decision), "bold")),
         ("", _bar(decision, min(width, WIDEST) - 18)),
-        ("Speed", speed_line(decision)),
+        (Phrase("Speed"), speed_line(decision)),
         *([] if brief else reason_and_time(decision)),
-        *(("Note", Prose(note, "yellow")) for note in notes(decision)),
-        ("Next", Text("\n".join(next_steps), style="bold")),
+        *((Phrase("Note"), Prose(note, "yellow")) for note in notes(decision)),
+        (Phrase("Next"), Prose(Joined("\n", next_steps), "bold")),
     ]
     return Group(
         Prose(_title(decision), f"bold {colour}"),
@@ -43,11 +44,19 @@ def verdict(decision: Decision, *, width: int, next_steps: list[str], brief: boo
 
 
 def _title(decision: Decision) -> str:
-    tight = ", which is tight" if decision.tight else ""
-    return (
-        f"{decision.request.model.name} on {machine_line(decision.request.cluster)}: fits, "
-        f"{short_gib(decision.spare_bytes)} GiB free in the worst case{tight}"
+    tight = Phrase(", which is tight") if decision.tight else ""
+    return Phrase(
+        "{model} on {machine}: fits, {spare} GiB free in the worst case{tight}",
+        model=decision.request.model.name,
+        machine=machine_line(decision.request.cluster),
+        spare=short_gib(decision.spare_bytes),
+        tight=tight,
     )
+
+
+def _memory_title(decision: Decision) -> Phrase:
+    on_cpu = decision.request.cluster.device == "cpu"
+    return Phrase("RAM") if on_cpu else Phrase("Memory")
 
 
 def memory_line(decision: Decision) -> str:
@@ -56,9 +65,15 @@ def memory_line(decision: Decision) -> str:
     expected, high = short_gib(memory.device_used_bytes), short_gib(memory.high_bytes)
     budget = short_gib(decision.request.budget_bytes)
     if cluster.device == "cpu":
-        return f"{expected} GiB of {budget}"
-    each = " of each GPU" if cluster.world_size > 1 else ""
-    return f"{expected} GiB expected, {high} in the worst case, of {budget}{each}"
+        return Phrase("{expected} GiB of {budget}", expected=expected, budget=budget)
+    each = Phrase(" of each GPU") if cluster.world_size > 1 else ""
+    return Phrase(
+        "{expected} GiB expected, {high} in the worst case, of {budget}{each}",
+        expected=expected,
+        high=high,
+        budget=budget,
+        each=each,
+    )
 
 
 def _bar(decision: Decision, width: int) -> Text:
@@ -75,11 +90,14 @@ def speed_line(decision: Decision) -> str:
     """Return tokens per second and the time of a step with its range, and what limits it."""
     speed = decision.chosen.throughput
     if speed is None:
-        return "unknown: no published rates for this device"
-    return (
-        f"{format_rate(speed.tokens_per_second)} tokens/s, "
-        f"{format_duration(speed.step.total_s)} per step ({format_duration(speed.low_s)} to "
-        f"{format_duration(speed.high_s)}), limited by {LIMITS[speed.bottleneck.name]}"
+        return Phrase("unknown: no published rates for this device")
+    return Phrase(
+        "{rate} tokens/s, {step} per step ({low} to {high}), limited by {limit}",
+        rate=format_rate(speed.tokens_per_second),
+        step=format_duration(speed.step.total_s),
+        low=format_duration(speed.low_s),
+        high=format_duration(speed.high_s),
+        limit=LIMITS[speed.bottleneck.name],
     )
 
 
@@ -88,26 +106,35 @@ def reason_and_time(decision: Decision) -> list[tuple[str, str]]:
     chosen, speed, data = decision.chosen, decision.chosen.throughput, decision.request.data
     rows: list[tuple[str, str]] = []
     if data is not None and data.known is not None:
-        rows.append(("Time", run_line(chosen, epochs_of(chosen, data.known))))
+        rows.append((Phrase("Time"), run_line(chosen, epochs_of(chosen, data.known))))
     elif data is not None and (counted := counted_run_line(chosen, data)) is not None:
-        rows.append(("Time", counted))
+        rows.append((Phrase("Time"), counted))
     elif speed is not None:
         per_million = format_duration(speed.cost(MILLION, None).seconds)
-        rows.append(("Time", f"{per_million} per million tokens"))
-    return [*rows, (f"Why {METHOD_NAMES[chosen.method]}", decision.why)]
+        rows.append(
+            (Phrase("Time"), Phrase("{per_million} per million tokens", per_million=per_million))
+        )
+    name = METHOD_NAMES[chosen.method]
+    return [*rows, (Phrase("Why {method}", method=name), decision.why)]
 
 
 def notes(decision: Decision) -> list[str]:
     """Return what a reader must know before the plan is run."""
     chosen, model, cluster = decision.chosen, decision.request.model, decision.request.cluster
-    found = []
+    found: list[str] = []
     if model.native_class is None:
         found.append(
-            "transformers builds this model from remote code only: launch will not train it"
+            Phrase("transformers builds this model from remote code only: launch will not train it")
         )
     if isinstance(model.spec, TracedSpec):
-        traced = "memory is that of traced steps; speed counts every matrix once per token"
-        found.append(f"No formulas for {model.spec.model_type}: {traced}, of experts the chosen")
+        traced = Phrase("memory is that of traced steps; speed counts every matrix once per token")
+        found.append(
+            Phrase(
+                "No formulas for {model_type}: {traced}, of experts the chosen",
+                model_type=model.spec.model_type,
+                traced=traced,
+            )
+        )
         found += _wrapper_notes(model.spec)
     work = chosen.workload
     found += [
@@ -122,15 +149,22 @@ def notes(decision: Decision) -> list[str]:
 def _wrapper_notes(spec: TracedSpec) -> list[str]:
     """Return what becomes of models of images or sound that the configuration has beside the text
     model: plan and launch build the same class."""
-    notes = []
+    notes: list[str] = []
     if spec.left_out:
         notes.append(
-            f"The text model alone is planned and trained, as {spec.native_class}: "
-            f"{', '.join(spec.left_out)} is left out"
+            Phrase(
+                "The text model alone is planned and trained, as {native_class}: {left_out} is "
+                "left out",
+                native_class=spec.native_class,
+                left_out=", ".join(spec.left_out),
+            )
         )
     if spec.towers:
         notes.append(
-            f"{', '.join(spec.towers)} is in memory beside the text model and stays as it is: "
-            "records are texts alone"
+            Phrase(
+                "{towers} is in memory beside the text model and stays as it is: records are "
+                "texts alone",
+                towers=", ".join(spec.towers),
+            )
         )
     return notes

@@ -1,48 +1,69 @@
 """How the report calls methods, strategies and layouts."""
 
+from planner.base.phrases import Joined, Phrase
+from planner.plan.vocabulary import Offload, Part, Strategy
 from planner.search.candidate import Candidate
 
-STRATEGY_TITLES = {
-    "single": "one device",
+PART_TITLES: dict[Part, str] = {
+    "weights": Phrase("weights"),
+    "adapters": Phrase("adapters"),
+    "gradients": Phrase("gradients"),
+    "optimizer_states": Phrase("optimizer states"),
+    "activations": Phrase("activations"),
+    "loss": Phrase("loss"),
+    "workspace": Phrase("workspace"),
+    "communication": Phrase("communication"),
+}
+STRATEGY_TITLES: dict[Strategy, str] = {
+    "single": Phrase("one device"),
     "ddp": "DDP",
     "zero1": "ZeRO-1",
     "zero2": "ZeRO-2",
     "zero3": "ZeRO-3",
 }
-BASE_TITLES = {"nf4": "4-bit", "int8": "8-bit"}
-OFFLOAD_TITLES = {
+BASE_TITLES = {"nf4": Phrase("4-bit base, "), "int8": Phrase("8-bit base, ")}
+OFFLOAD_TITLES: dict[Offload, str] = {
     "none": "",
-    "optimizer": ", optimizer in host memory",
-    "all": ", parameters and optimizer in host memory",
+    "optimizer": Phrase(", optimizer in host memory"),
+    "all": Phrase(", parameters and optimizer in host memory"),
 }
-METHOD_TITLES = {"qlora": "QLoRA", "lora": "LoRA", "full": "full fine-tuning"}
+METHOD_TITLES = {"qlora": "QLoRA", "lora": "LoRA", "full": Phrase("full fine-tuning")}
 
 
 def headline(chosen: Candidate) -> str:
     """Return how a candidate trains: method, strategy, precision, recomputation, departures."""
     ranks = chosen.layout.world_size
     where = STRATEGY_TITLES[chosen.layout.strategy]
-    where = f"{where} over {ranks}" if ranks > 1 else where
+    where = Phrase("{where} over {ranks}", where=where, ranks=ranks) if ranks > 1 else where
     where += OFFLOAD_TITLES[chosen.layout.offload]
     recomputed = chosen.layout.recomputed
-    kept = f"activations recomputed in {recomputed}" if recomputed else "activations kept"
+    kept = (
+        Phrase("activations recomputed in {recomputed}", recomputed=recomputed)
+        if recomputed
+        else Phrase("activations kept")
+    )
     parts = METHOD_TITLES[chosen.method], where, _precision(chosen), kept, *chosen.departures
-    return ", ".join(parts)
+    return Joined(", ", parts)
 
 
 def _precision(chosen: Candidate) -> str:
     quantization = chosen.workload.settings.quantization
-    base = "" if quantization is None else f"{BASE_TITLES[quantization.quant_type]} base, "
-    pure = "pure " if chosen.workload.pure else ""
-    return f"{base}{pure}{chosen.workload.compute}"
+    base = "" if quantization is None else BASE_TITLES[quantization.quant_type]
+    pure = Phrase("pure ") if chosen.workload.pure else ""
+    return base + pure + chosen.workload.compute
 
 
 def batch_line(chosen: Candidate) -> str:
     """Return what makes a step's samples, and their length."""
     layout = chosen.layout
-    ranks = f" x {layout.world_size} devices" if layout.world_size > 1 else ""
-    return (
-        f"micro-batch {layout.micro_batch_size} x accumulation "
-        f"{layout.gradient_accumulation_steps}{ranks} = global batch {layout.global_batch_size}, "
-        f"{chosen.workload.settings.sequence_length:,} tokens per sample"
+    num_ranks = layout.world_size
+    ranks = Phrase(" x {num_ranks} devices", num_ranks=num_ranks) if num_ranks > 1 else ""
+    return Phrase(
+        "micro-batch {micro_batch_size} x accumulation {accumulated}{ranks} = "
+        "global batch {global_batch_size}, {length:,} tokens per sample",
+        micro_batch_size=layout.micro_batch_size,
+        accumulated=layout.gradient_accumulation_steps,
+        ranks=ranks,
+        global_batch_size=layout.global_batch_size,
+        length=chosen.workload.settings.sequence_length,
     )

@@ -4,8 +4,9 @@ Both change what a step costs, not what is learned.
 """
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
+from planner.base.phrases import Phrase
 from planner.hardware.cluster import Device
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import AttentionName, Loss
@@ -60,13 +61,23 @@ class Variant:
     """What differs from the recipe's workload, such as ``standard loss``."""
 
 
+Kind = Literal["loss", "attention"]
+
+
+def departure_to(kind: Kind, name: str) -> Phrase:
+    """Return the words for a loss or an attention by name."""
+    if kind == "loss":
+        return {"fused": Phrase("fused loss"), "standard": Phrase("standard loss")}[name]
+    return Phrase("{name} attention", name=name)
+
+
 def variant_of(recipe_workload: Workload, choice: Choice) -> Variant:
     """Return the recipe's workload with the choice put in."""
     workload, departures = recipe_workload, list[str]()
     if choice.attention != recipe_workload.attention:
-        departures.append(f"{choice.attention} attention")
+        departures.append(departure_to("attention", choice.attention))
         workload = workload.with_settings(attention=choice.attention)
     if choice.loss != recipe_workload.loss:
-        departures.append(f"{choice.loss} loss")
+        departures.append(departure_to("loss", choice.loss))
         workload = workload.with_settings(loss=choice.loss)
     return Variant(workload=workload, departures=tuple(departures))

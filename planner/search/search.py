@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+from planner.base.phrases import Phrase, Reason
 from planner.hardware.cluster import Cluster
 from planner.plan.vocabulary import AttentionName, Offload, Strategy
 from planner.search.candidate import Candidate
@@ -19,14 +20,14 @@ from planner.workload.layout import Series
 from planner.workload.rules import Combination, Pinned, Rule, broken_rule
 from planner.workload.workload import Workload
 
-OVER_BUDGET = "over the memory budget"
-SLOWER = "not faster than what fits, so not priced"
+OVER_BUDGET = Reason("over_memory_budget", Phrase("over the memory budget"))
+SLOWER = Reason("not_faster", Phrase("not faster than what fits, so not priced"))
 
 
 class SearchResult:
     """The series of one method. Properties price the candidates that they need."""
 
-    def __init__(self, series: list[SeriesSearch], forbidden: Counter[str]) -> None:
+    def __init__(self, series: list[SeriesSearch], forbidden: Counter[Reason]) -> None:
         self.series = series
         self.forbidden = forbidden
 
@@ -78,7 +79,7 @@ class SearchResult:
         return sum(len(search.layouts.micro_batch_sizes) for search in self.series)
 
     @property
-    def rejected(self) -> Counter[str]:
+    def rejected(self) -> Counter[Reason]:
         """Number of candidates left out by reason, as far as they were looked at."""
         found = Counter(self.forbidden)
         for search in self.series:
@@ -109,18 +110,19 @@ def search(
     """Return the series of every allowed layout with each loss and attention; what a rule forbids
     is counted by the rule's reason."""
     series: list[SeriesSearch] = []
-    forbidden: Counter[str] = Counter()
+    forbidden: Counter[Reason] = Counter()
     groups: dict[tuple[Choice, str, bool], SeriesGroup] = {}
     variants = {choice: variant_of(recipe_workload, choice) for choice in choices}
-    rules: dict[tuple[Strategy, Offload, AttentionName], Rule | None] = {}
+    rules: dict[tuple[Strategy, Offload, AttentionName], Reason | None] = {}
     for layouts in allowed:
         for choice in choices:
             met = layouts.strategy, layouts.offload, choice.attention
             if met not in rules:
-                rules[met] = rule_against(recipe_workload, *met, cluster, pinned)
-            rule = rules[met]
-            if rule is not None:
-                forbidden[rule.reason] += len(layouts.micro_batch_sizes)
+                rule = rule_against(recipe_workload, *met, cluster, pinned)
+                rules[met] = None if rule is None else Reason(rule.name, Phrase(rule.reason))
+            reason = rules[met]
+            if reason is not None:
+                forbidden[reason] += len(layouts.micro_batch_sizes)
                 continue
             place = layouts.strategy, layouts.accumulates
             group = groups.setdefault((choice, *place), SeriesGroup(variant=variants[choice]))

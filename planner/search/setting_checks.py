@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from planner.base.errors import InvalidRequestError, NoFormulasError, UnknownNameError
+from planner.base.phrases import Phrase
 from planner.hardware.cluster import Cluster
 from planner.models.adapter_targets import Targets, misunderstood_targets
 from planner.models.model_spec import ModelSpec
@@ -98,7 +99,7 @@ def check_plan(plan: Plan) -> None:
             model=None if work is None else work.model,
             positions=_positions(plan) if work is None else work.model.max_position_embeddings,
             names=_KEYS,
-            way_out="change it, or plan again",
+            way_out=Phrase("change it, or plan again"),
             sequence_length=plan.batch.sequence_length,
             checkpoint_every=plan.checkpoint_every if plan.activation_checkpointing else None,
             activation_checkpointing=plan.activation_checkpointing,
@@ -132,8 +133,12 @@ def _check_ranks(stated: StatedSettings) -> None:
     alone = stated.cluster.world_size == 1
     if stated.zero_stage and alone and stated.offload in (None, "none"):
         raise InvalidRequestError(
-            f"{stated.said('zero_stage')} shards over several GPUs and there is one: "
-            f"{stated.way_out}, or name more with --gpus"
+            Phrase(
+                "{said} shards over several GPUs and there is one: {way_out}, or name more "
+                "with --gpus",
+                said=stated.said("zero_stage"),
+                way_out=stated.way_out,
+            )
         )
 
 
@@ -141,14 +146,22 @@ def _check_offload(stated: StatedSettings) -> None:
     offload, stage = stated.offload or "none", stated.zero_stage
     if offload != "none" and stated.cluster.device == "cpu":
         raise InvalidRequestError(
-            f"{stated.said('offload')} moves what a GPU holds to host memory, and there is no GPU: "
-            f"{stated.way_out}, or name a card with --gpus"
+            Phrase(
+                "{said} moves what a GPU holds to host memory, and there is no GPU: "
+                "{way_out}, or name a card with --gpus",
+                said=stated.said("offload"),
+                way_out=stated.way_out,
+            )
         )
     if stage is not None and stage not in OFFLOADS_FROM[offload]:
         stages = " or ".join(map(str, OFFLOADS_FROM[offload]))
         raise InvalidRequestError(
-            f"{stated.said('offload')} cannot be combined with {stated.said('zero_stage')}: "
-            f"choose stage {stages}"
+            Phrase(
+                "{said} cannot be combined with {zero_stage}: choose stage {stages}",
+                said=stated.said("offload"),
+                zero_stage=stated.said("zero_stage"),
+                stages=stages,
+            )
         )
 
 
@@ -159,8 +172,10 @@ def _check_targets(stated: StatedSettings) -> None:
     known = {linear.name for linear, _ in stated.model.adaptable_linears}
     for name in stated.targets:
         if name not in known:
-            see = "config.json's architecture"
-            raise UnknownNameError(f"matrix of {stated.model_name}", name, known, see=see)
+            see = Phrase("config.json's architecture")
+            raise UnknownNameError(
+                Phrase("matrix of {model_name}", model_name=stated.model_name), name, known, see=see
+            )
     check_understood(stated.model, stated.model_name, stated.targets)
 
 
@@ -169,8 +184,12 @@ def check_understood(model: ModelSpec, model_name: str, targets: Targets) -> Non
     names = misunderstood_targets(model, targets)
     if names:
         raise InvalidRequestError(
-            f"peft adapts the fused experts of {model_name} for {', '.join(names)}, which "
-            "is not planned: leave these names out of the targets"
+            Phrase(
+                "peft adapts the fused experts of {model_name} for {targets}, which is not "
+                "planned: leave these names out of the targets",
+                model_name=model_name,
+                targets=", ".join(names),
+            )
         )
 
 
@@ -179,13 +198,21 @@ def _check_precision(stated: StatedSettings) -> None:
     on_gpu = cluster.device == "cuda"
     if stated.precision in ("bf16", PURE) and on_gpu and not cluster.accelerator.supports_bf16:
         raise InvalidRequestError(
-            f"{stated.said('precision')} needs compute capability 8.0, which "
-            f"{cluster.accelerator.device_name} does not have: take fp16, or {stated.way_out}"
+            Phrase(
+                "{said} needs compute capability 8.0, which {device_name} does not have: "
+                "take fp16, or {way_out}",
+                said=stated.said("precision"),
+                device_name=cluster.accelerator.device_name,
+                way_out=stated.way_out,
+            )
         )
     if stated.precision == "fp16" and not on_gpu:
         raise InvalidRequestError(
-            f"{stated.said('precision')} needs a GPU: accelerate refuses it on the CPU. "
-            f"Take fp32, or {stated.way_out}"
+            Phrase(
+                "{said} needs a GPU: accelerate refuses it on the CPU. Take fp32, or {way_out}",
+                said=stated.said("precision"),
+                way_out=stated.way_out,
+            )
         )
 
 
@@ -193,8 +220,13 @@ def _check_loss(stated: StatedSettings) -> None:
     model = stated.model
     if isinstance(model, TracedSpec) and stated.loss == "fused" and model.loss != "fused":
         raise InvalidRequestError(
-            f"{stated.said('loss')} cannot be combined with {model.model_type}, which trl has no "
-            f"fused head for: {stated.way_out}"
+            Phrase(
+                "{said} cannot be combined with {model_type}, which trl has no fused head "
+                "for: {way_out}",
+                said=stated.said("loss"),
+                model_type=model.model_type,
+                way_out=stated.way_out,
+            )
         )
 
 
@@ -204,10 +236,17 @@ def _check_attention(stated: StatedSettings) -> None:
     for work in stated.workloads if stated.attention is not None else ():
         only = admitted_attention(work, device)
         if stated.attention not in only:
-            where = " on the CPU" if device == "cpu" else ""
+            where = Phrase(" on the CPU") if device == "cpu" else ""
             raise InvalidRequestError(
-                f"{stated.said('attention')} cannot be combined with {work.model.model_type}, "
-                f"which is planned only with {only[0]}{where}: {stated.way_out}"
+                Phrase(
+                    "{said} cannot be combined with {model_type}, which is planned only with "
+                    "{only}{where}: {way_out}",
+                    said=stated.said("attention"),
+                    model_type=work.model.model_type,
+                    only=only[0],
+                    where=where,
+                    way_out=stated.way_out,
+                )
             )
 
 
@@ -217,13 +256,21 @@ def _check_checkpointing(stated: StatedSettings) -> None:
         return
     if stated.activation_checkpointing is False:
         raise InvalidRequestError(
-            f"{stated.said('checkpoint_every')} recomputes activations and "
-            f"{stated.names['activation_checkpointing']} keeps them: leave one of the two out"
+            Phrase(
+                "{said} recomputes activations and {option} keeps them: leave one of the two out",
+                said=stated.said("checkpoint_every"),
+                option=stated.names["activation_checkpointing"],
+            )
         )
     if stated.model is not None and every > stated.model.num_layers:
         raise InvalidRequestError(
-            f"{stated.said('checkpoint_every')} is beyond the {stated.model.num_layers} layers of "
-            f"{stated.model_name}: choose at most {stated.model.num_layers}"
+            Phrase(
+                "{said} is beyond the {num_layers} layers of {model_name}: choose at most "
+                "{num_layers}",
+                said=stated.said("checkpoint_every"),
+                num_layers=stated.model.num_layers,
+                model_name=stated.model_name,
+            )
         )
 
 
@@ -231,11 +278,21 @@ def _check_length(stated: StatedSettings) -> None:
     length, longest = stated.sequence_length, stated.positions
     if longest is not None and longest < FEWEST_TOKENS:
         raise InvalidRequestError(
-            f"{stated.model_name} has {longest} position, and training needs {FEWEST_TOKENS}: "
-            "a token, and one that it is predicted from. Choose another --model"
+            Phrase(
+                "{model_name} has {longest} position, and training needs {fewest}: a "
+                "token, and one that it is predicted from. Choose another --model",
+                model_name=stated.model_name,
+                longest=longest,
+                fewest=FEWEST_TOKENS,
+            )
         )
     if length is not None and longest is not None and length > longest:
         raise InvalidRequestError(
-            f"{stated.said('sequence_length')} is beyond the {longest:,} positions "
-            f"of {stated.model_name}: choose at most {longest}"
+            Phrase(
+                "{said} is beyond the {longest:,} positions of {model_name}: choose at most "
+                "{longest}",
+                said=stated.said("sequence_length"),
+                longest=longest,
+                model_name=stated.model_name,
+            )
         )

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from planner.base.phrases import Phrase
 from planner.speed.step_time import StepTime
 from planner.workload.layout import Layout
 from planner.workload.workload import Workload
@@ -44,46 +45,61 @@ def bottleneck_of(step: StepTime, workload: Workload, layout: Layout) -> Bottlen
 def _larger_batch(layout: Layout) -> str:
     """Return the micro-batch, as long as there is one to merge it with."""
     whole = layout.gradient_accumulation_steps == 1
-    return "a larger global batch" if whole else "a larger micro-batch"
+    return Phrase("a larger global batch") if whole else Phrase("a larger micro-batch")
 
 
 def _against_communication(workload: Workload, layout: Layout) -> str:
-    fewer = f"{_larger_batch(layout)} communicates less often"
+    fewer = Phrase("{batch} communicates less often", batch=_larger_batch(layout))
     if layout.strategy == "zero3":
-        return f"{fewer}; where the weights fit unsharded, ZeRO-2 and DDP gather none"
+        return Phrase(
+            "{fewer}; where the weights fit unsharded, ZeRO-2 and DDP gather none", fewer=fewer
+        )
     return (
-        f"{fewer}; adapters have fewer gradients to reduce" if workload.method == "full" else fewer
+        Phrase("{fewer}; adapters have fewer gradients to reduce", fewer=fewer)
+        if workload.method == "full"
+        else fewer
     )
 
 
 def _against_the_host(workload: Workload, layout: Layout) -> str:
-    larger = f"{_larger_batch(layout)} or longer samples (packing) keep the device busy"
+    larger = Phrase(
+        "{batch} or longer samples (packing) keep the device busy",
+        batch=_larger_batch(layout),
+    )
     return (
-        f"{larger}; recomputing fewer layers launches fewer kernels"
+        Phrase("{larger}; recomputing fewer layers launches fewer kernels", larger=larger)
         if layout.checkpointing
         else larger
     )
 
 
 def _against_the_update(_workload: Workload, layout: Layout) -> str:
-    rarer = "a larger global batch updates less often"
-    return f"{rarer}; ZeRO shards the update" if layout.strategy == "ddp" else rarer
+    rarer = Phrase("a larger global batch updates less often")
+    return (
+        Phrase("{rarer}; ZeRO shards the update", rarer=rarer)
+        if layout.strategy == "ddp"
+        else rarer
+    )
 
 
 def _against_offload(_workload: Workload, _layout: Layout) -> str:
-    return "a larger global batch moves states less often; more or larger GPUs need no offloading"
+    return Phrase(
+        "a larger global batch moves states less often; more or larger GPUs need no offloading"
+    )
 
 
 def _against_dequantization(_workload: Workload, _layout: Layout) -> str:
-    return "a larger micro-batch dequantizes weights less often; LoRA does not quantize them"
+    return Phrase(
+        "a larger micro-batch dequantizes weights less often; LoRA does not quantize them"
+    )
 
 
 def _against_memory(workload: Workload, layout: Layout) -> str:
     if workload.attention == "eager" and workload.only_attention is None:
-        return "fused attention (sdpa) would not write the scores"
+        return Phrase("fused attention (sdpa) would not write the scores")
     if layout.checkpointing:
-        return "norms, activations and casts move data; recomputing fewer layers moves less"
-    return "norms, activations and casts move data, faster on a card with more bandwidth"
+        return Phrase("norms, activations and casts move data; recomputing fewer layers moves less")
+    return Phrase("norms, activations and casts move data, faster on a card with more bandwidth")
 
 
 _HELPS = {

@@ -5,6 +5,7 @@ from itertools import product
 from math import inf, isqrt
 from typing import NamedTuple
 
+from planner.base.phrases import Phrase
 from planner.plan.vocabulary import OFFLOADS_FROM, ZERO_STAGE, Offload, Strategy, ZeroStage
 
 OFFLOADS = tuple(OFFLOADS_FROM)
@@ -35,8 +36,9 @@ class Layout(NamedTuple):
         none."""
         if not self.activation_checkpointing:
             return ""
-        which = "" if self.checkpoint_every == 1 else f"{nth(self.checkpoint_every)} "
-        return f"every {which}layer"
+        if self.checkpoint_every == 1:
+            return Phrase("every layer")
+        return Phrase("every {nth} layer", nth=nth(self.checkpoint_every))
 
     @property
     def zero_stage(self) -> ZeroStage:
@@ -101,15 +103,20 @@ class Series(NamedTuple):
         )
 
 
-def nth(number: int) -> str:
+def nth(number: int) -> Phrase:
     """Return an ordinal number.
 
     >>> [nth(n) for n in (2, 3, 4, 11, 22)]
     ['2nd', '3rd', '4th', '11th', '22nd']
     """
-    teens = number % 100 in (11, 12, 13)
-    ending = "th" if teens else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
+    last = 0 if number % 100 in (11, 12, 13) else number % 10
+    if last == 1:
+        return Phrase("{number}st", number=number)
+    if last == 2:
+        return Phrase("{number}nd", number=number)
+    if last == 3:
+        return Phrase("{number}rd", number=number)
+    return Phrase("{number}th", number=number)
 
 
 def divisors(number: int) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from msgspec import structs
 
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import Spec
 from planner.base.units import format_count
 from planner.hardware.cluster import Device
@@ -101,10 +102,15 @@ class Workload(Spec):
         params = self.model.routed_params
         if self.method == "full" or not params:
             return None
-        frozen = f"{format_count(params)} parameters of routed experts are frozen"
+        frozen = Phrase(
+            "{params} parameters of routed experts are frozen", params=format_count(params)
+        )
         if self.method == "lora":
             return frozen
-        return f"{frozen}, in 16 bit: bitsandbytes quantizes only nn.Linear, which they are not"
+        return Phrase(
+            "{frozen}, in 16 bit: bitsandbytes quantizes only nn.Linear, which they are not",
+            frozen=frozen,
+        )
 
     @property
     def adapter_note(self) -> str | None:
@@ -114,9 +120,10 @@ class Workload(Spec):
         names = left_out_names(self.model, self.settings.adapter.target_modules)
         if not names:
             return None
-        return (
-            f"no adapter on {', '.join(names)}, in any layer: peft takes these names for fused "
-            "experts, or refuses them"
+        return Phrase(
+            "no adapter on {matrices}, in any layer: peft takes these names for fused "
+            "experts, or refuses them",
+            matrices=", ".join(names),
         )
 
     @property
@@ -130,9 +137,11 @@ class Workload(Spec):
         if not self.pure:
             return None
         rate = self.settings.optimizer.learning_rate
-        return (
-            f"bf16 rounds away what is below 1/512 of a weight: at a learning rate of {rate:g} "
-            f"those above {512 * rate:.2g} may stand still (arXiv:2010.06192)"
+        return Phrase(
+            "bf16 rounds away what is below 1/512 of a weight: at a learning rate of {rate:g} "
+            "those above {limit:.2g} may stand still (arXiv:2010.06192)",
+            rate=rate,
+            limit=512 * rate,
         )
 
     @property

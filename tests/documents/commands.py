@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 from launcher.cli.launch_command import launch
 from launcher.cli.other_tasks import Task, check_options
 from launcher.quiz.quiz_command import quiz
-from planner.base.command_line import parse_arguments
+from planner.base.command_line import asked_language, parse_arguments
+from planner.base.phrases import speak
+from planner.base.preset_files import translations
 from planner.cli.plan_command import plan
 from tests.test_layering import ROOT
 
@@ -56,6 +58,7 @@ def check_plan(arguments: Sequence[str]) -> None:
     if values["data"] is not None:
         return
     sys.argv[1:] = arguments
+    speak(translations(asked_language(arguments) or "en"))
     plan(**values)
 
 

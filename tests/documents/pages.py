@@ -10,7 +10,6 @@ from tests.documents.reference import PARTS
 from tests.test_layering import ROOT
 
 DOCS = ROOT / "docs"
-README = ROOT / "README.md"
 PAGES = sorted(DOCS.rglob("*.md"))
 SETTINGS = DOCS / "mkdocs" / "mkdocs.yml"
 IMAGES = DOCS / "images"

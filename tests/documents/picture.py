@@ -9,6 +9,8 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from planner.base.console import PrintableConsole
+from planner.base.phrases import Language, Phrase, speak, spoken
+from planner.base.preset_files import translations
 from planner.decision.choose import decide
 from planner.decision.request import Request
 from planner.hardware.detect import parse_gpus
@@ -18,7 +20,7 @@ from planner.report.terminal_report import report
 MODEL, GPUS = "chatglm3-6b-base", "rtx-4090"
 COMMAND = f"plan --model {MODEL} --gpus {GPUS}"
 COLUMNS = 96
-FIRST_LINE_LEFT_OUT = "Other ways"
+FIRST_LINE_LEFT_OUT = Phrase("Other ways")
 NEXT_STEPS = ["launch plan.yaml --data FILE"]
 LIGHT = TerminalTheme(
     (255, 255, 255),
@@ -50,6 +52,8 @@ DARK = TerminalTheme(
 )
 """Both have colours of at least 4.5 to 1 against the background (WCAG 2.2, 1.4.3)."""
 THEMES = {"light": LIGHT, "dark": DARK}
+PREFIXES: dict[str, Language] = {"": "en", "zh-": "zh"}
+"""How the pictures of each language are called."""
 FRAME = """\
 <svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg" \
 role="img" aria-label="LABEL">
@@ -94,9 +98,14 @@ def recording_console() -> PrintableConsole:
 
 
 def pictures() -> dict[str, str]:
-    """Return the SVG of each theme, by the theme's name."""
+    """Return the SVG of each language and theme, by their names."""
     content = _report()
-    return {name: _picture(content, theme) for name, theme in THEMES.items()}
+    made: dict[str, str] = {}
+    for prefix, language in PREFIXES.items():
+        speak(translations(language))
+        made |= {f"{prefix}{name}": _picture(content, theme) for name, theme in THEMES.items()}
+    speak({})
+    return made
 
 
 def printed() -> str:
@@ -117,7 +126,8 @@ def _picture(content: RenderableType, theme: TerminalTheme) -> str:
     console = recording_console()
     console.print(Text(f"$ {COMMAND}\n", style="bold"))
     lines = console.render_lines(content, pad=False)
-    shown = takewhile(lambda line: not _text(line).startswith(FIRST_LINE_LEFT_OUT), lines)
+    end = spoken(FIRST_LINE_LEFT_OUT)
+    shown = takewhile(lambda line: not _text(line).startswith(end), lines)
     console.print(Segments([part for line in shown for part in (*line, Segment.line())]))
     frame = FRAME.replace("LABEL", f"What {COMMAND} prints").replace(
         "BACKGROUND", theme.background_color.hex

@@ -30,6 +30,7 @@ from planner.plan.schema import Plan
 from planner.recipes.load_recipe import load_recipe, recipe_names
 from planner.recipes.recipe import Recipe
 from planner.report.json_document import document
+from planner.workload.rules import rule_book
 from tests.documents.keys import key_table, key_tables
 from tests.documents.options import option_tables
 from tests.documents.picture import printed
@@ -117,7 +118,6 @@ IN_WORDS = {
     "plan": "the content of `plan.yaml`",
     "prediction.per_gpu.phases": "bytes by phase, then by part",
     "prediction.per_gpu.between_steps": "bytes between two steps, by part",
-    "rejected": "number of candidates that were left out, by reason",
 }
 """Keys whose own keys depend on the request."""
 JSON_TYPES = {
@@ -136,6 +136,44 @@ def serving_commands_block() -> str:
     them."""
     lines = serving_lines(Path("/srv/runs/try/merged"), "qwen2.5-7b-try")
     return "\n".join(["```text", *lines, "```"])
+
+
+def reason_table() -> str:
+    """Return a row for each code of a reason: those of the sources, then the rules' names."""
+    lines = ["| where | code | what it says |", "|---|---|---|"]
+    for where, reasons in REASONS.items():
+        lines += [f"| `{where}` | `{code}` | {text} |" for code, text in reasons.items()]
+    lines += [f"| `rejected` | `{rule.name}` | {rule.reason} |" for rule in rule_book()]
+    return "\n".join(lines)
+
+
+REASONS = {
+    "why": {
+        "tiers": "the richest method whose tier the machine reaches and that fits",
+        "only_method": "an option or the recipe names the method",
+        "richest": "`--prefer quality`: the richest method that fits",
+        "fastest": "`--prefer speed`: the most tokens per second",
+        "smallest": "`--prefer memory`: the smallest peak",
+    },
+    "alternatives[].reason": {
+        "richer_method_fits": "it fits, and so does a richer method",
+        "tier_not_reached": "it fits, and the machine does not reach the method's tier",
+        "another_preferred": "it fits, and `--prefer` chose another",
+        "slower": "it fits, and a step takes longer",
+        "lead_within_deepspeed_spread": "it is faster by less than runs of DeepSpeed differ",
+        "slower_over_slow_links": "it is faster over the assumed links, slower over slow ones",
+        "as_fast_with_more_memory": "it is as fast and takes more memory",
+        "as_fast_with_more_parts": "it is as fast and has more moving parts",
+        "memory_short": "a device has too little memory",
+        "host_memory_short": "the host has too little memory",
+    },
+    "rejected": {
+        "over_memory_budget": "it takes more memory than a device may use",
+        "not_faster": "it is not faster than what fits, so it was not priced",
+        "untraceable": "a model without formulas whose steps cannot be traced",
+    },
+}
+"""What each code of a reason says, by the keys of the document that have it."""
 
 
 def run_directory_table() -> str:
@@ -178,5 +216,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings of kubeflow": lambda: key_table(KubeflowSettings),
     "json": json_table,
     "serving commands": serving_commands_block,
+    "reasons": reason_table,
     "run directory": run_directory_table,
 }

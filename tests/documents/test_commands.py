@@ -4,28 +4,31 @@ import json
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from msgspec import convert
 
+from benchmarks.marks import READMES
 from launcher.cli.launch_command import launch
 from planner.base.command_line import parse_arguments
 from planner.base.errors import UserError
+from planner.base.phrases import Phrase, speak, spoken
 from planner.hardware.saved_machine import save_machine
 from planner.models.config_json import config_from_spec
 from planner.models.model_presets import load_model
 from planner.plan.data_section import DataSection
 from planner.plan.training_section import TrainingSection
 from tests.documents.commands import CHECKS, OTHERS, Shown, check, shown_commands
-from tests.documents.pages import PAGES, README
+from tests.documents.pages import PAGES
 from tests.documents.picture import COLUMNS
 from tests.planner.hardware.test_machine import gpu, machine
 from tests.planner.recipes.test_xtuner import CONFIG
 from tests.test_layering import ROOT
 
-DOCUMENTS = [README, *PAGES]
+DOCUMENTS = [*READMES.values(), *PAGES]
 RECIPE_PAGE = ROOT / "docs" / "how-to" / "own-card-and-recipe.md"
 LEFT_OUT = "…"
 """Mark of the rest of a line that a document leaves out."""
@@ -56,7 +59,7 @@ def name_of(document: Path) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A reader's folder, with the files that the commands name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", str(COLUMNS))
@@ -72,7 +75,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "models" / "qwen" / "config.json").write_text(json.dumps(config))
     eight = machine(*(gpu(index, "NVIDIA H100 80GB HBM3", 81_559) for index in range(8)))
     save_machine(eight, tmp_path / "node.json", force=False)
-    return tmp_path
+    yield tmp_path
+    speak({})
 
 
 @pytest.mark.parametrize("document", SHOWING, ids=name_of)
@@ -85,7 +89,7 @@ def test_the_commands_of_a_document(document: Path, capsys: pytest.CaptureFixtur
         try:
             check(shown)
         except UserError as error:
-            printed = f"error: {error}"
+            printed = spoken(Phrase("error: {message}", message=error.message))
         else:
             printed = capsys.readouterr().out
         problem = f"{shown} printed:\n{printed}"

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.marks import READMES
 from tests.documents.pages import (
     DOCS,
     IMAGES,
     PAGES,
-    README,
     SETTINGS,
     WRITE,
     parts_of,
@@ -46,7 +46,8 @@ def test_the_pictures_are_those_of_the_report() -> None:
     kept = {path.name: path.read_text(encoding="utf-8") for path in IMAGES.glob("*.svg")}
     assert made == kept, f"write them with: {WRITE}"
     for name, svg in made.items():
-        assert f"docs/images/{name}" in README.read_text(encoding="utf-8")
+        readme = READMES["zh" if "-zh-" in name else "en"]
+        assert f"docs/images/{name}" in readme.read_text(encoding="utf-8")
         assert "http" not in svg.replace("http://www.w3.org/2000/svg", ""), "loads from outside"
         assert COMMAND in svg.replace("&#160;", " ")
 

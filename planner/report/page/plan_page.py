@@ -13,13 +13,14 @@ from planner.page.document import page
 from planner.page.elements import Child, Markup, element, joined
 from planner.page.parts import Column, body, command, facts, section, table
 from planner.plan.vocabulary import METHOD_NAMES, PARTS
+from planner.report.alternatives_table import alternative_cells
 from planner.report.explain.explained import Explained
 from planner.report.explain_tables import mib, tensor_rows
 from planner.report.machine_report import machine_line, machine_rows
 from planner.report.page.explorer_section import Written, explorer_data, explorer_section
 from planner.report.page.memory_section import memory_section
 from planner.report.prose import Prose
-from planner.report.terminal_report import alternative_cells, detail_rows
+from planner.report.terminal_report import detail_rows
 from planner.report.verdict import memory_line, notes, reason_and_time, speed_line
 from planner.report.what_if_report import card_words, count_words, limits_line
 from planner.report.words import batch_line, headline

@@ -14,11 +14,13 @@ from msgspec import Struct
 
 from planner.base.command_line import (
     ALWAYS,
+    LANGUAGE,
     Option,
     accepted_values,
     option_flags,
     single_type,
 )
+from planner.base.phrases import Language
 
 Shell = Literal["bash", "zsh", "fish"]
 Command = Callable[..., Any]
@@ -47,6 +49,8 @@ def completion_script(shell: Shell, whole: Command, commands: Sequence[Command])
 def _choices(command: Command) -> Iterator[_Choice]:
     for flags, help_text in ALWAYS.items():
         yield _Choice(flags, help_text, takes_value=False, values=(), takes_file=False)
+    languages = get_args(Language)
+    yield _Choice(LANGUAGE.flags, LANGUAGE.help, True, values=languages, takes_file=False)
     for parameter in inspect.signature(command).parameters.values():
         kind, declared = get_args(parameter.annotation)
         if isinstance(declared, Option):

@@ -9,8 +9,8 @@ from typing import Annotated
 import pytest
 
 from planner.base.command_line import Argument, Option
-from planner.base.completion import Shell, completion_script
 from planner.cli.plan_command import plan
+from tuneplan.completion import Shell, completion_script
 
 
 def bakery(

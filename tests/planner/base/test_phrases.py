@@ -1,0 +1,97 @@
+"""Sentences in other languages: every one has a translation, with the same placeholders."""
+
+import string
+from collections.abc import Iterator
+from typing import get_args
+
+import pytest
+
+from planner.base.phrases import (
+    Joined,
+    Language,
+    Phrase,
+    Reason,
+    language_of,
+    speak,
+    spoken,
+)
+from planner.base.preset_files import translations
+from tests.planner.base.marked_phrases import computed_templates, marked
+
+OTHERS = [language for language in get_args(Language) if language != "en"]
+
+
+@pytest.fixture
+def chinese() -> Iterator[None]:
+    speak(translations("zh"))
+    yield
+    speak({})
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_every_sentence_is_translated(language: Language) -> None:
+    table = translations(language)
+    missing = {place: template for place, template in marked() if template not in table}
+    assert not {place: each for place, each in missing.items() if _has_words(each)}
+
+
+def _has_words(template: str) -> bool:
+    """Return whether there is something to translate beside placeholders and marks."""
+    return any(map(str.isalpha, "".join(text for text, *_ in string.Formatter().parse(template))))
+
+
+def test_every_template_is_written_out() -> None:
+    assert not list(computed_templates())
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_no_translation_is_left_of_a_sentence_that_is_gone(language: Language) -> None:
+    templates = {template for _, template in marked()}
+    assert {*translations(language)} <= templates
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_translations_have_the_same_placeholders(language: Language) -> None:
+    table = translations(language)
+    differ = [each for each in table if '"' not in each and _fields(each) != _fields(table[each])]
+    assert not differ
+
+
+def _fields(template: str) -> list[tuple[str | None, str | None, str | None]]:
+    """Placeholders with their formats; a text that says one twice may say it once."""
+    return sorted({(n, spec, conv) for _, n, spec, conv in string.Formatter().parse(template) if n})
+
+
+def test_a_phrase_is_english_until_it_is_spoken(chinese: None) -> None:
+    phrase = Phrase("rank {rank}: {message}", rank=3, message=Phrase("out of memory"))
+    assert phrase == "rank 3: out of memory"
+    assert spoken(phrase) == "rank 3\uff1a\u663e\u5b58\u4e0d\u8db3"
+
+
+def test_joined_phrases_and_reasons_are_spoken(chinese: None) -> None:
+    both = Phrase("Host memory") + Joined(", ", ["8", Phrase("Disk")])
+    assert both == "Host memory8, Disk"
+    assert spoken(both) == "\u5185\u58548\uff0c\u78c1\u76d8".replace("\u5854", "\u5b58")
+    reason = Reason("memory_short", Phrase("does not fit: {gib} GiB short", gib="1.00"))
+    assert (reason.code, reason) == ("memory_short", "does not fit: 1.00 GiB short")
+    assert "1.00 GiB" in spoken(reason)
+    assert spoken(reason) != reason
+
+
+def test_other_text_is_spoken_as_it_is(chinese: None) -> None:
+    assert spoken("Host memory") == "Host memory"
+
+
+@pytest.mark.parametrize(
+    ("environment", "language"),
+    [
+        ({}, "en"),
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "zh_TW.UTF-8", "LC_ALL": "de_DE.UTF-8"}, "en"),
+        ({"LANG": "C.UTF-8", "LANGUAGE": "zh_CN"}, "en"),
+        ({"LANG": "en_US.UTF-8", "LANGUAGE": "fr:zh_CN:en"}, "zh"),
+        ({"LANG": "zh_CN.UTF-8", "TUNEPLAN_LANGUAGE": "en"}, "en"),
+    ],
+)
+def test_the_environment_names_the_language(environment: dict[str, str], language: str) -> None:
+    assert language_of(environment) == language
