@@ -48,6 +48,20 @@ def test_every_phase_of_two_ranks_is_predicted(tmp_path: Path, zero_stage: int) 
     assert_near(done, left_out=("save",) if zero_stage else ())
 
 
+def test_a_tied_head_that_is_read_outside_of_its_module_is_gathered_once(tmp_path: Path) -> None:
+    """By the fused loss under ZeRO-3, and the products of GPT-2's Conv1D keep no input there."""
+    done = rehearsed(
+        tmp_path,
+        "rtx-4090:2",
+        2,
+        name="gpt2",
+        shape={"num_layers": 4},
+        method="lora",
+        zero_stage=3,
+    )
+    assert_near(done, left_out=("save",))
+
+
 def test_a_card_that_is_too_small_is_named(tmp_path: Path) -> None:
     plan = planned(name="llama-3.1-8b", method="lora", shape={"num_layers": 10})
     (tmp_path / "plan.yaml").write_text(plan_text(plan))
