@@ -15,9 +15,11 @@ NEAR = 0.002
 READINGS = {"requested", "allocated", "reserved", "device_used"}
 
 
-def rehearsed(folder: Path, cards: str, count: int = 1, **pinned: Any) -> Finished:
+def rehearsed(
+    folder: Path, cards: str, count: int = 1, *, micro_batch_size: int = 1, **pinned: Any
+) -> Finished:
     """Rehearse a plan of a small model on simulated cards."""
-    plan = planned(count, micro_batch_size=1, **pinned)
+    plan = planned(count, micro_batch_size=micro_batch_size, **pinned)
     (folder / "plan.yaml").write_text(plan_text(plan))
     return launch(folder, "--rehearse", "--simulate", cards, "--json")
 
@@ -37,6 +39,22 @@ def assert_near(done: Finished, left_out: tuple[str, ...] = ()) -> None:
 def test_every_phase_is_predicted(tmp_path: Path, method: str) -> None:
     """In load, each matrix in the order of the files."""
     done = rehearsed(tmp_path, "rtx-4090", name="llama-3.1-8b", method=method)
+    assert_near(done)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2])
+def test_the_output_of_attention_is_copied_where_heads_lie_apart(
+    tmp_path: Path, micro_batch_size: int
+) -> None:
+    """Flash attention follows its query; with a mask another kernel runs, which does not."""
+    done = rehearsed(
+        tmp_path,
+        "rtx-4090",
+        name="pythia-410m",
+        shape={"num_layers": 4},
+        method="full",
+        micro_batch_size=micro_batch_size,
+    )
     assert_near(done)
 
 
