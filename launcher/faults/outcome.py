@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 
-from launcher.compat.torch_text import ended_ranks
+from launcher.compat.torch_text import device_remedy, ended_ranks
 from launcher.display.closing_summary import (
     closing_lines,
     early_failure_lines,
@@ -154,6 +154,11 @@ def failed_lines(run: RunDirectory, outcome: Outcome) -> list[str]:
 
 
 def _sentence(failure: Failure) -> str:
+    if failure.cause == "device_failed":
+        remedy = device_remedy(failure.message)
+        return (
+            f"the GPU of rank {failure.rank} failed ({failure.where}; {failure.message}): {remedy}"
+        )
     if failure.cause != "out_of_memory":
         return f"rank {failure.rank}: {failure.message}"
     return (
