@@ -11,8 +11,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,7 +39,7 @@ COLUMNS = (
     *("plan_reserved_bytes", "replayed_bytes", "plan_low_bytes", "plan_high_bytes"),
     *("seconds", "reason"),
 )
-POINT_SECONDS = 240
+POINT_SECONDS = 600
 MAX_CARDS = 4
 NOT_REHEARSED = {"save"}
 """Under DeepSpeed: a rehearsal does not gather what is saved."""
@@ -50,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--cards", help="only points on this card")
+    parser.add_argument("--only", default="*", help="only points whose name matches, as in *qlora*")
     parser.add_argument("--show", action="store_true", help="run nothing")
     parser.add_argument(
         "--again", action="store_true", help="predict what was counted, run nothing"
@@ -61,7 +63,8 @@ def main() -> None:
     deadline = time.monotonic() + 60 * (0 if options.show else options.minutes)
     done = {row["point"] for row in read_rows(RESULTS)}
     left = [point for point in points() if point.name not in done]
-    chosen = [point for point in left if options.cards in (None, point.card)]
+    named = [point for point in left if fnmatch(point.name, options.only)]
+    chosen = [point for point in named if options.cards in (None, point.card)]
     run_points(chosen, RESULTS, deadline)
     print(summary(read_rows(RESULTS)))
 
@@ -108,19 +111,25 @@ def fork_server(card: str) -> Iterator[subprocess.Popen[str]]:
     """A process with the training stack on a machine of four such cards."""
     with TemporaryDirectory(prefix="simulated-gpu-") as scratch:
         cards = parse_cards(f"{card}:{MAX_CARDS}")
-        environment = simulated_environment(cards, os.environ, Path(scratch))
-        expandable = {"PYTORCH_ALLOC_CONF": "expandable_segments:True", "HF_HUB_OFFLINE": "1"}
-        server = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.simulated.fork_server"],
-            env={**environment, **expandable, "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
+        with serving(simulated_environment(cards, os.environ, Path(scratch))) as server:
             yield server
-        finally:
-            server.communicate(timeout=POINT_SECONDS)
+
+
+@contextmanager
+def serving(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process with the training stack in this environment of simulated cards."""
+    expandable = {"PYTORCH_ALLOC_CONF": "expandable_segments:True", "HF_HUB_OFFLINE": "1"}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.simulated.fork_server"],
+        env={**environment, **expandable, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield server
+    finally:
+        server.communicate(timeout=POINT_SECONDS)
 
 
 def run_point(server: subprocess.Popen[str], point: Point) -> list[Row]:

@@ -2,10 +2,12 @@
 
 bitsandbytes asks the card for its capability when it is imported. PyTorch refuses a card that was
 asked before a fork; a simulated one is memory of this process alone, and the child has its own.
-Reads a JSON object a line (folder of the plan, ranks,
-seconds) and answers with the exit codes of the ranks; None for one that did not end.
+The machine's file is read again for each plan, since its cards may have another size. Reads a JSON
+object a line (folder of the plan, ranks, seconds) and answers with the exit codes of the ranks;
+None for one that did not end.
 """
 
+import ctypes
 import json
 import logging
 import os
@@ -55,6 +57,7 @@ def _forked(folder: Path, rank: int, count: int) -> int:
     if child:
         return child
     torch.cuda._is_in_bad_fork = lambda: False
+    ctypes.CDLL("libcuda.so.1").simulated_read_again()
     places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     os.environ.update({name: str(value) for name, value in places.items()})
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"})

@@ -80,14 +80,19 @@ def gathered_weights(engine: Any, *, with_frozen: bool) -> dict[str, Any]:
 
 
 def shard(model: Any, config: dict[str, Any]) -> None:
-    """Shard a model for ZeRO-3 as loading does, a parameter at a time; buffers stay whole.
+    """Shard a model for ZeRO-3 as loading does; buffers stay whole. A module's parameters are whole
+    on the device for a moment, when they would be filled.
 
     read: deepspeed/runtime/zero/partition_parameters.py, Init; engine.py,
-    _configure_distributed_model, which moves a model whole unless it is sharded already.
+    _configure_distributed_model, which moves a model whole unless it is sharded already;
+    transformers/integrations/deepspeed.py at 5.23.0, _load_state_dict_into_zero3_model.
     """
     import deepspeed
 
     deepspeed.zero.Init(module=model, config_dict_or_path=config)
+    for module in model.modules():
+        with deepspeed.zero.GatheredParameters(list(module.parameters(recurse=False))):
+            pass
     device = deepspeed.get_accelerator().current_device_name()
     for buffer in model.buffers():
         buffer.data = buffer.data.to(device)

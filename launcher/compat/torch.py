@@ -28,6 +28,7 @@ class Operators:
     """Operators of ATen that launcher/rehearsal/operator_rules.py has rules for."""
 
     ADD = _ATEN.add.Tensor
+    ATTENTION = _ATEN._scaled_dot_product_flash_attention_for_cpu.default
     CAST = _ATEN._to_copy.default
     FOREACH_NORM = _ATEN._foreach_norm.Scalar
     FROM_PYTHON = _ATEN.lift_fresh.default

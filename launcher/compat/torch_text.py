@@ -11,6 +11,30 @@ PEER_ERRORS = ("DistBackendError", "DistNetworkError", "DistStoreError")
 _GLOO = "gloo/transport/"
 """Part of the messages of gloo's errors of connection, which are plain ``RuntimeError``."""
 
+OUT_OF_MEMORY = "out of memory"
+"""What NCCL's last error says where a buffer of its own finds no memory on the GPU.
+
+read: nccl/src/include/checks.h at 2.29, CUDACHECK.
+"""
+DEVICE_REMEDIES = {
+    "uncorrectable ECC error": "its memory is faulty: nvidia-smi -q -d ECC,ROW_REMAPPER counts it; "
+    "reset the GPU (nvidia-smi --gpu-reset) or leave it out with CUDA_VISIBLE_DEVICES",
+    "uncorrectable NVLink error": "nvidia-smi nvlink -e counts it; check the bridge, or leave the "
+    "GPU out with CUDA_VISIBLE_DEVICES",
+    "unspecified launch failure": "dmesg names it (NVRM: Xid); if it comes again, reset the GPU "
+    "(nvidia-smi --gpu-reset) or leave it out with CUDA_VISIBLE_DEVICES",
+    "unknown error": "dmesg names it (NVRM: Xid; 79 is a GPU that has fallen off the bus: check "
+    "its power and its seat); reset the GPU or reboot",
+    "busy or unavailable": "another process holds it alone, or its compute mode forbids a second "
+    "one: nvidia-smi -q -d COMPUTE shows it",
+}
+"""What to do about CUDA's errors that no program causes, by their text.
+
+read: cuda.h of CUDA 13.0, CUresult; the Xid errors of NVIDIA's GPU deployment documentation.
+"""
+_DEVICE_ERROR = "CUDA error: "
+"""read: c10/cuda/CUDAException.cpp."""
+
 KEEP_ALIVE_SECONDS = 5.0
 """Seconds between two heartbeats of a node of torch elastic, by its clock."""
 KEEP_ALIVE_ATTEMPTS = 3
@@ -77,6 +101,18 @@ def before_elastic(log_file: Path) -> list[str]:
 def is_connection_error(error: BaseException) -> bool:
     """Return whether gloo raised the error because another rank does not answer any more."""
     return _GLOO in str(error)
+
+
+def device_remedy(message: str) -> str | None:
+    """Return what to do about a GPU that failed; None if the message is of another error.
+
+    >>> device_remedy("CUDA error: unknown error")[:14]
+    'dmesg names it'
+    """
+    if not message.startswith(_DEVICE_ERROR):
+        return None
+    remedies = (remedy for text, remedy in DEVICE_REMEDIES.items() if text in message)
+    return next(remedies, None)
 
 
 def is_refused_pickle(error: BaseException) -> bool:

@@ -6,22 +6,42 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from launcher.compat.torch_text import PEER_ERRORS, is_connection_error, room_bytes
+from launcher.compat.torch_text import (
+    OUT_OF_MEMORY,
+    PEER_ERRORS,
+    device_remedy,
+    is_connection_error,
+    room_bytes,
+)
 from launcher.faults.rank_stages import Stage, stage_words
 from launcher.storage.json_files import write_json
 from planner.base.errors import NO_ROOM, exhausted
 from planner.base.phrases import Phrase
 
 Cause = Literal[
-    "out_of_memory", "not_finite", "not_as_planned", "not_saved", "other", "lost_peer", "died"
+    "out_of_memory",
+    "not_finite",
+    "not_as_planned",
+    "not_saved",
+    "device_failed",
+    "other",
+    "lost_peer",
+    "died",
 ]
-KNOWN_CAUSES: tuple[Cause, ...] = ("out_of_memory", "not_finite", "not_as_planned", "not_saved")
+KNOWN_CAUSES: tuple[Cause, ...] = (
+    "out_of_memory",
+    "not_finite",
+    "not_as_planned",
+    "not_saved",
+    "device_failed",
+)
 """Causes whose message is all that a person needs: no end of a log is shown."""
 CAUSE_TITLES: dict[Cause, str] = {
     "out_of_memory": Phrase("out of memory"),
     "not_finite": Phrase("not finite"),
     "not_as_planned": Phrase("not as planned"),
     "not_saved": Phrase("not saved"),
+    "device_failed": Phrase("the GPU failed"),
 }
 
 
@@ -138,8 +158,12 @@ def _cause(error: BaseException) -> Cause:
         **dict.fromkeys(PEER_ERRORS, "lost_peer"),
     }
     for kind in type(error).__mro__:
+        if kind.__name__ in PEER_ERRORS and OUT_OF_MEMORY in str(error):
+            return "out_of_memory"
         if kind.__name__ in causes:
             return causes[kind.__name__]
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return "not_saved"
+    if device_remedy(str(error)) is not None:
+        return "device_failed"
     return "lost_peer" if is_connection_error(error) else "other"

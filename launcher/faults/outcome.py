@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 
-from launcher.compat.torch_text import ended_ranks
+from launcher.compat.torch_text import device_remedy, ended_ranks
 from launcher.display.closing_summary import (
     closing_lines,
     early_failure_lines,
@@ -163,6 +163,14 @@ def _error(message: str) -> Phrase:
 
 
 def _sentence(failure: Failure) -> Phrase:
+    if failure.cause == "device_failed":
+        return Phrase(
+            "the GPU of rank {rank} failed ({where}; {message}): {remedy}",
+            rank=failure.rank,
+            where=failure.where,
+            message=failure.message,
+            remedy=device_remedy(failure.message),
+        )
     if failure.cause != "out_of_memory":
         return Phrase("rank {rank}: {message}", rank=failure.rank, message=failure.message)
     return Phrase(

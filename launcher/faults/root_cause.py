@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from launcher.faults.failure import Failure
 from launcher.faults.rank_stages import RankPosition
 
-_NEVER_FOLLOWS = ("out_of_memory", "not_finite", "not_as_planned")
+_NEVER_FOLLOWS = ("out_of_memory", "not_finite", "not_as_planned", "device_failed")
 """Causes that no rank has because another rank is gone."""
 
 

@@ -20,7 +20,7 @@ from launcher.lifecycle.fallbacks import (
 )
 from launcher.lifecycle.plan_rules import require_rules_kept
 from planner.base.errors import InvalidRequestError, NoFormulasError
-from planner.base.phrases import Phrase
+from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_gib
 from planner.hardware.cluster import Accelerator, Cluster
 from planner.hardware.detect import detect, read_cpu

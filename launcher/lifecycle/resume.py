@@ -10,7 +10,7 @@ from launcher.lifecycle.fallbacks import fallback_plans
 from launcher.run.checkpoints import SavedState, last_sealed, last_whole
 from launcher.run.run_directory import RunDirectory
 from planner.base.errors import InvalidRequestError
-from planner.base.phrases import Phrase
+from planner.base.phrases import Joined, Phrase
 from planner.base.strict_yaml import read_spec
 from planner.plan.plan_differences import differing_keys
 from planner.plan.schema import Plan

@@ -22,6 +22,9 @@ dropout                     keeps a mask of one byte an element: pytorch
                             aten/src/ATen/native/cuda/Dropout.cu, native_dropout
 values of another width     memory efficient attention: pytorch
                             aten/src/ATen/native/transformers/cuda/sdp_utils.cpp
+attention with a mask       has the heads of a token beside each other: pytorch
+                            aten/src/ATen/native/transformers/cuda/attention.cu,
+                            _efficient_attention_forward
 attention's dropout         is drawn inside the kernel: pytorch aten/src/ATen/native/transformers/
                             cuda/attention.cu; the CPU's fused kernels have none
 LayerNorm, statistics       are fp32 for 16-bit inputs: pytorch
@@ -158,6 +161,14 @@ def _safe_softmax(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any)
     return result
 
 
+def _attention(_tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> tuple[Any, ...]:
+    output, *statistics = func(*args, **kwargs)
+    if kwargs.get("attn_mask") is not None:
+        samples, heads, length, width = output.shape
+        output = output.new_empty((samples, length, heads, width)).transpose(1, 2)
+    return output, *statistics
+
+
 def _layer_norm_statistics(
     _tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any
 ) -> tuple[Any, ...]:
@@ -182,6 +193,7 @@ FAKE_RULES: dict[Any, Rule] = {
 """Rules of a trace on fake tensors, by operator."""
 CUDA_RULES: dict[Any, Rule] = {
     **FAKE_RULES,
+    Operators.ATTENTION: _attention,
     bnb.Operators.INT8_QUANTIZE: quantize_to_int8,
     bnb.Operators.INT8_PRODUCT: multiply_int8,
     Operators.SOFTMAX_BACKWARD: _softmax_backward,

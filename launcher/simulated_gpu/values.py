@@ -3,9 +3,10 @@
 Kernels of a simulated card do nothing, so a program that asks a mask whether it is all true, or
 counts labels, would be answered zero. Device memory is host memory here: for the operators below
 the host code of the CUDA kernel runs as it is, and allocates what it allocates; then the CPU's
-kernel fills the results in place. Floats take part where they are tiny (a loss, a norm). Results
-that nobody computes read zero, and not what lay there before: ranks that find different leftovers
-take different ways.
+kernel fills the results in place. Floats take part where they are few (a loss, a loss scale, a norm
+for each group of parameters): a longer vector may be the gradient of a bias, which nobody has
+computed, and whose leftovers would be an overflow. Results that nobody computes read zero, and not
+what lay there before: ranks that find different leftovers take different ways.
 
 Kernels are replaced, and no dispatch mode is on: a mode would change how autograd accumulates.
 """
@@ -22,7 +23,7 @@ from typing import Any
 from launcher.compat.torch_dispatch import has_own_cuda_kernel, schema_of
 
 LARGEST_INTEGERS = 1 << 21
-LARGEST_FLOATS = 1 << 12
+LARGEST_FLOATS = 16
 OPERATORS = (
     *("arange", "bucketize", "eye", "gather", "index", "index_select", "masked_fill_", "nonzero"),
     *("repeat_interleave", "scatter", "searchsorted", "where"),

@@ -86,7 +86,7 @@ def _without_dropout(request: Request, chosen: Candidate) -> Iterator[Improvemen
     words = Phrase("LoRA dropout 0, was {dropout:g}", dropout=adapter.dropout)
     other = replace(chosen, workload=without)
     if other.fits(request.budget_bytes):
-        yield _compared(words, "--set adapter.dropout=0", other, chosen)
+        yield _compared(words, "launch --set adapter.dropout=0", other, chosen)
 
 
 def _larger_batch(request: Request, chosen: Candidate) -> Iterator[Improvement]:

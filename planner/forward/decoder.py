@@ -18,6 +18,7 @@ from planner.tape import operators as ops
 from planner.tape.tape import Tape
 from planner.tape.tensors import Parameter, Tensor
 from planner.workload.dtypes import Numerics
+from planner.workload.parameters import TRANSPOSED
 from planner.workload.workload import Batch, Workload
 
 
@@ -91,8 +92,15 @@ class Decoder:
             return self._quantized(matrix, x)
         weight = self.parameter(name, matrix.weight_params, matrix=True)
         bias = self.parameter(f"{name}.bias", matrix.out_features) if matrix.bias else None
-        cached = self.workload.model.model_type != "falcon"
-        return self.product(weight, x, matrix.out_features, matrix.name, bias, cached=cached)
+        return self.product(
+            weight,
+            x,
+            matrix.out_features,
+            matrix.name,
+            bias,
+            cached=self.workload.model.model_type != "falcon",
+            is_transposed=self.workload.model.model_type in TRANSPOSED,
+        )
 
     def product(
         self,
@@ -103,9 +111,11 @@ class Decoder:
         bias: Parameter | None = None,
         *,
         cached: bool = True,
+        is_transposed: bool = False,
     ) -> Tensor:
         """Mirror ``F.linear``, whose operands are cast first under autocast, which keeps a leaf's
-        cast; ``weight.T`` of a FalconLinear is not a leaf."""
+        cast; ``weight.T`` of a FalconLinear is not a leaf. ZeRO-3 replaces it, but not the
+        ``addmm`` of a Conv1D, whose matrix is transposed."""
         matrix: Tensor = weight
         added: Tensor | None = bias if bias is not None and bias.trains else None
         if self.numerics.autocast:
@@ -122,7 +132,7 @@ class Decoder:
             out_features=out_features,
             bias=added,
             name=name,
-            keeps_input=self.numerics.keeps_linear_inputs,
+            keeps_input=self.numerics.keeps_linear_inputs and not is_transposed,
         )
 
     def _cast_weight(self, weight: Tensor, name: str, *, cached: bool = True) -> Tensor:

@@ -13,6 +13,7 @@ from planner.tape.attention_kernels import (
     eager_attention,
     fused_attention,
     has_fused_kernel,
+    lies_as_query,
     math_attention,
     repeated_heads,
 )
@@ -133,7 +134,9 @@ def _fused(
         return math_attention(tape, q, k, v, shape=shape, device=batch.device)
     if masked:
         bias = tape.new(batch.scores, q.width, "attention mask as a bias")
+    by_head = decoder.workload.model.rotary in ("joined", "interleaved")
+    is_copied = by_head and lies_as_query(batch=batch, width=q.width, masked=masked)
     attended = fused_attention(tape, q, k, v, bias, shape=shape, device=batch.device)
-    if decoder.workload.model.rotary in ("joined", "interleaved"):
+    if is_copied:
         attended = ops.contiguous(tape, attended, "attention output, made contiguous")
     return attended

@@ -73,6 +73,8 @@ class Coordinator:
     """Elements of the modules before each one."""
     uses: dict[str, list[int]] = field(default_factory=dict)
     """Numbers of the modules that use a parameter."""
+    running: dict[str, set[Module]] = field(default_factory=dict)
+    """Modules that have been fetched and not released, by parameter."""
 
     def __post_init__(self) -> None:
         sizes = [sum(parameter.elements for parameter in module) for module in self.order]
@@ -92,6 +94,8 @@ class Coordinator:
 
     def fetch(self, module: Module) -> None:
         """Mirror fetch_sub_module."""
+        for parameter in module:
+            self.running.setdefault(parameter.name, set()).add(module)
         self._gather(parameter for parameter in module if not self._here(parameter))
         for parameter in module:
             flight = self.under_way.get(parameter.name)
@@ -122,11 +126,14 @@ class Coordinator:
         self._gather(ahead.values())
 
     def release(self, module: Module) -> None:
-        """Mirror release_sub_module."""
+        """Mirror release_sub_module: a parameter of several modules stays until none of them
+        runs."""
         for parameter in module:
+            self.running[parameter.name].discard(module)
             later = self.fetched_for.get(parameter.name, NEVER) > self.step
             held = parameter.name in self.whole and not self._stays(parameter)
-            if held and not later and not self._used_soon(parameter):
+            is_free = held and not self.running[parameter.name]
+            if is_free and not later and not self._used_soon(parameter):
                 self.whole.remove(parameter.name)
                 self.num_live -= parameter.elements
                 self.live_bytes -= self._bytes(parameter)

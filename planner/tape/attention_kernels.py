@@ -179,6 +179,19 @@ def has_fused_kernel(*, batch: Batch, width: int, fp16: bool, grouped: bool) -> 
     return width == FP32_BYTES or fp16 or not older
 
 
+def lies_as_query(*, batch: Batch, width: int, masked: bool) -> bool:
+    """Return whether the output lies in memory as the query does: as flash attention and the CPU's
+    kernel make it. Memory-efficient attention puts the heads of a token beside each other.
+
+    read: aten/src/ATen/native/transformers/cuda at 2.13: flash_attn/flash_api.cpp, mha_fwd;
+    attention.cu, _efficient_attention_forward.
+    """
+    if batch.device == "cpu":
+        return True
+    older = float(batch.compute_capability or FIRST_WITH_FLASH) < FIRST_WITH_FLASH
+    return not masked and width < FP32_BYTES and not older
+
+
 def math_attention(
     tape: Tape,
     query: Tensor,

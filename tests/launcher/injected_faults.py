@@ -4,6 +4,7 @@ Words of ``KIND@STAGE:STEP``; ``/N`` behind it: on rank N only; ``+N``: only whe
 are above N.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -137,6 +138,17 @@ def _write_engine_config() -> None:
     Path(sys.argv[1], f"engine-{os.environ['RANK']}.json").write_text(text, encoding="utf-8")
 
 
+def _lose_the_card(fault: str) -> None:
+    """A simulated card fails from now on, in this process alone."""
+    import torch
+
+    path = Path(os.environ["SIMULATED_GPU_FAULT"])
+    path.write_text(fault)
+    with contextlib.suppress(RuntimeError):
+        torch.cuda.mem_get_info()
+    path.unlink()
+
+
 KINDS: dict[str, Callable[[], object]] = {
     "memory": _run_out_of_memory,
     "shared": _run_out_of_a_shared_card,
@@ -149,4 +161,9 @@ KINDS: dict[str, Callable[[], object]] = {
     "disk": _limit_files,
     "fill": _fill_the_disk,
     "engine": _write_engine_config,
+    "full": partial(_lose_the_card, "full"),
+    "ecc": partial(_lose_the_card, "lost 214"),
+    "xid": partial(_lose_the_card, "lost 999"),
+    "ncclmemory": partial(_lose_the_card, "collective 1"),
+    "ncclhang": partial(_lose_the_card, "hang"),
 }

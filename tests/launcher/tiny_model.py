@@ -39,13 +39,12 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def write_tiny_model(folder: Path) -> int:
-    """The checkpoint in a folder; gives its number of parameters."""
+def write_tiny_model(folder: Path, **changes: int) -> int:
+    """The checkpoint in a folder, with other sizes if asked; gives its number of parameters."""
     tokenizer = byte_tokenizer()
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), eos_token_id=0, pad_token_id=0, bos_token_id=None, **CONFIG
-    )
+    sizes = {**CONFIG, "vocab_size": len(tokenizer), **changes}
+    config = LlamaConfig(eos_token_id=0, pad_token_id=0, bos_token_id=None, **sizes)
     model = LlamaForCausalLM(config).to(torch.bfloat16)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -21,6 +21,7 @@ def computed(device: str) -> dict[str, Any]:
         "packed": (steps != 1).cumsum(-1)[:, -1],
         "joined": torch.cat([numbers, numbers]).sum(),
         "mean": numbers.float().mean(),
+        "finite": torch.stack([numbers.sum().float(), numbers.max().float()]).isfinite(),
         "cast": numbers.to(torch.int32),
         "spread": numbers[None].expand(2, 10).reshape(-1)[12],
         "changed": changed,
@@ -36,10 +37,16 @@ def computed(device: str) -> dict[str, Any]:
 
 
 def unread() -> dict[str, float]:
-    """Large floats are not computed: what is asked of them is zero, and not what lay there."""
-    torch.full((1024,), 3.0, device="cuda")
+    """Vectors of floats are not computed: what is asked of them is zero, and not what lay there."""
+    torch.full((768,), 0x7FC0, dtype=torch.int16, device="cuda")
+    bias = torch.empty(768, dtype=torch.bfloat16, device="cuda")
     large = torch.randn(1 << 16, device="cuda")
-    return {"maximum": float(large.max()), "any_nan": float(large.isnan().any())}
+    return {
+        "maximum": float(large.max()),
+        "any_nan": float(large.isnan().any()),
+        "norm": float(torch.linalg.vector_norm(bias)),
+        "leftovers": float(bias.isnan().any()),
+    }
 
 
 if __name__ == "__main__":

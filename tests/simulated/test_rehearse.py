@@ -15,9 +15,11 @@ NEAR = 0.002
 READINGS = {"requested", "allocated", "reserved", "device_used"}
 
 
-def rehearsed(folder: Path, cards: str, count: int = 1, **pinned: Any) -> Finished:
+def rehearsed(
+    folder: Path, cards: str, count: int = 1, *, micro_batch_size: int = 1, **pinned: Any
+) -> Finished:
     """Rehearse a plan of a small model on simulated cards."""
-    plan = planned(count, micro_batch_size=1, **pinned)
+    plan = planned(count, micro_batch_size=micro_batch_size, **pinned)
     (folder / "plan.yaml").write_text(plan_text(plan))
     return launch(folder, "--rehearse", "--simulate", cards, "--json")
 
@@ -40,12 +42,42 @@ def test_every_phase_is_predicted(tmp_path: Path, method: str) -> None:
     assert_near(done)
 
 
+@pytest.mark.parametrize("micro_batch_size", [1, 2])
+def test_the_output_of_attention_is_copied_where_heads_lie_apart(
+    tmp_path: Path, micro_batch_size: int
+) -> None:
+    """Flash attention follows its query; with a mask another kernel runs, which does not."""
+    done = rehearsed(
+        tmp_path,
+        "rtx-4090",
+        name="pythia-410m",
+        shape={"num_layers": 4},
+        method="full",
+        micro_batch_size=micro_batch_size,
+    )
+    assert_near(done)
+
+
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
 def test_every_phase_of_two_ranks_is_predicted(tmp_path: Path, zero_stage: int) -> None:
     done = rehearsed(
         tmp_path, "rtx-4090:2", 2, name="llama-3.1-8b", method="full", zero_stage=zero_stage
     )
     assert_near(done, left_out=("save",) if zero_stage else ())
+
+
+def test_a_tied_head_that_is_read_outside_of_its_module_is_gathered_once(tmp_path: Path) -> None:
+    """By the fused loss under ZeRO-3, and the products of GPT-2's Conv1D keep no input there."""
+    done = rehearsed(
+        tmp_path,
+        "rtx-4090:2",
+        2,
+        name="gpt2",
+        shape={"num_layers": 4},
+        method="lora",
+        zero_stage=3,
+    )
+    assert_near(done, left_out=("save",))
 
 
 def test_a_card_that_is_too_small_is_named(tmp_path: Path) -> None:

@@ -6,4 +6,4 @@ from tests.simulated.conftest import facts
 def test_small_integers_are_computed() -> None:
     seen = facts("h100", "child_values")
     assert seen["gpu"] == seen["cpu"]
-    assert seen["unread"] == {"maximum": 0.0, "any_nan": 0.0}
+    assert set(seen["unread"].values()) == {0.0}

@@ -95,6 +95,29 @@ def test_a_lost_peer_is_known_by_its_error(name: str, message: str) -> None:
     assert failure_of(error, rank=0, stage="save", step=2).cause == "lost_peer"
 
 
+def test_memory_that_nccl_lacks_is_memory() -> None:
+    """Its buffers are not PyTorch's; a fallback follows."""
+    error = type("DistBackendError", (RuntimeError,), {})(
+        "NCCL error in: NCCLUtils.cpp:94, unhandled cuda error, NCCL version 2.29.7\n"
+        "ncclUnhandledCudaError: Call to CUDA or NVML function failed.\n"
+        "Last error:\nCuda failure 2 'out of memory'"
+    )
+    assert failure_of(error, rank=1, stage="backward", step=1).cause == "out_of_memory"
+
+
+def test_a_failed_gpu_is_told_with_what_to_do(tmp_path: Path) -> None:
+    """An error that a program causes is not one of them."""
+    text = "CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be reported"
+    failure = failure_of(RuntimeError(text), rank=1, stage="forward", step=7)
+    (line,) = failed_lines(RunDirectory(tmp_path), Outcome(code=1, failure=failure))
+    assert line.startswith(
+        "error: the GPU of rank 1 failed (forward of step 7; CUDA error: uncorrectable ECC error "
+        "encountered): its memory is faulty: nvidia-smi -q -d ECC"
+    )
+    own = RuntimeError("CUDA error: device-side assert triggered")
+    assert failure_of(own, rank=1, stage="forward", step=7).cause == "other"
+
+
 def test_every_rank_is_read_from_elastics_log(tmp_path: Path) -> None:
     log = tmp_path / "launcher.log"
     assert ended_ranks(log) == {}

@@ -21,7 +21,7 @@ static size_t room_of(const card *of)
 
 static int add(card *to, size_t bytes)
 {
-    if (!ledger_take(part_number(to->part), bytes, room_of(to)))
+    if (fault_code(FULL) || !ledger_take(part_number(to->part), bytes, room_of(to)))
         return 0;
     to->used += bytes;
     if (to->used > to->peak)
@@ -70,8 +70,8 @@ API status cudaMemGetInfo(size_t *free, size_t *total)
     activate(current_card());
     size_t used = ledger_used(part_number(of->part)), room = room_of(of);
     *total = capacity_of(of);
-    *free = used < room ? room - used : 0;
-    return OK;
+    *free = used < room && !fault_code(FULL) ? room - used : 0;
+    return answer(loss());
 }
 
 API status cuMemGetInfo_v2(size_t *free, size_t *total) { return cudaMemGetInfo(free, total); }

@@ -23,8 +23,11 @@ enum {
     NO_DEVICE = 100,
     INVALID_DEVICE = 101,
     NO_KERNEL_IMAGE = 209,
+    ECC_UNCORRECTABLE = 214,
     NOT_FOUND = 500,
+    LAUNCH_FAILURE = 719,
     NOT_SUPPORTED = 801,
+    UNKNOWN = 999,
 };
 
 typedef struct { unsigned x, y, z; } dim3;

@@ -91,6 +91,10 @@ __attribute__((constructor)) static void see_cards(void)
             add_card(machine.gpus[n]);
 }
 
+/* Cards keep their places, and may have other sizes: called by programs that fork a process for each
+ * of several machines. */
+API void simulated_read_again(void) { read_machine(getenv("SIMULATED_GPU_MACHINE")); }
+
 int num_cards(void) { return visible; }
 card *card_at(int ordinal) { return &cards[ordinal]; }
 int current_card(void) { return current; }

@@ -107,6 +107,9 @@ static int exchange(communicator *with, const char *name, const void *in, void *
 API status ncclAllGather(const void *in, char *out, size_t count, int type, communicator *with)
 {
     size_t bytes = count * width(type);
+    status error = failed_collective();
+    if (error)
+        return error;
     if (!exchange(with, "ncclAllGather", in, out, bytes, bytes * (size_t)with->ranks))
         return OK;
     for (int rank = 0; rank < with->ranks; rank++)
@@ -119,6 +122,9 @@ API status ncclAllReduce(const void *in, void *out, size_t count, int type, int 
                          communicator *with)
 {
     size_t bytes = count * width(type);
+    status error = failed_collective();
+    if (error)
+        return error;
     if (!exchange(with, "ncclAllReduce", in, out, bytes, bytes))
         return OK;
     reduce(with, out, 0, count, type, operation);
@@ -130,6 +136,9 @@ API status ncclReduce(const void *in, void *out, size_t count, int type, int ope
                       communicator *with)
 {
     size_t bytes = count * width(type);
+    status error = failed_collective();
+    if (error)
+        return error;
     if (!exchange(with, "ncclReduce", in, out, bytes, with->rank == root ? bytes : 0))
         return OK;
     if (with->rank == root)
@@ -143,6 +152,9 @@ API status ncclReduceScatter(const void *in, void *out, size_t count, int type, 
                              communicator *with)
 {
     size_t bytes = count * width(type);
+    status error = failed_collective();
+    if (error)
+        return error;
     if (!exchange(with, "ncclReduceScatter", in, out, bytes * (size_t)with->ranks, bytes))
         return OK;
     reduce(with, out, count * (size_t)with->rank, count, type, operation);
@@ -154,6 +166,9 @@ API status ncclBroadcast(const void *in, void *out, size_t count, int type, int 
                          communicator *with)
 {
     size_t bytes = count * width(type);
+    status error = failed_collective();
+    if (error)
+        return error;
     if (!exchange(with, "ncclBroadcast", in, out, bytes, with->rank == root ? 0 : bytes))
         return OK;
     memcpy(out, slot_of_rank(with, root), bytes);

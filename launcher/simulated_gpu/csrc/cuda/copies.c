@@ -51,8 +51,9 @@ void fill(void *to, int value, size_t size)
 API status cudaMemcpy(void *to, const void *from, size_t size, int direction)
 {
     (void)direction;
-    copy(to, from, size);
-    return OK;
+    if (!loss())
+        copy(to, from, size);
+    return answer(loss());
 }
 
 API status cudaMemcpyAsync(void *to, const void *from, size_t size, int direction, stream on)
@@ -79,8 +80,9 @@ API status cudaMemcpy2DAsync(char *to, size_t to_pitch, const char *from, size_t
 
 API status cudaMemset(void *to, int value, size_t size)
 {
-    fill(to, value, size);
-    return OK;
+    if (!loss())
+        fill(to, value, size);
+    return answer(loss());
 }
 
 API status cudaMemsetAsync(void *to, int value, size_t size, stream on)

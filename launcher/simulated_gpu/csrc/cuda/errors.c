@@ -10,6 +10,9 @@ static const struct { status code; const char *name, *text; } errors[] = {
     {INVALID_SYMBOL, "cudaErrorInvalidSymbol", "invalid device symbol"},
     {NO_DEVICE, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
     {INVALID_DEVICE, "cudaErrorInvalidDevice", "invalid device ordinal"},
+    {ECC_UNCORRECTABLE, "cudaErrorECCUncorrectable", "uncorrectable ECC error encountered"},
+    {LAUNCH_FAILURE, "cudaErrorLaunchFailure", "unspecified launch failure"},
+    {UNKNOWN, "cudaErrorUnknown", "unknown error"},
     {NO_KERNEL_IMAGE, "cudaErrorNoKernelImageForDevice",
      "no kernel image is available for execution on the device"},
     {NOT_FOUND, "cudaErrorSymbolNotFound", "named symbol not found"},
@@ -44,13 +47,13 @@ status answer(status error)
 
 API const char *cudaGetErrorName(status code) { return error_name(code); }
 API const char *cudaGetErrorString(status code) { return error_text(code); }
-API status cudaPeekAtLastError(void) { return last_error; }
+API status cudaPeekAtLastError(void) { return loss() ? loss() : last_error; }
 
 API status cudaGetLastError(void)
 {
     status error = last_error;
     last_error = OK;
-    return error;
+    return loss() ? loss() : error;
 }
 
 API status cuGetErrorName(status code, const char **name)

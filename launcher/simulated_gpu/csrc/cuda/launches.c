@@ -19,8 +19,8 @@ API void __cudaRegisterFunction(void **binary, const void *kernel, char *device,
 
 static status launched(const void *kernel, void **arguments)
 {
-    if (!code_version(card_at(current_card())))
-        return answer(NO_KERNEL_IMAGE);
+    if (loss() || !code_version(card_at(current_card())))
+        return answer(loss() ? loss() : NO_KERNEL_IMAGE);
     count_call(kernel, NULL);
     int special = special_of(kernel);
     if (special)

@@ -13,8 +13,8 @@ status allocate(void **out, size_t size, enum kind kind)
     size_t bytes = ROUND_UP(size, on_card ? GRAIN : PAGE);
     int protection = PROT_READ | PROT_WRITE;
     *out = NULL;
-    if (!size)
-        return OK;
+    if (loss() || !size)
+        return answer(loss());
     if (on_card && !take(current_card(), bytes))
         return answer(OUT_OF_MEMORY);
     char *made = on_card ? aligned_pages(bytes, protection) : pages(bytes, protection);

@@ -136,12 +136,26 @@ API status ncclCommGetAsyncError(communicator *of, int *error)
     return OK;
 }
 
-API const char *ncclGetErrorString(int code) { return code ? "an error of simulated NCCL" : "no error"; }
+/* read: nccl/src/init.cc at 2.29, ncclGetErrorString. */
+API const char *ncclGetErrorString(int code)
+{
+    static const char *const texts[] = {
+        "no error",
+        "unhandled cuda error (run with NCCL_DEBUG=INFO for details)",
+        "unhandled system error (run with NCCL_DEBUG=INFO for details)",
+        "internal error - please report this issue to the NCCL developers",
+        "invalid argument (run with NCCL_DEBUG=WARN for details)",
+        "invalid usage (run with NCCL_DEBUG=WARN for details)",
+        "remote process exited or there was a network error",
+    };
+    return code >= 0 && code < (int)(sizeof texts / sizeof *texts) ? texts[code] : "unknown result code";
+}
 
+/* What NCCL writes where a buffer of its own finds no memory on the card. */
 API const char *ncclGetLastError(communicator *of)
 {
     (void)of;
-    return "";
+    return fault_code(COLLECTIVE) == 1 ? "Cuda failure 2 'out of memory'" : "";
 }
 
 API status ncclMemAlloc(void **out, size_t size) { return allocate(out, size, DEVICE) ? 1 : OK; }

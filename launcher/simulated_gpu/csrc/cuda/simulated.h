@@ -29,6 +29,12 @@ int code_version(const card *of); /* the code in PyTorch's wheels that it runs; 
 /* errors.c: remembers what a call answered, as cudaGetLastError wants it. */
 status answer(status error);
 
+/* faults.c: what goes wrong from some moment on; 0 while nothing does. */
+enum fault { NO_FAULT, FULL, LOST, COLLECTIVE, HANGING };
+int fault_code(enum fault kind);
+status loss(void); /* the answer to every call */
+status failed_collective(void);
+
 /* accounts.c: capacity. */
 size_t capacity_of(const card *of);
 void activate(int ordinal);

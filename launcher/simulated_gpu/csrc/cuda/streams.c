@@ -120,8 +120,24 @@ API status cudaEventRecord(event known, stream on)
 {
     (void)on;
     known->recorded_ms = now_ms();
-    return OK;
+    return answer(loss());
 }
+
+/* Whatever is waited for has happened, unless the card is lost. */
+#define WAITS(function)                                                                           \
+    API status function(void *object)                                                             \
+    {                                                                                             \
+        (void)object;                                                                             \
+        return answer(loss());                                                                    \
+    }
+WAITS(cudaStreamSynchronize)
+WAITS(cudaStreamQuery)
+WAITS(cudaEventSynchronize)
+WAITS(cudaEventQuery)
+WAITS(cuStreamSynchronize)
+
+API status cudaDeviceSynchronize(void) { return answer(loss()); }
+API status cuCtxSynchronize(void) { return answer(loss()); }
 
 API status cudaEventRecordWithFlags(event known, stream on, unsigned flags)
 {

@@ -57,8 +57,8 @@ API status cuMemCreate(block **out, size_t size, const physical_properties *of,
     (void)flags;
     int ordinal = of->location_type == LOCATION_DEVICE ? of->location : current_card();
     *out = NULL;
-    if (!take(ordinal, size))
-        return OUT_OF_MEMORY;
+    if (loss() || !take(ordinal, size))
+        return loss() ? loss() : OUT_OF_MEMORY;
     *out = malloc(sizeof **out);
     **out = (block){size, ordinal, 1};
     return OK;
