@@ -69,9 +69,9 @@ class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
 
     @property
     def storages(self) -> tuple[torch.Tensor, ...]:
-        """Tensors that a quantized matrix keeps; the table of codes is shared by all."""
+        """Tensors that a quantized matrix keeps."""
         state = self.quant_state
-        scales = (state.offset, state.state2.absmax) if state.nested else ()
+        scales = (state.offset, state.state2.absmax, state.state2.code) if state.nested else ()
         return (self.weight, state.absmax, state.code, *scales)
 
     def _hold(self, weight: torch.Tensor) -> None:

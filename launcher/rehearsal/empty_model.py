@@ -1,6 +1,6 @@
 """A plan's model with random weights: its shapes, dtypes, adapter and packed matrices are real."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
@@ -102,10 +102,17 @@ def _folder_config(model: ModelSection) -> dict[str, Any] | None:
     return content if content.get("model_type") == model.model_type else None
 
 
-def build_rehearsal_model(plan: Plan, device: torch.device, recorder: Recorder) -> Any:
+def build_rehearsal_model(
+    plan: Plan,
+    device: torch.device,
+    recorder: Recorder,
+    *,
+    prepare: Callable[[Any], None] | None = None,
+) -> Any:
     """Return the plan's model with its adapter, given storages one module at a time as in loading.
 
-    Quantized matrices are whole for a moment, and then packed. Raises as ``model_config``.
+    ``prepare`` is called with the base model before it is quantized and adapted. Quantized matrices
+    are whole for a moment, and then packed. Raises as ``model_config``.
     """
     config = model_config(plan)
     with torch.device("meta"):
@@ -117,6 +124,8 @@ def build_rehearsal_model(plan: Plan, device: torch.device, recorder: Recorder) 
         )
         base.config.use_cache = False
         pin_experts(base)
+        if prepare is not None:
+            prepare(base)
         settings = quantization_config(plan)
         if settings is not None:
             _replace_linears(base, settings)

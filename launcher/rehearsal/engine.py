@@ -55,6 +55,14 @@ def plain_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
     return Engine(model, torch.autograd.backward, step)
 
 
+def pass_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
+    """Return forward and backward alone, beside the gradients of earlier micro-batches."""
+    with recorder.phase(None), recorder.part("gradients"):
+        if plan.batch.gradient_accumulation_steps > 1:
+            _add_gradients(model)
+    return Engine(model, torch.autograd.backward, None)
+
+
 def data_parallel_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
     """Return PyTorch's DDP as accelerate sets it up.
 
@@ -122,8 +130,7 @@ def _optimizer_with_states(plan: Plan, model: Any, recorder: Recorder) -> Callab
     Gradients stay if earlier micro-batches of a step would have left some.
     """
     with recorder.part("gradients"):
-        for parameter in trained(model):
-            parameter.grad = torch.zeros_like(parameter)
+        _add_gradients(model)
     update = None
     if plan.parallel.zero_stage == 0:
         with recorder.part("optimizer_states"):
@@ -133,6 +140,11 @@ def _optimizer_with_states(plan: Plan, model: Any, recorder: Recorder) -> Callab
     if plan.batch.gradient_accumulation_steps == 1:
         drop_gradients(model)
     return update
+
+
+def _add_gradients(model: Any) -> None:
+    for parameter in trained(model):
+        parameter.grad = torch.zeros_like(parameter)
 
 
 def _update(plan: Plan, model: Any, optimizer: torch.optim.Optimizer) -> None:

@@ -5,8 +5,9 @@ With a GPU, a few real steps are measured if one GPU shows what a rank of the pl
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 import transformers
@@ -14,6 +15,7 @@ import transformers
 from launcher.compat.bitsandbytes import make_shared_tables
 from launcher.compat.deepspeed import zero_3_linear
 from launcher.compat.torch import fake_tensors
+from launcher.rehearsal.engine import MakeEngine, plain_engine
 from launcher.rehearsal.operator_rules import CUDA_RULES, FAKE_RULES
 from launcher.rehearsal.patched_functions import replaced_functions
 from launcher.rehearsal.phases import Phases, random_weights
@@ -102,15 +104,31 @@ def traced_phases(plan: Plan, phases: Phases) -> Phases:
 
 
 def traced(plan: Plan) -> Tracer:
-    """Trace a step on fake tensors of the CPU, also for a plan for CUDA.
+    """Trace a step on fake tensors of the CPU, also for a plan for CUDA."""
+    tracer = Tracer(rules_of(plan), left_out=left_out_of(plan))
+    trace_step(plan, tracer)
+    return tracer
+
+
+def rules_of(plan: Plan) -> Any:
+    """Return the rules of a trace of the plan, by operator."""
+    return CUDA_RULES if plan.hardware.device == "cuda" else FAKE_RULES
+
+
+def trace_step(
+    plan: Plan,
+    tracer: Tracer,
+    *,
+    make_engine: MakeEngine = plain_engine,
+    prepare: Callable[[Any], None] | None = None,
+) -> None:
+    """Trace a step; ``prepare`` is called with the base model before it has storages.
 
     A build of PyTorch without CUDA has no tensors of another device that it could train.
     """
-    on_cuda = plan.hardware.device == "cuda"
-    tracer = Tracer(CUDA_RULES if on_cuda else FAKE_RULES, left_out=left_out_of(plan))
     make_shared_tables()
+    on_cuda = plan.hardware.device == "cuda"
     functions = replaced_functions(on_cuda=on_cuda, packing=plan.batch.packing)
     linear = zero_3_linear() if plan.parallel.zero_stage == 3 else nullcontext()
     with functions, linear, fake_tensors(), tracer:
-        rehearse_step(plan, torch.device("cpu"), tracer)
-    return tracer
+        rehearse_step(plan, torch.device("cpu"), tracer, make_engine=make_engine, prepare=prepare)

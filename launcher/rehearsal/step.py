@@ -1,5 +1,6 @@
 """One training step as the launcher's trainer makes it: the largest micro-batch, then an update."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -25,17 +26,27 @@ def rehearse_step(
     *,
     steps: int = 1,
     make_engine: MakeEngine = plain_engine,
+    prepare: Callable[[Any], None] | None = None,
 ) -> None:
-    """Load the model, make the steps, and leave what a trainer would save, phase by phase."""
+    """Load the model, make the steps, and leave what a trainer would save, phase by phase.
+
+    ``prepare`` is called with the base model before it has storages.
+    """
     with packed_weights_made_whole():
-        _rehearse(plan, device, recorder, steps, make_engine)
+        _rehearse(plan, device, recorder, steps, make_engine, prepare)
 
 
 def _rehearse(
-    plan: Plan, device: torch.device, recorder: Recorder, steps: int, make_engine: MakeEngine
+    plan: Plan,
+    device: torch.device,
+    recorder: Recorder,
+    steps: int,
+    make_engine: MakeEngine,
+    prepare: Callable[[Any], None] | None,
 ) -> None:
     with recorder.phase("load"):
-        model = build_rehearsal_model(plan, _first_device(plan, device), recorder).train()
+        first = _first_device(plan, device)
+        model = build_rehearsal_model(plan, first, recorder, prepare=prepare).train()
     base = model.get_base_model() if plan.adapter is not None else model
     _prepare(plan, model, base)
     _watch(model, base, recorder)

@@ -4,7 +4,7 @@
 of JSON for it, or {"error": REASON}:
 
     {"shape": CONFIG}    a model's matrices by layer and its counts, from its config.json
-    {"trace": PLAN}      bytes by phase and part of a step of that plan, on fake tensors
+    {"trace": PLAN}      bytes by part of forward and backward of that plan, on fake tensors
 
 Libraries are imported when a request has come so far that it needs them: most configurations that
 nothing can be built from are refused before trl, peft and the rehearsal are there.
@@ -67,10 +67,11 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _traced(plan: Plan) -> Any:
-    from launcher.rehearsal.rehearse import quiet_libraries, traced  # only a trace needs it
+    from launcher.rehearsal.layer_law import pass_phases  # only a trace needs both
+    from launcher.rehearsal.rehearse import quiet_libraries
 
     with quiet_libraries():
-        return traced(plan).phases
+        return pass_phases(plan)
 
 
 def shape(content: dict[str, Any]) -> dict[str, Any]:

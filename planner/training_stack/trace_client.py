@@ -31,11 +31,12 @@ MODULE = "launcher.rehearsal.trace_service"
 
 
 class TracingService:
-    """Traces in one process, which the first question starts; every step is traced once."""
+    """Traces in one process, which the first question starts; every micro-batch is traced once."""
 
     def __init__(self) -> None:
         self._process: StackProcess | None = None
         self._traced: dict[str, Phases] = {}
+        self._count = 0
 
     def shape(self, content: Mapping[str, Any], why: str) -> TracedSpec:
         """Return the model that a ``config.json`` describes.
@@ -49,7 +50,7 @@ class TracingService:
         return traced_spec(answer["shape"], model_type, json.dumps(content)).traced_by(self.trace)
 
     def trace(self, workload: Workload, layout: Layout) -> Phases:
-        """Return the bytes of one step by phase and part, of one rank.
+        """Return the bytes of one micro-batch of one rank, in forward and in backward, by part.
 
         Raise ``UntraceableError`` if the step cannot be traced.
         """
@@ -61,12 +62,13 @@ class TracingService:
                 f"{failure}: texts alone give {', '.join(model.towers)} no gradients, so it is "
                 "not trained. Choose --method lora or qlora, or a checkpoint of the text model"
             )
-        plan = to_builtins(_plan_to_trace(workload, layout))
+        plan = to_builtins(plan_to_trace(workload, layout))
         key = json.dumps(plan)
         if key not in self._traced:
             recomputed = "recomputed" if layout.activation_checkpointing else "kept"
+            self._count += 1
             _say(
-                f"tracing {workload.method}, micro-batch {layout.micro_batch_size}, "
+                f"trace {self._count}: {workload.method}, micro-batch {layout.micro_batch_size}, "
                 f"{workload.settings.sequence_length:,} tokens, activations {recomputed}"
             )
             if len(self._traced) == MOST_KEPT:
@@ -102,7 +104,7 @@ def _say(text: str) -> None:
     print_text(text, file=sys.stderr)
 
 
-def _plan_to_trace(workload: Workload, layout: Layout) -> Plan:
+def plan_to_trace(workload: Workload, layout: Layout) -> Plan:
     """Return a plan with all that decides the tensors of a step; its other fields are empty."""
     model = workload.model
     assert isinstance(model, TracedSpec)

@@ -1,0 +1,259 @@
+"""One micro-batch of a model of many layers, from a trace of a few of them.
+
+Layers of one kind take the same bytes, each at its place: so the stretches of a few are laid end to
+end for all. That is proved for every plan before it is used, the number of samples aside: one more
+layer of each kind, far from the first, is traced too, and must take what the law says, in forward
+and in backward. Where it does not, the first and the last layer of each kind are traced as well and
+only those between are laid out; where that does not hold either, the whole model is traced.
+
+Layers that are left out pass their input on. They keep their place in the stack, and the model its
+configuration, so that what stands before, between and after the layers is as in the whole model.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+from msgspec import json, to_builtins
+
+from launcher.rehearsal.engine import pass_engine
+from launcher.rehearsal.layer_stretches import (
+    Amounts,
+    Border,
+    NotPeriodicError,
+    Stretch,
+    StretchTracer,
+)
+from launcher.rehearsal.phases import Phases
+from launcher.rehearsal.rehearse import left_out_of, rules_of, trace_step
+from launcher.rehearsal.tracer import Tracer
+from launcher.training.text_model import decoder_layers
+from planner.plan.schema import Plan
+
+Law = Literal["alike", "between"]
+"""Which layers of a kind take the same bytes: all but the first and the last of the model, or those
+between the first and the last of the kind."""
+LAWS: tuple[Law, ...] = ("alike", "between")
+_PLACE = re.compile(r"idx|index|layer_id|layer_num")
+"""Names of settings that only say where in the stack a layer stands."""
+
+
+def pass_phases(plan: Plan) -> Phases:
+    """Return the bytes that one micro-batch adds, by part, at the largest moments of forward and of
+    backward."""
+    known, key = proved_laws(), _of_any_batch(plan)
+    if key not in known:
+        known[key], phases = _proved(plan)
+        return phases
+    law = known[key]
+    return _whole(plan) if law is None else _laid_out(plan, law, proving=False)
+
+
+@cache
+def proved_laws() -> dict[bytes, Law | None]:
+    """Return the law of each plan that was traced, by the plan; None where none holds."""
+    return {}
+
+
+def _of_any_batch(plan: Plan) -> bytes:
+    """Return all of a plan but the number of samples."""
+    batch = plan.batch
+    kept = (batch.sequence_length, batch.packing, batch.gradient_accumulation_steps > 1)
+    return json.encode([to_builtins(plan) | {"batch": kept}])
+
+
+def _proved(plan: Plan) -> tuple[Law | None, Phases]:
+    for law in LAWS:
+        with suppress(Exception):  # whatever fails without all layers is traced with them
+            return law, _laid_out(plan, law, proving=True)
+    return None, _whole(plan)
+
+
+def _whole(plan: Plan) -> Phases:
+    tracer = Tracer(rules_of(plan), left_out=left_out_of(plan))
+    trace_step(plan, tracer, make_engine=pass_engine)
+    return {phase: tracer.phases[phase] for phase in ("forward", "backward")}
+
+
+def _laid_out(plan: Plan, law: Law, *, proving: bool) -> Phases:
+    tracer = StretchTracer(rules_of(plan), left_out=left_out_of(plan))
+    excerpt = Excerpt(tracer, plan, law, proving=proving)
+    trace_step(plan, tracer, make_engine=pass_engine, prepare=excerpt.take)
+    return excerpt.phases()
+
+
+class Members(NamedTuple):
+    """The layers that are traced, and what they stand for."""
+
+    stands_for: tuple[int, ...]
+    """By layer of the model, the traced layer whose bytes it takes."""
+    proofs: tuple[tuple[int, int], ...]
+    """Pairs of traced layers that must take the same bytes."""
+
+    @property
+    def traced(self) -> frozenset[int]:
+        """The layers that are not left out."""
+        return frozenset(self.stands_for).union(*self.proofs)
+
+
+def members(kinds: Sequence[Hashable], law: Law, *, proving: bool) -> Members:
+    """Return the layers to trace of a stack whose layers have these kinds.
+
+    >>> members("aaabaaab", "alike", proving=True)
+    Members(stands_for=(0, 1, 1, 3, 1, 1, 1, 7), proofs=((1, 6),))
+    >>> members("aaaaa", "between", proving=True)
+    Members(stands_for=(0, 1, 1, 1, 4), proofs=((1, 3),))
+    """
+    places = defaultdict[Hashable, list[int]](list)
+    for place, kind in enumerate(kinds):
+        places[kind].append(place)
+    stands_for = list(range(len(kinds)))
+    proofs = list[tuple[int, int]]()
+    for of_kind in places.values():
+        inside = [place for place in of_kind if 0 < place < len(kinds) - 1]
+        same = of_kind[1:-1] if law == "between" else inside
+        for place in same:
+            stands_for[place] = same[0]
+        if proving and len(same) > 1:
+            proofs.append((same[0], same[-1]))
+    return Members(tuple(stands_for), tuple(proofs))
+
+
+class Excerpt:
+    """A few layers of a model that is about to be traced, and what they say of all."""
+
+    def __init__(self, tracer: StretchTracer, plan: Plan, law: Law, *, proving: bool) -> None:
+        self._tracer, self._law, self._proving = tracer, law, proving
+        self._every = plan.checkpoint_every if plan.activation_checkpointing else 1
+        self._members = Members((), ())
+        self._outputs = 0
+        self._has_gradient: set[int] = set()
+
+    def take(self, model: Any) -> None:
+        """Leave out layers of a model without storages, and watch the others."""
+        layers = list(decoder_layers(model))
+        kinds = _kinds(model, layers, self._every)
+        self._members = members(kinds, self._law, proving=self._proving)
+        for place, layer in enumerate(layers):
+            layer.register_forward_pre_hook(lambda *_, place=place: self._tracer.cut(place))
+            if place in self._members.traced:
+                layer.register_forward_hook(
+                    lambda *run, place=place: self._watch_gradient(place, run[-1])
+                )
+            else:
+                self._leave_out(layer)
+        layers[-1].register_forward_hook(lambda *_: self._tracer.cut("head"))
+        model.base_model.register_forward_hook(lambda *_: self._tracer.cut("end"))
+
+    def _watch_gradient(self, place: int, output: Any) -> None:
+        self._outputs = len(output) if isinstance(output, tuple | list) else 0
+        hidden = output[0] if self._outputs else output
+        if hidden.requires_grad:
+            self._has_gradient.add(place)
+            hidden.register_hook(lambda _: self._tracer.cut(place))
+
+    def _leave_out(self, layer: Any) -> None:
+        """Empty a layer, so that it returns its input, as the layers before it return theirs."""
+
+        def pass_on(*inputs: Any, **named: Any) -> Any:
+            hidden = inputs[0] if inputs else named["hidden_states"]
+            return (hidden, *[None] * (self._outputs - 1)) if self._outputs else hidden
+
+        layer.forward = pass_on
+        for contents in (layer._modules, layer._parameters, layer._buffers):
+            contents.clear()
+
+    def phases(self) -> Phases:
+        """Return the bytes of the whole model; raise ``NotPeriodicError`` if the law fails."""
+        forward, backward = self._checked("forward"), self._checked("backward")
+        end = forward["end"]
+        in_forward, level = _largest(
+            [forward["before"], *self._layers(forward), forward["head"], end], Counter()
+        )
+        for place in self._members.traced:
+            missing = self._members.stands_for.count(place) - 1
+            level.subtract(_times(end.freed.get(place, Counter()), missing))
+        in_backward, _ = _largest([backward["head"], *reversed(self._layers(backward))], level)
+        return {"forward": _present(in_forward), "backward": _present(in_backward)}
+
+    def _layers(self, stretches: Mapping[Border, Stretch]) -> list[Stretch]:
+        """Return the stretches of all layers, the first one first."""
+        return [
+            stretches[traced] if traced == place else stretches[traced].elsewhere
+            for place, traced in enumerate(self._members.stands_for)
+        ]
+
+    def _checked(self, phase: str) -> Mapping[Border, Stretch]:
+        """Return the stretches of a phase after it was held to the law."""
+        stretches = self._tracer.stretches[phase]
+        expected = self._expected(phase)
+        if [border for border in stretches if border in expected] != expected:
+            raise NotPeriodicError(f"layers are not passed one by one in {phase}")
+        for border in stretches.keys() - set(expected):
+            if stretches[border].top or stretches[border].net:
+                raise NotPeriodicError(f"something is allocated at layer {border}, left out")
+        nothing = Stretch(Counter(), Counter(), {})
+        found = dict.fromkeys(self._members.traced, nothing) | stretches
+        for one, other in self._members.proofs:
+            if found[one].elsewhere[:2] != found[other].elsewhere[:2]:
+                raise NotPeriodicError(f"layers {one} and {other} differ in {phase}")
+        return found
+
+    def _expected(self, phase: str) -> list[Border]:
+        """Return where the stretches of a phase begin, those of layers left out aside."""
+        if phase == "forward":
+            return ["before", *sorted(self._members.traced), "head", "end"]
+        return ["head", *sorted(self._has_gradient, reverse=True)]
+
+
+def _kinds(model: Any, layers: Sequence[Any], every: int) -> list[Hashable]:
+    """Return what tells one layer from another: its modules, their settings, and what lists of the
+    configuration say of its place; of recomputed layers, which of them are."""
+    known = model.config.get_text_config().to_dict()
+    lists = [value for value in known.values() if isinstance(value, list | tuple)]
+    by_layer = [value for value in lists if len(value) == len(layers)]
+    return [
+        (
+            tuple(_contents(layer)),
+            tuple(repr(value[place]) for value in by_layer),
+            place % every,
+        )
+        for place, layer in enumerate(layers)
+    ]
+
+
+def _contents(layer: Any) -> Iterator[Hashable]:
+    for path, module in layer.named_modules():
+        shapes = tuple(
+            (name, *one.shape) for name, one in module._parameters.items() if one is not None
+        )
+        settings = tuple(
+            (name, bool(value) if isinstance(value, float) else value)
+            for name, value in vars(module).items()
+            if isinstance(value, bool | int | float | str) and not _PLACE.search(name)
+        )
+        yield path, type(module), shapes, settings
+
+
+def _largest(stretches: Sequence[Stretch], before: Amounts) -> tuple[Amounts, Amounts]:
+    """Return the bytes at the last largest moment of stretches laid end to end, and at their
+    end."""
+    level, best = before.copy(), before.copy()
+    for each in stretches:
+        top = level.copy()
+        top.update(each.top)
+        if top.total() >= best.total():
+            best = top
+        level.update(each.net)
+    return best, level
+
+
+def _times(amounts: Amounts, count: int) -> Amounts:
+    return Counter({part: count * size for part, size in amounts.items()})
+
+
+def _present(amounts: Amounts) -> dict[str, int]:
+    return {part: size for part, size in amounts.items() if size}

@@ -1,0 +1,117 @@
+"""A tracer that cuts a micro-batch at the borders of its layers: what each stretch adds to the live
+bytes."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from launcher.compat.torch import storage_id
+from launcher.rehearsal.tracer import Tracer
+
+Amounts = Counter[str]
+"""Bytes by part; may be negative."""
+Border = int | Literal["before", "head", "end"]
+"""Where a stretch begins: at a layer, before the layers, at the head, or when the model returns."""
+
+
+class Stretch(NamedTuple):
+    """What one stretch of a step adds to the live bytes."""
+
+    top: Amounts
+    """Bytes that are added at the largest moment."""
+    net: Amounts
+    """Bytes that are added by the end."""
+    freed: Mapping[Border | None, Amounts]
+    """Bytes that it frees, by the stretch of their allocation."""
+
+    @property
+    def elsewhere(self) -> "Stretch":
+        """The same at another layer: only one of them frees what was there before all, as a mask
+        that they share."""
+        net = self.net.copy()
+        net.update(self.freed.get("before", {}))
+        return self._replace(net=net)
+
+
+class NotPeriodicError(Exception):
+    """Layers of one kind do not take the same bytes, or are not passed one by one."""
+
+
+class StretchTracer(Tracer):  # type: ignore[no-untyped-call]
+    """A tracer that cuts forward and backward where it is told to."""
+
+    def __init__(self, rules: Any = None, *, left_out: Collection[str] = ()) -> None:
+        super().__init__(rules, left_out=left_out)
+        self.stretches: dict[str, dict[Border, Stretch]] = {"forward": {}, "backward": {}}
+        """Stretches by phase and by where they begin, in their order."""
+        self._cut_phase: str | None = None
+        self._border: Border | None = None
+        self._begin = Amounts()
+        self._top = Amounts()
+        self._top_bytes = -1
+        self._born: dict[int, Border | None] = {}
+        self._freed: dict[Border | None, Amounts] = {}
+
+    @contextmanager
+    def phase(self, name: str | None) -> Iterator[None]:
+        """Begin the first stretch with forward and with backward; forward ends where backward
+        begins."""
+        with super().phase(name):
+            if name in self.stretches:
+                self._close()
+                self._cut_phase = name
+                self._open("before" if name == "forward" else "head")
+            yield
+        if name == "backward":
+            self._close()
+
+    def cut(self, border: Border) -> None:
+        """End the stretch that runs, and begin the next."""
+        if self._border is not None:
+            self._close()
+            self._open(border)
+
+    def _open(self, border: Border) -> None:
+        self._border, self._begin, self._top_bytes = border, self._live.copy(), -1
+        self._freed = defaultdict(Counter)
+        self._look()
+
+    def _close(self) -> None:
+        if self._border is None or self._cut_phase is None:
+            return
+        stretches = self.stretches[self._cut_phase]
+        if self._border in stretches:
+            raise NotPeriodicError(f"{self._cut_phase} comes to {self._border} twice")
+        top, net = _difference(self._top, self._begin), _difference(self._live, self._begin)
+        stretches[self._border] = Stretch(top, net, self._freed)
+        self._border = None
+
+    def _look(self) -> None:
+        super()._look()
+        if self._border is not None and self._total_bytes >= self._top_bytes:
+            self._top_bytes, self._top = self._total_bytes, self._live.copy()
+
+    def _note(
+        self, tensor: torch.Tensor, num_bytes: int | None = None, *, peaks: bool = True
+    ) -> None:
+        key = storage_id(tensor.untyped_storage())
+        known = key in self._storages
+        super()._note(tensor, num_bytes, peaks=peaks)
+        if not known and key in self._storages:
+            self._born[key] = self._border
+
+    def _forget(self, key: int) -> None:
+        born, storage = self._born.pop(key), self._storages[key]
+        if storage.part not in self._left_out and self._border is not None:
+            self._freed[born][storage.part] += storage.num_bytes
+        super()._forget(key)
+
+
+def _difference(after: Amounts, before: Amounts) -> Amounts:
+    """Return what was added, of the parts that changed."""
+    found = after.copy()
+    found.subtract(before)
+    return Counter({part: size for part, size in found.items() if size})
