@@ -66,12 +66,23 @@ def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list
     """Return the lines below the table: the loss, the place of the result, the next command."""
     training, seconds = report["training"], report["measured"]["run_time_s"]
     kind = "model" if plan.adapter is None else "adapter"
+    if run.probe.exists():
+        return [
+            f"{training['num_steps']} steps of the longest batch; nothing is saved",
+            *_idle(report),
+        ]
     return [
+        *_idle(report),
         f"loss {training['first_loss']:.4f} -> {training['last_loss']:.4f} "
         f"in {training['num_steps']} steps, {format_duration(seconds)}",
         f"{kind}: {run.result(plan)}",
         _next_step(plan, run),
     ]
+
+
+def _idle(report: dict[str, Any]) -> list[str]:
+    """Return a line for everything that kept devices idle."""
+    return [loss["text"] for loss in report["utilisation"]["losses"]]
 
 
 def _next_step(plan: Plan, run: RunDirectory) -> str:

@@ -214,6 +214,14 @@ def plan(
             group="machine",
         ),
     ] = None,
+    measure: Annotated[
+        bool,
+        Option(
+            "Measure the devices of this machine first, in at most a minute each; the rates are "
+            "kept and used from then on (--list measurements).",
+            group="machine",
+        ),
+    ] = False,
     nodes: Annotated[
         int | None,
         Option(
@@ -278,6 +286,7 @@ def plan(
       plan --recipe qlora --model mistral-7b --gpus 8xh100
       plan --model qwen2.5-7b --gpus 24G --explain
       plan --list gpus
+      plan --measure
     """
     given = dict(locals())  # every option by its name
     console = PrintableConsole(highlight=False, markup=False, emoji=False)
@@ -286,6 +295,12 @@ def plan(
     if list_kind is not None:
         _list(console, list_kind, as_json=as_json)
         return
+    if measure:
+        from planner.cli.measure_option import measure_here  # it asks the training stack
+
+        measure_here(console, gpus, as_json=as_json)
+        if model is None and recipe is None and save_machine is None:
+            return
     result = _Result(
         command=shlex.join(["plan", *sys.argv[1:]]),
         options={name: value for name, value in given.items() if name not in OF_THE_OUTPUT},

@@ -13,10 +13,12 @@ from rich.text import Text
 from planner.base.preset_files import Kind, Listed, aliases, preset_names
 from planner.base.units import format_count, format_gib
 from planner.hardware.cards import load_gpu, visible_bytes
+from planner.hardware.measured.kept_measurements import kept_measurements
 from planner.hardware.network import networks
 from planner.models.model_presets import load_model
 from planner.plan.optimizer_presets import optimizers
 from planner.recipes.load_recipe import load_recipe, recipe_names
+from planner.report.measured_words import measured_words
 from planner.report.prose import Prose
 
 Record = dict[str, Any]
@@ -30,6 +32,7 @@ def listed(kind: Listed) -> list[Record]:
         "recipes": _recipes,
         "networks": _networks,
         "optimizers": _optimizers,
+        "measurements": _measurements,
     }
     return list(records[kind]())
 
@@ -42,6 +45,7 @@ def listing(kind: Listed) -> RenderableType:
         "recipes": _recipe_cells,
         "networks": _network_cells,
         "optimizers": _optimizer_cells,
+        "measurements": _measurement_cells,
     }
     return _Listing(COLUMNS[kind], [cells[kind](record) for record in listed(kind)])
 
@@ -52,8 +56,9 @@ COLUMNS: dict[Listed, tuple[str, ...]] = {
     "recipes": ("recipe", "method", "learning rate", "source"),
     "networks": ("network", "GB/s", "adapters per node", "source"),
     "optimizers": ("optimizer", "states", "kept in", "library"),
+    "measurements": ("device", "measured on", "torch", "ranks", "rates"),
 }
-NUMBERS = {"parameters", "GiB", "TFLOPS", "learning rate", "GB/s", "states"}
+NUMBERS = {"parameters", "GiB", "TFLOPS", "learning rate", "GB/s", "states", "ranks"}
 IN_WORDS = {
     "parameters": "{} parameters",
     "GiB": "{} GiB",
@@ -64,6 +69,9 @@ IN_WORDS = {
     "adapters per node": "adapters per node: {}",
     "states": "{} states",
     "kept in": "kept in {}",
+    "measured on": "measured on {}",
+    "torch": "torch {}",
+    "ranks": "ranks: {}",
 }
 """Cells as a sentence names them, by column."""
 ROOM_FOR_THE_LAST = 16
@@ -136,6 +144,29 @@ def _network_cells(record: Record) -> tuple[str, ...]:
 def _optimizer_cells(record: Record) -> tuple[str, ...]:
     kept = f"{record['kept_in']}, paged" if record["paged"] else record["kept_in"]
     return record["name"], str(record["states"]), kept, record["library"]
+
+
+def _measurement_cells(record: Record) -> tuple[str, ...]:
+    rates = ", ".join(f"{name.replace('_', ' ')} {rate}" for name, rate in record["rates"].items())
+    return (
+        record["device_name"],
+        record["measured_on"],
+        record["torch"],
+        str(record["ranks"]),
+        f"{rates}; {record['file']}",
+    )
+
+
+def _measurements() -> Iterator[Record]:
+    for file, kept in kept_measurements():
+        yield {
+            "device_name": kept.device_name,
+            "measured_on": kept.measured_on,
+            "torch": kept.torch,
+            "ranks": kept.ranks,
+            "rates": measured_words(kept),
+            "file": str(file),
+        }
 
 
 def _models() -> Iterator[Record]:

@@ -1,11 +1,14 @@
 """What the report and the JSON document say about speed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import to_builtins
 
 from planner.base.units import format_duration, format_rate, format_share
+from planner.hardware.measured.own_runs import rates_source
 from planner.hardware.network import networks
+from planner.report.measured_words import source_words
 from planner.search.candidate import Candidate
 from planner.speed.bottleneck import Bottleneck
 from planner.speed.throughput import MILLION, RunCost, Throughput
@@ -31,6 +34,7 @@ LIMITS = {
     "memory": "memory bandwidth",
 }
 """The names of what a step waits for."""
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 SHOWN_FROM = 0.005
 """Share of a step below which a part is left out."""
 
@@ -43,19 +47,45 @@ def speed_rows(candidate: Candidate, price_per_gpu_hour: float | None) -> list[R
     per_gpu = ""
     if speed.ranks > 1:
         per_gpu = f"{format_rate(speed.tokens_per_second_per_gpu)} tokens/s per GPU, "
-    ratio = speed.ratio
-    runs = "under DeepSpeed" if candidate.layout.zero_stage else "on one GPU"
     return [
         ("Step", _parts(speed)),
         ("", f"{per_gpu}MFU {format_share(speed.mfu)}, HFU {format_share(speed.hfu)}"),
-        (
-            "",
-            f"measured over predicted {ratio.low:.2f} to {ratio.high:.2f} ({ratio.runs} "
-            f"published runs {runs}{_untested(candidate, speed)})",
-        ),
+        *_certainty(candidate, speed),
         ("Limited by", _limit(speed.bottleneck)),
         ("Per 1M tokens", _cost(speed.cost(MILLION, price_per_gpu_hour))),
     ]
+
+
+def _certainty(candidate: Candidate, speed: Throughput) -> list[Row]:
+    """Return how far runs were from predictions, with runs on this machine and without, and where
+    the rates come from."""
+    ratio, published = speed.ratio, speed.published
+    where = "under DeepSpeed" if candidate.layout.zero_stage else "on one GPU"
+    runs = f"{published.runs} published runs {where}"
+    if candidate.cluster.device == "cpu":
+        runs = f"{published.runs} runs of benchmarks/regret"
+    rows = [("", f"measured over predicted {ratio.low:.2f} to {ratio.high:.2f}")]
+    if speed.own_ratios:
+        rows[0] = ("", f"{rows[0][1]}: {_own_runs(speed.own_ratios)}")
+        runs = f"without them {published.low:.2f} to {published.high:.2f} ({runs}"
+        rows.append(("", f"{runs}{_untested(candidate, speed)})"))
+    else:
+        rows[0] = ("", f"{rows[0][1]} ({runs}{_untested(candidate, speed)})")
+    source = source_words(candidate.cluster)
+    return rows if source is None else [*rows, ("", source)]
+
+
+def _own_runs(ratios: Sequence[float]) -> str:
+    """Return the runs on this machine in words.
+
+    >>> _own_runs((1.04, 1.07, 1.05)), _own_runs((0.98,))
+    ('three runs here: 1.04 to 1.07 of predicted', 'one run here: 0.98 of predicted')
+    """
+    count = len(ratios)
+    number = NUMBERS[count] if count < len(NUMBERS) else f"{count}"
+    low, high = min(ratios), max(ratios)
+    span = f"{low:.2f}" if count == 1 else f"{low:.2f} to {high:.2f}"
+    return f"{number} run{'s' if count > 1 else ''} here: {span} of predicted"
 
 
 def _untested(candidate: Candidate, speed: Throughput) -> str:
@@ -120,6 +150,9 @@ def speed_document(candidate: Candidate, price_per_gpu_hour: float | None) -> di
         "low_step_time_s": speed.low_s,
         "high_step_time_s": speed.high_s,
         "measured_over_predicted": to_builtins(speed.ratio),
+        "without_own_runs": to_builtins(speed.published),
+        "own_runs": list(speed.own_ratios),
+        "rates_measured_on": rates_source(cluster),
         "tokens_per_second_per_gpu": speed.tokens_per_second_per_gpu,
         "mfu": speed.mfu,
         "hfu": speed.hfu,
