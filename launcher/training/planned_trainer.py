@@ -11,13 +11,12 @@ from transformers import TrainerCallback
 from trl import SFTConfig
 
 from launcher.display.utilisation import RankParts
-from launcher.training.batch_clock import BatchClock
+from launcher.training.clocks import AGREEMENT, BatchClock, StageClock
 from launcher.training.deepspeed_config import deepspeed_config
 from launcher.training.durable_trainer import DurableTrainer
 from launcher.training.measurements import gather
 from launcher.training.optimizer import optimizer_settings
 from launcher.training.process_group import collective_limit_s
-from launcher.training.stage_clock import AGREEMENT, StageClock
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import Precision
 
