@@ -2,6 +2,6 @@
 
 import os
 
-from planner.base.data_folder import KEEP_NOTHING, VARIABLE
+from planner.hardware.measured.data_folder import KEEP_NOTHING, VARIABLE
 
 os.environ[VARIABLE] = KEEP_NOTHING

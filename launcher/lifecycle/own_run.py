@@ -12,13 +12,13 @@ from msgspec import structs
 
 from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import read_json
-from planner.base.data_folder import VARIABLE, data_folder
 from planner.base.errors import UserError
 from planner.base.strict_yaml import read_spec
 from planner.hardware.cluster import Cluster
 from planner.hardware.detect import detect, read_cpu
 from planner.hardware.linux_host import read_torch
 from planner.hardware.machine_readings import OwnRun
+from planner.hardware.measured.data_folder import VARIABLE, data_folder
 from planner.hardware.measured.own_runs import keep_run, rates_source
 from planner.plan.schema import Plan
 from planner.search.repredict import on_machine

@@ -49,8 +49,8 @@ class BatchClock:
 
 
 class StageClock:
-    """A clock that every stage of launcher/faults/rank_stages.py, and ``AGREEMENT``, starts anew; on a
-    GPU it is read by the device, which works behind the host."""
+    """A clock that every stage starts anew: those of launcher/faults/rank_stages.py and
+    ``AGREEMENT``. On a GPU it is read by the device, which works behind the host."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from msgspec import to_builtins
 
-from planner.base.data_folder import data_folder
 from planner.base.errors import InvalidFileError
 from planner.base.output_file import write_whole
 from planner.base.strict_yaml import read_spec
 from planner.hardware.cluster import Cluster
 from planner.hardware.machine_readings import OwnRun, TorchReading
+from planner.hardware.measured.data_folder import data_folder
 
 FOLDER = "runs"
 MOST_READ = 32

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from planner.base.data_folder import VARIABLE
 from planner.decision.choose import decide
 from planner.hardware.cards import load_gpu, named_cluster
 from planner.hardware.cluster import Cluster
 from planner.hardware.detect import cluster_from
 from planner.hardware.machine import cpu_cluster
 from planner.hardware.machine_readings import HostReading, Machine, NvmlReading, TorchReading
+from planner.hardware.measured.data_folder import VARIABLE
 from planner.hardware.measured.kept_measurements import (
     keep,
     kept_measurements,
