@@ -1,8 +1,11 @@
-"""What holds for all tests: they read English, whatever the language of the terminal."""
+"""What holds for all tests: they read English, whatever the language of the terminal, and none
+reads or writes the user's own measurements and records."""
 
 import os
 
-from planner.base.phrases import VARIABLE
+from planner.base import phrases
+from planner.hardware.measured import data_folder
 
 os.environ["LC_ALL"] = "C.UTF-8"
-os.environ.pop(VARIABLE, None)
+os.environ.pop(phrases.VARIABLE, None)
+os.environ[data_folder.VARIABLE] = data_folder.KEEP_NOTHING

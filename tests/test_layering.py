@@ -36,13 +36,17 @@ PLANNER = {
         *("memory", "speed", "search"),
     },
     "training_stack": {"base", "plan", "models", "datasets", "workload"},
+    "measurement": {
+        *("base", "hardware", "plan", "models", "workload", "speed", "decision"),
+        "training_stack",
+    },
     "report": {
         *("base", "hardware", "plan", "page", "models", "datasets", "recipes", "workload"),
         *("tape", "forward", "memory", "speed", "search", "decision"),
     },
     "cli": {
         *("base", "hardware", "plan", "page", "models", "datasets", "recipes", "decision"),
-        *("training_stack", "report"),
+        *("training_stack", "measurement", "report"),
     },
 }
 """Packages of the planner, lowest first, and the packages that each may import."""
@@ -61,6 +65,7 @@ LAUNCHER = {
     "faults": {"compat", "storage", "run", "display"},
     "training": {"compat", "storage", "run", "data", "display", "faults"},
     "rehearsal": {"compat", "storage", "simulated_gpu", "run", "display", "training"},
+    "measurement": {"run", "rehearsal"},
     "merging": {"compat", "storage", "run", "data", "display", "training"},
     "chat": {"storage", "run", "base_model", "data", "training"},
     "quiz": {"run", "data", "display", "chat"},
@@ -99,7 +104,8 @@ TRAINING_STACK = {
 }
 IMPORTS_THE_TRAINING_STACK = {
     *("launcher/chatglm", "launcher/compat", "launcher/merging", "launcher/rehearsal"),
-    *("launcher/training", "launcher/chat/speaker.py", "launcher/chat/trained_model.py"),
+    *("launcher/measurement", "launcher/training"),
+    *("launcher/chat/speaker.py", "launcher/chat/trained_model.py"),
     *("launcher/data/preparation.py", "launcher/data/tables.py", "launcher/data/readers.py"),
     *("launcher/doctor/probes.py", "launcher/lifecycle/preparation_process.py"),
     *("launcher/nodes/link_speed.py", "launcher/nodes/meeting.py", "launcher/quiz/answering.py"),
@@ -116,6 +122,7 @@ STARTS_PROCESSES = {
     *("launcher/doctor/probe_runner.py", "launcher/doctor/probes.py", "launcher/doctor/system.py"),
     *("launcher/engines/client_command.py", "launcher/engines/hosts_run.py"),
     *("launcher/lifecycle/measured_run.py", "launcher/rehearsal/simulated.py"),
+    "launcher/measurement/service.py",
     *("launcher/simulated_gpu/__main__.py", "launcher/simulated_gpu/compile.py"),
     "launcher/simulated_gpu/wanted_symbols.py",
 }

@@ -21,6 +21,7 @@ AXES = (
     "optimizer",
     "strategy",
     "offload",
+    "packing",
 )
 """Lists of a group, of which the last varies fastest."""
 USUAL = {
@@ -49,6 +50,7 @@ class Row:
     strategy: Strategy
     offload: Offload
     world_size: int = 1
+    packing: bool = False
 
     @property
     def name(self) -> str:
@@ -62,6 +64,7 @@ class Row:
             f"{self.micro_batch_size}{accumulated}x{self.sequence_length}",
             "checkpointing" if self.activation_checkpointing else "whole",
             self.loss,
+            *(["packed"] if self.packing else []),
             *(word for axis, usual in USUAL.items() if (word := getattr(self, axis)) != usual),
             *([f"{self.world_size}-ranks"] if self.world_size > 1 else []),
         ]
@@ -85,11 +88,14 @@ class Group(Spec):
     optimizer: tuple[str, ...] = (USUAL["optimizer"],)
     strategy: tuple[Strategy, ...] = ("single",)
     offload: tuple[Offload, ...] = ("none",)
+    packing: tuple[bool, ...] = (False,)
+    world_size: int = 1
 
     def rows(self) -> Iterator[Row]:
         fixed: dict[str, Any] = {
             "num_layers": self.num_layers,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "world_size": self.world_size,
         }
         for values in product(*(getattr(self, axis) for axis in AXES)):
             yield Row(**fixed, **dict(zip(AXES, values, strict=True)))

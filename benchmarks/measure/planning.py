@@ -118,6 +118,7 @@ def _recipe(row: Row) -> Recipe:
         "attention": row.attention,
         "optimizer": optimizer,
         "sequence_length": row.sequence_length,
+        "packing": row.packing,
         "global_batch_size": row.micro_batch_size
         * row.gradient_accumulation_steps
         * row.world_size,

@@ -11,7 +11,7 @@ from launcher.cli.other_tasks import Task, check_options, without_plan
 from launcher.engines.engine import EngineName
 from launcher.engines.job import Job
 from launcher.engines.submission import require_engine, run_job, settings_of
-from launcher.lifecycle.begin import StartOptions, tell, train
+from launcher.lifecycle.begin import StartOptions, probe, tell, train
 from launcher.lifecycle.dry_run import dry_run_text
 from launcher.lifecycle.plan_rules import require_possible
 from launcher.lifecycle.preflight import repredicted
@@ -200,6 +200,17 @@ def launch(
         bool,
         Option("Write the finished run as a measured one for benchmarks/accuracy.", group="run"),
     ] = False,
+    probe_steps: Annotated[
+        int | None,
+        Option(
+            "Time so many real steps of the longest batch, and save nothing but their record for "
+            "later plans.",
+            metavar="N",
+            flags=("--probe",),
+            minimum=1,
+            group="check",
+        ),
+    ] = None,
     show_sample: Annotated[
         int,
         Option("How many samples to show as they are learnt.", metavar="N", minimum=0, group="run"),
@@ -267,6 +278,9 @@ def launch(
     if rehearse:
         rehearse_plan(plan, simulate, as_json=as_json)
         return 0
+    if probe_steps is not None:
+        require_local_probe(on, resume=resume or begin_or_resume, dry_run=dry_run)
+        return probe(plan, directory_of(plan), probe_steps)
     if on != "local":
         if rdzv_endpoint is not None:
             raise InvalidRequestError(
@@ -291,6 +305,16 @@ def launch(
         shown_samples=show_sample,
     )
     return run_here(plan, start, rdzv_endpoint, dry_run=dry_run)
+
+
+def require_local_probe(on: EngineName, *, resume: bool, dry_run: bool) -> None:
+    """Raise ``InvalidRequestError`` for an option that a probe cannot be combined with."""
+    others = {f"--on {on}": on != "local", "--resume": resume, "--dry-run": dry_run}
+    for option, given in others.items():
+        if given:
+            raise InvalidRequestError(
+                f"--probe cannot be combined with {option}: it makes a few steps here and now"
+            )
 
 
 def run_here(plan: Plan, start: StartOptions, rdzv_endpoint: str | None, *, dry_run: bool) -> int:

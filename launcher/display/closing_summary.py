@@ -85,8 +85,15 @@ def planned_resident_bytes(plan: Plan) -> int:
 def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list[str]:
     """Return the lines below the table: the loss, the place of the result, the next command."""
     training, seconds = report["training"], report["measured"]["run_time_s"]
+    if run.probe.exists():
+        told = Phrase(
+            "{num_steps} steps of the longest batch; nothing is saved",
+            num_steps=training["num_steps"],
+        )
+        return [told, *_idle(report)]
     kind = Phrase("model") if plan.adapter is None else Phrase("adapter")
     return [
+        *_idle(report),
         Phrase(
             "loss {first:.4f} -> {last:.4f} in {num_steps} steps, {duration}",
             first=training["first_loss"],
@@ -97,6 +104,11 @@ def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list
         Joined(": ", [kind, str(run.result(plan))]),
         _next_step(plan, run),
     ]
+
+
+def _idle(report: dict[str, Any]) -> list[str]:
+    """Return a line for everything that kept devices idle."""
+    return [loss["text"] for loss in report["utilisation"]["losses"]]
 
 
 def _next_step(plan: Plan, run: RunDirectory) -> str:

@@ -11,6 +11,7 @@ from rich.text import Text
 from launcher.display.closing_summary import planned_resident_bytes
 from launcher.display.curve import sparkline
 from launcher.display.sensors import Gauge
+from launcher.display.utilisation import Loss
 from planner.base.phrases import Joined, Phrase, spoken
 from planner.base.units import GIB, format_duration, format_gib
 from planner.plan.schema import Plan
@@ -59,6 +60,8 @@ class View:
     metrics: Mapping[str, float]
     """Metrics of the last logged step; empty before the first."""
     gauges: Sequence[Gauge]
+    idle: Loss | None = None
+    """What keeps the devices idle most, if it is worth a line."""
 
 
 METHOD_NAMES = {"qlora": "QLoRA", "lora": "LoRA", "full": Phrase("full fine-tuning")}
@@ -103,6 +106,7 @@ class Frame:
             Text(""),
             _memory(self.view, width, ascii_only=ascii_only),
             Text(""),
+            *([] if self.view.idle is None else [Text(self.view.idle.text, style="yellow")]),
         )
 
 

@@ -12,6 +12,7 @@ from launcher.display.console import console_on
 from launcher.display.curve import History
 from launcher.display.live_view import Expected, Frame, View, plain_line
 from launcher.display.sensors import Gauge, Sensors
+from launcher.display.utilisation import Loss
 from planner.base.printable import print_text
 
 SENSOR_SECONDS = 1.0
@@ -30,6 +31,7 @@ class Progress:
         self._read_at = float("-inf")
         self._metrics: Mapping[str, float] = {}
         self._losses = History()
+        self._idle: Loss | None = None
         self.start(0, 0)
 
     def start(self, step: int, num_steps: int) -> None:
@@ -45,8 +47,9 @@ class Progress:
         self._last = (step, time.perf_counter())
         self._first = self._first or self._last
 
-    def log(self, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of a logged step."""
+    def log(self, metrics: Mapping[str, float], idle: Loss | None = None) -> None:
+        """Record the metrics of a logged step, and what keeps devices idle most, if anything."""
+        self._idle = idle
         self._metrics = metrics
         self._losses.add(metrics["loss"])
 
@@ -70,6 +73,7 @@ class Progress:
             first_loss=self._losses.first,
             least_loss=self._losses.least,
             metrics=self._metrics,
+            idle=self._idle,
             gauges=self.gauges(),
         )
 
@@ -139,13 +143,19 @@ class PlainDisplay:
     def __init__(self, progress: Progress, stream: TextIO) -> None:
         self._progress = progress
         self._stream = stream
+        self._cause: str | None = None
 
     def start(self) -> None:
         """Do nothing: the first logged step is the first line."""
 
     def logged(self) -> None:
-        """Print the logged step."""
-        print_text(plain_line(self._progress.view()), file=self._stream)
+        """Print the logged step, and what keeps devices idle when that has changed."""
+        view = self._progress.view()
+        print_text(plain_line(view), file=self._stream)
+        cause = None if view.idle is None else view.idle.cause
+        if view.idle is not None and cause != self._cause:
+            print_text(f"note: {view.idle.text}", file=self._stream)
+        self._cause = cause
 
     def stop(self) -> None:
         """Do nothing: all lines are printed."""

@@ -7,7 +7,7 @@ has passed the fewest. The launching process reads the files, so no training sta
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -70,11 +70,14 @@ class Stages:
         self.stage: Stage = "load"
         self.step = 0
         self.passed = 0
+        self.on_enter: Callable[[Stage], None] = lambda _stage: None
+        """Called with every stage that is entered."""
 
     def enter(self, stage: Stage, step: int) -> None:
         """Record that the rank enters a stage of an optimizer step, counted from 1."""
         self.stage, self.step = stage, step
         self.passed += 1
+        self.on_enter(stage)
         position = RankPosition(
             rank=self._rank,
             process=os.getpid(),

@@ -8,10 +8,13 @@ from pathlib import Path
 from launcher.data.sources import check_named
 from launcher.lifecycle.attempt_loop import Nodes, execute
 from launcher.lifecycle.measured_run import write_record
+from launcher.lifecycle.own_run import record_own_run
 from launcher.lifecycle.preflight import fitted_here, needed_disk_bytes, require_packages
+from launcher.lifecycle.probe import probe_folder, probe_of
 from launcher.lifecycle.resume import check_nothing_to_resume, interrupted_plan, saved_state
 from launcher.run.checkpoints import SavedState
 from launcher.run.run_directory import RunDirectory, check_may_run_in, create, locked
+from planner.base.errors import InvalidRequestError
 from planner.base.phrases import Phrase
 from planner.base.printable import print_text
 from planner.plan.schema import Plan
@@ -57,9 +60,28 @@ def train(plan: Plan, directory: Path, start: StartOptions) -> int:
         tell([*notes, *lines])
         nodes = Nodes(max_restarts=start.max_restarts, shown_samples=start.shown_samples)
         code = execute(plan, run, saved, nodes)
-    if start.record and code == 0:
-        print_text(Phrase("recorded: {file}", file=write_record(run)))
+    if code == 0:
+        tell(record_own_run(run))
+        if start.record:
+            print_text(Phrase("recorded: {file}", file=write_record(run)))
     return code
+
+
+def probe(plan: Plan, directory: Path, steps: int) -> int:
+    """Make so many steps of a plan's longest batch, keep their record, and return the exit code.
+
+    Raise ``InvalidRequestError`` for a plan of several nodes, which a probe does not start.
+    """
+    if plan.parallel.num_nodes > 1:
+        raise InvalidRequestError(
+            "--probe runs on this machine alone, and the plan is for several nodes: plan one node "
+            "with --nodes 1 and probe that"
+        )
+    with probe_folder(directory) as folder:
+        run = RunDirectory(Path(folder))
+        run.lock.touch()
+        run.probe.touch()
+        return train(probe_of(plan, steps), run.path, StartOptions(shown_samples=0))
 
 
 def has_finished(directory: Path, start: StartOptions) -> bool:

@@ -14,6 +14,7 @@ from launcher.lifecycle.attempt_loop import environment_of, execute, prepare, tr
 from launcher.lifecycle.begin import StartOptions, begin, has_finished, tell
 from launcher.lifecycle.dry_run import dry_run_text
 from launcher.lifecycle.measured_run import write_record
+from launcher.lifecycle.own_run import record_own_run
 from launcher.lifecycle.preflight import needed_disk_bytes
 from launcher.nodes.agreement import common_layout
 from launcher.nodes.first_meeting import hold_first_meeting
@@ -87,6 +88,8 @@ def lead(plan: Plan, here: ThisNode, start: StartOptions, *, resumes: bool) -> i
     write_result(members_file(here.run), result)
     nodes = nodes_of(plan, here, result, start)
     code = execute(common_layout(result, running), here.run, saved, nodes)
+    if code == 0:
+        tell(record_own_run(here.run))
     if start.record and code == 0:
         print_text(f"recorded: {write_record(here.run)}")
     return code

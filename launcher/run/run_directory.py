@@ -93,6 +93,11 @@ class RunDirectory:
         return self.path / ".stop"
 
     @property
+    def probe(self) -> Path:
+        """File that makes the run a probe: ranks train on the longest samples and save nothing."""
+        return self.path / ".probes"
+
+    @property
     def report(self) -> Path:
         """Result of the run, written last: a run with a report has finished."""
         return self.path / "report.json"

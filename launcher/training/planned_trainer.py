@@ -1,7 +1,7 @@
 """trl's trainer, set up exactly as the plan says."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ import torch
 from transformers import TrainerCallback
 from trl import SFTConfig
 
-from launcher.training.batch_clock import BatchClock
+from launcher.display.utilisation import RankParts
+from launcher.training.clocks import AGREEMENT, BatchClock, StageClock
 from launcher.training.deepspeed_config import deepspeed_config
 from launcher.training.durable_trainer import DurableTrainer
+from launcher.training.measurements import gather
 from launcher.training.optimizer import optimizer_settings
 from launcher.training.process_group import collective_limit_s
 from planner.plan.schema import Plan
@@ -143,6 +145,17 @@ class PlannedTrainer(DurableTrainer):
         self._logged_at = time.perf_counter()
         self._logged_step = 0
         self.batches = BatchClock()
+        self.stage_clock = StageClock(self.args.device)
+        self.model.register_forward_hook(self._end_forward)
+        self.parts: list[RankParts] = []
+        """Parts of a step of every rank, of the steps that were logged last."""
+        self.saving_s = 0.0
+        """Seconds of all checkpoints so far."""
+
+    def _end_forward(self, model: Any, _inputs: Any, _outputs: Any) -> None:
+        """Note that a training pass has left the model."""
+        if model.training:
+            self.stage_clock.enter(AGREEMENT)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Round the share of warm-up down, so that a run of a step or two is not all warm-up."""
@@ -165,6 +178,7 @@ class PlannedTrainer(DurableTrainer):
         """Begin a new interval of speed."""
         self._tokens.zero_()
         self.batches.restart()
+        self.stage_clock.take()
         self._logged_at = time.perf_counter()
         self._logged_step = self.state.global_step
 
@@ -175,8 +189,10 @@ class PlannedTrainer(DurableTrainer):
 
     def save_checkpoint(self, write: Callable[[], None]) -> None:
         """Save while the clock stands."""
+        began = time.perf_counter()
         with self.clock_stopped():
             super().save_checkpoint(write)
+        self.saving_s += time.perf_counter() - began
 
     @contextmanager
     def clock_stopped(self) -> Iterator[None]:
@@ -194,8 +210,22 @@ class PlannedTrainer(DurableTrainer):
             logs["tokens_per_second"] = tokens / seconds
             logs["step_time_s"] = seconds / steps
             logs["data_wait_s"] = self.batches.seconds / steps
+            self.parts = gather(parts_of(self.stage_clock.take(), self.batches.seconds, steps))
             self.restart_clock()
         super().log(logs, start_time)
+
+
+def parts_of(seconds: Mapping[str, float], data_s: float, steps: int) -> RankParts:
+    """Return the parts of one of so many steps; the trainer fetches batches between two of them."""
+    between_s = seconds.get("step_end", 0.0) + seconds.get("end", 0.0) + seconds.get("load", 0.0)
+    return RankParts(
+        data_s=data_s / steps,
+        forward_s=seconds.get("forward", 0.0) / steps,
+        agreement_s=seconds.get(AGREEMENT, 0.0) / steps,
+        backward_s=seconds.get("backward", 0.0) / steps,
+        update_s=seconds.get("optimizer_step", 0.0) / steps,
+        other_s=max(0.0, between_s - data_s) / steps,
+    )
 
 
 class StandardLossTrainer(PlannedTrainer):

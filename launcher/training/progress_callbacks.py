@@ -3,7 +3,7 @@
 import json
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from launcher.display.live_view import Expected
 from launcher.display.progress import Progress, display_on
 from launcher.display.sensors import Gauge, NvmlSensors, ResidentSensors, Sensors
+from launcher.display.utilisation import Loss
 from planner.plan.schema import Plan
 
 METRICS = (
@@ -55,8 +56,15 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
     """The display of a run, and ``metrics.jsonl`` with one object per logged step."""
 
     def __init__(
-        self, stream: TextIO, metrics_file: Path, *, expected: Expected, sensors: Sensors
+        self,
+        stream: TextIO,
+        metrics_file: Path,
+        *,
+        expected: Expected,
+        sensors: Sensors,
+        losses: Callable[[], list[Loss]],
     ) -> None:
+        self._losses = losses
         self._progress = Progress(expected, sensors)
         self._display = display_on(stream, self._progress)
         self._file = metrics_file.open("a", encoding="utf-8", buffering=1)
@@ -73,7 +81,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         if not logs or "loss" not in logs:
             return
         metrics = {name: float(logs[name]) for name in METRICS if name in logs}
-        self._progress.log(metrics)
+        found = self._losses() if state.global_step > 1 else []
+        self._progress.log(metrics, found[0] if found else None)
         self.tokens_per_second.append(metrics["tokens_per_second"])
         row = {"step": state.global_step, **metrics, **_readings(self._progress.gauges())}
         self._file.write(json.dumps(row) + "\n")

@@ -24,6 +24,7 @@ from launcher.data.chat_template import use_plain_template_if_none
 from launcher.data.inputs import Inputs, read_inputs
 from launcher.data.tables import training_table, validation_table
 from launcher.display.live_view import expected_of
+from launcher.display.utilisation import losses_of
 from launcher.faults.failure import failure_of, forget_failure, write_failure
 from launcher.faults.rank_stages import Stages
 from launcher.run.attempts import attempt_of, begin_attempt
@@ -47,7 +48,7 @@ from launcher.training.packed_batches import CheckDocumentsApart, packed_collato
 from launcher.training.planned_trainer import PlannedTrainer, trainer_class, training_arguments
 from launcher.training.process_group import join_process_group
 from launcher.training.progress_callbacks import Reporter, StepTimes, sensors_of
-from launcher.training.report import Training, write_report
+from launcher.training.report import Training, predicted_parts, write_report
 from launcher.training.saving import save_result, stop_at
 from launcher.training.setup_check import Setup, require_as_planned, require_same_data, setup_of
 from launcher.training.weights_moved import WeightsMoved, unmoved_line
@@ -115,6 +116,7 @@ def train(
         print_text(f"loading {plan.model.name}", file=screen)
     trainer = build_trainer(plan, run, arguments, inputs)
     trainer.watch(plan, run, start.stages)
+    start.stages.on_enter = trainer.stage_clock.enter
     stop = add_callbacks(trainer, plan, run, start)
     check = SetupCheck(plan)
     check.watch(trainer)
@@ -125,7 +127,13 @@ def train(
     sensors = sensors_of(plan, gather(os.getpid()))
     reporter = None
     if rank == 0:
-        reporter = Reporter(screen, run.metrics, expected=expected_of(plan), sensors=sensors)
+        reporter = Reporter(
+            screen,
+            run.metrics,
+            expected=expected_of(plan),
+            sensors=sensors,
+            losses=lambda: losses_of(trainer.parts, predicted_parts(plan)),
+        )
         trainer.add_callback(reporter)
 
     began = time.perf_counter()
@@ -143,12 +151,16 @@ def train(
     )
     ranks = gather(memory)
     start.stages.enter("save", trainer.state.global_step)
-    save_result(plan, trainer, run.result(plan), inputs.data["new_stops"])
+    if not run.probe.exists():
+        save_result(plan, trainer, run.result(plan), inputs.data["new_stops"])
     if reporter is not None and check.setup is not None:
         training = Training(
             num_steps=trainer.state.global_step,
             tokens_per_second=reporter.tokens_per_second,
             step_times_s=times.step_times_s,
+            mean_row_tokens=trainer.batches.mean_tokens,
+            parts=trainer.parts,
+            saving_share=trainer.saving_s / run_time_s,
             run_time_s=run_time_s,
         )
         write_report(run, plan, inputs=inputs, setup=check.setup, training=training, ranks=ranks)
@@ -200,10 +212,13 @@ def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs)
     stop_at(model, inputs.data["new_stops"].values())
     if plan.adapter is not None:
         model.peft_config["default"].base_model_name_or_path = inputs.base_name
+    samples = training_table(inputs.data_folder)
+    if run.probe.exists():
+        samples = longest_samples(samples, plan.batch.global_batch_size)
     trainer = trainer_class(plan)(
         model=model,
         args=arguments,
-        train_dataset=training_table(inputs.data_folder),
+        train_dataset=samples,
         eval_dataset=validation_table(inputs.data_folder),
         data_collator=packed_collator(tokenizer) if plan.batch.packing else None,
         processing_class=tokenizer,
@@ -213,6 +228,13 @@ def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs)
     # trl puts the adapters of a quantized model in bf16
     cast_trainable(trainer.model, plan.precision.trainable)
     return trainer
+
+
+def longest_samples(samples: Any, count: int) -> Any:
+    """Return so many samples with the most tokens, some of them again where there are fewer."""
+    lengths = [len(tokens) for tokens in samples.with_format(None)["input_ids"]]
+    longest = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)[:count]
+    return samples.select([longest[n % len(longest)] for n in range(count)])
 
 
 def begin_files(plan: Plan, run: RunDirectory, inputs: Inputs, start: Start) -> None:

@@ -10,6 +10,7 @@ from msgspec import to_builtins
 
 from launcher.data.inputs import Inputs
 from launcher.display.model_card import CARD, model_card
+from launcher.display.utilisation import PredictedParts, RankParts, losses_of, rank_times
 from launcher.run.attempts import reported_attempts
 from launcher.run.run_directory import RunDirectory
 from launcher.run.versions import package_versions
@@ -31,6 +32,12 @@ class Training:
     """Tokens per second of all ranks, by logged step."""
     step_times_s: Sequence[float]
     """Seconds by step."""
+    mean_row_tokens: int
+    """Mean over rank 0's batches of the tokens of a row, padding included."""
+    parts: Sequence[RankParts]
+    """Parts of a step of every rank, of the steps that were logged last."""
+    saving_share: float
+    """Share of the run's time in which checkpoints were written."""
     run_time_s: float
     """Seconds from the first step to the last, with saving and evaluation."""
 
@@ -44,13 +51,14 @@ def write_report(
     training: Training,
     ranks: Sequence[RankMemory],
 ) -> None:
-    """Write the model card of a finished run, and last its report."""
+    """Write the model card of a finished run, and last its report; a probe saves no model."""
     losses = logged_losses(run)
     report = {
         "report_version": REPORT_VERSION,
         "status": "finished",
         "predicted": to_builtins(plan.prediction),
         "measured": measured(training, ranks),
+        "utilisation": utilisation(plan, training),
         "attempts": reported_attempts(run),
         "training": {
             "num_steps": training.num_steps,
@@ -61,8 +69,9 @@ def write_report(
         "inputs": asdict(inputs),
         "result": run.result(plan).name,
     }
-    card = model_card(plan, report, package_versions(), merged=False)
-    write_whole(run.result(plan) / CARD, str(card))
+    if not run.probe.exists():
+        card = model_card(plan, report, package_versions(), merged=False)
+        write_whole(run.result(plan) / CARD, str(card))
     write_json(run.report, report)
 
 
@@ -85,8 +94,33 @@ def measured(training: Training, ranks: Sequence[RankMemory]) -> dict[str, Any]:
         "tokens_per_second": statistics.median(
             training.tokens_per_second[1:] or training.tokens_per_second
         ),
+        "mean_row_tokens": training.mean_row_tokens,
         "run_time_s": training.run_time_s,
         "ranks": [asdict(rank) for rank in ranks],
+    }
+
+
+def predicted_parts(plan: Plan) -> PredictedParts:
+    """Return what the plan predicts of the parts of a step.
+
+    Without a prediction backward takes twice as long as forward: twice its matrix products.
+    """
+    told = plan.prediction
+    return PredictedParts(
+        backward_over_forward=told.backward_over_forward or 2.0,
+        communication_share=told.communication_share,
+        launch_share=told.launch_share,
+    )
+
+
+def utilisation(plan: Plan, training: Training) -> dict[str, Any]:
+    """Return where a step went on every rank, and what kept devices idle."""
+    predicted = predicted_parts(plan)
+    found = losses_of(training.parts, predicted, saving_share=training.saving_share)
+    return {
+        "ranks": [asdict(times) for times in rank_times(training.parts, predicted)],
+        "saving_share": training.saving_share,
+        "losses": [asdict(loss) for loss in found],
     }
 
 

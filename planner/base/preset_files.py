@@ -12,7 +12,7 @@ from planner.base.strict_yaml import Spec, parse_yaml
 from planner.base.text_files import read_text
 
 Kind = Literal["models", "gpus", "recipes"]
-Listed = Literal["models", "gpus", "recipes", "networks", "optimizers"]
+Listed = Literal["models", "gpus", "recipes", "networks", "optimizers", "measurements"]
 """What ``plan --list`` shows."""
 ROOT = Path(presets.__path__[0])
 

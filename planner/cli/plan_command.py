@@ -244,6 +244,14 @@ def plan(
             group="machine",
         ),
     ] = None,
+    measure: Annotated[
+        bool,
+        Option(
+            "Measure the devices of this machine first, in at most a minute each; the rates are "
+            "kept and used from then on (--list measurements).",
+            group="machine",
+        ),
+    ] = False,
     nodes: Annotated[
         int | None,
         Option(
@@ -324,6 +332,7 @@ def plan(
       plan --model qwen2.5-7b --gpus 24G --explain
       plan --compare a.yaml b.yaml
       plan --list gpus
+      plan --measure
     """
     given = dict(locals())  # every option by its name
     console = wide_console(sys.stdout)
@@ -336,6 +345,12 @@ def plan(
     if compared is not None:
         _compare(console, compared, as_json=as_json)
         return
+    if measure:
+        from planner.cli.measure_option import measure_here  # it asks the training stack
+
+        measure_here(console, gpus, as_json=as_json)
+        if model is None and recipe is None and save_machine is None:
+            return
     result = _Result(
         command=shlex.join(["plan", *sys.argv[1:]]),
         options={name: value for name, value in given.items() if name not in OF_THE_OUTPUT},

@@ -213,10 +213,12 @@ def _log_loss(tape: Tape, logits: Tensor) -> Tensor:
     gradients."""
     logits = ops.cast(tape, logits, FP32_BYTES, "logits in fp32")
     elements = logits.elements
+    tape.exponentiates()
     log_probs = tape.new(elements, FP32_BYTES, "log-probabilities")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         of_log_probs = tape.new(elements, FP32_BYTES, "gradient of the log-probabilities")
+        tape.exponentiates()
         made = tape.new(elements, FP32_BYTES, "gradient of the logits in fp32")
         del of_log_probs
         return [made]
@@ -245,6 +247,7 @@ def _log_loss_of_16_bit(tape: Tape, logits: Tensor, numerics: Numerics) -> Tenso
 
 def _log_softmax(tape: Tape, logits: Tensor) -> Tensor:
     elements, width = logits.elements, logits.width
+    tape.exponentiates()
     output = tape.new(elements, width, "log-probabilities")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:

@@ -6,7 +6,8 @@ from typing import Literal
 
 from planner.base.strict_yaml import Spec
 from planner.base.units import GIB, MIB
-from planner.hardware.machine_readings import Holder, Machine
+from planner.hardware.machine_readings import Holder, Machine, OwnRun
+from planner.hardware.measured.measurement import Measurement
 
 Device = Literal["cuda", "cpu"]
 Link = Literal["nvlink", "pcie", "none"]
@@ -136,6 +137,8 @@ class Accelerator:
     """Whether its memory is the host's: what is moved from one to the other stays where it is."""
     speed: GpuSpec | None = None
     """The card whose speed is used; None where it is unknown."""
+    measured: Measurement | None = None
+    """What was measured on such a device with the software here; it counts before ``speed``."""
 
     @property
     def compute_capability(self) -> str | None:
@@ -169,6 +172,8 @@ class Cluster:
     """The newest CUDA version that the driver can run."""
     machine: Machine | None = field(default=None, hash=False)
     """All that was read of the machine; None for named cards."""
+    runs: tuple[OwnRun, ...] = ()
+    """Finished runs on this machine."""
     notes: tuple[str, ...] = ()
     """Sentences on how the cluster was detected or assumed."""
 

@@ -12,6 +12,8 @@ from planner.hardware.cards import named_cluster, sized_cluster, visible_bytes
 from planner.hardware.cluster import Cluster
 from planner.hardware.machine import cpu_cluster, gpu_cluster, selection
 from planner.hardware.machine_readings import CUDA_VARIABLES, CudaEnvironment, Machine
+from planner.hardware.measured.kept_measurements import measurements_here
+from planner.hardware.measured.own_runs import runs_here
 
 _TIMES = r"[x*\u00d7]"
 """Signs between a count and a card."""
@@ -153,19 +155,24 @@ def read_machine(environ: Mapping[str, str], output: Path = Path()) -> Machine:
     from planner.hardware.linux_host import read_host, read_torch
     from planner.hardware.nvml import read_nvml
 
+    torch = read_torch()
     return Machine(
         nvml=read_nvml(),
         host=read_host(output=output),
-        torch=read_torch(),
+        torch=torch,
         environment=cuda_environment(environ),
+        measurements=measurements_here(torch),
+        runs=runs_here(torch),
     )
 
 
 def read_cpu() -> Cluster:
     """Return a cluster of this machine's processor alone."""
-    from planner.hardware.linux_host import read_host  # as above
+    from planner.hardware.linux_host import read_host, read_torch  # as above
 
-    return cpu_cluster(read_host())
+    torch = read_torch()
+    cluster = cpu_cluster(read_host(), measurements=measurements_here(torch))
+    return replace(cluster, runs=runs_here(torch))
 
 
 def cuda_environment(environ: Mapping[str, str]) -> CudaEnvironment:

@@ -28,6 +28,8 @@ from planner.hardware.cluster import (
     pcie_bytes_per_s,
 )
 from planner.hardware.machine_readings import DeviceReading, HostReading, Machine, NvmlReading
+from planner.hardware.measured.kept_measurements import measurement_for
+from planner.hardware.measured.measurement import Measurement
 from planner.hardware.visible_devices import enumerable, select
 
 
@@ -191,6 +193,7 @@ def gpu_cluster(machine: Machine, chosen: Selection, notes: Sequence[str]) -> Cl
             context_bytes=max(each.context_bytes for each in accelerators),
             supports_bf16=all(each.supports_bf16 for each in accelerators),
             speed=chosen.slowest,
+            measured=_measured(machine, chosen),
         ),
         gpus_per_node=len(accelerators),
         link=link,
@@ -200,8 +203,18 @@ def gpu_cluster(machine: Machine, chosen: Selection, notes: Sequence[str]) -> Cl
         driver_version=machine.nvml.driver_version,
         cuda_version=machine.nvml.cuda_version,
         machine=machine,
+        runs=machine.runs,
         notes=tuple(notes),
     )
+
+
+def _measured(machine: Machine, chosen: Selection) -> Measurement | None:
+    """Return what was measured of cards that are alike; None where they differ or nothing was."""
+    names = {each.device.name for each in chosen.gpus}
+    if len(names) > 1:
+        return None
+    count = len(chosen.gpus)
+    return measurement_for(machine.measurements, device_name=names.pop(), ranks=count)
 
 
 def pair_links(nvml: NvmlReading) -> dict[tuple[int, int], int | None]:
@@ -241,9 +254,16 @@ def nvlink_bytes_per_s(end: UsableGpu, links: int) -> int | None:
 
 
 def cpu_cluster(
-    host: HostReading, note: str | None = None, machine: Machine | None = None
+    host: HostReading,
+    note: str | None = None,
+    machine: Machine | None = None,
+    measurements: Sequence[Measurement] = (),
 ) -> Cluster:
-    """Return the cluster of a processor that trains by one process."""
+    """Return the cluster of a processor that trains by one process.
+
+    ``measurements`` are those of this machine where the machine itself is not given.
+    """
+    known = measurements if machine is None else machine.measurements
     return Cluster(
         device="cpu",
         accelerator=Accelerator(
@@ -254,10 +274,12 @@ def cpu_cluster(
             in_use_bytes=host.total_bytes - host.available_bytes,
             context_bytes=PROCESS_BYTES,
             supports_bf16=host.multiplies_bf16,
+            measured=measurement_for(known, device_name=host.cpu_name, ranks=1, cores=host.cores),
         ),
         gpus_per_node=1,
         host_ram_bytes=host.total_bytes,
         cores=host.cores,
         machine=machine,
+        runs=() if machine is None else machine.runs,
         notes=(note,) if note is not None else (),
     )

@@ -7,8 +7,9 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, field
 
-from planner.base.strict_yaml import NonNegativeInt, PositiveInt, Spec
+from planner.base.strict_yaml import NonNegativeInt, PositiveFloat, PositiveInt, Spec
 from planner.base.units import GIB
+from planner.hardware.measured.measurement import Measurement
 
 CudaVariable = Literal["CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"]
 CudaEnvironment = dict[CudaVariable, str]
@@ -171,6 +172,36 @@ class TorchReading(Spec):
     """The version of HIP that it was built with; None for CUDA."""
 
 
+class OwnRun(Spec):
+    """A finished run on a machine: what was predicted of it, and what was measured."""
+
+    schema_version: Literal[1] = 1
+    recorded_on: str
+    device_name: str
+    torch: str
+    rates: str | None = None
+    """The day on which the rates were measured that predicted it; None for a datasheet's."""
+    model_type: str
+    num_params: PositiveInt
+    method: str
+    strategy: str
+    sharded: bool
+    """Whether DeepSpeed shards states."""
+    world_size: PositiveInt
+    micro_batch_size: PositiveInt
+    tokens: PositiveInt
+    """Tokens of a sample in a typical step, padding included: the time is predicted for these."""
+    steps: PositiveInt
+    probe: bool = False
+    """Whether the run was a probe of a few steps."""
+    predicted_step_s: PositiveFloat | None
+    measured_step_s: PositiveFloat
+    predicted_bytes: PositiveInt
+    """Peak of the tensors on a device, predicted for the longest batch."""
+    measured_bytes: PositiveInt | None
+    """The measured one; None on the CPU, which has no counter of it."""
+
+
 class Machine(Spec):
     """A machine as it was read, with the variables that decide which GPUs CUDA shows."""
 
@@ -183,3 +214,7 @@ class Machine(Spec):
     torch: TorchReading | None = None
     environment: CudaEnvironment = field(default_factory=dict)
     """CUDA's environment variables that choose among the GPUs."""
+    measurements: tuple[Measurement, ...] = ()
+    """What was measured on its devices with this torch."""
+    runs: tuple[OwnRun, ...] = ()
+    """Finished runs on it with this torch."""

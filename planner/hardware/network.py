@@ -23,6 +23,7 @@ from planner.base.phrases import Phrase
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.hardware.cluster import Cluster
+from planner.hardware.measured.measurement import LinkRates, Measurement, rate_at
 
 
 class Network(Spec):
@@ -149,10 +150,15 @@ class Links(NamedTuple):
     start_s: float
     busy_share: float
     """Share of a card that communication takes from the kernels beside it."""
+    measured: LinkRates | None = None
+    """Rates of collectives between the devices of one node, where they were measured."""
 
     @property
     def slowest(self) -> "Links":
-        """The links of such a machine whose devices are as far apart as they may be."""
+        """The links of such a machine whose devices are as far apart as they may be; links that
+        were measured are as they are."""
+        if self.measured is not None:
+            return self
         return self._replace(device_bytes_per_s=self.slowest_device_bytes_per_s)
 
 
@@ -167,18 +173,40 @@ class Ranks:
     def pass_s(self, num_bytes: float) -> float:
         """Return seconds of one all-gather or reduce-scatter of a tensor of ``num_bytes`` as a
         whole."""
-        return self.moved_s(num_bytes) + self.ring_latency_s if self.count > 1 else 0.0
+        if self.count == 1:
+            return 0.0
+        measured = self._measured
+        if measured is not None:
+            return num_bytes / rate_at(measured.all_gather, num_bytes)
+        return self.moved_s(num_bytes) + self.ring_latency_s
 
     def all_reduce_s(self, num_bytes: float) -> float:
         """Return seconds of one all-reduce of a tensor of ``num_bytes``."""
         if self.count == 1:
             return 0.0
+        measured = self._measured
+        if measured is not None:
+            return num_bytes / rate_at(measured.all_reduce, num_bytes)
         steps = 2 * self.ring_latency_s
         if self.nodes > 1:
             inside = (self.count // self.nodes - 1) * self.links.device_step_s
             over_network = ceil(log2(self.nodes)) * self.links.network_step_s
             steps = min(steps, self.links.start_s + 2 * (inside + over_network))
         return 2 * self.moved_s(num_bytes) + steps
+
+    def reduce_s(self, num_bytes: float) -> float:
+        """Return seconds of one reduce-scatter of a tensor of ``num_bytes`` as a whole."""
+        measured = self._measured
+        if self.count > 1 and measured is not None and measured.reduce:
+            return num_bytes / rate_at(measured.reduce, num_bytes)
+        return self.pass_s(num_bytes)
+
+    @property
+    def _measured(self) -> LinkRates | None:
+        """The rates that were measured over as many devices of one node."""
+        measured = self.links.measured
+        fits = measured is not None and self.nodes == 1 and measured.ranks == self.count
+        return measured if fits else None
 
     @property
     def ring_latency_s(self) -> float:
@@ -205,6 +233,9 @@ def links_of(cluster: Cluster, slot_bytes_per_s: int | None) -> Links:
     nccl, nvlink = known.collectives, cluster.link == "nvlink"
     between = network_named(cluster.network or known.reference)
     device = cluster.link_bytes_per_s or slot
+    measured = cluster.accelerator.measured
+    if cluster.device == "cpu":
+        return _between_processes(cluster, measured)
     reached = device * (nccl.nvlink_share if nvlink else nccl.pcie_share)
     return Links(
         device_bytes_per_s=reached,
@@ -217,4 +248,26 @@ def links_of(cluster: Cluster, slot_bytes_per_s: int | None) -> Links:
         network_step_s=nccl.network_step_s,
         start_s=nccl.start_s,
         busy_share=nccl.nvlink_busy_share if nvlink else nccl.pcie_busy_share,
+        measured=None if measured is None else measured.links,
+    )
+
+
+def _between_processes(cluster: Cluster, measured: Measurement | None) -> Links:
+    """Return the links of ranks that share a processor.
+
+    What moves between them is copied by the cores that compute, so that nothing of it is hidden.
+    """
+    known = networks()
+    between = network_named(cluster.network or known.reference)
+    memory = NOMINAL_LINK if measured is None else measured.host.memory_bytes_per_s
+    return Links(
+        device_bytes_per_s=memory,
+        slowest_device_bytes_per_s=memory,
+        node_bytes_per_s=between.node_bytes_per_s(1) * known.collectives.network_share,
+        host_bytes_per_s=memory,
+        device_step_s=known.collectives.network_step_s,
+        network_step_s=known.collectives.network_step_s,
+        start_s=known.collectives.start_s,
+        busy_share=1.0,
+        measured=None if measured is None else measured.links,
     )

@@ -8,9 +8,10 @@ from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.base.units import MIB
 from planner.hardware.cluster import Cluster
+from planner.hardware.measured.own_runs import memory_ratios
 from planner.memory.footprint import Footprint
 from planner.plan.vocabulary import Method
-from planner.workload.measured_ratios import peak_ratio
+from planner.workload.measured_ratios import narrowed, peak_ratio
 
 
 class Ratio(Spec):
@@ -88,7 +89,8 @@ def device_memory(
             low_bytes=peak + context,
             high_bytes=peak + context,
         )
-    ratio, error = overheads().reserved_over_allocated, peak_ratio(method)
+    ratio = overheads().reserved_over_allocated
+    error = narrowed(peak_ratio(method), memory_ratios(cluster, method=method))
     nccl = overheads().nccl_mib
     sizes = (nccl.low, nccl.expected, nccl.high) if cluster.world_size > 1 else (0, 0, 0)
     low, expected, high = (context + size * MIB for size in sizes)

@@ -30,6 +30,13 @@ class PredictionSection(Spec):
     """Upper end of the range, by how published runs compared with their predictions."""
     tokens_per_second: float | None
     """Tokens per second of all devices together."""
+    backward_over_forward: float | None = None
+    """Predicted seconds of a backward pass, recomputation included, over those of a forward
+    pass."""
+    communication_share: float = 0.0
+    """Predicted share of a step in communication that nothing hides."""
+    launch_share: float = 0.0
+    """Predicted share of a step in which the host is late with launching kernels."""
     mfu: float | None = None
     """Model FLOPs utilisation: a share of the dense 16-bit rate."""
     phases: dict[str, dict[str, int]]

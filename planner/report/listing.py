@@ -15,10 +15,12 @@ from planner.base.phrases import Joined, Phrase, spoken
 from planner.base.preset_files import Kind, Listed, aliases, preset_names
 from planner.base.units import format_count, format_gib
 from planner.hardware.cards import load_gpu, visible_bytes
+from planner.hardware.measured.kept_measurements import kept_measurements
 from planner.hardware.network import networks
 from planner.models.model_presets import load_model
 from planner.plan.optimizer_presets import optimizers
 from planner.recipes.load_recipe import load_recipe, recipe_names
+from planner.report.measured_words import measured_words
 from planner.report.prose import Prose
 
 Record = dict[str, Any]
@@ -32,6 +34,7 @@ def listed(kind: Listed) -> list[Record]:
         "recipes": _recipes,
         "networks": _networks,
         "optimizers": _optimizers,
+        "measurements": _measurements,
     }
     return list(records[kind]())
 
@@ -44,6 +47,7 @@ def listing(kind: Listed) -> RenderableType:
         "recipes": _recipe_cells,
         "networks": _network_cells,
         "optimizers": _optimizer_cells,
+        "measurements": _measurement_cells,
     }
     return _Listing(COLUMNS[kind], [cells[kind](record) for record in listed(kind)])
 
@@ -54,8 +58,15 @@ COLUMNS: dict[Listed, tuple[str, ...]] = {
     "recipes": (Phrase("recipe"), Phrase("method"), Phrase("learning rate"), Phrase("source")),
     "networks": (Phrase("network"), "GB/s", Phrase("adapters per node"), Phrase("source")),
     "optimizers": (Phrase("optimizer"), Phrase("states"), Phrase("kept in"), Phrase("library")),
+    "measurements": (
+        Phrase("device"),
+        Phrase("measured on"),
+        "torch",
+        Phrase("ranks"),
+        Phrase("rates"),
+    ),
 }
-NUMBERS = {"parameters", "GiB", "TFLOPS", "learning rate", "GB/s", "states"}
+NUMBERS = {"parameters", "GiB", "TFLOPS", "learning rate", "GB/s", "states", "ranks"}
 ROOM_FOR_THE_LAST = 16
 """Columns of a terminal that the last column of a table needs, which is folded."""
 
@@ -106,6 +117,9 @@ def _in_words(column: str, cell: str) -> str:
         "adapters per node": Phrase("adapters per node: {number}", number=cell),
         "states": Phrase("{number} states", number=cell),
         "kept in": Phrase("kept in {dtype}", dtype=cell),
+        "measured on": Phrase("measured on {day}", day=cell),
+        "torch": f"torch {cell}",
+        "ranks": Phrase("ranks: {number}", number=cell),
     }
     return words.get(column, cell)
 
@@ -145,6 +159,29 @@ def _optimizer_cells(record: Record) -> tuple[str, ...]:
     if record["paged"]:
         kept = Phrase("{dtype}, paged", dtype=kept)
     return record["name"], str(record["states"]), kept, record["library"]
+
+
+def _measurement_cells(record: Record) -> tuple[str, ...]:
+    rates = ", ".join(f"{name.replace('_', ' ')} {rate}" for name, rate in record["rates"].items())
+    return (
+        record["device_name"],
+        record["measured_on"],
+        record["torch"],
+        str(record["ranks"]),
+        f"{rates}; {record['file']}",
+    )
+
+
+def _measurements() -> Iterator[Record]:
+    for file, kept in kept_measurements():
+        yield {
+            "device_name": kept.device_name,
+            "measured_on": kept.measured_on,
+            "torch": kept.torch,
+            "ranks": kept.ranks,
+            "rates": measured_words(kept),
+            "file": str(file),
+        }
 
 
 def _models() -> Iterator[Record]:

@@ -1,12 +1,15 @@
 """What the report and the JSON document say about speed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import to_builtins
 
 from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_duration, format_rate, format_share
+from planner.hardware.measured.own_runs import rates_source
 from planner.hardware.network import networks
+from planner.report.measured_words import source_words
 from planner.search.candidate import Candidate
 from planner.speed.bottleneck import Bottleneck
 from planner.speed.throughput import MILLION, RunCost, Throughput
@@ -45,34 +48,71 @@ def speed_rows(candidate: Candidate, price_per_gpu_hour: float | None) -> list[R
     if speed.ranks > 1:
         rate = format_rate(speed.tokens_per_second_per_gpu)
         per_gpu = Phrase("{rate} tokens/s per GPU, ", rate=rate)
-    ratio = speed.ratio
-    where = Phrase("under DeepSpeed") if candidate.layout.zero_stage else Phrase("on one GPU")
+    used = Phrase(
+        "{per_gpu}MFU {mfu}, HFU {hfu}",
+        per_gpu=per_gpu,
+        mfu=format_share(speed.mfu),
+        hfu=format_share(speed.hfu),
+    )
     return [
         (Phrase("Step"), _parts(speed)),
-        (
-            "",
-            Phrase(
-                "{per_gpu}MFU {mfu}, HFU {hfu}",
-                per_gpu=per_gpu,
-                mfu=format_share(speed.mfu),
-                hfu=format_share(speed.hfu),
-            ),
-        ),
-        (
-            "",
-            Phrase(
-                "measured over predicted {low:.2f} to {high:.2f} ({runs} published runs "
-                "{where}{untested})",
-                low=ratio.low,
-                high=ratio.high,
-                runs=ratio.runs,
-                where=where,
-                untested=_untested(candidate, speed),
-            ),
-        ),
+        ("", used),
+        *_certainty(candidate, speed),
         (Phrase("Limited by"), _limit(speed.bottleneck)),
         (Phrase("Per 1M tokens"), _cost(speed.cost(MILLION, price_per_gpu_hour))),
     ]
+
+
+def _certainty(candidate: Candidate, speed: Throughput) -> list[Row]:
+    """Return how far runs were from predictions, with runs on this machine and without, and where
+    the rates come from."""
+    ratio, published = speed.ratio, speed.published
+    runs = _published_runs(candidate, published.runs) + _untested(candidate, speed)
+    if speed.own_ratios:
+        narrowed = Phrase(
+            "measured over predicted {low:.2f} to {high:.2f}: {own}",
+            low=ratio.low,
+            high=ratio.high,
+            own=_own_runs(speed.own_ratios),
+        )
+        without = Phrase(
+            "without them {low:.2f} to {high:.2f} ({runs})",
+            low=published.low,
+            high=published.high,
+            runs=runs,
+        )
+        rows = [("", narrowed), ("", without)]
+    else:
+        told = Phrase(
+            "measured over predicted {low:.2f} to {high:.2f} ({runs})",
+            low=ratio.low,
+            high=ratio.high,
+            runs=runs,
+        )
+        rows = [("", told)]
+    source = source_words(candidate.cluster)
+    return rows if source is None else [*rows, ("", source)]
+
+
+def _published_runs(candidate: Candidate, runs: int) -> Phrase:
+    if candidate.cluster.device == "cpu":
+        return Phrase("{runs} runs of benchmarks/regret", runs=runs)
+    where = Phrase("under DeepSpeed") if candidate.layout.zero_stage else Phrase("on one GPU")
+    return Phrase("{runs} published runs {where}", runs=runs, where=where)
+
+
+def _own_runs(ratios: Sequence[float]) -> Phrase:
+    """Return the runs on this machine in words.
+
+    >>> _own_runs((1.04, 1.07, 1.05)), _own_runs((0.98,))
+    ('3 runs here: 1.04 to 1.07 of predicted', '1 run here: 0.98 of predicted')
+    """
+    count, low, high = len(ratios), min(ratios), max(ratios)
+    if count == 1:
+        return Phrase("1 run here: {ratio:.2f} of predicted", ratio=low)
+    return Phrase(
+        "{count} runs here: {low:.2f} to {high:.2f} of predicted", count=count, low=low, high=high
+    )
 
 
 def _untested(candidate: Candidate, speed: Throughput) -> str:
@@ -147,6 +187,9 @@ def speed_document(candidate: Candidate, price_per_gpu_hour: float | None) -> di
         "low_step_time_s": speed.low_s,
         "high_step_time_s": speed.high_s,
         "measured_over_predicted": to_builtins(speed.ratio),
+        "without_own_runs": to_builtins(speed.published),
+        "own_runs": list(speed.own_ratios),
+        "rates_measured_on": rates_source(cluster),
         "tokens_per_second_per_gpu": speed.tokens_per_second_per_gpu,
         "mfu": speed.mfu,
         "hfu": speed.hfu,

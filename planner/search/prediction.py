@@ -5,6 +5,7 @@ from planner.memory.workspaces import cublas_bytes
 from planner.plan.prediction_section import PredictionSection
 from planner.plan.vocabulary import Part, Phase
 from planner.search.candidate import Candidate
+from planner.speed.throughput import Throughput
 
 
 def prediction_of(chosen: Candidate) -> PredictionSection:
@@ -22,6 +23,9 @@ def prediction_of(chosen: Candidate) -> PredictionSection:
         step_time_low_s=None if told is None else _rounded(told.low_s),
         step_time_high_s=None if told is None else _rounded(told.high_s),
         tokens_per_second=_rounded(chosen.tokens_per_second),
+        backward_over_forward=None if told is None else _rounded(told.step.backward_over_forward),
+        communication_share=_share(told, "exposed_communication_s"),
+        launch_share=_share(told, "launch_s"),
         mfu=None if told is None else _rounded(told.mfu),
         phases=_without_zeros(chosen.footprint.phases),
         unshared=_without_zeros(
@@ -39,6 +43,10 @@ def prediction_of(chosen: Candidate) -> PredictionSection:
             load_without_files(chosen.workload, chosen.layout, chosen.cluster.device)
         ),
     )
+
+
+def _share(told: Throughput | None, part: str) -> float:
+    return 0.0 if told is None else float(f"{getattr(told.step, part) / told.step.total_s:.2g}")
 
 
 def _without_zeros(phases: dict[Phase, dict[Part, int]]) -> dict[str, dict[str, int]]:

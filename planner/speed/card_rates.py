@@ -7,7 +7,9 @@ from planner.base.bounded_cache import bounded_cache
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import PositiveFloat, Spec, read_spec
 from planner.hardware.cluster import Cluster, GpuSpec
+from planner.hardware.measured.measurement import KernelRates
 from planner.hardware.network import Links, links_of
+from planner.speed.measured_kernels import measured_seconds
 from planner.tape.counting_tape import Kernel
 
 FLASH_SINCE = 8.0
@@ -101,9 +103,13 @@ class Rates(NamedTuple):
     host_s_per_kernel: float
     adam_on_host_s_per_parameter: float
     links: Links
+    measured: KernelRates | None = None
+    """Rates by the size of a kernel, where they were measured on such a device."""
 
     def seconds(self, kernel: Kernel) -> float:
         """Return seconds of a kernel: the longer of its operations and its bytes."""
+        if self.measured is not None:
+            return measured_seconds(kernel, self.measured)
         moved = kernel.num_bytes / self.bandwidth_bytes_per_s
         if not kernel.flops:
             return moved
@@ -116,7 +122,10 @@ class Rates(NamedTuple):
 
 
 def rates(cluster: Cluster) -> Rates | None:
-    """Return the rates of the cluster's cards and links; None if the card's rates are unknown."""
+    """Return the rates of the cluster's cards and links, measured ones before those of a datasheet;
+    None if neither is known."""
+    if cluster.accelerator.measured is not None:
+        return _measured_rates(cluster)
     card = cluster.accelerator.speed
     if card is None or card.dense_bf16_flops_per_s is None:
         return None
@@ -144,6 +153,43 @@ def _rates(cluster: Cluster) -> Rates:
         adam_on_host_s_per_parameter=data.adam_on_host_s_per_parameter,
         links=links_of(cluster, card.pcie_bytes_per_s),
     )
+
+
+@bounded_cache
+def _measured_rates(cluster: Cluster) -> Rates:
+    """Return the rates of a cluster whose device was measured.
+
+    On the CPU every kernel waits for the one before it and for its own launch; on a card the host
+    launches ahead, and the gap between kernels is that of all cards.
+    """
+    card, measured = cluster.accelerator, cluster.accelerator.measured
+    assert measured is not None
+    kernels, host = measured.kernels, measured.host
+    on_cpu = cluster.device == "cpu"
+    wide = kernels.bits_16 if card.supports_bf16 or not on_cpu else kernels.bits_32
+    datasheet = None if card.speed is None else card.speed.dense_bf16_flops_per_s
+    return Rates(
+        flops_per_s=datasheet or wide.wide[-1].per_s,
+        products_16_per_s=kernels.bits_16.wide[-1].per_s,
+        products_32_per_s=kernels.bits_32.wide[-1].per_s,
+        bandwidth_bytes_per_s=kernels.updated[-1].per_s,
+        attention_share=1.0,
+        other_attention_share=1.0,
+        kernel_gap_s=kernels.host_s_per_kernel if on_cpu else speed_data().kernel_gap_s,
+        host_s_per_kernel=0.0 if on_cpu else kernels.host_s_per_kernel,
+        adam_on_host_s_per_parameter=host.adam_s_per_parameter,
+        links=_measured_links(cluster),
+        measured=kernels,
+    )
+
+
+def _measured_links(cluster: Cluster) -> Links:
+    card, measured = cluster.accelerator, cluster.accelerator.measured
+    assert measured is not None
+    links = links_of(cluster, None if card.speed is None else card.speed.pcie_bytes_per_s)
+    copies = measured.host.to_device_bytes_per_s, measured.host.to_host_bytes_per_s
+    known = [rate for rate in copies if rate is not None]
+    return links._replace(host_bytes_per_s=min(known)) if known else links
 
 
 NOMINAL = Rates(

@@ -87,7 +87,7 @@ class Communication:
             self._bucket_s = ranks.all_reduce_s(self._gradients / buckets)
         else:
             buckets = ceil_div(trained, zero.reduce_bucket_size)
-            self._bucket_s = ranks.pass_s(self._gradients / buckets)
+            self._bucket_s = ranks.reduce_s(self._gradients / buckets)
         self._reduced_s = buckets * self._bucket_s
         gathers = ceil_div(trained, zero.allgather_bucket_size)
         self._updated_s = gathers * ranks.pass_s(self._updated / gathers)

@@ -37,13 +37,22 @@ class Growing(NamedTuple):
     """Operations that each further sample adds."""
     more_bytes: int
     """Bytes that each further sample adds."""
+    more_made: int
+    """Bytes that each further sample adds to the storage it makes."""
 
     def with_samples(self, count: int) -> Kernel:
         """Return the kernel as it is with ``count`` samples."""
         more = count - self.samples
-        phase, kind, width, flops, num_bytes = self.kernel
-        more_flops, more_bytes = more * self.more_flops, more * self.more_bytes
-        return Kernel(phase, kind, width, flops + more_flops, num_bytes + more_bytes)
+        phase, kind, width, flops, num_bytes, made, kept = self.kernel
+        return Kernel(
+            phase,
+            kind,
+            width,
+            flops + more * self.more_flops,
+            num_bytes + more * self.more_bytes,
+            made + more * self.more_made,
+            kept,
+        )
 
 
 Counted = Mapping[KernelPlace, Mapping[Growing, int]]
@@ -130,8 +139,13 @@ def _tape(run: ModelPass) -> CountingTape:
 def _counted_from(workload: Workload, samples: int, run: ModelPass, more: ModelPass) -> Counted:
     spans, found = _Spans(run, _layers(workload)), dict[KernelPlace, Counter[Growing]]()
     tape = _tape(run)
-    for kernel, place, larger in zip(tape.kernels, tape.places, _tape(more).kernels, strict=True):
-        grows = larger.flops - kernel.flops, larger.num_bytes - kernel.num_bytes
+    kernels = tape.with_kept(run.casts_gone[0])
+    for kernel, place, larger in zip(kernels, tape.places, _tape(more).kernels, strict=True):
+        grows = (
+            larger.flops - kernel.flops,
+            larger.num_bytes - kernel.num_bytes,
+            larger.made - kernel.made,
+        )
         found.setdefault(spans.place(place), Counter())[Growing(kernel, samples, *grows)] += 1
     return found
 
@@ -152,7 +166,10 @@ def of_model(
                 yield growing, number * times
 
 
-PART: dict[str, TimePart] = {"elementwise": "elementwise", "dequantize": "dequantize"}
+PART: dict[str, TimePart] = {
+    **dict.fromkeys(("elementwise", "exponential", "random"), "elementwise"),
+    "dequantize": "dequantize",
+}
 """Part of a pass's time by the kind of kernel; all other kinds are products."""
 
 

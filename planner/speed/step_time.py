@@ -48,6 +48,8 @@ class StepTime(NamedTuple):
     """Seconds of communication beside compute, which are in no other part."""
     model_flops: int
     hardware_flops: int
+    backward_over_forward: float
+    """Seconds of a backward pass, recomputation included, over those of a forward pass."""
 
     @property
     def total_s(self) -> float:
@@ -104,6 +106,7 @@ def step_time(
         hidden_communication_s=sent.hidden_s,
         model_flops=times * passed.model_flops,
         hardware_flops=times * passed.hardware_flops,
+        backward_over_forward=passed.backward_s / passed.forward_s,
     )
 
 

@@ -3,11 +3,12 @@
 from typing import NamedTuple
 
 from planner.hardware.cluster import Cluster
+from planner.hardware.measured.own_runs import time_ratios
 from planner.speed.bottleneck import Bottleneck, bottleneck_of
 from planner.speed.card_rates import rates
 from planner.speed.step_time import StepTime, step_time
 from planner.workload.layout import Layout
-from planner.workload.measured_ratios import RunRatio, time_ratio
+from planner.workload.measured_ratios import RunRatio, narrowed, time_ratio
 from planner.workload.workload import Workload
 
 MILLION = 1_000_000
@@ -21,7 +22,11 @@ class Throughput(NamedTuple):
     slowest_s: float
     """Seconds of a step over the slowest links that such a machine may have."""
     ratio: RunRatio
-    """Measured over predicted step times of published runs."""
+    """Measured over predicted step times of published runs, narrowed by those on this machine."""
+    published: RunRatio
+    """The same without the runs on this machine."""
+    own_ratios: tuple[float, ...]
+    """Measured over predicted step times of runs on this machine."""
     bottleneck: Bottleneck
     tokens_per_step: int
     ranks: int
@@ -104,10 +109,14 @@ def throughput(workload: Workload, layout: Layout, cluster: Cluster) -> Throughp
     step, card = step_time(workload, layout, cluster, speed), cluster.accelerator
     slowest = step_time(workload, layout, cluster, speed, slowest_links=True)
     listed = None if card.speed is None else card.speed.tdp_watts
+    published = time_ratio(workload.method, layout.strategy, cluster.device)
+    own = time_ratios(cluster, method=workload.method, sharded=layout.zero_stage > 0)
     return Throughput(
         step=step,
         slowest_s=slowest.total_s,
-        ratio=time_ratio(workload.method, layout.strategy),
+        ratio=narrowed(published, own),
+        published=published,
+        own_ratios=own,
         bottleneck=bottleneck_of(step, workload, layout),
         tokens_per_step=layout.global_batch_size * workload.settings.sequence_length,
         ranks=layout.world_size,

@@ -261,6 +261,7 @@ def softmax(tape: Tape, scores: Tensor, *, device: Device) -> Tensor:
     if not direct:
         scores = cast(tape, scores, FP32_BYTES, "scores in fp32")
     elements, width = scores.elements, scores.width
+    tape.exponentiates()
     output = tape.new(elements, FP32_BYTES, "softmax in fp32")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:

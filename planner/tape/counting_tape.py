@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from planner.tape.tape import GradientSink, ProductKind, Tape
-from planner.tape.tensors import Backward, Node, Owner, Region, Storage, Tensor
+from planner.tape.tensors import RENAMED, Backward, Node, Owner, Region, Storage, Tensor
 
 KernelPhase = Literal["forward", "backward", "recompute"]
-KernelKind = ProductKind | Literal["elementwise", "dequantize"]
+KernelKind = ProductKind | Literal["elementwise", "exponential", "random", "dequantize"]
+"""Kind of a kernel. The three after the products move data: ``exponential`` computes one for every
+element, ``random`` draws its numbers; a device may be slower at both than at moving."""
 
 
 class Kernel(NamedTuple):
@@ -29,6 +31,10 @@ class Kernel(NamedTuple):
     flops: int
     num_bytes: int
     """Bytes that are read and written."""
+    made: int = 0
+    """Bytes of the storage that it makes; 0 where it writes to an older one."""
+    kept: bool = False
+    """Whether that storage is alive when backward begins."""
 
 
 class _Announced(NamedTuple):
@@ -65,6 +71,7 @@ class CountingTape(Tape):
         self.places: list[int] = []
         self._phase: KernelPhase = "forward"
         self._announced: _Announced | None = None
+        self._exponentiates = False
         self._unread: list[int] = []
         """Indices of kernels of which it is not known yet what they read."""
 
@@ -82,22 +89,46 @@ class CountingTape(Tape):
     def dequantizes(self, num_bytes: int) -> None:
         self._announced = _Announced("dequantize", 0, num_bytes, 1)
 
+    def draws(self, num_bytes: int) -> None:
+        self._announced = _Announced("random", 0, num_bytes, 1)
+
+    def exponentiates(self) -> None:
+        self._exponentiates = True
+
     def passes_over(self, num_bytes: int) -> None:
-        self._launch(self._announced or _Announced("elementwise", 0, num_bytes, 1))
+        self._launch(self._announced or _Announced("elementwise", 0, num_bytes, 1), 0)
 
     def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
         if self._announced is None:
             self._unread.append(len(self.kernels))
-        self._launch(self._announced or _Announced("elementwise", 0, elements * width, width))
+        kind: KernelKind = "exponential" if self._exponentiates else "elementwise"
+        self._exponentiates = False
+        made = elements * width
+        self._launch(self._announced or _Announced(kind, 0, made, width), made)
         return super().new(elements, width, name, owner)
 
-    def _launch(self, announced: _Announced) -> None:
+    def _launch(self, announced: _Announced, made: int) -> None:
         self._announced = None
         phase = "recompute" if announced.again else self._phase
         self.places.append(len(self.log))
-        self.kernels.append(
-            Kernel(phase, announced.kind, announced.width, announced.flops, announced.num_bytes)
-        )
+        kind, flops, num_bytes, width, _ = announced
+        self.kernels.append(Kernel(phase, kind, width, flops, num_bytes, made))
+
+    def with_kept(self, turn: int) -> list[Kernel]:
+        """Return the kernels, with what is alive at position ``turn`` of the log marked as
+        kept."""
+        alive: dict[int, int] = {}
+        for place, (size, _, storage, _) in enumerate(self.log[:turn]):
+            if storage != RENAMED:
+                if size >= 0:
+                    alive[storage] = place
+                else:
+                    alive.pop(storage, None)
+        kept = set(alive.values())
+        return [
+            kernel._replace(kept=True) if kernel.made and place in kept else kernel
+            for kernel, place in zip(self.kernels, self.places, strict=True)
+        ]
 
     def _read(self, per_kernel: int, shared: int) -> None:
         """Add what the kernels since the last reading have read."""
@@ -105,8 +136,8 @@ class CountingTape(Tape):
             return
         each = per_kernel + shared // len(self._unread)
         for number in self._unread:
-            phase, kind, width, flops, written = self.kernels[number]
-            self.kernels[number] = Kernel(phase, kind, width, flops, written + each)
+            phase, kind, width, flops, written, made, _ = self.kernels[number]
+            self.kernels[number] = Kernel(phase, kind, width, flops, written + each, made)
         self._unread.clear()
 
     def record(

@@ -166,8 +166,12 @@ def unary(
     elements, width = x.elements, x.width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
+        if saves == "input":
+            tape.exponentiates()
         return [tape.new(elements, width, f"gradient of {name}")]
 
+    if saves != "nothing":
+        tape.exponentiates()
     output = tape.new(elements, width, name)
     saved = {"nothing": (), "input": (x,), "output": (output,)}[saves]
     return tape.record(output, (x,), saved, backward)
@@ -218,7 +222,9 @@ def reciprocal_root(tape: Tape, x: Tensor) -> Tensor:
 def dropout(tape: Tape, x: Tensor, *, device: Device) -> Tensor:
     """Return ``dropout(x)``; the mask is saved."""
     elements, width = x.elements, x.width
-    mask = tape.new(elements, CUDA_DROPOUT_MASK if device == "cuda" else width, "dropout mask")
+    mask_width = CUDA_DROPOUT_MASK if device == "cuda" else width
+    tape.draws(elements * mask_width)
+    mask = tape.new(elements, mask_width, "dropout mask")
     output = tape.new(elements, width, "dropout")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:

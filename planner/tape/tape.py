@@ -59,6 +59,12 @@ class UncountedWork:
     def dequantizes(self, num_bytes: int) -> None:
         """State that the next kernel makes a matrix from its codes: bytes read and written."""
 
+    def draws(self, num_bytes: int) -> None:
+        """State that the next kernel makes so many bytes of random numbers."""
+
+    def exponentiates(self) -> None:
+        """State that the next kernel computes an exponential for every element."""
+
     def passes_over(self, num_bytes: int) -> None:
         """State that a kernel without an output of its own reads and writes so many bytes, or is
         the product stated before."""

@@ -1,10 +1,14 @@
 """Measured over predicted values of published runs, by method: memory peaks and step times."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Literal
 
+from msgspec import structs
+
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
+from planner.hardware.cluster import Device
 from planner.plan.vocabulary import ZERO_STAGE, Method, Strategy
 
 
@@ -36,8 +40,34 @@ def peak_ratio(method: Method) -> RunRatio:
     return read_spec(Accuracy, ROOT / "accuracy.yaml").of(method)
 
 
-def time_ratio(method: Method, strategy: Strategy) -> RunRatio:
-    """Return the ratio for step times: of runs under DeepSpeed, or of runs on one GPU."""
+def narrowed(published: RunRatio, own: Sequence[float]) -> RunRatio:
+    """Return the range of the next run, given the ratios of runs on the same machine.
+
+    Of n + 1 runs alike, the last is the least or the most of all with a chance of 2 / (n + 1).
+    Each end is between that of the runs here and that of published ones, on a logarithmic scale, at
+    that chance: a single run narrows nothing.
+
+    >>> published = RunRatio(low=0.8, expected=1.0, high=1.6, runs=40, sources=())
+    >>> found = narrowed(published, [1.04, 1.05, 1.07])
+    >>> round(found.low, 2), round(found.high, 2)
+    (0.91, 1.31)
+    """
+    if not own:
+        return published
+    outside = 2 / (len(own) + 1)
+    low, high = min(own), max(own)
+    return structs.replace(
+        published,
+        low=low * min(published.low / low, 1.0) ** outside,
+        high=high * max(published.high / high, 1.0) ** outside,
+    )
+
+
+def time_ratio(method: Method, strategy: Strategy, device: Device = "cuda") -> RunRatio:
+    """Return the ratio for step times: of runs under DeepSpeed, of runs on one GPU, or of runs on
+    the CPU at rates that were measured there."""
+    if device == "cpu":
+        return read_spec(Accuracy, ROOT / "cpu_speed_accuracy.yaml").of(method)
     known = _speed_accuracy()
     if ZERO_STAGE[strategy] > 0:
         return known.measured_over_predicted["deepspeed"]

@@ -149,6 +149,54 @@ def _lose_the_card(fault: str) -> None:
     path.unlink()
 
 
+SLOW_S = 1.0
+"""Seconds by which the slow faults delay a step or more, far above those of the tiny model."""
+
+
+def _slow_reader() -> None:
+    """Every batch comes late from now on."""
+    from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+    read = _BaseDataLoaderIter.__next__
+
+    def late(self: Any) -> Any:
+        time.sleep(SLOW_S)
+        return read(self)
+
+    _BaseDataLoaderIter.__next__ = late  # type: ignore[method-assign]
+
+
+def _slow_device() -> None:
+    """Every layer takes longer from now on."""
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    multiply = LlamaMLP.forward
+
+    def slowly(self: Any, x: Any) -> Any:
+        time.sleep(SLOW_S / 2)
+        return multiply(self, x)
+
+    LlamaMLP.forward = slowly
+
+
+def _slow_link() -> None:
+    """Every bucket of DDP's gradients takes longer to be reduced from now on."""
+    import torch
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+    wrap = torch.nn.parallel.DistributedDataParallel.__init__
+
+    def late(group, bucket):  # type: ignore[no-untyped-def]  # DDP asks for no annotations
+        time.sleep(SLOW_S)
+        return allreduce_hook(group, bucket)
+
+    def wrapped(self: Any, *inputs: Any, **options: Any) -> None:
+        wrap(self, *inputs, **options)
+        self.register_comm_hook(None, late)
+
+    torch.nn.parallel.DistributedDataParallel.__init__ = wrapped  # type: ignore[method-assign]
+
+
 KINDS: dict[str, Callable[[], object]] = {
     "memory": _run_out_of_memory,
     "shared": _run_out_of_a_shared_card,
@@ -166,4 +214,7 @@ KINDS: dict[str, Callable[[], object]] = {
     "xid": partial(_lose_the_card, "lost 999"),
     "ncclmemory": partial(_lose_the_card, "collective 1"),
     "ncclhang": partial(_lose_the_card, "hang"),
+    "slowdevice": _slow_device,
+    "slowreader": _slow_reader,
+    "slowlink": _slow_link,
 }

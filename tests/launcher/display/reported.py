@@ -40,7 +40,9 @@ class OneGpu:
 
 
 def run_through(stream: TextIO, metrics: Path, *, steps: int = 2) -> Reporter:
-    reporter = Reporter(stream, metrics, expected=expected_of(plan()), sensors=OneGpu())
+    reporter = Reporter(
+        stream, metrics, expected=expected_of(plan()), sensors=OneGpu(), losses=list
+    )
     reporter.on_train_begin(None, SimpleNamespace(global_step=0, max_steps=steps), None)
     for step in range(1, steps + 1):
         state = SimpleNamespace(global_step=step)

@@ -24,6 +24,7 @@ REPORT: dict[str, Any] = {
         "tokens_per_second": 1234.5,
         "run_time_s": 75.0,
     },
+    "utilisation": {"losses": []},
     "training": {"num_steps": 12, "first_loss": 5.5, "last_loss": 0.25},
 }
 

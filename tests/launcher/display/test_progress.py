@@ -72,7 +72,11 @@ def test_a_terminal_that_was_closed_ends_nothing(
     master, slave = pty.openpty()
     with unread_stream(slave) as stream:
         reporter = Reporter(
-            stream, tmp_path / "metrics", expected=expected_of(plan()), sensors=OneGpu()
+            stream,
+            tmp_path / "metrics",
+            expected=expected_of(plan()),
+            sensors=OneGpu(),
+            losses=list,
         )
         reporter.on_train_begin(None, SimpleNamespace(global_step=0, max_steps=1), None)
         os.close(master)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from launcher.data.inputs import Inputs
+from launcher.display.utilisation import RankParts
 from launcher.run.attempts import attempt_of, begin_attempt, end_attempt
 from launcher.run.run_directory import RunDirectory, locked
 from launcher.run_page.run_record import read_run
@@ -55,7 +56,13 @@ INPUTS = Inputs(
     data={"num_samples": 16},
 )
 TRAINING = Training(
-    num_steps=4, tokens_per_second=[1200.0] * 4, step_times_s=[0.5] * 4, run_time_s=2.0
+    num_steps=4,
+    tokens_per_second=[1200.0] * 4,
+    step_times_s=[0.5] * 4,
+    mean_row_tokens=64,
+    parts=[RankParts(data_s=0.0, forward_s=0.2, backward_s=0.3, update_s=0.0, other_s=0.0)],
+    saving_share=0.0,
+    run_time_s=2.0,
 )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from launcher.training.batch_clock import BatchClock
+from launcher.training.clocks import BatchClock
 from planner.base.units import GIB
 from tests.launcher.display.reported import LOGS, run_through
 

@@ -1,0 +1,142 @@
+"""Runs the layouts that have no time yet; each leaves a row, so that a run can be continued."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from msgspec import convert, to_builtins
+
+from benchmarks.measure.environment import ROOT, environment_of
+from benchmarks.measure.matrix import Row
+from benchmarks.measure.planning import NotPlannableError, Planned, plan_row
+from benchmarks.measure.runner import why_it_ended
+from launcher.run.rank_commands import elastic_command, planned_environment, rank_environment
+from launcher.run.read_plan import plan_text
+from planner.base.output_file import write_whole
+from planner.base.python_children import module_command
+from planner.hardware.cluster import Cluster
+from planner.hardware.measured.measurement import Measurement
+from planner.measurement.measure import measured
+
+LIMIT_S = 240.0
+"""Seconds after which a layout is given up."""
+
+
+@dataclass(kw_only=True)
+class Results:
+    """The file of the results: measurements by number of ranks, and times by layout."""
+
+    path: Path
+    environment: dict[str, Any]
+    measurements: dict[str, Measurement] = field(default_factory=dict)
+    times_s: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def save(self) -> None:
+        """Write the file whole."""
+        content = {
+            "run": {"benchmark": "regret"},
+            "measured": {"times_s": self.times_s, "failed": self.failed},
+            "environment": self.environment,
+            "measurements": to_builtins(self.measurements),
+        }
+        write_whole(self.path, json.dumps(content, indent=1) + "\n")
+
+
+def read_results(path: Path, cluster: Cluster) -> Results:
+    """Return the results in a file, or none yet."""
+    if not path.is_file():
+        return Results(path=path, environment=environment_of(cluster))
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Results(
+        path=path,
+        environment=content["environment"],
+        measurements=convert(content["measurements"], dict[str, Measurement]),
+        times_s=content["measured"]["times_s"],
+        failed=content["measured"]["failed"],
+    )
+
+
+def on_ranks(cluster: Cluster, ranks: int) -> Cluster:
+    """Return so many devices of a cluster; on the CPU ranks share its cores."""
+    link = cluster.link if ranks > 1 else "none"
+    return replace(cluster, gpus_per_node=ranks, link=link)
+
+
+def with_rates(cluster: Cluster, measurement: Measurement) -> Cluster:
+    """Return the cluster with rates that were measured."""
+    return replace(cluster, accelerator=replace(cluster.accelerator, measured=measurement))
+
+
+def measure_once(results: Results, cluster: Cluster, ranks: int) -> None:
+    """Measure the rates of so many ranks, if they are not in the results."""
+    if str(ranks) not in results.measurements:
+        results.measurements[str(ranks)] = measured(on_ranks(cluster, ranks), ROOT)
+        results.save()
+
+
+def predicted(row: Row, results: Results, cluster: Cluster) -> Planned:
+    """Return a row's plan with the rates of as many ranks; raise ``NotPlannableError``."""
+    rates = results.measurements[str(row.world_size)]
+    return plan_row(row, with_rates(on_ranks(cluster, row.world_size), rates))
+
+
+def run_missing(
+    rows: list[Row], results: Results, cluster: Cluster, *, steps: int, until_s: float
+) -> Iterator[tuple[Row, str]]:
+    """Run every row without a time, save it, and yield it with what came of it."""
+    for row in rows:
+        if row.name in results.times_s or row.name in results.failed:
+            continue
+        if time.monotonic() > until_s:
+            return
+        try:
+            seconds = run_row(predicted(row, results, cluster), steps=steps)
+        except NotPlannableError as error:
+            results.failed[row.name] = str(error)
+            yield row, f"not planned: {error}"
+        except RuntimeError as error:
+            results.failed[row.name] = str(error)
+            yield row, f"failed: {error}"
+        else:
+            results.times_s[row.name] = seconds
+            yield row, f"{seconds:.2f} s"
+        results.save()
+
+
+def run_row(planned: Planned, *, steps: int) -> float:
+    """Return the seconds of a step; raise ``RuntimeError`` with the reason if it cannot be made."""
+    plan = planned.plan
+    with tempfile.TemporaryDirectory() as folder:
+        plan_file, result, log = (Path(folder) / name for name in ("plan.yaml", "result", "log"))
+        plan_file.write_text(plan_text(plan), encoding="utf-8")
+        ranks = plan.parallel.world_size
+        module = ["-m", "benchmarks.regret.child", str(plan_file), str(result)]
+        start = (
+            elastic_command(None, python=sys.executable, ranks=ranks)
+            if ranks > 1
+            else module_command("x")[:-2]
+        )
+        with log.open("wb") as output:
+            try:
+                code = subprocess.run(
+                    [*start, *module, "--steps", str(steps)],
+                    cwd=ROOT,
+                    env=rank_environment(plan, planned_environment(plan, os.environ)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    timeout=LIMIT_S,
+                ).returncode
+            except subprocess.TimeoutExpired as error:
+                raise RuntimeError(f"no result within {LIMIT_S:.0f} s") from error
+        if not result.is_file():
+            raise RuntimeError(why_it_ended(code, log.read_text(errors="replace")))
+        return float(json.loads(result.read_text(encoding="utf-8"))["step_s"])

@@ -1,0 +1,185 @@
+"""Where the time of a step goes on every rank, and what keeps the devices from being busy.
+
+A step of a rank is waiting for data, forward, backward, update and the rest. Communication and
+waiting for other ranks happen between forward and backward, where ranks tell each other of the
+loss, and inside the backward pass, where gradients are reduced. All of the former counts, and what
+the latter takes beyond a multiple of the forward pass: the predicted one, or that of the rank which
+waits least where it is smaller. The least of it over all ranks is communication; what a rank has
+beyond that is waiting for a slower rank.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planner.base.units import format_share
+
+NAMED_FROM = 0.1
+"""Share of a step from which a loss is named."""
+BEYOND_PREDICTED = 1.5
+"""Multiple of the predicted communication from which a link is called slow."""
+HOST_FROM = 0.2
+"""Share of a predicted step from which launches of kernels are named, as in a plan's report."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankParts:
+    """Seconds of a step of one rank, means of the logged steps."""
+
+    data_s: float
+    """Seconds of waiting for a batch."""
+    forward_s: float
+    agreement_s: float = 0.0
+    """Seconds between forward and backward, in which ranks tell each other of the loss."""
+    backward_s: float
+    """Seconds of the backward pass, communication and waiting for other ranks included."""
+    update_s: float
+    other_s: float
+    """Seconds between a step and the next without waiting for data: callbacks and logs."""
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of the whole step."""
+        passes_s = self.forward_s + self.agreement_s + self.backward_s
+        return self.data_s + passes_s + self.update_s + self.other_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictedParts:
+    """What the plan predicts of a step, as far as it says so."""
+
+    backward_over_forward: float
+    communication_share: float
+    launch_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """Time of a step in which devices do not compute, its cause and what would help."""
+
+    cause: str
+    """``data``, ``slow rank``, ``slow link``, ``launches`` or ``saving``."""
+    share: float
+    """Share of a step."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankTimes:
+    """Where a rank's step goes, in seconds."""
+
+    compute_s: float
+    data_s: float
+    communication_s: float
+    waiting_s: float
+    """Seconds of waiting for a slower rank."""
+    other_s: float
+
+
+def rank_times(ranks: Sequence[RankParts], predicted: PredictedParts) -> list[RankTimes]:
+    """Return where the step of every rank goes, in rank order."""
+    seen = [rank.backward_s / rank.forward_s for rank in ranks if rank.forward_s]
+    multiple = min([predicted.backward_over_forward, *seen])
+    beyond = [
+        rank.agreement_s + max(0.0, rank.backward_s - multiple * rank.forward_s)
+        if len(ranks) > 1
+        else 0.0
+        for rank in ranks
+    ]
+    shared = min(beyond)
+    return [
+        RankTimes(
+            compute_s=rank.total_s - more - rank.data_s - rank.other_s,
+            data_s=rank.data_s,
+            communication_s=shared,
+            waiting_s=more - shared,
+            other_s=rank.other_s,
+        )
+        for rank, more in zip(ranks, beyond, strict=True)
+    ]
+
+
+def losses_of(
+    ranks: Sequence[RankParts], predicted: PredictedParts, *, saving_share: float = 0.0
+) -> list[Loss]:
+    """Return what keeps devices idle, the largest first; empty where nothing is worth a line."""
+    times = rank_times(ranks, predicted)
+    step_s = max(rank.total_s for rank in ranks)
+    if step_s <= 0:
+        return []
+    found = [
+        _data(times, step_s),
+        _slow_rank(times, step_s),
+        _slow_link(times, step_s, predicted),
+        _launches(predicted),
+        _saving(saving_share),
+    ]
+    named = [loss for loss in found if loss is not None]
+    return sorted(named, key=lambda loss: -loss.share)
+
+
+def _data(times: Sequence[RankTimes], step_s: float) -> Loss | None:
+    waits = [rank.data_s for rank in times]
+    share = max(waits) / step_s
+    if share < NAMED_FROM:
+        return None
+    where = ""
+    if len(waits) > 1 and min(waits) < max(waits) / 2:
+        where = f" on rank {waits.index(max(waits))}"
+    return Loss(
+        cause="data",
+        share=share,
+        text=f"waiting for data{where} takes {format_share(share)} of a step: move the prepared "
+        "data to a faster disk (XDG_CACHE_HOME), or leave the processor to the run",
+    )
+
+
+def _slow_rank(times: Sequence[RankTimes], step_s: float) -> Loss | None:
+    waits = [rank.waiting_s for rank in times]
+    share = max(waits) / step_s
+    if share < NAMED_FROM:
+        return None
+    slow = waits.index(min(waits))
+    return Loss(
+        cause="slow rank",
+        share=share,
+        text=f"rank {slow} is slower: others wait for it {format_share(share)} of a step. Look for "
+        "another program on its device, for heat and power limits (launch --doctor), or leave the "
+        "device out",
+    )
+
+
+def _slow_link(times: Sequence[RankTimes], step_s: float, predicted: PredictedParts) -> Loss | None:
+    share = times[0].communication_s / step_s
+    if share < max(NAMED_FROM, BEYOND_PREDICTED * predicted.communication_share):
+        return None
+    expected = format_share(predicted.communication_share)
+    return Loss(
+        cause="slow link",
+        share=share,
+        text=f"communication takes {format_share(share)} of a step, predicted {expected}: check "
+        "the link between the devices (nvidia-smi topo -m, NCCL_DEBUG=INFO), or accumulate more "
+        "micro-batches per step",
+    )
+
+
+def _launches(predicted: PredictedParts) -> Loss | None:
+    share = predicted.launch_share
+    if share < HOST_FROM:
+        return None
+    return Loss(
+        cause="launches",
+        share=share,
+        text=f"launching kernels takes the host {format_share(share)} of a step by the plan: a "
+        "larger micro-batch or longer samples (packing) keep the device busy",
+    )
+
+
+def _saving(share: float) -> Loss | None:
+    if share < NAMED_FROM:
+        return None
+    return Loss(
+        cause="saving",
+        share=share,
+        text=f"saving takes {format_share(share)} of the run: raise training.save_steps, or save "
+        "to a faster disk",
+    )

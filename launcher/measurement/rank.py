@@ -1,0 +1,47 @@
+"""One rank that measures, alone or together with the others of this machine."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from msgspec import convert
+
+from launcher.measurement.host import host_rates
+from launcher.measurement.host_per_kernel import TinyStep, host_s_per_kernel
+from launcher.measurement.kernels import kernel_rates
+from launcher.measurement.links import link_rates
+from launcher.measurement.question import Question
+from launcher.measurement.stopwatch import Stopwatch
+from planner.plan.schema import Plan
+
+MEASURING_SECONDS = 30.0
+"""Seconds for measuring, of the minute that a device may take; loading libraries takes the rest."""
+
+
+def measured(question: Question, rank: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return what rank 0 answers; all ranks call it, each for its own device."""
+    if question.device == "cuda":
+        torch.cuda.set_device(rank)
+        device = torch.device("cuda", rank)
+    else:
+        device = torch.device("cpu")
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    torch.manual_seed(0)
+    until = time.monotonic() + MEASURING_SECONDS
+    watch = Stopwatch(device, until=until)
+    half = torch.bfloat16 if question.has_bf16 else torch.float16
+    rates = kernel_rates(watch, half, say)
+    say("launches of kernels, by training tiny models")
+    tiny = [TinyStep(convert(each["plan"], Plan), each["kernels"]) for each in question.tiny_steps]
+    rates["host_s_per_kernel"] = host_s_per_kernel(tiny, device)
+    links = None
+    if dist.is_initialized():
+        say("all-reduce, all-gather and reduce-scatter")
+        links = link_rates(watch)
+    say("the host's memory and the disk")
+    host = host_rates(device, until=until, folder=Path(question.folder))
+    return {"kernels": rates, "host": host, "links": links, "torch": torch.__version__}
