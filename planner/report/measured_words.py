@@ -1,5 +1,6 @@
 """What the report and the list of measurements say of measured rates."""
 
+from planner.base.phrases import Phrase
 from planner.hardware.cluster import Cluster
 from planner.hardware.measured.measurement import Measurement
 
@@ -28,5 +29,10 @@ def source_words(cluster: Cluster) -> str | None:
     if measured is None:
         return None
     saved = None if cluster.machine is None else cluster.machine.saved_on
-    where = "here" if saved is None else "on that machine"
-    return f"rates measured {where} on {measured.measured_on} with torch {measured.torch}"
+    where = Phrase("here") if saved is None else Phrase("on that machine")
+    return Phrase(
+        "rates measured {where} on {day} with torch {torch}",
+        where=where,
+        day=measured.measured_on,
+        torch=measured.torch,
+    )

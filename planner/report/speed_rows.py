@@ -67,6 +67,7 @@ def _certainty(candidate: Candidate, speed: Throughput) -> list[Row]:
     """Return how far runs were from predictions, with runs on this machine and without, and where
     the rates come from."""
     ratio, published = speed.ratio, speed.published
+    rows: list[Row]
     runs = _published_runs(candidate, published.runs) + _untested(candidate, speed)
     if speed.own_ratios:
         narrowed = Phrase(

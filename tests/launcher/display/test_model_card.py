@@ -43,7 +43,8 @@ def card(changes: dict[str, Any], *, merged: bool = False, **report: Any) -> Mod
 def test_the_metadata_is_what_the_hub_reads(
     changes: dict[str, Any], merged: bool, library: str, tags: list[str]
 ) -> None:
-    read = ModelCard(str(card({**HUB, **changes}, merged=merged))).data.to_dict()
+    data = ModelCard(str(card({**HUB, **changes}, merged=merged))).data
+    read = data.to_dict()  # type: ignore[no-untyped-call]
     assert read["base_model"] == "org/base"
     assert read["datasets"] == ["org/records"]
     assert read["library_name"] == library
