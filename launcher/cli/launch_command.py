@@ -281,6 +281,13 @@ def launch(
     if probe_steps is not None:
         require_local_probe(on, resume=resume or begin_or_resume, dry_run=dry_run)
         return probe(plan, directory_of(plan), probe_steps)
+    start = StartOptions(
+        resume=resume,
+        begin_or_resume=begin_or_resume,
+        max_restarts=max_restarts,
+        record=record,
+        shown_samples=show_sample,
+    )
     if on != "local":
         if rdzv_endpoint is not None:
             raise InvalidRequestError(
@@ -290,20 +297,11 @@ def launch(
             plan=plan,
             directory=directory_of(plan).absolute(),
             python=sys.executable,
-            resume=resume,
-            max_restarts=max_restarts,
-            shown_samples=show_sample,
+            start=start,
             settings=settings_of(engine_settings or []),
         )
         return run_job(on, job, dry_run=dry_run, detach=detach)
     require_engine({"--with": engine_settings, "--detach": detach})
-    start = StartOptions(
-        resume=resume,
-        begin_or_resume=begin_or_resume,
-        max_restarts=max_restarts,
-        record=record,
-        shown_samples=show_sample,
-    )
     return run_here(plan, start, rdzv_endpoint, dry_run=dry_run)
 
 

@@ -83,7 +83,7 @@ class Hosts:
 
     def run(self, job: Job, rendered: Rendered) -> int:
         """Run the commands on their hosts, and return the training's exit code."""
-        return run_on_hosts(rendered.commands, max_restarts=job.max_restarts)
+        return run_on_hosts(rendered.commands, max_restarts=job.start.max_restarts)
 
 
 def ssh_command(host: Host, remote: str, settings: HostSettings) -> tuple[str, ...]:

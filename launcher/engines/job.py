@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+from launcher.lifecycle.begin import StartOptions
 from planner.base.python_children import module_command
 from planner.plan.schema import Plan
 
@@ -25,12 +26,8 @@ class Job:
     """Absolute path of the run directory, also on the nodes of an engine with shared storage."""
     python: str
     """Path of this process's interpreter, for nodes that share its disk."""
-    resume: bool = False
-    """Whether the run must be resumed; if not, it is begun or resumed."""
-    max_restarts: int = 0
-    """How often the ranks are restarted after a failure or a failed node."""
-    shown_samples: int = 1
-    """Number of samples that each node shows as they are learnt."""
+    start: StartOptions = field(default_factory=StartOptions)
+    """The options that say how the run begins on each node."""
     working_directory: Path = field(default_factory=Path.cwd)
     """Folder in which ``launch`` was called: relative paths of the plan begin there."""
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -75,12 +72,14 @@ def node_command(
     """Return ``launch``'s command, which is the same on every node.
 
     The engine adds ``--rdzv-endpoint HOST:PORT`` for several nodes. A job that its engine starts
-    again resumes by itself.
+    again resumes by itself, unless its run has to be resumed in the first place.
     """
+    start = job.start
     return [
         *module_command(module, python=python or job.python),
         plan_file,
-        *("--output", directory, "--max-restarts", str(job.max_restarts)),
-        "--resume" if job.resume else "--begin-or-resume",
-        *([] if job.shown_samples == 1 else ["--show-sample", str(job.shown_samples)]),
+        *("--output", directory, "--max-restarts", str(start.max_restarts)),
+        "--resume" if start.resume else "--begin-or-resume",
+        *(["--record"] if start.record else []),
+        *([] if start.shown_samples == 1 else ["--show-sample", str(start.shown_samples)]),
     ]

@@ -113,7 +113,10 @@ def resources(job: Job, settings: SkySettings) -> dict[str, Any]:
     if settings.infra is not None:
         content["infra"] = settings.infra
     if settings.spot:
-        recovery = {"strategy": "EAGER_NEXT_REGION", "max_restarts_on_errors": job.max_restarts}
+        recovery = {
+            "strategy": "EAGER_NEXT_REGION",
+            "max_restarts_on_errors": job.start.max_restarts,
+        }
         content |= {"use_spot": True, "job_recovery": recovery}
     return content
 

@@ -78,13 +78,14 @@ def require_runnable(job: Job, run: RunDirectory, *, like_here: bool) -> int:
     Raise ``InvalidRequestError`` for what its nodes would refuse, as far as it can be known:
     ``like_here`` says that they have this machine's files and packages.
     """
-    if not job.resume:
+    start = job.start
+    if not (start.resume or start.begin_or_resume):
         check_nothing_to_resume(run)
-    if not (job.resume and like_here):
+    if not (start.resume and like_here):
         check_named(job.plan.data, elsewhere=not like_here)
     if not like_here:
         return 0
-    if job.resume:
+    if start.resumes(run):
         interrupted_plan(job.plan, run)
     require_packages(job.plan)
     return needed_disk_bytes(job.plan)

@@ -16,6 +16,7 @@ from launcher.engines.engine import EngineError, JobStatus
 from launcher.engines.kubeflow import Kubeflow, exit_code_of, in_order, status_of
 from launcher.engines.kubeflow_job import KubeflowSettings, lasting
 from launcher.engines.readable_yaml import yaml_text
+from launcher.lifecycle.begin import StartOptions
 from planner.base.errors import InvalidRequestError
 from tests.launcher.engines.jobs import job, sixteen_gpus
 from tests.launcher.golden import assert_golden
@@ -62,7 +63,9 @@ def test_every_setting(tmp_path: Path) -> None:
         "secret": "hub",
         "node_selector": "nvidia.com/gpu.product=NVIDIA-H100-80GB-HBM3",
     }
-    rendered = Kubeflow().render(replace(job(sixteen_gpus(), **given), max_restarts=1))
+    rendered = Kubeflow().render(
+        replace(job(sixteen_gpus(), **given), start=StartOptions(max_restarts=1))
+    )
     assert [document["kind"] for document in documents(rendered.files[LASTING])] == ["ConfigMap"]
     commands = "\n".join(" ".join(command) for command in rendered.commands)
     text = f"{rendered.files[TRAIN_JOB]}---\n{commands}\n"

@@ -17,6 +17,7 @@ from launcher.engines.job import Rendered
 from launcher.engines.skypilot import SkyPilot, status_of
 from launcher.engines.skypilot_task import card_names
 from launcher.engines.submission import dry_run_text
+from launcher.lifecycle.begin import StartOptions
 from planner.base.errors import InvalidRequestError
 from planner.base.preset_files import preset_names
 from planner.plan.schema import Plan
@@ -50,7 +51,7 @@ def test_a_managed_job_on_spot_machines(tmp_path: Path) -> None:
     """Started again where they are taken away, with the run directory in a bucket."""
     given = {"bucket": "s3://runs", "spot": "true", "secret": "HF_TOKEN,WANDB_API_KEY"}
     one = plan(hardware__device="cuda", hardware__gpu="rtx-a6000")
-    rendered = SkyPilot().render(replace(job(one, **given), max_restarts=2))
+    rendered = SkyPilot().render(replace(job(one, **given), start=StartOptions(max_restarts=2)))
     assert_golden("skypilot-spot.txt", shown(rendered), tmp_path)
 
 

@@ -16,6 +16,7 @@ from launcher.engines.job import Job
 from launcher.engines.slurm import ENGINE, accounted
 from launcher.engines.slurm_client import accounted_status, refusal_text, shown_status
 from launcher.engines.submission import dry_run_text
+from launcher.lifecycle.begin import StartOptions
 from planner.base.errors import InvalidRequestError
 from tests.launcher.golden import assert_golden
 from tests.launcher.launching import launch, write_plan
@@ -39,7 +40,7 @@ def job(directory: str = "/shared/runs/two nodes", **settings: str) -> Job:
         plan=plan(**EIGHT_GPUS),
         directory=Path(directory),
         python="/opt/venv/bin/python",
-        max_restarts=1,
+        start=StartOptions(max_restarts=1),
         working_directory=Path("/shared/my data"),
         settings=settings,
     )
@@ -55,7 +56,7 @@ def test_one_node_without(tmp_path: Path) -> None:
         plan=plan(),
         directory=Path("/shared/runs/tiny-lora"),
         python="/opt/venv/bin/python",
-        resume=True,
+        start=StartOptions(resume=True),
         working_directory=Path("/shared"),
         settings={"qos": "long", "constraint": "[rack1|rack2]", "exclude": "n7", "mem": "4G"},
     )

@@ -15,6 +15,8 @@ from launcher.engines.submission import (
     settings_of,
     submitted,
 )
+from launcher.lifecycle.begin import StartOptions
+from launcher.run.checkpoints import checkpoint_folder, seal
 from launcher.run.run_directory import RunDirectory
 from planner.base.errors import InvalidRequestError
 from tests.launcher.engines.jobs import job
@@ -93,7 +95,9 @@ def test_a_path_on_the_nodes(name: EngineName, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", LIKE_HERE)
 def test_what_the_nodes_would_refuse_to_resume(name: EngineName, tmp_path: Path) -> None:
-    again = replace(job(plan(), **LIKE_HERE[name]), directory=tmp_path / "run", resume=True)
+    again = replace(
+        job(plan(), **LIKE_HERE[name]), directory=tmp_path / "run", start=StartOptions(resume=True)
+    )
     with pytest.raises(InvalidRequestError, match="has no run to resume"):
         run_job(name, again, dry_run=False, detach=False)
     assert list(tmp_path.iterdir()) == []
@@ -108,6 +112,24 @@ def test_a_package_that_the_nodes_lack(tmp_path: Path) -> None:
 
 
 def test_what_the_nodes_show_is_passed_on() -> None:
-    shows = replace(job(plan()), shown_samples=3)
+    shows = replace(job(plan()), start=StartOptions(shown_samples=3))
     assert node_command(shows, plan_file="p", directory="d")[-2:] == ["--show-sample", "3"]
     assert "--show-sample" not in node_command(job(plan()), plan_file="p", directory="d")
+
+
+def test_a_run_that_has_begun_is_resumed_by_a_second_job(tmp_path: Path) -> None:
+    """Submitted again as it was, by a script that does not know whether it ran before."""
+    checkpoint = checkpoint_folder(RunDirectory(tmp_path).checkpoints, 7)
+    checkpoint.mkdir(parents=True)
+    seal(checkpoint, world_size=1, strategy="single")
+    first = replace(job(plan(**ON_THE_NODES)), directory=tmp_path)
+    again = replace(first, start=StartOptions(begin_or_resume=True))
+    with pytest.raises(InvalidRequestError, match="--resume"):
+        require_runnable(first, RunDirectory(tmp_path), like_here=False)
+    assert require_runnable(again, RunDirectory(tmp_path), like_here=False) == 0
+
+
+def test_nodes_leave_the_record_that_is_asked_for() -> None:
+    records = replace(job(plan()), start=StartOptions(record=True))
+    assert "--record" in node_command(records, plan_file="p", directory="d")
+    assert "--record" not in node_command(job(plan()), plan_file="p", directory="d")
