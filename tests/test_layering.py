@@ -113,7 +113,7 @@ IMPORTS_THE_TRAINING_STACK = {
 """Where torch and its friends are imported with the module; elsewhere a function imports them."""
 
 DRAWS = {
-    *("planner/base/console.py", "planner/base/side_by_side.py", "planner/report", "planner/cli"),
+    *("planner/base/console.py", "planner/page/side_by_side.py", "planner/report", "planner/cli"),
     *("launcher/display", "launcher/doctor/examination.py"),
     *("launcher/nodes/table.py", "launcher/quiz/quiz_command.py", "launcher/rehearsal/table.py"),
 }
@@ -221,9 +221,8 @@ def test_a_package_imports_what_the_order_allows_and_nothing_is_allowed_in_vain(
 def test_the_common_command_imports_a_command_when_it_is_chosen(path: Path) -> None:
     """At its start it knows the grammar alone."""
     early = {module for module, _, inside in imports(path) if not inside}
-    assert all(
-        module.startswith("planner.base.") for module in early - set(sys.stdlib_module_names)
-    )
+    own = ("planner.base.", "tuneplan.")
+    assert all(module.startswith(own) for module in early - set(sys.stdlib_module_names))
 
 
 @pytest.mark.parametrize("path", [*modules("planner"), *modules("launcher")], ids=place)

@@ -13,9 +13,9 @@ from launcher.display.closing_summary import planned_resident_bytes
 from launcher.run.finished_run import finished_run
 from launcher.storage.json_files import read_json
 from planner.base.console import wide_console
-from planner.base.side_by_side import UNKNOWN, side_by_side
 from planner.base.text_files import read_text
 from planner.base.units import format_duration, format_gib
+from planner.page.side_by_side import UNKNOWN, side_by_side
 from planner.plan.plan_differences import plan_differences
 from planner.plan.schema import Plan
 

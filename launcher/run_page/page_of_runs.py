@@ -7,7 +7,7 @@ from typing import Any
 from launcher.run_page.lines_chart import Curve, Level, lines_chart
 from launcher.run_page.run_record import RunRecord
 from launcher.run_page.series import Series, evaluations_of, neighbours, series_of
-from launcher.run_page.settings import settings_of, shown
+from launcher.run_page.settings import settings_of
 from planner.base.printable import shown_on_one_line
 from planner.base.units import GIB, format_duration, format_gib, format_rate, short_gib
 from planner.page.columns_chart import Line
@@ -15,6 +15,7 @@ from planner.page.document import page
 from planner.page.elements import Child, Markup, element, joined
 from planner.page.memory_chart import memory_chart, part_title, swatch
 from planner.page.parts import Column, body, facts, section, table
+from planner.page.side_by_side import in_words
 from planner.plan.plan_differences import plan_differences
 from planner.plan.vocabulary import METHOD_NAMES, PARTS, PHASES
 
@@ -364,7 +365,7 @@ def _differences(records: Sequence[RunRecord]) -> Markup:
     plans = [record.plan for record in records if record.plan is not None]
     if len(plans) < len(records):
         return section("differences", "Differences", element("p", "A plan cannot be read."))
-    found = [[key, *map(shown, values)] for key, values in plan_differences(plans).items()]
+    found = [[key, *map(in_words, values)] for key, values in plan_differences(plans).items()]
     if not found:
         return section(
             "differences", "Differences", element("p", "The plans have the same settings.")

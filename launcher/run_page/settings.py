@@ -5,13 +5,13 @@ from typing import Any
 
 from msgspec import to_builtins
 
+from planner.page.side_by_side import in_words
 from planner.plan.schema import Plan
 
 LEFT_OUT = {"prediction", "fallbacks", "schema_version"}
 """Sections that follow from the settings, or that a page shows otherwise."""
 SHAPE = "model.config"
 """Key of the model's shape, which has a hundred keys of its own."""
-ABSENT = "-"
 EMPTY: tuple[Any, ...] = (None, (), [], {})
 """Values that say nothing."""
 
@@ -30,15 +30,4 @@ def _flat(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, s
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{key}.")
         elif value not in EMPTY:
-            yield key, shown(value)
-
-
-def shown(value: Any) -> str:
-    """Return a value as a cell of a table."""
-    if value in EMPTY:
-        return ABSENT
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(shown, value))
-    return f"{value:,}" if isinstance(value, int) else str(value)
+            yield key, in_words(value)

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from planner.base.side_by_side import UNKNOWN, side_by_side
 from planner.base.units import format_duration, format_gib
+from planner.page.side_by_side import UNKNOWN, side_by_side
 from planner.plan.plan_differences import plan_differences
 from planner.plan.prediction_section import PredictionSection
 from planner.plan.schema import Plan

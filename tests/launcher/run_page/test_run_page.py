@@ -80,6 +80,7 @@ def begun(path: Path, **changes: Any) -> RunDirectory:
 
 def finished(path: Path, **changes: Any) -> RunDirectory:
     run = begun(path, **changes)
+    run.result(plan(**changes)).mkdir()
     write_report(run, plan(**changes), inputs=INPUTS, setup=SETUP, training=TRAINING, ranks=[RANK])
     return run
 
