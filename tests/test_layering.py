@@ -221,7 +221,7 @@ def test_a_package_imports_what_the_order_allows_and_nothing_is_allowed_in_vain(
 def test_the_common_command_imports_a_command_when_it_is_chosen(path: Path) -> None:
     """At its start it knows the grammar alone."""
     early = {module for module, _, inside in imports(path) if not inside}
-    own = ("planner.base.", "tuneplan.")
+    own = ("planner.base.", "tuneplan.", "msgspec")
     assert all(module.startswith(own) for module in early - set(sys.stdlib_module_names))
 
 
