@@ -154,6 +154,8 @@ def test_a_few_layers_take_what_all_take(name: str, method: Method, recomputed: 
 @pytest.mark.parametrize("name", sorted(MODELS.keys() - {"conv1d"}))
 @pytest.mark.parametrize(("method", "recomputed"), [("qlora", False), ("full", True)])
 def test_a_few_layers_of_every_pattern(name: str, method: Method, recomputed: bool) -> None:
+    if (name, method) == ("shared-keys", "qlora"):
+        pytest.skip("transformers clamps matrices of Gemma 3n that bitsandbytes has packed")
     content, law = MODELS[name]
     first, more = (plan_of(content, method, samples=n, recomputed=recomputed) for n in (2, 3))
     assert_law(law, first, more)
