@@ -2,19 +2,22 @@
 
 import os
 import pty
+import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from launcher.chat.chat_command import base_of, common_system, opening_lines
+from launcher.chat.chat_command import HOW_TO_END, base_of, common_system, opening_lines
 from planner.base.errors import UserError
 from tests.launcher.launching import environment
 from tests.launcher.plans import plan
 
 SAID = "from launcher.chat.chat_command import said_lines; print([*said_lines()])"
 CTRL_C, CTRL_D = b"\x03", b"\x04"
+LIMIT_S = 60.0
 
 
 def test_lines_of_a_pipe() -> None:
@@ -28,11 +31,23 @@ def test_lines_of_a_pipe() -> None:
     assert done.stdout.decode() == "['Who?', 'Why \ufffd?']\n"
 
 
-def read_until(terminal: int, expected: bytes) -> bytes:
-    text = b""
-    while expected not in text:
-        text += os.read(terminal, 1024)
+def read_until(terminal: int, expected: bytes, limit_s: float = LIMIT_S) -> bytes:
+    """What a terminal shows until it shows the expected; less if that does not come in time."""
+    text, end = b"", time.monotonic() + limit_s
+    while expected not in text and (left := end - time.monotonic()) > 0:
+        if select.select([terminal], [], [], left)[0]:
+            text += os.read(terminal, 1024)
     return text
+
+
+def press_ctrl_c(terminal: int) -> None:
+    """Until it is seen: the signal may come just before readline begins to wait for a key."""
+    end = time.monotonic() + LIMIT_S
+    while time.monotonic() < end:
+        os.write(terminal, CTRL_C)
+        if HOW_TO_END.encode() in read_until(terminal, b"> ", limit_s=1):
+            return
+    raise AssertionError("Ctrl-C was not seen")
 
 
 def test_in_a_terminal_ctrl_c_goes_on_and_ctrl_d_ends() -> None:
@@ -46,9 +61,13 @@ def test_in_a_terminal_ctrl_c_goes_on_and_ctrl_d_ends() -> None:
         preexec_fn=lambda: os.login_tty(its_side),
     )
     try:
-        for typed in (b"Who?\n", CTRL_C, b"Why?\n", CTRL_D):
-            read_until(terminal, b"> ")
-            os.write(terminal, typed)
+        read_until(terminal, b"> ")
+        os.write(terminal, b"Who?\n")
+        read_until(terminal, b"> ")
+        press_ctrl_c(terminal)
+        os.write(terminal, b"Why?\n")
+        read_until(terminal, b"> ")
+        os.write(terminal, CTRL_D)
         assert b"['Who?', 'Why?']" in read_until(terminal, b"]")
         assert process.wait(timeout=60) == 0
     finally:
