@@ -1,5 +1,6 @@
 """The wheel and the sdist, built and then installed into an empty environment of their own."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -60,6 +61,7 @@ def installed(distribution: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     [wheel] = distribution.glob("*.whl")
     done = subprocess.run(
         [programs / "python", "-m", "pip", "install", "--quiet", wheel],
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
