@@ -1,5 +1,5 @@
-"""What holds for all tests: they read English, whatever the language of the terminal, and none
-reads or writes the user's own measurements and records."""
+"""What holds for all tests: they read English, whatever the language and the width of the terminal,
+and none reads or writes the user's own measurements and records."""
 
 import os
 
@@ -7,5 +7,6 @@ from planner.base import phrases
 from planner.hardware.measured import data_folder
 
 os.environ["LC_ALL"] = "C.UTF-8"
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it
 os.environ.pop(phrases.VARIABLE, None)
 os.environ[data_folder.VARIABLE] = data_folder.KEEP_NOTHING

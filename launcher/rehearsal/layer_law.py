@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import json, to_builtins
 
+from launcher.compat.torch import own_tensors
 from launcher.rehearsal.engine import pass_engine
 from launcher.rehearsal.layer_stretches import (
     Amounts,
@@ -163,8 +164,10 @@ class Excerpt:
             return (hidden, *[None] * (self._outputs - 1)) if self._outputs else hidden
 
         layer.forward = pass_on
-        for contents in (layer._modules, layer._parameters, layer._buffers):
-            contents.clear()
+        for tensors in own_tensors(layer):
+            tensors.clear()
+        for name, _ in [*layer.named_children()]:
+            delattr(layer, name)
 
     def phases(self) -> Phases:
         """Return the bytes of the whole model; raise ``NotPeriodicError`` if the law fails."""
@@ -227,9 +230,7 @@ def _kinds(model: Any, layers: Sequence[Any], every: int) -> list[Hashable]:
 
 def _contents(layer: Any) -> Iterator[Hashable]:
     for path, module in layer.named_modules():
-        shapes = tuple(
-            (name, *one.shape) for name, one in module._parameters.items() if one is not None
-        )
+        shapes = tuple((name, *one.shape) for name, one in module.named_parameters(recurse=False))
         settings = tuple(
             (name, bool(value) if isinstance(value, float) else value)
             for name, value in vars(module).items()

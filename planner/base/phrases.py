@@ -9,7 +9,8 @@ sources.
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal, cast, get_args
+from functools import partial
+from typing import Any, Literal, cast, get_args
 
 Language = Literal["en", "zh"]
 VARIABLE = "TUNEPLAN_LANGUAGE"
@@ -29,6 +30,10 @@ class Phrase(str):
         phrase = super().__new__(cls, template.format_map(values) if values else template)
         phrase.template, phrase.values = template, values
         return phrase
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make the phrase again, as pickle asks."""
+        return partial(Phrase, self.template, **self.values), ()
 
     def __add__(self, other: str) -> "Phrase":
         return Joined("", (self, other)) if other else self
@@ -56,6 +61,10 @@ class Joined(Phrase):
         joined.template, joined.values, joined.parts = separator, {}, parts
         return joined
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make the phrase again, as pickle asks."""
+        return Joined, (self.template, self.parts)
+
     def translated(self, table: Mapping[str, str]) -> str:
         """Return the parts and what is between them in the language of a table."""
         separator = table.get(self.template, self.template)
@@ -72,6 +81,10 @@ class Reason(Phrase):
         reason = str.__new__(cls, text)
         reason.template, reason.values, reason.code = "{text}", {"text": text}, code
         return reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make the reason again, as pickle asks."""
+        return Reason, (self.code, self.values["text"])
 
 
 def _in(table: Mapping[str, str], value: object) -> str:

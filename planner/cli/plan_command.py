@@ -318,7 +318,14 @@ def plan(
         ),
     ] = None,
     list_kind: Annotated[
-        Listed | None, Option("List what is known of a kind.", flags=("--list",), group="output")
+        Listed | None,
+        Option(
+            "List what is known of a kind: models, gpus, recipes, networks, optimizers, "
+            "measurements.",
+            metavar="KIND",
+            flags=("--list",),
+            group="output",
+        ),
     ] = None,
 ) -> None:
     """Choose how to fine-tune a model on the GPUs at hand, and write plan.yaml.

@@ -176,26 +176,39 @@ class OwnRun(Spec):
     """A finished run on a machine: what was predicted of it, and what was measured."""
 
     schema_version: Literal[1] = 1
+    """Version of this format."""
     recorded_on: str
+    """Day of the run, as 2026-11-29."""
     device_name: str
+    """Name of the devices, as their driver reports it."""
     torch: str
+    """Version of torch."""
     rates: str | None = None
     """The day on which the rates were measured that predicted it; None for a datasheet's."""
     model_type: str
+    """Architecture of the model, by transformers' name."""
     num_params: PositiveInt
+    """Parameters of the model."""
     method: str
+    """Method of fine-tuning."""
     strategy: str
+    """How the ranks shared the work."""
     sharded: bool
     """Whether DeepSpeed shards states."""
     world_size: PositiveInt
+    """Number of ranks."""
     micro_batch_size: PositiveInt
+    """Samples per forward pass on one device."""
     tokens: PositiveInt
     """Tokens of a sample in a typical step, padding included: the time is predicted for these."""
     steps: PositiveInt
+    """Optimizer steps of the run."""
     probe: bool = False
     """Whether the run was a probe of a few steps."""
     predicted_step_s: PositiveFloat | None
+    """Predicted seconds of a typical step; None where the device's rates were unknown."""
     measured_step_s: PositiveFloat
+    """Measured seconds of a typical step."""
     predicted_bytes: PositiveInt
     """Peak of the tensors on a device, predicted for the longest batch."""
     measured_bytes: PositiveInt | None

@@ -12,7 +12,7 @@ from launcher.data.conversations import Conversation, Message
 from tests.launcher.plans import full, plan
 from tests.launcher.tiny_model import byte_tokenizer
 
-IN_FP32 = {"compute": "fp32", "frozen": "fp32", "trainable": "fp32"}
+IN_FP32 = {"compute": "fp32", "frozen": "fp32", "trainable": "fp32", "master": None}
 NO_SYSTEM = "{% for message in messages if message['role'] != 'system' %}{{ message }}{% endfor %}"
 REFUSING = "{{ raise_exception('System role not supported') }}"
 

@@ -65,5 +65,8 @@ def test_the_card_that_is_here_decides_too() -> None:
 
 def test_an_optimizer_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launcher.lifecycle.plan_rules.find_spec", lambda _name: None)
-    with pytest.raises(InvalidRequestError, match="pip install transformers"):
+    with pytest.raises(
+        InvalidRequestError,
+        match=r"transformers, which is not installed: pip install 'tuneplan\[train\]'",
+    ):
         require_possible(plans.plan(optimizer__name="adafactor"))

@@ -49,7 +49,10 @@ def test_errors_go_to_the_log(tmp_path: Path) -> None:
 def test_a_signal_reaches_the_command_and_is_named(number: int, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     code = f"import pathlib, time; pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", LAUNCH, code, str(tmp_path / "log")]) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, code, str(tmp_path / "log")],
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # nohup has SIGHUP ignored
+    ) as process:
         while not ready.exists():
             time.sleep(0.02)
         process.send_signal(number)

@@ -49,6 +49,7 @@ def test_an_error_that_nobody_reads_keeps_its_exit_code() -> None:
 
 INTERRUPTED_IMPORT = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 class CtrlC:
     def find_spec(self, name, *_):
         if name == sys.argv[2]:

@@ -178,6 +178,8 @@ def test_an_unknown_tokenizer_is_told() -> None:
     assert data_document(plan.chosen, unknown, plan.packed) == {
         "lengths": None,
         "reason": "the hub cannot be reached",
+        "num_records": None,
+        "most_run_time_s": None,
     }
     assert data_rows(plan.chosen, None, plan.packed) == []
 

@@ -151,7 +151,7 @@ def test_runs_here_narrow_the_range_and_both_are_shown() -> None:
     assert alone.ratio.low < found.ratio.low < 1.04
     assert 1.07 < found.ratio.high < alone.ratio.high
     text = text_of(chosen)
-    assert "three runs here: 1.04 to 1.07 of predicted" in text
+    assert "3 runs here: 1.04 to 1.07 of predicted" in text
     assert f"without them {alone.ratio.low:.2f} to {alone.ratio.high:.2f}" in text
 
 

@@ -31,10 +31,12 @@ UNBOUNDED = {
     "_preset",
     "_settings_type",
     "aliases",
+    "attribute_docstrings",
     "load_gpu",
     "peak_ratio",
+    "translations",
 }
-"""Functions of the name of a preset or of a method, and of a declaration in the source."""
+"""Functions of the name of a preset, a method or a language, and of a declaration in the source."""
 
 SMALL = structs.replace(load_model("qwen2.5-0.5b").spec, num_layers=2, vocab_size=1024)
 
