@@ -15,7 +15,9 @@ class RatePoint(Spec):
     """The rate that work of one size reaches."""
 
     size: PositiveFloat
+    """Size of the work, in what the curve counts."""
     per_s: PositiveFloat
+    """Rate per second, in what the curve says."""
 
 
 Curve = tuple[RatePoint, ...]
@@ -45,9 +47,13 @@ class AttentionRates(Spec):
     a mask."""
 
     forward: Curve
+    """Rates of the forward pass."""
     backward: Curve
+    """Rates of the backward pass."""
     masked_forward: Curve
+    """Rates of the forward pass with a mask."""
     masked_backward: Curve
+    """Rates of the backward pass with a mask."""
 
 
 class WidthRates(Spec):
@@ -58,13 +64,16 @@ class WidthRates(Spec):
     thin: Curve
     """Bytes per second of products with an adapter's rank as a dimension."""
     attention: AttentionRates
+    """Rates of fused attention."""
 
 
 class KernelRates(Spec):
     """Rates that the kernels of one rank reach."""
 
     bits_16: WidthRates
+    """Rates of kernels with 16-bit operands."""
     bits_32: WidthRates
+    """Rates of kernels with fp32 operands."""
     moved: Curve
     """Bytes per second of kernels that only move data."""
     fresh_bytes_per_s: PositiveFloat | None = None
@@ -86,8 +95,11 @@ class LinkRates(Spec):
     """Bytes of a whole tensor per second of collectives over so many devices of one node."""
 
     ranks: PositiveInt
+    """Number of devices."""
     all_reduce: Curve
+    """Rate of an all-reduce."""
     all_gather: Curve
+    """Rate of an all-gather."""
     reduce: Curve = ()
     """Rate of a reduce-scatter; empty where the backend has none."""
 
@@ -102,6 +114,7 @@ class HostRates(Spec):
     to_device_bytes_per_s: PositiveFloat | None = None
     """Rate from the host's pinned memory to a card; None on the CPU."""
     to_host_bytes_per_s: PositiveFloat | None = None
+    """Rate from a card to the host's pinned memory; None on the CPU."""
     disk_bytes_per_s: PositiveFloat | None = None
     """Rate at which a file reaches the disk; None where no file could be written."""
 
@@ -110,8 +123,11 @@ class Measurement(Spec):
     """Rates of one kind of device with one version of PyTorch, measured on one day."""
 
     schema_version: Literal[1] = 1
+    """Version of this format."""
     measured_on: str
+    """Day of the measurement, as 2026-11-29."""
     device: Literal["cuda", "cpu"]
+    """Kind of device."""
     device_name: str
     """Name as NVML or the processor gives it."""
     ranks: PositiveInt
@@ -121,6 +137,8 @@ class Measurement(Spec):
     torch: str
     """Version of PyTorch."""
     kernels: KernelRates
+    """Rates of the device's kernels."""
     host: HostRates
+    """Rates of its host."""
     links: LinkRates | None = None
     """Rates between the devices; None for a single one."""
