@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.functional import quantize_4bit
 from msgspec import structs
 from rich.console import Console
 
@@ -171,6 +172,7 @@ def test_a_fake_step_allocates_what_a_computed_one_does(
 ) -> None:
     """For a plan on the CPU the trace must be that of the computed step, storage by storage."""
     made = plan(model__source=str(tiny_checkpoint), **changes)
+    quantize_4bit(torch.zeros(64), compress_statistics=True)  # makes the table that all share
     computed = Tracer(FAKE_RULES)
     with quiet_libraries(), computed:
         rehearse_step(made, torch.device("cpu"), computed)
