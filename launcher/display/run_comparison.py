@@ -12,7 +12,7 @@ from rich.table import Table
 from launcher.display.closing_summary import planned_resident_bytes
 from launcher.run.finished_run import finished_run
 from launcher.storage.json_files import read_json
-from planner.base.console import wide_console
+from planner.base.console import print_unpadded, wide_console
 from planner.base.text_files import read_text
 from planner.base.units import format_duration, format_gib
 from planner.page.side_by_side import UNKNOWN, side_by_side
@@ -40,7 +40,7 @@ def compare_runs(paths: Sequence[Path], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(comparison_document(runs), indent=2))
     else:
-        wide_console(sys.stdout).print(comparison_table(runs))
+        print_unpadded(wide_console(sys.stdout), comparison_table(runs))
 
 
 def read_run(path: Path) -> ComparedRun:

@@ -13,11 +13,8 @@ from typing import Any
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from launcher.measurement.stopwatch import Stopwatch
-from planner.base.units import KIB, MIB
-
-Point = dict[str, float]
-Curve = list[Point]
+from launcher.measurement.stopwatch import Curve, Stopwatch, curve
+from planner.base.units import FP32_BYTES, KIB, MIB
 
 WIDTHS = {"cpu": (576, 1536), "cuda": (4096, 4096)}
 """Columns and outputs of the products that are timed, of a small model and of a large one."""
@@ -37,7 +34,7 @@ UPDATED = (1 * MIB, 64 * MIB)
 DROPPED = 0.1
 ATTENTION_BACKWARD = 2.5
 """Operations of attention's gradient over those of the attention (arXiv:2307.08691, 3.1.2)."""
-NF4_BLOCK, FP32_BYTES = 64, 4
+NF4_BLOCK = 64
 
 
 def kernel_rates(watch: Stopwatch, half: torch.dtype, say: Callable[[str], None]) -> dict[str, Any]:
@@ -66,13 +63,8 @@ Timed = tuple[float, Callable[[], Any]]
 
 
 def _curve(watch: Stopwatch, works: Iterable[Timed]) -> Curve:
-    """Return the rate at each size; at the largest ones alone where the time is over."""
-    points: Curve = []
-    for size, work in reversed(list(works)):
-        if points and watch.is_over:
-            break
-        points.insert(0, {"size": float(size), "per_s": size / watch.seconds(work)})
-    return points
+    """Return the rate of each work, which come by ascending size."""
+    return curve(watch, reversed(list(works)), watch.seconds)
 
 
 def _wide(device: torch.device, dtype: torch.dtype) -> Iterator[Timed]:

@@ -7,12 +7,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from launcher.measurement.stopwatch import Stopwatch
-from planner.base.units import KIB, MIB
+from launcher.measurement.stopwatch import Stopwatch, curve
+from planner.base.units import FP32_BYTES, KIB, MIB
 
 SIZES = (64 * KIB, 1 * MIB, 8 * MIB, 25 * MIB, 100 * MIB)
 """Bytes of the whole tensor; 25 MiB is a bucket of DDP."""
-FP32_BYTES = 4
 
 
 def link_rates(watch: Stopwatch) -> dict[str, Any]:
@@ -23,19 +22,15 @@ def link_rates(watch: Stopwatch) -> dict[str, Any]:
         "all_gather": partial(_all_gather, ranks=ranks),
         "reduce": _reduce,
     }
-    return {"ranks": ranks, **{name: _curve(watch, make) for name, make in makers.items()}}
-
-
-def _curve(
-    watch: Stopwatch, make: Callable[[torch.device, int], Callable[[], Any]]
-) -> list[dict[str, float]]:
-    points: list[dict[str, float]] = []
-    for size in reversed(SIZES):
-        if points and watch.is_over:
-            break
-        seconds = watch.seconds_together(make(watch.device, size))
-        points.insert(0, {"size": float(size), "per_s": size / seconds})
-    return points
+    curves = {
+        name: curve(
+            watch,
+            ((size, make(watch.device, size)) for size in reversed(SIZES)),
+            watch.seconds_together,
+        )
+        for name, make in makers.items()
+    }
+    return {"ranks": ranks, **curves}
 
 
 def _all_reduce(device: torch.device, size: int) -> Callable[[], Any]:

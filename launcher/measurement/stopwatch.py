@@ -1,12 +1,14 @@
 """Seconds of a call: the fastest of its repeats, within the time that is left for all of them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+Curve = list[dict[str, float]]
+"""Points with their size and the rate there, by ascending size."""
 FEWEST = 3
 """Repeats at least; the first ones fill caches and are compiled."""
 POINT_SECONDS = 0.12
@@ -58,6 +60,23 @@ class Stopwatch:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def curve(
+    watch: Stopwatch,
+    works: Iterable[tuple[float, Callable[[], Any]]],
+    seconds: Callable[[Callable[[], Any]], float],
+) -> Curve:
+    """Return the rate of each work at its size, by ascending size.
+
+    ``works`` are sizes and calls, the largest first: where the time is over, it alone is timed.
+    """
+    points: Curve = []
+    for size, work in works:
+        if points and watch.is_over:
+            break
+        points.insert(0, {"size": float(size), "per_s": size / seconds(work)})
+    return points
 
 
 def _longest(seconds: float) -> float:

@@ -54,7 +54,7 @@ def improvements(
         *_without_dropout(request, chosen),
         *_larger_batch(request, chosen),
         *_packed(request, chosen, packed),
-        *_one_more_card(request, chosen),
+        *_twice_the_cards(request, chosen),
         *_other_recomputation(chosen, others),
     ]
     telling = [each for each in found if _tells(request, each)]
@@ -120,7 +120,7 @@ def _packed(request: Request, chosen: Candidate, packed: PackedWay | None) -> It
         )
 
 
-def _one_more_card(request: Request, chosen: Candidate) -> Iterator[Improvement]:
+def _twice_the_cards(request: Request, chosen: Candidate) -> Iterator[Improvement]:
     """Yield twice the cards of one node, each with the same micro-batches under the same strategy:
     at least as fast is what the planner would choose there."""
     cluster, layout = request.cluster, chosen.layout

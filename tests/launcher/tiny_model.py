@@ -1,10 +1,17 @@
 """A Llama of a few thousand parameters with a byte-level tokenizer, written by the tests."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 END = "<|end|>"
 ROLE = "<|role|>"
@@ -49,3 +56,19 @@ def write_tiny_model(folder: Path, **changes: int) -> int:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return int(model.num_parameters())
+
+
+def write_model_that_says_a(checkpoint: Path, folder: Path) -> Any:
+    """Write a checkpoint's model with weights by which it says the letter a for ever; return its
+    tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.zero_()
+        model.model.embed_tokens.weight.fill_(1)
+        model.model.norm.weight.fill_(1)
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids("a")] = 1
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return tokenizer

@@ -1,18 +1,12 @@
 """Measurements that are kept in the user's data folder, one file per device, software and number of
 ranks."""
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from msgspec import to_builtins
-
-from planner.base.errors import InvalidFileError
-from planner.base.output_file import write_whole
-from planner.base.strict_yaml import read_spec
 from planner.hardware.machine_readings import TorchReading
-from planner.hardware.measured.data_folder import data_folder
+from planner.hardware.measured.data_folder import keep_record, kept_records
 from planner.hardware.measured.measurement import Measurement
 
 FOLDER = "measurements"
@@ -21,14 +15,7 @@ FOLDER = "measurements"
 def kept_measurements() -> list[tuple[Path, Measurement]]:
     """Return all kept measurements with their files, by name; a file of another format is left
     out."""
-    folder = data_folder()
-    found = []
-    for file in sorted((folder / FOLDER).glob("*.json")) if folder is not None else ():
-        try:
-            found.append((file, read_spec(Measurement, file)))
-        except InvalidFileError:
-            continue  # of another version of this program
-    return found
+    return kept_records(Measurement, FOLDER)
 
 
 def measurements_here(torch: TorchReading | None) -> tuple[Measurement, ...]:
@@ -57,13 +44,7 @@ def measurement_for(
 def keep(measurement: Measurement) -> Path | None:
     """Write a measurement whole, in the place of an earlier one of the same; return the file, None
     if nothing is to be kept."""
-    folder = data_folder()
-    if folder is None:
-        return None
-    file = folder / FOLDER / f"{_name(measurement)}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(to_builtins(measurement), indent=1) + "\n")
-    return file
+    return keep_record(measurement, FOLDER, _name(measurement))
 
 
 def _name(measurement: Measurement) -> str:

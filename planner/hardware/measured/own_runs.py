@@ -4,20 +4,14 @@
 software and the layout, and nothing of the data, the files or the person.
 """
 
-import json
 import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from msgspec import to_builtins
-
-from planner.base.errors import InvalidFileError
-from planner.base.output_file import write_whole
-from planner.base.strict_yaml import read_spec
 from planner.hardware.cluster import Cluster
 from planner.hardware.machine_readings import OwnRun, TorchReading
-from planner.hardware.measured.data_folder import data_folder
+from planner.hardware.measured.data_folder import keep_record, kept_records
 
 FOLDER = "runs"
 MOST_READ = 32
@@ -26,14 +20,7 @@ MOST_READ = 32
 
 def kept_runs() -> list[OwnRun]:
     """Return the newest records, oldest first; a file of another format is left out."""
-    folder = data_folder()
-    found = []
-    for file in sorted((folder / FOLDER).glob("*.json"))[-MOST_READ:] if folder is not None else ():
-        try:
-            found.append(read_spec(OwnRun, file))
-        except InvalidFileError:
-            continue  # of another version of this program
-    return found
+    return [run for _, run in kept_records(OwnRun, FOLDER, newest=MOST_READ)]
 
 
 def runs_here(torch: TorchReading | None) -> tuple[OwnRun, ...]:
@@ -45,14 +32,8 @@ def runs_here(torch: TorchReading | None) -> tuple[OwnRun, ...]:
 
 def keep_run(run: OwnRun) -> Path | None:
     """Write a record whole; return its file, None if nothing is to be kept."""
-    folder = data_folder()
-    if folder is None:
-        return None
-    name = f"{time.strftime('%Y-%m-%dT%H-%M-%S')}--{os.urandom(4).hex()}.json"
-    file = folder / FOLDER / name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(to_builtins(run), indent=1) + "\n")
-    return file
+    name = f"{time.strftime('%Y-%m-%dT%H-%M-%S')}--{os.urandom(4).hex()}"
+    return keep_record(run, FOLDER, name)
 
 
 def rates_source(cluster: Cluster) -> str | None:

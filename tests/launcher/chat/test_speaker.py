@@ -4,15 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig
 
 from launcher.chat.speaker import CannotAnswerError, Script, Speaker, load_speaker
 from launcher.data.conversations import Conversation, Message
-from tests.launcher.plans import full, plan
-from tests.launcher.tiny_model import byte_tokenizer
+from tests.launcher.plans import IN_FP32, full, plan
+from tests.launcher.tiny_model import byte_tokenizer, write_model_that_says_a
 
-IN_FP32 = {"compute": "fp32", "frozen": "fp32", "trainable": "fp32", "master": None}
 NO_SYSTEM = "{% for message in messages if message['role'] != 'system' %}{{ message }}{% endfor %}"
 REFUSING = "{{ raise_exception('System role not supported') }}"
 
@@ -20,16 +18,7 @@ REFUSING = "{{ raise_exception('System role not supported') }}"
 @pytest.fixture(scope="module")
 def checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chat") / "model"
-    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
-    model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint)
-    with torch.no_grad():
-        for weights in model.parameters():
-            weights.zero_()
-        model.model.embed_tokens.weight.fill_(1)
-        model.model.norm.weight.fill_(1)
-        model.lm_head.weight[tokenizer.convert_tokens_to_ids("a")] = 1
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    write_model_that_says_a(tiny_checkpoint, folder)
     GenerationConfig(eos_token_id=0).save_pretrained(folder)
     return folder
 

@@ -3,13 +3,11 @@
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig
 
 from launcher.quiz.answering import MAX_NEW_TOKENS, answers_before_and_after
-from tests.launcher.plans import full, plan
-
-IN_FP32 = {"compute": "fp32", "frozen": "fp32", "trainable": "fp32", "master": None}
+from tests.launcher.plans import IN_FP32, full, plan
+from tests.launcher.tiny_model import write_model_that_says_a
 
 
 @pytest.mark.parametrize(
@@ -25,16 +23,7 @@ def test_an_answer_ends_where_the_model_stops(
     settings: list[str], new_stops: list[str], answer: str, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     """The model says nothing but the letter a."""
-    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
-    model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint)
-    with torch.no_grad():
-        for weights in model.parameters():
-            weights.zero_()
-        model.model.embed_tokens.weight.fill_(1)
-        model.model.norm.weight.fill_(1)
-        model.lm_head.weight[tokenizer.convert_tokens_to_ids("a")] = 1
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    tokenizer = write_model_that_says_a(tiny_checkpoint, tmp_path)
     stops = tokenizer.convert_tokens_to_ids(settings)
     GenerationConfig(eos_token_id=stops or None).save_pretrained(tmp_path)
     both = answers_before_and_after(

@@ -18,11 +18,11 @@ from launcher.storage.json_files import write_json
 from launcher.training.environment import describe_environment
 from launcher.training.measurements import RankMemory
 from launcher.training.report import Training, write_report
-from launcher.training.setup_check import Setup
 from planner.base.errors import InvalidRequestError
 from planner.base.units import GIB
 from tests.launcher.display.reported import run_through
 from tests.launcher.plans import plan, plan_text
+from tests.launcher.training.test_setup_check import LORA
 
 RANK = RankMemory(
     rank=0,
@@ -32,20 +32,6 @@ RANK = RankMemory(
     peak_resident_bytes=3 * GIB,
     resident_before_model_bytes=GIB,
     longest_batch_tokens=128,
-)
-SETUP = Setup(
-    num_params=107_072,
-    trainable_params=8_192,
-    frozen_dtypes=("bfloat16",),
-    trainable_dtypes=("float32",),
-    engine="torch",
-    engine_class="PeftModel",
-    world_size=1,
-    zero_stage=0,
-    optimizer_class="AdamW",
-    zero_optimizer_class=None,
-    autocast_dtype="bfloat16",
-    scales_gradients=False,
 )
 INPUTS = Inputs(
     checkpoint="a",
@@ -81,7 +67,7 @@ def begun(path: Path, **changes: Any) -> RunDirectory:
 def finished(path: Path, **changes: Any) -> RunDirectory:
     run = begun(path, **changes)
     run.result(plan(**changes)).mkdir()
-    write_report(run, plan(**changes), inputs=INPUTS, setup=SETUP, training=TRAINING, ranks=[RANK])
+    write_report(run, plan(**changes), inputs=INPUTS, setup=LORA, training=TRAINING, ranks=[RANK])
     return run
 
 
