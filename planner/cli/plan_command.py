@@ -42,7 +42,7 @@ from planner.report.terminal_report import print_report
 
 OF_THE_OUTPUT = {
     *("save_machine", "output", "force", "as_json", "html", "explain", "verbose", "list_kind"),
-    *("schema", "compared"),
+    "measure",
 }
 """Parameters that say what becomes of a plan, and leave the plan as it is."""
 FEWEST_EPOCHS = 1e-6
