@@ -35,7 +35,14 @@ from planner.plan.data_section import DataErrors, DataSection
 from planner.plan.optimizer_presets import optimizer_name, optimizers
 from planner.plan.plan_file import PLAN_FILE, is_untouched, launch_command, plan_output, render
 from planner.plan.schema import Plan
-from planner.plan.vocabulary import AttentionName, Loss, Offload, TrainingPrecision, ZeroStage
+from planner.plan.vocabulary import (
+    AttentionName,
+    Loss,
+    Offload,
+    Strategy,
+    TrainingPrecision,
+    ZeroStage,
+)
 from planner.recipes.load_recipe import load_recipe, recipe_names
 from planner.recipes.recipe import Recipe
 from planner.report.terminal_report import print_report
@@ -150,6 +157,10 @@ def plan(
             maximum=MOST_SAMPLES,
             group="batch",
         ),
+    ] = None,
+    strategy: Annotated[
+        Strategy | None,
+        Option("How the ranks share the states; fsdp is PyTorch's FSDP2.", group="memory"),
     ] = None,
     zero_stage: Annotated[
         ZeroStage | None, Option("DeepSpeed ZeRO stage; 0 is DDP.", group="memory")
@@ -386,6 +397,7 @@ def plan(
             sequence_length=sequence_length,
             global_batch_size=global_batch_size,
             micro_batch_size=micro_batch_size,
+            strategy=strategy,
             zero_stage=zero_stage,
             offload=offload,
             activation_checkpointing=activation_checkpointing,

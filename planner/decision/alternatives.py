@@ -16,6 +16,7 @@ from planner.search.search import SearchResult
 from planner.search.series_search import SeriesSearch
 from planner.speed.card_rates import speed_data
 from planner.workload.layout import Layout, recomputation_order
+from planner.workload.measured_ratios import TESTED
 
 MAX_FALLBACKS = 4
 SHOWN = 0.005
@@ -142,16 +143,11 @@ def _best_of(
 
 def _slower(candidate: Candidate, chosen: Candidate) -> Reason:
     longer = candidate.usual_time_s / chosen.usual_time_s - 1
-    over_slow_links = candidate.ranking_time_s / chosen.ranking_time_s - 1
     if longer < -speed_data().told_apart.share:
         less = Phrase("fits; a step takes {share} less time", share=format_share(-longer))
-        if candidate.layout.zero_stage and not chosen.layout.zero_stage:
-            text = Phrase("{less}, within the spread of DeepSpeed's runs", less=less)
-            return Reason("lead_within_deepspeed_spread", text)
-        if over_slow_links > 0:
-            more = format_share(over_slow_links)
-            text = Phrase("{less}, but {more} more over slow links", less=less, more=more)
-            return Reason("slower_over_slow_links", text)
+        doubted = _doubted(candidate, chosen, less)
+        if doubted is not None:
+            return doubted
     if longer >= SHOWN:
         text = Phrase("fits; a step takes {share} longer", share=format_share(longer))
         return Reason("slower", text)
@@ -166,6 +162,22 @@ def _slower(candidate: Candidate, chosen: Candidate) -> Reason:
         return Reason("as_fast_with_more_memory", text)
     text = Phrase("fits; {as_fast}, with more moving parts", as_fast=as_fast)
     return Reason("as_fast_with_more_parts", text)
+
+
+def _doubted(candidate: Candidate, chosen: Candidate, less: Phrase) -> Reason | None:
+    """Return why a faster layout was not taken, if its lead rests on what may be slower."""
+    over_slow_links = candidate.ranking_time_s / chosen.ranking_time_s - 1
+    if candidate.layout.strategy not in TESTED:
+        text = Phrase("{less}, by a prediction that no published run tests", less=less)
+        return Reason("lead_untested", text)
+    if candidate.layout.is_sharded and not chosen.layout.is_sharded:
+        text = Phrase("{less}, within the spread of DeepSpeed's runs", less=less)
+        return Reason("lead_within_deepspeed_spread", text)
+    if over_slow_links > 0:
+        more = format_share(over_slow_links)
+        text = Phrase("{less}, but {more} more over slow links", less=less, more=more)
+        return Reason("slower_over_slow_links", text)
+    return None
 
 
 def _lacks(request: Request, candidate: Candidate) -> Reason:

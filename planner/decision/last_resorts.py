@@ -10,7 +10,7 @@ from planner.decision.method_search import Results, possible_methods
 from planner.decision.preference import choose
 from planner.decision.remedies import shortfall
 from planner.decision.request import Request
-from planner.plan.vocabulary import OFFLOADS_FROM, Offload
+from planner.plan.vocabulary import OFFLOADS_FROM, ZERO_STAGE, Offload
 
 LEANER_OPTIMIZERS: tuple[str, ...] = ("adamw_8bit", "paged_adamw_8bit")
 """AdamW still, with smaller states; the first is the faster."""
@@ -57,6 +57,9 @@ def _offloads(request: Request) -> Resorts:
     memory of its own and its size is known."""
     known = request.cluster.host_ram_bytes is not None and request.cluster.device == "cuda"
     if request.offload is None and known and not request.cluster.accelerator.unified_memory:
+        stage = request.zero_stage
+        if request.strategy is not None:
+            stage = ZERO_STAGE[request.strategy]
         for offload in LAST_RESORTS:
-            if request.zero_stage in (None, *OFFLOADS_FROM[offload]):
+            if stage in (None, *OFFLOADS_FROM[offload]):
                 yield replace(request, offload=offload), Phrase("; nothing fits without offload")

@@ -17,8 +17,8 @@ NO_LAYOUT = Phrase("no layout satisfies all the options you set")
 
 def pinned_of(request: Request) -> frozenset[Pinned]:
     """Return what advice yields to, since an option asks for it."""
-    layout = request.zero_stage is not None or request.offload is not None
-    return frozenset({"strategy"} if layout else ())
+    stated = (request.strategy, request.zero_stage, request.offload) != (None, None, None)
+    return frozenset({"strategy"} if stated else ())
 
 
 def refusal(request: Request) -> str:
@@ -82,7 +82,7 @@ def _options(when: When, request: Request) -> Iterator[str]:
     offload = f"--offload {request.offload}" if request.offload not in (None, "none") else None
     optimizer = _option("--optimizer", request.optimizer) or recipe
     given: tuple[tuple[object, str | None], ...] = (
-        (when.strategy, _option("--zero-stage", request.zero_stage) or offload),
+        (when.strategy, _strategy_option(request) or offload),
         (when.offload, offload),
         (when.optimizer or when.optimizer_library or when.optimizer_other_than, optimizer),
         (when.attention, _option("--attention", request.attention) or recipe),
@@ -94,6 +94,11 @@ def _options(when: When, request: Request) -> Iterator[str]:
     for is_about, option in given:
         if is_about and option is not None:
             yield option
+
+
+def _strategy_option(request: Request) -> str | None:
+    stage = _option("--zero-stage", request.zero_stage)
+    return _option("--strategy", request.strategy) or stage
 
 
 def _option(name: str, value: object) -> str | None:
@@ -127,6 +132,7 @@ def _layout_options(request: Request) -> Iterator[str]:
     yield from filter(
         None,
         (
+            _option("--strategy", request.strategy),
             _option("--zero-stage", request.zero_stage),
             _option("--offload", request.offload),
             _option("--global-batch-size", request.global_batch_size),

@@ -113,7 +113,7 @@ def _unpinned(request: Request) -> Options:
     """Yield requests that train the same model: with each set option dropped in turn, then with all
     dropped."""
     changes: dict[str, dict[str, Any]] = {}
-    for name in ("micro_batch_size", "loss", "attention", "zero_stage", "offload"):
+    for name in ("micro_batch_size", "loss", "attention", "strategy", "zero_stage", "offload"):
         pinned = getattr(request, name)
         if pinned is not None:
             changes[f"--{name.replace('_', '-')} {pinned}"] = {name: None}
@@ -190,12 +190,17 @@ def _other_methods(request: Request) -> Options:
     ]
     for method in others:
         yield f"--method {method}", replace(request, method=method)
-    pins = {"--zero-stage": request.zero_stage, "--optimizer": request.optimizer}
+    pins = {
+        "--strategy": request.strategy,
+        "--zero-stage": request.zero_stage,
+        "--optimizer": request.optimizer,
+    }
     given = [f"{option} {value}" for option, value in pins.items() if value is not None]
     for method in others if given else []:
         without = Joined(" and ", given)
         words = Phrase("--method {method} without {options}", method=method, options=without)
-        yield words, replace(request, method=method, zero_stage=None, optimizer=None)
+        freed = replace(request, method=method, strategy=None, zero_stage=None, optimizer=None)
+        yield words, freed
 
 
 def _beyond_cards(request: Request) -> str:

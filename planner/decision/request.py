@@ -19,6 +19,7 @@ from planner.plan.vocabulary import (
     Method,
     Offload,
     Precision,
+    Strategy,
     TrainingPrecision,
     ZeroStage,
 )
@@ -40,6 +41,7 @@ class Request:
     sequence_length: int | None = None
     global_batch_size: int | None = None
     micro_batch_size: int | None = None
+    strategy: Strategy | None = None
     zero_stage: ZeroStage | None = None
     offload: Offload | None = None
     """Offload to the host; None allows it as a last resort (planner/decision/last_resorts.py)."""

@@ -10,7 +10,7 @@ from planner.decision.request import Request
 from planner.models.adapter_targets import lora_targets
 from planner.models.traced_model import TracedSpec
 from planner.plan.schema import AdapterSection, OptimizerSection
-from planner.plan.vocabulary import PURE, ZERO_STAGE, Loss, Method
+from planner.plan.vocabulary import PURE, ZERO_STAGE, Loss, Method, Strategy
 from planner.recipes.recipe import Recipe
 from planner.search.loss_attention_variants import Choice, admitted_attention, choices
 from planner.workload.layout import PARTIAL, Series, series
@@ -67,7 +67,7 @@ def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
         partial=_partial_checkpointing(request),
         offload=request.offload or "none",
     ):
-        if request.zero_stage not in (None, ZERO_STAGE[each.strategy]):
+        if not _shards_as_set(request, each.strategy):
             continue
         if not _recomputes_as_set(request, each.checkpointing):
             continue
@@ -85,6 +85,17 @@ def _partial_checkpointing(request: Request) -> tuple[int, ...]:
     if isinstance(request.model.spec, TracedSpec):
         return ()  # each would be traced
     return tuple(every for every in PARTIAL if every <= num_layers)
+
+
+def _shards_as_set(request: Request, strategy: Strategy) -> bool:
+    """Return whether the options leave a strategy; the units that FSDP would make of a model
+    without formulas are not known."""
+    if strategy == "fsdp" and isinstance(request.model.spec, TracedSpec):
+        return False
+    if request.strategy is not None:
+        return strategy == request.strategy
+    of_a_stage = strategy != "fsdp" and ZERO_STAGE[strategy] == request.zero_stage
+    return request.zero_stage is None or of_a_stage
 
 
 def _recomputes_as_set(request: Request, checkpointing: int) -> bool:

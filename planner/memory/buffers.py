@@ -67,10 +67,21 @@ PART_OF: dict[Buffer, Part] = {
     "cast": "workspace",
 }
 
-Place = Literal["layers_forward", "forward", "head_backward", "backward"] | int
+
+class Border(NamedTuple):
+    """The moment in forward before a layer, or behind the last one, by the layer's number."""
+
+    layer: int
+
+
+Place = (
+    Literal["layers_forward", "forward", "head_backward", "before_layers", "backward"]
+    | Border
+    | int
+)
 """Where in a pass its largest moment lies: forward up to the last layer, forward as a whole, the
-head's backward pass, backward as a whole, or one stretch of the layers' backward pass, counted
-from the last layer."""
+head's backward pass, the end of that, backward as a whole, a border between layers in forward, or
+one stretch of the layers' backward pass, counted from the last layer."""
 
 
 class Moment(NamedTuple):

@@ -19,6 +19,7 @@ from planner.hardware.cluster import Device
 from planner.memory.buffers import Buffers, Moment, Parts, Place, pass_buffers
 from planner.memory.ddp_buckets import ddp_bytes
 from planner.memory.expert_loading import loading_bytes
+from planner.memory.fsdp_phases import fsdp_moments
 from planner.memory.micro_batch import Amounts, MicroBatch, micro_batch
 from planner.memory.model_states import ModelStates, frozen_bytes, model_states
 from planner.memory.optimizer_step import step_bytes
@@ -141,6 +142,12 @@ def moments_of(
         passes = _reduced(workload, layout, batch, kinds, zero.reduce_bucket_size)
         moments = zero_moments(workload, layout, passes, kinds, zero, batch.device, loading=loading)
         return _with_pool(_with_cublas(moments, cublas), passes)
+    if layout.strategy == "fsdp":
+        passes = micro_batch(
+            workload, batch, kinds, checkpointing=layout.checkpointing, sink="keep"
+        )
+        moments = fsdp_moments(workload, layout, passes, kinds, batch.device)
+        return _with_pool(_with_cublas(moments, cublas), passes)
     step = _Step(
         workload=workload,
         layout=layout,
@@ -191,9 +198,9 @@ def _reduced(
 def unshared(
     workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
 ) -> dict[Phase, Parts]:
-    """Return the bytes that one rank allocates for itself under DeepSpeed, by phase and part, with
-    random weights and no gradient waiting for a bucket; empty without DeepSpeed."""
-    if not layout.zero_stage:
+    """Return the bytes that one rank allocates for itself where states are sharded, by phase and
+    part, with random weights and no gradient waiting for a bucket; empty where none is."""
+    if not layout.is_sharded:
         return {}
     kinds = numerics_of(workload, layout)
     batch = worst_batch(workload, layout, device, compute_capability=compute_capability)
@@ -237,6 +244,8 @@ def gradient_sink(layout: Layout) -> GradientSink:
     """Return where gradients go while the largest micro-batch of a step runs."""
     if layout.zero_stage >= 2:
         return "reduce"
+    if layout.strategy == "fsdp":
+        return "keep"
     return "add" if layout.gradient_accumulation_steps > 1 else "keep"
 
 

@@ -5,28 +5,34 @@ A rank's memory is resident memory at the largest moment of each phase:
     load     ZeRO-3: the first rank maps the whole checkpoint and hands out what each shard needs
              (transformers/modeling_utils.py at 5.23.0, _load_pretrained_model) and stacks a layer's
              experts (planner/memory/expert_loading.py); every rank collects its slices in host
-             memory once (deepspeed/runtime/zero/utils.py at 0.19.8, defragment). Otherwise a tensor
-             at a time goes straight to the device. ZeRO-1 and ZeRO-2 flatten what trains in host
+             memory once (deepspeed/runtime/zero/utils.py at 0.19.8, defragment). FSDP: every rank
+             has the model here in pages of the files, which ranks share; what is packed in 4 bit,
+             experts that are stacked, and the unit that is cast to fp32 are its own
+             (launcher/training/fully_sharded.py). Otherwise a tensor at a time goes straight to
+             the device. ZeRO-1 and ZeRO-2 flatten what trains in host
              memory where the device has no room for a copy (stage_1_and_2.py, __init__)
     train    what is offloaded, and paged optimizer states, which may be here when the device
              has no room for them
     save     the first rank copies a file whole before it is written (safetensors/torch.py at
              0.8.0, _flatten_as_ptr), up to 50 GB of it (transformers/modeling_utils.py at
              5.23.0); under ZeRO-3 it has gathered all files in host memory, which are written
-             as they are (deepspeed/runtime/engine.py, _zero3_consolidated_16bit_state_dict)
+             as they are (deepspeed/runtime/engine.py, _zero3_consolidated_16bit_state_dict); FSDP
+             gathers what trains in the dtype that the optimizer updates
 """
 
 from typing import NamedTuple
 
 from planner.base.units import FP32_BYTES, ceil_div
 from planner.hardware.cluster import PROCESS_BYTES, Cluster, Device
-from planner.memory.expert_loading import stacked_on_host
+from planner.memory.expert_loading import stacked_on_host, stacked_params
 from planner.memory.footprint import Footprint
 from planner.memory.model_states import frozen_bytes, model_states
+from planner.memory.quantized_loading import quantized_from
 from planner.memory.zero_1_2 import Partition, flat_states_bytes, partitions
 from planner.memory.zero_3 import sub_groups
 from planner.plan.optimizer_presets import optimizers
 from planner.workload.dtypes import Numerics, numerics_of
+from planner.workload.fsdp_units import fsdp_units
 from planner.workload.layout import Layout
 from planner.workload.optimizers import states_bytes
 from planner.workload.parameters import parameters
@@ -85,15 +91,17 @@ def host_memory(
     held = PROCESS_BYTES + offloaded_bytes(workload, layout, kinds)
     held += _paged(workload, layout, kinds)
     load = _load_bytes(workload, layout, cluster, kinds)
-    result = result_bytes(workload, kinds)
     checkpoint = workload.model.num_params * kinds.compute
-    sharded = layout.zero_stage == 3 and workload.method != "qlora"
-    mapped = checkpoint + stacked_on_host(workload, kinds) if sharded else 0
+    mapped = 0
+    if layout.zero_stage == 3 and workload.method != "qlora":
+        mapped = checkpoint + stacked_on_host(workload, kinds)
+    elif layout.strategy == "fsdp":
+        mapped = checkpoint + load
     return HostMemory(
         first_rank={
             "load": PROCESS_BYTES + max(mapped, load),
             "train": held,
-            "save": held + _saved_bytes(layout, result),
+            "save": held + _saved_bytes(workload, layout, kinds),
         },
         other_ranks={
             "load": PROCESS_BYTES + load,
@@ -128,14 +136,19 @@ def flat_parts(workload: Workload, layout: Layout) -> list[int]:
     return [size for group in groups for size in sub_groups(group, ranks, zero.sub_group_size)]
 
 
-def _saved_bytes(layout: Layout, result: int) -> int:
-    """Return the bytes that saving holds: files are copied one at a time; ZeRO-3 has gathered all
-    of them."""
+def _saved_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
+    """Return the bytes that saving holds: files are copied one at a time; ZeRO-3 and FSDP have
+    gathered all of them, FSDP in the dtype that the optimizer updates."""
+    if layout.strategy == "fsdp":
+        return workload.trainable_params * kinds.home
+    result = result_bytes(workload, layout, kinds)
     return result if layout.zero_stage == 3 else min(result, LARGEST_FILE_BYTES)
 
 
 def _load_bytes(workload: Workload, layout: Layout, cluster: Cluster, kinds: Numerics) -> int:
     trained = workload.trainable_params * kinds.trainable
+    if layout.strategy == "fsdp":
+        return _own_bytes(workload, layout, kinds)
     if layout.zero_stage == 0:
         return 0
     if layout.zero_stage == 3:
@@ -143,6 +156,17 @@ def _load_bytes(workload: Workload, layout: Layout, cluster: Cluster, kinds: Num
     held = frozen_bytes(workload, kinds) + trained
     room = cluster.accelerator.free_bytes - cluster.accelerator.context_bytes - held
     return 0 if room >= trained else 2 * trained
+
+
+def _own_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
+    """Return the bytes that a rank of FSDP has for itself before it cuts them."""
+    if workload.method == "qlora":
+        return frozen_bytes(workload, kinds) + quantized_from(workload, kinds)
+    stacked = workload.model.routed_params * kinds.frozen if stacked_params(workload) else 0
+    if workload.method == "lora":
+        return stacked
+    units = fsdp_units(workload, layout.world_size, kinds)
+    return stacked + max(unit.loaded_bytes for unit in units.all)
 
 
 def pinned(num_bytes: int) -> int:
@@ -201,23 +225,27 @@ def _offloaded_stage_3(workload: Workload, layout: Layout, kinds: Numerics) -> i
     return states + sum(map(pinned, slices)) + pinned(sum(sizes) * kinds.compute)
 
 
-def result_bytes(workload: Workload, kinds: Numerics) -> int:
+def result_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
     """Return the bytes of the model in the compute precision, or of the adapter as trained, without
     optimizer states."""
-    width = kinds.compute if workload.method == "full" else kinds.trainable
+    kept = kinds.home if layout.strategy == "fsdp" else kinds.trainable
+    width = kinds.compute if workload.method == "full" else kept
     return workload.trainable_params * width
 
 
 def checkpoint_bytes(workload: Workload, layout: Layout, device: Device) -> int:
     """Return the bytes of a checkpoint by all ranks together: what trains and its optimizer
     states."""
+    kinds = numerics_of(workload, layout)
     states = model_states(
         frozen_bytes=0,
         tensors=counted_tensors(workload),
         optimizer=optimizers()[workload.settings.optimizer.name],
-        numerics=numerics_of(workload, layout),
+        numerics=kinds,
         zero_stage=0,
         data_parallel_size=1,
         device=device,
     )
+    if layout.strategy == "fsdp" and kinds.master:
+        return states.optimizer_states_bytes  # the master is what trains
     return states.trainable_bytes + states.optimizer_states_bytes

@@ -104,6 +104,8 @@ class MicroBatch(NamedTuple):
     """Stretches of backward, the last layer first, the embedding last."""
     head_holes_bytes: int
     """Bytes that may lie free in the allocator's pool when it grows for the head."""
+    ahead: tuple[Stretch, ...]
+    """Stretches of forward: what comes before the layers, then each layer."""
 
     @property
     def layers_backward(self) -> Amounts:
@@ -305,6 +307,7 @@ def _traced(
         * model.vocab_size
         * FP32_BYTES
         * (workload.loss == "standard"),
+        ahead=(),
     )
 
 
@@ -342,4 +345,5 @@ def _laid_out(run: _Passed, layers: Sequence[int]) -> MicroBatch:
         before_layers=level,
         layers=(*(run.back[-1 - n] for n in reversed(layers)), run.rest),
         head_holes_bytes=run.holes_bytes,
+        ahead=(run.before, *(run.layers[n] for n in layers)),
     )

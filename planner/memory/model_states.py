@@ -103,8 +103,10 @@ def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> in
     """Return the least bytes on the most loaded rank while the optimizer steps, without padding.
 
     ZeRO-1 has handed on the gradients of other ranks' parts by then, as ZeRO-2 has; what is
-    offloaded is elsewhere, and a quantized model is never sharded.
+    offloaded is elsewhere, and DeepSpeed never shards a quantized model.
     """
+    if layout.strategy == "fsdp":
+        return _least_of_shards(workload, numerics_of(workload, layout), layout.world_size, device)
     states = _states(
         workload,
         numerics_of(workload, layout),
@@ -115,6 +117,19 @@ def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> in
     if layout.offload == "none":
         return states.total_bytes
     return 0 if layout.offload == "all" else states.frozen_bytes + states.trainable_bytes
+
+
+@cached_by_settings(*TRAINED, "optimizer")
+def _least_of_shards(workload: Workload, kinds: Numerics, ranks: int, device: Device) -> int:
+    """Return the bytes of weights, gradients and states, if shards were equal and their scales
+    were, too."""
+    tensors = counted_tensors(workload)
+    trained = sum(count * tensor.elements for tensor, count in tensors.items())
+    states = states_bytes(
+        optimizers()[workload.settings.optimizer.name], tensors, width=kinds.home, device=device
+    )
+    whole = frozen_bytes(workload, kinds) + 2 * kinds.home * trained + states.on_device
+    return whole // ranks
 
 
 @cached_by_settings(*TRAINED, "optimizer")

@@ -27,6 +27,8 @@ from planner.plan.prediction_section import PredictionSection
 from planner.plan.training_section import TrainingSection
 from planner.plan.vocabulary import (
     OFFLOADS_FROM,
+    SHARDS_NOTHING,
+    SHARDS_PARAMETERS,
     ZERO_STAGE,
     Attention,
     Loss,
@@ -147,8 +149,9 @@ class PrecisionSection(Spec):
     trainable: Precision
     """The dtype of trained parameters and their gradients."""
     master: Precision | None
-    """The dtype of the copy of trained parameters that DeepSpeed's optimizer updates; null without
-    DeepSpeed, where parameters themselves are updated."""
+    """The dtype of what the optimizer updates, where trained parameters are computed with in
+    another: of DeepSpeed's copy of them, or of FSDP's shards. Null where the parameters themselves
+    are updated."""
 
     def __post_init__(self) -> None:
         if self.pure and self.compute == "fp16":
@@ -165,7 +168,12 @@ class PrecisionSection(Spec):
     @property
     def pure(self) -> bool:
         """Whether what the optimizer updates is in 16 bit."""
-        return (self.master or self.trainable) != "fp32"
+        return self.home != "fp32"
+
+    @property
+    def home(self) -> Precision:
+        """The dtype of what the optimizer updates."""
+        return self.master or self.trainable
 
 
 class BatchSection(Spec):
@@ -205,7 +213,7 @@ class ParallelSection(Spec):
     """How the ranks share the work and the states."""
 
     strategy: Strategy
-    """One device, DDP, or a stage of ZeRO."""
+    """One device, DDP, a stage of DeepSpeed's ZeRO, or PyTorch's FSDP2."""
     zero_stage: ZeroStage
     """Stage of ZeRO that the strategy means; 0 without DeepSpeed."""
     offload: Offload = "none"
@@ -238,6 +246,16 @@ class ParallelSection(Spec):
             raise ValueError(
                 "parallel.zero is required for every ZeRO strategy and must be absent otherwise"
             )
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each rank has a part of some states alone."""
+        return self.strategy not in SHARDS_NOTHING
+
+    @property
+    def shards_parameters(self) -> bool:
+        """Whether each rank has a part of every parameter alone."""
+        return self.strategy in SHARDS_PARAMETERS
 
 
 class OptimizerSection(Spec):
@@ -349,6 +367,12 @@ class Plan(Spec):
     output: OutputSection
     prediction: PredictionSection
     fallbacks: tuple[Fallback, ...]
+
+    @property
+    def kept_trainable(self) -> Precision:
+        """The dtype of trained parameters between steps: under FSDP that of what is updated."""
+        precision = self.precision
+        return precision.home if self.parallel.strategy == "fsdp" else precision.trainable
 
     def __post_init__(self) -> None:
         batch, ranks = self.batch, self.parallel.world_size

@@ -10,7 +10,7 @@ SCHEMA_VERSION: Literal[1] = 1
 Method = Literal["qlora", "lora", "full"]
 
 
-Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3"]
+Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3", "fsdp"]
 
 
 ZeroStage = Literal[0, 1, 2, 3]
@@ -94,7 +94,15 @@ ZERO_STAGE: dict[Strategy, ZeroStage] = {
     "zero1": 1,
     "zero2": 2,
     "zero3": 3,
+    "fsdp": 0,
 }
+"""DeepSpeed's ZeRO stage of each strategy, the simplest strategy first; 0 without DeepSpeed."""
+
+
+SHARDS_NOTHING: tuple[Strategy, ...] = ("single", "ddp")
+"""The strategies of which each rank has all states."""
+SHARDS_PARAMETERS: tuple[Strategy, ...] = ("zero3", "fsdp")
+"""The strategies of which each rank has a part of every parameter alone."""
 
 
 OFFLOADS_FROM: dict[Offload, tuple[ZeroStage, ...]] = {

@@ -98,7 +98,7 @@ def _certainty(candidate: Candidate, speed: Throughput) -> list[Row]:
 def _published_runs(candidate: Candidate, runs: int) -> Phrase:
     if candidate.cluster.device == "cpu":
         return Phrase("{runs} runs of benchmarks/regret", runs=runs)
-    where = Phrase("under DeepSpeed") if candidate.layout.zero_stage else Phrase("on one GPU")
+    where = Phrase("under DeepSpeed") if candidate.layout.is_sharded else Phrase("on one GPU")
     return Phrase("{runs} published runs {where}", runs=runs, where=where)
 
 
@@ -120,6 +120,8 @@ def _untested(candidate: Candidate, speed: Throughput) -> str:
     """Return what of the candidate those runs do not cover, or what the high end counts."""
     if speed.slowest_s > speed.step.total_s:
         return Phrase("; the high end counts cards on two processors")
+    if candidate.layout.strategy == "fsdp":
+        return Phrase("; none ran under FSDP")
     if speed.ranks > 1 and not candidate.layout.zero_stage:
         return Phrase("; none covers communication")
     return ""

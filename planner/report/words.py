@@ -20,6 +20,7 @@ STRATEGY_TITLES: dict[Strategy, str] = {
     "zero1": "ZeRO-1",
     "zero2": "ZeRO-2",
     "zero3": "ZeRO-3",
+    "fsdp": "FSDP",
 }
 BASE_TITLES = {"nf4": Phrase("4-bit base, "), "int8": Phrase("8-bit base, ")}
 OFFLOAD_TITLES: dict[Offload, str] = {

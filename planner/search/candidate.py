@@ -16,7 +16,7 @@ from planner.speed.step_time import step_time
 from planner.speed.throughput import Throughput, throughput
 from planner.workload.dtypes import numerics_of
 from planner.workload.layout import Layout
-from planner.workload.measured_ratios import deepspeed_margin
+from planner.workload.measured_ratios import TESTED, deepspeed_margin
 from planner.workload.workload import Batch, Workload
 
 
@@ -130,15 +130,17 @@ class Candidate:
         """Return the standing that this candidate would have with a step time of ``time_s``.
 
         Each departure from the recipe counts as one step slower, so that the recipe is left only
-        for a difference that the model can resolve. Under DeepSpeed the step counts as longer by
-        what its published runs vary beyond others, so that a layout without DeepSpeed is left only
-        for a lead that survives that.
+        for a difference that the model can resolve. Where states are sharded the step counts as
+        longer by what published runs of DeepSpeed vary beyond others, so that a layout that shards
+        nothing is left only for a lead that survives that.
+        A strategy whose speed no published run tests comes behind all others.
         """
         departures = len(self.departures)
-        if self.layout.zero_stage > 0:
+        if self.layout.is_sharded:
             time_s *= deepspeed_margin()
         step = int(log(time_s) // log1p(speed_data().told_apart.share))
-        return step + departures, *self.layout.moving_parts, departures
+        untested = self.layout.strategy not in TESTED
+        return untested, step + departures, *self.layout.moving_parts, departures
 
     @property
     def rank(self) -> tuple[float, ...]:
@@ -163,7 +165,7 @@ class Candidate:
     @property
     def result_bytes(self) -> int:
         """Bytes on disk of the trained adapter or model."""
-        return result_bytes(self.workload, numerics_of(self.workload, self.layout))
+        return result_bytes(self.workload, self.layout, numerics_of(self.workload, self.layout))
 
     @property
     def checkpoint_bytes(self) -> int:

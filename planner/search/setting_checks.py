@@ -18,9 +18,11 @@ from planner.plan.schema import Plan
 from planner.plan.vocabulary import (
     OFFLOADS_FROM,
     PURE,
+    ZERO_STAGE,
     AttentionName,
     Loss,
     Offload,
+    Strategy,
     TrainingPrecision,
 )
 from planner.search.loss_attention_variants import admitted_attention
@@ -45,6 +47,7 @@ class StatedSettings:
     sequence_length: int | None = None
     checkpoint_every: int | None = None
     activation_checkpointing: bool | None = None
+    strategy: Strategy | None = None
     zero_stage: int | None = None
     offload: Offload | None = None
     precision: TrainingPrecision | None = None
@@ -62,6 +65,7 @@ class StatedSettings:
 def check_stated(stated: StatedSettings) -> None:
     """Raise InvalidRequestError or UnknownNameError for the first setting that cannot be met."""
     _check_ranks(stated)
+    _check_strategy(stated)
     _check_offload(stated)
     _check_targets(stated)
     _check_precision(stated)
@@ -75,6 +79,7 @@ _KEYS = {
     "sequence_length": "batch.sequence_length",
     "checkpoint_every": "checkpoint_every",
     "activation_checkpointing": "activation_checkpointing",
+    "strategy": "parallel.strategy",
     "zero_stage": "parallel.zero_stage",
     "offload": "parallel.offload",
     "precision": "precision.compute",
@@ -103,6 +108,7 @@ def check_plan(plan: Plan) -> None:
             sequence_length=plan.batch.sequence_length,
             checkpoint_every=plan.checkpoint_every if plan.activation_checkpointing else None,
             activation_checkpointing=plan.activation_checkpointing,
+            strategy=plan.parallel.strategy,
             zero_stage=plan.parallel.zero_stage,
             offload=plan.parallel.offload,
             precision=plan.precision.compute,
@@ -131,13 +137,28 @@ def _positions(plan: Plan) -> int | None:
 
 def _check_ranks(stated: StatedSettings) -> None:
     alone = stated.cluster.world_size == 1
-    if stated.zero_stage and alone and stated.offload in (None, "none"):
+    of_several = stated.strategy not in (None, "single")
+    setting = "zero_stage" if stated.zero_stage else "strategy"
+    if alone and (of_several or stated.zero_stage) and stated.offload in (None, "none"):
         raise InvalidRequestError(
             Phrase(
                 "{said} shards over several GPUs and there is one: {way_out}, or name more "
                 "with --gpus",
-                said=stated.said("zero_stage"),
+                said=stated.said(setting),
                 way_out=stated.way_out,
+            )
+        )
+
+
+def _check_strategy(stated: StatedSettings) -> None:
+    if stated.strategy is None or stated.zero_stage is None:
+        return
+    if ZERO_STAGE[stated.strategy] != stated.zero_stage:
+        raise InvalidRequestError(
+            Phrase(
+                "{said} and {zero_stage} are two strategies: choose one",
+                said=stated.said("strategy"),
+                zero_stage=stated.said("zero_stage"),
             )
         )
 

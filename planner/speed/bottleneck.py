@@ -50,7 +50,7 @@ def _larger_batch(layout: Layout) -> str:
 
 def _against_communication(workload: Workload, layout: Layout) -> str:
     fewer = Phrase("{batch} communicates less often", batch=_larger_batch(layout))
-    if layout.strategy == "zero3":
+    if layout.shards_parameters:
         return Phrase(
             "{fewer}; where the weights fit unsharded, ZeRO-2 and DDP gather none", fewer=fewer
         )

@@ -9,17 +9,20 @@ Source: Rajbhandari et al., arXiv:1910.02054, section 7, for what is sent:
     ZeRO-2     the same in each micro-batch           parameters
     ZeRO-3     reduce-scatter in each micro-batch     the first gather of each pass, and what
                an all-gather in each pass             prefetching cannot hide
+    FSDP       the same, by units                     the same, and the last unit's reduction
 
 read: torch/nn/parallel/distributed.py at 2.13 (no_sync, which transformers' trainer uses until
 the last micro-batch, and bucket_cap_mb); deepspeed/runtime/zero/stage_1_and_2.py and
 partitioned_param_coordinator.py at 0.19.8: ZeRO-3 asks for one parameter more than its prefetch
-bucket holds, so that a parameter is gathered while the one before it is multiplied with.
+bucket holds, so that a parameter is gathered while the one before it is multiplied with. FSDP
+gathers a unit while the one before it runs (planner/memory/fsdp_phases.py); in backward the last
+norm and the head are still there.
 
 What is hidden still takes multiprocessors and memory bandwidth from the kernels beside it
 (presets/networks.yaml has the former's share). Of n bytes a ring's
 all-gather reads and writes n each, a reduce-scatter reads 2 n and writes n; DeepSpeed copies
 gradients into its buckets, and what ZeRO-3 has gathered out of them (partition_parameters.py,
-AllGatherCoalescedHandle.wait).
+AllGatherCoalescedHandle.wait), as FSDP does; it casts gradients into its buffers.
 """
 
 from collections.abc import Iterator
@@ -29,10 +32,11 @@ from planner.base.units import MIB, ceil_div
 from planner.hardware.network import Ranks
 from planner.models.layer_kinds import LayerKind
 from planner.models.model_spec import ModelSpec
-from planner.plan.vocabulary import Strategy
+from planner.plan.vocabulary import SHARDS_PARAMETERS, Strategy
 from planner.speed.pass_time import PassTime
 from planner.workload.dtypes import Numerics
-from planner.workload.settings_cache import cached_by_settings
+from planner.workload.fsdp_units import fsdp_units
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 from planner.workload.zero_sizes import zero_sizes
 
@@ -56,7 +60,7 @@ NOTHING = Sent(0.0, 0.0)
 
 
 class Gather(NamedTuple):
-    """One all-gather of ZeRO-3 in a row of layers that are alike."""
+    """One all-gather of ZeRO-3 or FSDP in a row of layers that are alike."""
 
     seconds: float
     before: float
@@ -94,8 +98,11 @@ class Communication:
         self._gathered = 0
         self._forward: list[Gather] = []
         self._backward: list[Gather] = []
+        self._copied = COPY * self._gradients
         if strategy == "zero3":
             self._plan_gathers(workload, kinds.compute, zero.param_persistence_threshold)
+        if strategy == "fsdp":
+            self._plan_units(workload, kinds)
 
     def of_step(self, passed: PassTime, micro_batches: int) -> Sent:
         """Return seconds of one optimizer step by the table at the top of this module."""
@@ -103,8 +110,8 @@ class Communication:
             late = self._late(passed.backward_s, 1)
             passes = (GATHER + REDUCE) * self._gradients
             return self._sent(late, self._reduced_s, passes)
-        if self._strategy == "zero3":
-            return self._zero3(passed, micro_batches)
+        if self._strategy in SHARDS_PARAMETERS:
+            return self._gathering(passed, micro_batches)
         times = micro_batches if self._strategy == "zero2" else 1
         late = self._late(passed.backward_s, times) + self._updated_s
         passes = times * (COPY + REDUCE) * self._gradients
@@ -120,24 +127,44 @@ class Communication:
         taken_s = memory_bytes / self._bandwidth + hidden_s * self._ranks.links.busy_share
         return Sent(late_s + taken_s, hidden_s)
 
-    def _zero3(self, passed: PassTime, micro_batches: int) -> Sent:
-        """Return seconds of ZeRO-3: both passes gather every parameter that is too large to
-        persist."""
+    def _gathering(self, passed: PassTime, micro_batches: int) -> Sent:
+        """Return seconds of ZeRO-3 or FSDP: both passes gather each parameter that is not
+        there."""
         forward_s = _waits(self._forward, passed.forward_s)
         backward_s = _waits(self._backward, passed.backward_s)
-        gathers_s = sum(gather.times * gather.seconds for gather in self._forward)
+        gathers_s = sum(gather.times * gather.seconds for gather in self._backward)
         spare_s = max(passed.backward_s - (gathers_s - backward_s), 0.0)
         late = forward_s + backward_s + self._late(spare_s, 1)
-        passes = 2 * (COPY + GATHER) * self._gathered + (COPY + REDUCE) * self._gradients
-        all_s = 2 * gathers_s + self._reduced_s
+        passes = (COPY + GATHER) * self._gathered + self._copied + REDUCE * self._gradients
+        all_s = sum(gather.times * gather.seconds for gather in self._forward)
+        all_s += gathers_s + self._reduced_s
         return self._sent(micro_batches * late, micro_batches * all_s, micro_batches * passes)
 
     def _plan_gathers(self, workload: Workload, width: int, threshold: int) -> None:
         runs = list(_runs(workload, threshold))
         whole = sum(times * sum(sizes) for sizes, times in runs)
-        self._gathered = whole * width
+        self._gathered = 2 * whole * width
         self._forward = self._gathers(runs, width, whole)
         self._backward = self._gathers([(sizes[::-1], n) for sizes, n in runs[::-1]], width, whole)
+
+    def _plan_units(self, workload: Workload, kinds: Numerics) -> None:
+        """Plan the gathers and reductions of FSDP's units; a unit's share of the work is taken for
+        its share of what is gathered."""
+        units = fsdp_units(workload, self._ranks.count, kinds)
+        tied = units.embedding.buffer_bytes == 0
+        first = units.tail if tied else units.embedding
+        order = [first, *units.layers, *([] if tied else [units.tail])]
+        forward = [unit.buffer_bytes for unit in order]
+        backward = [unit.buffer_bytes for unit in reversed(units.layers)]
+        whole = sum(forward)
+        self._forward = self._gathers([(forward, 1)], 1, whole)
+        self._backward = self._gathers([(backward, 1)], 1, whole)
+        self._gathered = whole + sum(backward)
+        reduced = [unit.reduced_bytes for unit in order if unit.reduced_bytes]
+        times = [self._ranks.reduce_s(num_bytes) for num_bytes in reduced]
+        self._reduced_s, self._bucket_s = sum(times), times[0]
+        self._gradients = sum(reduced)
+        self._copied = workload.trainable_params * (kinds.gradient + kinds.home)
 
     def _gathers(self, runs: list[tuple[list[int], int]], width: int, whole: int) -> list[Gather]:
         """Return the gathers in order; each overlaps with the work on the parameter before it."""
@@ -153,7 +180,7 @@ class Communication:
         return found
 
 
-@cached_by_settings("method", "adapter")
+@cached_by_settings(*TRAINED)
 def communication(
     workload: Workload,
     kinds: Numerics,

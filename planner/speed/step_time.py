@@ -113,8 +113,10 @@ def step_time(
 def update_s(workload: Workload, layout: Layout, kinds: Numerics, speed: Rates) -> float:
     """Return seconds of reading and writing every state of the rank's shard, and of clipping
     gradients."""
-    shards = layout.world_size if layout.zero_stage else 1
-    return update_bytes(workload, kinds) / shards / speed.bandwidth_bytes_per_s
+    shards = layout.world_size if layout.is_sharded else 1
+    copied = layout.strategy != "fsdp"
+    updated = update_bytes(workload, kinds, copied=copied)
+    return updated / shards / speed.bandwidth_bytes_per_s
 
 
 def offload_s(
@@ -144,9 +146,12 @@ def launch_s(passed: PassTime, speed: Rates) -> float:
 
 
 @cached_by_settings(*TRAINED, "optimizer")
-def update_bytes(workload: Workload, kinds: Numerics) -> int:
+def update_bytes(workload: Workload, kinds: Numerics, *, copied: bool = True) -> int:
     """Return the bytes that an update of all trained parameters reads and writes: states,
-    parameters and their copies, and gradients to clip."""
+    parameters and their copies, and gradients to clip.
+
+    ``copied`` is false under FSDP, where the master is the only copy, with gradients like it.
+    """
     states = states_bytes(
         optimizers()[workload.settings.optimizer.name],
         counted_tensors(workload),
@@ -154,5 +159,8 @@ def update_bytes(workload: Workload, kinds: Numerics) -> int:
         device="cuda",
     )
     trained = workload.trainable_params
-    written = states.on_device + states.paged + trained * (kinds.master + kinds.trainable)
-    return 2 * written + (1 + READS_TO_CLIP) * trained * kinds.gradient
+    parameter, gradient = kinds.home, kinds.home
+    if copied:
+        parameter, gradient = kinds.master + kinds.trainable, kinds.gradient
+    written = states.on_device + states.paged + trained * parameter
+    return 2 * written + (1 + READS_TO_CLIP) * trained * gradient

@@ -110,7 +110,7 @@ def throughput(workload: Workload, layout: Layout, cluster: Cluster) -> Throughp
     slowest = step_time(workload, layout, cluster, speed, slowest_links=True)
     listed = None if card.speed is None else card.speed.tdp_watts
     published = time_ratio(workload.method, layout.strategy, cluster.device)
-    own = time_ratios(cluster, method=workload.method, sharded=layout.zero_stage > 0)
+    own = time_ratios(cluster, method=workload.method, sharded=layout.is_sharded)
     return Throughput(
         step=step,
         slowest_s=slowest.total_s,

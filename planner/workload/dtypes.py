@@ -8,8 +8,11 @@ What the optimizer updates is in fp32, unless the workload trains in pure bf16.
     the same, pure bf16          16 bit    16 bit      16 bit     -        16 bit
     DeepSpeed (ZeRO), 16 bit     16 bit    16 bit      16 bit     fp32     16 bit
     the same, pure bf16          16 bit    16 bit      16 bit     16 bit   16 bit
+    FSDP, 16 bit                 16 bit    16 bit      16 bit     fp32     16 bit
+    the same, pure bf16          16 bit    16 bit      16 bit     -        16 bit
     one device or DDP, fp32      fp32      fp32        fp32       -        fp32
     DeepSpeed (ZeRO), fp32       fp32      fp32        fp32       fp32     fp32
+    FSDP, fp32                   fp32      fp32        fp32       -        fp32
 
 DeepSpeed copies what already has the dtype that its optimizer updates, too. Stage 3 would leave
 that out, and compares a torch.device with a string, which is never equal
@@ -19,9 +22,14 @@ ZeRO-3 replaces F.linear by a function that saves input and weight, whatever tra
 (deepspeed/runtime/zero/linear.py at 0.19.8, LinearFunctionForZeroStage3): torch's own would keep a
 view of the gathered weight.
 
-Where fp32 parameters train in 16 bit, matrices are multiplied under autocast, which casts weights
-and inputs. The residual stream has the dtype of the token embedding. Other trainers keep
-other conventions; that is most of why estimates of one request differ by a factor of three.
+Under FSDP what trains is in 16 bit while it is gathered; its master is the ranks' shards
+(torch/distributed/fsdp/_fully_shard/_fsdp_api.py at 2.13, MixedPrecisionPolicy), and gradients are
+reduced in the master's dtype.
+
+Where fp32 parameters train in 16 bit on one device or under DDP, matrices are multiplied under
+autocast, which casts weights and inputs. The residual stream has the dtype of the token embedding.
+Other trainers keep other conventions; that is most of why estimates of one request differ by a
+factor of three.
 """
 
 from typing import Literal, NamedTuple
@@ -64,8 +72,8 @@ class Numerics(NamedTuple):
     trainable: int
     gradient: int
     master: int
-    """Bytes per element of a trainable parameter's copy inside the optimizer; 0 where it has
-    none."""
+    """Bytes per element of what the optimizer updates, where it is not the trainable parameter
+    itself: a copy inside DeepSpeed's optimizer, or FSDP's shard; 0 where there is none."""
     residual: int
     """Bytes per element of the residual stream."""
     autocast: bool
@@ -92,23 +100,30 @@ def numerics_of(workload: Workload, layout: Layout) -> Numerics:
         compute=workload.compute,
         zero_stage=layout.zero_stage,
         pure=workload.pure,
+        fsdp=layout.strategy == "fsdp",
     )
 
 
 def numerics(
-    *, method: Method, compute: Precision, zero_stage: ZeroStage, pure: bool = False
+    *,
+    method: Method,
+    compute: Precision,
+    zero_stage: ZeroStage,
+    pure: bool = False,
+    fsdp: bool = False,
 ) -> Numerics:
     """Return a row of the table at the top of this module."""
     width = BYTES[compute]
-    trainable = FP32_BYTES if zero_stage == 0 and not pure else width
+    trainable = width if zero_stage > 0 or fsdp or pure else FP32_BYTES
     home = width if pure else FP32_BYTES
+    has_master = zero_stage > 0 or (fsdp and home != trainable)
     return Numerics(
         compute=width,
         frozen=width,
         outside=width,
         trainable=trainable,
         gradient=trainable,
-        master=home if zero_stage > 0 else 0,
+        master=home if has_master else 0,
         residual=trainable if method == "full" else width,
         autocast=width < trainable,
         keeps_linear_inputs=zero_stage == 3,

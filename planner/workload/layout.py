@@ -6,10 +6,20 @@ from math import inf, isqrt
 from typing import NamedTuple
 
 from planner.base.phrases import Phrase
-from planner.plan.vocabulary import OFFLOADS_FROM, ZERO_STAGE, Offload, Strategy, ZeroStage
+from planner.plan.vocabulary import (
+    OFFLOADS_FROM,
+    SHARDS_NOTHING,
+    SHARDS_PARAMETERS,
+    ZERO_STAGE,
+    Offload,
+    Strategy,
+    ZeroStage,
+)
 
 OFFLOADS = tuple(OFFLOADS_FROM)
 """Kinds of offload, from none to all."""
+STRATEGIES = tuple(ZERO_STAGE)
+"""All strategies, the simplest first."""
 
 
 class Layout(NamedTuple):
@@ -46,9 +56,23 @@ class Layout(NamedTuple):
         return ZERO_STAGE[self.strategy]
 
     @property
+    def is_sharded(self) -> bool:
+        """Whether each rank has a part of some states alone."""
+        return self.strategy not in SHARDS_NOTHING
+
+    @property
+    def shards_parameters(self) -> bool:
+        """Whether each rank has a part of every parameter alone."""
+        return self.strategy in SHARDS_PARAMETERS
+
+    @property
     def moving_parts(self) -> tuple[int, int, bool]:
         """Sort key by what may go wrong: what is sharded, what is offloaded, what is recomputed."""
-        return self.zero_stage, OFFLOADS.index(self.offload), self.activation_checkpointing
+        return (
+            STRATEGIES.index(self.strategy),
+            OFFLOADS.index(self.offload),
+            self.activation_checkpointing,
+        )
 
     @property
     def global_batch_size(self) -> int:
@@ -134,7 +158,7 @@ def strategies(world_size: int, offload: Offload) -> tuple[Strategy, ...]:
     """Return the strategies for so many ranks; a single device needs DeepSpeed only to offload, and
     then the lowest stage that can."""
     if offload == "none":
-        return ("single",) if world_size == 1 else ("ddp", "zero1", "zero2", "zero3")
+        return STRATEGIES[:1] if world_size == 1 else STRATEGIES[1:]
     found = tuple(name for name, stage in ZERO_STAGE.items() if stage in OFFLOADS_FROM[offload])
     return found[:1] if world_size == 1 else found
 

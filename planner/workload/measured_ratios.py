@@ -9,7 +9,7 @@ from msgspec import structs
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.hardware.cluster import Device
-from planner.plan.vocabulary import ZERO_STAGE, Method, Strategy
+from planner.plan.vocabulary import SHARDS_NOTHING, Method, Strategy
 
 
 class RunRatio(Spec):
@@ -63,13 +63,18 @@ def narrowed(published: RunRatio, own: Sequence[float]) -> RunRatio:
     )
 
 
+TESTED: tuple[Strategy, ...] = ("single", "ddp", "zero1", "zero2", "zero3")
+"""The strategies of which published runs, or those of their kind, test the time of a step
+(benchmarks/speed/sources.yaml and several_gpus.yaml)."""
+
+
 def time_ratio(method: Method, strategy: Strategy, device: Device = "cuda") -> RunRatio:
-    """Return the ratio for step times: of runs under DeepSpeed, of runs on one GPU, or of runs on
-    the CPU at rates that were measured there."""
+    """Return the ratio for step times: of runs under DeepSpeed where states are sharded, of runs on
+    one GPU, or of runs on the CPU at rates that were measured there."""
     if device == "cpu":
         return read_spec(Accuracy, ROOT / "cpu_speed_accuracy.yaml").of(method)
     known = _speed_accuracy()
-    if ZERO_STAGE[strategy] > 0:
+    if strategy not in SHARDS_NOTHING:
         return known.measured_over_predicted["deepspeed"]
     return known.of(method)
 

@@ -161,6 +161,7 @@ REASONS = {
         "another_preferred": "it fits, and `--prefer` chose another",
         "slower": "it fits, and a step takes longer",
         "lead_within_deepspeed_spread": "it is faster by less than runs of DeepSpeed differ",
+        "lead_untested": "it is faster by a prediction that no published run tests",
         "slower_over_slow_links": "it is faster over the assumed links, slower over slow ones",
         "as_fast_with_more_memory": "it is as fast and takes more memory",
         "as_fast_with_more_parts": "it is as fast and has more moving parts",

@@ -5,15 +5,28 @@ attention-compiled a compiler, and is read in transformers' source; eager-on-cpu
 """
 
 import contextlib
-from inspect import signature
+from collections.abc import Iterator
+from inspect import getsource, signature
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
 import torch
-from transformers import BitsAndBytesConfig, FalconConfig, LlamaConfig, LlamaForCausalLM
+from accelerate import Accelerator
+from bitsandbytes.nn import Int8Params, Linear8bitLt
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import (
+    BitsAndBytesConfig,
+    FalconConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    TrainingArguments,
+)
 from transformers.models.falcon.modeling_falcon import FalconForCausalLM
 
+from launcher.compat.transformers import trainer_optimizer
 from planner.memory.model_states import frozen_bytes
 from planner.models.model_presets import load_model
 from planner.plan.vocabulary import METHODS, Attention
@@ -25,6 +38,9 @@ from planner.workload.workload import Workload
 
 SEEN = {
     "qlora-zero3",
+    "fsdp-int8",
+    "fsdp-fp16",
+    "fsdp-other-optimizer",
     "adapters-zero1-zero2",
     "adapters-offloaded-optimizer",
     "offloaded-other-optimizer",
@@ -70,6 +86,48 @@ def test_zero3_shards_no_quantized_model(monkeypatch: Any, quantized: bool) -> N
         torch.bfloat16, quantized, _is_ds_init_called=False, allow_all_kernels=False
     )
     assert (sharding in contexts) != quantized
+
+
+@pytest.fixture
+def _alone(tmp_path: Path) -> Iterator[None]:
+    place = f"file://{tmp_path / 'store'}"
+    torch.distributed.init_process_group("gloo", init_method=place, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_alone")
+@pytest.mark.parametrize(
+    ("name", "takes_shards"),
+    [("adamw_torch", True), ("sgd", True), ("adafactor", False), ("adamw_8bit", False)],
+)
+def test_optimizers_that_update_shards_of_fsdp(name: str, takes_shards: bool) -> None:
+    module = torch.nn.Linear(64, 64)
+    fully_shard(module, mesh=init_device_mesh("cpu", (1,)))
+    arguments = TrainingArguments(output_dir="unused", use_cpu=True, optim=name)
+    optimizer = trainer_optimizer(module, arguments)
+    module(torch.ones(2, 64)).sum().backward()
+    raised = contextlib.nullcontext() if takes_shards else pytest.raises(RuntimeError)
+    with raised:
+        optimizer.step()
+
+
+@pytest.mark.usefixtures("_alone")
+def test_a_sharded_int8_weight_has_lost_its_scales() -> None:
+    weight = Int8Params(torch.ones(64, 64), requires_grad=False, has_fp16_weights=False)
+    layer = Linear8bitLt(64, 64, bias=False, has_fp16_weights=False)
+    layer.weight = weight
+    layer.to("cpu")
+    assert layer.weight.SCB is not None
+    fully_shard(layer, mesh=init_device_mesh("cpu", (1,)))
+    with pytest.raises(AttributeError, match="CB"):
+        layer(torch.ones(2, 64, dtype=torch.bfloat16))
+
+
+def test_accelerate_scales_gradients_for_its_own_fp16_alone() -> None:
+    source = getsource(Accelerator.__init__)
+    made = source.index("get_fsdp2_grad_scaler")
+    assert source.rindex('mixed_precision == "fp16"', 0, made) < made
 
 
 def test_linear_layers_of_falcon_are_not_quantized() -> None:

@@ -1,4 +1,4 @@
-"""Small runs of DeepSpeed on two ranks, and what the memory model says of each."""
+"""Small runs of DeepSpeed and of FSDP on two ranks, and what the memory model says of each."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -67,11 +67,11 @@ class ZeroCase:
     def plan(self) -> Plan:
         changes: dict[str, Any] = {"full": full(), "lora": {}, "qlora": NF4}[self.method]
         zero = zero_section(self.workload, self.layout)
-        assert zero is not None
         return plan(
             **changes
             | {
                 "precision": to_builtins(precision_section(self.workload, self.layout)),
+                "adapter": to_builtins(self.workload.settings.adapter),
                 "parallel": {**parallel(self.strategy), "zero": to_builtins(zero)},
                 "activation_checkpointing": self.checkpointing,
                 "batch__micro_batch_size": self.micro_batch_size,

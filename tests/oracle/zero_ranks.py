@@ -39,6 +39,8 @@ COLLECTIVES = (
     "all_reduce",
     "all_gather",
     "broadcast",
+    "all_gather_single",
+    "reduce_scatter_single",
 )
 
 
@@ -72,7 +74,8 @@ def leave_out_copies_of_gloo() -> None:
     for name in COLLECTIVES:
         collective = getattr(torch.distributed, name)
 
-        def untraced(*args: Any, _call: Any = collective, **kwargs: Any) -> _Done:
+        def untraced(*args: Any, _call: Any = collective, **kwargs: Any) -> _Done | None:
+            waited_for = not kwargs.get("async_op", False)
             kwargs["async_op"] = False
             with _disable_current_modes(), torch.no_grad():
                 given, structure = tree_flatten((args, kwargs))
@@ -82,7 +85,7 @@ def leave_out_copies_of_gloo() -> None:
                 for own, copy in reversed(list(zip(given, used, strict=True))):
                     if isinstance(own, torch.Tensor):  # an output may be a part of an input
                         own.copy_(copy)
-            return _Done()
+            return None if waited_for else _Done()
 
         setattr(torch.distributed, name, untraced)
 

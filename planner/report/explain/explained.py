@@ -19,6 +19,7 @@ from planner.report.explain.state_terms import trained_elements
 from planner.report.explain.terms import Expression
 from planner.search.candidate import Candidate
 from planner.workload.dtypes import Numerics, numerics_of
+from planner.workload.fsdp_units import shard_tensors
 from planner.workload.layout import Layout
 from planner.workload.trained_tensors import TrainedTensor, counted_tensors
 from planner.workload.workload import Workload
@@ -98,7 +99,10 @@ class Explained:
 
     @cached_property
     def handed(self) -> Mapping[TrainedTensor, int]:
-        """The tensors that the optimizer is handed: under DeepSpeed flat ones."""
+        """The tensors that the optimizer is handed: under DeepSpeed flat ones, under FSDP
+        shards."""
+        if self.layout.strategy == "fsdp":
+            return Counter(shard_tensors(self.workload, self.layout.world_size))
         if not self.layout.zero_stage:
             return self.tensors
         return Counter(map(flat_tensor, flat_parts(self.workload, self.layout)))

@@ -7,21 +7,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planner.memory.buffers import PART_OF, Buffer
-from planner.plan.vocabulary import PARTS, PHASES, Part, Phase
+from planner.plan.vocabulary import PARTS, PHASES, Part, Phase, Strategy
 from planner.report.explain.device_terms import DEVICE_TERMS, Terms, states_source
 from planner.report.explain.explained import Explained
+from planner.report.explain.fsdp_terms import FSDP_TERMS
 from planner.report.explain.state_terms import optimizer_states
 from planner.report.explain.terms import Term
 from planner.report.explain.zero_1_2_terms import FLAT_TERMS
 from planner.report.explain.zero_3_terms import SLICED_TERMS
 
-TERMS: dict[int, Mapping[Buffer, Terms]] = {
-    0: DEVICE_TERMS,
-    1: FLAT_TERMS,
-    2: FLAT_TERMS,
-    3: SLICED_TERMS,
+TERMS: dict[Strategy, Mapping[Buffer, Terms]] = {
+    "single": DEVICE_TERMS,
+    "ddp": DEVICE_TERMS,
+    "zero1": FLAT_TERMS,
+    "zero2": FLAT_TERMS,
+    "zero3": SLICED_TERMS,
+    "fsdp": FSDP_TERMS,
 }
-"""The terms of each buffer, by ZeRO stage."""
+"""The terms of each buffer, by strategy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ def formulas(plan: Explained) -> list[Formula]:
 
 def _cells(plan: Explained, phase: Phase) -> dict[Part, tuple[Term, ...]]:
     """Return the terms of each part in one phase."""
-    known = TERMS[plan.layout.zero_stage]
+    known = TERMS[plan.layout.strategy]
     cells: dict[Part, tuple[Term, ...]] = {}
     for buffer in plan.buffers(phase):
         part = PART_OF[buffer]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from planner.forward.model_pass import ModelPass, passed_layers
-from planner.memory.buffers import Place
+from planner.memory.buffers import Border, Place
 from planner.memory.footprint import Moments, gradient_sink
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Phase
@@ -90,6 +90,9 @@ def _end_of_moment(run: ModelPass, place: Place) -> int:
 def _stretch(run: ModelPass, place: Place) -> tuple[int, int]:
     """Return the events between which a place in the pass lies."""
     backward, end = run.casts_gone[-1], len(run.tape.log)
+    if isinstance(place, Border):
+        _, border = run.tape.borders[place.layer]
+        return border, border
     if isinstance(place, int):
         borders = [*run.tape.passed, end]
         return borders[place], borders[place + 1]
@@ -98,6 +101,7 @@ def _stretch(run: ModelPass, place: Place) -> tuple[int, int]:
         "layers_forward": (0, last_border),
         "forward": (0, run.casts_gone[0]),
         "head_backward": (backward, run.tape.passed[0]),
+        "before_layers": (run.tape.passed[0], run.tape.passed[0]),
         "backward": (backward, end),
     }
     return stretches[place]

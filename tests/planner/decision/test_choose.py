@@ -163,7 +163,7 @@ def test_the_shortfall_and_the_way_out_are_named() -> None:
     pinned: dict[str, Any] = {"memory_limit_bytes": 7900 * MIB, "optimizer": "adamw_torch_fused"}
     with pytest.raises(NothingFitsError, match="--sequence-length 1024 fits"):
         decide(request(cards(1, 8), **pinned))
-    with pytest.raises(NothingFitsError, match="It fits on 16 such cards"):
+    with pytest.raises(NothingFitsError, match="It fits on 4 such cards"):
         decide(request(cards(1, 24), model="llama-2-70b", recipe=None, sequence_length=128))
 
 
@@ -177,8 +177,8 @@ def test_the_shortfall_and_the_way_out_are_named() -> None:
             {"model": "qwen3-235b-a22b"},
             "It does not fit on 64 such cards either",
         ),
-        (cards(1, 24), {"method": "qlora"}, "--method lora fits on 16 such cards."),
-        (cards(1, 24), {"recipe": load_recipe("qlora")}, "--method lora fits on 16 such cards."),
+        (cards(1, 24), {"method": "qlora"}, "It fits on 8 such cards."),
+        (cards(1, 24), {"recipe": load_recipe("qlora")}, "It fits on 8 such cards."),
         (
             cards(1, 24),
             {"method": "qlora", "optimizer": "adamw_8bit"},

@@ -18,7 +18,7 @@ from planner.recipes.load_recipe import load_recipe
 from planner.report.terminal_report import print_report
 
 WIDTHS = (60, 80, 100, 140)
-NAMES = {"FILE", "QLoRA"}
+NAMES = {"FILE", "FSDP", "QLoRA"}
 """Names that no table has since they are the same in every language."""
 CARDS = re.compile(r"\b[a-z]+-?[a-z]*\d[a-z0-9-]*")
 """Names of presets."""

@@ -30,7 +30,7 @@ from planner.plan.vocabulary import METHODS, Method, ZeroStage
 from planner.search.candidate import Candidate
 from planner.speed.card_rates import NOMINAL, rates
 from planner.speed.step_time import step_time
-from planner.workload.layout import Layout
+from planner.workload.layout import STRATEGIES, Layout
 from planner.workload.measured_ratios import time_ratio
 from planner.workload.rules import Combination, Pinned, broken_rule
 from planner.workload.workload import Workload
@@ -64,14 +64,15 @@ class Priced:
     def rank(self) -> tuple[float, ...]:
         """Times less than 2 % apart, on one scale for all, are equal; then the simpler layout. What
         departs from the recipe must be faster by more than that, and DeepSpeed by more than its
-        published runs vary beyond others."""
+        published runs vary beyond others. FSDP, of which there are none, comes last."""
         layout = self.layout
         under, others = time_ratio("full", "zero1"), time_ratio("full", "single")
         margin = (under.high / under.expected) / (others.high / others.expected)
-        spread = margin if layout.zero_stage else 1.0
+        spread = margin if layout.is_sharded else 1.0
         return (
+            layout.strategy == "fsdp",
             math.floor(math.log(self.time_s * spread, 1.02)) + self.departures,
-            layout.zero_stage,
+            STRATEGIES.index(layout.strategy),
             ("none", "optimizer", "all").index(layout.offload),
             layout.activation_checkpointing,
             self.departures,
@@ -139,6 +140,8 @@ def random_request(source: random.Random) -> Request:
     ranks = source.choice([1, 1, 2, 4])
     model = source.choice(MODELS)
     stages: list[ZeroStage | None] = [None, None, 0, 1, 2, 3]
+    stage = source.choice(stages) if ranks > 1 else None
+    by_strategy = ranks > 1 and stage is None and source.random() < 0.3
     return Request(
         model=small(model, source.choice([3, 4, 6])),
         cluster=machine(
@@ -148,7 +151,8 @@ def random_request(source: random.Random) -> Request:
         method=source.choice([None, None, *METHODS]),
         sequence_length=source.choice([64, 100, 256]),
         global_batch_size=ranks * source.choice([1, 4, 6, 12]),
-        zero_stage=source.choice(stages) if ranks > 1 else None,
+        strategy=source.choice(STRATEGIES[1:]) if by_strategy else None,
+        zero_stage=stage,
         activation_checkpointing=source.choice([None, None, None, True, False]),
         optimizer=source.choice([None, None, "adamw_8bit", "adafactor", "sgd"]),
         offload=source.choice([None, None, None, "optimizer", "all"]),

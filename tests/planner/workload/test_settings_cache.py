@@ -125,7 +125,7 @@ def price_everything() -> None:
     """Ask of each kind of layout all that a search and a report ask."""
     layouts: tuple[tuple[Strategy, Offload], ...] = (
         *(("single", "none"), ("ddp", "none"), ("zero1", "none"), ("zero2", "optimizer")),
-        *(("zero3", "none"), ("zero3", "all")),
+        *(("zero3", "none"), ("zero3", "all"), ("fsdp", "none")),
     )
     for method in METHODS:
         workload = small_workload(method)

@@ -1,0 +1,292 @@
+"""Memory of a step under PyTorch's FSDP2, phase by phase: its units
+(planner/workload/fsdp_units.py) beside the micro-batch's own tensors.
+
+read: torch/distributed/fsdp/_fully_shard at 2.13, _fsdp_param_group.py and _fsdp_state.py:
+
+    root        gathered when forward begins, and whole until backward has ended (_lazy_init)
+    tail        gathered when its first module runs, and whole until its backward pass has ended;
+                where it has the embedding, which gets no gradient, until all of backward has
+    others      whole while they run; in forward the buffer that they arrived in stays until the
+                next unit's parameters have been copied (wait_for_unshard); in backward it goes, and
+                that of the unit before is filled ahead (_backward_prefetch)
+    gradients   of a unit whole, in the compute precision, until its backward pass has ended; then
+                copied into the buffer that is reduced, which stays until the next unit's has gone
+                the same way (post_backward)
+
+    load        from host memory, unit by unit; each is whole on the device before it is cut
+                (launcher/training/fully_sharded.py)
+    save        what trains is gathered one parameter at a time, and taken to host memory
+
+Micro-batches do not wait for each other: each reduces its gradients
+(launcher/training/planned_trainer.py), and adds them to those of the rank's shards.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from planner.hardware.cluster import Device
+from planner.memory.buffers import Border, Buffers, Moment, Place, pass_buffers
+from planner.memory.micro_batch import Amounts, MicroBatch, add_to
+from planner.memory.optimizer_step import OptimizerStep
+from planner.plan.optimizer_presets import optimizers
+from planner.plan.vocabulary import Phase
+from planner.workload.dtypes import Numerics
+from planner.workload.fsdp_units import Units, fsdp_units, shard_tensors
+from planner.workload.layout import Layout
+from planner.workload.optimizers import states_bytes
+from planner.workload.workload import Workload
+
+
+class _Sharded(NamedTuple):
+    """What the phases are made of."""
+
+    units: Units
+    held: Buffers
+    """What every phase holds."""
+    accumulates: bool
+    """Whether the gradients of earlier micro-batches are there."""
+
+
+def fsdp_moments(
+    workload: Workload,
+    layout: Layout,
+    passes: MicroBatch,
+    kinds: Numerics,
+    device: Device,
+) -> dict[Phase, Moment]:
+    """Return the largest moment of each phase, workspaces of cuBLAS aside."""
+    units = fsdp_units(workload, layout.world_size, kinds)
+    weights = _weights(workload, units)
+    sharded = _Sharded(
+        units=units,
+        held={
+            **weights,
+            "optimizer_states": fsdp_states_bytes(workload, layout.world_size, kinds, device),
+        },
+        accumulates=layout.gradient_accumulation_steps > 1,
+    )
+    return {
+        "load": Moment({**weights, "loaded_parameter": _loading_bytes(units)}),
+        "forward": max(_forward(sharded, passes), key=_num_bytes),
+        "backward": max(_backward(sharded, passes), key=_num_bytes),
+        "optimizer_step": Moment(
+            {
+                **sharded.held,
+                "gradients": units.gradients_bytes,
+                "update": fsdp_step_bytes(workload, layout.world_size, kinds, device),
+            }
+        ),
+        "save": Moment(
+            {**sharded.held, "saved_parameter": fsdp_saved_bytes(workload, layout, kinds)}
+        ),
+    }
+
+
+def _num_bytes(moment: Moment) -> int:
+    return moment.num_bytes
+
+
+def _weights(workload: Workload, units: Units) -> Buffers:
+    trained = sum(unit.trained_bytes for unit in units.all)
+    if workload.method == "full":
+        return {"trained_weights": trained}
+    return {"frozen_weights": sum(unit.frozen_bytes for unit in units.all), "adapters": trained}
+
+
+def _loading_bytes(units: Units) -> int:
+    """Return the bytes of a unit that is not cut yet beyond the shards that are to come, at the
+    largest moment of the load: the layers come first, then the embedding, the tail, the root."""
+    most = after = 0
+    for unit in (units.root, units.tail, units.embedding, *reversed(units.layers)):
+        most = max(most, unit.loaded_bytes - after)
+        after += unit.frozen_bytes + unit.trained_bytes
+    return most
+
+
+def fsdp_states_bytes(workload: Workload, ranks: int, kinds: Numerics, device: Device) -> int:
+    """Return the bytes of the optimizer's states of one rank's shards."""
+    return states_bytes(
+        optimizers()[workload.settings.optimizer.name],
+        Counter(shard_tensors(workload, ranks)),
+        width=kinds.home,
+        device=device,
+    ).on_device
+
+
+def fsdp_step_bytes(workload: Workload, ranks: int, kinds: Numerics, device: Device) -> int:
+    """Return the most bytes that an update of one rank's shards allocates."""
+    return fsdp_step(workload, ranks, kinds, device).num_bytes
+
+
+def fsdp_step(workload: Workload, ranks: int, kinds: Numerics, device: Device) -> OptimizerStep:
+    """Return the update of one rank's shards."""
+    settings = workload.settings.optimizer
+    return OptimizerStep(
+        optimizers()[settings.name],
+        shard_tensors(workload, ranks),
+        width=kinds.home,
+        weight_decay=settings.weight_decay,
+        device=device,
+    )
+
+
+def fsdp_saved_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
+    """Return the bytes of the largest trained parameter, which is whole to be written."""
+    shards = shard_tensors(workload, layout.world_size)
+    return max(shard.elements for shard in shards) * layout.world_size * kinds.home
+
+
+def _forward(sharded: _Sharded, passes: MicroBatch) -> Iterator[Moment]:
+    """Yield the largest moments of forward: when a unit arrives, while layers run, and the head's.
+
+    The buffer of the unit before goes when the next one's parameters have been copied.
+    """
+    units = sharded.units
+    gradients = units.gradients_bytes if sharded.accumulates else 0
+    stays = units.root.whole_bytes + (units.tail.whole_bytes if units.tied else 0)
+    before = units.tail if units.tied else units.embedding
+    level: Amounts = Counter()
+    tails = () if units.tied else (units.tail,)
+    for number, (stretch, unit) in enumerate(
+        zip(passes.ahead, [*units.layers, *tails], strict=False)
+    ):
+        add_to(level, stretch.net)
+        yield _during(
+            sharded,
+            level.copy(),
+            Border(number),
+            gradients=gradients,
+            stays=stays,
+            gathered=before.buffer_bytes + unit.buffer_bytes + unit.whole_bytes,
+        )
+        before = unit
+    largest = max(units.layers, key=lambda unit: unit.whole_bytes)
+    yield _during(
+        sharded,
+        passes.layers_forward,
+        "layers_forward",
+        gradients=gradients,
+        stays=stays,
+        gathered=largest.whole_bytes + largest.buffer_bytes,
+    )
+    yield _during(
+        sharded,
+        passes.forward,
+        "forward",
+        gradients=gradients,
+        stays=units.root.whole_bytes + units.tail.whole_bytes,
+        gathered=before.buffer_bytes,
+    )
+
+
+def _during(
+    sharded: _Sharded,
+    alive: Amounts,
+    place: Place,
+    *,
+    gradients: int,
+    stays: int,
+    gathered: int,
+    reduced: int = 0,
+) -> Moment:
+    return Moment(
+        {
+            **sharded.held,
+            **pass_buffers(alive),
+            "gradients": gradients,
+            "new_gradients": alive["gradients"],
+            "persistent": stays,
+            "gathered": gathered,
+            "reduce_buckets": reduced,
+        },
+        place,
+    )
+
+
+def _backward(sharded: _Sharded, passes: MicroBatch) -> Iterator[Moment]:
+    """Yield the largest moments of backward: the head's, each layer's, the embedding's."""
+    units = sharded.units
+    root, tail = units.root, units.tail
+    gradients = units.gradients_bytes if sharded.accumulates else 0
+    ahead = [unit.buffer_bytes for unit in reversed(units.layers)] + [units.embedding.buffer_bytes]
+    yield _during(
+        sharded,
+        passes.head_backward,
+        "head_backward",
+        gradients=gradients,
+        stays=root.whole_bytes + tail.whole_bytes,
+        gathered=ahead[0],
+    )
+    alive, reduced, stays = passes.before_layers.copy(), 0, root.whole_bytes
+    if units.tied:
+        stays += tail.whole_bytes
+    else:
+        yield _during(
+            sharded,
+            alive,
+            "before_layers",
+            gradients=gradients + tail.gradient_bytes,
+            stays=stays,
+            gathered=ahead[0],
+            reduced=tail.reduced_bytes,
+        )
+        alive["gradients"], reduced = 0, tail.reduced_bytes
+        gradients += 0 if sharded.accumulates else tail.gradient_bytes
+    for place, (unit, layer) in enumerate(
+        zip(reversed(units.layers), passes.layers[:-1], strict=True)
+    ):
+        before = units.layers[-2 - place] if place + 1 < len(units.layers) else units.embedding
+        top = alive.copy()
+        add_to(top, layer.top)
+        yield _during(
+            sharded,
+            top,
+            place,
+            gradients=gradients,
+            stays=stays,
+            gathered=unit.whole_bytes
+            + before.buffer_bytes
+            + max(0, before.cast_bytes - layer.top_bytes),
+            reduced=reduced,
+        )
+        add_to(alive, layer.net)
+        alive["gradients"] -= layer.net["gradients"]
+        reduced = unit.reduced_bytes
+        gradients += 0 if sharded.accumulates else unit.gradient_bytes
+    yield from _end(sharded, passes, alive, gradients, stays=stays, reduced=reduced)
+
+
+def _end(
+    sharded: _Sharded,
+    passes: MicroBatch,
+    alive: Amounts,
+    gradients: int,
+    *,
+    stays: int,
+    reduced: int,
+) -> Iterator[Moment]:
+    """Yield the embedding's backward pass, and the reduction of what is left."""
+    units, place = sharded.units, len(passes.layers) - 1
+    top = alive.copy()
+    add_to(top, passes.layers[-1].top)
+    last = units.tail if units.tied else units.embedding
+    trains = units.embedding.reduced_bytes > 0
+    yield _during(
+        sharded,
+        top,
+        place,
+        gradients=gradients,
+        stays=stays,
+        gathered=units.embedding.whole_bytes if trains else units.embedding.buffer_bytes,
+        reduced=reduced,
+    )
+    yield _during(
+        sharded,
+        top,
+        place,
+        gradients=gradients + last.gradient_bytes,
+        stays=units.root.whole_bytes,
+        gathered=0,
+        reduced=last.reduced_bytes,
+    )

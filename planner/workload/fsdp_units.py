@@ -1,0 +1,191 @@
+"""The units that PyTorch's FSDP2 shards, gathers and reduces together, and their bytes.
+
+read: launcher/training/fully_sharded.py for the units: each layer; the token embedding; the last
+norm and the head, or the two with the embedding that the head is tied to; and the root, which has
+the rest. read: torch/distributed/fsdp/_fully_shard at 2.13:
+
+    shards      each parameter by itself, cut into equal parts of its rows, the last ones filled up
+                (_fsdp_param.py, _init_sharded_param)
+    gathered    a buffer that all parameters of the unit arrive in, and a copy of each out of it;
+                before, what is cast is copied once on the rank (_fsdp_collectives.py,
+                foreach_all_gather, _get_param_all_gather_inputs)
+    reduced     the gradients of the unit in one buffer, in the dtype that is reduced; then the
+                rank's part of it, which the gradients of its shards are views of (foreach_reduce)
+
+bitsandbytes packs a matrix as one column of a floating dtype, which is cut like any other; its
+scales and constants are no parameters and stay whole (bitsandbytes/nn/modules.py at 0.50.2,
+Params4bit).
+"""
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import NamedTuple
+
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
+from planner.models.layer_kinds import LayerKind
+from planner.workload.dtypes import Numerics
+from planner.workload.parameters import Sized, parameters
+from planner.workload.quantization import quantized_tensors
+from planner.workload.settings_cache import TRAINED, cached_by_settings
+from planner.workload.trained_tensors import TrainedTensor
+from planner.workload.workload import Workload
+
+
+def _block(num_bytes: int) -> int:
+    return round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
+
+
+def shard_of(shape: Sequence[int], ranks: int) -> tuple[int, ...]:
+    """Return the shape of a rank's part of a parameter.
+
+    >>> shard_of((10, 4), 4), shard_of((3,), 8)
+    ((3, 4), (1,))
+    """
+    rows, *others = shape
+    return ceil_div(rows, ranks), *others
+
+
+class Piece(NamedTuple):
+    """One parameter of a unit, as each rank has it."""
+
+    elements: int
+    """Elements of a rank's part."""
+    whole: int
+    """Elements of all parts, without what fills them up."""
+    width: int
+    """Bytes per element between steps."""
+    trains: bool
+
+
+class Unit(NamedTuple):
+    """Bytes of one unit on each rank."""
+
+    frozen_bytes: int
+    """Bytes of the shards of what is frozen, and of what stays whole beside packed weights."""
+    trained_bytes: int
+    """Bytes of the shards of what trains."""
+    cast_bytes: int
+    """Bytes of the shards in the compute precision, where they have another."""
+    buffer_bytes: int
+    """Bytes of the buffer in which all ranks' parts arrive."""
+    whole_bytes: int
+    """Bytes of all parameters, whole."""
+    loaded_bytes: int
+    """Bytes of all parameters as they come to the device, to be cut."""
+    reduced_bytes: int
+    """Bytes of the buffer in which gradients are reduced."""
+    gradient_bytes: int
+    """Bytes of the gradients of the rank's shards."""
+
+
+NO_UNIT = Unit(0, 0, 0, 0, 0, 0, 0, 0)
+"""A unit without parameters."""
+
+
+class Units(NamedTuple):
+    """The units of a model, in the order in which they run."""
+
+    root: Unit
+    embedding: Unit
+    """The token embedding; without parameters where the head is tied to it."""
+    layers: tuple[Unit, ...]
+    tail: Unit
+    """The last norm and the head, with the embedding where it is the head's."""
+    tied: bool
+
+    @property
+    def all(self) -> tuple[Unit, ...]:
+        """Every unit once."""
+        return self.root, self.embedding, *self.layers, self.tail
+
+    @property
+    def gradients_bytes(self) -> int:
+        """Bytes of the gradients of all of a rank's shards."""
+        return sum(unit.gradient_bytes for unit in self.all)
+
+
+@cached_by_settings(*TRAINED)
+def fsdp_units(workload: Workload, ranks: int, kinds: Numerics) -> Units:
+    """Return the units of a workload that is sharded over so many ranks."""
+    whole, model = parameters(workload), workload.model
+    found: dict[tuple[LayerKind, int], Unit] = {}
+    layers = []
+    for kind, inside in zip(model.layers, whole.layers, strict=True):
+        key = kind, sum(each.elements for each in inside)
+        if key not in found:
+            packed = packed_pieces(workload, kind, ranks, kinds)
+            found[key] = _unit(inside, ranks, kinds, packed, constants_bytes(workload, kind))
+        layers.append(found[key])
+    table, *others = whole.before
+    tail = [each for each in whole.after if each.name.split(".")[0] in ("norm", "lm_head")]
+    rest = [each for each in whole.after if each not in tail]
+    tied = model.tied_embeddings
+    return Units(
+        root=_unit([*others, *rest], ranks, kinds),
+        embedding=NO_UNIT if tied else _unit([table], ranks, kinds),
+        layers=tuple(layers),
+        tail=_unit([*([table] if tied else []), *tail], ranks, kinds),
+        tied=tied,
+    )
+
+
+def packed_pieces(workload: Workload, kind: LayerKind, ranks: int, kinds: Numerics) -> list[Piece]:
+    """Return the rank's part of each packed matrix of a layer."""
+    quantization = workload.settings.quantization
+    if quantization is None:
+        return []
+    sizes = [
+        quantized_tensors(each, quantization)[0] // kinds.frozen
+        for each in workload.model.linears(kind)
+    ]
+    return [Piece(ceil_div(size, ranks), size, kinds.frozen, False) for size in sizes]
+
+
+def constants_bytes(workload: Workload, kind: LayerKind) -> int:
+    """Return the bytes of what stays whole beside a layer's packed weights."""
+    quantization = workload.settings.quantization
+    if quantization is None:
+        return 0
+    matrices = workload.model.linears(kind)
+    return sum(sum(quantized_tensors(matrix, quantization)[1:]) for matrix in matrices)
+
+
+def _unit(
+    inside: Iterable[Sized],
+    ranks: int,
+    kinds: Numerics,
+    packed: Sequence[Piece] = (),
+    whole_bytes: int = 0,
+) -> Unit:
+    pieces = [
+        Piece(
+            prod(shard_of(each.shape, ranks)),
+            each.elements,
+            kinds.home if each.trains else kinds.outside,
+            each.trains,
+        )
+        for each in inside
+    ]
+    pieces += packed
+    trained = sum(piece.elements for piece in pieces if piece.trains)
+    cast = sum(piece.elements for piece in pieces if piece.width != kinds.compute)
+    return Unit(
+        frozen_bytes=whole_bytes
+        + sum(_block(piece.elements * piece.width) for piece in pieces if not piece.trains),
+        trained_bytes=sum(_block(piece.elements * piece.width) for piece in pieces if piece.trains),
+        cast_bytes=_block(cast * kinds.compute),
+        buffer_bytes=_block(sum(piece.elements for piece in pieces) * ranks * kinds.compute),
+        whole_bytes=sum(_block(piece.elements * ranks * kinds.compute) for piece in pieces),
+        loaded_bytes=whole_bytes + sum(_block(piece.whole * piece.width) for piece in pieces),
+        reduced_bytes=_block(trained * ranks * kinds.home),
+        gradient_bytes=_block(trained * kinds.home),
+    )
+
+
+def shard_tensors(workload: Workload, ranks: int) -> list[TrainedTensor]:
+    """Return a rank's parts of what trains, which the optimizer is handed, in the model's order."""
+    return [
+        TrainedTensor(shard_of(each.shape, ranks), each.role)
+        for each in parameters(workload)
+        if each.trains
+    ]

@@ -1,0 +1,147 @@
+"""What each of two gloo ranks allocates while FSDP2 trains small models on the CPU.
+
+python -m torch.distributed.run ... -m tests.oracle.fsdp_ranks CASES.json FOLDER
+"""
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch.distributed.fsdp._fully_shard import _fsdp_init as fully_shard_calls
+from torch.distributed.fsdp._fully_shard import _fsdp_param as fsdp_param
+from torch.utils._python_dispatch import _disable_current_modes
+from trl.trainer import utils as trl_utils
+
+from launcher.compat.replacement import Replacement, replaced
+from launcher.rehearsal.tracer import Tracer
+from launcher.training import fully_sharded
+from launcher.training.fully_sharded import shard
+from launcher.training.model_building import build_model, cast_trainable
+from launcher.training.planned_trainer import activation_checkpointing
+from tests.oracle.small_models import build
+from tests.oracle.zero_cases import SHAPE, ZeroCase
+from tests.oracle.zero_ranks import (
+    forward,
+    leave_out_copies_of_gloo,
+    losses_as_on_cuda,
+    optimizer_of,
+)
+
+STEPS = 2
+"""The first makes the optimizer's states."""
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    cases, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    torch.set_num_threads(1)
+    leave_out_copies_of_gloo()
+    torch.distributed.init_process_group("gloo")
+    checkpoint = folder / "checkpoint"
+    if os.environ["RANK"] == "0":
+        build(SHAPE).to(torch.bfloat16).save_pretrained(checkpoint)
+    torch.distributed.barrier()
+    found = [traced_phases(ZeroCase(**case), checkpoint) for case in cases]
+    (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
+    torch.distributed.barrier()
+    os._exit(0)
+
+
+def traced_phases(case: ZeroCase, checkpoint: Path) -> dict[str, int]:
+    """Bytes at the largest moment of each phase of the last step."""
+    torch.manual_seed(0)
+    model = loaded(case, checkpoint)
+    tracer = Tracer()
+    with tracer, losses_as_on_cuda(), resizing_followed(tracer):
+        with tracer.phase("load"), loaded_from_host():
+            shard(case.plan, model, CPU)
+        gc.collect()
+        for constant in constants(model):
+            tracer.assign(constant, "weights")
+        trained = [x for x in model.parameters() if x.requires_grad]
+        optimizer = optimizer_of(model)
+        for step in range(STEPS):
+            last = step == STEPS - 1
+            for micro_batch in range(case.steps):
+                counts = last and micro_batch == case.steps - 1
+                with tracer.phase("forward" if counts else None):
+                    loss = forward(model, case)
+                with tracer.phase("backward" if counts else None):
+                    torch.autograd.backward(loss)
+                del loss
+            with tracer.phase("optimizer_step" if last else None):
+                _norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
+                optimizer.step()
+            optimizer.zero_grad()
+            del _norm
+    return {name: sum(parts.values()) for name, parts in tracer.phases.items()}
+
+
+def loaded(case: ZeroCase, checkpoint: Path) -> Any:
+    """The model in host memory, as launcher/training/rank.py makes it."""
+    plan = case.plan
+    model = build_model(plan, checkpoint, CPU).train()
+    base = model if plan.adapter is None else model.get_base_model()
+    checkpointing = activation_checkpointing(plan)
+    if checkpointing["gradient_checkpointing"]:
+        base.gradient_checkpointing_enable(checkpointing["gradient_checkpointing_kwargs"])
+        base.enable_input_require_grads()
+    if case.loss == "fused":
+        trl_utils.add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
+    return model
+
+
+def constants(model: Any) -> Iterator[torch.Tensor]:
+    """Yield what bitsandbytes keeps beside packed weights; it is no parameter."""
+    for module in model.modules():
+        state = getattr(module, "quant_state", None)
+        if state is not None:
+            yield from (state.absmax, state.code, state.offset)
+            yield from (state.state2.absmax, state.state2.code)
+
+
+@contextmanager
+def loaded_from_host() -> Iterator[None]:
+    """On the CPU nothing moves to the device: it is copied here, and cast unseen before."""
+
+    def moved(parameters: list[Any], buffers: list[Any], _device: torch.device) -> None:
+        for tensor in (*parameters, *buffers):
+            tensor.data = tensor.data.clone()
+
+    def cast(*inputs: Any) -> None:
+        with _disable_current_modes():
+            cast_trainable(*inputs)
+
+    with (
+        patch.object(fully_shard_calls, "_move_states_to_device", moved),
+        patch.object(fully_sharded, "cast_trainable", cast),
+    ):
+        yield
+
+
+@contextmanager
+def resizing_followed(tracer: Tracer) -> Iterator[None]:
+    """FSDP frees what it has gathered, and gathers it again, without an operator."""
+
+    def followed(function: Callable[[torch.Tensor], None]) -> Callable[[torch.Tensor], None]:
+        def call(tensor: torch.Tensor) -> None:
+            function(tensor)
+            tracer.resized(tensor)
+
+        return call
+
+    names = ("alloc_storage", "free_storage")
+    calls = [Replacement(fsdp_param, name, followed(getattr(fsdp_param, name))) for name in names]
+    with replaced(calls):
+        yield
+
+
+if __name__ == "__main__":
+    main()
