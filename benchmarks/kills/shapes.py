@@ -15,6 +15,7 @@ TRAINING = {"max_steps": 60, "save_steps": 3, "hang_limit_s": 30}
 DDP = {"parallel": parallel("ddp"), **TWO_RANKS}
 ZERO_2 = {"parallel": parallel("zero2"), "precision": SIXTEEN_BIT, **TWO_RANKS}
 ZERO_3 = {**ZERO_2, "parallel": parallel("zero3")}
+FSDP = {**ZERO_2, "parallel": parallel("fsdp")}
 SHAPES: dict[str, dict[str, Any]] = {
     "lora": {"adapter": ADAPTER},
     "qlora": {"adapter": ADAPTER, "method": "qlora", "quantization": NF4},
@@ -24,6 +25,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "lora-zero2": {"adapter": ADAPTER, **ZERO_2},
     "full-zero2": full(**ZERO_2),
     "full-zero3": full(**ZERO_3),
+    "qlora-fsdp": {"adapter": ADAPTER, "method": "qlora", "quantization": NF4, **FSDP},
+    "full-fsdp": full(**FSDP),
 }
 
 

@@ -20,7 +20,7 @@ from launcher.rehearsal.meter import CudaCounters, Meter
 from launcher.rehearsal.rehearse import quiet_libraries
 from launcher.rehearsal.step import rehearse_step
 from launcher.run.end_with_parent import end_with_parent
-from launcher.training.attention_backends import pin_attention_backends
+from launcher.training.model_building import pin_attention_backends
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
 

@@ -38,6 +38,25 @@ def deepspeed_optimizer(optimizer: Any) -> Any:
     return map_pytorch_optim_to_deepspeed(optimizer)
 
 
+def fsdp_on_the_cpu() -> None:
+    """Let accelerate hand a model to FSDP on the CPU, too, where it knows of DDP alone.
+
+    read: accelerate/state.py, AcceleratorState.__init__, which lists the devices.
+    """
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType
+
+    initialize = AcceleratorState.__init__
+
+    def with_fsdp(state: Any, *inputs: Any, **options: Any) -> None:
+        initialize(state, *inputs, **options)
+        plugin = options.get("fsdp_plugin")
+        if plugin is not None and state.distributed_type == DistributedType.MULTI_CPU:
+            state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
+
+    AcceleratorState.__init__ = with_fsdp
+
+
 def inner_optimizer(optimizer: Any) -> Any:
     """Return the optimizer that accelerate has wrapped."""
     return optimizer.optimizer

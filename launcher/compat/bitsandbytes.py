@@ -45,7 +45,7 @@ class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
         self.compute_dtype = settings.bnb_4bit_compute_dtype
         self.compute_type_is_set = True
         self.support_avx512bf16_for_cpu = False
-        self.quant_storage = torch.uint8
+        self.quant_storage = settings.bnb_4bit_quant_storage
         self.quant_state: Any = None
         self.settings = settings
         self.bias = bias
@@ -57,6 +57,7 @@ class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
             whole,
             compress_statistics=self.settings.bnb_4bit_use_double_quant,
             quant_type=self.settings.bnb_4bit_quant_type,
+            quant_storage=self.quant_storage,
         )
         self._hold(packed)
         self.weight.quant_state = self.quant_state = state
@@ -114,10 +115,21 @@ class PackedInt8(bitsandbytes.nn.Linear8bitLt):  # type: ignore[misc]
         self.weight = held
 
 
-def num_packed_elements(parameter: Any) -> int | None:
-    """Return how many numbers a 4-bit parameter stands for; None if it is not packed in 4 bit."""
-    state = getattr(parameter, "quant_state", None)
-    return None if state is None else int(state.shape.numel())
+def move_constants(module: Any, device: torch.device) -> None:
+    """Move what bitsandbytes keeps beside packed weights, which are parameters without it."""
+    for inside in module.modules():
+        state = getattr(inside, "quant_state", None)
+        if state is not None:
+            state.to(device)
+
+
+def packed_elements(model: Any) -> dict[str, int]:
+    """Return how many numbers each parameter stands for that is packed in 4 bit, by name."""
+    return {
+        f"{name}.weight": int(state.shape.numel())
+        for name, module in model.named_modules()
+        if (state := getattr(module, "quant_state", None)) is not None
+    }
 
 
 def packed_and_unpacked(

@@ -13,7 +13,10 @@ import torch
 import torch.optim.optimizer as torch_optimizer
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _foreach_utils as foreach_utils
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    is_traceable_wrapper_subclass_type,
+)
 from torch.utils._pytree import tree_map_only
 
 from launcher.compat.replacement import Replacement
@@ -59,6 +62,8 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _DEVICE and isinstance(args[0], FakeTensor):
             return args[0].device  # two of three calls, which allocate nothing
+        if any(map(is_traceable_wrapper_subclass_type, types)):
+            return NotImplemented  # it calls operators on the tensors inside
         return self.on_operator(func, args, kwargs or {})
 
 

@@ -122,7 +122,7 @@ def setting_rows(plan: Plan) -> list[Row]:
         ("base model", f"{hub_model(plan) or plan.model.name}{revision}"),
         ("method", METHOD_NAMES[plan.method]),
         *_adapter_rows(plan),
-        ("precision", f"{plan.precision.compute}, trained weights {plan.precision.trainable}"),
+        ("precision", f"{plan.precision.compute}, trained weights {plan.kept_trainable}"),
         ("optimizer", optimizer.name),
         ("learning rate", f"{optimizer.learning_rate:g}, {plan.schedule.kind}"),
         ("warm-up", f"{plan.schedule.warmup_ratio:.0%} of the steps".replace("%", " %")),

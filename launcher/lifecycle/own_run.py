@@ -57,7 +57,7 @@ def own_run(run: RunDirectory) -> OwnRun:
         num_params=plan.model.num_params,
         method=plan.method,
         strategy=plan.parallel.strategy,
-        sharded=plan.parallel.zero_stage > 0,
+        sharded=plan.parallel.is_sharded,
         world_size=plan.parallel.world_size,
         micro_batch_size=plan.batch.micro_batch_size,
         tokens=measured["mean_row_tokens"],

@@ -17,6 +17,7 @@ from launcher.compat.accelerate import deepspeed_optimizer
 from launcher.compat.deepspeed import shard
 from launcher.rehearsal.empty_model import Recorder
 from launcher.training.deepspeed_config import deepspeed_config
+from launcher.training.fully_sharded import shard as shard_by_rows
 from launcher.training.optimizer import build_optimizer
 from launcher.training.process_group import join_alone
 from planner.plan.schema import Plan
@@ -109,6 +110,14 @@ def deepspeed_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
     return Engine(engine, backward, engine.step)
 
 
+def fsdp_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
+    """Return PyTorch's FSDP as launcher/training/rank.py sets it up."""
+    with recorder.phase("load"):
+        shard_by_rows(plan, model, torch.device("cuda", torch.cuda.current_device()))
+    optimizer = build_optimizer(plan.optimizer, model)
+    return Engine(model, torch.autograd.backward, partial(_update, plan, model, optimizer))
+
+
 def engine_of(plan: Plan) -> MakeEngine:
     """Return the engine of a plan for one device.
 
@@ -121,6 +130,8 @@ def engine_of_rank(plan: Plan) -> MakeEngine:
     """Return the engine of one rank among all of the plan's, or of a single process."""
     if plan.parallel.strategy == "single":
         return plain_engine
+    if plan.parallel.strategy == "fsdp":
+        return fsdp_engine
     return deepspeed_engine if plan.parallel.zero_stage else data_parallel_engine
 
 
@@ -132,7 +143,7 @@ def _optimizer_with_states(plan: Plan, model: Any, recorder: Recorder) -> Callab
     with recorder.part("gradients"):
         _add_gradients(model)
     update = None
-    if plan.parallel.zero_stage == 0:
+    if not plan.parallel.is_sharded:
         with recorder.part("optimizer_states"):
             optimizer = build_optimizer(plan.optimizer, model)
             optimizer.step()

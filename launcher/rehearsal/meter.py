@@ -14,7 +14,7 @@ from launcher.rehearsal.engine import engine_of
 from launcher.rehearsal.phases import Phases
 from launcher.rehearsal.step import rehearse_step
 from launcher.rehearsal.table import Side
-from launcher.training.attention_backends import pin_attention_backends
+from launcher.training.model_building import pin_attention_backends
 from planner.base.errors import UserError
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import Part

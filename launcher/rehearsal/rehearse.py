@@ -23,18 +23,20 @@ from launcher.rehearsal.step import rehearse_step
 from launcher.rehearsal.table import Comparison, largest_phase, show
 from launcher.rehearsal.tracer import Tracer
 from planner.plan.schema import Plan
-from planner.plan.vocabulary import ZeroStage
+from planner.plan.vocabulary import Strategy
 
-NOT_TRACED: dict[ZeroStage, tuple[str, ...]] = {
-    0: ("communication",),
-    1: ("communication", "optimizer_states", "gradients"),
-    2: ("communication", "optimizer_states", "gradients"),
-    3: ("communication", "optimizer_states", "gradients", "weights", "adapters"),
+NOT_TRACED: dict[Strategy, tuple[str, ...]] = {
+    "single": (),
+    "ddp": ("communication",),
+    "zero1": ("communication", "optimizer_states", "gradients"),
+    "zero2": ("communication", "optimizer_states", "gradients"),
+    "zero3": ("communication", "optimizer_states", "gradients", "weights", "adapters"),
+    "fsdp": ("communication", "optimizer_states", "gradients", "weights", "adapters"),
 }
-"""Parts of memory that ranks share or send, by ZeRO stage: predicted, and left out of the sums."""
+"""Parts of memory that ranks share or send: predicted, and left out of the sums."""
 
-DEEPSPEED_PHASES = ("load", "forward", "backward")
-"""Phases that a trace shows under DeepSpeed, which steps and gathers by code of its own."""
+SHARDED_PHASES = ("load", "forward", "backward")
+"""Phases that a trace shows where states are sharded: the step and gathering are the library's."""
 
 MEASURED_STEPS = 3
 
@@ -71,14 +73,14 @@ def compare(plan: Plan) -> Comparison:
 def can_be_measured(plan: Plan) -> bool:
     """Return whether one GPU shows what a rank of the plan takes: it cannot show a shard."""
     alone = plan.parallel.world_size == 1
-    return plan.hardware.device == "cuda" and (alone or plan.parallel.zero_stage == 0)
+    return plan.hardware.device == "cuda" and (alone or not plan.parallel.is_sharded)
 
 
 def left_out_of(plan: Plan) -> tuple[str, ...]:
     """Return the parts of memory that the plan predicts and one process cannot show."""
     if plan.parallel.world_size == 1:
         return ()
-    return NOT_TRACED[plan.parallel.zero_stage]
+    return NOT_TRACED[plan.parallel.strategy]
 
 
 def predicted_without(plan: Plan, left_out: tuple[str, ...]) -> Phases:
@@ -99,7 +101,7 @@ def predicted_without(plan: Plan, left_out: tuple[str, ...]) -> Phases:
 
 def traced_phases(plan: Plan, phases: Phases) -> Phases:
     """Return the phases that a trace of the plan shows."""
-    known = DEEPSPEED_PHASES if plan.parallel.zero_stage else tuple(phases)
+    known = SHARDED_PHASES if plan.parallel.is_sharded else tuple(phases)
     return {phase: parts for phase, parts in phases.items() if phase in known and parts}
 
 

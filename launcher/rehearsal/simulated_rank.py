@@ -19,7 +19,7 @@ from launcher.rehearsal.phases import Phases
 from launcher.rehearsal.rehearse import quiet_libraries
 from launcher.rehearsal.step import rehearse_step
 from launcher.run.read_plan import read_plan
-from launcher.training.attention_backends import pin_attention_backends
+from launcher.training.model_building import pin_attention_backends
 from launcher.training.process_group import join_process_group
 from planner.base.errors import UserError
 from planner.base.printable import print_text

@@ -65,13 +65,16 @@ def _rehearse(
             drop_gradients(model)
     drop_gradients(model)
     with recorder.phase("save"):
-        if plan.adapter is None and plan.parallel.zero_stage == 0:
+        if plan.adapter is None and not plan.parallel.is_sharded:
             with recorder.part("workspace"):
                 cast_trainable(model, plan.precision.compute)
 
 
 def _first_device(plan: Plan, device: torch.device) -> torch.device:
-    """Return where the model is loaded: ZeRO-3 itself moves the shards of an unquantized one."""
+    """Return where the model is loaded: ZeRO-3 itself moves the shards of an unquantized one, and
+    FSDP those of any."""
+    if plan.parallel.strategy == "fsdp" and device.type == "cuda":
+        return torch.device("cpu")
     if plan.parallel.zero_stage == 3 and plan.quantization is None:
         return torch.device("cpu")
     return device

@@ -209,8 +209,9 @@ def _notes(plan: Plan, comparison: Comparison) -> list[str]:
             f"{layout}: rank 0 is {comparison.kind} without the other ranks. "
             f"Predicted only, and in neither sum: {parts}."
         )
-    if plan.parallel.zero_stage and traced:
+    if plan.parallel.is_sharded and traced:
+        library = "DeepSpeed" if plan.parallel.zero_stage else "FSDP"
         notes.append(
-            "DeepSpeed's optimizer step and its gathering before a save are predicted only."
+            f"{library}'s optimizer step and its gathering before a save are predicted only."
         )
     return notes

@@ -89,6 +89,15 @@ class Tracer(OperatorWatch):  # type: ignore[no-untyped-call]
         """Count a storage that is on the host, not on the device, with zero bytes."""
         self._note(tensor, num_bytes=0)
 
+    def resized(self, tensor: torch.Tensor) -> None:
+        """Count a tensor's storage anew, whose size no operator has changed."""
+        key = storage_id(tensor.untyped_storage())
+        storage = self._storages[key]
+        size = round_up(tensor.untyped_storage().nbytes(), ALLOCATOR_BLOCK_BYTES)
+        self._count(storage.part, size - storage.num_bytes)
+        self._storages[key] = storage._replace(num_bytes=size)
+        self._look()
+
     def transient(self, num_bytes: int, part: Part) -> None:
         """Count what a kernel allocates and frees inside."""
         size = round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)

@@ -88,7 +88,7 @@ class WriteAnswers(TrainerCallback):  # type: ignore[misc]
     def __init__(self, plan: Plan, trainer: Any, run: RunDirectory, samples: Any) -> None:
         assert plan.training.evaluation is not None
         self._evaluation = plan.training.evaluation
-        self._sharded = plan.parallel.zero_stage == 3
+        self._sharded = plan.parallel.shards_parameters
         self._trainer, self._file = trainer, run.evaluations
         number = min(self._evaluation.generated_samples, len(samples))
         self._asked = [split_answer(samples[index]) for index in range(number)]

@@ -148,4 +148,4 @@ class DurableTrainer(TrainerHooks, SFTTrainer):  # type: ignore[misc]
 
     def checkpoint_loaded(self) -> None:
         """Cast what is trained to the planned precision: peft loads adapters in fp32."""
-        cast_trainable(self.model, self._plan.precision.trainable)
+        cast_trainable(self.model, self._plan.kept_trainable)

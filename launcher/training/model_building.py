@@ -6,6 +6,8 @@ These are the conventions that the memory model counts:
   are multiplied under autocast;
 * with DeepSpeed all floating parameters are in the compute precision, and the fp32 master
   of the trainable ones lives in DeepSpeed's optimizer;
+* under FSDP what trains is kept in fp32 and gathered in the compute precision; 4-bit codes are
+  stored in that, too;
 * in pure bf16 all are in bf16, the master and the optimizer's states too, without autocast;
 * routed experts run as grouped products, and their load-balancing loss is off;
 * quantized weights are never "prepared for k-bit training": embeddings, norms and head stay
@@ -50,7 +52,7 @@ def with_adapter(plan: Plan, model: Any) -> Any:
     """Return the model with the plan's adapter; the model itself if the plan has none."""
     if plan.adapter is None:
         return model
-    fp32_adapter = plan.precision.trainable == "fp32"
+    fp32_adapter = plan.kept_trainable == "fp32"
     settings = lora_config(
         plan.adapter, transposed=stores_transposed(model), excluded=outside_of_text(model)
     )
@@ -88,6 +90,16 @@ def pin_experts(model: Any) -> None:
     set_experts_implementation(model, EXPERTS_IMPLEMENTATION)
 
 
+def pin_attention_backends() -> None:
+    """Leave PyTorch the backends whose memory the plan counts: flash and memory-efficient.
+
+    PyTorch 2.13 prefers cuDNN's on compute capability 9.0 and 10.0, whose workspace is not known.
+    read: sdp_utils.cpp below aten/src/ATen/native/transformers/cuda at 2.13,
+    check_prefer_cudnn_attention.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def quantization_config(plan: Plan) -> BitsAndBytesConfig | None:
     """Return transformers' settings for the plan's quantization; None if it has none."""
     if plan.quantization is None:
@@ -100,8 +112,14 @@ def quantization_config(plan: Plan) -> BitsAndBytesConfig | None:
         bnb_4bit_quant_type=plan.quantization.quant_type,
         bnb_4bit_use_double_quant=plan.quantization.double_quant,
         bnb_4bit_compute_dtype=DTYPES[plan.precision.compute],
-        bnb_4bit_quant_storage=torch.uint8,
+        bnb_4bit_quant_storage=quant_storage(plan),
     )
+
+
+def quant_storage(plan: Plan) -> torch.dtype:
+    """Return the dtype that 4-bit codes are stored in: FSDP shards what is like the other weights
+    (bitsandbytes 0.50.2, docs, FSDP-QLoRA)."""
+    return DTYPES[plan.precision.frozen] if plan.parallel.strategy == "fsdp" else torch.uint8
 
 
 def _undone_mxfp4(plan: Plan, checkpoint: Path) -> Mxfp4Config | None:
@@ -140,9 +158,12 @@ def lora_config(
 
 
 def _device_map(plan: Plan, device: torch.device) -> dict[str, torch.device] | None:
-    """Return a map of all weights to this rank's device; None if ZeRO-3 places the shards."""
+    """Return a map of all weights to this rank's device, or to the host where FSDP takes its
+    shards from; None if ZeRO-3 places the shards."""
     if plan.parallel.zero_stage == 3 and plan.quantization is None:
         return None
+    if plan.parallel.strategy == "fsdp":
+        return {"": torch.device("cpu")}
     return {"": device}
 
 

@@ -33,6 +33,7 @@ def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
         ddp_backend="gloo" if on_cpu and plan.parallel.world_size > 1 else None,
         ddp_find_unused_parameters=False,
         deepspeed=deepspeed_config(plan),
+        **_fsdp(plan),
         bf16=_mixed_precision(plan) == "bf16",
         fp16=_mixed_precision(plan) == "fp16",
         **_length(plan),
@@ -62,6 +63,23 @@ def _mixed_precision(plan: Plan) -> Precision | None:
     trained as it is."""
     mixed = plan.precision.autocast or plan.parallel.zero is not None
     return plan.precision.compute if mixed else None
+
+
+def _fsdp(plan: Plan) -> dict[str, Any]:
+    """Return the trainer's arguments for FSDP2: the model comes in shards already
+    (launcher/training/fully_sharded.py), each rank writes its own of a checkpoint, and each
+    micro-batch reduces its gradients, which would be whole on every rank otherwise."""
+    if plan.parallel.strategy != "fsdp":
+        return {}
+    return {
+        "fsdp": True,
+        "fsdp_config": {
+            "version": 2,
+            "auto_wrap_policy": "NO_WRAP",
+            "state_dict_type": "SHARDED_STATE_DICT",
+        },
+        "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
+    }
 
 
 def _length(plan: Plan) -> dict[str, Any]:

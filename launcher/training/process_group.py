@@ -6,6 +6,7 @@ from datetime import timedelta
 import torch
 import torch.distributed
 
+from launcher.compat.accelerate import fsdp_on_the_cpu
 from launcher.compat.deepspeed import compile_no_collectives
 from planner.plan.schema import Plan
 
@@ -27,6 +28,8 @@ def join_process_group(plan: Plan) -> None:
     if plan.parallel.strategy == "single":
         for name in RANK_VARIABLES:
             os.environ.pop(name, None)
+    elif plan.parallel.strategy == "fsdp" and plan.hardware.device == "cpu":
+        fsdp_on_the_cpu()
     elif plan.parallel.zero_stage and plan.hardware.device == "cpu":
         import deepspeed
 

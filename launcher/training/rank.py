@@ -34,7 +34,6 @@ from launcher.run.output import redirect_output
 from launcher.run.process_memory import resident_bytes
 from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import write_json
-from launcher.training.attention_backends import pin_attention_backends
 from launcher.training.callbacks import (
     RestoreUnloggedLoss,
     StageCallback,
@@ -42,8 +41,9 @@ from launcher.training.callbacks import (
     WriteAnswers,
 )
 from launcher.training.environment import describe_environment
+from launcher.training.fully_sharded import shard
 from launcher.training.measurements import gather, rank_memory
-from launcher.training.model_building import build_model, cast_trainable
+from launcher.training.model_building import build_model, cast_trainable, pin_attention_backends
 from launcher.training.packed_batches import CheckDocumentsApart, packed_collator
 from launcher.training.planned_trainer import PlannedTrainer, trainer_class, training_arguments
 from launcher.training.process_group import join_process_group
@@ -209,6 +209,8 @@ def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs)
     tokenizer = AutoTokenizer.from_pretrained(inputs.checkpoint)
     use_plain_template_if_none(tokenizer)
     model = build_model(plan, Path(inputs.checkpoint), arguments.device)
+    if plan.parallel.strategy == "fsdp":
+        shard(plan, model, arguments.device)
     stop_at(model, inputs.data["new_stops"].values())
     if plan.adapter is not None:
         model.peft_config["default"].base_model_name_or_path = inputs.base_name
@@ -226,7 +228,7 @@ def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs)
     if plan.batch.packing:
         trainer.add_callback(CheckDocumentsApart())
     # trl puts the adapters of a quantized model in bf16
-    cast_trainable(trainer.model, plan.precision.trainable)
+    cast_trainable(trainer.model, plan.kept_trainable)
     return trainer
 
 

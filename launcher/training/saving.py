@@ -9,6 +9,7 @@ from launcher.compat.deepspeed import gathered_weights
 from launcher.data.stop_tokens import as_ids
 from launcher.faults.failure import NotSavedError
 from launcher.storage.whole_folders import whole_folder
+from launcher.training.fully_sharded import whole_weights
 from launcher.training.model_building import cast_trainable
 from planner.base.units import MIB
 from planner.plan.schema import Plan
@@ -34,6 +35,8 @@ def save_result(plan: Plan, trainer: Any, target: Path, new_stops: Mapping[str, 
         options["state_dict"] = gathered_weights(
             trainer.model_wrapped, with_frozen=plan.adapter is None
         )
+    elif plan.parallel.strategy == "fsdp":
+        options["state_dict"] = whole_weights(plan, model)
     elif plan.adapter is None:
         cast_trainable(model, plan.precision.compute)
     if trainer.accelerator.is_main_process:

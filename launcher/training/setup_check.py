@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from launcher.compat.accelerate import inner_optimizer
-from launcher.compat.bitsandbytes import num_packed_elements
+from launcher.compat.bitsandbytes import packed_elements
 from launcher.compat.deepspeed import (
     ZERO_OPTIMIZERS,
     is_engine,
@@ -29,6 +30,7 @@ QUANTIZED_DTYPES = {"nf4": "uint8", "int8": "int8"}
 PLAIN_TORCH = "torch"
 DATA_PARALLEL = "ddp"
 DEEPSPEED = "deepspeed"
+FULLY_SHARDED = "fsdp"
 
 ENGINES: dict[Strategy, str] = {
     "single": PLAIN_TORCH,
@@ -36,6 +38,7 @@ ENGINES: dict[Strategy, str] = {
     "zero1": DEEPSPEED,
     "zero2": DEEPSPEED,
     "zero3": DEEPSPEED,
+    "fsdp": FULLY_SHARDED,
 }
 
 
@@ -69,8 +72,11 @@ def setup_of(trainer: Any) -> Setup:
     trainable = [p for _, p in named if p.requires_grad]
     engine = trainer.model_wrapped
     kind = _engine_kind(engine)
+    packed = packed_elements(trainer.model)
     return Setup(
-        num_params=sum(num_elements(p) for name, p in named if ".lora_" not in name),
+        num_params=sum(
+            packed.get(name) or num_elements(p) for name, p in named if ".lora_" not in name
+        ),
         trainable_params=sum(map(num_elements, trainable)),
         frozen_dtypes=_dtypes(p for _, p in named if not p.requires_grad),
         trainable_dtypes=_dtypes(trainable),
@@ -86,11 +92,9 @@ def setup_of(trainer: Any) -> Setup:
 
 
 def num_elements(parameter: Any) -> int:
-    """Return how many numbers a parameter stands for: packed in 4 bit, sharded, or plain."""
-    for count in (num_sharded_elements(parameter), num_packed_elements(parameter)):
-        if count is not None:
-            return count
-    return int(parameter.numel())
+    """Return how many numbers a parameter stands for on all ranks."""
+    sharded = num_sharded_elements(parameter)
+    return int(parameter.numel()) if sharded is None else sharded
 
 
 def mismatches(plan: Plan, setup: Setup) -> list[str]:
@@ -103,14 +107,14 @@ def mismatches(plan: Plan, setup: Setup) -> list[str]:
         ("ranks", plan.parallel.world_size, setup.world_size),
         ("ZeRO stage", zero_stage, setup.zero_stage),
         ("optimizer", optimizers()[plan.optimizer.name].class_name, setup.optimizer_class),
-        ("trainable precision", (_name(DTYPES[plan.precision.trainable]),), setup.trainable_dtypes),
+        ("trainable precision", (_name(DTYPES[plan.kept_trainable]),), setup.trainable_dtypes),
         ("autocast", _planned_autocast(plan), setup.autocast_dtype),
         ("gradient scaling", plan.precision.compute == "fp16", setup.scales_gradients),
         ("ZeRO optimizer", ZERO_OPTIMIZERS[zero_stage], setup.zero_optimizer_class),
     ]
     if plan.adapter is not None:
         frozen = {_name(DTYPES[plan.precision.frozen])}
-        if plan.quantization is not None:
+        if plan.quantization is not None and plan.parallel.strategy != "fsdp":
             frozen.add(QUANTIZED_DTYPES[plan.quantization.quant_type])
         pairs.append(("frozen precision", tuple(sorted(frozen)), setup.frozen_dtypes))
     return [
@@ -145,6 +149,8 @@ def _engine_kind(engine: Any) -> str:
         return DATA_PARALLEL
     if is_engine(engine):
         return DEEPSPEED
+    if isinstance(engine, FSDPModule):
+        return FULLY_SHARDED
     return PLAIN_TORCH
 
 

@@ -6,7 +6,7 @@ import json
 import torch
 from torch.nn.attention import SDPBackend
 
-from launcher.training.attention_backends import pin_attention_backends
+from launcher.training.model_building import pin_attention_backends
 
 NAMES = {int(backend.value): name for name, backend in SDPBackend.__members__.items()}
 

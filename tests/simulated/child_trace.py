@@ -16,7 +16,7 @@ from launcher.rehearsal.meter import CudaCounters, Meter
 from launcher.rehearsal.rehearse import quiet_libraries
 from launcher.rehearsal.step import rehearse_step
 from launcher.run.read_plan import read_plan
-from launcher.training.attention_backends import pin_attention_backends
+from launcher.training.model_building import pin_attention_backends
 
 MOST_EVENTS = 1_000_000
 GROWS = {"segment_alloc": 1, "segment_map": 1, "segment_free": -1, "segment_unmap": -1}

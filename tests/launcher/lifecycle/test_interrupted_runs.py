@@ -33,6 +33,21 @@ METHODS: dict[str, dict[str, Any]] = {
         data__validation_fraction=0.25,
         **TWO_RANKS,
     ),
+    "fsdp": full(
+        parallel=parallel("fsdp"),
+        precision=SIXTEEN_BIT,
+        training={**SIX_STEPS, "evaluation": EVALUATION},
+        data__validation_fraction=0.25,
+        **TWO_RANKS,
+    ),
+    "fsdp-qlora": {
+        "method": "qlora",
+        "quantization": NF4,
+        "adapter": DROPOUT,
+        "parallel": parallel("fsdp"),
+        "precision": SIXTEEN_BIT,
+        **TWO_RANKS,
+    },
 }
 
 
@@ -62,7 +77,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
     assert rows(done) == expected
     assert result(done) == weights
     assert evaluations(done) == looked_at
-    assert bool(looked_at) == (method == "zero3")
+    assert bool(looked_at) == (method in ("zero3", "fsdp"))
 
 
 def tear(checkpoint: Path) -> None:

@@ -141,6 +141,7 @@ def test_the_screen_is_free_of_library_noise(one_process: Finished) -> None:
         ("zero1", "DeepSpeedEngine", "DeepSpeedZeroOptimizer"),
         ("zero2", "DeepSpeedEngine", "DeepSpeedZeroOptimizer"),
         ("zero3", "DeepSpeedEngine", "DeepSpeedZeroOptimizer_Stage3"),
+        ("fsdp", "FSDPLlamaForCausalLM", None),
     ],
 )
 def test_two_ranks_train_the_same_plan(
@@ -164,7 +165,7 @@ def test_two_ranks_train_the_same_plan(
     assert report["setup"]["zero_optimizer_class"] == zero_optimizer
     assert report["setup"]["zero_stage"] == parallel(strategy)["zero_stage"]
     assert [rank["rank"] for rank in report["measured"]["ranks"]] == [0, 1]
-    assert (done.run / "deepspeed.json").exists() == (strategy != "ddp")
+    assert (done.run / "deepspeed.json").exists() == (zero_optimizer is not None)
     assert tensors(done.run / "model") == tensors(one_process.run / "model")
     assert {dtype for dtype, _ in tensors(done.run / "model").values()} == {"BF16"}
 
@@ -189,13 +190,14 @@ def test_pure_bf16_keeps_nothing_in_fp32(one_process: Finished, pure_bf16: Finis
         pytest.param("zero1", marks=pytest.mark.long),
         "zero2",
         "zero3",
+        "fsdp",
     ],
 )
 def test_two_ranks_train_in_pure_bf16(
     pure_bf16: Finished, tiny_checkpoint: Path, tmp_path: Path, strategy: str
 ) -> None:
     """To the losses of one process, whose gradients are added in another order."""
-    copied = {} if strategy == "ddp" else {"master": "bf16"}
+    copied = {} if strategy in ("ddp", "fsdp") else {"master": "bf16"}
     done = train(
         tmp_path,
         tiny_checkpoint,
@@ -275,6 +277,27 @@ def test_adapters_under_zero3_with_checkpointing(
     assert {name: shape for name, (_, shape) in found.items()} == {
         name: shape for name, (_, shape) in expected.items()
     }
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_adapters_under_fsdp_with_checkpointing(
+    one_process_lora: Finished, tiny_checkpoint: Path, tmp_path: Path, method: str
+) -> None:
+    done = train(
+        tmp_path,
+        tiny_checkpoint,
+        method=method,
+        quantization=NF4 if method == "qlora" else None,
+        parallel=parallel("fsdp"),
+        precision=SIXTEEN_BIT,
+        activation_checkpointing=True,
+        **TWO_RANKS,
+    )
+    tolerance = SIXTEEN_BIT_WEIGHTS if method == "lora" else 0.05
+    assert done.losses == pytest.approx(one_process_lora.losses, rel=tolerance)
+    assert tensors(done.run / "adapter") == tensors(one_process_lora.run / "adapter")
+    setup = done.read("report.json")["setup"]
+    assert (setup["engine"], setup["trainable_dtypes"]) == ("fsdp", ["float32"])
 
 
 def test_an_int8_base_that_recomputes_every_second_layer(

@@ -1,0 +1,101 @@
+"""A model sharded over all ranks by PyTorch's FSDP2 (``fully_shard``), in the units that the memory
+model counts (planner/workload/fsdp_units.py).
+
+The units are those of accelerate 1.15.0 (utils/fsdp_utils.py, fsdp2_prepare_model), with the last
+norm found in models with adapters, too: each layer; the token embedding; the last norm and the
+head, which stay whole from the one's forward to the other's backward pass, so that trl's fused loss
+finds the head's weight; and the root. A head that is tied to the embedding is one unit with it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from launcher.compat.bitsandbytes import move_constants
+from launcher.training.model_building import DTYPES, cast_trainable
+from planner.plan.schema import Plan, PrecisionSection
+
+
+def shard(plan: Plan, model: Any, device: torch.device) -> None:
+    """Move a model to this rank's device unit by unit, and leave it its shards.
+
+    Every rank must call it with the same weights, in host memory: then no device has to hold the
+    whole model.
+    """
+    options: dict[str, Any] = {
+        "mesh": init_device_mesh(device.type, (plan.parallel.world_size,)),
+        "mp_policy": mixed_precision(plan.precision),
+    }
+    for modules, stays in units(model):
+        for module in modules:
+            cast_trainable(module, plan.precision.home)
+            move_constants(module, device)
+        fully_shard(modules, reshard_after_forward=not stays, **options)
+    cast_trainable(model, plan.precision.home)
+    fully_shard(model, **options)
+    if device.type == "cpu":  # gloo averages nothing
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.set_force_sum_reduction_for_comms(True)
+
+
+def whole_weights(plan: Plan, model: Any) -> dict[str, Any]:
+    """Return the weights as they are written, whole in host memory on rank 0: those of the
+    adapter, or all in the compute precision. Called on every rank."""
+    options = StateDictOptions(
+        full_state_dict=True, cpu_offload=True, ignore_frozen_params=plan.adapter is not None
+    )
+    weights: dict[str, Any] = get_model_state_dict(model, options=options)
+    if plan.adapter is None:
+        for name in weights:  # one at a time, since all of them are here twice as wide
+            weights[name] = weights[name].to(DTYPES[plan.precision.compute])
+    return weights
+
+
+def mixed_precision(precision: PrecisionSection) -> MixedPrecisionPolicy:
+    """Return the dtypes of what is gathered and of what is reduced: gradients are added up in the
+    dtype that the optimizer updates."""
+    if precision.home == precision.compute:
+        return MixedPrecisionPolicy()
+    return MixedPrecisionPolicy(
+        param_dtype=DTYPES[precision.compute], reduce_dtype=DTYPES[precision.home]
+    )
+
+
+def units(model: Any) -> Iterator[tuple[list[torch.nn.Module], bool]]:
+    """Yield the modules of each unit but the root, and whether it stays whole between forward and
+    backward."""
+    layers = list(layers_of(model))
+    for layer in layers:
+        yield [layer], False
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    norm = last_norm(model, layers)
+    tail = [head] if norm is None else [norm, head]
+    if embedding.weight is head.weight:
+        tail.append(embedding)
+    else:
+        yield [embedding], False
+    yield tail, True
+
+
+def layers_of(model: Any) -> Iterator[torch.nn.Module]:
+    """Yield the layers, by the classes that transformers never splits."""
+    names = set(model._no_split_modules or ())
+    for module in model.modules():
+        if type(module).__name__ in names:
+            yield module
+
+
+def last_norm(model: Any, layers: list[torch.nn.Module]) -> torch.nn.Module | None:
+    """Return the norm behind all layers; None if the model has none."""
+    inside = {id(module) for layer in layers for module in layer.modules()}
+    norms = [
+        module
+        for module in model.modules()
+        if id(module) not in inside and "Norm" in type(module).__name__
+    ]
+    return norms[-1] if norms else None
