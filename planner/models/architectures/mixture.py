@@ -1,4 +1,4 @@
-"""Mixtures of experts with ordinary attention: Mixtral, Qwen's and OLMoE."""
+"""Mixtures of experts with ordinary attention: Mixtral, Qwen's, OLMoE, gpt-oss and MiniMax-M2."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -91,7 +91,7 @@ def _qwen_experts(
     their size."""
     no_router_loss(config)
     return ExpertsSpec(
-        num_experts=config.integer("num_experts", counts[0]),
+        num_experts=config.either("num_experts", "num_local_experts", counts[0]),
         experts_per_token=config.integer("num_experts_per_tok", counts[1]),
         intermediate_size=config.integer("moe_intermediate_size", counts[2]),
         router="softmax",
@@ -188,8 +188,35 @@ def _gpt_oss_keys(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
+def _minimax_m2(config: Config) -> ModelSpec:
+    """Return the shape; files have the dimensions that rotate instead of their share."""
+    no_router_loss(config)
+    config.refuse("router_jitter_noise", "noise on the input is not modelled", ordinary=0.0)
+    head_dim = config.integer("head_dim", 128)
+    experts = ExpertsSpec(
+        num_experts=config.integer("num_local_experts", 256),
+        experts_per_token=config.integer("num_experts_per_tok", 8),
+        intermediate_size=config.integer("intermediate_size"),
+        router="sigmoid-fp32",
+        normalized=True,
+    )
+    return decoder(
+        config,
+        "minimax_m2",
+        key_value_heads=8,
+        head_dim=head_dim,
+        rotary_fraction=config.integer("rotary_dim", head_dim) / head_dim,
+        qk_norm="whole",
+        rotary="joined",
+        experts=experts,
+    )
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "gpt_oss": Architecture(native_class="GptOssForCausalLM", read=_gpt_oss, written=_gpt_oss_keys),
+    "minimax_m2": Architecture(
+        native_class="MiniMaxM2ForCausalLM", read=_minimax_m2, written=local_experts
+    ),
     "mixtral": Architecture(
         native_class="MixtralForCausalLM", read=_mixtral, written=_mixtral_keys
     ),
