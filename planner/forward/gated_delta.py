@@ -54,13 +54,10 @@ class _Shape(NamedTuple):
 
 
 def gated_delta_net(decoder: Decoder, layer: Layer, x: Tensor, delta: GatedDeltaSpec) -> Tensor:
-    """Mirror Qwen3_5GatedDeltaNet.forward."""
+    """Mirror Qwen3_5GatedDeltaNet.forward and Qwen3NextGatedDeltaNet.forward."""
     tape, tokens = decoder.tape, decoder.batch.tokens
     x = _without_padding(decoder, x)
-    mixed = decoder.linear(layer, "in_proj_qkv", x)
-    z = decoder.linear(layer, "in_proj_z", x)
-    b = decoder.linear(layer, "in_proj_b", x)
-    a = decoder.linear(layer, "in_proj_a", x)
+    mixed, z, b, a, _held = (_from_two if delta.joined else _from_four)(decoder, layer, x, delta)
     mixed = _convolution(decoder, layer, mixed, delta)
     sizes = [tokens * size for size in (delta.key_size, delta.key_size, delta.value_size)]
     query, key, value = views.split(tape, mixed, sizes)
@@ -70,6 +67,39 @@ def gated_delta_net(decoder: Decoder, layer: Layer, x: Tensor, delta: GatedDelta
     output = _recurrence(decoder, operands, delta)
     output = _gated_norm(decoder, layer, output, z, delta)
     return decoder.linear(layer, "out_proj", output)
+
+
+class _Projected(NamedTuple):
+    """Queries, keys and values together, the gate of the output, and what betas and decays are
+    made of."""
+
+    mixed: Tensor
+    gate: Tensor
+    beta: Tensor
+    decay: Tensor
+    held: tuple[Tensor, ...] = ()
+    """Tensors that variables hold beside them."""
+
+
+def _from_four(decoder: Decoder, layer: Layer, x: Tensor, _delta: GatedDeltaSpec) -> _Projected:
+    names = ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a")
+    return _Projected(*(decoder.linear(layer, name, x) for name in names))
+
+
+def _from_two(decoder: Decoder, layer: Layer, x: Tensor, delta: GatedDeltaSpec) -> _Projected:
+    """Mirror fix_query_key_value_ordering, whose parts lie head by head and are copied."""
+    tape, tokens = decoder.tape, decoder.batch.tokens
+    both = decoder.linear(layer, "in_proj_qkvz", x)
+    gates = decoder.linear(layer, "in_proj_ba", x)
+    widths = (delta.key_size, delta.key_size, delta.value_size, delta.value_size)
+    query, key, value, z = views.split(tape, both, [tokens * width for width in widths])
+    b, a = views.split(tape, gates, [gates.elements // 2] * 2)
+    value, z, b, a, query, key = [
+        ops.contiguous(tape, part, "part of a projection, made contiguous")
+        for part in (value, z, b, a, query, key)
+    ]
+    mixed = ops.concatenate(tape, (query, key, value), "query, key and value")
+    return _Projected(mixed, z, b, a, (both, gates))
 
 
 def _without_padding(decoder: Decoder, x: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ RENAMED_FOR = (
     "mixtral",
     "olmoe",
     "qwen3_moe",
+    "qwen3_next",
     "solar_open",
 )
 """Architectures of which peft takes these names for the fused experts."""

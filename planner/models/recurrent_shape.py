@@ -17,6 +17,8 @@ class GatedDeltaSpec(Spec):
     """Tokens that the convolution before the recurrence sees."""
     attention_every: PositiveInt
     """One layer in this many attends, the last of them."""
+    joined: bool = False
+    """Whether two matrices hold what four do elsewhere, head by head (Qwen3-Next)."""
 
     @property
     def key_size(self) -> int:
@@ -33,14 +35,23 @@ class GatedDeltaSpec(Spec):
         """Width of queries, keys and values together."""
         return 2 * self.key_size + self.value_size
 
+    @property
+    def state_elements(self) -> int:
+        """Elements of one sample's state in one layer."""
+        return self.value_heads * self.key_head_dim * self.value_head_dim
+
     def matrices(self, hidden_size: int) -> tuple[Linear, ...]:
-        """Return the matrices of Qwen3_5GatedDeltaNet, in forward order."""
+        """Return the matrices of Qwen3_5GatedDeltaNet and Qwen3NextGatedDeltaNet, in forward
+        order."""
+        gated = self.mixed_size + self.value_size
         widths = {
             "in_proj_qkv": self.mixed_size,
             "in_proj_z": self.value_size,
             "in_proj_b": self.value_heads,
             "in_proj_a": self.value_heads,
         }
+        if self.joined:
+            widths = {"in_proj_qkvz": gated, "in_proj_ba": 2 * self.value_heads}
         return (
             *(Linear(name, hidden_size, width) for name, width in widths.items()),
             Linear("out_proj", self.value_size, hidden_size),

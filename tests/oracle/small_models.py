@@ -360,6 +360,14 @@ SOLAR_OPEN = {
     "qkv_bias": True,
     "experts": structs.replace(UNGROUPED, first_dense_layers=0),
 }
+QWEN3_5_DELTA = GatedDeltaSpec(
+    key_heads=2,
+    value_heads=4,
+    key_head_dim=8,
+    value_head_dim=12,
+    kernel_size=4,
+    attention_every=4,
+)
 QWEN3_5 = {
     "model_type": "qwen3_5_text",
     "num_layers": 4,
@@ -369,13 +377,20 @@ QWEN3_5 = {
     "rotary": "joined",
     "rotary_fraction": 0.5,
     "gated_attention": True,
-    "delta": GatedDeltaSpec(
-        key_heads=2,
-        value_heads=4,
-        key_head_dim=8,
-        value_head_dim=12,
-        kernel_size=4,
-        attention_every=4,
+    "delta": QWEN3_5_DELTA,
+}
+QWEN3_NEXT = QWEN3_5 | {
+    "model_type": "qwen3_next",
+    "delta": structs.replace(QWEN3_5_DELTA, joined=True),
+    "experts": ExpertsSpec(
+        num_experts=6,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="softmax",
+        normalized=True,
+        shared_intermediate_size=64,
+        shared_gate=True,
+        dense_layers=(1,),
     ),
 }
 QWEN3_5_MOE = QWEN3_5 | {
@@ -436,6 +451,7 @@ SHAPES = {
     "dots1": structs.replace(LLAMA, **DOTS1),
     "solar-open": structs.replace(LLAMA, **SOLAR_OPEN),
     "qwen3-5": structs.replace(LLAMA, **QWEN3_5),
+    "qwen3-next": structs.replace(LLAMA, **QWEN3_NEXT),
     "qwen3-5-moe": structs.replace(LLAMA, **QWEN3_5_MOE),
     "smollm3": structs.replace(LLAMA, model_type="smollm3", unrotated_every=2),
     "gpt-oss": structs.replace(LLAMA, **GPT_OSS),

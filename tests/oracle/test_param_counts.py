@@ -19,7 +19,7 @@ from planner.models.config_json import (
 from planner.models.model_presets import ModelPreset, load_model
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import module_names
-from tests.oracle.small_models import SHAPES
+from tests.oracle.small_models import SHAPES, build, prepare, workload_of
 
 transformers = pytest.importorskip("transformers")
 Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D
@@ -166,6 +166,15 @@ def test_config_json_round_trip(preset: ModelPreset, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     assert spec_from_config(config.to_dict(), path) == spec
     assert spec_from_config(json.loads(path.read_text()), path) == spec
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_trains_is_what_peft_adapts(name: str) -> None:
+    """All matrices that can be named, in every layer that has them."""
+    work = workload_of(SHAPES[name], "lora", "bf16", 0.0, "all-linear")
+    model = prepare(build(work.model), work, zero_stage=0)
+    trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    assert trained == work.trainable_params == work.adapter_params
 
 
 def test_every_architecture_has_a_small_model() -> None:

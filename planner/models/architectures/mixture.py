@@ -51,7 +51,7 @@ def _mixtral_keys(spec: ModelSpec) -> dict[str, Any]:
 
 def _qwen2_moe(config: Config) -> ModelSpec:
     config.refuse("use_sliding_window", "its windows are not modelled")
-    experts = _qwen_experts(
+    experts = qwen_experts(
         config,
         counts=(60, 4, 1408),
         shared_intermediate_size=config.integer("shared_expert_intermediate_size", 5632),
@@ -76,26 +76,27 @@ def _qwen3_moe(config: Config) -> ModelSpec:
         qkv_bias=bias,
         output_bias=bias,
         qk_norm="heads",
-        experts=_qwen_experts(config, counts=(128, 8, 768)),
+        experts=qwen_experts(config, counts=(128, 8, 768)),
     )
 
 
-def _qwen_experts(
+def qwen_experts(
     config: Config,
     *,
     counts: tuple[int, int, int],
     shared_intermediate_size: int = 0,
     shared_gate: bool = False,
+    normalized: bool = False,
 ) -> ExpertsSpec:
     """Return the experts; ``counts`` are the class's number of experts, of those per token, and
-    their size."""
+    their size, and ``normalized`` is what it assumes."""
     no_router_loss(config)
     return ExpertsSpec(
         num_experts=config.either("num_experts", "num_local_experts", counts[0]),
         experts_per_token=config.integer("num_experts_per_tok", counts[1]),
         intermediate_size=config.integer("moe_intermediate_size", counts[2]),
         router="softmax",
-        normalized=config.flag("norm_topk_prob"),
+        normalized=config.flag("norm_topk_prob", default=normalized),
         shared_intermediate_size=shared_intermediate_size,
         shared_gate=shared_gate,
         every=config.integer("decoder_sparse_step", 1),
@@ -103,7 +104,8 @@ def _qwen_experts(
     )
 
 
-def _qwen_keys(spec: ModelSpec) -> dict[str, Any]:
+def qwen_keys(spec: ModelSpec) -> dict[str, Any]:
+    """Return the keys of Qwen's experts."""
     experts = experts_of(spec)
     return {
         "num_experts": experts.num_experts,
@@ -117,14 +119,14 @@ def _qwen_keys(spec: ModelSpec) -> dict[str, Any]:
 
 def _qwen2_moe_keys(spec: ModelSpec) -> dict[str, Any]:
     shared = experts_of(spec).shared_intermediate_size
-    return _qwen_keys(spec) | {
+    return qwen_keys(spec) | {
         "qkv_bias": spec.qkv_bias,
         "shared_expert_intermediate_size": shared,
     }
 
 
 def _qwen3_moe_keys(spec: ModelSpec) -> dict[str, Any]:
-    return _qwen_keys(spec) | attention_bias(spec)
+    return qwen_keys(spec) | attention_bias(spec)
 
 
 def _olmoe(config: Config) -> ModelSpec:

@@ -1,4 +1,5 @@
-"""Qwen3.5's text models: gated delta nets in most layers, gated attention in the others."""
+"""Qwen3-Next and Qwen3.5's text models: gated delta nets in most layers, gated attention in the
+others."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,7 +8,12 @@ from msgspec import structs
 
 from planner.models.architectures.keys import Architecture, Config
 from planner.models.architectures.llama import attention_bias, decoder, hidden_act
-from planner.models.architectures.mixture import experts_of, no_router_loss
+from planner.models.architectures.mixture import (
+    experts_of,
+    no_router_loss,
+    qwen_experts,
+    qwen_keys,
+)
 from planner.models.architectures.windows import FULL
 from planner.models.expert_shape import ExpertsSpec
 from planner.models.model_spec import ModelSpec
@@ -63,6 +69,24 @@ def _qwen3_5_moe_text(config: Config) -> ModelSpec:
         intermediate_size=size,
         experts=experts,
     )
+
+
+def _qwen3_next(config: Config) -> ModelSpec:
+    experts = qwen_experts(
+        config,
+        counts=(512, 10, 512),
+        shared_intermediate_size=config.integer("shared_expert_intermediate_size", 512),
+        shared_gate=True,
+        normalized=True,
+    )
+    spec = _qwen3_5_text(config, "qwen3_next", key_value_heads=2, experts=experts)
+    assert spec.delta is not None
+    return structs.replace(spec, delta=structs.replace(spec.delta, joined=True))
+
+
+def _qwen3_next_keys(spec: ModelSpec) -> dict[str, Any]:
+    shared = experts_of(spec).shared_intermediate_size
+    return _keys(spec) | qwen_keys(spec) | {"shared_expert_intermediate_size": shared}
 
 
 def _of_wrapper(config: Config, read: Callable[[Config], ModelSpec]) -> ModelSpec:
@@ -138,6 +162,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         read=_qwen3_5_moe_text,
         written=_moe_keys,
         derived=("intermediate_size",),
+    ),
+    "qwen3_next": Architecture(
+        native_class="Qwen3NextForCausalLM", read=_qwen3_next, written=_qwen3_next_keys
     ),
     "qwen3_5_text": Architecture(
         native_class="Qwen3_5ForCausalLM", read=_qwen3_5_text, written=_keys
