@@ -82,8 +82,12 @@ class _Projected(NamedTuple):
 
 
 def _from_four(decoder: Decoder, layer: Layer, x: Tensor, _delta: GatedDeltaSpec) -> _Projected:
-    names = ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a")
-    return _Projected(*(decoder.linear(layer, name, x) for name in names))
+    return _Projected(
+        mixed=decoder.linear(layer, "in_proj_qkv", x),
+        gate=decoder.linear(layer, "in_proj_z", x),
+        beta=decoder.linear(layer, "in_proj_b", x),
+        decay=decoder.linear(layer, "in_proj_a", x),
+    )
 
 
 def _from_two(decoder: Decoder, layer: Layer, x: Tensor, delta: GatedDeltaSpec) -> _Projected:
@@ -193,7 +197,7 @@ class _ChunkRule:
         ]
         query, key = self._normalised(query), self._normalised(key)
         query = ops.unary(tape, query, "query, scaled")
-        wide = [
+        query, key, value = [
             recurrence.padded(tape, x, shape.rows * size, "operand of whole chunks")
             for x, size in (
                 (query, shape.key_dim),
@@ -204,7 +208,7 @@ class _ChunkRule:
         beta, decay = [
             recurrence.padded(tape, x, shape.rows, "operand of whole chunks") for x in (beta, decay)
         ]
-        return _Operands(*wide, decay, beta)
+        return _Operands(query, key, value, decay, beta)
 
     def _repeated(self, x: Tensor, times: int) -> Tensor:
         return ops.contiguous(self._tape, views.expanded(self._tape, x, times), "repeated heads")

@@ -1,25 +1,32 @@
 """Those that turn neighbouring dimensions in fp32: Cohere's Command and ERNIE 4.5."""
 
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any
 
 from planner.models.architectures.keys import Architecture, Config
-from planner.models.architectures.llama import Parts, attention_bias, decoder, hidden_act
-from planner.models.architectures.windows import layer_types, windows
+from planner.models.architectures.llama import attention_bias, decoder, hidden_act
+from planner.models.architectures.windows import Windows, layer_types, windows
 from planner.models.model_spec import ModelSpec
 
 EVERY = 4
 """One layer of Cohere 2 in so many sees everything, where the file has no list."""
 
 
-def _cohere(config: Config, model_type: str = "cohere", **parts: Unpack[Parts]) -> ModelSpec:
+def _cohere(
+    config: Config,
+    model_type: str = "cohere",
+    *,
+    unrotated_every: int | None = None,
+    hybrid: Windows | None = None,
+) -> ModelSpec:
     config.refuse("use_qk_norm", "norms of queries and keys are not modelled")
     bias = config.flag("attention_bias")
     return decoder(
         config,
         model_type,
         tied_embeddings=True,
-        **parts,
+        unrotated_every=unrotated_every,
+        **(hybrid or {}),
         qkv_bias=bias,
         output_bias=bias,
         norm="layer-fp32",
@@ -35,7 +42,8 @@ def _cohere2(config: Config) -> ModelSpec:
     hybrid = windows(config, config.window(4096), full_every=every)
     if "full_attention_every" not in hybrid:
         raise config.no_formulas("layer_types", "layers with and without a window must alternate")
-    return _cohere(config, "cohere2", unrotated_every=hybrid["full_attention_every"], **hybrid)
+    unrotated_every = hybrid["full_attention_every"]
+    return _cohere(config, "cohere2", unrotated_every=unrotated_every, hybrid=hybrid)
 
 
 def _cohere_keys(spec: ModelSpec) -> dict[str, Any]:

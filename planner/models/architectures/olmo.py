@@ -1,20 +1,27 @@
 """OLMo-2 and 3, and EXAONE 4: norms after attention and MLP."""
 
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any
 
 from planner.models.architectures.keys import Architecture, Config
-from planner.models.architectures.llama import Parts, attention_bias, decoder, hidden_act
-from planner.models.architectures.windows import layer_types, windows
+from planner.models.architectures.llama import attention_bias, decoder, hidden_act
+from planner.models.architectures.windows import Windows, layer_types, windows
 from planner.models.model_spec import ModelSpec
 
 
-def _olmo2(config: Config, model_type: str = "olmo2", **parts: Unpack[Parts]) -> ModelSpec:
+def _olmo2(
+    config: Config,
+    model_type: str = "olmo2",
+    *,
+    local_rotary: bool = False,
+    hybrid: Windows | None = None,
+) -> ModelSpec:
     bias = config.flag("attention_bias")
     return decoder(
         config,
         model_type,
-        **parts,
+        local_rotary=local_rotary,
+        **(hybrid or {}),
         qkv_bias=bias,
         output_bias=bias,
         norm="rms-fp32",
@@ -32,7 +39,7 @@ def _olmo3(config: Config) -> ModelSpec:
     """Return the shape of an OLMo-2 with windows in three of four layers, which have rotary tables
     of their own."""
     hybrid = windows(config, config.window(4096), full_every=4)
-    return _olmo2(config, "olmo3", local_rotary=True, **hybrid)
+    return _olmo2(config, "olmo3", local_rotary=True, hybrid=hybrid)
 
 
 def _olmo3_keys(spec: ModelSpec) -> dict[str, Any]:
