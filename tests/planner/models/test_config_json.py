@@ -359,7 +359,6 @@ def test_a_list_of_layers_outweighs_the_rule() -> None:
             "has no formulas: such an order of windows",
         ),
         (GEMMA_2_9B | {"use_bidirectional_attention": True}, "it is not a causal language model"),
-        ({"model_type": "gemma3"}, "'gemma3' holds a model of images beside the text model"),
         (SMOLLM3_3B | {"no_rope_layers": [0, *35 * [1]]}, "no_rope_layers: [0, 1, 1"),
         (LLAMA_2_7B | {"quantization_config": {"bits": 4}}, "its weights are quantized"),
         (CHATGLM3_6B | {"quantization_bit": 4}, "its weights are quantized"),
