@@ -47,7 +47,8 @@ def _try_to_trace(work: Workload, result: SearchResult) -> None:
     """Trace the leanest step of a model without formulas, which the search needs anyway."""
     if isinstance(work.model, TracedSpec) and result.series:
         leanest = result.series[0].group.leanest
-        if leanest.holds_states:
+        refused = work.method == "full" and work.model.towers  # before anything is traced
+        if leanest.holds_states or refused:
             leanest.candidate(0).footprint  # noqa: B018 (computed on first access, which may raise)
 
 

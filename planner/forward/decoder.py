@@ -41,6 +41,7 @@ class Decoder:
     matrices: dict[LayerKind, dict[str, Linear]] = field(init=False)
     adapted: frozenset[str] = field(init=False)
     """Keys of the matrices that carry an adapter."""
+    _token_mask: Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         model = self.workload.model
@@ -244,6 +245,14 @@ class Decoder:
         return ops.dropout(self.tape, x, device=self.batch.device)
 
     @property
+    def token_mask(self) -> Tensor:
+        """The batch's mask of padded tokens, made once."""
+        if self._token_mask is None:
+            name = "attention mask of the tokens"
+            self._token_mask = self.tape.new(self.batch.tokens, ops.INT64, name)
+        return self._token_mask
+
+    @property
     def residual_width(self) -> int:
         """Bytes per element of the embeddings, and so of masks that are added to scores."""
         return self.numerics.trainable if self.trains_all else self.numerics.outside
@@ -278,7 +287,7 @@ class Decoder:
 
     def _rotary_tables(self, width: int) -> tuple[Tensor, Tensor]:
         model = self.workload.model
-        if model.rotary == "halves-fp32":
+        if model.rotary in ("halves-fp32", "products-fp32"):
             width = FP32_BYTES
         elements = self.batch.sequence_length * int(model.head_dim * model.rotary_fraction)
         if model.rotary == "split":

@@ -8,6 +8,7 @@ from planner.forward.decoder import Decoder, Layer
 from planner.forward.experts import mixture
 from planner.forward.falcon import falcon_layer
 from planner.forward.feed_forward import feed_forward
+from planner.forward.gated_delta import gated_delta_net
 from planner.forward.latent_attention import latent_attention
 from planner.forward.norms import norm
 from planner.forward.rotary import Tables
@@ -67,7 +68,9 @@ def _sequential(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None
 def _attention(
     decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None
 ) -> tuple[Tensor, Tensor | None]:
-    latent = decoder.workload.model.latent
+    latent, delta = decoder.workload.model.latent, decoder.workload.model.delta
+    if delta is not None and layer.kind.recurrent:
+        return gated_delta_net(decoder, layer, x, delta), None
     if latent is None or tables is None:
         return self_attention(decoder, layer, x, tables)
     return latent_attention(decoder, layer, x, tables, latent)
@@ -116,7 +119,8 @@ def _parallel_two_norms(decoder: Decoder, layer: Layer, x: Tensor, tables: Table
 
 
 def _stablelm(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
-    """Mirror StableLmDecoderLayer.forward, whose variables hold what attention read and wrote."""
+    """Mirror StableLmDecoderLayer.forward and CohereDecoderLayer.forward, whose variables hold what
+    attention read and wrote."""
     place, tape, residual = layer.place, decoder.tape, x
     x = norm(decoder, f"{place}.input_layernorm", x)
     attended, _weights = self_attention(decoder, layer, x, tables)
@@ -162,6 +166,8 @@ COMMON: Mapping[Residual, RunLayer] = {
 """Forward passes by how attention and MLP are joined."""
 OF_THEIR_OWN: Mapping[str, RunLayer] = {
     "bloom": _bloom,
+    "cohere": _stablelm,
+    "cohere2": _stablelm,
     "falcon": _falcon,
     "gpt2": _gpt2,
     "stablelm": _stablelm,

@@ -65,6 +65,8 @@ def router(
         return _fp32_router(decoder, weight, x, experts)
     if experts.router == "sigmoid":
         return _sigmoid_router(decoder, weight, x, experts)
+    if experts.router == "sigmoid-fp32":
+        return _ungrouped_sigmoid_router(decoder, weight, x, experts)
     logits = decoder.product(weight, x, count, "router logits")
     probabilities = softmax(tape, logits, device=decoder.batch.device)
     scores, chosen = routing.top_k(tape, probabilities, tokens * experts.experts_per_token)
@@ -130,6 +132,26 @@ def _sigmoid_router(
     weights = ops.unary(tape, weights, "weights of the chosen experts, scaled")
     del total
     return logits, weights, chosen
+
+
+def _ungrouped_sigmoid_router(
+    decoder: Decoder, weight: Parameter, x: Tensor, experts: ExpertsSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mirror MiniMaxM2TopKRouter.forward, whose variables hold the corrected scores."""
+    tape, tokens = decoder.tape, decoder.batch.tokens
+    rows = tokens * experts.experts_per_token
+    x = ops.cast(tape, x, weight.width, "router input in the weight's dtype")
+    logits = decoder.product(weight, x, experts.num_experts, "router logits")
+    del x
+    in_fp32 = ops.cast(tape, logits, FP32_BYTES, "router logits in fp32")
+    scores = ops.unary(tape, in_fp32, "scores of the experts", saves="output")
+    del in_fp32
+    _corrected = ops.add(
+        tape, scores, Tensor(experts.num_experts, FP32_BYTES, None, None), "corrected scores"
+    )
+    _values, chosen = routing.top_k(tape, _corrected, rows)
+    weights = routing.gathered_rows(tape, scores, chosen, rows, "weights of the chosen experts")
+    return logits, routing.normalized(tape, weights, tokens), chosen
 
 
 def _corrected_choice(tape: Tape, scores: Tensor, tokens: int, experts: ExpertsSpec) -> Tensor:

@@ -90,7 +90,7 @@ class ModelPass:
 
     def _forward(self) -> Tensor:
         tape, model, batch = self.tape, self._workload.model, self._batch
-        _inputs = tape.new(3 * batch.tokens, INT64, "token ids, labels and attention mask")
+        _inputs = self._inputs()
         table = self._decoder.parameter("embed_tokens", model.embedding_params)
         x = self._backbone(table)
         tape.loss_begins()
@@ -115,11 +115,18 @@ class ModelPass:
             self._held.append(logits.detached())
         return loss
 
+    def _inputs(self) -> list[Tensor]:
+        """Return token ids, labels and the mask of padded tokens, which recurrent layers save."""
+        tokens, name = self._batch.tokens, "token ids, labels and attention mask"
+        if self._workload.model.delta is None:
+            return [self.tape.new(3 * tokens, INT64, name)]
+        return [self.tape.new(2 * tokens, INT64, name), self._decoder.token_mask]
+
     def _logits(self, head: Parameter, bias: Parameter | None, x: Tensor) -> Tensor:
-        """Return the head's output; Granite divides it, Gemma 2 caps it."""
+        """Return the head's output; Granite divides it, Cohere multiplies it, Gemma 2 caps it."""
         tape, model = self.tape, self._workload.model
         logits = self._decoder.product(head, x, model.vocab_size, "lm_head", bias)
-        if model.multipliers:
+        if model.multipliers or model.scaled_logits:
             logits = unary(tape, logits, "logits, scaled")
         if model.final_logit_softcapping is not None:
             logits = unary(tape, logits, "logits over their cap")

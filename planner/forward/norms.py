@@ -3,6 +3,7 @@
 from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder
 from planner.tape import operators as ops
+from planner.tape import view_operators as views
 from planner.tape.tape import Tape
 from planner.tape.tensors import Tensor
 
@@ -13,6 +14,8 @@ def norm(decoder: Decoder, name: str, x: Tensor, size: int | None = None) -> Ten
     size = size or decoder.workload.model.hidden_size
     if decoder.workload.model.norm == "layer":
         return layer_norm(decoder, name, x, size)
+    if decoder.workload.model.norm == "layer-fp32":
+        return _layer_norm_in_fp32(decoder, name, x, size)
     if decoder.workload.model.norm == "rms-plus-one":
         return _gemma_norm(decoder, name, x, size)
     return _rms_norm(decoder, name, x, size)
@@ -52,6 +55,24 @@ def _gemma_normalised(decoder: Decoder, label: str, x: Tensor, size: int) -> Ten
     tape = decoder.tape
     root = ops.reciprocal_root(tape, ops.mean_square(tape, x, rows=x.elements // size))
     return ops.mul(tape, x, root, f"{label}: normalised in fp32")
+
+
+def _layer_norm_in_fp32(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
+    """Mirror CohereLayerNorm.forward, which subtracts the mean twice."""
+    tape, width, rows = decoder.tape, x.width, x.elements // size
+    label = name.rpartition(".")[2]
+    x = ops.cast(tape, x, FP32_BYTES, f"{label}: input in fp32")
+    mean = ops.mean(tape, x, rows=rows)
+    variance = ops.mean_square(tape, views.subtract(tape, x, mean, f"{label}: centred"), rows=rows)
+    centred = views.subtract(tape, x, mean, f"{label}: centred")
+    root = ops.reciprocal_root(tape, variance)
+    x = ops.mul(tape, centred, root, f"{label}: normalised in fp32")
+    del centred, root
+    weight = ops.cast(tape, decoder.parameter(name, size), FP32_BYTES, f"{label}: weight in fp32")
+    device = decoder.batch.device
+    x = ops.mul(tape, weight, x, f"{label}: scaled in fp32", on_rows=device)
+    del weight
+    return ops.cast(tape, x, width, f"{label}: output")
 
 
 def layer_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:

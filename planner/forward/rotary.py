@@ -1,5 +1,6 @@
 """Rotary position embeddings, as transformers 5.23 writes them, on a tape of sizes."""
 
+from planner.base.units import FP32_BYTES
 from planner.models.model_spec import ModelSpec
 from planner.tape import operators as ops
 from planner.tape import view_operators as views
@@ -13,7 +14,7 @@ Tables = tuple[Tensor, Tensor]
 def rotated(
     tape: Tape, model: ModelSpec, q: Tensor, k: Tensor, tables: Tables
 ) -> tuple[Tensor, Tensor]:
-    """Mirror apply_rotary_pos_emb of Llama, OLMo-2, Phi-3 and GLM."""
+    """Mirror apply_rotary_pos_emb of Llama, OLMo-2, Phi-3, GLM, ERNIE 4.5 and Cohere."""
     cos, sin = tables
     if model.rotary == "split":
         return turned_halves(tape, q, tables), turned_halves(tape, k, tables)
@@ -27,6 +28,13 @@ def rotated(
             ops.cast(tape, q, widths[0], "query, rotated"),
             ops.cast(tape, k, widths[1], "key, rotated"),
         )
+    if model.rotary == "neighbours-fp32":
+        return _turned_in_fp32(tape, q, cos, sin), _turned_in_fp32(tape, k, cos, sin)
+    if model.rotary == "products-fp32":
+        cos = tape.new(cos.elements, cos.width, "cosines, interleaved")
+        sin = tape.new(sin.elements, sin.width, "sines, interleaved")
+        q_turned, k_turned = (_products_in_fp32(tape, x, cos, sin) for x in (q, k))
+        return ops.cast(tape, q_turned, q.width), ops.cast(tape, k_turned, k.width)
     if model.rotary == "joined":
         return (
             _joined(tape, q, cos, sin, share, "query"),
@@ -89,6 +97,23 @@ def _rotate(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Return ``x * cos + rotate_half(x) * sin``."""
     straight = ops.mul(tape, x, cos, "rotary: x cos")
     crossed = ops.mul(tape, _half_turned(tape, x), sin, "rotary: half turned x sin")
+    return ops.add(tape, straight, crossed, "rotated")
+
+
+def _turned_in_fp32(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    width = x.width
+    x = ops.cast(tape, x, FP32_BYTES, "rotary: in fp32")
+    return ops.cast(tape, _rotate(tape, x, cos, sin), width, "rotated")
+
+
+def _products_in_fp32(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Return ``x.float() * cos + rotate_half(x).float() * sin``."""
+    in_fp32 = ops.cast(tape, x, FP32_BYTES, "rotary: in fp32")
+    straight = ops.mul(tape, in_fp32, cos, "rotary: x cos")
+    del in_fp32
+    turned = ops.cast(tape, _half_turned(tape, x), FP32_BYTES, "rotary: half turned in fp32")
+    crossed = ops.mul(tape, turned, sin, "rotary: half turned x sin")
+    del turned
     return ops.add(tape, straight, crossed, "rotated")
 
 

@@ -3,6 +3,8 @@
 The kernels that they call are in planner/tape/attention_kernels.py.
 """
 
+from typing import NamedTuple
+
 from planner.forward.decoder import Decoder, Layer
 from planner.forward.norms import norm
 from planner.forward.rotary import Tables, rotated
@@ -24,25 +26,38 @@ SPLIT = ("gpt2", "gpt_neox")
 """Architectures that split a fused projection at once; the others take slices of it."""
 
 
+class _Projected(NamedTuple):
+    """Query, key and value of a layer."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    whole: Tensor | None = None
+    """The tensor that they are parts of, if there is one."""
+    gate: Tensor | None = None
+    """The gate of attention's output."""
+
+
 def self_attention(
     decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Mirror LlamaAttention.forward; a fused projection is held to its end, as in Phi-3's."""
-    _whole, q, k, v = _projected(decoder, layer, x)
+    """Mirror LlamaAttention.forward; a fused projection is held to its end, as in Phi-3's, and a
+    gate multiplies the output, as in Qwen3_5Attention.forward."""
+    q, k, v, _whole, gate = _projected(decoder, layer, x)
     if tables is not None and layer.kind.rotates:
         q, k = rotated(decoder.tape, decoder.workload.model, q, k, tables)
     if decoder.workload.model.qk_norm == "heads-rotated":
         q = _normed(decoder, layer, "query_layernorm", q)
         k = _normed(decoder, layer, "key_layernorm", k)
     attended, weights = _attend(decoder, layer, q, k, v)
+    if gate is not None:
+        opened = ops.unary(decoder.tape, gate, "sigmoid of the gate", saves="output")
+        attended = ops.mul(decoder.tape, attended, opened, "attention output, gated")
+        del opened
     return decoder.linear(layer, "o_proj", attended), weights
 
 
-def _projected(
-    decoder: Decoder, layer: Layer, x: Tensor
-) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
-    """Return query, key and value, and before them the tensor that they are parts of, if there is
-    one."""
+def _projected(decoder: Decoder, layer: Layer, x: Tensor) -> _Projected:
     model = decoder.workload.model
     if model.fused_qkv:
         whole = decoder.linear(layer, "qkv_proj", x)
@@ -52,8 +67,11 @@ def _projected(
             q, k, v = views.split(decoder.tape, whole, sizes)
         else:
             q, k, v = (ops.slice_of(decoder.tape, whole, size) for size in sizes)
-        return whole, q, k, v
-    q = decoder.linear(layer, "q_proj", x)
+        return _Projected(q, k, v, whole=whole)
+    q, gate = decoder.linear(layer, "q_proj", x), None
+    if model.gated_attention:
+        q, gate = views.split(decoder.tape, q, [q.elements // 2] * 2)
+        gate = ops.contiguous(decoder.tape, gate, "gate, made contiguous")
     if model.model_type == "opt":
         q = ops.unary(decoder.tape, q, "query, scaled")
     if model.qk_norm in ("heads", "whole"):
@@ -61,7 +79,7 @@ def _projected(
     k = decoder.linear(layer, "k_proj", x)
     if model.qk_norm in ("heads", "whole"):
         k = _normed(decoder, layer, "k_norm", k)
-    return None, q, k, decoder.linear(layer, "v_proj", x)
+    return _Projected(q, k, decoder.linear(layer, "v_proj", x), gate=gate)
 
 
 def _normed(decoder: Decoder, layer: Layer, name: str, x: Tensor) -> Tensor:

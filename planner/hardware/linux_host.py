@@ -14,10 +14,9 @@ from planner.hardware.machine_readings import HostReading, TorchReading
 def read_host(root: Path = Path("/"), output: Path = Path()) -> HostReading:
     """Return what Linux reports of the host; ``root`` holds ``proc`` and ``sys``, ``output`` is
     where a run will be written."""
-    memory = dict(re.findall(r"^(\w+):\s+(\d+) kB$", (root / "proc/meminfo").read_text(), re.M))
-    machine_bytes = int(memory["MemTotal"]) * KIB
+    machine_bytes, machine_available_bytes = _memory(root)
     rooms = [
-        (machine_bytes, int(memory["MemAvailable"]) * KIB),
+        (machine_bytes, machine_available_bytes),
         *(room for group in _control_groups(root, "memory") for room in _room(*group)),
     ]
     processor = (root / "proc/cpuinfo").read_text()
@@ -34,6 +33,29 @@ def read_host(root: Path = Path("/"), output: Path = Path()) -> HostReading:
         disk_free_bytes=_file_system_bytes(output, free=True),
         multiplies_bf16=re.search(r"\b(avx512_bf16|amx_bf16)\b", processor) is not None,
     )
+
+
+def _memory(root: Path) -> tuple[int, int]:
+    """Return the bytes of the machine's memory and those available, without what is GPUs' own."""
+    memory = dict(re.findall(r"^(\w+):\s+(\d+) kB$", (root / "proc/meminfo").read_text(), re.M))
+    total, available = int(memory["MemTotal"]) * KIB, int(memory["MemAvailable"]) * KIB
+    for of_gpu, free in _gpu_memory(root):
+        total, available = total - of_gpu, available - free
+    return max(0, total), max(0, available)
+
+
+def _gpu_memory(root: Path) -> Iterator[tuple[int, int]]:
+    """Yield the size of every GPU's memory that Linux counts among the machine's, and its free
+    part: the driver of GH200 and GB200 brings it online as a NUMA node.
+
+    read: open-gpu-kernel-modules, kernel-open/nvidia/nv-procfs.c, nv_procfs_read_numa_status.
+    """
+    for status in sorted((root / "proc/driver/nvidia/gpus").glob("*/numa_status")):
+        online = re.search(r"^Node:\s+(\d+)\nStatus:\s+online$", status.read_text(), re.M)
+        node = root / f"sys/devices/system/node/node{online[1]}/meminfo" if online else None
+        if node is not None and node.is_file():
+            sizes = dict(re.findall(r"^Node \d+ (\w+):\s+(\d+) kB$", node.read_text(), re.M))
+            yield int(sizes["MemTotal"]) * KIB, int(sizes["MemFree"]) * KIB
 
 
 def _file_system_bytes(path: Path, *, free: bool) -> int | None:

@@ -17,12 +17,13 @@ from collections import Counter
 from msgspec import structs
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES as BLOCK
-from planner.base.units import round_up
+from planner.base.units import FP32_BYTES, round_up
 from planner.hardware.cluster import Device
 from planner.memory.buffers import Parts
 from planner.memory.footprint import Footprint, worst_batch
 from planner.memory.micro_batch import Amounts, forward_alone
 from planner.memory.workspaces import cublas_bytes
+from planner.models.layer_kinds import LayerKind
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.workload import Batch, Workload
@@ -73,17 +74,19 @@ def cache_bytes(workload: Workload, tokens: int, kinds: Numerics) -> int:
     """Return the bytes of keys and values of one sequence in every layer, and once more of one
     layer while the next token's are joined to them: 2 n s a bytes per layer, with n key-value heads
     x head size, s tokens within the layer's window, a bytes per element (Shazeer, arXiv:1911.02150,
-    section 2.4.1)."""
-    model = workload.model
+    section 2.4.1). A layer that keeps a state has the same bytes for any number of tokens."""
     width = kinds.compute if kinds.autocast else kinds.residual
-    layers = [
-        sum(
-            round_up(min(tokens, kind.sliding_window or tokens) * size * width, BLOCK)
-            for size in model.cached_sizes
-        )
-        for kind in model.layers
-    ]
+    layers = [_layer_cache_bytes(workload, kind, tokens, width) for kind in workload.model.layers]
     return sum(layers) + max(layers)
+
+
+def _layer_cache_bytes(workload: Workload, kind: LayerKind, tokens: int, width: int) -> int:
+    model = workload.model
+    if kind.recurrent and model.delta is not None:
+        state = round_up(model.delta.state_elements * FP32_BYTES, BLOCK)
+        return state + round_up(model.delta.mixed_size * model.delta.kernel_size * width, BLOCK)
+    seen = min(tokens, kind.sliding_window or tokens)
+    return sum(round_up(seen * size * width, BLOCK) for size in model.cached_sizes)
 
 
 def forward_bytes(workload: Workload, batch: Batch, kinds: Numerics) -> Amounts:

@@ -163,17 +163,31 @@ def tape_pass(
     reduce_bucket_size: int,
 ) -> MicroBatch:
     """Return :func:`micro_batch` for a model with a forward pass in planner/forward."""
-    first, *others = passed_layers(workload.model, checkpointing)
+    first, *others = zip(
+        passed_layers(workload.model, checkpointing), _behind_trained(workload), strict=True
+    )
     kinds = tuple(dict.fromkeys(others))
     passed = stretches_of(
         workload,
         batch,
         numerics,
-        layers=(first, *kinds),
+        layers=tuple(layer for layer, _ in (first, *kinds)),
         sink=sink,
         reduce_bucket_size=reduce_bucket_size,
     )
     return _laid_out(passed, [0, *(1 + kinds.index(kind) for kind in others)])
+
+
+def _behind_trained(workload: Workload) -> list[bool]:
+    """Return by layer whether one before it, or the table, trains: of what only frozen weights
+    made, nothing is kept for a gradient."""
+    model = workload.model
+    trains = {kind: bool(workload.adapted(kind)) for kind in model.kinds}
+    found, behind = workload.method == "full", list[bool]()
+    for kind in model.layers:
+        behind.append(found)
+        found = found or trains[kind]
+    return behind
 
 
 class _Passed(NamedTuple):

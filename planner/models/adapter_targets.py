@@ -14,7 +14,19 @@ from planner.models.traced_model import TracedSpec
 
 Targets = Literal["all-linear"] | tuple[str, ...]
 
-RENAMED_FOR = ("deepseek_v2", "deepseek_v3", "glm4_moe", "mixtral", "olmoe", "qwen3_moe")
+RENAMED_FOR = (
+    "deepseek_v2",
+    "deepseek_v3",
+    "dots1",
+    "glm4_moe",
+    "glm4_moe_lite",
+    "minimax_m2",
+    "mixtral",
+    "olmoe",
+    "qwen3_moe",
+    "qwen3_next",
+    "solar_open",
+)
 """Architectures of which peft takes these names for the fused experts."""
 RENAMED = ("gate", "gate_proj", "up_proj", "down_proj")
 

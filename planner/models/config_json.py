@@ -22,7 +22,9 @@ from planner.models.architectures import (
     granite,
     llama,
     mixture,
+    neighbours,
     olmo,
+    qwen3_5,
     smollm,
 )
 from planner.models.architectures.keys import Architecture, Config
@@ -41,7 +43,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     **granite.ARCHITECTURES,
     **llama.ARCHITECTURES,
     **mixture.ARCHITECTURES,
+    **neighbours.ARCHITECTURES,
     **olmo.ARCHITECTURES,
+    **qwen3_5.ARCHITECTURES,
     **smollm.ARCHITECTURES,
 }
 NATIVE_CLASSES = {

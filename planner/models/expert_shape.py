@@ -6,14 +6,21 @@ from planner.base.strict_yaml import PositiveInt, Spec
 from planner.models.linear import Linear
 
 Router = Literal[
-    "softmax", "softmax-fp32", "fp32-softmax", "sigmoid", "chosen-softmax", "chosen-softmax-fp32"
+    "softmax",
+    "softmax-fp32",
+    "fp32-softmax",
+    "sigmoid",
+    "sigmoid-fp32",
+    "chosen-softmax",
+    "chosen-softmax-fp32",
 ]
 """How tokens are given to experts, and with which weights (read: the router of each
 modeling_*.py in transformers 5.23). ``softmax``: over all experts; the weights of those that
 are chosen go back to the dtype of the logits (Qwen, OLMoE). ``softmax-fp32``: the weights stay
 in fp32, and so does what they multiply (Mixtral). ``fp32-softmax``: as that, and the logits are
 made of operands cast to fp32 (DeepSeek-V2). ``sigmoid``: of the logits made so; experts are
-chosen by corrected scores (DeepSeek-V3, GLM-4.5). ``chosen-softmax``: over the chosen alone
+chosen by corrected scores (DeepSeek-V3, GLM-4.5). ``sigmoid-fp32``: the same of logits cast to
+fp32, without groups (MiniMax-M2). ``chosen-softmax``: over the chosen alone
 (gpt-oss). ``chosen-softmax-fp32``: the same in fp32, then in the input's dtype (Granite)."""
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from planner.base.bounded_cache import bounded_cache
 from planner.models.expert_shape import ExpertsSpec
+from planner.models.recurrent_shape import GatedDeltaSpec
 
 
 class LayerKind(NamedTuple):
@@ -19,6 +20,8 @@ class LayerKind(NamedTuple):
     """Which of the sets of matrices it has, in a model that is traced."""
     rotates: bool = True
     """Whether queries and keys are turned by their positions."""
+    recurrent: bool = False
+    """Whether a gated delta net stands in the place of attention."""
 
 
 class LayerPattern(NamedTuple):
@@ -30,6 +33,7 @@ class LayerPattern(NamedTuple):
     full_first: int
     unrotated_every: int | None
     experts: ExpertsSpec | None
+    delta: GatedDeltaSpec | None
 
     def kind(self, number: int) -> LayerKind:
         """Return the kind of a layer; the first layer has number 1."""
@@ -38,6 +42,8 @@ class LayerPattern(NamedTuple):
             sliding_window=None if full else self.window,
             rotates=not _is_last_of(self.unrotated_every, number),
             routed=self.experts is not None and self.experts.routes(number - 1),
+            recurrent=self.delta is not None
+            and not _is_last_of(self.delta.attention_every, number),
         )
 
 

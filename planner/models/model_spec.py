@@ -13,6 +13,7 @@ from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.models.layer_kinds import LayerKind, LayerPattern, counted, layers_of
 from planner.models.linear import Linear
 from planner.models.module_names import module_names
+from planner.models.recurrent_shape import GatedDeltaSpec
 
 Mlp = Literal["swiglu", "fused-swiglu", "plain"]
 """``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM).
@@ -20,17 +21,29 @@ Mlp = Literal["swiglu", "fused-swiglu", "plain"]
 Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu"]
 """The activation of the gate. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new`` and
 ``gelu-quick`` are made of several operators (transformers' ``gelu_new``, ``quick_gelu``)."""
-Rotary = Literal["halves", "halves-fp32", "joined", "interleaved", "complex", "split", "pairs"]
+Rotary = Literal[
+    "halves",
+    "halves-fp32",
+    "joined",
+    "interleaved",
+    "products-fp32",
+    "neighbours-fp32",
+    "complex",
+    "split",
+    "pairs",
+]
 """How queries and keys are turned. ``halves``: each head's first half with its second.
 ``halves-fp32``: the same in fp32, then cast back (OLMo-2). ``joined``: as ``halves``, then what
 rotates and what does not are concatenated (Phi-3). ``interleaved``: neighbours with each other,
-then concatenated (GLM). ``complex``: neighbours as one complex number (DeepSeek-V2).
-``split``: as ``halves``, each half on its own, then concatenated (gpt-oss).
-``pairs``: neighbours with each other, first and second ones apart (DeepSeek-V3)."""
-Norm = Literal["rms", "rms-fp32", "rms-plus-one", "layer"]
+then concatenated (GLM). ``products-fp32``: neighbours with each other, their products in fp32
+(ERNIE 4.5). ``neighbours-fp32``: the same, all of it in fp32 (Cohere). ``complex``: neighbours as
+one complex number (DeepSeek-V2). ``split``: as ``halves``, each half on its own, then concatenated
+(gpt-oss). ``pairs``: neighbours with each other, first and second ones apart (DeepSeek-V3)."""
+Norm = Literal["rms", "rms-fp32", "rms-plus-one", "layer", "layer-fp32"]
 """An RMSNorm is made in fp32. ``rms``: cast back, then scaled by its weight (Llama).
 ``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-plus-one``: the same, by one more than its
-weight (Gemma). ``layer``: LayerNorm (GPT)."""
+weight (Gemma). ``layer``: LayerNorm (GPT). ``layer-fp32``: the same without a bias, written out in
+fp32 (Cohere)."""
 Norms = Literal["before", "around", "after"]
 """``before``: attention and MLP each have a norm at their input. ``after``: at their output,
 before the residual is added (OLMo-2). ``around``: at both (Gemma 2, GLM-4-0414)."""
@@ -99,6 +112,8 @@ class ModelSpec(Spec):
     multipliers: bool = False
     """Whether embeddings, both blocks' outputs and the logits are multiplied by numbers
     (Granite)."""
+    scaled_logits: bool = False
+    """Whether the logits are multiplied by a number (Cohere)."""
     attn_logit_softcapping: float | None = None
     """Bound that ``tanh`` caps attention's scores at, which no fused kernel does (Gemma 2); None
     without."""
@@ -110,8 +125,15 @@ class ModelSpec(Spec):
     """Whether one matrix holds query, key and value (Phi-3)."""
     experts: ExpertsSpec | None = None
     """Mixture of experts; ``intermediate_size`` is then that of the layers without."""
+    gated_attention: bool = False
+    """Whether each query comes with a gate for attention's output (Qwen3.5)."""
+    delta: GatedDeltaSpec | None = None
+    """Gated delta nets in the place of attention, in most layers (Qwen3.5)."""
     latent: LatentAttentionSpec | None = None
     """Multi-head latent attention; ``head_dim`` is then that of the part that rotates."""
+
+    left_out: tuple[str, ...] = ()
+    """Parts of the configuration that are not built, as the class is the text model alone."""
 
     def __post_init__(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:
@@ -163,6 +185,7 @@ class ModelSpec(Spec):
             self.full_attention_first,
             self.unrotated_every,
             self.experts,
+            self.delta,
         )
 
     def linears(self, kind: LayerKind) -> tuple[Linear, ...]:
@@ -173,7 +196,7 @@ class ModelSpec(Spec):
     @property
     def _attention(self) -> tuple[Linear, ...]:
         h, q, kv = self.hidden_size, self.query_size, self.key_value_size
-        widths = {"q_proj": q, "k_proj": kv, "v_proj": kv}
+        widths = {"q_proj": q * (1 + self.gated_attention), "k_proj": kv, "v_proj": kv}
         if self.fused_qkv:
             widths = {"qkv_proj": q + 2 * kv}
         return (
@@ -237,11 +260,13 @@ class ModelSpec(Spec):
         """One norm over the hidden size."""
         return (2 if self.norm_bias else 1) * self.hidden_size
 
-    @property
-    def layer_norm_sizes(self) -> tuple[int, ...]:
-        """Elements of each vector of one layer that belongs to no matrix: norms and sinks."""
+    def layer_norm_sizes(self, kind: LayerKind) -> tuple[int, ...]:
+        """Return the elements of each parameter of one layer of a kind that belongs to no matrix:
+        norms, sinks, and what a gated delta net has beside its matrices."""
         inside: tuple[int, ...] = () if self.latent is None else self.latent.norm_sizes
-        if self.qk_norm == "whole":
+        if kind.recurrent and self.delta is not None:
+            inside = self.delta.vector_sizes
+        elif self.qk_norm == "whole":
             inside += (self.query_size, self.key_value_size)
         elif self.qk_norm is not None:
             inside += (self.head_dim,) * 2
@@ -252,10 +277,9 @@ class ModelSpec(Spec):
             count = 4
         return (self.hidden_size,) * (count * (2 if self.norm_bias else 1)) + inside
 
-    @property
-    def layer_norm_params(self) -> int:
-        """Norms of one layer, and its sinks."""
-        return sum(self.layer_norm_sizes)
+    def layer_norm_params(self, kind: LayerKind) -> int:
+        """Return the number of those elements."""
+        return sum(self.layer_norm_sizes(kind))
 
     def expert_params(self, kind: LayerKind) -> int:
         """Return the parameters of one layer's router and routed experts; 0 in a layer with an
@@ -272,7 +296,7 @@ class ModelSpec(Spec):
     def layer_params(self, kind: LayerKind) -> int:
         """Return the parameters of one layer's matrices with their biases, experts and norms."""
         linears = sum(linear.num_params for linear in self.linears(kind))
-        return linears + self.expert_params(kind) + self.layer_norm_params
+        return linears + self.expert_params(kind) + self.layer_norm_params(kind)
 
     @property
     def largest_layer_params(self) -> int:
@@ -319,6 +343,8 @@ def _linears(model: ModelSpec, kind: LayerKind) -> tuple[Linear, ...]:
     if model.latent is not None:
         heads, bias = model.num_attention_heads, model.qkv_bias
         attention = model.latent.matrices(model.hidden_size, heads, bias=bias)
+    if kind.recurrent and model.delta is not None:
+        attention = model.delta.matrices(model.hidden_size)
     if kind.routed and model.experts is not None:
         mlp = model.experts.shared_matrices(model.hidden_size)
     return (*attention, *mlp)

@@ -48,8 +48,6 @@ class TracedSpec(ModelSpec, dict=True):
     """Matrices of models of images or sound beside the text model; no adapter is on them."""
     towers: tuple[str, ...]
     """Names of the modules that hold those models."""
-    left_out: tuple[str, ...]
-    """Parts of the configuration that are not built, as the class is the text model alone."""
     unadaptable: tuple[str, ...]
     """Names of matrices that peft refuses, or takes for fused experts."""
     active_weights: int

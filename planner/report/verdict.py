@@ -7,6 +7,7 @@ from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_duration, format_rate, short_gib
 from planner.decision.choose import Decision
 from planner.decision.epochs import epochs_of
+from planner.models.model_presets import ModelPreset
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import METHOD_NAMES
 from planner.report.data_rows import counted_run_line, run_line
@@ -135,7 +136,7 @@ def notes(decision: Decision) -> list[str]:
                 traced=traced,
             )
         )
-        found += _wrapper_notes(model.spec)
+    found += _wrapper_notes(model)
     work = chosen.workload
     found += [
         note
@@ -146,20 +147,21 @@ def notes(decision: Decision) -> list[str]:
     return found if lacking is None else [*found, lacking]
 
 
-def _wrapper_notes(spec: TracedSpec) -> list[str]:
+def _wrapper_notes(model: ModelPreset) -> list[str]:
     """Return what becomes of models of images or sound that the configuration has beside the text
     model: plan and launch build the same class."""
     notes: list[str] = []
+    spec = model.spec
     if spec.left_out:
         notes.append(
             Phrase(
                 "The text model alone is planned and trained, as {native_class}: {left_out} is "
                 "left out",
-                native_class=spec.native_class,
+                native_class=str(model.native_class),
                 left_out=", ".join(spec.left_out),
             )
         )
-    if spec.towers:
+    if isinstance(spec, TracedSpec) and spec.towers:
         notes.append(
             Phrase(
                 "{towers} is in memory beside the text model and stays as it is: records are "

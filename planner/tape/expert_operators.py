@@ -28,10 +28,10 @@ def detached_maximum(tape: Tape, x: Tensor, groups: int) -> Tensor:
     return tape.new(groups, x.width, "maxima of the groups")
 
 
-def masked(tape: Tape, x: Tensor, name: str) -> Tensor:
-    """Return ``x.masked_fill(mask, value)``; the mask is saved."""
+def masked(tape: Tape, x: Tensor, name: str, *, mask_elements: int | None = None) -> Tensor:
+    """Return ``x.masked_fill(mask, value)``; the mask is saved, which may be smaller."""
     elements, width = x.elements, x.width
-    mask = tape.new(elements, 1, "mask of the experts that are left")
+    mask = tape.new(mask_elements or elements, 1, f"mask of {name}")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         return [tape.new(elements, width, f"gradient of {name}")]
@@ -53,13 +53,13 @@ def gathered_rows(tape: Tape, x: Tensor, indices: Tensor, elements: int, name: s
 def normalized(tape: Tape, x: Tensor, rows: int) -> Tensor:
     """Return ``x /= x.sum(-1, keepdim=True)``: in place, so that what was there before is
     copied."""
-    divided, _total = _divided(tape, x, _row_sums(tape, x, rows))
+    divided, _total = _divided(tape, x, row_sums(tape, x, rows))
     return divided
 
 
 def normalized_from(tape: Tape, x: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """Return ``x /= total`` and ``total = x.sum(-1, keepdim=True) + 1e-20``."""
-    total = unary(tape, _row_sums(tape, x, rows), "sums of weights and epsilon")
+    total = unary(tape, row_sums(tape, x, rows), "sums of weights and epsilon")
     return _divided(tape, x, total)
 
 
@@ -79,7 +79,8 @@ def _divided(tape: Tape, x: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
     return tape.record(divided, (x, total), saved, backward), total
 
 
-def _row_sums(tape: Tape, x: Tensor, rows: int) -> Tensor:
+def row_sums(tape: Tape, x: Tensor, rows: int) -> Tensor:
+    """Return ``x.sum(-1, keepdim=True)``, whose gradient is a view."""
     elements = x.elements
 
     def backward(gradient: Tensor) -> list[Tensor | None]:

@@ -179,7 +179,7 @@ def unary(
 
 def mean_square(tape: Tape, x: Tensor, *, rows: int) -> Tensor:
     """Return ``x.pow(2).mean(-1)``."""
-    return _mean(tape, power(tape, x), rows=rows)
+    return mean(tape, power(tape, x), rows=rows)
 
 
 def power(tape: Tape, x: Tensor) -> Tensor:
@@ -197,7 +197,8 @@ def power(tape: Tape, x: Tensor) -> Tensor:
     return tape.record(tape.new(elements, width, "power"), (x,), (x,), backward)
 
 
-def _mean(tape: Tape, x: Tensor, *, rows: int) -> Tensor:
+def mean(tape: Tape, x: Tensor, *, rows: int) -> Tensor:
+    """Return ``x.mean(-1)``."""
     elements, width = x.elements, x.width
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:

@@ -43,12 +43,13 @@ def filled(tape: Tape, parts: Sequence[Tensor], name: str) -> Tensor:
     """Return ``new_empty`` with each part copied into its place by ``copy_``."""
     whole = tape.new(sum(part.elements for part in parts), parts[0].width, name)
     for part in parts:
-        whole = _copied_into(tape, whole, part)
+        whole = copied_into(tape, whole, part)
     return whole
 
 
-def _copied_into(tape: Tape, whole: Tensor, part: Tensor) -> Tensor:
-    """Mirror CopySlices: a copy of the gradient, in which the place of the part is made zero."""
+def copied_into(tape: Tape, whole: Tensor, part: Tensor) -> Tensor:
+    """Return ``whole`` with a part copied into its place. Mirror CopySlices: a copy of the
+    gradient, in which the place of the part is made zero."""
     elements, width, size = whole.elements, whole.width, part.elements
     had_gradient = whole.node is not None
 
@@ -63,10 +64,11 @@ def _copied_into(tape: Tape, whole: Tensor, part: Tensor) -> Tensor:
     return tape.record(view, (whole, part), (), backward)
 
 
-def subtract(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
+def subtract(tape: Tape, a: Tensor, b: Tensor, name: str, *, elements: int | None = None) -> Tensor:
     """Return ``a - b``: the second operand's gradient is negated, and reduced where it is
-    broadcast."""
-    elements, width = max(a.elements, b.elements), max(a.width, b.width)
+    broadcast. ``elements`` is for operands that are both broadcast."""
+    elements = elements or max(a.elements, b.elements)
+    width = max(a.width, b.width)
     needed = (a.node is not None, b.node is not None)
 
     def backward(gradient: Tensor) -> list[Tensor | None]:

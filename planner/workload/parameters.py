@@ -160,7 +160,8 @@ def _layer(workload: Workload, kind: LayerKind, place: str) -> Iterator[Sized]:
         yield from _experts(model.experts, model.hidden_size, place, full)
     known = sum(matrix.num_params for matrix in matrices) + model.expert_params(kind)
     rest = model.layer_params(kind) - known
-    sizes = model.layer_norm_sizes if model.layer_norm_params == rest else (rest,)
+    known_sizes = model.layer_norm_sizes(kind)
+    sizes = known_sizes if sum(known_sizes) == rest else (rest,)
     for number, size in enumerate(sizes):
         yield Sized(f"{place}.norms.{number}", (size,), full, "vector")
 

@@ -12,6 +12,7 @@ from planner.models.config_json import config_from_spec
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import ONLY_ATTENTION, module_names
+from planner.models.recurrent_shape import GatedDeltaSpec
 from planner.plan.schema import AdapterSection
 from planner.plan.vocabulary import Method, Precision, ZeroStage
 from planner.recipes.load_recipe import load_recipe
@@ -304,6 +305,107 @@ EXAONE4 = {
     "full_attention_every": 2,
     "unrotated_every": 2,
 }
+OLMO3 = OLMO2 | {
+    "model_type": "olmo3",
+    "local_rotary": True,
+    "sliding_window": 100,
+    "full_attention_every": 2,
+}
+SEED_OSS = {"model_type": "seed_oss", "head_dim": 24, "qkv_bias": True, "residual_dropout": 0.1}
+COHERE = {
+    "model_type": "cohere",
+    "tied_embeddings": True,
+    "norm": "layer-fp32",
+    "residual": "parallel",
+    "rotary": "neighbours-fp32",
+    "scaled_logits": True,
+}
+COHERE2 = COHERE | {
+    "model_type": "cohere2",
+    "sliding_window": 100,
+    "full_attention_every": 2,
+    "unrotated_every": 2,
+}
+ERNIE = {
+    "model_type": "ernie4_5",
+    "head_dim": 24,
+    "tied_embeddings": True,
+    "rotary": "products-fp32",
+}
+MINIMAX_M2 = {
+    "model_type": "minimax_m2",
+    "head_dim": 24,
+    "intermediate_size": 48,
+    "qk_norm": "whole",
+    "rotary": "joined",
+    "rotary_fraction": 0.5,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=48,
+        router="sigmoid-fp32",
+        normalized=True,
+    ),
+}
+UNGROUPED = structs.replace(CORRECTED, num_groups=1, chosen_groups=1)
+GLM4_MOE_LITE = DEEPSEEK_V3 | {"model_type": "glm4_moe_lite", "experts": UNGROUPED}
+DOTS1 = {
+    "model_type": "dots1",
+    "qk_norm": "heads",
+    "experts": structs.replace(UNGROUPED, normalized=False),
+}
+SOLAR_OPEN = {
+    "model_type": "solar_open",
+    "head_dim": 24,
+    "qkv_bias": True,
+    "experts": structs.replace(UNGROUPED, first_dense_layers=0),
+}
+QWEN3_5_DELTA = GatedDeltaSpec(
+    key_heads=2,
+    value_heads=4,
+    key_head_dim=8,
+    value_head_dim=12,
+    kernel_size=4,
+    attention_every=4,
+)
+QWEN3_5 = {
+    "model_type": "qwen3_5_text",
+    "num_layers": 4,
+    "head_dim": 24,
+    "qk_norm": "heads",
+    "norm": "rms-plus-one",
+    "rotary": "joined",
+    "rotary_fraction": 0.5,
+    "gated_attention": True,
+    "delta": QWEN3_5_DELTA,
+}
+QWEN3_NEXT = QWEN3_5 | {
+    "model_type": "qwen3_next",
+    "delta": structs.replace(QWEN3_5_DELTA, joined=True),
+    "experts": ExpertsSpec(
+        num_experts=6,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="softmax",
+        normalized=True,
+        shared_intermediate_size=64,
+        shared_gate=True,
+        dense_layers=(1,),
+    ),
+}
+QWEN3_5_MOE = QWEN3_5 | {
+    "model_type": "qwen3_5_moe_text",
+    "intermediate_size": 32,
+    "experts": ExpertsSpec(
+        num_experts=6,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="softmax",
+        normalized=True,
+        shared_intermediate_size=64,
+        shared_gate=True,
+    ),
+}
 WINDOWED = {"sliding_window": 100, "full_attention_first": 1}
 SHAPES = {
     "llama": LLAMA,
@@ -339,6 +441,18 @@ SHAPES = {
     "exaone4": structs.replace(LLAMA, **EXAONE4),
     "granite": structs.replace(LLAMA, model_type="granite", multipliers=True),
     "hunyuan": structs.replace(LLAMA, model_type="hunyuan_v1_dense", qk_norm="heads-rotated"),
+    "olmo3": structs.replace(LLAMA, **OLMO3),
+    "seed-oss": structs.replace(LLAMA, **SEED_OSS),
+    "cohere": structs.replace(LLAMA, **COHERE),
+    "cohere2": structs.replace(LLAMA, **COHERE2),
+    "ernie4-5": structs.replace(LLAMA, **ERNIE),
+    "minimax-m2": structs.replace(LLAMA, **MINIMAX_M2),
+    "glm4-moe-lite": structs.replace(LLAMA, **GLM4_MOE_LITE),
+    "dots1": structs.replace(LLAMA, **DOTS1),
+    "solar-open": structs.replace(LLAMA, **SOLAR_OPEN),
+    "qwen3-5": structs.replace(LLAMA, **QWEN3_5),
+    "qwen3-next": structs.replace(LLAMA, **QWEN3_NEXT),
+    "qwen3-5-moe": structs.replace(LLAMA, **QWEN3_5_MOE),
     "smollm3": structs.replace(LLAMA, model_type="smollm3", unrotated_every=2),
     "gpt-oss": structs.replace(LLAMA, **GPT_OSS),
     "deepseek-v2": structs.replace(LLAMA, **DEEPSEEK_V2),

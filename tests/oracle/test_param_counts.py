@@ -1,8 +1,9 @@
 """Every preset's shape against the model that transformers builds from it, without memory."""
 
 import json
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from planner.models.config_json import (
 from planner.models.model_presets import ModelPreset, load_model
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import module_names
-from tests.oracle.small_models import SHAPES
+from tests.oracle.small_models import SHAPES, build, prepare, workload_of
 
 transformers = pytest.importorskip("transformers")
 Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D
@@ -32,25 +33,46 @@ def config_of(spec: ModelSpec) -> Any:
     return transformers.AutoConfig.for_model(**config_from_spec(spec))
 
 
-def meta_model(preset: ModelPreset) -> torch.nn.Module:
-    model_class = getattr(transformers, str(preset.native_class))
+class Counts(NamedTuple):
+    """What a model that transformers builds has."""
+
+    params: int
+    layers: list[list[tuple[str, int, int, bool]]]
+    routed: int
+    head_is_linear: bool
+
+
+@cache
+def counts(native_class: str, config: str) -> Counts:
+    """Of one build for all presets of a shape."""
+    spec_config = transformers.AutoConfig.for_model(**json.loads(config))
     with torch.device("meta"):
-        model: torch.nn.Module = model_class(config_of(preset.spec))
-    return model
+        model: torch.nn.Module = getattr(transformers, native_class)(spec_config)
+    layers = model.get_submodule(module_names(spec_config.model_type).layers)
+    return Counts(
+        params=sum(parameter.numel() for parameter in model.parameters()),
+        layers=[_matrices(layer) for layer in layers.children()],
+        routed=routed_params(model),
+        head_is_linear=isinstance(model.get_submodule("lm_head"), torch.nn.Linear),
+    )
+
+
+def counts_of(preset: ModelPreset) -> Counts:
+    config = json.dumps(config_from_spec(preset.spec), sort_keys=True)
+    return counts(str(preset.native_class), config)
 
 
 @pytest.mark.parametrize("preset", NATIVE)
 def test_meta_model(preset: ModelPreset) -> None:
-    model = meta_model(preset)
-    assert sum(parameter.numel() for parameter in model.parameters()) == preset.expected_params
-    layers = [_matrices(layer) for layer in _layers(model, preset.spec).children()]
+    built = counts_of(preset)
+    assert built.params == preset.expected_params
     ours = [
         sorted((x.name, x.in_features, x.out_features, x.bias) for x in preset.spec.linears(kind))
         for kind in preset.spec.layers
     ]
-    assert layers == ours
-    assert routed_params(model) == preset.spec.routed_params
-    assert isinstance(model.get_submodule("lm_head"), torch.nn.Linear)
+    assert built.layers == ours
+    assert built.routed == preset.spec.routed_params
+    assert built.head_is_linear
 
 
 def test_a_type_that_is_built_as_a_class_with_formulas_is_read_by_them() -> None:
@@ -103,10 +125,6 @@ def routed_params(model: torch.nn.Module) -> int:
     )
 
 
-def _layers(model: torch.nn.Module, spec: ModelSpec) -> torch.nn.Module:
-    return model.get_submodule(module_names(spec.model_type).layers)
-
-
 def _matrices(layer: torch.nn.Module) -> list[tuple[str, int, int, bool]]:
     """Name, inputs, outputs and bias of each; GPT-2's are stored the other way round."""
     found = []
@@ -129,25 +147,34 @@ def test_remote_code_only(preset: ModelPreset) -> None:
         native_class="LlamaForCausalLM",
         spec=structs.replace(preset.spec, model_type="llama"),
     )
-    parameters = meta_model(llama).parameters()
-    assert sum(parameter.numel() for parameter in parameters) == preset.expected_params
+    assert counts_of(llama).params == preset.expected_params
 
 
 def test_chatglm3_6b() -> None:
     """The number that the model's own index, less its buffers, comes to."""
     [preset] = [preset for preset in PRESETS if preset.name == "chatglm3-6b"]
-    parameters = list(meta_model(preset).parameters())
-    assert sum(parameter.numel() for parameter in parameters) == 6_243_584_000
+    assert counts_of(preset).params == 6_243_584_000
 
 
 @pytest.mark.parametrize("preset", NATIVE)
 def test_config_json_round_trip(preset: ModelPreset, tmp_path: Path) -> None:
-    """As a program that keeps everything in memory, and as the file on disk, which is sparser."""
-    config = config_of(preset.spec)
+    """As a program that keeps everything in memory, and as the file on disk, which is sparser; that
+    of a text model has nothing of its wrapper."""
+    spec = structs.replace(preset.spec, left_out=())
+    config = config_of(spec)
     config.save_pretrained(tmp_path)
     path = tmp_path / "config.json"
-    assert spec_from_config(config.to_dict(), path) == preset.spec
-    assert spec_from_config(json.loads(path.read_text()), path) == preset.spec
+    assert spec_from_config(config.to_dict(), path) == spec
+    assert spec_from_config(json.loads(path.read_text()), path) == spec
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_trains_is_what_peft_adapts(name: str) -> None:
+    """All matrices that can be named, in every layer that has them."""
+    work = workload_of(SHAPES[name], "lora", "bf16", 0.0, "all-linear")
+    model = prepare(build(work.model), work, zero_stage=0)
+    trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    assert trained == work.trainable_params == work.adapter_params
 
 
 def test_every_architecture_has_a_small_model() -> None:

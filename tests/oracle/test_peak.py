@@ -133,9 +133,14 @@ SETTINGS: tuple[tuple[Method, ZeroStage, int], ...] = (
     ("lora", 0, 1),
 )
 WHOLE = ("llama", "glm", "gemma2", "gpt2", "qwen2-moe")
-"""Shapes that are held in every setting; the others in the first two."""
+"""Shapes that are held in every setting; the others in the first two, of which one is long."""
 CASES = [
-    (name, *setting) for name in SHAPES for setting in (SETTINGS if name in WHOLE else SETTINGS[:2])
+    pytest.param(
+        name, *setting, marks=() if name in WHOLE or setting is first else pytest.mark.long
+    )
+    for first in SETTINGS[:1]
+    for name in SHAPES
+    for setting in (SETTINGS if name in WHOLE else SETTINGS[:2])
 ]
 
 

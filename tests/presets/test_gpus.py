@@ -52,7 +52,7 @@ def test_rates(name: str) -> None:
     if gpu.memory_bandwidth_bytes_per_s is not None:
         assert 150e9 < gpu.memory_bandwidth_bytes_per_s < 10e12
     assert 0 <= gpu.nvlink_bytes_per_s <= 900e9
-    assert gpu.tdp_watts is None or 50 < gpu.tdp_watts <= 1500
+    assert gpu.tdp_watts is None or 40 < gpu.tdp_watts <= 1500
 
 
 def test_a_card_is_recognised_by_name_and_capacity() -> None:

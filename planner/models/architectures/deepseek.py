@@ -1,4 +1,5 @@
-"""DeepSeek-V2 and V3, GLM-4.5: routed and shared experts, latent attention in DeepSeek's."""
+"""DeepSeek-V2 and V3, GLM-4.5, dots.llm1 and Solar Open: routed and shared experts, latent
+attention in DeepSeek's and in GLM-4.7-Flash."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,8 +9,17 @@ from msgspec import structs, to_builtins
 from planner.models.architectures.keys import Architecture, Config
 from planner.models.architectures.llama import attention_bias, decoder
 from planner.models.architectures.mixture import experts_of, no_router_loss
+from planner.models.architectures.windows import layer_types, windows
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.models.model_spec import ModelSpec
+
+DEEPSEEK_LATENT = LatentAttentionSpec(
+    q_lora_rank=1536, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128
+)
+LITE_LATENT = LatentAttentionSpec(
+    q_lora_rank=768, kv_lora_rank=512, qk_nope_head_dim=192, qk_rope_head_dim=64, v_head_dim=256
+)
+"""Latent attention that the classes of DeepSeek and of GLM-4.7-Flash assume."""
 
 
 def _deepseek_v2(config: Config) -> ModelSpec:
@@ -29,18 +39,19 @@ def _deepseek_v2(config: Config) -> ModelSpec:
     return structs.replace(spec, head_dim=latent.qk_rope_head_dim)
 
 
-def _latent(config: Config) -> LatentAttentionSpec:
-    """Return latent attention; a ``q_lora_rank`` of ``null`` means that queries are projected
-    directly."""
-    queries: int | None = config.integer("q_lora_rank", 1536)
+def _latent(config: Config, default: LatentAttentionSpec | None = None) -> LatentAttentionSpec:
+    """Return latent attention, with what the class assumes, DeepSeek's where that is None; a
+    ``q_lora_rank`` of ``null`` means that queries are projected directly."""
+    default = default or DEEPSEEK_LATENT
+    queries: int | None = config.integer("q_lora_rank", default.q_lora_rank)
     if "q_lora_rank" in config.content and config.content["q_lora_rank"] is None:
         queries = None
     return LatentAttentionSpec(
         q_lora_rank=queries,
-        kv_lora_rank=config.integer("kv_lora_rank", 512),
-        qk_nope_head_dim=config.integer("qk_nope_head_dim", 128),
-        qk_rope_head_dim=config.integer("qk_rope_head_dim", 64),
-        v_head_dim=config.integer("v_head_dim", 128),
+        kv_lora_rank=config.integer("kv_lora_rank", default.kv_lora_rank),
+        qk_nope_head_dim=config.integer("qk_nope_head_dim", default.qk_nope_head_dim),
+        qk_rope_head_dim=config.integer("qk_rope_head_dim", default.qk_rope_head_dim),
+        v_head_dim=config.integer("v_head_dim", default.v_head_dim),
     )
 
 
@@ -108,18 +119,87 @@ def _glm4_moe(config: Config) -> ModelSpec:
     )
 
 
+def _glm4_moe_lite(config: Config) -> ModelSpec:
+    """Return the shape of GLM-4.7-Flash: DeepSeek-V3's attention, and the experts of GLM-4.5."""
+    no_router_loss(config)
+    config.refuse("rope_interleave", "halves that turn are not modelled", ordinary=True)
+    bias = config.flag("attention_bias")
+    latent = _latent(config, LITE_LATENT)
+    experts = _corrected_experts(config, counts=(64, 4, 1536), groups=(1, 1), dense=1)
+    spec = decoder(
+        config,
+        "glm4_moe_lite",
+        key_value_heads=20,
+        qkv_bias=bias,
+        output_bias=bias,
+        rotary="pairs",
+        experts=structs.replace(experts, first_dense_layers=_first_dense(config)),
+        latent=latent,
+    )
+    return structs.replace(spec, head_dim=latent.qk_rope_head_dim)
+
+
+def _first_dense(config: Config) -> int:
+    """Return the number of layers at the start without experts, which ``mlp_layer_types`` lists."""
+    count = config.integer("num_hidden_layers")
+    types = config.listed("mlp_layer_types", count)
+    if types is None:
+        return 1
+    first = types.index("sparse") if "sparse" in types else count
+    if types != ["dense"] * first + ["sparse"] * (count - first):
+        raise config.no_formulas("mlp_layer_types", "such an order of layers")
+    return first
+
+
+def _dots1(config: Config) -> ModelSpec:
+    no_router_loss(config)
+    bias = config.flag("attention_bias")
+    first = config.integer("max_window_layers", 62, least=0)
+    return decoder(
+        config,
+        "dots1",
+        key_value_heads=32,
+        qkv_bias=bias,
+        output_bias=bias,
+        qk_norm="heads",
+        experts=_corrected_experts(
+            config, counts=(128, 6, 1408), groups=(1, 1), dense=0, normalized=False
+        ),
+        **windows(config, config.window(4096), full_first=first),
+    )
+
+
+def _solar_open(config: Config) -> ModelSpec:
+    no_router_loss(config)
+    return decoder(
+        config,
+        "solar_open",
+        key_value_heads=8,
+        head_dim=128,
+        intermediate_size=config.integer("moe_intermediate_size", 1280),
+        qkv_bias=config.flag("attention_bias"),
+        experts=_corrected_experts(config, counts=(128, 8, 1280), groups=(1, 1), dense=0),
+    )
+
+
 def _corrected_experts(
-    config: Config, *, counts: tuple[int, int, int], groups: tuple[int, int], dense: int
+    config: Config,
+    *,
+    counts: tuple[int, int, int],
+    groups: tuple[int, int],
+    dense: int,
+    normalized: bool = True,
 ) -> ExpertsSpec:
     """Return the experts; the keywords are what the class assumes: experts, those per token, and
-    their size; groups, and those that are chosen; layers at the start without experts."""
+    their size; groups, and those that are chosen; layers at the start without experts; whether
+    weights sum to one."""
     size = config.integer("moe_intermediate_size", counts[2])
     return ExpertsSpec(
         num_experts=config.integer("n_routed_experts", counts[0]),
         experts_per_token=config.integer("num_experts_per_tok", counts[1]),
         intermediate_size=size,
         router="sigmoid",
-        normalized=config.flag("norm_topk_prob", default=True),
+        normalized=config.flag("norm_topk_prob", default=normalized),
         num_groups=config.integer("n_group", groups[0]),
         chosen_groups=config.integer("topk_group", groups[1]),
         shared_intermediate_size=size * config.integer("n_shared_experts", 1),
@@ -147,6 +227,15 @@ def _deepseek_v3_keys(spec: ModelSpec) -> dict[str, Any]:
     return {**_corrected_keys(spec), **to_builtins(spec.latent)}
 
 
+def _glm4_moe_lite_keys(spec: ModelSpec) -> dict[str, Any]:
+    kinds = ["sparse" if kind.routed else "dense" for kind in spec.layers]
+    return _deepseek_v3_keys(spec) | {"mlp_layer_types": kinds}
+
+
+def _dots1_keys(spec: ModelSpec) -> dict[str, Any]:
+    return _corrected_keys(spec) | layer_types(spec) | {"sliding_window": spec.sliding_window}
+
+
 def _glm4_moe_keys(spec: ModelSpec) -> dict[str, Any]:
     return _corrected_keys(spec) | {"use_qk_norm": spec.qk_norm is not None}
 
@@ -158,7 +247,17 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "deepseek_v3": Architecture(
         native_class="DeepseekV3ForCausalLM", read=_deepseek_v3, written=_deepseek_v3_keys
     ),
+    "dots1": Architecture(native_class="Dots1ForCausalLM", read=_dots1, written=_dots1_keys),
     "glm4_moe": Architecture(
         native_class="Glm4MoeForCausalLM", read=_glm4_moe, written=_glm4_moe_keys
+    ),
+    "glm4_moe_lite": Architecture(
+        native_class="Glm4MoeLiteForCausalLM", read=_glm4_moe_lite, written=_glm4_moe_lite_keys
+    ),
+    "solar_open": Architecture(
+        native_class="SolarOpenForCausalLM",
+        read=_solar_open,
+        written=_corrected_keys,
+        derived=("intermediate_size",),
     ),
 }

@@ -80,13 +80,6 @@ def _gemma3_text(config: Config) -> ModelSpec:
     )
 
 
-def _gemma3(config: Config) -> ModelSpec:
-    raise config.error(
-        "model_type: 'gemma3' holds a model of images beside the text model, and training both "
-        "cannot be planned. Name a checkpoint of the text model alone (gemma3_text)"
-    )
-
-
 def _gemma_keys(spec: ModelSpec) -> dict[str, Any]:
     return attention_bias(spec) | {"hidden_act": ACTIVATION_NAMES[spec.activation]}
 
@@ -106,7 +99,6 @@ def _gemma2_keys(spec: ModelSpec) -> dict[str, Any]:
 ARCHITECTURES: Mapping[str, Architecture] = {
     "gemma": Architecture(native_class="GemmaForCausalLM", read=_gemma, written=_gemma_keys),
     "gemma2": Architecture(native_class="Gemma2ForCausalLM", read=_gemma2, written=_gemma2_keys),
-    "gemma3": Architecture(native_class=None, read=_gemma3),
     "gemma3_text": Architecture(
         native_class="Gemma3ForCausalLM", read=_gemma3_text, written=_gemma2_keys
     ),

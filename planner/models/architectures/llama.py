@@ -1,4 +1,4 @@
-"""Llama and those that differ from it by a few keys: Mistral, Qwen, Phi-3."""
+"""Llama and those that differ from it by a few keys: Mistral, Qwen, Phi-3, Seed-OSS."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict, Unpack
@@ -6,7 +6,17 @@ from typing import Any, TypedDict, Unpack
 from planner.models.architectures.keys import ACTIVATION_NAMES, Architecture, Config
 from planner.models.architectures.windows import Windows, windows
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
-from planner.models.model_spec import Activation, Mlp, ModelSpec, Norm, Norms, QkNorm, Rotary
+from planner.models.model_spec import (
+    Activation,
+    Mlp,
+    ModelSpec,
+    Norm,
+    Norms,
+    QkNorm,
+    Residual,
+    Rotary,
+)
+from planner.models.recurrent_shape import GatedDeltaSpec
 
 
 class Parts(TypedDict, total=False):
@@ -16,6 +26,9 @@ class Parts(TypedDict, total=False):
     output_bias: bool
     mlp: Mlp
     activation: Activation
+    residual: Residual
+    residual_dropout: float
+    attention_dropout: float
     sliding_window: int | None
     full_attention_every: int | None
     full_attention_first: int
@@ -28,10 +41,13 @@ class Parts(TypedDict, total=False):
     fused_qkv: bool
     scaled_embeddings: bool
     multipliers: bool
+    scaled_logits: bool
     attn_logit_softcapping: float | None
     final_logit_softcapping: float | None
     attention_sinks: bool
     experts: ExpertsSpec | None
+    gated_attention: bool
+    delta: GatedDeltaSpec | None
     latent: LatentAttentionSpec | None
 
 
@@ -43,6 +59,7 @@ def decoder(
     head_dim: int | None = None,
     rotary_fraction: float = 1.0,
     tied_embeddings: bool = False,
+    intermediate_size: int | None = None,
     **parts: Unpack[Parts],
 ) -> ModelSpec:
     """Return the shape of Llama's descendants; the keywords are what a class assumes or fixes."""
@@ -57,7 +74,7 @@ def decoder(
         model_type=model_type,
         num_layers=config.integer("num_hidden_layers"),
         hidden_size=hidden_size,
-        intermediate_size=config.integer("intermediate_size"),
+        intermediate_size=config.integer("intermediate_size", intermediate_size),
         num_attention_heads=heads,
         num_key_value_heads=config.integer("num_key_value_heads", key_value_heads),
         head_dim=config.integer("head_dim", head_dim or hidden_size // heads),
@@ -178,6 +195,28 @@ def _phi3(config: Config) -> ModelSpec:
     )
 
 
+def _seed_oss(config: Config) -> ModelSpec:
+    config.refuse("mlp_bias", "biases in the MLP are not counted")
+    return decoder(
+        config,
+        "seed_oss",
+        key_value_heads=8,
+        head_dim=None if "head_dim" in config.content else 128,
+        qkv_bias=config.flag("attention_bias", default=True),
+        output_bias=config.flag("attention_out_bias"),
+        residual_dropout=config.fraction("residual_dropout", 0.1),
+        attention_dropout=config.fraction("attention_dropout", 0.1),
+    )
+
+
+def _seed_oss_keys(spec: ModelSpec) -> dict[str, Any]:
+    return attention_bias(spec) | {
+        "attention_out_bias": spec.output_bias,
+        "residual_dropout": spec.residual_dropout,
+        "attention_dropout": spec.attention_dropout,
+    }
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "internlm3": Architecture(native_class=None, read=_internlm3),
     "iquestcoder": Architecture(native_class=None, read=_iquestcoder),
@@ -188,4 +227,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "phi3": Architecture(native_class="Phi3ForCausalLM", read=_phi3, written=_sliding_window),
     "qwen2": Architecture(native_class="Qwen2ForCausalLM", read=_qwen2, written=_qwen2_keys),
     "qwen3": Architecture(native_class="Qwen3ForCausalLM", read=_qwen3, written=_qwen3_keys),
+    "seed_oss": Architecture(
+        native_class="SeedOssForCausalLM", read=_seed_oss, written=_seed_oss_keys
+    ),
 }

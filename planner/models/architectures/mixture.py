@@ -1,4 +1,4 @@
-"""Mixtures of experts with ordinary attention: Mixtral, Qwen's and OLMoE."""
+"""Mixtures of experts with ordinary attention: Mixtral, Qwen's, OLMoE, gpt-oss and MiniMax-M2."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +51,7 @@ def _mixtral_keys(spec: ModelSpec) -> dict[str, Any]:
 
 def _qwen2_moe(config: Config) -> ModelSpec:
     config.refuse("use_sliding_window", "its windows are not modelled")
-    experts = _qwen_experts(
+    experts = qwen_experts(
         config,
         counts=(60, 4, 1408),
         shared_intermediate_size=config.integer("shared_expert_intermediate_size", 5632),
@@ -76,26 +76,27 @@ def _qwen3_moe(config: Config) -> ModelSpec:
         qkv_bias=bias,
         output_bias=bias,
         qk_norm="heads",
-        experts=_qwen_experts(config, counts=(128, 8, 768)),
+        experts=qwen_experts(config, counts=(128, 8, 768)),
     )
 
 
-def _qwen_experts(
+def qwen_experts(
     config: Config,
     *,
     counts: tuple[int, int, int],
     shared_intermediate_size: int = 0,
     shared_gate: bool = False,
+    normalized: bool = False,
 ) -> ExpertsSpec:
     """Return the experts; ``counts`` are the class's number of experts, of those per token, and
-    their size."""
+    their size, and ``normalized`` is what it assumes."""
     no_router_loss(config)
     return ExpertsSpec(
-        num_experts=config.integer("num_experts", counts[0]),
+        num_experts=config.either("num_experts", "num_local_experts", counts[0]),
         experts_per_token=config.integer("num_experts_per_tok", counts[1]),
         intermediate_size=config.integer("moe_intermediate_size", counts[2]),
         router="softmax",
-        normalized=config.flag("norm_topk_prob"),
+        normalized=config.flag("norm_topk_prob", default=normalized),
         shared_intermediate_size=shared_intermediate_size,
         shared_gate=shared_gate,
         every=config.integer("decoder_sparse_step", 1),
@@ -103,7 +104,8 @@ def _qwen_experts(
     )
 
 
-def _qwen_keys(spec: ModelSpec) -> dict[str, Any]:
+def qwen_keys(spec: ModelSpec) -> dict[str, Any]:
+    """Return the keys of Qwen's experts."""
     experts = experts_of(spec)
     return {
         "num_experts": experts.num_experts,
@@ -117,14 +119,14 @@ def _qwen_keys(spec: ModelSpec) -> dict[str, Any]:
 
 def _qwen2_moe_keys(spec: ModelSpec) -> dict[str, Any]:
     shared = experts_of(spec).shared_intermediate_size
-    return _qwen_keys(spec) | {
+    return qwen_keys(spec) | {
         "qkv_bias": spec.qkv_bias,
         "shared_expert_intermediate_size": shared,
     }
 
 
 def _qwen3_moe_keys(spec: ModelSpec) -> dict[str, Any]:
-    return _qwen_keys(spec) | attention_bias(spec)
+    return qwen_keys(spec) | attention_bias(spec)
 
 
 def _olmoe(config: Config) -> ModelSpec:
@@ -188,8 +190,35 @@ def _gpt_oss_keys(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
+def _minimax_m2(config: Config) -> ModelSpec:
+    """Return the shape; files have the dimensions that rotate instead of their share."""
+    no_router_loss(config)
+    config.refuse("router_jitter_noise", "noise on the input is not modelled", ordinary=0.0)
+    head_dim = config.integer("head_dim", 128)
+    experts = ExpertsSpec(
+        num_experts=config.integer("num_local_experts", 256),
+        experts_per_token=config.integer("num_experts_per_tok", 8),
+        intermediate_size=config.integer("intermediate_size"),
+        router="sigmoid-fp32",
+        normalized=True,
+    )
+    return decoder(
+        config,
+        "minimax_m2",
+        key_value_heads=8,
+        head_dim=head_dim,
+        rotary_fraction=config.integer("rotary_dim", head_dim) / head_dim,
+        qk_norm="whole",
+        rotary="joined",
+        experts=experts,
+    )
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "gpt_oss": Architecture(native_class="GptOssForCausalLM", read=_gpt_oss, written=_gpt_oss_keys),
+    "minimax_m2": Architecture(
+        native_class="MiniMaxM2ForCausalLM", read=_minimax_m2, written=local_experts
+    ),
     "mixtral": Architecture(
         native_class="MixtralForCausalLM", read=_mixtral, written=_mixtral_keys
     ),

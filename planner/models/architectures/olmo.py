@@ -1,19 +1,27 @@
-"""OLMo-2, and EXAONE 4: norms after attention and MLP."""
+"""OLMo-2 and 3, and EXAONE 4: norms after attention and MLP."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from planner.models.architectures.keys import Architecture, Config
 from planner.models.architectures.llama import attention_bias, decoder, hidden_act
-from planner.models.architectures.windows import layer_types, windows
+from planner.models.architectures.windows import Windows, layer_types, windows
 from planner.models.model_spec import ModelSpec
 
 
-def _olmo2(config: Config) -> ModelSpec:
+def _olmo2(
+    config: Config,
+    model_type: str = "olmo2",
+    *,
+    local_rotary: bool = False,
+    hybrid: Windows | None = None,
+) -> ModelSpec:
     bias = config.flag("attention_bias")
     return decoder(
         config,
-        "olmo2",
+        model_type,
+        local_rotary=local_rotary,
+        **(hybrid or {}),
         qkv_bias=bias,
         output_bias=bias,
         norm="rms-fp32",
@@ -25,6 +33,17 @@ def _olmo2(config: Config) -> ModelSpec:
 
 def _olmo2_keys(spec: ModelSpec) -> dict[str, Any]:
     return attention_bias(spec) | hidden_act(spec)
+
+
+def _olmo3(config: Config) -> ModelSpec:
+    """Return the shape of an OLMo-2 with windows in three of four layers, which have rotary tables
+    of their own."""
+    hybrid = windows(config, config.window(4096), full_every=4)
+    return _olmo2(config, "olmo3", local_rotary=True, hybrid=hybrid)
+
+
+def _olmo3_keys(spec: ModelSpec) -> dict[str, Any]:
+    return _olmo2_keys(spec) | layer_types(spec) | {"sliding_window": spec.sliding_window}
 
 
 def _exaone4(config: Config) -> ModelSpec:
@@ -51,4 +70,5 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         native_class="Exaone4ForCausalLM", read=_exaone4, written=_exaone4_keys
     ),
     "olmo2": Architecture(native_class="Olmo2ForCausalLM", read=_olmo2, written=_olmo2_keys),
+    "olmo3": Architecture(native_class="Olmo3ForCausalLM", read=_olmo3, written=_olmo3_keys),
 }

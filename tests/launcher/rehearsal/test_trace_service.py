@@ -170,7 +170,7 @@ def test_what_is_planned_is_what_a_rehearsal_traces(tmp_path: Path) -> None:
 def test_either_loss_is_traced_and_what_cannot_be_traced_leaves_other_methods(
     tmp_path: Path,
 ) -> None:
-    from tests.launcher.rehearsal.test_traced_adapters import GEMMA_4
+    from tests.launcher.rehearsal.test_traced_adapters import GEMMA_4, GEMMA_4_TEXT
 
     sizes = ("--global-batch-size", "2", "--micro-batch-size", "2", "--sequence-length", "64")
     on = ("--gpus", "24G", "--activation-checkpointing", *sizes)
@@ -182,6 +182,12 @@ def test_either_loss_is_traced_and_what_cannot_be_traced_leaves_other_methods(
     refused = plan("--model", tower, *on, "--method", "full", cwd=tmp_path)
     assert refused.returncode == 2
     assert "model.vision_tower, model.embed_vision no gradients" in refused.stderr.splitlines()[-1]
+    wide = GEMMA_4 | {"text_config": GEMMA_4_TEXT | {"vocab_size": 3_000_000}}
+    small = str(write_config(tmp_path / "wide", wide))
+    sized = ("--method", "auto", *sizes, "--activation-checkpointing", "--json")
+    leaner = plan("--model", small, "--gpus", "2G", *sized, cwd=tmp_path)
+    assert leaner.returncode == 0, leaner.stderr
+    assert json.loads(leaner.stdout)["plan"]["method"] in {"lora", "qlora"}
 
 
 def test_an_architecture_that_transformers_does_not_know(tmp_path: Path) -> None:

@@ -33,6 +33,24 @@ class TestHost:
         assert (host.total_bytes, host.available_bytes) == (16 * GIB, 8 * GIB)
         assert host.cores >= 1
 
+    @pytest.mark.parametrize(("status", "counted_gib"), [("online", 12), ("offline", 16)])
+    def test_memory_of_a_superchips_gpu_is_not_the_hosts(
+        self, tmp_path: Path, status: str, counted_gib: int
+    ) -> None:
+        """Linux counts it once the driver has brought it online."""
+        gpu, node = "proc/driver/nvidia/gpus/0009:01:00.0", "sys/devices/system/node/node1"
+        for name, text in {
+            f"{gpu}/numa_status": f"Node:      1\nStatus:    {status}\nAddress:   0\n",
+            f"{node}/meminfo": (
+                f"Node 1 MemTotal:  {4 * GIB // 1024} kB\nNode 1 MemFree:  {3 * GIB // 1024} kB\n"
+            ),
+        }.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+        host = self.tree(tmp_path, "", {})
+        assert host.machine_bytes == host.total_bytes == counted_gib * GIB
+        assert host.available_bytes == (5 if status == "online" else 8) * GIB
+
     def test_second_version(self, tmp_path: Path) -> None:
         """A limit of a group above counts; a page cache that can be dropped is free."""
         host = self.tree(

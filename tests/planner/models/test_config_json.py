@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from planner.base.errors import InvalidFileError
+from planner.base.errors import InvalidFileError, NoFormulasError
 from planner.cli.model_option import load_model_dir
 from planner.models.config_json import spec_from_config
 from planner.models.model_presets import load_model
@@ -359,7 +359,6 @@ def test_a_list_of_layers_outweighs_the_rule() -> None:
             "has no formulas: such an order of windows",
         ),
         (GEMMA_2_9B | {"use_bidirectional_attention": True}, "it is not a causal language model"),
-        ({"model_type": "gemma3"}, "'gemma3' holds a model of images beside the text model"),
         (SMOLLM3_3B | {"no_rope_layers": [0, *35 * [1]]}, "no_rope_layers: [0, 1, 1"),
         (LLAMA_2_7B | {"quantization_config": {"bits": 4}}, "its weights are quantized"),
         (CHATGLM3_6B | {"quantization_bit": 4}, "its weights are quantized"),
@@ -510,3 +509,71 @@ def test_shapes_that_the_ledger_does_not_know(
 ) -> None:
     with pytest.raises(InvalidFileError, match="has no formulas"):
         spec_from_config(config | changed, PATH)
+
+
+QWEN_3_5: dict[str, Any] = {
+    "model_type": "qwen3_5_text",
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 16,
+    "vocab_size": 248320,
+    "max_position_embeddings": 32768,
+}
+
+
+def test_one_in_four_layers_of_qwen_3_5_attends_unless_a_list_says_otherwise() -> None:
+    spec = spec_from_config(QWEN_3_5, Path("config.json"))
+    assert [kind.recurrent for kind in spec.layers] == [True, True, True, False] * 2
+    types = ["linear_attention", "full_attention"] * 4
+    spec = spec_from_config(QWEN_3_5 | {"layer_types": types}, Path("config.json"))
+    assert [kind.recurrent for kind in spec.layers] == [True, False] * 4
+
+
+def test_of_a_wrapper_the_text_model_is_read_and_what_is_left_out_is_named() -> None:
+    wrapper = {"model_type": "qwen3_5", "text_config": QWEN_3_5, "vision_config": {"depth": 27}}
+    spec = spec_from_config(wrapper, Path("config.json"))
+    assert spec.left_out == ("vision_config",)
+    alone = spec_from_config(QWEN_3_5, Path("config.json"))
+    assert spec.num_params == alone.num_params
+    assert alone.left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            QWEN_3_5 | {"layer_types": ["full_attention", "linear_attention"] * 4},
+            "layer_types: .* has no formulas: such an order of layers",
+        ),
+        (
+            LLAMA_2_7B | {"model_type": "cohere2", "layer_types": ["full_attention"] * 32},
+            "layer_types: .* has no formulas: layers with and without a window must alternate",
+        ),
+        (
+            LLAMA_2_7B | {"model_type": "cohere", "use_qk_norm": True},
+            "use_qk_norm: True has no formulas",
+        ),
+        (
+            LLAMA_2_7B
+            | {"model_type": "glm4_moe_lite", "mlp_layer_types": ["sparse", "dense"] * 16},
+            "mlp_layer_types: .* has no formulas: such an order of layers",
+        ),
+    ],
+)
+def test_what_a_shape_cannot_express_is_traced(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(NoFormulasError, match=message):
+        spec_from_config(config, Path("config.json"))
+
+
+@pytest.mark.parametrize("key", ["num_experts", "num_local_experts"])
+def test_experts_of_qwen_have_one_of_two_names(key: str) -> None:
+    config = LLAMA_2_7B | {"model_type": "qwen3_moe", key: 160}
+    spec = spec_from_config(config, Path("config.json"))
+    assert spec.experts is not None
+    assert spec.experts.num_experts == 160
+
+
+def test_the_share_that_rotates_is_the_dimensions_that_minimax_lists() -> None:
+    config = LLAMA_2_7B | {"model_type": "minimax_m2", "rotary_dim": 64, "head_dim": 128}
+    assert spec_from_config(config, Path("config.json")).rotary_fraction == 0.5

@@ -1,0 +1,67 @@
+"""Operators of layers that keep a state, as bytes: what each makes, saves, and gives back.
+
+read: tools/autograd/derivatives.yaml and torch/csrc/autograd/FunctionsManual.cpp at 2.13.
+"""
+
+from planner.tape.tape import Tape
+from planner.tape.tensors import Tensor
+
+
+def convolved(tape: Tape, x: Tensor, weight: Tensor, elements: int) -> Tensor:
+    """Return a convolution over time, each channel by itself: input and weight are saved,
+    whichever needs a gradient."""
+    sizes = ((x.elements, x.width), (weight.elements, weight.width))
+    needed = (x.node is not None, weight.node is not None)
+    names = ("input", "weight")
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [
+            tape.new(*size, f"gradient of the convolution's {name}") if need else None
+            for size, need, name in zip(sizes, needed, names, strict=True)
+        ]
+
+    output = tape.new(elements, x.width, "convolution")
+    return tape.record(output, (x, weight), (x, weight), backward)
+
+
+def padded(tape: Tape, x: Tensor, elements: int, name: str) -> Tensor:
+    """Return ``F.pad``, which copies where there is nothing to pad, too."""
+    before, width = x.elements, x.width
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(before, width, f"gradient of {name}")]
+
+    return tape.record(tape.new(elements, width, name), (x,), (), backward)
+
+
+def cumulative_sum(tape: Tape, x: Tensor, name: str) -> Tensor:
+    """Return ``x.cumsum``, whose gradient is ``grad.flip().cumsum().flip()``."""
+    elements, width = x.elements, x.width
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        _inside = [tape.new(elements, width, f"gradient of {name}, turned") for _ in range(2)]
+        return [tape.new(elements, width, f"gradient of {name}")]
+
+    return tape.record(tape.new(elements, width, name), (x,), (), backward)
+
+
+def solved(tape: Tape, matrices: Tensor, sides: Tensor, name: str, *, rows: int) -> Tensor:
+    """Return ``torch.linalg.solve_triangular`` of matrices with so many rows: they and the solution
+    are saved."""
+    elements, width, whole = sides.elements, sides.width, matrices.elements
+    work = elements * rows, width * (whole + 2 * elements), width
+    needs_matrices = matrices.node is not None
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        tape.multiplies(*work)
+        of_sides = tape.new(elements, width, f"gradient of {name}'s sides")
+        if not needs_matrices:
+            return [None, of_sides]
+        tape.multiplies(2 * work[0], *work[1:])
+        _product = tape.new(whole, width, f"gradient of {name}'s matrices, negated")
+        _negated = tape.new(whole, width, f"gradient of {name}'s matrices, whole")
+        return [tape.new(whole, width, f"gradient of {name}'s matrices"), of_sides]
+
+    tape.multiplies(*work)
+    output = tape.new(elements, width, name)
+    return tape.record(output, (matrices, sides), (matrices, output), backward)
