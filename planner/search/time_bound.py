@@ -25,6 +25,7 @@ from planner.speed.card_rates import NOMINAL, Rates, rates
 from planner.speed.pass_time import outside_layers, pass_time
 from planner.speed.step_time import launch_s
 from planner.tape.counting_tape import Kernel
+from planner.tape.tape import MATRIX_PRODUCTS
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.settings_cache import PASS, cached_by_settings
 from planner.workload.workload import Workload
@@ -88,9 +89,18 @@ def _least_change(
         launches += times
         if kernel.phase == "recompute":
             seconds += times * _passes_s(kernel, fused.model.hidden_size, speed)
-        if kernel.phase == "recompute" or kernel.kind == "elementwise":
+        if kernel.phase == "recompute" or kernel.kind in ("elementwise", "exponential"):
             seconds -= times * speed.seconds(kernel)
+        elif kernel.phase == "backward" and kernel.kind in MATRIX_PRODUCTS:
+            seconds -= times * (speed.seconds(kernel) - speed.seconds(_narrow(kernel, kinds)))
     return _Change(seconds, launches)
+
+
+def _narrow(product: Kernel, kinds: Numerics) -> Kernel:
+    """Return a product of the operands that the stock loss has: the fused one copies them to fp32
+    where there is no Triton."""
+    width = min(product.width, kinds.compute)
+    return product._replace(width=width, num_bytes=product.num_bytes * width // product.width)
 
 
 def _passes_s(product: Kernel, hidden_size: int, speed: Rates) -> float:

@@ -9,8 +9,9 @@ from planner.base.strict_yaml import PositiveFloat, Spec, read_spec
 from planner.hardware.cluster import Cluster, GpuSpec
 from planner.hardware.measured.measurement import KernelRates
 from planner.hardware.network import Links, links_of
-from planner.speed.measured_kernels import measured_seconds
+from planner.speed.measured_kernels import LARGEST_REUSED, measured_seconds
 from planner.tape.counting_tape import Kernel
+from planner.tape.tape import MATRIX_PRODUCTS
 
 FLASH_SINCE = 8.0
 """Compute capability that FlashAttention-2 needs."""
@@ -106,16 +107,19 @@ class Rates(NamedTuple):
     measured: KernelRates | None = None
     """Rates by the size of a kernel, where they were measured on such a device."""
 
-    def seconds(self, kernel: Kernel) -> float:
-        """Return seconds of a kernel: the longer of its operations and its bytes."""
+    def seconds(self, kernel: Kernel, mapped_from: int = LARGEST_REUSED) -> float:
+        """Return seconds of a kernel: the longer of its operations and its bytes.
+
+        On the CPU blocks of at least ``mapped_from`` bytes are new memory.
+        """
         if self.measured is not None:
-            return measured_seconds(kernel, self.measured)
+            return measured_seconds(kernel, self.measured, mapped_from)
         moved = kernel.num_bytes / self.bandwidth_bytes_per_s
         if not kernel.flops:
             return moved
         wide = kernel.width >= 4
         rate = self.products_32_per_s if wide else self.products_16_per_s
-        if kernel.kind != "product":
+        if kernel.kind not in MATRIX_PRODUCTS:
             plain = kernel.kind == "attention" and not wide
             rate *= self.attention_share if plain else self.other_attention_share
         return max(kernel.flops / rate, moved)

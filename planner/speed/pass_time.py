@@ -18,6 +18,7 @@ from planner.models.model_spec import ModelSpec
 from planner.models.traced_model import TracedSpec
 from planner.speed.card_rates import Rates
 from planner.speed.flops import micro_batch_flops, recomputed_share
+from planner.speed.measured_kernels import mapped_from_bytes
 from planner.tape.counting_tape import CountingTape, Kernel, KernelPhase
 from planner.workload.dtypes import Numerics
 from planner.workload.settings_cache import PASS, cached_by_settings
@@ -179,9 +180,10 @@ def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) 
     phases: dict[KernelPhase, float] = defaultdict(float)
     flops: dict[KernelPhase, float] = defaultdict(float)
     launches = 0.0
-    for growing, times in kernels:
-        kernel = growing.with_samples(samples)
-        took = times * speed.seconds(kernel)
+    launched = [(growing.with_samples(samples), times) for growing, times in kernels]
+    mapped_from = mapped_from_bytes(kernel for kernel, _ in launched)
+    for kernel, times in launched:
+        took = times * speed.seconds(kernel, mapped_from)
         seconds[PART.get(kernel.kind, "products")] += took
         phases[kernel.phase] += took
         flops[kernel.phase] += times * kernel.flops
