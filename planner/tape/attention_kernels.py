@@ -201,6 +201,14 @@ def has_fused_kernel(
     return width == FP32_BYTES or fp16 or not older
 
 
+def as_kernels_see(batch: Batch) -> Batch:
+    """Return the batch as every card with flash attention has it, on which a pass is the same."""
+    capability = batch.compute_capability
+    if capability is None or float(capability) < FIRST_WITH_FLASH:
+        return batch
+    return batch._replace(compute_capability=None)
+
+
 def lies_as_query(*, batch: Batch, width: int, masked: bool) -> bool:
     """Return whether the output lies in memory as the query does: as flash attention and the CPU's
     kernel make it. Memory-efficient attention puts the heads of a token beside each other.
