@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from msgspec import convert, to_builtins
+from msgspec import ValidationError, convert, to_builtins
 
 from benchmarks.measure.environment import ROOT, environment_of
 from benchmarks.measure.matrix import Row
@@ -19,6 +19,7 @@ from benchmarks.measure.planning import NotPlannableError, Planned, plan_row
 from benchmarks.measure.runner import why_it_ended
 from launcher.run.rank_commands import elastic_command, planned_environment, rank_environment
 from launcher.run.read_plan import plan_text
+from planner.base.errors import InvalidFileError
 from planner.base.output_file import write_whole
 from planner.base.python_children import module_command
 from planner.base.units import format_share
@@ -65,18 +66,21 @@ class Results:
 
 
 def read_results(path: Path, cluster: Cluster) -> Results:
-    """Return the results in a file, or none yet."""
+    """Return the results in a file, or none yet; raise ``InvalidFileError`` for those of another
+    version."""
     if not path.is_file():
         return Results(path=path, environment=environment_of(cluster))
     content = json.loads(path.read_text(encoding="utf-8"))
-    return Results(
-        path=path,
-        environment=content["environment"],
-        measurements=convert(content["measurements"], dict[str, Measurement]),
-        times_s=content["measured"]["times_s"],
-        others_shares=content["measured"]["others_shares"],
-        failed=content["measured"]["failed"],
-    )
+    try:
+        return Results(
+            path=path,
+            environment=content["environment"],
+            measurements=convert(content["measurements"], dict[str, Measurement]),
+            **content["measured"],
+        )
+    except (TypeError, ValidationError) as error:
+        reason = f"it is of another version, remove it: {error}"
+        raise InvalidFileError(path, None, reason) from error
 
 
 def on_ranks(cluster: Cluster, ranks: int) -> Cluster:

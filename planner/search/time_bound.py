@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
+from planner.plan.vocabulary import Strategy
 from planner.search.candidate import Candidate
-from planner.speed.card_rates import NOMINAL, Rates, rates
+from planner.speed.card_rates import NOMINAL, Rates, rates, with_hooks
 from planner.speed.pass_time import outside_layers, pass_time
 from planner.speed.step_time import launch_s
 from planner.tape.counting_tape import Kernel
@@ -55,6 +56,7 @@ def most_saved_s(candidate: Candidate) -> float:
         layout.checkpointing,
         candidate.cluster.device,
         speed,
+        layout.strategy,
     )
     return layout.gradient_accumulation_steps * pass_s + ROUNDED_S
 
@@ -67,6 +69,7 @@ def _most_saved_of_pass_s(
     checkpointing: int,
     device: Device,
     speed: Rates,
+    strategy: Strategy,
 ) -> float:
     passed = pass_time(
         fused, kinds, samples, checkpointing=checkpointing, device=device, speed=speed
@@ -76,7 +79,8 @@ def _most_saved_of_pass_s(
         products_s=passed.products_s + change.seconds,
         kernels=passed.kernels - change.launches,
     )
-    before, after = (times.busy_s + launch_s(times, speed) for times in (passed, least))
+    host = with_hooks(speed, strategy)
+    before, after = (times.busy_s + launch_s(times, host) for times in (passed, least))
     return max(0.0, before - after)
 
 

@@ -9,6 +9,7 @@ from planner.base.strict_yaml import PositiveFloat, Spec, read_spec
 from planner.hardware.cluster import Cluster, GpuSpec
 from planner.hardware.measured.measurement import KernelRates
 from planner.hardware.network import Links, links_of
+from planner.plan.vocabulary import Strategy
 from planner.speed.measured_kernels import LARGEST_REUSED, measured_seconds
 from planner.tape.counting_tape import Kernel
 from planner.tape.tape import MATRIX_PRODUCTS
@@ -49,6 +50,14 @@ class HostShare(Spec):
     source: str
 
 
+class Hooks(Spec):
+    """What hooks of every module take of the host."""
+
+    factor: PositiveFloat
+    """Seconds per kernel with them over seconds without."""
+    source: str
+
+
 class SmallestDifference(Spec):
     """Smallest share of a step's time that a choice may rest on."""
 
@@ -64,6 +73,7 @@ class SpeedData(Spec):
     kernel_gap_s: float
     kernel_gap_source: str
     host_s_per_kernel: HostShare
+    zero_3_hooks: Hooks
     adam_on_host_s_per_parameter: float
     adam_on_host_source: str
     told_apart: SmallestDifference
@@ -123,6 +133,16 @@ class Rates(NamedTuple):
             plain = kernel.kind == "attention" and not wide
             rate *= self.attention_share if plain else self.other_attention_share
         return max(kernel.flops / rate, moved)
+
+
+def with_hooks(speed: Rates, strategy: Strategy) -> Rates:
+    """Return the rates with a host that also runs the hooks of a strategy: those of ZeRO-3."""
+    if strategy != "zero3":
+        return speed
+    factor = speed_data().zero_3_hooks.factor
+    if not speed.host_s_per_kernel:  # the host is the device, and launches between two kernels
+        return speed._replace(kernel_gap_s=factor * speed.kernel_gap_s)
+    return speed._replace(host_s_per_kernel=factor * speed.host_s_per_kernel)
 
 
 def rates(cluster: Cluster) -> Rates | None:
