@@ -41,7 +41,8 @@ def steady_kernel_rates(
         if watch.is_over:
             break  # what was left out of it is unknown
         rounds.append(again)
-    return middle(rounds)
+    steady: dict[str, Any] = middle(rounds)
+    return steady
 
 
 def middle(rounds: Sequence[Any]) -> Any:

@@ -20,11 +20,11 @@ SMALLEST = SCORED * (VOCABULARY - FUSED_LOSS_VOCABULARY)
 """Elements of the smaller tile as bytes: a mask of it is counted, statistics of tokens are not."""
 
 
-class Observed(TorchDispatchMode):
+class Observed(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of the large storages that operators make, and operations of products in fp32."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.made_bytes = 0
         self.fp32_flops = 0
 
@@ -47,8 +47,8 @@ def observed(*, trains: bool) -> Observed:
     head = torch.randn(VOCABULARY, HIDDEN, dtype=torch.bfloat16, requires_grad=trains)
     targets = torch.zeros(SCORED, dtype=torch.long)
     scales: tuple[Any, ...] = 1.0, FUSED_LOSS_VOCABULARY, None, 1.0, ("entropy", "is_top1")
-    apply = chunked_logprob.ChunkedLogProbFunction.apply
-    with Observed() as seen:
+    apply, seen = chunked_logprob.ChunkedLogProbFunction.apply, Observed()
+    with seen:
         log_probs, *_ = apply(hidden, head, None, targets, *scales)
         log_probs.sum().backward()
     return seen
