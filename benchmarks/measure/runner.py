@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -128,12 +129,18 @@ def child_command(plan_file: Path, result: Path, settings: Settings) -> list[str
     ]
 
 
+_ERROR = re.compile(r"(\[rank\d+\]: )?[\w.]*(?<!ChildFailed)(Error|Exception)\b")
+"""An error at the end of a traceback, of one rank of several too; torch elastic's own follows from
+it."""
+
+
 def why_it_ended(code: int, log: str) -> str:
-    """Return the name of the signal, else the last line of the log."""
+    """Return the name of the signal, else the last error of the log, else its last line."""
     if code < 0:
         return f"ended by {signal.Signals(-code).name}"
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else f"ended with exit code {code} and no word"
+    errors = [line for line in lines if _ERROR.match(line)]
+    return (errors or lines)[-1][:300] if lines else f"ended with exit code {code} and no word"
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

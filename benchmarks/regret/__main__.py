@@ -41,7 +41,7 @@ def regret(
 ) -> None:
     """Measure the rates, run every layout without a time, and compare.
 
-    A layout with a time is not run again, so that an interrupted run is continued.
+    A layout with a time that counts is not run again, so that an interrupted run is continued.
     """
     until_s = time.monotonic() + 60 * minutes
     cluster = (
@@ -62,7 +62,7 @@ def regret(
     timed = [
         TimedLayout(row, predicted(row, found, cluster).candidate, found.times_s[row.name])
         for row in rows
-        if row.name in found.times_s
+        if found.counts(row.name)
     ]
     for line in lines(timed):
         print(line)

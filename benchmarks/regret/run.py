@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from msgspec import convert, to_builtins
+from msgspec import ValidationError, convert, to_builtins
 
 from benchmarks.measure.environment import ROOT, environment_of
 from benchmarks.measure.matrix import Row
@@ -19,14 +19,19 @@ from benchmarks.measure.planning import NotPlannableError, Planned, plan_row
 from benchmarks.measure.runner import why_it_ended
 from launcher.run.rank_commands import elastic_command, planned_environment, rank_environment
 from launcher.run.read_plan import plan_text
+from planner.base.errors import InvalidFileError
 from planner.base.output_file import write_whole
 from planner.base.python_children import module_command
+from planner.base.units import format_share
 from planner.hardware.cluster import Cluster
 from planner.hardware.measured.measurement import Measurement
 from planner.measurement.measure import measured
 
 LIMIT_S = 240.0
 """Seconds after which a layout is given up."""
+DISTURBED_FROM = 0.1
+"""Share of the cores that other programs used from which a time does not count, and is measured
+again by the next run."""
 
 
 @dataclass(kw_only=True)
@@ -37,31 +42,45 @@ class Results:
     environment: dict[str, Any]
     measurements: dict[str, Measurement] = field(default_factory=dict)
     times_s: dict[str, float] = field(default_factory=dict)
+    others_shares: dict[str, float] = field(default_factory=dict)
+    """Shares of the cores that other programs used meanwhile."""
     failed: dict[str, str] = field(default_factory=dict)
 
     def save(self) -> None:
         """Write the file whole."""
         content = {
             "run": {"benchmark": "regret"},
-            "measured": {"times_s": self.times_s, "failed": self.failed},
+            "measured": {
+                "times_s": self.times_s,
+                "others_shares": self.others_shares,
+                "failed": self.failed,
+            },
             "environment": self.environment,
             "measurements": to_builtins(self.measurements),
         }
         write_whole(self.path, json.dumps(content, indent=1) + "\n")
 
+    def counts(self, name: str) -> bool:
+        """Return whether a layout has a time that no other program has disturbed."""
+        return name in self.times_s and self.others_shares[name] < DISTURBED_FROM
+
 
 def read_results(path: Path, cluster: Cluster) -> Results:
-    """Return the results in a file, or none yet."""
+    """Return the results in a file, or none yet; raise ``InvalidFileError`` for those of another
+    version."""
     if not path.is_file():
         return Results(path=path, environment=environment_of(cluster))
     content = json.loads(path.read_text(encoding="utf-8"))
-    return Results(
-        path=path,
-        environment=content["environment"],
-        measurements=convert(content["measurements"], dict[str, Measurement]),
-        times_s=content["measured"]["times_s"],
-        failed=content["measured"]["failed"],
-    )
+    try:
+        return Results(
+            path=path,
+            environment=content["environment"],
+            measurements=convert(content["measurements"], dict[str, Measurement]),
+            **content["measured"],
+        )
+    except (TypeError, ValidationError) as error:
+        reason = f"it is of another version, remove it: {error}"
+        raise InvalidFileError(path, None, reason) from error
 
 
 def on_ranks(cluster: Cluster, ranks: int) -> Cluster:
@@ -91,14 +110,14 @@ def predicted(row: Row, results: Results, cluster: Cluster) -> Planned:
 def run_missing(
     rows: list[Row], results: Results, cluster: Cluster, *, steps: int, until_s: float
 ) -> Iterator[tuple[Row, str]]:
-    """Run every row without a time, save it, and yield it with what came of it."""
+    """Run every row without a time that counts, save it, and yield it with what came of it."""
     for row in rows:
-        if row.name in results.times_s or row.name in results.failed:
+        if results.counts(row.name) or row.name in results.failed:
             continue
         if time.monotonic() > until_s:
             return
         try:
-            seconds = run_row(predicted(row, results, cluster), steps=steps)
+            found = run_row(predicted(row, results, cluster), steps=steps)
         except NotPlannableError as error:
             results.failed[row.name] = str(error)
             yield row, f"not planned: {error}"
@@ -106,13 +125,17 @@ def run_missing(
             results.failed[row.name] = str(error)
             yield row, f"failed: {error}"
         else:
-            results.times_s[row.name] = seconds
-            yield row, f"{seconds:.2f} s"
+            results.times_s[row.name] = found["step_s"]
+            results.others_shares[row.name] = found["others_share"]
+            disturbed = "" if results.counts(row.name) else "; does not count"
+            others = format_share(found["others_share"])
+            yield row, f"{found['step_s']:.2f} s, other programs {others}{disturbed}"
         results.save()
 
 
-def run_row(planned: Planned, *, steps: int) -> float:
-    """Return the seconds of a step; raise ``RuntimeError`` with the reason if it cannot be made."""
+def run_row(planned: Planned, *, steps: int) -> dict[str, float]:
+    """Return what the child answers; raise ``RuntimeError`` with the reason if a step cannot be
+    made."""
     plan = planned.plan
     with tempfile.TemporaryDirectory() as folder:
         plan_file, result, log = (Path(folder) / name for name in ("plan.yaml", "result", "log"))
@@ -139,4 +162,4 @@ def run_row(planned: Planned, *, steps: int) -> float:
                 raise RuntimeError(f"no result within {LIMIT_S:.0f} s") from error
         if not result.is_file():
             raise RuntimeError(why_it_ended(code, log.read_text(errors="replace")))
-        return float(json.loads(result.read_text(encoding="utf-8"))["step_s"])
+        return convert(json.loads(result.read_bytes()), dict[str, float])

@@ -40,7 +40,7 @@ class UnloggedLoss(NamedTuple):
 class TrainerHooks:
     """Public names for the private steps of a ``Trainer``; stands before it among the bases.
 
-    A subclass overrides ``checkpoints_folder``, and may override the other two hooks.
+    A subclass overrides ``checkpoints_folder``, and may override the other hooks.
     """
 
     def checkpoints_folder(self) -> Path:
@@ -53,6 +53,11 @@ class TrainerHooks:
 
     def checkpoint_loaded(self) -> None:
         """Mend what loading a checkpoint's weights has changed."""
+
+    def together(self, run: Callable[[], Any]) -> Any:
+        """Return what ``run`` returns, in which every rank waits for all others, outside of the
+        passes."""
+        return run()
 
     def standard_loss(self, *inputs: Any, **options: Any) -> Any:
         """Return the loss as ``Trainer`` computes it, whatever a subclass in between does."""
@@ -84,6 +89,18 @@ class TrainerHooks:
         from transformers import Trainer
 
         self.save_checkpoint(lambda: Trainer._save_checkpoint(self, model, trial))
+
+    def _get_num_items_in_batch(self, *inputs: Any) -> Any:
+        parent: Any = super()
+        return self.together(lambda: parent._get_num_items_in_batch(*inputs))
+
+    def _maybe_log_save_evaluate(self, *inputs: Any, **options: Any) -> None:
+        """Meet the other ranks before the loss is gathered, which would wait for them as well."""
+        trainer: Any = self
+        parent: Any = super()
+        if trainer.control.should_log:
+            self.together(trainer.accelerator.wait_for_everyone)
+        parent._maybe_log_save_evaluate(*inputs, **options)
 
     def _load_from_checkpoint(self, *where: Any, **options: Any) -> None:
         parent: Any = super()

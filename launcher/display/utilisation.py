@@ -1,11 +1,12 @@
 """Where the time of a step goes on every rank, and what keeps the devices from being busy.
 
 A step of a rank is waiting for data, forward, backward, update and the rest. Communication and
-waiting for other ranks happen between forward and backward, where ranks tell each other of the
-loss, and inside the backward pass, where gradients are reduced. All of the former counts, and what
-the latter takes beyond a multiple of the forward pass: the predicted one, or that of the rank which
-waits least where it is smaller. The least of it over all ranks is communication; what a rank has
-beyond that is waiting for a slower rank.
+waiting for other ranks happen outside of the passes, where ranks tell each other of tokens, buffers
+and the loss, and inside the backward pass, where gradients are reduced. All of the former counts,
+and what the latter takes beyond a multiple of the forward pass: the predicted one, or that of the
+rank which waits least where it is smaller. The least of it over all ranks is communication; what a
+rank has beyond that is waiting for a slower rank: for its data, for its host between two steps, or
+for its device.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ class RankParts:
     """Seconds of waiting for a batch."""
     forward_s: float
     agreement_s: float = 0.0
-    """Seconds between forward and backward, in which ranks tell each other of the loss."""
+    """Seconds outside of the passes in which ranks tell each other of tokens, buffers and the
+    loss."""
     backward_s: float
     """Seconds of the backward pass, communication and waiting for other ranks included."""
     update_s: float
@@ -57,7 +59,7 @@ class Loss:
     """Time of a step in which devices do not compute, its cause and what would help."""
 
     cause: str
-    """``data``, ``slow rank``, ``slow link``, ``launches`` or ``saving``."""
+    """``data``, ``slow rank``, ``late rank``, ``slow link``, ``launches`` or ``saving``."""
     share: float
     """Share of a step."""
     text: str
@@ -108,7 +110,7 @@ def losses_of(
         return []
     found = [
         _data(times, step_s),
-        _slow_rank(times, step_s),
+        *_slow_rank(times, step_s),
         _slow_link(times, step_s, predicted),
         _launches(predicted),
         _saving(saving_share),
@@ -133,18 +135,37 @@ def _data(times: Sequence[RankTimes], step_s: float) -> Loss | None:
     )
 
 
-def _slow_rank(times: Sequence[RankTimes], step_s: float) -> Loss | None:
-    waits = [rank.waiting_s for rank in times]
-    share = max(waits) / step_s
-    if share < NAMED_FROM:
-        return None
-    slow = waits.index(min(waits))
+def _slow_rank(times: Sequence[RankTimes], step_s: float) -> list[Loss]:
+    """Return what others wait for on the rank that waits least, but for its data."""
+    slow = min(range(len(times)), key=lambda rank: times[rank].waiting_s)
+    waits = max(times, key=lambda rank: rank.waiting_s)
+    for_data_s = max(0.0, times[slow].data_s - waits.data_s)
+    for_host_s = max(0.0, times[slow].other_s - waits.other_s)
+    for_device_s = waits.waiting_s - for_data_s - for_host_s
+    found = (
+        _slow_device(slow, for_device_s / step_s),
+        _late_host(slow, min(for_host_s, waits.waiting_s) / step_s),
+    )
+    return [loss for loss in found if loss.share >= NAMED_FROM]
+
+
+def _slow_device(rank: int, share: float) -> Loss:
     return Loss(
         cause="slow rank",
         share=share,
-        text=f"rank {slow} is slower: others wait for it {format_share(share)} of a step. Look for "
+        text=f"rank {rank} is slower: others wait for it {format_share(share)} of a step. Look for "
         "another program on its device, for heat and power limits (launch --doctor), or leave the "
         "device out",
+    )
+
+
+def _late_host(rank: int, share: float) -> Loss:
+    return Loss(
+        cause="late rank",
+        share=share,
+        text=f"rank {rank} is late between two steps: others wait for its host "
+        f"{format_share(share)} of a step. Look for another program on that host, and for a slow "
+        "tracker (training.report_to)",
     )
 
 

@@ -8,7 +8,7 @@ is two operations, and bytes are those that are read and written.
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
@@ -16,13 +16,28 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from launcher.measurement.stopwatch import Curve, Stopwatch, curve
 from planner.base.units import FP32_BYTES, KIB, MIB
 
+
+class ProductShape(NamedTuple):
+    """Sizes of a product of activations with a weight."""
+
+    rows: int
+    columns: int
+    outputs: int
+
+
 WIDTHS = {"cpu": (576, 1536), "cuda": (4096, 4096)}
 """Columns and outputs of the products that are timed, of a small model and of a large one."""
 ROWS = {"cpu": (64, 256, 1024, 4096), "cuda": (64, 256, 1024, 4096, 16384)}
+HEADS_SHAPE = {"cpu": ProductShape(1024, 576, 49152), "cuda": ProductShape(4096, 4096, 32768)}
+"""Products with a head, whose outputs are a vocabulary."""
+SHAPES = {
+    device: [*(ProductShape(rows, *WIDTHS[device]) for rows in ROWS[device]), HEADS_SHAPE[device]]
+    for device in WIDTHS
+}
 RANK = 16
 """Rank of the adapter's products."""
 HEADS, HEAD_DIM = 8, 64
-LENGTHS = {"cpu": (128, 512, 1024), "cuda": (256, 1024, 4096)}
+LENGTHS = {"cpu": (64, 128, 256, 512, 1024), "cuda": (256, 1024, 4096)}
 MOVED = (16 * KIB, 256 * KIB, 2 * MIB, 16 * MIB, 64 * MIB)
 """Bytes of each of the three tensors of a kernel that moves data."""
 TURNED_BYTES = 192 * MIB
@@ -42,11 +57,8 @@ def kernel_rates(watch: Stopwatch, half: torch.dtype, say: Callable[[str], None]
     rates: dict[str, Any] = {}
     for name, dtype in (("bits_16", half), ("bits_32", torch.float32)):
         say(f"matrix products and attention in {str(dtype).removeprefix('torch.')}")
-        rates[name] = {
-            "wide": _curve(watch, _wide(watch.device, dtype)),
-            "thin": _curve(watch, _thin(watch.device, dtype)),
-            "attention": attention_rates(watch, dtype),
-        }
+        products = product_rates(watch, dtype)
+        rates[name] = {**products, "attention": attention_rates(watch, dtype)}
     say("memory bandwidth, random numbers, exponentials, optimizer update")
     rates["moved"] = _curve(watch, _moved(watch.device))
     if watch.device.type == "cpu":
@@ -67,27 +79,82 @@ def _curve(watch: Stopwatch, works: Iterable[Timed]) -> Curve:
     return curve(watch, reversed(list(works)), watch.seconds)
 
 
-def _wide(device: torch.device, dtype: torch.dtype) -> Iterator[Timed]:
-    columns, outputs = WIDTHS[device.type]
-    weight = torch.randn(outputs, columns, device=device, dtype=dtype)
-    for rows in ROWS[device.type]:
-        x = torch.randn(rows, columns, device=device, dtype=dtype)
-        yield 2 * rows * columns * outputs, lambda x=x: linear(x, weight)  # type: ignore[misc]
+def product_rates(watch: Stopwatch, dtype: torch.dtype) -> dict[str, Curve]:
+    """Return the rates of products with a model's matrices and with an adapter's, and those of the
+    gradients of both.
+
+    Every call takes other operands: a step has more of them than caches hold.
+    """
+    rates: dict[str, Curve] = {"wide": [], "thin": [], "wide_gradient": [], "thin_gradient": []}
+    for shape in reversed(SHAPES[watch.device.type]):
+        if rates["thin"] and watch.is_over:
+            break
+        _time_wide(watch, dtype, shape, rates)
+        if shape.outputs == WIDTHS[watch.device.type][1]:
+            _time_thin(watch, dtype, shape, rates)
+    return rates
 
 
-def _thin(device: torch.device, dtype: torch.dtype) -> Iterator[Timed]:
-    """The two products of an adapter, from the columns to its rank and back, as one work."""
-    columns, _ = WIDTHS[device.type]
-    down = torch.randn(RANK, columns, device=device, dtype=dtype)
-    up = torch.randn(columns, RANK, device=device, dtype=dtype)
-    for rows in ROWS[device.type]:
-        x = torch.randn(rows, columns, device=device, dtype=dtype)
-        moved = 2 * (rows * columns + rows * RANK + RANK * columns) * dtype.itemsize
-        yield moved, lambda x=x: linear(linear(x, down), up)  # type: ignore[misc]
+def _time_wide(
+    watch: Stopwatch, dtype: torch.dtype, shape: ProductShape, rates: dict[str, Curve]
+) -> None:
+    rows, columns, outputs = shape
+    sizes = (rows, columns), (outputs, columns), (rows, outputs)
+    operands = _in_turn(watch.device, dtype, *sizes)
+
+    def forward() -> None:
+        x, weight, output = next(operands)
+        torch.mm(x, weight.t(), out=output)
+
+    def gradient() -> None:
+        x, weight, of_output = next(operands)
+        torch.mm(of_output.t(), x, out=weight)
+
+    flops = 2 * rows * columns * outputs
+    for name, work in (("wide", forward), ("wide_gradient", gradient)):
+        rates[name].insert(0, {"size": flops, "per_s": flops / watch.seconds(work)})
+
+
+def _time_thin(
+    watch: Stopwatch, dtype: torch.dtype, shape: ProductShape, rates: dict[str, Curve]
+) -> None:
+    """Time the two products of an adapter, from the columns to its rank and back, as one work."""
+    rows, columns, _ = shape
+    sizes = (rows, columns), (rows, RANK), (RANK, columns), (columns, RANK)
+    operands = _in_turn(watch.device, dtype, *sizes)
+
+    def forward() -> Any:
+        x, _, down, up = next(operands)
+        return linear(linear(x, down), up)
+
+    def gradient() -> None:
+        x, inside, down, up = next(operands)
+        torch.mm(inside.t(), x, out=down)
+        torch.mm(x.t(), inside, out=up)
+
+    moved = (rows * columns + rows * RANK + RANK * columns) * dtype.itemsize
+    for name, work in (("thin", forward), ("thin_gradient", gradient)):
+        rates[name].insert(0, {"size": moved, "per_s": 2 * moved / watch.seconds(work)})
+
+
+def _in_turn(
+    device: torch.device, dtype: torch.dtype, *sizes: tuple[int, int]
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Return matrices of these sizes, again and again, of as many sets as are larger than
+    caches."""
+    one = sum(rows * columns for rows, columns in sizes) * dtype.itemsize
+    count = max(1, TURNED_BYTES // one)
+    return cycle(
+        [
+            tuple(torch.ones(size, device=device, dtype=dtype) for size in sizes)
+            for _ in range(count)
+        ]
+    )
 
 
 def attention_rates(watch: Stopwatch, dtype: torch.dtype) -> dict[str, Curve]:
-    """Return the rates of fused attention, forward and backward, without a mask and with one."""
+    """Return the rates of fused attention, forward and backward, without a mask and with one, by
+    operations per byte."""
     rates: dict[str, Curve] = {}
     for name, masked in (("", False), ("masked_", True)):
         forward, backward = Curve(), Curve()
@@ -95,9 +162,10 @@ def attention_rates(watch: Stopwatch, dtype: torch.dtype) -> dict[str, Curve]:
             if forward and watch.is_over:
                 break
             flops, there, back = _attention(watch.device, dtype, length, masked=masked)
-            forward.insert(0, {"size": flops, "per_s": flops / watch.seconds(there)})
-            more = ATTENTION_BACKWARD * flops
-            backward.insert(0, {"size": more, "per_s": more / watch.seconds(back)})
+            per_byte = flops / (4 * 2 * HEADS * length * HEAD_DIM * dtype.itemsize)
+            forward.insert(0, {"size": per_byte, "per_s": flops / watch.seconds(there)})
+            more, per_byte = ATTENTION_BACKWARD * flops, ATTENTION_BACKWARD / 2 * per_byte
+            backward.insert(0, {"size": per_byte, "per_s": more / watch.seconds(back)})
         rates |= {f"{name}forward": forward, f"{name}backward": backward}
     return rates
 
@@ -160,7 +228,7 @@ def _random(device: torch.device, half: torch.dtype) -> Iterator[Timed]:
         def drawn(like: torch.Tensor = like) -> torch.Tensor:
             return torch.empty_like(like).bernoulli_(1 - DROPPED).div_(1 - DROPPED)
 
-        yield elements * half.itemsize, drawn
+        yield elements, drawn
 
 
 def _exponential(device: torch.device) -> Iterator[Timed]:

@@ -11,7 +11,7 @@ Curve = list[dict[str, float]]
 """Points with their size and the rate there, by ascending size."""
 FEWEST = 3
 """Repeats at least; the first ones fill caches and are compiled."""
-POINT_SECONDS = 0.12
+POINT_SECONDS = 0.05
 """Seconds of repeats that one point may take, as long as there is time."""
 
 
@@ -25,8 +25,11 @@ class Stopwatch:
     @property
     def is_over(self) -> bool:
         """Whether the time for measuring is over; each rest of a curve is then left out."""
-        over = torch.tensor(float(time.monotonic() > self._until))
-        return _longest(over.item()) > 0
+        return not self.has(0.0)
+
+    def has(self, seconds: float) -> bool:
+        """Return whether every rank has so much time left."""
+        return _longest(float(time.monotonic() + seconds > self._until)) == 0
 
     def seconds(self, call: Callable[[], Any]) -> float:
         """Return the seconds of the fastest call, of the slowest rank.

@@ -1,7 +1,7 @@
 """Callbacks of the trainer: stages, a request to stop, the answers of an evaluation."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,14 @@ class StopOnRequest(TrainerCallback):  # type: ignore[misc]
     The ranks agree over a group of their own in host memory, so that nothing waits for a device.
     """
 
-    def __init__(self, plan: Plan, run: RunDirectory, stages: Stages) -> None:
-        self._request, self._stages = run.stop, stages
+    def __init__(
+        self,
+        plan: Plan,
+        run: RunDirectory,
+        stages: Stages,
+        together: Callable[[Callable[[], Any]], Any],
+    ) -> None:
+        self._request, self._stages, self._together = run.stop, stages, together
         self.stopped = False
         """Whether training ended on request."""
         self._group: Any = None
@@ -52,7 +58,7 @@ class StopOnRequest(TrainerCallback):  # type: ignore[misc]
         self._stages.enter("step_end", state.global_step)
         if state.global_step >= state.max_steps:
             control.should_save = False  # the result is saved next
-        elif self._asked():
+        elif self._together(self._asked):
             self.stopped = True
             control.should_save = True
             control.should_training_stop = True

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 AGREEMENT = "agreement"
-"""Between the forward pass and the backward pass: ranks tell each other of the loss."""
+"""Outside of the passes: ranks tell each other of tokens, buffers and the loss."""
+BETWEEN = "between"
+"""Between two steps: callbacks and logs."""
 
 
 class BatchClock:
@@ -49,8 +51,8 @@ class BatchClock:
 
 
 class StageClock:
-    """A clock that every stage starts anew: those of launcher/faults/rank_stages.py and
-    ``AGREEMENT``. On a GPU it is read by the device, which works behind the host."""
+    """A clock that every stage starts anew: those of launcher/faults/rank_stages.py and the two of
+    this module. On a GPU it is read by the device, which works behind the host."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from trl import SFTConfig
 
 from launcher.display.utilisation import RankParts
-from launcher.training.clocks import AGREEMENT, BatchClock, StageClock
+from launcher.training.clocks import AGREEMENT, BETWEEN, BatchClock, StageClock
 from launcher.training.deepspeed_config import deepspeed_config
 from launcher.training.durable_trainer import DurableTrainer
 from launcher.training.measurements import gather
@@ -153,6 +153,17 @@ class LogFirstAndLast(TrainerCallback):  # type: ignore[misc]
             control.should_log = True
 
 
+class EndUpdate(TrainerCallback):  # type: ignore[misc]
+    """A callback that notes on a clock that the optimizer has made its update."""
+
+    def __init__(self, clock: StageClock) -> None:
+        self._clock = clock
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Begin what comes between two steps."""
+        self._clock.enter(BETWEEN)
+
+
 class PlannedTrainer(DurableTrainer):
     """trl's trainer with its fused loss head, which counts tokens and times steps."""
 
@@ -164,11 +175,34 @@ class PlannedTrainer(DurableTrainer):
         self._logged_step = 0
         self.batches = BatchClock()
         self.stage_clock = StageClock(self.args.device)
+        self.add_callback(EndUpdate(self.stage_clock))
+        self.model.register_forward_pre_hook(self._begin_forward)
         self.model.register_forward_hook(self._end_forward)
         self.parts: list[RankParts] = []
         """Parts of a step of every rank, of the steps that were logged last."""
         self.saving_s = 0.0
         """Seconds of all checkpoints so far."""
+
+    def together(self, run: Callable[[], Any]) -> Any:
+        """Return what ``run`` returns, and time how long a training rank waits in it."""
+        if not self.model.training:
+            return run()
+        self.stage_clock.enter(AGREEMENT)
+        result = run()
+        self.stage_clock.enter(BETWEEN)
+        return result
+
+    def compute_loss(self, *inputs: Any, **options: Any) -> Any:
+        """Return the planned loss; before the model itself runs, DDP waits for the buffers of the
+        first rank."""
+        if self.model.training:
+            self.stage_clock.enter(AGREEMENT)
+        return super().compute_loss(*inputs, **options)
+
+    def _begin_forward(self, model: Any, _inputs: Any) -> None:
+        """Note that a training pass enters the model."""
+        if model.training:
+            self.stage_clock.enter("forward")
 
     def _end_forward(self, model: Any, _inputs: Any, _outputs: Any) -> None:
         """Note that a training pass has left the model."""
@@ -235,7 +269,7 @@ class PlannedTrainer(DurableTrainer):
 
 def parts_of(seconds: Mapping[str, float], data_s: float, steps: int) -> RankParts:
     """Return the parts of one of so many steps; the trainer fetches batches between two of them."""
-    between_s = seconds.get("step_end", 0.0) + seconds.get("end", 0.0) + seconds.get("load", 0.0)
+    between_s = sum(seconds.get(stage, 0.0) for stage in ("load", "step_end", BETWEEN, "end"))
     return RankParts(
         data_s=data_s / steps,
         forward_s=seconds.get("forward", 0.0) / steps,

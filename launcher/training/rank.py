@@ -198,7 +198,7 @@ def add_callbacks(
         trainer.add_callback(WriteAnswers(plan, trainer, run, trainer.eval_dataset))
         if evaluation.early_stop_patience is not None:
             trainer.add_callback(EarlyStoppingCallback(evaluation.early_stop_patience))
-    stop = StopOnRequest(plan, run, start.stages)
+    stop = StopOnRequest(plan, run, start.stages, trainer.together)
     trainer.add_callback(stop)
     return stop
 

@@ -15,7 +15,7 @@ from planner.memory.footprint import gradient_sink
 from planner.memory.optimizer_step import step_of
 from planner.memory.workspaces import cublas_workspaces
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
-from planner.tape.tape import ProductKind, Tape
+from planner.tape.tape import MATRIX_PRODUCTS, ProductKind, Tape
 from planner.tape.tensors import RENAMED, StorageEvent
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
@@ -51,7 +51,9 @@ class _ProductTape(Tape):
         kind: ProductKind = "product",
         again: bool = False,
     ) -> None:
-        if kind == "product" and width > 1:  # bitsandbytes multiplies int8 by a handle of its own
+        if (
+            kind in MATRIX_PRODUCTS and width > 1
+        ):  # bitsandbytes multiplies int8 by a handle of its own
             self.products.append(len(self.log) + 1)
 
 

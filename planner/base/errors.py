@@ -15,7 +15,6 @@ Anything else that escapes is a bug and keeps its traceback.
 import errno
 import unicodedata
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from planner.base.phrases import Joined, Phrase
@@ -56,6 +55,8 @@ def did_you_mean(name: str, known: Iterable[str], *, max_shown: int = MAX_NAMES_
     The text is empty if none is near and there are more than ``max_shown`` names.
     """
     names = sorted(known)
+    from difflib import get_close_matches  # only a name that is unknown needs it
+
     nearest = get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     if nearest:
         return Phrase("Did you mean {name!r}?", name=nearest[0])

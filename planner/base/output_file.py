@@ -6,9 +6,10 @@ import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from planner.base.errors import InvalidRequestError, UnwritableError
 from planner.base.phrases import Phrase
@@ -19,8 +20,7 @@ def digest(body: str) -> str:
     return f"{zlib.crc32(body.encode()):08x}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputFile:
+class OutputFile(Struct, frozen=True, kw_only=True):
     """A file that an option names, and what may be replaced by it."""
 
     option: str

@@ -14,8 +14,8 @@ from planner.base.phrases import spoken
 _CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029"
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _SURROGATES = "\ud800-\udfff"
-_HIDDEN = re.compile(f"[{_CONTROLS}{_BIDI}{_SURROGATES}]")
-_HIDDEN_OR_BREAK = re.compile(f"[\t\n{_CONTROLS}{_BIDI}{_SURROGATES}]")
+_HIDDEN = f"[{_CONTROLS}{_BIDI}{_SURROGATES}]"
+_HIDDEN_OR_BREAK = f"[\t\n{_CONTROLS}{_BIDI}{_SURROGATES}]"
 
 
 def shown(text: str) -> str:
@@ -26,7 +26,7 @@ def shown(text: str) -> str:
     >>> shown("a\x1b[31mb\u202e\n")
     'a\\x1b[31mb\\u202e\n'
     """
-    return text if text.isprintable() else _HIDDEN.sub(_escape, text)
+    return text if text.isprintable() else re.sub(_HIDDEN, _escape, text)
 
 
 def shown_on_one_line(text: str) -> str:
@@ -35,7 +35,7 @@ def shown_on_one_line(text: str) -> str:
     >>> shown_on_one_line("a\nb")
     'a\\nb'
     """
-    return text if text.isprintable() else _HIDDEN_OR_BREAK.sub(_escape, text)
+    return text if text.isprintable() else re.sub(_HIDDEN_OR_BREAK, _escape, text)
 
 
 def print_text(text: str, file: TextIO | None = None, *, end: str = "\n") -> None:

@@ -5,9 +5,10 @@ Counts are of whole records, before any is cut.
 
 from bisect import bisect_left, insort
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
+
+from msgspec import Struct
 
 from planner.base.units import round_up
 
@@ -21,8 +22,7 @@ PACKED_AT_ONCE = 1000
 """read: datasets' batch size of ``map``, in which trl's pack_dataset works."""
 
 
-@dataclass(frozen=True)
-class TokenLengths:
+class TokenLengths(Struct, frozen=True, dict=True):
     """How many records there are of each number of tokens."""
 
     counts: Mapping[int, int]

@@ -1,7 +1,8 @@
 """The data that a plan is for, as far as it is known. No function has side effects."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.datasets.token_lengths import TokenLengths
 from planner.plan.data_section import DataSection
@@ -21,8 +22,7 @@ class KnownData(NamedTuple):
         return self.lengths.num_records == self.num_samples
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingData:
+class TrainingData(Struct, frozen=True, kw_only=True):
     """The data that ``--data`` names, and its measured properties."""
 
     section: DataSection

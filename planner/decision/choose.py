@@ -5,6 +5,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from msgspec import structs
+
 from planner.base.errors import NothingFitsError
 from planner.base.phrases import Joined, Phrase, Reason
 from planner.base.units import format_share
@@ -79,7 +81,7 @@ def decide_with_data(request: Request) -> Decision:
         if data is None or data.known is None or data.longest is not None or pinned:
             raise
         longest = max(request.recipe_for(method).sequence_length for method in request.methods)
-        return decide(replace(request, data=replace(data, longest=longest)))
+        return decide(replace(request, data=structs.replace(data, longest=longest)))
 
 
 def decide(request: Request) -> Decision:

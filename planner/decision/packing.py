@@ -1,7 +1,9 @@
 """Whether packing would pay: the candidate is priced with and without several samples per
 sequence."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from msgspec import Struct
 
 from planner.base.phrases import Phrase
 from planner.datasets.training_data import KnownData
@@ -13,8 +15,7 @@ from planner.search.candidate import Candidate
 from planner.speed.card_rates import speed_data
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackedWay:
+class PackedWay(Struct, frozen=True, kw_only=True):
     """The fastest packed layout of a method on known data."""
 
     candidate: Candidate | None

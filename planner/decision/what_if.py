@@ -4,7 +4,9 @@ Every answer is a layout that was priced and fits, beside one that was priced an
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from msgspec import Struct
 
 from planner.decision.request import Request
 from planner.decision.smallest_machines import fewest_cards, smallest_card
@@ -20,8 +22,7 @@ FOLLOWED = 5
 """Trials along the line, before the open stretch is halved."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SmallestMachine:
+class SmallestMachine(Struct, frozen=True, kw_only=True):
     """The smallest machine that fits a method at the request's length."""
 
     method: Method
@@ -32,8 +33,7 @@ class SmallestMachine:
     """The fewest devices like those here; None where no number tried fits."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WhatIf:
+class WhatIf(Struct, frozen=True, kw_only=True):
     """The limits of the chosen layout, otherwise unchanged, and the smallest machines."""
 
     largest_micro_batch: int

@@ -3,13 +3,13 @@
 t  tokens of a micro-batch     h  hidden_size     V  vocab_size
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
 from planner.tape import operators as ops
 from planner.tape.operators import INT64
-from planner.tape.tape import Tape
+from planner.tape.tape import ProductKind, Tape
 from planner.tape.tensors import Parameter, Tensor
 from planner.workload.dtypes import Numerics
 from planner.workload.workload import Batch
@@ -29,6 +29,46 @@ TORCH_TILE_BYTES: dict[Direction, int] = {
 }
 """Bytes per logit of a tile where there is no Triton, as on the CPU: fp32 copies and a mask; read:
 the same file, _forward_tile and _backward_tile. The Triton kernels work inside the tile."""
+
+
+class TileKernel(NamedTuple):
+    """One kernel of PyTorch over a tile, in bytes per logit."""
+
+    moved: int
+    """Bytes that are read and written."""
+    made: int = 0
+    """Bytes of the tensor that it makes; 0 where it makes none as large as the tile."""
+    exponentiates: bool = False
+
+
+_MASK = TileKernel(1, 1)
+_SUM = TileKernel(FP32_BYTES)
+_NEW = TileKernel(2 * FP32_BYTES, FP32_BYTES)
+_NEW_OF_TWO = TileKernel(3 * FP32_BYTES, FP32_BYTES)
+_EXPONENTIAL = TileKernel(2 * FP32_BYTES, FP32_BYTES, exponentiates=True)
+TORCH_TILE_KERNELS: dict[Direction, tuple[TileKernel, ...]] = {
+    "forward": (
+        *(_NEW, _NEW),  # both scales
+        _MASK,  # before the target
+        TileKernel(2, 1),  # not before it
+        TileKernel(3 * FP32_BYTES + 1, FP32_BYTES),  # masked_fill: a copy, then the fill
+        *(_SUM, _SUM),  # both maxima
+        *(_NEW, _EXPONENTIAL, _SUM),
+        *(_NEW_OF_TWO, _SUM),  # for the entropy
+    ),
+    "backward": (
+        *(_NEW, _NEW),  # both scales
+        *(_NEW, _EXPONENTIAL),
+        TileKernel(FP32_BYTES, FP32_BYTES),  # zeros
+        _MASK,  # the target
+        TileKernel(1 + FP32_BYTES, FP32_BYTES),
+        *(_NEW_OF_TWO, _NEW),
+        TileKernel(3 * FP32_BYTES),  # added to the zeros
+        *(_NEW, _NEW),  # both scales
+    ),
+}
+"""Kernels over a tile where there is no Triton, but those that cast it; read: the same two
+functions, with entropy and is_top1 asked and no gradient of the entropy."""
 
 
 def fused_loss(
@@ -80,15 +120,14 @@ def _fused_log_probs(
 ) -> Tensor:
     """Mirror ChunkedLogProbFunction: a tile of logits at a time, made again for the gradient."""
     vocab = head.elements * tokens // hidden.elements
-    sizes = _TileSizes(tape, hidden, head, tokens, vocab, numerics, device)
+    sizes = _Tiles(tape, hidden, head, tokens, vocab, numerics, device)
     statistics = [
         tape.new(tokens, FP32_BYTES, "running statistics") for _ in range(FUSED_LOSS_STATISTICS)
     ]
-    logits = tokens * vocab * sizes.width
-    product = 2 * vocab * hidden.elements, logits + sizes.operand_bytes(tokens), sizes.width
+    product = sizes.product(tokens, sizes.width)
     tape.multiplies(*product)
     tile = sizes.tile("forward")
-    tape.passes_over(logits + sizes.copied_bytes("forward", tokens))
+    sizes.fold("forward", tokens)
     del tile
     outputs = [tape.new(tokens, FP32_BYTES, "log-probability and entropy") for _ in range(3)]
     del statistics
@@ -104,10 +143,10 @@ def _fused_log_probs(
         ]
         tape.multiplies(*product, again=True)
         tile = sizes.tile("backward")
-        tape.passes_over(2 * logits + sizes.copied_bytes("backward", tokens))
-        for _ in range(1 + head.trains):
-            tape.multiplies(*product)
-            tape.passes_over(0)
+        sizes.fold("backward", tokens)
+        sizes.accumulate(tokens, of_head=False)
+        if head.trains:
+            sizes.accumulate(tokens, of_head=True)
         made: list[Tensor | None] = [ops.as_width(tape, of_hidden, width, elements)]
         made += [
             None
@@ -123,8 +162,9 @@ def _fused_log_probs(
     return tape.record(result, (hidden, *parameters), saved, backward)
 
 
-class _TileSizes:
-    """Sizes of one tile: itself, casts of its operands, and copies where there is no Triton.
+class _Tiles:
+    """What one tile holds: itself, casts of its operands, and copies where there is no Triton; and
+    the kernels over all tiles.
 
     A loop variable holds an operand's cast while the next one is made, so that two are alive; no
     variable holds the head's cast in forward.
@@ -158,13 +198,54 @@ class _TileSizes:
             self._columns_cast = self._next_columns = self._last_columns = 0
         self._on_cpu = device == "cpu"
 
-    def operand_bytes(self, tokens: int) -> int:
-        """Return the bytes of the hidden states and the head, each read once."""
-        return (tokens + self._vocab) * self._hidden_size * self.width
+    def product(self, tokens: int, width: int) -> tuple[int, int, int]:
+        """Return operations, bytes and the width of a product with the whole head."""
+        moved = tokens * self._vocab + (tokens + self._vocab) * self._hidden_size
+        return 2 * tokens * self._vocab * self._hidden_size, width * moved, width
 
-    def copied_bytes(self, direction: Direction, tokens: int) -> int:
-        """Return the bytes of all tiles' copies, where there is no Triton."""
-        return tokens * self._vocab * TORCH_TILE_BYTES[direction] if self._on_cpu else 0
+    def fold(self, direction: Direction, tokens: int) -> None:
+        """State the kernels that take the statistics of the logits, or turn them into their
+        gradient in place.
+
+        The Triton kernel does either in one pass.
+        """
+        if not self._on_cpu:
+            passes = 1 if direction == "forward" else 2
+            self._tape.passes_over(passes * tokens * self._vocab * self.width)
+            return
+        for columns in self._columns_of_tiles():
+            logits = tokens * columns
+            self._cast(logits)
+            for kernel in TORCH_TILE_KERNELS[direction]:
+                if kernel.exponentiates:
+                    self._tape.exponentiates()
+                self._tape.passes_over(kernel.moved * logits, kernel.made * logits)
+            if direction == "backward":
+                self._tape.passes_over((FP32_BYTES + self.width) * logits)
+
+    def accumulate(self, tokens: int, *, of_head: bool) -> None:
+        """State the product with the gradient of the logits that is the gradient of the head or of
+        the hidden states: of 16-bit operands on a GPU, of fp32 copies of them on the CPU.
+
+        read: the same file, _addmm_fp32.
+        """
+        if self._on_cpu:
+            for columns in self._columns_of_tiles():
+                self._cast(tokens * columns)
+                self._cast(self._hidden_size * (tokens if of_head else columns))
+        width = FP32_BYTES if self._on_cpu else self.width
+        kind: ProductKind = "weight gradient" if of_head else "product"
+        self._tape.multiplies(*self.product(tokens, width), kind=kind)
+        self._tape.passes_over(0)
+
+    def _columns_of_tiles(self) -> list[int]:
+        starts = range(0, self._vocab, FUSED_LOSS_VOCABULARY)
+        return [min(self._vocab - start, FUSED_LOSS_VOCABULARY) for start in starts]
+
+    def _cast(self, elements: int) -> None:
+        """State that so many elements are copied to fp32, if they are not fp32 already."""
+        if self.width < FP32_BYTES:
+            self._tape.passes_over((self.width + FP32_BYTES) * elements, FP32_BYTES * elements)
 
     def tile(self, direction: Direction) -> list[Tensor]:
         """Return everything that is alive while one tile is folded."""
@@ -173,6 +254,7 @@ class _TileSizes:
         for count in self._operands(direction):
             made.append(new(count * self._hidden_size, self.width, "operand of the tile, cast"))
         if self._on_cpu and TORCH_TILE_BYTES[direction]:
+            self._tape.fills_in_steps()
             copies = self._rows * self._columns * TORCH_TILE_BYTES[direction]
             made.append(new(copies, 1, "copies of the tile"))
         return made

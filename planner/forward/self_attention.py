@@ -115,6 +115,7 @@ def _attend(
             compute=decoder.numerics.compute if decoder.numerics.autocast else None,
             mask_width=decoder.residual_width,
             capped=model.attn_logit_softcapping is not None,
+            drops=model.attention_dropout > 0,
         )
     return _fused(decoder, q, k, v, shape, masked=decoder.masked(layer.kind)), None
 
@@ -146,10 +147,20 @@ def _fused(
     if kinds.autocast:
         width = kinds.compute
         q, k, v = (ops.cast(tape, x, width, "16-bit operand of attention") for x in (q, k, v))
-    if not masked and not has_fused_kernel(
-        batch=batch, width=q.width, fp16=tape.fp16, grouped=grouped
+    drops = decoder.workload.model.attention_dropout > 0
+    if not has_fused_kernel(
+        batch=batch, width=q.width, fp16=tape.fp16, grouped=grouped, masked=masked, drops=drops
     ):
-        return math_attention(tape, q, k, v, shape=shape, device=batch.device)
+        return math_attention(
+            tape,
+            q,
+            k,
+            v,
+            shape=shape,
+            device=batch.device,
+            mask_elements=batch.scores if masked else None,
+            drops=drops,
+        )
     if masked:
         bias = tape.new(batch.scores, q.width, "attention mask as a bias")
     by_head = decoder.workload.model.rotary in ("joined", "interleaved")

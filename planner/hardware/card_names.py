@@ -1,7 +1,6 @@
 """A card as people type it and as nvidia-smi prints it, and the preset that is meant."""
 
 import re
-from difflib import SequenceMatcher, get_close_matches
 from functools import cache
 
 from msgspec import Struct
@@ -203,6 +202,8 @@ def _is_usual(words: _Words, preset: str) -> bool:
 def _nearest(name: str, words: _Words) -> list[str]:
     """Return the cards that may be meant, nearest first: the same card in another size or form,
     else those of one generation."""
+    from difflib import SequenceMatcher, get_close_matches  # only an unknown card needs them
+
     near = {preset for preset, other in _names() if other.model == words.model}
     if not near:
         wanted = words.generations

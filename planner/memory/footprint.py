@@ -25,7 +25,6 @@ from planner.memory.model_states import ModelStates, frozen_bytes, model_states
 from planner.memory.optimizer_step import step_bytes
 from planner.memory.quantized_loading import quantized_from
 from planner.memory.workspaces import cublas_bytes
-from planner.memory.zero_phases import zero_moments
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import PHASES, Phase
 from planner.tape.tape import GradientSink
@@ -139,6 +138,8 @@ def moments_of(
     cublas = cublas_bytes(batch.device, batch.compute_capability)
     zero = zero_section(workload, layout)
     if zero is not None:
+        from planner.memory.zero_phases import zero_moments  # a single device needs none of it
+
         passes = _reduced(workload, layout, batch, kinds, zero.reduce_bucket_size)
         moments = zero_moments(workload, layout, passes, kinds, zero, batch.device, loading=loading)
         return _with_pool(_with_cublas(moments, cublas), passes)

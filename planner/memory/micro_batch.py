@@ -14,6 +14,7 @@ from planner.base.units import FP32_BYTES
 from planner.forward.model_pass import ModelPass, PassedLayer, passed_layers
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Strategy
+from planner.tape.attention_kernels import as_kernels_see
 from planner.tape.tape import GradientSink
 from planner.tape.tensors import Owner, StorageEvent
 from planner.workload.dtypes import Numerics
@@ -144,7 +145,7 @@ def micro_batch(
         return _traced(workload, workload.model, batch, numerics, checkpointing, sink)
     return tape_pass(
         workload,
-        batch,
+        as_kernels_see(batch),
         numerics,
         checkpointing=checkpointing,
         sink=sink,
@@ -270,7 +271,7 @@ def forward_alone(workload: Workload, batch: Batch, numerics: Numerics) -> Amoun
     """
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, workload.model, batch, numerics, 0, "keep").forward
-    return tape_forward(workload, batch, numerics)
+    return tape_forward(workload, as_kernels_see(batch), numerics)
 
 
 @cached_by_settings(*PASS)

@@ -7,8 +7,9 @@ its own configuration and run on fake tensors, by whatever is given as ``trace``
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
@@ -18,8 +19,7 @@ from planner.plan.vocabulary import Loss
 Phases = Mapping[str, Mapping[str, int]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variety:
+class Variety(Struct, frozen=True, kw_only=True):
     """The contents of the layers of one kind."""
 
     linears: tuple[Linear, ...]

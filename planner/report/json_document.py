@@ -1,6 +1,5 @@
 """The ``--json`` document: the plan, its prediction in full, and the alternatives."""
 
-from dataclasses import asdict
 from typing import Any
 
 from msgspec import to_builtins
@@ -42,7 +41,7 @@ def document(decision: Decision, plan: Plan) -> dict[str, Any]:
         ],
         "improvements": [each._asdict() for each in decision.improvements],
         "richer_method": decision.richer,
-        "what_if": None if decision.what_if is None else asdict(decision.what_if),
+        "what_if": to_builtins(decision.what_if),
     }
 
 

@@ -3,8 +3,9 @@
 Both change what a step costs, not what is learned.
 """
 
-from dataclasses import dataclass
 from typing import Literal, get_args
+
+from msgspec import Struct
 
 from planner.base.phrases import Phrase
 from planner.hardware.cluster import Device
@@ -13,8 +14,7 @@ from planner.plan.vocabulary import AttentionName, Loss
 from planner.workload.workload import Workload
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Choice(Struct, frozen=True, kw_only=True):
     """The loss and the attention of one variant."""
 
     loss: Loss
@@ -52,8 +52,7 @@ def admitted_attention(workload: Workload, device: Device) -> tuple[AttentionNam
     return get_args(AttentionName)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Variant:
+class Variant(Struct, frozen=True, kw_only=True, eq=False):
     """A workload, and how it departs from the recipe's."""
 
     workload: Workload

@@ -11,6 +11,7 @@ from itertools import accumulate
 from planner.forward.model_pass import ModelPass
 from planner.memory.footprint import gradient_sink
 from planner.search.candidate import Candidate
+from planner.tape.attention_kernels import as_kernels_see
 from planner.tape.tape import GradientSink
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.settings_cache import cached_by_settings
@@ -24,7 +25,7 @@ def most_saved_bytes(variant: Workload, candidate: Candidate) -> int:
     workload, layout = candidate.workload, candidate.layout
     zero = zero_section(workload, layout)
     run = (
-        candidate.worst_batch,
+        as_kernels_see(candidate.worst_batch),
         numerics_of(workload, layout),
         gradient_sink(layout) if zero is None else "reduce",
         0 if zero is None else zero.reduce_bucket_size,

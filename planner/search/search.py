@@ -6,8 +6,9 @@ the others are narrowed until the fastest that fits is known.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import cached_property
+
+from msgspec import structs
 
 from planner.base.phrases import Phrase, Reason
 from planner.hardware.cluster import Cluster
@@ -128,7 +129,9 @@ def search(
             group = groups.setdefault((choice, *place), SeriesGroup(variant=variants[choice]))
             counterpart: SeriesSearch | None = None
             if choice.loss != recipe_workload.loss:
-                with_recipe_loss = groups[(replace(choice, loss=recipe_workload.loss), *place)]
+                with_recipe_loss = groups[
+                    (structs.replace(choice, loss=recipe_workload.loss), *place)
+                ]
                 with_recipe_loss.with_other_loss, counterpart = group, with_recipe_loss.series[-1]
             entry = SeriesSearch(
                 cluster=cluster,

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import ceil
 
+from msgspec import Struct
+
 from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Cluster
 from planner.search.candidate import Candidate
@@ -26,8 +28,7 @@ GUESSES = 3
 halved."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limit:
+class Limit(Struct, frozen=True, kw_only=True):
     """The memory that a candidate may take."""
 
     budget_bytes: int

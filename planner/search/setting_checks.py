@@ -5,7 +5,8 @@ both are stated settings, which differ in their names.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from planner.base.errors import InvalidRequestError, NoFormulasError, UnknownNameError
 from planner.base.phrases import Phrase
@@ -30,8 +31,7 @@ from planner.search.repredict import cluster_of, workload_of
 from planner.workload.workload import Workload
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatedSettings:
+class StatedSettings(Struct, frozen=True, kw_only=True):
     """The settings that somebody has stated; None for those that are left open."""
 
     cluster: Cluster
@@ -54,7 +54,7 @@ class StatedSettings:
     loss: Loss | None = None
     attention: AttentionName | None = None
     targets: Targets | None = None
-    workloads: tuple[Workload, ...] = field(default=())
+    workloads: tuple[Workload, ...] = ()
     """Workloads of which one is trained: ``attention`` must be possible in all."""
 
     def said(self, setting: str) -> str:

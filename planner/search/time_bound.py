@@ -20,11 +20,13 @@ from typing import NamedTuple
 
 from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
+from planner.plan.vocabulary import Strategy
 from planner.search.candidate import Candidate
-from planner.speed.card_rates import NOMINAL, Rates, rates
+from planner.speed.card_rates import NOMINAL, Rates, rates, with_hooks
 from planner.speed.pass_time import outside_layers, pass_time
 from planner.speed.step_time import launch_s
 from planner.tape.counting_tape import Kernel
+from planner.tape.tape import MATRIX_PRODUCTS
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.settings_cache import PASS, cached_by_settings
 from planner.workload.workload import Workload
@@ -54,6 +56,7 @@ def most_saved_s(candidate: Candidate) -> float:
         layout.checkpointing,
         candidate.cluster.device,
         speed,
+        layout.strategy,
     )
     return layout.gradient_accumulation_steps * pass_s + ROUNDED_S
 
@@ -66,6 +69,7 @@ def _most_saved_of_pass_s(
     checkpointing: int,
     device: Device,
     speed: Rates,
+    strategy: Strategy,
 ) -> float:
     passed = pass_time(
         fused, kinds, samples, checkpointing=checkpointing, device=device, speed=speed
@@ -75,7 +79,8 @@ def _most_saved_of_pass_s(
         products_s=passed.products_s + change.seconds,
         kernels=passed.kernels - change.launches,
     )
-    before, after = (times.busy_s + launch_s(times, speed) for times in (passed, least))
+    host = with_hooks(speed, strategy)
+    before, after = (times.busy_s + launch_s(times, host) for times in (passed, least))
     return max(0.0, before - after)
 
 
@@ -88,9 +93,18 @@ def _least_change(
         launches += times
         if kernel.phase == "recompute":
             seconds += times * _passes_s(kernel, fused.model.hidden_size, speed)
-        if kernel.phase == "recompute" or kernel.kind == "elementwise":
+        if kernel.phase == "recompute" or kernel.kind in ("elementwise", "exponential"):
             seconds -= times * speed.seconds(kernel)
+        elif kernel.phase == "backward" and kernel.kind in MATRIX_PRODUCTS:
+            seconds -= times * (speed.seconds(kernel) - speed.seconds(_narrow(kernel, kinds)))
     return _Change(seconds, launches)
+
+
+def _narrow(product: Kernel, kinds: Numerics) -> Kernel:
+    """Return a product of the operands that the stock loss has: the fused one copies them to fp32
+    where there is no Triton."""
+    width = min(product.width, kinds.compute)
+    return product._replace(width=width, num_bytes=product.num_bytes * width // product.width)
 
 
 def _passes_s(product: Kernel, hidden_size: int, speed: Rates) -> float:

@@ -9,8 +9,10 @@ from planner.base.strict_yaml import PositiveFloat, Spec, read_spec
 from planner.hardware.cluster import Cluster, GpuSpec
 from planner.hardware.measured.measurement import KernelRates
 from planner.hardware.network import Links, links_of
-from planner.speed.measured_kernels import measured_seconds
+from planner.plan.vocabulary import Strategy
+from planner.speed.measured_kernels import LARGEST_REUSED, measured_seconds
 from planner.tape.counting_tape import Kernel
+from planner.tape.tape import MATRIX_PRODUCTS
 
 FLASH_SINCE = 8.0
 """Compute capability that FlashAttention-2 needs."""
@@ -48,6 +50,14 @@ class HostShare(Spec):
     source: str
 
 
+class Hooks(Spec):
+    """What hooks of every module take of the host."""
+
+    factor: PositiveFloat
+    """Seconds per kernel with them over seconds without."""
+    source: str
+
+
 class SmallestDifference(Spec):
     """Smallest share of a step's time that a choice may rest on."""
 
@@ -63,6 +73,7 @@ class SpeedData(Spec):
     kernel_gap_s: float
     kernel_gap_source: str
     host_s_per_kernel: HostShare
+    zero_3_hooks: Hooks
     adam_on_host_s_per_parameter: float
     adam_on_host_source: str
     told_apart: SmallestDifference
@@ -106,19 +117,32 @@ class Rates(NamedTuple):
     measured: KernelRates | None = None
     """Rates by the size of a kernel, where they were measured on such a device."""
 
-    def seconds(self, kernel: Kernel) -> float:
-        """Return seconds of a kernel: the longer of its operations and its bytes."""
+    def seconds(self, kernel: Kernel, mapped_from: int = LARGEST_REUSED) -> float:
+        """Return seconds of a kernel: the longer of its operations and its bytes.
+
+        On the CPU blocks of at least ``mapped_from`` bytes are new memory.
+        """
         if self.measured is not None:
-            return measured_seconds(kernel, self.measured)
+            return measured_seconds(kernel, self.measured, mapped_from)
         moved = kernel.num_bytes / self.bandwidth_bytes_per_s
         if not kernel.flops:
             return moved
         wide = kernel.width >= 4
         rate = self.products_32_per_s if wide else self.products_16_per_s
-        if kernel.kind != "product":
+        if kernel.kind not in MATRIX_PRODUCTS:
             plain = kernel.kind == "attention" and not wide
             rate *= self.attention_share if plain else self.other_attention_share
         return max(kernel.flops / rate, moved)
+
+
+def with_hooks(speed: Rates, strategy: Strategy) -> Rates:
+    """Return the rates with a host that also runs the hooks of a strategy: those of ZeRO-3."""
+    if strategy != "zero3":
+        return speed
+    factor = speed_data().zero_3_hooks.factor
+    if not speed.host_s_per_kernel:  # the host is the device, and launches between two kernels
+        return speed._replace(kernel_gap_s=factor * speed.kernel_gap_s)
+    return speed._replace(host_s_per_kernel=factor * speed.host_s_per_kernel)
 
 
 def rates(cluster: Cluster) -> Rates | None:

@@ -18,6 +18,7 @@ from planner.models.model_spec import ModelSpec
 from planner.models.traced_model import TracedSpec
 from planner.speed.card_rates import Rates
 from planner.speed.flops import micro_batch_flops, recomputed_share
+from planner.speed.measured_kernels import mapped_from_bytes
 from planner.tape.counting_tape import CountingTape, Kernel, KernelPhase
 from planner.workload.dtypes import Numerics
 from planner.workload.settings_cache import PASS, cached_by_settings
@@ -179,9 +180,10 @@ def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) 
     phases: dict[KernelPhase, float] = defaultdict(float)
     flops: dict[KernelPhase, float] = defaultdict(float)
     launches = 0.0
-    for growing, times in kernels:
-        kernel = growing.with_samples(samples)
-        took = times * speed.seconds(kernel)
+    launched = [(growing.with_samples(samples), times) for growing, times in kernels]
+    mapped_from = mapped_from_bytes(kernel for kernel, _ in launched)
+    for kernel, times in launched:
+        took = times * speed.seconds(kernel, mapped_from)
         seconds[PART.get(kernel.kind, "products")] += took
         phases[kernel.phase] += took
         flops[kernel.phase] += times * kernel.flops
@@ -199,35 +201,43 @@ def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) 
     )
 
 
-class _Counts(NamedTuple):
-    """Kernels of a pass."""
-
-    one: Counted
-    """Kernels of a single sample."""
-    more: Counted
-    """Kernels of any larger number of samples."""
-
-
 MOST_TRIED = 5
 """Number of samples up to which the linear stretch is looked for."""
 
 
+def _counted(workload: Workload, kinds: Numerics, samples: int, device: Device) -> Counted:
+    """Return kernels of full samples, which need no mask."""
+    count = _of_one_sample if samples == 1 else _of_more_samples
+    return count(workload, kinds, device)
+
+
 @cached_by_settings(*PASS, "sequence_length")
-def _counts(workload: Workload, kinds: Numerics, device: Device) -> _Counts:
-    """Return kernels of full samples, which need no mask.
+def _single(workload: Workload, kinds: Numerics, device: Device) -> ModelPass:
+    length = workload.settings.sequence_length
+    batch = Batch(micro_batch_size=1, sequence_length=length, device=device)
+    return _run(workload, kinds, batch)
+
+
+@cached_by_settings(*PASS, "sequence_length")
+def _of_one_sample(workload: Workload, kinds: Numerics, device: Device) -> Counted:
+    first = _single(workload, kinds, device)
+    return _counted_from(workload, 1, first, first)
+
+
+@cached_by_settings(*PASS, "sequence_length")
+def _of_more_samples(workload: Workload, kinds: Numerics, device: Device) -> Counted:
+    """Return kernels of any number of samples but one.
 
     A single sample may have operands that need no copy, and few samples a loss of one tile: the
     linear stretch begins where one more sample launches as many kernels.
     """
+    before = _single(workload, kinds, device)
     length = workload.settings.sequence_length
-    batch = Batch(micro_batch_size=1, sequence_length=length, device=device)
-    first = before = _run(workload, kinds, batch)
     for samples in range(1, 1 + MOST_TRIED):
-        more = _run(workload, kinds, batch._replace(micro_batch_size=samples + 1))
+        batch = Batch(micro_batch_size=samples + 1, sequence_length=length, device=device)
+        more = _run(workload, kinds, batch)
         if len(_tape(before).kernels) == len(_tape(more).kernels):
-            grown = _counted_from(workload, samples, before, more)
-            alone = grown if samples == 1 else _counted_from(workload, 1, first, first)
-            return _Counts(alone, grown)
+            return _counted_from(workload, samples, before, more)
         before = more
     raise AssertionError("each sample more launches other kernels")
 
@@ -237,9 +247,7 @@ def outside_layers(
 ) -> Iterator[tuple[Kernel, int]]:
     """Yield kernels of a micro-batch that no layer launches, and how often each one is launched:
     those of the embedding, the head and the loss."""
-    counts = _counts(workload, kinds, device)
-    counted = counts.one if samples == 1 else counts.more
-    for growing, number in counted[None].items():
+    for growing, number in _counted(workload, kinds, samples, device)[None].items():
         yield growing.with_samples(samples), number
 
 
@@ -275,8 +283,7 @@ def _ends(
     workload: Workload, kinds: Numerics, device: Device, speed: Rates, samples: int
 ) -> tuple[PassTime, PassTime]:
     """Return the time with no layer recomputed, and with all of them."""
-    counts = _counts(workload, kinds, device)
-    counted = counts.one if samples == 1 else counts.more
+    counted = _counted(workload, kinds, samples, device)
     kept, again = (of_model(counted, workload.model, every) for every in (0, 1))
     return timed(kept, samples, speed), timed(again, samples, speed)
 

@@ -12,7 +12,7 @@ from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Cluster
 from planner.hardware.network import Ranks
 from planner.plan.optimizer_presets import optimizers
-from planner.speed.card_rates import Rates
+from planner.speed.card_rates import Rates, with_hooks
 from planner.speed.communication import NOTHING, communication
 from planner.speed.pass_time import PassTime, pass_time
 from planner.workload.dtypes import Numerics, numerics_of
@@ -97,7 +97,7 @@ def step_time(
         products_s=times * passed.products_s,
         elementwise_s=times * passed.elementwise_s,
         dequantize_s=times * passed.dequantize_s,
-        launch_s=times * launch_s(passed, speed),
+        launch_s=times * launch_s(passed, with_hooks(speed, layout.strategy)),
         update_s=0.0 if offloads else update_s(workload, layout, kinds, speed),
         exposed_communication_s=sent.exposed_s,
         offload_s=(

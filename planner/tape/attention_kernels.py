@@ -4,7 +4,15 @@ from typing import NamedTuple
 
 from planner.base.units import FP32_BYTES, round_up
 from planner.hardware.cluster import Device
-from planner.tape.operators import add, cast, contiguous, matmul, repeat_heads, unary
+from planner.tape.operators import (
+    add,
+    cast,
+    contiguous,
+    dropout,
+    matmul,
+    repeat_heads,
+    unary,
+)
 from planner.tape.tape import ProductKind, Tape
 from planner.tape.tensors import Tensor
 from planner.workload.workload import Batch
@@ -126,12 +134,13 @@ def eager_attention(
     compute: int | None,
     mask_width: int,
     capped: bool,
+    drops: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the output of transformers' eager_attention_forward, whose scores are whole, and the
     weights, which the caller holds to the end of its layer.
 
     ``compute`` is the width of products under autocast, None without it; ``capped`` is for Gemma 2,
-    which caps the scores by ``tanh``.
+    which caps the scores by ``tanh``; ``drops`` is whether weights drop out.
     """
     key, value = repeated_heads(tape, key, value, shape)
     weights = scores(tape, operand(tape, query, compute), operand(tape, key, compute), shape)
@@ -143,6 +152,8 @@ def eager_attention(
     mask = Tensor(weights.elements, mask_width, None, None)
     weights = add(tape, weights, mask, "masked scores")
     weights = cast(tape, softmax(tape, weights, device=device), query.width, "attention weights")
+    if drops:
+        weights = dropout(tape, weights, device=device)
     operands = operand(tape, weights, compute), operand(tape, value, compute)
     output = _weighted(tape, *operands, shape)
     return contiguous(tape, output, "attention output, made contiguous"), weights
@@ -162,21 +173,40 @@ def operand(tape: Tape, x: Tensor, compute: int | None) -> Tensor:
     return x if compute is None else cast(tape, x, compute, "16-bit operand of attention")
 
 
-def has_fused_kernel(*, batch: Batch, width: int, fp16: bool, grouped: bool) -> bool:
+def has_fused_kernel(
+    *,
+    batch: Batch,
+    width: int,
+    fp16: bool,
+    grouped: bool,
+    masked: bool = False,
+    drops: bool = False,
+) -> bool:
     """Return whether flash or memory-efficient attention takes operands of this width, in fp16 or
     not, with query heads that share keys and values or not.
 
     read: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp at 2.13. can_use_flash_attention: 16
     bit, from compute capability 8.0 on, without a mask. can_use_mem_efficient_attention: fp32 and
     fp16 on every card, bf16 from 8.0 on, and heads that share nothing: transformers copies keys and
-    values where there is a mask. The CPU's kernel takes all.
+    values where there is a mask, which memory-efficient attention takes. sdp_utils_cpp.cpp: the
+    CPU's kernel takes all but weights that drop out.
     """
     if batch.device == "cpu":
+        return not drops
+    if masked:
         return True
     older = float(batch.compute_capability or FIRST_WITH_FLASH) < FIRST_WITH_FLASH
     if grouped:
         return width < FP32_BYTES and not older
     return width == FP32_BYTES or fp16 or not older
+
+
+def as_kernels_see(batch: Batch) -> Batch:
+    """Return the batch as every card with flash attention has it, on which a pass is the same."""
+    capability = batch.compute_capability
+    if capability is None or float(capability) < FIRST_WITH_FLASH:
+        return batch
+    return batch._replace(compute_capability=None)
 
 
 def lies_as_query(*, batch: Batch, width: int, masked: bool) -> bool:
@@ -200,9 +230,12 @@ def math_attention(
     *,
     shape: HeadShape,
     device: Device,
+    mask_elements: int | None = None,
+    drops: bool = False,
 ) -> Tensor:
-    """Return the output of PyTorch's own causal attention where no fused kernel takes the operands:
-    scores are whole, and in fp32.
+    """Return the output of PyTorch's own attention where no fused kernel takes the operands: scores
+    are whole, and in fp32. ``mask_elements`` are those of a mask that is given, None for a causal
+    one; ``drops`` is whether weights drop out.
 
     read: aten/src/ATen/native/transformers/attention.cpp at 2.13,
     _scaled_dot_product_attention_math: its variables hold the operands in fp32, the mask, the
@@ -214,10 +247,12 @@ def math_attention(
         cast(tape, x, FP32_BYTES, "operand of attention in fp32") for x in (query, key, value)
     )
     scaled = unary(tape, query, "query, scaled")
-    _mask = tape.new(shape.length**2, FP32_BYTES, "causal mask as a bias")
+    _mask = tape.new(mask_elements or shape.length**2, FP32_BYTES, "attention mask as a bias")
     copied, copied_value = (repeat_heads(tape, x, times, shared=False) for x in (key, value))
     weights = scores(tape, scaled, unary(tape, copied, "key, scaled"), shape)
     weights = safe_softmax(tape, weights, device=device)
+    if drops:
+        weights = dropout(tape, weights, device=device)
     _returned = cast(tape, weights, width, "attention weights")
     output = _weighted(tape, weights, copied_value, shape)
     return cast(tape, output, width, "attention output")

@@ -12,6 +12,7 @@ long as the slower of its operations and its bytes.
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
+from planner.base.units import FP32_BYTES
 from planner.tape.tape import GradientSink, ProductKind, Tape
 from planner.tape.tensors import RENAMED, Backward, Node, Owner, Region, Storage, Tensor
 
@@ -72,6 +73,7 @@ class CountingTape(Tape):
         self._phase: KernelPhase = "forward"
         self._announced: _Announced | None = None
         self._exponentiates = False
+        self._filled_in_steps = False
         self._unread: list[int] = []
         """Indices of kernels of which it is not known yet what they read."""
 
@@ -89,23 +91,32 @@ class CountingTape(Tape):
     def dequantizes(self, num_bytes: int) -> None:
         self._announced = _Announced("dequantize", 0, num_bytes, 1)
 
-    def draws(self, num_bytes: int) -> None:
-        self._announced = _Announced("random", 0, num_bytes, 1)
+    def draws(self, elements: int, width: int) -> None:
+        self._announced = _Announced("random", 0, elements * width, width)
 
     def exponentiates(self) -> None:
         self._exponentiates = True
 
-    def passes_over(self, num_bytes: int) -> None:
-        self._launch(self._announced or _Announced("elementwise", 0, num_bytes, 1), 0)
+    def fills_in_steps(self) -> None:
+        self._filled_in_steps = True
+
+    def passes_over(self, num_bytes: int, made: int = 0) -> None:
+        self._launch(self._announced or self._moving(num_bytes, FP32_BYTES), made)
 
     def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
+        if self._filled_in_steps:
+            self._filled_in_steps = False
+            return super().new(elements, width, name, owner)
         if self._announced is None:
             self._unread.append(len(self.kernels))
+        made = elements * width
+        self._launch(self._announced or self._moving(made, width), made)
+        return super().new(elements, width, name, owner)
+
+    def _moving(self, num_bytes: int, width: int) -> _Announced:
         kind: KernelKind = "exponential" if self._exponentiates else "elementwise"
         self._exponentiates = False
-        made = elements * width
-        self._launch(self._announced or _Announced(kind, 0, made, width), made)
-        return super().new(elements, width, name, owner)
+        return _Announced(kind, 0, num_bytes, width)
 
     def _launch(self, announced: _Announced, made: int) -> None:
         self._announced = None

@@ -4,7 +4,7 @@ read: tools/autograd/derivatives.yaml and torch/csrc/autograd/FunctionsManual.cp
 """
 
 from planner.tape.operators import INT64, unary
-from planner.tape.tape import Tape
+from planner.tape.tape import ProductKind, Tape
 from planner.tape.tensors import Tensor
 
 INT32 = 4
@@ -111,13 +111,13 @@ def grouped_product(
     tape.multiplies(*work)
     output = tape.new(made_elements, width, name)
 
-    def product(size: int, width: int, of: str) -> Tensor:
-        tape.multiplies(*work)
+    def product(size: int, width: int, of: str, kind: ProductKind) -> Tensor:
+        tape.multiplies(*work, kind=kind)
         return tape.new(size, width, f"gradient of {name}'s {of}")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        made = product(weights, weight_width, "weights") if of_weight else None
-        return [product(elements, width, "input") if of_input else None, made]
+        made = product(weights, weight_width, "weights", "weight gradient") if of_weight else None
+        return [product(elements, width, "input", "product") if of_input else None, made]
 
     return tape.record(output, (x, weight), saved, backward)
 

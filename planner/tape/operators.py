@@ -8,7 +8,7 @@ from typing import Literal
 
 from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
-from planner.tape.tape import Tape
+from planner.tape.tape import ProductKind, Tape
 from planner.tape.tensors import Node, Tensor
 from planner.workload.quantization import BLOCK_SIZE as NF4_BLOCK
 
@@ -58,14 +58,14 @@ def linear(
     tape.multiplies(*work)
     output = tape.new(rows * out_features, width, name)
 
-    def product(size: int, of: str) -> Tensor:
-        tape.multiplies(*work)
+    def product(size: int, of: str, kind: ProductKind) -> Tensor:
+        tape.multiplies(*work, kind=kind)
         return tape.new(size, width, f"gradient of {name}'s {of}")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         return [
-            product(elements, "input") if of_input else None,
-            product(weights, "weight") if of_weight else None,
+            product(elements, "input", "product") if of_input else None,
+            product(weights, "weight", "weight gradient") if of_weight else None,
             *([tape.new(out_features, width, f"gradient of {name}'s bias")] if bias else []),
         ]
 
@@ -224,7 +224,7 @@ def dropout(tape: Tape, x: Tensor, *, device: Device) -> Tensor:
     """Return ``dropout(x)``; the mask is saved."""
     elements, width = x.elements, x.width
     mask_width = CUDA_DROPOUT_MASK if device == "cuda" else width
-    tape.draws(elements * mask_width)
+    tape.draws(elements, mask_width)
     mask = tape.new(elements, mask_width, "dropout mask")
     output = tape.new(elements, width, "dropout")
 

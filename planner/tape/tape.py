@@ -35,9 +35,12 @@ from planner.tape.tensors import (
     storages,
 )
 
-ProductKind = Literal["product", "attention", "masked attention"]
-"""Kind of a kernel that multiplies. ``attention``: all of it in one kernel, which skips what a
-causal mask hides. ``masked attention``: the same with a mask of its own, which skips nothing."""
+ProductKind = Literal["product", "weight gradient", "attention", "masked attention"]
+"""Kind of a kernel that multiplies. ``weight gradient``: a product over the tokens, whose first
+operand is transposed. ``attention``: all of it in one kernel, which skips what a causal mask hides.
+``masked attention``: the same with a mask of its own, which skips nothing."""
+MATRIX_PRODUCTS: frozenset[str] = frozenset({"product", "weight gradient"})
+"""Kinds of products of two matrices."""
 
 
 class UncountedWork:
@@ -59,15 +62,18 @@ class UncountedWork:
     def dequantizes(self, num_bytes: int) -> None:
         """State that the next kernel makes a matrix from its codes: bytes read and written."""
 
-    def draws(self, num_bytes: int) -> None:
-        """State that the next kernel makes so many bytes of random numbers."""
+    def draws(self, elements: int, width: int) -> None:
+        """State that the next kernel makes so many random numbers of ``width`` bytes."""
 
     def exponentiates(self) -> None:
         """State that the next kernel computes an exponential for every element."""
 
-    def passes_over(self, num_bytes: int) -> None:
-        """State that a kernel without an output of its own reads and writes so many bytes, or is
-        the product stated before."""
+    def passes_over(self, num_bytes: int, made: int = 0) -> None:
+        """State that a kernel without an output on the tape reads and writes so many bytes,
+        ``made`` of them in new memory, or is the product stated before."""
+
+    def fills_in_steps(self) -> None:
+        """State that the next storage is filled by kernels that are stated one by one."""
 
 
 GradientSink = Literal["keep", "add", "reduce"]

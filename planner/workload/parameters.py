@@ -6,9 +6,10 @@ zero_3.py).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 from typing import Literal, NamedTuple
+
+from msgspec import Struct
 
 from planner.models.expert_shape import ExpertsSpec
 from planner.models.layer_kinds import LayerKind
@@ -62,8 +63,7 @@ class Sized(_Sized):
         return f"{place}{experts}" if experts else self.name.removesuffix(".bias")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameters:
+class Parameters(Struct, frozen=True, kw_only=True):
     """A model's parameters, layer by layer."""
 
     before: tuple[Sized, ...]

@@ -227,6 +227,8 @@ def test_how_a_process_ended_that_left_nothing() -> None:
     assert why_it_ended(-9, "loading") == "ended by SIGKILL"
     assert why_it_ended(1, "Traceback:\n  x\nImportError: no trl\n\n") == "ImportError: no trl"
     assert why_it_ended(3, "") == "ended with exit code 3 and no word"
+    elastic = "[rank1]: AssertionError: 4 != 2\nx.errors.ChildFailedError: \n=====\n"
+    assert why_it_ended(1, elastic) == "[rank1]: AssertionError: 4 != 2"
 
 
 def test_names_tell_rows_apart() -> None:

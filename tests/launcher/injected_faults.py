@@ -166,6 +166,19 @@ def _slow_reader() -> None:
     _BaseDataLoaderIter.__next__ = late  # type: ignore[method-assign]
 
 
+def _slow_host(event: str) -> None:
+    """Every callback of one kind takes longer from now on."""
+    from transformers.trainer_callback import CallbackHandler
+
+    call = getattr(CallbackHandler, event)
+
+    def late(self: Any, *inputs: Any) -> Any:
+        time.sleep(SLOW_S)
+        return call(self, *inputs)
+
+    setattr(CallbackHandler, event, late)
+
+
 def _slow_device() -> None:
     """Every layer takes longer from now on."""
     from transformers.models.llama.modeling_llama import LlamaMLP
@@ -217,4 +230,6 @@ KINDS: dict[str, Callable[[], object]] = {
     "slowdevice": _slow_device,
     "slowreader": _slow_reader,
     "slowlink": _slow_link,
+    "slowbegin": partial(_slow_host, "on_step_begin"),
+    "slowend": partial(_slow_host, "on_step_end"),
 }

@@ -234,6 +234,7 @@ GPT2 = GPT | {
     "residual_dropout": 0.1,
     "embedding_dropout": 0.1,
 }
+GPT2_DROPS = GPT2 | {"attention_dropout": 0.1}
 OPT = GPT2 | {
     "model_type": "opt",
     "fused_qkv": False,
@@ -426,6 +427,7 @@ SHAPES = {
     "gpt_neox-sequential": structs.replace(LLAMA, **(GPT_NEOX | {"residual": "sequential"})),
     "starcoder2": structs.replace(LLAMA, **STARCODER2),
     "gpt2": structs.replace(LLAMA, **GPT2),
+    "gpt2-attention-dropout": structs.replace(LLAMA, **GPT2_DROPS),
     "opt": structs.replace(LLAMA, **OPT),
     "falcon": structs.replace(LLAMA, **FALCON),
     "falcon-grouped": structs.replace(

@@ -16,7 +16,15 @@ def curve(rate: float) -> list[dict[str, float]]:
 def _width(products: float) -> dict[str, Any]:
     names = ("forward", "backward", "masked_forward", "masked_backward")
     attention = {name: curve(products / 2) for name in names}
-    return {"wide": curve(products), "thin": curve(1e10), "attention": attention}
+    thin = curve(1e10)
+    wide = curve(products)
+    return {
+        "wide": wide,
+        "thin": thin,
+        "wide_gradient": wide,
+        "thin_gradient": thin,
+        "attention": attention,
+    }
 
 
 def measurement(**changes: Any) -> Measurement:

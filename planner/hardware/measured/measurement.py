@@ -1,8 +1,8 @@
 """What ``plan --measure`` has measured on a machine: rates of kernels, links, host and disk.
 
 A curve has the rate at some sizes of the work; between them it is interpolated on logarithmic
-scales, beyond them the nearest rate holds. Sizes are operations for products and attention,
-elements for exponentials, and bytes for all else.
+scales, beyond them the nearest rate holds. Sizes are operations for products, operations per byte
+for attention, elements for exponentials and random numbers, and bytes for all else.
 """
 
 from math import log
@@ -44,7 +44,11 @@ def rate_at(curve: Curve, size: float) -> float:
 
 class AttentionRates(Spec):
     """Operations per second of fused attention, as the tape counts them: half of the scores without
-    a mask."""
+    a mask.
+
+    Operations per byte grow with the length alone: a head is worked on by itself, so that more of
+    them take longer at the same rate.
+    """
 
     forward: Curve
     """Rates of the forward pass."""
@@ -63,6 +67,10 @@ class WidthRates(Spec):
     """Operations per second of products whose three dimensions are large."""
     thin: Curve
     """Bytes per second of products with an adapter's rank as a dimension."""
+    wide_gradient: Curve
+    """Operations per second of the gradients of wide products' weights."""
+    thin_gradient: Curve
+    """Bytes per second of the gradients of an adapter's weights."""
     attention: AttentionRates
     """Rates of fused attention."""
 
@@ -80,7 +88,7 @@ class KernelRates(Spec):
     """Bytes of new memory per second that the kernel maps and clears; None on a card, whose memory
     PyTorch keeps."""
     random: Curve
-    """Bytes of dropout's mask per second."""
+    """Elements of dropout's mask per second."""
     exponential: Curve
     """Elements of a softmax in fp32 per second."""
     updated: Curve
@@ -122,7 +130,7 @@ class HostRates(Spec):
 class Measurement(Spec):
     """Rates of one kind of device with one version of PyTorch, measured on one day."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     """Version of this format."""
     measured_on: str
     """Day of the measurement, as 2026-11-29."""

@@ -1,9 +1,10 @@
 """The keys of one ``config.json``, read strictly, and what an architecture is made of."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 from planner.base.errors import InvalidFileError, NoFormulasError
 from planner.models.model_spec import Activation, ModelSpec
@@ -20,8 +21,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
 ACTIVATION_NAMES: Mapping[Activation, str] = {ours: name for name, ours in ACTIVATIONS.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """The keys of one file; ``null`` means that a key is left out."""
 
     content: Mapping[str, Any]

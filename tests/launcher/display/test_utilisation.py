@@ -34,6 +34,18 @@ def test_the_others_wait_for_the_slow_rank() -> None:
     assert loss.text.startswith("rank 1 is slower: others wait for it 49 % of a step")
 
 
+def test_the_others_wait_for_a_late_host() -> None:
+    late, fast = rank(other_s=1.0), rank(agreement_s=1.0)
+    assert [each.waiting_s for each in rank_times([fast, late], PREDICTED)] == [1.0, 0.0]
+    (loss,) = losses_of([fast, late], PREDICTED)
+    assert loss.cause == "late rank"
+    assert loss.text.startswith("rank 1 is late between two steps: others wait for its host 24 %")
+
+
+def test_who_waits_for_a_reader_is_not_named_again() -> None:
+    assert causes(rank(agreement_s=1.0), rank(data_s=1.0)) == ["data"]
+
+
 def test_all_ranks_wait_for_a_slow_link() -> None:
     assert causes(rank(backward_s=3.0), rank(backward_s=3.0)) == ["slow link"]
 

@@ -16,13 +16,15 @@ pytest.importorskip("trl")
 
 import torch
 
-from launcher.measurement import rank, stopwatch
+from launcher.measurement import kernels, rank, stopwatch
 from launcher.measurement.question import Question
 from planner.hardware.detect import read_cpu
 from planner.hardware.measured.measurement import KernelRates
 from planner.measurement.measure import _measurement, measured
 from planner.measurement.tiny_steps import tiny_steps
 from tests.launcher.launching import environment
+
+PRODUCTS = ("wide", "thin", "wide_gradient", "thin_gradient")
 
 
 @pytest.fixture
@@ -31,6 +33,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(rank, "MEASURING_SECONDS", 0.0)
     monkeypatch.setattr(stopwatch, "POINT_SECONDS", 0.0)
     monkeypatch.setattr(stopwatch, "FEWEST", 2)
+    monkeypatch.setattr(kernels, "TURNED_BYTES", 0)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     threads = torch.get_num_threads()
     yield
@@ -50,6 +53,8 @@ def test_every_rate_of_a_processor_is_measured_even_without_time(
         has_bf16=True,
     )
     measurement = _measurement(cluster, rank.measured(question, 0, said.append))
+    for of_width in (measurement.kernels.bits_16, measurement.kernels.bits_32):
+        assert all(getattr(of_width, name) for name in PRODUCTS)
     for number in numbers(to_builtins(measurement.kernels)):
         assert 0 < number < math.inf
     assert measurement.kernels.fresh_bytes_per_s is not None
