@@ -7,7 +7,13 @@ from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, UnknownNameError
 from planner.base.phrases import Phrase
-from planner.base.preset_files import ROOT, aliases, preset_names
+from planner.base.preset_files import (
+    aliases,
+    check_own_name,
+    own_files,
+    preset_file,
+    preset_names,
+)
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import QuantizationSection
 from planner.plan.vocabulary import Method
@@ -38,9 +44,12 @@ def load_recipe(name: str) -> Recipe:
 
 @cache
 def _preset(name: str) -> Recipe:
-    file = ROOT / "recipes" / f"{name}.yaml"
-    if "/" not in name and file.is_file():
-        return read_spec(Recipe, file)
+    file = preset_file("recipes", name)
+    if file is not None:
+        recipe = read_spec(Recipe, file)
+        if name in own_files("recipes"):
+            check_own_name(file, recipe.name)
+        return recipe
     from planner.recipes.families import family_recipes
 
     found = family_recipes().get(aliases("recipes").get(name, name))
