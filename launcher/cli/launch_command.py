@@ -311,7 +311,10 @@ def require_local_probe(on: EngineName, *, resume: bool, dry_run: bool) -> None:
     for option, given in others.items():
         if given:
             raise InvalidRequestError(
-                f"--probe cannot be combined with {option}: it makes a few steps here and now"
+                Phrase(
+                    "--probe cannot be combined with {option}: it makes a few steps here and now",
+                    option=option,
+                )
             )
 
 

@@ -47,7 +47,9 @@ def repredicted(plan: Plan, settings: Sequence[str]) -> tuple[Plan, list[str]]:
     short_bytes = fitted.prediction.high_bytes - plan.hardware.budget_bytes
     if short_bytes > 0:
         options = " ".join(f"--set {setting}" for setting in settings) or Phrase("the edited plan")
-        raise InvalidRequestError(f"{options}: {_does_not_fit(fitted, short_bytes, settings)}")
+        raise InvalidRequestError(
+            Joined(": ", [options, _does_not_fit(fitted, short_bytes, settings)])
+        )
     peak = fitted.prediction.peak_allocated_bytes
     leaner = tuple(
         fallback
@@ -278,4 +280,4 @@ def require_packages(plan: Plan) -> None:
         if package.name in wanted and package.standing == "too_old"
     ]
     if old:
-        raise InvalidRequestError(f"{'; '.join(old)}: {INSTALL}")
+        raise InvalidRequestError(Joined(": ", [Joined("; ", old), INSTALL]))

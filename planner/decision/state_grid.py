@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
-from planner.base.errors import InvalidRequestError, UserError
+from planner.base.errors import InvalidRequestError, UserError, reason_of
 from planner.decision.choose import TIGHT_SHARE
 from planner.decision.method_search import search_method
 from planner.decision.refusals import refusal
@@ -195,7 +195,7 @@ def _state(asked: Request, method: Method, step: Step, known: "_TooLarge") -> St
     try:
         check(asked)
     except InvalidRequestError as error:
-        return State(candidate=None, budget_bytes=asked.budget_bytes, refusal=str(error))
+        return State(candidate=None, budget_bytes=asked.budget_bytes, refusal=reason_of(error))
     samples = workload(asked, method).settings.global_batch_size // asked.cluster.world_size
     size, length = asked.micro_batch_size or samples, asked.sequence_length or 0
     kind = (*step, size < samples)
