@@ -27,10 +27,11 @@ from planner.workload.layout import recomputation_order
 CARDS = (1, 2, 4, 8)
 LENGTHS = (1024, 2048, 4096, 8192)
 MICRO_BATCHES = (1, 2, 4, 8)
-MOST_PASSES = 72
-"""Methods x recomputation x lengths x micro-batch sizes of a grid, as far as micro-batch sizes can
-be left out: so many take two seconds on a core of 2024 where nearly all fit, and less where a part
-is implied."""
+MOST_PASSED = 144
+"""Methods x recomputation x lengths x micro-batch sizes of a grid, times the layers of a pass, as
+far as micro-batch sizes can be left out: so many take two seconds on a core of 2024 where nearly
+all fit, and less where a part is implied. A model with several kinds of layers, as Gemma has with
+windows in some, has one length less, too."""
 FEWEST_USUAL = 2
 """Micro-batch sizes beside the plan's own that a grid has in any case."""
 
@@ -120,10 +121,12 @@ def state_grid(request: Request, chosen: Candidate, gpus: str) -> StateGrid | No
 def _axes(request: Request, chosen: Candidate, gpus: str) -> Axes:
     most, own = request.model.spec.max_position_embeddings, chosen.workload.settings
     methods = request.methods if request.recipe is not None else METHODS
-    lengths = {*(each for each in LENGTHS if each <= most), own.sequence_length}
+    passed_layers = 1 + len(request.model.spec.kinds)  # the first one, and one of each kind
+    usual_lengths = LENGTHS if passed_layers == 2 else LENGTHS[1:]
+    lengths = {*(each for each in usual_lengths if each <= most), own.sequence_length}
     intervals = {0, chosen.layout.checkpointing, 1}
     own_size = chosen.layout.micro_batch_size
-    room = MOST_PASSES // (len(methods) * len(lengths) * len(intervals))
+    room = MOST_PASSED // (len(methods) * len(lengths) * len(intervals) * passed_layers)
     usual = [size for size in MICRO_BATCHES if size != own_size][: max(FEWEST_USUAL, room - 1)]
     return Axes(
         methods=methods,
