@@ -132,7 +132,7 @@ def table(findings: Findings) -> Table:
     grid.add_column(overflow="fold")
     for name, finding in findings.items():
         verdict = Text(spoken(VERDICTS[finding.verdict]), style=STYLES[finding.verdict])
-        grid.add_row(verdict, name, finding.facts)
+        grid.add_row(verdict, name, Text(spoken(finding.facts)))
         if finding.remedy is not None:
             grid.add_row("", "", arrow(finding.remedy))
     grid.add_row()
@@ -142,7 +142,7 @@ def table(findings: Findings) -> Table:
 def arrow(remedy: str) -> Table:
     """Draw a remedy after an arrow; its further lines begin below its first word."""
     grid = Table.grid(padding=(0, 1))
-    grid.add_row("->", remedy, style="cyan")
+    grid.add_row(Text("->", style="cyan"), Text(spoken(remedy), style="cyan"))
     return grid
 
 

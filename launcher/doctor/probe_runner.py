@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from launcher.compat.requirements import INSTALL
 from launcher.doctor.finding import Finding, failed, finding_of
 from launcher.doctor.probes import ALL_REDUCE, BUILD, FACTS, FOUR_BIT, GLOO
 from launcher.doctor.subject import TorchFacts
@@ -50,7 +51,8 @@ class ProbeRunner:
             lines, problem = self._end(process)
             contents |= {key: value for line in lines for key, value in json.loads(line).items()}
             if check not in contents:
-                contents[check] = failed(problem, remedy).as_message()
+                missing = problem.startswith("ModuleNotFoundError")
+                contents[check] = failed(problem, INSTALL if missing else remedy).as_message()
         facts = contents.pop(FACTS, None)
         return ProbeResults(
             torch=None if facts is None else _torch_facts(facts),
