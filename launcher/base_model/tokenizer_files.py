@@ -1,5 +1,6 @@
 """A model's tokenizer without the weights, which planning does not need."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,7 +13,9 @@ from launcher.base_model.find_checkpoint import (
     TOKENIZER_FILES,
     ModelNotFoundError,
     has_tokenizer,
+    modelscope_snapshot,
     network_errors,
+    require_modelscope,
     why_not_from_hub,
 )
 from launcher.base_model.gguf import gguf_file_of
@@ -20,6 +23,8 @@ from launcher.storage.digest import file_digest
 from launcher.storage.hub_names import names_a_folder
 from launcher.storage.regular_files import require_regular_files
 from planner.base.home_folder import expanded
+from planner.base.phrases import Joined, Phrase
+from planner.models.hub_config import uses_modelscope
 from planner.plan.schema import ModelSection
 
 WANTED = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.jinja", "config.json")
@@ -45,6 +50,13 @@ def find_tokenizer(model: ModelSection) -> TokenizerPlace:
     source = expanded(model.source)
     if source.is_dir():
         return _in_folder(source)
+    if names_a_folder(model.source):
+        raise ModelNotFoundError(
+            Phrase("model folder {source} does not exist", source=model.source)
+        )
+    if uses_modelscope(os.environ):
+        require_modelscope(model)
+        return _in_folder(modelscope_snapshot(model, WANTED))
     kept = _snapshot(model, local_files_only=True)
     if kept is not None:
         return _in_folder(kept)
@@ -54,7 +66,9 @@ def find_tokenizer(model: ModelSection) -> TokenizerPlace:
         return _in_folder(fetched)
     package = PACKAGED_MODELS.get(model.source)
     if package is None or find_spec(package) is None:
-        raise ModelNotFoundError(f"{model.source}: {reason or 'it has no tokenizer on the hub'}")
+        raise ModelNotFoundError(
+            Joined(": ", [model.source, reason or Phrase("it has no tokenizer on the hub")])
+        )
     file = gguf_file_of(package)
     return TokenizerPlace(file.parent, {"gguf_file": file.name}, {package: version(package)})
 
@@ -78,17 +92,29 @@ def fast_tokenizer(folder: Path, **options: str) -> Any:
     except Exception as error:  # transformers and tokenizers raise whatever the bytes lead to
         why = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelNotFoundError(
-            f"the tokenizer in {folder} cannot be loaded ({why}). Fetch its files again"
+            Phrase(
+                "the tokenizer in {folder} cannot be loaded ({why}). Fetch its files again",
+                folder=folder,
+                why=why,
+            )
         ) from error
     if not tokenizer.is_fast:
-        raise ModelNotFoundError(f"{folder} has no fast tokenizer (tokenizer.json)")
+        raise ModelNotFoundError(
+            Phrase("{folder} has no fast tokenizer (tokenizer.json)", folder=folder)
+        )
     return tokenizer
 
 
 def _in_folder(folder: Path) -> TokenizerPlace:
     require_regular_files(folder)
     if not has_tokenizer(folder):
-        raise ModelNotFoundError(f"{folder} has no tokenizer ({' or '.join(TOKENIZER_FILES)})")
+        raise ModelNotFoundError(
+            Phrase(
+                "{folder} has no tokenizer ({tokenizer_files})",
+                folder=folder,
+                tokenizer_files=" or ".join(TOKENIZER_FILES),
+            )
+        )
     files = sorted({path for pattern in WANTED for path in folder.glob(pattern)})
     return TokenizerPlace(folder, {}, {path.name: file_digest(path) for path in files})
 
@@ -98,8 +124,6 @@ def _snapshot(model: ModelSection, *, local_files_only: bool) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if names_a_folder(model.source):
-        raise ModelNotFoundError(f"model folder {model.source} does not exist")
     missing: tuple[type[Exception], ...] = (LocalEntryNotFoundError, *network_errors())
     try:
         folder = snapshot_download(

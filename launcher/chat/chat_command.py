@@ -15,12 +15,13 @@ from launcher.run.finished_run import finished_run
 from launcher.run.output import libraries_quiet
 from launcher.run.rank_commands import planned_environment
 from launcher.storage.weight_files import is_complete
-from planner.base.errors import UserError
+from planner.base.errors import UserError, reason_of
+from planner.base.phrases import Phrase
 from planner.base.printable import print_text
 from planner.plan.schema import Plan
 
 PROMPT = "> "
-HOW_TO_END = "Ctrl-C ends an answer, Ctrl-D the chat"
+HOW_TO_END = Phrase("Ctrl-C ends an answer, Ctrl-D the chat")
 
 
 def chat(path: Path, system: str | None) -> None:
@@ -33,7 +34,10 @@ def chat(path: Path, system: str | None) -> None:
     inputs = read_inputs(run)
     log = run.logs / "chat.log"
     os.environ.update(planned_environment(plan, os.environ))
-    print_text(f"loading {plan.model.name}, as trained in {run.path}", file=sys.stderr)
+    print_text(
+        Phrase("loading {name}, as trained in {path}", name=plan.model.name, path=run.path),
+        file=sys.stderr,
+    )
     with libraries_quiet(log):
         from launcher.chat.speaker import load_speaker
 
@@ -71,8 +75,10 @@ def opening_lines(*, goes_on: bool) -> list[str]:
     if not goes_on:
         return [HOW_TO_END]
     return [
-        "this run was trained on plain text, and its model has no chat template: it goes on with "
-        "what you type, without history",
+        Phrase(
+            "this run was trained on plain text, and its model has no chat template: it "
+            "goes on with what you type, without history"
+        ),
         HOW_TO_END,
     ]
 
@@ -101,16 +107,16 @@ def said_lines() -> Iterator[str]:
 
 def answer(speaker: Any, said: str, log: Path, *, goes_on: bool) -> None:
     """Print the answer to what is said as it comes, and what a person should know of it."""
-    note = None
+    note: str | None = None
     with libraries_quiet(log) as screen:
         hear = partial(print_text, end="", file=screen)
         try:
             if goes_on:
                 speaker.go_on(said, hear)
             elif not speaker.answer(said, hear):
-                note = "the oldest turns no longer fit, and are forgotten"
+                note = Phrase("the oldest turns no longer fit, and are forgotten")
         except UserError as error:
-            note = str(error)
+            note = reason_of(error)
         print_text("", file=screen)
     if note is not None:
         print_text(note, file=sys.stderr)

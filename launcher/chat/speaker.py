@@ -11,7 +11,8 @@ from launcher.chat.trained_model import load, stops_of, trained
 from launcher.data.chat_template import PLAIN_TEMPLATE, ChatTemplate
 from launcher.data.conversations import Conversation, Message
 from launcher.data.record_fields import UnlearnableError
-from planner.base.errors import UserError
+from planner.base.errors import UserError, reason_of
+from planner.base.phrases import Phrase
 from planner.plan.schema import Plan
 
 MOST_NEW_TOKENS = 2048
@@ -49,8 +50,10 @@ def load_speaker(
         model = model if plan.adapter is None else trained(plan, result, model)
     except torch.OutOfMemoryError as error:
         raise CannotAnswerError(
-            "the GPU has no room for the model: free it, or set CUDA_VISIBLE_DEVICES= to answer on "
-            "the CPU"
+            Phrase(
+                "the GPU has no room for the model: free it, or set CUDA_VISIBLE_DEVICES= to "
+                "answer on the CPU"
+            )
         ) from error
     model.generation_config.eos_token_id = stops
     model.generation_config.pad_token_id = stops[0]
@@ -74,14 +77,14 @@ class Script:
         """Raise ``CannotAnswerError`` if the system message is refused or left out."""
         text = self.text((Message("user", "."),))
         if not all(message.content.strip() in text for message in self._opening):
-            raise CannotAnswerError("the model's chat template leaves out a system message")
+            raise CannotAnswerError(Phrase("the model's chat template leaves out a system message"))
 
     def text(self, turns: tuple[Message, ...]) -> str:
         """Return the prompt for the next answer; raise ``CannotAnswerError`` as templates do."""
         try:
             return self._template.render(Conversation((*self._opening, *turns)), asks=True)
         except UnlearnableError as error:
-            raise CannotAnswerError(str(error)) from error
+            raise CannotAnswerError(reason_of(error)) from error
 
 
 class Speaker:
@@ -106,8 +109,11 @@ class Speaker:
         while prompt.shape[1] > self._context - ROOM_FOR_AN_ANSWER:
             if not self._turns:
                 raise CannotAnswerError(
-                    f"that is {prompt.shape[1]:,} tokens, and the model reads "
-                    f"{self._context:,}: say less"
+                    Phrase(
+                        "that is {length:,} tokens, and the model reads {context:,}: say less",
+                        length=prompt.shape[1],
+                        context=self._context,
+                    )
                 )
             self._turns = self._turns[2:]
             prompt = self._tokens(self._script.text((*self._turns, asked)))
@@ -143,7 +149,9 @@ class Speaker:
         except KeyboardInterrupt:
             pieces.end()
         except torch.OutOfMemoryError as error:
-            raise CannotAnswerError("the GPU has no room for an answer to so much text") from error
+            raise CannotAnswerError(
+                Phrase("the GPU has no room for an answer to so much text")
+            ) from error
         return pieces.text
 
 

@@ -18,6 +18,7 @@ from launcher.storage.adapter_files import CONFIG, WEIGHTS
 from launcher.storage.json_files import read_json, write_json
 from launcher.storage.weight_files import whole_weights
 from planner.base.errors import InvalidFileError
+from planner.base.phrases import Phrase
 
 _PREFIX = "base_model.model."
 _LORA = r"\.lora_(?P<matrix>[AB])\.weight"
@@ -32,7 +33,9 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], Tensors]:
     from safetensors.torch import load_file
 
     if not (folder / WEIGHTS).is_file():
-        raise InvalidFileError(folder, None, f"has no {WEIGHTS}. Pickled weights are not read")
+        raise InvalidFileError(
+            folder, None, Phrase("has no {weights}. Pickled weights are not read", weights=WEIGHTS)
+        )
     return read_json(folder / CONFIG), load_file(folder / WEIGHTS)
 
 
@@ -41,7 +44,7 @@ def write_adapter(folder: Path, config: Mapping[str, Any], weights: Tensors) -> 
     from safetensors.torch import save_file
 
     tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
-    with whole_weights(folder, remedy="Make room, or choose another folder.") as partial:
+    with whole_weights(folder, remedy=Phrase("Make room, or choose another folder.")) as partial:
         save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
         write_json(partial / CONFIG, config)
 
@@ -82,7 +85,16 @@ def _row_counts(module: str, matrices: Mapping[str, Any], path: Path) -> list[in
     if module != FUSED:
         return [rows]
     if rows <= hidden or (rows - hidden) % 2:
-        raise InvalidFileError(path, None, f"{module} has {rows} rows on {hidden} columns")
+        raise InvalidFileError(
+            path,
+            None,
+            Phrase(
+                "{module} has {rows} rows on {hidden} columns",
+                module=module,
+                rows=rows,
+                hidden=hidden,
+            ),
+        )
     return [hidden, (rows - hidden) // 2, (rows - hidden) // 2]
 
 
@@ -123,7 +135,9 @@ def _fused(present: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, An
     either = present.get(key) or present.get(value)
     if either is None:
         raise InvalidFileError(
-            path, None, "adapts the query but neither key nor value. Merge it into a model first"
+            path,
+            None,
+            Phrase("adapts the query but neither key nor value. Merge it into a model first"),
         )
     keys = either["B"].shape[0]
     rows = {query: some["A"].shape[1], key: keys, value: keys}
@@ -160,7 +174,9 @@ def _layers(weights: Tensors, layer: str, modules: Iterable[str], path: Path) ->
     for name, tensor in weights.items():
         match = pattern.fullmatch(name)
         if match is None:
-            raise InvalidFileError(path, None, f"{name} does not exist in the other layout")
+            raise InvalidFileError(
+                path, None, Phrase("{name} does not exist in the other layout", name=name)
+            )
         module = layers.setdefault(int(match["layer"]), {}).setdefault(match["module"], {})
         module[match["matrix"]] = tensor
     return layers
@@ -169,10 +185,14 @@ def _layers(weights: Tensors, layer: str, modules: Iterable[str], path: Path) ->
 def _refuse_more(config: Mapping[str, Any], path: Path) -> None:
     """Raise ``InvalidFileError`` for an adapter that is more than A and B of one rank."""
     if config.get("peft_type") != "LORA":
-        raise InvalidFileError(path, None, f"is {config.get('peft_type')} instead of LORA")
+        raise InvalidFileError(
+            path, None, Phrase("is {kind} instead of LORA", kind=config.get("peft_type"))
+        )
     for key in ("use_dora", "rank_pattern", "alpha_pattern", "layer_replication"):
         if config.get(key):
-            raise InvalidFileError(path, None, f"{key} is set. Merge it into a model first")
+            raise InvalidFileError(
+                path, None, Phrase("{key} is set. Merge it into a model first", key=key)
+            )
 
 
 def _targets(weights: Tensors) -> list[str]:

@@ -14,6 +14,7 @@ from launcher.storage.regular_files import require_regular_files
 from launcher.storage.whole_folders import one_maker
 from planner.base.cache_folder import cache_directory
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.printable import print_text
 
 WeightLayout = Literal["native", "chatglm"]
@@ -27,9 +28,18 @@ def native_checkpoint(source: Path, screen: TextIO) -> Path:
     target = cache_directory() / f"chatglm-{identity(source, read_tables(files_of(source)))[:16]}"
     with one_maker(target):
         if target.exists() and not _is_whole(target):
-            raise InvalidRequestError(f"{target} is damaged. Delete it and launch again.")
+            raise InvalidRequestError(
+                Phrase("{target} is damaged. Delete it and launch again.", target=target)
+            )
         if not target.exists():
-            print_text(f"converting {source} for transformers' GLM (once) to {target}", file=screen)
+            print_text(
+                Phrase(
+                    "converting {source} for transformers' GLM (once) to {target}",
+                    source=source,
+                    target=target,
+                ),
+                file=screen,
+            )
             to_native(source, target, screen)
     return target
 
@@ -52,10 +62,14 @@ def convert(source: Path, target: Path, to: WeightLayout, screen: TextIO) -> Non
     """
     if not source.is_dir():
         raise InvalidRequestError(
-            f"{source} is not a folder. Name a checkpoint, an adapter or a run."
+            Phrase(
+                "{source} is not a folder. Name a checkpoint, an adapter or a run.", source=source
+            )
         )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InvalidRequestError(f"{target} already exists. Name another place, or move it away.")
+        raise InvalidRequestError(
+            Phrase("{target} already exists. Name another place, or move it away.", target=target)
+        )
     require_regular_files(source)
     source = _result_of_run(source)
     require_regular_files(source)
@@ -76,30 +90,46 @@ def _result_of_run(folder: Path) -> Path:
     for name in ("model", "adapter"):
         if (folder / name).is_dir():
             return folder / name
-    raise InvalidRequestError(f"{folder} has neither config.json nor {adapter_files.CONFIG}.")
+    raise InvalidRequestError(
+        Phrase(
+            "{folder} has neither config.json nor {config}.",
+            folder=folder,
+            config=adapter_files.CONFIG,
+        )
+    )
 
 
 def _require_original(source: Path) -> None:
     if is_original(source):
         return
     if origin(source) is not None:
-        raise InvalidRequestError(f"{source} is already native. --to chatglm converts it back.")
+        raise InvalidRequestError(
+            Phrase("{source} is already native. --to chatglm converts it back.", source=source)
+        )
     kind = read_config(source).get("model_type")
     raise InvalidRequestError(
-        f"{source} is not a ChatGLM checkpoint: its model_type is {kind!r}. Only ChatGLM2, "
-        "ChatGLM3 and GLM-4's first layout have to be converted."
+        Phrase(
+            "{source} is not a ChatGLM checkpoint: its model_type is {kind!r}. Only "
+            "ChatGLM2, ChatGLM3 and GLM-4's first layout have to be converted.",
+            source=source,
+            kind=kind,
+        )
     )
 
 
 def _require_native(source: Path) -> None:
     if is_original(source):
-        raise InvalidRequestError(f"{source} is already in ChatGLM's own layout.")
+        raise InvalidRequestError(
+            Phrase("{source} is already in ChatGLM's own layout.", source=source)
+        )
 
 
 def _convert_adapter(source: Path, target: Path, to: WeightLayout) -> None:
     config, weights = adapters.read_adapter(source)
     if adapters.is_original(weights) == (to == "chatglm"):
-        raise InvalidRequestError(f"{source} is already an adapter of that layout.")
+        raise InvalidRequestError(
+            Phrase("{source} is already an adapter of that layout.", source=source)
+        )
     change = adapters.to_original if to == "chatglm" else adapters.to_native
     converted, tensors = change(config, weights, source / adapter_files.WEIGHTS)
     base = _original_of(Path(str(config.get("base_model_name_or_path"))))

@@ -13,6 +13,7 @@ from launcher.chatglm.layout import Shape
 from launcher.storage.json_files import read_json
 from planner.base.errors import InvalidFileError
 from planner.base.output_file import write_whole
+from planner.base.phrases import Phrase
 
 ORIGIN = "chatglm_origin"
 """Key of a native ``config.json`` under which stands what converting back needs. transformers keeps
@@ -34,15 +35,23 @@ SIZES: Mapping[str, int | None] = {
 """Default of every size; None if the class's default is that of another model."""
 
 NECESSARY: Mapping[str, tuple[Any, Any, str]] = {
-    "multi_query_attention": (False, True, "query heads share their keys"),
-    "add_bias_linear": (False, False, "only query, key and value have biases"),
-    "rmsnorm": (True, True, "norms are RMSNorm"),
-    "post_layer_norm": (True, True, "a norm stands before the head"),
-    "apply_residual_connection_post_layernorm": (False, False, "the residual is not normalised"),
-    "original_rope": (True, True, "neighbouring pairs are rotated"),
-    "tie_word_embeddings": (False, False, "the head is a matrix of its own"),
-    "quantization_bit": (0, 0, "weights are in 16 or 32 bit. Take the unquantized checkpoint"),
-    "pre_seq_len": (None, None, "there is no prefix encoder (P-Tuning)"),
+    "multi_query_attention": (False, True, Phrase("query heads share their keys")),
+    "add_bias_linear": (False, False, Phrase("only query, key and value have biases")),
+    "rmsnorm": (True, True, Phrase("norms are RMSNorm")),
+    "post_layer_norm": (True, True, Phrase("a norm stands before the head")),
+    "apply_residual_connection_post_layernorm": (
+        False,
+        False,
+        Phrase("the residual is not normalised"),
+    ),
+    "original_rope": (True, True, Phrase("neighbouring pairs are rotated")),
+    "tie_word_embeddings": (False, False, Phrase("the head is a matrix of its own")),
+    "quantization_bit": (
+        0,
+        0,
+        Phrase("weights are in 16 or 32 bit. Take the unquantized checkpoint"),
+    ),
+    "pre_seq_len": (None, None, Phrase("there is no prefix encoder (P-Tuning)")),
 }
 """Default of a key, the only value that GLM's class can compute, and what it means."""
 
@@ -72,7 +81,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     content = read_json(path)
     if not isinstance(content, dict):
-        raise InvalidFileError(path, None, "has no keys. Copy the model's own config.json here")
+        raise InvalidFileError(
+            path, None, Phrase("has no keys. Copy the model's own config.json here")
+        )
     return content
 
 
@@ -82,11 +93,17 @@ def read_shape(config: Mapping[str, Any], path: Path) -> Shape:
     Raise ``InvalidFileError`` for a model that GLM's class cannot compute.
     """
     if config.get("position_encoding_2d") or "inner_hidden_size" in config:
-        raise InvalidFileError(path, None, "is the first ChatGLM-6B, which is not a GLM")
+        raise InvalidFileError(path, None, Phrase("is the first ChatGLM-6B, which is not a GLM"))
     for key, (default, needed, meaning) in NECESSARY.items():
         value = config.get(key, default)
         if value != needed:
-            raise InvalidFileError(path, None, f"{key} is {value!r}; in GLM {meaning}")
+            raise InvalidFileError(
+                path,
+                None,
+                Phrase(
+                    "{key} is {value!r}; in GLM {meaning}", key=key, value=value, meaning=meaning
+                ),
+            )
     sizes = {key: _size(config, key, path) for key in SIZES}
     return Shape(
         num_layers=sizes["num_layers"],
@@ -103,7 +120,11 @@ def read_shape(config: Mapping[str, Any], path: Path) -> Shape:
 def _size(config: Mapping[str, Any], key: str, path: Path) -> int:
     value = config.get(key, SIZES[key])
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidFileError(path, None, f"{key}: {value!r} is not a whole number above 0")
+        raise InvalidFileError(
+            path,
+            None,
+            Phrase("{key}: {value!r} is not a whole number above 0", key=key, value=value),
+        )
     return value
 
 

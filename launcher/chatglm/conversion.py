@@ -21,6 +21,7 @@ from launcher.chatglm.writing import CheckpointContent, write_checkpoint
 from launcher.storage.json_files import read_json, write_json
 from launcher.storage.weight_files import weight_files
 from planner.base.errors import InvalidFileError, InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.printable import print_text
 
 ORIGINAL = "original"
@@ -60,7 +61,10 @@ def to_native(source: Path, target: Path, screen: TextIO) -> None:
     tokenizer = rebuilt_tokenizer(source)
     if tokenizer is None:
         print_text(
-            f"note: {source} has no tokenizer.model, so the copy has no tokenizer", file=screen
+            Phrase(
+                "note: {source} has no tokenizer.model, so the copy has no tokenizer", source=source
+            ),
+            file=screen,
         )
 
     def small_files(folder: Path) -> None:
@@ -96,8 +100,11 @@ def to_original(source: Path, target: Path, screen: TextIO) -> None:
     carried = configs.origin(source)
     if carried is None:
         raise InvalidRequestError(
-            f"{source} was not made from a ChatGLM checkpoint: its config.json has no "
-            f"{configs.ORIGIN}."
+            Phrase(
+                "{source} was not made from a ChatGLM checkpoint: its config.json has no {origin}.",
+                source=source,
+                origin=configs.ORIGIN,
+            )
         )
     shape = configs.read_shape(carried["config"], source / "config.json")
     stored = read_tables(files_of(source))
@@ -106,7 +113,9 @@ def to_original(source: Path, target: Path, screen: TextIO) -> None:
     kept = original_files(source)
     if kept is None:
         print_text(
-            "note: tokenizer.model and the original's *.py were not found: copy them yourself",
+            Phrase(
+                "note: tokenizer.model and the original's *.py were not found: copy them yourself"
+            ),
             file=screen,
         )
 
@@ -163,7 +172,7 @@ def files_of(folder: Path) -> list[Path]:
     """Return a checkpoint's files of weights; raise ``InvalidFileError`` if there are none."""
     files = weight_files(folder)
     if not files:
-        raise InvalidFileError(folder, None, "has no weights (safetensors, or .bin shards)")
+        raise InvalidFileError(folder, None, Phrase("has no weights (safetensors, or .bin shards)"))
     return files
 
 
@@ -173,14 +182,25 @@ def _require(
     """Raise ``InvalidFileError`` unless there are exactly the wanted tensors, in their shapes."""
     missing = [name for name in wanted if name not in stored]
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise InvalidFileError(at, None, f"lacks {missing[0]}{more}. Fetch it again")
+        more = Phrase(" and {number} more", number=len(missing) - 1) if len(missing) > 1 else ""
+        raise InvalidFileError(
+            at, None, Phrase("lacks {missing}{more}. Fetch it again", missing=missing[0], more=more)
+        )
     for name, tensor in stored.items():
         if name not in wanted:
-            raise InvalidFileError(at, None, f"has {name}, which its config.json does not explain")
+            raise InvalidFileError(
+                at, None, Phrase("has {name}, which its config.json does not explain", name=name)
+            )
         if tensor.shape != wanted[name]:
             raise InvalidFileError(
-                at, None, f"{name} is {_by(tensor.shape)}; its config.json says {_by(wanted[name])}"
+                at,
+                None,
+                Phrase(
+                    "{name} is {shape}; its config.json says {wanted}",
+                    name=name,
+                    shape=_by(tensor.shape),
+                    wanted=_by(wanted[name]),
+                ),
             )
 
 
@@ -200,7 +220,9 @@ def _fused(stored: Mapping[str, StoredTensor], mapped: MappedTensor, source: Pat
     parts = [stored[name] for name, _ in mapped.parts]
     if len({part.dtype for part in parts}) > 1:
         raise InvalidFileError(
-            source, None, f"{mapped.parts[0][0]} and tensors to fuse with it differ in dtype"
+            source,
+            None,
+            Phrase("{name} and tensors to fuse with it differ in dtype", name=mapped.parts[0][0]),
         )
     return join_rows(parts)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from launcher.chatglm.prompt import ROLES, add_prefix, roles_template
 from planner.base.errors import InvalidFileError
+from planner.base.phrases import Phrase
 
 END = "<|endoftext|>"
 """Token at the end of a text, with which GLM-4 also pads."""
@@ -71,7 +72,9 @@ def _words_by_rank(path: Path) -> list[str]:
     for number, line in enumerate(path.read_bytes().splitlines()):
         match = _LINE.fullmatch(line)
         if match is None or int(match[2]) != number:
-            raise InvalidFileError(path, number + 1, "is not a byte string with the next rank")
+            raise InvalidFileError(
+                path, number + 1, Phrase("is not a byte string with the next rank")
+            )
         words.append("".join(letters[byte] for byte in base64.b64decode(match[1])))
     return words
 

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct, convert
 from launcher.compat.torch_text import is_refused_pickle
 from launcher.storage.weight_files import UNREADABLE
 from planner.base.errors import InvalidFileError
+from planner.base.phrases import Phrase
 
 ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
 """Bytes per element of the dtypes that are converted, by safetensors' names."""
@@ -88,7 +89,7 @@ def read_bytes(part: ByteRange | bytes) -> Iterator[bytes]:
         while left:
             piece = file.read(min(left, PIECE_BYTES))
             if not piece:
-                raise InvalidFileError(part.file, None, "became shorter while it was read")
+                raise InvalidFileError(part.file, None, Phrase("became shorter while it was read"))
             left -= len(piece)
             yield piece
 
@@ -99,7 +100,9 @@ def read_tables(files: Sequence[Path]) -> dict[str, StoredTensor]:
     for file in files:
         for name, tensor in _table(file):
             if name in tensors:
-                raise InvalidFileError(file, None, f"{name} is in another shard too")
+                raise InvalidFileError(
+                    file, None, Phrase("{name} is in another shard too", name=name)
+                )
             tensors[name] = tensor
     return tensors
 
@@ -109,7 +112,13 @@ def _table(file: Path) -> Iterator[tuple[str, StoredTensor]]:
     for name, tensor in read(file):
         if tensor.dtype not in ITEM_BYTES:
             raise InvalidFileError(
-                file, None, f"{name} is {tensor.dtype} instead of 16 or 32 bit floating point"
+                file,
+                None,
+                Phrase(
+                    "{name} is {dtype} instead of 16 or 32 bit floating point",
+                    name=name,
+                    dtype=tensor.dtype,
+                ),
             )
         yield name, tensor
 
@@ -139,7 +148,9 @@ def _safetensors(file: Path) -> Iterator[tuple[str, StoredTensor]]:
             raise InvalidFileError(file, None, UNREADABLE)
         data = ByteRange(file, 8 + length + begin, end - begin)
         if data.offset + data.num_bytes > size:
-            raise InvalidFileError(file, None, f"ends before the end of {name}. Fetch it again")
+            raise InvalidFileError(
+                file, None, Phrase("ends before the end of {name}. Fetch it again", name=name)
+            )
         yield name, StoredTensor(entry.dtype, entry.shape, (data,))
 
 
@@ -157,15 +168,17 @@ def _pickled(file: Path) -> Iterator[tuple[str, StoredTensor]]:
         content = torch.load(file, map_location="meta", weights_only=True)
     except Exception as error:  # its reader raises whatever damaged bytes lead to
         refused = is_refused_pickle(error) and not _is_text(file)
-        what = "has more than tensors, which is not loaded" if refused else UNREADABLE
+        what = Phrase("has more than tensors, which is not loaded") if refused else UNREADABLE
         raise InvalidFileError(file, None, what) from error
     for name, tensor in content.items():
         if not isinstance(tensor, torch.Tensor):
-            raise InvalidFileError(file, None, f"{name} is not a tensor")
+            raise InvalidFileError(file, None, Phrase("{name} is not a tensor", name=name))
         start = file_offset(tensor)
         if start is None or not tensor.is_contiguous():
             raise InvalidFileError(
-                file, None, "is not stored row by row. Load and save it again with torch.save"
+                file,
+                None,
+                Phrase("is not stored row by row. Load and save it again with torch.save"),
             )
         offset = start + int(tensor.storage_offset()) * tensor.element_size()
         dtype = dtypes.get(tensor.dtype, str(tensor.dtype))

@@ -13,6 +13,7 @@ from launcher.chatglm.config import read_config
 from launcher.chatglm.glm4_tokenizer import is_rank_file, merges, rank_tokenizer
 from launcher.chatglm.prompt import ROLES, add_prefix, roles_template
 from planner.base.errors import InvalidFileError, UserError
+from planner.base.phrases import Phrase
 
 END = "</s>"
 UNKNOWN = "<unk>"
@@ -78,13 +79,15 @@ def _processor(path: Path) -> Any:
         from sentencepiece import SentencePieceProcessor
     except ImportError as error:
         raise UserError(
-            "reading tokenizer.model needs the package sentencepiece: pip install sentencepiece"
+            Phrase(
+                "reading tokenizer.model needs the package sentencepiece: pip install sentencepiece"
+            )
         ) from error
     try:
         return SentencePieceProcessor(model_file=str(path))
     except (OSError, RuntimeError) as error:
         raise InvalidFileError(
-            path, None, "is not a SentencePiece model. Fetch it again"
+            path, None, Phrase("is not a SentencePiece model. Fetch it again")
         ) from error
 
 
@@ -158,5 +161,7 @@ def _require_same_ids(processor: Any, tokenizer: Any, path: Path) -> None:
         ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         if ids != processor.encode(text):
             raise InvalidFileError(
-                path, None, f"is not a ChatGLM tokenizer: {text!r} is encoded differently"
+                path,
+                None,
+                Phrase("is not a ChatGLM tokenizer: {text!r} is encoded differently", text=text),
             )

@@ -23,6 +23,7 @@ from launcher.storage.weight_files import shard_names, write_index
 from launcher.storage.whole_folders import flush_all
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import flush, whole_file
+from planner.base.phrases import Phrase
 from planner.base.printable import print_text
 from planner.base.units import format_gib
 
@@ -57,7 +58,9 @@ def write_checkpoint(target: Path, content: CheckpointContent, screen: TextIO) -
     """
     partial = target.with_name(f".{target.name}.partial")
     if partial.is_symlink():
-        raise InvalidRequestError(f"{partial} is a symbolic link. Remove it.")
+        raise InvalidRequestError(
+            Phrase("{partial} is a symbolic link. Remove it.", partial=partial)
+        )
     try:
         partial.mkdir(parents=True, exist_ok=True)
         with _alone(partial):
@@ -66,7 +69,12 @@ def write_checkpoint(target: Path, content: CheckpointContent, screen: TextIO) -
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         raise InvalidRequestError(
-            f"cannot write {target}: {error.strerror or error}{place}. Convert again to resume."
+            Phrase(
+                "cannot write {target}: {strerror}{place}. Convert again to resume.",
+                target=target,
+                strerror=error.strerror or error,
+                place=place,
+            )
         ) from error
 
 
@@ -81,7 +89,15 @@ def _write(target: Path, partial: Path, content: CheckpointContent, screen: Text
     manifest = {"identity": content.identity, **content.notes, "shards": finished}
     for number, (name, shard) in enumerate(missing.items(), start=1 + len(finished)):
         size = format_gib(_num_bytes(shard))
-        print_text(f"converting: shard {number} of {len(shards)}, {size} GiB", file=screen)
+        print_text(
+            Phrase(
+                "converting: shard {number} of {total}, {size} GiB",
+                number=number,
+                total=len(shards),
+                size=size,
+            ),
+            file=screen,
+        )
         finished[name] = _write_shard(partial / name, shard)
         write_json(partial / MANIFEST, manifest)
     places = {name: file for file, shard in shards.items() for name in shard}
@@ -125,8 +141,13 @@ def _require_room(target: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < needed_bytes + _SPARE_BYTES:
         raise InvalidRequestError(
-            f"{target.parent} has {format_gib(free)} GiB of free disk and the converted model "
-            f"needs {format_gib(needed_bytes + _SPARE_BYTES)} GiB. Make room there."
+            Phrase(
+                "{parent} has {gib} GiB of free disk and the converted model needs {needed} "
+                "GiB. Make room there.",
+                parent=target.parent,
+                gib=format_gib(free),
+                needed=format_gib(needed_bytes + _SPARE_BYTES),
+            )
         )
 
 

@@ -14,7 +14,7 @@ from launcher.engines.submission import require_engine, run_job, settings_of
 from launcher.lifecycle.begin import StartOptions, probe, tell, train
 from launcher.lifecycle.dry_run import dry_run_text
 from launcher.lifecycle.plan_rules import require_possible
-from launcher.lifecycle.preflight import repredicted
+from launcher.lifecycle.preflight import repredicted, require_packages
 from launcher.nodes.launch import launch_node, require_endpoint
 from launcher.run.rank_commands import (
     num_cores,
@@ -275,6 +275,8 @@ def launch(
     if settings or not is_untouched(read_text(plan_file)):
         plan, notes = repredicted(plan, settings or [])
         tell(notes)
+    if rehearse or probe_steps is not None:
+        require_packages(plan)
     if rehearse:
         rehearse_plan(plan, simulate, as_json=as_json)
         return 0
@@ -311,7 +313,10 @@ def require_local_probe(on: EngineName, *, resume: bool, dry_run: bool) -> None:
     for option, given in others.items():
         if given:
             raise InvalidRequestError(
-                f"--probe cannot be combined with {option}: it makes a few steps here and now"
+                Phrase(
+                    "--probe cannot be combined with {option}: it makes a few steps here and now",
+                    option=option,
+                )
             )
 
 

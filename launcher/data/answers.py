@@ -14,6 +14,7 @@ from typing import Any
 from launcher.data.chat_template import ChatTemplate, TurnFacts
 from launcher.data.conversations import Conversation, Message
 from launcher.data.record_fields import UnlearnableError
+from planner.base.phrases import Phrase
 
 Span = tuple[int, int]
 """Index of the first character, and of the one after the last."""
@@ -99,7 +100,9 @@ def turn_of(conversation: Conversation, index: int, template: ChatTemplate) -> T
     text = template.render(answered)
     closing = facts.closing or facts.space
     if not text.endswith(closing):
-        raise UnlearnableError("the chat template ends this answer unlike others", _place(index))
+        raise UnlearnableError(
+            Phrase("the chat template ends this answer unlike others"), _place(index)
+        )
     text = text[: len(text) - len(closing)]
     if _has_thought(message) and not text.startswith(prompt):
         prompt = template.render(asked, asks=True, thinks=True)
@@ -110,7 +113,7 @@ def turn_of(conversation: Conversation, index: int, template: ChatTemplate) -> T
     if message.thought is not None and not said(message.thought, answer):
         answer = _with_thought(message, answer)
     if facts.mark is None:
-        raise UnlearnableError("the tokenizer has no end mark", _place(index))
+        raise UnlearnableError(Phrase("the tokenizer has no end mark"), _place(index))
     _require_answer(message, answer, index)
     return Turn(prompt, answer + facts.mark, index)
 
@@ -140,7 +143,7 @@ def _behind_prompt(answered: Conversation, prompt: str, text: str, template: Cha
             if behind is not None:
                 return behind
     raise UnlearnableError(
-        "the chat template writes the turns before this answer otherwise when it is there",
+        Phrase("the chat template writes the turns before this answer otherwise when it is there"),
         _place(index),
     )
 
@@ -173,7 +176,7 @@ def _with_thought(message: Message, answer: str) -> str:
 
 def _require_prompt(asked: Conversation, prompt: str, facts: TurnFacts) -> None:
     if facts.tools_left_out:
-        raise UnlearnableError("the model's chat template leaves out the tools", "tools")
+        raise UnlearnableError(Phrase("the model's chat template leaves out the tools"), "tools")
     for index in facts.left_out:
         raise UnlearnableError(_left_out(asked.messages[index]), _place(index))
     for index, message in enumerate(asked.messages):
@@ -188,11 +191,12 @@ def _require_answer(message: Message, answer: str, index: int) -> None:
     for text in _texts([call["arguments"] for call in message.calls]):
         if not said(text, answer):
             raise UnlearnableError(
-                "the model's chat template leaves out an argument", f"{_place(index)}.tool_calls"
+                Phrase("the model's chat template leaves out an argument"),
+                f"{_place(index)}.tool_calls",
             )
     if not said(message.reasoning, answer):
         raise UnlearnableError(
-            "the model's chat template has no place for a thought",
+            Phrase("the model's chat template has no place for a thought"),
             f"{_place(index)}.reasoning_content",
         )
     if not (said(message.thought or "", answer) and said(message.visible, answer)):
@@ -203,7 +207,8 @@ def _why_left_out(message: Message, index: int) -> tuple[str, str]:
     if not message.calls:
         return _left_out(message), _place(index)
     name = message.calls[-1]["name"]
-    return f"the model's chat template leaves out the call of {name}", f"{_place(index)}.tool_calls"
+    why = Phrase("the model's chat template leaves out the call of {name}", name=name)
+    return why, f"{_place(index)}.tool_calls"
 
 
 def said(content: str, text: str) -> bool:
@@ -225,7 +230,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _left_out(message: Message) -> str:
-    return f"the model's chat template leaves out text of role {message.role}"
+    return Phrase("the model's chat template leaves out text of role {role}", role=message.role)
 
 
 def _place(index: int) -> str:

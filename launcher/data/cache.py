@@ -22,6 +22,7 @@ from launcher.storage.digest import file_digest
 from launcher.storage.whole_folders import one_maker, whole_folder
 from planner.base.cache_folder import cache_directory
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 
 SUMMARY = "summary.json"
 KEY_LENGTH = 32
@@ -76,7 +77,13 @@ def found_entry(folder: Path, say: Callable[[str], None]) -> Entry | None:
     wrong = torn(folder)
     if wrong is None:
         return Entry(folder, _read(folder)["summary"])
-    say(f"the kept data set {folder} is torn ({wrong}); it is made again")
+    say(
+        Phrase(
+            "the kept data set {folder} is torn ({wrong}); it is made again",
+            folder=folder,
+            wrong=wrong,
+        )
+    )
     shutil.rmtree(folder)
     return None
 
@@ -86,12 +93,12 @@ def torn(folder: Path) -> str | None:
     try:
         tables = _read(folder)["tables"]
     except (OSError, ValueError, KeyError):
-        return f"{SUMMARY} cannot be read"
+        return Phrase("{summary} cannot be read", summary=SUMMARY)
     for name, digest in tables.items():
         if not (folder / name).is_file():
-            return f"{name} is missing"
+            return Phrase("{name} is missing", name=name)
         if file_digest(folder / name) != digest:
-            return f"{name} has changed"
+            return Phrase("{name} has changed", name=name)
     return None
 
 
@@ -120,8 +127,12 @@ def make_entry(folder: Path, fill: Callable[[Path], Mapping[str, Any]]) -> Entry
 def _cannot_keep(folder: Path, error: OSError) -> InvalidRequestError:
     reason = error.strerror or str(error)
     return InvalidRequestError(
-        f"cannot keep the tokenized data in {folder.parent}: {reason}. "
-        "Make room, or name another place with XDG_CACHE_HOME."
+        Phrase(
+            "cannot keep the tokenized data in {parent}: {reason}. Make room, or name "
+            "another place with XDG_CACHE_HOME.",
+            parent=folder.parent,
+            reason=reason,
+        )
     )
 
 

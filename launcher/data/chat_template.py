@@ -16,6 +16,7 @@ from jinja2 import TemplateError
 
 from launcher.data.conversations import REASONING_FIELDS, Conversation, Message
 from launcher.data.record_fields import UnlearnableError
+from planner.base.phrases import Phrase
 
 SHAPES_KEPT = 4096
 
@@ -121,7 +122,9 @@ class ChatTemplate:
             )
         except RenderErrors as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise UnlearnableError(f"the model's chat template refuses it ({reason})") from error
+            raise UnlearnableError(
+                Phrase("the model's chat template refuses it ({reason})", reason=reason)
+            ) from error
         return text
 
     def facts(self, conversation: Conversation) -> TurnFacts:

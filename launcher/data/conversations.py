@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from launcher.data.record_fields import FieldError, Fields, kind, text
+from planner.base.phrases import Phrase
 
 ROLES = ("system", "user", "assistant", "tool")
 OTHER_ROLES = {
@@ -85,10 +86,14 @@ def from_turns(fields: Fields, name: str, turns: object, *, answers_only: bool) 
     if fields.has("system") and messages[:1] and messages[0].role != "system":
         messages = [Message("system", fields.text("system")), *messages]
     if not messages or messages[0].role not in ("system", "user"):
-        first = messages[0].role if messages else "an empty system message"
-        raise FieldError(f"{name}[0].role: system or user begins, not {first}")
+        first = messages[0].role if messages else Phrase("an empty system message")
+        raise FieldError(
+            Phrase("{name}[0].role: system or user begins, not {first}", name=name, first=first)
+        )
     if answers_only and not any(m.role == "assistant" and m.learnt for m in messages):
-        raise FieldError(f"{name}: none has the role assistant, so there is no answer to learn")
+        raise FieldError(
+            Phrase("{name}: none has the role assistant, so there is no answer to learn", name=name)
+        )
     return Conversation(tuple(messages), _tools(fields))
 
 
@@ -100,11 +105,19 @@ def from_alpaca(fields: Fields) -> Conversation:
     earlier = fields.value("history") if fields.has("history") else []
     if not isinstance(earlier, list):
         place = fields.name("history")
-        raise FieldError(f"{place}: a list of earlier turns is expected, not {kind(earlier)}")
+        raise FieldError(
+            Phrase(
+                "{place}: a list of earlier turns is expected, not {kind}",
+                place=place,
+                kind=kind(earlier),
+            )
+        )
     for index, turn in enumerate(earlier):
         place = f"{fields.name('history')}[{index}]"
         if not isinstance(turn, list) or len(turn) != 2:
-            raise FieldError(f"{place}: a pair of question and answer is expected")
+            raise FieldError(
+                Phrase("{place}: a pair of question and answer is expected", place=place)
+            )
         messages += [
             Message("user", text(turn[0], place)),
             Message("assistant", text(turn[1], place)),
@@ -128,28 +141,44 @@ def from_guanaco(fields: Fields) -> Conversation:
     while messages and messages[-1].role == "user":
         messages.pop()
     if not messages or messages[0].role != "user":
-        raise FieldError(f"{name}: ### Human: and then ### Assistant: are expected")
+        raise FieldError(
+            Phrase("{name}: ### Human: and then ### Assistant: are expected", name=name)
+        )
     return Conversation(tuple(messages))
 
 
 def parse_messages(turns: object, name: str) -> list[Message]:
     """Return messages with OpenAI's roles; an empty system message is the same as none."""
     if not isinstance(turns, list) or not turns:
-        instead = "an empty list" if turns == [] else kind(turns)
-        raise FieldError(f"{name}: a list of messages is expected, not {instead}")
+        instead = Phrase("an empty list") if turns == [] else kind(turns)
+        raise FieldError(
+            Phrase(
+                "{name}: a list of messages is expected, not {instead}", name=name, instead=instead
+            )
+        )
     messages = [_message(turn, f"{name}[{index}]") for index, turn in enumerate(turns)]
     return [m for m in messages if m.role != "system" or m.content.strip()]
 
 
 def _message(turn: object, place: str) -> Message:
     if not isinstance(turn, dict):
-        raise FieldError(f"{place}: an object is expected, not {kind(turn)}")
+        raise FieldError(
+            Phrase("{place}: an object is expected, not {kind}", place=place, kind=kind(turn))
+        )
     role_key, content_key = ("from", "value") if "from" in turn else ("role", "content")
     said = turn.get(role_key)
     role = OTHER_ROLES.get(said, said) if isinstance(said, str) else said
     if role not in ROLES:
         known = ", ".join(ROLES)
-        raise FieldError(f"{place}.{role_key}: one of {known} is expected, not {said!r}")
+        raise FieldError(
+            Phrase(
+                "{place}.{role_key}: one of {known} is expected, not {said!r}",
+                place=place,
+                role_key=role_key,
+                known=known,
+                said=said,
+            )
+        )
     if said == "function_call":
         return Message(role, "", extra={"tool_calls": [_sharegpt_call(turn, f"{place}.value")]})
     extra = {key: turn[key] for key in ("name", "tool_call_id") if isinstance(turn.get(key), str)}
@@ -182,18 +211,24 @@ def _content(turn: Mapping[str, Any], place: str, key: str, *, may_be_empty: boo
     if content is None and may_be_empty:
         return ""
     if key not in turn:
-        raise FieldError(f"{place}: this field is missing")
+        raise FieldError(Phrase("{place}: this field is missing", place=place))
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, dict) else None for part in content]
         if any(not isinstance(part, str) for part in parts):
-            raise FieldError(f"{place}: every part must be text; images and sound are not learnt")
+            raise FieldError(
+                Phrase(
+                    "{place}: every part must be text; images and sound are not learnt", place=place
+                )
+            )
         content = "".join(map(str, parts))
     return text(content, place, may_be_empty=may_be_empty)
 
 
 def _calls(calls: object, place: str) -> list[dict[str, Any]]:
     if not isinstance(calls, list):
-        raise FieldError(f"{place}: a list is expected, not {kind(calls)}")
+        raise FieldError(
+            Phrase("{place}: a list is expected, not {kind}", place=place, kind=kind(calls))
+        )
     return [_call(call, f"{place}[{index}]") for index, call in enumerate(calls)]
 
 
@@ -201,13 +236,19 @@ def _call(call: object, place: str) -> dict[str, Any]:
     """Return a call with its arguments as an object; OpenAI writes them as text."""
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise FieldError(f"{place}.function: an object with name and arguments is expected")
+        raise FieldError(
+            Phrase("{place}.function: an object with name and arguments is expected", place=place)
+        )
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         arguments = _json_object(arguments, f"{place}.function.arguments")
     if arguments is not None and not isinstance(arguments, dict):
         raise FieldError(
-            f"{place}.function.arguments: an object is expected, not {kind(arguments)}"
+            Phrase(
+                "{place}.function.arguments: an object is expected, not {kind}",
+                place=place,
+                kind=kind(arguments),
+            )
         )
     named = {"name": function["name"], "arguments": arguments or {}}
     identified = {"id": call["id"]} if isinstance(call, dict) and call.get("id") else {}
@@ -223,7 +264,9 @@ def _sharegpt_call(turn: Mapping[str, Any], place: str) -> dict[str, Any]:
 def _json_object(content: str, place: str) -> dict[str, Any]:
     value = _json(content, place)
     if not isinstance(value, dict):
-        raise FieldError(f"{place}: a JSON object is expected, not {kind(value)}")
+        raise FieldError(
+            Phrase("{place}: a JSON object is expected, not {kind}", place=place, kind=kind(value))
+        )
     return value
 
 
@@ -231,7 +274,13 @@ def _json(content: str, place: str) -> object:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise FieldError(f"{place}: is not JSON ({getattr(error, 'msg', error)})") from error
+        raise FieldError(
+            Phrase(
+                "{place}: is not JSON ({reason})",
+                place=place,
+                reason=getattr(error, "msg", error),
+            )
+        ) from error
 
 
 def _tools(fields: Fields) -> tuple[Mapping[str, Any], ...]:
@@ -242,7 +291,13 @@ def _tools(fields: Fields) -> tuple[Mapping[str, Any], ...]:
     if isinstance(tools, str):
         tools = _json(tools, name)
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise FieldError(f"{name}: a list of function schemas is expected, not {kind(tools)}")
+        raise FieldError(
+            Phrase(
+                "{name}: a list of function schemas is expected, not {kind}",
+                name=name,
+                kind=kind(tools),
+            )
+        )
     return tuple(tools)
 
 
@@ -254,16 +309,22 @@ def from_xtuner(fields: Fields, *, answers_only: bool) -> Conversation:
     name = fields.name("conversation")
     pairs = fields.value("conversation")
     if not isinstance(pairs, list) or not pairs:
-        raise FieldError(f"{name}: a list of turns is expected, not {kind(pairs)}")
+        raise FieldError(
+            Phrase("{name}: a list of turns is expected, not {kind}", name=name, kind=kind(pairs))
+        )
     messages = [m for index, pair in enumerate(pairs) for m in _pair(pair, f"{name}[{index}]")]
     if answers_only and not any(m.role == "assistant" and m.learnt for m in messages):
-        raise FieldError(f"{name}: no turn has an output, so there is no answer to learn")
+        raise FieldError(
+            Phrase("{name}: no turn has an output, so there is no answer to learn", name=name)
+        )
     return Conversation(tuple(messages))
 
 
 def _pair(pair: object, place: str) -> Iterator[Message]:
     if not isinstance(pair, dict):
-        raise FieldError(f"{place}: an object is expected, not {kind(pair)}")
+        raise FieldError(
+            Phrase("{place}: an object is expected, not {kind}", place=place, kind=kind(pair))
+        )
     if pair.get("system"):
         yield Message("system", text(pair["system"], f"{place}.system"))
     yield Message("user", text(pair.get("input"), f"{place}.input"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from planner.base.errors import InvalidFileError
+from planner.base.phrases import Phrase
 
 CHUNK = 2**20
 LONGEST_ELEMENT = 2**26
@@ -58,14 +59,14 @@ class _Window:
             try:
                 value, end = self._decoder.raw_decode(self._buffer, self._at)
             except RecursionError as error:
-                raise self.error("is not JSON of a record (nested too deeply)") from error
+                raise self.error(Phrase("is not JSON of a record (nested too deeply)")) from error
             except json.JSONDecodeError as error:
                 if len(self._buffer) - self._at < LONGEST_ELEMENT and self._more():
                     continue
                 ahead = self._buffer.count("\n", self._at, error.pos)
-                raise self.error(f"is not JSON ({error.msg})", ahead) from error
+                raise self.error(Phrase("is not JSON ({msg})", msg=error.msg), ahead) from error
             except ValueError as error:
-                reason = "is not JSON of a record (a number is too long)"
+                reason = Phrase("is not JSON of a record (a number is too long)")
                 raise self.error(reason) from error
             line, length = self._lines + 1, end - self._at
             self._advance(end)
@@ -95,9 +96,13 @@ def elements(text: TextIO, path: Path) -> Iterator[Element]:
         case "{":
             yield from _object(window)
         case _:
-            raise window.error("a JSON array of records is expected, as in [{...}, {...}]")
+            raise window.error(
+                Phrase(
+                    "a JSON array of records is expected, as in {example}", example="[{...}, {...}]"
+                )
+            )
     if window.skip_space():
-        raise window.error("is not JSON (text follows its end)")
+        raise window.error(Phrase("is not JSON (text follows its end)"))
 
 
 def _array(window: _Window) -> Iterator[Element]:
@@ -115,7 +120,7 @@ def _array(window: _Window) -> Iterator[Element]:
                 window.take()
                 return
             case _:
-                raise window.error("is not JSON (expecting ',' or ']')")
+                raise window.error(Phrase("is not JSON (expecting {signs})", signs="',' or ']'"))
 
 
 def _object(window: _Window) -> Iterator[Element]:
@@ -126,13 +131,16 @@ def _object(window: _Window) -> Iterator[Element]:
     while window.skip_space() != "}":
         _, name, _ = window.value()
         if window.skip_space() != ":" or not isinstance(name, str):
-            raise window.error("is not JSON (expecting a name and ':')")
+            raise window.error(Phrase("is not JSON (expecting a name and ':')"))
         window.take()
         if window.skip_space() == "[" and name in RECORDS:
             holders.append(name)
             if len(holders) > 1:
                 raise window.error(
-                    f"{' and '.join(holders)} both hold records: put each in a file of its own"
+                    Phrase(
+                        "{holders} both hold records: put each in a file of its own",
+                        holders=" and ".join(holders),
+                    )
                 )
             yield from _array(window)
         else:
@@ -141,7 +149,7 @@ def _object(window: _Window) -> Iterator[Element]:
         if window.skip_space() == ",":
             window.take()
         elif window.skip_space() != "}":
-            raise window.error("is not JSON (expecting ',' or '}')")
+            raise window.error(Phrase("is not JSON (expecting {signs})", signs="',' or '}'"))
     window.take()
     if not holders:
         yield line, members, size

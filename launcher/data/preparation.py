@@ -21,6 +21,7 @@ from launcher.data.summary import DataSummary, quantiles
 from launcher.data.tables import TRAIN, VALIDATION, TableWriter, read_table
 from launcher.data.tokenization import IGNORED, Encoded, Rendered, SampleTokenizer
 from planner.base.errors import InvalidFileError, InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.plan.data_section import DataErrors, DataSection, LossOn
 from planner.plan.schema import Plan
 
@@ -186,9 +187,15 @@ class DataPreparation:
         if self._num_rows is not None and highest >= self._num_rows:
             token = self._tokenizer.convert_ids_to_tokens(highest)
             raise InvalidRequestError(
-                f"the tokenizer writes {token!r} as token {highest:,}, and the model's embedding "
-                f"has {self._num_rows:,} rows: tokens were added and the model was not resized. "
-                "Resize and save the model (resize_token_embeddings), or use its own tokenizer"
+                Phrase(
+                    "the tokenizer writes {token!r} as token {highest:,}, and the model's "
+                    "embedding has {num_rows:,} rows: tokens were added and the model was not "
+                    "resized. Resize and save the model (resize_token_embeddings), or use its "
+                    "own tokenizer",
+                    token=token,
+                    highest=highest,
+                    num_rows=self._num_rows,
+                )
             )
 
     def _count(self, encoded: Encoded, num_learnt: int) -> None:
@@ -219,23 +226,30 @@ class DataPreparation:
         if 2 * num_unlearnable > summary.num_records:
             reasons = sorted(summary.unlearnable.items(), key=lambda item: -item[1])
             listed = "; ".join(f"{reason} ({count:,})" for reason, count in reasons)
-            return (
-                f"{num_unlearnable:,} of {summary.num_records:,} records cannot be learnt: {listed}"
+            return Phrase(
+                "{num_unlearnable:,} of {num_records:,} records cannot be learnt: {listed}",
+                num_unlearnable=num_unlearnable,
+                num_records=summary.num_records,
+                listed=listed,
             )
         if not num_train and num_validation:
-            return (
-                f"data.validation_fraction {fraction:g} takes all of its "
-                f"{summary.num_records} records: lower it"
+            return Phrase(
+                "data.validation_fraction {fraction:g} takes all of its {num_records} "
+                "records: lower it",
+                fraction=fraction,
+                num_records=summary.num_records,
             )
         if not num_train:
-            return (
-                f"no record has an answer within {settings.sequence_length} tokens. "
-                "Raise sequence_length"
+            return Phrase(
+                "no record has an answer within {sequence_length} tokens. Raise sequence_length",
+                sequence_length=settings.sequence_length,
             )
         if fraction and not num_validation:
-            return (
-                f"data.validation_fraction {fraction:g} keeps none of its "
-                f"{summary.num_records} records: raise it, or set it to 0"
+            return Phrase(
+                "data.validation_fraction {fraction:g} keeps none of its {num_records} "
+                "records: raise it, or set it to 0",
+                fraction=fraction,
+                num_records=summary.num_records,
             )
         return None
 

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from launcher.data.json_array import elements
 from launcher.data.sources import DataFile
 from planner.base.errors import InvalidFileError
+from planner.base.phrases import Joined, Phrase
 
 ROWS_AT_ONCE = 1000
 LONGEST_CELL = 2**31 - 1
@@ -29,7 +30,9 @@ class Place:
     def error(self, reason: str) -> InvalidFileError:
         if self.unit == "line":
             return InvalidFileError(Path(self.name), self.number, reason)
-        return InvalidFileError(Path(self.name), None, f"{self.unit} {self.number}: {reason}")
+        return InvalidFileError(
+            Path(self.name), None, Joined(": ", [f"{self.unit} {self.number}", reason])
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,12 @@ def read_records(file: DataFile) -> Iterator[Record]:
     try:
         yield from READERS.get(file.path.suffix, _json_lines)(file)
     except UnicodeDecodeError as error:
-        raise InvalidFileError(Path(file.name), None, "is not UTF-8 text") from error
+        raise InvalidFileError(Path(file.name), None, Phrase("is not UTF-8 text")) from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InvalidFileError(Path(file.name), None, f"cannot be read ({reason})") from error
+        raise InvalidFileError(
+            Path(file.name), None, Phrase("cannot be read ({reason})", reason=reason)
+        ) from error
 
 
 def _json_lines(file: DataFile) -> Iterator[Record]:
@@ -72,13 +77,25 @@ def _json_line(place: Place, line: bytes) -> Record:
     try:
         return _checked(place, json.loads(line.decode()), len(line))
     except UnicodeDecodeError as error:
-        return Record(place, None, f"is not UTF-8 text (byte {error.start + 1})", len(line))
+        return Record(
+            place,
+            None,
+            Phrase("is not UTF-8 text (byte {start})", start=error.start + 1),
+            len(line),
+        )
     except json.JSONDecodeError as error:
-        return Record(place, None, f"is not JSON ({error.msg}, column {error.colno})", len(line))
+        return Record(
+            place,
+            None,
+            Phrase("is not JSON ({msg}, column {colno})", msg=error.msg, colno=error.colno),
+            len(line),
+        )
     except RecursionError:
-        return Record(place, None, "is not JSON of a record (nested too deeply)", len(line))
+        return Record(place, None, Phrase("is not JSON of a record (nested too deeply)"), len(line))
     except ValueError:
-        return Record(place, None, "is not JSON of a record (a number is too long)", len(line))
+        return Record(
+            place, None, Phrase("is not JSON of a record (a number is too long)"), len(line)
+        )
 
 
 def _checked(place: Place, content: object, num_bytes: int) -> Record:
@@ -87,7 +104,9 @@ def _checked(place: Place, content: object, num_bytes: int) -> Record:
         json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         half = error.object[error.start]
-        problem = f"holds half of a character (\\u{ord(half):04x}), which is not text"
+        problem = Phrase(
+            "holds half of a character (\\u{code:04x}), which is not text", code=ord(half)
+        )
         return Record(place, None, problem, num_bytes)
     return Record(place, content, num_bytes=num_bytes)
 
@@ -127,7 +146,9 @@ def _csv(file: DataFile) -> Iterator[Record]:
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                raise InvalidFileError(Path(file.name), begins, f"is not CSV ({error})") from error
+                raise InvalidFileError(
+                    Path(file.name), begins, Phrase("is not CSV ({error})", error=error)
+                ) from error
             if row is None:
                 return
             if any(cell.strip() for cell in row):
@@ -153,22 +174,35 @@ def _header(rows: Any, file: DataFile) -> list[str]:
     try:
         header = [name.strip() for name in next(rows, [])]
     except csv.Error as error:
-        raise InvalidFileError(Path(file.name), 1, f"is not CSV ({error})") from error
+        raise InvalidFileError(
+            Path(file.name), 1, Phrase("is not CSV ({error})", error=error)
+        ) from error
     twice = [name for name in header if name and header.count(name) > 1]
     if twice:
-        raise InvalidFileError(Path(file.name), 1, f"column {twice[0]!r} is there twice")
+        raise InvalidFileError(
+            Path(file.name), 1, Phrase("column {name!r} is there twice", name=twice[0])
+        )
     return header
 
 
 def _csv_row(place: Place, header: list[str], row: list[str]) -> Record:
     size = sum(map(len, row)) + len(row)
     if len(row) != len(header):
-        problem = f"the row has {len(row)} fields and the header {len(header)}"
+        problem = Phrase(
+            "the row has {number} fields and the header {expected}",
+            number=len(row),
+            expected=len(header),
+        )
         return Record(place, None, problem, size)
     cells = list(zip(header, row, strict=True))
     unnamed = [cell for name, cell in cells if not name and cell.strip()]
     if unnamed:
-        return Record(place, None, f"{unnamed[0][:40]!r} is in a column without a name", size)
+        return Record(
+            place,
+            None,
+            Phrase("{unnamed!r} is in a column without a name", unnamed=unnamed[0][:40]),
+            size,
+        )
     return Record(place, {name: cell for name, cell in cells if name}, num_bytes=size)
 
 
@@ -193,12 +227,14 @@ def _arrow(file: DataFile) -> Iterator[Record]:
         batches = table.with_format("arrow").iter(batch_size=ROWS_AT_ONCE)
         yield from _rows(batches, file.name, _size_of_row(file.path, len(table)))
     except (ArrowException, OSError) as error:
-        raise _unreadable(file, "an Arrow stream", error) from error
+        raise _unreadable(file, Phrase("an Arrow stream"), error) from error
 
 
 def _unreadable(file: DataFile, kind: str, error: Exception) -> InvalidFileError:
     reason = " ".join(str(error).split())
-    return InvalidFileError(Path(file.name), None, f"is not {kind} ({reason})")
+    return InvalidFileError(
+        Path(file.name), None, Phrase("is not {kind} ({reason})", kind=kind, reason=reason)
+    )
 
 
 def _rows(batches: Any, name: str, num_bytes: int) -> Iterator[Record]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from planner.base.phrases import Joined, Phrase
 from planner.plan.data_section import FieldName
 
 
@@ -18,7 +19,7 @@ class UnlearnableError(FieldError):
     """
 
     def __init__(self, reason: str, place: str = "") -> None:
-        super().__init__(f"{place}: {reason}" if place else reason)
+        super().__init__(Joined(": ", [place, reason]) if place else reason)
         self.reason = reason
 
 
@@ -41,7 +42,13 @@ class Fields:
     def value(self, field: FieldName) -> Any:
         if self.name(field) not in self.record:
             keys = ", ".join(map(str, self.record)) or "none"
-            raise FieldError(f"{self.name(field)}: this field is missing; the record has {keys}")
+            raise FieldError(
+                Phrase(
+                    "{name}: this field is missing; the record has {keys}",
+                    name=self.name(field),
+                    keys=keys,
+                )
+            )
         return self.record[self.name(field)]
 
     def text(self, field: FieldName, *, may_be_empty: bool = False) -> str:
@@ -54,15 +61,22 @@ class Fields:
 
 def text(value: object, place: str, *, may_be_empty: bool = False) -> str:
     if not isinstance(value, str):
-        raise FieldError(f"{place}: text is expected, not {kind(value)}")
+        raise FieldError(
+            Phrase("{place}: text is expected, not {kind}", place=place, kind=kind(value))
+        )
     if not value.strip() and not may_be_empty:
-        raise FieldError(f"{place}: is empty")
+        raise FieldError(Phrase("{place}: is empty", place=place))
     return value
 
 
 def kind(value: object) -> str:
     """Return what a value is called in a message."""
-    names = {dict: "an object", list: "a list", str: "text", bool: "a truth value"}
+    names = {
+        dict: Phrase("an object"),
+        list: Phrase("a list"),
+        str: "text",
+        bool: Phrase("a truth value"),
+    }
     if value is None:
         return "null"
     return names.get(type(value), "a number")

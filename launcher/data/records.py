@@ -25,6 +25,7 @@ from launcher.data.conversations import (
     parse_messages,
 )
 from launcher.data.record_fields import FieldError, Fields, kind, text
+from planner.base.phrases import Phrase
 from planner.plan.data_section import DataFormat, FieldName
 
 FORMATS = (
@@ -68,7 +69,13 @@ def recognise(content: object, names: Mapping[FieldName, str]) -> DataFormat:
         if any(fields.name(mark) in fields.record for mark in marks):
             return form
     keys = ", ".join(map(str, fields.record)) or "none"
-    raise FieldError(f"fields are {keys}; expected {FORMATS} (name others in data.fields)")
+    raise FieldError(
+        Phrase(
+            "fields are {keys}; expected {formats} (name others in data.fields)",
+            keys=keys,
+            formats=FORMATS,
+        )
+    )
 
 
 def parse(
@@ -116,5 +123,11 @@ def _completion(fields: Fields) -> Sample:
 
 def _object(content: object) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise FieldError(f"a record is an object with {FORMATS}, not {kind(content)}")
+        raise FieldError(
+            Phrase(
+                "a record is an object with {formats}, not {kind}",
+                formats=FORMATS,
+                kind=kind(content),
+            )
+        )
     return content

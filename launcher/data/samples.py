@@ -11,7 +11,8 @@ from launcher.data.readers import Place, Record, read_records
 from launcher.data.record_fields import FieldError, UnlearnableError
 from launcher.data.records import FORMATS, Sample, parse, recognise
 from launcher.data.sources import FoundSource
-from planner.base.errors import InvalidFileError
+from planner.base.errors import InvalidFileError, reason_of
+from planner.base.phrases import Phrase
 from planner.plan.data_section import DataErrors, DataFormat, LossOn
 
 SKIPPED_SHOWN = 3
@@ -67,7 +68,8 @@ class SourceReader:
 
     def refuse(self, place: Place, reason: str | FieldError) -> None:
         """Count a bad record as left out, or raise an error that names it if the plan says so."""
-        error = place.error(str(reason))
+        said = reason_of(reason) if isinstance(reason, FieldError) else reason
+        error = place.error(said)
         if self._stops:
             raise error
         self.skipped.add(error, reason if isinstance(reason, FieldError) else None)
@@ -93,9 +95,13 @@ class SourceReader:
         files = self._source.files
         place = Path(files[0].name if len(files) == 1 else self._source.name)
         if self.num_records == 0:
-            return InvalidFileError(place, None, f"holds no records. Each one is {FORMATS}")
+            return InvalidFileError(
+                place, None, Phrase("holds no records. Each one is {formats}", formats=FORMATS)
+            )
         first = self.skipped.first[0]
-        return InvalidFileError(place, None, f"holds no good record. The first bad one: {first}")
+        return InvalidFileError(
+            place, None, Phrase("holds no good record. The first bad one: {first}", first=first)
+        )
 
 
 def preview(source: FoundSource, *, loss_on: LossOn, errors: DataErrors) -> None:

@@ -14,6 +14,7 @@ from launcher.storage.hub_names import names_a_folder
 from launcher.storage.regular_files import require_regular
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from planner.base.home_folder import expanded
+from planner.base.phrases import Phrase
 from planner.base.text_files import read_text
 from planner.plan.data_section import DataFormat, DataSection, DataSource, FieldName
 
@@ -69,7 +70,7 @@ def check_named(data: DataSection, *, elsewhere: bool = False) -> None:
     """
     if not data.every_source:
         raise InvalidRequestError(
-            "the plan names no data. Say which with --data FILE, or fill in data.source."
+            Phrase("the plan names no data. Say which with --data FILE, or fill in data.source.")
         )
     for source in data.every_source:
         _check_split(source)
@@ -83,9 +84,13 @@ def _check_split(source: DataSource) -> None:
     name, bracket, _ = source.split.partition("[")
     if bracket:
         raise InvalidRequestError(
-            f"data.split {source.split}: a part of a split is not read. Name the whole split "
-            f"({name}), with sources.weight below 1 for a share of it, or training.max_steps "
-            "for a short run."
+            Phrase(
+                "data.split {split}: a part of a split is not read. Name the whole split "
+                "({name}), with sources.weight below 1 for a share of it, or "
+                "training.max_steps for a short run.",
+                split=source.split,
+                name=name,
+            )
         )
 
 
@@ -124,12 +129,20 @@ def data_files(source: DataSource) -> tuple[DataFile, ...]:
         return tuple(DataFile(file, str(file)) for file in _in_folder(path, source.split))
     if path.is_file():
         if path.suffix not in (*SUFFIXES, DATASETS_SUFFIX):
-            raise InvalidRequestError(f"data file {path}: {' or '.join(SUFFIXES)} is expected.")
+            raise InvalidRequestError(
+                Phrase(
+                    "data file {path}: {suffixes} is expected.",
+                    path=path,
+                    suffixes=" or ".join(SUFFIXES),
+                )
+            )
         return (DataFile(path, str(path)),)
     require_regular(path)
     if is_hub_name(source.source):
         return tuple(DataFile(file, source.source) for file in fetched(source))
-    raise InvalidRequestError(f"data file {path} does not exist. Name one with --data FILE.")
+    raise InvalidRequestError(
+        Phrase("data file {path} does not exist. Name one with --data FILE.", path=path)
+    )
 
 
 def is_hub_name(source: str) -> bool:
@@ -152,7 +165,11 @@ def _in_folder(folder: Path, split: str) -> list[Path]:
     files = _every_file(folder)
     if not files:
         raise InvalidRequestError(
-            f"data folder {folder} holds no file that ends in {' or '.join(SUFFIXES)}."
+            Phrase(
+                "data folder {folder} holds no file that ends in {suffixes}.",
+                folder=folder,
+                suffixes=" or ".join(SUFFIXES),
+            )
         )
     split = next((name for name, words in SPLIT_WORDS.items() if split in words), split)
     splits = {path: split_of(path.relative_to(folder)) for path in files}
@@ -172,7 +189,7 @@ def _every_file(folder: Path) -> list[Path]:
     for path in named:
         require_regular(path)
         if not path.exists():
-            raise InvalidFileError(path, None, "is a link to a file that does not exist")
+            raise InvalidFileError(path, None, Phrase("is a link to a file that does not exist"))
     return named
 
 
@@ -206,9 +223,13 @@ def _saved(folder: Path) -> list[Path]:
     ]
     for name in listed:
         if Path(name).name != name:
-            raise InvalidFileError(folder / STATE, None, f"names {name!r}, outside its folder")
+            raise InvalidFileError(
+                folder / STATE, None, Phrase("names {name!r}, outside its folder", name=name)
+            )
         if not (folder / name).is_file():
-            raise InvalidFileError(folder / STATE, None, f"names {name!r}, which is not a file")
+            raise InvalidFileError(
+                folder / STATE, None, Phrase("names {name!r}, which is not a file", name=name)
+            )
     return [folder / name for name in listed]
 
 
@@ -216,16 +237,23 @@ def _member(path: Path, name: str) -> list[Any]:
     try:
         content = json.loads(read_text(path))[name]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise InvalidFileError(path, None, f"has no {name} ({error})") from error
+        raise InvalidFileError(
+            path, None, Phrase("has no {name} ({error})", name=name, error=error)
+        ) from error
     if not isinstance(content, list):
-        raise InvalidFileError(path, None, f"{name} is not a list")
+        raise InvalidFileError(path, None, Phrase("{name} is not a list", name=name))
     return content
 
 
 def _no_split(folder: Path, split: str, splits: list[str]) -> InvalidRequestError:
     return InvalidRequestError(
-        f"data folder {folder} has no split {split!r}; it has {', '.join(splits)}. "
-        "Name one in data.split, or a file of it."
+        Phrase(
+            "data folder {folder} has no split {split!r}; it has {splits}. Name one in "
+            "data.split, or a file of it.",
+            folder=folder,
+            split=split,
+            splits=", ".join(splits),
+        )
     )
 
 
@@ -239,8 +267,13 @@ def fetched(source: DataSource) -> tuple[Path, ...]:
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise InvalidRequestError(
-            f"data set {source.source}: it is not a file here, and loading it from the hub failed "
-            f"({type(error).__name__}: {reason}). Name a local file with --data FILE."
+            Phrase(
+                "data set {source}: it is not a file here, and loading it from the hub "
+                "failed ({name}: {reason}). Name a local file with --data FILE.",
+                source=source.source,
+                name=type(error).__name__,
+                reason=reason,
+            )
         ) from error
     assert isinstance(loaded, Dataset)
     return tuple(Path(file["filename"]) for file in loaded.cache_files)

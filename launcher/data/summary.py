@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from planner.base.phrases import Joined, Phrase
 from planner.datasets.token_lengths import QUANTILES, TokenLengths
 
 
@@ -61,51 +62,104 @@ def describe(summary: DataSummary, sequence_length: int) -> list[str]:
     """Return lines for the screen: one, and one for each thing that a person should know."""
     sources = ", ".join(f"{name} ({form})" for name, form in summary.formats.items())
     lines = [
-        f"data: {sources}: {_count(summary.num_samples, 'sample')}, {summary.num_tokens:,} tokens, "
-        f"{summary.num_answer_tokens:,} of them in the loss",
-        f"data: tokens per sample: {_quantile_text(summary)}",
+        Phrase(
+            "data: {sources}: {count}, {num_tokens:,} tokens, {num_answer_tokens:,} of "
+            "them in the loss",
+            sources=sources,
+            count=_count(summary.num_samples, "sample"),
+            num_tokens=summary.num_tokens,
+            num_answer_tokens=summary.num_answer_tokens,
+        ),
+        Phrase("data: tokens per sample: {quantile_text}", quantile_text=_quantile_text(summary)),
     ]
     if summary.num_files_left_out:
         lines.append(
-            f"data: {_count(summary.num_files_left_out, 'file')} of other splits left out "
-            "(data.split says which is read)"
+            Phrase(
+                "data: {count} of other splits left out (data.split says which is read)",
+                count=_count(summary.num_files_left_out, "file"),
+            )
         )
     if summary.num_validation:
-        lines.append(f"data: kept for validation: {_count(summary.num_validation, 'sample')}")
+        lines.append(
+            Phrase(
+                "data: kept for validation: {count}", count=_count(summary.num_validation, "sample")
+            )
+        )
     if summary.num_truncated:
         lines.append(
-            f"data: {_count(summary.num_truncated, 'sample')} cut to {sequence_length:,} tokens: "
-            f"{summary.num_tokens_lost:,} tokens lost, "
-            f"{summary.num_answer_tokens_lost:,} of them in the loss"
+            Phrase(
+                "data: {count} cut to {sequence_length:,} tokens: {num_tokens_lost:,} tokens "
+                "lost, {num_answer_tokens_lost:,} of them in the loss",
+                count=_count(summary.num_truncated, "sample"),
+                sequence_length=sequence_length,
+                num_tokens_lost=summary.num_tokens_lost,
+                num_answer_tokens_lost=summary.num_answer_tokens_lost,
+            )
         )
     if summary.num_dropped:
         lines.append(
-            f"data: {_count(summary.num_dropped, 'sample')} left out "
-            "(answer beyond the sequence length)"
+            Phrase(
+                "data: {count} left out (answer beyond the sequence length)",
+                count=_count(summary.num_dropped, "sample"),
+            )
         )
     if summary.num_rows != summary.num_samples:
         filled = summary.num_tokens / (summary.num_rows * sequence_length)
         lines.append(
-            f"data: packed into {summary.num_rows:,} sequences, {filled:.0%} full; "
-            "samples in one do not see each other"
+            Phrase(
+                "data: packed into {num_rows:,} sequences, {filled:.0%} full; samples in one "
+                "do not see each other",
+                num_rows=summary.num_rows,
+                filled=filled,
+            )
         )
     if summary.num_skipped:
         lines.append(
-            f"data: {_count(summary.num_skipped, 'bad record')} skipped; "
-            f"the first: {summary.skipped[0]}"
+            Phrase(
+                "data: {count} skipped; the first: {skipped}",
+                count=_count(summary.num_skipped, "bad record"),
+                skipped=summary.skipped[0],
+            )
         )
     lines += [
-        f"data: {_count(count, 'record')} of those cannot be learnt: {reason}"
+        Phrase(
+            "data: {count} of those cannot be learnt: {reason}",
+            count=_count(count, "record"),
+            reason=Phrase(reason),
+        )
         for reason, count in summary.unlearnable.items()
     ]
     return lines + _template_lines(summary)
 
 
 def _quantile_text(summary: DataSummary) -> str:
-    names = {"50 %": "half have at most", "90 %": "90 %", "99 %": "99 %", "100 %": "longest"}
-    return ", ".join(
-        f"{names[share]} {tokens:,}" for share, tokens in summary.length_quantiles.items()
+    names = {
+        "50 %": Phrase("half have at most"),
+        "90 %": "90 %",
+        "99 %": "99 %",
+        "100 %": Phrase("longest"),
+    }
+    return Joined(
+        ", ",
+        (
+            Phrase("{share} {tokens:,}", share=names[share], tokens=tokens)
+            for share, tokens in summary.length_quantiles.items()
+        ),
     )
+
+
+ONE = {
+    "sample": Phrase("1 sample"),
+    "file": Phrase("1 file"),
+    "record": Phrase("1 record"),
+    "bad record": Phrase("1 bad record"),
+}
+SEVERAL = {
+    "sample": Phrase("samples"),
+    "file": Phrase("files"),
+    "record": Phrase("records"),
+    "bad record": Phrase("bad records"),
+}
 
 
 def _count(number: int, noun: str) -> str:
@@ -113,22 +167,31 @@ def _count(number: int, noun: str) -> str:
     >>> _count(1, "sample"), _count(1200, "sample")
     ('1 sample', '1,200 samples')
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    if number == 1:
+        return ONE[noun]
+    return Phrase("{number:,} {noun}", number=number, noun=SEVERAL[noun])
 
 
 def _template_lines(summary: DataSummary) -> list[str]:
-    lines = []
+    lines: list[str] = []
     if summary.plain_template:
-        lines.append("data: the tokenizer has no chat template: plain headings are used")
+        lines.append(Phrase("data: the tokenizer has no chat template: plain headings are used"))
     if summary.num_with_control_tokens:
         lines.append(
-            f"data: {_count(summary.num_with_control_tokens, 'record')} with control tokens in the "
-            "text: they are read as such, as at inference"
+            Phrase(
+                "data: {count} with control tokens in the text: they are read as such, as at "
+                "inference",
+                count=_count(summary.num_with_control_tokens, "record"),
+            )
         )
     if summary.new_stops:
         lines.append(
-            f"data: answers end with {' or '.join(summary.new_stops)}, at which the model's "
-            "generation settings do not stop: those saved with the result do (for an adapter give "
-            f"generate() eos_token_id={list(summary.new_stops.values())}, or merge it)"
+            Phrase(
+                "data: answers end with {new_stops}, at which the model's generation "
+                "settings do not stop: those saved with the result do (for an adapter give "
+                "generate() eos_token_id={ids}, or merge it)",
+                new_stops=" or ".join(summary.new_stops),
+                ids=list(summary.new_stops.values()),
+            )
         )
     return lines

@@ -27,7 +27,8 @@ from launcher.data.sources import FoundSource, find_sources
 from launcher.data.stop_tokens import stop_token_ids
 from launcher.run.answer_pipe import question_and_answer_pipes
 from launcher.run.unwinding import unwound_by_sigterm
-from planner.base.errors import UserError
+from planner.base.errors import UserError, reason_of
+from planner.base.phrases import Phrase, as_data
 from planner.plan.data_section import DataSection
 from planner.plan.schema import ModelSection
 
@@ -51,11 +52,13 @@ def main() -> None:
     model = convert(request["model"], ModelSection)
     try:
         with unwound_by_sigterm():
-            answer = answer_to(data, model, request["seed"], lambda line: tell({"note": line}))
+            answer = answer_to(
+                data, model, request["seed"], lambda line: tell({"note": as_data(line)})
+            )
     except ModelNotFoundError as error:
-        answer = {"no_tokenizer": str(error)}
+        answer = {"no_tokenizer": as_data(reason_of(error))}
     except UserError as error:
-        answer = {"error": str(error)}
+        answer = {"error": as_data(reason_of(error))}
     tell(answer)
 
 
@@ -75,7 +78,7 @@ def answer_to(data: DataSection, model: ModelSection, seed: int, say: Any) -> An
     kept = found_entry(data_cache("lengths") / key, say)
     if kept is not None:
         return dict(kept.summary)
-    say("reading the data's token lengths (once; they are kept)")
+    say(Phrase("reading the data's token lengths (once; they are kept)"))
     entry = make_entry(
         data_cache("lengths") / key, lambda _folder: lengths(data, sources, place, seed)
     )

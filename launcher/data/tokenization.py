@@ -17,6 +17,7 @@ from launcher.data.chat_template import ChatTemplate
 from launcher.data.conversations import Conversation
 from launcher.data.record_fields import UnlearnableError
 from launcher.data.records import Completion, PlainText, Sample
+from planner.base.phrases import Phrase
 from planner.plan.data_section import LossOn
 
 IGNORED = -100
@@ -81,7 +82,7 @@ class SampleTokenizer:
                 return self._conversation(sample)
             case Completion(prompt, completion):
                 if not self._end:
-                    raise UnlearnableError("the tokenizer has no end mark")
+                    raise UnlearnableError(Phrase("the tokenizer has no end mark"))
                 text = f"{prompt}{completion}{self._end}"
                 return [self._unformatted(text, len(prompt), everything=self._everything)]
             case PlainText(text):
@@ -169,9 +170,11 @@ class SampleTokenizer:
 
     def _require_end(self, answer: list[int]) -> None:
         if len(answer) < 2:
-            raise UnlearnableError("an answer has no token to learn")
+            raise UnlearnableError(Phrase("an answer has no token to learn"))
         if answer[-1] not in self._special_ids:
-            raise UnlearnableError("an answer does not end with a token that inference stops at")
+            raise UnlearnableError(
+                Phrase("an answer does not end with a token that inference stops at")
+            )
 
     def _is_apart(self, text: Rendered, tokens: _Tokens, first: int) -> bool:
         """Return whether the tokens before an answer are those of its prompt alone."""
@@ -211,7 +214,7 @@ class SampleTokenizer:
             behind = self._decoded(before + ids).removeprefix(said)
             if encoding.ids[:count] == alone.ids and _reads_as(behind, text):
                 return ids
-        raise UnlearnableError("the tokenizer cannot go on from the prompt as a model does")
+        raise UnlearnableError(Phrase("the tokenizer cannot go on from the prompt as a model does"))
 
     def _decoded(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(

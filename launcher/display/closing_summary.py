@@ -11,7 +11,7 @@ from rich.table import Table
 from launcher.compat.torch_text import before_elastic
 from launcher.run.output import last_stack, tail
 from launcher.run.run_directory import RunDirectory
-from planner.base.phrases import Joined, Phrase
+from planner.base.phrases import Joined, Phrase, from_data
 from planner.base.units import format_duration, format_gib
 from planner.plan.schema import Plan
 
@@ -108,7 +108,7 @@ def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list
 
 def _idle(report: dict[str, Any]) -> list[str]:
     """Return a line for everything that kept devices idle."""
-    return [loss["text"] for loss in report["utilisation"]["losses"]]
+    return [from_data(loss["phrase"]) for loss in report["utilisation"]["losses"]]
 
 
 def _next_step(plan: Plan, run: RunDirectory) -> str:

@@ -106,7 +106,11 @@ class Frame:
             Text(""),
             _memory(self.view, width, ascii_only=ascii_only),
             Text(""),
-            *([] if self.view.idle is None else [Text(self.view.idle.text, style="yellow")]),
+            *(
+                []
+                if self.view.idle is None
+                else [Text(spoken(self.view.idle.text), style="yellow")]
+            ),
         )
 
 

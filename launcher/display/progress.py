@@ -13,6 +13,7 @@ from launcher.display.curve import History
 from launcher.display.live_view import Expected, Frame, View, plain_line
 from launcher.display.sensors import Gauge, Sensors
 from launcher.display.utilisation import Loss
+from planner.base.phrases import Phrase
 from planner.base.printable import print_text
 
 SENSOR_SECONDS = 1.0
@@ -154,7 +155,7 @@ class PlainDisplay:
         print_text(plain_line(view), file=self._stream)
         cause = None if view.idle is None else view.idle.cause
         if view.idle is not None and cause != self._cause:
-            print_text(f"note: {view.idle.text}", file=self._stream)
+            print_text(Phrase("note: {note}", note=view.idle.text), file=self._stream)
         self._cause = cause
 
     def stop(self) -> None:

@@ -13,6 +13,7 @@ from launcher.display.closing_summary import planned_resident_bytes
 from launcher.run.finished_run import finished_run
 from launcher.storage.json_files import read_json
 from planner.base.console import print_unpadded, wide_console
+from planner.base.phrases import Phrase
 from planner.base.text_files import read_text
 from planner.base.units import format_duration, format_gib
 from planner.page.side_by_side import UNKNOWN, side_by_side
@@ -80,8 +81,10 @@ def comparison_table(runs: Sequence[ComparedRun]) -> Table:
     different = list(plan_differences([run.plan for run in runs]).items())
     words = [_words(run) for run in runs]
     rows = [(key, [each[key] for each in words]) for key in words[0]]
-    heading = "differs" if different else "nothing differs"
-    return side_by_side([run.name for run in runs], [("measured", rows), (heading, different)])
+    heading = Phrase("differs") if different else Phrase("nothing differs")
+    return side_by_side(
+        [run.name for run in runs], [(Phrase("measured"), rows), (heading, different)]
+    )
 
 
 def _words(run: ComparedRun) -> dict[str, str]:
@@ -92,13 +95,13 @@ def _words(run: ComparedRun) -> dict[str, str]:
     expected = predicted.peak_allocated_bytes if on_gpu else planned_resident_bytes(run.plan)
     speed = predicted.tokens_per_second
     return {
-        "loss, first": f"{training['first_loss']:.4f}",
-        "loss, last": f"{training['last_loss']:.4f}",
-        "loss, last evaluation": UNKNOWN if loss is None else f"{loss:.4f}",
-        "steps": f"{training['num_steps']:,}",
-        "time": format_duration(measured["run_time_s"]),
-        "tokens per second": f"{measured['tokens_per_second']:,.0f}",
-        "tokens per second, predicted": UNKNOWN if speed is None else f"{speed:,.0f}",
-        "peak memory": f"{format_gib(memory)} GiB",
-        "peak memory, predicted": f"{format_gib(expected)} GiB",
+        Phrase("loss, first"): f"{training['first_loss']:.4f}",
+        Phrase("loss, last"): f"{training['last_loss']:.4f}",
+        Phrase("loss, last evaluation"): UNKNOWN if loss is None else f"{loss:.4f}",
+        Phrase("steps"): f"{training['num_steps']:,}",
+        Phrase("time"): format_duration(measured["run_time_s"]),
+        Phrase("tokens per second"): f"{measured['tokens_per_second']:,.0f}",
+        Phrase("tokens per second, predicted"): UNKNOWN if speed is None else f"{speed:,.0f}",
+        Phrase("peak memory"): f"{format_gib(memory)} GiB",
+        Phrase("peak memory, predicted"): f"{format_gib(expected)} GiB",
     }

@@ -10,8 +10,10 @@ for its device.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from planner.base.phrases import Phrase, as_data
 from planner.base.units import format_share
 
 NAMED_FROM = 0.1
@@ -63,6 +65,10 @@ class Loss:
     share: float
     """Share of a step."""
     text: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a report has of it; ``phrase`` is the text for other languages."""
+        return {**asdict(self), "phrase": as_data(self.text)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,12 +132,16 @@ def _data(times: Sequence[RankTimes], step_s: float) -> Loss | None:
         return None
     where = ""
     if len(waits) > 1 and min(waits) < max(waits) / 2:
-        where = f" on rank {waits.index(max(waits))}"
+        where = Phrase(" on rank {index}", index=waits.index(max(waits)))
     return Loss(
         cause="data",
         share=share,
-        text=f"waiting for data{where} takes {format_share(share)} of a step: move the prepared "
-        "data to a faster disk (XDG_CACHE_HOME), or leave the processor to the run",
+        text=Phrase(
+            "waiting for data{where} takes {share} of a step: move the prepared data to "
+            "a faster disk (XDG_CACHE_HOME), or leave the processor to the run",
+            where=where,
+            share=format_share(share),
+        ),
     )
 
 
@@ -153,9 +163,13 @@ def _slow_device(rank: int, share: float) -> Loss:
     return Loss(
         cause="slow rank",
         share=share,
-        text=f"rank {rank} is slower: others wait for it {format_share(share)} of a step. Look for "
-        "another program on its device, for heat and power limits (launch --doctor), or leave the "
-        "device out",
+        text=Phrase(
+            "rank {slow} is slower: others wait for it {share} of a step. Look for "
+            "another program on its device, for heat and power limits (launch --doctor), "
+            "or leave the device out",
+            slow=rank,
+            share=format_share(share),
+        ),
     )
 
 
@@ -163,9 +177,12 @@ def _late_host(rank: int, share: float) -> Loss:
     return Loss(
         cause="late rank",
         share=share,
-        text=f"rank {rank} is late between two steps: others wait for its host "
-        f"{format_share(share)} of a step. Look for another program on that host, and for a slow "
-        "tracker (training.report_to)",
+        text=Phrase(
+            "rank {late} is late between two steps: others wait for its host {share} of a step. "
+            "Look for another program on that host, and for a slow tracker (training.report_to)",
+            late=rank,
+            share=format_share(share),
+        ),
     )
 
 
@@ -177,9 +194,13 @@ def _slow_link(times: Sequence[RankTimes], step_s: float, predicted: PredictedPa
     return Loss(
         cause="slow link",
         share=share,
-        text=f"communication takes {format_share(share)} of a step, predicted {expected}: check "
-        "the link between the devices (nvidia-smi topo -m, NCCL_DEBUG=INFO), or accumulate more "
-        "micro-batches per step",
+        text=Phrase(
+            "communication takes {share} of a step, predicted {expected}: check the link "
+            "between the devices (nvidia-smi topo -m, NCCL_DEBUG=INFO), or accumulate "
+            "more micro-batches per step",
+            share=format_share(share),
+            expected=expected,
+        ),
     )
 
 
@@ -190,8 +211,11 @@ def _launches(predicted: PredictedParts) -> Loss | None:
     return Loss(
         cause="launches",
         share=share,
-        text=f"launching kernels takes the host {format_share(share)} of a step by the plan: a "
-        "larger micro-batch or longer samples (packing) keep the device busy",
+        text=Phrase(
+            "launching kernels takes the host {share} of a step by the plan: a larger "
+            "micro-batch or longer samples (packing) keep the device busy",
+            share=format_share(share),
+        ),
     )
 
 
@@ -201,6 +225,8 @@ def _saving(share: float) -> Loss | None:
     return Loss(
         cause="saving",
         share=share,
-        text=f"saving takes {format_share(share)} of the run: raise training.save_steps, or save "
-        "to a faster disk",
+        text=Phrase(
+            "saving takes {share} of the run: raise training.save_steps, or save to a faster disk",
+            share=format_share(share),
+        ),
     )

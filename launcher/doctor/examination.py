@@ -20,10 +20,16 @@ from launcher.doctor.probe_runner import ProbeRunner
 from launcher.doctor.probes import ALL_REDUCE, FOUR_BIT
 from launcher.doctor.subject import Subject
 from planner.base.errors import UserError
+from planner.base.phrases import Joined, Phrase, spoken
 from planner.hardware.detect import read_machine
 
 WIDEST = 110
 """Columns of the table at most: longer lines are hard to read."""
+VERDICTS: dict[Verdict, str] = {
+    "pass": Phrase("pass"),
+    "warn": Phrase("warn"),
+    "fail": Phrase("fail"),
+}
 STYLES: dict[Verdict, str] = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 
 
@@ -41,20 +47,20 @@ def probed(name: str) -> Check:
 
 
 CHECKS = (
-    Check("packages", packages.packages),
-    Check("driver", driver_and_cards.driver),
+    Check(Phrase("packages"), packages.packages),
+    Check(Phrase("driver"), driver_and_cards.driver),
     Check("GPUs", driver_and_cards.gpus),
     Check("CUDA", driver_and_cards.cuda_and_torch),
-    Check("kernels", driver_and_cards.architecture),
+    Check(Phrase("kernels"), driver_and_cards.architecture),
     Check("bf16", driver_and_cards.bf16),
     probed(FOUR_BIT),
     probed(ALL_REDUCE),
-    Check("peer access", driver_and_cards.peer_access),
-    Check("CPU Adam", system.cpu_adam),
-    Check("shared memory", system.shared_memory),
-    Check("locked memory", system.locked_memory),
-    Check("open files", system.open_files),
-    Check("disk", system.disk),
+    Check(Phrase("peer access"), driver_and_cards.peer_access),
+    Check(Phrase("CPU Adam"), system.cpu_adam),
+    Check(Phrase("shared memory"), system.shared_memory),
+    Check(Phrase("locked memory"), system.locked_memory),
+    Check(Phrase("open files"), system.open_files),
+    Check(Phrase("disk"), system.disk),
 )
 BESIDE_PROBES = (system.cpu_adam, system.disk)
 """Checks that are made while the probes load their libraries."""
@@ -68,7 +74,7 @@ def examine(*, as_json: bool) -> int:
     Returns the exit code: 0 if no check fails, else that of a user's error.
     """
     began = time.perf_counter()
-    with console_on(sys.stderr).status("checking this machine"):
+    with console_on(sys.stderr).status(Phrase("checking this machine")):
         findings = findings_of(dict(os.environ), Path.cwd())
     seconds = time.perf_counter() - began
     if as_json:
@@ -115,7 +121,7 @@ def print_table(findings: Findings, seconds: float, console: Console) -> None:
     """Draw the table and, below it, the line with the counts."""
     width = min(console.width, WIDEST)
     console.print(table(findings), width=width)
-    console.print(Text(closing_line(findings, seconds), style="bold"), width=width)
+    console.print(Text(spoken(closing_line(findings, seconds)), style="bold"), width=width)
 
 
 def table(findings: Findings) -> Table:
@@ -125,8 +131,8 @@ def table(findings: Findings) -> Table:
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column(overflow="fold")
     for name, finding in findings.items():
-        verdict = Text(finding.verdict, style=STYLES[finding.verdict])
-        grid.add_row(verdict, name, Text(finding.facts))
+        verdict = Text(spoken(VERDICTS[finding.verdict]), style=STYLES[finding.verdict])
+        grid.add_row(verdict, name, Text(spoken(finding.facts)))
         if finding.remedy is not None:
             grid.add_row("", "", arrow(finding.remedy))
     grid.add_row()
@@ -136,7 +142,7 @@ def table(findings: Findings) -> Table:
 def arrow(remedy: str) -> Table:
     """Draw a remedy after an arrow; its further lines begin below its first word."""
     grid = Table.grid(padding=(0, 1))
-    grid.add_row(Text("->", style="cyan"), Text(remedy, style="cyan"))
+    grid.add_row(Text("->", style="cyan"), Text(spoken(remedy), style="cyan"))
     return grid
 
 
@@ -144,8 +150,8 @@ def closing_line(findings: Findings, seconds: float) -> str:
     """Return the counts by verdict and the time all checks took."""
     counts = counted(findings)
     numbers: Sequence[str] = [
-        f"{counts['pass']} pass",
-        f"{counts['warn']} warn",
-        f"{counts['fail']} fail",
+        Phrase("{number} pass", number=counts["pass"]),
+        Phrase("{number} warn", number=counts["warn"]),
+        Phrase("{number} fail", number=counts["fail"]),
     ]
-    return f"{', '.join(numbers)} ({seconds:.1f} s)"
+    return Phrase("{counts} ({seconds:.1f} s)", counts=Joined(", ", numbers), seconds=seconds)

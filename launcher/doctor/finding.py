@@ -1,7 +1,10 @@
 """Result of one check: a verdict, one line of facts, and what to do about a fault."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from planner.base.phrases import as_data, from_data
 
 Verdict = Literal["pass", "warn", "fail"]
 
@@ -19,6 +22,17 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as a JSON object."""
         return asdict(self)
+
+    def as_message(self) -> dict[str, Any]:
+        """Return the finding for another process, which can say it in its language."""
+        remedy = None if self.remedy is None else as_data(self.remedy)
+        return {"verdict": self.verdict, "facts": as_data(self.facts), "remedy": remedy}
+
+
+def finding_of(message: Mapping[str, Any]) -> Finding:
+    """Return the finding that another process has made a message of."""
+    remedy = None if message["remedy"] is None else from_data(message["remedy"])
+    return Finding(verdict=message["verdict"], facts=from_data(message["facts"]), remedy=remedy)
 
 
 def passed(facts: str) -> Finding:

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.doctor.finding import Finding, failed
+from launcher.compat.requirements import INSTALL
+from launcher.doctor.finding import Finding, failed, finding_of
 from launcher.doctor.probes import ALL_REDUCE, BUILD, FACTS, FOUR_BIT, GLOO
 from launcher.doctor.subject import TorchFacts
+from planner.base.phrases import Phrase
 from planner.base.python_children import child_environment, module_command
 
 LIMIT_SECONDS = 60.0
@@ -49,11 +51,12 @@ class ProbeRunner:
             lines, problem = self._end(process)
             contents |= {key: value for line in lines for key, value in json.loads(line).items()}
             if check not in contents:
-                contents[check] = failed(problem, remedy).as_dict()
+                missing = problem.startswith("ModuleNotFoundError")
+                contents[check] = failed(problem, INSTALL if missing else remedy).as_message()
         facts = contents.pop(FACTS, None)
         return ProbeResults(
             torch=None if facts is None else _torch_facts(facts),
-            findings={name: Finding(**content) for name, content in contents.items()},
+            findings={name: finding_of(content) for name, content in contents.items()},
         )
 
     def _end(self, process: subprocess.Popen[str]) -> tuple[list[str], str]:
@@ -63,16 +66,16 @@ class ProbeRunner:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             output, errors = process.communicate()
-            return _lines(output), f"no answer within {self._limit_s:.0f} s"
+            return _lines(output), Phrase("no answer within {limit:.0f} s", limit=self._limit_s)
         return _lines(output), ending(process.returncode, errors)
 
 
 def ending(code: int, errors: str) -> str:
     """Return why a probe ended without a result, from its exit code and standard error."""
     if code < 0:
-        return f"the probe was killed by {signal.Signals(-code).name}"
-    last = _lines(errors)[-1:] or [f"the probe ended with exit code {code}"]
-    return last[0][:160]
+        return Phrase("the probe was killed by {name}", name=signal.Signals(-code).name)
+    lines = _lines(errors)
+    return lines[-1][:160] if lines else Phrase("the probe ended with exit code {code}", code=code)
 
 
 def _start(name: str, environ: Mapping[str, str]) -> subprocess.Popen[str]:

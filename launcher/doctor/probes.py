@@ -19,10 +19,11 @@ from typing import Any
 from launcher.compat.torch_text import first_sentence
 from launcher.doctor.finding import Finding, failed, passed
 from launcher.doctor.subject import TorchFacts
+from planner.base.phrases import Joined, Phrase
 from planner.hardware.cluster import has_bf16
 
 FACTS = "facts"
-FOUR_BIT = "4-bit product"
+FOUR_BIT = Phrase("4-bit product")
 ALL_REDUCE = "all-reduce"
 LARGEST_ERROR = 0.02
 """Largest error of a product, as a share of its largest entry: bf16 has 8 bits of mantissa, and a
@@ -30,9 +31,9 @@ sum is over 256 products."""
 COLLECTIVE_SECONDS = 10
 ELEMENTS = 2**18
 RANKS = 2
-BUILD = "pip install --upgrade bitsandbytes; python -m bitsandbytes says more"
-GLOO = "export GLOO_SOCKET_IFNAME=lo; check that this host's own name resolves (/etc/hosts)"
-NCCL = (
+BUILD = Phrase("pip install --upgrade bitsandbytes; python -m bitsandbytes says more")
+GLOO = Phrase("export GLOO_SOCKET_IFNAME=lo; check that this host's own name resolves (/etc/hosts)")
+NCCL = Phrase(
     "run again with NCCL_DEBUG=INFO; if cards cannot reach each other, set NCCL_P2P_DISABLE=1; "
     "a container needs --shm-size=1g"
 )
@@ -113,13 +114,21 @@ def all_reduce() -> Finding:
     try:
         answers = [results.get(timeout=2 * COLLECTIVE_SECONDS) for _ in ranks]
     except queue.Empty:
-        answers = [f"a rank gave no answer in {2 * COLLECTIVE_SECONDS} s"]
+        answers = [Phrase("a rank gave no answer in {limit} s", limit=2 * COLLECTIVE_SECONDS)]
     seconds = time.perf_counter() - began
     problems = [answer for answer in answers if answer is not None]
     if problems:
-        return failed(f"{backend}: {problems[0]}", NCCL if backend == "nccl" else GLOO)
-    why = "" if backend == "nccl" else " on the CPU (NCCL needs two GPUs that PyTorch sees)"
-    return passed(f"{backend}{why}, {RANKS} ranks, {seconds:.1f} s including the start")
+        return failed(Joined(": ", [backend, problems[0]]), NCCL if backend == "nccl" else GLOO)
+    on_cpu = Phrase(" on the CPU (NCCL needs two GPUs that PyTorch sees)")
+    return passed(
+        Phrase(
+            "{backend}{why}, {ranks} ranks, {seconds:.1f} s including the start",
+            backend=backend,
+            why="" if backend == "nccl" else on_cpu,
+            ranks=RANKS,
+            seconds=seconds,
+        )
+    )
 
 
 def one_rank(rank: int, backend: str, port: int, results: Any) -> None:
@@ -139,7 +148,7 @@ def one_rank(rank: int, backend: str, port: int, results: Any) -> None:
         numbers = torch.full((ELEMENTS,), float(rank + 1), device=device)
         torch.distributed.all_reduce(numbers)
         right = bool((numbers == sum(range(1, RANKS + 1))).all())
-        results.put(None if right else "the sum is wrong")
+        results.put(None if right else Phrase("the sum is wrong"))
     except Exception as error:  # any failure is the finding
         results.put(one_line(error))
 
@@ -165,11 +174,11 @@ def main() -> None:
     if sys.argv[1] == "torch":
         say(FACTS, asdict(torch_facts()))
         try:
-            say(FOUR_BIT, four_bit().as_dict())
+            say(FOUR_BIT, four_bit().as_message())
         except Exception as error:  # any failure is the finding
-            say(FOUR_BIT, failed(one_line(error), BUILD).as_dict())
+            say(FOUR_BIT, failed(one_line(error), BUILD).as_message())
     else:
-        say(ALL_REDUCE, all_reduce().as_dict())
+        say(ALL_REDUCE, all_reduce().as_message())
     results.flush()
     os._exit(0)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from launcher.doctor.finding import Finding, failed, passed, warned
 from launcher.doctor.subject import Subject
+from planner.base.phrases import Joined, Phrase
 from planner.base.units import MIB, format_gib
 from planner.hardware.machine_readings import ENOUGH_SHM_BYTES
 
@@ -42,22 +43,31 @@ def shared_memory(subject: Subject) -> Finding:
     try:
         system = os.statvfs(SHARED_MEMORY)
     except OSError as error:
-        return failed(f"{SHARED_MEMORY}: {error.strerror}", "mount a tmpfs of 1 GiB there")
+        return failed(
+            Joined(": ", [str(SHARED_MEMORY), error.strerror or ""]),
+            Phrase("mount a tmpfs of 1 GiB there"),
+        )
     return judge_shared(system.f_frsize * system.f_blocks, len(subject.gpus))
 
 
 def judge_shared(total_bytes: int, num_gpus: int) -> Finding:
     """Judge the size of ``/dev/shm`` for ranks on that many GPUs."""
-    size = f"{SHARED_MEMORY} has {format_gib(total_bytes)} GiB"
-    remedy = (
-        "docker run --shm-size=1g (or --ipc=host); outside a container, mount -o remount,size=1G "
-        f"{SHARED_MEMORY}"
+    size = Phrase("{folder} has {gib} GiB", folder=SHARED_MEMORY, gib=format_gib(total_bytes))
+    remedy = Phrase(
+        "docker run --shm-size=1g (or --ipc=host); outside a container, mount -o "
+        "remount,size=1G {folder}",
+        folder=SHARED_MEMORY,
     )
     if total_bytes >= ENOUGH_SHM_BYTES:
         return passed(size)
     if total_bytes <= CONTAINER_SHARED_BYTES and num_gpus > 1:
-        return failed(f"{size}, too little for NCCL between {num_gpus} GPUs", remedy)
-    return warned(f"{size}, little for several ranks", remedy)
+        return failed(
+            Phrase(
+                "{size}, too little for NCCL between {num_gpus} GPUs", size=size, num_gpus=num_gpus
+            ),
+            remedy,
+        )
+    return warned(Phrase("{size}, little for several ranks", size=size), remedy)
 
 
 def locked_memory(_subject: Subject) -> Finding:
@@ -72,42 +82,65 @@ def locked_memory(_subject: Subject) -> Finding:
 
 def judge_locked(soft: int, infiniband: list[str]) -> Finding:
     """Judge the soft limit of locked memory, in bytes, for these InfiniBand adapters."""
-    limit = "no limit" if soft == resource.RLIM_INFINITY else f"at most {soft / MIB:,.0f} MiB"
+    limit = (
+        Phrase("no limit")
+        if soft == resource.RLIM_INFINITY
+        else Phrase("at most {soft:,.0f} MiB", soft=soft / MIB)
+    )
     if soft == resource.RLIM_INFINITY or not infiniband:
-        return passed(limit if infiniband else f"{limit}; no InfiniBand that needs it")
+        return passed(
+            limit if infiniband else Phrase("{limit}; no InfiniBand that needs it", limit=limit)
+        )
     return warned(
-        f"{limit}, and NCCL registers more for {', '.join(infiniband)}",
-        "ulimit -l unlimited; docker run --ulimit memlock=-1; LimitMEMLOCK=infinity for a service",
+        Phrase(
+            "{limit}, and NCCL registers more for {infiniband}",
+            limit=limit,
+            infiniband=", ".join(infiniband),
+        ),
+        Phrase(
+            "ulimit -l unlimited; docker run --ulimit memlock=-1; LimitMEMLOCK=infinity "
+            "for a service"
+        ),
     )
 
 
 def open_files(_subject: Subject) -> Finding:
     """Check that a process may open as many files and sockets as ranks do."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = f"at most {soft:,}"
+    limit = Phrase("at most {soft:,}", soft=soft)
     if soft >= USUAL_FILES:
         return passed(limit)
     reachable = hard == resource.RLIM_INFINITY or hard >= USUAL_FILES
     remedy = (
         f"ulimit -n {USUAL_FILES * 4 if hard >= USUAL_FILES * 4 else USUAL_FILES}"
         if reachable
-        else f"raise the hard limit ({hard:,}): docker run --ulimit nofile=65536, or limits.conf"
+        else Phrase(
+            "raise the hard limit ({hard:,}): docker run --ulimit nofile=65536, or limits.conf",
+            hard=hard,
+        )
     )
     return (failed if soft < FEWEST_FILES else warned)(limit, remedy)
 
 
 def cpu_adam(_subject: Subject) -> Finding:
     """Check that DeepSpeed can build the optimizer that offload runs on the CPU."""
-    remedy = "Debian and Ubuntu: apt install g++ python3-dev; needed by offload only"
+    remedy = Phrase("Debian and Ubuntu: apt install g++ python3-dev; needed by offload only")
     compiler = os.environ.get("CXX") or "c++"
     if shutil.which(compiler) is None:
-        return warned(f"no C++ compiler ({compiler})", remedy)
+        return warned(Phrase("no C++ compiler ({compiler})", compiler=compiler), remedy)
     if shutil.which("ninja") is None:
-        return warned("no ninja to build with", "pip install ninja; needed by offload only")
+        return warned(
+            Phrase("no ninja to build with"), Phrase("pip install ninja; needed by offload only")
+        )
     problem = compile_error(compiler)
     if problem is not None:
-        return warned(f"{compiler} cannot build it: {problem}", remedy)
-    return passed(f"{compiler} builds C++20 with OpenMP and Python's headers")
+        return warned(
+            Phrase("{compiler} cannot build it: {problem}", compiler=compiler, problem=problem),
+            remedy,
+        )
+    return passed(
+        Phrase("{compiler} builds C++20 with OpenMP and Python's headers", compiler=compiler)
+    )
 
 
 def compile_error(compiler: str) -> str | None:
@@ -126,10 +159,12 @@ def compile_error(compiler: str) -> str | None:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return f"it took more than {COMPILE_SECONDS:.0f} s"
+            return Phrase("it took more than {seconds:.0f} s", seconds=COMPILE_SECONDS)
     if done.returncode == 0:
         return None
-    lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no reason given"]
+    lines = [line for line in done.stderr.splitlines() if "error" in line] or [
+        Phrase("no reason given")
+    ]
     return lines[0].partition("error: ")[2] or lines[0]
 
 
@@ -139,14 +174,24 @@ def disk(subject: Subject) -> Finding:
         rate, free = write_rate(subject.directory), shutil.disk_usage(subject.directory).free
     except OSError as error:
         return failed(
-            f"{subject.directory} cannot be written: {error.strerror}",
-            "run launch in a folder that you may write to, or name one with --output DIR",
+            Phrase(
+                "{directory} cannot be written: {strerror}",
+                directory=subject.directory,
+                strerror=error.strerror,
+            ),
+            Phrase("run launch in a folder that you may write to, or name one with --output DIR"),
         )
-    speed = f"{rate / 10**6:,.0f} MB/s written, {format_gib(free, 1)} GiB free"
+    speed = Phrase(
+        "{rate:,.0f} MB/s written, {gib} GiB free", rate=rate / 10**6, gib=format_gib(free, 1)
+    )
     if rate < SLOW_BYTES_PER_S:
         return warned(
-            f"{speed}: a checkpoint of 10 GB takes {10**10 / rate / 60:,.0f} min",
-            "write runs to a local disk: --output DIR",
+            Phrase(
+                "{speed}: a checkpoint of 10 GB takes {minutes:,.0f} min",
+                speed=speed,
+                minutes=10**10 / rate / 60,
+            ),
+            Phrase("write runs to a local disk: --output DIR"),
         )
     return passed(speed)
 

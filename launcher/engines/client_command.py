@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.engines.engine import EngineError
+from planner.base.phrases import Joined, Phrase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,7 @@ class ClientResult:
     def reason(self) -> str:
         """The last line that it printed, which says why it failed."""
         lines = (self.errors.strip() or self.output.strip()).splitlines()
-        return lines[-1] if lines else f"exit code {self.code}, and no message"
+        return lines[-1] if lines else Phrase("exit code {code}, and no message", code=self.code)
 
 
 def run_to_answer(
@@ -44,7 +45,11 @@ def run_to_answer(
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise TimeoutError(f"{command[0]} has not answered for {limit_s:g} s") from error
+        raise TimeoutError(
+            Phrase(
+                "{command} has not answered for {limit_s:g} s", command=command[0], limit_s=limit_s
+            )
+        ) from error
     return ClientResult(code=done.returncode, output=done.stdout, errors=done.stderr)
 
 
@@ -53,14 +58,16 @@ def run_client(command: Sequence[str], *, install: str, folder: Path | None = No
     try:
         return run_to_answer(command, folder=folder)
     except FileNotFoundError as error:
-        raise EngineError(f"{command[0]} is not installed: {install}") from error
+        raise EngineError(
+            Phrase("{command} is not installed: {install}", command=command[0], install=install)
+        ) from error
 
 
 def output_of(command: Sequence[str], *, install: str, folder: Path | None = None) -> str:
     """Return what a client prints; raise ``EngineError`` with its reason if it fails."""
     done = run_client(command, install=install, folder=folder)
     if done.code != 0:
-        raise EngineError(f"{shlex.join(command)}: {done.reason}")
+        raise EngineError(Joined(": ", [shlex.join(command), done.reason]))
     return done.output
 
 
@@ -85,7 +92,15 @@ def shown_output_of(command: Sequence[str], *, install: str, folder: Path) -> st
                 sys.stderr.write(line)
                 lines.append(line)
     except FileNotFoundError as error:
-        raise EngineError(f"{command[0]} is not installed: {install}") from error
+        raise EngineError(
+            Phrase("{command} is not installed: {install}", command=command[0], install=install)
+        ) from error
     if client.returncode != 0:
-        raise EngineError(f"{shlex.join(command)} ended with exit code {client.returncode}")
+        raise EngineError(
+            Phrase(
+                "{command} ended with exit code {returncode}",
+                command=shlex.join(command),
+                returncode=client.returncode,
+            )
+        )
     return "".join(lines)

@@ -6,8 +6,17 @@ from typing import Literal, Protocol, get_args, runtime_checkable
 
 from launcher.engines.job import Job, Rendered
 from planner.base.errors import UserError
+from planner.base.phrases import Phrase
 
 JobState = Literal["waiting", "running", "finished", "failed", "cancelled", "unknown"]
+STATE_TITLES: dict[JobState, str] = {
+    "waiting": Phrase("waiting"),
+    "running": Phrase("running"),
+    "finished": Phrase("finished"),
+    "failed": Phrase("failed"),
+    "cancelled": Phrase("cancelled"),
+    "unknown": Phrase("unknown"),
+}
 FINAL_STATES: tuple[JobState, ...] = ("finished", "failed", "cancelled")
 """States of a job that has ended."""
 EngineName = Literal["local", "hosts", "slurm", "skypilot", "kubeflow"]

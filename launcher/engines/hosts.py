@@ -14,6 +14,7 @@ from launcher.engines.job import PLAN_NAME, Job, Rendered, node_command
 from launcher.engines.settings import read_settings
 from launcher.run.rank_commands import PORT
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import Spec
 from planner.base.text_files import read_text
 
@@ -32,7 +33,10 @@ class HostSettings(Spec):
     """``--with KEY=VALUE`` for hosts."""
 
     hosts: Annotated[
-        str, Meta(description="a file with one host per line, or names separated by commas")
+        str,
+        Meta(
+            description=str(Phrase("a file with one host per line, or names separated by commas"))
+        ),
     ]
     user: Annotated[str, Meta(min_length=1)] | None = None
     """User name on every host; if left out, that of ssh's configuration."""
@@ -121,8 +125,11 @@ def listed_hosts(setting: str) -> list[Host]:
         return [parsed_host(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line]
     if "/" in setting:
         raise InvalidRequestError(
-            f"--with hosts={setting}: there is no such file. Write one host per line into it, "
-            "or give names separated by commas"
+            Phrase(
+                "--with hosts={setting}: there is no such file. Write one host per line into "
+                "it, or give names separated by commas",
+                setting=setting,
+            )
         )
     return [parsed_host(name.strip(), "--with hosts") for name in setting.split(",")]
 
@@ -136,8 +143,12 @@ def parsed_host(line: str, place: str) -> Host:
     slots = _SLOTS.fullmatch(" ".join(rest))
     if not _NAME.fullmatch(name) or (rest and slots is None):
         raise InvalidRequestError(
-            f"{place}: {line!r} is not a host: write NAME or NAME slots=GPUS; "
-            "--with user=NAME holds for all hosts"
+            Phrase(
+                "{place}: {line!r} is not a host: write NAME or NAME slots=GPUS; --with "
+                "user=NAME holds for all hosts",
+                place=place,
+                line=line,
+            )
         )
     return Host(name, None if slots is None else int(slots[1]))
 
@@ -148,17 +159,28 @@ def check_hosts(hosts: list[Host], job: Job) -> None:
     names = [host.name for host in hosts]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InvalidRequestError(f"--with hosts names {twice[0]} twice: every host is one node")
+        raise InvalidRequestError(
+            Phrase("--with hosts names {name} twice: every host is one node", name=twice[0])
+        )
     if len(hosts) != parallel.num_nodes:
         raise InvalidRequestError(
-            f"the plan is for {parallel.num_nodes} nodes and --with hosts names {len(hosts)}. "
-            f"Name as many, or plan with --nodes {len(hosts)}"
+            Phrase(
+                "the plan is for {num_nodes} nodes and --with hosts names {number}. Name as "
+                "many, or plan with --nodes {number}",
+                num_nodes=parallel.num_nodes,
+                number=len(hosts),
+            )
         )
     for host in hosts:
         if host.slots is not None and host.slots < parallel.gpus_per_node:
             raise InvalidRequestError(
-                f"{host.name} has slots={host.slots} and the plan has {parallel.gpus_per_node} "
-                "ranks per node. Plan with fewer, or choose another host"
+                Phrase(
+                    "{name} has slots={slots} and the plan has {gpus_per_node} ranks per node. "
+                    "Plan with fewer, or choose another host",
+                    name=host.name,
+                    slots=host.slots,
+                    gpus_per_node=parallel.gpus_per_node,
+                )
             )
 
 

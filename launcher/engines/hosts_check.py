@@ -7,6 +7,7 @@ from pathlib import Path
 
 from launcher.engines.client_command import ClientResult, run_to_answer
 from launcher.engines.engine import EngineError
+from planner.base.phrases import Phrase
 
 ANSWER_SECONDS = 20
 """Seconds for a host to answer."""
@@ -32,13 +33,21 @@ def host_problem(command: Sequence[str], plan_file: Path) -> str | None:
     try:
         done = ask_host(command, f"test -r {shlex.quote(str(plan_file))}")
     except TimeoutError:
-        return f"{host} does not answer within {ANSWER_SECONDS} s"
+        return Phrase(
+            "{host} does not answer within {seconds} s",
+            host=host,
+            seconds=ANSWER_SECONDS,
+        )
     if done.code == SSH_FAILED:
-        return f"{host} cannot be reached: {last_line(done.errors)}"
+        return Phrase(
+            "{host} cannot be reached: {reason}", host=host, reason=last_line(done.errors)
+        )
     if done.code != 0:
-        return (
-            f"{host} does not see {plan_file}: the run directory must be on storage that "
-            "all hosts share (--output DIR)"
+        return Phrase(
+            "{host} does not see {plan_file}: the run directory must be on storage that "
+            "all hosts share (--output DIR)",
+            host=host,
+            plan_file=plan_file,
         )
     return None
 
@@ -49,12 +58,14 @@ def ask_host(command: Sequence[str], remote: str) -> ClientResult:
         return run_to_answer([*command[:-1], remote], limit_s=ANSWER_SECONDS)
     except FileNotFoundError as error:
         raise EngineError(
-            "--on hosts starts hosts with ssh, which is not installed: "
-            "apt-get install openssh-client"
+            Phrase(
+                "--on hosts starts hosts with ssh, which is not installed: apt-get install "
+                "openssh-client"
+            )
         ) from error
 
 
 def last_line(text: str) -> str:
     """Return the last line of what ssh printed."""
     lines = text.strip().splitlines()
-    return lines[-1] if lines else "ssh ended without a message"
+    return lines[-1] if lines else Phrase("ssh ended without a message")

@@ -14,6 +14,7 @@ from typing import IO, TextIO
 
 from launcher.engines.hosts_check import SSH_FAILED, last_line
 from launcher.run.process import LOOK_SECONDS, SIGNALLED, heeded_signals
+from planner.base.phrases import Phrase
 from planner.base.printable import print_text
 
 END_SECONDS = 120.0
@@ -155,7 +156,14 @@ class HostCommands:
         for node in self.running:
             code = node.ended()
             if code == SSH_FAILED and self.may_restart(node):
-                say(f"{describe_end(node, code)}: restart {node.starts} of {self.max_restarts}")
+                say(
+                    Phrase(
+                        "{end}: restart {starts} of {max_restarts}",
+                        end=describe_end(node, code),
+                        starts=node.starts,
+                        max_restarts=self.max_restarts,
+                    )
+                )
                 node.start()
             elif code is not None:
                 self.record_end(node, code)
@@ -173,7 +181,7 @@ class HostCommands:
         if code != 0 and self.first_failed is None:
             self.first_failed, self.limit_s = node, time.monotonic() + END_SECONDS
             if not self.received:
-                say(f"error: {describe_end(node, code)}")
+                say(Phrase("error: {end}", end=describe_end(node, code)))
 
     def end_the_rest(self) -> None:
         """Ask the remaining hosts to stop, or give them up if they were asked before."""
@@ -183,7 +191,7 @@ class HostCommands:
             self.send_signal(signal.SIGTERM)
             return
         for node in self.running:
-            say(f"{node.name} does not end and is given up")
+            say(Phrase("{name} does not end and is given up", name=node.name))
             node.abandon()
 
     def send_signal(self, number: int) -> None:
@@ -207,8 +215,8 @@ class HostCommands:
 def describe_end(node: HostCommand, code: int) -> str:
     """Return how a command ended, with the name of its host."""
     if code == SSH_FAILED:
-        return f"{node.name} failed ({last_line(node.last_error)})"
-    return f"{node.name} ended with exit code {code}"
+        return Phrase("{name} failed ({reason})", name=node.name, reason=last_line(node.last_error))
+    return Phrase("{name} ended with exit code {code}", name=node.name, code=code)
 
 
 def say(line: str) -> None:

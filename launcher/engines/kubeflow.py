@@ -22,11 +22,12 @@ from launcher.engines.remote_plan import HOME, local_inputs, remote_plan
 from launcher.engines.settings import read_settings
 from launcher.run.read_plan import plan_text
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Joined, Phrase
 
 LASTING = "claim-and-plan.yaml"
 """File of the objects that outlive a job."""
 TRAIN_JOB = "trainjob.yaml"
-INSTALL = "apt-get install kubernetes-client, or kubectl as Kubernetes has it"
+INSTALL = Phrase("apt-get install kubernetes-client, or kubectl as Kubernetes has it")
 CONDITIONS: dict[str, JobState] = {
     "Failed": "failed",
     "Complete": "finished",
@@ -117,8 +118,14 @@ def require_remote_inputs(job: Job, claim: str) -> None:
     """Raise ``InvalidRequestError`` if an input of the plan is on this machine's disk."""
     for name in local_inputs(job):
         raise InvalidRequestError(
-            f"{name} is on this machine's disk, which no node of the cluster sees: put it on the "
-            f"claim {claim} and give the path that a node sees ({HOME}/...), or a name on the hub"
+            Phrase(
+                "{name} is on this machine's disk, which no node of the cluster sees: put it "
+                "on the claim {claim} and give the path that a node sees ({home}/...), or a "
+                "name on the hub",
+                name=name,
+                claim=claim,
+                home=HOME,
+            )
         )
 
 
@@ -139,7 +146,7 @@ def status_of(status: Mapping[str, Any]) -> JobStatus:
     for condition in status.get("conditions", ()):
         if condition["status"] == "True" and condition["type"] in CONDITIONS:
             words = (condition.get("reason"), condition.get("message"))
-            detail = ": ".join(filter(None, words))
+            detail = Joined(": ", filter(None, words))
             return JobStatus(state=CONDITIONS[condition["type"]], detail=detail)
     nodes = [row for row in status.get("jobsStatus", ()) if row["name"] == NODE]
     running = any(row.get("ready", 0) for row in nodes)

@@ -25,8 +25,9 @@ from launcher.engines.skypilot_task import (
     task,
 )
 from launcher.run.read_plan import plan_text
+from planner.base.phrases import Joined, Phrase
 
-INSTALL = "pip install skypilot, in an environment of its own, and put its sky on the PATH"
+INSTALL = Phrase("pip install skypilot, in an environment of its own, and put its sky on the PATH")
 _SUBMITTED = re.compile(r"Job ID: (\d+)|Job submitted, ID: (\d+)")
 STATES: dict[str, JobState] = {
     **dict.fromkeys(("PENDING", "SUBMITTED", "STARTING", "INIT", "SETTING_UP"), "waiting"),
@@ -64,10 +65,14 @@ class SkyPilot:
         """Return a sentence per secret that is not set, and SkyPilot's objection to the task."""
         command = rendered.commands[0]
         secrets = [value for key, value in pairwise(command) if key == "--secret"]
-        unset = [f"{name} is not set here" for name in secrets if name not in os.environ]
+        unset: list[str] = [
+            Phrase("{name} is not set here", name=name)
+            for name in secrets
+            if name not in os.environ
+        ]
         program = shutil.which("sky")
         if program is None:
-            raise EngineError(f"sky is not installed: {INSTALL}")
+            raise EngineError(Phrase("sky is not installed: {install}", install=INSTALL))
         python = Path(program).resolve().parent / "python"
         read = "import sys, sky; sky.Task.from_yaml(sys.argv[1])"
         done = run_client([str(python), "-c", read, TASK_NAME], install=INSTALL, folder=folder)
@@ -81,7 +86,9 @@ class SkyPilot:
             return command[command.index("--cluster") + 1]
         number = _SUBMITTED.search(output)
         if number is None:
-            raise EngineError("sky jobs launch has printed no job number: see sky jobs queue")
+            raise EngineError(
+                Phrase("sky jobs launch has printed no job number: see sky jobs queue")
+            )
         return number[1] or number[2]
 
     def status(self, job_id: str) -> JobStatus:
@@ -95,8 +102,12 @@ class SkyPilot:
             jobs = sorted(listed.get(job_id, ()), key=lambda row: row["job_id"])
         if not jobs:
             raise EngineError(
-                f"SkyPilot has no job {job_id}: a cluster is taken down {IDLE_MINUTES} minutes "
-                "after its job. Its output is in the run directory"
+                Phrase(
+                    "SkyPilot has no job {job_id}: a cluster is taken down {idle_minutes} "
+                    "minutes after its job. Its output is in the run directory",
+                    job_id=job_id,
+                    idle_minutes=IDLE_MINUTES,
+                )
             )
         return status_of(jobs[-1])
 
@@ -117,7 +128,9 @@ def json_of(text: str) -> Any:
     """Return the document at the end of what SkyPilot prints."""
     begins = re.search(r"^[\[{]", text, re.MULTILINE)
     if begins is None:
-        raise EngineError(f"sky has printed no list of jobs but: {text.strip()[:200]}")
+        raise EngineError(
+            Phrase("sky has printed no list of jobs but: {text}", text=text.strip()[:200])
+        )
     return json.loads(text[begins.start() :])
 
 
@@ -128,9 +141,13 @@ def status_of(record: Mapping[str, Any]) -> JobStatus:
     recovered = record.get("recovery_count") or 0
     words = [status.lower().replace("_", " ")]
     if recovered:
-        words.append("recovered once" if recovered == 1 else f"recovered {recovered} times")
+        words.append(
+            Phrase("recovered once")
+            if recovered == 1
+            else Phrase("recovered {recovered} times", recovered=recovered)
+        )
     words += [str(record[key]) for key in ("failure_reason", "details") if record.get(key)]
-    return JobStatus(state=state, detail="; ".join(words))
+    return JobStatus(state=state, detail=Joined("; ", words))
 
 
 ENGINE = SkyPilot()

@@ -12,6 +12,7 @@ from launcher.engines.job import PLAN_NAME, Job, node_command
 from launcher.engines.remote_plan import HOME, RUNS, needed_disk_gib, needed_memory_gib
 from launcher.run.rank_commands import PORT
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.plan.schema import Plan
@@ -69,13 +70,19 @@ def check_storage(plan: Plan, settings: SkySettings) -> None:
     given = [name for name in ("bucket", "volume", "shared") if getattr(settings, name) is not None]
     if len(given) != 1:
         raise InvalidRequestError(
-            "--on skypilot needs a place for the run directory that outlives the machines: set "
-            "one of --with bucket=s3://NAME (one node), volume=NAME, shared=/FOLDER"
+            Phrase(
+                "--on skypilot needs a place for the run directory that outlives the "
+                "machines: set one of --with bucket=s3://NAME (one node), volume=NAME, "
+                "shared=/FOLDER"
+            )
         )
     if settings.bucket is not None and plan.parallel.num_nodes > 1:
         raise InvalidRequestError(
-            f"--with bucket: {plan.parallel.num_nodes} nodes need to see each other's files at "
-            "once, which a mounted bucket does not show. Set volume=NAME or shared=/FOLDER"
+            Phrase(
+                "--with bucket: {num_nodes} nodes need to see each other's files at once, "
+                "which a mounted bucket does not show. Set volume=NAME or shared=/FOLDER",
+                num_nodes=plan.parallel.num_nodes,
+            )
         )
 
 
@@ -131,8 +138,13 @@ def accelerators(plan: Plan, settings: SkySettings) -> str | dict[str, int] | No
         name, _, number = settings.accelerators.partition(":")
         if number and int(number) != count:
             raise InvalidRequestError(
-                f"--with accelerators={settings.accelerators}: the plan has {count} ranks per "
-                f"node. Write {name}:{count}, or plan with other --gpus"
+                Phrase(
+                    "--with accelerators={accelerators}: the plan has {count} ranks per node. "
+                    "Write {name}:{count}, or plan with other --gpus",
+                    accelerators=settings.accelerators,
+                    count=count,
+                    name=name,
+                )
             )
         return f"{name}:{count}"
     if plan.hardware.device == "cpu":
@@ -140,8 +152,12 @@ def accelerators(plan: Plan, settings: SkySettings) -> str | dict[str, int] | No
     names = card_names().get(plan.hardware.gpu)
     if names is None:
         raise InvalidRequestError(
-            f"SkyPilot's name of the plan's card {plan.hardware.gpu} is not known: set one, "
-            f"--with accelerators=NAME:{count} (sky gpus list --all shows them)"
+            Phrase(
+                "SkyPilot's name of the plan's card {gpu} is not known: set one, --with "
+                "accelerators=NAME:{count} (sky gpus list --all shows them)",
+                gpu=plan.hardware.gpu,
+                count=count,
+            )
         )
     return f"{names[0]}:{count}" if len(names) == 1 else dict.fromkeys(names, count)
 

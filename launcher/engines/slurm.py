@@ -3,13 +3,14 @@
 import codecs
 from pathlib import Path
 
-from launcher.engines.engine import FINAL_STATES, EngineError, JobStatus
+from launcher.engines.engine import FINAL_STATES, STATE_TITLES, EngineError, JobStatus
 from launcher.engines.job import Job, Rendered
 from launcher.engines.settings import read_settings
 from launcher.engines.slurm_client import accounted_status, refusal_text, run_slurm, shown_status
 from launcher.engines.slurm_script import OUTPUT_NAME, SCRIPT_NAME, script
 from launcher.engines.slurm_settings import SlurmSettings, check_settings
 from planner.base.errors import did_you_mean
+from planner.base.phrases import Phrase
 
 _FORGOTTEN = "Invalid job id"
 _PARTITION = "#SBATCH --partition="
@@ -42,7 +43,13 @@ class Slurm:
         """Submit the script, and return the job's number."""
         done = run_slurm(*rendered.commands[0], folder=folder)
         if done.code != 0:
-            raise EngineError(f"sbatch refuses {folder / SCRIPT_NAME}: {refusal_text(done)}")
+            raise EngineError(
+                Phrase(
+                    "sbatch refuses {folder}: {reason}",
+                    folder=folder / SCRIPT_NAME,
+                    reason=refusal_text(done),
+                )
+            )
         return done.output.strip().partition(";")[0]  # behind it is the cluster's name, if several
 
     def status(self, job_id: str) -> JobStatus:
@@ -55,8 +62,11 @@ class Slurm:
         status = accounted_status(accounted(job_id))
         if status is None:
             raise EngineError(
-                f"Slurm has forgotten job {job_id}: it ended a while ago and there is no "
-                "accounting (sacct). Its output is in the job folder of the run directory"
+                Phrase(
+                    "Slurm has forgotten job {job_id}: it ended a while ago and there is no "
+                    "accounting (sacct). Its output is in the job folder of the run directory",
+                    job_id=job_id,
+                )
             )
         return status
 
@@ -82,11 +92,23 @@ class Slurm:
         """
         status = self.status(job_id)
         if status.state in FINAL_STATES:
-            raise EngineError(f"job {job_id} has already ended: {status.state}")
+            raise EngineError(
+                Phrase(
+                    "job {job_id} has already ended: {state}",
+                    job_id=job_id,
+                    state=STATE_TITLES[status.state],
+                )
+            )
         options = [] if status.state == "waiting" else ["--signal=TERM"]
         done = run_slurm("scancel", *options, job_id)
         if done.code != 0:
-            raise EngineError(f"scancel refuses job {job_id}: {refusal_text(done)}")
+            raise EngineError(
+                Phrase(
+                    "scancel refuses job {job_id}: {reason}",
+                    job_id=job_id,
+                    reason=refusal_text(done),
+                )
+            )
 
 
 def unknown_partition(rendered: Rendered) -> list[str]:
@@ -95,7 +117,11 @@ def unknown_partition(rendered: Rendered) -> list[str]:
     wanted = [line.removeprefix(_PARTITION) for line in lines if line.startswith(_PARTITION)]
     known = run_slurm("sinfo", "--noheader", "--format=%R").output.split()
     return [
-        f"no partition is named {name!r}. {did_you_mean(name, known)}"
+        Phrase(
+            "no partition is named {name!r}. {question}",
+            name=name,
+            question=did_you_mean(name, known),
+        )
         for name in ",".join(wanted).split(",")
         if known and name and name not in known
     ]

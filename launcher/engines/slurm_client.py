@@ -7,6 +7,8 @@ from pathlib import Path
 from launcher.engines.client_command import ClientResult, run_to_answer
 from launcher.engines.engine import EngineError, JobState, JobStatus
 from launcher.run.process import SIGNALLED, STOPPED
+from planner.base.errors import reason_of
+from planner.base.phrases import Joined, Phrase
 
 COMMAND_LIMIT_S = 60
 """Time limit of one command: it waits for a controller that does not answer."""
@@ -51,18 +53,23 @@ def run_slurm(*command: str, folder: Path | None = None) -> ClientResult:
         return run_to_answer(command, folder=folder, limit_s=COMMAND_LIMIT_S)
     except FileNotFoundError as error:
         raise EngineError(
-            f"{command[0]} is not installed here: --on slurm submits from a machine that has "
-            "Slurm's commands, such as a login node of the cluster"
+            Phrase(
+                "{command} is not installed here: --on slurm submits from a machine that has "
+                "Slurm's commands, such as a login node of the cluster",
+                command=command[0],
+            )
         ) from error
     except TimeoutError as error:
-        raise EngineError(f"{error}: is slurmctld up? Check with: scontrol ping") from error
+        raise EngineError(
+            Phrase("{error}: is slurmctld up? Check with: scontrol ping", error=reason_of(error))
+        ) from error
 
 
 def refusal_text(result: ClientResult) -> str:
     """Return a refusal in Slurm's words, on one line."""
     lines = (result.errors or result.output).splitlines()
     words = [re.sub(r"^(s\w+: )?(error: )?", "", line).strip() for line in lines]
-    return "; ".join(filter(None, words)) or f"exit code {result.code}"
+    return Joined("; ", filter(None, words)) or Phrase("exit code {code}", code=result.code)
 
 
 def shown_status(shown: str) -> JobStatus:
@@ -96,17 +103,27 @@ def described(
     """Return a job's state from Slurm's words: ``exit_code`` is ``CODE:SIGNAL``."""
     state, code = STATES.get(slurm_state, "unknown"), code_of(exit_code)
     if slurm_state == "FAILED" and code in STOPPED:  # as launch ends when it is asked to stop
-        return JobStatus(state="cancelled", detail=f"stopped by {STOPPED[code]}", exit_code=code)
+        return JobStatus(
+            state="cancelled",
+            detail=Phrase("stopped by {stopped}", stopped=STOPPED[code]),
+            exit_code=code,
+        )
     details = [
         slurm_state if slurm_state not in ("PENDING", "RUNNING", "COMPLETED") else "",
         reason if reason != "None" else "",
-        f"on {nodes}" if state == "running" and nodes not in ("", "(null)") else "",
-        f"restarted {restarts} times" if restarts > 1 else "restarted once" if restarts else "",
-        "ask for more by --with mem=..." if slurm_state == "OUT_OF_MEMORY" else "",
+        Phrase("on {nodes}", nodes=nodes)
+        if state == "running" and nodes not in ("", "(null)")
+        else "",
+        Phrase("restarted {restarts} times", restarts=restarts)
+        if restarts > 1
+        else Phrase("restarted once")
+        if restarts
+        else "",
+        Phrase("ask for more by --with mem=...") if slurm_state == "OUT_OF_MEMORY" else "",
     ]
     return JobStatus(
         state=state,
-        detail=", ".join(filter(None, details)),
+        detail=Joined(", ", filter(None, details)),
         exit_code=code if slurm_state in ("COMPLETED", "FAILED") else None,
     )
 

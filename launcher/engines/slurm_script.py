@@ -22,6 +22,7 @@ from launcher.engines.slurm_settings import SlurmSettings, gpus_in
 from launcher.run.checkpoints import CONTENTS
 from launcher.run.run_directory import RunDirectory
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.units import MIB, ceil_div
 
 SCRIPT_NAME = "job.sh"
@@ -155,7 +156,11 @@ def quoted(option: str) -> str:
     """
     if not option.isprintable() or "\\" in option:
         raise InvalidRequestError(
-            f"Slurm cannot read {option!r}: use a name of printable characters without backslashes"
+            Phrase(
+                "Slurm cannot read {option!r}: use a name of printable characters without "
+                "backslashes",
+                option=option,
+            )
         )
     return option if shlex.quote(option) == option else '"' + option.replace('"', '\\"') + '"'
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import PositiveInt, Spec
 from planner.plan.schema import Plan
 
@@ -55,15 +56,24 @@ def check_settings(settings: SlurmSettings, plan: Plan) -> None:
         least = settings.warning + SIGNAL_LATENCY_S
         if 0 < limit_seconds(settings.time) <= least:
             raise InvalidRequestError(
-                f"--with time={settings.time} ends before anything is trained: the warning comes "
-                f"up to {least} s before the limit. Set more time, or a later --with warning"
+                Phrase(
+                    "--with time={time} ends before anything is trained: the warning comes up to "
+                    "{least} s before the limit. Set more time, or a later --with warning",
+                    time=settings.time,
+                    least=least,
+                )
             )
     wanted = plan.parallel.gpus_per_node if plan.hardware.device == "cuda" else 0
     requested = gpus_in(settings.gres)
     if requested is not None and requested != wanted:
         raise InvalidRequestError(
-            f"--with gres={settings.gres} requests {requested} GPUs per node and the plan is for "
-            f"{wanted}. Request as many, or plan again"
+            Phrase(
+                "--with gres={gres} requests {requested} GPUs per node and the plan is for "
+                "{wanted}. Request as many, or plan again",
+                gres=settings.gres,
+                requested=requested,
+                wanted=wanted,
+            )
         )
 
 

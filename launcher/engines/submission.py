@@ -10,6 +10,7 @@ from launcher.data.sources import check_named
 from launcher.engines.engine import (
     ELSEWHERE,
     FINAL_STATES,
+    STATE_TITLES,
     Engine,
     EngineError,
     EngineName,
@@ -26,6 +27,7 @@ from launcher.run.run_directory import RunDirectory, check_may_run_in, create
 from launcher.storage.json_files import read_json, write_json
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import write_whole
+from planner.base.phrases import Joined, Phrase
 from planner.base.printable import print_text
 
 ASK_SECONDS = 2.0
@@ -35,11 +37,11 @@ ASK_SECONDS = 2.0
 def dry_run_text(engine: Renderer, job: Job) -> str:
     """Return every file that would be written, and the commands that would submit them."""
     rendered = engine.render(job)
-    parts = [f"run directory: {job.directory}"]
+    parts: list[str] = [Phrase("run directory: {directory}", directory=job.directory)]
     for name, text in rendered.files.items():
         parts += [f"{job.folder / name}:", text.rstrip("\n")]
-    parts += ["submit:", *(f"  {shlex.join(command)}" for command in rendered.commands)]
-    return "\n".join(parts) + "\n"
+    parts += [Phrase("submit:"), *(f"  {shlex.join(command)}" for command in rendered.commands)]
+    return Joined("\n", [*parts, ""])
 
 
 def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
@@ -53,7 +55,9 @@ def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
         print_text(dry_run_text(engine, job), end="")
         return 0
     if detach and isinstance(engine, Foreground):
-        raise InvalidRequestError(f"--on {name} has no jobs to detach from: leave --detach out")
+        raise InvalidRequestError(
+            Phrase("--on {name} has no jobs to detach from: leave --detach out", name=name)
+        )
     rendered = engine.render(job)
     check_may_run_in(job.directory)
     run = RunDirectory(job.directory)
@@ -63,12 +67,21 @@ def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
     write_files(job, rendered)
     problems = engine.problems(rendered, job.folder)
     if problems:
-        raise EngineError(f"{name} refuses {job.folder}: {'; '.join(problems)}")
+        raise EngineError(
+            Phrase(
+                "{name} refuses {folder}: {problems}",
+                name=name,
+                folder=job.folder,
+                problems=Joined("; ", problems),
+            )
+        )
     if isinstance(engine, Foreground):
         return engine.run(job, rendered)
     job_id = engine.submit(rendered, job.folder)
     write_json(run.job, {"engine": name, "id": job_id})
-    print_text(f"{name}: job {job_id}, {job.folder}")
+    print_text(
+        Phrase("{name}: job {job_id}, {folder}", name=name, job_id=job_id, folder=job.folder)
+    )
     return 0 if detach else follow(run)
 
 
@@ -102,8 +115,13 @@ def check_no_job(run: RunDirectory) -> None:
         return  # the engine has forgotten it
     if status.state in ("waiting", "running"):
         raise InvalidRequestError(
-            f"{run.path} has a job that is {status.state}, {job_id}: launch --follow {run.path} "
-            f"shows it, launch --cancel {run.path} ends it"
+            Phrase(
+                "{path} has a job that is {state}, {job_id}: launch --follow {path} shows "
+                "it, launch --cancel {path} ends it",
+                path=run.path,
+                state=STATE_TITLES[status.state],
+                job_id=job_id,
+            )
         )
 
 
@@ -111,7 +129,9 @@ def require_engine(options: Mapping[str, object]) -> None:
     """Raise ``InvalidRequestError`` if one of these options is set, which only engines read."""
     for option, value in options.items():
         if value:
-            raise InvalidRequestError(f"{option} needs --on {'|'.join(ELSEWHERE)}")
+            raise InvalidRequestError(
+                Phrase("{option} needs --on {engines}", option=option, engines="|".join(ELSEWHERE))
+            )
 
 
 def write_files(job: Job, rendered: Rendered) -> None:
@@ -134,7 +154,8 @@ def follow(run: RunDirectory) -> int:
         while True:
             now = engine.status(job_id)
             if (now.state, now.detail) != (before.state, before.detail):
-                print_text(" ".join(filter(None, ("job", job_id, now.state, now.detail))))
+                words = Phrase("job"), job_id, STATE_TITLES[now.state], now.detail
+                print_text(Joined(" ", filter(None, words)))
             before = now
             text, offset = engine.log(job_id, run.path / "job", offset)
             print_text(text, end="")
@@ -144,8 +165,11 @@ def follow(run: RunDirectory) -> int:
             time.sleep(ASK_SECONDS)
     except KeyboardInterrupt:
         print_text(
-            f"the job continues: launch --follow {run.path} shows it again, "
-            f"launch --cancel {run.path} ends it",
+            Phrase(
+                "the job continues: launch --follow {path} shows it again, launch --cancel "
+                "{path} ends it",
+                path=run.path,
+            ),
             file=sys.stderr,
         )
         return 0
@@ -162,7 +186,7 @@ def cancel(run: RunDirectory) -> None:
     """Ask the run's job to stop."""
     engine, job_id = submitted(run)
     engine.cancel(job_id)
-    print_text(f"job {job_id} has been asked to stop")
+    print_text(Phrase("job {job_id} has been asked to stop", job_id=job_id))
 
 
 def submitted(run: RunDirectory) -> tuple[Engine, str]:
@@ -172,7 +196,10 @@ def submitted(run: RunDirectory) -> tuple[Engine, str]:
     """
     if not run.job.is_file():
         raise InvalidRequestError(
-            f"{run.path} was not submitted to an engine: submit with launch plan.yaml --on slurm"
+            Phrase(
+                "{path} was not submitted to an engine: submit with launch plan.yaml --on slurm",
+                path=run.path,
+            )
         )
     content = read_json(run.job)
     engine = engine_named(content["engine"])
@@ -187,9 +214,12 @@ def settings_of(options: list[str]) -> dict[str, str]:
         key, equals, value = setting.partition("=")
         if not key or not equals:
             raise InvalidRequestError(
-                f"--with {setting}: write KEY=VALUE, for example --with partition=gpu"
+                Phrase(
+                    "--with {setting}: write KEY=VALUE, for example --with partition=gpu",
+                    setting=setting,
+                )
             )
         if key in settings:
-            raise InvalidRequestError(f"--with {key} is set twice: set it once")
+            raise InvalidRequestError(Phrase("--with {key} is set twice: set it once", key=key))
         settings[key] = value
     return settings

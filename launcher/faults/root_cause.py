@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from launcher.faults.failure import Failure
 from launcher.faults.rank_stages import RankPosition
+from planner.base.phrases import Phrase
 
 _NEVER_FOLLOWS = ("out_of_memory", "not_finite", "not_as_planned", "device_failed")
 """Causes that no rank has because another rank is gone."""
@@ -60,6 +61,6 @@ def describe_exit(code: int) -> str:
     ('ended with exit code 1', 'was killed by signal 9: the system ran out of memory?')
     """
     if code >= 0:
-        return f"ended with exit code {code}"
-    guess = ": the system ran out of memory?" if code == -signal.SIGKILL else ""
-    return f"was killed by signal {-code}{guess}"
+        return Phrase("ended with exit code {code}", code=code)
+    guess = Phrase(": the system ran out of memory?") if code == -signal.SIGKILL else ""
+    return Phrase("was killed by signal {value}{guess}", value=-code, guess=guess)

@@ -143,7 +143,13 @@ def train_as_memory_allows(
         try:
             end_attempt(run, attempt, str(outcome))
         except OSError as error:  # the disk is full, of which the outcome says more
-            say(f"note: {run.attempts} could not be written: {error.strerror}")
+            say(
+                Phrase(
+                    "note: {attempts} could not be written: {strerror}",
+                    attempts=run.attempts,
+                    strerror=error.strerror,
+                )
+            )
         if not outcome.ran_out_of_memory:
             return plan, outcome
         leaner, hopeless = within_room(fallback_plans(plan), outcome.room_bytes)

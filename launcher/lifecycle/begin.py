@@ -74,8 +74,10 @@ def probe(plan: Plan, directory: Path, steps: int) -> int:
     """
     if plan.parallel.num_nodes > 1:
         raise InvalidRequestError(
-            "--probe runs on this machine alone, and the plan is for several nodes: plan one node "
-            "with --nodes 1 and probe that"
+            Phrase(
+                "--probe runs on this machine alone, and the plan is for several nodes: plan "
+                "one node with --nodes 1 and probe that"
+            )
         )
     with probe_folder(directory) as folder:
         run = RunDirectory(Path(folder))

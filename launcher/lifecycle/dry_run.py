@@ -11,6 +11,7 @@ from launcher.run.rank_commands import (
 )
 from launcher.run.run_directory import RunDirectory
 from launcher.training.deepspeed_config import deepspeed_config
+from planner.base.phrases import Phrase
 from planner.plan.schema import Plan
 
 
@@ -35,7 +36,7 @@ def dry_run_text(
         plan, run, python=python, rendezvous=rendezvous, max_restarts=max_restarts
     )
     parts = [
-        f"run directory: {run.path}",
+        Phrase("run directory: {path}", path=run.path),
         "environment:",
         *(f"  {name}={value}" for name, value in environment.items()),
         "command:",

@@ -12,7 +12,8 @@ from msgspec import structs
 
 from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import read_json
-from planner.base.errors import UserError
+from planner.base.errors import UserError, reason_of
+from planner.base.phrases import Joined, Phrase
 from planner.base.strict_yaml import read_spec
 from planner.hardware.cluster import Cluster
 from planner.hardware.detect import detect, read_cpu
@@ -36,8 +37,17 @@ def record_own_run(run: RunDirectory) -> list[str]:
         record = own_run(run)
         file = keep_run(record)
     except (UserError, OSError) as error:
-        return [f"note: this run is not kept for later plans: {error}"]
-    return [f"{_figures(record)}; kept for later plans in {file} ({VARIABLE}=none keeps nothing)"]
+        return [
+            Phrase("note: this run is not kept for later plans: {error}", error=reason_of(error))
+        ]
+    return [
+        Phrase(
+            "{figures}; kept for later plans in {file} ({variable}=none keeps nothing)",
+            figures=_figures(record),
+            file=file,
+            variable=VARIABLE,
+        )
+    ]
 
 
 def own_run(run: RunDirectory) -> OwnRun:
@@ -84,7 +94,21 @@ def _with_rows(plan: Plan, cluster: Cluster, num_tokens: int) -> Plan:
 def _figures(record: OwnRun) -> str:
     parts = []
     if record.predicted_step_s is not None:
-        parts.append(f"{record.measured_step_s / record.predicted_step_s:.2f} of the time")
+        parts.append(
+            Phrase(
+                "{ratio:.2f} of the time",
+                ratio=record.measured_step_s / record.predicted_step_s,
+            )
+        )
     if record.measured_bytes is not None:
-        parts.append(f"{record.measured_bytes / record.predicted_bytes:.2f} of the memory")
-    return f"a step took {' and '.join(parts)} predicted" if parts else "a step was timed"
+        parts.append(
+            Phrase(
+                "{ratio:.2f} of the memory",
+                ratio=record.measured_bytes / record.predicted_bytes,
+            )
+        )
+    return (
+        Phrase("a step took {parts} predicted", parts=Joined(" and ", parts))
+        if parts
+        else Phrase("a step was timed")
+    )

@@ -1,12 +1,9 @@
 """Whether a plan's settings can be combined, by the same rules as the planner's own choice."""
 
-from importlib.util import find_spec
 from typing import get_args
 
-from launcher.compat.requirements import INSTALL
 from planner.base.errors import InvalidRequestError
 from planner.base.phrases import Phrase
-from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import Plan
 from planner.search.repredict import cluster_of
 from planner.search.setting_checks import check_plan
@@ -16,23 +13,12 @@ from planner.workload.rules import Combination, Pinned, broken_rule
 def require_possible(plan: Plan) -> None:
     """Raise ``InvalidRequestError`` for a plan that no planner would have made.
 
-    That is one with a setting that its model or its machine cannot meet, one against
-    presets/rules.yaml on its own card, or one with an optimizer whose package is not installed
-    here.
+    That is one with a setting that its model or its machine cannot meet, or one against
+    presets/rules.yaml on its own card.
     """
     check_plan(plan)
     on_gpu = plan.hardware.device == "cuda"
     require_rules_kept(plan, cluster_of(plan).accelerator.compute_capability if on_gpu else None)
-    library = optimizers()[plan.optimizer.name].library
-    if find_spec(library) is None:
-        raise InvalidRequestError(
-            Phrase(
-                "optimizer {name} needs {library}, which is not installed: {install}",
-                name=plan.optimizer.name,
-                library=library,
-                install=INSTALL,
-            )
-        )
 
 
 def require_rules_kept(

@@ -24,6 +24,7 @@ from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_gib
 from planner.hardware.cluster import Accelerator, Cluster
 from planner.hardware.detect import detect, read_cpu
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import Plan
 from planner.plan.training_section import KEPT_CHECKPOINTS
 from planner.search.repredict import on_machine, predicted
@@ -47,7 +48,9 @@ def repredicted(plan: Plan, settings: Sequence[str]) -> tuple[Plan, list[str]]:
     short_bytes = fitted.prediction.high_bytes - plan.hardware.budget_bytes
     if short_bytes > 0:
         options = " ".join(f"--set {setting}" for setting in settings) or Phrase("the edited plan")
-        raise InvalidRequestError(f"{options}: {_does_not_fit(fitted, short_bytes, settings)}")
+        raise InvalidRequestError(
+            Joined(": ", [options, _does_not_fit(fitted, short_bytes, settings)])
+        )
     peak = fitted.prediction.peak_allocated_bytes
     leaner = tuple(
         fallback
@@ -248,8 +251,9 @@ def needed_disk_bytes(plan: Plan) -> int:
 
 def require_packages(plan: Plan) -> None:
     """Raise ``InvalidRequestError`` if a package that the plan needs is missing or too old."""
-    wanted = [*TRAINING_PACKAGES, *plan.training.report_to]
-    if plan.quantization is not None:
+    library = optimizers()[plan.optimizer.name].library
+    wanted = [*dict.fromkeys([*TRAINING_PACKAGES, library]), *plan.training.report_to]
+    if plan.quantization is not None and library != "bitsandbytes":
         wanted.append("bitsandbytes")
     if plan.parallel.zero_stage:
         wanted.append("deepspeed")
@@ -278,4 +282,4 @@ def require_packages(plan: Plan) -> None:
         if package.name in wanted and package.standing == "too_old"
     ]
     if old:
-        raise InvalidRequestError(f"{'; '.join(old)}: {INSTALL}")
+        raise InvalidRequestError(Joined(": ", [Joined("; ", old), INSTALL]))

@@ -73,9 +73,12 @@ def require_same_data(run: RunDirectory, entry: Entry) -> None:
     before = inputs_before(run)
     if before is not None and before.data_key != entry.folder.name:
         raise InvalidRequestError(
-            f"{run.path} cannot be resumed: the data, the tokenizer or the versions of tokenizers "
-            "and transformers have changed since it began, and its tokenized samples are gone. "
-            "Restore them, or start another run with --output DIR"
+            Phrase(
+                "{path} cannot be resumed: the data, the tokenizer or the versions of "
+                "tokenizers and transformers have changed since it began, and its tokenized "
+                "samples are gone. Restore them, or start another run with --output DIR",
+                path=run.path,
+            )
         )
 
 
@@ -91,8 +94,13 @@ def check_devices(plan: Plan) -> None:
     available, needed = torch.cuda.device_count(), plan.parallel.gpus_per_node
     if available < needed:
         raise InvalidRequestError(
-            f"the plan is for {needed} x {plan.hardware.device_name} and PyTorch finds {available} "
-            "CUDA devices here. Plan for this machine: plan --gpus auto"
+            Phrase(
+                "the plan is for {needed} x {device_name} and PyTorch finds {available} CUDA "
+                "devices here. Plan for this machine: plan --gpus auto",
+                needed=needed,
+                device_name=plan.hardware.device_name,
+                available=available,
+            )
         )
 
 
@@ -129,7 +137,7 @@ def prepared_data(
             kept = found_entry(folder, lambda line: print_text(line, file=screen))
             if kept is None:
                 return make_entry(folder, fill)
-    print_text(f"data: already tokenized, in {folder}", file=screen)
+    print_text(Phrase("data: already tokenized, in {folder}", folder=folder), file=screen)
     return kept
 
 

@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from launcher.measurement.stopwatch import Curve, Stopwatch, curve
+from planner.base.phrases import Phrase
 from planner.base.units import FP32_BYTES, KIB, MIB
 
 
@@ -56,10 +57,11 @@ def kernel_rates(watch: Stopwatch, half: torch.dtype, say: Callable[[str], None]
     """Return the rates but that of the host; ``half`` is the device's 16-bit dtype."""
     rates: dict[str, Any] = {}
     for name, dtype in (("bits_16", half), ("bits_32", torch.float32)):
-        say(f"matrix products and attention in {str(dtype).removeprefix('torch.')}")
+        kind = str(dtype).removeprefix("torch.")
+        say(Phrase("matrix products and attention in {kind}", kind=kind))
         products = product_rates(watch, dtype)
         rates[name] = {**products, "attention": attention_rates(watch, dtype)}
-    say("memory bandwidth, random numbers, exponentials, optimizer update")
+    say(Phrase("memory bandwidth, random numbers, exponentials, optimizer update"))
     rates["moved"] = _curve(watch, _moved(watch.device))
     if watch.device.type == "cpu":
         rates["fresh_bytes_per_s"] = fresh_bytes_per_s(watch)

@@ -17,6 +17,7 @@ from launcher.measurement.kernels import kernel_rates
 from launcher.measurement.links import link_rates
 from launcher.measurement.question import Question
 from launcher.measurement.stopwatch import Stopwatch
+from planner.base.phrases import Phrase
 from planner.plan.schema import Plan
 
 MEASURING_SECONDS = 30.0
@@ -36,7 +37,7 @@ def steady_kernel_rates(
     rounds = [kernel_rates(watch, half, say)]
     round_s = time.monotonic() - began
     while len(rounds) < ROUNDS and watch.has(round_s):
-        say("the same again")
+        say(Phrase("the same again"))
         again = kernel_rates(watch, half, lambda _what: None)
         if watch.is_over:
             break  # what was left out of it is unknown
@@ -72,13 +73,13 @@ def measured(question: Question, rank: int, say: Callable[[str], None]) -> dict[
     watch = Stopwatch(device, until=until)
     half = torch.bfloat16 if question.has_bf16 else torch.float16
     rates = steady_kernel_rates(watch, half, say)
-    say("launches of kernels, by training tiny models")
+    say(Phrase("launches of kernels, by training tiny models"))
     tiny = [TinyStep(convert(each["plan"], Plan), each["kernels"]) for each in question.tiny_steps]
     rates["host_s_per_kernel"] = host_s_per_kernel(tiny, device)
     links = None
     if dist.is_initialized():
-        say("all-reduce, all-gather and reduce-scatter")
+        say(Phrase("all-reduce, all-gather and reduce-scatter"))
         links = link_rates(watch)
-    say("the host's memory and the disk")
+    say(Phrase("the host's memory and the disk"))
     host = host_rates(device, until=until, folder=Path(question.folder))
     return {"kernels": rates, "host": host, "links": links, "torch": torch.__version__}

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from launcher.measurement.question import Question
 from launcher.run.answer_pipe import question_and_answer_pipes
 from launcher.run.end_with_parent import end_with_parent
+from planner.base.phrases import Phrase, as_data
 
 LIMIT = timedelta(seconds=60)
 """Time after which a rank that waits for another one gives up."""
@@ -27,7 +28,9 @@ def main() -> None:
     question = Question(**json.loads(questions.readline()))
     set_environment(question, cores=len(os.sched_getaffinity(0)))
     others = start_others(question) if question.ranks > 1 else []
-    tell({"note": f"measuring {question.name}: loading PyTorch"}, answers)
+    tell(
+        {"note": as_data(Phrase("measuring {name}: loading PyTorch", name=question.name))}, answers
+    )
     answer = run_rank(question, 0, answers)
     for process in others:
         process.join()
@@ -78,7 +81,14 @@ def run_rank(question: Question, rank: int, answers: TextIO | None) -> dict[str,
 
     def say(what: str) -> None:
         if answers is not None:
-            tell({"note": f"measuring {question.name}: {what}"}, answers)
+            tell(
+                {
+                    "note": as_data(
+                        Phrase("measuring {name}: {what}", name=question.name, what=what)
+                    )
+                },
+                answers,
+            )
 
     if question.ranks > 1:
         torch.distributed.init_process_group(

@@ -21,6 +21,7 @@ from safetensors import safe_open
 from launcher.storage import adapter_files
 from launcher.storage.json_files import read_json
 from planner.base.errors import InvalidFileError
+from planner.base.phrases import Phrase
 from planner.plan.schema import QuantizationSection
 
 PREFIX = "base_model.model."
@@ -64,7 +65,9 @@ def read_adapter(folder: Path) -> Adapter:
     settings = read_json(path)
     for key in ("rank_pattern", "alpha_pattern", "modules_to_save"):
         if settings.get(key):
-            raise InvalidFileError(path, None, f"{key} is set: an adapter with it cannot be merged")
+            raise InvalidFileError(
+                path, None, Phrase("{key} is set: an adapter with it cannot be merged", key=key)
+            )
     divisor = math.sqrt(settings["r"]) if settings.get("use_rslora") else settings["r"]
     scaling = settings["lora_alpha"] / divisor
     pairs: dict[str, Pair] = {}
@@ -82,7 +85,10 @@ def _tensors(path: Path) -> Iterator[tuple[str, str, torch.Tensor]]:
                 raise InvalidFileError(
                     path,
                     None,
-                    f"{key} is not a LoRA of a linear layer, which is all that can be merged",
+                    Phrase(
+                        "{key} is not a LoRA of a linear layer, which is all that can be merged",
+                        key=key,
+                    ),
                 )
             module = key.removesuffix(f".{kind}").removeprefix(PREFIX)
             yield module, KINDS[kind], file.get_tensor(key)
@@ -94,7 +100,7 @@ def with_delta(weight: torch.Tensor, pair: Pair, *, transposed: bool = False) ->
     ``transposed`` says that this is (in, out). Raises ``ValueError`` if A or B is missing.
     """
     if pair.down is None or pair.up is None:
-        raise ValueError("an adapter needs both A and B")
+        raise ValueError(Phrase("an adapter needs both A and B"))
     base = weight.float().t() if transposed else weight.float()
     up, down = (half.to(base.device, torch.float32) for half in (pair.up, pair.down))
     merged = torch.addmm(base, up, down, alpha=pair.scaling)

@@ -18,6 +18,7 @@ from launcher.storage.json_files import read_json, write_json
 from launcher.storage.weight_files import is_complete, require_readable, safetensors_files
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import write_whole
+from planner.base.phrases import Phrase
 from planner.base.printable import print_text
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
@@ -38,12 +39,16 @@ def merge_run(directory: Path, output: Path | None) -> None:
     target = output or directory / "merged"
     if target.exists():
         raise InvalidRequestError(
-            f"{target} exists already. Choose another folder with --output DIR."
+            Phrase(
+                "{target} exists already. Choose another folder with --output DIR.", target=target
+            )
         )
     base = Path(read_inputs(run).checkpoint)
     if not is_complete(base):
         raise InvalidRequestError(
-            f"the base model is no longer at {base}. Put it back, and merge again."
+            Phrase(
+                "the base model is no longer at {base}. Put it back, and merge again.", base=base
+            )
         )
     require_readable(safetensors_files(base))
     # PyTorch reads it when it is imported.
@@ -54,7 +59,7 @@ def merge_run(directory: Path, output: Path | None) -> None:
         from launcher.merging.merger import merge
 
         merge(plan, base=base, adapter=run.result(plan), target=target, screen=screen)
-        print_text("comparing logits", file=screen)
+        print_text(Phrase("comparing logits"), file=screen)
         agreement = asdict(compare(plan, base=base, adapter=run.result(plan), merged=target))
         write_json(run.path / "merge.json", {"merged": str(target), **agreement})
         if run.report.is_file():
@@ -67,15 +72,24 @@ def merge_run(directory: Path, output: Path | None) -> None:
 def mergeable_plan(run: RunDirectory) -> Plan:
     """Return the run's plan; raise ``InvalidRequestError`` if the run has no finished adapter."""
     if not run.plan.is_file():
-        raise InvalidRequestError(f"{run.path} is not a run directory: it holds no plan.yaml.")
+        raise InvalidRequestError(
+            Phrase("{path} is not a run directory: it holds no plan.yaml.", path=run.path)
+        )
     plan = read_spec(Plan, run.plan)
     if plan.adapter is None:
         raise InvalidRequestError(
-            f"{run.path} trained all weights: {run.result(plan)} is a whole model already."
+            Phrase(
+                "{path} trained all weights: {result} is a whole model already.",
+                path=run.path,
+                result=run.result(plan),
+            )
         )
     if not (run.result(plan) / adapter_files.WEIGHTS).is_file():
         raise InvalidRequestError(
-            f"{run.path} has no adapter: its training is not finished. Resume it, and merge then."
+            Phrase(
+                "{path} has no adapter: its training is not finished. Resume it, and merge then.",
+                path=run.path,
+            )
         )
     return plan
 
@@ -88,13 +102,24 @@ def closing_lines(agreement: Mapping[str, Any], target: Path, name: str) -> list
     apart, most = agreement["relative_difference"], agreement["max_difference"]
     return [
         verdict(agreement),
-        f"logits of {agreement['num_prompts']} prompts: {apart:.2%} apart (root mean square), "
-        f"{most:.3g} at most, with logits up to {agreement['largest_logit']:.3g}",
-        f"same likeliest token at {agreement['same_first_choice']} of {agreement['num_tokens']} "
-        "positions",
-        f"merged model: {target}",
-        "use it in transformers: "
-        f"transformers.AutoModelForCausalLM.from_pretrained({str(target)!r})",
+        Phrase(
+            "logits of {num_prompts} prompts: {apart:.2%} apart (root mean square), "
+            "{most:.3g} at most, with logits up to {largest:.3g}",
+            num_prompts=agreement["num_prompts"],
+            apart=apart,
+            most=most,
+            largest=agreement["largest_logit"],
+        ),
+        Phrase(
+            "same likeliest token at {same} of {num_tokens} positions",
+            same=agreement["same_first_choice"],
+            num_tokens=agreement["num_tokens"],
+        ),
+        Phrase("merged model: {target}", target=target),
+        Phrase(
+            "use it in transformers: transformers.AutoModelForCausalLM.from_pretrained({target!r})",
+            target=str(target),
+        ),
         *serving_lines(target, f"{name}-{target.absolute().parent.name}"),
     ]
 
@@ -102,11 +127,11 @@ def closing_lines(agreement: Mapping[str, Any], target: Path, name: str) -> list
 def verdict(agreement: Mapping[str, Any]) -> str:
     """Return whether the merged model answers as the adapter on its base does."""
     if agreement["relative_difference"] <= ROUNDING:
-        return (
-            "verdict: good. The merged model answers as the adapter does; what is left is the "
-            "rounding of 16-bit numbers"
+        return Phrase(
+            "verdict: good. The merged model answers as the adapter does; what is left "
+            "is the rounding of 16-bit numbers"
         )
-    return (
-        "verdict: look at it. The merged model differs from the adapter by more than 16-bit "
-        "rounding: compare its answers before you use it"
+    return Phrase(
+        "verdict: look at it. The merged model differs from the adapter by more than "
+        "16-bit rounding: compare its answers before you use it"
     )

@@ -27,6 +27,7 @@ from launcher.storage.weight_files import (
 )
 from launcher.training.model_building import DTYPES
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.printable import print_text
 from planner.base.units import format_gib
 from planner.plan.schema import Plan
@@ -54,12 +55,17 @@ def merge(
     config = read_json(base / "config.json")
     if "quantization_config" in config:
         raise InvalidRequestError(
-            f"the weights in {base} are quantized: only 16-bit and fp32 ones take an adapter."
+            Phrase(
+                "the weights in {base} are quantized: only 16-bit and fp32 ones take an adapter.",
+                base=base,
+            )
         )
     merger = Merger(plan, base, read_adapter(adapter))
     dtype = torch.float16 if plan.precision.compute == "fp16" else torch.bfloat16
     print_text(merger.describe(dtype), file=screen)
-    with whole_weights(target, remedy="Choose another folder with --output DIR.") as partial:
+    with whole_weights(
+        target, remedy=Phrase("Choose another folder with --output DIR.")
+    ) as partial:
         require_room(partial, sum(merger.sizes().values()))
         write_shards(merger, partial, dtype, shard_bytes)
         write_other_files(config, dtype, base=base, adapter=adapter, target=partial)
@@ -70,8 +76,12 @@ def require_room(folder: Path, needed_bytes: int) -> None:
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
         raise InvalidRequestError(
-            f"the merged weights take {format_gib(needed_bytes)} GiB, and {format_gib(free_bytes)} "
-            "GiB are free there. Choose a folder on another disk with --output DIR."
+            Phrase(
+                "the merged weights take {gib} GiB, and {free} GiB are free there. Choose a "
+                "folder on another disk with --output DIR.",
+                gib=format_gib(needed_bytes),
+                free=format_gib(free_bytes),
+            )
         )
 
 
@@ -94,18 +104,29 @@ class Merger:
     def describe(self, dtype: torch.dtype) -> str:
         """Return the line that is printed before merging into weights of that dtype."""
         name = str(dtype).removeprefix("torch.")
-        line = f"merging the adapters of {len(self._pairs)} matrices into {name} weights"
+        line = Phrase(
+            "merging the adapters of {number} matrices into {name} weights",
+            number=len(self._pairs),
+            name=name,
+        )
         if self._plan.quantization is None:
             return line
         kind = self._plan.quantization.quant_type
-        return f"{line}; the base is dequantized {kind}, on which the adapter was trained"
+        return Phrase(
+            "{line}; the base is dequantized {kind}, on which the adapter was trained",
+            line=line,
+            kind=kind,
+        )
 
     def _key(self, module: str) -> str:
         key = self._find(module)
         if key is None:
             raise InvalidRequestError(
-                f"the adapter changes {module}, which the base model's files do not hold: is this "
-                "the model it was trained on?"
+                Phrase(
+                    "the adapter changes {module}, which the base model's files do not hold: is "
+                    "this the model it was trained on?",
+                    module=module,
+                )
             )
         return key
 

@@ -8,6 +8,7 @@ from launcher.compat.torch_text import KEEP_ALIVE_ATTEMPTS, KEEP_ALIVE_SECONDS
 from launcher.lifecycle.fallbacks import describe_layout, fallback_plans
 from launcher.nodes.meeting_result import MeetingResult
 from launcher.nodes.node_facts import NodeFacts
+from planner.base.phrases import Phrase
 from planner.hardware.network import GIGA, network_named, networks
 from planner.plan.schema import Plan
 
@@ -61,24 +62,32 @@ def common_layout(result: MeetingResult, plan: Plan) -> Plan:
 
 
 def _refusals_of_nodes(result: MeetingResult) -> Iterator[str]:
-    yield from (f"node {node}: {node.refusal}" for node in result.nodes if node.refusal)
+    yield from (
+        Phrase("node {node}: {refusal}", node=node, refusal=node.refusal)
+        for node in result.nodes
+        if node.refusal
+    )
 
 
 def _different_plans(result: MeetingResult) -> Iterator[str]:
     different = [node for node in result.nodes if node.plan != result.leader.plan]
     if different:
-        yield (
-            f"{_listed(different)} has another plan than {result.leader}: give every node the "
-            "same plan.yaml and the same options"
+        yield Phrase(
+            "{listed} has another plan than {leader}: give every node the same plan.yaml "
+            "and the same options",
+            listed=_listed(different),
+            leader=result.leader,
         )
 
 
 def _unshared_folders(result: MeetingResult) -> Iterator[str]:
     blind = [node for node, sees in zip(result.nodes, result.sees_folder, strict=True) if not sees]
     if blind:
-        yield (
-            f"{_listed(blind)} does not see the run directory of {result.leader}: put it on "
-            "storage that all nodes share (--output DIR)"
+        yield Phrase(
+            "{listed} does not see the run directory of {leader}: put it on storage that "
+            "all nodes share (--output DIR)",
+            listed=_listed(blind),
+            leader=result.leader,
         )
 
 
@@ -86,23 +95,35 @@ def _different_versions(result: MeetingResult) -> Iterator[str]:
     for name, version in result.leader.versions.items():
         different = [node for node in result.nodes if node.versions.get(name) != version]
         if different:
-            yield (
-                f"{_listed(different)} has {name} {different[0].versions.get(name) or 'none'} and "
-                f"{result.leader} has {version or 'none'}: install the same version on all nodes"
+            yield Phrase(
+                "{listed} has {name} {found} and {leader} has {version}: install the same "
+                "version on all nodes",
+                listed=_listed(different),
+                name=name,
+                found=different[0].versions.get(name) or "none",
+                leader=result.leader,
+                version=version or "none",
             )
 
 
 def _different_equipment(result: MeetingResult) -> Iterator[str]:
     for node in result.nodes:
         if (node.driver, node.cards) != (result.leader.driver, result.leader.cards):
-            yield (
-                f"note: node {node} has {_equipment(node)} and {result.leader} has "
-                f"{_equipment(result.leader)}"
+            yield Phrase(
+                "note: node {node} has {equipment} and {leader} has {other}",
+                node=node,
+                equipment=_equipment(node),
+                leader=result.leader,
+                other=_equipment(result.leader),
             )
 
 
 def _equipment(node: NodeFacts) -> str:
-    return node.cards if node.driver is None else f"{node.cards} with driver {node.driver}"
+    return (
+        node.cards
+        if node.driver is None
+        else Phrase("{cards} with driver {driver}", cards=node.cards, driver=node.driver)
+    )
 
 
 def _least_clock_differences_s(result: MeetingResult) -> Iterator[tuple[NodeFacts, float]]:
@@ -114,25 +135,31 @@ def _least_clock_differences_s(result: MeetingResult) -> Iterator[tuple[NodeFact
 def _distant_clocks(result: MeetingResult) -> Iterator[str]:
     for node, difference_s in _least_clock_differences_s(result):
         if difference_s >= REFUSED_SECONDS:
-            yield (
-                f"the clock of node {node} is {difference_s:.0f} s off that of {result.nodes[0]}: "
-                "torch elastic would treat one of the two as dead. Set both by NTP "
-                "(chronyc makestep)"
+            yield Phrase(
+                "the clock of node {node} is {difference_s:.0f} s off that of {first}: torch "
+                "elastic would treat one of the two as dead. Set both by NTP (chronyc "
+                "makestep)",
+                node=node,
+                difference_s=difference_s,
+                first=result.nodes[0],
             )
 
 
 def _differing_clocks(result: MeetingResult) -> Iterator[str]:
     for node, difference_s in _least_clock_differences_s(result):
         if NOTED_SECONDS <= difference_s < REFUSED_SECONDS:
-            yield (
-                f"note: the clock of node {node} is {difference_s:.1f} s off that of "
-                f"{result.nodes[0]}: set both by NTP, or the nodes' logs cannot be put in order"
+            yield Phrase(
+                "note: the clock of node {node} is {difference_s:.1f} s off that of {first}: "
+                "set both by NTP, or the nodes' logs cannot be put in order",
+                node=node,
+                difference_s=difference_s,
+                first=result.nodes[0],
             )
 
 
 def _notes_of_nodes(result: MeetingResult) -> Iterator[str]:
     for node in result.nodes:
-        yield from (f"{note} (node {node})" for note in node.notes)
+        yield from (Phrase("{note} (node {node})", note=note, node=node) for note in node.notes)
 
 
 def _slow_network(result: MeetingResult, plan: Plan) -> Iterator[str]:
@@ -143,15 +170,24 @@ def _slow_network(result: MeetingResult, plan: Plan) -> Iterator[str]:
     assumed = assumed_bytes_per_s(planned, plan.parallel.gpus_per_node)
     measured = result.all_reduce_bytes_per_s
     if name is None:
-        yield f"note: the plan names no network between its nodes, and {planned} was assumed"
+        yield Phrase(
+            "note: the plan names no network between its nodes, and {planned} was assumed",
+            planned=planned,
+        )
     if measured < WELL_BELOW * assumed:
         slowest = result.slowest
-        yield (
-            f"note: an all-reduce moves {rate(measured)} per node instead of the "
-            f"{rate(assumed)} that the plan assumes ({planned}), so steps will take longer. The "
-            f"slowest link is {result.nodes[slowest.sender]} -> {result.nodes[slowest.receiver]}, "
-            f"{rate(slowest.bytes_per_s)}. "
-            f"Check the link, or plan for this speed: plan --network {named_rate(measured)}"
+        yield Phrase(
+            "note: an all-reduce moves {rate} per node instead of the {assumed} that the "
+            "plan assumes ({planned}), so steps will take longer. The slowest link is "
+            "{sender} -> {receiver}, {slowest}. Check the link, or plan for this speed: "
+            "plan --network {speed}",
+            rate=rate(measured),
+            assumed=rate(assumed),
+            planned=planned,
+            sender=result.nodes[slowest.sender],
+            receiver=result.nodes[slowest.receiver],
+            slowest=rate(slowest.bytes_per_s),
+            speed=named_rate(measured),
         )
 
 
@@ -185,4 +221,4 @@ def rate(bytes_per_s: float) -> str:
 
 
 def _listed(nodes: Sequence[NodeFacts]) -> str:
-    return f"node {', '.join(map(str, nodes))}"
+    return Phrase("node {names}", names=", ".join(map(str, nodes)))

@@ -20,6 +20,7 @@ from launcher.run.process import ENDED, run_to_end
 from launcher.run.rank_commands import elastic_command, merged_environment
 from launcher.storage.json_files import write_json
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.plan.schema import Plan
 
 
@@ -38,7 +39,11 @@ def hold_first_meeting(plan: Plan, here: ThisNode, facts: NodeFacts) -> MeetingR
         result = read_result(result_file)
         show(result, agreement_on(result, plan), leads=here.node.leads)
         return result
-    what = f"the meeting of {plan.parallel.num_nodes} nodes ended with exit code {code}"
+    what = Phrase(
+        "the meeting of {num_nodes} nodes ended with exit code {code}",
+        num_nodes=plan.parallel.num_nodes,
+        code=code,
+    )
     for line in failure_lines(log, what):
         say(line)
     raise SystemExit(code if code > 0 else ENDED)

@@ -35,6 +35,7 @@ from launcher.run.process import LOOK_SECONDS, SIGNALLED, STOPPED, heeded_signal
 from launcher.run.rank_commands import JOIN_SECONDS, num_cores
 from launcher.run.run_directory import RunDirectory, check_may_run_in, create, locked
 from planner.base.errors import InvalidRequestError, UserError
+from planner.base.phrases import Phrase
 from planner.base.printable import print_text
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
@@ -44,9 +45,12 @@ def require_endpoint(plan: Plan, option: str | None) -> Endpoint:
     """Return the endpoint of ``--rdzv-endpoint``; raise ``InvalidRequestError`` without one."""
     if option is None:
         raise InvalidRequestError(
-            f"the plan is for {plan.parallel.num_nodes} nodes: run the same command on every node "
-            "with --rdzv-endpoint HOST, the address of one of them, or let an engine do so "
-            "(--on, see launch --help)"
+            Phrase(
+                "the plan is for {num_nodes} nodes: run the same command on every node with "
+                "--rdzv-endpoint HOST, the address of one of them, or let an engine do so "
+                "(--on, see launch --help)",
+                num_nodes=plan.parallel.num_nodes,
+            )
         )
     return endpoint_of(option)
 
@@ -81,7 +85,13 @@ def lead(plan: Plan, here: ThisNode, start: StartOptions, *, resumes: bool) -> i
         running, saved, lines = begin(plan, here.run, resumes=resumes)
     except UserError as error:
         refusal = str(error)
-    say(f"waiting at {here.endpoint} for {plan.parallel.num_nodes - 1} more nodes")
+    say(
+        Phrase(
+            "waiting at {endpoint} for {more} more nodes",
+            endpoint=here.endpoint,
+            more=plan.parallel.num_nodes - 1,
+        )
+    )
     facts = facts_of(plan, here.node, resumes=resumes, refusal=refusal)
     result = hold_first_meeting(plan, here, facts)
     tell(lines)
@@ -91,7 +101,7 @@ def lead(plan: Plan, here: ThisNode, start: StartOptions, *, resumes: bool) -> i
     if code == 0:
         tell(record_own_run(here.run))
     if start.record and code == 0:
-        print_text(f"recorded: {write_record(here.run)}")
+        print_text(Phrase("recorded: {file}", file=write_record(here.run)))
     return code
 
 
@@ -100,7 +110,7 @@ def follow(plan: Plan, here: ThisNode, start: StartOptions, *, resumes: bool) ->
     leader = Peer(here.run.nodes, here.endpoint.host, leader_address(here.endpoint), leads=True)
     returns = await_leader(here.endpoint, leader)
     if returns:
-        say(f"node {leader} is already training: this node joins again")
+        say(Phrase("node {leader} is already training: this node joins again", leader=leader))
         result = read_result(members_file(here.run))
     else:
         result = hold_first_meeting(plan, here, facts_of(plan, here.node, resumes=resumes))
@@ -143,7 +153,7 @@ def follow_leader(here: ThisNode, nodes: SeveralNodes, *, keeps_inputs: bool) ->
 def ended_by_peer(nodes: SeveralNodes) -> Outcome:
     """Print the failure of another node that ended this node's part, and return it."""
     assert nodes.peer_failure is not None
-    say(f"error: {nodes.peer_failure.reason}")
+    say(Phrase("error: {reason}", reason=nodes.peer_failure.reason))
     return Outcome(code=nodes.peer_failure.code, peer_failure=nodes.peer_failure)
 
 
@@ -152,20 +162,31 @@ def await_leader(endpoint: Endpoint, leader: Peer) -> bool:
 
     Raise ``InvalidRequestError`` if the leader has ended, or does not come.
     """
-    say(f"waiting for {endpoint}")
+    say(Phrase("waiting for {endpoint}", endpoint=endpoint))
     end = time.monotonic() + JOIN_SECONDS
     while time.monotonic() < end:
         leader.listen()
         if leader.heard and leader.beat.state in ("failed", "done"):
-            raise InvalidRequestError(f"node {leader} ended the run: {leader.beat.message}")
+            raise InvalidRequestError(
+                Phrase(
+                    "node {leader} ended the run: {message}",
+                    leader=leader,
+                    message=leader.beat.message,
+                )
+            )
         if leader.heard and leader.beat.state != "meeting":
             return True
         if listens(endpoint):
             return False
         time.sleep(LOOK_SECONDS)
     raise InvalidRequestError(
-        f"nothing has listened at {endpoint} for {JOIN_SECONDS // 60} min: run the same command "
-        f"on {endpoint.host} too, and open the port in its firewall"
+        Phrase(
+            "nothing has listened at {endpoint} for {minutes} min: run the same "
+            "command on {host} too, and open the port in its firewall",
+            endpoint=endpoint,
+            minutes=JOIN_SECONDS // 60,
+            host=endpoint.host,
+        )
     )
 
 
@@ -179,8 +200,11 @@ def nodes_of(
     addresses = [node.address for node in result.nodes]
     if here.node.address not in addresses:
         raise InvalidRequestError(
-            f"the run is on {', '.join(addresses)} and this node is {here.node.address}: "
-            "restart one of those nodes"
+            Phrase(
+                "the run is on {addresses} and this node is {address}: restart one of those nodes",
+                addresses=", ".join(addresses),
+                address=here.node.address,
+            )
         )
     peers = [
         Peer(here.run.nodes, node.name, node.address, leads=node.leads)
@@ -219,7 +243,11 @@ def last_word(heart: Heart) -> Iterator[None]:
         raise
     except SystemExit as error:
         code = int(error.code or 0)
-        heart.say("failed", code=code, message=f"stopped by {STOPPED.get(code, code)}")
+        heart.say(
+            "failed",
+            code=code,
+            message=Phrase("stopped by {signal}", signal=STOPPED.get(code, code)),
+        )
         raise
     finally:
         for number, handler in before.items():
@@ -239,4 +267,10 @@ def dry_run_of(
         network=network_environment(node),
         max_restarts=start.max_restarts,
     )
-    return f"node: {node}, {node.interface}{', leads' if node.leads else ''}\n{text}"
+    return Phrase(
+        "node: {node}, {interface}{leads}\n{text}",
+        node=node,
+        interface=node.interface,
+        leads=Phrase(", leads") if node.leads else "",
+        text=text,
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from launcher.run.rank_commands import PORT
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,11 @@ def endpoint_of(text: str) -> Endpoint:
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise InvalidRequestError(
-            f"--rdzv-endpoint {text}: write HOST or HOST:PORT, for example node1:{PORT}"
+            Phrase(
+                "--rdzv-endpoint {text}: write HOST or HOST:PORT, for example node1:{port}",
+                text=text,
+                port=PORT,
+            )
         )
     return Endpoint(host=host, port=int(port))
 
@@ -70,13 +75,22 @@ def node_at(endpoint: Endpoint) -> Node:
             address = str(probe.getsockname()[0])
     except OSError as error:
         raise InvalidRequestError(
-            f"--rdzv-endpoint {endpoint}: this node has no route to {remote} "
-            f"({error.strerror or error})"
+            Phrase(
+                "--rdzv-endpoint {endpoint}: this node has no route to {remote} ({strerror})",
+                endpoint=endpoint,
+                remote=remote,
+                strerror=error.strerror or error,
+            )
         ) from error
     if ip_address(address).is_loopback:
         raise InvalidRequestError(
-            f"--rdzv-endpoint {endpoint}: {endpoint.host} is {remote} here, which no other node "
-            "can reach. Give the address that the others see"
+            Phrase(
+                "--rdzv-endpoint {endpoint}: {host} is {remote} here, which no other node "
+                "can reach. Give the address that the others see",
+                endpoint=endpoint,
+                host=endpoint.host,
+                remote=remote,
+            )
         )
     return Node(
         name=socket.gethostname(),
@@ -96,7 +110,12 @@ def _resolved(endpoint: Endpoint) -> tuple[socket.AddressFamily, str]:
         addresses = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         raise InvalidRequestError(
-            f"--rdzv-endpoint {endpoint}: {endpoint.host} cannot be resolved ({error.strerror})"
+            Phrase(
+                "--rdzv-endpoint {endpoint}: {host} cannot be resolved ({strerror})",
+                endpoint=endpoint,
+                host=endpoint.host,
+                strerror=error.strerror,
+            )
         ) from error
     family, _, _, _, address = addresses[0]
     return family, str(address[0])
@@ -120,7 +139,7 @@ def _interface_of(address: str) -> str:
     for name, addresses in psutil.net_if_addrs().items():
         if any(entry.address.partition("%")[0] == address for entry in addresses):
             return str(name)
-    raise AssertionError(f"no interface has {address}")
+    raise AssertionError(Phrase("no interface has {address}", address=address))
 
 
 INFINIBAND = Path("/sys/class/infiniband")

@@ -21,6 +21,7 @@ from launcher.nodes.reachability import wait_until_listening
 from launcher.run.process import LOOK_SECONDS, STOPPED
 from launcher.run.rank_commands import JOIN_SECONDS, Rendezvous
 from launcher.run.run_directory import RunDirectory
+from planner.base.phrases import Phrase
 from planner.plan.schema import Plan
 
 GRACE_SECONDS = 10.0
@@ -150,8 +151,8 @@ class SeveralNodes(Nodes):
         positions = rank_positions(run.ranks)
         if positions and positions[0].node == self._here.node.address:
             return True
-        node = positions[0].node if positions else "another node"
-        say(f"finished; rank 0 was on {node}: {run.path}")
+        node = positions[0].node if positions else Phrase("another node")
+        say(Phrase("finished; rank 0 was on {node}: {path}", node=node, path=run.path))
         return False
 
     def _listen(self) -> None:
@@ -163,18 +164,32 @@ class SeveralNodes(Nodes):
     def _find_peer_failure(self) -> PeerFailure | None:
         for peer in self._peers:
             if peer.heard and peer.beat.state == "failed":
-                reason = f"node {peer} ended the run: {peer.beat.message}"
+                reason = Phrase(
+                    "node {peer} ended the run: {message}", peer=peer, message=peer.beat.message
+                )
                 return PeerFailure(reason=reason, code=peer.beat.code or 1)
         return self._failed_node(may_return=self.max_restarts > 0)
 
     def _failed_node(self, *, may_return: bool) -> PeerFailure | None:
         """Return the failure of a node that cannot return; the leader never can, with its store."""
         for peer in self._peers:
-            failed = f"node {peer} failed"
+            failed = Phrase("node {peer} failed", peer=peer)
             if peer.is_lost and (peer.leads or not may_return):
-                return PeerFailure(reason=f"{failed}: no heartbeat for {SILENT_SECONDS:g} s")
+                return PeerFailure(
+                    reason=Phrase(
+                        "{failed}: no heartbeat for {seconds:g} s",
+                        failed=failed,
+                        seconds=SILENT_SECONDS,
+                    )
+                )
             if peer.leads and self._here.heart.unreached_s > SILENT_SECONDS:
-                return PeerFailure(reason=f"{failed}: not reachable for {SILENT_SECONDS:g} s")
+                return PeerFailure(
+                    reason=Phrase(
+                        "{failed}: not reachable for {seconds:g} s",
+                        failed=failed,
+                        seconds=SILENT_SECONDS,
+                    )
+                )
         return None
 
     def _hang_elsewhere(self) -> PeerFailure | None:
@@ -182,7 +197,9 @@ class SeveralNodes(Nodes):
         for peer in self._peers:
             beat = peer.beat
             if peer.heard and (beat.state, beat.attempt) == ("over", self.attempt) and beat.message:
-                return PeerFailure(reason=f"node {peer}: {beat.message}")
+                return PeerFailure(
+                    reason=Phrase("node {peer}: {message}", peer=peer, message=beat.message)
+                )
         return None
 
     def _notice(self, peer: Peer) -> None:
@@ -193,14 +210,18 @@ class SeveralNodes(Nodes):
         if peer.is_lost and peer.address not in self._awaited:
             self._awaited.add(peer.address)
             say(
-                f"node {peer} failed: no heartbeat for {SILENT_SECONDS:g} s; waiting for it: "
-                "run the same command there to resume from the last checkpoint"
+                Phrase(
+                    "node {peer} failed: no heartbeat for {seconds:g} s; waiting for it: "
+                    "run the same command there to resume from the last checkpoint",
+                    peer=peer,
+                    seconds=SILENT_SECONDS,
+                )
             )
             run = self._here.run
             signal_all(positions_here(rank_positions(run.ranks), run.node), signal.SIGKILL)
         elif not peer.is_lost and peer.address in self._awaited:
             self._awaited.remove(peer.address)
-            say(f"node {peer} is back")
+            say(Phrase("node {peer} is back", peer=peer))
 
     def _left_behind(self) -> bool:
         """Return whether the ranks here still wait for those of a node whose ranks have ended."""

@@ -8,6 +8,7 @@ from launcher.nodes.node_identity import Endpoint
 from launcher.run.process import LOOK_SECONDS
 from launcher.run.rank_commands import PORT
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 
 ANSWER_SECONDS = 2.0
 """Seconds in which a machine accepts or refuses a connection."""
@@ -25,12 +26,17 @@ def require_free_ports(endpoint: Endpoint, number: int) -> None:
     """
     highest = 2**16 - number
     for place in map(endpoint.after, range(number)):
-        taken = "there is no such port" if place.port >= 2**16 else _binding_error(place)
+        taken = Phrase("there is no such port") if place.port >= 2**16 else _binding_error(place)
         if taken is not None:
             other = endpoint.port + number if endpoint.port + number <= highest else PORT
             raise InvalidRequestError(
-                f"this node cannot listen at {place} ({taken}): choose another port, the same on "
-                f"every node, such as {Endpoint(host=endpoint.host, port=other)}"
+                Phrase(
+                    "this node cannot listen at {place} ({taken}): choose another port, the same "
+                    "on every node, such as {endpoint}",
+                    place=place,
+                    taken=taken,
+                    endpoint=Endpoint(host=endpoint.host, port=other),
+                )
             )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from launcher.data.readers import read_records
 from launcher.data.sources import DataFile
 from planner.base.errors import InvalidFileError
+from planner.base.phrases import Phrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def read_questions(path: Path) -> list[Question]:
                 expected = 'expected {"question": ..., "answer": ...}'
                 raise record.place.error(record.problem or expected)
     if not questions:
-        raise InvalidFileError(path, None, "holds no questions")
+        raise InvalidFileError(path, None, Phrase("holds no questions"))
     return questions
 
 

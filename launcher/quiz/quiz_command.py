@@ -22,6 +22,7 @@ from launcher.run.rank_commands import planned_environment
 from launcher.run.run_directory import RunDirectory
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase, spoken
 from planner.base.printable import print_text
 from planner.base.text_files import read_text
 from planner.plan.schema import Plan
@@ -51,7 +52,9 @@ def quiz(
     os.environ.clear()
     os.environ.update(environment)
     with libraries_quiet(run.logs / "quiz.log") as screen:
-        print_text(f"asking {len(questions)} questions before and after", file=screen)
+        print_text(
+            Phrase("asking {number} questions before and after", number=len(questions)), file=screen
+        )
         from launcher.quiz.answering import answers_before_and_after
 
         inputs = read_inputs(run)
@@ -72,7 +75,9 @@ def default_questions(plan: Plan) -> Path:
     """Return the demo's questions; raise InvalidRequestError for a run on other data."""
     if plan.data.source != "demo":
         raise InvalidRequestError(
-            "this run was not trained on the demo data. Name questions with --questions FILE"
+            Phrase(
+                "this run was not trained on the demo data. Name questions with --questions FILE"
+            )
         )
     return demo_questions()
 
@@ -88,9 +93,9 @@ def answers_table(
 ) -> Table:
     """Return a table of the questions with both answers, right ones marked."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("question", overflow="fold")
-    table.add_column("before", no_wrap=True, overflow="ellipsis", max_width=BEFORE_WIDTH)
-    table.add_column("after", overflow="fold")
+    table.add_column(Phrase("question"), overflow="fold")
+    table.add_column(Phrase("before"), no_wrap=True, overflow="ellipsis", max_width=BEFORE_WIDTH)
+    table.add_column(Phrase("after"), overflow="fold")
     for question, old, new in zip(questions, before, after, strict=True):
         table.add_row(
             Text(question.question), _marked(old, question.answer), _graded(new, question.answer)
@@ -102,8 +107,14 @@ def score_line(questions: Sequence[Question], before: Sequence[str], after: Sequ
     """Return the line that counts the right answers before and after."""
     total = len(questions)
     return Text(
-        f"right before: {num_right(questions, before)} of {total}    "
-        f"after: {num_right(questions, after)} of {total}",
+        spoken(
+            Phrase(
+                "right before: {before} of {total}    after: {after} of {total}",
+                before=num_right(questions, before),
+                total=total,
+                after=num_right(questions, after),
+            )
+        ),
         style="bold",
     )
 
@@ -123,8 +134,8 @@ def curve_text(losses: Sequence[float], console: Console) -> Text:
         height=CURVE_HEIGHT,
         ascii_only=console.options.ascii_only,
     )
-    heading = f"loss over {len(losses)} logged steps"
-    return Text("\n".join(["", heading, *lines]), style="cyan")
+    heading = Phrase("loss over {number} logged steps", number=len(losses))
+    return Text("\n".join(["", spoken(heading), *lines]), style="cyan")
 
 
 def _marked(answer: str, expected: str) -> Text:

@@ -22,6 +22,7 @@ from launcher.training.model_building import (
 )
 from planner.base.errors import InvalidRequestError
 from planner.base.home_folder import expanded
+from planner.base.phrases import Phrase
 from planner.base.strict_json import parse_json
 from planner.base.text_files import read_text
 from planner.plan.schema import ModelSection, Plan
@@ -73,21 +74,29 @@ def model_config(plan: Plan) -> Any:
     """
     if plan.model.model_type not in CONFIG_MAPPING:
         raise InvalidRequestError(
-            f"model_type {plan.model.model_type}: transformers builds it from remote code only, "
-            "which is never run."
+            Phrase(
+                "model_type {model_type}: transformers builds it from remote code only, "
+                "which is never run.",
+                model_type=plan.model.model_type,
+            )
         )
     content = _folder_config(plan.model) or plan.model.config
     if content is None:
         raise InvalidRequestError(
-            f"{plan.model.source} is not a folder here and the plan holds no model.config to build "
-            "the model from. Plan again, or name a local folder: --set model.source=DIR."
+            Phrase(
+                "{source} is not a folder here and the plan holds no model.config to build "
+                "the model from. Plan again, or name a local folder: --set model.source=DIR.",
+                source=plan.model.source,
+            )
         )
     keys = {**content, "model_type": plan.model.model_type}
     try:
         return AutoConfig.for_model(**keys)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise InvalidRequestError(f"model.config: transformers refuses it: {reason}") from error
+        raise InvalidRequestError(
+            Phrase("model.config: transformers refuses it: {reason}", reason=reason)
+        ) from error
 
 
 def _folder_config(model: ModelSection) -> dict[str, Any] | None:
@@ -96,7 +105,9 @@ def _folder_config(model: ModelSection) -> dict[str, Any] | None:
     path = folder / "config.json"
     if not path.is_file():
         if names_a_folder(model.source) and not folder.is_dir():
-            raise InvalidRequestError(f"model folder {folder} does not exist.")
+            raise InvalidRequestError(
+                Phrase("model folder {folder} does not exist.", folder=folder)
+            )
         return None
     content: dict[str, Any] = parse_json(read_text(path), path)
     return content if content.get("model_type") == model.model_type else None

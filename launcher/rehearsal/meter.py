@@ -16,6 +16,7 @@ from launcher.rehearsal.step import rehearse_step
 from launcher.rehearsal.table import Side
 from launcher.training.model_building import pin_attention_backends
 from planner.base.errors import UserError
+from planner.base.phrases import Phrase
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import Part
 
@@ -129,7 +130,10 @@ def measured(plan: Plan, steps: int) -> Side:
         rehearse_step(plan, device, meter, steps=steps, make_engine=engine_of(plan))
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
-            f"a step of this plan runs out of memory on {torch.cuda.get_device_name(device)}. Put "
-            "CUDA_VISIBLE_DEVICES= before the command to trace the step without the GPU."
+            Phrase(
+                "a step of this plan runs out of memory on {card}. Put "
+                "CUDA_VISIBLE_DEVICES= before the command to trace the step without the GPU.",
+                card=torch.cuda.get_device_name(device),
+            )
         ) from error
     return Side(peak_allocated_bytes=meter.largest("allocated"), phases=meter.phases)

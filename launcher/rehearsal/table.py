@@ -12,6 +12,7 @@ from rich.text import Text
 
 from launcher.display.console import console_on
 from launcher.rehearsal.phases import Phases
+from planner.base.phrases import Joined, Phrase, spoken
 from planner.base.units import GIB, MIB
 from planner.plan.schema import Plan
 
@@ -74,7 +75,7 @@ def print_comparison(console: Console, plan: Plan, comparison: Comparison) -> No
     """Draw the table, the line with both peaks, and notes on what is in neither."""
     console.print(_table(plan, comparison))
     console.print()
-    console.print(Text(_verdict(comparison), style="bold"))
+    console.print(Text(spoken(_verdict(comparison)), style="bold"))
     for line in _notes(plan, comparison):
         console.print(line)
 
@@ -82,17 +83,22 @@ def print_comparison(console: Console, plan: Plan, comparison: Comparison) -> No
 def _table(plan: Plan, comparison: Comparison) -> Table:
     unit, unit_bytes = _unit(comparison)
     table = Table(
-        title=f"{plan.model.name}, {plan.method}: memory of a step, {unit}",
+        title=Phrase(
+            "{name}, {method}: memory of a step, {unit}",
+            name=plan.model.name,
+            method=plan.method,
+            unit=unit,
+        ),
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
     )
-    table.add_column("phase", no_wrap=True)
+    table.add_column(Phrase("phase"), no_wrap=True)
     traced = comparison.kind == "traced"
-    table.add_column("part" if traced else "reading", no_wrap=True)
-    for name in ("predicted", comparison.kind, "difference"):
+    table.add_column(Phrase("part") if traced else Phrase("reading"), no_wrap=True)
+    for name in (Phrase("predicted"), Phrase(comparison.kind), Phrase("difference")):
         table.add_column(name, justify="right", no_wrap=True)
     for phase, observed in comparison.observed.phases.items():
         predicted = comparison.predicted.phases.get(phase, {})
@@ -139,7 +145,7 @@ def _add_phase(
             table.add_row(title, _words(part), *cells)
             title = ""
     cells = _difference(sum(predicted.values()), sum(observed.values()), unit_bytes)
-    table.add_row(title, "sum", *cells, style="bold", end_section=True)
+    table.add_row(title, Phrase("sum"), *cells, style="bold", end_section=True)
 
 
 def _difference(predicted: int, observed: int, unit_bytes: int) -> list[str]:
@@ -152,15 +158,18 @@ def _cell(num_bytes: int, unit_bytes: int) -> str:
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return Phrase(name.replace("_", " "))
 
 
 def _verdict(comparison: Comparison) -> str:
     predicted = comparison.predicted.peak_allocated_bytes
     observed = comparison.observed.peak_allocated_bytes
-    return (
-        f"peak allocated: predicted {_size(predicted, comparison)}, {comparison.kind} "
-        f"{_size(observed, comparison)} ({_error(predicted, observed)})"
+    return Phrase(
+        "peak allocated: predicted {predicted}, {kind} {observed} ({error})",
+        predicted=_size(predicted, comparison),
+        kind=Phrase(comparison.kind),
+        observed=_size(observed, comparison),
+        error=_error(predicted, observed),
     )
 
 
@@ -172,7 +181,7 @@ def _size(num_bytes: int, comparison: Comparison) -> str:
 def _error(predicted: int, observed: int) -> str:
     """Return the relative error of a prediction; a zero has a plus sign."""
     if not observed:
-        return "nothing to compare with"
+        return Phrase("nothing to compare with")
     return f"{round(predicted / observed - 1, 4) + 0.0:+.2%}"
 
 
@@ -186,32 +195,50 @@ def stacking_bytes(plan: Plan) -> int:
 
 
 def _notes(plan: Plan, comparison: Comparison) -> list[str]:
-    notes = []
+    notes: list[str] = []
     prediction, traced = plan.prediction, comparison.kind == "traced"
     if traced and prediction.cublas_bytes:
         peak = peak_without_cublas(plan, comparison.predicted.phases)
         notes.append(
-            f"cuBLAS' workspaces of {_size(prediction.cublas_bytes, comparison)} are predicted (in "
-            "workspace), not traced; without them the difference is "
-            f"{_error(peak, comparison.observed.peak_allocated_bytes)}."
+            Phrase(
+                "cuBLAS' workspaces of {size} are predicted (in workspace), not traced; "
+                "without them the difference is {error}.",
+                size=_size(prediction.cublas_bytes, comparison),
+                error=_error(peak, comparison.observed.peak_allocated_bytes),
+            )
         )
     if stacks := stacking_bytes(plan):
         notes.append(
-            f"A real load stacks experts: {_size(stacks, comparison)} more in load, predicted only "
-            f"and in neither sum. With them the plan's peak is "
-            f"{_size(prediction.peak_allocated_bytes, comparison)}, in "
-            f"{_words(prediction.peak_phase)}."
+            Phrase(
+                "A real load stacks experts: {size} more in load, predicted only and in "
+                "neither sum. With them the plan's peak is {peak}, in {phase}.",
+                size=_size(stacks, comparison),
+                peak=_size(prediction.peak_allocated_bytes, comparison),
+                phase=_words(prediction.peak_phase),
+            )
         )
     if comparison.left_out:
-        parts = ", ".join(_words(part) for part in comparison.left_out)
-        layout = f"{plan.parallel.strategy} over {plan.parallel.world_size}"
+        parts = Joined(", ", map(_words, comparison.left_out))
+        layout = Phrase(
+            "{strategy} over {world_size}",
+            strategy=plan.parallel.strategy,
+            world_size=plan.parallel.world_size,
+        )
         notes.append(
-            f"{layout}: rank 0 is {comparison.kind} without the other ranks. "
-            f"Predicted only, and in neither sum: {parts}."
+            Phrase(
+                "{layout}: rank 0 is {kind} without the other ranks. Predicted only, and in "
+                "neither sum: {parts}.",
+                layout=layout,
+                kind=Phrase(comparison.kind),
+                parts=parts,
+            )
         )
     if plan.parallel.is_sharded and traced:
         library = "DeepSpeed" if plan.parallel.zero_stage else "FSDP"
         notes.append(
-            f"{library}'s optimizer step and its gathering before a save are predicted only."
+            Phrase(
+                "{library}'s optimizer step and its gathering before a save are predicted only.",
+                library=library,
+            )
         )
     return notes

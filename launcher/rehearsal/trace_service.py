@@ -21,6 +21,7 @@ from msgspec import convert
 
 from launcher.run.answer_pipe import question_and_answer_pipes
 from planner.base.errors import UserError
+from planner.base.phrases import Phrase, as_data
 from planner.plan.bounds import MOST_LAYERS
 from planner.plan.schema import Plan
 
@@ -63,7 +64,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         raise  # the training stack is missing or broken, which the process that asks explains
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        return {"error": reason if isinstance(error, UserError) else reason[:300]}
+        return {"error": as_data(error.message) if isinstance(error, UserError) else reason[:300]}
 
 
 def _traced(plan: Plan) -> Any:
@@ -204,16 +205,31 @@ def _built(content: dict[str, Any]) -> tuple[Any, Any]:
 
     model_type = content["model_type"]
     if model_type not in CONFIG_MAPPING:
-        raise UserError(f"the installed transformers does not know the architecture {model_type!r}")
+        raise UserError(
+            Phrase(
+                "the installed transformers does not know the architecture {model_type!r}",
+                model_type=model_type,
+            )
+        )
     config: Any = AutoConfig.for_model(**content)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(
-            f"the installed transformers has no causal language model of type {model_type!r}, and "
-            "code from a checkpoint is never run: choose a model of text alone"
+            Phrase(
+                "the installed transformers has no causal language model of type "
+                "{model_type!r}, and code from a checkpoint is never run: choose a model of "
+                "text alone",
+                model_type=model_type,
+            )
         )
     num_layers = getattr(config, "num_hidden_layers", 0)
     if isinstance(num_layers, int) and num_layers > MOST_LAYERS:
-        raise UserError(f"it has {num_layers:,} layers, and at most {MOST_LAYERS:,} are planned")
+        raise UserError(
+            Phrase(
+                "it has {num_layers:,} layers, and at most {most_layers:,} are planned",
+                num_layers=num_layers,
+                most_layers=MOST_LAYERS,
+            )
+        )
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -226,7 +242,12 @@ def _time_limit() -> Iterator[None]:
     """Raise ``UserError`` inside the block once it has taken ``MOST_BUILDING_S``."""
 
     def too_long(_signal: int, _frame: Any) -> None:
-        raise UserError(f"building it takes more than {MOST_BUILDING_S} s: is a count too large?")
+        raise UserError(
+            Phrase(
+                "building it takes more than {seconds} s: is a count too large?",
+                seconds=MOST_BUILDING_S,
+            )
+        )
 
     before = signal.signal(signal.SIGPROF, too_long)
     signal.setitimer(signal.ITIMER_PROF, MOST_BUILDING_S)

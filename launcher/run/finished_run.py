@@ -5,6 +5,7 @@ from pathlib import Path
 
 from launcher.run.run_directory import RunDirectory, directory_of
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
 
@@ -19,13 +20,17 @@ def finished_run(path: Path) -> tuple[RunDirectory, Plan]:
     run = RunDirectory(path)
     if run.report.is_file() and run.plan.is_file():
         return run, read_spec(Plan, run.plan)
-    raise InvalidRequestError(f"{path} holds no finished run. {_remedy(run)}")
+    raise InvalidRequestError(
+        Phrase("{path} holds no finished run. {remedy}", path=path, remedy=_remedy(run))
+    )
 
 
 def _remedy(run: RunDirectory) -> str:
     if RunDirectory(run.path.parent).report.is_file():
-        return f"Name the run that it is a part of: {run.path.parent}"
+        return Phrase("Name the run that it is a part of: {parent}", parent=run.path.parent)
     if not run.plan.is_file():
-        return "Launch its plan first"
+        return Phrase("Launch its plan first")
     command = ["launch", str(run.plan), "--output", str(run.path), "--resume"]
-    return f"Its training has not ended: resume it with {shlex.join(command)}"
+    return Phrase(
+        "Its training has not ended: resume it with {command}", command=shlex.join(command)
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from planner.base.phrases import Phrase
 from planner.page.elements import Markup, element
 from planner.page.scale import Scale, scale_around, ticks_between
 
@@ -47,9 +48,13 @@ def lines_chart(
     first, last = min(steps), max(max(steps), min(steps) + 1)
     ticks = tuple(tick for tick in ticks_between(first, last) if tick == int(tick))
     width = Scale(first, last, ticks, WIDTH)
-    described = (
-        f"{title}, from step {first:,} to {last:,}: between {number_text(min(values))} and "
-        f"{number_text(max(values))}"
+    described = Phrase(
+        "{title}, from step {first:,} to {last:,}: between {least} and {most}",
+        title=title,
+        first=first,
+        last=last,
+        least=number_text(min(values)),
+        most=number_text(max(values)),
     )
     return element(
         "figure",

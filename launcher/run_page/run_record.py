@@ -13,7 +13,8 @@ from launcher.run.attempts import Attempt
 from launcher.run.read_plan import read_plan
 from launcher.run.run_directory import RunDirectory, is_locked
 from launcher.storage.json_files import read_json
-from planner.base.errors import InvalidFileError, InvalidRequestError
+from planner.base.errors import InvalidFileError, InvalidRequestError, reason_of
+from planner.base.phrases import Phrase
 from planner.plan.schema import Plan
 
 T = TypeVar("T")
@@ -110,20 +111,26 @@ def read_run(path: Path) -> RunRecord:
     """
     run = RunDirectory(path)
     if not path.is_dir():
-        raise InvalidRequestError(f"--html {path}: there is no such folder: name a run directory")
+        raise InvalidRequestError(
+            Phrase("--html {path}: there is no such folder: name a run directory", path=path)
+        )
     if not any(file.exists() for file in (run.lock, run.plan, run.metrics, run.report)):
         raise InvalidRequestError(
-            f"--html {path} is not a run directory: it has no plan.yaml, metrics.jsonl or "
-            "report.json"
+            Phrase(
+                "--html {path} is not a run directory: it has no plan.yaml, metrics.jsonl or "
+                "report.json",
+                path=path,
+            )
         )
     lacks: list[str] = []
     return RunRecord(
         path=path,
         plan=_plan(run, lacks),
-        report=_json(run.report, Report, lacks, "the run has not finished"),
-        environment=_json(run.environment, Environment, lacks, "no rank has started"),
-        attempts=_json(run.attempts, tuple[Attempt, ...], lacks, "no rank has started") or (),
-        rows=_latest(_lines(run.metrics, Row, lacks, "no step has been logged")),
+        report=_json(run.report, Report, lacks, Phrase("the run has not finished")),
+        environment=_json(run.environment, Environment, lacks, Phrase("no rank has started")),
+        attempts=_json(run.attempts, tuple[Attempt, ...], lacks, Phrase("no rank has started"))
+        or (),
+        rows=_latest(_lines(run.metrics, Row, lacks, Phrase("no step has been logged"))),
         evaluations=tuple(_lines(run.evaluations, Evaluation, lacks, None)),
         is_running=is_locked(run),
         lacks=tuple(lacks),
@@ -135,8 +142,11 @@ def _plan(run: RunDirectory, lacks: list[str]) -> Plan | None:
         return read_plan(run.plan)
     except InvalidFileError as error:
         lacks.append(
-            f"{run.plan.name} is missing or damaged ({error.reason}): no prediction and no "
-            "settings are shown."
+            Phrase(
+                "{name} is missing or damaged ({reason}): no prediction and no settings are shown.",
+                name=run.plan.name,
+                reason=error.reason,
+            )
         )
         return None
 
@@ -144,14 +154,14 @@ def _plan(run: RunDirectory, lacks: list[str]) -> Plan | None:
 def _json(path: Path, kind: type[T], lacks: list[str], otherwise: str) -> T | None:
     """Return a file's content; None, with a sentence on it, if the file is missing or damaged."""
     if not path.exists():
-        lacks.append(f"{path.name} is missing: {otherwise}.")
+        lacks.append(Phrase("{name} is missing: {otherwise}.", name=path.name, otherwise=otherwise))
         return None
     try:
         return convert(read_json(path), kind)
     except InvalidFileError as error:
-        lacks.append(f"{path.name} is damaged: it {error.reason}.")
+        lacks.append(Phrase("{name} is damaged: it {reason}.", name=path.name, reason=error.reason))
     except (ValidationError, RecursionError) as error:
-        lacks.append(f"{path.name} is damaged: {error}.")
+        lacks.append(Phrase("{name} is damaged: {error}.", name=path.name, error=reason_of(error)))
     return None
 
 
@@ -159,13 +169,20 @@ def _lines(path: Path, kind: type[T], lacks: list[str], otherwise: str | None) -
     """Return the rows of a file of JSON lines; how many cannot be read is told."""
     if not path.is_file():
         if otherwise is not None:
-            lacks.append(f"{path.name} is missing: {otherwise}.")
+            lacks.append(
+                Phrase("{name} is missing: {otherwise}.", name=path.name, otherwise=otherwise)
+            )
         return []
     read = list(_read_lines(path, kind))
     rows = [row for row in read if row is not None]
     if len(rows) < len(read):
         lacks.append(
-            f"{path.name}: {len(read) - len(rows):,} of {len(read):,} lines cannot be read."
+            Phrase(
+                "{name}: {number:,} of {total:,} lines cannot be read.",
+                name=path.name,
+                number=len(read) - len(rows),
+                total=len(read),
+            )
         )
     return rows
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from launcher.run_page.page_of_runs import page_of_runs
 from launcher.run_page.run_record import read_run
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.page.document import page_file
 
 MOST_RUNS = 2
@@ -22,7 +23,9 @@ def write_page(runs: Sequence[Path], output: Path | None) -> Path:
     file that is not an unedited page.
     """
     if len(runs) > MOST_RUNS:
-        raise InvalidRequestError(f"--html shows one run or two beside each other, not {len(runs)}")
+        raise InvalidRequestError(
+            Phrase("--html shows one run or two beside each other, not {number}", number=len(runs))
+        )
     records = [read_run(run) for run in runs]
     file = output or (runs[0] / PAGE_OF_ONE if len(runs) == 1 else PAGE_OF_TWO)
     page_file(file, option="--output", force=False).write(page_of_runs(records))

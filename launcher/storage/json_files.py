@@ -7,6 +7,7 @@ from typing import Any
 
 from planner.base.errors import InvalidFileError
 from planner.base.output_file import write_whole
+from planner.base.phrases import Phrase
 from planner.base.text_files import read_text
 
 
@@ -22,5 +23,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise InvalidFileError(path, error.lineno, f"is not JSON ({error.msg})") from error
+        raise InvalidFileError(
+            path, error.lineno, Phrase("is not JSON ({msg})", msg=error.msg)
+        ) from error
     return content

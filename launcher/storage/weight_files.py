@@ -11,10 +11,11 @@ from pathlib import Path
 from launcher.storage.json_files import read_json, write_json
 from launcher.storage.whole_folders import whole_folder
 from planner.base.errors import InvalidFileError, InvalidRequestError
+from planner.base.phrases import Phrase
 
 SINGLE = "model.safetensors"
 PICKLED = "pytorch_model.bin"
-UNREADABLE = "is damaged, or only a Git LFS pointer (then: git lfs pull). Fetch it again"
+UNREADABLE = Phrase("is damaged, or only a Git LFS pointer (then: git lfs pull). Fetch it again")
 """Reason why a file of weights cannot be read."""
 OTHER_COPIES = ["consolidated*", "original/*"]
 """Patterns of other copies in the repositories of Mistral and Llama, which are not fetched."""
@@ -52,15 +53,19 @@ def _index(folder: Path, single: str) -> Path:
 def _indexed(index: Path) -> list[Path]:
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise InvalidFileError(index, None, "has no weight_map. Fetch it again")
+        raise InvalidFileError(index, None, Phrase("has no weight_map. Fetch it again"))
     names = sorted(set(map(str, places.values())))
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
-            raise InvalidFileError(index, None, f"names {name!r}, which is not in its folder")
+            raise InvalidFileError(
+                index, None, Phrase("names {name!r}, which is not in its folder", name=name)
+            )
     files = [index.parent / name for name in names]
     for file in files:
         if not file.is_file():
-            raise InvalidFileError(index, None, f"names {file.name}, which is missing. Fetch it")
+            raise InvalidFileError(
+                index, None, Phrase("names {name}, which is missing. Fetch it", name=file.name)
+            )
     return files
 
 
@@ -90,7 +95,14 @@ def whole_weights(target: Path, *, remedy: str) -> Iterator[Path]:
             yield partial
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InvalidRequestError(f"cannot write {target}: {reason}. {remedy}") from error
+        raise InvalidRequestError(
+            Phrase(
+                "cannot write {target}: {reason}. {remedy}",
+                target=target,
+                reason=reason,
+                remedy=remedy,
+            )
+        ) from error
 
 
 def has_weights(folder: Path) -> bool:

@@ -120,7 +120,7 @@ def utilisation(plan: Plan, training: Training) -> dict[str, Any]:
     return {
         "ranks": [asdict(times) for times in rank_times(training.parts, predicted)],
         "saving_share": training.saving_share,
-        "losses": [asdict(loss) for loss in found],
+        "losses": [loss.as_dict() for loss in found],
     }
 
 

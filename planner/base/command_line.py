@@ -169,11 +169,11 @@ def _exit_code_of(error: OSError) -> int:
     """
     if error.errno == errno.ENAMETOOLONG:
         name = str(error.filename)[-40:]
-        _show(f"the name that ends with {name!r} is too long for a file")
+        _show(Phrase("the name that ends with {name!r} is too long for a file", name=name))
         return UserError.exit_code
     lacking = exhausted(error)
     if lacking is not None:
-        _show(str(lacking))
+        _show(lacking.message)
         return lacking.exit_code
     if isinstance(error, BrokenPipeError) and not _is_read(sys.stdout):
         # A reader that has enough, such as head, ends this process, as it ends any filter.
@@ -234,8 +234,19 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if not isinstance(message, Phrase):
-            message = message.removeprefix("argument ")
+            option, _, reason = message.removeprefix("argument ").partition(": ")
+            message = Joined(": ", filter(None, [Phrase(option), Phrase(reason)]))
         raise InvalidRequestError(Phrase("{message} (--help shows the options)", message=message))
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Return the value of an argument; a reason of ours is not made a plain text."""
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as error:
+            reason = getattr(error.__context__, "args", ("",))[0]
+            if not isinstance(reason, Phrase):
+                raise
+            self.error(Joined(": ", ["/".join(action.option_strings), reason]))
 
     def refuse(self, argument: str) -> NoReturn:
         """Raise the error of an argument that no parameter takes."""
@@ -413,14 +424,16 @@ def _choice(choices: tuple[Any, ...]) -> Callable[[str], Any]:
     def read(text: str) -> Any:
         if text not in by_name:
             hint = did_you_mean(text, by_name)
-            raise argparse.ArgumentTypeError(f"unknown value {text!r}. {hint}")
+            raise argparse.ArgumentTypeError(
+                Phrase("unknown value {text!r}. {hint}", text=text, hint=hint)
+            )
         return by_name[text]
 
     return read
 
 
 def _number(kind: type[int] | type[float], option: Option) -> Callable[[str], float]:
-    noun = "whole number" if kind is int else "number"
+    noun = Phrase("a whole number") if kind is int else Phrase("a number")
     minimum, maximum = option.minimum, option.maximum
     if maximum is None:
         maximum = MOST if kind is int else LARGEST
@@ -431,11 +444,15 @@ def _number(kind: type[int] | type[float], option: Option) -> Callable[[str], fl
         except ValueError:
             number = math.nan
         if not -math.inf < number < math.inf:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a {noun}")
+            raise argparse.ArgumentTypeError(Phrase("{text!r} is not {noun}", text=text, noun=noun))
         if minimum is not None and number < minimum:
-            raise argparse.ArgumentTypeError(f"{text} is less than {minimum}")
+            raise argparse.ArgumentTypeError(
+                Phrase("{text} is less than {minimum}", text=text, minimum=minimum)
+            )
         if number > maximum:
-            raise argparse.ArgumentTypeError(f"{text} is more than {maximum}")
+            raise argparse.ArgumentTypeError(
+                Phrase("{text} is more than {maximum}", text=text, maximum=maximum)
+            )
         return number
 
     return read

@@ -49,6 +49,12 @@ def one_line(text: str) -> str:
     )
 
 
+def reason_of(error: Exception) -> str:
+    """Return what an error says; as a phrase if it was made of one."""
+    said = error.message if isinstance(error, UserError) else next(iter(error.args), None)
+    return said if isinstance(said, Phrase) else str(error)
+
+
 def did_you_mean(name: str, known: Iterable[str], *, max_shown: int = MAX_NAMES_SHOWN) -> str:
     """Return the nearest known name as a question, or all names if none is near and they are few.
 
@@ -134,11 +140,13 @@ class UnwritableError(UserError):
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the errors of a write that has no room: a full disk, a quota, ``ulimit -f``."""
 _REMEDIES = {
-    **dict.fromkeys(NO_ROOM, "Make room, and repeat the command."),
-    errno.EMFILE: "Raise the limit, and repeat the command: ulimit -n 4096",
-    errno.ENFILE: "End other programs, and repeat the command.",
-    errno.EAGAIN: "Raise the limit of processes, and repeat the command: ulimit -u",
-    errno.ENOMEM: "Raise the limit of memory or end other programs, and repeat the command.",
+    **dict.fromkeys(NO_ROOM, Phrase("Make room, and repeat the command.")),
+    errno.EMFILE: Phrase("Raise the limit, and repeat the command: ulimit -n 4096"),
+    errno.ENFILE: Phrase("End other programs, and repeat the command."),
+    errno.EAGAIN: Phrase("Raise the limit of processes, and repeat the command: ulimit -u"),
+    errno.ENOMEM: Phrase(
+        "Raise the limit of memory or end other programs, and repeat the command."
+    ),
 }
 
 
@@ -152,4 +160,4 @@ def exhausted(error: OSError) -> ExhaustedError | None:
     if remedy is None:
         return None
     place = f"{error.filename}: " if error.filename is not None else ""
-    return ExhaustedError(f"{place}{error.strerror}. {remedy}")
+    return ExhaustedError(Joined("", [f"{place}{error.strerror}. ", remedy]))

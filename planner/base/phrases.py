@@ -87,6 +87,39 @@ class Reason(Phrase):
         return Reason, (self.code, self.values["text"])
 
 
+def as_data(text: str) -> Any:
+    """Return a text as JSON can hold it, so that another process can say it in its language.
+
+    >>> as_data(Phrase("step {step} of {run}", step=2, run="a"))
+    {'template': 'step {step} of {run}', 'values': {'step': 2, 'run': 'a'}}
+    """
+    match text:
+        case Reason():
+            return as_data(cast(str, text.values["text"]))
+        case Joined():
+            return {"separator": text.template, "parts": [as_data(part) for part in text.parts]}
+        case Phrase():
+            values = {name: _plain(value) for name, value in text.values.items()}
+            return {"template": text.template, "values": values}
+    return text
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, str):
+        return as_data(value)
+    return value if isinstance(value, int | float) else str(value)
+
+
+def from_data(data: Any) -> str:
+    """Return the text that :func:`as_data` has made data of."""
+    match data:
+        case {"parts": parts, "separator": separator}:
+            return Joined(Phrase(separator), map(from_data, parts))
+        case {"template": template, "values": values}:
+            return Phrase(template, **{name: from_data(value) for name, value in values.items()})
+    return cast(str, data)
+
+
 def _in(table: Mapping[str, str], value: object) -> str:
     return value.translated(table) if isinstance(value, Phrase) else cast(str, value)
 

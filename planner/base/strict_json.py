@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from planner.base.errors import InvalidFileError
+from planner.base.errors import InvalidFileError, reason_of
+from planner.base.phrases import Phrase
 from planner.base.text_files import DEEPEST, bracket_depth
 
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
@@ -19,35 +20,43 @@ def parse_json(text: str, path: Path) -> Any:
     ``DEEPEST`` of planner/base/text_files.py.
     """
     if bracket_depth(match[0] for match in _STRING_OR_BRACKET.finditer(text)) > DEEPEST:
-        raise InvalidFileError(path, None, f"is nested deeper than {DEEPEST} levels")
+        raise InvalidFileError(
+            path, None, Phrase("is nested deeper than {deepest} levels", deepest=DEEPEST)
+        )
     try:
         content = json.loads(text, parse_constant=_constant, parse_float=_float, parse_int=_int)
     except json.JSONDecodeError as error:
-        raise InvalidFileError(path, error.lineno, f"not JSON: {error.msg}") from error
+        raise InvalidFileError(
+            path, error.lineno, Phrase("not JSON: {msg}", msg=error.msg)
+        ) from error
     except ValueError as error:
-        raise InvalidFileError(path, None, f"not JSON: {error}") from error
+        raise InvalidFileError(
+            path, None, Phrase("not JSON: {error}", error=reason_of(error))
+        ) from error
     if r"\u" in text and not _is_encodable(content):
-        raise InvalidFileError(path, None, "not JSON: a text in it has half a surrogate pair")
+        raise InvalidFileError(
+            path, None, Phrase("not JSON: a text in it has half a surrogate pair")
+        )
     return content
 
 
 def _constant(name: str) -> float:
     """Return an infinity: transformers writes them into ``config.json``, as limits of Mamba's."""
     if name == "NaN":
-        raise ValueError(f"{name} is not a number of JSON's")
+        raise ValueError(Phrase("{name} is not a number of JSON's", name=name))
     return float(name)
 
 
 def _float(digits: str) -> float:
     number = float(digits)
     if number in (float("inf"), float("-inf")):
-        raise ValueError(f"the number {digits[:20]} is too large")
+        raise ValueError(Phrase("the number {digits} is too large", digits=digits[:20]))
     return number
 
 
 def _int(digits: str) -> int:
     if len(digits) > 20:
-        raise ValueError(f"the number {digits[:20]}... is too large")
+        raise ValueError(Phrase("the number {digits}... is too large", digits=digits[:20]))
     return int(digits)
 
 

@@ -8,6 +8,7 @@ import yaml
 from msgspec import Meta, Struct, StructMeta, ValidationError, convert, field
 
 from planner.base.errors import InvalidFileError
+from planner.base.phrases import Phrase
 from planner.base.text_files import read_text
 from planner.base.units import LARGEST, MOST
 from planner.base.validation_messages import Location, described, problem_of
@@ -43,7 +44,9 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
     for key_node, _ in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
-            raise yaml.MarkedYAMLError(problem="a key is a text", problem_mark=key_node.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=Phrase("a key is a text"), problem_mark=key_node.start_mark
+            )
         if key_node.value in seen:
             raise _DuplicateKeyError(key_node.value, key_node.start_mark.line + 1)
         seen.add(key_node.value)
@@ -97,8 +100,12 @@ def parse_spec(kind: type[SpecT], text: str, path: Path) -> SpecT:
     """
     content = parse_yaml(text, path)
     if not isinstance(content, dict):
-        there = "is empty" if content is None else f"holds {described(content)}"
-        raise InvalidFileError(path, 1, f"{there} where keys are expected")
+        there = (
+            Phrase("is empty")
+            if content is None
+            else Phrase("holds {content}", content=described(content))
+        )
+        raise InvalidFileError(path, 1, Phrase("{there} where keys are expected", there=there))
     try:
         return convert(content, kind)
     except ValidationError as error:
@@ -116,16 +123,18 @@ def parse_yaml(text: str, path: Path) -> Any:
         check_aliases(text, path, _Loader)
         return yaml.load(text, Loader=_Loader)
     except _DuplicateKeyError as error:
-        raise InvalidFileError(path, error.line, f"the key {error.key!r} is given twice") from error
+        raise InvalidFileError(
+            path, error.line, Phrase("the key {key!r} is given twice", key=error.key)
+        ) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        reason = error.problem or error.context or "cannot be parsed"
-        raise InvalidFileError(path, mark.line + 1 if mark else None, f"not YAML: {reason}") from (
-            error
-        )
+        reason = error.problem or error.context or Phrase("cannot be parsed")
+        raise InvalidFileError(
+            path, mark.line + 1 if mark else None, Phrase("not YAML: {reason}", reason=reason)
+        ) from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that is none
         reason = " ".join(str(error).partition(";")[0].split())
-        raise InvalidFileError(path, None, f"not YAML: {reason}") from error
+        raise InvalidFileError(path, None, Phrase("not YAML: {reason}", reason=reason)) from error
 
 
 def dump_yaml(content: dict[str, Any]) -> str:

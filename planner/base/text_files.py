@@ -53,12 +53,14 @@ def read_lines(path: Path) -> Iterator[str]:
     Raise InvalidFileError where the path does not name a regular file that can be read.
     """
     if not path.is_file():
-        raise InvalidFileError(path, None, "is not a regular file")
+        raise InvalidFileError(path, None, Phrase("is not a regular file"))
     try:
         with path.open(encoding="utf-8", errors="replace", newline="") as file:
             yield from file
     except OSError as error:
-        raise InvalidFileError(path, None, f"cannot be read ({error.strerror})") from error
+        raise InvalidFileError(
+            path, None, Phrase("cannot be read ({strerror})", strerror=error.strerror)
+        ) from error
 
 
 def bracket_depth(tokens: Iterable[str]) -> int:

@@ -48,11 +48,19 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is not a size; write for example 24G or 22.5GiB")
+        raise ValueError(
+            Phrase("{text!r} is not a size; write for example 24G or 22.5GiB", text=text)
+        )
     unit = GIB if match[2].lower().startswith("g") else MIB
     size = float(match[1]) * unit
     if size > MOST:
-        raise ValueError(f"{text[:20]!r} is more than {MOST // GIB:,}G: no device has so much")
+        raise ValueError(
+            Phrase(
+                "{text!r} is more than {most:,}G: no device has so much",
+                text=text[:20],
+                most=MOST // GIB,
+            )
+        )
     return round(size)
 
 

@@ -12,18 +12,19 @@ from typing import Any, NamedTuple
 from msgspec import Struct, ValidationError, inspect
 
 from planner.base.errors import did_you_mean
+from planner.base.phrases import Joined, Phrase
 
 Location = tuple[int | str, ...]
 """Keys, and positions in lists; ``*`` is any key of a mapping."""
 
 WORDS = {
-    "object": "a mapping",
-    "array": "a list",
+    "object": Phrase("a mapping"),
+    "array": Phrase("a list"),
     "null": "null",
-    "str": "a text",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
+    "str": Phrase("a text"),
+    "int": Phrase("a whole number"),
+    "float": Phrase("a number"),
+    "bool": Phrase("true or false"),
 }
 _MESSAGE = re.compile(r"(.*?)(?: - at `(key` in `)?\$([^`]*)`)?", re.DOTALL)
 _FIELD = re.compile(r"Object (contains unknown|missing required) field `(.*)`")
@@ -41,6 +42,7 @@ class Problem(NamedTuple):
 def problem_of(error: ValidationError, kind: type[Struct], content: object) -> Problem:
     """Return what is wrong, from the error that ``convert(content, kind)`` raised."""
     match = _MESSAGE.fullmatch(str(error))
+    of_ours = error.__cause__.args[0] if isinstance(error.__cause__, ValueError) else None
     assert match is not None, "every text matches"
     message, of_key, path = match.groups(default="")
     steps = re.findall(r"\w+|\*", path.replace("[...]", ".*"))
@@ -50,32 +52,38 @@ def problem_of(error: ValidationError, kind: type[Struct], content: object) -> P
         what, name = match.groups()
         place = (*location, name)
         if what == "missing required":
-            return Problem(place, f"{_dotted(place)}: this key is missing")
+            return Problem(place, Joined(": ", [_dotted(place), Phrase("this key is missing")]))
         known = [each.name for struct in types for each in _fields(struct)]
-        return Problem(place, f"unknown key {_dotted(place)!r}. {did_you_mean(name, known)}")
-    if of_key:
-        reason = _expected(message, _key_types(types), ...).replace("it should", "a key should")
+        unknown = Phrase("unknown key {key!r}", key=_dotted(place))
+        return Problem(place, Joined(". ", [unknown, did_you_mean(name, known)]))
+    if isinstance(of_ours, Phrase):
+        reason: str = of_ours
+    elif of_key:
+        reason = _expected(message, _key_types(types), ..., key=True)
     else:
         reason = _expected(message, types, _value_at(content, location))
-    return Problem(location, f"{_dotted(location)}: {reason}" if location else reason)
+    return Problem(location, Joined(": ", [_dotted(location), reason]) if location else reason)
 
 
 def _dotted(location: Location) -> str:
     return ".".join(map(str, location))
 
 
-def _expected(message: str, types: list[inspect.Type], value: object) -> str:
+def _expected(message: str, types: list[inspect.Type], value: object, *, key: bool = False) -> str:
     """Return the expected and the actual type in words; a message of our own unchanged."""
     if message.startswith(_UNKNOWN_CHOICE):
-        expected, given = _choices(types), message.removeprefix(_UNKNOWN_CHOICE)
+        expected, given = _choices(types), _worded(message.removeprefix(_UNKNOWN_CHOICE))
     elif message.startswith("Expected "):
-        expected, _, given = message.removeprefix("Expected ").partition(", got ")
+        wanted, _, got = message.removeprefix("Expected ").partition(", got ")
+        expected, given = _worded(wanted), _worded(got)
     else:
         return message
     if not isinstance(value, dict | list | tuple | EllipsisType):
         given = described(value)
-    found = f", not {_worded(given)}" if given else ""
-    return f"it should be {_worded(expected)}{found}"
+    found = Phrase(", not {given}", given=given) if given else ""
+    if key:
+        return Phrase("a key should be {expected}{found}", expected=expected, found=found)
+    return Phrase("it should be {expected}{found}", expected=expected, found=found)
 
 
 def _worded(types: str) -> str:
@@ -84,28 +92,31 @@ def _worded(types: str) -> str:
     >>> _worded("`int | null` >= 1")
     'a whole number or null >= 1'
     """
-
-    def words(match: re.Match[str]) -> str:
-        return " or ".join(WORDS.get(name, name) for name in match[1].split(" | "))
-
-    return re.sub("`([a-z |]+)`", words, types)
+    outside, *quoted = re.split("`([a-z |]+)`", types)
+    parts = [outside]
+    for names, behind in zip(quoted[::2], quoted[1::2], strict=True):
+        words = (WORDS.get(name, name) for name in names.split(" | "))
+        parts += [Joined(Phrase(" or "), words), behind]
+    return Joined("", parts)
 
 
 def _choices(types: list[inspect.Type]) -> str:
-    names = {inspect.IntType: "`int`", inspect.VarTupleType: "`array`"}
-    choices = [names[type(each)] for each in types if type(each) in names]
+    kinds = {inspect.IntType: WORDS["int"], inspect.VarTupleType: WORDS["array"]}
+    choices = [kinds[type(each)] for each in types if type(each) in kinds]
     for each in types:
         choices += map(repr, each.values) if isinstance(each, inspect.LiteralType) else ()
-    *others, last = choices or ["another value"]
-    return f"{', '.join(others)} or {last}" if others else last
+    *others, last = choices or [Phrase("another value")]
+    return Joined(Phrase(" or "), [Joined(", ", others), last]) if others else last
 
 
 def described(value: object) -> str:
     """Return a value with its type, in words for a message."""
     if value is None:
         return "null"
-    kinds = {bool: "the truth value", int: "the number", float: "the number", str: "the text"}
-    return f"{kinds.get(type(value), type(value).__name__)} {value!r}"
+    number = Phrase("the number")
+    kinds = {bool: Phrase("the truth value"), int: number, float: number, str: Phrase("the text")}
+    kind = kinds.get(type(value), type(value).__name__)
+    return Joined(" ", [kind, repr(value)])
 
 
 def _value_at(content: Any, location: Location) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from planner.base.errors import InvalidFileError
+from planner.base.phrases import Phrase
 from planner.base.text_files import DEEPEST, bracket_depth
 
 MOST_VALUES = 200_000
@@ -25,14 +26,20 @@ _LINE_START = re.compile(r"^ *(?:[-?] +)*", re.MULTILINE)
 def check_depth(text: str, path: Path) -> None:
     """Raise InvalidFileError where a text is nested deeper than ``DEEPEST`` levels."""
     if _may_be_deep(text) and any(depth > DEEPEST for depth in _depths(text)):
-        raise InvalidFileError(path, None, f"is nested deeper than {DEEPEST} levels")
+        raise InvalidFileError(
+            path, None, Phrase("is nested deeper than {deepest} levels", deepest=DEEPEST)
+        )
 
 
 def check_aliases(text: str, path: Path, loader: type[Any]) -> None:
     """Raise InvalidFileError where aliases stand for too many values; self-reference counts."""
     if "&" in text and "*" in text and _num_values(yaml.compose(text, Loader=loader)) is None:
         raise InvalidFileError(
-            path, None, f"its aliases stand for more than {MOST_VALUES:,} values"
+            path,
+            None,
+            Phrase(
+                "its aliases stand for more than {most_values:,} values", most_values=MOST_VALUES
+            ),
         )
 
 

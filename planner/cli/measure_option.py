@@ -9,6 +9,7 @@ from msgspec import to_builtins
 from rich.console import Console
 
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.printable import print_text, shown_on_one_line
 from planner.hardware.cluster import Cluster
 from planner.hardware.detect import detect, read_cpu
@@ -27,8 +28,11 @@ def measure_here(console: Console, spec: str, *, as_json: bool) -> None:
     """
     if spec not in ("auto", "cpu"):
         raise InvalidRequestError(
-            f"--measure cannot be combined with --gpus {spec}: it measures this machine, so leave "
-            "--gpus out, or write --gpus cpu"
+            Phrase(
+                "--measure cannot be combined with --gpus {spec}: it measures this machine, "
+                "so leave --gpus out, or write --gpus cpu",
+                spec=spec,
+            )
         )
     cluster = read_cpu() if spec == "cpu" else detect(os.environ)
     _warn_if_busy(cluster)
@@ -46,8 +50,11 @@ def _warn_if_busy(cluster: Cluster) -> None:
     load, _, _ = os.getloadavg()
     if load >= BUSY_FROM * (cluster.cores or 1):
         print_text(
-            f"note: other programs keep {load:.1f} cores busy: the rates will be too low. Measure "
-            "again when the machine is idle",
+            Phrase(
+                "note: other programs keep {load:.1f} cores busy: the rates will be too low. "
+                "Measure again when the machine is idle",
+                load=load,
+            ),
             file=sys.stderr,
         )
 
@@ -56,5 +63,9 @@ def measured_lines(measurement: Measurement, file: Path | None) -> list[str]:
     """Return a line with the rates, and one with the file that keeps them."""
     words = measured_words(measurement)
     rates = ", ".join(f"{name.replace('_', ' ')} {rate}" for name, rate in words.items())
-    kept = "not kept: TUNEPLAN_DATA is none" if file is None else f"kept in {file}"
+    kept = (
+        Phrase("not kept: TUNEPLAN_DATA is none")
+        if file is None
+        else Phrase("kept in {file}", file=file)
+    )
     return [f"{measurement.device_name}: {rates}", kept]

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from planner.base.command_line import Option, run_command, written_options
 from planner.base.console import print_unpadded, wide_console
-from planner.base.errors import InvalidRequestError
+from planner.base.errors import InvalidRequestError, reason_of
 from planner.base.output_file import OutputFile
 from planner.base.phrases import Joined, Phrase
 from planner.base.preset_files import Listed, aliases, preset_names
@@ -492,8 +492,11 @@ def _with_settings(made: Plan, settings: Sequence[str]) -> Plan:
     for key in changes:
         if key in HAVE_OPTIONS or not key.startswith(FREE_KEYS):
             raise InvalidRequestError(
-                f"--set {key}: memory or speed may depend on it: use its option (plan --help), or "
-                "change it in the plan, which launch predicts anew"
+                Phrase(
+                    "--set {key}: memory or speed may depend on it: use its option (plan "
+                    "--help), or change it in the plan, which launch predicts anew",
+                    key=key,
+                )
             )
     return changed_plan(to_builtins(made), changes, settings) if changes else made
 
@@ -567,7 +570,7 @@ def _size(text: str | None) -> int | None:
     try:
         return parse_size(text)
     except ValueError as error:
-        raise InvalidRequestError(Joined(": ", ["--memory-limit", str(error)])) from error
+        raise InvalidRequestError(Joined(": ", ["--memory-limit", reason_of(error)])) from error
 
 
 def _training_data(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
-from planner.base.errors import InvalidRequestError, UserError
+from planner.base.errors import InvalidRequestError, UserError, reason_of
 from planner.decision.choose import TIGHT_SHARE
 from planner.decision.method_search import search_method
 from planner.decision.refusals import refusal
@@ -27,10 +27,11 @@ from planner.workload.layout import recomputation_order
 CARDS = (1, 2, 4, 8)
 LENGTHS = (1024, 2048, 4096, 8192)
 MICRO_BATCHES = (1, 2, 4, 8)
-MOST_PASSES = 72
-"""Methods x recomputation x lengths x micro-batch sizes of a grid, as far as micro-batch sizes can
-be left out: so many take two seconds on a core of 2024 where nearly all fit, and less where a part
-is implied."""
+MOST_PASSED = 144
+"""Methods x recomputation x lengths x micro-batch sizes of a grid, times the layers of a pass, as
+far as micro-batch sizes can be left out: so many take two seconds on a core of 2024 where nearly
+all fit, and less where a part is implied. A model with several kinds of layers, as Gemma has with
+windows in some, has one length less, too."""
 FEWEST_USUAL = 2
 """Micro-batch sizes beside the plan's own that a grid has in any case."""
 
@@ -120,10 +121,12 @@ def state_grid(request: Request, chosen: Candidate, gpus: str) -> StateGrid | No
 def _axes(request: Request, chosen: Candidate, gpus: str) -> Axes:
     most, own = request.model.spec.max_position_embeddings, chosen.workload.settings
     methods = request.methods if request.recipe is not None else METHODS
-    lengths = {*(each for each in LENGTHS if each <= most), own.sequence_length}
+    passed_layers = 1 + len(request.model.spec.kinds)  # the first one, and one of each kind
+    usual_lengths = LENGTHS if passed_layers == 2 else LENGTHS[1:]
+    lengths = {*(each for each in usual_lengths if each <= most), own.sequence_length}
     intervals = {0, chosen.layout.checkpointing, 1}
     own_size = chosen.layout.micro_batch_size
-    room = MOST_PASSES // (len(methods) * len(lengths) * len(intervals))
+    room = MOST_PASSED // (len(methods) * len(lengths) * len(intervals) * passed_layers)
     usual = [size for size in MICRO_BATCHES if size != own_size][: max(FEWEST_USUAL, room - 1)]
     return Axes(
         methods=methods,
@@ -195,7 +198,7 @@ def _state(asked: Request, method: Method, step: Step, known: "_TooLarge") -> St
     try:
         check(asked)
     except InvalidRequestError as error:
-        return State(candidate=None, budget_bytes=asked.budget_bytes, refusal=str(error))
+        return State(candidate=None, budget_bytes=asked.budget_bytes, refusal=reason_of(error))
     samples = workload(asked, method).settings.global_batch_size // asked.cluster.world_size
     size, length = asked.micro_batch_size or samples, asked.sequence_length or 0
     kind = (*step, size < samples)

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from planner.base.errors import InvalidRequestError, UnknownNameError
 from planner.base.phrases import Phrase
-from planner.base.preset_files import aliases, preset_names
+from planner.base.preset_files import aliases, own_files, preset_names
 from planner.base.units import MIB
 from planner.hardware.cards import label_gib, load_gpu, preset_texts
 from planner.hardware.cluster import GpuSpec
@@ -188,6 +188,8 @@ def _names() -> list[tuple[str, _Words]]:
 
 
 def _device_name(preset: str) -> str:
+    if preset in own_files("gpus"):
+        return load_gpu(preset).device_name
     [line] = re.findall(r"^device_name: (.*)$", preset_texts()[preset], re.MULTILINE)
     return str(line)
 

@@ -6,7 +6,12 @@ from msgspec import structs
 
 from planner.base.bounded_cache import bounded_cache
 from planner.base.phrases import Phrase
-from planner.base.preset_files import ROOT, preset_names, resolve_name
+from planner.base.preset_files import (
+    ROOT,
+    check_own_name,
+    own_files,
+    resolve_name,
+)
 from planner.base.strict_yaml import Spec, read_spec
 from planner.base.text_files import read_text
 from planner.base.units import GIB, MIB
@@ -181,13 +186,14 @@ def _share_apart(total_bytes: int, card: GpuSpec) -> float:
 def _presets_with(text: str) -> tuple[GpuSpec, ...]:
     """Return the cards whose file has the text: to parse every file would take longer than to
     plan."""
-    return tuple(load_gpu(name) for name, held in preset_texts().items() if text in held)
+    own = {name: read_text(file) for name, file in own_files("gpus").items()}
+    return tuple(load_gpu(name) for name, held in {**preset_texts(), **own}.items() if text in held)
 
 
 @cache
 def preset_texts() -> dict[str, str]:
-    """Return the text of every card's file, by name."""
-    return {name: read_text(ROOT / "gpus" / f"{name}.yaml") for name in preset_names("gpus")}
+    """Return the text of the file of every card in presets, by name."""
+    return {path.stem: read_text(path) for path in sorted((ROOT / "gpus").glob("*.yaml"))}
 
 
 def label_gib(total_bytes: int) -> int:
@@ -204,4 +210,8 @@ def load_gpu(name: str) -> GpuSpec:
     Raises UnknownNameError, which suggests the nearest one.
     """
     file_name = resolve_name("gpus", Phrase("card"), name)
-    return read_spec(GpuSpec, ROOT / "gpus" / f"{file_name}.yaml")
+    own = own_files("gpus").get(file_name)
+    card = read_spec(GpuSpec, own or ROOT / "gpus" / f"{file_name}.yaml")
+    if own is not None:
+        check_own_name(own, card.name)
+    return card

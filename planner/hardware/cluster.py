@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import Spec
 from planner.base.units import GIB, MIB
 from planner.hardware.machine_readings import Holder, Machine, OwnRun
@@ -92,7 +93,7 @@ class GpuSpec(Spec):
 
     def __post_init__(self) -> None:
         if self.nvml_total_mib is None and self.torch_visible_mib is None:
-            raise ValueError("give nvml_total_mib or torch_visible_mib")
+            raise ValueError(Phrase("give nvml_total_mib or torch_visible_mib"))
 
     @property
     def total_mib(self) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from planner.base.phrases import Phrase
+from planner.base.phrases import Joined, Phrase
 from planner.hardware.cluster import pcie_bytes_per_s
 from planner.hardware.machine import Selection, UsableGpu, pair_links
 from planner.hardware.machine_readings import DeviceReading, NvmlReading, PcieReading
@@ -60,7 +60,7 @@ def _throttling_notes(devices: Sequence[DeviceReading]) -> Iterator[str]:
         if reasons:
             held.setdefault(reasons, []).append(device)
     for reasons, those in held.items():
-        gpus, why = names(those), ", ".join(reasons)
+        gpus, why = names(those), Joined(", ", map(Phrase, reasons))
         if len(those) > 1:
             yield Phrase("{gpus} are throttled now: {reasons}.", gpus=gpus, reasons=why)
         else:

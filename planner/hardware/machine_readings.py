@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, field
 
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import NonNegativeInt, PositiveFloat, PositiveInt, Spec
 from planner.base.units import GIB
 from planner.hardware.measured.measurement import Measurement
@@ -131,10 +132,16 @@ class NvmlReading(Spec):
     def __post_init__(self) -> None:
         indices = [device.index for device in self.devices]
         if len(set(indices)) < len(indices):
-            raise ValueError("two devices have the same index")
+            raise ValueError(Phrase("two devices have the same index"))
         for pair in self.pairs:
             if not {pair.one, pair.other} <= set(indices):
-                raise ValueError(f"the pair {pair.one}, {pair.other} is not of these devices")
+                raise ValueError(
+                    Phrase(
+                        "the pair {one}, {other} is not of these devices",
+                        one=pair.one,
+                        other=pair.other,
+                    )
+                )
 
 
 class HostReading(Spec):

@@ -19,13 +19,13 @@ from planner.hardware.nvml_calls import DeviceLostError, Driver
 from planner.hardware.nvml_links import read_links, read_pairs
 
 THROTTLE_REASONS = {
-    0x02: "clocks set by a user",
-    0x04: "power cap",
-    0x08: "hardware slowdown",
-    0x10: "sync boost",
-    0x20: "heat (driver)",
-    0x40: "heat (hardware)",
-    0x80: "power brake",
+    0x02: Phrase("clocks set by a user"),
+    0x04: Phrase("power cap"),
+    0x08: Phrase("hardware slowdown"),
+    0x10: Phrase("sync boost"),
+    0x20: Phrase("heat (driver)"),
+    0x40: Phrase("heat (hardware)"),
+    0x80: Phrase("power brake"),
 }
 """Reasons for throttling, by bit; an idle GPU and display clocks hold nothing back.
 
@@ -224,7 +224,9 @@ def _read_condition(driver: Driver, handle: Any) -> dict[str, object]:
     return {
         "power_limit_watts": limit // 1000 if limit else None,
         "default_power_limit_watts": default // 1000 if default else None,
-        "throttling": tuple(name for bit, name in THROTTLE_REASONS.items() if (reasons or 0) & bit),
+        "throttling": tuple(
+            str(name) for bit, name in THROTTLE_REASONS.items() if (reasons or 0) & bit
+        ),
         "ecc_enabled": on if ecc is not None else None,
         "uncorrected_errors": (
             driver.ask("nvmlDeviceGetTotalEccErrors", handle, *uncorrected) if on else None

@@ -8,7 +8,8 @@ from typing import Any
 
 from msgspec import ValidationError, convert, to_builtins
 
-from planner.base.errors import InvalidRequestError
+from planner.base.errors import InvalidRequestError, reason_of
+from planner.base.phrases import Phrase
 from planner.hardware.cluster import Cluster
 from planner.hardware.measured.kept_measurements import keep
 from planner.hardware.measured.measurement import Measurement
@@ -44,7 +45,13 @@ def measured(cluster: Cluster, folder: Path) -> Measurement:
             answer = process.ask(question)
         return _measurement(cluster, answer)
     except (StackProcessError, ValidationError) as failed:
-        raise InvalidRequestError(f"{card.device_name} cannot be measured: {failed}") from failed
+        raise InvalidRequestError(
+            Phrase(
+                "{device_name} cannot be measured: {reason}",
+                device_name=card.device_name,
+                reason=reason_of(failed),
+            )
+        ) from failed
 
 
 def _unmeasured(cluster: Cluster) -> Any:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from planner.base.errors import NoFormulasError
+from planner.base.errors import NoFormulasError, reason_of
+from planner.base.phrases import Phrase
 from planner.models.architectures import (
     deepseek,
     gemma,
@@ -65,17 +66,28 @@ def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
     config = Config(content, path)
     model_type = config.text("model_type")
     if _MODEL_TYPE.fullmatch(model_type) is None:
-        raise config.error(f"model_type: {model_type!r:.60} is not a name of an architecture")
+        raise config.error(
+            Phrase(
+                "model_type: {model_type!r:.60} is not a name of an architecture",
+                model_type=model_type,
+            )
+        )
     refuse_quantized(content, path)
     if model_type not in ARCHITECTURES:
-        raise NoFormulasError(path, None, f"model_type: no formulas for {model_type!r}")
+        raise NoFormulasError(
+            path, None, Phrase("model_type: no formulas for {model_type!r}", model_type=model_type)
+        )
     try:
         spec = ARCHITECTURES[model_type].read(config)
     except ValueError as error:
-        raise config.error(str(error)) from error
+        raise config.error(reason_of(error)) from error
     if spec.num_layers > MOST_LAYERS:
         raise config.error(
-            f"it has {spec.num_layers:,} layers, and at most {MOST_LAYERS:,} are planned"
+            Phrase(
+                "it has {num_layers:,} layers, and at most {most_layers:,} are planned",
+                num_layers=spec.num_layers,
+                most_layers=MOST_LAYERS,
+            )
         )
     return spec
 

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import PositiveInt, Spec
 from planner.models.linear import Linear
 
@@ -59,8 +60,12 @@ class ExpertsSpec(Spec):
     def __post_init__(self) -> None:
         if self.experts_per_token > self.num_experts:
             raise ValueError(
-                f"experts_per_token ({self.experts_per_token}) must not exceed "
-                f"num_experts ({self.num_experts})"
+                Phrase(
+                    "experts_per_token ({experts_per_token}) must not exceed num_experts "
+                    "({num_experts})",
+                    experts_per_token=self.experts_per_token,
+                    num_experts=self.num_experts,
+                )
             )
 
     def routes(self, layer: int) -> bool:

@@ -23,7 +23,7 @@ from planner.base.cache_folder import cache_directory
 from planner.base.errors import InvalidFileError, InvalidRequestError, one_line
 from planner.base.home_folder import expanded
 from planner.base.output_file import digest, write_whole
-from planner.base.phrases import Phrase
+from planner.base.phrases import Joined, Phrase
 from planner.base.strict_json import parse_json
 from planner.base.text_files import MOST_BYTES, read_text
 
@@ -218,7 +218,7 @@ def _why(name: HubName, answer: _Answer, hub: Hub, hint: str) -> tuple[str, str]
         )
         return (
             Phrase("is no preset, no folder here, and no model that the hub shows"),
-            f"{hint} Check the name; {private}".strip(),
+            Joined(" ", filter(None, [hint, Phrase("Check the name; {private}", private=private)])),
         )
     return Phrase("cannot be fetched (the hub answered {status})", status=answer.status), Phrase(
         "try again, or {by_hand}", by_hand=_BY_HAND

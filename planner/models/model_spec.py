@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from planner.base.bounded_cache import bounded_cache
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import Spec
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.models.layer_kinds import LayerKind, LayerPattern, counted, layers_of
@@ -138,8 +139,12 @@ class ModelSpec(Spec):
     def __post_init__(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
-                f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "
-                f"num_key_value_heads ({self.num_key_value_heads})"
+                Phrase(
+                    "num_attention_heads ({num_attention_heads}) must be a multiple of "
+                    "num_key_value_heads ({num_key_value_heads})",
+                    num_attention_heads=self.num_attention_heads,
+                    num_key_value_heads=self.num_key_value_heads,
+                )
             )
 
     @property

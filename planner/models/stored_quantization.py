@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.base.errors import InvalidFileError
+from planner.base.phrases import Phrase
 
 QUANT_FILE = "hf_quant_config.json"
 """The file in which NVIDIA's ModelOpt says how it has quantized a checkpoint; config.json need not
@@ -47,8 +48,14 @@ def _refusal(path: Path, key: str, how: object, content: Mapping[str, Any]) -> I
     return InvalidFileError(
         path,
         None,
-        f"{key}: its weights are quantized{named}, and only 16-bit weights are planned: take the "
-        f"16-bit original{_original(content, path)}, which QLoRA packs into 4 bit by itself",
+        Phrase(
+            "{key}: its weights are quantized{named}, and only 16-bit weights are "
+            "planned: take the 16-bit original{original}, which QLoRA packs into 4 bit "
+            "by itself",
+            key=key,
+            named=named,
+            original=_original(content, path),
+        ),
     )
 
 

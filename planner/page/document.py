@@ -9,19 +9,19 @@ from string import Template
 from typing import Any
 
 from planner.base.output_file import OutputFile, digest
-from planner.base.phrases import Phrase
+from planner.base.phrases import Phrase, spoken
 from planner.base.text_files import read_text
 from planner.page.elements import Markup, joined
 
+LANGUAGE = Phrase("en")
+"""The language that the page is written in (BCP 47)."""
 FOLDER = Path(__file__).parent
 MARK = "<!-- digest: "
 IN_SCRIPTS = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"}
 """Signs that could end a script's element, as JSON writes them otherwise."""
 
 
-def page(
-    title: str, body: Markup, *, data: Mapping[str, Any], scripts: Sequence[Path], language: str
-) -> str:
+def page(title: str, body: Markup, *, data: Mapping[str, Any], scripts: Sequence[Path]) -> str:
     """Return the text of a page's file.
 
     ``data`` are what the scripts work on. The browser runs these scripts and applies this style
@@ -30,7 +30,7 @@ def page(
     style = read_text(FOLDER / "page.css")
     script = "\n".join(map(read_text, (FOLDER / "page.js", *scripts)))
     text = Template(read_text(FOLDER / "page.html")).substitute(
-        language=language,
+        language=spoken(LANGUAGE),
         title=joined(title),
         style=style,
         style_digest=_digest(style),
@@ -48,7 +48,19 @@ def json_text(data: Mapping[str, Any]) -> str:
     >>> json_text({"name": "</script>"})
     '{"name":"\\u003c/script\\u003e"}'
     """
-    return json.dumps(data, separators=(",", ":")).translate(IN_SCRIPTS)
+    return json.dumps(_said(data), separators=(",", ":")).translate(IN_SCRIPTS)
+
+
+def _said(data: Any) -> Any:
+    """Return plain data with its texts in the language of the process."""
+    match data:
+        case dict():
+            return {key: _said(value) for key, value in data.items()}
+        case list() | tuple():
+            return list(map(_said, data))
+        case Phrase():
+            return spoken(data)
+    return data
 
 
 def _digest(text: str) -> str:

@@ -1,7 +1,9 @@
-"""HTML as text: elements whose texts are escaped, whoever wrote them."""
+"""HTML as text: elements whose texts are escaped, whoever wrote them, and in the language of the
+process."""
 
 from html import escape
 
+from planner.base.phrases import spoken
 from planner.base.printable import shown_on_one_line
 
 
@@ -43,10 +45,20 @@ def joined(*children: Child) -> Markup:
 
 
 def _html(child: str) -> str:
-    return child if isinstance(child, Markup) else escape(shown_on_one_line(child), quote=False)
+    return (
+        child
+        if isinstance(child, Markup)
+        else escape(shown_on_one_line(spoken(child)), quote=False)
+    )
 
 
 def _value(value: str | int | float) -> str:
     """Return an attribute's value; of a number with a fraction two decimals are enough."""
-    text = f"{value:.2f}" if isinstance(value, float) else str(value)
+    text = (
+        f"{value:.2f}"
+        if isinstance(value, float)
+        else spoken(value)
+        if isinstance(value, str)
+        else str(value)
+    )
     return escape(shown_on_one_line(text))

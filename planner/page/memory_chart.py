@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from planner.base.phrases import Phrase
 from planner.base.units import GIB, short_gib
 from planner.page.columns_chart import ColumnOfParts, Line, Segment, columns_chart
 from planner.page.elements import Markup, element
@@ -30,13 +31,18 @@ def memory_chart(phases: Mapping[str, Sizes], lines: Sequence[Line], *, describe
 def _segments(sizes: Sizes, phase: str) -> Iterator[Segment]:
     for part in PARTS:
         if sizes.get(part):
-            title = f"{part_title(part)}, {phase}: {short_gib(sizes[part])} GiB"
+            title = Phrase(
+                "{part}, {phase}: {gib} GiB",
+                part=part_title(part),
+                phase=phase,
+                gib=short_gib(sizes[part]),
+            )
             yield Segment(kind=part, title=title, size=sizes[part] / GIB)
 
 
 def part_title(part: str) -> str:
     """Return the name of a part in words."""
-    return part.replace("_", " ")
+    return Phrase(part.replace("_", " "))
 
 
 def swatch(kind: str) -> Markup:

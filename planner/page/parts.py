@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from planner.base.phrases import Phrase
 from planner.page.elements import Child, Markup, element, joined
 
 
@@ -83,7 +84,7 @@ def command(text: str) -> Markup:
     return element(
         "span",
         element("code", *(part for word in words for part in (word, " "))),
-        element("button", "Copy", type="button", class_="copy"),
+        element("button", Phrase("Copy"), type="button", class_="copy"),
         class_="command",
     )
 
@@ -91,7 +92,7 @@ def command(text: str) -> Markup:
 def navigation(links: Sequence[tuple[str, str]]) -> Markup:
     """Return links to the sections of a page, by name and title."""
     items = (element("li", element("a", title, href=f"#{name}")) for name, title in links)
-    return element("nav", element("ul", *items), aria_label="Sections")
+    return element("nav", element("ul", *items), aria_label=Phrase("Sections"))
 
 
 def body(header: Markup, links: Sequence[tuple[str, str]], sections: Markup, foot: str) -> Markup:

@@ -7,6 +7,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from planner.base.phrases import spoken
+
 UNKNOWN = "-"
 """Cell of a value that is None."""
 
@@ -25,9 +27,11 @@ def side_by_side(
     for number, (heading, rows) in enumerate(groups):
         if number:
             table.add_row()
-        table.add_row(Text(heading, style="bold"))
+        table.add_row(Text(spoken(heading), style="bold"))
         for key, values in rows:
-            table.add_row(Text(f"  {key}"), *(Text(in_words(value)) for value in values))
+            table.add_row(
+                Text(f"  {spoken(key)}"), *(Text(spoken(in_words(value))) for value in values)
+            )
     return table
 
 
@@ -48,5 +52,7 @@ def in_words(value: Any) -> str:
             return f"{value:g}"
         case list():
             return ", ".join(map(in_words, value)) or UNKNOWN
+        case str():
+            return value
         case _:
             return str(value)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.base.errors import InvalidFileError, InvalidRequestError
-from planner.base.phrases import Phrase
+from planner.base.phrases import Joined, Phrase
 from planner.base.strict_yaml import dump_yaml, parse_spec, parse_yaml
 from planner.plan.schema import Plan
 
@@ -48,7 +48,7 @@ def changed_plan(
         return parse_spec(Plan, dump_yaml(content), _CHANGED)
     except InvalidFileError as error:
         options = " ".join(f"--set {setting}" for setting in settings)
-        raise InvalidRequestError(f"{options}: {error.reason}") from error
+        raise InvalidRequestError(Joined(": ", [options, error.reason])) from error
 
 
 def _set(content: dict[str, Any], dotted_key: str, value: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 
 from msgspec import structs, to_builtins
 
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import PositiveFloat, Share, Spec
 
 DataFormat = Literal["messages", "sharegpt", "alpaca", "completion", "text", "guanaco", "xtuner"]
@@ -103,9 +104,11 @@ class DataSection(Spec):
 
     def __post_init__(self) -> None:
         if self.source is not None and self.sources:
-            raise ValueError("give either source or sources")
+            raise ValueError(Phrase("give either source or sources"))
         if self.sources and (self.format is not None or self.fields.given):
-            raise ValueError("with several sources, format and fields belong to each of them")
+            raise ValueError(
+                Phrase("with several sources, format and fields belong to each of them")
+            )
 
     @property
     def every_source(self) -> tuple[DataSource, ...]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, structs
 
 from planner.base.errors import UserError
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -83,7 +84,7 @@ class HardwareSection(Spec):
         try:
             structs.force_setattr(self, "network", network_name(self.network))
         except UserError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(error.message) from error
 
 
 class AdapterSection(Spec):
@@ -124,7 +125,9 @@ class QuantizationSection(Spec):
 
     def __post_init__(self) -> None:
         if self.quant_type == "int8" and self.double_quant:
-            raise ValueError("double_quant needs quant_type nf4: int8 has one fp32 scale per row")
+            raise ValueError(
+                Phrase("double_quant needs quant_type nf4: int8 has one fp32 scale per row")
+            )
 
 
 def refuse_dora_on_int8(
@@ -135,7 +138,9 @@ def refuse_dora_on_int8(
     in_int8 = quantization is not None and quantization.quant_type == "int8"
     if adapter is not None and adapter.dora and in_int8:
         raise ValueError(
-            "adapter.dora cannot be combined with quant_type int8: use nf4, or leave dora out"
+            Phrase(
+                "adapter.dora cannot be combined with quant_type int8: use nf4, or leave dora out"
+            )
         )
 
 
@@ -156,8 +161,10 @@ class PrecisionSection(Spec):
     def __post_init__(self) -> None:
         if self.pure and self.compute == "fp16":
             raise ValueError(
-                "precision fp16 needs an fp32 copy of what trains, since PyTorch does not unscale "
-                "gradients in fp16: set trainable fp32, or compute bf16"
+                Phrase(
+                    "precision fp16 needs an fp32 copy of what trains, since PyTorch does not "
+                    "unscale gradients in fp16: set trainable fp32, or compute bf16"
+                )
             )
 
     @property
@@ -229,22 +236,45 @@ class ParallelSection(Spec):
     def __post_init__(self) -> None:
         if self.world_size != self.num_nodes * self.gpus_per_node:
             raise ValueError(
-                f"world_size ({self.world_size}) must be num_nodes * gpus_per_node "
-                f"({self.num_nodes} * {self.gpus_per_node})"
+                Phrase(
+                    "world_size ({world_size}) must be num_nodes * gpus_per_node ({num_nodes} * "
+                    "{gpus_per_node})",
+                    world_size=self.world_size,
+                    num_nodes=self.num_nodes,
+                    gpus_per_node=self.gpus_per_node,
+                )
             )
         if self.zero_stage != ZERO_STAGE[self.strategy]:
             raise ValueError(
-                f"strategy {self.strategy} means zero_stage {ZERO_STAGE[self.strategy]}, "
-                f"not {self.zero_stage}"
+                Phrase(
+                    "strategy {strategy} means zero_stage {zero_stage}, not {given}",
+                    strategy=self.strategy,
+                    zero_stage=ZERO_STAGE[self.strategy],
+                    given=self.zero_stage,
+                )
             )
         if self.strategy == "single" and self.world_size != 1:
-            raise ValueError(f"strategy {self.strategy} cannot run on world_size {self.world_size}")
+            raise ValueError(
+                Phrase(
+                    "strategy {strategy} cannot run on world_size {world_size}",
+                    strategy=self.strategy,
+                    world_size=self.world_size,
+                )
+            )
         if self.zero_stage not in OFFLOADS_FROM[self.offload]:
             stages = " or ".join(map(str, OFFLOADS_FROM[self.offload]))
-            raise ValueError(f"offload {self.offload} needs zero_stage {stages}")
+            raise ValueError(
+                Phrase(
+                    "offload {offload} needs zero_stage {stages}",
+                    offload=self.offload,
+                    stages=stages,
+                )
+            )
         if (self.zero is None) != (self.zero_stage == 0):
             raise ValueError(
-                "parallel.zero is required for every ZeRO strategy and must be absent otherwise"
+                Phrase(
+                    "parallel.zero is required for every ZeRO strategy and must be absent otherwise"
+                )
             )
 
     @property
@@ -277,7 +307,7 @@ class OptimizerSection(Spec):
         try:
             structs.force_setattr(self, "name", optimizer_name(self.name))
         except UserError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(error.message) from error
 
 
 class ScheduleSection(Spec):
@@ -327,15 +357,17 @@ def check_method(
     refuse_dora_on_int8(adapter, quantization)
     if adapter is None and optimizer.lora_plus_ratio is not None:
         raise ValueError(
-            "optimizer.lora_plus_ratio needs adapters, which method full does not have"
+            Phrase("optimizer.lora_plus_ratio needs adapters, which method full does not have")
         )
 
 
 def _section_error(method: Method, section: str, *, given: bool) -> str:
     """Return the words for a section that a method must have and lacks, or the reverse."""
     article = "an" if section[0] in "aeiou" else "a"
-    verb = "must not have" if given else "requires"
-    return f"method {method} {verb} {article} {section} section"
+    named = {"method": method, "article": article, "section": section}
+    if given:
+        return Phrase("method {method} must not have {article} {section} section", **named)
+    return Phrase("method {method} requires {article} {section} section", **named)
 
 
 class Plan(Spec):
@@ -379,18 +411,30 @@ class Plan(Spec):
         product = batch.micro_batch_size * batch.gradient_accumulation_steps * ranks
         if product != batch.global_batch_size:
             raise ValueError(
-                f"global_batch_size ({batch.global_batch_size}) must be micro_batch_size * "
-                f"gradient_accumulation_steps * world_size ({batch.micro_batch_size} * "
-                f"{batch.gradient_accumulation_steps} * {ranks} = {product})"
+                Phrase(
+                    "global_batch_size ({global_batch_size}) must be micro_batch_size * "
+                    "gradient_accumulation_steps * world_size ({micro_batch_size} * "
+                    "{gradient_accumulation_steps} * {ranks} = {product})",
+                    global_batch_size=batch.global_batch_size,
+                    micro_batch_size=batch.micro_batch_size,
+                    gradient_accumulation_steps=batch.gradient_accumulation_steps,
+                    ranks=ranks,
+                    product=product,
+                )
             )
         check_method(self.method, self.adapter, self.quantization, self.optimizer)
         if self.training.evaluation is not None and not self.data.validation_fraction:
             raise ValueError(
-                "training.evaluation needs samples that are kept out of training: set "
-                "data.validation_fraction, such as 0.02"
+                Phrase(
+                    "training.evaluation needs samples that are kept out of training: set "
+                    "data.validation_fraction, such as 0.02"
+                )
             )
         if self.checkpoint_every > 1 and not self.activation_checkpointing:
             raise ValueError(
-                f"checkpoint_every ({self.checkpoint_every}) says which layers are recomputed, and "
-                "activation_checkpointing is false: make it true, or checkpoint_every 1"
+                Phrase(
+                    "checkpoint_every ({checkpoint_every}) says which layers are recomputed, and "
+                    "activation_checkpointing is false: make it true, or checkpoint_every 1",
+                    checkpoint_every=self.checkpoint_every,
+                )
             )

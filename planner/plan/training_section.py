@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import NonNegativeInt, PositiveFloat, PositiveInt, Spec
 from planner.plan.bounds import Epochs, Seconds, Seed
 
@@ -58,4 +59,4 @@ class TrainingSection(Spec):
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.max_steps is None):
-            raise ValueError("give either epochs or max_steps")
+            raise ValueError(Phrase("give either epochs or max_steps"))

@@ -5,12 +5,20 @@ from pathlib import Path
 
 from msgspec import structs
 
-from planner.base.errors import InvalidRequestError, UnknownNameError
+from planner.base.errors import InvalidFileError, InvalidRequestError, UnknownNameError
 from planner.base.phrases import Phrase
-from planner.base.preset_files import ROOT, aliases, preset_names
-from planner.base.strict_yaml import read_spec
+from planner.base.preset_files import (
+    aliases,
+    check_own_name,
+    own_files,
+    preset_file,
+    preset_names,
+)
+from planner.base.strict_yaml import parse_spec, parse_yaml, read_spec
+from planner.base.text_files import read_text
 from planner.plan.schema import QuantizationSection
 from planner.plan.vocabulary import Method
+from planner.recipes.llama_factory import is_llama_factory, plan_command
 from planner.recipes.recipe import Recipe
 
 
@@ -32,15 +40,30 @@ def load_recipe(name: str) -> Recipe:
 
         return read_xtuner(path)
     if path.suffix in (".yaml", ".yml"):
-        return read_spec(Recipe, path)
+        return _in_file(path)
     return _preset(name.lower())
+
+
+def _in_file(path: Path) -> Recipe:
+    text = read_text(path)
+    content = parse_yaml(text, path)
+    if is_llama_factory(content):
+        reason = Phrase(
+            "this is a file of LLaMA-Factory and not a recipe; what it asks for is: {command}",
+            command=plan_command(content),
+        )
+        raise InvalidFileError(path, None, reason)
+    return parse_spec(Recipe, text, path)
 
 
 @cache
 def _preset(name: str) -> Recipe:
-    file = ROOT / "recipes" / f"{name}.yaml"
-    if "/" not in name and file.is_file():
-        return read_spec(Recipe, file)
+    file = preset_file("recipes", name)
+    if file is not None:
+        recipe = read_spec(Recipe, file)
+        if name in own_files("recipes"):
+            check_own_name(file, recipe.name)
+        return recipe
     from planner.recipes.families import family_recipes
 
     found = family_recipes().get(aliases("recipes").get(name, name))

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import ValidationError, convert
 
 from planner.base.errors import InvalidFileError
+from planner.base.phrases import Phrase
 from planner.base.strict_yaml import SpecT
 from planner.base.text_files import read_text
 from planner.base.validation_messages import problem_of
@@ -77,35 +78,55 @@ class PythonConfig:
         found = self.get(key, default)
         plain = isinstance(found, int | float) and not isinstance(found, bool)
         if not plain or not 0 <= found < LARGEST:
-            raise self.error(key, f"{key} should be a number from 0 up{_instead(found)}")
+            raise self.error(
+                key,
+                Phrase(
+                    "{key} should be a number from 0 up{instead}", key=key, instead=_instead(found)
+                ),
+            )
         return float(found)
 
     def count(self, key: str, default: int | None = None) -> int:
         """Return a whole number from 1 up."""
         found = self.get(key, default)
         if isinstance(found, bool) or not isinstance(found, int) or not 1 <= found < LARGEST:
-            raise self.error(key, f"{key} should be a whole number from 1 up{_instead(found)}")
+            raise self.error(
+                key,
+                Phrase(
+                    "{key} should be a whole number from 1 up{instead}",
+                    key=key,
+                    instead=_instead(found),
+                ),
+            )
         return found
 
     def text(self, key: str) -> str:
         """Return a text."""
         found = self.get(key)
         if not isinstance(found, str):
-            raise self.error(key, f"{key} should be a text{_instead(found)}")
+            raise self.error(
+                key, Phrase("{key} should be a text{instead}", key=key, instead=_instead(found))
+            )
         return found
 
     def flag(self, key: str, *, default: bool = False) -> bool:
         """Return a truth value; the default where the key is left out or None."""
         found = self.get(key)
         if found is not None and not isinstance(found, bool):
-            raise self.error(key, f"{key} should be True or False{_instead(found)}")
+            raise self.error(
+                key,
+                Phrase("{key} should be True or False{instead}", key=key, instead=_instead(found)),
+            )
         return default if found is None else found
 
     def section(self, key: str) -> Mapping[str, Any] | None:
         """Return a dictionary; None where the key is left out or None."""
         found = self.get(key)
         if found is not None and not isinstance(found, Mapping):
-            raise self.error(key, f"{key} should be a dictionary{_instead(found)}")
+            raise self.error(
+                key,
+                Phrase("{key} should be a dictionary{instead}", key=key, instead=_instead(found)),
+            )
         return found
 
     def kind(self, key: str) -> str | None:
@@ -137,11 +158,13 @@ def read_python_config(path: Path) -> PythonConfig:
     try:
         reader.read(ast.parse(read_text(path)).body)
     except SyntaxError as error:
-        raise InvalidFileError(path, error.lineno, f"not Python: {error.msg}") from error
+        raise InvalidFileError(
+            path, error.lineno, Phrase("not Python: {msg}", msg=error.msg)
+        ) from error
     except ValueError as error:
-        raise InvalidFileError(path, None, f"not Python: {error}") from error
+        raise InvalidFileError(path, None, Phrase("not Python: {error}", error=error)) from error
     except (RecursionError, MemoryError) as error:
-        raise InvalidFileError(path, None, "an expression is nested too deeply") from error
+        raise InvalidFileError(path, None, Phrase("an expression is nested too deeply")) from error
     return PythonConfig(path=path, values=reader.values, lines=reader.lines)
 
 
@@ -168,8 +191,10 @@ class _Reader:
                     raise InvalidFileError(
                         self._path,
                         statement.lineno,
-                        "builds on other files, which can be read only by running it: give a "
-                        "self-contained file",
+                        Phrase(
+                            "builds on other files, which can be read only by running it: give a "
+                            "self-contained file"
+                        ),
                     )
 
     def _assign(self, target: ast.expr, value: ast.expr) -> None:
@@ -237,9 +262,9 @@ def _is_short(value: object) -> bool:
 
 def _instead(found: object) -> str:
     if found is None:
-        return " and is not set"
+        return Phrase(" and is not set")
     text = found.name if isinstance(found, Reference) else reprlib.repr(found)
-    return f", not {textwrap.shorten(text, 60, placeholder='...')}"
+    return Phrase(", not {given}", given=textwrap.shorten(text, 60, placeholder="..."))
 
 
 def _inherits(item: ast.withitem) -> bool:

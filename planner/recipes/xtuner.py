@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import structs
 
 from planner.base.errors import did_you_mean
+from planner.base.phrases import Phrase
 from planner.base.preset_files import Source
 from planner.datasets.dataset_presets import read_as_xtuner
 from planner.plan.data_section import DataSection, DataSource, LossOn
@@ -58,7 +59,9 @@ def read_xtuner(path: Path) -> Recipe:
     if quantization is not None and adapter is None:
         raise config.error(
             "model",
-            "quantizes a model that it trains whole: set model.lora, or leave quantization out",
+            Phrase(
+                "quantizes a model that it trains whole: set model.lora, or leave quantization out"
+            ),
         )
     method: Method = "full" if adapter is None else "lora" if quantization is None else "qlora"
     micro_batch_size = config.count("train_dataloader.batch_size")
@@ -66,7 +69,9 @@ def read_xtuner(path: Path) -> Recipe:
     sets = _data_sets(config)
     epochs = config.number("train_cfg.max_epochs")
     if not epochs:
-        raise config.error("train_cfg", "train_cfg.max_epochs is 0: nothing would be trained")
+        raise config.error(
+            "train_cfg", Phrase("train_cfg.max_epochs is 0: nothing would be trained")
+        )
     return config.spec(
         "train_dataloader",
         Recipe,
@@ -96,9 +101,13 @@ def read_xtuner(path: Path) -> Recipe:
 def _supervised(config: PythonConfig) -> None:
     kind = config.kind("model.type")
     if kind is None:
-        raise config.error("model", "sets no model.type: this is not an XTuner configuration")
+        raise config.error(
+            "model", Phrase("sets no model.type: this is not an XTuner configuration")
+        )
     if kind != "SupervisedFinetune":
-        raise config.error("model", f"trains by {kind}: only SupervisedFinetune is planned")
+        raise config.error(
+            "model", Phrase("trains by {kind}: only SupervisedFinetune is planned", kind=kind)
+        )
 
 
 def _adapter(config: PythonConfig) -> AdapterSection | None:
@@ -108,7 +117,7 @@ def _adapter(config: PythonConfig) -> AdapterSection | None:
         return None
     targets = _as_list(config.get("model.lora.target_modules"))
     if not all(isinstance(each, str) for each in targets):
-        raise config.error("model", "model.lora.target_modules should be a list of names")
+        raise config.error("model", Phrase("model.lora.target_modules should be a list of names"))
     return config.spec(
         "model.lora",
         AdapterSection,
@@ -131,7 +140,9 @@ def _quantization(config: PythonConfig) -> QuantizationSection | None:
         return None
     kind = config.get(f"{key}.bnb_4bit_quant_type", "fp4")
     if kind != "nf4":
-        raise config.error("model", f"bnb_4bit_quant_type {kind!r} is not planned: use 'nf4'")
+        raise config.error(
+            "model", Phrase("bnb_4bit_quant_type {kind!r} is not planned: use 'nf4'", kind=kind)
+        )
     double = config.flag(f"{key}.bnb_4bit_use_double_quant")
     return QuantizationSection(quant_type="nf4", double_quant=double)
 
@@ -143,7 +154,9 @@ def _compute(config: PythonConfig) -> Precision:
     dtype = config.kind("optim_wrapper.dtype")
     if dtype not in COMPUTE:
         known = ", ".join(name for name in COMPUTE if name)
-        raise config.error("optim_wrapper", f"optim_wrapper.dtype should be one of {known}")
+        raise config.error(
+            "optim_wrapper", Phrase("optim_wrapper.dtype should be one of {known}", known=known)
+        )
     return COMPUTE[dtype]
 
 
@@ -152,7 +165,10 @@ def _optimizer(config: PythonConfig) -> OptimizerSection:
     name = config.kind(f"{key}.type")
     if name not in OPTIMIZERS:
         hint = did_you_mean(str(name), OPTIMIZERS)
-        raise config.error("optim_wrapper", f"optimizer {name!r} is not planned. {hint}")
+        raise config.error(
+            "optim_wrapper",
+            Phrase("optimizer {name!r} is not planned. {hint}", name=name, hint=hint),
+        )
     config.section("optim_wrapper.clip_grad")
     return config.spec(
         "optim_wrapper",
@@ -173,12 +189,12 @@ def _schedule(config: PythonConfig, epochs: float) -> ScheduleSection:
         if name == "LinearLR":
             end = each.get("end", 0)
             if isinstance(end, bool) or not isinstance(end, int | float):
-                raise config.error(key, "the end of LinearLR should be a number")
+                raise config.error(key, Phrase("the end of LinearLR should be a number"))
             warm_up = end / epochs
         elif name in SCHEDULES:
             kind = SCHEDULES[name]
         else:
-            raise config.error(key, f"schedule {name} is not planned")
+            raise config.error(key, Phrase("schedule {name} is not planned", name=name))
     return config.spec(key, ScheduleSection, kind=kind, warmup_ratio=round(warm_up, 9))
 
 
@@ -200,7 +216,8 @@ def _sources(config: PythonConfig, sets: Iterable[Mapping[str, Any]]) -> Iterato
         for name in _names(files):
             if not isinstance(name, str) or not isinstance(subset, str | None):
                 raise config.error(
-                    "train_dataloader", "path, data_files and name of a data set should be texts"
+                    "train_dataloader",
+                    Phrase("path, data_files and name of a data set should be texts"),
                 )
             source = read_as_xtuner(function or "", name)
             yield structs.replace(source, subset=subset)
@@ -221,7 +238,7 @@ def _loss_on(sets: Iterable[Mapping[str, Any]]) -> LossOn:
 def _packed(config: PythonConfig, sets: list[Mapping[str, Any]]) -> bool:
     found = [each.get("pack_to_max_length", False) for each in sets]
     if not all(isinstance(each, bool) for each in found):
-        raise config.error("train_dataloader", "pack_to_max_length should be True or False")
+        raise config.error("train_dataloader", Phrase("pack_to_max_length should be True or False"))
     return all(found)
 
 
@@ -229,11 +246,12 @@ def _length(config: PythonConfig, sets: list[Mapping[str, Any]]) -> int:
     """Return the longest of the data sets' lengths."""
     found: list[int] = [each["max_length"] for each in sets if each.get("max_length") is not None]
     if not found:
-        raise config.error("train_dataloader", "the data set sets no max_length")
+        raise config.error("train_dataloader", Phrase("the data set sets no max_length"))
     for length in found:
         if isinstance(length, bool) or not isinstance(length, int) or length < 1:
             raise config.error(
-                "train_dataloader", "the data set's max_length should be a whole number from 1 up"
+                "train_dataloader",
+                Phrase("the data set's max_length should be a whole number from 1 up"),
             )
     return max(found)
 

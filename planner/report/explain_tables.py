@@ -5,17 +5,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from planner.base.phrases import Joined, Phrase
 from planner.base.units import MIB
 from planner.decision.choose import Decision
-from planner.plan.vocabulary import PARTS, PHASES, Phase
+from planner.plan.vocabulary import PARTS, PHASE_TITLES, PHASES, Phase
 from planner.report.explain.explained import Explained
 from planner.report.explain.formulas import Formula, formulas, managed_memory
 from planner.report.explain.ledger import AliveTensors, Ledger
+from planner.report.explain.tensor_names import tensor_words
 from planner.report.explain.terms import Term
 from planner.report.prose import Prose
 from planner.report.tables import plain_table
+from planner.report.words import PART_TITLES
 from planner.search.candidate_between_steps import BetweenSteps, between_steps
 
+BETWEEN_STEPS = Phrase("Between steps: held-out samples, and a sample generated at full length")
+BETWEEN_COLUMNS = Phrase("evaluation MiB"), Phrase("generation MiB")
+MICRO_BATCH = Phrase("Tensors of a micro-batch, at the largest moment of each phase")
+"""Titles of tables and columns, which the page has, too."""
 SHOWN = 30
 """Kinds of tensors that have a row of their own; the smaller ones share the last row."""
 
@@ -32,21 +39,21 @@ def explanation(decision: Decision) -> Group:
 
 
 def _formulas(rows: Sequence[Formula], managed: Term | None) -> RenderableType:
-    table = plain_table("What each part is made of")
-    table.add_column("part", no_wrap=True)
+    table = plain_table(Phrase("What each part is made of"))
+    table.add_column(Phrase("part"), no_wrap=True)
     table.add_column("MiB", justify="right", no_wrap=True)
-    table.add_column("in which phases, by which formula, and its source", overflow="fold")
+    table.add_column(Phrase("in which phases, by which formula, and its source"), overflow="fold")
     part = ""
     for row in rows:
-        title = "" if row.part == part else row.part.replace("_", " ")
+        title = "" if row.part == part else PART_TITLES[row.part]
         part = row.part
         table.add_row(title, Text(mib(row.num_bytes), style="bold"), phase_words(row.phases))
         for size, text in _lines(row.terms):
             table.add_row("", size, Prose(text))
-        table.add_row("", "", Prose("\n".join(row.sources), "dim"))
+        table.add_row("", "", Prose(Joined("\n", row.sources), "dim"))
     if managed is not None:
-        name = "beside the parts, in CUDA managed memory"
-        table.add_row("managed memory", Text(mib(managed.num_bytes), style="bold"), name)
+        name = Phrase("beside the parts, in CUDA managed memory")
+        table.add_row(Phrase("managed memory"), Text(mib(managed.num_bytes), style="bold"), name)
         table.add_row("", "", Prose(managed.text))
         table.add_row("", "", Prose(managed.source, "dim"))
     return table
@@ -55,8 +62,8 @@ def _formulas(rows: Sequence[Formula], managed: Term | None) -> RenderableType:
 def phase_words(phases: Sequence[Phase]) -> str:
     """Return the names of some phases."""
     if len(phases) == len(PHASES):
-        return "every phase"
-    return ", ".join(phase.replace("_", " ") for phase in phases)
+        return Phrase("every phase")
+    return Joined(", ", (Phrase(phase.replace("_", " ")) for phase in phases))
 
 
 def _lines(terms: Sequence[Term]) -> Iterator[tuple[str, str]]:
@@ -64,22 +71,24 @@ def _lines(terms: Sequence[Term]) -> Iterator[tuple[str, str]]:
     several."""
     for number, term in enumerate(terms):
         size = mib(term.num_bytes) if len(terms) > 1 else ""
-        yield size, f"+ {term.text}" if number else term.text
+        yield size, Joined("", ["+ ", term.text]) if number else term.text
 
 
 def _between_steps(found: BetweenSteps) -> RenderableType:
     """Return a column for each, with the parts of the memory report."""
-    table = plain_table("Between steps: held-out samples, and a sample generated at full length")
-    table.add_column("part", no_wrap=True)
-    table.add_column("evaluation MiB", justify="right", no_wrap=True)
-    table.add_column("generation MiB", justify="right", no_wrap=True)
+    table = plain_table(BETWEEN_STEPS)
+    table.add_column(Phrase("part"), no_wrap=True)
+    for title in BETWEEN_COLUMNS:
+        table.add_column(title, justify="right", no_wrap=True)
     columns = (found.evaluation, found.generation)
     for part in PARTS:
         sizes = [column.get(part, 0) for column in columns]
         if any(sizes):
-            table.add_row(part.replace("_", " "), *map(mib, sizes))
-    table.add_row("allocated", *(mib(sum(column.values())) for column in columns), style="bold")
-    table.caption = (
+            table.add_row(PART_TITLES[part], *map(mib, sizes))
+    table.add_row(
+        Phrase("allocated"), *(mib(sum(column.values())) for column in columns), style="bold"
+    )
+    table.caption = Phrase(
         "a forward pass without a graph (planner/memory/between_steps.py), beside the states"
     )
     table.caption_justify = "left"
@@ -88,15 +97,17 @@ def _between_steps(found: BetweenSteps) -> RenderableType:
 
 def _tensors(ledgers: Mapping[Phase, Ledger]) -> RenderableType:
     """Return the tensors of each pass, a column each, by what they are largest in."""
-    table = plain_table("Tensors of a micro-batch, at the largest moment of each phase")
-    table.add_column("part", no_wrap=True)
+    table = plain_table(MICRO_BATCH)
+    table.add_column(Phrase("part"), no_wrap=True)
     for phase in ledgers:
-        table.add_column(f"{phase} MiB", justify="right", no_wrap=True)
-    table.add_column("tensors", justify="right", no_wrap=True)
-    table.add_column("what it is", overflow="fold")
+        table.add_column(
+            Phrase("{phase} MiB", phase=PHASE_TITLES[phase]), justify="right", no_wrap=True
+        )
+    table.add_column(Phrase("tensors"), justify="right", no_wrap=True)
+    table.add_column(Phrase("what it is"), overflow="fold")
     for cells in tensor_rows(ledgers):
         table.add_row(*cells)
-    table.caption = (
+    table.caption = Phrase(
         "made and kept as transformers' forward code does (planner/forward, planner/tape)"
     )
     table.caption_justify = "left"
@@ -115,7 +126,7 @@ def tensor_rows(ledgers: Mapping[Phase, Ledger]) -> Iterator[tuple[str, ...]]:
             sum(there[phase].num_bytes for there in rest if phase in there) for phase in ledgers
         ]
         count = sum(_count(there) for there in rest)
-        yield "", *map(mib, sizes), f"{count:,}", f"{len(rest)} smaller kinds"
+        yield "", *map(mib, sizes), f"{count:,}", Phrase("{count} smaller kinds", count=len(rest))
 
 
 Tensors = Mapping[Phase, AliveTensors]
@@ -133,11 +144,11 @@ def _by_tensor(ledgers: Mapping[Phase, Ledger]) -> list[Tensors]:
 
 def _tensor_cells(there: Tensors, phases: Mapping[Phase, Ledger]) -> Iterator[str]:
     any_phase = next(iter(there.values()))
-    yield any_phase.owner
+    yield Phrase(any_phase.owner)
     for phase in phases:
         yield mib(there[phase].num_bytes) if phase in there else "-"
     yield f"{_count(there):,}"
-    yield any_phase.name
+    yield tensor_words(any_phase.name)
 
 
 def _count(there: Tensors) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from planner.base.phrases import Phrase
 from planner.base.units import format_duration, format_gib
 from planner.page.side_by_side import UNKNOWN, side_by_side
 from planner.plan.plan_differences import plan_differences
@@ -34,16 +35,16 @@ def comparison_table(names: Sequence[str], plans: Sequence[Plan]) -> Table:
     different = list(plan_differences(plans).items())
     words = [_prediction_words(plan.prediction) for plan in plans]
     rows = [(key, [each[key] for each in words]) for key in words[0]]
-    heading = "differs" if different else "nothing differs"
-    return side_by_side(names, [("predicted", rows), (heading, different)])
+    heading = Phrase("differs") if different else Phrase("nothing differs")
+    return side_by_side(names, [(Phrase("predicted"), rows), (heading, different)])
 
 
 def _prediction_words(prediction: PredictionSection) -> dict[str, str]:
     step, speed = prediction.step_time_s, prediction.tokens_per_second
     return {
-        "GPU memory, worst case": f"{format_gib(prediction.high_bytes)} GiB",
-        "allocated at the peak": f"{format_gib(prediction.peak_allocated_bytes)} GiB",
-        "host memory per node": f"{format_gib(prediction.host_ram_bytes)} GiB",
-        "time per step": UNKNOWN if step is None else format_duration(step),
-        "tokens per second": UNKNOWN if speed is None else f"{speed:,.0f}",
+        Phrase("GPU memory, worst case"): f"{format_gib(prediction.high_bytes)} GiB",
+        Phrase("allocated at the peak"): f"{format_gib(prediction.peak_allocated_bytes)} GiB",
+        Phrase("host memory per node"): f"{format_gib(prediction.host_ram_bytes)} GiB",
+        Phrase("time per step"): UNKNOWN if step is None else format_duration(step),
+        Phrase("tokens per second"): UNKNOWN if speed is None else f"{speed:,.0f}",
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, UserError
+from planner.base.phrases import Phrase
 from planner.base.preset_files import Source
 from planner.hardware.cards import (
     card_of,
@@ -45,10 +46,16 @@ def predicted(plan: Plan, cluster: Cluster | None = None) -> Plan:
     precision = precision_section(workload, layout)
     if precision != plan.precision:
         raise InvalidRequestError(
-            f"{plan.method} under {layout.strategy} has frozen parameters in {precision.frozen}, "
-            f"trainable ones in {precision.trainable} and master copies in "
-            f"{precision.master or 'no precision (null)'}: set precision.frozen, "
-            "precision.trainable and precision.master so, or plan again"
+            Phrase(
+                "{method} under {strategy} has frozen parameters in {frozen}, trainable ones "
+                "in {trainable} and master copies in {master}: set precision.frozen, "
+                "precision.trainable and precision.master so, or plan again",
+                method=plan.method,
+                strategy=layout.strategy,
+                frozen=precision.frozen,
+                trainable=precision.trainable,
+                master=precision.master or "no precision (null)",
+            )
         )
     trainable = {"trainable_params": workload.trainable_params}
     return structs.replace(
@@ -78,7 +85,7 @@ def on_machine(plan: Plan, cluster: Cluster) -> Plan:
 def workload_of(plan: Plan) -> Workload:
     """Return the plan's workload. Raises InvalidRequestError if the plan has no model shape."""
     if plan.model.config is None:
-        raise InvalidRequestError("the plan does not hold its model's shape (model.config)")
+        raise InvalidRequestError(Phrase("the plan does not hold its model's shape (model.config)"))
     settings = TrainingSettings(
         method=plan.method,
         adapter=plan.adapter,

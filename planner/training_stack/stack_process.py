@@ -11,6 +11,7 @@ from contextlib import suppress
 from tempfile import TemporaryFile
 from typing import Any
 
+from planner.base.phrases import Phrase, from_data
 from planner.base.printable import print_text
 from planner.base.python_children import child_environment, module_command
 
@@ -52,7 +53,7 @@ class StackProcess:
     """``python -m MODULE``, which is asked by lines of JSON on standard input.
 
     It answers every line with one JSON object on standard output. Objects of the form
-    ``{"note": TEXT}`` may come before an answer and are shown to the person at once.
+    ``{"note": PHRASE}`` may come before an answer and are shown to the person at once.
     """
 
     def __init__(self, module: str) -> None:
@@ -80,7 +81,7 @@ class StackProcess:
             answer: dict[str, Any] = json.loads(line)
             if "note" not in answer:
                 return answer
-            print_text(answer["note"], file=sys.stderr)
+            print_text(from_data(answer["note"]), file=sys.stderr)
         raise StackProcessError(self._why_it_ended())
 
     def close(self) -> None:
@@ -107,10 +108,20 @@ def why_it_ended(module: str, code: int, errors: str) -> str:
     raised = last_error(errors)
     missing = _NO_MODULE.match(raised)
     if missing is not None and missing["top"] in STACK_MODULES:
-        return f"the training stack is not installed, {missing['top']} is missing: {INSTALL}"
+        return Phrase(
+            "the training stack is not installed, {missing} is missing: {install}",
+            missing=missing["top"],
+            install=INSTALL,
+        )
     if code < 0:
-        return f"{module} was killed by {signal.Signals(-code).name}"
-    return f"{module} failed with {raised[:LONGEST_REASON] or f'exit code {code}'}"
+        return Phrase(
+            "{module} was killed by {name}", module=module, name=signal.Signals(-code).name
+        )
+    return Phrase(
+        "{module} failed with {raised}",
+        module=module,
+        raised=raised[:LONGEST_REASON] or Phrase("exit code {code}", code=code),
+    )
 
 
 def last_error(errors: str) -> str:

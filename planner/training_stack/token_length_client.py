@@ -7,7 +7,8 @@ from contextlib import closing
 
 from msgspec import to_builtins
 
-from planner.base.errors import InvalidRequestError
+from planner.base.errors import InvalidRequestError, reason_of
+from planner.base.phrases import from_data
 from planner.datasets.record_count import num_records
 from planner.datasets.token_lengths import TokenLengths
 from planner.datasets.training_data import KnownData, TrainingData
@@ -35,11 +36,11 @@ def training_data(section: DataSection, model: ModelPreset) -> TrainingData:
         with closing(StackProcess(MODULE)) as process:
             answer = process.ask(request)
     except StackProcessError as failed:
-        return _of_unknown_length(section, str(failed))
+        return _of_unknown_length(section, reason_of(failed))
     if "error" in answer:
-        raise InvalidRequestError(answer["error"])
+        raise InvalidRequestError(from_data(answer["error"]))
     if "no_tokenizer" in answer:
-        return _of_unknown_length(section, answer["no_tokenizer"])
+        return _of_unknown_length(section, from_data(answer["no_tokenizer"]))
     formats: dict[str, str] = answer["formats"]
     known = KnownData(
         name=", ".join(formats),

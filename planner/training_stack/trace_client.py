@@ -10,7 +10,8 @@ from typing import Any
 from msgspec import to_builtins
 
 from planner.base.bounded_cache import MOST_KEPT
-from planner.base.errors import InvalidRequestError, UntraceableError
+from planner.base.errors import InvalidRequestError, UntraceableError, reason_of
+from planner.base.phrases import Joined, Phrase, from_data
 from planner.base.printable import print_text
 from planner.models.traced_model import Phases, TracedSpec, traced_spec
 from planner.plan.prediction_section import PredictionSection
@@ -45,8 +46,10 @@ class TracingService:
         is raised if it cannot be.
         """
         model_type = content["model_type"]
-        answer = self._ask({"shape": content}, f"{why}, and the model cannot be traced")
-        _say(f"{why}. The real model is traced instead, which takes longer.")
+        answer = self._ask(
+            {"shape": content}, Phrase("{why}, and the model cannot be traced", why=why)
+        )
+        _say(Phrase("{why}. The real model is traced instead, which takes longer.", why=why))
         return traced_spec(answer["shape"], model_type, json.dumps(content)).traced_by(self.trace)
 
     def trace(self, workload: Workload, layout: Layout) -> Phases:
@@ -56,20 +59,36 @@ class TracingService:
         """
         model = workload.model
         assert isinstance(model, TracedSpec)
-        failure = f"a step of {workload.method} on {model.model_type} cannot be traced"
+        failure = Phrase(
+            "a step of {method} on {model_type} cannot be traced",
+            method=workload.method,
+            model_type=model.model_type,
+        )
         if workload.method == "full" and model.towers:
             raise UntraceableError(
-                f"{failure}: texts alone give {', '.join(model.towers)} no gradients, so it is "
-                "not trained. Choose --method lora or qlora, or a checkpoint of the text model"
+                Phrase(
+                    "{failure}: texts alone give {towers} no gradients, so it is not trained. "
+                    "Choose --method lora or qlora, or a checkpoint of the text model",
+                    failure=failure,
+                    towers=", ".join(model.towers),
+                )
             )
         plan = to_builtins(plan_to_trace(workload, layout))
         key = json.dumps(plan)
         if key not in self._traced:
-            recomputed = "recomputed" if layout.activation_checkpointing else "kept"
+            recomputed = layout.activation_checkpointing
             self._count += 1
             _say(
-                f"trace {self._count}: {workload.method}, micro-batch {layout.micro_batch_size}, "
-                f"{workload.settings.sequence_length:,} tokens, activations {recomputed}"
+                Phrase(
+                    "trace {count}: {method}, micro-batch {size}, {length:,} tokens, {activations}",
+                    count=self._count,
+                    method=workload.method,
+                    size=layout.micro_batch_size,
+                    length=workload.settings.sequence_length,
+                    activations=Phrase("activations recomputed")
+                    if recomputed
+                    else Phrase("activations kept"),
+                )
             )
             if len(self._traced) == MOST_KEPT:
                 del self._traced[next(iter(self._traced))]
@@ -88,9 +107,9 @@ class TracingService:
         try:
             answer = self._process.ask(request)
         except StackProcessError as failed:
-            raise kind(f"{failure}: {failed}") from failed
+            raise kind(Joined(": ", [failure, reason_of(failed)])) from failed
         if "error" in answer:
-            raise kind(f"{failure}: {answer['error']}")
+            raise kind(Joined(": ", [failure, from_data(answer["error"])]))
         return answer
 
 

@@ -5,10 +5,13 @@ one of several nodes, is read by the grammar. All commands of a document run in 
 this process, in their order, so that ``launch plan.yaml`` finds the plan above it.
 """
 
+import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -116,6 +119,11 @@ def check_install(arguments: Sequence[str]) -> None:
     assert requirement[1] is None or f"{requirement[1]} =\n" in extras[1]
 
 
+def run_as_typed(program: str, arguments: Sequence[str]) -> None:
+    """Run a command of the shell on files of the reader's folder."""
+    subprocess.run([program, *map(os.path.expanduser, arguments)], check=True)
+
+
 def check_srun(arguments: Sequence[str]) -> None:
     """Read the command line of ours that srun starts."""
     first = next(index for index, word in enumerate(arguments) if not word.startswith("-"))
@@ -132,4 +140,6 @@ CHECKS: dict[str, Callable[[Sequence[str]], Any]] = {
     "uv": check_install,
     "pipx": check_install,
     "srun": check_srun,
+    "mkdir": partial(run_as_typed, "mkdir"),
+    "cp": partial(run_as_typed, "cp"),
 }

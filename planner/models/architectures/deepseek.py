@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import structs, to_builtins
 
+from planner.base.phrases import Phrase
 from planner.models.architectures.keys import Architecture, Config
 from planner.models.architectures.llama import attention_bias, decoder
 from planner.models.architectures.mixture import experts_of, no_router_loss
@@ -24,7 +25,7 @@ LITE_LATENT = LatentAttentionSpec(
 
 def _deepseek_v2(config: Config) -> ModelSpec:
     no_router_loss(config)
-    config.refuse("mlp_bias", "biases in the MLP are not counted")
+    config.refuse("mlp_bias", Phrase("biases in the MLP are not counted"))
     bias, latent = config.flag("attention_bias"), _latent(config)
     # transformers ignores num_key_value_heads but for a count of groups, which must be one.
     spec = decoder(
@@ -91,7 +92,7 @@ def _keys(spec: ModelSpec) -> dict[str, Any]:
 def _deepseek_v3(config: Config) -> ModelSpec:
     no_router_loss(config)
     bias, latent = config.flag("attention_bias"), _latent(config)
-    config.refuse("rope_interleave", "halves that turn are not modelled", ordinary=True)
+    config.refuse("rope_interleave", Phrase("halves that turn are not modelled"), ordinary=True)
     spec = decoder(
         config,
         "deepseek_v3",

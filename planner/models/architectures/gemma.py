@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from planner.base.phrases import Phrase
 from planner.models.architectures.keys import ACTIVATION_NAMES, Architecture, Config
 from planner.models.architectures.llama import attention_bias, decoder
 from planner.models.architectures.windows import layer_types, windows
@@ -24,8 +25,8 @@ class _Parts(TypedDict):
 
 
 def _parts(config: Config, activation_key: str) -> _Parts:
-    config.refuse("use_bidirectional_attention", "it is not a causal language model")
-    config.refuse("attention_dropout", "dropout in the model is not modelled", ordinary=0.0)
+    config.refuse("use_bidirectional_attention", Phrase("it is not a causal language model"))
+    config.refuse("attention_dropout", Phrase("dropout in the model is not modelled"), ordinary=0.0)
     bias = config.flag("attention_bias")
     return {
         "qkv_bias": bias,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from planner.base.phrases import Phrase
 from planner.models.architectures.keys import Architecture, Config
 from planner.models.architectures.llama import attention_bias, decoder
 from planner.models.model_spec import ModelSpec, Norms
@@ -30,21 +31,30 @@ def _chatglm(config: Config) -> ModelSpec:
     exactly."""
     if config.content.get("vision_config") is not None:
         raise config.error(
-            "vision_config: it holds a model of images beside the text model (GLM-4V), and only "
-            "remote code builds both. Name a checkpoint of the text model alone, such as glm-4-9b"
+            Phrase(
+                "vision_config: it holds a model of images beside the text model (GLM-4V), "
+                "and only remote code builds both. Name a checkpoint of the text model "
+                "alone, such as glm-4-9b"
+            )
         )
     if config.flag("position_encoding_2d"):
         raise config.error(
-            "position_encoding_2d: this is the first ChatGLM-6B, which only remote code builds, "
-            "and that is never run. Take chatglm2-6b or chatglm3-6b"
+            Phrase(
+                "position_encoding_2d: this is the first ChatGLM-6B, which only remote code "
+                "builds, and that is never run. Take chatglm2-6b or chatglm3-6b"
+            )
         )
-    config.refuse("add_bias_linear", "the GLM class has biases for query, key and value only")
-    config.refuse("rmsnorm", "the GLM class has no LayerNorm", ordinary=True)
     config.refuse(
-        "quantization_bit", "its weights are quantized: use the original checkpoint", ordinary=0
+        "add_bias_linear", Phrase("the GLM class has biases for query, key and value only")
+    )
+    config.refuse("rmsnorm", Phrase("the GLM class has no LayerNorm"), ordinary=True)
+    config.refuse(
+        "quantization_bit",
+        Phrase("its weights are quantized: use the original checkpoint"),
+        ordinary=0,
     )
     if not config.flag("multi_query_attention"):
-        raise config.error("multi_query_attention: it must be true for the GLM class")
+        raise config.error(Phrase("multi_query_attention: it must be true for the GLM class"))
     return ModelSpec(
         model_type="glm",
         num_layers=config.integer("num_layers"),

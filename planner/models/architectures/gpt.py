@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
+from planner.base.phrases import Phrase
 from planner.models.architectures.keys import ACTIVATION_NAMES, Architecture, Config
 from planner.models.model_spec import ModelSpec
 
-NO_PLACE = "it is dropped at a place that the ledger does not know"
+NO_PLACE = Phrase("it is dropped at a place that the ledger does not know")
 
 
 def _rotary_fraction(config: Config, default: float, key: str = "partial_rotary_factor") -> float:
@@ -46,7 +47,7 @@ def _shape(config: Config, *, positions: int) -> _Shape:
 
 
 def _phi(config: Config) -> ModelSpec:
-    config.refuse("qk_layernorm", "norms of queries and keys are not modelled")
+    config.refuse("qk_layernorm", Phrase("norms of queries and keys are not modelled"))
     shape = _shape(config, positions=2048)
     return ModelSpec(
         **shape,
@@ -78,7 +79,7 @@ def _phi_keys(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _stablelm(config: Config) -> ModelSpec:
-    config.refuse("qk_layernorm", "norms of queries and keys are not modelled")
+    config.refuse("qk_layernorm", Phrase("norms of queries and keys are not modelled"))
     config.refuse("hidden_dropout", NO_PLACE, ordinary=0.0)
     shape = _shape(config, positions=4096)
     parallel = config.flag("use_parallel_residual")

@@ -3,19 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
+from planner.base.phrases import Phrase
 from planner.models.architectures.keys import ACTIVATION_NAMES, Architecture, Config
 from planner.models.model_spec import ModelSpec
 
 
 def _falcon(config: Config) -> ModelSpec:
-    config.refuse("alibi", "Falcon's slopes on the scores are not modelled")
-    config.refuse("hidden_dropout", "dropout in this model is not modelled", 0.0)
-    config.refuse("attention_dropout", "dropout in this model is not modelled", 0.0)
-    config.refuse("bias", "FalconLinear adds its bias apart, which is not modelled")
+    config.refuse("alibi", Phrase("Falcon's slopes on the scores are not modelled"))
+    config.refuse("hidden_dropout", Phrase("dropout in this model is not modelled"), 0.0)
+    config.refuse("attention_dropout", Phrase("dropout in this model is not modelled"), 0.0)
+    config.refuse("bias", Phrase("FalconLinear adds its bias apart, which is not modelled"))
     grouped = config.flag("new_decoder_architecture")
     if not grouped:
-        config.refuse("multi_query", "as many keys as queries are not modelled", True)
-        config.refuse("parallel_attn", "its sequential layers are not modelled", True)
+        config.refuse("multi_query", Phrase("as many keys as queries are not modelled"), True)
+        config.refuse("parallel_attn", Phrase("its sequential layers are not modelled"), True)
     heads = config.either("num_attention_heads", "n_head", 71)
     hidden_size = config.integer("hidden_size", 4544)
     norms = config.integer("num_ln_in_parallel_attn", 2 if grouped else 1)
@@ -51,9 +52,11 @@ def _falcon_keys(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _bloom(config: Config) -> ModelSpec:
-    config.refuse("apply_residual_connection_post_layernorm", "its residual is the norm's output")
-    config.refuse("attention_dropout", "dropout of its attention is not modelled", 0.0)
-    config.refuse("slow_but_exact", "its sliced products are not modelled")
+    config.refuse(
+        "apply_residual_connection_post_layernorm", Phrase("its residual is the norm's output")
+    )
+    config.refuse("attention_dropout", Phrase("dropout of its attention is not modelled"), 0.0)
+    config.refuse("slow_but_exact", Phrase("its sliced products are not modelled"))
     heads = config.either("n_head", "num_attention_heads", 8)
     hidden_size = config.either("hidden_size", "n_embed", 64)
     return ModelSpec(

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from planner.base.phrases import Phrase
 from planner.models.architectures.keys import ACTIVATION_NAMES, Architecture, Config
 from planner.models.model_spec import ModelSpec
 
 
 def _gpt2(config: Config) -> ModelSpec:
-    config.refuse("add_cross_attention", "a decoder without an encoder has none")
+    config.refuse("add_cross_attention", Phrase("a decoder without an encoder has none"))
     heads = config.either("n_head", "num_attention_heads", 12)
     hidden_size = config.either("n_embd", "hidden_size", 768)
     return ModelSpec(
@@ -49,11 +50,15 @@ def _gpt2_keys(spec: ModelSpec) -> dict[str, Any]:
 
 def _opt(config: Config) -> ModelSpec:
     hidden_size = config.integer("hidden_size")
-    config.refuse("do_layer_norm_before", "norms behind the residual are not modelled", True)
-    config.refuse("word_embed_proj_dim", "its embeddings are projected", hidden_size)
-    config.refuse("layerdrop", "it leaves out layers", 0.0)
-    config.refuse("_remove_final_layer_norm", "a model without its last norm is not counted")
-    config.refuse("layer_norm_elementwise_affine", "its norms have no parameters", True)
+    config.refuse(
+        "do_layer_norm_before", Phrase("norms behind the residual are not modelled"), True
+    )
+    config.refuse("word_embed_proj_dim", Phrase("its embeddings are projected"), hidden_size)
+    config.refuse("layerdrop", Phrase("it leaves out layers"), 0.0)
+    config.refuse(
+        "_remove_final_layer_norm", Phrase("a model without its last norm is not counted")
+    )
+    config.refuse("layer_norm_elementwise_affine", Phrase("its norms have no parameters"), True)
     bias = config.flag("enable_bias", default=True)
     heads = config.integer("num_attention_heads")
     return ModelSpec(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from planner.base.phrases import Phrase
 from planner.models.architectures.keys import Architecture, Config
 from planner.models.architectures.llama import attention_bias, decoder, hidden_act
 from planner.models.architectures.mixture import local_experts, no_router_loss
@@ -11,7 +12,7 @@ from planner.models.model_spec import ModelSpec
 
 
 def _granite(config: Config) -> ModelSpec:
-    config.refuse("mlp_bias", "biases in the MLP are not counted")
+    config.refuse("mlp_bias", Phrase("biases in the MLP are not counted"))
     bias = config.flag("attention_bias")
     return decoder(config, "granite", qkv_bias=bias, output_bias=bias, multipliers=True)
 

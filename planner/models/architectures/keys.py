@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from planner.base.errors import InvalidFileError, NoFormulasError
+from planner.base.phrases import Phrase
 from planner.models.model_spec import Activation, ModelSpec
 
 ACTIVATIONS: Mapping[str, Activation] = {
@@ -39,14 +40,23 @@ class Config(Struct, frozen=True):
         """
         found = self.content.get(key)
         if found is None and default is None:
-            raise self.error(f"the key {key!r} is missing: copy the model's own config.json here")
+            raise self.error(
+                Phrase("the key {key!r} is missing: copy the model's own config.json here", key=key)
+            )
         return default if found is None else found
 
     def integer(self, key: str, default: int | None = None, *, least: int = 1) -> int:
         """Return a whole number of at least ``least``."""
         value = self.value(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise self.error(f"{key}: {value!r} is not a whole number above {least - 1}")
+            raise self.error(
+                Phrase(
+                    "{key}: {value!r} is not a whole number above {least}",
+                    key=key,
+                    value=value,
+                    least=least - 1,
+                )
+            )
         return value
 
     def either(self, key: str, other: str, default: int) -> int:
@@ -57,14 +67,18 @@ class Config(Struct, frozen=True):
         """Return true or false."""
         value = self.value(key, default)
         if not isinstance(value, bool):
-            raise self.error(f"{key}: {value!r} is neither true nor false")
+            raise self.error(
+                Phrase("{key}: {value!r} is neither true nor false", key=key, value=value)
+            )
         return value
 
     def fraction(self, key: str, default: float) -> float:
         """Return a number from 0 to 1."""
         value = self.value(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-            raise self.error(f"{key}: {value!r} is not a number from 0 to 1")
+            raise self.error(
+                Phrase("{key}: {value!r} is not a number from 0 to 1", key=key, value=value)
+            )
         return float(value)
 
     def number(self, key: str, default: float | None) -> float | None:
@@ -73,14 +87,16 @@ class Config(Struct, frozen=True):
         if value is None:
             return None
         if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-            raise self.error(f"{key}: {value!r} is not a number above 0")
+            raise self.error(
+                Phrase("{key}: {value!r} is not a number above 0", key=key, value=value)
+            )
         return float(value)
 
     def text(self, key: str, default: str | None = None) -> str:
         """Return a text."""
         value = self.value(key, default)
         if not isinstance(value, str):
-            raise self.error(f"{key}: {value!r} is not text")
+            raise self.error(Phrase("{key}: {value!r} is not text", key=key, value=value))
         return value
 
     def listed(self, key: str, count: int) -> list[Any] | None:
@@ -89,14 +105,22 @@ class Config(Struct, frozen=True):
         if value is None:
             return None
         if not isinstance(value, list) or len(value) != count:
-            raise self.error(f"{key}: it must be a list of one entry for each of {count} layers")
+            raise self.error(
+                Phrase(
+                    "{key}: it must be a list of one entry for each of {count} layers",
+                    key=key,
+                    count=count,
+                )
+            )
         return value
 
     def layer_numbers(self, key: str) -> tuple[int, ...]:
         """Return layers counted from 0; none where the key is left out."""
         value = self.value(key, [])
         if not isinstance(value, list) or not all(isinstance(x, int) for x in value):
-            raise self.error(f"{key}: {value!r} is not a list of layers")
+            raise self.error(
+                Phrase("{key}: {value!r} is not a list of layers", key=key, value=value)
+            )
         return tuple(value)
 
     def count(self, key: str, default: int = 0) -> int:
@@ -110,14 +134,14 @@ class Config(Struct, frozen=True):
         """
         name = self.text(key, default)
         if name not in ACTIVATIONS:
-            raise self.no_formulas(key, "an activation that is not modelled")
+            raise self.no_formulas(key, Phrase("an activation that is not modelled"))
         return ACTIVATIONS[name]
 
     def part(self, key: str) -> "Config":
         """Return the keys inside ``key``; none where it is absent."""
         value = self.value(key, {})
         if not isinstance(value, dict):
-            raise self.error(f"{key}: {value!r} is not a mapping")
+            raise self.error(Phrase("{key}: {value!r} is not a mapping", key=key, value=value))
         return Config(value, self.path)
 
     def window(self, ordinary: int | None) -> int | None:
@@ -135,7 +159,14 @@ class Config(Struct, frozen=True):
     def no_formulas(self, key: str, why: str) -> NoFormulasError:
         """Return the error for a value without formulas."""
         return NoFormulasError(
-            self.path, None, f"{key}: {self.content[key]!r:.60} has no formulas: {why}"
+            self.path,
+            None,
+            Phrase(
+                "{key}: {content!r:.60} has no formulas: {why}",
+                key=key,
+                content=self.content[key],
+                why=why,
+            ),
         )
 
 

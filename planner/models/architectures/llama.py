@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypedDict, Unpack
 
+from planner.base.phrases import Phrase
 from planner.models.architectures.keys import ACTIVATION_NAMES, Architecture, Config
 from planner.models.architectures.windows import Windows, windows
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
@@ -120,7 +121,7 @@ def _qwen3_keys(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _llama(config: Config) -> ModelSpec:
-    config.refuse("mlp_bias", "biases in the MLP are not counted")
+    config.refuse("mlp_bias", Phrase("biases in the MLP are not counted"))
     bias = config.flag("attention_bias")
     return decoder(config, "llama", qkv_bias=bias, output_bias=bias)
 
@@ -128,7 +129,7 @@ def _llama(config: Config) -> ModelSpec:
 def _internlm3(config: Config) -> ModelSpec:
     """Return the shape of InternLM3, which transformers builds as Llama; ``qkv_bias`` is the bias
     of all projections of attention."""
-    config.refuse("bias", "biases in the MLP are not counted")
+    config.refuse("bias", Phrase("biases in the MLP are not counted"))
     return _built_as_llama(
         config, key_value_heads=2, bias=config.flag("qkv_bias", config.flag("attention_bias"))
     )
@@ -142,7 +143,7 @@ def _iquestcoder(config: Config) -> ModelSpec:
 def _built_as_llama(config: Config, *, key_value_heads: int, bias: bool) -> ModelSpec:
     """Return a Llama; a ``head_dim`` of ``null`` means the hidden size shared by the heads, none at
     all 128."""
-    config.refuse("mlp_bias", "biases in the MLP are not counted")
+    config.refuse("mlp_bias", Phrase("biases in the MLP are not counted"))
     return decoder(
         config,
         "llama",
@@ -184,7 +185,7 @@ def _qwen3(config: Config) -> ModelSpec:
 
 def _phi3(config: Config) -> ModelSpec:
     for key in ("resid_pdrop", "embd_pdrop", "attention_dropout"):
-        config.refuse(key, "dropout in the model is not modelled", ordinary=0.0)
+        config.refuse(key, Phrase("dropout in the model is not modelled"), ordinary=0.0)
     return decoder(
         config,
         "phi3",

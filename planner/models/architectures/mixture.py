@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from planner.base.phrases import Phrase
 from planner.models.architectures.keys import Architecture, Config
 from planner.models.architectures.llama import attention_bias, decoder
 from planner.models.architectures.windows import layer_types, windows
@@ -28,12 +29,12 @@ def local_experts(spec: ModelSpec) -> dict[str, Any]:
 
 def no_router_loss(config: Config) -> None:
     """Raise NoFormulasError where training adds the router's own loss."""
-    config.refuse("output_router_logits", "the load-balancing loss is not modelled")
+    config.refuse("output_router_logits", Phrase("the load-balancing loss is not modelled"))
 
 
 def _mixtral(config: Config) -> ModelSpec:
     no_router_loss(config)
-    config.refuse("router_jitter_noise", "noise on the input is not modelled", ordinary=0.0)
+    config.refuse("router_jitter_noise", Phrase("noise on the input is not modelled"), ordinary=0.0)
     experts = ExpertsSpec(
         num_experts=config.integer("num_local_experts", 8),
         experts_per_token=config.integer("num_experts_per_tok", 2),
@@ -50,7 +51,7 @@ def _mixtral_keys(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _qwen2_moe(config: Config) -> ModelSpec:
-    config.refuse("use_sliding_window", "its windows are not modelled")
+    config.refuse("use_sliding_window", Phrase("its windows are not modelled"))
     experts = qwen_experts(
         config,
         counts=(60, 4, 1408),
@@ -67,7 +68,7 @@ def _qwen2_moe(config: Config) -> ModelSpec:
 
 
 def _qwen3_moe(config: Config) -> ModelSpec:
-    config.refuse("use_sliding_window", "its windows are not modelled")
+    config.refuse("use_sliding_window", Phrase("its windows are not modelled"))
     bias = config.flag("attention_bias")
     return decoder(
         config,
@@ -132,7 +133,9 @@ def _qwen3_moe_keys(spec: ModelSpec) -> dict[str, Any]:
 def _olmoe(config: Config) -> ModelSpec:
     no_router_loss(config)
     if config.content.get("clip_qkv") is not None:
-        raise config.error("clip_qkv: queries, keys and values that are clipped cannot be planned")
+        raise config.error(
+            Phrase("clip_qkv: queries, keys and values that are clipped cannot be planned")
+        )
     bias = config.flag("attention_bias")
     experts = ExpertsSpec(
         num_experts=config.integer("num_experts", 64),

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from planner.base.phrases import Phrase
 from planner.models.architectures.keys import Architecture, Config
 from planner.models.architectures.llama import attention_bias, decoder, hidden_act
 from planner.models.model_spec import ModelSpec
 
 
 def _smollm3(config: Config) -> ModelSpec:
-    config.refuse("mlp_bias", "biases in the MLP are not counted")
-    config.refuse("use_sliding_window", "no published model has windows")
+    config.refuse("mlp_bias", Phrase("biases in the MLP are not counted"))
+    config.refuse("use_sliding_window", Phrase("no published model has windows"))
     bias = config.flag("attention_bias")
     return decoder(
         config,
@@ -34,7 +35,7 @@ def _unrotated_every(config: Config) -> int | None:
         return None
     every = turned.index(0) + 1
     if turned != [int(number % every != 0) for number in range(1, count + 1)]:
-        raise config.no_formulas("no_rope_layers", "such an order of layers")
+        raise config.no_formulas("no_rope_layers", Phrase("such an order of layers"))
     return every
 
 

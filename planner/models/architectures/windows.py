@@ -2,6 +2,7 @@
 
 from typing import Any, TypedDict
 
+from planner.base.phrases import Phrase
 from planner.models.architectures.keys import Config
 from planner.models.model_spec import ModelSpec
 
@@ -35,7 +36,7 @@ def windows(
         return {"sliding_window": window, "full_attention_first": len(full)}
     every = full[0] if full else 0
     if types != [SLIDING if number % every else FULL for number in range(1, count + 1)]:
-        raise config.no_formulas("layer_types", "such an order of windows")
+        raise config.no_formulas("layer_types", Phrase("such an order of windows"))
     return {"sliding_window": window, "full_attention_every": every}
 
 

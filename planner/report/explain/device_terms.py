@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from planner.base.phrases import Phrase
 from planner.memory.buffers import Buffer
 from planner.memory.ddp_buckets import ddp_buckets
 from planner.memory.expert_loading import stacked_at_once
@@ -20,18 +21,19 @@ from planner.report.explain.state_terms import (
     frozen_terms,
     optimizer_states,
 )
+from planner.report.explain.tensor_names import tensor_words
 from planner.report.explain.terms import Count, Expression, Term, bytes_of, largest
 from planner.tape.tensors import Owner
 
-STATES = "arXiv:1910.02054, section 3.1 (planner/memory/model_states.py)"
+STATES = Phrase("arXiv:1910.02054, section 3.1 (planner/memory/model_states.py)")
 BUCKETS = "torch's reducer.cpp (planner/memory/ddp_buckets.py)"
 CUBLAS = "ATen/cuda/CublasHandlePool.cpp (planner/memory/workspaces.py)"
-UPDATE = "clip_grad.py and the optimizer (planner/memory/optimizer_step.py)"
+UPDATE = Phrase("clip_grad.py and the optimizer (planner/memory/optimizer_step.py)")
 LOADING = "transformers' core_model_loading.py (planner/memory/expert_loading.py)"
-WHOLE_MATRIX = "bytes of a whole matrix beyond what is loaded after it"
+WHOLE_MATRIX = Phrase("bytes of a whole matrix beyond what is loaded after it")
 SAVING = "launcher/training/saving.py (planner/memory/footprint.py)"
-TAPE = "transformers' forward code on the tape (planner/forward, planner/tape)"
-TRACE = "a trace of the real model's step (planner/models/traced_model.py)"
+TAPE = Phrase("transformers' forward code on the tape (planner/forward, planner/tape)")
+TRACE = Phrase("a trace of the real model's step (planner/models/traced_model.py)")
 
 Terms = Callable[[Explained, Phase], Iterator[Term]]
 """Yields the terms of one buffer as one phase holds it."""
@@ -39,12 +41,12 @@ Terms = Callable[[Explained, Phase], Iterator[Term]]
 
 def _trained_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
     amount = blocks_each(plan.trained, plan.kinds.trainable, plan.tensors)
-    yield Term(name="trained weights", bytes=amount, source=SHAPE)
+    yield Term(name=Phrase("trained weights"), bytes=amount, source=SHAPE)
 
 
 def _adapters(plan: Explained, _phase: Phase) -> Iterator[Term]:
     amount = blocks_each(plan.trained, plan.kinds.trainable, plan.tensors)
-    yield Term(name="adapters", bytes=amount, source=LORA)
+    yield Term(name=Phrase("adapters"), bytes=amount, source=LORA)
 
 
 def _frozen_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
@@ -53,7 +55,7 @@ def _frozen_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
 
 def _gradients(plan: Explained, _phase: Phase) -> Iterator[Term]:
     amount = blocks_each(plan.trained, plan.kinds.gradient, plan.tensors)
-    yield Term(name="gradients", bytes=amount, source=STATES)
+    yield Term(name=Phrase("gradients"), bytes=amount, source=STATES)
 
 
 def _states(plan: Explained, _phase: Phase) -> Iterator[Term]:
@@ -72,7 +74,9 @@ def _buckets(plan: Explained, _phase: Phase) -> Iterator[Term]:
     """Yield DDP's buckets, which hold every gradient once more."""
     sizes = ddp_buckets(plan.workload, plan.kinds.gradient)
     amount = filled_blocks(plan.trained * bytes_of(plan.kinds.gradient), sizes)
-    yield Term(name=f"{len(sizes)} buckets of DDP", bytes=amount, source=BUCKETS)
+    yield Term(
+        name=Phrase("{count} buckets of DDP", count=len(sizes)), bytes=amount, source=BUCKETS
+    )
 
 
 def _of_the_pass(owner: Owner, buffer: Buffer) -> Terms:
@@ -81,17 +85,17 @@ def _of_the_pass(owner: Owner, buffer: Buffer) -> Terms:
     def terms(plan: Explained, phase: Phase) -> Iterator[Term]:
         if phase in plan.ledgers:
             num_bytes = owned_bytes(plan.ledgers[phase], owner)
-            yield Term(name="counted on the tape", bytes=bytes_of(num_bytes), source=TAPE)
+            yield Term(name=Phrase("counted on the tape"), bytes=bytes_of(num_bytes), source=TAPE)
         else:
             num_bytes = plan.moments[phase].buffers[buffer]
-            yield Term(name="traced", bytes=bytes_of(num_bytes), source=TRACE)
+            yield Term(name=Phrase("traced"), bytes=bytes_of(num_bytes), source=TRACE)
 
     return terms
 
 
 def _cublas(plan: Explained, _phase: Phase) -> Iterator[Term]:
     workspaces = cublas_workspaces(plan.compute_capability)
-    amount = Count(len(workspaces), "workspaces") * bytes_of(workspaces[0])
+    amount = Count(len(workspaces), Phrase("workspaces")) * bytes_of(workspaces[0])
     yield Term(name="cuBLAS", bytes=amount, source=CUBLAS)
 
 
@@ -101,13 +105,15 @@ def _loading(plan: Explained, _phase: Phase) -> Iterator[Term]:
     amount = _loading_bytes(plan)
     if plan.layout.zero_stage:
         amount = blocks(amount, 1)
-    yield Term(name="while weights are loaded", bytes=amount, source=LOADING)
+    yield Term(name=Phrase("while weights are loaded"), bytes=amount, source=LOADING)
 
 
 def _loading_bytes(plan: Explained) -> Expression:
     kinds, quantization = plan.kinds, plan.workload.settings.quantization
     width = kinds.trainable if plan.workload.method == "full" else kinds.outside
-    stacks = Count(stacked_at_once(plan.workload), "weights of stacked experts") * bytes_of(width)
+    stacks = Count(stacked_at_once(plan.workload), Phrase("weights of stacked experts")) * bytes_of(
+        width
+    )
     if quantization is None:
         return stacks
     return largest(stacks, Count(quantized_from(plan.workload, kinds), WHOLE_MATRIX))
@@ -117,14 +123,16 @@ def _update(plan: Explained, _phase: Phase) -> Iterator[Term]:
     """Yield what the optimizer makes for its update at the largest moment, by name."""
     step = step_of(plan.workload, width=plan.kinds.home, device=plan.device)
     for tensors in alive(step.largest_moment):
-        name = tensors.name if tensors.count == 1 else f"{tensors.name}, {tensors.count:,} tensors"
+        one = tensor_words(tensors.name)
+        several = Phrase("{name}, {count:,} tensors", name=one, count=tensors.count)
+        name = one if tensors.count == 1 else several
         yield Term(name=name, bytes=bytes_of(tensors.num_bytes), source=UPDATE)
 
 
 def _cast(plan: Explained, _phase: Phase) -> Iterator[Term]:
     largest_tensor = max(tensor.elements for tensor in plan.tensors)
-    amount = Count(largest_tensor, "elements") * bytes_of(plan.kinds.compute)
-    yield Term(name="the largest tensor, cast to be written", bytes=amount, source=SAVING)
+    amount = Count(largest_tensor, Phrase("elements")) * bytes_of(plan.kinds.compute)
+    yield Term(name=Phrase("the largest tensor, cast to be written"), bytes=amount, source=SAVING)
 
 
 COMMON: dict[Buffer, Terms] = {

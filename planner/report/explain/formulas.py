@@ -6,6 +6,7 @@ Cells of one part that have the same formula in several phases are one row.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from planner.base.phrases import Joined
 from planner.memory.buffers import PART_OF, Buffer
 from planner.plan.vocabulary import PARTS, PHASES, Part, Phase, Strategy
 from planner.report.explain.device_terms import DEVICE_TERMS, Terms, states_source
@@ -42,7 +43,7 @@ class Formula:
     @property
     def text(self) -> str:
         """A line per term."""
-        return "\n+ ".join(term.text for term in self.terms)
+        return Joined("\n+ ", (term.text for term in self.terms))
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from math import prod
 
+from planner.base.phrases import Phrase
 from planner.memory.buffers import Buffer
 from planner.memory.fsdp_phases import fsdp_step
 from planner.plan.vocabulary import Phase
@@ -10,6 +11,7 @@ from planner.report.explain.device_terms import COMMON, UPDATE, Terms
 from planner.report.explain.explained import Explained
 from planner.report.explain.ledger import alive
 from planner.report.explain.state_terms import LORA, QUANTIZATION, SHAPE, filled_blocks
+from planner.report.explain.tensor_names import tensor_words
 from planner.report.explain.terms import Count, Expression, Term, bytes_of, total
 from planner.report.explain.zero_1_2_terms import ranks_of
 from planner.workload.fsdp_units import constants_bytes, packed_pieces, shard_of
@@ -27,7 +29,7 @@ def _rows(plan: Explained, elements: Expression, params: Iterable[Sized]) -> Exp
     """Return the rank's rows of parameters, which have so many elements together."""
     ranks = plan.layout.world_size
     cut = sum(prod(shard_of(each.shape, ranks)) for each in params)
-    filled = Count(cut * ranks - elements.value, "to make rows equal")
+    filled = Count(cut * ranks - elements.value, Phrase("to make rows equal"))
     return total(elements, filled) / ranks_of(plan)
 
 
@@ -39,20 +41,20 @@ def _shards(plan: Explained, elements: Expression, params: list[Sized], width: i
 
 def _trained_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
     amount = _shards(plan, plan.trained, _params(plan, trains=True), plan.kinds.home)
-    yield Term(name="trained weights", bytes=amount, source=SHAPE)
+    yield Term(name=Phrase("trained weights"), bytes=amount, source=SHAPE)
 
 
 def _adapters(plan: Explained, _phase: Phase) -> Iterator[Term]:
     amount = _shards(plan, plan.trained, _params(plan, trains=True), plan.kinds.home)
-    yield Term(name="adapters", bytes=amount, source=LORA)
+    yield Term(name=Phrase("adapters"), bytes=amount, source=LORA)
 
 
 def _frozen_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
     """Yield the rows of what is frozen; scales of packed weights are whole on every rank."""
     frozen, quantization = _params(plan, trains=False), plan.workload.settings.quantization
-    elements = Count(sum(each.elements for each in frozen), "frozen parameters")
+    elements = Count(sum(each.elements for each in frozen), Phrase("frozen parameters"))
     amount = _shards(plan, elements, frozen, plan.kinds.outside)
-    yield Term(name="frozen weights", bytes=amount, source=SHAPE)
+    yield Term(name=Phrase("frozen weights"), bytes=amount, source=SHAPE)
     if quantization is None:
         return
     ranks = plan.layout.world_size
@@ -62,25 +64,25 @@ def _frozen_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
         for piece in packed_pieces(plan.workload, kind, ranks, plan.kinds)
     ]
     cut = sum(piece.elements for piece in pieces) * ranks
-    codes = Count(sum(piece.whole for piece in pieces), "numbers that hold codes")
-    filled = Count(cut - codes.value, "to make rows equal")
+    codes = Count(sum(piece.whole for piece in pieces), Phrase("numbers that hold codes"))
+    filled = Count(cut - codes.value, Phrase("to make rows equal"))
     rows = total(codes, filled) / ranks_of(plan) * bytes_of(plan.kinds.frozen)
     sizes = (piece.elements * piece.width for piece in pieces)
-    yield Term(name="packed weights", bytes=filled_blocks(rows, sizes), source=UNITS)
+    yield Term(name=Phrase("packed weights"), bytes=filled_blocks(rows, sizes), source=UNITS)
     whole = sum(constants_bytes(plan.workload, kind) for kind in plan.workload.model.layers)
-    name = "scales and constants, whole"
+    name = Phrase("scales and constants, whole")
     source = QUANTIZATION[quantization.quant_type]
     yield Term(name=name, bytes=bytes_of(whole), source=source)
 
 
 def _gradients(plan: Explained, phase: Phase) -> Iterator[Term]:
-    name = f"gradients of the rank's rows in {plan.updated_in}"
+    name = Phrase("gradients of the rank's rows in {precision}", precision=plan.updated_in)
     yield _replayed(plan, phase, "gradients", name)
 
 
 def _replayed(plan: Explained, phase: Phase, buffer: Buffer, name: str) -> Term:
     amount = bytes_of(plan.moments[phase].buffers[buffer])
-    return Term(name=f"{name}, replayed", bytes=amount, source=PHASES)
+    return Term(name=Phrase("{name}, replayed", name=name), bytes=amount, source=PHASES)
 
 
 def _of_the_replay(buffer: Buffer, name: str) -> Terms:
@@ -94,7 +96,9 @@ def _update(plan: Explained, _phase: Phase) -> Iterator[Term]:
     """Yield what the optimizer makes for its update of the rank's rows, by name."""
     step = fsdp_step(plan.workload, plan.layout.world_size, plan.kinds, plan.device)
     for tensors in alive(step.largest_moment):
-        name = tensors.name if tensors.count == 1 else f"{tensors.name}, {tensors.count:,} tensors"
+        one = tensor_words(tensors.name)
+        several = Phrase("{name}, {count:,} tensors", name=one, count=tensors.count)
+        name = one if tensors.count == 1 else several
         yield Term(name=name, bytes=bytes_of(tensors.num_bytes), source=UPDATE)
 
 
@@ -104,12 +108,14 @@ FSDP_TERMS: dict[Buffer, Terms] = {
     "trained_weights": _trained_weights,
     "adapters": _adapters,
     "gradients": _gradients,
-    "new_gradients": _of_the_replay("new_gradients", "gradients of the unit that runs"),
-    "persistent": _of_the_replay("persistent", "units that stay whole"),
-    "gathered": _of_the_replay("gathered", "units that run, and buffers they arrive in"),
-    "reduce_buckets": _of_the_replay("reduce_buckets", "gradients that are reduced"),
-    "loaded_parameter": _of_the_replay("loaded_parameter", "a unit that is not cut yet"),
-    "saved_parameter": _of_the_replay("saved_parameter", "a parameter gathered to be written"),
+    "new_gradients": _of_the_replay("new_gradients", Phrase("gradients of the unit that runs")),
+    "persistent": _of_the_replay("persistent", Phrase("units that stay whole")),
+    "gathered": _of_the_replay("gathered", Phrase("units that run, and buffers they arrive in")),
+    "reduce_buckets": _of_the_replay("reduce_buckets", Phrase("gradients that are reduced")),
+    "loaded_parameter": _of_the_replay("loaded_parameter", Phrase("a unit that is not cut yet")),
+    "saved_parameter": _of_the_replay(
+        "saved_parameter", Phrase("a parameter gathered to be written")
+    ),
     "update": _update,
 }
 """The buffers of FSDP2."""

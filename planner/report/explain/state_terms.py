@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from planner.base.phrases import Phrase
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 from planner.hardware.cluster import Device
 from planner.plan.optimizer_presets import OptimizerSpec
@@ -18,19 +19,19 @@ from planner.workload.quantization import quantized_tensors
 from planner.workload.trained_tensors import TrainedTensor
 from planner.workload.workload import Workload
 
-SHAPE = "counted from the shape (planner/models/model_spec.py)"
-LORA = "arXiv:2106.09685, section 4.1 (planner/workload/workload.py)"
+SHAPE = Phrase("counted from the shape (planner/models/model_spec.py)")
+LORA = Phrase("arXiv:2106.09685, section 4.1 (planner/workload/workload.py)")
 QUANTIZATION = {
-    "nf4": "arXiv:2305.14314, section 3 (planner/workload/quantization.py)",
-    "int8": "arXiv:2208.07339, section 3 (planner/workload/quantization.py)",
+    "nf4": Phrase("arXiv:2305.14314, section 3 (planner/workload/quantization.py)"),
+    "int8": Phrase("arXiv:2208.07339, section 3 (planner/workload/quantization.py)"),
 }
 ROLES: dict[StateRole, str] = {
-    "value": "numbers",
-    "scale": "blocks of quantized numbers",
-    "table": "values of the shared table",
-    "counter": "scalars",
+    "value": Phrase("numbers"),
+    "scale": Phrase("blocks of quantized numbers"),
+    "table": Phrase("values of the shared table"),
+    "counter": Phrase("scalars"),
 }
-CODES = {"nf4": "NF4 codes", "int8": "int8 codes"}
+CODES = {"nf4": Phrase("NF4 codes"), "int8": Phrase("int8 codes")}
 
 
 def blocks(elements: Expression, width: int) -> Expression:
@@ -54,7 +55,7 @@ def filled_blocks(asked: Expression, sizes: Iterable[int]) -> Expression:
 
 
 def _padding(num_bytes: int) -> Count:
-    return Count(num_bytes, "bytes that fill the allocator's blocks")
+    return Count(num_bytes, Phrase("bytes that fill the allocator's blocks"))
 
 
 def trained_elements(workload: Workload) -> Expression:
@@ -62,31 +63,33 @@ def trained_elements(workload: Workload) -> Expression:
     and DoRA's magnitudes."""
     adapter = workload.settings.adapter
     if workload.method == "full" or adapter is None:
-        return Count(workload.model.num_params, "parameters")
+        return Count(workload.model.num_params, Phrase("parameters"))
     sides = outputs = 0
     for matrix, count in workload.counted_adapted:
         sides += count * (matrix.in_features + matrix.out_features)
         outputs += count * matrix.out_features if adapter.dora else 0
-    low_rank = Count(adapter.rank, "rank {}") * Count(sides, "rows and columns of adapted matrices")
-    return total(low_rank, Count(outputs, "magnitudes"))
+    low_rank = Count(adapter.rank, Phrase("LoRA rank"), leads=True) * Count(
+        sides, Phrase("rows and columns of adapted matrices")
+    )
+    return total(low_rank, Count(outputs, Phrase("magnitudes")))
 
 
 def frozen_terms(workload: Workload, kinds: Numerics) -> Iterator[Term]:
     """Yield the terms of frozen weights that are whole on the device."""
     model, quantization = workload.model, workload.settings.quantization
     routed = model.routed_params
-    rest = Count(model.unquantized_params - routed, "parameters") * bytes_of(kinds.outside)
-    experts = Count(routed, "parameters") * bytes_of(
+    rest = Count(model.unquantized_params - routed, Phrase("parameters")) * bytes_of(kinds.outside)
+    experts = Count(routed, Phrase("parameters")) * bytes_of(
         kinds.frozen if quantization is None else kinds.outside
     )
     if quantization is None:
-        matrices = Count(model.matrix_params, "weights") * bytes_of(kinds.frozen)
-        yield Term(name="matrices", bytes=matrices, source=SHAPE)
+        matrices = Count(model.matrix_params, Phrase("weights")) * bytes_of(kinds.frozen)
+        yield Term(name=Phrase("matrices"), bytes=matrices, source=SHAPE)
     else:
         yield from _quantized_terms(workload)
     if routed:
-        yield Term(name="routed experts", bytes=experts, source=SHAPE)
-    yield Term(name="embeddings, head, norms and biases", bytes=rest, source=SHAPE)
+        yield Term(name=Phrase("routed experts"), bytes=experts, source=SHAPE)
+    yield Term(name=Phrase("embeddings, head, norms and biases"), bytes=rest, source=SHAPE)
 
 
 def _quantized_terms(workload: Workload) -> Iterator[Term]:
@@ -98,13 +101,13 @@ def _quantized_terms(workload: Workload) -> Iterator[Term]:
     ]
     codes, *constants = (sum(column) for column in zip(*sizes, strict=True))
     source = QUANTIZATION[quantization.quant_type]
-    weights = Count(model.matrix_params, "weights")
+    weights = Count(model.matrix_params, Phrase("weights"))
     packed: Expression = weights * bytes_of(1)
     if quantization.quant_type == "nf4":
-        odd = Count(2 * codes - model.matrix_params, "to fill the last byte of matrices")
-        packed = total(weights, odd) / Count(2, "per byte")
+        odd = Count(2 * codes - model.matrix_params, Phrase("to fill the last byte of matrices"))
+        packed = total(weights, odd) / Count(2, Phrase("per byte"))
     yield Term(name=CODES[quantization.quant_type], bytes=packed, source=source)
-    names = ("scales", "constants and tables")[: len(constants)]
+    names = (Phrase("scales"), Phrase("constants and tables"))[: len(constants)]
     for name, num_bytes in zip(names, constants, strict=True):
         yield Term(name=name, bytes=bytes_of(num_bytes), source=source)
 
@@ -138,7 +141,7 @@ def _numbers(optimizer: OptimizerSpec, role: StateRole, elements: int) -> Expres
     if role == "counter" or optimizer.states == 1:
         return Count(elements, ROLES[role])
     each = Count(elements // optimizer.states, ROLES[role])
-    return each * Count(optimizer.states, "states")
+    return each * Count(optimizer.states, Phrase("states"))
 
 
 def _lost(states: Mapping[OptimizerState, int]) -> int:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
+from planner.base.phrases import Joined, Phrase
+
 
 class Expression(ABC):
     """A number with the words that say where it comes from."""
@@ -38,7 +40,7 @@ class Expression(ABC):
 
     def within(self, binds: int) -> str:
         """Return the text as an operand, in parentheses where the operator binds more tightly."""
-        return self.text if self.binds >= binds else f"({self.text})"
+        return self.text if self.binds >= binds else Joined("", ["(", self.text, ")"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,9 @@ class Count(Expression):
 
     number: int
     words: str
-    """Words for what is counted; the number stands in front, or where ``{}`` is."""
+    """Words for what is counted."""
+    leads: bool = False
+    """Whether the words stand before the number."""
 
     @property
     def value(self) -> int:
@@ -55,8 +59,9 @@ class Count(Expression):
 
     @property
     def text(self) -> str:
-        words = self.words if "{}" in self.words else f"{{}} {self.words}"
-        return words.format(f"{self.number:,}")
+        if self.leads:
+            return Phrase("{words} {number:,}", words=self.words, number=self.number)
+        return Phrase("{number:,} {words}", number=self.number, words=self.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class Product(Expression):
 
     @property
     def text(self) -> str:
-        return " x ".join(factor.within(1) for factor in self.factors)
+        return Joined(" x ", (factor.within(1) for factor in self.factors))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class Quotient(Expression):
 
     @property
     def text(self) -> str:
-        return f"{self.dividend.within(1)} / {self.divisor.within(2)}"
+        return Joined(" / ", [self.dividend.within(1), self.divisor.within(2)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,7 @@ class Sum(Expression):
 
     @property
     def text(self) -> str:
-        return " + ".join(addend.within(0) for addend in self.addends)
+        return Joined(" + ", (addend.within(0) for addend in self.addends))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +127,15 @@ class Largest(Expression):
 
     @property
     def text(self) -> str:
-        word = "larger" if len(self.choices) == 2 else "largest"
-        return f"the {word} of ({'; '.join(choice.text for choice in self.choices)})"
+        choices = Joined("; ", (choice.text for choice in self.choices))
+        if len(self.choices) == 2:
+            return Phrase("the larger of ({choices})", choices=choices)
+        return Phrase("the largest of ({choices})", choices=choices)
 
 
 def bytes_of(number: int) -> Count:
     """Return so many bytes."""
-    return Count(number, "byte" if number == 1 else "bytes")
+    return Count(number, Phrase("byte") if number == 1 else Phrase("bytes"))
 
 
 def total(*addends: Expression) -> Expression:
@@ -167,4 +174,4 @@ class Term:
 
     @property
     def text(self) -> str:
-        return f"{self.name}: {self.bytes.text}"
+        return Joined(": ", [self.name, self.bytes.text])

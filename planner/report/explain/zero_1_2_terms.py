@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from planner.base.phrases import Phrase
 from planner.memory.buffers import Buffer
 from planner.memory.zero_1_2 import NORM_BYTES, Partition, flat_update
 from planner.memory.zero_phases import earlier_gradients, gradient_levels
@@ -19,7 +20,9 @@ REPLAYED = "DeepSpeed 0.19.8, stage_1_and_2.py (planner/memory/zero_reductions.p
 def ranks_of(plan: Explained) -> Count:
     """Return among how many ranks DeepSpeed divides."""
     number = plan.layout.world_size
-    return Count(number, "rank" if number == 1 else "ranks")
+    return Count(
+        number, Phrase("data-parallel rank") if number == 1 else Phrase("data-parallel ranks")
+    )
 
 
 def flattened(size: int, plan: Explained, words: str) -> Expression:
@@ -28,14 +31,14 @@ def flattened(size: int, plan: Explained, words: str) -> Expression:
     width, home = plan.kinds.gradient, plan.kinds.home
     copied = blocks(Count(size, words), width) if width < home else bytes_of(0)
     update = flat_update(plan.workload.settings.optimizer, size, home, plan.device).num_bytes
-    made = Count(update, "bytes of the optimizer's update")
+    made = Count(update, Phrase("bytes of the optimizer's update"))
     return total(blocks(Count(size, words), home), largest(copied, made))
 
 
 def _padded(plan: Explained) -> Expression:
     """Return what trains, padded until the ranks' parts are equal."""
     flat = sum(part.flat for part in plan.flat.partitions)
-    return total(plan.trained, Count(flat - plan.trained.value, "to make parts equal"))
+    return total(plan.trained, Count(flat - plan.trained.value, Phrase("to make parts equal")))
 
 
 def _weights(plan: Explained) -> Expression:
@@ -45,11 +48,11 @@ def _weights(plan: Explained) -> Expression:
 
 
 def _trained_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    yield Term(name="trained weights", bytes=_weights(plan), source=SHAPE)
+    yield Term(name=Phrase("trained weights"), bytes=_weights(plan), source=SHAPE)
 
 
 def _adapters(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    yield Term(name="adapters", bytes=_weights(plan), source=LORA)
+    yield Term(name=Phrase("adapters"), bytes=_weights(plan), source=LORA)
 
 
 def _copied(plan: Explained) -> Expression:
@@ -59,12 +62,12 @@ def _copied(plan: Explained) -> Expression:
 
 
 def _master_copies(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    name = f"the rank's part in {plan.updated_in}"
+    name = Phrase("the rank's part in {precision}", precision=plan.updated_in)
     yield Term(name=name, bytes=_copied(plan), source=STAGE_1_AND_2)
 
 
 def _setup_gradients(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    name = "gradients of zeros to set the optimizer up"
+    name = Phrase("gradients of zeros to set the optimizer up")
     yield Term(name=name, bytes=_copied(plan), source=STAGE_1_AND_2)
 
 
@@ -73,27 +76,29 @@ def _gradients(plan: Explained, phase: Phase) -> Iterator[Term]:
     place, width = plan.moments[phase].place, plan.kinds.gradient
     if isinstance(place, int):
         gradients, _ = _replayed(plan, place)
-        yield Term(name="gradients, replayed", bytes=bytes_of(gradients), source=REPLAYED)
+        yield Term(name=Phrase("gradients, replayed"), bytes=bytes_of(gradients), source=REPLAYED)
     elif phase != "optimizer_step" and plan.layout.zero_stage == 1:
         amount = plan.trained * bytes_of(width)
-        yield Term(name="earlier micro-batches' gradients", bytes=amount, source=STAGE_1_AND_2)
+        yield Term(
+            name=Phrase("earlier micro-batches' gradients"), bytes=amount, source=STAGE_1_AND_2
+        )
     else:
         by_rank = zip(*(part.touched for part in plan.flat.partitions), strict=True)
-        touched = Count(max(map(sum, by_rank)), "gradients of what a rank's part touches")
-        yield Term(name="gradients", bytes=blocks(touched, width), source=STAGE_1_AND_2)
+        touched = Count(max(map(sum, by_rank)), Phrase("gradients of what a rank's part touches"))
+        yield Term(name=Phrase("gradients"), bytes=blocks(touched, width), source=STAGE_1_AND_2)
 
 
 def _reduce_buckets(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    one = blocks(Count(plan.zero.reduce_bucket_size, "gradients"), plan.kinds.gradient)
-    amount = Count(2, "buckets") * one
-    yield Term(name="to be reduced", bytes=amount, source=STAGE_1_AND_2)
+    one = blocks(Count(plan.zero.reduce_bucket_size, Phrase("gradients")), plan.kinds.gradient)
+    amount = Count(2, Phrase("buckets")) * one
+    yield Term(name=Phrase("to be reduced"), bytes=amount, source=STAGE_1_AND_2)
 
 
 def _reduced_copy(plan: Explained, phase: Phase) -> Iterator[Term]:
     place = plan.moments[phase].place
     assert isinstance(place, int)
     _, copy = _replayed(plan, place)
-    name = "the largest copy while gradients are reduced, replayed"
+    name = Phrase("the largest copy while gradients are reduced, replayed")
     yield Term(name=name, bytes=bytes_of(copy), source=REPLAYED)
 
 
@@ -116,20 +121,22 @@ def _replayed(plan: Explained, place: int) -> tuple[int, int]:
 
 
 def _offload_buffer(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    elements = Count(max(part.largest for part in plan.flat.partitions), "elements")
+    elements = Count(max(part.largest for part in plan.flat.partitions), Phrase("elements"))
     amount = blocks(elements, plan.kinds.gradient)
-    yield Term(name="a buffer for the largest gradient", bytes=amount, source=STAGE_1_AND_2)
+    yield Term(name=Phrase("a buffer for the largest gradient"), bytes=amount, source=STAGE_1_AND_2)
 
 
 def _update(plan: Explained, _phase: Phase) -> Iterator[Term]:
     choices = [_step(part, plan) for part in plan.flat.partitions]
     amount = max(choices, key=lambda choice: choice.value)
-    yield Term(name="while the optimizer steps", bytes=amount, source=STAGE_1_AND_2)
+    yield Term(name=Phrase("while the optimizer steps"), bytes=amount, source=STAGE_1_AND_2)
 
 
 def _step(part: Partition, plan: Explained) -> Expression:
-    norm = blocks(Count(part.largest_piece, "elements of one gradient for its norm"), NORM_BYTES)
-    return largest(norm, flattened(part.part, plan, "gradients of one part"))
+    norm = blocks(
+        Count(part.largest_piece, Phrase("elements of one gradient for its norm")), NORM_BYTES
+    )
+    return largest(norm, flattened(part.part, plan, Phrase("gradients of one part")))
 
 
 FLAT_TERMS: dict[Buffer, Terms] = {

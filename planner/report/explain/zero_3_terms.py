@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from planner.base.phrases import Phrase
 from planner.base.units import ceil_div
 from planner.memory.buffers import Buffer
 from planner.memory.zero_1_2 import NORM_BYTES
@@ -43,17 +44,17 @@ def _slices(plan: Explained) -> Expression:
 def _equal(params: list[Sized], ranks: int) -> Count:
     """Return what makes the ranks' slices of each parameter equal."""
     lost = sum(ceil_div(each.elements, ranks) * ranks - each.elements for each in params)
-    return Count(lost, "to make slices equal")
+    return Count(lost, Phrase("to make slices equal"))
 
 
 def _trained_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
     amount = blocks(_slices(plan), plan.kinds.trainable)
-    yield Term(name="trained weights", bytes=amount, source=SHAPE)
+    yield Term(name=Phrase("trained weights"), bytes=amount, source=SHAPE)
 
 
 def _adapters(plan: Explained, _phase: Phase) -> Iterator[Term]:
     amount = blocks(_slices(plan), plan.kinds.trainable)
-    yield Term(name="adapters", bytes=amount, source=LORA)
+    yield Term(name=Phrase("adapters"), bytes=amount, source=LORA)
 
 
 def _frozen_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
@@ -62,41 +63,41 @@ def _frozen_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
         yield from frozen_terms(plan.workload, plan.kinds)
         return
     ranks, width, frozen = plan.layout.world_size, plan.kinds.frozen, _params(plan, trains=False)
-    elements = Count(sum(each.elements for each in frozen), "frozen parameters")
+    elements = Count(sum(each.elements for each in frozen), Phrase("frozen parameters"))
     slices = total(elements, _equal(frozen, ranks)) / ranks_of(plan) * bytes_of(width)
     sizes = (ceil_div(each.elements, ranks) * width for each in frozen)
-    yield Term(name="frozen weights", bytes=filled_blocks(slices, sizes), source=SHAPE)
+    yield Term(name=Phrase("frozen weights"), bytes=filled_blocks(slices, sizes), source=SHAPE)
 
 
 def _master_copies(plan: Explained, _phase: Phase) -> Iterator[Term]:
     width = plan.kinds.master
     sizes = (size * width for size in plan.sliced.sub_groups)
     amount = filled_blocks(_slices(plan) * bytes_of(width), sizes)
-    name = f"the rank's slices in {plan.updated_in}"
+    name = Phrase("the rank's slices in {precision}", precision=plan.updated_in)
     yield Term(name=name, bytes=amount, source=STAGE_3)
 
 
 def _setup_copy(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    elements = Count(max(plan.sliced.sub_groups), "elements")
+    elements = Count(max(plan.sliced.sub_groups), Phrase("elements"))
     amount = blocks(elements, plan.kinds.home)
-    name = f"the largest sub-group once more in {plan.updated_in}"
+    name = Phrase("the largest sub-group once more in {precision}", precision=plan.updated_in)
     yield Term(name=name, bytes=amount, source=STAGE_3)
 
 
 def _gradients(plan: Explained, _phase: Phase) -> Iterator[Term]:
     amount = blocks(_slices(plan), plan.kinds.gradient)
-    yield Term(name="gradients of the rank's slices", bytes=amount, source=STAGE_3)
+    yield Term(name=Phrase("gradients of the rank's slices"), bytes=amount, source=STAGE_3)
 
 
 def _reduce_bucket(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    amount = blocks(Count(plan.zero.reduce_bucket_size, "gradients"), plan.kinds.gradient)
-    yield Term(name="the bucket to be reduced", bytes=amount, source=STAGE_3)
+    amount = blocks(Count(plan.zero.reduce_bucket_size, Phrase("gradients")), plan.kinds.gradient)
+    yield Term(name=Phrase("the bucket to be reduced"), bytes=amount, source=STAGE_3)
 
 
 def _whole(params: list[Sized], plan: Explained) -> Expression:
     """Return parameters as they are gathered: with what makes their slices equal."""
     ranks, width = plan.layout.world_size, plan.kinds.compute
-    elements = Count(sum(each.elements for each in params), "elements")
+    elements = Count(sum(each.elements for each in params), Phrase("elements"))
     asked = total(elements, _equal(params, ranks)) * bytes_of(width)
     sizes = (ceil_div(each.elements, ranks) * ranks * width for each in params)
     return filled_blocks(asked, sizes)
@@ -115,7 +116,8 @@ def _largest_one(plan: Explained, *, trains: bool | None = None) -> Expression:
 
 
 def _persistent(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    name = f"parameters of at most {plan.zero.param_persistence_threshold:,} elements, whole"
+    most = plan.zero.param_persistence_threshold
+    name = Phrase("parameters of at most {most:,} elements, whole", most=most)
     yield Term(name=name, bytes=_small_ones(plan), source=STAGE_3)
 
 
@@ -133,7 +135,7 @@ def _gathered(plan: Explained, phase: Phase) -> Iterator[Term]:
         num_bytes = whole.in_backward(plan.workload.model.num_layers)[place]
     else:
         num_bytes = whole.forward if place == "layers_forward" else whole.head
-    name = "weights gathered to run and fetched ahead, replayed"
+    name = Phrase("weights gathered to run and fetched ahead, replayed")
     yield Term(name=name, bytes=bytes_of(num_bytes), source=COORDINATOR)
 
 
@@ -142,36 +144,38 @@ def _reduced_copy(plan: Explained, phase: Phase) -> Iterator[Term]:
     place = plan.moments[phase].place
     assert isinstance(place, int)
     copies = scatter_copies(plan.workload, plan.layout.world_size, plan.zero, plan.kinds)
-    copy = Count(copies[place], "bytes of gradients that are sent, replayed")
+    copy = Count(copies[place], Phrase("bytes of gradients that are sent, replayed"))
     amount = largest(copy, _passing(plan))
     source = SCATTERED if plan.layout.offload == "none" else f"{SCATTERED}; {OFFLOADED}"
-    yield Term(name="gradients while they are reduced", bytes=amount, source=source)
+    yield Term(name=Phrase("gradients while they are reduced"), bytes=amount, source=source)
 
 
 def _passing(plan: Explained) -> Expression:
     if plan.layout.offload == "none":
         return bytes_of(0)
     size, kinds = plan.sliced.largest_slice, plan.kinds
-    gradient = blocks(Count(size, "gradients of the largest slice"), kinds.gradient)
-    norm = blocks(Count(min(size, NORM_ELEMENTS), "elements for its norm"), NORM_BYTES)
+    gradient = blocks(Count(size, Phrase("gradients of the largest slice")), kinds.gradient)
+    norm = blocks(Count(min(size, NORM_ELEMENTS), Phrase("elements for its norm")), NORM_BYTES)
     if plan.layout.offload != "all":
         return total(gradient, norm)
-    return total(gradient, norm, blocks(Count(size, "elements of its weight"), kinds.compute))
+    return total(
+        gradient, norm, blocks(Count(size, Phrase("elements of its weight")), kinds.compute)
+    )
 
 
 def _loaded_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    name = "the largest parameter while it is loaded"
+    name = Phrase("the largest parameter while it is loaded")
     yield Term(name=name, bytes=_largest_one(plan), source=STAGE_3)
 
 
 def _hooked_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    name = "the largest parameter that trains, whole for its hook"
+    name = Phrase("the largest parameter that trains, whole for its hook")
     yield Term(name=name, bytes=_largest_one(plan, trains=True), source=STAGE_3)
 
 
 def _saved_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:
     amount = largest(_small_ones(plan), _largest_one(plan))
-    yield Term(name="parameters gathered to be written", bytes=amount, source=STAGE_3)
+    yield Term(name=Phrase("parameters gathered to be written"), bytes=amount, source=STAGE_3)
 
 
 def _update(plan: Explained, _phase: Phase) -> Iterator[Term]:
@@ -180,11 +184,11 @@ def _update(plan: Explained, _phase: Phase) -> Iterator[Term]:
     choices = [_small_ones(plan)]
     if plan.layout.offload == "none":
         sizes = plan.sliced.sub_groups
-        groups = (flattened(size, plan, "gradients of one sub-group") for size in sizes)
-        one = Count(plan.sliced.largest_slice, "elements of one gradient for its norm")
+        groups = (flattened(size, plan, Phrase("gradients of one sub-group")) for size in sizes)
+        one = Count(plan.sliced.largest_slice, Phrase("elements of one gradient for its norm"))
         step = max(groups, key=lambda group: group.value)
         choices = [blocks(one, NORM_BYTES), step, *choices]
-    yield Term(name="while the optimizer steps", bytes=largest(*choices), source=STAGE_3)
+    yield Term(name=Phrase("while the optimizer steps"), bytes=largest(*choices), source=STAGE_3)
 
 
 SLICED_TERMS: dict[Buffer, Terms] = {

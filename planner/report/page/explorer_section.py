@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from planner.base.phrases import Joined, Phrase
 from planner.base.printable import shown_on_one_line
 from planner.base.units import format_duration, format_rate, short_gib
 from planner.decision.state_grid import Axes, Machine, State, StateGrid
@@ -18,30 +19,32 @@ Written = Callable[[Mapping[str, Any]], str]
 FITS, TIGHT, TOO_LARGE, IMPLIED, REFUSED = range(5)
 """How a state is marked in the data of the script."""
 WORDS = {
-    "fits": "fits, {spare} GiB free in the worst case",
-    "tight": "fits, but is tight: {spare} GiB free in the worst case",
-    "no": "does not fit: {spare} GiB short in the worst case",
-    "host": "does not fit: the host has too little memory for what is offloaded",
-    "implied": "does not fit, since fewer or shorter samples do not",
-    "refused": "cannot be planned",
-    "memory": "{expected} GiB expected, {worst} in the worst case, of {budget}",
-    "memory_unknown": "more than {budget} GiB",
-    "speed": "{rate} tokens/s, {step} per step",
-    "speed_unknown": "unknown: no published rates for this device",
-    "batch": "micro-batch {micro} x accumulation {accumulation} = global batch {total}",
-    "batch_of_several": (
+    "fits": Phrase("fits, {spare} GiB free in the worst case"),
+    "tight": Phrase("fits, but is tight: {spare} GiB free in the worst case"),
+    "no": Phrase("does not fit: {spare} GiB short in the worst case"),
+    "host": Phrase("does not fit: the host has too little memory for what is offloaded"),
+    "implied": Phrase("does not fit, since fewer or shorter samples do not"),
+    "refused": Phrase("cannot be planned"),
+    "memory": Phrase("{expected} GiB expected, {worst} in the worst case, of {budget}"),
+    "memory_unknown": Phrase("more than {budget} GiB"),
+    "speed": Phrase("{rate} tokens/s, {step} per step"),
+    "speed_unknown": Phrase("unknown: no published rates for this device"),
+    "batch": Phrase("micro-batch {micro} x accumulation {accumulation} = global batch {total}"),
+    "batch_of_several": Phrase(
         "micro-batch {micro} x accumulation {accumulation} x {devices} devices = global batch "
         "{total}"
     ),
-    "state": "{method} on {cards}, {length} tokens per sample, micro-batch {micro}, {recompute}",
-    "here": "the plan",
-    "corner": "tokens → batch ↓",
-    "map_memory": "GiB per card in the worst case: {method} on {cards}, {recompute}",
-    "map_speed": "Tokens per second: {method} on {cards}, {recompute}",
-    "cell_fits": "fits",
-    "cell_tight": "fits, tight",
-    "cell_no": "does not fit",
-    "cell_refused": "cannot be planned",
+    "state": Phrase(
+        "{method} on {cards}, {length} tokens per sample, micro-batch {micro}, {recompute}"
+    ),
+    "here": Phrase("the plan"),
+    "corner": Phrase("tokens → batch ↓"),
+    "map_memory": Phrase("GiB per card in the worst case: {method} on {cards}, {recompute}"),
+    "map_speed": Phrase("Tokens per second: {method} on {cards}, {recompute}"),
+    "cell_fits": Phrase("fits"),
+    "cell_tight": Phrase("fits, tight"),
+    "cell_no": Phrase("does not fit"),
+    "cell_refused": Phrase("cannot be planned"),
 }
 """Texts of the script."""
 
@@ -50,11 +53,11 @@ def explorer_section(grid: StateGrid) -> Markup:
     """Return the section, whose map and state the script fills."""
     return section(
         "explorer",
-        "Explore other states",
+        Phrase("Explore other states"),
         element("p", _introduction(grid.axes)),
         element(
             "noscript",
-            element("p", "The explorer needs JavaScript; the rest of the page does not."),
+            element("p", Phrase("The explorer needs JavaScript; the rest of the page does not.")),
         ),
         element(
             "div",
@@ -69,11 +72,12 @@ def explorer_section(grid: StateGrid) -> Markup:
 
 def _introduction(axes: Axes) -> str:
     several = len(axes.machines) > 1
-    cards = " Other numbers of cards are free ones of the same name." if several else ""
-    return (
+    cards = Phrase(" Other numbers of cards are free ones of the same name.") if several else ""
+    return Phrase(
         "Each state was priced when this page was written, as the command beside it would price "
-        f"it. Strategy, loss and what else is open are the best that fit.{cards} Where nothing "
-        "fits, the command also tries to keep states in host memory."
+        "it. Strategy, loss and what else is open are the best that fit.{cards} Where nothing "
+        "fits, the command also tries to keep states in host memory.",
+        cards=cards,
     )
 
 
@@ -81,10 +85,14 @@ def _controls(grid: StateGrid) -> Markup:
     axes = grid.axes
     return element(
         "form",
-        _choice("method", "Method", [METHOD_NAMES[method] for method in axes.methods]),
-        _choice("cards", "Cards", [f"{machine.count}" for machine in axes.machines]),
-        _choice("recompute", "Activations", [_recomputation(each) for each in axes.checkpointing]),
-        _choice("shown", "Show", ["memory", "speed"]),
+        _choice("method", Phrase("Method"), [METHOD_NAMES[method] for method in axes.methods]),
+        _choice("cards", Phrase("Cards"), [f"{machine.count}" for machine in axes.machines]),
+        _choice(
+            "recompute",
+            Phrase("Activations"),
+            [_recomputation(each) for each in axes.checkpointing],
+        ),
+        _choice("shown", Phrase("Show"), [Phrase("memory"), Phrase("speed")]),
         class_="controls",
     )
 
@@ -112,8 +120,15 @@ def _choice(name: str, title: str, options: list[str]) -> Markup:
 def _recomputation(every: int) -> str:
     """Return what becomes of activations: kept, or recomputed in which layers."""
     if every == 0:
-        return "kept"
-    return "recomputed" if every == 1 else f"every {nth(every)} layer recomputed"
+        return Phrase("kept")
+    if every == 1:
+        return Phrase("recomputed")
+    return Phrase("every {nth} layer recomputed", nth=nth(every))
+
+
+def _activations(every: int) -> str:
+    """Return the same as a sentence says it."""
+    return Phrase("activations {recomputation}", recomputation=_recomputation(every))
 
 
 def _map() -> Markup:
@@ -126,17 +141,18 @@ def _map() -> Markup:
 
 def _legend() -> Markup:
     marks = (
-        ("fits", "✓", "fits"),
-        ("tight", "!", "fits, under 5 % free"),
-        ("no", "\N{MULTIPLICATION SIGN}", "does not fit"),
+        ("fits", "✓", Phrase("fits")),
+        ("tight", "!", Phrase("fits, under 5 % free")),
+        ("no", "\N{MULTIPLICATION SIGN}", Phrase("does not fit")),
     )
     return element(
         "p",
         *(
-            element("span", element("b", sign, class_=f"sign {kind}"), f" {text}")
+            element("span", element("b", sign, class_=f"sign {kind}"), " ", text)
             for kind, sign, text in marks
         ),
-        " Arrow keys move in the map.",
+        " ",
+        Phrase("Arrow keys move in the map."),
         class_="legend",
     )
 
@@ -144,10 +160,10 @@ def _legend() -> Markup:
 def _state() -> Markup:
     """Return the figures of the chosen state, without values."""
     rows = (
-        ("Memory", "memory"),
-        ("Speed", "speed"),
-        ("Strategy", "strategy"),
-        ("Batch", "batch"),
+        (Phrase("Memory"), "memory"),
+        (Phrase("Speed"), "speed"),
+        (Phrase("Strategy"), "strategy"),
+        (Phrase("Batch"), "batch"),
     )
     return element(
         "div",
@@ -184,7 +200,7 @@ def explorer_data(grid: StateGrid, written: Written) -> dict[str, Any]:
         "devices": [machine.cluster.world_size for machine in axes.machines],
         "lengths": [f"{length:,}" for length in axes.lengths],
         "micro": list(axes.micro_batch_sizes),
-        "recompute": [f"activations {_recomputation(every)}" for every in axes.checkpointing],
+        "recompute": [_activations(every) for every in axes.checkpointing],
         "chosen": grid.chosen,
         "states": [_record(state, strategies, refusals) for state in grid.states],
         "strategies": strategies,
@@ -206,10 +222,12 @@ def explorer_data(grid: StateGrid, written: Written) -> dict[str, Any]:
 def _cards(machine: Machine) -> str:
     """Return the machine in the words of a sentence."""
     if machine.cluster.device == "cpu":
-        return "the CPU"
-    cards = "1 card" if machine.count == 1 else f"{machine.count} cards"
-    nodes = machine.cluster.num_nodes
-    return f"{cards} of {nodes} nodes each" if nodes > 1 else cards
+        return Phrase("the CPU")
+    count, nodes = machine.count, machine.cluster.num_nodes
+    cards = Phrase("1 card") if count == 1 else Phrase("{count} cards", count=count)
+    if nodes == 1:
+        return cards
+    return Phrase("{cards} of {nodes} nodes each", cards=cards, nodes=nodes)
 
 
 def _options(method: Method, gpus: str) -> dict[str, Any]:
@@ -238,7 +256,7 @@ def _record(state: State, strategies: list[str], refusals: list[str]) -> list[An
     mark = (TIGHT if state.tight else FITS) if state.fits else TOO_LARGE
     spare = budget - memory.high_bytes
     rate, step = candidate.tokens_per_second, candidate.step_time_s
-    how = ", ".join([STRATEGY_TITLES[candidate.layout.strategy], *candidate.departures])
+    how = Joined(", ", [STRATEGY_TITLES[candidate.layout.strategy], *candidate.departures])
     return [
         mark,
         round(100 * memory.high_bytes / budget),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 
+from planner.base.phrases import Phrase
 from planner.base.units import GIB, format_gib, short_gib
 from planner.decision.choose import Decision
 from planner.page.columns_chart import Line
@@ -19,11 +20,11 @@ from planner.report.terminal_report import gib_cell
 
 def memory_section(decision: Decision) -> Markup:
     """Return the section on the chosen plan's memory."""
-    device = "device" if decision.request.cluster.device == "cpu" else "GPU"
+    on_cpu = decision.request.cluster.device == "cpu"
     chart = element("figure", _chart(decision), element("figcaption", _chart_words(decision)))
     return section(
         "memory",
-        f"Memory per {device}",
+        Phrase("Memory per device") if on_cpu else Phrase("Memory per GPU"),
         element("div", chart, _parts(decision), class_="beside"),
         _table(decision),
     )
@@ -42,22 +43,26 @@ def _lines(decision: Decision) -> list[Line]:
     case."""
     capacity = decision.request.cluster.accelerator.capacity_bytes
     budget, high = decision.request.budget_bytes, decision.chosen.memory.high_bytes
-    worst = f"worst case {short_gib(high)}"
+    worst = Phrase("worst case {gib}", gib=short_gib(high))
     lines = [Line(high / GIB, worst, "worst", at_end=False)]
     if budget != capacity:
-        lines.append(Line(budget / GIB, f"usable {short_gib(budget)}", "usable", at_end=True))
-    named = f"capacity {short_gib(capacity)} GiB"
+        lines.append(
+            Line(budget / GIB, Phrase("usable {gib}", gib=short_gib(budget)), "usable", at_end=True)
+        )
+    named = Phrase("capacity {gib} GiB", gib=short_gib(capacity))
     return [*lines, Line(capacity / GIB, named, "capacity", at_end=budget == capacity)]
 
 
 def _chart_words(decision: Decision) -> str:
     footprint, memory = decision.chosen.footprint, decision.chosen.memory
     peak = PHASE_TITLES[footprint.peak_phase]
-    return (
-        f"Tensors at the largest moment of each phase of a step. The peak is in {peak}, with "
-        f"{short_gib(memory.peak_allocated_bytes)} GiB; the worst case of "
-        f"{short_gib(memory.high_bytes)} GiB counts the range of published measurements, the "
-        "allocator's cache and the context, too."
+    return Phrase(
+        "Tensors at the largest moment of each phase of a step. The peak is in {peak}, with "
+        "{allocated} GiB; the worst case of {high} GiB counts the range of published "
+        "measurements, the allocator's cache and the context, too.",
+        peak=peak,
+        allocated=short_gib(memory.peak_allocated_bytes),
+        high=short_gib(memory.high_bytes),
     )
 
 
@@ -73,7 +78,7 @@ def _parts(decision: Decision) -> Markup:
     managed = managed_memory(explained)
     return element(
         "div",
-        element("h3", "What each part is made of"),
+        element("h3", Phrase("What each part is made of")),
         *by_part,
         None if managed is None else _managed(managed),
         class_="parts",
@@ -96,7 +101,7 @@ def _part(part: Part, rows: Sequence[Formula], *, is_open: bool) -> Markup:
 def _managed(term: Term) -> Markup:
     return element(
         "details",
-        _summary("managed", "managed memory, beside the parts", term.num_bytes),
+        _summary("managed", Phrase("managed memory, beside the parts"), term.num_bytes),
         element("p", element("code", term.text)),
         _source(term.source),
         class_="part-formula",
@@ -125,7 +130,11 @@ def _formula(row: Formula) -> Markup:
     )
     return element(
         "div",
-        element("p", element("b", f"{mib(row.num_bytes)} MiB"), f" in {phase_words(row.phases)}"),
+        element(
+            "p",
+            element("b", f"{mib(row.num_bytes)} MiB"),
+            Phrase(" in {phases}", phases=phase_words(row.phases)),
+        ),
         element("ul", *terms),
         *map(_source, row.sources),
         class_="formula",
@@ -139,7 +148,9 @@ def _source(source: str) -> Markup:
 def _table(decision: Decision) -> Markup:
     footprint = decision.chosen.footprint
     titles = (
-        f"{PHASE_TITLES[phase]}, peak" if phase == footprint.peak_phase else PHASE_TITLES[phase]
+        Phrase("{phase}, peak", phase=PHASE_TITLES[phase])
+        if phase == footprint.peak_phase
+        else PHASE_TITLES[phase]
         for phase in PHASES
     )
     rows: list[list[str]] = []
@@ -148,5 +159,7 @@ def _table(decision: Decision) -> Markup:
         if any(sizes):
             rows.append([element("span", swatch(part), part_title(part)), *map(gib_cell, sizes)])
     totals = [format_gib(footprint.total_bytes(phase)) for phase in PHASES]
-    columns = [Column("part"), *(Column(title, is_number=True) for title in titles)]
-    return table("Tensors by part and phase, GiB", columns, [*rows, ["allocated", *totals]])
+    columns = [Column(Phrase("part")), *(Column(title, is_number=True) for title in titles)]
+    return table(
+        Phrase("Tensors by part and phase, GiB"), columns, [*rows, [Phrase("allocated"), *totals]]
+    )

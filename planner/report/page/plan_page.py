@@ -6,16 +6,23 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from planner.base.phrases import Phrase
 from planner.base.units import short_gib
 from planner.decision.choose import Decision
 from planner.decision.state_grid import state_grid
 from planner.page.document import page
 from planner.page.elements import Child, Markup, element, joined
 from planner.page.parts import Column, body, command, facts, section, table
-from planner.plan.vocabulary import METHOD_NAMES, PARTS
+from planner.plan.vocabulary import METHOD_NAMES, PARTS, PHASE_TITLES
 from planner.report.alternatives_table import alternative_cells
 from planner.report.explain.explained import Explained
-from planner.report.explain_tables import mib, tensor_rows
+from planner.report.explain_tables import (
+    BETWEEN_COLUMNS,
+    BETWEEN_STEPS,
+    MICRO_BATCH,
+    mib,
+    tensor_rows,
+)
 from planner.report.machine_report import machine_line, machine_rows
 from planner.report.page.explorer_section import Written, explorer_data, explorer_section
 from planner.report.page.memory_section import memory_section
@@ -23,11 +30,11 @@ from planner.report.prose import Prose
 from planner.report.terminal_report import detail_rows
 from planner.report.verdict import memory_line, notes, reason_and_time, speed_line
 from planner.report.what_if_report import card_words, count_words, limits_line
-from planner.report.words import batch_line, headline
+from planner.report.words import PART_TITLES, batch_line, headline
 from planner.search.candidate_between_steps import between_steps
 
 SCRIPT = Path(__file__).parent / "explorer.js"
-PAGE_WORDS = {"copied": "Copied", "select": "Press Ctrl+C"}
+PAGE_WORDS = {"copied": Phrase("Copied"), "select": Phrase("Press Ctrl+C")}
 """Texts of the script that every page has."""
 
 
@@ -48,28 +55,31 @@ def plan_page(
     grid = state_grid(decision.request, decision.chosen, gpus)
     explorer = None if grid is None else explorer_section(grid)
     sections = {
-        "memory": ("Memory", memory_section(decision)),
-        "explorer": ("Explore", explorer),
-        "ways": ("Other ways", _other_ways(decision)),
-        "limits": ("Limits", _limits(decision)),
-        "tensors": ("Tensors", _tensors(decision) if explain else None),
-        "details": ("Details", _details(decision)),
+        "memory": (Phrase("Memory"), memory_section(decision)),
+        "explorer": (Phrase("Explore"), explorer),
+        "ways": (Phrase("Other ways"), _other_ways(decision)),
+        "limits": (Phrase("Limits"), _limits(decision)),
+        "tensors": (Phrase("Tensors"), _tensors(decision) if explain else None),
+        "details": (Phrase("Details"), _details(decision)),
     }
     there = {name: (title, content) for name, (title, content) in sections.items() if content}
     data: dict[str, Any] = {"words": PAGE_WORDS}
     if grid is not None:
         data["explorer"] = explorer_data(grid, written)
     return page(
-        f"{decision.request.model.name}, {METHOD_NAMES[decision.chosen.method]}: plan",
+        Phrase(
+            "{model}, {method}: plan",
+            model=decision.request.model.name,
+            method=METHOD_NAMES[decision.chosen.method],
+        ),
         body(
             _answer(decision, next_steps),
             [(name, title) for name, (title, _) in there.items()],
             joined(*(content for _, content in there.values())),
-            f"Made by: {made_by}",
+            Phrase("Made by: {command}", command=made_by),
         ),
         data=data,
         scripts=[SCRIPT],
-        language="en",
     )
 
 
@@ -77,30 +87,35 @@ def _answer(decision: Decision, next_steps: list[str]) -> Markup:
     chosen = decision.chosen
     runs, *hints = next_steps
     rows: list[tuple[str, Child]] = [
-        ("Method", headline(chosen)),
-        ("Batch", batch_line(chosen)),
-        ("Memory", memory_line(decision)),
+        (Phrase("Method"), headline(chosen)),
+        (Phrase("Batch"), batch_line(chosen)),
+        (Phrase("Memory"), memory_line(decision)),
         ("", _bar(decision)),
-        ("Speed", speed_line(decision)),
+        (Phrase("Speed"), speed_line(decision)),
         *reason_and_time(decision),
-        *(("Note", element("span", note, class_="note")) for note in notes(decision)),
-        ("Next", command(runs)),
+        *((Phrase("Note"), element("span", note, class_="note")) for note in notes(decision)),
+        (Phrase("Next"), command(runs)),
         *(("", hint) for hint in hints),
     ]
     return joined(
-        element("p", "Plan", class_="kind"),
+        element("p", Phrase("Plan"), class_="kind"),
         element("h1", decision.request.model.name),
         element("p", *_verdict(decision), class_="verdict"),
         facts(rows),
     )
 
 
-def _verdict(decision: Decision) -> tuple[Markup, str]:
+def _verdict(decision: Decision) -> tuple[Markup, str, str]:
     spare = short_gib(decision.spare_bytes)
-    mark = ("tight", "Fits, tight") if decision.tight else ("fits", "Fits")
+    mark = ("tight", Phrase("Fits, tight")) if decision.tight else ("fits", Phrase("Fits"))
     return (
         element("strong", mark[1], class_=f"badge {mark[0]}"),
-        f" on {machine_line(decision.request.cluster)}, with {spare} GiB free in the worst case.",
+        " ",
+        Phrase(
+            "on {machine}, with {spare} GiB free in the worst case.",
+            machine=machine_line(decision.request.cluster),
+            spare=spare,
+        ),
     )
 
 
@@ -108,9 +123,11 @@ def _bar(decision: Decision) -> Markup:
     """Return the bar of a device's memory: used in any case, in the worst case, and free."""
     memory, budget = decision.chosen.memory, decision.request.budget_bytes
     low, high = 100 * memory.low_bytes / budget, 100 * memory.high_bytes / budget
-    words = (
-        f"{short_gib(memory.low_bytes)} GiB are used in any case, "
-        f"{short_gib(memory.high_bytes)} in the worst case, of {short_gib(budget)}"
+    words = Phrase(
+        "{low} GiB are used in any case, {high} in the worst case, of {budget}",
+        low=short_gib(memory.low_bytes),
+        high=short_gib(memory.high_bytes),
+        budget=short_gib(budget),
     )
     return element(
         "svg",
@@ -128,28 +145,30 @@ def _other_ways(decision: Decision) -> Markup | None:
     if not decision.alternatives:
         return None
     columns = [
-        Column("method"),
-        Column("strategy"),
-        Column("micro-batch", is_number=True),
-        Column("worst GiB", is_number=True),
+        Column(Phrase("method")),
+        Column(Phrase("strategy")),
+        Column(Phrase("micro-batch"), is_number=True),
+        Column(Phrase("worst GiB"), is_number=True),
         Column("tokens/s", is_number=True),
-        Column("why not"),
+        Column(Phrase("why not")),
     ]
     rows = [alternative_cells(alternative) for alternative in decision.alternatives]
-    caption = "What else was considered, and why it was not chosen"
-    return section("ways", "Other ways", table(caption, columns, rows, stacks=True))
+    caption = Phrase("What else was considered, and why it was not chosen")
+    return section("ways", Phrase("Other ways"), table(caption, columns, rows, stacks=True))
 
 
 def _limits(decision: Decision) -> Markup | None:
     found = decision.what_if
     rows: list[tuple[str, Child]] = []
     if found is not None:
-        rows.append(("Limits", limits_line(decision, found)))
+        rows.append((Phrase("Limits"), limits_line(decision, found)))
     if decision.richer is not None:
-        rows.append(("Richer method", decision.richer))
+        rows.append((Phrase("Richer method"), decision.richer))
     if not rows:
         return None
-    return section("limits", "Limits and smallest machines", facts(rows), _machines(decision))
+    return section(
+        "limits", Phrase("Limits and smallest machines"), facts(rows), _machines(decision)
+    )
 
 
 def _machines(decision: Decision) -> Markup | None:
@@ -158,21 +177,25 @@ def _machines(decision: Decision) -> Markup | None:
         return None
     ranks = decision.request.cluster.world_size
     columns = [
-        Column("method"),
-        Column("smallest card" if ranks == 1 else f"smallest card x {ranks}"),
-        Column("fewest cards like these", is_number=True),
+        Column(Phrase("method")),
+        Column(
+            Phrase("smallest card")
+            if ranks == 1
+            else Phrase("smallest card x {ranks}", ranks=ranks)
+        ),
+        Column(Phrase("fewest cards like these"), is_number=True),
     ]
     rows = [
         [METHOD_NAMES[machine.method], card_words(machine), count_words(decision, machine)]
         for machine in found.machines
     ]
-    return table("Smallest machine for each method, at this length", columns, rows)
+    return table(Phrase("Smallest machine for each method, at this length"), columns, rows)
 
 
 def _details(decision: Decision) -> Markup:
     rows = [*machine_rows(decision.request.cluster), *detail_rows(decision)]
     return section(
-        "details", "What this rests on", facts([(n.strip(), _plain(v)) for n, v in rows])
+        "details", Phrase("What this rests on"), facts([(n, _plain(v)) for n, v in rows])
     )
 
 
@@ -181,23 +204,32 @@ def _plain(value: RenderableType) -> str:
     if isinstance(value, Prose):
         return value.text
     assert isinstance(value, str | Text), value
-    return str(value)
+    return value if isinstance(value, str) else str(value)
 
 
 def _tensors(decision: Decision) -> Markup:
     found, plan = between_steps(decision.chosen), Explained(decision.chosen)
     tables = []
     if plan.ledgers:
-        sizes = [Column(f"{phase} MiB", is_number=True) for phase in plan.ledgers]
-        columns = [Column("part"), *sizes, Column("tensors", is_number=True), Column("what it is")]
-        caption = "Tensors of a micro-batch, at the largest moment of each phase"
-        tables.append(table(caption, columns, list(tensor_rows(plan.ledgers))))
+        sizes = [
+            Column(Phrase("{phase} MiB", phase=PHASE_TITLES[phase]), is_number=True)
+            for phase in plan.ledgers
+        ]
+        columns = [
+            Column(Phrase("part")),
+            *sizes,
+            Column(Phrase("tensors"), is_number=True),
+            Column(Phrase("what it is")),
+        ]
+        tables.append(table(MICRO_BATCH, columns, list(tensor_rows(plan.ledgers))))
     rows = [
-        [part.replace("_", " "), *(mib(column.get(part, 0)) for column in found)]
+        [PART_TITLES[part], *(mib(column.get(part, 0)) for column in found)]
         for part in PARTS
         if any(column.get(part, 0) for column in found)
     ]
-    rows.append(["allocated", *(mib(sum(column.values())) for column in found)])
-    columns = [Column("part"), *(Column(f"{name} MiB", is_number=True) for name in found._fields)]
-    caption = "Between steps: held-out samples, and a sample generated at full length"
-    return section("tensors", "Tensors", *tables, table(caption, columns, rows))
+    rows.append([Phrase("allocated"), *(mib(sum(column.values())) for column in found)])
+    columns = [
+        Column(Phrase("part")),
+        *(Column(title, is_number=True) for title in BETWEEN_COLUMNS),
+    ]
+    return section("tensors", Phrase("Tensors"), *tables, table(BETWEEN_STEPS, columns, rows))

@@ -18,6 +18,7 @@ pytest.importorskip("modelscope", reason="pip install modelscope")
 
 from launcher.base_model import find_checkpoint as module
 from launcher.base_model.find_checkpoint import ModelNotFoundError, local_checkpoint
+from launcher.base_model.tokenizer_files import find_tokenizer
 from tests.launcher.plans import plan
 
 
@@ -60,20 +61,31 @@ def _answer(code: int, data: dict[str, Any]) -> bytes:
     return json.dumps({"Code": code, "Success": code == 200, "Data": data}).encode()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hub(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ThreadingHTTPServer]:
+    """One server for all tests: the package keeps the address that it has read first."""
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), ModelScope)
     server.folder = tiny_checkpoint
     Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("USE_MODELSCOPE_HUB", "1")
-    monkeypatch.setenv("MODELSCOPE_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("NO_PROXY", "*")
-    yield server
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("USE_MODELSCOPE_HUB", "1")
+        patched.setenv("MODELSCOPE_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        patched.setenv("MODELSCOPE_CACHE", str(tmp_path_factory.mktemp("modelscope")))
+        patched.setenv("NO_PROXY", "*")
+        yield server
     server.shutdown()
     server.server_close()
+
+
+def test_a_tokenizer_comes_without_the_weights(
+    hub: ThreadingHTTPServer, tiny_checkpoint: Path
+) -> None:
+    place = find_tokenizer(structs.replace(plan().model, source="org/tiny"))
+    whole = find_tokenizer(structs.replace(plan().model, source=str(tiny_checkpoint)))
+    assert place.identity == whole.identity
+    assert not (place.folder / "model.safetensors").exists()
 
 
 def test_a_model_is_downloaded(hub: ThreadingHTTPServer, tiny_checkpoint: Path) -> None:
@@ -91,6 +103,8 @@ def test_a_name_that_modelscope_does_not_have(hub: ThreadingHTTPServer) -> None:
     with pytest.raises(ModelNotFoundError, match="ModelScope does not give it") as caught:
         local_checkpoint(absent, StringIO())
     assert "\n" not in str(caught.value)
+    with pytest.raises(ModelNotFoundError, match="ModelScope does not give it"):
+        find_tokenizer(absent)
 
 
 def test_without_its_package(hub: ThreadingHTTPServer) -> None:

@@ -17,10 +17,12 @@ from rich.console import Console
 
 from launcher.compat.requirements import Package
 from launcher.doctor import driver_and_cards, examination, packages, system
-from launcher.doctor.examination import CHECKS, examine, print_table
-from launcher.doctor.finding import Finding, failed, passed, warned
+from launcher.doctor.examination import CHECKS, Check, examine, print_table
+from launcher.doctor.finding import Finding, failed, finding_of, passed, warned
 from launcher.doctor.probe_runner import ending
 from launcher.doctor.subject import Subject, TorchFacts
+from planner.base.phrases import Phrase
+from planner.base.preset_files import translations
 from planner.base.units import GIB, MIB
 from planner.hardware.detect import cluster_from, cuda_environment
 from planner.hardware.machine_readings import (
@@ -384,3 +386,35 @@ def test_doctor_goes_without_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InvalidRequestError, match=r"name a plan: launch plan\.yaml"):
         launch()
     assert os.environ.get("NCCL_P2P_DISABLE") is None
+
+
+def test_findings_are_said_in_chinese_and_come_back_from_a_probe() -> None:
+    table = translations("zh")
+    found = [check.look(made) for made in (subject(), subject(NO_GPU)) for check in PURE]
+    found.append(ending_of_a_probe())
+    for finding in found:
+        back = finding_of(json.loads(json.dumps(finding.as_message())))
+        assert back == finding
+        for text in filter(None, (back.facts, back.remedy)):
+            said = text.translated(table) if isinstance(text, Phrase) else text
+            assert said != text or text in SAME_EVERYWHERE, text
+
+
+def ending_of_a_probe() -> Finding:
+    return failed(ending(-9, ""), "pip install x")
+
+
+PURE = tuple(
+    Check(name, look)
+    for name, look in {
+        "driver": driver_and_cards.driver,
+        "GPUs": driver_and_cards.gpus,
+        "CUDA": driver_and_cards.cuda_and_torch,
+        "kernels": driver_and_cards.architecture,
+        "bf16": driver_and_cards.bf16,
+        "peer access": driver_and_cards.peer_access,
+        "locked memory": system.locked_memory,
+        "open files": system.open_files,
+    }.items()
+)
+SAME_EVERYWHERE = {"NVLink", "pip install x"}

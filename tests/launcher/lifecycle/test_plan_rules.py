@@ -4,7 +4,7 @@ import pytest
 from msgspec import structs
 
 from launcher.lifecycle.plan_rules import require_possible
-from launcher.lifecycle.preflight import fitted_to
+from launcher.lifecycle.preflight import fitted_to, require_packages
 from planner.base.errors import InvalidRequestError
 from planner.decision.assemble import plan_of
 from planner.decision.choose import decide
@@ -64,9 +64,14 @@ def test_the_card_that_is_here_decides_too() -> None:
 
 
 def test_an_optimizer_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("launcher.lifecycle.plan_rules.find_spec", lambda _name: None)
+    """A dry run, as on a login node, is possible without it."""
+    plan = plans.plan(optimizer__name="adafactor")
+    monkeypatch.setattr(
+        "launcher.lifecycle.preflight.find_spec", lambda name: name != "transformers" or None
+    )
+    require_possible(plan)
     with pytest.raises(
         InvalidRequestError,
-        match=r"transformers, which is not installed: pip install 'tuneplan\[train\]'",
+        match=r"transformers, which is not installed here: pip install 'tuneplan\[train\]'",
     ):
-        require_possible(plans.plan(optimizer__name="adafactor"))
+        require_packages(plan)

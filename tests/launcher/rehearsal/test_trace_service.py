@@ -15,6 +15,7 @@ from launcher.rehearsal import trace_service
 from launcher.rehearsal.rehearse import quiet_libraries
 from launcher.rehearsal.trace_service import shape
 from planner.base.errors import UserError
+from planner.base.phrases import from_data
 from planner.base.preset_files import preset_names
 from planner.memory.expert_loading import loading_bytes, stacked_params
 from planner.models.config_json import config_from_spec
@@ -85,7 +86,7 @@ def test_what_cannot_be_built_is_refused_before_the_rest_of_the_stack_is_importe
         [sys.executable, "-c", source], capture_output=True, text=True, check=True, timeout=300
     )
     error, imported = map(json.loads, asked.stdout.splitlines()[-2:])
-    assert reason in error
+    assert reason in from_data(error)
     assert imported == []
 
 
@@ -136,7 +137,7 @@ def test_code_of_a_checkpoint_is_never_run_and_never_asked_about() -> None:
     with closing(StackProcess(trace_service.__name__)) as process:
         unknown = process.ask({"shape": {"model_type": "qwen2_5_vl", **auto_map}})
         native = process.ask({"shape": HYBRID | auto_map})
-    assert "no causal language model of type 'qwen2_5_vl'" in unknown["error"]
+    assert "no causal language model of type 'qwen2_5_vl'" in from_data(unknown["error"])
     assert native["shape"]["native_class"] == "Lfm2ForCausalLM"
 
 

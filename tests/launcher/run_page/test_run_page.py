@@ -19,6 +19,8 @@ from launcher.training.environment import describe_environment
 from launcher.training.measurements import RankMemory
 from launcher.training.report import Training, write_report
 from planner.base.errors import InvalidRequestError
+from planner.base.phrases import speak
+from planner.base.preset_files import translations
 from planner.base.units import GIB
 from tests.launcher.display.reported import run_through
 from tests.launcher.plans import plan, plan_text
@@ -171,3 +173,21 @@ def test_a_long_run_is_small(tmp_path: Path) -> None:
     file = write_page([run.path, run.path], tmp_path / "page.html")
     assert file.stat().st_size < 200_000
     assert "from step 80 to 20,000" in file.read_text(encoding="utf-8")
+
+
+def test_no_sentence_stays_english_in_another_language(tmp_path: Path) -> None:
+    runs = [
+        finished(tmp_path / "a").path,
+        begun(tmp_path / "b", optimizer__learning_rate=0.001).path,
+    ]
+    english = text_of(write_page(runs, tmp_path / "en.html")).splitlines()
+    table = translations("zh")
+    speak(table)
+    try:
+        page = write_page(runs, tmp_path / "zh.html")
+    finally:
+        speak({})
+    sentences = {line for line in english if table.get(line, line) != line}
+    assert len(sentences) > 30
+    assert not sentences & set(text_of(page).splitlines())
+    assert '<html lang="zh-CN">' in page.read_text(encoding="utf-8")

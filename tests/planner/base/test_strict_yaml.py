@@ -9,7 +9,10 @@ import pytest
 from msgspec import Meta, ValidationError, convert, field, structs, to_builtins
 
 from planner.base.errors import InvalidFileError
+from planner.base.phrases import Phrase
+from planner.base.preset_files import translations
 from planner.base.strict_yaml import PositiveInt, Spec, parse_spec
+from planner.plan.training_section import TrainingSection
 
 
 class Inner(Spec):
@@ -146,3 +149,35 @@ def test_a_subclass_has_its_fields_beside_its_bases_by_name_only() -> None:
 def test_no_number_is_no_number_in_range() -> None:
     with pytest.raises(ValidationError):
         convert({"name": "n", "share": float("nan")}, Outer)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"nam": "n"}, "\u672a\u77e5\u7684\u952e 'nam'\u3002"),
+        ({"many": [{"size": 1}, {}]}, "many.1.size\uff1a\u7f3a\u5c11\u8fd9\u4e2a\u952e"),
+        (
+            {"kind": "c"},
+            "kind\uff1a\u5e94\u4e3a'a' \u6216 'b'\uff0c\u800c\u4e0d\u662f\u6587\u672c 'c'",
+        ),
+        (
+            {"inner": {"size": 0}},
+            "inner.size\uff1a\u5e94\u4e3a\u6574\u6570 >= 1\uff0c\u800c\u4e0d\u662f\u6570\u5b57 0",
+        ),
+    ],
+)
+def test_a_problem_is_said_in_chinese(content: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidFileError) as error:
+        parse_spec(Outer, json.dumps(content), Path("file.json"))
+    table = translations("zh")
+    assert isinstance(error.value.message, Phrase)
+    assert said in error.value.message.translated(table)
+
+
+def test_a_problem_of_our_own_is_said_in_chinese() -> None:
+    """msgspec keeps the text of an error alone; the phrase is that of its cause."""
+    section = {"epochs": 1.0, "max_steps": 2, "save_steps": 1}
+    with pytest.raises(InvalidFileError) as error:
+        parse_spec(TrainingSection, json.dumps(section), Path("file.json"))
+    assert isinstance(error.value.message, Phrase)
+    assert "\u53ea\u80fd\u7ed9\u4e00\u4e2a" in error.value.message.translated(translations("zh"))

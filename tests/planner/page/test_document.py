@@ -34,7 +34,7 @@ def test_data_in_a_script_end_no_script_and_are_read_back(text: str) -> None:
 
 
 def test_the_policy_names_the_one_script_and_the_one_style() -> None:
-    made = page(HOSTILE, joined(HOSTILE), data={"name": HOSTILE}, scripts=[], language="en")
+    made = page(HOSTILE, joined(HOSTILE), data={"name": HOSTILE}, scripts=[])
     policy = re.search(r'content="(default-src [^"]*)"', made)
     [style] = re.findall(r"<style>(.*?)</style>", made, re.DOTALL)
     [script] = re.findall(r"<script>(.*?)</script>", made, re.DOTALL)
@@ -47,7 +47,7 @@ def test_the_policy_names_the_one_script_and_the_one_style() -> None:
 
 
 def test_an_edit_is_noticed() -> None:
-    made = page("a", joined("text"), data={}, scripts=[], language="en")
+    made = page("a", joined("text"), data={}, scripts=[])
     assert is_untouched(made)
     assert not is_untouched(made.replace("text", "mine"))
     assert not is_untouched(made + "\n")

@@ -121,6 +121,7 @@ def test_a_part_of_the_chart_opens_its_formula(opened: Browser, page: Path) -> N
     assert "planner/" in text_of(opened, "details[data-part=weights] .source")
     opened.press("Enter")
     assert not opened.evaluate("document.querySelector('details[data-part=weights]').open")
+    opened.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
     assert opened.evaluate("document.querySelectorAll('.marked').length") == 0
 
 
