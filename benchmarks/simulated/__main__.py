@@ -22,7 +22,7 @@ from typing import IO, Any
 from benchmarks.measure.environment import PACKAGES, host_environment
 from benchmarks.simulated.points import Point, points
 from benchmarks.simulated.summary import summary
-from launcher.rehearsal.phases import random_weights
+from launcher.rehearsal.phases import Between, random_weights
 from launcher.rehearsal.simulated import counted_side
 from launcher.run.read_plan import read_plan
 from launcher.simulated_gpu.environment import simulated_environment
@@ -30,6 +30,7 @@ from launcher.simulated_gpu.machine_file import parse_cards
 from planner.allocator.training_steps import allocator_peak
 from planner.plan.schema import Plan
 from planner.search.candidate import Candidate
+from planner.search.candidate_between_steps import between_steps
 from planner.search.repredict import cluster_of, layout_of, workload_of
 from planner.workload.dtypes import numerics_of
 
@@ -140,7 +141,7 @@ def run_point(server: subprocess.Popen[str], point: Point) -> list[Row]:
         plan = planned(point, folder)
         if isinstance(plan, str):
             return [row_of(point, reason=plan)]
-        codes = ask(server, {"folder": name, "ranks": point.count, "seconds": POINT_SECONDS})
+        codes = ask(server, folder, point.count, "evaluation")
         failed = [rank for rank, code in enumerate(codes) if code]
         if failed or None in codes:
             rank = failed[0] if failed else codes.index(None)
@@ -158,8 +159,16 @@ def planned(point: Point, folder: Path) -> Plan | str:
     return f"not planned: {last_line(done.stderr)}" if done.returncode else read_plan(path)
 
 
-def ask(server: subprocess.Popen[str], question: dict[str, Any]) -> list[int | None]:
-    """Return the exit codes of a plan's ranks."""
+def ask(
+    server: subprocess.Popen[str], folder: Path, ranks: int, between: Between
+) -> list[int | None]:
+    """Return the exit codes of the ranks of a folder's plan."""
+    question = {
+        "folder": str(folder),
+        "ranks": ranks,
+        "seconds": POINT_SECONDS,
+        "between": between,
+    }
     pipes: tuple[IO[str] | None, IO[str] | None] = server.stdin, server.stdout
     to, back = pipes
     assert to is not None
@@ -193,12 +202,13 @@ def predictions(plan: Plan) -> dict[str, Row]:
     workload, layout = workload_of(plan), layout_of(plan)
     candidate = Candidate(workload=workload, layout=layout, cluster=cluster_of(plan))
     whole = {
-        "plan_reserved_bytes": candidate.memory.peak_reserved_bytes,
+        "plan_reserved_bytes": candidate.expected.reserved_bytes,
         "replayed_bytes": replayed(candidate),
         "plan_low_bytes": plan.prediction.low_bytes,
         "plan_high_bytes": plan.prediction.high_bytes,
     }
-    sums = {phase: sum(parts.values()) for phase, parts in random_weights(plan).items()}
+    phases = random_weights(plan) | between_steps(candidate)._asdict()
+    sums = {phase: sum(parts.values()) for phase, parts in phases.items()}
     return {phase: {"predicted_bytes": size, **whole} for phase, size in sums.items()}
 
 

@@ -90,7 +90,7 @@ class Machine:
         with TemporaryDirectory(prefix="simulated-point-") as name:
             folder = Path(name)
             (folder / "plan.yaml").write_text(plan_text(plan))
-            codes = ask(self.server, {"folder": name, "ranks": count, "seconds": POINT_SECONDS})
+            codes = ask(self.server, folder, count, "evaluation and checkpoint")
             failed = [rank for rank, code in enumerate(codes) if code]
             if not failed:
                 return RAN if None not in codes else f"not ended within {POINT_SECONDS} s"

@@ -21,7 +21,7 @@ from planner.base.units import round_up
 from planner.hardware.cluster import Device
 from planner.memory.buffers import Parts
 from planner.memory.footprint import Footprint, worst_batch
-from planner.memory.micro_batch import Amounts, forward_alone
+from planner.memory.micro_batch import Amounts, ForwardAlone, forward_alone
 from planner.memory.workspaces import cublas_bytes
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
@@ -38,7 +38,7 @@ def evaluation_parts(
 ) -> Parts:
     """Return the bytes of an evaluation whose micro-batch is as large as in training."""
     batch = worst_batch(workload, layout, device, compute_capability=compute_capability)
-    alive = forward_bytes(workload, batch, numerics_of(workload, layout))
+    alive = forward_bytes(workload, batch, numerics_of(workload, layout)).whole
     return _beside_states(training, alive, device, compute_capability)
 
 
@@ -53,7 +53,8 @@ def generation_parts(
     """Return the bytes of generating after a prompt as long as a sample.
 
     The last layer runs beside the keys and values of all; tokens that follow take the room of the
-    prompt's end. There is no loss, and logits of the last token alone.
+    prompt's end. There is no loss, and logits of the last token alone, for which autocast has the
+    head in 16 bit.
     """
     tokens = workload.settings.sequence_length
     kinds = numerics_of(workload, layout)
@@ -63,8 +64,10 @@ def generation_parts(
         device=device,
         compute_capability=compute_capability,
     )
-    alive = forward_bytes(workload, batch, kinds)
-    alive["loss"] = 0
+    passed = forward_bytes(workload, batch, kinds)
+    with_head = passed.after_layers.copy()
+    with_head["activations"] += _cast_head_bytes(workload, kinds)
+    alive = max(passed.layers, with_head, key=lambda found: found.total()).copy()
     alive["activations"] += cache_bytes(workload, tokens, kinds)
     return _beside_states(training, alive, device, compute_capability)
 
@@ -86,13 +89,20 @@ def cache_bytes(workload: Workload, tokens: int, kinds: Numerics) -> int:
     return sum(layers) + max(layers)
 
 
-def forward_bytes(workload: Workload, batch: Batch, kinds: Numerics) -> Amounts:
+def _cast_head_bytes(workload: Workload, kinds: Numerics) -> int:
+    """Return the bytes of autocast's copy of the head, which a trained one has in fp32."""
+    whole = kinds.outside if workload.method != "full" else kinds.trainable
+    is_cast = kinds.autocast and whole > kinds.compute
+    return workload.model.embedding_params * kinds.compute if is_cast else 0
+
+
+def forward_bytes(workload: Workload, batch: Batch, kinds: Numerics) -> ForwardAlone:
     """Return the bytes of a forward pass without a graph and without dropout, which only training
     has."""
     adapter = workload.settings.adapter
     if adapter is not None:
         workload = workload.with_settings(adapter=structs.replace(adapter, dropout=0.0))
-    return Counter(forward_alone(workload, batch, kinds))
+    return forward_alone(workload, batch, kinds)
 
 
 def _beside_states(

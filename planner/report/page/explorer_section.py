@@ -24,7 +24,7 @@ WORDS = {
     "host": "does not fit: the host has too little memory for what is offloaded",
     "implied": "does not fit, since fewer or shorter samples do not",
     "refused": "cannot be planned",
-    "memory": "{expected} GiB expected, {worst} in the worst case, of {budget}",
+    "memory": "{worst} GiB in the worst case, of {budget}",
     "memory_unknown": "more than {budget} GiB",
     "speed": "{rate} tokens/s, {step} per step",
     "speed_unknown": "unknown: no published rates for this device",
@@ -229,7 +229,8 @@ def _recompute_option(every: int) -> str:
 
 
 def _record(state: State, strategies: list[str], refusals: list[str]) -> list[Any]:
-    """Return mark, share of the budget in per cent, GiB, speed, strategy and accumulation."""
+    """Return mark, share of the budget in per cent, GiB in the worst case, speed, strategy and
+    accumulation."""
     if state.candidate is None:
         if state.refusal is None:
             return [IMPLIED, short_gib(state.budget_bytes)]
@@ -242,7 +243,6 @@ def _record(state: State, strategies: list[str], refusals: list[str]) -> list[An
     return [
         mark,
         round(100 * memory.high_bytes / budget),
-        short_gib(memory.device_used_bytes),
         short_gib(memory.high_bytes),
         short_gib(budget),
         short_gib(abs(spare)) if state.fits or spare < 0 else "",
