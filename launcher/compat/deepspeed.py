@@ -40,8 +40,9 @@ def compile_no_collectives() -> None:
 def load_cpu_adam(folder: Path) -> None:
     """Compile DeepSpeed's CPU optimizer into ``folder`` unless it is there, and load it.
 
-    No other process may do so at the same time. PyTorch marks a build with a file, which a process
-    that is killed leaves there, and whoever comes next would wait for it for ever: it is removed.
+    No other process may do so at the same time. PyTorch marks a folder that it looks through with a
+    file, which a process that is killed leaves there, and whoever comes next would wait for it for
+    ever: it is removed.
 
     read: deepspeed/ops/op_builder/builder.py, load and jit_load; torch/utils/cpp_extension.py at
     2.13, _jit_compile and _get_build_directory; torch/utils/file_baton.py.

@@ -9,7 +9,7 @@ import torch
 import torch.distributed
 
 from launcher.compat.deepspeed import compile_no_collectives, load_cpu_adam
-from launcher.storage.whole_folders import one_maker
+from launcher.storage.whole_folders import one_maker, whole_folder
 from planner.base.cache_folder import cache_directory
 from planner.plan.schema import Plan
 
@@ -48,11 +48,18 @@ def cpu_adam_folder() -> Path:
 
 
 def have_cpu_adam() -> None:
-    """Load the optimizer that offload runs on the CPU, compiled by the first of all ranks and
-    runs; the others wait for it, and one of them goes on if it is killed."""
+    """Load the optimizer that offload runs on the CPU, compiled by the first of all ranks and runs.
+
+    The others wait for it. If it is killed one of them compiles anew, elsewhere: compilers that
+    outlive it may still write.
+    """
     folder = cpu_adam_folder()
     with one_maker(folder):
-        load_cpu_adam(folder)
+        if folder.is_dir():
+            load_cpu_adam(folder)
+            return
+        with whole_folder(folder) as partial:
+            load_cpu_adam(partial)
 
 
 def join_alone(plan: Plan) -> None:

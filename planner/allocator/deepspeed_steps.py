@@ -55,7 +55,10 @@ def zero_requests(
     run: FewLayers, layout: Layout, moments: Moments, *, flat: FlatBytes, workspaces: Sizes
 ) -> Iterator[Request]:
     """Yield two steps of one rank under DeepSpeed on its main stream, whose buffers are those of
-    ``moments``."""
+    ``moments``.
+
+    ZeRO-3 learns the order of the modules in the first micro-batch, and gathers the head there.
+    """
     forward, step = moments["forward"].buffers, moments["optimizer_step"].buffers
     yield from _zero_load(layout, forward, moments["load"].buffers, flat.home)
     buckets = moments["backward"].buffers.get("reduce_buckets", 0)
@@ -65,7 +68,7 @@ def zero_requests(
         for second in (False, True)[: min(2, layout.gradient_accumulation_steps)]:
             name = number, second
             more = [
-                (run.trace.layers[-1], [((name, "gathered"), gathered)]),
+                (run.trace.layers[-1], [((name, "gathered"), 0 if any(name) else gathered)]),
                 (run.trace.first_gradient, [((name, "buckets"), buckets)]),
                 *workspaces_of(run.trace, [] if any(name) else workspaces),
             ]

@@ -12,8 +12,6 @@ read: transformers/trainer.py at 5.23, prediction_step (loss alone) and _inner_t
 together).
 """
 
-from collections import Counter
-
 from msgspec import structs
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES as BLOCK
