@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from benchmarks.measure.environment import PACKAGES, host_environment
 from benchmarks.simulated.points import Point, points
-from benchmarks.simulated.summary import summary
+from benchmarks.simulated.summary import MARKS, PAGE, markdown, summary
 from launcher.rehearsal.phases import Between, random_weights
 from launcher.rehearsal.simulated import counted_side
 from launcher.run.read_plan import read_plan
@@ -57,17 +57,23 @@ def main() -> None:
     parser.add_argument(
         "--again", action="store_true", help="predict what was counted, run nothing"
     )
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into the documentation, run nothing"
+    )
     options = parser.parse_args()
     if options.again:
         predict_again(RESULTS)
-    options.show |= options.again
+    options.show |= options.again or options.write
     deadline = time.monotonic() + 60 * (0 if options.show else options.minutes)
     done = {row["point"] for row in read_rows(RESULTS)}
     left = [point for point in points() if point.name not in done]
     named = [point for point in left if fnmatch(point.name, options.only)]
     chosen = [point for point in named if options.cards in (None, point.card)]
     run_points(chosen, RESULTS, deadline)
-    print(summary(read_rows(RESULTS)))
+    rows = read_rows(RESULTS)
+    print(summary(rows))
+    if options.write:
+        MARKS.write(PAGE, markdown(rows))
 
 
 def read_rows(path: Path) -> list[Row]:

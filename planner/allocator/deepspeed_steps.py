@@ -119,8 +119,9 @@ def side_bytes(layout: Layout, moments: Moments) -> int:
 
     A rank of ZeRO-2 has its gradients there, a second time in the later micro-batches.
     """
-    backward, step = moments["backward"].buffers, moments["optimizer_step"].buffers
-    gradients = step.get("gradients", 0) if layout.zero_stage < 3 else 0
+    backward = moments["backward"].buffers
+    held = [moment.buffers.get("gradients", 0) for moment in moments.values()]
+    gradients = (0, moments["optimizer_step"].buffers["gradients"], max(held), 0)[layout.zero_stage]
     again = layout.zero_stage == 2 and layout.gradient_accumulation_steps > 1
     passing = (gradients, gradients * again, *(backward.get(key, 0) for key in PASSING))
     large, _ = split_by_pool(passing)

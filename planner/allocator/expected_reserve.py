@@ -98,6 +98,7 @@ def _requests(
     workspaces: Sizes,
     accumulates: bool,
 ) -> Iterator[Request]:
+    """Yield two steps; the first one has no second micro-batch, which would take little more."""
     yield "resident", sum(resident)
     for step in range(STEPS):
         made = workspaces_of(run.trace, [] if step else workspaces)

@@ -7,6 +7,7 @@ most or the least that the others hold, and there the layers do run.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 from planner.allocator.large_requests import (
@@ -31,10 +32,10 @@ Inserted = Iterable[tuple[int, Iterable[Request]]]
 class LeftOut(NamedTuple):
     """What one layer that does not run would hold."""
 
-    cast_bytes: int
-    """Bytes of large tensors that it keeps until autocast ends."""
-    saved_bytes: int
-    """Bytes of large tensors that it keeps until its backward pass."""
+    casts: Sizes
+    """Bytes of each large tensor that it keeps until autocast ends."""
+    saved: Sizes
+    """Bytes of each large tensor that it keeps until its backward pass."""
     gradients: Sizes
     """Bytes of each large gradient that its backward pass leaves."""
     small_bytes: int
@@ -109,19 +110,21 @@ def micro_batch(
 
 def _forward_of(name: Hashable, left_out: Sequence[LeftOut]) -> Iterator[Request]:
     for number, layer in enumerate(left_out):
-        yield (name, "casts", number), layer.cast_bytes
-        yield (name, "saved", number), layer.saved_bytes
+        yield from allocated((name, "casts", number), layer.casts)
+        yield from allocated((name, "saved", number), layer.saved)
 
 
 def _casts_end(name: Hashable, left_out: Sequence[LeftOut]) -> Iterator[Request]:
-    return (((name, "casts", number), 0) for number in range(len(left_out)))
+    for number, layer in enumerate(left_out):
+        yield from freed((name, "casts", number), len(layer.casts))
 
 
 def _backward_of(name: Hashable, left_out: Sequence[LeftOut], *, adds: bool) -> Iterator[Request]:
     for number, layer in enumerate(left_out):
-        if not adds:
-            yield from allocated((name, "gradients", number), layer.gradients)
-        yield (name, "saved", number), 0
+        gradients = [] if adds else allocated((name, "gradients", number), layer.gradients)
+        saved = freed((name, "saved", number), len(layer.saved))
+        for pair in zip_longest(gradients, saved):
+            yield from (request for request in pair if request is not None)
 
 
 def dropped(name: Hashable, run: FewLayers) -> Iterator[Request]:
@@ -154,8 +157,8 @@ def held_by(trace: PassTrace, layer: int) -> LeftOut:
     )
     gradient_sizes, small_gradients = split_by_pool(size for size, _ in gradients)
     return LeftOut(
-        cast_bytes=sum(until_casts),
-        saved_bytes=sum(saved),
+        casts=until_casts,
+        saved=saved,
         gradients=gradient_sizes,
         small_bytes=small_casts + small_saved + small_gradients,
     )

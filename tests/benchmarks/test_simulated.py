@@ -11,14 +11,17 @@ pytest.importorskip("torch")
 
 from benchmarks.simulated.__main__ import RESULTS, Row, planned, predictions, read_rows
 from benchmarks.simulated.points import points
+from benchmarks.simulated.summary import MARKS, PAGE, error_of, markdown
 from planner.plan.schema import Plan
 
-WORST = 0.03
-"""Largest relative error of reserved memory that is replayed."""
-FURTHER = {
-    "h100--model=llama-3.2-1b--method=qlora--sequence-length=8192--micro-batch-size=8": 0.042
-}
-"""Points that the replay misses by more, with by how much: unexplained."""
+WORST_RESERVED = 0.03
+"""Largest relative error of reserved memory."""
+WORST_ALLOCATED = {True: 0.005, False: 0.01}
+"""Largest relative error of a training phase, on one card and on several."""
+BETWEEN_STEPS = ("evaluation", "generation")
+BEYOND = "h100--model=bloom-560m--method=full--activation-checkpointing=true"
+"""Plan whose allocator takes more than the high end where there is more: a card that has no more
+runs it, since what is cached goes back."""
 LARGEST_CACHE = ("qwen2.5-0.5b", "activation-checkpointing=true")
 """What the names of the points have whose reserved memory lies furthest above the allocated."""
 
@@ -39,13 +42,26 @@ def most(name: str, column: str) -> int:
 
 
 @pytest.mark.parametrize("name", [marked(name) for name in counted()])
-def test_a_run_reserves_what_is_replayed_and_uses_less_than_planned(name: str) -> None:
+def test_a_run_takes_what_is_predicted(name: str) -> None:
     by_name = {point.name: point for point in points()}
     with TemporaryDirectory() as folder:
         plan = planned(by_name[name], Path(folder))
     assert isinstance(plan, Plan), plan
-    assert plan.prediction.high_bytes >= most(name, "device_bytes")
-    predicted = predictions(plan)[counted()[name][0]["phase"]]
-    if predicted["replayed_bytes"] is not None:
-        reserved = most(name, "reserved_bytes")
-        assert predicted["replayed_bytes"] == pytest.approx(reserved, rel=FURTHER.get(name, WORST))
+    assert plan.prediction.high_bytes >= most(name, "device_bytes") or name.startswith(BEYOND)
+    predicted = predictions(plan)
+    worst = WORST_ALLOCATED[by_name[name].count == 1]
+    for row in counted()[name]:
+        if row["phase"] not in BETWEEN_STEPS:
+            assert abs(error_of({**row, **predicted[row["phase"]]})) < worst
+    reserved = most(name, "reserved_bytes")
+    whole = predicted["forward"]
+    assert whole["plan_reserved_bytes"] == pytest.approx(reserved, rel=WORST_RESERVED)
+    if whole["replayed_bytes"] is not None:
+        assert whole["replayed_bytes"] == pytest.approx(reserved, rel=WORST_RESERVED)
+
+
+def test_the_documented_table_is_of_these_rows() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert MARKS.with_table(page, markdown(read_rows(RESULTS))) == page, (
+        "python -m benchmarks.simulated --write renews it"
+    )
