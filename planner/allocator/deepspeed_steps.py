@@ -120,8 +120,9 @@ def side_bytes(layout: Layout, moments: Moments) -> int:
     A rank of ZeRO-2 has its gradients there, a second time in the later micro-batches.
     """
     backward = moments["backward"].buffers
-    held = [moment.buffers.get("gradients", 0) for moment in moments.values()]
-    gradients = (0, moments["optimizer_step"].buffers["gradients"], max(held), 0)[layout.zero_stage]
+    stepping = moments["optimizer_step"].buffers.get("gradients", 0)
+    earlier = moments["forward"].buffers.get("gradients", 0)
+    gradients = (0, stepping, max(stepping, earlier), 0)[layout.zero_stage]
     again = layout.zero_stage == 2 and layout.gradient_accumulation_steps > 1
     passing = (gradients, gradients * again, *(backward.get(key, 0) for key in PASSING))
     large, _ = split_by_pool(passing)
