@@ -29,7 +29,8 @@ PLANNER = {
     "allocator": {"base", "hardware", "plan", "workload", "tape", "forward", "memory"},
     "speed": {"base", "hardware", "plan", "models", "workload", "tape", "forward"},
     "search": {
-        *("base", "hardware", "plan", "models", "workload", "tape", "forward", "memory", "speed"),
+        *("base", "hardware", "plan", "models", "workload", "tape", "forward", "memory"),
+        *("allocator", "speed"),
     },
     "decision": {
         *("base", "hardware", "plan", "models", "datasets", "recipes", "workload"),

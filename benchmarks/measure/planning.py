@@ -45,8 +45,8 @@ class Planned:
             return {"allocated": memory.peak_allocated_bytes}
         return {
             "allocated": memory.peak_allocated_bytes,
-            "reserved": memory.peak_reserved_bytes,
-            "device_used": memory.device_used_bytes,
+            "reserved": self.candidate.expected.reserved_bytes,
+            "device_used": self.candidate.expected.device_used_bytes,
         }
 
 

@@ -21,8 +21,8 @@ from typing import IO, Any
 
 from benchmarks.measure.environment import PACKAGES, host_environment
 from benchmarks.simulated.points import Point, points
-from benchmarks.simulated.summary import summary
-from launcher.rehearsal.phases import random_weights
+from benchmarks.simulated.summary import MARKS, PAGE, markdown, summary
+from launcher.rehearsal.phases import Between, random_weights
 from launcher.rehearsal.simulated import counted_side
 from launcher.run.read_plan import read_plan
 from launcher.simulated_gpu.environment import simulated_environment
@@ -30,6 +30,7 @@ from launcher.simulated_gpu.machine_file import parse_cards
 from planner.allocator.training_steps import allocator_peak
 from planner.plan.schema import Plan
 from planner.search.candidate import Candidate
+from planner.search.candidate_between_steps import between_steps
 from planner.search.repredict import cluster_of, layout_of, workload_of
 from planner.workload.dtypes import numerics_of
 
@@ -56,17 +57,23 @@ def main() -> None:
     parser.add_argument(
         "--again", action="store_true", help="predict what was counted, run nothing"
     )
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into the documentation, run nothing"
+    )
     options = parser.parse_args()
     if options.again:
         predict_again(RESULTS)
-    options.show |= options.again
+    options.show |= options.again or options.write
     deadline = time.monotonic() + 60 * (0 if options.show else options.minutes)
     done = {row["point"] for row in read_rows(RESULTS)}
     left = [point for point in points() if point.name not in done]
     named = [point for point in left if fnmatch(point.name, options.only)]
     chosen = [point for point in named if options.cards in (None, point.card)]
     run_points(chosen, RESULTS, deadline)
-    print(summary(read_rows(RESULTS)))
+    rows = read_rows(RESULTS)
+    print(summary(rows))
+    if options.write:
+        MARKS.write(PAGE, markdown(rows))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -140,7 +147,7 @@ def run_point(server: subprocess.Popen[str], point: Point) -> list[Row]:
         plan = planned(point, folder)
         if isinstance(plan, str):
             return [row_of(point, reason=plan)]
-        codes = ask(server, {"folder": name, "ranks": point.count, "seconds": POINT_SECONDS})
+        codes = ask(server, folder, point.count, "evaluation")
         failed = [rank for rank, code in enumerate(codes) if code]
         if failed or None in codes:
             rank = failed[0] if failed else codes.index(None)
@@ -158,8 +165,16 @@ def planned(point: Point, folder: Path) -> Plan | str:
     return f"not planned: {last_line(done.stderr)}" if done.returncode else read_plan(path)
 
 
-def ask(server: subprocess.Popen[str], question: dict[str, Any]) -> list[int | None]:
-    """Return the exit codes of a plan's ranks."""
+def ask(
+    server: subprocess.Popen[str], folder: Path, ranks: int, between: Between
+) -> list[int | None]:
+    """Return the exit codes of the ranks of a folder's plan."""
+    question = {
+        "folder": str(folder),
+        "ranks": ranks,
+        "seconds": POINT_SECONDS,
+        "between": between,
+    }
     pipes: tuple[IO[str] | None, IO[str] | None] = server.stdin, server.stdout
     to, back = pipes
     assert to is not None
@@ -193,12 +208,13 @@ def predictions(plan: Plan) -> dict[str, Row]:
     workload, layout = workload_of(plan), layout_of(plan)
     candidate = Candidate(workload=workload, layout=layout, cluster=cluster_of(plan))
     whole = {
-        "plan_reserved_bytes": candidate.memory.peak_reserved_bytes,
+        "plan_reserved_bytes": candidate.expected.reserved_bytes,
         "replayed_bytes": replayed(candidate),
         "plan_low_bytes": plan.prediction.low_bytes,
         "plan_high_bytes": plan.prediction.high_bytes,
     }
-    sums = {phase: sum(parts.values()) for phase, parts in random_weights(plan).items()}
+    phases = random_weights(plan) | between_steps(candidate)._asdict()
+    sums = {phase: sum(parts.values()) for phase, parts in phases.items()}
     return {phase: {"predicted_bytes": size, **whole} for phase, size in sums.items()}
 
 

@@ -1,9 +1,9 @@
 """python -m benchmarks.simulated.edge: chosen plans on cards that just have what they may take.
 
 Each plan is rehearsed on a simulated card of exactly its highest predicted bytes, where it must
-run: load, the longest micro-batches, an optimizer step, a save. Then on one that has less than its
-lowest: it must run out of memory, and its fallbacks are tried as ``launch`` does, with the same
-global batch. A rehearsal has no evaluation, no generation and no checkpoint.
+run: load, the longest micro-batches, optimizer steps, an evaluation, a generated answer, a
+checkpoint, a save. Then on one that has less than its lowest: it must run out of memory, and its
+fallbacks are tried as ``launch`` does, with the same global batch.
 """
 
 import argparse
@@ -90,7 +90,7 @@ class Machine:
         with TemporaryDirectory(prefix="simulated-point-") as name:
             folder = Path(name)
             (folder / "plan.yaml").write_text(plan_text(plan))
-            codes = ask(self.server, {"folder": name, "ranks": count, "seconds": POINT_SECONDS})
+            codes = ask(self.server, folder, count, "evaluation and checkpoint")
             failed = [rank for rank, code in enumerate(codes) if code]
             if not failed:
                 return RAN if None not in codes else f"not ended within {POINT_SECONDS} s"

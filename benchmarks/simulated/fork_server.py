@@ -3,8 +3,8 @@
 bitsandbytes asks the card for its capability when it is imported. PyTorch refuses a card that was
 asked before a fork; a simulated one is memory of this process alone, and the child has its own.
 The machine's file is read again for each plan, since its cards may have another size. Reads a JSON
-object a line (folder of the plan, ranks, seconds) and answers with the exit codes of the ranks;
-None for one that did not end.
+object a line (folder of the plan, ranks, seconds, what comes between steps) and answers with the
+exit codes of the ranks; None for one that did not end.
 """
 
 import ctypes
@@ -26,6 +26,7 @@ import transformers
 import trl.trainer.utils
 
 import launcher.rehearsal.simulated_rank as rank_module
+from launcher.rehearsal.phases import Between
 from planner.base.errors import UserError
 
 LOADED = (accelerate, bitsandbytes, peft, torch, transformers, trl)
@@ -35,7 +36,7 @@ LOOK_SECONDS = 0.05
 def run(question: dict[str, Any]) -> list[int | None]:
     """Return the exit codes of all ranks of a plan; the rest ends with the first that fails."""
     folder, count = Path(question["folder"]), question["ranks"]
-    children = {rank: _forked(folder, rank, count) for rank in range(count)}
+    children = {rank: _forked(folder, rank, count, question["between"]) for rank in range(count)}
     codes: dict[int, int | None] = dict.fromkeys(children)
     deadline = time.monotonic() + question["seconds"]
     while any(code is None for code in codes.values()) and time.monotonic() < deadline:
@@ -52,7 +53,7 @@ def run(question: dict[str, Any]) -> list[int | None]:
     return list(codes.values())
 
 
-def _forked(folder: Path, rank: int, count: int) -> int:
+def _forked(folder: Path, rank: int, count: int, between: Between) -> int:
     child = os.fork()
     if child:
         return child
@@ -64,12 +65,12 @@ def _forked(folder: Path, rank: int, count: int) -> int:
     with (folder / f"rank-{rank}.err").open("wb") as log:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(log.fileno(), stream.fileno())
-    os._exit(_as_rank(folder))
+    os._exit(_as_rank(folder, between))
 
 
-def _as_rank(folder: Path) -> int:
+def _as_rank(folder: Path, between: Between) -> int:
     try:
-        rank_module.main(folder / "plan.yaml", folder)
+        rank_module.main(folder / "plan.yaml", folder, between)
     except UserError as error:
         print(error, file=sys.stderr, flush=True)
         return error.exit_code

@@ -1,13 +1,21 @@
 """What the rows say: errors by phase and reading, and every deviation that is not small."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from statistics import median
 from typing import Any
 
+from benchmarks.marks import ROOT, Marks
+
 NAMED_FROM = 0.001
 """Share of the counted bytes from which a deviation is named."""
 Row = dict[str, Any]
+PAGE = ROOT / "docs" / "explanation" / "simulated-cards.md"
+MARKS = Marks("<!-- simulated -->", "<!-- end of simulated -->")
+RESERVED = {
+    "plan_reserved_bytes": "reserved, as `plan` expects it",
+    "replayed_bytes": "reserved, all layers replayed",
+}
 
 
 def error_of(row: Row) -> float:
@@ -56,3 +64,29 @@ def summary(rows: Sequence[Row]) -> str:
     ]
     lines += [f"{row['point']}: {row['reason']}" for row in rows if row["reason"]]
     return "\n".join(lines)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the table of the documentation: plans and errors by number of cards and reading."""
+    counted = [row for row in rows if not row["reason"]]
+    lines = ["| cards | what | plans | median | worst |", "|---|---|---:|---:|---:|"]
+    for cards, group in (("one", _of_cards(counted, 1)), ("2 or 4", _of_cards(counted, 2))):
+        for phase in dict.fromkeys(row["phase"] for row in group):
+            errors = [error_of(row) for row in group if row["phase"] == phase]
+            lines.append(_line(cards, f"allocated, {phase.replace('_', ' ')}", errors))
+        runs = [list(run) for _, run in groupby(group, key=lambda row: row["point"])]
+        for column, words in RESERVED.items():
+            known = [run for run in runs if run[0][column]]
+            errors = [int(run[0][column]) / _most(run, "reserved_bytes") - 1 for run in known]
+            lines += [_line(cards, words, errors)] if errors else []
+    return "\n".join(lines)
+
+
+def _of_cards(rows: Iterable[Row], least: int) -> list[Row]:
+    """Return the rows of one card, or of at least so many."""
+    return [row for row in rows if row["point"][0].isdecimal() == (least > 1)]
+
+
+def _line(cards: str, words: str, errors: Sequence[float]) -> str:
+    middle, worst = median(map(abs, errors)), max(errors, key=abs)
+    return f"| {cards} | {words} | {len(errors)} | {middle:.3%} | {worst:+.3%} |"

@@ -518,6 +518,11 @@ DEEPSPEED = Library(
             mentions=("deepspeed_shm_comm",),
         ),
         Internal(
+            "deepspeed.ops.op_builder.cpu.cpu_adam.CPUAdamBuilder",
+            "called: the optimizer of offload",
+            mentions=('NAME = "cpu_adam"',),
+        ),
+        Internal(
             "deepspeed.runtime.engine.DeepSpeedEngine._zero3_consolidated_16bit_state_dict",
             "called: the result under ZeRO-3",
             ("exclude_frozen_parameters",),

@@ -4,11 +4,12 @@ A trace follows plain PyTorch only. The other two run on a GPU, as the one rank 
 their buffers are real, and there is no other rank to share with.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -19,7 +20,7 @@ from launcher.rehearsal.empty_model import Recorder
 from launcher.training.deepspeed_config import deepspeed_config
 from launcher.training.fully_sharded import shard as shard_by_rows
 from launcher.training.optimizer import build_optimizer
-from launcher.training.process_group import join_alone
+from launcher.training.process_group import have_cpu_adam, join_alone
 from planner.plan.schema import Plan
 
 
@@ -33,9 +34,23 @@ class Engine:
     """Called with the loss."""
     step: Callable[[], None] | None
     """Optimizer step; None if DeepSpeed's own would make it, which is not traced."""
+    save: Callable[[Path], object] | None = None
+    """Writes a checkpoint of the optimizer's states into a folder; None where none is there."""
+
+
+class Update(NamedTuple):
+    """An optimizer and the step that a trainer makes with it."""
+
+    optimizer: torch.optim.Optimizer
+    step: Callable[[], None]
+
+    def save(self, folder: Path) -> None:
+        """Write the states as transformers' trainer does."""
+        torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
 
 
 MakeEngine = Callable[[Plan, Any, Recorder], Engine]
+MakeUpdate = Callable[[Plan, Any, Recorder], Update | None]
 
 
 def trained(model: Any) -> list[torch.nn.Parameter]:
@@ -49,11 +64,57 @@ def drop_gradients(model: Any) -> None:
         parameter.grad = None
 
 
-def plain_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
+def step_ends(plan: Plan) -> Iterator[bool]:
+    """Yield whether a micro-batch ends a step: every second one where they are accumulated."""
+    return cycle([True] if plan.batch.gradient_accumulation_steps == 1 else [False, True])
+
+
+def update_with_states(plan: Plan, model: Any, recorder: Recorder) -> Update | None:
+    """Make the optimizer with its states, as after a first step, and return its step.
+
+    Gradients stay if earlier micro-batches of a step would have left some.
+    """
+    with recorder.part("gradients"):
+        _add_gradients(model)
+    update = None
+    if not plan.parallel.is_sharded:
+        with recorder.part("optimizer_states"):
+            optimizer = build_optimizer(plan.optimizer, model)
+            optimizer.step()
+        update = Update(optimizer, partial(_update, plan, model, optimizer))
+    if plan.batch.gradient_accumulation_steps == 1:
+        drop_gradients(model)
+    return update
+
+
+def update_from_the_start(plan: Plan, model: Any, _recorder: Recorder) -> Update:
+    """Return the step of an optimizer that makes its states in its first one, as in training.
+
+    Where states lie in the allocator's memory depends on when they are made.
+    """
+    optimizer, ends = build_optimizer(plan.optimizer, model), step_ends(plan)
+
+    def step() -> None:
+        if next(ends):
+            _update(plan, model, optimizer)
+            drop_gradients(model)
+
+    return Update(optimizer, step)
+
+
+def _torch_engine(model: Any, update: Update | None) -> Engine:
+    if update is None:
+        return Engine(model, torch.autograd.backward, None)
+    return Engine(model, torch.autograd.backward, update.step, update.save)
+
+
+def plain_engine(
+    plan: Plan, model: Any, recorder: Recorder, *, make_update: MakeUpdate = update_with_states
+) -> Engine:
     """Return one process of plain PyTorch; DeepSpeed's optimizer is predicted, not traced."""
     with recorder.phase(None):
-        step = _optimizer_with_states(plan, model, recorder)
-    return Engine(model, torch.autograd.backward, step)
+        update = make_update(plan, model, recorder)
+    return _torch_engine(model, update)
 
 
 def pass_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
@@ -64,7 +125,9 @@ def pass_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
     return Engine(model, torch.autograd.backward, None)
 
 
-def data_parallel_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
+def data_parallel_engine(
+    plan: Plan, model: Any, recorder: Recorder, *, make_update: MakeUpdate = update_with_states
+) -> Engine:
     """Return PyTorch's DDP as accelerate sets it up.
 
     read: accelerate/accelerator.py at 1.15.0, prepare_model.
@@ -73,8 +136,8 @@ def data_parallel_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
     devices = [torch.cuda.current_device()] if plan.hardware.device == "cuda" else None
     with recorder.phase(None):
         wrapped = DistributedDataParallel(model, device_ids=devices)
-        step = _optimizer_with_states(plan, model, recorder)
-    return Engine(wrapped, torch.autograd.backward, step)
+        update = make_update(plan, model, recorder)
+    return _torch_engine(wrapped, update)
 
 
 def deepspeed_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
@@ -98,24 +161,24 @@ def deepspeed_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
         optimizer: Any = build_optimizer(plan.optimizer, model)
         offload = config["zero_optimization"].get("offload_optimizer", {"device": "none"})
         if offload["device"] != "none":
+            have_cpu_adam()
             optimizer = deepspeed_optimizer(optimizer)
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     assert engine.zero_optimization_stage() == plan.parallel.zero_stage
-    boundaries = cycle([True] if plan.batch.gradient_accumulation_steps == 1 else [False, True])
+    ends = step_ends(plan)
 
     def backward(loss: torch.Tensor) -> None:
-        engine.set_gradient_accumulation_boundary(next(boundaries))
+        engine.set_gradient_accumulation_boundary(next(ends))
         engine.backward(loss)
 
-    return Engine(engine, backward, engine.step)
+    return Engine(engine, backward, engine.step, engine.save_checkpoint)
 
 
 def fsdp_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
     """Return PyTorch's FSDP as launcher/training/rank.py sets it up."""
     with recorder.phase("load"):
         shard_by_rows(plan, model, torch.device("cuda", torch.cuda.current_device()))
-    optimizer = build_optimizer(plan.optimizer, model)
-    return Engine(model, torch.autograd.backward, partial(_update, plan, model, optimizer))
+    return _torch_engine(model, update_from_the_start(plan, model, recorder))
 
 
 def engine_of(plan: Plan) -> MakeEngine:
@@ -135,22 +198,15 @@ def engine_of_rank(plan: Plan) -> MakeEngine:
     return deepspeed_engine if plan.parallel.zero_stage else data_parallel_engine
 
 
-def _optimizer_with_states(plan: Plan, model: Any, recorder: Recorder) -> Callable[[], None] | None:
-    """Make the optimizer with its states, as after a first step, and return its step.
-
-    Gradients stay if earlier micro-batches of a step would have left some.
-    """
-    with recorder.part("gradients"):
-        _add_gradients(model)
-    update = None
-    if not plan.parallel.is_sharded:
-        with recorder.part("optimizer_states"):
-            optimizer = build_optimizer(plan.optimizer, model)
-            optimizer.step()
-        update = partial(_update, plan, model, optimizer)
-    if plan.batch.gradient_accumulation_steps == 1:
-        drop_gradients(model)
-    return update
+def training_engine_of_rank(plan: Plan) -> MakeEngine:
+    """Return :func:`engine_of_rank`, with optimizer states that are made when training makes
+    them."""
+    if plan.parallel.strategy == "fsdp":
+        return fsdp_engine
+    if plan.parallel.zero_stage:
+        return deepspeed_engine  # which makes them before the first step
+    engine = plain_engine if plan.parallel.strategy == "single" else data_parallel_engine
+    return partial(engine, make_update=update_from_the_start)
 
 
 def _add_gradients(model: Any) -> None:

@@ -1,9 +1,14 @@
 """Bytes by phase and part, as a plan predicts them for a rehearsal. Does not import torch."""
 
+from typing import Literal
+
 from planner.plan.schema import Plan
 
 Phases = dict[str, dict[str, int]]
 """Bytes of each part, or of each reading, at the largest moment of each phase."""
+
+Between = Literal["nothing", "evaluation", "evaluation and checkpoint"]
+"""What a rehearsal has of what a run does between two steps."""
 
 
 def random_weights(plan: Plan) -> Phases:

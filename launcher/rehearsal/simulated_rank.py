@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 import torch.distributed
 
-from launcher.rehearsal.engine import engine_of_rank
+from launcher.rehearsal.engine import training_engine_of_rank
 from launcher.rehearsal.meter import CudaCounters, Meter
-from launcher.rehearsal.phases import Phases
+from launcher.rehearsal.phases import Between, Phases
 from launcher.rehearsal.rehearse import quiet_libraries
 from launcher.rehearsal.step import rehearse_step
 from launcher.run.read_plan import read_plan
@@ -26,11 +26,12 @@ from planner.base.printable import print_text
 from planner.plan.schema import Plan
 
 JOIN_SECONDS = 300
-STEPS = 4
-"""Micro-batches: with DeepSpeed's optimizer states there, one that ends a step and one before."""
+STEPS, ACCUMULATED = 3, 4
+"""Micro-batches. The first step makes the optimizer's states, or DeepSpeed's buffers; the next is
+as all later ones. Where micro-batches are accumulated, two of them make a step."""
 
 
-def main(plan_file: Path, folder: Path) -> None:
+def main(plan_file: Path, folder: Path, between: Between = "nothing") -> None:
     """Rehearse as the rank that the environment names, and leave ``rank-N.json`` in the folder."""
     logging.disable(logging.WARNING)
     plan, rank = read_plan(plan_file), int(os.environ["RANK"])
@@ -38,7 +39,7 @@ def main(plan_file: Path, folder: Path) -> None:
     pin_attention_backends()
     _join(plan, rank, folder)
     with quiet_libraries():
-        counted = _counted(plan, rank)
+        counted = _counted(plan, rank, between)
     (folder / f"rank-{rank}.json").write_text(json.dumps(counted))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -61,12 +62,13 @@ def _join(plan: Plan, rank: int, folder: Path) -> None:
         deepspeed.init_distributed()
 
 
-def _counted(plan: Plan, rank: int) -> Phases:
+def _counted(plan: Plan, rank: int, between: Between) -> Phases:
     device = torch.device("cuda", rank)
     meter = Meter(CudaCounters(device))
-    engine = engine_of_rank(plan)
+    engine = training_engine_of_rank(plan)
+    steps = ACCUMULATED if plan.batch.gradient_accumulation_steps > 1 else STEPS
     try:
-        rehearse_step(plan, device, meter, steps=STEPS, make_engine=engine)
+        rehearse_step(plan, device, meter, steps=steps, make_engine=engine, between=between)
     except torch.cuda.OutOfMemoryError as error:
         reason = str(error).partition(". Of the allocated")[0]
         raise UserError(

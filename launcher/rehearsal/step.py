@@ -2,18 +2,21 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 
 from launcher.compat.accelerate import forward_in_fp32
 from launcher.compat.trl import add_fused_head
+from launcher.rehearsal.between_steps import rehearse_between_steps
 from launcher.rehearsal.empty_model import (
     Recorder,
     build_rehearsal_model,
     packed_weights_made_whole,
 )
 from launcher.rehearsal.engine import MakeEngine, drop_gradients, plain_engine, trained
+from launcher.rehearsal.phases import Between
 from launcher.training.model_building import DTYPES, cast_trainable
 from launcher.training.planned_trainer import activation_checkpointing
 from planner.plan.schema import Plan
@@ -27,13 +30,15 @@ def rehearse_step(
     steps: int = 1,
     make_engine: MakeEngine = plain_engine,
     prepare: Callable[[Any], None] | None = None,
+    between: Between = "nothing",
 ) -> None:
     """Load the model, make the steps, and leave what a trainer would save, phase by phase.
 
-    ``prepare`` is called with the base model before it has storages.
+    ``prepare`` is called with the base model before it has storages; ``between`` says what of a run
+    comes between the steps and the end.
     """
     with packed_weights_made_whole():
-        _rehearse(plan, device, recorder, steps, make_engine, prepare)
+        _rehearse(plan, device, recorder, steps, make_engine, prepare, between)
 
 
 def _rehearse(
@@ -43,6 +48,7 @@ def _rehearse(
     steps: int,
     make_engine: MakeEngine,
     prepare: Callable[[Any], None] | None,
+    between: Between,
 ) -> None:
     with recorder.phase("load"):
         first = _first_device(plan, device)
@@ -64,6 +70,10 @@ def _rehearse(
         if plan.batch.gradient_accumulation_steps == 1:
             drop_gradients(model)
     drop_gradients(model)
+    if between != "nothing":
+        evaluate = partial(_forward, plan, engine.forward, base, device, recorder)
+        save = engine.save if between == "evaluation and checkpoint" else None
+        rehearse_between_steps(plan, model, device, recorder, evaluate=evaluate, save=save)
     with recorder.phase("save"):
         if plan.adapter is None and not plan.parallel.is_sharded:
             with recorder.part("workspace"):

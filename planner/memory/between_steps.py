@@ -12,8 +12,6 @@ read: transformers/trainer.py at 5.23, prediction_step (loss alone) and _inner_t
 together).
 """
 
-from collections import Counter
-
 from msgspec import structs
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES as BLOCK
@@ -21,7 +19,7 @@ from planner.base.units import FP32_BYTES, round_up
 from planner.hardware.cluster import Device
 from planner.memory.buffers import Parts
 from planner.memory.footprint import Footprint, worst_batch
-from planner.memory.micro_batch import Amounts, forward_alone
+from planner.memory.micro_batch import Amounts, ForwardAlone, forward_alone
 from planner.memory.workspaces import cublas_bytes
 from planner.models.layer_kinds import LayerKind
 from planner.workload.dtypes import Numerics, numerics_of
@@ -39,7 +37,7 @@ def evaluation_parts(
 ) -> Parts:
     """Return the bytes of an evaluation whose micro-batch is as large as in training."""
     batch = worst_batch(workload, layout, device, compute_capability=compute_capability)
-    alive = forward_bytes(workload, batch, numerics_of(workload, layout))
+    alive = forward_bytes(workload, batch, numerics_of(workload, layout)).whole
     return _beside_states(training, alive, device, compute_capability)
 
 
@@ -54,7 +52,8 @@ def generation_parts(
     """Return the bytes of generating after a prompt as long as a sample.
 
     The last layer runs beside the keys and values of all; tokens that follow take the room of the
-    prompt's end. There is no loss, and logits of the last token alone.
+    prompt's end. There is no loss, and logits of the last token alone, for which autocast has the
+    head in 16 bit.
     """
     tokens = workload.settings.sequence_length
     kinds = numerics_of(workload, layout)
@@ -64,8 +63,10 @@ def generation_parts(
         device=device,
         compute_capability=compute_capability,
     )
-    alive = forward_bytes(workload, batch, kinds)
-    alive["loss"] = 0
+    passed = forward_bytes(workload, batch, kinds)
+    with_head = passed.after_layers.copy()
+    with_head["activations"] += _cast_head_bytes(workload, kinds)
+    alive = max(passed.layers, with_head, key=lambda found: found.total()).copy()
     alive["activations"] += cache_bytes(workload, tokens, kinds)
     return _beside_states(training, alive, device, compute_capability)
 
@@ -89,13 +90,20 @@ def _layer_cache_bytes(workload: Workload, kind: LayerKind, tokens: int, width: 
     return sum(round_up(seen * size * width, BLOCK) for size in model.cached_sizes)
 
 
-def forward_bytes(workload: Workload, batch: Batch, kinds: Numerics) -> Amounts:
+def _cast_head_bytes(workload: Workload, kinds: Numerics) -> int:
+    """Return the bytes of autocast's copy of the head, which a trained one has in fp32."""
+    whole = kinds.outside if workload.method != "full" else kinds.trainable
+    is_cast = kinds.autocast and whole > kinds.compute
+    return workload.model.embedding_params * kinds.compute if is_cast else 0
+
+
+def forward_bytes(workload: Workload, batch: Batch, kinds: Numerics) -> ForwardAlone:
     """Return the bytes of a forward pass without a graph and without dropout, which only training
     has."""
     adapter = workload.settings.adapter
     if adapter is not None:
         workload = workload.with_settings(adapter=structs.replace(adapter, dropout=0.0))
-    return Counter(forward_alone(workload, batch, kinds))
+    return forward_alone(workload, batch, kinds)
 
 
 def _beside_states(

@@ -1,5 +1,5 @@
-"""Device memory beyond the predicted tensors: what published runs measured above them, the
-allocator's cache, the driver's context, communicators."""
+"""Device memory beyond the predicted tensors: what published runs measured above them, holes in the
+allocator's memory, the driver's context, communicators."""
 
 from functools import cache
 from typing import NamedTuple
@@ -48,12 +48,10 @@ def overheads() -> Overheads:
 
 
 class DeviceMemory(NamedTuple):
-    """Memory of one device as its driver counts it, with the range of published measurements."""
+    """The range of what a run needs of one device, by published measurements."""
 
     peak_allocated_bytes: int
     """Bytes of tensors at their peak."""
-    peak_reserved_bytes: int
-    """Bytes that the caching allocator takes from the driver."""
     context_bytes: int
     """Bytes of the driver's context and of communicators; where the device has the host's memory,
     what the host holds beside the tensors, too."""
@@ -61,11 +59,6 @@ class DeviceMemory(NamedTuple):
     high_bytes: int
     holes_beyond_ratio_bytes: int = 0
     """Bytes of the high end for holes in the allocator's pool, beyond the published ratio."""
-
-    @property
-    def device_used_bytes(self) -> int:
-        """Bytes in use as nvidia-smi shows them."""
-        return self.peak_reserved_bytes + self.context_bytes
 
 
 def device_memory(
@@ -84,7 +77,6 @@ def device_memory(
     if cluster.device == "cpu":
         return DeviceMemory(
             peak_allocated_bytes=peak,
-            peak_reserved_bytes=peak,
             context_bytes=context,
             low_bytes=peak + context,
             high_bytes=peak + context,
@@ -98,7 +90,6 @@ def device_memory(
     with_holes = round(footprint.pool_bytes * error.high)
     return DeviceMemory(
         peak_allocated_bytes=peak,
-        peak_reserved_bytes=round(peak * error.expected * ratio.expected),
         context_bytes=expected,
         low_bytes=round(peak * error.low * ratio.low) + low,
         high_bytes=max(filled, with_holes) + high,

@@ -264,24 +264,41 @@ def _head_events(run: ModelPass) -> list[StorageEvent]:
     return run.tape.log[begins:ends]
 
 
-def forward_alone(workload: Workload, batch: Batch, numerics: Numerics) -> Amounts:
-    """Return the bytes of a forward pass that no backward pass follows, as in an evaluation.
+class ForwardAlone(NamedTuple):
+    """Bytes by owner of a forward pass that no backward pass follows, as in an evaluation."""
+
+    layers: Amounts
+    """Bytes at the largest moment up to the last layer."""
+    after_layers: Amounts
+    """Bytes when the last layer has run."""
+    whole: Amounts
+    """Bytes at the largest moment of all."""
+
+
+def forward_alone(workload: Workload, batch: Batch, numerics: Numerics) -> ForwardAlone:
+    """Return the bytes of a forward pass that no backward pass follows.
 
     For a traced model they are those of training, which are at least as large.
     """
     if isinstance(workload.model, TracedSpec):
-        return _traced(workload, workload.model, batch, numerics, 0, "keep").forward
+        whole = _traced(workload, workload.model, batch, numerics, 0, "keep").forward
+        in_layers = whole.copy()
+        del in_layers["loss"]
+        return ForwardAlone(in_layers, in_layers, whole)
     return tape_forward(workload, as_kernels_see(batch), numerics)
 
 
 @cached_by_settings(*PASS)
-def tape_forward(workload: Workload, batch: Batch, numerics: Numerics) -> Amounts:
+def tape_forward(workload: Workload, batch: Batch, numerics: Numerics) -> ForwardAlone:
     """Return :func:`forward_alone` for a model with a forward pass in planner/forward."""
     first, *others = passed_layers(workload.model, 0)
     kinds = list(dict.fromkeys(others))
     run = ModelPass(workload, batch, numerics, layers=[first, *kinds], sink="keep", trains=False)
     layers = [0, *(1 + kinds.index(kind) for kind in others)]
-    return _forward(*_forward_stretches(run), layers)[1]
+    before, there, head = _forward_stretches(run)
+    in_layers, whole, _ = _forward(before, there, head, layers)
+    _, after = largest([before, *(there[n] for n in layers)], Counter())
+    return ForwardAlone(in_layers, after, whole)
 
 
 def _traced(

@@ -66,8 +66,8 @@ class Partition(NamedTuple):
     part: int
     touched: tuple[int, ...]
     """Elements of the parameters that each rank's part touches, whole."""
-    largest_piece: int
-    """Elements of the longest stretch of one parameter inside one part."""
+    pieces: tuple[int, ...]
+    """Elements of the longest stretch of one parameter inside each rank's part."""
     largest: int
     """Elements of the largest parameter."""
 
@@ -79,21 +79,22 @@ def partition(group: tuple[Sized, ...], ranks: int) -> Partition:
     """
     flat = round_up(sum(each.elements for each in group), START_ALIGNMENT * ranks)
     part = flat // ranks
-    touched = [0] * ranks
-    piece = largest = start = 0
+    touched, pieces = [0] * ranks, [0] * ranks
+    largest = start = 0
     for each in group:
         end = start + each.elements
         first, last = start // part, (end - 1) // part
         largest = max(largest, each.elements)
         for rank in range(first, last + 1):
             touched[rank] += each.elements
-            piece = max(piece, min(end, (rank + 1) * part) - max(start, rank * part))
+            piece = min(end, (rank + 1) * part) - max(start, rank * part)
+            pieces[rank] = max(pieces[rank], piece)
         start = end
     return Partition(
         flat=flat,
         part=part,
         touched=tuple(touched),
-        largest_piece=piece,
+        pieces=tuple(pieces),
         largest=largest,
     )
 
@@ -201,13 +202,29 @@ class FlatStates(NamedTuple):
         return block(max(each.largest for each in self.partitions) * self.kinds.gradient)
 
     @property
+    def stepping_rank(self) -> int:
+        """Number of the rank that holds the most during a step."""
+        ranks = range(len(self.partitions[0].touched))
+        return max(ranks, key=lambda rank: self.touched_bytes(rank) + self._step_bytes(rank))
+
+    @property
     def step_bytes(self) -> int:
-        """Bytes of a step: the larger of a norm and of the gradients flat and in fp32, one group at
-        a time."""
+        """Bytes of a step on the rank that holds the most during it."""
+        return self._step_bytes(self.stepping_rank)
+
+    def touched_bytes(self, rank: int) -> int:
+        """Bytes of a rank's buffer of gradients."""
+        if self.offloaded:
+            return 0
+        return block(sum(each.touched[rank] for each in self.partitions) * self.kinds.gradient)
+
+    def _step_bytes(self, rank: int) -> int:
+        """Return the larger of a norm and of the gradients flat and in fp32, one group at a
+        time."""
         if self.offloaded:
             return 0
         return max(
-            max(block(each.largest_piece * NORM_BYTES), self._flattened_bytes(each))
+            max(block(each.pieces[rank] * NORM_BYTES), self._flattened_bytes(each))
             for each in self.partitions
         )
 

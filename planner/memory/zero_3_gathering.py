@@ -73,8 +73,9 @@ class Coordinator:
     """Elements of the modules before each one."""
     uses: dict[str, list[int]] = field(default_factory=dict)
     """Numbers of the modules that use a parameter."""
-    running: dict[str, set[Module]] = field(default_factory=dict)
-    """Modules that have been fetched and not released, by parameter."""
+    running: dict[str, set[int]] = field(default_factory=dict)
+    """Identities of the modules that have been fetched and not released, by parameter: a tied one
+    may be all that two modules have."""
 
     def __post_init__(self) -> None:
         sizes = [sum(parameter.elements for parameter in module) for module in self.order]
@@ -95,7 +96,7 @@ class Coordinator:
     def fetch(self, module: Module) -> None:
         """Mirror fetch_sub_module."""
         for parameter in module:
-            self.running.setdefault(parameter.name, set()).add(module)
+            self.running.setdefault(parameter.name, set()).add(id(module))
         self._gather(parameter for parameter in module if not self._here(parameter))
         for parameter in module:
             flight = self.under_way.get(parameter.name)
@@ -129,7 +130,7 @@ class Coordinator:
         """Mirror release_sub_module: a parameter of several modules stays until none of them
         runs."""
         for parameter in module:
-            self.running[parameter.name].discard(module)
+            self.running[parameter.name].discard(id(module))
             later = self.fetched_for.get(parameter.name, NEVER) > self.step
             held = parameter.name in self.whole and not self._stays(parameter)
             is_free = held and not self.running[parameter.name]

@@ -57,7 +57,7 @@ def zero_moments(
         "optimizer_step": Moment(
             {
                 **held,
-                "gradients": 0 if offloaded else states.gradients_bytes,
+                "gradients": states.touched_bytes(states.stepping_rank),
                 "update": states.step_bytes,
             }
         ),

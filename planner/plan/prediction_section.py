@@ -13,9 +13,9 @@ class PredictionSection(Spec):
     peak_allocated_bytes: int
     """Bytes of tensors at the peak."""
     low_bytes: int
-    """Lower end of the range of what the driver will show."""
+    """Lower end of the range of what a run needs of a device."""
     high_bytes: int
-    """Upper end of the range of what the driver will show; the plan fits if this does."""
+    """Upper end of the range of what a run needs of a device; the plan fits if this does."""
     host_ram_bytes: int
     """Bytes of host memory that one node needs."""
     disk_bytes: int

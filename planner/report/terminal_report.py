@@ -187,7 +187,21 @@ def _capacity_rows(decision: Decision) -> list[tuple[str, RenderableType]]:
             "{low} to {high} GiB: {source}", low=low, high=high, source=_range_source(decision)
         )
         rows.append((Phrase("Range"), Prose(text, "dim")))
+        rows.append((Phrase("nvidia-smi"), Prose(_shown(decision), "dim")))
     return rows
+
+
+def _shown(decision: Decision) -> str:
+    """Return what the driver will show, of which a run does not need all."""
+    expected = decision.chosen.expected
+    return Phrase(
+        "about {used} GiB: tensors {tensors}, cached and given back if needed {cached}, "
+        "context {context}",
+        used=short_gib(expected.device_used_bytes),
+        tensors=short_gib(expected.peak_allocated_bytes),
+        cached=short_gib(expected.cached_bytes),
+        context=short_gib(expected.context_bytes),
+    )
 
 
 def _capacity(decision: Decision) -> str:

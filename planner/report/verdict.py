@@ -63,7 +63,8 @@ def _memory_title(decision: Decision) -> Phrase:
 def memory_line(decision: Decision) -> str:
     """Return what the plan takes of each device, expected and in the worst case."""
     memory, cluster = decision.chosen.memory, decision.request.cluster
-    expected, high = short_gib(memory.device_used_bytes), short_gib(memory.high_bytes)
+    expected = short_gib(decision.chosen.expected.device_used_bytes)
+    high = short_gib(memory.high_bytes)
     budget = short_gib(decision.request.budget_bytes)
     if cluster.device == "cpu":
         return Phrase("{expected} GiB of {budget}", expected=expected, budget=budget)

@@ -11,6 +11,7 @@ from planner.memory.host import HostMemory, checkpoint_bytes, host_memory, resul
 from planner.memory.model_states import least_states_bytes
 from planner.plan.training_section import KEPT_CHECKPOINTS
 from planner.plan.vocabulary import PHASES, Method, Part, Phase
+from planner.search.expected_memory import ExpectedMemory, expected_memory
 from planner.speed.card_rates import NOMINAL, rates, speed_data
 from planner.speed.step_time import step_time
 from planner.speed.throughput import Throughput, throughput
@@ -66,11 +67,19 @@ class Candidate:
 
     @cached_property
     def memory(self) -> DeviceMemory:
-        """Memory of one device as its driver counts it, the host's included where it is the
+        """The range of what the run needs of one device, the host's memory included where it is the
         same."""
         unified = self.cluster.accelerator.unified_memory
         beside = self.host.beside(self.footprint) if unified else 0
         return device_memory(self.footprint, self.cluster, self.method, host_bytes=beside)
+
+    @cached_property
+    def expected(self) -> ExpectedMemory:
+        """Memory of one device as its driver will show it. Takes longer than all else that a
+        candidate is asked: of the chosen one alone."""
+        return expected_memory(
+            self.workload, self.layout, self.worst_batch, self.cluster, self.memory
+        )
 
     @cached_property
     def step_time_s(self) -> float | None:

@@ -11,14 +11,32 @@ pytest.importorskip("torch")
 
 from benchmarks.simulated.__main__ import RESULTS, Row, planned, predictions, read_rows
 from benchmarks.simulated.points import points
+from benchmarks.simulated.summary import MARKS, PAGE, error_of, markdown
 from planner.plan.schema import Plan
 
-WORST = 0.03
-"""Largest relative error of reserved memory that is replayed."""
-FURTHER = {
-    "h100--model=llama-3.2-1b--method=qlora--sequence-length=8192--micro-batch-size=8": 0.042
+WORST_RESERVED = 0.03
+"""Largest relative error of reserved memory."""
+WORST_ALLOCATED = {True: 0.005, False: 0.01}
+"""Largest relative error of a training phase, on one card and on several."""
+FURTHER_RESERVED = {
+    "opt-125m--method=qlora--activation-checkpointing=true": 0.17,
+    "pythia-160m--method=lora--checkpoint-every": 0.11,
+    "gemma-3-270m--method=full": 0.07,
+    "tinyllama-1.1b--method=qlora--activation-checkpointing=true": 0.035,
+    "qwen3-0.6b--method=lora--checkpoint-every=2": 0.035,
+    "offload=optimizer": 0.06,
 }
-"""Points that the replay misses by more, with by how much: unexplained."""
+"""Runs that are further off, by a part of their names: docs/explanation/simulated-cards.md."""
+FURTHER_ALLOCATED = {
+    "bloom-560m--method=full--activation-checkpointing=true": 0.007,
+    "zero-stage=2--offload=optimizer": 0.2,
+    "zero-stage=3--offload=optimizer": 0.06,
+}
+"""The same for a training phase."""
+BETWEEN_STEPS = ("evaluation", "generation")
+BEYOND = "h100--model=bloom-560m--method=full--activation-checkpointing=true"
+"""Plan whose allocator takes more than the high end where there is more: a card that has no more
+runs it, since what is cached goes back."""
 LARGEST_CACHE = ("qwen2.5-0.5b", "activation-checkpointing=true")
 """What the names of the points have whose reserved memory lies furthest above the allocated."""
 
@@ -39,13 +57,29 @@ def most(name: str, column: str) -> int:
 
 
 @pytest.mark.parametrize("name", [marked(name) for name in counted()])
-def test_a_run_reserves_what_is_replayed_and_uses_less_than_planned(name: str) -> None:
+def test_a_run_takes_what_is_predicted(name: str) -> None:
     by_name = {point.name: point for point in points()}
     with TemporaryDirectory() as folder:
         plan = planned(by_name[name], Path(folder))
     assert isinstance(plan, Plan), plan
-    assert plan.prediction.high_bytes >= most(name, "device_bytes")
-    predicted = predictions(plan)[counted()[name][0]["phase"]]
-    if predicted["replayed_bytes"] is not None:
-        reserved = most(name, "reserved_bytes")
-        assert predicted["replayed_bytes"] == pytest.approx(reserved, rel=FURTHER.get(name, WORST))
+    assert plan.prediction.high_bytes >= most(name, "device_bytes") or name.startswith(BEYOND)
+    predicted = predictions(plan)
+    worst = further(FURTHER_ALLOCATED, name) or WORST_ALLOCATED[by_name[name].count == 1]
+    for row in counted()[name]:
+        if row["phase"] not in BETWEEN_STEPS:
+            assert abs(error_of({**row, **predicted[row["phase"]]})) < worst
+    near = further(FURTHER_RESERVED, name) or WORST_RESERVED
+    reserved = pytest.approx(most(name, "reserved_bytes"), rel=near)
+    assert predicted["forward"]["plan_reserved_bytes"] == reserved
+    assert predicted["forward"]["replayed_bytes"] in (None, reserved)
+
+
+def further(known: dict[str, float], name: str) -> float | None:
+    return next((error for part, error in known.items() if part in name), None)
+
+
+def test_the_documented_table_is_of_these_rows() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert MARKS.with_table(page, markdown(read_rows(RESULTS))) == page, (
+        "python -m benchmarks.simulated --write renews it"
+    )

@@ -83,8 +83,11 @@ def _gradients(plan: Explained, phase: Phase) -> Iterator[Term]:
             name=Phrase("earlier micro-batches' gradients"), bytes=amount, source=STAGE_1_AND_2
         )
     else:
-        by_rank = zip(*(part.touched for part in plan.flat.partitions), strict=True)
-        touched = Count(max(map(sum, by_rank)), Phrase("gradients of what a rank's part touches"))
+        by_rank = [*zip(*(part.touched for part in plan.flat.partitions), strict=True)]
+        steps = (
+            by_rank[plan.flat.stepping_rank] if phase == "optimizer_step" else max(by_rank, key=sum)
+        )
+        touched = Count(sum(steps), Phrase("gradients of what a rank's part touches"))
         yield Term(name=Phrase("gradients"), bytes=blocks(touched, width), source=STAGE_1_AND_2)
 
 
@@ -134,7 +137,10 @@ def _update(plan: Explained, _phase: Phase) -> Iterator[Term]:
 
 def _step(part: Partition, plan: Explained) -> Expression:
     norm = blocks(
-        Count(part.largest_piece, Phrase("elements of one gradient for its norm")), NORM_BYTES
+        Count(
+            part.pieces[plan.flat.stepping_rank], Phrase("elements of one gradient for its norm")
+        ),
+        NORM_BYTES,
     )
     return largest(norm, flattened(part.part, plan, Phrase("gradients of one part")))
 

@@ -30,9 +30,9 @@
     const mark = MARKS[state[0]];
     if (state[0] === 3) return { mark, budget: state[1] };
     if (state[0] === 4) return { mark, refusal: grid.refusals[state[1]] };
-    const [, share, expected, worst, budget, spare, rate, step, strategy, accumulation, total] = state;
+    const [, share, worst, budget, spare, rate, step, strategy, accumulation, total] = state;
     return {
-      mark, share, expected, worst, budget, spare, rate, step, accumulation, total,
+      mark, share, worst, budget, spare, rate, step, accumulation, total,
       strategy: grid.strategies[strategy],
     };
   }
@@ -86,7 +86,7 @@
 
   function verdictOf(state) {
     if (state.refusal) return `${words.refused}: ${state.refusal}`;
-    if (state.expected === undefined) return words.implied;
+    if (state.worst === undefined) return words.implied;
     if (state.mark === "no" && !state.spare) return words.host;
     return put(words[state.mark], state);
   }
@@ -98,7 +98,7 @@
     fill("title", put(words.state, values));
     verdict.className = `verdict ${state.mark}`;
     verdict.textContent = `${SIGNS[state.mark]} ${verdictOf(state)}`;
-    const priced = state.expected !== undefined;
+    const priced = state.worst !== undefined;
     fill("memory", priced ? put(words.memory, values) : state.refusal ? "–" : put(words.memory_unknown, values));
     fill("speed", state.rate ? put(words.speed, values) : state.mark === "fits" || state.mark === "tight" ? words.speed_unknown : "–");
     fill("strategy", priced ? state.strategy : "–");

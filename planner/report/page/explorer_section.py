@@ -25,7 +25,7 @@ WORDS = {
     "host": Phrase("does not fit: the host has too little memory for what is offloaded"),
     "implied": Phrase("does not fit, since fewer or shorter samples do not"),
     "refused": Phrase("cannot be planned"),
-    "memory": Phrase("{expected} GiB expected, {worst} in the worst case, of {budget}"),
+    "memory": Phrase("{worst} GiB in the worst case, of {budget}"),
     "memory_unknown": Phrase("more than {budget} GiB"),
     "speed": Phrase("{rate} tokens/s, {step} per step"),
     "speed_unknown": Phrase("unknown: no published rates for this device"),
@@ -247,7 +247,8 @@ def _recompute_option(every: int) -> str:
 
 
 def _record(state: State, strategies: list[str], refusals: list[str]) -> list[Any]:
-    """Return mark, share of the budget in per cent, GiB, speed, strategy and accumulation."""
+    """Return mark, share of the budget in per cent, GiB in the worst case, speed, strategy and
+    accumulation."""
     if state.candidate is None:
         if state.refusal is None:
             return [IMPLIED, short_gib(state.budget_bytes)]
@@ -260,7 +261,6 @@ def _record(state: State, strategies: list[str], refusals: list[str]) -> list[An
     return [
         mark,
         round(100 * memory.high_bytes / budget),
-        short_gib(memory.device_used_bytes),
         short_gib(memory.high_bytes),
         short_gib(budget),
         short_gib(abs(spare)) if state.fits or spare < 0 else "",

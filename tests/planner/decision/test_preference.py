@@ -113,7 +113,7 @@ def test_memory_that_device_and_host_share_is_counted_once_for_both() -> None:
     ).chosen
     assert chosen.host.node_bytes > 12 * chosen.workload.trainable_params
     assert (
-        chosen.memory.device_used_bytes
+        chosen.expected.device_used_bytes
         > chosen.footprint.peak_allocated_bytes + chosen.host.first_rank["train"]
     )
     apart = replace(shared, accelerator=replace(shared.accelerator, unified_memory=False))

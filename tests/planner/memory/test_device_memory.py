@@ -31,7 +31,6 @@ def test_each_end_is_the_peak_times_both_ratios_where_a_pass_leaves_few_holes(
     beside = memory.context_bytes - (nccl.expected * MIB if count > 1 else 0)
     for total, first, second, links in (
         (memory.low_bytes, error.low, ratio.low, nccl.low),
-        (memory.device_used_bytes, error.expected, ratio.expected, nccl.expected),
         (memory.high_bytes, error.high, ratio.high, nccl.high),
     ):
         reserved = total - beside - (links * MIB if count > 1 else 0)

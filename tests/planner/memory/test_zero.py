@@ -46,7 +46,7 @@ def test_a_group_is_flat_padded_and_cut() -> None:
     cut = partition(GROUP, 2)
     assert (cut.flat, cut.part) == (16, 8)
     assert cut.touched == (13, 10)
-    assert (cut.largest_piece, cut.largest) == (5, 8)
+    assert (cut.pieces, cut.largest) == ((5, 5), 8)
 
 
 def test_sub_groups_close_when_they_are_full() -> None:

@@ -71,7 +71,7 @@ def test_the_order_is_the_readers() -> None:
 ALWAYS = ("fits", "Method", "Next", "Memory per GPU", "allocated")
 
 
-@pytest.mark.parametrize("rows", [20, 24, 30, 50, 70, 200])
+@pytest.mark.parametrize("rows", [20, 24, 30, 50, 75, 200])
 def test_the_answer_stays_on_the_terminal(rows: int) -> None:
     """What has no room is named; the answer and the memory table are always there."""
     text = printed(100, terminal=True, rows=rows)

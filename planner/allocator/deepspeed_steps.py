@@ -1,0 +1,135 @@
+"""Two steps of one rank under DeepSpeed as the allocator sees them.
+
+read: deepspeed/runtime/zero/stage_1_and_2.py and stage3.py at 0.19.8; in which order buffers come,
+and on which stream, is as simulated cards have it (benchmarks/simulated).
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from planner.allocator.few_layers import FewLayers, dropped, micro_batch, workspaces_of
+from planner.allocator.large_requests import Request, Sizes, allocated, freed, split_by_pool
+from planner.allocator.pools import LARGE_SEGMENT_BYTES
+from planner.allocator.training_steps import STEPS
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
+from planner.memory.buffers import Buffer, Buffers
+from planner.memory.footprint import Moments
+from planner.workload.dtypes import Numerics
+from planner.workload.layout import Layout
+from planner.workload.workload import Workload
+from planner.workload.zero_sizes import ZERO3_SUB_GROUP_SIZE
+
+TRAINED: tuple[Buffer, ...] = ("trained_weights", "adapters")
+MASTER: tuple[Buffer, ...] = ("master_copies", "offload_buffer", "persistent")
+SETUP: tuple[Buffer, ...] = (
+    "setup_copy",
+    "setup_gradients",
+    "loaded_parameter",
+    "hooked_parameter",
+)
+PASSING: tuple[Buffer, ...] = ("gathered", "reduced_copy")
+"""Buffers by when they are there: from the load on, in the setup alone, while others pass."""
+
+
+class FlatBytes(NamedTuple):
+    """Bytes of one flat tensor of DeepSpeed's."""
+
+    gradient: int
+    """Bytes as gradients come."""
+    home: int
+    """Bytes in the master copy's dtype."""
+
+
+def flat_bytes(workload: Workload, layout: Layout, numerics: Numerics) -> FlatBytes:
+    """Return the sizes of a rank's part, or of a sub-group of it under ZeRO-3."""
+    part = workload.trainable_params // layout.world_size
+    if layout.zero_stage == 3:
+        part = min(part, ZERO3_SUB_GROUP_SIZE)
+    return FlatBytes(
+        gradient=round_up(part * numerics.gradient, ALLOCATOR_BLOCK_BYTES),
+        home=round_up(part * numerics.home, ALLOCATOR_BLOCK_BYTES),
+    )
+
+
+def zero_requests(
+    run: FewLayers, layout: Layout, moments: Moments, *, flat: FlatBytes, workspaces: Sizes
+) -> Iterator[Request]:
+    """Yield two steps of one rank under DeepSpeed on its main stream, whose buffers are those of
+    ``moments``.
+
+    ZeRO-3 learns the order of the modules in the first micro-batch, and gathers the head there.
+    """
+    forward, step = moments["forward"].buffers, moments["optimizer_step"].buffers
+    yield from _zero_load(layout, forward, moments["load"].buffers, flat.home)
+    buckets = moments["backward"].buffers.get("reduce_buckets", 0)
+    gathered = moments["backward"].buffers.get("gathered", 0)
+    states = _cut(forward.get("optimizer_states", 0), flat.home)
+    for number in range(STEPS):
+        for second in (False, True)[: min(2, layout.gradient_accumulation_steps)]:
+            name = number, second
+            more = [
+                (run.trace.layers[-1], [((name, "gathered"), 0 if any(name) else gathered)]),
+                (run.trace.first_gradient, [((name, "buckets"), buckets)]),
+                *workspaces_of(run.trace, [] if any(name) else workspaces),
+            ]
+            yield from micro_batch(name, run, more, adds=second and bool(run.trace.kept))
+            yield (name, "buckets"), 0
+            yield (name, "gathered"), 0
+        yield from _zero_update(step.get("update", 0), flat, [] if number else states)
+        yield from dropped((number, False), run)
+
+
+def _zero_load(
+    layout: Layout, forward: Buffers, load: Buffers, piece_bytes: int
+) -> Iterator[Request]:
+    """Yield what DeepSpeed holds before the first step, and what it sets that up with.
+
+    ZeRO-1 and ZeRO-2 copy what trains into flat buffers.
+    """
+    trained = sum(forward.get(key, 0) for key in TRAINED)
+    yield "frozen", forward.get("frozen_weights", 0)
+    if layout.zero_stage < 3:
+        yield "loaded", trained
+    yield "flat", trained
+    yield "loaded", 0
+    setup = _cut(sum(load.get(key, 0) for key in SETUP), piece_bytes)
+    if layout.zero_stage == 3:
+        yield "gradients", forward.get("gradients", 0)
+    yield from allocated("master", _cut(sum(forward.get(key, 0) for key in MASTER), piece_bytes))
+    yield from allocated("setup", setup)
+    yield from freed("setup", len(setup))
+
+
+def _zero_update(num_bytes: int, flat: FlatBytes, states: Sizes) -> Iterator[Request]:
+    """Yield a step: a norm, or gradients flat, then in the master copy's dtype; the first one makes
+    the optimizer's states."""
+    if num_bytes > flat.gradient + flat.home:
+        yield "norm", num_bytes
+        yield "norm", 0
+    yield "flat gradient", flat.gradient
+    yield "gradient", flat.home
+    yield "flat gradient", 0
+    yield from allocated("states", states)
+    yield "gradient", 0
+
+
+def side_bytes(layout: Layout, moments: Moments) -> int:
+    """Return what the streams reserve on which DeepSpeed reduces gradients and gathers weights:
+    blocks of one stream never serve another.
+
+    A rank of ZeRO-2 has its gradients there, a second time in the later micro-batches.
+    """
+    backward = moments["backward"].buffers
+    stepping = moments["optimizer_step"].buffers.get("gradients", 0)
+    earlier = moments["forward"].buffers.get("gradients", 0)
+    gradients = (0, stepping, max(stepping, earlier), 0)[layout.zero_stage]
+    again = layout.zero_stage == 2 and layout.gradient_accumulation_steps > 1
+    passing = (gradients, gradients * again, *(backward.get(key, 0) for key in PASSING))
+    large, _ = split_by_pool(passing)
+    return round_up(sum(large), LARGE_SEGMENT_BYTES)
+
+
+def _cut(num_bytes: int, piece_bytes: int) -> list[int]:
+    """Return pieces of so many bytes, the last one shorter."""
+    whole, rest = divmod(num_bytes, max(1, piece_bytes))
+    return [piece_bytes] * whole + [rest] * (rest > 0)

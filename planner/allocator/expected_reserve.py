@@ -1,0 +1,111 @@
+"""What a run's allocator reserves with expandable segments, as ``plan`` expects it.
+
+Two steps are replayed through one layer of each kind (planner/allocator/few_layers.py). How close
+that comes to PyTorch's allocator: benchmarks/results/simulated.csv.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+
+from planner.allocator.deepspeed_steps import flat_bytes, side_bytes, zero_requests
+from planner.allocator.few_layers import FewLayers, dropped, micro_batch, passed, workspaces_of
+from planner.allocator.large_requests import (
+    Request,
+    Sizes,
+    allocated,
+    large_changes,
+    most_small,
+    reserved_bytes,
+    split_by_pool,
+)
+from planner.allocator.pass_trace import Change, numbered
+from planner.allocator.pools import SMALL_SEGMENT_BYTES
+from planner.allocator.training_steps import STEPS, quantized_sizes, states_of
+from planner.base.units import round_up
+from planner.memory.ddp_buckets import ddp_bytes
+from planner.memory.footprint import moments_of
+from planner.memory.optimizer_step import step_of
+from planner.memory.workspaces import cublas_workspaces
+from planner.workload.dtypes import Numerics
+from planner.workload.layout import Layout
+from planner.workload.workload import Batch, Workload
+from planner.workload.zero_sizes import zero_section
+
+
+def expected_reserved_bytes(
+    workload: Workload, layout: Layout, batch: Batch, numerics: Numerics
+) -> int:
+    """Return the bytes that the allocator of one device takes from the driver over two steps."""
+    zero = zero_section(workload, layout)
+    bucket_size = zero.reduce_bucket_size if zero and layout.zero_stage > 1 else None
+    run = passed(workload, layout, batch, numerics, bucket_size=bucket_size)
+    if zero is None:
+        return _of_torch(run, workload, layout, batch, numerics)
+    moments = moments_of(workload, layout, batch, numerics)
+    requests = zero_requests(
+        run,
+        layout,
+        moments,
+        flat=flat_bytes(workload, layout, numerics),
+        workspaces=cublas_workspaces(batch.compute_capability),
+    )
+    small = round_up(run.small_bytes, SMALL_SEGMENT_BYTES)
+    return reserved_bytes(requests) + side_bytes(layout, moments) + small
+
+
+def _of_torch(
+    run: FewLayers, workload: Workload, layout: Layout, batch: Batch, numerics: Numerics
+) -> int:
+    """Return the bytes without DeepSpeed."""
+    resident, small = split_by_pool(_resident(workload, layout, numerics, run))
+    states, small_states = split_by_pool(states_of(workload, numerics, batch.device))
+    step = step_of(workload, width=numerics.home, device=batch.device)
+    update = numbered(step.log)[0]
+    requests = _requests(
+        run,
+        resident=resident,
+        states=states,
+        update=update,
+        workspaces=cublas_workspaces(batch.compute_capability),
+        accumulates=layout.gradient_accumulation_steps > 1,
+    )
+    small += small_states + run.small_bytes + most_small(update)
+    return reserved_bytes(requests) + round_up(small, SMALL_SEGMENT_BYTES)
+
+
+def _resident(
+    workload: Workload,
+    layout: Layout,
+    numerics: Numerics,
+    run: FewLayers,
+) -> Iterator[int]:
+    """Yield the bytes of each tensor that is there from the load to the end, of all layers."""
+    yield from quantized_sizes(workload)
+    for name, weight in run.trace.weights.items():
+        place = name.split(".")
+        count = run.counts[int(place[1])] if place[0] == "layers" else 1
+        yield from repeat(weight.elements * weight.width, count)
+    if layout.strategy == "ddp":
+        yield ddp_bytes(workload, numerics.gradient)
+
+
+def _requests(
+    run: FewLayers,
+    *,
+    resident: Sizes,
+    states: Sizes,
+    update: Sequence[Change],
+    workspaces: Sizes,
+    accumulates: bool,
+) -> Iterator[Request]:
+    """Yield two steps; the first one has no second micro-batch, which would take little more."""
+    yield "resident", sum(resident)
+    for step in range(STEPS):
+        made = workspaces_of(run.trace, [] if step else workspaces)
+        yield from micro_batch((step, "first"), run, made)
+        if accumulates and step:
+            yield from micro_batch((step, "second"), run, [], adds=True)
+        if step == 0:
+            yield from allocated("state", states)
+        yield from large_changes((step, "update"), update)
+        yield from dropped((step, "first"), run)

@@ -1,0 +1,183 @@
+"""A micro-batch of all layers from a pass through one of each kind: quick enough for every plan.
+
+A layer that is like another one does not run. What it would keep from forward to backward is
+allocated when the first layer has run, and goes before that layer's backward pass, when its
+gradients come. What a run needs most at one time lies at the ends, where a layer runs beside the
+most or the least that the others hold, and there the layers do run.
+"""
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import zip_longest
+from typing import NamedTuple
+
+from planner.allocator.large_requests import (
+    Request,
+    Sizes,
+    allocated,
+    freed,
+    most_small,
+    split_by_pool,
+)
+from planner.allocator.pass_trace import PassTrace, trace_of
+from planner.allocator.pools import SMALL_REQUEST_BYTES
+from planner.forward.model_pass import passed_layers
+from planner.workload.dtypes import Numerics
+from planner.workload.layout import Layout
+from planner.workload.workload import Batch, Workload
+
+Inserted = Iterable[tuple[int, Iterable[Request]]]
+"""Requests that come before the change at a position of a pass."""
+
+
+class LeftOut(NamedTuple):
+    """What one layer that does not run would hold."""
+
+    casts: Sizes
+    """Bytes of each large tensor that it keeps until autocast ends."""
+    saved: Sizes
+    """Bytes of each large tensor that it keeps until its backward pass."""
+    gradients: Sizes
+    """Bytes of each large gradient that its backward pass leaves."""
+    small_bytes: int
+    """Bytes of all small tensors among these."""
+
+
+class FewLayers(NamedTuple):
+    """A pass through one layer of each kind, and the layers that it stands for."""
+
+    trace: PassTrace
+    left_out: list[LeftOut]
+    counts: list[int]
+    """Number of layers for which each layer of the pass stands."""
+
+    @property
+    def small_bytes(self) -> int:
+        """Bytes of small blocks when there are most of them."""
+        return most_small(self.trace.changes) + sum(layer.small_bytes for layer in self.left_out)
+
+
+def passed(
+    workload: Workload,
+    layout: Layout,
+    batch: Batch,
+    numerics: Numerics,
+    *,
+    bucket_size: int | None,
+) -> FewLayers:
+    """Return a pass through the first layer and the last one of each kind among the others."""
+    first, *others = passed_layers(workload.model, layout.checkpointing)
+    last = list(dict.fromkeys(reversed(others)))[::-1]
+    trace = trace_of(workload, batch, numerics, (first, *last), bucket_size=bucket_size)
+    counts = [1, *(others.count(layer) for layer in last)]
+    left_out: list[LeftOut] = []
+    for layer, count in enumerate(counts):
+        left_out += [held_by(trace, layer)] * (count - 1)
+    return FewLayers(trace, left_out, counts)
+
+
+def workspaces_of(trace: PassTrace, sizes: Sizes) -> Inserted:
+    """Return cuBLAS's workspaces of these sizes, each where its first product is."""
+    return (
+        (position, [(("workspace", number), size)])
+        for number, (position, size) in enumerate(zip(trace.workspaces, sizes, strict=False))
+    )
+
+
+def micro_batch(
+    name: Hashable, run: FewLayers, more: Inserted, *, adds: bool = False
+) -> Iterator[Request]:
+    """Yield a pass whose gradients are kept, or added to earlier ones, with what the layers that
+    are left out hold."""
+    trace, left_out = run.trace, run.left_out
+    inserted: dict[int, list[Iterable[Request]]] = {}
+    for position, requests in (
+        (trace.layers[1], _forward_of(name, left_out)),
+        (trace.casts[-1], _casts_end(name, left_out)),
+        (trace.passed[-2], _backward_of(name, left_out, adds=adds)),
+        *more,
+    ):
+        inserted.setdefault(position, []).append(requests)
+    changes = trace.added() if adds else enumerate(trace.changes)
+    for position, (num_bytes, number) in changes:
+        if position in inserted:
+            for requests in inserted.pop(position):
+                yield from requests
+        if num_bytes > SMALL_REQUEST_BYTES:
+            yield (name, number), num_bytes
+        elif num_bytes < -SMALL_REQUEST_BYTES:
+            yield (name, number), 0
+
+
+def _forward_of(name: Hashable, left_out: Sequence[LeftOut]) -> Iterator[Request]:
+    for number, layer in enumerate(left_out):
+        yield from allocated((name, "casts", number), layer.casts)
+        yield from allocated((name, "saved", number), layer.saved)
+
+
+def _casts_end(name: Hashable, left_out: Sequence[LeftOut]) -> Iterator[Request]:
+    for number, layer in enumerate(left_out):
+        yield from freed((name, "casts", number), len(layer.casts))
+
+
+def _backward_of(name: Hashable, left_out: Sequence[LeftOut], *, adds: bool) -> Iterator[Request]:
+    for number, layer in enumerate(left_out):
+        gradients = [] if adds else allocated((name, "gradients", number), layer.gradients)
+        saved = freed((name, "saved", number), len(layer.saved))
+        for pair in zip_longest(gradients, saved):
+            yield from (request for request in pair if request is not None)
+
+
+def dropped(name: Hashable, run: FewLayers) -> Iterator[Request]:
+    """Yield the ends of a step's gradients."""
+    for number in run.trace.kept.values():
+        if run.trace.changes[number][0] > SMALL_REQUEST_BYTES:
+            yield (name, number), 0
+    for number, layer in enumerate(run.left_out):
+        yield from freed((name, "gradients", number), len(layer.gradients))
+
+
+def held_by(trace: PassTrace, layer: int) -> LeftOut:
+    """Return what the layer with this number in the trace holds.
+
+    Its output takes the place of its input, and its input's gradient that of its output's, so that
+    one of each is not counted.
+    """
+    from_last = len(trace.layers) - 2 - layer
+    forward = range(*trace.layers[layer : layer + 2])
+    casts = range(*trace.casts[layer : layer + 2])
+    backward = range(*trace.passed[from_last : from_last + 2])
+    ends = {number: place for place, (size, number) in enumerate(trace.changes) if size < 0}
+    kept = _left_by(trace, ends, forward, range(forward.start))
+    gradients = _left_by(trace, ends, backward, range(forward.stop, backward.start))
+    until_casts, small_casts = split_by_pool(
+        size for size, number in kept if ends.get(number) in casts
+    )
+    saved, small_saved = split_by_pool(
+        size for size, number in kept if ends.get(number) not in casts
+    )
+    gradient_sizes, small_gradients = split_by_pool(size for size, _ in gradients)
+    return LeftOut(
+        casts=until_casts,
+        saved=saved,
+        gradients=gradient_sizes,
+        small_bytes=small_casts + small_saved + small_gradients,
+    )
+
+
+def _left_by(
+    trace: PassTrace, ends: dict[int, int], stretch: range, before: range
+) -> list[tuple[int, int]]:
+    """Return what a stretch allocates and leaves, less as much of each size as it frees of what
+    was made ``before``."""
+    changes = [trace.changes[place] for place in stretch]
+    left = [
+        (size, number)
+        for size, number in changes
+        if size > 0 and ends.get(number, stretch.stop) >= stretch.stop
+    ]
+    for size, number in changes:
+        if size < 0 and number in before:
+            same = next((each for each in reversed(left) if each[0] == -size), None)
+            if same is not None:
+                left.remove(same)
+    return left

@@ -1,0 +1,65 @@
+"""Requests of the large pool: what they reserve. Small ones share pages, and are only added up."""
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import accumulate
+
+from planner.allocator.pass_trace import Change
+from planner.allocator.pools import SMALL_REQUEST_BYTES, Block, DeviceDriver, ExpandablePool
+from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
+
+Request = tuple[Hashable, int]
+"""Key of an allocation and its bytes; no bytes where it ends, or was none."""
+Sizes = Sequence[int]
+
+
+def reserved_bytes(requests: Iterable[Request]) -> int:
+    """Return the bytes that large requests reserve in an expandable segment."""
+    driver = DeviceDriver(capacity_bytes=None)
+    pool = ExpandablePool(driver=driver, small=False)
+    used: dict[Hashable, Block] = {}
+    for key, num_bytes in requests:
+        if num_bytes:
+            block = pool.cached(num_bytes) or pool.grow(num_bytes)
+            assert block is not None, "a driver without a limit has memory"
+            pool.hand_out(block, num_bytes)
+            used[key] = block
+        elif key in used:
+            pool.take_back(used.pop(key))
+    return driver.peak_reserved_bytes
+
+
+def split_by_pool(sizes: Iterable[int]) -> tuple[list[int], int]:
+    """Return the blocks of large requests, and the bytes of those of small ones."""
+    large: list[int] = []
+    small = 0
+    for size in sizes:
+        if size > SMALL_REQUEST_BYTES:
+            large.append(round_up(size, ALLOCATOR_BLOCK_BYTES))
+        else:
+            small += round_up(size, ALLOCATOR_BLOCK_BYTES)
+    return large, small
+
+
+def most_small(changes: Iterable[Change]) -> int:
+    """Return the bytes of small blocks when there are most of them."""
+    levels = accumulate(size for size, _ in changes if abs(size) <= SMALL_REQUEST_BYTES)
+    return max(levels, default=0)
+
+
+def large_changes(name: Hashable, changes: Iterable[Change]) -> Iterator[Request]:
+    """Yield the large ones among the changes of a log."""
+    return (
+        ((name, number), max(num_bytes, 0))
+        for num_bytes, number in changes
+        if abs(num_bytes) > SMALL_REQUEST_BYTES
+    )
+
+
+def allocated(name: Hashable, sizes: Sizes) -> Iterator[Request]:
+    """Yield a request for each size."""
+    return (((name, number), size) for number, size in enumerate(sizes))
+
+
+def freed(name: Hashable, count: int) -> Iterator[Request]:
+    """Yield the ends of so many requests."""
+    return (((name, number), 0) for number in range(count))

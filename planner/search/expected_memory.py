@@ -1,0 +1,66 @@
+"""What a device's driver will show of a run, which is more than the run needs.
+
+PyTorch's allocator keeps what tensors have left, and gives it back only before it would fail.
+"""
+
+from typing import NamedTuple
+
+from planner.allocator.expected_reserve import expected_reserved_bytes
+from planner.hardware.cluster import Cluster
+from planner.hardware.measured.own_runs import memory_ratios
+from planner.memory.device_memory import DeviceMemory, overheads
+from planner.models.traced_model import TracedSpec
+from planner.workload.dtypes import numerics_of
+from planner.workload.layout import Layout
+from planner.workload.measured_ratios import narrowed, peak_ratio
+from planner.workload.workload import Batch, Workload
+
+
+class ExpectedMemory(NamedTuple):
+    """Memory of one device that is in use when a run has made a few steps."""
+
+    peak_allocated_bytes: int
+    """Bytes of tensors at their peak, as predicted."""
+    reserved_bytes: int
+    """Bytes that the caching allocator has taken from the driver."""
+    context_bytes: int
+    """Bytes of the driver's context, of communicators, and of what the host holds where it has the
+    same memory."""
+
+    @property
+    def device_used_bytes(self) -> int:
+        """Bytes in use as nvidia-smi shows them."""
+        return self.reserved_bytes + self.context_bytes
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes that the allocator keeps beyond the tensors' peak."""
+        return self.reserved_bytes - self.peak_allocated_bytes
+
+
+def expected_memory(
+    workload: Workload, layout: Layout, batch: Batch, cluster: Cluster, memory: DeviceMemory
+) -> ExpectedMemory:
+    """Return what is expected within the range of ``memory``.
+
+    The allocator's replay, times what published runs had beyond the prediction. Where there is
+    none, published readings take its place.
+    """
+    peak, context = memory.peak_allocated_bytes, memory.context_bytes
+    if cluster.device == "cpu":
+        return ExpectedMemory(peak, peak, context)
+    reserved = replayed_bytes(workload, layout, batch)
+    if reserved is None:
+        reserved = round(peak * overheads().reserved_over_allocated.expected)
+    method = workload.method
+    error = narrowed(peak_ratio(method), memory_ratios(cluster, method=method))
+    expected = max(peak, min(round(reserved * error.expected), memory.high_bytes - context))
+    return ExpectedMemory(peak, expected, context)
+
+
+def replayed_bytes(workload: Workload, layout: Layout, batch: Batch) -> int | None:
+    """Return the bytes that the allocator's replay reserves; None where there is none: FSDP gathers
+    and reduces on streams of its own, which are not replayed."""
+    if isinstance(workload.model, TracedSpec) or layout.strategy == "fsdp":
+        return None
+    return expected_reserved_bytes(workload, layout, batch, numerics_of(workload, layout))
