@@ -28,16 +28,6 @@ def forward_in_fp32(model: Any) -> Callable[..., Any]:
     return forward
 
 
-def deepspeed_optimizer(optimizer: Any) -> Any:
-    """Return DeepSpeed's CPU optimizer with the settings and parameters of PyTorch's.
-
-    read: accelerate/accelerator.py, _prepare_deepspeed, which does so for offloaded states.
-    """
-    from accelerate.utils.deepspeed import map_pytorch_optim_to_deepspeed
-
-    return map_pytorch_optim_to_deepspeed(optimizer)
-
-
 def fsdp_on_the_cpu() -> None:
     """Let accelerate hand a model to FSDP on the CPU, too, where it knows of DDP alone.
 

@@ -6,7 +6,6 @@ read: DeepSpeed 0.19.8. It is imported where it is needed: its import takes seco
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +22,6 @@ ZERO_OPTIMIZERS: Mapping[int, str | None] = {
 
 read: deepspeed/runtime/zero/stage_1_and_2.py and stage3.py.
 """
-EXTENSIONS_VARIABLE = "TORCH_EXTENSIONS_DIR"
-"""Where PyTorch compiles extensions; read: torch/utils/cpp_extension.py."""
 
 
 def compile_no_collectives() -> None:
@@ -35,31 +32,6 @@ def compile_no_collectives() -> None:
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
-def load_cpu_adam(folder: Path) -> None:
-    """Compile DeepSpeed's CPU optimizer into ``folder`` unless it is there, and load it.
-
-    No other process may do so at the same time. PyTorch marks a folder that it looks through with a
-    file, which a process that is killed leaves there, and whoever comes next would wait for it for
-    ever: it is removed.
-
-    read: deepspeed/ops/op_builder/builder.py, load and jit_load; torch/utils/cpp_extension.py at
-    2.13, _jit_compile and _get_build_directory; torch/utils/file_baton.py.
-    """
-    from deepspeed.ops.op_builder import CPUAdamBuilder
-
-    builder = CPUAdamBuilder()
-    (folder / builder.name / "lock").unlink(missing_ok=True)
-    before = os.environ.get(EXTENSIONS_VARIABLE)
-    os.environ[EXTENSIONS_VARIABLE] = str(folder)
-    try:
-        builder.load()
-    finally:
-        if before is None:
-            del os.environ[EXTENSIONS_VARIABLE]
-        else:
-            os.environ[EXTENSIONS_VARIABLE] = before
 
 
 def load_tensors_alone(*, zero: bool) -> None:

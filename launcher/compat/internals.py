@@ -518,11 +518,6 @@ DEEPSPEED = Library(
             mentions=("deepspeed_shm_comm",),
         ),
         Internal(
-            "deepspeed.ops.op_builder.cpu.cpu_adam.CPUAdamBuilder",
-            "called: the optimizer of offload",
-            mentions=('NAME = "cpu_adam"',),
-        ),
-        Internal(
             "deepspeed.runtime.engine.DeepSpeedEngine._zero3_consolidated_16bit_state_dict",
             "called: the result under ZeRO-3",
             ("exclude_frozen_parameters",),
@@ -581,9 +576,9 @@ ACCELERATE = Library(
             ("model_forward",),
         ),
         Internal(
-            "accelerate.utils.deepspeed.map_pytorch_optim_to_deepspeed",
-            "called: the optimizer of offloaded states",
-            ("optimizer",),
+            "accelerate.state.AcceleratorState.__init__",
+            "wrapped: FSDP on the CPU",
+            mentions=("fsdp_plugin", "DistributedType.MULTI_GPU"),
         ),
         Internal(
             "accelerate.optimizer.AcceleratedOptimizer",

@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from launcher.compat.accelerate import deepspeed_optimizer
 from launcher.compat.deepspeed import shard
 from launcher.rehearsal.empty_model import Recorder
 from launcher.training.deepspeed_config import deepspeed_config
 from launcher.training.fully_sharded import shard as shard_by_rows
 from launcher.training.optimizer import build_optimizer
-from launcher.training.process_group import have_cpu_adam, join_alone
+from launcher.training.process_group import join_alone
 from planner.plan.schema import Plan
 
 
@@ -143,9 +142,9 @@ def data_parallel_engine(
 def deepspeed_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
     """Return DeepSpeed as accelerate sets it up.
 
-    The optimizer is the plan's, or DeepSpeed's own if the states are offloaded.
-
-    Where micro-batches are accumulated, every second one ends a step.
+    The optimizer is the plan's, on the CPU too where the states are offloaded
+    (launcher/training/deepspeed_config.py). Where micro-batches are accumulated, every second one
+    ends a step.
 
     read: accelerate/accelerator.py at 1.15.0, _prepare_deepspeed; utils/deepspeed.py,
     DeepSpeedEngineWrapper.backward.
@@ -159,10 +158,6 @@ def deepspeed_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
         if plan.parallel.zero_stage == 3 and plan.quantization is None:
             shard(model, config)
         optimizer: Any = build_optimizer(plan.optimizer, model)
-        offload = config["zero_optimization"].get("offload_optimizer", {"device": "none"})
-        if offload["device"] != "none":
-            have_cpu_adam()
-            optimizer = deepspeed_optimizer(optimizer)
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     assert engine.zero_optimization_stage() == plan.parallel.zero_stage
     ends = step_ends(plan)

@@ -1,17 +1,13 @@
 """How a process joins the other ranks of a run, or forms a group of one."""
 
 import os
-import sys
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 import torch.distributed
 
 from launcher.compat.accelerate import fsdp_on_the_cpu
-from launcher.compat.deepspeed import compile_no_collectives, load_cpu_adam
-from launcher.storage.whole_folders import one_maker, whole_folder
-from planner.base.cache_folder import cache_directory
+from launcher.compat.deepspeed import compile_no_collectives
 from planner.plan.schema import Plan
 
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
@@ -40,29 +36,6 @@ def join_process_group(plan: Plan) -> None:
         compile_no_collectives()
         limit = timedelta(seconds=collective_limit_s(plan))
         deepspeed.init_distributed("gloo", timeout=limit)
-    if plan.parallel.offload != "none":
-        have_cpu_adam()
-
-
-def cpu_adam_folder() -> Path:
-    """Return where the optimizer that offload runs on the CPU is compiled."""
-    version = f"python-{sys.version_info.major}.{sys.version_info.minor}-torch-{torch.__version__}"
-    return cache_directory() / "torch-extensions" / version
-
-
-def have_cpu_adam() -> None:
-    """Load the optimizer that offload runs on the CPU, compiled by the first of all ranks and runs.
-
-    The others wait for it. If it is killed one of them compiles anew, elsewhere: compilers that
-    outlive it may still write.
-    """
-    folder = cpu_adam_folder()
-    with one_maker(folder):
-        if folder.is_dir():
-            load_cpu_adam(folder)
-            return
-        with whole_folder(folder) as partial:
-            load_cpu_adam(partial)
 
 
 def join_alone(plan: Plan) -> None:
