@@ -16,7 +16,7 @@ from itertools import pairwise
 from benchmarks.accuracy.loop import STEPS, DtypeGroup, Training, hold, step
 from benchmarks.accuracy.sources import ShardingConventions
 from benchmarks.accuracy.timeline import GATHER, REDUCE, Timeline
-from planner.allocator.training_steps import quantized_sizes
+from planner.allocator.held_sizes import quantized_sizes
 from planner.base.units import ceil_div
 from planner.forward.model_pass import ModelPass
 from planner.memory.workspaces import cublas_workspaces

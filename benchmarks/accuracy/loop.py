@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from benchmarks.accuracy.sources import HoldsOutput
 from benchmarks.accuracy.timeline import Timeline
-from planner.allocator.training_steps import quantized_sizes, state_sizes
+from planner.allocator.held_sizes import quantized_sizes, state_sizes
 from planner.forward.decoder import Decoder
 from planner.forward.model_pass import ModelPass, passed_layers
 from planner.memory.optimizer_step import OptimizerStep

@@ -252,6 +252,7 @@ TRANSFORMERS = Library(
             ("experts_implementation",),
         ),
         Internal("transformers.PreTrainedModel._supports_sdpa", "attention of a traced model"),
+        Internal("transformers.PreTrainedModel._no_split_modules", "layers that FSDP shards"),
         Internal("transformers.PreTrainedModel._keep_in_fp32_modules", "modules not quantized"),
         Internal(
             "transformers.PreTrainedModel.gradient_checkpointing_enable",

@@ -128,6 +128,14 @@ def set_experts_implementation(model: Any, name: str) -> None:
         model.set_experts_implementation(name)
 
 
+def layers_of(model: Any) -> Iterator[torch.nn.Module]:
+    """Yield the layers of a model, by the classes that are never split over devices."""
+    names = set(model._no_split_modules or ())
+    for module in model.modules():
+        if type(module).__name__ in names:
+            yield module
+
+
 def supports_sdpa(model: Any) -> bool:
     """Return whether the model has PyTorch's scaled dot-product attention."""
     return bool(model._supports_sdpa)

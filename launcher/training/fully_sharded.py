@@ -16,6 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from launcher.compat.bitsandbytes import move_constants
+from launcher.compat.transformers import layers_of
 from launcher.training.model_building import DTYPES, cast_trainable
 from planner.plan.schema import Plan, PrecisionSection
 
@@ -80,14 +81,6 @@ def units(model: Any) -> Iterator[tuple[list[torch.nn.Module], bool]]:
     else:
         yield [embedding], False
     yield tail, True
-
-
-def layers_of(model: Any) -> Iterator[torch.nn.Module]:
-    """Yield the layers, by the classes that transformers never splits."""
-    names = set(model._no_split_modules or ())
-    for module in model.modules():
-        if type(module).__name__ in names:
-            yield module
 
 
 def last_norm(model: Any, layers: list[torch.nn.Module]) -> torch.nn.Module | None:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from planner.allocator.few_layers import FewLayers, dropped, micro_batch, workspaces_of
+from planner.allocator.held_sizes import STEPS
 from planner.allocator.large_requests import Request, Sizes, allocated, freed, split_by_pool
 from planner.allocator.pools import LARGE_SEGMENT_BYTES
-from planner.allocator.training_steps import STEPS
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 from planner.memory.buffers import Buffer, Buffers
 from planner.memory.footprint import Moments

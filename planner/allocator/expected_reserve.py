@@ -9,6 +9,7 @@ from itertools import repeat
 
 from planner.allocator.deepspeed_steps import flat_bytes, side_bytes, zero_requests
 from planner.allocator.few_layers import FewLayers, dropped, micro_batch, passed, workspaces_of
+from planner.allocator.held_sizes import STEPS, quantized_sizes, states_of
 from planner.allocator.large_requests import (
     Request,
     Sizes,
@@ -20,7 +21,6 @@ from planner.allocator.large_requests import (
 )
 from planner.allocator.pass_trace import Change, numbered
 from planner.allocator.pools import SMALL_SEGMENT_BYTES
-from planner.allocator.training_steps import STEPS, quantized_sizes, states_of
 from planner.base.units import round_up
 from planner.memory.ddp_buckets import ddp_bytes
 from planner.memory.footprint import moments_of

@@ -7,23 +7,15 @@ which storages come and go, so that every layer is run here and not one of each 
 
 from collections.abc import Iterable, Sequence
 
+from planner.allocator.held_sizes import STEPS, quantized_sizes, states_of
 from planner.allocator.pass_trace import Change, PassTrace, numbered, trace_of
 from planner.allocator.replay import Allocate, AllocatorEvent, AllocatorPeak, Free, replay
 from planner.forward.model_pass import passed_layers
-from planner.hardware.cluster import Device
 from planner.memory.optimizer_step import step_of
 from planner.memory.workspaces import cublas_workspaces
-from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
-from planner.workload.optimizers import shared_states, tensor_states
-from planner.workload.quantization import quantized_tensors
-from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Batch, Workload
-
-STEPS = 2
-"""Number of steps: the first finds no cached blocks and makes the optimizer's states, the second is
-as all later ones."""
 
 
 def allocator_peak(
@@ -77,25 +69,6 @@ def _first_micro_batch(
     return events + _events("first", step, trace.changes[done:])
 
 
-def states_of(workload: Workload, numerics: Numerics, device: Device) -> list[int]:
-    """Return the bytes of each optimizer state that the allocator holds."""
-    optimizer = optimizers()[workload.settings.optimizer.name]
-    return state_sizes(optimizer, trained_tensors(workload), width=numerics.home, device=device)
-
-
-def state_sizes(
-    optimizer: OptimizerSpec, tensors: Sequence[TrainedTensor], *, width: int, device: Device
-) -> list[int]:
-    """Return the bytes of each optimizer state that the allocator holds."""
-    own = [
-        state
-        for tensor in tensors
-        for state in tensor_states(optimizer, tensor, width=width, device=device)
-    ]
-    states = [*shared_states(optimizer, tensors), *own]
-    return [state.num_bytes for state in states if not state.paged]
-
-
 def _held(name: str, sizes: list[int]) -> list[AllocatorEvent]:
     return [Allocate((name, number), size) for number, size in enumerate(sizes)]
 
@@ -105,17 +78,4 @@ def _events(name: str, step: int, changes: Iterable[Change]) -> list[AllocatorEv
         Allocate((name, step, number), num_bytes) if num_bytes > 0 else Free((name, step, number))
         for num_bytes, number in changes
         if num_bytes
-    ]
-
-
-def quantized_sizes(workload: Workload) -> list[int]:
-    """Return the bytes of packed codes and of their constants, each its own tensor."""
-    quantization = workload.settings.quantization
-    if quantization is None:
-        return []
-    return [
-        size
-        for kind in workload.model.layers
-        for matrix in workload.model.linears(kind)
-        for size in quantized_tensors(matrix, quantization)
     ]

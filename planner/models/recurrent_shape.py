@@ -62,4 +62,9 @@ class GatedDeltaSpec(Spec):
         """Elements of the bias and the logarithm of the decay, of the convolution and of the
         norm."""
         heads = self.value_heads
-        return heads, heads, self.mixed_size * self.kernel_size, self.value_head_dim
+        return heads, heads, self.convolution_size, self.value_head_dim
+
+    @property
+    def convolution_size(self) -> int:
+        """Elements of the convolution's weight, a kernel for each channel."""
+        return self.mixed_size * self.kernel_size

@@ -163,7 +163,11 @@ def _layer(workload: Workload, kind: LayerKind, place: str) -> Iterator[Sized]:
     known_sizes = model.layer_norm_sizes(kind)
     sizes = known_sizes if sum(known_sizes) == rest else (rest,)
     for number, size in enumerate(sizes):
-        yield Sized(f"{place}.norms.{number}", (size,), full, "vector")
+        name = f"{place}.norms.{number}"
+        if kind.recurrent and model.delta is not None and size == model.delta.convolution_size:
+            yield Sized(name, (model.delta.mixed_size, 1, model.delta.kernel_size), full)
+        else:
+            yield Sized(name, (size,), full, "vector")
 
 
 def _matrix(workload: Workload, matrix: Linear, name: str, is_adapted: bool) -> Iterator[Sized]:

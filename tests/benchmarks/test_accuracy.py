@@ -14,6 +14,7 @@ ROWS = read_rows(PUBLISHED)
 PREDICTED = [row for row in ROWS if set_aside(row) is None]
 
 
+@pytest.mark.long
 def test_the_documentation_shows_the_table_that_the_benchmark_makes() -> None:
     page = ACCURACY_PAGE.read_text(encoding="utf-8")
     assert MARKS.with_table(page, markdown(ROWS)) == page, (

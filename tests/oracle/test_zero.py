@@ -15,6 +15,7 @@ from tests.oracle.zero_cases import RANKS, ZeroCase
 
 pytest.importorskip("deepspeed")
 pytest.importorskip("trl")
+pytestmark = pytest.mark.long
 
 TIME_LIMIT_S = 400
 EXACT = 0.001

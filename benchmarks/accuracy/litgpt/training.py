@@ -15,7 +15,7 @@ from benchmarks.accuracy.litgpt.linears import Linears
 from benchmarks.accuracy.litgpt.operators import split
 from benchmarks.accuracy.litgpt.shape import Shape
 from benchmarks.accuracy.litgpt.weights import COMPUTE, Tuning, Weights
-from planner.allocator.training_steps import state_sizes
+from planner.allocator.held_sizes import state_sizes
 from planner.base.units import FP32_BYTES
 from planner.memory.optimizer_step import OptimizerStep
 from planner.tape import operators as ops

@@ -168,6 +168,7 @@ def test_what_is_planned_is_what_a_rehearsal_traces(tmp_path: Path) -> None:
             assert predicted == traced
 
 
+@pytest.mark.long
 def test_either_loss_is_traced_and_what_cannot_be_traced_leaves_other_methods(
     tmp_path: Path,
 ) -> None:

@@ -135,6 +135,7 @@ def price_everything() -> None:
             _prices = priced.rank, priced.throughput, priced.host, priced.floor_bytes
             _bounds = most_saved_bytes(other_loss, priced), most_saved_s(priced)
             evaluation_parts(workload, priced.layout, "cuda", priced.footprint)
+        _of_more_samples = candidate(workload, micro_batch_size=2).throughput
 
 
 def test_computations_read_what_they_declare(monkeypatch: pytest.MonkeyPatch) -> None:
