@@ -98,8 +98,8 @@ def rank_positions(folder: Path) -> list[RankPosition]:
     for file in folder.glob("rank-*.json") if folder.is_dir() else ():
         try:
             positions.append(RankPosition(**json.loads(file.read_bytes())))
-        except json.JSONDecodeError:
-            continue  # it has just been made
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError):
+            continue  # it is being written; the next look finds it whole
     return sorted(positions, key=lambda position: position.rank)
 
 

@@ -171,3 +171,9 @@ def test_where_no_rank_is_behind_all_are_named(
         "rank 0 (backward of step 3), rank 1 (backward of step 3)"
     )
     assert [sleeper.wait(10) for sleeper in sleepers] == [-signal.SIGKILL] * 2
+
+
+def test_a_position_that_is_being_written_is_left_to_the_next_look(tmp_path: Path) -> None:
+    (tmp_path / "rank-0.json").write_text('{"rank": 0, "beggan": 1}', encoding="utf-8")
+    (tmp_path / "rank-1.json").write_text('{"rank": 1, "sta', encoding="utf-8")
+    assert rank_positions(tmp_path) == []
