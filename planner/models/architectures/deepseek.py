@@ -123,7 +123,7 @@ def _glm4_moe(config: Config) -> ModelSpec:
 def _glm4_moe_lite(config: Config) -> ModelSpec:
     """Return the shape of GLM-4.7-Flash: DeepSeek-V3's attention, and the experts of GLM-4.5."""
     no_router_loss(config)
-    config.refuse("rope_interleave", "halves that turn are not modelled", ordinary=True)
+    config.refuse("rope_interleave", Phrase("halves that turn are not modelled"), ordinary=True)
     bias = config.flag("attention_bias")
     latent = _latent(config, LITE_LATENT)
     experts = _corrected_experts(config, counts=(64, 4, 1536), groups=(1, 1), dense=1)
@@ -148,7 +148,7 @@ def _first_dense(config: Config) -> int:
         return 1
     first = types.index("sparse") if "sparse" in types else count
     if types != ["dense"] * first + ["sparse"] * (count - first):
-        raise config.no_formulas("mlp_layer_types", "such an order of layers")
+        raise config.no_formulas("mlp_layer_types", Phrase("such an order of layers"))
     return first
 
 

@@ -150,13 +150,13 @@ class Config(Struct, frozen=True):
             return None
         return self.integer("sliding_window", ordinary)
 
-    def refuse(self, key: str, why: str, ordinary: object = False) -> None:
+    def refuse(self, key: str, why: Phrase, ordinary: object = False) -> None:
         """Raise NoFormulasError where a key has another value than the ordinary one, since
         :class:`ModelSpec` cannot describe such shapes."""
         if self.value(key, ordinary) != ordinary:
             raise self.no_formulas(key, why)
 
-    def no_formulas(self, key: str, why: str) -> NoFormulasError:
+    def no_formulas(self, key: str, why: Phrase) -> NoFormulasError:
         """Return the error for a value without formulas."""
         return NoFormulasError(
             self.path,

@@ -197,7 +197,7 @@ def _phi3(config: Config) -> ModelSpec:
 
 
 def _seed_oss(config: Config) -> ModelSpec:
-    config.refuse("mlp_bias", "biases in the MLP are not counted")
+    config.refuse("mlp_bias", Phrase("biases in the MLP are not counted"))
     return decoder(
         config,
         "seed_oss",

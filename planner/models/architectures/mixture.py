@@ -196,7 +196,7 @@ def _gpt_oss_keys(spec: ModelSpec) -> dict[str, Any]:
 def _minimax_m2(config: Config) -> ModelSpec:
     """Return the shape; files have the dimensions that rotate instead of their share."""
     no_router_loss(config)
-    config.refuse("router_jitter_noise", "noise on the input is not modelled", ordinary=0.0)
+    config.refuse("router_jitter_noise", Phrase("noise on the input is not modelled"), ordinary=0.0)
     head_dim = config.integer("head_dim", 128)
     experts = ExpertsSpec(
         num_experts=config.integer("num_local_experts", 256),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from planner.base.phrases import Phrase
 from planner.models.architectures.keys import Architecture, Config
 from planner.models.architectures.llama import attention_bias, decoder, hidden_act
 from planner.models.architectures.windows import Windows, layer_types, windows
@@ -19,7 +20,7 @@ def _cohere(
     unrotated_every: int | None = None,
     hybrid: Windows | None = None,
 ) -> ModelSpec:
-    config.refuse("use_qk_norm", "norms of queries and keys are not modelled")
+    config.refuse("use_qk_norm", Phrase("norms of queries and keys are not modelled"))
     bias = config.flag("attention_bias")
     return decoder(
         config,
@@ -41,7 +42,9 @@ def _cohere2(config: Config) -> ModelSpec:
     every = config.integer("sliding_window_pattern", EVERY)
     hybrid = windows(config, config.window(4096), full_every=every)
     if "full_attention_every" not in hybrid:
-        raise config.no_formulas("layer_types", "layers with and without a window must alternate")
+        raise config.no_formulas(
+            "layer_types", Phrase("layers with and without a window must alternate")
+        )
     unrotated_every = hybrid["full_attention_every"]
     return _cohere(config, "cohere2", unrotated_every=unrotated_every, hybrid=hybrid)
 
@@ -55,7 +58,7 @@ def _cohere2_keys(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _ernie4_5(config: Config) -> ModelSpec:
-    config.refuse("use_bias", "biases in the MLP are not counted")
+    config.refuse("use_bias", Phrase("biases in the MLP are not counted"))
     return decoder(
         config,
         "ernie4_5",

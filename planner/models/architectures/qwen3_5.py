@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import structs
 
+from planner.base.phrases import Phrase
 from planner.models.architectures.keys import Architecture, Config
 from planner.models.architectures.llama import attention_bias, decoder, hidden_act
 from planner.models.architectures.mixture import (
@@ -125,7 +126,7 @@ def _attention_every(config: Config) -> int:
         return config.integer("full_attention_interval", 4)
     every = types.index(FULL) + 1 if FULL in types else count + 1
     if types != [RECURRENT if number % every else FULL for number in range(1, count + 1)]:
-        raise config.no_formulas("layer_types", "such an order of layers")
+        raise config.no_formulas("layer_types", Phrase("such an order of layers"))
     return every
 
 

@@ -11,6 +11,7 @@ from planner.base.phrases import Phrase
 _GRADIENT_OF_PART = re.compile(r"gradient of (\S+|.+ in fp32)'s (.+)")
 _CHANGED_GRADIENT = re.compile(r"gradient of (.+), (summed|scattered|negated)")
 _GRADIENT = re.compile(r"gradient of (.+)")
+_MASK = re.compile(r"mask of (.+)")
 _WITH_ADAPTER = re.compile(r"(\S+) with its adapter")
 _INT32 = re.compile(r"(\S+) in int32")
 _MADE = re.compile(r"(.+): (.+)")
@@ -31,6 +32,8 @@ def tensor_words(name: str) -> str:
         return Phrase("gradient of {tensor}, {how}", tensor=tensor, how=how)
     if match := _GRADIENT.fullmatch(name):
         return Phrase("gradient of {tensor}", tensor=tensor_words(match[1]))
+    if match := _MASK.fullmatch(name):
+        return Phrase("mask of {tensor}", tensor=tensor_words(match[1]))
     if match := _WITH_ADAPTER.fullmatch(name):
         return Phrase("{tensor} with its adapter", tensor=match[1])
     if match := _INT32.fullmatch(name):
