@@ -51,5 +51,5 @@ def _answer(plan: Plan, model: Any, device: torch.device) -> None:
             max_new_tokens=NEW_TOKENS,
             do_sample=False,
             use_cache=True,
-            synced_gpus=plan.parallel.zero_stage == 3,
+            synced_gpus=plan.parallel.shards_parameters,
         )

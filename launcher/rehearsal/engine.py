@@ -184,24 +184,15 @@ def engine_of(plan: Plan) -> MakeEngine:
     return plain_engine if plan.parallel.world_size > 1 else engine_of_rank(plan)
 
 
-def engine_of_rank(plan: Plan) -> MakeEngine:
-    """Return the engine of one rank among all of the plan's, or of a single process."""
-    if plan.parallel.strategy == "single":
-        return plain_engine
-    if plan.parallel.strategy == "fsdp":
-        return fsdp_engine
-    return deepspeed_engine if plan.parallel.zero_stage else data_parallel_engine
-
-
-def training_engine_of_rank(plan: Plan) -> MakeEngine:
-    """Return :func:`engine_of_rank`, with optimizer states that are made when training makes
-    them."""
+def engine_of_rank(plan: Plan, *, make_update: MakeUpdate = update_with_states) -> MakeEngine:
+    """Return the engine of one rank among all of the plan's, or of a single process; DeepSpeed and
+    FSDP make the optimizer's states themselves, whatever ``make_update`` does."""
     if plan.parallel.strategy == "fsdp":
         return fsdp_engine
     if plan.parallel.zero_stage:
-        return deepspeed_engine  # which makes them before the first step
+        return deepspeed_engine
     engine = plain_engine if plan.parallel.strategy == "single" else data_parallel_engine
-    return partial(engine, make_update=update_from_the_start)
+    return partial(engine, make_update=make_update)
 
 
 def _add_gradients(model: Any) -> None:

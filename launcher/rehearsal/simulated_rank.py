@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed
 
-from launcher.rehearsal.engine import training_engine_of_rank
+from launcher.rehearsal.engine import engine_of_rank, update_from_the_start
 from launcher.rehearsal.meter import CudaCounters, Meter
 from launcher.rehearsal.phases import Between, Phases
 from launcher.rehearsal.rehearse import quiet_libraries
@@ -65,7 +65,7 @@ def _join(plan: Plan, rank: int, folder: Path) -> None:
 def _counted(plan: Plan, rank: int, between: Between) -> Phases:
     device = torch.device("cuda", rank)
     meter = Meter(CudaCounters(device))
-    engine = training_engine_of_rank(plan)
+    engine = engine_of_rank(plan, make_update=update_from_the_start)
     steps = ACCUMULATED if plan.batch.gradient_accumulation_steps > 1 else STEPS
     try:
         rehearse_step(plan, device, meter, steps=steps, make_engine=engine, between=between)

@@ -11,7 +11,7 @@ from planner.allocator.few_layers import FewLayers, dropped, micro_batch, worksp
 from planner.allocator.held_sizes import STEPS
 from planner.allocator.large_requests import Request, Sizes, allocated, freed, split_by_pool
 from planner.allocator.pools import LARGE_SEGMENT_BYTES
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
+from planner.base.units import block, round_up
 from planner.memory.buffers import Buffer, Buffers
 from planner.memory.footprint import Moments
 from planner.workload.dtypes import Numerics
@@ -46,8 +46,8 @@ def flat_bytes(workload: Workload, layout: Layout, numerics: Numerics) -> FlatBy
     if layout.zero_stage == 3:
         part = min(part, ZERO3_SUB_GROUP_SIZE)
     return FlatBytes(
-        gradient=round_up(part * numerics.gradient, ALLOCATOR_BLOCK_BYTES),
-        home=round_up(part * numerics.home, ALLOCATOR_BLOCK_BYTES),
+        gradient=block(part * numerics.gradient),
+        home=block(part * numerics.home),
     )
 
 

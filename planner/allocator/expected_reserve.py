@@ -28,6 +28,7 @@ from planner.memory.optimizer_step import step_of
 from planner.memory.workspaces import cublas_workspaces
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
+from planner.workload.trained_tensors import trained_tensors
 from planner.workload.workload import Batch, Workload
 from planner.workload.zero_sizes import zero_section
 
@@ -59,7 +60,7 @@ def _of_torch(
     """Return the bytes without DeepSpeed."""
     resident, small = split_by_pool(_resident(workload, layout, numerics, run))
     states, small_states = split_by_pool(states_of(workload, numerics, batch.device))
-    step = step_of(workload, width=numerics.home, device=batch.device)
+    step = step_of(workload, trained_tensors(workload), width=numerics.home, device=batch.device)
     update = numbered(step.log)[0]
     requests = _requests(
         run,

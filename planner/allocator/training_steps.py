@@ -15,6 +15,7 @@ from planner.memory.optimizer_step import step_of
 from planner.memory.workspaces import cublas_workspaces
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
+from planner.workload.trained_tensors import trained_tensors
 from planner.workload.workload import Batch, Workload
 
 
@@ -41,7 +42,9 @@ def training_events(
     """
     layers = passed_layers(workload.model, layout.checkpointing)
     trace = trace_of(workload, batch, numerics, layers)
-    update = numbered(step_of(workload, width=numerics.home, device=batch.device).log)[0]
+    tensors = trained_tensors(workload)
+    log = step_of(workload, tensors, width=numerics.home, device=batch.device).log
+    update = numbered(log)[0]
     workspaces = cublas_workspaces(batch.compute_capability)
     events = _held("weight", [w.elements * w.width for w in trace.weights.values()])
     events += _held("packed", quantized_sizes(workload))

@@ -38,6 +38,15 @@ def round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
+def block(num_bytes: int) -> int:
+    """Return the bytes that the CUDA allocator gives for a request.
+
+    >>> block(1), block(512)
+    (512, 512)
+    """
+    return round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
+
+
 def parse_size(text: str) -> int:
     """Return the bytes of a size as people write it; ``G`` means GiB, as on a card's label.
 

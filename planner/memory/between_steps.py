@@ -14,8 +14,7 @@ together).
 
 from msgspec import structs
 
-from planner.base.units import ALLOCATOR_BLOCK_BYTES as BLOCK
-from planner.base.units import FP32_BYTES, round_up
+from planner.base.units import FP32_BYTES, block
 from planner.hardware.cluster import Device
 from planner.memory.buffers import Parts
 from planner.memory.footprint import Footprint, worst_batch
@@ -84,10 +83,10 @@ def cache_bytes(workload: Workload, tokens: int, kinds: Numerics) -> int:
 def _layer_cache_bytes(workload: Workload, kind: LayerKind, tokens: int, width: int) -> int:
     model = workload.model
     if kind.recurrent and model.delta is not None:
-        state = round_up(model.delta.state_elements * FP32_BYTES, BLOCK)
-        return state + round_up(model.delta.mixed_size * model.delta.kernel_size * width, BLOCK)
+        state = block(model.delta.state_elements * FP32_BYTES)
+        return state + block(model.delta.mixed_size * model.delta.kernel_size * width)
     seen = min(tokens, kind.sliding_window or tokens)
-    return sum(round_up(seen * size * width, BLOCK) for size in model.cached_sizes)
+    return sum(block(seen * size * width) for size in model.cached_sizes)
 
 
 def _cast_head_bytes(workload: Workload, kinds: Numerics) -> int:

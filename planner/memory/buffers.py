@@ -7,7 +7,7 @@ A part of a phase is the sum of its buffers. ``plan --explain`` has a formula fo
 from typing import Literal, NamedTuple
 
 from planner.memory.micro_batch import Amounts
-from planner.plan.vocabulary import Part
+from planner.plan.vocabulary import Method, Part
 
 Buffer = Literal[
     "frozen_weights",
@@ -107,6 +107,18 @@ class Moment(NamedTuple):
             part = PART_OF[buffer]
             parts[part] = parts.get(part, 0) + num_bytes
         return parts
+
+
+def larger(*moments: Moment) -> Moment:
+    """Return the moment with the most bytes."""
+    return max(moments, key=lambda moment: moment.num_bytes)
+
+
+def weights_buffers(method: Method, *, frozen: int, trained: int) -> Buffers:
+    """Return the bytes of a model's weights under the names that its method gives them."""
+    if method == "full":
+        return {"trained_weights": trained}
+    return {"frozen_weights": frozen, "adapters": trained}
 
 
 def pass_buffers(alive: Amounts) -> Buffers:

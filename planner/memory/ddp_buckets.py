@@ -8,7 +8,7 @@ come. accelerate leaves gradient_as_bucket_view off, so that gradients are there
 
 from collections.abc import Iterable
 
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, MIB, round_up
+from planner.base.units import MIB, block
 from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import trained_tensors
 from planner.workload.workload import Workload
@@ -44,4 +44,4 @@ def ddp_buckets(workload: Workload, width: int) -> list[int]:
 @cached_by_settings(*TRAINED)
 def ddp_bytes(workload: Workload, width: int) -> int:
     """Return the bytes of all buckets, each a block of the allocator."""
-    return sum(round_up(size, ALLOCATOR_BLOCK_BYTES) for size in ddp_buckets(workload, width))
+    return sum(block(size) for size in ddp_buckets(workload, width))

@@ -16,7 +16,7 @@ With gradient accumulation the gradients of earlier micro-batches are alive in f
 from typing import NamedTuple
 
 from planner.hardware.cluster import Device
-from planner.memory.buffers import Buffers, Moment, Parts, Place, pass_buffers
+from planner.memory.buffers import Buffers, Moment, Parts, Place, pass_buffers, weights_buffers
 from planner.memory.ddp_buckets import ddp_bytes
 from planner.memory.expert_loading import loading_bytes
 from planner.memory.fsdp_phases import fsdp_moments
@@ -143,10 +143,10 @@ def moments_of(
         passes = _reduced(workload, layout, batch, kinds, zero.reduce_bucket_size)
         moments = zero_moments(workload, layout, passes, kinds, zero, batch.device, loading=loading)
         return _with_pool(_with_cublas(moments, cublas), passes)
+    passes = micro_batch(
+        workload, batch, kinds, checkpointing=layout.checkpointing, sink=gradient_sink(layout)
+    )
     if layout.strategy == "fsdp":
-        passes = micro_batch(
-            workload, batch, kinds, checkpointing=layout.checkpointing, sink="keep"
-        )
         moments = fsdp_moments(workload, layout, passes, kinds, batch.device)
         return _with_pool(_with_cublas(moments, cublas), passes)
     step = _Step(
@@ -163,13 +163,7 @@ def moments_of(
             data_parallel_size=layout.world_size,
             device=batch.device,
         ),
-        passes=micro_batch(
-            workload,
-            batch,
-            kinds,
-            checkpointing=layout.checkpointing,
-            sink=gradient_sink(layout),
-        ),
+        passes=passes,
         loading_bytes=loading,
     )
     phases: Moments = {
@@ -179,7 +173,7 @@ def moments_of(
         "optimizer_step": _optimizer_step(step),
         "save": _save(step),
     }
-    return _with_pool(_with_cublas(phases, cublas), step.passes)
+    return _with_pool(_with_cublas(phases, cublas), passes)
 
 
 def _reduced(
@@ -251,12 +245,10 @@ def gradient_sink(layout: Layout) -> GradientSink:
 
 
 def _weights(step: _Step) -> Buffers:
-    if step.workload.method == "full":
-        return {"trained_weights": step.states.trainable_bytes}
-    return {
-        "frozen_weights": step.states.frozen_bytes,
-        "adapters": step.states.trainable_bytes,
-    }
+    states = step.states
+    return weights_buffers(
+        step.workload.method, frozen=states.frozen_bytes, trained=states.trainable_bytes
+    )
 
 
 def _resident(step: _Step) -> Buffers:

@@ -26,15 +26,24 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from planner.hardware.cluster import Device
-from planner.memory.buffers import Border, Buffers, Moment, Place, pass_buffers
+from planner.memory.buffers import (
+    Border,
+    Buffers,
+    Moment,
+    Place,
+    larger,
+    pass_buffers,
+    weights_buffers,
+)
 from planner.memory.micro_batch import Amounts, MicroBatch, add_to
-from planner.memory.optimizer_step import OptimizerStep
+from planner.memory.optimizer_step import step_of
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import Phase
 from planner.workload.dtypes import Numerics
 from planner.workload.fsdp_units import Units, fsdp_units, shard_tensors
 from planner.workload.layout import Layout
 from planner.workload.optimizers import states_bytes
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
 
@@ -57,41 +66,26 @@ def fsdp_moments(
 ) -> dict[Phase, Moment]:
     """Return the largest moment of each phase, workspaces of cuBLAS aside."""
     units = fsdp_units(workload, layout.world_size, kinds)
-    weights = _weights(workload, units)
+    shards = _shards(workload, layout.world_size, kinds, device)
+    weights = weights_buffers(
+        workload.method,
+        frozen=sum(unit.frozen_bytes for unit in units.all),
+        trained=sum(unit.trained_bytes for unit in units.all),
+    )
     sharded = _Sharded(
         units=units,
-        held={
-            **weights,
-            "optimizer_states": fsdp_states_bytes(workload, layout.world_size, kinds, device),
-        },
+        held={**weights, "optimizer_states": shards.states},
         accumulates=layout.gradient_accumulation_steps > 1,
     )
     return {
         "load": Moment({**weights, "loaded_parameter": _loading_bytes(units)}),
-        "forward": max(_forward(sharded, passes), key=_num_bytes),
-        "backward": max(_backward(sharded, passes), key=_num_bytes),
+        "forward": larger(*_forward(sharded, passes)),
+        "backward": larger(*_backward(sharded, passes)),
         "optimizer_step": Moment(
-            {
-                **sharded.held,
-                "gradients": units.gradients_bytes,
-                "update": fsdp_step_bytes(workload, layout.world_size, kinds, device),
-            }
+            {**sharded.held, "gradients": units.gradients_bytes, "update": shards.update}
         ),
-        "save": Moment(
-            {**sharded.held, "saved_parameter": fsdp_saved_bytes(workload, layout, kinds)}
-        ),
+        "save": Moment({**sharded.held, "saved_parameter": shards.saved}),
     }
-
-
-def _num_bytes(moment: Moment) -> int:
-    return moment.num_bytes
-
-
-def _weights(workload: Workload, units: Units) -> Buffers:
-    trained = sum(unit.trained_bytes for unit in units.all)
-    if workload.method == "full":
-        return {"trained_weights": trained}
-    return {"frozen_weights": sum(unit.frozen_bytes for unit in units.all), "adapters": trained}
 
 
 def _loading_bytes(units: Units) -> int:
@@ -104,37 +98,27 @@ def _loading_bytes(units: Units) -> int:
     return most
 
 
-def fsdp_states_bytes(workload: Workload, ranks: int, kinds: Numerics, device: Device) -> int:
-    """Return the bytes of the optimizer's states of one rank's shards."""
-    return states_bytes(
-        optimizers()[workload.settings.optimizer.name],
-        Counter(shard_tensors(workload, ranks)),
-        width=kinds.home,
-        device=device,
-    ).on_device
+class _Shards(NamedTuple):
+    """Bytes of what follows from one rank's parts of all that trains."""
+
+    states: int
+    """The optimizer's states."""
+    update: int
+    """The most that an update allocates."""
+    saved: int
+    """The largest parameter, which is whole to be written."""
 
 
-def fsdp_step_bytes(workload: Workload, ranks: int, kinds: Numerics, device: Device) -> int:
-    """Return the most bytes that an update of one rank's shards allocates."""
-    return fsdp_step(workload, ranks, kinds, device).num_bytes
-
-
-def fsdp_step(workload: Workload, ranks: int, kinds: Numerics, device: Device) -> OptimizerStep:
-    """Return the update of one rank's shards."""
-    settings = workload.settings.optimizer
-    return OptimizerStep(
-        optimizers()[settings.name],
-        shard_tensors(workload, ranks),
-        width=kinds.home,
-        weight_decay=settings.weight_decay,
-        device=device,
+@cached_by_settings(*TRAINED, "optimizer")
+def _shards(workload: Workload, ranks: int, kinds: Numerics, device: Device) -> _Shards:
+    tensors = shard_tensors(workload, ranks)
+    optimizer = optimizers()[workload.settings.optimizer.name]
+    states = states_bytes(optimizer, Counter(tensors), width=kinds.home, device=device)
+    return _Shards(
+        states=states.on_device,
+        update=step_of(workload, tensors, width=kinds.home, device=device).num_bytes,
+        saved=max(tensor.elements for tensor in tensors) * ranks * kinds.home,
     )
-
-
-def fsdp_saved_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
-    """Return the bytes of the largest trained parameter, which is whole to be written."""
-    shards = shard_tensors(workload, layout.world_size)
-    return max(shard.elements for shard in shards) * layout.world_size * kinds.home
 
 
 def _forward(sharded: _Sharded, passes: MicroBatch) -> Iterator[Moment]:

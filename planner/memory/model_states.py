@@ -22,7 +22,7 @@ the states are those of the plan's optimizer.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
+from planner.base.units import block, ceil_div
 from planner.hardware.cluster import Device
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.plan.vocabulary import ZeroStage
@@ -150,10 +150,7 @@ def _states(
 def blocks_bytes(tensors: Mapping[TrainedTensor, int], width: int) -> int:
     """Return the bytes of a tensor of ``width`` bytes per element for each of ``tensors``, in
     blocks."""
-    return sum(
-        count * round_up(tensor.elements * width, ALLOCATOR_BLOCK_BYTES)
-        for tensor, count in tensors.items()
-    )
+    return sum(count * block(tensor.elements * width) for tensor, count in tensors.items())
 
 
 def frozen_bytes(workload: Workload, numerics: Numerics) -> int:

@@ -154,12 +154,15 @@ _UPDATES: dict[str, Callable[[OptimizerStep], None]] = {
 }
 
 
-def step_of(workload: Workload, *, width: int, device: Device) -> OptimizerStep:
-    """Return a step over a workload's trained tensors of ``width`` bytes per element."""
+def step_of(
+    workload: Workload, tensors: Sequence[TrainedTensor], *, width: int, device: Device
+) -> OptimizerStep:
+    """Return a step of a workload's optimizer over ``tensors`` of ``width`` bytes per element: all
+    that it trains, or a rank's parts of them."""
     settings = workload.settings.optimizer
     return OptimizerStep(
         optimizers()[settings.name],
-        trained_tensors(workload),
+        tensors,
         width=width,
         weight_decay=settings.weight_decay,
         device=device,
@@ -169,7 +172,7 @@ def step_of(workload: Workload, *, width: int, device: Device) -> OptimizerStep:
 @cached_by_settings(*TRAINED, "optimizer")
 def step_bytes(workload: Workload, *, width: int, device: Device) -> int:
     """Return the most bytes that a step allocates beside gradients and states."""
-    return step_of(workload, width=width, device=device).num_bytes
+    return step_of(workload, trained_tensors(workload), width=width, device=device).num_bytes
 
 
 def update_of(

@@ -1,9 +1,9 @@
 """Workspaces of cuBLAS."""
 
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, KIB, MIB, round_up
+from planner.base.units import KIB, MIB, block
 from planner.hardware.cluster import Device
 
-CUBLAS_WORKSPACE_BYTES = round_up(8 * MIB + 128 * KIB, ALLOCATOR_BLOCK_BYTES)
+CUBLAS_WORKSPACE_BYTES = block(8 * MIB + 128 * KIB)
 LARGE_CUBLAS_WORKSPACE_BYTES = 32 * MIB
 WITH_LARGE_WORKSPACES = ("9", "10", "12")
 """Major compute capabilities whose workspaces are larger: Hopper and Blackwell; read:

@@ -34,7 +34,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from planner.base.bounded_cache import bounded_cache
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
+from planner.base.units import block, round_up
 from planner.hardware.cluster import Device
 from planner.memory.optimizer_step import OptimizerStep, update_of
 from planner.plan.optimizer_presets import optimizers
@@ -52,11 +52,6 @@ deepspeed/runtime/zero/utils.py, get_norm_dtype."""
 START_ALIGNMENT = 2
 """Elements that each rank's part is a multiple of; read: stage_1_and_2.py,
 nccl_start_alignment_factor."""
-
-
-def block(num_bytes: int) -> int:
-    """Return the bytes that the allocator gives for a request."""
-    return round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
 
 
 class Partition(NamedTuple):

@@ -33,11 +33,10 @@ read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from planner.base.units import ceil_div
+from planner.base.units import block, ceil_div
 from planner.hardware.cluster import Device
 from planner.memory.zero_1_2 import (
     NORM_BYTES,
-    block,
     flat_states_bytes,
     flat_update_bytes,
     flattened_bytes,

@@ -4,11 +4,12 @@ zero_3_gathering.py beside the micro-batch's own tensors."""
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, repeat
 
+from planner.base.units import block
 from planner.hardware.cluster import Device
-from planner.memory.buffers import Buffers, Moment, Place, pass_buffers
+from planner.memory.buffers import Buffers, Moment, Place, larger, pass_buffers, weights_buffers
 from planner.memory.micro_batch import Amounts, MicroBatch, add_to
 from planner.memory.model_states import frozen_bytes
-from planner.memory.zero_1_2 import FlatStates, block, flat_states
+from planner.memory.zero_1_2 import FlatStates, flat_states
 from planner.memory.zero_3 import SlicedStates, sliced_states
 from planner.memory.zero_3_gathering import GatheredBytes, gathered_parameters
 from planner.memory.zero_reductions import Reductions, reductions, scatter_copies
@@ -37,7 +38,9 @@ def zero_moments(
     states = flat_states(
         workload, layout.world_size, zero, kinds, offloaded=offloaded, device=device
     )
-    weights = _weights(workload, states.weights_bytes, frozen_bytes(workload, kinds))
+    weights = weights_buffers(
+        workload.method, frozen=frozen_bytes(workload, kinds), trained=states.weights_bytes
+    )
     held: Buffers = {
         **weights,
         "master_copies": states.copies_bytes,
@@ -67,7 +70,7 @@ def zero_moments(
 
 def _flat_load(states: FlatStates, weights: Buffers, loading: int) -> Moment:
     """Return the larger of what loading takes beside the weights, and of DeepSpeed's setup."""
-    return _larger(
+    return larger(
         Moment({**weights, "loading": loading}),
         Moment(
             {
@@ -78,12 +81,6 @@ def _flat_load(states: FlatStates, weights: Buffers, loading: int) -> Moment:
             }
         ),
     )
-
-
-def _weights(workload: Workload, trained_bytes: int, frozen: int) -> Buffers:
-    if workload.method == "full":
-        return {"trained_weights": trained_bytes}
-    return {"frozen_weights": frozen, "adapters": trained_bytes}
 
 
 def _pass(
@@ -118,7 +115,7 @@ def _backward(
     earlier = earlier_gradients(workload, layout, states)
     waiting: Buffers = {"reduce_buckets": _waiting_buckets(layout, states)}
     buckets: Buffers = {"reduce_buckets": states.buckets_bytes}
-    return _larger(
+    return larger(
         _pass(held, passes.head_backward, "head_backward", gradients=earlier, more=waiting),
         *(
             _through_layers(
@@ -159,10 +156,6 @@ def _through_layers(
     return _pass(held, alive, place, gradients=kept, more=sent)
 
 
-def _larger(*moments: Moment) -> Moment:
-    return max(moments, key=lambda moment: moment.num_bytes)
-
-
 def gradient_levels(start: int, rank: Reductions) -> Iterator[int]:
     """Yield the bytes of gradients in each stretch; what goes in one is there until its end."""
     for gained, freed in zip(rank.gained, rank.freed, strict=True):
@@ -190,7 +183,7 @@ def _stage_3(
     states = sliced_states(workload, ranks, zero, kinds, offload=layout.offload, device=device)
     quantized = workload.settings.quantization is not None
     frozen = frozen_bytes(workload, kinds) if quantized else states.weights_bytes
-    weights = _weights(workload, states.trained_bytes, frozen)
+    weights = weights_buffers(workload.method, frozen=frozen, trained=states.trained_bytes)
     held: Buffers = {
         **weights,
         "master_copies": states.copies_bytes,
@@ -226,7 +219,7 @@ def _stage_3_load(states: SlicedStates, weights: Buffers, whole_bytes: int, load
     """Return the largest of three moments: the load, with one whole parameter where parameters are
     sharded, and two of the setup."""
     copies = states.copies_bytes
-    return _larger(
+    return larger(
         Moment({**weights, "loaded_parameter": whole_bytes, "loading": loading}),
         Moment({**weights, "master_copies": copies, "setup_copy": states.setup_bytes}),
         Moment(
@@ -260,11 +253,11 @@ def _stage_3_passes(
     ]
     in_layers = _through_layers(held, passes, repeat(states.gradients_bytes, len(copies)), more)
     return {
-        "forward": _larger(
+        "forward": larger(
             during(passes.layers_forward, "layers_forward", whole.forward),
             during(passes.forward, "forward", whole.head),
         ),
-        "backward": _larger(during(passes.head_backward, "head_backward", whole.head), in_layers),
+        "backward": larger(during(passes.head_backward, "head_backward", whole.head), in_layers),
     }
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from planner.base.units import ceil_div
-from planner.memory.zero_1_2 import NORM_BYTES, Partition, block, partitions
+from planner.base.units import block, ceil_div
+from planner.memory.zero_1_2 import NORM_BYTES, Partition, partitions
 from planner.plan.schema import ZeroSection
 from planner.plan.vocabulary import ZeroStage
 from planner.workload.dtypes import Numerics

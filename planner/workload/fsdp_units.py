@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from math import prod
 from typing import NamedTuple
 
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, ceil_div, round_up
+from planner.base.units import block, ceil_div
 from planner.models.layer_kinds import LayerKind
 from planner.workload.dtypes import Numerics
 from planner.workload.parameters import Sized, parameters
@@ -29,10 +29,6 @@ from planner.workload.quantization import quantized_tensors
 from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import TrainedTensor
 from planner.workload.workload import Workload
-
-
-def _block(num_bytes: int) -> int:
-    return round_up(num_bytes, ALLOCATOR_BLOCK_BYTES)
 
 
 def shard_of(shape: Sequence[int], ranks: int) -> tuple[int, ...]:
@@ -171,14 +167,14 @@ def _unit(
     cast = sum(piece.elements for piece in pieces if piece.width != kinds.compute)
     return Unit(
         frozen_bytes=whole_bytes
-        + sum(_block(piece.elements * piece.width) for piece in pieces if not piece.trains),
-        trained_bytes=sum(_block(piece.elements * piece.width) for piece in pieces if piece.trains),
-        cast_bytes=_block(cast * kinds.compute),
-        buffer_bytes=_block(sum(piece.elements for piece in pieces) * ranks * kinds.compute),
-        whole_bytes=sum(_block(piece.elements * ranks * kinds.compute) for piece in pieces),
-        loaded_bytes=whole_bytes + sum(_block(piece.whole * piece.width) for piece in pieces),
-        reduced_bytes=_block(trained * ranks * kinds.home),
-        gradient_bytes=_block(trained * kinds.home),
+        + sum(block(piece.elements * piece.width) for piece in pieces if not piece.trains),
+        trained_bytes=sum(block(piece.elements * piece.width) for piece in pieces if piece.trains),
+        cast_bytes=block(cast * kinds.compute),
+        buffer_bytes=block(sum(piece.elements for piece in pieces) * ranks * kinds.compute),
+        whole_bytes=sum(block(piece.elements * ranks * kinds.compute) for piece in pieces),
+        loaded_bytes=whole_bytes + sum(block(piece.whole * piece.width) for piece in pieces),
+        reduced_bytes=block(trained * ranks * kinds.home),
+        gradient_bytes=block(trained * kinds.home),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, FP32_BYTES, ceil_div, round_up
+from planner.base.units import FP32_BYTES, block, ceil_div
 from planner.hardware.cluster import Device
 from planner.plan.optimizer_presets import OptimizerSpec
 from planner.workload.trained_tensors import TrainedTensor
@@ -44,7 +44,7 @@ class OptimizerState(NamedTuple):
     @property
     def block_bytes(self) -> int:
         """Bytes of the block that the allocator gives."""
-        return round_up(self.num_bytes, ALLOCATOR_BLOCK_BYTES)
+        return block(self.num_bytes)
 
 
 def tensor_states(

@@ -4,9 +4,6 @@ python -m torch.distributed.run ... -m tests.oracle.fsdp_ranks CASES.json FOLDER
 """
 
 import gc
-import json
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,41 +14,18 @@ import torch
 from torch.distributed.fsdp._fully_shard import _fsdp_init as fully_shard_calls
 from torch.distributed.fsdp._fully_shard import _fsdp_param as fsdp_param
 from torch.utils._python_dispatch import _disable_current_modes
-from trl.trainer import utils as trl_utils
 
 from launcher.compat.replacement import Replacement, replaced
 from launcher.rehearsal.tracer import Tracer
 from launcher.training import fully_sharded
 from launcher.training.fully_sharded import shard
 from launcher.training.model_building import build_model, cast_trainable
-from launcher.training.planned_trainer import activation_checkpointing
-from tests.oracle.small_models import build
-from tests.oracle.zero_cases import SHAPE, ZeroCase
-from tests.oracle.zero_ranks import (
-    forward,
-    leave_out_copies_of_gloo,
-    losses_as_on_cuda,
-    optimizer_of,
-)
+from tests.oracle.gloo_ranks import forward, losses_as_on_cuda, optimizer_of, set_up, trace_cases
+from tests.oracle.zero_cases import ZeroCase
 
 STEPS = 2
 """The first makes the optimizer's states."""
 CPU = torch.device("cpu")
-
-
-def main() -> None:
-    cases, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    torch.set_num_threads(1)
-    leave_out_copies_of_gloo()
-    torch.distributed.init_process_group("gloo")
-    checkpoint = folder / "checkpoint"
-    if os.environ["RANK"] == "0":
-        build(SHAPE).to(torch.bfloat16).save_pretrained(checkpoint)
-    torch.distributed.barrier()
-    found = [traced_phases(ZeroCase(**case), checkpoint) for case in cases]
-    (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
-    torch.distributed.barrier()
-    os._exit(0)
 
 
 def traced_phases(case: ZeroCase, checkpoint: Path) -> dict[str, int]:
@@ -88,13 +62,7 @@ def loaded(case: ZeroCase, checkpoint: Path) -> Any:
     """The model in host memory, as launcher/training/rank.py makes it."""
     plan = case.plan
     model = build_model(plan, checkpoint, CPU).train()
-    base = model if plan.adapter is None else model.get_base_model()
-    checkpointing = activation_checkpointing(plan)
-    if checkpointing["gradient_checkpointing"]:
-        base.gradient_checkpointing_enable(checkpointing["gradient_checkpointing_kwargs"])
-        base.enable_input_require_grads()
-    if case.loss == "fused":
-        trl_utils.add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
+    set_up(case, model if plan.adapter is None else model.get_base_model())
     return model
 
 
@@ -144,4 +112,4 @@ def resizing_followed(tracer: Tracer) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    trace_cases(traced_phases, torch.distributed.init_process_group)

@@ -380,32 +380,24 @@ QWEN3_5 = {
     "gated_attention": True,
     "delta": QWEN3_5_DELTA,
 }
+SHARED_EXPERT = ExpertsSpec(
+    num_experts=6,
+    experts_per_token=2,
+    intermediate_size=32,
+    router="softmax",
+    normalized=True,
+    shared_intermediate_size=64,
+    shared_gate=True,
+)
 QWEN3_NEXT = QWEN3_5 | {
     "model_type": "qwen3_next",
     "delta": structs.replace(QWEN3_5_DELTA, joined=True),
-    "experts": ExpertsSpec(
-        num_experts=6,
-        experts_per_token=2,
-        intermediate_size=32,
-        router="softmax",
-        normalized=True,
-        shared_intermediate_size=64,
-        shared_gate=True,
-        dense_layers=(1,),
-    ),
+    "experts": structs.replace(SHARED_EXPERT, dense_layers=(1,)),
 }
 QWEN3_5_MOE = QWEN3_5 | {
     "model_type": "qwen3_5_moe_text",
     "intermediate_size": 32,
-    "experts": ExpertsSpec(
-        num_experts=6,
-        experts_per_token=2,
-        intermediate_size=32,
-        router="softmax",
-        normalized=True,
-        shared_intermediate_size=64,
-        shared_gate=True,
-    ),
+    "experts": SHARED_EXPERT,
 }
 WINDOWED = {"sliding_window": 100, "full_attention_first": 1}
 SHAPES = {

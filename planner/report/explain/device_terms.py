@@ -1,6 +1,6 @@
 """Terms of the buffers of one device, and of each device under DDP."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from planner.base.phrases import Phrase
 from planner.memory.buffers import Buffer
@@ -24,6 +24,7 @@ from planner.report.explain.state_terms import (
 from planner.report.explain.tensor_names import tensor_words
 from planner.report.explain.terms import Count, Expression, Term, bytes_of, largest
 from planner.tape.tensors import Owner
+from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 
 STATES = Phrase("arXiv:1910.02054, section 3.1 (planner/memory/model_states.py)")
 BUCKETS = "torch's reducer.cpp (planner/memory/ddp_buckets.py)"
@@ -120,13 +121,18 @@ def _loading_bytes(plan: Explained) -> Expression:
 
 
 def _update(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    """Yield what the optimizer makes for its update at the largest moment, by name."""
-    step = step_of(plan.workload, width=plan.kinds.home, device=plan.device)
-    for tensors in alive(step.largest_moment):
-        one = tensor_words(tensors.name)
-        several = Phrase("{name}, {count:,} tensors", name=one, count=tensors.count)
-        name = one if tensors.count == 1 else several
-        yield Term(name=name, bytes=bytes_of(tensors.num_bytes), source=UPDATE)
+    yield from update_terms(plan, trained_tensors(plan.workload))
+
+
+def update_terms(plan: Explained, tensors: Sequence[TrainedTensor]) -> Iterator[Term]:
+    """Yield what the optimizer makes for its update of ``tensors`` at the largest moment, by
+    name."""
+    step = step_of(plan.workload, tensors, width=plan.kinds.home, device=plan.device)
+    for made in alive(step.largest_moment):
+        one = tensor_words(made.name)
+        several = Phrase("{name}, {count:,} tensors", name=one, count=made.count)
+        name = one if made.count == 1 else several
+        yield Term(name=name, bytes=bytes_of(made.num_bytes), source=UPDATE)
 
 
 def _cast(plan: Explained, _phase: Phase) -> Iterator[Term]:

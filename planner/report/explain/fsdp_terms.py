@@ -5,16 +5,13 @@ from math import prod
 
 from planner.base.phrases import Phrase
 from planner.memory.buffers import Buffer
-from planner.memory.fsdp_phases import fsdp_step
 from planner.plan.vocabulary import Phase
-from planner.report.explain.device_terms import COMMON, UPDATE, Terms
+from planner.report.explain.device_terms import COMMON, Terms, update_terms
 from planner.report.explain.explained import Explained
-from planner.report.explain.ledger import alive
 from planner.report.explain.state_terms import LORA, QUANTIZATION, SHAPE, filled_blocks
-from planner.report.explain.tensor_names import tensor_words
 from planner.report.explain.terms import Count, Expression, Term, bytes_of, total
 from planner.report.explain.zero_1_2_terms import ranks_of
-from planner.workload.fsdp_units import constants_bytes, packed_pieces, shard_of
+from planner.workload.fsdp_units import constants_bytes, packed_pieces, shard_of, shard_tensors
 from planner.workload.parameters import Sized, parameters
 
 UNITS = "torch's _fsdp_param.py (planner/workload/fsdp_units.py)"
@@ -93,13 +90,7 @@ def _of_the_replay(buffer: Buffer, name: str) -> Terms:
 
 
 def _update(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    """Yield what the optimizer makes for its update of the rank's rows, by name."""
-    step = fsdp_step(plan.workload, plan.layout.world_size, plan.kinds, plan.device)
-    for tensors in alive(step.largest_moment):
-        one = tensor_words(tensors.name)
-        several = Phrase("{name}, {count:,} tensors", name=one, count=tensors.count)
-        name = one if tensors.count == 1 else several
-        yield Term(name=name, bytes=bytes_of(tensors.num_bytes), source=UPDATE)
+    yield from update_terms(plan, shard_tensors(plan.workload, plan.layout.world_size))
 
 
 FSDP_TERMS: dict[Buffer, Terms] = {

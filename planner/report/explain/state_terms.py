@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from planner.base.phrases import Phrase
-from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
+from planner.base.units import block
 from planner.hardware.cluster import Device
 from planner.plan.optimizer_presets import OptimizerSpec
 from planner.report.explain.terms import Count, Expression, Term, bytes_of, total
@@ -50,7 +50,7 @@ def blocks_each(
 
 def filled_blocks(asked: Expression, sizes: Iterable[int]) -> Expression:
     """Return the bytes that are asked for, in blocks of ``sizes``, and what fills the blocks."""
-    lost = sum(round_up(size, ALLOCATOR_BLOCK_BYTES) - size for size in sizes)
+    lost = sum(block(size) - size for size in sizes)
     return total(asked, _padding(lost))
 
 
