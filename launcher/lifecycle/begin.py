@@ -47,12 +47,12 @@ def train(plan: Plan, directory: Path, start: StartOptions) -> int:
     """
     if has_finished(directory, start):
         return 0
+    require_packages(plan)
     if start.resumes(RunDirectory(directory)):
         interrupted_plan(plan, RunDirectory(directory))
     else:
         check_named(plan.data)
     check_may_run_in(directory)
-    require_packages(plan)
     run = create(directory, needed_bytes=needed_disk_bytes(plan))
     with locked(run):
         plan, saved, lines = begin(plan, run, resumes=start.resumes(run))
