@@ -11,6 +11,8 @@ from planner.decision.requested_workload import workload
 from planner.hardware.cards import load_gpu, named_cluster, preset_texts
 from planner.memory.model_states import least_states_bytes
 from planner.plan.vocabulary import Method
+from planner.search.candidate import Candidate
+from planner.search.series_search import SeriesSearch
 from planner.workload.layout import Layout
 
 CARD_COUNTS = (1, 2, 4, 8, 16, 32, 64)
@@ -53,8 +55,8 @@ def _states_bytes(request: Request, method: Method) -> int:
 
 
 def smallest_card(request: Request, method: Method) -> str | None:
-    """Return the smallest card by name, as many of it as there are devices here; None where no
-    preset is large enough."""
+    """Return the smallest card by name, as many of it as there are devices here, that holds the
+    layout with the least memory; None where no preset is large enough."""
     unlimited = replace(request.on(request.cluster), memory_limit_bytes=None)
     leanest = search_method(unlimited, method).leanest
     if leanest is None:
@@ -63,9 +65,26 @@ def smallest_card(request: Request, method: Method) -> str | None:
         if capacity_bytes >= CLOSE * leanest.memory.high_bytes:
             cluster = named_cluster(load_gpu(name), request.cluster.gpus_per_node)
             cluster = replace(cluster, num_nodes=request.cluster.num_nodes)
-            if search_method(unlimited.on(cluster), method).fits:
+            if _fits_like(leanest, unlimited.on(cluster), method):
                 return name
     return None
+
+
+def _fits_like(known: Candidate, request: Request, method: Method) -> bool:
+    """Return whether a method fits in the layout that is leanest elsewhere, or in any where the
+    request's card does not allow that one."""
+
+    def alike(search: SeriesSearch) -> bool:
+        layouts, layout = search.layouts, known.layout
+        return search.variant.departures == known.departures and (
+            layouts.strategy,
+            layouts.offload,
+            layouts.accumulates,
+        ) == (layout.strategy, layout.offload, layout.gradient_accumulation_steps > 1)
+
+    result = search_method(request, method)
+    found = result.leanest_of(alike)
+    return result.fits if found is None else found.fits(request.budget_bytes)
 
 
 @cache
