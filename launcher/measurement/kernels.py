@@ -156,7 +156,7 @@ def _in_turn(
 
 def attention_rates(watch: Stopwatch, dtype: torch.dtype) -> dict[str, Curve]:
     """Return the rates of fused attention, forward and backward, without a mask and with one, by
-    operations per byte."""
+    the tokens of a sequence."""
     rates: dict[str, Curve] = {}
     for name, masked in (("", False), ("masked_", True)):
         forward, backward = Curve(), Curve()
@@ -164,10 +164,9 @@ def attention_rates(watch: Stopwatch, dtype: torch.dtype) -> dict[str, Curve]:
             if forward and watch.is_over:
                 break
             flops, there, back = _attention(watch.device, dtype, length, masked=masked)
-            per_byte = flops / (4 * 2 * HEADS * length * HEAD_DIM * dtype.itemsize)
-            forward.insert(0, {"size": per_byte, "per_s": flops / watch.seconds(there)})
-            more, per_byte = ATTENTION_BACKWARD * flops, ATTENTION_BACKWARD / 2 * per_byte
-            backward.insert(0, {"size": per_byte, "per_s": more / watch.seconds(back)})
+            forward.insert(0, {"size": length, "per_s": flops / watch.seconds(there)})
+            more = ATTENTION_BACKWARD * flops
+            backward.insert(0, {"size": length, "per_s": more / watch.seconds(back)})
         rates |= {f"{name}forward": forward, f"{name}backward": backward}
     return rates
 

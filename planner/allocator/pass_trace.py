@@ -43,6 +43,7 @@ class _NotingTape(Tape):
         *,
         kind: ProductKind = "product",
         again: bool = False,
+        length: int = 0,
     ) -> None:
         # bitsandbytes multiplies int8 by a handle of its own.
         if kind in MATRIX_PRODUCTS and width > 1:

@@ -67,7 +67,7 @@ def _attention_s(kernel: Kernel, rates: WidthRates) -> float:
         curve = known.masked_backward if backward else known.masked_forward
     else:
         curve = known.backward if backward else known.forward
-    return kernel.flops / rate_at(curve, kernel.flops / kernel.num_bytes)
+    return kernel.flops / rate_at(curve, kernel.length)
 
 
 def _without_product(kernel: Kernel, rates: KernelRates) -> float:

@@ -44,7 +44,7 @@ class Growing(NamedTuple):
     def with_samples(self, count: int) -> Kernel:
         """Return the kernel as it is with ``count`` samples."""
         more = count - self.samples
-        phase, kind, width, flops, num_bytes, made, kept = self.kernel
+        phase, kind, width, flops, num_bytes, made, kept, length = self.kernel
         return Kernel(
             phase,
             kind,
@@ -53,6 +53,7 @@ class Growing(NamedTuple):
             num_bytes + more * self.more_bytes,
             made + more * self.more_made,
             kept,
+            length,
         )
 
 

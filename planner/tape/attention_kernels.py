@@ -82,7 +82,7 @@ def fused_attention(
         shape.output_elements
     )
     kind: ProductKind = "attention" if bias is None else "masked attention"
-    tape.multiplies(flops, moved, query.width, kind=kind)
+    tape.multiplies(flops, moved, query.width, kind=kind, length=shape.length)
     output = tape.new(shape.output_elements, query.width, "attention output")
     statistics = tape.new(shape.query_rows, FP32_BYTES, "log-sum-exp of the scores")
     saved = (query, key, value, output, statistics, *((bias,) if bias is not None else ()))
@@ -90,7 +90,7 @@ def fused_attention(
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         _inside = _attention_workspace(tape, shape, sizes[0][1]) if device == "cuda" else None
         work = flops * ATTENTION_BACKWARD // ATTENTION_FORWARD, 2 * moved, query_width
-        tape.multiplies(*work, kind=kind)
+        tape.multiplies(*work, kind=kind, length=shape.length)
         return [
             tape.new(size, width, f"gradient of the {name}")
             for (size, width), name in zip(sizes, ("query", "key", "value"), strict=True)

@@ -36,6 +36,8 @@ class Kernel(NamedTuple):
     """Bytes of the storage that it makes; 0 where it writes to an older one."""
     kept: bool = False
     """Whether that storage is alive when backward begins."""
+    length: int = 0
+    """Tokens of each sequence that attention reads; 0 for all other kernels."""
 
 
 class _Announced(NamedTuple):
@@ -46,6 +48,7 @@ class _Announced(NamedTuple):
     num_bytes: int
     width: int
     again: bool = False
+    length: int = 0
 
 
 class CountingTape(Tape):
@@ -85,8 +88,9 @@ class CountingTape(Tape):
         *,
         kind: ProductKind = "product",
         again: bool = False,
+        length: int = 0,
     ) -> None:
-        self._announced = _Announced(kind, flops, num_bytes, width, again)
+        self._announced = _Announced(kind, flops, num_bytes, width, again, length)
 
     def dequantizes(self, num_bytes: int) -> None:
         self._announced = _Announced("dequantize", 0, num_bytes, 1)
@@ -122,8 +126,9 @@ class CountingTape(Tape):
         self._announced = None
         phase = "recompute" if announced.again else self._phase
         self.places.append(len(self.log))
-        kind, flops, num_bytes, width, _ = announced
-        self.kernels.append(Kernel(phase, kind, width, flops, num_bytes, made))
+        kind, flops, num_bytes, width, _, length = announced
+        kernel = Kernel(phase, kind, width, flops, num_bytes, made, length=length)
+        self.kernels.append(kernel)
 
     def with_kept(self, turn: int) -> list[Kernel]:
         """Return the kernels, with what is alive at position ``turn`` of the log marked as
@@ -147,7 +152,7 @@ class CountingTape(Tape):
             return
         each = per_kernel + shared // len(self._unread)
         for number in self._unread:
-            phase, kind, width, flops, written, made, _ = self.kernels[number]
+            phase, kind, width, flops, written, made, *_ = self.kernels[number]
             self.kernels[number] = Kernel(phase, kind, width, flops, written + each, made)
         self._unread.clear()
 

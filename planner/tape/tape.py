@@ -55,9 +55,11 @@ class UncountedWork:
         *,
         kind: ProductKind = "product",
         again: bool = False,
+        length: int = 0,
     ) -> None:
         """State that the next kernel multiplies: operations, bytes read and written, and bytes per
-        element of its operands; ``again`` where backward repeats what forward did."""
+        element of its operands; ``again`` where backward repeats what forward did; ``length`` of
+        the sequences that attention reads, in tokens."""
 
     def dequantizes(self, num_bytes: int) -> None:
         """State that the next kernel makes a matrix from its codes: bytes read and written."""

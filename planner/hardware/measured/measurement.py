@@ -1,8 +1,8 @@
 """What ``plan --measure`` has measured on a machine: rates of kernels, links, host and disk.
 
 A curve has the rate at some sizes of the work; between them it is interpolated on logarithmic
-scales, beyond them the nearest rate holds. Sizes are operations for products, operations per byte
-for attention, elements for exponentials and random numbers, and bytes for all else.
+scales, beyond them the nearest rate holds. Sizes are operations for products, tokens of a
+sequence for attention, elements for exponentials and random numbers, and bytes for all else.
 """
 
 from math import log
@@ -46,8 +46,8 @@ class AttentionRates(Spec):
     """Operations per second of fused attention, as the tape counts them: half of the scores without
     a mask.
 
-    Operations per byte grow with the length alone: a head is worked on by itself, so that more of
-    them take longer at the same rate.
+    A head is worked on by itself, so that more of them take longer at the same rate; how long a
+    sequence is decides the blocks that its kernel takes.
     """
 
     forward: Curve
@@ -130,7 +130,7 @@ class HostRates(Spec):
 class Measurement(Spec):
     """Rates of one kind of device with one version of PyTorch, measured on one day."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     """Version of this format."""
     measured_on: str
     """Day of the measurement, as 2026-11-29."""
