@@ -46,7 +46,9 @@ class SearchResult:
         """Whether any candidate fits: the leanest one of each group decides for the others."""
         known = any(search.num_fitting for search in self.series)
         sharded_first = reversed(_leanest(self.series))
-        own_first = sorted(sharded_first, key=lambda search: len(search.variant.departures))
+        own_first = sorted(
+            sharded_first, key=lambda search: (len(search.variant.departures), search.leanness)
+        )
         if known or any(search.price(0) for search in own_first if search.open):
             return True
         return self.best is not None
