@@ -10,6 +10,7 @@ import bitsandbytes
 import torch
 from bitsandbytes import functional
 from bitsandbytes.autograd._functions import MatMul8bitLt
+from bitsandbytes.optim import AdEMAMix
 from bitsandbytes.optim.optimizer import GlobalOptimManager, Optimizer8bit
 
 from launcher.compat.replacement import Replacement, do_nothing
@@ -226,12 +227,23 @@ def _state_buffer(
     return paged  # type: ignore[no-any-return]
 
 
+def _two_states_buffer(
+    optimizer: Any, parameter: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Return two states in one tensor, as ``_state_buffer`` does."""
+    if not optimizer.is_paged or parameter.numel() < _LEAST_PAGED_ELEMENTS:
+        return torch.zeros((2, *parameter.shape), dtype=dtype, device=parameter.device)
+    both = parameter.detach().expand(2, *parameter.shape)
+    return _state_buffer(optimizer, both, dtype)
+
+
 FAKE_REPLACEMENTS = (Replacement(GlobalOptimManager, "_instance", None),)
 """Replacements that every trace on fake tensors needs: bitsandbytes remembers embeddings by their
 address for as long as a process lives, and its memory of them begins anew."""
 CUDA_REPLACEMENTS = (
     Replacement(bitsandbytes, "matmul", _matmul_on_cuda),
     Replacement(Optimizer8bit, "get_state_buffer", _state_buffer),
+    Replacement(AdEMAMix, "_get_state_double_buffer", _two_states_buffer),
     Replacement(functional, "prefetch_tensor", do_nothing),
 )
 """Functions that allocate on a CPU what they would on CUDA."""

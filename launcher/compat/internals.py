@@ -431,6 +431,12 @@ BITSANDBYTES = Library(
             mentions=("is_paged", "1e5"),
         ),
         Internal(
+            "bitsandbytes.optim.AdEMAMix._get_state_double_buffer",
+            "replaced: paged states without storage",
+            ("p", "dtype"),
+            mentions=("is_paged", "1e5"),
+        ),
+        Internal(
             "bitsandbytes.functional.prefetch_tensor",
             "replaced: there is nothing to fetch",
             ("A", "to_cpu"),

@@ -107,17 +107,47 @@ def _adamw(step: OptimizerStep) -> None:
 
 
 def _sgd(step: OptimizerStep) -> None:
-    """Mirror torch/optim/sgd.py: a gradient with its decay added is a new tensor."""
+    """Mirror torch/optim/sgd.py."""
     for number, group in enumerate(step.groups):
-        if not step.decay_of(number):
-            continue
+        for tensors in [group] if step.device == "cuda" else ([tensor] for tensor in group):
+            _grads = _decayed(step, number, tensors)
+            del _grads
+
+
+def _decayed(step: OptimizerStep, number: int, tensors: Sequence[TrainedTensor]) -> list[Storage]:
+    """Return gradients with their decay added, which are new tensors."""
+    if not step.decay_of(number):
+        return []
+    return [step.new(x.elements, step.width, "decayed gradient") for x in tensors]
+
+
+def _rmsprop(step: OptimizerStep) -> None:
+    """Mirror torch/optim/rmsprop.py, without momentum."""
+    _divide_by_roots(step, scales=False)
+
+
+def _adagrad(step: OptimizerStep) -> None:
+    """Mirror torch/optim/adagrad.py: many tensors at once scale gradients that are not new into
+    others."""
+    _divide_by_roots(step, scales=step.device == "cuda")
+
+
+def _divide_by_roots(step: OptimizerStep, *, scales: bool) -> None:
+    """Divide gradients by roots: all of a group where the device has foreach kernels, else one by
+    one, where a root lives until there is the next."""
+    for number, group in enumerate(step.groups):
         if step.device == "cuda":
-            grads = [step.new(x.elements, step.width, "decayed gradient") for x in group]
-            del grads
+            grads = _decayed(step, number, group)
+            roots = [step.new(x.elements, step.width, "root of the squares") for x in group]
+            if scales and not grads:
+                grads = [step.new(x.elements, step.width, "scaled gradient") for x in group]
+            del grads, roots
             continue
+        _root = None
         for tensor in group:
-            _grad = step.new(tensor.elements, step.width, "decayed gradient")
-            del _grad
+            _grads = _decayed(step, number, [tensor])
+            _root = step.new(tensor.elements, step.width, "root of the squares")
+            del _grads
 
 
 def _adafactor(step: OptimizerStep) -> None:
@@ -149,6 +179,8 @@ def _adafactor(step: OptimizerStep) -> None:
 _UPDATES: dict[str, Callable[[OptimizerStep], None]] = {
     "fused": _fused,
     "adamw": _adamw,
+    "adagrad": _adagrad,
+    "rmsprop": _rmsprop,
     "sgd": _sgd,
     "adafactor": _adafactor,
 }

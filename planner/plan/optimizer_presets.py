@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Literal
 
-from planner.base.errors import UnknownNameError
+from planner.base.errors import InvalidRequestError, UnknownNameError
 from planner.base.phrases import Phrase
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
@@ -17,31 +17,71 @@ class OptimizerSpec(Spec):
     name: str
     library: OptimizerLibrary
     class_name: str
-    step: Literal["fused", "adamw", "adafactor", "sgd"]
+    step: Literal["fused", "adamw", "adafactor", "adagrad", "rmsprop", "sgd"]
     states: int
+    stacked: int = 1
     kept_in: Literal["parameter", "fp32", "8bit", "factored"]
     counter: Literal["device", "host", "none"]
     paged: bool = False
     source: str
 
+    @property
+    def tensor_shares(self) -> tuple[int, ...]:
+        """Return the size of each tensor of states, in sizes of the parameter."""
+        if not self.states:
+            return ()
+        return (self.stacked, *[1] * (self.states - self.stacked))
+
+
+class OtherOptimizer(Spec):
+    """Names of transformers that no plan has, and what to take."""
+
+    names: list[str]
+    instead: str
+    needs: str | None = None
+    """What they need that a plan does not have; None where ``instead`` is the same optimizer."""
+
 
 class _Optimizers(Spec):
     optimizers: list[OptimizerSpec]
+    others: list[OtherOptimizer]
+
+
+@cache
+def _file() -> _Optimizers:
+    return read_spec(_Optimizers, ROOT / "optimizers.yaml")
 
 
 @cache
 def optimizers() -> dict[str, OptimizerSpec]:
     """Return every optimizer that a plan may have, by its name."""
-    entries = read_spec(_Optimizers, ROOT / "optimizers.yaml").optimizers
-    return {optimizer.name: optimizer for optimizer in entries}
+    return {optimizer.name: optimizer for optimizer in _file().optimizers}
+
+
+def other_optimizers() -> dict[str, OtherOptimizer]:
+    """Return the names of transformers that no plan has."""
+    return {name: other for other in _file().others for name in other.names}
 
 
 def optimizer_name(text: str) -> str:
     """Return the name that is spelt like this, in any case and with hyphens for underscores.
 
-    Raises ``UnknownNameError``, which suggests the nearest one.
+    Raises ``InvalidRequestError`` for one that transformers has and no plan, and
+    ``UnknownNameError``, which suggests the nearest one, for all else.
     """
     wanted = text.lower().replace("-", "_")
+    other = other_optimizers().get(wanted)
+    if other is not None:
+        if other.needs is None:
+            return other.instead
+        raise InvalidRequestError(
+            Phrase(
+                "optimizer {name} needs {needs}, which a plan does not have: take {instead}",
+                name=wanted,
+                needs=Phrase(other.needs),
+                instead=other.instead,
+            )
+        )
     if wanted not in optimizers():
         raise UnknownNameError(
             Phrase("optimizer"), text, optimizers(), see="plan --list optimizers"

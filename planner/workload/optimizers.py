@@ -58,7 +58,9 @@ def tensor_states(
     ]
     if is_quantized(optimizer, tensor):
         blocks = ceil_div(tensor.elements, QUANTIZED_BLOCK)
-        states += [OptimizerState(blocks, FP32_BYTES, "scale")] * optimizer.states
+        states += [
+            OptimizerState(share * blocks, FP32_BYTES, "scale") for share in optimizer.tensor_shares
+        ]
     on_device = optimizer.counter == "device" or (optimizer.counter, device) == ("host", "cpu")
     if on_device:
         states.append(OptimizerState(1, SCALAR_BYTES, "counter"))
@@ -75,7 +77,7 @@ def _values(optimizer: OptimizerSpec, tensor: TrainedTensor, width: int) -> list
         size = width
     else:
         size = 1 if is_quantized(optimizer, tensor) else FP32_BYTES
-    return [(tensor.elements, size)] * optimizer.states
+    return [(share * tensor.elements, size) for share in optimizer.tensor_shares]
 
 
 def is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
@@ -92,7 +94,8 @@ def shared_states(
 ) -> list[OptimizerState]:
     """Return the tables that the states of all tensors share."""
     if any(is_quantized(optimizer, tensor) for tensor in tensors):
-        return [OptimizerState(QUANTIZATION_MAP_ELEMENTS, FP32_BYTES, "table")] * optimizer.states
+        table = OptimizerState(QUANTIZATION_MAP_ELEMENTS, FP32_BYTES, "table")
+        return [table] * len(optimizer.tensor_shares)
     return []
 
 

@@ -49,7 +49,7 @@ SEEN = {
     "bitsandbytes-cpu",
     "adafactor-zero",
     "bitsandbytes-zero",
-    "sgd-zero",
+    "untested-optimizer-zero",
     "attention-packages",
 }
 READ_ONLY = {"int8-before-turing", "attention-compiled", "eager-on-cpu"}
@@ -99,7 +99,13 @@ def _alone(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("_alone")
 @pytest.mark.parametrize(
     ("name", "takes_shards"),
-    [("adamw_torch", True), ("sgd", True), ("adafactor", False), ("adamw_8bit", False)],
+    [
+        ("adamw_torch", True),
+        ("sgd", True),
+        ("rmsprop", True),
+        ("adafactor", False),
+        ("adamw_8bit", False),
+    ],
 )
 def test_optimizers_that_update_shards_of_fsdp(name: str, takes_shards: bool) -> None:
     module = torch.nn.Linear(64, 64)

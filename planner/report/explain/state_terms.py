@@ -138,10 +138,10 @@ def optimizer_states(
 
 def _numbers(optimizer: OptimizerSpec, role: StateRole, elements: int) -> Expression:
     """Return the elements of one role, by state where each tensor has several alike."""
-    if role == "counter" or optimizer.states == 1:
+    states = len(optimizer.tensor_shares) if role == "table" else optimizer.states
+    if role == "counter" or states == 1:
         return Count(elements, ROLES[role])
-    each = Count(elements // optimizer.states, ROLES[role])
-    return each * Count(optimizer.states, Phrase("states"))
+    return Count(elements // states, ROLES[role]) * Count(states, Phrase("states"))
 
 
 def _lost(states: Mapping[OptimizerState, int]) -> int:

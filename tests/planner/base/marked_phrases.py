@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from planner.base import phrases
+from planner.plan.optimizer_presets import other_optimizers
 from planner.workload.rules import rule_book
 
 ROOT = Path(__file__).parents[3]
@@ -27,6 +28,8 @@ def marked() -> Iterator[tuple[str, str]]:
             for template in _marked(ast.parse(path.read_text(encoding="utf-8"))):
                 yield path.relative_to(ROOT).as_posix(), template
     yield from (("presets/rules.yaml", rule.reason) for rule in rule_book())
+    needs = (other.needs for other in other_optimizers().values())
+    yield from (("presets/optimizers.yaml", each) for each in needs if each is not None)
     yield from (("argparse", heading) for heading in ARGPARSE)
 
 

@@ -43,6 +43,16 @@ def test_hyphens_are_underscores(name: str) -> None:
     assert optimizer_name(name.replace("_", "-").upper()) == name
 
 
+def test_every_name_of_transformers_is_an_optimizer_or_told_what_to_take() -> None:
+    training_args = pytest.importorskip("transformers.training_args")
+    for name in (known.value for known in training_args.OptimizerNames):
+        try:
+            assert optimizer_name(name) in optimizers()
+        except InvalidRequestError as refused:
+            taken = str(refused).rpartition("take ")[2]
+            assert taken in optimizers(), name
+
+
 def test_an_unknown_name() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'paged_adamw_8bit'"):
         optimizer_name("paged_adam_8bit")
