@@ -8,6 +8,7 @@ from typing import Annotated
 
 from launcher.chatglm.command import WeightLayout
 from launcher.cli.other_tasks import Task, check_options, without_plan
+from launcher.data.sources import check_named
 from launcher.engines.engine import EngineName
 from launcher.engines.job import Job
 from launcher.engines.submission import require_engine, run_job, settings_of
@@ -324,6 +325,8 @@ def run_here(plan: Plan, start: StartOptions, rdzv_endpoint: str | None, *, dry_
     """Train on this machine, alone or as one node of several; return the exit code."""
     directory = directory_of(plan)
     run = RunDirectory(directory)
+    if dry_run and plan.data.every_source:
+        check_named(plan.data)
     if plan.parallel.num_nodes > 1:
         endpoint = require_endpoint(plan, rdzv_endpoint)
         return launch_node(plan, directory, endpoint, start, dry_run=dry_run)

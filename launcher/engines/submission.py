@@ -52,6 +52,8 @@ def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
     """
     engine = engine_named(name)
     if dry_run:
+        if job.plan.data.every_source:
+            check_named(job.plan.data, elsewhere=not engine.is_like_here(job))
         print_text(dry_run_text(engine, job), end="")
         return 0
     if detach and isinstance(engine, Foreground):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import get_args
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -21,12 +22,12 @@ from planner.report.prose import Prose
 from planner.report.recipe_changes import changes
 from planner.report.speed_rows import speed_rows
 from planner.report.tables import NARROW, facts, plain_table
-from planner.report.verdict import verdict
+from planner.report.verdict import LeftOut, verdict
 from planner.report.what_if_report import what_if_section
 from planner.report.words import PART_TITLES
 from planner.workload.measured_ratios import peak_ratio
 
-MORE = Phrase("--verbose shows the rest: reason, other ways, limits, machine, sources")
+MORE = Phrase("--verbose shows the rest: reason, other ways, limits, machine, data, sources")
 ROWS_BELOW = 2
 """Rows of a terminal that the report leaves to that line and to the prompt."""
 
@@ -37,11 +38,11 @@ def report(decision: Decision, *, width: int, next_steps: list[str]) -> Group:
 
 
 def sections(
-    decision: Decision, *, width: int, next_steps: list[str], brief: bool = False
+    decision: Decision, *, width: int, next_steps: list[str], left_out: LeftOut = "nothing"
 ) -> Iterator[RenderableType]:
     """Yield the report's sections, the answer first and what it rests on last; what a section shows
     is computed when it is asked for."""
-    yield verdict(decision, width=width, next_steps=next_steps, brief=brief)
+    yield verdict(decision, width=width, next_steps=next_steps, left_out=left_out)
     yield _memory(decision, width)
     yield from _improvements(decision, width)
     if decision.alternatives:
@@ -56,14 +57,15 @@ def print_report(
 ) -> None:
     """Print the report as wide as the console: all of it, or as many sections as a terminal has
     rows for, and that there are more."""
-    parts = sections(decision, width=console.width, next_steps=next_steps)
     if whole or not console.is_terminal:
+        parts = sections(decision, width=console.width, next_steps=next_steps)
         print_unpadded(console, _apart([*parts]))
         return
-    shown = [*islice(parts, 2)]
-    if _rows(console, shown) > console.height:
-        parts = sections(decision, width=console.width, next_steps=next_steps, brief=True)
+    for left_out in get_args(LeftOut):
+        parts = sections(decision, width=console.width, next_steps=next_steps, left_out=left_out)
         shown = [*islice(parts, 2)]
+        if _rows(console, shown) <= console.height:
+            break
     more = False
     for part in parts:
         more = _rows(console, [*shown, part]) > console.height

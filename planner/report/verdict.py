@@ -1,5 +1,7 @@
 """The first lines of the report: whether it fits and by how much, what is trained, how fast."""
 
+from typing import Literal
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -22,9 +24,14 @@ WIDEST = 80
 """Columns of the rule below the first line, and of the bar with its name."""
 
 
-def verdict(decision: Decision, *, width: int, next_steps: list[str], brief: bool = False) -> Group:
-    """Return the section for a terminal of ``width`` columns; a brief one has no reason and no
-    time."""
+LeftOut = Literal["nothing", "reason", "reason and time"]
+"""What a terminal has no rows for."""
+
+
+def verdict(
+    decision: Decision, *, width: int, next_steps: list[str], left_out: LeftOut = "nothing"
+) -> Group:
+    """Return the section for a terminal of ``width`` columns."""
     chosen = decision.chosen
     colour = "yellow" if decision.tight else "green"
     rows: list[tuple[str, RenderableType]] = [
@@ -33,7 +40,8 @@ def verdict(decision: Decision, *, width: int, next_steps: list[str], brief: boo
         (_memory_title(decision), Prose(memory_line(decision), "bold")),
         ("", _bar(decision, min(width, WIDEST) - 18)),
         (Phrase("Speed"), speed_line(decision)),
-        *([] if brief else reason_and_time(decision)),
+        *(_time(decision) if left_out != "reason and time" else []),
+        *([_reason(decision)] if left_out == "nothing" else []),
         *((Phrase("Note"), Prose(note, "yellow")) for note in notes(decision)),
         (Phrase("Next"), Prose(Joined("\n", next_steps), "bold")),
     ]
@@ -105,19 +113,24 @@ def speed_line(decision: Decision) -> str:
 
 def reason_and_time(decision: Decision) -> list[tuple[str, str]]:
     """Return how long a run takes, as far as that is known, and why this method."""
+    return [*_time(decision), _reason(decision)]
+
+
+def _time(decision: Decision) -> list[tuple[str, str]]:
     chosen, speed, data = decision.chosen, decision.chosen.throughput, decision.request.data
-    rows: list[tuple[str, str]] = []
     if data is not None and data.known is not None:
-        rows.append((Phrase("Time"), run_line(chosen, epochs_of(chosen, data.known))))
-    elif data is not None and (counted := counted_run_line(chosen, data)) is not None:
-        rows.append((Phrase("Time"), counted))
-    elif speed is not None:
-        per_million = format_duration(speed.cost(MILLION, None).seconds)
-        rows.append(
-            (Phrase("Time"), Phrase("{per_million} per million tokens", per_million=per_million))
-        )
-    name = METHOD_NAMES[chosen.method]
-    return [*rows, (Phrase("Why {method}", method=name), decision.why)]
+        return [(Phrase("Time"), run_line(chosen, epochs_of(chosen, data.known)))]
+    if data is not None and (counted := counted_run_line(chosen, data)) is not None:
+        return [(Phrase("Time"), counted)]
+    if speed is None:
+        return []
+    per_million = format_duration(speed.cost(MILLION, None).seconds)
+    return [(Phrase("Time"), Phrase("{per_million} per million tokens", per_million=per_million))]
+
+
+def _reason(decision: Decision) -> tuple[str, str]:
+    method = METHOD_NAMES[decision.chosen.method]
+    return Phrase("Why {method}", method=method), decision.why
 
 
 def notes(decision: Decision) -> list[str]:

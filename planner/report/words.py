@@ -39,7 +39,7 @@ def headline(chosen: Candidate) -> str:
     where += OFFLOAD_TITLES[chosen.layout.offload]
     recomputed = chosen.layout.recomputed
     kept = (
-        Phrase("activations recomputed in {recomputed}", recomputed=recomputed)
+        Phrase("{recomputed} recomputed", recomputed=recomputed)
         if recomputed
         else Phrase("activations kept")
     )
@@ -61,7 +61,7 @@ def batch_line(chosen: Candidate) -> str:
     ranks = Phrase(" x {num_ranks} devices", num_ranks=num_ranks) if num_ranks > 1 else ""
     return Phrase(
         "micro-batch {micro_batch_size} x accumulation {accumulated}{ranks} = "
-        "global batch {global_batch_size}, {length:,} tokens per sample",
+        "global batch {global_batch_size} x {length:,} tokens",
         micro_batch_size=layout.micro_batch_size,
         accumulated=layout.gradient_accumulation_steps,
         ranks=ranks,

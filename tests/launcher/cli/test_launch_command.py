@@ -52,6 +52,14 @@ def test_a_dry_run_writes_nothing_and_needs_no_data(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["plan.yaml"]
 
 
+@pytest.mark.parametrize("options", [(), ("--on", "slurm")])
+def test_a_dry_run_looks_for_the_data_that_are_named(
+    options: tuple[str, ...], tmp_path: Path
+) -> None:
+    write_plan(tmp_path, data__source=None)
+    assert "no-file.jsonl" in mistake(tmp_path, "--dry-run", "--data", "no-file.jsonl", *options)
+
+
 def test_a_dry_run_imports_no_training_stack(folder: Path) -> None:
     code = (
         "import sys; sys.argv = ['launch', 'plan.yaml', '--dry-run']\n"
