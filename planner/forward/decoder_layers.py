@@ -10,6 +10,7 @@ from planner.forward.falcon import falcon_layer
 from planner.forward.feed_forward import feed_forward
 from planner.forward.gated_delta import gated_delta_net
 from planner.forward.latent_attention import latent_attention
+from planner.forward.mamba2 import mamba2_mixer
 from planner.forward.norms import norm
 from planner.forward.rotary import Tables
 from planner.forward.self_attention import self_attention
@@ -68,9 +69,13 @@ def _sequential(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None
 def _attention(
     decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None
 ) -> tuple[Tensor, Tensor | None]:
-    latent, delta = decoder.workload.model.latent, decoder.workload.model.delta
-    if delta is not None and layer.kind.recurrent:
-        return gated_delta_net(decoder, layer, x, delta), None
+    """Return the output of attention or of what stands in its place."""
+    model = decoder.workload.model
+    latent = model.latent
+    if layer.kind.recurrent and model.mamba is not None:
+        return mamba2_mixer(decoder, layer, x, model.mamba), None
+    if layer.kind.recurrent and model.delta is not None:
+        return gated_delta_net(decoder, layer, x, model.delta), None
     if latent is None or tables is None:
         return self_attention(decoder, layer, x, tables)
     return latent_attention(decoder, layer, x, tables, latent)

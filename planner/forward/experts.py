@@ -13,7 +13,7 @@ and router logits are not kept.
 
 from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder, Layer
-from planner.forward.feed_forward import activate, gated_mlp
+from planner.forward.feed_forward import activate, feed_forward
 from planner.models.expert_shape import ExpertsSpec
 from planner.tape import expert_operators as routing
 from planner.tape import operators as ops
@@ -33,14 +33,14 @@ def mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> 
     routed = grouped_experts(decoder, layer, x, scores, chosen, experts)
     if not experts.shared_intermediate_size:
         return routed
-    shared = gated_mlp(decoder, layer, x)
+    shared = feed_forward(decoder, layer, x)
     return ops.add(decoder.tape, routed, shared, "routed and shared experts")
 
 
 def _gated_mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor:
     """Mirror Qwen2MoeSparseMoeBlock.forward."""
     tape = decoder.tape
-    shared = gated_mlp(decoder, layer, x)
+    shared = feed_forward(decoder, layer, x)
     _logits, scores, chosen = router(decoder, layer, x, experts)
     routed = grouped_experts(decoder, layer, x, scores, chosen, experts)
     gate = ops.unary(

@@ -118,7 +118,7 @@ class ModelPass:
     def _inputs(self) -> list[Tensor]:
         """Return token ids, labels and the mask of padded tokens, which recurrent layers save."""
         tokens, name = self._batch.tokens, "token ids, labels and attention mask"
-        if self._workload.model.delta is None:
+        if self._workload.model.recurrence is None:
             return [self.tape.new(3 * tokens, INT64, name)]
         return [self.tape.new(2 * tokens, INT64, name), self._decoder.token_mask]
 
@@ -166,7 +166,7 @@ class ModelPass:
         """
         eager = self._workload.attention == "eager"
         model = self._workload.model
-        kinds = {kind.sliding_window: kind for kind in model.kinds}
+        kinds = {kind.sliding_window: kind for kind in model.kinds if kind.attends}
         windows = [window for window, kind in kinds.items() if eager or self._decoder.masked(kind)]
         if model.model_type in WINDOW_OF_NOTHING and not any(kinds):
             windows.append(0)

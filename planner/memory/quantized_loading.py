@@ -18,8 +18,9 @@ from planner.workload.dtypes import Numerics
 from planner.workload.quantization import BLOCK_SIZE, loading_copy_width, quantized_bytes
 from planner.workload.workload import Workload
 
-ATTENTION_FIRST = ("gpt2", "gpt_neox")
-"""Architectures whose attention, ``attn`` or ``attention``, comes before ``mlp``."""
+ATTENTION_FIRST = ("gpt2", "gpt_neox", "granitemoehybrid")
+"""Architectures whose attention, ``attn``, ``attention`` or ``mamba``, comes before ``mlp`` or
+``shared_mlp``."""
 FEED_FORWARD = ("gate", "up_proj", "down_proj")
 """Parts of the keys of feed-forward matrices."""
 

@@ -98,17 +98,10 @@ class ExpertsSpec(Spec):
             }
         return tensors
 
-    def shared_matrices(self, hidden_size: int) -> tuple[Linear, ...]:
-        """Return the matrices that every token passes beside its experts."""
-        h, inner = hidden_size, self.shared_intermediate_size
-        if not inner:
-            return ()
-        return (
-            _matrix("gate_proj", h, inner),
-            _matrix("up_proj", h, inner),
-            _matrix("down_proj", inner, h),
-            *((_matrix("shared_expert_gate", h, 1),) if self.shared_gate else ()),
-        )
+    def shared_gates(self, hidden_size: int) -> tuple[Linear, ...]:
+        """Return the matrix that weighs what every token passes beside its experts, where there is
+        one."""
+        return (_matrix("shared_expert_gate", hidden_size, 1),) if self.shared_gate else ()
 
     def params(self, hidden_size: int) -> int:
         """Return the parameters of one layer's router and routed experts."""

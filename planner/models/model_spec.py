@@ -11,10 +11,10 @@ from planner.base.bounded_cache import bounded_cache
 from planner.base.phrases import Phrase
 from planner.base.strict_yaml import Spec
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
-from planner.models.layer_kinds import LayerKind, LayerPattern, counted, layers_of
+from planner.models.layer_kinds import Blocks, LayerKind, LayerPattern, counted, layers_of
 from planner.models.linear import Linear
 from planner.models.module_names import module_names
-from planner.models.recurrent_shape import GatedDeltaSpec
+from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec, OwnParameter
 
 Mlp = Literal["swiglu", "fused-swiglu", "plain"]
 """``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM).
@@ -55,8 +55,9 @@ Residual = Literal["sequential", "parallel", "parallel-two-norms"]
 """``sequential``: the MLP reads what attention has added to. ``parallel``: both read the same
 normalised input (Phi). ``parallel-two-norms``: both read the layer's input, each through its own
 norm (GPT-NeoX)."""
-Positions = Literal["rotary", "learned", "alibi"]
-"""``learned``: a table of vectors added to the embeddings. ``alibi``: a slope on the scores."""
+Positions = Literal["rotary", "learned", "alibi", "none"]
+"""``learned``: a table of vectors added to the embeddings. ``alibi``: a slope on the scores.
+``none``: only the order in which states change (Granite 4)."""
 
 
 class ModelSpec(Spec):
@@ -130,6 +131,14 @@ class ModelSpec(Spec):
     """Whether each query comes with a gate for attention's output (Qwen3.5)."""
     delta: GatedDeltaSpec | None = None
     """Gated delta nets in the place of attention, in most layers (Qwen3.5)."""
+    mamba: Mamba2Spec | None = None
+    """Mamba-2 mixers, in the layers that ``layer_letters`` says (Granite 4)."""
+    layer_letters: str | None = None
+    """A letter for each layer, repeated over all layers: ``M`` keeps a state, ``*`` attends, ``H``
+    does both, ``-`` has an MLP alone, ``E`` experts alone. None where all attend, or as ``delta``
+    says."""
+    blocks: Blocks = "pairs"
+    """Whether a layer has one block, and one norm, or attention and an MLP."""
     latent: LatentAttentionSpec | None = None
     """Multi-head latent attention; ``head_dim`` is then that of the part that rotates."""
 
@@ -191,7 +200,14 @@ class ModelSpec(Spec):
             self.unrotated_every,
             self.experts,
             self.delta,
+            self.layer_letters,
+            self.blocks,
         )
+
+    @property
+    def recurrence(self) -> GatedDeltaSpec | Mamba2Spec | None:
+        """What keeps the state in layers that keep one."""
+        return self.mamba or self.delta
 
     def linears(self, kind: LayerKind) -> tuple[Linear, ...]:
         """Return the matrices of one layer of a kind, in forward order; routed experts are not
@@ -209,9 +225,9 @@ class ModelSpec(Spec):
             self._linear("o_proj", q, h, bias=self.output_bias),
         )
 
-    @property
-    def _mlp(self) -> tuple[Linear, ...]:
-        h, i = self.hidden_size, self.intermediate_size
+    def _mlp(self, width: int) -> tuple[Linear, ...]:
+        """Return the matrices of an MLP of an inner width."""
+        h, i = self.hidden_size, width
         widths = {"gate_proj": i, "up_proj": i}
         if self.mlp == "fused-swiglu":
             widths = {"gate_up_proj": 2 * i}
@@ -265,26 +281,35 @@ class ModelSpec(Spec):
         """One norm over the hidden size."""
         return (2 if self.norm_bias else 1) * self.hidden_size
 
-    def layer_norm_sizes(self, kind: LayerKind) -> tuple[int, ...]:
-        """Return the elements of each parameter of one layer of a kind that belongs to no matrix:
-        norms, sinks, and what a gated delta net has beside its matrices."""
+    def own_parameters(self, kind: LayerKind) -> tuple[OwnParameter, ...]:
+        """Return each parameter of one layer of a kind that belongs to no matrix: norms, sinks, and
+        what a recurrence has beside its matrices."""
+        count = 1 if self.residual == "parallel" or self.blocks == "single" else 2
+        if self.norms == "around":
+            count = 4
+        sizes = (self.hidden_size,) * (count * (2 if self.norm_bias else 1))
+        if kind.attends:
+            sizes += self._attention_vectors
+        vectors = tuple(OwnParameter((size,)) for size in sizes)
+        if kind.recurrent and self.recurrence is not None:
+            vectors += self.recurrence.own_parameters
+        return vectors
+
+    @property
+    def _attention_vectors(self) -> tuple[int, ...]:
+        """Sizes of attention's own norms and sinks."""
         inside: tuple[int, ...] = () if self.latent is None else self.latent.norm_sizes
-        if kind.recurrent and self.delta is not None:
-            inside = self.delta.vector_sizes
-        elif self.qk_norm == "whole":
+        if self.qk_norm == "whole":
             inside += (self.query_size, self.key_value_size)
         elif self.qk_norm is not None:
             inside += (self.head_dim,) * 2
         if self.attention_sinks:
             inside += (self.num_attention_heads,)
-        count = 1 if self.residual == "parallel" else 2
-        if self.norms == "around":
-            count = 4
-        return (self.hidden_size,) * (count * (2 if self.norm_bias else 1)) + inside
+        return inside
 
     def layer_norm_params(self, kind: LayerKind) -> int:
         """Return the number of those elements."""
-        return sum(self.layer_norm_sizes(kind))
+        return sum(each.elements for each in self.own_parameters(kind))
 
     def expert_params(self, kind: LayerKind) -> int:
         """Return the parameters of one layer's router and routed experts; 0 in a layer with an
@@ -344,12 +369,19 @@ class ModelSpec(Spec):
 @bounded_cache
 def _linears(model: ModelSpec, kind: LayerKind) -> tuple[Linear, ...]:
     """Return the matrices of a layer; cached, since every operator of a pass needs them."""
-    attention, mlp = model._attention, model._mlp
-    if model.latent is not None:
+    found: tuple[Linear, ...] = ()
+    if kind.recurrent and model.recurrence is not None:
+        found += model.recurrence.matrices(model.hidden_size)
+    if kind.attends and model.latent is not None:
         heads, bias = model.num_attention_heads, model.qkv_bias
-        attention = model.latent.matrices(model.hidden_size, heads, bias=bias)
-    if kind.recurrent and model.delta is not None:
-        attention = model.delta.matrices(model.hidden_size)
-    if kind.routed and model.experts is not None:
-        mlp = model.experts.shared_matrices(model.hidden_size)
-    return (*attention, *mlp)
+        found += model.latent.matrices(model.hidden_size, heads, bias=bias)
+    elif kind.attends:
+        found += model._attention
+    if not kind.feeds:
+        return found
+    if not kind.routed or model.experts is None:
+        return found + model._mlp(model.intermediate_size)
+    shared = model.experts.shared_intermediate_size
+    if shared:
+        found += model._mlp(shared)
+    return found + model.experts.shared_gates(model.hidden_size)

@@ -33,6 +33,9 @@ NAMES: Mapping[str, ModuleNames] = {
         },
     ),
     "gpt_neox": ModuleNames(layers="gpt_neox.layers", matrices=_FUSED),
+    "granitemoehybrid": ModuleNames(
+        matrices={"gate_up_proj": "input_linear", "down_proj": "output_linear"}
+    ),
     "opt": ModuleNames(
         layers="model.decoder.layers",
         matrices={"o_proj": "out_proj", "up_proj": "fc1", "down_proj": "fc2"},

@@ -12,7 +12,7 @@ from planner.models.config_json import config_from_spec
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import ONLY_ATTENTION, module_names
-from planner.models.recurrent_shape import GatedDeltaSpec
+from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec
 from planner.plan.schema import AdapterSection
 from planner.plan.vocabulary import Method, Precision, ZeroStage
 from planner.recipes.load_recipe import load_recipe
@@ -399,6 +399,27 @@ QWEN3_5_MOE = QWEN3_5 | {
     "intermediate_size": 32,
     "experts": SHARED_EXPERT,
 }
+MAMBA2 = Mamba2Spec(heads=8, head_dim=16, groups=2, state_size=24, kernel_size=4, chunk_size=48)
+GRANITE_4_DENSE = {
+    "model_type": "granitemoehybrid",
+    "mlp": "fused-swiglu",
+    "multipliers": True,
+}
+GRANITE_4 = GRANITE_4_DENSE | {
+    "positions": "none",
+    "mamba": MAMBA2,
+    "layer_letters": "M*",
+}
+GRANITE_4_MOE = GRANITE_4 | {
+    "intermediate_size": 48,
+    "experts": ExpertsSpec(
+        num_experts=6,
+        experts_per_token=2,
+        intermediate_size=48,
+        router="chosen-softmax-fp32",
+        shared_intermediate_size=64,
+    ),
+}
 WINDOWED = {"sliding_window": 100, "full_attention_first": 1}
 SHAPES = {
     "llama": LLAMA,
@@ -444,6 +465,9 @@ SHAPES = {
     "glm4-moe-lite": structs.replace(LLAMA, **GLM4_MOE_LITE),
     "dots1": structs.replace(LLAMA, **DOTS1),
     "solar-open": structs.replace(LLAMA, **SOLAR_OPEN),
+    "granite-4": structs.replace(LLAMA, **GRANITE_4),
+    "granite-4-attention": structs.replace(LLAMA, **GRANITE_4_DENSE),
+    "granite-4-moe": structs.replace(LLAMA, **GRANITE_4_MOE),
     "qwen3-5": structs.replace(LLAMA, **QWEN3_5),
     "qwen3-next": structs.replace(LLAMA, **QWEN3_NEXT),
     "qwen3-5-moe": structs.replace(LLAMA, **QWEN3_5_MOE),

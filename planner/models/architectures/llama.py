@@ -13,11 +13,12 @@ from planner.models.model_spec import (
     ModelSpec,
     Norm,
     Norms,
+    Positions,
     QkNorm,
     Residual,
     Rotary,
 )
-from planner.models.recurrent_shape import GatedDeltaSpec
+from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec
 
 
 class Parts(TypedDict, total=False):
@@ -49,6 +50,9 @@ class Parts(TypedDict, total=False):
     experts: ExpertsSpec | None
     gated_attention: bool
     delta: GatedDeltaSpec | None
+    mamba: Mamba2Spec | None
+    layer_letters: str | None
+    positions: Positions
     latent: LatentAttentionSpec | None
 
 

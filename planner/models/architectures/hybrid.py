@@ -1,0 +1,157 @@
+"""Models with Mamba-2 mixers beside or instead of attention: Granite 4."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import structs
+
+from planner.base.phrases import Phrase
+from planner.models.architectures.keys import Architecture, Config
+from planner.models.architectures.llama import attention_bias, decoder
+from planner.models.architectures.mixture import no_router_loss
+from planner.models.architectures.windows import FULL
+from planner.models.expert_shape import ExpertsSpec
+from planner.models.layer_kinds import ATTENDING, RECURRENT, shortest_period
+from planner.models.model_spec import ModelSpec
+from planner.models.recurrent_shape import Mamba2Spec
+
+LINEAR = "linear_attention"
+LETTERS = {LINEAR: RECURRENT, "mamba": RECURRENT, FULL: ATTENDING, "attention": ATTENDING}
+"""Letters of layers by the words of ``layer_types``, those of files before transformers 5.23 among
+them; read: transformers/configuration_utils.py at 5.23, remap_legacy_layer_types."""
+WORDS = {RECURRENT: LINEAR, ATTENDING: FULL}
+
+
+def _layer_letters(config: Config, default: str) -> str:
+    """Return the letters of ``layer_types``, which may be called ``layers_block_type``."""
+    count = config.integer("num_hidden_layers")
+    types = config.listed("layer_types", count) or config.listed("layers_block_type", count)
+    if types is None:
+        return default
+    if not set(types) <= LETTERS.keys():
+        key = "layer_types" if config.content.get("layer_types") else "layers_block_type"
+        raise config.no_formulas(key, Phrase("such layers"))
+    return shortest_period("".join(LETTERS[each] for each in types))
+
+
+def _written_layers(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "layer_types": [WORDS[RECURRENT if kind.recurrent else ATTENDING] for kind in spec.layers]
+    }
+
+
+def _mamba_of(config: Config, *, heads: int = 128) -> Mamba2Spec:
+    """Return the mixer by the keys that Bamba introduced, with the defaults of Granite 4."""
+    expanded = config.integer("mamba_expand", 2) * config.integer("hidden_size")
+    heads = config.integer("mamba_n_heads", heads)
+    stated = config.value("mamba_d_head", "auto")
+    head_dim = expanded // heads if stated == "auto" else config.integer("mamba_d_head")
+    if heads * head_dim != expanded:
+        raise config.error(
+            Phrase(
+                "mamba_n_heads ({heads}) times mamba_d_head ({head_dim}) must be {expanded}",
+                heads=heads,
+                head_dim=head_dim,
+                expanded=expanded,
+            )
+        )
+    bias = config.flag("mamba_proj_bias")
+    return Mamba2Spec(
+        heads=heads,
+        head_dim=head_dim,
+        groups=config.integer("mamba_n_groups", 1),
+        state_size=config.integer("mamba_d_state", 256),
+        kernel_size=config.integer("mamba_d_conv", 4),
+        chunk_size=config.integer("mamba_chunk_size", 256),
+        convolution_bias=config.flag("mamba_conv_bias", default=True),
+        input_bias=bias,
+        output_bias=bias,
+    )
+
+
+def _mamba_keys(spec: ModelSpec) -> dict[str, Any]:
+    """Return the keys of the mixers; without any, one head, which divides every width, as the class
+    asks for."""
+    if spec.mamba is None:
+        return {"mamba_n_heads": 1}
+    mamba = spec.mamba
+    return {
+        "mamba_n_heads": mamba.heads,
+        "mamba_d_head": mamba.head_dim,
+        "mamba_n_groups": mamba.groups,
+        "mamba_d_state": mamba.state_size,
+        "mamba_d_conv": mamba.kernel_size,
+        "mamba_expand": mamba.inner_size // spec.hidden_size,
+        "mamba_chunk_size": mamba.chunk_size,
+        "mamba_conv_bias": mamba.convolution_bias,
+        "mamba_proj_bias": mamba.input_bias,
+    }
+
+
+def mamba_of(spec: ModelSpec) -> Mamba2Spec:
+    """Return the mixers of a shape, which must have some."""
+    assert spec.mamba is not None
+    return spec.mamba
+
+
+def _granitemoehybrid(config: Config) -> ModelSpec:
+    """Return the shape of Granite 4; a model without experts has the shared one alone."""
+    no_router_loss(config)
+    config.refuse("hidden_act", Phrase("an activation that is not modelled"), ordinary="silu")
+    bias = config.flag("attention_bias")
+    shared = config.integer("shared_intermediate_size", 1024)
+    rotates = config.content.get("position_embedding_type") == "rope"
+    letters = _layer_letters(config, RECURRENT)
+    all_attend = letters == ATTENDING
+    spec = decoder(
+        config,
+        "granitemoehybrid",
+        intermediate_size=11008,
+        qkv_bias=bias,
+        output_bias=bias,
+        mlp="fused-swiglu",
+        multipliers=True,
+        positions="rotary" if rotates else "none",
+        mamba=None if all_attend else _mamba_of(config),
+        layer_letters=None if all_attend else letters,
+    )
+    count = config.count("num_local_experts", 8)
+    if not count:
+        return structs.replace(spec, intermediate_size=shared)
+    experts = ExpertsSpec(
+        num_experts=count,
+        experts_per_token=config.integer("num_experts_per_tok", 2),
+        intermediate_size=spec.intermediate_size,
+        router="chosen-softmax-fp32",
+        shared_intermediate_size=shared,
+    )
+    return structs.replace(spec, experts=experts)
+
+
+def _granitemoehybrid_keys(spec: ModelSpec) -> dict[str, Any]:
+    keys = {
+        **attention_bias(spec),
+        **_written_layers(spec),
+        **_mamba_keys(spec),
+        "position_embedding_type": "rope" if spec.positions == "rotary" else None,
+    }
+    if spec.experts is None:
+        return keys | {
+            "num_local_experts": 0,
+            "shared_intermediate_size": spec.intermediate_size,
+        }
+    return keys | {
+        "num_local_experts": spec.experts.num_experts,
+        "num_experts_per_tok": spec.experts.experts_per_token,
+        "intermediate_size": spec.experts.intermediate_size,
+        "shared_intermediate_size": spec.experts.shared_intermediate_size,
+    }
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "granitemoehybrid": Architecture(
+        native_class="GraniteMoeHybridForCausalLM",
+        read=_granitemoehybrid,
+        written=_granitemoehybrid_keys,
+    ),
+}
