@@ -7,7 +7,7 @@ from planner.forward.bloom import bloom_layer
 from planner.forward.decoder import Decoder, Layer
 from planner.forward.experts import mixture
 from planner.forward.falcon import falcon_layer
-from planner.forward.feed_forward import feed_forward
+from planner.forward.feed_forward import feed_forward, scaled_mlp
 from planner.forward.gated_delta import gated_delta_net
 from planner.forward.latent_attention import latent_attention
 from planner.forward.mamba2 import mamba2_mixer
@@ -161,6 +161,25 @@ def _falcon(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) ->
     return falcon_layer(decoder, layer, x, tables)
 
 
+def _falcon_h1(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
+    """Mirror FalconH1DecoderLayer.forward, whose variables hold what its mixer and its attention
+    wrote."""
+    place, tape, residual, mamba = layer.place, decoder.tape, x, decoder.workload.model.mamba
+    assert mamba is not None
+    x = norm(decoder, f"{place}.input_layernorm", x)
+    mixed = ops.unary(tape, mamba2_mixer(decoder, layer, x, mamba), "output of the mixer, scaled")
+    attended, _weights = self_attention(
+        decoder, layer, ops.unary(tape, x, "input of attention, scaled"), tables
+    )
+    attended = ops.unary(tape, attended, "output of attention, scaled")
+    x = ops.add(tape, mixed, attended, "mixer + attention")
+    x = ops.add(tape, residual, x, "residual after attention")
+    residual = x
+    x = norm(decoder, f"{place}.pre_ff_layernorm", x)
+    x = scaled_mlp(decoder, layer, x)
+    return ops.add(tape, residual, x, "residual after the MLP")
+
+
 RunLayer = Callable[[Decoder, Layer, Tensor, Tables | None], Tensor]
 """A layer's forward pass."""
 COMMON: Mapping[Residual, RunLayer] = {
@@ -174,6 +193,7 @@ OF_THEIR_OWN: Mapping[str, RunLayer] = {
     "cohere": _stablelm,
     "cohere2": _stablelm,
     "falcon": _falcon,
+    "falcon_h1": _falcon_h1,
     "gpt2": _gpt2,
     "stablelm": _stablelm,
 }

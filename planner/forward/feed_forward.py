@@ -38,6 +38,18 @@ def gated_mlp(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
     return decoder.linear(layer, "down_proj", product)
 
 
+def scaled_mlp(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
+    """Mirror FalconH1MLP.forward, which multiplies the gate and its output by numbers."""
+    tape, activation = decoder.tape, decoder.workload.model.activation
+    up = decoder.linear(layer, "up_proj", x)
+    gate = ops.unary(tape, decoder.linear(layer, "gate_proj", x), "gate, scaled")
+    activated = activate(tape, activation, gate, pow_width=decoder.pow_width)
+    del gate
+    product = ops.mul(tape, up, activated, "gated product")
+    del up, activated
+    return ops.unary(tape, decoder.linear(layer, "down_proj", product), "output of the MLP, scaled")
+
+
 def _plain(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
     """Mirror PhiMLP.forward."""
     activation, pow_width = decoder.workload.model.activation, decoder.pow_width

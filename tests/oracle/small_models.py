@@ -420,6 +420,16 @@ GRANITE_4_MOE = GRANITE_4 | {
         shared_intermediate_size=64,
     ),
 }
+FALCON_H1 = {
+    "model_type": "falcon_h1",
+    "head_dim": 24,
+    "multipliers": True,
+    "mamba": structs.replace(MAMBA2, heads=6, gating="plain", scaled=True),
+    "layer_letters": "H",
+}
+FALCON_H1_NORM = FALCON_H1 | {
+    "mamba": structs.replace(MAMBA2, heads=6, gating="norm-first", scaled=True)
+}
 WINDOWED = {"sliding_window": 100, "full_attention_first": 1}
 SHAPES = {
     "llama": LLAMA,
@@ -465,6 +475,8 @@ SHAPES = {
     "glm4-moe-lite": structs.replace(LLAMA, **GLM4_MOE_LITE),
     "dots1": structs.replace(LLAMA, **DOTS1),
     "solar-open": structs.replace(LLAMA, **SOLAR_OPEN),
+    "falcon-h1": structs.replace(LLAMA, **FALCON_H1),
+    "falcon-h1-norm": structs.replace(LLAMA, **FALCON_H1_NORM),
     "granite-4": structs.replace(LLAMA, **GRANITE_4),
     "granite-4-attention": structs.replace(LLAMA, **GRANITE_4_DENSE),
     "granite-4-moe": structs.replace(LLAMA, **GRANITE_4_MOE),

@@ -1,4 +1,4 @@
-"""Models with Mamba-2 mixers beside or instead of attention: Granite 4."""
+"""Models with Mamba-2 mixers beside or instead of attention: Granite 4 and Falcon-H1."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +11,9 @@ from planner.models.architectures.llama import attention_bias, decoder
 from planner.models.architectures.mixture import no_router_loss
 from planner.models.architectures.windows import FULL
 from planner.models.expert_shape import ExpertsSpec
-from planner.models.layer_kinds import ATTENDING, RECURRENT, shortest_period
+from planner.models.layer_kinds import ATTENDING, BOTH, RECURRENT, shortest_period
 from planner.models.model_spec import ModelSpec
-from planner.models.recurrent_shape import Mamba2Spec
+from planner.models.recurrent_shape import Gating, Mamba2Spec
 
 LINEAR = "linear_attention"
 LETTERS = {LINEAR: RECURRENT, "mamba": RECURRENT, FULL: ATTENDING, "attention": ATTENDING}
@@ -40,10 +40,11 @@ def _written_layers(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _mamba_of(config: Config, *, heads: int = 128) -> Mamba2Spec:
-    """Return the mixer by the keys that Bamba introduced, with the defaults of Granite 4."""
-    expanded = config.integer("mamba_expand", 2) * config.integer("hidden_size")
-    heads = config.integer("mamba_n_heads", heads)
+def _mamba_of(config: Config, expanded: int | None = None) -> Mamba2Spec:
+    """Return the mixer by the keys that Bamba introduced, with the defaults of Granite 4;
+    ``expanded`` is its width where that is no multiple of the hidden size."""
+    expanded = expanded or config.integer("mamba_expand", 2) * config.integer("hidden_size")
+    heads = config.integer("mamba_n_heads", 128)
     stated = config.value("mamba_d_head", "auto")
     head_dim = expanded // heads if stated == "auto" else config.integer("mamba_d_head")
     if heads * head_dim != expanded:
@@ -148,7 +149,49 @@ def _granitemoehybrid_keys(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
+def _falcon_h1(config: Config) -> ModelSpec:
+    config.refuse("hidden_act", Phrase("an activation that is not modelled"), ordinary="silu")
+    bias = config.flag("attention_bias")
+    has_size = config.content.get("mamba_d_ssm", 1024) is not None
+    mamba = _mamba_of(config, config.integer("mamba_d_ssm", 1024) if has_size else None)
+    gating: Gating = "plain"
+    if config.flag("mamba_rms_norm"):
+        first = config.flag("mamba_norm_before_gate", default=True)
+        gating = "norm-first" if first else "norm"
+    return decoder(
+        config,
+        "falcon_h1",
+        key_value_heads=8,
+        qkv_bias=bias,
+        output_bias=bias,
+        mlp_bias=config.flag("mlp_bias"),
+        multipliers=True,
+        mamba=structs.replace(
+            mamba, output_bias=config.flag("projectors_bias"), gating=gating, scaled=True
+        ),
+        layer_letters=BOTH,
+    )
+
+
+def _falcon_h1_keys(spec: ModelSpec) -> dict[str, Any]:
+    mamba = mamba_of(spec)
+    keys = _mamba_keys(spec)
+    del keys["mamba_expand"]
+    return {
+        **attention_bias(spec),
+        **keys,
+        "mamba_d_ssm": mamba.inner_size,
+        "mlp_bias": spec.mlp_bias,
+        "projectors_bias": mamba.output_bias,
+        "mamba_rms_norm": mamba.gating != "plain",
+        "mamba_norm_before_gate": mamba.gating == "norm-first",
+    }
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
+    "falcon_h1": Architecture(
+        native_class="FalconH1ForCausalLM", read=_falcon_h1, written=_falcon_h1_keys
+    ),
     "granitemoehybrid": Architecture(
         native_class="GraniteMoeHybridForCausalLM",
         read=_granitemoehybrid,

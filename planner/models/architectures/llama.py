@@ -26,6 +26,7 @@ class Parts(TypedDict, total=False):
 
     qkv_bias: bool
     output_bias: bool
+    mlp_bias: bool
     mlp: Mlp
     activation: Activation
     residual: Residual
