@@ -292,7 +292,6 @@ TRANSFORMERS = Library(
             ("s",),
         ),
         Internal("transformers.core_model_loading.MergeModulelist", "parameters that a load joins"),
-        Internal("transformers.core_model_loading.Concatenate", "parameters that a load joins"),
         Internal(
             "transformers.masking_utils.find_packed_sequence_indices",
             "replaced: a fake batch is not packed",

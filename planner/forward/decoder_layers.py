@@ -161,6 +161,17 @@ def _falcon(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) ->
     return falcon_layer(decoder, layer, x, tables)
 
 
+def _single(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
+    """Mirror NemotronHBlock.forward, which has one of attention, a mixer, an MLP and experts."""
+    residual = x
+    x = norm(decoder, f"{layer.place}.norm", x)
+    if layer.kind.feeds:
+        x = _mlp(decoder, layer, x)
+    else:
+        x, _weights = _attention(decoder, layer, x, tables)
+    return ops.add(decoder.tape, residual, x, "residual after the layer")
+
+
 def _falcon_h1(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
     """Mirror FalconH1DecoderLayer.forward, whose variables hold what its mixer and its attention
     wrote."""
@@ -195,6 +206,7 @@ OF_THEIR_OWN: Mapping[str, RunLayer] = {
     "falcon": _falcon,
     "falcon_h1": _falcon_h1,
     "gpt2": _gpt2,
+    "nemotron_h": _single,
     "stablelm": _stablelm,
 }
 """Forward passes of architectures whose variables hold other tensors than the common ones."""

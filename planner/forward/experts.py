@@ -30,11 +30,22 @@ def mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> 
     if experts.shared_gate:
         return _gated_mixture(decoder, layer, x, experts)
     _logits, scores, chosen = router(decoder, layer, x, experts)
-    routed = grouped_experts(decoder, layer, x, scores, chosen, experts)
+    routed = _routed(decoder, layer, x, scores, chosen, experts)
     if not experts.shared_intermediate_size:
         return routed
     shared = feed_forward(decoder, layer, x)
     return ops.add(decoder.tape, routed, shared, "routed and shared experts")
+
+
+def _routed(
+    decoder: Decoder, layer: Layer, x: Tensor, scores: Tensor, chosen: Tensor, experts: ExpertsSpec
+) -> Tensor:
+    """Return what the experts make of the tokens, which NemotronHMoE projects to their width."""
+    if not experts.latent_size:
+        return grouped_experts(decoder, layer, x, scores, chosen, experts)
+    x = decoder.linear(layer, "fc1_latent_proj", x)
+    x = grouped_experts(decoder, layer, x, scores, chosen, experts)
+    return decoder.linear(layer, "fc2_latent_proj", x)
 
 
 def _gated_mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor:
@@ -192,7 +203,7 @@ def grouped_experts(
     experts: ExpertsSpec,
 ) -> Tensor:
     """Mirror grouped_mm_experts_forward of transformers/integrations/moe.py."""
-    tape, h = decoder.tape, decoder.workload.model.hidden_size
+    tape, h = decoder.tape, experts.width(decoder.workload.model.hidden_size)
     rows, width = chosen.elements, x.width
     in_order, order = routing.order_of(tape, rows)
     selected = _selected(decoder, x, rows, h)
@@ -200,10 +211,10 @@ def grouped_experts(
     _counted = tape.new(rows, routing.INT32, "experts in order, to count")
     _per_expert = tape.new(experts.num_experts, routing.INT32, "rows of each expert")
     offsets = tape.new(experts.num_experts, routing.INT32, "offsets of the experts' rows")
-    biases = _biases(decoder, layer, "experts.gate_up_proj", in_order, experts)
-    output = _product(decoder, layer, "experts.gate_up_proj", selected, offsets, experts)
+    biases = _biases(decoder, layer, experts.first, in_order, experts)
+    output = _product(decoder, layer, experts.first, selected, offsets, experts)
     output = output if biases is None else views.added_in_place(tape, output, biases)
-    output = _gated(decoder, output, clamped=experts.biased)
+    output = _activated(decoder, output, experts)
     biases = _biases(decoder, layer, "experts.down_proj", in_order, experts)
     output = _product(decoder, layer, "experts.down_proj", output, offsets, experts)
     output = output if biases is None else views.added_in_place(tape, output, biases)
@@ -228,7 +239,9 @@ def _product(
     h = decoder.workload.model.hidden_size
     weight = decoder.expert_parameter(layer, name, experts.expert_tensors(h)[name])
     x = ops.cast(decoder.tape, x, weight.width, f"{name}: input cast")
-    out = h if name.endswith("down_proj") else 2 * experts.intermediate_size
+    out = experts.inner_products * experts.intermediate_size
+    if name.endswith("down_proj"):
+        out = experts.width(h)
     return routing.grouped_product(decoder.tape, x, weight, offsets, out_features=out, name=name)
 
 
@@ -244,12 +257,13 @@ def _biases(
     return routing.gathered_rows(decoder.tape, bias, in_order, rows, f"{name}: biases")
 
 
-def _gated(decoder: Decoder, both: Tensor, *, clamped: bool) -> Tensor:
-    """Mirror ``_default_apply_gate``: ``act_fn(gate) * up``."""
-    tape = decoder.tape
-    if clamped:
-        return clamped_gate(tape, both)
-    gate, up = views.split(tape, both, [both.elements // 2] * 2)
-    activation = decoder.workload.model.activation
+def _activated(decoder: Decoder, x: Tensor, experts: ExpertsSpec) -> Tensor:
+    """Mirror ``_default_apply_gate``: ``act_fn(gate) * up``; without a gate, the activation."""
+    tape, activation = decoder.tape, decoder.workload.model.activation
+    if experts.biased:
+        return clamped_gate(tape, x)
+    if not experts.gated:
+        return activate(tape, activation, x, pow_width=decoder.pow_width)
+    gate, up = views.split(tape, x, [x.elements // 2] * 2)
     activated = activate(tape, activation, gate, pow_width=decoder.pow_width)
     return ops.mul(tape, activated, up, "gated product")

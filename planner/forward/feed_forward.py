@@ -69,6 +69,9 @@ def activate(tape: Tape, activation: Activation, x: Tensor, *, pow_width: int | 
     if activation == "gelu-quick":
         gate = ops.unary(tape, ops.unary(tape, x, "1.702 x"), "sigmoid", saves="output")
         return ops.mul(tape, x, gate, "quick gelu")
+    if activation == "relu2":
+        x = ops.unary(tape, x, "relu(gate)", saves="output")
+        return ops.power(tape, ops.cast(tape, x, pow_width or x.width, "x of the power"))
     saves: Literal["input", "output"] = "output" if activation == "relu" else "input"
     return ops.unary(tape, x, f"{activation}(gate)", saves=saves)
 

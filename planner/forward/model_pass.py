@@ -123,7 +123,8 @@ class ModelPass:
         return [self.tape.new(2 * tokens, INT64, name), self._decoder.token_mask]
 
     def _logits(self, head: Parameter, bias: Parameter | None, x: Tensor) -> Tensor:
-        """Return the head's output; Granite divides it, Cohere multiplies it, Gemma 2 caps it."""
+        """Return the head's output; Granite divides it, Cohere multiplies it, Gemma 2 caps it,
+        Nemotron-H has it in fp32."""
         tape, model = self.tape, self._workload.model
         logits = self._decoder.product(head, x, model.vocab_size, "lm_head", bias)
         if model.multipliers or model.scaled_logits:
@@ -132,6 +133,8 @@ class ModelPass:
             logits = unary(tape, logits, "logits over their cap")
             logits = unary(tape, logits, "tanh of the logits", saves="output")
             logits = unary(tape, logits, "logits, capped")
+        if model.logits_in_fp32:
+            logits = cast(tape, logits, FP32_BYTES, "logits in fp32")
         return logits
 
     def _backbone(self, table: Parameter) -> Tensor:

@@ -19,9 +19,10 @@ from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec, OwnParame
 Mlp = Literal["swiglu", "fused-swiglu", "plain"]
 """``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM).
 ``plain``: no gate, an activation between two matrices (GPT)."""
-Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu"]
-"""The activation of the gate. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new`` and
-``gelu-quick`` are made of several operators (transformers' ``gelu_new``, ``quick_gelu``)."""
+Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu", "relu2"]
+"""The activation of the gate. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new``,
+``gelu-quick`` and ``relu2`` are made of several operators (transformers' ``gelu_new``,
+``quick_gelu``, ``relu2``)."""
 Rotary = Literal[
     "halves",
     "halves-fp32",
@@ -40,11 +41,11 @@ then concatenated (GLM). ``products-fp32``: neighbours with each other, their pr
 (ERNIE 4.5). ``neighbours-fp32``: the same, all of it in fp32 (Cohere). ``complex``: neighbours as
 one complex number (DeepSeek-V2). ``split``: as ``halves``, each half on its own, then concatenated
 (gpt-oss). ``pairs``: neighbours with each other, first and second ones apart (DeepSeek-V3)."""
-Norm = Literal["rms", "rms-fp32", "rms-plus-one", "layer", "layer-fp32"]
+Norm = Literal["rms", "rms-fp32", "rms-fp32-weight", "rms-plus-one", "layer", "layer-fp32"]
 """An RMSNorm is made in fp32. ``rms``: cast back, then scaled by its weight (Llama).
-``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-plus-one``: the same, by one more than its
-weight (Gemma). ``layer``: LayerNorm (GPT). ``layer-fp32``: the same without a bias, written out in
-fp32 (Cohere)."""
+``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-fp32-weight``: the same by its weight in fp32
+(Nemotron-H). ``rms-plus-one``: the same by one more than that (Gemma). ``layer``: LayerNorm (GPT).
+``layer-fp32``: the same without a bias, written out in fp32 (Cohere)."""
 Norms = Literal["before", "around", "after"]
 """``before``: attention and MLP each have a norm at their input. ``after``: at their output,
 before the residual is added (OLMo-2). ``around``: at both (Gemma 2, GLM-4-0414)."""
@@ -119,6 +120,8 @@ class ModelSpec(Spec):
     attn_logit_softcapping: float | None = None
     """Bound that ``tanh`` caps attention's scores at, which no fused kernel does (Gemma 2); None
     without."""
+    logits_in_fp32: bool = False
+    """Whether the model returns its logits in fp32 (Nemotron-H)."""
     final_logit_softcapping: float | None = None
     """Bound that ``tanh`` caps the logits at (Gemma 2); None without."""
     attention_sinks: bool = False
@@ -384,4 +387,4 @@ def _linears(model: ModelSpec, kind: LayerKind) -> tuple[Linear, ...]:
     shared = model.experts.shared_intermediate_size
     if shared:
         found += model._mlp(shared)
-    return found + model.experts.shared_gates(model.hidden_size)
+    return found + model.experts.matrices(model.hidden_size)

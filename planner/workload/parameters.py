@@ -203,6 +203,7 @@ def _experts(experts: ExpertsSpec, hidden_size: int, place: str, full: bool) -> 
         if name.endswith("bias"):
             yield Sized(f"{place}.{name}", (count, elements // count), full, "vector")
             continue
-        sides = (elements // count // hidden_size, hidden_size)
+        outside = experts.width(hidden_size)
+        sides = (elements // count // outside, outside)
         turned = name.endswith("down_proj") != experts.biased
         yield Sized(f"{place}.{name}", (count, *(sides[::-1] if turned else sides)), full)

@@ -430,6 +430,24 @@ FALCON_H1 = {
 FALCON_H1_NORM = FALCON_H1 | {
     "mamba": structs.replace(MAMBA2, heads=6, gating="norm-first", scaled=True)
 }
+NEMOTRON_H = {
+    "model_type": "nemotron_h",
+    "num_layers": 4,
+    "head_dim": 24,
+    "mlp": "plain",
+    "activation": "relu2",
+    "norm": "rms-fp32-weight",
+    "logits_in_fp32": True,
+    "positions": "none",
+    "mamba": MAMBA2,
+    "layer_letters": "M-*E",
+    "blocks": "single",
+    "experts": structs.replace(CORRECTED, first_dense_layers=0, gated=False),
+}
+NEMOTRON_H_LATENT = NEMOTRON_H | {
+    "layer_letters": "E*-M",
+    "experts": structs.replace(CORRECTED, first_dense_layers=0, gated=False, latent_size=48),
+}
 WINDOWED = {"sliding_window": 100, "full_attention_first": 1}
 SHAPES = {
     "llama": LLAMA,
@@ -480,6 +498,8 @@ SHAPES = {
     "granite-4": structs.replace(LLAMA, **GRANITE_4),
     "granite-4-attention": structs.replace(LLAMA, **GRANITE_4_DENSE),
     "granite-4-moe": structs.replace(LLAMA, **GRANITE_4_MOE),
+    "nemotron-h": structs.replace(LLAMA, **NEMOTRON_H),
+    "nemotron-h-latent": structs.replace(LLAMA, **NEMOTRON_H_LATENT),
     "qwen3-5": structs.replace(LLAMA, **QWEN3_5),
     "qwen3-next": structs.replace(LLAMA, **QWEN3_NEXT),
     "qwen3-5-moe": structs.replace(LLAMA, **QWEN3_5_MOE),

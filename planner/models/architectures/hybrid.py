@@ -1,4 +1,5 @@
-"""Models with Mamba-2 mixers beside or instead of attention: Granite 4 and Falcon-H1."""
+"""Models with Mamba-2 mixers beside or instead of attention: Granite 4, Falcon-H1 and
+Nemotron-H."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,12 +7,20 @@ from typing import Any
 from msgspec import structs
 
 from planner.base.phrases import Phrase
-from planner.models.architectures.keys import Architecture, Config
+from planner.models.architectures.keys import ACTIVATION_NAMES, Architecture, Config
 from planner.models.architectures.llama import attention_bias, decoder
 from planner.models.architectures.mixture import no_router_loss
 from planner.models.architectures.windows import FULL
 from planner.models.expert_shape import ExpertsSpec
-from planner.models.layer_kinds import ATTENDING, BOTH, RECURRENT, shortest_period
+from planner.models.layer_kinds import (
+    ATTENDING,
+    BOTH,
+    EXPERTS,
+    MLP,
+    RECURRENT,
+    LayerKind,
+    shortest_period,
+)
 from planner.models.model_spec import ModelSpec
 from planner.models.recurrent_shape import Gating, Mamba2Spec
 
@@ -19,6 +28,7 @@ LINEAR = "linear_attention"
 LETTERS = {LINEAR: RECURRENT, "mamba": RECURRENT, FULL: ATTENDING, "attention": ATTENDING}
 """Letters of layers by the words of ``layer_types``, those of files before transformers 5.23 among
 them; read: transformers/configuration_utils.py at 5.23, remap_legacy_layer_types."""
+BLOCK_LETTERS = {**LETTERS, "mlp": MLP, "moe": EXPERTS}
 WORDS = {RECURRENT: LINEAR, ATTENDING: FULL}
 
 
@@ -188,6 +198,115 @@ def _falcon_h1_keys(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
+def _nemotron_letters(config: Config) -> str:
+    """Return the letters of ``layers_block_type``, else of the pattern that files had before."""
+    for key in ("layers_block_type", "layer_types"):
+        types = config.content.get(key)
+        if types is not None:
+            if not isinstance(types, list) or not types or not set(types) <= BLOCK_LETTERS.keys():
+                raise config.no_formulas(key, Phrase("such layers"))
+            return "".join(BLOCK_LETTERS[each] for each in types)
+    letters = config.text("hybrid_override_pattern", "ME*-")
+    if not letters or not set(letters) <= set(BLOCK_LETTERS.values()):
+        raise config.no_formulas("hybrid_override_pattern", Phrase("such layers"))
+    return letters
+
+
+def _nemotron_mamba(config: Config) -> Mamba2Spec:
+    config.refuse("mamba_hidden_act", Phrase("an activation that is not modelled"), ordinary="silu")
+    bias = config.flag("use_bias")
+    return Mamba2Spec(
+        heads=config.integer("mamba_num_heads", 128),
+        head_dim=config.integer("mamba_head_dim", 64),
+        groups=config.either("mamba_n_groups", "n_groups", 8),
+        state_size=config.integer("ssm_state_size", 128),
+        kernel_size=config.either("mamba_d_conv", "conv_kernel", 4),
+        chunk_size=config.either("mamba_chunk_size", "chunk_size", 128),
+        convolution_bias=config.flag(
+            "mamba_conv_bias", default=config.flag("use_conv_bias", default=True)
+        ),
+        input_bias=bias,
+        output_bias=bias,
+    )
+
+
+def _nemotron_experts(config: Config) -> ExpertsSpec:
+    no_router_loss(config)
+    return ExpertsSpec(
+        num_experts=config.either("num_local_experts", "n_routed_experts", 8),
+        experts_per_token=config.integer("num_experts_per_tok", 2),
+        intermediate_size=config.integer("moe_intermediate_size", 7688),
+        router="sigmoid",
+        normalized=config.flag("norm_topk_prob", default=True),
+        num_groups=config.integer("n_group", 1),
+        chosen_groups=config.integer("topk_group", 1),
+        shared_intermediate_size=config.integer("moe_shared_expert_intermediate_size", 7688),
+        gated=False,
+        latent_size=0
+        if config.content.get("moe_latent_size") is None
+        else config.integer("moe_latent_size"),
+    )
+
+
+def _nemotron_h(config: Config) -> ModelSpec:
+    """Return the shape; the number of layers is that of the letters, and the layers that predict
+    further tokens are not built."""
+    letters = _nemotron_letters(config)
+    content = {**config.content, "num_hidden_layers": len(letters)}
+    return decoder(
+        Config(content, config.path),
+        "nemotron_h",
+        key_value_heads=8,
+        head_dim=128,
+        intermediate_size=21504,
+        mlp="plain",
+        mlp_bias=config.flag("mlp_bias"),
+        activation=config.activation("mlp_hidden_act", "relu2"),
+        norm="rms-fp32-weight",
+        logits_in_fp32=True,
+        positions="none",
+        mamba=_nemotron_mamba(config),
+        experts=_nemotron_experts(config) if EXPERTS in letters else None,
+        layer_letters=shortest_period(letters),
+        blocks="single",
+    )
+
+
+def _nemotron_h_keys(spec: ModelSpec) -> dict[str, Any]:
+    mamba, experts = mamba_of(spec), spec.experts
+    keys = {
+        "layers_block_type": [_block_type(kind) for kind in spec.layers],
+        "mlp_hidden_act": ACTIVATION_NAMES[spec.activation],
+        "mlp_bias": spec.mlp_bias,
+        "mamba_num_heads": mamba.heads,
+        "mamba_head_dim": mamba.head_dim,
+        "n_groups": mamba.groups,
+        "ssm_state_size": mamba.state_size,
+        "conv_kernel": mamba.kernel_size,
+        "chunk_size": mamba.chunk_size,
+        "use_conv_bias": mamba.convolution_bias,
+        "use_bias": mamba.input_bias,
+    }
+    if experts is None:
+        return keys
+    return keys | {
+        "n_routed_experts": experts.num_experts,
+        "num_experts_per_tok": experts.experts_per_token,
+        "moe_intermediate_size": experts.intermediate_size,
+        "norm_topk_prob": experts.normalized,
+        "n_group": experts.num_groups,
+        "topk_group": experts.chosen_groups,
+        "moe_shared_expert_intermediate_size": experts.shared_intermediate_size,
+        "moe_latent_size": experts.latent_size or None,
+    }
+
+
+def _block_type(kind: LayerKind) -> str:
+    if kind.feeds:
+        return "moe" if kind.routed else "mlp"
+    return LINEAR if kind.recurrent else FULL
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "falcon_h1": Architecture(
         native_class="FalconH1ForCausalLM", read=_falcon_h1, written=_falcon_h1_keys
@@ -196,5 +315,11 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         native_class="GraniteMoeHybridForCausalLM",
         read=_granitemoehybrid,
         written=_granitemoehybrid_keys,
+    ),
+    "nemotron_h": Architecture(
+        native_class="NemotronHForCausalLM",
+        read=_nemotron_h,
+        written=_nemotron_h_keys,
+        derived=("num_hidden_layers",),
     ),
 }

@@ -7,6 +7,7 @@ from planner.base.phrases import Phrase
 from planner.models.architectures.keys import ACTIVATION_NAMES, Architecture, Config
 from planner.models.architectures.windows import Windows, windows
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
+from planner.models.layer_kinds import Blocks
 from planner.models.model_spec import (
     Activation,
     Mlp,
@@ -53,6 +54,8 @@ class Parts(TypedDict, total=False):
     delta: GatedDeltaSpec | None
     mamba: Mamba2Spec | None
     layer_letters: str | None
+    blocks: Blocks
+    logits_in_fp32: bool
     positions: Positions
     latent: LatentAttentionSpec | None
 

@@ -349,8 +349,8 @@ def test_a_list_of_layers_outweighs_the_rule() -> None:
         (LLAMA_2_7B | {"mlp_bias": True}, "mlp_bias: True has no formulas"),
         (PHI_4 | {"resid_pdrop": 0.1}, "resid_pdrop: 0.1 has no formulas: dropout"),
         (
-            LLAMA_2_7B | {"hidden_act": "relu2"},
-            "hidden_act: 'relu2' has no formulas: an activation",
+            LLAMA_2_7B | {"hidden_act": "mish"},
+            "hidden_act: 'mish' has no formulas: an activation",
         ),
         (GEMMA_2_9B | {"attn_logit_softcapping": 0}, "0 is not a number above 0"),
         (GEMMA_2_9B | {"layer_types": ["full_attention"]}, "a list of one entry for each of 42"),
