@@ -14,6 +14,7 @@ from planner.forward.mamba2 import mamba2_mixer
 from planner.forward.norms import norm
 from planner.forward.rotary import Tables
 from planner.forward.self_attention import self_attention
+from planner.forward.short_convolution import short_convolution
 from planner.models.model_spec import Norms, Residual
 from planner.tape import operators as ops
 from planner.tape.tensors import Tensor
@@ -74,6 +75,8 @@ def _attention(
     latent = model.latent
     if layer.kind.recurrent and model.mamba is not None:
         return mamba2_mixer(decoder, layer, x, model.mamba), None
+    if layer.kind.recurrent and model.convolution is not None:
+        return short_convolution(decoder, layer, x, model.convolution), None
     if layer.kind.recurrent and model.delta is not None:
         return gated_delta_net(decoder, layer, x, model.delta), None
     if latent is None or tables is None:

@@ -78,6 +78,8 @@ def router(
         return _sigmoid_router(decoder, weight, x, experts)
     if experts.router == "sigmoid-fp32":
         return _ungrouped_sigmoid_router(decoder, weight, x, experts)
+    if experts.router == "sigmoid-16-bit":
+        return _plain_sigmoid_router(decoder, weight, x, experts)
     logits = decoder.product(weight, x, count, "router logits")
     probabilities = softmax(tape, logits, device=decoder.batch.device)
     scores, chosen = routing.top_k(tape, probabilities, tokens * experts.experts_per_token)
@@ -163,6 +165,24 @@ def _ungrouped_sigmoid_router(
     _values, chosen = routing.top_k(tape, _corrected, rows)
     weights = routing.gathered_rows(tape, scores, chosen, rows, "weights of the chosen experts")
     return logits, routing.normalized(tape, weights, tokens), chosen
+
+
+def _plain_sigmoid_router(
+    decoder: Decoder, weight: Parameter, x: Tensor, experts: ExpertsSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mirror Lfm2MoeTopKRouter.forward, whose variables hold the corrected scores."""
+    tape, tokens = decoder.tape, decoder.batch.tokens
+    rows = tokens * experts.experts_per_token
+    logits = decoder.product(weight, x, experts.num_experts, "router logits")
+    scores = ops.unary(tape, logits, "scores of the experts", saves="output")
+    _corrected = ops.add(
+        tape, scores, Tensor(experts.num_experts, FP32_BYTES, None, None), "corrected scores"
+    )
+    _values, chosen = routing.top_k(tape, _corrected, rows)
+    weights = routing.gathered_rows(tape, scores, chosen, rows, "weights of the chosen experts")
+    if experts.normalized:
+        weights = routing.quotient(tape, weights, tokens)
+    return logits, ops.unary(tape, weights, "weights of the chosen experts, scaled"), chosen
 
 
 def _corrected_choice(tape: Tape, scores: Tensor, tokens: int, experts: ExpertsSpec) -> Tensor:

@@ -33,7 +33,7 @@ transformers/conversion_mapping.py at 5.23.0. The other mixtures that are planne
 (launcher/rehearsal/trace_service.py)."""
 
 
-STACKED_BEFORE_DOWN = ("mixtral", "phimoe")
+STACKED_BEFORE_DOWN = ("lfm2_moe", "mixtral", "phimoe")
 """Architectures whose expert matrices are called w1, w2 and w3."""
 
 

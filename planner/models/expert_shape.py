@@ -12,6 +12,7 @@ Router = Literal[
     "fp32-softmax",
     "sigmoid",
     "sigmoid-fp32",
+    "sigmoid-16-bit",
     "chosen-softmax",
     "chosen-softmax-fp32",
 ]
@@ -21,8 +22,9 @@ are chosen go back to the dtype of the logits (Qwen, OLMoE). ``softmax-fp32``: t
 in fp32, and so does what they multiply (Mixtral). ``fp32-softmax``: as that, and the logits are
 made of operands cast to fp32 (DeepSeek-V2). ``sigmoid``: of the logits made so; experts are
 chosen by corrected scores (DeepSeek-V3, GLM-4.5). ``sigmoid-fp32``: the same of logits cast to
-fp32, without groups (MiniMax-M2). ``chosen-softmax``: over the chosen alone
-(gpt-oss). ``chosen-softmax-fp32``: the same in fp32, then in the input's dtype (Granite)."""
+fp32, without groups (MiniMax-M2). ``sigmoid-16-bit``: the same of logits as they are (LFM2).
+``chosen-softmax``: over the chosen alone (gpt-oss). ``chosen-softmax-fp32``: the same in fp32, then
+in the input's dtype (Granite)."""
 
 
 def _matrix(name: str, in_features: int, out_features: int, *, bias: bool = False) -> Linear:

@@ -21,7 +21,7 @@ class LayerKind(NamedTuple):
     rotates: bool = True
     """Whether queries and keys are turned by their positions."""
     recurrent: bool = False
-    """Whether it keeps a state: by a gated delta net or a Mamba-2 mixer."""
+    """Whether it keeps a state: by a gated delta net, a Mamba-2 mixer or a short convolution."""
     attends: bool = True
     feeds: bool = True
     """Whether it has an MLP or experts."""

@@ -14,7 +14,12 @@ from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.models.layer_kinds import Blocks, LayerKind, LayerPattern, counted, layers_of
 from planner.models.linear import Linear
 from planner.models.module_names import module_names
-from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec, OwnParameter
+from planner.models.recurrent_shape import (
+    GatedDeltaSpec,
+    Mamba2Spec,
+    OwnParameter,
+    ShortConvolutionSpec,
+)
 
 Mlp = Literal["swiglu", "fused-swiglu", "plain"]
 """``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM).
@@ -136,6 +141,8 @@ class ModelSpec(Spec):
     """Gated delta nets in the place of attention, in most layers (Qwen3.5)."""
     mamba: Mamba2Spec | None = None
     """Mamba-2 mixers, in the layers that ``layer_letters`` says (Granite 4)."""
+    convolution: ShortConvolutionSpec | None = None
+    """Gated short convolutions, in the layers that ``layer_letters`` says (LFM2)."""
     layer_letters: str | None = None
     """A letter for each layer, repeated over all layers: ``M`` keeps a state, ``*`` attends, ``H``
     does both, ``-`` has an MLP alone, ``E`` experts alone. None where all attend, or as ``delta``
@@ -208,9 +215,9 @@ class ModelSpec(Spec):
         )
 
     @property
-    def recurrence(self) -> GatedDeltaSpec | Mamba2Spec | None:
+    def recurrence(self) -> GatedDeltaSpec | Mamba2Spec | ShortConvolutionSpec | None:
         """What keeps the state in layers that keep one."""
-        return self.mamba or self.delta
+        return self.mamba or self.convolution or self.delta
 
     def linears(self, kind: LayerKind) -> tuple[Linear, ...]:
         """Return the matrices of one layer of a kind, in forward order; routed experts are not

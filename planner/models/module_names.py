@@ -20,6 +20,7 @@ class ModuleNames(NamedTuple):
 LLAMA = ModuleNames()
 _FOUR_H = {"up_proj": "dense_h_to_4h", "down_proj": "dense_4h_to_h"}
 _FUSED = {"qkv_proj": "query_key_value", "o_proj": "dense", **_FOUR_H}
+_LFM2 = {"o_proj": "out_proj", "gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
 NAMES: Mapping[str, ModuleNames] = {
     "bloom": ModuleNames(layers="transformer.h", matrices=_FUSED),
     "falcon": ModuleNames(layers="transformer.h", matrices=_FUSED),
@@ -36,6 +37,8 @@ NAMES: Mapping[str, ModuleNames] = {
     "granitemoehybrid": ModuleNames(
         matrices={"gate_up_proj": "input_linear", "down_proj": "output_linear"}
     ),
+    "lfm2": ModuleNames(matrices=_LFM2),
+    "lfm2_moe": ModuleNames(matrices=_LFM2),
     "opt": ModuleNames(
         layers="model.decoder.layers",
         matrices={"o_proj": "out_proj", "up_proj": "fc1", "down_proj": "fc2"},

@@ -158,3 +158,39 @@ class Mamba2Spec(Spec):
             *((OwnParameter((self.convolved_size,)),) if self.convolution_bias else ()),
             *((OwnParameter((self.inner_size,)),) if self.gating != "plain" else ()),
         )
+
+
+class ShortConvolutionSpec(Spec):
+    """Gated short convolutions (LFM2): their state is the last tokens."""
+
+    channels: PositiveInt
+    """Width that is convolved: the hidden size."""
+    kernel_size: PositiveInt
+    """Tokens that the convolution sees."""
+    bias: bool = False
+    """Whether the convolution and both matrices have a bias."""
+
+    @property
+    def convolved_size(self) -> int:
+        """Number of channels of the convolution."""
+        return self.channels
+
+    @property
+    def state_elements(self) -> int:
+        """Elements of a state beside the last tokens: none."""
+        return 0
+
+    def matrices(self, hidden_size: int) -> tuple[Linear, ...]:
+        """Return the matrices of Lfm2ShortConv, in forward order."""
+        return (
+            Linear("in_proj", hidden_size, 3 * self.channels, self.bias),
+            Linear("out_proj", self.channels, hidden_size, self.bias),
+        )
+
+    @property
+    def own_parameters(self) -> tuple[OwnParameter, ...]:
+        """The convolution with its bias."""
+        return (
+            OwnParameter((self.channels, 1, self.kernel_size), decays=True),
+            *((OwnParameter((self.channels,)),) if self.bias else ()),
+        )

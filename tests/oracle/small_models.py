@@ -12,7 +12,7 @@ from planner.models.config_json import config_from_spec
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import ONLY_ATTENTION, module_names
-from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec
+from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec, ShortConvolutionSpec
 from planner.plan.schema import AdapterSection
 from planner.plan.vocabulary import Method, Precision, ZeroStage
 from planner.recipes.load_recipe import load_recipe
@@ -448,6 +448,25 @@ NEMOTRON_H_LATENT = NEMOTRON_H | {
     "layer_letters": "E*-M",
     "experts": structs.replace(CORRECTED, first_dense_layers=0, gated=False, latent_size=48),
 }
+LFM2 = {
+    "model_type": "lfm2",
+    "qk_norm": "heads",
+    "tied_embeddings": True,
+    "convolution": ShortConvolutionSpec(channels=64, kernel_size=3),
+    "layer_letters": "M*",
+}
+LFM2_BIAS = LFM2 | {"convolution": ShortConvolutionSpec(channels=64, kernel_size=3, bias=True)}
+LFM2_MOE = LFM2 | {
+    "model_type": "lfm2_moe",
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=48,
+        router="sigmoid-16-bit",
+        normalized=True,
+        first_dense_layers=1,
+    ),
+}
 WINDOWED = {"sliding_window": 100, "full_attention_first": 1}
 SHAPES = {
     "llama": LLAMA,
@@ -498,6 +517,9 @@ SHAPES = {
     "granite-4": structs.replace(LLAMA, **GRANITE_4),
     "granite-4-attention": structs.replace(LLAMA, **GRANITE_4_DENSE),
     "granite-4-moe": structs.replace(LLAMA, **GRANITE_4_MOE),
+    "lfm2": structs.replace(LLAMA, **LFM2),
+    "lfm2-bias": structs.replace(LLAMA, **LFM2_BIAS),
+    "lfm2-moe": structs.replace(LLAMA, **LFM2_MOE),
     "nemotron-h": structs.replace(LLAMA, **NEMOTRON_H),
     "nemotron-h-latent": structs.replace(LLAMA, **NEMOTRON_H_LATENT),
     "qwen3-5": structs.replace(LLAMA, **QWEN3_5),

@@ -56,6 +56,8 @@ def _larger(spec: ModelSpec) -> ModelSpec:
     if spec.mamba is not None:
         heads = 2 * changes["hidden_size"] // spec.mamba.head_dim
         changes["mamba"] = structs.replace(spec.mamba, heads=heads)
+    if spec.convolution is not None:
+        changes["convolution"] = structs.replace(spec.convolution, channels=changes["hidden_size"])
     if spec.latent is not None:
         changes |= {"num_key_value_heads": 8, "head_dim": spec.latent.qk_rope_head_dim}
     if spec.fused_qkv and spec.num_key_value_heads == spec.num_attention_heads:

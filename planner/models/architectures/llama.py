@@ -19,7 +19,7 @@ from planner.models.model_spec import (
     Residual,
     Rotary,
 )
-from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec
+from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec, ShortConvolutionSpec
 
 
 class Parts(TypedDict, total=False):
@@ -53,6 +53,7 @@ class Parts(TypedDict, total=False):
     gated_attention: bool
     delta: GatedDeltaSpec | None
     mamba: Mamba2Spec | None
+    convolution: ShortConvolutionSpec | None
     layer_letters: str | None
     blocks: Blocks
     logits_in_fp32: bool
