@@ -420,6 +420,13 @@ GRANITE_4_MOE = GRANITE_4 | {
         shared_intermediate_size=64,
     ),
 }
+BAMBA = {
+    "model_type": "bamba",
+    "rotary": "joined",
+    "rotary_fraction": 0.5,
+    "mamba": MAMBA2,
+    "layer_letters": "M*",
+}
 FALCON_H1 = {
     "model_type": "falcon_h1",
     "head_dim": 24,
@@ -512,6 +519,7 @@ SHAPES = {
     "glm4-moe-lite": structs.replace(LLAMA, **GLM4_MOE_LITE),
     "dots1": structs.replace(LLAMA, **DOTS1),
     "solar-open": structs.replace(LLAMA, **SOLAR_OPEN),
+    "bamba": structs.replace(LLAMA, **BAMBA),
     "falcon-h1": structs.replace(LLAMA, **FALCON_H1),
     "falcon-h1-norm": structs.replace(LLAMA, **FALCON_H1_NORM),
     "granite-4": structs.replace(LLAMA, **GRANITE_4),

@@ -1,5 +1,5 @@
-"""Models with Mamba-2 mixers beside or instead of attention: Granite 4, Falcon-H1 and
-Nemotron-H."""
+"""Models with Mamba-2 mixers beside or instead of attention: Granite 4, Bamba, Falcon-H1
+and Nemotron-H."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -159,6 +159,36 @@ def _granitemoehybrid_keys(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
+def _bamba(config: Config) -> ModelSpec:
+    config.refuse("hidden_act", Phrase("an activation that is not modelled"), ordinary="silu")
+    config.refuse("z_loss_coefficient", Phrase("such a loss is not modelled"), ordinary=0.0)
+    bias = config.flag("attention_bias")
+    attending = config.layer_numbers("attn_layer_indices")
+    count = config.integer("num_hidden_layers")
+    letters = (ATTENDING if number in attending else RECURRENT for number in range(count))
+    return decoder(
+        config,
+        "bamba",
+        key_value_heads=8,
+        rotary_fraction=0.5,
+        rotary="joined",
+        qkv_bias=bias,
+        output_bias=bias,
+        mlp_bias=config.flag("mlp_bias"),
+        mamba=_mamba_of(config),
+        layer_letters=shortest_period("".join(letters)),
+    )
+
+
+def _bamba_keys(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        **attention_bias(spec),
+        **_mamba_keys(spec),
+        "mlp_bias": spec.mlp_bias,
+        "attn_layer_indices": [n for n, kind in enumerate(spec.layers) if kind.attends],
+    }
+
+
 def _falcon_h1(config: Config) -> ModelSpec:
     config.refuse("hidden_act", Phrase("an activation that is not modelled"), ordinary="silu")
     bias = config.flag("attention_bias")
@@ -308,6 +338,7 @@ def _block_type(kind: LayerKind) -> str:
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
+    "bamba": Architecture(native_class="BambaForCausalLM", read=_bamba, written=_bamba_keys),
     "falcon_h1": Architecture(
         native_class="FalconH1ForCausalLM", read=_falcon_h1, written=_falcon_h1_keys
     ),
