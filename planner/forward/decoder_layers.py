@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from planner.base.units import FP32_BYTES
 from planner.forward.bloom import bloom_layer
 from planner.forward.decoder import Decoder, Layer
 from planner.forward.experts import mixture
@@ -165,14 +166,19 @@ def _falcon(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) ->
 
 
 def _single(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
-    """Mirror NemotronHBlock.forward, which has one of attention, a mixer, an MLP and experts."""
+    """Mirror NemotronHBlock.forward, which has one of attention, a mixer, an MLP and experts, and
+    Mamba2Block.forward."""
+    tape, model, name = decoder.tape, decoder.workload.model, f"{layer.place}.norm"
     residual = x
-    x = norm(decoder, f"{layer.place}.norm", x)
+    width = decoder.parameter(name, model.hidden_size).width
+    x = norm(decoder, name, ops.cast(tape, x, width, "norm: input in the weight's dtype"))
+    if model.residual_in_fp32:
+        residual = ops.cast(tape, residual, FP32_BYTES, "residual in fp32")
     if layer.kind.feeds:
         x = _mlp(decoder, layer, x)
     else:
         x, _weights = _attention(decoder, layer, x, tables)
-    return ops.add(decoder.tape, residual, x, "residual after the layer")
+    return ops.add(tape, residual, x, "residual after the layer")
 
 
 def _falcon_h1(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
@@ -209,6 +215,7 @@ OF_THEIR_OWN: Mapping[str, RunLayer] = {
     "falcon": _falcon,
     "falcon_h1": _falcon_h1,
     "gpt2": _gpt2,
+    "mamba2": _single,
     "nemotron_h": _single,
     "stablelm": _stablelm,
 }

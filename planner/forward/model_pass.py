@@ -126,6 +126,8 @@ class ModelPass:
         """Return the head's output; Granite divides it, Cohere multiplies it, Gemma 2 caps it,
         Nemotron-H has it in fp32."""
         tape, model = self.tape, self._workload.model
+        if model.residual_in_fp32:
+            x = cast(tape, x, head.width, "hidden states in the head's dtype")
         logits = self._decoder.product(head, x, model.vocab_size, "lm_head", bias)
         if model.multipliers or model.scaled_logits:
             logits = unary(tape, logits, "logits, scaled")

@@ -29,7 +29,7 @@ RENAMED_FOR = (
 )
 """Architectures of which peft takes these names for the fused experts."""
 RENAMED = ("gate", "gate_proj", "up_proj", "down_proj")
-REFUSED_FOR = ("falcon_h1", "nemotron_h")
+REFUSED_FOR = ("falcon_h1", "mamba2", "nemotron_h")
 """Architectures with Mamba mixers whose output matrix peft refuses to adapt; read:
 peft/tuners/tuners_utils.py at 0.21.2, _check_lora_target_modules_mamba."""
 REFUSED = ("out_proj",)

@@ -125,6 +125,8 @@ class ModelSpec(Spec):
     attn_logit_softcapping: float | None = None
     """Bound that ``tanh`` caps attention's scores at, which no fused kernel does (Gemma 2); None
     without."""
+    residual_in_fp32: bool = False
+    """Whether the residual stream is in fp32, whatever the embeddings are in (Mamba-2)."""
     logits_in_fp32: bool = False
     """Whether the model returns its logits in fp32 (Nemotron-H)."""
     final_logit_softcapping: float | None = None

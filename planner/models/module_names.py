@@ -39,6 +39,7 @@ NAMES: Mapping[str, ModuleNames] = {
     ),
     "lfm2": ModuleNames(matrices=_LFM2),
     "lfm2_moe": ModuleNames(matrices=_LFM2),
+    "mamba2": ModuleNames(layers="backbone.layers"),
     "opt": ModuleNames(
         layers="model.decoder.layers",
         matrices={"o_proj": "out_proj", "up_proj": "fc1", "down_proj": "fc2"},
@@ -48,8 +49,13 @@ NAMES: Mapping[str, ModuleNames] = {
 }
 
 
-ONLY_ATTENTION: Mapping[str, Literal["sdpa", "eager"]] = {"bloom": "eager", "falcon": "sdpa"}
-"""Architectures whose attention is planned in one way: Bloom has no other."""
+ONLY_ATTENTION: Mapping[str, Literal["sdpa", "eager"]] = {
+    "bloom": "eager",
+    "falcon": "sdpa",
+    "mamba2": "eager",
+}
+"""Architectures whose attention is planned in one way: Bloom has no other, and Mamba-2 has none,
+which transformers builds as eager alone."""
 
 
 def module_names(model_type: str) -> ModuleNames:

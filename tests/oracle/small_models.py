@@ -437,6 +437,19 @@ FALCON_H1 = {
 FALCON_H1_NORM = FALCON_H1 | {
     "mamba": structs.replace(MAMBA2, heads=6, gating="norm-first", scaled=True)
 }
+MAMBA_2 = {
+    "model_type": "mamba2",
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "intermediate_size": 128,
+    "max_position_embeddings": 2**20,
+    "residual_in_fp32": True,
+    "logits_in_fp32": True,
+    "positions": "none",
+    "mamba": MAMBA2,
+    "layer_letters": "M",
+    "blocks": "single",
+}
 NEMOTRON_H = {
     "model_type": "nemotron_h",
     "num_layers": 4,
@@ -528,6 +541,7 @@ SHAPES = {
     "lfm2": structs.replace(LLAMA, **LFM2),
     "lfm2-bias": structs.replace(LLAMA, **LFM2_BIAS),
     "lfm2-moe": structs.replace(LLAMA, **LFM2_MOE),
+    "mamba-2": structs.replace(LLAMA, **MAMBA_2),
     "nemotron-h": structs.replace(LLAMA, **NEMOTRON_H),
     "nemotron-h-latent": structs.replace(LLAMA, **NEMOTRON_H_LATENT),
     "qwen3-5": structs.replace(LLAMA, **QWEN3_5),
@@ -628,6 +642,8 @@ def own_names(spec: ModelSpec, targets: Any) -> Any:
         roles = LATENT_NAMES
     elif spec.latent is not None:
         roles = LATENT_NAMES | {"q_proj": "q_proj"}
+    if spec.blocks == "single" and not any(kind.attends for kind in spec.layers):
+        roles = dict.fromkeys(targets, "in_proj")
     names = module_names(spec.model_type).matrices
     chosen = [roles.get(target, target) for target in targets if target not in unfit]
     return tuple(dict.fromkeys(names.get(role, role) for role in chosen))

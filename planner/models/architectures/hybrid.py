@@ -1,5 +1,5 @@
-"""Models with Mamba-2 mixers beside or instead of attention: Granite 4, Bamba, Falcon-H1
-and Nemotron-H."""
+"""Models with Mamba-2 mixers beside or instead of attention: Granite 4, Bamba, Falcon-H1,
+Nemotron-H and Mamba-2 itself."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +24,8 @@ from planner.models.layer_kinds import (
 from planner.models.model_spec import ModelSpec
 from planner.models.recurrent_shape import Gating, Mamba2Spec
 
+UNLIMITED = 2**20
+"""Positions of a model whose configuration has no limit, as nothing in it attends."""
 LINEAR = "linear_attention"
 LETTERS = {LINEAR: RECURRENT, "mamba": RECURRENT, FULL: ATTENDING, "attention": ATTENDING}
 """Letters of layers by the words of ``layer_types``, those of files before transformers 5.23 among
@@ -331,6 +333,58 @@ def _nemotron_h_keys(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
+def _mamba2(config: Config) -> ModelSpec:
+    """Return the shape of Mamba-2 alone; what is of attention is that of its heads, and is not
+    used."""
+    config.refuse("hidden_act", Phrase("an activation that is not modelled"), ordinary="silu")
+    bias, hidden_size = config.flag("use_bias"), config.integer("hidden_size")
+    mamba = Mamba2Spec(
+        heads=config.integer("num_heads", 128),
+        head_dim=config.integer("head_dim", 64),
+        groups=config.integer("n_groups", 8),
+        state_size=config.integer("state_size", 128),
+        kernel_size=config.integer("conv_kernel", 4),
+        chunk_size=config.integer("chunk_size", 256),
+        convolution_bias=config.flag("use_conv_bias", default=True),
+        input_bias=bias,
+        output_bias=bias,
+    )
+    return ModelSpec(
+        model_type="mamba2",
+        num_layers=config.integer("num_hidden_layers"),
+        hidden_size=hidden_size,
+        intermediate_size=mamba.inner_size,
+        num_attention_heads=mamba.heads,
+        num_key_value_heads=mamba.heads,
+        head_dim=mamba.head_dim,
+        vocab_size=config.integer("vocab_size"),
+        max_position_embeddings=UNLIMITED,
+        tied_embeddings=config.flag("tie_word_embeddings"),
+        residual_in_fp32=config.flag("residual_in_fp32", default=True),
+        logits_in_fp32=True,
+        positions="none",
+        mamba=mamba,
+        layer_letters=RECURRENT,
+        blocks="single",
+    )
+
+
+def _mamba2_keys(spec: ModelSpec) -> dict[str, Any]:
+    mamba = mamba_of(spec)
+    return {
+        "num_heads": mamba.heads,
+        "head_dim": mamba.head_dim,
+        "n_groups": mamba.groups,
+        "state_size": mamba.state_size,
+        "conv_kernel": mamba.kernel_size,
+        "chunk_size": mamba.chunk_size,
+        "expand": mamba.inner_size // spec.hidden_size,
+        "use_conv_bias": mamba.convolution_bias,
+        "use_bias": mamba.input_bias,
+        "residual_in_fp32": spec.residual_in_fp32,
+    }
+
+
 def _block_type(kind: LayerKind) -> str:
     if kind.feeds:
         return "moe" if kind.routed else "mlp"
@@ -346,6 +400,18 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         native_class="GraniteMoeHybridForCausalLM",
         read=_granitemoehybrid,
         written=_granitemoehybrid_keys,
+    ),
+    "mamba2": Architecture(
+        native_class="Mamba2ForCausalLM",
+        read=_mamba2,
+        written=_mamba2_keys,
+        derived=(
+            "intermediate_size",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "max_position_embeddings",
+        ),
     ),
     "nemotron_h": Architecture(
         native_class="NemotronHForCausalLM",
