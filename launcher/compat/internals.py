@@ -104,7 +104,9 @@ TORCH = Library(
         ),
         Internal("torch.nn.functional.scaled_dot_product_attention", "replaced: CUDA's kernels"),
         Internal("torch.nn.functional.linear", "replaced by DeepSpeed's under ZeRO-3"),
+        Internal("torch.nn.functional.softplus", "replaced: is in fp32 under autocast"),
         Internal("torch.pow", "replaced: is in fp32 under autocast"),
+        Internal("torch.square", "replaced: is in fp32 under autocast"),
         Internal("torch.is_autocast_enabled", "replaced: CUDA's is off"),
         Internal("torch.native_dropout", "dropout with its mask"),
         Internal("torch.ops.aten.add.Tensor", "rule", ("self", "other", "alpha")),
@@ -290,7 +292,6 @@ TRANSFORMERS = Library(
             ("s",),
         ),
         Internal("transformers.core_model_loading.MergeModulelist", "parameters that a load joins"),
-        Internal("transformers.core_model_loading.Concatenate", "parameters that a load joins"),
         Internal(
             "transformers.masking_utils.find_packed_sequence_indices",
             "replaced: a fake batch is not packed",

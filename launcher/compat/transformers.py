@@ -12,7 +12,6 @@ import torch
 from transformers import masking_utils
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
-    Concatenate,
     MergeModulelist,
     WeightConverter,
     dot_natural_key,
@@ -160,12 +159,12 @@ def in_order_of_loading(names: Iterable[str]) -> list[str]:
 
 
 def stacked_parameters(model: Any) -> Iterator[torch.nn.Parameter]:
-    """Yield the parameters that a load joins from stacks of one matrix per expert."""
+    """Yield the parameters that a load stacks from one matrix per expert, or joins of stacks."""
     joined: list[re.Pattern[str]] = [
         re.compile(target)
         for converter in get_model_conversion_mapping(model)
         if isinstance(converter, WeightConverter)
-        and {MergeModulelist, Concatenate} <= {type(step) for step in converter.operations}
+        and any(isinstance(step, MergeModulelist) for step in converter.operations)
         for target in converter.target_patterns
     ]
     for name, parameter in model.named_parameters():

@@ -29,8 +29,8 @@ attention's dropout         is drawn inside the kernel: pytorch aten/src/ATen/na
                             cuda/attention.cu; the CPU's fused kernels have none
 LayerNorm, statistics       are fp32 for 16-bit inputs: pytorch
                             aten/src/ATen/native/cuda/layer_norm_kernel.cu
-autocast                    on CUDA has LayerNorm, powers and softmax in fp32, on the CPU not:
-                            pytorch aten/src/ATen/autocast_mode.h, AT_FORALL_FP32
+autocast                    on CUDA has LayerNorm, powers, softmax and softplus in fp32, on the
+                            CPU not: pytorch aten/src/ATen/autocast_mode.h, AT_FORALL_FP32
 softmax of masked scores    which of them are minus infinity, and a second result: pytorch
                             aten/src/ATen/native/transformers/attention.cpp, _safe_softmax
 softmax, backward           ``grad * output`` is a tensor: pytorch

@@ -123,9 +123,9 @@ class Decoder:
             width = self.numerics.compute
             x = ops.cast(self.tape, x, width, f"{name}: input cast")
             if weight.width != width:
-                matrix = self._cast_weight(weight, f"{name}: weight cast", cached=cached)
+                matrix = self.cast_weight(weight, f"{name}: weight cast", cached=cached)
             if bias is not None and bias.width != width and bias.trains:
-                added = self._cast_weight(bias, f"{name}: bias cast")
+                added = self.cast_weight(bias, f"{name}: bias cast")
         return ops.linear(
             self.tape,
             x,
@@ -136,7 +136,7 @@ class Decoder:
             keeps_input=self.numerics.keeps_linear_inputs and not is_transposed,
         )
 
-    def _cast_weight(self, weight: Tensor, name: str, *, cached: bool = True) -> Tensor:
+    def cast_weight(self, weight: Tensor, name: str, *, cached: bool = True) -> Tensor:
         """Return the weight in the compute precision; autocast keeps the copies of leaves that
         train until it ends."""
         width = self.numerics.compute
@@ -259,8 +259,8 @@ class Decoder:
 
     @property
     def pow_width(self) -> int | None:
-        """Bytes per element of powers under CUDA's autocast, which takes them in fp32; None
-        elsewhere, where they keep their dtype.
+        """Bytes per element of powers and of softplus under CUDA's autocast, which takes them in
+        fp32; None elsewhere, where they keep their dtype.
 
         read: aten/src/ATen/autocast_mode.h at 2.13, AT_FORALL_FP32.
         """

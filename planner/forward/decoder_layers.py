@@ -3,16 +3,19 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from planner.base.units import FP32_BYTES
 from planner.forward.bloom import bloom_layer
 from planner.forward.decoder import Decoder, Layer
 from planner.forward.experts import mixture
 from planner.forward.falcon import falcon_layer
-from planner.forward.feed_forward import feed_forward
+from planner.forward.feed_forward import feed_forward, scaled_mlp
 from planner.forward.gated_delta import gated_delta_net
 from planner.forward.latent_attention import latent_attention
+from planner.forward.mamba2 import mamba2_mixer
 from planner.forward.norms import norm
 from planner.forward.rotary import Tables
 from planner.forward.self_attention import self_attention
+from planner.forward.short_convolution import short_convolution
 from planner.models.model_spec import Norms, Residual
 from planner.tape import operators as ops
 from planner.tape.tensors import Tensor
@@ -68,9 +71,15 @@ def _sequential(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None
 def _attention(
     decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None
 ) -> tuple[Tensor, Tensor | None]:
-    latent, delta = decoder.workload.model.latent, decoder.workload.model.delta
-    if delta is not None and layer.kind.recurrent:
-        return gated_delta_net(decoder, layer, x, delta), None
+    """Return the output of attention or of what stands in its place."""
+    model = decoder.workload.model
+    latent = model.latent
+    if layer.kind.recurrent and model.mamba is not None:
+        return mamba2_mixer(decoder, layer, x, model.mamba), None
+    if layer.kind.recurrent and model.convolution is not None:
+        return short_convolution(decoder, layer, x, model.convolution), None
+    if layer.kind.recurrent and model.delta is not None:
+        return gated_delta_net(decoder, layer, x, model.delta), None
     if latent is None or tables is None:
         return self_attention(decoder, layer, x, tables)
     return latent_attention(decoder, layer, x, tables, latent)
@@ -156,6 +165,41 @@ def _falcon(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) ->
     return falcon_layer(decoder, layer, x, tables)
 
 
+def _single(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
+    """Mirror NemotronHBlock.forward, which has one of attention, a mixer, an MLP and experts, and
+    Mamba2Block.forward."""
+    tape, model, name = decoder.tape, decoder.workload.model, f"{layer.place}.norm"
+    residual = x
+    width = decoder.parameter(name, model.hidden_size).width
+    x = norm(decoder, name, ops.cast(tape, x, width, "norm: input in the weight's dtype"))
+    if model.residual_in_fp32:
+        residual = ops.cast(tape, residual, FP32_BYTES, "residual in fp32")
+    if layer.kind.feeds:
+        x = _mlp(decoder, layer, x)
+    else:
+        x, _weights = _attention(decoder, layer, x, tables)
+    return ops.add(tape, residual, x, "residual after the layer")
+
+
+def _falcon_h1(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
+    """Mirror FalconH1DecoderLayer.forward, whose variables hold what its mixer and its attention
+    wrote."""
+    place, tape, residual, mamba = layer.place, decoder.tape, x, decoder.workload.model.mamba
+    assert mamba is not None
+    x = norm(decoder, f"{place}.input_layernorm", x)
+    mixed = ops.unary(tape, mamba2_mixer(decoder, layer, x, mamba), "output of the mixer, scaled")
+    attended, _weights = self_attention(
+        decoder, layer, ops.unary(tape, x, "input of attention, scaled"), tables
+    )
+    attended = ops.unary(tape, attended, "output of attention, scaled")
+    x = ops.add(tape, mixed, attended, "mixer + attention")
+    x = ops.add(tape, residual, x, "residual after attention")
+    residual = x
+    x = norm(decoder, f"{place}.pre_ff_layernorm", x)
+    x = scaled_mlp(decoder, layer, x)
+    return ops.add(tape, residual, x, "residual after the MLP")
+
+
 RunLayer = Callable[[Decoder, Layer, Tensor, Tables | None], Tensor]
 """A layer's forward pass."""
 COMMON: Mapping[Residual, RunLayer] = {
@@ -169,7 +213,10 @@ OF_THEIR_OWN: Mapping[str, RunLayer] = {
     "cohere": _stablelm,
     "cohere2": _stablelm,
     "falcon": _falcon,
+    "falcon_h1": _falcon_h1,
     "gpt2": _gpt2,
+    "mamba2": _single,
+    "nemotron_h": _single,
     "stablelm": _stablelm,
 }
 """Forward passes of architectures whose variables hold other tensors than the common ones."""

@@ -13,7 +13,7 @@ and router logits are not kept.
 
 from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder, Layer
-from planner.forward.feed_forward import activate, gated_mlp
+from planner.forward.feed_forward import activate, feed_forward
 from planner.models.expert_shape import ExpertsSpec
 from planner.tape import expert_operators as routing
 from planner.tape import operators as ops
@@ -30,17 +30,28 @@ def mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> 
     if experts.shared_gate:
         return _gated_mixture(decoder, layer, x, experts)
     _logits, scores, chosen = router(decoder, layer, x, experts)
-    routed = grouped_experts(decoder, layer, x, scores, chosen, experts)
+    routed = _routed(decoder, layer, x, scores, chosen, experts)
     if not experts.shared_intermediate_size:
         return routed
-    shared = gated_mlp(decoder, layer, x)
+    shared = feed_forward(decoder, layer, x)
     return ops.add(decoder.tape, routed, shared, "routed and shared experts")
+
+
+def _routed(
+    decoder: Decoder, layer: Layer, x: Tensor, scores: Tensor, chosen: Tensor, experts: ExpertsSpec
+) -> Tensor:
+    """Return what the experts make of the tokens, which NemotronHMoE projects to their width."""
+    if not experts.latent_size:
+        return grouped_experts(decoder, layer, x, scores, chosen, experts)
+    x = decoder.linear(layer, "fc1_latent_proj", x)
+    x = grouped_experts(decoder, layer, x, scores, chosen, experts)
+    return decoder.linear(layer, "fc2_latent_proj", x)
 
 
 def _gated_mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor:
     """Mirror Qwen2MoeSparseMoeBlock.forward."""
     tape = decoder.tape
-    shared = gated_mlp(decoder, layer, x)
+    shared = feed_forward(decoder, layer, x)
     _logits, scores, chosen = router(decoder, layer, x, experts)
     routed = grouped_experts(decoder, layer, x, scores, chosen, experts)
     gate = ops.unary(
@@ -67,6 +78,8 @@ def router(
         return _sigmoid_router(decoder, weight, x, experts)
     if experts.router == "sigmoid-fp32":
         return _ungrouped_sigmoid_router(decoder, weight, x, experts)
+    if experts.router == "sigmoid-16-bit":
+        return _plain_sigmoid_router(decoder, weight, x, experts)
     logits = decoder.product(weight, x, count, "router logits")
     probabilities = softmax(tape, logits, device=decoder.batch.device)
     scores, chosen = routing.top_k(tape, probabilities, tokens * experts.experts_per_token)
@@ -154,6 +167,24 @@ def _ungrouped_sigmoid_router(
     return logits, routing.normalized(tape, weights, tokens), chosen
 
 
+def _plain_sigmoid_router(
+    decoder: Decoder, weight: Parameter, x: Tensor, experts: ExpertsSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mirror Lfm2MoeTopKRouter.forward, whose variables hold the corrected scores."""
+    tape, tokens = decoder.tape, decoder.batch.tokens
+    rows = tokens * experts.experts_per_token
+    logits = decoder.product(weight, x, experts.num_experts, "router logits")
+    scores = ops.unary(tape, logits, "scores of the experts", saves="output")
+    _corrected = ops.add(
+        tape, scores, Tensor(experts.num_experts, FP32_BYTES, None, None), "corrected scores"
+    )
+    _values, chosen = routing.top_k(tape, _corrected, rows)
+    weights = routing.gathered_rows(tape, scores, chosen, rows, "weights of the chosen experts")
+    if experts.normalized:
+        weights = routing.quotient(tape, weights, tokens)
+    return logits, ops.unary(tape, weights, "weights of the chosen experts, scaled"), chosen
+
+
 def _corrected_choice(tape: Tape, scores: Tensor, tokens: int, experts: ExpertsSpec) -> Tensor:
     """Return the chosen experts. Only places are taken of the corrected scores, so that none of
     them is kept; the two best of each group are summed to choose from the best groups."""
@@ -192,7 +223,7 @@ def grouped_experts(
     experts: ExpertsSpec,
 ) -> Tensor:
     """Mirror grouped_mm_experts_forward of transformers/integrations/moe.py."""
-    tape, h = decoder.tape, decoder.workload.model.hidden_size
+    tape, h = decoder.tape, experts.width(decoder.workload.model.hidden_size)
     rows, width = chosen.elements, x.width
     in_order, order = routing.order_of(tape, rows)
     selected = _selected(decoder, x, rows, h)
@@ -200,10 +231,10 @@ def grouped_experts(
     _counted = tape.new(rows, routing.INT32, "experts in order, to count")
     _per_expert = tape.new(experts.num_experts, routing.INT32, "rows of each expert")
     offsets = tape.new(experts.num_experts, routing.INT32, "offsets of the experts' rows")
-    biases = _biases(decoder, layer, "experts.gate_up_proj", in_order, experts)
-    output = _product(decoder, layer, "experts.gate_up_proj", selected, offsets, experts)
+    biases = _biases(decoder, layer, experts.first, in_order, experts)
+    output = _product(decoder, layer, experts.first, selected, offsets, experts)
     output = output if biases is None else views.added_in_place(tape, output, biases)
-    output = _gated(decoder, output, clamped=experts.biased)
+    output = _activated(decoder, output, experts)
     biases = _biases(decoder, layer, "experts.down_proj", in_order, experts)
     output = _product(decoder, layer, "experts.down_proj", output, offsets, experts)
     output = output if biases is None else views.added_in_place(tape, output, biases)
@@ -228,7 +259,9 @@ def _product(
     h = decoder.workload.model.hidden_size
     weight = decoder.expert_parameter(layer, name, experts.expert_tensors(h)[name])
     x = ops.cast(decoder.tape, x, weight.width, f"{name}: input cast")
-    out = h if name.endswith("down_proj") else 2 * experts.intermediate_size
+    out = experts.inner_products * experts.intermediate_size
+    if name.endswith("down_proj"):
+        out = experts.width(h)
     return routing.grouped_product(decoder.tape, x, weight, offsets, out_features=out, name=name)
 
 
@@ -244,12 +277,13 @@ def _biases(
     return routing.gathered_rows(decoder.tape, bias, in_order, rows, f"{name}: biases")
 
 
-def _gated(decoder: Decoder, both: Tensor, *, clamped: bool) -> Tensor:
-    """Mirror ``_default_apply_gate``: ``act_fn(gate) * up``."""
-    tape = decoder.tape
-    if clamped:
-        return clamped_gate(tape, both)
-    gate, up = views.split(tape, both, [both.elements // 2] * 2)
-    activation = decoder.workload.model.activation
+def _activated(decoder: Decoder, x: Tensor, experts: ExpertsSpec) -> Tensor:
+    """Mirror ``_default_apply_gate``: ``act_fn(gate) * up``; without a gate, the activation."""
+    tape, activation = decoder.tape, decoder.workload.model.activation
+    if experts.biased:
+        return clamped_gate(tape, x)
+    if not experts.gated:
+        return activate(tape, activation, x, pow_width=decoder.pow_width)
+    gate, up = views.split(tape, x, [x.elements // 2] * 2)
     activated = activate(tape, activation, gate, pow_width=decoder.pow_width)
     return ops.mul(tape, activated, up, "gated product")

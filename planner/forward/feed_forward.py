@@ -38,6 +38,18 @@ def gated_mlp(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
     return decoder.linear(layer, "down_proj", product)
 
 
+def scaled_mlp(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
+    """Mirror FalconH1MLP.forward, which multiplies the gate and its output by numbers."""
+    tape, activation = decoder.tape, decoder.workload.model.activation
+    up = decoder.linear(layer, "up_proj", x)
+    gate = ops.unary(tape, decoder.linear(layer, "gate_proj", x), "gate, scaled")
+    activated = activate(tape, activation, gate, pow_width=decoder.pow_width)
+    del gate
+    product = ops.mul(tape, up, activated, "gated product")
+    del up, activated
+    return ops.unary(tape, decoder.linear(layer, "down_proj", product), "output of the MLP, scaled")
+
+
 def _plain(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
     """Mirror PhiMLP.forward."""
     activation, pow_width = decoder.workload.model.activation, decoder.pow_width
@@ -57,6 +69,9 @@ def activate(tape: Tape, activation: Activation, x: Tensor, *, pow_width: int | 
     if activation == "gelu-quick":
         gate = ops.unary(tape, ops.unary(tape, x, "1.702 x"), "sigmoid", saves="output")
         return ops.mul(tape, x, gate, "quick gelu")
+    if activation == "relu2":
+        x = ops.unary(tape, x, "relu(gate)", saves="output")
+        return ops.power(tape, ops.cast(tape, x, pow_width or x.width, "x of the power"))
     saves: Literal["input", "output"] = "output" if activation == "relu" else "input"
     return ops.unary(tape, x, f"{activation}(gate)", saves=saves)
 

@@ -10,6 +10,7 @@ installed: chunks of tokens at once, and the state from chunk to chunk.
 from typing import NamedTuple
 
 from planner.base.units import FP32_BYTES, ceil_div
+from planner.forward.convolution import convolution, without_padding
 from planner.forward.decoder import Decoder, Layer
 from planner.models.recurrent_shape import GatedDeltaSpec
 from planner.tape import operators as ops
@@ -56,9 +57,11 @@ class _Shape(NamedTuple):
 def gated_delta_net(decoder: Decoder, layer: Layer, x: Tensor, delta: GatedDeltaSpec) -> Tensor:
     """Mirror Qwen3_5GatedDeltaNet.forward and Qwen3NextGatedDeltaNet.forward."""
     tape, tokens = decoder.tape, decoder.batch.tokens
-    x = _without_padding(decoder, x)
+    x = without_padding(decoder, x)
     mixed, z, b, a, _held = (_from_two if delta.joined else _from_four)(decoder, layer, x, delta)
-    mixed = _convolution(decoder, layer, mixed, delta)
+    mixed = convolution(
+        decoder, layer, mixed, channels=delta.mixed_size, kernel_size=delta.kernel_size
+    )
     sizes = [tokens * size for size in (delta.key_size, delta.key_size, delta.value_size)]
     query, key, value = views.split(tape, mixed, sizes)
     beta = ops.unary(tape, b, "beta", saves="output")
@@ -104,41 +107,6 @@ def _from_two(decoder: Decoder, layer: Layer, x: Tensor, delta: GatedDeltaSpec) 
     ]
     mixed = ops.concatenate(tape, (query, key, value), "query, key and value")
     return _Projected(mixed, z, b, a, (both, gates))
-
-
-def _without_padding(decoder: Decoder, x: Tensor) -> Tensor:
-    """Mirror apply_mask_to_padding_states: the mask is None where no sample is padded."""
-    if not decoder.batch.masked:
-        return x
-    elements, width = x.elements, x.width
-
-    def backward(_gradient: Tensor) -> list[Tensor | None]:
-        return [decoder.tape.new(elements, width, "gradient of the input without padding")]
-
-    output = decoder.tape.new(elements, width, "input without padding")
-    return decoder.tape.record(output, (x,), (decoder.token_mask,), backward)
-
-
-def _convolution(decoder: Decoder, layer: Layer, x: Tensor, delta: GatedDeltaSpec) -> Tensor:
-    """Mirror causal_conv1d_fn: autocast takes its operands in 16 bit, and keeps no copy of a view
-    of the weight."""
-    tape, batch, width = decoder.tape, decoder.batch, x.width
-    weight: Tensor = decoder.parameter(
-        f"{layer.place}.conv1d", delta.mixed_size * delta.kernel_size
-    )
-    x = ops.cast(tape, x, weight.width, "convolution: input in the weight's dtype")
-    if decoder.numerics.autocast:
-        compute = decoder.numerics.compute
-        x = ops.cast(tape, x, compute, "convolution: input cast")
-        weight = ops.cast(tape, weight, compute, "convolution: weight cast")
-    length = batch.sequence_length + delta.kernel_size - 1
-    whole = recurrence.convolved(
-        tape, x, weight, batch.micro_batch_size * length * delta.mixed_size
-    )
-    x = ops.slice_of(tape, whole, batch.tokens * delta.mixed_size)
-    del whole
-    x = ops.unary(tape, x, "silu of the convolution", saves="input")
-    return ops.cast(tape, x, width, "convolution, cast")
 
 
 def _decay(decoder: Decoder, layer: Layer, a: Tensor, delta: GatedDeltaSpec) -> Tensor:

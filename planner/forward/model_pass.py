@@ -118,13 +118,16 @@ class ModelPass:
     def _inputs(self) -> list[Tensor]:
         """Return token ids, labels and the mask of padded tokens, which recurrent layers save."""
         tokens, name = self._batch.tokens, "token ids, labels and attention mask"
-        if self._workload.model.delta is None:
+        if self._workload.model.recurrence is None:
             return [self.tape.new(3 * tokens, INT64, name)]
         return [self.tape.new(2 * tokens, INT64, name), self._decoder.token_mask]
 
     def _logits(self, head: Parameter, bias: Parameter | None, x: Tensor) -> Tensor:
-        """Return the head's output; Granite divides it, Cohere multiplies it, Gemma 2 caps it."""
+        """Return the head's output; Granite divides it, Cohere multiplies it, Gemma 2 caps it,
+        Nemotron-H has it in fp32."""
         tape, model = self.tape, self._workload.model
+        if model.residual_in_fp32:
+            x = cast(tape, x, head.width, "hidden states in the head's dtype")
         logits = self._decoder.product(head, x, model.vocab_size, "lm_head", bias)
         if model.multipliers or model.scaled_logits:
             logits = unary(tape, logits, "logits, scaled")
@@ -132,6 +135,8 @@ class ModelPass:
             logits = unary(tape, logits, "logits over their cap")
             logits = unary(tape, logits, "tanh of the logits", saves="output")
             logits = unary(tape, logits, "logits, capped")
+        if model.logits_in_fp32:
+            logits = cast(tape, logits, FP32_BYTES, "logits in fp32")
         return logits
 
     def _backbone(self, table: Parameter) -> Tensor:
@@ -166,7 +171,7 @@ class ModelPass:
         """
         eager = self._workload.attention == "eager"
         model = self._workload.model
-        kinds = {kind.sliding_window: kind for kind in model.kinds}
+        kinds = {kind.sliding_window: kind for kind in model.kinds if kind.attends}
         windows = [window for window, kind in kinds.items() if eager or self._decoder.masked(kind)]
         if model.model_type in WINDOW_OF_NOTHING and not any(kinds):
             windows.append(0)

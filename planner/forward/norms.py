@@ -22,14 +22,17 @@ def norm(decoder: Decoder, name: str, x: Tensor, size: int | None = None) -> Ten
 
 
 def _rms_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
-    """Mirror LlamaRMSNorm.forward; Olmo2RMSNorm.forward where the weight is applied in fp32."""
+    """Mirror LlamaRMSNorm.forward; Olmo2RMSNorm.forward and NemotronHRMSNorm.forward where the
+    weight is applied in fp32."""
     tape, width, device = decoder.tape, x.width, decoder.batch.device
     label = name.rpartition(".")[2]
     x = ops.cast(tape, x, FP32_BYTES, f"{label}: input in fp32")
     variance = ops.mean_square(tape, x, rows=x.elements // size)
     x = ops.mul(tape, x, ops.reciprocal_root(tape, variance), f"{label}: normalised in fp32")
-    weight = decoder.parameter(name, size)
-    if decoder.workload.model.norm == "rms-fp32":
+    weight: Tensor = decoder.parameter(name, size)
+    if decoder.workload.model.norm == "rms-fp32-weight":
+        weight = ops.cast(tape, weight, FP32_BYTES, f"{label}: weight in fp32")
+    if decoder.workload.model.norm in ("rms-fp32", "rms-fp32-weight"):
         scaled = ops.mul(tape, weight, x, f"{label}: scaled in fp32", on_rows=device)
         return ops.cast(tape, scaled, width)
     return ops.mul(tape, weight, ops.cast(tape, x, width), f"{label}: output", on_rows=device)

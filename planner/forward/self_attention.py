@@ -77,6 +77,8 @@ def _projected(decoder: Decoder, layer: Layer, x: Tensor) -> _Projected:
     if model.qk_norm in ("heads", "whole"):
         q = _normed(decoder, layer, "q_norm", q)
     k = decoder.linear(layer, "k_proj", x)
+    if model.model_type == "falcon_h1":
+        k = ops.unary(decoder.tape, k, "key, scaled")
     if model.qk_norm in ("heads", "whole"):
         k = _normed(decoder, layer, "k_norm", k)
     return _Projected(q, k, decoder.linear(layer, "v_proj", x), gate=gate)

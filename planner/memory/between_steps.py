@@ -81,12 +81,15 @@ def cache_bytes(workload: Workload, tokens: int, kinds: Numerics) -> int:
 
 
 def _layer_cache_bytes(workload: Workload, kind: LayerKind, tokens: int, width: int) -> int:
-    model = workload.model
-    if kind.recurrent and model.delta is not None:
-        state = block(model.delta.state_elements * FP32_BYTES)
-        return state + block(model.delta.mixed_size * model.delta.kernel_size * width)
-    seen = min(tokens, kind.sliding_window or tokens)
-    return sum(block(seen * size * width) for size in model.cached_sizes)
+    model, cached = workload.model, 0
+    if kind.recurrent and model.recurrence is not None:
+        shape = model.recurrence
+        cached += block(shape.state_elements * FP32_BYTES)
+        cached += block(shape.convolved_size * shape.kernel_size * width)
+    if kind.attends:
+        seen = min(tokens, kind.sliding_window or tokens)
+        cached += sum(block(seen * size * width) for size in model.cached_sizes)
+    return cached
 
 
 def _cast_head_bytes(workload: Workload, kinds: Numerics) -> int:

@@ -4,7 +4,8 @@ read: transformers/core_model_loading.py at 5.23.0. Every matrix of every expert
 as it is in the file (_materialize_copy, line 1319). Then MergeModulelist (line 254) stacks the gate
 matrices and then the up matrices, dropping the single ones of each, and Concatenate (line 182)
 joins both stacks: beside all else, gate_up_proj stands beside the two stacks that it is made of.
-For down_proj the single matrices and the stack are half of that.
+For down_proj the single matrices and the stack are half of that. Experts without a gate have a
+stack of up matrices alone, beside the single ones.
 
 Up to four threads read ahead of the stacking without a limit (lines 1316 and 1731), so that all
 that is not stacked yet may be there as single matrices: the stacks come on top of all weights.
@@ -25,14 +26,14 @@ from planner.models.traced_model import TracedSpec
 from planner.workload.dtypes import Numerics
 from planner.workload.workload import Workload
 
-STORED_STACKED = ("gpt_oss", "granitemoe")
+STORED_STACKED = ("gpt_oss", "granitemoe", "granitemoehybrid")
 """Architectures whose files hold one tensor for all experts; read:
 transformers/conversion_mapping.py at 5.23.0. The other mixtures that are planned go by "mixtral",
 "qwen2_moe" or "phimoe". Of a traced model that table itself is asked
 (launcher/rehearsal/trace_service.py)."""
 
 
-STACKED_BEFORE_DOWN = ("mixtral", "phimoe")
+STACKED_BEFORE_DOWN = ("lfm2_moe", "mixtral", "phimoe")
 """Architectures whose expert matrices are called w1, w2 and w3."""
 
 
@@ -44,7 +45,7 @@ def stacked_params(workload: Workload) -> int:
         return model.stacked_params
     if model.experts is None or model.model_type in STORED_STACKED:
         return 0
-    return model.experts.expert_tensors(model.hidden_size)["experts.gate_up_proj"]
+    return model.experts.expert_tensors(model.hidden_size)[model.experts.first]
 
 
 def stacked_on_host(workload: Workload, kinds: Numerics) -> int:

@@ -18,8 +18,9 @@ from planner.workload.dtypes import Numerics
 from planner.workload.quantization import BLOCK_SIZE, loading_copy_width, quantized_bytes
 from planner.workload.workload import Workload
 
-ATTENTION_FIRST = ("gpt2", "gpt_neox")
-"""Architectures whose attention, ``attn`` or ``attention``, comes before ``mlp``."""
+ATTENTION_FIRST = ("gpt2", "gpt_neox", "granitemoehybrid")
+"""Architectures whose attention, ``attn``, ``attention`` or ``mamba``, comes before ``mlp`` or
+``shared_mlp``."""
 FEED_FORWARD = ("gate", "up_proj", "down_proj")
 """Parts of the keys of feed-forward matrices."""
 
@@ -55,8 +56,11 @@ def _scales_bytes(matrix: Linear, quantization: QuantizationSection) -> int:
 def in_order_of_names(model: ModelSpec, kind: LayerKind) -> list[Linear]:
     """Return a layer's matrices as they are loaded."""
 
+    convolves = kind.recurrent and model.convolution is not None  # in ``conv``
+    comes_last = model.model_type in ATTENTION_FIRST or convolves
+
     def place(matrix: Linear) -> tuple[bool, str]:
         feeds_forward = any(part in matrix.key for part in FEED_FORWARD)
-        return feeds_forward == (model.model_type in ATTENTION_FIRST), matrix.name
+        return feeds_forward == comes_last, matrix.name
 
     return sorted(model.linears(kind), key=place)

@@ -29,6 +29,10 @@ RENAMED_FOR = (
 )
 """Architectures of which peft takes these names for the fused experts."""
 RENAMED = ("gate", "gate_proj", "up_proj", "down_proj")
+REFUSED_FOR = ("falcon_h1", "mamba2", "nemotron_h")
+"""Architectures with Mamba mixers whose output matrix peft refuses to adapt; read:
+peft/tuners/tuners_utils.py at 0.21.2, _check_lora_target_modules_mamba."""
+REFUSED = ("out_proj",)
 
 
 def lora_targets(model: ModelSpec, targets: Targets) -> Targets:
@@ -58,4 +62,6 @@ def left_out_names(model: ModelSpec, targets: Targets) -> tuple[str, ...]:
 def _unadaptable(model: ModelSpec) -> tuple[str, ...]:
     if isinstance(model, TracedSpec):
         return model.unadaptable
+    if model.model_type in REFUSED_FOR:
+        return REFUSED
     return RENAMED if model.model_type in RENAMED_FOR else ()

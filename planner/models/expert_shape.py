@@ -12,6 +12,7 @@ Router = Literal[
     "fp32-softmax",
     "sigmoid",
     "sigmoid-fp32",
+    "sigmoid-16-bit",
     "chosen-softmax",
     "chosen-softmax-fp32",
 ]
@@ -21,8 +22,9 @@ are chosen go back to the dtype of the logits (Qwen, OLMoE). ``softmax-fp32``: t
 in fp32, and so does what they multiply (Mixtral). ``fp32-softmax``: as that, and the logits are
 made of operands cast to fp32 (DeepSeek-V2). ``sigmoid``: of the logits made so; experts are
 chosen by corrected scores (DeepSeek-V3, GLM-4.5). ``sigmoid-fp32``: the same of logits cast to
-fp32, without groups (MiniMax-M2). ``chosen-softmax``: over the chosen alone
-(gpt-oss). ``chosen-softmax-fp32``: the same in fp32, then in the input's dtype (Granite)."""
+fp32, without groups (MiniMax-M2). ``sigmoid-16-bit``: the same of logits as they are (LFM2).
+``chosen-softmax``: over the chosen alone (gpt-oss). ``chosen-softmax-fp32``: the same in fp32, then
+in the input's dtype (Granite)."""
 
 
 def _matrix(name: str, in_features: int, out_features: int, *, bias: bool = False) -> Linear:
@@ -44,6 +46,12 @@ class ExpertsSpec(Spec):
     num_groups: int = 1
     """Groups of experts; where there are several, experts are chosen from the best groups only."""
     chosen_groups: int = 1
+    gated: bool = True
+    """Whether an expert's activation multiplies another product, so that one tensor holds both
+    matrices; without, it has only two (Nemotron-H)."""
+    latent_size: int = 0
+    """Width that tokens are projected to for their experts, and back; 0 where experts read the
+    hidden states."""
     biased: bool = False
     """Whether experts and router have biases, and the activation is a clamped SwiGLU (gpt-oss)."""
     shared_intermediate_size: int = 0
@@ -86,29 +94,42 @@ class ExpertsSpec(Spec):
     def expert_tensors(self, hidden_size: int) -> dict[str, int]:
         """Return the elements of the routed experts' parameters by name: one tensor for all
         experts."""
-        count, inner = self.num_experts, self.intermediate_size
+        count, inner, outside = self.num_experts, self.intermediate_size, self.width(hidden_size)
         tensors = {
-            "experts.gate_up_proj": count * 2 * inner * hidden_size,
-            "experts.down_proj": count * inner * hidden_size,
+            self.first: count * self.inner_products * inner * outside,
+            "experts.down_proj": count * inner * outside,
         }
         if self.biased:
             tensors |= {
-                "experts.gate_up_proj_bias": count * 2 * inner,
-                "experts.down_proj_bias": count * hidden_size,
+                f"{self.first}_bias": count * self.inner_products * inner,
+                "experts.down_proj_bias": count * outside,
             }
         return tensors
 
-    def shared_matrices(self, hidden_size: int) -> tuple[Linear, ...]:
-        """Return the matrices that every token passes beside its experts."""
-        h, inner = hidden_size, self.shared_intermediate_size
-        if not inner:
-            return ()
-        return (
-            _matrix("gate_proj", h, inner),
-            _matrix("up_proj", h, inner),
-            _matrix("down_proj", inner, h),
-            *((_matrix("shared_expert_gate", h, 1),) if self.shared_gate else ()),
+    @property
+    def first(self) -> str:
+        """Name of the tensor of the experts' first matrices."""
+        return "experts.gate_up_proj" if self.gated else "experts.up_proj"
+
+    @property
+    def inner_products(self) -> int:
+        """Number of an expert's products of its inner width."""
+        return 2 if self.gated else 1
+
+    def width(self, hidden_size: int) -> int:
+        """Return the width of what an expert reads and writes."""
+        return self.latent_size or hidden_size
+
+    def matrices(self, hidden_size: int) -> tuple[Linear, ...]:
+        """Return the matrices beside the router and the experts: those to their width and back,
+        and the one that weighs what every token passes beside them."""
+        latent = self.latent_size
+        found = (
+            _matrix("fc1_latent_proj", hidden_size, latent),
+            _matrix("fc2_latent_proj", latent, hidden_size),
         )
+        gate = (_matrix("shared_expert_gate", hidden_size, 1),)
+        return (*(found if latent else ()), *(gate if self.shared_gate else ()))
 
     def params(self, hidden_size: int) -> int:
         """Return the parameters of one layer's router and routed experts."""
@@ -117,7 +138,8 @@ class ExpertsSpec(Spec):
 
     def active_weights(self, hidden_size: int) -> int:
         """Return the weights of one layer's matrices that one token is multiplied with."""
-        chosen = self.experts_per_token * 3 * self.intermediate_size * hidden_size
+        matrices = (self.inner_products + 1) * self.intermediate_size * self.width(hidden_size)
+        chosen = self.experts_per_token * matrices
         return self.num_experts * hidden_size + chosen
 
 

@@ -11,17 +11,23 @@ from planner.base.bounded_cache import bounded_cache
 from planner.base.phrases import Phrase
 from planner.base.strict_yaml import Spec
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
-from planner.models.layer_kinds import LayerKind, LayerPattern, counted, layers_of
+from planner.models.layer_kinds import Blocks, LayerKind, LayerPattern, counted, layers_of
 from planner.models.linear import Linear
 from planner.models.module_names import module_names
-from planner.models.recurrent_shape import GatedDeltaSpec
+from planner.models.recurrent_shape import (
+    GatedDeltaSpec,
+    Mamba2Spec,
+    OwnParameter,
+    ShortConvolutionSpec,
+)
 
 Mlp = Literal["swiglu", "fused-swiglu", "plain"]
 """``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM).
 ``plain``: no gate, an activation between two matrices (GPT)."""
-Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu"]
-"""The activation of the gate. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new`` and
-``gelu-quick`` are made of several operators (transformers' ``gelu_new``, ``quick_gelu``)."""
+Activation = Literal["silu", "gelu", "gelu-tanh", "gelu-new", "gelu-quick", "relu", "relu2"]
+"""The activation of the gate. ``gelu-tanh`` is PyTorch's own approximation, ``gelu-new``,
+``gelu-quick`` and ``relu2`` are made of several operators (transformers' ``gelu_new``,
+``quick_gelu``, ``relu2``)."""
 Rotary = Literal[
     "halves",
     "halves-fp32",
@@ -40,11 +46,11 @@ then concatenated (GLM). ``products-fp32``: neighbours with each other, their pr
 (ERNIE 4.5). ``neighbours-fp32``: the same, all of it in fp32 (Cohere). ``complex``: neighbours as
 one complex number (DeepSeek-V2). ``split``: as ``halves``, each half on its own, then concatenated
 (gpt-oss). ``pairs``: neighbours with each other, first and second ones apart (DeepSeek-V3)."""
-Norm = Literal["rms", "rms-fp32", "rms-plus-one", "layer", "layer-fp32"]
+Norm = Literal["rms", "rms-fp32", "rms-fp32-weight", "rms-plus-one", "layer", "layer-fp32"]
 """An RMSNorm is made in fp32. ``rms``: cast back, then scaled by its weight (Llama).
-``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-plus-one``: the same, by one more than its
-weight (Gemma). ``layer``: LayerNorm (GPT). ``layer-fp32``: the same without a bias, written out in
-fp32 (Cohere)."""
+``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-fp32-weight``: the same by its weight in fp32
+(Nemotron-H). ``rms-plus-one``: the same by one more than that (Gemma). ``layer``: LayerNorm (GPT).
+``layer-fp32``: the same without a bias, written out in fp32 (Cohere)."""
 Norms = Literal["before", "around", "after"]
 """``before``: attention and MLP each have a norm at their input. ``after``: at their output,
 before the residual is added (OLMo-2). ``around``: at both (Gemma 2, GLM-4-0414)."""
@@ -55,8 +61,9 @@ Residual = Literal["sequential", "parallel", "parallel-two-norms"]
 """``sequential``: the MLP reads what attention has added to. ``parallel``: both read the same
 normalised input (Phi). ``parallel-two-norms``: both read the layer's input, each through its own
 norm (GPT-NeoX)."""
-Positions = Literal["rotary", "learned", "alibi"]
-"""``learned``: a table of vectors added to the embeddings. ``alibi``: a slope on the scores."""
+Positions = Literal["rotary", "learned", "alibi", "none"]
+"""``learned``: a table of vectors added to the embeddings. ``alibi``: a slope on the scores.
+``none``: only the order in which states change (Granite 4)."""
 
 
 class ModelSpec(Spec):
@@ -118,6 +125,10 @@ class ModelSpec(Spec):
     attn_logit_softcapping: float | None = None
     """Bound that ``tanh`` caps attention's scores at, which no fused kernel does (Gemma 2); None
     without."""
+    residual_in_fp32: bool = False
+    """Whether the residual stream is in fp32, whatever the embeddings are in (Mamba-2)."""
+    logits_in_fp32: bool = False
+    """Whether the model returns its logits in fp32 (Nemotron-H)."""
     final_logit_softcapping: float | None = None
     """Bound that ``tanh`` caps the logits at (Gemma 2); None without."""
     attention_sinks: bool = False
@@ -130,6 +141,16 @@ class ModelSpec(Spec):
     """Whether each query comes with a gate for attention's output (Qwen3.5)."""
     delta: GatedDeltaSpec | None = None
     """Gated delta nets in the place of attention, in most layers (Qwen3.5)."""
+    mamba: Mamba2Spec | None = None
+    """Mamba-2 mixers, in the layers that ``layer_letters`` says (Granite 4)."""
+    convolution: ShortConvolutionSpec | None = None
+    """Gated short convolutions, in the layers that ``layer_letters`` says (LFM2)."""
+    layer_letters: str | None = None
+    """A letter for each layer, repeated over all layers: ``M`` keeps a state, ``*`` attends, ``H``
+    does both, ``-`` has an MLP alone, ``E`` experts alone. None where all attend, or as ``delta``
+    says."""
+    blocks: Blocks = "pairs"
+    """Whether a layer has one block, and one norm, or attention and an MLP."""
     latent: LatentAttentionSpec | None = None
     """Multi-head latent attention; ``head_dim`` is then that of the part that rotates."""
 
@@ -191,7 +212,14 @@ class ModelSpec(Spec):
             self.unrotated_every,
             self.experts,
             self.delta,
+            self.layer_letters,
+            self.blocks,
         )
+
+    @property
+    def recurrence(self) -> GatedDeltaSpec | Mamba2Spec | ShortConvolutionSpec | None:
+        """What keeps the state in layers that keep one."""
+        return self.mamba or self.convolution or self.delta
 
     def linears(self, kind: LayerKind) -> tuple[Linear, ...]:
         """Return the matrices of one layer of a kind, in forward order; routed experts are not
@@ -209,9 +237,9 @@ class ModelSpec(Spec):
             self._linear("o_proj", q, h, bias=self.output_bias),
         )
 
-    @property
-    def _mlp(self) -> tuple[Linear, ...]:
-        h, i = self.hidden_size, self.intermediate_size
+    def _mlp(self, width: int) -> tuple[Linear, ...]:
+        """Return the matrices of an MLP of an inner width."""
+        h, i = self.hidden_size, width
         widths = {"gate_proj": i, "up_proj": i}
         if self.mlp == "fused-swiglu":
             widths = {"gate_up_proj": 2 * i}
@@ -265,26 +293,35 @@ class ModelSpec(Spec):
         """One norm over the hidden size."""
         return (2 if self.norm_bias else 1) * self.hidden_size
 
-    def layer_norm_sizes(self, kind: LayerKind) -> tuple[int, ...]:
-        """Return the elements of each parameter of one layer of a kind that belongs to no matrix:
-        norms, sinks, and what a gated delta net has beside its matrices."""
+    def own_parameters(self, kind: LayerKind) -> tuple[OwnParameter, ...]:
+        """Return each parameter of one layer of a kind that belongs to no matrix: norms, sinks, and
+        what a recurrence has beside its matrices."""
+        count = 1 if self.residual == "parallel" or self.blocks == "single" else 2
+        if self.norms == "around":
+            count = 4
+        sizes = (self.hidden_size,) * (count * (2 if self.norm_bias else 1))
+        if kind.attends:
+            sizes += self._attention_vectors
+        vectors = tuple(OwnParameter((size,)) for size in sizes)
+        if kind.recurrent and self.recurrence is not None:
+            vectors += self.recurrence.own_parameters
+        return vectors
+
+    @property
+    def _attention_vectors(self) -> tuple[int, ...]:
+        """Sizes of attention's own norms and sinks."""
         inside: tuple[int, ...] = () if self.latent is None else self.latent.norm_sizes
-        if kind.recurrent and self.delta is not None:
-            inside = self.delta.vector_sizes
-        elif self.qk_norm == "whole":
+        if self.qk_norm == "whole":
             inside += (self.query_size, self.key_value_size)
         elif self.qk_norm is not None:
             inside += (self.head_dim,) * 2
         if self.attention_sinks:
             inside += (self.num_attention_heads,)
-        count = 1 if self.residual == "parallel" else 2
-        if self.norms == "around":
-            count = 4
-        return (self.hidden_size,) * (count * (2 if self.norm_bias else 1)) + inside
+        return inside
 
     def layer_norm_params(self, kind: LayerKind) -> int:
         """Return the number of those elements."""
-        return sum(self.layer_norm_sizes(kind))
+        return sum(each.elements for each in self.own_parameters(kind))
 
     def expert_params(self, kind: LayerKind) -> int:
         """Return the parameters of one layer's router and routed experts; 0 in a layer with an
@@ -344,12 +381,19 @@ class ModelSpec(Spec):
 @bounded_cache
 def _linears(model: ModelSpec, kind: LayerKind) -> tuple[Linear, ...]:
     """Return the matrices of a layer; cached, since every operator of a pass needs them."""
-    attention, mlp = model._attention, model._mlp
-    if model.latent is not None:
+    found: tuple[Linear, ...] = ()
+    if kind.recurrent and model.recurrence is not None:
+        found += model.recurrence.matrices(model.hidden_size)
+    if kind.attends and model.latent is not None:
         heads, bias = model.num_attention_heads, model.qkv_bias
-        attention = model.latent.matrices(model.hidden_size, heads, bias=bias)
-    if kind.recurrent and model.delta is not None:
-        attention = model.delta.matrices(model.hidden_size)
-    if kind.routed and model.experts is not None:
-        mlp = model.experts.shared_matrices(model.hidden_size)
-    return (*attention, *mlp)
+        found += model.latent.matrices(model.hidden_size, heads, bias=bias)
+    elif kind.attends:
+        found += model._attention
+    if not kind.feeds:
+        return found
+    if not kind.routed or model.experts is None:
+        return found + model._mlp(model.intermediate_size)
+    shared = model.experts.shared_intermediate_size
+    if shared:
+        found += model._mlp(shared)
+    return found + model.experts.matrices(model.hidden_size)

@@ -20,6 +20,7 @@ class ModuleNames(NamedTuple):
 LLAMA = ModuleNames()
 _FOUR_H = {"up_proj": "dense_h_to_4h", "down_proj": "dense_4h_to_h"}
 _FUSED = {"qkv_proj": "query_key_value", "o_proj": "dense", **_FOUR_H}
+_LFM2 = {"o_proj": "out_proj", "gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
 NAMES: Mapping[str, ModuleNames] = {
     "bloom": ModuleNames(layers="transformer.h", matrices=_FUSED),
     "falcon": ModuleNames(layers="transformer.h", matrices=_FUSED),
@@ -33,6 +34,12 @@ NAMES: Mapping[str, ModuleNames] = {
         },
     ),
     "gpt_neox": ModuleNames(layers="gpt_neox.layers", matrices=_FUSED),
+    "granitemoehybrid": ModuleNames(
+        matrices={"gate_up_proj": "input_linear", "down_proj": "output_linear"}
+    ),
+    "lfm2": ModuleNames(matrices=_LFM2),
+    "lfm2_moe": ModuleNames(matrices=_LFM2),
+    "mamba2": ModuleNames(layers="backbone.layers"),
     "opt": ModuleNames(
         layers="model.decoder.layers",
         matrices={"o_proj": "out_proj", "up_proj": "fc1", "down_proj": "fc2"},
@@ -42,8 +49,13 @@ NAMES: Mapping[str, ModuleNames] = {
 }
 
 
-ONLY_ATTENTION: Mapping[str, Literal["sdpa", "eager"]] = {"bloom": "eager", "falcon": "sdpa"}
-"""Architectures whose attention is planned in one way: Bloom has no other."""
+ONLY_ATTENTION: Mapping[str, Literal["sdpa", "eager"]] = {
+    "bloom": "eager",
+    "falcon": "sdpa",
+    "mamba2": "eager",
+}
+"""Architectures whose attention is planned in one way: Bloom has no other, and Mamba-2 has none,
+which transformers builds as eager alone."""
 
 
 def module_names(model_type: str) -> ModuleNames:

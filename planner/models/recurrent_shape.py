@@ -1,8 +1,27 @@
-"""The shape of layers that keep a state instead of attending, as a model's configuration states
-it."""
+"""The shape of layers that keep a state instead of attending, or beside it, as a model's
+configuration states it."""
+
+from math import prod
+from typing import Literal, NamedTuple
 
 from planner.base.strict_yaml import PositiveInt, Spec
 from planner.models.linear import Linear
+
+
+class OwnParameter(NamedTuple):
+    """A parameter of a layer that is not part of a matrix."""
+
+    shape: tuple[int, ...]
+    decays: bool = False
+    """Whether weight decay applies to it: neither a norm nor a bias, by its name.
+
+    read: transformers/trainer.py at 5.23.0, get_decay_parameter_names.
+    """
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
 
 
 class GatedDeltaSpec(Spec):
@@ -58,13 +77,120 @@ class GatedDeltaSpec(Spec):
         )
 
     @property
-    def vector_sizes(self) -> tuple[int, ...]:
-        """Elements of the bias and the logarithm of the decay, of the convolution and of the
-        norm."""
-        heads = self.value_heads
-        return heads, heads, self.convolution_size, self.value_head_dim
+    def own_parameters(self) -> tuple[OwnParameter, ...]:
+        """The bias and the logarithm of the decay, the convolution and the norm."""
+        return (
+            OwnParameter((self.value_heads,)),
+            OwnParameter((self.value_heads,), decays=True),
+            OwnParameter((self.mixed_size, 1, self.kernel_size), decays=True),
+            OwnParameter((self.value_head_dim,)),
+        )
 
     @property
-    def convolution_size(self) -> int:
-        """Elements of the convolution's weight, a kernel for each channel."""
-        return self.mixed_size * self.kernel_size
+    def convolved_size(self) -> int:
+        """Number of channels of the convolution."""
+        return self.mixed_size
+
+
+Gating = Literal["norm", "plain", "norm-first"]
+"""How the gate meets what the recurrence returns. ``norm``: it multiplies, then a norm over each
+group follows (Granite 4). ``plain``: it multiplies (Falcon-H1). ``norm-first``: the norm comes
+before it (Falcon-H1 with ``mamba_norm_before_gate``)."""
+
+
+class Mamba2Spec(Spec):
+    """Mamba-2 mixers (Dao and Gu, arXiv:2405.21060)."""
+
+    heads: PositiveInt
+    head_dim: PositiveInt
+    groups: PositiveInt
+    """Groups of heads that share what they read of the state and write to it."""
+    state_size: PositiveInt
+    """Dimensions of the state for each dimension of a head."""
+    kernel_size: PositiveInt
+    """Tokens that the convolution before the recurrence sees."""
+    chunk_size: PositiveInt
+    """Tokens that are computed at once; the state goes from chunk to chunk."""
+    convolution_bias: bool = True
+    input_bias: bool = False
+    output_bias: bool = False
+    gating: Gating = "norm"
+    scaled: bool = False
+    """Whether the input and the parts of its projection are multiplied by numbers (Falcon-H1)."""
+
+    @property
+    def inner_size(self) -> int:
+        """Width of all heads together."""
+        return self.heads * self.head_dim
+
+    @property
+    def convolved_size(self) -> int:
+        """Width of the heads' inputs and of what reads and writes the state: the channels of the
+        convolution."""
+        return self.inner_size + 2 * self.groups * self.state_size
+
+    @property
+    def projected_size(self) -> int:
+        """Width of the gate, the convolution's channels and the time steps together."""
+        return self.inner_size + self.convolved_size + self.heads
+
+    @property
+    def state_elements(self) -> int:
+        """Elements of one sample's state in one layer."""
+        return self.inner_size * self.state_size
+
+    def matrices(self, hidden_size: int) -> tuple[Linear, ...]:
+        """Return the matrices of GraniteMoeHybridMambaLayer, in forward order."""
+        return (
+            Linear("in_proj", hidden_size, self.projected_size, self.input_bias),
+            Linear("out_proj", self.inner_size, hidden_size, self.output_bias),
+        )
+
+    @property
+    def own_parameters(self) -> tuple[OwnParameter, ...]:
+        """The bias of the time steps, the logarithm of the decay, the weight of what passes by, the
+        convolution with its bias, and the norm."""
+        return (
+            OwnParameter((self.heads,)),
+            OwnParameter((self.heads,), decays=True),
+            OwnParameter((self.heads,), decays=True),
+            OwnParameter((self.convolved_size, 1, self.kernel_size), decays=True),
+            *((OwnParameter((self.convolved_size,)),) if self.convolution_bias else ()),
+            *((OwnParameter((self.inner_size,)),) if self.gating != "plain" else ()),
+        )
+
+
+class ShortConvolutionSpec(Spec):
+    """Gated short convolutions (LFM2): their state is the last tokens."""
+
+    channels: PositiveInt
+    """Width that is convolved: the hidden size."""
+    kernel_size: PositiveInt
+    """Tokens that the convolution sees."""
+    bias: bool = False
+    """Whether the convolution and both matrices have a bias."""
+
+    @property
+    def convolved_size(self) -> int:
+        """Number of channels of the convolution."""
+        return self.channels
+
+    @property
+    def state_elements(self) -> int:
+        """Elements of a state beside the last tokens: none."""
+        return 0
+
+    def matrices(self, hidden_size: int) -> tuple[Linear, ...]:
+        """Return the matrices of Lfm2ShortConv, in forward order."""
+        return (
+            Linear("in_proj", hidden_size, 3 * self.channels, self.bias),
+            Linear("out_proj", self.channels, hidden_size, self.bias),
+        )
+
+    @property
+    def own_parameters(self) -> tuple[OwnParameter, ...]:
+        """The convolution with its bias."""
+        return (
+            OwnParameter((self.channels, 1, self.kernel_size), decays=True),
+            *((OwnParameter((self.channels,)),) if self.bias else ()),
+        )

@@ -56,7 +56,7 @@ def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: int) -
     model, tokens = workload.model, batch.tokens
     matrices = 2 * tokens * active_weights(model)
     scores = 2 * tokens * batch.sequence_length * model.scored_size
-    attending = sum(count for kind, count in model.kinds.items() if not kind.recurrent)
+    attending = sum(count for kind, count in model.kinds.items() if kind.attends)
     attention = round(attending * scores * CAUSAL)
     head = 2 * tokens * model.embedding_params
     adapters = 2 * tokens * workload.adapter_params

@@ -63,6 +63,21 @@ def normalized_from(tape: Tape, x: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     return _divided(tape, x, total)
 
 
+def quotient(tape: Tape, x: Tensor, rows: int) -> Tensor:
+    """Return ``x / (x.sum(-1, keepdim=True) + 1e-6)``."""
+    elements, width = x.elements, x.width
+    total = unary(tape, row_sums(tape, x, rows), "sums of weights and epsilon")
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        of_x = tape.new(elements, width, "gradient of a quotient")
+        whole = tape.new(elements, width, "gradient of a divisor")
+        del whole
+        return [of_x, tape.new(rows, width, "gradient of a divisor, reduced")]
+
+    divided = tape.new(elements, width, "weights of the chosen experts, divided")
+    return tape.record(divided, (x, total), (x, total), backward)
+
+
 def _divided(tape: Tape, x: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
     elements, width, rows = x.elements, x.width, total.elements
     saved: tuple[Tensor, ...] = (total,)

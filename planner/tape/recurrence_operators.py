@@ -7,21 +7,21 @@ from planner.tape.tape import Tape
 from planner.tape.tensors import Tensor
 
 
-def convolved(tape: Tape, x: Tensor, weight: Tensor, elements: int) -> Tensor:
+def convolved(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, elements: int) -> Tensor:
     """Return a convolution over time, each channel by itself: input and weight are saved,
     whichever needs a gradient."""
-    sizes = ((x.elements, x.width), (weight.elements, weight.width))
-    needed = (x.node is not None, weight.node is not None)
-    names = ("input", "weight")
+    inputs = (x, weight) if bias is None else (x, weight, bias)
+    sizes = [(each.elements, each.width, each.node is not None) for each in inputs]
+    names = ("input", "weight", "bias")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         return [
-            tape.new(*size, f"gradient of the convolution's {name}") if need else None
-            for size, need, name in zip(sizes, needed, names, strict=True)
+            tape.new(size, width, f"gradient of the convolution's {name}") if need else None
+            for (size, width, need), name in zip(sizes, names, strict=False)
         ]
 
     output = tape.new(elements, x.width, "convolution")
-    return tape.record(output, (x, weight), (x, weight), backward)
+    return tape.record(output, inputs, (x, weight), backward)
 
 
 def padded(tape: Tape, x: Tensor, elements: int, name: str) -> Tensor:

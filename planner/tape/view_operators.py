@@ -39,6 +39,17 @@ def expanded(tape: Tape, x: Tensor, times: int) -> Tensor:
     return tape.record(Tensor(times * elements, width, x.storage, None), (x,), (), backward)
 
 
+def reordered(tape: Tape, x: Tensor, name: str) -> Tensor:
+    """Return ``x`` in another order of dimensions: the same bytes, and a gradient that is copied
+    into the order of ``x``."""
+    elements, width = x.elements, x.width
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(elements, width, f"gradient of {name}, copied")]
+
+    return tape.record(Tensor(elements, width, x.storage, None), (x,), (), backward)
+
+
 def filled(tape: Tape, parts: Sequence[Tensor], name: str) -> Tensor:
     """Return ``new_empty`` with each part copied into its place by ``copy_``."""
     whole = tape.new(sum(part.elements for part in parts), parts[0].width, name)

@@ -15,6 +15,7 @@ from planner.models.expert_shape import ExpertsSpec
 from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
 from planner.models.model_spec import ModelSpec
+from planner.models.recurrent_shape import OwnParameter
 from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
@@ -160,14 +161,12 @@ def _layer(workload: Workload, kind: LayerKind, place: str) -> Iterator[Sized]:
         yield from _experts(model.experts, model.hidden_size, place, full)
     known = sum(matrix.num_params for matrix in matrices) + model.expert_params(kind)
     rest = model.layer_params(kind) - known
-    known_sizes = model.layer_norm_sizes(kind)
-    sizes = known_sizes if sum(known_sizes) == rest else (rest,)
-    for number, size in enumerate(sizes):
-        name = f"{place}.norms.{number}"
-        if kind.recurrent and model.delta is not None and size == model.delta.convolution_size:
-            yield Sized(name, (model.delta.mixed_size, 1, model.delta.kernel_size), full)
-        else:
-            yield Sized(name, (size,), full, "vector")
+    found = model.own_parameters(kind)
+    if sum(each.elements for each in found) != rest:
+        found = (OwnParameter((rest,)),)
+    for number, each in enumerate(found):
+        role: Role = "weight" if each.decays else "vector"
+        yield Sized(f"{place}.norms.{number}", each.shape, full, role)
 
 
 def _matrix(workload: Workload, matrix: Linear, name: str, is_adapted: bool) -> Iterator[Sized]:
@@ -204,6 +203,7 @@ def _experts(experts: ExpertsSpec, hidden_size: int, place: str, full: bool) -> 
         if name.endswith("bias"):
             yield Sized(f"{place}.{name}", (count, elements // count), full, "vector")
             continue
-        sides = (elements // count // hidden_size, hidden_size)
+        outside = experts.width(hidden_size)
+        sides = (elements // count // outside, outside)
         turned = name.endswith("down_proj") != experts.biased
         yield Sized(f"{place}.{name}", (count, *(sides[::-1] if turned else sides)), full)

@@ -12,7 +12,7 @@ from planner.models.config_json import config_from_spec
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import ONLY_ATTENTION, module_names
-from planner.models.recurrent_shape import GatedDeltaSpec
+from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec, ShortConvolutionSpec
 from planner.plan.schema import AdapterSection
 from planner.plan.vocabulary import Method, Precision, ZeroStage
 from planner.recipes.load_recipe import load_recipe
@@ -399,6 +399,94 @@ QWEN3_5_MOE = QWEN3_5 | {
     "intermediate_size": 32,
     "experts": SHARED_EXPERT,
 }
+MAMBA2 = Mamba2Spec(heads=8, head_dim=16, groups=2, state_size=24, kernel_size=4, chunk_size=48)
+GRANITE_4_DENSE = {
+    "model_type": "granitemoehybrid",
+    "mlp": "fused-swiglu",
+    "multipliers": True,
+}
+GRANITE_4 = GRANITE_4_DENSE | {
+    "positions": "none",
+    "mamba": MAMBA2,
+    "layer_letters": "M*",
+}
+GRANITE_4_MOE = GRANITE_4 | {
+    "intermediate_size": 48,
+    "experts": ExpertsSpec(
+        num_experts=6,
+        experts_per_token=2,
+        intermediate_size=48,
+        router="chosen-softmax-fp32",
+        shared_intermediate_size=64,
+    ),
+}
+BAMBA = {
+    "model_type": "bamba",
+    "rotary": "joined",
+    "rotary_fraction": 0.5,
+    "mamba": MAMBA2,
+    "layer_letters": "M*",
+}
+FALCON_H1 = {
+    "model_type": "falcon_h1",
+    "head_dim": 24,
+    "multipliers": True,
+    "mamba": structs.replace(MAMBA2, heads=6, gating="plain", scaled=True),
+    "layer_letters": "H",
+}
+FALCON_H1_NORM = FALCON_H1 | {
+    "mamba": structs.replace(MAMBA2, heads=6, gating="norm-first", scaled=True)
+}
+MAMBA_2 = {
+    "model_type": "mamba2",
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "intermediate_size": 128,
+    "max_position_embeddings": 2**20,
+    "residual_in_fp32": True,
+    "logits_in_fp32": True,
+    "positions": "none",
+    "mamba": MAMBA2,
+    "layer_letters": "M",
+    "blocks": "single",
+}
+NEMOTRON_H = {
+    "model_type": "nemotron_h",
+    "num_layers": 4,
+    "head_dim": 24,
+    "mlp": "plain",
+    "activation": "relu2",
+    "norm": "rms-fp32-weight",
+    "logits_in_fp32": True,
+    "positions": "none",
+    "mamba": MAMBA2,
+    "layer_letters": "M-*E",
+    "blocks": "single",
+    "experts": structs.replace(CORRECTED, first_dense_layers=0, gated=False),
+}
+NEMOTRON_H_LATENT = NEMOTRON_H | {
+    "layer_letters": "E*-M",
+    "experts": structs.replace(CORRECTED, first_dense_layers=0, gated=False, latent_size=48),
+}
+LFM2 = {
+    "model_type": "lfm2",
+    "qk_norm": "heads",
+    "tied_embeddings": True,
+    "convolution": ShortConvolutionSpec(channels=64, kernel_size=3),
+    "layer_letters": "M*",
+}
+LFM2_BIAS = LFM2 | {"convolution": ShortConvolutionSpec(channels=64, kernel_size=3, bias=True)}
+LFM2_MOE = LFM2 | {
+    "model_type": "lfm2_moe",
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=48,
+        router="sigmoid-16-bit",
+        normalized=True,
+        first_dense_layers=1,
+    ),
+}
 WINDOWED = {"sliding_window": 100, "full_attention_first": 1}
 SHAPES = {
     "llama": LLAMA,
@@ -444,6 +532,18 @@ SHAPES = {
     "glm4-moe-lite": structs.replace(LLAMA, **GLM4_MOE_LITE),
     "dots1": structs.replace(LLAMA, **DOTS1),
     "solar-open": structs.replace(LLAMA, **SOLAR_OPEN),
+    "bamba": structs.replace(LLAMA, **BAMBA),
+    "falcon-h1": structs.replace(LLAMA, **FALCON_H1),
+    "falcon-h1-norm": structs.replace(LLAMA, **FALCON_H1_NORM),
+    "granite-4": structs.replace(LLAMA, **GRANITE_4),
+    "granite-4-attention": structs.replace(LLAMA, **GRANITE_4_DENSE),
+    "granite-4-moe": structs.replace(LLAMA, **GRANITE_4_MOE),
+    "lfm2": structs.replace(LLAMA, **LFM2),
+    "lfm2-bias": structs.replace(LLAMA, **LFM2_BIAS),
+    "lfm2-moe": structs.replace(LLAMA, **LFM2_MOE),
+    "mamba-2": structs.replace(LLAMA, **MAMBA_2),
+    "nemotron-h": structs.replace(LLAMA, **NEMOTRON_H),
+    "nemotron-h-latent": structs.replace(LLAMA, **NEMOTRON_H_LATENT),
     "qwen3-5": structs.replace(LLAMA, **QWEN3_5),
     "qwen3-next": structs.replace(LLAMA, **QWEN3_NEXT),
     "qwen3-5-moe": structs.replace(LLAMA, **QWEN3_5_MOE),
@@ -542,6 +642,8 @@ def own_names(spec: ModelSpec, targets: Any) -> Any:
         roles = LATENT_NAMES
     elif spec.latent is not None:
         roles = LATENT_NAMES | {"q_proj": "q_proj"}
+    if spec.blocks == "single" and not any(kind.attends for kind in spec.layers):
+        roles = dict.fromkeys(targets, "in_proj")
     names = module_names(spec.model_type).matrices
     chosen = [roles.get(target, target) for target in targets if target not in unfit]
     return tuple(dict.fromkeys(names.get(role, role) for role in chosen))

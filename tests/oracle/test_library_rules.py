@@ -53,7 +53,12 @@ SEEN = {
     "attention-packages",
 }
 READ_ONLY = {"int8-before-turing", "attention-compiled", "eager-on-cpu"}
-SEEN_ELSEWHERE = {"packing-without-positions", "qlora-gpt-oss", "eager-beside-flash"}
+SEEN_ELSEWHERE = {
+    "packing-without-positions",
+    "packing-across-states",
+    "qlora-gpt-oss",
+    "eager-beside-flash",
+}
 """In tests/launcher/training/test_packed_batches.py, tests/planner/workload/test_rules.py and
 test_search.py."""
 

@@ -6,6 +6,7 @@ torch stand-ins allocate copies of it, so those are left out here.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -48,10 +49,15 @@ LARGER_EXPERTS = {"intermediate_size": 384, "shared_intermediate_size": 768}
 
 def _larger(spec: ModelSpec) -> ModelSpec:
     """As many keys as queries where the small shape has that; Bloom's MLP is four times as wide."""
-    experts, changes = spec.experts, dict(LARGER)
+    experts, changes = spec.experts, dict[str, Any](LARGER)
     if experts is not None:
         shared = LARGER_EXPERTS if experts.shared_intermediate_size else {"intermediate_size": 384}
         experts = structs.replace(experts, **shared)
+    if spec.mamba is not None:
+        heads = 2 * changes["hidden_size"] // spec.mamba.head_dim
+        changes["mamba"] = structs.replace(spec.mamba, heads=heads)
+    if spec.convolution is not None:
+        changes["convolution"] = structs.replace(spec.convolution, channels=changes["hidden_size"])
     if spec.latent is not None:
         changes |= {"num_key_value_heads": 8, "head_dim": spec.latent.qk_rope_head_dim}
     if spec.fused_qkv and spec.num_key_value_heads == spec.num_attention_heads:
@@ -134,9 +140,15 @@ SETTINGS: tuple[tuple[Method, ZeroStage, int], ...] = (
 )
 WHOLE = ("llama", "glm", "gemma2", "gpt2", "qwen2-moe")
 """Shapes that are held in every setting; the others in the first two, of which one is long."""
+SAME_MIXER = ("bamba", "falcon-h1", "lfm2-moe", "mamba-2", "nemotron-h")
+"""Shapes whose every setting is long, since others hold the same mixer or convolution."""
 CASES = [
     pytest.param(
-        name, *setting, marks=() if name in WHOLE or setting is first else pytest.mark.long
+        name,
+        *setting,
+        marks=()
+        if name in WHOLE or (setting is first and name not in SAME_MIXER)
+        else pytest.mark.long,
     )
     for first in SETTINGS[:1]
     for name in SHAPES

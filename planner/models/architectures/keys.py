@@ -17,6 +17,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_pytorch_tanh": "gelu-tanh",
     "quick_gelu": "gelu-quick",
     "relu": "relu",
+    "relu2": "relu2",
 }
 """Activations by transformers' names, those of ``ACT2FN``."""
 ACTIVATION_NAMES: Mapping[Activation, str] = {ours: name for name, ours in ACTIVATIONS.items()}

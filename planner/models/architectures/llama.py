@@ -7,17 +7,19 @@ from planner.base.phrases import Phrase
 from planner.models.architectures.keys import ACTIVATION_NAMES, Architecture, Config
 from planner.models.architectures.windows import Windows, windows
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
+from planner.models.layer_kinds import Blocks
 from planner.models.model_spec import (
     Activation,
     Mlp,
     ModelSpec,
     Norm,
     Norms,
+    Positions,
     QkNorm,
     Residual,
     Rotary,
 )
-from planner.models.recurrent_shape import GatedDeltaSpec
+from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec, ShortConvolutionSpec
 
 
 class Parts(TypedDict, total=False):
@@ -25,6 +27,7 @@ class Parts(TypedDict, total=False):
 
     qkv_bias: bool
     output_bias: bool
+    mlp_bias: bool
     mlp: Mlp
     activation: Activation
     residual: Residual
@@ -49,6 +52,12 @@ class Parts(TypedDict, total=False):
     experts: ExpertsSpec | None
     gated_attention: bool
     delta: GatedDeltaSpec | None
+    mamba: Mamba2Spec | None
+    convolution: ShortConvolutionSpec | None
+    layer_letters: str | None
+    blocks: Blocks
+    logits_in_fp32: bool
+    positions: Positions
     latent: LatentAttentionSpec | None
 
 

@@ -41,7 +41,12 @@ HYBRID = {
     "vocab_size": 512,
     "max_position_embeddings": 256,
 }
-"""Convolutions beside attention: nothing that a decoder layer's formulas know."""
+"""Convolutions beside attention."""
+PLAIN = {key: value for key, value in HYBRID.items() if key != "layer_types"} | {
+    "model_type": "helium",
+    "head_dim": 16,
+}
+"""A model without formulas."""
 
 
 MIXTURE = {
@@ -150,12 +155,12 @@ def test_layers_that_hold_the_same_are_of_one_kind() -> None:
 
 
 def test_what_is_planned_is_what_a_rehearsal_traces(tmp_path: Path) -> None:
-    model = write_config(tmp_path / "hybrid", HYBRID)
+    model = write_config(tmp_path / "plain", PLAIN)
     sizes = ("--global-batch-size", "2", "--micro-batch-size", "2", "--sequence-length", "64")
     pinned = ("--method", "lora", "--activation-checkpointing", *sizes)
     result = plan("--model", str(model), "--gpus", "24G", *pinned, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "no formulas for 'lfm2'" in result.stderr
+    assert "no formulas for 'helium'" in result.stderr
     assert "traced steps" in result.stdout
     rehearsed = launch(tmp_path, "--rehearse", "--json")
     assert rehearsed.code == 0, rehearsed.errors

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from launcher.training.packed_batches import CheckDocumentsApart, PackedCollator, influence
 from planner.base.errors import UserError
+from planner.models.module_names import ONLY_ATTENTION
 from planner.workload.rules import Combination, broken_rule
 
 SMALL = {
@@ -64,6 +65,25 @@ SEEING: dict[str, dict[str, Any]] = {
     "mpt": {},
     "opt": {"word_embed_proj_dim": 32},
 }
+MIXER = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 16}
+CARRYING: dict[str, dict[str, Any]] = {
+    "bamba": MIXER,
+    "falcon_h1": MIXER | {"mamba_d_ssm": 64},
+    "granitemoehybrid": MIXER | {"num_local_experts": 0},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_experts": 4},
+    "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 1, "state_size": 8},
+    "nemotron_h": {
+        "num_hidden_layers": None,
+        "layers_block_type": ["linear_attention", "mlp"],
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 16,
+        "n_groups": 1,
+        "ssm_state_size": 8,
+    },
+    "qwen3_5_text": {"linear_num_value_heads": 16, "linear_key_head_dim": 8},
+}
+"""Architectures whose layers carry a state from one document into the next."""
 
 
 def small(model_type: str, settings: dict[str, Any], attention: str | None = None) -> Any:
@@ -102,6 +122,17 @@ def test_where_they_do_packing_is_refused(model_type: str) -> None:
     assert refused(model_type)
     with pytest.raises(UserError, match=r"attends across .* Set batch.packing to false"):
         CheckDocumentsApart().on_train_begin(model=model)
+
+
+@pytest.mark.parametrize(
+    "model_type",
+    [each if each == "lfm2" else pytest.param(each, marks=pytest.mark.long) for each in CARRYING],
+)
+def test_where_a_state_goes_on_packing_is_refused(model_type: str) -> None:
+    attention = ONLY_ATTENTION.get(model_type)
+    moved, noise = influence(small(model_type, CARRYING[model_type], attention))
+    assert moved > 100 * noise
+    assert refused(model_type)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -349,8 +349,8 @@ def test_a_list_of_layers_outweighs_the_rule() -> None:
         (LLAMA_2_7B | {"mlp_bias": True}, "mlp_bias: True has no formulas"),
         (PHI_4 | {"resid_pdrop": 0.1}, "resid_pdrop: 0.1 has no formulas: dropout"),
         (
-            LLAMA_2_7B | {"hidden_act": "relu2"},
-            "hidden_act: 'relu2' has no formulas: an activation",
+            LLAMA_2_7B | {"hidden_act": "mish"},
+            "hidden_act: 'mish' has no formulas: an activation",
         ),
         (GEMMA_2_9B | {"attn_logit_softcapping": 0}, "0 is not a number above 0"),
         (GEMMA_2_9B | {"layer_types": ["full_attention"]}, "a list of one entry for each of 42"),
@@ -577,3 +577,79 @@ def test_experts_of_qwen_have_one_of_two_names(key: str) -> None:
 def test_the_share_that_rotates_is_the_dimensions_that_minimax_lists() -> None:
     config = LLAMA_2_7B | {"model_type": "minimax_m2", "rotary_dim": 64, "head_dim": 128}
     assert spec_from_config(config, Path("config.json")).rotary_fraction == 0.5
+
+
+GRANITE_4_H_TINY: dict[str, Any] = {
+    "model_type": "granitemoehybrid",
+    "hidden_size": 1536,
+    "intermediate_size": 512,
+    "shared_intermediate_size": 1024,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 4,
+    "num_local_experts": 64,
+    "num_experts_per_tok": 6,
+    "vocab_size": 100352,
+    "max_position_embeddings": 131072,
+    "tie_word_embeddings": True,
+    "mamba_n_heads": 48,
+    "mamba_d_head": 64,
+    "mamba_d_state": 128,
+    "position_embedding_type": "nope",
+    "layer_types": ["attention" if number in (5, 15, 25, 35) else "mamba" for number in range(40)],
+}
+LFM2_1_2B: dict[str, Any] = {
+    "model_type": "lfm2",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "block_ff_dim": 12288,
+    "full_attn_idxs": [2, 5, 8, 10, 12, 14],
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 65536,
+    "max_position_embeddings": 128000,
+}
+NEMOTRON_H_56B: dict[str, Any] = {
+    "model_type": "nemotron_h",
+    "hidden_size": 8192,
+    "intermediate_size": 32768,
+    "num_hidden_layers": 118,
+    "hybrid_override_pattern": "M-M-M-M*-M-M-M-M-M*-" + "M-M-M-M-M*-" * 8 + "M-M-M-M-M-",
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "vocab_size": 131072,
+    "max_position_embeddings": 8192,
+    "mamba_num_heads": 256,
+    "ssm_state_size": 256,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("granite-4.0-h-tiny", GRANITE_4_H_TINY),
+        ("lfm2-1.2b", LFM2_1_2B),
+        ("nemotron-h-56b-base-8k", NEMOTRON_H_56B),
+    ],
+)
+def test_files_of_hybrids_in_the_words_of_their_authors(name: str, config: dict[str, Any]) -> None:
+    assert spec_from_config(config, PATH) == load_model(name).spec
+
+
+def test_heads_of_a_mixer_must_fill_its_width() -> None:
+    with pytest.raises(InvalidFileError, match=r"mamba_n_heads \(48\) times mamba_d_head \(32\)"):
+        spec_from_config(GRANITE_4_H_TINY | {"mamba_d_head": 32}, PATH)
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        (GRANITE_4_H_TINY | {"layer_types": ["sliding_attention"] * 40}, "layer_types"),
+        (NEMOTRON_H_56B | {"hybrid_override_pattern": "M?"}, "hybrid_override_pattern"),
+        (LFM2_1_2B | {"layer_types": ["conv", "mamba"] * 8}, "layer_types"),
+    ],
+)
+def test_layers_that_no_letter_says_are_traced(config: dict[str, Any], key: str) -> None:
+    with pytest.raises(NoFormulasError, match=f"{key}: .* has no formulas: such layers"):
+        spec_from_config(config, PATH)

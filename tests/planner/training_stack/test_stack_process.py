@@ -91,9 +91,9 @@ def test_a_trace_that_crashes_says_what_failed(raised: str, said: str, folder: P
     service = TracingService()
     for _ in range(2):
         with pytest.raises(InvalidRequestError) as error:
-            service.shape({"model_type": "lfm2"}, "no formulas for 'lfm2'")
+            service.shape({"model_type": "helium"}, "no formulas for 'helium'")
         assert str(error.value) == (
-            f"no formulas for 'lfm2', and the model cannot be traced: {said}"
+            f"no formulas for 'helium', and the model cannot be traced: {said}"
         )
 
 
