@@ -86,7 +86,7 @@ def _layer_cache_bytes(workload: Workload, kind: LayerKind, tokens: int, width: 
         state = block(model.delta.state_elements * FP32_BYTES)
         return state + block(model.delta.mixed_size * model.delta.kernel_size * width)
     seen = min(tokens, kind.sliding_window or tokens)
-    return sum(block(seen * size * width) for size in model.cached_sizes)
+    return sum(block(seen * size * width) for size in model.cached_sizes(kind))
 
 
 def _cast_head_bytes(workload: Workload, kinds: Numerics) -> int:

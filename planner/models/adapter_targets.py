@@ -7,6 +7,7 @@ and with their adapters added, in every pass, and refuses dropout (peft/tuners/l
 ParamWrapper). This launcher leaves routed experts frozen, so it names the matrices that remain.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 from planner.models.model_spec import ModelSpec
@@ -17,9 +18,13 @@ Targets = Literal["all-linear"] | tuple[str, ...]
 RENAMED_FOR = (
     "deepseek_v2",
     "deepseek_v3",
+    "deepseek_v32",
     "dots1",
+    "ernie4_5_moe",
     "glm4_moe",
     "glm4_moe_lite",
+    "glm_moe_dsa",
+    "hunyuan_v1_moe",
     "minimax_m2",
     "mixtral",
     "olmoe",
@@ -29,6 +34,11 @@ RENAMED_FOR = (
 )
 """Architectures of which peft takes these names for the fused experts."""
 RENAMED = ("gate", "gate_proj", "up_proj", "down_proj")
+INDEXER = ("wq_b", "wk", "weights_proj")
+"""Matrices of an indexer, which no gradient passes (planner/forward/indexer.py)."""
+ROUTERS: Mapping[str, tuple[str, ...]] = {"llama4_text": ("router",)}
+"""Names of routers that are an ``nn.Linear`` which returns two tensors, so that no adapter can be
+on it, by architecture."""
 
 
 def lora_targets(model: ModelSpec, targets: Targets) -> Targets:
@@ -58,4 +68,7 @@ def left_out_names(model: ModelSpec, targets: Targets) -> tuple[str, ...]:
 def _unadaptable(model: ModelSpec) -> tuple[str, ...]:
     if isinstance(model, TracedSpec):
         return model.unadaptable
-    return RENAMED if model.model_type in RENAMED_FOR else ()
+    if model.model_type in RENAMED_FOR:
+        has_indexer = model.latent is not None and model.latent.indexer is not None
+        return (*RENAMED, *(INDEXER if has_indexer else ()))
+    return ROUTERS.get(model.model_type, ())

@@ -87,6 +87,10 @@ class TracedSpec(ModelSpec, dict=True):
         return self.varieties[kind.variety].num_params
 
     @property
+    def only_loss(self) -> Loss | None:
+        return None if self.loss == "fused" else self.loss
+
+    @property
     def outside_linears(self) -> tuple[Linear, ...]:
         return self.text_matrices
 

@@ -102,8 +102,8 @@ def layer_bytes(workload: Workload, batch: Batch, *, zero_stage: ZeroStage, inde
     ):
         _output = model(input_ids=ids, attention_mask=mask, use_cache=False)
         # bitsandbytes gives biases other storages in their first forward pass.
-        parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
-        return bytes_kept(found, parameters | tables)
+        weights = (*model.parameters(), *model.buffers())
+        return bytes_kept(found, {x.untyped_storage().data_ptr() for x in weights} | tables)
 
 
 Setting = tuple[Method, Precision, ZeroStage, float, Any]

@@ -7,6 +7,7 @@ from planner.base.phrases import Phrase
 from planner.models.architectures.keys import ACTIVATION_NAMES, Architecture, Config
 from planner.models.architectures.windows import Windows, windows
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
+from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
 from planner.models.model_spec import (
     Activation,
     Mlp,
@@ -43,13 +44,19 @@ class Parts(TypedDict, total=False):
     scaled_embeddings: bool
     multipliers: bool
     scaled_logits: bool
+    scaled_blocks: bool
     attn_logit_softcapping: float | None
     final_logit_softcapping: float | None
+    tempered_attention: bool
     attention_sinks: bool
     experts: ExpertsSpec | None
     gated_attention: bool
     delta: GatedDeltaSpec | None
     latent: LatentAttentionSpec | None
+    full_heads: FullHeadsSpec | None
+    value_norm: bool
+    shared_keys: SharedKeysSpec | None
+    per_layer_inputs: PerLayerInputsSpec | None
 
 
 def decoder(
