@@ -2,13 +2,16 @@
 
 Each is planned by every method, in 20 s of processor time or refused in one line, and its counts
 are compared with those of the model that transformers builds and of what peft adapts of it.
-``--only NAME`` asks for some; ``--write`` keeps the result and writes the table of
-docs/reference/architectures.md. Exit code 1 if a plan is late, ends otherwise, or counts wrongly.
+``--only NAME`` asks for some; ``--write`` keeps the result row by row, and writes the table of
+docs/reference/architectures.md. An architecture that has a row of this day is not planned again, so
+that the same command goes on where it was ended; those with formulas come first. Exit code 1 if a
+plan is late, ends otherwise, or counts wrongly.
 """
 
 import argparse
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from benchmarks.architectures.counted import (
 )
 from benchmarks.architectures.table import MARKS, PAGE, summary, table
 from benchmarks.measure.environment import PACKAGES, host_environment
+from planner.models.config_json import ARCHITECTURES
 from planner.plan.vocabulary import METHODS
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -84,27 +88,42 @@ def main() -> int:
     parser.add_argument("--only", action="append", metavar="NAME", help="only this model_type")
     parser.add_argument("--write", action="store_true", help="keep the result, write the table")
     given = parser.parse_args()
-    rows = []
-    for row in measured(given.only or list(model_types())):
-        rows.append(row)
+    known = sorted(model_types(), key=lambda name: (name not in ARCHITECTURES, name))
+    names = given.only or known
+    rows = {row["model_type"]: row for row in kept_rows()} if given.write else {}
+    for row in measured([name for name in names if name not in rows]):
+        rows[row["model_type"]] = row
         print(table([row]).splitlines()[-1], flush=True)
-    counts = summary(rows)
+        if given.write:
+            write([rows[name] for name in sorted(rows)], len(known))
+    counts = summary(list(rows.values()))
     print(json.dumps(counts, indent=1))
-    if given.write:
-        write(rows, counts)
     return int(any(counts[kind] for kind in WRONG))
 
 
-def write(rows: Sequence[dict[str, Any]], counts: dict[str, int]) -> None:
-    """Write the result to a file of the day, and the table into the page."""
-    environment = host_environment(PACKAGES)
+def file_of_the_day() -> Path:
+    """Return the file that results of this day are kept in."""
+    return RESULTS / f"architectures--{time.strftime('%Y-%m-%d')}.json"
+
+
+def kept_rows() -> list[dict[str, Any]]:
+    """Return the rows of this day."""
+    file = file_of_the_day()
+    rows: list[dict[str, Any]] = []
+    if file.is_file():
+        rows = json.loads(file.read_bytes())["measured"]["rows"]
+    return rows
+
+
+def write(rows: Sequence[dict[str, Any]], known: int) -> None:
+    """Write the rows into the file of the day, and the table into the page."""
+    counts = {"architectures that transformers builds": known, **summary(rows)}
     document = {
         "run": {"benchmark": "architectures", "machine": MACHINE, "limit_s": LIMIT_S},
-        "measured": {**counts, "rows": rows},
-        "environment": environment,
+        "measured": {**counts, "rows": list(rows)},
+        "environment": host_environment(PACKAGES),
     }
-    file = RESULTS / f"architectures--{environment['date']}.json"
-    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    file_of_the_day().write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     lines = [f"| {kind} | {count:,} |" for kind, count in counts.items()]
     MARKS.write(PAGE, "\n".join(["| | |", "|---|---:|", *lines, "", table(rows)]))
 

@@ -8,7 +8,7 @@ from planner.models.architectures.gemma import GELU
 from planner.models.architectures.keys import ACTIVATION_NAMES, Architecture, Config
 from planner.models.architectures.llama import attention_bias, decoder
 from planner.models.architectures.mixture import no_router_loss
-from planner.models.architectures.windows import layer_types, windows
+from planner.models.architectures.windows import FULL, SLIDING, layer_types, windows
 from planner.models.expert_shape import ExpertsSpec
 from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
 from planner.models.model_spec import ModelSpec
@@ -46,8 +46,18 @@ def _gemma4_text(config: Config) -> ModelSpec:
         shared_keys=_shared_keys(config),
         per_layer_inputs=_per_layer_inputs(config),
         experts=_experts(config),
-        **windows(config, config.window(512), full_every=EVERY),
+        **windows(_with_last_full(config), config.window(512)),
     )
+
+
+def _with_last_full(config: Config) -> Config:
+    """Return the configuration with a list of layers, the last of which has no window: the class
+    sees to that, whatever a file states."""
+    count = config.integer("num_hidden_layers")
+    types = config.listed("layer_types", count)
+    if types is None:
+        types = [SLIDING if number % EVERY else FULL for number in range(1, count + 1)]
+    return Config({**config.content, "layer_types": [*types[:-1], FULL]}, config.path)
 
 
 def _full_heads(config: Config, heads: int) -> FullHeadsSpec:
