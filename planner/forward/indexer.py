@@ -1,7 +1,7 @@
 """The indexer of sparse attention, as transformers 5.23 writes it, on a tape of sizes.
 
 It runs without a graph, so that nothing is saved; its scores of all queries, heads and keys are
-whole, and in fp32.
+whole.
 
     B  samples     s  sequence_length     H  heads     d  head_dim
 """
@@ -12,6 +12,7 @@ from planner.forward.norms import layer_norm
 from planner.forward.rotary import Tables, turned, turned_pairs
 from planner.models.expert_shape import IndexerSpec, LatentAttentionSpec
 from planner.tape import operators as ops
+from planner.tape.attention_kernels import operand
 from planner.tape.tensors import Tensor
 
 INT32 = 4
@@ -64,9 +65,10 @@ def _chosen(
     weights = decoder.linear(layer, "weights_proj", x)
     weights = ops.cast(tape, weights, FP32_BYTES, "weights of the heads in fp32")
     weights = ops.unary(tape, weights, "weights of the heads, scaled")
-    summed = ops.matmul(tape, weights, scores, batch.scores, "scores of the keys", rows=tokens)
+    given = _operand(decoder, weights)
+    summed = ops.matmul(tape, given, scores, batch.scores, "scores of the keys", rows=tokens)
     _hidden = tape.new(batch.scores, 1, "keys that are masked out")
-    masked = tape.new(batch.scores, FP32_BYTES, "scores of the keys, masked")
+    masked = tape.new(batch.scores, summed.width, "scores of the keys, masked")
     chosen = tokens * min(indexer.chosen_keys, batch.sequence_length)
     _values = tape.new(chosen, masked.width, "scores of the chosen keys")
     places = tape.new(chosen, ops.INT64, "places of the chosen keys")
@@ -80,20 +82,26 @@ def _keys(decoder: Decoder, layer: Layer, x: Tensor, head_dim: int) -> Tensor:
 
 
 def _scores(decoder: Decoder, q: Tensor, k: Tensor, indexer: IndexerSpec) -> Tensor:
-    """Return ``relu(q.float() @ k.float() * scale)``: of several samples the keys are copied for
-    every query, since a product takes one dimension of all samples and queries."""
+    """Return ``relu(q.float() @ k.float() * scale)``, which autocast multiplies in 16 bit all the
+    same: of several samples the keys are copied for every query, since a product takes one
+    dimension of all samples and queries."""
     tape, batch = decoder.tape, decoder.batch
     q = ops.cast(tape, q, FP32_BYTES, "query of the indexer in fp32")
     k = ops.cast(tape, k, FP32_BYTES, "key of the indexer in fp32")
-    elements = batch.scores * indexer.heads
+    elements, rows = batch.scores * indexer.heads, batch.tokens * indexer.heads
+    queries, keys = _operand(decoder, q), _operand(decoder, k)
     if batch.micro_batch_size > 1:
-        k = tape.new(batch.scores * indexer.head_dim, FP32_BYTES, "keys of every query")
-    scores = ops.matmul(
-        tape, q, k, elements, "scores of the indexer", rows=batch.tokens * indexer.heads
-    )
-    del q, k
+        keys = tape.new(batch.scores * indexer.head_dim, keys.width, "keys of every query")
+    scores = ops.matmul(tape, queries, keys, elements, "scores of the indexer", rows=rows)
+    del q, k, queries, keys
     scores = ops.unary(tape, scores, "scores of the indexer, scaled")
     return ops.unary(tape, scores, "scores of the indexer, above zero")
+
+
+def _operand(decoder: Decoder, x: Tensor) -> Tensor:
+    """Return the tensor as autocast gives it to a product."""
+    numerics = decoder.numerics
+    return operand(decoder.tape, x, numerics.compute if numerics.autocast else None)
 
 
 def mask_of_chosen(decoder: Decoder, chosen: Tensor) -> Tensor:
