@@ -57,6 +57,7 @@ def row_of(model_type: str, folder: Path) -> dict[str, Any]:
         row["how"] = f"transformers: {' '.join(str(error).split())[:100]}"
         return row
     row |= {"class": type(model).__name__, "built_params": num_params(model)}
+    row["how"] = "formulas" if model_type in ARCHITECTURES else "traced"
     for method in METHODS:
         answer = asked(folder, method)
         row["methods"][method] = _method_row(answer, folder)
@@ -75,7 +76,7 @@ def _method_row(answer: Asked, folder: Path) -> dict[str, Any]:
         "planned": answer.plan is not None,
         "seconds": round(answer.seconds, 2),
         "wall_s": round(answer.wall_s, 2),
-        "refusal": answer.refusal,
+        "refusal": answer.refusal and answer.refusal.replace(f"{folder}/", ""),
         "fault": answer.fault,
         "trainable_params": trained,
         "built_trainable_params": trained_built,
