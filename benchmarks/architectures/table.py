@@ -50,7 +50,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     asked = [method for row in rows for method in row["methods"].values()]
     planned = [method for method in asked if method["planned"] and not method["fault"]]
     return {
-        "architectures": len(rows),
+        "architectures in this table": len(rows),
         "with formulas": sum(row["how"] == "formulas" for row in rows),
         "plans asked": len(asked),
         "planned": len(planned),

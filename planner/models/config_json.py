@@ -83,19 +83,27 @@ def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
         raise NoFormulasError(
             path, None, Phrase("model_type: no formulas for {model_type!r}", model_type=model_type)
         )
+    for each in (content, content.get("text_config")):
+        if isinstance(each, dict):
+            _refuse_too_deep(config, each.get("num_hidden_layers"))
     try:
         spec = ARCHITECTURES[model_type].read(config)
     except ValueError as error:
         raise config.error(reason_of(error)) from error
-    if spec.num_layers > MOST_LAYERS:
+    _refuse_too_deep(config, spec.num_layers)
+    return spec
+
+
+def _refuse_too_deep(config: Config, count: object) -> None:
+    """Raise an error for more layers than are planned, before a reader lists them."""
+    if isinstance(count, int) and count > MOST_LAYERS:
         raise config.error(
             Phrase(
                 "it has {num_layers:,} layers, and at most {most_layers:,} are planned",
-                num_layers=spec.num_layers,
+                num_layers=count,
                 most_layers=MOST_LAYERS,
             )
         )
-    return spec
 
 
 def config_from_spec(spec: ModelSpec) -> dict[str, Any]:
